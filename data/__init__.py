@@ -1,0 +1,1 @@
+"""Clips of people: made, cut from video, stored in shards, drawn as pairs, batched on the device."""

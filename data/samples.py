@@ -1,0 +1,160 @@
+"""What a clip is: the one definition that writers and readers share.
+
+A clip is N >= 2 square crops of one person, seen by some cameras at some instants. In a shard (a plain WebDataset tar) it
+is a run of members with one key:
+
+    KEY.00.jpg KEY.01.jpg ...   the crops, RGB JPEG, all of one size
+    KEY.json                    the fields of Clip and Crop below, "format": 1
+    KEY.masks.bin               N person masks of 64 x 64 bits each, row by row, most significant bit first (512 bytes a crop)
+    KEY.labels.npz              optional: exact labels; see data/people/labels.py for those of made people
+
+Frames and units: metres, seconds, pixels; the camera has OpenCV axes (x right, y down, z forward); the centre of the
+first pixel is at (0.5, 0.5); ``Rt`` takes world points to the camera: x_cam = R @ x_world + t.
+"""
+
+import io
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engine.errors import UserError
+
+FORMAT = 1
+KINDS = ("body", "left_hand", "right_hand")
+MASK_SIDE = 64
+MASK_BYTES = MASK_SIDE * MASK_SIDE // 8
+
+
+@dataclass
+class Crop:
+    """One square picture of a clip.
+
+    Attributes:
+        camera: name of the camera, unique within the clip.
+        time_s: instant in seconds on the clip's clock; equal times are one instant.
+        kind: "body", "left_hand" or "right_hand".
+        K: (3, 3) intrinsics of the crop in its own pixels, or None where the camera is not calibrated.
+        Rt: (3, 4) world to camera, or None.
+        box: [x0, y0, x1, y1], the crop in the pixels of the picture it was cut from, or None for made pictures.
+    """
+
+    camera: str
+    time_s: float
+    kind: str = "body"
+    K: list | None = None
+    Rt: list | None = None
+    box: list | None = None
+
+
+@dataclass
+class Clip:
+    """A clip in memory.
+
+    Attributes:
+        key: name in the shard; no dots (WebDataset ends a key at the first dot).
+        source: where it comes from, such as "made" or the name of a take.
+        licence: of the pictures, such as "CC0-1.0".
+        subject: who it is; two clips of one person carry the same subject.
+        size: side of every crop in pixels.
+        crops: N entries.
+        jpegs: N encoded pictures, in the order of crops.
+        masks: (N, 64, 64) bool, true on the person, or None where nobody knows.
+        overlap: (N, N) float, entry [i, j] the share of i's visible surface that is also seen in j, or None.
+        labels: {name: array}, or None.
+    """
+
+    key: str
+    source: str
+    licence: str
+    subject: str
+    size: int
+    crops: list
+    jpegs: list = field(default_factory=list)
+    masks: np.ndarray | None = None
+    overlap: np.ndarray | None = None
+    labels: dict | None = None
+
+
+def encode(clip):
+    """A clip as ``{member suffix: bytes}``, equal bytes for equal clips.
+
+    Raises:
+        UserError: where the clip cannot be a sample (a dot in the key, counts that disagree).
+    """
+    count = len(clip.crops)
+    if "." in clip.key or "/" in clip.key:
+        raise UserError(f"clip key '{clip.key}': a key has no dots and no slashes")
+    if count < 2 or len(clip.jpegs) != count:
+        raise UserError(f"clip {clip.key}: {count} crops and {len(clip.jpegs)} pictures; a clip has at least 2 of each")
+    members = {f"{i:02d}.jpg": data for i, data in enumerate(clip.jpegs)}
+    if clip.masks is not None:
+        if clip.masks.shape != (count, MASK_SIDE, MASK_SIDE):
+            raise UserError(f"clip {clip.key}: masks of shape {clip.masks.shape} for {count} crops of 64 x 64")
+        members["masks.bin"] = np.packbits(clip.masks.reshape(count, -1), axis=1).tobytes()
+    meta = {
+        "format": FORMAT, "source": clip.source, "licence": clip.licence, "subject": clip.subject, "size": clip.size,
+        "masks": clip.masks is not None, "labels": clip.labels is not None,
+        "crops": [{"camera": c.camera, "time_s": round(float(c.time_s), 6), "kind": c.kind, "box": _rounded(c.box, 3),
+                   "K": _rounded(c.K, 6), "Rt": _rounded(c.Rt, 9)} for c in clip.crops],
+        "overlap": _rounded(clip.overlap, 4),
+    }
+    members["json"] = json.dumps(meta, separators=(",", ":")).encode()
+    if clip.labels is not None:
+        members["labels.npz"] = _npz(clip.labels)
+    return members
+
+
+def decode_meta(data, where):
+    """The Clip of a ``KEY.json`` member, without pictures, masks and labels.
+
+    Args:
+        data: bytes of the member.  where: "SHARD:KEY" for messages.
+    Raises:
+        ValueError: the bytes are not such a member.
+        UserError: the sample was written by a newer version of this software.
+    """
+    meta = json.loads(data)
+    if not isinstance(meta, dict) or "format" not in meta:
+        raise ValueError("no 'format' in the json member")
+    if meta["format"] > FORMAT:
+        raise UserError(f"{where} has clip format {meta['format']}; this software reads up to format {FORMAT}")
+    try:
+        crops = [Crop(c["camera"], c["time_s"], c["kind"], c.get("K"), c.get("Rt"), c.get("box")) for c in meta["crops"]]
+        overlap = None if meta.get("overlap") is None else np.asarray(meta["overlap"], np.float32)
+        return Clip(where.rsplit(":", 1)[-1], meta["source"], meta["licence"], meta["subject"], int(meta["size"]), crops,
+                    overlap=overlap)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"json member lacks {error}") from None
+
+
+def decode_masks(data, count):
+    """(count, 64, 64) bool of a ``KEY.masks.bin`` member; ValueError if its length disagrees."""
+    if len(data) != count * MASK_BYTES:
+        raise ValueError(f"masks.bin has {len(data)} bytes, {count} crops need {count * MASK_BYTES}")
+    return np.unpackbits(np.frombuffer(data, np.uint8)).reshape(count, MASK_SIDE, MASK_SIDE).astype(bool)
+
+
+def decode_labels(data):
+    """{name: array} of a ``KEY.labels.npz`` member; pickled objects are refused."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _rounded(values, digits):
+    return None if values is None else np.round(np.asarray(values, np.float64), digits).tolist()
+
+
+def _npz(arrays):
+    """np.savez writes today's date into the archive; a fixed one keeps equal clips byte-equal."""
+    import zipfile
+
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for name in sorted(arrays):
+            data = io.BytesIO()
+            np.lib.format.write_array(data, np.ascontiguousarray(arrays[name]), allow_pickle=False)
+            entry = zipfile.ZipInfo(name + ".npy", (1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, data.getvalue(), compresslevel=6)
+    return out.getvalue()

@@ -1,0 +1,280 @@
+"""Configuration: dataclasses beside the code that reads them, a YAML file on top, ``key=value`` on top of that.
+
+    @dataclass
+    class Optim:
+        lr: float = key(1.5e-4, "learning rate for 256 pairs a step", low=0)
+
+    @dataclass
+    class Config:
+        steps: int = key(1000, "steps to train", low=1)
+        optim: Optim = section(Optim)
+
+    cfg = parse(Config, sys.argv[1:], command="pretrain")
+
+Every value, from the file or the command line, is read as text and turned into the type its field declares. So YAML's own
+guesses never bite: ``time: 12:00:00`` in a text field stays text, ``steps=1e5`` is an int, ``0123`` is not octal.
+"""
+
+import dataclasses
+import difflib
+import math
+import os
+import typing
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from engine.errors import UserError
+
+_TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+_NULL = {"null", "none", "~", ""}
+
+
+def key(default, help, *, choices=None, low=None, high=None):
+    """A config field: its default, its meaning for ``--help`` and what values it takes (inclusive bounds)."""
+    metadata = {"help": help, "choices": choices, "low": low, "high": high}
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def section(schema, help=""):
+    """A nested group of keys."""
+    return dataclasses.field(default_factory=schema, metadata={"help": help})
+
+
+def parse(schema, argv, command, usage=""):
+    """Build a ``schema`` instance from ``[FILE.yaml, key=value, ...]``.
+
+    Each dataclass on the way may have a ``check(self)`` that raises UserError for impossible combinations.
+
+    Args:
+        schema: the dataclass of the room.
+        argv: the command line after the command's own words.
+        command: what the file must say in its ``command:`` line, such as ``"data make"``.
+    Raises:
+        UserError: for a missing file, a config of another command, an unknown key, a value that does not fit.
+        SystemExit: after ``--help``.
+    """
+    if "--help" in argv or "-h" in argv:
+        print(help_text(schema, command, usage))
+        raise SystemExit(0)
+    if not argv or "=" in os.path.basename(argv[0]):
+        raise UserError(f"python -m {command}: a config file comes first, then key=value; see --help")
+    config = OmegaConf.structured(schema)
+    for dotted, value in read_file(argv[0], command):
+        _assign(config, schema, dotted, value, argv[0])
+    for argument in argv[1:]:
+        if "=" not in argument:
+            raise UserError(f"'{argument}' on the command line is not of the form key=value")
+        dotted, value = argument.split("=", 1)
+        _assign(config, schema, dotted, value, "the command line")
+    try:
+        result = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{argv[0]}: {str(error).splitlines()[0]}") from None
+    _check(result)
+    return result
+
+
+def read_file(path, command):
+    """``[(dotted key, text or list), ...]`` of a YAML file whose ``command:`` line is ``command``."""
+    if not os.path.isfile(path):
+        folder = os.path.dirname(path) or "."
+        there = sorted(f for f in os.listdir(folder) if f.endswith(".yaml")) if os.path.isdir(folder) else []
+        near = difflib.get_close_matches(os.path.basename(path), there, 1, 0.5)
+        hint = f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
+        raise UserError(f"config file {path} does not exist{hint}")
+    try:
+        with open(path, encoding="utf-8") as file:
+            # BaseLoader leaves every scalar as the text that was written.
+            tree = yaml.load(file, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a YAML config: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} is not a YAML config: it holds no keys")
+    found = tree.pop("command", None)
+    if found != command:
+        said = f"says 'command: {found}'" if found else "has no 'command:' line"
+        raise UserError(f"{path} {said}, but this is 'python -m {command}', which wants 'command: {command}'")
+    return list(_flatten(tree))
+
+
+def save(config, path, command):
+    """Write the resolved config so that ``parse`` reads the same config back."""
+    tree = {"command": command, **OmegaConf.to_container(OmegaConf.structured(config))}
+    with open(path, "w", encoding="utf-8") as file:
+        yaml.safe_dump(tree, file, sort_keys=False, width=120)
+
+
+def flat(config, prefix=""):
+    """``{dotted key: value}`` of a config instance, lists and dicts of plain values kept whole."""
+    out = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        name = prefix + field.name
+        if dataclasses.is_dataclass(value):
+            out.update(flat(value, name + "."))
+        elif isinstance(value, dict) and value and all(dataclasses.is_dataclass(v) for v in value.values()):
+            for k, v in value.items():
+                out.update(flat(v, f"{name}.{k}."))
+        else:
+            out[name] = value
+    return out
+
+
+def help_text(schema, command, usage=""):
+    """All keys of a schema with type, default and meaning, one line each."""
+    rows = []
+    for name, field, kind in _leaves(schema):
+        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+        default = ",".join(map(str, default)) if isinstance(default, (list, tuple)) else default
+        shown = "" if default is None or isinstance(default, dict) else f"={default}"
+        choices = field.metadata.get("choices")
+        text = field.metadata.get("help", "") + (f" ({'|'.join(map(str, choices))})" if choices else "")
+        rows.append((f"{name}{shown}", _type_name(kind), text))
+    width = min(44, max(len(r[0]) for r in rows))
+    usage = usage or f"python -m {command} CONFIG.yaml [key=value ...]"
+    return "\n".join([f"usage: {usage}", "", "keys (with their defaults before the config file):"]
+                     + [f"  {a:<{width}}  {t:<10}  {h}" for a, t, h in rows])
+
+
+def _flatten(tree, prefix=""):
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", ("" if value == {} else value)
+
+
+def _unwrap(kind):
+    """(type without Optional, whether None is allowed)"""
+    arguments = typing.get_args(kind)
+    if type(None) in arguments:
+        return next(a for a in arguments if a is not type(None)), True
+    return kind, False
+
+
+def _type_name(kind):
+    inner, optional = _unwrap(kind)
+    origin = typing.get_origin(inner)
+    name = f"list[{_type_name(typing.get_args(inner)[0])}]" if origin is list else getattr(inner, "__name__", str(inner))
+    return name + ("?" if optional else "")
+
+
+def _leaves(schema, prefix=""):
+    """Yield (dotted key, field, type) of every settable key; names of a dict of sections show as NAME."""
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        kind, _ = _unwrap(hints[field.name])
+        if dataclasses.is_dataclass(kind):
+            yield from _leaves(kind, f"{prefix}{field.name}.")
+        elif typing.get_origin(kind) is dict and dataclasses.is_dataclass(typing.get_args(kind)[1]):
+            yield from _leaves(typing.get_args(kind)[1], f"{prefix}{field.name}.NAME.")
+        else:
+            yield f"{prefix}{field.name}", field, hints[field.name]
+
+
+def _find(schema, dotted):
+    """(field, type, [names of dict sections to create]) of a dotted key, or None."""
+    created, here, parts = [], schema, dotted.split(".")
+    position = 0
+    while position < len(parts):
+        fields = {f.name: f for f in dataclasses.fields(here)}
+        if parts[position] not in fields:
+            return None
+        field = fields[parts[position]]
+        hint = typing.get_type_hints(here)[field.name]
+        kind, _ = _unwrap(hint)
+        position += 1
+        if typing.get_origin(kind) is dict and dataclasses.is_dataclass(typing.get_args(kind)[1]):
+            if position >= len(parts):
+                return field, hint, created
+            position += 1
+            here = typing.get_args(kind)[1]
+            created.append((".".join(parts[:position]), here))
+        elif dataclasses.is_dataclass(kind):
+            here = kind
+        else:
+            return (field, hint, created) if position == len(parts) else None
+    return None
+
+
+def _assign(config, schema, dotted, value, origin):
+    found = _find(schema, dotted)
+    if found is None:
+        names = [name for name, _, _ in _leaves(schema)]
+        near = difflib.get_close_matches(dotted, names, 1, 0.5)
+        near = near or difflib.get_close_matches(dotted.split(".")[-1], [n.split(".")[-1] for n in names], 1, 0.7)
+        near = [n for n in names if n == near[0] or n.split(".")[-1] == near[0]][:1] if near else []
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise UserError(f"unknown key '{dotted}' in {origin}{hint}")
+    field, kind, created = found
+    for path, section_schema in created:
+        if OmegaConf.select(config, path) is None:
+            OmegaConf.update(config, path, OmegaConf.structured(section_schema), force_add=True)
+    if typing.get_origin(_unwrap(kind)[0]) is dict:
+        if value != "":
+            raise UserError(f"'{dotted}' in {origin} takes named sections, such as {dotted}.NAME.key=value")
+        return
+    OmegaConf.update(config, dotted, _convert(value, kind, field, dotted, origin))
+
+
+def _convert(value, kind, field, dotted, origin):
+    inner, optional = _unwrap(kind)
+    if isinstance(value, str) and "${" in value:
+        return value
+    if optional and isinstance(value, str) and value.lower() in _NULL:
+        return None
+    if typing.get_origin(inner) is list:
+        if isinstance(value, str):
+            text = value.strip()
+            text = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+            value = [part.strip() for part in text.split(",")] if text else []
+        return [_scalar(v, typing.get_args(inner)[0], field, dotted, origin) for v in value]
+    if isinstance(value, (list, dict)):
+        raise UserError(f"'{dotted}' in {origin} takes one {_type_name(kind)}, not {value}")
+    return _scalar(value, inner, field, dotted, origin)
+
+
+def _scalar(text, kind, field, dotted, origin):
+    rules = field.metadata
+    try:
+        if kind is bool:
+            if text.lower() not in _TRUE | _FALSE:
+                raise ValueError
+            value = text.lower() in _TRUE
+        elif kind is int:
+            try:
+                value = int(text)
+            except ValueError:
+                number = float(text)
+                if not math.isfinite(number) or number != int(number):
+                    raise
+                value = int(number)
+        elif kind is float:
+            value = float(text)
+            if math.isnan(value):
+                raise ValueError
+        else:
+            value = text
+    except (ValueError, AttributeError):
+        raise UserError(f"'{dotted}={text}' in {origin}: the value is not a {_type_name(kind)}") from None
+    if rules.get("choices") and value not in rules["choices"]:
+        raise UserError(f"'{dotted}={text}' in {origin}: the value is none of {', '.join(map(str, rules['choices']))}")
+    if rules.get("low") is not None and value < rules["low"]:
+        raise UserError(f"'{dotted}={text}' in {origin}: the value is below {rules['low']}")
+    if rules.get("high") is not None and value > rules["high"]:
+        raise UserError(f"'{dotted}={text}' in {origin}: the value is above {rules['high']}")
+    return value
+
+
+def _check(config):
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for item in value.values() if isinstance(value, dict) else [value]:
+            if dataclasses.is_dataclass(item):
+                _check(item)
+    if hasattr(config, "check"):
+        config.check()
