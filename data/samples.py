@@ -5,7 +5,7 @@ is a run of members with one key:
 
     KEY.00.jpg KEY.01.jpg ...   the crops, RGB JPEG, all of one size
     KEY.json                    the fields of Clip and Crop below, "format": 1
-    KEY.masks.bin               N person masks of 64 x 64 bits each, row by row, most significant bit first (512 bytes a crop)
+    KEY.masks.bin               N person masks of 64 x 64 bits each, row by row, high bit first
     KEY.labels.npz              optional: exact labels; see data/people/labels.py for those of made people
 
 Frames and units: metres, seconds, pixels; the camera has OpenCV axes (x right, y down, z forward); the centre of the
