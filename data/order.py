@@ -1,0 +1,249 @@
+"""Which sample fills which slot of a run: arithmetic on (seed, slot), the mix and the manifest, and on nothing else.
+
+Slot n is row j = n % B of batch t = n // B. A batch row is a *column* of the run; w = B / L neighbouring columns make a
+*lane*, and a lane reads its own slice of every epoch, so a rank that owns some rows reads its own shards.
+
+Everything is in closed form:
+- The kind of slot (t, j) is K[(j + t) % B], where K spreads the quotas B * share evenly. So every batch holds its quotas,
+  every column sees every kind, and a column's count of a kind before t is a look-up.
+- Among slots of a kind, sources follow a pattern of 1000 entries that spreads their weights evenly; a column walks it with
+  a stride that has no factor in common with 1000, so each column keeps the mix exactly and each batch keeps it nearly.
+- A column's d-th draw from a source is draw d * w + (j % w) of its lane; that number is split into epoch, pool and place.
+"""
+
+import hashlib
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.shards import PAIR_KINDS, find_shards, read_index
+from engine.errors import UserError
+
+PERIOD = 1000
+# Purposes of random numbers: the second half of Philox's key, so that no two uses share a stream.
+SHARDS, POOL, REPLACE, PAIR, CROP, COLOUR, MASK, PHASE = range(8)
+
+
+def numbers(seed, purpose, n, attempt=0):
+    """A generator whose numbers depend on these four integers alone (Philox; Salmon et al., SC 2011)."""
+    return np.random.Generator(np.random.Philox(key=[seed, purpose], counter=[0, n, attempt, 0]))
+
+
+@dataclass
+class Draw:
+    """What fills a slot: places in the manifest's lists, the pair kind, and how often the source was gone through."""
+
+    source: int
+    kind: int
+    shard: int
+    index: int
+    epoch: int
+
+
+@dataclass
+class SourceManifest:
+    """The shards of one source, as the order needs them.
+
+    Attributes:
+        name: from the config.  paths: the tars.  counts: clips used of each (held-out ones are cut from the end).
+        held_out: [(shard, index), ...].  digests: a hash a shard.  offers: which PAIR_KINDS any clip can serve.
+        size: side in pixels of the largest crop.
+    """
+
+    name: str
+    paths: list
+    counts: np.ndarray
+    held_out: list
+    digests: list
+    offers: list
+    size: int
+
+    def record(self):
+        """What is frozen into a run's folder: names without folders, so that shards may move."""
+        return {"shards": [p.rsplit("/", 1)[-1] for p in self.paths], "counts": self.counts.tolist(),
+                "digests": self.digests, "held_out": len(self.held_out)}
+
+
+def read_manifest(name, spec, held_out, crop_kind_bits):
+    """Index a source's shards.
+
+    Args:
+        name: of the source.  spec: folder(s) or tars, see find_shards.
+        held_out: clips at the end that are never trained on (at most a tenth of them).
+        crop_kind_bits: mask of the bits of Index.offers that count, see data.pairs.offer_bits.
+    """
+    indexes = [read_index(path) for path in find_shards(spec)]
+    counts = np.array([len(i) for i in indexes], np.int64)
+    spare = min(held_out, int(counts.sum()) // 10)
+    ends = np.cumsum(counts)
+    kept = np.clip(ends[-1] - spare - (ends - counts), 0, counts)
+    held = [(s, i) for s, index in enumerate(indexes) for i in range(kept[s], len(index))]
+    bits = int(np.bitwise_or.reduce([np.bitwise_or.reduce(i.offers) for i in indexes])) & crop_kind_bits
+    offers = [p for p, kind in enumerate(PAIR_KINDS) if any(bits >> (2 * k + p) & 1 for k in range(3))]
+    return SourceManifest(name, [i.path for i in indexes], kept, held, [i.digest() for i in indexes], offers,
+                          max(i.size for i in indexes))
+
+
+def default_lanes(batch):
+    """The largest divisor of the batch up to 256."""
+    return max(d for d in range(1, min(batch, 256) + 1) if batch % d == 0)
+
+
+def quotas(shares, total):
+    """Whole numbers near shares * total that add up to total (largest remainders)."""
+    exact = np.asarray(shares, float) / sum(shares) * total
+    counts = np.floor(exact).astype(int)
+    counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
+    return counts
+
+
+def spread(counts):
+    """Entry numbers, count[i] times i, spread as evenly as they go (smooth weighted round robin)."""
+    weight, credit, out = np.asarray(counts, float), np.zeros(len(counts)), []
+    for _ in range(int(sum(counts))):
+        credit += weight
+        chosen = int(np.argmax(credit))
+        credit[chosen] -= weight.sum()
+        out.append(chosen)
+    return np.array(out, np.int64)
+
+
+class Order:
+    """The arithmetic above.
+
+    Args:
+        sources: SourceManifest of each source.  weights: of each, relative.
+        shares: of each of PAIR_KINDS in a batch; 0 leaves a kind out.
+        seed, batch, lanes: batch is the global one; lanes divides it.
+        pool_shards: samples are shuffled in pools of about so many shards' size.
+    Raises:
+        UserError: quotas that are not whole, lanes that do not divide the batch, a kind that no source offers.
+    """
+
+    def __init__(self, sources, weights, shares, seed, batch, lanes, pool_shards):
+        if batch % lanes:
+            raise UserError(f"data.lanes={lanes} does not divide batch={batch}")
+        self.sources, self.seed, self.batch, self.lanes = sources, seed, batch, lanes
+        self.columns = batch // lanes
+        self.shares = np.asarray(shares, float) / sum(shares)
+        quota = self.shares * batch
+        if np.abs(quota - np.round(quota)).max() > 1e-6:
+            raise UserError(f"batch={batch} does not divide by the shares of kinds {np.round(self.shares, 4).tolist()}: "
+                            f"a batch would hold {np.round(quota, 3).tolist()} pairs of each; change batch or data.kinds")
+        self._kinds(np.round(quota).astype(int))
+        self._mix(weights)
+        self.totals = [int(s.counts.sum()) for s in sources]
+        self.lane_length = [max(1, math.ceil(n / lanes)) for n in self.totals]
+        self.pool = [max(1, round(pool_shards * n / max(1, np.count_nonzero(s.counts))))
+                     for s, n in zip(sources, self.totals, strict=True)]
+        self._cache = OrderedDict()
+
+    def _kinds(self, quota):
+        pattern = spread(quota)
+        self.kind_pattern = pattern
+        ones = (pattern[None] == np.arange(len(quota))[:, None]).astype(np.int64)
+        # before[k, x] = slots of kind k among the first x of the pattern, laid out twice so that a window may wrap
+        self.kind_before = np.concatenate([np.zeros((len(quota), 1), np.int64), np.cumsum(np.tile(ones, 2), 1)], 1)
+        self.quota = quota
+
+    def _mix(self, weights):
+        """Per kind: the pattern of sources along a column's walk, counts before each place, and the walk's inverse stride."""
+        self.walk, self.walk_before, self.start_of = [], [], []
+        for k, quota in enumerate(self.quota):
+            offering = [w if k in s.offers else 0.0 for s, w in zip(self.sources, weights, strict=True)]
+            if quota and not sum(offering):
+                names = ", ".join(s.name for s in self.sources)
+                raise UserError(f"no clip of {names} has a {PAIR_KINDS[k]} pair, but data.kinds asks for them: "
+                                f"set data.kinds.{PAIR_KINDS[k]}=0 or add a source")
+            pattern = spread(quotas(offering, PERIOD)) if quota else np.zeros(PERIOD, np.int64)
+            stride = next(s for s in range(max(1, int(quota)), PERIOD * 2) if math.gcd(s, PERIOD) == 1)
+            walk = pattern[np.arange(PERIOD) * stride % PERIOD]
+            ones = (walk[None] == np.arange(len(self.sources))[:, None]).astype(np.int64)
+            self.walk.append(walk)
+            self.walk_before.append(np.concatenate([np.zeros((len(ones), 1), np.int64), np.cumsum(np.tile(ones, 2), 1)], 1))
+            self.start_of.append(pow(stride, -1, PERIOD))
+
+    def _column_kind(self, k, t, j):
+        """How many slots of kind k column j had before batch t."""
+        x = j % self.batch
+        part = self.kind_before[k, x + t % self.batch] - self.kind_before[k, x]
+        return int(t // self.batch * self.quota[k] + part)
+
+    def _walked(self, k, t, j):
+        """(where on its walk column j stands before batch t, where it began)"""
+        begin = int(self.kind_before[k, j]) * self.start_of[k] % PERIOD
+        return self._column_kind(k, t, j), begin
+
+    def kind(self, n):
+        """Index into PAIR_KINDS of slot n."""
+        t, j = divmod(n, self.batch)
+        return int(self.kind_pattern[(j + t) % self.batch])
+
+    def draw(self, n, attempt=0):
+        """The Draw of slot n; attempt 1, 2, ... are what replaces samples whose bytes are bad."""
+        t, j = divmod(n, self.batch)
+        kind = self.kind(n)
+        steps, begin = self._walked(kind, t, j)
+        source = int(self.walk[kind][(begin + steps) % PERIOD])
+        if attempt:
+            place = int(numbers(self.seed, REPLACE, n, attempt).integers(self.totals[source]))
+            ends = np.cumsum(self.sources[source].counts)
+            shard = int(np.searchsorted(ends, place, "right"))
+            return Draw(source, kind, shard, place - int(ends[shard] - self.sources[source].counts[shard]), -1)
+        drawn = 0
+        for k in range(len(self.quota)):
+            steps, begin = self._walked(k, t, j)
+            turns, part = divmod(steps, PERIOD)
+            before = self.walk_before[k][source]
+            drawn += int(turns * before[PERIOD] + before[begin + part] - before[begin])
+        lane, column = divmod(j, self.columns)
+        epoch, place = divmod(drawn * self.columns + column, self.lane_length[source])
+        return Draw(source, kind, *self._locate(source, epoch, lane, place), epoch)
+
+    def epochs(self, n):
+        """{source name: how often it was gone through} before slot n, as a float (from column 0)."""
+        t = n // self.batch
+        out = {}
+        for s, source in enumerate(self.sources):
+            drawn = 0
+            for k in range(len(self.quota)):
+                steps, begin = self._walked(k, t, 0)
+                turns, part = divmod(steps, PERIOD)
+                before = self.walk_before[k][s]
+                drawn += turns * before[PERIOD] + before[begin + part] - before[begin]
+            out[source.name] = float(drawn * self.columns / self.lane_length[s])
+        return out
+
+    def _locate(self, source, epoch, lane, place):
+        """(shard, index in it) of a place in a lane's slice of an epoch."""
+        pool, inside = divmod(place, self.pool[source])
+        length = min(self.pool[source], self.lane_length[source] - pool * self.pool[source])
+        shuffled = self._cached(("pool", source, epoch, lane, pool), lambda: self._rng(
+            POOL, source, epoch, lane * 2**20 + pool).permutation(length))
+        total = self.totals[source]
+        shards, ends, turn = self._cached(("epoch", source, epoch), lambda: self._epoch(source, epoch))
+        # The turn moves the slices' borders from epoch to epoch; the last lane wraps by less than one sample a lane.
+        position = (lane * self.lane_length[source] + pool * self.pool[source] + int(shuffled[inside]) + turn) % total
+        at = int(np.searchsorted(ends, position, "right"))
+        shard = int(shards[at])
+        return shard, position - int(ends[at] - self.sources[source].counts[shard])
+
+    def _epoch(self, source, epoch):
+        shards = self._rng(SHARDS, source, epoch, 0).permutation(len(self.sources[source].counts))
+        turn = int(self._rng(PHASE, source, epoch, 0).integers(self.totals[source]))
+        return shards, np.cumsum(self.sources[source].counts[shards]), turn
+
+    def _rng(self, purpose, source, epoch, which):
+        name = int.from_bytes(hashlib.blake2b(self.sources[source].name.encode(), digest_size=4).digest(), "little")
+        return numbers(self.seed, purpose, epoch * 2**32 + name, which)
+
+    def _cached(self, key, make):
+        if key not in self._cache:
+            self._cache[key] = make()
+            # Rows are read in order, so a lane needs its present pool and the next; the rest is long past.
+            while len(self._cache) > 4 * self.lanes + 64:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]
