@@ -149,7 +149,7 @@ class Order:
         self.quota = quota
 
     def _mix(self, weights):
-        """Per kind: the pattern of sources along a column's walk, counts before each place, and the walk's inverse stride."""
+        """Per kind: sources along a column's walk, counts before each place, and the walk's inverse stride."""
         self.walk, self.walk_before, self.start_of = [], [], []
         for k, quota in enumerate(self.quota):
             offering = [w if k in s.offers else 0.0 for s, w in zip(self.sources, weights, strict=True)]

@@ -1,0 +1,94 @@
+"""Crops and colour on the device, a whole batch at once, from numbers drawn on the host."""
+
+import torch
+import torch.nn.functional as F
+
+# ImageNet's statistics, which timm's weights and the parents' expect.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def normalise(pictures):
+    """(..., 3, H, W) in [0, 1] -> zero mean, unit deviation by ImageNet's statistics."""
+    return (pictures - _column(MEAN, pictures)) / _column(STD, pictures)
+
+
+def denormalise(pictures):
+    """The inverse of normalise, cut to [0, 1]."""
+    return (pictures * _column(STD, pictures) + _column(MEAN, pictures)).clamp(0, 1)
+
+
+def augment(pixels, numbers, size):
+    """Random crop and colour jitter of a batch, normalised.
+
+    Args:
+        pixels: (B, P, P, 3) uint8, each picture in the top left corner.
+        numbers: (B, 6) float32: crop centre x, y and side in pixels; brightness, contrast, saturation factors.
+        size: side of the result in pixels.
+    Returns:
+        (B, 3, size, size) float32.
+    """
+    pictures = crop(pixels.permute(0, 3, 1, 2).float().div_(255), numbers[:, :3], size)
+    return normalise(jitter(pictures, numbers[:, 3:]))
+
+
+def crop(pictures, boxes, size):
+    """Cut and scale squares, bilinear, averaged first where they shrink to half or less.
+
+    Args:
+        pictures: (B, C, P, P) float.  boxes: (B, 3) centre x, y, side in pixels.  size: side of the result.
+    """
+    side = pictures.shape[-1]
+    whole = _sample(pictures, boxes, size)
+    factor = side // size
+    if factor < 2:
+        return whole
+    pooled = _sample(F.avg_pool2d(pictures, factor, ceil_mode=True), boxes / factor, size)
+    # Both are made and one is taken row by row, so that no shape depends on the data.
+    return torch.where((boxes[:, 2] >= 0.75 * factor * size)[:, None, None, None], pooled, whole)
+
+
+def _sample(pictures, boxes, size):
+    """Bilinear samples of squares (B, 3) = centre x, y, side in pixels."""
+    side = pictures.shape[-1]
+    # grid_sample without align_corners has pixel centres at +0.5, as we do: x_grid = 2 x / P - 1.
+    scale, shift = boxes[:, 2] / side, 2 * boxes[:, :2] / side - 1
+    zero = torch.zeros_like(scale)
+    theta = torch.stack([torch.stack([scale, zero, shift[:, 0]], 1), torch.stack([zero, scale, shift[:, 1]], 1)], 1)
+    grid = F.affine_grid(theta, (len(pictures), pictures.shape[1], size, size), align_corners=False)
+    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def crop_masks(bits, numbers, sizes, size):
+    """Person masks under the same crop.
+
+    Args:
+        bits: (B, 512) uint8, 64 x 64 bits each.  numbers: (B, 6) as in augment.
+        sizes: (B,) pixels of each picture's side, which its mask covers.  size: side of the result.
+    Returns:
+        (B, size, size) float in [0, 1].
+    """
+    shifts = torch.arange(7, -1, -1, device=bits.device, dtype=torch.uint8)
+    masks = (bits[:, :, None] >> shifts & 1).reshape(len(bits), 1, 64, 64).float()
+    return crop(masks, numbers[:, :3] * (64 / sizes)[:, None], size)[:, 0]
+
+
+def jitter(pictures, factors):
+    """Brightness, contrast and saturation of each picture, in this order, each cut to [0, 1].
+
+    Args:
+        pictures: (B, 3, H, W) in [0, 1].  factors: (B, 3), 1 leaves a picture as it is.
+    """
+    brightness, contrast, saturation = factors[:, :, None, None, None].unbind(1)
+    pictures = (pictures * brightness).clamp(0, 1)
+    pictures = torch.lerp(_grey(pictures).mean((2, 3), keepdim=True), pictures, contrast).clamp(0, 1)
+    return torch.lerp(_grey(pictures), pictures, saturation).clamp(0, 1)
+
+
+def _grey(pictures):
+    """Luma of ITU-R BT.601."""
+    return (pictures * _column((0.299, 0.587, 0.114), pictures)).sum(1, keepdim=True)
+
+
+def _column(values, like):
+    return torch.tensor(values, device=like.device, dtype=like.dtype)[:, None, None]

@@ -1,0 +1,66 @@
+"""The ``data.`` keys of a training run."""
+
+from dataclasses import dataclass
+
+from data.pairs import PairRules
+from data.shards import PAIR_KINDS
+from engine.config import key, section
+from engine.errors import UserError
+
+
+@dataclass
+class SourceConfig:
+    shards: str = key("", "folder, tar, glob, or several with commas between")
+    weight: float = key(1.0, "share in the mix, relative to the other sources that offer the same kind of pair", low=0)
+
+
+@dataclass
+class KindShares:
+    cross_view: float = key(0.5, "share of cross-view pairs in every batch", low=0)
+    cross_pose: float = key(0.5, "share of cross-pose pairs in every batch", low=0)
+
+    def check(self):
+        if not sum(self.shares()):
+            raise UserError("data.kinds.cross_view=0 and data.kinds.cross_pose=0: one of them must be above 0")
+
+    def shares(self):
+        return [getattr(self, kind) for kind in PAIR_KINDS]
+
+
+@dataclass
+class AugmentConfig:
+    crop_min: float = key(0.875, "smallest side of the random square crop, as a share of the picture", low=0.1, high=1)
+    crop_max: float = key(0.875, "largest side of it", low=0.1, high=1)
+    colour: float = key(0.4, "brightness, contrast, saturation are multiplied by 1 - colour to 1 + colour",
+                        low=0, high=1)
+
+    def check(self):
+        if self.crop_min > self.crop_max:
+            raise UserError(f"data.augment.crop_min={self.crop_min} is above data.augment.crop_max={self.crop_max}")
+
+
+@dataclass
+class DataConfig:
+    shards: str = key("", "shards of the only source: folder, tar, glob, or several with commas between")
+    sources: dict[str, SourceConfig] = key({}, "several named sources in place of data.shards")
+    kinds: KindShares = section(KindShares)
+    pairs: PairRules = section(PairRules)
+    augment: AugmentConfig = section(AugmentConfig)
+    held_out: int = key(64, "clips at the end of each source that are never trained on (at most a tenth of it)", low=0)
+    lanes: int | None = key(None, "slices of an epoch read side by side; default: batch's largest divisor up to 256")
+    pool_shards: float = key(4.0, "samples are shuffled in pools of about so many shards", low=0.01)
+    workers: int | None = key(None, "processes that decode, per rank; 0: none; default: its cores less one, up to 16")
+    prefetch: int = key(4, "batches decoded ahead", low=1, high=64)
+    retries: int = key(100, "draws tried for a slot whose samples are bad or hold no pair by the rules", low=1)
+
+    def check(self):
+        if bool(self.shards) == bool(self.sources):
+            given = "both are set" if self.shards else "neither is set"
+            raise UserError(f"set data.shards=DIR, or data.sources.NAME.shards=DIR for several; {given}")
+        for name, source in self.sources.items():
+            if not source.shards:
+                raise UserError(f"data.sources.{name}.shards is not set")
+
+    def named(self):
+        """{name: SourceConfig}, also where data.shards names the only one."""
+        return self.sources or {"all": SourceConfig(self.shards)}

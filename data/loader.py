@@ -1,0 +1,160 @@
+"""Batches of uint8 pairs for one rank: workers decode straight into shared memory, the order says what.
+
+A batch lies in one slot of a ring of shared arrays. Worker i always reads the same rows, hence the same lanes. Nothing
+but a row count and the list of bad samples goes through a pipe. The loader has no state: iteration starts at any step.
+"""
+
+import contextlib
+import ctypes
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import time
+from collections import Counter
+
+import numpy as np
+
+from data.reader import NO_PAIR, TAGS, Reader, layout
+from engine.errors import UserError
+
+
+class Loader:
+    """Iterates over this rank's rows of each global batch.
+
+    Args:
+        order: data.order.Order.  config: data.config.DataConfig.
+        side: pixels of the largest crop.  noise: how many uniform numbers a slot gets for its masking.
+        rows: range of rows of the global batch that are this rank's.
+        workers: processes; 0 reads in this one.
+    Attributes:
+        waited_s: seconds spent waiting for data since the last ``take_waited``.
+        replaced: Counter of reasons, over the loader's life.
+    """
+
+    def __init__(self, order, config, side, noise, rows, workers):
+        self.order, self.config, self.rows = order, config, rows
+        self.shape = layout(len(rows), side, noise)
+        self.depth = config.prefetch + 1 if workers else 1
+        self.waited_s, self.replaced, self.new_bad = 0.0, Counter(), []
+        self.workers = []
+        workers = min(workers, len(rows))
+        if not workers:
+            self.reader = Reader(order, config.pairs, config.augment, config.retries)
+            self.ring = [{name: np.zeros(*spec) for name, spec in self.shape.items()}]
+            return
+        # Anonymous and unlinked, so that a killed run leaves nothing behind; spawn hands it on by its descriptor.
+        context = multiprocessing.get_context("spawn")
+        self.memory = [{name: context.RawArray("B", int(np.prod(shape)) * np.dtype(kind).itemsize)
+                        for name, (shape, kind) in self.shape.items()} for _ in range(self.depth)]
+        self.ring = [_views(m, self.shape) for m in self.memory]
+        cuts = np.linspace(0, len(rows), workers + 1).astype(int)
+        for number, (first, last) in enumerate(zip(cuts, cuts[1:], strict=False)):
+            here, there = context.Pipe()
+            process = context.Process(target=_work, name=f"loader-{number}", daemon=True, args=(
+                there, os.getpid(), order, config, self.shape, self.memory, range(first, last), rows.start))
+            process.start()
+            there.close()
+            self.workers.append((process, here))
+
+    def batches(self, start, stop):
+        """Yield (step, {name: array}) for steps start .. stop-1; the arrays are valid until the next is asked for."""
+        if not self.workers:
+            for step in range(start, stop):
+                began = time.perf_counter()
+                for row in range(len(self.rows)):
+                    self.reader.fill(self.ring[0], row, step * self.order.batch + self.rows.start + row)
+                self._count(self.reader.bad)
+                self.reader.bad = []
+                self.waited_s += time.perf_counter() - began
+                yield step, self.ring[0]
+            return
+        asked, done = start, Counter()
+        for step in range(start, stop):
+            while asked < min(stop, step + self.depth):
+                for _, pipe in self.workers:
+                    _send(pipe, (asked, asked % self.depth))
+                asked += 1
+            began = time.perf_counter()
+            while done[step] < len(self.workers):
+                self._receive(done)
+            del done[step]
+            self.waited_s += time.perf_counter() - began
+            yield step, self.ring[step % self.depth]
+
+    def take_waited(self):
+        waited, self.waited_s = self.waited_s, 0.0
+        return waited
+
+    def take_bad(self):
+        """[(slot, shard, index, reason), ...] of samples with bad bytes met since the last call."""
+        new, self.new_bad = self.new_bad, []
+        return new
+
+    def close(self):
+        for process, pipe in self.workers:
+            pipe.close()
+            process.kill()
+            process.join()
+        self.workers = []
+
+    def _receive(self, done):
+        waiting = {pipe: process for process, pipe in self.workers}
+        for pipe in multiprocessing.connection.wait(list(waiting), timeout=60):
+            try:
+                step, bad, error = pipe.recv()
+            except (EOFError, ConnectionResetError):
+                process = waiting[pipe]
+                process.join(5)
+                raise UserError(f"{process.name} (pid {process.pid}) died with exit code {process.exitcode} "
+                                f"(-9: often out of memory; lower data.workers={len(self.workers)})") from None
+            if error:
+                raise UserError(error)
+            self._count(bad)
+            done[step] += 1
+
+    def _count(self, bad):
+        self.replaced.update("no pair by the rules" if entry[3] == NO_PAIR else "bad bytes" for entry in bad)
+        self.new_bad += [entry for entry in bad if entry[3] != NO_PAIR]
+
+
+def tag(arrays, name):
+    """(rows,) int32 column of the tags: one of data.reader.TAGS."""
+    return arrays["tags"][:, TAGS.index(name)]
+
+
+def _views(memory, shape):
+    return {name: np.frombuffer(memory[name], kind).reshape(size) for name, (size, kind) in shape.items()}
+
+
+def _send(pipe, message):
+    # A worker that is gone is reported by _receive, which knows its exit code.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        pipe.send(message)
+
+
+def _work(pipe, parent, order, config, shape, memory, rows, first):
+    """A worker's life: a step and a place in the ring come in, the rows are filled, what was bad goes back."""
+    # Signals meant for the run go to the main process, which decides for all; PDEATHSIG ends workers that outlive it.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    if os.getppid() != parent:
+        return
+    reader = Reader(order, config.pairs, config.augment, config.retries)
+    ring = [_views(m, shape) for m in memory]
+    while True:
+        try:
+            step, place = pipe.recv()
+        except EOFError:
+            return
+        error = None
+        try:
+            for row in rows:
+                reader.fill(ring[place], row, step * order.batch + first + row)
+        except UserError as reason:
+            error = str(reason)
+        pipe.send((step, reader.bad, error))
+        reader.bad = []
+        if error:
+            return

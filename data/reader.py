@@ -1,0 +1,164 @@
+"""Reading one slot: from the order to decoded pixels and the numbers that travel with them.
+
+This module runs in the loader's workers. It imports neither torch nor webdataset, so that a worker starts in a fraction of
+a second.
+"""
+
+import os
+from collections import OrderedDict
+
+import numpy as np
+import simplejpeg
+
+from data.order import COLOUR, CROP, MASK, PAIR, numbers
+from data.pairs import candidates
+from data.samples import MASK_BYTES, decode_meta
+from data.shards import PAIR_KINDS, explain, read_index
+from engine.errors import UserError
+
+# Columns of Rows.numbers, for each of the two pictures: crop centre x, y and side, then three colour factors.
+# Crop lengths are in pixels of the decoded picture, whose first pixel has its centre at 0.5.
+PER_PICTURE = 6
+TAGS = ("kind", "source", "epoch", "replaced", "shard", "index", "a", "b", "size")
+NO_PAIR = "no pair of the wanted kind keeps the rules"
+
+
+class BadSample(Exception):
+    """A sample whose bytes or content cannot serve a slot; replaced by another draw."""
+
+
+def layout(rows, side, noise):
+    """{name: (shape, dtype)} of the arrays that one batch of slots fills."""
+    return {
+        "pixels": ((rows, 2, side, side, 3), np.uint8),  # a and b, in the top left corner where they are smaller
+        "mask": ((rows, MASK_BYTES), np.uint8),          # a's person, 64 x 64 bits
+        "numbers": ((rows, 2, PER_PICTURE), np.float32),
+        "noise": ((rows, noise), np.float32),            # uniform, for the masking
+        "tags": ((rows, len(TAGS)), np.int32),
+    }
+
+
+class Reader:
+    """Reads slots into arrays of layout().
+
+    Args:
+        order: data.order.Order.  rules: data.pairs.PairRules.  augment: data.config.AugmentConfig.
+        retries: draws tried for a slot.
+    """
+
+    def __init__(self, order, rules, augment, retries):
+        self.order, self.rules, self.augment, self.retries = order, rules, augment, retries
+        self.files, self.indexes = OrderedDict(), OrderedDict()
+        self.bad = []
+
+    def fill(self, arrays, row, n):
+        """Fill one row with slot n, replacing bad samples by the slot's further draws.
+
+        Raises:
+            UserError: a read error, or no draw of the slot's source could serve it.
+        """
+        for attempt in range(self.retries + 1):
+            draw = self.order.draw(n, attempt)
+            path = self.order.sources[draw.source].paths[draw.shard]
+            try:
+                size, a, b = self.place(arrays, row, path, draw, n)
+            except BadSample as reason:
+                self.bad.append((n, path, draw.index, str(reason)))
+                continue
+            arrays["tags"][row] = draw.kind, draw.source, draw.epoch, attempt, draw.shard, draw.index, a, b, size
+            self._draw_numbers(arrays, row, n, size)
+            return
+        source = self.order.sources[draw.source].name
+        raise UserError(f"source '{source}': {self.retries + 1} draws for slot {n} gave no {PAIR_KINDS[draw.kind]} pair "
+                        f"(last: {path}: {self.bad[-1][3]}); see data.pairs, `python -m data stats` and `verify`")
+
+    def place(self, arrays, row, path, draw, n):
+        """Decode a pair of one clip into a row; returns the pictures' size and the crops' places in the clip."""
+        clip, members = self.clip(path, draw.index)
+        pairs = candidates(clip, PAIR_KINDS[draw.kind], self.rules)
+        if not pairs:
+            raise BadSample(NO_PAIR)
+        a, b = pairs[int(numbers(self.order.seed, PAIR, n).integers(len(pairs)))]
+        for side, crop in enumerate((a, b)):
+            picture = self.picture(path, members, crop)
+            if picture.shape != (clip.size, clip.size, 3):
+                raise BadSample(f"{crop:02d}.jpg is {picture.shape[1]} x {picture.shape[0]}, the clip says {clip.size}")
+            out = arrays["pixels"][row, side]
+            if clip.size < len(out):
+                # Interpolation at the border looks one pixel further; what an earlier batch left there must not show.
+                rest = len(out) - clip.size
+                picture = np.pad(picture, ((0, rest), (0, rest), (0, 0)), "edge")
+            out[:] = picture
+        if "masks.bin" in members:
+            offset, length = members["masks.bin"]
+            if length != len(clip.crops) * MASK_BYTES:
+                raise BadSample(f"masks.bin has {length} bytes for {len(clip.crops)} crops of {MASK_BYTES}")
+            arrays["mask"][row] = np.frombuffer(self.read(path, offset + a * MASK_BYTES, MASK_BYTES), np.uint8)
+        else:
+            # Nobody knows where the person is: every patch counts as person, so the masking is uniform.
+            arrays["mask"][row] = 255
+        return clip.size, a, b
+
+    def clip(self, path, index):
+        """(Clip without pictures, {suffix: (offset, length)}) of a sample."""
+        members = self.index(path).members(index)
+        if "json" not in members:
+            raise BadSample("the .json member is missing")
+        key = str(self.index(path).keys[index])
+        try:
+            return decode_meta(self.read(path, *members["json"]), f"{path}:{key}"), members
+        except ValueError as error:
+            raise BadSample(f"json: {error}") from None
+
+    def picture(self, path, members, crop):
+        """(H, W, 3) uint8 of one crop."""
+        name = f"{crop:02d}.jpg"
+        if name not in members:
+            raise BadSample(f"{name} is missing")
+        try:
+            return simplejpeg.decode_jpeg(self.read(path, *members[name]), "RGB")
+        except ValueError as error:
+            raise BadSample(f"{name} does not decode: {error}") from None
+
+    def index(self, path):
+        return _recent(self.indexes, path, lambda: read_index(path), 64)
+
+    def read(self, path, offset, length):
+        file = _recent(self.files, path, lambda: _open(path), 64, os.close)
+        try:
+            data = os.pread(file, length, offset)
+        except OSError as error:
+            raise UserError(f"reading shard {path}: {explain(error)}") from None
+        if len(data) != length:
+            raise UserError(f"shard {path} changed while it was read: {length} bytes wanted at {offset}, {len(data)} there")
+        return data
+
+    def _draw_numbers(self, arrays, row, n, size):
+        """Crop and colour of both pictures, and the masking's noise; see layout()."""
+        seed, augment, out = self.order.seed, self.augment, arrays["numbers"][row]
+        u = numbers(seed, CROP, n).random((2, 3))
+        # Whole pixels: at 224 of 256 the crop is then a copy, not a resampling.
+        side = np.round(size * (augment.crop_min + (augment.crop_max - augment.crop_min) * u[:, 2]))
+        out[:, :2] = np.floor(u[:, :2] * (size - side + 1)[:, None]) + side[:, None] / 2
+        out[:, 2] = side
+        out[:, 3:] = 1 + augment.colour * (2 * numbers(seed, COLOUR, n).random((2, 3)) - 1)
+        arrays["noise"][row] = numbers(seed, MASK, n).random(arrays["noise"].shape[1], np.float32)
+
+
+def _open(path):
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UserError(f"cannot open shard {path}: {explain(error)}") from None
+
+
+def _recent(cache, key, make, most, drop=None):
+    """cache[key], made if it is missing; the least recently used entry goes when there are too many."""
+    if key not in cache:
+        cache[key] = make()
+        if len(cache) > most:
+            _, old = cache.popitem(last=False)
+            if drop:
+                drop(old)
+    cache.move_to_end(key)
+    return cache[key]

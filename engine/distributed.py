@@ -1,0 +1,82 @@
+"""The processes of a run: who am I, on which device, and how do all agree."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from engine.errors import UserError
+
+
+@dataclass
+class Processes:
+    """rank 0 .. world - 1; ``device`` is this process's own."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def first(self):
+        return self.rank == 0
+
+    def sum(self, tensor):
+        """The sum of a tensor over all ranks, in place."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag):
+        """Whether the flag is set on any rank; a decision of all."""
+        if self.world == 1:
+            return flag
+        return bool(self.sum(torch.tensor([int(flag)], device=self.device)).item())
+
+    def from_first(self, make):
+        """What ``make()`` returns on rank 0, on all ranks; a UserError there is raised on all."""
+        if self.world == 1:
+            return make()
+        box = [None, None]
+        if self.first:
+            try:
+                box[0] = make()
+            except UserError as error:
+                box[1] = str(error)
+        dist.broadcast_object_list(box, 0)
+        if box[1] is not None:
+            raise UserError(box[1])
+        return box[0]
+
+    def stop(self):
+        if self.world > 1:
+            dist.destroy_process_group()
+
+
+def start(device):
+    """Join the processes that torchrun (or a scheduler) started, or be the only one.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+    Raises:
+        UserError: a GPU was asked for and there is none for this process.
+    """
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        if torch.cuda.device_count() <= local:
+            raise UserError(f"device=cuda: local rank {local} finds {torch.cuda.device_count()} GPUs; set device=cpu or "
+                            f"start fewer processes a node")
+        torch.cuda.set_device(local)
+        device = f"cuda:{local}"
+    if world > 1:
+        dist.init_process_group("nccl" if device != "cpu" else "gloo", timeout=timedelta(minutes=10))
+    return Processes(rank, world, torch.device(device))
+
+
+def share_cores():
+    """Cores this process may use: those it is allowed to run on, shared with the other ranks of its node."""
+    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
