@@ -1,14 +1,14 @@
 """Which sample fills which slot of a run: arithmetic on (seed, slot), the mix and the manifest, and on nothing else.
 
-Slot n is row j = n % B of batch t = n // B. A batch row is a *column* of the run; w = B / L neighbouring columns make a
-*lane*, and a lane reads its own slice of every epoch, so a rank that owns some rows reads its own shards.
+Slot n is row j = n % B of batch t = n // B. w = B / L neighbouring rows make a *lane*, and a lane reads its own slice of
+every epoch, so a rank that owns some rows reads its own shards. All is in closed form:
 
-Everything is in closed form:
-- The kind of slot (t, j) is K[(j + t) % B], where K spreads the quotas B * share evenly. So every batch holds its quotas,
-  every column sees every kind, and a column's count of a kind before t is a look-up.
-- Among slots of a kind, sources follow a pattern of 1000 entries that spreads their weights evenly; a column walks it with
-  a stride that has no factor in common with 1000, so each column keeps the mix exactly and each batch keeps it nearly.
-- A column's d-th draw from a source is draw d * w + (j % w) of its lane; that number is split into epoch, pool and place.
+- Kinds: row j has kind K[j % q], where K of length q spreads the quotas B * share, cut by their common factor, evenly. q
+  divides w, so every batch, every lane and nearly every stretch holds its quotas.
+- Sources: the g-th slot of a kind, counted from the start of the run, has source S[g % P], where S spreads the weights
+  evenly over a prime period P. P is prime so that a lane, whose window on S moves by B_k a batch, meets all of S equally.
+- Samples: a lane's draws of a source are counted (its count before batch t has period P in t, so a table of P entries
+  gives it), and the count is split into epoch, pool and place.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ import numpy as np
 from data.shards import PAIR_KINDS, find_shards, read_index
 from engine.errors import UserError
 
-PERIOD = 1000
+PERIODS = (1009, 1013)  # primes: the resolution of the mix's weights
 # Purposes of random numbers: the second half of Philox's key, so that no two uses share a stream.
 SHARDS, POOL, REPLACE, PAIR, CROP, COLOUR, MASK, PHASE = range(8)
 
@@ -86,9 +86,25 @@ def read_manifest(name, spec, held_out, crop_kind_bits):
                           max(i.size for i in indexes))
 
 
-def default_lanes(batch):
-    """The largest divisor of the batch up to 256."""
-    return max(d for d in range(1, min(batch, 256) + 1) if batch % d == 0)
+def default_lanes(batch, shares):
+    """The most lanes, up to 256, that divide the batch and leave every lane whole quotas of kinds."""
+    pattern = len(kind_pattern(batch, shares))
+    return max(d for d in range(1, min(batch, 256) + 1) if batch % (d * pattern) == 0)
+
+
+def kind_pattern(batch, shares):
+    """(q,) index into PAIR_KINDS of rows 0 .. q-1, repeated down the batch.
+
+    Raises:
+        UserError: the batch does not hold whole numbers of each kind.
+    """
+    share = np.asarray(shares, float) / sum(shares)
+    quota = share * batch
+    if np.abs(quota - np.round(quota)).max() > 1e-6:
+        raise UserError(f"batch={batch} does not divide by the shares of kinds {np.round(share, 4).tolist()}: "
+                        f"a batch would hold {np.round(quota, 3).tolist()} pairs of each; change batch or data.kinds")
+    quota = np.round(quota).astype(int)
+    return spread(quota // math.gcd(*quota.tolist()))
 
 
 def quotas(shares, total):
@@ -114,7 +130,7 @@ class Order:
     """The arithmetic above.
 
     Args:
-        sources: SourceManifest of each source.  weights: of each, relative.
+        sources: SourceManifest of each source.  weights: of each, relative, among those that offer a kind.
         shares: of each of PAIR_KINDS in a batch; 0 leaves a kind out.
         seed, batch, lanes: batch is the global one; lanes divides it.
         pool_shards: samples are shuffled in pools of about so many shards' size.
@@ -123,98 +139,89 @@ class Order:
     """
 
     def __init__(self, sources, weights, shares, seed, batch, lanes, pool_shards):
-        if batch % lanes:
-            raise UserError(f"data.lanes={lanes} does not divide batch={batch}")
         self.sources, self.seed, self.batch, self.lanes = sources, seed, batch, lanes
-        self.columns = batch // lanes
         self.shares = np.asarray(shares, float) / sum(shares)
-        quota = self.shares * batch
-        if np.abs(quota - np.round(quota)).max() > 1e-6:
-            raise UserError(f"batch={batch} does not divide by the shares of kinds {np.round(self.shares, 4).tolist()}: "
-                            f"a batch would hold {np.round(quota, 3).tolist()} pairs of each; change batch or data.kinds")
-        self._kinds(np.round(quota).astype(int))
+        self.kinds = kind_pattern(batch, shares)
+        if batch % (lanes * len(self.kinds)):
+            fit = default_lanes(batch, shares)
+            raise UserError(f"data.lanes={lanes} does not divide batch={batch} into lanes with whole quotas of kinds (rows "
+                            f"come in groups of {len(self.kinds)}); data.lanes={fit} does")
+        self.rows = batch // lanes
+        ones = (self.kinds[None] == np.arange(len(PAIR_KINDS))[:, None]).astype(np.int64)
+        self.kind_before = np.concatenate([np.zeros((len(ones), 1), np.int64), np.cumsum(ones, 1)], 1)
+        self.quota = [self._of_kind(k, batch) for k in range(len(PAIR_KINDS))]
+        self.period = next(p for p in PERIODS if all(q == 0 or q % p for q in self.quota))
         self._mix(weights)
         self.totals = [int(s.counts.sum()) for s in sources]
         self.lane_length = [max(1, math.ceil(n / lanes)) for n in self.totals]
         self.pool = [max(1, round(pool_shards * n / max(1, np.count_nonzero(s.counts))))
                      for s, n in zip(sources, self.totals, strict=True)]
         self._cache = OrderedDict()
+        self._lane_tables = {}
 
-    def _kinds(self, quota):
-        pattern = spread(quota)
-        self.kind_pattern = pattern
-        ones = (pattern[None] == np.arange(len(quota))[:, None]).astype(np.int64)
-        # before[k, x] = slots of kind k among the first x of the pattern, laid out twice so that a window may wrap
-        self.kind_before = np.concatenate([np.zeros((len(quota), 1), np.int64), np.cumsum(np.tile(ones, 2), 1)], 1)
-        self.quota = quota
+    def _of_kind(self, k, rows):
+        """How many of the first ``rows`` rows of a batch have kind k."""
+        groups, rest = divmod(rows, len(self.kinds))
+        return int(groups * self.kind_before[k, -1] + self.kind_before[k, rest])
 
     def _mix(self, weights):
-        """Per kind: sources along a column's walk, counts before each place, and the walk's inverse stride."""
-        self.walk, self.walk_before, self.start_of = [], [], []
+        """Per kind: the source of each place of the period, and how often each source came before it."""
+        self.mix, self.mix_before = [], []
         for k, quota in enumerate(self.quota):
             offering = [w if k in s.offers else 0.0 for s, w in zip(self.sources, weights, strict=True)]
             if quota and not sum(offering):
                 names = ", ".join(s.name for s in self.sources)
                 raise UserError(f"no clip of {names} has a {PAIR_KINDS[k]} pair, but data.kinds asks for them: "
                                 f"set data.kinds.{PAIR_KINDS[k]}=0 or add a source")
-            pattern = spread(quotas(offering, PERIOD)) if quota else np.zeros(PERIOD, np.int64)
-            stride = next(s for s in range(max(1, int(quota)), PERIOD * 2) if math.gcd(s, PERIOD) == 1)
-            walk = pattern[np.arange(PERIOD) * stride % PERIOD]
-            ones = (walk[None] == np.arange(len(self.sources))[:, None]).astype(np.int64)
-            self.walk.append(walk)
-            self.walk_before.append(np.concatenate([np.zeros((len(ones), 1), np.int64), np.cumsum(np.tile(ones, 2), 1)], 1))
-            self.start_of.append(pow(stride, -1, PERIOD))
+            pattern = spread(quotas(offering, self.period)) if quota else np.zeros(self.period, np.int64)
+            ones = (pattern[None] == np.arange(len(self.sources))[:, None]).astype(np.int64)
+            self.mix.append(pattern)
+            self.mix_before.append(np.concatenate([np.zeros((len(ones), 1), np.int64), np.cumsum(ones, 1)], 1))
 
-    def _column_kind(self, k, t, j):
-        """How many slots of kind k column j had before batch t."""
-        x = j % self.batch
-        part = self.kind_before[k, x + t % self.batch] - self.kind_before[k, x]
-        return int(t // self.batch * self.quota[k] + part)
+    def _of_source(self, k, source, g):
+        """How many of the first g slots of kind k have that source; g may be an array."""
+        turns, rest = np.divmod(g, self.period)
+        before = self.mix_before[k][source]
+        return turns * before[-1] + before[rest]
 
-    def _walked(self, k, t, j):
-        """(where on its walk column j stands before batch t, where it began)"""
-        begin = int(self.kind_before[k, j]) * self.start_of[k] % PERIOD
-        return self._column_kind(k, t, j), begin
+    def _lane_before(self, k, source, lane, t):
+        """How many slots of that kind and source a lane had before batch t."""
+        if (k, source, lane) not in self._lane_tables:
+            first = np.arange(self.period) * self.quota[k] + self._of_kind(k, lane * self.rows)
+            drawn = (self._of_source(k, source, first + self._of_kind(k, self.rows)) - self._of_source(k, source, first))
+            self._lane_tables[k, source, lane] = np.concatenate([[0], np.cumsum(drawn)]).astype(np.int32)
+        table = self._lane_tables[k, source, lane]
+        turns, rest = divmod(t, self.period)
+        return int(turns * table[-1] + table[rest])
 
     def kind(self, n):
         """Index into PAIR_KINDS of slot n."""
-        t, j = divmod(n, self.batch)
-        return int(self.kind_pattern[(j + t) % self.batch])
+        return int(self.kinds[n % self.batch % len(self.kinds)])
 
     def draw(self, n, attempt=0):
         """The Draw of slot n; attempt 1, 2, ... are what replaces samples whose bytes are bad."""
         t, j = divmod(n, self.batch)
-        kind = self.kind(n)
-        steps, begin = self._walked(kind, t, j)
-        source = int(self.walk[kind][(begin + steps) % PERIOD])
+        kind, lane = self.kind(n), j // self.rows
+        source = int(self.mix[kind][(t * self.quota[kind] + self._of_kind(kind, j)) % self.period])
         if attempt:
             place = int(numbers(self.seed, REPLACE, n, attempt).integers(self.totals[source]))
             ends = np.cumsum(self.sources[source].counts)
             shard = int(np.searchsorted(ends, place, "right"))
             return Draw(source, kind, shard, place - int(ends[shard] - self.sources[source].counts[shard]), -1)
         drawn = 0
-        for k in range(len(self.quota)):
-            steps, begin = self._walked(k, t, j)
-            turns, part = divmod(steps, PERIOD)
-            before = self.walk_before[k][source]
-            drawn += int(turns * before[PERIOD] + before[begin + part] - before[begin])
-        lane, column = divmod(j, self.columns)
-        epoch, place = divmod(drawn * self.columns + column, self.lane_length[source])
+        for k, quota in enumerate(self.quota):
+            if quota:
+                start, here = (t * quota + self._of_kind(k, row) for row in (lane * self.rows, j))
+                drawn += self._lane_before(k, source, lane, t)
+                drawn += int(self._of_source(k, source, here) - self._of_source(k, source, start))
+        epoch, place = divmod(drawn, self.lane_length[source])
         return Draw(source, kind, *self._locate(source, epoch, lane, place), epoch)
 
     def epochs(self, n):
-        """{source name: how often it was gone through} before slot n, as a float (from column 0)."""
+        """{source name: how often it was gone through before slot n's batch}, read off lane 0."""
         t = n // self.batch
-        out = {}
-        for s, source in enumerate(self.sources):
-            drawn = 0
-            for k in range(len(self.quota)):
-                steps, begin = self._walked(k, t, 0)
-                turns, part = divmod(steps, PERIOD)
-                before = self.walk_before[k][s]
-                drawn += turns * before[PERIOD] + before[begin + part] - before[begin]
-            out[source.name] = float(drawn * self.columns / self.lane_length[s])
-        return out
+        return {source.name: sum(self._lane_before(k, s, 0, t) for k, quota in enumerate(self.quota) if quota)
+                / self.lane_length[s] for s, source in enumerate(self.sources)}
 
     def _locate(self, source, epoch, lane, place):
         """(shard, index in it) of a place in a lane's slice of an epoch."""

@@ -61,7 +61,7 @@ class Reader:
             draw = self.order.draw(n, attempt)
             path = self.order.sources[draw.source].paths[draw.shard]
             try:
-                size, a, b = self.place(arrays, row, path, draw, n)
+                size, a, b = self.place(arrays, row, path, draw, numbers(self.order.seed, PAIR, n))
             except BadSample as reason:
                 self.bad.append((n, path, draw.index, str(reason)))
                 continue
@@ -72,13 +72,13 @@ class Reader:
         raise UserError(f"source '{source}': {self.retries + 1} draws for slot {n} gave no {PAIR_KINDS[draw.kind]} pair "
                         f"(last: {path}: {self.bad[-1][3]}); see data.pairs, `python -m data stats` and `verify`")
 
-    def place(self, arrays, row, path, draw, n):
+    def place(self, arrays, row, path, draw, random):
         """Decode a pair of one clip into a row; returns the pictures' size and the crops' places in the clip."""
         clip, members = self.clip(path, draw.index)
         pairs = candidates(clip, PAIR_KINDS[draw.kind], self.rules)
         if not pairs:
             raise BadSample(NO_PAIR)
-        a, b = pairs[int(numbers(self.order.seed, PAIR, n).integers(len(pairs)))]
+        a, b = pairs[int(random.integers(len(pairs)))]
         for side, crop in enumerate((a, b)):
             picture = self.picture(path, members, crop)
             if picture.shape != (clip.size, clip.size, 3):

@@ -60,8 +60,9 @@ class Lease:
             here = held["host"] == _host()
             alive = _started(held["pid"]) == held["started"] if here else age < EXPIRES_S
             if alive:
-                raise UserError(f"run folder {self.path.parent} is in use by process {held['pid']} on "
-                                f"{held['host'].split('/')[0]} (last sign of life {age:.0f} s ago); stop it or choose another run=")
+                owner = f"process {held['pid']} on {held['host'].split('/')[0]}"
+                raise UserError(f"run folder {self.path.parent} is in use by {owner} (last sign of life {age:.0f} s ago); stop "
+                                f"it or choose another run=")
         generation = held["generation"] + 1 if held else 1
         self._write({"generation": generation, "host": _host(), "pid": os.getpid(), "started": _started(os.getpid()),
                      "released": False})
