@@ -1,0 +1,77 @@
+"""A run's folder is its identity: who holds it, with which config, and where it goes on."""
+
+import dataclasses
+import fnmatch
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from engine import checkpoint
+from engine.config import flat, parse, save
+from engine.errors import UserError
+from engine.lease import Lease
+
+
+class Run:
+    """The opened folder of a run. Resume is the normal start: there is no flag for it.
+
+    Args:
+        folder: made if it is missing.  config: the resolved dataclass.  command: such as "pretrain".
+        free: patterns of keys that may differ from the config the run began with, because results do not depend on them.
+    Attributes:
+        folder, lease; ``newest``: the checkpoint to go on from, or None.
+    Raises:
+        UserError: the folder cannot be made, another run holds it, it belongs to another command, or a key that is not free
+            has another value than when the run began.
+    """
+
+    def __init__(self, folder, config, command, free):
+        self.folder = Path(folder)
+        if not folder:
+            raise UserError("run is not set: run=DIR names the run's folder")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"run={folder}: the folder cannot be made: {error.strerror.lower()}") from None
+        self.lease = Lease(self.folder)
+        try:
+            self._settle(config, command, free)
+            self.newest = checkpoint.newest(self.folder)
+        except BaseException:
+            self.lease.release()
+            raise
+
+    def _settle(self, config, command, free):
+        path = self.folder / "config.yaml"
+        if path.exists():
+            began = flat(parse(type(config), [str(path)], command))
+            for name, value in flat(config).items():
+                if began.get(name) != value and not any(fnmatch.fnmatch(name, pattern) for pattern in free):
+                    raise UserError(f"{name}={_shown(value)}, but the run in {self.folder} began with {name}="
+                                    f"{_shown(began.get(name))}; give the old value or a new run=DIR")
+            return
+        others = [p.name for p in self.folder.iterdir() if not p.name.startswith("lease.")]
+        if others:
+            raise UserError(f"run={self.folder} is no run's folder but holds {others[0]}; choose an empty or a new folder")
+        temporary = path.with_suffix(".writing")
+        try:
+            (self.folder / "environment.json").write_text(json.dumps(_environment(), indent=1))
+            save(config, temporary, command)
+            os.replace(temporary, path)
+        except OSError as error:
+            raise UserError(f"run={self.folder}: {error.strerror.lower()}") from None
+
+    def close(self):
+        self.lease.release()
+
+
+def _shown(value):
+    return json.dumps(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value)
+
+
+def _environment():
+    here = Path(__file__).resolve().parent
+    git = subprocess.run(["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    return {"command": sys.argv, "versions": checkpoint.versions(), "git": git.stdout.strip() or None}

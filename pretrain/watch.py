@@ -1,0 +1,75 @@
+"""What an operator reads: the folder's papers, the lines before the first step, the numbers beside the losses."""
+
+import json
+
+from data.feed import freeze
+from data.shards import PAIR_KINDS
+from engine.errors import UserError
+from engine.run import Run
+from pretrain.config import FREE
+
+
+def open_run(config, order):
+    """(Run, None) of this config's folder with the manifest frozen in it, or (None, the error's text).
+
+    The error is handed back, not raised, because only rank 0 opens the folder and all ranks must stop.
+    """
+    run = None
+    try:
+        run = Run(config.run, config, "pretrain", FREE)
+        freeze(order, run.folder / "manifest.json")
+    except UserError as error:
+        if run:
+            run.close()
+        return None, str(error)
+    return run, None
+
+
+def newest_of(run, error):
+    if error:
+        raise UserError(error)
+    return run.newest
+
+
+def say(trainer, text):
+    if trainer.processes.first:
+        print(text, flush=True)
+
+
+def announce(config, trainer, start):
+    """Print what is derived from the config, once, before the first step."""
+    order, model = trainer.order, trainer.model
+    encoder = sum(p.numel() for p in model.encoder.parameters()) / 1e6
+    whole = sum(p.numel() for p in model.parameters()) / 1e6
+    print(f"run {config.run}: " + (f"goes on at step {start}" if start else "starts") + f", to step {config.steps} "
+          f"({config.steps * config.batch} pairs) on {trainer.processes.world} x {trainer.device.type}, "
+          f"{'bf16' if trainer.bf16 else 'float32'}")
+    print(f"model: encoder {encoder:.1f} M parameters, with decoder {whole:.1f} M; {model.patches} patches, "
+          f"{int(config.masking.ratio * model.patches)} masked")
+    for source, total, length in zip(order.sources, order.totals, order.lane_length, strict=True):
+        print(f"source {source.name}: {total} clips in {len(source.paths)} shards, {len(source.held_out)} held out; "
+              f"an epoch repeats {length * order.lanes - total} so that {order.lanes} lanes are equal")
+    quota = ", ".join(f"{q} {kind}" for q, kind in zip(order.quota, PAIR_KINDS, strict=True))
+    ends = ", ".join(f"{name} {value:.1f}" for name, value in order.epochs(config.steps * config.batch).items())
+    print(f"batch {config.batch}: {quota}; epochs by the end: {ends}")
+    print(f"learning rate: peak {config.peak_lr:.3g} ({config.optim.lr:g} for 256 pairs), warm-up {config.optim.warmup} steps")
+    if trainer.held_out is None:
+        print("note: nothing is held out (data.held_out=0 or fewer than 10 clips): no held-out loss and no pictures")
+
+
+def measured(trainer, step, pairs, seconds):
+    """The numbers beside the losses: learning rate, speed, waiting for data, replaced samples, epochs."""
+    loader, slots = trainer.loader, (step + 1) * trainer.config.batch
+    out = {"optim/lr": trainer.optimizer.param_groups[0]["lr"], "speed/pairs_per_s": pairs / seconds,
+           "speed/data_wait_share": loader.take_waited() / seconds, "data/bad_samples": loader.replaced["bad bytes"],
+           "data/no_pair": loader.replaced["no pair by the rules"], "pairs": slots}
+    return out | {f"data/epochs/{name}": value for name, value in trainer.order.epochs(slots).items()}
+
+
+def note_bad(folder, loader):
+    """Append samples with bad bytes to RUN/bad_samples.jsonl."""
+    bad = loader.take_bad()
+    if bad:
+        with open(folder / "bad_samples.jsonl", "a", encoding="utf-8") as file:
+            for slot, shard, index, reason in bad:
+                file.write(json.dumps({"slot": slot, "shard": shard, "index": index, "reason": reason}) + "\n")
