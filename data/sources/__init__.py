@@ -1,0 +1,1 @@
+"""Clips from pictures of real people: videos with boxes, synchronised calibrated cameras, labelled datasets."""

@@ -1,0 +1,191 @@
+"""``python -m data pairs``: clips of real people, cut from videos into shards."""
+
+import dataclasses
+import json
+import os
+
+import simplejpeg
+from tqdm import tqdm
+
+from data.cameras import cut
+from data.samples import Clip, Crop
+from data.shards import shard_name, write_shard
+from data.sources import multicam, video
+from data.sources.config import PairsConfig
+from data.sources.frames import Unreadable
+from data.sources.plan import digest
+from data.sources.probe import Problems
+from data.sources.processes import Died, in_processes
+from engine import config
+from engine.errors import UserError
+from engine.geometry import crop_intrinsics
+
+COMMAND = "data pairs"
+SAVED, DONE = "pairs.yaml", "pairs.done.json"
+
+
+def main(argv):
+    """Plan the clips, cut them a shard a process, write the shards.
+
+    Returns:
+        0, or 1 where a video was skipped; the others' clips are kept.
+    Raises:
+        UserError: bad keys or files, an output folder of something else, not one clip to cut.
+    """
+    cfg = config.parse(PairsConfig, argv, COMMAND)
+    _check_folder(cfg)
+    problems = Problems()
+    plans, videos = {"video": video, "multicam": multicam}[cfg.reader].plan_clips(cfg, problems)
+    keys = [plan.key for plan in plans]
+    if len(set(keys)) < len(keys):
+        raise UserError(f"two clips have the key {max(keys, key=keys.count)}: rename one of the videos")
+    if not plans:
+        raise UserError(f"no clip can be cut from videos={cfg.videos}: nobody is seen at 2 instants {cfg.gap_min_s:g} to "
+                        f"{cfg.gap_max_s:g} s apart (gap_min_s, gap_max_s) with {cfg.min_inside:g} of the box inside the "
+                        "picture (min_inside)")
+    _prepare_folder(cfg)
+    written = _write(cfg, plans, videos, problems)
+    crops = sum(len(plan.crops) for plan in plans)
+    print(f"{written} of {len(plans)} clips ({crops / len(plans):.1f} crops each as planned) of "
+          f"{len({p.subject for p in plans})} people in {cfg.out}")
+    if problems.skipped:
+        print("skipped:\n" + "\n".join(f"  {path}: {reason}" for path, reason in sorted(problems.skipped.items())))
+    return 1 if problems.skipped else 0
+
+
+def _check_folder(cfg):
+    """UserError unless ``out`` is empty or was made with the same keys (workers aside)."""
+    saved = os.path.join(cfg.out, SAVED)
+    if os.path.isfile(saved):
+        before = config.flat(config.parse(PairsConfig, [saved], COMMAND))
+        now = config.flat(cfg)
+        for name in sorted(before.keys() | now.keys()):
+            if name not in ("workers", "out") and before.get(name) != now.get(name):
+                raise UserError(f"out={cfg.out} was made with {name}={before.get(name)}, now it is {now.get(name)}; "
+                                "take another folder")
+    elif os.path.exists(cfg.out) and (not os.path.isdir(cfg.out) or os.listdir(cfg.out)):
+        raise UserError(f"out={cfg.out} is not empty and was not made by this command; take another folder")
+
+
+def _prepare_folder(cfg):
+    try:
+        os.makedirs(cfg.out, exist_ok=True)
+        config.save(cfg, os.path.join(cfg.out, SAVED), COMMAND)
+    except OSError as error:
+        raise UserError(f"out={cfg.out} cannot be written: {(error.strerror or str(error)).lower()}") from None
+
+
+def _write(cfg, plans, videos, problems):
+    """Write all shards that are not there yet; returns the number of clips in the folder."""
+    done_path = os.path.join(cfg.out, DONE)
+    done = _read_done(done_path)
+    parts = [plans[i:i + cfg.clips_per_shard] for i in range(0, len(plans), cfg.clips_per_shard)]
+    marks = {shard_name(n): digest(part, cfg) for n, part in enumerate(parts)}
+    for name in set(done) - set(marks):
+        _remove(os.path.join(cfg.out, name))
+    done = {name: entry for name, entry in done.items()
+            if marks.get(name) == entry["digest"] and os.path.isfile(os.path.join(cfg.out, name))}
+    if done:
+        print(f"{len(done)} of {len(parts)} shards are there already")
+    todo = [(shard_name(n), part) for n, part in enumerate(parts) if shard_name(n) not in done]
+    tasks = [(part, {c.path: videos[c.path] for p in part for c in p.crops}, _Style.of(cfg)) for _, part in todo]
+    answers = in_processes(cut_clips, tasks, cfg.workers)
+    with tqdm(total=sum(len(part) for _, part in todo), unit="clip", desc="cutting") as bar:
+        for (name, part), task, answer in zip(todo, tasks, answers, strict=True):
+            if isinstance(answer, Died):
+                answer = _again(task, answer)
+            clips, failed = answer
+            for path, reason in failed.items():
+                problems.add(path, reason)
+            if clips:
+                write_shard(os.path.join(cfg.out, name), clips)
+                done[name] = {"digest": marks[name] if not failed else "", "clips": len(clips)}
+                _save_done(done_path, done)
+            bar.update(len(part))
+    return sum(entry["clips"] for entry in done.values())
+
+
+def _again(task, died):
+    """A second try without decord, whose crash is the likely reason."""
+    plans, videos, style = task
+    print(f"{died}; trying again with PyAV alone")
+    task = (plans, {path: v.read_by("av") for path, v in videos.items()}, style)
+    answer = next(in_processes(cut_clips, [task], 1))
+    return ([], dict.fromkeys(videos, str(answer))) if isinstance(answer, Died) else answer
+
+
+@dataclasses.dataclass
+class _Style:
+    size: int
+    quality: int
+    source: str
+    licence: str
+    kind: str
+
+    @classmethod
+    def of(cls, cfg):
+        return cls(cfg.size, cfg.quality, cfg.source, cfg.licence, cfg.kind)
+
+
+def cut_clips(task):
+    """Decode each video once and cut what the plans ask; runs in its own process.
+
+    Args:
+        task: (clip plans, {path: Frames}, style).
+    Returns:
+        ([Clip], {path: reason}): a crop whose frame cannot be decoded is dropped, and its clip with it if one is left.
+    """
+    plans, videos, style = task
+    jpegs, failed = {}, {}
+    for path, reader in videos.items():
+        wanted = {}
+        for p, plan in enumerate(plans):
+            for c, crop in enumerate(plan.crops):
+                if crop.path == path:
+                    wanted.setdefault(crop.frame, []).append((p, c, crop))
+        try:
+            for frame, picture in reader.get(wanted):
+                for p, c, crop in wanted[frame]:
+                    pixels = cut(picture, crop.box, style.size, crop.camera)
+                    jpegs[p, c] = simplejpeg.encode_jpeg(pixels, quality=style.quality, colorspace="RGB",
+                                                         colorsubsampling="420")
+        except Unreadable as error:
+            failed[path] = str(error)
+    clips = []
+    for p, plan in enumerate(plans):
+        have = [c for c in range(len(plan.crops)) if (p, c) in jpegs]
+        if len(have) >= 2:
+            crops = [_crop(plan.crops[c], style) for c in have]
+            clips.append(Clip(plan.key, style.source, style.licence, plan.subject, style.size, crops,
+                              [jpegs[p, c] for c in have]))
+    return clips, failed
+
+
+def _crop(plan, style):
+    K = Rt = None
+    if plan.camera is not None:
+        K, Rt = crop_intrinsics(plan.camera.K, plan.box, (style.size, style.size)), plan.camera.Rt
+    return Crop(plan.name, plan.time_s, style.kind, K, Rt, plan.box)
+
+
+def _read_done(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete it, and all shards are cut again") from None
+
+
+def _save_done(path, done):
+    with open(path + ".writing", "w", encoding="utf-8") as file:
+        json.dump(done, file, indent=0, sort_keys=True)
+    os.replace(path + ".writing", path)
+
+
+def _remove(tar):
+    """Delete a shard of this folder that the plan has no more, as after a video was taken away."""
+    for path in (tar, tar + ".index.npz"):
+        if os.path.exists(path):
+            os.remove(path)

@@ -1,0 +1,101 @@
+"""What to cut before any picture is decoded: clips as lists of (video, frame, box)."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.cameras import Camera
+
+_SLACK_S = 1e-4  # frame times are fractions such as 1/30 s: equal ones may differ in the last digits
+
+
+@dataclass
+class CropPlan:
+    """One crop to cut.
+
+    Attributes:
+        path, frame: the video and the number of the frame.
+        name: of the camera.  time_s: on the clip's clock.
+        box: (4,) square in pixels of the picture, of the undistorted one where there is a camera.
+        camera: its calibration, or None.
+    """
+
+    path: str
+    frame: int
+    name: str
+    time_s: float
+    box: np.ndarray
+    camera: Camera | None = None
+
+
+@dataclass
+class ClipPlan:
+    """One clip to cut: its key, who it is, and its CropPlans."""
+
+    key: str
+    subject: str
+    crops: list
+
+
+def square(box, margin):
+    """The square around a box's middle, of ``margin`` times its longer side."""
+    x0, y0, x1, y1 = box
+    half = max(x1 - x0, y1 - y0) * margin / 2
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    return np.array([x - half, y - half, x + half, y + half])
+
+
+def share_inside(box, width, height):
+    """Share of a box's area that lies in the picture."""
+    x0, y0, x1, y1 = box
+    inside = max(0.0, min(x1, width) - max(x0, 0)) * max(0.0, min(y1, height) - max(y0, 0))
+    return inside / ((x1 - x0) * (y1 - y0))
+
+
+def choose_instants(times, name, cfg):
+    """Yield, for one clip after the other, the positions in ``times`` of its instants.
+
+    A clip starts every ``stride_s``; each next instant is the one nearest to a gap drawn between ``gap_min_s`` and
+    ``gap_max_s``, and a clip ends early where none lies between them. The gaps depend on the seed, ``name`` and the clip's
+    number alone, so a longer video begins with the same clips.
+
+    Args:
+        times: (n,) increasing seconds at which the person is seen.  name: of video and person.  cfg: PairsConfig.
+    """
+    times = np.asarray(times, np.float64)
+    purpose = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
+    for number in range(int((times[-1] - times[0]) / cfg.stride_s) + 1):
+        start = times[0] + number * cfg.stride_s
+        first = int(np.searchsorted(times, start - _SLACK_S))
+        if times[first] >= start + cfg.stride_s - _SLACK_S:
+            continue
+        random = np.random.Generator(np.random.Philox(key=[cfg.seed, purpose], counter=number))
+        chosen = [first]
+        for gap in random.uniform(cfg.gap_min_s, cfg.gap_max_s, cfg.instants - 1):
+            gaps = times - times[chosen[-1]]
+            fits = np.flatnonzero((gaps >= max(cfg.gap_min_s, 1e-9) - _SLACK_S) & (gaps <= cfg.gap_max_s + _SLACK_S)
+                                  & (gaps > 0))
+            if not len(fits):
+                break
+            chosen.append(int(fits[np.argmin(np.abs(gaps[fits] - gap))]))
+        yield chosen
+
+
+def clip_key(*parts):
+    """A key without the dots and slashes that WebDataset cuts at."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(parts))
+
+
+def digest(plans, cfg):
+    """16 hex digits that change with anything that changes the bytes of these clips."""
+    hasher = hashlib.blake2b(digest_size=8)
+    hasher.update(f"{cfg.size} {cfg.quality} {cfg.source} {cfg.licence} {cfg.kind}".encode())
+    for plan in plans:
+        hasher.update(f"{plan.key} {plan.subject}".encode())
+        for crop in plan.crops:
+            hasher.update(f"{crop.path} {crop.frame} {crop.name} {crop.time_s:.6f} {np.round(crop.box, 3).tolist()}".encode())
+            if crop.camera is not None:
+                hasher.update(crop.camera.K.tobytes() + crop.camera.Rt.tobytes() + crop.camera.distortion.tobytes())
+    return hasher.hexdigest()
