@@ -1,0 +1,243 @@
+"""The network: one encoder for both pictures, a decoder that completes the first with the help of the second.
+
+    a, masked  --visible tokens-->  encoder  --+
+                                               +-->  decoder  -->  pixels of the masked patches
+    b, whole   ----all tokens---->  encoder  --+
+
+After CroCo (arXiv 2210.10716: sine-cosine positions) and CroCo v2 (arXiv 2211.10408: rotary positions). The encoder is
+timm's VisionTransformer or Eva without a class token, so its weights go to and come from timm under timm's names.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from engine.config import key, section
+from engine.errors import UserError
+from pretrain.blocks import Decoder, take
+from pretrain.position import rope_table, sincos_table
+
+
+@dataclass
+class EncoderConfig:
+    width: int = key(768, "channels of a token in the encoder", low=4)
+    depth: int = key(12, "blocks of the encoder", low=1)
+    heads: int = key(12, "attention heads of the encoder", low=1)
+
+
+@dataclass
+class DecoderConfig:
+    width: int = key(512, "channels of a token in the decoder", low=4)
+    depth: int = key(8, "blocks of the decoder", low=1)
+    heads: int = key(16, "attention heads of the decoder", low=1)
+
+
+@dataclass
+class ModelConfig:
+    image_size: int = key(224, "side of the pictures in training, pixels", low=8)
+    patch: int = key(16, "side of a patch, pixels", low=1)
+    position: str = key("cosine", "fixed vectors added to tokens, or rotary queries and keys", choices=("cosine", "rope"))
+    rope_base: float = key(100.0, "base of the rotary frequencies (model.position=rope)", low=1)
+    encoder: EncoderConfig = section(EncoderConfig)
+    decoder: DecoderConfig = section(DecoderConfig)
+    mlp_ratio: float = key(4.0, "width of a block's hidden layer over its width", low=0.25)
+
+    def check(self):
+        if self.image_size % self.patch:
+            raise UserError(f"model.image_size={self.image_size} is not a multiple of model.patch={self.patch}")
+        for name, part in (("encoder", self.encoder), ("decoder", self.decoder)):
+            width, heads = part.width, part.heads
+            if width % heads:
+                raise UserError(f"model.{name}.width={width} is not a multiple of model.{name}.heads={heads}")
+            if self.position == "rope" and (width // heads) % 4:
+                raise UserError(f"model.{name}.width={width} over model.{name}.heads={heads} gives heads of "
+                                f"{width // heads} channels; model.position=rope wants a multiple of 4")
+            if self.position == "cosine" and width % 4:
+                raise UserError(f"model.{name}.width={width} is not a multiple of 4, which model.position=cosine wants")
+
+    def grid(self):
+        """(rows, columns) of patches at ``image_size``."""
+        return (self.image_size // self.patch,) * 2
+
+
+def encoder(config):
+    """The timm module of a ModelConfig: final norm ``norm``, no class token, no head, no layer scale."""
+    sizes = {"img_size": config.image_size, "patch_size": config.patch, "embed_dim": config.encoder.width,
+             "depth": config.encoder.depth, "num_heads": config.encoder.heads, "mlp_ratio": config.mlp_ratio}
+    if config.position == "rope":
+        return Eva(**sizes, num_classes=0, global_pool="", class_token=False, use_abs_pos_emb=False, use_rot_pos_emb=True,
+                   attn_type="rope", rope_grid_indexing="ij", rope_temperature=config.rope_base)
+    module = VisionTransformer(**sizes, num_classes=0, global_pool="", class_token=False)
+    # A buffer: saved under timm's name, and no optimizer can move it or let it decay.
+    del module.pos_embed
+    module.register_buffer("pos_embed", sincos_table(config.grid(), config.encoder.width)[None])
+    return module
+
+
+def tables(config, grid):
+    """Position tables of encoder and decoder for a grid of (rows, columns) patches; see pretrain/position.py."""
+    parts = (config.encoder, config.decoder)
+    if config.position == "rope":
+        return [rope_table(grid, part.width // part.heads, config.rope_base) for part in parts]
+    return [sincos_table(grid, part.width) for part in parts]
+
+
+class CrossCompletion(nn.Module):
+    """Completes masked patches of ``a`` from the rest of ``a`` and from ``b``.
+
+    Pictures are (B, 3, H, W) floats, normalised; H and W are any multiples of the patch. N = rows * columns patches are
+    counted row by row; P is the side of a patch in pixels; a prediction's values are ordered row, column, channel.
+
+    Attributes:
+        config: the ModelConfig.  grid: (rows, columns) of patches at its image_size.  patches: N there.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        config.check()
+        self.config = config
+        self.grid = config.grid()
+        self.patches = self.grid[0] * self.grid[1]
+        self.encoder = encoder(config)
+        part = config.decoder
+        self.decoder = Decoder(config.encoder.width, part.width, part.depth, part.heads, config.mlp_ratio,
+                               3 * config.patch ** 2, rotary=config.position == "rope")
+        # The tables of the usual size are kept on the device; they follow from the config, so they are not saved.
+        for name, table in zip(("_encoder_table", "_decoder_table"), tables(config, self.grid), strict=True):
+            self.register_buffer(name, table, persistent=False)
+        self.apply(_initialise)
+        nn.init.xavier_uniform_(self.encoder.patch_embed.proj.weight.view(config.encoder.width, -1))
+        nn.init.normal_(self.decoder.mask_token, std=0.02)
+        for block in self.decoder.blocks:
+            # Keys and values are one matrix here and two in CroCo: each half is drawn as a matrix of its own.
+            for half in block.cross.kv.weight.chunk(2):
+                nn.init.xavier_uniform_(half)
+
+    def forward(self, a, b, mask=None):
+        """A prediction for every patch.
+
+        Args:
+            mask: (B, N) bool, true where ``a`` is masked, equally often in each row; None: nothing is.
+        Returns:
+            (B, N, P*P*3), in the order of the patches.
+        Raises:
+            UserError: sizes that do not fit, rows with different counts of masked patches.
+        """
+        grid = self._grid(a, b)
+        keep, masked = _split(mask, len(a), grid[0] * grid[1], a.device)
+        features = self._decode(a, b, keep, masked, grid, masked_only=False)
+        back = torch.cat([keep, masked], 1).argsort(1)
+        return self.decoder.head(take(features, back))
+
+    def features(self, a, b):
+        """The decoder's features of ``a`` with nothing masked, after its last norm: (B, N, decoder width)."""
+        grid = self._grid(a, b)
+        keep, masked = _split(None, len(a), grid[0] * grid[1], a.device)
+        return self._decode(a, b, keep, masked, grid, masked_only=False)
+
+    def complete(self, a, b, keep, masked):
+        """The training path: a prediction for the masked patches alone.
+
+        No shape depends on data and nothing waits for the device.
+
+        Args:
+            a: (B, 3, H, W).
+            b: (R, 3, H, W) with B = R * K: targets i*K to i*K + K-1 share reference i, which is encoded once.
+            keep: (B, V) long, visible patches.  masked: (B, M) long, the others; V + M = N.
+        Returns:
+            (B, M, P*P*3), in the order of ``masked``.
+        """
+        grid = self._grid(a, b)
+        if keep.shape[1] + masked.shape[1] != grid[0] * grid[1]:
+            raise UserError(f"{keep.shape[1]} visible and {masked.shape[1]} masked patches; a picture has "
+                            f"{grid[0] * grid[1]}")
+        return self.decoder.head(self._decode(a, b, keep, masked, grid, masked_only=True))
+
+    def encode(self, a):
+        """(B, N, C) features of all patches after the encoder's last norm."""
+        return self._encode(a, self._grid(a, a))
+
+    def _encode(self, pictures, grid, keep=None):
+        table = self._tables(grid)[0]
+        rotary = self.config.position == "rope"
+        x = self.encoder.patch_embed.proj(pictures).flatten(2).transpose(1, 2)
+        x = x.to(self.decoder.mask_token.dtype)  # the sum that runs through the blocks stays in float32 under autocast
+        x = x if rotary else x + table
+        if keep is not None:
+            x = take(x, keep)
+            table = table[keep].unsqueeze(1) if rotary else None
+        for block in self.encoder.blocks:
+            x = block(x, rope=table) if rotary else block(x)
+        return self.encoder.norm(x)
+
+    def _decode(self, a, b, keep, masked, grid, masked_only):
+        visible = self._encode(a, grid, keep)
+        reference = self._encode(b, grid)
+        return self.decoder(visible, reference, torch.cat([keep, masked], 1), self._tables(grid)[1], masked_only)
+
+    def _tables(self, grid):
+        """Position tables of encoder and decoder; other grids than the usual one are computed when they come."""
+        if grid == self.grid:
+            return self._encoder_table, self._decoder_table
+        return [table.to(self._encoder_table.device) for table in tables(self.config, grid)]
+
+    def _grid(self, a, b):
+        patch = self.config.patch
+        height, width = a.shape[-2:]
+        if a.ndim != 4 or a.shape[1] != 3:
+            raise UserError(f"pictures of shape {tuple(a.shape)}; (B, 3, H, W) is wanted")
+        if height % patch or width % patch:
+            raise UserError(f"pictures of {height} x {width} px; both must be multiples of model.patch={patch}")
+        if b.shape[1:] != a.shape[1:] or len(a) % max(1, len(b)):
+            raise UserError(f"pictures a {tuple(a.shape)} and references b {tuple(b.shape)} do not fit each other")
+        return height // patch, width // patch
+
+
+def flops(config, visible):
+    """Floating-point operations of one pair's forward pass through ``complete``, a multiply-add counted as two.
+
+    Matrix products alone, as is the custom. A training step costs three times as much (backward is twice forward).
+
+    Args:
+        visible: patches of ``a`` that are not masked, V.
+    """
+    tokens = config.grid()[0] * config.grid()[1]
+    masked = tokens - visible
+    pixels = 3 * config.patch ** 2
+    wide, narrow, ratio = config.encoder.width, config.decoder.width, config.mlp_ratio
+    hidden = int(narrow * ratio)
+
+    def encoded(count):
+        return config.encoder.depth * (count * (4 * wide * wide + 2 * wide * int(wide * ratio)) + 2 * count * count * wide)
+
+    embedding = 2 * tokens * pixels * wide + (visible + tokens) * wide * narrow
+    attention = 4 * tokens * narrow * narrow + 2 * tokens * tokens * narrow
+    reference = 2 * tokens * narrow * narrow
+    # What each token costs after the self-attention; visible ones leave before the last block's.
+    each = 2 * narrow * narrow + 2 * tokens * narrow + 2 * narrow * hidden
+    blocks = config.decoder.depth * (attention + reference + tokens * each) - visible * each
+    return 2 * (encoded(visible) + encoded(tokens) + embedding + blocks + masked * narrow * pixels)
+
+
+def _initialise(module):
+    """As MAE and CroCo do: Xavier's uniform for matrices, zero for biases, norms left at one and zero."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+
+
+def _split(mask, batch, tokens, device):
+    """A mask as (keep (B, V), masked (B, M)), both in ascending order."""
+    if mask is None:
+        mask = torch.zeros(batch, tokens, dtype=torch.bool, device=device)
+    if tuple(mask.shape) != (batch, tokens):
+        raise UserError(f"a mask of shape {tuple(mask.shape)} for {batch} pictures of {tokens} patches")
+    counts = mask.sum(1)
+    least, most = int(counts.min()), int(counts.max())
+    if least != most:
+        raise UserError(f"the mask hides {least} patches of one picture and {most} of another; the counts must be equal")
+    order = mask.int().argsort(dim=1, stable=True)
+    return order[:, :tokens - most], order[:, tokens - most:]

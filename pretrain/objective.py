@@ -1,0 +1,117 @@
+"""The loss: mean squared error on masked patches, summed with weights that do not depend on how a batch is spread."""
+
+from dataclasses import dataclass
+
+import torch
+
+from data.shards import PAIR_KINDS
+from engine.config import key
+from engine.errors import UserError
+
+# Under the root of a variance; a patch of one colour must not divide by zero. The value is MAE's.
+FLOOR = 1e-6
+
+
+@dataclass
+class ObjectiveConfig:
+    target: str = key("patch", "what pixels are normalised by: their patch, their whole picture, nothing",
+                      choices=("patch", "picture", "none"))
+    background_weight: float = key(1.0, "weight of a patch without person; one that the person fills weighs 1",
+                                   low=0, high=1)
+    cross_view: float = key(1.0, "weight of the mean loss of cross-view pairs", low=0)
+    cross_pose: float = key(1.0, "weight of the mean loss of cross-pose pairs", low=0)
+
+    def check(self):
+        if not any(self.kind_weights()):
+            raise UserError("objective.cross_view=0 and objective.cross_pose=0: one of them must be above 0")
+
+    def kind_weights(self):
+        """w_kind in the order of PAIR_KINDS."""
+        return [getattr(self, kind) for kind in PAIR_KINDS]
+
+
+def patchify(pictures, patch):
+    """(B, 3, H, W) -> (B, N, P*P*3): patches row by row, their values ordered row, column, channel."""
+    batch, channels, height, width = pictures.shape
+    cells = pictures.reshape(batch, channels, height // patch, patch, width // patch, patch)
+    return cells.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, patch * patch * channels)
+
+
+def unpatchify(patches, patch, grid):
+    """The inverse of patchify for a grid of (rows, columns)."""
+    rows, columns = grid
+    cells = patches.reshape(len(patches), rows, columns, patch, patch, -1)
+    return cells.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, rows * patch, columns * patch)
+
+
+def targets(a, patch, kind):
+    """What the network is to say for every patch, in float32.
+
+    Args:
+        a: (B, 3, H, W).  kind: "patch": each patch less its mean, over the root of its unbiased variance + 1e-6 (all values
+        of a patch together, as MAE and CroCo do); "picture": the same with the whole picture's; "none": the values.
+    Returns:
+        (B, N, P*P*3)
+    """
+    patches = patchify(a.float(), patch)
+    mean, deviation = _statistics(patches, kind)
+    return (patches - mean) / deviation
+
+
+def denormalise(prediction, a, patch, kind):
+    """Predictions for every patch of ``a`` as pictures (B, 3, H, W), with mean and deviation of ``a``'s own pixels.
+
+    With kind="patch" this borrows each hidden patch's true brightness and contrast: right for looking at, not for measuring.
+    """
+    grid = a.shape[-2] // patch, a.shape[-1] // patch
+    mean, deviation = _statistics(patchify(a.float(), patch), kind)
+    return unpatchify(prediction.float() * deviation + mean, patch, grid)
+
+
+def patch_weight(share, background_weight):
+    """(B, M) share of each patch on the person -> (B, M) weight: background_weight at 0, 1 at 1, straight between."""
+    return background_weight + (1 - background_weight) * share
+
+
+def per_sample_loss(prediction, target, weight):
+    """Weighted mean over masked patches of each patch's mean squared error, for each sample by itself, in float32.
+
+    The weights are divided by their sum *within the sample*: a picture with little person counts as much as another. A
+    sample whose weights are all zero (no person, background_weight=0) has loss zero.
+
+    Args:
+        prediction, target: (B, M, D).  weight: (B, M).
+    Returns:
+        (B,)
+    """
+    error = (prediction.float() - target.float()).square().mean(2)
+    return (weight * error).sum(1) / weight.sum(1).clamp(min=FLOOR)
+
+
+def combine(per_sample, kind, weights, shares, global_batch):
+    """This rank's part of L = sum over kinds of w_kind * (mean loss of that kind in the global batch).
+
+    Each sample weighs w_kind / (B * share_kind): a plain sum with constant weights, so the parts of all ranks add up to L,
+    and their gradients to L's, however the batch is spread. (Where gradients are *averaged* over W ranks, as DDP does,
+    multiply by W.)
+
+    Args:
+        per_sample: (b,) losses of the samples here.  kind: (b,) long, index of each one's kind.
+        weights, shares: (K,) w_kind and the share of each kind in the global batch; pass tensors made once on the device,
+        for a list is copied there every time.
+        global_batch: B, samples of all ranks and of all accumulated parts together.
+    Returns:
+        a scalar
+    """
+    weights = torch.as_tensor(weights, dtype=torch.float32, device=per_sample.device)
+    shares = torch.as_tensor(shares, dtype=torch.float32, device=per_sample.device)
+    return (per_sample * (weights / (shares * global_batch))[kind]).sum()
+
+
+def _statistics(patches, kind):
+    """(mean, deviation) that broadcast over (B, N, D)."""
+    if kind == "none":
+        return 0.0, 1.0
+    axes = {"patch": (2,), "picture": (1, 2)}[kind]
+    variance, mean = torch.var_mean(patches, axes, keepdim=True)
+    return mean, (variance + FLOOR).sqrt()

@@ -1,0 +1,41 @@
+"""Where a patch is: fixed sine-cosine vectors that are added, or angles that queries and keys are turned by.
+
+A grid is (rows, columns); patches are counted row by row from 0. Tables are computed in float64 and stored in float32.
+"""
+
+import torch
+
+
+def sincos_table(grid, width):
+    """(rows * columns, width) sine-cosine vectors, as in MAE and CroCo.
+
+    The first half of the channels tells the column, the second the row; inside a half the sines come before the cosines, at
+    frequencies 10000^(-i / (width / 4)).
+    """
+    row, column = _places(grid)
+    frequency = _frequencies(width // 4, 10000.0)
+    halves = [torch.cat([torch.sin(place * frequency), torch.cos(place * frequency)], 1) for place in (column, row)]
+    return torch.cat(halves, 1).float()
+
+
+def rope_table(grid, head_width, base):
+    """(rows * columns, 2 * head_width) sines, then cosines, of the angles in radians; the layout timm's blocks take.
+
+    The first half of a head's channels turns with the row, the second with the column, at frequencies
+    base^(-i / (head_width / 4)). Channels 2i and 2i + 1 are one turning pair.
+    """
+    row, column = _places(grid)
+    frequency = _frequencies(head_width // 4, base)
+    angle = torch.cat([row * frequency, column * frequency], 1).repeat_interleave(2, 1)
+    return torch.cat([torch.sin(angle), torch.cos(angle)], 1).float()
+
+
+def _places(grid):
+    rows, columns = grid
+    row = torch.arange(rows, dtype=torch.float64).repeat_interleave(columns)
+    column = torch.arange(columns, dtype=torch.float64).repeat(rows)
+    return row[:, None], column[:, None]
+
+
+def _frequencies(count, base):
+    return base ** (-torch.arange(count, dtype=torch.float64) / count)
