@@ -38,12 +38,12 @@ def complete(a, b, masked, predicted, config):
     A prediction normalised by the patch or the picture is undone with the true picture's statistics, as the parents do.
     """
     patch, kind = config.model.patch, config.objective.target
+    grid = a.shape[-2] // patch, a.shape[-1] // patch
     spread = masked[..., None].expand(-1, -1, predicted.shape[-1])
-    patches = objective.patchify(a, patch)
-    filled = patches.scatter(1, spread, objective.denormalise(predicted, patches, kind, masked))
-    hidden = patches.scatter(1, spread, torch.zeros_like(predicted))
-    size = a.shape[-2:]
-    columns = [b, objective.unpatchify(hidden, patch, size), objective.unpatchify(filled, patch, size), a]
+    # What was seen is shown as it is: in the space of the targets the truth is the truth.
+    filled = objective.denormalise(objective.targets(a, patch, kind).scatter(1, spread, predicted), a, patch, kind)
+    hidden = objective.patchify(a, patch).scatter(1, spread, torch.zeros_like(predicted))
+    columns = [b, objective.unpatchify(hidden, patch, grid), filled, a]
     out = denormalise(torch.stack(columns, 1)).mul(255).round().byte()
     return out.permute(0, 1, 3, 4, 2).cpu().numpy()
 

@@ -74,6 +74,8 @@ class Trainer:
         workers = min(16, distributed.share_cores() - 1) if workers is None else workers
         self.loader = open_loader(self.order, config.data, self.model.patches, processes.rank, processes.world, workers)
         self.held_out = held_out_pairs(self.order, config.data, self.model.patches, config.log.held_out_pairs)
+        self.weighting = [torch.tensor(values, dtype=torch.float32, device=self.device)
+                          for values in (config.objective.kind_weights(), self.order.shares)]
         # Sums since the last line of the log: per kind the loss and the pairs, then gradient norm and steps.
         self.sums = torch.zeros(2 * len(PAIR_KINDS) + 2, dtype=torch.float64, device=self.device)
 
@@ -97,7 +99,7 @@ class Trainer:
                 with self.autocast():
                     losses = self.wrapped(piece)
                 kind = piece["tags"][:, 0].long()
-                loss = objective.combine(losses, kind, config.objective.kind_weights(), self.order.shares, config.batch)
+                loss = objective.combine(losses, kind, *self.weighting, config.batch)
                 # DDP averages gradients over ranks; this loss is a sum.
                 (loss * self.processes.world).backward()
             self._add(losses.detach().double(), kind)
@@ -197,6 +199,7 @@ def train(config):
         newest = processes.from_first(lambda: watch.newest_of(run, error))
         start = trainer.load(newest) if newest else 0
         if processes.first:
+            watch.cut_bad(run.folder, start * config.batch)
             log = Log(run.folder, start, config.log.wandb, run.folder.name, flat(config))
             watch.announce(config, trainer, start)
         return loop(config, trainer, run, log, stop, start)
@@ -224,13 +227,14 @@ def loop(config, trainer, run, log, stop, start):
             line |= watch.measured(trainer, step, (done - at) * config.batch, time.perf_counter() - clock)
             line |= trainer.held_out_losses() if evaluate else {}
             bar.set_postfix_str(" ".join(f"{k.split('/')[1]} {v:.3f}" for k, v in line.items() if k.startswith("loss/")))
+            watch.note_bad(config.run, trainer.loader)
             if log:
-                watch.note_bad(run.folder, trainer.loader)
                 log.write(done, line, {"completions": panels.save(trainer, run.folder, done)} if draw else None)
             clock, at = time.perf_counter(), done
         # Asked of all ranks only now and then: it costs a word between them.
         stopped = (trainer.processes.world == 1 or done % 10 == 0) and trainer.processes.any(bool(stop))
         if due(done, config.checkpoint.every, last or stopped):
+            watch.note_bad(config.run, trainer.loader)
             trainer.save(run, done)
         if stopped and not last:
             bar.close()

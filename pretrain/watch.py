@@ -1,6 +1,9 @@
 """What an operator reads: the folder's papers, the lines before the first step, the numbers beside the losses."""
 
 import json
+from pathlib import Path
+
+import torch
 
 from data.feed import freeze
 from data.shards import PAIR_KINDS
@@ -58,18 +61,30 @@ def announce(config, trainer, start):
 
 
 def measured(trainer, step, pairs, seconds):
-    """The numbers beside the losses: learning rate, speed, waiting for data, replaced samples, epochs."""
+    """The numbers beside the losses: learning rate, speed, waiting for data, replaced samples of all ranks, epochs."""
     loader, slots = trainer.loader, (step + 1) * trainer.config.batch
+    reasons = ("bad bytes", "no pair by the rules")
+    counts = torch.tensor([loader.replaced[reason] for reason in reasons], device=trainer.device)
+    bad, no_pair = trainer.processes.sum(counts).tolist()
     out = {"optim/lr": trainer.optimizer.param_groups[0]["lr"], "speed/pairs_per_s": pairs / seconds,
-           "speed/data_wait_share": loader.take_waited() / seconds, "data/bad_samples": loader.replaced["bad bytes"],
-           "data/no_pair": loader.replaced["no pair by the rules"], "pairs": slots}
+           "speed/data_wait_share": loader.take_waited() / seconds, "data/bad_samples": bad,
+           "data/no_pair": no_pair, "pairs": slots}
     return out | {f"data/epochs/{name}": value for name, value in trainer.order.epochs(slots).items()}
 
 
 def note_bad(folder, loader):
-    """Append samples with bad bytes to RUN/bad_samples.jsonl."""
+    """Append samples with bad bytes to RUN/bad_samples.jsonl; every rank does so for its own slots."""
     bad = loader.take_bad()
     if bad:
-        with open(folder / "bad_samples.jsonl", "a", encoding="utf-8") as file:
-            for slot, shard, index, reason in bad:
-                file.write(json.dumps({"slot": slot, "shard": shard, "index": index, "reason": reason}) + "\n")
+        lines = [json.dumps({"slot": slot, "shard": shard, "index": index, "reason": reason}) + "\n"
+                 for slot, shard, index, reason in bad]
+        with open(Path(folder) / "bad_samples.jsonl", "a", encoding="utf-8") as file:
+            file.write("".join(lines))
+
+
+def cut_bad(folder, slot):
+    """Drop the entries of slots that are read again after a resume."""
+    path = Path(folder) / "bad_samples.jsonl"
+    if path.exists():
+        kept = [line for line in path.read_text().splitlines(True) if line.endswith("\n") and json.loads(line)["slot"] < slot]
+        path.write_text("".join(kept))

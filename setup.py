@@ -1,0 +1,35 @@
+"""Install with ``pip install -e . -c constraints.txt``: the rooms are used from the checkout."""
+
+from setuptools import setup
+
+setup(
+    name="counterpose",
+    version="0.1.0",
+    description="Pre-training of human vision models by completing one view of a person with the help of another",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=["engine", "data", "data.bodies", "data.people", "data.sources", "pretrain"],
+    install_requires=[
+        "torch>=2.6",
+        "timm>=1.0.20",  # the encoders; brings torchvision in the build that matches torch
+        "webdataset>=1.0",  # the shards' format and writer
+        "submitit>=1.5",  # jobs on SLURM
+        "omegaconf>=2.3",  # typed configs
+        "numpy>=1.26",
+        # Reads video; unmaintained, with wheels for x86-64 Linux alone: elsewhere PyAV does it.
+        "decord>=0.6; sys_platform == 'linux' and platform_machine == 'x86_64'",
+        "wandb>=0.18",
+        "einops>=0.8",
+        "av>=12",  # PyAV: reads what decord cannot (some VP9)
+        "anny>=0.6.2,<0.7",  # the open body model; brings warp-lang, whose kernels draw the made people
+        "simplejpeg>=1.7",  # the fastest JPEG decoder measured, straight from and into numpy
+        "opencv-python-headless>=4.8",  # lens distortion, and crops ten times as fast as Pillow's
+        "pillow>=10.1",  # contact sheets with text
+        "matplotlib>=3.8",  # plots of `python -m data stats`
+        "safetensors>=0.4",  # weights and checkpoints without pickle
+        "pyyaml>=6",  # config files, each value read as text
+        "tqdm>=4.66",  # progress
+        "tomli>=2; python_version < '3.11'",  # calibration files in TOML; the standard library has it from 3.11 on
+    ],
+    extras_require={"test": ["pytest>=8", "ruff>=0.6", "scipy>=1.11"]},  # scipy: an independent source of rotations
+)
