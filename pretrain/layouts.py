@@ -11,7 +11,7 @@ from engine.errors import UserError
 from pretrain.model import DecoderConfig, EncoderConfig, ModelConfig
 from pretrain.position import sincos_table
 
-# CroCo's name, ours; the longest that fits counts. projk and projv become the halves of one matrix.
+# CroCo's name, ours. Beside these, projk and projv become the halves of one matrix.
 CROCO_NAMES = (("patch_embed.", "encoder.patch_embed."), ("enc_blocks.", "encoder.blocks."), ("enc_norm.", "encoder.norm."),
                ("decoder_embed.", "decoder.embed."), ("mask_token", "decoder.mask_token"),
                ("dec_blocks.", "decoder.blocks."), ("dec_norm.", "decoder.norm."), ("prediction_head.", "decoder.head."))

@@ -61,7 +61,7 @@ def targets(a, patch, kind):
 def denormalise(prediction, a, patch, kind):
     """Predictions for every patch of ``a`` as pictures (B, 3, H, W), with mean and deviation of ``a``'s own pixels.
 
-    With kind="patch" this borrows each hidden patch's true brightness and contrast: right for looking at, not for measuring.
+    With kind="patch" this borrows each hidden patch's true brightness and contrast: fit to look at, not to measure.
     """
     grid = a.shape[-2] // patch, a.shape[-1] // patch
     mean, deviation = _statistics(patchify(a.float(), patch), kind)
