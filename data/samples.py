@@ -14,6 +14,9 @@ first pixel is at (0.5, 0.5); ``Rt`` takes world points to the camera: x_cam = R
 
 import io
 import json
+import math
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,11 +83,11 @@ def encode(clip):
     """A clip as ``{member suffix: bytes}``, equal bytes for equal clips.
 
     Raises:
-        UserError: where the clip cannot be a sample (a dot in the key, counts that disagree).
+        UserError: where the clip cannot be a sample (a dot in the key, counts that disagree, a matrix of another shape).
     """
     count = len(clip.crops)
-    if "." in clip.key or "/" in clip.key:
-        raise UserError(f"clip key '{clip.key}': a key has no dots and no slashes")
+    if not clip.key or "." in clip.key or "/" in clip.key:
+        raise UserError(f"clip key '{clip.key}': a key is not empty and has no dots and no slashes")
     if count < 2 or len(clip.jpegs) != count:
         raise UserError(f"clip {clip.key}: {count} crops and {len(clip.jpegs)} pictures; a clip has at least 2 of each")
     members = {f"{i:02d}.jpg": data for i, data in enumerate(clip.jpegs)}
@@ -100,6 +103,10 @@ def encode(clip):
         "overlap": _rounded(clip.overlap, 4),
     }
     members["json"] = json.dumps(meta, separators=(",", ":")).encode()
+    try:
+        decode_meta(members["json"], clip.key)  # what a reader would refuse must not be written
+    except ValueError as error:
+        raise UserError(f"clip {clip.key}: {error}") from None
     if clip.labels is not None:
         members["labels.npz"] = _npz(clip.labels)
     return members
@@ -115,17 +122,53 @@ def decode_meta(data, where):
         UserError: the sample was written by a newer version of this software.
     """
     meta = json.loads(data)
-    if not isinstance(meta, dict) or "format" not in meta:
+    if not isinstance(meta, dict) or not isinstance(meta.get("format"), int):
         raise ValueError("no 'format' in the json member")
     if meta["format"] > FORMAT:
         raise UserError(f"{where} has clip format {meta['format']}; this software reads up to format {FORMAT}")
     try:
         crops = [Crop(c["camera"], c["time_s"], c["kind"], c.get("K"), c.get("Rt"), c.get("box")) for c in meta["crops"]]
-        overlap = None if meta.get("overlap") is None else np.asarray(meta["overlap"], np.float32)
-        return Clip(where.rsplit(":", 1)[-1], meta["source"], meta["licence"], meta["subject"], int(meta["size"]), crops,
-                    overlap=overlap)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"json member lacks {error}") from None
+        clip = Clip(where.rsplit(":", 1)[-1], meta["source"], meta["licence"], meta["subject"], meta["size"], crops)
+        overlap = meta.get("overlap")
+    except KeyError as error:
+        raise ValueError(f"the json member lacks {error}") from None
+    except (TypeError, AttributeError):
+        raise ValueError("'crops' in the json member is not a list of objects") from None
+    clip.overlap = None if overlap is None else _numbers([overlap], (len(crops), len(crops)), "overlap")[0].astype(np.float32)
+    _check_fields(clip)
+    return clip
+
+
+def _check_fields(clip):
+    """ValueError for values that would stop whoever draws pairs from the clip; cheap, as it runs at every reading."""
+    if not isinstance(clip.size, int) or clip.size < 1:
+        raise ValueError(f"size is {clip.size}, not a whole number of pixels")
+    if len(clip.crops) < 2:
+        raise ValueError(f"{len(clip.crops)} crops; a clip has at least 2")
+    for i, crop in enumerate(clip.crops):
+        if crop.kind not in KINDS:
+            raise ValueError(f"crop {i} has kind '{crop.kind}', none of {', '.join(KINDS)}")
+        if not isinstance(crop.time_s, (int, float)) or not math.isfinite(crop.time_s):
+            raise ValueError(f"crop {i} has time_s {crop.time_s}, not a number of seconds")
+    for name, shape in (("K", (3, 3)), ("Rt", (3, 4)), ("box", (4,))):
+        known = [values for values in (getattr(crop, name) for crop in clip.crops) if values is not None]
+        if known:
+            _numbers(known, shape, name)
+    if clip.overlap is not None and not (clip.overlap.min() >= 0 and clip.overlap.max() <= 1):
+        raise ValueError(f"overlap spans {clip.overlap.min():g} to {clip.overlap.max():g}; shares lie in 0 to 1")
+
+
+def _numbers(several, shape, name):
+    """(n, *shape) float64 of lists that must all have that shape and be finite."""
+    try:
+        array = np.asarray(several, np.float64)
+    except (ValueError, TypeError):
+        raise ValueError(f"{name} is not numbers of shape {shape}") from None
+    if array.shape[1:] != shape:
+        raise ValueError(f"{name} has shape {array.shape[1:]}, not {shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds numbers that are not finite")
+    return array
 
 
 def decode_masks(data, count):
@@ -136,9 +179,14 @@ def decode_masks(data, count):
 
 
 def decode_labels(data):
-    """{name: array} of a ``KEY.labels.npz`` member; pickled objects are refused."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+    """{name: array} of a ``KEY.labels.npz`` member; ValueError if it is no such archive. Pickled objects are refused."""
+    if data[:2] != b"PK":
+        raise ValueError("labels.npz is no npz archive")
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        raise ValueError(f"labels.npz does not load: {error}") from None
 
 
 def _rounded(values, digits):
@@ -147,8 +195,6 @@ def _rounded(values, digits):
 
 def _npz(arrays):
     """np.savez writes today's date into the archive; a fixed one keeps equal clips byte-equal."""
-    import zipfile
-
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name in sorted(arrays):

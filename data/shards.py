@@ -12,6 +12,7 @@ import hashlib
 import os
 import sys
 import tarfile
+import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,7 +98,14 @@ def write_shard(path, clips):
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
-    return len(read_index(path))
+    # Built whatever lies beside: an index of the tar that had this name may be as large and, to the clock's tick, as old.
+    index = build_index(path)
+    _save_index(index, index_path(path))
+    return len(index)
+
+
+def index_path(path):
+    return path + ".index.npz"
 
 
 def explain(error):
@@ -137,7 +145,7 @@ def read_index(path):
     Raises:
         UserError: the tar is cut off, is no tar, or its samples are no clips.
     """
-    beside = path + ".index.npz"
+    beside = index_path(path)
     try:
         if os.path.getmtime(beside) >= os.path.getmtime(path):
             with np.load(beside, allow_pickle=False) as a:
@@ -146,7 +154,7 @@ def read_index(path):
                 if int(a["tar_bytes"]) == os.path.getsize(path):
                     return Index(path, int(a["size"]), a["keys"], a["offers"], a["starts"], a["suffixes"][a["suffix"]],
                                  a["offsets"], a["lengths"])
-    except (OSError, KeyError, ValueError):
+    except (OSError, KeyError, ValueError, EOFError, IndexError, zipfile.BadZipFile):
         pass  # missing, unreadable or cut off: it is only a cache of what the tar says
     index = build_index(path)
     _save_index(index, beside)

@@ -70,10 +70,35 @@ def parse(schema, argv, command, usage=""):
             raise UserError(f"'{argument}' on the command line is not of the form key=value")
         dotted, value = argument.split("=", 1)
         _assign(config, schema, dotted, value, "the command line")
+    return _finish(config, argv[0])
+
+
+def parse_keys(schema, argv, command, usage):
+    """(``schema`` instance, [path, ...]) of a command that takes paths and ``key=value`` and no config file.
+
+    Raises:
+        UserError: no path, an unknown key, a value that does not fit.
+        SystemExit: after ``--help``.
+    """
+    if "--help" in argv or "-h" in argv:
+        print(help_text(schema, command, usage))
+        raise SystemExit(0)
+    config, paths = OmegaConf.structured(schema), []
+    for argument in argv:
+        if "=" not in argument or os.path.exists(argument):
+            paths.append(argument)
+        else:
+            _assign(config, schema, *argument.split("=", 1), "the command line")
+    if not paths:
+        raise UserError(f"python -m {command}: name at least one path; usage: {usage}")
+    return _finish(config, "the command line"), paths
+
+
+def _finish(config, origin):
     try:
         result = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise UserError(f"{argv[0]}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{origin}: {str(error).splitlines()[0]}") from None
     _check(result)
     return result
 
@@ -136,7 +161,7 @@ def help_text(schema, command, usage=""):
         rows.append((f"{name}{shown}", _type_name(kind), text))
     width = min(44, max(len(r[0]) for r in rows))
     usage = usage or f"python -m {command} CONFIG.yaml [key=value ...]"
-    return "\n".join([f"usage: {usage}", "", "keys (with their defaults before the config file):"]
+    return "\n".join([f"usage: {usage}", "", "keys and their defaults:"]
                      + [f"  {a:<{width}}  {t:<10}  {h}" for a, t, h in rows])
 
 
