@@ -288,14 +288,10 @@ def _replace(path, write):
 
 def _history(source):
     """Lines about the run that weights come from, of its config.yaml; empty where there is none."""
-    path = Path(source).resolve()
-    for folder in (path, *list(path.parents)[:3]):
-        if (folder / "config.yaml").is_file() and (folder / "checkpoints").is_dir():
-            pairs = dict(read_file(str(folder / "config.yaml"), "pretrain"))
-            break
-    else:
+    path = _file_of(Path(source)).resolve()  # RUN/checkpoints/step-X/model.safetensors
+    if path.parent.parent.name != "checkpoints" or not (path.parents[2] / "config.yaml").is_file():
         return []
-    lines = []
+    pairs, lines = dict(read_file(str(path.parents[2] / "config.yaml"), "pretrain")), []
     for name, value in pairs.items():
         if name == "data.shards" and value:
             lines.append(f"data: {Path(value).name}")
@@ -310,7 +306,7 @@ def _history(source):
 
 def _card(config, out, history):
     name, arguments = layouts.timm_call(config)
-    listed = "".join(f"    {k}={v!r},\n" for k, v in arguments.items())
+    listed = "".join(f"    {k}={json.dumps(v) if isinstance(v, str) else v},\n" for k, v in arguments.items())
     kind = "fixed sine-cosine" if config.position == "cosine" else f"rotary, base {config.rope_base:g}, rows first"
     e = config.encoder
     known = "\n".join(f"- {line}" for line in history) or "- not known: the weights did not come with a run's config"

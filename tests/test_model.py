@@ -159,7 +159,8 @@ def test_every_weight_learns(position):
     """DDP waits for the gradient of each weight."""
     model = network(position).train()
     keep, masked = split(2, 16, 12)
-    model.complete(pictures(2, 3, 64, 64), pictures(2, 3, 64, 64, seed=5), keep, masked).square().mean().backward()
+    a, b = pictures(2, 3, 64, 64), pictures(2, 3, 64, 64, seed=5)
+    model.complete(a, b, keep, masked).square().mean().backward()
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
     assert "encoder.pos_embed" not in dict(model.named_parameters())
 
@@ -218,3 +219,20 @@ def test_inputs_that_do_not_fit():
 def test_the_package_starts_without_torch():
     code = "import sys, pretrain; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("position", POSITIONS)
+def test_the_training_path_never_waits_for_the_gpu(position):
+    from pretrain.masking import choose, person_share
+
+    model = network(position).cuda()
+    a, b = pictures(2, 3, 64, 64).cuda(), pictures(2, 3, 64, 64, seed=5).cuda()
+    noise, masks = torch.rand(2, 16).cuda(), torch.rand(2, 64, 64).cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        keep, masked = choose(noise, person_share(masks, model.grid), 0.75, 0.3)
+        with torch.autocast("cuda", torch.bfloat16):
+            model.complete(a, b, keep, masked).float().square().mean().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

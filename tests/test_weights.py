@@ -1,0 +1,289 @@
+"""Weights in and out: against what CroCo's released code computed, and against timm."""
+
+import dataclasses
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import pretrain
+from engine import checkpoint
+from engine.config import key, save, section
+from engine.errors import UserError
+from pretrain import layouts, weights
+from pretrain.model import CrossCompletion, DecoderConfig, EncoderConfig, ModelConfig
+from pretrain.objective import patchify, per_sample_loss, targets
+
+PARITY = Path(__file__).parent / "assets" / "croco_parity"
+NAMES = ("tiny_cosine", "tiny_rope100")
+
+
+def tiny(position="cosine", width=48, depth=2):
+    return ModelConfig(64, 16, position, 100.0, EncoderConfig(width, depth, 3), DecoderConfig(32, 2, 2))
+
+
+def network(position="cosine", seed=0, **sizes):
+    torch.manual_seed(seed)
+    model = CrossCompletion(tiny(position, **sizes)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases and norms that are not at their first values
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def pictures(seed=1, side=64):
+    return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(seed))
+
+
+def same(one, other):
+    one, other = one.state_dict(), other.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(v, other[k]) for k, v in one.items())
+
+
+def croco_file(name, folder):
+    """The parity weights as the released checkpoints are packed."""
+    path = PARITY / f"{name}.weights.safetensors"
+    with safe_open(path, "pt") as file:
+        kwargs = json.loads(file.metadata()["kwargs"])
+    torch.save({"model": load_file(path), "croco_kwargs": kwargs}, folder / f"{name}.pth")
+    return folder / f"{name}.pth"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_crocos_code_computed(name, packed, tmp_path):
+    model = pretrain.load(croco_file(name, tmp_path) if packed else PARITY / f"{name}.weights.safetensors")
+    known = load_file(PARITY / f"{name}.io.safetensors")
+    a, b, mask = known["image1"], known["image2"], known["mask"].bool()
+    first = []
+    model.encoder.blocks[0].register_forward_hook(lambda module, inputs, out: first.append(out))
+    with torch.no_grad():
+        computed = {"encoder_features_image1": model.encode(a), "encoder_block0_image1": first[0],
+                    "decoder_features_unmasked": model.features(a, b), "prediction": model(a, b, mask),
+                    "target": patchify(a, 16)}
+        for key_, value in computed.items():
+            torch.testing.assert_close(value, known[key_], atol=1e-5, rtol=0, msg=key_)
+        hidden = mask.nonzero()[:, 1].view(2, -1)
+        said = model.complete(a, b, (~mask).nonzero()[:, 1].view(2, -1), hidden)
+    for kind, loss in (("patch", "loss_norm_pix"), ("none", "loss_raw")):
+        wanted = targets(a, 16, kind)[mask].view(2, -1, 768)
+        ours = per_sample_loss(said, wanted, torch.ones(hidden.shape)).mean()
+        assert ours.item() == pytest.approx(known[loss].item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_to_crocos_layout_and_back_is_exact(name, tmp_path):
+    source = croco_file(name, tmp_path)
+    weights.export(source, tmp_path / "again.pth", layout="croco")
+    old, new = (torch.load(p, weights_only=True) for p in (source, tmp_path / "again.pth"))
+    assert old["model"].keys() == new["model"].keys()
+    for key_, value in old["model"].items():
+        if key_.endswith("pos_embed"):
+            torch.testing.assert_close(new["model"][key_], value, atol=1e-6, rtol=0)
+        else:
+            assert torch.equal(new["model"][key_], value), key_
+    old["croco_kwargs"].pop("mask_ratio")
+    assert old["croco_kwargs"].items() <= new["croco_kwargs"].items()
+
+
+def test_the_first_crocos_checkpoint_states_no_sizes():
+    assert layouts.config_from_croco(None, "x.pth") == ModelConfig()
+    config = layouts.config_from_croco({"pos_embed": "RoPE100", "enc_embed_dim": 1024, "enc_depth": 24,
+                                        "enc_num_heads": 16, "img_size": [224, 224]}, "x.pth")
+    assert (config.position, config.rope_base, config.encoder.depth, config.decoder.depth) == ("rope", 100.0, 24, 8)
+    with pytest.raises(UserError, match="norm_im2_in_dec=False"):
+        layouts.config_from_croco({"norm_im2_in_dec": False}, "x.pth")
+    with pytest.raises(UserError, match="pos_embed=learned"):
+        layouts.config_from_croco({"pos_embed": "learned"}, "x.pth")
+
+
+@pytest.mark.parametrize("position", ["cosine", "rope"])
+def test_our_file_is_a_network(position, tmp_path):
+    model = network(position)
+    weights.save_model(model, tmp_path / "model.safetensors")
+    before = torch.random.get_rng_state()
+    back = pretrain.load(str(tmp_path / "model.safetensors"))
+    assert torch.equal(before, torch.random.get_rng_state())  # loading draws from nobody's random numbers
+    assert same(back, model) and back.config == model.config and not back.training
+    with torch.no_grad():
+        assert torch.equal(back(pictures(), pictures(2)), model(pictures(), pictures(2)))
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+@dataclasses.dataclass
+class RunConfig:
+    steps: int = key(7, "steps")
+    init: str = key("", "weights")
+    model: ModelConfig = section(ModelConfig)
+
+
+def a_run(folder, models):
+    for step, model in models.items():
+        checkpoint.save(folder, step, lambda path, m=model: weights.save_model(m, path), {}, {"step": step})
+    save(RunConfig(init="/home/me/croco.pth"), folder / "config.yaml", "pretrain")
+    return folder
+
+
+def test_a_run_gives_its_newest_whole_checkpoint(tmp_path):
+    run = a_run(tmp_path / "run", {5: network(seed=5), 9: network(seed=9)})
+    assert same(pretrain.load(run), network(seed=9))
+    (checkpoint.folder(run, 9) / checkpoint.MARKER).unlink()
+    assert same(pretrain.load(run), network(seed=5))
+    assert same(pretrain.load(checkpoint.folder(run, 5)), network(seed=5))
+
+
+def timm_model(path, **more):
+    """What the card's line says, run."""
+    about = json.loads(path.with_suffix(".json").read_text())
+    return timm.create_model(about["architecture"], **about["model_args"], checkpoint_path=str(path), **more).eval()
+
+
+@pytest.mark.parametrize("position", ["cosine", "rope"])
+def test_timm_takes_an_export_strictly_and_computes_the_same(position, tmp_path, monkeypatch):
+    model = network(position)
+    run = a_run(tmp_path / "run", {5: model})
+    assert weights.main([str(run), f"out={tmp_path / 'encoder.safetensors'}"]) == 0
+    other = timm_model(tmp_path / "encoder.safetensors")
+    with torch.no_grad():
+        a = pictures()
+        torch.testing.assert_close(other.fc_norm(other.forward_features(a)), model.encode(a), atol=1e-5, rtol=0)
+    card = (tmp_path / "encoder.md").read_text()
+    assert "init: croco.pth" in card and "/home/me" not in card and "steps: 7" in card
+    line = card.split("```python\n")[1].split("```")[0]
+    space = {}
+    monkeypatch.chdir(tmp_path)
+    exec(line, space)  # the card's own line, as a reader would paste it
+    with torch.no_grad():
+        assert torch.equal(space["model"].eval()(a), other(a))
+
+
+@pytest.mark.parametrize("position, name", [("cosine", "vit_small_patch16_224"), ("rope", "vit_small_patch16_rope_224")])
+def test_a_registered_size_goes_by_its_registered_name(position, name, tmp_path):
+    torch.manual_seed(0)
+    model = CrossCompletion(ModelConfig(position=position, encoder=EncoderConfig(384, 12, 6),
+                                        decoder=DecoderConfig(32, 1, 2))).eval()
+    weights.save_model(model, tmp_path / "m.safetensors")
+    weights.export(tmp_path / "m.safetensors", tmp_path / "e.safetensors")
+    rope = {"use_fc_norm": True, "rope_grid_indexing": "ij"} if position == "rope" else {}
+    other = timm.create_model(name, class_token=False, global_pool="avg", num_classes=0,
+                              checkpoint_path=str(tmp_path / "e.safetensors"), **rope).eval()
+    assert layouts.timm_call(model.config)[0] == name
+    with torch.no_grad():
+        a = pictures(side=224)
+        torch.testing.assert_close(other.fc_norm(other.forward_features(a)), model.encode(a), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("position, scales", [("cosine", 0.5), ("cosine", None), ("rope", 0.5)])
+def test_an_encoder_from_timm(position, scales, tmp_path, capsys):
+    """Class token, head and learned positions are left; what a layer scale does is kept."""
+    torch.manual_seed(3)
+    sizes = {"img_size": 64, "embed_dim": 48, "depth": 2, "num_heads": 3, "init_values": scales, "num_classes": 10}
+    rope = {"rope_grid_indexing": "ij"} if position == "rope" else {}
+    other = timm.create_model("vit_base_patch16_rope_224" if position == "rope" else "vit_base_patch16_224", **sizes,
+                              **rope).eval()
+    torch.save({"state_dict": {f"module.{k}": v for k, v in other.state_dict().items()}}, tmp_path / "other.pth")
+    model, fresh = network(position), network(position)
+    weights.init_from(model, tmp_path / "other.pth")
+    note = capsys.readouterr().err
+    assert "cls_token" in note and "head" in note and ("pos_embed" in note) == (position == "cosine")
+    # timm's blocks on our tokens, without its class token, are the independent computation.
+    with torch.no_grad():
+        x = other.patch_embed(pictures())
+        if position == "cosine":
+            x = other.norm(other.blocks(x + model.encoder.pos_embed))
+        else:
+            for block in other.blocks:
+                block.attn.num_prefix_tokens = 0
+                x = block(x, rope=other.rope.get_embed())
+            x = other.norm(x)
+        torch.testing.assert_close(model.encode(pictures()), x, atol=1e-5, rtol=0)
+    assert all(torch.equal(v, fresh.state_dict()[k]) for k, v in model.state_dict().items() if k.startswith("decoder."))
+
+
+def test_init_from_our_weights_and_from_an_export(tmp_path):
+    model = network("rope")
+    weights.save_model(model, tmp_path / "m.safetensors")
+    weights.export(tmp_path / "m.safetensors", tmp_path / "e.safetensors")
+    whole, part = network("rope", seed=7), network("rope", seed=7)
+    weights.init_from(whole, tmp_path / "m.safetensors")
+    weights.init_from(part, tmp_path / "e.safetensors")
+    assert same(whole, model) and same(part.encoder, model.encoder)
+    assert torch.equal(part.decoder.head.weight, network("rope", seed=7).decoder.head.weight)
+
+
+@pytest.mark.parametrize("position, sizes, words", [
+    ("cosine", {"width": 96}, ("tensor decoder.embed.weight", "(32, 48)", "(32, 96)")),
+    ("cosine", {"depth": 1}, ("encoder.blocks.1", "has not")),
+    ("cosine", {"depth": 3}, ("encoder.blocks.2", "no tensor")),
+    ("rope", {}, ("model.position=cosine", "model.position=rope")),
+])
+def test_init_that_does_not_fit(position, sizes, words, tmp_path):
+    weights.save_model(network(), tmp_path / "m.safetensors")
+    with pytest.raises(UserError) as error:
+        weights.init_from(network(position, **sizes), tmp_path / "m.safetensors")
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_pickle_never_runs(tmp_path):
+    torch.save({"model": Bomb(tmp_path / "ran")}, tmp_path / "a.pth")
+    (tmp_path / "b.pth").write_bytes(pickle.dumps(Bomb(tmp_path / "ran"), protocol=2))
+    for name in ("a.pth", "b.pth"):
+        with pytest.raises(UserError, match=name):
+            pretrain.load(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_is_no_network(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.safetensors").write_text("no weights at all")
+    (tmp_path / "text.pth").write_text("no weights at all")
+    (tmp_path / "nothing.pth").write_bytes(b"")
+    save_file({"w": torch.zeros(1)}, tmp_path / "else.safetensors")
+    torch.save([1, 2], tmp_path / "list.pth")
+    weights.save_model(network(), tmp_path / "m.safetensors")
+    whole = (tmp_path / "m.safetensors").read_bytes()
+    (tmp_path / "half.safetensors").write_bytes(whole[:len(whole) // 2])
+    weights.export(tmp_path / "m.safetensors", tmp_path / "encoder.safetensors")
+    wrong = {"absent": "nothing at", "empty": "no whole checkpoint", "text.safetensors": "not a whole safetensors",
+             "text.pth": "text.pth", "nothing.pth": "nothing.pth", "else.safetensors": "it holds w",
+             "list.pth": "no tensors", "half.safetensors": "not a whole safetensors", "encoder.safetensors": "encoder alone"}
+    for name, words in wrong.items():
+        with pytest.raises(UserError) as error:
+            pretrain.load(tmp_path / name)
+        assert words in str(error.value) and name in str(error.value) and "\n" not in str(error.value), str(error.value)
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    model = network()
+    save_file(model.state_dict(), tmp_path / "m.safetensors", {"counterpose": "2", "model": "{}"})
+    with pytest.raises(UserError, match="format 2; this software reads up to 1"):
+        pretrain.load(tmp_path / "m.safetensors")
+
+
+def test_export_replaces_nothing_unasked(tmp_path):
+    weights.save_model(network(), tmp_path / "m.safetensors")
+    arguments = [str(tmp_path / "m.safetensors"), f"out={tmp_path / 'e.safetensors'}"]
+    (tmp_path / "e.md").write_text("mine")
+    with pytest.raises(UserError, match="e.md is there already; overwrite=true"):
+        weights.main(arguments)
+    assert (tmp_path / "e.md").read_text() == "mine" and not (tmp_path / "e.safetensors").exists()
+    weights.main([*arguments, "overwrite=true"])
+    assert (tmp_path / "e.md").read_text() != "mine" and (tmp_path / "e.safetensors").exists()
+    for more, words in ((["layouts=x"], "unknown key 'layouts'"), (["overwrite=maybe"], "overwrite=maybe"),
+                        (["layout=onnx"], "layout=onnx"), (["out=e.bin"], ".safetensors"),
+                        ([f"out={tmp_path / 'no' / 'e.safetensors'}"], "does not exist")):
+        with pytest.raises(UserError, match=words):
+            weights.main([*arguments, *more])
