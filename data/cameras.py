@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from engine.errors import UserError
+from engine.geometry import crop_intrinsics
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,8 +48,8 @@ class Camera:
 def distort(xy, coefficients):
     """Where the lens puts ideal normalised coordinates.
 
-    Source: the rational model in the documentation of OpenCV's calib3d, without its thin prism and tilt. Past the radius where
-    the polynomial turns back, it would show the picture's inside again: there the result is NaN.
+    Source: the rational model in the documentation of OpenCV's calib3d, without its thin prism and tilt. Past the
+    radius where the polynomial turns back, it would show the picture's inside again: there the result is NaN.
 
     Args:
         xy: (..., 2).  coefficients: (8,).
@@ -101,8 +102,8 @@ def cut(picture, box, size, camera=None):
     """A square crop, undistorted, in one resampling.
 
     Where a crop's pixel covers several of the picture's, a grid that is finer by a whole factor is read and averaged: each
-    picture pixel then counts, and nothing aliases. What lies outside the picture is black: repeated border pixels would look
-    like content, and a network would learn to paint streaks.
+    picture pixel then counts, and nothing aliases. What lies outside the picture is black: repeated border pixels would
+    look like content, and a network would learn to paint streaks.
 
     Args:
         picture: (H, W, 3) uint8.  box: [x0, y0, x1, y1], a square in pixels of the picture, undistorted ones if ``camera``.
@@ -110,17 +111,27 @@ def cut(picture, box, size, camera=None):
     Returns:
         (size, size, 3) uint8.
     """
-    x0, y0, x1, _ = box
-    finer = max(1, int(np.ceil((x1 - x0) / size - 1e-6)))
-    steps = (np.arange(size * finer) + 0.5) * ((x1 - x0) / (size * finer))
-    at = np.stack(np.meshgrid(x0 + steps, y0 + steps), -1)
-    if camera is not None:
-        normal = (at - camera.K[:2, 2]) @ np.linalg.inv(camera.K[:2, :2]).T
-        at = distort(normal, camera.distortion) @ camera.K[:2, :2].T + camera.K[:2, 2]
-        at = np.nan_to_num(at, nan=OUTSIDE)
-    at = (at - 0.5).astype(np.float32)
-    fine = cv2.remap(picture, at[..., 0], at[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    finer = max(1, int(np.ceil((box[2] - box[0]) / size - 1e-6)))
+    map_x, map_y = _maps(camera, box, size * finer)
+    fine = cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
     return fine if finer == 1 else cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def _maps(camera, box, side):
+    """Two (side, side) float32 maps for cv2.remap: where in the picture each crop pixel lies, centres at integers."""
+    K = np.eye(3) if camera is None else camera.K
+    lens = np.zeros(8) if camera is None else camera.distortion
+    ideal = crop_intrinsics(K, box, (side, side))
+    half = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+    map_x, map_y = cv2.initUndistortRectifyMap(K - half, lens, None, ideal - half, (side, side), cv2.CV_32FC1)
+    if np.any(lens):
+        # OpenCV's polynomial goes on past the fold and would show the picture's inside a second time.
+        at = np.arange(side) + 0.5
+        x, y = (at - ideal[0, 2]) / ideal[0, 0], (at - ideal[1, 2]) / ideal[1, 1]
+        limit = fold_radius(lens) ** 2
+        if max(x[0] ** 2, x[-1] ** 2) + max(y[0] ** 2, y[-1] ** 2) >= limit:
+            map_x[x * x + (y * y)[:, None] >= limit] = OUTSIDE
+    return map_x, map_y
 
 
 def fit_to_video(camera, width, height, offset=(0, 0), slack_px=16):
@@ -191,9 +202,9 @@ def _camera(path, name, K, distortion, R, t, size):
 def _qualisys(data, path):
     """Qualisys Track Manager's XML (.qca.txt).
 
-    Lengths of the picture are in 1/64 px. The axes are turned by pi about x against OpenCV's (y up, z backward); the position
-    is in millimetres; the stored rotation has the camera's axes as rows. The distortion is divided by 64 as well, as Pose2Sim
-    reads it.
+    Lengths of the picture are in 1/64 px. The axes are turned by pi about x against OpenCV's (y up, z backward); the
+    position is in millimetres; the stored rotation has the camera's axes as rows. The distortion is divided by 64 as well,
+    as Pose2Sim reads it.
     """
     root = xml.etree.ElementTree.fromstring(data)
     for node in root.iter("camera"):
@@ -223,7 +234,8 @@ def _caliscope(data, path):
             print(f"calibration {path}: camera {name} is marked to be ignored or not calibrated; left out")
             continue
         if node.get("rotation_count") or node.get("fisheye"):
-            raise UserError(f"calibration {path}: camera {name} is turned (rotation_count) or a fisheye; neither is supported")
+            raise UserError(f"calibration {path}: camera {name} is turned (rotation_count) or a fisheye, "
+                            "which is not supported")
         R = np.array(node["rotation"], np.float64)
         R = cv2.Rodrigues(R)[0] if R.size == 3 else R
         yield _camera(path, name, node["matrix"], node["distortions"], R, node["translation"], node["size"])

@@ -29,7 +29,7 @@ def project(points, K, Rt):
 def crop_intrinsics(K, box, size):
     """Intrinsics of a crop scaled to (width, height) = ``size`` pixels.
 
-    With the first pixel's centre at (0.5, 0.5) the picture's corner is at 0, so a crop is a shift of the corner and a scale.
+    With the first pixel's centre at (0.5, 0.5) the picture's corner is at 0, so a crop is a shift and a scale.
 
     Args:
         K: (3, 3) of the picture.  box: [x0, y0, x1, y1] in its pixels.  size: (width, height) of the crop in pixels.
@@ -57,8 +57,8 @@ def angle_about(point, centre_a, centre_b):
 def triangulate(pixels, Ks, Rts):
     """The world points seen at given pixels, by the direct linear transform.
 
-    Source: Hartley and Zisserman, Multiple View Geometry, 12.2, with each row divided by the focal length so that cameras of
-    different resolution weigh alike.
+    Source: Hartley and Zisserman, Multiple View Geometry, 12.2, on normalised rays, so that cameras of different
+    resolution weigh alike.
 
     Args:
         pixels: (C, N, 2), NaN where a camera does not see the point.  Ks: (C, 3, 3).  Rts: (C, 3, 4).
@@ -158,8 +158,8 @@ def matrix_to_rotation_6d(matrix):
 def similarity_align(source, target, with_scale=True):
     """``source`` moved onto ``target`` by the similarity of least squared distance, without reflection.
 
-    Source: Umeyama, PAMI 1991. Computed in float64: with float32 the error of the singular vectors is visible in a millimetre
-    metric. Points that all coincide keep their scale (1) and are only shifted.
+    Source: Umeyama, PAMI 1991. Computed in float64: float32 singular vectors cost digits that a metric in millimetres
+    shows. Points that all coincide keep their scale (1) and are only shifted.
 
     Args:
         source, target: (..., N, 3) tensors.  with_scale: false for rotation and shift alone.
@@ -178,6 +178,7 @@ def similarity_align(source, target, with_scale=True):
     rotation = (u * sign[..., None, :]) @ vh
     spread = (p * p).sum((-1, -2))
     flat = spread < 1e-18
-    scale = torch.where(flat, torch.ones_like(spread), (s * sign).sum(-1) / torch.where(flat, torch.ones_like(spread), spread))
+    one = torch.ones_like(spread)
+    scale = torch.where(flat, one, (s * sign).sum(-1) / torch.where(flat, one, spread))
     moved = p @ rotation * (scale[..., None, None] if with_scale else 1.0)
     return (moved + q_mean).to(source.dtype)

@@ -26,22 +26,22 @@ class Person:
     up: str = key("z", "the world axis that points up", choices=UP)
     floor_m: float = key(0.0, "height of the floor on that axis; a head's cylinder reaches down to it")
     height_m: float = key(1.8, "height of the cylinder where no head is tracked", low=0.05)
-    radius_m: float = key(0.45, "radius of the cylinder", low=0.01)
+    radius_m: float = key(0.6, "radius of the cylinder", low=0.01)
 
 
 @dataclass
 class PairsConfig:
     out: str = key("", "folder for the shards; empty, missing, or made by this very config")
     videos: str = key("", "folder of videos, or one video")
-    reader: str = key("video", "video: cross-pose clips of single cameras; multicam: clips of synchronised, calibrated cameras",
+    reader: str = key("video", "video: clips of single cameras; multicam: of synchronised, calibrated cameras",
                       choices=("video", "multicam"))
     boxes: str | None = key(None, "CSV or JSON of person boxes: video, frame, x0, y0, x1, y1 and perhaps person")
     fill_gaps_frames: int = key(0, "interpolate between boxes up to this many frames apart; 0: no box, no crop", low=0)
     calibration: str | None = key(None, "multicam: the calibration file")
     calibration_format: str = key("opencv", "who wrote it", choices=FORMATS)
-    cameras: dict[str, CameraKeys] = field(default_factory=dict, metadata={"help": "multicam: per camera, where names differ"})
+    cameras: dict[str, CameraKeys] = field(default_factory=dict, metadata={"help": "multicam: per camera"})
     size_slack_px: int = key(16, "multicam: a video may differ from its calibration's picture by this many pixels", low=0)
-    timestamps: str | None = key(None, "multicam: CSV sync_index, cam_id, frame_time; without it frame i belongs to frame i")
+    timestamps: str | None = key(None, "multicam: CSV sync_index, cam_id, frame_time; without it frame i is with frame i")
     track: str | None = key(None, "multicam: CSV frame, x_m, y_m, z_m: a point of the person in the world")
     person: Person = section(Person)
     kind: str = key("body", "what the crops show", choices=KINDS)

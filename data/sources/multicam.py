@@ -64,8 +64,8 @@ def _match(cfg):
     stems = {name: cfg.cameras[name].video if name in cfg.cameras and cfg.cameras[name].video else name for name in cameras}
     matched = [(camera, stems[name], videos[stems[name]]) for name, camera in cameras.items() if stems[name] in videos]
     if len(matched) < 2:
-        raise UserError(f"{len(matched)} cameras match a video: {cfg.calibration} has {', '.join(cameras)}, {cfg.videos} has "
-                        f"{', '.join(videos)}; map them with cameras.NAME.video=")
+        raise UserError(f"{len(matched)} cameras match a video: {cfg.calibration} has {', '.join(cameras)}, "
+                        f"{cfg.videos} has {', '.join(videos)}; map them with cameras.NAME.video=")
     for name in cameras:
         if stems[name] not in videos:
             print(f"camera {name}: no video named {stems[name]}; left out")
@@ -92,7 +92,8 @@ def _clock(cfg, matched):
         for camera, stem, video in matched:
             known = next((frames[n] for n in (camera.name, stem, camera.name.removeprefix("cam_")) if n in frames), None)
             if known is None:
-                raise UserError(f"{cfg.timestamps} has no cam_id for camera {camera.name}; it has {', '.join(sorted(frames))}")
+                raise UserError(f"{cfg.timestamps} has no cam_id for camera {camera.name}, only for "
+                                f"{', '.join(sorted(frames))}")
             if len(known) != video.count:
                 print(f"{video.path} has {video.count} frames, {cfg.timestamps} has {len(known)} for it")
             views.append(View(camera, stem, video, {i: f for i, f in known.items() if f < video.count}))
@@ -173,7 +174,8 @@ def _from_cylinder(cfg, times, views):
     else:
         point = _looked_at(cfg, views)
         points = dict.fromkeys(times, point)
-        how = f"around the point nearest all cameras' axes, ({point[0]:.2f}, {point[1]:.2f}, {point[2]:.2f}) m"
+        x, y, z = np.round(point, 2) + 0.0  # the sum turns -0.0 into 0.0
+        how = f"around the point nearest all cameras' axes, ({x:.2f}, {y:.2f}, {z:.2f}) m"
     print(f"the person is {how}, in a cylinder of radius {cfg.person.radius_m:g} m; angles between cameras there: "
           f"{_angles(views, np.mean(list(points.values()), 0))}")
     seen = {}

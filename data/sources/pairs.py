@@ -87,6 +87,8 @@ def _write(cfg, plans, videos, problems):
             if marks.get(name) == entry["digest"] and os.path.isfile(os.path.join(cfg.out, name))}
     if done:
         print(f"{len(done)} of {len(parts)} shards are there already")
+    for name in set(marks) - set(done):
+        _remove(os.path.join(cfg.out, name))
     todo = [(shard_name(n), part) for n, part in enumerate(parts) if shard_name(n) not in done]
     tasks = [(part, {c.path: videos[c.path] for p in part for c in p.crops}, _Style.of(cfg)) for _, part in todo]
     answers = in_processes(cut_clips, tasks, cfg.workers)
@@ -185,7 +187,7 @@ def _save_done(path, done):
 
 
 def _remove(tar):
-    """Delete a shard of this folder that the plan has no more, as after a video was taken away."""
+    """Delete a shard of this folder that an earlier plan made, as before a video was added or taken away."""
     for path in (tar, tar + ".index.npz"):
         if os.path.exists(path):
             os.remove(path)

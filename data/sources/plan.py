@@ -95,7 +95,8 @@ def digest(plans, cfg):
     for plan in plans:
         hasher.update(f"{plan.key} {plan.subject}".encode())
         for crop in plan.crops:
-            hasher.update(f"{crop.path} {crop.frame} {crop.name} {crop.time_s:.6f} {np.round(crop.box, 3).tolist()}".encode())
+            box = np.round(crop.box, 3).tolist()
+            hasher.update(f"{crop.path} {crop.frame} {crop.name} {crop.time_s:.6f} {box}".encode())
             if crop.camera is not None:
                 hasher.update(crop.camera.K.tobytes() + crop.camera.Rt.tobytes() + crop.camera.distortion.tobytes())
     return hasher.hexdigest()

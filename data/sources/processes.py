@@ -27,12 +27,16 @@ def in_processes(function, arguments, workers):
     """
     with ThreadPoolExecutor(workers) as threads:
         queue, left = [], iter(arguments)
-        for argument in left:
-            queue.append(threads.submit(_one, function, argument))
-            if len(queue) > workers:
+        try:
+            for argument in left:
+                queue.append(threads.submit(_one, function, argument))
+                if len(queue) > workers:
+                    yield queue.pop(0).result()
+            while queue:
                 yield queue.pop(0).result()
-        for future in queue:
-            yield future.result()
+        finally:
+            for future in queue:
+                future.cancel()
 
 
 def _one(function, argument):
@@ -42,7 +46,7 @@ def _one(function, argument):
     there.close()
     try:
         problem, answer = here.recv()
-    except EOFError:
+    except (EOFError, OSError):  # nothing, or half an answer
         process.join()
         return Died(f"the decoding process died with exit code {process.exitcode}")
     process.join()

@@ -36,7 +36,7 @@ def _person(cfg, stem, person, boxes, video):
     check_boxes(boxes, video.width, video.height)
     frame = max(boxes)
     if frame >= video.count:
-        raise UserError(f"{boxes[frame][1]}: frame {frame}, but {video.path} has the {video.count} frames 0 to {video.count - 1}")
+        raise UserError(f"{boxes[frame][1]}: frame {frame}, but {video.path} has frames 0 to {video.count - 1}")
     seen = {f: box for f, box in fill(boxes, cfg.fill_gaps_frames).items()
             if share_inside(box, video.width, video.height) >= cfg.min_inside}
     frames = list(seen)
@@ -47,7 +47,8 @@ def _person(cfg, stem, person, boxes, video):
         if len(chosen) < 2:
             continue
         crops = [CropPlan(video.path, frames[i], stem, times[i], square(seen[frames[i]], cfg.margin)) for i in chosen]
-        yield ClipPlan(clip_key(stem, person, f"{crops[0].frame:06d}"), cfg.subject or f"{cfg.source}/{stem}/{person}", crops)
+        key = clip_key(stem, person, f"{crops[0].frame:06d}")
+        yield ClipPlan(key, cfg.subject or f"{cfg.source}/{stem}/{person}", crops)
 
 
 def _some(names):
