@@ -131,7 +131,7 @@ def test_flops_agree_with_torchs_counter(position):
 
 
 def test_flops_of_the_known_sizes():
-    """160 and 548 GFLOP a pair, forward and backward, at 224 px and 90 %: published arithmetic for B + small and L + base."""
+    """160 and 548 GFLOP a pair, forward and backward, at 224 px and 90 %: B + small decoder and L + base decoder."""
     assert 3 * flops(ModelConfig(), 20) == pytest.approx(160e9, rel=0.01)
     large = ModelConfig(position="rope", encoder=EncoderConfig(1024, 24, 16), decoder=DecoderConfig(768, 12, 12))
     assert 3 * flops(large, 20) == pytest.approx(548e9, rel=0.01)

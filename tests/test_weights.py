@@ -259,7 +259,8 @@ def test_what_is_no_network(tmp_path):
     weights.export(tmp_path / "m.safetensors", tmp_path / "encoder.safetensors")
     wrong = {"absent": "nothing at", "empty": "no whole checkpoint", "text.safetensors": "not a whole safetensors",
              "text.pth": "text.pth", "nothing.pth": "nothing.pth", "else.safetensors": "it holds w",
-             "list.pth": "no tensors", "half.safetensors": "not a whole safetensors", "encoder.safetensors": "encoder alone"}
+             "list.pth": "no tensors", "half.safetensors": "not a whole safetensors",
+             "encoder.safetensors": "encoder alone"}
     for name, words in wrong.items():
         with pytest.raises(UserError) as error:
             pretrain.load(tmp_path / name)
