@@ -26,10 +26,10 @@ VIDEO, QUALISYS, CALISCOPE = (str(CONFIGS / n) for n in ("video.yaml", "multicam
 WIDTH, HEIGHT = 160, 128
 
 
-def _draw(path, count=40, size=(WIDTH, HEIGHT), fps=10, picture=None, faststart=False):
+def _draw(path, count=40, size=(WIDTH, HEIGHT), fps=10, picture=None, faststart=False, codec="mpeg4"):
     """A video whose frame i is grey of brightness 5 i, or what ``picture(i)`` draws."""
     with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
-        stream = container.add_stream("mpeg4", rate=fps)
+        stream = container.add_stream(codec, rate=fps)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = *size, "yuv420p", 4_000_000
         for i in range(count):
             pixels = np.full((size[1], size[0], 3), 5 * i, np.uint8) if picture is None else picture(i)
@@ -136,6 +136,21 @@ def _noise(i):
     coarse = np.random.default_rng(i).integers(0, 256, (4, 4, 3)).astype(np.uint8)
     coarse[1:3, 1:3] = coarse[1, 1]
     return cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST)
+
+
+def test_pyav_reads_what_decord_cannot(grey, capsys):
+    """decord's own decoders are older than AV1."""
+    pytest.importorskip("decord")
+    if "libsvtav1" not in av.codecs_available:
+        pytest.skip("this PyAV cannot write AV1")
+    _draw(grey / "in/walk.mp4", codec="libsvtav1")
+    with pytest.raises(Unreadable):
+        open_video(str(grey / "in/walk.mp4"), ("decord",))
+    assert _run(VIDEO, grey, f"boxes={grey / 'boxes.csv'}", "size=64") == 0
+    assert "walk.mp4: decord: " in (said := capsys.readouterr().out) and "PyAV reads it" in said
+    for meta, pictures in _clips(grey / "out").values():
+        for crop, picture in zip(meta["crops"], pictures, strict=True):
+            assert abs(picture.mean() - 5 * round(crop["time_s"] * 10)) < 2.4
 
 
 @pytest.mark.parametrize("decoder", ["decord", "av"])
@@ -343,10 +358,10 @@ def test_juggler(samples, tmp_path):
     clips = _clips(tmp_path / "out")
     assert len(clips) == 4
     for _, pictures in clips.values():
-        for picture in pictures:  # dark trousers on the middle line below the hips, grass left of him; medians, for the ball
-            assert np.median(picture[140:190, 116:140].max(-1)) < 60
-            blue, green, _ = np.median(picture[140:190, 20:60], (0, 1))
-            assert green > 1.3 * blue
+        for picture in pictures:
+            warmth = picture[..., 2].astype(int) - picture[..., 0]  # blue clothes and a white ball against brown and green
+            assert np.median(warmth[60:200, 112:144]) < 5
+            assert np.median(warmth[140:200, 20:60]) > 15
 
 
 def test_treadmill_head_is_in_all_crops(samples, tmp_path, capsys):

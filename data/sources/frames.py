@@ -122,7 +122,13 @@ def _decord_reader(path):
     try:
         return decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
     except (decord.DECORDError, RuntimeError) as error:
-        raise Unreadable(" ".join(str(error).split("\n")[0].split())[:120]) from None
+        raise Unreadable(_decord_says(error)) from None
+
+
+def _decord_says(error):
+    """decord's own words, without its source file, line and failed condition."""
+    line = " ".join(str(error).split("\n")[0].split())
+    return line.split("ERROR ")[-1].split("Check failed: ")[-1][:120]
 
 
 def _open_decord(path):
@@ -132,7 +138,7 @@ def _open_decord(path):
     try:
         first = reader[0].asnumpy()
     except (decord.DECORDError, IndexError) as error:
-        raise Unreadable(" ".join(str(error).split("\n")[0].split())[:120]) from None
+        raise Unreadable(_decord_says(error)) from None
     return Frames(path, "decord", len(reader), float(reader.get_avg_fps()), (first.shape[1], first.shape[0]))
 
 

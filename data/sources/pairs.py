@@ -1,5 +1,6 @@
 """``python -m data pairs``: clips of real people, cut from videos into shards."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -146,7 +147,7 @@ def cut_clips(task):
                 if crop.path == path:
                     wanted.setdefault(crop.frame, []).append((p, c, crop))
         try:
-            for frame, picture in reader.get(wanted):
+            for frame, picture in _frames(reader, wanted):
                 for p, c, crop in wanted[frame]:
                     pixels = cut(picture, crop.box, style.size, crop.camera)
                     jpegs[p, c] = simplejpeg.encode_jpeg(pixels, quality=style.quality, colorspace="RGB",
@@ -161,6 +162,18 @@ def cut_clips(task):
             clips.append(Clip(plan.key, style.source, style.licence, plan.subject, style.size, crops,
                               [jpegs[p, c] for c in have]))
     return clips, failed
+
+
+def _frames(reader, wanted):
+    """reader.get(wanted); PyAV takes over where decord stops."""
+    left = set(wanted)
+    if reader.decoder == "decord":
+        with contextlib.suppress(Unreadable):
+            for frame, picture in reader.get(left):
+                left = left - {frame}
+                yield frame, picture
+    if left:
+        yield from reader.read_by("av").get(left)
 
 
 def _crop(plan, style):

@@ -1,6 +1,7 @@
 """What to cut before any picture is decoded: clips as lists of (video, frame, box)."""
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 
@@ -90,13 +91,16 @@ def clip_key(*parts):
 
 def digest(plans, cfg):
     """16 hex digits that change with anything that changes the bytes of these clips."""
-    hasher = hashlib.blake2b(digest_size=8)
+    hasher, paths = hashlib.blake2b(digest_size=8), set()
     hasher.update(f"{cfg.size} {cfg.quality} {cfg.source} {cfg.licence} {cfg.kind}".encode())
     for plan in plans:
         hasher.update(f"{plan.key} {plan.subject}".encode())
         for crop in plan.crops:
             box = np.round(crop.box, 3).tolist()
             hasher.update(f"{crop.path} {crop.frame} {crop.name} {crop.time_s:.6f} {box}".encode())
+            if crop.path not in paths:
+                paths.add(crop.path)
+                hasher.update(f"{os.path.getsize(crop.path)}".encode())
             if crop.camera is not None:
                 hasher.update(crop.camera.K.tobytes() + crop.camera.Rt.tobytes() + crop.camera.distortion.tobytes())
     return hasher.hexdigest()
