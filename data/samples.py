@@ -145,6 +145,9 @@ def _check_fields(clip):
         raise ValueError(f"size is {clip.size}, not a whole number of pixels")
     if len(clip.crops) < 2:
         raise ValueError(f"{len(clip.crops)} crops; a clip has at least 2")
+    names = [clip.source, clip.licence, clip.subject, *(crop.camera for crop in clip.crops)]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"source, licence, subject and cameras are not all text: {names}")
     for i, crop in enumerate(clip.crops):
         if crop.kind not in KINDS:
             raise ValueError(f"crop {i} has kind '{crop.kind}', none of {', '.join(KINDS)}")

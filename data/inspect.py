@@ -1,0 +1,127 @@
+"""``python -m data verify | stats | preview``: are shards whole, what do they hold, how do they look."""
+
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+from data.check import check_shard
+from data.pairs import PairRules
+from data.shards import explain, find_shards
+from data.tally import describe, merge, tally_shard
+from engine.config import key, parse_keys, section
+from engine.errors import UserError
+
+
+@dataclass
+class VerifyConfig:
+    workers: int | None = key(None, "processes that read; default: the cores of this machine", low=1)
+
+
+@dataclass
+class StatsConfig:
+    out: str = key("", "also draw histograms into this PNG file")
+    pairs: PairRules = section(PairRules)
+    workers: int | None = key(None, "processes that read; default: the cores of this machine", low=1)
+
+    def check(self):
+        if self.out:
+            _check_png(self.out)
+
+
+@dataclass
+class ShownPairs(PairRules):
+    """Everything is shown unless a rule says otherwise: training's own defaults would hide all hands."""
+
+    crops: str = key("any", "which crops make pairs", choices=("body", "hand", "any"))
+    angle_min_deg: float = key(0.0, "cross-view: least angle between the cameras, seen from the person", low=0, high=180)
+    angle_max_deg: float = key(180.0, "cross-view: largest such angle", low=0, high=180)
+    gap_max_s: float = key(1e9, "cross-pose: most time between the two instants, seconds", low=0)
+
+
+@dataclass
+class PreviewConfig:
+    out: str = key("preview.png", "the PNG file to write")
+    rows: int = key(8, "clips shown, spread evenly over the shards", low=1, high=64)
+    seed: int = key(0, "another seed shows other clips and pairs", low=0)
+    pairs: ShownPairs = section(ShownPairs)
+
+    def check(self):
+        _check_png(self.out)
+
+
+def verify(argv):
+    """Read every byte of every shard; prints what is wrong. Returns 1 where anything is."""
+    usage = "python -m data verify DIR-or-TAR ... [workers=N]"
+    config, named = parse_keys(VerifyConfig, argv, "data verify", usage)
+    paths = find_shards(named)
+    clips = crops = bad_clips = bad_shards = 0
+    for report in spread_over_processes(check_shard, paths, config.workers, "verify"):
+        clips, crops = clips + report.clips, crops + report.crops
+        bad_clips += len({name for name, _ in report.problems if name})
+        bad_shards += bool(report.problems)
+        for line in [*report.lines(), *(f"note: {note}" for note in report.notes)]:
+            tqdm.write(line)
+    looked = f"{len(paths)} shards, {clips} clips, {crops} crops"
+    if not bad_shards:
+        print(f"{looked}: all whole")
+        return 0
+    print(f"{looked}: {bad_clips} clips are bad, {bad_shards} shards have something wrong")
+    return 1
+
+
+def stats(argv):
+    """Print what the shards hold and what the rules for pairs keep; draw it where out=FILE.png is given."""
+    usage = "python -m data stats DIR-or-TAR ... [out=FILE.png] [pairs.angle_max_deg=60 ...]"
+    config, named = parse_keys(StatsConfig, argv, "data stats", usage)
+    paths = find_shards(named)
+    tally = merge(spread_over_processes(tally_shard, paths, config.workers, "stats"))
+    if not tally.clips:
+        raise UserError(f"{paths[0]}: no sample has readable JSON; `python -m data verify` names the reasons")
+    print(describe(tally, config.pairs))
+    if config.out:
+        from data.charts import draw  # here, because matplotlib takes a second that a loader's worker must not pay
+
+        save_picture(draw(tally, config.pairs), config.out)
+    return 0
+
+
+def preview(argv):
+    """Draw a contact sheet of pairs."""
+    from data.sheets import contact_sheet
+
+    usage = "python -m data preview DIR-or-TAR ... [out=FILE.png] [rows=8] [seed=0] [key=value ...]"
+    config, named = parse_keys(PreviewConfig, argv, "data preview", usage)
+    save_picture(contact_sheet(find_shards(named), config.rows, config.seed, config.pairs), config.out)
+    return 0
+
+
+def spread_over_processes(work, paths, workers, words):
+    """Yield work(path) in the order of the paths, from several processes where that helps; shows progress on a terminal."""
+    count = min(len(paths), workers or os.cpu_count() or 1)
+    if count == 1:
+        yield from tqdm(map(work, paths), words, len(paths), disable=None)
+        return
+    # Spawned, because a fork of a process with threads (OpenMP, tqdm) may hang.
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+        yield from tqdm(pool.map(work, paths), words, len(paths), disable=None)
+
+
+def save_picture(picture, path):
+    """Write a PIL image as PNG.
+
+    Raises:
+        UserError: the folder is missing or cannot be written.
+    """
+    try:
+        picture.save(path)
+    except OSError as error:
+        raise UserError(f"out={path}: cannot be written: {explain(error)}") from None
+    print(f"wrote {path} ({picture.width} x {picture.height})")
+
+
+def _check_png(path):
+    if not path.lower().endswith(".png"):
+        raise UserError(f"out={path}: the file's name does not end in .png")
