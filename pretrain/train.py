@@ -151,7 +151,7 @@ class Trainer:
         """Go on from a checkpoint's folder; returns its step."""
         state = checkpoint.load(path, self.model, lambda t: checkpoint.load_optimizer(self.optimizer, self.names, t))
         if self.processes.first:
-            self.sums.copy_(torch.tensor(state["sums"]))
+            self.sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
         return state["step"]
 
     def save(self, run, step):

@@ -1,0 +1,48 @@
+"""A tiny pre-training run for tests, as a user would start it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = ["model.image_size=48", "model.encoder.width=32", "model.encoder.depth=2", "model.encoder.heads=2",
+        "model.decoder.width=32", "model.decoder.depth=1", "model.decoder.heads=2", "batch=8", "optim.warmup=2",
+        "log.every=2", "log.held_out_every=8", "log.held_out_pairs=4", "log.pictures_every=0", "log.wandb=off",
+        "data.held_out=4", "device=cpu"]
+
+
+def words(run, shards, *more):
+    return ["configs/pretrain/demo_body.yaml", f"run={run}", f"data.shards={shards}", *TINY, *more]
+
+
+def start(arguments, processes=1):
+    """A started ``python -m pretrain``; several processes by torchrun."""
+    launcher = [sys.executable, "-m"]
+    if processes > 1:
+        launcher += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
+    # One thread, so that runs under way at the same time stay equal to the bit.
+    return subprocess.Popen([*launcher, "pretrain", *arguments], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process, code=0):
+    """Wait for a process; its output. Fails the test on another exit code."""
+    output = process.communicate(timeout=300)[0]
+    assert process.returncode == code, output
+    return output
+
+
+def outcome(run):
+    """What two equal runs share: the last checkpoint's name and tensors to the bit, and the log without times."""
+    last = sorted((Path(run) / "checkpoints").glob("step-*"))[-1]
+    timed = {"time", "speed/pairs_per_s", "speed/data_wait_share"}
+    lines = [{k: v for k, v in json.loads(line).items() if k not in timed}
+             for line in (Path(run) / "log.jsonl").read_text().splitlines()]
+    # The file's header may list its metadata in another sequence; the tensors are what counts.
+    tensors = [{name: value.tobytes() for name, value in load_file(last / part).items()}
+               for part in ("model.safetensors", "optimizer.safetensors")]
+    return last.name, *tensors, lines

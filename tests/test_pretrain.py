@@ -1,0 +1,156 @@
+"""Pre-training as a user runs it: whole runs, killed runs, several processes, and everything mistyped."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+from clips import make_clip, write_shards
+from runs import finish, outcome, start, words
+from safetensors.numpy import load_file
+
+from data.shards import read_index
+
+STEPS = ["steps=24", "checkpoint.every=6"]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder, [make_clip(i, size=56) for i in range(60)], 15)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def peaceful(tmp_path_factory, shards):
+    """A run that nobody disturbed."""
+    run = tmp_path_factory.mktemp("runs") / "peaceful"
+    finish(start(words(run, shards, *STEPS)))
+    return run
+
+
+def test_a_run_writes_what_it_promises(peaceful):
+    lines = outcome(peaceful)[-1]
+    assert [line["step"] for line in lines] == list(range(2, 25, 2))
+    for name in ("loss/cross_view", "loss/cross_pose", "optim/lr", "optim/grad_norm", "pairs"):
+        assert all(np.isfinite(line[name]) for line in lines), name
+    assert {"held_out/cross_view", "held_out/cross_pose"} <= lines[3].keys()
+    assert lines[-1]["held_out/cross_view"] < lines[3]["held_out/cross_view"]
+    assert json.loads((peaceful / "manifest.json").read_text())["sources"]["all"]["held_out"] == 4
+
+
+@pytest.mark.kill
+def test_killed_three_times_it_ends_with_the_same_bytes(tmp_path, shards, peaceful):
+    run, chance = tmp_path / "killed", random.Random(os.environ.get("COUNTERPOSE_KILL_SEED", "1"))
+    for _ in range(3):
+        process = start(words(run, shards, *STEPS))
+        began = len(list(run.glob("checkpoints/step-*")))
+        # Somewhere between the first words of the program and a few steps further.
+        deadline = time.time() + 60
+        wait_for_steps = chance.random() < 0.7
+        while wait_for_steps and len(list(run.glob("checkpoints/step-*"))) == began and time.time() < deadline:
+            if process.poll() is not None:
+                break
+            time.sleep(0.005)
+        time.sleep(chance.random() * (0.3 if wait_for_steps else 4))
+        process.kill()
+        process.communicate()
+    finish(start(words(run, shards, *STEPS)))
+    assert outcome(run) == outcome(peaceful)
+
+
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, shards, peaceful):
+    run = tmp_path / "stopped"
+    process = start(words(run, shards, *STEPS))
+    while not (run / "log.jsonl").exists() or not (run / "log.jsonl").read_text():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    assert "SIGTERM: saved at step" in finish(process, code=75)
+    finish(start(words(run, shards, *STEPS)))
+    assert outcome(run) == outcome(peaceful)
+
+
+def test_two_processes_give_what_one_gives(tmp_path, shards, peaceful):
+    """And a run goes on under another number of processes."""
+    run = tmp_path / "two"
+    finish(start(words(run, shards, *STEPS), processes=2))
+    one, two = (load_file(sorted(r.glob("checkpoints/step-*"))[-1] / "model.safetensors") for r in (peaceful, run))
+    assert max(np.abs(one[k] - two[k]).max() for k in one) < 2e-5
+    shutil.rmtree(run / "checkpoints" / "step-00000024")
+    finish(start(words(run, shards, *STEPS)))
+    assert "step 24" not in (run / "log.jsonl").read_text()
+    mixed = load_file(run / "checkpoints" / "step-00000024" / "model.safetensors")
+    assert max(np.abs(one[k] - mixed[k]).max() for k in one) < 2e-5
+    assert [line["step"] for line in outcome(run)[-1]] == list(range(2, 25, 2))
+
+
+def test_a_run_repeats_from_its_saved_config(tmp_path, peaceful):
+    finish(start([str(peaceful / "config.yaml"), f"run={tmp_path / 'again'}"]))
+    assert outcome(tmp_path / "again") == outcome(peaceful)
+
+
+def refuse(arguments, *said):
+    """The command ends with exit code 2 and one line that says all of it, without a traceback."""
+    output = finish(start(arguments), code=2)
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "Traceback" not in output, output
+    for part in said:
+        assert part in errors[0], errors[0]
+
+
+def test_what_is_mistyped_is_told_in_one_line_and_nothing_is_made(tmp_path, shards):
+    run = tmp_path / "run"
+    (tmp_path / "empty").mkdir()
+    refuse(words(run, shards, "optim.lrr=1"), "optim.lrr", "optim.lr")
+    refuse(words(run, tmp_path / "nowhere"), "nowhere")
+    refuse(words(run, tmp_path / "empty"), "empty", "no shards")
+    refuse(words(run, shards, "batch=9"), "batch=9")
+    refuse(words(run, shards, "model.image_size=50"), "model.image_size=50", "model.patch=16")
+    refuse(["configs/data/video.yaml", f"run={run}"], "command: data pairs", "command: pretrain")
+    refuse(words(run, shards, "data.pairs.crops=hand"), "data.pairs.crops=hand")
+    assert not run.exists()
+
+
+def test_damaged_data_is_named(tmp_path, shards):
+    cut = tmp_path / "cut"
+    shutil.copytree(shards, cut)
+    data = (cut / "shard-000001.tar").read_bytes()
+    (cut / "shard-000001.tar").write_bytes(data[: len(data) // 2])
+    refuse(words(tmp_path / "a", cut), "shard-000001.tar", "cut off")
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_picture_that_does_not_decode_is_replaced_and_listed(tmp_path, shards):
+    broken = tmp_path / "broken"
+    shutil.copytree(shards, broken)
+    index = read_index(str(broken / "shard-000000.tar"))
+    with open(broken / "shard-000000.tar", "r+b") as tar:
+        for sample in range(len(index)):
+            offset, length = index.members(sample)["00.jpg"]
+            tar.seek(offset)
+            tar.write(b"\0" * length)
+    run = tmp_path / "run"
+    finish(start(words(run, broken, *STEPS, "data.workers=1")))
+    entries = [json.loads(line) for line in (run / "bad_samples.jsonl").read_text().splitlines()]
+    assert entries and all("shard-000000.tar" in e["shard"] and "00.jpg does not decode" in e["reason"] for e in entries)
+    assert outcome(run)[-1][-1]["data/bad_samples"] == len(entries)
+
+
+def test_a_run_that_began_otherwise_is_refused_with_both_values(tmp_path, shards, peaceful):
+    run = tmp_path / "run"
+    shutil.copytree(peaceful, run)
+    refuse(words(run, shards, *STEPS, "optim.lr=0.5"), "optim.lr=0.5", "optim.lr=0.004")
+    (tmp_path / "more").mkdir()
+    write_shards(tmp_path / "more", [make_clip(i, size=56) for i in range(61)], 15)
+    refuse(words(run, tmp_path / "more", *STEPS), "shard-000004.tar is", "4 shards and has 5")
+    finish(start(words(run, shards, *STEPS, "data.workers=0", "log.every=1")))  # what results do not depend on may differ
+
+
+def test_weights_of_another_shape_are_refused(tmp_path, shards, peaceful):
+    refuse(words(tmp_path / "run", shards, f"init={peaceful}", "model.encoder.depth=3"), "encoder.blocks.2")
+    finish(start(words(tmp_path / "fine", shards, f"init={peaceful}", "steps=2")))
