@@ -1,0 +1,165 @@
+"""The open body model anny, as a plain float32 function.
+
+Anny (Apache-2.0, with CC0 data) comes as a Python package with its data inside. Its first construction takes about a minute
+and over a gigabyte of intermediate files; here that is paid once, by one process, and only the two small results are kept.
+
+Frames: metres; z up; at rest the body stands in an A-pose and faces -y, with x to its own left. A joint's rotation is relative
+to its parent, with axes that are those of the world at rest.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+
+import torch
+
+from engine.errors import UserError
+from engine.geometry import axis_angle_to_matrix
+
+PHENOTYPES = ("gender", "age", "muscle", "weight", "height", "proportions")
+
+
+class AnnyBody(torch.nn.Module):
+    """Body parameters to vertices and joints.
+
+    Args:
+        clothing: also return the base mesh's helper geometry (a body suit, a skirt, strands of hair), which moves with the
+            body: V is then 19158 instead of 13718. The body's own vertices are ``body_vertices`` of them, in the same order.
+
+    Attributes:
+        faces: (F, 3) int64 triangles of the body, indices into the V vertices.
+        joint_names: names of the B joints.  parents: parent of each, -1 for the root (0).
+        shape_names: the 6 shape parameters, each in [0, 1]; age 0 is a baby, 1/3 a child, 2/3 a young adult, 1 old.
+        face_names: the 52 facial actions, each in [0, 1].
+        body_vertices: (13718,) int64 indices of the body's own vertices among the V.
+
+    Raises:
+        UserError: the cache's folder cannot be written.
+    """
+
+    def __init__(self, clothing=False):
+        super().__init__()
+        with _built_cache():
+            self.model = _construct(clothing)
+        self.model.requires_grad_(False)
+        self.register_buffer("faces", self.model.faces.long(), persistent=False)
+        self.register_buffer("body_vertices", torch.unique(self.faces), persistent=False)
+        self.joint_names = list(self.model.bone_labels)
+        self.parents = [int(p) for p in self.model.bone_parents]
+        self.shape_names = list(self.model.phenotype_labels)
+        self.face_names = list(self.model.facial_action_labels)
+
+    def forward(self, pose, root, shape, face=None):
+        """Pose the body.
+
+        Args:
+            pose: (B, J, 3) rotation vectors or (B, J, 3, 3) rotation matrices.
+            root: (B, 3) metres, where the pelvis is put.
+            shape: (B, 6) or (1, 6), in the order of ``shape_names``.
+            face: (B, 52) or (1, 52) facial actions, or None for a face at rest.
+        Returns:
+            vertices (B, V, 3) and joints (B, J, 3), float32 metres.
+        """
+        # bf16 would move vertices by 3 mm.
+        with torch.autocast(pose.device.type, enabled=False):
+            out = self.model(_homogeneous(pose, root), phenotype_kwargs=shape.float(),
+                             facial_actions=None if face is None else face.float())
+        return out["vertices"], out["bone_poses"][..., :3, 3]
+
+    def joints(self, pose, root, shape):
+        """(B, J, 3) joints alone, without skinning: the cheap part of ``forward``, with a face at rest."""
+        return self.joints_at(pose, root, self.rest(shape))
+
+    def rest(self, shape):
+        """What ``joints_at`` needs of a (1, 6) shape, to pay for it once: rest poses of the bones (1, J, 4, 4)."""
+        none = shape.new_zeros(1, 0)
+        face = shape.new_zeros(1, len(self.face_names))
+        coefficients = self.model._get_phenotype_blendshape_coefficients(shape.float(), none, face)
+        return self.model.get_rest_model(coefficients)["rest_bone_poses"]
+
+    def joints_at(self, pose, root, rest):
+        """(B, J, 3) joints of ``pose`` on the rest poses that ``rest`` returned."""
+        return self.model.get_bone_transforms(_homogeneous(pose, root), rest)[1][..., :3, 3]
+
+
+def cache_folder():
+    """Where anny's built files are kept: ANNY_CACHE_DIR, or ~/.cache/anny."""
+    from anny.paths import get_anny_cache_path
+
+    return str(get_anny_cache_path())
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Hold the one lock of a cache folder, so that of many processes one builds and the others wait."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        file = open(os.path.join(folder, "counterpose.lock"), "a")
+    except OSError as error:
+        raise UserError(f"cannot write the body model's cache {folder}: {(error.strerror or str(error)).lower()}; "
+                        "set ANNY_CACHE_DIR to a folder that can be written") from None
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _construct(clothing):
+    import warp
+
+    warp.config.quiet = True  # anny starts Warp, which would print a page about devices
+    import anny
+
+    topology = {"topology": "anny-full"} if clothing else {}
+    return anny.Anny(facial_actions="all", **topology).to(torch.float32)
+
+
+@contextlib.contextmanager
+def _built_cache():
+    """Make sure that both results are in the cache, whole, before anny looks for them."""
+    import anny
+    from anny.paths import set_anny_cache_path
+
+    folder = cache_folder()
+    done = os.path.join(folder, f"counterpose-anny-{anny.__version__}.ok")
+    if not os.path.exists(done):
+        with locked(folder):
+            if not os.path.exists(done):
+                print(f"building the body model: about a minute, once; kept in {folder} (ANNY_CACHE_DIR changes that)",
+                      flush=True)
+                scratch = tempfile.mkdtemp(prefix="building-", dir=folder)
+                try:
+                    set_anny_cache_path(scratch)
+                    for clothing in (True, False):
+                        _construct(clothing)
+                    _keep_results(scratch, folder)
+                except OSError as error:
+                    raise UserError(f"cannot build the body model in {folder}: "
+                                    f"{(error.strerror or str(error)).lower()}") from None
+                finally:
+                    set_anny_cache_path(folder)
+                    shutil.rmtree(scratch, ignore_errors=True)
+                with open(done, "w"):
+                    pass
+    yield
+
+
+def _keep_results(scratch, folder):
+    """Move what is loaded later; 1.1 GB of intermediate files stay behind and are deleted with the scratch folder."""
+    for version in os.listdir(scratch):
+        source = os.path.join(scratch, version)
+        if os.path.isdir(source):
+            os.makedirs(os.path.join(folder, version), exist_ok=True)
+            for name in os.listdir(source):
+                if name.startswith("build_compact_model_data"):
+                    os.replace(os.path.join(source, name), os.path.join(folder, version, name))
+
+
+def _homogeneous(pose, root):
+    rotation = pose.float() if pose.ndim == 4 else axis_angle_to_matrix(pose.float())
+    out = torch.zeros(*rotation.shape[:2], 4, 4, device=rotation.device)
+    out[..., :3, :3] = rotation
+    out[:, 0, :3, 3] = root
+    out[..., 3, 3] = 1
+    return out

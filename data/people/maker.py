@@ -1,0 +1,223 @@
+"""One clip from its seed and number: person, scene, light, cameras, pictures, labels."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+import torch
+
+from data.bodies.anny import AnnyBody
+from data.people import collide, labels, motion, shots, template, wardrobe
+from data.people import scene as scenes
+from data.people.draw import pick
+from data.people.render import Renderer, World
+from data.people.rig import Rig
+from data.samples import Clip, Crop
+from engine.geometry import angle_about, matrix_to_axis_angle
+
+SOURCE, LICENCE = "made", "CC0-1.0"
+PURPOSE = 0x6D616465  # "made": the second half of the random numbers' key
+RIG_AGE = 0.6  # shape on which the fingers' axes are measured; they hardly depend on it
+HANDS = (("L", "left_hand"), ("R", "right_hand"))
+POINT_STRIDE = 11  # every 11th vertex tells where a person is
+
+
+@dataclass
+class Person:
+    """A person at T instants; metres, world.
+
+    Attributes:
+        female, child: bool.  heading_deg: where it faces, about the vertical.
+        pose (T, B, 3), root (T, 3), phenotype (6,), face (52,), joints (T, B, 3): float32, see labels.py.
+        vertices: (T, V, 3) float32 torch tensor on the drawing device.  points: (T, n, 3) some of the body's, in numpy.
+        hand_points: (2, T, m, 3) some of the left and the right hand's.
+    """
+
+    female: bool
+    child: bool
+    heading_deg: float
+    pose: np.ndarray
+    root: np.ndarray
+    phenotype: np.ndarray
+    face: np.ndarray
+    joints: np.ndarray
+    vertices: object
+    points: np.ndarray
+    hand_points: np.ndarray
+
+    @property
+    def weight(self):
+        return float(self.phenotype[3])
+
+
+class ClipMaker:
+    """Makes any clip of a config, in any order.
+
+    Args:
+        config: config.PeopleConfig.  device: "cpu" or "cuda".
+
+    Attributes:
+        seconds: {stage: seconds}, with the renderer's stages.
+    """
+
+    def __init__(self, config, device="cpu"):
+        torch.set_num_threads(1)  # equal bytes whatever the machine, and one process a core
+        self.config, self.device = config, device
+        self.body = AnnyBody(clothing=True)
+        self.template = template.load(self.body)
+        self.body = self.body.to(device)
+        self.renderer = Renderer(self.template, config.size, config.antialias, device)
+        self.seconds = self.renderer.seconds
+        names = self.body.joint_names
+        self.index = {name: i for i, name in enumerate(names)}
+        with torch.inference_mode():
+            shape = torch.full((1, 6), 0.5, device=device)
+            shape[0, self.body.shape_names.index("age")] = RIG_AGE
+            rest = self.body.joints(*self._tensors(np.zeros((1, len(names), 3)), np.zeros((1, 3))), shape)
+        self.rig = Rig(names, rest[0].cpu().numpy())
+
+    def clip(self, index):
+        """The data.samples.Clip of this number."""
+        config = self.config
+        rng = np.random.Generator(np.random.Philox(key=[config.seed, PURPOSE], counter=[0, index, 0, 0]))
+        self._clock = time.perf_counter()
+        person = self._person(rng)
+        world, kinds, instants, cameras = self._world(rng, person)
+        quality = rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1, len(kinds))
+        self._tick("scene and cameras")
+        pictures = self.renderer.draw(world)
+        self._clock = time.perf_counter()
+        jpegs = [simplejpeg.encode_jpeg(rgb, quality=int(q), colorspace="RGB", colorsubsampling="420")
+                 for rgb, q in zip(pictures.rgb, quality, strict=True)]
+        self._tick("jpeg")
+        calibrations = [shots.calibration(shot) for shot in world.shots]
+        crops = [Crop(str(camera), instant * config.gap_s, kind, K.tolist(), Rt.tolist())
+                 for camera, instant, kind, (K, Rt) in zip(cameras, instants, kinds, calibrations, strict=True)]
+        weights = labels.surface_weights(self.template, kinds)
+        name = f"made-{config.seed}-{index}"
+        clip = Clip(name, SOURCE, LICENCE, name, config.size, crops, jpegs, labels.person_masks(pictures.label),
+                    labels.directed_overlap(pictures.seen, weights),
+                    labels.clip_labels(person, instants, calibrations, pictures, weights))
+        self._tick("labels")
+        return clip
+
+    def _person(self, rng):
+        config, domain = self.config, self.config.domain
+        child, female = rng.random() < domain.child_share, rng.random() < 0.5
+        phenotype = _phenotype(rng, female, child, domain.shape_spread)
+        face = _expression(rng, self.body.face_names)
+        angles, hands, root = motion.sample_motion(rng, config.instants, config.gap_s, domain.upright, domain.walk_share)
+        with torch.inference_mode():
+            rest = self.body.rest(torch.from_numpy(phenotype[None]).to(self.device))
+
+            def joints_of(moved):
+                return self.body.joints_at(*self._tensors(*self.rig.pose(moved, hands, root)), rest).cpu().numpy()
+
+            angles, _ = collide.clear_hands(angles, joints_of, self.index, float(phenotype[3]))
+            self._tick("motion")
+            rotations, place = self.rig.pose(angles, hands, root)
+            # Drawn from the very numbers that are stored, so that they rebuild the body without a rounding between.
+            pose = matrix_to_axis_angle(torch.from_numpy(rotations)).float().numpy()
+            vertices, joints = self.body(*self._tensors(pose, place), *self._tensors(phenotype[None], face[None]))
+            vertices = vertices.clone()
+            floor = vertices[:, self.body.body_vertices, 2].amin(1)
+            vertices[:, :, 2] -= floor[:, None]
+            joints = joints.cpu().numpy().copy()
+        lift = floor.cpu().numpy()
+        joints[:, :, 2] -= lift[:, None]
+        place[:, 2] -= lift
+        body = vertices[:, self.body.body_vertices].cpu().numpy()
+        hand_points = np.stack([body[:, hand][:, ::POINT_STRIDE] for hand in self.template.hands])
+        self._tick("body model")
+        return Person(female, child, float(root[:, 0].mean()), pose, place.astype(np.float32), phenotype, face, joints,
+                      vertices, body[:, ::POINT_STRIDE], hand_points)
+
+    def _world(self, rng, person):
+        """The World to draw, and for each shot its kind, instant and camera."""
+        config, domain = self.config, self.config.domain
+        flat = person.points.reshape(-1, 3)
+        centre = ((flat.min(0) + flat.max(0)) / 2).astype(np.float64)
+        radius = float(max(0.9, np.linalg.norm(person.points - centre, axis=-1).max()))
+        look = wardrobe.sample_look(rng, person.female, person.child, self.renderer.texture_means)
+        scene = scenes.sample_scene(rng, centre, domain.outdoors_share)
+        boxes = scenes.sample_boxes(rng, scene, centre, domain.boxes)
+        light, sky_axes, sky_colours = scenes.sample_light(rng, scene.outdoors, centre, radius)
+        photography = shots.Photography(rng, light)
+        ways = shots.azimuths(rng, person.heading_deg, config)
+        aim = self._aim_hand if config.kind == "hand" else self._aim_body
+        taken, kinds, targets = aim(rng, person, scene, boxes, centre, ways, photography)
+        eyes = np.array([[*shot.eye] for shot in taken])
+        boxes = scenes.keep_boxes(rng, boxes, eyes, targets, float(person.points[..., 2].max()))
+        world = World(person.vertices, look, light, sky_axes, sky_colours, scene, boxes, photography, taken)
+        instants = [shot.instant for shot in taken]
+        return world, kinds, instants, np.repeat(np.arange(config.cameras), config.instants).tolist()
+
+    def _aim_body(self, rng, person, scene, boxes, centre, ways, photography):
+        """Shots camera by camera, instant by instant; their kinds; (N, 3) what each looks at."""
+        config, eyes, taken = self.config, [], []
+        for k, way in enumerate(ways):
+            options, penalty = shots.candidate_eyes(rng, scene, boxes, centre, way, config.domain, False, 0.1 if k == 1 else 0.5)
+            eyes.append(self._choose(eyes, options, -penalty, centre, k))
+            margin, upper = config.margin * rng.uniform(1.04, 1.15), rng.random() < config.domain.part_share
+            for t, points in enumerate(person.points):
+                if upper:
+                    points = points[points[:, 2] > np.percentile(points[:, 2], 45)]
+                # The second factor is at least 1 / 1.04, so that the margin holds at every instant.
+                shake = rng.uniform(1 / 1.04, 1.04)
+                taken.append(shots.make_shot(rng, t, eyes[-1], points, config.size, margin * shake, photography))
+        return taken, ["body"] * len(taken), np.tile(centre, (len(taken), 1))
+
+    def _aim_hand(self, rng, person, scene, boxes, centre, ways, photography):
+        """As _aim_body, for one hand: cameras stand where the body hides least of it."""
+        config, eyes, taken, targets = self.config, [], [], []
+        side, kind = pick(rng, HANDS)
+        surface = person.hand_points[[s for s, _ in HANDS].index(side)]
+        middle = surface.mean((0, 1)).astype(np.float64)
+        body = collide.Capsules(person.joints, self.index, person.weight)
+        roots = person.joints[:, [self.index[f"finger{f}-1.{side}"] for f in "135"]]
+        fingers = np.concatenate([roots, collide.fingertips(person.joints, self.index, side)], 1)
+        for k, way in enumerate(ways):
+            options, penalty = shots.candidate_eyes(rng, scene, boxes, middle, way, config.domain, True, 0.2 if k == 1 else 1.0)
+            merit = collide.seen_share(options, fingers, body, side) - penalty - 0.02 * np.arange(len(options))
+            eyes.append(self._choose(eyes, options, merit, middle, k))
+            margin = config.margin * rng.uniform(1.0, 1.35)
+            for t, points in enumerate(surface):
+                taken.append(shots.make_shot(rng, t, eyes[-1], points, config.size, margin, photography))
+                targets.append(points.mean(0))
+        return taken, [kind] * len(taken), np.array(targets)
+
+    def _choose(self, before, options, merit, centre, k):
+        """The best place for camera k; the second camera is one that is near the first."""
+        if k != 1:
+            return options[merit.argmax()]
+        near = np.deg2rad(self.config.near_deg)
+        apart = np.array([angle_about(centre, before[0], eye) for eye in options])
+        return shots.near_eye(before[0], options[(merit - 4 * (apart > near)).argmax()], centre, near)
+
+    def _tensors(self, *arrays):
+        return [torch.from_numpy(np.asarray(a, np.float32)).to(self.device) for a in arrays]
+
+    def _tick(self, stage):
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._clock
+        self._clock = now
+
+
+def _phenotype(rng, female, child, spread):
+    """(6,) float32 in anny's order: gender, age, muscle, weight, height, proportions."""
+    gender = rng.uniform(0.75, 1) if female else rng.uniform(0, 0.25)
+    age = rng.uniform(0.36, 0.6) if child else rng.uniform(0.62, 0.95)
+    build = np.array([rng.beta(2.5, 2.5), rng.beta(2.2, 2.6), rng.beta(3, 3), rng.beta(3, 2)])
+    return np.array([gender, age, *(0.5 + spread * (build - 0.5))], np.float32)
+
+
+def _expression(rng, names):
+    """(52,) float32: a few facial actions at random, jaw and smile more often, never the tongue."""
+    face = np.zeros(len(names), np.float32)
+    for action in rng.permutation(len(names))[:4]:
+        face[action] = rng.beta(0.8, 2.5) * 0.7
+    face[names.index("jawOpen")] = rng.beta(0.6, 4) * 0.6
+    face[[names.index("mouthSmileLeft"), names.index("mouthSmileRight")]] = rng.beta(0.8, 1.5)
+    face[names.index("tongueOut")] = 0
+    return face

@@ -1,0 +1,103 @@
+"""Motions: the angles of body and hands at a few instants, smooth in time and within the joints' limits."""
+
+import numpy as np
+
+from data.people import poses
+from data.people.poses import HAND_NOISE, HAND_SIZE, HIGH, INDEX, IS_UPPER, LOW, NOISE, REST
+
+
+def sample_motion(rng, instants, gap_s, upright=False, walk_share=0.3):
+    """One person's motion.
+
+    A walk or run in closed form, or minimum-jerk moves between postures (Flash and Hogan 1985: the polynomial with zero speed
+    and acceleration at both ends).
+
+    Args:
+        rng: numpy Generator.  instants: T.  gap_s: seconds between them.
+        upright: only standing postures and plain open hands.  walk_share: probability of a walk or run.
+    Returns:
+        angles (T, 36) degrees in the order of poses.NAMES; hands (T, 2, 17) degrees, left then right; root (T, 3): heading
+        in degrees about the vertical, x and y in metres.
+    """
+    times_s = np.arange(instants) * gap_s
+    if rng.random() < walk_share:
+        angles, root = _walk(rng, times_s, may_run=not upright)
+    else:
+        angles, root = _moves(rng, times_s, gap_s, list(poses.POSTURES) if not upright else poses.UPRIGHT)
+    ends = np.stack([[sample_hand(rng, upright) for _ in range(2)] for _ in range(2)])
+    part = smooth(np.linspace(0, 1, instants) * rng.uniform(0.3, 1))[:, None, None]
+    hands = ends[0] * (1 - part) + ends[1] * part
+    root[:, 1:] -= root[:, 1:].mean(0)
+    return angles, hands, root
+
+
+def smooth(u):
+    """Minimum-jerk blend of u in [0, 1]: 0 to 1 with zero speed and acceleration at both ends."""
+    return u**3 * (u * (6 * u - 15) + 10)
+
+
+def sample_hand(rng, easy=False):
+    """(17,) angles of one hand in degrees: a sparse mixture of the written shapes, plus noise."""
+    shapes = np.stack([poses.HANDS[name] for name in (poses.EASY_HANDS if easy else poses.HANDS)])
+    # A concentration of 0.12 puts nearly all weight on one or two shapes: mixtures of many all look the same.
+    angles = rng.dirichlet(np.full(len(shapes), 0.12)) @ shapes + rng.normal(0, 1, HAND_SIZE) * HAND_NOISE
+    angles[4:16] = np.clip(angles[4:16], poses.FINGER_LOW, poses.FINGER_HIGH)
+    return angles
+
+
+def sample_posture(rng, names):
+    """(36,) angles in degrees: two written postures mixed, noise added, clipped to the limits."""
+    table, weights = poses.posture_table(names)
+    first, second = (table[rng.choice(len(table), p=weights)] for _ in range(2))
+    first = poses.mirror(first) if rng.random() < 0.5 else first
+    second = poses.mirror(second) if rng.random() < 0.5 else second
+    upper = rng.beta(0.45, 0.45)
+    lower = upper if rng.random() < 0.5 else rng.beta(0.45, 0.45)
+    share = np.where(IS_UPPER, upper, lower)
+    angles = first * (1 - share) + second * share + rng.normal(0, 1, len(LOW)) * NOISE * rng.uniform(0.4, 1.3)
+    return np.clip(angles, LOW, HIGH)
+
+
+def _moves(rng, times_s, gap_s, names):
+    count = len(times_s)
+    stops = max(2, int(np.ceil(count * gap_s / rng.uniform(0.5, 1.2))) + 1)
+    postures = np.stack([sample_posture(rng, names) for _ in range(stops)])
+    if rng.random() < 0.5:  # half the people only shift a little
+        postures = postures[:1] * 0.45 + postures * 0.55
+    u = np.linspace(0, stops - 1, count) if count > 1 else np.zeros(1)
+    at = np.minimum(u.astype(int), stops - 2)
+    part = smooth(u - at)[:, None]
+    angles = postures[at] * (1 - part) + postures[at + 1] * part
+    heading = rng.uniform(0, 360) + np.cumsum(rng.normal(0, 14 * gap_s, count))
+    place = np.cumsum(rng.normal(0, 0.12 * gap_s, (count, 2)), 0)
+    return angles, np.concatenate([heading[:, None], place], 1)
+
+
+def _walk(rng, times_s, may_run):
+    """A gait cycle: sines fitted by eye to what hips, knees and ankles do in a textbook's figure of normal gait."""
+    rate_hz, phase0 = rng.uniform(0.7, 1.5), rng.uniform(0, 2 * np.pi)
+    phase = 2 * np.pi * rate_hz * times_s + phase0
+    vigour, run = rng.uniform(0.35, 1.25), rng.random() < 0.3 and may_run
+    stride = vigour * (38 if run else 26)
+    angles = np.repeat(REST[None], len(phase), 0) + rng.normal(0, 1, len(REST)) * NOISE * 0.35
+
+    def put(name, values):
+        angles[:, INDEX[name]] = values
+
+    for side, offset in (("left", 0.0), ("right", np.pi)):
+        p = phase + offset
+        swing = np.clip(np.sin(p - 0.9 + np.pi / 2), 0, 1) ** 1.6 * (np.cos(p) > -0.75)
+        push = np.clip(-np.sin(p), 0, 1)
+        put(f"hip_forward_{side}", stride * np.sin(p) + 6)
+        put(f"knee_{side}", 6 + vigour * ((75 if run else 48) * swing + 8))
+        put(f"ankle_{side}", vigour * (8 * np.sin(p + 0.6) - 8 * push))
+        put(f"toes_{side}", vigour * 20 * push)
+        put(f"arm_forward_{side}", -stride * 0.85 * np.sin(p) + 2)
+        put(f"elbow_{side}", (80 if run else 18) + vigour * 12 * (1 - np.sin(p)))
+    angles[:, INDEX["spine_turn"]] += vigour * 6 * np.sin(phase)
+    angles[:, INDEX["spine_side"]] += vigour * 2 * np.cos(phase)
+    put("tip_forward", np.full(len(phase), vigour * (9 if run else 2)))
+    speed, heading = rng.uniform(0.3, 1.5), rng.uniform(0, 360) + rng.normal(0, 12) * times_s
+    towards, step_s = np.deg2rad(heading), np.diff(times_s, prepend=2 * times_s[0] - times_s[min(1, len(times_s) - 1)])
+    place = np.cumsum(np.stack([np.sin(towards), -np.cos(towards)], 1) * (speed * step_s)[:, None], 0)
+    return np.clip(angles, LOW, HIGH), np.concatenate([heading[:, None], place], 1)

@@ -1,0 +1,213 @@
+"""Draws all shots of a clip on one device, CPU or CUDA, with the same kernels."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import warp as wp
+
+from data.people import kernels_light, kernels_mesh, kernels_shade, textures
+from data.people.shots import box_spans
+from data.people.warp_types import SKY_DIRECTIONS, Box, Dressed, LightMaps, Look, Shot, Surface, Textures
+
+# How far behind the drawn surface a vertex of the body may lie and still count as seen: cloth hangs up to 6 cm off the body,
+# but fingers lie closer to each other than that and wear nothing.
+CLOTHED_M, BARE_M = 0.06, 0.015
+
+
+@dataclass
+class World:
+    """Everything a clip's pictures are drawn from.
+
+    Attributes:
+        vertices: (T, V, 3) float32 torch tensor on the renderer's device, metres.
+        look: Look.  light: Light.  sky_axes, sky_colours: see scene.sample_light.  scene: Scene, boxes: list of Box.
+        photography: shots.Photography.  shots: list of N Shot.
+    """
+
+    vertices: object
+    look: object
+    light: object
+    sky_axes: np.ndarray
+    sky_colours: np.ndarray
+    scene: object
+    boxes: list
+    photography: object
+    shots: list
+
+
+@dataclass
+class Pictures:
+    """N drawn shots of one size.
+
+    Attributes:
+        rgb: (N, size, size, 3) uint8.  label: (N, size, size) uint8, index into warp_types.MATERIALS.
+        depth: (N, size, size) float32 metres to the person along the optical axis, 0 where it is not seen.
+        seen: (N, 13718) bool, which vertices of the undressed body are seen.
+    """
+
+    rgb: np.ndarray
+    label: np.ndarray
+    depth: np.ndarray
+    seen: np.ndarray
+
+
+class Renderer:
+    """Holds the mesh, the textures and reusable buffers on a device.
+
+    Args:
+        template: template.Template.  size: pixels.  antialias: samples along a pixel's side.  device: "cpu" or "cuda".
+
+    Attributes:
+        seconds: {stage: seconds spent}, for benchmarks.
+    """
+
+    def __init__(self, template, size, antialias, device):
+        self.size, self.antialias, self.device = size, antialias, device
+        self.vertex_count, self.face_count = len(template.rest), len(template.faces)
+        self.body = template.body
+        self.seconds, self._buffers = {}, {}
+        bank = textures.make_bank()
+        self.texture_means = textures.mean_colours(bank)
+        self.surface = Surface()
+        self.surface.faces = self._array(template.faces, wp.vec3i)
+        self.surface.layer = self._array(template.layer, int)
+        self.surface.kind = self._array(template.kind, int)
+        self.surface.rest = self._array(template.rest, wp.vec3)
+        self.surface.limb = self._array(template.limb, wp.vec4)
+        self.surface.detail = self._array(template.detail, wp.vec4)
+        self.bank = Textures()
+        self.bank.colour = self._array(bank, wp.vec3ub)
+        # Only the noises before the first colour texture are read as grey.
+        grey = bank.reshape(textures.COUNT, -1, 3)[: textures.FIRST_COLOUR, :, 0]
+        self.bank.grey = self._array(grey.reshape(-1), wp.uint8)
+        self._around = self._array(template.around, int)
+        self._around_start = self._array(template.around_start, int)
+        self._body = self._array(template.body, int)
+        tolerance = np.full(self.vertex_count, CLOTHED_M, np.float32)
+        tolerance[template.body[template.hands.any(0)]] = BARE_M
+        self._tolerance = self._array(tolerance, float)
+        noise = np.random.default_rng(1).normal(0, 1, 3 * 65536)
+        self._noise = self._array(noise.astype(np.float32), float)
+
+    def draw(self, world):
+        """The Pictures of a World."""
+        self._clock = time.perf_counter()
+        vertices = self._vertices(world.vertices)
+        look = self._array([world.look], Look)
+        person, naked_normals, is_worn = self._dress(vertices, look)
+        maps = self._light(world, person, look, is_worn)
+        boxes = self._array(world.boxes or [Box()], Box)
+        spans = box_spans(world.shots, world.boxes)
+        world.scene.boxes = len(world.boxes)
+        curve = self._array(world.photography.curve, float)
+        parts = []
+        # One picture at a time stays in a core's cache; a GPU is only full with all of them.
+        step = 1 if self.device == "cpu" else len(world.shots)
+        for i in range(0, len(world.shots), step):
+            shots = self._array(world.shots[i : i + step], Shot)
+            points, depth = self._rasterise(shots, person, look, is_worn)
+            size, count = self.size, len(shots)
+            rgb = self._buffer("rgb", (count, size, size, 3), wp.uint8)
+            label = self._buffer("label", (count, size, size), wp.uint8)
+            far = self._buffer("far", (count, size, size), float)
+            self._launch(kernels_shade.shade, (count, size, size), [
+                points, person, self.surface, look, world.light, maps, self.bank, world.scene, boxes,
+                self._array(spans[i : i + step], wp.vec4), shots, depth, size, self.antialias, self._noise, curve, rgb,
+                label, far])
+            self._tick("shade")
+            seen = self._buffer("seen", (count, self.vertex_count), wp.uint8)
+            self._launch(kernels_mesh.see_vertices, (count, self.vertex_count), [
+                vertices, naked_normals, self._tolerance, shots, depth, far, size, self.antialias, seen])
+            parts.append([rgb.numpy().copy(), label.numpy().copy(), far.numpy().copy(), seen.numpy()[:, self.body] > 0])
+            self._tick("visibility")
+        return Pictures(*(np.concatenate(p) for p in zip(*parts, strict=True)))
+
+    def _dress(self, vertices, look):
+        """The person with its clothes on, the normals of the body below, and (V,) what is worn."""
+        count = vertices.shape[0]
+        naked = self._normals(vertices, "naked")
+        person = Dressed()
+        person.position = self._buffer("position", (count, self.vertex_count), wp.vec3)
+        self._launch(kernels_mesh.dress, (count, self.vertex_count),
+                     [vertices, naked, self.surface, look, self.bank, person.position])
+        person.normal = self._normals(person.position, "dressed")
+        is_worn = self._buffer("worn", (self.vertex_count,), int)
+        self._launch(kernels_mesh.mark_worn, self.vertex_count, [self.surface, look, is_worn])
+        self._tick("dress")
+        return person, naked, is_worn
+
+    def _light(self, world, person, look, is_worn):
+        """Shadow map of the key light, occlusion of the sky; fills person.ambient."""
+        count, light = person.position.shape[0], world.light
+        side, sky_side = light.shadow_side, light.sky_side
+        points = self._buffer("light points", (count, self.vertex_count), wp.vec3)
+        depth = self._buffer("light depth", (count, side * side), wp.uint64)
+        depth.zero_()
+        self._launch(kernels_mesh.to_light, (count, self.vertex_count), [person.position, light, points])
+        self._launch(kernels_mesh.rasterise, (count, self.face_count), [points, self.surface, look, is_worn, side, 0, depth])
+        maps = LightMaps()
+        maps.sky_axes = self._array(world.sky_axes, wp.mat33)
+        maps.sky_colour = self._array(world.sky_colours, wp.vec3)
+        maps.sky = self._buffer("sky", (count, SKY_DIRECTIONS, sky_side * sky_side), float)
+        maps.sky.zero_()
+        self._launch(kernels_light.splat_sky, (count, SKY_DIRECTIONS, len(self.body)),
+                     [person.position, maps.sky_axes, light, self._body, maps.sky])
+        maps.key = self._buffer("key", (count, side, side), float)
+        maps.blocks = self._buffer("blocks", (count, side // 8, side // 8), wp.vec2)
+        self._launch(kernels_light.split_shadow_map, (count, side // 8, side // 8), [depth, side, maps.key, maps.blocks])
+        person.ambient = self._buffer("ambient", (count, self.vertex_count), wp.vec3)
+        self._launch(kernels_light.gather_sky, (count, self.vertex_count),
+                     [person.position, person.normal, light, maps, person.ambient])
+        self._tick("light")
+        return maps
+
+    def _rasterise(self, shots, person, look, is_worn):
+        """Vertices in the shots' samples, and the depth buffer of all samples."""
+        side = self.size * self.antialias
+        points = self._buffer("points", (len(shots), self.vertex_count), wp.vec3)
+        depth = self._buffer("depth", (len(shots), side * side), wp.uint64)
+        depth.zero_()
+        self._launch(kernels_mesh.to_shots, (len(shots), self.vertex_count),
+                     [person.position, shots, float(self.antialias), points])
+        self._launch(kernels_mesh.rasterise, (len(shots), self.face_count),
+                     [points, self.surface, look, is_worn, side, 1, depth])
+        self._tick("rasterise")
+        return points, depth
+
+    def _normals(self, vertices, name):
+        count = vertices.shape[0]
+        across = self._buffer("across", (count, self.face_count), wp.vec3)
+        out = self._buffer(name, (count, self.vertex_count), wp.vec3)
+        self._launch(kernels_mesh.face_normals, (count, self.face_count), [vertices, self.surface.faces, across])
+        self._launch(kernels_mesh.vertex_normals, (count, self.vertex_count), [across, self._around_start, self._around, out])
+        return out
+
+    def _vertices(self, tensor):
+        if self.device == "cpu":
+            return wp.array(tensor.numpy(), dtype=wp.vec3, device="cpu", copy=False)
+        import torch
+
+        torch.cuda.synchronize()  # Warp launches on a stream of its own
+        return wp.from_torch(tensor.contiguous(), dtype=wp.vec3)
+
+    def _array(self, values, kind):
+        values = np.ascontiguousarray(values) if isinstance(values, np.ndarray) else values
+        return wp.array(values, dtype=kind, device=self.device)
+
+    def _buffer(self, name, shape, kind):
+        """A buffer that is kept from clip to clip; its content is the last clip's."""
+        found = self._buffers.get(name)
+        if found is None or found.shape != shape:
+            found = self._buffers[name] = wp.zeros(shape, dtype=kind, device=self.device)
+        return found
+
+    def _launch(self, kernel, size, inputs):
+        wp.launch(kernel, size, inputs, device=self.device)
+
+    def _tick(self, stage):
+        if self.device != "cpu":
+            wp.synchronize()
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._clock
+        self._clock = now

@@ -1,0 +1,129 @@
+"""Where a person is, and in what light: a room or the open air, boxes as clutter, a key light and a sky."""
+
+import numpy as np
+
+from data.people import textures
+from data.people.draw import pick
+from data.people.textures import BRICKS, CHECKER, CLOUDY, FACADE, GROUND, PLANKS, PLASTER, SHAPES, STONES, WAVES
+from data.people.warp_types import MAX_BOXES, SKY_DIRECTIONS, Box, Light, Scene, fill, mat33, vec3
+
+SHADOW_SIDE = 288
+SKY_SIDE = 96
+# Elevation in degrees and azimuth in radians of the directions from which the sky is gathered.
+_SKY_ELEVATION = np.array([12] * 5 + [48] * 4 + [86])
+_SKY_AZIMUTH = np.array([0, 1.257, 2.513, 3.77, 5.027, 0.6, 2.17, 3.74, 5.31, 0])
+
+
+def sample_scene(rng, centre, outdoors_share):
+    """A Scene around a person at ``centre`` (3,) metres; the floor is z = 0."""
+    outdoors = rng.random() < outdoors_share
+    half = rng.uniform(2.2, 6, 2)
+    middle = centre[:2] + rng.uniform(-0.4, 0.4, 2) * half * 0.5
+    if outdoors:
+        ground = (GROUND, GROUND, GROUND, GROUND, BRICKS)
+        wall, wall2, wall_scale = PLASTER, pick(rng, (FACADE, CLOUDY, GROUND, STONES)), 0.3
+    else:
+        ground = (PLANKS, BRICKS, CHECKER, GROUND, CLOUDY)
+        walls = (PLASTER, CLOUDY, BRICKS, SHAPES, STONES, FACADE, WAVES)
+        wall, wall2, wall_scale = pick(rng, walls), pick(rng, walls), rng.uniform(0.25, 0.8)
+    wall_texture, wall2_texture = _texture(rng, wall), _texture(rng, wall2)
+    if not outdoors and rng.random() < 0.6:
+        wall2_texture = wall_texture
+    bright = rng.uniform(0.5, 1.1)
+    blue = np.array([0.25, 0.45, 0.85]) * (rng.random() < 0.6)
+    return fill(
+        Scene, outdoors=outdoors, half_x=half[0], half_y=half[1], height=rng.uniform(2.4, 3.6), centre_x=middle[0],
+        centre_y=middle[1], boxes=0, ground_texture=_texture(rng, pick(rng, ground)), ground_scale=rng.uniform(0.3, 1.0),
+        ground_colour=vec3(rng.uniform(0.7, 1.15) * (1 + rng.normal(0, 0.05, 3))), wall_texture=wall_texture,
+        wall2_texture=wall2_texture, wall_scale=wall_scale, wall_colour=vec3(np.full(3, rng.uniform(0.7, 1.2))),
+        wall2_colour=vec3(np.full(3, rng.uniform(0.7, 1.2))), ceiling=vec3(np.full(3, rng.uniform(0.5, 0.9))),
+        zenith=vec3(bright * blue + bright * 0.6 * np.array([0.5, 0.5, 0.52])),
+        haze=vec3(bright * np.array([0.85, 0.88, 0.95])), turn=rng.random())
+
+
+def sample_boxes(rng, scene, centre, most):
+    """Up to ``most`` textured boxes on the floor around the person, at least 1.2 m from its middle."""
+    out = []
+    for _ in range(int(rng.integers(0, most + 1))):
+        for _ in range(20):
+            half = np.array([rng.uniform(0.1, 0.7), rng.uniform(0.1, 0.5), rng.uniform(0.15, 1.1)])
+            radius = rng.uniform(1.4, 7) if scene.outdoors else rng.uniform(1.2, 3.2)
+            way = rng.uniform(0, 2 * np.pi)
+            place = centre[:2] + radius * np.array([np.cos(way), np.sin(way)])
+            inside = abs(place[0] - scene.centre_x) < scene.half_x - 0.2 and abs(place[1] - scene.centre_y) < scene.half_y - 0.2
+            if scene.outdoors or inside:
+                break
+        if scene.outdoors and radius > 4:
+            half = half * rng.uniform(1, 3)
+        turn = rng.uniform(0, 2 * np.pi)
+        out.append(fill(Box, centre=vec3([*place, half[2]]), half=vec3(half), cos=np.cos(turn), sin=np.sin(turn),
+                        texture=rng.integers(textures.FIRST_COLOUR, textures.COUNT), scale=rng.uniform(0.5, 2.0),
+                        colour=vec3(np.full(3, rng.uniform(0.5, 1.1)))))
+    return out
+
+
+def footprint(box):
+    """(place (2,), radius, height) of the upright cylinder around a Box, metres."""
+    return np.array([box.centre[0], box.centre[1]]), 1.42 * max(box.half[0], box.half[1]), 2 * box.half[2]
+
+
+def in_the_way(place, radius, eyes, targets):
+    """(n,) bool: a cylinder of that radius (metres) on the floor stands between eyes and targets, (n, 3) each."""
+    way = targets[:, :2] - eyes[:, :2]
+    u = np.clip(((place - eyes[:, :2]) * way).sum(1) / (way * way).sum(1), 0, 1.05)
+    return np.linalg.norm(eyes[:, :2] + u[:, None] * way - place, axis=1) < radius
+
+
+def keep_boxes(rng, boxes, eyes, targets, person_height):
+    """The boxes that may stay: no camera is inside one, and only low ones may stand before a person and hide the legs."""
+    kept = []
+    for box in boxes:
+        place, radius, height = footprint(box)
+        inside = (np.linalg.norm(eyes[:, :2] - place, axis=1) < radius + 0.1).any()
+        hides = in_the_way(place, radius + 0.35, eyes, targets).any()
+        if not inside and (not hides or (height < 0.38 * person_height and rng.random() < 0.5)):
+            kept.append(box)
+    return kept[:MAX_BOXES]
+
+
+def sample_light(rng, outdoors, centre, radius):
+    """A Light and what the sky's directions are.
+
+    Args:
+        centre: (3,) metres.  radius: metres within which the person stays.
+    Returns:
+        Light; (SKY_DIRECTIONS, 3, 3) float32 axes of their depth maps; (SKY_DIRECTIONS, 3) float32 light from each.
+    """
+    height, way = np.deg2rad(rng.uniform(18, 80)), rng.uniform(0, 2 * np.pi)
+    direction = np.array([np.cos(height) * np.cos(way), np.cos(height) * np.sin(way), np.sin(height)])
+    warm = rng.uniform(-1, 1)
+    if outdoors:
+        key = pick(rng, (rng.uniform(0.05, 0.3), rng.uniform(0.8, 1.9)), (0.3, 0.7))
+    else:
+        key = rng.uniform(0.15, 1.15)
+    level, tint = rng.uniform(0.35, 0.8), rng.uniform(-1, 1)
+    sky = level * np.array([0.92 + 0.1 * tint, 0.98, 1.08 - 0.15 * tint])
+    horizon = level * rng.uniform(0.5, 0.9) * np.array([1.0, 0.97, 0.93])
+    ground = level * rng.uniform(0.25, 0.6) * np.array([1.0, 0.95, 0.88])
+    light = fill(Light, direction=vec3(direction), colour=vec3(key * np.array([1 + 0.14 * warm, 1.0, 1 - 0.2 * warm])),
+                 axes=mat33(map_axes(direction)), centre=vec3(centre), shadow_side=SHADOW_SIDE,
+                 shadow_scale=SHADOW_SIDE / (2.15 * radius), sky_side=SKY_SIDE, sky_scale=SKY_SIDE / (2.3 * radius),
+                 sky=vec3(sky), horizon=vec3(horizon), ground=vec3(ground))
+    height = np.deg2rad(_SKY_ELEVATION)
+    way = rng.uniform(0, 2 * np.pi) + _SKY_AZIMUTH
+    ways = np.stack([np.cos(height) * np.cos(way), np.cos(height) * np.sin(way), np.sin(height)], 1)
+    up = np.sin(height)[:, None]
+    colours = (horizon * (1 - up) + sky * up) * 0.32 * rng.uniform(0.6, 1.4, (SKY_DIRECTIONS, 1))
+    return light, np.stack([map_axes(w) for w in ways]).astype(np.float32), colours.astype(np.float32)
+
+
+def map_axes(direction):
+    """(3, 3) rows x, y, z of a depth map for light from ``direction`` (3,); z grows away from the light."""
+    z = -np.asarray(direction, np.float64) / np.linalg.norm(direction)
+    x = np.cross(z, [0, 0, 1.0] if abs(z[2]) < 0.95 else [1.0, 0, 0])
+    x /= np.linalg.norm(x)
+    return np.stack([x, np.cross(z, x), z])
+
+
+def _texture(rng, kind):
+    return pick(rng, textures.numbers_of(kind))

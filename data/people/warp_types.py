@@ -1,0 +1,196 @@
+"""The structs that host code fills and Warp kernels read. Colours are linear RGB; lengths metres.
+
+"Template" coordinates and fields are those of template.py.
+"""
+
+import warp as wp
+
+wp.config.quiet = True
+
+MAX_BOXES = 8
+SKY_DIRECTIONS = 10
+# What a pixel shows; the label picture holds these, 0 where no person is.
+MATERIALS = ("none", "skin", "top", "bottom", "shoe", "hair", "eye", "sock_or_glove", "underwear", "hat", "mouth")
+
+
+@wp.struct
+class Look:
+    """What one person wears and looks like; wardrobe.py draws it."""
+
+    sleeve: float  # garments end here along the arm (0 shoulder, 1 wrist) ...
+    leg: float  # ... and along the leg (0 hip, 1 ankle)
+    hem: float  # height of the top's hem; of the trousers' waist; of the skirt's hem (0: no skirt), template metres
+    waist: float
+    skirt: float
+    neck_height: float  # neckline at the front, and how fast it rises to the sides
+    neck_slope: float
+    tucked: int
+    shoe: float  # shoes and socks begin here along the leg (above 1.5: none)
+    sock: float
+    glove: int
+    top_thickness: float
+    bottom_thickness: float
+    loose: float
+    flare: float
+    fold: float
+    seed: float
+    hair_on: int
+    strands_from: float  # long hair shows above this height, template metres
+    hairline_shift: float
+    hair_thickness: float
+    hat: int
+    beard: float
+    brow: float
+    mottle: float
+    oily: float
+    skin: wp.vec3
+    lip: wp.vec3
+    nail: wp.vec3
+    hair: wp.vec3
+    iris: wp.vec3
+    top_a: wp.vec3
+    top_b: wp.vec3
+    bottom_a: wp.vec3
+    bottom_b: wp.vec3
+    shoe_colour: wp.vec3
+    sole: wp.vec3
+    sock_colour: wp.vec3
+    hat_colour: wp.vec3
+    top_pattern: int
+    top_scale: float
+    top_texture: int
+    bottom_pattern: int
+    bottom_scale: float
+    bottom_texture: int
+    print_texture: int  # a print on the chest, 0 for none
+
+
+@wp.struct
+class Light:
+    """A key light with a shadow map, and a sky whose occlusion is gathered from SKY_DIRECTIONS small depth maps."""
+
+    direction: wp.vec3
+    colour: wp.vec3
+    axes: wp.mat33  # rows x, y, z of the shadow map; z grows away from the light
+    centre: wp.vec3  # world point in the middle of all maps
+    shadow_side: int
+    shadow_scale: float  # texels a metre
+    sky_side: int
+    sky_scale: float
+    sky: wp.vec3
+    horizon: wp.vec3
+    ground: wp.vec3
+
+
+@wp.struct
+class Scene:
+    """A room (outdoors = 0) or the open air (1) around the person."""
+
+    outdoors: int
+    half_x: float
+    half_y: float
+    height: float
+    centre_x: float
+    centre_y: float
+    boxes: int
+    ground_texture: int
+    ground_scale: float
+    ground_colour: wp.vec3
+    wall_scale: float
+    wall_texture: int
+    wall_colour: wp.vec3
+    wall2_texture: int  # walls across y; outdoors the skyline
+    wall2_colour: wp.vec3
+    ceiling: wp.vec3
+    zenith: wp.vec3
+    haze: wp.vec3
+    turn: float
+
+
+@wp.struct
+class Box:
+    centre: wp.vec3
+    half: wp.vec3
+    cos: float
+    sin: float
+    texture: int
+    scale: float
+    colour: wp.vec3
+
+
+@wp.struct
+class Shot:
+    """One picture: which instant, the pinhole (OpenCV axes, pixel centres at +0.5), and the camera's manners."""
+
+    instant: int
+    rotation: wp.mat33
+    translation: wp.vec3
+    focal: float  # pixels
+    cx: float
+    cy: float
+    eye: wp.vec3
+    gain: wp.vec3
+    vignette: float
+    noise: float
+    noise_x: int
+    noise_y: int
+
+
+@wp.struct
+class Surface:
+    """What never changes about the mesh: see template.Template."""
+
+    faces: wp.array(dtype=wp.vec3i)
+    layer: wp.array(dtype=int)
+    kind: wp.array(dtype=int)
+    rest: wp.array(dtype=wp.vec3)
+    limb: wp.array(dtype=wp.vec4)
+    detail: wp.array(dtype=wp.vec4)
+
+
+@wp.struct
+class Textures:
+    """The bank of textures.py: square roots of linear RGB, all mip levels of a texture in a row."""
+
+    colour: wp.array(dtype=wp.vec3ub)
+    grey: wp.array(dtype=wp.uint8)
+
+
+@wp.struct
+class Dressed:
+    """The person at all T instants, dressed: (T, V) positions, unit normals and light from the sky."""
+
+    position: wp.array2d(dtype=wp.vec3)
+    normal: wp.array2d(dtype=wp.vec3)
+    ambient: wp.array2d(dtype=wp.vec3)
+
+
+@wp.struct
+class LightMaps:
+    """Depths from the lights, larger is nearer: sky (T, SKY_DIRECTIONS, side^2), key (T, side, side) and its blocks."""
+
+    sky_axes: wp.array(dtype=wp.mat33)
+    sky_colour: wp.array(dtype=wp.vec3)
+    sky: wp.array3d(dtype=float)
+    key: wp.array3d(dtype=float)
+    blocks: wp.array3d(dtype=wp.vec2)
+
+
+def vec3(values):
+    """wp.vec3 of three numbers."""
+    return wp.vec3(*(float(v) for v in values))
+
+
+def mat33(rows):
+    """wp.mat33 of a (3, 3) array."""
+    return wp.mat33(*(float(v) for row in rows for v in row))
+
+
+def fill(kind, **values):
+    """A struct of this kind with its fields set; Warp takes Python's own numbers only, not numpy's."""
+    struct = kind()
+    for name, value in values.items():
+        declared = kind.vars[name].type
+        number = {wp.int32: int, wp.float32: float}.get(declared)
+        setattr(struct, name, number(value) if number else value)
+    return struct
