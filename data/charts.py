@@ -24,6 +24,7 @@ def draw(tally, rules):
     with matplotlib.rc_context(STYLE):
         # A canvas of its own and not pyplot, whose current figure is global state.
         figure = Figure(figsize=(15, 10.5), dpi=110, layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
         canvas = FigureCanvasAgg(figure)
         panels = figure.subplots(3, 3).ravel()
         by_kind = {kind: rule_masks(tally.pairs, kind, rules) for kind in PAIR_KINDS}

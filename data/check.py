@@ -57,7 +57,7 @@ def check_shard(path):
         report.problems.append(("", str(error)))
     except OSError as error:
         report.problems.append(("", f"cannot read shard {path}: {explain(error)}"))
-    report.notes = [f"{path}: {count} samples have a member '{name}' that this software does not use"
+    report.notes = [f"{path}: member '{name}' of {count} sample{'s' * (count > 1)} is not used"
                     for name, count in sorted(unknown.items())]
     return report
 

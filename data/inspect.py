@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from data.check import check_shard
-from data.pairs import PairRules
+from data.pairs import CROPS, PairRules
 from data.shards import explain, find_shards
 from data.tally import describe, merge, tally_shard
 from engine.config import key, parse_keys, section
@@ -35,7 +35,7 @@ class StatsConfig:
 class ShownPairs(PairRules):
     """Everything is shown unless a rule says otherwise: training's own defaults would hide all hands."""
 
-    crops: str = key("any", "which crops make pairs", choices=("body", "hand", "any"))
+    crops: str = key("any", "which crops make pairs", choices=tuple(CROPS))
     angle_min_deg: float = key(0.0, "cross-view: least angle between the cameras, seen from the person", low=0, high=180)
     angle_max_deg: float = key(180.0, "cross-view: largest such angle", low=0, high=180)
     gap_max_s: float = key(1e9, "cross-pose: most time between the two instants, seconds", low=0)
@@ -68,7 +68,7 @@ def verify(argv):
     if not bad_shards:
         print(f"{looked}: all whole")
         return 0
-    print(f"{looked}: {bad_clips} clips are bad, {bad_shards} shards have something wrong")
+    print(f"{looked}: something is wrong in {bad_shards} shard{'s' * (bad_shards > 1)}; bad clips: {bad_clips}")
     return 1
 
 

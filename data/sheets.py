@@ -72,7 +72,8 @@ def _draw_row(sheet, top, reader, path, index, random):
     except BadSample as reason:
         _write(sheet, (MARGIN, top), f"{key}  in {shard}: {reason}", 15, OUTLINE)
         return False
-    facts = f"   {clip.source}, {clip.licence}, subject {clip.subject}, {len(clip.crops)} crops of {clip.size} px, {shard}"
+    facts = [clip.source, clip.licence, f"subject {clip.subject}", f"{len(clip.crops)} crops of {clip.size} px", shard]
+    facts = "   " + ", ".join(facts + ["no masks"] * ("masks.bin" not in members))
     _write(sheet, (MARGIN, top), key, 16)
     _write(sheet, (MARGIN + _width(key, 16), top + 1), facts, 15, PALE, most=WIDTH - 2 * MARGIN - _width(key, 16))
     masks = None
@@ -122,7 +123,7 @@ def _draw_pair(sheet, at, pictures, mask):
 def outlined(picture, mask):
     """A copy of a square PIL picture with the border of a (64, 64) bool mask drawn on it."""
     soft = Image.fromarray(mask.astype(np.uint8) * 255).resize(picture.size, Image.BICUBIC)
-    whole = soft.filter(ImageFilter.GaussianBlur(1.2)).point(lambda value: 255 * (value > 127))
+    whole = soft.filter(ImageFilter.GaussianBlur(picture.width / 90)).point(lambda value: 255 * (value > 127))
     for colour, width in (("white", 7), (OUTLINE, 3)):
         # A pale seam under the line keeps it visible on clothes of its own colour.
         border = ImageChops.subtract(whole.filter(ImageFilter.MaxFilter(width)), whole.filter(ImageFilter.MinFilter(width)))

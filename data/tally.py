@@ -139,7 +139,7 @@ def describe(tally, rules):
     """The text of `python -m data stats`."""
     lines = [f"shards {tally.shards}, clips {tally.clips}, crops {len(tally.jpeg_bytes)}, subjects {len(tally.subjects)}"]
     if tally.unreadable:
-        lines.append(f"{tally.unreadable} more samples have no readable JSON: `python -m data verify` names them")
+        lines.append(f"samples without readable JSON: {tally.unreadable}; `python -m data verify` names them")
     lines += ["", *_table(["source", "licence", "clips"], [(s, l, n) for (s, l), n in tally.sources.most_common()])]
     by_kind = Counter()
     for (_, kind), count in tally.kinds.items():

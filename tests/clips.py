@@ -1,6 +1,8 @@
 """Synthetic clips for tests: every angle, gap, overlap and mask in them is known beforehand."""
 
+import io
 import math
+import tarfile
 
 import numpy as np
 import simplejpeg
@@ -60,3 +62,16 @@ def write_shards(folder, clips, per_shard):
         paths.append(str(folder / shard_name(len(paths))))
         write_shard(paths[-1], clips[first:first + per_shard])
     return paths
+
+
+def rewrite(path, change):
+    """Write a tar anew; change(name, data) gives each member's new bytes, or None to leave it out."""
+    with tarfile.open(path) as tar:
+        members = [(m.name, tar.extractfile(m).read()) for m in tar]
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            data = change(name, data)
+            if data is not None:
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                tar.addfile(entry, io.BytesIO(data))
