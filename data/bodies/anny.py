@@ -96,19 +96,21 @@ def locked(folder):
     """Hold the one lock of a cache folder, so that of many processes one builds and the others wait."""
     try:
         os.makedirs(folder, exist_ok=True)
-        file = open(os.path.join(folder, "counterpose.lock"), "a")
+        handle = os.open(os.path.join(folder, "counterpose.lock"), os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
         raise UserError(f"cannot write the body model's cache {folder}: {(error.strerror or str(error)).lower()}; "
                         "set ANNY_CACHE_DIR to a folder that can be written") from None
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
 
 
 def _construct(clothing):
     import warp
 
-    warp.config.quiet = True  # anny starts Warp, which would print a page about devices
+    warp.config.log_level = warp.LOG_ERROR  # anny starts Warp, which would print a page about devices
     import anny
 
     topology = {"topology": "anny-full"} if clothing else {}

@@ -20,6 +20,7 @@ SOURCE, LICENCE = "made", "CC0-1.0"
 PURPOSE = 0x6D616465  # "made": the second half of the random numbers' key
 RIG_AGE = 0.6  # shape on which the fingers' axes are measured; they hardly depend on it
 HANDS = (("L", "left_hand"), ("R", "right_hand"))
+LEAST_SEEN = 0.4  # of a hand; a camera that sees less moves towards the first, which sees most
 POINT_STRIDE = 11  # every 11th vertex tells where a person is
 
 
@@ -140,7 +141,7 @@ class ClipMaker:
         centre = ((flat.min(0) + flat.max(0)) / 2).astype(np.float64)
         radius = float(max(0.9, np.linalg.norm(person.points - centre, axis=-1).max()))
         look = wardrobe.sample_look(rng, person.female, person.child, self.renderer.texture_means)
-        scene = scenes.sample_scene(rng, centre, domain.outdoors_share)
+        scene = scenes.sample_scene(rng, centre, domain.outdoors_share, self.renderer.texture_means)
         boxes = scenes.sample_boxes(rng, scene, centre, domain.boxes)
         light, sky_axes, sky_colours = scenes.sample_light(rng, scene.outdoors, centre, radius)
         photography = shots.Photography(rng, light)
@@ -157,7 +158,8 @@ class ClipMaker:
         """Shots camera by camera, instant by instant; their kinds; (N, 3) what each looks at."""
         config, eyes, taken = self.config, [], []
         for k, way in enumerate(ways):
-            options, penalty = shots.candidate_eyes(rng, scene, boxes, centre, way, config.domain, False, 0.1 if k == 1 else 0.5)
+            spread = 0.1 if k == 1 else 0.5
+            options, penalty = shots.candidate_eyes(rng, scene, boxes, centre, way, config.domain, False, spread)
             eyes.append(self._choose(eyes, options, -penalty, centre, k))
             margin, upper = config.margin * rng.uniform(1.04, 1.15), rng.random() < config.domain.part_share
             for t, points in enumerate(person.points):
@@ -178,9 +180,17 @@ class ClipMaker:
         roots = person.joints[:, [self.index[f"finger{f}-1.{side}"] for f in "135"]]
         fingers = np.concatenate([roots, collide.fingertips(person.joints, self.index, side)], 1)
         for k, way in enumerate(ways):
-            options, penalty = shots.candidate_eyes(rng, scene, boxes, middle, way, config.domain, True, 0.2 if k == 1 else 1.0)
+            if k == 1:  # the first camera may have left its azimuth to see the hand
+                way += np.arctan2(*(eyes[0] - middle)[1::-1]) - ways[0]
+            spread = 0.2 if k == 1 else 1.0
+            options, penalty = shots.candidate_eyes(rng, scene, boxes, middle, way, config.domain, True, spread)
             merit = collide.seen_share(options, fingers, body, side) - penalty - 0.02 * np.arange(len(options))
-            eyes.append(self._choose(eyes, options, merit, middle, k))
+            eye = self._choose(eyes, options, merit, middle, k)
+            for _ in range(4 if k else 0):
+                if collide.seen_share(eye[None], fingers, body, side)[0] >= LEAST_SEEN:
+                    break
+                eye = (eye + eyes[0]) / 2
+            eyes.append(eye)
             margin = config.margin * rng.uniform(1.0, 1.35)
             for t, points in enumerate(surface):
                 taken.append(shots.make_shot(rng, t, eyes[-1], points, config.size, margin, photography))

@@ -60,12 +60,12 @@ def sample_posture(rng, names):
 
 def _moves(rng, times_s, gap_s, names):
     count = len(times_s)
-    stops = max(2, int(np.ceil(count * gap_s / rng.uniform(0.5, 1.2))) + 1)
-    postures = np.stack([sample_posture(rng, names) for _ in range(stops)])
-    if rng.random() < 0.5:  # half the people only shift a little
+    move_s = rng.uniform(0.4, 1.1)  # from one posture to the next
+    u = times_s / move_s + rng.random()
+    postures = np.stack([sample_posture(rng, names) for _ in range(int(u[-1]) + 2)])
+    if rng.random() < 0.4:  # many people only shift a little
         postures = postures[:1] * 0.45 + postures * 0.55
-    u = np.linspace(0, stops - 1, count) if count > 1 else np.zeros(1)
-    at = np.minimum(u.astype(int), stops - 2)
+    at = u.astype(int)
     part = smooth(u - at)[:, None]
     angles = postures[at] * (1 - part) + postures[at + 1] * part
     heading = rng.uniform(0, 360) + np.cumsum(rng.normal(0, 14 * gap_s, count))

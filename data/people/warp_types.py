@@ -5,7 +5,8 @@
 
 import warp as wp
 
-wp.config.quiet = True
+# Below errors, Warp prints a page about devices at its start and a warning on machines without a GPU.
+wp.config.log_level = wp.LOG_ERROR
 
 MAX_BOXES = 8
 SKY_DIRECTIONS = 10

@@ -1,0 +1,223 @@
+"""``python -m data make``: clips of made people, written as shards by any number of processes.
+
+Shard k holds clips k * clips_per_shard onwards and is made by one process, so its bytes depend on the recipe alone.
+"""
+
+import contextlib
+import glob
+import multiprocessing
+import os
+import queue
+import re
+import signal
+import sys
+import traceback
+
+from tqdm import tqdm
+
+from data.people.config import NOT_RECIPE, PeopleConfig
+from data.shards import explain, read_index, shard_name, write_shard
+from engine.config import flat, parse, save
+from engine.errors import UserError
+
+COMMAND = "data make"
+RECIPE = "made.yaml"
+
+
+def main(argv):
+    """Make what is missing of OUT; returns the exit code.
+
+    Raises:
+        UserError: a bad key, a folder of another recipe or that cannot be written, a full disk, no such device.
+    """
+    config = parse(PeopleConfig, argv, command=COMMAND)
+    claim(config)
+    todo = unfinished(config)
+    total = sum(stop - start for _, start, stop in todo)
+    if not todo:
+        print(f"{config.out} already holds these {config.clips} clips")
+        return 0
+    device = choose_device(config.device)
+    os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers' libraries when they start
+    before = signal.signal(signal.SIGTERM, _leave)
+    try:
+        with tqdm(total=total, unit="clip", delay=5, initial=0) as bar:
+            if config.workers == 1 or len(todo) == 1:
+                _make_shards(config, device, todo, bar.update)
+            else:
+                _run_workers(config, device, todo, bar.update)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    crops = config.instants * config.cameras
+    print(f"made {total} clips of {crops} crops in {len(todo)} shards: {config.out}")
+    return 0
+
+
+def choose_device(wanted):
+    """"cpu" or "cuda" for a config's device.
+
+    Raises:
+        UserError: cuda is asked for where torch or Warp finds none.
+    """
+    if wanted == "cpu":
+        return "cpu"
+    import torch
+    import warp
+
+    from data.people import warp_types  # noqa: F401  (sets Warp's log level before it starts)
+
+    found = torch.cuda.is_available() and warp.is_cuda_available()
+    if wanted == "cuda" and not found:
+        raise UserError("device=cuda, but this machine has no CUDA device that torch and Warp can use; device=cpu makes the "
+                        "same kind of clips")
+    return "cuda" if found else "cpu"
+
+
+def claim(config):
+    """Make the folder, refuse one of another recipe, clear what a killed command left, and note the recipe."""
+    path = os.path.join(config.out, RECIPE)
+    try:
+        os.makedirs(config.out, exist_ok=True)
+        if os.path.exists(path):
+            _compare(config, parse(PeopleConfig, [path], command=COMMAND), path)
+        elif glob.glob(os.path.join(glob.escape(config.out), "*.tar")):
+            raise UserError(f"out={config.out} holds shards that this command did not make (there is no {RECIPE}); "
+                            "name another folder")
+        _clear_leftovers(config.out)
+        temporary = f"{path}.writing-{os.getpid()}"
+        save(config, temporary, COMMAND)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"out={config.out} cannot be written: {explain(error)}") from None
+
+
+def unfinished(config):
+    """[(shard number, first clip, end), ...] that OUT lacks, or has with fewer clips than are wanted now."""
+    todo = []
+    for number, start in enumerate(range(0, config.clips, config.clips_per_shard)):
+        stop = min(start + config.clips_per_shard, config.clips)
+        path = os.path.join(config.out, shard_name(number))
+        if not os.path.exists(path) or len(read_index(path)) < stop - start:
+            todo.append((number, start, stop))
+    return todo
+
+
+def _compare(config, made, path):
+    mine, theirs = flat(config), flat(made)
+    for name in mine:
+        if name not in NOT_RECIPE and mine[name] != theirs[name]:
+            raise UserError(f"{name}={mine[name]} here, but the clips in {config.out} were made with {name}={theirs[name]} "
+                            f"({path}); name another folder with out=, or set {name} as it was")
+
+
+def _clear_leftovers(folder):
+    """Remove half-written files of processes that are gone; those of a live one may still be wanted."""
+    for path in glob.glob(os.path.join(glob.escape(folder), "*.writing-*")):
+        number = re.search(r"\.writing-(\d+)$", path)
+        if number and not _alive(int(number[1])):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(path)
+
+
+def _alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _leave(number, frame):
+    """Turn SIGTERM into an exit that runs the clean-up of half-written files."""
+    sys.exit(128 + number)
+
+
+def _make_shards(config, device, todo, done):
+    from data.people.maker import ClipMaker  # torch, Warp and the body model: seconds to import
+
+    maker = ClipMaker(config, device)
+
+    def clips(start, stop):
+        for index in range(start, stop):
+            yield maker.clip(index)
+            done()
+
+    for number, start, stop in todo:
+        write_shard(os.path.join(config.out, shard_name(number)), clips(start, stop))
+
+
+def _run_workers(config, device, todo, done):
+    _prepare(device)
+    context = multiprocessing.get_context("spawn")
+    tasks, reports = context.Queue(), context.Queue()
+    count = min(config.workers, len(todo))
+    for task in [*todo, *[None] * count]:
+        tasks.put(task)
+    workers = [context.Process(target=_work, args=(config, device, tasks, reports), daemon=True) for _ in range(count)]
+    try:
+        for worker in workers:
+            worker.start()
+        _follow(workers, reports, done)
+    finally:
+        for worker in workers:
+            if worker.is_alive():
+                worker.terminate()
+        for worker in workers:
+            if worker.pid is not None:
+                worker.join()
+
+
+def _follow(workers, reports, done):
+    """Count clips until all workers have reported their end; raises what stopped one."""
+    left = len(workers)
+    while left:
+        try:
+            what, text = reports.get(timeout=1)
+        except queue.Empty:
+            dead = [w for w in workers if w.exitcode not in (None, 0)]
+            if dead:
+                raise UserError(f"a worker of data make ended with exit code {dead[0].exitcode} and no message; a negative "
+                                "code is a signal, -9 often means that memory ran out: use fewer workers=") from None
+            continue
+        if what == "clip":
+            done()
+        elif what == "end":
+            left -= 1
+        elif what == "user error":
+            raise UserError(text)
+        else:
+            raise RuntimeError(f"a worker of data make failed:\n{text}")
+
+
+def _work(config, device, tasks, reports):
+    """A worker: shards from ``tasks`` until None; tells ``reports`` of each clip."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers in order
+    signal.signal(signal.SIGTERM, _leave)
+    parent = multiprocessing.parent_process()
+
+    def done():
+        if not parent.is_alive():
+            sys.exit(1)
+        reports.put(("clip", ""))
+
+    try:
+        _make_shards(config, device, iter(tasks.get, None), done)
+        reports.put(("end", ""))
+    except UserError as error:
+        reports.put(("user error", str(error)))
+    except Exception:
+        reports.put(("error", traceback.format_exc()))
+
+
+def _prepare(device):
+    """Build caches and compile kernels once, before the workers would all do it."""
+    import warp
+
+    from data.bodies.anny import AnnyBody
+    from data.people import kernels_light, kernels_mesh, kernels_shade, template
+
+    template.load(AnnyBody(clothing=True))
+    for module in (kernels_mesh, kernels_light, kernels_shade):
+        warp.load_module(module, device=device)
