@@ -8,7 +8,7 @@ triangle's index, so that one atomic maximum keeps the nearest triangle, and the
 
 import warp as wp
 
-from data.people.kernels_cloth import Looks, above_hairline, in_top, ramp, texture, worn
+from data.people.kernels_cloth import Looks, above_hairline, grey, in_top, ramp, worn
 from data.people.warp_types import Light, Shot, Surface, Textures
 
 wp.set_module_options({"enable_backward": False})
@@ -39,8 +39,8 @@ def cloth_offset(t: int, p: wp.vec3, arm: float, leg: float, look: Looks, bank: 
     """Metres between skin and cloth: thickness, looseness towards the hem, and folds that drift with the instant."""
     seed = look[0].seed
     now = float(t)
-    wide = texture(bank.colour, 0, p[0] * 3.3 + p[1] * 2.1 + seed + 0.13 * now, p[2] * 1.6 + arm * 0.8, 0.0)[0] - 0.35
-    fine = texture(bank.colour, 0, p[0] * 1.2 - p[1] * 3.0 + seed * 2.0, p[2] * 4.6 + 0.07 * now, 0.0)[0] - 0.35
+    wide = grey(bank.grey, 0, p[0] * 3.3 + p[1] * 2.1 + seed + 0.13 * now, p[2] * 1.6 + arm * 0.8, 0.0) - 0.35
+    fine = grey(bank.grey, 0, p[0] * 1.2 - p[1] * 3.0 + seed * 2.0, p[2] * 4.6 + 0.07 * now, 0.0) - 0.35
     folds = look[0].fold * (wide + 0.6 * fine)
     d = float(0.0)
     if in_top(p, arm, look) and (look[0].tucked == 0 or p[2] > look[0].waist):
@@ -68,14 +68,14 @@ def dress(body: wp.array2d(dtype=wp.vec3), normal: wp.array2d(dtype=wp.vec3), su
     if kind == 0:
         if arm < -0.5 and p[2] > 1.55:
             if (look[0].hair_on > 0 or look[0].hat > 0) and surface.detail[i][2] < 0.75:
-                tuft = 0.75 + 0.5 * texture(bank.colour, 0, p[0] * 6.0 + seed, p[2] * 5.0 + p[1] * 4.0, 0.0)[0]
+                tuft = 0.75 + 0.5 * grey(bank.grey, 0, p[0] * 6.0 + seed, p[2] * 5.0 + p[1] * 4.0, 0.0)
                 d = look[0].hair_thickness * ramp(-0.004, 0.03, above_hairline(p, look[0].hairline_shift)) * tuft
         elif leg > look[0].shoe - 0.03:
             d = 0.007 * ramp(look[0].shoe - 0.02, look[0].shoe + 0.02, leg) + 0.004 * ramp(0.03, 0.01, p[2])
     elif kind == 2:
         d = cloth_offset(t, p, arm, leg, look, bank)
     elif kind == 3:
-        pleat = texture(bank.colour, 0, wp.atan2(p[0], -p[1]) * 0.9 + seed, p[2] * 0.35, 0.0)[0] - 0.3
+        pleat = grey(bank.grey, 0, wp.atan2(p[0], -p[1]) * 0.9 + seed, p[2] * 0.35, 0.0) - 0.3
         d = 0.004 + look[0].fold * 1.2 * pleat * ramp(1.0, 0.6, p[2])
     out[t, i] = body[t, i] + normal[t, i] * d
 

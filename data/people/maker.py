@@ -121,14 +121,12 @@ class ClipMaker:
             # Drawn from the very numbers that are stored, so that they rebuild the body without a rounding between.
             pose = matrix_to_axis_angle(torch.from_numpy(rotations)).float().numpy()
             vertices, joints = self.body(*self._tensors(pose, place), *self._tensors(phenotype[None], face[None]))
-            vertices = vertices.clone()
-            floor = vertices[:, self.body.body_vertices, 2].amin(1)
-            vertices[:, :, 2] -= floor[:, None]
+            body = vertices[:, self.body.body_vertices].cpu().numpy()
+            floor = body[:, :, 2].min(1)
+            vertices = vertices - torch.from_numpy(floor).to(self.device)[:, None, None] * vertices.new_tensor([0.0, 0.0, 1.0])
             joints = joints.cpu().numpy().copy()
-        lift = floor.cpu().numpy()
-        joints[:, :, 2] -= lift[:, None]
-        place[:, 2] -= lift
-        body = vertices[:, self.body.body_vertices].cpu().numpy()
+        for heights in (body[:, :, 2], joints[:, :, 2], place[:, None, 2]):
+            heights -= floor[:, None]
         hand_points = np.stack([body[:, hand][:, ::POINT_STRIDE] for hand in self.template.hands])
         self._tick("body model")
         return Person(female, child, float(root[:, 0].mean()), pose, place.astype(np.float32), phenotype, face, joints,

@@ -1,0 +1,126 @@
+"""How fast made people are drawn, by stage, on one core or a GPU; and side by side with another version of the generator.
+
+    python benchmarks/people.py [config=configs/data/people_body.yaml] [clips=20] [rounds=3] [device=cpu] [size=256]
+                                [prototype=DIR]
+
+``prototype`` is a folder with a ``prototype.py`` whose ``Synth(device).clip([seed, n], instants, cameras, gap)`` draws body
+crops of 224 px; the two then take turns at that size, so that a busy machine slows both alike, and the ratio of each turn is
+printed.
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import platform
+import statistics
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from data.people.config import PeopleConfig
+from data.people.make import choose_device
+from engine.cli import run
+from engine.config import parse
+from engine.errors import UserError
+
+PROTOTYPE_SIZE = 224
+OPTIONS = {"config": "configs/data/people_body.yaml", "clips": "20", "rounds": "3", "device": "cpu", "size": "",
+           "prototype": ""}
+
+
+def main(argv):
+    """Print the figures; returns nothing."""
+    options = dict(OPTIONS)
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if name not in OPTIONS or not equals:
+            raise UserError(f"'{argument}' is none of {', '.join(f'{k}=' for k in OPTIONS)}")
+        options[name] = value
+    clips, rounds, device = int(options["clips"]), int(options["rounds"]), choose_device(options["device"])
+    size = options["size"] or (str(PROTOTYPE_SIZE) if options["prototype"] else "")
+    config = parse(PeopleConfig, [options["config"], "out=none"] + ([f"size={size}"] if size else []), "data make")
+    print(f"machine: {machine(device)}; {config.size} px, {config.kind} crops, {config.instants} instants x {config.cameras} "
+          f"cameras, {clips} clips a round")
+    ours = Ours(config, device)
+    other = Prototype(options["prototype"], config, device) if options["prototype"] else None
+    rates, ratios = [], []
+    for turn in range(rounds):
+        rates.append(ours.rate(turn * clips, clips))
+        line = f"round {turn}: {rates[-1]:.1f} pictures/s"
+        if other:
+            theirs = other.rate(turn * clips, clips)
+            ratios.append(rates[-1] / theirs)
+            line += f", prototype {theirs:.1f}, ratio {ratios[-1]:.2f}"
+        print(line)
+    print(f"median {statistics.median(rates):.1f} pictures/s"
+          + (f", ratio {statistics.median(ratios):.2f}" if ratios else ""))
+    print("ms a picture: " + ", ".join(f"{stage} {ms:.2f}" for stage, ms in ours.stages().items()))
+
+
+def machine(device):
+    """What the figures were measured on."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, one of {os.cpu_count()} cores"
+
+
+class Ours:
+    """The generator of this repository, warmed up (kernels compiled)."""
+
+    def __init__(self, config, device):
+        from data.people.maker import ClipMaker
+
+        self.maker = ClipMaker(config, device)
+        self.maker.clip(10**6)
+        self.maker.seconds.clear()
+        self.pictures = 0
+
+    def rate(self, first, count):
+        """Pictures a second over some clips, labels, masks and JPEG included."""
+        start, drawn = time.perf_counter(), 0
+        for index in range(first, first + count):
+            drawn += len(self.maker.clip(index).jpegs)
+        self.pictures += drawn
+        return drawn / (time.perf_counter() - start)
+
+    def stages(self):
+        """{stage: milliseconds a picture}"""
+        return {stage: 1e3 * seconds / self.pictures for stage, seconds in self.maker.seconds.items()}
+
+
+class Prototype:
+    """Another version, through its own entry points."""
+
+    def __init__(self, folder, config, device):
+        if not os.path.isfile(os.path.join(folder, "prototype.py")):
+            raise UserError(f"prototype={folder} holds no prototype.py")
+        if config.kind != "body" or config.size != PROTOTYPE_SIZE:
+            raise UserError(f"kind={config.kind} size={config.size}: a prototype draws body crops of {PROTOTYPE_SIZE} px")
+        sys.path.insert(0, folder)
+        import prototype
+
+        self.module, self.config = prototype, config
+        self.maker = prototype.Synth(device)
+        self._clip(10**6)
+
+    def _clip(self, index):
+        config = self.config
+        made = self.maker.clip([config.seed, index], config.instants, config.cameras, config.gap_s, hands=False)
+        self.module.ground_truth(self.maker, made)
+        return len(made["jpg"])
+
+    def rate(self, first, count):
+        """Pictures a second over some clips, labels, masks and JPEG included."""
+        start = time.perf_counter()
+        drawn = sum(self._clip(index) for index in range(first, first + count))
+        return drawn / (time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    run(main)
