@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
+WORKERS ?= $(shell nproc)
 export MPLBACKEND := Agg
 
 .PHONY: install demo test test-long bench lint clean
@@ -16,7 +17,14 @@ $(VENV)/installed: setup.py constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/python -m benchmarks.demo run=$(RUN)
+	$(BIN)/python -m data make configs/data/people_body_easy.yaml out=$(RUN)/people_body clips=1000 workers=$(WORKERS)
+	$(BIN)/python -m data preview $(RUN)/people_body out=$(RUN)/people_body.png
+	$(BIN)/python -m pretrain configs/pretrain/demo_body.yaml run=$(RUN)/pretrain_body data.shards=$(RUN)/people_body
+	@echo
+	@echo "pairs of made people:   $(RUN)/people_body.png"
+	@echo "completions over time:  $(RUN)/pretrain_body/pictures/"
+	@echo "losses and speed:       $(RUN)/pretrain_body/log.jsonl"
+	@echo "the encoder:            $(BIN)/python -m pretrain export $(RUN)/pretrain_body out=encoder.safetensors"
 
 test: install
 	$(BIN)/python -m pytest -q -m "not long"
@@ -26,7 +34,6 @@ test-long: install
 
 bench: install
 	$(BIN)/python -m benchmarks.people
-	$(BIN)/python -m benchmarks.loader
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,12 +1,11 @@
 """Which two crops of a clip make a pair, and the rules that a config sets for them."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from data.samples import KINDS
-from data.shards import pairs_of
+from data.shards import pair_matrix
 from engine.config import key
 from engine.errors import UserError
 
@@ -35,34 +34,32 @@ def offer_bits(rules):
     return sum(0b11 << 2 * k for k, kind in enumerate(KINDS) if kind in CROPS[rules.crops])
 
 
-def angle_between(a, b, size):
-    """Radians between two crops' cameras as seen from the person, or None where one is not calibrated.
+def view_angles(clip):
+    """(N, N) degrees between each two crops' cameras as seen from the person, nan where one is not calibrated.
 
-    The rays through the two crops' centres both pass through the person, so their angle is the one looked for.
+    The rays through two crops' centres both pass through the person, so their angle is the one looked for.
     """
-    rays = []
-    for crop in (a, b):
-        if crop.K is None or crop.Rt is None:
-            return None
-        x = np.linalg.solve(np.asarray(crop.K, float), np.array([size / 2, size / 2, 1.0]))
-        ray = np.asarray(crop.Rt, float)[:, :3].T @ x
-        rays.append(ray / np.linalg.norm(ray))
-    return math.acos(float(np.clip(rays[0] @ rays[1], -1, 1)))
-
-
-def allowed(clip, i, j, kind, rules):
-    """Whether the pair (i masked, j reference) of that kind keeps the rules; what is not known does not exclude."""
-    a, b = clip.crops[i], clip.crops[j]
-    if kind == "cross_view":
-        angle = angle_between(a, b, clip.size)
-        if angle is not None and not rules.angle_min_deg <= math.degrees(angle) <= rules.angle_max_deg:
-            return False
-    elif not rules.gap_min_s <= abs(a.time_s - b.time_s) <= rules.gap_max_s:
-        return False
-    return clip.overlap is None or rules.overlap_min <= clip.overlap[i, j] <= rules.overlap_max
+    rays = np.full((len(clip.crops), 3), np.nan)
+    for ray, crop in zip(rays, clip.crops, strict=True):
+        if crop.K is not None and crop.Rt is not None:
+            (fx, skew, cx), (_, fy, cy), _ = crop.K
+            y = (clip.size / 2 - cy) / fy
+            ray[:] = np.array([(clip.size / 2 - cx - skew * y) / fx, y, 1.0]) @ np.asarray(crop.Rt)[:, :3]
+    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    return np.degrees(np.arccos(np.clip(rays @ rays.T, -1, 1)))
 
 
 def candidates(clip, kind, rules):
-    """[(a, b), ...] of a clip that are of that kind and keep the rules."""
-    pairs = pairs_of(clip, kind, CROPS[rules.crops])
-    return [(i, j) for i, j in pairs if allowed(clip, i, j, kind, rules)]
+    """[(a, b), ...] of a clip that are of that kind and keep the rules; what is not known excludes nothing."""
+    keep = pair_matrix(clip, kind, CROPS[rules.crops])
+    if not keep.any():
+        return []
+    if kind == "cross_view":
+        value, low, high = view_angles(clip), rules.angle_min_deg, rules.angle_max_deg
+    else:
+        times = np.array([crop.time_s for crop in clip.crops])
+        value, low, high = np.abs(times[:, None] - times), rules.gap_min_s, rules.gap_max_s
+    keep &= np.isnan(value) | (low <= value) & (value <= high)
+    if clip.overlap is not None:
+        keep &= (rules.overlap_min <= clip.overlap) & (clip.overlap <= rules.overlap_max)
+    return np.argwhere(keep).tolist()

@@ -203,17 +203,14 @@ def build_index(path):
                  np.array(suffixes), np.array(offsets, np.int64), np.array(lengths, np.int64))
 
 
-def pairs_of(clip, pair_kind, crop_kinds=KINDS):
-    """[(a, b), ...] ordered index pairs of a clip's crops that are cross-view or cross-pose, before any rule."""
-    out = []
-    for i, a in enumerate(clip.crops):
-        for j, b in enumerate(clip.crops):
-            if i == j or a.kind != b.kind or a.kind not in crop_kinds:
-                continue
-            same_time, same_camera = a.time_s == b.time_s, a.camera == b.camera
-            if (pair_kind == "cross_view") == same_time and (pair_kind == "cross_pose") == same_camera:
-                out.append((i, j))
-    return out
+def pair_matrix(clip, pair_kind, crop_kinds=KINDS):
+    """(N, N) bool, true at [a, b] where those crops are a cross-view or cross-pose pair, before any rule."""
+    times = np.array([crop.time_s for crop in clip.crops])
+    cameras = np.array([crop.camera for crop in clip.crops])
+    kinds = np.array([KINDS.index(crop.kind) if crop.kind in crop_kinds else -1 for crop in clip.crops])
+    same_time, same_camera = times[:, None] == times, cameras[:, None] == cameras
+    wanted = same_time & ~same_camera if pair_kind == "cross_view" else same_camera & ~same_time
+    return wanted & (kinds[:, None] == kinds) & (kinds >= 0)
 
 
 def _offers(path, keys, metas):
@@ -227,7 +224,7 @@ def _offers(path, keys, metas):
                 sizes.append(clip.size)
                 for k, kind in enumerate(KINDS):
                     for p, pair_kind in enumerate(PAIR_KINDS):
-                        bits |= bool(pairs_of(clip, pair_kind, (kind,))) << (2 * k + p)
+                        bits |= bool(pair_matrix(clip, pair_kind, (kind,)).any()) << (2 * k + p)
         offers.append(bits)
     return sizes, offers
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from data.order import PAIR, numbers
-from data.pairs import angle_between, candidates
+from data.pairs import candidates, view_angles
 from data.reader import BadSample, Reader
 from data.samples import decode_masks
 from data.shards import PAIR_KINDS, read_index
@@ -101,8 +101,8 @@ def caption(clip, a, b, kind):
     one, other = clip.crops[a], clip.crops[b]
     words = [one.kind.replace("_", " ")]
     if kind == "cross_view":
-        angle = angle_between(one, other, clip.size)
-        words.append("angle not known" if angle is None else f"angle {math.degrees(angle):.0f}°")
+        angle = view_angles(clip)[a, b]
+        words.append("angle not known" if math.isnan(angle) else f"angle {angle:.0f}°")
         words.append(f"{one.camera} | {other.camera}")
     else:
         words.append(f"gap {abs(one.time_s - other.time_s):.2f} s")

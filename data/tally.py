@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data.pairs import CROPS, angle_between
+from data.pairs import CROPS, view_angles
 from data.samples import KINDS, decode_meta
-from data.shards import PAIR_KINDS, explain, pairs_of, read_index
+from data.shards import PAIR_KINDS, explain, pair_matrix, read_index
 from engine.errors import UserError
 
 # A row an ordered pair: which clip, index into PAIR_KINDS and into KINDS, then what the rules look at (NaN: not known).
@@ -83,15 +83,11 @@ def _clips(path, index):
 
 
 def _pair_rows(clip, number):
-    rows, angles = [], {}
+    rows, angles = [], view_angles(clip)
     for p, kind in enumerate(PAIR_KINDS):
-        for i, j in pairs_of(clip, kind):
+        for i, j in np.argwhere(pair_matrix(clip, kind)).tolist():
             a, b = clip.crops[i], clip.crops[j]
-            both = min(i, j), max(i, j)
-            if p == 0 and both not in angles:  # the same both ways, and the dearest number here
-                angle = angle_between(a, b, clip.size)
-                angles[both] = math.nan if angle is None else math.degrees(angle)
-            rows.append((number, p, KINDS.index(a.kind), angles[both] if p == 0 else math.nan, abs(a.time_s - b.time_s),
+            rows.append((number, p, KINDS.index(a.kind), angles[i, j] if p == 0 else math.nan, abs(a.time_s - b.time_s),
                          math.nan if clip.overlap is None else clip.overlap[i, j]))
     return rows
 
@@ -112,7 +108,7 @@ def merge(tallies):
 
 
 def rule_masks(pairs, kind, rules):
-    """What the rules keep of one kind of pair, each rule alone and all together; as data.pairs.allowed decides.
+    """What the rules keep of one kind of pair, each rule alone and all together; as data.pairs.candidates decides.
 
     Args:
         pairs: rows of PAIR.  kind: of PAIR_KINDS.  rules: data.pairs.PairRules.

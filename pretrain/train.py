@@ -1,6 +1,7 @@
 """Pre-training: what is built, and the loop."""
 
 import contextlib
+import sys
 import time
 
 import numpy as np
@@ -215,7 +216,9 @@ def train(config):
 def loop(config, trainer, run, log, stop, start):
     """Steps ``start`` to ``config.steps``, with what is due after each."""
     clock, at = time.perf_counter(), start
-    bar = tqdm(total=config.steps, initial=start, unit="step", disable=not trainer.processes.first, dynamic_ncols=True)
+    # A log file gets a line twice a minute, a person at a screen sees it move.
+    bar = tqdm(total=config.steps, initial=start, unit="step", disable=not trainer.processes.first, dynamic_ncols=True,
+               mininterval=0.5 if sys.stderr.isatty() else 30)
     for step, arrays in trainer.loader.batches(start, config.steps):
         trainer.update(step, arrays)
         done, last = step + 1, step + 1 == config.steps
@@ -226,7 +229,8 @@ def loop(config, trainer, run, log, stop, start):
             line = trainer.take_losses()
             line |= watch.measured(trainer, step, (done - at) * config.batch, time.perf_counter() - clock)
             line |= trainer.held_out_losses() if evaluate else {}
-            bar.set_postfix_str(" ".join(f"{k.split('/')[1]} {v:.3f}" for k, v in line.items() if k.startswith("loss/")))
+            bar.set_postfix_str(" ".join(f"{k.split('/')[1]} {v:.3f}" for k, v in line.items() if k.startswith("loss/")),
+                                refresh=False)
             watch.note_bad(config.run, trainer.loader)
             if log:
                 log.write(done, line, {"completions": panels.save(trainer, run.folder, done)} if draw else None)

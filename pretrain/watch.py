@@ -44,6 +44,9 @@ def announce(config, trainer, start):
     order, model = trainer.order, trainer.model
     encoder = sum(p.numel() for p in model.encoder.parameters()) / 1e6
     whole = sum(p.numel() for p in model.parameters()) / 1e6
+    if start == config.steps:
+        print(f"run {config.run} is complete at step {start}; a new run=DIR starts another")
+        return
     print(f"run {config.run}: " + (f"goes on at step {start}" if start else "starts") + f", to step {config.steps} "
           f"({config.steps * config.batch} pairs) on {trainer.processes.world} x {trainer.device.type}, "
           f"{'bf16' if trainer.bf16 else 'float32'}")
