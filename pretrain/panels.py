@@ -55,7 +55,7 @@ def sheet(pictures, names, title):
         pictures: (B, 4, S, S, 3) uint8.  names: a label a row.  title: shown at the top right.
     """
     count, columns, size = pictures.shape[:3]
-    scale = max(1, round(150 / size))
+    scale = -(-150 // size)
     side, left = size * scale, 92
     image = Image.new("RGB", (left + columns * (side + GAP), HEAD + count * (side + GAP)), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
