@@ -1,6 +1,5 @@
 """One clip from its seed and number: person, scene, light, cameras, pictures, labels."""
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +19,7 @@ SOURCE, LICENCE = "made", "CC0-1.0"
 PURPOSE = 0x6D616465  # "made": the second half of the random numbers' key
 RIG_AGE = 0.6  # shape on which the fingers' axes are measured; they hardly depend on it
 HANDS = (("L", "left_hand"), ("R", "right_hand"))
-LEAST_SEEN = 0.4  # of a hand; a camera that sees less moves towards the first, which sees most
+LEAST_SEEN = 0.6  # of a hand; a camera that sees less moves towards the first, which sees most
 POINT_STRIDE = 11  # every 11th vertex tells where a person is
 
 
@@ -32,7 +31,7 @@ class Person:
         female, child: bool.  heading_deg: where it faces, about the vertical.
         pose (T, B, 3), root (T, 3), phenotype (6,), face (52,), joints (T, B, 3): float32, see labels.py.
         vertices: (T, V, 3) float32 torch tensor on the drawing device.  points: (T, n, 3) some of the body's, in numpy.
-        hand_points: (2, T, m, 3) some of the left and the right hand's.
+        hand_points: the same (T, m, 3) of the left and of the right hand.
     """
 
     female: bool
@@ -45,7 +44,7 @@ class Person:
     joints: np.ndarray
     vertices: object
     points: np.ndarray
-    hand_points: np.ndarray
+    hand_points: list
 
     @property
     def weight(self):
@@ -59,7 +58,7 @@ class ClipMaker:
         config: config.PeopleConfig.  device: "cpu" or "cuda".
 
     Attributes:
-        seconds: {stage: seconds}, with the renderer's stages.
+        stopwatch: where the time went, with the renderer's stages.
     """
 
     def __init__(self, config, device="cpu"):
@@ -69,29 +68,31 @@ class ClipMaker:
         self.template = template.load(self.body)
         self.body = self.body.to(device)
         self.renderer = Renderer(self.template, config.size, config.antialias, device)
-        self.seconds = self.renderer.seconds
+        self.stopwatch = self.renderer.stopwatch
         names = self.body.joint_names
         self.index = {name: i for i, name in enumerate(names)}
         with torch.inference_mode():
             shape = torch.full((1, 6), 0.5, device=device)
             shape[0, self.body.shape_names.index("age")] = RIG_AGE
             rest = self.body.joints(*self._tensors(np.zeros((1, len(names), 3)), np.zeros((1, 3))), shape)
+        body, hands = torch.from_numpy(self.template.body).long(), self.template.hands
+        self.some_points = body[::POINT_STRIDE].to(device)
+        self.some_hand_points = [body[torch.from_numpy(hand)][::POINT_STRIDE].to(device) for hand in hands]
         self.rig = Rig(names, rest[0].cpu().numpy())
 
     def clip(self, index):
         """The data.samples.Clip of this number."""
         config = self.config
         rng = np.random.Generator(np.random.Philox(key=[config.seed, PURPOSE], counter=[0, index, 0, 0]))
-        self._clock = time.perf_counter()
+        self.stopwatch.start()
         person = self._person(rng)
         world, kinds, instants, cameras = self._world(rng, person)
         quality = rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1, len(kinds))
-        self._tick("scene and cameras")
+        self.stopwatch.lap("scene and cameras")
         pictures = self.renderer.draw(world)
-        self._clock = time.perf_counter()
         jpegs = [simplejpeg.encode_jpeg(rgb, quality=int(q), colorspace="RGB", colorsubsampling="420")
                  for rgb, q in zip(pictures.rgb, quality, strict=True)]
-        self._tick("jpeg")
+        self.stopwatch.lap("jpeg")
         calibrations = [shots.calibration(shot) for shot in world.shots]
         crops = [Crop(str(camera), instant * config.gap_s, kind, K.tolist(), Rt.tolist())
                  for camera, instant, kind, (K, Rt) in zip(cameras, instants, kinds, calibrations, strict=True)]
@@ -100,7 +101,7 @@ class ClipMaker:
         clip = Clip(name, SOURCE, LICENCE, name, config.size, crops, jpegs, labels.person_masks(pictures.label),
                     labels.directed_overlap(pictures.seen, weights),
                     labels.clip_labels(person, instants, calibrations, pictures, weights))
-        self._tick("labels")
+        self.stopwatch.lap("labels")
         return clip
 
     def _person(self, rng):
@@ -116,21 +117,20 @@ class ClipMaker:
                 return self.body.joints_at(*self._tensors(*self.rig.pose(moved, hands, root)), rest).cpu().numpy()
 
             angles, _ = collide.clear_hands(angles, joints_of, self.index, float(phenotype[3]))
-            self._tick("motion")
+            self.stopwatch.lap("motion")
             rotations, place = self.rig.pose(angles, hands, root)
             # Drawn from the very numbers that are stored, so that they rebuild the body without a rounding between.
             pose = matrix_to_axis_angle(torch.from_numpy(rotations)).float().numpy()
             vertices, joints = self.body(*self._tensors(pose, place), *self._tensors(phenotype[None], face[None]))
-            body = vertices[:, self.body.body_vertices].cpu().numpy()
-            floor = body[:, :, 2].min(1)
+            floor = vertices[:, self.body.body_vertices, 2].amin(1).cpu().numpy()
             vertices = vertices - torch.from_numpy(floor).to(self.device)[:, None, None] * vertices.new_tensor([0.0, 0.0, 1.0])
             joints = joints.cpu().numpy().copy()
-        for heights in (body[:, :, 2], joints[:, :, 2], place[:, None, 2]):
-            heights -= floor[:, None]
-        hand_points = np.stack([body[:, hand][:, ::POINT_STRIDE] for hand in self.template.hands])
-        self._tick("body model")
+            points, *hand_points = (vertices[:, some].cpu().numpy() for some in (self.some_points, *self.some_hand_points))
+        joints[:, :, 2] -= floor[:, None]
+        place[:, 2] -= floor
+        self.stopwatch.lap("body model")
         return Person(female, child, float(root[:, 0].mean()), pose, place.astype(np.float32), phenotype, face, joints,
-                      vertices, body[:, ::POINT_STRIDE], hand_points)
+                      vertices, points, hand_points)
 
     def _world(self, rng, person):
         """The World to draw, and for each shot its kind, instant and camera."""
@@ -205,11 +205,6 @@ class ClipMaker:
 
     def _tensors(self, *arrays):
         return [torch.from_numpy(np.asarray(a, np.float32)).to(self.device) for a in arrays]
-
-    def _tick(self, stage):
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._clock
-        self._clock = now
 
 
 def _phenotype(rng, female, child, spread):

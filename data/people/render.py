@@ -1,6 +1,5 @@
 """Draws all shots of a clip on one device, CPU or CUDA, with the same kernels."""
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +7,7 @@ import warp as wp
 
 from data.people import kernels_light, kernels_mesh, kernels_shade, textures
 from data.people.shots import box_spans
+from data.people.stopwatch import Stopwatch
 from data.people.warp_types import SKY_DIRECTIONS, Box, Dressed, LightMaps, Look, Shot, Surface, Textures
 
 # How far behind the drawn surface a vertex of the body may lie and still count as seen: cloth hangs up to 6 cm off the body,
@@ -59,14 +59,14 @@ class Renderer:
         template: template.Template.  size: pixels.  antialias: samples along a pixel's side.  device: "cpu" or "cuda".
 
     Attributes:
-        seconds: {stage: seconds spent}, for benchmarks.
+        stopwatch: where the time went.
     """
 
     def __init__(self, template, size, antialias, device):
         self.size, self.antialias, self.device = size, antialias, device
         self.vertex_count, self.face_count = len(template.rest), len(template.faces)
         self.body = template.body
-        self.seconds, self._buffers = {}, {}
+        self.stopwatch, self._buffers = Stopwatch(device), {}
         bank = textures.make_bank()
         self.texture_means = textures.mean_colours(bank)
         self.surface = Surface()
@@ -92,7 +92,6 @@ class Renderer:
 
     def draw(self, world):
         """The Pictures of a World."""
-        self._clock = time.perf_counter()
         vertices = self._vertices(world.vertices)
         look = self._array([world.look], Look)
         person, naked_normals, is_worn = self._dress(vertices, look)
@@ -115,12 +114,12 @@ class Renderer:
                 points, person, self.surface, look, world.light, maps, self.bank, world.scene, boxes,
                 self._array(spans[i : i + step], wp.vec4), shots, depth, size, self.antialias, self._noise, curve, rgb,
                 label, far])
-            self._tick("shade")
+            self._lap("shade")
             seen = self._buffer("seen", (count, self.vertex_count), wp.uint8)
             self._launch(kernels_mesh.see_vertices, (count, self.vertex_count), [
                 vertices, naked_normals, self._tolerance, shots, depth, far, size, self.antialias, seen])
             parts.append([rgb.numpy().copy(), label.numpy().copy(), far.numpy().copy(), seen.numpy()[:, self.body] > 0])
-            self._tick("visibility")
+            self._lap("visibility")
         return Pictures(*(np.concatenate(p) for p in zip(*parts, strict=True)))
 
     def _dress(self, vertices, look):
@@ -134,7 +133,7 @@ class Renderer:
         person.normal = self._normals(person.position, "dressed")
         is_worn = self._buffer("worn", (self.vertex_count,), int)
         self._launch(kernels_mesh.mark_worn, self.vertex_count, [self.surface, look, is_worn])
-        self._tick("dress")
+        self._lap("dress")
         return person, naked, is_worn
 
     def _light(self, world, person, look, is_worn):
@@ -159,7 +158,7 @@ class Renderer:
         person.ambient = self._buffer("ambient", (count, self.vertex_count), wp.vec3)
         self._launch(kernels_light.gather_sky, (count, self.vertex_count),
                      [person.position, person.normal, light, maps, person.ambient])
-        self._tick("light")
+        self._lap("light")
         return maps
 
     def _rasterise(self, shots, person, look, is_worn):
@@ -172,7 +171,7 @@ class Renderer:
                      [person.position, shots, float(self.antialias), points])
         self._launch(kernels_mesh.rasterise, (len(shots), self.face_count),
                      [points, self.surface, look, is_worn, side, 1, depth])
-        self._tick("rasterise")
+        self._lap("rasterise")
         return points, depth
 
     def _normals(self, vertices, name):
@@ -205,9 +204,7 @@ class Renderer:
     def _launch(self, kernel, size, inputs):
         wp.launch(kernel, size, inputs, device=self.device)
 
-    def _tick(self, stage):
+    def _lap(self, stage):
         if self.device != "cpu":
             wp.synchronize()
-        now = time.perf_counter()
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._clock
-        self._clock = now
+        self.stopwatch.lap(stage)

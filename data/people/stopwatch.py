@@ -1,0 +1,26 @@
+"""Where the time of a clip goes, stage by stage."""
+
+import time
+
+
+class Stopwatch:
+    """Attributes: seconds: {stage: processor seconds of this process on the CPU, wall seconds on a GPU}.
+
+    Processor time, because a core that is shared with others makes wall time meaningless; a GPU's work is none of the
+    process's, so there wall time must do.
+    """
+
+    def __init__(self, device):
+        self._now = time.process_time if device == "cpu" else time.perf_counter
+        self.seconds = {}
+        self._last = self._now()
+
+    def start(self):
+        """Begin a stage; the time since the last one is not counted."""
+        self._last = self._now()
+
+    def lap(self, stage):
+        """End a stage and begin the next."""
+        now = self._now()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
