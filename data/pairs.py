@@ -26,7 +26,7 @@ class PairRules:
     def check(self):
         for low, high in (("angle_min_deg", "angle_max_deg"), ("gap_min_s", "gap_max_s"), ("overlap_min", "overlap_max")):
             if getattr(self, low) > getattr(self, high):
-                raise UserError(f"data.pairs.{low}={getattr(self, low)} is above data.pairs.{high}={getattr(self, high)}")
+                raise UserError(f"pairs.{low}={getattr(self, low)} is above pairs.{high}={getattr(self, high)}")
 
 
 def offer_bits(rules):

@@ -1,0 +1,157 @@
+"""Loader: the same bytes from any number of workers and ranks, signals, dead workers, bad samples, held-out pairs."""
+
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import simplejpeg
+from clips import make_clip, write_shards
+
+from data.config import DataConfig
+from data.feed import freeze, held_out_pairs, open_loader, open_order
+from data.loader import tag
+from data.shards import read_index
+from engine.errors import UserError
+
+NOISE = 9
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder, [make_clip(i, size=64) for i in range(50)], 10)
+    return folder
+
+
+def order_of(config, batch=16, seed=5):
+    return open_order(config, batch, seed)
+
+
+def stream(order, config, workers=0, world=1, start=0, stop=4):
+    """[{name: whole batch's array}] put together from all ranks."""
+    loaders = [open_loader(order, config, NOISE, rank, world, workers) for rank in range(world)]
+    rounds = zip(*[loader.batches(start, stop) for loader in loaders], strict=True)
+    out = [{k: np.concatenate([arrays[k] for _, arrays in parts]).copy() for k in parts[0][1]} for parts in rounds]
+    for loader in loaders:
+        loader.close()
+    return out
+
+
+def same(one, other):
+    return len(one) == len(other) and all(np.array_equal(a[k], b[k]) for a, b in zip(one, other, strict=True) for k in a)
+
+
+def test_any_workers_ranks_and_start_give_the_same_bytes(folder):
+    config = DataConfig(shards=str(folder), held_out=4)
+    order = order_of(config)
+    whole = stream(order, config)
+    assert same(whole, stream(order, config, workers=2))
+    assert same(whole, stream(order, config, world=4))
+    assert same(whole, stream(order, config, workers=1, world=2))
+    assert same(whole[2:], stream(order, config, workers=3, start=2))
+    assert not same(whole, stream(order_of(config, seed=6), config))
+
+
+def test_a_row_holds_the_pictures_that_its_tags_name(folder):
+    config = DataConfig(shards=str(folder), held_out=0)
+    order = order_of(config)
+    batch = stream(order, config, stop=1)[0]
+    for row in range(16):
+        draw = order.draw(row)
+        names = dict(zip(("source", "kind", "shard", "index"), (draw.source, draw.kind, draw.shard, draw.index), strict=True))
+        assert all(tag(batch, name)[row] == value for name, value in names.items())
+        path = order.sources[0].paths[draw.shard]
+        for side, name in enumerate("ab"):
+            offset, length = read_index(path).members(draw.index)[f"{tag(batch, name)[row]:02d}.jpg"]
+            with open(path, "rb") as file:
+                file.seek(offset)
+                assert np.array_equal(batch["pixels"][row, side], simplejpeg.decode_jpeg(file.read(length), "RGB"))
+        # make_clip lays crops by instant, then view
+        a, b = divmod(tag(batch, "a")[row], 2), divmod(tag(batch, "b")[row], 2)
+        assert (a[0] == b[0]) == (draw.kind == 0) and (a[1] == b[1]) == (draw.kind == 1)
+    side = batch["numbers"][:, :, 2]
+    assert (side == 56).all()
+    assert ((batch["numbers"][..., :2] >= 28) & (batch["numbers"][..., :2] <= 36)).all()
+    assert ((batch["numbers"][..., 3:] >= 0.6) & (batch["numbers"][..., 3:] <= 1.4)).all()
+
+
+def test_signals_meant_for_the_run_do_not_touch_workers(folder):
+    config = DataConfig(shards=str(folder))
+    loader = open_loader(order_of(config), config, NOISE, 0, 1, 2)
+    steps = loader.batches(0, 50)
+    next(steps)
+    for process, _ in loader.workers:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(process.pid, number)
+    assert next(steps)[0] == 1
+    os.kill(loader.workers[1][0].pid, signal.SIGKILL)
+    with pytest.raises(UserError, match="loader-1 .* exit code -9"):
+        list(steps)
+    loader.close()
+
+
+def test_bad_samples_are_replaced_alike_by_whoever_reads_them(folder, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(folder, broken)
+    index = read_index(str(broken / "shard-000002.tar"))
+    with open(index.path, "r+b") as tar:
+        for sample in range(0, len(index), 2):
+            tar.seek(index.members(sample)["json"][0])
+            tar.write(b"{broken")
+    config = DataConfig(shards=str(broken), held_out=0)
+    order = order_of(config)
+    whole = stream(order, config, stop=8)
+    replaced = np.concatenate([tag(b, "replaced") for b in whole])
+    assert 0 < (replaced > 0).sum() < 40
+    assert same(whole, stream(order, config, workers=2, world=2, stop=8))
+    for batch in whole:
+        bad = (tag(batch, "shard") == 2) & (tag(batch, "index") % 2 == 0)
+        assert not bad.any()
+
+
+def test_rules_that_keep_nothing_are_told_by_name(folder):
+    config = DataConfig(shards=str(folder), retries=3)
+    config.pairs.gap_min_s = 5.0
+    with pytest.raises(UserError, match="source 'all': 4 draws.*cross_pose.*data.pairs"):
+        stream(order_of(config), config)
+
+
+def test_held_out_pairs_are_fixed_and_never_trained_on(folder):
+    config = DataConfig(shards=str(folder), held_out=5)
+    order = order_of(config)
+    one, other = held_out_pairs(order, config, NOISE, 3), held_out_pairs(order_of(config, seed=9), config, NOISE, 3)
+    assert all(np.array_equal(one[k], other[k]) for k in one)
+    assert tag(one, "kind").tolist() == [0, 0, 0, 1, 1, 1]
+    places = {(tag(one, "shard")[i], tag(one, "index")[i]) for i in range(6)}
+    assert places <= {(4, i) for i in range(5, 10)}
+    trained = {(d.shard, d.index) for d in map(order.draw, range(16 * 20))}
+    assert len(trained) == 45 and not places & trained
+
+
+def test_a_frozen_manifest_refuses_other_shards(folder, tmp_path):
+    config = DataConfig(shards=str(folder))
+    freeze(order_of(config), tmp_path / "manifest.json")
+    freeze(order_of(config), tmp_path / "manifest.json")
+    moved = tmp_path / "moved"
+    shutil.copytree(folder, moved)
+    config.shards = str(moved)
+    freeze(order_of(config), tmp_path / "manifest.json")
+    (moved / "shard-000003.tar").unlink()
+    with pytest.raises(UserError, match="had 5 shards and has 4; shard-000003.tar is missing"):
+        freeze(order_of(config), tmp_path / "manifest.json")
+
+
+def test_sources_of_two_sizes_go_into_one_batch(folder, tmp_path):
+    write_shards(tmp_path, [make_clip(i, size=40) for i in range(20)], 20)
+    from data.config import SourceConfig
+
+    config = DataConfig(sources={"large": SourceConfig(str(folder)), "small": SourceConfig(str(tmp_path))})
+    batch = stream(order_of(config), config, stop=1)[0]
+    small = tag(batch, "source") == 1
+    assert small.sum() == 8 and (tag(batch, "size")[small] == 40).all()
+    # What lies outside a small picture repeats its border, so that no interpolation sees another sample.
+    pictures = batch["pixels"][small]
+    assert np.array_equal(pictures[:, :, :40, 40:], np.repeat(pictures[:, :, :40, 39:40], 24, 3))
+    assert (batch["numbers"][small][:, :, 2] == 35).all()
