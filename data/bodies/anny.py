@@ -62,26 +62,34 @@ class AnnyBody(torch.nn.Module):
         Returns:
             vertices (B, V, 3) and joints (B, J, 3), float32 metres.
         """
+        return self.posed(pose, root, self.rest(shape, face))
+
+    def rest(self, shape, face=None):
+        """A body at rest, for ``posed`` and ``joints_at``, to pay for its shape once.
+
+        Args:
+            shape: (B, 6).  face: (B, 52) or None.  B is 1, or that of the poses to come.
+        Returns:
+            anny's own dict of "rest_vertices" (B, V, 3), "rest_bone_poses" (B, J, 4, 4) and more.
+        """
+        face = shape.new_zeros(1, len(self.face_names)) if face is None else face
         # bf16 would move vertices by 3 mm.
+        with torch.autocast(shape.device.type, enabled=False):
+            none = shape.new_zeros(1, 0).float()
+            return self.model.get_rest_model(
+                self.model._get_phenotype_blendshape_coefficients(shape.float(), none, face.float()))
+
+    def posed(self, pose, root, rest):
+        """vertices (B, V, 3) and joints (B, J, 3) of a body at rest in some poses; see ``forward``."""
         with torch.autocast(pose.device.type, enabled=False):
-            out = self.model(_homogeneous(pose, root), phenotype_kwargs=shape.float(),
-                             facial_actions=None if face is None else face.float())
-        return out["vertices"], out["bone_poses"][..., :3, 3]
-
-    def joints(self, pose, root, shape):
-        """(B, J, 3) joints alone, without skinning: the cheap part of ``forward``, with a face at rest."""
-        return self.joints_at(pose, root, self.rest(shape))
-
-    def rest(self, shape):
-        """What ``joints_at`` needs of a (1, 6) shape, to pay for it once: rest poses of the bones (1, J, 4, 4)."""
-        none = shape.new_zeros(1, 0)
-        face = shape.new_zeros(1, len(self.face_names))
-        coefficients = self.model._get_phenotype_blendshape_coefficients(shape.float(), none, face)
-        return self.model.get_rest_model(coefficients)["rest_bone_poses"]
+            moved, bones = self.model.get_bone_transforms(_homogeneous(pose, root), rest["rest_bone_poses"])
+            vertices = rest["rest_vertices"].expand(len(moved), -1, -1)
+            return self.model.get_skinned_vertices(rest_vertices=vertices, bone_transforms=moved), bones[..., :3, 3]
 
     def joints_at(self, pose, root, rest):
-        """(B, J, 3) joints of ``pose`` on the rest poses that ``rest`` returned."""
-        return self.model.get_bone_transforms(_homogeneous(pose, root), rest)[1][..., :3, 3]
+        """joints (B, J, 3) alone, without skinning; see ``posed``."""
+        with torch.autocast(pose.device.type, enabled=False):
+            return self.model.get_bone_transforms(_homogeneous(pose, root), rest["rest_bone_poses"])[1][..., :3, 3]
 
 
 def cache_folder():

@@ -74,7 +74,8 @@ class ClipMaker:
         with torch.inference_mode():
             shape = torch.full((1, 6), 0.5, device=device)
             shape[0, self.body.shape_names.index("age")] = RIG_AGE
-            rest = self.body.joints(*self._tensors(np.zeros((1, len(names), 3)), np.zeros((1, 3))), shape)
+            still = self._tensors(np.zeros((1, len(names), 3)), np.zeros((1, 3)))
+            rest = self.body.joints_at(*still, self.body.rest(shape))
         body, hands = torch.from_numpy(self.template.body).long(), self.template.hands
         self.some_points = body[::POINT_STRIDE].to(device)
         self.some_hand_points = [body[torch.from_numpy(hand)][::POINT_STRIDE].to(device) for hand in hands]
@@ -111,7 +112,7 @@ class ClipMaker:
         face = _expression(rng, self.body.face_names)
         angles, hands, root = motion.sample_motion(rng, config.instants, config.gap_s, domain.upright, domain.walk_share)
         with torch.inference_mode():
-            rest = self.body.rest(torch.from_numpy(phenotype[None]).to(self.device))
+            rest = self.body.rest(*self._tensors(phenotype[None], face[None]))
 
             def joints_of(moved):
                 return self.body.joints_at(*self._tensors(*self.rig.pose(moved, hands, root)), rest).cpu().numpy()
@@ -121,7 +122,7 @@ class ClipMaker:
             rotations, place = self.rig.pose(angles, hands, root)
             # Drawn from the very numbers that are stored, so that they rebuild the body without a rounding between.
             pose = matrix_to_axis_angle(torch.from_numpy(rotations)).float().numpy()
-            vertices, joints = self.body(*self._tensors(pose, place), *self._tensors(phenotype[None], face[None]))
+            vertices, joints = self.body.posed(*self._tensors(pose, place), rest)
             floor = vertices[:, self.body.body_vertices, 2].amin(1).cpu().numpy()
             vertices = vertices - torch.from_numpy(floor).to(self.device)[:, None, None] * vertices.new_tensor([0.0, 0.0, 1.0])
             joints = joints.cpu().numpy().copy()

@@ -97,14 +97,15 @@ class Renderer:
         person, naked_normals, is_worn = self._dress(vertices, look)
         maps = self._light(world, person, look, is_worn)
         boxes = self._array(world.boxes or [Box()], Box)
-        spans = box_spans(world.shots, world.boxes)
+        all_shots = self._array(world.shots, Shot)
+        all_spans = self._array(box_spans(world.shots, world.boxes), wp.vec4)
         world.scene.boxes = len(world.boxes)
         curve = self._array(world.photography.curve, float)
         parts = []
         # One picture at a time stays in a core's cache; a GPU is only full with all of them.
         step = 1 if self.device == "cpu" else len(world.shots)
         for i in range(0, len(world.shots), step):
-            shots = self._array(world.shots[i : i + step], Shot)
+            shots, spans = all_shots[i : i + step], all_spans[i : i + step]
             points, depth = self._rasterise(shots, person, look, is_worn)
             size, count = self.size, len(shots)
             rgb = self._buffer("rgb", (count, size, size, 3), wp.uint8)
@@ -112,7 +113,7 @@ class Renderer:
             far = self._buffer("far", (count, size, size), float)
             self._launch(kernels_shade.shade, (count, size, size), [
                 points, person, self.surface, look, world.light, maps, self.bank, world.scene, boxes,
-                self._array(spans[i : i + step], wp.vec4), shots, depth, size, self.antialias, self._noise, curve, rgb,
+                spans, shots, depth, size, self.antialias, self._noise, curve, rgb,
                 label, far])
             self._lap("shade")
             seen = self._buffer("seen", (count, self.vertex_count), wp.uint8)

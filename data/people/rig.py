@@ -4,11 +4,14 @@ anny's pose is a rotation at each bone, relative to its parent, with axes that a
 A-pose facing -y): x to the person's left, -y forward, z up. So an anatomical angle is a rotation about one fixed axis.
 """
 
+import functools
+
 import numpy as np
 
 from data.people.poses import INDEX
 
-X, Y, Z = np.eye(3)
+IDENTITY = np.eye(3)
+X, Y, Z = IDENTITY
 SIDES = (("L", "left", 1.0), ("R", "right", -1.0))
 # anny rests with the arms this far from hanging straight down; the angles count from hanging.
 ARM_REST_DEG = 38.0
@@ -19,10 +22,17 @@ SPREAD = {"2": -1.0, "3": -0.25, "4": 0.45, "5": 1.1}
 
 def turn(axis, degrees):
     """Rotation matrices (T, 3, 3) about a fixed axis (3,) by (T,) degrees (Rodrigues)."""
-    x, y, z = axis / np.linalg.norm(axis)
+    cross, square = _cross(*axis.tolist())
+    angle = np.deg2rad(degrees)[:, None, None]
+    return IDENTITY + np.sin(angle) * cross + (1 - np.cos(angle)) * square
+
+
+@functools.lru_cache(maxsize=256)
+def _cross(x, y, z):
+    """The matrix of the cross product with the unit vector along (x, y, z), and its square."""
+    x, y, z = np.array([x, y, z]) / np.sqrt(x * x + y * y + z * z)
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    angle = np.deg2rad(np.asarray(degrees, np.float64))[..., None, None]
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * (cross @ cross)
+    return cross, cross @ cross
 
 
 class Rig:
