@@ -303,6 +303,79 @@ def develop(linear: wp.vec3, n: int, x: int, y: int, size: int, shot: Shot, curv
         out[n, y, x, k] = wp.uint8(wp.clamp(value, 0.0, 1.0) * 255.0 + 0.5)
 
 
+@wp.func
+def survey(n: int, x: int, y: int, size: int, samples: int, depth: wp.array2d(dtype=wp.uint64), layer: wp.array(dtype=int)):
+    """What a pixel's samples hold: (how many are empty, nearest inverse depth, 1 if all are of one surface, its triangle).
+
+    Samples are of one surface if they are of one layer and within 1.2 % of the first one's depth.
+    """
+    side = size * samples
+    first = depth[n, y * samples * side + x * samples]
+    face0 = int(-1)
+    layer0 = int(-2)
+    z0 = sample_depth(first)
+    if first != wp.uint64(0):
+        face0 = sample_face(first)
+        layer0 = layer[face0]
+    empty = int(0)
+    nearest = float(0.0)
+    one_surface = int(1)
+    for q in range(samples * samples):
+        key = depth[n, (y * samples + q / samples) * side + x * samples + q % samples]
+        if key == wp.uint64(0):
+            empty += 1
+        else:
+            z = sample_depth(key)
+            nearest = wp.max(nearest, z)
+            if layer[sample_face(key)] != layer0 or wp.abs(z - z0) > 0.012 * z0:
+                one_surface = 0
+    return empty, nearest, one_surface, face0
+
+
+@wp.func
+def shade_edge(n: int, x: int, y: int, size: int, samples: int, depth: wp.array2d(dtype=wp.uint64), behind: wp.vec3, t: int,
+               points: wp.array2d(dtype=wp.vec3), person: Dressed, surface: Surface, look: Looks, light: Light,
+               maps: LightMaps, bank: Textures, eye: wp.vec3, pixel_angle: float):
+    """(linear RGB, material) of a pixel on an edge, the mean of its samples; each surface is shaded once, two are kept."""
+    side = size * samples
+    total = wp.vec3(0.0, 0.0, 0.0)
+    mat = int(-1)
+    c0 = wp.vec3(0.0, 0.0, 0.0)
+    c1 = wp.vec3(0.0, 0.0, 0.0)
+    layer0 = int(-9)
+    layer1 = int(-9)
+    z0 = float(0.0)
+    z1 = float(0.0)
+    for q in range(samples * samples):
+        row = y * samples + q / samples
+        column = x * samples + q % samples
+        key = depth[n, row * side + column]
+        if key == wp.uint64(0):
+            total += behind
+        else:
+            face = sample_face(key)
+            layer = surface.layer[face]
+            z = sample_depth(key)
+            if layer == layer0 and wp.abs(z - z0) < 0.012 * z0:
+                total += c0
+            elif layer == layer1 and wp.abs(z - z1) < 0.012 * z1:
+                total += c1
+            else:
+                c, m = shade_person(n, t, float(column) + 0.5, float(row) + 0.5, face, points, person, surface, look, light,
+                                    maps, bank, eye, pixel_angle)
+                total += c
+                mat = wp.max(mat, m)
+                if layer0 == -9:
+                    c0 = c
+                    layer0 = layer
+                    z0 = z
+                else:
+                    c1 = c
+                    layer1 = layer
+                    z1 = z
+    return total / float(samples * samples), mat
+
+
 @wp.kernel
 def shade(points: wp.array2d(dtype=wp.vec3), person: Dressed, surface: Surface, look: Looks, light: Light, maps: LightMaps,
           bank: Textures, scene: Scene, boxes: wp.array(dtype=Box), spans: wp.array2d(dtype=wp.vec4),
@@ -311,90 +384,36 @@ def shade(points: wp.array2d(dtype=wp.vec3), person: Dressed, surface: Surface, 
           label: wp.array3d(dtype=wp.uint8), seen_depth: wp.array3d(dtype=float)):
     """One pixel: its colour, its label (index into MATERIALS) and the person's depth in metres (0: none seen).
 
-    A pixel inside one surface is shaded once; one on an edge shades at most two surfaces, however many samples it has.
+    A pixel inside one surface is shaded once, with the colour at its middle.
     """
     n, y, x = wp.tid()
-    side = size * samples
     shot = shots[n]
     t = shot.instant
     count = samples * samples
     pixel_angle = 1.0 / shot.focal
-    px = (float(x) + 0.5 - shot.cx) / shot.focal
-    py = (float(y) + 0.5 - shot.cy) / shot.focal
-    d = wp.transpose(shot.rotation) * wp.vec3(px, py, 1.0)
-    first = depth[n, y * samples * side + x * samples]
-    face0 = int(-1)
-    layer0 = int(-2)
-    z0 = sample_depth(first)
-    if first != wp.uint64(0):
-        face0 = sample_face(first)
-        layer0 = surface.layer[face0]
-    empty = int(0)
-    nearest = float(0.0)
-    one_surface = int(1)
-    for q in range(count):
-        key = depth[n, (y * samples + q / samples) * side + x * samples + q % samples]
-        if key == wp.uint64(0):
-            empty += 1
-        else:
-            z = sample_depth(key)
-            nearest = wp.max(nearest, z)
-            if surface.layer[sample_face(key)] != layer0 or wp.abs(z - z0) > 0.012 * z0:
-                one_surface = 0
+    empty, nearest, one_surface, face = survey(n, x, y, size, samples, depth, surface.layer)
     behind = wp.vec3(0.0, 0.0, 0.0)
     covered = int(0)
     if empty > 0 or scene.boxes > 0:
+        px = (float(x) + 0.5 - shot.cx) * pixel_angle
+        py = (float(y) + 0.5 - shot.cy) * pixel_angle
+        d = wp.transpose(shot.rotation) * wp.vec3(px, py, 1.0)
         hit = meet_scene(shot.eye, d, scene, boxes, spans, n, float(x), float(y), bank, pixel_angle)
         if nearest > 0.0 and hit.distance < 1.0 / nearest:
             covered = 1
         if empty > 0 or covered == 1:
             behind = light_scene(hit, shot.eye, d, t, light, maps)
-    total = wp.vec3(0.0, 0.0, 0.0)
+    colour = behind
     mat = int(-1)
-    if empty == count or covered == 1:
-        total = behind
-    elif empty == 0 and one_surface == 1:
-        middle = 0.5 * float(samples)
-        c, m = shade_person(n, t, float(x * samples) + middle, float(y * samples) + middle, face0, points, person, surface,
-                            look, light, maps, bank, shot.eye, pixel_angle)
-        total = c
-        mat = m
-    else:
-        c0 = wp.vec3(0.0, 0.0, 0.0)
-        c1 = wp.vec3(0.0, 0.0, 0.0)
-        la = int(-9)
-        lb = int(-9)
-        za = float(0.0)
-        zb = float(0.0)
-        for q in range(count):
-            key = depth[n, (y * samples + q / samples) * side + x * samples + q % samples]
-            if key == wp.uint64(0):
-                total += behind
-            else:
-                face = sample_face(key)
-                layer = surface.layer[face]
-                z = sample_depth(key)
-                if layer == la and wp.abs(z - za) < 0.012 * za:
-                    total += c0
-                elif layer == lb and wp.abs(z - zb) < 0.012 * zb:
-                    total += c1
-                else:
-                    sx = float(x * samples + q % samples) + 0.5
-                    sy = float(y * samples + q / samples) + 0.5
-                    c, m = shade_person(n, t, sx, sy, face, points, person, surface, look, light, maps, bank, shot.eye,
-                                        pixel_angle)
-                    total += c
-                    mat = wp.max(mat, m)
-                    if la == -9:
-                        c0 = c
-                        la = layer
-                        za = z
-                    else:
-                        c1 = c
-                        lb = layer
-                        zb = z
-        total = total / float(count)
-    develop(total, n, x, y, size, shot, curve, noise, picture)
+    if empty < count and covered == 0:
+        if empty == 0 and one_surface == 1:
+            middle = 0.5 * float(samples)
+            colour, mat = shade_person(n, t, float(x * samples) + middle, float(y * samples) + middle, face, points, person,
+                                       surface, look, light, maps, bank, shot.eye, pixel_angle)
+        else:
+            colour, mat = shade_edge(n, x, y, size, samples, depth, behind, t, points, person, surface, look, light, maps,
+                                     bank, shot.eye, pixel_angle)
+    develop(colour, n, x, y, size, shot, curve, noise, picture)
     label[n, y, x] = wp.uint8(0)
     if (count - empty) * 2 >= count and covered == 0:
         label[n, y, x] = wp.uint8(wp.max(mat, 0) + 1)
