@@ -4,8 +4,8 @@
                                 [prototype=DIR]
 
 ``prototype`` is a folder with a ``prototype.py`` whose ``Synth(device).clip([seed, n], instants, cameras, gap)`` draws body
-crops of 224 px; the two then take turns at that size, so that a busy machine slows both alike, and the ratio of each turn is
-printed.
+crops of 224 px; the two then take turns at that size, so that a busy machine slows both alike, and the ratio of each turn
+is printed.
 """
 
 import os
@@ -41,8 +41,8 @@ def main(argv):
     clips, rounds, device = int(options["clips"]), int(options["rounds"]), choose_device(options["device"])
     size = options["size"] or (str(PROTOTYPE_SIZE) if options["prototype"] else "")
     config = parse(PeopleConfig, [options["config"], "out=none"] + ([f"size={size}"] if size else []), "data make")
-    print(f"machine: {machine(device)}; {config.size} px, {config.kind} crops, {config.instants} instants x {config.cameras} "
-          f"cameras, {clips} clips a round")
+    print(f"machine: {machine(device)}; {config.size} px, {config.kind} crops, {config.instants} instants x "
+          f"{config.cameras} cameras, {clips} clips a round")
     ours = Ours(config, device)
     other = Prototype(options["prototype"], config, device) if options["prototype"] else None
     rates, ratios = [], []

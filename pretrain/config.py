@@ -1,16 +1,78 @@
-"""The keys of ``python -m pretrain``."""
+"""The keys of ``python -m pretrain``.
+
+Nothing here imports torch: a typo is told in a fraction of a second.
+"""
 
 from dataclasses import dataclass
 
 from data.config import DataConfig
+from data.shards import PAIR_KINDS
 from engine.config import key, section
 from engine.errors import UserError
-from pretrain.model import ModelConfig
-from pretrain.objective import ObjectiveConfig
 
 # What may differ when a run goes on, because results do not depend on it (design decision 7).
 FREE = ("run", "init", "device", "data.workers", "data.prefetch", "data.shards", "data.sources.*.shards", "log.*",
         "checkpoint.*")
+
+
+@dataclass
+class EncoderConfig:
+    width: int = key(768, "channels of a token in the encoder", low=4)
+    depth: int = key(12, "blocks of the encoder", low=1)
+    heads: int = key(12, "attention heads of the encoder", low=1)
+
+
+@dataclass
+class DecoderConfig:
+    width: int = key(512, "channels of a token in the decoder", low=4)
+    depth: int = key(8, "blocks of the decoder", low=1)
+    heads: int = key(16, "attention heads of the decoder", low=1)
+
+
+@dataclass
+class ModelConfig:
+    image_size: int = key(224, "side of the pictures in training, pixels", low=8)
+    patch: int = key(16, "side of a patch, pixels", low=1)
+    position: str = key("cosine", "fixed vectors added to tokens, or rotary queries and keys", choices=("cosine", "rope"))
+    rope_base: float = key(100.0, "base of the rotary frequencies (model.position=rope)", low=1)
+    encoder: EncoderConfig = section(EncoderConfig)
+    decoder: DecoderConfig = section(DecoderConfig)
+    mlp_ratio: float = key(4.0, "width of a block's hidden layer over its width", low=0.25)
+
+    def check(self):
+        if self.image_size % self.patch:
+            raise UserError(f"model.image_size={self.image_size} is not a multiple of model.patch={self.patch}")
+        for name, part in (("encoder", self.encoder), ("decoder", self.decoder)):
+            width, heads = part.width, part.heads
+            if width % heads:
+                raise UserError(f"model.{name}.width={width} is not a multiple of model.{name}.heads={heads}")
+            if self.position == "rope" and (width // heads) % 4:
+                raise UserError(f"model.{name}.width={width} over model.{name}.heads={heads} gives heads of "
+                                f"{width // heads} channels; model.position=rope wants a multiple of 4")
+            if self.position == "cosine" and width % 4:
+                raise UserError(f"model.{name}.width={width} is not a multiple of 4, which model.position=cosine wants")
+
+    def grid(self):
+        """(rows, columns) of patches at ``image_size``."""
+        return (self.image_size // self.patch,) * 2
+
+
+@dataclass
+class ObjectiveConfig:
+    target: str = key("patch", "what pixels are normalised by: their patch, their whole picture, nothing",
+                      choices=("patch", "picture", "none"))
+    background_weight: float = key(1.0, "weight of a patch without person; one that the person fills weighs 1",
+                                   low=0, high=1)
+    cross_view: float = key(1.0, "weight of the mean loss of cross-view pairs", low=0)
+    cross_pose: float = key(1.0, "weight of the mean loss of cross-pose pairs", low=0)
+
+    def check(self):
+        if not any(self.kind_weights()):
+            raise UserError("objective.cross_view=0 and objective.cross_pose=0: one of them must be above 0")
+
+    def kind_weights(self):
+        """w_kind in the order of PAIR_KINDS."""
+        return [getattr(self, kind) for kind in PAIR_KINDS]
 
 
 @dataclass

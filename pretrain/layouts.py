@@ -8,7 +8,7 @@ import re
 import torch
 
 from engine.errors import UserError
-from pretrain.model import DecoderConfig, EncoderConfig, ModelConfig
+from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig
 from pretrain.position import sincos_table
 
 # CroCo's name, ours. Beside these, projk and projv become the halves of one matrix.

@@ -8,59 +8,14 @@ After CroCo (arXiv 2210.10716: sine-cosine positions) and CroCo v2 (arXiv 2211.1
 timm's VisionTransformer or Eva without a class token, so its weights go to and come from timm under timm's names.
 """
 
-from dataclasses import dataclass
-
 import torch
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from engine.config import key, section
 from engine.errors import UserError
 from pretrain.blocks import Decoder, take
 from pretrain.position import rope_table, sincos_table
-
-
-@dataclass
-class EncoderConfig:
-    width: int = key(768, "channels of a token in the encoder", low=4)
-    depth: int = key(12, "blocks of the encoder", low=1)
-    heads: int = key(12, "attention heads of the encoder", low=1)
-
-
-@dataclass
-class DecoderConfig:
-    width: int = key(512, "channels of a token in the decoder", low=4)
-    depth: int = key(8, "blocks of the decoder", low=1)
-    heads: int = key(16, "attention heads of the decoder", low=1)
-
-
-@dataclass
-class ModelConfig:
-    image_size: int = key(224, "side of the pictures in training, pixels", low=8)
-    patch: int = key(16, "side of a patch, pixels", low=1)
-    position: str = key("cosine", "fixed vectors added to tokens, or rotary queries and keys", choices=("cosine", "rope"))
-    rope_base: float = key(100.0, "base of the rotary frequencies (model.position=rope)", low=1)
-    encoder: EncoderConfig = section(EncoderConfig)
-    decoder: DecoderConfig = section(DecoderConfig)
-    mlp_ratio: float = key(4.0, "width of a block's hidden layer over its width", low=0.25)
-
-    def check(self):
-        if self.image_size % self.patch:
-            raise UserError(f"model.image_size={self.image_size} is not a multiple of model.patch={self.patch}")
-        for name, part in (("encoder", self.encoder), ("decoder", self.decoder)):
-            width, heads = part.width, part.heads
-            if width % heads:
-                raise UserError(f"model.{name}.width={width} is not a multiple of model.{name}.heads={heads}")
-            if self.position == "rope" and (width // heads) % 4:
-                raise UserError(f"model.{name}.width={width} over model.{name}.heads={heads} gives heads of "
-                                f"{width // heads} channels; model.position=rope wants a multiple of 4")
-            if self.position == "cosine" and width % 4:
-                raise UserError(f"model.{name}.width={width} is not a multiple of 4, which model.position=cosine wants")
-
-    def grid(self):
-        """(rows, columns) of patches at ``image_size``."""
-        return (self.image_size // self.patch,) * 2
 
 
 def encoder(config):

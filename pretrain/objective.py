@@ -1,33 +1,9 @@
 """The loss: mean squared error on masked patches, summed with weights that do not depend on how a batch is spread."""
 
-from dataclasses import dataclass
-
 import torch
-
-from data.shards import PAIR_KINDS
-from engine.config import key
-from engine.errors import UserError
 
 # Under the root of a variance; a patch of one colour must not divide by zero. The value is MAE's.
 FLOOR = 1e-6
-
-
-@dataclass
-class ObjectiveConfig:
-    target: str = key("patch", "what pixels are normalised by: their patch, their whole picture, nothing",
-                      choices=("patch", "picture", "none"))
-    background_weight: float = key(1.0, "weight of a patch without person; one that the person fills weighs 1",
-                                   low=0, high=1)
-    cross_view: float = key(1.0, "weight of the mean loss of cross-view pairs", low=0)
-    cross_pose: float = key(1.0, "weight of the mean loss of cross-pose pairs", low=0)
-
-    def check(self):
-        if not any(self.kind_weights()):
-            raise UserError("objective.cross_view=0 and objective.cross_pose=0: one of them must be above 0")
-
-    def kind_weights(self):
-        """w_kind in the order of PAIR_KINDS."""
-        return [getattr(self, kind) for kind in PAIR_KINDS]
 
 
 def patchify(pictures, patch):

@@ -24,7 +24,8 @@ from engine import checkpoint
 from engine.config import read_file
 from engine.errors import UserError
 from pretrain import layouts
-from pretrain.model import CrossCompletion, ModelConfig
+from pretrain.config import ModelConfig
+from pretrain.model import CrossCompletion
 
 FORMAT = 1
 USAGE = """usage: python -m pretrain export RUN out=FILE [layout=timm|croco] [overwrite=true]

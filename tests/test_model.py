@@ -9,7 +9,8 @@ from timm.models.eva import Eva
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.errors import UserError
-from pretrain.model import CrossCompletion, DecoderConfig, EncoderConfig, ModelConfig, flops
+from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig
+from pretrain.model import CrossCompletion, flops
 from pretrain.position import rope_table, sincos_table
 
 POSITIONS = ("cosine", "rope")

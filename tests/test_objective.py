@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from pretrain.config import ObjectiveConfig
 from pretrain.objective import (
-    ObjectiveConfig,
     combine,
     denormalise,
     patch_weight,

@@ -206,7 +206,7 @@ def test_mirrored_angles_mirror_the_skeleton(bodies):
 
 
 def test_no_hand_is_inside_the_body(bodies):
-    """By the winding number of the body's mesh without its arms (Jacobson et al. 2013), not by the capsules that cleared it."""
+    """By the winding number of the body's mesh without its arms (Jacobson et al. 2013), not by the capsules."""
     maker = bodies.maker
     template, rng = maker.template, np.random.default_rng(5)
     trunk = (template.limb[template.faces[: template.body_faces], 0] < 0).all(1)

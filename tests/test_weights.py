@@ -16,7 +16,8 @@ from engine import checkpoint
 from engine.config import key, save, section
 from engine.errors import UserError
 from pretrain import layouts, weights
-from pretrain.model import CrossCompletion, DecoderConfig, EncoderConfig, ModelConfig
+from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig
+from pretrain.model import CrossCompletion
 from pretrain.objective import patchify, per_sample_loss, targets
 
 PARITY = Path(__file__).parent / "assets" / "croco_parity"

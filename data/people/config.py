@@ -13,7 +13,8 @@ class Domain:
     upright: bool = key(False, "only standing postures, walks and open hands")
     walk_share: float = key(0.3, "share of people who walk or run", low=0, high=1)
     child_share: float = key(0.12, "share of children", low=0, high=1)
-    shape_spread: float = key(1.0, "spread of build, height and proportions around the middle (0: all alike)", low=0, high=1)
+    shape_spread: float = key(1.0, "spread of build, height and proportions around the middle (0: all alike)", low=0,
+                              high=1)
     outdoors_share: float = key(0.45, "share of clips in the open air", low=0, high=1)
     boxes: int = key(6, "most boxes of clutter around a person", low=0, high=8)
     any_side_share: float = key(0.25, "share of clips whose first camera stands on any side of the person", low=0, high=1)
@@ -45,7 +46,8 @@ class PeopleConfig:
     clips_per_shard: int = key(250, "clips in one tar", low=1)
     kind: str = key("body", "what the crops show", choices=("body", "hand"))
     size: int = key(256, "side of a crop in pixels", low=64, high=1024)
-    margin: float = key(1.25, "least side of a crop, over the side of the square around the person or hand", low=1.0, high=4.0)
+    margin: float = key(1.25, "least side of a crop, over the side of the square around the person or hand", low=1.0,
+                        high=4.0)
     instants: int = key(2, "instants of a clip", low=1, high=16)
     cameras: int = key(3, "cameras of a clip; the second is near the first", low=1, high=16)
     gap_s: float = key(0.35, "seconds between instants", low=0.01)
@@ -58,7 +60,8 @@ class PeopleConfig:
         if not self.out:
             raise UserError("out= is not set: name the folder for the shards")
         if self.instants * self.cameras < 2:
-            raise UserError(f"instants={self.instants} and cameras={self.cameras} make one crop a clip; a clip has at least 2")
+            raise UserError(f"instants={self.instants} and cameras={self.cameras} make one crop a clip; a clip has "
+                            "at least 2")
         if self.instants * self.cameras > 100:
             raise UserError(f"instants={self.instants} times cameras={self.cameras} is above 100 crops a clip")
         quality = self.jpeg_quality

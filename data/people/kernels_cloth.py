@@ -1,10 +1,11 @@
 """Warp functions: where garments, hair and skin are on the body, and what colour they have there.
 
-All decisions are thresholds on template fields, taken per pixel. ``look`` is an array of one Look: a struct of this size passed
-by value into every function costs more than the lookup.
+All decisions are thresholds on template fields, taken per pixel. ``look`` is an array of one Look: a struct of this size
+passed by value into every function costs more than the lookup.
 """
 
-# ruff: noqa: UP018, SIM102 (in a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot change)
+# In a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot change.
+# ruff: noqa: UP018, SIM102
 
 import warp as wp
 
@@ -213,7 +214,8 @@ def face_paint(c: wp.vec3, p: wp.vec3, limb: wp.vec4, detail: wp.vec4, grain: fl
             off = wp.abs(p[2] - middle) / (0.0058 * (1.0 - 0.55 * along))
             c = wp.lerp(c, look[0].hair * 0.8, look[0].brow * ramp(1.15, 0.55, off) * (0.7 + 0.5 * grain))
         c = c * (1.0 - 0.25 * ramp(0.3, 0.9, detail[3]))
-    beard = ramp(1.614, 1.604, p[2] + 0.12 * wp.max(0.0, side - 0.035)) * ramp(-0.045, -0.075, p[1]) * ramp(1.535, 1.552, p[2])
+    jaw = ramp(1.614, 1.604, p[2] + 0.12 * wp.max(0.0, side - 0.035))
+    beard = jaw * ramp(-0.045, -0.075, p[1]) * ramp(1.535, 1.552, p[2])
     if side < 0.03 and p[2] > 1.612:
         beard = 0.0
     return wp.lerp(c, look[0].hair * 0.9, look[0].beard * beard * (1.0 - limb[2]) * (0.55 + 0.7 * grain))

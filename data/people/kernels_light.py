@@ -1,6 +1,7 @@
 """Warp kernels and functions of light: the key light's soft shadow and the sky's, gathered from depth maps."""
 
-# ruff: noqa: UP018, SIM102 (in a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot change)
+# In a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot change.
+# ruff: noqa: UP018, SIM102
 
 import warp as wp
 
@@ -14,7 +15,7 @@ BLOCK = wp.constant(8)
 @wp.kernel
 def splat_sky(vertices: wp.array2d(dtype=wp.vec3), axes: wp.array(dtype=wp.mat33), light: Light,
               body: wp.array(dtype=int), out: wp.array3d(dtype=float)):
-    """Depth maps (T, SKY_DIRECTIONS, side^2) from the body's vertices as points: at 96 texels across a person they close up."""
+    """Depth maps (T, SKY_DIRECTIONS, side^2) from the body's vertices as points, which close up at 96 texels a person."""
     t, d, k = wp.tid()
     p = axes[d] * (vertices[t, body[k]] - light.centre)
     half = float(light.sky_side) * 0.5
@@ -27,7 +28,7 @@ def splat_sky(vertices: wp.array2d(dtype=wp.vec3), axes: wp.array(dtype=wp.mat33
 @wp.kernel
 def gather_sky(vertices: wp.array2d(dtype=wp.vec3), normals: wp.array2d(dtype=wp.vec3), light: Light, maps: LightMaps,
                out: wp.array2d(dtype=wp.vec3)):
-    """(T, V): light from the sky's directions and from the ground; a direction the body hides counts 0.22 (light bounces)."""
+    """(T, V): light from the sky's directions and from the ground; a hidden direction counts 0.22 (light bounces)."""
     t, i = wp.tid()
     point = vertices[t, i]
     normal = normals[t, i]

@@ -4,7 +4,8 @@ Shapes: T instants, N shots, V vertices, F triangles. A depth buffer holds, per 
 triangle's index, so that one atomic maximum keeps the nearest triangle, and the result does not depend on the order.
 """
 
-# ruff: noqa: UP018, SIM102 (in a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot change)
+# In a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot change.
+# ruff: noqa: UP018, SIM102
 
 import warp as wp
 
@@ -117,7 +118,7 @@ def rasterise(points: wp.array2d(dtype=wp.vec3), surface: Surface, look: Looks, 
               perspective: int, depth: wp.array2d(dtype=wp.uint64)):
     """One triangle into (N, side^2); what a garment's edge cuts off is decided at each sample.
 
-    Perspective shots drop triangles of the closed body that face away; garments and hair are open sheets and keep both sides.
+    Perspective shots drop triangles of the closed body that face away; garments and hair are open sheets with two sides.
     """
     n, t = wp.tid()
     f = surface.faces[t]

@@ -1,6 +1,7 @@
 """Warp kernels that colour pixels: the room or open air behind, the person in front, and the camera's rendering of both."""
 
-# ruff: noqa: UP018, SIM102 (in a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot change)
+# In a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot change.
+# ruff: noqa: UP018, SIM102
 
 import warp as wp
 
@@ -63,7 +64,8 @@ def open_air(hit: Hit, d: wp.vec3, scene: Scene, bank: Textures):
     up = wp.max(d[2], 0.0)
     round_ = wp.atan2(d[1], d[0]) * 0.15915 + scene.turn
     cloud = grey(bank.grey, 0, round_ * 2.0, up * 1.1, 0.0)
-    hit.colour = wp.lerp(scene.haze, scene.zenith, wp.pow(up, 0.5)) + wp.vec3(1.0, 1.0, 1.0) * (ramp(0.30, 0.75, cloud) * 0.35)
+    white = ramp(0.30, 0.75, cloud) * 0.35
+    hit.colour = wp.lerp(scene.haze, scene.zenith, wp.pow(up, 0.5)) + wp.vec3(white, white, white)
     skyline = 0.05 + 0.16 * grey(bank.grey, 1, round_, 0.3, 0.0) + 0.05 * grey(bank.grey, 0, round_ * 5.0, 0.6, 0.0)
     if d[2] < skyline:
         far = texture(bank.colour, scene.wall2_texture, round_ * 9.0, d[2] * 2.2, 1.0)

@@ -13,8 +13,8 @@
     vertex_visible  (N, 1715) uint8, a bit per vertex of the body (13718, high bit first): seen in the crop
     visible         (N,) float32 share of the surface, of the body or for hand crops of that hand, that is seen
 
-``data.bodies.anny.AnnyBody()(pose, root, phenotype[None], face[None])`` gives the 13718 vertices and the joints again. World:
-metres, z up, the floor at 0. Crops' K and Rt are in the clip itself. The visible surface (clothes, hair) lies up to 6 cm
+``data.bodies.anny.AnnyBody()(pose, root, phenotype[None], face[None])`` gives the 13718 vertices and the joints again.
+World: metres, z up, the floor at 0. Crops' K and Rt are in the clip itself. The visible surface (clothes, hair) lies up to 6 cm
 outside the body's.
 """
 
@@ -65,7 +65,8 @@ def joint_visibility(joints, cameras, depth):
     """(N, B) uint8 OUTSIDE, HIDDEN or SEEN.
 
     Args:
-        joints: (N, B, 3) world metres at each crop's instant.  cameras: N of (K, Rt).  depth: (N, size, size) metres, 0: none.
+        joints: (N, B, 3) world metres at each crop's instant.  cameras: N of (K, Rt).
+        depth: (N, size, size) metres, 0: none.
     """
     size = depth.shape[-1]
     out = np.zeros(joints.shape[:2], np.uint8)

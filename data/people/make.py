@@ -68,8 +68,8 @@ def choose_device(wanted):
 
     found = torch.cuda.is_available() and warp.is_cuda_available()
     if wanted == "cuda" and not found:
-        raise UserError("device=cuda, but this machine has no CUDA device that torch and Warp can use; device=cpu makes the "
-                        "same kind of clips")
+        raise UserError("device=cuda, but this machine has no CUDA device that torch and Warp can use; device=cpu makes "
+                        "the same kind of clips")
     return "cuda" if found else "cpu"
 
 

@@ -124,7 +124,8 @@ class ClipMaker:
             pose = matrix_to_axis_angle(torch.from_numpy(rotations)).float().numpy()
             vertices, joints = self.body.posed(*self._tensors(pose, place), rest)
             floor = vertices[:, self.body.body_vertices, 2].amin(1).cpu().numpy()
-            vertices = vertices - torch.from_numpy(floor).to(self.device)[:, None, None] * vertices.new_tensor([0.0, 0.0, 1.0])
+            down = torch.from_numpy(floor).to(self.device)[:, None, None]
+            vertices = vertices - down * vertices.new_tensor([0.0, 0.0, 1.0])
             joints = joints.cpu().numpy().copy()
             points, *hand_points = (vertices[:, some].cpu().numpy() for some in (self.some_points, *self.some_hand_points))
         joints[:, :, 2] -= floor[:, None]

@@ -9,8 +9,8 @@ from data.people.poses import HAND_NOISE, HAND_SIZE, HIGH, INDEX, IS_UPPER, LOW,
 def sample_motion(rng, instants, gap_s, upright=False, walk_share=0.3):
     """One person's motion.
 
-    A walk or run in closed form, or minimum-jerk moves between postures (Flash and Hogan 1985: the polynomial with zero speed
-    and acceleration at both ends).
+    A walk or run in closed form, or minimum-jerk moves between postures (Flash and Hogan 1985: the polynomial with zero
+    speed and acceleration at both ends).
 
     Args:
         rng: numpy Generator.  instants: T.  gap_s: seconds between them.

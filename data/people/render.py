@@ -10,8 +10,8 @@ from data.people.shots import box_spans
 from data.people.stopwatch import Stopwatch
 from data.people.warp_types import SKY_DIRECTIONS, Box, Dressed, LightMaps, Look, Shot, Surface, Textures
 
-# How far behind the drawn surface a vertex of the body may lie and still count as seen: cloth hangs up to 6 cm off the body,
-# but fingers lie closer to each other than that and wear nothing.
+# How far behind the drawn surface a vertex of the body may lie and still count as seen: cloth hangs up to 6 cm off the
+# body, but fingers lie closer to each other than that and wear nothing.
 CLOTHED_M, BARE_M = 0.06, 0.015
 
 
@@ -145,7 +145,8 @@ class Renderer:
         depth = self._buffer("light depth", (count, side * side), wp.uint64)
         depth.zero_()
         self._launch(kernels_mesh.to_light, (count, self.vertex_count), [person.position, light, points])
-        self._launch(kernels_mesh.rasterise, (count, self.face_count), [points, self.surface, look, is_worn, side, 0, depth])
+        self._launch(kernels_mesh.rasterise, (count, self.face_count),
+                     [points, self.surface, look, is_worn, side, 0, depth])
         maps = LightMaps()
         maps.sky_axes = self._array(world.sky_axes, wp.mat33)
         maps.sky_colour = self._array(world.sky_colours, wp.vec3)
@@ -180,7 +181,8 @@ class Renderer:
         across = self._buffer("across", (count, self.face_count), wp.vec3)
         out = self._buffer(name, (count, self.vertex_count), wp.vec3)
         self._launch(kernels_mesh.face_normals, (count, self.face_count), [vertices, self.surface.faces, across])
-        self._launch(kernels_mesh.vertex_normals, (count, self.vertex_count), [across, self._around_start, self._around, out])
+        self._launch(kernels_mesh.vertex_normals, (count, self.vertex_count),
+                     [across, self._around_start, self._around, out])
         return out
 
     def _vertices(self, tensor):

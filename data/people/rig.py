@@ -115,8 +115,8 @@ class Rig:
         out[:, index[f"lowerarm01.{side}"]] = turn(axes["elbow"], get("elbow") - axes["elbow_rest"])
         # Twist is shared between forearm and wrist: all of it in one joint wrings the skin like a cloth.
         out[:, index[f"lowerarm02.{side}"]] = turn(axes["fore"], -sign * get("pronate") * 0.55)
-        out[:, index[f"wrist.{side}"]] = (turn(axes["wrist"], get("wrist_flex")) @ turn(axes["palm"], sign * get("wrist_tilt"))
-                                          @ turn(axes["fore"], -sign * get("pronate") * 0.45))
+        bend = turn(axes["wrist"], get("wrist_flex")) @ turn(axes["palm"], sign * get("wrist_tilt"))
+        out[:, index[f"wrist.{side}"]] = bend @ turn(axes["fore"], -sign * get("pronate") * 0.45)
 
     def _leg(self, out, angles, side, name, sign):
         def get(dof):

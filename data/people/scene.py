@@ -57,7 +57,8 @@ def sample_boxes(rng, scene, centre, most):
             radius = rng.uniform(1.4, 7) if scene.outdoors else rng.uniform(1.2, 3.2)
             way = rng.uniform(0, 2 * np.pi)
             place = centre[:2] + radius * np.array([np.cos(way), np.sin(way)])
-            inside = abs(place[0] - scene.centre_x) < scene.half_x - 0.2 and abs(place[1] - scene.centre_y) < scene.half_y - 0.2
+            off = np.abs(place - [scene.centre_x, scene.centre_y])
+            inside = (off < np.array([scene.half_x, scene.half_y]) - 0.2).all()
             if scene.outdoors or inside:
                 break
         if scene.outdoors and radius > 4:

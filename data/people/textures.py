@@ -126,7 +126,8 @@ def _bricks(rng, x, y, colours):
     row = (y * count * wide).astype(int)
     across = x * count + 0.5 * (row % 2) * (wide - 1)
     shade = rng.random(97) * 0.35 + 0.8
-    out = colours[0] * shade[(across.astype(int) % count + row * 17) % 97][..., None] * (0.8 + 0.4 * noise(rng, 1.8)[..., None])
+    out = colours[0] * shade[(across.astype(int) % count + row * 17) % 97][..., None]
+    out = out * (0.8 + 0.4 * noise(rng, 1.8)[..., None])
     down = (y * count * wide) % 1
     edge = np.minimum(np.minimum(across % 1, 1 - across % 1) / wide, np.minimum(down, 1 - down))
     return np.where((edge < 0.05)[..., None], np.clip(colours[1] * 0.8, 0, 1), out)

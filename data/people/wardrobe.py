@@ -60,7 +60,8 @@ def _cut(rng, top, bottom):
     leg = {"trousers": rng.uniform(0.9, 1.0), "shorts": rng.uniform(0.22, 0.5), "leggings": rng.uniform(0.8, 0.98),
            "skirt": 0.0}
     return {
-        "sleeve": sleeve, "hem": 1.0 if top == "dress" else hem, "neck_height": neck, "neck_slope": pick(rng, (0.2, 0.9, 1.6)),
+        "sleeve": sleeve, "hem": 1.0 if top == "dress" else hem, "neck_height": neck,
+        "neck_slope": pick(rng, (0.2, 0.9, 1.6)),
         "waist": rng.uniform(1.0, 1.06), "leg": leg[bottom], "skirt": rng.uniform(0.25, 0.72) if bottom == "skirt" else 0.0,
         "shoe": pick(rng, (0.955, 0.9, 0.8, NONE), (0.6, 0.18, 0.1, 0.12)), "sock": pick(rng, (0.88, 0.93, NONE)),
         "tucked": rng.random() < 0.3 and top not in ("jacket", "dress"), "glove": rng.random() < 0.03}
