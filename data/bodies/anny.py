@@ -18,11 +18,9 @@ import torch
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix
 
-PHENOTYPES = ("gender", "age", "muscle", "weight", "height", "proportions")
-
 
 class AnnyBody(torch.nn.Module):
-    """Body parameters to vertices and joints.
+    """Body parameters to vertices and joints, differentiable in all of them.
 
     Args:
         clothing: also return the base mesh's helper geometry (a body suit, a skirt, strands of hair), which moves with the

