@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import time
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Log:
     def close(self):
         self.file.close()
         if self.wandb:
-            self.wandb.finish(quiet=True)
+            self.wandb.finish()
 
     def _cut(self, step):
         if not self.path.exists():
@@ -68,11 +69,10 @@ def read(run):
 
 
 def _wandb(run, mode, name, config):
-    os.environ.setdefault("WANDB_SILENT", "true")
     import wandb
 
     identity = Path(run) / "wandb_id.txt"
     if not identity.exists():
-        identity.write_text(wandb.util.generate_id())
+        identity.write_text(secrets.token_hex(4))
     return wandb.init(project="counterpose", name=name, id=identity.read_text(), resume="allow", mode=mode, dir=run,
-                      config=config, settings=wandb.Settings(console="off", x_disable_stats=True))
+                      config=config, settings=wandb.Settings(silent=True, console="off", x_disable_stats=True))

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 from clips import make_clip, write_shards
+from PIL import Image
 from runs import finish, outcome, start, words
 from safetensors.numpy import load_file
 
@@ -29,7 +30,7 @@ def shards(tmp_path_factory):
 def peaceful(tmp_path_factory, shards):
     """A run that nobody disturbed."""
     run = tmp_path_factory.mktemp("runs") / "peaceful"
-    finish(start(words(run, shards, *STEPS)))
+    finish(start(words(run, shards, *STEPS, "log.wandb=offline", "log.pictures_every=8", "log.pictures=2")))
     return run
 
 
@@ -40,6 +41,10 @@ def test_a_run_writes_what_it_promises(peaceful):
         assert all(np.isfinite(line[name]) for line in lines), name
     assert {"held_out/cross_view", "held_out/cross_pose"} <= lines[3].keys()
     assert lines[-1]["held_out/cross_view"] < lines[3]["held_out/cross_view"]
+    assert sorted(p.name for p in (peaceful / "pictures").iterdir()) == [f"step-000000{n:02d}.png" for n in (8, 16, 24)]
+    width, height = Image.open(peaceful / "pictures" / "step-00000024.png").size
+    assert width > 4 * 4 * 48 and height > 4 * 4 * 48  # four columns, two rows of each kind, enlarged to be seen
+    assert len(list((peaceful / "wandb").glob("offline-run-*/*.wandb"))) == 1
     assert json.loads((peaceful / "manifest.json").read_text())["sources"]["all"]["held_out"] == 4
 
 

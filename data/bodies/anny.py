@@ -15,6 +15,7 @@ import tempfile
 
 import torch
 
+from data.bodies.quiet import start_warp
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix
 
@@ -39,6 +40,7 @@ class AnnyBody(torch.nn.Module):
 
     def __init__(self, clothing=False):
         super().__init__()
+        start_warp()
         with _built_cache():
             self.model = _construct(clothing)
         self.model.requires_grad_(False)
@@ -114,9 +116,6 @@ def locked(folder):
 
 
 def _construct(clothing):
-    import warp
-
-    warp.config.log_level = warp.LOG_ERROR  # anny starts Warp, which would print a page about devices
     import anny
 
     topology = {"topology": "anny-full"} if clothing else {}

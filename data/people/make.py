@@ -15,6 +15,7 @@ import traceback
 
 from tqdm import tqdm
 
+from data.bodies.quiet import start_warp
 from data.people.config import NOT_RECIPE, PeopleConfig
 from data.shards import explain, read_index, shard_name, write_shard
 from engine.config import flat, parse, save
@@ -64,8 +65,7 @@ def choose_device(wanted):
     import torch
     import warp
 
-    from data.people import warp_types  # noqa: F401  (sets Warp's log level before it starts)
-
+    start_warp()
     found = torch.cuda.is_available() and warp.is_cuda_available()
     if wanted == "cuda" and not found:
         raise UserError("device=cuda, but this machine has no CUDA device that torch and Warp can use; device=cpu makes "

@@ -5,9 +5,6 @@
 
 import warp as wp
 
-# Below errors, Warp prints a page about devices at its start and a warning on machines without a GPU.
-wp.config.log_level = wp.LOG_ERROR
-
 MAX_BOXES = 8
 SKY_DIRECTIONS = 10
 # What a pixel shows; the label picture holds these, 0 where no person is.
