@@ -9,7 +9,7 @@ import numpy as np
 from data.loader import Loader
 from data.order import MASK, PAIR, Draw, Order, default_lanes, numbers, read_manifest
 from data.pairs import offer_bits
-from data.reader import BadSample, Reader, layout
+from data.reader import BadSample, NoPair, Reader, layout
 from data.shards import PAIR_KINDS, explain
 from engine.errors import UserError
 
@@ -107,11 +107,11 @@ def _held_out_kind(reader, order, config, kind, arrays, row, count):
         try:
             size, a, b = reader.place(arrays, row, path, Draw(source, kind, shard, index, 0),
                                       numbers(HELD_OUT_SEED, PAIR, int(number), 1))
-        except BadSample:
+        except (BadSample, NoPair):
             continue  # the loader counts and lists bad samples; here another clip does as well
         cut = round(size * (config.augment.crop_min + config.augment.crop_max) / 2)
         arrays["numbers"][row] = [size // 2, size // 2, cut, 1, 1, 1]
         arrays["noise"][row] = numbers(HELD_OUT_SEED, MASK, int(number)).random(arrays["noise"].shape[1], np.float32)
-        arrays["tags"][row] = kind, source, 0, 0, shard, index, a, b, size
+        arrays["tags"][row] = kind, source, 0, 0, 0, shard, index, a, b, size
         row += 1
     return row

@@ -15,7 +15,7 @@ from collections import Counter
 
 import numpy as np
 
-from data.reader import NO_PAIR, TAGS, Reader, layout
+from data.reader import TAGS, Reader, layout
 from engine.errors import UserError
 
 
@@ -29,14 +29,14 @@ class Loader:
         workers: processes; 0 reads in this one.
     Attributes:
         waited_s: seconds spent waiting for data since the last ``take_waited``.
-        replaced: Counter of reasons, over the loader's life.
+        bad: [(slot, shard, index, reason), ...] of samples with bad bytes met since the last ``take_bad``.
     """
 
     def __init__(self, order, config, side, noise, rows, workers):
         self.order, self.config, self.rows = order, config, rows
         self.shape = layout(len(rows), side, noise)
         self.depth = config.prefetch + 1 if workers else 1
-        self.waited_s, self.replaced, self.new_bad = 0.0, Counter(), []
+        self.waited_s, self.bad = 0.0, []
         self.workers = []
         workers = min(workers, len(rows))
         if not workers:
@@ -64,7 +64,7 @@ class Loader:
                 began = time.perf_counter()
                 for row in range(len(self.rows)):
                     self.reader.fill(self.ring[0], row, step * self.order.batch + self.rows.start + row)
-                self._count(self.reader.bad)
+                self.bad += self.reader.bad
                 self.reader.bad = []
                 self.waited_s += time.perf_counter() - began
                 yield step, self.ring[0]
@@ -87,9 +87,8 @@ class Loader:
         return waited
 
     def take_bad(self):
-        """[(slot, shard, index, reason), ...] of samples with bad bytes met since the last call."""
-        new, self.new_bad = self.new_bad, []
-        return new
+        bad, self.bad = self.bad, []
+        return bad
 
     def close(self):
         for process, pipe in self.workers:
@@ -110,12 +109,8 @@ class Loader:
                                 f"(-9: often out of memory; lower data.workers={len(self.workers)})") from None
             if error:
                 raise UserError(error)
-            self._count(bad)
+            self.bad += bad
             done[step] += 1
-
-    def _count(self, bad):
-        self.replaced.update("no pair by the rules" if entry[3] == NO_PAIR else "bad bytes" for entry in bad)
-        self.new_bad += [entry for entry in bad if entry[3] != NO_PAIR]
 
 
 def tag(arrays, name):

@@ -19,12 +19,15 @@ from engine.errors import UserError
 # Columns of Rows.numbers, for each of the two pictures: crop centre x, y and side, then three colour factors.
 # Crop lengths are in pixels of the decoded picture, whose first pixel has its centre at 0.5.
 PER_PICTURE = 6
-TAGS = ("kind", "source", "epoch", "replaced", "shard", "index", "a", "b", "size")
-NO_PAIR = "no pair of the wanted kind keeps the rules"
+TAGS = ("kind", "source", "epoch", "bad", "no_pair", "shard", "index", "a", "b", "size")
 
 
 class BadSample(Exception):
-    """A sample whose bytes or content cannot serve a slot; replaced by another draw."""
+    """A sample whose bytes are bad; replaced by another draw, counted and listed."""
+
+
+class NoPair(Exception):
+    """A whole sample without a pair that a slot could use; replaced by another draw and counted."""
 
 
 def layout(rows, side, noise):
@@ -57,27 +60,32 @@ class Reader:
         Raises:
             UserError: a read error, or no draw of the slot's source could serve it.
         """
+        bad = no_pair = 0
         for attempt in range(self.retries + 1):
             draw = self.order.draw(n, attempt)
             path = self.order.sources[draw.source].paths[draw.shard]
             try:
                 size, a, b = self.place(arrays, row, path, draw, numbers(self.order.seed, PAIR, n))
+            except NoPair:
+                no_pair += 1
+                continue
             except BadSample as reason:
+                bad += 1
                 self.bad.append((n, path, draw.index, str(reason)))
                 continue
-            arrays["tags"][row] = draw.kind, draw.source, draw.epoch, attempt, draw.shard, draw.index, a, b, size
+            arrays["tags"][row] = draw.kind, draw.source, draw.epoch, bad, no_pair, draw.shard, draw.index, a, b, size
             self._draw_numbers(arrays, row, n, size)
             return
         source = self.order.sources[draw.source].name
-        raise UserError(f"source '{source}': {self.retries + 1} draws for slot {n} gave no {PAIR_KINDS[draw.kind]} pair "
-                        f"(last: {path}: {self.bad[-1][3]}); see data.pairs, `python -m data stats` and `verify`")
+        raise UserError(f"source '{source}': {self.retries + 1} draws for slot {n} gave no {PAIR_KINDS[draw.kind]} pair: {bad} "
+                        f"samples are bad, {no_pair} have none by the rules data.pairs; see python -m data verify and stats")
 
     def place(self, arrays, row, path, draw, random):
         """Decode a pair of one clip into a row; returns the pictures' size and the crops' places in the clip."""
         clip, members = self.clip(path, draw.index)
         pairs = candidates(clip, PAIR_KINDS[draw.kind], self.rules)
         if not pairs:
-            raise BadSample(NO_PAIR)
+            raise NoPair
         a, b = pairs[int(random.integers(len(pairs)))]
         for side, crop in enumerate((a, b)):
             picture = self.picture(path, members, crop)

@@ -1,6 +1,7 @@
 """Pre-training: what is built, and the loop."""
 
 import contextlib
+import os
 import sys
 import time
 
@@ -21,6 +22,8 @@ from engine.schedule import warmup_cosine
 from engine.signals import STOPPED, StopRequest
 from pretrain import masking, objective, panels, watch, weights
 from pretrain.model import CrossCompletion
+
+REPLACED = slice(TAGS.index("bad"), TAGS.index("no_pair") + 1)
 
 
 class Completion(nn.Module):
@@ -77,6 +80,8 @@ class Trainer:
         self.held_out = held_out_pairs(self.order, config.data, self.model.patches, config.log.held_out_pairs)
         self.weighting = [torch.tensor(values, dtype=torch.float32, device=self.device)
                           for values in (config.objective.kind_weights(), self.order.shares)]
+        # Samples replaced since the run began: bad bytes, no pair by the rules.
+        self.replaced = torch.zeros(2, dtype=torch.int64, device=self.device)
         # Sums since the last line of the log: per kind the loss and the pairs, then gradient norm and steps.
         self.sums = torch.zeros(2 * len(PAIR_KINDS) + 2, dtype=torch.float64, device=self.device)
 
@@ -107,6 +112,7 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(list(self.names), config.optim.clip or float("inf"))
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.replaced += batch["tags"][:, REPLACED].sum(0)
         self.sums[-2] += norm.detach()
         self.sums[-1] += 1
 
@@ -153,13 +159,14 @@ class Trainer:
         state = checkpoint.load(path, self.model, lambda t: checkpoint.load_optimizer(self.optimizer, self.names, t))
         if self.processes.first:
             self.sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
+            self.replaced.copy_(torch.tensor(state["replaced"]))
         return state["step"]
 
     def save(self, run, step):
         """Write a checkpoint from rank 0; a failure there is raised on all."""
-        sums = self.processes.sum(self.sums.clone())
+        sums, replaced = self.processes.sum(self.sums.clone()), self.processes.sum(self.replaced.clone())
         state = {"step": step, "slot": step * self.config.batch, "ledger": [], "sums": sums.tolist(),
-                 "versions": checkpoint.versions()}
+                 "replaced": replaced.tolist(), "versions": checkpoint.versions()}
         self.processes.from_first(lambda: str(checkpoint.save(
             run.folder, step, lambda path: weights.save_model(self.model, path),
             checkpoint.optimizer_tensors(self.optimizer, self.names), state, run.lease.check, self.config.checkpoint.keep)))
@@ -191,7 +198,9 @@ def train(config):
     """Train to ``config.steps``; returns the exit code, 0 or engine.signals.STOPPED after a signal."""
     processes = distributed.start(config.device)
     torch.set_num_threads(distributed.share_cores())
-    torch.use_deterministic_algorithms(config.deterministic)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may vary, and torch refuses it
+        torch.use_deterministic_algorithms(True)
     trainer, run, log = Trainer(config, processes), None, None
     stop = StopRequest()
     try:

@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import torch
-
 from data.feed import freeze
 from data.shards import PAIR_KINDS
 from engine.errors import UserError
@@ -65,12 +63,10 @@ def announce(config, trainer, start):
 
 def measured(trainer, step, pairs, seconds):
     """The numbers beside the losses: learning rate, speed, waiting for data, replaced samples of all ranks, epochs."""
-    loader, slots = trainer.loader, (step + 1) * trainer.config.batch
-    reasons = ("bad bytes", "no pair by the rules")
-    counts = torch.tensor([loader.replaced[reason] for reason in reasons], device=trainer.device)
-    bad, no_pair = trainer.processes.sum(counts).tolist()
+    slots = (step + 1) * trainer.config.batch
+    bad, no_pair = trainer.processes.sum(trainer.replaced.clone()).tolist()
     out = {"optim/lr": trainer.optimizer.param_groups[0]["lr"], "speed/pairs_per_s": pairs / seconds,
-           "speed/data_wait_share": loader.take_waited() / seconds, "data/bad_samples": bad,
+           "speed/data_wait_share": trainer.loader.take_waited() / seconds, "data/bad_samples": bad,
            "data/no_pair": no_pair, "pairs": slots}
     return out | {f"data/epochs/{name}": value for name, value in trainer.order.epochs(slots).items()}
 

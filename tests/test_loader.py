@@ -103,7 +103,7 @@ def test_bad_samples_are_replaced_alike_by_whoever_reads_them(folder, tmp_path):
     config = DataConfig(shards=str(broken), held_out=0)
     order = order_of(config)
     whole = stream(order, config, stop=8)
-    replaced = np.concatenate([tag(b, "replaced") for b in whole])
+    replaced = np.concatenate([tag(b, "bad") for b in whole])
     assert 0 < (replaced > 0).sum() < 40
     assert same(whole, stream(order, config, workers=2, world=2, stop=8))
     for batch in whole:
@@ -114,7 +114,7 @@ def test_bad_samples_are_replaced_alike_by_whoever_reads_them(folder, tmp_path):
 def test_rules_that_keep_nothing_are_told_by_name(folder):
     config = DataConfig(shards=str(folder), retries=3)
     config.pairs.gap_min_s = 5.0
-    with pytest.raises(UserError, match="source 'all': 4 draws.*cross_pose.*data.pairs"):
+    with pytest.raises(UserError, match="source 'all': 4 draws.*cross_pose.*0 samples are bad, 4 have none by the rules"):
         stream(order_of(config), config)
 
 
