@@ -149,7 +149,7 @@ def test_a_picture_that_does_not_decode_is_replaced_and_listed(tmp_path, shards)
 def test_a_run_that_began_otherwise_is_refused_with_both_values(tmp_path, shards, peaceful):
     run = tmp_path / "run"
     shutil.copytree(peaceful, run)
-    refuse(words(run, shards, *STEPS, "optim.lr=0.5"), "optim.lr=0.5", "optim.lr=0.004")
+    refuse(words(run, shards, *STEPS, "optim.lr=0.5"), "optim.lr=0.5", "optim.lr=0.01")
     (tmp_path / "more").mkdir()
     write_shards(tmp_path / "more", [make_clip(i, size=56) for i in range(61)], 15)
     refuse(words(run, tmp_path / "more", *STEPS), "shard-000004.tar is", "4 shards and has 5")
