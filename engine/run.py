@@ -52,7 +52,9 @@ class Run:
                     raise UserError(f"{name}={_shown(value)}, but the run in {self.folder} began with {name}="
                                     f"{_shown(began.get(name))}; give the old value or a new run=DIR")
             return
-        others = [p.name for p in self.folder.iterdir() if not p.name.startswith("lease.")]
+        # What a start that was killed before this point may have left is no stranger's.
+        ours = ("lease.", "environment.json", "config.writing")
+        others = [p.name for p in self.folder.iterdir() if not p.name.startswith(ours)]
         if others:
             raise UserError(f"run={self.folder} is no run's folder but holds {others[0]}; choose an empty or a new folder")
         temporary = path.with_suffix(".writing")

@@ -14,6 +14,7 @@ from engine import checkpoint
 from engine.errors import UserError
 from engine.lease import Lease
 from engine.metrics import Log, read
+from engine.run import Run
 from engine.schedule import warmup_cosine
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,6 +115,23 @@ def test_a_second_run_is_refused_and_a_dead_owner_is_taken_over(tmp_path):
     lease.path.write_text(json.dumps({**held, "generation": 3}))
     with pytest.raises(UserError, match="generation 2.*says 3"):
         lease.check()
+
+
+def test_a_start_that_was_killed_early_does_not_block_the_folder(tmp_path):
+    from data.config import AugmentConfig  # any dataclass of keys
+
+    for name in ("lease.lock", "environment.json", "config.writing"):
+        (tmp_path / name).write_text("")
+    run = Run(tmp_path, AugmentConfig(), "test", ())
+    run.close()
+    assert (tmp_path / "config.yaml").exists() and run.newest is None
+    with pytest.raises(UserError, match="crop_min=0.5, but the run in .* began with crop_min=0.875"):
+        Run(tmp_path, AugmentConfig(crop_min=0.5), "test", ("colour",))
+    Run(tmp_path, AugmentConfig(colour=0.1), "test", ("colour",)).close()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.pdf").write_text("")
+    with pytest.raises(UserError, match="thesis.pdf"):
+        Run(tmp_path / "other", AugmentConfig(), "test", ())
 
 
 def test_a_silent_owner_on_another_machine_is_taken_over_and_a_live_one_is_not(tmp_path):
