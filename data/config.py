@@ -47,9 +47,10 @@ class DataConfig:
     pairs: PairRules = section(PairRules)
     augment: AugmentConfig = section(AugmentConfig)
     held_out: int = key(64, "clips at the end of each source that are never trained on (at most a tenth of it)", low=0)
-    lanes: int | None = key(None, "slices of an epoch read side by side; default: batch's largest divisor up to 256")
+    lanes: int | None = key(None, "slices of an epoch read side by side; default: batch's largest divisor up to 256", low=1)
     pool_shards: float = key(4.0, "samples are shuffled in pools of about so many shards", low=0.01)
-    workers: int | None = key(None, "processes that decode, per rank; 0: none; default: its cores less one, up to 16")
+    workers: int | None = key(None, "processes that decode, per rank; 0: none; default: its cores less one, up to 16", low=0,
+                              high=256)
     prefetch: int = key(4, "batches decoded ahead", low=1, high=64)
     retries: int = key(100, "draws tried for a slot whose samples are bad or hold no pair by the rules", low=1)
 

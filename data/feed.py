@@ -10,7 +10,7 @@ from data.loader import Loader
 from data.order import MASK, PAIR, Draw, Order, default_lanes, numbers, read_manifest
 from data.pairs import offer_bits
 from data.reader import BadSample, NoPair, Reader, layout
-from data.shards import PAIR_KINDS, explain
+from data.shards import PAIR_KINDS, explain, refuse_twice
 from engine.errors import UserError
 
 HELD_OUT_SEED = 0
@@ -27,6 +27,7 @@ def open_order(config, batch, seed):
     named = config.named()
     bits = offer_bits(config.pairs)
     sources = [read_manifest(name, source.shards, config.held_out, bits) for name, source in named.items()]
+    refuse_twice([path for source in sources for path in source.paths])
     for source in sources:
         if not source.offers:
             raise UserError(f"source '{source.name}': no clip has a pair of crops with data.pairs.crops={config.pairs.crops}")
@@ -88,6 +89,7 @@ def held_out_pairs(order, config, noise, count):
         choice depends on the shards and the rules alone, not on the run's seed.
     """
     reader = Reader(order, config.pairs, config.augment, 0)
+    count = min(count, sum(len(source.held_out) for source in order.sources))
     side = max(source.size for source in order.sources)
     arrays = {name: np.zeros(*spec) for name, spec in layout(count * len(PAIR_KINDS), side, noise).items()}
     row = 0

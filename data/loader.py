@@ -105,8 +105,9 @@ class Loader:
             except (EOFError, ConnectionResetError):
                 process = waiting[pipe]
                 process.join(5)
-                raise UserError(f"{process.name} (pid {process.pid}) died with exit code {process.exitcode} "
-                                f"(-9: often out of memory; lower data.workers={len(self.workers)})") from None
+                raise UserError(f"{process.name} (pid {process.pid}) died with exit code {process.exitcode}"
+                                + ("; that is often a lack of memory: lower data.workers" if process.exitcode == -9 else "")
+                                ) from None
             if error:
                 raise UserError(error)
             self.bad += bad

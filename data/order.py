@@ -174,6 +174,10 @@ class Order:
                 raise UserError(f"no clip of {names} has a {PAIR_KINDS[k]} pair, but data.kinds asks for them: "
                                 f"set data.kinds.{PAIR_KINDS[k]}=0 or add a source")
             pattern = spread(quotas(offering, self.period)) if quota else np.zeros(self.period, np.int64)
+            for s, (source, weight) in enumerate(zip(self.sources, offering, strict=True)):
+                if quota and weight and s not in pattern:
+                    raise UserError(f"data.sources.{source.name}.weight={weight} is less than 1/{self.period} of the mix of "
+                                    f"{PAIR_KINDS[k]} pairs: it would never be read")
             ones = (pattern[None] == np.arange(len(self.sources))[:, None]).astype(np.int64)
             self.mix.append(pattern)
             self.mix_before.append(np.concatenate([np.zeros((len(ones), 1), np.int64), np.cumsum(ones, 1)], 1))

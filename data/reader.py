@@ -5,6 +5,7 @@ a second.
 """
 
 import os
+import time
 from collections import OrderedDict
 
 import numpy as np
@@ -19,6 +20,7 @@ from engine.errors import UserError
 # Columns of Rows.numbers, for each of the two pictures: crop centre x, y and side, then three colour factors.
 # Crop lengths are in pixels of the decoded picture, whose first pixel has its centre at 0.5.
 PER_PICTURE = 6
+READ_TRIES = 4
 TAGS = ("kind", "source", "epoch", "bad", "no_pair", "shard", "index", "a", "b", "size")
 
 
@@ -133,10 +135,14 @@ class Reader:
 
     def read(self, path, offset, length):
         file = _recent(self.files, path, lambda: _open(path), 64, os.close)
-        try:
-            data = os.pread(file, length, offset)
-        except OSError as error:
-            raise UserError(f"reading shard {path}: {explain(error)}") from None
+        for attempt in range(READ_TRIES):
+            try:
+                data = os.pread(file, length, offset)
+                break
+            except OSError as error:
+                if attempt == READ_TRIES - 1:
+                    raise UserError(f"reading shard {path} failed {READ_TRIES} times: {explain(error)}") from None
+                time.sleep(2.0**attempt)  # a file system that is away for a moment comes back
         if len(data) != length:
             raise UserError(f"shard {path} changed while it was read: {length} bytes wanted at {offset}, {len(data)} there")
         return data

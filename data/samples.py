@@ -155,8 +155,11 @@ def _check_fields(clip):
             raise ValueError(f"crop {i} has time_s {crop.time_s}, not a number of seconds")
     for name, shape in (("K", (3, 3)), ("Rt", (3, 4)), ("box", (4,))):
         known = [values for values in (getattr(crop, name) for crop in clip.crops) if values is not None]
-        if known:
-            _numbers(known, shape, name)
+        numbers = _numbers(known, shape, name) if known else None
+        if known and name == "K" and not (numbers[:, [0, 1], [0, 1]] > 0).all():
+            raise ValueError("K has a focal length that is not above 0; a camera that is not calibrated has K null")
+        if known and name == "Rt" and not (np.abs(np.linalg.det(numbers[:, :, :3]) - 1) < 1e-3).all():
+            raise ValueError("Rt is no rotation and translation; a camera that is not calibrated has Rt null")
     if clip.overlap is not None and not (clip.overlap.min() >= 0 and clip.overlap.max() <= 1):
         raise ValueError(f"overlap spans {clip.overlap.min():g} to {clip.overlap.max():g}; shares lie in 0 to 1")
 

@@ -136,7 +136,18 @@ def find_shards(spec):
         found += tars
     if not found:
         raise UserError("no shards were named")
+    refuse_twice(found)
     return found
+
+
+def refuse_twice(paths):
+    """Raises UserError where one tar is named twice: its held-out clips would be trained on."""
+    seen = {}
+    for path in paths:
+        real = os.path.realpath(path)
+        if real in seen:
+            raise UserError(f"shard {path} is named twice (also as {seen[real]})")
+        seen[real] = path
 
 
 def read_index(path):
@@ -151,14 +162,33 @@ def read_index(path):
             with np.load(beside, allow_pickle=False) as a:
                 if int(a["format"]) > INDEX_FORMAT:
                     raise UserError(f"{beside} has format {int(a['format'])}; this software reads up to {INDEX_FORMAT}")
-                if int(a["tar_bytes"]) == os.path.getsize(path):
-                    return Index(path, int(a["size"]), a["keys"], a["offers"], a["starts"], a["suffixes"][a["suffix"]],
-                                 a["offsets"], a["lengths"])
+                index = Index(path, int(a["size"]), a["keys"], a["offers"], a["starts"], a["suffixes"][a["suffix"]],
+                              a["offsets"], a["lengths"])
+                if int(a["tar_bytes"]) == os.path.getsize(path) and _fits(index):
+                    return index
     except (OSError, KeyError, ValueError, EOFError, IndexError, zipfile.BadZipFile):
         pass  # missing, unreadable or cut off: it is only a cache of what the tar says
     index = build_index(path)
     _save_index(index, beside)
     return index
+
+
+def _fits(index):
+    """Whether the tar has the headers that an index promises, at a few places.
+
+    Sizes of tars are multiples of 10 kB, and a tar that was moved or copied here may be older than the index it replaces
+    the tar of.
+    """
+    with open(index.path, "rb") as file:
+        for sample in {0, len(index) // 2, len(index) - 1}:
+            for suffix, (offset, length) in index.members(sample).items():
+                file.seek(offset - 512)
+                header = file.read(512)
+                name = header[:100].rstrip(b"\0").decode(errors="replace").rpartition("/")[2]
+                member = f"{index.keys[sample]}.{suffix}".rpartition("/")[2]
+                if not member.startswith(name) or header[124:135] != b"%011o" % length:
+                    return False
+    return True
 
 
 def build_index(path):

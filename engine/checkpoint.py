@@ -70,11 +70,13 @@ def save(run, step, write_model, optimizer, state, check=lambda: None, keep=3):
 
     Args:
         write_model: called with the path of model.safetensors.  optimizer: {name: tensor}.  state: JSON values.
-        check: called right before the marker; raises if this run has lost its folder.
+        check: called before anything of another run could be touched, and right before the marker; raises if this run
+            has lost its folder.
     Raises:
         UserError: no space left or the folder cannot be written; the older checkpoints are untouched.
     """
     place = folder(run, step)
+    check()
     beside = place.with_name(f".writing-{place.name}")
     try:
         for left in place.parent.glob(".writing-*"):
@@ -87,6 +89,7 @@ def save(run, step, write_model, optimizer, state, check=lambda: None, keep=3):
         for file in beside.iterdir():
             _sync(file)
         _sync(beside)
+        check()
         if place.exists():
             shutil.rmtree(place)  # one that was damaged or not finished, or this run would have started after it
         os.replace(beside, place)
@@ -97,6 +100,11 @@ def save(run, step, write_model, optimizer, state, check=lambda: None, keep=3):
         _sync(temporary)
         os.replace(temporary, place / MARKER)
         _sync(place)
+        # Those after this one were damaged, or this run would have gone on from them.
+        older = [p for p in sorted(place.parent.glob("step-*")) if p.name <= place.name and (p / MARKER).exists()]
+        later = [p for p in place.parent.glob("step-*") if p.name > place.name]
+        for old in older[:-keep] + later:
+            shutil.rmtree(old)
     except Exception as error:
         # safetensors raises its own type for a full disk, with the reason only in its text.
         with contextlib.suppress(OSError):
@@ -107,9 +115,6 @@ def save(run, step, write_model, optimizer, state, check=lambda: None, keep=3):
             raise UserError(f"checkpoint {place} was not written: {error}; older ones are untouched, free some space or "
                             f"permit writing and start again") from None
         raise
-    whole = [p for p in sorted(place.parent.glob("step-*")) if (p / MARKER).exists()]
-    for old in whole[:-keep]:
-        shutil.rmtree(old)
     return place
 
 

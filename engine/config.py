@@ -248,8 +248,6 @@ def _assign(config, schema, dotted, value, origin):
 
 def _convert(value, kind, field, dotted, origin):
     inner, optional = _unwrap(kind)
-    if isinstance(value, str) and "${" in value:
-        return value
     if optional and isinstance(value, str) and value.lower() in _NULL:
         return None
     if typing.get_origin(inner) is list:
@@ -280,7 +278,7 @@ def _scalar(text, kind, field, dotted, origin):
                 value = int(number)
         elif kind is float:
             value = float(text)
-            if math.isnan(value):
+            if not math.isfinite(value):
                 raise ValueError
         else:
             value = text

@@ -80,3 +80,8 @@ def start(device):
 def share_cores():
     """Cores this process may use: those it is allowed to run on, shared with the other ranks of its node."""
     return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def threads():
+    """Threads for torch: OMP_NUM_THREADS where it is set, else this process's cores. The last bit of sums depends on it."""
+    return int(os.environ.get("OMP_NUM_THREADS") or share_cores())

@@ -92,7 +92,10 @@ class Lease:
     def _beat(self):
         while not self._ended.wait(BEAT_S):
             # A folder that is away for a moment only ages the lease; check() decides before each save.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, UserError):
+                held = self._read()
+                if held is None or held["generation"] != self.generation:
+                    return  # a successor's lease is not ours to keep fresh
                 os.utime(self.path)
 
 

@@ -35,6 +35,7 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"run={folder}: the folder cannot be made: {error.strerror.lower()}") from None
+        self._refuse_strangers()
         self.lease = Lease(self.folder)
         try:
             self._settle(config, command, free)
@@ -42,6 +43,14 @@ class Run:
         except BaseException:
             self.lease.release()
             raise
+
+    def _refuse_strangers(self):
+        # What a start that was killed before it had a config may have left is no stranger's.
+        ours = ("lease.", "environment.json", "config.writing")
+        names = sorted(p.name for p in self.folder.iterdir())
+        others = [name for name in names if not name.startswith(ours)]
+        if others and "config.yaml" not in names:
+            raise UserError(f"run={self.folder} is no run's folder but holds {others[0]}; choose an empty or a new folder")
 
     def _settle(self, config, command, free):
         path = self.folder / "config.yaml"
@@ -52,11 +61,6 @@ class Run:
                     raise UserError(f"{name}={_shown(value)}, but the run in {self.folder} began with {name}="
                                     f"{_shown(began.get(name))}; give the old value or a new run=DIR")
             return
-        # What a start that was killed before this point may have left is no stranger's.
-        ours = ("lease.", "environment.json", "config.writing")
-        others = [p.name for p in self.folder.iterdir() if not p.name.startswith(ours)]
-        if others:
-            raise UserError(f"run={self.folder} is no run's folder but holds {others[0]}; choose an empty or a new folder")
         temporary = path.with_suffix(".writing")
         try:
             (self.folder / "environment.json").write_text(json.dumps(_environment(), indent=1))

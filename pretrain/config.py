@@ -87,10 +87,10 @@ class OptimConfig:
     lr: float = key(1.5e-4, "learning rate for 256 pairs a step; scales with batch", low=0)
     min_lr: float = key(0.0, "learning rate at the end, for 256 pairs", low=0)
     warmup: int = key(1000, "steps of linear warm-up", low=0)
-    beta1: float = key(0.9, "AdamW", low=0, high=1)
-    beta2: float = key(0.95, "AdamW", low=0, high=1)
+    beta1: float = key(0.9, "AdamW", low=0, high=0.99999)
+    beta2: float = key(0.95, "AdamW", low=0, high=0.99999)
     weight_decay: float = key(0.05, "AdamW; 0 on biases and norms", low=0)
-    clip: float | None = key(None, "largest gradient norm; null: no clipping", low=0)
+    clip: float | None = key(None, "largest gradient norm; null: no clipping", low=1e-9)
 
 
 @dataclass
@@ -113,7 +113,7 @@ class LogConfig:
 class PretrainConfig:
     run: str = key("", "the run's folder; starting again with the same folder goes on")
     init: str = key("", "start from weights: a run, a weights file, a parents' checkpoint, a timm checkpoint")
-    seed: int = key(0, "of weights, order, crops and masks", low=0)
+    seed: int = key(0, "of weights, order, crops and masks", low=0, high=2**63 - 1)
     steps: int = key(100_000, "updates", low=1)
     batch: int = key(256, "pairs in a step, over all processes", low=1)
     accumulate: int = key(1, "parts that each process cuts its share of a batch into, to save memory", low=1)

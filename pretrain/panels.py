@@ -5,7 +5,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from data.augment import denormalise
-from data.shards import PAIR_KINDS
+from data.shards import PAIR_KINDS, explain
+from engine.errors import UserError
 from pretrain import objective
 
 COLUMNS = ("reference", "masked", "completed", "truth")
@@ -16,14 +17,17 @@ def save(trainer, folder, step):
     """Draw the run's fixed held-out pairs into ``folder/pictures/step-XXXXXXXX.png``; returns the path."""
     rows = chosen_rows(trainer.held_out["tags"][:, 0], trainer.config.log.pictures)
     batch = trainer.to_device({k: v[rows] for k, v in trainer.held_out.items()})
-    with torch.no_grad(), trainer.autocast():
+    with torch.no_grad():
         a, b, keep, masked, _ = trainer.step_module.pairs(batch)
-        predicted = trainer.model.complete(a, b, keep, masked).float()
+        predicted = trainer.step_module.complete(a, b, keep, masked)
     pictures = complete(a, b, masked, predicted, trainer.config)
     kinds = [PAIR_KINDS[k].replace("_", "-") for k in trainer.held_out["tags"][rows, 0]]
     path = folder / "pictures" / f"step-{step:08d}.png"
-    path.parent.mkdir(exist_ok=True)
-    sheet(pictures, kinds, f"step {step}").save(path)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        sheet(pictures, kinds, f"step {step}").save(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {explain(error)}") from None
     return path
 
 

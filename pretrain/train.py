@@ -27,11 +27,14 @@ REPLACED = slice(TAGS.index("bad"), TAGS.index("no_pair") + 1)
 
 
 class Completion(nn.Module):
-    """From the loader's arrays to the loss of each sample: everything that happens on the device."""
+    """From the loader's arrays to the loss of each sample: everything that happens on the device.
 
-    def __init__(self, model, config):
+    Only the network itself runs in bf16: in it a crop's corners would be off by half a pixel, and masks differ from a CPU's.
+    """
+
+    def __init__(self, model, config, bf16):
         super().__init__()
-        self.model, self.config = model, config
+        self.model, self.config, self.bf16 = model, config, bf16
 
     def pairs(self, batch):
         """(a, b (B, 3, S, S) normalised, keep (B, V), masked (B, M), person (B, N)) of a batch of tensors."""
@@ -45,15 +48,20 @@ class Completion(nn.Module):
         keep, masked = masking.choose(batch["noise"], person, rules.ratio, rules.person_bonus, rules.min_visible_person)
         return a, b, keep, masked, person
 
+    def complete(self, a, b, keep, masked):
+        """(B, M, P*P*3) float32 prediction for the masked patches."""
+        with torch.autocast(a.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.model.complete(a, b, keep, masked).float()
+
     def forward(self, batch):
         """(B,) loss of each sample."""
         a, b, keep, masked, person = self.pairs(batch)
-        predicted = self.model.complete(a, b, keep, masked)
+        predicted = self.complete(a, b, keep, masked)
         goal = self.config.objective
         target = objective.targets(a, self.config.model.patch, goal.target)
         target = target.gather(1, masked[..., None].expand(-1, -1, target.shape[-1]))
         weight = objective.patch_weight(person, goal.background_weight).gather(1, masked)
-        return objective.per_sample_loss(predicted.float(), target, weight)
+        return objective.per_sample_loss(predicted, target, weight)
 
 
 class Trainer:
@@ -65,15 +73,18 @@ class Trainer:
 
     def __init__(self, config, processes):
         self.config, self.processes, self.device = config, processes, processes.device
+        if config.batch % (processes.world * config.accumulate):
+            raise UserError(f"batch={config.batch} does not divide by {processes.world} processes times "
+                            f"accumulate={config.accumulate}")
         self.order = processes.from_first(lambda: open_order(config.data, config.batch, config.seed))
         self.model = build(config).to(self.device)
-        self.step_module = self.wrapped = Completion(self.model, config)
+        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda")
+        self.step_module = self.wrapped = Completion(self.model, config, self.bf16)
         if processes.world > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
             self.wrapped = nn.parallel.DistributedDataParallel(self.step_module, ids, gradient_as_bucket_view=True)
         self.names = {p: name for name, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = build_optimizer(self.names, config.optim, self.device)
-        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and self.device.type == "cuda")
         workers = config.data.workers
         workers = min(16, distributed.share_cores() - 1) if workers is None else workers
         self.loader = open_loader(self.order, config.data, self.model.patches, processes.rank, processes.world, workers)
@@ -85,8 +96,8 @@ class Trainer:
         # Sums since the last line of the log: per kind the loss and the pairs, then gradient norm and steps.
         self.sums = torch.zeros(2 * len(PAIR_KINDS) + 2, dtype=torch.float64, device=self.device)
 
-    def autocast(self):
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
+    BROKEN = ("training broke down and what is saved is from before. Start a new run=DIR with a lower optim.lr or with "
+              "optim.clip, from there with init=RUN or anew")
 
     def to_device(self, arrays):
         return {name: torch.from_numpy(values).to(self.device, non_blocking=True) for name, values in arrays.items()}
@@ -102,14 +113,13 @@ class Trainer:
             piece = {k: v[part * rows // parts:(part + 1) * rows // parts] for k, v in batch.items()}
             alone = part < parts - 1 and self.processes.world > 1
             with self.wrapped.no_sync() if alone else contextlib.nullcontext():
-                with self.autocast():
-                    losses = self.wrapped(piece)
+                losses = self.wrapped(piece)
                 kind = piece["tags"][:, 0].long()
                 loss = objective.combine(losses, kind, *self.weighting, config.batch)
                 # DDP averages gradients over ranks; this loss is a sum.
                 (loss * self.processes.world).backward()
             self._add(losses.detach().double(), kind)
-        norm = nn.utils.clip_grad_norm_(list(self.names), config.optim.clip or float("inf"))
+        norm = nn.utils.clip_grad_norm_(list(self.names), config.optim.clip if config.optim.clip is not None else float("inf"))
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.replaced += batch["tags"][:, REPLACED].sum(0)
@@ -134,8 +144,7 @@ class Trainer:
         out["optim/grad_norm"] = sums[-2] / sums[-1]
         for name, value in out.items():
             if not np.isfinite(value):
-                raise UserError(f"{name} is {value}: training broke down; the last checkpoint is from before. Lower "
-                                f"optim.lr={self.config.optim.lr} or set optim.clip")
+                raise UserError(f"{name} is {value}: {self.BROKEN}")
         return out
 
     @torch.no_grad()
@@ -145,8 +154,7 @@ class Trainer:
         rows = range(self.processes.rank, len(self.held_out["tags"]), self.processes.world)
         for first in range(0, len(rows), 64):
             batch = self.to_device({k: v[list(rows[first:first + 64])] for k, v in self.held_out.items()})
-            with self.autocast():
-                losses = self.step_module(batch).double()
+            losses = self.step_module(batch).double()
             for k in range(len(PAIR_KINDS)):
                 chosen = batch["tags"][:, 0] == k
                 total[2 * k] += (losses * chosen).sum()
@@ -163,7 +171,9 @@ class Trainer:
         return state["step"]
 
     def save(self, run, step):
-        """Write a checkpoint from rank 0; a failure there is raised on all."""
+        """Write a checkpoint from rank 0; a failure there is raised on all, and so are weights that are no numbers."""
+        if not torch.stack([p.detach().isfinite().all() for p in self.names]).all():
+            raise UserError(f"weights at step {step} are not finite: {self.BROKEN}")
         sums, replaced = self.processes.sum(self.sums.clone()), self.processes.sum(self.replaced.clone())
         state = {"step": step, "slot": step * self.config.batch, "ledger": [], "sums": sums.tolist(),
                  "replaced": replaced.tolist(), "versions": checkpoint.versions()}
@@ -177,7 +187,8 @@ def build(config):
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         model = CrossCompletion(config.model)
-    if config.init:
+    # A run that goes on has weights of its own, and needs its beginnings no more.
+    if config.init and checkpoint.newest(config.run) is None:
         weights.init_from(model, config.init)
     return model
 
@@ -197,13 +208,14 @@ def learning_rate(config, step):
 def train(config):
     """Train to ``config.steps``; returns the exit code, 0 or engine.signals.STOPPED after a signal."""
     processes = distributed.start(config.device)
-    torch.set_num_threads(distributed.share_cores())
+    torch.set_num_threads(distributed.threads())
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may vary, and torch refuses it
         torch.use_deterministic_algorithms(True)
-    trainer, run, log = Trainer(config, processes), None, None
+    trainer = run = log = None
     stop = StopRequest()
     try:
+        trainer = Trainer(config, processes)
         if processes.first:
             run, error = watch.open_run(config, trainer.order)
         newest = processes.from_first(lambda: watch.newest_of(run, error))
@@ -214,7 +226,8 @@ def train(config):
             watch.announce(config, trainer, start)
         return loop(config, trainer, run, log, stop, start)
     finally:
-        trainer.loader.close()
+        if trainer:
+            trainer.loader.close()
         if log:
             log.close()
         if run:

@@ -1,10 +1,11 @@
 """What an operator reads: the folder's papers, the lines before the first step, the numbers beside the losses."""
 
 import json
+import os
 from pathlib import Path
 
 from data.feed import freeze
-from data.shards import PAIR_KINDS
+from data.shards import PAIR_KINDS, explain
 from engine.errors import UserError
 from engine.run import Run
 from pretrain.config import FREE
@@ -77,8 +78,12 @@ def note_bad(folder, loader):
     if bad:
         lines = [json.dumps({"slot": slot, "shard": shard, "index": index, "reason": reason}) + "\n"
                  for slot, shard, index, reason in bad]
-        with open(Path(folder) / "bad_samples.jsonl", "a", encoding="utf-8") as file:
-            file.write("".join(lines))
+        path = Path(folder) / "bad_samples.jsonl"
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write("".join(lines))
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {explain(error)}") from None
 
 
 def cut_bad(folder, slot):
@@ -86,4 +91,6 @@ def cut_bad(folder, slot):
     path = Path(folder) / "bad_samples.jsonl"
     if path.exists():
         kept = [line for line in path.read_text().splitlines(True) if line.endswith("\n") and json.loads(line)["slot"] < slot]
-        path.write_text("".join(kept))
+        temporary = path.with_suffix(".writing")
+        temporary.write_text("".join(kept))
+        os.replace(temporary, path)

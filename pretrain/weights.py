@@ -142,6 +142,8 @@ def export(source, out, overwrite=False, layout="timm"):
     if not out.parent.is_dir():
         raise UserError(f"out={out}: the folder {out.parent} does not exist")
     files = [out, out.with_suffix(".md"), out.with_suffix(".json")] if layout == "timm" else [out]
+    if out.is_dir():
+        raise UserError(f"out={out} is a folder; name a file in it")
     there = [str(f) for f in files if f.exists()]
     if there and not overwrite:
         raise UserError(f"{there[0]} is there already; overwrite=true replaces it")
@@ -154,9 +156,9 @@ def export(source, out, overwrite=False, layout="timm"):
     name, arguments = layouts.timm_call(model.config)
     about = {"architecture": name, "model_args": arguments, "mean": MEAN, "std": STD,
              "input_size": [3, model.config.image_size, model.config.image_size], "model": dataclasses.asdict(model.config)}
+    _write_safetensors(layouts.to_timm(model.config, tensors), out, {"format": "pt"})
     _replace(files[1], lambda path: path.write_text(_card(model.config, out, _history(source)), encoding="utf-8"))
     _replace(files[2], lambda path: path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
-    _write_safetensors(layouts.to_timm(model.config, tensors), out, {"format": "pt"})
 
 
 def main(argv):

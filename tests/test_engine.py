@@ -53,6 +53,24 @@ def test_only_the_newest_are_kept_and_a_failed_save_leaves_them(tmp_path):
     assert checkpoint.newest(tmp_path).name == "step-00000004"
 
 
+def test_an_owner_that_was_overtaken_touches_nothing(tmp_path):
+    write(tmp_path, 50, 2.0)
+
+    def overtaken():
+        raise UserError("generation 1")
+
+    with pytest.raises(UserError, match="generation 1"):
+        write(tmp_path, 50, 1.0, check=overtaken)
+    assert checkpoint.newest(tmp_path).name == "step-00000050"
+
+
+def test_a_damaged_later_checkpoint_never_costs_the_one_just_written(tmp_path):
+    write(tmp_path, 100, 0.0)
+    (checkpoint.folder(tmp_path, 100) / "model.safetensors").write_bytes(b"")
+    write(tmp_path, 10, 1.0, keep=1)
+    assert checkpoint.newest(tmp_path).name == "step-00000010"
+
+
 def test_a_full_disk_is_one_clear_line(tmp_path):
     def full(path):
         raise OSError(28, "No space left on device")

@@ -111,6 +111,11 @@ def test_bad_samples_are_replaced_alike_by_whoever_reads_them(folder, tmp_path):
         assert not bad.any()
 
 
+def test_a_tar_named_twice_is_refused(folder):
+    with pytest.raises(UserError, match="named twice"):
+        order_of(DataConfig(shards=f"{folder},{folder}/shard-000001.tar"))
+
+
 def test_rules_that_keep_nothing_are_told_by_name(folder):
     config = DataConfig(shards=str(folder), retries=3)
     config.pairs.gap_min_s = 5.0

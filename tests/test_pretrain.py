@@ -9,12 +9,17 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from clips import make_clip, write_shards
 from PIL import Image
-from runs import finish, outcome, start, words
+from runs import ROOT, finish, outcome, start, words
 from safetensors.numpy import load_file
 
 from data.shards import read_index
+from engine.config import parse
+from engine.distributed import Processes
+from pretrain.config import PretrainConfig
+from pretrain.train import Trainer
 
 STEPS = ["steps=24", "checkpoint.every=6"]
 
@@ -94,6 +99,22 @@ def test_two_processes_give_what_one_gives(tmp_path, shards, peaceful):
     assert [line["step"] for line in outcome(run)[-1]] == list(range(2, 25, 2))
 
 
+def test_bf16_touches_the_network_alone(shards, tmp_path):
+    """Crops and masks of a batch are the same numbers in bf16 and in float32."""
+    file, *rest = words(tmp_path / "run", shards, "data.workers=0")
+    config = parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain")
+    made = []
+    for precision in ("float32", "bf16"):
+        config.precision = precision
+        trainer = Trainer(config, Processes(0, 1, torch.device("cpu")))
+        _, arrays = next(trainer.loader.batches(0, 1))
+        batch = trainer.to_device(arrays)
+        made.append((trainer.step_module.pairs(batch), trainer.step_module(batch)))
+    (one, loss), (other, rough) = made
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert not torch.equal(loss, rough) and torch.allclose(loss, rough, rtol=0.05)
+
+
 def test_a_run_repeats_from_its_saved_config(tmp_path, peaceful):
     finish(start([str(peaceful / "config.yaml"), f"run={tmp_path / 'again'}"]))
     assert outcome(tmp_path / "again") == outcome(peaceful)
@@ -115,6 +136,7 @@ def test_what_is_mistyped_is_told_in_one_line_and_nothing_is_made(tmp_path, shar
     refuse(words(run, tmp_path / "nowhere"), "nowhere")
     refuse(words(run, tmp_path / "empty"), "empty", "no shards")
     refuse(words(run, shards, "batch=9"), "batch=9")
+    refuse(words(run, shards, "data.lanes=-2"), "data.lanes=-2", "below 1")
     refuse(words(run, shards, "model.image_size=50"), "model.image_size=50", "model.patch=16")
     refuse(["configs/data/video.yaml", f"run={run}"], "command: data pairs", "command: pretrain")
     refuse(words(run, shards, "data.pairs.crops=hand"), "data.pairs.crops=hand")

@@ -68,6 +68,8 @@ def test_a_newer_format_is_refused_by_name():
     (lambda c: setattr(c.crops[2], "kind", "foot"), "crop 2 has kind 'foot', none of body, left_hand, right_hand"),
     (lambda c: setattr(c.crops[1], "K", [[1, 0], [0, 1]]), "K is not numbers of shape"),
     (lambda c: [setattr(x, "Rt", np.eye(3)) for x in c.crops], r"Rt has shape \(3, 3\), not \(3, 4\)"),
+    (lambda c: setattr(c.crops[0], "K", np.zeros((3, 3))), "K has a focal length that is not above 0"),
+    (lambda c: setattr(c.crops[0], "Rt", np.zeros((3, 4))), "Rt is no rotation"),
     (lambda c: setattr(c.crops[0], "time_s", float("nan")), "crop 0 has time_s nan"),
     (lambda c: setattr(c, "subject", None), "not all text"),
 ])

@@ -40,7 +40,7 @@ class PeopleConfig:
 
     out: str = key("", "folder for the shards; the same command continues an unfinished one")
     clips: int = key(1000, "clips to make; a larger number later continues", low=1)
-    seed: int = key(0, "of everything drawn", low=0)
+    seed: int = key(0, "of everything drawn", low=0, high=2**63 - 1)
     workers: int = key(1, "processes", low=1)
     device: str = key("auto", "where pictures are made", choices=("auto", "cpu", "cuda"))
     clips_per_shard: int = key(250, "clips in one tar", low=1)

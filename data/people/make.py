@@ -32,13 +32,13 @@ def main(argv):
         UserError: a bad key, a folder of another recipe or that cannot be written, a full disk, no such device.
     """
     config = parse(PeopleConfig, argv, command=COMMAND)
+    device = choose_device(config.device)
     claim(config)
     todo = unfinished(config)
     total = sum(stop - start for _, start, stop in todo)
     if not todo:
         print(f"{config.out} already holds these {config.clips} clips")
         return 0
-    device = choose_device(config.device)
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers' libraries when they start
     before = signal.signal(signal.SIGTERM, _leave)
     try:
@@ -80,8 +80,8 @@ def claim(config):
         os.makedirs(config.out, exist_ok=True)
         if os.path.exists(path):
             _compare(config, parse(PeopleConfig, [path], command=COMMAND), path)
-        elif glob.glob(os.path.join(glob.escape(config.out), "*.tar")):
-            raise UserError(f"out={config.out} holds shards that this command did not make (there is no {RECIPE}); "
+        elif others := [name for name in sorted(os.listdir(config.out)) if ".writing-" not in name]:
+            raise UserError(f"out={config.out} holds {others[0]}, which this command did not make (there is no {RECIPE}); "
                             "name another folder")
         _clear_leftovers(config.out)
         temporary = f"{path}.writing-{os.getpid()}"
