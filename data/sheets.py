@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from data.order import PAIR, numbers
-from data.pairs import candidates, view_angles
+from data.pairs import candidates, offer_bits, view_angles
 from data.reader import BadSample, Reader
 from data.samples import decode_masks
 from data.shards import PAIR_KINDS, read_index
@@ -34,6 +34,8 @@ def contact_sheet(paths, rows, seed, rules):
         UserError: a shard is damaged; all chosen samples are.
     """
     indexes = [read_index(path) for path in paths]
+    if not any((index.offers & offer_bits(rules)).any() for index in indexes):
+        raise UserError(f"no clip has a pair of crops with pairs.crops={rules.crops}")
     ends = np.cumsum([len(index) for index in indexes])
     rows = min(rows, int(ends[-1]))
     random = numbers(seed, PAIR, 0)

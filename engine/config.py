@@ -105,6 +105,8 @@ def _finish(config, origin):
 
 def read_file(path, command):
     """``[(dotted key, text or list), ...]`` of a YAML file whose ``command:`` line is ``command``."""
+    if os.path.isdir(path):
+        raise UserError(f"{path} is a folder; name a config file (.yaml) in it")
     if not os.path.isfile(path):
         folder = os.path.dirname(path) or "."
         there = sorted(f for f in os.listdir(folder) if f.endswith(".yaml")) if os.path.isdir(folder) else []
