@@ -35,7 +35,8 @@ def contact_sheet(paths, rows, seed, rules):
     """
     indexes = [read_index(path) for path in paths]
     if not any((index.offers & offer_bits(rules)).any() for index in indexes):
-        raise UserError(f"no clip that can be read has a pair of crops with pairs.crops={rules.crops}; see `python -m data verify`")
+        raise UserError(f"no clip that can be read has a pair of crops with pairs.crops={rules.crops}; "
+                        "try python -m data verify")
     ends = np.cumsum([len(index) for index in indexes])
     rows = min(rows, int(ends[-1]))
     random = numbers(seed, PAIR, 0)
