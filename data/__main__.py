@@ -13,6 +13,7 @@ USAGE = """usage: python -m data COMMAND ...
 
 
 def main(argv):
+    """Hand the arguments to the command that is named first; returns its exit code."""
     # Imported here because a spawned worker imports this module anew and needs little of it.
     command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
     if command in ("--help", "-h"):

@@ -134,6 +134,7 @@ class Reader:
         return _recent(self.indexes, path, lambda: read_index(path), 64)
 
     def read(self, path, offset, length):
+        """Bytes of a shard; a read that fails is tried again before it stops the run with a UserError."""
         file = _recent(self.files, path, lambda: _open(path), 64, os.close)
         for attempt in range(READ_TRIES):
             try:

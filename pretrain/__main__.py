@@ -6,6 +6,7 @@ USAGE = "python -m pretrain CONFIG.yaml [key=value ...]\n       python -m pretra
 
 
 def main(argv):
+    """Train, or export; returns the exit code."""
     # Imported here because a loader's worker imports this module anew and needs none of it.
     if argv[:1] == ["export"]:
         from pretrain import weights

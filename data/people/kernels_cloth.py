@@ -223,6 +223,7 @@ def face_paint(c: wp.vec3, p: wp.vec3, limb: wp.vec4, detail: wp.vec4, grain: fl
 
 @wp.func
 def skin_colour(p: wp.vec3, limb: wp.vec4, detail: wp.vec4, lod: float, look: Looks, bank: Textures):
+    """Linear RGB of skin at a template point: mottling, redness, nails, lips, brows, beard, creases."""
     arm = limb[0]
     leg = limb[1]
     blotch = grey(bank.grey, 0, p[0] * 2.3 + p[1] * 1.7 + look[0].seed, p[2] * 2.1, lod)
@@ -247,6 +248,7 @@ def skin_colour(p: wp.vec3, limb: wp.vec4, detail: wp.vec4, lod: float, look: Lo
 
 @wp.func
 def top_colour(p: wp.vec3, arm: float, lod: float, look: Looks, bank: Textures):
+    """Linear RGB of the upper garment at a template point: its pattern, a print on the chest, a darker hem."""
     u = wp.atan2(p[0], -p[1]) * 0.14
     v = p[2]
     if arm > 0.02:

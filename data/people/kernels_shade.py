@@ -26,6 +26,7 @@ class Hit:
 
 @wp.func
 def walls(hit: Hit, eye: wp.vec3, d: wp.vec3, scene: Scene, bank: Textures, texels: float):
+    """Where a ray from inside a room meets its walls or ceiling: distance in metres, colour, normal."""
     tx = float(1e9)
     ty = float(1e9)
     tz = float(1e9)
@@ -61,6 +62,7 @@ def walls(hit: Hit, eye: wp.vec3, d: wp.vec3, scene: Scene, bank: Textures, texe
 
 @wp.func
 def open_air(hit: Hit, d: wp.vec3, scene: Scene, bank: Textures):
+    """What a ray that meets no ground sees out of doors: sky with clouds, or the skyline."""
     up = wp.max(d[2], 0.0)
     round_ = wp.atan2(d[1], d[0]) * 0.15915 + scene.turn
     cloud = grey(bank.grey, 0, round_ * 2.0, up * 1.1, 0.0)

@@ -61,6 +61,7 @@ class PairsConfig:
     workers: int = key(1, "processes that decode; each holds one shard's crops in memory", low=1)
 
     def check(self):
+        """Raises UserError for keys that do not go together."""
         for name in ("out", "videos"):
             if not getattr(self, name):
                 raise UserError(f"{name}= must be given")
