@@ -156,6 +156,15 @@ def read_index(path):
     Raises:
         UserError: the tar is cut off, is no tar, or its samples are no clips.
     """
+    index = _stored_index(path)
+    if index is None:
+        index = build_index(path)
+        _save_index(index, index_path(path))
+    return index
+
+
+def _stored_index(path):
+    """The index beside a tar, or None where it is missing, damaged or another tar's: it is only a cache."""
     beside = index_path(path)
     try:
         if os.path.getmtime(beside) >= os.path.getmtime(path):
@@ -167,10 +176,8 @@ def read_index(path):
                 if int(a["tar_bytes"]) == os.path.getsize(path) and _fits(index):
                     return index
     except (OSError, KeyError, ValueError, EOFError, IndexError, zipfile.BadZipFile):
-        pass  # missing, unreadable or cut off: it is only a cache of what the tar says
-    index = build_index(path)
-    _save_index(index, beside)
-    return index
+        return None
+    return None
 
 
 def _fits(index):

@@ -1,6 +1,7 @@
 """The loss: mean squared error on masked patches, summed with weights that do not depend on how a batch is spread."""
 
 import torch
+from einops import rearrange
 
 # Under the root of a variance; a patch of one colour must not divide by zero. The value is MAE's.
 FLOOR = 1e-6
@@ -8,16 +9,14 @@ FLOOR = 1e-6
 
 def patchify(pictures, patch):
     """(B, 3, H, W) -> (B, N, P*P*3): patches row by row, their values ordered row, column, channel."""
-    batch, channels, height, width = pictures.shape
-    cells = pictures.reshape(batch, channels, height // patch, patch, width // patch, patch)
-    return cells.permute(0, 2, 4, 3, 5, 1).reshape(batch, -1, patch * patch * channels)
+    return rearrange(pictures, "b c (rows p) (columns q) -> b (rows columns) (p q c)", p=patch, q=patch)
 
 
 def unpatchify(patches, patch, grid):
     """The inverse of patchify for a grid of (rows, columns)."""
     rows, columns = grid
-    cells = patches.reshape(len(patches), rows, columns, patch, patch, -1)
-    return cells.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), -1, rows * patch, columns * patch)
+    return rearrange(patches, "b (rows columns) (p q c) -> b c (rows p) (columns q)", rows=rows, columns=columns,
+                     p=patch, q=patch)
 
 
 def targets(a, patch, kind):

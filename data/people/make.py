@@ -121,11 +121,10 @@ def _clear_leftovers(folder):
 
 def _alive(process):
     try:
-        os.kill(process, 0)
+        with contextlib.suppress(PermissionError):  # it lives and is somebody else's
+            os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        pass
     return True
 
 
