@@ -1,0 +1,230 @@
+"""How far predicted meshes are from the true ones, crop by crop, and what many crops say together.
+
+Points are (B, N, 3) tensors in metres, of any float type; errors come out as (B,) float64 in millimetres. All is
+computed in float64: a person 1000 m away in float32 would cost 0.06 mm. Nothing is reduced over the batch.
+
+What degenerate points give:
+    prediction in one point        the alignment only shifts it: the error is the true points' distance from their mean
+    truth in one point             the alignment shrinks the prediction onto it: 0
+    points on a line               many rotations are equally good; the distances are the same for all of them
+    mirrored prediction            no reflection is allowed: the error stays (but a plane's mirror image is a turn of it)
+    NaN or infinity                UserError: a mean that leaves such a crop out would be too good
+"""
+
+import numpy as np
+import torch
+
+from engine.errors import UserError
+from engine.geometry import similarity_align
+
+MM = 1000.0
+NUMBERS_AT_ONCE = 2**20  # 8 MB of float64: 16 times as many distances at once took 1.6 times as long on a CPU
+DRAWS, INTERVAL = 2000, (2.5, 97.5)
+# Key: name, unit, which is better. F-scores are of hands alone, as in the papers that use them.
+METRICS = {"mpjpe": ("MPJPE", "mm", "lower"), "pa_mpjpe": ("PA-MPJPE", "mm", "lower"), "pve": ("PVE", "mm", "lower"),
+           "pa_pve": ("PA-PVE", "mm", "lower"), "f5": ("F@5 mm", "", "higher"), "f15": ("F@15 mm", "", "higher"),
+           "iou": ("IoU", "", "higher")}
+ROWS = {"model": "this run", "scratch": "without pre-training", "turned": "mean pose, turned", "mean": "mean pose"}
+
+
+def mpjpe(predicted, true, root):
+    """Mean per-joint position error after both root keypoints are shifted to one place.
+
+    The root's own distance of 0 counts among the K, as in the protocols of Human3.6M.
+
+    Args:
+        predicted, true: (B, K, 3) keypoints, metres.  root: index of the root keypoint (pelvis, wrist).
+    Returns:
+        (B,) float64, mm.
+    Raises:
+        UserError: a point is not finite.
+    """
+    predicted, true = _checked(predicted, true)
+    return _mean_distance_mm(predicted - predicted[:, root, None], true - true[:, root, None])
+
+
+def pa_mpjpe(predicted, true):
+    """Mean per-joint position error after the best shift, rotation and scale (Procrustes, Umeyama 1991).
+
+    Args:
+        predicted, true: (B, K, 3) keypoints, metres.
+    Returns:
+        (B,) float64, mm. The alignment makes the sum of *squared* distances least, so that this can exceed MPJPE a little.
+    Raises:
+        UserError: a point is not finite.
+    """
+    predicted, true = _checked(predicted, true)
+    return _mean_distance_mm(similarity_align(predicted, true), true)
+
+
+def pve(predicted, true, predicted_root, true_root):
+    """Per-vertex error after the shift of MPJPE: each mesh's own root keypoint is put at the origin.
+
+    Args:
+        predicted, true: (B, V, 3) vertices, metres.  predicted_root, true_root: (B, 3) root keypoints, metres.
+    Returns:
+        (B,) float64, mm.
+    Raises:
+        UserError: a point is not finite.
+    """
+    predicted, true = _checked(torch.cat([predicted_root[:, None], predicted], 1), torch.cat([true_root[:, None], true], 1))
+    return _mean_distance_mm(predicted[:, 1:] - predicted[:, :1], true[:, 1:] - true[:, :1])
+
+
+def pa_pve(predicted, true):
+    """Per-vertex error after the best shift, rotation and scale of the vertices themselves (not of the keypoints).
+
+    Args:
+        predicted, true: (B, V, 3) vertices, metres.
+    Returns:
+        (B,) float64, mm.
+    Raises:
+        UserError: a point is not finite.
+    """
+    return pa_mpjpe(predicted, true)
+
+
+def f_score(predicted, true, threshold_m):
+    """Harmonic mean of precision and recall of vertices within a distance, after alignment as in ``pa_pve``.
+
+    Precision: share of predicted vertices nearer than the threshold to some true vertex; recall: the other way round.
+    Where both are 0 the score is 0. Source: Knapitsch et al., Tanks and Temples, 2017; for hands at 5 and 15 mm, between
+    vertices and after alignment: Zimmermann et al., FreiHAND, ICCV 2019. FreiHAND's own alignment may reflect, this one
+    may not.
+
+    Args:
+        predicted, true: (B, V, 3) vertices, metres.  threshold_m: a number, or T of them, which share the distances.
+    Returns:
+        (B,) or (T, B) float64 in [0, 1].
+    Raises:
+        UserError: a point is not finite.
+    """
+    predicted, true = _checked(predicted, true)
+    threshold = torch.as_tensor(threshold_m, dtype=torch.float64, device=true.device)[..., None, None]
+    precision, recall = ((d < threshold).double().mean(-1) for d in _nearest(similarity_align(predicted, true), true))
+    return 2 * precision * recall / (precision + recall).clamp_min(1e-12)
+
+
+def iou(mask_a, mask_b):
+    """Intersection over union of two masks.
+
+    Two empty masks give 0: every crop holds a person, so an empty one is a fault, which must not raise a mean.
+
+    Args:
+        mask_a, mask_b: (B, H, W) bool.
+    Returns:
+        (B,) float64 in [0, 1].
+    Raises:
+        ValueError: shapes differ, or a mask is not bool.
+    """
+    if mask_a.shape != mask_b.shape or mask_a.ndim != 3 or mask_a.dtype != torch.bool or mask_b.dtype != torch.bool:
+        raise ValueError(f"masks are (B, H, W) bool: {tuple(mask_a.shape)} {mask_a.dtype} and {tuple(mask_b.shape)} "
+                         f"{mask_b.dtype}")
+    both, either = (mask_a & mask_b).sum((1, 2)), (mask_a | mask_b).sum((1, 2))
+    return both.double() / either.clamp_min(1)
+
+
+def bootstrap(values, groups, draws=DRAWS, seed=0):
+    """The mean and its 95 % percentile interval, by resampling whole groups.
+
+    Crops of one clip show one person at about one instant: drawn one by one they would make the interval too narrow. The
+    mean is over crops, in the data and in each draw, so a large group weighs more. For paired differences, pass them as
+    ``values``. Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; on resampling groups:
+    Cameron, Gelbach and Miller, 2008. With few groups it is too narrow: with skewed values (a gamma distribution of shape 4)
+    it held the truth in 81, 89, 93 and 95 % of cases for 5, 10, 20 and 100 groups.
+
+    Args:
+        values: (n,).  groups: (n,) the group of each, numbers or text.  draws: resamplings.  seed: of the resampling.
+    Returns:
+        mean, low, high: floats; the bounds are NaN where there is one group, which has nothing to be resampled against.
+    Raises:
+        UserError: there are no values, or one is not finite.
+        ValueError: there are not as many groups as values.
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 1 or values.shape != np.shape(groups):
+        raise ValueError(f"values of shape {values.shape} in groups of shape {np.shape(groups)}")
+    if not len(values) or not np.isfinite(values).all():
+        raise UserError(f"no mean of {len(values)} values of which {(~np.isfinite(values)).sum()} are not finite")
+    names, member = np.unique(groups, return_inverse=True)
+    if len(names) == 1:
+        return float(values.mean()), float("nan"), float("nan")
+    sums, counts = np.bincount(member, values), np.bincount(member)
+    random, means = np.random.default_rng(seed), []
+    at_once = max(1, NUMBERS_AT_ONCE // len(names))
+    for start in range(0, draws, at_once):
+        drawn = random.integers(len(names), size=(min(at_once, draws - start), len(names)))
+        means.append(sums[drawn].sum(1) / counts[drawn].sum(1))
+    low, high = np.percentile(np.concatenate(means), INTERVAL)
+    return float(values.mean()), float(low), float(high)
+
+
+def columns(kind):
+    """The ``metrics`` of evaluation.json for "body" or "hand": key, name, unit and which is better, in order."""
+    return [{"key": key, "name": name, "unit": unit, "better": better} for key, (name, unit, better) in METRICS.items()
+            if kind == "hand" or key not in ("f5", "f15")]
+
+
+def summarise(per_crop, clips):
+    """Rows and paired differences as evaluation.json holds them.
+
+    Args:
+        per_crop: {row: {metric: (n,)}}, rows out of ROWS, metrics out of METRICS.  clips: (n,) the clip of each crop.
+    Returns:
+        rows: [{"key", "name", "values": {metric: {"mean", "low", "high"}}}] in the order of ROWS; bounds are None where
+        they are not defined.
+        differences: {metric: {"mean", "low", "high"}}, "model" minus "scratch" crop by crop; empty without both rows.
+    Raises:
+        UserError: a value is not finite; the message names row and metric.
+        ValueError: an unknown row or metric, or another number of values than of clips.
+    """
+    unknown = sorted(set(per_crop) - set(ROWS)) + sorted({m for row in per_crop.values() for m in row} - set(METRICS))
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: rows are {', '.join(ROWS)}; metrics are {', '.join(METRICS)}")
+    values = {row: {metric: _interval(per_crop[row][metric], clips, f"{row}/{metric}") for metric in METRICS
+                    if metric in per_crop[row]} for row in ROWS if row in per_crop}
+    model, scratch = per_crop.get("model", {}), per_crop.get("scratch", {})
+    differences = {metric: _interval(np.asarray(model[metric]) - np.asarray(scratch[metric]), clips, f"difference/{metric}")
+                   for metric in METRICS if metric in model and metric in scratch}
+    return [{"key": row, "name": ROWS[row], "values": found} for row, found in values.items()], differences
+
+
+def _interval(values, clips, name):
+    try:
+        mean, low, high = bootstrap(values, clips)
+    except (UserError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
+    return {"mean": mean, "low": None if np.isnan(low) else low, "high": None if np.isnan(high) else high}
+
+
+def _checked(predicted, true):
+    """Both in float64.
+
+    Raises:
+        UserError: a point is not finite.  ValueError: shapes differ, which would broadcast to a wrong number.
+    """
+    if predicted.shape != true.shape or true.ndim != 3 or true.shape[1] == 0 or true.shape[2] != 3:
+        raise ValueError(f"predicted points of shape {tuple(predicted.shape)} for true ones of {tuple(true.shape)}: both are "
+                         "(B, N, 3) with N > 0")
+    for name, points in (("predicted", predicted), ("true", true)):
+        bad = ~torch.isfinite(points).flatten(1).all(1)
+        if bad.any():
+            raise UserError(f"{name} points: {int(bad.sum())} of {len(bad)} crops of a batch hold NaN or infinity, the first "
+                            f"is number {int(bad.int().argmax())}")
+    return predicted.double(), true.double()
+
+
+def _mean_distance_mm(a, b):
+    return torch.linalg.vector_norm(a - b, dim=-1).mean(-1) * MM
+
+
+def _nearest(a, b):
+    """(B, N) distance of each point of a to the nearest of b, and (B, M) the other way round, metres."""
+    rows = max(1, NUMBERS_AT_ONCE // max(1, len(b) * b.shape[1]))
+    from_a, from_b = [], b.new_full(b.shape[:2], float("inf"))
+    for part in a.split(rows, 1):
+        # By matrix product the distance of equal points comes out as 1e-8 and not as 0.
+        distance = torch.cdist(part, b, compute_mode="donot_use_mm_for_euclid_dist")
+        from_a.append(distance.amin(2))
+        from_b = torch.minimum(from_b, distance.amin(1))
+    return torch.cat(from_a, 1), from_b
