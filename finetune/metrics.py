@@ -30,7 +30,7 @@ ROWS = {"model": "this run", "scratch": "without pre-training", "turned": "mean 
 def mpjpe(predicted, true, root):
     """Mean per-joint position error after both root keypoints are shifted to one place.
 
-    The root's own distance of 0 counts among the K, as in the protocols of Human3.6M.
+    The root's own distance of 0 counts among the K, as is usual on Human3.6M.
 
     Args:
         predicted, true: (B, K, 3) keypoints, metres.  root: index of the root keypoint (pelvis, wrist).

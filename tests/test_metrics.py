@@ -344,7 +344,7 @@ def test_sentences_of_a_win_a_loss_and_neither():
     assert said({"pa_mpjpe": win, "iou": loss}) == [
         "Pre-training wins in PA-MPJPE (-3.1 mm [-5.0, -1.2]): the interval excludes zero.",
         "Pre-training loses in IoU (-0.012 [-0.020, -0.004]): the interval excludes zero."]
-    assert said({"pa_mpjpe": neither, "iou": value(0.0, -0.01, 0.01)}) == [
+    assert said({"pa_mpjpe": neither, "iou": value(-0.0001, -0.01, 0.01)}) == [
         "Cannot tell whether pre-training helps in PA-MPJPE (-0.4 mm [-1.2, +0.5]) and IoU (+0.000 [-0.010, +0.010]): each "
         "interval includes zero."]
     assert said({"pa_mpjpe": value(2.0, 0.012, 4.0), "iou": value(0.02, 0.01, 0.03)}) == [
