@@ -26,7 +26,7 @@ NEAR_M = 0.01  # what is nearer to a perspective camera is cut off
 FAR_M = wp.constant(100.0)  # an orthographic camera sees depths of -100 to 100 m, to 8 um
 # A rounded weight just below 0 still covers: no pinholes along the edge that two triangles share.
 COVERED = wp.constant(-1e-6)
-TAPS = wp.constant(40)
+TAPS = wp.constant(40)  # points around a pixel for its occlusion; with half of them the steps between them show
 BATCH_SAMPLES = 4 << 20  # 32 MB of depth buffer: pictures of one launch
 
 
@@ -62,14 +62,13 @@ class Raster:
         """The Layers of meshes that hide each other.
 
         Args:
-            meshes: list of (vertices (V, 3), faces (F, 3)); outward normals come by the right-hand rule.
+            meshes: at least one (vertices (V, 3), faces (F, 3)); outward normals come by the right-hand rule.
             K: (3, 3) [[fx, skew, cx], [0, fy, cy], [0, 0, 1]] in pixels; in pixels a metre for an orthographic camera.
             size: (width, height) in pixels.
         Raises:
             UserError: as in ``silhouettes``.
         """
-        meshes = [_checked(np.asarray(v)[None], f) for v, f in meshes] or [(np.zeros((1, 0, 3), np.float32),
-                                                                           np.zeros((0, 3), np.int32))]
+        meshes = [_checked(np.asarray(v)[None], f) for v, f in meshes]
         starts = np.cumsum([0] + [vertices.shape[1] for vertices, _ in meshes])
         vertices = np.concatenate([v for v, _ in meshes], 1)
         faces = np.concatenate([f + start for (_, f), start in zip(meshes, starts[:-1], strict=True)])

@@ -127,7 +127,7 @@ def test_extreme_meshes_are_no_trouble():
     assert raster.silhouette(far_off, QUAD, K, SIZE).dtype == bool
     point = np.array([[0, 0, 2]] * 4, np.float32)
     assert not raster.silhouette(point, QUAD, K, SIZE).any()
-    nothing = raster.Raster().layers([], K, (40, 30))
+    nothing = raster.Raster().layers([(point[:0], QUAD[:0])], K, (40, 30))
     assert (nothing.mesh == -1).all() and nothing.depth.shape == (30, 40)
 
 
