@@ -1,0 +1,1 @@
+"""The parts of the report page: what lies in a folder, numbers, curves, pictures and meshes as text, and the page's looks."""

@@ -1,0 +1,164 @@
+"""``python -m finetune report DIR``: one HTML page that shows what a folder of runs holds, with every number and command."""
+
+import os
+import shlex
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from data.shards import explain
+from engine.config import key, parse_keys
+from engine.errors import UserError
+from finetune.page import curves, numbers, pictures
+from finetune.page.folder import kind_of, read_folder
+from finetune.page.meshes import read_meshes
+
+LOOKS = Path(__file__).resolve().parent / "page"
+KINDS = {"body": "bodies", "hand": "hands"}
+
+
+@dataclass
+class ReportConfig:
+    out: str = key("", "the HTML file to write; default: report.html in the folder")
+    rows: int = key(4, "clips shown of each folder of shards", low=1, high=16)
+    seed: int = key(0, "another seed shows other clips and pairs", low=0)
+
+    def check(self):
+        if self.out and not self.out.lower().endswith((".html", ".htm")):
+            raise UserError(f"out={self.out}: the file's name does not end in .html")
+
+
+def main(argv):
+    """Write the page; returns the exit code."""
+    usage = "python -m finetune report DIR [out=DIR/report.html] [rows=4] [seed=0]"
+    config, paths = parse_keys(ReportConfig, argv, "finetune report", usage)
+    if len(paths) > 1:
+        raise UserError(f"python -m finetune report takes one folder, not {' and '.join(paths)}")
+    text = page(read_folder(paths[0]), config.rows, config.seed)
+    out = config.out or os.path.join(paths[0], "report.html")
+    _write(out, text)
+    print(f"wrote {out} ({len(text.encode()) / 1e6:.1f} MB)")
+    return 0
+
+
+def page(folder, rows, seed):
+    """The whole page as text.
+
+    Args:
+        folder: finetune.page.folder.Folder.  rows, seed: how many clips a contact sheet shows, and which.
+    Raises:
+        UserError: a shard, a picture or a file of an evaluation is broken.
+    """
+    evaluations = _evaluations(folder)
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(LOOKS), autoescape=True, undefined=jinja2.StrictUndefined,
+                                     trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("template.html").render(
+        name=os.path.basename(os.path.abspath(folder.path)), made=date.today().isoformat(),
+        machines=sorted({evaluation.content["machine"] for evaluation in evaluations}),
+        headlines=[numbers.headline(evaluation) for evaluation in evaluations if not _scratch(evaluation)],
+        sheets=_sheets(folder, rows, seed), completions=_completions(folder), charts=_charts(folder),
+        evaluations=[_shown_evaluation(evaluation) for evaluation in evaluations],
+        times=numbers.times_table(folder.times), hints=_hints(folder),
+        notes=list(dict.fromkeys(note for evaluation in evaluations for note in evaluation.content["notes"])),
+        **{name.replace(".", "_"): Markup((LOOKS / name).read_text(encoding="utf-8"))
+           for name in ("style.css", "page.js", "viewer.js")})
+
+
+def _evaluations(folder):
+    """Bodies before hands, a run before the one without pre-training."""
+    found = [run.evaluation for run in folder.of("finetune train") if run.evaluation]
+    return sorted(found, key=lambda evaluation: (evaluation.kind, _scratch(evaluation), evaluation.path.parent.name))
+
+
+def _scratch(evaluation):
+    return evaluation.path.parent.name.endswith("_scratch")
+
+
+def _sheets(folder, rows, seed):
+    """A contact sheet a folder of shards; those that `data make` wrote say so by their made.yaml."""
+    out = []
+    for name, paths in folder.shards.items():
+        made = os.path.exists(os.path.join(os.path.dirname(paths[0]), "made.yaml"))
+        out.append({"name": name, "made": made, **pictures.sheet_of(paths, rows, seed)})
+    return sorted(out, key=lambda sheet: (not sheet["made"], kind_of(sheet["name"])))
+
+
+def _completions(folder):
+    return [{"name": run.name, "total": len(run.pictures), "steps": pictures.step_pictures(run.pictures)}
+            for run in folder.of("pretrain") if run.pictures]
+
+
+def _charts(folder):
+    """{"pretraining": [...], "finetuning": [[losses, MPJPE, PA-MPJPE] of a run and of the one without pre-training]}."""
+    groups = {}
+    for run in folder.of("finetune train"):
+        groups.setdefault(run.name.removesuffix("_scratch"), []).append(run)
+    finetuning = [[curves.loss_chart(runs[0]), curves.held_out_chart(runs, "held_out/mpjpe", "MPJPE"),
+                   curves.held_out_chart(runs, "held_out/pa_mpjpe", "PA-MPJPE")] for runs in groups.values()]
+    pretraining = [curves.pretraining_chart(run) for run in folder.of("pretrain")]
+    return {"pretraining": [chart for chart in pretraining if chart],
+            "finetuning": [charts for group in finetuning if (charts := [chart for chart in group if chart])]}
+
+
+def _shown_evaluation(evaluation):
+    """What the template shows of an evaluation: its content, tables, the examples with their sheets, the viewer's meshes."""
+    examples = []
+    for example in evaluation.content["examples"]:
+        path = evaluation.path / example["sheet"]
+        facts = {"pa": f"{numbers.shown(example['pa_mpjpe'], 'mm')} mm", "error": f"{numbers.shown(example['mpjpe'], 'mm')} mm",
+                 "overlap": numbers.shown(example["iou"], "")}
+        examples.append({**example, "facts": facts, "picture": pictures.inline_file(path) if path.exists() else None})
+    ranks = [{"name": rank, "examples": [(i, e) for i, e in enumerate(examples) if e["rank"] == rank]}
+             for rank in dict.fromkeys(e["rank"] for e in examples)]
+    return {"content": evaluation.content, "name": evaluation.path.parent.name, "table": numbers.table(evaluation),
+            "differences": numbers.differences(evaluation), "examples": examples, "ranks": ranks,
+            "missing": [e["sheet"] for e in examples if e["picture"] is None], "meshes": read_meshes(evaluation)}
+
+
+def _hints(folder):
+    """{section: [(sentence, command), ...]} of what is not there, and what would make it."""
+    out = {section: [] for section in ("pairs", "completions", "curves", "tables", "times")}
+    for kind, plural in KINDS.items():
+        shards, before, run = (os.path.join(folder.path, f"{name}_{kind}") for name in ("people", "pretrain", "finetune"))
+        pretrained = [r for r in folder.of("pretrain") if r.kind == kind]
+        tuned = [r for r in folder.of("finetune train") if r.kind == kind]
+        if not any(kind_of(name) == kind for name in folder.shards):
+            out["pairs"].append((f"No clips of {plural}.", _command(f"data make configs/data/people_{kind}_easy.yaml", out=shards)))
+        if not pretrained:
+            out["completions"].append((f"No pre-training on {plural}.", _command(
+                f"pretrain configs/pretrain/demo_{kind}.yaml", run=before, **{"data.shards": shards})))
+        out["completions"] += [(f"{r.name} has drawn no pictures (log.pictures_every).", None) for r in pretrained if not r.pictures]
+        config = f"finetune train configs/finetune/demo_{kind}.yaml"
+        if not tuned:
+            out["curves"].append((f"No fine-tuning on {plural}.",
+                                  _command(config, run=run, init=before, **{"data.shards": shards})))
+        elif not any(r.scratch for r in tuned):
+            out["curves"].append((f"No fine-tuning on {plural} without pre-training to compare with.",
+                                  _command(config, run=run + "_scratch", init="", **{"data.shards": shards})))
+        evaluated = next((str(r.path) for r in tuned if not r.scratch), run)
+        if not any(r.evaluation for r in tuned):
+            out["tables"].append((f"No evaluation on {plural}.", f"python -m finetune evaluate {shlex.quote(evaluated)}"))
+    if not folder.times:
+        out["times"].append(("The folder has no times.jsonl. The demo writes it.", "make demo"))
+    return out
+
+
+def _command(words, **keys):
+    return " ".join([f"python -m {words}", *(shlex.quote(f"{name}={value}") for name, value in keys.items())])
+
+
+def _write(path, text):
+    """Write a file whole or not at all.
+
+    Raises:
+        UserError: the folder is missing or cannot be written.
+    """
+    temporary = f"{path}.writing"
+    try:
+        Path(temporary).write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"out={path}: cannot be written: {explain(error)}") from None
