@@ -13,7 +13,7 @@ from data.shards import explain
 from engine.config import key, parse_keys
 from engine.errors import UserError
 from finetune.page import curves, numbers, pictures
-from finetune.page.folder import kind_of, read_folder
+from finetune.page.folder import COMMANDS, kind_of, read_folder
 from finetune.page.meshes import read_meshes
 
 LOOKS = Path(__file__).resolve().parent / "page"
@@ -55,16 +55,19 @@ def page(folder, rows, seed):
     evaluations = _evaluations(folder)
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(LOOKS), autoescape=True, undefined=jinja2.StrictUndefined,
                                      trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("template.html").render(
-        name=os.path.basename(os.path.abspath(folder.path)), made=date.today().isoformat(),
-        machines=sorted({evaluation.content["machine"] for evaluation in evaluations}),
-        headlines=[numbers.headline(evaluation) for evaluation in evaluations if not _scratch(evaluation)],
-        sheets=_sheets(folder, rows, seed), completions=_completions(folder), charts=_charts(folder),
-        evaluations=[_shown_evaluation(evaluation) for evaluation in evaluations],
-        times=numbers.times_table(folder.times), hints=_hints(folder),
-        notes=list(dict.fromkeys(note for evaluation in evaluations for note in evaluation.content["notes"])),
-        **{name.replace(".", "_"): Markup((LOOKS / name).read_text(encoding="utf-8"))
-           for name in ("style.css", "page.js", "viewer.js")})
+    return environment.get_template("template.html").render({
+        "name": os.path.basename(os.path.abspath(folder.path)), "made": date.today().isoformat(),
+        "machines": sorted({evaluation.content["machine"] for evaluation in evaluations}),
+        "headlines": [numbers.headline(evaluation) for evaluation in evaluations if not _scratch(evaluation)],
+        "sheets": _sheets(folder, rows, seed), "completions": _completions(folder), "charts": _charts(folder),
+        "evaluations": [_shown_evaluation(evaluation) for evaluation in evaluations],
+        "times": numbers.times_table(folder.times), "hints": _hints(folder),
+        "style": _own("style.css"), "script": _own("page.js") + _own("viewer.js")})
+
+
+def _own(name):
+    """A file of this project as it is. This and the charts are all of the page that is not escaped."""
+    return Markup((LOOKS / name).read_text(encoding="utf-8"))
 
 
 def _evaluations(folder):
@@ -119,34 +122,36 @@ def _shown_evaluation(evaluation):
 
 
 def _hints(folder):
-    """{section: [(sentence, command), ...]} of what is not there, and what would make it."""
+    """{section: [(sentence, command or None), ...]} of what is not there, and what would make it."""
     out = {section: [] for section in ("pairs", "completions", "curves", "tables", "times")}
     for kind, plural in KINDS.items():
-        shards, before, run = (os.path.join(folder.path, f"{name}_{kind}") for name in ("people", "pretrain", "finetune"))
-        pretrained = [r for r in folder.of("pretrain") if r.kind == kind]
-        tuned = [r for r in folder.of("finetune train") if r.kind == kind]
+        shards, before, after = (os.path.join(folder.path, f"{name}_{kind}") for name in ("people", "pretrain", "finetune"))
+        pretrained, tuned = ([run for run in folder.of(command) if run.kind == kind] for command in COMMANDS)
         if not any(kind_of(name) == kind for name in folder.shards):
-            out["pairs"].append((f"No clips of {plural}.", _command(f"data make configs/data/people_{kind}_easy.yaml", out=shards)))
+            command = _command(f"data make configs/data/people_{kind}_easy.yaml", {"out": shards})
+            out["pairs"].append((f"No clips of {plural}.", command))
         if not pretrained:
-            out["completions"].append((f"No pre-training on {plural}.", _command(
-                f"pretrain configs/pretrain/demo_{kind}.yaml", run=before, **{"data.shards": shards})))
-        out["completions"] += [(f"{r.name} has drawn no pictures (log.pictures_every).", None) for r in pretrained if not r.pictures]
-        config = f"finetune train configs/finetune/demo_{kind}.yaml"
+            command = _command(f"pretrain configs/pretrain/demo_{kind}.yaml", {"run": before, "data.shards": shards})
+            out["completions"].append((f"No pre-training on {plural}.", command))
+        for run in pretrained:
+            if not run.pictures:
+                out["completions"].append((f"{run.name} has drawn no pictures yet (log.pictures_every).", None))
+        words = f"finetune train configs/finetune/demo_{kind}.yaml"
         if not tuned:
-            out["curves"].append((f"No fine-tuning on {plural}.",
-                                  _command(config, run=run, init=before, **{"data.shards": shards})))
-        elif not any(r.scratch for r in tuned):
-            out["curves"].append((f"No fine-tuning on {plural} without pre-training to compare with.",
-                                  _command(config, run=run + "_scratch", init="", **{"data.shards": shards})))
-        evaluated = next((str(r.path) for r in tuned if not r.scratch), run)
-        if not any(r.evaluation for r in tuned):
-            out["tables"].append((f"No evaluation on {plural}.", f"python -m finetune evaluate {shlex.quote(evaluated)}"))
+            command = _command(words, {"run": after, "init": before, "data.shards": shards})
+            out["curves"].append((f"No fine-tuning on {plural}.", command))
+        elif not any(run.scratch for run in tuned):
+            command = _command(words, {"run": after + "_scratch", "init": "", "data.shards": shards})
+            out["curves"].append((f"No fine-tuning on {plural} without pre-training to compare with.", command))
+        if not any(run.evaluation for run in tuned):
+            path = next((str(run.path) for run in tuned if not run.scratch), after)
+            out["tables"].append((f"No evaluation on {plural}.", f"python -m finetune evaluate {shlex.quote(path)}"))
     if not folder.times:
-        out["times"].append(("The folder has no times.jsonl. The demo writes it.", "make demo"))
+        out["times"].append(("The folder has no times.jsonl; the demo writes it.", "make demo"))
     return out
 
 
-def _command(words, **keys):
+def _command(words, keys):
     return " ".join([f"python -m {words}", *(shlex.quote(f"{name}={value}") for name, value in keys.items())])
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 import matplotlib
+from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
@@ -34,7 +35,7 @@ class Line:
 
 @dataclass
 class Chart:
-    """A title, what is measured, the SVG's text, the lines for the legend, and all in words for who cannot see it."""
+    """A title, what is measured, the SVG as text, the lines for the legend, and all in words for who cannot see it."""
 
     title: str
     unit: str
@@ -119,7 +120,7 @@ def _draw(lines, label, salt, logarithmic):
         panel.set_xlim(left=0)
         text = io.StringIO()
         canvas.print_svg(text, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return tidy(text.getvalue())
+    return Markup(tidy(text.getvalue()))
 
 
 def tidy(svg):

@@ -26,10 +26,10 @@ def table(evaluation):
     """The table of an Evaluation.
 
     Returns:
-        {"metrics": [those of evaluation.json and "arrow"], "rows": [{"name", "own": whether it is this run's, "cells"}]}; a cell
-        is None where the row has no such number, or has "mean", "low", "high" as text (low None: no interval), "best", and
-        "dot", "left", "width": where mean and interval lie, in per cent of the column, from 0 to the largest bound of all rows
-        (of a number without unit: to 1).
+        {"metrics": those of evaluation.json with an "arrow", "rows": [{"name", "own": whether it is this run's, "cells"}]}.
+        A cell is None where the row has no such number, or has "mean", "low", "high" as text (low None: no interval), "best",
+        and "dot", "left", "width": where mean and interval lie, in per cent of the column, from 0 to the largest bound of all
+        rows (of a number without unit: to 1).
     """
     content = evaluation.content
     rows = [{"name": row["name"], "own": row["key"] == "model", "cells": []} for row in content["rows"]]
@@ -61,9 +61,10 @@ def _percent(share):
 
 
 def differences(evaluation):
-    """This run minus the one without pre-training: [{"name", "unit", "mean", "low", "high", "verdict"}]; empty where it is absent.
+    """This run minus the one without pre-training, a dict a metric: "name", "unit", "mean", "low", "high", "verdict".
 
-    The verdict is finetune.tables.verdict's: "wins" or "loses" only where the interval excludes 0, else "cannot tell".
+    Empty where there is no such run. The verdict is finetune.tables.verdict's: "wins" or "loses" only where the interval
+    excludes 0, else "cannot tell".
     """
     found, out = evaluation.content.get("differences", {}), []
     for metric in evaluation.content["metrics"]:
@@ -79,8 +80,9 @@ def headline(evaluation):
     """The few numbers of the page's head.
 
     Returns:
-        {"kind", "run", "clips", "crops", "unit", "error" and "mean_pose": PA-MPJPE of this run and of the mean pose, "share": one
-        over the other in per cent, "change": that less 100, "iou", "iou_words"}; share and change None where that is not defined.
+        {"kind", "run", "clips", "crops", "unit", "error" and "mean_pose": PA-MPJPE of this run and of the mean pose, "share":
+        one over the other in per cent, "change": that less 100, "iou", "iou_words": median, or mean where per_crop.npz is
+        missing}; share and change are None where they are not defined.
     """
     content = evaluation.content
     unit = next(metric["unit"] for metric in content["metrics"] if metric["key"] == "pa_mpjpe")
@@ -122,7 +124,7 @@ def duration(seconds):
 
 
 def times_table(times):
-    """{"rows": [{"stage", "command", "words", "seconds", "width": per cent of the longest}], "total": words, "total_seconds"}."""
+    """{"rows": [{"stage", "command", "words", "seconds", "width": in per cent of the longest}], "total", "total_seconds"}."""
     longest = max((row["seconds"] for row in times), default=0) or 1
     rows = [{"stage": row["stage"], "command": row["command"], "words": duration(row["seconds"]),
              "seconds": f"{row['seconds']:,.1f}", "width": _percent(row["seconds"] / longest)} for row in times]
