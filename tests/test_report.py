@@ -73,7 +73,8 @@ def evaluation(kind="body", examples=3):
              for i, rank in enumerate(("best", "median", "worst")[:examples])]
     return {"format": 1, "kind": kind, "run": f"runs/finetune_{kind}", "step": 1500, "clips": 100, "crops": 600,
             "command": f"python -m finetune evaluate runs/finetune_{kind}", "machine": "2 cores of a test",
-            "date": "2026-01-02", "metrics": metrics, "rows": rows, "differences": differences, "notes": ["A note."], "examples": shown}
+            "date": "2026-01-02", "metrics": metrics, "rows": rows, "differences": differences, "notes": ["A note."],
+            "examples": shown}
 
 
 def write_evaluation(run, content, vertices=40, seed=0):
@@ -168,7 +169,8 @@ def test_pictures_are_whole(demo):
 def test_numbers_of_the_evaluation_stand_in_the_page(demo):
     text = shown(demo).text
     for words in ("91.3 [82.2, 100.5]", "61.3 [55.1, 67.4]", "0.413 [0.371, 0.454]", "0.703 [0.633, 0.773]",
-                  "70.0 [63.0, 77.0]", "118.2 [106.4, 130.0]", "this run", "without pre-training", "mean pose", "MPJPE (mm) ↓", "F@5 mm ↑"):
+                  "70.0 [63.0, 77.0]", "118.2 [106.4, 130.0]", "this run", "without pre-training", "mean pose", "MPJPE (mm) ↓",
+                  "F@5 mm ↑"):
         assert words in text, words
     for words in ("−8.6 [−12.0, −4.0] wins", "+3.0 [+1.5, +4.5] loses", "+0.057 [−0.010, +0.100] cannot tell",
                   "+0.052 [+0.020, +0.080] wins"):
