@@ -32,29 +32,30 @@ def augment(pixels, numbers, size):
     return normalise(jitter(pictures, numbers[:, 3:]))
 
 
-def crop(pictures, boxes, size):
+def crop(pictures, boxes, size, angle=None):
     """Cut and scale squares, bilinear, averaged first where they shrink to half or less.
 
     Args:
         pictures: (B, C, P, P) float.  boxes: (B, 3) centre x, y, side in pixels.  size: side of the result.
+        angle: (B,) radians by which each square is turned about its centre, from x towards y; None: none is.
     """
     side = pictures.shape[-1]
-    whole = _sample(pictures, boxes, size)
+    whole = _sample(pictures, boxes, size, angle)
     factor = side // size
     if factor < 2:
         return whole
-    pooled = _sample(F.avg_pool2d(pictures, factor, ceil_mode=True), boxes / factor, size)
+    pooled = _sample(F.avg_pool2d(pictures, factor, ceil_mode=True), boxes / factor, size, angle)
     # Both are made and one is taken row by row, so that no shape depends on the data.
     return torch.where((boxes[:, 2] >= 0.75 * factor * size)[:, None, None, None], pooled, whole)
 
 
-def _sample(pictures, boxes, size):
-    """Bilinear samples of squares (B, 3) = centre x, y, side in pixels."""
+def _sample(pictures, boxes, size, angle):
+    """Bilinear samples of squares (B, 3) = centre x, y, side in pixels, turned by (B,) radians or None."""
     side = pictures.shape[-1]
     # grid_sample without align_corners has pixel centres at +0.5, as we do: x_grid = 2 x / P - 1.
     scale, shift = boxes[:, 2] / side, 2 * boxes[:, :2] / side - 1
-    zero = torch.zeros_like(scale)
-    theta = torch.stack([torch.stack([scale, zero, shift[:, 0]], 1), torch.stack([zero, scale, shift[:, 1]], 1)], 1)
+    across, along = (torch.zeros_like(scale), scale) if angle is None else (scale * angle.sin(), scale * angle.cos())
+    theta = torch.stack([torch.stack([along, -across, shift[:, 0]], 1), torch.stack([across, along, shift[:, 1]], 1)], 1)
     grid = F.affine_grid(theta, (len(pictures), pictures.shape[1], size, size), align_corners=False)
     return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from data.crops import CropAugmentConfig, CropRules
 from data.pairs import PairRules
 from data.shards import PAIR_KINDS
 from engine.config import key, section
@@ -40,19 +41,18 @@ class AugmentConfig:
 
 
 @dataclass
-class DataConfig:
+class ReadingConfig:
+    """Where samples come from and how they are read: what pre-training and fine-tuning share."""
+
     shards: str = key("", "shards of the only source: folder, tar, glob, or several with commas between")
     sources: dict[str, SourceConfig] = key({}, "several named sources in place of data.shards")
-    kinds: KindShares = section(KindShares)
-    pairs: PairRules = section(PairRules)
-    augment: AugmentConfig = section(AugmentConfig)
     held_out: int = key(64, "clips at the end of each source that are never trained on (at most a tenth of it)", low=0)
     lanes: int | None = key(None, "slices of an epoch read side by side; default: batch's largest divisor up to 256", low=1)
     pool_shards: float = key(4.0, "samples are shuffled in pools of about so many shards", low=0.01)
     workers: int | None = key(None, "processes that decode, per rank; 0: none; default: its cores less one, up to 16", low=0,
                               high=256)
     prefetch: int = key(4, "batches decoded ahead", low=1, high=64)
-    retries: int = key(100, "draws tried for a slot whose samples are bad or hold no pair by the rules", low=1)
+    retries: int = key(100, "draws tried for a slot whose samples are bad or hold nothing that the rules want", low=1)
 
     def check(self):
         if bool(self.shards) == bool(self.sources):
@@ -65,3 +65,20 @@ class DataConfig:
     def named(self):
         """{name: SourceConfig}, also where data.shards names the only one."""
         return self.sources or {"all": SourceConfig(self.shards)}
+
+
+@dataclass
+class DataConfig(ReadingConfig):
+    """Pairs, for pre-training."""
+
+    kinds: KindShares = section(KindShares)
+    pairs: PairRules = section(PairRules)
+    augment: AugmentConfig = section(AugmentConfig)
+
+
+@dataclass
+class CropDataConfig(ReadingConfig):
+    """Labelled crops, for fine-tuning."""
+
+    rules: CropRules = section(CropRules)
+    augment: CropAugmentConfig = section(CropAugmentConfig)

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from data import crops
+from data.crops import CropReader
 from data.loader import Loader
 from data.order import MASK, PAIR, Draw, Order, default_lanes, numbers, read_manifest
 from data.pairs import offer_bits
 from data.reader import BadSample, NoPair, Reader, layout
+from data.samples import KINDS
 from data.shards import PAIR_KINDS, explain, refuse_twice
 from engine.errors import UserError
 
@@ -24,15 +27,34 @@ def open_order(config, batch, seed):
     Raises:
         UserError: shards that are missing or damaged, sources without the wanted pairs, numbers that do not divide.
     """
-    named = config.named()
-    bits = offer_bits(config.pairs)
-    sources = [read_manifest(name, source.shards, config.held_out, bits) for name, source in named.items()]
+    sources = _manifests(config, config.pairs.crops, "a pair of crops with data.pairs.crops")
+    return _order(config, sources, config.kinds.shares(), batch, seed)
+
+
+def open_crop_order(config, batch, seed):
+    """The Order of a run on labelled crops: each slot is a clip, of which one crop is taken.
+
+    Args:
+        config: data.config.CropDataConfig.  batch: crops in a global batch.
+    """
+    sources = _manifests(config, config.rules.crops, "crops with data.rules.crops")
+    for source in sources:
+        source.offers = [0]  # kinds of pairs mean nothing here: all slots are of one kind
+    return _order(config, sources, [1.0, 0.0], batch, seed)
+
+
+def _manifests(config, crop_kinds, words):
+    sources = [read_manifest(name, source.shards, config.held_out, offer_bits(crop_kinds))
+               for name, source in config.named().items()]
     refuse_twice([path for source in sources for path in source.paths])
     for source in sources:
         if not source.offers:
-            raise UserError(f"source '{source.name}': no clip has a pair of crops with data.pairs.crops={config.pairs.crops}")
-    weights = [source.weight for source in named.values()]
-    shares = config.kinds.shares()
+            raise UserError(f"source '{source.name}': no clip has {words}={crop_kinds}")
+    return sources
+
+
+def _order(config, sources, shares, batch, seed):
+    weights = [source.weight for source in config.named().values()]
     return Order(sources, weights, shares, seed, batch, config.lanes or default_lanes(batch, shares), config.pool_shards)
 
 
@@ -72,11 +94,21 @@ def _difference(name, then, now):
 
 def open_loader(order, config, noise, rank, world, workers):
     """The Loader of one rank. ``noise``: uniform numbers a slot gets for its masking."""
+    reader = Reader(order, config.pairs, config.augment, config.retries)
+    return _loader(reader, lambda rows, side: layout(rows, side, noise), config, rank, world, workers)
+
+
+def open_crop_loader(order, config, rank, world, workers):
+    """The Loader of one rank for labelled crops."""
+    return _loader(CropReader(order, config.rules, config.augment, config.retries), crops.layout, config, rank, world, workers)
+
+
+def _loader(reader, shape, config, rank, world, workers):
+    order = reader.order
     if order.batch % world:
         raise UserError(f"batch={order.batch} does not divide by {world} processes")
-    share = order.batch // world
-    side = max(source.size for source in order.sources)
-    return Loader(order, config, side, noise, range(rank * share, (rank + 1) * share), workers)
+    share, side = order.batch // world, max(source.size for source in order.sources)
+    return Loader(reader, shape(share, side), range(rank * share, (rank + 1) * share), workers, config.prefetch)
 
 
 def held_out_pairs(order, config, noise, count):
@@ -107,7 +139,7 @@ def _held_out_kind(reader, order, config, kind, arrays, row, count):
         source, shard, index = places[number]
         path = order.sources[source].paths[shard]
         try:
-            size, a, b = reader.place(arrays, row, path, Draw(source, kind, shard, index, 0),
+            a, b, size = reader.place(arrays, row, path, Draw(source, kind, shard, index, 0),
                                       numbers(HELD_OUT_SEED, PAIR, int(number), 1))
         except (BadSample, NoPair):
             continue  # the loader counts and lists bad samples; here another clip does as well
@@ -117,3 +149,63 @@ def _held_out_kind(reader, order, config, kind, arrays, row, count):
         arrays["tags"][row] = kind, source, 0, 0, 0, shard, index, a, b, size
         row += 1
     return row
+
+
+def held_out_crops(order, config, count):
+    """Fixed labelled crops that are never trained on, whole and without jitter; all usable crops of each clip chosen.
+
+    Args:
+        config: data.config.CropDataConfig.  count: clips, at most; chosen by the shards and the rules alone.
+    Returns:
+        {name: array} as data.crops.layout has them, crops of a clip one after the other, or None where nothing is held out.
+    """
+    reader = CropReader(order, config.rules, config.augment, 0)
+    places = [(s, *place) for s, source in enumerate(order.sources) for place in source.held_out]
+    chosen = []
+    for number in numbers(HELD_OUT_SEED, PAIR, 2).permutation(len(places))[:count]:
+        source, shard, index = places[number]
+        try:
+            clip = reader.usable(order.sources[source].paths[shard], index)
+        except (BadSample, NoPair):
+            continue
+        chosen += [(places[number], clip, crop) for crop in clip[-1]]
+    arrays = {name: np.zeros(*spec) for name, spec in
+              crops.layout(len(chosen), max(source.size for source in order.sources)).items()}
+    for row, ((source, shard, index), (clip, members, labels, _), crop) in enumerate(chosen):
+        reader.put(arrays, row, order.sources[source].paths[shard], clip, members, labels, crop)
+        arrays["tags"][row] = 0, source, 0, 0, 0, shard, index, crop, KINDS.index(clip.crops[crop].kind), clip.size
+        reader.whole(arrays, row)
+    return arrays if chosen else None
+
+
+def sample_labels(order, config, count):
+    """Labels of one crop of each of ``count`` training slots, spread over the first epoch, without pictures.
+
+    Returns:
+        {name: array} as data.crops.layout has them, without "pixels" and "mask".
+    Raises:
+        UserError: none of them has labels.
+    """
+    reader = CropReader(order, config.rules, config.augment, 0)
+    total, reason = sum(order.totals), "no labels.npz, or too little of the person seen"
+    found = []
+    for n in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)):
+        draw = order.draw(int(n))
+        try:
+            clip, _, labels, known = reader.usable(order.sources[draw.source].paths[draw.shard], draw.index)
+        except NoPair:
+            continue
+        except BadSample as error:
+            reason = str(error)
+            continue
+        found.append((clip, labels, known[int(n) % len(known)]))
+    if not found:
+        raise UserError(f"no clip that was tried has labelled crops with data.rules.crops={config.rules.crops} and "
+                        f"data.rules.visible_min={config.rules.visible_min}: {reason}; KEY.labels.npz as in "
+                        f"docs/people.md is needed")
+    arrays = {name: np.zeros(*spec) for name, spec in crops.layout(len(found), 1).items() if name not in ("pixels", "mask")}
+    for row, (clip, labels, crop) in enumerate(found):
+        reader.put_labels(arrays, row, clip, labels, crop)
+        arrays["tags"][row, -3:] = crop, KINDS.index(clip.crops[crop].kind), clip.size
+        reader.whole(arrays, row)
+    return arrays

@@ -15,7 +15,7 @@ from collections import Counter
 
 import numpy as np
 
-from data.reader import TAGS, Reader, layout
+from data.reader import TAGS
 from engine.errors import UserError
 
 
@@ -23,24 +23,23 @@ class Loader:
     """Iterates over this rank's rows of each global batch.
 
     Args:
-        order: data.order.Order.  config: data.config.DataConfig.
-        side: pixels of the largest crop.  noise: how many uniform numbers a slot gets for its masking.
+        reader: data.reader.Reader, or another that fills a row with a slot; each worker gets a copy.
+        shape: {name: (shape, dtype)} of the arrays of this rank's rows, such as data.reader.layout gives.
         rows: range of rows of the global batch that are this rank's.
-        workers: processes; 0 reads in this one.
+        workers: processes; 0 reads in this one.  prefetch: batches decoded ahead.
     Attributes:
         waited_s: seconds spent waiting for data since the last ``take_waited``.
         bad: [(slot, shard, index, reason), ...] of samples with bad bytes met since the last ``take_bad``.
     """
 
-    def __init__(self, order, config, side, noise, rows, workers):
-        self.order, self.config, self.rows = order, config, rows
-        self.shape = layout(len(rows), side, noise)
-        self.depth = config.prefetch + 1 if workers else 1
+    def __init__(self, reader, shape, rows, workers, prefetch):
+        self.reader, self.shape, self.rows = reader, shape, rows
+        self.batch = reader.order.batch
+        self.depth = prefetch + 1 if workers else 1
         self.waited_s, self.bad = 0.0, []
         self.workers = []
         workers = min(workers, len(rows))
         if not workers:
-            self.reader = Reader(order, config.pairs, config.augment, config.retries)
             self.ring = [{name: np.zeros(*spec) for name, spec in self.shape.items()}]
             return
         # Anonymous and unlinked, so that a killed run leaves nothing behind; spawn hands it on by its descriptor.
@@ -52,7 +51,7 @@ class Loader:
         for number, (first, last) in enumerate(zip(cuts, cuts[1:], strict=False)):
             here, there = context.Pipe()
             process = context.Process(target=_work, name=f"loader-{number}", daemon=True, args=(
-                there, os.getpid(), order, config, self.shape, self.memory, range(first, last), rows.start))
+                there, os.getpid(), reader, self.shape, self.memory, range(first, last), rows.start))
             process.start()
             there.close()
             self.workers.append((process, here))
@@ -63,7 +62,7 @@ class Loader:
             for step in range(start, stop):
                 began = time.perf_counter()
                 for row in range(len(self.rows)):
-                    self.reader.fill(self.ring[0], row, step * self.order.batch + self.rows.start + row)
+                    self.reader.fill(self.ring[0], row, step * self.batch + self.rows.start + row)
                 self.bad += self.reader.bad
                 self.reader.bad = []
                 self.waited_s += time.perf_counter() - began
@@ -129,7 +128,7 @@ def _send(pipe, message):
         pipe.send(message)
 
 
-def _work(pipe, parent, order, config, shape, memory, rows, first):
+def _work(pipe, parent, reader, shape, memory, rows, first):
     """A worker's life: a step and a place in the ring come in, the rows are filled, what was bad goes back."""
     # Signals meant for the run go to the main process, which decides for all; PDEATHSIG ends workers that outlive it.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
@@ -137,7 +136,6 @@ def _work(pipe, parent, order, config, shape, memory, rows, first):
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if os.getppid() != parent:
         return
-    reader = Reader(order, config.pairs, config.augment, config.retries)
     ring = [_views(m, shape) for m in memory]
     while True:
         try:
@@ -147,7 +145,7 @@ def _work(pipe, parent, order, config, shape, memory, rows, first):
         error = None
         try:
             for row in rows:
-                reader.fill(ring[place], row, step * order.batch + first + row)
+                reader.fill(ring[place], row, step * reader.order.batch + first + row)
         except UserError as reason:
             error = str(reason)
         pipe.send((step, reader.bad, error))

@@ -29,9 +29,9 @@ class PairRules:
                 raise UserError(f"pairs.{low}={getattr(self, low)} is above pairs.{high}={getattr(self, high)}")
 
 
-def offer_bits(rules):
-    """The bits of Index.offers that these rules' crops can use."""
-    return sum(0b11 << 2 * k for k, kind in enumerate(KINDS) if kind in CROPS[rules.crops])
+def offer_bits(crops):
+    """The bits of Index.offers that CROPS of that name can use."""
+    return sum(0b11 << 2 * k for k, kind in enumerate(KINDS) if kind in CROPS[crops])
 
 
 def view_angles(clip):

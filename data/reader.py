@@ -29,7 +29,7 @@ class BadSample(Exception):
 
 
 class NoPair(Exception):
-    """A whole sample without a pair that a slot could use; replaced by another draw and counted."""
+    """A whole sample without a pair (or crop) that a slot could use; replaced by another draw and counted."""
 
 
 def layout(rows, side, noise):
@@ -43,11 +43,14 @@ def layout(rows, side, noise):
     }
 
 
-class Reader:
-    """Reads slots into arrays of layout().
+class ShardReader:
+    """Reads samples of shards, and fills slots with them; what a slot is made of is for those that build on this.
+
+    They have ``place(arrays, row, path, draw, random)``, which decodes a sample into a row and returns the tags from "a" on;
+    ``draw_numbers(arrays, row, n)``, the slot's random numbers; and ``wanted(kind)``, in words.
 
     Args:
-        order: data.order.Order.  rules: data.pairs.PairRules.  augment: data.config.AugmentConfig.
+        order: data.order.Order.  rules: which pairs or crops.  augment: how they are augmented.
         retries: draws tried for a slot.
     """
 
@@ -67,7 +70,7 @@ class Reader:
             draw = self.order.draw(n, attempt)
             path = self.order.sources[draw.source].paths[draw.shard]
             try:
-                size, a, b = self.place(arrays, row, path, draw, numbers(self.order.seed, PAIR, n))
+                rest = self.place(arrays, row, path, draw, numbers(self.order.seed, PAIR, n))
             except NoPair:
                 no_pair += 1
                 continue
@@ -75,39 +78,12 @@ class Reader:
                 bad += 1
                 self.bad.append((n, path, draw.index, str(reason)))
                 continue
-            arrays["tags"][row] = draw.kind, draw.source, draw.epoch, bad, no_pair, draw.shard, draw.index, a, b, size
-            self._draw_numbers(arrays, row, n, size)
+            arrays["tags"][row] = draw.kind, draw.source, draw.epoch, bad, no_pair, draw.shard, draw.index, *rest
+            self.draw_numbers(arrays, row, n)
             return
         source = self.order.sources[draw.source].name
-        raise UserError(f"source '{source}': {self.retries + 1} draws for slot {n} gave no {PAIR_KINDS[draw.kind]} pair: {bad} "
-                        f"samples are bad, {no_pair} have none by the rules data.pairs; see python -m data verify and stats")
-
-    def place(self, arrays, row, path, draw, random):
-        """Decode a pair of one clip into a row; returns the pictures' size and the crops' places in the clip."""
-        clip, members = self.clip(path, draw.index)
-        pairs = candidates(clip, PAIR_KINDS[draw.kind], self.rules)
-        if not pairs:
-            raise NoPair
-        a, b = pairs[int(random.integers(len(pairs)))]
-        for side, crop in enumerate((a, b)):
-            picture = self.picture(path, members, crop)
-            if picture.shape != (clip.size, clip.size, 3):
-                raise BadSample(f"{crop:02d}.jpg is {picture.shape[1]} x {picture.shape[0]}, the clip says {clip.size}")
-            out = arrays["pixels"][row, side]
-            if clip.size < len(out):
-                # Interpolation at the border looks one pixel further; what an earlier batch left there must not show.
-                rest = len(out) - clip.size
-                picture = np.pad(picture, ((0, rest), (0, rest), (0, 0)), "edge")
-            out[:] = picture
-        if "masks.bin" in members:
-            offset, length = members["masks.bin"]
-            if length != len(clip.crops) * MASK_BYTES:
-                raise BadSample(f"masks.bin has {length} bytes for {len(clip.crops)} crops of {MASK_BYTES}")
-            arrays["mask"][row] = np.frombuffer(self.read(path, offset + a * MASK_BYTES, MASK_BYTES), np.uint8)
-        else:
-            # Nobody knows where the person is: every patch counts as person, so the masking is uniform.
-            arrays["mask"][row] = 255
-        return clip.size, a, b
+        raise UserError(f"source '{source}': {self.retries + 1} draws for slot {n} gave no {self.wanted(draw.kind)}: {bad} "
+                        f"samples are bad, {no_pair} have none by the rules; see python -m data verify and stats")
 
     def clip(self, path, index):
         """(Clip without pictures, {suffix: (offset, length)}) of a sample."""
@@ -130,6 +106,27 @@ class Reader:
         except ValueError as error:
             raise BadSample(f"{name} does not decode: {error}") from None
 
+    def decode(self, out, path, clip, members, crop):
+        """Decode a crop into the top left corner of ``out`` (P, P, 3); BadSample if it has not the clip's size."""
+        picture = self.picture(path, members, crop)
+        if picture.shape != (clip.size, clip.size, 3):
+            raise BadSample(f"{crop:02d}.jpg is {picture.shape[1]} x {picture.shape[0]}, the clip says {clip.size}")
+        if clip.size < len(out):
+            # Interpolation at the border looks one pixel further; what an earlier batch left there must not show.
+            rest = len(out) - clip.size
+            picture = np.pad(picture, ((0, rest), (0, rest), (0, 0)), "edge")
+        out[:] = picture
+
+    def mask(self, out, path, clip, members, crop):
+        """Copy a crop's person mask into ``out`` (512,); all ones where nobody knows where the person is."""
+        if "masks.bin" not in members:
+            out[:] = 255
+            return
+        offset, length = members["masks.bin"]
+        if length != len(clip.crops) * MASK_BYTES:
+            raise BadSample(f"masks.bin has {length} bytes for {len(clip.crops)} crops of {MASK_BYTES}")
+        out[:] = np.frombuffer(self.read(path, offset + crop * MASK_BYTES, MASK_BYTES), np.uint8)
+
     def index(self, path):
         return _recent(self.indexes, path, lambda: read_index(path), 64)
 
@@ -148,9 +145,29 @@ class Reader:
             raise UserError(f"shard {path} changed while it was read: {length} bytes wanted at {offset}, {len(data)} there")
         return data
 
-    def _draw_numbers(self, arrays, row, n, size):
+
+class Reader(ShardReader):
+    """Reads pairs into arrays of layout(). ``rules``: data.pairs.PairRules. ``augment``: data.config.AugmentConfig."""
+
+    def wanted(self, kind):
+        return f"{PAIR_KINDS[kind]} pair"
+
+    def place(self, arrays, row, path, draw, random):
+        """Decode a pair of one clip into a row; returns the crops' places in the clip and their size."""
+        clip, members = self.clip(path, draw.index)
+        pairs = candidates(clip, PAIR_KINDS[draw.kind], self.rules)
+        if not pairs:
+            raise NoPair
+        a, b = pairs[int(random.integers(len(pairs)))]
+        for side, crop in enumerate((a, b)):
+            self.decode(arrays["pixels"][row, side], path, clip, members, crop)
+        self.mask(arrays["mask"][row], path, clip, members, a)
+        return a, b, clip.size
+
+    def draw_numbers(self, arrays, row, n):
         """Crop and colour of both pictures, and the masking's noise; see layout()."""
         seed, augment, out = self.order.seed, self.augment, arrays["numbers"][row]
+        size = int(arrays["tags"][row, TAGS.index("size")])
         u = numbers(seed, CROP, n).random((2, 3))
         # Whole pixels: at 224 of 256 the crop is then a copy, not a resampling.
         side = np.round(size * (augment.crop_min + (augment.crop_max - augment.crop_min) * u[:, 2]))

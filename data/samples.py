@@ -184,13 +184,16 @@ def decode_masks(data, count):
     return np.unpackbits(np.frombuffer(data, np.uint8)).reshape(count, MASK_SIDE, MASK_SIDE).astype(bool)
 
 
-def decode_labels(data):
-    """{name: array} of a ``KEY.labels.npz`` member; ValueError if it is no such archive. Pickled objects are refused."""
+def decode_labels(data, names=None):
+    """{name: array} of a ``KEY.labels.npz`` member, of all or of some names.
+
+    Pickled objects are refused. ValueError if it is no such archive, KeyError if a name is missing.
+    """
     if data[:2] != b"PK":
         raise ValueError("labels.npz is no npz archive")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            return {name: arrays[name] for name in names or arrays.files}
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         raise ValueError(f"labels.npz does not load: {error}") from None
 

@@ -34,7 +34,7 @@ def contact_sheet(paths, rows, seed, rules):
         UserError: a shard is damaged; all chosen samples are.
     """
     indexes = [read_index(path) for path in paths]
-    if not any((index.offers & offer_bits(rules)).any() for index in indexes):
+    if not any((index.offers & offer_bits(rules.crops)).any() for index in indexes):
         raise UserError(f"no clip that can be read has a pair of crops with pairs.crops={rules.crops}; "
                         "try python -m data verify")
     ends = np.cumsum([len(index) for index in indexes])

@@ -126,6 +126,19 @@ def load(path, model, optimizer_load):
     Returns:
         the state of state.json.
     """
+    load_weights(path, model)
+    optimizer_load(load_file(path / "optimizer.safetensors"))
+    return json.loads((path / "state.json").read_text())
+
+
+def load_model(path, model):
+    """Fill a bare model alone from a checkpoint's folder; returns the step."""
+    load_weights(path, model)
+    return json.loads((path / "state.json").read_text())["step"]
+
+
+def load_weights(path, model):
+    """Fill a bare model from the weights of a checkpoint's folder; UserError names the first that does not fit."""
     weights = load_file(path / "model.safetensors")
     have = {k: tuple(v.shape) for k, v in model.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in weights.items()}
@@ -134,8 +147,6 @@ def load(path, model, optimizer_load):
         raise UserError(f"{path}/model.safetensors: weight {name} is {found.get(name, 'missing')} there and "
                         f"{have.get(name, 'missing')} in this run's model")
     model.load_state_dict(weights)
-    optimizer_load(load_file(path / "optimizer.safetensors"))
-    return json.loads((path / "state.json").read_text())
 
 
 def optimizer_tensors(optimizer, names):

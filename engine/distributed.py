@@ -64,17 +64,26 @@ def start(device):
     """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_RANK", 0))
+    device = device_of(device, local)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if world > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=10))
+    return Processes(rank, world, device)
+
+
+def device_of(device, local=0):
+    """The torch.device of "auto", "cpu" or "cuda" for a local rank.
+
+    Raises:
+        UserError: a GPU was asked for and there is none for this rank.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda":
-        if torch.cuda.device_count() <= local:
-            raise UserError(f"device=cuda: local rank {local} finds {torch.cuda.device_count()} GPUs; set device=cpu or "
-                            f"start fewer processes a node")
-        torch.cuda.set_device(local)
-        device = f"cuda:{local}"
-    if world > 1:
-        dist.init_process_group("nccl" if device != "cpu" else "gloo", timeout=timedelta(minutes=10))
-    return Processes(rank, world, torch.device(device))
+    if device == "cuda" and torch.cuda.device_count() <= local:
+        raise UserError(f"device=cuda: local rank {local} finds {torch.cuda.device_count()} GPUs; set device=cpu or start "
+                        f"fewer processes a node")
+    return torch.device(device, local) if device == "cuda" else torch.device(device)
 
 
 def share_cores():
@@ -85,3 +94,8 @@ def share_cores():
 def threads():
     """Threads for torch: OMP_NUM_THREADS where it is set, else this process's cores. The last bit of sums depends on it."""
     return int(os.environ.get("OMP_NUM_THREADS") or share_cores())
+
+
+def loader_workers(asked):
+    """Processes that decode for this rank: as many as asked, or by default its cores less one, up to 16."""
+    return min(16, share_cores() - 1) if asked is None else asked

@@ -9,10 +9,7 @@ from data.config import DataConfig
 from data.shards import PAIR_KINDS
 from engine.config import key, section
 from engine.errors import UserError
-
-# What may differ when a run goes on, because results do not depend on it (design decision 7).
-FREE = ("run", "init", "device", "data.workers", "data.prefetch", "data.shards", "data.sources.*.shards", "log.*",
-        "checkpoint.*")
+from engine.options import LogConfig, TrainConfig
 
 
 @dataclass
@@ -30,31 +27,43 @@ class DecoderConfig:
 
 
 @dataclass
-class ModelConfig:
+class VisionConfig:
+    """The encoder: what pre-training and fine-tuning share."""
+
     image_size: int = key(224, "side of the pictures in training, pixels", low=8)
     patch: int = key(16, "side of a patch, pixels", low=1)
     position: str = key("cosine", "fixed vectors added to tokens, or rotary queries and keys", choices=("cosine", "rope"))
     rope_base: float = key(100.0, "base of the rotary frequencies (model.position=rope)", low=1)
     encoder: EncoderConfig = section(EncoderConfig)
-    decoder: DecoderConfig = section(DecoderConfig)
     mlp_ratio: float = key(4.0, "width of a block's hidden layer over its width", low=0.25)
 
     def check(self):
         if self.image_size % self.patch:
             raise UserError(f"model.image_size={self.image_size} is not a multiple of model.patch={self.patch}")
-        for name, part in (("encoder", self.encoder), ("decoder", self.decoder)):
-            width, heads = part.width, part.heads
-            if width % heads:
-                raise UserError(f"model.{name}.width={width} is not a multiple of model.{name}.heads={heads}")
-            if self.position == "rope" and (width // heads) % 4:
-                raise UserError(f"model.{name}.width={width} over model.{name}.heads={heads} gives heads of "
-                                f"{width // heads} channels; model.position=rope wants a multiple of 4")
-            if self.position == "cosine" and width % 4:
-                raise UserError(f"model.{name}.width={width} is not a multiple of 4, which model.position=cosine wants")
+        self.check_part("encoder", self.encoder)
+
+    def check_part(self, name, part):
+        width, heads = part.width, part.heads
+        if width % heads:
+            raise UserError(f"model.{name}.width={width} is not a multiple of model.{name}.heads={heads}")
+        if self.position == "rope" and (width // heads) % 4:
+            raise UserError(f"model.{name}.width={width} over model.{name}.heads={heads} gives heads of "
+                            f"{width // heads} channels; model.position=rope wants a multiple of 4")
+        if self.position == "cosine" and width % 4:
+            raise UserError(f"model.{name}.width={width} is not a multiple of 4, which model.position=cosine wants")
 
     def grid(self):
         """(rows, columns) of patches at ``image_size``."""
         return (self.image_size // self.patch,) * 2
+
+
+@dataclass
+class ModelConfig(VisionConfig):
+    decoder: DecoderConfig = section(DecoderConfig)
+
+    def check(self):
+        super().check()
+        self.check_part("decoder", self.decoder)
 
 
 @dataclass
@@ -83,62 +92,23 @@ class MaskingConfig:
 
 
 @dataclass
-class OptimConfig:
-    lr: float = key(1.5e-4, "learning rate for 256 pairs a step; scales with batch", low=0)
-    min_lr: float = key(0.0, "learning rate at the end, for 256 pairs", low=0)
-    warmup: int = key(1000, "steps of linear warm-up", low=0)
-    beta1: float = key(0.9, "AdamW", low=0, high=0.99999)
-    beta2: float = key(0.95, "AdamW", low=0, high=0.99999)
-    weight_decay: float = key(0.05, "AdamW; 0 on biases and norms", low=0)
-    clip: float | None = key(None, "largest gradient norm; null: no clipping", low=1e-9)
-
-
-@dataclass
-class CheckpointConfig:
-    every: int = key(1000, "steps between checkpoints; one more at the end", low=1)
-    keep: int = key(3, "newest checkpoints kept", low=1)
-
-
-@dataclass
-class LogConfig:
-    every: int = key(10, "steps between lines of log.jsonl", low=1)
-    held_out_every: int = key(200, "steps between held-out losses; 0: never", low=0)
+class PretrainLogConfig(LogConfig):
     held_out_pairs: int = key(64, "held-out pairs of each kind", low=1)
-    pictures_every: int = key(1000, "steps between pictures of completions; 0: never", low=0)
     pictures: int = key(4, "held-out pairs of each kind that are drawn", low=1)
-    wandb: str = key("off", "weights & biases", choices=("off", "offline", "online"))
 
 
 @dataclass
-class PretrainConfig:
-    run: str = key("", "the run's folder; starting again with the same folder goes on")
-    init: str = key("", "start from weights: a run, a weights file, a parents' checkpoint, a timm checkpoint")
-    seed: int = key(0, "of weights, order, crops and masks", low=0, high=2**63 - 1)
-    steps: int = key(100_000, "updates", low=1)
-    batch: int = key(256, "pairs in a step, over all processes", low=1)
-    accumulate: int = key(1, "parts that each process cuts its share of a batch into, to save memory", low=1)
-    device: str = key("auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"))
-    precision: str = key("auto", "auto: bf16 on a GPU, float32 on a CPU", choices=("auto", "float32", "bf16"))
-    deterministic: bool = key(False, "refuse operations whose result varies from run to run (GPU)")
+class PretrainConfig(TrainConfig):
     model: ModelConfig = section(ModelConfig)
     masking: MaskingConfig = section(MaskingConfig)
     objective: ObjectiveConfig = section(ObjectiveConfig)
     data: DataConfig = section(DataConfig)
-    optim: OptimConfig = section(OptimConfig)
-    checkpoint: CheckpointConfig = section(CheckpointConfig)
-    log: LogConfig = section(LogConfig)
+    log: PretrainLogConfig = section(PretrainLogConfig)
 
     def check(self):
+        super().check()
         patches = (self.model.image_size // self.model.patch) ** 2
         if not 0 < int(self.masking.ratio * patches) < patches:
             masked = int(self.masking.ratio * patches)
             raise UserError(f"masking.ratio={self.masking.ratio} masks {masked} of {patches} patches; at least one must be "
                             f"masked and one visible")
-        if self.optim.warmup > self.steps:
-            raise UserError(f"optim.warmup={self.optim.warmup} is longer than steps={self.steps}")
-        if self.batch % self.accumulate:
-            raise UserError(f"batch={self.batch} does not divide by accumulate={self.accumulate}")
-
-    @property
-    def peak_lr(self):
-        return self.optim.lr * self.batch / 256

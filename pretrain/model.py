@@ -19,7 +19,7 @@ from pretrain.position import rope_table, sincos_table
 
 
 def encoder(config):
-    """The timm module of a ModelConfig: final norm ``norm``, no class token, no head, no layer scale."""
+    """The timm module of a VisionConfig: final norm ``norm``, no class token, no head, no layer scale."""
     sizes = {"img_size": config.image_size, "patch_size": config.patch, "embed_dim": config.encoder.width,
              "depth": config.encoder.depth, "num_heads": config.encoder.heads, "mlp_ratio": config.mlp_ratio}
     if config.position == "rope":
@@ -32,12 +32,32 @@ def encoder(config):
     return module
 
 
-def tables(config, grid):
-    """Position tables of encoder and decoder for a grid of (rows, columns) patches; see pretrain/position.py."""
-    parts = (config.encoder, config.decoder)
+def table(config, part, grid):
+    """Position table of a part (encoder or decoder) for a grid of (rows, columns) patches; see pretrain/position.py."""
     if config.position == "rope":
-        return [rope_table(grid, part.width // part.heads, config.rope_base) for part in parts]
-    return [sincos_table(grid, part.width) for part in parts]
+        return rope_table(grid, part.width // part.heads, config.rope_base)
+    return sincos_table(grid, part.width)
+
+
+def encode(module, config, positions, pictures, keep=None):
+    """Features after the encoder's last norm.
+
+    Args:
+        module: encoder(config).  positions: table(config, config.encoder, grid of the pictures).
+        pictures: (B, 3, H, W) normalised.  keep: (B, V) long, the patches to encode, or None for all.
+    Returns:
+        (B, V or N, C).
+    """
+    rotary = config.position == "rope"
+    x = module.patch_embed.proj(pictures).flatten(2).transpose(1, 2)
+    x = x.to(module.norm.weight.dtype)  # the sum that runs through the blocks stays in float32 under autocast
+    x = x if rotary else x + positions
+    if keep is not None:
+        x = take(x, keep)
+        positions = positions[keep].unsqueeze(1) if rotary else None
+    for block in module.blocks:
+        x = block(x, rope=positions) if rotary else block(x)
+    return module.norm(x)
 
 
 class CrossCompletion(nn.Module):
@@ -61,9 +81,9 @@ class CrossCompletion(nn.Module):
         self.decoder = Decoder(config.encoder.width, part.width, part.depth, part.heads, config.mlp_ratio,
                                3 * config.patch ** 2, rotary=config.position == "rope")
         # The tables of the usual size are kept on the device; they follow from the config, so they are not saved.
-        for name, table in zip(("_encoder_table", "_decoder_table"), tables(config, self.grid), strict=True):
-            self.register_buffer(name, table, persistent=False)
-        self.apply(_initialise)
+        self.register_buffer("_encoder_table", table(config, config.encoder, self.grid), persistent=False)
+        self.register_buffer("_decoder_table", table(config, config.decoder, self.grid), persistent=False)
+        self.apply(initialise)
         nn.init.xavier_uniform_(self.encoder.patch_embed.proj.weight.view(config.encoder.width, -1))
         nn.init.normal_(self.decoder.mask_token, std=0.02)
         for block in self.decoder.blocks:
@@ -116,17 +136,7 @@ class CrossCompletion(nn.Module):
         return self._encode(a, self._grid(a, a))
 
     def _encode(self, pictures, grid, keep=None):
-        table = self._tables(grid)[0]
-        rotary = self.config.position == "rope"
-        x = self.encoder.patch_embed.proj(pictures).flatten(2).transpose(1, 2)
-        x = x.to(self.decoder.mask_token.dtype)  # the sum that runs through the blocks stays in float32 under autocast
-        x = x if rotary else x + table
-        if keep is not None:
-            x = take(x, keep)
-            table = table[keep].unsqueeze(1) if rotary else None
-        for block in self.encoder.blocks:
-            x = block(x, rope=table) if rotary else block(x)
-        return self.encoder.norm(x)
+        return encode(self.encoder, self.config, self._tables(grid)[0], pictures, keep)
 
     def _decode(self, a, b, keep, masked, grid, masked_only):
         visible = self._encode(a, grid, keep)
@@ -137,7 +147,8 @@ class CrossCompletion(nn.Module):
         """Position tables of encoder and decoder; other grids than the usual one are computed when they come."""
         if grid == self.grid:
             return self._encoder_table, self._decoder_table
-        return [table.to(self._encoder_table.device) for table in tables(self.config, grid)]
+        return [table(self.config, part, grid).to(self._encoder_table.device)
+                for part in (self.config.encoder, self.config.decoder)]
 
     def _grid(self, a, b):
         patch = self.config.patch
@@ -177,7 +188,7 @@ def flops(config, visible):
     return 2 * (encoded(visible) + encoded(tokens) + embedding + blocks + masked * narrow * pixels)
 
 
-def _initialise(module):
+def initialise(module):
     """As MAE and CroCo do: Xavier's uniform for matrices, zero for biases, norms left at one and zero."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)

@@ -7,35 +7,24 @@ from pathlib import Path
 from data.feed import freeze
 from data.shards import PAIR_KINDS, explain
 from engine.errors import UserError
+from engine.options import FREE
 from engine.run import Run
-from pretrain.config import FREE
 
 
-def open_run(config, order):
-    """(Run, None) of this config's folder with the manifest frozen in it, or (None, the error's text).
+def open_run(config, order, command):
+    """(Run, None) of this config's folder with the manifest frozen in it, or (None, the error).
 
     The error is handed back, not raised, because only rank 0 opens the folder and all ranks must stop.
     """
     run = None
     try:
-        run = Run(config.run, config, "pretrain", FREE)
+        run = Run(config.run, config, command, FREE)
         freeze(order, run.folder / "manifest.json")
     except UserError as error:
         if run:
             run.close()
-        return None, str(error)
+        return None, error
     return run, None
-
-
-def newest_of(run, error):
-    if error:
-        raise UserError(error)
-    return run.newest
-
-
-def say(trainer, text):
-    if trainer.processes.first:
-        print(text, flush=True)
 
 
 def announce(config, trainer, start):
@@ -51,24 +40,29 @@ def announce(config, trainer, start):
           f"{'bf16' if trainer.bf16 else 'float32'}")
     print(f"model: encoder {encoder:.1f} M parameters, with decoder {whole:.1f} M; {model.patches} patches, "
           f"{int(config.masking.ratio * model.patches)} masked")
-    for source, total, length in zip(order.sources, order.totals, order.lane_length, strict=True):
-        print(f"source {source.name}: {total} clips in {len(source.paths)} shards, {len(source.held_out)} held out; "
-              f"an epoch repeats {length * order.lanes - total} so that {order.lanes} lanes are equal")
     quota = ", ".join(f"{q} {kind}" for q, kind in zip(order.quota, PAIR_KINDS, strict=True))
-    ends = ", ".join(f"{name} {value:.1f}" for name, value in order.epochs(config.steps * config.batch).items())
-    print(f"batch {config.batch}: {quota}; epochs by the end: {ends}")
-    print(f"learning rate: peak {config.peak_lr:.3g} ({config.optim.lr:g} for 256 pairs), warm-up {config.optim.warmup} steps")
+    announce_data(config, order, f"batch {config.batch}: {quota}")
     if trainer.held_out is None:
         print("note: nothing is held out (data.held_out=0 or fewer than 10 clips): no held-out loss and no pictures")
 
 
-def measured(trainer, step, pairs, seconds):
+def announce_data(config, order, batch):
+    """Print what a run reads and how often; ``batch``: the batch in words."""
+    for source, total, length in zip(order.sources, order.totals, order.lane_length, strict=True):
+        print(f"source {source.name}: {total} clips in {len(source.paths)} shards, {len(source.held_out)} held out; "
+              f"an epoch repeats {length * order.lanes - total} so that {order.lanes} lanes are equal")
+    ends = ", ".join(f"{name} {value:.1f}" for name, value in order.epochs(config.steps * config.batch).items())
+    print(f"{batch}; epochs by the end: {ends}")
+    print(f"learning rate: peak {config.peak_lr:.3g} ({config.optim.lr:g} for 256), warm-up {config.optim.warmup} steps")
+
+
+def measured(trainer, step, samples, seconds, unit):
     """The numbers beside the losses: learning rate, speed, waiting for data, replaced samples of all ranks, epochs."""
     slots = (step + 1) * trainer.config.batch
     bad, no_pair = trainer.processes.sum(trainer.replaced.clone()).tolist()
-    out = {"optim/lr": trainer.optimizer.param_groups[0]["lr"], "speed/pairs_per_s": pairs / seconds,
+    out = {"optim/lr": trainer.optimizer.param_groups[0]["lr"], f"speed/{unit}_per_s": samples / seconds,
            "speed/data_wait_share": trainer.loader.take_waited() / seconds, "data/bad_samples": bad,
-           "data/no_pair": no_pair, "pairs": slots}
+           "data/no_pair": no_pair, unit: slots}
     return out | {f"data/epochs/{name}": value for name, value in trainer.order.epochs(slots).items()}
 
 

@@ -54,14 +54,14 @@ def load(source):
     # Building draws first values that are about to be replaced: the caller's stream of random numbers stays where it was.
     with torch.random.fork_rng(devices=[]):
         model = CrossCompletion(found.config)
-    _fill(model, _ours(found), found.path)
+    _fill(model.state_dict(), _ours(found), found.path)
     return model.eval()
 
 
 def save_model(model, path):
     """Write a bare CrossCompletion to ``path``, beside it first, then renamed."""
     metadata = {"format": "pt", "counterpose": str(FORMAT), "model": json.dumps(dataclasses.asdict(model.config))}
-    _write_safetensors(model.state_dict(), path, metadata)
+    write_safetensors(model.state_dict(), path, metadata)
 
 
 def init_from(model, source):
@@ -73,26 +73,52 @@ def init_from(model, source):
         UserError: names the tensor and both shapes, or the key and both values, that do not fit.
     """
     found = read(source)
-    if found.config is not None:
-        for name in ("position", "rope_base", "patch"):
-            there, here = getattr(found.config, name), getattr(model.config, name)
-            if there != here and (name != "rope_base" or model.config.position == "rope"):
-                raise UserError(f"init={source} has model.{name}={there}, this run has model.{name}={here}")
-        for part in ("encoder", "decoder"):
-            there, here = getattr(found.config, part).heads, getattr(model.config, part).heads
-            if there != here:
-                raise UserError(f"init={source} has model.{part}.heads={there}, this run has model.{part}.heads={here}")
+    if found.layout == "timm":
+        _init_encoder(model.encoder, model.config, found, source, "; positions are this model's own and the decoder starts afresh")
+        return
+    _check_same(found.config, model.config, source, ("encoder", "decoder"))
+    _fill(model.state_dict(), _ours(found), found.path)
+    _note(f"taken from {found.path}: all weights of encoder and decoder")
+
+
+def init_encoder(module, config, source):
+    """Fill an encoder (pretrain.model.encoder) alone, from whatever init_from takes; prints what was taken.
+
+    Args:
+        config: the VisionConfig of the module.
+    Raises:
+        UserError: as init_from.
+    """
+    _init_encoder(module, config, read(source), source, "; positions are this model's own")
+
+
+def _init_encoder(module, config, found, source, words):
+    left = []
     if found.layout == "timm":
         tensors, left = layouts.from_timm(found.tensors)
-        _fill(model, tensors, found.path, part="encoder.")
-        note = f"{len(tensors)} tensors of the encoder"
-        note += f"; left there: {', '.join(_shortened(left))}" if left else ""
-        note += "; positions are this model's own and the decoder starts afresh"
     else:
-        _fill(model, _ours(found), found.path)
-        note = "all weights of encoder and decoder"
+        _check_same(found.config, config, source, ("encoder",))
+        tensors = {name: value for name, value in _ours(found).items() if name.startswith("encoder.")}
+    _fill({f"encoder.{name}": value for name, value in module.state_dict().items()}, tensors, found.path)
+    words = (f"; left there: {', '.join(_shortened(left))}" if left else "") + words
+    _note(f"taken from {found.path}: {len(tensors)} tensors of the encoder{words}")
+
+
+def _check_same(found, wanted, source, parts):
+    """UserError where two configs' weights would mean something else."""
+    for name in ("position", "rope_base", "patch"):
+        there, here = getattr(found, name), getattr(wanted, name)
+        if there != here and (name != "rope_base" or wanted.position == "rope"):
+            raise UserError(f"init={source} has model.{name}={there}, this run has model.{name}={here}")
+    for part in parts:
+        there, here = getattr(found, part).heads, getattr(wanted, part).heads
+        if there != here:
+            raise UserError(f"init={source} has model.{part}.heads={there}, this run has model.{part}.heads={here}")
+
+
+def _note(words):
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-        print(f"note: init: taken from {found.path}: {note}", file=sys.stderr)
+        print(f"note: init: {words}", file=sys.stderr)
 
 
 def read(source):
@@ -156,7 +182,7 @@ def export(source, out, overwrite=False, layout="timm"):
     name, arguments = layouts.timm_call(model.config)
     about = {"architecture": name, "model_args": arguments, "mean": MEAN, "std": STD,
              "input_size": [3, model.config.image_size, model.config.image_size], "model": dataclasses.asdict(model.config)}
-    _write_safetensors(layouts.to_timm(model.config, tensors), out, {"format": "pt"})
+    write_safetensors(layouts.to_timm(model.config, tensors), out, {"format": "pt"})
     _replace(files[1], lambda path: path.write_text(_card(model.config, out, _history(source)), encoding="utf-8"))
     _replace(files[2], lambda path: path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
 
@@ -198,11 +224,11 @@ def _ours(found):
     return found.tensors if found.layout == "ours" else layouts.from_croco(found.config, found.tensors)
 
 
-def _fill(model, tensors, where, part=""):
-    """Copy tensors into a model; those under ``part`` must all be there and nothing else."""
+def _fill(state, tensors, where):
+    """Copy tensors into those of a module's state; all must be there and nothing else."""
     # Fixed position vectors follow from the config (the picture's size may differ).
     fixed = "encoder.pos_embed"
-    have = {k: v for k, v in model.state_dict().items() if k.startswith(part) and k != fixed}
+    have = {k: v for k, v in state.items() if k != fixed}
     found = {k: v for k, v in tensors.items() if k != fixed}
     for name in sorted(have.keys() | found.keys()):
         if name not in found:
@@ -270,7 +296,8 @@ def _config(tree, path, schema=ModelConfig):
     return schema(**values)
 
 
-def _write_safetensors(tensors, path, metadata):
+def write_safetensors(tensors, path, metadata):
+    """Write {name: tensor} beside ``path``, then rename."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     _replace(Path(path), lambda beside: save_file(tensors, beside, metadata))
 

@@ -18,7 +18,7 @@ POSITIONS = ("cosine", "rope")
 
 
 def tiny(position="cosine", image_size=64):
-    return ModelConfig(image_size, 16, position, 100.0, EncoderConfig(48, 2, 3), DecoderConfig(32, 2, 2))
+    return ModelConfig(image_size, 16, position, 100.0, EncoderConfig(48, 2, 3), decoder=DecoderConfig(32, 2, 2))
 
 
 def network(position="cosine", seed=0):
@@ -123,7 +123,7 @@ def test_rotation_sees_differences_of_places_alone():
 
 @pytest.mark.parametrize("position", POSITIONS)
 def test_flops_agree_with_torchs_counter(position):
-    config = ModelConfig(112, 16, position, 100.0, EncoderConfig(96, 3, 4), DecoderConfig(64, 2, 4))
+    config = ModelConfig(112, 16, position, 100.0, EncoderConfig(96, 3, 4), decoder=DecoderConfig(64, 2, 4))
     model = CrossCompletion(config)
     keep, masked = split(1, 49, 40)
     a = pictures(1, 3, 112, 112)

@@ -19,7 +19,7 @@ from data.shards import read_index
 from engine.config import parse
 from engine.distributed import Processes
 from pretrain.config import PretrainConfig
-from pretrain.train import Trainer
+from pretrain.train import Pretrainer
 
 STEPS = ["steps=24", "checkpoint.every=6"]
 
@@ -106,7 +106,7 @@ def test_bf16_touches_the_network_alone(shards, tmp_path):
     made = []
     for precision in ("float32", "bf16"):
         config.precision = precision
-        trainer = Trainer(config, Processes(0, 1, torch.device("cpu")))
+        trainer = Pretrainer(config, Processes(0, 1, torch.device("cpu")))
         _, arrays = next(trainer.loader.batches(0, 1))
         batch = trainer.to_device(arrays)
         made.append((trainer.step_module.pairs(batch), trainer.step_module(batch)))

@@ -25,7 +25,7 @@ NAMES = ("tiny_cosine", "tiny_rope100")
 
 
 def tiny(position="cosine", width=48, depth=2):
-    return ModelConfig(64, 16, position, 100.0, EncoderConfig(width, depth, 3), DecoderConfig(32, 2, 2))
+    return ModelConfig(64, 16, position, 100.0, EncoderConfig(width, depth, 3), decoder=DecoderConfig(32, 2, 2))
 
 
 def network(position="cosine", seed=0, **sizes):

@@ -42,16 +42,17 @@ class BodyModel(nn.Module):
         joint_names, parents, shape_names: lists.  faces: (F, 3) int64, or None for a coarse model.
         vertex_ids: (V,) int64, each vertex's place in the whole body's mesh.
         keypoint_names: K names.  keypoints(vertices, joints) gives their places.
+        whole_names, whole_parents: joints of the whole body, in which labels are given.
         mirror: (J,) int64 the joint on the other side of each; keypoint_mirror: (K,) likewise.  For a hand: itself.
     """
 
-    def __init__(self, name, rigged, coefficients, faces, vertex_ids, keypoints, shape_names):
+    def __init__(self, name, rigged, faces, vertex_ids, keypoints, whole):
         super().__init__()
         self.name, self.kind = name, MODELS[name]
-        # Not registered as modules: anny keeps its tables as buffers, which must not enter a checkpoint.
-        self.rigged, self.coefficients = rigged, coefficients
+        self.rigged = rigged
         self.joint_names, self.parents = list(rigged.bone_labels), [int(p) for p in rigged.bone_parents]
-        self.shape_names = list(shape_names)
+        self.whole, self.shape_names = whole, list(whole.shape_names)
+        self.whole_names, self.whole_parents = whole.joint_names, whole.parents
         self.register_buffer("faces", faces, persistent=False)
         self.register_buffer("vertex_ids", vertex_ids, persistent=False)
         self.keypoint_names = list(keypoints)
@@ -74,7 +75,7 @@ class BodyModel(nn.Module):
             vertices (B, V, 3), joints (B, J, 3).
         """
         with torch.autocast(pose.device.type, enabled=False):  # bf16 moves vertices by 3 mm
-            rest = self.rigged.get_rest_model(self.coefficients(shape.float()))
+            rest = self.rigged.get_rest_model(self._coefficients(shape.float()))
             rotation = pose.float() if pose.ndim == 4 else axis_angle_to_matrix(pose.float())
             transforms = torch.zeros(*rotation.shape[:2], 4, 4, device=rotation.device)
             transforms[..., :3, :3] = rotation
@@ -97,8 +98,14 @@ class BodyModel(nn.Module):
         tips = self.keypoint_index[self.keypoint_index >= len(self.joint_names)] - len(self.joint_names)
         chosen = torch.unique(torch.cat([ids, tips]))
         data = _cut_vertices(self.rigged.to_model_data(), chosen)
-        return BodyModel(self.name, _rigged(data), self.coefficients, None, self.vertex_ids[chosen], self._keypoints,
-                         self.shape_names)
+        return BodyModel(self.name, _rigged(data), None, self.vertex_ids[chosen], self._keypoints,
+                         self.whole)
+
+    def _coefficients(self, shape):
+        """(B, C) weights of the blend shapes, without the facial actions that come after them."""
+        none = shape.new_zeros(1, 0), shape.new_zeros(1, len(self.whole.face_names))
+        coefficients = self.whole.model._get_phenotype_blendshape_coefficients(shape, *none)
+        return coefficients[:, :len(self.rigged.blendshapes)]
 
 
 def open_model(name):
@@ -116,10 +123,6 @@ def open_model(name):
                                bone_heads_blendshapes=data.bone_heads_blendshapes[:shapes],
                                bone_orientation_blendshapes=data.bone_orientation_blendshapes[:shapes])
 
-    def coefficients(shape):
-        none = shape.new_zeros(1, 0), shape.new_zeros(1, len(body.face_names))
-        return body.model._get_phenotype_blendshape_coefficients(shape, *none)[:, :shapes]
-
     keypoints, faces, ids = BODY_KEYPOINTS, body.faces, torch.arange(len(data.template_vertices))
     if name == "anny_hand":
         ids = torch.where(_hand_share(data, "R") > HAND_SHARE)[0]
@@ -130,7 +133,7 @@ def open_model(name):
         for number, finger in enumerate(FINGERS, 1):
             keypoints |= {f"{finger}_{joint}": f"finger{number}-{joint}.R" for joint in (1, 2, 3)}
             keypoints[f"{finger}_tip"] = tips[number - 1]
-    return BodyModel(name, _rigged(data), coefficients, faces, ids, keypoints, body.shape_names)
+    return BodyModel(name, _rigged(data), faces, ids, keypoints, body)
 
 
 def mirrored(points):
@@ -187,7 +190,7 @@ def _cut_bones(data, side):
         out.select(axis, 0).copy_(root)
         return out
 
-    heads, zero = data.template_bone_heads[wrist], torch.zeros(3)
+    zero = torch.zeros(3)
     metadata = dataclasses.replace(data.metadata, bone_labels=["root", *(labels[i] for i in hand)],
                                    bone_parents=[-1, *(place.get(int(parents[i]), 0) for i in hand)])
     return dataclasses.replace(

@@ -16,6 +16,7 @@ class Domain:
     shape_spread: float = key(1.0, "spread of build, height and proportions around the middle (0: all alike)", low=0,
                               high=1)
     outdoors_share: float = key(0.45, "share of clips in the open air", low=0, high=1)
+    plain_share: float = key(0.0, "share of clips before plain walls and floors, as in a studio", low=0, high=1)
     boxes: int = key(6, "most boxes of clutter around a person", low=0, high=8)
     any_side_share: float = key(0.25, "share of clips whose first camera stands on any side of the person", low=0, high=1)
     facing_deg: float = key(63.0, "otherwise: spread (sigma) of the first camera about the person's front", low=0)

@@ -141,7 +141,7 @@ class ClipMaker:
         centre = ((flat.min(0) + flat.max(0)) / 2).astype(np.float64)
         radius = float(max(0.9, np.linalg.norm(person.points - centre, axis=-1).max()))
         look = wardrobe.sample_look(rng, person.female, person.child, self.renderer.texture_means)
-        scene = scenes.sample_scene(rng, centre, domain.outdoors_share, self.renderer.texture_means)
+        scene = scenes.sample_scene(rng, centre, domain, self.renderer.texture_means)
         boxes = scenes.sample_boxes(rng, scene, centre, domain.boxes)
         light, sky_axes, sky_colours = scenes.sample_light(rng, scene.outdoors, centre, radius)
         photography = shots.Photography(rng, light)

@@ -10,17 +10,18 @@ from data.people.warp_types import MAX_BOXES, SKY_DIRECTIONS, Box, Light, Scene,
 SHADOW_SIDE = 288
 SKY_SIDE = 96
 BRIGHTEST_GROUND = 0.42
+PLAIN_SCALE = 0.003  # a texture drawn so large that one of its texels is a wall
 # Elevation in degrees and azimuth in radians of the directions from which the sky is gathered.
 _SKY_ELEVATION = np.array([12] * 5 + [48] * 4 + [86])
 _SKY_AZIMUTH = np.array([0, 1.257, 2.513, 3.77, 5.027, 0.6, 2.17, 3.74, 5.31, 0])
 
 
-def sample_scene(rng, centre, outdoors_share, texture_means):
+def sample_scene(rng, centre, domain, texture_means):
     """A Scene around a person at ``centre`` (3,) metres; the floor is z = 0.
 
-    texture_means: (COUNT, 3) of textures.mean_colours.
+    domain: config.Domain.  texture_means: (COUNT, 3) of textures.mean_colours.
     """
-    outdoors = rng.random() < outdoors_share
+    outdoors = rng.random() < domain.outdoors_share
     half = rng.uniform(2.2, 6, 2)
     middle = centre[:2] + rng.uniform(-0.4, 0.4, 2) * half * 0.5
     if outdoors:
@@ -38,7 +39,7 @@ def sample_scene(rng, centre, outdoors_share, texture_means):
     ground_texture = _texture(rng, pick(rng, ground))
     # A pale floor under the sun comes out as a white hole: its mean is kept where the display curve still has detail.
     dim = min(1.0, BRIGHTEST_GROUND / texture_means[ground_texture].max())
-    return fill(
+    scene = fill(
         Scene, outdoors=outdoors, half_x=half[0], half_y=half[1], height=rng.uniform(2.4, 3.6), centre_x=middle[0],
         centre_y=middle[1], boxes=0, ground_texture=ground_texture, ground_scale=rng.uniform(0.3, 1.0),
         ground_colour=vec3(dim * rng.uniform(0.7, 1.15) * (1 + rng.normal(0, 0.05, 3))), wall_texture=wall_texture,
@@ -46,6 +47,10 @@ def sample_scene(rng, centre, outdoors_share, texture_means):
         wall2_colour=vec3(np.full(3, rng.uniform(0.7, 1.2))), ceiling=vec3(np.full(3, rng.uniform(0.5, 0.9))),
         zenith=vec3(bright * blue + bright * 0.6 * np.array([0.5, 0.5, 0.52])),
         haze=vec3(bright * np.array([0.85, 0.88, 0.95])), turn=rng.random())
+    # No number is drawn where the share is 0, so that clips made before there was this key stay as they are.
+    if domain.plain_share and rng.random() < domain.plain_share:
+        scene.ground_scale = scene.wall_scale = PLAIN_SCALE
+    return scene
 
 
 def sample_boxes(rng, scene, centre, most):

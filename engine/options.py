@@ -1,0 +1,60 @@
+"""The keys that every training run has."""
+
+from dataclasses import dataclass
+
+from engine.config import key, section
+from engine.errors import UserError
+
+# What may differ when a run goes on, because results do not depend on it (design decision 7).
+FREE = ("run", "init", "device", "data.workers", "data.prefetch", "data.shards", "data.sources.*.shards", "log.*",
+        "checkpoint.*")
+
+
+@dataclass
+class OptimConfig:
+    lr: float = key(1.5e-4, "learning rate for 256 samples a step; scales with batch", low=0)
+    min_lr: float = key(0.0, "learning rate at the end, for 256 samples", low=0)
+    warmup: int = key(1000, "steps of linear warm-up", low=0)
+    beta1: float = key(0.9, "AdamW", low=0, high=0.99999)
+    beta2: float = key(0.95, "AdamW", low=0, high=0.99999)
+    weight_decay: float = key(0.05, "AdamW; 0 on biases and norms", low=0)
+    clip: float | None = key(None, "largest gradient norm; null: no clipping", low=1e-9)
+
+
+@dataclass
+class CheckpointConfig:
+    every: int = key(1000, "steps between checkpoints; one more at the end", low=1)
+    keep: int = key(3, "newest checkpoints kept", low=1)
+
+
+@dataclass
+class LogConfig:
+    every: int = key(10, "steps between lines of log.jsonl", low=1)
+    held_out_every: int = key(200, "steps between held-out numbers; 0: never", low=0)
+    pictures_every: int = key(1000, "steps between pictures; 0: never", low=0)
+    wandb: str = key("off", "weights & biases", choices=("off", "offline", "online"))
+
+
+@dataclass
+class TrainConfig:
+    run: str = key("", "the run's folder; starting again with the same folder goes on")
+    init: str = key("", "start from weights: a run, a weights file, a parents' checkpoint, a timm checkpoint")
+    seed: int = key(0, "of weights, order, crops and masks", low=0, high=2**63 - 1)
+    steps: int = key(100_000, "updates", low=1)
+    batch: int = key(256, "samples in a step, over all processes", low=1)
+    accumulate: int = key(1, "parts that each process cuts its share of a batch into, to save memory", low=1)
+    device: str = key("auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"))
+    precision: str = key("auto", "auto: bf16 on a GPU, float32 on a CPU", choices=("auto", "float32", "bf16"))
+    deterministic: bool = key(False, "refuse operations whose result varies from run to run (GPU)")
+    optim: OptimConfig = section(OptimConfig)
+    checkpoint: CheckpointConfig = section(CheckpointConfig)
+
+    def check(self):
+        if self.optim.warmup > self.steps:
+            raise UserError(f"optim.warmup={self.optim.warmup} is longer than steps={self.steps}")
+        if self.batch % self.accumulate:
+            raise UserError(f"batch={self.batch} does not divide by accumulate={self.accumulate}")
+
+    @property
+    def peak_lr(self):
+        return self.optim.lr * self.batch / 256

@@ -1,0 +1,44 @@
+"""``python -m finetune train|evaluate|predict|report|demo ...``"""
+
+from engine.cli import run
+from engine.errors import UserError
+
+USAGE = """usage: python -m finetune train CONFIG.yaml run=DIR init=RUN-or-FILE data.shards=DIR [key=value ...]
+       python -m finetune evaluate run=DIR data.shards=DIR [without=RUN]
+       python -m finetune predict run=DIR out=DIR PICTURE ...
+       python -m finetune report DIR
+       python -m finetune demo DIR
+
+--help after any of them lists its keys."""
+
+
+def main(argv):
+    """Run one of the room's commands; returns the exit code."""
+    # Imported when they are wanted: a loader's worker imports this module anew and needs none of them.
+    command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
+    if command in ("--help", "-h"):
+        print(USAGE)
+        return 0
+    if command == "train":
+        from engine.config import parse
+        from finetune.config import FinetuneConfig
+
+        config = parse(FinetuneConfig, rest, "finetune train")
+        from finetune.train import train
+
+        return train(config)
+    if command == "evaluate":
+        from finetune.evaluate import main as command_main
+    elif command == "predict":
+        from finetune.predict import main as command_main
+    elif command == "report":
+        from finetune.report import main as command_main
+    elif command == "demo":
+        from finetune.demo import main as command_main
+    else:
+        raise UserError(f"'{command}' is no command of finetune\n{USAGE}")
+    return command_main(rest)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Heads: from an encoder's tokens to what is recovered."""

@@ -1,0 +1,247 @@
+"""``python -m finetune predict``: meshes of the people, or hands, in pictures."""
+
+import math
+import os
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+from data.augment import normalise
+from data.bodies.models import open_model
+from data.samples import KINDS
+from data.sources.tables import rows
+from engine import checkpoint, distributed
+from engine.config import key, parse, parse_keys
+from engine.errors import UserError
+from engine.geometry import crop_intrinsics
+from finetune import draw, export
+from finetune.config import FinetuneConfig
+from finetune.model import Recovery
+from finetune.people import people
+from finetune.views import mirrored_camera
+
+USAGE = "python -m finetune predict run=DIR out=DIR PICTURE ... [boxes=FILE] [intrinsics=fx,fy,cx,cy] [side=right|left]"
+MARGIN = 1.35  # side of the crop over the longer side of a box: the middle of what made crops have
+COLUMNS = ("picture", "x0", "y0", "x1", "y1")
+BATCH = 32
+
+
+@dataclass
+class PredictConfig:
+    run: str = key("", "a fine-tuning run, or one of its checkpoints")
+    out: str = key("", "folder for overlays, meshes and numbers")
+    boxes: str = key("", "CSV or JSON with picture,x0,y0,x1,y1 and perhaps side, a row a person; default: the whole picture")
+    intrinsics: list[float] = key([], "fx,fy,cx,cy of the pictures in pixels; default: the focal length is the diagonal")
+    side: str = key("right", "which hands are looked for where boxes= does not say (runs on hands)", choices=("right", "left"))
+    device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
+
+
+class Predictor:
+    """A trained network with its body model.
+
+        people = load(run)(image)
+
+    Args:
+        run: a run's folder, or one of its checkpoints.  device: "auto", "cpu" or "cuda".
+    Raises:
+        UserError: there is no such run, or it has no whole checkpoint.
+    """
+
+    def __init__(self, run, device="auto"):
+        folder, weights = _find(Path(run))
+        self.config = parse(FinetuneConfig, [str(folder / "config.yaml")], "finetune train")
+        self.device = distributed.device_of(device)
+        self.body = open_model(self.config.body_model).to(self.device)
+        with torch.random.fork_rng(devices=[]):
+            model = Recovery(self.config.model, self.config.head, len(self.body.joint_names), len(self.body.shape_names))
+        self.step = checkpoint.load_model(weights, model)
+        self.model = model.eval().to(self.device)
+
+    def __call__(self, image, boxes=None, intrinsics=None, sides=None):
+        """The finetune.person.Person of each box, in the order of the boxes.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, a PIL image or a path.
+            boxes: (n, 4) x0, y0, x1, y1 in pixels around each person or hand; None: the whole picture is one.
+            intrinsics: (3, 3) of the picture, first pixel's centre at (0.5, 0.5); None: the focal length is taken to be the
+                picture's diagonal (as CLIFF does, ECCV 2022), so depths are a guess.
+            sides: n of "left" or "right", for runs on hands; None: right.
+        Raises:
+            UserError: a picture that cannot be read, a box that lies outside of it, intrinsics that are none.
+        """
+        pixels = read_image(image)
+        height, width = pixels.shape[:2]
+        K = _intrinsics(intrinsics, width, height)
+        squares, boxes = _squares(boxes, width, height)
+        sides = ["right"] * len(boxes) if sides is None else list(sides)
+        if len(sides) != len(boxes) or set(sides) - {"left", "right"}:
+            raise UserError(f"sides={sides} for {len(boxes)} boxes: each is 'left' or 'right'")
+        hand = self.body.kind == "hand"
+        kinds = [f"{side}_hand" if hand else KINDS[0] for side in sides]
+        flip = torch.tensor([hand and side == "left" for side in sides], device=self.device)
+        out = []
+        for i in range(0, len(boxes), BATCH):
+            found = self._recover(pixels, K, squares[i:i + BATCH], flip[i:i + BATCH])
+            whole = torch.from_numpy(K).float().to(self.device).expand(len(squares[i:i + BATCH]), 3, 3)
+            out += people(found, flip[i:i + BATCH], self.body, whole, boxes[i:i + BATCH], kinds[i:i + BATCH])
+        return out
+
+    @torch.no_grad()
+    def _recover(self, pixels, K, squares, flip):
+        size = self.config.model.image_size
+        pictures = torch.from_numpy(np.stack([cut(pixels, square, size) for square in squares])).to(self.device)
+        pictures = normalise(pictures.permute(0, 3, 1, 2).float().div_(255))
+        cameras = np.stack([crop_intrinsics(K, square, (size, size)) for square in squares])
+        cameras = mirrored_camera(torch.from_numpy(cameras).float().to(self.device), flip, size)
+        return self.model(torch.where(flip[:, None, None, None], pictures.flip(-1), pictures), cameras)
+
+
+def load(run, device="auto"):
+    """A Predictor; see there."""
+    return Predictor(run, device)
+
+
+def read_image(image):
+    """(H, W, 3) uint8 RGB of an array, a PIL image or a path; a photograph's orientation tag is obeyed."""
+    if isinstance(image, (str, os.PathLike)):
+        try:
+            with Image.open(image) as opened:
+                image = ImageOps.exif_transpose(opened).convert("RGB")
+        except FileNotFoundError:
+            raise UserError(f"picture {image} does not exist") from None
+        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+            raise UserError(f"picture {image} cannot be read: {error}") from None
+    pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise UserError(f"an image is (H, W, 3) uint8 RGB, this one is {pixels.shape} {pixels.dtype}")
+    return np.ascontiguousarray(pixels)
+
+
+def cut(pixels, square, size):
+    """(size, size, 3) uint8 of a square of a picture, averaged; what lies outside of the picture repeats its border."""
+    x0, y0, x1, y1 = square
+    low, high = np.floor([x0, y0]).astype(int), np.ceil([x1, y1]).astype(int)
+    height, width = pixels.shape[:2]
+    columns = np.clip(np.arange(low[0], high[0]), 0, width - 1)
+    lines = np.clip(np.arange(low[1], high[1]), 0, height - 1)
+    part = pixels[lines[:, None], columns]
+    # Whole pixels are averaged first, then the rest of the way is a shift and a small scale.
+    factor = max(1, int((x1 - x0) // size))
+    if factor > 1:
+        part = part[:len(lines) // factor * factor, :len(columns) // factor * factor]
+        part = cv2.resize(part, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+    scale = factor * size / (x1 - x0)
+    # OpenCV counts pixel centres from 0.
+    shift = [(low[0] - x0) / factor * scale + 0.5 * scale - 0.5, (low[1] - y0) / factor * scale + 0.5 * scale - 0.5]
+    matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    return cv2.warpAffine(part, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _squares(boxes, width, height):
+    """(squares to cut, boxes) of boxes or None, checked."""
+    if boxes is None:
+        side, box = max(width, height), np.array([[0, 0, width, height]], np.float64)
+        return [_square(box[0], side)], box
+    boxes = np.asarray(boxes, np.float64)
+    if boxes.ndim != 2 or boxes.shape[1:] != (4,) or not np.isfinite(boxes).all():
+        raise UserError(f"boxes are (n, 4) numbers x0, y0, x1, y1; these have shape {boxes.shape}")
+    for box in boxes:
+        if box[2] - box[0] < 1 or box[3] - box[1] < 1 or box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
+            raise UserError(f"the box {box.round(1).tolist()} has no area in the picture of {width} x {height}")
+    return [_square(box, MARGIN * max(box[2] - box[0], box[3] - box[1])) for box in boxes], boxes
+
+
+def _square(box, side):
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2])
+
+
+def _intrinsics(K, width, height):
+    if K is None:
+        focal = math.hypot(width, height)
+        return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    K = np.asarray(K, np.float64)
+    if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
+        raise UserError(f"intrinsics {K.tolist()} are no (3, 3) matrix with focal lengths above 0")
+    return K
+
+
+def _find(path):
+    """(run's folder, weights) of a run or one of its checkpoints."""
+    if not path.is_dir():
+        raise UserError(f"run={path}: there is no such folder")
+    if (path / "model.safetensors").is_file():
+        return path.resolve().parents[1], path
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"run={path} holds no config.yaml: it is no run's folder")
+    newest = checkpoint.newest(path)
+    if newest is None:
+        raise UserError(f"run={path} has no whole checkpoint yet")
+    return path, newest
+
+
+def main(argv):
+    """``python -m finetune predict``; returns the exit code."""
+    config, pictures = parse_keys(PredictConfig, argv, "finetune predict", USAGE)
+    if not config.run or not config.out:
+        raise UserError(f"{'run' if not config.run else 'out'}= is not set; usage: {USAGE}")
+    if config.intrinsics and len(config.intrinsics) != 4:
+        raise UserError(f"intrinsics={config.intrinsics}: four numbers are needed, fx,fy,cx,cy")
+    stems = [Path(picture).stem for picture in pictures]
+    for stem, picture in zip(stems, pictures, strict=True):
+        if stems.count(stem) > 1:
+            raise UserError(f"two pictures are named {stem} ({picture}); their results would overwrite each other")
+    boxes = _boxes(config.boxes, pictures) if config.boxes else {}
+    out = Path(config.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"out={out}: the folder cannot be made: {error.strerror.lower()}") from None
+    predictor = Predictor(config.run, config.device)
+    fx, fy, cx, cy = config.intrinsics or [0, 0, 0, 0]
+    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]) if config.intrinsics else None
+    for picture, stem in tqdm(list(zip(pictures, stems, strict=True)), unit="picture", disable=None):
+        image = read_image(picture)
+        listed = boxes.get(Path(picture).name)
+        found = predictor(image, None if listed is None else [box for box, _ in listed], K,
+                          [config.side] if listed is None else [side or config.side for _, side in listed])
+        write(out / stem, image, found, predictor.body)
+    print(f"wrote overlays, views, meshes and numbers of {len(pictures)} pictures to {out}")
+    return 0
+
+
+def write(stem, image, found, body):
+    """Write STEM.overlay.png, STEM.NAME.png (views of each person), STEM.glb, STEM.npz and STEM.json."""
+    _save(Image.fromarray(draw.overlay(image, found)), f"{stem}.overlay.png")
+    for name, person in zip(export.names_of(found), found, strict=True):
+        words = f"{name.replace('_', ' ')}: {person.translation[2]:.2f} m away"
+        _save(draw.sheet(image, person, [words]), f"{stem}.{name}.png")
+    export.save_glb(f"{stem}.glb", found)
+    export.save_numbers(stem, found, body.keypoint_names, body.joint_names)
+
+
+def _save(picture, path):
+    try:
+        picture.save(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from None
+
+
+def _boxes(path, pictures):
+    """{file name: [(box, side or None), ...]} of a boxes file; all pictures must be in it."""
+    found = defaultdict(list)
+    for where, row in rows(path, COLUMNS, COLUMNS[1:]):
+        side = row.get("side") or None
+        if side not in (None, "left", "right"):
+            raise UserError(f"{where}: side={side} is neither left nor right")
+        found[Path(str(row["picture"])).name].append(([row[c] for c in COLUMNS[1:]], side))
+    for picture in pictures:
+        if Path(picture).name not in found:
+            raise UserError(f"boxes={path} has no row for the picture {Path(picture).name}; leave it out or add its boxes")
+    return found

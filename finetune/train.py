@@ -1,0 +1,156 @@
+"""Fine-tuning: what is built and what a step is; engine/loop.py runs it."""
+
+import torch
+from torch import nn
+
+from data.bodies.models import open_model
+from data.crops import TAGS
+from data.feed import held_out_crops, open_crop_loader, open_crop_order, sample_labels
+from engine import checkpoint, distributed, loop
+from engine.geometry import axis_angle_to_matrix
+from engine.trainer import Trainer
+from finetune import losses, metrics, panels
+from finetune.means import means
+from finetune.model import Recovery, place_of
+from finetune.views import Targets, view
+from pretrain import watch, weights
+
+REPLACED = slice(TAGS.index("bad"), TAGS.index("no_pair") + 1)
+MEAN_CLIPS = 512  # labels that the mean parameters are taken from
+
+
+class Recovering(nn.Module):
+    """From the loader's arrays to the losses of each crop: everything that happens on the device.
+
+    Only the network itself runs in bf16: body models in it are off by 3 mm, crops by half a pixel.
+    """
+
+    def __init__(self, model, body, size, bf16):
+        super().__init__()
+        self.model, self.size, self.bf16 = model, size, bf16
+        # In a list, so that the mesh is no part of the module: its tables are neither synchronised nor saved.
+        self._body, self.targets = [body], Targets(body)
+
+    @property
+    def body(self):
+        return self._body[0]
+
+    def seen(self, batch):
+        """(View, Target) of a batch of data.crops arrays as tensors."""
+        labels = {**batch, "pose": axis_angle_to_matrix(batch["pose"])}
+        seen = view(batch, self.size)
+        return seen, self.targets(labels, seen)
+
+    def recover(self, pictures, K):
+        """The finetune.model.Body of pictures."""
+        with torch.autocast(pictures.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.model(pictures, K)
+
+    def forward(self, batch):
+        """{term: (B,)} of finetune.losses."""
+        seen, target = self.seen(batch)
+        found = self.recover(seen.pictures, seen.K)
+        return losses.terms(self.body, found, target, seen.K, self.size, place_of(target.root, seen.K, self.size))
+
+
+class Finetuner(Trainer):
+    """What fine-tuning adds to a run: labelled crops in, meshes out.
+
+    Args:
+        config: finetune.config.FinetuneConfig.  processes: engine.distributed.Processes.
+    """
+
+    def __init__(self, config, processes):
+        order = processes.from_first(lambda: open_crop_order(config.data, config.batch, config.seed))
+        body = open_model(config.body_model).to(processes.device)
+        model = build(config, order, body, processes.device)
+        bf16 = config.precision == "bf16" or (config.precision == "auto" and processes.device.type == "cuda")
+        module = Recovering(model, body.coarse(config.loss.mesh).to(processes.device), config.model.image_size, bf16)
+        super().__init__(config, processes, model, module, len(losses.TERMS) + 2, REPLACED,
+                         lambda name: config.encoder_lr if name.startswith("encoder.") else 1.0)
+        self.order, self.bf16, self.full = order, bf16, body
+        self.weights = {name: getattr(config.loss, name) for name in losses.TERMS}
+        self.loader = open_crop_loader(order, config.data, processes.rank, processes.world,
+                                       distributed.loader_workers(config.data.workers))
+        self.held_out = held_out_crops(order, config.data, config.log.held_out_clips)
+
+    def loss(self, piece):
+        """(loss, sums of the terms, of the loss, and crops) of a part of this rank's rows."""
+        found = self.wrapped(piece)
+        total = sum(self.weights[name] * values for name, values in found.items())
+        meters = [*(found[name] for name in losses.TERMS), total, torch.ones_like(total)]
+        return total.sum() / self.config.batch, torch.stack(meters).detach().double().sum(1)
+
+    def losses(self, sums):
+        return {f"loss/{name}": value / sums[-1] for name, value in zip((*losses.TERMS, "total"), sums[:-1], strict=True)}
+
+    @torch.no_grad()
+    def evaluate(self):
+        """{"held_out/mpjpe", "held_out/pa_mpjpe"} in mm over the fixed crops; each rank takes its share."""
+        total = torch.zeros(3, dtype=torch.float64, device=self.device)
+        rows = range(self.processes.rank, len(self.held_out["tags"]), self.processes.world)
+        body = self.step_module.body
+        self.model.eval()
+        for first in range(0, len(rows), 64):
+            batch = self.to_device({k: v[list(rows[first:first + 64])] for k, v in self.held_out.items()})
+            seen, target = self.step_module.seen(batch)
+            found = self.step_module.recover(seen.pictures, seen.K)
+            points, true = (body.keypoints(*body(one.pose, one.root, one.shape)) for one in (found, target))
+            errors = metrics.mpjpe(points, true, 0), metrics.pa_mpjpe(points, true)
+            total += torch.stack([*(e.sum() for e in errors), errors[0].new_tensor(len(points))])
+        self.model.train()
+        mpjpe, pa_mpjpe, count = self.processes.sum(total).tolist()
+        return {"held_out/mpjpe": mpjpe / count, "held_out/pa_mpjpe": pa_mpjpe / count}
+
+    def draw(self, folder, step):
+        return {"overlays": panels.save(self, folder, step)}
+
+    def save(self, run, step):
+        super().save(run, step, lambda path: weights.write_safetensors(self.model.state_dict(), path, {"format": "pt"}))
+
+    def open_run(self):
+        return watch.open_run(self.config, self.order, "finetune train")
+
+    def announce(self, start):
+        config = self.config
+        if start == config.steps:
+            print(f"run {config.run} is complete at step {start}; a new run=DIR starts another")
+            return
+        count = [sum(p.numel() for p in part.parameters()) / 1e6 for part in (self.model.encoder, self.model.head)]
+        print(f"run {config.run}: " + (f"goes on at step {start}" if start else "starts") + f", to step {config.steps} on "
+              f"{self.processes.world} x {self.device.type}, {'bf16' if self.bf16 else 'float32'}; "
+              + (f"from {config.init}" if config.init else "without pre-training (init= is not set)"))
+        print(f"model: encoder {count[0]:.1f} M parameters, head {count[1]:.1f} M; body model {config.body_model}, "
+              f"{len(self.step_module.body.vertex_ids)} of its {len(self.full.vertex_ids)} vertices in training")
+        watch.announce_data(config, self.order, f"batch {config.batch} crops")
+        if self.held_out is None:
+            print("note: nothing is held out (data.held_out=0 or fewer than 10 clips): no held-out errors and no pictures")
+
+    def measured(self, step, crops, seconds):
+        return watch.measured(self, step, crops, seconds, "crops")
+
+    def note_bad(self):
+        watch.note_bad(self.config.run, self.loader)
+
+    def cut_bad(self, folder, slot):
+        watch.cut_bad(folder, slot)
+
+
+def build(config, order, body, device):
+    """The network of a config on a device: from the seed, its encoder from ``init`` if it is set, its means from labels."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = Recovery(config.model, config.head, len(body.joint_names), len(body.shape_names))
+    # A run that goes on has weights and means of its own, and needs its beginnings no more.
+    if checkpoint.newest(config.run) is None:
+        if config.init:
+            weights.init_encoder(model.encoder, config.model, config.init)
+        labels = sample_labels(order, config.data, MEAN_CLIPS)
+        labels = {name: torch.from_numpy(values).to(device) for name, values in labels.items()}
+        model.set_means(*(value.cpu() for value in means(labels, Targets(body), config.model.image_size)))
+    return model.to(device)
+
+
+def train(config):
+    """Train to ``config.steps``; returns the exit code."""
+    return loop.train(config, Finetuner)
