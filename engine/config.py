@@ -73,8 +73,8 @@ def parse(schema, argv, command, usage=""):
     return _finish(config, argv[0])
 
 
-def parse_keys(schema, argv, command, usage):
-    """(``schema`` instance, [path, ...]) of a command that takes paths and ``key=value`` and no config file.
+def parse_keys(schema, argv, command, usage, least=1):
+    """(``schema`` instance, [path, ...]) of a command that takes ``least`` or more paths and ``key=value``, no config file.
 
     Raises:
         UserError: no path, an unknown key, a value that does not fit.
@@ -89,8 +89,10 @@ def parse_keys(schema, argv, command, usage):
             paths.append(argument)
         else:
             _assign(config, schema, *argument.split("=", 1), "the command line")
-    if not paths:
+    if len(paths) < least:
         raise UserError(f"python -m {command}: name at least one path; usage: {usage}")
+    if paths and not least:
+        raise UserError(f"'{paths[0]}' on the command line is not of the form key=value; usage: {usage}")
     return _finish(config, "the command line"), paths
 
 

@@ -1,0 +1,277 @@
+"""``python -m finetune evaluate``: errors of a run on people it has not seen, beside the mean pose and no pre-training."""
+
+import datetime
+import json
+import os
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from data.bodies.anny import AnnyBody
+from data.bodies.models import open_model
+from data.config import CropDataConfig, SourceConfig
+from data.crops import TAGS
+from data.feed import held_out_crops, held_out_sources, open_crop_order
+from data.shards import explain
+from engine import machine
+from engine.config import flat, key, parse_keys, section
+from engine.errors import UserError
+from engine.geometry import axis_angle_to_matrix
+from finetune import draw, metrics, tables
+from finetune.people import crop_people, meshes
+from finetune.predict import Predictor
+from finetune.raster import shared_raster
+from finetune.views import Targets, view
+
+USAGE = "python -m finetune evaluate run=DIR [data.shards=DIR] [without=DIR] [key=value ...]"
+CHUNK = 32
+MASK_SIDE = 64
+PLACE = [TAGS.index(name) for name in ("source", "shard", "index")]
+ROWS = ("model", "scratch", "turned", "mean")
+EXAMPLES = (("best", 0.0), ("median", 0.5), ("worst", 1.0))
+
+
+@dataclass
+class EvaluateDataConfig:
+    shards: str = key("", "labelled shards; default: those the run was trained on")
+    held_out: int | None = key(None, "clips at the end that count as held out; default: as in the run", low=1)
+
+
+@dataclass
+class EvaluateConfig:
+    run: str = key("", "a fine-tuning run, or one of its checkpoints")
+    without: str = key("", "the same training without pre-training, for a row of the table")
+    out: str = key("", "folder for the results; default: RUN/evaluation")
+    clips: int = key(64, "held-out clips, at most", low=1)
+    examples: int = key(2, "of the best, of the median and of the worst crops that are drawn", low=1)
+    device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
+    data: EvaluateDataConfig = section(EvaluateDataConfig)
+
+
+def main(argv):
+    """``python -m finetune evaluate``; returns the exit code."""
+    config, _ = parse_keys(EvaluateConfig, argv, "finetune evaluate", USAGE, least=0)
+    if not config.run:
+        raise UserError(f"run= is not set; usage: {USAGE}")
+    evaluation = evaluate(config, "python -m finetune evaluate " + shlex.join(argv))
+    print(tables.table(evaluation))
+    print("\n".join(evaluation["notes"]))
+    print(f"wrote {_folder(config)}")
+    return 0
+
+
+def evaluate(config, command):
+    """The dict of evaluation.json (docs/finetuning.md); writes it, the errors of each crop, meshes and pictures.
+
+    Args:
+        config: EvaluateConfig.  command: what was typed.
+    Raises:
+        UserError: runs that do not fit each other or the shards; clips without labels.
+    """
+    predictor = Predictor(config.run, config.device)
+    plain = _without(config, predictor) if config.without else None
+    data = _data(config, predictor)
+    order = open_crop_order(data, 1, 0)
+    arrays = held_out_crops(order, data, config.clips)
+    if arrays is None:
+        raise UserError(f"data.shards={data.shards} holds no labelled clip that is held out; data.held_out={data.held_out}")
+    known = not (arrays["mask"] == 255).all(1).any()  # all ones stand for a picture without a mask
+    judge = Judge(predictor, plain, known)
+    judge.made = held_out_sources(order, data, np.unique(arrays["tags"][:, PLACE], axis=0)) == {"made"}
+    rows = len(arrays["tags"])
+    for first in tqdm(range(0, rows, CHUNK), unit="batch", disable=None, desc=f"evaluating {rows} crops"):
+        judge.add({name: torch.from_numpy(values[first:first + CHUNK]).to(predictor.device) for name, values in arrays.items()})
+    clips = np.unique(arrays["tags"][:, PLACE], axis=0, return_inverse=True)[1].ravel()
+    found = {name: {metric: np.concatenate(parts) for metric, parts in values.items()} for name, values in judge.values.items()}
+    evaluation = _summary(config, predictor, judge, found, clips, command)
+    _write(_folder(config), evaluation, config.examples, arrays, found, clips, judge)
+    return evaluation
+
+
+class Judge:
+    """Collects errors of all rows of the table, batch by batch.
+
+    Args:
+        predictor: finetune.predict.Predictor.  plain: that of the run without pre-training, or None.
+        masks: whether bodies' pictures come with person masks.
+    Attributes:
+        values: {row: {metric: [(n,) arrays]}}.  ceiling: [(n,) arrays], overlap of the true mesh with the person mask.
+        found: [[Person]] of the model, truth: [[Person]], a list a batch.
+    """
+
+    def __init__(self, predictor, plain, masks):
+        self.predictor, self.plain = predictor, plain
+        self.body, self.size = predictor.body, predictor.config.model.image_size
+        self.hand = self.body.kind == "hand"
+        self.targets = Targets(self.body)
+        self.whole_targets = Targets(open_model("anny").to(predictor.device)) if self.hand else self.targets
+        self.whole = AnnyBody().to(predictor.device)
+        self.columns = [m["key"] for m in metrics.columns(self.body.kind) if masks or self.hand or m["key"] != "iou"]
+        self.values = {name: {key: [] for key in self.columns} for name in ROWS if plain or name != "scratch"}
+        self.found, self.truth, self.ceiling, self.shown = [], [], [], []
+        self.made = False  # whether all crops show made people
+
+    @torch.no_grad()
+    def add(self, batch):
+        labels = {**batch, "pose": axis_angle_to_matrix(batch["pose"])}
+        seen = view(batch, self.size)
+        target = self.targets(labels, seen)
+        answers = {"model": self.predictor.model(seen.pictures, seen.K), "turned": self._mean(seen.K, target.pose[:, 0]),
+                   "mean": self._mean(seen.K)}
+        if self.plain:
+            answers["scratch"] = self.plain.model(seen.pictures, seen.K)
+        truth = self._true_meshes(labels, seen, target)
+        K, masks = _mask_camera(batch), None
+        if "iou" in self.columns:
+            drawn = self._silhouettes(truth[0], K)
+            masks = drawn if self.hand else _person_masks(batch["mask"])
+            self.ceiling.append(metrics.iou(drawn, masks).numpy())
+        for name, answer in answers.items():
+            for metric, value in self._errors(meshes(answer, seen.flip, self.body), truth, masks, K).items():
+                self.values[name][metric].append(value.cpu().numpy())
+        self.found.append(crop_people(answers["model"], seen, self.body, batch))
+        self.truth.append(crop_people(target, seen, self.body, batch))
+
+    def _mean(self, K, whole=None):
+        """The mean body at the mean place, as the head starts from it; ``whole``: (B, 3, 3) true orientation instead."""
+        model, count = self.predictor.model, len(K)
+        rest = [values.new_zeros(count, values.numel()) for values in (model.mean_shape, model.mean_place)]
+        found = model.compose(model.mean_pose.new_zeros(count, 6 * model.joints), *rest, K, self.size)
+        if whole is not None:
+            found.pose[:, 0] = whole
+        return found
+
+    def _true_meshes(self, labels, seen, target):
+        """As finetune.people.meshes: the true surface, the face's expression included."""
+        whole = self.whole_targets(labels, seen)
+        vertices, _ = self.whole(whole.pose, whole.root, whole.shape, labels["face"])
+        joints = self.body(target.pose, target.root, target.shape)[1]
+        points = vertices[:, self.body.vertex_ids], joints
+        points = *points, self.body.keypoints(*points)
+        return [torch.where(seen.flip[:, None, None], values * values.new_tensor([-1.0, 1, 1]), values) for values in points]
+
+    def _errors(self, found, truth, masks, K):
+        vertices, points = found[0].cpu(), found[2].cpu()
+        true, true_points = truth[0].cpu(), truth[2].cpu()
+        out = {"mpjpe": metrics.mpjpe(points, true_points, 0), "pa_mpjpe": metrics.pa_mpjpe(points, true_points),
+               "pve": metrics.pve(vertices, true, points[:, 0], true_points[:, 0]), "pa_pve": metrics.pa_pve(vertices, true)}
+        if self.hand:
+            out["f5"], out["f15"] = metrics.f_score(vertices, true, (0.005, 0.015))
+        if masks is not None:
+            out["iou"] = metrics.iou(self._silhouettes(vertices, K), masks)
+        return out
+
+    def _silhouettes(self, vertices, K):
+        """(B, 64, 64) bool: where at least half of a cell is covered, as a clip's person masks are made."""
+        side = 2 * MASK_SIDE
+        drawn = shared_raster("cpu").silhouettes(vertices.cpu().numpy(), self.body.faces.cpu().numpy(), K, (side, side))
+        share = torch.from_numpy(drawn).float().unflatten(2, (MASK_SIDE, 2)).unflatten(1, (MASK_SIDE, 2)).mean((2, 4))
+        return share >= 0.5
+
+
+def _mask_camera(batch):
+    """(B, 3, 3) float64 intrinsics in pixels of twice a mask's resolution."""
+    K = batch["K"].cpu().double().numpy().copy()
+    K[:, :2] *= (2 * MASK_SIDE / batch["tags"][:, TAGS.index("size")].cpu().numpy())[:, None, None]
+    return K
+
+
+def _person_masks(bits):
+    """(B, 64, 64) bool of (B, 512) uint8."""
+    return torch.from_numpy(np.unpackbits(bits.cpu().numpy(), axis=1)).reshape(-1, MASK_SIDE, MASK_SIDE) > 0
+
+
+def _without(config, predictor):
+    """The Predictor of the run without pre-training, after a check that the two are comparable."""
+    plain = Predictor(config.without, config.device)
+    here, there = flat(predictor.config), flat(plain.config)
+    if there["init"]:
+        raise UserError(f"without={config.without} began from init={there['init']}; a run without pre-training is wanted")
+    for name in here:
+        told = name.startswith(("log.", "checkpoint.", "data.workers", "data.prefetch")) or name in ("run", "init", "device")
+        if not told and here[name] != there[name]:
+            raise UserError(f"without={config.without} has {name}={there[name]}, run={config.run} has {name}={here[name]}: the "
+                            f"two must differ in init alone")
+    if predictor.step != plain.step:
+        raise UserError(f"without={config.without} is at step {plain.step}, run={config.run} at step {predictor.step}")
+    return plain
+
+
+def _data(config, predictor):
+    """The CropDataConfig of what is evaluated: the run's own rules on the shards that were named."""
+    began = predictor.config.data
+    shards = {"data": SourceConfig(config.data.shards)} if config.data.shards else began.named()
+    held_out = config.data.held_out or began.held_out
+    return CropDataConfig(sources=shards, held_out=held_out, rules=began.rules, augment=began.augment)
+
+
+def _folder(config):
+    return Path(config.out) if config.out else Path(config.run) / "evaluation"
+
+
+def _summary(config, predictor, judge, found, clips, command):
+    rows, differences = metrics.summarise(found, clips)
+    columns = [m for m in metrics.columns(judge.body.kind) if m["key"] in judge.columns]
+    evaluation = {
+        "format": 1, "kind": judge.body.kind, "run": str(config.run), "step": predictor.step, "clips": int(clips.max()) + 1,
+        "crops": len(clips), "command": command, "machine": machine.describe(),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"), "metrics": columns, "rows": rows,
+        "medians": {name: {key: float(np.median(values)) for key, values in row.items()} for name, row in found.items()}}
+    if differences:
+        evaluation["differences"] = differences
+    evaluation["notes"] = tables.sentences(evaluation, judge.made)
+    if judge.ceiling and not judge.hand:
+        reach = np.concatenate(judge.ceiling)
+        evaluation["notes"].append(f"The true mesh, which wears no clothes, overlaps the person masks by {reach.mean():.3f} "
+                                   "on average: no mesh can be expected to reach much more.")
+    evaluation["notes"].append("Both mean-pose rows stand at the mean place in the crop, at the mean depth for its field of "
+                               "view.")
+    return evaluation
+
+
+def _write(folder, evaluation, count, arrays, found, clips, judge):
+    """evaluation.json last, so that its being there means that the rest is."""
+    try:
+        (folder / "pictures").mkdir(parents=True, exist_ok=True)
+        examples = _examples(found["model"], clips, count)
+        people, truth = sum(judge.found, []), sum(judge.truth, [])
+        for example in examples:
+            row = example.pop("row")
+            size = arrays["tags"][row, TAGS.index("size")]
+            words = ", ".join(f"{m['name']} {found['model'][m['key']][row]:.{0 if m['unit'] else 2}f} {m['unit']}".strip()
+                              for m in evaluation["metrics"] if m["key"] in ("mpjpe", "pa_mpjpe", "iou"))
+            sheet = draw.sheet(arrays["pixels"][row, :size, :size], people[row], [f"recovered: {words}", "true"], truth[row],
+                               example["name"])
+            sheet.save(folder / example["sheet"])
+            example |= {m["key"]: float(found["model"][m["key"]][row]) for m in evaluation["metrics"]}
+            example["mesh"] = len(judge.shown)
+            judge.shown.append(row)
+        evaluation["examples"] = examples
+        np.savez_compressed(
+            folder / "meshes.npz", predicted=np.stack([people[row].vertices for row in judge.shown]),
+            true=np.stack([truth[row].vertices for row in judge.shown]), faces=people[judge.shown[0]].faces,
+            names=np.array([e["name"] for e in examples]))
+        flat_values = {f"{name}/{key}": values for name, row in found.items() for key, values in row.items()}
+        np.savez_compressed(folder / "per_crop.npz", clip=clips, **flat_values)
+        temporary = folder / ".evaluation.json"
+        temporary.write_text(json.dumps(evaluation, indent=1), encoding="utf-8")
+        os.replace(temporary, folder / "evaluation.json")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {explain(error)}") from None
+
+
+def _examples(values, clips, count):
+    """[{"rank", "name", "sheet", "row"}] of the model's best, median and worst crops by PA-MPJPE, no clip twice in a rank."""
+    order, out = np.argsort(values["pa_mpjpe"], kind="stable"), []
+    for rank, share in EXAMPLES:
+        middle = share * (len(order) - 1)
+        nearest = order[np.argsort(np.abs(np.arange(len(order)) - middle), kind="stable")]
+        _, first = np.unique(clips[nearest], return_index=True)
+        for number, place in enumerate(np.sort(first)[:count], 1):
+            name = f"{rank}-{number}"
+            out.append({"rank": rank, "name": name, "sheet": f"pictures/{name}.png", "row": int(nearest[place])})
+    return out
