@@ -19,6 +19,8 @@ from engine.errors import UserError
 LABELS = {"anny": {"pose": (104, 3), "root": (3,), "phenotype": (6,), "face": (52,), "joints": (104, 3)}}
 PER_INSTANT = ("pose", "root", "joints")
 SEEN = 2  # of joint_visible, see data/people/labels.py
+# Places of each hand's joints, wrist and fingers, among anny's: what a part of a hand's crop may be around.
+HAND_JOINTS = {"left_hand": range(52, 72), "right_hand": range(78, 98)}
 TAGS = (*reader.TAGS[:7], "crop", "part", "size")  # part: index into data.samples.KINDS
 # Columns of "numbers": crop centre x, y and side in pixels of the decoded picture; turn in radians; whether it is mirrored;
 # three colour factors.
@@ -92,19 +94,12 @@ class CropReader(ShardReader):
         wanted = ("body_model", "pose", "root", "phenotype", "face", "joints", "instant", "joint_visible", "visible")
         try:
             labels = decode_labels(self.read(path, *members["labels.npz"]), wanted)
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, RuntimeError) as error:  # zipfile raises the last for flags that it does not know
             raise BadSample(f"labels.npz: {error}") from None
-        model = str(labels["body_model"].ravel()[0])
+        model = str(labels["body_model"].ravel()[0]) if labels["body_model"].size == 1 else ""
         if model not in LABELS:
             raise BadSample(f"labels are of body model '{model}', none of {', '.join(LABELS)}")
-        for name, shape in LABELS[model].items():
-            found = labels[name].shape[1:] if name in PER_INSTANT else labels[name].shape
-            if found != shape or not np.isfinite(labels[name]).all():
-                raise BadSample(f"labels.npz: {name} has shape {found} for {shape}, or numbers that are not finite")
-        instant = labels["instant"]
-        if len(instant) != count or instant.max() >= len(labels["pose"]):
-            raise BadSample(f"labels.npz: {len(instant)} instants up to {instant.max()} for {count} crops at "
-                            f"{len(labels['pose'])} instants")
+        check_labels(labels, LABELS[model], count)
         return labels
 
     def place(self, arrays, row, path, draw, random):
@@ -119,7 +114,9 @@ class CropReader(ShardReader):
         self.mask(arrays["mask"][row], path, clip, members, crop)
         self.put_labels(arrays, row, clip, labels, crop)
         # Joints that are seen, for part crops: kept for draw_numbers, which follows for the same row.
-        self._seen = np.flatnonzero(labels["joint_visible"][crop] == SEEN)
+        seen = np.flatnonzero(labels["joint_visible"][crop] == SEEN)
+        own = HAND_JOINTS.get(clip.crops[crop].kind)
+        self._seen = seen if own is None else seen[np.isin(seen, own)]
 
     @staticmethod
     def put_labels(arrays, row, clip, labels, crop):
@@ -156,3 +153,19 @@ class CropReader(ShardReader):
         tags = dict(zip(TAGS, arrays["tags"][row].tolist(), strict=True))
         size = tags["size"]
         arrays["numbers"][row] = [size / 2, size / 2, size, 0, KINDS[tags["part"]] == "left_hand", 1, 1, 1]
+
+
+def check_labels(labels, shapes, count):
+    """BadSample for arrays that do not fit each other, ``shapes`` (an entry of LABELS) or a clip of ``count`` crops."""
+    times = len(np.atleast_1d(labels["pose"]))
+    wanted = {name: (times, *shape) if name in PER_INSTANT else shape for name, shape in shapes.items()}
+    wanted |= {"instant": (count,), "joint_visible": (count, *shapes["joints"][:1]), "visible": (count,)}
+    for name, shape in wanted.items():
+        array = labels[name]
+        if array.shape != shape or array.dtype.kind not in ("iu" if name == "instant" else "fiu"):
+            raise BadSample(f"labels.npz: {name} is {array.shape} of {array.dtype}, not numbers of shape {shape}")
+        if not (np.abs(array) < np.finfo(np.float32).max).all():  # false for NaN too
+            raise BadSample(f"labels.npz: {name} holds numbers that are not finite")
+    instant = labels["instant"]
+    if instant.min() < 0 or instant.max() >= times:
+        raise BadSample(f"labels.npz: instants {instant.min()} to {instant.max()} of {times}")
