@@ -1,9 +1,10 @@
 # make demo, make test: both install what they need into .venv, on a bare machine with Python 3.10 or newer.
+# make demo DEMO="videos=DIR calibration=FILE" shows a real take beside the made people; `python -m finetune demo --help` lists all.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
-WORKERS ?= $(shell nproc)
+DEMO ?=
 export MPLBACKEND := Agg
 
 .PHONY: install demo test test-long bench lint clean
@@ -17,14 +18,7 @@ $(VENV)/installed: setup.py constraints.txt
 	touch $@
 
 demo: install
-	$(BIN)/python -m data make configs/data/people_body_easy.yaml out=$(RUN)/people_body clips=1000 workers=$(WORKERS)
-	$(BIN)/python -m data preview $(RUN)/people_body out=$(RUN)/people_body.png
-	$(BIN)/python -m pretrain configs/pretrain/demo_body.yaml run=$(RUN)/pretrain_body data.shards=$(RUN)/people_body
-	@echo
-	@echo "pairs of made people:   $(RUN)/people_body.png"
-	@echo "completions over time:  $(RUN)/pretrain_body/pictures/"
-	@echo "losses and speed:       $(RUN)/pretrain_body/log.jsonl"
-	@echo "the encoder:            $(BIN)/python -m pretrain export $(RUN)/pretrain_body out=encoder.safetensors"
+	$(BIN)/python -m finetune demo $(RUN) $(DEMO)
 
 test: install
 	$(BIN)/python -m pytest -q -m "not long"

@@ -8,7 +8,9 @@ setup(
     description="Pre-training of human vision models by completing one view of a person with the help of another",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=["engine", "data", "data.bodies", "data.people", "data.sources", "pretrain"],
+    packages=["engine", "data", "data.bodies", "data.people", "data.sources", "pretrain", "finetune", "finetune.heads",
+              "finetune.page"],
+    package_data={"finetune.page": ["*.html", "*.css", "*.js"]},
     install_requires=[
         "torch>=2.6",
         "timm>=1.0.20",  # the encoders; brings torchvision in the build that matches torch
@@ -25,6 +27,9 @@ setup(
         "simplejpeg>=1.7",  # the fastest JPEG decoder measured, straight from and into numpy
         "opencv-python-headless>=4.8",  # lens distortion, and crops ten times as fast as Pillow's
         "pillow>=10.1",  # contact sheets with text
+        "trimesh>=4.4",  # meshes as GLB; anny brings it too
+        "jinja2>=3.1",  # the report's page, all text escaped
+        "markupsafe>=2.1",
         "matplotlib>=3.8",  # plots of `python -m data stats`
         "safetensors>=0.4",  # weights and checkpoints without pickle
         "pyyaml>=6",  # config files, each value read as text

@@ -178,6 +178,12 @@ def held_out_crops(order, config, count):
     return arrays if chosen else None
 
 
+def held_out_sources(order, config, places):
+    """{what clips say of their source, such as "made"} of clips at (n, 3) places: source, shard, index in it."""
+    reader = CropReader(order, config.rules, config.augment, 0)
+    return {reader.clip(order.sources[source].paths[shard], index)[0].source for source, shard, index in places.tolist()}
+
+
 def sample_labels(order, config, count):
     """Labels of one crop of each of ``count`` training slots, spread over the first epoch, without pictures.
 

@@ -1,14 +1,16 @@
 """``python -m finetune demo DIR``: the whole path, from making people to a page that shows what was learnt.
 
 Each stage is a command that anyone could type; it is printed, run and timed. A finished stage is not run again, and one
-that was interrupted goes on, as every command of this project does.
+that was interrupted goes on, as every command of this project does. Bodies and hands go side by side.
 """
 
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +18,14 @@ from pathlib import Path
 from engine.config import key, parse_keys
 from engine.errors import UserError
 
-USAGE = "python -m finetune demo DIR [real=VIDEOS calibration=FILE] [key=value ...]"
+USAGE = "python -m finetune demo DIR [videos=DIR calibration=FILE] [key=value ...]"
 KINDS = ("body", "hand")
 
 
 @dataclass
 class DemoConfig:
     clips: int = key(1000, "clips of made people, of bodies and of hands each", low=100)
-    workers: int | None = key(None, "processes that make people; default: the cores", low=1)
+    workers: int | None = key(None, "processes that make people, of each kind; default: half the cores", low=1)
     device: str = key("auto", "where to make people and to train", choices=("auto", "cpu", "cuda"))
     pretrain_steps: int | None = key(None, "steps of pre-training; default: as in the configs", low=1)
     finetune_steps: int | None = key(None, "steps of fine-tuning; default: as in the configs", low=1)
@@ -36,35 +38,95 @@ class DemoConfig:
             raise UserError(f"videos={self.videos} and calibration={self.calibration}: a real take needs both, or neither")
 
 
-def stages(config, folder):
-    """[(name, words after ``python -m``), ...] of the whole path."""
-    workers = config.workers or len(os.sched_getaffinity(0))
-    made, train = [f"device={config.device}"], [f"device={config.device}", f"log.wandb={config.wandb}"]
+def stages(config, folder, workers):
+    """{lane: [(name, words after ``python -m``), ...]}: bodies and hands know nothing of each other."""
+    made, train = [f"device={config.device}", f"workers={workers}"], [f"device={config.device}", f"log.wandb={config.wandb}"]
     steps = {room: [f"steps={count}"] if count else [] for room, count in
              (("pretrain", config.pretrain_steps), ("finetune", config.finetune_steps))}
-    out = []
-    if config.videos:
-        out.append(("real pairs", ["data", "pairs", "configs/data/multicam_qualisys.yaml", f"videos={config.videos}",
-                                   f"calibration={config.calibration}", f"out={folder}/treadmill", f"workers={workers}"]))
+    out = {}
     for kind in KINDS:
         shards = f"data.shards={folder}/people_{kind}"
-        out += [
+        tune = ["finetune", "train", f"configs/finetune/demo_{kind}.yaml"]
+        out[kind] = [
             (f"{kind}: make people", ["data", "make", f"configs/data/people_{kind}_easy.yaml", f"out={folder}/people_{kind}",
-                                      f"clips={config.clips}", f"workers={workers}", *made]),
+                                      f"clips={config.clips}", *made]),
             (f"{kind}: pre-train", ["pretrain", f"configs/pretrain/demo_{kind}.yaml", f"run={folder}/pretrain_{kind}", shards,
                                     *steps["pretrain"], *train]),
-            (f"{kind}: fine-tune", ["finetune", "train", f"configs/finetune/demo_{kind}.yaml", f"run={folder}/finetune_{kind}",
-                                    f"init={folder}/pretrain_{kind}", shards, *steps["finetune"], *train]),
-            (f"{kind}: the same without pre-training", [
-                "finetune", "train", f"configs/finetune/demo_{kind}.yaml", f"run={folder}/finetune_{kind}_scratch", shards,
-                *steps["finetune"], *train]),
+            (f"{kind}: fine-tune", [*tune, f"run={folder}/finetune_{kind}", f"init={folder}/pretrain_{kind}", shards,
+                                    *steps["finetune"], *train]),
+            (f"{kind}: fine-tune without pre-training", [*tune, f"run={folder}/finetune_{kind}_scratch", shards,
+                                                         *steps["finetune"], *train]),
             (f"{kind}: evaluate", ["finetune", "evaluate", f"run={folder}/finetune_{kind}",
                                    f"without={folder}/finetune_{kind}_scratch", f"device={config.device}"])]
-    return [*out, ("report", ["finetune", "report", str(folder)])]
+    if config.videos:
+        out["hand"].append(("real pairs", [
+            "data", "pairs", "configs/data/multicam_qualisys.yaml", f"videos={config.videos}",
+            f"calibration={config.calibration}", f"out={folder}/treadmill", f"workers={workers}"]))
+    return out
+
+
+class Demo:
+    """Runs lanes of commands side by side, notes how long each took, and hands signals on to them.
+
+    Args:
+        folder: of the demo; made if it is missing.  threads: for each command's arithmetic.
+    """
+
+    def __init__(self, folder, threads):
+        self.times, self.threads = folder / "times.jsonl", threads
+        self.running, self.code, self.lock = {}, 0, threading.Lock()
+        self.done = {}
+        if self.times.exists():
+            entries = [json.loads(line) for line in self.times.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+            self.done = {entry["stage"]: entry["command"] for entry in entries if entry["code"] == 0}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._forward)
+
+    def run(self, lanes):
+        """Run lanes, {name: [(stage, words)]}, at the same time; returns the exit code of the first stage that failed, or 0."""
+        threads = [threading.Thread(target=self.lane, args=(place, todo)) for place, todo in enumerate(lanes.values())]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return self.code
+
+    def lane(self, place, todo):
+        """Run stages one after the other; ``place``: the line of the screen for their progress bars."""
+        for name, words in todo:
+            command = shlex.join(["python", "-m", *words])
+            if self.code or self.done.get(name) == command:
+                continue
+            print(f"\n{name}\n$ {command}", flush=True)
+            # One thread a command where two share two cores: they finish sooner than one after the other on both.
+            environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "TQDM_POSITION": str(place)}
+            began = time.time()
+            process = self.running[name] = subprocess.Popen([sys.executable, "-m", *words], env=environment)
+            code = process.wait()
+            del self.running[name]
+            self.note({"stage": name, "command": command, "began": round(began, 1), "seconds": round(time.time() - began, 1),
+                       "code": code})
+            if code and not self.code:
+                self.code = code
+                print(f"'{name}' ended with exit code {code}; the same command goes on from there", file=sys.stderr, flush=True)
+
+    def note(self, entry):
+        with self.lock:
+            try:
+                with open(self.times, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry) + "\n")
+            except OSError as error:
+                self.code = self.code or 2
+                print(f"error: {self.times} cannot be written: {error.strerror.lower()}", file=sys.stderr)
+
+    def _forward(self, number, frame):
+        self.code = self.code or 128 + number
+        for process in list(self.running.values()):
+            process.send_signal(number)
 
 
 def main(argv):
-    """``python -m finetune demo``; returns the exit code of the first stage that fails, or 0."""
+    """``python -m finetune demo``; returns the exit code of the first stage that failed, or 0."""
     config, paths = parse_keys(DemoConfig, argv, "finetune demo", USAGE)
     if len(paths) > 1:
         raise UserError(f"python -m finetune demo takes one folder, not {len(paths)}: {', '.join(paths)}")
@@ -73,34 +135,17 @@ def main(argv):
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: the folder cannot be made: {error.strerror.lower()}") from None
-    times, todo = folder / "times.jsonl", stages(config, folder)
-    for number, (name, words) in enumerate(todo, 1):
-        command = shlex.join(["python", "-m", *words])
-        if _done(times, name, command) and name != "report":
-            continue
-        print(f"\n[{number}/{len(todo)}] {name}\n$ {command}", flush=True)
-        began = time.time()
-        code = subprocess.run([sys.executable, "-m", *words]).returncode
-        _note(times, {"stage": name, "command": command, "seconds": round(time.time() - began, 1), "code": code})
-        if code:
-            print(f"stage '{name}' ended with exit code {code}; the same command goes on from there", file=sys.stderr)
-            return code
-    print(f"\nlook at {folder}/report.html")
-    return 0
-
-
-def _done(times, name, command):
-    """Whether the last entry of a stage is this command, and it ended well."""
-    if not times.exists():
-        return False
-    entries = [json.loads(line) for line in times.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-    mine = [entry for entry in entries if entry["stage"] == name]
-    return bool(mine) and mine[-1]["code"] == 0 and mine[-1]["command"] == command
-
-
-def _note(times, entry):
-    try:
-        with open(times, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-    except OSError as error:
-        raise UserError(f"{times} cannot be written: {error.strerror.lower()}") from None
+    cores = len(os.sched_getaffinity(0))
+    share = max(1, cores // len(KINDS))
+    demo = Demo(folder, share)
+    lanes = stages(config, folder, config.workers or share)
+    if cores == 1:
+        lanes = {"all": sum(lanes.values(), [])}
+    print(f"the whole path into {folder}: bodies and hands {'one after the other' if cores == 1 else 'side by side'}, {share} "
+          f"thread{'s' * (share > 1)} each")
+    # The report is made anew every time: it takes seconds, and what it shows may have changed.
+    demo.done.pop("report", None)
+    code = demo.run(lanes) or demo.run({"report": [("report", ["finetune", "report", str(folder)])]})
+    if not code:
+        print(f"\nlook at {folder}/report.html")
+    return code

@@ -145,7 +145,7 @@ def _hints(folder):
             out["curves"].append((f"No fine-tuning on {plural} without pre-training to compare with.", command))
         if not any(run.evaluation for run in tuned):
             path = next((str(run.path) for run in tuned if not run.scratch), after)
-            out["tables"].append((f"No evaluation on {plural}.", f"python -m finetune evaluate {shlex.quote(path)}"))
+            out["tables"].append((f"No evaluation on {plural}.", _command("finetune evaluate", {"run": path})))
     if not folder.times:
         out["times"].append(("The folder has no times.jsonl; the demo writes it.", "make demo"))
     return out

@@ -178,7 +178,7 @@ def test_clips_do_not_depend_on_their_order(bodies):
 def test_motions_keep_limits_and_are_smooth():
     rng = np.random.default_rng(0)
     for n in range(60):
-        angles, hands, root = motion.sample_motion(rng, 48, 1 / 240, upright=n % 3 == 0)
+        angles, hands, root = motion.sample_motion(rng, 48, 1 / 240, may_run=n % 3 > 0)
         assert (angles >= poses.LOW - 1e-9).all() and (angles <= poses.HIGH + 1e-9).all()
         assert (hands[..., 4:16] >= poses.FINGER_LOW).all() and (hands[..., 4:16] <= poses.FINGER_HIGH).all()
         # 1000 degrees and 3 metres a second are beyond what limbs and runners do.

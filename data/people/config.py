@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from data.people import poses
 from engine.config import key, section
 from engine.errors import UserError
 
@@ -11,6 +12,9 @@ class Domain:
     """How wide the world of the made people is."""
 
     upright: bool = key(False, "only standing postures, walks and open hands")
+    postures: list[str] = key([], "written postures that people move between, by their names in data/people/poses.py; default: "
+                                  "all, or those of standing people")
+    hands: list[str] = key([], "written shapes of hands, likewise; default: all, or open ones")
     walk_share: float = key(0.3, "share of people who walk or run", low=0, high=1)
     child_share: float = key(0.12, "share of children", low=0, high=1)
     shape_spread: float = key(1.0, "spread of build, height and proportions around the middle (0: all alike)", low=0,
@@ -29,10 +33,20 @@ class Domain:
     part_share: float = key(0.25, "share of body cameras that show the upper body only", low=0, high=1)
 
     def check(self):
+        for name, known in (("postures", poses.POSTURES), ("hands", poses.HANDS)):
+            for value in getattr(self, name):
+                if value not in known:
+                    raise UserError(f"domain.{name}: '{value}' is none of {', '.join(known)}")
         for name in ("distance_m", "hand_distance_m"):
             values = getattr(self, name)
             if len(values) != 2 or not 0.3 <= values[0] <= values[1]:
                 raise UserError(f"domain.{name}={values}: two numbers are needed, the lesser first, from 0.3 m")
+
+    def posture_names(self):
+        return self.postures or list(poses.UPRIGHT if self.upright else poses.POSTURES)
+
+    def hand_names(self):
+        return self.hands or list(poses.EASY_HANDS if self.upright else poses.HANDS)
 
 
 @dataclass

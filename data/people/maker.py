@@ -110,7 +110,8 @@ class ClipMaker:
         child, female = rng.random() < domain.child_share, rng.random() < 0.5
         phenotype = _phenotype(rng, female, child, domain.shape_spread)
         face = _expression(rng, self.body.face_names)
-        angles, hands, root = motion.sample_motion(rng, config.instants, config.gap_s, domain.upright, domain.walk_share)
+        angles, hands, root = motion.sample_motion(rng, config.instants, config.gap_s, domain.posture_names(),
+                                                   domain.hand_names(), domain.walk_share, may_run=not domain.upright)
         with torch.inference_mode():
             rest = self.body.rest(*self._tensors(phenotype[None], face[None]))
 

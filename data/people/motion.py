@@ -6,7 +6,8 @@ from data.people import poses
 from data.people.poses import HAND_NOISE, HAND_SIZE, HIGH, INDEX, IS_UPPER, LOW, NOISE, REST
 
 
-def sample_motion(rng, instants, gap_s, upright=False, walk_share=0.3):
+def sample_motion(rng, instants, gap_s, postures=tuple(poses.POSTURES), shapes=tuple(poses.HANDS), walk_share=0.3,
+                  may_run=True):
     """One person's motion.
 
     A walk or run in closed form, or minimum-jerk moves between postures (Flash and Hogan 1985: the polynomial with zero
@@ -14,17 +15,17 @@ def sample_motion(rng, instants, gap_s, upright=False, walk_share=0.3):
 
     Args:
         rng: numpy Generator.  instants: T.  gap_s: seconds between them.
-        upright: only standing postures and plain open hands.  walk_share: probability of a walk or run.
+        postures, shapes: names in poses.POSTURES and poses.HANDS.  walk_share: probability of a walk or run.
     Returns:
         angles (T, 36) degrees in the order of poses.NAMES; hands (T, 2, 17) degrees, left then right; root (T, 3): heading
         in degrees about the vertical, x and y in metres.
     """
     times_s = np.arange(instants) * gap_s
     if rng.random() < walk_share:
-        angles, root = _walk(rng, times_s, may_run=not upright)
+        angles, root = _walk(rng, times_s, may_run)
     else:
-        angles, root = _moves(rng, times_s, gap_s, list(poses.POSTURES) if not upright else poses.UPRIGHT)
-    ends = np.stack([[sample_hand(rng, upright) for _ in range(2)] for _ in range(2)])
+        angles, root = _moves(rng, times_s, gap_s, postures)
+    ends = np.stack([[sample_hand(rng, shapes) for _ in range(2)] for _ in range(2)])
     part = smooth(np.linspace(0, 1, instants) * rng.uniform(0.3, 1))[:, None, None]
     hands = ends[0] * (1 - part) + ends[1] * part
     root[:, 1:] -= root[:, 1:].mean(0)
@@ -36,9 +37,9 @@ def smooth(u):
     return u**3 * (u * (6 * u - 15) + 10)
 
 
-def sample_hand(rng, easy=False):
-    """(17,) angles of one hand in degrees: a sparse mixture of the written shapes, plus noise."""
-    shapes = np.stack([poses.HANDS[name] for name in (poses.EASY_HANDS if easy else poses.HANDS)])
+def sample_hand(rng, names):
+    """(17,) angles of one hand in degrees: a sparse mixture of written shapes (names in poses.HANDS), plus noise."""
+    shapes = np.stack([poses.HANDS[name] for name in names])
     # A concentration of 0.12 puts nearly all weight on one or two shapes: mixtures of many all look the same.
     angles = rng.dirichlet(np.full(len(shapes), 0.12)) @ shapes + rng.normal(0, 1, HAND_SIZE) * HAND_NOISE
     angles[4:16] = np.clip(angles[4:16], poses.FINGER_LOW, poses.FINGER_HIGH)

@@ -1,5 +1,6 @@
 """Numbers in words: the tables of evaluation.json, the headline, the times."""
 
+import math
 import zipfile
 
 import numpy as np
@@ -128,5 +129,15 @@ def times_table(times):
     longest = max((row["seconds"] for row in times), default=0) or 1
     rows = [{"stage": row["stage"], "command": row["command"], "words": duration(row["seconds"]),
              "seconds": f"{row['seconds']:,.1f}", "width": _percent(row["seconds"] / longest)} for row in times]
-    total = sum(row["seconds"] for row in times)
+    total = _covered([(row["began"], row["began"] + row["seconds"]) for row in times if "began" in row])
+    total = total or sum(row["seconds"] for row in times)
     return {"rows": rows, "total": duration(total), "total_seconds": f"{total:,.1f}"}
+
+
+def _covered(spans):
+    """Seconds that (begin, end) spans cover together; where two run side by side they count once."""
+    total, until = 0.0, -math.inf
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total
