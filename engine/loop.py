@@ -1,13 +1,11 @@
 """The loop of every training run."""
 
 import os
-import sys
 import time
 
 import torch
-from tqdm import tqdm
 
-from engine import distributed
+from engine import distributed, progress
 from engine.config import flat
 from engine.metrics import Log
 from engine.signals import STOPPED, StopRequest
@@ -51,9 +49,7 @@ def train(config, make_trainer):
 def loop(config, trainer, run, log, stop, start):
     """Steps ``start`` to ``config.steps``, with what is due after each."""
     clock, at = time.perf_counter(), start
-    # A log file gets a line twice a minute, a person at a screen sees it move.
-    bar = tqdm(total=config.steps, initial=start, unit="step", disable=not trainer.processes.first, dynamic_ncols=True,
-               mininterval=0.5 if sys.stderr.isatty() else 30)
+    bar = progress.bar(config.steps, "step", start, hidden=not trainer.processes.first)
     for step, arrays in trainer.loader.batches(start, config.steps):
         trainer.update(step, arrays)
         done, last = step + 1, step + 1 == config.steps

@@ -18,7 +18,7 @@ from pathlib import Path
 from engine.config import key, parse_keys
 from engine.errors import UserError
 
-USAGE = "python -m finetune demo DIR [videos=DIR calibration=FILE] [key=value ...]"
+USAGE = "python -m finetune demo DIR [videos=DIR calibration=FILE track=FILE] [key=value ...]"
 KINDS = ("body", "hand")
 
 
@@ -32,6 +32,7 @@ class DemoConfig:
     wandb: str = key("offline", "weights & biases", choices=("off", "offline", "online"))
     videos: str = key("", "folder of a real take with several cameras, shown beside the made pairs")
     calibration: str = key("", "its calibration file (Qualisys)")
+    track: str = key("", "where the person is in it (docs/real_clips.md)")
 
     def check(self):
         if bool(self.videos) != bool(self.calibration):
@@ -61,7 +62,8 @@ def stages(config, folder, workers):
     if config.videos:
         out["hand"].append(("real pairs", [
             "data", "pairs", "configs/data/multicam_qualisys.yaml", f"videos={config.videos}",
-            f"calibration={config.calibration}", f"out={folder}/treadmill", f"workers={workers}"]))
+            f"calibration={config.calibration}", *([f"track={config.track}"] if config.track else []),
+            f"out={folder}/treadmill", f"workers={workers}"]))
     return out
 
 

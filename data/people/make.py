@@ -13,11 +13,10 @@ import signal
 import sys
 import traceback
 
-from tqdm import tqdm
-
 from data.bodies.quiet import start_warp
 from data.people.config import NOT_RECIPE, PeopleConfig
 from data.shards import explain, read_index, shard_name, write_shard
+from engine import progress
 from engine.config import flat, parse, save
 from engine.errors import UserError
 
@@ -42,7 +41,7 @@ def main(argv):
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers' libraries when they start
     before = signal.signal(signal.SIGTERM, _leave)
     try:
-        with tqdm(total=total, unit="clip", delay=5, initial=0) as bar:
+        with progress.bar(total, "clip") as bar:
             if config.workers == 1 or len(todo) == 1:
                 _make_shards(config, device, todo, bar.update)
             else:

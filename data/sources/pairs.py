@@ -6,7 +6,6 @@ import json
 import os
 
 import simplejpeg
-from tqdm import tqdm
 
 from data.cameras import cut
 from data.samples import Clip, Crop
@@ -17,7 +16,7 @@ from data.sources.frames import Unreadable
 from data.sources.plan import digest
 from data.sources.probe import Problems
 from data.sources.processes import Died, in_processes
-from engine import config
+from engine import config, progress
 from engine.errors import UserError
 from engine.geometry import crop_intrinsics
 
@@ -93,7 +92,7 @@ def _write(cfg, plans, videos, problems):
     todo = [(shard_name(n), part) for n, part in enumerate(parts) if shard_name(n) not in done]
     tasks = [(part, {c.path: videos[c.path] for p in part for c in p.crops}, _Style.of(cfg)) for _, part in todo]
     answers = in_processes(cut_clips, tasks, cfg.workers)
-    with tqdm(total=sum(len(part) for _, part in todo), unit="clip", desc="cutting") as bar:
+    with progress.bar(sum(len(part) for _, part in todo), "clip", description="cutting") as bar:
         for (name, part), task, answer in zip(todo, tasks, answers, strict=True):
             if isinstance(answer, Died):
                 answer = _again(task, answer)
