@@ -60,7 +60,8 @@ def turned_camera(K, boxes, angle, size):
     turn = torch.stack([torch.stack([c, -s, zero], -1), torch.stack([s, c, zero], -1),
                         torch.stack([zero, zero, one], -1)], 1)
     out = torch.eye(3, device=K.device).repeat(len(K), 1, 1)
-    out[:, :2, :2] = m @ turn[:, :2, :2].transpose(1, 2)
+    out[:, 0, :2] = (m[:, :1] @ turn[:, :2, :2].transpose(1, 2))[:, 0]
+    out[:, 1, 1] = length  # and 0 before it, exactly: whoever draws with these intrinsics asks for that
     out[:, :2, 2] = (part @ (K[:, :2, 2] - boxes[:, :2])[..., None])[..., 0] + size / 2
     return out, turn
 
