@@ -68,7 +68,8 @@ class Recovery(nn.Module):
         size = pictures.shape[-1]
         features = encode(self.encoder, self.config, self._table, pictures)
         answer = self.head(features, camera_words(K, size))
-        return self.compose(*(answer[name].float() for name in ("pose", "shape", "place")), K, size)
+        with torch.autocast(pictures.device.type, enabled=False):  # bf16 would turn a body by a quarter of a degree
+            return self.compose(*(answer[name].float() for name in ("pose", "shape", "place")), K, size)
 
     def compose(self, pose, shape, place, K, size):
         """The Bodies that offsets from the means stand for: pose (B, J * 6), shape (B, S), place (B, 3)."""

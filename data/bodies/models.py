@@ -216,7 +216,7 @@ def _spread(points, count):
     while len(chosen) < count:
         distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(1))
         chosen.append(int(distance.argmax()))
-    return torch.tensor(chosen)
+    return torch.tensor(chosen, device=points.device)
 
 
 def _other_side(name, names):
