@@ -2,6 +2,7 @@
 
 import math
 import os
+import struct
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,10 @@ USAGE = "python -m finetune predict run=DIR out=DIR PICTURE ... [boxes=FILE] [in
 MARGIN = 1.35  # side of the crop over the longer side of a box: the middle of what made crops have
 COLUMNS = ("picture", "x0", "y0", "x1", "y1")
 BATCH = 32
+MOST_OUTSIDE = 10  # a box's side over the picture's: more is a mistake, and would not fit into memory
+# What Pillow raises for files that are broken, depending on their format.
+BROKEN = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, IndexError, TypeError, MemoryError, struct.error,
+          Image.DecompressionBombError)
 
 
 @dataclass
@@ -108,39 +113,72 @@ def load(run, device="auto"):
 
 
 def read_image(image):
-    """(H, W, 3) uint8 RGB of an array, a PIL image or a path; a photograph's orientation tag is obeyed."""
-    if isinstance(image, (str, os.PathLike)):
-        try:
+    """(H, W, 3) uint8 RGB of an array, a PIL image or a path; a photograph's orientation tag is obeyed.
+
+    Raises:
+        UserError: the file is missing or broken; pixels that are no bytes.
+    """
+    name = f"picture {image}" if isinstance(image, (str, os.PathLike)) else "the image"
+    try:
+        if isinstance(image, (str, os.PathLike)):
             with Image.open(image) as opened:
-                image = ImageOps.exif_transpose(opened).convert("RGB")
-        except FileNotFoundError:
-            raise UserError(f"picture {image} does not exist") from None
-        except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-            raise UserError(f"picture {image} cannot be read: {error}") from None
-    pixels = np.asarray(image.convert("RGB") if isinstance(image, Image.Image) else image)
+                image = _rgb(opened)
+        elif isinstance(image, Image.Image):
+            image = _rgb(image)
+    except FileNotFoundError:
+        raise UserError(f"{name} does not exist") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{name} is of no format that is known") from None
+    except BROKEN as error:
+        words = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{name} cannot be read: {words}") from None
+    pixels = np.asarray(image)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
         raise UserError(f"an image is (H, W, 3) uint8 RGB, this one is {pixels.shape} {pixels.dtype}")
     return np.ascontiguousarray(pixels)
 
 
+def _rgb(image):
+    """(H, W, 3) uint8 of a PIL image, upright."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, whose white nobody knows; save it with 8 or 16 bits")
+    if not image.mode.startswith("I"):
+        return np.asarray(image.convert("RGB"))
+    # 16 bits of grey: Pillow would cut them off at 255.
+    grey = np.asarray(image)
+    if grey.min() < 0 or grey.max() > 65535:
+        raise ValueError(f"its greys span {grey.min()} to {grey.max()}; at most 16 bits are read")
+    return np.repeat((grey >> 8).astype(np.uint8)[..., None], 3, 2)
+
+
 def cut(pixels, square, size):
     """(size, size, 3) uint8 of a square of a picture, averaged; what lies outside of the picture repeats its border."""
     x0, y0, x1, y1 = square
-    low, high = np.floor([x0, y0]).astype(int), np.ceil([x1, y1]).astype(int)
-    height, width = pixels.shape[:2]
-    columns = np.clip(np.arange(low[0], high[0]), 0, width - 1)
-    lines = np.clip(np.arange(low[1], high[1]), 0, height - 1)
+    factor = max(1, int((x1 - x0) // size))
+    (columns, left), (lines, top) = (_blocks(*ends, length, factor) for ends, length in
+                                     (((x0, x1), pixels.shape[1]), ((y0, y1), pixels.shape[0])))
     part = pixels[lines[:, None], columns]
     # Whole pixels are averaged first, then the rest of the way is a shift and a small scale.
-    factor = max(1, int((x1 - x0) // size))
     if factor > 1:
-        part = part[:len(lines) // factor * factor, :len(columns) // factor * factor]
-        part = cv2.resize(part, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+        part = cv2.resize(part, (len(columns) // factor, len(lines) // factor), interpolation=cv2.INTER_AREA)
     scale = factor * size / (x1 - x0)
     # OpenCV counts pixel centres from 0.
-    shift = [(low[0] - x0) / factor * scale + 0.5 * scale - 0.5, (low[1] - y0) / factor * scale + 0.5 * scale - 0.5]
+    shift = [(start - edge) / factor * scale + 0.5 * scale - 0.5 for start, edge in ((left, x0), (top, y0))]
     matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
     return cv2.warpAffine(part, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _blocks(start, stop, length, factor):
+    """Which of ``length`` pixels make up blocks of ``factor`` that cover start to stop, and where the first block begins.
+
+    What lies outside repeats the border. One block of it at either end is enough: warpAffine repeats that one.
+    """
+    first = math.floor(start)
+    skipped = max(0, -first // factor - 1)
+    count = min(math.ceil((stop - first) / factor), math.ceil((length - first) / factor) + 1)
+    low = first + skipped * factor
+    return np.clip(np.arange(low, low + max(1, count - skipped) * factor), 0, length - 1), low
 
 
 def _squares(boxes, width, height):
@@ -148,12 +186,18 @@ def _squares(boxes, width, height):
     if boxes is None:
         side, box = max(width, height), np.array([[0, 0, width, height]], np.float64)
         return [_square(box[0], side)], box
-    boxes = np.asarray(boxes, np.float64)
-    if boxes.ndim != 2 or boxes.shape[1:] != (4,) or not np.isfinite(boxes).all():
-        raise UserError(f"boxes are (n, 4) numbers x0, y0, x1, y1; these have shape {boxes.shape}")
+    try:
+        boxes = np.asarray(boxes, np.float64)
+        if boxes.ndim != 2 or boxes.shape[1:] != (4,) or not np.isfinite(boxes).all():
+            raise ValueError
+    except (ValueError, TypeError):
+        raise UserError(f"boxes are (n, 4) finite numbers x0, y0, x1, y1, not {boxes}") from None
     for box in boxes:
         if box[2] - box[0] < 1 or box[3] - box[1] < 1 or box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
             raise UserError(f"the box {box.round(1).tolist()} has no area in the picture of {width} x {height}")
+        if max(box[2] - box[0], box[3] - box[1]) > MOST_OUTSIDE * max(width, height):
+            raise UserError(f"the box {box.round(1).tolist()} is over {MOST_OUTSIDE} times as large as the picture of "
+                            f"{width} x {height}")
     return [_square(box, MARGIN * max(box[2] - box[0], box[3] - box[1])) for box in boxes], boxes
 
 
@@ -167,8 +211,8 @@ def _intrinsics(K, width, height):
         focal = math.hypot(width, height)
         return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
     K = np.asarray(K, np.float64)
-    if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
-        raise UserError(f"intrinsics {K.tolist()} are no (3, 3) matrix with focal lengths above 0")
+    if K.shape != (3, 3) or not np.isfinite(K).all() or min(K[0, 0], K[1, 1]) <= 0 or K[1, 0] or K[2].tolist() != [0, 0, 1]:
+        raise UserError(f"intrinsics {K.tolist()} are not [[fx, skew, cx], [0, fy, cy], [0, 0, 1]] with fx and fy above 0")
     return K
 
 
@@ -177,6 +221,9 @@ def _find(path):
     if not path.is_dir():
         raise UserError(f"run={path}: there is no such folder")
     if (path / "model.safetensors").is_file():
+        fault = checkpoint.damage(path)
+        if fault:
+            raise UserError(f"run={path} is no whole checkpoint: {fault}")
         return path.resolve().parents[1], path
     if not (path / "config.yaml").is_file():
         raise UserError(f"run={path} holds no config.yaml: it is no run's folder")
@@ -193,27 +240,47 @@ def main(argv):
         raise UserError(f"{'run' if not config.run else 'out'}= is not set; usage: {USAGE}")
     if config.intrinsics and len(config.intrinsics) != 4:
         raise UserError(f"intrinsics={config.intrinsics}: four numbers are needed, fx,fy,cx,cy")
-    stems = [Path(picture).stem for picture in pictures]
-    for stem, picture in zip(stems, pictures, strict=True):
-        if stems.count(stem) > 1:
-            raise UserError(f"two pictures are named {stem} ({picture}); their results would overwrite each other")
+    _refuse_equal_names(pictures)
     boxes = _boxes(config.boxes, pictures) if config.boxes else {}
+    fx, fy, cx, cy = config.intrinsics or [0, 0, 0, 0]
+    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]) if config.intrinsics else None
+    # All are read once before the first is worked on: what is wrong with the last is told now, with nothing written.
+    for picture in pictures:
+        _check(picture, boxes.get(Path(picture).name, []), K)
+    predictor = Predictor(config.run, config.device)
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out={out}: the folder cannot be made: {error.strerror.lower()}") from None
-    predictor = Predictor(config.run, config.device)
-    fx, fy, cx, cy = config.intrinsics or [0, 0, 0, 0]
-    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]) if config.intrinsics else None
-    for picture, stem in tqdm(list(zip(pictures, stems, strict=True)), unit="picture", disable=None):
-        image = read_image(picture)
-        listed = boxes.get(Path(picture).name)
-        found = predictor(image, None if listed is None else [box for box, _ in listed], K,
-                          [config.side] if listed is None else [side or config.side for _, side in listed])
-        write(out / stem, image, found, predictor.body)
+    for picture in tqdm(pictures, unit="picture", disable=None):
+        image, listed = read_image(picture), boxes.get(Path(picture).name)
+        found = predictor(image, listed and [box for _, box, _ in listed], K,
+                          [side or config.side for *_, side in listed] if listed else [config.side])
+        write(out / Path(picture).stem, image, found, predictor.body)
     print(f"wrote overlays, views, meshes and numbers of {len(pictures)} pictures to {out}")
     return 0
+
+
+def _refuse_equal_names(pictures):
+    first = {}
+    for picture in pictures:
+        stem = Path(picture).stem
+        if stem in first:
+            raise UserError(f"pictures {first[stem]} and {picture} are both named {stem}: their results would overwrite each "
+                            "other")
+        first[stem] = picture
+
+
+def _check(picture, listed, K):
+    """UserError for a picture, or a box in it, that cannot be worked on. ``listed``: [(where, box, side), ...]."""
+    height, width = read_image(picture).shape[:2]
+    _intrinsics(K, width, height)
+    for where, box, _ in listed:
+        try:
+            _squares([box], width, height)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
 
 
 def write(stem, image, found, body):
@@ -234,13 +301,13 @@ def _save(picture, path):
 
 
 def _boxes(path, pictures):
-    """{file name: [(box, side or None), ...]} of a boxes file; all pictures must be in it."""
+    """{file name: [(where in the file, box, side or None), ...]} of a boxes file; all pictures must be in it."""
     found = defaultdict(list)
     for where, row in rows(path, COLUMNS, COLUMNS[1:]):
         side = row.get("side") or None
         if side not in (None, "left", "right"):
             raise UserError(f"{where}: side={side} is neither left nor right")
-        found[Path(str(row["picture"])).name].append(([row[c] for c in COLUMNS[1:]], side))
+        found[Path(str(row["picture"])).name].append((where, [row[c] for c in COLUMNS[1:]], side))
     for picture in pictures:
         if Path(picture).name not in found:
             raise UserError(f"boxes={path} has no row for the picture {Path(picture).name}; leave it out or add its boxes")

@@ -1,4 +1,4 @@
-"""A tiny pre-training run for tests, as a user would start it."""
+"""Tiny runs of pre-training and fine-tuning for tests, as a user would start them."""
 
 import json
 import os
@@ -19,13 +19,13 @@ def words(run, shards, *more):
     return ["configs/pretrain/demo_body.yaml", f"run={run}", f"data.shards={shards}", *TINY, *more]
 
 
-def start(arguments, processes=1):
-    """A started ``python -m pretrain``; several processes by torchrun."""
+def start(arguments, processes=1, room="pretrain"):
+    """A started ``python -m ROOM``; several processes by torchrun."""
     launcher = [sys.executable, "-m"]
     if processes > 1:
         launcher += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     # One thread, so that runs under way at the same time stay equal to the bit.
-    return subprocess.Popen([*launcher, "pretrain", *arguments], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    return subprocess.Popen([*launcher, room, *arguments], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -39,10 +39,20 @@ def finish(process, code=0):
 def outcome(run):
     """What two equal runs share: the last checkpoint's name and tensors to the bit, and the log without times."""
     last = sorted((Path(run) / "checkpoints").glob("step-*"))[-1]
-    timed = {"time", "speed/pairs_per_s", "speed/data_wait_share"}
+    timed = {"time", "speed/pairs_per_s", "speed/data_wait_share", "speed/crops_per_s"}
     lines = [{k: v for k, v in json.loads(line).items() if k not in timed}
              for line in (Path(run) / "log.jsonl").read_text().splitlines()]
     # The file's header may list its metadata in another sequence; the tensors are what counts.
     tensors = [{name: value.tobytes() for name, value in load_file(last / part).items()}
                for part in ("model.safetensors", "optimizer.safetensors")]
     return last.name, *tensors, lines
+
+
+FINETUNE = ["model.image_size=32", "model.patch=8", "model.encoder.width=32", "model.encoder.depth=1", "model.encoder.heads=2",
+            "head.width=32", "head.depth=1", "head.heads=2", "head.readout=4", "loss.mesh=32", "batch=8", "optim.warmup=2",
+            "log.every=2", "log.held_out_every=4", "log.held_out_clips=2", "log.pictures_every=0", "log.wandb=off",
+            "data.held_out=4", "data.workers=1", "device=cpu"]
+
+
+def finetune_words(run, kind, shards, *more):
+    return [f"configs/finetune/demo_{kind}.yaml", f"run={run}", f"data.shards={shards}", *FINETUNE, *more]
