@@ -28,7 +28,8 @@ BODY_KEYPOINTS = {
 FINGERS = ("thumb", "index", "middle", "ring", "little")
 # Vertices of anny's base mesh at the tips of the right hand's fingers.
 FINGERTIPS = (2680, 1927, 2119, 2314, 2503)
-HAND_SHARE = 0.5  # a vertex belongs to the hand if wrist and fingers hold more than this of its skinning weight
+# A hand ends at a plane across the forearm so far beyond the wrist's joint: there the mesh has a ring of 20 edges, so the cut is even.
+HAND_FROM_M = 0.0025
 
 
 class BodyModel(nn.Module):
@@ -125,7 +126,7 @@ def open_model(name):
 
     keypoints, faces, ids = BODY_KEYPOINTS, body.faces, torch.arange(len(data.template_vertices))
     if name == "anny_hand":
-        ids = torch.where(_hand_share(data, "R") > HAND_SHARE)[0]
+        ids = _hand_vertices(data, "R")
         tips = [int(torch.where(data.base_mesh_vertex_indices == v)[0]) for v in FINGERTIPS]
         faces = _cut_faces(faces, ids, len(data.template_vertices))
         data = _cut_vertices(_cut_bones(data, "R"), ids)
@@ -166,10 +167,16 @@ def _hand_bones(data, side):
             if name.endswith(f".{side}") and name.startswith(("wrist", "finger", "metacarpal"))]
 
 
-def _hand_share(data, side):
-    """(V,) share of each vertex's skinning weight that wrist and fingers of a side hold."""
-    bones = torch.tensor(_hand_bones(data, side))
-    return (data.vertex_bone_weights * torch.isin(data.vertex_bone_indices, bones)).sum(1)
+def _hand_vertices(data, side):
+    """Indices of the vertices of one hand: moved by its forearm, wrist or fingers, and beyond a plane at the wrist."""
+    labels = data.metadata.bone_labels
+    elbow, wrist = (labels.index(f"{name}.{side}") for name in ("lowerarm01", "wrist"))
+    bones = torch.tensor([elbow, labels.index(f"lowerarm02.{side}"), *_hand_bones(data, side)],
+                         device=data.vertex_bone_indices.device)
+    share = (data.vertex_bone_weights * torch.isin(data.vertex_bone_indices, bones)).sum(1)
+    along = torch.nn.functional.normalize(data.template_bone_heads[wrist] - data.template_bone_heads[elbow], dim=0)
+    beyond = (data.template_vertices - data.template_bone_heads[wrist]) @ along > HAND_FROM_M
+    return torch.where((share > 0.5) & beyond)[0]
 
 
 def _cut_bones(data, side):
