@@ -1,6 +1,7 @@
 """Prediction: pictures of every sort in, people in the picture's own camera out; and everything mistyped."""
 
 import json
+import math
 import shutil
 import sys
 
@@ -157,10 +158,9 @@ def test_the_focal_length_sets_the_depth(predictors, photo):
     assert np.allclose(flat[0], flat[1], atol=1e-3)  # at the same pixel
     square = np.array([65 - 90 * MARGIN / 2, 65 - 90 * MARGIN / 2, 65 + 90 * MARGIN / 2, 65 + 90 * MARGIN / 2])
     K_crop = torch.from_numpy(crop_intrinsics(K, square, (SIZE, SIZE))).float()[None]
-    scale = (square[2] - square[0]) / SIZE
-    place = torch.tensor([[(flat[0][0] - square[0]) / scale / SIZE - 0.5, (flat[0][1] - square[1]) / scale / SIZE - 0.5,
-                           np.log(near.translation[2] * SIZE / K_crop[0, 0, 0])]]).float()
-    assert np.allclose(unproject(place, K_crop, SIZE)[0], near.translation, rtol=1e-3)
+    place = [*((flat[0][:2] - square[:2]) / (square[2] - square[0]) - 0.5),
+             math.log(near.translation[2] * SIZE / float(K_crop[0, 0, 0]))]
+    assert np.allclose(unproject(torch.tensor([place]).float(), K_crop, SIZE)[0], near.translation, rtol=1e-3)
     # Without intrinsics the focal length is the diagonal.
     assert np.allclose(predictor(photo, box)[0].intrinsics, [[200, 0, 80], [0, 200, 60], [0, 0, 1]])
 
