@@ -161,21 +161,29 @@ def held_out_crops(order, config, count):
     """
     reader = CropReader(order, config.rules, config.augment, 0)
     places = [(s, *place) for s, source in enumerate(order.sources) for place in source.held_out]
-    chosen = []
-    for number in numbers(HELD_OUT_SEED, PAIR, 2).permutation(len(places))[:count]:
-        source, shard, index = places[number]
+    side, rows, clips = max(source.size for source in order.sources), [], 0
+    for number in numbers(HELD_OUT_SEED, PAIR, 2).permutation(len(places)):
+        if clips == count:
+            break
         try:
-            clip = reader.usable(order.sources[source].paths[shard], index)
+            rows.append(_crops_of(reader, order, places[number], side))
         except (BadSample, NoPair):
-            continue
-        chosen += [(places[number], clip, crop) for crop in clip[-1]]
-    arrays = {name: np.zeros(*spec) for name, spec in
-              crops.layout(len(chosen), max(source.size for source in order.sources)).items()}
-    for row, ((source, shard, index), (clip, members, labels, _), crop) in enumerate(chosen):
-        reader.put(arrays, row, order.sources[source].paths[shard], clip, members, labels, crop)
+            continue  # another clip does as well
+        clips += 1
+    return {name: np.concatenate([part[name] for part in rows]) for name in rows[0]} if rows else None
+
+
+def _crops_of(reader, order, place, side):
+    """{name: array} of all usable crops of the clip at a place (source, shard, index)."""
+    source, shard, index = place
+    path = order.sources[source].paths[shard]
+    clip, members, labels, known = reader.usable(path, index)
+    arrays = {name: np.zeros(*spec) for name, spec in crops.layout(len(known), side).items()}
+    for row, crop in enumerate(known):
+        reader.put(arrays, row, path, clip, members, labels, crop)
         arrays["tags"][row] = 0, source, 0, 0, 0, shard, index, crop, KINDS.index(clip.crops[crop].kind), clip.size
         reader.whole(arrays, row)
-    return arrays if chosen else None
+    return arrays
 
 
 def held_out_sources(order, config, places):

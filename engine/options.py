@@ -50,6 +50,8 @@ class TrainConfig:
     checkpoint: CheckpointConfig = section(CheckpointConfig)
 
     def check(self):
+        if not self.run:
+            raise UserError("run is not set: run=DIR names the run's folder")
         if self.optim.warmup > self.steps:
             raise UserError(f"optim.warmup={self.optim.warmup} is longer than steps={self.steps}")
         if self.batch % self.accumulate:

@@ -15,7 +15,8 @@ class Trainer:
     """Weights, optimizer and running sums of a run.
 
     A room builds on it with ``loss(piece)``, ``losses(means)``, ``evaluate()``, ``draw(folder, step)`` and the papers of its
-    folder (``open_run``, ``announce``, ``measured``, ``note_bad``, ``cut_bad``), and sets ``order`` and ``loader``.
+    folder (``open_run``, ``announce``, ``measured``, ``note_bad``, ``cut_bad``), and sets ``order``,
+    ``loader`` and ``held_out`` (None where nothing is).
 
     Args:
         config: engine.options.TrainConfig.  processes: engine.distributed.Processes.
@@ -26,7 +27,7 @@ class Trainer:
     """
 
     BROKEN = ("training broke down and what is saved is from before. Start a new run=DIR with a lower optim.lr or with "
-              "optim.clip, from there with init=RUN or anew")
+              "optim.clip")
 
     def __init__(self, config, processes, model, step_module, meters, replaced, scale=None):
         if config.batch % (processes.world * config.accumulate):

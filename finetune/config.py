@@ -17,7 +17,6 @@ class HeadConfig:
     depth: int = key(2, "decoder layers in which queries look at tokens; 0: the read-out alone", low=0)
     heads: int = key(4, "attention heads", low=1)
     readout: int = key(16, "channels of a token in the read-out", low=1)
-    dropout: float = key(0.0, "in the decoder layers", low=0, high=0.9)
 
     def check(self):
         if self.width % self.heads or self.width % 4:
@@ -34,6 +33,10 @@ class LossConfig:
     place: float = key(1.0, "weight of the root's offset in the picture and of the log of its depth", low=0)
     mesh: int = key(256, "vertices of the coarse mesh that is compared in training", low=16)
 
+    def check(self):
+        if not any((self.rotation, self.shape, self.joints, self.vertices, self.projected, self.place)):
+            raise UserError("all weights of loss. are 0: one of them must be above")
+
 
 @dataclass
 class FinetuneLogConfig(LogConfig):
@@ -48,6 +51,7 @@ class FinetuneConfig(TrainConfig):
     loss: LossConfig = section(LossConfig)
     data: CropDataConfig = section(CropDataConfig)
     log: FinetuneLogConfig = section(FinetuneLogConfig)
+    margin: float = key(1.35, "for predict: side of a crop over the longer side of the box, as in the shards", low=1, high=4)
     encoder_lr: float = key(1.0, "the encoder's learning rate over the head's; 0 leaves it as it is", low=0)
 
     @property

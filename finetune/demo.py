@@ -18,7 +18,7 @@ from pathlib import Path
 from engine.config import key, parse_keys
 from engine.errors import UserError
 
-USAGE = "python -m finetune demo DIR [videos=DIR calibration=FILE track=FILE] [key=value ...]"
+USAGE = "from the repository's root: python -m finetune demo DIR [videos=DIR calibration=FILE track=FILE] [key=value ...]"
 KINDS = ("body", "hand")
 
 
@@ -27,8 +27,8 @@ class DemoConfig:
     clips: int = key(1000, "clips of made people, of bodies and of hands each", low=100)
     workers: int | None = key(None, "processes that make people, of each kind; default: half the cores", low=1)
     device: str = key("auto", "where to make people and to train", choices=("auto", "cpu", "cuda"))
-    pretrain_steps: int | None = key(None, "steps of pre-training; default: as in the configs", low=1)
-    finetune_steps: int | None = key(None, "steps of fine-tuning; default: as in the configs", low=1)
+    pretrain_steps: int | None = key(None, "steps of pre-training; default: as in the configs", low=60)
+    finetune_steps: int | None = key(None, "steps of fine-tuning; default: as in the configs", low=60)
     wandb: str = key("offline", "weights & biases", choices=("off", "offline", "online"))
     videos: str = key("", "folder of a real take with several cameras, shown beside the made pairs")
     calibration: str = key("", "its calibration file (Qualisys)")
@@ -37,6 +37,9 @@ class DemoConfig:
     def check(self):
         if bool(self.videos) != bool(self.calibration):
             raise UserError(f"videos={self.videos} and calibration={self.calibration}: a real take needs both, or neither")
+        for name in ("videos", "calibration", "track"):
+            if getattr(self, name) and not os.path.exists(getattr(self, name)):
+                raise UserError(f"{name}={getattr(self, name)} does not exist")
 
 
 def stages(config, folder, workers):
@@ -80,8 +83,8 @@ class Demo:
         self.done = {}
         if self.times.exists():
             entries = [json.loads(line) for line in self.times.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            self.done = {entry["stage"]: entry["command"] for entry in entries if entry["code"] == 0}
-        for number in (signal.SIGINT, signal.SIGTERM):
+            self.done = {entry["stage"]: entry["command"] for entry in entries if entry.get("code") == 0}
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self._forward)
 
     def run(self, lanes):
@@ -97,20 +100,23 @@ class Demo:
         """Run stages one after the other; ``place``: the line of the screen for their progress bars."""
         for name, words in todo:
             command = shlex.join(["python", "-m", *words])
-            if self.code or self.done.get(name) == command:
+            if self.code or (self.done.get(name) == command and _made(words)):
                 continue
             print(f"\n{name}\n$ {command}", flush=True)
             # One thread a command where two share two cores: they finish sooner than one after the other on both.
             environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "TQDM_POSITION": str(place)}
             began = time.time()
-            process = self.running[name] = subprocess.Popen([sys.executable, "-m", *words], env=environment)
+            # A session of its own: a Ctrl-C reaches it once, through us, and it saves; a second one would end it at once.
+            process = self.running[name] = subprocess.Popen([sys.executable, "-m", *words], env=environment,
+                                                            start_new_session=True)
             code = process.wait()
             del self.running[name]
             self.note({"stage": name, "command": command, "began": round(began, 1), "seconds": round(time.time() - began, 1),
                        "code": code})
             if code and not self.code:
                 self.code = code
-                print(f"'{name}' ended with exit code {code}; the same command goes on from there", file=sys.stderr, flush=True)
+                words = "mend what it says and start again" if code == 2 else "the same command goes on from there"
+                print(f"'{name}' ended with exit code {code}: {words}", file=sys.stderr, flush=True)
 
     def note(self, entry):
         with self.lock:
@@ -125,6 +131,12 @@ class Demo:
         self.code = self.code or 128 + number
         for process in list(self.running.values()):
             process.send_signal(number)
+
+
+def _made(words):
+    """Whether what a command writes is there: the folder that it names with out= or run=."""
+    folders = [word.split("=", 1)[1] for word in words if word.startswith(("out=", "run="))]
+    return all(os.path.isdir(folder) for folder in folders)
 
 
 def main(argv):

@@ -1,6 +1,7 @@
 """``python -m finetune evaluate``: errors of a run on people it has not seen, beside the mean pose and no pre-training."""
 
 import datetime
+import fnmatch
 import json
 import os
 import shlex
@@ -9,18 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from data.bodies.anny import AnnyBody
-from data.bodies.models import open_model
+from data.bodies.models import mirrored, open_model
 from data.config import CropDataConfig, SourceConfig
 from data.crops import TAGS
 from data.feed import held_out_crops, held_out_sources, open_crop_order
 from data.shards import explain
-from engine import machine
+from engine import machine, progress
 from engine.config import flat, key, parse_keys, section
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix
+from engine.options import FREE
 from finetune import draw, metrics, tables
 from finetune.people import crop_people, meshes
 from finetune.predict import Predictor
@@ -37,8 +38,7 @@ EXAMPLES = (("best", 0.0), ("median", 0.5), ("worst", 1.0))
 
 @dataclass
 class EvaluateDataConfig:
-    shards: str = key("", "labelled shards; default: those the run was trained on")
-    held_out: int | None = key(None, "clips at the end that count as held out; default: as in the run", low=1)
+    shards: str = key("", "labelled shards; clips that the run was trained on are left out; default: those of the run")
 
 
 @dataclass
@@ -46,7 +46,7 @@ class EvaluateConfig:
     run: str = key("", "a fine-tuning run, or one of its checkpoints")
     without: str = key("", "the same training without pre-training, for a row of the table")
     out: str = key("", "folder for the results; default: RUN/evaluation")
-    clips: int = key(64, "held-out clips, at most", low=1)
+    clips: int = key(64, "clips, at most", low=1)
     examples: int = key(2, "of the best, of the median and of the worst crops that are drawn", low=1)
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
     data: EvaluateDataConfig = section(EvaluateDataConfig)
@@ -76,19 +76,28 @@ def evaluate(config, command):
     plain = _without(config, predictor) if config.without else None
     data = _data(config, predictor)
     order = open_crop_order(data, 1, 0)
+    _leave_out(order, _manifests(predictor))
     arrays = held_out_crops(order, data, config.clips)
     if arrays is None:
-        raise UserError(f"data.shards={data.shards} holds no labelled clip that is held out; data.held_out={data.held_out}")
-    known = not (arrays["mask"] == 255).all(1).any()  # all ones stand for a picture without a mask
+        shards = ", ".join(source.shards for source in data.sources.values())
+        raise UserError(f"{shards}: no labelled clip there that the run was not trained on; data.shards= names others")
+    folder = _folder(config)
+    _empty(folder)
+    # All ones stand for a picture without a mask; a clip of nothing but those has none.
+    clips = np.unique(arrays["tags"][:, PLACE], axis=0, return_inverse=True)[1].ravel()
+    full = (arrays["mask"] == 255).all(1)
+    known = not any(full[clips == clip].all() for clip in range(clips.max() + 1))
     judge = Judge(predictor, plain, known)
     judge.made = held_out_sources(order, data, np.unique(arrays["tags"][:, PLACE], axis=0)) == {"made"}
     rows = len(arrays["tags"])
-    for first in tqdm(range(0, rows, CHUNK), unit="batch", disable=None, desc=f"evaluating {rows} crops"):
-        judge.add({name: torch.from_numpy(values[first:first + CHUNK]).to(predictor.device) for name, values in arrays.items()})
-    clips = np.unique(arrays["tags"][:, PLACE], axis=0, return_inverse=True)[1].ravel()
+    with progress.bar(rows, "crop", description="evaluating") as bar:
+        for first in range(0, rows, CHUNK):
+            part = {name: torch.from_numpy(values[first:first + CHUNK]) for name, values in arrays.items()}
+            judge.add({name: values.to(predictor.device) for name, values in part.items()})
+            bar.update(len(part["tags"]))
     found = {name: {metric: np.concatenate(parts) for metric, parts in values.items()} for name, values in judge.values.items()}
     evaluation = _summary(config, predictor, judge, found, clips, command)
-    _write(_folder(config), evaluation, config.examples, arrays, found, clips, judge)
+    _write(folder, evaluation, config.examples, arrays, found, clips, judge)
     return evaluation
 
 
@@ -152,7 +161,7 @@ class Judge:
         joints = self.body(target.pose, target.root, target.shape)[1]
         points = vertices[:, self.body.vertex_ids], joints
         points = *points, self.body.keypoints(*points)
-        return [torch.where(seen.flip[:, None, None], values * values.new_tensor([-1.0, 1, 1]), values) for values in points]
+        return [torch.where(seen.flip[:, None, None], mirrored(values), values) for values in points]
 
     def _errors(self, found, truth, masks, K):
         vertices, points = found[0].cpu(), found[2].cpu()
@@ -189,13 +198,17 @@ def _without(config, predictor):
     """The Predictor of the run without pre-training, after a check that the two are comparable."""
     plain = Predictor(config.without, config.device)
     here, there = flat(predictor.config), flat(plain.config)
-    if there["init"]:
-        raise UserError(f"without={config.without} began from init={there['init']}; a run without pre-training is wanted")
-    for name in here:
-        told = name.startswith(("log.", "checkpoint.", "data.workers", "data.prefetch")) or name in ("run", "init", "device")
-        if not told and here[name] != there[name]:
-            raise UserError(f"without={config.without} has {name}={there[name]}, run={config.run} has {name}={here[name]}: the "
-                            f"two must differ in init alone")
+    if there["init"] or not here["init"]:
+        raise UserError(f"run={config.run} began from init={here['init']}, without={config.without} from init={there['init']}: "
+                        f"a run with pre-training and one without are compared")
+    for name in sorted(here.keys() | there.keys()):
+        free = any(fnmatch.fnmatch(name, pattern) for pattern in FREE)
+        if not free and here.get(name) != there.get(name):
+            raise UserError(f"without={config.without} has {name}={there.get(name)}, run={config.run} has {name}="
+                            f"{here.get(name)}: the two must differ in init alone")
+    if _manifest(predictor.folder) != _manifest(plain.folder):
+        raise UserError(f"without={config.without} was trained on other shards than run={config.run}: compare their "
+                        f"manifest.json")
     if predictor.step != plain.step:
         raise UserError(f"without={config.without} is at step {plain.step}, run={config.run} at step {predictor.step}")
     return plain
@@ -205,12 +218,51 @@ def _data(config, predictor):
     """The CropDataConfig of what is evaluated: the run's own rules on the shards that were named."""
     began = predictor.config.data
     shards = {"data": SourceConfig(config.data.shards)} if config.data.shards else began.named()
-    held_out = config.data.held_out or began.held_out
-    return CropDataConfig(sources=shards, held_out=held_out, rules=began.rules, augment=began.augment)
+    return CropDataConfig(sources=shards, rules=began.rules, augment=began.augment)
+
+
+def _manifest(folder):
+    """{source: record} of a run's manifest.json, or {} where there is none."""
+    path = Path(folder) / "manifest.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["sources"] if path.is_file() else {}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def _manifests(predictor):
+    """Records of all sources that the run was trained on, and those of the pre-training run that it began from."""
+    init = predictor.config.init
+    return [*_manifest(predictor.folder).values(), *(_manifest(init).values() if init else ())]
+
+
+def _leave_out(order, records):
+    """Let the held-out clips of an order be all those that no record says were trained on."""
+    used = {}
+    for record in records:
+        for digest, count in zip(record["digests"], record["counts"], strict=True):
+            used[digest] = max(count, used.get(digest, 0))
+    for source in order.sources:
+        ends = np.bincount([shard for shard, _ in source.held_out], minlength=len(source.paths)) + source.counts
+        source.held_out = [(shard, index) for shard, (digest, end) in enumerate(zip(source.digests, ends, strict=True))
+                           for index in range(used.get(digest, 0), end)]
 
 
 def _folder(config):
-    return Path(config.out) if config.out else Path(config.run) / "evaluation"
+    """Where results go: ``out``, or RUN/evaluation, or for one checkpoint RUN/evaluation-step-X."""
+    run = Path(config.run)
+    if config.out:
+        return Path(config.out)
+    return run.resolve().parents[1] / f"evaluation-{run.name}" if (run / "model.safetensors").is_file() else run / "evaluation"
+
+
+def _empty(folder):
+    """Make the folder, and take the last evaluation.json away: what stands beside it is about to change."""
+    try:
+        (folder / "pictures").mkdir(parents=True, exist_ok=True)
+        (folder / "evaluation.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {explain(error)}") from None
 
 
 def _summary(config, predictor, judge, found, clips, command):
@@ -229,14 +281,15 @@ def _summary(config, predictor, judge, found, clips, command):
         evaluation["notes"].append(f"The true mesh, which wears no clothes, overlaps the person masks by {reach.mean():.3f} "
                                    "on average: no mesh can be expected to reach much more.")
     evaluation["notes"].append("Both mean-pose rows stand at the mean place in the crop, at the mean depth for its field of "
-                               "view.")
+                               "view; a hand that is turned about its wrist there may leave the crop.")
+    if "iou" not in judge.columns:
+        evaluation["notes"].append("There is no IoU: not all clips have person masks.")
     return evaluation
 
 
 def _write(folder, evaluation, count, arrays, found, clips, judge):
     """evaluation.json last, so that its being there means that the rest is."""
     try:
-        (folder / "pictures").mkdir(parents=True, exist_ok=True)
         examples = _examples(found["model"], clips, count)
         people, truth = sum(judge.found, []), sum(judge.truth, [])
         for example in examples:
@@ -251,10 +304,11 @@ def _write(folder, evaluation, count, arrays, found, clips, judge):
             example["mesh"] = len(judge.shown)
             judge.shown.append(row)
         evaluation["examples"] = examples
+        left = [people[row].kind == "left_hand" for row in judge.shown]  # their triangles run the other way round
         np.savez_compressed(
             folder / "meshes.npz", predicted=np.stack([people[row].vertices for row in judge.shown]),
             true=np.stack([truth[row].vertices for row in judge.shown]), faces=people[judge.shown[0]].faces,
-            names=np.array([e["name"] for e in examples]))
+            names=np.array([e["name"] for e in examples]), mirrored=np.array(left) != left[0])
         flat_values = {f"{name}/{key}": values for name, row in found.items() for key, values in row.items()}
         np.savez_compressed(folder / "per_crop.npz", clip=clips, **flat_values)
         temporary = folder / ".evaluation.json"

@@ -74,9 +74,10 @@ def save_numbers(stem, people, keypoint_names=None, joint_names=None):
     np.savez_compressed(file, **arrays)
     _write(f"{stem}.npz", file.getvalue())
     known = {
-        "format": FORMAT, "units": "metres, pixels, radians",
+        "format": FORMAT, "units": "metres, pixels, rotation matrices",
         "axes": "camera: x right, y down, z forward; the first pixel's centre is at (0.5, 0.5)",
         "keypoint_names": keypoint_names, "joint_names": joint_names,
+        "joints_of_a_left_hand": "pose is the left hand's own; joint_names are those of its mirror image, the right one",
         "people": [{"name": name, "kind": person.kind, **{key: np.round(getattr(person, key).astype(float), DIGITS).tolist()
                                                          for key in ARRAYS if key not in ("vertices", "faces")}}
                    for person, name in zip(people, names_of(people), strict=True)]}

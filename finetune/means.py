@@ -2,6 +2,7 @@
 
 import torch
 
+from data.crops import FLIP, TAGS
 from engine.geometry import axis_angle_to_matrix
 from finetune.model import place_of, ray_rotation
 from finetune.views import View, mirrored_camera
@@ -30,8 +31,6 @@ def means(labels, targets, size):
 
 def plain_view(labels, size):
     """The View of whole crops, without pictures: scaled to ``size``, left hands mirrored."""
-    from data.crops import FLIP, TAGS
-
     sizes = labels["tags"][:, TAGS.index("size")].float()
     K = labels["K"].clone()
     K[:, :2] *= (size / sizes)[:, None, None]

@@ -83,8 +83,8 @@ class Recovery(nn.Module):
 
 def camera_words(K, size):
     """(B, 3) what the head is told of the camera: the middle's ray (x, y at unit depth) and the log of its field of view."""
-    ray = middle_ray(K, size)
-    return torch.cat([ray[:, :2], torch.log(size / focal(K))[:, None]], 1)
+    middle = middle_ray(K, size)
+    return torch.cat([middle[:, :2], torch.log(size / focal(K))[:, None]], 1)
 
 
 def focal(K):
@@ -94,8 +94,14 @@ def focal(K):
 
 def middle_ray(K, size):
     """(B, 3) direction at unit depth through the middle of a picture of ``size`` px."""
-    middle = K.new_tensor([size / 2, size / 2, 1.0])
-    return torch.linalg.solve(K, middle.expand(len(K), 3))
+    return ray(K, torch.full_like(K[:, 0, :2], size / 2))
+
+
+def ray(K, pixel):
+    """(B, 3) direction at unit depth through pixels (B, 2), by K's own triangle: a solver would wait for the device."""
+    y = (pixel[:, 1] - K[:, 1, 2]) / K[:, 1, 1]
+    x = (pixel[:, 0] - K[:, 0, 2] - K[:, 0, 1] * y) / K[:, 0, 0]
+    return torch.stack([x, y, torch.ones_like(x)], 1)
 
 
 def ray_rotation(K, size):
@@ -110,8 +116,7 @@ def ray_rotation(K, size):
 def unproject(place, K, size):
     """(B, 3) metres of a ``place`` (see Body)."""
     depth = place[:, 2].exp() * focal(K) / size
-    pixel = torch.cat([(place[:, :2] + 0.5) * size, torch.ones_like(depth)[:, None]], 1)
-    return torch.linalg.solve(K, pixel) * depth[:, None]
+    return ray(K, (place[:, :2] + 0.5) * size) * depth[:, None]
 
 
 def place_of(root, K, size):

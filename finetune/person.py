@@ -27,7 +27,9 @@ class Person:
         box: (4,) x0, y0, x1, y1 in pixels of the picture, where it was looked for.
         vertices: (V, 3) float32 metres.  faces: (F, 3) int32; outward normals come by the right-hand rule.
         joints: (J, 3) and keypoints: (K, 3), metres.  keypoints_2d: (K, 2) pixels of the picture.
-        pose: (J, 3, 3) rotations as the body model takes them.  shape: (S,).  translation: (3,) metres, joint 0.
+        pose: (J, 3, 3) rotations as the body model takes them; a left hand's are its own, so mirror them
+            (data.bodies.models.mirrored_rotation) before they pose the right hand that the model is.
+        shape: (S,).  translation: (3,) metres, joint 0.
         intrinsics: (3, 3) float64 of the picture; the first pixel's centre is at (0.5, 0.5).
 
     Raises:

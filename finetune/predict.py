@@ -11,13 +11,12 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
 
 from data.augment import normalise
 from data.bodies.models import open_model
 from data.samples import KINDS
 from data.sources.tables import rows
-from engine import checkpoint, distributed
+from engine import checkpoint, distributed, progress
 from engine.config import key, parse, parse_keys
 from engine.errors import UserError
 from engine.geometry import crop_intrinsics
@@ -28,7 +27,6 @@ from finetune.people import people
 from finetune.views import mirrored_camera
 
 USAGE = "python -m finetune predict run=DIR out=DIR PICTURE ... [boxes=FILE] [intrinsics=fx,fy,cx,cy] [side=right|left]"
-MARGIN = 1.35  # side of the crop over the longer side of a box: the middle of what made crops have
 COLUMNS = ("picture", "x0", "y0", "x1", "y1")
 BATCH = 32
 MOST_OUTSIDE = 10  # a box's side over the picture's: more is a mistake, and would not fit into memory
@@ -60,6 +58,7 @@ class Predictor:
 
     def __init__(self, run, device="auto"):
         folder, weights = _find(Path(run))
+        self.folder = folder
         self.config = parse(FinetuneConfig, [str(folder / "config.yaml")], "finetune train")
         self.device = distributed.device_of(device)
         self.body = open_model(self.config.body_model).to(self.device)
@@ -83,7 +82,7 @@ class Predictor:
         pixels = read_image(image)
         height, width = pixels.shape[:2]
         K = _intrinsics(intrinsics, width, height)
-        squares, boxes = _squares(boxes, width, height)
+        squares, boxes = _squares(boxes, width, height, self.config.margin)
         sides = ["right"] * len(boxes) if sides is None else list(sides)
         if len(sides) != len(boxes) or set(sides) - {"left", "right"}:
             raise UserError(f"sides={sides} for {len(boxes)} boxes: each is 'left' or 'right'")
@@ -181,7 +180,7 @@ def _blocks(start, stop, length, factor):
     return np.clip(np.arange(low, low + max(1, count - skipped) * factor), 0, length - 1), low
 
 
-def _squares(boxes, width, height):
+def _squares(boxes, width, height, margin):
     """(squares to cut, boxes) of boxes or None, checked."""
     if boxes is None:
         side, box = max(width, height), np.array([[0, 0, width, height]], np.float64)
@@ -198,7 +197,7 @@ def _squares(boxes, width, height):
         if max(box[2] - box[0], box[3] - box[1]) > MOST_OUTSIDE * max(width, height):
             raise UserError(f"the box {box.round(1).tolist()} is over {MOST_OUTSIDE} times as large as the picture of "
                             f"{width} x {height}")
-    return [_square(box, MARGIN * max(box[2] - box[0], box[3] - box[1])) for box in boxes], boxes
+    return [_square(box, margin * max(box[2] - box[0], box[3] - box[1])) for box in boxes], boxes
 
 
 def _square(box, side):
@@ -248,12 +247,14 @@ def main(argv):
     for picture in pictures:
         _check(picture, boxes.get(Path(picture).name, []), K)
     predictor = Predictor(config.run, config.device)
+    if predictor.body.kind == "body" and config.side != "right":
+        raise UserError(f"side={config.side}: run={config.run} recovers bodies, which have no side")
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"out={out}: the folder cannot be made: {error.strerror.lower()}") from None
-    for picture in tqdm(pictures, unit="picture", disable=None):
+    for picture in progress.watched(pictures, "picture"):
         image, listed = read_image(picture), boxes.get(Path(picture).name)
         found = predictor(image, listed and [box for _, box, _ in listed], K,
                           [side or config.side for *_, side in listed] if listed else [config.side])
@@ -278,7 +279,7 @@ def _check(picture, listed, K):
     _intrinsics(K, width, height)
     for where, box, _ in listed:
         try:
-            _squares([box], width, height)
+            _squares([box], width, height, 1.0)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
 

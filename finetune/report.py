@@ -112,7 +112,7 @@ def _shown_evaluation(evaluation):
     for example in evaluation.content["examples"]:
         path = evaluation.path / example["sheet"]
         facts = {"pa": f"{numbers.shown(example['pa_mpjpe'], 'mm')} mm", "error": f"{numbers.shown(example['mpjpe'], 'mm')} mm",
-                 "overlap": numbers.shown(example["iou"], "")}
+                 "overlap": numbers.shown(example["iou"], "") if "iou" in example else "-"}
         examples.append({**example, "facts": facts, "picture": pictures.inline_file(path) if path.exists() else None})
     ranks = [{"name": rank, "examples": [(i, e) for i, e in enumerate(examples) if e["rank"] == rank]}
              for rank in dict.fromkeys(e["rank"] for e in examples)]

@@ -122,7 +122,7 @@ def _by_kind(losses, kind):
 
 def build(config):
     """The network of a config, from ``init`` if it is set, else from the seed."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = CrossCompletion(config.model)
     # A run that goes on has weights of its own, and needs its beginnings no more.

@@ -9,6 +9,7 @@ from data.shards import PAIR_KINDS, explain
 from engine.errors import UserError
 from engine.options import FREE
 from engine.run import Run
+from engine.trainer import learning_rate
 
 
 def open_run(config, order, command):
@@ -60,7 +61,7 @@ def measured(trainer, step, samples, seconds, unit):
     """The numbers beside the losses: learning rate, speed, waiting for data, replaced samples of all ranks, epochs."""
     slots = (step + 1) * trainer.config.batch
     bad, no_pair = trainer.processes.sum(trainer.replaced.clone()).tolist()
-    out = {"optim/lr": trainer.optimizer.param_groups[0]["lr"], f"speed/{unit}_per_s": samples / seconds,
+    out = {"optim/lr": learning_rate(trainer.config, step), f"speed/{unit}_per_s": samples / seconds,
            "speed/data_wait_share": trainer.loader.take_waited() / seconds, "data/bad_samples": bad,
            "data/no_pair": no_pair, unit: slots}
     return out | {f"data/epochs/{name}": value for name, value in trainer.order.epochs(slots).items()}

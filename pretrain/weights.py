@@ -74,7 +74,8 @@ def init_from(model, source):
     """
     found = read(source)
     if found.layout == "timm":
-        _init_encoder(model.encoder, model.config, found, source, "; positions are this model's own and the decoder starts afresh")
+        words = "; positions are this model's own and the decoder starts afresh"
+        _init_encoder(model.encoder, model.config, found, source, words)
         return
     _check_same(found.config, model.config, source, ("encoder", "decoder"))
     _fill(model.state_dict(), _ours(found), found.path)

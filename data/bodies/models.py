@@ -219,7 +219,7 @@ def _cut_faces(faces, ids, count):
 def _spread(points, count):
     """(count,) indices by farthest-point sampling from the first point."""
     count = min(count, len(points))
-    chosen, distance = [0], torch.full((len(points),), float("inf"))
+    chosen, distance = [0], points.new_full((len(points),), float("inf"))
     while len(chosen) < count:
         distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(1))
         chosen.append(int(distance.argmax()))

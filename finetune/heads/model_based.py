@@ -27,19 +27,24 @@ class ModelBasedHead(nn.Module):
         super().__init__()
         self.grid, width = config.grid(), head.width
         self.norm = nn.LayerNorm(config.encoder.width)
-        self.embed = nn.Linear(config.encoder.width, width)
-        self.register_buffer("_places", sincos_table(self.grid, width), persistent=False)
         side = min(GRID, *self.grid)
-        self.pool = (side, side)
+        # Pooling as a matrix: torch's own has no deterministic gradient on a GPU.
+        cells = torch.eye(self.grid[0] * self.grid[1]).unflatten(1, self.grid)[:, None]
+        self.register_buffer("_pool", F.adaptive_avg_pool2d(cells, side).flatten(1).T.contiguous(), persistent=False)
         self.compress = nn.Linear(config.encoder.width, head.readout)
         self.read = nn.Sequential(nn.Linear(side * side * head.readout, 2 * width), nn.GELU(),
                                   nn.Linear(2 * width, len(answers) * width))
         self.camera = nn.Sequential(nn.Linear(3, width), nn.GELU(), nn.Linear(width, width))
         self.queries = nn.Parameter(torch.zeros(len(answers), width))
-        layer = nn.TransformerDecoderLayer(width, head.heads, 4 * width, dropout=head.dropout, activation="gelu",
-                                           batch_first=True, norm_first=True)
-        self.decoder = nn.TransformerDecoder(layer, head.depth, nn.LayerNorm(width)) if head.depth else nn.LayerNorm(width)
         self.depth = head.depth
+        if self.depth:
+            self.embed = nn.Linear(config.encoder.width, width)
+            self.register_buffer("_places", sincos_table(self.grid, width), persistent=False)
+            # No dropout: it would read random numbers that are drawn nowhere else.
+            layer = nn.TransformerDecoderLayer(width, head.heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True,
+                                               norm_first=True)
+            self.decoder = nn.TransformerDecoder(layer, self.depth)
+        self.last_norm = nn.LayerNorm(width)
         self.answers = nn.ModuleDict({name: nn.Linear(width, count) for name, count in answers.items()})
         self.apply(initialise)
         nn.init.normal_(self.queries, std=0.02)
@@ -55,11 +60,9 @@ class ModelBasedHead(nn.Module):
             {name: (B, count)}.
         """
         tokens = self.norm(features)
-        small = self.compress(tokens).transpose(1, 2).unflatten(2, self.grid)
-        small = F.adaptive_avg_pool2d(small, self.pool).flatten(1)
+        small = (self._pool @ self.compress(tokens)).flatten(1)
         queries = self.queries + self.read(small).unflatten(1, self.queries.shape) + self.camera(camera)[:, None]
         if self.depth:
             queries = self.decoder(queries, self.embed(tokens) + self._places)
-        else:
-            queries = self.decoder(queries)
+        queries = self.last_norm(queries)
         return {name: answer(queries[:, i]) for i, (name, answer) in enumerate(self.answers.items())}

@@ -16,7 +16,7 @@ OPTIONAL = (float, type(None))
 INTERVAL = {"mean": float, "low": OPTIONAL, "high": OPTIONAL}
 METRIC = {"key": str, "name": str, "unit": str, "better": str}
 ROW = {"key": str, "name": str, "values": dict}
-EXAMPLE = {"rank": str, "name": str, "pa_mpjpe": float, "mpjpe": float, "iou": float, "sheet": str, "mesh": int}
+EXAMPLE = {"rank": str, "name": str, "pa_mpjpe": float, "mpjpe": float, "sheet": str, "mesh": int}
 EVALUATION = {"format": int, "kind": str, "run": str, "step": int, "clips": int, "crops": int, "command": str,
               "machine": str, "date": str, "metrics": [METRIC], "rows": [ROW], "notes": [str], "examples": [EXAMPLE]}
 WORDS = {int: "a whole number", float: "a number", OPTIONAL: "a number or null", str: "text", list: "a list", dict: "an object"}
@@ -186,7 +186,7 @@ def read_evaluation(path):
         check(values, dict.fromkeys(values, INTERVAL), file, name)
     evaluation = Evaluation(path, content)
     metrics = {metric["key"] for metric in content["metrics"]}
-    for row, key in (("model", "pa_mpjpe"), ("model", "iou"), ("mean", "pa_mpjpe")):
+    for row, key in (("model", "pa_mpjpe"), ("mean", "pa_mpjpe")):
         if key not in metrics or key not in (evaluation.row(row) or {"values": {}})["values"]:
             raise UserError(f"{file}: there is no '{key}' of a row '{row}' in 'metrics' and 'rows'")
     return evaluation
