@@ -198,9 +198,6 @@ def _without(config, predictor):
     """The Predictor of the run without pre-training, after a check that the two are comparable."""
     plain = Predictor(config.without, config.device)
     here, there = flat(predictor.config), flat(plain.config)
-    if there["init"] or not here["init"]:
-        raise UserError(f"run={config.run} began from init={here['init']}, without={config.without} from init={there['init']}: "
-                        f"a run with pre-training and one without are compared")
     for name in sorted(here.keys() | there.keys()):
         free = any(fnmatch.fnmatch(name, pattern) for pattern in FREE)
         if not free and here.get(name) != there.get(name):
@@ -211,6 +208,9 @@ def _without(config, predictor):
                         f"manifest.json")
     if predictor.step != plain.step:
         raise UserError(f"without={config.without} is at step {plain.step}, run={config.run} at step {predictor.step}")
+    if there["init"] or not here["init"]:
+        raise UserError(f"run={config.run} began from init={here['init']}, without={config.without} from init={there['init']}: "
+                        f"a run with pre-training and one without are compared")
     return plain
 
 

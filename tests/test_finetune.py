@@ -332,6 +332,8 @@ def test_the_truth_scores_as_the_truth(peaceful, untrained, kind):
     if kind == "body":
         assert values["model"]["pve"].max() < exact and values["model"]["pa_pve"].max() < exact
         assert np.array_equal(values["model"]["iou"], np.concatenate(judge.ceiling)) and (values["model"]["iou"] > 0.5).all()
+        judge.add({**batch, "mask": torch.zeros_like(batch["mask"])})  # it is the person mask that bodies are held against
+        assert (judge.values["model"]["iou"][-1] == 0).all()
     else:
         assert values["model"]["iou"].min() > 0.9 and np.array_equal(np.concatenate(judge.ceiling), np.ones(crops))
         assert values["model"]["f15"].min() > 0.99

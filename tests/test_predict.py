@@ -28,7 +28,7 @@ from finetune.__main__ import main
 from finetune.config import FinetuneConfig
 from finetune.model import unproject
 from finetune.people import crop_people
-from finetune.predict import MARGIN, cut, read_image
+from finetune.predict import cut, read_image
 from finetune.train import build
 from finetune.views import view
 from pretrain.weights import write_safetensors
@@ -42,7 +42,7 @@ def runs(tmp_path_factory, bodies, people):
     out = {}
     for kind, model_name in (("body", "anny"), ("hand", "anny_hand")):
         out[kind] = tmp_path_factory.mktemp("runs") / kind
-        file, *rest = finetune_words(out[kind], kind, people[kind], "steps=4")
+        file, *rest = finetune_words(out[kind], kind, people[kind], "steps=4", "margin=1.35")
         config = parse(FinetuneConfig, [str(ROOT / file), *rest], "finetune train")
         model = build(config, open_crop_order(config.data, config.batch, config.seed), bodies[model_name], torch.device("cpu"))
         with torch.no_grad():
@@ -156,7 +156,8 @@ def test_the_focal_length_sets_the_depth(predictors, photo):
     assert far.translation[2] == pytest.approx(2 * near.translation[2], rel=1e-5)
     flat = [p.intrinsics @ (p.translation / p.translation[2]) for p in (near, far)]
     assert np.allclose(flat[0], flat[1], atol=1e-3)  # at the same pixel
-    square = np.array([65 - 90 * MARGIN / 2, 65 - 90 * MARGIN / 2, 65 + 90 * MARGIN / 2, 65 + 90 * MARGIN / 2])
+    side = 90 * FinetuneConfig.margin / 2
+    square = np.array([65 - side, 65 - side, 65 + side, 65 + side])
     K_crop = torch.from_numpy(crop_intrinsics(K, square, (SIZE, SIZE))).float()[None]
     place = [*((flat[0][:2] - square[:2]) / (square[2] - square[0]) - 0.5),
              math.log(near.translation[2] * SIZE / float(K_crop[0, 0, 0]))]

@@ -271,7 +271,7 @@ def test_hostile_names_stay_text(demo):
     (lambda c: {**c, "kind": "foot"}, "'kind' is 'foot', not body or hand"),
     (lambda c: {**c, "notes": "text"}, "'notes' is \"text\", not a list"),
     (lambda c: {**c, "rows": c["rows"][:2]}, "no 'pa_mpjpe' of a row 'mean'"),
-    (lambda c: {**c, "metrics": c["metrics"][:2]}, "no 'iou' of a row 'model'"),
+    (lambda c: {**c, "metrics": c["metrics"][:1]}, "no 'pa_mpjpe' of a row 'model'"),
     (lambda c: {**c, "rows": [{**c["rows"][0], "values": {"iou": {"mean": None, "low": 0, "high": 1}}}]},
      r"'rows\[0\].values.iou.mean' is null, not a number"),
     (lambda c: {**c, "differences": {"iou": {"mean": 1.0, "low": 0}}}, "'differences.iou.high' is missing"),
@@ -319,7 +319,7 @@ def test_what_is_missing_is_said_with_its_command(tmp_path):
     for words in (f"python -m data make configs/data/people_body_easy.yaml out={tmp_path}/people_body",
                   f"python -m pretrain configs/pretrain/demo_hand.yaml run={tmp_path}/pretrain_hand "
                   f"data.shards={tmp_path}/people_hand", f"run={tmp_path}/finetune_body init={tmp_path}/pretrain_body",
-                  f"python -m finetune evaluate {tmp_path}/finetune_hand", "No evaluation yet"):
+                  f"python -m finetune evaluate run={tmp_path}/finetune_hand", "No evaluation yet"):
         assert words in text, words
     write_finetuning(tmp_path, "finetune_hand")
     (tmp_path / "times.jsonl").unlink()
