@@ -28,6 +28,7 @@ test-long: install
 
 bench: install
 	$(BIN)/python -m benchmarks.people
+	$(BIN)/python -m benchmarks.order
 
 lint: install
 	$(BIN)/ruff check .

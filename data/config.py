@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from data.crops import CropAugmentConfig, CropRules
 from data.pairs import PairRules
-from data.shards import PAIR_KINDS
+from data.shards import PAIR_KINDS, explain
 from engine.config import key, section
 from engine.errors import UserError
 
@@ -53,6 +53,7 @@ class ReadingConfig:
                               high=256)
     prefetch: int = key(4, "batches decoded ahead", low=1, high=64)
     retries: int = key(100, "draws tried for a slot whose samples are bad or hold nothing that the rules want", low=1)
+    exclude: str = key("", "file of subjects, one a line, whose clips are never read: for people who withdraw their consent")
 
     def check(self):
         if bool(self.shards) == bool(self.sources):
@@ -61,6 +62,25 @@ class ReadingConfig:
         for name, source in self.sources.items():
             if not source.shards:
                 raise UserError(f"data.sources.{name}.shards is not set")
+
+    def excluded(self):
+        """frozenset of the subjects that are left out.
+
+        Raises:
+            UserError: the file cannot be read, or names nobody.
+        """
+        if not self.exclude:
+            return frozenset()
+        try:
+            with open(self.exclude, encoding="utf-8") as file:
+                subjects = frozenset(line.strip() for line in file if line.strip() and not line.startswith("#"))
+        except OSError as error:
+            raise UserError(f"data.exclude={self.exclude} cannot be read: {explain(error)}") from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"data.exclude={self.exclude} is no text file: {error}") from None
+        if not subjects:
+            raise UserError(f"data.exclude={self.exclude} names no subject; one a line is wanted")
+        return subjects
 
     def named(self):
         """{name: SourceConfig}, also where data.shards names the only one."""

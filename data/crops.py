@@ -79,7 +79,7 @@ class CropReader(ShardReader):
 
     def usable(self, path, index):
         """(Clip, members, labels, [crop, ...]) of a sample that can be learnt from; NoPair or BadSample if it cannot."""
-        clip, members = self.clip(path, index)
+        clip, members = self.wanted_clip(path, index)
         if "labels.npz" not in members:
             raise NoPair
         labels = self.labels(path, members, len(clip.crops))

@@ -94,13 +94,14 @@ def _difference(name, then, now):
 
 def open_loader(order, config, noise, rank, world, workers):
     """The Loader of one rank. ``noise``: uniform numbers a slot gets for its masking."""
-    reader = Reader(order, config.pairs, config.augment, config.retries)
+    reader = Reader(order, config.pairs, config.augment, config.retries, config.excluded())
     return _loader(reader, lambda rows, side: layout(rows, side, noise), config, rank, world, workers)
 
 
 def open_crop_loader(order, config, rank, world, workers):
     """The Loader of one rank for labelled crops."""
-    return _loader(CropReader(order, config.rules, config.augment, config.retries), crops.layout, config, rank, world, workers)
+    reader = CropReader(order, config.rules, config.augment, config.retries, config.excluded())
+    return _loader(reader, crops.layout, config, rank, world, workers)
 
 
 def _loader(reader, shape, config, rank, world, workers):
@@ -120,7 +121,7 @@ def held_out_pairs(order, config, noise, count):
         {name: array} as data.reader.layout has them, kinds one after the other, or None where nothing is held out. Their
         choice depends on the shards and the rules alone, not on the run's seed.
     """
-    reader = Reader(order, config.pairs, config.augment, 0)
+    reader = Reader(order, config.pairs, config.augment, 0, config.excluded())
     count = min(count, sum(len(source.held_out) for source in order.sources))
     side = max(source.size for source in order.sources)
     arrays = {name: np.zeros(*spec) for name, spec in layout(count * len(PAIR_KINDS), side, noise).items()}
@@ -159,7 +160,7 @@ def held_out_crops(order, config, count):
     Returns:
         {name: array} as data.crops.layout has them, crops of a clip one after the other, or None where nothing is held out.
     """
-    reader = CropReader(order, config.rules, config.augment, 0)
+    reader = CropReader(order, config.rules, config.augment, 0, config.excluded())
     places = [(s, *place) for s, source in enumerate(order.sources) for place in source.held_out]
     side, rows, clips = max(source.size for source in order.sources), [], 0
     for number in numbers(HELD_OUT_SEED, PAIR, 2).permutation(len(places)):
@@ -188,7 +189,7 @@ def _crops_of(reader, order, place, side):
 
 def held_out_sources(order, config, places):
     """{what clips say of their source, such as "made"} of clips at (n, 3) places: source, shard, index in it."""
-    reader = CropReader(order, config.rules, config.augment, 0)
+    reader = CropReader(order, config.rules, config.augment, 0, config.excluded())
     return {reader.clip(order.sources[source].paths[shard], index)[0].source for source, shard, index in places.tolist()}
 
 
@@ -200,7 +201,7 @@ def sample_labels(order, config, count):
     Raises:
         UserError: none of them has labels.
     """
-    reader = CropReader(order, config.rules, config.augment, 0)
+    reader = CropReader(order, config.rules, config.augment, 0, config.excluded())
     total, reason = sum(order.totals), "no labels.npz, or too little of the person seen"
     found = []
     for n in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)):

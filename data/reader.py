@@ -51,11 +51,11 @@ class ShardReader:
 
     Args:
         order: data.order.Order.  rules: which pairs or crops.  augment: how they are augmented.
-        retries: draws tried for a slot.
+        retries: draws tried for a slot.  exclude: subjects whose clips are passed over, as if they were not there.
     """
 
-    def __init__(self, order, rules, augment, retries):
-        self.order, self.rules, self.augment, self.retries = order, rules, augment, retries
+    def __init__(self, order, rules, augment, retries, exclude=frozenset()):
+        self.order, self.rules, self.augment, self.retries, self.exclude = order, rules, augment, retries, exclude
         self.files, self.indexes = OrderedDict(), OrderedDict()
         self.bad = []
 
@@ -95,6 +95,13 @@ class ShardReader:
             return decode_meta(self.read(path, *members["json"]), f"{path}:{key}"), members
         except ValueError as error:
             raise BadSample(f"json: {error}") from None
+
+    def wanted_clip(self, path, index):
+        """As ``clip``; NoPair where its subject is excluded."""
+        clip, members = self.clip(path, index)
+        if clip.subject in self.exclude:
+            raise NoPair
+        return clip, members
 
     def picture(self, path, members, crop):
         """(H, W, 3) uint8 of one crop."""
@@ -154,7 +161,7 @@ class Reader(ShardReader):
 
     def place(self, arrays, row, path, draw, random):
         """Decode a pair of one clip into a row; returns the crops' places in the clip and their size."""
-        clip, members = self.clip(path, draw.index)
+        clip, members = self.wanted_clip(path, draw.index)
         pairs = candidates(clip, PAIR_KINDS[draw.kind], self.rules)
         if not pairs:
             raise NoPair

@@ -52,6 +52,8 @@ def announce_data(config, order, batch):
     for source, total, length in zip(order.sources, order.totals, order.lane_length, strict=True):
         print(f"source {source.name}: {total} clips in {len(source.paths)} shards, {len(source.held_out)} held out; "
               f"an epoch repeats {length * order.lanes - total} so that {order.lanes} lanes are equal")
+    if config.data.exclude:
+        print(f"excluded: {len(config.data.excluded())} subjects of {config.data.exclude}")
     ends = ", ".join(f"{name} {value:.1f}" for name, value in order.epochs(config.steps * config.batch).items())
     print(f"{batch}; epochs by the end: {ends}")
     print(f"learning rate: peak {config.peak_lr:.3g} ({config.optim.lr:g} for 256), warm-up {config.optim.warmup} steps")

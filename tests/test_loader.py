@@ -160,3 +160,33 @@ def test_sources_of_two_sizes_go_into_one_batch(folder, tmp_path):
     pictures = batch["pixels"][small]
     assert np.array_equal(pictures[:, :, :40, 40:], np.repeat(pictures[:, :, :40, 39:40], 24, 3))
     assert (batch["numbers"][small][:, :, 2] == 35).all()
+
+
+def test_excluded_subjects_never_come(folder, tmp_path):
+    listed = tmp_path / "withdrawn.txt"
+    listed.write_text("# since May\nperson1\n")
+    config = DataConfig(shards=str(folder), held_out=6, exclude=str(listed))
+    order = order_of(config)
+    batches = stream(order, config, stop=8)
+    keys = [read_index(path).keys for path in order.sources[0].paths]
+    seen = {int(keys[shard][i][-5:]) for b in batches for shard, i in zip(tag(b, "shard"), tag(b, "index"), strict=True)}
+    assert seen and not any(clip % 3 == 1 for clip in seen)  # clips.make_clip: clip i shows person i % 3
+    assert len(seen) > 20  # the others still come
+    assert tag(batches[0], "no_pair").sum() > 0
+    assert same(batches, stream(order, config, workers=2, stop=8))
+    held_out = held_out_pairs(order, config, NOISE, 6)
+    index = read_index(order.sources[0].paths[-1])
+    assert not any(int(index.keys[i][-5:]) % 3 == 1 for i in tag(held_out, "index"))
+
+    # Where nobody is excluded, the same slots hold the same samples.
+    plain = stream(order, DataConfig(shards=str(folder), held_out=6), stop=1)[0]
+    kept = tag(batches[0], "no_pair") == 0
+    assert np.array_equal(plain["tags"][kept], batches[0]["tags"][kept])
+
+
+def test_a_list_of_excluded_subjects_that_cannot_be_used_is_named(tmp_path):
+    for name, content in (("empty.txt", b"# nobody\n"), ("picture.jpg", b"\xff\xd8\xff\xe0"), ("missing.txt", None)):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"data.exclude=.*{name}"):
+            DataConfig(shards="x", exclude=str(tmp_path / name)).excluded()
