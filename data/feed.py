@@ -92,15 +92,37 @@ def _difference(name, then, now):
     return f"source '{name}' held out {then['held_out']} clips and now {now['held_out']} (data.held_out)"
 
 
-def open_loader(order, config, noise, rank, world, workers):
+def bad_shards(folder, order):
+    """frozenset of the shard names in a run's bad_shards.json, which its operator wrote; empty where there is none.
+
+    Raises:
+        UserError: it is no JSON list of names, or one of them is no shard of the run.
+    """
+    path = Path(folder) / "bad_shards.json"
+    if not path.is_file():
+        return frozenset()
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path} is no JSON list of shard names, such as [\"shard-000007.tar\"]")
+    known = {os.path.basename(shard) for source in order.sources for shard in source.paths}
+    for name in names:
+        if name not in known:
+            raise UserError(f"{path} lists {name}, which is no shard of this run; {len(known)} are, such as {min(known)}")
+    return frozenset(names)
+
+
+def open_loader(order, config, noise, rank, world, workers, skip=frozenset()):
     """The Loader of one rank. ``noise``: uniform numbers a slot gets for its masking."""
-    reader = Reader(order, config.pairs, config.augment, config.retries, config.excluded())
+    reader = Reader(order, config.pairs, config.augment, config.retries, config.excluded(), skip)
     return _loader(reader, lambda rows, side: layout(rows, side, noise), config, rank, world, workers)
 
 
-def open_crop_loader(order, config, rank, world, workers):
+def open_crop_loader(order, config, rank, world, workers, skip=frozenset()):
     """The Loader of one rank for labelled crops."""
-    reader = CropReader(order, config.rules, config.augment, config.retries, config.excluded())
+    reader = CropReader(order, config.rules, config.augment, config.retries, config.excluded(), skip)
     return _loader(reader, crops.layout, config, rank, world, workers)
 
 
@@ -112,7 +134,7 @@ def _loader(reader, shape, config, rank, world, workers):
     return Loader(reader, shape(share, side), range(rank * share, (rank + 1) * share), workers, config.prefetch)
 
 
-def held_out_pairs(order, config, noise, count):
+def held_out_pairs(order, config, noise, count, skip=frozenset()):
     """Fixed pairs that are never trained on, cut from the middle, without colour jitter.
 
     Args:
@@ -121,7 +143,7 @@ def held_out_pairs(order, config, noise, count):
         {name: array} as data.reader.layout has them, kinds one after the other, or None where nothing is held out. Their
         choice depends on the shards and the rules alone, not on the run's seed.
     """
-    reader = Reader(order, config.pairs, config.augment, 0, config.excluded())
+    reader = Reader(order, config.pairs, config.augment, 0, config.excluded(), skip)
     count = min(count, sum(len(source.held_out) for source in order.sources))
     side = max(source.size for source in order.sources)
     arrays = {name: np.zeros(*spec) for name, spec in layout(count * len(PAIR_KINDS), side, noise).items()}
@@ -152,7 +174,7 @@ def _held_out_kind(reader, order, config, kind, arrays, row, count):
     return row
 
 
-def held_out_crops(order, config, count):
+def held_out_crops(order, config, count, skip=frozenset()):
     """Fixed labelled crops that are never trained on, whole and without jitter; all usable crops of each clip chosen.
 
     Args:
@@ -160,7 +182,7 @@ def held_out_crops(order, config, count):
     Returns:
         {name: array} as data.crops.layout has them, crops of a clip one after the other, or None where nothing is held out.
     """
-    reader = CropReader(order, config.rules, config.augment, 0, config.excluded())
+    reader = CropReader(order, config.rules, config.augment, 0, config.excluded(), skip)
     places = [(s, *place) for s, source in enumerate(order.sources) for place in source.held_out]
     side, rows, clips = max(source.size for source in order.sources), [], 0
     for number in numbers(HELD_OUT_SEED, PAIR, 2).permutation(len(places)):
@@ -187,13 +209,13 @@ def _crops_of(reader, order, place, side):
     return arrays
 
 
-def held_out_sources(order, config, places):
+def held_out_sources(order, config, places, skip=frozenset()):
     """{what clips say of their source, such as "made"} of clips at (n, 3) places: source, shard, index in it."""
-    reader = CropReader(order, config.rules, config.augment, 0, config.excluded())
+    reader = CropReader(order, config.rules, config.augment, 0, config.excluded(), skip)
     return {reader.clip(order.sources[source].paths[shard], index)[0].source for source, shard, index in places.tolist()}
 
 
-def sample_labels(order, config, count):
+def sample_labels(order, config, count, skip=frozenset()):
     """Labels of one crop of each of ``count`` training slots, spread over the first epoch, without pictures.
 
     Returns:
@@ -201,7 +223,7 @@ def sample_labels(order, config, count):
     Raises:
         UserError: none of them has labels.
     """
-    reader = CropReader(order, config.rules, config.augment, 0, config.excluded())
+    reader = CropReader(order, config.rules, config.augment, 0, config.excluded(), skip)
     total, reason = sum(order.totals), "no labels.npz, or too little of the person seen"
     found = []
     for n in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)):

@@ -52,10 +52,12 @@ class ShardReader:
     Args:
         order: data.order.Order.  rules: which pairs or crops.  augment: how they are augmented.
         retries: draws tried for a slot.  exclude: subjects whose clips are passed over, as if they were not there.
+        skip: names of shards that are not read: every sample in them counts as bad.
     """
 
-    def __init__(self, order, rules, augment, retries, exclude=frozenset()):
-        self.order, self.rules, self.augment, self.retries, self.exclude = order, rules, augment, retries, exclude
+    def __init__(self, order, rules, augment, retries, exclude=frozenset(), skip=frozenset()):
+        self.order, self.rules, self.augment, self.retries = order, rules, augment, retries
+        self.exclude, self.skip = exclude, skip
         self.files, self.indexes = OrderedDict(), OrderedDict()
         self.bad = []
 
@@ -97,7 +99,9 @@ class ShardReader:
             raise BadSample(f"json: {error}") from None
 
     def wanted_clip(self, path, index):
-        """As ``clip``; NoPair where its subject is excluded."""
+        """As ``clip``; NoPair where its subject is excluded, BadSample where its shard is to be skipped."""
+        if os.path.basename(path) in self.skip:
+            raise BadSample("its shard is listed in bad_shards.json")
         clip, members = self.clip(path, index)
         if clip.subject in self.exclude:
             raise NoPair
@@ -146,7 +150,8 @@ class ShardReader:
                 break
             except OSError as error:
                 if attempt == READ_TRIES - 1:
-                    raise UserError(f"reading shard {path} failed {READ_TRIES} times: {explain(error)}") from None
+                    raise UserError(f"reading shard {path} failed {READ_TRIES} times: {explain(error)}; to go on "
+                                    f"without it, list its name in the run's bad_shards.json") from None
                 time.sleep(2.0**attempt)  # a file system that is away for a moment comes back
         if len(data) != length:
             raise UserError(f"shard {path} changed while it was read: {length} bytes wanted at {offset}, {len(data)} there")

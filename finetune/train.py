@@ -5,7 +5,7 @@ from torch import nn
 
 from data.bodies.models import open_model
 from data.crops import TAGS
-from data.feed import held_out_crops, open_crop_loader, open_crop_order, sample_labels
+from data.feed import bad_shards, held_out_crops, open_crop_loader, open_crop_order, sample_labels
 from engine import checkpoint, distributed, loop
 from engine.geometry import axis_angle_to_matrix
 from engine.trainer import Trainer
@@ -70,9 +70,10 @@ class Finetuner(Trainer):
                          lambda name: config.encoder_lr if name.startswith("encoder.") else 1.0)
         self.order, self.bf16, self.full = order, bf16, body
         self.weights = {name: getattr(config.loss, name) for name in losses.TERMS}
+        skip = bad_shards(config.run, order)
         self.loader = open_crop_loader(order, config.data, processes.rank, processes.world,
-                                       distributed.loader_workers(config.data.workers))
-        self.held_out = held_out_crops(order, config.data, config.log.held_out_clips)
+                                       distributed.loader_workers(config.data.workers), skip)
+        self.held_out = held_out_crops(order, config.data, config.log.held_out_clips, skip)
 
     def loss(self, piece):
         """(loss, sums of the terms, of the loss, and crops) of a part of this rank's rows."""
@@ -145,7 +146,7 @@ def build(config, order, body, device):
     if checkpoint.newest(config.run) is None:
         if config.init:
             weights.init_encoder(model.encoder, config.model, config.init)
-        labels = sample_labels(order, config.data, MEAN_CLIPS)
+        labels = sample_labels(order, config.data, MEAN_CLIPS, bad_shards(config.run, order))
         labels = {name: torch.from_numpy(values).to(device) for name, values in labels.items()}
         model.set_means(*(value.cpu() for value in means(labels, Targets(body), config.model.image_size)))
     return model.to(device)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from data.augment import augment, crop_masks
-from data.feed import held_out_pairs, open_loader, open_order
+from data.feed import bad_shards, held_out_pairs, open_loader, open_order
 from data.reader import TAGS
 from data.shards import PAIR_KINDS
 from engine import checkpoint, distributed, loop
@@ -66,9 +66,10 @@ class Pretrainer(Trainer):
         bf16 = config.precision == "bf16" or (config.precision == "auto" and processes.device.type == "cuda")
         super().__init__(config, processes, model, Completion(model, config, bf16), 2 * len(PAIR_KINDS), REPLACED)
         self.order, self.bf16 = order, bf16
+        skip = bad_shards(config.run, order)
         self.loader = open_loader(order, config.data, model.patches, processes.rank, processes.world,
-                                  distributed.loader_workers(config.data.workers))
-        self.held_out = held_out_pairs(order, config.data, model.patches, config.log.held_out_pairs)
+                                  distributed.loader_workers(config.data.workers), skip)
+        self.held_out = held_out_pairs(order, config.data, model.patches, config.log.held_out_pairs, skip)
         self.weighting = [torch.tensor(values, dtype=torch.float32, device=self.device)
                           for values in (config.objective.kind_weights(), order.shares)]
 

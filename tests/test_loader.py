@@ -10,8 +10,9 @@ import simplejpeg
 from clips import make_clip, write_shards
 
 from data.config import DataConfig
-from data.feed import freeze, held_out_pairs, open_loader, open_order
+from data.feed import bad_shards, freeze, held_out_pairs, open_loader, open_order
 from data.loader import tag
+from data.reader import TAGS
 from data.shards import read_index
 from engine.errors import UserError
 
@@ -190,3 +191,35 @@ def test_a_list_of_excluded_subjects_that_cannot_be_used_is_named(tmp_path):
             (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f"data.exclude=.*{name}"):
             DataConfig(shards="x", exclude=str(tmp_path / name)).excluded()
+
+
+def test_shards_that_the_operator_lists_are_not_read(folder, tmp_path, monkeypatch):
+    config = DataConfig(shards=str(folder), held_out=6)
+    order = order_of(config)
+    broken = os.path.basename(order.sources[0].paths[1])
+    pread = os.pread
+
+    def failing(file, length, offset):
+        if os.readlink(f"/proc/self/fd/{file}").endswith(broken):
+            raise OSError(5, "Input/output error")
+        return pread(file, length, offset)
+
+    monkeypatch.setattr(os, "pread", failing)
+    monkeypatch.setattr("data.reader.time.sleep", lambda seconds: None)
+    with pytest.raises(UserError, match=f"{broken} failed 4 times: input/output error.*bad_shards.json"):
+        stream(order, config, stop=8)
+
+    (tmp_path / "bad_shards.json").write_text(f'["{broken}"]')
+    skip = bad_shards(tmp_path, order)
+    loader = open_loader(order, config, NOISE, 0, 1, 0, skip)
+    batches = [arrays["tags"].copy() for _, arrays in loader.batches(0, 8)]
+    shard, bad = (np.concatenate([tags[:, TAGS.index(name)] for tags in batches]) for name in ("shard", "bad"))
+    assert not (shard == 1).any() and bad.sum() > 0
+    listed = loader.take_bad()
+    assert {os.path.basename(path) for _, path, _, _ in listed} == {broken} and "bad_shards.json" in listed[0][-1]
+
+    for text, words in (('["shard-9.tar"]', "shard-9.tar, which is no shard"), ("{}", "no JSON list"), ("[", "cannot be read")):
+        (tmp_path / "bad_shards.json").write_text(text)
+        with pytest.raises(UserError, match=words):
+            bad_shards(tmp_path, order)
+    assert bad_shards(tmp_path / "elsewhere", order) == frozenset()
