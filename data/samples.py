@@ -194,7 +194,7 @@ def decode_labels(data, names=None):
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names or arrays.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:  # RuntimeError: said to be encrypted
         raise ValueError(f"labels.npz does not load: {error}") from None
 
 

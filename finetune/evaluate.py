@@ -143,7 +143,10 @@ class Judge:
             for metric, value in self._errors(meshes(answer, seen.flip, self.body), truth, masks, K).items():
                 self.values[name][metric].append(value.cpu().numpy())
         self.found.append(crop_people(answers["model"], seen, self.body, batch))
-        self.truth.append(crop_people(target, seen, self.body, batch))
+        people = crop_people(target, seen, self.body, batch)
+        for person, vertices in zip(people, truth[0].cpu().numpy(), strict=True):
+            person.vertices = vertices
+        self.truth.append(people)
 
     def _mean(self, K, whole=None):
         """The mean body at the mean place, as the head starts from it; ``whole``: (B, 3, 3) true orientation instead."""
@@ -196,7 +199,7 @@ def _person_masks(bits):
 
 def _without(config, predictor):
     """The Predictor of the run without pre-training, after a check that the two are comparable."""
-    plain = Predictor(config.without, config.device)
+    plain = Predictor(config.without, config.device, "without")
     here, there = flat(predictor.config), flat(plain.config)
     for name in sorted(here.keys() | there.keys()):
         free = any(fnmatch.fnmatch(name, pattern) for pattern in FREE)

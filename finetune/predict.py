@@ -51,13 +51,13 @@ class Predictor:
         people = load(run)(image)
 
     Args:
-        run: a run's folder, or one of its checkpoints.  device: "auto", "cpu" or "cuda".
+        run: a run's folder, or one of its checkpoints.  device: "auto", "cpu" or "cuda".  name: of the key, for messages.
     Raises:
         UserError: there is no such run, or it has no whole checkpoint.
     """
 
-    def __init__(self, run, device="auto"):
-        folder, weights = _find(Path(run))
+    def __init__(self, run, device="auto", name="run"):
+        folder, weights = _find(Path(run), name)
         self.folder = folder
         self.config = parse(FinetuneConfig, [str(folder / "config.yaml")], "finetune train")
         self.device = distributed.device_of(device)
@@ -215,20 +215,20 @@ def _intrinsics(K, width, height):
     return K
 
 
-def _find(path):
+def _find(path, name):
     """(run's folder, weights) of a run or one of its checkpoints."""
     if not path.is_dir():
-        raise UserError(f"run={path}: there is no such folder")
+        raise UserError(f"{name}={path}: there is no such folder")
     if (path / "model.safetensors").is_file():
         fault = checkpoint.damage(path)
         if fault:
-            raise UserError(f"run={path} is no whole checkpoint: {fault}")
+            raise UserError(f"{name}={path} is no whole checkpoint: {fault}")
         return path.resolve().parents[1], path
     if not (path / "config.yaml").is_file():
-        raise UserError(f"run={path} holds no config.yaml: it is no run's folder")
+        raise UserError(f"{name}={path} holds no config.yaml: it is no run's folder")
     newest = checkpoint.newest(path)
     if newest is None:
-        raise UserError(f"run={path} has no whole checkpoint yet")
+        raise UserError(f"{name}={path} has no whole checkpoint yet")
     return path, newest
 
 

@@ -142,6 +142,8 @@ def read(source):
         return Source(path, "ours", tensors, _config(_parsed(metadata["model"], path, "model"), path))
     if "enc_blocks.0.norm1.weight" in tensors:
         return Source(path, "croco", tensors, layouts.config_from_croco(kwargs, path))
+    if "head.queries" in tensors:
+        raise UserError(f"{path} is of a fine-tuning run; the weights of a pre-training run, or of an encoder, are wanted")
     if "blocks.0.norm1.weight" in tensors:
         return Source(path, "timm", tensors, None)
     some = ", ".join(list(tensors)[:3]) or "no tensors"

@@ -21,16 +21,9 @@ def samples():
 @pytest.fixture(scope="session")
 def bodies():
     """{name: data.bodies.models.BodyModel} of all of them."""
-    import roma
-    import torch
-
     from data.bodies.models import MODELS, open_model
 
-    models = {name: open_model(name) for name in MODELS}
-    # Roma, of anny, keeps a table from its first use; one made in inference mode, as people are, forbids training later.
-    roma.mappings._cached_horn_map.cache_clear()
-    models["anny"].whole.rest(torch.full((1, 6), 0.5))
-    return models
+    return {name: open_model(name) for name in MODELS}
 
 
 @pytest.fixture(scope="session")

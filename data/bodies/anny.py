@@ -50,6 +50,9 @@ class AnnyBody(torch.nn.Module):
         self.parents = [int(p) for p in self.model.bone_parents]
         self.shape_names = list(self.model.phenotype_labels)
         self.face_names = list(self.model.facial_action_labels)
+        # roma, which anny turns with, keeps a table from its first use; made under inference_mode it would end all training.
+        with torch.inference_mode(False), torch.no_grad():
+            self.rest(torch.full((1, len(self.shape_names)), 0.5))
 
     def forward(self, pose, root, shape, face=None):
         """Pose the body.
