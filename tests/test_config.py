@@ -96,16 +96,23 @@ def test_help_names_every_key_with_default_and_meaning():
 def _schemas():
     from data.people.config import PeopleConfig
     from data.sources.config import PairsConfig
+    from finetune.config import FinetuneConfig
+    from finetune.demo import DemoConfig
+    from finetune.evaluate import EvaluateConfig
+    from finetune.predict import PredictConfig
+    from finetune.report import ReportConfig
     from pretrain.config import PretrainConfig
 
-    return {"data make": PeopleConfig, "data pairs": PairsConfig, "pretrain": PretrainConfig}
+    return {"data make": PeopleConfig, "data pairs": PairsConfig, "pretrain": PretrainConfig, "finetune train": FinetuneConfig,
+            "finetune evaluate": EvaluateConfig, "finetune predict": PredictConfig, "finetune report": ReportConfig,
+            "finetune demo": DemoConfig}
 
 
 @pytest.mark.parametrize("path", sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").glob("*/*.yaml")))
 def test_every_config_that_ships_is_whole(path):
     text = (ROOT / path).read_text()
     command = re.search(r"^command: (.*)$", text, re.M).group(1)
-    required = {"data make": ["out=x"], "pretrain": ["run=x", "data.shards=x"],
+    required = {"data make": ["out=x"], "pretrain": ["run=x", "data.shards=x"], "finetune train": ["run=x", "data.shards=x"],
                 "data pairs": ["out=x", "videos=x", "calibration=x" if "multicam" in path else "boxes=x"]}[command]
     parse(_schemas()[command], [str(ROOT / path), *required], command)
 
@@ -113,7 +120,7 @@ def test_every_config_that_ships_is_whole(path):
 def test_every_key_is_read_by_something():
     """Each field's name occurs as an attribute somewhere outside the class that declares it."""
     read = set()
-    for room in ("engine", "data", "pretrain"):
+    for room in ("engine", "data", "pretrain", "finetune"):
         for path in (ROOT / room).rglob("*.py"):
             tree = ast.parse(path.read_text())
             read |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}

@@ -137,7 +137,7 @@ def test_what_is_mistyped_is_told_in_one_line_and_nothing_is_made(tmp_path, shar
     refuse(words(run, tmp_path / "empty"), "empty", "no shards")
     refuse(words(run, shards, "batch=9"), "batch=9")
     refuse(words(run, shards, "data.lanes=-2"), "data.lanes=-2", "below 1")
-    refuse(words(run, shards, "model.image_size=50"), "model.image_size=50", "model.patch=16")
+    refuse(words(run, shards, "model.image_size=50"), "model.image_size=50", "model.patch=8")
     refuse(["configs/data/video.yaml", f"run={run}"], "command: data pairs", "command: pretrain")
     refuse(words(run, shards, "data.pairs.crops=hand"), "data.pairs.crops=hand")
     assert not run.exists()
