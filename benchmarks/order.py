@@ -17,7 +17,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
 
-from data.order import Order, SourceManifest, default_lanes
+from data.manifest import SourceManifest
+from data.order import Order, default_lanes
 from engine.cli import run
 from engine.errors import UserError
 

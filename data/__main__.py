@@ -1,4 +1,4 @@
-"""``python -m data make|pairs|verify|stats|preview``: clips made, cut, checked and looked at."""
+"""``python -m data make|pairs|index|verify|stats|preview``: clips made, cut, checked and looked at."""
 
 from engine.cli import run
 from engine.errors import UserError
@@ -6,6 +6,7 @@ from engine.errors import UserError
 USAGE = """usage: python -m data COMMAND ...
   make    CONFIG.yaml out=DIR [key=value ...]                made people -> shards
   pairs   CONFIG.yaml videos=DIR out=DIR [key=value ...]     videos -> shards
+  index   DIR-or-TAR ...                                     what runs need to know of each shard, made beforehand
   verify  DIR-or-TAR ...                                     does every sample decode; exit code 1 where not
   stats   DIR-or-TAR ... [out=FILE.png] [key=value ...]      what is in the shards, and what the pair rules keep
   preview DIR-or-TAR ... [out=FILE.png] [key=value ...]      a contact sheet of pairs
@@ -23,12 +24,12 @@ def main(argv):
         from data.people.make import main as chosen
     elif command == "pairs":
         from data.sources.pairs import main as chosen
-    elif command in ("verify", "stats", "preview"):
+    elif command in ("index", "verify", "stats", "preview"):
         from data import inspect
 
         chosen = getattr(inspect, command)
     else:
-        raise UserError(f"'{command}' is none of make, pairs, verify, stats, preview\n{USAGE}")
+        raise UserError(f"'{command}' is none of make, pairs, index, verify, stats, preview\n{USAGE}")
     return chosen(rest)
 
 

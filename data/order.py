@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.shards import PAIR_KINDS, find_shards, read_index
+from data.index import PAIR_KINDS
 from engine.errors import UserError
 
 PERIODS = (1009, 1013)  # primes: the resolution of the mix's weights
@@ -40,50 +40,6 @@ class Draw:
     shard: int
     index: int
     epoch: int
-
-
-@dataclass
-class SourceManifest:
-    """The shards of one source, as the order needs them.
-
-    Attributes:
-        name: from the config.  paths: the tars.  counts: clips used of each (held-out ones are cut from the end).
-        held_out: [(shard, index), ...].  digests: a hash a shard.  offers: which PAIR_KINDS any clip can serve.
-        size: side in pixels of the largest crop.
-    """
-
-    name: str
-    paths: list
-    counts: np.ndarray
-    held_out: list
-    digests: list
-    offers: list
-    size: int
-
-    def record(self):
-        """What is frozen into a run's folder: names without folders, so that shards may move."""
-        return {"shards": [p.rsplit("/", 1)[-1] for p in self.paths], "counts": self.counts.tolist(),
-                "digests": self.digests, "held_out": len(self.held_out)}
-
-
-def read_manifest(name, spec, held_out, crop_kind_bits):
-    """Index a source's shards.
-
-    Args:
-        name: of the source.  spec: folder(s) or tars, see find_shards.
-        held_out: clips at the end that are never trained on (at most a tenth of them).
-        crop_kind_bits: mask of the bits of Index.offers that count, see data.pairs.offer_bits.
-    """
-    indexes = [read_index(path) for path in find_shards(spec)]
-    counts = np.array([len(i) for i in indexes], np.int64)
-    spare = min(held_out, int(counts.sum()) // 10)
-    ends = np.cumsum(counts)
-    kept = np.clip(ends[-1] - spare - (ends - counts), 0, counts)
-    held = [(s, i) for s, index in enumerate(indexes) for i in range(kept[s], len(index))]
-    bits = int(np.bitwise_or.reduce([np.bitwise_or.reduce(i.offers) for i in indexes])) & crop_kind_bits
-    offers = [p for p, kind in enumerate(PAIR_KINDS) if any(bits >> (2 * k + p) & 1 for k in range(3))]
-    return SourceManifest(name, [i.path for i in indexes], kept, held, [i.digest() for i in indexes], offers,
-                          max(i.size for i in indexes))
 
 
 def default_lanes(batch, shares):

@@ -16,10 +16,9 @@ from data.bodies.models import mirrored, open_model
 from data.config import CropDataConfig, SourceConfig
 from data.crops import TAGS
 from data.feed import held_out_crops, held_out_sources, open_crop_order
-from data.shards import explain
 from engine import machine, progress
 from engine.config import flat, key, parse_keys, section
-from engine.errors import UserError
+from engine.errors import UserError, explain
 from engine.geometry import axis_angle_to_matrix
 from engine.options import FREE
 from finetune import draw, metrics, tables

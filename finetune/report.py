@@ -9,9 +9,8 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from data.shards import explain
 from engine.config import key, parse_keys
-from engine.errors import UserError
+from engine.errors import UserError, explain
 from finetune.page import curves, numbers, pictures
 from finetune.page.folder import COMMANDS, kind_of, read_folder
 from finetune.page.meshes import read_meshes

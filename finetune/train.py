@@ -3,9 +3,11 @@
 import torch
 from torch import nn
 
+from data.bad import BadRate
 from data.bodies.models import open_model
 from data.crops import TAGS
-from data.feed import bad_shards, held_out_crops, open_crop_loader, open_crop_order, sample_labels
+from data.feed import held_out_crops, open_crop_loader, open_crop_order, sample_labels
+from data.manifest import bad_shards
 from engine import checkpoint, distributed, loop
 from engine.geometry import axis_angle_to_matrix
 from engine.trainer import Trainer
@@ -70,6 +72,7 @@ class Finetuner(Trainer):
                          lambda name: config.encoder_lr if name.startswith("encoder.") else 1.0)
         self.order, self.bf16, self.full = order, bf16, body
         self.weights = {name: getattr(config.loss, name) for name in losses.TERMS}
+        self.bad_list, self.bad_rate, self.bad_total = None, BadRate(config.data.bad_max), (0, 0)
         skip = bad_shards(config.run, order)
         self.loader = open_crop_loader(order, config.data, processes.rank, processes.world,
                                        distributed.loader_workers(config.data.workers), skip)
@@ -131,10 +134,10 @@ class Finetuner(Trainer):
         return watch.measured(self, step, crops, seconds, "crops")
 
     def note_bad(self):
-        watch.note_bad(self.config.run, self.loader)
+        watch.note_bad(self)
 
-    def cut_bad(self, folder, slot):
-        watch.cut_bad(folder, slot)
+    def list_bad(self, folder, slot):
+        watch.list_bad(self, folder, slot)
 
 
 def build(config, order, body, device):

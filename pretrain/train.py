@@ -4,9 +4,11 @@ import torch
 from torch import nn
 
 from data.augment import augment, crop_masks
-from data.feed import bad_shards, held_out_pairs, open_loader, open_order
+from data.bad import BadRate
+from data.feed import held_out_pairs, open_loader, open_order
+from data.index import PAIR_KINDS
+from data.manifest import bad_shards
 from data.reader import TAGS
-from data.shards import PAIR_KINDS
 from engine import checkpoint, distributed, loop
 from engine.trainer import Trainer
 from pretrain import masking, objective, panels, watch, weights
@@ -66,6 +68,7 @@ class Pretrainer(Trainer):
         bf16 = config.precision == "bf16" or (config.precision == "auto" and processes.device.type == "cuda")
         super().__init__(config, processes, model, Completion(model, config, bf16), 2 * len(PAIR_KINDS), REPLACED)
         self.order, self.bf16 = order, bf16
+        self.bad_list, self.bad_rate, self.bad_total = None, BadRate(config.data.bad_max), (0, 0)
         skip = bad_shards(config.run, order)
         self.loader = open_loader(order, config.data, model.patches, processes.rank, processes.world,
                                   distributed.loader_workers(config.data.workers), skip)
@@ -109,10 +112,10 @@ class Pretrainer(Trainer):
         return watch.measured(self, step, pairs, seconds, "pairs")
 
     def note_bad(self):
-        watch.note_bad(self.config.run, self.loader)
+        watch.note_bad(self)
 
-    def cut_bad(self, folder, slot):
-        watch.cut_bad(folder, slot)
+    def list_bad(self, folder, slot):
+        watch.list_bad(self, folder, slot)
 
 
 def _by_kind(losses, kind):

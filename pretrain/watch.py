@@ -1,11 +1,8 @@
 """What an operator reads: the folder's papers, the lines before the first step, the numbers beside the losses."""
 
-import json
-import os
-from pathlib import Path
-
-from data.feed import freeze
-from data.shards import PAIR_KINDS, explain
+from data.bad import BadList, worst
+from data.index import PAIR_KINDS
+from data.manifest import freeze
 from engine.errors import UserError
 from engine.options import FREE
 from engine.run import Run
@@ -66,28 +63,18 @@ def measured(trainer, step, samples, seconds, unit):
     out = {"optim/lr": learning_rate(trainer.config, step), f"speed/{unit}_per_s": samples / seconds,
            "speed/data_wait_share": trainer.loader.take_waited() / seconds, "data/bad_samples": bad,
            "data/no_pair": no_pair, unit: slots}
+    trainer.bad_total = slots, bad
     return out | {f"data/epochs/{name}": value for name, value in trainer.order.epochs(slots).items()}
 
 
-def note_bad(folder, loader):
-    """Append samples with bad bytes to RUN/bad_samples.jsonl; every rank does so for its own slots."""
-    bad = loader.take_bad()
-    if bad:
-        lines = [json.dumps({"slot": slot, "shard": shard, "index": index, "reason": reason}) + "\n"
-                 for slot, shard, index, reason in bad]
-        path = Path(folder) / "bad_samples.jsonl"
-        try:
-            with open(path, "a", encoding="utf-8") as file:
-                file.write("".join(lines))
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {explain(error)}") from None
+def note_bad(trainer):
+    """List samples with bad bytes, of all ranks, in the run's folder; UserError on all where they are too many."""
+    bad = trainer.processes.gather(trainer.loader.take_bad())
+    if trainer.bad_list:
+        trainer.bad_list.add(bad)
+    trainer.bad_rate.check(*trainer.bad_total, lambda: worst(trainer.config.run))
 
 
-def cut_bad(folder, slot):
-    """Drop the entries of slots that are read again after a resume."""
-    path = Path(folder) / "bad_samples.jsonl"
-    if path.exists():
-        kept = [line for line in path.read_text().splitlines(True) if line.endswith("\n") and json.loads(line)["slot"] < slot]
-        temporary = path.with_suffix(".writing")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, path)
+def list_bad(trainer, folder, slot):
+    """Go on with the run's list of bad samples from a slot."""
+    trainer.bad_list = BadList(folder, slot)

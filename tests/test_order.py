@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data.order import Order, SourceManifest, default_lanes, quotas, spread
+from data.manifest import SourceManifest
+from data.order import Order, default_lanes, quotas, spread
 from engine.errors import UserError
 
 

@@ -14,11 +14,12 @@ import sys
 import traceback
 
 from data.bodies.quiet import start_warp
+from data.index import read_index
 from data.people.config import NOT_RECIPE, PeopleConfig
-from data.shards import explain, read_index, shard_name, write_shard
+from data.shards import shard_name, write_shard
 from engine import progress
 from engine.config import flat, parse, save
-from engine.errors import UserError
+from engine.errors import UserError, explain
 
 COMMAND = "data make"
 RECIPE = "made.yaml"
