@@ -23,6 +23,7 @@ from engine.config import key
 from engine.errors import UserError, explain
 
 TRIES = 4
+WAIT_S = 0.2  # between two looks whether others made room
 LOCKS = 1024
 PART = ".part"
 STRIDE = 1 << 26  # bytes reserved at a time where nobody knows how many come
@@ -66,10 +67,7 @@ class Cache:
         if not renew and _used(place):
             return place
         with self._lock(int(os.path.basename(place)[:8], 16) % LOCKS):
-            if renew:
-                with contextlib.suppress(FileNotFoundError):
-                    os.remove(place)
-            if not _used(place):  # another process may have fetched it while this one waited
+            if renew or not _used(place):  # another process may have fetched it while this one waited
                 self._fetch(url, place)
         return place
 
@@ -119,22 +117,28 @@ class Cache:
         Raises:
             UserError: even an empty cache, or the disk, has no room for it.
         """
+        while not self._reserve(out, end):
+            time.sleep(WAIT_S)
+
+    def _reserve(self, out, end):
+        """One try of make_room; False where it may come off once what others are fetching is there and can go."""
         with self._lock(LOCKS):
-            mine = os.path.basename(out.name)
-            files = [f for f in os.scandir(self.folder) if f.is_file(follow_symlinks=False) and f.name != mine]
-            files = sorted(((f.stat().st_mtime_ns, f.stat().st_size, f.path) for f in files), reverse=True)
+            files = self._files(os.path.basename(out.name))
             total = sum(size for _, size, _ in files)
             while True:
                 if total + end <= self.most:
                     try:
                         # Taken now, so that whoever counts sees it, and a full disk shows before anything was fetched.
                         os.posix_fallocate(out.fileno(), 0, end)
-                        return
+                        return True
                     except OSError as error:
                         if error.errno != errno.ENOSPC:
                             raise
                 old = next((i for i in reversed(range(len(files))) if self._free(files[i][2])), None)
                 if old is None:
+                    # Who has a part of a file already must not wait: two of them could wait for each other.
+                    if files and not out.tell() and end <= self.most:
+                        return False
                     why = (f"data.cache.gigabytes={self.most / 1e9:g} has no room for {end / 1e9:.3g} GB beside what is being "
                            f"fetched" if total + end > self.most else "no space is left on its disk")
                     raise UserError(f"the cache {self.folder} is full: {why}; raise data.cache.gigabytes or set "
@@ -143,6 +147,16 @@ class Cache:
                 with contextlib.suppress(FileNotFoundError):
                     os.remove(path)
                 total -= size
+
+    def _files(self, mine):
+        """[(time of use, bytes, path), ...] of all files but ``mine``, the latest used first."""
+        found = []
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # gone since: another process made room or finished
+                    if entry.is_file(follow_symlinks=False) and entry.name != mine:
+                        found.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+        return sorted(found, reverse=True)
 
     def _free(self, path):
         """Whether a file may go: all but what a live process is fetching."""
@@ -159,7 +173,7 @@ class Cache:
     def _lock(self, number):
         """An exclusive lock among all processes and threads of this machine; a killed holder's is free."""
         with self._ours():
-            os.makedirs(os.path.join(self.folder, "locks"), exist_ok=True)
+            os.makedirs(os.path.join(self.folder, "locks"), mode=0o700, exist_ok=True)
             file = open(self._lock_path(number), "ab")  # noqa: SIM115 - closed below; closing lets go
             fcntl.flock(file, fcntl.LOCK_EX)
         with file:

@@ -3,6 +3,7 @@
 Runs in the loader's workers; imports neither torch nor webdataset.
 """
 
+import contextlib
 import os
 import resource
 import time
@@ -113,13 +114,16 @@ class Store:
             raise UserError(f"shard {url} is not there: {error}") from None
 
     def _open(self, path):
-        if remote.is_remote(path):
-            file, index = self._fetched(path), self.index(path)
-            if not fits(index, file) and not fits(index, file := self._fetched(path, renew=True)):
-                raise UserError(f"shard {path} is not the tar that its index describes: {index.tar_bytes} bytes expected, "
-                                f"{os.path.getsize(file)} came")
-            path = file
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if not remote.is_remote(path):
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        index = self.index(path)
+        for attempt in range(TRIES):
+            # Between fetching and opening another process may have made room of it.
+            with contextlib.suppress(FileNotFoundError):
+                file = self._fetched(path, renew=attempt > 0)
+                if fits(index, file):
+                    return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        raise UserError(f"shard {path} is not the tar that its index describes, {index.tar_bytes} bytes long")
 
     def _patiently(self, call, path):
         for attempt in range(TRIES):
