@@ -183,9 +183,9 @@ def beside(shares, batch):
 def describe(shares, groups, order, config):
     """The table as text."""
     counts = [len(np.unique(column)) for column in np.concatenate(groups).T]
-    lines = [f"{order.totals[0]} clips: {', '.join(f'{n} {name}s' for n, name in zip(counts, GROUPS, strict=True))}; "
-             f"{config.batches} batches of {order.batch} in {order.lanes} lanes, pool_shards={config.pool_shards:g}, "
-             f"seed={config.seed}",
+    words = ", ".join(f"{n} {name}" + "s" * (n > 1) for n, name in zip(counts, GROUPS, strict=True))
+    lines = [f"{order.totals[0]} clips: {words}; {config.batches} batches of {order.batch} in {order.lanes} lanes, "
+             f"pool_shards={config.pool_shards:g}, seed={config.seed}",
              f"{'':10}{'neighbours of a batch':^33}   {'any two rows of a batch':^33}   {'rows beside each':^21}",
              f"{'share a':10}" + 2 * f"{'drawn':>10}{'full shuffle':>14}{'ratio':>9}   " + f"{'drawn':>8}{'full shuffle':>14}"]
     for g, name in enumerate(GROUPS):

@@ -1,7 +1,7 @@
 """``python -m data shuffle | merge | split``: the clips of some shards in other shards, copied byte for byte.
 
 All shards are looked at first, and who goes where is decided before a byte is written: a clip is a number, its place in the
-sources, so the plan of 100 million clips is 3 GB of arrays. Each new shard is then made by one process from the old tars, a
+sources, so the plan of 100 million clips is 4 GB of arrays. Each new shard is then made by one process from the old tars, a
 clip at a time. Its bytes follow from the sources and the recipe alone, so what a killed command left is gone on with.
 """
 
@@ -173,6 +173,8 @@ def _rewrite(command, config, named):
     size = sum(os.path.getsize(os.path.join(config.out, name)) for name in plan.shards)
     print(f"{len(plan.order)} clips in {len(plan.shards)} shards, {size / 1e6:.1f} MB, in {config.out}; "
           f"dropped: {_dropped(fate) or 'none'}")
+    if command == "shuffle":
+        print("note: data.held_out keeps back the last clips, which are now of people that are trained on as well")
     return 0
 
 
