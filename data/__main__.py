@@ -1,4 +1,4 @@
-"""``python -m data make|pairs|index|verify|stats|preview``: clips made, cut, checked and looked at."""
+"""``python -m data make|pairs|verify|...``: clips made, cut, checked, looked at and rewritten."""
 
 from engine.cli import run
 from engine.errors import UserError
@@ -10,6 +10,10 @@ USAGE = """usage: python -m data COMMAND ...
   verify  DIR-or-TAR ...                                     does every sample decode; exit code 1 where not
   stats   DIR-or-TAR ... [out=FILE.png] [key=value ...]      what is in the shards, and what the pair rules keep
   preview DIR-or-TAR ... [out=FILE.png] [key=value ...]      a contact sheet of pairs
+  mixing  DIR-or-TAR ... [key=value ...]                     how well batches are mixed, beside a full shuffle
+  shuffle DIR-or-TAR ... out=DIR [key=value ...]             the clips in one random order, in new shards
+  merge   DIR-or-TAR ... out=DIR clips_per_shard=N           small shards joined
+  split   DIR-or-TAR ... out=DIR clips_per_shard=N           large shards cut up
 --help after any of them lists its keys."""
 
 
@@ -28,8 +32,15 @@ def main(argv):
         from data import inspect
 
         chosen = getattr(inspect, command)
+    elif command == "mixing":
+        from data.mixing import main as chosen
+    elif command in ("shuffle", "merge", "split"):
+        from data import rewrite
+
+        chosen = getattr(rewrite, command)
     else:
-        raise UserError(f"'{command}' is none of make, pairs, index, verify, stats, preview\n{USAGE}")
+        names = [line.split()[0] for line in USAGE.splitlines()[1:-1]]
+        raise UserError(f"'{command}' is none of {', '.join(names)}\n{USAGE}")
     return chosen(rest)
 
 

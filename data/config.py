@@ -10,6 +10,26 @@ from engine.config import key, section
 from engine.errors import UserError, explain
 
 
+def read_excluded(path, name):
+    """frozenset of the subjects in a file, one a line.
+
+    Args:
+        name: the key that names the file, for messages.
+    Raises:
+        UserError: the file cannot be read, or names nobody.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            subjects = frozenset(line.strip() for line in file if line.strip() and not line.startswith("#"))
+    except OSError as error:
+        raise UserError(f"{name}={path} cannot be read: {explain(error)}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name}={path} is no text file: {error}") from None
+    if not subjects:
+        raise UserError(f"{name}={path} names no subject; one a line is wanted")
+    return subjects
+
+
 @dataclass
 class SourceConfig:
     shards: str = key("", "folder, tar, glob, URL (docs/data.md), or several with commas between")
@@ -73,18 +93,7 @@ class ReadingConfig:
         Raises:
             UserError: the file cannot be read, or names nobody.
         """
-        if not self.exclude:
-            return frozenset()
-        try:
-            with open(self.exclude, encoding="utf-8") as file:
-                subjects = frozenset(line.strip() for line in file if line.strip() and not line.startswith("#"))
-        except OSError as error:
-            raise UserError(f"data.exclude={self.exclude} cannot be read: {explain(error)}") from None
-        except UnicodeDecodeError as error:
-            raise UserError(f"data.exclude={self.exclude} is no text file: {error}") from None
-        if not subjects:
-            raise UserError(f"data.exclude={self.exclude} names no subject; one a line is wanted")
-        return subjects
+        return read_excluded(self.exclude, "data.exclude") if self.exclude else frozenset()
 
     def named(self):
         """{name: SourceConfig}, also where data.shards names the only one."""

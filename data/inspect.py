@@ -81,7 +81,7 @@ def verify(argv):
     config, named = parse_keys(VerifyConfig, argv, "data verify", usage)
     paths = _named(named, config.cache)
     clips = crops = bad_clips = bad_shards = 0
-    for report in spread_over_processes(partial(_look, check_shard, config.cache), paths, config.workers, "verify"):
+    for report in spread_over_processes(partial(look, check_shard, config.cache), paths, config.workers, "verify"):
         clips, crops = clips + report.clips, crops + report.crops
         bad_clips += len({name for name, _ in report.problems if name})
         bad_shards += bool(report.problems)
@@ -100,7 +100,7 @@ def stats(argv):
     usage = "python -m data stats DIR-or-TAR ... [out=FILE.png] [pairs.angle_max_deg=60 ...]"
     config, named = parse_keys(StatsConfig, argv, "data stats", usage)
     paths = _named(named, config.cache)
-    tally = merge(spread_over_processes(partial(_look, tally_shard, config.cache), paths, config.workers, "stats"))
+    tally = merge(spread_over_processes(partial(look, tally_shard, config.cache), paths, config.workers, "stats"))
     if not tally.clips:
         raise UserError(f"{paths[0]}: no sample has readable JSON; `python -m data verify` names the reasons")
     print(describe(tally, config.pairs))
@@ -127,7 +127,7 @@ def _named(named, cache):
     return list_shards(named, Store(cache.open()))[0]
 
 
-def _look(work, cache, path):
+def look(work, cache, path):
     """work(path), for a URL with the path of the file that was fetched."""
     return work(Store(cache.open()).local(path))
 

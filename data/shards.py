@@ -17,26 +17,35 @@ def shard_name(number):
 
 
 def write_shard(path, clips):
-    """Write clips as one tar and its index; the name appears only when the bytes are safe on disk.
+    """Write clips as one tar and its index; see write_samples.
 
     Args:
         path: the tar's final name.  clips: an iterable of data.samples.Clip, at least one.
+    """
+    return write_samples(path, ((clip.key, encode(clip)) for clip in clips))
+
+
+def write_samples(path, samples):
+    """Write samples as one tar and its index; the name appears only when the bytes are safe on disk.
+
+    Args:
+        path: the tar's final name.  samples: an iterable of (key, {suffix: bytes}), at least one.
     Returns:
-        the number of clips.
+        the number of samples.
     Raises:
-        UserError: the folder cannot be written, the disk is full, two clips have one key.
+        UserError: the folder cannot be written, the disk is full, two samples have one key.
     """
     from webdataset import TarWriter  # here, because it imports torch: 4 s that a loader's worker must not pay
 
     temporary, seen = f"{path}.writing-{os.getpid()}", set()
     try:
         with open(temporary, "wb") as file:
-            with TarWriter(file, encoder=False, mtime=0) as writer:
-                for clip in clips:
-                    if clip.key in seen:
-                        raise UserError(f"{path}: two clips have the key {clip.key}")
-                    seen.add(clip.key)
-                    writer.write({"__key__": clip.key, **encode(clip)})
+            with TarWriter(file, encoder=False, mtime=0, keep_meta=True) as writer:
+                for key, members in samples:
+                    if key in seen:
+                        raise UserError(f"{path}: two clips have the key {key}")
+                    seen.add(key)
+                    writer.write({"__key__": key, **members})
             file.flush()
             os.fsync(file.fileno())
         if not seen:
