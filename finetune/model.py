@@ -12,7 +12,7 @@ from torch import nn
 
 from engine.geometry import rotation_6d_to_matrix
 from finetune.heads.model_based import ModelBasedHead
-from pretrain.model import encode, encoder, initialise, table
+from pretrain.model import Encoder, initialise, table
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Recovery(nn.Module):
     def __init__(self, config, head, joints, shapes):
         super().__init__()
         self.config, self.joints = config, joints
-        self.encoder = encoder(config)
+        self.encoder = Encoder(config)
         self.register_buffer("_table", table(config, config.encoder, config.grid()), persistent=False)
         self.head = ModelBasedHead(config, head, {"pose": joints * 6, "shape": shapes, "place": 3})
         self.encoder.apply(initialise)
@@ -66,7 +66,7 @@ class Recovery(nn.Module):
             pictures: (B, 3, S, S) normalised by ImageNet's statistics.  K: (B, 3, 3) intrinsics in their pixels.
         """
         size = pictures.shape[-1]
-        features = encode(self.encoder, self.config, self._table, pictures)
+        features = self.encoder(pictures, self._table)
         answer = self.head(features, camera_words(K, size))
         with torch.autocast(pictures.device.type, enabled=False):  # bf16 would turn a body by a quarter of a degree
             return self.compose(*(answer[name].float() for name in ("pose", "shape", "place")), K, size)

@@ -1,9 +1,14 @@
-"""The decoder: what is left of the masked picture looks at itself and at the reference."""
+"""Blocks of encoder and decoder: attention, the encoder's block, and the decoder's, which looks at itself and at the reference.
+
+Tokens are (B, T, channels) throughout; heads are split off behind them, so that nothing is copied to be laid out anew.
+"""
 
 import torch
 import torch.nn.functional as F
-from timm.layers import AttentionRope, Mlp, apply_rot_embed_cat
+from timm.layers import Mlp
 from torch import nn
+
+from pretrain.position import rotate
 
 EPSILON = 1e-6
 
@@ -11,6 +16,35 @@ EPSILON = 1e-6
 def take(x, index):
     """x (B, N, C), index (B, K) -> (B, K, C). A gather of fixed size: no data-dependent shape."""
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def attend(q, k, v, rope_q=None, rope_k=None):
+    """q (B, T, heads, C), k and v (B, N, heads, C) -> (B, T, heads * C). ``rope_*``: see rope_table; None: none is turned."""
+    kind = v.dtype
+    if rope_q is not None:
+        q, k = rotate(q, rope_q), rotate(k, rope_k)
+    # The CPU's bf16 attention takes three times as long backward as float32's (torch 2.15); only there it is float32.
+    plain = v.device.type == "cpu"
+    q, k, v = (x.transpose(1, 2).to(torch.float32 if plain else kind) for x in (q, k, v))
+    with torch.autocast(v.device.type, enabled=not plain and torch.is_autocast_enabled(v.device.type)):
+        out = F.scaled_dot_product_attention(q, k, v)
+    return out.transpose(1, 2).flatten(2).to(kind)
+
+
+class SelfAttention(nn.Module):
+    """Under timm's names, so that weights come and go as they are."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x, rope=None, first=0):
+        """x (B, T, C) -> (B, T - first, C): what tokens before ``first`` would see is left out."""
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).unbind(2)
+        rope_q = None if rope is None else rope[..., first:, :, :]
+        return self.proj(attend(q[:, first:], k, v, rope_q, rope))
 
 
 class CrossAttention(nn.Module):
@@ -25,18 +59,30 @@ class CrossAttention(nn.Module):
 
     def forward(self, x, y, rope_x, rope_y):
         """x (R*K, T, C), y (R, N, C) -> (R*K, T, C); rows i*K to i*K + K-1 of x look at row i of y."""
-        batch, tokens, width = x.shape
-        references = len(y)
-        q = self.q(x).view(batch, tokens, self.heads, -1).transpose(1, 2)
-        k, v = self.kv(y).view(references, -1, 2, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        if rope_x is not None:
-            q = apply_rot_embed_cat(q, rope_x)
-            k = apply_rot_embed_cat(k, rope_y)
-        if batch != references:
+        batch, tokens, _ = x.shape
+        q = self.q(x).unflatten(2, (self.heads, -1))
+        k, v = self.kv(y).unflatten(2, (2, self.heads, -1)).unbind(2)
+        if batch != len(y):
             # A query does not see other queries, so those of several targets share one attention: no copy of k and v.
-            q = q.unflatten(0, (references, -1)).transpose(1, 2).flatten(2, 3)
-        out = F.scaled_dot_product_attention(q, k, v)  # (R, heads, K*T, width of a head)
-        return self.proj(out.transpose(1, 2).reshape(batch, tokens, width))
+            q = q.reshape(len(y), -1, *q.shape[2:])
+            rope_x = None if rope_x is None else rope_x.reshape(len(y), -1, *rope_x.shape[2:])
+        return self.proj(attend(q, k, v, rope_x, rope_y).view(batch, tokens, -1))
+
+
+class EncoderBlock(nn.Module):
+    """A ViT's block as timm has it: attention, then MLP; norms come first."""
+
+    def __init__(self, width, heads, mlp_ratio):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, EPSILON)
+        self.attn = SelfAttention(width, heads)
+        self.norm2 = nn.LayerNorm(width, EPSILON)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, x, rope=None):
+        """(B, T, C) -> (B, T, C)."""
+        x = x + self.attn(self.norm1(x), rope)
+        return x + self.mlp(self.norm2(x))
 
 
 class DecoderBlock(nn.Module):
@@ -45,7 +91,7 @@ class DecoderBlock(nn.Module):
     def __init__(self, width, heads, mlp_ratio):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, EPSILON)
-        self.attn = AttentionRope(width, heads, num_prefix_tokens=0)
+        self.attn = SelfAttention(width, heads)
         self.norm2 = nn.LayerNorm(width, EPSILON)
         self.norm_y = nn.LayerNorm(width, EPSILON)
         self.cross = CrossAttention(width, heads)
@@ -53,11 +99,9 @@ class DecoderBlock(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def forward(self, x, y, rope_x=None, rope_y=None, first=0):
-        """x (B, T, C), y (R, N, C) -> (B, T - first, C): tokens before ``first`` are left out after the self-attention."""
-        x = x + self.attn(self.norm1(x), rope=rope_x)
-        if first:
-            x = x[:, first:]
-            rope_x = None if rope_x is None else rope_x[..., first:, :]
+        """x (B, T, C), y (R, N, C) -> (B, T - first, C): tokens before ``first`` are looked at, and go no further."""
+        x = x[:, first:] + self.attn(self.norm1(x), rope_x, first)
+        rope_x = None if rope_x is None else rope_x[..., first:, :, :]
         x = x + self.cross(self.norm2(x), self.norm_y(y), rope_x, rope_y)
         return x + self.mlp(self.norm3(x))
 
@@ -82,7 +126,7 @@ class Decoder(nn.Module):
         Args:
             visible: (B, V, E) encoded tokens of the masked picture.  reference: (R, N, E), B a multiple of R.
             order: (B, N) patch of each token, the V visible ones first.
-            table: (N, C) of sincos_table, or (N, 2 * head width) of rope_table where the decoder is rotary.
+            table: (N, C) of sincos_table, or (N, head width / 2, 2) of rope_table where the decoder is rotary.
             masked_only: leave the visible tokens out once nothing looks at them any more.
         Returns:
             (B, N, C), or (B, N - V, C) with masked_only.
@@ -94,7 +138,7 @@ class Decoder(nn.Module):
         y = self.embed(reference).to(kind)
         rope_x = rope_y = None
         if self.rotary:
-            rope_x, rope_y = table[order].unsqueeze(1), table
+            rope_x, rope_y = table[order], table
         else:
             x, y = x + table[order], y + table
         for i, block in enumerate(self.blocks):

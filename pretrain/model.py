@@ -4,32 +4,65 @@
                                                +-->  decoder  -->  pixels of the masked patches
     b, whole   ----all tokens---->  encoder  --+
 
-After CroCo (arXiv 2210.10716: sine-cosine positions) and CroCo v2 (arXiv 2211.10408: rotary positions). The encoder is
-timm's VisionTransformer or Eva without a class token, so its weights go to and come from timm under timm's names.
+After CroCo (arXiv 2210.10716: sine-cosine positions) and CroCo v2 (arXiv 2211.10408: rotary positions). The encoder
+computes what timm's VisionTransformer or Eva without a class token does, and its weights go and come under timm's names.
 """
 
 import torch
-from timm.models.eva import Eva
-from timm.models.vision_transformer import VisionTransformer
+import torch.nn.functional as F
+from einops import rearrange
 from torch import nn
 
 from engine.errors import UserError
-from pretrain.blocks import Decoder, take
+from pretrain.blocks import EPSILON, Decoder, EncoderBlock, take
 from pretrain.position import rope_table, sincos_table
 
 
-def encoder(config):
-    """The timm module of a VisionConfig: final norm ``norm``, no class token, no head, no layer scale."""
-    sizes = {"img_size": config.image_size, "patch_size": config.patch, "embed_dim": config.encoder.width,
-             "depth": config.encoder.depth, "num_heads": config.encoder.heads, "mlp_ratio": config.mlp_ratio}
-    if config.position == "rope":
-        return Eva(**sizes, num_classes=0, global_pool="", class_token=False, use_abs_pos_emb=False, use_rot_pos_emb=True,
-                   attn_type="rope", rope_grid_indexing="ij", rope_temperature=config.rope_base)
-    module = VisionTransformer(**sizes, num_classes=0, global_pool="", class_token=False)
-    # A buffer: saved under timm's name, and no optimizer can move it or let it decay.
-    del module.pos_embed
-    module.register_buffer("pos_embed", sincos_table(config.grid(), config.encoder.width)[None])
-    return module
+class PatchEmbed(nn.Module):
+    """A convolution by its weights and name, for timm's sake; computed as a matrix product of the patches that are wanted."""
+
+    def __init__(self, patch, width):
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, patch, patch)
+
+    def forward(self, pictures, keep=None):
+        """(B, 3, H, W) -> (B, N, C) of all patches, or (B, V, C) of those in ``keep`` (B, V)."""
+        patch = self.proj.kernel_size[0]
+        patches = rearrange(pictures, "b c (rows p) (columns q) -> b (rows columns) (c p q)", p=patch, q=patch)
+        patches = patches if keep is None else take(patches, keep)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class Encoder(nn.Module):
+    """The ViT of a VisionConfig: no class token, no head, no layer scale; its weights have timm's names and shapes."""
+
+    def __init__(self, config):
+        super().__init__()
+        part = config.encoder
+        self.rotary = config.position == "rope"
+        self.patch_embed = PatchEmbed(config.patch, part.width)
+        if not self.rotary:
+            # A buffer: saved under timm's name, and no optimizer can move it or let it decay.
+            self.register_buffer("pos_embed", sincos_table(config.grid(), part.width)[None])
+        self.blocks = nn.ModuleList(EncoderBlock(part.width, part.heads, config.mlp_ratio) for _ in range(part.depth))
+        self.norm = nn.LayerNorm(part.width, EPSILON)
+
+    def forward(self, pictures, positions, keep=None):
+        """Features after the last norm.
+
+        Args:
+            pictures: (B, 3, H, W) normalised.  positions: table(config, config.encoder, grid of the pictures).
+            keep: (B, V) long, the patches to encode, or None for all.
+        Returns:
+            (B, V or N, C).
+        """
+        x = self.patch_embed(pictures, keep)
+        x = x.to(self.norm.weight.dtype)  # the sum that runs through the blocks stays in float32 under autocast
+        positions = positions if keep is None else positions[keep]
+        x = x if self.rotary else x + positions
+        for block in self.blocks:
+            x = block(x, positions if self.rotary else None)
+        return self.norm(x)
 
 
 def table(config, part, grid):
@@ -37,27 +70,6 @@ def table(config, part, grid):
     if config.position == "rope":
         return rope_table(grid, part.width // part.heads, config.rope_base)
     return sincos_table(grid, part.width)
-
-
-def encode(module, config, positions, pictures, keep=None):
-    """Features after the encoder's last norm.
-
-    Args:
-        module: encoder(config).  positions: table(config, config.encoder, grid of the pictures).
-        pictures: (B, 3, H, W) normalised.  keep: (B, V) long, the patches to encode, or None for all.
-    Returns:
-        (B, V or N, C).
-    """
-    rotary = config.position == "rope"
-    x = module.patch_embed.proj(pictures).flatten(2).transpose(1, 2)
-    x = x.to(module.norm.weight.dtype)  # the sum that runs through the blocks stays in float32 under autocast
-    x = x if rotary else x + positions
-    if keep is not None:
-        x = take(x, keep)
-        positions = positions[keep].unsqueeze(1) if rotary else None
-    for block in module.blocks:
-        x = block(x, rope=positions) if rotary else block(x)
-    return module.norm(x)
 
 
 class CrossCompletion(nn.Module):
@@ -76,7 +88,7 @@ class CrossCompletion(nn.Module):
         self.config = config
         self.grid = config.grid()
         self.patches = self.grid[0] * self.grid[1]
-        self.encoder = encoder(config)
+        self.encoder = Encoder(config)
         part = config.decoder
         self.decoder = Decoder(config.encoder.width, part.width, part.depth, part.heads, config.mlp_ratio,
                                3 * config.patch ** 2, rotary=config.position == "rope")
@@ -136,7 +148,7 @@ class CrossCompletion(nn.Module):
         return self._encode(a, self._grid(a, a))
 
     def _encode(self, pictures, grid, keep=None):
-        return encode(self.encoder, self.config, self._tables(grid)[0], pictures, keep)
+        return self.encoder(pictures, self._tables(grid)[0], keep)
 
     def _decode(self, a, b, keep, masked, grid, masked_only):
         visible = self._encode(a, grid, keep)
@@ -179,12 +191,13 @@ def flops(config, visible):
     def encoded(count):
         return config.encoder.depth * (count * (4 * wide * wide + 2 * wide * int(wide * ratio)) + 2 * count * count * wide)
 
-    embedding = 2 * tokens * pixels * wide + (visible + tokens) * wide * narrow
+    embedding = (visible + tokens) * (pixels * wide + wide * narrow)
     attention = 4 * tokens * narrow * narrow + 2 * tokens * tokens * narrow
     reference = 2 * tokens * narrow * narrow
-    # What each token costs after the self-attention; visible ones leave before the last block's.
+    # What each token costs after the self-attention. In the last block visible ones are looked at, but do not look.
     each = 2 * narrow * narrow + 2 * tokens * narrow + 2 * narrow * hidden
-    blocks = config.decoder.depth * (attention + reference + tokens * each) - visible * each
+    looking = 2 * tokens * narrow + narrow * narrow
+    blocks = config.decoder.depth * (attention + reference + tokens * each) - visible * (each + looking)
     return 2 * (encoded(visible) + encoded(tokens) + embedding + blocks + masked * narrow * pixels)
 
 

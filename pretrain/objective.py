@@ -19,18 +19,20 @@ def unpatchify(patches, patch, grid):
                      p=patch, q=patch)
 
 
-def targets(a, patch, kind):
-    """What the network is to say for every patch, in float32.
+def targets(a, patch, kind, chosen=None):
+    """What the network is to say, in float32.
 
     Args:
         a: (B, 3, H, W).  kind: "patch": each patch less its mean, over the root of its unbiased variance + 1e-6 (all values
         of a patch together, as MAE and CroCo do); "picture": the same with the whole picture's; "none": the values.
+        chosen: (B, M) long, the patches that are asked for; None: all.
     Returns:
-        (B, N, P*P*3)
+        (B, M or N, P*P*3)
     """
     patches = patchify(a.float(), patch)
-    mean, deviation = _statistics(patches, kind)
-    return (patches - mean) / deviation
+    wanted = patches if chosen is None else patches.gather(1, chosen[..., None].expand(-1, -1, patches.shape[-1]))
+    mean, deviation = _statistics(patches if kind == "picture" else wanted, kind)
+    return (wanted - mean) / deviation
 
 
 def denormalise(prediction, a, patch, kind):

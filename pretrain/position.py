@@ -19,15 +19,29 @@ def sincos_table(grid, width):
 
 
 def rope_table(grid, head_width, base):
-    """(rows * columns, 2 * head_width) sines, then cosines, of the angles in radians; the layout timm's blocks take.
+    """(rows * columns, head_width / 2, 2) cosine and sine of the angle that each pair of channels turns by; for ``rotate``.
 
     The first half of a head's channels turns with the row, the second with the column, at frequencies
-    base^(-i / (head_width / 4)). Channels 2i and 2i + 1 are one turning pair.
+    base^(-i / (head_width / 4)). Channels 2i and 2i + 1 are one turning pair, as in timm.
     """
     row, column = _places(grid)
     frequency = _frequencies(head_width // 4, base)
-    angle = torch.cat([row * frequency, column * frequency], 1).repeat_interleave(2, 1)
-    return torch.cat([torch.sin(angle), torch.cos(angle)], 1).float()
+    angle = torch.cat([row * frequency, column * frequency], 1)
+    return torch.stack([torch.cos(angle), torch.sin(angle)], 2).float()
+
+
+def rotate(x, rope):
+    """x (B, T, heads, C) turned by rope (T, C / 2, 2) or (B, T, C / 2, 2): float32.
+
+    A pair of channels is a complex number: one multiplication reads and writes each value once, where sines, cosines and
+    swapped copies take four times as long as the attention's own overhead (docs/log.md).
+    """
+    pairs, rope = x.float().unflatten(-1, (-1, 2)), rope.unsqueeze(-3)
+    if torch.compiler.is_compiling():
+        # Inductor does not fuse complex numbers; it fuses this.
+        (one, two), (cos, sin) = pairs.unbind(-1), rope.unbind(-1)
+        return torch.stack([one * cos - two * sin, two * cos + one * sin], -1).flatten(-2)
+    return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rope)).flatten(-2)
 
 
 def _places(grid):

@@ -49,8 +49,7 @@ class Completion(nn.Module):
         a, b, keep, masked, person = self.pairs(batch)
         predicted = self.complete(a, b, keep, masked)
         goal = self.config.objective
-        target = objective.targets(a, self.config.model.patch, goal.target)
-        target = target.gather(1, masked[..., None].expand(-1, -1, target.shape[-1]))
+        target = objective.targets(a, self.config.model.patch, goal.target, masked)
         weight = objective.patch_weight(person, goal.background_weight).gather(1, masked)
         return objective.per_sample_loss(predicted, target, weight)
 

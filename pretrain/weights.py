@@ -83,7 +83,7 @@ def init_from(model, source):
 
 
 def init_encoder(module, config, source):
-    """Fill an encoder (pretrain.model.encoder) alone, from whatever init_from takes; prints what was taken.
+    """Fill an encoder (pretrain.model.Encoder) alone, from whatever init_from takes; prints what was taken.
 
     Args:
         config: the VisionConfig of the module.

@@ -5,14 +5,17 @@ import sys
 
 import pytest
 import torch
+from timm.layers import apply_rot_embed_cat
 from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.errors import UserError
+from pretrain.blocks import take
 from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig
 from pretrain.model import CrossCompletion, flops
-from pretrain.position import rope_table, sincos_table
+from pretrain.position import rope_table, rotate, sincos_table
 
 POSITIONS = ("cosine", "rope")
 
@@ -77,22 +80,31 @@ def test_hidden_pixels_cannot_be_seen(position):
     assert (before - elsewhere).abs().max() > 0.01  # the reference is looked at
 
 
-@pytest.mark.parametrize("position", POSITIONS)
-def test_encoder_is_timms(position):
-    model = network(position)
-    a = pictures(2, 3, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(model.encode(a), model.encoder.forward_features(a), atol=2e-6, rtol=1e-5)
+def timms(position, size):
+    """timm's own module of the tiny encoder, for pictures of size (height, width)."""
+    sizes = {"img_size": size, "patch_size": 16, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 0,
+             "global_pool": "", "class_token": False}
+    if position == "cosine":
+        return VisionTransformer(**sizes).eval()
+    return Eva(**sizes, use_abs_pos_emb=False, use_rot_pos_emb=True, attn_type="rope", rope_grid_indexing="ij",
+               rope_temperature=100.0).eval()
 
 
-def test_rotary_encoder_on_a_wide_picture_is_timms():
-    model = network("rope")
-    wide = Eva(img_size=(48, 96), patch_size=16, embed_dim=48, depth=2, num_heads=3, num_classes=0, global_pool="",
-               class_token=False, use_abs_pos_emb=False, use_rot_pos_emb=True, attn_type="rope", rope_temperature=100.0)
-    wide.load_state_dict(model.encoder.state_dict())
-    a = pictures(2, 3, 48, 96)
+@pytest.mark.parametrize("position, size", [("cosine", (64, 64)), ("rope", (64, 64)), ("rope", (48, 96))])
+def test_encoder_is_timms(position, size):
+    model, theirs = network(position), timms(position, size)
+    theirs.load_state_dict(model.encoder.state_dict())
+    a = pictures(2, 3, *size)
     with torch.no_grad():
-        torch.testing.assert_close(model.encode(a), wide.eval().forward_features(a), atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(model.encode(a), theirs.forward_features(a), atol=2e-6, rtol=1e-5)
+
+
+def test_tokens_that_are_kept_are_those_of_the_whole_picture():
+    model, a = network("cosine"), pictures(2, 3, 64, 64)
+    keep, _ = split(2, 16, 12)
+    with torch.no_grad():
+        whole = model.encoder.patch_embed.proj(a).flatten(2).transpose(1, 2)
+        torch.testing.assert_close(model.encoder.patch_embed(a, keep), take(whole, keep), atol=2e-6, rtol=1e-5)
 
 
 def test_position_tables_are_of_places():
@@ -101,21 +113,32 @@ def test_position_tables_are_of_places():
     assert (table[:, :, 8:] == table[:, :1, 8:]).all()
     assert table[0, 2, 0].item() == pytest.approx(0.9092974, abs=1e-6)  # sin 2
     assert table[2, 0, 13].item() == pytest.approx(0.9800666, abs=1e-6)  # row 2 at 10000^(-1/4): cos 0.2
-    sine, cosine = rope_table((3, 5), 8, 100.0).view(3, 5, 16).chunk(2, -1)
-    assert torch.allclose(sine ** 2 + cosine ** 2, torch.ones(3, 5, 8))
+    cosine, sine = rope_table((3, 5), 8, 100.0).view(3, 5, 4, 2).unbind(-1)
+    assert torch.allclose(sine ** 2 + cosine ** 2, torch.ones(3, 5, 4))
     assert sine[2, 4, 0].item() == pytest.approx(0.9092974, abs=1e-6)  # row 2
-    assert sine[2, 4, 6].item() == pytest.approx(0.3894183, abs=1e-6)  # column 4 at 100^(-1/2): sin 0.4
+    assert sine[2, 4, 3].item() == pytest.approx(0.3894183, abs=1e-6)  # column 4 at 100^(-1/2): sin 0.4
+
+
+def test_rotation_is_timms_and_the_same_when_it_is_compiled():
+    """timm's layout: sines then cosines of each channel's angle, channels 2i and 2i + 1 a pair."""
+    x, table = pictures(2, 15, 3, 8).requires_grad_(), rope_table((3, 5), 8, 100.0)
+    cos, sin = table.repeat_interleave(2, 1).unbind(-1)
+    expected = apply_rot_embed_cat(x.transpose(1, 2), torch.cat([sin, cos], -1)).transpose(1, 2)
+    traced = torch.compile(rotate, backend="eager", fullgraph=True)
+    weight = pictures(2, 15, 3, 8, seed=2)
+    for turned in (rotate(x, table), rotate(x, table.expand(2, -1, -1, -1)), traced(x, table)):
+        torch.testing.assert_close(turned, expected, atol=1e-6, rtol=1e-6)
+        slopes = [torch.autograd.grad((y * weight).sum(), x, retain_graph=True)[0] for y in (turned, expected)]
+        torch.testing.assert_close(*slopes, atol=1e-6, rtol=1e-6)
 
 
 def test_rotation_sees_differences_of_places_alone():
     """Scores between two patches stay when both move by the same rows and columns."""
-    from timm.layers import apply_rot_embed_cat
-
-    table = rope_table((8, 8), 16, 100.0).view(8, 8, 32)
-    q, k = pictures(16), pictures(16, seed=4)
+    table = rope_table((8, 8), 16, 100.0).view(8, 8, 8, 2)
+    q, k = pictures(1, 1, 1, 16), pictures(1, 1, 1, 16, seed=4)
 
     def score(one, two):
-        return (apply_rot_embed_cat(q, table[one]) @ apply_rot_embed_cat(k, table[two])).item()
+        return (rotate(q, table[one][None]) * rotate(k, table[two][None])).sum().item()
 
     assert score((1, 2), (3, 1)) == pytest.approx(score((4, 5), (6, 4)), abs=1e-5)
     assert abs(score((1, 2), (3, 1)) - score((1, 2), (1, 3))) > 0.01
