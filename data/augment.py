@@ -1,5 +1,7 @@
 """Crops and colour on the device, a whole batch at once, from numbers drawn on the host."""
 
+import functools
+
 import torch
 import torch.nn.functional as F
 
@@ -10,12 +12,12 @@ STD = (0.229, 0.224, 0.225)
 
 def normalise(pictures):
     """(..., 3, H, W) in [0, 1] -> zero mean, unit deviation by ImageNet's statistics."""
-    return (pictures - _column(MEAN, pictures)) / _column(STD, pictures)
+    return (pictures - _column(MEAN, pictures.device)) / _column(STD, pictures.device)
 
 
 def denormalise(pictures):
     """The inverse of normalise, cut to [0, 1]."""
-    return (pictures * _column(STD, pictures) + _column(MEAN, pictures)).clamp(0, 1)
+    return (pictures * _column(STD, pictures.device) + _column(MEAN, pictures.device)).clamp(0, 1)
 
 
 def augment(pixels, numbers, size):
@@ -88,8 +90,10 @@ def jitter(pictures, factors):
 
 def _grey(pictures):
     """Luma of ITU-R BT.601."""
-    return (pictures * _column((0.299, 0.587, 0.114), pictures)).sum(1, keepdim=True)
+    return (pictures * _column((0.299, 0.587, 0.114), pictures.device)).sum(1, keepdim=True)
 
 
-def _column(values, like):
-    return torch.tensor(values, device=like.device, dtype=like.dtype)[:, None, None]
+@functools.cache
+def _column(values, device):
+    """(3, 1, 1) float32, kept on the device: to bring them there anew would make every step wait for it."""
+    return torch.tensor(values, device=device)[:, None, None]

@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from engine import distributed, progress
+from engine import distributed, garbage, progress
 from engine.config import flat
 from engine.metrics import Log
 from engine.signals import STOPPED, StopRequest
@@ -35,7 +35,8 @@ def train(config, make_trainer):
             trainer.list_bad(run.folder, start * config.batch)
             log = Log(run.folder, start, config.log.wandb, run.folder.name, flat(config))
             trainer.announce(start)
-        return loop(config, trainer, run, log, stop, start)
+        with garbage.by_hand() as after_step:
+            return loop(config, trainer, run, log, stop, start, after_step)
     finally:
         if trainer:
             trainer.loader.close()
@@ -46,12 +47,13 @@ def train(config, make_trainer):
         processes.stop()
 
 
-def loop(config, trainer, run, log, stop, start):
+def loop(config, trainer, run, log, stop, start, after_step):
     """Steps ``start`` to ``config.steps``, with what is due after each."""
     clock, at = time.perf_counter(), start
     bar = progress.bar(config.steps, "step", start, hidden=not trainer.processes.first)
     for step, arrays in trainer.loader.batches(start, config.steps):
         trainer.update(step, arrays)
+        after_step()
         done, last = step + 1, step + 1 == config.steps
         bar.update()
         evaluate = trainer.held_out is not None and due(done, config.log.held_out_every, last)

@@ -7,7 +7,7 @@ from engine.errors import UserError
 
 # What may differ when a run goes on, because results do not depend on it (design decision 7).
 FREE = ("run", "init", "device", "data.workers", "data.prefetch", "data.shards", "data.sources.*.shards", "data.cache.*",
-        "data.bad_max", "log.*", "checkpoint.*")
+        "data.bad_max", "log.*", "checkpoint.*", "compile", "recompute")
 
 
 @dataclass
@@ -44,7 +44,10 @@ class TrainConfig:
     batch: int = key(256, "samples in a step, over all processes", low=1)
     accumulate: int = key(1, "parts that each process cuts its share of a batch into, to save memory", low=1)
     device: str = key("auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"))
-    precision: str = key("auto", "auto: bf16 on a GPU, float32 on a CPU", choices=("auto", "float32", "bf16"))
+    precision: str = key("auto", "of the network; auto: bf16 where the device multiplies in it",
+                         choices=("auto", "float32", "bf16"))
+    compile: str = key("auto", "compile the network's blocks; auto: on a GPU", choices=("auto", "on", "off"))
+    recompute: bool = key(False, "compute a block's inside again in the backward pass: less memory, a third more work")
     deterministic: bool = key(False, "refuse operations whose result varies from run to run (GPU)")
     optim: OptimConfig = section(OptimConfig)
     checkpoint: CheckpointConfig = section(CheckpointConfig)

@@ -113,7 +113,7 @@ def build_optimizer(names, optim, device, scale):
         group["params"].append(parameter)
     groups = [{**group, "weight_decay": optim.weight_decay if decays else 0.0, "scale": factor}
               for (decays, factor), group in groups.items()]
-    return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), fused=device.type == "cuda")
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), fused=True)
 
 
 def learning_rate(config, step):

@@ -8,7 +8,7 @@ from data.bodies.models import open_model
 from data.crops import TAGS
 from data.feed import held_out_crops, open_crop_loader, open_crop_order, sample_labels
 from data.manifest import bad_shards
-from engine import checkpoint, distributed, loop
+from engine import checkpoint, distributed, loop, machine
 from engine.geometry import axis_angle_to_matrix
 from engine.trainer import Trainer
 from finetune import losses, metrics, panels
@@ -16,6 +16,7 @@ from finetune.means import means
 from finetune.model import Recovery, place_of
 from finetune.views import Targets, view
 from pretrain import watch, weights
+from pretrain.blocks import prepare
 
 REPLACED = slice(TAGS.index("bad"), TAGS.index("no_pair") + 1)
 MEAN_CLIPS = 512  # labels that the mean parameters are taken from
@@ -66,7 +67,8 @@ class Finetuner(Trainer):
         order = processes.from_first(lambda: open_crop_order(config.data, config.batch, config.seed))
         body = open_model(config.body_model).to(processes.device)
         model = build(config, order, body, processes.device)
-        bf16 = config.precision == "bf16" or (config.precision == "auto" and processes.device.type == "cuda")
+        prepare(model.encoder.blocks, config, processes.device)
+        bf16 = machine.bf16(config.precision, processes.device)
         module = Recovering(model, body.coarse(config.loss.mesh).to(processes.device), config.model.image_size, bf16)
         super().__init__(config, processes, model, module, len(losses.TERMS) + 2, REPLACED,
                          lambda name: config.encoder_lr if name.startswith("encoder.") else 1.0)

@@ -3,10 +3,13 @@
 Tokens are (B, T, channels) throughout; heads are split off behind them, so that nothing is copied to be laid out anew.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from pretrain.position import rotate
 
@@ -22,13 +25,53 @@ def attend(q, k, v, rope_q=None, rope_k=None):
     """q (B, T, heads, C), k and v (B, N, heads, C) -> (B, T, heads * C). ``rope_*``: see rope_table; None: none is turned."""
     kind = v.dtype
     if rope_q is not None:
-        q, k = rotate(q, rope_q), rotate(k, rope_k)
-    # The CPU's bf16 attention takes three times as long backward as float32's (torch 2.15); only there it is float32.
-    plain = v.device.type == "cpu"
-    q, k, v = (x.transpose(1, 2).to(torch.float32 if plain else kind) for x in (q, k, v))
-    with torch.autocast(v.device.type, enabled=not plain and torch.is_autocast_enabled(v.device.type)):
+        q, k = rotate(q, rope_q).to(kind), rotate(k, rope_k).to(kind)
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    if v.device.type == "cpu":
+        # The CPU's bf16 attention takes three times as long backward as float32's (torch 2.15).
+        with torch.autocast("cpu", enabled=False):
+            out = F.scaled_dot_product_attention(q.float(), k.float(), v.float()).to(kind)
+    else:
         out = F.scaled_dot_product_attention(q, k, v)
-    return out.transpose(1, 2).flatten(2).to(kind)
+    return out.transpose(1, 2).flatten(2)
+
+
+def prepare(blocks, config, device):
+    """Have training compile blocks and compute their inside twice, as the config says; weights keep their names.
+
+    Args:
+        blocks: of an Encoder or a Decoder.  config: engine.options.TrainConfig.  device: torch.device.
+    """
+    for block in blocks:
+        block.recompute = config.recompute
+        block.compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
+
+
+class Block(nn.Module):
+    """A residual block, ``step`` in those that build on it. Without gradients, where shapes are many, nothing is compiled.
+
+    Attributes:
+        compiled: run ``step`` compiled.  recompute: keep a block's input alone for the backward pass, which then computes the
+            rest once more.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.compiled = self.recompute = False
+
+    def forward(self, *tensors):
+        if not torch.is_grad_enabled():
+            return self.step(*tensors)
+        step = compiled_step(type(self)) if self.compiled else type(self).step
+        if self.recompute:
+            return checkpoint(step, self, *tensors, use_reentrant=False, preserve_rng_state=False)
+        return step(self, *tensors)
+
+
+@functools.cache
+def compiled_step(kind):
+    """A Block's ``step``, compiled once for all blocks of that kind and each of the few shapes of training."""
+    return torch.compile(kind.step, fullgraph=True, dynamic=False)
 
 
 class SelfAttention(nn.Module):
@@ -69,7 +112,7 @@ class CrossAttention(nn.Module):
         return self.proj(attend(q, k, v, rope_x, rope_y).view(batch, tokens, -1))
 
 
-class EncoderBlock(nn.Module):
+class EncoderBlock(Block):
     """A ViT's block as timm has it: attention, then MLP; norms come first."""
 
     def __init__(self, width, heads, mlp_ratio):
@@ -79,13 +122,13 @@ class EncoderBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width, EPSILON)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
-    def forward(self, x, rope=None):
+    def step(self, x, rope=None):
         """(B, T, C) -> (B, T, C)."""
         x = x + self.attn(self.norm1(x), rope)
         return x + self.mlp(self.norm2(x))
 
 
-class DecoderBlock(nn.Module):
+class DecoderBlock(Block):
     """CroCo's decoder block: self-attention, cross-attention to features that stay as they are, MLP; norms come first."""
 
     def __init__(self, width, heads, mlp_ratio):
@@ -98,7 +141,7 @@ class DecoderBlock(nn.Module):
         self.norm3 = nn.LayerNorm(width, EPSILON)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
-    def forward(self, x, y, rope_x=None, rope_y=None, first=0):
+    def step(self, x, y, rope_x=None, rope_y=None, first=0):
         """x (B, T, C), y (R, N, C) -> (B, T - first, C): tokens before ``first`` are looked at, and go no further."""
         x = x[:, first:] + self.attn(self.norm1(x), rope_x, first)
         rope_x = None if rope_x is None else rope_x[..., first:, :, :]
@@ -143,5 +186,5 @@ class Decoder(nn.Module):
             x, y = x + table[order], y + table
         for i, block in enumerate(self.blocks):
             last = i == len(self.blocks) - 1
-            x = block(x, y, rope_x, rope_y, first=seen if last and masked_only else 0)
+            x = block(x, y, rope_x, rope_y, seen if last and masked_only else 0)
         return self.norm(x)

@@ -9,9 +9,10 @@ from data.feed import held_out_pairs, open_loader, open_order
 from data.index import PAIR_KINDS
 from data.manifest import bad_shards
 from data.reader import TAGS
-from engine import checkpoint, distributed, loop
+from engine import checkpoint, distributed, loop, machine
 from engine.trainer import Trainer
 from pretrain import masking, objective, panels, watch, weights
+from pretrain.blocks import prepare
 from pretrain.model import CrossCompletion
 
 REPLACED = slice(TAGS.index("bad"), TAGS.index("no_pair") + 1)
@@ -64,7 +65,8 @@ class Pretrainer(Trainer):
     def __init__(self, config, processes):
         order = processes.from_first(lambda: open_order(config.data, config.batch, config.seed))
         model = build(config).to(processes.device)
-        bf16 = config.precision == "bf16" or (config.precision == "auto" and processes.device.type == "cuda")
+        prepare([*model.encoder.blocks, *model.decoder.blocks], config, processes.device)
+        bf16 = machine.bf16(config.precision, processes.device)
         super().__init__(config, processes, model, Completion(model, config, bf16), 2 * len(PAIR_KINDS), REPLACED)
         self.order, self.bf16 = order, bf16
         self.bad_list, self.bad_rate, self.bad_total = None, BadRate(config.data.bad_max), (0, 0)

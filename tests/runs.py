@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TINY = ["model.image_size=48", "model.encoder.width=32", "model.encoder.depth=2", "model.encoder.heads=2",
         "model.decoder.width=32", "model.decoder.depth=1", "model.decoder.heads=2", "batch=8", "optim.warmup=2",
         "log.every=2", "log.held_out_every=8", "log.held_out_pairs=4", "log.pictures_every=0", "log.wandb=off",
-        "data.held_out=4", "device=cpu"]
+        "data.held_out=4", "device=cpu", "precision=float32"]
 
 
 def words(run, shards, *more):
@@ -51,7 +51,7 @@ def outcome(run):
 FINETUNE = ["model.image_size=32", "model.patch=8", "model.encoder.width=32", "model.encoder.depth=1", "model.encoder.heads=2",
             "head.width=32", "head.depth=1", "head.heads=2", "head.readout=4", "loss.mesh=32", "batch=8", "optim.warmup=2",
             "log.every=2", "log.held_out_every=4", "log.held_out_clips=2", "log.pictures_every=0", "log.wandb=off",
-            "data.held_out=4", "data.workers=1", "device=cpu"]
+            "data.held_out=4", "data.workers=1", "device=cpu", "precision=float32"]
 
 
 def finetune_words(run, kind, shards, *more):

@@ -1,13 +1,21 @@
 """A training step: equal to a plain implementation, and what it must never ask of a device."""
 
+import gc
+
+import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain import Plain
-from pretrain import layouts, masking
-from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig
+from data.reader import TAGS, layout
+from engine import garbage, machine
+from engine.trainer import build_optimizer
+from pretrain import blocks, layouts, masking
+from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig, ObjectiveConfig, PretrainConfig
 from pretrain.model import CrossCompletion
-from pretrain.objective import patch_weight, per_sample_loss, targets
+from pretrain.objective import combine, patch_weight, per_sample_loss, targets
+from pretrain.train import Completion
 
 POSITIONS = ("cosine", "rope")
 
@@ -44,4 +52,145 @@ def test_loss_and_gradients_are_those_of_a_plain_implementation(position, kind):
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     theirs = layouts.from_croco(model.config, {n: p.grad for n, p in plain.named_parameters()})
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, theirs[name], rtol=1e-4, atol=2e-6, msg=lambda m: f"{name}: {m}")
+        torch.testing.assert_close(parameter.grad, theirs[name], rtol=1e-4, atol=2e-6, msg=name)
+
+
+def pretrain_config(**keys):
+    return PretrainConfig(model=model_config("rope"), objective=ObjectiveConfig(background_weight=0.2), **keys)
+
+
+def trained(config, bf16=False):
+    """(losses, gradients by name) of a network prepared as ``config`` says, on a batch as the loader gives it."""
+    model = network("rope")
+    blocks.prepare([*model.encoder.blocks, *model.decoder.blocks], config, torch.device("cpu"))
+    losses = Completion(model, config, bf16)(batch(4))
+    losses.mean().backward()
+    return losses.detach(), {name: p.grad for name, p in model.named_parameters()}
+
+
+def batch(rows, size=72):
+    rng = np.random.default_rng(1)
+    arrays = {name: np.zeros(shape, kind) for name, (shape, kind) in layout(rows, size, 16).items()}
+    for name in ("pixels", "mask"):
+        arrays[name][:] = rng.integers(0, 256, arrays[name].shape)
+    arrays["numbers"][..., :3], arrays["numbers"][..., 3:] = (36, 36, 64), 1.1
+    arrays["noise"][:] = rng.random(arrays["noise"].shape)
+    arrays["tags"][:, TAGS.index("size")] = size
+    return {name: torch.from_numpy(values) for name, values in arrays.items()}
+
+
+def same(one, other, **how):
+    torch.testing.assert_close(one[0], other[0], **how)
+    for name, gradient in one[1].items():
+        torch.testing.assert_close(gradient, other[1][name], msg=name, **how)
+
+
+def test_what_is_computed_twice_is_the_same():
+    same(trained(pretrain_config()), trained(pretrain_config(recompute=True)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_compiled_blocks_say_the_same_and_are_compiled_once_for_all(recompute, monkeypatch):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return aot_eager(graph, inputs)
+
+    real, aot_eager = torch.compile, torch._dynamo.backends.registry.lookup_backend("aot_eager")
+    monkeypatch.setattr(torch, "compile", lambda *words, **more: real(*words, backend=backend, **more))
+    blocks.compiled_step.cache_clear()
+    torch._dynamo.reset()
+    expected = trained(pretrain_config())
+    same(trained(pretrain_config(compile="on", recompute=recompute)), expected, rtol=1e-4, atol=1e-6)
+    # The encoder with visible and with all tokens; the decoder's last block and the others.
+    assert len(graphs) == 4
+    model = network("rope")
+    blocks.prepare(model.encoder.blocks, pretrain_config(compile="on"), torch.device("cpu"))
+    with torch.no_grad():
+        model.encode(torch.zeros(7, 3, 64, 64))
+    assert len(graphs) == 4
+    blocks.compiled_step.cache_clear()
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("device, key, compiled", [("cuda", "auto", True), ("cpu", "auto", False), ("cpu", "on", True),
+                                                   ("cuda", "off", False)])
+def test_auto_compiles_on_a_gpu(device, key, compiled):
+    model = network("rope")
+    blocks.prepare(model.decoder.blocks, pretrain_config(compile=key), torch.device(device))
+    assert all(block.compiled == compiled for block in model.decoder.blocks)
+
+
+class Asked(TorchDispatchMode):
+    """Operations that make the host wait for a device, or whose result's shape depends on data."""
+
+    WAITING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::unique_dim", "aten::_unique2",
+               "aten::equal", "aten::lift_fresh"}  # the last brings numbers of Python's to the device
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, arguments=(), words=None):
+        name = func._schema.name
+        mask = name in ("aten::index", "aten::index_put", "aten::index_put_") and any(
+            i is not None and i.dtype in (torch.bool, torch.uint8) for i in arguments[1])
+        if name in self.WAITING or mask:
+            self.found.append(name)
+        return func(*arguments, **(words or {}))
+
+
+def test_a_step_asks_the_device_for_nothing():
+    """Loss, gradient, clipping and AdamW's update, as engine.trainer does them."""
+    config = pretrain_config()
+    config.optim.clip = 1.0
+    model = network("rope")
+    names = {p: name for name, p in model.named_parameters()}
+    optimizer = build_optimizer(names, config.optim, torch.device("cpu"), lambda name: 1.0)
+    module, data = Completion(model, config, True), batch(4)
+    weights, shares = torch.ones(2), torch.full((2,), 0.5)
+
+    def step():
+        loss = combine(module(data), data["tags"][:, 0].long(), weights, shares, 4)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(names), config.optim.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step()  # what is made once, such as the optimizer's moments
+    with Asked() as asked:
+        step()
+    assert asked.found == []
+    with Asked() as asked:
+        Plain(model.config)(torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64), torch.arange(16)[None] > 3)
+        torch.ones(2).sum().item()
+    assert {"aten::index", "aten::_local_scalar_dense"} <= set(asked.found)  # it would be told
+
+
+@pytest.mark.parametrize("precision, device, flags, expected", [
+    ("auto", "cuda", "", True), ("auto", "cpu", "sse avx512_bf16", True), ("auto", "cpu", "sse avx512f", False),
+    ("auto", "cpu", "amx_bf16", True), ("bf16", "cpu", "", True), ("float32", "cuda", "", False)])
+def test_auto_is_bf16_where_the_device_multiplies_in_it(precision, device, flags, expected, monkeypatch):
+    monkeypatch.setattr(machine, "_cpu", lambda name: flags)
+    assert machine.bf16(precision, torch.device(device)) == expected
+
+
+def test_garbage_is_collected_when_it_is_asked_for():
+    class Ring:
+        def __init__(self):
+            self.me = self
+
+    def left():
+        return sum(isinstance(thing, Ring) for thing in gc.get_objects())
+
+    gc.collect()
+    with garbage.by_hand(every=5) as after_step:
+        counts = []
+        for _ in range(11):
+            Ring()
+            after_step()
+            counts.append(left())
+        assert not gc.isenabled() and gc.get_freeze_count() > 1000
+    assert counts == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0]
+    assert gc.isenabled() and gc.get_freeze_count() == 0
