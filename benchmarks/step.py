@@ -1,0 +1,296 @@
+"""What a training step costs, beside a plain implementation of the same network and without each optimisation in turn.
+
+    python benchmarks/step.py [sizes=demo,tiny,small] [positions=rope,cosine] [device=auto] [rounds=5] [batch=...] [off=demo]
+                              [precision=auto] [compile=auto]
+
+All versions take turns in rounds; times are medians over rounds, ratios medians of each round's own ratio. On a CPU one
+thread's processor time is counted, so that other processes on the machine count less; on a GPU the wall's. A step begins
+with the loader's bytes and ends with AdamW's update; the plain one is given float32 pictures, cropped and normalised, for
+nothing. Operations are counted by formula (pretrain.model.flops, three times for forward and backward), the same for all
+versions; the share is of the device's own rate at square matrix products of the same precision, measured in the same run.
+``off`` names the sizes for which each optimisation is left out in turn, with what that changes in loss and gradients.
+"""
+
+import ctypes
+import gc
+import os
+import statistics
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import numpy as np
+import torch
+
+from benchmarks import without
+from benchmarks.plain import Plain
+from data.reader import TAGS, layout
+from engine import machine
+from engine.cli import run
+from engine.config import parse
+from engine.distributed import device_of
+from engine.errors import UserError
+from engine.trainer import build_optimizer
+from pretrain import blocks, layouts
+from pretrain.config import PretrainConfig
+from pretrain.model import flops
+from pretrain.train import Completion, build
+
+SIZES = {"demo": "demo_body", "tiny": "body_tiny", "small": "body_vits", "base": "body_vitb", "large": "body_vitl"}
+BATCH = {"cpu": {"demo": 32, "tiny": 16, "small": 2, "base": 1, "large": 1},
+         "cuda": {"demo": 1024, "tiny": 1024, "small": 256, "base": 128, "large": 64}}
+OPTIONS = {"sizes": "", "positions": "rope,cosine", "device": "auto", "rounds": "5", "batch": "", "off": "demo",
+           "precision": "auto", "compile": "auto"}
+SIDES = {"cpu": 2048, "cuda": 8192}
+
+
+def main(argv):
+    """Print the tables; returns nothing."""
+    options = read(argv)
+    device = device_of(options["device"])
+    # TF32 is off, as it is in training: the plain version is float32.
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    stopwatch = Stopwatch(device)
+    sizes = options["sizes"] or ("demo,tiny,small" if device.type == "cpu" else "tiny,small,base,large")
+    rates = matrix_rates(device, stopwatch)
+    print(f"machine: {machine.describe()}, {time.strftime('%d %B %Y')}; "
+          + ("one thread, processor time" if device.type == "cpu" else "wall time"))
+    print("matrix products: " + ", ".join(f"{rate / 1e12:.3g} TFLOP/s in {name}" for name, rate in rates.items()) + "\n")
+    print("| size | positions | batch | GFLOP a pair | version | ms a step | pairs/s | times plain | share of matrix rate | "
+          "peak MB |\n|---|---|---|---|---|---|---|---|---|---|")
+    for size in sizes.split(","):
+        for position in options["positions"].split(","):
+            compare(Case(size, position, device, options), stopwatch, rates, int(options["rounds"]))
+    for size in filter(None, options["off"].split(",")):
+        for position in options["positions"].split(","):
+            leave_out(Case(size, position, device, options), stopwatch, int(options["rounds"]))
+    collections(device)
+
+
+def read(argv):
+    """{option: text} of the command line.
+
+    Raises:
+        UserError: an option or a size that there is not.
+    """
+    options = dict(OPTIONS)
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if name not in OPTIONS or not equals:
+            raise UserError(f"'{argument}' is none of {', '.join(f'{k}=' for k in OPTIONS)}")
+        options[name] = value
+    for name in ("sizes", "off"):
+        for size in filter(None, options[name].split(",")):
+            if size not in SIZES:
+                raise UserError(f"{name}={size} is none of {', '.join(SIZES)}")
+    return options
+
+
+class Stopwatch:
+    """Seconds of a call: processor time on a CPU, the wall's on a GPU; and the memory it took at most, in MB."""
+
+    def __init__(self, device):
+        self.cuda = device.type == "cuda"
+
+    def seconds(self, call):
+        if self.cuda:
+            torch.cuda.synchronize()
+        now = time.perf_counter if self.cuda else time.process_time
+        start = now()
+        call()
+        if self.cuda:
+            torch.cuda.synchronize()
+        return now() - start
+
+    def megabytes(self, call):
+        """Beyond what lay there before."""
+        gc.collect()
+        if self.cuda:
+            torch.cuda.synchronize()
+            before = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            call()
+            torch.cuda.synchronize()
+            return (torch.cuda.max_memory_allocated() - before) / 2**20
+        ctypes.CDLL(None).malloc_trim(0)
+        with open("/proc/self/clear_refs", "w", encoding="utf-8") as file:
+            file.write("5")  # the highest mark begins anew
+        before = _status("VmRSS")
+        call()
+        return (_status("VmHWM") - before) / 1024
+
+
+def _status(name):
+    with open("/proc/self/status", encoding="utf-8") as file:
+        return int(next(line for line in file if line.startswith(name)).split()[1])
+
+
+class Case:
+    """A size of the network with positions, a batch for it, and the weights that all versions begin with."""
+
+    def __init__(self, size, position, device, options):
+        self.size, self.position, self.device = size, position, device
+        self.config = parse(PretrainConfig, [f"configs/pretrain/{SIZES[size]}.yaml", "run=none", "data.shards=none",
+                                             f"model.position={position}", f"compile={options['compile']}"], "pretrain")
+        self.rows = int(options["batch"] or BATCH[device.type][size])
+        self.bf16 = machine.bf16(options["precision"], device)
+        self.batch = made_up(self.rows, self.config, device)
+
+    def flops(self):
+        """Operations of a pair's forward and backward passes."""
+        patches = self.config.model.grid()[0] ** 2
+        return 3 * flops(self.config.model, patches - int(self.config.masking.ratio * patches))
+
+    def ours(self, bf16=False, config=None):
+        """A Version of the training step as it is."""
+        config = config or self.config
+        model = build(config).to(self.device)
+        blocks.prepare([*model.encoder.blocks, *model.decoder.blocks], config, self.device)
+        module = Completion(model, config, bf16)
+        return Version(lambda: module(self.batch).mean(), model, build_optimizer, config, self.device)
+
+    def plain(self):
+        """A Version of the plain implementation in float32."""
+        model = build(self.config)
+        plain = Plain(self.config.model)
+        plain.load_state_dict(layouts.to_croco(self.config.model, model.state_dict())[0])
+        plain.to(self.device)
+        with torch.no_grad():
+            a, b, _, masked, person = Completion(model.to(self.device), self.config, False).pairs(self.batch)
+        mask = torch.zeros(person.shape, dtype=torch.bool, device=self.device).scatter(1, masked, True)
+        goal = self.config.objective
+
+        def loss():
+            value = plain.loss(a, b, mask, person, goal.target, goal.background_weight)
+            value.item()
+            return value
+
+        return Version(loss, plain, without.plain_optimizer, self.config, self.device)
+
+
+class Version:
+    """Something that makes steps. ``loss``: () -> scalar. ``make``: as engine.trainer.build_optimizer."""
+
+    def __init__(self, loss, model, make, config, device):
+        self.loss, self.weights = loss, {p: name for name, p in model.named_parameters()}
+        self.optimizer = make(self.weights, config.optim, device, lambda name: 1.0)
+
+    def step(self):
+        self.loss().backward()
+        torch.nn.utils.clip_grad_norm_(list(self.weights), float("inf"))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def gradients(self):
+        """(loss, {name: gradient}) with the weights as they are."""
+        value = self.loss()
+        value.backward()
+        found = {name: p.grad.clone() for p, name in self.weights.items()}
+        self.optimizer.zero_grad()
+        return value.detach(), found
+
+
+def made_up(rows, config, device):
+    """A batch as the loader gives it, of noise: crops of the network's size out of pictures an eighth larger."""
+    size, rng = config.model.image_size * 8 // 7, np.random.default_rng(0)
+    shape = layout(rows, size, config.model.grid()[0] ** 2)
+    arrays = {name: np.zeros(extent, kind) for name, (extent, kind) in shape.items()}
+    for name in ("pixels", "mask"):
+        arrays[name][:] = rng.integers(0, 256, arrays[name].shape)
+    arrays["numbers"][..., :2], arrays["numbers"][..., 2], arrays["numbers"][..., 3:] = size // 2, config.model.image_size, 1.1
+    arrays["noise"][:] = rng.random(arrays["noise"].shape)
+    arrays["tags"][:, TAGS.index("size")] = size
+    return {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
+
+
+def matrix_rates(device, stopwatch):
+    """{precision: operations a second of square matrix products}, the best of a few."""
+    side, out = SIDES[device.type], {}
+    for name, kind in (("float32", torch.float32), ("bf16", torch.bfloat16)):
+        if kind == torch.bfloat16 and not machine.bf16("auto", device):
+            continue
+        x, y = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
+        out[name] = 2 * side**3 / min(stopwatch.seconds(lambda x=x, y=y: x @ y) for _ in range(8))
+    return out
+
+
+def take_turns(steps, stopwatch, rounds, warm=2):
+    """{name: [seconds, ...]} of calls that take turns."""
+    for step in steps.values():
+        for _ in range(warm):
+            step()
+    times = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            times[name].append(stopwatch.seconds(step))
+    return times
+
+
+def ratio(times, of, to):
+    return statistics.median(one / other for one, other in zip(times[of], times[to], strict=True))
+
+
+def compare(case, stopwatch, rates, rounds):
+    """Print the rows of a size: plain, ours in float32 and, where the device multiplies in it, in bf16."""
+    versions = {"plain, float32": case.plain(), "float32": case.ours()}
+    if case.bf16:
+        versions["bf16"] = case.ours(True)
+    times = take_turns({name: version.step for name, version in versions.items()}, stopwatch, rounds)
+    for name, version in versions.items():
+        seconds = statistics.median(times[name])
+        share = case.flops() * case.rows / seconds / rates[name.split()[-1]]
+        print(f"| {case.size} | {case.position} | {case.rows} | {case.flops() / 1e9:.3g} | {name} | {1e3 * seconds:.1f} | "
+              f"{case.rows / seconds:.0f} | {ratio(times, 'plain, float32', name):.2f} | {share:.0%} | "
+              f"{stopwatch.megabytes(version.step):.0f} |", flush=True)
+
+
+def leave_out(case, stopwatch, rounds):
+    """Print a table of a size in its fastest precision: what a step costs without each optimisation, and what changes."""
+    print(f"\n{case.size}, {case.position}, batch {case.rows}, {'bf16' if case.bf16 else 'float32'}\n\n"
+          "| without | ms a step | times the whole | peak MB | loss differs by | gradients differ by |\n"
+          "|---|---|---|---|---|---|")
+    whole = case.ours(case.bf16)
+    steps, results = {"": whole.step}, {"": case.ours().gradients()}
+    for name, variant in without.variants(case).items():
+        version, exact = variant.version(case.bf16), variant.version(False)
+
+        def step(version=version, variant=variant):
+            with variant.change():
+                version.step()
+
+        steps[name] = step
+        with variant.change():
+            results[name] = exact.gradients()
+    times = take_turns(steps, stopwatch, rounds)
+    for name, step in steps.items():
+        loss, gradient = differences(results[""], results[name])
+        print(f"| {name or 'nothing'} | {1e3 * statistics.median(times[name]):.1f} | {ratio(times, name, ''):.2f} | "
+              f"{stopwatch.megabytes(step):.0f} | {loss:.1e} | {gradient:.1e} |", flush=True)
+
+
+def differences(one, other):
+    """Relative difference of two losses, and the largest of gradients over the largest gradient of each weight."""
+    loss = abs(one[0] - other[0]) / one[0]
+    worst = max(float((g - other[1][name]).abs().max() / g.abs().max().clamp(min=1e-12)) for name, g in one[1].items())
+    return float(loss), worst
+
+
+def collections(device):
+    """Print how long Python's collector looks through what a run holds, and through what comes after gc.freeze."""
+    def seconds():
+        start = time.perf_counter()
+        gc.collect()
+        return time.perf_counter() - start
+
+    everything = statistics.median(seconds() for _ in range(3))
+    gc.freeze()
+    young = statistics.median(seconds() for _ in range(3))
+    gc.unfreeze()
+    print(f"\ngarbage: {1e3 * everything:.0f} ms to look through all objects, {1e3 * young:.2f} ms after gc.freeze "
+          f"(engine/garbage.py)")
+
+
+if __name__ == "__main__":
+    run(main)
