@@ -20,6 +20,7 @@ import math
 from array import array
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
@@ -29,7 +30,7 @@ from engine.errors import UserError
 
 # The least length of the pattern of sources, and of each kind in it, for the weights are rounded to it; and the most length.
 SLOTS, PLACES, MOST_SLOTS = 4001, 1009, 2**18
-SLICE = 1024  # clips
+SLICE = 1024  # clips, at least: slices get up to some hundred draws apart (docs/log.md), which is to be less than an epoch
 # Purposes of random numbers: the second half of Philox's key, so that no two uses share a stream.
 SHARDS, POOL, REPLACE, PAIR, CROP, COLOUR, MASK, PHASE = range(8)
 
@@ -41,15 +42,15 @@ class _Nothing(ISeedSequence):
         return np.zeros(n_words, dtype)
 
 
+_NOTHING = _Nothing()
+
+
 def numbers(seed, purpose, n, attempt=0):
     """A generator whose numbers depend on these four integers alone (Philox; Salmon et al., SC 2011)."""
     philox = np.random.Philox(_NOTHING)
     philox.state = {"bit_generator": "Philox", "state": {"counter": (0, n, attempt, 0), "key": (seed % 2**64, purpose)},
                     "buffer": (0, 0, 0, 0), "buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
     return np.random.Generator(philox)
-
-
-_NOTHING = _Nothing()
 
 
 @dataclass
@@ -159,6 +160,8 @@ def lay_out(kinds, places):
     Returns:
         (T,) int64, with exactly those numbers.
     """
+    if (np.count_nonzero(places, 1) <= 1).all():
+        return places.argmax(1)[kinds]
     done = 2**60  # puts a source that has all its places, or none, behind every other
     slots = np.bincount(kinds, minlength=len(places))
     unit = math.lcm(*slots[slots > 0].tolist())
@@ -182,8 +185,7 @@ def lay_out(kinds, places):
 
 def _prime(least, other):
     """The smallest prime, not under ``least``, that does not divide ``other``."""
-    return next(p for p in range(max(2, least), 4 * least + 100)
-                if other % p and all(p % d for d in range(2, math.isqrt(p) + 1)))
+    return next(p for p in count(max(2, least)) if other % p and all(p % d for d in range(2, math.isqrt(p) + 1)))
 
 
 class Order:
@@ -270,10 +272,11 @@ class _Walk:
         self.batch, self.seed, self.counts = batch, seed, source.counts
         self.name = int.from_bytes(hashlib.blake2b(source.name.encode(), digest_size=4).digest(), "little")
         self.total, shards = int(source.counts.sum()), max(1, np.count_nonzero(source.counts))
-        self.slices = max(d for d in range(1, lanes + 1)
-                          if lanes % d == 0 and (d == 1 or self.total >= d * max(SLICE, self.total / shards)))
+        most = max(1, min(lanes, shards, self.total // SLICE))
+        self.slices = max(d for d in range(1, most + 1) if lanes % d == 0)
         self.length = max(1, math.ceil(self.total / self.slices))
-        self.pool = max(1, round(pool_shards * self.total / shards))
+        pools = max(1, round(self.length / max(1, pool_shards * self.total / shards)))
+        self.pool = math.ceil(self.length / pools)  # equal ones: a short last one would hardly be shuffled
         self.rows = batch // self.slices
         self.ends = _ints(np.cumsum(source.counts))
         self._count(mine)
@@ -281,7 +284,7 @@ class _Walk:
 
     def _count(self, mine):
         """Tables of how often the source comes before a slot, a block, and, in a slice, before a batch."""
-        self.slots = _ints(np.cumsum(mine) - mine.ravel())
+        self.slots = _ints(np.cumsum(mine) - mine.ravel(), "I")
         self.of_period = int(mine.sum())
         turns, blocks = self.batch // self.block, self.rows // self.block  # blocks of a batch, and of a slice of it
         before = np.concatenate([[0], np.cumsum(mine.sum(1))])
