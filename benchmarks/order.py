@@ -42,7 +42,7 @@ def main(argv):
     if sizes["shards"] < 10 or sizes["clips"] < sizes["shards"]:
         raise UserError(f"shards={sizes['shards']} and clips={sizes['clips']} are not 10 shards or more of a clip or more")
     print(f"{sizes['clips']:,} clips in {sizes['shards']:,} shards, batch {sizes['batch']}, {sizes['slots']:,} slots drawn")
-    print("| | from step | s to the first slot | us a slot | us a slot of the next | MB of the process | MB of them for the order |")
+    print("| | from step | s to first slot | us a slot | of the next | MB of the process | MB for the order |")
     print("|---|---|---|---|---|---|---|")
     for sources in (1, 10):
         for ranks in (sizes["ranks"], 1):
