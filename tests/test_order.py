@@ -92,6 +92,7 @@ def test_every_lane_meets_the_whole_mix():
     assert np.abs(by_lane[:, 0] / by_lane[:, 0].sum() - np.array([7, 2, 0]) / 18 - np.array([0.35, 0.1, 0.05])).max() < 2e-3
     early = (drawn[:300] == 1).mean((0, 2))
     assert np.abs(early - (1 / 9 + 0.1)).max() < 0.05
+    assert {make([source("a", [9])], batch=2 * n, lanes=1).period for n in (2003, 2011)} == {2003, 2011}  # never a divisor of n
 
 
 def test_a_source_serves_only_the_kinds_it_offers():
@@ -102,16 +103,19 @@ def test_a_source_serves_only_the_kinds_it_offers():
 
 
 def test_an_epoch_visits_every_sample_and_repeats_less_than_one_a_slice():
-    counts = [3700, 2, 0, 6400, 2000, 8101]
-    order = make([source("a", counts)], batch=16, lanes=8)
-    total, repeats, by_epoch = sum(counts), order.slices[0] * order.lane_length[0] - sum(counts), [Counter(), Counter()]
-    assert order.slices == [4] and 0 < repeats < 4
-    for draw in map(order.draw, range(2 * total + 600)):
+    sizes = [3700, 2, 0, 6400, 2000, 8101], [1900] * 5
+    order = make([source(str(s), counts) for s, counts in enumerate(sizes)], [2, 1], batch=48, lanes=8)
+    assert order.slices == [4, 4]
+    by_epoch = [[Counter(), Counter()], [Counter(), Counter()]]
+    for draw in map(order.draw, range(3 * sum(sizes[0]) + 6000)):
         if draw.epoch < 2:
-            by_epoch[draw.epoch][draw.shard, draw.index] += 1
-    for visits in by_epoch:
-        assert visits.keys() == {(s, i) for s, count in enumerate(counts) for i in range(count)}
-        assert visits.total() == total + repeats and max(visits.values()) <= 2
+            by_epoch[draw.source][draw.epoch][draw.shard, draw.index] += 1
+    for s, counts in enumerate(sizes):
+        repeats = order.slices[s] * order.lane_length[s] - sum(counts)
+        assert 0 <= repeats < 4
+        for visits in by_epoch[s]:
+            assert visits.keys() == {(shard, i) for shard, count in enumerate(counts) for i in range(count)}
+            assert visits.total() == sum(counts) + repeats and max(visits.values()) <= 2
 
 
 def test_two_epochs_differ_in_shards_and_in_their_clips():
