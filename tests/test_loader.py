@@ -145,6 +145,11 @@ def test_a_frozen_manifest_refuses_other_shards(folder, tmp_path):
     shutil.copytree(folder, moved)
     config.shards = str(moved)
     freeze(order_of(config), tmp_path / "manifest.json")
+    frozen = (tmp_path / "manifest.json").read_text()
+    (tmp_path / "manifest.json").write_text(frozen.replace('"order": 2', '"order": 1'))
+    with pytest.raises(UserError, match="began with order 1 of samples, this version draws order 2"):
+        freeze(order_of(config), tmp_path / "manifest.json")
+    (tmp_path / "manifest.json").write_text(frozen)
     (moved / "shard-000003.tar").unlink()
     with pytest.raises(UserError, match="had 5 shards and has 4; shard-000003.tar is missing"):
         freeze(order_of(config), tmp_path / "manifest.json")
