@@ -1,22 +1,28 @@
 """Batches of uint8 pairs for one rank: workers decode straight into shared memory, the order says what.
 
-A batch lies in one slot of a ring of shared arrays. Worker i always reads the same rows, hence the same lanes. Nothing
-but a row count and the list of bad samples goes through a pipe. The loader has no state: iteration starts at any step.
+A batch lies in one place of a ring in shared memory, all its arrays in one piece, so that one copy takes it to the device
+(data/device.py). Worker i always reads the same rows, hence the same lanes. Nothing but a row count and the list of bad
+samples goes through a pipe. The loader has no state: iteration starts at any step.
 """
 
 import contextlib
 import ctypes
+import gc
+import mmap
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import time
 from collections import Counter
+from multiprocessing.reduction import DupFd
 
 import numpy as np
 
 from data.reader import TAGS
 from engine.errors import UserError
+
+ALIGNMENT = 256  # bytes: where an array may begin in a batch's memory; what CUDA aligns its own to
 
 
 class Loader:
@@ -30,6 +36,8 @@ class Loader:
     Attributes:
         waited_s: seconds spent waiting for data since the last ``take_waited``.
         bad: [(slot, shard, index, reason), ...] of samples with bad bytes met since the last ``take_bad``.
+        memory: mmap of the whole ring.  buffers: (bytes,) uint8 of each place.  ring: {name: array} of each, views of it.
+        release: called with a place before it is filled anew; data.device sets it, for copies that still run.
     """
 
     def __init__(self, reader, shape, rows, workers, prefetch):
@@ -37,21 +45,19 @@ class Loader:
         self.batch = reader.order.batch
         self.depth = prefetch + 1 if workers else 1
         self.waited_s, self.bad = 0.0, []
-        self.workers = []
+        self.workers, self.release = [], lambda place: None
         workers = min(workers, len(rows))
+        shared = Shared(self.depth * batch_bytes(shape))
+        self.memory = shared.memory
+        self.buffers, self.ring = views(self.memory, shape)
         if not workers:
-            self.ring = [{name: np.zeros(*spec) for name, spec in self.shape.items()}]
             return
-        # Anonymous and unlinked, so that a killed run leaves nothing behind; spawn hands it on by its descriptor.
         context = multiprocessing.get_context("spawn")
-        self.memory = [{name: context.RawArray("B", int(np.prod(shape)) * np.dtype(kind).itemsize)
-                        for name, (shape, kind) in self.shape.items()} for _ in range(self.depth)]
-        self.ring = [_views(m, self.shape) for m in self.memory]
         cuts = np.linspace(0, len(rows), workers + 1).astype(int)
         for number, (first, last) in enumerate(zip(cuts, cuts[1:], strict=False)):
             here, there = context.Pipe()
             process = context.Process(target=_work, name=f"loader-{number}", daemon=True, args=(
-                there, os.getpid(), reader, self.shape, self.memory, range(first, last), rows.start))
+                there, os.getpid(), reader, self.shape, shared, range(first, last), rows.start))
             process.start()
             there.close()
             self.workers.append((process, here))
@@ -60,6 +66,7 @@ class Loader:
         """Yield (step, {name: array}) for steps start .. stop-1; the arrays are valid until the next is asked for."""
         if not self.workers:
             for step in range(start, stop):
+                self.release(0)
                 began = time.perf_counter()
                 for row in range(len(self.rows)):
                     self.reader.fill(self.ring[0], row, step * self.batch + self.rows.start + row)
@@ -71,6 +78,7 @@ class Loader:
         asked, done = start, Counter()
         for step in range(start, stop):
             while asked < min(stop, step + self.depth):
+                self.release(asked % self.depth)
                 for _, pipe in self.workers:
                     _send(pipe, (asked, asked % self.depth))
                 asked += 1
@@ -118,8 +126,54 @@ def tag(arrays, name):
     return arrays["tags"][:, TAGS.index(name)]
 
 
-def _views(memory, shape):
-    return {name: np.frombuffer(memory[name], kind).reshape(size) for name, (size, kind) in shape.items()}
+def batch_bytes(shape):
+    """Bytes of one batch's arrays, each at a multiple of ALIGNMENT; ``shape`` as for Loader."""
+    return sum(-(-_bytes(*spec) // ALIGNMENT) * ALIGNMENT for spec in shape.values())
+
+
+def split(buffer, shape):
+    """{name: array} of one batch, views of its buffer: a uint8 array here, or a tensor with the same methods."""
+    out, offset = {}, 0
+    for name, (size, kind) in shape.items():
+        end = offset + _bytes(size, kind)
+        out[name] = buffer[offset:end].view(kind).reshape(size)
+        offset = -(-end // ALIGNMENT) * ALIGNMENT
+    return out
+
+
+def views(memory, shape):
+    """([buffer, ...], [{name: array}, ...]) of all places in the ring's memory."""
+    buffers = np.frombuffer(memory, np.uint8).reshape(-1, batch_bytes(shape))
+    return list(buffers), [split(buffer, shape) for buffer in buffers]
+
+
+def _bytes(size, kind):
+    return int(np.prod(size)) * np.dtype(kind).itemsize
+
+
+class Shared:
+    """Memory that workers share with this process.
+
+    It has no name, so a killed run leaves nothing behind, and it does not count against the size of /dev/shm, which
+    containers often keep at 64 MB. Spawn hands it on by its descriptor.
+    """
+
+    def __init__(self, size, descriptor=None):
+        self.size = size
+        self.descriptor = os.memfd_create("loader") if descriptor is None else descriptor
+        if descriptor is None:
+            os.ftruncate(self.descriptor, size)
+        self.memory = mmap.mmap(self.descriptor, size)
+
+    def __reduce__(self):
+        return _attach, (self.size, DupFd(self.descriptor))
+
+    def __del__(self):
+        os.close(self.descriptor)
+
+
+def _attach(size, handle):
+    return Shared(size, handle.detach())
 
 
 def _send(pipe, message):
@@ -128,7 +182,7 @@ def _send(pipe, message):
         pipe.send(message)
 
 
-def _work(pipe, parent, reader, shape, memory, rows, first):
+def _work(pipe, parent, reader, shape, shared, rows, first):
     """A worker's life: a step and a place in the ring come in, the rows are filled, what was bad goes back."""
     # Signals meant for the run go to the main process, which decides for all; PDEATHSIG ends workers that outlive it.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
@@ -136,7 +190,8 @@ def _work(pipe, parent, reader, shape, memory, rows, first):
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if os.getppid() != parent:
         return
-    ring = [_views(m, shape) for m in memory]
+    ring = views(shared.memory, shape)[1]
+    gc.freeze()  # what is here stays; samples leave no cycles, so the collector has little to look through
     while True:
         try:
             step, place = pipe.recv()

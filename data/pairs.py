@@ -1,5 +1,6 @@
 """Which two crops of a clip make a pair, and the rules that a config sets for them."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,14 +40,22 @@ def view_angles(clip):
 
     The rays through two crops' centres both pass through the person, so their angle is the one looked for.
     """
-    rays = np.full((len(clip.crops), 3), np.nan)
-    for ray, crop in zip(rays, clip.crops, strict=True):
-        if crop.K is not None and crop.Rt is not None:
-            (fx, skew, cx), (_, fy, cy), _ = crop.K
-            y = (clip.size / 2 - cy) / fy
-            ray[:] = np.array([(clip.size / 2 - cx - skew * y) / fx, y, 1.0]) @ np.asarray(crop.Rt)[:, :3]
-    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    # A ray a crop in plain arithmetic and the pairs in numpy: for 6 crops half the time of numpy alone, and linear.
+    rays = np.array([_ray(crop, clip.size / 2) for crop in clip.crops])
     return np.degrees(np.arccos(np.clip(rays @ rays.T, -1, 1)))
+
+
+def _ray(crop, centre):
+    """Unit vector in the world from the camera through the crop's centre."""
+    if crop.K is None or crop.Rt is None:
+        return math.nan, math.nan, math.nan
+    (fx, skew, cx), (_, fy, cy), _ = crop.K
+    (a, b, c, _), (d, e, f, _), (g, h, i, _) = crop.Rt
+    y = (centre - cy) / fy
+    x = (centre - cx - skew * y) / fx
+    u, v, w = x * a + y * d + g, x * b + y * e + h, x * c + y * f + i
+    length = math.sqrt(u * u + v * v + w * w)
+    return u / length, v / length, w / length
 
 
 def candidates(clip, kind, rules):
@@ -59,7 +68,7 @@ def candidates(clip, kind, rules):
     else:
         times = np.array([crop.time_s for crop in clip.crops])
         value, low, high = np.abs(times[:, None] - times), rules.gap_min_s, rules.gap_max_s
-    keep &= np.isnan(value) | (low <= value) & (value <= high)
-    if clip.overlap is not None:
+    keep &= ~((value < low) | (value > high))  # nan is neither
+    if clip.overlap is not None and (rules.overlap_min > 0 or rules.overlap_max < 1):
         keep &= (rules.overlap_min <= clip.overlap) & (clip.overlap <= rules.overlap_max)
     return np.argwhere(keep).tolist()

@@ -4,6 +4,7 @@ This module runs in the loader's workers. It imports neither torch nor webdatase
 a second.
 """
 
+import math
 import os
 import time
 from collections import OrderedDict
@@ -11,7 +12,7 @@ from collections import OrderedDict
 import numpy as np
 import simplejpeg
 
-from data.order import COLOUR, CROP, MASK, PAIR, numbers
+from data.order import PAIR, numbers
 from data.pairs import candidates
 from data.samples import MASK_BYTES, decode_meta
 from data.shards import PAIR_KINDS, explain, read_index
@@ -47,7 +48,7 @@ class ShardReader:
     """Reads samples of shards, and fills slots with them; what a slot is made of is for those that build on this.
 
     They have ``place(arrays, row, path, draw, random)``, which decodes a sample into a row and returns the tags from "a" on;
-    ``draw_numbers(arrays, row, n)``, the slot's random numbers; and ``wanted(kind)``, in words.
+    ``draw_numbers(arrays, row, random)``, the slot's further random numbers; and ``wanted(kind)``, in words.
 
     Args:
         order: data.order.Order.  rules: which pairs or crops.  augment: how they are augmented.
@@ -72,7 +73,8 @@ class ShardReader:
             draw = self.order.draw(n, attempt)
             path = self.order.sources[draw.source].paths[draw.shard]
             try:
-                rest = self.place(arrays, row, path, draw, numbers(self.order.seed, PAIR, n))
+                random = numbers(self.order.seed, PAIR, n)
+                rest = self.place(arrays, row, path, draw, random)
             except NoPair:
                 no_pair += 1
                 continue
@@ -81,7 +83,7 @@ class ShardReader:
                 self.bad.append((n, path, draw.index, str(reason)))
                 continue
             arrays["tags"][row] = draw.kind, draw.source, draw.epoch, bad, no_pair, draw.shard, draw.index, *rest
-            self.draw_numbers(arrays, row, n)
+            self.draw_numbers(arrays, row, random)
             return
         source = self.order.sources[draw.source].name
         raise UserError(f"source '{source}': {self.retries + 1} draws for slot {n} gave no {self.wanted(draw.kind)}: {bad} "
@@ -109,24 +111,37 @@ class ShardReader:
 
     def picture(self, path, members, crop):
         """(H, W, 3) uint8 of one crop."""
-        name = f"{crop:02d}.jpg"
-        if name not in members:
-            raise BadSample(f"{name} is missing")
+        name, data = self._jpeg(path, members, crop)
         try:
-            return simplejpeg.decode_jpeg(self.read(path, *members[name]), "RGB")
+            return simplejpeg.decode_jpeg(data, "RGB")
         except ValueError as error:
             raise BadSample(f"{name} does not decode: {error}") from None
 
+    def _jpeg(self, path, members, crop):
+        """(name, bytes) of one crop's picture."""
+        name = f"{crop:02d}.jpg"
+        if name not in members:
+            raise BadSample(f"{name} is missing")
+        return name, self.read(path, *members[name])
+
     def decode(self, out, path, clip, members, crop):
         """Decode a crop into the top left corner of ``out`` (P, P, 3); BadSample if it has not the clip's size."""
-        picture = self.picture(path, members, crop)
-        if picture.shape != (clip.size, clip.size, 3):
-            raise BadSample(f"{crop:02d}.jpg is {picture.shape[1]} x {picture.shape[0]}, the clip says {clip.size}")
-        if clip.size < len(out):
-            # Interpolation at the border looks one pixel further; what an earlier batch left there must not show.
-            rest = len(out) - clip.size
-            picture = np.pad(picture, ((0, rest), (0, rest), (0, 0)), "edge")
-        out[:] = picture
+        name, data = self._jpeg(path, members, crop)
+        size = clip.size
+        try:
+            # Looked at first (1 us): a picture of another shape could still fit into the buffer.
+            height, width = simplejpeg.decode_jpeg_header(data)[:2]
+            if (height, width) != (size, size):
+                raise BadSample(f"{name} is {width} x {height}, the clip says {size}")
+            if size == len(out):
+                simplejpeg.decode_jpeg(data, "RGB", buffer=out)
+                return
+            picture = simplejpeg.decode_jpeg(data, "RGB")
+        except ValueError as error:
+            raise BadSample(f"{name} does not decode: {error}") from None
+        # Interpolation at the border looks one pixel further; what an earlier batch left there must not show.
+        rest = len(out) - size
+        out[:] = np.pad(picture, ((0, rest), (0, rest), (0, 0)), "edge")
 
     def mask(self, out, path, clip, members, crop):
         """Copy a crop's person mask into ``out`` (512,); all ones where nobody knows where the person is."""
@@ -176,17 +191,20 @@ class Reader(ShardReader):
         self.mask(arrays["mask"][row], path, clip, members, a)
         return a, b, clip.size
 
-    def draw_numbers(self, arrays, row, n):
-        """Crop and colour of both pictures, and the masking's noise; see layout()."""
-        seed, augment, out = self.order.seed, self.augment, arrays["numbers"][row]
-        size = int(arrays["tags"][row, TAGS.index("size")])
-        u = numbers(seed, CROP, n).random((2, 3))
-        # Whole pixels: at 224 of 256 the crop is then a copy, not a resampling.
-        side = np.round(size * (augment.crop_min + (augment.crop_max - augment.crop_min) * u[:, 2]))
-        out[:, :2] = np.floor(u[:, :2] * (size - side + 1)[:, None]) + side[:, None] / 2
-        out[:, 2] = side
-        out[:, 3:] = 1 + augment.colour * (2 * numbers(seed, COLOUR, n).random((2, 3)) - 1)
-        arrays["noise"][row] = numbers(seed, MASK, n).random(arrays["noise"].shape[1], np.float32)
+    def draw_numbers(self, arrays, row, random):
+        """Crop and colour of both pictures, and the masking's noise; see layout().
+
+        ``random`` has drawn the pair; then come 12 numbers, six a picture as in PER_PICTURE, and the noise.
+        """
+        size, augment, out = int(arrays["tags"][row, TAGS.index("size")]), self.augment, []
+        u = random.random(12).tolist()
+        # Whole pixels: at 224 of 256 the crop is then a copy, not a resampling. Plain arithmetic: numpy costs 30 us more.
+        for x, y, scale, *colours in (u[:6], u[6:]):
+            side = round(size * (augment.crop_min + (augment.crop_max - augment.crop_min) * scale))
+            out.append([math.floor(x * (size - side + 1)) + side / 2, math.floor(y * (size - side + 1)) + side / 2, side,
+                        *(1 + augment.colour * (2 * c - 1) for c in colours)])
+        arrays["numbers"][row] = out
+        random.random(dtype=np.float32, out=arrays["noise"][row])
 
 
 def _open(path):
