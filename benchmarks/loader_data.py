@@ -32,9 +32,9 @@ def prepare(folder, clips):
             json.dump(wanted, file)
     shards = find_shards(os.path.join(folder, "shards"))
     size = sum(os.path.getsize(path) for path in shards) / 1e9
-    return (f"{clips} clips of 6 crops at 256 px in {len(shards)} shards, {size:.2f} GB, from {wanted['base']} drawn clips under new "
-            f"keys and subjects (their JPEG bytes repeat, their places do not); loose files: "
-            f"{min(LOOSE // 6, clips)} of these clips' crops")
+    return (f"{clips} clips of 6 crops at 256 px in {len(shards)} shards, {size:.2f} GB, from {wanted['base']} drawn clips "
+            f"under new keys and subjects (their JPEG bytes repeat, their places do not); loose files: the crops of "
+            f"{min(LOOSE // 6, clips)} of them")
 
 
 def _read(path):

@@ -37,7 +37,8 @@ class Loader:
         waited_s: seconds spent waiting for data since the last ``take_waited``.
         bad: [(slot, shard, index, reason), ...] of samples with bad bytes met since the last ``take_bad``.
         memory: mmap of the whole ring.  buffers: (bytes,) uint8 of each place.  ring: {name: array} of each, views of it.
-        release: called with a place before it is filled anew; data.device sets it, for copies that still run.
+        release: called with a place before it is filled anew.  closing: called by ``close``. data.device sets both, for
+            copies that still run and for pages that it locked.
     """
 
     def __init__(self, reader, shape, rows, workers, prefetch):
@@ -45,9 +46,9 @@ class Loader:
         self.batch = reader.order.batch
         self.depth = prefetch + 1 if workers else 1
         self.waited_s, self.bad = 0.0, []
-        self.workers, self.release = [], lambda place: None
+        self.workers, self.release, self.closing = [], lambda place: None, lambda: None
         workers = min(workers, len(rows))
-        shared = Shared(self.depth * batch_bytes(shape))
+        shared = Shared(self.depth * spans(shape)[1])
         self.memory = shared.memory
         self.buffers, self.ring = views(self.memory, shape)
         if not workers:
@@ -103,6 +104,7 @@ class Loader:
             process.kill()
             process.join()
         self.workers = []
+        self.closing()
 
     def _receive(self, done):
         waiting = {pipe: process for process, pipe in self.workers}
@@ -126,25 +128,21 @@ def tag(arrays, name):
     return arrays["tags"][:, TAGS.index(name)]
 
 
-def batch_bytes(shape):
-    """Bytes of one batch's arrays, each at a multiple of ALIGNMENT; ``shape`` as for Loader."""
-    return sum(-(-_bytes(*spec) // ALIGNMENT) * ALIGNMENT for spec in shape.values())
-
-
-def split(buffer, shape):
-    """{name: array} of one batch, views of its buffer: a uint8 array here, or a tensor with the same methods."""
+def spans(shape):
+    """({name: (first byte, end)} of a batch's arrays, bytes of a batch); each begins at a multiple of ALIGNMENT."""
     out, offset = {}, 0
-    for name, (size, kind) in shape.items():
-        end = offset + _bytes(size, kind)
-        out[name] = buffer[offset:end].view(kind).reshape(size)
-        offset = -(-end // ALIGNMENT) * ALIGNMENT
-    return out
+    for name, spec in shape.items():
+        out[name] = offset, offset + _bytes(*spec)
+        offset = -(-out[name][1] // ALIGNMENT) * ALIGNMENT
+    return out, offset
 
 
 def views(memory, shape):
     """([buffer, ...], [{name: array}, ...]) of all places in the ring's memory."""
-    buffers = np.frombuffer(memory, np.uint8).reshape(-1, batch_bytes(shape))
-    return list(buffers), [split(buffer, shape) for buffer in buffers]
+    places, size = spans(shape)
+    buffers = list(np.frombuffer(memory, np.uint8).reshape(-1, size))
+    return buffers, [{name: buffer[slice(*places[name])].view(kind).reshape(dims) for name, (dims, kind) in shape.items()}
+                     for buffer in buffers]
 
 
 def _bytes(size, kind):
@@ -195,7 +193,7 @@ def _work(pipe, parent, reader, shape, shared, rows, first):
     while True:
         try:
             step, place = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return
         error = None
         try:
@@ -203,7 +201,10 @@ def _work(pipe, parent, reader, shape, shared, rows, first):
                 reader.fill(ring[place], row, step * reader.order.batch + first + row)
         except UserError as reason:
             error = str(reason)
-        pipe.send((step, reader.bad, error))
+        try:
+            pipe.send((step, reader.bad, error))
+        except BrokenPipeError:
+            return
         reader.bad = []
         if error:
             return

@@ -242,12 +242,12 @@ def build_index(path):
 
 def pair_matrix(clip, pair_kind, crop_kinds=KINDS):
     """(N, N) bool, true at [a, b] where those crops are a cross-view or cross-pose pair, before any rule."""
-    # Crops of one kind at one instant share a number, those of one kind by one camera another; outsiders are alone.
-    instants, cameras = {}, {}
-    numbers = np.array([(instants.setdefault((crop.kind, crop.time_s), i), cameras.setdefault((crop.kind, crop.camera), i))
-                        if crop.kind in crop_kinds else (i, i) for i, crop in enumerate(clip.crops)])
-    same_time, same_camera = (column[:, None] == column for column in numbers.T)
-    return same_time & ~same_camera if pair_kind == "cross_view" else same_camera & ~same_time
+    times = np.array([crop.time_s for crop in clip.crops])
+    cameras = np.array([crop.camera for crop in clip.crops])
+    kinds = np.array([KINDS.index(crop.kind) if crop.kind in crop_kinds else -1 for crop in clip.crops])
+    same_time, same_camera = times[:, None] == times, cameras[:, None] == cameras
+    wanted = same_time & ~same_camera if pair_kind == "cross_view" else same_camera & ~same_time
+    return wanted & (kinds[:, None] == kinds) & (kinds >= 0)
 
 
 def _offers(path, keys, metas):
