@@ -121,7 +121,7 @@ class ShardReader:
 
     def wanted_clip(self, path, index):
         """As ``clip``; NoPair where its subject is excluded, BadSample where its shard is to be skipped."""
-        if os.path.basename(path) in self.skip:
+        if self.skip and os.path.basename(path) in self.skip:
             raise BadSample("its shard is listed in bad_shards.json")
         clip, members = self.clip(path, index)
         if clip.subject in self.exclude:
