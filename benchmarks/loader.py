@@ -57,7 +57,9 @@ def main(argv):
     table(rates)
     print("\nseconds from building the order to the first batch, indexes there: "
           + ", ".join(f"{took:.2f} with {workers} workers" for took, workers in zip(first, rates, strict=True)))
-    print("microseconds a pair in one worker, medians: " + ", ".join(f"{k} {v:.0f}" for k, v in stages(folder, batch).items()))
+    spent = stages(folder, batch)
+    print("microseconds a pair in one worker, medians: " + ", ".join(f"{k} {v:.0f}" for k, v in spent.items())
+          + f"; together {sum(spent.values()):.0f}, of which JPEG is {spent['JPEG'] / sum(spent.values()):.2f}")
     print(f"augmentation as the device does it, on one core of this CPU: {augmentation(folder, batch):.0f} us a pair")
 
 
