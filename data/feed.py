@@ -58,10 +58,10 @@ def _order(config, sources, shares, batch, seed):
     return Order(sources, weights, shares, seed, batch, config.lanes or default_lanes(batch, shares), config.pool_shards)
 
 
-def open_loader(order, config, noise, rank, world, workers, skip=frozenset()):
-    """The Loader of one rank. ``noise``: uniform numbers a slot gets for its masking."""
+def open_loader(order, config, noise, rank, world, workers, skip=frozenset(), targets=1):
+    """The Loader of one rank. ``noise``: uniform numbers a target gets for its masking. ``targets``: of each reference."""
     reader = _reader(Reader, order, config, config.pairs, config.retries, skip)
-    return _loader(reader, lambda rows, side: layout(rows, side, noise), config, rank, world, workers)
+    return _loader(reader, lambda rows, side: layout(rows, side, noise, targets), config, rank, world, workers)
 
 
 def open_crop_loader(order, config, rank, world, workers, skip=frozenset()):

@@ -105,3 +105,17 @@ def choose(clip, kind, rules, random):
         left[place] = left[-1]
         left.pop()
     return None
+
+
+def more_targets(clip, kind, rules, a, b, count, random):
+    """[crop, ...] of ``count`` further targets of the reference b, beside a, all of that kind and by the rules.
+
+    Each crop once, in a random sequence, as long as there are any; then over again from a: the same picture under another
+    mask says less than another picture.
+
+    Args:
+        random: a numpy Generator.
+    """
+    others = [one for one, other in candidates(clip, kind, rules) if other == b and one != a]
+    order = [others[place] for place in random.permutation(len(others))]
+    return [crop for _ in range(0, count, len(order) + 1) for crop in [*order, a]][:count]

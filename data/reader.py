@@ -12,12 +12,12 @@ import simplejpeg
 
 from data.index import PAIR_KINDS
 from data.order import PAIR, numbers
-from data.pairs import choose
+from data.pairs import choose, more_targets
 from data.remote import base_name
 from data.samples import MASK_BYTES, decode_meta
 from engine.errors import UserError
 
-# Columns of Rows.numbers, for each of the two pictures: crop centre x, y and side, then three colour factors.
+# Columns of Rows.numbers, for each picture: crop centre x, y and side, then three colour factors.
 # Crop lengths are in pixels of the decoded picture, whose first pixel has its centre at 0.5.
 PER_PICTURE = 6
 TAGS = ("kind", "source", "epoch", "bad", "no_pair", "shard", "index", "a", "b", "size")
@@ -31,14 +31,15 @@ class NoPair(Exception):
     """A whole sample without a pair (or crop) that a slot could use; replaced by another draw and counted."""
 
 
-def layout(rows, side, noise):
-    """{name: (shape, dtype)} of the arrays that one batch of slots fills."""
+def layout(rows, side, noise, targets=1):
+    """{name: (shape, dtype)} of the arrays that one batch of slots fills; ``targets``: K, of one reference in each slot."""
     return {
-        "pixels": ((rows, 2, side, side, 3), np.uint8),  # a and b, in the top left corner where they are smaller
-        "mask": ((rows, MASK_BYTES), np.uint8),          # a's person, 64 x 64 bits
-        "numbers": ((rows, 2, PER_PICTURE), np.float32),
-        "noise": ((rows, noise), np.float32),            # uniform, for the masking
-        "tags": ((rows, len(TAGS)), np.int32),
+        # K times a, then b, in the top left corner where they are smaller.
+        "pixels": ((rows, targets + 1, side, side, 3), np.uint8),
+        "mask": ((rows, targets * MASK_BYTES), np.uint8),       # each a's person, 64 x 64 bits
+        "numbers": ((rows, targets + 1, PER_PICTURE), np.float32),
+        "noise": ((rows, targets * noise), np.float32),         # uniform, for the masking
+        "tags": ((rows, len(TAGS)), np.int32),                  # "a" is the first target
     }
 
 
@@ -187,26 +188,40 @@ class Reader(ShardReader):
         return f"{PAIR_KINDS[kind]} pair"
 
     def place(self, arrays, row, path, draw, random):
-        """Decode a pair of one clip into a row; returns the crops' places in the clip and their size."""
+        """Decode a pair of one clip, and the reference's further targets, into a row; returns the crops' places (of the first
+        target and of the reference) and their size.
+        """
         clip, members = self.wanted_clip(path, draw.index)
-        pair = choose(clip, PAIR_KINDS[draw.kind], self.rules, random)
+        kind, pixels = PAIR_KINDS[draw.kind], arrays["pixels"][row]
+        pair = choose(clip, kind, self.rules, random)
         if pair is None:
             raise NoPair
         a, b = pair
-        for side, crop in enumerate((a, b)):
-            self.decode(arrays["pixels"][row, side], path, clip, members, crop)
-        self.mask(arrays["mask"][row], path, clip, members, a)
+        targets = [a]
+        if len(pixels) > 2:
+            targets += more_targets(clip, kind, self.rules, a, b, len(pixels) - 2, random)
+        for side, crop in enumerate([*targets, b]):
+            first = targets.index(crop) if crop in targets else side
+            if first < side:
+                pixels[side] = pixels[first]  # the same picture under another crop and mask
+            else:
+                self.decode(pixels[side], path, clip, members, crop)
+        masks = arrays["mask"][row].reshape(len(targets), MASK_BYTES)
+        for out, crop in zip(masks, targets, strict=True):
+            self.mask(out, path, clip, members, crop)
         return a, b, clip.size
 
     def draw_numbers(self, arrays, row, random):
-        """Crop and colour of both pictures, and the masking's noise; see layout().
+        """Crop and colour of all pictures, and the masking's noise; see layout().
 
-        ``random`` has drawn the pair; then come 12 numbers, six a picture as in PER_PICTURE, and the noise.
+        ``random`` has drawn the pair; then come six numbers a picture, as in PER_PICTURE, and the noise.
         """
         size, augment, out = int(arrays["tags"][row, TAGS.index("size")]), self.augment, []
-        u = random.random(12).tolist()
+        pictures = arrays["numbers"].shape[1]
+        u = random.random(6 * pictures).tolist()
         # Whole pixels: at 224 of 256 the crop is then a copy, not a resampling. Plain arithmetic: numpy costs 30 us more.
-        for x, y, scale, *colours in (u[:6], u[6:]):
+        for place in range(0, 6 * pictures, 6):
+            x, y, scale, *colours = u[place:place + 6]
             side = round(size * (augment.crop_min + (augment.crop_max - augment.crop_min) * scale))
             out.append([math.floor(x * (size - side + 1)) + side / 2, math.floor(y * (size - side + 1)) + side / 2, side,
                         *(1 + augment.colour * (2 * c - 1) for c in colours)])

@@ -60,7 +60,7 @@ def loop(config, trainer, run, log, stop, start, after_step):
         draw = trainer.held_out is not None and due(done, config.log.pictures_every, last)
         if due(done, config.log.every, last) or evaluate or draw:
             line = trainer.take_losses()
-            line |= trainer.measured(step, (done - at) * config.batch, time.perf_counter() - clock)
+            line |= trainer.measured(step, (done - at) * config.samples, time.perf_counter() - clock)
             line |= trainer.evaluate() if evaluate else {}
             bar.set_postfix_str(" ".join(f"{k.split('/')[1]} {v:.3f}" for k, v in line.items() if k.startswith("loss/")),
                                 refresh=False)

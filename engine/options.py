@@ -61,5 +61,10 @@ class TrainConfig:
             raise UserError(f"batch={self.batch} does not divide by accumulate={self.accumulate}")
 
     @property
+    def samples(self):
+        """What a step learns from, over all processes: pairs or crops."""
+        return self.batch
+
+    @property
     def peak_lr(self):
-        return self.optim.lr * self.batch / 256
+        return self.optim.lr * self.samples / 256

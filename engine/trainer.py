@@ -114,5 +114,5 @@ def build_optimizer(names, optim, device, scale):
 
 
 def learning_rate(config, step):
-    scale = config.batch / 256
+    scale = config.samples / 256
     return warmup_cosine(step, config.optim.lr * scale, config.optim.min_lr * scale, config.optim.warmup, config.steps)

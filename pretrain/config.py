@@ -99,6 +99,8 @@ class PretrainLogConfig(LogConfig):
 
 @dataclass
 class PretrainConfig(TrainConfig):
+    targets_per_reference: int = key(1, "masked pictures that are completed with the help of one reference, which is encoded "
+                                     "once; batch then counts references, a step has so many times as many pairs", low=1)
     model: ModelConfig = section(ModelConfig)
     masking: MaskingConfig = section(MaskingConfig)
     objective: ObjectiveConfig = section(ObjectiveConfig)
@@ -112,3 +114,7 @@ class PretrainConfig(TrainConfig):
             masked = int(self.masking.ratio * patches)
             raise UserError(f"masking.ratio={self.masking.ratio} masks {masked} of {patches} patches; at least one must be "
                             f"masked and one visible")
+
+    @property
+    def samples(self):
+        return self.batch * self.targets_per_reference

@@ -174,13 +174,13 @@ class CrossCompletion(nn.Module):
         return height // patch, width // patch
 
 
-def flops(config, visible):
+def flops(config, visible, targets=1):
     """Floating-point operations of one pair's forward pass through ``complete``, a multiply-add counted as two.
 
     Matrix products alone, as is the custom. A training step costs three times as much (backward is twice forward).
 
     Args:
-        visible: patches of ``a`` that are not masked, V.
+        visible: patches of ``a`` that are not masked, V.  targets: pairs that share a reference, K.
     """
     tokens = config.grid()[0] * config.grid()[1]
     masked = tokens - visible
@@ -191,14 +191,17 @@ def flops(config, visible):
     def encoded(count):
         return config.encoder.depth * (count * (4 * wide * wide + 2 * wide * int(wide * ratio)) + 2 * count * count * wide)
 
-    embedding = (visible + tokens) * (pixels * wide + wide * narrow)
+    def embedded(count):
+        return count * (pixels * wide + wide * narrow)
+
     attention = 4 * tokens * narrow * narrow + 2 * tokens * tokens * narrow
-    reference = 2 * tokens * narrow * narrow
     # What each token costs after the self-attention. In the last block visible ones are looked at, but do not look.
     each = 2 * narrow * narrow + 2 * tokens * narrow + 2 * narrow * hidden
     looking = 2 * tokens * narrow + narrow * narrow
-    blocks = config.decoder.depth * (attention + reference + tokens * each) - visible * (each + looking)
-    return 2 * (encoded(visible) + encoded(tokens) + embedding + blocks + masked * narrow * pixels)
+    blocks = config.decoder.depth * (attention + tokens * each) - visible * (each + looking)
+    # Of the reference: encoder, keys and values of each of the decoder's blocks.
+    reference = encoded(tokens) + embedded(tokens) + config.decoder.depth * 2 * tokens * narrow * narrow
+    return 2 * (encoded(visible) + embedded(visible) + blocks + masked * narrow * pixels + reference / targets)
 
 
 def initialise(module):

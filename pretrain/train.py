@@ -30,15 +30,23 @@ class Completion(nn.Module):
         self.model, self.config, self.bf16 = model, config, bf16
 
     def pairs(self, batch):
-        """(a, b (B, 3, S, S) normalised, keep (B, V), masked (B, M), person (B, N)) of a batch of tensors."""
-        size, rules = self.config.model.image_size, self.config.masking
-        a, b = (augment(batch["pixels"][:, i], batch["numbers"][:, i], size) for i in (0, 1))
-        sizes = batch["tags"][:, TAGS.index("size")]
+        """What a batch of tensors asks for, with R rows of K targets each, B = R * K.
+
+        Returns:
+            a (B, 3, S, S), b (R, 3, S, S) normalised, keep (B, V), masked (B, M), person (B, N): targets i*K to i*K + K-1
+            share reference i.
+        """
+        size, rules, numbers = self.config.model.image_size, self.config.masking, batch["numbers"]
+        targets = numbers.shape[1] - 1
+        boxes = numbers[:, :targets].flatten(0, 1)
+        a = augment(batch["pixels"][:, :targets].flatten(0, 1), boxes, size)
+        b = augment(batch["pixels"][:, targets], numbers[:, targets], size)
+        sizes = batch["tags"][:, TAGS.index("size")].repeat_interleave(targets)
         # Four mask pixels a patch's side are enough to tell how much of it is person.
         grid = self.model.grid
-        masks = crop_masks(batch["mask"], batch["numbers"][:, 0], sizes, 4 * grid[0])
-        person = masking.person_share(masks, grid)
-        keep, masked = masking.choose(batch["noise"], person, rules.ratio, rules.person_bonus, rules.min_visible_person)
+        masks = crop_masks(batch["mask"].view(len(boxes), -1), boxes, sizes, 4 * grid[0])
+        person, noise = masking.person_share(masks, grid), batch["noise"].view(len(boxes), -1)
+        keep, masked = masking.choose(noise, person, rules.ratio, rules.person_bonus, rules.min_visible_person)
         return a, b, keep, masked, person
 
     def complete(self, a, b, keep, masked):
@@ -47,7 +55,7 @@ class Completion(nn.Module):
             return self.model.complete(a, b, keep, masked).float()
 
     def forward(self, batch):
-        """(B,) loss of each sample."""
+        """(B,) loss of each target."""
         a, b, keep, masked, person = self.pairs(batch)
         predicted = self.complete(a, b, keep, masked)
         goal = self.config.objective
@@ -73,7 +81,7 @@ class Pretrainer(Trainer):
         self.bad_list, self.bad_rate, self.bad_total = None, BadRate(config.data.bad_max), (0, 0)
         skip = bad_shards(config.run, order)
         self.loader = open_loader(order, config.data, model.patches, processes.rank, processes.world,
-                                  distributed.loader_workers(config.data.workers), skip)
+                                  distributed.loader_workers(config.data.workers), skip, config.targets_per_reference)
         self.to_device = ToDevice(self.loader, self.device)
         self.held_out = held_out_pairs(order, config.data, model.patches, config.log.held_out_pairs, skip)
         self.weighting = [torch.tensor(values, dtype=torch.float32, device=self.device)
@@ -81,8 +89,8 @@ class Pretrainer(Trainer):
 
     def loss(self, piece):
         """(loss, sum and count of each kind's losses) of a part of this rank's rows."""
-        losses, kind = self.wrapped(piece), piece["tags"][:, 0].long()
-        loss = objective.combine(losses, kind, *self.weighting, self.config.batch)
+        losses, kind = self.wrapped(piece), piece["tags"][:, 0].long().repeat_interleave(self.config.targets_per_reference)
+        loss = objective.combine(losses, kind, *self.weighting, self.config.samples)
         return loss, _by_kind(losses.detach().double(), kind)
 
     def losses(self, sums):

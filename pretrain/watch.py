@@ -34,12 +34,13 @@ def announce(config, trainer, start):
         print(f"run {config.run} is complete at step {start}; a new run=DIR starts another")
         return
     print(f"run {config.run}: " + (f"goes on at step {start}" if start else "starts") + f", to step {config.steps} "
-          f"({config.steps * config.batch} pairs) on {trainer.processes.world} x {trainer.device.type}, "
+          f"({config.steps * config.samples} pairs) on {trainer.processes.world} x {trainer.device.type}, "
           f"{'bf16' if trainer.bf16 else 'float32'}")
     print(f"model: encoder {encoder:.1f} M parameters, with decoder {whole:.1f} M; {model.patches} patches, "
           f"{int(config.masking.ratio * model.patches)} masked")
     quota = ", ".join(f"{q} {kind}" for q, kind in zip(order.quota, PAIR_KINDS, strict=True))
-    announce_data(config, order, f"batch {config.batch}: {quota}")
+    more = f", {config.targets_per_reference} targets each" if config.targets_per_reference > 1 else ""
+    announce_data(config, order, f"batch {config.batch}: {quota}{more}")
     if trainer.held_out is None:
         print("note: nothing is held out (data.held_out=0 or fewer than 10 clips): no held-out loss and no pictures")
 
@@ -62,7 +63,8 @@ def measured(trainer, step, samples, seconds, unit):
     bad, no_pair = trainer.processes.sum(trainer.replaced.clone()).tolist()
     out = {"optim/lr": learning_rate(trainer.config, step), f"speed/{unit}_per_s": samples / seconds,
            "speed/data_wait_share": trainer.loader.take_waited() / seconds, "data/bad_samples": bad,
-           "data/no_pair": no_pair, unit: slots}
+           "data/no_pair": no_pair,
+           unit: (step + 1) * trainer.config.samples}
     trainer.bad_total = slots, bad
     return out | {f"data/epochs/{name}": value for name, value in trainer.order.epochs(slots).items()}
 

@@ -1,0 +1,122 @@
+"""Several targets of one reference: which they are, and that sharing changes nothing but the cost."""
+
+import numpy as np
+import pytest
+import torch
+from clips import make_clip, write_shards
+from runs import finish, outcome, start, words
+
+from data.config import DataConfig
+from data.feed import open_loader, open_order
+from data.index import PAIR_KINDS
+from data.loader import tag
+from data.pairs import PairRules, candidates, more_targets
+from engine.config import parse
+from engine.trainer import learning_rate
+from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig, PretrainConfig
+from pretrain.model import CrossCompletion
+from pretrain.train import Completion
+
+NOISE, VIEWS = 16, 4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder, [make_clip(i, views=VIEWS, size=64) for i in range(40)], 10)
+    return folder
+
+
+def batches(folder, targets, workers=0, steps=3):
+    config = DataConfig(shards=str(folder), held_out=4, pairs=PairRules(angle_max_deg=180))
+    loader = open_loader(open_order(config, 8, 5), config, NOISE, 0, 1, workers, targets=targets)
+    out = [{k: v.copy() for k, v in arrays.items()} for _, arrays in loader.batches(0, steps)]
+    loader.close()
+    return out
+
+
+def places(row, seen):
+    """Numbers of the pictures in a row that are the same picture as an earlier one, by their pixels."""
+    return [next(i for i, other in enumerate(row[:n + 1]) if np.array_equal(other, row[n])) for n in range(seen)]
+
+
+@pytest.mark.parametrize("kind", PAIR_KINDS)
+def test_further_targets_keep_the_rules_and_differ_while_they_can(kind):
+    clip = make_clip(0, views=4, instants=3)
+    rules = PairRules(angle_max_deg=90)
+    for seed in range(20):
+        pairs = candidates(clip, kind, rules)
+        a, b = pairs[seed % len(pairs)]
+        some = {one for one, other in pairs if other == b}
+        for count in range(1, 9):
+            chosen = [a, *more_targets(clip, kind, rules, a, b, count, np.random.default_rng(seed))]
+            assert len(chosen) == count + 1 and set(chosen) <= some
+            times = [chosen.count(crop) for crop in some]
+            assert max(times) - min(times) <= 1  # nobody twice before all had their turn
+
+
+def test_one_target_is_the_first_of_several(folder):
+    """The pair of a slot does not depend on how many targets share its reference."""
+    for one, three in zip(batches(folder, 1), batches(folder, 3), strict=True):
+        assert np.array_equal(one["pixels"][:, 0], three["pixels"][:, 0])
+        assert np.array_equal(one["pixels"][:, 1], three["pixels"][:, 3])
+        assert np.array_equal(one["tags"], three["tags"])
+
+
+def test_targets_are_other_crops_first_and_other_masks_then(folder):
+    for arrays in batches(folder, 4):
+        for row, kind in zip(arrays["pixels"], tag(arrays, "kind"), strict=True):
+            # With four cameras and two instants: three targets across views, one across poses.
+            assert places(row, 4) == ([0, 1, 2, 0] if PAIR_KINDS[kind] == "cross_view" else [0, 0, 0, 0])
+            assert not any(np.array_equal(target, row[4]) for target in row[:4])
+        assert len(np.unique(arrays["noise"].reshape(-1, NOISE), axis=0)) == 8 * 4
+        assert len(np.unique(arrays["numbers"].reshape(-1, 6), axis=0)) > 8 * 4
+
+
+def test_any_workers_give_the_same_targets(folder):
+    for one, other in zip(batches(folder, 3), batches(folder, 3, workers=2), strict=True):
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_sharing_a_reference_changes_no_loss(folder):
+    """Against a batch in which each target has the reference for itself."""
+    config = PretrainConfig(model=ModelConfig(64, 16, "rope", 100.0, EncoderConfig(48, 2, 3), decoder=DecoderConfig(32, 2, 2)))
+    torch.manual_seed(0)
+    module = Completion(CrossCompletion(config.model), config, False)
+    shared = {name: torch.from_numpy(values) for name, values in batches(folder, 3, steps=1)[0].items()}
+    alone = {"tags": shared["tags"].repeat_interleave(3, 0), "mask": shared["mask"].view(24, -1),
+             "noise": shared["noise"].view(24, -1)}
+    for name in ("pixels", "numbers"):
+        targets, reference = shared[name][:, :3].flatten(0, 1), shared[name][:, 3].repeat_interleave(3, 0)
+        alone[name] = torch.stack([targets, reference], 1)
+    found = []
+    for batch in (shared, alone):
+        module.zero_grad()
+        losses = module(batch)
+        losses.sum().backward()
+        found.append((losses.detach(), [p.grad.clone() for p in module.parameters()]))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-5, atol=1e-6)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))
+
+
+def test_pairs_and_learning_rate_count_targets(tmp_path, folder):
+    run = tmp_path / "run"
+    arguments = words(run, folder, "steps=4", "targets_per_reference=3", "data.workers=1")
+    output = finish(start(arguments))
+    assert "(96 pairs)" in output and "3 targets each" in output
+    last = outcome(run)[-1][-1]
+    assert last["pairs"] == 4 * 8 * 3 and {"loss/cross_view", "loss/cross_pose", "held_out/cross_view"} <= last.keys()
+    config = parse(PretrainConfig, arguments, "pretrain")
+    assert config.peak_lr == pytest.approx(config.optim.lr * 24 / 256)
+    assert learning_rate(config, config.optim.warmup) == pytest.approx(config.peak_lr)
+
+
+def test_two_processes_give_what_one_gives_with_several_targets(tmp_path, folder):
+    runs = [tmp_path / "one", tmp_path / "two"]
+    for run, processes in zip(runs, (1, 2), strict=True):
+        finish(start(words(run, folder, "steps=6", "targets_per_reference=2", "accumulate=2"), processes))
+    one, two = (outcome(run) for run in runs)
+    for name, value in one[1].items():
+        difference = np.frombuffer(value, np.float32) - np.frombuffer(two[1][name], np.float32)
+        assert np.abs(difference).max() < 2e-5, name
