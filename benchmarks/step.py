@@ -12,6 +12,7 @@ versions; the share is of the device's own rate at square matrix products of the
 """
 
 import ctypes
+import dataclasses
 import gc
 import os
 import statistics
@@ -133,7 +134,9 @@ class Case:
     def __init__(self, size, position, device, options):
         self.size, self.position, self.device = size, position, device
         self.config = parse(PretrainConfig, [f"configs/pretrain/{SIZES[size]}.yaml", "run=none", "data.shards=none",
-                                             f"model.position={position}", f"compile={options['compile']}"], "pretrain")
+                                             f"model.position={position}", "compile=off"], "pretrain")
+        auto = "on" if device.type == "cuda" else "off"
+        self.compile = auto if options["compile"] == "auto" else options["compile"]
         self.rows = int(options["batch"] or BATCH[device.type][size])
         self.bf16 = machine.bf16(options["precision"], device)
         self.batch = made_up(self.rows, self.config, device)
@@ -143,9 +146,9 @@ class Case:
         patches = self.config.model.grid()[0] ** 2
         return 3 * flops(self.config.model, patches - int(self.config.masking.ratio * patches))
 
-    def ours(self, bf16=False, config=None):
-        """A Version of the training step as it is."""
-        config = config or self.config
+    def ours(self, bf16=False, **keys):
+        """A Version of the training step as it is, blocks not compiled; ``keys``: of the config that shall be others."""
+        config = dataclasses.replace(self.config, **keys)
         model = build(config).to(self.device)
         blocks.prepare([*model.encoder.blocks, *model.decoder.blocks], config, self.device)
         module = Completion(model, config, bf16)
@@ -233,10 +236,12 @@ def ratio(times, of, to):
 
 
 def compare(case, stopwatch, rates, rounds):
-    """Print the rows of a size: plain, ours in float32 and, where the device multiplies in it, in bf16."""
+    """Print the rows of a size: plain, ours in float32 and, where the device multiplies in it, in bf16; then compiled too."""
     versions = {"plain, float32": case.plain(), "float32": case.ours()}
     if case.bf16:
         versions["bf16"] = case.ours(True)
+    if case.compile == "on":
+        versions[f"compiled, {'bf16' if case.bf16 else 'float32'}"] = case.ours(case.bf16, compile="on")
     times = take_turns({name: version.step for name, version in versions.items()}, stopwatch, rounds)
     for name, version in versions.items():
         seconds = statistics.median(times[name])
@@ -247,7 +252,10 @@ def compare(case, stopwatch, rates, rounds):
 
 
 def leave_out(case, stopwatch, rounds):
-    """Print a table of a size in its fastest precision: what a step costs without each optimisation, and what changes."""
+    """Print a table of a size in its fastest precision: what a step costs without each optimisation, and what changes.
+
+    Blocks are not compiled, for compiled code would not see what is left out; what compiling adds stands in a row.
+    """
     print(f"\n{case.size}, {case.position}, batch {case.rows}, {'bf16' if case.bf16 else 'float32'}\n\n"
           "| without | ms a step | times the whole | peak MB | loss differs by | gradients differ by |\n"
           "|---|---|---|---|---|---|")

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# All benchmarks on one GPU in under 10 minutes, into one Markdown file. Needs the repository and its packages (torch 2.6 or
+# newer) and nothing else: data is made. From anywhere:
+#
+#   bash benchmarks/gpu.sh [FILE.md]            PYTHON=... names the interpreter (default: .venv/bin/python, else python3)
+#   SMALL=1 bash benchmarks/gpu.sh [FILE.md]    the same on a CPU with the smallest sizes, to see that everything runs
+#
+# A benchmark that fails or takes too long leaves what it printed and its exit code in the file; the others still run, and
+# the script ends with 1.
+set -u
+cd "$(dirname "$0")/.."
+out=${1:-gpu.md}
+python=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+data=$(mktemp -d)
+trap 'rm -rf "$data"' EXIT
+bad=0
+
+# section TITLE SECONDS ARGUMENTS...: run benchmarks/ARGUMENTS with a limit, its output below a heading. The limits add up to 590 s.
+section() {
+    local title=$1 limit=$2 began=$SECONDS code=0
+    shift 2
+    printf '\n## %s\n\n    python benchmarks/%s\n\n' "$title" "$*" >> "$out"
+    timeout --kill-after=5 "$limit" "$python" benchmarks/"$@" >> "$out" 2> "$data/errors" || code=$?
+    if [ "$code" -ne 0 ]; then
+        bad=1
+        printf '\nexit code %s after %s s (124: over its limit of %s s)\n\n' "$code" $((SECONDS - began)) "$limit" >> "$out"
+        tail -n 5 "$data/errors" | sed 's/^/    /' >> "$out"
+    fi
+    printf '%s: %s s, exit code %s\n' "$title" $((SECONDS - began)) "$code"
+}
+
+printf '# Benchmarks\n\n%s, %s\n' "$(date '+%d %B %Y')" \
+    "$(git describe --always --dirty 2> /dev/null || echo 'no git')" > "$out"
+if [ -n "${SMALL:-}" ]; then
+    section "A training step" 300 step.py device=cpu sizes=demo positions=rope rounds=1 batch=4
+    section "Made people, CPU" 60 people.py device=cpu config=configs/data/people_body_easy.yaml clips=1 rounds=1 size=64
+    section "From the command to the first step, checkpoints, fine-tuning, predict" 200 runs.py device=cpu clips=20 steps=8 \
+        batch=8 data="$data"
+    section "The loader" 100 loader.py clips=100 seconds=0.2 rounds=1 batch=8 data="$data/loader"
+    section "The order of samples" 30 order.py clips=1e5 shards=100 ranks=8 batch=64 slots=20
+    section "The cache" 30 cache.py megabytes=8 shards=2 rounds=1 folder="$data"
+    exit $bad
+fi
+printf '\n%s\n' "$(nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit --format=csv,noheader)" >> "$out"
+section "A training step" 290 step.py device=cuda sizes=tiny,small,base,large rounds=5 off=base
+section "Made people, GPU" 40 people.py device=cuda clips=20 rounds=3
+section "Made people, one core" 40 people.py device=cpu clips=2 rounds=3
+section "From the command to the first step, checkpoints, fine-tuning, predict" 130 runs.py device=cuda pretrain=body_vitb \
+    finetune=body_vitb size=256 batch=128 data="$data"
+section "The loader" 50 loader.py clips=500 seconds=1 rounds=2 data="$data/loader"
+section "The order of samples" 20 order.py
+section "The cache" 20 cache.py megabytes=200 rounds=2 folder="$data"
+exit $bad

@@ -1,0 +1,144 @@
+"""What a user waits for: from the command to the first step, at checkpoints, for fine-tuning, for a mesh from a picture.
+
+    python benchmarks/runs.py [pretrain=demo_body] [finetune=demo_body] [clips=60] [size=64] [steps=40] [device=auto] [data=DIR]
+                              [batch=]
+
+Real commands run one after the other on made people, which are made at the first run and kept. The wall's time is counted. The
+stall is the time between the log's lines around a checkpoint, less that of other steps. The folder of the runs is deleted.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from engine import machine
+from engine.cli import run
+from engine.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+OPTIONS = {"pretrain": "demo_body", "finetune": "demo_body", "clips": "60", "size": "64", "steps": "40", "device": "auto",
+           "data": os.path.join(tempfile.gettempdir(), "counterpose-runs"), "batch": ""}
+PICTURES = (4, 20)  # of the two predictions whose difference is the cost of a picture
+
+
+def main(argv):
+    """Print the figures; returns nothing."""
+    options = dict(OPTIONS)
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if name not in OPTIONS or not equals:
+            raise UserError(f"'{argument}' is none of {', '.join(f'{k}=' for k in OPTIONS)}")
+        options[name] = value
+    data, steps = Path(options["data"]) / f"people-{options['clips']}-{options['size']}", int(options["steps"])
+    if not data.is_dir():
+        command("data", "make", "configs/data/people_body_easy.yaml", f"out={data}", f"clips={options['clips']}",
+                f"size={options['size']}")
+    print(f"machine: {machine.describe()}, {time.strftime('%d %B %Y')}\n\n| what | figure |\n|---|---|", flush=True)
+    folder = Path(tempfile.mkdtemp())
+    try:
+        common = [f"data.shards={data}", f"device={options['device']}", f"steps={steps}", f"checkpoint.every={steps // 4}",
+                  "log.every=1", "log.held_out_every=0", "log.pictures_every=0", "log.wandb=off", "optim.warmup=1"]
+        common += [f"batch={options['batch']}"] if options["batch"] else []
+        train("pre-training", ["pretrain", f"configs/pretrain/{options['pretrain']}.yaml"], folder / "pretrain", common,
+              "pairs", steps // 4)
+        train("fine-tuning", ["finetune", "train", f"configs/finetune/{options['finetune']}.yaml"], folder / "finetune",
+              common, "crops", steps // 4)
+        predict(folder, options["device"])
+    finally:
+        shutil.rmtree(folder)
+
+
+def command(room, *words):
+    """Run ``python -m ROOM ...`` and wait; seconds it took.
+
+    Raises:
+        UserError: it failed; with its last words.
+    """
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", room, *words], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise UserError(f"python -m {room} {' '.join(words)}: exit code {done.returncode}: {done.stdout.strip()[-300:]}")
+    return time.perf_counter() - start
+
+
+def train(name, words, folder, common, unit, every):
+    """Print start-up, speed and the stall at checkpoints of a run."""
+    start = time.time()
+    command(*words, f"run={folder}", *common)
+    took = time.time() - start
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    times = {line["step"]: line["time"] for line in lines}
+    gaps = {step: times[step + 1] - times[step] for step in list(times)[2:-1]}
+    usual = statistics.median(gap for step, gap in gaps.items() if step % every)
+    stalls = [gap - usual for step, gap in gaps.items() if step % every == 0]
+    rate = statistics.median(line[f"speed/{unit}_per_s"] for line in lines[2:])
+    print(f"| {name}: from the command to the first step | {lines[0]['time'] - start:.1f} s |\n"
+          f"| {name}: {unit}/s | {rate:.0f} |\n"
+          f"| {name}: stall at a checkpoint | {1e3 * statistics.median(stalls):.0f} ms of steps of {1e3 * usual:.0f} ms |\n"
+          f"| {name}: whole command of {len(lines)} steps | {took:.1f} s |", flush=True)
+
+
+def predict(folder, device):
+    """Print what a picture costs from file to mesh and overlay, and the network's share of what the CPU or GPU does for it."""
+    from finetune.predict import Predictor
+
+    pictures = made_pictures(folder / "pictures", PICTURES[1])
+    seconds = [command("finetune", "predict", f"run={folder / 'finetune'}", f"out={folder / f'out{count}'}", f"device={device}",
+                       *pictures[:count]) for count in PICTURES]
+    each = (seconds[1] - seconds[0]) / (PICTURES[1] - PICTURES[0])
+    predictor, spent = Predictor(str(folder / "finetune"), device), []
+    network = predictor.model.forward
+
+    def timed(*inputs):
+        settle(predictor.device)
+        start = time.perf_counter()
+        out = network(*inputs)
+        settle(predictor.device)
+        spent.append(time.perf_counter() - start)
+        return out
+
+    predictor.model.forward = timed
+    whole = []
+    for picture in pictures:
+        start = time.perf_counter()
+        predictor(picture)
+        whole.append(time.perf_counter() - start)
+    # The first are slower: kernels are looked for.
+    recovery, network = statistics.median(whole[2:]), statistics.median(spent[2:])
+    print(f"| predict: a picture of 640 x 480, with overlay, mesh and numbers | {1e3 * each:.0f} ms |\n"
+          f"| predict: of these from file to people | {1e3 * recovery:.0f} ms |\n"
+          f"| predict: of these the network | {1e3 * network:.0f} ms, {network / each:.0%} of all |\n"
+          f"| predict: start of the command | {seconds[0] - PICTURES[0] * each:.1f} s |", flush=True)
+
+
+def settle(device):
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+def made_pictures(folder, count):
+    """Paths of so many JPEGs of smooth noise."""
+    import cv2
+    import numpy as np
+
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(count):
+        small = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{number:02d}.jpg"), cv2.resize(small, (640, 480), interpolation=cv2.INTER_CUBIC))
+    return [str(path) for path in sorted(folder.iterdir())]
+
+
+if __name__ == "__main__":
+    run(main)
