@@ -30,6 +30,8 @@ bench: install
 	$(BIN)/python -m benchmarks.people
 	$(BIN)/python -m benchmarks.order
 	$(BIN)/python -m benchmarks.loader
+	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.runs
 
 lint: install
 	$(BIN)/ruff check .

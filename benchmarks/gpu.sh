@@ -42,12 +42,13 @@ if [ -n "${SMALL:-}" ]; then
     exit $bad
 fi
 printf '\n%s\n' "$(nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit --format=csv,noheader)" >> "$out"
-section "A training step" 290 step.py device=cuda sizes=tiny,small,base,large rounds=5 off=base
-section "Made people, GPU" 40 people.py device=cuda clips=20 rounds=3
-section "Made people, one core" 40 people.py device=cpu clips=2 rounds=3
-section "From the command to the first step, checkpoints, fine-tuning, predict" 130 runs.py device=cuda pretrain=body_vitb \
+section "A training step" 260 step.py device=cuda sizes=tiny,small,base,large rounds=5 off=base
+# The first to make people builds the body model's files, for a minute.
+section "Made people, GPU" 120 people.py device=cuda clips=20 rounds=3
+section "Made people, one core" 30 people.py device=cpu clips=2 rounds=3
+section "From the command to the first step, checkpoints, fine-tuning, predict" 110 runs.py device=cuda pretrain=body_vitb \
     finetune=body_vitb size=256 batch=128 data="$data"
-section "The loader" 50 loader.py clips=500 seconds=1 rounds=2 data="$data/loader"
-section "The order of samples" 20 order.py
-section "The cache" 20 cache.py megabytes=200 rounds=2 folder="$data"
+section "The loader" 40 loader.py clips=500 seconds=1 rounds=2 data="$data/loader"
+section "The order of samples" 15 order.py
+section "The cache" 15 cache.py megabytes=200 rounds=2 folder="$data"
 exit $bad

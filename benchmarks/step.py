@@ -38,6 +38,7 @@ from pretrain.config import PretrainConfig
 from pretrain.model import flops
 from pretrain.train import Completion, build
 
+CONFIGS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "configs", "pretrain")
 SIZES = {"demo": "demo_body", "tiny": "body_tiny", "small": "body_vits", "base": "body_vitb", "large": "body_vitl"}
 BATCH = {"cpu": {"demo": 32, "tiny": 16, "small": 2, "base": 1, "large": 1},
          "cuda": {"demo": 1024, "tiny": 1024, "small": 256, "base": 128, "large": 64}}
@@ -133,7 +134,7 @@ class Case:
 
     def __init__(self, size, position, device, options):
         self.size, self.position, self.device = size, position, device
-        self.config = parse(PretrainConfig, [f"configs/pretrain/{SIZES[size]}.yaml", "run=none", "data.shards=none",
+        self.config = parse(PretrainConfig, [os.path.join(CONFIGS, f"{SIZES[size]}.yaml"), "run=none", "data.shards=none",
                                              f"model.position={position}", "compile=off"], "pretrain")
         auto = "on" if device.type == "cuda" else "off"
         self.compile = auto if options["compile"] == "auto" else options["compile"]

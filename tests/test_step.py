@@ -1,15 +1,22 @@
 """A training step: equal to a plain implementation, and what it must never ask of a device."""
 
 import gc
+import os
+import re
+import subprocess
 
 import numpy as np
 import pytest
 import torch
+from runs import ROOT
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks import without
 from benchmarks.plain import Plain
+from benchmarks.step import Case, differences, read
 from data.reader import TAGS, layout
 from engine import garbage, machine
+from engine.errors import UserError
 from engine.trainer import build_optimizer
 from pretrain import blocks, layouts, masking
 from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig, ObjectiveConfig, PretrainConfig
@@ -194,3 +201,46 @@ def test_garbage_is_collected_when_it_is_asked_for():
         assert not gc.isenabled() and gc.get_freeze_count() > 1000
     assert counts == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0]
     assert gc.isenabled() and gc.get_freeze_count() == 0
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_what_the_benchmark_leaves_out_changes_the_cost_alone(position):
+    """Each optimisation's proof by numbers, on the demo's network: loss and gradients with it and without."""
+    case = Case("demo", position, torch.device("cpu"), {"batch": "2", "precision": "auto", "compile": "off"})
+    expected = case.ours().gradients()
+    found = without.variants(case)
+    assert len(found) >= 7
+    for name, variant in found.items():
+        version = variant.version(False)
+        with variant.change():
+            loss, gradient = differences(expected, version.gradients())
+            assert loss < 1e-6 and gradient < 1e-4, name
+    plain = case.plain()
+    assert plain.loss().item() == pytest.approx(float(expected[0]), rel=1e-6)
+    before = [p.detach().clone() for p in plain.weights]
+    plain.step()
+    assert all(not torch.equal(one, other) for one, other in zip(before, plain.weights, strict=True))
+
+
+def test_the_script_for_a_gpu_goes_on_after_a_failure(tmp_path):
+    """With a stand-in for Python that prints what it is asked for, and fails at one benchmark."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text('#!/bin/sh\necho "| ran $* |"\ncase $1 in *loader*) echo "error: no room" >&2; exit 3;; esac\n')
+    stand_in.chmod(0o755)
+    out = tmp_path / "out.md"
+    done = subprocess.run(["bash", str(ROOT / "benchmarks" / "gpu.sh"), str(out)], text=True, capture_output=True,
+                          env={**os.environ, "PYTHON": str(stand_in), "SMALL": "1"})
+    text = out.read_text()
+    assert done.returncode == 1
+    for name in ("step", "people", "runs", "loader", "order", "cache"):
+        assert f"| ran benchmarks/{name}.py" in text
+    assert "exit code 3" in text and "    error: no room" in text and text.count("exit code") == 1
+    limits = [int(n) for n in re.findall(r'^section "[^"]+" (\d+)', (ROOT / "benchmarks" / "gpu.sh").read_text(), re.M)]
+    assert sum(limits) < 600
+
+
+def test_the_benchmark_names_what_it_does_not_know():
+    with pytest.raises(UserError, match="sizes=huge is none of demo, tiny"):
+        read(["sizes=huge"])
+    with pytest.raises(UserError, match="'round=3' is none of"):
+        read(["round=3"])
