@@ -11,7 +11,7 @@ from data.crops import CropReader
 from data.loader import Loader
 from data.order import MASK, PAIR, Draw, Order, default_lanes, numbers, read_manifest
 from data.pairs import offer_bits
-from data.reader import BadSample, NoPair, Reader, layout
+from data.reader import BadSample, NoPair, Reader, ShardReader, layout
 from data.samples import KINDS
 from data.shards import PAIR_KINDS, explain, refuse_twice
 from engine.errors import UserError
@@ -209,10 +209,11 @@ def _crops_of(reader, order, place, side):
     return arrays
 
 
-def held_out_sources(order, config, places, skip=frozenset()):
-    """{what clips say of their source, such as "made"} of clips at (n, 3) places: source, shard, index in it."""
-    reader = CropReader(order, config.rules, config.augment, 0, config.excluded(), skip)
-    return {reader.clip(order.sources[source].paths[shard], index)[0].source for source, shard, index in places.tolist()}
+def people_at(order, places):
+    """[(what a clip says of its source, such as "made"; its subject), ...] at (n, 3) places: source, shard, index in it."""
+    reader = ShardReader(order, None, None, 0)
+    clips = [reader.clip(order.sources[source].paths[shard], index)[0] for source, shard, index in np.asarray(places).tolist()]
+    return [(clip.source, clip.subject) for clip in clips]
 
 
 def sample_labels(order, config, count, skip=frozenset()):
