@@ -140,7 +140,8 @@ def _marked(tile, places, grid):
 def _heated(tile, look, grid, spot):
     """The reference in grey under the attention in the spot's colour, with its peak over an even spread written below."""
     even = 1 / look.size
-    strength = look.reshape(grid, grid) / max(look.max(), FULL * even)
+    # What an even spread would give everywhere is no colour.
+    strength = (look.reshape(grid, grid) / even - 1).clip(0) / max(look.max() / even - 1, FULL - 1)
     strength = np.asarray(Image.fromarray(strength.astype(np.float32)).resize(tile.size, Image.BILINEAR))[..., None] * 0.85
     grey = np.asarray(tile.convert("L"), np.float32)[..., None] * 0.75 + 40
     mixed = grey * (1 - strength) + np.array(SPOT_COLOURS[spot], np.float32) * strength

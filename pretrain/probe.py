@@ -1,7 +1,7 @@
 """How good are the weights for 3D right now: joints read off frozen features by a ridge regression.
 
-Whole crops go through the encoder; its tokens are averaged over a 4 x 4 grid; a ridge regression takes them to the joints
-about the root, in the camera's frame. Beside it stand rows that no training made: the mean pose, a random encoder of the same
+Whole crops, up to four of each clip, go through the encoder; its tokens are averaged over a 4 x 4 grid; a ridge regression
+takes them to the joints about the root, in the camera's frame. Beside it stand rows that no training made: the mean pose, a random encoder of the same
 shape, and a timm model where the user has one. The split is fixed: it depends on the shards and ``probe.clips`` alone, and
 nobody is in its fit and in its test part.
 
@@ -31,6 +31,7 @@ from pretrain.config import ProbeConfig
 
 SEED = 0  # of the split and of the random encoder
 GRID = 4
+CROPS = 4  # of a clip at most
 USAGE = "python -m pretrain probe RUN-or-WEIGHTS ... shards=DIR [clips=2000] [crops=body] [timm=DIR-or-NAME:FILE]"
 AT_ONCE = 64  # crops
 TEST_SHARE, CHOICE_SHARE = 0.25, 0.2  # of all clips; of those to fit, where lambda is chosen
@@ -50,15 +51,16 @@ class ProbeCommand(ProbeConfig):
 
 @dataclass
 class Split:
-    """The labelled crops of a probe, one a clip.
+    """The n labelled crops of a probe, up to CROPS of each clip.
 
     Attributes:
-        paths: the shards.  places: (n, 3) shard, index in it, crop.  joints: (n, K, 3) float64 metres about the first, in
-        the camera's frame (of a left hand: mirrored).  part: (n,) 0 to fit, 1 to choose lambda by, 2 to test.
-        size: pixels of the largest crop.
+        paths: the shards.  clip: (n,) number of the clip.  places: (n, 3) shard, index in it, crop.
+        joints: (n, K, 3) float64 metres about the first, in the camera's frame (of a left hand: mirrored).
+        part: (n,) 0 to fit, 1 to choose lambda by, 2 to test.  size: pixels of the largest crop.
     """
 
     paths: list
+    clip: np.ndarray
     places: np.ndarray
     joints: np.ndarray
     part: np.ndarray
@@ -85,13 +87,16 @@ def read_split(shards, clips, crops):
             clip, _, labels, known = reader.usable(paths[shard], index)
         except (BadSample, NoPair):
             continue  # another clip does as well; too few of them is told below
-        crop = known[int(numbers(SEED, PAIR, int(number), 3).integers(len(known)))]
-        found.append(((shard, index, crop), clip.subject, _joints(clip, labels, crop)))
+        crops_here = sorted(numbers(SEED, PAIR, int(number), 3).permutation(known)[:CROPS].tolist())
+        found.append((clip.subject, [(shard, index, crop) for crop in crops_here],
+                      [_joints(clip, labels, crop) for crop in crops_here]))
     if len(found) < clips:
         raise UserError(f"probe.clips={clips}, but {shards} has {len(found)} clips (of {len(all_places)}) with labelled "
                         f"{crops} crops that show enough of the person; give more shards or a lower probe.clips")
-    places, subjects, joints = zip(*found, strict=True)
-    return Split(paths, np.array(places), np.stack(joints), parts(subjects, shards), max(index.size for index in indexes))
+    subjects, places, joints = zip(*found, strict=True)
+    clip = np.repeat(np.arange(clips), [len(here) for here in places])
+    return Split(paths, clip, np.concatenate(places), np.concatenate(joints), parts(subjects, shards)[clip],
+                 max(index.size for index in indexes))
 
 
 def parts(subjects, shards):
@@ -149,7 +154,10 @@ def pooled(maps):
 
 
 def score(split, found):
-    """{"pa_mpjpe", "mpjpe": (test clips,) mm, "lambda"} of features, or of the mean pose where ``found`` is None."""
+    """{"pa_mpjpe", "mpjpe": (test crops,) mm, "lambda"} of features, or of the mean pose where ``found`` is None.
+
+    Lambda is the one with the least MPJPE on the part that chooses it; the regression is then fitted to that part too.
+    """
     joints = torch.from_numpy(split.joints)
     target = joints.flatten(1)
     fit, choice, test = (torch.from_numpy(np.flatnonzero(part)) for part in (split.part == 0, split.part == 1, split.part == 2))
@@ -273,14 +281,16 @@ def main(argv):
 
 def _shown(table, split, config):
     """The rows as text; +- is the standard error over the test clips."""
-    counts = np.bincount(split.part, minlength=3)
-    width = max(len(name) for name, _ in table)
-    lines = [f"{config.clips} clips of {config.shards}: {counts[0] + counts[1]} to fit (of which {counts[1]} choose lambda), "
-             f"{counts[2]} to test; {config.crops} crops, {split.joints.shape[1]} joints; errors in mm, +- standard error",
+    clips = [len(np.unique(split.clip[split.part == part])) for part in (0, 1, 2)]
+    clip, width = split.clip[split.part == 2], max(len(name) for name, _ in table)
+    lines = [f"{config.clips} clips of {config.shards}, {len(split.part)} {config.crops} crops: {clips[0] + clips[1]} clips to "
+             f"fit (of which {clips[1]} choose lambda), {clips[2]} to test; {split.joints.shape[1]} joints, mm, +- standard error",
              f"{'':{width}}  {'PA-MPJPE':>14}  {'MPJPE':>14}  lambda / n"]
     for name, got in table:
-        cells = [f"{errors.mean():6.1f} +- {errors.std(ddof=1) / len(errors) ** 0.5:4.1f}"
-                 for errors in (got["pa_mpjpe"], got["mpjpe"])]
+        cells = []
+        for errors in (got["pa_mpjpe"], got["mpjpe"]):
+            means = np.array([errors[clip == one].mean() for one in np.unique(clip)])
+            cells.append(f"{errors.mean():6.1f} +- {means.std(ddof=1) / len(means) ** 0.5:4.1f}")
         chosen = "-" if got["lambda"] is None else f"{got['lambda']:.3g}"
         lines.append(f"{name:{width}}  {cells[0]:>14}  {cells[1]:>14}  {chosen}")
     return "\n".join(lines)
