@@ -68,14 +68,14 @@ def from_timm(spec, device):
     """
     name, _, file = spec.rpartition(":")
     if Path(spec).is_dir():
-        call = {"model_name": f"local-dir:{spec}", "pretrained": True, "num_classes": 0}
+        call = {"model_name": f"local-dir:{spec}", "pretrained": True}
     elif name and Path(file).is_file():
-        # With its classifier, so that its file loads strictly; forward_features leaves that out.
         call = {"model_name": name, "checkpoint_path": file}
     else:
-        raise UserError(f"probe.timm={spec} is neither a folder with config.json and weights nor NAME:FILE with a file that is "
-                        f"there, such as vit_base_patch16_224:model.safetensors")
+        raise UserError(f"probe.timm={spec} is neither a folder with config.json and weights nor NAME:FILE with a file that "
+                        f"is there, such as vit_base_patch16_224:model.safetensors")
     try:
+        # With its classifier, so that its file loads strictly; forward_features leaves that out.
         model = timm.create_model(**call)
     except (RuntimeError, OSError, ValueError, KeyError, AssertionError) as error:
         raise UserError(f"probe.timm={spec}: timm cannot load it: {' '.join(str(error).split())[:200]}") from None

@@ -1,9 +1,9 @@
 """How good are the weights for 3D right now: joints read off frozen features by a ridge regression.
 
 Whole crops, up to four of each clip, go through the encoder; its tokens are averaged over a 4 x 4 grid; a ridge regression
-takes them to the joints about the root, in the camera's frame. Beside it stand rows that no training made: the mean pose, a random encoder of the same
-shape, and a timm model where the user has one. The split is fixed: it depends on the shards and ``probe.clips`` alone, and
-nobody is in its fit and in its test part.
+takes them to the joints about the root, in the camera's frame. Beside it stand rows that no training made: the mean pose, a
+random encoder of the same shape, and a timm model where the user has one. The split is fixed: it depends on the shards and
+``probe.clips`` alone, and nobody is in its fit and in its test part.
 
 A probe ranks encoders; it is no pose estimator. Its regression is linear, so fine-tuned errors are far lower.
 """
@@ -284,7 +284,8 @@ def _shown(table, split, config):
     clips = [len(np.unique(split.clip[split.part == part])) for part in (0, 1, 2)]
     clip, width = split.clip[split.part == 2], max(len(name) for name, _ in table)
     lines = [f"{config.clips} clips of {config.shards}, {len(split.part)} {config.crops} crops: {clips[0] + clips[1]} clips to "
-             f"fit (of which {clips[1]} choose lambda), {clips[2]} to test; {split.joints.shape[1]} joints, mm, +- standard error",
+             f"fit (of which {clips[1]} choose lambda), {clips[2]} to test; {split.joints.shape[1]} joints; mm, "
+             f"+- standard error",
              f"{'':{width}}  {'PA-MPJPE':>14}  {'MPJPE':>14}  lambda / n"]
     for name, got in table:
         cells = []
