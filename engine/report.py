@@ -188,7 +188,7 @@ def _facts(run):
     facts = [run.command, f"step {last['step']:,} of {run.config.get('steps', '?')}" if last else "no line yet"]
     if "time" in last:
         facts.append("last line " + datetime.fromtimestamp(last["time"], timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
-    facts += [f"{count:,} {words}" for words, count in run.counts.items()]
+    facts += [f"{words}: {count:,}" for words, count in run.counts.items()]
     facts += [f"code {run.environment['git']}"] if run.environment.get("git") else []
     facts += [f"{name} {text}" for name, text in run.environment.get("versions", {}).items() if name in ("torch", "python")]
     return {"name": run.name, "colour": run.colour, "facts": facts}
