@@ -15,6 +15,8 @@ setup(
         "torch>=2.6",
         "timm>=1.0.20",  # the encoders; brings torchvision in the build that matches torch
         "webdataset>=1.0",  # the shards' format and writer
+        "braceexpand>=0.1.7",  # shard-{000000..000099}.tar; webdataset brings it too
+        "fsspec>=2024.2",  # shards on s3, gs, ...: each needs its own package beside it, such as s3fs
         "submitit>=1.5",  # jobs on SLURM
         "omegaconf>=2.3",  # typed configs
         "numpy>=1.26",

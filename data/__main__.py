@@ -1,4 +1,4 @@
-"""``python -m data make|pairs|verify|stats|preview``: clips made, cut, checked and looked at."""
+"""``python -m data make|pairs|verify|...``: clips made, cut, checked, looked at and rewritten."""
 
 from engine.cli import run
 from engine.errors import UserError
@@ -6,9 +6,14 @@ from engine.errors import UserError
 USAGE = """usage: python -m data COMMAND ...
   make    CONFIG.yaml out=DIR [key=value ...]                made people -> shards
   pairs   CONFIG.yaml videos=DIR out=DIR [key=value ...]     videos -> shards
+  index   DIR-or-TAR ...                                     what runs need to know of each shard, made beforehand
   verify  DIR-or-TAR ...                                     does every sample decode; exit code 1 where not
   stats   DIR-or-TAR ... [out=FILE.png] [key=value ...]      what is in the shards, and what the pair rules keep
   preview DIR-or-TAR ... [out=FILE.png] [key=value ...]      a contact sheet of pairs
+  mixing  DIR-or-TAR ... [key=value ...]                     how well batches are mixed, beside a full shuffle
+  shuffle DIR-or-TAR ... out=DIR [key=value ...]             the clips in one random order, in new shards
+  merge   DIR-or-TAR ... out=DIR clips_per_shard=N           small shards joined
+  split   DIR-or-TAR ... out=DIR clips_per_shard=N           large shards cut up
 --help after any of them lists its keys."""
 
 
@@ -23,12 +28,19 @@ def main(argv):
         from data.people.make import main as chosen
     elif command == "pairs":
         from data.sources.pairs import main as chosen
-    elif command in ("verify", "stats", "preview"):
+    elif command in ("index", "verify", "stats", "preview"):
         from data import inspect
 
         chosen = getattr(inspect, command)
+    elif command == "mixing":
+        from data.mixing import main as chosen
+    elif command in ("shuffle", "merge", "split"):
+        from data import rewrite
+
+        chosen = getattr(rewrite, command)
     else:
-        raise UserError(f"'{command}' is none of make, pairs, verify, stats, preview\n{USAGE}")
+        names = [line.split()[0] for line in USAGE.splitlines()[1:-1]]
+        raise UserError(f"'{command}' is none of {', '.join(names)}\n{USAGE}")
     return chosen(rest)
 
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from data.index import PAIR_KINDS
 from data.samples import KINDS
-from data.shards import PAIR_KINDS
 from data.tally import rule_masks
 
 ALL, KEPT = "#c7cdd6", "#2563eb"

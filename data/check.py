@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import simplejpeg
 
+from data.index import build_index
 from data.samples import decode_labels, decode_masks, decode_meta
-from data.shards import build_index, explain
-from engine.errors import UserError
+from engine.errors import UserError, explain
 
 PICTURE = re.compile(r"\d\d+\.jpg")
 KNOWN = {"json", "masks.bin", "labels.npz"}

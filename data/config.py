@@ -2,16 +2,37 @@
 
 from dataclasses import dataclass
 
+from data.cache import CacheConfig
 from data.crops import CropAugmentConfig, CropRules
+from data.index import PAIR_KINDS
 from data.pairs import PairRules
-from data.shards import PAIR_KINDS, explain
 from engine.config import key, section
-from engine.errors import UserError
+from engine.errors import UserError, explain
+
+
+def read_excluded(path, name):
+    """frozenset of the subjects in a file, one a line.
+
+    Args:
+        name: the key that names the file, for messages.
+    Raises:
+        UserError: the file cannot be read, or names nobody.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            subjects = frozenset(line.strip() for line in file if line.strip() and not line.startswith("#"))
+    except OSError as error:
+        raise UserError(f"{name}={path} cannot be read: {explain(error)}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name}={path} is no text file: {error}") from None
+    if not subjects:
+        raise UserError(f"{name}={path} names no subject; one a line is wanted")
+    return subjects
 
 
 @dataclass
 class SourceConfig:
-    shards: str = key("", "folder, tar, glob, or several with commas between")
+    shards: str = key("", "folder, tar, glob, URL (docs/data.md), or several with commas between")
     weight: float = key(1.0, "share in the mix, relative to the other sources that offer the same kind of pair", low=0)
 
 
@@ -44,7 +65,7 @@ class AugmentConfig:
 class ReadingConfig:
     """Where samples come from and how they are read: what pre-training and fine-tuning share."""
 
-    shards: str = key("", "shards of the only source: folder, tar, glob, or several with commas between")
+    shards: str = key("", "shards of the only source: folder, tar, glob, URL, or several with commas between")
     sources: dict[str, SourceConfig] = key({}, "several named sources in place of data.shards")
     held_out: int = key(64, "clips at the end of each source that are never trained on (at most a tenth of it)", low=0)
     lanes: int | None = key(None, "slices of an epoch read side by side; default: batch's largest divisor up to 256", low=1)
@@ -52,7 +73,10 @@ class ReadingConfig:
     workers: int | None = key(None, "processes that decode, per rank; 0: none; default: its cores less one, up to 16", low=0,
                               high=256)
     prefetch: int = key(4, "batches decoded ahead", low=1, high=64)
+    cache: CacheConfig = section(CacheConfig)
     retries: int = key(100, "draws tried for a slot whose samples are bad or hold nothing that the rules want", low=1)
+    bad_max: float = key(0.01, "share of samples with bad bytes, since the last line of the log and since the run began, at "
+                               "which the run stops; 1: never", low=0, high=1)
     exclude: str = key("", "file of subjects, one a line, whose clips are never read: for people who withdraw their consent")
 
     def check(self):
@@ -69,18 +93,7 @@ class ReadingConfig:
         Raises:
             UserError: the file cannot be read, or names nobody.
         """
-        if not self.exclude:
-            return frozenset()
-        try:
-            with open(self.exclude, encoding="utf-8") as file:
-                subjects = frozenset(line.strip() for line in file if line.strip() and not line.startswith("#"))
-        except OSError as error:
-            raise UserError(f"data.exclude={self.exclude} cannot be read: {explain(error)}") from None
-        except UnicodeDecodeError as error:
-            raise UserError(f"data.exclude={self.exclude} is no text file: {error}") from None
-        if not subjects:
-            raise UserError(f"data.exclude={self.exclude} names no subject; one a line is wanted")
-        return subjects
+        return read_excluded(self.exclude, "data.exclude") if self.exclude else frozenset()
 
     def named(self):
         """{name: SourceConfig}, also where data.shards names the only one."""

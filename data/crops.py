@@ -95,7 +95,7 @@ class CropReader(ShardReader):
         """{name: array} of a clip's labels, checked."""
         wanted = ("body_model", "pose", "root", "phenotype", "face", "joints", "instant", "joint_visible", "visible")
         try:
-            labels = decode_labels(self.read(path, *members["labels.npz"]), wanted)
+            labels = decode_labels(self.store.read(path, *members["labels.npz"]), wanted)
         except (ValueError, KeyError, RuntimeError) as error:  # zipfile raises the last for flags that it does not know
             raise BadSample(f"labels.npz: {error}") from None
         model = str(labels["body_model"].ravel()[0]) if labels["body_model"].size == 1 else ""

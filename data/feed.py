@@ -1,19 +1,18 @@
 """From the ``data.`` keys to batches: manifest, order, loader and the fixed held-out pairs of a run."""
 
-import json
-import os
-from pathlib import Path
-
 import numpy as np
 
 from data import crops
 from data.crops import CropReader
+from data.index import PAIR_KINDS
 from data.loader import Loader
-from data.order import MASK, PAIR, Draw, Order, default_lanes, numbers, read_manifest
+from data.manifest import read_manifest
+from data.order import MASK, PAIR, Draw, Order, default_lanes, numbers
 from data.pairs import offer_bits
 from data.reader import BadSample, NoPair, Reader, ShardReader, layout
 from data.samples import KINDS
-from data.shards import PAIR_KINDS, explain, refuse_twice
+from data.shards import refuse_twice
+from data.store import Store
 from engine.errors import UserError
 
 HELD_OUT_SEED = 0
@@ -44,7 +43,8 @@ def open_crop_order(config, batch, seed):
 
 
 def _manifests(config, crop_kinds, words):
-    sources = [read_manifest(name, source.shards, config.held_out, offer_bits(crop_kinds))
+    store = Store(config.cache.open())
+    sources = [read_manifest(name, source.shards, config.held_out, offer_bits(crop_kinds), store)
                for name, source in config.named().items()]
     refuse_twice([path for source in sources for path in source.paths])
     for source in sources:
@@ -58,72 +58,21 @@ def _order(config, sources, shares, batch, seed):
     return Order(sources, weights, shares, seed, batch, config.lanes or default_lanes(batch, shares), config.pool_shards)
 
 
-def freeze(order, path):
-    """Write the manifest into the run's folder, or compare it with what is there.
-
-    Raises:
-        UserError: the shards are not those the run began with.
-    """
-    now = {source.name: source.record() for source in order.sources}
-    path = Path(path)
-    if not path.exists():
-        temporary = path.with_suffix(".writing")
-        try:
-            temporary.write_text(json.dumps({"format": 1, "lanes": order.lanes, "sources": now}))
-            os.replace(temporary, path)
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {explain(error)}") from None
-        return
-    then = json.loads(path.read_text())["sources"]
-    for name in then.keys() | now.keys():
-        if then.get(name) != now.get(name):
-            raise UserError(f"the shards are not those the run began with: {_difference(name, then.get(name), now.get(name))}; "
-                            f"give back the old ones or start a new run ({path} lists them)")
-
-
-def _difference(name, then, now):
-    if then is None or now is None:
-        return f"source '{name}' is {'new' if then is None else 'gone'}"
-    old, new = dict(zip(then["shards"], then["digests"], strict=True)), dict(zip(now["shards"], now["digests"], strict=True))
-    changed = [s for s in sorted(old.keys() | new.keys()) if old.get(s) != new.get(s)]
-    if changed:
-        state = "missing" if changed[0] not in new else "new" if changed[0] not in old else "of other contents"
-        return f"source '{name}' had {len(old)} shards and has {len(new)}; {changed[0]} is {state}"
-    return f"source '{name}' held out {then['held_out']} clips and now {now['held_out']} (data.held_out)"
-
-
-def bad_shards(folder, order):
-    """frozenset of the shard names in a run's bad_shards.json, which its operator wrote; empty where there is none.
-
-    Raises:
-        UserError: it is no JSON list of names, or one of them is no shard of the run.
-    """
-    path = Path(folder) / "bad_shards.json"
-    if not path.is_file():
-        return frozenset()
-    try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path} is no JSON list of shard names, such as [\"shard-000007.tar\"]")
-    known = {os.path.basename(shard) for source in order.sources for shard in source.paths}
-    for name in names:
-        if name not in known:
-            raise UserError(f"{path} lists {name}, which is no shard of this run; {len(known)} are, such as {min(known)}")
-    return frozenset(names)
-
-
 def open_loader(order, config, noise, rank, world, workers, skip=frozenset()):
     """The Loader of one rank. ``noise``: uniform numbers a slot gets for its masking."""
-    reader = Reader(order, config.pairs, config.augment, config.retries, config.excluded(), skip)
+    reader = _reader(Reader, order, config, config.pairs, config.retries, skip)
     return _loader(reader, lambda rows, side: layout(rows, side, noise), config, rank, world, workers)
 
 
 def open_crop_loader(order, config, rank, world, workers, skip=frozenset()):
     """The Loader of one rank for labelled crops."""
-    reader = CropReader(order, config.rules, config.augment, config.retries, config.excluded(), skip)
+    reader = _reader(CropReader, order, config, config.rules, config.retries, skip)
     return _loader(reader, crops.layout, config, rank, world, workers)
+
+
+def _reader(kind, order, config, rules, retries, skip):
+    digests = {path: digest for source in order.sources for path, digest in zip(source.paths, source.digests, strict=True)}
+    return kind(order, rules, config.augment, retries, Store(config.cache.open(), digests), config.excluded(), skip)
 
 
 def _loader(reader, shape, config, rank, world, workers):
@@ -131,7 +80,8 @@ def _loader(reader, shape, config, rank, world, workers):
     if order.batch % world:
         raise UserError(f"batch={order.batch} does not divide by {world} processes")
     share, side = order.batch // world, max(source.size for source in order.sources)
-    return Loader(reader, shape(share, side), range(rank * share, (rank + 1) * share), workers, config.prefetch)
+    ahead = config.cache.ahead if reader.store.elsewhere() else 0
+    return Loader(reader, shape(share, side), range(rank * share, (rank + 1) * share), workers, config.prefetch, ahead)
 
 
 def held_out_pairs(order, config, noise, count, skip=frozenset()):
@@ -143,7 +93,7 @@ def held_out_pairs(order, config, noise, count, skip=frozenset()):
         {name: array} as data.reader.layout has them, kinds one after the other, or None where nothing is held out. Their
         choice depends on the shards and the rules alone, not on the run's seed.
     """
-    reader = Reader(order, config.pairs, config.augment, 0, config.excluded(), skip)
+    reader = _reader(Reader, order, config, config.pairs, 0, skip)
     count = min(count, sum(len(source.held_out) for source in order.sources))
     side = max(source.size for source in order.sources)
     arrays = {name: np.zeros(*spec) for name, spec in layout(count * len(PAIR_KINDS), side, noise).items()}
@@ -182,7 +132,7 @@ def held_out_crops(order, config, count, skip=frozenset()):
     Returns:
         {name: array} as data.crops.layout has them, crops of a clip one after the other, or None where nothing is held out.
     """
-    reader = CropReader(order, config.rules, config.augment, 0, config.excluded(), skip)
+    reader = _reader(CropReader, order, config, config.rules, 0, skip)
     places = [(s, *place) for s, source in enumerate(order.sources) for place in source.held_out]
     side, rows, clips = max(source.size for source in order.sources), [], 0
     for number in numbers(HELD_OUT_SEED, PAIR, 2).permutation(len(places)):
@@ -209,9 +159,9 @@ def _crops_of(reader, order, place, side):
     return arrays
 
 
-def people_at(order, places):
+def people_at(order, config, places):
     """[(what a clip says of its source, such as "made"; its subject), ...] at (n, 3) places: source, shard, index in it."""
-    reader = ShardReader(order, None, None, 0)
+    reader = _reader(ShardReader, order, config, None, 0, frozenset())
     clips = [reader.clip(order.sources[source].paths[shard], index)[0] for source, shard, index in np.asarray(places).tolist()]
     return [(clip.source, clip.subject) for clip in clips]
 
@@ -224,7 +174,7 @@ def sample_labels(order, config, count, skip=frozenset()):
     Raises:
         UserError: none of them has labels.
     """
-    reader = CropReader(order, config.rules, config.augment, 0, config.excluded(), skip)
+    reader = _reader(CropReader, order, config, config.rules, 0, skip)
     total, reason = sum(order.totals), "no labels.npz, or too little of the person seen"
     found = []
     for n in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)):

@@ -4,19 +4,29 @@ import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from tqdm import tqdm
 
+from data.cache import CacheConfig
+from data.catalogue import indexed, list_shards, write_catalogues
 from data.check import check_shard
 from data.pairs import CROPS, PairRules
-from data.shards import explain, find_shards
+from data.shards import find_shards
+from data.store import Store
 from data.tally import describe, merge, tally_shard
 from engine.config import key, parse_keys, section
-from engine.errors import UserError
+from engine.errors import UserError, explain
+
+
+@dataclass
+class IndexConfig:
+    workers: int | None = key(None, "processes that read; default: the cores of this machine", low=1)
 
 
 @dataclass
 class VerifyConfig:
+    cache: CacheConfig = section(CacheConfig)
     workers: int | None = key(None, "processes that read; default: the cores of this machine", low=1)
 
 
@@ -24,6 +34,7 @@ class VerifyConfig:
 class StatsConfig:
     out: str = key("", "also draw histograms into this PNG file")
     pairs: PairRules = section(PairRules)
+    cache: CacheConfig = section(CacheConfig)
     workers: int | None = key(None, "processes that read; default: the cores of this machine", low=1)
 
     def check(self):
@@ -47,18 +58,30 @@ class PreviewConfig:
     rows: int = key(8, "clips shown, spread evenly over the shards", low=1, high=64)
     seed: int = key(0, "another seed shows other clips and pairs", low=0)
     pairs: ShownPairs = section(ShownPairs)
+    cache: CacheConfig = section(CacheConfig)
 
     def check(self):
         _check_png(self.out)
+
+
+def index(argv):
+    """Index every tar and write each folder's shards.json, so that no run has to."""
+    config, named = parse_keys(IndexConfig, argv, "data index", "python -m data index DIR-or-TAR ... [workers=N]")
+    paths = find_shards(named)
+    entries = dict(zip(paths, spread_over_processes(indexed, paths, config.workers, "index"), strict=True))
+    write_catalogues(entries)
+    total = sum(entry.tar_bytes for entry in entries.values())
+    print(f"{len(paths)} shards, {sum(entry.clips for entry in entries.values())} clips, {total / 1e9:.3g} GB: indexed")
+    return 0
 
 
 def verify(argv):
     """Read every byte of every shard; prints what is wrong. Returns 1 where anything is."""
     usage = "python -m data verify DIR-or-TAR ... [workers=N]"
     config, named = parse_keys(VerifyConfig, argv, "data verify", usage)
-    paths = find_shards(named)
+    paths = _named(named, config.cache)
     clips = crops = bad_clips = bad_shards = 0
-    for report in spread_over_processes(check_shard, paths, config.workers, "verify"):
+    for report in spread_over_processes(partial(look, check_shard, config.cache), paths, config.workers, "verify"):
         clips, crops = clips + report.clips, crops + report.crops
         bad_clips += len({name for name, _ in report.problems if name})
         bad_shards += bool(report.problems)
@@ -76,8 +99,8 @@ def stats(argv):
     """Print what the shards hold and what the rules for pairs keep; draw it where out=FILE.png is given."""
     usage = "python -m data stats DIR-or-TAR ... [out=FILE.png] [pairs.angle_max_deg=60 ...]"
     config, named = parse_keys(StatsConfig, argv, "data stats", usage)
-    paths = find_shards(named)
-    tally = merge(spread_over_processes(tally_shard, paths, config.workers, "stats"))
+    paths = _named(named, config.cache)
+    tally = merge(spread_over_processes(partial(look, tally_shard, config.cache), paths, config.workers, "stats"))
     if not tally.clips:
         raise UserError(f"{paths[0]}: no sample has readable JSON; `python -m data verify` names the reasons")
     print(describe(tally, config.pairs))
@@ -94,8 +117,19 @@ def preview(argv):
 
     usage = "python -m data preview DIR-or-TAR ... [out=FILE.png] [rows=8] [seed=0] [key=value ...]"
     config, named = parse_keys(PreviewConfig, argv, "data preview", usage)
-    save_picture(contact_sheet(find_shards(named), config.rows, config.seed, config.pairs), config.out)
+    store = Store(config.cache.open())
+    save_picture(contact_sheet(list_shards(named, store)[0], config.rows, config.seed, config.pairs, store), config.out)
     return 0
+
+
+def _named(named, cache):
+    """Paths and URLs of the shards that were named."""
+    return list_shards(named, Store(cache.open()))[0]
+
+
+def look(work, cache, path):
+    """work(path), for a URL with the path of the file that was fetched."""
+    return work(Store(cache.open()).local(path))
 
 
 def spread_over_processes(work, paths, workers, words):

@@ -15,6 +15,7 @@ from collections import Counter
 
 import numpy as np
 
+from data.ahead import Ahead
 from data.reader import TAGS
 from engine.errors import UserError
 
@@ -27,12 +28,13 @@ class Loader:
         shape: {name: (shape, dtype)} of the arrays of this rank's rows, such as data.reader.layout gives.
         rows: range of rows of the global batch that are this rank's.
         workers: processes; 0 reads in this one.  prefetch: batches decoded ahead.
+        ahead: steps ahead that shards from elsewhere are fetched; 0: none is from elsewhere, or only when it is needed.
     Attributes:
         waited_s: seconds spent waiting for data since the last ``take_waited``.
         bad: [(slot, shard, index, reason), ...] of samples with bad bytes met since the last ``take_bad``.
     """
 
-    def __init__(self, reader, shape, rows, workers, prefetch):
+    def __init__(self, reader, shape, rows, workers, prefetch, ahead=0):
         self.reader, self.shape, self.rows = reader, shape, rows
         self.batch = reader.order.batch
         self.depth = prefetch + 1 if workers else 1
@@ -40,6 +42,7 @@ class Loader:
         self.workers = []
         workers = min(workers, len(rows))
         if not workers:
+            self.ahead = Ahead(reader, rows, ahead) if ahead else None
             self.ring = [{name: np.zeros(*spec) for name, spec in self.shape.items()}]
             return
         # Anonymous and unlinked, so that a killed run leaves nothing behind; spawn hands it on by its descriptor.
@@ -51,7 +54,7 @@ class Loader:
         for number, (first, last) in enumerate(zip(cuts, cuts[1:], strict=False)):
             here, there = context.Pipe()
             process = context.Process(target=_work, name=f"loader-{number}", daemon=True, args=(
-                there, os.getpid(), reader, self.shape, self.memory, range(first, last), rows.start))
+                there, os.getpid(), reader, self.shape, self.memory, range(first, last), rows.start, ahead))
             process.start()
             there.close()
             self.workers.append((process, here))
@@ -61,6 +64,8 @@ class Loader:
         if not self.workers:
             for step in range(start, stop):
                 began = time.perf_counter()
+                if self.ahead:
+                    self.ahead.reached(step)
                 for row in range(len(self.rows)):
                     self.reader.fill(self.ring[0], row, step * self.batch + self.rows.start + row)
                 self.bad += self.reader.bad
@@ -128,7 +133,7 @@ def _send(pipe, message):
         pipe.send(message)
 
 
-def _work(pipe, parent, reader, shape, memory, rows, first):
+def _work(pipe, parent, reader, shape, memory, rows, first, steps_ahead):
     """A worker's life: a step and a place in the ring come in, the rows are filled, what was bad goes back."""
     # Signals meant for the run go to the main process, which decides for all; PDEATHSIG ends workers that outlive it.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
@@ -137,12 +142,15 @@ def _work(pipe, parent, reader, shape, memory, rows, first):
     if os.getppid() != parent:
         return
     ring = [_views(m, shape) for m in memory]
+    ahead = Ahead(reader, range(first + rows.start, first + rows.stop), steps_ahead) if steps_ahead else None
     while True:
         try:
             step, place = pipe.recv()
         except EOFError:
             return
         error = None
+        if ahead:
+            ahead.reached(step)
         try:
             for row in rows:
                 reader.fill(ring[place], row, step * reader.order.batch + first + row)

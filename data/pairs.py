@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.index import pair_matrix
 from data.samples import KINDS
-from data.shards import pair_matrix
 from engine.config import key
 from engine.errors import UserError
 

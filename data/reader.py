@@ -4,23 +4,19 @@ This module runs in the loader's workers. It imports neither torch nor webdatase
 a second.
 """
 
-import os
-import time
-from collections import OrderedDict
-
 import numpy as np
 import simplejpeg
 
+from data.index import PAIR_KINDS
 from data.order import COLOUR, CROP, MASK, PAIR, numbers
 from data.pairs import candidates
+from data.remote import base_name
 from data.samples import MASK_BYTES, decode_meta
-from data.shards import PAIR_KINDS, explain, read_index
 from engine.errors import UserError
 
 # Columns of Rows.numbers, for each of the two pictures: crop centre x, y and side, then three colour factors.
 # Crop lengths are in pixels of the decoded picture, whose first pixel has its centre at 0.5.
 PER_PICTURE = 6
-READ_TRIES = 4
 TAGS = ("kind", "source", "epoch", "bad", "no_pair", "shard", "index", "a", "b", "size")
 
 
@@ -51,14 +47,15 @@ class ShardReader:
 
     Args:
         order: data.order.Order.  rules: which pairs or crops.  augment: how they are augmented.
-        retries: draws tried for a slot.  exclude: subjects whose clips are passed over, as if they were not there.
-        skip: names of shards that are not read: every sample in them counts as bad.
+        retries: draws tried for a slot.  store: data.store.Store, where the bytes come from.
+        exclude: subjects whose clips are passed over, as if they were not there.  skip: names of such shards.
+    Attributes:
+        bad: [(slot, shard, index in it, reason), ...] of bad samples and of reads that were tried again, until taken.
     """
 
-    def __init__(self, order, rules, augment, retries, exclude=frozenset(), skip=frozenset()):
+    def __init__(self, order, rules, augment, retries, store, exclude=frozenset(), skip=frozenset()):
         self.order, self.rules, self.augment, self.retries = order, rules, augment, retries
-        self.exclude, self.skip = exclude, skip
-        self.files, self.indexes = OrderedDict(), OrderedDict()
+        self.store, self.exclude, self.skip = store, exclude, skip
         self.bad = []
 
     def fill(self, arrays, row, n):
@@ -80,6 +77,9 @@ class ShardReader:
                 bad += 1
                 self.bad.append((n, path, draw.index, str(reason)))
                 continue
+            finally:
+                self.bad += [(n, shard, draw.index, reason) for shard, reason in self.store.retried]
+                self.store.retried.clear()
             arrays["tags"][row] = draw.kind, draw.source, draw.epoch, bad, no_pair, draw.shard, draw.index, *rest
             self.draw_numbers(arrays, row, n)
             return
@@ -87,21 +87,27 @@ class ShardReader:
         raise UserError(f"source '{source}': {self.retries + 1} draws for slot {n} gave no {self.wanted(draw.kind)}: {bad} "
                         f"samples are bad, {no_pair} have none by the rules; see python -m data verify and stats")
 
+    def fetch(self, slots):
+        """Have the shards of some slots on this machine's disk; those that are here already cost nothing."""
+        for n in slots:
+            draw = self.order.draw(n)
+            self.store.fetch(self.order.sources[draw.source].paths[draw.shard])
+
     def clip(self, path, index):
         """(Clip without pictures, {suffix: (offset, length)}) of a sample."""
-        members = self.index(path).members(index)
+        members = self.store.index(path).members(index)
         if "json" not in members:
             raise BadSample("the .json member is missing")
-        key = str(self.index(path).keys[index])
+        key = str(self.store.index(path).keys[index])
         try:
-            return decode_meta(self.read(path, *members["json"]), f"{path}:{key}"), members
+            return decode_meta(self.store.read(path, *members["json"]), f"{path}:{key}"), members
         except ValueError as error:
             raise BadSample(f"json: {error}") from None
 
     def wanted_clip(self, path, index):
-        """As ``clip``; NoPair where its subject is excluded, BadSample where its shard is to be skipped."""
-        if os.path.basename(path) in self.skip:
-            raise BadSample("its shard is listed in bad_shards.json")
+        """As ``clip``; NoPair where its subject is excluded or its shard is to be skipped."""
+        if base_name(path) in self.skip:
+            raise NoPair
         clip, members = self.clip(path, index)
         if clip.subject in self.exclude:
             raise NoPair
@@ -113,7 +119,7 @@ class ShardReader:
         if name not in members:
             raise BadSample(f"{name} is missing")
         try:
-            return simplejpeg.decode_jpeg(self.read(path, *members[name]), "RGB")
+            return simplejpeg.decode_jpeg(self.store.read(path, *members[name]), "RGB")
         except ValueError as error:
             raise BadSample(f"{name} does not decode: {error}") from None
 
@@ -136,26 +142,7 @@ class ShardReader:
         offset, length = members["masks.bin"]
         if length != len(clip.crops) * MASK_BYTES:
             raise BadSample(f"masks.bin has {length} bytes for {len(clip.crops)} crops of {MASK_BYTES}")
-        out[:] = np.frombuffer(self.read(path, offset + crop * MASK_BYTES, MASK_BYTES), np.uint8)
-
-    def index(self, path):
-        return _recent(self.indexes, path, lambda: read_index(path), 64)
-
-    def read(self, path, offset, length):
-        """Bytes of a shard; a read that fails is tried again before it stops the run with a UserError."""
-        file = _recent(self.files, path, lambda: _open(path), 64, os.close)
-        for attempt in range(READ_TRIES):
-            try:
-                data = os.pread(file, length, offset)
-                break
-            except OSError as error:
-                if attempt == READ_TRIES - 1:
-                    raise UserError(f"reading shard {path} failed {READ_TRIES} times: {explain(error)}; to go on "
-                                    f"without it, list its name in the run's bad_shards.json") from None
-                time.sleep(2.0**attempt)  # a file system that is away for a moment comes back
-        if len(data) != length:
-            raise UserError(f"shard {path} changed while it was read: {length} bytes wanted at {offset}, {len(data)} there")
-        return data
+        out[:] = np.frombuffer(self.store.read(path, offset + crop * MASK_BYTES, MASK_BYTES), np.uint8)
 
 
 class Reader(ShardReader):
@@ -187,22 +174,3 @@ class Reader(ShardReader):
         out[:, 2] = side
         out[:, 3:] = 1 + augment.colour * (2 * numbers(seed, COLOUR, n).random((2, 3)) - 1)
         arrays["noise"][row] = numbers(seed, MASK, n).random(arrays["noise"].shape[1], np.float32)
-
-
-def _open(path):
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise UserError(f"cannot open shard {path}: {explain(error)}") from None
-
-
-def _recent(cache, key, make, most, drop=None):
-    """cache[key], made if it is missing; the least recently used entry goes when there are too many."""
-    if key not in cache:
-        cache[key] = make()
-        if len(cache) > most:
-            _, old = cache.popitem(last=False)
-            if drop:
-                drop(old)
-    cache.move_to_end(key)
-    return cache[key]

@@ -5,11 +5,11 @@ import math
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
+from data.index import PAIR_KINDS
 from data.order import PAIR, numbers
 from data.pairs import candidates, offer_bits, view_angles
 from data.reader import BadSample, Reader
 from data.samples import decode_masks
-from data.shards import PAIR_KINDS, read_index
 from engine.errors import UserError
 
 TILE, GAP, MARGIN = 224, 6, 24  # pixels of the sheet
@@ -21,19 +21,20 @@ WIDTH = 2 * MARGIN + len(PAIR_KINDS) * PAIR_WIDTH + PAIR_GAP
 INK, PALE, OUTLINE = (24, 24, 27), (113, 113, 122), (255, 45, 120)
 
 
-def contact_sheet(paths, rows, seed, rules):
+def contact_sheet(paths, rows, seed, rules, store):
     """A picture of pairs, a row a clip: one cross-view pair on the left, one cross-pose pair on the right.
 
     The clips are spread evenly over the shards; which ones, and which of their pairs, follows from the seed.
 
     Args:
-        paths: tars.  rows: clips to show (all of them where there are fewer).  rules: data.pairs.PairRules.
+        paths: tars, or URLs.  rows: clips to show (all of them where there are fewer).  rules: data.pairs.PairRules.
+        store: data.store.Store.
     Returns:
         PIL image, WIDTH wide, HEADER + ROW * rows high.
     Raises:
         UserError: a shard is damaged; all chosen samples are.
     """
-    indexes = [read_index(path) for path in paths]
+    indexes = [store.index(path) for path in paths]
     if not any((index.offers & offer_bits(rules.crops)).any() for index in indexes):
         raise UserError(f"no clip that can be read has a pair of crops with pairs.crops={rules.crops}; "
                         "try python -m data verify")
@@ -44,7 +45,7 @@ def contact_sheet(paths, rows, seed, rules):
     borders = np.linspace(0, ends[-1], rows + 1).astype(int)
     chosen = [int(random.integers(low, high)) for low, high in zip(borders[:-1], borders[1:], strict=True)]
     sheet = Image.new("RGB", (WIDTH, HEADER + ROW * rows), "white")
-    reader, shown = Reader(None, rules, None, 0), 0
+    reader, shown = Reader(None, rules, None, 0, store), 0
     for row, place in enumerate(chosen):
         shard = int(np.searchsorted(ends, place, "right"))
         index = place - int(ends[shard] - len(indexes[shard]))
@@ -68,7 +69,7 @@ def _draw_header(sheet, words):
 
 def _draw_row(sheet, top, reader, path, index, random):
     """One clip's pairs; whether it could be read."""
-    key = str(reader.index(path).keys[index])
+    key = str(reader.store.index(path).keys[index])
     shard = path.rsplit("/", 1)[-1]
     try:
         clip, members = reader.clip(path, index)
@@ -81,7 +82,7 @@ def _draw_row(sheet, top, reader, path, index, random):
     _write(sheet, (MARGIN + _width(key, 16), top + 1), facts, 15, PALE, most=WIDTH - 2 * MARGIN - _width(key, 16))
     masks = None
     if "masks.bin" in members:
-        masks = decode_masks(reader.read(path, *members["masks.bin"]), len(clip.crops))
+        masks = decode_masks(reader.store.read(path, *members["masks.bin"]), len(clip.crops))
     for p, kind in enumerate(PAIR_KINDS):
         at = MARGIN + p * (PAIR_WIDTH + PAIR_GAP), top + TITLE
         pairs = candidates(clip, kind, reader.rules)

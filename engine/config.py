@@ -117,8 +117,7 @@ def read_file(path, command):
         raise UserError(f"config file {path} does not exist{hint}")
     try:
         with open(path, encoding="utf-8") as file:
-            # BaseLoader leaves every scalar as the text that was written.
-            tree = yaml.load(file, Loader=yaml.BaseLoader)
+            tree = yaml.load(file, Loader=_TextLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a YAML config: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(tree, dict):
@@ -128,6 +127,17 @@ def read_file(path, command):
         said = f"says 'command: {found}'" if found else "has no 'command:' line"
         raise UserError(f"{path} {said}, but this is 'python -m {command}', which wants 'command: {command}'")
     return list(_flatten(tree))
+
+
+class _TextLoader(yaml.BaseLoader):
+    """Leaves every scalar as the text that was written, and takes no key twice, of which YAML would drop the first."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [name.value for name, _ in node.value]
+        for name, (where, _) in zip(names, node.value, strict=True):
+            if names.count(name) > 1:
+                raise yaml.YAMLError(f"'{name}' is given twice, first in line {where.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
 
 
 def save(config, path, command):

@@ -32,7 +32,7 @@ def train(config, make_trainer):
         newest = processes.from_first(lambda: _newest(run, error))
         start = trainer.load(newest) if newest else 0
         if processes.first:
-            trainer.cut_bad(run.folder, start * config.batch)
+            trainer.list_bad(run.folder, start * config.batch)
             log = Log(run.folder, start, config.log.wandb, run.folder.name, flat(config))
             trainer.announce(start)
         return loop(config, trainer, run, log, stop, start)

@@ -6,8 +6,8 @@ from engine.config import key, section
 from engine.errors import UserError
 
 # What may differ when a run goes on, because results do not depend on it (design decision 7).
-FREE = ("run", "init", "device", "data.workers", "data.prefetch", "data.shards", "data.sources.*.shards", "log.*",
-        "checkpoint.*", "probe.*")
+FREE = ("run", "init", "device", "data.workers", "data.prefetch", "data.shards", "data.sources.*.shards", "data.cache.*",
+        "data.bad_max", "log.*", "checkpoint.*", "probe.*")
 
 
 @dataclass

@@ -15,7 +15,7 @@ class Trainer:
     """Weights, optimizer and running sums of a run.
 
     A room builds on it with ``loss(piece)``, ``losses(means)``, ``evaluate()``, ``draw(folder, step)`` and the papers of its
-    folder (``open_run``, ``announce``, ``measured``, ``note_bad``, ``cut_bad``), and sets ``order``,
+    folder (``open_run``, ``announce``, ``measured``, ``note_bad``, ``list_bad``), and sets ``order``,
     ``loader`` and ``held_out`` (None where nothing is).
 
     Args:

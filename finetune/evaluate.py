@@ -17,10 +17,9 @@ from data.config import CropDataConfig, SourceConfig
 from data.crops import TAGS
 from data.feed import held_out_crops, open_crop_order, people_at
 from data.samples import MADE
-from data.shards import explain
 from engine import machine, progress
 from engine.config import flat, key, parse_keys, section
-from engine.errors import UserError
+from engine.errors import UserError, explain
 from engine.geometry import axis_angle_to_matrix
 from engine.joints import mpjpe, pa_mpjpe
 from engine.options import FREE
@@ -90,7 +89,7 @@ def evaluate(config, command):
     full = (arrays["mask"] == 255).all(1)
     known = not any(full[clips == clip].all() for clip in range(clips.max() + 1))
     judge = Judge(predictor, plain, known)
-    judge.made = all(source == MADE for source, _ in people_at(order, np.unique(arrays["tags"][:, PLACE], axis=0)))
+    judge.made = all(source == MADE for source, _ in people_at(order, data, np.unique(arrays["tags"][:, PLACE], axis=0)))
     rows = len(arrays["tags"])
     with progress.bar(rows, "crop", description="evaluating") as bar:
         for first in range(0, rows, CHUNK):

@@ -8,8 +8,7 @@ import os
 import numpy as np
 import trimesh
 
-from data.shards import explain
-from engine.errors import UserError
+from engine.errors import UserError, explain
 from finetune.person import ARRAYS, colour, vertex_normals
 
 FORMAT = 1

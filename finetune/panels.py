@@ -4,8 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.shards import explain
-from engine.errors import UserError
+from engine.errors import UserError, explain
 from finetune.draw import overlay
 from finetune.people import crop_people
 

@@ -3,9 +3,11 @@
 import torch
 from torch import nn
 
+from data.bad import BadRate
 from data.bodies.models import open_model
 from data.crops import TAGS
-from data.feed import bad_shards, held_out_crops, open_crop_loader, open_crop_order, people_at, sample_labels
+from data.feed import held_out_crops, open_crop_loader, open_crop_order, people_at, sample_labels
+from data.manifest import bad_shards
 from engine import checkpoint, distributed, loop
 from engine.geometry import axis_angle_to_matrix
 from engine.joints import mpjpe, pa_mpjpe
@@ -72,12 +74,13 @@ class Finetuner(Trainer):
                          lambda name: config.encoder_lr if name.startswith("encoder.") else 1.0)
         self.order, self.bf16, self.full = order, bf16, body
         self.weights = {name: getattr(config.loss, name) for name in losses.TERMS}
+        self.bad_list, self.bad_rate, self.bad_total = None, BadRate(config.data.bad_max), (0, 0)
         skip = bad_shards(config.run, order)
         self.loader = open_crop_loader(order, config.data, processes.rank, processes.world,
                                        distributed.loader_workers(config.data.workers), skip)
         self.held_out = held_out_crops(order, config.data, config.log.held_out_clips, skip)
         if self.held_out is not None:
-            self.people = people_at(order, self.held_out["tags"][:, PLACE])
+            self.people = people_at(order, config.data, self.held_out["tags"][:, PLACE])
 
     def loss(self, piece):
         """(loss, sums of the terms, of the loss, and crops) of a part of this rank's rows."""
@@ -135,10 +138,10 @@ class Finetuner(Trainer):
         return watch.measured(self, step, crops, seconds, "crops")
 
     def note_bad(self):
-        watch.note_bad(self.config.run, self.loader)
+        watch.note_bad(self)
 
-    def cut_bad(self, folder, slot):
-        watch.cut_bad(folder, slot)
+    def list_bad(self, folder, slot):
+        watch.list_bad(self, folder, slot)
 
 
 def build(config, order, body, device):

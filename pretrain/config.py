@@ -6,7 +6,7 @@ Nothing here imports torch: a typo is told in a fraction of a second.
 from dataclasses import dataclass
 
 from data.config import DataConfig
-from data.shards import PAIR_KINDS
+from data.index import PAIR_KINDS
 from engine.config import key, section
 from engine.errors import UserError
 from engine.options import LogConfig, TrainConfig

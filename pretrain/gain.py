@@ -8,8 +8,8 @@ misleads: a run without references (or an MAE) is the honest comparison.
 import numpy as np
 import torch
 
+from data.index import PAIR_KINDS
 from data.reader import TAGS
-from data.shards import PAIR_KINDS
 from pretrain import objective
 
 AT_ONCE = 64  # pairs

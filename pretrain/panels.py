@@ -5,8 +5,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from data.augment import denormalise
-from data.shards import PAIR_KINDS, explain
-from engine.errors import UserError
+from data.index import PAIR_KINDS
+from engine.errors import UserError, explain
 from pretrain import attention, objective
 
 COLUMNS = ("reference", "masked", "completed", "truth")

@@ -17,11 +17,14 @@ import torch
 import torch.nn.functional as F
 
 from data.augment import augment
+from data.cache import CacheConfig
+from data.catalogue import read_catalogue
 from data.crops import BODY_JOINTS, HAND_JOINTS, CropAugmentConfig, CropReader, CropRules
 from data.order import PAIR, numbers
 from data.reader import BadSample, NoPair
+from data.remote import is_remote
 from data.samples import KINDS
-from data.shards import find_shards, read_index
+from data.store import Store
 from engine import distributed
 from engine.config import key, parse_keys
 from engine.errors import UserError
@@ -54,11 +57,12 @@ class Split:
     """The n labelled crops of a probe, up to CROPS of each clip.
 
     Attributes:
-        paths: the shards.  clip: (n,) number of the clip.  places: (n, 3) shard, index in it, crop.
+        store: data.store.Store.  paths: the shards.  clip: (n,) number of the clip.  places: (n, 3) shard, index in it, crop.
         joints: (n, K, 3) float64 metres about the first, in the camera's frame (of a left hand: mirrored).
         part: (n,) 0 to fit, 1 to choose lambda by, 2 to test.  size: pixels of the largest crop.
     """
 
+    store: Store
     paths: list
     clip: np.ndarray
     places: np.ndarray
@@ -67,18 +71,18 @@ class Split:
     size: int
 
 
-def read_split(shards, clips, crops):
+def read_split(shards, clips, crops, store):
     """The Split of labelled shards.
 
     Args:
-        shards: see data.shards.find_shards.  clips: how many, no fewer.  crops: "body" or "hand".
+        shards: see data.catalogue.list_shards.  clips: how many, no fewer.  crops: "body" or "hand".
+        store: data.store.Store.
     Raises:
         UserError: there are not so many usable clips, or too few people to part them.
     """
-    paths = find_shards(shards)
-    indexes = [read_index(path) for path in paths]
-    all_places = [(shard, i) for shard, index in enumerate(indexes) for i in range(len(index))]
-    reader, found = _reader(crops), []
+    paths, entries = read_catalogue(shards, store)
+    all_places = [(shard, i) for shard, entry in enumerate(entries) for i in range(entry.clips)]
+    reader, found = _reader(crops, store), []
     for number in numbers(SEED, PAIR, 3).permutation(len(all_places)):
         if len(found) == clips:
             break
@@ -95,8 +99,8 @@ def read_split(shards, clips, crops):
                         f"{crops} crops that show enough of the person; give more shards or a lower probe.clips")
     subjects, places, joints = zip(*found, strict=True)
     clip = np.repeat(np.arange(clips), [len(here) for here in places])
-    return Split(paths, clip, np.concatenate(places), np.concatenate(joints), parts(subjects, shards)[clip],
-                 max(index.size for index in indexes))
+    return Split(store, paths, clip, np.concatenate(places), np.concatenate(joints), parts(subjects, shards)[clip],
+                 max(entry.size for entry in entries))
 
 
 def parts(subjects, shards):
@@ -122,7 +126,7 @@ def features(encoder, split, crops, processes):
     Args:
         encoder: pretrain.encoders.Frozen.
     """
-    reader, out, count = _reader(crops), None, len(split.places)
+    reader, out, count = _reader(crops, split.store), None, len(split.places)
     # As many rows on each rank, so that all call the network equally often: what is beyond the end is read and dropped.
     rows = np.arange(processes.rank, -(-count // processes.world) * processes.world, processes.world)
     for first in range(0, len(rows), AT_ONCE):
@@ -193,8 +197,9 @@ class Prober:
         self.crops = "hand" if config.data.pairs.crops == "hand" else "body"
 
         def read():
-            refuse_overlap(config.probe.shards, order)
-            return read_split(config.probe.shards, config.probe.clips, self.crops)
+            store = Store(config.data.cache.open())
+            refuse_overlap(config.probe.shards, order, store)
+            return read_split(config.probe.shards, config.probe.clips, self.crops, store)
 
         self.split = processes.from_first(read)
         self.still = None  # rows that training does not change
@@ -218,24 +223,27 @@ class Prober:
         return line | ({f"probe/lambda{ending}": got["lambda"]} if got["lambda"] is not None else {})
 
 
-def refuse_overlap(shards, order):
-    """UserError where a shard of the probe, or a clip of the same key, is among those that a run trains on."""
-    indexes = {path: read_index(path) for path in find_shards(shards)}
-    keys = {str(key): path for path, index in indexes.items() for key in index.keys}
-    digests = {index.digest(): path for path, index in indexes.items()}
+def refuse_overlap(shards, order, store):
+    """UserError where a shard of the probe, or a clip of the same key, is among those that a run trains on.
+
+    Keys are compared with the training shards on this machine's disks; of those elsewhere the indexes are not fetched for it.
+    """
+    paths, entries = read_catalogue(shards, store)
+    keys = {str(name): path for path in paths for name in store.index(path).keys}
+    digests = {entry.digest: path for path, entry in zip(paths, entries, strict=True)}
     for source in order.sources:
         for path, digest in zip(source.paths, source.digests, strict=True):
             if digest in digests:
                 raise UserError(f"probe.shards: {digests[digest]} is the shard {path} of source '{source.name}', which is "
                                 f"trained on; the probe wants shards of its own")
-            for name in map(str, read_index(path).keys):
+            for name in () if is_remote(path) else map(str, store.index(path).keys):
                 if name in keys:
                     raise UserError(f"probe.shards: clip {name} of {keys[name]} is also in {path} of source "
                                     f"'{source.name}', which is trained on; made people want another seed=")
 
 
-def _reader(crops):
-    return CropReader(None, CropRules(crops), CropAugmentConfig(), 0)
+def _reader(crops, store):
+    return CropReader(None, CropRules(crops), CropAugmentConfig(), 0, store)
 
 
 def _joints(clip, labels, crop):
@@ -254,9 +262,10 @@ def main(argv):
     processes = distributed.start(config.device)
     torch.set_num_threads(distributed.threads())
     try:
+        store = Store(CacheConfig().open())
         for source in sources:
-            _refuse_trained_on(source, config.shards)
-        split = processes.from_first(lambda: read_split(config.shards, config.clips, config.crops))
+            _refuse_trained_on(source, config.shards, store)
+        split = processes.from_first(lambda: read_split(config.shards, config.clips, config.crops, store))
         rows = [("mean pose", None)]
         loaded = [(source, encoders.load(source, processes.device)) for source in sources]
         shapes = {}
@@ -297,12 +306,12 @@ def _shown(table, split, config):
     return "\n".join(lines)
 
 
-def _refuse_trained_on(source, shards):
+def _refuse_trained_on(source, shards, store):
     """UserError where a run's manifest has one of the probe's shards."""
     manifest = Path(source) / "manifest.json"
     if not manifest.is_file():
         return
-    digests = {read_index(path).digest(): path for path in find_shards(shards)}
+    digests = {entry.digest: path for path, entry in zip(*read_catalogue(shards, store), strict=True)}
     for name, record in json.loads(manifest.read_text(encoding="utf-8"))["sources"].items():
         for shard, digest in zip(record["shards"], record["digests"], strict=True):
             if digest in digests:

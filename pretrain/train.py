@@ -5,9 +5,11 @@ import torch
 from torch import nn
 
 from data.augment import augment, crop_masks
-from data.feed import bad_shards, held_out_pairs, open_loader, open_order, people_at
+from data.bad import BadRate
+from data.feed import held_out_pairs, open_loader, open_order, people_at
+from data.index import PAIR_KINDS
+from data.manifest import bad_shards
 from data.reader import TAGS
-from data.shards import PAIR_KINDS
 from engine import checkpoint, distributed, loop
 from engine.trainer import Trainer
 from pretrain import gain, masking, objective, panels, probe, watch, weights
@@ -73,12 +75,13 @@ class Pretrainer(Trainer):
         super().__init__(config, processes, model, Completion(model, config, bf16),
                          2 * len(PAIR_KINDS) * len(order.sources), REPLACED)
         self.order, self.bf16 = order, bf16
+        self.bad_list, self.bad_rate, self.bad_total = None, BadRate(config.data.bad_max), (0, 0)
         skip = bad_shards(config.run, order)
         self.loader = open_loader(order, config.data, model.patches, processes.rank, processes.world,
                                   distributed.loader_workers(config.data.workers), skip)
         self.held_out = held_out_pairs(order, config.data, model.patches, config.log.held_out_pairs, skip)
         if self.held_out is not None:
-            self.people = people_at(order, self.held_out["tags"][:, PLACE])
+            self.people = people_at(order, config.data, self.held_out["tags"][:, PLACE])
             self.strangers = gain.strangers(self.held_out["tags"], [subject for _, subject in self.people])
         self.probe_every, self.prober = config.log.probe_every, None
         if config.log.probe_every:
@@ -125,10 +128,10 @@ class Pretrainer(Trainer):
         return watch.measured(self, step, pairs, seconds, "pairs", 3 * flops(self.config.model, self.model.patches - masked))
 
     def note_bad(self):
-        watch.note_bad(self.config.run, self.loader)
+        watch.note_bad(self)
 
-    def cut_bad(self, folder, slot):
-        watch.cut_bad(folder, slot)
+    def list_bad(self, folder, slot):
+        watch.list_bad(self, folder, slot)
 
 
 def grouped(values, group, groups):

@@ -1,14 +1,11 @@
 """What an operator reads: the folder's papers, the lines before the first step, the numbers beside the losses."""
 
-import json
-import os
-from pathlib import Path
-
 import torch
 
-from data.feed import freeze
+from data.bad import BadList, worst
+from data.index import PAIR_KINDS
+from data.manifest import freeze
 from data.samples import MADE
-from data.shards import PAIR_KINDS, explain
 from engine.errors import UserError
 from engine.machine import memory_gib, peak_flops
 from engine.options import FREE
@@ -53,9 +50,9 @@ def announce(config, trainer, start):
 
 def announce_data(config, order, batch):
     """Print what a run reads and how often; ``batch``: the batch in words."""
-    for source, total, length in zip(order.sources, order.totals, order.lane_length, strict=True):
+    for source, total, length, slices in zip(order.sources, order.totals, order.lane_length, order.slices, strict=True):
         print(f"source {source.name}: {total} clips in {len(source.paths)} shards, {len(source.held_out)} held out; "
-              f"an epoch repeats {length * order.lanes - total} so that {order.lanes} lanes are equal")
+              f"{order.lanes} lanes read {slices} slices; an epoch repeats {length * slices - total} to make them equal")
     if config.data.exclude:
         print(f"excluded: {len(config.data.excluded())} subjects of {config.data.exclude}")
     ends = ", ".join(f"{name} {value:.1f}" for name, value in order.epochs(config.steps * config.batch).items())
@@ -76,6 +73,7 @@ def measured(trainer, step, samples, seconds, unit, flops=None):
            f"speed/{unit}_per_s": rate, f"speed/{unit}_per_s_device": rate / world,
            "speed/data_wait_share": trainer.loader.take_waited() / seconds, "data/bad_samples": bad,
            "data/no_pair": no_pair, unit: slots} | memory_gib(trainer.device)
+    trainer.bad_total = slots, bad
     # A share of a peak that is not known, or that float32 cannot reach, would be a made-up number.
     peak = peak_flops(torch.cuda.get_device_name(trainer.device)) if trainer.device.type == "cuda" else None
     if peak and flops and trainer.bf16:
@@ -98,25 +96,14 @@ def sendable(trainer, pictures):
     return pictures if trainer.config.log.faces or made else {}
 
 
-def note_bad(folder, loader):
-    """Append samples with bad bytes to RUN/bad_samples.jsonl; every rank does so for its own slots."""
-    bad = loader.take_bad()
-    if bad:
-        lines = [json.dumps({"slot": slot, "shard": shard, "index": index, "reason": reason}) + "\n"
-                 for slot, shard, index, reason in bad]
-        path = Path(folder) / "bad_samples.jsonl"
-        try:
-            with open(path, "a", encoding="utf-8") as file:
-                file.write("".join(lines))
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {explain(error)}") from None
+def note_bad(trainer):
+    """List samples with bad bytes, of all ranks, in the run's folder; UserError on all where they are too many."""
+    bad = trainer.processes.gather(trainer.loader.take_bad())
+    if trainer.bad_list:
+        trainer.bad_list.add(bad)
+    trainer.bad_rate.check(*trainer.bad_total, lambda: worst(trainer.config.run))
 
 
-def cut_bad(folder, slot):
-    """Drop the entries of slots that are read again after a resume."""
-    path = Path(folder) / "bad_samples.jsonl"
-    if path.exists():
-        kept = [line for line in path.read_text().splitlines(True) if line.endswith("\n") and json.loads(line)["slot"] < slot]
-        temporary = path.with_suffix(".writing")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, path)
+def list_bad(trainer, folder, slot):
+    """Go on with the run's list of bad samples from a slot."""
+    trainer.bad_list = BadList(folder, slot)

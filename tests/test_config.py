@@ -81,6 +81,9 @@ def test_wrong_files_are_told_apart(file, tmp_path):
         parse(Schema, [str(tmp_path / "b.yaml")], "room")
     with pytest.raises(UserError, match="a config file comes first"):
         parse(Schema, ["steps=3"], "room")
+    (tmp_path / "c.yaml").write_text("command: room\npart:\n  weight: 1\n  shards: x\n  weight: 2\n")
+    with pytest.raises(UserError, match="c.yaml is not a YAML config: 'weight' is given twice, first in line 3"):
+        parse(Schema, [str(tmp_path / "c.yaml")], "room")
     (tmp_path / "c.yaml").write_text("a: [")
     with pytest.raises(UserError, match="c.yaml is not a YAML config"):
         parse(Schema, [str(tmp_path / "c.yaml")], "room")

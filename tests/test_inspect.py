@@ -14,10 +14,10 @@ from PIL import Image
 
 from data.charts import draw
 from data.check import check_shard
+from data.index import PAIR_KINDS, build_index, index_path, read_index
 from data.inspect import preview, stats, verify
 from data.pairs import PairRules, candidates
 from data.samples import decode_meta, encode
-from data.shards import PAIR_KINDS, build_index, index_path, read_index
 from data.sheets import HEADER, OUTLINE, ROW, WIDTH, caption, outlined
 from data.tally import describe, merge, rule_masks, tally_shard
 from engine.config import key, parse_keys
@@ -83,7 +83,7 @@ def test_an_index_of_another_tar_is_noticed(shard):
         stale = {**arrays, "tar_bytes": os.path.getsize(shard)}
     np.savez(index_path(shard), **stale)
     os.utime(index_path(shard), (2e9, 2e9))  # newer than the tar and for its size: nothing but its content is wrong
-    assert read_index(shard).digest() == build_index(shard).digest()
+    assert read_index(shard).digest == build_index(shard).digest
     assert check_shard(shard).lines() == []
 
 

@@ -10,10 +10,11 @@ import simplejpeg
 from clips import make_clip, write_shards
 
 from data.config import DataConfig
-from data.feed import bad_shards, freeze, held_out_pairs, open_loader, open_order
+from data.feed import held_out_pairs, open_loader, open_order
+from data.index import read_index
 from data.loader import tag
+from data.manifest import bad_shards, freeze
 from data.reader import TAGS
-from data.shards import read_index
 from engine.errors import UserError
 
 NOISE = 9
@@ -144,6 +145,11 @@ def test_a_frozen_manifest_refuses_other_shards(folder, tmp_path):
     shutil.copytree(folder, moved)
     config.shards = str(moved)
     freeze(order_of(config), tmp_path / "manifest.json")
+    frozen = (tmp_path / "manifest.json").read_text()
+    (tmp_path / "manifest.json").write_text(frozen.replace('"order": 2', '"order": 1'))
+    with pytest.raises(UserError, match="began with order 1 of samples, this version draws order 2"):
+        freeze(order_of(config), tmp_path / "manifest.json")
+    (tmp_path / "manifest.json").write_text(frozen)
     (moved / "shard-000003.tar").unlink()
     with pytest.raises(UserError, match="had 5 shards and has 4; shard-000003.tar is missing"):
         freeze(order_of(config), tmp_path / "manifest.json")
@@ -205,7 +211,7 @@ def test_shards_that_the_operator_lists_are_not_read(folder, tmp_path, monkeypat
         return pread(file, length, offset)
 
     monkeypatch.setattr(os, "pread", failing)
-    monkeypatch.setattr("data.reader.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("data.store.time.sleep", lambda seconds: None)
     with pytest.raises(UserError, match=f"{broken} failed 4 times: input/output error.*bad_shards.json"):
         stream(order, config, stop=8)
 
@@ -213,10 +219,9 @@ def test_shards_that_the_operator_lists_are_not_read(folder, tmp_path, monkeypat
     skip = bad_shards(tmp_path, order)
     loader = open_loader(order, config, NOISE, 0, 1, 0, skip)
     batches = [arrays["tags"].copy() for _, arrays in loader.batches(0, 8)]
-    shard, bad = (np.concatenate([tags[:, TAGS.index(name)] for tags in batches]) for name in ("shard", "bad"))
-    assert not (shard == 1).any() and bad.sum() > 0
-    listed = loader.take_bad()
-    assert {os.path.basename(path) for _, path, _, _ in listed} == {broken} and "bad_shards.json" in listed[0][-1]
+    shard, over = (np.concatenate([tags[:, TAGS.index(name)] for tags in batches]) for name in ("shard", "no_pair"))
+    assert not (shard == 1).any() and over.sum() > 0  # passed over like excluded people; the operator knows of them
+    assert not loader.take_bad()
 
     for text, words in (('["shard-9.tar"]', "shard-9.tar, which is no shard"), ("{}", "no JSON list"), ("[", "cannot be read")):
         (tmp_path / "bad_shards.json").write_text(text)

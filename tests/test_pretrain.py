@@ -15,7 +15,7 @@ from PIL import Image
 from runs import ROOT, finish, outcome, start, words
 from safetensors.numpy import load_file
 
-from data.shards import read_index
+from data.index import read_index
 from engine.config import parse
 from engine.distributed import Processes
 from pretrain.config import PretrainConfig

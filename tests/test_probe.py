@@ -14,7 +14,9 @@ from scipy.spatial.transform import Rotation
 from data.augment import denormalise
 from data.bodies.models import BODY_KEYPOINTS
 from data.crops import BODY_JOINTS, HAND_JOINTS
-from data.shards import find_shards, read_index
+from data.index import read_index
+from data.shards import find_shards
+from data.store import Store
 from engine.config import parse
 from engine.distributed import Processes
 from engine.errors import UserError
@@ -23,13 +25,13 @@ from pretrain.config import ModelConfig, PretrainConfig
 from pretrain.model import CrossCompletion
 from pretrain.train import Pretrainer
 
-ONE = Processes(0, 1, torch.device("cpu"))
+ONE, STORE = Processes(0, 1, torch.device("cpu")), Store(None)
 SMALL = {"image_size": 48, "patch": 8}
 
 
 @pytest.fixture(scope="module")
 def split(people):
-    return probe.read_split(str(people["body"]), 24, "body")
+    return probe.read_split(str(people["body"]), 24, "body", STORE)
 
 
 def small_model():
@@ -83,24 +85,24 @@ def test_joints_are_those_that_bodies_are_measured_on(bodies):
 
 def test_a_split_holds_each_crops_joints_in_its_cameras_frame(people, split):
     assert len(set(split.clip)) == 24 and len(split.places) == 96 and split.joints.shape == (96, 21, 3)
-    again = probe.read_split(str(people["body"]), 24, "body")
+    again = probe.read_split(str(people["body"]), 24, "body", STORE)
     assert (again.places == split.places).all() and (again.part == split.part).all()
-    reader = probe._reader("body")
+    reader = probe._reader("body", STORE)
     for row in (0, 50):
         shard, index, crop = split.places[row]
         clip, _, labels, known = reader.usable(split.paths[shard], index)
         turn = np.asarray(clip.crops[crop].Rt)[:, :3]
         camera = np.array([turn @ point for point in labels["joints"][labels["instant"][crop]]])
         np.testing.assert_allclose(split.joints[row], camera[list(BODY_JOINTS)] - camera[0], atol=1e-6)
-    hands = probe.read_split(str(people["hand"]), 12, "hand")
+    hands = probe.read_split(str(people["hand"]), 12, "hand", STORE)
     assert hands.joints.shape[1] == 20
     with pytest.raises(UserError, match=r"probe.clips=25, but .* has 24 clips"):
-        probe.read_split(str(people["body"]), 25, "body")
+        probe.read_split(str(people["body"]), 25, "body", STORE)
 
 
 def test_a_left_hand_is_read_as_a_right_one_in_a_mirror(people, monkeypatch):
-    split = probe.read_split(str(people["hand"]), 24, "hand")
-    reader, seen = probe._reader("hand"), []
+    split = probe.read_split(str(people["hand"]), 24, "hand", STORE)
+    reader, seen = probe._reader("hand", STORE), []
     kinds = [reader.clip(split.paths[s], i)[0].crops[c].kind for s, i, c in split.places.tolist()]
     left = kinds.index("left_hand")
     probe.features(encoders.Frozen(lambda pictures: seen.append(pictures) or pictures, 64), split, "hand", ONE)
@@ -218,7 +220,7 @@ def test_the_command_prints_a_row_an_encoder(people, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "24 clips" in lines[0] and "96 body crops" in lines[0]
     assert [line.split("  ")[0].strip() for line in lines[2:]] == ["mean pose", "random encoder", str(path)]
-    split = probe.read_split(str(people["body"]), 24, "body")
+    split = probe.read_split(str(people["body"]), 24, "body", STORE)
     expected = probe.score(split, probe.features(encoders.of_network(model.eval()), split, "body", ONE))
     assert f"{expected['pa_mpjpe'].mean():.1f} +-" in lines[4] and lines[4].split()[-1] == f"{expected['lambda']:.3g}"
     assert finish(start(command, processes=2)).splitlines()[-3:] == lines[2:]
@@ -227,7 +229,7 @@ def test_the_command_prints_a_row_an_encoder(people, tmp_path, capsys):
     # A run whose manifest has the probe's shards.
     run, paths = tmp_path / "run", find_shards(str(people["body"]))
     run.mkdir()
-    record = {"shards": [p.rsplit("/", 1)[-1] for p in paths], "digests": [read_index(p).digest() for p in paths]}
+    record = {"shards": [p.rsplit("/", 1)[-1] for p in paths], "digests": [read_index(p).digest for p in paths]}
     (run / "manifest.json").write_text(json.dumps({"sources": {"all": record}}))
     with pytest.raises(UserError, match="shard-000000.tar of source 'all', which .* was trained on"):
         probe.main([str(run), *command[2:]])

@@ -12,8 +12,8 @@ from clips import make_clip, write_shards
 from PIL import Image
 from runs import ROOT, words
 
+from data.index import PAIR_KINDS
 from data.reader import TAGS
-from data.shards import PAIR_KINDS
 from engine import machine, metrics
 from engine.config import parse
 from engine.distributed import Processes

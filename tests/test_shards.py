@@ -9,8 +9,9 @@ import pytest
 import webdataset
 from clips import make_clip, rewrite, write_shards
 
-from data import shards
-from data.shards import build_index, find_shards, index_path, read_index, write_shard
+from data import index
+from data.index import build_index, index_path, read_index
+from data.shards import find_shards, write_shard
 from engine.errors import UserError
 
 
@@ -23,7 +24,7 @@ def test_equal_clips_are_byte_equal_shards(shard, tmp_path):
     again = str(tmp_path / "again.tar")
     assert write_shard(again, (make_clip(i, kinds=("body", "left_hand") if i else ("body",)) for i in range(5))) == 5
     assert (tmp_path / "again.tar").read_bytes() == (tmp_path / "shard-000000.tar").read_bytes()
-    assert read_index(again).digest() == read_index(shard).digest()
+    assert read_index(again).digest == read_index(shard).digest
 
 
 def test_the_index_leads_to_every_member(shard):
@@ -54,11 +55,11 @@ def test_webdatasets_own_reader_reads_it(shard):
 def test_a_missing_broken_or_stale_index_is_built_anew(shard, tmp_path):
     whole, beside = read_index(shard), index_path(shard)
     os.remove(beside)
-    assert read_index(shard).digest() == whole.digest() and os.path.exists(beside)
+    assert read_index(shard).digest == whole.digest and os.path.exists(beside)
     for cut in (0, 100, os.path.getsize(beside) - 30):
         os.truncate(beside, cut)
         os.utime(beside, (2e9, 2e9))  # newer than the tar, so that it is opened
-        assert read_index(shard).digest() == whole.digest()
+        assert read_index(shard).digest == whole.digest
     write_shard(str(tmp_path / "more.tar"), [make_clip(i) for i in range(7)])
     os.replace(tmp_path / "more.tar", shard)
     assert len(read_index(shard)) == 7
@@ -67,15 +68,15 @@ def test_a_missing_broken_or_stale_index_is_built_anew(shard, tmp_path):
 
 
 def test_where_the_folder_cannot_be_written_the_index_stays_in_memory(shard, monkeypatch, capsys):
-    whole = read_index(shard).digest()
+    whole = read_index(shard).digest
     os.remove(index_path(shard))
 
     def refuse(*arguments, **named):
         raise PermissionError(13, "Permission denied")
 
     # Root may write anywhere, so a folder's permissions would test nothing there.
-    monkeypatch.setattr(shards.np, "savez", refuse)
-    assert read_index(shard).digest() == whole
+    monkeypatch.setattr(index.np, "savez", refuse)
+    assert read_index(shard).digest == whole
     assert not os.path.exists(index_path(shard))
     assert "not written (permission denied)" in capsys.readouterr().err
 
@@ -83,7 +84,7 @@ def test_where_the_folder_cannot_be_written_the_index_stays_in_memory(shard, mon
 def test_a_newer_index_is_refused_by_name(shard):
     with np.load(index_path(shard)) as arrays:
         np.savez(index_path(shard), **{**arrays, "format": 99})
-    with pytest.raises(UserError, match=r"index.npz has format 99; this software reads up to 1"):
+    with pytest.raises(UserError, match=r"index.npz has format 99; this software reads up to 2"):
         read_index(shard)
 
 

@@ -3,22 +3,21 @@
 Shard k holds clips k * clips_per_shard onwards and is made by one process, so its bytes depend on the recipe alone.
 """
 
-import contextlib
-import glob
 import multiprocessing
 import os
 import queue
-import re
 import signal
 import sys
 import traceback
 
 from data.bodies.quiet import start_warp
+from data.index import read_index
+from data.leftovers import clear_leftovers
 from data.people.config import NOT_RECIPE, PeopleConfig
-from data.shards import explain, read_index, shard_name, write_shard
+from data.shards import shard_name, write_shard
 from engine import progress
 from engine.config import flat, parse, save
-from engine.errors import UserError
+from engine.errors import UserError, explain
 
 COMMAND = "data make"
 RECIPE = "made.yaml"
@@ -82,7 +81,7 @@ def claim(config):
         elif others := [name for name in sorted(os.listdir(config.out)) if ".writing-" not in name]:
             raise UserError(f"out={config.out} holds {others[0]}, which this command did not make (there is no {RECIPE}); "
                             "name another folder")
-        _clear_leftovers(config.out)
+        clear_leftovers(config.out)
         temporary = f"{path}.writing-{os.getpid()}"
         save(config, temporary, COMMAND)
         os.replace(temporary, path)
@@ -107,24 +106,6 @@ def _compare(config, made, path):
         if name not in NOT_RECIPE and mine[name] != theirs[name]:
             raise UserError(f"{name}={mine[name]} here, but the clips in {config.out} were made with {name}={theirs[name]} "
                             f"({path}); name another folder with out=, or set {name} as it was")
-
-
-def _clear_leftovers(folder):
-    """Remove half-written files of processes that are gone; those of a live one may still be wanted."""
-    for path in glob.glob(os.path.join(glob.escape(folder), "*.writing-*")):
-        number = re.search(r"\.writing-(\d+)$", path)
-        if number and not _alive(int(number[1])):
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(path)
-
-
-def _alive(process):
-    try:
-        with contextlib.suppress(PermissionError):  # it lives and is somebody else's
-            os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _leave(number, frame):

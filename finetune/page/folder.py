@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from data.shards import explain, find_shards
-from engine.errors import UserError
+from data.shards import find_shards
+from engine.errors import UserError, explain
 
 FORMAT = 1
 COMMANDS = ("pretrain", "finetune train")

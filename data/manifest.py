@@ -1,0 +1,129 @@
+"""Which shards a run reads: read from their catalogues, frozen into the run's folder, compared when it goes on."""
+
+import json
+import os
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+
+from data.catalogue import read_catalogue
+from data.index import PAIR_KINDS
+from data.order import ORDER
+from data.remote import base_name
+from engine.errors import UserError, explain
+
+
+@dataclass
+class SourceManifest:
+    """The shards of one source, as the order needs them.
+
+    Attributes:
+        name: from the config.  paths: the tars, or their URLs.
+        counts: clips used of each (held-out ones are cut from the end).
+        held_out: [(shard, index), ...].  digests: a hash a shard.  offers: which PAIR_KINDS any clip can serve.
+        size: side in pixels of the largest crop.  tar_bytes: of all shards together.
+    """
+
+    name: str
+    paths: list
+    counts: np.ndarray
+    held_out: list
+    digests: list
+    offers: list
+    size: int
+    tar_bytes: int = 0
+
+    def record(self):
+        """What is frozen into a run's folder: names without folders, so that shards may move."""
+        return {"shards": [base_name(p) for p in self.paths], "counts": self.counts.tolist(),
+                "digests": self.digests, "held_out": len(self.held_out)}
+
+
+def read_manifest(name, spec, held_out, crop_kind_bits, store):
+    """Index a source's shards.
+
+    Args:
+        name: of the source.  spec: see data.catalogue.read_catalogue.
+        held_out: clips at the end that are never trained on (at most a tenth of them).
+        crop_kind_bits: mask of the bits of Index.offers that count, see data.pairs.offer_bits.
+        store: data.store.Store.
+    """
+    paths, entries = read_catalogue(spec, store)
+    counts = np.array([entry.clips for entry in entries], np.int64)
+    spare = min(held_out, int(counts.sum()) // 10)
+    ends = np.cumsum(counts)
+    kept = np.clip(ends[-1] - spare - (ends - counts), 0, counts)
+    held = [(s, i) for s, entry in enumerate(entries) for i in range(kept[s], entry.clips)]
+    bits = int(np.bitwise_or.reduce([entry.offers for entry in entries])) & crop_kind_bits
+    offers = [p for p, kind in enumerate(PAIR_KINDS) if any(bits >> (2 * k + p) & 1 for k in range(3))]
+    return SourceManifest(name, paths, kept, held, [entry.digest for entry in entries], offers,
+                          max(entry.size for entry in entries), sum(entry.tar_bytes for entry in entries))
+
+
+def freeze(order, path):
+    """Write the manifest into the run's folder, or compare it with what is there.
+
+    Raises:
+        UserError: the shards are not those the run began with.
+    """
+    now = {source.name: source.record() for source in order.sources}
+    path = Path(path)
+    if not path.exists():
+        temporary = path.with_suffix(".writing")
+        try:
+            temporary.write_text(json.dumps({"format": 1, "order": ORDER, "lanes": order.lanes, "sources": now}))
+            os.replace(temporary, path)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {explain(error)}") from None
+        return
+    frozen = json.loads(path.read_text())
+    if frozen.get("order", 1) != ORDER:
+        raise UserError(f"{path}: the run began with order {frozen.get('order', 1)} of samples, this version draws order "
+                        f"{ORDER}; go on with the version it began with (environment.json), or start a new run")
+    then = frozen["sources"]
+    for name in then.keys() | now.keys():
+        if then.get(name) != now.get(name):
+            raise UserError(f"the shards are not those the run began with: {_difference(name, then.get(name), now.get(name))}; "
+                            f"give back the old ones or start a new run ({path} lists them)")
+
+
+def _difference(name, then, now):
+    if then is None or now is None:
+        return f"source '{name}' is {'new' if then is None else 'gone'}"
+    old, new = (list(zip(side["shards"], side["digests"], strict=True)) for side in (then, now))
+    names = {shard for shard, _ in old}, {shard for shard, _ in new}
+    for was, has in zip_longest(old, new):
+        if was != has:
+            if was and was[0] not in names[1]:
+                words = f"{was[0]} is missing"
+            elif has and has[0] not in names[0]:
+                words = f"{has[0]} is new"
+            else:
+                same = was and has and was[0] == has[0]
+                words = f"{(has or was)[0]} is {'of other contents' if same else 'in another place'}"
+            return f"source '{name}' had {len(old)} shards and has {len(new)}; {words}"
+    return f"source '{name}' held out {then['held_out']} clips and now {now['held_out']} (data.held_out)"
+
+
+def bad_shards(folder, order):
+    """frozenset of the shard names in a run's bad_shards.json, which its operator wrote; empty where there is none.
+
+    Raises:
+        UserError: it is no JSON list of names, or one of them is no shard of the run.
+    """
+    path = Path(folder) / "bad_shards.json"
+    if not path.is_file():
+        return frozenset()
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path} is no JSON list of shard names, such as [\"shard-000007.tar\"]")
+    known = {base_name(shard) for source in order.sources for shard in source.paths}
+    for name in names:
+        if name not in known:
+            raise UserError(f"{path} lists {name}, which is no shard of this run; {len(known)} are, such as {min(known)}")
+    return frozenset(names)

@@ -1,0 +1,130 @@
+"""Bytes that lie elsewhere: http(s), a command's output, and whatever fsspec opens (s3, gs, az, hf, file, ...)."""
+
+import contextlib
+import http.client
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+
+from braceexpand import braceexpand
+
+from engine.errors import UserError
+
+PIPE = "pipe:"
+BLOCK = 1 << 22
+TIMEOUT_S = 60  # without a byte
+MISSING = (403, 404, 410)  # object stores answer 403 for what is not there to those who may not list
+
+
+def is_remote(path):
+    """Whether a shard's name is a URL or a command rather than a path of this machine."""
+    return path.startswith(PIPE) or "://" in path
+
+
+def beside(url, suffix):
+    """The URL of the file beside a shard, None for a command: nobody knows what else it could print."""
+    if url.startswith(PIPE):
+        return None
+    base, mark, query = url.partition("?")
+    return base + suffix + mark + query
+
+
+def is_folder(url):
+    """Whether a URL names no tar, and so a folder of them."""
+    return not url.startswith(PIPE) and ".tar" not in url.split("?")[0].rpartition("/")[2]
+
+
+def join(folder, name):
+    """The URL of a file in a folder."""
+    base, mark, query = folder.partition("?")
+    return f"{base.rstrip('/')}/{name}{mark}{query}"
+
+
+def expand(url):
+    """[URL, ...] of one with braces, such as shard-{000000..000099}.tar.
+
+    Raises:
+        UserError: the braces cannot be read.
+    """
+    try:
+        return list(braceexpand(url))
+    except ValueError as error:
+        raise UserError(f"the braces of {url} cannot be read: {error}") from None
+
+
+def base_name(path):
+    """The last part of a path or URL, such as shard-000000.tar; of a command its last word that ends in .tar."""
+    if path.startswith(PIPE):
+        tars = [word for word in path.split() if word.split("?")[0].endswith(".tar")]
+        path = tars[-1] if tars else path
+    return path.split("?")[0].rstrip("/").rpartition("/")[2]
+
+
+def stream(url):
+    """A context manager that gives (iterator of bytes, how many there are or None).
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        OSError: it could not be read; another try may help.
+        UserError: no installed package opens such URLs.
+    """
+    if url.startswith(PIPE):
+        return _command(url.removeprefix(PIPE))
+    if url.startswith(("http://", "https://")):
+        return _http(url)
+    return _fsspec(url)
+
+
+@contextlib.contextmanager
+def _http(url):
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
+            yield _blocks(answer), answer.length
+    except urllib.error.HTTPError as error:
+        kind = FileNotFoundError if error.code in MISSING else OSError
+        raise kind(f"the server says {error.code} {error.reason}") from None
+    except urllib.error.URLError as error:
+        raise OSError(str(error.reason)) from None
+    except http.client.HTTPException as error:
+        raise OSError(f"{type(error).__name__}: {error}") from None
+
+
+@contextlib.contextmanager
+def _command(command):
+    """The output of a shell command; a command that fails is an OSError with the last line it said."""
+    with tempfile.TemporaryFile() as said:
+        with subprocess.Popen(command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said) as process:
+            try:
+                yield _blocks(process.stdout), None
+            except BaseException:
+                process.kill()
+                raise
+            process.stdout.close()
+            code = process.wait()
+        if code:
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines()
+            raise OSError(f"the command ended with exit code {code}" + (f": {lines[-1]}" if lines else ""))
+
+
+@contextlib.contextmanager
+def _fsspec(url):
+    import fsspec  # here: most runs never need it
+
+    try:
+        file = fsspec.open(url, "rb").open()
+    except (ImportError, ValueError) as error:
+        # fsspec says which package is missing, or that it knows no such protocol.
+        raise UserError(f"shard {url} cannot be opened: {error}") from None
+    except OSError:
+        raise
+    except Exception as error:  # each store's library has exceptions of its own
+        raise OSError(f"{type(error).__name__}: {error}") from None
+    with file:
+        yield _blocks(file), getattr(file, "size", None)
+
+
+def _blocks(file):
+    while block := file.read(BLOCK):
+        yield block
