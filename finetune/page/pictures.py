@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from data.cache import CacheConfig
 from data.inspect import ShownPairs
 from data.sheets import contact_sheet
+from data.store import Store
 from engine.page.pictures import inline, inline_file
 
 STEP_WIDTH = 800
@@ -12,7 +14,7 @@ MOST_STEPS = 6
 
 def sheet_of(paths, rows, seed):
     """A contact sheet of shards: pairs of every kind of crop."""
-    return inline(contact_sheet(paths, rows, seed, ShownPairs()))
+    return inline(contact_sheet(paths, rows, seed, ShownPairs(), Store(CacheConfig().open())))
 
 
 def step_pictures(pictures):
