@@ -23,7 +23,6 @@ from data.crops import BODY_JOINTS, HAND_JOINTS, CropAugmentConfig, CropReader, 
 from data.order import PAIR, numbers
 from data.reader import BadSample, NoPair
 from data.remote import is_remote
-from data.samples import KINDS
 from data.store import Store
 from engine import distributed
 from engine.config import key, parse_keys
@@ -71,18 +70,18 @@ class Split:
     size: int
 
 
-def read_split(shards, clips, crops, store):
+def read_split(shards, clips, crops, store, exclude=frozenset()):
     """The Split of labelled shards.
 
     Args:
         shards: see data.catalogue.list_shards.  clips: how many, no fewer.  crops: "body" or "hand".
-        store: data.store.Store.
+        store: data.store.Store.  exclude: subjects whose clips are passed over.
     Raises:
         UserError: there are not so many usable clips, or too few people to part them.
     """
     paths, entries = read_catalogue(shards, store)
     all_places = [(shard, i) for shard, entry in enumerate(entries) for i in range(entry.clips)]
-    reader, found = _reader(crops, store), []
+    reader, found = _reader(crops, store, exclude), []
     for number in numbers(SEED, PAIR, 3).permutation(len(all_places)):
         if len(found) == clips:
             break
@@ -199,7 +198,7 @@ class Prober:
         def read():
             store = Store(config.data.cache.open())
             refuse_overlap(config.probe.shards, order, store)
-            return read_split(config.probe.shards, config.probe.clips, self.crops, store)
+            return read_split(config.probe.shards, config.probe.clips, self.crops, store, config.data.excluded())
 
         self.split = processes.from_first(read)
         self.still = None  # rows that training does not change
@@ -242,14 +241,14 @@ def refuse_overlap(shards, order, store):
                                     f"'{source.name}', which is trained on; made people want another seed=")
 
 
-def _reader(crops, store):
-    return CropReader(None, CropRules(crops), CropAugmentConfig(), 0, store)
+def _reader(crops, store, exclude=frozenset()):
+    return CropReader(None, CropRules(crops), CropAugmentConfig(), 0, store, exclude)
 
 
 def _joints(clip, labels, crop):
     """(K, 3) float64 metres about the root in the camera's frame; of a left hand as in a mirror."""
     kind = clip.crops[crop].kind
-    chosen = list(BODY_JOINTS if kind == KINDS[0] else HAND_JOINTS[kind])
+    chosen = list(BODY_JOINTS if kind == "body" else HAND_JOINTS[kind])
     points = np.asarray(labels["joints"][int(labels["instant"][crop])], np.float64)[chosen]
     points = points @ np.asarray(clip.crops[crop].Rt, np.float64)[:, :3].T
     points -= points[:1]

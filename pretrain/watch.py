@@ -46,6 +46,11 @@ def announce(config, trainer, start):
     announce_data(config, order, f"batch {config.batch}: {quota}")
     if trainer.held_out is None:
         print("note: nothing is held out (data.held_out=0 or fewer than 10 clips): no held-out loss and no pictures")
+    elif (trainer.strangers < 0).all():
+        print("note: the held-out pairs of each source are of one person, so no reference can be swapped: no reference gain")
+    if trainer.prober:
+        print(f"3D probe every {config.log.probe_every} steps: {len(trainer.prober.split.places)} {trainer.prober.crops} crops "
+              f"of {config.probe.clips} clips of {config.probe.shards}")
 
 
 def announce_data(config, order, batch):

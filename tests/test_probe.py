@@ -96,6 +96,9 @@ def test_a_split_holds_each_crops_joints_in_its_cameras_frame(people, split):
         np.testing.assert_allclose(split.joints[row], camera[list(BODY_JOINTS)] - camera[0], atol=1e-6)
     hands = probe.read_split(str(people["hand"]), 12, "hand", STORE)
     assert hands.joints.shape[1] == 20
+    gone = {reader.clip(split.paths[s], i)[0].subject for s, i, _ in split.places[:4].tolist()}
+    less = probe.read_split(str(people["body"]), 20, "body", STORE, gone)
+    assert not gone & {reader.clip(less.paths[s], i)[0].subject for s, i, _ in less.places.tolist()}
     with pytest.raises(UserError, match=r"probe.clips=25, but .* has 24 clips"):
         probe.read_split(str(people["body"]), 25, "body", STORE)
 
