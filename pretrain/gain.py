@@ -54,13 +54,16 @@ def held_out(trainer):
     patch on the person are left out of it. A kind in which nobody has a stranger has no gain.
     """
     module, arrays, swap = trainer.step_module, trainer.held_out, trainer.strangers
-    kinds, rows = len(PAIR_KINDS), range(trainer.processes.rank, len(swap), trainer.processes.world)
+    kinds, world = len(PAIR_KINDS), trainer.processes.world
+    # As many rows on each rank, so that all call the network equally often: what is beyond the end is not counted.
+    rows = np.arange(trainer.processes.rank, -(-len(swap) // world) * world, world)
     total = torch.zeros(3, kinds, 2, dtype=torch.float64, device=trainer.device)
     for first in range(0, len(rows), AT_ONCE):
-        here = np.array(rows[first:first + AT_ONCE])
+        here = rows[first:first + AT_ONCE] % len(swap)
+        mine = torch.from_numpy(rows[first:first + AT_ONCE] < len(swap)).to(trainer.device)
         batch = {name: values[here] for name, values in arrays.items()}
         kind = torch.from_numpy(batch["tags"][:, TAGS.index("kind")].astype(np.int64)).to(trainer.device)
-        has = torch.from_numpy(swap[here] >= 0).to(trainer.device)
+        has = torch.from_numpy(swap[here] >= 0).to(trainer.device) & mine
         a, b, keep, masked, person = module.pairs(trainer.to_device(batch))
         # A row without a stranger keeps its own reference; it is not counted.
         other = np.where(swap[here] >= 0, swap[here], here)
@@ -71,7 +74,7 @@ def held_out(trainer):
         (loss, on_person), (loss_wrong, on_person_wrong) = (module.losses(a, reference, keep, masked, weights)
                                                             for reference in (b, wrong))
         seen = has & (person.gather(1, masked).sum(1) > 0)
-        for place, (values, counted) in enumerate(((loss, torch.ones_like(has)), (loss_wrong - loss, has),
+        for place, (values, counted) in enumerate(((loss, mine), (loss_wrong - loss, has),
                                                    (on_person_wrong - on_person, seen))):
             chosen = (kind[None] == torch.arange(kinds, device=kind.device)[:, None]) & counted
             total[place] += torch.stack([(values.double() * chosen).sum(1), chosen.double().sum(1)], 1)
