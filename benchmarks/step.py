@@ -138,6 +138,7 @@ class Case:
                                              f"model.position={position}", "compile=off"], "pretrain")
         auto = "on" if device.type == "cuda" else "off"
         self.compile = auto if options["compile"] == "auto" else options["compile"]
+        torch.compiler.reset()  # a kind of block may be compiled for eight shapes only, then torch gives up
         self.rows = int(options["batch"] or BATCH[device.type][size])
         self.bf16 = machine.bf16(options["precision"], device)
         self.batch = made_up(self.rows, self.config, device)
