@@ -134,7 +134,7 @@ def test_attention_is_the_one_that_the_network_computes(position):
     torch.manual_seed(0)
     cross, x, y = CrossAttention(32, 4), torch.randn(3, 5, 32), torch.randn(3, 9, 32)
     table = rope_table((3, 3), 8, 100.0) if position == "rope" else None
-    rope_x = None if table is None else table[torch.tensor([[0, 4, 8, 1, 2]] * 3)].unsqueeze(1)
+    rope_x = None if table is None else table[torch.tensor([[0, 4, 8, 1, 2]] * 3)]
     weights, values = attention.weights(cross, x, y, rope_x, table)
     assert torch.allclose(weights.sum(-1), torch.ones(3, 4, 5))
     again = cross.proj((weights @ values).transpose(1, 2).reshape(3, 5, 32))
