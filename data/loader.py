@@ -16,6 +16,7 @@ from collections import Counter
 import numpy as np
 
 from data.reader import TAGS
+from engine import signals
 from engine.errors import UserError
 
 
@@ -52,7 +53,8 @@ class Loader:
             here, there = context.Pipe()
             process = context.Process(target=_work, name=f"loader-{number}", daemon=True, args=(
                 there, os.getpid(), reader, self.shape, self.memory, range(first, last), rows.start))
-            process.start()
+            with signals.held():
+                process.start()
             there.close()
             self.workers.append((process, here))
 

@@ -60,6 +60,8 @@ class Finetuner(Trainer):
         config: finetune.config.FinetuneConfig.  processes: engine.distributed.Processes.
     """
 
+    room = "finetune"
+
     def __init__(self, config, processes):
         order = processes.from_first(lambda: open_crop_order(config.data, config.batch, config.seed))
         body = open_model(config.body_model).to(processes.device)
@@ -89,18 +91,17 @@ class Finetuner(Trainer):
     def evaluate(self):
         """{"held_out/mpjpe", "held_out/pa_mpjpe"} in mm over the fixed crops; each rank takes its share."""
         total = torch.zeros(3, dtype=torch.float64, device=self.device)
-        rows = range(self.processes.rank, len(self.held_out["tags"]), self.processes.world)
         body = self.step_module.body
         self.model.eval()
-        for first in range(0, len(rows), 64):
-            batch = self.to_device({k: v[list(rows[first:first + 64])] for k, v in self.held_out.items()})
+        for rows in self.shares(len(self.held_out["tags"])):
+            batch = self.to_device({k: v[rows] for k, v in self.held_out.items()})
             seen, target = self.step_module.seen(batch)
             found = self.step_module.recover(seen.pictures, seen.K)
             points, true = (body.keypoints(*body(one.pose, one.root, one.shape)) for one in (found, target))
             errors = metrics.mpjpe(points, true, 0), metrics.pa_mpjpe(points, true)
             total += torch.stack([*(e.sum() for e in errors), errors[0].new_tensor(len(points))])
         self.model.train()
-        mpjpe, pa_mpjpe, count = self.processes.sum(total).tolist()
+        mpjpe, pa_mpjpe, count = self.total(total)
         return {"held_out/mpjpe": mpjpe / count, "held_out/pa_mpjpe": pa_mpjpe / count}
 
     def draw(self, folder, step):

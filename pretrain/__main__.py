@@ -1,17 +1,25 @@
-"""``python -m pretrain CONFIG.yaml key=value ...`` and ``python -m pretrain export RUN out=FILE``."""
+"""``python -m pretrain CONFIG.yaml key=value ...``, ``python -m pretrain export ...`` and ``python -m pretrain replay ...``."""
 
+from engine import signals
 from engine.cli import run
 
-USAGE = "python -m pretrain CONFIG.yaml [key=value ...]\n       python -m pretrain export RUN-or-FILE out=FILE"
+USAGE = """python -m pretrain CONFIG.yaml [key=value ...]
+       python -m pretrain export RUN-or-FILE out=FILE
+       python -m pretrain replay RUN step=N [out=FILE.png]"""
 
 
 def main(argv):
-    """Train, or export; returns the exit code."""
+    """Train, export or replay; returns the exit code."""
     # Imported here because a loader's worker imports this module anew and needs none of it.
     if argv[:1] == ["export"]:
         from pretrain import weights
 
         return weights.main(argv[1:])
+    if argv[:1] == ["replay"]:
+        from pretrain import replay
+
+        return replay.main(argv[1:])
+    signals.leave_on_signal()
     from engine.config import parse
     from pretrain.config import PretrainConfig
 

@@ -60,6 +60,8 @@ class Pretrainer(Trainer):
         config: PretrainConfig.  processes: engine.distributed.Processes.
     """
 
+    room = "pretrain"
+
     def __init__(self, config, processes):
         order = processes.from_first(lambda: open_order(config.data, config.batch, config.seed))
         model = build(config).to(processes.device)
@@ -86,11 +88,10 @@ class Pretrainer(Trainer):
     def evaluate(self):
         """{"held_out/KIND": loss} of the fixed pairs; each rank takes its share."""
         total = torch.zeros(2 * len(PAIR_KINDS), dtype=torch.float64, device=self.device)
-        rows = range(self.processes.rank, len(self.held_out["tags"]), self.processes.world)
-        for first in range(0, len(rows), 64):
-            batch = self.to_device({k: v[list(rows[first:first + 64])] for k, v in self.held_out.items()})
+        for rows in self.shares(len(self.held_out["tags"])):
+            batch = self.to_device({k: v[rows] for k, v in self.held_out.items()})
             total += _by_kind(self.step_module(batch).double(), batch["tags"][:, 0])
-        total = self.processes.sum(total).tolist()
+        total = self.total(total)
         return {f"held_out/{kind}": total[2 * k] / total[2 * k + 1] for k, kind in enumerate(PAIR_KINDS) if total[2 * k + 1]}
 
     def draw(self, folder, step):
