@@ -155,7 +155,7 @@ class Watch(Whereabouts):
         known = self.known[rank]
         if message is None:
             if not known.left:
-                self._decide(rank, f"died{known.place()}: its process is gone, and the node's log may say why (often a lack "
+                self._decide(rank, f"died, last seen{known.place()}: its process is gone, and the node's log may say why (often a lack "
                              f"of memory)", DEAD)
             known.left = True
             return
@@ -202,6 +202,7 @@ class Watch(Whereabouts):
             self.wire.send(message)
 
     def _fail(self, text, code, secondary):
+        self.known[self.rank].see(self.now)
         if self.wire:
             self._say({"now": self.now, "failed": [text, code, secondary]})
         else:
@@ -222,7 +223,8 @@ class Watch(Whereabouts):
 
     def _end(self, text, code):
         """The process's last line, and its end. Does not return."""
-        os.write(2, f"{text}\n".encode())
+        # Rank 0's progress bar may stand in the line.
+        os.write(2, f"{'' if self.rank else chr(10)}{text}\n".encode())
         self._ended.set()
         thread = threading.Thread(target=self.closing, daemon=True)
         thread.start()

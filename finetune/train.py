@@ -10,10 +10,12 @@ from engine import checkpoint, distributed, loop
 from engine.geometry import axis_angle_to_matrix
 from engine.trainer import Trainer
 from finetune import losses, metrics, panels
+from finetune.config import FinetuneConfig
 from finetune.means import means
 from finetune.model import Recovery, place_of
 from finetune.views import Targets, view
 from pretrain import watch, weights
+from pretrain.replay import replay as replay_step
 
 REPLACED = slice(TAGS.index("bad"), TAGS.index("no_pair") + 1)
 MEAN_CLIPS = 512  # labels that the mean parameters are taken from
@@ -107,6 +109,14 @@ class Finetuner(Trainer):
     def draw(self, folder, step):
         return {"overlays": panels.save(self, folder, step)}
 
+    def per_sample(self, batch):
+        """(B,) losses of a batch of tensors."""
+        return sum(self.weights[name] * values for name, values in self.step_module(batch).items())
+
+    def portray(self, arrays, labels, title):
+        """A PIL picture of the loader's crops, a column each."""
+        return panels.seen_sheet(self, arrays, labels, title)
+
     def save(self, run, step):
         super().save(run, step, lambda path: weights.write_safetensors(self.model.state_dict(), path, {"format": "pt"}))
 
@@ -156,3 +166,8 @@ def build(config, order, body, device):
 def train(config):
     """Train to ``config.steps``; returns the exit code."""
     return loop.train(config, Finetuner)
+
+
+def replay(argv):
+    """``python -m finetune replay``; returns the exit code."""
+    return replay_step(argv, FinetuneConfig, "finetune train", Finetuner)

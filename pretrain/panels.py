@@ -16,11 +16,7 @@ GAP, HEAD = 6, 22
 def save(trainer, folder, step):
     """Draw the run's fixed held-out pairs into ``folder/pictures/step-XXXXXXXX.png``; returns the path."""
     rows = chosen_rows(trainer.held_out["tags"][:, 0], trainer.config.log.pictures)
-    batch = trainer.to_device({k: v[rows] for k, v in trainer.held_out.items()})
-    with torch.no_grad():
-        a, b, keep, masked, _ = trainer.step_module.pairs(batch)
-        predicted = trainer.step_module.complete(a, b, keep, masked)
-    pictures = complete(a, b, masked, predicted, trainer.config)
+    pictures = completed(trainer, {k: v[rows] for k, v in trainer.held_out.items()})
     kinds = [PAIR_KINDS[k].replace("_", "-") for k in trainer.held_out["tags"][rows, 0]]
     path = folder / "pictures" / f"step-{step:08d}.png"
     try:
@@ -29,6 +25,13 @@ def save(trainer, folder, step):
     except OSError as error:
         raise UserError(f"{path} cannot be written: {explain(error)}") from None
     return path
+
+
+@torch.no_grad()
+def completed(trainer, arrays):
+    """(B, 4, S, S, 3) uint8 of ``sheet`` for pairs as the loader gives them."""
+    a, b, keep, masked, _ = trainer.step_module.pairs(trainer.to_device(arrays))
+    return complete(a, b, masked, trainer.step_module.complete(a, b, keep, masked), trainer.config)
 
 
 def chosen_rows(kinds, count):

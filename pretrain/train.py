@@ -97,6 +97,14 @@ class Pretrainer(Trainer):
     def draw(self, folder, step):
         return {"completions": panels.save(self, folder, step)}
 
+    def per_sample(self, batch):
+        """(B,) losses of a batch of tensors."""
+        return self.step_module(batch)
+
+    def portray(self, arrays, labels, title):
+        """A PIL picture of the loader's pairs, a row each."""
+        return panels.sheet(panels.completed(self, arrays), labels, title)
+
     def save(self, run, step):
         super().save(run, step, lambda path: weights.save_model(self.model, path))
 
