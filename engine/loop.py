@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from signal import Signals
 
 import torch
 
@@ -76,12 +77,12 @@ def _train(config, make_trainer, processes, stop, watch, closing):
 
 def loop(config, trainer, run, lines, watch, start, written):
     """Steps ``start`` to ``config.steps``, with what is due after each. ``written``: the log has the line of ``start``."""
-    agreement = Agreement(trainer.processes)
-    agreement.send(False, trainer.guard.before())
     if written:
         trainer.forget_losses()
     elif start and lines.due(start) and not lines.write(start):
         return STOPPED  # nothing is new since the checkpoint
+    agreement = Agreement(trainer.processes)
+    agreement.send(0, trainer.guard.before())
     for step, arrays in watch.reading(trainer.loader.batches(start, config.steps)):
         trainer.update(step, arrays)
         done, last = step + 1, step + 1 == config.steps
@@ -90,7 +91,7 @@ def loop(config, trainer, run, lines, watch, start, written):
         if row >= config.guard.skips and not trainer.go_back(run, done, row):
             return DIVERGED
         # After a return nothing of before it may be heard again.
-        agreement.send(bool(trainer.stop), trainer.guard.row())
+        agreement.send(trainer.stop.number, trainer.guard.row())
         saved = last or stopped or (due(done, config.checkpoint.every, False) and trainer.guard.calm())
         if saved:
             trainer.save(run, done)
@@ -101,8 +102,8 @@ def loop(config, trainer, run, lines, watch, start, written):
             agreement.hear()
             lines.bar.close()
             if trainer.processes.first:
-                print(f"{trainer.stop.name or 'a signal'}: saved at step {done}; the same command goes on from there",
-                      flush=True)
+                name = Signals(stopped).name if stopped else trainer.stop.name or "a signal to another process"
+                print(f"{name}: saved at step {done}; the same command goes on from there", flush=True)
             return STOPPED
     agreement.hear()
     return 0

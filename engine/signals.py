@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from multiprocessing import resource_tracker
 
 # Exit codes beside 0 (done), 1 (a fault of the program) and 2 (something to mend); docs/training.md explains them.
 STOPPED = 75   # saved, or nothing to save yet, on request: start the same command again and it goes on
@@ -36,6 +37,8 @@ def _leave(number, frame):
 @contextlib.contextmanager
 def held():
     """Signals wait until the end of this block; a process started in it never sees those meant for the run."""
+    # The first process started by spawn starts this one beside it, which would let signals through again.
+    resource_tracker.ensure_running()
     signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
     try:
         yield
@@ -64,6 +67,11 @@ class StopRequest:
 
     def __bool__(self):
         return self.name is not None
+
+    @property
+    def number(self):
+        """Of the signal, 0 as long as there was none."""
+        return int(signal.Signals[self.name]) if self.name else 0
 
     def ready(self):
         """From here on a signal waits for the end of a step. Raises StoppedEarly if one came already."""

@@ -32,28 +32,26 @@ def test_a_signal_before_the_run_begins_leaves_at_once(tmp_path):
     process.send_signal(signal.SIGTERM)
     assert "SIGTERM: stopped before the run began" in toy.finish([process], 75)[0] and not run.exists()
     process, = toy.start(run, {"slow_start": 100})
-    time.sleep(6)
+    assert process.stdout.readline() == "building\n"
     process.send_signal(signal.SIGUSR1)
     assert "SIGUSR1: stopped before " in toy.finish([process], 75)[0] and not list(run.glob("checkpoints/*"))
 
 
 def test_a_signal_to_one_rank_that_starts_ends_all(tmp_path):
     processes = toy.start(tmp_path / "run", {"slow_start": 100, "on": 1}, world=2)
-    time.sleep(9)
+    assert processes[1].stdout.readline() == "building\n"
     processes[1].send_signal(signal.SIGUSR1)
     outputs = toy.finish(processes, 75)
     assert all("SIGUSR1 before the first step" in output for output in outputs), outputs
 
 
-@pytest.mark.parametrize("name", ["SIGUSR1", "SIGTERM"])
-def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path, name):
+def test_a_signal_to_one_rank_stops_all_after_the_same_step(tmp_path):
     run = tmp_path / "run"
     processes = toy.start(run, {}, "pace_s=0.05", "steps=1000", world=2)
-    toy.wait_for(run / "log.jsonl", processes)
-    processes[1].send_signal(getattr(signal, name))
-    began = time.monotonic()
+    toy.wait_for(run / "log.jsonl", processes, '"step": 10')
+    processes[1].send_signal(signal.SIGUSR1)
     outputs = toy.finish(processes, 75)
-    assert f"{name}: saved at step " in outputs[0] and outputs[1] == "" and time.monotonic() - began < 20
+    assert "SIGUSR1: saved at step " in outputs[0] and outputs[1] == ""
     last = sorted(run.glob("checkpoints/step-*"))[-1]
     assert f"step {int(last.name[5:])};" in outputs[0] and (last / "complete.json").exists()
 
@@ -96,7 +94,7 @@ def test_a_line_that_a_kill_took_is_written_at_the_next_start(tmp_path, peaceful
     (run / "log.jsonl").write_text("".join(lines[:-1]))
     toy.finish(toy.start(run, {}))
     assert outcome(run) == outcome(peaceful)
-    assert "speed/samples_per_s" not in json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    assert "speed/pairs_per_s" not in json.loads((run / "log.jsonl").read_text().splitlines()[-1])
 
 
 @pytest.mark.kill

@@ -90,8 +90,9 @@ def main(argv):
 
         def __init__(self, config, processes):
             self.on = faults.get("on") in (None, processes.rank)
-            if self.on:
-                time.sleep(faults.get("slow_start", 0))
+            if self.on and "slow_start" in faults:
+                print("building", flush=True)
+                time.sleep(faults["slow_start"])
             torch.manual_seed(config.seed)
             model = torch.nn.Linear(3, 1)
             super().__init__(config, processes, model, model, 2, slice(0, 1))
@@ -135,7 +136,7 @@ def main(argv):
 
         def open_run(self):
             try:
-                return Run(config.run, config, "toy", options.FREE), None
+                return Run(config.run, config, "toy", (*options.FREE, "pace_s")), None
             except UserError as error:
                 return None, error
 
@@ -143,7 +144,7 @@ def main(argv):
             print(f"goes on at {start}", flush=True)
 
         def measured(self, step, samples, seconds):
-            return {"speed/samples_per_s": samples / seconds}
+            return {"speed/pairs_per_s": samples / seconds}
 
         def note_bad(self):
             pass
