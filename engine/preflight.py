@@ -50,7 +50,7 @@ def check(config, trainer):
 def here(processes):
     """What all ranks should have alike."""
     git = subprocess.run(["git", "-C", Path(__file__).resolve().parent, "describe", "--always", "--dirty"],
-                         capture_output=True, text=True).stdout.strip() if processes.world > 1 else ""
+                         capture_output=True, text=True).stdout.strip() if processes.world > 1 and shutil.which("git") else ""
     return {"host": socket.gethostname(), "clock": time.time(),
             "alike": {**checkpoint.versions(), "machine": platform.machine(), "counterpose": git or "no git",
                       "device": processes.device.type}}

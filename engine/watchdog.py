@@ -155,8 +155,8 @@ class Watch(Whereabouts):
         known = self.known[rank]
         if message is None:
             if not known.left:
-                self._decide(rank, f"died, last seen{known.place()}: its process is gone, and the node's log may say why (often "
-                             f"a lack of memory)", DEAD)
+                self._decide(rank, f"died, last seen{known.place()}: its process is gone, and the node's log may say why "
+                             f"(often a lack of memory)", DEAD)
             known.left = True
             return
         known.heard = time.monotonic()

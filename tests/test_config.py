@@ -102,10 +102,11 @@ def _schemas():
     from finetune.predict import PredictConfig
     from finetune.report import ReportConfig
     from pretrain.config import PretrainConfig
+    from pretrain.replay import ReplayConfig
 
     return {"data make": PeopleConfig, "data pairs": PairsConfig, "pretrain": PretrainConfig, "finetune train": FinetuneConfig,
             "finetune evaluate": EvaluateConfig, "finetune predict": PredictConfig, "finetune report": ReportConfig,
-            "finetune demo": DemoConfig}
+            "finetune demo": DemoConfig, "pretrain replay": ReplayConfig}
 
 
 @pytest.mark.parametrize("path", sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").glob("*/*.yaml")))

@@ -1,5 +1,6 @@
 """Bad updates, ranks that fail, die or hang, and what is checked before the first step: on the smallest run there is."""
 
+import contextlib
 import json
 import math
 import os
@@ -143,6 +144,23 @@ def test_a_skipped_update_leaves_everything_as_it_was(tmp_path, shards):
     assert trainer.take_losses()["guard/skipped"] == 2
 
 
+def test_an_update_asks_the_device_for_nothing(tmp_path, shards):
+    """No number is brought to the host in a step, nor anything whose shape depends on one."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Ops(TorchDispatchMode):
+        def __torch_dispatch__(self, op, kinds, args=(), kwargs=None):
+            seen.append(op.overloadpacket.__name__)
+            return op(*args, **(kwargs or {}))
+
+    file, *rest = words(tmp_path / "run", shards, "data.workers=0")
+    trainer, seen = Pretrainer(parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain"), Processes(0, 1, CPU)), []
+    for step, arrays in trainer.loader.batches(0, 2):
+        with Ops() if step else contextlib.nullcontext():
+            trainer.update(step, arrays)
+    assert "_fused_adamw_" in seen and not {"_local_scalar_dense", "nonzero", "equal", "masked_select"} & set(seen)
+
+
 BAD = {"nan": [13, 14, 15]}
 BACK = ["guard.skips=3"]
 
@@ -284,7 +302,7 @@ def test_a_rank_that_dies_is_named(tmp_path, victim):
 
 
 @pytest.mark.kill
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_a_rank_that_is_stopped_is_named(tmp_path, victim):
     processes = toy.start(tmp_path / "run", {}, "pace_s=0.05", "steps=1000", "guard.hang_s=6", world=2)
     toy.wait_for(tmp_path / "run" / "log.jsonl", processes, '"step": 20')
@@ -308,13 +326,24 @@ def test_a_rank_that_hangs_is_named_with_what_it_does(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.kill
-def test_under_torchrun_the_first_cause_is_told_by_all(tmp_path, shards):
-    process = start_run(words(tmp_path / "run", shards, "steps=100000"), processes=4)
+def test_under_torchrun_the_first_cause_is_told_by_all(tmp_path):
+    """Although torchrun ends the others as soon as one is gone."""
+    process = toy.start_torchrun(tmp_path / "run", "pace_s=0.05", "steps=1000", world=4)
     toy.wait_for(tmp_path / "run" / "log.jsonl", [process], '"step": 40')
     ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     os.kill(int(ranks[2]), signal.SIGKILL)
     output = process.communicate(timeout=60)[0]
     assert output.count("error: rank 2 died, last seen at step ") == 3 and "gloo" not in output, output
+
+
+@pytest.mark.long
+def test_a_signal_to_all_of_a_torchrun_counts_as_one(tmp_path):
+    """Ranks get it twice, from the sender and from torchrun."""
+    process = toy.start_torchrun(tmp_path / "run", "pace_s=0.05", "steps=1000", world=2)
+    toy.wait_for(tmp_path / "run" / "log.jsonl", [process], '"step": 20')
+    os.killpg(process.pid, signal.SIGTERM)
+    assert "SIGTERM: saved at step " in process.communicate(timeout=60)[0]
+    assert len(list((tmp_path / "run").glob("checkpoints/step-*/complete.json"))) == 3
 
 
 def place_to_check(tmp_path, bytes_a_row=8, workers=1, keep=3, weights=4):

@@ -31,6 +31,14 @@ def start(run, faults, *words, world=1):
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for rank in range(world)]
 
 
+def start_torchrun(run, *words, world):
+    """A started torchrun, the first of a process group of its own."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
+    return subprocess.Popen([sys.executable, *launcher, __file__, "{}", f"run={run}", *words], cwd=ROOT, text=True,
+                            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, start_new_session=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
 def finish(processes, codes=0):
     """Wait for the ranks; their outputs. Fails the test on other exit codes."""
     outputs = [process.communicate(timeout=120)[0] for process in processes]
