@@ -21,7 +21,7 @@ import torch
 import toy
 from clips import make_clip, write_shards
 from PIL import Image
-from runs import ROOT, outcome, words
+from runs import ROOT, finetune_words, outcome, words
 from runs import finish as finish_run
 from runs import start as start_run
 
@@ -31,7 +31,10 @@ from engine.distributed import Processes
 from engine.errors import UserError
 from engine.guard import FLOOR, LAG, MEMORY, Guard, last_good
 from engine.options import GuardConfig
+from finetune.config import FinetuneConfig
+from finetune.train import Finetuner
 from pretrain.config import PretrainConfig
+from pretrain.replay import measure
 from pretrain.train import Pretrainer
 
 CPU = torch.device("cpu")
@@ -268,6 +271,23 @@ def test_a_replay_finds_a_step_again(tmp_path, shards):
     assert Image.open(tmp_path / "worst.png").height > 3 * 100
     gone = subprocess.run([*command, "step=2"], cwd=ROOT, capture_output=True, text=True)
     assert gone.returncode == 2 and "error: step=2: no checkpoint" in gone.stderr and "step-00000004" in gone.stderr
+
+
+def test_crops_are_replayed_too(tmp_path, people):
+    """Losses and gradient of a batch by parts are those of an update on the whole; crops are drawn as the network sees them."""
+    file, *rest = finetune_words(tmp_path / "run", "hand", people["hand"], "data.workers=0", "optim.warmup=1", "steps=9")
+    trainer = Finetuner(parse(FinetuneConfig, [str(ROOT / file), *rest], "finetune train"), Processes(0, 1, CPU))
+    _, arrays = next(trainer.loader.batches(3, 4))
+    losses, norm = measure(trainer, arrays)
+    parts = [measure(trainer, {name: values[row:row + 1] for name, values in arrays.items()}) for row in range(8)]
+    assert losses == pytest.approx(np.concatenate([part[0] for part in parts]), rel=1e-4)
+    assert norm < sum(part[1] for part in parts)
+    picture = trainer.portray({name: values[:3] for name, values in arrays.items()}, ["a", "b", "c"], "step 3")
+    assert picture.size == (3 * 192, 2 * 192 + 40) and np.asarray(picture)[40:].std() > 10
+    trainer.update(3, arrays)
+    line = trainer.take_losses()
+    assert line["loss/total"] == pytest.approx(losses.mean(), rel=1e-4)
+    assert line["optim/grad_norm"] == pytest.approx(norm, rel=1e-4)
 
 
 def errors(output):
