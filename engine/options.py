@@ -7,7 +7,8 @@ from engine.errors import UserError
 
 # What may differ when a run goes on, because results do not depend on it (design decision 7).
 FREE = ("run", "init", "device", "data.workers", "data.prefetch", "data.shards", "data.sources.*.shards", "data.cache.*",
-        "data.bad_max", "log.*", "checkpoint.*", "probe.*", "compile", "recompute")
+        "data.bad_max", "log.*", "checkpoint.*", "probe.*", "guard.hang_s", "parallel", "compile",
+        "recompute")
 
 
 @dataclass
@@ -25,6 +26,19 @@ class OptimConfig:
 class CheckpointConfig:
     every: int = key(1000, "steps between checkpoints; one more at the end", low=1)
     keep: int = key(3, "newest checkpoints kept", low=1)
+    keep_every: int = key(0, "checkpoints of every so many steps are kept for ever; 0: none", low=0)
+    background: bool = key(True, "write while training goes on; takes host memory for one checkpoint in the first process")
+
+
+@dataclass
+class GuardConfig:
+    spike: float | None = key(8.0, "an update is skipped if its gradient norm's logarithm lies so many deviations above its "
+                              "running mean; null: only if it is no number", low=1)
+    warmup: int = key(100, "steps before spikes are looked for", low=1)
+    skips: int = key(10, "bad updates in a row after which the run goes back to an earlier checkpoint and over that stretch",
+                     low=1)
+    rollbacks: int = key(3, "such returns in a run; when one more is due it stops with a report", low=0)
+    hang_s: float = key(600, "seconds without progress after which a rank counts as hanging and all leave", low=1)
 
 
 @dataclass
@@ -46,6 +60,7 @@ class TrainConfig:
     batch: int = key(256, "samples in a step, over all processes", low=1)
     accumulate: int = key(1, "parts that each process cuts its share of a batch into, to save memory", low=1)
     device: str = key("auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"))
+    parallel: str = key("ddp", "each process holds all weights (ddp) or a share of them (fsdp)", choices=("ddp", "fsdp"))
     precision: str = key("auto", "of the network; auto: bf16 where the device multiplies in it",
                          choices=("auto", "float32", "bf16"))
     compile: str = key("auto", "compile the network's blocks; auto: on a GPU", choices=("auto", "on", "off"))
@@ -53,12 +68,16 @@ class TrainConfig:
     deterministic: bool = key(False, "refuse operations whose result varies from run to run (GPU)")
     optim: OptimConfig = section(OptimConfig)
     checkpoint: CheckpointConfig = section(CheckpointConfig)
+    guard: GuardConfig = section(GuardConfig)
 
     def check(self):
         if not self.run:
             raise UserError("run is not set: run=DIR names the run's folder")
         if self.optim.warmup > self.steps:
             raise UserError(f"optim.warmup={self.optim.warmup} is longer than steps={self.steps}")
+        if self.checkpoint.keep_every % self.checkpoint.every:
+            raise UserError(f"checkpoint.keep_every={self.checkpoint.keep_every} is not a multiple of "
+                            f"checkpoint.every={self.checkpoint.every}, so hardly any would be kept")
         if self.batch % self.accumulate:
             raise UserError(f"batch={self.batch} does not divide by accumulate={self.accumulate}")
 

@@ -77,13 +77,15 @@ class Pretrainer(Trainer):
         config: PretrainConfig.  processes: engine.distributed.Processes.
     """
 
+    room = "pretrain"
+
     def __init__(self, config, processes):
         order = processes.from_first(lambda: open_order(config.data, config.batch, config.seed))
         model = build(config).to(processes.device)
         prepare([*model.encoder.blocks, *model.decoder.blocks], config, processes.device)
         bf16 = machine.bf16(config.precision, processes.device)
         super().__init__(config, processes, model, Completion(model, config, bf16),
-                         2 * len(PAIR_KINDS) * len(order.sources), REPLACED)
+                         2 * len(PAIR_KINDS) * len(order.sources), REPLACED, entries=("complete", "encode", "features"))
         self.order, self.bf16 = order, bf16
         self.bad_list, self.bad_rate, self.bad_total = None, BadRate(config.data.bad_max), (0, 0)
         skip = bad_shards(config.run, order)
@@ -125,8 +127,17 @@ class Pretrainer(Trainer):
     def probe(self):
         return self.prober.measure(self)
 
-    def save(self, run, step):
-        super().save(run, step, lambda path: weights.save_model(self.model, path))
+    def per_sample(self, batch):
+        """(R,) losses of the rows of a batch of tensors: means over the targets of each."""
+        return self.step_module(batch).view(len(batch["tags"]), -1).mean(1)
+
+    def portray(self, arrays, labels, title):
+        """A PIL picture of the loader's pairs, a row each; of several targets the first."""
+        arrays = first_target(arrays, self.config.targets_per_reference)
+        return panels.sheet(panels.completed(self, arrays), labels, title)
+
+    def save(self, run, step, last):
+        super().save(run, step, last, weights.header(self.model))
 
     def open_run(self):
         return watch.open_run(self.config, self.order, "pretrain")
@@ -145,6 +156,12 @@ class Pretrainer(Trainer):
 
     def list_bad(self, folder, slot):
         watch.list_bad(self, folder, slot)
+
+
+def first_target(arrays, targets):
+    """Arrays of data.reader.layout with the first of their targets alone."""
+    share = {name: arrays[name][:, :arrays[name].shape[1] // targets] for name in ("mask", "noise")}
+    return {**arrays, **share, **{name: arrays[name][:, [0, -1]] for name in ("pixels", "numbers")}}
 
 
 def grouped(values, group, groups):

@@ -107,10 +107,12 @@ def _schemas():
     from finetune.report import ReportConfig
     from pretrain.config import PretrainConfig
     from pretrain.probe import ProbeCommand
+    from pretrain.replay import ReplayConfig
 
     return {"data make": PeopleConfig, "data pairs": PairsConfig, "pretrain": PretrainConfig, "finetune train": FinetuneConfig,
             "finetune evaluate": EvaluateConfig, "finetune predict": PredictConfig, "finetune report": ReportConfig,
-            "finetune demo": DemoConfig, "pretrain probe": ProbeCommand, "engine.report": RunReportConfig}
+            "finetune demo": DemoConfig, "pretrain probe": ProbeCommand, "engine.report": RunReportConfig,
+            "pretrain replay": ReplayConfig}
 
 
 @pytest.mark.parametrize("path", sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").glob("*/*.yaml")))

@@ -126,9 +126,10 @@ def test_killed_it_ends_with_the_same_bytes(tmp_path, people, peaceful, kills):
     assert outcome(run) == outcome(peaceful)
 
 
-def test_two_processes_give_what_one_gives(tmp_path, people, peaceful):
+@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.long)])
+def test_two_processes_give_what_one_gives(tmp_path, people, peaceful, kind):
     run = tmp_path / "two"
-    finish(begin(run, "hand", people["hand"], processes=2))
+    finish(begin(run, "hand", people["hand"], f"parallel={kind}", "log.pictures_every=6", processes=2))
     one, two = (load_file(r / "checkpoints" / "step-00000012" / "model.safetensors") for r in (peaceful, run))
     assert one.keys() == two.keys() and max(np.abs(one[k] - two[k]).max() for k in one) < 2e-5
     here, there = outcome(peaceful)[-1], outcome(run)[-1]

@@ -1,8 +1,6 @@
 """Pre-training as a user runs it: whole runs, killed runs, several processes, and everything mistyped."""
 
 import json
-import os
-import random
 import shutil
 import signal
 import time
@@ -53,26 +51,6 @@ def test_a_run_writes_what_it_promises(peaceful):
     assert width > 4 * 4 * 48 and height > 4 * 4 * 48  # four columns, two rows of each kind, enlarged to be seen
     assert len(list((peaceful / "wandb").glob("offline-run-*/*.wandb"))) == 1
     assert json.loads((peaceful / "manifest.json").read_text())["sources"]["all"]["held_out"] == 4
-
-
-@pytest.mark.kill
-def test_killed_three_times_it_ends_with_the_same_bytes(tmp_path, shards, peaceful):
-    run, chance = tmp_path / "killed", random.Random(os.environ.get("COUNTERPOSE_KILL_SEED", "1"))
-    for _ in range(3):
-        process = start(words(run, shards, *STEPS))
-        began = len(list(run.glob("checkpoints/step-*")))
-        # Somewhere between the first words of the program and a few steps further.
-        deadline = time.time() + 60
-        wait_for_steps = chance.random() < 0.7
-        while wait_for_steps and len(list(run.glob("checkpoints/step-*"))) == began and time.time() < deadline:
-            if process.poll() is not None:
-                break
-            time.sleep(0.005)
-        time.sleep(chance.random() * (0.3 if wait_for_steps else 4))
-        process.kill()
-        process.communicate()
-    finish(start(words(run, shards, *STEPS)))
-    assert outcome(run) == outcome(peaceful)
 
 
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, shards, peaceful):

@@ -192,13 +192,12 @@ def test_garbage_is_collected_when_it_is_asked_for():
         return sum(isinstance(thing, Ring) for thing in gc.get_objects())
 
     gc.collect()
-    with garbage.by_hand(every=5) as after_step:
-        counts = []
-        for _ in range(11):
-            Ring()
-            after_step()
+    counts = []
+    for step in garbage.between(range(12), every=5):
+        if step:
             counts.append(left())
-        assert not gc.isenabled() and gc.get_freeze_count() > 1000
+            assert not gc.isenabled() and gc.get_freeze_count() > 1000
+        Ring()
     assert counts == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0]
     assert gc.isenabled() and gc.get_freeze_count() == 0
 

@@ -15,7 +15,7 @@ from engine.config import parse
 from engine.trainer import learning_rate
 from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig, PretrainConfig
 from pretrain.model import CrossCompletion
-from pretrain.train import Completion
+from pretrain.train import Completion, first_target
 
 NOISE, VIEWS = 16, 4
 
@@ -120,3 +120,19 @@ def test_two_processes_give_what_one_gives_with_several_targets(tmp_path, folder
     for name, value in one[1].items():
         difference = np.frombuffer(value, np.float32) - np.frombuffer(two[1][name], np.float32)
         assert np.abs(difference).max() < 2e-5, name
+
+
+def test_the_first_target_alone_is_what_the_loader_gives_for_one(folder):
+    """But for crops, colours and noise, which are drawn anew for each number of targets."""
+    one, three = (batches(folder, targets, steps=1)[0] for targets in (1, 3))
+    cut = first_target(three, 3)
+    assert {name: values.shape for name, values in cut.items()} == {name: values.shape for name, values in one.items()}
+    assert all(np.array_equal(cut[name], one[name]) for name in ("pixels", "mask", "tags"))
+    assert np.array_equal(cut["numbers"][:, 0], one["numbers"][:, 0])
+
+
+def test_replay_tells_the_mean_loss_of_a_references_targets(tmp_path, folder):
+    run = tmp_path / "run"
+    finish(start(words(run, folder, "steps=3", "targets_per_reference=3")))
+    output = finish(start(["replay", str(run), "step=2", f"out={tmp_path / 'worst.png'}"]))
+    assert "slots 16 to 23" in output and (tmp_path / "worst.png").stat().st_size > 1000
