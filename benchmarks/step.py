@@ -249,7 +249,7 @@ def compare(case, stopwatch, rates, rounds):
         seconds = statistics.median(times[name])
         share = case.flops() * case.rows / seconds / rates[name.split()[-1]]
         print(f"| {case.size} | {case.position} | {case.rows} | {case.flops() / 1e9:.3g} | {name} | {1e3 * seconds:.1f} | "
-              f"{case.rows / seconds:.0f} | {ratio(times, 'plain, float32', name):.2f} | {share:.0%} | "
+              f"{case.rows / seconds:.3g} | {ratio(times, 'plain, float32', name):.2f} | {share:.0%} | "
               f"{stopwatch.megabytes(version.step):.0f} |", flush=True)
 
 

@@ -136,3 +136,13 @@ def test_replay_tells_the_mean_loss_of_a_references_targets(tmp_path, folder):
     finish(start(words(run, folder, "steps=3", "targets_per_reference=3")))
     output = finish(start(["replay", str(run), "step=2", f"out={tmp_path / 'worst.png'}"]))
     assert "slots 16 to 23" in output and (tmp_path / "worst.png").stat().st_size > 1000
+
+
+def test_shares_of_weights_and_blocks_that_are_computed_twice_give_the_same(tmp_path, folder):
+    runs = [tmp_path / "one", tmp_path / "shared"]
+    finish(start(words(runs[0], folder, "steps=4", "targets_per_reference=2")))
+    finish(start(words(runs[1], folder, "steps=4", "targets_per_reference=2", "parallel=fsdp", "recompute=true"), processes=2))
+    one, shared = (outcome(run) for run in runs)
+    for name, value in one[1].items():
+        difference = np.frombuffer(value, np.float32) - np.frombuffer(shared[1][name], np.float32)
+        assert np.abs(difference).max() < 2e-5, name
