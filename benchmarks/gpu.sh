@@ -32,13 +32,13 @@ section() {
 printf '# Benchmarks\n\n%s, %s\n' "$(date '+%d %B %Y')" \
     "$(git describe --always --dirty 2> /dev/null || echo 'no git')" > "$out"
 if [ -n "${SMALL:-}" ]; then
-    section "A training step" 300 step.py device=cpu sizes=demo positions=rope rounds=1 batch=4
-    section "Made people, CPU" 60 people.py device=cpu config=configs/data/people_body_easy.yaml clips=1 rounds=1 size=64
-    section "From the command to the first step, checkpoints, fine-tuning, predict" 200 runs.py device=cpu clips=20 steps=8 \
+    section "A training step" 600 step.py device=cpu sizes=demo positions=rope rounds=1 batch=4
+    section "Made people, CPU" 300 people.py device=cpu config=configs/data/people_body_easy.yaml clips=1 rounds=1 size=64
+    section "From the command to the first step, checkpoints, fine-tuning, predict" 900 runs.py device=cpu clips=20 steps=8 \
         batch=8 data="$data"
-    section "The loader" 100 loader.py clips=100 seconds=0.2 rounds=1 batch=8 data="$data/loader"
-    section "The order of samples" 30 order.py clips=1e5 shards=100 ranks=8 batch=64 slots=20
-    section "The cache" 30 cache.py megabytes=8 shards=2 rounds=1 folder="$data"
+    section "The loader" 600 loader.py clips=100 seconds=0.2 rounds=1 batch=8 data="$data/loader"
+    section "The order of samples" 100 order.py clips=1e5 shards=100 ranks=8 batch=64 slots=20
+    section "The cache" 100 cache.py megabytes=8 shards=2 rounds=1 folder="$data"
     exit $bad
 fi
 printf '\n%s\n' "$(nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit --format=csv,noheader)" >> "$out"
