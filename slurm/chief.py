@@ -17,6 +17,7 @@ GATHER_S = 300  # in which all nodes must have come
 SETTLE_S = 10  # for the others to say how they ended, after the first fault
 SAVE_S = 900  # for the others to end, after the first one is done or has saved
 BACKOFF_S = (1, 10, 60)
+LEAVE_S = 5  # for the others to leave
 REQUEUE_S = 600  # in which a controller that is away may come back
 
 
@@ -113,15 +114,16 @@ class Chief(threading.Thread):
     def _end(self, verdict):
         if verdict.what == "requeue":
             again = self._requeue() if self.identity[0] else None
-            record.note(self.job.home, "requeue" if again else "cancelled" if again is False else "saved",
-                        signal=self.asked, step=record.newest_step(self.job.folder))
+            # Left without a requeue of ours, what SLURM does with the job decides: it was cancelled, or SLURM itself requeues.
+            record.note(self.job.home, "requeue" if again else "left", signal=self.asked,
+                        step=record.newest_step(self.job.folder))
         else:
             reason = verdict.first["reason"] if verdict.first else None
             record.note(self.job.home, verdict.what, code=verdict.code, reason=reason, step=record.newest_step(self.job.folder))
         self._leave(verdict.code, verdict.first["reason"] if verdict.first and verdict.what == "stop" else None)
 
     def _requeue(self):
-        """Whether the job will run again; None where nobody could be asked."""
+        """Whether this put the job back into the queue; None where nobody could be asked."""
         self._tell(patience=True)
         deadline = time.monotonic() + REQUEUE_S
         while True:
@@ -134,7 +136,19 @@ class Chief(threading.Thread):
             time.sleep(BEAT_S)
 
     def _leave(self, code, reason):
-        self._tell(leave=code, reason=reason)
+        """Node 0 last, with whose process this thread ends, so that the others hear the word before the line breaks."""
+        others = {line for node, (line, _) in self.nodes.items() if node}
+        for line in others:
+            with contextlib.suppress(wire.Lost):  # it has left already
+                line.send(leave=code, reason=reason)
+        deadline = time.monotonic() + LEAVE_S
+        while others and time.monotonic() < deadline:
+            for line in select.select(list(others), [], [], 0.1)[0]:
+                try:
+                    line.receive()
+                except wire.Lost:
+                    others.remove(line)
+        self.nodes[0][0].send(leave=code, reason=reason)
 
     def _tell(self, **message):
         for line, name in self.nodes.values():

@@ -134,16 +134,18 @@ def state(number):
 
 
 def requeue(number):
-    """Put a job of one's own back into the queue unless it is on its way there or was cancelled; returns whether it will run.
+    """Put a job of one's own back into the queue if it runs, or has reached its time limit; returns whether that was done.
+
+    A job that is ending is left alone: it was cancelled, and so it stays, or SLURM puts it back itself (an operator's requeue,
+    preemption, a dead node).
 
     Raises:
         UserError: the controller refuses or does not answer.
     """
     fields = job(number)
-    if fields.get("JobState") in ("PENDING", "REQUEUED"):
-        return True
-    if fields.get("JobState") in ("RUNNING", "TIMEOUT", "COMPLETING", "SUSPENDED"):
+    ran, limit = (minutes_of(fields.get(name, "")) for name in ("RunTime", "TimeLimit"))
+    timed_out = fields.get("JobState") == "COMPLETING" and None not in (ran, limit) and ran >= limit
+    if fields.get("JobState") in ("RUNNING", "TIMEOUT") or timed_out:
         ask("scontrol", "requeue", str(number))
         return True
-    # Preempted and of a dead node: SLURM itself requeues. Cancelled: by hand, and so it stays.
-    return fields.get("JobState") in ("PREEMPTED", "NODE_FAIL")
+    return False
