@@ -29,6 +29,7 @@ test-long: install
 bench: install
 	$(BIN)/python -m benchmarks.people
 	$(BIN)/python -m benchmarks.order
+	$(BIN)/python -m benchmarks.loader
 
 lint: install
 	$(BIN)/ruff check .

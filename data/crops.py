@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from data import reader
-from data.order import COLOUR, CROP, numbers
 from data.pairs import CROPS
 from data.reader import BadSample, NoPair, ShardReader
 from data.samples import KINDS, MASK_BYTES, decode_labels
@@ -127,12 +126,11 @@ class CropReader(ShardReader):
         for name in PER_INSTANT:
             arrays[name][row] = labels[name][instant]
 
-    def draw_numbers(self, arrays, row, n):
-        """Crop, turn, mirror and colour; see PER_CROP."""
-        seed, augment, out = self.order.seed, self.augment, arrays["numbers"][row]
+    def draw_numbers(self, arrays, row, random):
+        """Crop, turn, mirror and colour; see PER_CROP. ``random`` has drawn the crop, and a slot draws 11 numbers more."""
+        augment, out = self.augment, arrays["numbers"][row]
         tags = dict(zip(TAGS, arrays["tags"][row].tolist(), strict=True))
-        size, random = tags["size"], numbers(seed, CROP, n)
-        u = random.random(7)
+        size, u = tags["size"], random.random(7)
         side = size * (augment.scale_min + (augment.scale_max - augment.scale_min) * u[0])
         centre = size * (0.5 + augment.shift * (2 * u[1:3] - 1))
         if u[3] < augment.part_share and len(self._seen):
@@ -145,7 +143,7 @@ class CropReader(ShardReader):
         out[TURN] = np.radians(augment.turn_deg) * (2 * random.random() - 1)
         part = KINDS[tags["part"]]
         out[FLIP] = part == "left_hand" if part != "body" else augment.flip and u[6] < 0.5
-        out[5:] = 1 + augment.colour * (2 * numbers(seed, COLOUR, n).random(3) - 1)
+        out[5:] = 1 + augment.colour * (2 * random.random(3) - 1)
 
     @staticmethod
     def whole(arrays, row):

@@ -1,23 +1,29 @@
 """Batches of uint8 pairs for one rank: workers decode straight into shared memory, the order says what.
 
-A batch lies in one slot of a ring of shared arrays. Worker i always reads the same rows, hence the same lanes. Nothing
-but a row count and the list of bad samples goes through a pipe. The loader has no state: iteration starts at any step.
+A batch lies in one place of a ring in shared memory, all its arrays in one piece, so that one copy takes it to the device
+(data/device.py). Worker i always reads the same rows, hence the same lanes. Nothing but a row count and the list of bad
+samples goes through a pipe. The loader has no state: iteration starts at any step.
 """
 
 import contextlib
 import ctypes
+import gc
+import mmap
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import time
 from collections import Counter
+from multiprocessing.reduction import DupFd
 
 import numpy as np
 
 from data.ahead import Ahead
 from data.reader import TAGS
 from engine.errors import UserError
+
+ALIGNMENT = 256  # bytes: where an array may begin in a batch's memory; what CUDA aligns its own to
 
 
 class Loader:
@@ -32,6 +38,9 @@ class Loader:
     Attributes:
         waited_s: seconds spent waiting for data since the last ``take_waited``.
         bad: [(slot, shard, index, reason), ...] of samples with bad bytes met since the last ``take_bad``.
+        memory: mmap of the whole ring.  buffers: (bytes,) uint8 of each place.  ring: {name: array} of each, views of it.
+        release: called with a place before it is filled anew.  closing: called by ``close``. data.device sets both, for
+            copies that still run and for pages that it locked.
     """
 
     def __init__(self, reader, shape, rows, workers, prefetch, ahead=0):
@@ -39,22 +48,20 @@ class Loader:
         self.batch = reader.order.batch
         self.depth = prefetch + 1 if workers else 1
         self.waited_s, self.bad = 0.0, []
-        self.workers = []
+        self.workers, self.release, self.closing = [], lambda place: None, lambda: None
         workers = min(workers, len(rows))
+        shared = Shared(self.depth * spans(shape)[1])
+        self.memory = shared.memory
+        self.buffers, self.ring = views(self.memory, shape)
         if not workers:
             self.ahead = Ahead(reader, rows, ahead) if ahead else None
-            self.ring = [{name: np.zeros(*spec) for name, spec in self.shape.items()}]
             return
-        # Anonymous and unlinked, so that a killed run leaves nothing behind; spawn hands it on by its descriptor.
         context = multiprocessing.get_context("spawn")
-        self.memory = [{name: context.RawArray("B", int(np.prod(shape)) * np.dtype(kind).itemsize)
-                        for name, (shape, kind) in self.shape.items()} for _ in range(self.depth)]
-        self.ring = [_views(m, self.shape) for m in self.memory]
         cuts = np.linspace(0, len(rows), workers + 1).astype(int)
         for number, (first, last) in enumerate(zip(cuts, cuts[1:], strict=False)):
             here, there = context.Pipe()
             process = context.Process(target=_work, name=f"loader-{number}", daemon=True, args=(
-                there, os.getpid(), reader, self.shape, self.memory, range(first, last), rows.start, ahead))
+                there, os.getpid(), reader, self.shape, shared, range(first, last), rows.start, ahead))
             process.start()
             there.close()
             self.workers.append((process, here))
@@ -63,6 +70,7 @@ class Loader:
         """Yield (step, {name: array}) for steps start .. stop-1; the arrays are valid until the next is asked for."""
         if not self.workers:
             for step in range(start, stop):
+                self.release(0)
                 began = time.perf_counter()
                 if self.ahead:
                     self.ahead.reached(step)
@@ -76,6 +84,7 @@ class Loader:
         asked, done = start, Counter()
         for step in range(start, stop):
             while asked < min(stop, step + self.depth):
+                self.release(asked % self.depth)
                 for _, pipe in self.workers:
                     _send(pipe, (asked, asked % self.depth))
                 asked += 1
@@ -100,6 +109,7 @@ class Loader:
             process.kill()
             process.join()
         self.workers = []
+        self.closing()
 
     def _receive(self, done):
         waiting = {pipe: process for process, pipe in self.workers}
@@ -123,8 +133,50 @@ def tag(arrays, name):
     return arrays["tags"][:, TAGS.index(name)]
 
 
-def _views(memory, shape):
-    return {name: np.frombuffer(memory[name], kind).reshape(size) for name, (size, kind) in shape.items()}
+def spans(shape):
+    """({name: (first byte, end)} of a batch's arrays, bytes of a batch); each begins at a multiple of ALIGNMENT."""
+    out, offset = {}, 0
+    for name, spec in shape.items():
+        out[name] = offset, offset + _bytes(*spec)
+        offset = -(-out[name][1] // ALIGNMENT) * ALIGNMENT
+    return out, offset
+
+
+def views(memory, shape):
+    """([buffer, ...], [{name: array}, ...]) of all places in the ring's memory."""
+    places, size = spans(shape)
+    buffers = list(np.frombuffer(memory, np.uint8).reshape(-1, size))
+    return buffers, [{name: buffer[slice(*places[name])].view(kind).reshape(dims) for name, (dims, kind) in shape.items()}
+                     for buffer in buffers]
+
+
+def _bytes(size, kind):
+    return int(np.prod(size)) * np.dtype(kind).itemsize
+
+
+class Shared:
+    """Memory that workers share with this process.
+
+    It has no name, so a killed run leaves nothing behind, and it does not count against the size of /dev/shm, which
+    containers often keep at 64 MB. Spawn hands it on by its descriptor.
+    """
+
+    def __init__(self, size, descriptor=None):
+        self.size = size
+        self.descriptor = os.memfd_create("loader") if descriptor is None else descriptor
+        if descriptor is None:
+            os.ftruncate(self.descriptor, size)
+        self.memory = mmap.mmap(self.descriptor, size)
+
+    def __reduce__(self):
+        return _attach, (self.size, DupFd(self.descriptor))
+
+    def __del__(self):
+        os.close(self.descriptor)
+
+
+def _attach(size, handle):
+    return Shared(size, handle.detach())
 
 
 def _send(pipe, message):
@@ -133,7 +185,7 @@ def _send(pipe, message):
         pipe.send(message)
 
 
-def _work(pipe, parent, reader, shape, memory, rows, first, steps_ahead):
+def _work(pipe, parent, reader, shape, shared, rows, first, steps_ahead):
     """A worker's life: a step and a place in the ring come in, the rows are filled, what was bad goes back."""
     # Signals meant for the run go to the main process, which decides for all; PDEATHSIG ends workers that outlive it.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
@@ -141,12 +193,13 @@ def _work(pipe, parent, reader, shape, memory, rows, first, steps_ahead):
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if os.getppid() != parent:
         return
-    ring = [_views(m, shape) for m in memory]
+    ring = views(shared.memory, shape)[1]
     ahead = Ahead(reader, range(first + rows.start, first + rows.stop), steps_ahead) if steps_ahead else None
+    gc.freeze()  # what is here stays; samples leave no cycles, so the collector has little to look through
     while True:
         try:
             step, place = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return
         error = None
         if ahead:
@@ -156,7 +209,10 @@ def _work(pipe, parent, reader, shape, memory, rows, first, steps_ahead):
                 reader.fill(ring[place], row, step * reader.order.batch + first + row)
         except UserError as reason:
             error = str(reason)
-        pipe.send((step, reader.bad, error))
+        try:
+            pipe.send((step, reader.bad, error))
+        except BrokenPipeError:
+            return
         reader.bad = []
         if error:
             return

@@ -10,6 +10,7 @@ import numpy as np
 
 from data.catalogue import read_catalogue
 from data.index import PAIR_KINDS
+from data.order import ORDER
 from data.remote import base_name
 from engine.errors import UserError, explain
 
@@ -72,12 +73,16 @@ def freeze(order, path):
     if not path.exists():
         temporary = path.with_suffix(".writing")
         try:
-            temporary.write_text(json.dumps({"format": 1, "lanes": order.lanes, "sources": now}))
+            temporary.write_text(json.dumps({"format": 1, "order": ORDER, "lanes": order.lanes, "sources": now}))
             os.replace(temporary, path)
         except OSError as error:
             raise UserError(f"{path} cannot be written: {explain(error)}") from None
         return
-    then = json.loads(path.read_text())["sources"]
+    frozen = json.loads(path.read_text())
+    if frozen.get("order", 1) != ORDER:
+        raise UserError(f"{path}: the run began with order {frozen.get('order', 1)} of samples, this version draws order "
+                        f"{ORDER}; go on with the version it began with (environment.json), or start a new run")
+    then = frozen["sources"]
     for name in then.keys() | now.keys():
         if then.get(name) != now.get(name):
             raise UserError(f"the shards are not those the run began with: {_difference(name, then.get(name), now.get(name))}; "

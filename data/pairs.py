@@ -1,10 +1,10 @@
 """Which two crops of a clip make a pair, and the rules that a config sets for them."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from data.index import pair_matrix
 from data.samples import KINDS
 from engine.config import key
 from engine.errors import UserError
@@ -39,27 +39,69 @@ def view_angles(clip):
 
     The rays through two crops' centres both pass through the person, so their angle is the one looked for.
     """
-    rays = np.full((len(clip.crops), 3), np.nan)
-    for ray, crop in zip(rays, clip.crops, strict=True):
-        if crop.K is not None and crop.Rt is not None:
-            (fx, skew, cx), (_, fy, cy), _ = crop.K
-            y = (clip.size / 2 - cy) / fy
-            ray[:] = np.array([(clip.size / 2 - cx - skew * y) / fx, y, 1.0]) @ np.asarray(crop.Rt)[:, :3]
-    rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+    rays = np.array([_ray(crop, clip.size) or (math.nan,) * 3 for crop in clip.crops])
     return np.degrees(np.arccos(np.clip(rays @ rays.T, -1, 1)))
 
 
-def candidates(clip, kind, rules):
-    """[(a, b), ...] of a clip that are of that kind and keep the rules; what is not known excludes nothing."""
-    keep = pair_matrix(clip, kind, CROPS[rules.crops])
-    if not keep.any():
-        return []
+def _ray(crop, size):
+    """Unit vector in the world from the camera through the crop's centre; None where it is not calibrated."""
+    if crop.K is None or crop.Rt is None:
+        return None
+    (fx, skew, cx), (_, fy, cy), _ = crop.K
+    (a, b, c, _), (d, e, f, _), (g, h, i, _) = crop.Rt
+    y = (size / 2 - cy) / fy
+    x = (size / 2 - cx - skew * y) / fx
+    u, v, w = x * a + y * d + g, x * b + y * e + h, x * c + y * f + i
+    length = math.sqrt(u * u + v * v + w * w)
+    return u / length, v / length, w / length
+
+
+def possible(clip, kind, crops):
+    """[(a, b), ...] of a clip that are of that kind before any rule; ``crops``: which kinds of crops make pairs.
+
+    As data.index.pair_matrix has them, in plain Python: for the few crops of a clip numpy takes five times as long.
+    """
+    groups = {}
+    for place, crop in enumerate(clip.crops):
+        if crop.kind in crops:
+            same, other = (crop.time_s, crop.camera) if kind == "cross_view" else (crop.camera, crop.time_s)
+            groups.setdefault((crop.kind, same), []).append((place, other))
+    return [(a, b) for group in groups.values() for a, one in group for b, other in group if one != other]
+
+
+def keeps(clip, kind, rules, a, b):
+    """Whether a pair of that kind keeps the rules; what is not known excludes nothing."""
+    one, other = clip.crops[a], clip.crops[b]
     if kind == "cross_view":
-        value, low, high = view_angles(clip), rules.angle_min_deg, rules.angle_max_deg
-    else:
-        times = np.array([crop.time_s for crop in clip.crops])
-        value, low, high = np.abs(times[:, None] - times), rules.gap_min_s, rules.gap_max_s
-    keep &= np.isnan(value) | (low <= value) & (value <= high)
-    if clip.overlap is not None:
-        keep &= (rules.overlap_min <= clip.overlap) & (clip.overlap <= rules.overlap_max)
-    return np.argwhere(keep).tolist()
+        rays = _ray(one, clip.size), _ray(other, clip.size)
+        if None not in rays:
+            (u, v, w), (x, y, z) = rays
+            angle = math.degrees(math.acos(max(-1.0, min(1.0, u * x + v * y + w * z))))
+            if not rules.angle_min_deg <= angle <= rules.angle_max_deg:
+                return False
+    elif not rules.gap_min_s <= abs(one.time_s - other.time_s) <= rules.gap_max_s:
+        return False
+    return clip.overlap is None or rules.overlap_min <= clip.overlap[a, b] <= rules.overlap_max
+
+
+def candidates(clip, kind, rules):
+    """[(a, b), ...] of a clip that are of that kind and keep the rules."""
+    return [pair for pair in possible(clip, kind, CROPS[rules.crops]) if keeps(clip, kind, rules, *pair)]
+
+
+def choose(clip, kind, rules, random):
+    """One of ``candidates``, each as likely as another, or None where there is none.
+
+    Pairs are tried in a random sequence until one keeps the rules: with N crops there are up to N^2, and mostly the first does.
+
+    Args:
+        random: a numpy Generator; it draws a number a try.
+    """
+    left = possible(clip, kind, CROPS[rules.crops])
+    while left:
+        place = int(random.integers(len(left)))
+        if keeps(clip, kind, rules, *left[place]):
+            return left[place]
+        left[place] = left[-1]
+        left.pop()
+    return None

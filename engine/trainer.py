@@ -16,7 +16,7 @@ class Trainer:
 
     A room builds on it with ``loss(piece)``, ``losses(means)``, ``evaluate()``, ``draw(folder, step)`` and the papers of its
     folder (``open_run``, ``announce``, ``measured``, ``note_bad``, ``list_bad``), and sets ``order``,
-    ``loader`` and ``held_out`` (None where nothing is).
+    ``loader``, ``to_device`` ({name: array} -> {name: tensor} on the device) and ``held_out`` (None where nothing is).
 
     Args:
         config: engine.options.TrainConfig.  processes: engine.distributed.Processes.
@@ -45,9 +45,6 @@ class Trainer:
         self.replaced = torch.zeros(2, dtype=torch.int64, device=self.device)
         # Sums since the last line of the log: the meters, then gradient norm and steps.
         self.sums = torch.zeros(meters + 2, dtype=torch.float64, device=self.device)
-
-    def to_device(self, arrays):
-        return {name: torch.from_numpy(values).to(self.device, non_blocking=True) for name, values in arrays.items()}
 
     def update(self, step, arrays):
         """One step: the loss summed over this rank's rows, its gradient over all ranks, AdamW."""

@@ -6,6 +6,7 @@ from torch import nn
 from data.bad import BadRate
 from data.bodies.models import open_model
 from data.crops import TAGS
+from data.device import ToDevice
 from data.feed import held_out_crops, open_crop_loader, open_crop_order, sample_labels
 from data.manifest import bad_shards
 from engine import checkpoint, distributed, loop
@@ -76,6 +77,7 @@ class Finetuner(Trainer):
         skip = bad_shards(config.run, order)
         self.loader = open_crop_loader(order, config.data, processes.rank, processes.world,
                                        distributed.loader_workers(config.data.workers), skip)
+        self.to_device = ToDevice(self.loader, self.device)
         self.held_out = held_out_crops(order, config.data, config.log.held_out_clips, skip)
 
     def loss(self, piece):

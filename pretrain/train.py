@@ -5,6 +5,7 @@ from torch import nn
 
 from data.augment import augment, crop_masks
 from data.bad import BadRate
+from data.device import ToDevice
 from data.feed import held_out_pairs, open_loader, open_order
 from data.index import PAIR_KINDS
 from data.manifest import bad_shards
@@ -72,6 +73,7 @@ class Pretrainer(Trainer):
         skip = bad_shards(config.run, order)
         self.loader = open_loader(order, config.data, model.patches, processes.rank, processes.world,
                                   distributed.loader_workers(config.data.workers), skip)
+        self.to_device = ToDevice(self.loader, self.device)
         self.held_out = held_out_pairs(order, config.data, model.patches, config.log.held_out_pairs, skip)
         self.weighting = [torch.tensor(values, dtype=torch.float32, device=self.device)
                           for values in (config.objective.kind_weights(), order.shares)]

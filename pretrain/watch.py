@@ -46,9 +46,9 @@ def announce(config, trainer, start):
 
 def announce_data(config, order, batch):
     """Print what a run reads and how often; ``batch``: the batch in words."""
-    for source, total, length in zip(order.sources, order.totals, order.lane_length, strict=True):
+    for source, total, length, slices in zip(order.sources, order.totals, order.lane_length, order.slices, strict=True):
         print(f"source {source.name}: {total} clips in {len(source.paths)} shards, {len(source.held_out)} held out; "
-              f"an epoch repeats {length * order.lanes - total} so that {order.lanes} lanes are equal")
+              f"{order.lanes} lanes read {slices} slices; an epoch repeats {length * slices - total} to make them equal")
     if config.data.exclude:
         print(f"excluded: {len(config.data.excluded())} subjects of {config.data.exclude}")
     ends = ", ".join(f"{name} {value:.1f}" for name, value in order.epochs(config.steps * config.batch).items())

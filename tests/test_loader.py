@@ -3,18 +3,21 @@
 import os
 import shutil
 import signal
+from collections import Counter
 
 import numpy as np
 import pytest
 import simplejpeg
-from clips import make_clip, write_shards
+from clips import make_clip, rewrite, write_shards
 
 from data.config import DataConfig
 from data.feed import held_out_pairs, open_loader, open_order
 from data.index import read_index
 from data.loader import tag
 from data.manifest import bad_shards, freeze
-from data.reader import TAGS
+from data.order import PAIR, numbers
+from data.pairs import PairRules, candidates, choose
+from data.reader import TAGS, Slots
 from engine.errors import UserError
 
 NOISE = 9
@@ -77,6 +80,39 @@ def test_a_row_holds_the_pictures_that_its_tags_name(folder):
     assert (side == 56).all()
     assert ((batch["numbers"][..., :2] >= 28) & (batch["numbers"][..., :2] <= 36)).all()
     assert ((batch["numbers"][..., 3:] >= 0.6) & (batch["numbers"][..., 3:] <= 1.4)).all()
+
+
+def test_one_generator_gives_the_numbers_of_every_slot():
+    slots = Slots(7, PAIR)
+    for n in (5, 0, 2**40, 5):
+        mine, fresh = slots.at(n), numbers(7, PAIR, n)
+        assert mine.integers(7) == fresh.integers(7)
+        assert np.array_equal(mine.random(12), fresh.random(12))
+        assert np.array_equal(mine.random(9, np.float32), fresh.random(9, np.float32))
+
+
+def test_a_pair_is_drawn_evenly_from_those_that_keep_the_rules():
+    clip = make_clip(0, views=4, instants=3, kinds=("body", "left_hand"))
+    for kind, rules, count in (("cross_view", PairRules(angle_max_deg=60), 18), ("cross_pose", PairRules(gap_min_s=0.6), 8),
+                               ("cross_view", PairRules("any", overlap_max=0.7), 24)):
+        pairs = candidates(clip, kind, rules)
+        assert len(pairs) == count
+        drawn = Counter(choose(clip, kind, rules, numbers(0, PAIR, n)) for n in range(200 * count))
+        assert drawn.keys() == set(pairs)
+        assert min(drawn.values()) > 120 and max(drawn.values()) < 300  # 200 +- 14 each
+    assert choose(clip, "cross_pose", PairRules(gap_min_s=2.0), numbers(0, PAIR, 0)) is None
+
+
+def test_a_picture_of_another_shape_is_bad_even_if_it_has_as_many_pixels(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    odd = simplejpeg.encode_jpeg(np.zeros((32, 128, 3), np.uint8), colorspace="RGB")
+    rewrite(str(tmp_path / "shard-000001.tar"), lambda name, data: odd if name.endswith(".jpg") else data)
+    config = DataConfig(shards=str(tmp_path), held_out=0)
+    loader = open_loader(order_of(config), config, NOISE, 0, 1, 0)
+    for _, arrays in loader.batches(0, 4):
+        assert not (tag(arrays, "shard") == 1).any() and arrays["pixels"].any((1, 2, 3, 4)).all()
+    reasons = {reason for *_, reason in loader.take_bad()}
+    assert reasons and all(reason.endswith("jpg is 128 x 32, the clip says 64") for reason in reasons)
 
 
 def test_signals_meant_for_the_run_do_not_touch_workers(folder):
@@ -145,6 +181,11 @@ def test_a_frozen_manifest_refuses_other_shards(folder, tmp_path):
     shutil.copytree(folder, moved)
     config.shards = str(moved)
     freeze(order_of(config), tmp_path / "manifest.json")
+    frozen = (tmp_path / "manifest.json").read_text()
+    (tmp_path / "manifest.json").write_text(frozen.replace('"order": 2', '"order": 1'))
+    with pytest.raises(UserError, match="began with order 1 of samples, this version draws order 2"):
+        freeze(order_of(config), tmp_path / "manifest.json")
+    (tmp_path / "manifest.json").write_text(frozen)
     (moved / "shard-000003.tar").unlink()
     with pytest.raises(UserError, match="had 5 shards and has 4; shard-000003.tar is missing"):
         freeze(order_of(config), tmp_path / "manifest.json")

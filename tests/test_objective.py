@@ -99,7 +99,7 @@ def test_gradient_does_not_depend_on_how_the_batch_is_spread(cuts):
 
 
 def test_weights_follow_the_kinds_of_the_data():
-    from data.shards import PAIR_KINDS
+    from data.index import PAIR_KINDS
 
     config = ObjectiveConfig(cross_view=2.0, cross_pose=0.5)
     assert dict(zip(PAIR_KINDS, config.kind_weights(), strict=True)) == {"cross_view": 2.0, "cross_pose": 0.5}

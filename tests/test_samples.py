@@ -71,6 +71,8 @@ def test_a_newer_format_is_refused_by_name():
     (lambda c: setattr(c.crops[0], "K", np.zeros((3, 3))), "K has a focal length that is not above 0"),
     (lambda c: setattr(c.crops[0], "Rt", np.zeros((3, 4))), "Rt is no rotation"),
     (lambda c: setattr(c.crops[0], "time_s", float("nan")), "crop 0 has time_s nan"),
+    (lambda c: setattr(c.crops[3], "Rt", np.column_stack([np.eye(3), [0, np.inf, 0]])), "Rt holds numbers that are not finite"),
+    (lambda c: setattr(c.crops[0], "box", [0, 1, 2]), r"box (is not numbers of|has) shape"),
     (lambda c: setattr(c, "subject", None), "not all text"),
 ])
 def test_what_cannot_be_read_is_not_written(change, words):
@@ -98,6 +100,9 @@ def test_bytes_that_are_no_clip_are_a_value_error(data, words):
     ({"crops": []}, "0 crops"),
     ({"overlap": "much"}, "overlap is not numbers"),
     ({"overlap": [[1, float("nan")], [0, 1]]}, "overlap has shape"),
+    ({"overlap": [[1, float("nan"), 0, 0]] * 4}, "overlap spans nan to nan"),
+    ({"crops": [{"camera": "a", "time_s": t, "kind": "body", "K": [["9", 0, 3], [0, 9, 3], [0, 0, 1]]} for t in range(4)]},
+     "crop 0 has K, Rt or box that is not made of numbers"),
 ])
 def test_fields_that_make_no_sense_are_a_value_error(changes, words):
     clip = make_clip(0)
