@@ -35,6 +35,7 @@ class SlurmConfig:
     warn_s: int = key(180, "seconds before the time limit at which a run is told to save and to go on in a new job", low=10)
     retries: int = key(3, "starts after a fault without a new checkpoint between, then the job stops", low=0)
     lost_s: int = key(60, "seconds without a sign of life after which another node counts as lost", low=5)
+    jobs: int = key(1, "elements of a job array that share the shards of data make or data pairs", low=1, high=10_000)
     at_once: int = key(64, "most elements of an array that run at a time", low=1)
 
     def check(self):
@@ -62,6 +63,6 @@ class SlurmConfig:
 _OWN = {"nodes": "slurm.nodes", "gpus_per_node": "slurm.gpus_per_node", "cpus_per_task": "slurm.cores_per_node",
         "mem": "slurm.memory_gb", "time": "slurm.hours", "partition": "slurm.partition", "account": "slurm.account",
         "qos": "slurm.qos", "constraint": "slurm.constraint", "job_name": "slurm.name", "signal": "slurm.warn_s",
-        "array": "slurm.at_once", "ntasks_per_node": "the supervisor, one a node",
+        "array": "slurm.jobs and slurm.at_once", "ntasks_per_node": "the supervisor, one a node",
         "ntasks": "the supervisor, one a node", "requeue": "the supervisor", "no_requeue": "the supervisor",
         "open_mode": "the supervisor", "output": "the supervisor", "error": "the supervisor", "comment": "the supervisor"}

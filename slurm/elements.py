@@ -1,4 +1,4 @@
-"""The runs that one command line asks for: one, or one for each combination of a sweep."""
+"""The runs that one command line asks for: one, one for each combination of a sweep, or the parts of one command's work."""
 
 import os
 import shutil
@@ -36,7 +36,13 @@ def of(order, where, faults, notes):
         if order.room.training and order.settings and where == "slurm":
             faults += check.batch_faults(said["config"], order.settings)
         out.append(Element(words, said["config"], folder if order.room.training else f"{folder}.slurm"))
-    return out
+    jobs = order.settings.jobs if order.settings and order.room.parts and where == "slurm" else 1
+    return [_part(out[0], number, jobs) for number in range(1, jobs + 1)] if jobs > 1 and out else out
+
+
+def _part(element, number, count):
+    words = [*element.arguments, f"part={number}/{count}"]
+    return Element(words, element.config, os.path.join(element.folder, f"part-{number:0{len(str(count))}d}"))
 
 
 def make_job(order, element, code, nodes, ranks, array=None):

@@ -53,7 +53,8 @@ def read(argv):
     if not rest or "=" in os.path.basename(rest[0]):
         raise UserError(f"python -m slurm {room.command}: a config file comes first, then key=value; see --help")
     settings, faults = parse_all(SlurmConfig, [site, *own], "slurm")
-    return Line(room, rest, settings, swept, dry, [_as_typed(fault) for fault in faults] + _sweep_faults(room, swept, rest))
+    faults = [_as_typed(fault) for fault in faults] + _array_faults(room, swept, rest, settings)
+    return Line(room, rest, settings, swept, dry, faults)
 
 
 def _as_typed(fault):
@@ -63,10 +64,14 @@ def _as_typed(fault):
     return re.sub(r"(unknown key '|did you mean '|^')(?!slurm\.)", r"\1slurm.", fault)
 
 
-def _sweep_faults(room, swept, rest):
+def _array_faults(room, swept, rest, settings):
     out = []
+    if settings and settings.jobs > 1 and not room.parts:
+        out.append(f"slurm.jobs={settings.jobs} is for commands that make shards; {room.command} takes sweep.KEY=A,B")
+    if settings and settings.jobs > 1 and any(word.startswith("part=") for word in rest):
+        out.append(f"part= is set by slurm.jobs={settings.jobs}")
     if swept and not room.training:
-        out.append(f"sweep.{next(iter(swept))}: sweeps are for training, not for {room.command}")
+        out.append(f"sweep.{next(iter(swept))}: sweeps are for training, {room.command} shares its work with slurm.jobs=N")
     for key, values in swept.items():
         if "" in values or len(set(values)) < len(values):
             out.append(f"sweep.{key}={','.join(values)}: the values must differ, and none be empty")

@@ -100,7 +100,7 @@ class Node:
         if self.asked is None:
             self.asked = name
             print(f"node {self.number}: {name} passed on to {len(self.ranks)} ranks", flush=True)
-            ranks.tell(self.ranks, number)
+            ranks.ask_to_stop(self.ranks, self.job.training)
             self.line.send(asked=name)
 
     def _look_for_successor(self):

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
+# SLURM sends what it has to say to every process of a step, ranks too, and again at the end of a preempted job's time. A rank
+# takes a second signal for impatience and ends while it saves: so these do not reach it, and it is told by ASK, once.
+BLOCKED, ASK = {signal.SIGTERM, signal.SIGUSR2}, signal.SIGUSR1
 TAIL_BYTES = 65536
 
 
@@ -36,16 +39,16 @@ def start(job, command, node, address, port, extra_env):
         env = {**os.environ, **extra_env, "RANK": str(number), "WORLD_SIZE": str(job.nodes * job.ranks),
                "LOCAL_RANK": str(local), "LOCAL_WORLD_SIZE": str(job.ranks), "GROUP_RANK": str(node),
                "MASTER_ADDR": address, "MASTER_PORT": str(port)}
-        out.append(_spawn(number, command, env, job.cwd, job.home / "ranks" / f"rank-{number}.log"))
+        path, before = job.home / "ranks" / f"rank-{number}.log", _shielded if job.training else _die_with_parent
+        out.append(_spawn(number, command, env, job.cwd, path, before))
     return out
 
 
-def _spawn(number, command, env, cwd, path):
+def _spawn(number, command, env, cwd, path, before):
     with open(path, "ab") as log:
         offset = log.tell()
-        # A session of its own: what SLURM sends to the job's processes reaches it through the supervisor, and is sent once.
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, cwd=cwd,
-                                   start_new_session=True, preexec_fn=_die_with_parent)
+                                   start_new_session=True, preexec_fn=before)
     return Rank(number, process, path, offset)
 
 
@@ -53,11 +56,16 @@ def _die_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def tell(ranks, number):
-    """Send a signal to those that live."""
+def _shielded():
+    _die_with_parent()
+    signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
+
+
+def ask_to_stop(ranks, training):
+    """Those that live are to save and leave."""
     for rank in ranks:
         if ended(rank) is None:
-            rank.process.send_signal(number)
+            rank.process.send_signal(ASK if training else signal.SIGTERM)
 
 
 def ended(rank):

@@ -10,12 +10,14 @@ class Room:
     Attributes:
         words: such as ("finetune", "train").  schema: "module:Class" of its config.
         folder: the key that names its folder.  training: several ranks that go on from checkpoints.
+        parts: it takes part=K/N, so that an array can share its work.
     """
 
     words: tuple
     schema: str
     folder: str
     training: bool = False
+    parts: bool = False
 
     @property
     def command(self):
@@ -25,8 +27,8 @@ class Room:
 ROOMS = (
     Room(("pretrain",), "pretrain.config:PretrainConfig", "run", training=True),
     Room(("finetune", "train"), "finetune.config:FinetuneConfig", "run", training=True),
-    Room(("data", "make"), "data.people.config:PeopleConfig", "out"),
-    Room(("data", "pairs"), "data.sources.config:PairsConfig", "out"),
+    Room(("data", "make"), "data.people.config:PeopleConfig", "out", parts=True),
+    Room(("data", "pairs"), "data.sources.config:PairsConfig", "out", parts=True),
 )
 
 

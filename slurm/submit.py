@@ -111,7 +111,8 @@ def make_executor(settings, base, job):
     srun = ["--kill-on-bad-exit=1"]
     if pyxis:
         mounts = ",".join(f"{path}:{path}" for path in dict.fromkeys((job.cwd, base)))
-        srun += [f"--container-image={settings.container}", f"--container-mounts={mounts}", *settings.container_options]
+        srun += [f"--container-image={settings.container}", f"--container-mounts={mounts}",
+                 f"--container-workdir={job.code}", *settings.container_options]
     gpus = f"{settings.gpu_type}:{settings.gpus_per_node}" if settings.gpu_type else settings.gpus_per_node or None
     executor.update_parameters(
         name=settings.name or os.path.basename(base), nodes=job.nodes, tasks_per_node=1, timeout_min=settings.minutes,

@@ -47,12 +47,11 @@ def main(folder):
 def command_of(job):
     """(extra words) -> the words of a rank."""
     def command(extra):
-        python, prefix = job.python, []
+        python, prefix = "python3" if job.settings["container"] else job.python, []
         if job.settings["container"] and job.settings["container_tool"] == "apptainer":
             binds = [f"--bind={path}" for path in dict.fromkeys((job.cwd, job.folder, job.code))]
             gpu = ["--nv"] if job.settings["gpus_per_node"] else []
-            prefix, python = ["apptainer", "exec", *gpu, *binds, *job.settings["container_options"],
-                              job.settings["container"]], "python"
+            prefix = ["apptainer", "exec", *gpu, *binds, *job.settings["container_options"], job.settings["container"]]
         return [*prefix, python, os.path.join(job.code, "slurm", "launch.py"), *job.words, *job.arguments, *extra]
     return command
 

@@ -172,7 +172,8 @@ def test_a_fault_of_the_program_is_tried_again_so_many_times(cluster, tmp_path, 
     cluster.finish(run)
     assert events(run) == ["submitted", "start", "fault", "start", "fault", "stop"], told(run)
     end = history(run)[-1]
-    assert end["code"] == 1 and "rank 1 on 127.0.0.12: RuntimeError: made to fail; 2 times at step 0" in end["reason"], told(run)
+    assert end["code"] == 1, told(run)
+    assert end["reason"].startswith("rank 1 on 127.0.0.12: RuntimeError: made to fail; 2 times at step 0"), end
     assert cluster.job(run)["JobState"] == "FAILED"
 
 
