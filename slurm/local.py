@@ -28,7 +28,7 @@ def faults(settings):
 
 def run(order, elements):
     """Run elements one after another; returns the first exit code that is not 0."""
-    gpus = 0 if elements[0].config["device"] == "cpu" else devices()
+    gpus = 0 if elements[0].config.get("device") == "cpu" else devices()
     ranks = order.settings.ranks_per_node or max(1, min(gpus, order.settings.gpus_per_node or gpus))
     ranks = ranks if order.room.training else 1
     why = "" if order.settings.where == "local" else ", for there is no sbatch here"

@@ -23,12 +23,13 @@ def need_slurm():
 
 
 class Cluster:
-    """A started cluster; ``env`` for commands that talk to it."""
+    """A cluster in a folder, started unless this process runs inside of it; ``env`` for commands that talk to it."""
 
-    def __init__(self, folder, **knobs):
+    def __init__(self, folder, inside=False, **knobs):
         self.folder = Path(folder)
-        started = subprocess.run([SCRIPT, "start", folder], env={**os.environ, **knobs}, capture_output=True, text=True)
-        assert started.returncode == 0, started.stderr
+        if not inside:
+            started = subprocess.run([SCRIPT, "start", folder], env={**os.environ, **knobs}, capture_output=True, text=True)
+            assert started.returncode == 0, started.stderr
         # One thread a process, so that sums are taken in one order; see decision 8.
         self.env = {**os.environ, "SLURM_CONF": f"{folder}/slurm.conf", "OMP_NUM_THREADS": "1"}
 
@@ -46,6 +47,10 @@ class Cluster:
                               stderr=subprocess.STDOUT, text=True, timeout=120)
         assert done.returncode == code, done.stdout
         return done.stdout
+
+    def daemon(self, name):
+        """The process number of slurmctld, or of slurmd.NODE."""
+        return int((self.folder / "pids" / f"{name}.pid").read_text())
 
     def job(self, run):
         """scontrol's fields of the job in a run's folder."""

@@ -4,7 +4,8 @@
 #   tests/slurm_cluster.sh start DIR     prints `export SLURM_CONF=...` once all nodes are idle
 #   tests/slurm_cluster.sh stop DIR      ends its daemons and what they started, removes DIR
 #   tests/slurm_cluster.sh with CMD ...  runs CMD beside a cluster whose nodes have network stacks of their own; all of it lives
-#                                        in private namespaces and is gone with CMD. Inside there is no way out.
+#                                        in private namespaces and is gone with CMD. Inside there is no way out; CLUSTER
+#                                        is the folder, IN_NODE runs a command in a node, the node's end outside is cableN.
 #
 # start needs no privilege and works as root and as any user; with needs root or user namespaces, and iproute2. Needs Debian's
 # slurm-wlm and munge. Chosen by variables: NODES (2), CORES a node claims (4), GPUS a node claims (0; they are links to /dev/null),
@@ -157,7 +158,7 @@ start() {
 
 start_node() {
   mkdir -p "$DIR/spool.$(node_name "$1")"
-  if [ -n "${PRIVATE:-}" ]; then "$DIR/in_node" "n$1" slurmd -N "n$1"; else slurmd -N "$(node_name "$1")"; fi
+  if [ -n "${PRIVATE:-}" ]; then "$IN_NODE" "n$1" slurmd -N "n$1"; else slurmd -N "$(node_name "$1")"; fi
 }
 
 idle() { sinfo -h -N -p main -o %t 2>/dev/null | grep -c '^idle$' || true; }
@@ -210,18 +211,14 @@ with() {
   mount -t tmpfs tmpfs /run
   mkdir /run/netns
   make_network
-  export PRIVATE
-  eval "$(DIR=$DIR/cluster IN_NODE=$DIR/in_node start_inside)"
-  local code=0
-  "$@" || code=$?
-  DIR=$DIR/cluster stop
+  local code=0 out
+  export PRIVATE IN_NODE=$DIR/in_node
+  out=$("$script" start "$DIR/cluster")
+  eval "$out"
+  unset PRIVATE
+  CLUSTER=$DIR/cluster "$@" || code=$?
+  "$script" stop "$DIR/cluster"
   return "$code"
-}
-
-start_inside() {
-  mkdir -p "$DIR"
-  cp "$IN_NODE" "$DIR/in_node"
-  start
 }
 
 command=${1:-}

@@ -3,12 +3,16 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
+import av
+import numpy
 import pytest
 from clips import make_clip, write_shards
 from clusters import Cluster, Table, events, history, need_slurm, rank_process, steps, told
-from runs import finish, outcome, start, words
+from runs import ROOT, finish, outcome, start, words
 from safetensors.numpy import load_file
 
 STEPS, AT = 100, 25
@@ -219,3 +223,42 @@ def test_a_dry_run_prints_the_script_and_the_config(cluster, tmp_path, shards):
                  "#SBATCH --gpus-per-node=2", "#SBATCH --requeue", "#SBATCH --signal=USR2@180"):
         assert part in said, said
     assert not run.exists()
+
+
+@pytest.fixture
+def video(tmp_path):
+    """40 frames of grey, and boxes of a person in each of them."""
+    (tmp_path / "in").mkdir()
+    with av.open(str(tmp_path / "in" / "walk.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 160, 128, "yuv420p"
+        for i in range(40):
+            pixels = numpy.full((128, 160, 3), 5 * i, numpy.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    (tmp_path / "boxes.csv").write_text("video,frame,x0,y0,x1,y1,person\n" + "".join(
+        f"walk.mp4,{i},60,30,90,100,ann\n" for i in range(40)))
+    return tmp_path
+
+
+def test_an_array_shares_the_shards_of_data_pairs(cluster, tmp_path, video):
+    """Its bytes are those of one process; one element that was cancelled runs again alone."""
+    keys = [f"videos={tmp_path / 'in'}", f"boxes={tmp_path / 'boxes.csv'}", "size=64", "clips_per_shard=1", "workers=1"]
+    subprocess.run([sys.executable, "-m", "data", "pairs", "configs/data/video.yaml", *keys, f"out={tmp_path / 'one'}"],
+                   cwd=ROOT, check=True)
+    out, record = tmp_path / "out", tmp_path / "out.slurm"
+    said = cluster.slurm("data", "pairs", "configs/data/video.yaml", *keys, f"out={out}", "slurm.jobs=2", "slurm.at_once=1",
+                         "slurm.hours=1", "slurm.options.begin=now+4")
+    assert "jobs" in said and "data pairs" in said
+    parts = [record / "part-1", record / "part-2"]
+    cluster.scancel(parts[1])
+    cluster.finish(parts[0])
+    assert "1 cancelled, 1 done" in cluster.slurm("status", out)
+    assert len(list(out.glob("*.tar"))) == 2
+    assert "submitted again" in cluster.slurm("requeue", out)
+    cluster.finish(parts[1])
+    assert events(parts[0]).count("start") == 1
+    assert "2 done" in cluster.slurm("status", out)
+    for path in sorted((tmp_path / "one").glob("*.tar")):
+        assert (out / path.name).read_bytes() == path.read_bytes()
+    assert len(list(out.glob("*.tar"))) == len(list((tmp_path / "one").glob("*.tar"))) == 4
