@@ -8,9 +8,9 @@ setup(
     description="Pre-training of human vision models by completing one view of a person with the help of another",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=["engine", "data", "data.bodies", "data.people", "data.sources", "pretrain", "finetune", "finetune.heads",
-              "finetune.page", "slurm"],
-    package_data={"finetune.page": ["*.html", "*.css", "*.js"]},
+    packages=["engine", "engine.page", "data", "data.bodies", "data.people", "data.sources", "pretrain", "finetune",
+              "finetune.heads", "finetune.page", "slurm"],
+    package_data={"engine.page": ["*.html", "*.css", "*.js"], "finetune.page": ["*.html", "*.css", "*.js"]},
     install_requires=[
         "torch>=2.6",
         "timm>=1.0.20",  # the encoders; brings torchvision in the build that matches torch

@@ -47,6 +47,7 @@ class Limit:
             here, there = context.Pipe()
             process = context.Process(target=_decode, args=(there, folder, batch, number * self.PAIRS), daemon=True)
             process.start()
+            there.close()  # so that a process that fails ends the benchmark, and is not waited for
             self.pipes.append(here)
             self.processes.append(process)
         for pipe in self.pipes:
@@ -77,7 +78,7 @@ def _decode(pipe, folder, batch, first):
         clip, members = loader.reader.clip(path, draw.index)
         pair = choose(clip, PAIR_KINDS[draw.kind], config.pairs, numbers(order.seed, PAIR, n))  # as the loader's
         if pair:
-            pairs.append([loader.reader.read(path, *members[f"{crop:02d}.jpg"]) for crop in pair])
+            pairs.append([loader.reader.store.read(path, *members[f"{crop:02d}.jpg"]) for crop in pair])
     pipe.send("ready")
     while True:
         seconds, done, began = pipe.recv(), 0, time.perf_counter()

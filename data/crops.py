@@ -18,6 +18,8 @@ from engine.errors import UserError
 LABELS = {"anny": {"pose": (104, 3), "root": (3,), "phenotype": (6,), "face": (52,), "joints": (104, 3)}}
 PER_INSTANT = ("pose", "root", "joints")
 SEEN = 2  # of joint_visible, see data/people/labels.py
+# Places among anny's joints of those that errors of bodies are measured on (data.bodies.models.BODY_KEYPOINTS), pelvis first.
+BODY_JOINTS = (0, 2, 22, 42, 4, 24, 44, 6, 26, 9, 29, 98, 46, 72, 101, 48, 74, 50, 76, 52, 78)
 # Places of each hand's joints, wrist and fingers, among anny's: what a part of a hand's crop may be around.
 HAND_JOINTS = {"left_hand": range(52, 72), "right_hand": range(78, 98)}
 TAGS = (*reader.TAGS[:7], "crop", "part", "size")  # part: index into data.samples.KINDS

@@ -9,7 +9,7 @@ from data.loader import Loader
 from data.manifest import read_manifest
 from data.order import MASK, PAIR, Draw, Order, default_lanes, numbers
 from data.pairs import offer_bits
-from data.reader import BadSample, NoPair, Reader, layout
+from data.reader import BadSample, NoPair, Reader, ShardReader, layout
 from data.samples import KINDS
 from data.shards import refuse_twice
 from data.store import Store
@@ -159,10 +159,11 @@ def _crops_of(reader, order, place, side):
     return arrays
 
 
-def held_out_sources(order, config, places, skip=frozenset()):
-    """{what clips say of their source, such as "made"} of clips at (n, 3) places: source, shard, index in it."""
-    reader = _reader(CropReader, order, config, config.rules, 0, skip)
-    return {reader.clip(order.sources[source].paths[shard], index)[0].source for source, shard, index in places.tolist()}
+def people_at(order, config, places):
+    """[(what a clip says of its source, such as "made"; its subject), ...] at (n, 3) places: source, shard, index in it."""
+    reader = _reader(ShardReader, order, config, None, 0, frozenset())
+    clips = [reader.clip(order.sources[source].paths[shard], index)[0] for source, shard, index in np.asarray(places).tolist()]
+    return [(clip.source, clip.subject) for clip in clips]
 
 
 def sample_labels(order, config, count, skip=frozenset()):

@@ -25,6 +25,7 @@ from engine.errors import UserError
 
 FORMAT = 1
 KINDS = ("body", "left_hand", "right_hand")
+MADE = "made"  # Clip.source of made people: all other pictures may show somebody's face
 MASK_SIDE = 64
 MASK_BYTES = MASK_SIDE * MASK_SIDE // 8
 

@@ -56,10 +56,12 @@ def loop(config, trainer, run, log, stop, start):
         bar.update()
         evaluate = trainer.held_out is not None and due(done, config.log.held_out_every, last)
         draw = trainer.held_out is not None and due(done, config.log.pictures_every, last)
-        if due(done, config.log.every, last) or evaluate or draw:
+        probe = due(done, trainer.probe_every, last)
+        if due(done, config.log.every, last) or evaluate or draw or probe:
             line = trainer.take_losses()
             line |= trainer.measured(step, (done - at) * config.batch, time.perf_counter() - clock)
             line |= trainer.evaluate() if evaluate else {}
+            line |= trainer.probe() if probe else {}
             bar.set_postfix_str(" ".join(f"{k.split('/')[1]} {v:.3f}" for k, v in line.items() if k.startswith("loss/")),
                                 refresh=False)
             trainer.note_bad()

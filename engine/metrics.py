@@ -3,10 +3,15 @@
 import json
 import os
 import secrets
+import shlex
+import sys
 import time
 from pathlib import Path
 
 from engine.errors import UserError
+
+# Seconds that a start waits for wandb's server, and that an end waits for what was not yet sent. Nothing else ever waits.
+WANDB_START_S, WANDB_END_S = 20, 20
 
 
 class Log:
@@ -14,7 +19,8 @@ class Log:
 
     Args:
         run: the folder.  step: the step the run goes on from; later lines of an earlier life are cut off.
-        wandb: "off", "offline" or "online".  name, config: shown by wandb.
+        wandb: "off", "offline" or "online" (which goes on offline where the server cannot be reached).
+        name, config: shown by wandb.
     """
 
     def __init__(self, run, step, wandb, name, config):
@@ -43,7 +49,11 @@ class Log:
     def close(self):
         self.file.close()
         if self.wandb:
+            offline = self.wandb.settings.mode == "offline"
             self.wandb.finish()
+            if offline:
+                print(f"wandb: this run's parts lie here; where there is a network, this sends all of them as one run:\n"
+                      f"    {sync_command(self.path.parent)}", flush=True)
 
     def _cut(self, step):
         if not self.path.exists():
@@ -61,11 +71,31 @@ class Log:
 
 
 def read(run):
-    """The lines of a run's log as dicts."""
+    """The lines of a run's log as dicts; a last line that is still being written, or that a kill cut in two, is left out.
+
+    Raises:
+        UserError: there is no log, or a line in it is no JSON object with a step.
+    """
     path = Path(run) / "log.jsonl"
     if not path.exists():
         raise UserError(f"{run} has no log.jsonl: it is no run's folder, or the run has not logged yet")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not JSON: {error}") from None
+        if not isinstance(found[-1], dict) or not isinstance(found[-1].get("step"), int):
+            raise UserError(f"{path}, line {number}: no object with a step")
+    return found
+
+
+def sync_command(run):
+    """The command that sends all offline parts of a run, in the order of their start; parts already sent are passed over."""
+    return f"wandb sync {shlex.quote(str(Path(run) / 'wandb'))}/offline-run-*"
 
 
 def _wandb(run, mode, name, config):
@@ -74,5 +104,19 @@ def _wandb(run, mode, name, config):
     identity = Path(run) / "wandb_id.txt"
     if not identity.exists():
         identity.write_text(secrets.token_hex(4))
-    return wandb.init(project="counterpose", name=name, id=identity.read_text(), resume="allow", mode=mode, dir=run,
-                      config=config, settings=wandb.Settings(silent=True, console="off", x_disable_stats=True))
+
+    def init(mode):
+        # One id for all lives of a run: "allow" starts it or goes on with it.
+        settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=WANDB_START_S,
+                                  login_timeout=WANDB_START_S, finish_timeout=WANDB_END_S)
+        return wandb.init(project="counterpose", name=name, id=identity.read_text(), resume="allow", mode=mode, dir=run,
+                          config=config, settings=settings)
+
+    if mode == "online":
+        try:
+            return init("online")
+        except wandb.errors.Error as error:
+            print(f"note: log.wandb=online: {' '.join(str(error).split())[:160]}; this life of the run goes on offline",
+                  file=sys.stderr, flush=True)
+            wandb.teardown()  # its service holds the run's id until it is gone
+    return init("offline")

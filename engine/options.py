@@ -7,7 +7,7 @@ from engine.errors import UserError
 
 # What may differ when a run goes on, because results do not depend on it (design decision 7).
 FREE = ("run", "init", "device", "data.workers", "data.prefetch", "data.shards", "data.sources.*.shards", "data.cache.*",
-        "data.bad_max", "log.*", "checkpoint.*")
+        "data.bad_max", "log.*", "checkpoint.*", "probe.*")
 
 
 @dataclass
@@ -32,7 +32,9 @@ class LogConfig:
     every: int = key(10, "steps between lines of log.jsonl", low=1)
     held_out_every: int = key(200, "steps between held-out numbers; 0: never", low=0)
     pictures_every: int = key(1000, "steps between pictures; 0: never", low=0)
-    wandb: str = key("off", "weights & biases", choices=("off", "offline", "online"))
+    wandb: str = key("off", "weights & biases; online goes on offline where the server is not reached",
+                     choices=("off", "offline", "online"))
+    faces: bool = key(False, "send wandb pictures of others than made people too; false keeps those in RUN/pictures alone")
 
 
 @dataclass

@@ -26,6 +26,7 @@ class Trainer:
         scale: from a weight's name to a factor on its learning rate; None: 1 for all.
     """
 
+    probe_every = 0  # steps between calls of ``probe()``, which gives more numbers for the log; 0: never
     BROKEN = ("training broke down and what is saved is from before. Start a new run=DIR with a lower optim.lr or with "
               "optim.clip")
 

@@ -15,11 +15,13 @@ from data.bodies.anny import AnnyBody
 from data.bodies.models import mirrored, open_model
 from data.config import CropDataConfig, SourceConfig
 from data.crops import TAGS
-from data.feed import held_out_crops, held_out_sources, open_crop_order
+from data.feed import held_out_crops, open_crop_order, people_at
+from data.samples import MADE
 from engine import machine, progress
 from engine.config import flat, key, parse_keys, section
 from engine.errors import UserError, explain
 from engine.geometry import axis_angle_to_matrix
+from engine.joints import mpjpe, pa_mpjpe
 from engine.options import FREE
 from finetune import draw, metrics, tables
 from finetune.people import crop_people, meshes
@@ -87,7 +89,7 @@ def evaluate(config, command):
     full = (arrays["mask"] == 255).all(1)
     known = not any(full[clips == clip].all() for clip in range(clips.max() + 1))
     judge = Judge(predictor, plain, known)
-    judge.made = held_out_sources(order, data, np.unique(arrays["tags"][:, PLACE], axis=0)) == {"made"}
+    judge.made = all(source == MADE for source, _ in people_at(order, data, np.unique(arrays["tags"][:, PLACE], axis=0)))
     rows = len(arrays["tags"])
     with progress.bar(rows, "crop", description="evaluating") as bar:
         for first in range(0, rows, CHUNK):
@@ -168,7 +170,7 @@ class Judge:
     def _errors(self, found, truth, masks, K):
         vertices, points = found[0].cpu(), found[2].cpu()
         true, true_points = truth[0].cpu(), truth[2].cpu()
-        out = {"mpjpe": metrics.mpjpe(points, true_points, 0), "pa_mpjpe": metrics.pa_mpjpe(points, true_points),
+        out = {"mpjpe": mpjpe(points, true_points, 0), "pa_mpjpe": pa_mpjpe(points, true_points),
                "pve": metrics.pve(vertices, true, points[:, 0], true_points[:, 0]), "pa_pve": metrics.pa_pve(vertices, true)}
         if self.hand:
             out["f5"], out["f15"] = metrics.f_score(vertices, true, (0.005, 0.015))

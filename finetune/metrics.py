@@ -1,5 +1,7 @@
 """How far predicted meshes are from the true ones, crop by crop, and what many crops say together.
 
+Errors of keypoints, ``mpjpe`` and ``pa_mpjpe``, are in engine/joints.py, which pre-training's probe uses too.
+
 Points are (B, N, 3) tensors in metres, of any float type; errors come out as (B,) float64 in millimetres. All is
 computed in float64: a person 1000 m away in float32 would cost 0.06 mm. Nothing is reduced over the batch.
 
@@ -16,8 +18,8 @@ import torch
 
 from engine.errors import UserError
 from engine.geometry import similarity_align
+from engine.joints import checked, mean_distance_mm, pa_mpjpe
 
-MM = 1000.0
 NUMBERS_AT_ONCE = 2**20  # 8 MB of float64: 16 times as many distances at once took 1.6 times as long on a CPU
 DRAWS, INTERVAL = 2000, (2.5, 97.5)
 # Key: name, unit, which is better. F-scores are of hands alone, as in the papers that use them.
@@ -25,36 +27,6 @@ METRICS = {"mpjpe": ("MPJPE", "mm", "lower"), "pa_mpjpe": ("PA-MPJPE", "mm", "lo
            "pa_pve": ("PA-PVE", "mm", "lower"), "f5": ("F@5 mm", "", "higher"), "f15": ("F@15 mm", "", "higher"),
            "iou": ("IoU", "", "higher")}
 ROWS = {"model": "this run", "scratch": "without pre-training", "turned": "mean pose, turned", "mean": "mean pose"}
-
-
-def mpjpe(predicted, true, root):
-    """Mean per-joint position error after both root keypoints are shifted to one place.
-
-    The root's own distance of 0 counts among the K, as is usual on Human3.6M.
-
-    Args:
-        predicted, true: (B, K, 3) keypoints, metres.  root: index of the root keypoint (pelvis, wrist).
-    Returns:
-        (B,) float64, mm.
-    Raises:
-        UserError: a point is not finite.
-    """
-    predicted, true = _checked(predicted, true)
-    return _mean_distance_mm(predicted - predicted[:, root, None], true - true[:, root, None])
-
-
-def pa_mpjpe(predicted, true):
-    """Mean per-joint position error after the best shift, rotation and scale (Procrustes, Umeyama 1991).
-
-    Args:
-        predicted, true: (B, K, 3) keypoints, metres.
-    Returns:
-        (B,) float64, mm. The alignment makes the sum of *squared* distances least, so that this can exceed MPJPE a little.
-    Raises:
-        UserError: a point is not finite.
-    """
-    predicted, true = _checked(predicted, true)
-    return _mean_distance_mm(similarity_align(predicted, true), true)
 
 
 def pve(predicted, true, predicted_root, true_root):
@@ -67,8 +39,8 @@ def pve(predicted, true, predicted_root, true_root):
     Raises:
         UserError: a point is not finite.
     """
-    predicted, true = _checked(torch.cat([predicted_root[:, None], predicted], 1), torch.cat([true_root[:, None], true], 1))
-    return _mean_distance_mm(predicted[:, 1:] - predicted[:, :1], true[:, 1:] - true[:, :1])
+    predicted, true = checked(torch.cat([predicted_root[:, None], predicted], 1), torch.cat([true_root[:, None], true], 1))
+    return mean_distance_mm(predicted[:, 1:] - predicted[:, :1], true[:, 1:] - true[:, :1])
 
 
 def pa_pve(predicted, true):
@@ -99,7 +71,7 @@ def f_score(predicted, true, threshold_m):
     Raises:
         UserError: a point is not finite.
     """
-    predicted, true = _checked(predicted, true)
+    predicted, true = checked(predicted, true)
     threshold = torch.as_tensor(threshold_m, dtype=torch.float64, device=true.device)[..., None, None]
     precision, recall = ((d < threshold).double().mean(-1) for d in _nearest(similarity_align(predicted, true), true))
     return 2 * precision * recall / (precision + recall).clamp_min(1e-12)
@@ -195,27 +167,6 @@ def _interval(values, clips, name):
     except (UserError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
     return {"mean": mean, "low": None if np.isnan(low) else low, "high": None if np.isnan(high) else high}
-
-
-def _checked(predicted, true):
-    """Both in float64.
-
-    Raises:
-        UserError: a point is not finite.  ValueError: shapes differ, which would broadcast to a wrong number.
-    """
-    if predicted.shape != true.shape or true.ndim != 3 or true.shape[1] == 0 or true.shape[2] != 3:
-        raise ValueError(f"predicted points of shape {tuple(predicted.shape)} for true ones of {tuple(true.shape)}: both are "
-                         "(B, N, 3) with N > 0")
-    for name, points in (("predicted", predicted), ("true", true)):
-        bad = ~torch.isfinite(points).flatten(1).all(1)
-        if bad.any():
-            raise UserError(f"{name} points: {int(bad.sum())} of {len(bad)} crops of a batch hold NaN or infinity, the first "
-                            f"is number {int(bad.int().argmax())}")
-    return predicted.double(), true.double()
-
-
-def _mean_distance_mm(a, b):
-    return torch.linalg.vector_norm(a - b, dim=-1).mean(-1) * MM
 
 
 def _nearest(a, b):

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-import jinja2
-from markupsafe import Markup
-
 from engine.config import key, parse_keys
-from engine.errors import UserError, explain
+from engine.errors import UserError
+from engine.page import render
+from engine.page.pictures import inline_file
 from finetune.page import curves, numbers, pictures
 from finetune.page.folder import COMMANDS, kind_of, read_folder
 from finetune.page.meshes import read_meshes
@@ -38,7 +37,7 @@ def main(argv):
         raise UserError(f"python -m finetune report takes one folder, not {' and '.join(paths)}")
     text = page(read_folder(paths[0]), config.rows, config.seed)
     out = config.out or os.path.join(paths[0], "report.html")
-    _write(out, text)
+    render.write(out, text)
     print(f"wrote {out} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0
 
@@ -52,21 +51,14 @@ def page(folder, rows, seed):
         UserError: a shard, a picture or a file of an evaluation is broken.
     """
     evaluations = _evaluations(folder)
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(LOOKS), autoescape=True, undefined=jinja2.StrictUndefined,
-                                     trim_blocks=True, lstrip_blocks=True)
-    return environment.get_template("template.html").render({
+    values = {
         "name": os.path.basename(os.path.abspath(folder.path)), "made": date.today().isoformat(),
         "machines": sorted({evaluation.content["machine"] for evaluation in evaluations}),
         "headlines": [numbers.headline(evaluation) for evaluation in evaluations if not _scratch(evaluation)],
         "sheets": _sheets(folder, rows, seed), "completions": _completions(folder), "charts": _charts(folder),
         "evaluations": [_shown_evaluation(evaluation) for evaluation in evaluations],
-        "times": numbers.times_table(folder.times), "hints": _hints(folder),
-        "style": _own("style.css"), "script": _own("page.js") + _own("viewer.js")})
-
-
-def _own(name):
-    """A file of this project as it is. This and the charts are all of the page that is not escaped."""
-    return Markup((LOOKS / name).read_text(encoding="utf-8"))
+        "times": numbers.times_table(folder.times), "hints": _hints(folder)}
+    return render.page("template.html", values, [LOOKS], [LOOKS / "page.js", LOOKS / "viewer.js"])
 
 
 def _evaluations(folder):
@@ -112,7 +104,7 @@ def _shown_evaluation(evaluation):
         path = evaluation.path / example["sheet"]
         facts = {"pa": f"{numbers.shown(example['pa_mpjpe'], 'mm')} mm", "error": f"{numbers.shown(example['mpjpe'], 'mm')} mm",
                  "overlap": numbers.shown(example["iou"], "") if "iou" in example else "-"}
-        examples.append({**example, "facts": facts, "picture": pictures.inline_file(path) if path.exists() else None})
+        examples.append({**example, "facts": facts, "picture": inline_file(path) if path.exists() else None})
     ranks = [{"name": rank, "examples": [(i, e) for i, e in enumerate(examples) if e["rank"] == rank]}
              for rank in dict.fromkeys(e["rank"] for e in examples)]
     return {"content": evaluation.content, "name": evaluation.path.parent.name, "table": numbers.table(evaluation),
@@ -152,17 +144,3 @@ def _hints(folder):
 
 def _command(words, keys):
     return " ".join([f"python -m {words}", *(shlex.quote(f"{name}={value}") for name, value in keys.items())])
-
-
-def _write(path, text):
-    """Write a file whole or not at all.
-
-    Raises:
-        UserError: the folder is missing or cannot be written.
-    """
-    temporary = f"{path}.writing"
-    try:
-        Path(temporary).write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"out={path}: cannot be written: {explain(error)}") from None

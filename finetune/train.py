@@ -7,18 +7,20 @@ from data.bad import BadRate
 from data.bodies.models import open_model
 from data.crops import TAGS
 from data.device import ToDevice
-from data.feed import held_out_crops, open_crop_loader, open_crop_order, sample_labels
+from data.feed import held_out_crops, open_crop_loader, open_crop_order, people_at, sample_labels
 from data.manifest import bad_shards
 from engine import checkpoint, distributed, loop
 from engine.geometry import axis_angle_to_matrix
+from engine.joints import mpjpe, pa_mpjpe
 from engine.trainer import Trainer
-from finetune import losses, metrics, panels
+from finetune import losses, panels
 from finetune.means import means
 from finetune.model import Recovery, place_of
 from finetune.views import Targets, view
 from pretrain import watch, weights
 
 REPLACED = slice(TAGS.index("bad"), TAGS.index("no_pair") + 1)
+PLACE = [TAGS.index(name) for name in ("source", "shard", "index")]
 MEAN_CLIPS = 512  # labels that the mean parameters are taken from
 
 
@@ -79,6 +81,8 @@ class Finetuner(Trainer):
                                        distributed.loader_workers(config.data.workers), skip)
         self.to_device = ToDevice(self.loader, self.device)
         self.held_out = held_out_crops(order, config.data, config.log.held_out_clips, skip)
+        if self.held_out is not None:
+            self.people = people_at(order, config.data, self.held_out["tags"][:, PLACE])
 
     def loss(self, piece):
         """(loss, sums of the terms, of the loss, and crops) of a part of this rank's rows."""
@@ -102,14 +106,14 @@ class Finetuner(Trainer):
             seen, target = self.step_module.seen(batch)
             found = self.step_module.recover(seen.pictures, seen.K)
             points, true = (body.keypoints(*body(one.pose, one.root, one.shape)) for one in (found, target))
-            errors = metrics.mpjpe(points, true, 0), metrics.pa_mpjpe(points, true)
+            errors = mpjpe(points, true, 0), pa_mpjpe(points, true)
             total += torch.stack([*(e.sum() for e in errors), errors[0].new_tensor(len(points))])
         self.model.train()
-        mpjpe, pa_mpjpe, count = self.processes.sum(total).tolist()
-        return {"held_out/mpjpe": mpjpe / count, "held_out/pa_mpjpe": pa_mpjpe / count}
+        *sums, count = self.processes.sum(total).tolist()
+        return {"held_out/mpjpe": sums[0] / count, "held_out/pa_mpjpe": sums[1] / count}
 
     def draw(self, folder, step):
-        return {"overlays": panels.save(self, folder, step)}
+        return watch.sendable(self, {"overlays": panels.save(self, folder, step)})
 
     def save(self, run, step):
         super().save(run, step, lambda path: weights.write_safetensors(self.model.state_dict(), path, {"format": "pt"}))

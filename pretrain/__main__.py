@@ -1,17 +1,23 @@
-"""``python -m pretrain CONFIG.yaml key=value ...`` and ``python -m pretrain export RUN out=FILE``."""
+"""``python -m pretrain CONFIG.yaml key=value ...``, ``python -m pretrain export ...``, ``python -m pretrain probe ...``."""
 
 from engine.cli import run
 
-USAGE = "python -m pretrain CONFIG.yaml [key=value ...]\n       python -m pretrain export RUN-or-FILE out=FILE"
+USAGE = """python -m pretrain CONFIG.yaml [key=value ...]
+       python -m pretrain export RUN-or-FILE out=FILE
+       python -m pretrain probe RUN-or-FILE ... shards=DIR"""
 
 
 def main(argv):
-    """Train, or export; returns the exit code."""
+    """Train, export or probe; returns the exit code."""
     # Imported here because a loader's worker imports this module anew and needs none of it.
     if argv[:1] == ["export"]:
         from pretrain import weights
 
         return weights.main(argv[1:])
+    if argv[:1] == ["probe"]:
+        from pretrain import probe
+
+        return probe.main(argv[1:])
     from engine.config import parse
     from pretrain.config import PretrainConfig
 

@@ -95,6 +95,16 @@ class MaskingConfig:
 class PretrainLogConfig(LogConfig):
     held_out_pairs: int = key(64, "held-out pairs of each kind", low=1)
     pictures: int = key(4, "held-out pairs of each kind that are drawn", low=1)
+    probe_every: int = key(0, "steps between probes of the encoder for 3D (probe.shards); 0: never", low=0)
+
+
+@dataclass
+class ProbeConfig:
+    """How well joints in 3D can be read off the frozen encoder; see pretrain/probe.py."""
+
+    shards: str = key("", "labelled shards that are never trained on: folder, tar, glob, or several with commas between")
+    clips: int = key(2000, "clips of the probe, fit and test together; numbers compare only where this is equal", low=12)
+    timm: str = key("", "a row for a timm model: a folder as its hub has it (config.json, weights), or NAME:FILE")
 
 
 @dataclass
@@ -104,9 +114,13 @@ class PretrainConfig(TrainConfig):
     objective: ObjectiveConfig = section(ObjectiveConfig)
     data: DataConfig = section(DataConfig)
     log: PretrainLogConfig = section(PretrainLogConfig)
+    probe: ProbeConfig = section(ProbeConfig)
 
     def check(self):
         super().check()
+        if self.log.probe_every and not self.probe.shards:
+            raise UserError(f"log.probe_every={self.log.probe_every}, but probe.shards is not set: it names labelled shards "
+                            f"that are not trained on")
         patches = (self.model.image_size // self.model.patch) ** 2
         if not 0 < int(self.masking.ratio * patches) < patches:
             masked = int(self.masking.ratio * patches)

@@ -7,28 +7,45 @@ from PIL import Image, ImageDraw, ImageFont
 from data.augment import denormalise
 from data.index import PAIR_KINDS
 from engine.errors import UserError, explain
-from pretrain import objective
+from pretrain import attention, objective
 
 COLUMNS = ("reference", "masked", "completed", "truth")
-GAP, HEAD = 6, 22
+GAP, HEAD, LEFT = 6, 22, 92
+SPOTS = 3  # masked patches whose attention is drawn
+SPOT_COLOURS = ((229, 57, 53), (255, 179, 0), (30, 136, 229))
+# Attention so many times what an even spread would give is drawn in full colour; stronger peaks are scaled down to it.
+FULL = 4
 
 
 def save(trainer, folder, step):
-    """Draw the run's fixed held-out pairs into ``folder/pictures/step-XXXXXXXX.png``; returns the path."""
+    """Draw the run's fixed held-out pairs into ``folder/pictures``: step-XXXXXXXX.png and attention-XXXXXXXX.png.
+
+    Returns:
+        {"completions", "attention": path}
+    """
     rows = chosen_rows(trainer.held_out["tags"][:, 0], trainer.config.log.pictures)
     batch = trainer.to_device({k: v[rows] for k, v in trainer.held_out.items()})
+    layers = attention.middle_and_last(len(trainer.model.decoder.blocks))
     with torch.no_grad():
-        a, b, keep, masked, _ = trainer.step_module.pairs(batch)
-        predicted = trainer.step_module.complete(a, b, keep, masked)
+        a, b, keep, masked, person = trainer.step_module.pairs(batch)
+        predicted, looks = attention.of_masked(trainer.step_module, a, b, keep, masked, layers)
     pictures = complete(a, b, masked, predicted, trainer.config)
     kinds = [PAIR_KINDS[k].replace("_", "-") for k in trainer.held_out["tags"][rows, 0]]
-    path = folder / "pictures" / f"step-{step:08d}.png"
-    try:
-        path.parent.mkdir(exist_ok=True)
-        sheet(pictures, kinds, f"step {step}").save(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {explain(error)}") from None
-    return path
+    spots = attention.chosen(person, masked, SPOTS)
+    looks = [look.gather(1, spots[..., None].expand(-1, -1, look.shape[-1])).cpu().numpy() for look in looks]
+    places = masked.gather(1, spots).cpu().numpy()
+    names = [f"block {number + 1}" for number in layers]
+    sheets = {"completions": ("step", sheet(pictures, kinds, f"step {step}")),
+              "attention": ("attention", attention_sheet(pictures, places, looks, names, kinds, f"step {step}"))}
+    out = {}
+    for key, (start, image) in sheets.items():
+        path = out[key] = folder / "pictures" / f"{start}-{step:08d}.png"
+        try:
+            path.parent.mkdir(exist_ok=True)
+            image.save(path)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {explain(error)}") from None
+    return out
 
 
 def chosen_rows(kinds, count):
@@ -59,17 +76,76 @@ def sheet(pictures, names, title):
         pictures: (B, 4, S, S, 3) uint8.  names: a label a row.  title: shown at the top right.
     """
     count, columns, size = pictures.shape[:3]
-    scale = -(-150 // size)
-    side, left = size * scale, 92
-    image = Image.new("RGB", (left + columns * (side + GAP), HEAD + count * (side + GAP)), "white")
+    side = _side(size)
+    image = Image.new("RGB", (LEFT + columns * (side + GAP), HEAD + count * (side + GAP)), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
     for c, name in enumerate(COLUMNS):
-        draw.text((left + c * (side + GAP), 3), name, "black", font)
+        draw.text((LEFT + c * (side + GAP), 3), name, "black", font)
     draw.text((4, 3), title, "black", font)
     for r in range(count):
         y = HEAD + r * (side + GAP)
         draw.text((4, y + 4), names[r], "black", font)
         for c in range(columns):
-            picture = Image.fromarray(pictures[r, c]).resize((side, side), Image.NEAREST)
-            image.paste(picture, (left + c * (side + GAP), y))
+            image.paste(_scaled(pictures[r, c], side), (LEFT + c * (side + GAP), y))
     return image
+
+
+def attention_sheet(pictures, places, looks, layers, names, title):
+    """One PNG: a row a pair; the completion and the truth with marked patches, then what each of them looks at in b.
+
+    Args:
+        pictures: (B, 4, S, S, 3) uint8 of ``complete``.  places: (B, K) the patches of a.
+        looks: [(B, K, N), ...] a layer, weights that sum to 1.  layers: their names.  names: a label a row.
+    """
+    count, size, spots = len(pictures), pictures.shape[2], places.shape[1]
+    side, grid = _side(size), round(looks[0].shape[-1] ** 0.5)
+    columns = 2 + spots * len(layers)
+    image = Image.new("RGB", (LEFT + columns * (side + GAP), HEAD + count * (side + GAP)), "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
+    heads = ["completed", "truth"] + [f"{layer}: {spot + 1}" for layer in layers for spot in range(spots)]
+    for c, name in enumerate(heads):
+        draw.text((LEFT + c * (side + GAP), 3), name, "black", font)
+    draw.text((4, 3), title, "black", font)
+    for r in range(count):
+        y = HEAD + r * (side + GAP)
+        draw.text((4, y + 4), names[r], "black", font)
+        tiles = [_marked(_scaled(pictures[r, c], side), places[r], grid) for c in (2, 3)]
+        tiles += [_heated(_scaled(pictures[r, 0], side), look[r, spot], grid, spot) for look in looks for spot in range(spots)]
+        for c, tile in enumerate(tiles):
+            image.paste(tile, (LEFT + c * (side + GAP), y))
+    return image
+
+
+def _side(size):
+    return size * -(-150 // size)
+
+
+def _scaled(picture, side):
+    return Image.fromarray(picture).resize((side, side), Image.NEAREST)
+
+
+def _marked(tile, places, grid):
+    """The tile with a numbered frame around each patch."""
+    draw, font, cell = ImageDraw.Draw(tile), ImageFont.load_default(12), tile.width / grid
+    for number, place in enumerate(places):
+        y, x = divmod(int(place), grid)
+        box = [round(x * cell) - 1, round(y * cell) - 1, round((x + 1) * cell), round((y + 1) * cell)]
+        draw.rectangle(box, outline=SPOT_COLOURS[number], width=2)
+        # Beside the frame, on the side where there is room.
+        at = box[2] + 3 if box[2] + 12 < tile.width else box[0] - 10
+        draw.text((at, box[1]), str(number + 1), SPOT_COLOURS[number], font, stroke_width=1, stroke_fill="white")
+    return tile
+
+
+def _heated(tile, look, grid, spot):
+    """The reference in grey under the attention in the spot's colour, with its peak over an even spread written below."""
+    even = 1 / look.size
+    # What an even spread would give everywhere is no colour.
+    strength = (look.reshape(grid, grid) / even - 1).clip(0) / max(look.max() / even - 1, FULL - 1)
+    strength = np.asarray(Image.fromarray(strength.astype(np.float32)).resize(tile.size, Image.BILINEAR))[..., None] * 0.85
+    grey = np.asarray(tile.convert("L"), np.float32)[..., None] * 0.75 + 40
+    mixed = grey * (1 - strength) + np.array(SPOT_COLOURS[spot], np.float32) * strength
+    tile = Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
+    draw, font = ImageDraw.Draw(tile), ImageFont.load_default(12)
+    draw.text((4, tile.height - 17), f"x {look.max() / even:.1f}", "white", font, stroke_width=1, stroke_fill="black")
+    return tile

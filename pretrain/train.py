@@ -1,21 +1,24 @@
 """Pre-training: what is built and what a step is; engine/loop.py runs it."""
 
+import numpy as np
 import torch
 from torch import nn
 
 from data.augment import augment, crop_masks
 from data.bad import BadRate
 from data.device import ToDevice
-from data.feed import held_out_pairs, open_loader, open_order
+from data.feed import held_out_pairs, open_loader, open_order, people_at
 from data.index import PAIR_KINDS
 from data.manifest import bad_shards
 from data.reader import TAGS
 from engine import checkpoint, distributed, loop
 from engine.trainer import Trainer
-from pretrain import masking, objective, panels, watch, weights
-from pretrain.model import CrossCompletion
+from pretrain import gain, masking, objective, panels, probe, watch, weights
+from pretrain.model import CrossCompletion, flops
 
 REPLACED = slice(TAGS.index("bad"), TAGS.index("no_pair") + 1)
+KIND, SOURCE = TAGS.index("kind"), TAGS.index("source")
+PLACE = [SOURCE, TAGS.index("shard"), TAGS.index("index")]
 
 
 class Completion(nn.Module):
@@ -48,12 +51,15 @@ class Completion(nn.Module):
     def forward(self, batch):
         """(B,) loss of each sample."""
         a, b, keep, masked, person = self.pairs(batch)
+        weight = objective.patch_weight(person, self.config.objective.background_weight)
+        return self.losses(a, b, keep, masked, [weight])[0]
+
+    def losses(self, a, b, keep, masked, weights):
+        """[(B,) loss of each sample, ...] under each of several weights of patches, (B, N)."""
         predicted = self.complete(a, b, keep, masked)
-        goal = self.config.objective
-        target = objective.targets(a, self.config.model.patch, goal.target)
+        target = objective.targets(a, self.config.model.patch, self.config.objective.target)
         target = target.gather(1, masked[..., None].expand(-1, -1, target.shape[-1]))
-        weight = objective.patch_weight(person, goal.background_weight).gather(1, masked)
-        return objective.per_sample_loss(predicted, target, weight)
+        return [objective.per_sample_loss(predicted, target, weight.gather(1, masked)) for weight in weights]
 
 
 class Pretrainer(Trainer):
@@ -67,7 +73,8 @@ class Pretrainer(Trainer):
         order = processes.from_first(lambda: open_order(config.data, config.batch, config.seed))
         model = build(config).to(processes.device)
         bf16 = config.precision == "bf16" or (config.precision == "auto" and processes.device.type == "cuda")
-        super().__init__(config, processes, model, Completion(model, config, bf16), 2 * len(PAIR_KINDS), REPLACED)
+        super().__init__(config, processes, model, Completion(model, config, bf16),
+                         2 * len(PAIR_KINDS) * len(order.sources), REPLACED)
         self.order, self.bf16 = order, bf16
         self.bad_list, self.bad_rate, self.bad_total = None, BadRate(config.data.bad_max), (0, 0)
         skip = bad_shards(config.run, order)
@@ -75,31 +82,38 @@ class Pretrainer(Trainer):
                                   distributed.loader_workers(config.data.workers), skip)
         self.to_device = ToDevice(self.loader, self.device)
         self.held_out = held_out_pairs(order, config.data, model.patches, config.log.held_out_pairs, skip)
+        if self.held_out is not None:
+            self.people = people_at(order, config.data, self.held_out["tags"][:, PLACE])
+            self.strangers = gain.strangers(self.held_out["tags"], [subject for _, subject in self.people])
+        self.probe_every, self.prober = config.log.probe_every, None
+        if config.log.probe_every:
+            self.prober = probe.Prober(config, order, processes)
         self.weighting = [torch.tensor(values, dtype=torch.float32, device=self.device)
                           for values in (config.objective.kind_weights(), order.shares)]
 
     def loss(self, piece):
-        """(loss, sum and count of each kind's losses) of a part of this rank's rows."""
-        losses, kind = self.wrapped(piece), piece["tags"][:, 0].long()
+        """(loss, sum and count of the losses of each source and kind) of a part of this rank's rows."""
+        losses, kind = self.wrapped(piece), piece["tags"][:, KIND].long()
         loss = objective.combine(losses, kind, *self.weighting, self.config.batch)
-        return loss, _by_kind(losses.detach().double(), kind)
+        group = piece["tags"][:, SOURCE].long() * len(PAIR_KINDS) + kind
+        return loss, grouped(losses.detach().double(), group, len(self.order.sources) * len(PAIR_KINDS))
 
     def losses(self, sums):
-        return {f"loss/{kind}": sums[2 * k] / sums[2 * k + 1] for k, kind in enumerate(PAIR_KINDS) if sums[2 * k + 1]}
+        """{"loss/KIND"} and, of several sources, {"loss_by_source/SOURCE/KIND"}, from what ``loss`` summed."""
+        sums, sources = np.reshape(sums, (-1, len(PAIR_KINDS), 2)), [source.name for source in self.order.sources]
+        named = [("loss/", sums.sum(0))]
+        named += [(f"loss_by_source/{name}/", one) for name, one in zip(sources, sums, strict=True)] if len(sums) > 1 else []
+        return {prefix + kind: total / count for prefix, one in named
+                for kind, (total, count) in zip(PAIR_KINDS, one.tolist(), strict=True) if count}
 
-    @torch.no_grad()
     def evaluate(self):
-        """{"held_out/KIND": loss} of the fixed pairs; each rank takes its share."""
-        total = torch.zeros(2 * len(PAIR_KINDS), dtype=torch.float64, device=self.device)
-        rows = range(self.processes.rank, len(self.held_out["tags"]), self.processes.world)
-        for first in range(0, len(rows), 64):
-            batch = self.to_device({k: v[list(rows[first:first + 64])] for k, v in self.held_out.items()})
-            total += _by_kind(self.step_module(batch).double(), batch["tags"][:, 0])
-        total = self.processes.sum(total).tolist()
-        return {f"held_out/{kind}": total[2 * k] / total[2 * k + 1] for k, kind in enumerate(PAIR_KINDS) if total[2 * k + 1]}
+        return gain.held_out(self)
 
     def draw(self, folder, step):
-        return {"completions": panels.save(self, folder, step)}
+        return watch.sendable(self, panels.save(self, folder, step))
+
+    def probe(self):
+        return self.prober.measure(self)
 
     def save(self, run, step):
         super().save(run, step, lambda path: weights.save_model(self.model, path))
@@ -111,7 +125,9 @@ class Pretrainer(Trainer):
         watch.announce(self.config, self, start)
 
     def measured(self, step, pairs, seconds):
-        return watch.measured(self, step, pairs, seconds, "pairs")
+        masked = int(self.config.masking.ratio * self.model.patches)
+        # Backward costs twice what forward does.
+        return watch.measured(self, step, pairs, seconds, "pairs", 3 * flops(self.config.model, self.model.patches - masked))
 
     def note_bad(self):
         watch.note_bad(self)
@@ -120,10 +136,10 @@ class Pretrainer(Trainer):
         watch.list_bad(self, folder, slot)
 
 
-def _by_kind(losses, kind):
-    """(2 * kinds,) sum and count of losses (B,) for each of PAIR_KINDS."""
-    chosen = kind[None] == torch.arange(len(PAIR_KINDS), device=kind.device)[:, None]
-    return torch.stack([(losses * chosen).sum(1), chosen.double().sum(1)], 1).flatten()
+def grouped(values, group, groups):
+    """(2 * groups,) sum and count of the values (B,) of each group; ``group``: (B,) long."""
+    chosen = group[None] == torch.arange(groups, device=group.device)[:, None]
+    return torch.stack([(values * chosen).sum(1), chosen.double().sum(1)], 1).flatten()
 
 
 def build(config):

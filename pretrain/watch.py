@@ -1,9 +1,13 @@
 """What an operator reads: the folder's papers, the lines before the first step, the numbers beside the losses."""
 
+import torch
+
 from data.bad import BadList, worst
 from data.index import PAIR_KINDS
 from data.manifest import freeze
+from data.samples import MADE
 from engine.errors import UserError
+from engine.machine import memory_gib, peak_flops
 from engine.options import FREE
 from engine.run import Run
 from engine.trainer import learning_rate
@@ -42,6 +46,11 @@ def announce(config, trainer, start):
     announce_data(config, order, f"batch {config.batch}: {quota}")
     if trainer.held_out is None:
         print("note: nothing is held out (data.held_out=0 or fewer than 10 clips): no held-out loss and no pictures")
+    elif (trainer.strangers < 0).all():
+        print("note: the held-out pairs of each source are of one person, so no reference can be swapped: no reference gain")
+    if trainer.prober:
+        print(f"3D probe every {config.log.probe_every} steps: {len(trainer.prober.split.places)} {trainer.prober.crops} crops "
+              f"of {config.probe.clips} clips of {config.probe.shards}")
 
 
 def announce_data(config, order, batch):
@@ -56,15 +65,40 @@ def announce_data(config, order, batch):
     print(f"learning rate: peak {config.peak_lr:.3g} ({config.optim.lr:g} for 256), warm-up {config.optim.warmup} steps")
 
 
-def measured(trainer, step, samples, seconds, unit):
-    """The numbers beside the losses: learning rate, speed, waiting for data, replaced samples of all ranks, epochs."""
-    slots = (step + 1) * trainer.config.batch
+def measured(trainer, step, samples, seconds, unit, flops=None):
+    """The numbers beside the losses, of all ranks where the docs say no other.
+
+    Args:
+        step: the last one taken.  samples, seconds: since the last line.  unit: "pairs" or "crops".
+        flops: operations of a sample, forward and backward; None: not known, and no share of the peak is given.
+    """
+    slots, world, rate = (step + 1) * trainer.config.batch, trainer.processes.world, samples / seconds
     bad, no_pair = trainer.processes.sum(trainer.replaced.clone()).tolist()
-    out = {"optim/lr": learning_rate(trainer.config, step), f"speed/{unit}_per_s": samples / seconds,
+    out = {"optim/lr": learning_rate(trainer.config, step), "optim/weight_norm": weight_norm(trainer.names),
+           f"speed/{unit}_per_s": rate, f"speed/{unit}_per_s_device": rate / world,
            "speed/data_wait_share": trainer.loader.take_waited() / seconds, "data/bad_samples": bad,
-           "data/no_pair": no_pair, unit: slots}
+           "data/no_pair": no_pair, unit: slots} | memory_gib(trainer.device)
     trainer.bad_total = slots, bad
+    # A share of a peak that is not known, or that float32 cannot reach, would be a made-up number.
+    peak = peak_flops(torch.cuda.get_device_name(trainer.device)) if trainer.device.type == "cuda" else None
+    if peak and flops and trainer.bf16:
+        out["speed/peak_share"] = flops * rate / world / peak
     return out | {f"data/epochs/{name}": value for name, value in trainer.order.epochs(slots).items()}
+
+
+def weight_norm(parameters):
+    """Length of all weights as one vector. Waits for the device: for logged lines alone."""
+    norm = torch.nn.utils.get_total_norm([p.detach() for p in parameters])
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+
+def sendable(trainer, pictures):
+    """{key: path} of the pictures that may leave this machine: with log.faces=false, only those of made people.
+
+    Pictures are made of the run's held-out samples, so it is their clips' sources that count.
+    """
+    made = all(source == MADE for source, _ in trainer.people)
+    return pictures if trainer.config.log.faces or made else {}
 
 
 def note_bad(trainer):

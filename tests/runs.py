@@ -39,8 +39,7 @@ def finish(process, code=0):
 def outcome(run):
     """What two equal runs share: the last checkpoint's name and tensors to the bit, and the log without times."""
     last = sorted((Path(run) / "checkpoints").glob("step-*"))[-1]
-    timed = {"time", "speed/pairs_per_s", "speed/data_wait_share", "speed/crops_per_s"}
-    lines = [{k: v for k, v in json.loads(line).items() if k not in timed}
+    lines = [{k: v for k, v in json.loads(line).items() if k != "time" and not k.startswith(("speed/", "memory/"))}
              for line in (Path(run) / "log.jsonl").read_text().splitlines()]
     # The file's header may list its metadata in another sequence; the tensors are what counts.
     tensors = [{name: value.tobytes() for name, value in load_file(last / part).items()}

@@ -99,17 +99,20 @@ def test_help_names_every_key_with_default_and_meaning():
 def _schemas():
     from data.people.config import PeopleConfig
     from data.sources.config import PairsConfig
+    from engine.report import ReportConfig as RunReportConfig
     from finetune.config import FinetuneConfig
     from finetune.demo import DemoConfig
     from finetune.evaluate import EvaluateConfig
     from finetune.predict import PredictConfig
     from finetune.report import ReportConfig
     from pretrain.config import PretrainConfig
+    from pretrain.probe import ProbeCommand
     from slurm.config import SlurmConfig
 
     return {"data make": PeopleConfig, "data pairs": PairsConfig, "pretrain": PretrainConfig, "finetune train": FinetuneConfig,
             "finetune evaluate": EvaluateConfig, "finetune predict": PredictConfig, "finetune report": ReportConfig,
-            "finetune demo": DemoConfig, "slurm": SlurmConfig}
+            "finetune demo": DemoConfig, "pretrain probe": ProbeCommand, "engine.report": RunReportConfig,
+            "slurm": SlurmConfig}
 
 
 @pytest.mark.parametrize("path", sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").glob("*/*.yaml")))

@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from engine.errors import UserError
+from engine.joints import mpjpe, pa_mpjpe
 from finetune import metrics, tables
 
 MM = 1000
@@ -50,11 +51,11 @@ def test_errors_agree_with_scipy():
     predicted, true = pair()
     p, t = tensors(predicted, true)
     for root in (0, 7):
-        close(metrics.mpjpe(p, t, root), mean_mm(predicted - predicted[:, [root]], true - true[:, [root]]), 1e-9)
+        close(mpjpe(p, t, root), mean_mm(predicted - predicted[:, [root]], true - true[:, [root]]), 1e-9)
         close(metrics.pve(p, t, p[:, root] + 1, t[:, root] - 1),
               mean_mm(predicted - predicted[:, [root]] - 1, true - true[:, [root]] + 1), 1e-9)
     best = [mean_mm(aligned(a, b), b) for a, b in zip(predicted, true, strict=True)]
-    close(metrics.pa_mpjpe(p, t), best, 1e-9)
+    close(pa_mpjpe(p, t), best, 1e-9)
     close(metrics.pa_pve(p, t), best, 1e-9)
 
 
@@ -68,37 +69,37 @@ def test_alignment_is_the_least_that_a_search_finds():
         starts = [np.concatenate([v, np.zeros(4)]) for v in Rotation.create_group("O").as_rotvec()[::3]]
         x = min((minimize(cost, start, options={"gtol": 1e-9}) for start in starts), key=lambda found: found.fun).x
         searched = np.exp(x[3]) * Rotation.from_rotvec(x[:3]).apply(a) + x[4:]
-        close(metrics.pa_mpjpe(*tensors(a[None], b[None])), [mean_mm(searched, b)], 1e-4)
+        close(pa_mpjpe(*tensors(a[None], b[None])), [mean_mm(searched, b)], 1e-4)
 
 
 def test_place_turn_and_size_are_forgiven_as_said():
     _, true = pair()
     t = torch.tensor(true)
     turn = torch.tensor(Rotation.from_rotvec([0.3, -2, 1]).as_matrix())
-    close(metrics.pa_mpjpe(3 * t @ turn + 5, t), np.zeros(6), 1e-9)
-    close(metrics.mpjpe(t + 5, t, 0), np.zeros(6), 1e-9)
+    close(pa_mpjpe(3 * t @ turn + 5, t), np.zeros(6), 1e-9)
+    close(mpjpe(t + 5, t, 0), np.zeros(6), 1e-9)
     close(metrics.pve(t + 5, t, t[:, 2] + 5, t[:, 2]), np.zeros(6), 1e-9)
-    assert (metrics.mpjpe(t @ turn, t, 0) > 100).all() and (metrics.mpjpe(1.1 * t, t, 0) > 10).all()
+    assert (mpjpe(t @ turn, t, 0) > 100).all() and (mpjpe(1.1 * t, t, 0) > 10).all()
 
 
 def test_a_mirrored_prediction_stays_wrong():
     _, true = pair()
     mirrored = true * [-1, 1, 1]
     expected = [mean_mm(aligned(a, b), b) for a, b in zip(mirrored, true, strict=True)]
-    close(metrics.pa_mpjpe(*tensors(mirrored, true)), expected, 1e-6)
+    close(pa_mpjpe(*tensors(mirrored, true)), expected, 1e-6)
     assert min(expected) > 20
     flat = true * [1, 1, 0]
-    close(metrics.pa_mpjpe(*tensors(flat * [-1, 1, 1], flat)), np.zeros(6), 1e-9)  # the mirror image of a plane is a turn
+    close(pa_mpjpe(*tensors(flat * [-1, 1, 1], flat)), np.zeros(6), 1e-9)  # the mirror image of a plane is a turn
 
 
 def test_points_in_one_place():
     predicted, true = pair()
     for at in (0.0, 0.1, 1000.1):
         one = np.full_like(true, at)
-        close(metrics.pa_mpjpe(*tensors(one, true)), mean_mm(true, true.mean(1, keepdims=True)), 1e-8)
-        close(metrics.pa_mpjpe(*tensors(predicted, one)), np.zeros(6), 1e-8)
-        close(metrics.pa_mpjpe(*tensors(one + 1, one)), np.zeros(6), 1e-8)
-        close(metrics.mpjpe(*tensors(one, true), 0), mean_mm(true, true[:, :1]), 1e-8)
+        close(pa_mpjpe(*tensors(one, true)), mean_mm(true, true.mean(1, keepdims=True)), 1e-8)
+        close(pa_mpjpe(*tensors(predicted, one)), np.zeros(6), 1e-8)
+        close(pa_mpjpe(*tensors(one + 1, one)), np.zeros(6), 1e-8)
+        close(mpjpe(*tensors(one, true), 0), mean_mm(true, true[:, :1]), 1e-8)
 
 
 @pytest.mark.filterwarnings("ignore:Optimal rotation is not uniquely")  # which is the point
@@ -110,13 +111,13 @@ def test_points_on_a_line_or_in_a_plane():
     plane = random.normal(size=(6, 21, 2)) @ random.normal(size=(6, 2, 3)) - 1
     for a, b in ((line, true), (true, line), (line, other), (plane, true), (true, plane), (plane, line), (line, plane)):
         expected = [mean_mm(aligned(p, q), q) for p, q in zip(a, b, strict=True)]
-        close(metrics.pa_mpjpe(*tensors(a, b)), expected, 1e-6)
+        close(pa_mpjpe(*tensors(a, b)), expected, 1e-6)
 
 
 def test_two_points_and_one():
     predicted, true = pair(count=2)
-    close(metrics.pa_mpjpe(*tensors(predicted, true)), np.zeros(6), 1e-9)
-    close(metrics.pa_mpjpe(*tensors(predicted[:, :1], true[:, :1])), np.zeros(6), 1e-9)
+    close(pa_mpjpe(*tensors(predicted, true)), np.zeros(6), 1e-9)
+    close(pa_mpjpe(*tensors(predicted[:, :1], true[:, :1])), np.zeros(6), 1e-9)
 
 
 def test_far_people_and_float32():
@@ -124,15 +125,15 @@ def test_far_people_and_float32():
     expected = {"mpjpe": mean_mm(predicted - predicted[:, :1], true - true[:, :1]),
                 "pa": [mean_mm(aligned(a, b), b) for a, b in zip(predicted, true, strict=True)]}
     far = [torch.tensor(points + [0, -300, 1000]) for points in (predicted, true)]
-    close(metrics.mpjpe(*far, 0), expected["mpjpe"], 1e-8)
-    close(metrics.pa_mpjpe(*far), expected["pa"], 1e-8)
+    close(mpjpe(*far, 0), expected["mpjpe"], 1e-8)
+    close(pa_mpjpe(*far), expected["pa"], 1e-8)
     close(metrics.pve(*far, far[0][:, 0], far[1][:, 0]), expected["mpjpe"], 1e-8)
     # float32 points are what they are; nothing more is lost on the way.
     for shift in (0, 1000):
         single = [torch.tensor(points + shift, dtype=torch.float32) for points in (predicted, true)]
         exact = [points.double().numpy() for points in single]
-        close(metrics.mpjpe(*single, 0), mean_mm(exact[0] - exact[0][:, :1], exact[1] - exact[1][:, :1]), 1e-8)
-        close(metrics.pa_mpjpe(*single), [mean_mm(aligned(a, b), b) for a, b in zip(*exact, strict=True)], 1e-8)
+        close(mpjpe(*single, 0), mean_mm(exact[0] - exact[0][:, :1], exact[1] - exact[1][:, :1]), 1e-8)
+        close(pa_mpjpe(*single), [mean_mm(aligned(a, b), b) for a, b in zip(*exact, strict=True)], 1e-8)
 
 
 def f_by_tree(predicted, true, threshold):
@@ -183,7 +184,7 @@ def test_a_number_that_is_none_stops(bad):
     predicted, true = tensors(*pair())
     broken = predicted.clone()
     broken[4, 20, 2] = bad
-    for call in (lambda p, t: metrics.mpjpe(p, t, 0), metrics.pa_mpjpe, metrics.pa_pve, lambda p, t: metrics.f_score(p, t, 1),
+    for call in (lambda p, t: mpjpe(p, t, 0), pa_mpjpe, metrics.pa_pve, lambda p, t: metrics.f_score(p, t, 1),
                  lambda p, t: metrics.pve(p, t, p[:, 0], t[:, 0])):
         with pytest.raises(UserError, match="predicted points: 1 of 6 crops.*number 4"):
             call(broken, true)
@@ -197,8 +198,8 @@ def test_shapes_do_not_broadcast():
     predicted, true = tensors(*pair())
     for a, b in ((predicted[:1], true), (predicted[:, :1], true), (predicted[0], true[0]), (predicted[:, :0], true[:, :0])):
         with pytest.raises(ValueError, match="shape"):
-            metrics.mpjpe(a, b, 0)
-    assert metrics.pa_mpjpe(predicted[:0], true[:0]).shape == (0,)
+            mpjpe(a, b, 0)
+    assert pa_mpjpe(predicted[:0], true[:0]).shape == (0,)
 
 
 def test_bootstrap_agrees_with_scipy_on_single_crops():

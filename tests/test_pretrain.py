@@ -46,7 +46,9 @@ def test_a_run_writes_what_it_promises(peaceful):
         assert all(np.isfinite(line[name]) for line in lines), name
     assert {"held_out/cross_view", "held_out/cross_pose"} <= lines[3].keys()
     assert lines[-1]["held_out/cross_view"] < lines[3]["held_out/cross_view"]
-    assert sorted(p.name for p in (peaceful / "pictures").iterdir()) == [f"step-000000{n:02d}.png" for n in (8, 16, 24)]
+    assert {"reference_gain/cross_view", "reference_gain/cross_pose_person"} <= lines[3].keys()
+    drawn = sorted(p.name for p in (peaceful / "pictures").iterdir())
+    assert drawn == [f"{kind}-000000{n:02d}.png" for kind in ("attention", "step") for n in (8, 16, 24)]
     width, height = Image.open(peaceful / "pictures" / "step-00000024.png").size
     assert width > 4 * 4 * 48 and height > 4 * 4 * 48  # four columns, two rows of each kind, enlarged to be seen
     assert len(list((peaceful / "wandb").glob("offline-run-*/*.wandb"))) == 1

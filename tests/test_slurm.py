@@ -251,7 +251,7 @@ def test_an_array_shares_the_shards_of_data_pairs(cluster, tmp_path, video):
                          "slurm.hours=1", "slurm.options.begin=now+4")
     assert "jobs" in said and "data pairs" in said
     parts = [record / "part-1", record / "part-2"]
-    cluster.scancel(parts[1])
+    cluster.slurm("cancel", parts[1])
     cluster.finish(parts[0])
     assert "1 cancelled, 1 done" in cluster.slurm("status", out)
     assert len(list(out.glob("*.tar"))) == 2

@@ -12,10 +12,10 @@ from data.people import scene as scenes
 from data.people.draw import pick
 from data.people.render import Renderer, World
 from data.people.rig import Rig
-from data.samples import Clip, Crop
+from data.samples import MADE, Clip, Crop
 from engine.geometry import angle_about, matrix_to_axis_angle
 
-SOURCE, LICENCE = "made", "CC0-1.0"
+LICENCE = "CC0-1.0"
 PURPOSE = 0x6D616465  # "made": the second half of the random numbers' key
 RIG_AGE = 0.6  # shape on which the fingers' axes are measured; they hardly depend on it
 HANDS = (("L", "left_hand"), ("R", "right_hand"))
@@ -99,7 +99,7 @@ class ClipMaker:
                  for camera, instant, kind, (K, Rt) in zip(cameras, instants, kinds, calibrations, strict=True)]
         weights = labels.surface_weights(self.template, kinds)
         name = f"made-{config.seed}-{index}"
-        clip = Clip(name, SOURCE, LICENCE, name, config.size, crops, jpegs, labels.person_masks(pictures.label),
+        clip = Clip(name, MADE, LICENCE, name, config.size, crops, jpegs, labels.person_masks(pictures.label),
                     labels.directed_overlap(pictures.seen, weights),
                     labels.clip_labels(person, instants, calibrations, pictures, weights))
         self.stopwatch.lap("labels")

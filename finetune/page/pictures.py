@@ -1,48 +1,20 @@
-"""Pictures as text: JPEG in a data URI, so that the page needs no other file."""
-
-import base64
-import io
+"""The report's contact sheets and completions as text; see engine/page/pictures.py."""
 
 import numpy as np
-from PIL import Image
 
+from data.cache import CacheConfig
 from data.inspect import ShownPairs
 from data.sheets import contact_sheet
-from engine.errors import UserError
+from data.store import Store
+from engine.page.pictures import inline, inline_file
 
-QUALITY = 80
-WIDEST = 1400  # pixels; beyond that a page of many sheets grows past what one sends around
 STEP_WIDTH = 800
 MOST_STEPS = 6
 
 
-def inline(picture, widest=WIDEST):
-    """A PIL image as {"src": data URI, "width", "height"}, made smaller where it is wider than ``widest`` pixels."""
-    if picture.width > widest:
-        picture = picture.resize((widest, round(picture.height * widest / picture.width)), Image.LANCZOS)
-    data = io.BytesIO()
-    # Without chroma subsampling, which smears thin coloured lines and small text.
-    picture.convert("RGB").save(data, "JPEG", quality=QUALITY, optimize=True, subsampling=0)
-    text = base64.b64encode(data.getvalue()).decode("ascii")
-    return {"src": f"data:image/jpeg;base64,{text}", "width": picture.width, "height": picture.height}
-
-
-def inline_file(path, widest=WIDEST):
-    """The same of a picture's file.
-
-    Raises:
-        UserError: it is no picture.
-    """
-    try:
-        with Image.open(path) as picture:
-            return inline(picture, widest)
-    except (OSError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is no picture that can be read: {error}") from None
-
-
 def sheet_of(paths, rows, seed):
     """A contact sheet of shards: pairs of every kind of crop."""
-    return inline(contact_sheet(paths, rows, seed, ShownPairs()))
+    return inline(contact_sheet(paths, rows, seed, ShownPairs(), Store(CacheConfig().open())))
 
 
 def step_pictures(pictures):

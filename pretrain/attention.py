@@ -1,0 +1,79 @@
+"""Where masked patches look in the reference: the decoder's cross-attention, computed once more for a few pictures.
+
+Training goes through scaled_dot_product_attention, which never has the weights in hand. Here they are computed from what
+each cross-attention was given; a test holds that they give the attention's own output.
+"""
+
+import contextlib
+
+import torch
+from timm.layers import apply_rot_embed_cat
+
+from pretrain.masking import ON_PERSON
+
+
+def weights(cross, x, y, rope_x, rope_y):
+    """Softmax of queries and keys of a pretrain.blocks.CrossAttention, and its values.
+
+    Args:
+        as its ``forward``, with as many references as rows of x.
+    Returns:
+        (B, heads, T, N) float32 that sum to 1 over N; (B, heads, N, width of a head).
+    """
+    batch, tokens, width = x.shape
+    q = cross.q(x).view(batch, tokens, cross.heads, -1).transpose(1, 2)
+    k, v = cross.kv(y).view(batch, -1, 2, cross.heads, width // cross.heads).permute(2, 0, 3, 1, 4)
+    if rope_x is not None:
+        q, k = apply_rot_embed_cat(q, rope_x), apply_rot_embed_cat(k, rope_y)
+    scores = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
+    return scores.softmax(-1), v
+
+
+def of_masked(module, a, b, keep, masked, layers):
+    """(predicted, [(B, M, N) mean over heads, ...]): a completion and where its masked patches look in ``b``, by layer.
+
+    Args:
+        module: pretrain.train.Completion.  a, b, keep, masked: as for its ``complete``, one reference a picture.
+        layers: numbers of decoder blocks.
+    """
+    found = {}
+
+    def watch(number):
+        def hook(cross, inputs):
+            # Masked tokens are the last M, whether or not the visible ones have left.
+            found[number] = weights(cross, *inputs)[0].mean(1)[:, -masked.shape[1]:]
+        return hook
+
+    blocks = module.model.decoder.blocks
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        # A compiled block would run past hooks that were not there when it was compiled.
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        for number in set(layers):
+            stack.callback(blocks[number].cross.register_forward_pre_hook(watch(number)).remove)
+        predicted = module.complete(a, b, keep, masked)
+    return predicted, [found[number] for number in layers]
+
+
+def middle_and_last(depth):
+    """Numbers of the decoder's blocks that are drawn."""
+    return [depth // 2 - 1, depth - 1] if depth > 1 else [0]
+
+
+def chosen(person, masked, count):
+    """(B, count) places in ``masked`` of patches on the person, spread from the top of the picture to its foot.
+
+    A picture with too few masked patches on the person takes those with the most of it.
+
+    Args:
+        person: (B, N) share of each patch on the person.  masked: (B, M), ascending.
+    """
+    share = person.gather(1, masked)
+    picked = []
+    for row in share:
+        on = torch.nonzero(row >= ON_PERSON)[:, 0]
+        if len(on) < count:
+            on = row.topk(min(count, len(row))).indices.sort().values
+        places = ((torch.arange(count) + 0.5) * len(on) / count).long()
+        picked.append(on[places.to(on.device)])
+    return torch.stack(picked)

@@ -1,0 +1,318 @@
+"""How good are the weights for 3D right now: joints read off frozen features by a ridge regression.
+
+Whole crops, up to four of each clip, go through the encoder; its tokens are averaged over a 4 x 4 grid; a ridge regression
+takes them to the joints about the root, in the camera's frame. Beside it stand rows that no training made: the mean pose, a
+random encoder of the same shape, and a timm model where the user has one. The split is fixed: it depends on the shards and
+``probe.clips`` alone, and nobody is in its fit and in its test part.
+
+A probe ranks encoders; it is no pose estimator. Its regression is linear, so fine-tuned errors are far lower.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from data.augment import augment
+from data.cache import CacheConfig
+from data.catalogue import read_catalogue
+from data.crops import BODY_JOINTS, HAND_JOINTS, CropAugmentConfig, CropReader, CropRules
+from data.order import PAIR, numbers
+from data.reader import BadSample, NoPair
+from data.remote import is_remote
+from data.store import Store
+from engine import distributed
+from engine.config import key, parse_keys
+from engine.errors import UserError
+from engine.joints import mpjpe, pa_mpjpe
+from pretrain import encoders, ridge
+from pretrain.config import ProbeConfig
+
+SEED = 0  # of the split and of the random encoder
+GRID = 4
+CROPS = 4  # of a clip at most
+USAGE = "python -m pretrain probe RUN-or-WEIGHTS ... shards=DIR [clips=2000] [crops=body] [timm=DIR-or-NAME:FILE]"
+AT_ONCE = 64  # crops
+TEST_SHARE, CHOICE_SHARE = 0.25, 0.2  # of all clips; of those to fit, where lambda is chosen
+
+
+@dataclass
+class ProbeCommand(ProbeConfig):
+    """The keys of ``python -m pretrain probe``."""
+
+    crops: str = key("body", "which crops are looked at", choices=("body", "hand"))
+    device: str = key("auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"))
+
+    def check(self):
+        if not self.shards:
+            raise UserError(f"shards is not set: it names labelled shards that no run was trained on; usage: {USAGE}")
+
+
+@dataclass
+class Split:
+    """The n labelled crops of a probe, up to CROPS of each clip.
+
+    Attributes:
+        store: data.store.Store.  paths: the shards.  clip: (n,) number of the clip.  places: (n, 3) shard, index in it, crop.
+        joints: (n, K, 3) float64 metres about the first, in the camera's frame (of a left hand: mirrored).
+        part: (n,) 0 to fit, 1 to choose lambda by, 2 to test.  size: pixels of the largest crop.
+    """
+
+    store: Store
+    paths: list
+    clip: np.ndarray
+    places: np.ndarray
+    joints: np.ndarray
+    part: np.ndarray
+    size: int
+
+
+def read_split(shards, clips, crops, store, exclude=frozenset()):
+    """The Split of labelled shards.
+
+    Args:
+        shards: see data.catalogue.list_shards.  clips: how many, no fewer.  crops: "body" or "hand".
+        store: data.store.Store.  exclude: subjects whose clips are passed over.
+    Raises:
+        UserError: there are not so many usable clips, or too few people to part them.
+    """
+    paths, entries = read_catalogue(shards, store)
+    all_places = [(shard, i) for shard, entry in enumerate(entries) for i in range(entry.clips)]
+    reader, found = _reader(crops, store, exclude), []
+    for number in numbers(SEED, PAIR, 3).permutation(len(all_places)):
+        if len(found) == clips:
+            break
+        shard, index = all_places[number]
+        try:
+            clip, _, labels, known = reader.usable(paths[shard], index)
+        except (BadSample, NoPair):
+            continue  # another clip does as well; too few of them is told below
+        crops_here = sorted(numbers(SEED, PAIR, int(number), 3).permutation(known)[:CROPS].tolist())
+        found.append((clip.subject, [(shard, index, crop) for crop in crops_here],
+                      [_joints(clip, labels, crop) for crop in crops_here]))
+    if len(found) < clips:
+        raise UserError(f"probe.clips={clips}, but {shards} has {len(found)} clips (of {len(all_places)}) with labelled "
+                        f"{crops} crops that show enough of the person; give more shards or a lower probe.clips")
+    subjects, places, joints = zip(*found, strict=True)
+    clip = np.repeat(np.arange(clips), [len(here) for here in places])
+    return Split(store, paths, clip, np.concatenate(places), np.concatenate(joints), parts(subjects, shards)[clip],
+                 max(entry.size for entry in entries))
+
+
+def parts(subjects, shards):
+    """(n,) part of each clip; all clips of a subject are in one. ``shards``: for the error.
+
+    People are taken in the order of a hash of their names, so that another clip more changes the part of few.
+    """
+    names, member, counts = np.unique(np.asarray(subjects), return_inverse=True, return_counts=True)
+    order = np.argsort([encoders.digest(name) for name in names])
+    before = np.concatenate([[0], np.cumsum(counts[order])[:-1]]) / len(subjects)
+    place = np.where(before < TEST_SHARE, 2, np.where(before < TEST_SHARE + CHOICE_SHARE * (1 - TEST_SHARE), 1, 0))
+    if set(place) != {0, 1, 2}:
+        raise UserError(f"the {len(subjects)} clips in {shards} are of {len(names)} people, too few to part them into fit, "
+                        f"choice and test without somebody in two of them")
+    part = np.empty(len(names), np.int64)
+    part[order] = place
+    return part[member]
+
+
+def features(encoder, split, crops, processes):
+    """(n, 16 * C) float32 pooled features of a split's crops, on all ranks; each rank computes its share.
+
+    Args:
+        encoder: pretrain.encoders.Frozen.
+    """
+    reader, out, count = _reader(crops, split.store), None, len(split.places)
+    # As many rows on each rank, so that all call the network equally often: what is beyond the end is read and dropped.
+    rows = np.arange(processes.rank, -(-count // processes.world) * processes.world, processes.world)
+    for first in range(0, len(rows), AT_ONCE):
+        here = rows[first:first + AT_ONCE] % count
+        pixels = np.zeros((len(here), split.size, split.size, 3), np.uint8)
+        boxes, mirrored = np.zeros((len(here), 6), np.float32), np.zeros(len(here), bool)
+        for row, (shard, index, crop) in enumerate(split.places[here].tolist()):
+            clip, members = reader.clip(split.paths[shard], index)
+            try:
+                reader.decode(pixels[row], split.paths[shard], clip, members, crop)
+            except BadSample as error:
+                raise UserError(f"probe: {split.paths[shard]}, clip {clip.key}: {error}") from None
+            boxes[row] = [clip.size / 2, clip.size / 2, clip.size, 1, 1, 1]
+            mirrored[row] = clip.crops[crop].kind == "left_hand"
+        pictures = augment(*(torch.from_numpy(values).to(processes.device) for values in (pixels, boxes)), encoder.size)
+        turn = torch.from_numpy(mirrored).to(processes.device)[:, None, None, None]
+        found = pooled(encoder(torch.where(turn, pictures.flip(-1), pictures)))
+        if out is None:
+            out = torch.zeros(count, found.shape[1], device=processes.device)
+        mine = rows[first:first + AT_ONCE] < count
+        out[torch.from_numpy(here[mine]).to(processes.device)] = found[torch.from_numpy(mine).to(processes.device)]
+    # Each row is some rank's and zero elsewhere: the sum puts them together.
+    return processes.sum(out)
+
+
+def pooled(maps):
+    """(B, C, rows, columns) -> (B, 16 * C), averaged over a 4 x 4 grid (of uneven cells where 4 does not divide)."""
+    return F.adaptive_avg_pool2d(maps.float(), GRID).flatten(1)
+
+
+def score(split, found):
+    """{"pa_mpjpe", "mpjpe": (test crops,) mm, "lambda"} of features, or of the mean pose where ``found`` is None.
+
+    Lambda is the one with the least MPJPE on the part that chooses it; the regression is then fitted to that part too.
+    """
+    joints = torch.from_numpy(split.joints)
+    target = joints.flatten(1)
+    fit, choice, test = (torch.from_numpy(np.flatnonzero(part)) for part in (split.part == 0, split.part == 1, split.part == 2))
+    both = torch.cat([fit, choice])
+    chosen = None
+    if found is None:
+        guess = target[both].mean(0).expand(len(test), -1)
+    else:
+        found, target = found.double(), target.to(found.device)
+        shape = joints.shape[1:]
+
+        def error(guess):
+            return float(mpjpe(guess.unflatten(1, shape), target[choice].unflatten(1, shape), 0).mean())
+
+        chosen = ridge.choose(found[fit], target[fit], found[choice], error)
+        guess = ridge.predict(found[both], target[both], found[test], chosen).cpu()
+    guess, true = guess.unflatten(1, joints.shape[1:]), joints[test]
+    return {"pa_mpjpe": pa_mpjpe(guess, true).numpy(), "mpjpe": mpjpe(guess, true, 0).numpy(), "lambda": chosen}
+
+
+class Prober:
+    """The probe of a run in training.
+
+    Args:
+        config: PretrainConfig.  order: the run's Order, whose shards the probe's must not be.
+        processes: engine.distributed.Processes.
+    Raises:
+        UserError: a shard of the probe is one of the training's, or there are too few clips.
+    """
+
+    def __init__(self, config, order, processes):
+        self.config, self.processes = config, processes
+        self.crops = "hand" if config.data.pairs.crops == "hand" else "body"
+
+        def read():
+            store = Store(config.data.cache.open())
+            refuse_overlap(config.probe.shards, order, store)
+            return read_split(config.probe.shards, config.probe.clips, self.crops, store, config.data.excluded())
+
+        self.split = processes.from_first(read)
+        self.still = None  # rows that training does not change
+
+    def measure(self, trainer):
+        """{"probe/pa_mpjpe", "probe/mpjpe", "probe/lambda", and the first two of each row that stays}; mm."""
+        if self.still is None:
+            self.still = {"constant": None, "random": encoders.random(self.config.model, SEED, self.processes.device)}
+            if self.config.probe.timm:
+                self.still["timm"] = encoders.from_timm(self.config.probe.timm, self.processes.device)
+            self.still = {name: self._row(encoder, f"_{name}") for name, encoder in self.still.items()}
+        line = self._row(encoders.of_network(trainer.model, trainer.bf16), "")
+        for row in self.still.values():
+            line |= row
+        return line
+
+    def _row(self, encoder, ending):
+        found = None if encoder is None else features(encoder, self.split, self.crops, self.processes)
+        got = self.processes.from_first(lambda: score(self.split, found))
+        line = {f"probe/{key}{ending}": float(got[key].mean()) for key in ("pa_mpjpe", "mpjpe")}
+        return line | ({f"probe/lambda{ending}": got["lambda"]} if got["lambda"] is not None else {})
+
+
+def refuse_overlap(shards, order, store):
+    """UserError where a shard of the probe, or a clip of the same key, is among those that a run trains on.
+
+    Keys are compared with the training shards on this machine's disks; of those elsewhere the indexes are not fetched for it.
+    """
+    paths, entries = read_catalogue(shards, store)
+    keys = {str(name): path for path in paths for name in store.index(path).keys}
+    digests = {entry.digest: path for path, entry in zip(paths, entries, strict=True)}
+    for source in order.sources:
+        for path, digest in zip(source.paths, source.digests, strict=True):
+            if digest in digests:
+                raise UserError(f"probe.shards: {digests[digest]} is the shard {path} of source '{source.name}', which is "
+                                f"trained on; the probe wants shards of its own")
+            for name in () if is_remote(path) else map(str, store.index(path).keys):
+                if name in keys:
+                    raise UserError(f"probe.shards: clip {name} of {keys[name]} is also in {path} of source "
+                                    f"'{source.name}', which is trained on; made people want another seed=")
+
+
+def _reader(crops, store, exclude=frozenset()):
+    return CropReader(None, CropRules(crops), CropAugmentConfig(), 0, store, exclude)
+
+
+def _joints(clip, labels, crop):
+    """(K, 3) float64 metres about the root in the camera's frame; of a left hand as in a mirror."""
+    kind = clip.crops[crop].kind
+    chosen = list(BODY_JOINTS if kind == "body" else HAND_JOINTS[kind])
+    points = np.asarray(labels["joints"][int(labels["instant"][crop])], np.float64)[chosen]
+    points = points @ np.asarray(clip.crops[crop].Rt, np.float64)[:, :3].T
+    points -= points[:1]
+    return points * [-1, 1, 1] if kind == "left_hand" else points
+
+
+def main(argv):
+    """``python -m pretrain probe``; ``argv`` is what follows ``probe``. Returns the exit code."""
+    config, sources = parse_keys(ProbeCommand, argv, "pretrain probe", USAGE)
+    processes = distributed.start(config.device)
+    torch.set_num_threads(distributed.threads())
+    try:
+        store = Store(CacheConfig().open())
+        for source in sources:
+            _refuse_trained_on(source, config.shards, store)
+        split = processes.from_first(lambda: read_split(config.shards, config.clips, config.crops, store))
+        rows = [("mean pose", None)]
+        loaded = [(source, encoders.load(source, processes.device)) for source in sources]
+        shapes = {}
+        for source, encoder in loaded:
+            # One random encoder for all runs of one shape.
+            shapes.setdefault(repr(encoder.shape), (source, encoder.shape))
+        for source, shape in shapes.values():
+            name = "random encoder" + (f", as {source}" if len(shapes) > 1 else "")
+            rows.append((name, encoders.random(shape, SEED, processes.device)))
+        if config.timm:
+            rows.append((config.timm, encoders.from_timm(config.timm, processes.device)))
+        table = []
+        for name, encoder in rows + loaded:
+            found = None if encoder is None else features(encoder, split, config.crops, processes)
+            table.append((name, processes.from_first(lambda found=found: score(split, found))))
+        if processes.first:
+            print(_shown(table, split, config))
+    finally:
+        processes.stop()
+    return 0
+
+
+def _shown(table, split, config):
+    """The rows as text; +- is the standard error over the test clips."""
+    clips = [len(np.unique(split.clip[split.part == part])) for part in (0, 1, 2)]
+    clip, width = split.clip[split.part == 2], max(len(name) for name, _ in table)
+    lines = [f"{config.clips} clips of {config.shards}, {len(split.part)} {config.crops} crops: {clips[0] + clips[1]} clips to "
+             f"fit (of which {clips[1]} choose lambda), {clips[2]} to test; {split.joints.shape[1]} joints; mm, "
+             f"+- standard error",
+             f"{'':{width}}  {'PA-MPJPE':>14}  {'MPJPE':>14}  lambda / n"]
+    for name, got in table:
+        cells = []
+        for errors in (got["pa_mpjpe"], got["mpjpe"]):
+            means = np.array([errors[clip == one].mean() for one in np.unique(clip)])
+            cells.append(f"{errors.mean():6.1f} +- {means.std(ddof=1) / len(means) ** 0.5:4.1f}")
+        chosen = "-" if got["lambda"] is None else f"{got['lambda']:.3g}"
+        lines.append(f"{name:{width}}  {cells[0]:>14}  {cells[1]:>14}  {chosen}")
+    return "\n".join(lines)
+
+
+def _refuse_trained_on(source, shards, store):
+    """UserError where a run's manifest has one of the probe's shards."""
+    manifest = Path(source) / "manifest.json"
+    if not manifest.is_file():
+        return
+    digests = {entry.digest: path for path, entry in zip(*read_catalogue(shards, store), strict=True)}
+    for name, record in json.loads(manifest.read_text(encoding="utf-8"))["sources"].items():
+        for shard, digest in zip(record["shards"], record["digests"], strict=True):
+            if digest in digests:
+                raise UserError(f"shards: {digests[digest]} is {shard} of source '{name}', which {source} was trained on; the "
+                                f"probe wants shards of its own")

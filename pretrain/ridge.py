@@ -1,0 +1,49 @@
+"""Ridge regression in closed form, in float64, with lambda chosen by one rule for all features that are compared."""
+
+import torch
+
+# Candidates for lambda over the number of rows; features are standardised, so they mean the same for every encoder.
+LAMBDAS = [10.0 ** (e / 2) for e in range(-8, 7)]
+LEAST_DEVIATION = 1e-6  # a feature that hardly varies is left as it is, not blown up
+
+
+def choose(x, y, x_choice, error):
+    """The one of LAMBDAS whose prediction for ``x_choice`` has the least error; the larger of equal ones.
+
+    With U S V' = x (standardised), a prediction is x_choice V S / (S^2 + lambda) U' y: one decomposition serves all lambdas.
+
+    Args:
+        x: (n, D).  y: (n, K).  x_choice: (m, D), all float64.  error: from a prediction (m, K) to a float.
+    """
+    x, x_choice = _standardised(x, x_choice)
+    centre = y.mean(0)
+    if x.shape[1] <= len(x):
+        values, vectors = torch.linalg.eigh(x.T @ x)
+        left, right = x_choice @ vectors, vectors.T @ (x.T @ (y - centre))
+    else:
+        values, vectors = torch.linalg.eigh(x @ x.T)
+        left, right = x_choice @ (x.T @ vectors), vectors.T @ (y - centre)
+    values = values.clamp(min=0)[:, None]  # rounding may leave a little less
+    errors = [error(centre + left @ (right / (values + one * len(x)))) for one in LAMBDAS]
+    return LAMBDAS[max(range(len(errors)), key=lambda i: (-errors[i], i))]
+
+
+def predict(x, y, x_new, chosen):
+    """(m, K) prediction for ``x_new`` of the ridge regression of y on x that has lambda = chosen * n.
+
+    Features are standardised by the mean and the deviation of x; the intercept is not shrunk. The smaller of x'x (D, D) and
+    xx' (n, n) is solved.
+    """
+    x, x_new = _standardised(x, x_new)
+    centre, small = y.mean(0), x.shape[1] <= len(x)
+    gram = x.T @ x if small else x @ x.T
+    gram.diagonal().add_(chosen * len(x))
+    right = x.T @ (y - centre) if small else y - centre
+    solved = torch.cholesky_solve(right, torch.linalg.cholesky(gram))
+    return centre + x_new @ (solved if small else x.T @ solved)
+
+
+def _standardised(x, x_new):
+    mean, deviation = x.mean(0), x.std(0, correction=0)
+    deviation = torch.where(deviation < LEAST_DEVIATION, torch.ones_like(deviation), deviation)
+    return (x - mean) / deviation, (x_new - mean) / deviation
