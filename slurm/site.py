@@ -113,8 +113,8 @@ def job(number):
     try:
         text = ask("scontrol", "show", "job", "-o", str(number))
     except UserError as error:
-        if "Invalid job id" in str(error):
-            return {}
+        if "Invalid job id" in str(error) or "not found" in str(error):
+            return {}  # forgotten after MinJobAge; or an element of an array that was cancelled while it waited
         raise
     line = text.splitlines()[0] if text.strip() else ""
     return dict(re.findall(r"(\w[\w:/]*)=(\S*)", line))

@@ -66,7 +66,8 @@ def _state(job):
     if not number:
         return State(job, number, "here" if lines else "unknown", "on this machine, without SLURM", step, steps)
     fields = site.job(number) if site.present() else {}
-    word = fields.get("JobState") or (site.state(number) if site.present() else None) or "unknown"
+    word = fields.get("JobState") or (site.state(number) if site.present() else None)
+    word = word or ("cancelled" if last["event"] == "cancel" else "gone")  # nobody knows of it any more
     reason = fields.get("Reason", "None")
     return State(job, number, word.lower(), "" if reason == "None" else reason, step, steps)
 
