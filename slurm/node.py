@@ -15,7 +15,7 @@ STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Node:
-    """Connected to the chief; ``run`` returns the exit code.
+    """Connected to the chief; ``run`` returns the exit code, which is the job's on node 0.
 
     Args:
         job: slurm.record.Job.  identity: [job number or None, restart].  number, name: of this node.
@@ -91,7 +91,7 @@ class Node:
         if "leave" in message:
             if message["reason"]:
                 print(f"error: {message['reason']}", flush=True)
-            return message["leave"]
+            return 0 if self.number else message["leave"]  # srun would end node 0 in the middle for another's code
         return None
 
     def _pass_on(self, number):

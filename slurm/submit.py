@@ -131,11 +131,12 @@ def script_of(executor):
     return inner._make_submission_file_text(inner._submitit_command_str, "dry-run")
 
 
-# What the batch script itself does if the supervisors could not: a job that saved, or whose supervisor was killed, goes on.
+# What the batch script itself does if the supervisors could not: a job that saved (75), or whose supervisor was killed by a
+# signal (above 128), goes on, unless SLURM is ending it.
 _END = """\
 on_exit() {
   code=$?
-  if [ "$code" = 75 ] || { [ "$code" = 137 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; }; then
+  if [ "$code" = 75 ] || { [ "$code" -gt 128 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; }; then
     scontrol show job -o "$SLURM_JOB_ID" 2>/dev/null | grep -q 'JobState=RUNNING' && scontrol requeue "$SLURM_JOB_ID"
   fi
   exit "$code"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-# Exit codes of a training process (docs/training.md).
+# Exit codes of a training process (docs/cluster.md).
 DONE, MEND, SAVED, DEAD, DIVERGED = 0, 2, 75, 76, 77
 
 

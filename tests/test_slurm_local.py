@@ -72,6 +72,13 @@ def test_a_signal_is_passed_on_once_and_the_same_command_goes_on(local, tmp_path
     assert outcome(run) == outcome(tmp_path / "peace")
 
 
+def test_the_log_goes_offline_where_no_server_is_reached(local, tmp_path, shards, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    run = tmp_path / "run"
+    finish(local("pretrain", *words(run, shards, *RUN, "log.wandb=online")))
+    assert len(list((run / "wandb").glob("offline-run-*/*.wandb"))) == 1
+
+
 def test_what_a_person_must_mend_is_not_tried_again(local, tmp_path, shards):
     run = tmp_path / "run"
     (run / "slurm").mkdir(parents=True)

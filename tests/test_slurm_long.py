@@ -111,6 +111,21 @@ def on_node(node):
 
 
 @outside
+def test_a_supervisor_is_killed(cluster, tmp_path, shards, peaceful, table):
+    run = tmp_path / "run"
+    submit(cluster, run, shards)
+    cluster.reach(run, AT)
+    node = nodes_of_starts(run)[0][0]
+    leader = [n for n in on_node(node) if b"submitit.core._submit\0" in Path(f"/proc/{n}/cmdline").read_bytes()
+              and not Path(f"/proc/{n}/cmdline").read_bytes().startswith(b"srun")]
+    assert len(leader) == 1
+    measured = cluster.harmed(run, AT, lambda: os.kill(leader[0], signal.SIGKILL))
+    assert [line["restart"] for line in history(run) if line["event"] == "start"] == [0, 1], told(run)
+    whole(run, peaceful)
+    table.add("SIGKILL of node 0's supervisor", measured, "its ranks die with it; the batch script requeues")
+
+
+@outside
 def test_the_controller_dies_and_comes_back(cluster, tmp_path, shards, peaceful, table):
     run = tmp_path / "run"
     submit(cluster, run, shards)
