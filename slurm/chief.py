@@ -42,7 +42,9 @@ class Chief(threading.Thread):
             self._work()
         except Exception:
             # A fault of this very code: the job must not hang on it.
-            self._leave(1, traceback.format_exc())
+            said = traceback.format_exc()
+            record.note(self.job.home, "stop", code=1, reason=said.strip().splitlines()[-1], step=0)
+            self._leave(1, said)
 
     def _work(self):
         late = self._gather()

@@ -6,8 +6,9 @@ import select
 import signal
 import time
 
+from engine.errors import explain
 from slurm import ranks, record, wire
-from slurm.verdict import DEAD, SAVED
+from slurm.verdict import DEAD, MEND, SAVED
 
 BEAT_S = 5
 POLL_S = 0.2
@@ -76,14 +77,16 @@ class Node:
         if "start" in message:
             ranks.kill(self.ranks)
             self.reported = set()
+            self.ranks = []
             if self.asked:  # the signal came between two rounds: nothing new is begun
-                self.ranks = []
-                for local in range(self.job.ranks):
-                    self.line.send(end={"rank": self.number * self.job.ranks + local, "code": SAVED, "reason": self.asked,
-                                        "early": True})
+                self._begin_nothing(SAVED, self.asked)
                 return None
-            self.ranks = ranks.start(self.job, self.command(message["extra"]), self.number, message["address"],
-                                     message["port"], self._environment())
+            try:
+                self.ranks = ranks.start(self.job, self.command(message["extra"]), self.number, message["address"],
+                                         message["port"], self._environment())
+            except OSError as error:
+                self._begin_nothing(MEND, f"{error.filename or 'a process'} cannot be started: {explain(error)}")
+                return None
             self.shown = self.ranks[0].offset
         if "kill" in message:
             ranks.kill(self.ranks)
@@ -93,6 +96,10 @@ class Node:
                 print(f"error: {message['reason']}", flush=True)
             return 0 if self.number else message["leave"]  # srun would end node 0 in the middle for another's code
         return None
+
+    def _begin_nothing(self, code, reason):
+        for local in range(self.job.ranks):
+            self.line.send(end={"rank": self.number * self.job.ranks + local, "code": code, "reason": reason, "early": True})
 
     def _pass_on(self, number):
         """Once: a second signal would end the ranks while they save."""

@@ -144,17 +144,16 @@ on_exit() {
 trap on_exit EXIT
 trap : TERM"""
 
-_SHARED = """\
-if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
-  srun --kill-on-bad-exit=1 sh -c 'test -d "$1" || {{ echo "error: node $SLURMD_NODENAME does not see $1: the folder must be \
-on storage that all nodes share" >&2; exit 2; }}' sh {code} || exit 2
-fi"""
+# Each node's first act.
+_SEEN = """\
+srun --kill-on-bad-exit=1 sh -c 'for place; do test -e "$place" || {{ echo "error: node $SLURMD_NODENAME does not see $place: \
+it must be on storage that all nodes share" >&2; exit 2; }}; done' sh {places} || exit 2"""
 
 
 def _setup(settings, base, job):
     """Lines of the batch script before the supervisor starts."""
-    code = shlex.quote(job.code)
+    code, places = shlex.quote(job.code), [job.code] if settings.container else [job.code, job.python]
     gone = f"error: {job.code} is gone, the copy of the code that this job runs; submit it anew"
     cores = [f"export SRUN_CPUS_PER_TASK={settings.cores_per_node}"] if settings.cores_per_node else []  # srun forgets it
     return [*settings.setup, *cores, *_END.splitlines(), f"cd {code} || {{ echo {shlex.quote(gone)} >&2; exit 2; }}",
-            *_SHARED.format(code=code).splitlines()]
+            *_SEEN.format(places=shlex.join(places)).splitlines()]

@@ -79,6 +79,12 @@ def test_the_log_goes_offline_where_no_server_is_reached(local, tmp_path, shards
     assert len(list((run / "wandb").glob("offline-run-*/*.wandb"))) == 1
 
 
+def test_a_container_without_its_tool_is_told(local, tmp_path, shards):
+    run = tmp_path / "run"
+    said = finish(local("pretrain", *words(run, shards, *RUN), "slurm.container=people.sif"), code=2)
+    assert "error: apptainer cannot be started: no such file" in said and events(run) == ["submitted", "start", "stop"]
+
+
 def test_what_a_person_must_mend_is_not_tried_again(local, tmp_path, shards):
     run = tmp_path / "run"
     (run / "slurm").mkdir(parents=True)
