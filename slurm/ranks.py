@@ -11,8 +11,8 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
 # SLURM sends what it has to say to every process of a step, ranks too, and again at the end of a preempted job's time. A rank
-# takes a second signal for impatience and ends while it saves: so these do not reach it, and it is told by ASK, once.
-BLOCKED, ASK = {signal.SIGTERM, signal.SIGUSR2}, signal.SIGUSR1
+# takes a second signal for impatience and ends while it saves: so it ignores these, and is told by ASK, once.
+IGNORED, ASK = {signal.SIGTERM, signal.SIGUSR2}, signal.SIGUSR1
 TAIL_BYTES = 65536
 
 
@@ -58,7 +58,8 @@ def _die_with_parent():
 
 def _shielded():
     _die_with_parent()
-    signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
+    for number in IGNORED:  # to block them would not do: Python's multiprocessing unblocks SIGTERM
+        signal.signal(number, signal.SIG_IGN)
 
 
 def ask_to_stop(ranks, training):
