@@ -118,7 +118,7 @@ class Chief(threading.Thread):
             again = self._requeue() if self.identity[0] else None
             # Left without a requeue of ours, what SLURM does with the job decides: it was cancelled, or SLURM itself requeues.
             record.note(self.job.home, "requeue" if again else "left", signal=self.asked,
-                        step=record.newest_step(self.job.folder))
+                        codes=sorted({end["code"] for end in self.ends}), step=record.newest_step(self.job.folder))
         else:
             reason = verdict.first["reason"] if verdict.first else None
             record.note(self.job.home, verdict.what, code=verdict.code, reason=reason, step=record.newest_step(self.job.folder))

@@ -96,8 +96,8 @@ def _one(state):
               f"{record.newest_step(job.folder)}")
     for line in record.history(job.home)[-12:]:
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line["time"]))
-        facts = [f"{key} {', '.join(value) if isinstance(value, list) else value}" for key, value in line.items()
-                 if key not in ("time", "event") and value not in (None, "")]
+        facts = [f"{key} {', '.join(map(str, value)) if isinstance(value, list) else value}" for key, value in line.items()
+                 if key not in ("time", "event") and value not in (None, "", [])]
         print(f"  {at}  {line['event']:<10} {'; '.join(facts)}")
 
 

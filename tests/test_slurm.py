@@ -60,6 +60,11 @@ def whole(run, peaceful):
     assert outcome(run) == outcome(peaceful / "two"), told(run)
 
 
+def saved(run):
+    """Whether all ranks left of their own accord when they were asked."""
+    return [line["codes"] for line in history(run) if line["event"] in ("requeue", "left")] == [[75]]
+
+
 def test_two_nodes_give_what_one_process_gives(cluster, tmp_path, shards, peaceful):
     run = tmp_path / "run"
     said = submit(cluster, run, shards)
@@ -89,6 +94,7 @@ def test_an_operator_requeues(cluster, tmp_path, shards, peaceful, table):
     submit(cluster, run, shards)
     measured = cluster.harmed(run, AT, lambda: cluster.ask("scontrol", "requeue", cluster.job(run)["JobId"]))
     assert [line["restart"] for line in history(run) if line["event"] == "start"] == [0, 1], told(run)
+    assert saved(run) and measured[1] == 0, told(run)
     whole(run, peaceful)
     table.add("`scontrol requeue` by an operator", measured, "SIGTERM: saved, SLURM starts it again")
 
@@ -99,7 +105,7 @@ def test_a_higher_partition_preempts(cluster, tmp_path, shards, peaceful, table)
     measured = cluster.harmed(run, AT, lambda: cluster.ask(
         "sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 3"))
     assert [line["restart"] for line in history(run) if line["event"] == "start"] == [0, 1], told(run)
-    assert "signal" in events(run) and measured[1] == 0, told(run)
+    assert saved(run) and measured[1] == 0, told(run)
     whole(run, peaceful)
     table.add("preemption by a higher partition, for 3 s", measured, "SIGTERM: saved, requeued")
 
@@ -117,7 +123,7 @@ def test_the_time_limit_is_no_end(cluster, tmp_path, shards, peaceful, table):
     os.kill(still, signal.SIGSTOP)
     cluster.wait_for(run, lambda: "signal" in events(run))
     measured = cluster.harmed(run, AT, harm)
-    assert history(run)[2]["signal"] == "SIGUSR2" and measured[1] == 0, told(run)
+    assert history(run)[2]["signal"] == "SIGUSR2" and saved(run) and measured[1] == 0, told(run)
     assert [line["restart"] for line in history(run) if line["event"] == "start"] == [0, 1], told(run)
     whole(run, peaceful)
     table.add("the time limit's warning", measured, "SIGUSR2: saved, requeued")
