@@ -21,6 +21,7 @@ import numpy as np
 
 from data.ahead import Ahead
 from data.reader import TAGS
+from engine import signals
 from engine.errors import UserError
 
 ALIGNMENT = 256  # bytes: where an array may begin in a batch's memory; what CUDA aligns its own to
@@ -62,7 +63,8 @@ class Loader:
             here, there = context.Pipe()
             process = context.Process(target=_work, name=f"loader-{number}", daemon=True, args=(
                 there, os.getpid(), reader, self.shape, shared, range(first, last), rows.start, ahead))
-            process.start()
+            with signals.held():
+                process.start()
             there.close()
             self.workers.append((process, here))
 

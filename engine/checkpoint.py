@@ -3,7 +3,7 @@
     RUN/checkpoints/step-00000050/
         model.safetensors       weights under bare names, whole tensors
         optimizer.safetensors   "exp_avg/NAME" and the like for each weight
-        state.json              step, next slot, ledger of skipped stretches, versions
+        state.json              step, next slot, what the guard knows (statistics, ledger of skipped stretches), versions
         complete.json           written last: bytes and a hash of each file; without it the folder does not count
 
 One format whether one process or many saved it, so any number of processes resumes it.

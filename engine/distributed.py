@@ -64,11 +64,11 @@ class Processes:
             dist.destroy_process_group()
 
 
-def start(device):
+def start(device, timeout_s=600):
     """Join the processes that torchrun (or a scheduler) started, or be the only one.
 
     Args:
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu" or "cuda".  timeout_s: after which a collective fails that not all ranks have joined.
     Raises:
         UserError: a GPU was asked for and there is none for this process.
     """
@@ -78,7 +78,7 @@ def start(device):
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(minutes=10))
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
     return Processes(rank, world, device)
 
 

@@ -1,89 +1,112 @@
 """The loop of every training run."""
 
+import contextlib
 import os
-import time
+import sys
+from signal import Signals
 
 import torch
 
-from engine import distributed, progress
+from engine import distributed, preflight, progress
+from engine.agreement import Agreement
 from engine.config import flat
+from engine.lines import Lines, due, last_step
 from engine.metrics import Log
-from engine.signals import STOPPED, StopRequest
+from engine.signals import DIVERGED, STOPPED, StoppedEarly, StopRequest
+from engine.watchdog import Watch
+
+PATIENCE_S = 300  # by which a collective outlasts guard.hang_s, so that the watch is the first to speak
 
 
 def train(config, make_trainer):
-    """Train to ``config.steps``; returns the exit code, 0 or engine.signals.STOPPED after a signal.
+    """Train to ``config.steps``; returns the exit code: 0, or STOPPED or DIVERGED of engine.signals.
+
+    With several processes, one that fails or dies ends all of them, each with one line that says which and why.
 
     Args:
         config: engine.options.TrainConfig.  make_trainer: (config, processes) -> engine.trainer.Trainer.
     """
-    processes = distributed.start(config.device)
+    with contextlib.ExitStack() as closing:
+        stop = StopRequest()
+        closing.callback(stop.close)
+        try:
+            processes = distributed.start(config.device, config.guard.hang_s + PATIENCE_S)
+            closing.callback(processes.stop)
+            _settle(config)
+            with Watch(processes, config.guard.hang_s, stop) as watch:
+                code = _train(config, make_trainer, processes, stop, watch, closing)
+                stop.leaving()
+                return code
+        except StoppedEarly as signal:
+            print(f"{signal}: stopped before the first step; there was nothing to save", file=sys.stderr, flush=True)
+            return STOPPED
+
+
+def _settle(config):
     torch.set_num_threads(distributed.threads())
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may vary, and torch refuses it
         torch.use_deterministic_algorithms(True)
-    trainer = run = log = None
-    stop = StopRequest()
-    try:
-        trainer = make_trainer(config, processes)
-        error = None
-        if processes.first:
-            run, error = trainer.open_run()
-        newest = processes.from_first(lambda: _newest(run, error))
-        start = trainer.load(newest) if newest else 0
-        if processes.first:
-            trainer.list_bad(run.folder, start * config.batch)
-            log = Log(run.folder, start, config.log.wandb, run.folder.name, flat(config))
-            trainer.announce(start)
-        return loop(config, trainer, run, log, stop, start)
-    finally:
-        if trainer:
-            trainer.loader.close()
-        if log:
-            log.close()
-        if run:
-            run.close()
-        processes.stop()
 
 
-def loop(config, trainer, run, log, stop, start):
-    """Steps ``start`` to ``config.steps``, with what is due after each."""
-    clock, at = time.perf_counter(), start
-    bar = progress.bar(config.steps, "step", start, hidden=not trainer.processes.first)
-    for step, arrays in trainer.loader.batches(start, config.steps):
+def _train(config, make_trainer, processes, stop, watch, closing):
+    """Build everything, go on from the newest checkpoint and run the loop."""
+    trainer = make_trainer(config, processes)
+    closing.callback(trainer.loader.close)
+    trainer.stop, trainer.watch = stop, watch
+    run = log = error = None
+    if processes.first:
+        run, error = trainer.open_run()
+    if run:
+        closing.callback(run.close)
+        watch.closing = run.close
+    newest = processes.from_first(lambda: _newest(run, error))
+    preflight.check(config, trainer)
+    start = trainer.load(newest) if newest else 0
+    if processes.first:
+        trainer.list_bad(run.folder, start * config.batch)
+        log = Log(run.folder, start, config.log.wandb, run.folder.name, flat(config))
+        closing.callback(log.close)
+        trainer.announce(start)
+    written = processes.from_first(lambda: last_step(run.folder) == start)
+    bar = progress.bar(config.steps, "step", start, hidden=not processes.first)
+    closing.callback(bar.close)
+    stop.ready()
+    return loop(config, trainer, run, Lines(config, trainer, run, log, watch, bar, start), watch, start, written)
+
+
+def loop(config, trainer, run, lines, watch, start, written):
+    """Steps ``start`` to ``config.steps``, with what is due after each. ``written``: the log has the line of ``start``."""
+    if written:
+        trainer.forget_losses()
+    elif start and lines.due(start) and not lines.write(start):
+        return STOPPED  # nothing is new since the checkpoint
+    agreement = Agreement(trainer.processes)
+    agreement.send(0, trainer.guard.before())
+    for step, arrays in watch.reading(trainer.loader.batches(start, config.steps)):
         trainer.update(step, arrays)
         done, last = step + 1, step + 1 == config.steps
-        bar.update()
-        evaluate = trainer.held_out is not None and due(done, config.log.held_out_every, last)
-        draw = trainer.held_out is not None and due(done, config.log.pictures_every, last)
-        probe = due(done, trainer.probe_every, last)
-        if due(done, config.log.every, last) or evaluate or draw or probe:
-            line = trainer.take_losses()
-            line |= trainer.measured(step, (done - at) * config.batch, time.perf_counter() - clock)
-            line |= trainer.evaluate() if evaluate else {}
-            line |= trainer.probe() if probe else {}
-            bar.set_postfix_str(" ".join(f"{k.split('/')[1]} {v:.3f}" for k, v in line.items() if k.startswith("loss/")),
-                                refresh=False)
-            trainer.note_bad()
-            if log:
-                log.write(done, line, trainer.draw(run.folder, done) if draw else None)
-            clock, at = time.perf_counter(), done
-        # Asked of all ranks only now and then: it costs a word between them.
-        stopped = (trainer.processes.world == 1 or done % 10 == 0) and trainer.processes.any(bool(stop))
-        if due(done, config.checkpoint.every, last or stopped):
-            trainer.note_bad()
+        lines.bar.update()
+        stopped, row = agreement.hear()
+        if row >= config.guard.skips and not trainer.go_back(run, done, row):
+            return DIVERGED
+        # After a return nothing of before it may be heard again.
+        agreement.send(trainer.stop.number, trainer.guard.row())
+        saved = last or stopped or (due(done, config.checkpoint.every, False) and trainer.guard.calm())
+        if saved:
             trainer.save(run, done)
-        if stopped and not last:
-            bar.close()
+        whole = not lines.due(done) or lines.write(done)
+        if not whole and not saved:
+            trainer.save(run, done)
+        if not whole or (stopped and not last):
+            agreement.hear()
+            lines.bar.close()
             if trainer.processes.first:
-                print(f"{stop.name or 'a signal'}: saved at step {done}; the same command goes on from there", flush=True)
+                name = Signals(stopped).name if stopped else trainer.stop.name or "a signal to another process"
+                print(f"{name}: saved at step {done}; the same command goes on from there", flush=True)
             return STOPPED
-    bar.close()
+    agreement.hear()
     return 0
-
-
-def due(done, every, last):
-    return every > 0 and (last or done % every == 0)
 
 
 def _newest(run, error):

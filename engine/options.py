@@ -7,7 +7,7 @@ from engine.errors import UserError
 
 # What may differ when a run goes on, because results do not depend on it (design decision 7).
 FREE = ("run", "init", "device", "data.workers", "data.prefetch", "data.shards", "data.sources.*.shards", "data.cache.*",
-        "data.bad_max", "log.*", "checkpoint.*", "probe.*")
+        "data.bad_max", "log.*", "checkpoint.*", "probe.*", "guard.hang_s")
 
 
 @dataclass
@@ -25,6 +25,17 @@ class OptimConfig:
 class CheckpointConfig:
     every: int = key(1000, "steps between checkpoints; one more at the end", low=1)
     keep: int = key(3, "newest checkpoints kept", low=1)
+
+
+@dataclass
+class GuardConfig:
+    spike: float | None = key(8.0, "an update is skipped if its gradient norm's logarithm lies so many deviations above its "
+                              "running mean; null: only if it is no number", low=1)
+    warmup: int = key(100, "steps before spikes are looked for", low=1)
+    skips: int = key(10, "bad updates in a row after which the run goes back to an earlier checkpoint and over that stretch",
+                     low=1)
+    rollbacks: int = key(3, "such returns in a run; when one more is due it stops with a report", low=0)
+    hang_s: float = key(600, "seconds without progress after which a rank counts as hanging and all leave", low=1)
 
 
 @dataclass
@@ -50,6 +61,7 @@ class TrainConfig:
     deterministic: bool = key(False, "refuse operations whose result varies from run to run (GPU)")
     optim: OptimConfig = section(OptimConfig)
     checkpoint: CheckpointConfig = section(CheckpointConfig)
+    guard: GuardConfig = section(GuardConfig)
 
     def check(self):
         if not self.run:

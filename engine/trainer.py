@@ -1,14 +1,19 @@
 """The state of a training run and the steps it takes, whatever it learns; ``engine.loop`` runs it."""
 
 import contextlib
+import sys
 
-import numpy as np
 import torch
 from torch import nn
 
-from engine import checkpoint
+from engine import checkpoint, guard
 from engine.errors import UserError
 from engine.schedule import warmup_cosine
+from engine.watchdog import Whereabouts
+
+
+class BrokenOff(Exception):
+    """An evaluation ended early, on all ranks, because the run was asked to stop."""
 
 
 class Trainer:
@@ -16,7 +21,8 @@ class Trainer:
 
     A room builds on it with ``loss(piece)``, ``losses(means)``, ``evaluate()``, ``draw(folder, step)`` and the papers of its
     folder (``open_run``, ``announce``, ``measured``, ``note_bad``, ``list_bad``), and sets ``order``,
-    ``loader``, ``to_device`` ({name: array} -> {name: tensor} on the device) and ``held_out`` (None where nothing is).
+    ``loader``, ``to_device`` ({name: array} -> {name: tensor} on the device), ``held_out`` (None where nothing is) and
+    ``room``, its command. The loop sets ``stop`` (true once the run is asked to stop) and ``watch``.
 
     Args:
         config: engine.options.TrainConfig.  processes: engine.distributed.Processes.
@@ -27,14 +33,13 @@ class Trainer:
     """
 
     probe_every = 0  # steps between calls of ``probe()``, which gives more numbers for the log; 0: never
-    BROKEN = ("training broke down and what is saved is from before. Start a new run=DIR with a lower optim.lr or with "
-              "optim.clip")
 
     def __init__(self, config, processes, model, step_module, meters, replaced, scale=None):
         if config.batch % (processes.world * config.accumulate):
             raise UserError(f"batch={config.batch} does not divide by {processes.world} processes times "
                             f"accumulate={config.accumulate}")
         self.config, self.processes, self.device = config, processes, processes.device
+        self.stop, self.watch = False, Whereabouts()
         self.model, self.step_module, self.wrapped = model, step_module, step_module
         if processes.world > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
@@ -44,44 +49,103 @@ class Trainer:
         self.replaced_columns = replaced
         # Samples replaced since the run began: bad bytes, nothing that the rules want.
         self.replaced = torch.zeros(2, dtype=torch.int64, device=self.device)
-        # Sums since the last line of the log: the meters, then gradient norm and steps.
+        # Sums since the last line of the log, of updates that were not skipped: the meters, then gradient norm and steps.
         self.sums = torch.zeros(meters + 2, dtype=torch.float64, device=self.device)
+        self.guard = guard.Guard(config.guard, meters, self.device)
 
     def update(self, step, arrays):
-        """One step: the loss summed over this rank's rows, its gradient over all ranks, AdamW."""
+        """One step: the loss summed over this rank's rows, its gradient over all ranks, AdamW unless the update is bad."""
         config, batch = self.config, self.to_device(arrays)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, step) * group["scale"]
         rows, parts = len(batch["tags"]), config.accumulate
+        sums = torch.zeros_like(self.sums)
         for part in range(parts):
             piece = {k: v[part * rows // parts:(part + 1) * rows // parts] for k, v in batch.items()}
             alone = part < parts - 1 and self.processes.world > 1
             with self.wrapped.no_sync() if alone else contextlib.nullcontext():
                 loss, meters = self.loss(piece)
-                # DDP averages gradients over ranks; this loss is a sum.
-                (loss * self.processes.world).backward()
-            self.sums[:-2] += meters
+                # DDP averages gradients over ranks; this loss is a sum. A loss that is no number makes the factor one as
+                # well, and with it the gradient of all ranks.
+                (loss * (self.processes.world + 0 * loss.detach())).backward()
+            sums[:-2] += meters
         norm = nn.utils.clip_grad_norm_(list(self.names), config.optim.clip if config.optim.clip is not None else float("inf"))
+        bad = self.guard.judge(step, norm, sums[:-2])
+        # The fused kernel leaves weights, moments and step counters as they are where this is 1; the host need not know.
+        self.optimizer.found_inf = bad.float()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.replaced += batch["tags"][:, self.replaced_columns].sum(0)
-        self.sums[-2] += norm.detach()
-        self.sums[-1] += 1
+        sums[-2] = norm.detach()
+        sums[-1] = 1
+        self.sums += sums.where(~bad, 0.0)
 
     def take_losses(self):
-        """{"loss/NAME", "optim/grad_norm"} means since the last call, over all ranks.
+        """{"loss/NAME", "optim/grad_norm"} means since the last call, over all ranks, and what the guard did since the start.
 
-        Raises:
-            UserError: a loss or a gradient is no number.
+        Skipped updates count in no mean; where all were skipped there are none.
         """
         sums = self.processes.sum(self.sums.clone()).tolist()
+        self.forget_losses()
+        out = self.losses(sums[:-2]) | {"optim/grad_norm": sums[-2] / sums[-1]} if sums[-1] else {}
+        return out | {"guard/skipped": int(self.guard.skipped), "guard/rollbacks": self.guard.rollbacks}
+
+    def forget_losses(self):
         self.sums.zero_()
-        out = self.losses(sums[:-2])
-        out["optim/grad_norm"] = sums[-2] / sums[-1]
-        for name, value in out.items():
-            if not np.isfinite(value):
-                raise UserError(f"{name} is {value}: {self.BROKEN}")
+
+    def note(self):
+        """Write what is to be known of single samples and updates: bad bytes, bad updates. All ranks call it."""
+        self.note_bad()
+        for step, norm, limit, sums in self.guard.take_records(self.processes.sum):
+            if self.processes.first:
+                guard.write_capture(self.config.run, step, self.config.batch, norm, limit, self.losses(sums))
+
+    def shares(self, total, size=64):
+        """Yield this rank's rows of ``total``, ``size`` at a time; ends early once the run is asked to stop (see ``total``)."""
+        rows = range(self.processes.rank, total, self.processes.world)
+        for first in range(0, len(rows), size):
+            if self.stop:
+                return
+            self.watch.alive()
+            yield list(rows[first:first + size])
+
+    def total(self, sums):
+        """The sum over ranks of what each gathered from ``shares``, as a list.
+
+        Raises:
+            BrokenOff: on all ranks, if any was asked to stop.
+        """
+        *out, stopped = self.processes.sum(torch.cat([sums, sums.new_full((1,), bool(self.stop))])).tolist()
+        if stopped:
+            raise BrokenOff
         return out
+
+    def go_back(self, run, done, row):
+        """Back to the last good checkpoint, and on at step ``done``; False, with a report, if that is no way out.
+
+        Args:
+            run: rank 0's engine.run.Run.  row: bad updates in a row, as the ranks agreed after step ``done``.
+        """
+        config, first = self.config, done - guard.LAG - row
+        self.watch.at(done, "going back")
+        self.note()
+        path = None
+        if self.guard.rollbacks < config.guard.rollbacks:
+            path = self.processes.from_first(lambda: guard.last_good(run.folder, first, config.checkpoint.every))
+        if path is None:
+            if self.processes.first:
+                print("error: " + guard.report(run.folder, self.room, first, row, self.guard, config.guard), file=sys.stderr,
+                      flush=True)
+            return False
+        skipped, ledger = self.guard.skipped, self.guard.ledger
+        start = self.load(path)
+        self.guard.went_back(skipped, ledger, start, done)
+        self.forget_losses()
+        if self.processes.first:
+            print(f"warning: {row} bad updates in a row from step {first} on: back to the checkpoint of step {start}, and over "
+                  f"steps {start} to {done - 1} ({self.guard.rollbacks} of {config.guard.rollbacks} such returns); captures/ "
+                  f"has the batches", file=sys.stderr, flush=True)
+        return True
 
     def load(self, path):
         """Go on from a checkpoint's folder; returns its step."""
@@ -89,14 +153,16 @@ class Trainer:
         if self.processes.first:
             self.sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
             self.replaced.copy_(torch.tensor(state["replaced"]))
+        if "guard" in state:  # not in checkpoints from before there was one
+            self.guard.load(state["guard"])
         return state["step"]
 
     def save(self, run, step, write_model):
-        """Write a checkpoint from rank 0; a failure there is raised on all, and so are weights that are no numbers."""
-        if not torch.stack([p.detach().isfinite().all() for p in self.names]).all():
-            raise UserError(f"weights at step {step} are not finite: {self.BROKEN}")
+        """Write a checkpoint from rank 0; a failure there is raised on all."""
+        self.note()
+        self.watch.at(step, "saving")
         sums, replaced = self.processes.sum(self.sums.clone()), self.processes.sum(self.replaced.clone())
-        state = {"step": step, "slot": step * self.config.batch, "ledger": [], "sums": sums.tolist(),
+        state = {"step": step, "slot": step * self.config.batch, "guard": self.guard.state(), "sums": sums.tolist(),
                  "replaced": replaced.tolist(), "versions": checkpoint.versions()}
         self.processes.from_first(lambda: str(checkpoint.save(
             run.folder, step, write_model, checkpoint.optimizer_tensors(self.optimizer, self.names), state, run.lease.check,
@@ -111,7 +177,7 @@ def build_optimizer(names, optim, device, scale):
         group["params"].append(parameter)
     groups = [{**group, "weight_decay": optim.weight_decay if decays else 0.0, "scale": factor}
               for (decays, factor), group in groups.items()]
-    return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), fused=device.type == "cuda")
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), fused=True)
 
 
 def learning_rate(config, step):

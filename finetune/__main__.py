@@ -1,9 +1,11 @@
-"""``python -m finetune train|evaluate|predict|report|demo ...``"""
+"""``python -m finetune train|replay|evaluate|predict|report|demo ...``"""
 
+from engine import signals
 from engine.cli import run
 from engine.errors import UserError
 
 USAGE = """usage: python -m finetune train CONFIG.yaml run=DIR init=RUN-or-FILE data.shards=DIR [key=value ...]
+       python -m finetune replay RUN step=N [out=FILE.png]
        python -m finetune evaluate run=DIR data.shards=DIR [without=RUN]
        python -m finetune predict run=DIR out=DIR PICTURE ...
        python -m finetune report DIR
@@ -20,6 +22,7 @@ def main(argv):
         print(USAGE)
         return 0
     if command == "train":
+        signals.leave_on_signal()
         from engine.config import parse
         from finetune.config import FinetuneConfig
 
@@ -27,7 +30,9 @@ def main(argv):
         from finetune.train import train
 
         return train(config)
-    if command == "evaluate":
+    if command == "replay":
+        from finetune.train import replay as command_main
+    elif command == "evaluate":
         from finetune.evaluate import main as command_main
     elif command == "predict":
         from finetune.predict import main as command_main

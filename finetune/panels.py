@@ -2,11 +2,14 @@
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
+from data.augment import denormalise
+from data.crops import TAGS
+from data.samples import KINDS
 from engine.errors import UserError, explain
 from finetune.draw import overlay
-from finetune.people import crop_people
+from finetune.people import crop_people, people
 
 SIDE = 192  # pixels of a picture on the sheet
 
@@ -31,6 +34,32 @@ def save(trainer, folder, step):
     except OSError as error:
         raise UserError(f"{path} cannot be written: {explain(error)}") from None
     return path
+
+
+def seen_sheet(trainer, arrays, labels, title):
+    """A PIL picture of crops as the network sees them, turned and mirrored as they are, with the mesh found below.
+
+    Args:
+        arrays: of data.crops.layout, a column each.  labels: a text a column.  title: at the left of the heading.
+    """
+    batch = trainer.to_device(arrays)
+    with torch.no_grad():
+        seen, _ = trainer.step_module.seen(batch)
+        found = trainer.step_module.recover(seen.pictures, seen.K)
+        kinds = [KINDS[part] for part in batch["tags"][:, TAGS.index("part")].tolist()]
+        side = seen.pictures.shape[-1]
+        boxes = np.tile(np.array([[0, 0, side, side]], np.float32), (len(kinds), 1))
+        shown = people(found, torch.zeros_like(seen.flip), trainer.full, seen.K, boxes, kinds)
+    pictures = denormalise(seen.pictures).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    columns = [np.concatenate([_scaled(picture), _scaled(overlay(picture, [person]))])
+               for picture, person in zip(pictures, shown, strict=True)]
+    image = Image.new("RGB", (SIDE * len(columns), 2 * SIDE + 40), "white")
+    image.paste(Image.fromarray(np.concatenate(columns, 1)), (0, 40))
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
+    draw.text((4, 2), title, "black", font)
+    for number, label in enumerate(labels):
+        draw.text((4 + SIDE * number, 21), label, "black", font)
+    return image
 
 
 def _scaled(picture):

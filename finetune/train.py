@@ -14,10 +14,12 @@ from engine.geometry import axis_angle_to_matrix
 from engine.joints import mpjpe, pa_mpjpe
 from engine.trainer import Trainer
 from finetune import losses, panels
+from finetune.config import FinetuneConfig
 from finetune.means import means
 from finetune.model import Recovery, place_of
 from finetune.views import Targets, view
 from pretrain import watch, weights
+from pretrain.replay import replay as replay_step
 
 REPLACED = slice(TAGS.index("bad"), TAGS.index("no_pair") + 1)
 PLACE = [TAGS.index(name) for name in ("source", "shard", "index")]
@@ -65,6 +67,8 @@ class Finetuner(Trainer):
         config: finetune.config.FinetuneConfig.  processes: engine.distributed.Processes.
     """
 
+    room = "finetune"
+
     def __init__(self, config, processes):
         order = processes.from_first(lambda: open_crop_order(config.data, config.batch, config.seed))
         body = open_model(config.body_model).to(processes.device)
@@ -98,22 +102,29 @@ class Finetuner(Trainer):
     def evaluate(self):
         """{"held_out/mpjpe", "held_out/pa_mpjpe"} in mm over the fixed crops; each rank takes its share."""
         total = torch.zeros(3, dtype=torch.float64, device=self.device)
-        rows = range(self.processes.rank, len(self.held_out["tags"]), self.processes.world)
         body = self.step_module.body
         self.model.eval()
-        for first in range(0, len(rows), 64):
-            batch = self.to_device({k: v[list(rows[first:first + 64])] for k, v in self.held_out.items()})
+        for rows in self.shares(len(self.held_out["tags"])):
+            batch = self.to_device({k: v[rows] for k, v in self.held_out.items()})
             seen, target = self.step_module.seen(batch)
             found = self.step_module.recover(seen.pictures, seen.K)
             points, true = (body.keypoints(*body(one.pose, one.root, one.shape)) for one in (found, target))
             errors = mpjpe(points, true, 0), pa_mpjpe(points, true)
             total += torch.stack([*(e.sum() for e in errors), errors[0].new_tensor(len(points))])
         self.model.train()
-        *sums, count = self.processes.sum(total).tolist()
+        *sums, count = self.total(total)
         return {"held_out/mpjpe": sums[0] / count, "held_out/pa_mpjpe": sums[1] / count}
 
     def draw(self, folder, step):
         return watch.sendable(self, {"overlays": panels.save(self, folder, step)})
+
+    def per_sample(self, batch):
+        """(B,) losses of a batch of tensors."""
+        return sum(self.weights[name] * values for name, values in self.step_module(batch).items())
+
+    def portray(self, arrays, labels, title):
+        """A PIL picture of the loader's crops, a column each."""
+        return panels.seen_sheet(self, arrays, labels, title)
 
     def save(self, run, step):
         super().save(run, step, lambda path: weights.write_safetensors(self.model.state_dict(), path, {"format": "pt"}))
@@ -164,3 +175,8 @@ def build(config, order, body, device):
 def train(config):
     """Train to ``config.steps``; returns the exit code."""
     return loop.train(config, Finetuner)
+
+
+def replay(argv):
+    """``python -m finetune replay``; returns the exit code."""
+    return replay_step(argv, FinetuneConfig, "finetune train", Finetuner)

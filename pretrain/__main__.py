@@ -1,14 +1,16 @@
-"""``python -m pretrain CONFIG.yaml key=value ...``, ``python -m pretrain export ...``, ``python -m pretrain probe ...``."""
+"""``python -m pretrain CONFIG.yaml key=value ...``, and ``python -m pretrain export|probe|replay ...``."""
 
+from engine import signals
 from engine.cli import run
 
 USAGE = """python -m pretrain CONFIG.yaml [key=value ...]
        python -m pretrain export RUN-or-FILE out=FILE
-       python -m pretrain probe RUN-or-FILE ... shards=DIR"""
+       python -m pretrain probe RUN-or-FILE ... shards=DIR
+       python -m pretrain replay RUN step=N [out=FILE.png]"""
 
 
 def main(argv):
-    """Train, export or probe; returns the exit code."""
+    """Train, export, probe or replay; returns the exit code."""
     # Imported here because a loader's worker imports this module anew and needs none of it.
     if argv[:1] == ["export"]:
         from pretrain import weights
@@ -18,6 +20,11 @@ def main(argv):
         from pretrain import probe
 
         return probe.main(argv[1:])
+    if argv[:1] == ["replay"]:
+        from pretrain import replay
+
+        return replay.main(argv[1:])
+    signals.leave_on_signal()
     from engine.config import parse
     from pretrain.config import PretrainConfig
 

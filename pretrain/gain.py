@@ -52,6 +52,9 @@ def held_out(trainer):
 
     ``_person``: over person patches alone, each weighing by the share of it that the person covers; pairs without a masked
     patch on the person are left out of it. A kind in which nobody has a stranger has no gain.
+
+    Raises:
+        engine.trainer.BrokenOff: the run was asked to stop.
     """
     module, arrays, swap = trainer.step_module, trainer.held_out, trainer.strangers
     kinds, world = len(PAIR_KINDS), trainer.processes.world
@@ -59,6 +62,9 @@ def held_out(trainer):
     rows = np.arange(trainer.processes.rank, -(-len(swap) // world) * world, world)
     total = torch.zeros(3, kinds, 2, dtype=torch.float64, device=trainer.device)
     for first in range(0, len(rows), AT_ONCE):
+        if trainer.stop:
+            break  # ``total`` tells all ranks
+        trainer.watch.alive()
         here = rows[first:first + AT_ONCE] % len(swap)
         mine = torch.from_numpy(rows[first:first + AT_ONCE] < len(swap)).to(trainer.device)
         batch = {name: values[here] for name, values in arrays.items()}
@@ -79,6 +85,7 @@ def held_out(trainer):
             chosen = (kind[None] == torch.arange(kinds, device=kind.device)[:, None]) & counted
             total[place] += torch.stack([(values.double() * chosen).sum(1), chosen.double().sum(1)], 1)
     names = ("held_out/{}", "reference_gain/{}", "reference_gain/{}_person")
+    sums = np.reshape(trainer.total(total.flatten()), total.shape).tolist()
     return {name.format(kind): value / count
-            for name, of_kinds in zip(names, trainer.processes.sum(total).tolist(), strict=True)
+            for name, of_kinds in zip(names, sums, strict=True)
             for kind, (value, count) in zip(PAIR_KINDS, of_kinds, strict=True) if count}

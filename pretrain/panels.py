@@ -48,6 +48,13 @@ def save(trainer, folder, step):
     return out
 
 
+@torch.no_grad()
+def completed(trainer, arrays):
+    """(B, 4, S, S, 3) uint8 of ``sheet`` for pairs as the loader gives them."""
+    a, b, keep, masked, _ = trainer.step_module.pairs(trainer.to_device(arrays))
+    return complete(a, b, masked, trainer.step_module.complete(a, b, keep, masked), trainer.config)
+
+
 def chosen_rows(kinds, count):
     """The first ``count`` rows of each kind."""
     return np.concatenate([np.flatnonzero(kinds == k)[:count] for k in range(len(PAIR_KINDS))])

@@ -119,16 +119,17 @@ def parts(subjects, shards):
     return part[member]
 
 
-def features(encoder, split, crops, processes):
+def features(encoder, split, crops, processes, alive=lambda: None):
     """(n, 16 * C) float32 pooled features of a split's crops, on all ranks; each rank computes its share.
 
     Args:
-        encoder: pretrain.encoders.Frozen.
+        encoder: pretrain.encoders.Frozen.  alive: called now and then.
     """
     reader, out, count = _reader(crops, split.store), None, len(split.places)
     # As many rows on each rank, so that all call the network equally often: what is beyond the end is read and dropped.
     rows = np.arange(processes.rank, -(-count // processes.world) * processes.world, processes.world)
     for first in range(0, len(rows), AT_ONCE):
+        alive()
         here = rows[first:first + AT_ONCE] % count
         pixels = np.zeros((len(here), split.size, split.size, 3), np.uint8)
         boxes, mirrored = np.zeros((len(here), 6), np.float32), np.zeros(len(here), bool)
@@ -209,14 +210,14 @@ class Prober:
             self.still = {"constant": None, "random": encoders.random(self.config.model, SEED, self.processes.device)}
             if self.config.probe.timm:
                 self.still["timm"] = encoders.from_timm(self.config.probe.timm, self.processes.device)
-            self.still = {name: self._row(encoder, f"_{name}") for name, encoder in self.still.items()}
-        line = self._row(encoders.of_network(trainer.model, trainer.bf16), "")
+            self.still = {name: self._row(encoder, f"_{name}", trainer.watch.alive) for name, encoder in self.still.items()}
+        line = self._row(encoders.of_network(trainer.model, trainer.bf16), "", trainer.watch.alive)
         for row in self.still.values():
             line |= row
         return line
 
-    def _row(self, encoder, ending):
-        found = None if encoder is None else features(encoder, self.split, self.crops, self.processes)
+    def _row(self, encoder, ending, alive):
+        found = None if encoder is None else features(encoder, self.split, self.crops, self.processes, alive)
         got = self.processes.from_first(lambda: score(self.split, found))
         line = {f"probe/{key}{ending}": float(got[key].mean()) for key in ("pa_mpjpe", "mpjpe")}
         return line | ({f"probe/lambda{ending}": got["lambda"]} if got["lambda"] is not None else {})

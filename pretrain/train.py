@@ -69,6 +69,8 @@ class Pretrainer(Trainer):
         config: PretrainConfig.  processes: engine.distributed.Processes.
     """
 
+    room = "pretrain"
+
     def __init__(self, config, processes):
         order = processes.from_first(lambda: open_order(config.data, config.batch, config.seed))
         model = build(config).to(processes.device)
@@ -114,6 +116,14 @@ class Pretrainer(Trainer):
 
     def probe(self):
         return self.prober.measure(self)
+
+    def per_sample(self, batch):
+        """(B,) losses of a batch of tensors."""
+        return self.step_module(batch)
+
+    def portray(self, arrays, labels, title):
+        """A PIL picture of the loader's pairs, a row each."""
+        return panels.sheet(panels.completed(self, arrays), labels, title)
 
     def save(self, run, step):
         super().save(run, step, lambda path: weights.save_model(self.model, path))

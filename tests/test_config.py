@@ -107,12 +107,13 @@ def _schemas():
     from finetune.report import ReportConfig
     from pretrain.config import PretrainConfig
     from pretrain.probe import ProbeCommand
+    from pretrain.replay import ReplayConfig
     from slurm.config import SlurmConfig
 
     return {"data make": PeopleConfig, "data pairs": PairsConfig, "pretrain": PretrainConfig, "finetune train": FinetuneConfig,
             "finetune evaluate": EvaluateConfig, "finetune predict": PredictConfig, "finetune report": ReportConfig,
             "finetune demo": DemoConfig, "pretrain probe": ProbeCommand, "engine.report": RunReportConfig,
-            "slurm": SlurmConfig}
+            "pretrain replay": ReplayConfig, "slurm": SlurmConfig}
 
 
 @pytest.mark.parametrize("path", sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").glob("*/*.yaml")))

@@ -1,0 +1,75 @@
+"""The lines of a run's log: when one is due, and what goes into it."""
+
+import time
+
+from engine.metrics import read
+from engine.trainer import BrokenOff
+
+
+class Lines:
+    """Measures and writes.
+
+    Args:
+        config: engine.options.TrainConfig.  trainer: engine.trainer.Trainer.  run, log: rank 0's; None elsewhere.
+        watch: engine.watchdog.Watch.  bar: shows the newest losses.  start: the step that the run goes on from.
+    """
+
+    def __init__(self, config, trainer, run, log, watch, bar, start):
+        self.config, self.trainer, self.run, self.log, self.watch, self.bar = config, trainer, run, log, watch, bar
+        self.clock, self.at = time.perf_counter(), start
+
+    def due(self, done):
+        """Whether a line follows step ``done``."""
+        last = done == self.config.steps
+        return due(done, self.config.log.every, last) or self._evaluates(done) or self._draws(done) or self._probes(done)
+
+    def write(self, done):
+        """Write the line of step ``done``; False if a request to stop broke off the evaluation: then nothing has changed."""
+        trainer, trained = self.trainer, done - self.at
+        try:
+            seconds = time.perf_counter() - self.clock  # of training alone
+            held_out = self._evaluate(done) if self._evaluates(done) else {}
+            held_out |= self._probe(done) if self._probes(done) else {}
+        except BrokenOff:
+            return False
+        self.watch.at(done, "logging")
+        line = trainer.take_losses()
+        line |= trainer.measured(done - 1, trained * self.config.batch, seconds)
+        if not trained:  # a run that goes on right at this step has no speed yet
+            line = {name: value for name, value in line.items() if not name.startswith("speed/")}
+        line |= held_out
+        self.bar.set_postfix_str(" ".join(f"{k.split('/')[1]} {v:.3f}" for k, v in line.items() if k.startswith("loss/")),
+                                 refresh=False)
+        trainer.note()
+        self.watch.at(done, "drawing")
+        if self.log:
+            self.log.write(done, line, trainer.draw(self.run.folder, done) if self._draws(done) else None)
+        self.clock, self.at = time.perf_counter(), done
+        return True
+
+    def _evaluates(self, done):
+        return self.trainer.held_out is not None and due(done, self.config.log.held_out_every, done == self.config.steps)
+
+    def _draws(self, done):
+        return self.trainer.held_out is not None and due(done, self.config.log.pictures_every, done == self.config.steps)
+
+    def _probes(self, done):
+        return due(done, self.trainer.probe_every, done == self.config.steps)
+
+    def _evaluate(self, done):
+        self.watch.at(done, "evaluating")
+        return self.trainer.evaluate()
+
+    def _probe(self, done):
+        self.watch.at(done, "probing")
+        return self.trainer.probe()
+
+
+def due(done, every, last):
+    return every > 0 and (last or done % every == 0)
+
+
+def last_step(folder):
+    """The step of the last line of a run's log, None where there is none."""
+    lines = read(folder)
+    return lines[-1]["step"] if lines else None

@@ -1,0 +1,137 @@
+"""What is checked before the first step: all that is wrong is told at once, with what to do about it."""
+
+import os
+import platform
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch.distributed as dist
+
+from engine import checkpoint
+from engine.errors import UserError
+
+CLOCKS_S = 3.0    # differences between machines' clocks that are told
+COPIES = 3        # a checkpoint holds the weights and two moments of each
+CGROUPS = (("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),  # version 2, then 1, as a container sees its own
+           ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"))
+DESCRIPTORS = 256  # files, pipes and sockets of torch, logs and shards; besides those that grow with workers and ranks
+
+
+def check(config, trainer):
+    """Look at this rank's place and compare it with the others'; all ranks call it.
+
+    Raises:
+        UserError: on all ranks, with everything that any of them found.
+    """
+    processes = trainer.processes
+    faults = [*shared_memory(trainer), *open_files(trainer)]
+    if processes.first:
+        faults += space(Path(config.run), trainer, config.checkpoint.keep)
+    mine = {"faults": faults, **here(processes)}
+    ranks = [mine]
+    if processes.world > 1:
+        ranks = [None] * processes.world
+        dist.barrier()
+        mine["clock"] = time.time()
+        dist.all_gather_object(ranks, mine)
+    faults = [fault for found in ranks for fault in found["faults"]] + differences(ranks)
+    if faults:
+        raise UserError("; ".join(f"({number}) {fault}" for number, fault in enumerate(dict.fromkeys(faults), 1))
+                        if len(faults) > 1 else faults[0])
+    if processes.first:
+        for note in clocks(ranks):
+            print(f"warning: {note}", file=sys.stderr, flush=True)
+
+
+def here(processes):
+    """What all ranks should have alike."""
+    git = subprocess.run(["git", "-C", Path(__file__).resolve().parent, "describe", "--always", "--dirty"],
+                         capture_output=True, text=True).stdout.strip() if processes.world > 1 and shutil.which("git") else ""
+    return {"host": socket.gethostname(), "clock": time.time(),
+            "alike": {**checkpoint.versions(), "machine": platform.machine(), "counterpose": git or "no git",
+                      "device": processes.device.type}}
+
+
+def shared_memory(trainer):
+    """Faults of the memory that loader workers share with their rank, which is the machine's own, or the container's."""
+    loader = trainer.loader
+    need = sum(array.nbytes for place in loader.ring for array in place.values()) if loader.workers else 0
+    need *= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    free = memory_left()
+    if free is None or need <= free:
+        return []
+    return [f"{socket.gethostname()} has {size(free)} of memory left, the loaders of this machine want {size(need)} for "
+            f"batches: lower data.prefetch or batch, or give a container more"]
+
+
+def memory_left():
+    """Bytes that this machine, or the control group of this process, has left; None where the system does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="utf-8") as file:
+            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+    for most, used in CGROUPS:
+        try:
+            limit = Path(most).read_text().strip()
+            if limit != "max":
+                free = min(free, int(limit) - int(Path(used).read_text()))
+        except OSError:
+            continue  # the other version of control groups, or none
+    return free
+
+
+def open_files(trainer):
+    """Faults of the limit on open files, which is raised as far as it may be."""
+    loader = trainer.loader
+    need = DESCRIPTORS + 4 * len(loader.workers) + trainer.processes.world
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or need <= soft:
+        return []
+    if hard != resource.RLIM_INFINITY and hard < need:
+        return [f"{socket.gethostname()}: a process may open {hard} files, this run wants {need}: raise the limit (ulimit -Hn) "
+                f"or lower data.workers"]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
+    return []
+
+
+def space(folder, trainer, keep):
+    """Faults of the room for checkpoints: those to be kept and the one being written."""
+    one = COPIES * sum(p.numel() * p.element_size() for p in trainer.names)
+    there = min(keep, len(list(folder.glob("checkpoints/step-*"))))
+    need, free = one * (keep + 1 - there), shutil.disk_usage(folder).free
+    if need <= free:
+        return []
+    return [f"{folder} has {size(free)} left; {keep + 1 - there} more checkpoints of {size(one)} want {size(need)}: free some "
+            f"or lower checkpoint.keep={keep}"]
+
+
+def differences(ranks):
+    """Faults where a rank is not like the first."""
+    faults = []
+    for rank, found in enumerate(ranks):
+        unlike = {name: value for name, value in found["alike"].items() if value != ranks[0]["alike"][name]}
+        faults += [f"rank {rank} on {found['host']} has {name} {value}, rank 0 on {ranks[0]['host']} has "
+                   f"{ranks[0]['alike'][name]}: all need the same" for name, value in unlike.items()]
+        if len(faults) > 8:
+            break
+    return faults
+
+
+def clocks(ranks):
+    """What is to be said of clocks that differ; leases and logs read them."""
+    times = [found["clock"] for found in ranks]
+    apart = max(times) - min(times)
+    if apart < CLOCKS_S:
+        return []
+    early, late = (ranks[times.index(pick(times))]["host"] for pick in (min, max))
+    return [f"the clock of {late} is {apart:.0f} s ahead of that of {early}: set them by one time server"]
+
+
+def size(count):
+    return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.1f} MiB"
