@@ -82,8 +82,9 @@ class StopRequest:
             raise StoppedEarly(self.name)
 
     def heard(self, name):
-        """Another rank was asked to stop."""
-        self.name = self.name or name
+        """Another rank was asked to stop. The same request may come to this one a moment later, and is no second one."""
+        if self.name is None:
+            self._at, self.name = time.monotonic(), name
 
     def leaving(self):
         """All is saved: further signals change nothing any more."""

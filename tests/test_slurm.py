@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import av
 import numpy
@@ -75,6 +76,22 @@ def test_two_nodes_give_what_one_process_gives(cluster, tmp_path, shards, peacef
     whole(run, peaceful)
     one, two = (load_file(sorted(r.glob("checkpoints/step-*"))[-1] / "model.safetensors") for r in (peaceful / "one", run))
     assert max(abs(one[name] - two[name]).max() for name in one) < 1e-4
+
+
+def test_each_gpu_of_each_node_has_a_process(cluster, tmp_path, shards):
+    """The nodes' GPUs are links to nothing; what counts is which process gets which."""
+    run = tmp_path / "run"
+    said = submit(cluster, run, shards, "slurm.gpus_per_node=2", "steps=10", "optim.warmup=2")
+    assert "2 nodes, 4 processes" in said
+    place = rank_process(run, 3, seconds=90)
+    words_of = Path(f"/proc/{place}/environ").read_text().split("\0")
+    variables = dict(word.split("=", 1) for word in words_of if "=" in word)
+    expected = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "CUDA_VISIBLE_DEVICES": "0,1",
+                "SLURMD_NODENAME": "127.0.0.12", "GLOO_SOCKET_IFNAME": "lo"}
+    assert {name: variables.get(name) for name in expected} == expected
+    assert variables["MASTER_ADDR"].startswith("127.")  # an address, no name
+    cluster.finish(run)
+    assert steps(run) == list(range(1, 11)), told(run)
 
 
 def test_a_killed_rank_is_started_again_with_all_others(cluster, tmp_path, shards, peaceful, table):
