@@ -139,12 +139,12 @@ def stages(folder, batch, slots=2048):
     """{stage: microseconds a pair}, medians over slots, read in this process."""
     import simplejpeg
 
-    from data import reader, samples, shards
+    from data import index, reader, samples
 
     config, order = contenders.order_of(folder, batch)
     loader = contenders.open_loader(order, config, contenders.NOISE, 0, 1, 0)
     watch, one = Watch(), loader.reader
-    for owner, name, stage in ((order, "draw", "draw"), (shards.Index, "members", "index"), (one, "read", "read"),
+    for owner, name, stage in ((order, "draw", "draw"), (index.Index, "members", "index"), (one.store, "read", "read"),
                                (samples.json, "loads", "JSON"), (reader, "decode_meta", "checks"),
                                (reader, "choose", "pair"), (simplejpeg, "decode_jpeg", "JPEG"), (one, "mask", "mask"),
                                (reader.Slots, "at", "numbers"), (one, "draw_numbers", "numbers"), (one, "fill", "rest")):

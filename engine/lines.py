@@ -26,11 +26,15 @@ class Lines:
     def write(self, done):
         """Write the line of step ``done``; False if a request to stop broke off the evaluation: then nothing has changed."""
         trainer, trained = self.trainer, done - self.at
+        seconds = time.perf_counter() - self.clock  # of training alone
+        trainer.check_folder(self.run)
+        if self._evaluates(done) or self._draws(done) or self._probes(done):
+            trainer.spread.gather()
         try:
-            seconds = time.perf_counter() - self.clock  # of training alone
             held_out = self._evaluate(done) if self._evaluates(done) else {}
             held_out |= self._probe(done) if self._probes(done) else {}
         except BrokenOff:
+            trainer.spread.release()
             return False
         self.watch.at(done, "logging")
         line = trainer.take_losses()
@@ -43,7 +47,9 @@ class Lines:
         trainer.note()
         self.watch.at(done, "drawing")
         if self.log:
+            line["checkpoint/failed"] = trainer.saver.failed
             self.log.write(done, line, trainer.draw(self.run.folder, done) if self._draws(done) else None)
+        trainer.spread.release()
         self.clock, self.at = time.perf_counter(), done
         return True
 

@@ -52,7 +52,7 @@ def _settle(config):
 def _train(config, make_trainer, processes, stop, watch, closing):
     """Build everything, go on from the newest checkpoint and run the loop."""
     trainer = make_trainer(config, processes)
-    closing.callback(trainer.loader.close)
+    closing.callback(trainer.close)
     trainer.stop, trainer.watch = stop, watch
     run = log = error = None
     if processes.first:
@@ -94,10 +94,12 @@ def loop(config, trainer, run, lines, watch, start, written):
         agreement.send(trainer.stop.number, trainer.guard.row())
         saved = last or stopped or (due(done, config.checkpoint.every, False) and trainer.guard.calm())
         if saved:
-            trainer.save(run, done)
+            trainer.save(run, done, last or stopped)
         whole = not lines.due(done) or lines.write(done)
         if not whole and not saved:
-            trainer.save(run, done)
+            trainer.save(run, done, True)
+        elif not whole:
+            trainer.settle(run, last=True)
         if not whole or (stopped and not last):
             agreement.hear()
             lines.bar.close()

@@ -27,26 +27,37 @@ class Log:
         self.path = Path(run) / "log.jsonl"
         try:
             self._cut(step)
-            self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - open for the run's life
+            self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - open for the run's life
         except OSError as error:
             raise UserError(f"{self.path} cannot be written: {error.strerror.lower()}") from None
+        self.unwritten = b""
         self.wandb = _wandb(run, wandb, name, config) if wandb != "off" else None
 
     def write(self, step, values, pictures=None):
-        """One line at a step: plain numbers under "group/name" keys; pictures ({key: path of a PNG}) go to wandb alone."""
+        """One line at a step: plain numbers under "group/name" keys; pictures ({key: path of a PNG}) go to wandb alone.
+
+        A full disk does not end the run: what cannot be written is told on stderr and written with the next line.
+        """
         line = {"step": step, "time": round(time.time(), 3), **values}
-        try:
-            self.file.write(json.dumps(line) + "\n")
-            self.file.flush()
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be written: {error.strerror.lower()}") from None
+        self.unwritten += json.dumps(line).encode() + b"\n"
+        self._flush()
         if self.wandb:
             import wandb
 
             shown = {k: wandb.Image(str(p)) for k, p in (pictures or {}).items()}
             self.wandb.log({**values, **shown}, step=step)
 
+    def _flush(self):
+        try:
+            while self.unwritten:
+                self.unwritten = self.unwritten[self.file.write(self.unwritten):]
+        except OSError as error:
+            waiting = self.unwritten.count(b"\n")
+            print(f"warning: {self.path} cannot be written: {error.strerror.lower()}; {waiting} lines wait to be written with "
+                  f"the next", file=sys.stderr, flush=True)
+
     def close(self):
+        self._flush()
         self.file.close()
         if self.wandb:
             offline = self.wandb.settings.mode == "offline"

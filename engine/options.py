@@ -7,7 +7,7 @@ from engine.errors import UserError
 
 # What may differ when a run goes on, because results do not depend on it (design decision 7).
 FREE = ("run", "init", "device", "data.workers", "data.prefetch", "data.shards", "data.sources.*.shards", "data.cache.*",
-        "data.bad_max", "log.*", "checkpoint.*", "probe.*", "guard.hang_s")
+        "data.bad_max", "log.*", "checkpoint.*", "probe.*", "guard.hang_s", "parallel")
 
 
 @dataclass
@@ -25,6 +25,8 @@ class OptimConfig:
 class CheckpointConfig:
     every: int = key(1000, "steps between checkpoints; one more at the end", low=1)
     keep: int = key(3, "newest checkpoints kept", low=1)
+    keep_every: int = key(0, "checkpoints of every so many steps are kept for ever; 0: none", low=0)
+    background: bool = key(True, "write while training goes on; takes host memory for one checkpoint in the first process")
 
 
 @dataclass
@@ -57,6 +59,7 @@ class TrainConfig:
     batch: int = key(256, "samples in a step, over all processes", low=1)
     accumulate: int = key(1, "parts that each process cuts its share of a batch into, to save memory", low=1)
     device: str = key("auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"))
+    parallel: str = key("ddp", "each process holds all weights (ddp) or a share of them (fsdp)", choices=("ddp", "fsdp"))
     precision: str = key("auto", "auto: bf16 on a GPU, float32 on a CPU", choices=("auto", "float32", "bf16"))
     deterministic: bool = key(False, "refuse operations whose result varies from run to run (GPU)")
     optim: OptimConfig = section(OptimConfig)
@@ -68,6 +71,9 @@ class TrainConfig:
             raise UserError("run is not set: run=DIR names the run's folder")
         if self.optim.warmup > self.steps:
             raise UserError(f"optim.warmup={self.optim.warmup} is longer than steps={self.steps}")
+        if self.checkpoint.keep_every % self.checkpoint.every:
+            raise UserError(f"checkpoint.keep_every={self.checkpoint.keep_every} is not a multiple of "
+                            f"checkpoint.every={self.checkpoint.every}, so hardly any would be kept")
         if self.batch % self.accumulate:
             raise UserError(f"batch={self.batch} does not divide by accumulate={self.accumulate}")
 

@@ -1,5 +1,6 @@
 """A run's folder is its identity: who holds it, with which config, and where it goes on."""
 
+import contextlib
 import dataclasses
 import fnmatch
 import json
@@ -68,6 +69,11 @@ class Run:
             os.replace(temporary, path)
         except OSError as error:
             raise UserError(f"run={self.folder}: {error.strerror.lower()}") from None
+
+    def check(self):
+        """Raises UserError if another run took the folder over. One that is away for a moment is no answer: then go on."""
+        with contextlib.suppress(OSError):
+            self.lease.check()
 
     def close(self):
         self.lease.release()

@@ -1,6 +1,7 @@
 """The state of a training run and the steps it takes, whatever it learns; ``engine.loop`` runs it."""
 
 import contextlib
+import copy
 import sys
 
 import torch
@@ -8,6 +9,8 @@ from torch import nn
 
 from engine import checkpoint, guard
 from engine.errors import UserError
+from engine.parallel import Spread, whole
+from engine.saver import Saver
 from engine.schedule import warmup_cosine
 from engine.watchdog import Whereabouts
 
@@ -30,22 +33,23 @@ class Trainer:
         meters: how many numbers ``loss`` gives beside the loss.
         replaced: columns of the arrays' "tags" with the counts of replaced samples.
         scale: from a weight's name to a factor on its learning rate; None: 1 for all.
+        entries: methods of the network, beside ``forward``, that are called while its weights may be sharded.
     """
 
     probe_every = 0  # steps between calls of ``probe()``, which gives more numbers for the log; 0: never
 
-    def __init__(self, config, processes, model, step_module, meters, replaced, scale=None):
+    def __init__(self, config, processes, model, step_module, meters, replaced, scale=None, entries=()):
         if config.batch % (processes.world * config.accumulate):
             raise UserError(f"batch={config.batch} does not divide by {processes.world} processes times "
                             f"accumulate={config.accumulate}")
         self.config, self.processes, self.device = config, processes, processes.device
         self.stop, self.watch = False, Whereabouts()
-        self.model, self.step_module, self.wrapped = model, step_module, step_module
-        if processes.world > 1:
-            ids = [self.device.index] if self.device.type == "cuda" else None
-            self.wrapped = nn.parallel.DistributedDataParallel(step_module, ids, gradient_as_bucket_view=True)
+        self.model, self.step_module = model, step_module
+        self.spread = Spread(config.parallel, processes, model, step_module, entries)
+        self.wrapped = self.spread.module
         self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = build_optimizer(self.names, config.optim, self.device, scale or (lambda name: 1.0))
+        self.saver = Saver(config.checkpoint, processes.first)
         self.replaced_columns = replaced
         # Samples replaced since the run began: bad bytes, nothing that the rules want.
         self.replaced = torch.zeros(2, dtype=torch.int64, device=self.device)
@@ -63,13 +67,14 @@ class Trainer:
         for part in range(parts):
             piece = {k: v[part * rows // parts:(part + 1) * rows // parts] for k, v in batch.items()}
             alone = part < parts - 1 and self.processes.world > 1
-            with self.wrapped.no_sync() if alone else contextlib.nullcontext():
+            with self.spread.unsynced() if alone else contextlib.nullcontext():
                 loss, meters = self.loss(piece)
-                # DDP averages gradients over ranks; this loss is a sum. A loss that is no number makes the factor one as
+                # Gradients are averaged over ranks; this loss is a sum. A loss that is no number makes the factor one as
                 # well, and with it the gradient of all ranks.
                 (loss * (self.processes.world + 0 * loss.detach())).backward()
             sums[:-2] += meters
-        norm = nn.utils.clip_grad_norm_(list(self.names), config.optim.clip if config.optim.clip is not None else float("inf"))
+        clip = config.optim.clip if config.optim.clip is not None else float("inf")
+        norm = whole(nn.utils.clip_grad_norm_(list(self.names), clip))
         bad = self.guard.judge(step, norm, sums[:-2])
         # The fused kernel leaves weights, moments and step counters as they are where this is 1; the host need not know.
         self.optimizer.found_inf = bad.float()
@@ -128,6 +133,7 @@ class Trainer:
         """
         config, first = self.config, done - guard.LAG - row
         self.watch.at(done, "going back")
+        self.settle(run)
         self.note()
         path = None
         if self.guard.rollbacks < config.guard.rollbacks:
@@ -149,24 +155,53 @@ class Trainer:
 
     def load(self, path):
         """Go on from a checkpoint's folder; returns its step."""
-        state = checkpoint.load(path, self.model, lambda t: checkpoint.load_optimizer(self.optimizer, self.names, t))
-        if self.processes.first:
-            self.sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
-            self.replaced.copy_(torch.tensor(state["replaced"]))
+        state = checkpoint.load(path, self.model, self.optimizer, self.names)
+        sums, replaced = torch.tensor(state["sums"], dtype=torch.float64), torch.tensor(state["replaced"])
+        if not self.processes.first:
+            sums[:-2], replaced = 0, torch.zeros_like(replaced)
+        self.sums.copy_(sums)
+        self.replaced.copy_(replaced)
         if "guard" in state:  # not in checkpoints from before there was one
             self.guard.load(state["guard"])
         return state["step"]
 
-    def save(self, run, step, write_model):
-        """Write a checkpoint from rank 0; a failure there is raised on all."""
-        self.note()
+    def save(self, run, step, last, metadata):
+        """Have rank 0 write a checkpoint, while training goes on unless it is the last.
+
+        Args:
+            run: rank 0's engine.run.Run.  last: wait for it.  metadata: {text: text} for the header of the weights' file.
+        Raises:
+            UserError: on all ranks: the folder is lost to another run; with ``last``, the checkpoint could not be written.
+        """
         self.watch.at(step, "saving")
+        self.settle(run)
+        self.note()
         sums, replaced = self.processes.sum(self.sums.clone()), self.processes.sum(self.replaced.clone())
-        state = {"step": step, "slot": step * self.config.batch, "guard": self.guard.state(), "sums": sums.tolist(),
-                 "replaced": replaced.tolist(), "versions": checkpoint.versions()}
-        self.processes.from_first(lambda: str(checkpoint.save(
-            run.folder, step, write_model, checkpoint.optimizer_tensors(self.optimizer, self.names), state, run.lease.check,
-            self.config.checkpoint.keep)))
+        sums[-2:] = self.sums[-2:]  # each rank counts the same norms and steps
+        state = {"step": step, "slot": step * self.config.batch, "guard": copy.deepcopy(self.guard.state()),
+                 "sums": sums.tolist(), "replaced": replaced.tolist(), "versions": checkpoint.versions()}
+        self.saver.begin(run, step, self.model.state_dict(), metadata, checkpoint.optimizer_tensors(self.optimizer, self.names),
+                         state)
+        if last:
+            self.settle(run, last=True)
+
+    def settle(self, run, last=False):
+        """Wait for the checkpoint that is being written.
+
+        Raises:
+            UserError: on all ranks: another run took the folder over; with ``last``, the checkpoint was not written.
+        """
+        self.processes.from_first(lambda: self.saver.settle(last))
+        self.check_folder(run)
+
+    def check_folder(self, run):
+        """Raises UserError on all ranks if another run took the folder over, before anything more is written to it."""
+        self.processes.from_first(lambda: run.check())
+
+    def close(self):
+        """Stop the loader's workers and wait for the checkpoint that is being written."""
+        self.loader.close()
+        self.saver.wait()
 
 
 def build_optimizer(names, optim, device, scale):

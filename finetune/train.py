@@ -126,8 +126,8 @@ class Finetuner(Trainer):
         """A PIL picture of the loader's crops, a column each."""
         return panels.seen_sheet(self, arrays, labels, title)
 
-    def save(self, run, step):
-        super().save(run, step, lambda path: weights.write_safetensors(self.model.state_dict(), path, {"format": "pt"}))
+    def save(self, run, step, last):
+        super().save(run, step, last, {"format": "pt"})
 
     def open_run(self):
         return watch.open_run(self.config, self.order, "finetune train")

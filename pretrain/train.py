@@ -76,7 +76,7 @@ class Pretrainer(Trainer):
         model = build(config).to(processes.device)
         bf16 = config.precision == "bf16" or (config.precision == "auto" and processes.device.type == "cuda")
         super().__init__(config, processes, model, Completion(model, config, bf16),
-                         2 * len(PAIR_KINDS) * len(order.sources), REPLACED)
+                         2 * len(PAIR_KINDS) * len(order.sources), REPLACED, entries=("complete", "encode", "features"))
         self.order, self.bf16 = order, bf16
         self.bad_list, self.bad_rate, self.bad_total = None, BadRate(config.data.bad_max), (0, 0)
         skip = bad_shards(config.run, order)
@@ -125,8 +125,8 @@ class Pretrainer(Trainer):
         """A PIL picture of the loader's pairs, a row each."""
         return panels.sheet(panels.completed(self, arrays), labels, title)
 
-    def save(self, run, step):
-        super().save(run, step, lambda path: weights.save_model(self.model, path))
+    def save(self, run, step, last):
+        super().save(run, step, last, weights.header(self.model))
 
     def open_run(self):
         return watch.open_run(self.config, self.order, "pretrain")

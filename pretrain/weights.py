@@ -60,8 +60,12 @@ def load(source):
 
 def save_model(model, path):
     """Write a bare CrossCompletion to ``path``, beside it first, then renamed."""
-    metadata = {"format": "pt", "counterpose": str(FORMAT), "model": json.dumps(dataclasses.asdict(model.config))}
-    write_safetensors(model.state_dict(), path, metadata)
+    write_safetensors(model.state_dict(), path, header(model))
+
+
+def header(model):
+    """{text: text} that tells, in a weights file, which CrossCompletion it is of."""
+    return {"format": "pt", "counterpose": str(FORMAT), "model": json.dumps(dataclasses.asdict(model.config))}
 
 
 def init_from(model, source):

@@ -1,11 +1,14 @@
 """Tiny runs of pre-training and fine-tuning for tests, as a user would start them."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,14 +22,14 @@ def words(run, shards, *more):
     return ["configs/pretrain/demo_body.yaml", f"run={run}", f"data.shards={shards}", *TINY, *more]
 
 
-def start(arguments, processes=1, room="pretrain"):
-    """A started ``python -m ROOM``; several processes by torchrun."""
+def start(arguments, processes=1, room="pretrain", before=None):
+    """A started ``python -m ROOM``; several processes by torchrun. ``before`` is called in the new process."""
     launcher = [sys.executable, "-m"]
     if processes > 1:
         launcher += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     # One thread, so that runs under way at the same time stay equal to the bit.
     return subprocess.Popen([*launcher, room, *arguments], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=before)
 
 
 def finish(process, code=0):
@@ -34,6 +37,26 @@ def finish(process, code=0):
     output = process.communicate(timeout=300)[0]
     assert process.returncode == code, output
     return output
+
+
+def ranks(process):
+    """{rank: process number} of what torchrun started, once they all run; of one process its own."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == process.pid:
+                names = dict(part.partition("=")[::2] for part in (stat.parent / "environ").read_text().split("\0"))
+                if "RANK" in names:
+                    found[int(names["RANK"])] = int(stat.parent.name)
+    return found or {0: process.pid}
+
+
+def kill(process):
+    """kill -9 of all its processes at once."""
+    for number in {*ranks(process).values(), process.pid}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    process.communicate()
 
 
 def outcome(run):
@@ -45,6 +68,17 @@ def outcome(run):
     tensors = [{name: value.tobytes() for name, value in load_file(last / part).items()}
                for part in ("model.safetensors", "optimizer.safetensors")]
     return last.name, *tensors, lines
+
+
+def apart(one, two):
+    """The difference that one weight in a thousand exceeds, of two {name: array} of weights.
+
+    Single weights may be off by a step of Adam: where a gradient is next to nothing, its sign is rounding.
+    """
+    assert one.keys() == two.keys()
+    differences = np.concatenate([np.abs(one[name] - two[name]).ravel() for name in one])
+    assert differences.max() < 1e-3
+    return float(np.quantile(differences, 0.999))
 
 
 FINETUNE = ["model.image_size=32", "model.patch=8", "model.encoder.width=32", "model.encoder.depth=1", "model.encoder.heads=2",

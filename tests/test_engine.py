@@ -4,25 +4,29 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
-from engine import checkpoint
+from engine import checkpoint, lease
 from engine.errors import UserError
 from engine.lease import Lease
 from engine.metrics import Log, read
+from engine.options import CheckpointConfig, TrainConfig
 from engine.run import Run
 from engine.schedule import warmup_cosine
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def write(run, step, value, keep=3, check=lambda: None):
+def write(run, step, value, keep=3, check=lambda: None, keep_every=0):
     return checkpoint.save(run, step, lambda p: save_file({"w": torch.full((3,), value)}, p), {"step/w": torch.ones(1)},
-                           {"step": step}, check, keep)
+                           {"step": step}, check, keep, keep_every)
 
 
 def test_the_newest_whole_checkpoint_is_found_and_damaged_ones_are_named(tmp_path, capsys):
@@ -51,6 +55,69 @@ def test_only_the_newest_are_kept_and_a_failed_save_leaves_them(tmp_path):
     with pytest.raises(UserError, match="taken over"):
         write(tmp_path, 5, 1.0, check=lost)
     assert checkpoint.newest(tmp_path).name == "step-00000004"
+
+
+def test_every_so_many_steps_one_is_kept_for_ever(tmp_path):
+    for step in range(2, 21, 2):
+        write(tmp_path, step, 0.0, keep=2, keep_every=6)
+    # One that was not finished, of an earlier life, goes too; what a user put aside stays.
+    (tmp_path / "checkpoints" / "step-00000003").mkdir()
+    (tmp_path / "checkpoints" / "step-00000008-good").mkdir()
+    write(tmp_path, 22, 0.0, keep=2, keep_every=6)
+    assert sorted(int(p.name[5:]) for p in (tmp_path / "checkpoints").glob("step-????????")) == [6, 12, 18, 20, 22]
+    assert (tmp_path / "checkpoints" / "step-00000008-good").exists()
+
+
+def test_keeping_steps_that_are_never_saved_is_refused():
+    with pytest.raises(UserError, match="checkpoint.keep_every=6 is not a multiple of checkpoint.every=4"):
+        TrainConfig(run="x", checkpoint=CheckpointConfig(every=4, keep_every=6)).check()
+
+
+@pytest.mark.parametrize("name,content,said", [
+    ("complete.json", "{", "complete.json cannot be read"),
+    ("complete.json", "[1]", "complete.json does not say which files there are"),
+    ("complete.json", '{"format": 1, "files": {}}', "complete.json does not list model.safetensors"),
+    ("complete.json", None, "complete.json is missing"),
+    ("state.json", '{"step": 20}', "state.json has 12 bytes"),
+    ("state.json", None, "state.json cannot be read: no such file"),
+    ("optimizer.safetensors", "", "optimizer.safetensors has 0 bytes"),
+])
+def test_a_damaged_checkpoint_is_named_by_file_and_fault(tmp_path, capsys, name, content, said):
+    for step in (10, 20):
+        write(tmp_path, step, 1.0)
+    path = checkpoint.folder(tmp_path, 20) / name
+    path.unlink() if content is None else path.write_text(content)
+    assert checkpoint.newest(tmp_path).name == "step-00000010"
+    assert f"step-00000020 is passed over: {said}" in capsys.readouterr().err.replace("it was not finished (", "")
+
+
+def test_what_was_written_wrongly_is_damage_too(tmp_path):
+    """Bytes that are what was written, and still no checkpoint."""
+    def of(state=None, model=None):
+        path = checkpoint.save(tmp_path, 7, model or (lambda p: save_file({"w": torch.ones(1)}, p)), {"step/w": torch.ones(1)},
+                               {"step": 7} if state is None else state)
+        return checkpoint.damage(path)
+
+    assert of() is None
+    assert of(state={"step": 8}) == "state.json is of step 8"
+    assert of(state=[]).startswith("state.json cannot be read: TypeError")
+    assert of(model=lambda p: p.write_bytes(b"no tensors")).startswith("model.safetensors cannot be read")
+
+
+def test_tensors_are_written_as_safetensors_reads_them(tmp_path):
+    torch.manual_seed(0)
+    tensors = {"a.weight": torch.randn(3, 5), "n": torch.tensor(7), "flag": torch.tensor([True, False, True]),
+               "half": torch.randn(7).bfloat16(), "none": torch.zeros(0, 4), "turned": torch.randn(4, 6).T,
+               "large": torch.randn(3, 600_000), "double": torch.randn(2).double(), "byte": torch.arange(5, dtype=torch.uint8)}
+    checkpoint.write_tensors(tmp_path / "a", tensors, {"who": "é"})
+    checkpoint.write_tensors(tmp_path / "b", dict(reversed(tensors.items())), {"who": "é"})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    with safe_open(tmp_path / "a", "pt") as file:
+        assert file.metadata() == {"who": "é"}
+    found = load_file(tmp_path / "a")
+    assert found.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert found[name].dtype == value.dtype and torch.equal(found[name], value), name
 
 
 def test_an_owner_that_was_overtaken_touches_nothing(tmp_path):
@@ -108,13 +175,22 @@ def test_an_optimizer_goes_round_through_a_checkpoint(tmp_path):
                            checkpoint.optimizer_tensors(optimizer, names), {"step": 3})
     other, second = make()
     other_names = {p: n for n, p in other.named_parameters()}
-    state = checkpoint.load(path, other, lambda t: checkpoint.load_optimizer(second, other_names, t))
+    state = checkpoint.load(path, other, second, other_names)
     assert state["step"] == 3
     step(model, optimizer)
     step(other, second)
     assert torch.equal(model.weight, other.weight) and torch.equal(model.bias, other.bias)
     with pytest.raises(UserError, match=r"weight.*\(3, 4\).*\(3, 5\)"):
-        checkpoint.load(path, torch.nn.Linear(5, 3), lambda t: None)
+        checkpoint.load(path, torch.nn.Linear(5, 3), second, other_names)
+    del optimizer.state[model.bias]["exp_avg_sq"]
+    path = checkpoint.save(tmp_path, 4, lambda p: save_file(model.state_dict(), p),
+                           checkpoint.optimizer_tensors(optimizer, names), {"step": 4})
+    assert checkpoint.damage(path) == "optimizer.safetensors lacks exp_avg_sq/bias"
+    del optimizer.state[model.bias]
+    path = checkpoint.save(tmp_path, 5, lambda p: save_file(model.state_dict(), p),
+                           checkpoint.optimizer_tensors(optimizer, names), {"step": 5})
+    with pytest.raises(UserError, match="state of weight bias is missing"):
+        checkpoint.load(path, other, second, other_names)
 
 
 def test_a_second_run_is_refused_and_a_dead_owner_is_taken_over(tmp_path):
@@ -126,13 +202,13 @@ def test_a_second_run_is_refused_and_a_dead_owner_is_taken_over(tmp_path):
         Lease(tmp_path)
     owner.kill()
     owner.wait()
-    lease = Lease(tmp_path)
-    assert lease.generation == 2
-    lease.check()
-    held = json.loads(lease.path.read_text())
-    lease.path.write_text(json.dumps({**held, "generation": 3}))
+    mine = Lease(tmp_path)
+    assert mine.generation == 2
+    mine.check()
+    held = json.loads(mine.path.read_text())
+    mine.path.write_text(json.dumps({**held, "generation": 3}))
     with pytest.raises(UserError, match="generation 2.*says 3"):
-        lease.check()
+        mine.check()
 
 
 def test_a_start_that_was_killed_early_does_not_block_the_folder(tmp_path):
@@ -152,13 +228,61 @@ def test_a_start_that_was_killed_early_does_not_block_the_folder(tmp_path):
         Run(tmp_path / "other", AugmentConfig(), "test", ())
 
 
-def test_a_silent_owner_on_another_machine_is_taken_over_and_a_live_one_is_not(tmp_path):
+ELSEWHERE = {"generation": 7, "token": "t", "host": "elsewhere/boot/pid:[1]", "pid": 1, "started": 1, "released": False}
+
+
+@pytest.mark.parametrize("where", ["another machine", "another container"])
+def test_an_owner_elsewhere_is_refused_at_its_next_beat_or_taken_over_when_it_gives_none(tmp_path, monkeypatch, capsys, where):
+    monkeypatch.setattr(lease, "EXPIRES_S", 1.0)
+    # A container on this machine: the same name and the same boot, and process 1 is alive there as here.
+    name, boot, _ = lease._host().split("/")
+    host = f"{name}/{boot}/pid:[1]" if where == "another container" else ELSEWHERE["host"]
     path = tmp_path / "lease.json"
-    path.write_text(json.dumps({"generation": 7, "host": "elsewhere/x", "pid": 1, "started": 1, "released": False}))
-    with pytest.raises(UserError, match="on elsewhere"):
+    path.write_text(json.dumps({**ELSEWHERE, "host": host, "started": lease._started(1)}))
+    beats = threading.Timer(0.3, os.utime, [path])
+    beats.start()
+    with pytest.raises(UserError, match=f"in use by process 1 on {host.split('/')[0]}"):
         Lease(tmp_path)
+    beats.join()
+    began = time.monotonic()
+    mine = Lease(tmp_path)  # nobody beats any more
+    assert mine.generation == 8 and 0.5 < time.monotonic() - began < 10
+    assert "if that gives no sign of life, this run begins in" in capsys.readouterr().err
     os.utime(path, (0, 0))
+    path.write_text(json.dumps({**ELSEWHERE, "generation": 3}))
+    os.utime(path, (0, 0))  # long silent: no waiting
+    monkeypatch.setattr(lease.time, "sleep", None)
+    assert Lease(tmp_path).generation == 4
+
+
+def test_a_clock_that_runs_ahead_on_another_machine_does_not_matter(tmp_path, monkeypatch):
+    """Ages are differences of the file system's own times."""
+    (tmp_path / "lease.json").write_text(json.dumps(ELSEWHERE))
+    monkeypatch.setattr(lease.time, "time", lambda: 4e9)
+    monkeypatch.setattr(lease, "EXPIRES_S", 0.5)
+    monkeypatch.setattr(lease.time, "sleep", lambda s: os.utime(tmp_path / "lease.json"))
+    with pytest.raises(UserError, match="last sign of life 0 s ago"):
+        Lease(tmp_path)
+
+
+def test_a_reused_process_number_is_not_taken_for_the_owner(tmp_path):
+    held = {**ELSEWHERE, "host": lease._host(), "pid": os.getpid(), "started": lease._started(os.getpid())}
+    (tmp_path / "lease.json").write_text(json.dumps(held))
+    with pytest.raises(UserError, match=f"process {os.getpid()} on"):
+        Lease(tmp_path)
+    (tmp_path / "lease.json").write_text(json.dumps({**held, "started": held["started"] - 1}))
     assert Lease(tmp_path).generation == 8
+
+
+def test_of_two_that_took_the_lease_at_once_one_finds_out(tmp_path):
+    """On a file system without locks both may write the same generation; the last file stands."""
+    first = Lease(tmp_path)
+    held = json.loads(first.path.read_text())
+    first.path.write_text(json.dumps({**held, "token": "another"}))
+    with pytest.raises(lease.Overtaken, match="holds generation 1, the file says 1"):
+        first.check()
+    first.release()
+    assert json.loads(first.path.read_text())["token"] == "another" and not json.loads(first.path.read_text())["released"]
 
 
 def test_the_schedule_rises_then_falls():
@@ -179,3 +303,27 @@ def test_the_log_is_cut_back_to_the_step_a_run_goes_on_from(tmp_path):
     log.write(30, {"a": -30})
     log.close()
     assert [(line["step"], line["a"]) for line in read(tmp_path)] == [(10, 10), (20, 20), (30, -30)]
+
+
+def test_lines_that_a_full_disk_did_not_take_are_written_later(tmp_path, capsys):
+    class Full:
+        def __init__(self, file, room):
+            self.file, self.room = file, room
+
+        def write(self, data):
+            if not self.room:
+                raise OSError(28, "No space left on device")
+            taken = self.file.write(data[:self.room])
+            self.room -= taken
+            return taken
+
+    log = Log(tmp_path, 0, "off", "x", {})
+    log.write(1, {"a": 1.0})
+    disk, log.file = log.file, Full(log.file, 10)
+    log.write(2, {"a": 2.0})
+    log.write(3, {"a": 3.0})
+    assert "log.jsonl cannot be written: no space left on device; 2 lines wait" in capsys.readouterr().err
+    log.file = disk
+    log.write(4, {"a": 4.0})
+    log.close()
+    assert [(line["step"], line["a"]) for line in read(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]

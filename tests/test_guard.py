@@ -105,8 +105,11 @@ def test_the_host_learns_late_and_without_a_wait():
 def test_a_return_goes_to_a_regular_checkpoint_that_proved_itself(tmp_path):
     from engine import checkpoint
 
+    def weights(path):
+        checkpoint.write_tensors(path, {"w": torch.zeros(1)})
+
     for step in (6, 12, 14, 18):
-        checkpoint.save(tmp_path, step, lambda path: path.write_bytes(b"x"), {"a": torch.zeros(1)}, {"step": step}, keep=9)
+        checkpoint.save(tmp_path, step, weights, {"a": torch.zeros(1)}, {"step": step}, keep=9)
     assert last_good(tmp_path, 18, 6).name == "step-00000012"  # 18 was never trained from, 14 is a signal's
     (tmp_path / "checkpoints/step-00000012/model.safetensors").write_bytes(b"y")
     assert last_good(tmp_path, 18, 6).name == "step-00000006"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import toy
 from clips import make_clip, write_shards
-from runs import finish as finish_run
 from runs import ROOT, outcome, start, words
+from runs import finish as finish_run
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,126 @@
+"""How long training waits for a checkpoint: written while it goes on, and written while it waits.
+
+    python benchmarks/checkpoint.py [width=768] [depth=12] [rounds=4] [steps=4] [batch=8] [device=auto] [folder=/tmp]
+
+A ViT of that size (ViT-B by default) takes ``steps`` AdamW steps on small pictures, saves, and goes on; the two ways of
+saving take turns, so that a busy machine slows both alike. ``folder`` is where the checkpoints go: give one on the file system
+that your runs use. A step during which a checkpoint was being written counts for itself.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+import torch
+from torch import nn
+
+from engine import checkpoint
+from engine.cli import run
+from engine.distributed import Processes, device_of
+from engine.errors import UserError
+from engine.lease import Lease
+from engine.machine import describe
+from engine.options import CheckpointConfig, TrainConfig
+from engine.saver import Saver
+from engine.trainer import Trainer
+from pretrain.config import EncoderConfig, VisionConfig
+from pretrain.model import encoder
+
+OPTIONS = {"width": "768", "depth": "12", "rounds": "4", "steps": "4", "batch": "8", "device": "auto", "folder": "/tmp"}
+SIDE = 64  # pixels; a step's weights are what matters here, not its tokens
+MODES = {"training waits": False, "in the background": True}
+
+
+class Means(nn.Module):
+    """A ViT that is to make all its features small: (B, 3, S, S) -> ()."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pictures):
+        return self.model(pictures).square().mean()
+
+
+class Toy(Trainer):
+    def __init__(self, config, device, width, depth):
+        model = encoder(VisionConfig(image_size=SIDE, encoder=EncoderConfig(width, depth, width // 64))).to(device)
+        super().__init__(config, Processes(0, 1, device), model, Means(model), 0, slice(0, 2))
+
+    def loss(self, piece):
+        return self.wrapped(piece["pictures"]), torch.zeros(0, device=self.device)
+
+
+class Folder:
+    """What a save needs of engine.run.Run."""
+
+    def __init__(self, path):
+        self.folder, self.lease = Path(path), Lease(path)
+
+
+def main(argv):
+    """Print the figures; returns nothing."""
+    options = dict(OPTIONS)
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if name not in OPTIONS or not equals:
+            raise UserError(f"'{argument}' is none of {', '.join(f'{k}=' for k in OPTIONS)}")
+        options[name] = value
+    width, depth, rounds, steps, batch = (int(options[k]) for k in ("width", "depth", "rounds", "steps", "batch"))
+    device = device_of(options["device"])
+    trainer = Toy(TrainConfig(batch=batch, checkpoint=CheckpointConfig(keep=1)), device, width, depth)
+    pictures = {"pictures": torch.randn(batch, 3, SIDE, SIDE).numpy(), "tags": torch.zeros(batch, 2, dtype=torch.int64).numpy()}
+    print(f"machine: {describe()}; {sum(p.numel() for p in trainer.names) / 1e6:.1f} M parameters, batch {batch}")
+    with tempfile.TemporaryDirectory(dir=options["folder"]) as folder:
+        found = measure(trainer, pictures, Folder(folder), rounds, steps)
+    print("| | first stall, ms | later stalls, median (largest), ms | step, ms | step while a checkpoint is written, ms | "
+          "from save to whole, s | MB |\n|---|---|---|---|---|---|---|")
+    for mode, row in found.items():
+        print(f"| {mode} | {1e3 * row['stalls'][0]:.0f} | {1e3 * statistics.median(row['stalls'][1:]):.0f} "
+              f"({1e3 * max(row['stalls'][1:]):.0f}) | {1e3 * statistics.median(row['alone']):.0f} | "
+              + (f"{1e3 * statistics.median(row['beside']):.0f}" if row["beside"] else "-")
+              + f" | {statistics.median(row['writes']):.1f} | {row['bytes'] / 1e6:.0f} |")
+    one, two = (statistics.median(found[mode]["stalls"][1:]) for mode in MODES)
+    print(f"ratio of the stalls: {one / two:.1f}")
+
+
+def measure(trainer, pictures, folder, rounds, steps):
+    """{mode: {"stalls", "writes" (seconds of each save), "alone", "beside" (of each step), "bytes"}}."""
+    savers = {mode: Saver(CheckpointConfig(keep=1, background=background), True) for mode, background in MODES.items()}
+    found = {mode: {"stalls": [], "writes": [], "alone": [], "beside": []} for mode in MODES}
+    step, path = 0, None
+    _step(trainer, step, pictures)
+    for _ in range(rounds):
+        for mode, saver in savers.items():
+            trainer.saver, row = saver, found[mode]
+            for _ in range(steps):
+                row["alone"].append(_step(trainer, step, pictures))
+                step += 1
+            path, began, wall = checkpoint.folder(folder.folder, step), time.perf_counter(), time.time()
+            trainer.save(folder, step, last=False, metadata={"format": "pt"})
+            row["stalls"].append(time.perf_counter() - began)
+            while not (path / checkpoint.MARKER).exists():
+                row["beside"].append(_step(trainer, step, pictures))
+                step += 1
+            row["writes"].append((path / checkpoint.MARKER).stat().st_mtime - wall)
+            saver.settle(last=True)
+            row["bytes"] = sum(f.stat().st_size for f in path.iterdir())
+    folder.lease.release()
+    return found
+
+
+def _step(trainer, step, pictures):
+    began = time.perf_counter()
+    trainer.update(step, pictures)
+    if trainer.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    run(main)
