@@ -66,7 +66,7 @@ def site_faults(settings):
     try:
         all_kinds = site.partitions()
     except UserError as error:
-        return [str(error)]
+        return [f"{error}; slurm.where=local runs on this machine"]
     wanted = settings.partition.split(",") if settings.partition else None
     kinds = [kind for kind in all_kinds if (kind.name in wanted if wanted else kind.default)]
     names = sorted({kind.name for kind in all_kinds})
