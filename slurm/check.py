@@ -67,8 +67,7 @@ def site_faults(settings):
         all_kinds = site.partitions()
     except UserError as error:
         return [f"{error}; slurm.where=local runs on this machine"]
-    wanted = settings.partition.split(",") if settings.partition else None
-    kinds = [kind for kind in all_kinds if (kind.name in wanted if wanted else kind.default)]
+    wanted, kinds = settings.partition.split(",") if settings.partition else None, _chosen(settings, all_kinds)
     names = sorted({kind.name for kind in all_kinds})
     out = [f"slurm.partition={name} is none of this cluster's: {', '.join(names)}"
            for name in wanted or [] if name not in names]
@@ -78,6 +77,19 @@ def site_faults(settings):
         out += [f"partition {kind.name} is not up" for kind in kinds[:1] if not any(k.up for k in kinds)]
         out += _size_faults(settings, kinds)
     return out + _account_faults(settings)
+
+
+def _chosen(settings, kinds):
+    wanted = settings.partition.split(",") if settings.partition else None
+    return [kind for kind in kinds if (kind.name in wanted if wanted else kind.default)]
+
+
+def training_cores(settings):
+    """Cores of each node for a training run that asks for none: SLURM alone would give one."""
+    shares = [kind.cores * settings.gpus_per_node // max(1, _gpus(kind, settings.gpu_type)) if settings.gpus_per_node
+              else kind.cores for kind in _chosen(settings, site.partitions())
+              if _gpus(kind, settings.gpu_type) >= settings.gpus_per_node]
+    return max(1, min(shares, default=1))
 
 
 def _size_faults(settings, kinds):

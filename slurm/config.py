@@ -13,8 +13,8 @@ class SlurmConfig:
     gpus_per_node: int = key(0, "GPUs of each; a training run has one process a GPU", low=0)
     gpu_type: str | None = key(None, "such as h100, where a node may have one of several")
     ranks_per_node: int | None = key(None, "processes of a training run on each node; default: one a GPU, or one", low=1)
-    cores_per_node: int | None = key(None, "cores of each node; default: all of a node whose GPUs are all asked for, else what "
-                                           "the site gives", low=1)
+    cores_per_node: int | None = key(None, "cores of each node; default: in training the GPUs' share of a node's, all of them "
+                                           "without GPUs; elsewhere one for each of workers", low=1)
     memory_gb: float | None = key(None, "memory of each node, GiB; default: what the site gives", low=0.1)
     hours: float = key(24.0, "time limit of one job; a longer run goes on in the next by itself", low=1 / 60)
     partition: str | None = key(None, "default: the site's own")

@@ -1,6 +1,7 @@
 """From a command line to a job: everything checked, the code copied, the script written by submitit, sent."""
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import sys
@@ -50,6 +51,9 @@ def _check_place(order, where, runs, faults):
 
 def _send(order, runs):
     settings = order.settings
+    if settings.cores_per_node is None:
+        cores = check.training_cores(settings) if order.room.training else runs[0].config.get("workers", 1)
+        settings = order.settings = dataclasses.replace(settings, cores_per_node=cores)
     base = runs[0].folder if len(runs) == 1 else os.path.dirname(runs[0].folder)
     code = Path(base) / "code"
     jobs = [elements.make_job(order, element, code, settings.nodes, settings.ranks, i if len(runs) > 1 else None)
@@ -154,6 +158,6 @@ def _setup(settings, base, job):
     """Lines of the batch script before the supervisor starts."""
     code, places = shlex.quote(job.code), [job.code] if settings.container else [job.code, job.python]
     gone = f"error: {job.code} is gone, the copy of the code that this job runs; submit it anew"
-    cores = [f"export SRUN_CPUS_PER_TASK={settings.cores_per_node}"] if settings.cores_per_node else []  # srun forgets it
-    return [*settings.setup, *cores, *_END.splitlines(), f"cd {code} || {{ echo {shlex.quote(gone)} >&2; exit 2; }}",
+    cores = f"export SRUN_CPUS_PER_TASK={settings.cores_per_node}"  # srun forgets it since 22.05, and would give one
+    return [*settings.setup, cores, *_END.splitlines(), f"cd {code} || {{ echo {shlex.quote(gone)} >&2; exit 2; }}",
             *_SEEN.format(places=shlex.join(places)).splitlines()]

@@ -243,9 +243,12 @@ def test_a_dry_run_prints_the_script_and_the_config(cluster, tmp_path, shards):
     said = cluster.slurm("pretrain", *words(run, shards), f"slurm.site={site}", "slurm.hours=0.5", "--dry-run")
     for part in ("#SBATCH --partition=high", "#SBATCH --time=30", "#SBATCH --reservation=mine", "#SBATCH --exclusive\n",
                  "module load cuda\nexport A=1,2\n", "--container-image=people.sif", "--container-writable", "\nbatch: 8\n",
-                 "#SBATCH --gpus-per-node=2", "#SBATCH --requeue", "#SBATCH --signal=USR2@180"):
+                 "#SBATCH --gpus-per-node=2", "#SBATCH --cpus-per-task=4", "SRUN_CPUS_PER_TASK=4",
+                 "#SBATCH --requeue", "#SBATCH --signal=USR2@180"):
         assert part in said, said
     assert not run.exists()
+    said = cluster.slurm("pretrain", *words(run, shards), "slurm.gpus_per_node=1", "--dry-run")
+    assert "#SBATCH --cpus-per-task=2" in said  # half of a node's GPUs, half of its cores
 
 
 @pytest.fixture
