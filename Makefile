@@ -21,7 +21,7 @@ demo: install
 	$(BIN)/python -m finetune demo $(RUN) $(DEMO)
 
 test: install
-	$(BIN)/python -m pytest -q -m "not long"
+	$(BIN)/python -m pytest -q -rs -m "not long"
 
 test-long: install
 	$(BIN)/python -m pytest -q

@@ -9,7 +9,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=["engine", "engine.page", "data", "data.bodies", "data.people", "data.sources", "pretrain", "finetune",
-              "finetune.heads", "finetune.page"],
+              "finetune.heads", "finetune.page", "slurm"],
     package_data={"engine.page": ["*.html", "*.css", "*.js"], "finetune.page": ["*.html", "*.css", "*.js"]},
     install_requires=[
         "torch>=2.6",

@@ -66,11 +66,32 @@ def parse(schema, argv, command, usage=""):
     for dotted, value in read_file(argv[0], command):
         _assign(config, schema, dotted, value, argv[0])
     for argument in argv[1:]:
-        if "=" not in argument:
-            raise UserError(f"'{argument}' on the command line is not of the form key=value")
-        dotted, value = argument.split("=", 1)
-        _assign(config, schema, dotted, value, "the command line")
+        _assign_argument(config, schema, argument)
     return _finish(config, argv[0])
+
+
+def parse_all(schema, argv, command):
+    """(config or None, [message, ...]): as ``parse``, but going on after a fault, so that all of them are told at once."""
+    config, faults = OmegaConf.structured(schema), []
+    try:
+        pairs = list(read_file(argv[0], command))
+    except UserError as error:
+        return None, [str(error)]
+    steps = [lambda pair=pair: _assign(config, schema, *pair, argv[0]) for pair in pairs]
+    steps += [lambda argument=argument: _assign_argument(config, schema, argument) for argument in argv[1:]]
+    result = []
+    for step in [*steps, lambda: result.append(_finish(config, argv[0]))]:
+        try:
+            step()
+        except UserError as error:
+            faults.append(str(error))
+    return result[0] if result else None, faults
+
+
+def _assign_argument(config, schema, argument):
+    if "=" not in argument:
+        raise UserError(f"'{argument}' on the command line is not of the form key=value")
+    _assign(config, schema, *argument.split("=", 1), "the command line")
 
 
 def parse_keys(schema, argv, command, usage, least=1):
@@ -212,7 +233,8 @@ def _leaves(schema, prefix=""):
         elif typing.get_origin(kind) is dict and dataclasses.is_dataclass(typing.get_args(kind)[1]):
             yield from _leaves(typing.get_args(kind)[1], f"{prefix}{field.name}.NAME.")
         else:
-            yield f"{prefix}{field.name}", field, hints[field.name]
+            name = f"{prefix}{field.name}"
+            yield f"{name}.NAME" if typing.get_origin(kind) is dict else name, field, hints[field.name]
 
 
 def _find(schema, dotted):
@@ -233,6 +255,8 @@ def _find(schema, dotted):
             position += 1
             here = typing.get_args(kind)[1]
             created.append((".".join(parts[:position]), here))
+        elif typing.get_origin(kind) is dict and position == len(parts) - 1:
+            return field, typing.get_args(kind)[1], created  # an entry of a dict of plain values
         elif dataclasses.is_dataclass(kind):
             here = kind
         else:
@@ -257,7 +281,7 @@ def _assign(config, schema, dotted, value, origin):
         if value != "":
             raise UserError(f"'{dotted}' in {origin} takes named sections, such as {dotted}.NAME.key=value")
         return
-    OmegaConf.update(config, dotted, _convert(value, kind, field, dotted, origin))
+    OmegaConf.update(config, dotted, _convert(value, kind, field, dotted, origin), force_add=True)
 
 
 def _convert(value, kind, field, dotted, origin):

@@ -81,6 +81,11 @@ class TrainConfig:
         if self.batch % self.accumulate:
             raise UserError(f"batch={self.batch} does not divide by accumulate={self.accumulate}")
 
+    def check_processes(self, world):
+        """Raises UserError where so many processes cannot share a batch; called before anything is built."""
+        if self.batch % (world * self.accumulate):
+            raise UserError(f"batch={self.batch} does not divide by {world} processes times accumulate={self.accumulate}")
+
     @property
     def samples(self):
         """What a step learns from, over all processes: pairs or crops."""

@@ -47,7 +47,7 @@ class Run:
 
     def _refuse_strangers(self):
         # What a start that was killed before it had a config may have left is no stranger's.
-        ours = ("lease.", "environment.json", "config.writing")
+        ours = ("lease.", "environment.json", "config.writing", "code", "slurm")  # the last two are from python -m slurm
         names = sorted(p.name for p in self.folder.iterdir())
         others = [name for name in names if not name.startswith(ours)]
         if others and "config.yaml" not in names:

@@ -12,7 +12,9 @@ STOPPED = 75   # saved, or nothing to save yet, on request: start the same comma
 DEAD = 76      # a rank died or hung: start the same command again
 DIVERGED = 77  # needs a person: started again it comes to the same end
 
-NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+# One that is ignored when the process starts stays so: who started it, such as slurm's supervisor, has the say.
+NUMBERS = tuple(number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+                if signal.getsignal(number) is not signal.SIG_IGN)
 # One request often comes twice: from the scheduler and handed on by torchrun, or from the terminal to all its processes.
 SAME_S = 2.0
 # In the start-up the main thread leaves by an exception; where it sits in a call that no exception ends, it is ended.
@@ -80,8 +82,9 @@ class StopRequest:
             raise StoppedEarly(self.name)
 
     def heard(self, name):
-        """Another rank was asked to stop."""
-        self.name = self.name or name
+        """Another rank was asked to stop. The same request may come to this one a moment later, and is no second one."""
+        if self.name is None:
+            self._at, self.name = time.monotonic(), name
 
     def leaving(self):
         """All is saved: further signals change nothing any more."""

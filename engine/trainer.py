@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from engine import checkpoint, guard
-from engine.errors import UserError
 from engine.parallel import Spread, whole
 from engine.saver import Saver
 from engine.schedule import warmup_cosine
@@ -39,9 +38,6 @@ class Trainer:
     probe_every = 0  # steps between calls of ``probe()``, which gives more numbers for the log; 0: never
 
     def __init__(self, config, processes, model, step_module, meters, replaced, scale=None, entries=()):
-        if config.batch % (processes.world * config.accumulate):
-            raise UserError(f"batch={config.batch} does not divide by {processes.world} processes times "
-                            f"accumulate={config.accumulate}")
         self.config, self.processes, self.device = config, processes, processes.device
         self.stop, self.watch = False, Whereabouts()
         self.model, self.step_module = model, step_module

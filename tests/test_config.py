@@ -108,11 +108,12 @@ def _schemas():
     from pretrain.config import PretrainConfig
     from pretrain.probe import ProbeCommand
     from pretrain.replay import ReplayConfig
+    from slurm.config import SlurmConfig
 
     return {"data make": PeopleConfig, "data pairs": PairsConfig, "pretrain": PretrainConfig, "finetune train": FinetuneConfig,
             "finetune evaluate": EvaluateConfig, "finetune predict": PredictConfig, "finetune report": ReportConfig,
             "finetune demo": DemoConfig, "pretrain probe": ProbeCommand, "engine.report": RunReportConfig,
-            "pretrain replay": ReplayConfig}
+            "pretrain replay": ReplayConfig, "slurm": SlurmConfig}
 
 
 @pytest.mark.parametrize("path", sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").glob("*/*.yaml")))
@@ -120,14 +121,14 @@ def test_every_config_that_ships_is_whole(path):
     text = (ROOT / path).read_text()
     command = re.search(r"^command: (.*)$", text, re.M).group(1)
     required = {"data make": ["out=x"], "pretrain": ["run=x", "data.shards=x"], "finetune train": ["run=x", "data.shards=x"],
-                "data pairs": ["out=x", "videos=x", "calibration=x" if "multicam" in path else "boxes=x"]}[command]
+                "slurm": [], "data pairs": ["out=x", "videos=x", "calibration=x" if "multicam" in path else "boxes=x"]}[command]
     parse(_schemas()[command], [str(ROOT / path), *required], command)
 
 
 def test_every_key_is_read_by_something():
     """Each field's name occurs as an attribute somewhere outside the class that declares it."""
     read = set()
-    for room in ("engine", "data", "pretrain", "finetune"):
+    for room in ("engine", "data", "pretrain", "finetune", "slurm"):
         for path in (ROOT / room).rglob("*.py"):
             tree = ast.parse(path.read_text())
             read |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from clips import make_clip, write_shards
-from runs import finish, kill, outcome, ranks, start, words
+from runs import apart, finish, kill, outcome, ranks, start, words
 from safetensors.numpy import load_file
 
 from engine import checkpoint, lease
@@ -181,9 +181,8 @@ def same_but_for_rounding(run, peaceful):
     """Slots and learning rates are equal, each step stands in the log once, weights differ by less than 2e-5."""
     (name, one, _, lines), (other, two, _, theirs) = outcome(peaceful), outcome(run)
     assert name == other and one.keys() == two.keys()
-    for weight in one:
-        a, b = (np.frombuffer(tensors[weight], np.float32) for tensors in (one, two))
-        assert np.abs(a - b).max() < 2e-5, weight
+    one, two = ({weight: np.frombuffer(data, np.float32) for weight, data in tensors.items()} for tensors in (one, two))
+    assert apart(one, two) < 2e-5
     assert [line["step"] for line in theirs] == [line["step"] for line in lines] == list(range(2, 25, 2))
     for key in ("optim/lr", "pairs", "data/epochs/all", "data/bad_samples"):
         assert [line[key] for line in theirs] == [line[key] for line in lines], key

@@ -13,7 +13,7 @@ import pytest
 import torch
 from clips import rewrite
 from PIL import Image
-from runs import FINETUNE, ROOT, finetune_words, finish, outcome, start
+from runs import FINETUNE, ROOT, apart, finetune_words, finish, outcome, start
 from safetensors.numpy import load_file
 from scipy.spatial import cKDTree
 
@@ -131,7 +131,7 @@ def test_two_processes_give_what_one_gives(tmp_path, people, peaceful, kind):
     run = tmp_path / "two"
     finish(begin(run, "hand", people["hand"], f"parallel={kind}", "log.pictures_every=6", processes=2))
     one, two = (load_file(r / "checkpoints" / "step-00000012" / "model.safetensors") for r in (peaceful, run))
-    assert one.keys() == two.keys() and max(np.abs(one[k] - two[k]).max() for k in one) < 2e-5
+    assert apart(one, two) < 2e-5
     here, there = outcome(peaceful)[-1], outcome(run)[-1]
     for a, b in zip(here, there, strict=True):
         assert a.keys() == b.keys() and all(a[k] == pytest.approx(b[k], rel=1e-4, abs=1e-6) for k in a)

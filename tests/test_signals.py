@@ -5,14 +5,15 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import toy
 from clips import make_clip, write_shards
+from runs import ROOT, outcome, start, words
 from runs import finish as finish_run
-from runs import outcome, start, words
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,14 @@ def test_a_second_signal_leaves_at_once_and_an_echo_of_the_first_does_not(tmp_pa
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     toy.finish([process], 128 + signal.SIGTERM)
+
+
+def test_what_another_rank_passed_on_is_the_same_request():
+    """A rank hears of the request from its peers, and a moment later gets the signal itself: it must save in peace."""
+    code = ("import os, signal, time\nfrom engine.signals import StopRequest\nstop = StopRequest()\nstop.ready()\n"
+            "stop.heard('SIGTERM')\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(0.5)\nprint(stop.name)\n")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "SIGTERM\n"), done.stderr
 
 
 def test_a_line_that_a_kill_took_is_written_at_the_next_start(tmp_path, peaceful):

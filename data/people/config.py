@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from data.parts import HELP, Part
 from data.people import poses
 from engine.config import key, section
 from engine.errors import UserError
@@ -57,6 +58,7 @@ class PeopleConfig:
     clips: int = key(1000, "clips to make; a larger number later continues", low=1)
     seed: int = key(0, "of everything drawn", low=0, high=2**63 - 1)
     workers: int = key(1, "processes", low=1)
+    part: str | None = key(None, HELP)
     device: str = key("auto", "where pictures are made", choices=("auto", "cpu", "cuda"))
     clips_per_shard: int = key(250, "clips in one tar", low=1)
     kind: str = key("body", "what the crops show", choices=("body", "hand"))
@@ -74,6 +76,7 @@ class PeopleConfig:
     def check(self):
         if not self.out:
             raise UserError("out= is not set: name the folder for the shards")
+        Part.of(self.part)
         if self.instants * self.cameras < 2:
             raise UserError(f"instants={self.instants} and cameras={self.cameras} make one crop a clip; a clip has "
                             "at least 2")
@@ -85,4 +88,4 @@ class PeopleConfig:
 
 
 # These decide where and how fast clips are made, not which; all other keys are the recipe of a folder.
-NOT_RECIPE = ("out", "clips", "workers", "device")
+NOT_RECIPE = ("out", "clips", "workers", "part", "device")

@@ -13,6 +13,7 @@ import traceback
 from data.bodies.quiet import start_warp
 from data.index import read_index
 from data.leftovers import clear_leftovers
+from data.parts import Part
 from data.people.config import NOT_RECIPE, PeopleConfig
 from data.shards import shard_name, write_shard
 from engine import progress
@@ -35,7 +36,7 @@ def main(argv):
     todo = unfinished(config)
     total = sum(stop - start for _, start, stop in todo)
     if not todo:
-        print(f"{config.out} already holds these {config.clips} clips")
+        print(f"{config.out} already holds these {config.clips} clips" + (f", of part={config.part}" if config.part else ""))
         return 0
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers' libraries when they start
     before = signal.signal(signal.SIGTERM, _leave)
@@ -81,7 +82,9 @@ def claim(config):
         elif others := [name for name in sorted(os.listdir(config.out)) if ".writing-" not in name]:
             raise UserError(f"out={config.out} holds {others[0]}, which this command did not make (there is no {RECIPE}); "
                             "name another folder")
-        clear_leftovers(config.out)
+        part = Part.of(config.part)
+        shards = range(-(-config.clips // config.clips_per_shard))
+        clear_leftovers(config.out, ["*"] if part.alone else [shard_name(n) for n in shards if part.has(n)])
         temporary = f"{path}.writing-{os.getpid()}"
         save(config, temporary, COMMAND)
         os.replace(temporary, path)
@@ -91,8 +94,10 @@ def claim(config):
 
 def unfinished(config):
     """[(shard number, first clip, end), ...] that OUT lacks, or has with fewer clips than are wanted now."""
-    todo = []
+    todo, part = [], Part.of(config.part)
     for number, start in enumerate(range(0, config.clips, config.clips_per_shard)):
+        if not part.has(number):
+            continue
         stop = min(start + config.clips_per_shard, config.clips)
         path = os.path.join(config.out, shard_name(number))
         if not os.path.exists(path) or len(read_index(path)) < stop - start:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from data.cameras import FORMATS
+from data.parts import HELP, Part
 from data.samples import KINDS
 from engine.config import key, section
 from engine.errors import UserError
@@ -59,12 +60,14 @@ class PairsConfig:
     clips_per_shard: int = key(500, "clips of a shard", low=1)
     seed: int = key(0, "draws the gaps", low=0)
     workers: int = key(1, "processes that decode; each holds one shard's crops in memory", low=1)
+    part: str | None = key(None, HELP)
 
     def check(self):
         """Raises UserError for keys that do not go together."""
         for name in ("out", "videos"):
             if not getattr(self, name):
                 raise UserError(f"{name}= must be given")
+        Part.of(self.part)
         if self.gap_min_s > self.gap_max_s:
             raise UserError(f"gap_min_s={self.gap_min_s} is above gap_max_s={self.gap_max_s}")
         unused = [n for n in ("calibration", "timestamps", "track") if getattr(self, n)]

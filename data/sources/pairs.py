@@ -2,12 +2,14 @@
 
 import contextlib
 import dataclasses
+import glob
 import json
 import os
 
 import simplejpeg
 
 from data.cameras import cut
+from data.parts import Part
 from data.samples import Clip, Crop
 from data.shards import shard_name, write_shard
 from data.sources import multicam, video
@@ -60,36 +62,49 @@ def _check_folder(cfg):
         before = config.flat(config.parse(PairsConfig, [saved], COMMAND))
         now = config.flat(cfg)
         for name in sorted(before.keys() | now.keys()):
-            if name not in ("workers", "out") and before.get(name) != now.get(name):
+            if name not in ("workers", "out", "part") and before.get(name) != now.get(name):
                 raise UserError(f"out={cfg.out} was made with {name}={before.get(name)}, now it is {now.get(name)}; "
                                 "take another folder")
-    elif os.path.exists(cfg.out) and (not os.path.isdir(cfg.out) or os.listdir(cfg.out)):
+    elif os.path.exists(cfg.out) and (not os.path.isdir(cfg.out) or _of_others(cfg.out)):
         raise UserError(f"out={cfg.out} is not empty and was not made by this command; take another folder")
+
+
+def _of_others(folder):
+    """Whether it holds anything but what another part of this command is just writing."""
+    return [name for name in os.listdir(folder) if ".writing" not in name]
 
 
 def _prepare_folder(cfg):
     try:
         os.makedirs(cfg.out, exist_ok=True)
-        config.save(cfg, os.path.join(cfg.out, SAVED), COMMAND)
+        path = os.path.join(cfg.out, SAVED)
+        config.save(cfg, f"{path}.writing-{os.getpid()}", COMMAND)
+        os.replace(f"{path}.writing-{os.getpid()}", path)
     except OSError as error:
         raise UserError(f"out={cfg.out} cannot be written: {(error.strerror or str(error)).lower()}") from None
 
 
 def _write(cfg, plans, videos, problems):
-    """Write all shards that are not there yet; returns the number of clips in the folder."""
+    """Write all shards that are not there yet; returns the number of clips in the folder, or in those of its part."""
+    mine = Part.of(cfg.part)
     done_path = os.path.join(cfg.out, DONE)
-    done = _read_done(done_path)
     parts = [plans[i:i + cfg.clips_per_shard] for i in range(0, len(plans), cfg.clips_per_shard)]
-    marks = {shard_name(n): digest(part, cfg) for n, part in enumerate(parts)}
-    for name in set(done) - set(marks):
-        _remove(os.path.join(cfg.out, name))
+    parts = {shard_name(n): part for n, part in enumerate(parts) if mine.has(n)}
+    marks = {name: digest(part, cfg) for name, part in parts.items()}
+    done = _read_done(cfg.out)
+    if mine.alone:
+        for name in set(done) - set(marks):
+            _remove(os.path.join(cfg.out, name))
+    else:
+        # A note of its own: others write at the same time. Whoever makes the whole reads all notes.
+        done_path = os.path.join(cfg.out, f"pairs.done.{mine.first + 1}-of-{mine.count}.json")
     done = {name: entry for name, entry in done.items()
             if marks.get(name) == entry["digest"] and os.path.isfile(os.path.join(cfg.out, name))}
     if done:
         print(f"{len(done)} of {len(parts)} shards are there already")
     for name in set(marks) - set(done):
         _remove(os.path.join(cfg.out, name))
-    todo = [(shard_name(n), part) for n, part in enumerate(parts) if shard_name(n) not in done]
+    todo = [(name, part) for name, part in parts.items() if name not in done]
     tasks = [(part, {c.path: videos[c.path] for p in part for c in p.crops}, _Style.of(cfg)) for _, part in todo]
     answers = in_processes(cut_clips, tasks, cfg.workers)
     with progress.bar(sum(len(part) for _, part in todo), "clip", description="cutting") as bar:
@@ -182,14 +197,16 @@ def _crop(plan, style):
     return Crop(plan.name, plan.time_s, style.kind, K, Rt, plan.box)
 
 
-def _read_done(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); delete it, and all shards are cut again") from None
+def _read_done(folder):
+    """What all notes of a folder say of shards, the whole's and those of parts."""
+    done = {}
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), "pairs.done*.json"))):
+        try:
+            with open(path, encoding="utf-8") as file:
+                done |= json.load(file)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}); delete it, and its shards are cut again") from None
+    return done
 
 
 def _save_done(path, done):

@@ -1,0 +1,1 @@
+"""Any command of the other rooms on a cluster: submitted, watched over, requeued, looked at."""

@@ -1,0 +1,146 @@
+"""One node's part: its ranks, as the chief says; signals passed on; nothing left behind."""
+
+import contextlib
+import os
+import select
+import signal
+import time
+
+from engine.errors import explain
+from slurm import ranks, record, wire
+from slurm.verdict import DEAD, MEND, SAVED
+
+BEAT_S = 5
+POLL_S = 0.2
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Node:
+    """Connected to the chief; ``run`` returns the exit code, which is the job's on node 0.
+
+    Args:
+        job: slurm.record.Job.  identity: [job number or None, restart].  number, name: of this node.
+        line: slurm.wire.Wire to the chief.  command: (extra words) -> words of a rank.  screen: show rank 0's words here too.
+    """
+
+    def __init__(self, job, identity, number, line, command, screen):
+        self.job, self.identity, self.number, self.line = job, identity, number, line
+        self.command, self.screen, self.shown = command, screen, 0
+        self.ranks, self.reported = [], set()
+        self.signals, self.asked = [], None
+        self.heard, self.beaten, self.patient = 0.0, 0.0, False
+
+    def listen(self):
+        """Take signals over; to be called in the main thread, as soon as possible."""
+        for number in STOPS:
+            signal.signal(number, lambda number, frame: self.signals.append(number))
+
+    def run(self):
+        self.heard = time.monotonic()
+        try:
+            while True:
+                code = self._turn()
+                if code is not None:
+                    return code
+        except wire.Lost as error:
+            print(f"node {self.number}: the supervisor of node 0 is gone ({error}); ranks here are ended", flush=True)
+            return DEAD
+        finally:
+            ranks.kill(self.ranks)
+            self._show()
+
+    def _turn(self):
+        ready, _, _ = select.select([self.line], [], [], POLL_S)
+        for message in self.line.receive() if ready else []:
+            self.heard = time.monotonic()
+            code = self._obey(message)
+            if code is not None:
+                return code
+        while self.signals:
+            self._pass_on(self.signals.pop(0))
+        for rank in self.ranks:
+            code = ranks.ended(rank)
+            if code is not None and rank.number not in self.reported:
+                self.reported.add(rank.number)
+                self.line.send(end={"rank": rank.number, "code": code, "reason": ranks.reason(rank.log, rank.offset, code)})
+        self._show()
+        now = time.monotonic()
+        if now - self.beaten > BEAT_S:
+            self.beaten = now
+            self.line.send(beat=True)
+            self._look_for_successor()
+        if now - self.heard > self.job.settings["lost_s"] and not self.patient:
+            raise wire.Lost(f"no sign of life for {now - self.heard:.0f} s")
+        return None
+
+    def _obey(self, message):
+        if "start" in message:
+            ranks.kill(self.ranks)
+            self.reported = set()
+            self.ranks = []
+            if self.asked:  # the signal came between two rounds: nothing new is begun
+                self._begin_nothing(SAVED, self.asked)
+                return None
+            try:
+                self.ranks = ranks.start(self.job, self.command(message["extra"]), self.number, message["address"],
+                                         message["port"], self._environment())
+            except OSError as error:
+                self._begin_nothing(MEND, f"{error.filename or 'a process'} cannot be started: {explain(error)}")
+                return None
+            self.shown = self.ranks[0].offset
+        if "kill" in message:
+            ranks.kill(self.ranks)
+        self.patient = self.patient or "patience" in message
+        if "leave" in message:
+            if message["reason"]:
+                print(f"error: {message['reason']}", flush=True)
+            return 0 if self.number else message["leave"]  # srun would end node 0 in the middle for another's code
+        return None
+
+    def _begin_nothing(self, code, reason):
+        for local in range(self.job.ranks):
+            self.line.send(end={"rank": self.number * self.job.ranks + local, "code": code, "reason": reason, "early": True})
+
+    def _pass_on(self, number):
+        """Once: a second signal would end the ranks while they save."""
+        name = signal.Signals(number).name
+        if self.asked is None:
+            self.asked = name
+            print(f"node {self.number}: {name} passed on to {len(self.ranks)} ranks", flush=True)
+            ranks.ask_to_stop(self.ranks, self.job.training)
+            self.line.send(asked=name)
+
+    def _look_for_successor(self):
+        """A node that was cut off may find its job started again elsewhere: then nothing here may go on."""
+        with contextlib.suppress(OSError, ValueError):  # a folder that is away for a moment proves nothing
+            life = record.read(self.job.home / "life.json")
+            if life and life["identity"] != self.identity:
+                job, restart = life["identity"]
+                raise wire.Lost(f"{self.job.home} is worked in by job {job}, start {restart}, by now")
+
+    def _environment(self):
+        """Variables of the ranks that depend on the node."""
+        here = self.line.sock.getsockname()[0]
+        interface = self.job.settings["interface"]
+        out = {}
+        if interface:
+            out |= {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface}
+        elif "GLOO_SOCKET_IFNAME" not in os.environ and (found := wire.interface_of(here)):
+            out["GLOO_SOCKET_IFNAME"] = found  # else gloo looks its own name up, which may lead nowhere
+        cores = len(os.sched_getaffinity(0))
+        given = int(os.environ.get("SLURM_CPUS_ON_NODE", cores))
+        if "OMP_NUM_THREADS" not in os.environ:
+            out["OMP_NUM_THREADS"] = str(max(1, min(cores, given) // self.job.ranks))
+        cache = self.job.settings["node_cache"] or os.path.join(os.environ.get("TMPDIR", "/tmp"), f"counterpose-{os.getuid()}")
+        for name, folder in (("TRITON_CACHE_DIR", "triton"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
+            if name not in os.environ:
+                out[name] = os.path.join(cache, folder)
+        return out
+
+    def _show(self):
+        if self.screen and self.ranks:
+            with open(self.ranks[0].log, "rb") as file:
+                file.seek(self.shown)
+                fresh = file.read()
+            self.shown += len(fresh)
+            os.write(1, fresh) if fresh else None

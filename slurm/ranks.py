@@ -1,0 +1,106 @@
+"""The processes of one node: started, signalled, ended, and the reason why one failed read from what it said."""
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+# SLURM sends what it has to say to every process of a step, ranks too, and again at the end of a preempted job's time. A rank
+# takes a second signal for impatience and ends while it saves: so it ignores these, and is told by ASK, once.
+IGNORED, ASK = {signal.SIGTERM, signal.SIGUSR2}, signal.SIGUSR1
+TAIL_BYTES = 65536
+
+
+@dataclass
+class Rank:
+    """A started process; ``offset``: where its part of the log begins."""
+
+    number: int
+    process: subprocess.Popen
+    log: Path
+    offset: int
+
+
+def start(job, command, node, address, port, extra_env):
+    """[Rank, ...] of one node.
+
+    Args:
+        job: slurm.record.Job.  command: words of each process.  node: this node's number.
+        address, port: where rank 0 listens.  extra_env: further variables.
+    """
+    out = []
+    for local in range(job.ranks):
+        number = node * job.ranks + local
+        env = {**os.environ, **extra_env, "RANK": str(number), "WORLD_SIZE": str(job.nodes * job.ranks),
+               "LOCAL_RANK": str(local), "LOCAL_WORLD_SIZE": str(job.ranks), "GROUP_RANK": str(node),
+               "MASTER_ADDR": address, "MASTER_PORT": str(port)}
+        path, before = job.home / "ranks" / f"rank-{number}.log", _shielded if job.training else _die_with_parent
+        out.append(_spawn(number, command, env, job.cwd, path, before))
+    return out
+
+
+def _spawn(number, command, env, cwd, path, before):
+    with open(path, "ab") as log:
+        offset = log.tell()
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, cwd=cwd,
+                                   start_new_session=True, preexec_fn=before)
+    return Rank(number, process, path, offset)
+
+
+def _die_with_parent():
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _shielded():
+    _die_with_parent()
+    for number in IGNORED:  # to block them would not do: Python's multiprocessing unblocks SIGTERM
+        signal.signal(number, signal.SIG_IGN)
+
+
+def ask_to_stop(ranks, training):
+    """Those that live are to save and leave."""
+    for rank in ranks:
+        if ended(rank) is None:
+            rank.process.send_signal(ASK if training else signal.SIGTERM)
+
+
+def ended(rank):
+    """The exit code of a process that has ended, whose own children then end too; None of one that lives."""
+    alive = rank.process.returncode is None
+    code = rank.process.poll()
+    if alive and code is not None:
+        with contextlib.suppress(ProcessLookupError):  # it left nobody behind
+            os.killpg(rank.process.pid, signal.SIGKILL)
+    return code
+
+
+def kill(ranks):
+    """End them with all they started, at once."""
+    living = [rank for rank in ranks if ended(rank) is None]
+    for rank in living:
+        os.killpg(rank.process.pid, signal.SIGKILL)
+    for rank in living:
+        rank.process.wait()
+
+
+def reason(log, offset, code):
+    """Why a process ended with ``code``, in a line: its own last word, or the signal that ended it."""
+    with open(log, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(offset, end - TAIL_BYTES))
+        lines = [line.strip() for line in re.split(r"[\r\n]+", file.read().decode("utf-8", "replace")) if line.strip()]
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return f"killed by {name}" + (", often because memory ran out" if code == -signal.SIGKILL else "")
+    for line in reversed(lines):
+        if line.startswith("error: "):
+            return line.removeprefix("error: ")
+    for line in reversed(lines):
+        if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt)\b", line):
+            return line
+    return lines[-1] if lines else f"exit code {code} without a word"

@@ -1,0 +1,40 @@
+"""The commands that can be sent to a cluster, by name alone: this room imports none of the others."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Room:
+    """One command.
+
+    Attributes:
+        words: such as ("finetune", "train").  schema: "module:Class" of its config.
+        folder: the key that names its folder.  training: several ranks that go on from checkpoints.
+        parts: it takes part=K/N, so that an array can share its work.
+    """
+
+    words: tuple
+    schema: str
+    folder: str
+    training: bool = False
+    parts: bool = False
+
+    @property
+    def command(self):
+        return " ".join(self.words)
+
+
+ROOMS = (
+    Room(("pretrain",), "pretrain.config:PretrainConfig", "run", training=True),
+    Room(("finetune", "train"), "finetune.config:FinetuneConfig", "run", training=True),
+    Room(("data", "make"), "data.people.config:PeopleConfig", "out", parts=True),
+    Room(("data", "pairs"), "data.sources.config:PairsConfig", "out", parts=True),
+)
+
+
+def find(words):
+    """The Room whose words a command line begins with, or None."""
+    for room in ROOMS:
+        if tuple(words[:len(room.words)]) == room.words:
+            return room
+    return None

@@ -1,0 +1,137 @@
+"""``python -m slurm`` without SLURM, and its plain functions."""
+
+import doctest
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from clips import make_clip, write_shards
+from clusters import events, history, log
+from runs import ROOT, finish, outcome, start, words
+
+from slurm import line, site, verdict
+from slurm.verdict import judge, tries
+
+RUN = ["steps=30", "checkpoint.every=10", "log.every=1"]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    write_shards(folder, [make_clip(i, size=56) for i in range(60)], 15)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def without_slurm(tmp_path_factory):
+    """A PATH on which there is git, and no sbatch."""
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "git").symlink_to(shutil.which("git"))
+    return folder
+
+
+@pytest.fixture
+def local(without_slurm):
+    """Starts ``python -m slurm`` as on a machine without SLURM."""
+    return lambda *arguments: launch(without_slurm, *arguments)
+
+
+def launch(path, *arguments):
+    env = {**os.environ, "PATH": str(path), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-m", "slurm", *map(str, arguments)], cwd=ROOT, env=env, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def test_without_slurm_it_runs_here_and_says_so(local, tmp_path, shards):
+    run = tmp_path / "run"
+    said = finish(local("pretrain", *words(run, shards, *RUN), "slurm.nodes=8", "slurm.ranks_per_node=2"))
+    first = next(text for text in said.splitlines() if not text.startswith("note: "))
+    assert "slurm.where=local" in first and "on this machine" in first and "2 processes" in first
+    assert "to step 30" in said  # rank 0's words
+    finish(start(words(tmp_path / "two", shards, *RUN), processes=2))
+    assert outcome(run) == outcome(tmp_path / "two")
+    assert events(run) == ["submitted", "start", "done"]
+
+
+def test_a_signal_is_passed_on_once_and_the_same_command_goes_on(local, tmp_path, shards):
+    run = tmp_path / "run"
+    process = local("pretrain", *words(run, shards, *RUN))
+    while not log(run):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 75 and history(run)[-1]["event"] == "left"
+    finish(local("pretrain", *words(run, shards, *RUN)))
+    finish(start(words(tmp_path / "peace", shards, *RUN)))
+    assert outcome(run) == outcome(tmp_path / "peace")
+
+
+def test_the_log_goes_offline_where_no_server_is_reached(local, tmp_path, shards, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    run = tmp_path / "run"
+    finish(local("pretrain", *words(run, shards, *RUN, "log.wandb=online")))
+    assert len(list((run / "wandb").glob("offline-run-*/*.wandb"))) == 1
+
+
+def test_a_container_without_its_tool_is_told(local, tmp_path, shards):
+    run = tmp_path / "run"
+    said = finish(local("pretrain", *words(run, shards, *RUN), "slurm.container=people.sif"), code=2)
+    assert "error: apptainer cannot be started: no such file" in said and events(run) == ["submitted", "start", "stop"]
+
+
+def test_what_a_person_must_mend_is_not_tried_again(local, tmp_path, shards):
+    run = tmp_path / "run"
+    (run / "slurm").mkdir(parents=True)
+    (run / "bad").mkdir()
+    said = finish(local("pretrain", *words(run, shards, *RUN)), code=2)
+    assert "error: run=" in said and "holds bad" in said
+    assert events(run) == ["submitted", "start", "stop"] and history(run)[-1]["code"] == 2
+
+
+def test_where_slurm_is_wanted_and_is_not_there(local, tmp_path, shards):
+    said = finish(local("pretrain", *words(tmp_path / "run", shards), "slurm.where=slurm"), code=2)
+    assert "slurm.where=slurm, but sbatch is not on PATH" in said and not (tmp_path / "run").exists()
+    said = finish(local("pretrain", *words(tmp_path / "run", shards), "slurm.where=local", "slurm.nodes=2",
+                        "slurm.gpus_per_node=64"), code=2)
+    assert "slurm.nodes=2, but slurm.where=local" in said and "slurm.gpus_per_node=64" in said
+    assert "no command that can be sent" in finish(local("predict", "x.yaml"), code=2)
+    assert "a config file comes first" in finish(local("pretrain", "run=x"), code=2)
+
+
+def end(rank, code, reason="why"):
+    return {"rank": rank, "code": code, "reason": reason}
+
+
+@pytest.mark.parametrize("ends,asked,what,code,rank", [
+    ([end(0, 0), end(1, 0)], None, "done", 0, None),
+    ([end(0, 75), end(1, 75)], "SIGTERM", "requeue", 75, None),
+    ([end(0, 75), end(1, 75)], None, "requeue", 75, None),
+    ([end(1, 76), end(0, -9)], None, "again", 1, 0),  # the peer's word was quicker
+    ([end(1, 1), end(0, 76)], None, "again", 1, 1),
+    ([end(1, 76), end(0, 76)], None, "again", 1, 1),
+    ([end(1, -11), end(0, 75)], "SIGUSR2", "requeue", 75, None),  # cut short by what was passed on
+    ([end(1, 76), end(0, 2)], "SIGTERM", "stop", 2, 0),
+    ([end(0, 77), end(1, 77)], None, "stop", 77, 0),
+])
+def test_verdict_on_exit_codes(ends, asked, what, code, rank):
+    found = judge(ends, asked)
+    assert (found.what, found.code, found.first and found.first["rank"]) == (what, code, rank)
+
+
+def test_only_faults_without_progress_count():
+    lines = [json.loads(text) for text in (
+        '{"event": "submitted"}', '{"event": "fault", "step": 0}', '{"event": "start"}', '{"event": "lost", "step": 10}',
+        '{"event": "signal", "step": 10}', '{"event": "requeue", "step": 10}', '{"event": "fault", "step": 10}')]
+    assert tries(lines, 10) == 2 and tries(lines, 20) == 0 and tries([*lines, {"event": "submitted"}], 10) == 0
+
+
+def test_documented_examples():
+    for module in (site, line, verdict):
+        found = doctest.testmod(module)
+        assert found.attempted and not found.failed
