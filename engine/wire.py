@@ -27,9 +27,12 @@ class Wire:
 
     def send(self, message):
         """Send a message; a connection that is closed is found by who listens."""
+        connection = self.connection  # which the listening thread may let go of at any moment
+        if connection is None:
+            return False
         with self._lock:
             try:
-                self.connection.sendall(json.dumps(message).encode() + b"\n")
+                connection.sendall(json.dumps(message).encode() + b"\n")
             except OSError:
                 return False
         return True
