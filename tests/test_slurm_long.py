@@ -163,7 +163,7 @@ def test_a_sweep_with_one_element_preempted(cluster, tmp_path, shards, table):
     assert len(names) == 2
     said = cluster.slurm("status", base)
     assert f"step {STEPS}/{STEPS}" in said and "2 done" in said and "100%" in said
-    table.add("one run of a sweep preempted", measured, "it alone saves and is requeued")
+    table.add("one run of a sweep preempted", measured, "it is requeued; with wandb on, whose process SLURM ends too")
 
 
 @outside
