@@ -130,7 +130,7 @@ def test_a_higher_partition_preempts(cluster, tmp_path, shards, peaceful, table)
 def test_the_time_limit_is_no_end(cluster, tmp_path, shards, peaceful, table):
     """SLURM looks at limits twice a minute: a rank that stands still meanwhile keeps the run from its end."""
     run = tmp_path / "run"
-    submit(cluster, run, shards, "slurm.hours=0.01667", "slurm.warn_s=30")
+    submit(cluster, run, shards, "slurm.hours=0.01667", "slurm.warn_s=10")
     cluster.reach(run, AT)
     still = rank_process(run, 1)
 
@@ -150,10 +150,13 @@ def test_cancelled_by_hand_it_stays_so_until_it_is_requeued_by_hand(cluster, tmp
     run = tmp_path / "run"
     submit(cluster, run, shards)
     cluster.reach(run, AT)
+    still = rank_process(run, 1)
+    os.kill(still, signal.SIGSTOP)  # or it would end while all this is tried
     assert "in use by job" in submit_again(cluster, run, shards)
     cluster.slurm("requeue", tmp_path, code=2)
     assert "running" in cluster.slurm("status", run) and str(run) in cluster.slurm("status")
     cluster.slurm("cancel", run)
+    os.kill(still, signal.SIGCONT)
     cluster.wait_for(run, lambda: cluster.job(run)["JobState"] == "CANCELLED")
     time.sleep(6)  # longer than a requeued job waits
     said = cluster.slurm("status", run)
