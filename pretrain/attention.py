@@ -26,8 +26,9 @@ def weights(cross, x, y, rope_x, rope_y):
     if rope_x is not None:
         q, k = rotate(q, rope_x), rotate(k, rope_y)
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-    scores = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
-    return scores.softmax(-1), v
+    with torch.autocast(x.device.type, enabled=False):  # on a CPU it would leave the weights in bf16
+        scores = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
+        return scores.softmax(-1), v
 
 
 def of_masked(module, a, b, keep, masked, layers):

@@ -8,7 +8,8 @@ import subprocess
 import numpy as np
 import pytest
 import torch
-from runs import ROOT
+from clips import make_clip, write_shards
+from runs import ROOT, finish, outcome, start, words
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import without
@@ -243,3 +244,13 @@ def test_the_benchmark_names_what_it_does_not_know():
         read(["sizes=huge"])
     with pytest.raises(UserError, match="'round=3' is none of"):
         read(["round=3"])
+
+
+def test_a_run_in_bf16_draws_where_it_looks(tmp_path):
+    """Pictures and held-out numbers come out of bf16 on a CPU too."""
+    (tmp_path / "shards").mkdir()
+    write_shards(tmp_path / "shards", [make_clip(i, size=56) for i in range(30)], 10)
+    run = tmp_path / "run"
+    finish(start(words(run, tmp_path / "shards", "steps=2", "precision=bf16", "log.pictures_every=2", "log.held_out_every=2")))
+    assert sorted(path.name for path in (run / "pictures").iterdir()) == ["attention-00000002.png", "step-00000002.png"]
+    assert outcome(run)[-1][-1]["held_out/cross_view"] > 0
