@@ -45,7 +45,7 @@ class Log:
             import wandb
 
             shown = {k: wandb.Image(str(p)) for k, p in (pictures or {}).items()}
-            self.wandb.log({**values, **shown}, step=step)
+            self._tell(lambda: self.wandb.log({**values, **shown}, step=step))
 
     def _flush(self):
         try:
@@ -61,10 +61,19 @@ class Log:
         self.file.close()
         if self.wandb:
             offline = self.wandb.settings.mode == "offline"
-            self.wandb.finish()
+            self._tell(self.wandb.finish)
             if offline:
                 print(f"wandb: this run's parts lie here; where there is a network, this sends all of them as one run:\n"
                       f"    {sync_command(self.path.parent)}", flush=True)
+
+    def _tell(self, word):
+        """Say something to wandb. Its process may be gone, for a scheduler's signal reaches that too: the run must not mind."""
+        try:
+            word()
+        except Exception as error:
+            print(f"note: wandb is gone ({type(error).__name__}: {' '.join(str(error).split())[:160]}); this life of the run "
+                  f"goes on in log.jsonl alone", file=sys.stderr, flush=True)
+            self.wandb = None
 
     def _cut(self, step):
         if not self.path.exists():

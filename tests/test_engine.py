@@ -327,3 +327,31 @@ def test_lines_that_a_full_disk_did_not_take_are_written_later(tmp_path, capsys)
     log.write(4, {"a": 4.0})
     log.close()
     assert [(line["step"], line["a"]) for line in read(tmp_path)] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+
+
+def test_a_run_does_not_mind_that_wandbs_process_is_killed(tmp_path):
+    """A scheduler's signal goes to all processes of a job."""
+    code = """
+import os, signal, sys
+from pathlib import Path
+from engine.metrics import Log
+log = Log(sys.argv[1], 0, "offline", "x", {})
+log.write(1, {"a": 1.0})
+killed = 0
+for stat in Path("/proc").glob("[0-9]*/stat"):
+    try:
+        name, fields = stat.read_text().split("(", 1)[1].rsplit(")", 1)
+        if name.startswith("wandb-core") and int(fields.split()[1]) == os.getpid():
+            os.kill(int(stat.parent.name), signal.SIGKILL)
+            killed += 1
+    except (FileNotFoundError, ProcessLookupError):
+        continue
+print("killed", killed)
+for step in (2, 3):
+    log.write(step, {"a": 1.0})
+log.close()
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, text=True, timeout=120, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
+    assert done.returncode == 0 and "killed 1" in done.stdout, done.stdout
+    assert [line["step"] for line in read(tmp_path)] == [1, 2, 3]
