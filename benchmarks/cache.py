@@ -18,22 +18,17 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from benchmarks.options import read_options
 from data.cache import Cache
 from engine import machine
 from engine.cli import run
-from engine.errors import UserError
 
 OPTIONS = {"megabytes": "1000", "shards": "10", "rounds": "3", "folder": ""}
 
 
 def main(argv):
     """Print the figures; returns nothing."""
-    options = dict(OPTIONS)
-    for argument in argv:
-        name, equals, value = argument.partition("=")
-        if name not in OPTIONS or not equals:
-            raise UserError(f"'{argument}' is none of {', '.join(f'{k}=' for k in OPTIONS)}")
-        options[name] = value
+    options = read_options(argv, OPTIONS)
     size = int(float(options["megabytes"]) * 1e6 / int(options["shards"]))
     folder = tempfile.mkdtemp(dir=options["folder"] or None)
     try:

@@ -19,17 +19,17 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import torch
 from torch import nn
 
+from benchmarks.options import read_options
 from engine import checkpoint
 from engine.cli import run
 from engine.distributed import Processes, device_of
-from engine.errors import UserError
 from engine.lease import Lease
 from engine.machine import describe
 from engine.options import CheckpointConfig, TrainConfig
 from engine.saver import Saver
 from engine.trainer import Trainer
 from pretrain.config import EncoderConfig, VisionConfig
-from pretrain.model import encoder
+from pretrain.model import Encoder, table
 
 OPTIONS = {"width": "768", "depth": "12", "rounds": "4", "steps": "4", "batch": "8", "device": "auto", "folder": "/tmp"}
 SIDE = 64  # pixels; a step's weights are what matters here, not its tokens
@@ -39,18 +39,25 @@ MODES = {"training waits": False, "in the background": True}
 class Means(nn.Module):
     """A ViT that is to make all its features small: (B, 3, S, S) -> ()."""
 
-    def __init__(self, model):
+    def __init__(self, model, positions):
         super().__init__()
-        self.model = model
+        self.model, self.positions = model, positions
 
     def forward(self, pictures):
-        return self.model(pictures).square().mean()
+        return self.model(pictures, self.positions).square().mean()
 
 
 class Toy(Trainer):
     def __init__(self, config, device, width, depth):
-        model = encoder(VisionConfig(image_size=SIDE, encoder=EncoderConfig(width, depth, width // 64))).to(device)
-        super().__init__(config, Processes(0, 1, device), model, Means(model), 0, slice(0, 2))
+        vision = VisionConfig(image_size=SIDE, encoder=EncoderConfig(width, depth, width // 64))
+        model, positions = Encoder(vision).to(device), table(vision, vision.encoder, vision.grid()).to(device)
+        super().__init__(config, Processes(0, 1, device), model, Means(model, positions), 0, slice(0, 2))
+
+    def to_device(self, arrays):
+        return {name: torch.from_numpy(values).to(self.device) for name, values in arrays.items()}
+
+    def note(self):
+        """There are no samples to tell of."""
 
     def loss(self, piece):
         return self.wrapped(piece["pictures"]), torch.zeros(0, device=self.device)
@@ -62,15 +69,13 @@ class Folder:
     def __init__(self, path):
         self.folder, self.lease = Path(path), Lease(path)
 
+    def check(self):
+        self.lease.check()
+
 
 def main(argv):
     """Print the figures; returns nothing."""
-    options = dict(OPTIONS)
-    for argument in argv:
-        name, equals, value = argument.partition("=")
-        if name not in OPTIONS or not equals:
-            raise UserError(f"'{argument}' is none of {', '.join(f'{k}=' for k in OPTIONS)}")
-        options[name] = value
+    options = read_options(argv, OPTIONS)
     width, depth, rounds, steps, batch = (int(options[k]) for k in ("width", "depth", "rounds", "steps", "batch"))
     device = device_of(options["device"])
     trainer = Toy(TrainConfig(batch=batch, checkpoint=CheckpointConfig(keep=1)), device, width, depth)

@@ -24,8 +24,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from benchmarks import contenders
 from benchmarks.loader_data import prepare
+from benchmarks.options import read_options
 from engine.cli import run
-from engine.errors import UserError
 
 OPTIONS = {"clips": "10000", "data": os.path.join(tempfile.gettempdir(), "counterpose-loader"), "batch": "64", "seconds": "3",
            "rounds": "3"}
@@ -35,12 +35,7 @@ NAMES = {"limit": "the bare decoder", "ours": "this loader", "plain": "loose fil
 
 def main(argv):
     """Print the figures; returns nothing."""
-    options = dict(OPTIONS)
-    for argument in argv:
-        name, equals, value = argument.partition("=")
-        if name not in OPTIONS or not equals:
-            raise UserError(f"'{argument}' is none of {', '.join(f'{k}=' for k in OPTIONS)}")
-        options[name] = value
+    options = read_options(argv, OPTIONS)
     folder, batch = options["data"], int(options["batch"])
     rounds, seconds = int(options["rounds"]), float(options["seconds"])
     line = prepare(folder, int(options["clips"]))

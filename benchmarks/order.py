@@ -21,6 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
 
+from benchmarks.options import read_options
 from data.catalogue import Entry, write_catalogues
 from data.manifest import SourceManifest, read_manifest
 from data.order import Order, default_lanes
@@ -35,12 +36,7 @@ SHARES = [0.5, 0.5]
 
 def main(argv):
     """Print the figures; returns nothing."""
-    options = dict(OPTIONS)
-    for argument in argv:
-        name, equals, value = argument.partition("=")
-        if name not in OPTIONS or not equals:
-            raise UserError(f"'{argument}' is none of {', '.join(f'{k}=' for k in OPTIONS)}")
-        options[name] = value
+    options = read_options(argv, OPTIONS)
     sizes = {name: int(float(value)) for name, value in options.items()}
     if sizes["batch"] % sizes["ranks"]:
         raise UserError(f"batch={sizes['batch']} does not divide by ranks={sizes['ranks']}")

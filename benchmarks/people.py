@@ -19,6 +19,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from benchmarks.options import read_options
 from data.people.config import PeopleConfig
 from data.people.make import choose_device
 from engine.cli import run
@@ -32,12 +33,7 @@ OPTIONS = {"config": "configs/data/people_body.yaml", "clips": "20", "rounds": "
 
 def main(argv):
     """Print the figures; returns nothing."""
-    options = dict(OPTIONS)
-    for argument in argv:
-        name, equals, value = argument.partition("=")
-        if name not in OPTIONS or not equals:
-            raise UserError(f"'{argument}' is none of {', '.join(f'{k}=' for k in OPTIONS)}")
-        options[name] = value
+    options = read_options(argv, OPTIONS)
     clips, rounds, device = int(options["clips"]), int(options["rounds"]), choose_device(options["device"])
     size = options["size"] or (str(PROTOTYPE_SIZE) if options["prototype"] else "")
     config = parse(PeopleConfig, [options["config"], "out=none"] + ([f"size={size}"] if size else []), "data make")

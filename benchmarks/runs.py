@@ -22,6 +22,7 @@ from unittest import mock
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+from benchmarks.options import read_options
 from engine import machine
 from engine.cli import run
 from engine.errors import UserError
@@ -34,12 +35,7 @@ PICTURES = (4, 20)  # of the two predictions whose difference is the cost of a p
 
 def main(argv):
     """Print the figures; returns nothing."""
-    options = dict(OPTIONS)
-    for argument in argv:
-        name, equals, value = argument.partition("=")
-        if name not in OPTIONS or not equals:
-            raise UserError(f"'{argument}' is none of {', '.join(f'{k}=' for k in OPTIONS)}")
-        options[name] = value
+    options = read_options(argv, OPTIONS)
     data, steps = Path(options["data"]) / f"people-{options['clips']}-{options['size']}", int(options["steps"])
     if not data.is_dir():
         command("data", "make", "configs/data/people_body_easy.yaml", f"out={data}", f"clips={options['clips']}",

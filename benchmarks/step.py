@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks import without
+from benchmarks.options import read_options
 from benchmarks.plain import Plain
 from data.reader import TAGS, layout
 from engine import machine
@@ -77,12 +78,7 @@ def read(argv):
     Raises:
         UserError: an option or a size that there is not.
     """
-    options = dict(OPTIONS)
-    for argument in argv:
-        name, equals, value = argument.partition("=")
-        if name not in OPTIONS or not equals:
-            raise UserError(f"'{argument}' is none of {', '.join(f'{k}=' for k in OPTIONS)}")
-        options[name] = value
+    options = read_options(argv, OPTIONS)
     for name in ("sizes", "off"):
         for size in filter(None, options[name].split(",")):
             if size not in SIZES:

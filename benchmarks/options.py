@@ -1,0 +1,28 @@
+"""``key=value`` on a benchmark's command line."""
+
+from engine.errors import UserError
+
+
+def read_options(argv, defaults):
+    """{name: text}, ``defaults`` ({name: text}) with what the command line says on top.
+
+    Where the default is a number the value must be one; where it is a whole number, 1e4 becomes 10000.
+
+    Raises:
+        UserError: an argument is none of them, or no number.
+    """
+    options = dict(defaults)
+    for argument in argv:
+        name, equals, value = argument.partition("=")
+        if name not in defaults or not equals:
+            raise UserError(f"'{argument}' is none of {', '.join(f'{k}=' for k in defaults)}")
+        options[name] = _number(value, argument) if defaults[name].isdecimal() else value
+    return options
+
+
+def _number(value, argument):
+    try:
+        number = float(value)
+        return str(int(number)) if number == int(number) else value
+    except (ValueError, OverflowError):
+        raise UserError(f"'{argument}': the value is no number") from None
