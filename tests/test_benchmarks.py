@@ -11,7 +11,8 @@ from benchmarks.options import read_options
 from engine.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = {"cache": ["megabytes=4", "shards=2", "rounds=1"], "order": ["clips=1e6", "shards=100", "ranks=8", "batch=512", "slots=1e3"],
+SMALL = {"cache": ["megabytes=4", "shards=2", "rounds=1"],
+         "order": ["clips=1e6", "shards=100", "ranks=8", "batch=512", "slots=1e3"],
          "checkpoint": ["width=64", "depth=1", "rounds=2", "steps=1", "batch=2"]}
 
 
