@@ -114,7 +114,9 @@ class ShardReader:
         """Have the shards of some slots on this machine's disk; those that are here already cost nothing."""
         for n in slots:
             draw = self.order.draw(n)
-            self.store.fetch(self.order.sources[draw.source].paths[draw.shard])
+            path = self.order.sources[draw.source].paths[draw.shard]
+            if base_name(path) not in self.skip:
+                self.store.fetch(path)
 
     def clip(self, path, index):
         """(Clip without pictures, {suffix: (offset, length)}) of a sample."""

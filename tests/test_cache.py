@@ -25,6 +25,7 @@ from data.feed import open_loader, open_order
 from data.index import index_path, read_index
 from data.inspect import index as index_command
 from data.inspect import verify
+from data.loader import tag
 from data.remote import base_name
 from data.store import Store
 from engine.errors import UserError
@@ -208,6 +209,17 @@ def test_a_server_that_fails_is_asked_again_and_then_named(server, tmp_path, mon
     server.broken["/shard-000001.tar"] = lambda handler: handler.send_error(404)
     with pytest.raises(UserError, match="shard-000001.tar is not there: the server says 404"):
         batches(config_of(server.url, tmp_path / "third", ahead=0))
+
+
+def test_a_shard_that_the_operator_gave_up_is_not_asked_for(server, tmp_path):
+    server.broken["/shard-000001.tar"] = lambda handler: handler.send_error(500)
+    config = config_of(server.url, tmp_path / "cache", ahead=8)
+    order = open_order(config, 16, 5)
+    loader = open_loader(order, config, 9, 0, 1, 0, frozenset({"shard-000001.tar"}))
+    for _, arrays in loader.batches(0, 6):
+        assert not (tag(arrays, "shard") == 1).any()
+    tars = [f"/shard-00000{i}.tar" for i in (0, 2, 3, 4)]
+    assert sorted(path for path in server.asked if path.endswith(".tar")) == tars
 
 
 def test_another_shard_under_the_same_url_is_noticed(folder, tmp_path):
