@@ -129,35 +129,41 @@ class EncoderBlock(Block):
 
 
 class DecoderBlock(Block):
-    """CroCo's decoder block: self-attention, cross-attention to features that stay as they are, MLP; norms come first."""
+    """CroCo's decoder block: self-attention, cross-attention to features that stay as they are, MLP; norms come first.
 
-    def __init__(self, width, heads, mlp_ratio):
+    With ``cross=False`` there is no reference: MAE's block, which is the encoder's but for the name of its second norm.
+    """
+
+    def __init__(self, width, heads, mlp_ratio, cross):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, EPSILON)
         self.attn = SelfAttention(width, heads)
-        self.norm2 = nn.LayerNorm(width, EPSILON)
-        self.norm_y = nn.LayerNorm(width, EPSILON)
-        self.cross = CrossAttention(width, heads)
+        self.cross = None
+        if cross:
+            self.norm2 = nn.LayerNorm(width, EPSILON)
+            self.norm_y = nn.LayerNorm(width, EPSILON)
+            self.cross = CrossAttention(width, heads)
         self.norm3 = nn.LayerNorm(width, EPSILON)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def step(self, x, y, rope_x=None, rope_y=None, first=0):
-        """x (B, T, C), y (R, N, C) -> (B, T - first, C): tokens before ``first`` are looked at, and go no further."""
+        """x (B, T, C), y (R, N, C) or None -> (B, T - first, C): tokens before ``first`` are looked at, and go no further."""
         x = x[:, first:] + self.attn(self.norm1(x), rope_x, first)
         rope_x = None if rope_x is None else rope_x[..., first:, :, :]
-        x = x + self.cross(self.norm2(x), self.norm_y(y), rope_x, rope_y)
+        if self.cross is not None:
+            x = x + self.cross(self.norm2(x), self.norm_y(y), rope_x, rope_y)
         return x + self.mlp(self.norm3(x))
 
 
 class Decoder(nn.Module):
     """Features of the visible tokens and of the reference to features of all or of the masked tokens."""
 
-    def __init__(self, encoder_width, width, depth, heads, mlp_ratio, outputs, rotary):
+    def __init__(self, encoder_width, width, depth, heads, mlp_ratio, outputs, rotary, cross=True):
         super().__init__()
         self.rotary = rotary
         self.embed = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.blocks = nn.ModuleList(DecoderBlock(width, heads, mlp_ratio) for _ in range(depth))
+        self.blocks = nn.ModuleList(DecoderBlock(width, heads, mlp_ratio, cross) for _ in range(depth))
         self.norm = nn.LayerNorm(width, EPSILON)
         self.head = nn.Linear(width, outputs)
 
@@ -167,7 +173,8 @@ class Decoder(nn.Module):
         Attention does not care about order, so tokens stay where they are cheapest: visible ones first, then the masked.
 
         Args:
-            visible: (B, V, E) encoded tokens of the masked picture.  reference: (R, N, E), B a multiple of R.
+            visible: (B, V, E) encoded tokens of the masked picture.
+            reference: (R, N, E), B a multiple of R; None without cross-attention.
             order: (B, N) patch of each token, the V visible ones first.
             table: (N, C) of sincos_table, or (N, head width / 2, 2) of rope_table where the decoder is rotary.
             masked_only: leave the visible tokens out once nothing looks at them any more.
@@ -178,12 +185,12 @@ class Decoder(nn.Module):
         kind = self.mask_token.dtype  # the sum that runs through the blocks stays in float32 under autocast
         hidden = self.mask_token.expand(batch, order.shape[1] - seen, -1)
         x = torch.cat([self.embed(visible).to(kind), hidden], 1)
-        y = self.embed(reference).to(kind)
+        y = None if reference is None else self.embed(reference).to(kind)
         rope_x = rope_y = None
         if self.rotary:
             rope_x, rope_y = table[order], table
         else:
-            x, y = x + table[order], y + table
+            x, y = x + table[order], None if y is None else y + table
         for i, block in enumerate(self.blocks):
             last = i == len(self.blocks) - 1
             x = block(x, y, rope_x, rope_y, seen if last and masked_only else 0)

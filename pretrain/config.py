@@ -24,6 +24,7 @@ class DecoderConfig:
     width: int = key(512, "channels of a token in the decoder", low=4)
     depth: int = key(8, "blocks of the decoder", low=1)
     heads: int = key(16, "attention heads of the decoder", low=1)
+    cross: bool = key(True, "whether it looks at the reference; false: a masked autoencoder of one picture, to compare with")
 
 
 @dataclass
@@ -72,6 +73,8 @@ class ObjectiveConfig:
                       choices=("patch", "picture", "none"))
     background_weight: float = key(1.0, "weight of a patch without person; one that the person fills weighs 1",
                                    low=0, high=1)
+    references: str = key("own", "which reference a picture is trained with: its own, or (to compare with) that of the row "
+                                 "above in its part of the batch", choices=("own", "shuffled"))
     cross_view: float = key(1.0, "weight of the mean loss of cross-view pairs", low=0)
     cross_pose: float = key(1.0, "weight of the mean loss of cross-pose pairs", low=0)
 
@@ -128,6 +131,12 @@ class PretrainConfig(TrainConfig):
             masked = int(self.masking.ratio * patches)
             raise UserError(f"masking.ratio={self.masking.ratio} masks {masked} of {patches} patches; at least one must be "
                             f"masked and one visible")
+
+    def check_processes(self, world):
+        super().check_processes(world)
+        if self.objective.references == "shuffled" and self.batch < 2 * world * self.accumulate:
+            raise UserError(f"objective.references=shuffled wants 2 rows in each part of a batch; batch={self.batch} over "
+                            f"{world} processes times accumulate={self.accumulate} gives 1")
 
     @property
     def samples(self):

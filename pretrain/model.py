@@ -91,14 +91,14 @@ class CrossCompletion(nn.Module):
         self.encoder = Encoder(config)
         part = config.decoder
         self.decoder = Decoder(config.encoder.width, part.width, part.depth, part.heads, config.mlp_ratio,
-                               3 * config.patch ** 2, rotary=config.position == "rope")
+                               3 * config.patch ** 2, rotary=config.position == "rope", cross=part.cross)
         # The tables of the usual size are kept on the device; they follow from the config, so they are not saved.
         self.register_buffer("_encoder_table", table(config, config.encoder, self.grid), persistent=False)
         self.register_buffer("_decoder_table", table(config, config.decoder, self.grid), persistent=False)
         self.apply(initialise)
         nn.init.xavier_uniform_(self.encoder.patch_embed.proj.weight.view(config.encoder.width, -1))
         nn.init.normal_(self.decoder.mask_token, std=0.02)
-        for block in self.decoder.blocks:
+        for block in self.decoder.blocks if part.cross else ():
             # Keys and values are one matrix here and two in CroCo: each half is drawn as a matrix of its own.
             for half in block.cross.kv.weight.chunk(2):
                 nn.init.xavier_uniform_(half)
@@ -152,7 +152,7 @@ class CrossCompletion(nn.Module):
 
     def _decode(self, a, b, keep, masked, grid, masked_only):
         visible = self._encode(a, grid, keep)
-        reference = self._encode(b, grid)
+        reference = self._encode(b, grid) if self.config.decoder.cross else None
         return self.decoder(visible, reference, torch.cat([keep, masked], 1), self._tables(grid)[1], masked_only)
 
     def _tables(self, grid):
@@ -196,11 +196,12 @@ def flops(config, visible, targets=1):
 
     attention = 4 * tokens * narrow * narrow + 2 * tokens * tokens * narrow
     # What each token costs after the self-attention. In the last block visible ones are looked at, but do not look.
-    each = 2 * narrow * narrow + 2 * tokens * narrow + 2 * narrow * hidden
+    cross = config.decoder.cross
+    each = cross * (2 * narrow * narrow + 2 * tokens * narrow) + 2 * narrow * hidden
     looking = 2 * tokens * narrow + narrow * narrow
     blocks = config.decoder.depth * (attention + tokens * each) - visible * (each + looking)
     # Of the reference: encoder, keys and values of each of the decoder's blocks.
-    reference = encoded(tokens) + embedded(tokens) + config.decoder.depth * 2 * tokens * narrow * narrow
+    reference = cross * (encoded(tokens) + embedded(tokens) + config.decoder.depth * 2 * tokens * narrow * narrow)
     return 2 * (encoded(visible) + embedded(visible) + blocks + masked * narrow * pixels + reference / targets)
 
 

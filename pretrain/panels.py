@@ -21,11 +21,11 @@ def save(trainer, folder, step):
     """Draw the run's fixed held-out pairs into ``folder/pictures``: step-XXXXXXXX.png and attention-XXXXXXXX.png.
 
     Returns:
-        {"completions", "attention": path}
+        {"completions", and of a decoder that looks at the reference "attention": path}
     """
     rows = chosen_rows(trainer.held_out["tags"][:, 0], trainer.config.log.pictures)
     batch = trainer.to_device({k: v[rows] for k, v in trainer.held_out.items()})
-    layers = attention.middle_and_last(len(trainer.model.decoder.blocks))
+    layers = attention.middle_and_last(len(trainer.model.decoder.blocks)) if trainer.config.model.decoder.cross else []
     with torch.no_grad():
         a, b, keep, masked, person = trainer.step_module.pairs(batch)
         predicted, looks = attention.of_masked(trainer.step_module, a, b, keep, masked, layers)
@@ -35,8 +35,9 @@ def save(trainer, folder, step):
     looks = [look.gather(1, spots[..., None].expand(-1, -1, look.shape[-1])).cpu().numpy() for look in looks]
     places = masked.gather(1, spots).cpu().numpy()
     names = [f"block {number + 1}" for number in layers]
-    sheets = {"completions": ("step", sheet(pictures, kinds, f"step {step}")),
-              "attention": ("attention", attention_sheet(pictures, places, looks, names, kinds, f"step {step}"))}
+    sheets = {"completions": ("step", sheet(pictures, kinds, f"step {step}"))}
+    if layers:
+        sheets["attention"] = "attention", attention_sheet(pictures, places, looks, names, kinds, f"step {step}")
     out = {}
     for key, (start, image) in sheets.items():
         path = out[key] = folder / "pictures" / f"{start}-{step:08d}.png"

@@ -60,6 +60,8 @@ class Completion(nn.Module):
     def forward(self, batch):
         """(B,) loss of each target."""
         a, b, keep, masked, person = self.pairs(batch)
+        if self.config.objective.references == "shuffled":
+            b = b.roll(1, 0)
         weight = objective.patch_weight(person, self.config.objective.background_weight)
         return self.losses(a, b, keep, masked, [weight])[0]
 
@@ -96,6 +98,8 @@ class Pretrainer(Trainer):
         if self.held_out is not None:
             self.people = people_at(order, config.data, self.held_out["tags"][:, PLACE])
             self.strangers = gain.strangers(self.held_out["tags"], [subject for _, subject in self.people])
+            if not config.model.decoder.cross:
+                self.strangers[:] = -1  # no reference, no gain of one
         self.probe_every, self.prober = config.log.probe_every, None
         if config.log.probe_every:
             self.prober = probe.Prober(config, order, processes)

@@ -115,6 +115,9 @@ def _check_same(found, wanted, source, parts):
         there, here = getattr(found, name), getattr(wanted, name)
         if there != here and (name != "rope_base" or wanted.position == "rope"):
             raise UserError(f"init={source} has model.{name}={there}, this run has model.{name}={here}")
+    if "decoder" in parts and found.decoder.cross != wanted.decoder.cross:
+        raise UserError(f"init={source} has model.decoder.cross={found.decoder.cross}, this run has model.decoder.cross="
+                        f"{wanted.decoder.cross}; python -m pretrain export writes its encoder alone")
     for part in parts:
         there, here = getattr(found, part).heads, getattr(wanted, part).heads
         if there != here:
@@ -183,6 +186,9 @@ def export(source, out, overwrite=False, layout="timm"):
     model = load(source)
     tensors = {k: v.detach() for k, v in model.state_dict().items()}
     if layout == "croco":
+        if not model.config.decoder.cross:
+            raise UserError(f"{source} has model.decoder.cross=false, which CroCo's code does not know; layout=timm writes its "
+                            f"encoder")
         tensors, kwargs = layouts.to_croco(model.config, tensors)
         _replace(out, lambda path: torch.save({"model": tensors, "croco_kwargs": kwargs}, path))
         return

@@ -1,5 +1,6 @@
 """The network: against timm, against itself with other shapes, and its cost against torch's own counter."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -12,9 +13,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.errors import UserError
-from pretrain.blocks import take
+from pretrain.blocks import EncoderBlock, take
 from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig
-from pretrain.model import CrossCompletion, flops
+from pretrain.model import CrossCompletion, flops, table
 from pretrain.position import rope_table, rotate, sincos_table
 
 POSITIONS = ("cosine", "rope")
@@ -144,9 +145,10 @@ def test_rotation_sees_differences_of_places_alone():
     assert abs(score((1, 2), (3, 1)) - score((1, 2), (1, 3))) > 0.01
 
 
+@pytest.mark.parametrize("cross", [True, False])
 @pytest.mark.parametrize("position", POSITIONS)
-def test_flops_agree_with_torchs_counter(position):
-    config = ModelConfig(112, 16, position, 100.0, EncoderConfig(96, 3, 4), decoder=DecoderConfig(64, 2, 4))
+def test_flops_agree_with_torchs_counter(position, cross):
+    config = ModelConfig(112, 16, position, 100.0, EncoderConfig(96, 3, 4), decoder=DecoderConfig(64, 2, 4, cross))
     model = CrossCompletion(config)
     keep, masked = split(1, 49, 40)
     a = pictures(1, 3, 112, 112)
@@ -191,6 +193,30 @@ def test_bf16_is_near_and_the_stream_stays_float32(position):
             rough = model.complete(a, b, keep, masked)
     assert rough.dtype == torch.bfloat16 and set(kinds) == {torch.float32}
     assert (rough.float() - exact).abs().mean() < 0.02 * exact.abs().mean()
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_without_a_reference_the_decoder_is_a_plain_vit(position):
+    config = dataclasses.replace(tiny(position), decoder=DecoderConfig(32, 2, 4, cross=False))
+    model = CrossCompletion(config)
+    a, b = pictures(2, 3, 64, 64), pictures(2, 3, 64, 64, seed=5)
+    keep, masked = split(2, 16, 12)
+    found = model.complete(a, b, keep, masked)
+    assert torch.equal(found, model.complete(a, pictures(2, 3, 64, 64, seed=6), keep, masked))
+    places = table(config, config.decoder, (4, 4))
+    rope = places if position == "rope" else None
+    # All tokens in their own places, through blocks of the encoder's kind, which are timm's.
+    hidden = model.decoder.mask_token.expand(2, 12, -1)
+    x = take(torch.cat([model.decoder.embed(model.encoder(a, table(config, config.encoder, (4, 4)), keep)), hidden], 1),
+             torch.cat([keep, masked], 1).argsort(1))
+    x = x if rope is not None else x + places
+    for block in model.decoder.blocks:
+        plain = EncoderBlock(32, 4, config.mlp_ratio)
+        plain.load_state_dict({name.replace("norm3", "norm2"): value for name, value in block.state_dict().items()})
+        x = plain(x, rope)
+    torch.testing.assert_close(found, take(model.decoder.head(model.decoder.norm(x)), masked), rtol=1e-4, atol=1e-5)
+    found.square().mean().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
 @pytest.mark.parametrize("position", POSITIONS)

@@ -1,5 +1,6 @@
 """A training step: equal to a plain implementation, and what it must never ask of a device."""
 
+import dataclasses
 import gc
 import os
 import re
@@ -95,6 +96,17 @@ def same(one, other, **how):
 
 def test_what_is_computed_twice_is_the_same():
     same(trained(pretrain_config()), trained(pretrain_config(recompute=True)), rtol=0, atol=0)
+
+
+def test_shuffled_references_are_the_neighbours():
+    config, rows = pretrain_config(), batch(4)
+    shuffled = dataclasses.replace(config, objective=dataclasses.replace(config.objective, references="shuffled"))
+    swapped = {name: values.clone() for name, values in rows.items()}
+    for name in ("pixels", "numbers"):
+        swapped[name][:, 1] = rows[name][[3, 0, 1, 2], 1]
+    found = Completion(network("rope"), shuffled, False)(rows)
+    torch.testing.assert_close(found, Completion(network("rope"), config, False)(swapped), rtol=0, atol=0)
+    assert (found != Completion(network("rope"), config, False)(rows)).all()
 
 
 @pytest.mark.parametrize("recompute", [False, True])
