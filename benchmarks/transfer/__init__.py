@@ -1,0 +1,9 @@
+"""Does the second picture help, and by how much? ``python -m benchmarks.transfer CONFIG.yaml [key=value ...]``.
+
+    config    the keys of a study
+    plan      its runs, as commands that anyone could type
+    runner    runs them, several side by side, and goes on with what a stopped study left
+    measure   errors of a fine-tuned network and of a ridge regression on the frozen encoder, clip by clip: a row, a JSON file
+    stats     paired differences of arms with intervals, and the least difference that so many seeds can show
+    tables    tables and plots of the rows
+"""

@@ -1,0 +1,67 @@
+"""``python -m benchmarks.transfer``."""
+
+import statistics
+
+from benchmarks.transfer import plan
+from benchmarks.transfer.config import TransferConfig
+from engine.cli import run
+from engine.config import parse
+
+USAGE = """usage: python -m benchmarks.transfer CONFIG.yaml [key=value ...]           run a study, or go on with it
+       python -m benchmarks.transfer tables CONFIG.yaml [key=value ...]    its tables and plots from the rows that are there"""
+
+
+def main(argv):
+    """Returns the exit code."""
+    first = argv[0] if argv else ""
+    if first == "tables":
+        from benchmarks.transfer.tables import write
+
+        return write(parse(TransferConfig, argv[1:], "benchmarks.transfer", USAGE))
+    if first == "measure":
+        return _measure(argv[1:])
+    config = parse(TransferConfig, argv, "benchmarks.transfer", USAGE)
+    from benchmarks.transfer import runner
+
+    todo = [row for row in plan.rows(config) if not plan.path_of(config, row).is_file()]
+    print(_outlook(config, todo, config.lanes or runner.lanes()), flush=True)
+    if not todo:
+        return 0
+    runner.make_sets(config)
+    keys = list(argv)
+    return runner.Runner(config, todo, lambda row: [
+        "benchmarks.transfer", "measure", f"{row.arm},{row.seed},{row.share}", *keys,
+        f"out={plan.finetune_folder(config, row)}-measure"]).run()
+
+
+def _measure(argv):
+    """``measure ARM,SEED,SHARE CONFIG ...``: what the study runs when a row is fine-tuned."""
+    from benchmarks.transfer.measure import measure
+
+    arm, seed, share = argv[0].split(",")
+    config = parse(TransferConfig, [word for word in argv[1:] if not word.startswith("out=")], "benchmarks.transfer")
+    measure(config, plan.Row(arm, int(seed), float(share)))
+    return 0
+
+
+def _outlook(config, todo, lanes):
+    """What is told before it starts: how many runs, how long, what they can show."""
+    from benchmarks.transfer.stats import detectable
+    from benchmarks.transfer.tables import read, spreads
+
+    rows = plan.rows(config)
+    there = read(config)
+    seconds = [row["finetune"]["seconds"] + row["pretrain"].get("seconds", 0) for row in there.values()]
+    each = statistics.mean(seconds) if seconds else config.expect.seconds
+    known = spreads(config, there)
+    spread, why = (statistics.median(known), f"measured over {len(known)} pairs of arms") if known else (
+        config.expect.spread, "expected")
+    seeds = max(row.seed for row in rows) + 1
+    return (f"{config.name}: {len(rows)} rows of {len(config.arms)} arms, {len(todo)} to do; {each:.0f} s a row "
+            f"({'measured' if seconds else 'expected'}), {lanes} side by side: {len(todo) * each / lanes / 60:.0f} min\n"
+            f"{config.metric}: paired differences spread by {spread:.2f} over seeds ({why}); {seeds} seeds show a true "
+            f"difference of {detectable(spread, seeds):.2f} in 4 of 5 studies; what is below is reported as cannot tell")
+
+
+if __name__ == "__main__":
+    run(main)

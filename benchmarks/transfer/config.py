@@ -1,0 +1,68 @@
+"""The keys of a study. Nothing here imports torch: a typo is told in a fraction of a second."""
+
+import os
+from dataclasses import dataclass
+
+from engine.config import key, section
+from engine.errors import UserError
+
+
+@dataclass
+class ArmConfig:
+    pretrain: str = key("", "keys of python -m pretrain that make this arm, with blanks between")
+    scratch: bool = key(False, "no pre-training at all")
+    compute: bool = key(False, "as many operations as the reference arm, in place of as many steps")
+    seeds: int | None = key(None, "seeds of this arm; default: as seeds=", low=0)
+    shares: list[float] = key([], "label shares of this arm; default: as shares=")
+    title: str = key("", "its name in tables; default: the arm's own")
+
+
+@dataclass
+class SetConfig:
+    make: str = key("", "config of python -m data make")
+    keys: str = key("", "further keys of it, with blanks between")
+    clips: int = key(200, "clips", low=12)
+
+
+@dataclass
+class ExpectConfig:
+    """What is thought of a row before the first are there."""
+
+    seconds: float = key(300.0, "seconds that a row takes", low=0)
+    spread: float = key(1.5, "standard deviation, over seeds, of the paired difference of two arms in metric=, mm", low=0)
+
+
+@dataclass
+class TransferConfig:
+    name: str = key("", "of the study: rows lie in ROWS/NAME")
+    rows: str = key("benchmarks/rows", "folder of the rows of all studies")
+    work: str = key("runs/transfer", "folder for made people and runs")
+    kind: str = key("body", "what the crops show", choices=("body", "hand"))
+    train: SetConfig = section(SetConfig)
+    tests: dict[str, SetConfig] = key({}, "sets of other people, the first for the headline: tests.NAME.make=FILE")
+    pretrain: str = key("", "config of python -m pretrain")
+    finetune: str = key("", "config of python -m finetune train")
+    arms: dict[str, ArmConfig] = key({}, "arms.NAME.pretrain=KEYS")
+    reference: str = key("both", "the arm that others are compared with, and whose operations compute=true means")
+    seeds: int = key(5, "seeds of an arm: initial weights, order, masks, and which clips are labelled", low=1)
+    shares: list[float] = key([0.01], "shares of the training clips whose labels are used")
+    metric: str = key("pa_mpjpe", "the metric of the headline", choices=("px", "mpjpe", "pa_mpjpe"))
+    expect: ExpectConfig = section(ExpectConfig)
+    lanes: int | None = key(None, "runs side by side; default: the cores, or one where there is a GPU", low=1)
+    limit_s: float = key(0.0, "stop after so many seconds, with all saved; the same command goes on; 0: never", low=0)
+    device: str = key("auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"))
+    arm: str = key("", "of these arms alone, with commas between")
+
+    def check(self):
+        if not self.name or not self.arms or not self.tests:
+            raise UserError("a study wants name=, arms.NAME... and tests.NAME...: see benchmarks/transfer_pilot.yaml")
+        for name in (self.reference, *(part for part in self.arm.split(",") if part)):
+            if name not in self.arms:
+                raise UserError(f"'{name}' is none of the arms {', '.join(self.arms)}")
+        for name, path in (("pretrain", self.pretrain), ("finetune", self.finetune), ("train.make", self.train.make),
+                           *((f"tests.{name}.make", test.make) for name, test in self.tests.items())):
+            if not os.path.isfile(path):
+                raise UserError(f"{name}={path} is no file; paths count from the repository's root")
+        for share in (*self.shares, *(share for arm in self.arms.values() for share in arm.shares)):
+            if not 0 < share <= 1:
+                raise UserError(f"a label share of {share} is not above 0 and at most 1")

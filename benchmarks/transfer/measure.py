@@ -1,0 +1,141 @@
+"""A row: errors on people who were not seen, of the fine-tuned network and of a ridge regression on the frozen encoder."""
+
+import datetime
+import json
+import os
+import shlex
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.transfer import plan
+from data.cache import CacheConfig
+from data.config import CropDataConfig, SourceConfig
+from data.crops import TAGS
+from data.feed import held_out_crops, open_crop_order
+from data.store import Store
+from engine import machine
+from engine.config import parse
+from engine.distributed import Processes
+from engine.errors import UserError, explain
+from engine.geometry import axis_angle_to_matrix
+from engine.joints import mpjpe, pa_mpjpe
+from finetune.losses import pixels
+from finetune.predict import Predictor
+from finetune.views import Targets, view
+from pretrain import encoders, probe, ridge
+from pretrain.config import PretrainConfig
+
+CHUNK = 64
+PLACE = [TAGS.index(name) for name in ("source", "shard", "index")]
+
+
+def measure(config, row):
+    """Write a finished row's file; see docs/results.md for what is in it."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 0)) or torch.get_num_threads())
+    predictor = Predictor(plan.finetune_folder(config, row), config.device)
+    encoder = _encoder(config, row, predictor.device)
+    crops = predictor.config.data.rules.crops
+    store, labelled = Store(CacheConfig().open()), ",".join(plan.labelled(config, row))
+    fit = probe.read_split(labelled, _clips(labelled, store), crops, store)
+    features = probe.features(encoder, fit, crops, Processes(predictor.device))
+    words = plan.pretrain_words(config, row)
+    found = {
+        "format": 1, "study": config.name, "kind": config.kind, "arm": row.arm, "seed": row.seed, "share": row.share,
+        "labelled_clips": int(fit.clip.max()) + 1, "date": datetime.date.today().isoformat(), "machine": machine.describe(),
+        "torch": torch.__version__, "image_size": predictor.config.model.image_size,
+        "commands": ["python -m " + shlex.join(one) for one in (words, plan.finetune_words(config, row)) if one],
+        "pretrain": _log(plan.pretrain_folder(config, row), "pairs") if words else {},
+        "finetune": _log(plan.finetune_folder(config, row), "crops"), "tests": {}}
+    for name, test in config.tests.items():
+        folder = str(plan.test_folder(config, name))
+        split = probe.read_split(folder, test.clips, crops, store)
+        seen = probe.features(encoder, split, crops, Processes(predictor.device))
+        found["tests"][name] = {"finetuned": fine_tuned(predictor, folder, test.clips),
+                                "frozen": frozen(features, fit, seen, split)}
+    path = plan.path_of(config, row)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".writing")
+    try:
+        temporary.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {explain(error)}") from None
+
+
+@torch.no_grad()
+def fine_tuned(predictor, shards, clips):
+    """{"px", "mpjpe", "pa_mpjpe": [mean of each clip's crops]}: pixels of the network's picture, mm, mm.
+
+    Args:
+        predictor: finetune.predict.Predictor.  shards: of labelled clips that it has not seen.  clips: how many.
+    """
+    began = predictor.config.data
+    data = CropDataConfig(sources={"test": SourceConfig(shards)}, rules=began.rules, augment=began.augment)
+    order = open_crop_order(data, 1, 0)
+    for source in order.sources:
+        ends = np.bincount([shard for shard, _ in source.held_out], minlength=len(source.paths)) + source.counts
+        source.held_out = [(shard, index) for shard, end in enumerate(ends) for index in range(end)]
+    arrays = held_out_crops(order, data, clips)
+    clip = np.unique(arrays["tags"][:, PLACE], axis=0, return_inverse=True)[1].ravel()
+    targets, body, size, values = Targets(predictor.body), predictor.body, predictor.config.model.image_size, []
+    for first in range(0, len(clip), CHUNK):
+        batch = {name: torch.from_numpy(part[first:first + CHUNK]).to(predictor.device) for name, part in arrays.items()}
+        seen = view(batch, size)
+        true = targets({**batch, "pose": axis_angle_to_matrix(batch["pose"])}, seen)
+        found = predictor.model(seen.pictures, seen.K)
+        points, wanted = (body.keypoints(*body(one.pose, one.root, one.shape)) for one in (found, true))
+        px = (pixels(points, seen.K) - pixels(wanted, seen.K)).norm(dim=-1).mean(1)
+        values.append(torch.stack([px.double(), mpjpe(points, wanted, 0), pa_mpjpe(points, wanted)], 1).cpu())
+    return _by_clip(torch.cat(values).numpy().T, clip, ("px", "mpjpe", "pa_mpjpe"))
+
+
+def frozen(features, fit, test_features, test):
+    """{"mpjpe", "pa_mpjpe": [mean of each clip's crops], "lambda"} of a ridge regression of joints on frozen features.
+
+    Lambda is the one with the least MPJPE on one of the three parts of the labelled clips, fitted to the others.
+
+    Args:
+        features, test_features: as probe.features gives them for the Splits ``fit``, ``test``, whose parts are not looked at.
+    """
+    x, y = features.double(), torch.from_numpy(fit.joints).flatten(1).to(features.device)
+    shape, chosen_by = fit.joints.shape[1:], torch.from_numpy(fit.part != 0).to(features.device)
+
+    def error(guess):
+        return float(mpjpe(guess.unflatten(1, shape), y[chosen_by].unflatten(1, shape), 0).mean())
+
+    chosen = ridge.choose(x[~chosen_by], y[~chosen_by], x[chosen_by], error)
+    guess = ridge.predict(x, y, test_features.double(), chosen).cpu().unflatten(1, shape)
+    true = torch.from_numpy(test.joints)
+    return _by_clip(torch.stack([mpjpe(guess, true, 0), pa_mpjpe(guess, true)]).numpy(), test.clip,
+                    ("mpjpe", "pa_mpjpe")) | {"lambda": chosen}
+
+
+def _by_clip(values, clip, names):
+    counts = np.bincount(clip)
+    return {name: np.round(np.bincount(clip, one) / counts, 3).tolist() for name, one in zip(names, values, strict=True)}
+
+
+def _encoder(config, row, device):
+    """The Frozen encoder of an arm before fine-tuning; without pre-training one of random values, by the row's seed."""
+    if not config.arms[row.arm].scratch:
+        return encoders.load(str(plan.pretrain_folder(config, row)), device)
+    return encoders.random(parse(PretrainConfig, plan.pretrain_words_of(config, config.reference), "pretrain").model, row.seed,
+                           device)
+
+
+def _clips(shards, store):
+    return sum(len(store.index(path).keys) for path in shards.split(","))
+
+
+def _log(folder, unit):
+    """{"steps", unit, "seconds", and the newest held-out numbers} of a run, from its log."""
+    lines = [json.loads(line) for line in (Path(folder) / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    counts = [0, *(line[unit] for line in lines)]
+    seconds = sum((now - before) / line[f"speed/{unit}_per_s"] for before, now, line in zip(counts, counts[1:], lines,
+                                                                                           strict=False))
+    found = {"steps": lines[-1]["step"], unit: lines[-1][unit], "seconds": round(seconds, 1)}
+    for line in lines:
+        found |= {name: round(value, 4) for name, value in line.items() if name.startswith(("held_out/", "reference_gain/"))}
+    return found

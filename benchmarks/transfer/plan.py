@@ -1,0 +1,106 @@
+"""The runs of a study, as commands that anyone could type."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.config import parse
+
+# What a study needs of a run's log; anything of it may be set in an arm.
+QUIET = ["log.pictures_every=0", "log.wandb=off", "log.every=50"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a study: an arm, a seed, a share of labels; it is finished when its file is there."""
+
+    arm: str
+    seed: int
+    share: float
+
+    @property
+    def name(self):
+        return f"{self.arm}-{self.share:g}-seed{self.seed}"
+
+
+def rows(config):
+    """All Rows in the order in which they are run: seed by seed, so that arms can be compared early; of an arm the shares."""
+    chosen = [name for name in config.arms if not config.arm or name in config.arm.split(",")]
+    seeds = {name: config.seeds if config.arms[name].seeds is None else config.arms[name].seeds for name in chosen}
+    return [Row(name, seed, share) for seed in range(max(seeds.values())) for name in chosen if seed < seeds[name]
+            for share in config.arms[name].shares or config.shares]
+
+
+def path_of(config, row):
+    """Where a row's JSON file is."""
+    return Path(config.rows) / config.name / f"{row.name}.json"
+
+
+def made_sets(config):
+    """{folder: words after ``python -m``} of the sets of made people."""
+    return {str(folder): ["data", "make", spec.make, f"out={folder}", f"clips={spec.clips}", f"device={config.device}",
+                          *spec.keys.split()]
+            for folder, spec in ((train_folder(config), config.train),
+                                 *((test_folder(config, name), test) for name, test in config.tests.items()))}
+
+
+def train_folder(config):
+    return Path(config.work) / f"{config.kind}_train_{config.train.clips}"
+
+
+def test_folder(config, name):
+    return Path(config.work) / f"{config.kind}_{name}_{config.tests[name].clips}"
+
+
+def pretrain_folder(config, row):
+    return Path(config.work) / config.name / f"pretrain-{row.arm}-seed{row.seed}"
+
+
+def finetune_folder(config, row):
+    return Path(config.work) / config.name / f"finetune-{row.name}"
+
+
+def pretrain_words(config, row):
+    """Words after ``python -m`` that pre-train an arm; None where it has no pre-training."""
+    arm = config.arms[row.arm]
+    if arm.scratch:
+        return None
+    words = [config.pretrain, f"run={pretrain_folder(config, row)}", f"data.shards={train_folder(config)}", f"seed={row.seed}",
+             f"device={config.device}", *QUIET, *arm.pretrain.split()]
+    if arm.compute:
+        own, other = operations(words), operations(pretrain_words_of(config, config.reference))
+        words.append(f"steps={math.ceil(other[0] * other[1] / own[0])}")
+    return ["pretrain", *words]
+
+
+def pretrain_words_of(config, arm):
+    return pretrain_words(config, Row(arm, 0, 1.0))[1:]
+
+
+def operations(words):
+    """(floating-point operations of a step, steps) of a pre-training command."""
+    from pretrain.config import PretrainConfig
+    from pretrain.model import flops
+
+    run = parse(PretrainConfig, words, "pretrain")
+    patches = run.model.grid()[0] * run.model.grid()[1]
+    visible = patches - int(run.masking.ratio * patches)
+    return 3 * flops(run.model, visible, run.targets_per_reference) * run.samples, run.steps
+
+
+def labelled(config, row):
+    """Shards, once they are made, whose labels a row uses: another part of the set for each seed, the same for all arms."""
+    shards = sorted(str(path) for path in train_folder(config).glob("*.tar"))
+    count = max(1, round(row.share * len(shards)))
+    first = row.seed * count % len(shards)
+    return [shards[(first + k) % len(shards)] for k in range(count)]
+
+
+def finetune_words(config, row):
+    """Words after ``python -m`` that fine-tune a row."""
+    shards = train_folder(config) if row.share == 1 else ",".join(labelled(config, row))
+    words = [config.finetune, f"run={finetune_folder(config, row)}", f"seed={row.seed}", f"device={config.device}",
+             f"data.shards={shards}", "data.held_out=0", *QUIET]
+    if not config.arms[row.arm].scratch:
+        words.append(f"init={pretrain_folder(config, row)}")
+    return ["finetune", "train", *words]

@@ -1,0 +1,124 @@
+"""Runs the rows of a study, several side by side; what a stopped study left is gone on with."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+
+from benchmarks.transfer import plan
+from engine.errors import UserError
+from engine.signals import STOPPED
+
+
+class Runner:
+    """Lanes of commands, each with a share of the cores.
+
+    Args:
+        config: TransferConfig.  todo: Rows, in order.  measure: from a Row to the words after ``python -m`` that write it.
+    """
+
+    def __init__(self, config, todo, measure):
+        self.config, self.measure, self.lanes = config, measure, config.lanes or lanes()
+        self.left, self.lock, self.running = deque(grouped(todo)), threading.Lock(), set()
+        self.stop, self.failed = False, None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, self._asked)
+
+    def run(self):
+        """Run all; returns 0, or 75 where it was stopped and goes on with the same command.
+
+        Raises:
+            UserError: a command failed; the others were stopped and are saved.
+        """
+        timer = threading.Timer(self.config.limit_s, self._halt)
+        timer.daemon = True
+        if self.config.limit_s:
+            timer.start()
+        threads = [threading.Thread(target=self._lane) for _ in range(self.lanes)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        timer.cancel()
+        if self.failed:
+            raise UserError(self.failed)
+        return STOPPED if self.stop else 0
+
+    def _lane(self):
+        while not self.stop:
+            with self.lock:
+                if not self.left:
+                    return
+                rows = self.left.popleft()
+            self._group(rows)
+
+    def _group(self, rows):
+        """The rows of one pre-training."""
+        words = plan.pretrain_words(self.config, rows[0])
+        if words is not None and not self.command(words):
+            return
+        for row in rows:
+            if not self.command(plan.finetune_words(self.config, row)) or not self.command(self.measure(row)):
+                return
+            print(f"finished {row.name}", flush=True)
+
+    def command(self, words):
+        """Run ``python -m WORDS``; whether it ended well. Its output goes into a file beside its folder."""
+        folder = next(word.split("=", 1)[1] for word in words if word.startswith(("run=", "out=")))
+        os.makedirs(os.path.dirname(folder), exist_ok=True)
+        threads = max(1, len(os.sched_getaffinity(0)) // self.lanes)
+        began = time.time()
+        with open(f"{folder}.txt", "w", encoding="utf-8") as file:
+            # A session of its own: a Ctrl-C reaches it once, through us, and it saves; a second one would end it at once.
+            process = subprocess.Popen([sys.executable, "-m", *words], stdout=file, stderr=subprocess.STDOUT,
+                                       start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+            with self.lock:
+                self.running.add(process)
+                if self.stop:
+                    process.send_signal(signal.SIGTERM)
+            code = process.wait()
+        with self.lock:
+            self.running.discard(process)
+        if code and not self.stop:
+            with open(f"{folder}.txt", encoding="utf-8", errors="replace") as file:
+                said = file.read().strip().splitlines()[-1:] or ["nothing"]
+            self.failed = f"exit code {code} after {time.time() - began:.0f} s: python -m {shlex.join(words)}: {said[0][-300:]}"
+            self._halt()
+        return code == 0
+
+    def _asked(self, number, frame):
+        self._halt()
+
+    def _halt(self):
+        """Have all save and end. Called from a signal too, so it takes no lock."""
+        self.stop = True
+        for process in list(self.running):
+            process.send_signal(signal.SIGTERM)
+
+
+def grouped(todo):
+    """[[Row, ...], ...]: rows of one arm and seed, which share their pre-training, together, in the order of their firsts."""
+    groups = {}
+    for row in todo:
+        groups.setdefault((row.arm, row.seed), []).append(row)
+    return list(groups.values())
+
+
+def make_sets(config):
+    """Make the sets of people that are not there yet, one after the other, on all cores."""
+    for folder, words in plan.made_sets(config).items():
+        # The command itself knows what is there; it takes a second.
+        done = subprocess.run([sys.executable, "-m", *words, f"workers={len(os.sched_getaffinity(0))}"])
+        if done.returncode:
+            raise UserError(f"{folder} was not made: exit code {done.returncode}")
+
+
+def lanes():
+    """Runs side by side where config.lanes does not say."""
+    import torch
+
+    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
