@@ -39,7 +39,7 @@ def measure(config, row):
     crops = predictor.config.data.rules.crops
     store, labelled = Store(CacheConfig().open()), ",".join(plan.labelled(config, row))
     fit = probe.read_split(labelled, _clips(labelled, store), crops, store)
-    features = probe.features(encoder, fit, crops, Processes(predictor.device))
+    features = probe.features(encoder, fit, crops, Processes(0, 1, predictor.device))
     words = plan.pretrain_words(config, row)
     found = {
         "format": 1, "study": config.name, "kind": config.kind, "arm": row.arm, "seed": row.seed, "share": row.share,
@@ -51,7 +51,7 @@ def measure(config, row):
     for name, test in config.tests.items():
         folder = str(plan.test_folder(config, name))
         split = probe.read_split(folder, test.clips, crops, store)
-        seen = probe.features(encoder, split, crops, Processes(predictor.device))
+        seen = probe.features(encoder, split, crops, Processes(0, 1, predictor.device))
         found["tests"][name] = {"finetuned": fine_tuned(predictor, folder, test.clips),
                                 "frozen": frozen(features, fit, seen, split)}
     path = plan.path_of(config, row)
@@ -79,7 +79,9 @@ def fine_tuned(predictor, shards, clips):
         source.held_out = [(shard, index) for shard, end in enumerate(ends) for index in range(end)]
     arrays = held_out_crops(order, data, clips)
     clip = np.unique(arrays["tags"][:, PLACE], axis=0, return_inverse=True)[1].ravel()
-    targets, body, size, values = Targets(predictor.body), predictor.body, predictor.config.model.image_size, []
+    # Keypoints alone are measured: a mesh of few vertices has them where the full one does.
+    targets, body = Targets(predictor.body), predictor.body.coarse(16).to(predictor.device)
+    size, values = predictor.config.model.image_size, []
     for first in range(0, len(clip), CHUNK):
         batch = {name: torch.from_numpy(part[first:first + CHUNK]).to(predictor.device) for name, part in arrays.items()}
         seen = view(batch, size)

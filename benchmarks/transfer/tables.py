@@ -1,12 +1,21 @@
-"""Tables and plots of a study's rows."""
+"""Tables and plots of a study's rows, for docs/results.md."""
 
 import itertools
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 
 from benchmarks.transfer import plan
 from benchmarks.transfer.stats import difference
+from engine.errors import UserError, explain
+
+RESULTS = Path("docs/results.md")
+METRICS = (("finetuned", "px", "2D, px"), ("finetuned", "mpjpe", "MPJPE"), ("finetuned", "pa_mpjpe", "PA"),
+           ("frozen", "mpjpe", "frozen MPJPE"), ("frozen", "pa_mpjpe", "frozen PA"))
+NAMES = {metric: name for how, metric, name in METRICS if how == "finetuned"}
+COLOURS = ("#2563eb", "#d97706", "#6b7280", "#059669", "#db2777", "#7c3aed", "#0891b2", "#b91c1c", "#65a30d")
 
 
 def read(config):
@@ -15,17 +24,163 @@ def read(config):
     return {row: json.loads(path.read_text(encoding="utf-8")) for row, path in paths.items() if path.is_file()}
 
 
-def compared(config, there, one, other, share, test, how, metric):
+def seeds_of(there, arm, share):
+    return {row.seed for row in there if row.arm == arm and row.share == share}
+
+
+def values(there, arm, share, seeds, test, how, metric):
+    """(S, C) values of an arm, a seed a row."""
+    return np.array([there[plan.Row(arm, seed, share)]["tests"][test][how][metric] for seed in sorted(seeds)])
+
+
+def compared(there, one, other, share, test, how, metric):
     """The Difference one - other over the seeds that both have, or None where there are none."""
-    seeds = sorted({row.seed for row in there if row.arm == one and row.share == share}
-                   & {row.seed for row in there if row.arm == other and row.share == share})
-    values = [[there[plan.Row(arm, seed, share)]["tests"][test][how][metric] for seed in seeds] for arm in (one, other)]
-    return difference(*values) if seeds else None
+    seeds = seeds_of(there, one, share) & seeds_of(there, other, share)
+    return difference(*(values(there, arm, share, seeds, test, how, metric) for arm in (one, other))) if seeds else None
 
 
 def spreads(config, there):
     """Spreads over seeds of the paired differences of all pairs of arms that have 3 seeds or more, in the headline's metric."""
     test, shares = next(iter(config.tests)), {row.share for row in there}
-    found = [compared(config, there, one, other, share, test, "finetuned", config.metric)
+    found = [compared(there, one, other, share, test, "finetuned", config.metric)
              for one, other in itertools.combinations(config.arms, 2) for share in sorted(shares)]
     return [d.spread for d in found if d is not None and d.seeds > 2 and np.isfinite(d.spread)]
+
+
+def write(config):
+    """Put the tables into docs/results.md, between the study's marks, and the plots beside it; returns the exit code.
+
+    Raises:
+        UserError: there are no rows, or the page has no marks for them.
+    """
+    there = read(config)
+    if not there:
+        raise UserError(f"{config.rows}/{config.name} has no rows of this study yet")
+    text = "\n\n".join(tables(config, there))
+    begin, end = (f"<!-- transfer {config.name}: {word} -->" for word in ("begin", "end"))
+    page = RESULTS.read_text(encoding="utf-8")
+    if begin not in page or end not in page:
+        raise UserError(f"{RESULTS} has no lines '{begin}' and '{end}' to write between")
+    for path in plots(config, there):
+        text += f"\n\n![{path.stem}]({path.relative_to(RESULTS.parent)})"
+    try:
+        new = re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n\n{text}\n\n{end}", page, flags=re.S)
+        RESULTS.write_text(new, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{RESULTS} cannot be written: {explain(error)}") from None
+    print(text)
+    return 0
+
+
+def tables(config, there):
+    """[Markdown, ...]: what was trained, errors, differences."""
+    shares = sorted({row.share for row in there})
+    out = [_trained(config, there)]
+    for test in config.tests:
+        out.append(f"Errors on {_clips(there, test)} held-out clips, *{test}*, means over seeds (mm; 2D in pixels of the "
+                   f"network's picture):")
+        out.append(_errors(config, there, shares, test))
+    for base in (config.reference, *(name for name, arm in config.arms.items() if arm.scratch)):
+        if any(row.arm == base for row in there):
+            out += _differences(config, there, shares, base)
+    return out
+
+
+def _trained(config, there):
+    lines = ["| arm | seeds | steps | pairs | s, one core | held-out cross-view / cross-pose | reference gain on the person |",
+             "|---|---|---|---|---|---|---|"]
+    for name, arm in config.arms.items():
+        runs = {row.seed: found["pretrain"] for row, found in there.items() if row.arm == name}
+        if not runs:
+            continue
+        if arm.scratch:
+            lines.append(f"| {_title(config, name)} | {len(runs)} | | | | | |")
+            continue
+        first = next(iter(runs.values()))
+        cells = [" / ".join(_mean([run.get(f"{group}/{kind}{end}") for run in runs.values()])
+                            for kind in ("cross_view", "cross_pose"))
+                 for group, end in (("held_out", ""), ("reference_gain", "_person"))]
+        lines.append(f"| {_title(config, name)} | {len(runs)} | {first['steps']} | {first['pairs']} | "
+                     f"{np.mean([run['seconds'] for run in runs.values()]):.0f} | {cells[0]} | {cells[1]} |")
+    return "\n".join(lines)
+
+
+def _errors(config, there, shares, test):
+    heads = ["labelled clips", "arm", "seeds", *(name for *_, name in METRICS)]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for share in shares:
+        for arm in config.arms:
+            seeds = seeds_of(there, arm, share)
+            if seeds:
+                labelled = there[plan.Row(arm, min(seeds), share)]["labelled_clips"]
+                cells = [f"{values(there, arm, share, seeds, test, how, metric).mean():.{2 if metric == 'px' else 1}f}"
+                         for how, metric, _ in METRICS]
+                lines.append(f"| {labelled} | {_title(config, arm)} | {len(seeds)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _differences(config, there, shares, base):
+    out = []
+    for test in config.tests:
+        heads = ["labelled clips", "arm", "seeds", *(name for *_, name in METRICS)]
+        lines = [f"Less *{_title(config, base)}*, paired by seed and clip, *{test}* (negative: better than it; bold: the 95 % "
+                 f"interval leaves out zero, else cannot tell):", "",
+                 "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+        for share in shares:
+            for arm in config.arms:
+                found = [compared(there, arm, base, share, test, how, metric) for how, metric, _ in METRICS]
+                if arm == base or found[0] is None:
+                    continue
+                labelled = there[plan.Row(base, min(seeds_of(there, base, share)), share)]["labelled_clips"]
+                cells = [_interval(one, 2 if metric == "px" else 1) for one, (_, metric, _) in zip(found, METRICS, strict=True)]
+                lines.append(f"| {labelled} | {_title(config, arm)} | {found[0].seeds} | " + " | ".join(cells) + " |")
+        out.append("\n".join(lines))
+    return out
+
+
+def plots(config, there):
+    """[Path, ...] of PNGs beside the page: error against labelled clips where there are several shares."""
+    shares = sorted({row.share for row in there})
+    if len(shares) < 2:
+        return []
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5 * len(config.tests), 4), dpi=110, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    for panel, test in zip(figure.subplots(1, len(config.tests), squeeze=False)[0], config.tests, strict=True):
+        for colour, arm in zip(itertools.cycle(COLOURS), config.arms):
+            points = [(there[plan.Row(arm, min(seeds), share)]["labelled_clips"],
+                       values(there, arm, share, seeds, test, "finetuned", config.metric).mean(1))
+                      for share in shares if (seeds := seeds_of(there, arm, share))]
+            if len(points) > 1:
+                panel.errorbar([x for x, _ in points], [y.mean() for _, y in points], [y.std() for _, y in points],
+                               marker="o", markersize=4, capsize=3, color=colour, label=_title(config, arm))
+        panel.set(xscale="log", xlabel="labelled clips", ylabel=f"{NAMES[config.metric]}, mm",
+                  title=test)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.legend(frameon=False, fontsize=8)
+    path = RESULTS.parent / "pictures" / f"transfer_{config.name}.png"
+    canvas.draw()
+    figure.savefig(path)
+    return [path]
+
+
+def _title(config, arm):
+    return config.arms[arm].title or arm
+
+
+def _clips(there, test):
+    return len(next(iter(there.values()))["tests"][test]["finetuned"]["px"])
+
+
+def _mean(found):
+    found = [value for value in found if value is not None]
+    return f"{np.mean(found):.3f}" if found else "-"
+
+
+def _interval(d, digits):
+    if not np.isfinite(d.low):
+        return f"{d.mean:+.{digits}f}"
+    text = f"{d.mean:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}]"
+    return f"**{text}**" if d.tells else text
