@@ -27,7 +27,6 @@ def main(argv):
     print(_outlook(config, todo, config.lanes or runner.lanes()), flush=True)
     if not todo:
         return 0
-    runner.make_sets(config)
     keys = list(argv)
     return runner.Runner(config, todo, lambda row: [
         "benchmarks.transfer", "measure", f"{row.arm},{row.seed},{row.share}", *keys,
@@ -51,7 +50,7 @@ def _outlook(config, todo, lanes):
 
     rows = plan.rows(config)
     there = read(config)
-    seconds = [row["finetune"]["seconds"] + row["pretrain"].get("seconds", 0) for row in there.values()]
+    seconds = [row["finetune"].get("seconds", 0) + row["pretrain"].get("seconds", 0) for row in there.values()]
     each = statistics.mean(seconds) if seconds else config.expect.seconds
     known = spreads(config, there)
     spread, why = (statistics.median(known), f"measured over {len(known)} pairs of arms") if known else (

@@ -41,7 +41,9 @@ class TransferConfig:
     train: SetConfig = section(SetConfig)
     tests: dict[str, SetConfig] = key({}, "sets of other people, the first for the headline: tests.NAME.make=FILE")
     pretrain: str = key("", "config of python -m pretrain")
-    finetune: str = key("", "config of python -m finetune train")
+    pretrain_keys: str = key("", "further keys of it for all arms, with blanks between")
+    finetune: str = key("", "config of python -m finetune train; none: the frozen encoder alone is measured")
+    finetune_keys: str = key("", "further keys of it, with blanks between")
     arms: dict[str, ArmConfig] = key({}, "arms.NAME.pretrain=KEYS")
     reference: str = key("both", "the arm that others are compared with, and whose operations compute=true means")
     seeds: int = key(5, "seeds of an arm: initial weights, order, masks, and which clips are labelled", low=1)
@@ -53,15 +55,22 @@ class TransferConfig:
     device: str = key("auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"))
     arm: str = key("", "of these arms alone, with commas between")
 
+    @property
+    def how(self):
+        """The read-out of the headline: "finetuned" or "frozen"."""
+        return "finetuned" if self.finetune else "frozen"
+
     def check(self):
         if not self.name or not self.arms or not self.tests:
             raise UserError("a study wants name=, arms.NAME... and tests.NAME...: see benchmarks/transfer_pilot.yaml")
         for name in (self.reference, *(part for part in self.arm.split(",") if part)):
             if name not in self.arms:
                 raise UserError(f"'{name}' is none of the arms {', '.join(self.arms)}")
+        if not self.finetune and self.metric == "px":
+            raise UserError("metric=px is of fine-tuned networks, and finetune= names no config")
         for name, path in (("pretrain", self.pretrain), ("finetune", self.finetune), ("train.make", self.train.make),
                            *((f"tests.{name}.make", test.make) for name, test in self.tests.items())):
-            if not os.path.isfile(path):
+            if not os.path.isfile(path) and (path or name != "finetune"):
                 raise UserError(f"{name}={path} is no file; paths count from the repository's root")
         for share in (*self.shares, *(share for arm in self.arms.values() for share in arm.shares)):
             if not 0 < share <= 1:

@@ -17,7 +17,7 @@ from data.feed import held_out_crops, open_crop_order
 from data.store import Store
 from engine import machine
 from engine.config import parse
-from engine.distributed import Processes
+from engine.distributed import Processes, device_of
 from engine.errors import UserError, explain
 from engine.geometry import axis_angle_to_matrix
 from engine.joints import mpjpe, pa_mpjpe
@@ -34,26 +34,26 @@ PLACE = [TAGS.index(name) for name in ("source", "shard", "index")]
 def measure(config, row):
     """Write a finished row's file; see docs/results.md for what is in it."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 0)) or torch.get_num_threads())
-    predictor = Predictor(plan.finetune_folder(config, row), config.device)
-    encoder = _encoder(config, row, predictor.device)
-    crops = predictor.config.data.rules.crops
+    predictor = Predictor(plan.finetune_folder(config, row), config.device) if config.finetune else None
+    device = device_of(config.device)
+    encoder, crops, processes = _encoder(config, row, device), config.kind, Processes(0, 1, device)
     store, labelled = Store(CacheConfig().open()), ",".join(plan.labelled(config, row))
     fit = probe.read_split(labelled, _clips(labelled, store), crops, store)
-    features = probe.features(encoder, fit, crops, Processes(0, 1, predictor.device))
-    words = plan.pretrain_words(config, row)
+    features = probe.features(encoder, fit, crops, processes)
+    words, tune = plan.pretrain_words(config, row), plan.finetune_words(config, row)
     found = {
         "format": 1, "study": config.name, "kind": config.kind, "arm": row.arm, "seed": row.seed, "share": row.share,
         "labelled_clips": int(fit.clip.max()) + 1, "date": datetime.date.today().isoformat(), "machine": machine.describe(),
-        "torch": torch.__version__, "image_size": predictor.config.model.image_size,
-        "commands": ["python -m " + shlex.join(one) for one in (words, plan.finetune_words(config, row)) if one],
+        "torch": torch.__version__, "picture_px": encoder.size,
+        "commands": ["python -m " + shlex.join(one) for one in (words, tune) if one],
         "pretrain": _log(plan.pretrain_folder(config, row), "pairs") if words else {},
-        "finetune": _log(plan.finetune_folder(config, row), "crops"), "tests": {}}
+        "finetune": _log(plan.finetune_folder(config, row), "crops") if tune else {}, "tests": {}}
     for name, test in config.tests.items():
         folder = str(plan.test_folder(config, name))
         split = probe.read_split(folder, test.clips, crops, store)
-        seen = probe.features(encoder, split, crops, Processes(0, 1, predictor.device))
-        found["tests"][name] = {"finetuned": fine_tuned(predictor, folder, test.clips),
-                                "frozen": frozen(features, fit, seen, split)}
+        found["tests"][name] = {"frozen": frozen(features, fit, probe.features(encoder, split, crops, processes), split)}
+        if predictor:
+            found["tests"][name]["finetuned"] = fine_tuned(predictor, folder, test.clips)
     path = plan.path_of(config, row)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".writing")

@@ -66,7 +66,7 @@ def pretrain_words(config, row):
     if arm.scratch:
         return None
     words = [config.pretrain, f"run={pretrain_folder(config, row)}", f"data.shards={train_folder(config)}", f"seed={row.seed}",
-             f"device={config.device}", *QUIET, *arm.pretrain.split()]
+             f"device={config.device}", *QUIET, *config.pretrain_keys.split(), *arm.pretrain.split()]
     if arm.compute:
         own, other = operations(words), operations(pretrain_words_of(config, config.reference))
         words.append(f"steps={math.ceil(other[0] * other[1] / own[0])}")
@@ -74,6 +74,7 @@ def pretrain_words(config, row):
 
 
 def pretrain_words_of(config, arm):
+    """As pretrain_words, of any seed, without the room."""
     return pretrain_words(config, Row(arm, 0, 1.0))[1:]
 
 
@@ -97,10 +98,12 @@ def labelled(config, row):
 
 
 def finetune_words(config, row):
-    """Words after ``python -m`` that fine-tune a row."""
+    """Words after ``python -m`` that fine-tune a row; None where nothing is fine-tuned."""
+    if not config.finetune:
+        return None
     shards = train_folder(config) if row.share == 1 else ",".join(labelled(config, row))
     words = [config.finetune, f"run={finetune_folder(config, row)}", f"seed={row.seed}", f"device={config.device}",
-             f"data.shards={shards}", "data.held_out=0", *QUIET]
+             f"data.shards={shards}", "data.held_out=0", *QUIET, *config.finetune_keys.split()]
     if not config.arms[row.arm].scratch:
         words.append(f"init={pretrain_folder(config, row)}")
     return ["finetune", "train", *words]

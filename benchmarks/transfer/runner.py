@@ -38,6 +38,10 @@ class Runner:
         timer.daemon = True
         if self.config.limit_s:
             timer.start()
+        # Sets of people first, one after the other, on all cores; the command itself knows what is there already.
+        for words in plan.made_sets(self.config).values():
+            if not self.command([*words, f"workers={len(os.sched_getaffinity(0))}"]):
+                break
         threads = [threading.Thread(target=self._lane) for _ in range(self.lanes)]
         for thread in threads:
             thread.start()
@@ -62,12 +66,15 @@ class Runner:
         if words is not None and not self.command(words):
             return
         for row in rows:
-            if not self.command(plan.finetune_words(self.config, row)) or not self.command(self.measure(row)):
+            words = [plan.finetune_words(self.config, row), self.measure(row)]
+            if not all(self.command(one) for one in words if one):
                 return
             print(f"finished {row.name}", flush=True)
 
     def command(self, words):
-        """Run ``python -m WORDS``; whether it ended well. Its output goes into a file beside its folder."""
+        """Run ``python -m WORDS`` unless all is to stop; whether it ended well. Its output goes into a file beside its folder."""
+        if self.stop:
+            return False
         folder = next(word.split("=", 1)[1] for word in words if word.startswith(("run=", "out=")))
         os.makedirs(os.path.dirname(folder), exist_ok=True)
         threads = max(1, len(os.sched_getaffinity(0)) // self.lanes)
@@ -106,15 +113,6 @@ def grouped(todo):
     for row in todo:
         groups.setdefault((row.arm, row.seed), []).append(row)
     return list(groups.values())
-
-
-def make_sets(config):
-    """Make the sets of people that are not there yet, one after the other, on all cores."""
-    for folder, words in plan.made_sets(config).items():
-        # The command itself knows what is there; it takes a second.
-        done = subprocess.run([sys.executable, "-m", *words, f"workers={len(os.sched_getaffinity(0))}"])
-        if done.returncode:
-            raise UserError(f"{folder} was not made: exit code {done.returncode}")
 
 
 def lanes():

@@ -24,6 +24,11 @@ def read(config):
     return {row: json.loads(path.read_text(encoding="utf-8")) for row, path in paths.items() if path.is_file()}
 
 
+def measured(config):
+    """Those of METRICS that the study has."""
+    return [one for one in METRICS if config.finetune or one[0] == "frozen"]
+
+
 def seeds_of(there, arm, share):
     return {row.seed for row in there if row.arm == arm and row.share == share}
 
@@ -42,7 +47,7 @@ def compared(there, one, other, share, test, how, metric):
 def spreads(config, there):
     """Spreads over seeds of the paired differences of all pairs of arms that have 3 seeds or more, in the headline's metric."""
     test, shares = next(iter(config.tests)), {row.share for row in there}
-    found = [compared(there, one, other, share, test, "finetuned", config.metric)
+    found = [compared(there, one, other, share, test, config.how, config.metric)
              for one, other in itertools.combinations(config.arms, 2) for share in sorted(shares)]
     return [d.spread for d in found if d is not None and d.seeds > 2 and np.isfinite(d.spread)]
 
@@ -106,7 +111,7 @@ def _trained(config, there):
 
 
 def _errors(config, there, shares, test):
-    heads = ["labelled clips", "arm", "seeds", *(name for *_, name in METRICS)]
+    heads = ["labelled clips", "arm", "seeds", *(name for *_, name in measured(config))]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for share in shares:
         for arm in config.arms:
@@ -114,7 +119,7 @@ def _errors(config, there, shares, test):
             if seeds:
                 labelled = there[plan.Row(arm, min(seeds), share)]["labelled_clips"]
                 cells = [f"{values(there, arm, share, seeds, test, how, metric).mean():.{2 if metric == 'px' else 1}f}"
-                         for how, metric, _ in METRICS]
+                         for how, metric, _ in measured(config)]
                 lines.append(f"| {labelled} | {_title(config, arm)} | {len(seeds)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -122,17 +127,18 @@ def _errors(config, there, shares, test):
 def _differences(config, there, shares, base):
     out = []
     for test in config.tests:
-        heads = ["labelled clips", "arm", "seeds", *(name for *_, name in METRICS)]
+        heads = ["labelled clips", "arm", "seeds", *(name for *_, name in measured(config))]
         lines = [f"Less *{_title(config, base)}*, paired by seed and clip, *{test}* (negative: better than it; bold: the 95 % "
                  f"interval leaves out zero, else cannot tell):", "",
                  "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
         for share in shares:
             for arm in config.arms:
-                found = [compared(there, arm, base, share, test, how, metric) for how, metric, _ in METRICS]
+                found = [compared(there, arm, base, share, test, how, metric) for how, metric, _ in measured(config)]
                 if arm == base or found[0] is None:
                     continue
                 labelled = there[plan.Row(base, min(seeds_of(there, base, share)), share)]["labelled_clips"]
-                cells = [_interval(one, 2 if metric == "px" else 1) for one, (_, metric, _) in zip(found, METRICS, strict=True)]
+                cells = [_interval(one, 2 if metric == "px" else 1)
+                         for one, (_, metric, _) in zip(found, measured(config), strict=True)]
                 lines.append(f"| {labelled} | {_title(config, arm)} | {found[0].seeds} | " + " | ".join(cells) + " |")
         out.append("\n".join(lines))
     return out
@@ -151,7 +157,7 @@ def plots(config, there):
     for panel, test in zip(figure.subplots(1, len(config.tests), squeeze=False)[0], config.tests, strict=True):
         for colour, arm in zip(itertools.cycle(COLOURS), config.arms):
             points = [(there[plan.Row(arm, min(seeds), share)]["labelled_clips"],
-                       values(there, arm, share, seeds, test, "finetuned", config.metric).mean(1))
+                       values(there, arm, share, seeds, test, config.how, config.metric).mean(1))
                       for share in shares if (seeds := seeds_of(there, arm, share))]
             if len(points) > 1:
                 panel.errorbar([x for x, _ in points], [y.mean() for _, y in points], [y.std() for _, y in points],
@@ -171,7 +177,7 @@ def _title(config, arm):
 
 
 def _clips(there, test):
-    return len(next(iter(there.values()))["tests"][test]["finetuned"]["px"])
+    return len(next(iter(there.values()))["tests"][test]["frozen"]["mpjpe"])
 
 
 def _mean(found):

@@ -1,0 +1,172 @@
+"""The study of transfer: what it plans, what its intervals hold, and a small one that is killed and goes on."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from runs import ROOT
+
+from benchmarks.transfer import plan, runner, stats, tables
+from benchmarks.transfer.config import TransferConfig
+from engine.config import parse
+from engine.errors import UserError
+from finetune.config import FinetuneConfig
+from pretrain.config import PretrainConfig
+
+STUDIES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "benchmarks").glob("transfer_*.yaml"))
+
+
+def study(*words, path="benchmarks/transfer_pilot.yaml"):
+    return parse(TransferConfig, [path, *words], "benchmarks.transfer")
+
+
+@pytest.mark.parametrize("path", STUDIES)
+def test_every_study_that_ships_is_whole(path):
+    config = study(path=path)
+    for row in plan.rows(config):
+        words = plan.pretrain_words(config, row)
+        if words:
+            parse(PretrainConfig, words[1:], "pretrain")
+        if config.finetune:
+            parse(FinetuneConfig, [*plan.finetune_words(config, row)[2:], "data.shards=x"], "finetune train")
+    assert plan.made_sets(config)
+
+
+def test_arms_differ_in_what_they_say_alone():
+    config = study()
+    runs = {name: parse(PretrainConfig, plan.pretrain_words(config, plan.Row(name, 3, 0.01))[1:], "pretrain")
+            for name, arm in config.arms.items() if not arm.scratch}
+    for name, run in runs.items():
+        assert (run.seed, run.batch, run.model.encoder) == (3, runs["both"].batch, runs["both"].model.encoder), name
+    assert runs["view"].data.kinds.shares() == [0.5, 0] and runs["pose"].data.kinds.shares() == [0, 0.5]
+    assert not runs["mae"].model.decoder.cross and runs["mae"].steps == runs["both"].steps
+    # As many operations, to a step.
+    own, other = (plan.operations(plan.pretrain_words_of(config, name)) for name in ("mae_compute", "both"))
+    assert own[0] * own[1] == pytest.approx(other[0] * other[1], abs=own[0]) and own[1] > 1.2 * other[1]
+
+
+def test_seeds_have_labels_of_their_own_and_arms_share_them(tmp_path):
+    config = study(f"work={tmp_path}")
+    folder = plan.train_folder(config)
+    folder.mkdir()
+    for number in range(100):
+        (folder / f"shard-{number:06d}.tar").touch()
+    found = {(arm, seed, share): plan.labelled(config, plan.Row(arm, seed, share))
+             for arm in ("both", "none") for seed in range(5) for share in (0.01, 0.1, 1.0)}
+    assert [len(found["both", 0, share]) for share in (0.01, 0.1, 1.0)] == [1, 10, 100]
+    for (arm, seed, share), shards in found.items():
+        assert shards == found["both", seed, share] and len(set(shards)) == len(shards), arm
+    for share in (0.01, 0.1):
+        assert len({one for seed in range(5) for one in found["both", seed, share]}) == 5 * 100 * share
+
+
+def test_rows_come_seed_by_seed():
+    rows = plan.rows(study("seeds=2", "arm=both,none", "shares=0.01,0.1"))
+    assert [row.name for row in rows] == [f"{arm}-{share}-seed{seed}" for seed in (0, 1) for arm in ("both", "none")
+                                          for share in ("0.01", "0.1")]
+    assert [len(group) for group in runner.grouped(rows)] == [2] * 4
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    """Differences with effects of seeds and of clips: 95 % of intervals hold the mean, or more."""
+    rng = np.random.default_rng(0)
+    for of_seeds, of_clips, rest in ((1, 1, 3), (1, 0, 3), (0, 1, 3), (0, 0, 1)):
+        held = 0
+        for _ in range(400):
+            d = 2 + of_seeds * rng.normal(size=(5, 1)) + 10 * of_clips * rng.normal(size=(1, 100))
+            d = d + rest * rng.normal(size=(5, 100))
+            found = stats.difference(d, np.zeros_like(d))
+            held += found.low <= 2 <= found.high
+        assert held >= 0.93 * 400, (of_seeds, of_clips)
+
+
+def test_one_seed_has_no_interval():
+    found = stats.difference(np.ones((1, 9)), np.zeros((1, 9)))
+    assert found.mean == 1 and np.isnan(found.low) and not found.tells
+    assert stats.detectable(1.0, 1) == float("inf")
+
+
+def test_what_can_be_seen_is_seen_in_four_of_five_studies():
+    rng, seeds, spread = np.random.default_rng(1), 5, 0.7
+    true = stats.detectable(spread, seeds)
+    seen = np.mean([stats.difference(true + spread * rng.normal(size=(seeds, 1)) + np.zeros((seeds, 50)),
+                                     np.zeros((seeds, 50))).tells for _ in range(1000)])
+    assert seen == pytest.approx(0.8, abs=0.06)
+
+
+def test_a_power_law_is_found_again():
+    x = np.array([40, 400, 4000, 40000])
+    a, b, c = stats.power_law(x, 120 * x ** -0.3 + 40)
+    assert (a, b, c) == (pytest.approx(120, rel=0.1), pytest.approx(0.3, abs=0.02), pytest.approx(40, abs=2))
+
+
+def rows_of(config, errors):
+    """Files of rows whose every error is what ``errors`` (arm, seed) gives, and a little more for each clip."""
+    for row in plan.rows(config):
+        values = (errors(row.arm, row.seed) + np.arange(20) / 10).tolist()
+        tests = {test: {"finetuned": dict.fromkeys(("px", "mpjpe", "pa_mpjpe"), values),
+                        "frozen": dict.fromkeys(("mpjpe", "pa_mpjpe"), values)} for test in config.tests}
+        path = plan.path_of(config, row)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        run = {} if config.arms[row.arm].scratch else {"steps": 8, "pairs": 64, "seconds": 1.0}
+        path.write_text(json.dumps({"pretrain": run, "finetune": {"seconds": 1.0}, "labelled_clips": 40, "tests": tests}))
+
+
+def test_tables_tell_what_is_certain_from_what_is_not(tmp_path):
+    config = study(f"rows={tmp_path}", "arm=both,none,mae", "seeds=3")
+    noise = np.random.default_rng(2).normal(size=(9, 3))
+    rows_of(config, lambda arm, seed: {"both": 50, "none": 60, "mae": 50.1}[arm] + noise[len(arm), seed])
+    there = tables.read(config)
+    text = "\n".join(tables.tables(config, there))
+    against = text[text.index("Less *both kinds"):]
+    none, mae = (next(line for line in against.splitlines() if f"| {config.arms[arm].title} |" in line)
+                 for arm in ("none", "mae"))
+    assert none.count("**+") == 5 and "**" not in mae
+    assert len(tables.spreads(config, there)) == 3
+
+
+def test_what_is_mistyped_is_told(tmp_path):
+    with pytest.raises(UserError, match="'bth' is none of the arms both"):
+        study("arm=bth")
+    with pytest.raises(UserError, match="finetune=nowhere.yaml is no file"):
+        study("finetune=nowhere.yaml")
+    with pytest.raises(UserError, match="has no rows"):
+        tables.write(study(f"rows={tmp_path}"))
+
+
+SMALL = ["train.clips=24", "train.keys=clips_per_shard=12", "tests.studio.clips=12", "tests.elsewhere.clips=12", "seeds=1",
+         "arm=both,none", "shares=0.5", "lanes=2", "finetune_keys=steps=6 optim.warmup=1 batch=8",
+         "pretrain_keys=steps=60 checkpoint.every=20 optim.warmup=1 batch=8 log.held_out_every=20 log.every=1"]
+
+
+@pytest.mark.long
+def test_a_study_that_is_killed_goes_on(tmp_path):
+    words = [sys.executable, "-m", "benchmarks.transfer", "benchmarks/transfer_pilot.yaml", f"rows={tmp_path / 'rows'}",
+             f"work={tmp_path / 'work'}", *SMALL]
+    first = subprocess.Popen(words, cwd=ROOT)
+    log = tmp_path / "work/pilot/pretrain-both-seed0/log.jsonl"
+    while not log.exists() or len(log.read_text().splitlines()) < 3:
+        assert first.poll() is None
+        time.sleep(0.05)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(120) == 75
+    steps = len(log.read_text().splitlines())
+    assert 0 < steps < 60
+    subprocess.run(words, cwd=ROOT, check=True)
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 61))
+    rows = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "rows/pilot").glob("*.json")}
+    assert set(rows) == {"both-0.5-seed0", "none-0.5-seed0"}
+    for row in rows.values():
+        assert row["labelled_clips"] == 12
+        for test in row["tests"].values():
+            for how in ("finetuned", "frozen"):
+                assert len(test[how]["pa_mpjpe"]) == 12 and np.isfinite(test[how]["pa_mpjpe"]).all()
+    # Nothing is left to do, and nothing is done.
+    shutil.rmtree(tmp_path / "work")
+    done = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert "0 to do" in done.stdout and not (tmp_path / "work").exists()
