@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config import parse
+from engine.errors import UserError
 
 # What a study needs of a run's log; anything of it may be set in an arm.
 QUIET = ["log.pictures_every=0", "log.wandb=off", "log.every=50"]
@@ -90,8 +91,14 @@ def operations(words):
 
 
 def labelled(config, row):
-    """Shards, once they are made, whose labels a row uses: another part of the set for each seed, the same for all arms."""
+    """Shards whose labels a row uses: another part of the set for each seed, the same for all arms.
+
+    Raises:
+        UserError: the set is not made.
+    """
     shards = sorted(str(path) for path in train_folder(config).glob("*.tar"))
+    if not shards:
+        raise UserError(f"{train_folder(config)} has no shards; the study makes them before its first row")
     count = max(1, round(row.share * len(shards)))
     first = row.seed * count % len(shards)
     return [shards[(first + k) % len(shards)] for k in range(count)]

@@ -72,7 +72,7 @@ class Runner:
             print(f"finished {row.name}", flush=True)
 
     def command(self, words):
-        """Run ``python -m WORDS`` unless all is to stop; whether it ended well. Its output goes into a file beside its folder."""
+        """Run ``python -m WORDS`` unless all is to stop; whether it ended well. Its output goes to a file beside its folder."""
         if self.stop:
             return False
         folder = next(word.split("=", 1)[1] for word in words if word.startswith(("run=", "out=")))
