@@ -11,6 +11,8 @@ from engine.errors import UserError
 class ArmConfig:
     pretrain: str = key("", "keys of python -m pretrain that make this arm, with blanks between")
     scratch: bool = key(False, "no pre-training at all")
+    timm: str = key("", "a timm model's weights in place of pre-training, NAME:FILE, such as an ImageNet-supervised ViT of the "
+                        "same size")
     compute: bool = key(False, "as many operations as the reference arm, in place of as many steps")
     seeds: int | None = key(None, "seeds of this arm; default: as seeds=", low=0)
     shares: list[float] = key([], "label shares of this arm; default: as shares=")
@@ -63,6 +65,9 @@ class TransferConfig:
     def check(self):
         if not self.name or not self.arms or not self.tests:
             raise UserError("a study wants name=, arms.NAME... and tests.NAME...: see benchmarks/transfer_pilot.yaml")
+        for name, arm in self.arms.items():
+            if arm.timm and not os.path.isfile(arm.timm.rpartition(":")[2]):
+                raise UserError(f"arms.{name}.timm={arm.timm} is not NAME:FILE with a file that is there")
         for name in (self.reference, *(part for part in self.arm.split(",") if part)):
             if name not in self.arms:
                 raise UserError(f"'{name}' is none of the arms {', '.join(self.arms)}")

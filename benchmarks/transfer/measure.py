@@ -121,6 +121,8 @@ def _by_clip(values, clip, names):
 
 def _encoder(config, row, device):
     """The Frozen encoder of an arm before fine-tuning; without pre-training one of random values, by the row's seed."""
+    if config.arms[row.arm].timm:
+        return encoders.from_timm(config.arms[row.arm].timm, device)
     if not config.arms[row.arm].scratch:
         return encoders.load(str(plan.pretrain_folder(config, row)), device)
     return encoders.random(parse(PretrainConfig, plan.pretrain_words_of(config, config.reference), "pretrain").model, row.seed,

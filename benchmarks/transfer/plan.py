@@ -64,7 +64,7 @@ def finetune_folder(config, row):
 def pretrain_words(config, row):
     """Words after ``python -m`` that pre-train an arm; None where it has no pre-training."""
     arm = config.arms[row.arm]
-    if arm.scratch:
+    if arm.scratch or arm.timm:
         return None
     words = [config.pretrain, f"run={pretrain_folder(config, row)}", f"data.shards={train_folder(config)}", f"seed={row.seed}",
              f"device={config.device}", *QUIET, *config.pretrain_keys.split(), *arm.pretrain.split()]
@@ -111,6 +111,7 @@ def finetune_words(config, row):
     shards = train_folder(config) if row.share == 1 else ",".join(labelled(config, row))
     words = [config.finetune, f"run={finetune_folder(config, row)}", f"seed={row.seed}", f"device={config.device}",
              f"data.shards={shards}", "data.held_out=0", *QUIET, *config.finetune_keys.split()]
-    if not config.arms[row.arm].scratch:
-        words.append(f"init={pretrain_folder(config, row)}")
+    arm = config.arms[row.arm]
+    if not arm.scratch:
+        words.append(f"init={arm.timm.rpartition(':')[2] or pretrain_folder(config, row)}")
     return ["finetune", "train", *words]

@@ -98,7 +98,7 @@ def _trained(config, there):
         runs = {row.seed: found["pretrain"] for row, found in there.items() if row.arm == name}
         if not runs:
             continue
-        if arm.scratch:
+        if arm.scratch or arm.timm:
             lines.append(f"| {_title(config, name)} | {len(runs)} | | | | | |")
             continue
         first = next(iter(runs.values()))
