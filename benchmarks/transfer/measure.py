@@ -53,7 +53,7 @@ def measure(config, row):
         split = probe.read_split(folder, test.clips, crops, store)
         found["tests"][name] = {"frozen": frozen(features, fit, probe.features(encoder, split, crops, processes), split)}
         if predictor:
-            found["tests"][name]["finetuned"] = fine_tuned(predictor, folder, test.clips)
+            found["tests"][name] |= fine_tuned(predictor, folder, test.clips)
     path = plan.path_of(config, row)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".writing")
@@ -66,7 +66,9 @@ def measure(config, row):
 
 @torch.no_grad()
 def fine_tuned(predictor, shards, clips):
-    """{"px", "mpjpe", "pa_mpjpe": [mean of each clip's crops]}: pixels of the network's picture, mm, mm.
+    """{"finetuned": {"px", "mpjpe", "pa_mpjpe": [mean of each clip's crops]}, "mean_pose": {the same: mean over clips}}.
+
+    In pixels of the network's picture, mm, mm. The mean pose stands at the mean place, as the head starts from it.
 
     Args:
         predictor: finetune.predict.Predictor.  shards: of labelled clips that it has not seen.  clips: how many.
@@ -81,16 +83,21 @@ def fine_tuned(predictor, shards, clips):
     clip = np.unique(arrays["tags"][:, PLACE], axis=0, return_inverse=True)[1].ravel()
     # Keypoints alone are measured: a mesh of few vertices has them where the full one does.
     targets, body = Targets(predictor.body), predictor.body.coarse(16).to(predictor.device)
-    size, values = predictor.config.model.image_size, []
+    model, size, values = predictor.model, predictor.config.model.image_size, []
     for first in range(0, len(clip), CHUNK):
         batch = {name: torch.from_numpy(part[first:first + CHUNK]).to(predictor.device) for name, part in arrays.items()}
         seen = view(batch, size)
         true = targets({**batch, "pose": axis_angle_to_matrix(batch["pose"])}, seen)
-        found = predictor.model(seen.pictures, seen.K)
-        points, wanted = (body.keypoints(*body(one.pose, one.root, one.shape)) for one in (found, true))
-        px = (pixels(points, seen.K) - pixels(wanted, seen.K)).norm(dim=-1).mean(1)
-        values.append(torch.stack([px.double(), mpjpe(points, wanted, 0), pa_mpjpe(points, wanted)], 1).cpu())
-    return _by_clip(torch.cat(values).numpy().T, clip, ("px", "mpjpe", "pa_mpjpe"))
+        rest = [part.new_zeros(len(seen.K), part.numel()) for part in (model.mean_shape, model.mean_place)]
+        mean = model.compose(model.mean_pose.new_zeros(len(seen.K), 6 * model.joints), *rest, seen.K, size)
+        found, mean, wanted = (body.keypoints(*body(one.pose, one.root, one.shape))
+                               for one in (model(seen.pictures, seen.K), mean, true))
+        for points in (found, mean):
+            px = (pixels(points, seen.K) - pixels(wanted, seen.K)).norm(dim=-1).mean(1)
+            values.append(torch.stack([px.double(), mpjpe(points, wanted, 0), pa_mpjpe(points, wanted)], 1).cpu())
+    names = ("px", "mpjpe", "pa_mpjpe")
+    found, mean = (_by_clip(torch.cat(values[which::2]).numpy().T, clip, names) for which in (0, 1))
+    return {"finetuned": found, "mean_pose": {name: round(float(np.mean(of_clips)), 3) for name, of_clips in mean.items()}}
 
 
 def frozen(features, fit, test_features, test):

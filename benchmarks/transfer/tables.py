@@ -121,6 +121,11 @@ def _errors(config, there, shares, test):
                 cells = [f"{values(there, arm, share, seeds, test, how, metric).mean():.{2 if metric == 'px' else 1}f}"
                          for how, metric, _ in measured(config)]
                 lines.append(f"| {labelled} | {_title(config, arm)} | {len(seeds)} | " + " | ".join(cells) + " |")
+    found = [row["tests"][test]["mean_pose"] for row in there.values() if "mean_pose" in row["tests"][test]]
+    if found:
+        cells = [f"{np.mean([one[metric] for one in found]):.{2 if metric == 'px' else 1}f}" if how == "finetuned" else ""
+                 for how, metric, _ in measured(config)]
+        lines.append("| | mean pose | | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
