@@ -45,12 +45,14 @@ def test_arms_differ_in_what_they_say_alone():
     runs = {name: parse(PretrainConfig, plan.pretrain_words(config, plan.Row(name, 3, 0.01))[1:], "pretrain")
             for name, arm in config.arms.items() if not arm.scratch}
     for name, run in runs.items():
-        assert (run.seed, run.batch, run.model.encoder) == (3, runs["both"].batch, runs["both"].model.encoder), name
+        assert (run.seed, run.samples, run.peak_lr) == (3, runs["both"].samples, runs["both"].peak_lr), name
+        assert run.model.encoder == runs["both"].model.encoder, name
     assert runs["view"].data.kinds.shares() == [0.5, 0] and runs["pose"].data.kinds.shares() == [0, 0.5]
     assert not runs["mae"].model.decoder.cross and runs["mae"].steps == runs["both"].steps
     # As many operations, to a step.
-    own, other = (plan.operations(plan.pretrain_words_of(config, name)) for name in ("mae_compute", "both"))
-    assert own[0] * own[1] == pytest.approx(other[0] * other[1], abs=own[0]) and own[1] > 1.2 * other[1]
+    for name in ("mae_compute", "both_k4"):
+        own, other = (plan.operations(plan.pretrain_words_of(config, arm)) for arm in (name, "both"))
+        assert own[0] * own[1] == pytest.approx(other[0] * other[1], abs=own[0]) and own[1] > 1.2 * other[1]
 
 
 def test_seeds_have_labels_of_their_own_and_arms_share_them(tmp_path):
