@@ -1,18 +1,19 @@
 """Meshes from one camera of a real take, judged by the person's outline in the others.
 
-    python -m benchmarks.real RUN ... videos=DIR calibration=FILE track=FILE out=DIR [every=1] [box=square] [config=FILE]
+    python -m benchmarks.real RUN ... videos=DIR calibration=FILE track=FILE out=DIR [every=1] [box=outline] [config=FILE]
 
 A mesh is predicted from one camera's picture, placed in the world by that camera's pose, and seen by every camera; what counts
 is the intersection of its silhouette with the outline (benchmarks/outlines.py) over their union, in percent. Nobody has the
 truth in 3D here, so this asks less than an error in millimetres: a mesh that faces the wrong way may still do well.
 
-Placed   placed where the network says. One picture hardly tells depth, and a metre off is a miss from the side.
+Placed   it stands where the network says. One picture hardly tells depth, and a metre off is a miss from the side.
 Moved    its root moved along the ray through it to the depth of the person's vertical axis in ``track``.
 Scaled   moved, and made larger or smaller by as much, so that the predicting camera sees the same: pose and shape alone.
 
 "mean" rows are the same for the mean pose, shape and place of the people the run learnt from, which no picture changes;
 "standing" is that mean body, upright at the track, turned as suits that frame best: what knowing the place alone would give.
-``box=square`` cuts what ``python -m data pairs`` cuts; ``box=outline`` what a detector's tight box and the run's margin give.
+The predicting camera's crop: ``box=outline`` is the tight box of the outline there with the run's margin, as the crops of made
+people and a detector's boxes are; ``box=square`` is what ``python -m data pairs`` cuts, around a cylinder below the track.
 """
 
 import json
@@ -23,8 +24,8 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.outlines import SIZE, prepare
 from benchmarks.options import read_options
+from benchmarks.outlines import SIZE, prepare
 from data.sources.plan import square
 from engine import progress
 from engine.cli import run
@@ -34,9 +35,9 @@ from finetune.people import people
 from finetune.predict import Predictor
 from finetune.raster import shared_raster
 
-OPTIONS = {"videos": "", "calibration": "", "track": "", "out": "", "every": "1", "box": "square",
+OPTIONS = {"videos": "", "calibration": "", "track": "", "out": "", "every": "1", "box": "outline",
            "config": "configs/data/multicam_qualisys.yaml"}
-BOXES = ("square", "outline")
+BOXES = ("outline", "square")
 ROWS = ("placed", "moved", "scaled", "mean placed", "mean moved", "mean scaled")
 HEADINGS = 12
 VOXEL_M = 0.02
@@ -50,8 +51,8 @@ def main(argv):
     options = read_options([a for a in argv if "=" in a], OPTIONS)
     lacking = [name for name in ("videos", "calibration", "track", "out") if not options[name]]
     if lacking or not runs:
-        raise UserError(f"{lacking[0] + '=' if lacking else 'a fine-tuning run'} must be given: python -m benchmarks.real RUN ... "
-                        "videos=DIR calibration=FILE track=FILE out=DIR")
+        raise UserError(f"{lacking[0] + '=' if lacking else 'a fine-tuning run'} must be given: python -m benchmarks.real "
+                        "RUN ... videos=DIR calibration=FILE track=FILE out=DIR")
     names = [name_of(folder) for folder in runs]
     if len(set(names)) < len(names):
         raise UserError(f"two runs are named {max(names, key=names.count)}: their results would overwrite each other")
@@ -73,7 +74,7 @@ def main(argv):
         print(table(found))
 
 
-def measure(folder, take, box="square"):
+def measure(folder, take, box="outline"):
     """How well a run's meshes fit the outlines of a take.
 
     Args:
@@ -303,7 +304,7 @@ def outline_sheet(take, columns=8):
                       for v in range(len(take.views))])
 
 
-def sheet(folder, take, box="square", count=4):
+def sheet(folder, take, box="outline", count=4):
     """(H, W, 3) uint8: a row a frame, from one camera after the other: its picture with the mesh, then the other cameras.
 
     Orange: the mesh, moved to the track's depth (in its own camera: as placed).  Green: the outline.
