@@ -290,7 +290,8 @@ def write(found, path):
     rows = {row: {"mean": plain(np.nanmean(values, -1)), "others": plain(others(values)), "frames": plain(values)}
             for row, values in found["rows"].items()}
     rows["standing"] = {"mean": plain(np.nanmean(found["standing"], -1)), "frames": plain(found["standing"])}
-    text = json.dumps({**found, "standing": None, "rows": rows} | {"axes": "rows.ROW.frames[from camera][to camera][frame]"})
+    kept = {name: found[name] for name in ("run", "box", "frames", "cameras")}
+    text = json.dumps(kept | {"axes": "rows.ROW.frames[from camera][to camera][frame]", "rows": rows})
     try:
         Path(path).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
