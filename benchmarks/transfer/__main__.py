@@ -8,7 +8,9 @@ from engine.cli import run
 from engine.config import parse
 
 USAGE = """usage: python -m benchmarks.transfer CONFIG.yaml [key=value ...]           run a study, or go on with it
-       python -m benchmarks.transfer tables CONFIG.yaml [key=value ...]    its tables and plots from the rows that are there"""
+       python -m benchmarks.transfer tables CONFIG.yaml [key=value ...]    its tables and plots from the rows that are there
+       python -m benchmarks.transfer take CONFIG.yaml take.videos=DIR take.calibration=FILE take.track=FILE
+                                                                           fine-tuned rows on a real take, several cameras"""
 
 
 def main(argv):
@@ -18,6 +20,10 @@ def main(argv):
         from benchmarks.transfer.tables import write
 
         return write(parse(TransferConfig, argv[1:], "benchmarks.transfer", USAGE))
+    if first == "take":
+        from benchmarks.transfer.take import measure
+
+        return measure(parse(TransferConfig, argv[1:], "benchmarks.transfer", USAGE))
     if first == "measure":
         return _measure(argv[1:])
     config = parse(TransferConfig, argv, "benchmarks.transfer", USAGE)

@@ -27,6 +27,16 @@ class SetConfig:
 
 
 @dataclass
+class TakeConfig:
+    """A real take, for ``python -m benchmarks.transfer take``."""
+
+    videos: str = key("", "folder of its videos")
+    calibration: str = key("", "its calibration file (Qualisys)")
+    track: str = key("", "where the person is in it (docs/real_clips.md)")
+    every: int = key(1, "take every n-th frame", low=1)
+
+
+@dataclass
 class ExpectConfig:
     """What is thought of a row before the first are there."""
 
@@ -52,6 +62,7 @@ class TransferConfig:
     shares: list[float] = key([0.01], "shares of the training clips whose labels are used")
     metric: str = key("pa_mpjpe", "the metric of the headline", choices=("px", "mpjpe", "pa_mpjpe"))
     expect: ExpectConfig = section(ExpectConfig)
+    take: TakeConfig = section(TakeConfig)
     lanes: int | None = key(None, "runs side by side; default: the cores, or one where there is a GPU", low=1)
     limit_s: float = key(0.0, "stop after so many seconds, with all saved; the same command goes on; 0: never", low=0)
     device: str = key("auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"))

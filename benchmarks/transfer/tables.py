@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.transfer import plan
+from benchmarks.transfer import plan, take
 from benchmarks.transfer.stats import difference
 from engine.errors import UserError, explain
 
@@ -88,7 +88,7 @@ def tables(config, there):
     for base in (config.reference, *(name for name, arm in config.arms.items() if arm.scratch)):
         if any(row.arm == base for row in there):
             out += _differences(config, there, shares, base)
-    return out
+    return out + [found for found in (take.table(config),) if found]
 
 
 def _trained(config, there):
