@@ -12,11 +12,16 @@ from engine.errors import UserError
 
 @dataclass
 class Processes:
-    """rank 0 .. world - 1; ``device`` is this process's own."""
+    """rank 0 .. world - 1; ``device`` is this process's own; ``node``: processes of a node, as rank 0 counts them.
+
+    ``timeout_s``: after which a collective fails that not all ranks have joined.
+    """
 
     rank: int
     world: int
     device: torch.device
+    node: int = 1
+    timeout_s: float = 600
 
     @property
     def first(self):
@@ -59,6 +64,14 @@ class Processes:
             raise UserError(box[1])
         return box[0]
 
+    def groups(self, size):
+        """The ranks cut into rows of ``size`` neighbours: process groups of this rank's (column, row)."""
+        columns = [list(range(place, self.world, size)) for place in range(size)]
+        rows = [list(range(first, first + size)) for first in range(0, self.world, size)]
+        # Else they would have torch's own timeout, and the watch might not be the first to speak.
+        timeout = timedelta(seconds=self.timeout_s)
+        return tuple(dist.new_subgroups_by_enumeration(ranks, timeout)[0] for ranks in (columns, rows))
+
     def stop(self):
         if self.world > 1:
             dist.destroy_process_group()
@@ -68,7 +81,7 @@ def start(device, timeout_s=600):
     """Join the processes that torchrun (or a scheduler) started, or be the only one.
 
     Args:
-        device: "auto", "cpu" or "cuda".  timeout_s: after which a collective fails that not all ranks have joined.
+        device: "auto", "cpu" or "cuda".  timeout_s: as of Processes.
     Raises:
         UserError: a GPU was asked for and there is none for this process.
     """
@@ -79,7 +92,10 @@ def start(device, timeout_s=600):
         torch.cuda.set_device(device)
     if world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
-    return Processes(rank, world, device)
+    processes = Processes(rank, world, device, _node_processes(), timeout_s)
+    # Nodes may have unequally many; all must cut the world alike.
+    processes.node = processes.from_first(lambda: processes.node)
+    return processes
 
 
 def device_of(device, local=0):
@@ -96,9 +112,13 @@ def device_of(device, local=0):
     return torch.device(device, local) if device == "cuda" else torch.device(device)
 
 
+def _node_processes():
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def share_cores():
     """Cores this process may use: those it is allowed to run on, shared with the other ranks of its node."""
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return max(1, len(os.sched_getaffinity(0)) // _node_processes())
 
 
 def threads():
