@@ -12,7 +12,7 @@ from engine.errors import UserError
 
 @dataclass
 class Processes:
-    """rank 0 .. world - 1; ``device`` is this process's own; ``node``: processes of a node, as rank 0 counts them.
+    """rank 0 .. world - 1; ``device`` is this process's own.
 
     ``timeout_s``: after which a collective fails that not all ranks have joined.
     """
@@ -20,7 +20,6 @@ class Processes:
     rank: int
     world: int
     device: torch.device
-    node: int = 1
     timeout_s: float = 600
 
     @property
@@ -64,6 +63,10 @@ class Processes:
             raise UserError(box[1])
         return box[0]
 
+    def of_a_node(self):
+        """How many processes a node has, as rank 0 counts: nodes may have unequally many, and all must cut the world alike."""
+        return self.from_first(_of_this_node)
+
     def groups(self, size):
         """The ranks cut into rows of ``size`` neighbours: process groups of this rank's (column, row)."""
         columns = [list(range(place, self.world, size)) for place in range(size)]
@@ -92,10 +95,7 @@ def start(device, timeout_s=600):
         torch.cuda.set_device(device)
     if world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
-    processes = Processes(rank, world, device, _node_processes(), timeout_s)
-    # Nodes may have unequally many; all must cut the world alike.
-    processes.node = processes.from_first(lambda: processes.node)
-    return processes
+    return Processes(rank, world, device, timeout_s)
 
 
 def device_of(device, local=0):
@@ -112,13 +112,13 @@ def device_of(device, local=0):
     return torch.device(device, local) if device == "cuda" else torch.device(device)
 
 
-def _node_processes():
+def _of_this_node():
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def share_cores():
     """Cores this process may use: those it is allowed to run on, shared with the other ranks of its node."""
-    return max(1, len(os.sched_getaffinity(0)) // _node_processes())
+    return max(1, len(os.sched_getaffinity(0)) // _of_this_node())
 
 
 def threads():

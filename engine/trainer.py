@@ -40,7 +40,8 @@ class Trainer:
         self.config, self.processes, self.device = config, processes, processes.device
         self.stop, self.watch = False, Whereabouts()
         self.model, self.step_module = model, step_module
-        self.spread = Spread(config.holders(processes.world, processes.node), processes, model, step_module, entries)
+        holders = config.holders(processes.world, processes.of_a_node())
+        self.spread = Spread(holders, processes, model, step_module, entries)
         self.wrapped = self.spread.module
         self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = build_optimizer(self.names, config.optim, self.device, scale or (lambda name: 1.0))

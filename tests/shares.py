@@ -76,8 +76,9 @@ def main(rank, out):
     processes = distributed.start("cpu", 77)
     torch.manual_seed(0)
     model = Net()
-    spread = Spread(processes.node, processes, model, Step(model))
-    seen = {"node": processes.node, "timeouts": [
+    holders = processes.of_a_node()
+    spread = Spread(holders, processes, model, Step(model))
+    seen = {"node": holders, "timeouts": [
         group._get_backend(torch.device("cpu")).options._timeout.total_seconds() for group in processes.groups(2)]}
     optimizer, norms = optimizer_of(model), []
     for step in range(STEPS):
