@@ -26,12 +26,15 @@ test: install
 test-long: install
 	$(BIN)/python -m pytest -q
 
+# About 6 minutes on 2 idle cores, added up from processor times; one more where the body models' files are not built yet.
 bench: install
 	$(BIN)/python -m benchmarks.people
 	$(BIN)/python -m benchmarks.order
-	$(BIN)/python -m benchmarks.loader
-	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.loader seconds=2
+	$(BIN)/python -m benchmarks.step rounds=3
 	$(BIN)/python -m benchmarks.runs
+	$(BIN)/python -m benchmarks.checkpoint rounds=2 steps=2 batch=2
+	$(BIN)/python -m benchmarks.cache megabytes=500
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,5 +1,7 @@
 """What all ranks decide together after each step, without a wait for the device."""
 
+from datetime import timedelta
+
 import torch
 import torch.distributed as dist
 
@@ -15,7 +17,9 @@ class Agreement:
     """
 
     def __init__(self, processes):
-        self.group = dist.new_group(backend="gloo") if processes.world > 1 else None
+        self.group = None
+        if processes.world > 1:
+            self.group = dist.new_group(backend="gloo", timeout=timedelta(seconds=processes.timeout_s))
         self._sent = self._work = None
 
     def send(self, *numbers):

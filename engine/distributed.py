@@ -12,11 +12,15 @@ from engine.errors import UserError
 
 @dataclass
 class Processes:
-    """rank 0 .. world - 1; ``device`` is this process's own."""
+    """rank 0 .. world - 1; ``device`` is this process's own.
+
+    ``timeout_s``: after which a collective fails that not all ranks have joined.
+    """
 
     rank: int
     world: int
     device: torch.device
+    timeout_s: float = 600
 
     @property
     def first(self):
@@ -59,6 +63,18 @@ class Processes:
             raise UserError(box[1])
         return box[0]
 
+    def of_a_node(self):
+        """How many processes a node has, as rank 0 counts: nodes may have unequally many, and all must cut the world alike."""
+        return self.from_first(_of_this_node)
+
+    def groups(self, size):
+        """The ranks cut into rows of ``size`` neighbours: process groups of this rank's (column, row)."""
+        columns = [list(range(place, self.world, size)) for place in range(size)]
+        rows = [list(range(first, first + size)) for first in range(0, self.world, size)]
+        # Else they would have torch's own timeout, and the watch might not be the first to speak.
+        timeout = timedelta(seconds=self.timeout_s)
+        return tuple(dist.new_subgroups_by_enumeration(ranks, timeout)[0] for ranks in (columns, rows))
+
     def stop(self):
         if self.world > 1:
             dist.destroy_process_group()
@@ -68,7 +84,7 @@ def start(device, timeout_s=600):
     """Join the processes that torchrun (or a scheduler) started, or be the only one.
 
     Args:
-        device: "auto", "cpu" or "cuda".  timeout_s: after which a collective fails that not all ranks have joined.
+        device: "auto", "cpu" or "cuda".  timeout_s: as of Processes.
     Raises:
         UserError: a GPU was asked for and there is none for this process.
     """
@@ -79,7 +95,7 @@ def start(device, timeout_s=600):
         torch.cuda.set_device(device)
     if world > 1:
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
-    return Processes(rank, world, device)
+    return Processes(rank, world, device, timeout_s)
 
 
 def device_of(device, local=0):
@@ -96,9 +112,13 @@ def device_of(device, local=0):
     return torch.device(device, local) if device == "cuda" else torch.device(device)
 
 
+def _of_this_node():
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
 def share_cores():
     """Cores this process may use: those it is allowed to run on, shared with the other ranks of its node."""
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return max(1, len(os.sched_getaffinity(0)) // _of_this_node())
 
 
 def threads():

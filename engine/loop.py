@@ -51,7 +51,7 @@ def _settle(config):
 
 def _train(config, make_trainer, processes, stop, watch, closing):
     """Build everything, go on from the newest checkpoint and run the loop."""
-    config.check_processes(processes.world)
+    config.check_processes(processes.world, processes.of_a_node())
     trainer = make_trainer(config, processes)
     closing.callback(trainer.close)
     trainer.stop, trainer.watch = stop, watch

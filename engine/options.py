@@ -7,8 +7,8 @@ from engine.errors import UserError
 
 # What may differ when a run goes on, because results do not depend on it (design decision 7).
 FREE = ("run", "init", "device", "data.workers", "data.prefetch", "data.shards", "data.sources.*.shards", "data.cache.*",
-        "data.bad_max", "log.*", "checkpoint.*", "probe.*", "guard.hang_s", "parallel", "compile",
-        "recompute")
+        "data.bad_max", "log.*", "checkpoint.*", "probe.*", "guard.hang_s", "parallel", "shard_over",
+        "compile", "recompute")
 
 
 @dataclass
@@ -60,7 +60,11 @@ class TrainConfig:
     batch: int = key(256, "samples in a step, over all processes", low=1)
     accumulate: int = key(1, "parts that each process cuts its share of a batch into, to save memory", low=1)
     device: str = key("auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"))
-    parallel: str = key("ddp", "each process holds all weights (ddp) or a share of them (fsdp)", choices=("ddp", "fsdp"))
+    parallel: str = key("ddp", "a process holds all weights (ddp: best where they fit), a share of its node's copy (hsdp: "
+                               "several nodes) or a share of the only copy (fsdp: one node, or least memory)",
+                        choices=("ddp", "fsdp", "hsdp"))
+    shard_over: int | None = key(None, "processes that hold one copy of the weights under parallel=hsdp; null: those of a node",
+                                 low=2)
     precision: str = key("auto", "of the network; auto: bf16 where the device multiplies in it",
                          choices=("auto", "float32", "bf16"))
     compile: str = key("auto", "compile the network's blocks; auto: on a GPU", choices=("auto", "on", "off"))
@@ -80,11 +84,30 @@ class TrainConfig:
                             f"checkpoint.every={self.checkpoint.every}, so hardly any would be kept")
         if self.batch % self.accumulate:
             raise UserError(f"batch={self.batch} does not divide by accumulate={self.accumulate}")
+        if self.shard_over is not None and self.parallel != "hsdp":
+            raise UserError(f"shard_over={self.shard_over} is for parallel=hsdp, and parallel={self.parallel}: leave one out")
 
-    def check_processes(self, world):
-        """Raises UserError where so many processes cannot share a batch; called before anything is built."""
+    def check_processes(self, world, node):
+        """Raises UserError where so many processes cannot share a batch, or the weights; called before anything is built.
+
+        Args:
+            world: processes in all.  node: of them on one node.
+        """
         if self.batch % (world * self.accumulate):
             raise UserError(f"batch={self.batch} does not divide by {world} processes times accumulate={self.accumulate}")
+        size = self.holders(world, node)
+        said = f"the {node} processes of a node" if self.shard_over is None else f"shard_over={self.shard_over}"
+        if world % size:
+            raise UserError(f"parallel=hsdp: {world} processes do not divide by {said}; set shard_over to a divisor")
+        if self.parallel == "hsdp" and size < min(2, world):
+            raise UserError(f"parallel=hsdp: a node has 1 process of {world}, so each would hold a copy as under parallel=ddp; "
+                            f"set that, or shard_over=N for copies over several nodes")
+
+    def holders(self, world, node):
+        """Processes that hold one copy of the weights together; 1: each has all. Arguments as above."""
+        if world == 1 or self.parallel == "ddp":
+            return 1
+        return world if self.parallel == "fsdp" else self.shard_over or node
 
     @property
     def samples(self):

@@ -1,14 +1,16 @@
-"""How a model is spread over the processes of a run: copies (DDP) or shares of its weights (FSDP2).
+"""How a model is spread over the processes of a run: copies (DDP), shares of its weights (FSDP2), or copies in shares (HSDP).
 
 With FSDP2 a weight is a DTensor: each process holds some of its rows, and the whole is gathered for a block while it runs.
-What leaves a process (checkpoints, norms) is always whole, under the bare module's names.
+Where several groups of neighbours hold a copy each, a group gathers within itself, and only the sum of a share's gradient
+goes between groups. What leaves a process (checkpoints, norms) is always whole, under the bare module's names.
 """
 
 import contextlib
 
 import torch
+import torch.distributed as dist
 from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
 BLOCKS = ("blocks", "layers")  # names of the lists whose members are gathered one at a time
@@ -18,22 +20,32 @@ class Spread:
     """A model and what holds it, spread over the processes of a run.
 
     Args:
-        kind: "ddp" or "fsdp"; one process alone holds everything either way.  processes: engine.distributed.Processes.
-        model: the bare network.  step_module: holds it and no weights besides, called on parts of a batch.
+        holders: neighbouring processes that hold one copy of the weights together; divides their number. 1: each holds all.
+        processes: engine.distributed.Processes.  model: the bare network.
+        step_module: holds it and no weights besides, called on parts of a batch.
         entries: the network's methods, beside ``forward``, that others call.
     Attributes:
         module: what to call for the loss.  Gradients in it are means over the processes.
     """
 
-    def __init__(self, kind, processes, model, step_module, entries=()):
+    def __init__(self, holders, processes, model, step_module, entries=()):
         self.model, self.module = model, step_module
-        self.sharded = kind == "fsdp" and processes.world > 1
-        self.copied = kind == "ddp" and processes.world > 1
+        self.sharded = holders > 1
+        self.copied = holders == 1 and processes.world > 1
+        self.copies = None  # the process group of those that have the same share, where there are several
         if self.copied:
             ids = [processes.device.index] if processes.device.type == "cuda" else None
             self.module = nn.parallel.DistributedDataParallel(step_module, ids, gradient_as_bucket_view=True)
         if self.sharded:
-            _shard(model, init_device_mesh(processes.device.type, (processes.world,)), entries)
+            _shard(model, self._mesh(holders, processes), entries)
+
+    def _mesh(self, holders, processes):
+        if holders == processes.world:
+            return init_device_mesh(processes.device.type, (holders,))
+        groups = processes.groups(holders)
+        self.copies = groups[0]
+        ranks = torch.arange(processes.world).view(-1, holders)
+        return DeviceMesh.from_group(list(groups), processes.device.type, ranks, mesh_dim_names=("copies", "shares"))
 
     @contextlib.contextmanager
     def unsynced(self):
@@ -47,6 +59,19 @@ class Spread:
         yield
         if self.sharded:
             self.model.set_requires_gradient_sync(True)
+
+    def clip(self, parameters, limit=None):
+        """The norm of all gradients, on the device and alike on all ranks; if it exceeds ``limit`` they are scaled down."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = whole(nn.utils.get_total_norm(gradients))
+        if self.copies is not None:
+            # Each copy summed it up for itself. In another sequence the last bit may differ, and with it the verdict on an
+            # update, or a share of the weights from its copies for ever.
+            dist.broadcast(norm, dist.get_global_rank(self.copies, 0), self.copies)
+        if limit is not None:
+            factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_([own(gradient) for gradient in gradients], factor)
+        return norm
 
     def gather(self):
         """From here to ``release`` every process has all weights, so that each may call the model as often as it likes.

@@ -5,10 +5,9 @@ import copy
 import sys
 
 import torch
-from torch import nn
 
 from engine import checkpoint, guard
-from engine.parallel import Spread, whole
+from engine.parallel import Spread
 from engine.saver import Saver
 from engine.schedule import warmup_cosine
 from engine.watchdog import Whereabouts
@@ -41,7 +40,8 @@ class Trainer:
         self.config, self.processes, self.device = config, processes, processes.device
         self.stop, self.watch = False, Whereabouts()
         self.model, self.step_module = model, step_module
-        self.spread = Spread(config.parallel, processes, model, step_module, entries)
+        holders = config.holders(processes.world, processes.of_a_node())
+        self.spread = Spread(holders, processes, model, step_module, entries)
         self.wrapped = self.spread.module
         self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = build_optimizer(self.names, config.optim, self.device, scale or (lambda name: 1.0))
@@ -69,8 +69,7 @@ class Trainer:
                 # well, and with it the gradient of all ranks.
                 (loss * (self.processes.world + 0 * loss.detach())).backward()
             sums[:-2] += meters
-        clip = config.optim.clip if config.optim.clip is not None else float("inf")
-        norm = whole(nn.utils.clip_grad_norm_(list(self.names), clip))
+        norm = self.spread.clip(self.names, config.optim.clip)
         bad = self.guard.judge(step, norm, sums[:-2])
         # The fused kernel leaves weights, moments and step counters as they are where this is 1; the host need not know.
         self.optimizer.found_inf = bad.float()

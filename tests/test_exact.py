@@ -191,11 +191,12 @@ def same_but_for_rounding(run, peaceful):
 
 
 def go_through(run, shards, peaceful, stages, chance):
-    """Start a run under each of [(processes, parallel)] in turn, ended by kill -9 once it has saved, the last one not."""
+    """Start a run under each of [(processes, parallel and what it takes)] in turn, ended by kill -9 once it has saved, the last
+    one not."""
     # Each draws pictures, which one process does alone while the others go on.
     arguments = words(run, shards, *STEPS, "log.pictures_every=8", "log.pictures=1")
     for processes, kind in stages[:-1]:
-        process, before = start([*arguments, f"parallel={kind}"], processes), marked(run)
+        process, before = start([*arguments, *f"parallel={kind}".split()], processes), marked(run)
         until(process, lambda before=before: marked(run) != before)
         time.sleep(chance.random() * 0.1)
         if processes > 1 and chance.random() < 0.5:
@@ -206,7 +207,7 @@ def go_through(run, shards, peaceful, stages, chance):
             process.communicate(timeout=120)
         else:
             kill(process)
-    finish(start([*arguments, f"parallel={stages[-1][1]}"], stages[-1][0]))
+    finish(start([*arguments, *f"parallel={stages[-1][1]}".split()], stages[-1][0]))
     same_but_for_rounding(run, peaceful)
 
 
@@ -223,6 +224,13 @@ def test_a_run_goes_on_under_many_numbers_of_processes(tmp_path, shards, peacefu
     for number, stages in enumerate([[(2, "fsdp"), (1, "ddp"), (4, "ddp"), (2, "fsdp")],
                                      [(4, "fsdp"), (2, "fsdp"), (1, "fsdp")], [(1, "ddp"), (2, "ddp"), (4, "fsdp")]]):
         go_through(tmp_path / str(number), shards, peaceful, stages, chance)
+
+
+@pytest.mark.kill
+@pytest.mark.long
+def test_a_run_goes_on_in_copies_of_shares_of_any_size(tmp_path, shards, peaceful):
+    stages = [(4, "hsdp shard_over=2"), (2, "ddp"), (4, "hsdp"), (2, "fsdp"), (4, "hsdp shard_over=2")]
+    go_through(tmp_path / "run", shards, peaceful, stages, random.Random(os.environ.get("COUNTERPOSE_KILL_SEED", "1")))
 
 
 def limit():

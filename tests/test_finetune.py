@@ -126,10 +126,11 @@ def test_killed_it_ends_with_the_same_bytes(tmp_path, people, peaceful, kills):
     assert outcome(run) == outcome(peaceful)
 
 
-@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.long)])
-def test_two_processes_give_what_one_gives(tmp_path, people, peaceful, kind):
-    run = tmp_path / "two"
-    finish(begin(run, "hand", people["hand"], f"parallel={kind}", "log.pictures_every=6", processes=2))
+@pytest.mark.parametrize("kind,processes", [("ddp", 2), pytest.param("fsdp", 2, marks=pytest.mark.long),
+                                            pytest.param("hsdp shard_over=2", 4, marks=pytest.mark.long)])
+def test_several_processes_give_what_one_gives(tmp_path, people, peaceful, kind, processes):
+    run = tmp_path / "several"
+    finish(begin(run, "hand", people["hand"], *f"parallel={kind}".split(), "log.pictures_every=6", processes=processes))
     one, two = (load_file(r / "checkpoints" / "step-00000012" / "model.safetensors") for r in (peaceful, run))
     assert apart(one, two) < 2e-5
     here, there = outcome(peaceful)[-1], outcome(run)[-1]

@@ -175,7 +175,7 @@ def main(argv):
         place = config
         for part in path:
             place = getattr(place, part)
-        setattr(place, last, type(known[name])(value) if known[name] is not None else float(value))
+        setattr(place, last, type(known[name])(value) if known[name] is not None else json.loads(value))
     return loop.train(config, Toy)
 
 
