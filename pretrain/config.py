@@ -132,8 +132,8 @@ class PretrainConfig(TrainConfig):
             raise UserError(f"masking.ratio={self.masking.ratio} masks {masked} of {patches} patches; at least one must be "
                             f"masked and one visible")
 
-    def check_processes(self, world):
-        super().check_processes(world)
+    def check_processes(self, world, node):
+        super().check_processes(world, node)
         if self.objective.references == "shuffled" and self.batch < 2 * world * self.accumulate:
             raise UserError(f"objective.references=shuffled wants 2 rows in each part of a batch; batch={self.batch} over "
                             f"{world} processes times accumulate={self.accumulate} gives 1")
