@@ -1,5 +1,6 @@
 """Tables and plots of a study's rows, for docs/results.md."""
 
+import dataclasses
 import itertools
 import json
 import re
@@ -19,8 +20,8 @@ COLOURS = ("#2563eb", "#d97706", "#6b7280", "#059669", "#db2777", "#7c3aed", "#0
 
 
 def read(config):
-    """{Row: dict} of the rows that are there."""
-    paths = {row: plan.path_of(config, row) for row in plan.rows(config)}
+    """{Row: dict} of the rows of all arms that are there."""
+    paths = {row: plan.path_of(config, row) for row in plan.rows(dataclasses.replace(config, arm=""))}
     return {row: json.loads(path.read_text(encoding="utf-8")) for row, path in paths.items() if path.is_file()}
 
 
