@@ -260,6 +260,15 @@ def _leave_out(order, records):
                            for index in range(used.get(digest, 0), end)]
 
 
+def place(config, paths):
+    """Where python -m slurm keeps its record of this command, beside the results. ``paths``: none are taken."""
+    if not config.run:
+        raise UserError(f"run= is not set; usage: {USAGE}")
+    if not Path(config.run).is_dir():
+        raise UserError(f"run={config.run}: there is no such folder")
+    return str(_folder(config))
+
+
 def _folder(config):
     """Where results go: ``out``, or RUN/evaluation, or for one checkpoint RUN/evaluation-step-X or RUN/evaluations/step-X."""
     run = Path(config.run)

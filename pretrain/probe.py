@@ -239,6 +239,7 @@ def _write(path, table, config, command):
                          "lambda": got["lambda"]} for name, got in table]}
     beside = Path(f"{path}.writing")
     try:
+        beside.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
         os.replace(beside, path)
     except OSError as error:
@@ -277,6 +278,17 @@ def _joints(clip, labels, crop):
     points = points @ np.asarray(clip.crops[crop].Rt, np.float64)[:, :3].T
     points -= points[:1]
     return points * [-1, 1, 1] if kind == "left_hand" else points
+
+
+def place(config, sources):
+    """Where python -m slurm keeps its record of this command: at ``out``, or beside the checkpoints of the first source."""
+    found = evaluations.run_of(sources[0])
+    for source in sources:
+        if not Path(source).exists():
+            raise UserError(f"there is nothing at {source}; weights are read from disk, nothing is downloaded")
+    if not config.out and not Path(sources[0]).is_dir():
+        raise UserError(f"out= is not set, beside which the record of a job for {sources[0]} would stand")
+    return config.out or (f"{found[0]}/probe-{Path(sources[0]).resolve().name}" if found else f"{sources[0]}/probe")
 
 
 def main(argv):

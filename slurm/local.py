@@ -40,7 +40,7 @@ def run(order, elements):
             print(f"# would run\npython -m {order.room.command} {' '.join(element.arguments)}\n# with this config")
             print("\n".join(f"{key}: {value}" for key, value in element.config.items()))
             continue
-        put_down(job, element.arguments[0])
+        put_down(job, element)
         record.write(job.home / "submitted.json", {"job": None, "time": 0})
         record.note(job.home, "submitted", job=None)
         try:
