@@ -57,7 +57,10 @@ def _training(room, words, out):
 def _evaluation(config, words):
     """UserError where what evaluates checkpoints would refuse its keys, or its shards are not there."""
     room = rooms.find(words)
-    parse_keys(_load(room.schema), words[len(room.words):], room.command, f"python -m {room.command}", 0 if room.run else 1)
+    try:
+        parse_keys(_load(room.schema), words[len(room.words):], room.command, f"python -m {room.command}", 0 if room.run else 1)
+    except UserError as error:
+        raise UserError(f"evaluate: {error}") from None
     shards = config.evaluate.shards
     if shards:
         catalogue, store = importlib.import_module("data.catalogue"), importlib.import_module("data.store")

@@ -148,7 +148,7 @@ def rank_process(run, number, seconds=30):
             try:
                 if place.name.isdigit() and mark in f"\0{(place / 'environ').read_text()}":
                     words = (place / "cmdline").read_text().split("\0")
-                    if "pretrain" in words and f"{run}/slurm/config.yaml" in words:
+                    if {"pretrain", "finetune"} & set(words) and f"{run}/slurm/config.yaml" in words:
                         return int(place.name)
             except (OSError, UnicodeDecodeError):
                 continue
