@@ -15,7 +15,10 @@ ENDS = {"done": "done", "stop": "stopped"}
 
 @dataclass
 class State:
-    """Of one run: ``word`` such as running, ``detail`` for a person, ``step`` of ``steps`` (0 of 0 where there are none)."""
+    """Of one run: ``word`` such as running, ``detail`` for a person, ``step`` of ``steps`` (0 of 0 where there are none).
+
+    ``over``: its supervisor ended it; SLURM has a state "stopped" too, of jobs that live.
+    """
 
     job: record.Job
     number: str | None
@@ -23,10 +26,11 @@ class State:
     detail: str
     step: int
     steps: int
+    over: bool = False
 
     @property
     def alive(self):
-        return self.word.upper() in site.ALIVE
+        return not self.over and self.word.upper() in site.ALIVE
 
 
 def main(argv):
@@ -65,7 +69,7 @@ def _state(job):
     last = lines[-1] if lines else {}
     step, steps = _steps(job)
     if last.get("event") in ENDS:
-        return State(job, number, ENDS[last["event"]], last["reason"] or "", step, steps)
+        return State(job, number, ENDS[last["event"]], last["reason"] or "", step, steps, True)
     if not number:
         return State(job, number, "here" if lines else "unknown", "on this machine, without SLURM", step, steps)
     fields = site.job(number) if site.present() else {}
