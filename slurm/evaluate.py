@@ -37,8 +37,9 @@ def main(argv):
             refused = refused or error
             evaluations.fail(job.folder, step, f"not submitted: {error}")
     if refused:
-        raise UserError(f"{refused}; evaluations of step {', '.join(map(str, steps))} were not all submitted; python -m slurm "
-                        f"evaluate {job.folder} tries again")
+        # The same words for each checkpoint, for the supervisor says the same once.
+        raise UserError(f"{refused}; evaluations that were not submitted count as failed until python -m slurm evaluate "
+                        f"{job.folder} is called where sbatch works")
     if not steps:
         print("no checkpoint that is there is without an evaluation")
     return 0

@@ -167,9 +167,9 @@ def test_one_job_evaluates_for_the_log_or_probes(cluster, trained, people, tmp_p
 @pytest.mark.long
 def test_where_nobody_may_submit_it_is_said_once_and_training_goes_on(cluster, tmp_path, people):
     run = tmp_path / "run"
+    submit(cluster, run, people["hand"], "evaluate.every=10", "slurm.evaluate.partition=high", "slurm.options.begin=now+2")
     cluster.ask("scontrol", "update", "partitionname=high", "state=drain")
     try:
-        submit(cluster, run, people["hand"], "evaluate.every=10", "slurm.evaluate.partition=high", "slurm.options.begin=now+2")
         cluster.finish(run)
     finally:
         cluster.ask("scontrol", "update", "partitionname=high", "state=up")
