@@ -28,6 +28,9 @@ def main(argv):
     if not job.evaluation:
         raise UserError(f"{job.folder} is no training run with evaluate.every= above 0; python -m slurm finetune evaluate and "
                         f"pretrain probe take checkpoints=all")
+    if "--due" not in argv and not site.present():
+        words = " ".join(job.evaluation["words"])
+        raise UserError(f"sbatch is not on PATH: this machine has no SLURM; python -m {words} evaluates one here")
     steps = unsent(job) if "--due" in argv else _without_numbers(job)
     refused = None
     for step in steps:

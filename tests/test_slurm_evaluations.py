@@ -1,5 +1,6 @@
 """Evaluations on a real SLURM: jobs from training whose numbers come back, arrays over checkpoints, one element again alone."""
 
+import contextlib
 import json
 import os
 import signal
@@ -162,6 +163,23 @@ def test_one_job_evaluates_for_the_log_or_probes(cluster, trained, people, tmp_p
         rows = json.loads((run / "probes" / f"step-{step:08d}.json").read_text())["rows"]
         assert [row["name"] for row in rows[:2]] == ["mean pose", "random encoder"] and 0 < rows[2]["pa_mpjpe"] < 300
     assert "2 done" in cluster.slurm("status", run / "probes")
+
+
+@pytest.mark.long
+def test_an_evaluation_beyond_its_limit_does_not_begin_for_ever(cluster, trained):
+    """SLURM looks at limits twice a minute: the process stands still until the warning comes."""
+    path = evaluations.checkpoint_of(trained, 2)
+    cluster.slurm("finetune", "evaluate", f"run={path}", *CHEAP, f"out={trained}/late", "slurm.hours=0.01667",
+                  "slurm.warn_s=10", "slurm.cores_per_node=1")
+    record = trained / "late.slurm"
+    still = rank_process(trained, 0, word=f"out={trained}/late")
+    os.kill(still, signal.SIGSTOP)
+    cluster.wait_for(record, lambda: "signal" in events(record))
+    with contextlib.suppress(ProcessLookupError):  # SLURM wakes what it ends
+        os.kill(still, signal.SIGCONT)
+    cluster.finish(record)
+    assert events(record) == ["submitted", "start", "signal", "stop"], told(record)
+    assert "not done within slurm.hours=0.01667" in history(record)[-1]["reason"]
 
 
 @pytest.mark.long
