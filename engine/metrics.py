@@ -32,7 +32,8 @@ class Log:
         except OSError as error:
             raise UserError(f"{self.path} cannot be written: {error.strerror.lower()}") from None
         self.unwritten = b""
-        self.late, self.sent = [], set()  # rows of evaluations for wandb, and steps of those that it got
+        self.late, self.sent = [], set()  # rows of evaluations for wandb, and steps of those that it got in this life
+        self.last, self.shown = step, set()  # the newest line's step; steps whose evaluations wandb has, of all lives
         self.wandb = _wandb(run, wandb, name, config) if wandb != "off" else None
 
     def write(self, step, values, pictures=None):
@@ -40,7 +41,7 @@ class Log:
 
         A full disk does not end the run: what cannot be written is told on stderr and written with the next line.
         """
-        line = {"step": step, "time": round(time.time(), 3), **values}
+        line, self.last = {"step": step, "time": round(time.time(), 3), **values}, step
         self.unwritten += json.dumps(line).encode() + b"\n"
         self._flush()
         if self.wandb:
@@ -68,6 +69,7 @@ class Log:
             print(f"warning: {self.path}: numbers of evaluations cannot be written: {error.strerror.lower()}; the next line "
                   f"tries again", file=sys.stderr, flush=True)
             return set()
+        self.shown |= shown
         if self.wandb:
             self.late += [{"evaluation/step": step, **found[step]} for step in sorted(there - shown)]
         return there
@@ -76,12 +78,14 @@ class Log:
         """After the last line: send wandb what is left of evaluations."""
         while self.wandb and self.late:
             late = self.late.pop(0)
-            self._tell(lambda late=late: self.wandb.log(late))
+            # A later life that is offline knows nothing of wandb's own steps and would begin at 0: these are above all lines.
+            self._tell(lambda late=late: self.wandb.log(late, step=self.last + 1 + len(self.shown)))
             self._note_sent(late)
 
     def _note_sent(self, late):
         if late and self.wandb:
             self.sent.add(late["evaluation/step"])
+            self.shown.add(late["evaluation/step"])
 
     def _flush(self):
         try:

@@ -2,12 +2,14 @@
 
 import json
 import signal
+import struct
 import time
 from pathlib import Path
 
 import pytest
 from clips import make_clip, write_shards
 from runs import finish, start, words
+from wandb.proto import wandb_internal_pb2
 
 from engine import checkpoint, evaluations, metrics
 from engine.config import parse
@@ -20,6 +22,25 @@ from pretrain.config import PretrainConfig
 
 def lines_of(path):
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def sent(run):
+    """The rows of a run's offline wandb files, in order. Their format: records in blocks, as LevelDB writes its log."""
+    rows = []
+    for path in sorted(Path(run).glob("wandb/offline-run-*/*.wandb")):
+        data, at, whole = path.read_bytes(), 7, b""
+        while at + 7 <= len(data):
+            if 32768 - at % 32768 < 7:
+                at += 32768 - at % 32768
+            _, size, kind = struct.unpack("<IHB", data[at:at + 7])
+            whole, at = whole + data[at + 7:at + 7 + size], at + 7 + size
+            if kind in (1, 4):  # a whole record, or the end of one
+                record = wandb_internal_pb2.Record()
+                record.ParseFromString(whole)
+                whole = b""
+                if record.WhichOneof("record_type") == "history":
+                    rows.append({".".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item})
+    return rows
 
 
 def test_numbers_go_into_the_line_of_their_step(tmp_path):
@@ -108,6 +129,10 @@ def test_a_run_that_is_killed_has_each_number_once(tmp_path, shards, people):
             assert line[f"evaluation/{name}"] == pytest.approx(line[f"probe/{name}"], rel=1e-4), name
     assert json.loads((run / "evaluations" / "shown.json").read_text()) == [10, 20]
     assert not evaluations.unsettled(run)
+    shown = [row for row in sent(run) if "evaluation/step" in row]
+    assert [(row["evaluation/step"], row["evaluation/mpjpe"]) for row in shown] == [
+        (line["step"], line["evaluation/mpjpe"]) for line in with_numbers]
+    assert shown[-1]["_step"] > 20  # above all lines
     # Found later, of a run that is over: the command that evaluates brings it into the log itself.
     evaluations.note(run, 20, {"evaluation/mpjpe": 7.5}, "typed")
     assert evaluations.unsettled(run) == [20]
