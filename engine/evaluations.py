@@ -118,12 +118,25 @@ class Evaluations:
         self.words, self.run, self.log, self.stop = config.evaluation("{checkpoint}"), run, log, stop
         self.step = self.child = None
         self.taken = {}  # {step: time of change of its file} of what is in the log
+        self.tried, self.warned = set(), set()  # steps that are not begun again in this life; what was said once
 
     def turn(self):
-        """To be called now and then; costs a look into a folder."""
-        if self.every:
+        """To be called now and then; costs a look into a folder. Nothing that goes wrong here ends the run."""
+        if not self.every:
+            return
+        try:
             self._follow()
             take_up(self.run, self.log, self.taken)
+        except (OSError, ValueError, UserError) as error:  # a full disk, a file that somebody wrote into
+            if str(error) not in self.warned:
+                self.warned.add(str(error))
+                print(f"warning: evaluations: {error}", file=sys.stderr, flush=True)
+
+    def _left(self):
+        """Steps that are still to be evaluated here."""
+        every = self.every if self.here else 0
+        return [step for step in outstanding(self.run, every, self.steps)
+                if step not in self.tried or (self.child and step == self.step)]
 
     def finish(self, watch):
         """After the last step: wait for what is outstanding here; False if the run was asked to stop meanwhile.
@@ -131,17 +144,18 @@ class Evaluations:
         Args:
             watch: engine.watchdog.Whereabouts.
         """
-        left = outstanding(self.run, self.every, self.steps) if self.here else []
+        left = self._left()
         if left:
             print(f"evaluating: {len(left)} checkpoint{'s' * (len(left) > 1)} to go", flush=True)
         while left and not self.stop:
             watch.alive()
             self.turn()
             time.sleep(POLL_S)
-            left = outstanding(self.run, self.every, self.steps)
+            left = self._left()
         self.turn()
         self.log.show_all()
-        _shown(self.run, self.log)
+        with contextlib.suppress(OSError):  # wandb may then get them twice, in rows that are the same
+            _shown(self.run, self.log)
         if left:
             print(f"{self.stop.name}: {len(left)} evaluations are left; the same command goes on with them", flush=True)
         return not left
@@ -157,17 +171,20 @@ class Evaluations:
     def _follow(self):
         if self.child and (code := self.child.poll()) is not None:
             self.child, said = None, place(self.run, self.step) / "said.log"
-            if not file_of(self.run, self.step).exists() and code not in ASKED:
+            if code in ASKED:
+                self.tried.discard(self.step)
+            elif not file_of(self.run, self.step).exists():
                 reason = last_word(said, 0, code)
                 print(f"warning: the evaluation of step {self.step} failed: {reason}; {said} has what it said", file=sys.stderr,
                       flush=True)
                 fail(self.run, self.step, reason)
         if self.child or not self.here or self.stop:
             return
-        left = outstanding(self.run, self.every, self.steps)
+        left = self._left()
         if left:
             self.step = left[0]
-            self.child = self._start(left[0])
+            self.tried.add(self.step)
+            self.child = self._start(self.step)
 
     def _start(self, step):
         words = [word.replace("{checkpoint}", str(checkpoint_of(self.run, step))) for word in self.words]

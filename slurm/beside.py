@@ -1,5 +1,6 @@
 """The evaluations of a training run, as its leading supervisor looks after them: submitted, and missed where they died."""
 
+import contextlib
 import subprocess
 import time
 
@@ -25,13 +26,15 @@ class Beside:
         if now - self.looked < LOOK_S:
             return
         self.looked = now
-        if self.child:
-            self._follow()
-        elif evaluate.unsent(self.job):
-            self._submit()
-        elif now - self.watched > WATCH_S:
-            self.watched = now
-            self._watch()
+        # A folder that is away for a moment, or full, is no reason to end a run; the next look tries again.
+        with contextlib.suppress(OSError, UserError):
+            if self.child:
+                self._follow()
+            elif evaluate.unsent(self.job):
+                self._submit()
+            elif now - self.watched > WATCH_S:
+                self.watched = now
+                self._watch()
 
     def finish(self):
         """After the run's end: submit what is left."""

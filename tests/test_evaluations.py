@@ -177,4 +177,9 @@ def test_an_evaluation_that_fails_is_no_fault_of_the_run(tmp_path, capsys):
     log.close()
     assert "the value is below 12" in evaluations.outcomes(tmp_path)[3]["error"]
     assert "warning: the evaluation of step 3 failed: 'clips=1'" in capsys.readouterr().err
+    # A file that somebody wrote into is named, and no more than that.
+    evaluations.file_of(tmp_path, 4).write_text("{")
+    beside.turn()
+    beside.turn()
+    assert capsys.readouterr().err.count("step-00000004.json is no outcome") == 1
     assert list(metrics.read(tmp_path)[0]) == ["step", "time", "loss/total"] and not evaluations.needed(config)(3)
