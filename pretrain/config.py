@@ -132,12 +132,12 @@ class PretrainConfig(TrainConfig):
             raise UserError(f"masking.ratio={self.masking.ratio} masks {masked} of {patches} patches; at least one must be "
                             f"masked and one visible")
 
+    @property
+    def samples(self):
+        return self.batch * self.targets_per_reference
+
     def evaluation(self, checkpoint):
         timm = [f"timm={self.probe.timm}"] if self.probe.timm else []
         crops = "hand" if self.data.pairs.crops == "hand" else "body"
         return ["pretrain", "probe", checkpoint, f"shards={self.evaluate.shards or self.probe.shards}", f"crops={crops}",
                 f"clips={self.probe.clips}", *timm, f"device={self.device}", *self.evaluate.keys, "log=true"]
-
-    @property
-    def samples(self):
-        return self.batch * self.targets_per_reference
