@@ -77,7 +77,8 @@ def _checkpoints(order):
         UserError: no run is named, or a checkpoint that is wanted is not there.
     """
     room, words = order.room, order.arguments
-    at = [i for i, word in enumerate(words) if (word.startswith(room.run) if room.run else "=" not in word)]
+    at = [i for i, word in enumerate(words)
+          if (word.startswith(room.run) if room.run else "=" not in word or os.path.exists(word))]
     if len(at) != 1:
         raise UserError(f"checkpoints={order.checkpoints} are those of one run, and {len(at)} are named")
     run = words[at[0]].removeprefix(room.run).rstrip("/")
