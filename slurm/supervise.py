@@ -42,8 +42,8 @@ def main(folder):
         sys.exit(2)
     code = node.run()
     if number:
-        # The first task that ends with a fault has srun end the others. One that is on its way out would die of that, which looks
-        # to the batch script like a supervisor that was killed: the job would go on after its end.
+        # The first task that ends with a fault has srun end the others. One that is on its way out would die of that, which to
+        # the batch script looks like a supervisor that was killed: the job would go on after its end.
         for one in STOPS:
             signal.signal(one, signal.SIG_IGN)
     if code:
