@@ -79,6 +79,19 @@ def site_faults(settings):
     return out + _account_faults(settings)
 
 
+def evaluation_faults(settings):
+    """What the scheduler knows of that does not fit the evaluation jobs of a run, beside what is wrong with the run's own."""
+    own = {"partition": "partition", "gpus_per_node": "gpus", "cores_per_node": "cores", "memory_gb": "memory_gb",
+           "hours": "hours"}
+    before, out = site_faults(settings), []
+    for fault in site_faults(settings.for_evaluation()):
+        if fault not in before:
+            for name, wanted in own.items():
+                fault = fault.replace(f"slurm.{name}=", f"slurm.evaluate.{wanted}=")
+            out.append(fault)
+    return out
+
+
 def _chosen(settings, kinds):
     wanted = settings.partition.split(",") if settings.partition else None
     return [kind for kind in kinds if (kind.name in wanted if wanted else kind.default)]
