@@ -25,8 +25,8 @@ def batch_faults(config, settings):
     world, parts = settings.nodes * settings.ranks, config["accumulate"]
     holders = config["shard_over"] or settings.ranks
     if config["parallel"] == "hsdp" and world > 1 and (world % holders or holders == 1):
-        return [f"parallel=hsdp: {world} processes (slurm.nodes={settings.nodes} times {settings.ranks}) do not make copies of the "
-                f"weights over {holders} each; shard_over=N sets the number, a divisor from 2 on"]
+        return [f"parallel=hsdp: {world} processes (slurm.nodes={settings.nodes} times {settings.ranks}) do not make copies of "
+                f"the weights over {holders} each; shard_over=N sets the number, a divisor from 2 on"]
     if config["batch"] % (world * parts):
         return [f"batch={config['batch']} does not divide by {world} processes (slurm.nodes={settings.nodes} times "
                 f"{settings.ranks}) times accumulate={parts}"]

@@ -138,9 +138,11 @@ def test_documented_examples():
         assert found.attempted and not found.failed
 
 
-@pytest.mark.parametrize("nodes, ranks, over, wrong", [(2, 4, None, False), (2, 1, None, True), (2, 1, 2, False), (3, 2, 4, True)])
+@pytest.mark.parametrize("nodes, ranks, over, wrong",
+                         [(2, 4, None, False), (2, 1, None, True), (2, 1, 2, False), (3, 2, 4, True)])
 def test_copies_that_do_not_fit_are_told_before_submitting(nodes, ranks, over, wrong):
     config = {"batch": 240, "accumulate": 1, "device": "cpu", "parallel": "hsdp", "shard_over": over}
     faults = check.batch_faults(config, SlurmConfig(nodes=nodes, ranks_per_node=ranks))
-    assert bool(faults) == wrong and all(f"{nodes * ranks} processes" in fault and str(over or ranks) in fault for fault in faults)
+    assert bool(faults) == wrong
+    assert all(f"{nodes * ranks} processes" in fault and str(over or ranks) in fault for fault in faults)
     assert not check.batch_faults({**config, "parallel": "fsdp"}, SlurmConfig(nodes=nodes, ranks_per_node=ranks))
