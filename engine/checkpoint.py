@@ -108,10 +108,11 @@ def _nonsense(path):
     return None
 
 
-def save(run, step, write_model, optimizer, state, check=lambda: None, keep=3, keep_every=0):
+def save(run, step, write_model, optimizer, state, check=lambda: None, keep=3, keep_every=0, needed=lambda step: False):
     """Write a checkpoint beside its place, sync it, rename it, mark it; then drop those that are not kept.
 
-    Kept are the newest ``keep`` and, for ever, those whose step ``keep_every`` divides (0: none).
+    Kept are the newest ``keep``, for ever those whose step ``keep_every`` divides (0: none), and those of steps that are
+    ``needed`` for the time being.
 
     Args:
         write_model: called with the path of model.safetensors.  optimizer: {name: tensor}.  state: JSON values.
@@ -155,7 +156,7 @@ def save(run, step, write_model, optimizer, state, check=lambda: None, keep=3, k
             raise UserError(f"checkpoint {place} was not written: {error}; older ones are untouched, free some space or "
                             f"permit writing") from None
         raise
-    _drop(place, check, keep, keep_every)
+    _drop(place, check, keep, keep_every, needed)
     return place
 
 
@@ -173,13 +174,13 @@ def _clear(place, check):
     shutil.rmtree(aside)
 
 
-def _drop(newest, check, keep, keep_every):
+def _drop(newest, check, keep, keep_every, needed):
     """Remove what is beside the newest whole checkpoint and not kept."""
     last, marked, dropped = int(newest.name[5:]), [], []
     for step, path in _found(newest.parent):
         # Those after this one were damaged, or this run would have gone on from them; those without a marker never counted.
         (marked if step <= last and (path / MARKER).exists() else dropped).append((step, path))
-    dropped += [(step, path) for step, path in marked[:-keep] if not keep_every or step % keep_every]
+    dropped += [(step, path) for step, path in marked[:-keep] if not (keep_every and step % keep_every == 0 or needed(step))]
     for _, path in dropped:
         try:
             check()  # after they were listed: what a successor has written since is not among them

@@ -1,8 +1,13 @@
 """How a command ends: user errors as one line, everything else as a traceback."""
 
+import os
+import re
+import signal
 import sys
 
 from engine.errors import UserError
+
+TAIL_BYTES = 65536
 
 
 def run(main):
@@ -15,3 +20,21 @@ def run(main):
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def last_word(log, offset, code):
+    """Why a process ended with ``code``, in a line: its own last word in ``log``, or the signal that ended it."""
+    with open(log, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(offset, end - TAIL_BYTES))
+        lines = [line.strip() for line in re.split(r"[\r\n]+", file.read().decode("utf-8", "replace")) if line.strip()]
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return f"killed by {name}" + (", often because memory ran out" if code == -signal.SIGKILL else "")
+    for line in reversed(lines):
+        if line.startswith("error: "):
+            return line.removeprefix("error: ")
+    for line in reversed(lines):
+        if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt)\b", line):
+            return line
+    return lines[-1] if lines else f"exit code {code} without a word"

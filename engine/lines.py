@@ -12,16 +12,20 @@ class Lines:
     Args:
         config: engine.options.TrainConfig.  trainer: engine.trainer.Trainer.  run, log: rank 0's; None elsewhere.
         watch: engine.watchdog.Watch.  bar: shows the newest losses.  start: the step that the run goes on from.
+        evaluations: rank 0's engine.evaluations.Evaluations; None elsewhere.
     """
 
-    def __init__(self, config, trainer, run, log, watch, bar, start):
+    def __init__(self, config, trainer, run, log, watch, bar, start, evaluations=None):
+        self.evaluations = evaluations
         self.config, self.trainer, self.run, self.log, self.watch, self.bar = config, trainer, run, log, watch, bar
         self.clock, self.at = time.perf_counter(), start
 
     def due(self, done):
         """Whether a line follows step ``done``."""
         last = done == self.config.steps
-        return due(done, self.config.log.every, last) or self._evaluates(done) or self._draws(done) or self._probes(done)
+        beside = due(done, self.config.evaluate.every, last)  # what is found about this step later goes into its line
+        return (beside or due(done, self.config.log.every, last) or self._evaluates(done) or self._draws(done)
+                or self._probes(done))
 
     def write(self, done):
         """Write the line of step ``done``; False if a request to stop broke off the evaluation: then nothing has changed."""
@@ -49,6 +53,8 @@ class Lines:
         if self.log:
             line["checkpoint/failed"] = trainer.saver.failed
             self.log.write(done, line, trainer.draw(self.run.folder, done) if self._draws(done) else None)
+            if self.evaluations:
+                self.evaluations.turn()
         trainer.spread.release()
         self.clock, self.at = time.perf_counter(), done
         return True

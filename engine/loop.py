@@ -10,6 +10,7 @@ import torch
 from engine import distributed, garbage, preflight, progress
 from engine.agreement import Agreement
 from engine.config import flat
+from engine.evaluations import Evaluations
 from engine.lines import Lines, due, last_step
 from engine.metrics import Log
 from engine.signals import DIVERGED, STOPPED, StoppedEarly, StopRequest
@@ -55,7 +56,7 @@ def _train(config, make_trainer, processes, stop, watch, closing):
     trainer = make_trainer(config, processes)
     closing.callback(trainer.close)
     trainer.stop, trainer.watch = stop, watch
-    run = log = error = None
+    run = log = error = evaluations = None
     if processes.first:
         run, error = trainer.open_run()
     if run:
@@ -68,12 +69,16 @@ def _train(config, make_trainer, processes, stop, watch, closing):
         trainer.list_bad(run.folder, start * config.batch)
         log = Log(run.folder, start, config.log.wandb, run.folder.name, flat(config))
         closing.callback(log.close)
+        evaluations = Evaluations(config, run.folder, log, stop)
+        closing.callback(evaluations.close)
         trainer.announce(start)
     written = processes.from_first(lambda: last_step(run.folder) == start)
     bar = progress.bar(config.steps, "step", start, hidden=not processes.first)
     closing.callback(bar.close)
     stop.ready()
-    return loop(config, trainer, run, Lines(config, trainer, run, log, watch, bar, start), watch, start, written)
+    lines = Lines(config, trainer, run, log, watch, bar, start, evaluations)
+    code = loop(config, trainer, run, lines, watch, start, written)
+    return STOPPED if evaluations and code == 0 and not evaluations.finish(watch) else code
 
 
 def loop(config, trainer, run, lines, watch, start, written):

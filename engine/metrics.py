@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import shlex
 import sys
@@ -31,6 +32,8 @@ class Log:
         except OSError as error:
             raise UserError(f"{self.path} cannot be written: {error.strerror.lower()}") from None
         self.unwritten = b""
+        self.late, self.sent = [], set()  # rows of evaluations for wandb, and steps of those that it got in this life
+        self.last, self.shown = step, set()  # the newest line's step; steps whose evaluations wandb has, of all lives
         self.wandb = _wandb(run, wandb, name, config) if wandb != "off" else None
 
     def write(self, step, values, pictures=None):
@@ -38,14 +41,51 @@ class Log:
 
         A full disk does not end the run: what cannot be written is told on stderr and written with the next line.
         """
-        line = {"step": step, "time": round(time.time(), 3), **values}
+        line, self.last = {"step": step, "time": round(time.time(), 3), **values}, step
         self.unwritten += json.dumps(line).encode() + b"\n"
         self._flush()
         if self.wandb:
             import wandb
 
             shown = {k: wandb.Image(str(p)) for k, p in (pictures or {}).items()}
-            self._tell(lambda: self.wandb.log({**values, **shown}, step=step))
+            late = self.late.pop(0) if self.late else {}  # one a row, for all have the same keys
+            self._tell(lambda: self.wandb.log({**values, **shown, **late}, step=step))
+            self._note_sent(late)
+
+    def amend(self, found, shown=frozenset()):
+        """Put {step: {name: number}} that were found later into the lines of their steps; returns the steps now there.
+
+        wandb, whose own steps only go up, gets them over ``evaluation/step``, one with each line to come; not those ``shown``.
+        """
+        self._flush()
+        if self.unwritten:
+            return set()  # the end of the file is not whole: the next line tries again
+        try:
+            self.file.close()
+            there = amend(self.path, found)
+            self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - open for the run's life
+        except OSError as error:
+            self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+            print(f"warning: {self.path}: numbers of evaluations cannot be written: {error.strerror.lower()}; the next line "
+                  f"tries again", file=sys.stderr, flush=True)
+            return set()
+        self.shown |= shown
+        if self.wandb:
+            self.late += [{"evaluation/step": step, **found[step]} for step in sorted(there - shown)]
+        return there
+
+    def show_all(self):
+        """After the last line: send wandb what is left of evaluations."""
+        while self.wandb and self.late:
+            late = self.late.pop(0)
+            # A later life that is offline knows nothing of wandb's own steps and would begin at 0: these are above all lines.
+            self._tell(lambda late=late: self.wandb.log(late, step=self.last + 1 + len(self.shown)))
+            self._note_sent(late)
+
+    def _note_sent(self, late):
+        if late and self.wandb:
+            self.sent.add(late["evaluation/step"])
+            self.shown.add(late["evaluation/step"])
 
     def _flush(self):
         try:
@@ -113,6 +153,40 @@ def read(run):
     return found
 
 
+def amend(path, found):
+    """Add numbers to lines of a log, in one go; returns the steps whose lines have them now.
+
+    A step without a line gets one where a later step has one: the last line stays that of the last step.
+
+    Args:
+        found: {step: {name: number}}.
+    """
+    lines = Path(path).read_bytes().splitlines(True)
+    known = [re.match(rb'\{"step": (\d+)[,}]', line) for line in lines]
+    place = {int(one[1]): i for i, one in enumerate(known) if one}
+    there, changed = set(), False
+    for step, numbers in sorted(found.items(), reverse=True):  # of two new lines in one place the later goes in first
+        if step in place:
+            line = json.loads(lines[place[step]])
+        elif any(other > step for other in place):
+            line = {"step": step, "time": round(time.time(), 3)}
+        else:
+            continue
+        there.add(step)
+        if not numbers.items() <= line.items():
+            text, changed = json.dumps({**line, **numbers}).encode() + b"\n", True
+            if step in place:
+                lines[place[step]] = text
+            else:
+                at = place[min(other for other in place if other > step)]
+                lines[at] = text + lines[at]
+    if changed:
+        temporary = Path(path).with_suffix(".amended")
+        temporary.write_bytes(b"".join(lines))
+        os.replace(temporary, path)
+    return there
+
+
 def sync_command(run):
     """The command that sends all offline parts of a run, in the order of their start; parts already sent are passed over."""
     return f"wandb sync {shlex.quote(str(Path(run) / 'wandb'))}/offline-run-*"
@@ -129,8 +203,11 @@ def _wandb(run, mode, name, config):
         # One id for all lives of a run: "allow" starts it or goes on with it.
         settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=WANDB_START_S,
                                   login_timeout=WANDB_START_S, finish_timeout=WANDB_END_S)
-        return wandb.init(project="counterpose", name=name, id=identity.read_text(), resume="allow", mode=mode, dir=run,
-                          config=config, settings=settings)
+        started = wandb.init(project="counterpose", name=name, id=identity.read_text(), resume="allow", mode=mode, dir=run,
+                             config=config, settings=settings)
+        # Evaluations come in when training is far beyond their step, so they have an axis of their own.
+        started.define_metric("evaluation/*", step_metric="evaluation/step")
+        return started
 
     if mode == "online":
         try:

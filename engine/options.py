@@ -7,7 +7,7 @@ from engine.errors import UserError
 
 # What may differ when a run goes on, because results do not depend on it (design decision 7).
 FREE = ("run", "init", "device", "data.workers", "data.prefetch", "data.shards", "data.sources.*.shards", "data.cache.*",
-        "data.bad_max", "log.*", "checkpoint.*", "probe.*", "guard.hang_s", "parallel", "shard_over",
+        "data.bad_max", "log.*", "checkpoint.*", "evaluate.*", "probe.*", "guard.hang_s", "parallel", "shard_over",
         "compile", "recompute")
 
 
@@ -28,6 +28,17 @@ class CheckpointConfig:
     keep: int = key(3, "newest checkpoints kept", low=1)
     keep_every: int = key(0, "checkpoints of every so many steps are kept for ever; 0: none", low=0)
     background: bool = key(True, "write while training goes on; takes host memory for one checkpoint in the first process")
+
+
+@dataclass
+class EvaluateConfig:
+    """Evaluations of checkpoints beside the training; see engine/evaluations.py."""
+
+    every: int = key(0, "steps between evaluations, each in a process or a job of its own, and one at the end; 0: never", low=0)
+    shards: str = key("", "labelled shards that they are on; default: probe.shards, and in fine-tuning what the run held out")
+    keys: list[str] = key([], "further keys of the command that evaluates, such as evaluate.keys=clips=200,device=cpu")
+    here: bool = key(True, "the first process starts them, one at a time, at the lowest priority; false: who started the run "
+                           "does, as python -m slurm on a cluster")
 
 
 @dataclass
@@ -72,6 +83,7 @@ class TrainConfig:
     deterministic: bool = key(False, "refuse operations whose result varies from run to run (GPU)")
     optim: OptimConfig = section(OptimConfig)
     checkpoint: CheckpointConfig = section(CheckpointConfig)
+    evaluate: EvaluateConfig = section(EvaluateConfig)
     guard: GuardConfig = section(GuardConfig)
 
     def check(self):
@@ -82,6 +94,12 @@ class TrainConfig:
         if self.checkpoint.keep_every % self.checkpoint.every:
             raise UserError(f"checkpoint.keep_every={self.checkpoint.keep_every} is not a multiple of "
                             f"checkpoint.every={self.checkpoint.every}, so hardly any would be kept")
+        if self.evaluate.every % self.checkpoint.every:
+            raise UserError(f"evaluate.every={self.evaluate.every} is not a multiple of checkpoint.every="
+                            f"{self.checkpoint.every}: checkpoints are what is evaluated")
+        for word in self.evaluate.keys:
+            if "=" not in word:
+                raise UserError(f"evaluate.keys: '{word}' is not of the form key=value")
         if self.batch % self.accumulate:
             raise UserError(f"batch={self.batch} does not divide by accumulate={self.accumulate}")
         if self.shard_over is not None and self.parallel != "hsdp":
@@ -108,6 +126,10 @@ class TrainConfig:
         if world == 1 or self.parallel == "ddp":
             return 1
         return world if self.parallel == "fsdp" else self.shard_over or node
+
+    def evaluation(self, checkpoint):
+        """Words of ``python -m`` that evaluate a checkpoint and note what they find for the run's log."""
+        return []
 
     @property
     def samples(self):

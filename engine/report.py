@@ -29,16 +29,20 @@ GROUPS = (
     ("reference_gain", "Reference gain", "Loss with a stranger's reference, less that with the true one; dashed: all patches, "
      "solid: person patches alone. Zero: the second picture is not used."),
     ("probe", "3D probe", "Error of joints read off the frozen encoder by a ridge regression, beside rows without training."),
+    ("evaluation", "Evaluation", "Of checkpoints, in processes or jobs of their own beside the training."),
     ("optim", "Optimisation", ""), ("speed", "Speed", ""), ("memory", "Memory", ""), ("data", "Data", ""))
-UNITS = {"probe/pa_mpjpe": "mm", "probe/mpjpe": "mm", "held_out/mpjpe": "mm", "held_out/pa_mpjpe": "mm",
+UNITS = {"evaluation/pa_mpjpe": "mm", "evaluation/mpjpe": "mm", "evaluation/pve": "mm", "evaluation/pa_pve": "mm",
+         "probe/pa_mpjpe": "mm", "probe/mpjpe": "mm", "held_out/mpjpe": "mm", "held_out/pa_mpjpe": "mm",
          "probe/lambda": "over crops", "speed/data_wait_share": "of the time", "speed/peak_share": "of the device's peak",
          "memory/host_gib": "GiB", "memory/device_gib": "GiB"}
-TITLES = {"lr": "learning rate", "mpjpe": "MPJPE", "pa_mpjpe": "PA-MPJPE", "host_gib": "first process",
+TITLES = {"lr": "learning rate", "mpjpe": "MPJPE", "pa_mpjpe": "PA-MPJPE", "pve": "PVE", "pa_pve": "PA-PVE", "f5": "F@5",
+          "f15": "F@15", "iou": "IoU", "host_gib": "first process",
           "device_gib": "first GPU", "grad_norm": "gradient norm", "pairs_per_s": "pairs a second",
           "pairs_per_s_device": "pairs a second and device", "crops_per_s": "crops a second",
           "crops_per_s_device": "crops a second and device", "data_wait_share": "waiting for data",
           "peak_share": "share of the peak", "bad_samples": "samples with bad bytes", "no_pair": "samples without a pair"}
 STILL = {"_constant": ("mean pose", "#9aa3b0"), "_random": ("random encoder", "#5b6473"), "_timm": ("timm model", "#8a5a9b")}
+STOOD = ("probe", "evaluation")  # groups with rows of those beside
 PICTURES = {("pretrain", "step"): "Completions", ("pretrain", "attention"): "Attention", ("finetune train", "step"): "Overlays"}
 
 
@@ -221,7 +225,7 @@ def _beside(name, keys):
         return f"loss/{rest}"
     if prefix == "reference_gain" and f"{name}_person" in keys:
         return f"{name}_person"
-    ending = next((ending for ending in STILL if prefix == "probe" and name.endswith(ending)), None)
+    ending = next((ending for ending in STILL if prefix in STOOD and name.endswith(ending)), None)
     return name.removesuffix(ending) if ending else None
 
 
@@ -239,12 +243,12 @@ def chart_of(runs, name):
         for one, word, look in zip(found, words, looks, strict=True):
             word = ", ".join([run.name] * (len(runs) > 1) + [word] * bool(word and (found[1] or look != "faint"))) or run.name
             lines.append(Line(word, thinned(one), run.colour, look if found[1] else "solid"))
-    for ending, (words, colour) in STILL.items() if prefix == "probe" else ():
+    for ending, (words, colour) in STILL.items() if prefix in STOOD else ():
         # Rows that training does not change: once, from the first run that has them.
         still = next((found for run in runs if (found := points(run, name + ending))), [])
         lines.append(Line(words, still, colour, "dashed"))
     title, unit = TITLES.get(rest, rest.replace("_", " ").replace("/", ", ")), UNITS.get(name, "")
-    return chart(title, unit, lines, unit, name, name in ("optim/grad_norm", "probe/lambda"))
+    return chart(title, unit, lines, unit, name, name in ("optim/grad_norm", "probe/lambda", "evaluation/lambda"))
 
 
 def _pictures(runs):

@@ -21,12 +21,13 @@ class Saver:
 
     Args:
         options: engine.options.CheckpointConfig.  first: whether this is rank 0.
+        needed: from a step to whether its checkpoint must stay for now.
     Attributes:
         failed: saves that were not written since this start of the run.
     """
 
-    def __init__(self, options, first):
-        self.options, self.first = options, first
+    def __init__(self, options, first, needed=lambda step: False):
+        self.options, self.first, self.needed = options, first, needed
         self.failed = 0
         self._copy, self._thread = HostCopy(), None
         self._error = self._fatal = None
@@ -78,7 +79,7 @@ class Saver:
         try:
             self._copy.wait()
             checkpoint.save(run.folder, step, lambda path: checkpoint.write_tensors(path, weights, metadata), optimizer, state,
-                            run.lease.check, self.options.keep, self.options.keep_every)
+                            run.lease.check, self.options.keep, self.options.keep_every, self.needed)
         except Overtaken as error:
             self._fatal = error
         except UserError as error:

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from engine import checkpoint, guard
+from engine import checkpoint, evaluations, guard
 from engine.parallel import Spread
 from engine.saver import Saver
 from engine.schedule import warmup_cosine
@@ -45,7 +45,7 @@ class Trainer:
         self.wrapped = self.spread.module
         self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = build_optimizer(self.names, config.optim, self.device, scale or (lambda name: 1.0))
-        self.saver = Saver(config.checkpoint, processes.first)
+        self.saver = Saver(config.checkpoint, processes.first, evaluations.needed(config))
         self.replaced_columns = replaced
         # Samples replaced since the run began: bad bytes, nothing that the rules want.
         self.replaced = torch.zeros(2, dtype=torch.int64, device=self.device)

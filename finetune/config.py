@@ -54,6 +54,10 @@ class FinetuneConfig(TrainConfig):
     margin: float = key(1.35, "for predict: side of a crop over the longer side of the box, as in the shards", low=1, high=4)
     encoder_lr: float = key(1.0, "the encoder's learning rate over the head's; 0 leaves it as it is", low=0)
 
+    def evaluation(self, checkpoint):
+        shards = [f"data.shards={self.evaluate.shards}"] if self.evaluate.shards else []
+        return ["finetune", "evaluate", f"run={checkpoint}", *shards, f"device={self.device}", *self.evaluate.keys, "log=true"]
+
     @property
     def body_model(self):
         return BODY_MODELS[self.data.rules.crops]

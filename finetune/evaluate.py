@@ -17,7 +17,7 @@ from data.config import CropDataConfig, SourceConfig
 from data.crops import TAGS
 from data.feed import held_out_crops, open_crop_order, people_at
 from data.samples import MADE
-from engine import machine, progress
+from engine import evaluations, machine, progress
 from engine.config import flat, key, parse_keys, section
 from engine.errors import UserError, explain
 from engine.geometry import axis_angle_to_matrix
@@ -47,6 +47,8 @@ class EvaluateConfig:
     run: str = key("", "a fine-tuning run, or one of its checkpoints")
     without: str = key("", "the same training without pre-training, for a row of the table")
     out: str = key("", "folder for the results; default: RUN/evaluation")
+    log: bool = key(False, "put the numbers into the run's log too, at the checkpoint's step; out is then "
+                            "RUN/evaluations/step-X")
     clips: int = key(64, "clips, at most", low=1)
     examples: int = key(2, "of the best, of the median and of the worst crops that are drawn", low=1)
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
@@ -58,10 +60,16 @@ def main(argv):
     config, _ = parse_keys(EvaluateConfig, argv, "finetune evaluate", USAGE, least=0)
     if not config.run:
         raise UserError(f"run= is not set; usage: {USAGE}")
+    if config.log and evaluations.run_of(config.run) is None:
+        raise UserError(f"log=true, but run={config.run} is no checkpoint: RUN/checkpoints/step-X names one")
     evaluation = evaluate(config, "python -m finetune evaluate " + shlex.join(argv))
     print(tables.table(evaluation))
     print("\n".join(evaluation["notes"]))
     print(f"wrote {_folder(config)}")
+    if config.log:
+        run, step = evaluations.run_of(config.run)
+        evaluations.note(run, step, _numbers(evaluation), evaluation["command"])
+        evaluations.settle(run)
     return 0
 
 
@@ -252,12 +260,30 @@ def _leave_out(order, records):
                            for index in range(used.get(digest, 0), end)]
 
 
+def place(config, paths):
+    """Where python -m slurm keeps its record of this command, beside the results. ``paths``: none are taken."""
+    if not config.run:
+        raise UserError(f"run= is not set; usage: {USAGE}")
+    if not Path(config.run).is_dir():
+        raise UserError(f"run={config.run}: there is no such folder")
+    return str(_folder(config))
+
+
 def _folder(config):
-    """Where results go: ``out``, or RUN/evaluation, or for one checkpoint RUN/evaluation-step-X."""
+    """Where results go: ``out``, or RUN/evaluation, or for one checkpoint RUN/evaluation-step-X or RUN/evaluations/step-X."""
     run = Path(config.run)
     if config.out:
         return Path(config.out)
+    if config.log:
+        return evaluations.place(*evaluations.run_of(run))
     return run.resolve().parents[1] / f"evaluation-{run.name}" if (run / "model.safetensors").is_file() else run / "evaluation"
+
+
+def _numbers(evaluation):
+    """{"evaluation/METRIC": mean} of the run's row, and of the mean pose's as it is, for the run's log."""
+    rows = {row["key"]: row["values"] for row in evaluation["rows"]}
+    return {**{f"evaluation/{name}": value["mean"] for name, value in rows["model"].items()},
+            **{f"evaluation/{name}_constant": rows["mean"][name]["mean"] for name in ("mpjpe", "pa_mpjpe")}}
 
 
 def _empty(folder):

@@ -126,6 +126,9 @@ class PretrainConfig(TrainConfig):
         if self.log.probe_every and not self.probe.shards:
             raise UserError(f"log.probe_every={self.log.probe_every}, but probe.shards is not set: it names labelled shards "
                             f"that are not trained on")
+        if self.evaluate.every and not (self.evaluate.shards or self.probe.shards):
+            raise UserError(f"evaluate.every={self.evaluate.every}, but evaluate.shards is not set: it names labelled shards "
+                            f"that are not trained on")
         patches = (self.model.image_size // self.model.patch) ** 2
         if not 0 < int(self.masking.ratio * patches) < patches:
             masked = int(self.masking.ratio * patches)
@@ -141,3 +144,9 @@ class PretrainConfig(TrainConfig):
     @property
     def samples(self):
         return self.batch * self.targets_per_reference
+
+    def evaluation(self, checkpoint):
+        timm = [f"timm={self.probe.timm}"] if self.probe.timm else []
+        crops = "hand" if self.data.pairs.crops == "hand" else "body"
+        return ["pretrain", "probe", checkpoint, f"shards={self.evaluate.shards or self.probe.shards}", f"crops={crops}",
+                f"clips={self.probe.clips}", *timm, f"device={self.device}", *self.evaluate.keys, "log=true"]

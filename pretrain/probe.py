@@ -9,6 +9,8 @@ A probe ranks encoders; it is no pose estimator. Its regression is linear, so fi
 """
 
 import json
+import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +26,9 @@ from data.order import PAIR, numbers
 from data.reader import BadSample, NoPair
 from data.remote import is_remote
 from data.store import Store
-from engine import distributed
+from engine import distributed, evaluations
 from engine.config import key, parse_keys
-from engine.errors import UserError
+from engine.errors import UserError, explain
 from engine.joints import mpjpe, pa_mpjpe
 from pretrain import encoders, ridge
 from pretrain.config import ProbeConfig
@@ -45,6 +47,8 @@ class ProbeCommand(ProbeConfig):
 
     crops: str = key("body", "which crops are looked at", choices=("body", "hand"))
     device: str = key("auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"))
+    out: str = key("", "JSON file for the numbers too")
+    log: bool = key(False, "put the numbers into the run's log, at the step of the one checkpoint that is named")
 
     def check(self):
         if not self.shards:
@@ -219,8 +223,28 @@ class Prober:
     def _row(self, encoder, ending, alive):
         found = None if encoder is None else features(encoder, self.split, self.crops, self.processes, alive)
         got = self.processes.from_first(lambda: score(self.split, found))
-        line = {f"probe/{key}{ending}": float(got[key].mean()) for key in ("pa_mpjpe", "mpjpe")}
-        return line | ({f"probe/lambda{ending}": got["lambda"]} if got["lambda"] is not None else {})
+        return _numbers(got, "probe", ending)
+
+
+def _numbers(got, group, ending):
+    """{"GROUP/NAMEENDING": number} of a score: means over the test crops in mm, and lambda where there is one."""
+    line = {f"{group}/{key}{ending}": float(got[key].mean()) for key in ("pa_mpjpe", "mpjpe")}
+    return line | ({f"{group}/lambda{ending}": got["lambda"]} if got["lambda"] is not None else {})
+
+
+def _write(path, table, config, command):
+    """The table as JSON, in one go."""
+    content = {"format": 1, "command": command, "shards": config.shards, "clips": config.clips, "crops": config.crops,
+               "rows": [{"name": name, "pa_mpjpe": float(got["pa_mpjpe"].mean()), "mpjpe": float(got["mpjpe"].mean()),
+                         "lambda": got["lambda"]} for name, got in table]}
+    beside = Path(f"{path}.writing")
+    try:
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(f"out={path} cannot be written: {explain(error)}") from None
+    print(f"wrote {path}")
 
 
 def refuse_overlap(shards, order, store):
@@ -256,9 +280,22 @@ def _joints(clip, labels, crop):
     return points * [-1, 1, 1] if kind == "left_hand" else points
 
 
+def place(config, sources):
+    """Where python -m slurm keeps its record of this command: at ``out``, or beside the checkpoints of the first source."""
+    found = evaluations.run_of(sources[0])
+    for source in sources:
+        if not Path(source).exists():
+            raise UserError(f"there is nothing at {source}; weights are read from disk, nothing is downloaded")
+    if not config.out and not Path(sources[0]).is_dir():
+        raise UserError(f"out= is not set, beside which the record of a job for {sources[0]} would stand")
+    return config.out or (f"{found[0]}/probe-{Path(sources[0]).resolve().name}" if found else f"{sources[0]}/probe")
+
+
 def main(argv):
     """``python -m pretrain probe``; ``argv`` is what follows ``probe``. Returns the exit code."""
     config, sources = parse_keys(ProbeCommand, argv, "pretrain probe", USAGE)
+    if config.log and (len(sources) > 1 or evaluations.run_of(sources[0]) is None):
+        raise UserError(f"log=true, but {' '.join(sources)} is not one checkpoint: RUN/checkpoints/step-X names one")
     processes = distributed.start(config.device)
     torch.set_num_threads(distributed.threads())
     try:
@@ -266,7 +303,7 @@ def main(argv):
         for source in sources:
             _refuse_trained_on(source, config.shards, store)
         split = processes.from_first(lambda: read_split(config.shards, config.clips, config.crops, store))
-        rows = [("mean pose", None)]
+        rows, endings = [("mean pose", None)], ["_constant"]
         loaded = [(source, encoders.load(source, processes.device)) for source in sources]
         shapes = {}
         for source, encoder in loaded:
@@ -275,14 +312,25 @@ def main(argv):
         for source, shape in shapes.values():
             name = "random encoder" + (f", as {source}" if len(shapes) > 1 else "")
             rows.append((name, encoders.random(shape, SEED, processes.device)))
+            endings.append("_random")
         if config.timm:
             rows.append((config.timm, encoders.from_timm(config.timm, processes.device)))
+            endings.append("_timm")
         table = []
         for name, encoder in rows + loaded:
             found = None if encoder is None else features(encoder, split, config.crops, processes)
             table.append((name, processes.from_first(lambda found=found: score(split, found))))
         if processes.first:
             print(_shown(table, split, config))
+            command = "python -m pretrain probe " + shlex.join(argv)
+            if config.out:
+                _write(config.out, table, config, command)
+            if config.log:
+                numbers = {name: value for (_, got), ending in zip(table, [*endings, ""], strict=True)
+                           for name, value in _numbers(got, "evaluation", ending).items()}
+                run, step = evaluations.run_of(sources[0])
+                evaluations.note(run, step, numbers, command)
+                evaluations.settle(run)
     finally:
         processes.stop()
     return 0
@@ -307,8 +355,9 @@ def _shown(table, split, config):
 
 
 def _refuse_trained_on(source, shards, store):
-    """UserError where a run's manifest has one of the probe's shards."""
-    manifest = Path(source) / "manifest.json"
+    """UserError where the manifest of a run, or of a checkpoint's run, has one of the probe's shards."""
+    found = evaluations.run_of(source)
+    manifest = (found[0] if found else Path(source)) / "manifest.json"
     if not manifest.is_file():
         return
     digests = {entry.digest: path for path, entry in zip(*read_catalogue(shards, store), strict=True)}

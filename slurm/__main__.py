@@ -3,12 +3,17 @@
 from engine.cli import run
 
 USAGE = """usage: python -m slurm COMMAND CONFIG.yaml [key=value ...] [slurm.key=value ...] [--dry-run]
-  COMMAND: pretrain, finetune train, data make, data pairs
+  COMMAND: pretrain, finetune train, data make, data pairs; and without a config file:
+           finetune evaluate run=RUN ..., pretrain probe RUN shards=DIR ...
   slurm.site=FILE      a site's settings (configs/slurm/), or the variable COUNTERPOSE_SITE
   sweep.KEY=A,B,C      one run for each value, each in a folder of its own; several keys: all combinations
+  checkpoints=all      finetune evaluate, pretrain probe: one job for each checkpoint of the run, or for checkpoints=STEP,STEP
+  evaluate.every=N     training: an evaluation of every N steps' checkpoint in a job of its own (slurm.evaluate. keys), its
+                       numbers in the run's log
   --dry-run            print the script and the resolved config, submit nothing
        python -m slurm status [RUN]                 how it goes: with one run's or sweep's folder, or all jobs in the queue
        python -m slurm logs RUN [--rank N | --job] [--follow]
+       python -m slurm evaluate RUN                 submits evaluations of a run's checkpoints that failed or were never sent
        python -m slurm cancel RUN                   it stays cancelled
        python -m slurm requeue RUN                  a running one saves and queues again; an ended one goes on
 
@@ -27,6 +32,8 @@ def main(argv):
         return 0
     if argv[0] == "status":
         from slurm.status import main as command
+    elif argv[0] == "evaluate":
+        from slurm.evaluate import main as command
     elif argv[0] in ("logs", "cancel", "requeue"):
         from slurm import manage
 

@@ -21,8 +21,12 @@ def room_faults(room, arguments):
 
 
 def batch_faults(config, settings):
-    """The global batch over all processes, as engine.trainer will want it."""
+    """The global batch and the weights over all processes, as engine.options.TrainConfig will want it."""
     world, parts = settings.nodes * settings.ranks, config["accumulate"]
+    holders = config["shard_over"] or settings.ranks
+    if config["parallel"] == "hsdp" and world > 1 and (world % holders or holders == 1):
+        return [f"parallel=hsdp: {world} processes (slurm.nodes={settings.nodes} times {settings.ranks}) do not make copies of "
+                f"the weights over {holders} each; shard_over=N sets the number, a divisor from 2 on"]
     if config["batch"] % (world * parts):
         return [f"batch={config['batch']} does not divide by {world} processes (slurm.nodes={settings.nodes} times "
                 f"{settings.ranks}) times accumulate={parts}"]
@@ -77,6 +81,19 @@ def site_faults(settings):
         out += [f"partition {kind.name} is not up" for kind in kinds[:1] if not any(k.up for k in kinds)]
         out += _size_faults(settings, kinds)
     return out + _account_faults(settings)
+
+
+def evaluation_faults(settings):
+    """What the scheduler knows of that does not fit the evaluation jobs of a run, beside what is wrong with the run's own."""
+    own = {"partition": "partition", "gpus_per_node": "gpus", "cores_per_node": "cores", "memory_gb": "memory_gb",
+           "hours": "hours"}
+    before, out = site_faults(settings), []
+    for fault in site_faults(settings.for_evaluation()):
+        if fault not in before:
+            for name, wanted in own.items():
+                fault = fault.replace(f"slurm.{name}=", f"slurm.evaluate.{wanted}=")
+            out.append(fault)
+    return out
 
 
 def _chosen(settings, kinds):

@@ -10,12 +10,14 @@ import traceback
 
 from engine.errors import UserError
 from slurm import record, site, wire
+from slurm.beside import Beside
 from slurm.verdict import DONE, SAVED, Verdict, judge, tries
 
 BEAT_S = 5
 GATHER_S = 300  # in which all nodes must have come
 SETTLE_S = 10  # for the others to say how they ended, after the first fault
 SAVE_S = 900  # for the others to end, after the first one is done or has saved
+EVALUATING_S = 7 * 86400  # the same, where the first process waits for evaluations on this machine
 BACKOFF_S = (1, 10, 60)
 LEAVE_S = 5  # for the others to leave
 REQUEUE_S = 600  # in which a controller that is away may come back
@@ -36,6 +38,8 @@ class Chief(threading.Thread):
         self.nodes, self.strangers = {}, []  # node: (Wire, name); those that have not said who they are
         self.heard, self.beaten = {}, 0.0
         self.asked, self.ends, self.lost = None, [], None
+        self.began = time.monotonic()
+        self.beside = Beside(job) if job.evaluation and identity[0] else None
 
     def run(self):
         try:
@@ -78,14 +82,16 @@ class Chief(threading.Thread):
         record.note(self.job.home, "start", job=self.display, restart=self.identity[1], round=number,
                     nodes=[self.nodes[n][1] for n in sorted(self.nodes)], step=record.newest_step(self.job.folder))
         offline = self.job.wandb_online and not _reaches_wandb()
-        self._tell(start=number, address=self.address, port=port, extra=["log.wandb=offline"] if offline else [])
+        extra = ["log.wandb=offline"] * offline + ["evaluate.here=false"] * (self.beside is not None)
+        self._tell(start=number, address=self.address, port=port, extra=extra)
         world, deadline, killed = self.job.nodes * self.job.ranks, None, False
+        save_s = EVALUATING_S if self.job.evaluation and not self.beside else SAVE_S
         while len(self.ends) < world and not self.lost:
             self._pump(1.0)
             if self.ends and not killed:
                 fault = any(end["code"] not in (DONE, SAVED) for end in self.ends)
                 if deadline is None or fault or "early" in self.ends[-1]:
-                    patience = 0 if "early" in self.ends[-1] else SETTLE_S if fault else SAVE_S
+                    patience = 0 if "early" in self.ends[-1] else SETTLE_S if fault else save_s
                     deadline = min(deadline or float("inf"), self.ends[-1]["at"] + patience)
                 if time.monotonic() > deadline:
                     killed = True
@@ -114,6 +120,12 @@ class Chief(threading.Thread):
         return Verdict("requeue", SAVED, first) if self.asked or self.lost else None
 
     def _end(self, verdict):
+        if verdict.what == "requeue" and self.job.anew and self.asked == "SIGUSR2" and self._out_of_time():
+            words = f"not done within slurm.hours={self.job.settings['hours']:g}; it would begin from nothing again"
+            verdict = Verdict("stop", 1, {"reason": words})
+        if self.beside and verdict.what != "requeue":
+            self._tell(patience=True)
+            self.beside.finish()
         if verdict.what == "requeue":
             again = self._requeue() if self.identity[0] else None
             # Left without a requeue of ours, what SLURM does with the job decides: it was cancelled, or SLURM itself requeues.
@@ -123,6 +135,10 @@ class Chief(threading.Thread):
             reason = verdict.first["reason"] if verdict.first else None
             record.note(self.job.home, verdict.what, code=verdict.code, reason=reason, step=record.newest_step(self.job.folder))
         self._leave(verdict.code, verdict.first["reason"] if verdict.first and verdict.what == "stop" else None)
+
+    def _out_of_time(self):
+        """Whether a warning that came now is that of the time limit; SLURM gives it up to a minute early."""
+        return time.monotonic() - self.began > 3600 * self.job.settings["hours"] - self.job.settings["warn_s"] - 60
 
     def _requeue(self):
         """Whether this put the job back into the queue; None where nobody could be asked."""
@@ -168,6 +184,8 @@ class Chief(threading.Thread):
         if now - self.beaten > BEAT_S:
             self.beaten = now
             self._tell(beat=True)
+        if self.beside:
+            self.beside.turn()
         lines = [line for line, _ in self.nodes.values()] + self.strangers
         ready, _, _ = select.select([self.listener, *lines], [], [], max(0.0, min(seconds, 1.0)))
         if self.listener in ready:

@@ -1,9 +1,23 @@
 """The ``slurm.`` keys, and the YAML files of configs/slurm/ that hold a site's."""
 
+import dataclasses
 from dataclasses import dataclass
 
-from engine.config import key
+from engine.config import key, section
 from engine.errors import UserError
+
+FEW_CORES = 4  # of an evaluation without GPUs
+
+
+@dataclass
+class EvaluationJobConfig:
+    """What each evaluation from a training run asks for (evaluate.every); account, QOS and the rest are the run's."""
+
+    gpus: int | None = key(None, "default: 1 where the run has some", low=0)
+    cores: int | None = key(None, "default: the GPUs' share of the run's, 4 at most without GPUs", low=1)
+    memory_gb: float | None = key(None, "GiB; default: what the site gives", low=0.1)
+    hours: float = key(1.0, "time limit; one that takes longer counts as failed", low=1 / 60)
+    partition: str | None = key(None, "default: the run's")
 
 
 @dataclass
@@ -37,6 +51,7 @@ class SlurmConfig:
     lost_s: int = key(60, "seconds without a sign of life after which another node counts as lost", low=5)
     jobs: int = key(1, "elements of a job array that share the shards of data make or data pairs", low=1, high=10_000)
     at_once: int = key(64, "most elements of an array that run at a time", low=1)
+    evaluate: EvaluationJobConfig = section(EvaluationJobConfig)
 
     def check(self):
         if self.gpu_type and not self.gpus_per_node:
@@ -53,6 +68,19 @@ class SlurmConfig:
         """Processes of a training run on each node."""
         return self.ranks_per_node or max(1, self.gpus_per_node)
 
+    def for_evaluation(self, name=None):
+        """The SlurmConfig of one evaluation job of a run with these settings, whose cores_per_node are set."""
+        wanted = self.evaluate
+        gpus = wanted.gpus if wanted.gpus is not None else min(1, self.gpus_per_node)
+        cores = self.cores_per_node or 1
+        share = max(1, cores * gpus // self.gpus_per_node) if gpus and self.gpus_per_node else min(FEW_CORES, cores)
+        # Nodes of its own are for training.
+        options = {key: value for key, value in self.options.items() if key != "exclusive"}
+        return dataclasses.replace(
+            self, nodes=1, ranks_per_node=1, gpus_per_node=gpus, gpu_type=self.gpu_type if gpus else None, name=name,
+            cores_per_node=wanted.cores or share, memory_gb=wanted.memory_gb, hours=wanted.hours, options=options, jobs=1,
+            partition=wanted.partition or self.partition, warn_s=min(self.warn_s, max(10, int(wanted.hours * 600))))
+
     @property
     def minutes(self):
         """The time limit as SLURM counts it."""
@@ -66,3 +94,10 @@ _OWN = {"nodes": "slurm.nodes", "gpus_per_node": "slurm.gpus_per_node", "cpus_pe
         "array": "slurm.jobs and slurm.at_once", "ntasks_per_node": "the supervisor, one a node",
         "ntasks": "the supervisor, one a node", "requeue": "the supervisor", "no_requeue": "the supervisor",
         "open_mode": "the supervisor", "output": "the supervisor", "error": "the supervisor", "comment": "the supervisor"}
+
+
+def from_flat(values):
+    """The SlurmConfig of {dotted key: value}, as a job's record holds it."""
+    inner = {name.removeprefix("evaluate."): value for name, value in values.items() if name.startswith("evaluate.")}
+    rest = {name: value for name, value in values.items() if not name.startswith("evaluate.")}
+    return SlurmConfig(**rest, evaluate=EvaluationJobConfig(**inner))

@@ -1,26 +1,32 @@
 """The runs that one command line asks for: one, one for each combination of a sweep, or the parts of one command's work."""
 
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine import evaluations
 from engine.config import flat
+from engine.errors import UserError
 from slurm import check, line, record
 
 
 @dataclass
 class Element:
-    """One run: ``arguments`` of the room, ``config`` resolved, ``folder`` of its record."""
+    """One run: ``arguments`` of the room, ``config`` resolved, ``folder`` of its record; ``evaluation``: as in record.Job."""
 
     arguments: list
     config: dict
     folder: str
+    evaluation: dict | None = None
 
 
 def of(order, where, faults, notes):
     """[Element, ...] of a slurm.line.Line, each checked by its room; what is wrong is added to ``faults``."""
+    if order.room.plain:
+        return _plain(order, faults, notes)
     out = []
     for chosen in line.combinations(order.sweep):
         words = [*order.arguments, *(f"{key}={value}" for key, value in chosen)]
@@ -35,7 +41,7 @@ def of(order, where, faults, notes):
             words.append(f"{order.room.folder}={folder}")
         if order.room.training and order.settings and where == "slurm":
             faults += check.batch_faults(said["config"], order.settings)
-        out.append(Element(words, said["config"], folder if order.room.training else f"{folder}.slurm"))
+        out.append(Element(words, said["config"], folder if order.room.training else f"{folder}.slurm", said["evaluation"]))
     jobs = order.settings.jobs if order.settings and order.room.parts and where == "slurm" else 1
     return [_part(out[0], number, jobs) for number in range(1, jobs + 1)] if jobs > 1 and out else out
 
@@ -45,15 +51,66 @@ def _part(element, number, count):
     return Element(words, element.config, os.path.join(element.folder, f"part-{number:0{len(str(count))}d}"))
 
 
+def _plain(order, faults, notes):
+    """Of a command without a config file: one, or one for each checkpoint that is asked for."""
+    try:
+        several = order.checkpoints is not None
+        base, lines = _checkpoints(order) if several else (None, [order.arguments])
+    except UserError as error:
+        faults.append(str(error))
+        return []
+    said = check.room_faults(order.room, lines[0])  # the others differ in the checkpoint alone
+    faults += said["faults"]
+    notes += said["notes"]
+    if said["place"] is None:
+        return []
+    if not several:
+        return [Element(order.arguments, said["config"], os.path.abspath(f"{said['place']}.slurm"))]
+    steps = [next(name for word in words for name in re.findall(r"/(step-\d+)$", word)) for words in lines]
+    return [Element(words, said["config"], os.path.join(base, step)) for words, step in zip(lines, steps, strict=True)]
+
+
+def _checkpoints(order):
+    """(folder of all records, [words of one checkpoint, ...]).
+
+    Raises:
+        UserError: no run is named, or a checkpoint that is wanted is not there.
+    """
+    room, words = order.room, order.arguments
+    at = [i for i, word in enumerate(words)
+          if (word.startswith(room.run) if room.run else "=" not in word or os.path.exists(word))]
+    if len(at) != 1:
+        raise UserError(f"checkpoints={order.checkpoints} are those of one run, and {len(at)} are named")
+    run = words[at[0]].removeprefix(room.run).rstrip("/")
+    there = evaluations.whole(run)
+    wanted = [str(step) for step in there] if order.checkpoints == "all" else order.checkpoints.split(",")
+    missing = [text for text in wanted if not text.isdecimal() or int(text) not in there]
+    if missing or not wanted:
+        raise UserError(f"checkpoints={order.checkpoints}: {run} has " + (
+            f"whole checkpoints of steps {', '.join(map(str, there))}" if there else "no whole checkpoint"))
+    results = next((word.removeprefix("out=") for word in words if word.startswith("out=")), None)
+    rest = [word for i, word in enumerate(words) if i != at[0] and not word.startswith("out=")]
+    lines = []
+    for step in sorted(map(int, set(wanted))):
+        path = evaluations.checkpoint_of(run, step)
+        place = f"{results}/{path.name}{Path(room.results).suffix}" if results else (
+            f"{run}/{room.results}".replace("{step}", path.name) if room.results else None)
+        lines.append([f"{room.run}{path}", *rest, *([f"out={place}"] if place else [])])
+    base = results or os.path.join(run, os.path.dirname(room.results) or "evaluations")
+    return os.path.abspath(f"{base}.slurm"), lines
+
+
 def make_job(order, element, code, nodes, ranks, array=None):
     """The slurm.record.Job of an element; nothing is written yet."""
-    home, training = Path(element.folder) / "slurm", order.room.training
-    return record.Job(list(order.room.words), [str(home / "config.yaml"), *element.arguments[1:]], element.folder, os.getcwd(),
-                      str(code), sys.executable, training, nodes if training else 1, ranks if training else 1,
-                      flat(order.settings), element.config.get("log.wandb") == "online", array)
+    home, room = Path(element.folder) / "slurm", order.room
+    arguments = element.arguments if room.plain else [str(home / "config.yaml"), *element.arguments[1:]]
+    return record.Job(list(room.words), arguments, element.folder, os.getcwd(), str(code), sys.executable, room.training,
+                      nodes if room.training else 1, ranks if room.training else 1, flat(order.settings),
+                      element.config.get("log.wandb") == "online", array, element.evaluation, bool(room.plain))
 
 
-def put_down(job, config_file):
-    """Write a job's record, and the copy of its config file beside it."""
+def put_down(job, element):
+    """Write a job's record, and the copy of its config file beside it where it has one."""
     job.save()
-    shutil.copyfile(config_file, job.home / "config.yaml")
+    if job.arguments[:1] == [str(job.home / "config.yaml")]:
+        shutil.copyfile(element.arguments[0], job.home / "config.yaml")

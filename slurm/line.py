@@ -1,4 +1,4 @@
-"""The command line of ``python -m slurm COMMAND ...`` taken apart: the room's words, slurm. keys, sweep. keys."""
+"""The command line of ``python -m slurm COMMAND ...`` taken apart: the room's words, slurm. keys, sweep. keys, checkpoints=."""
 
 import itertools
 import os
@@ -16,7 +16,10 @@ LARGEST_SWEEP = 1000
 
 @dataclass
 class Line:
-    """``room``; its ``arguments``; ``settings``: SlurmConfig or None where it has faults; ``sweep``: {key: [text, ...]}."""
+    """``room``; its ``arguments``; ``settings``: SlurmConfig or None where it has faults; ``sweep``: {key: [text, ...]}.
+
+    ``checkpoints``: steps as text, or "all", of which each has a job of its own; None: the command is one job.
+    """
 
     room: rooms.Room
     arguments: list
@@ -24,6 +27,7 @@ class Line:
     sweep: dict
     dry: bool
     faults: list
+    checkpoints: str | None = None
 
 
 def read(argv):
@@ -36,7 +40,7 @@ def read(argv):
     if room is None:
         known = ", ".join(room.command for room in rooms.ROOMS)
         raise UserError(f"'{' '.join(argv[:2])}' is no command that can be sent to a cluster; these can: {known}")
-    own, swept, rest, dry = [], {}, [], False
+    own, swept, rest, dry, checkpoints = [], {}, [], False, None
     site = os.environ.get(SITE) or str(snapshot.ROOT / "configs" / "slurm" / "default.yaml")
     for word in argv[len(room.words):]:
         if word == "--dry-run":
@@ -48,13 +52,15 @@ def read(argv):
         elif word.startswith("sweep."):
             key, _, values = word.removeprefix("sweep.").partition("=")
             swept[key] = values.split(",")
+        elif word.startswith("checkpoints=") and room.run is not None:
+            checkpoints = word.split("=", 1)[1]
         else:
             rest.append(word)
-    if not rest or "=" in os.path.basename(rest[0]):
+    if not room.plain and (not rest or "=" in os.path.basename(rest[0])):
         raise UserError(f"python -m slurm {room.command}: a config file comes first, then key=value; see --help")
     settings, faults = parse_all(SlurmConfig, [site, *own], "slurm")
     faults = [_as_typed(fault) for fault in faults] + _array_faults(room, swept, rest, settings)
-    return Line(room, rest, settings, swept, dry, faults)
+    return Line(room, rest, settings, swept, dry, faults, checkpoints)
 
 
 def _as_typed(fault):
@@ -67,11 +73,13 @@ def _as_typed(fault):
 def _array_faults(room, swept, rest, settings):
     out = []
     if settings and settings.jobs > 1 and not room.parts:
-        out.append(f"slurm.jobs={settings.jobs} is for commands that make shards; {room.command} takes sweep.KEY=A,B")
+        takes = "sweep.KEY=A,B" if room.training else "checkpoints=all or checkpoints=STEP,STEP"
+        out.append(f"slurm.jobs={settings.jobs} is for commands that make shards; {room.command} takes {takes}")
     if settings and settings.jobs > 1 and any(word.startswith("part=") for word in rest):
         out.append(f"part= is set by slurm.jobs={settings.jobs}")
     if swept and not room.training:
-        out.append(f"sweep.{next(iter(swept))}: sweeps are for training, {room.command} shares its work with slurm.jobs=N")
+        shares = "slurm.jobs=N" if room.parts else "checkpoints=all"
+        out.append(f"sweep.{next(iter(swept))}: sweeps are for training, {room.command} shares its work with {shares}")
     for key, values in swept.items():
         if "" in values or len(set(values)) < len(values):
             out.append(f"sweep.{key}={','.join(values)}: the values must differ, and none be empty")

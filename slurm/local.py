@@ -34,13 +34,17 @@ def run(order, elements):
     why = "" if order.settings.where == "local" else ", for there is no sbatch here"
     print(f"slurm.where=local: {order.room.command} runs on this machine{why}, {ranks} process{'es' * (ranks > 1)}"
           f"{f' on {gpus} GPUs' if gpus else ''}", flush=True)
+    if len(elements) > 1 and not order.dry:  # status takes the folder of them all
+        base = Path(elements[0].folder).parent / "slurm"
+        base.mkdir(parents=True, exist_ok=True)
+        record.write(base / "elements.json", [element.folder for element in elements])
     for element in elements:
         job = make_job(order, element, snapshot.ROOT, 1, ranks)
         if order.dry:
             print(f"# would run\npython -m {order.room.command} {' '.join(element.arguments)}\n# with this config")
             print("\n".join(f"{key}: {value}" for key, value in element.config.items()))
             continue
-        put_down(job, element.arguments[0])
+        put_down(job, element)
         record.write(job.home / "submitted.json", {"job": None, "time": 0})
         record.note(job.home, "submitted", job=None)
         try:

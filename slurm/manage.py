@@ -7,7 +7,7 @@ from pathlib import Path
 
 from engine.errors import UserError
 from slurm import record, site, status, submit
-from slurm.config import SlurmConfig
+from slurm.config import from_flat
 
 FOLLOW_S = 0.5
 
@@ -82,8 +82,8 @@ def requeue(argv):
         raise UserError(f"{gone[0]} is gone, the copy of the code that this run began with; submit it anew with its command")
     if ended[0].settings["where"] == "local" or not site.present():
         raise UserError(f"{folder} was run without SLURM; the same command goes on")
-    base = os.path.dirname(ended[0].code)
-    executor = submit.make_executor(SlurmConfig(**ended[0].settings), base, ended[0])
+    base = ended[0].folder if ended[0].array is None else os.path.dirname(ended[0].folder)
+    executor = submit.make_executor(from_flat(ended[0].settings), base, ended[0])
     numbers = submit.submit(executor, ended)
     print(f"submitted again: {', '.join(numbers)}")
     return 0

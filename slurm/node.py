@@ -6,6 +6,7 @@ import select
 import signal
 import time
 
+from engine.cli import last_word
 from engine.errors import explain
 from slurm import ranks, record, wire
 from slurm.verdict import DEAD, MEND, SAVED
@@ -62,7 +63,7 @@ class Node:
             code = ranks.ended(rank)
             if code is not None and rank.number not in self.reported:
                 self.reported.add(rank.number)
-                self.line.send(end={"rank": rank.number, "code": code, "reason": ranks.reason(rank.log, rank.offset, code)})
+                self.line.send(end={"rank": rank.number, "code": code, "reason": last_word(rank.log, rank.offset, code)})
         self._show()
         now = time.monotonic()
         if now - self.beaten > BEAT_S:

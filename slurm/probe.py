@@ -1,7 +1,8 @@
 """``python -m slurm.probe COMMAND CONFIG key=value ...``: what the room says of a command, without starting it.
 
 Runs in a process of its own, so that nobody who submits imports a room. Prints one JSON object:
-{"config": {dotted key: value} or null, "faults": [message, ...], "notes": [...]}.
+{"config": {dotted key: value} or null, "faults": [message, ...], "notes": [...], "place": where results go or null,
+"evaluation": as in slurm.record.Job}.
 """
 
 import contextlib
@@ -9,23 +10,61 @@ import importlib
 import json
 import sys
 
-from engine.config import flat, parse_all
+from engine.config import flat, parse_all, parse_keys
 from engine.errors import UserError
 from slurm import rooms
 
 
 def main(argv):
-    room = rooms.find(argv)
+    room, out = rooms.find(argv), {"config": None, "faults": [], "notes": [], "place": None, "evaluation": None}
     with contextlib.redirect_stdout(sys.stderr):  # indexing shows progress
-        config, faults = parse_all(_load(room.schema), argv[len(room.words):], room.command)
-        notes = []
-        if config is not None and room.training:
-            try:
-                notes.append(_shards(room, config))
-            except UserError as error:
-                faults.append(str(error))
-    print(json.dumps({"config": flat(config) if config is not None else None, "faults": faults, "notes": notes}))
+        try:
+            look = _plain if room.plain else _training if room.training else _parsed
+            look(room, argv[len(room.words):], out)
+        except UserError as error:
+            out["faults"].append(str(error))
+    print(json.dumps(out))
     return 0
+
+
+def _parsed(room, words, out):
+    config, faults = parse_all(_load(room.schema), words, room.command)
+    out["faults"] += faults
+    out["config"] = None if config is None else flat(config)
+    return config
+
+
+def _plain(room, words, out):
+    """A command without a config file: a run or weights, and keys."""
+    config, paths = parse_keys(_load(room.schema), words, room.command, f"python -m slurm {room.command}", 0 if room.run else 1)
+    out["config"], out["place"] = flat(config), _load(room.plain)(config, paths)
+
+
+def _training(room, words, out):
+    config = _parsed(room, words, out)
+    if config is None:
+        return
+    try:
+        out["notes"].append(_shards(room, config))
+    except UserError as error:
+        out["faults"].append(str(error))
+    if config.evaluate.every:
+        words = config.evaluation("{checkpoint}")
+        out["evaluation"] = {"every": config.evaluate.every, "steps": config.steps, "words": words}
+        _evaluation(config, words)
+
+
+def _evaluation(config, words):
+    """UserError where what evaluates checkpoints would refuse its keys, or its shards are not there."""
+    room = rooms.find(words)
+    try:
+        parse_keys(_load(room.schema), words[len(room.words):], room.command, f"python -m {room.command}", 0 if room.run else 1)
+    except UserError as error:
+        raise UserError(f"evaluate: {error}") from None
+    shards = config.evaluate.shards
+    if shards:
+        catalogue, store = importlib.import_module("data.catalogue"), importlib.import_module("data.store")
+        catalogue.list_shards(shards, store.Store(config.data.cache.open()))
 
 
 def _load(place):

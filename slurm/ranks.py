@@ -1,9 +1,8 @@
-"""The processes of one node: started, signalled, ended, and the reason why one failed read from what it said."""
+"""The processes of one node: started, signalled, ended."""
 
 import contextlib
 import ctypes
 import os
-import re
 import signal
 import subprocess
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ PR_SET_PDEATHSIG = 1
 # SLURM sends what it has to say to every process of a step, ranks too, and again at the end of a preempted job's time. A rank
 # takes a second signal for impatience and ends while it saves: so it ignores these, and is told by ASK, once.
 IGNORED, ASK = {signal.SIGTERM, signal.SIGUSR2}, signal.SIGUSR1
-TAIL_BYTES = 65536
 
 
 @dataclass
@@ -86,21 +84,3 @@ def kill(ranks):
         os.killpg(rank.process.pid, signal.SIGKILL)
     for rank in living:
         rank.process.wait()
-
-
-def reason(log, offset, code):
-    """Why a process ended with ``code``, in a line: its own last word, or the signal that ended it."""
-    with open(log, "rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(offset, end - TAIL_BYTES))
-        lines = [line.strip() for line in re.split(r"[\r\n]+", file.read().decode("utf-8", "replace")) if line.strip()]
-    if code < 0:
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        return f"killed by {name}" + (", often because memory ran out" if code == -signal.SIGKILL else "")
-    for line in reversed(lines):
-        if line.startswith("error: "):
-            return line.removeprefix("error: ")
-    for line in reversed(lines):
-        if re.match(r"[A-Za-z_][\w.]*(Error|Exception|Interrupt)\b", line):
-            return line
-    return lines[-1] if lines else f"exit code {code} without a word"

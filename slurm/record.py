@@ -30,6 +30,8 @@ class Job:
         python: the interpreter of the ranks.  training: whether there are ranks that go on from checkpoints.
         nodes, ranks: machines, and processes on each.  settings: the slurm. keys that the supervisor reads.
         wandb_online: the run sends its log to a server.  array: the place in an array, or None.
+        evaluation: of a training run whose checkpoints are evaluated {"every", "steps", "words"}, else None.
+        anew: it begins from nothing each time it starts, so that more time than its limit never helps.
     """
 
     words: list
@@ -44,6 +46,8 @@ class Job:
     settings: dict
     wandb_online: bool = False
     array: int | None = None
+    evaluation: dict | None = None
+    anew: bool = False
     notes: list = field(default_factory=list)
 
     @property

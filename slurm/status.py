@@ -5,9 +5,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine import progress
+from engine import evaluations, progress
 from engine.errors import UserError
-from slurm import record, site
+from slurm import evaluate, record, site
 
 COMMENT = "counterpose:"
 ENDS = {"done": "done", "stop": "stopped"}
@@ -15,7 +15,10 @@ ENDS = {"done": "done", "stop": "stopped"}
 
 @dataclass
 class State:
-    """Of one run: ``word`` such as running, ``detail`` for a person, ``step`` of ``steps`` (0 of 0 where there are none)."""
+    """Of one run: ``word`` such as running, ``detail`` for a person, ``step`` of ``steps`` (0 of 0 where there are none).
+
+    ``over``: its supervisor ended it; SLURM has a state "stopped" too, of jobs that live.
+    """
 
     job: record.Job
     number: str | None
@@ -23,10 +26,11 @@ class State:
     detail: str
     step: int
     steps: int
+    over: bool = False
 
     @property
     def alive(self):
-        return self.word.upper() in site.ALIVE
+        return not self.over and self.word.upper() in site.ALIVE
 
 
 def main(argv):
@@ -36,6 +40,9 @@ def main(argv):
     if not argv:
         return _all()
     found = states(argv[0])
+    for state in found:
+        if state.job.evaluation and not state.alive and state.word != "here":
+            evaluations.settle(state.job.folder, ended=True, patience_s=0)
     if len(found) > 1:
         return _table(argv[0], found)
     _one(found[0])
@@ -62,7 +69,7 @@ def _state(job):
     last = lines[-1] if lines else {}
     step, steps = _steps(job)
     if last.get("event") in ENDS:
-        return State(job, number, ENDS[last["event"]], last["reason"] or "", step, steps)
+        return State(job, number, ENDS[last["event"]], last["reason"] or "", step, steps, True)
     if not number:
         return State(job, number, "here" if lines else "unknown", "on this machine, without SLURM", step, steps)
     fields = site.job(number) if site.present() else {}
@@ -94,11 +101,26 @@ def _one(state):
     if job.training:
         print(f"step {state.step}{f' of {state.steps}' if state.steps else ''}; newest checkpoint: "
               f"{record.newest_step(job.folder)}")
+    if job.evaluation:
+        _evaluations(job)
     for line in record.history(job.home)[-12:]:
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(line["time"]))
         facts = [f"{key} {', '.join(map(str, value)) if isinstance(value, list) else value}" for key, value in line.items()
                  if key not in ("time", "event") and value not in (None, "", [])]
         print(f"  {at}  {line['event']:<10} {'; '.join(facts)}")
+
+
+def _evaluations(job):
+    """What became of the evaluations of a run: how many came in, which have a job, which failed and why."""
+    known = evaluations.outcomes(job.folder)
+    numbers = [step for step, outcome in known.items() if "numbers" in outcome]
+    words = [f"{len(numbers)} came in" + (f", of step {numbers[-1]} last" if numbers else "")]
+    for step, number in evaluate.sent(job).items():
+        words.append(f"step {step} in job {number}, {(site.state(number) or 'gone').lower() if site.present() else 'unknown'}")
+    print(f"evaluations: {'; '.join(words)}")
+    for step, outcome in known.items():
+        if "error" in outcome:
+            print(f"  step {step} failed: {outcome['error']}")
 
 
 def _table(folder, found):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine.errors import UserError
 from slurm import check, elements, line, local, record, site, snapshot, supervise
+from slurm.config import FEW_CORES
 
 
 def main(argv):
@@ -45,15 +46,14 @@ def _check_place(order, where, runs, faults):
         faults += check.folder_faults(element.folder)
     if where == "slurm" and site.present():
         faults += check.site_faults(order.settings)
+        if any(element.evaluation for element in runs):
+            faults += check.evaluation_faults(_with_cores(order, runs))
     if where == "local":
         faults += local.faults(order.settings)
 
 
 def _send(order, runs):
-    settings = order.settings
-    if settings.cores_per_node is None:
-        cores = check.training_cores(settings) if order.room.training else runs[0].config.get("workers", 1)
-        settings = order.settings = dataclasses.replace(settings, cores_per_node=cores)
+    settings = order.settings = _with_cores(order, runs)
     base = runs[0].folder if len(runs) == 1 else os.path.dirname(runs[0].folder)
     code = Path(base) / "code"
     jobs = [elements.make_job(order, element, code, settings.nodes, settings.ranks, i if len(runs) > 1 else None)
@@ -68,7 +68,7 @@ def _send(order, runs):
     snapshot.take(base)
     snapshot.note_environment(Path(base) / "slurm" / "environment.json")
     for job, element in zip(jobs, runs, strict=True):
-        elements.put_down(job, element.arguments[0])
+        elements.put_down(job, element)
     if len(jobs) > 1:
         record.write(Path(base) / "slurm" / "elements.json", [job.folder for job in jobs])
     numbers = submit(executor, jobs)
@@ -77,6 +77,18 @@ def _send(order, runs):
     print(f"submitted {what}: {order.room.command}, {jobs[0].nodes} node{'s' * (jobs[0].nodes > 1)}, {world} "
           f"process{'es' * (world > 1)}, in {base}\npython -m slurm status {shlex.quote(base)} shows how it goes")
     return 0
+
+
+def _with_cores(order, runs):
+    """The settings with cores_per_node, where nobody asked for any."""
+    settings, room = order.settings, order.room
+    if settings.cores_per_node is not None:
+        return settings
+    share = check.training_cores(settings)
+    if room.plain:
+        share = share if settings.gpus_per_node else min(FEW_CORES, share)
+    cores = share if room.training or room.plain else runs[0].config.get("workers", 1)
+    return dataclasses.replace(settings, cores_per_node=cores)
 
 
 def submit(executor, jobs):

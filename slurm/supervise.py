@@ -9,6 +9,7 @@ The meeting file is also the proof that the folder is shared; after it no node n
 
 import os
 import secrets
+import signal
 import socket
 import sys
 import time
@@ -16,7 +17,7 @@ import time
 from engine.errors import UserError
 from slurm import record, site, wire
 from slurm.chief import GATHER_S, Chief
-from slurm.node import Node
+from slurm.node import STOPS, Node
 
 SHARED_S = 120  # for a file of node 0 to show on another node: network file systems keep absence in mind for a minute
 
@@ -40,6 +41,11 @@ def main(folder):
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     code = node.run()
+    if number:
+        # The first task that ends with a fault has srun end the others. One that is on its way out would die of that, which to
+        # the batch script looks like a supervisor that was killed: the job would go on after its end.
+        for one in STOPS:
+            signal.signal(one, signal.SIG_IGN)
     if code:
         sys.exit(code)
 

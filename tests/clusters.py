@@ -140,15 +140,16 @@ def told(run):
     return "\n".join(parts)
 
 
-def rank_process(run, number, seconds=30):
-    """The process number of a rank that runs now, found by its environment."""
+def rank_process(run, number, seconds=30, word=None):
+    """The process number of a rank that runs now, found by its environment. ``word``: of its command; default: the config."""
     deadline, mark = time.monotonic() + seconds, f"\0RANK={number}\0"
+    word = word or f"{run}/slurm/config.yaml"
     while time.monotonic() < deadline:
         for place in Path("/proc").iterdir():
             try:
                 if place.name.isdigit() and mark in f"\0{(place / 'environ').read_text()}":
                     words = (place / "cmdline").read_text().split("\0")
-                    if "pretrain" in words and f"{run}/slurm/config.yaml" in words:
+                    if {"pretrain", "finetune"} & set(words) and word in words:
                         return int(place.name)
             except (OSError, UnicodeDecodeError):
                 continue

@@ -14,7 +14,8 @@ from clips import make_clip, write_shards
 from clusters import events, history, log
 from runs import ROOT, finish, outcome, start, words
 
-from slurm import line, site, verdict
+from slurm import check, line, site, verdict
+from slurm.config import SlurmConfig
 from slurm.verdict import judge, tries
 
 RUN = ["steps=30", "checkpoint.every=10", "log.every=1"]
@@ -135,3 +136,13 @@ def test_documented_examples():
     for module in (site, line, verdict):
         found = doctest.testmod(module)
         assert found.attempted and not found.failed
+
+
+@pytest.mark.parametrize("nodes, ranks, over, wrong",
+                         [(2, 4, None, False), (2, 1, None, True), (2, 1, 2, False), (3, 2, 4, True)])
+def test_copies_that_do_not_fit_are_told_before_submitting(nodes, ranks, over, wrong):
+    config = {"batch": 240, "accumulate": 1, "device": "cpu", "parallel": "hsdp", "shard_over": over}
+    faults = check.batch_faults(config, SlurmConfig(nodes=nodes, ranks_per_node=ranks))
+    assert bool(faults) == wrong
+    assert all(f"{nodes * ranks} processes" in fault and str(over or ranks) in fault for fault in faults)
+    assert not check.batch_faults({**config, "parallel": "fsdp"}, SlurmConfig(nodes=nodes, ranks_per_node=ranks))

@@ -1,0 +1,106 @@
+"""``python -m slurm evaluate RUN``: jobs for the checkpoints of a run that are due and of which no numbers are there.
+
+A run's leading supervisor calls it with --due for each new checkpoint, in a process of its own: submitit takes a second, and
+the supervisor must stay quick. A person calls it for what has failed.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from engine import evaluations
+from engine.cli import run as run_command
+from engine.config import flat
+from engine.errors import UserError
+from slurm import record, site, submit
+from slurm.config import from_flat
+
+# Of the job that this runs in: sbatch, and srun in the new job, would take them for what is wanted.
+OWN = ("SLURM", "SRUN_", "SBATCH_", "SUBMITIT_", "PMI", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+
+
+def main(argv):
+    """Returns the exit code: 2 where a job was refused."""
+    words = [word for word in argv if word != "--due"]
+    if len(words) != 1:
+        raise UserError(f"evaluate wants one folder, that of a run; {len(words)} are given")
+    job = record.load(words[0])
+    if not job.evaluation:
+        raise UserError(f"{job.folder} is no training run with evaluate.every= above 0; python -m slurm finetune evaluate and "
+                        f"pretrain probe take checkpoints=all")
+    if "--due" not in argv and not site.present():
+        words = " ".join(job.evaluation["words"])
+        raise UserError(f"sbatch is not on PATH: this machine has no SLURM; python -m {words} evaluates one here")
+    steps = unsent(job) if "--due" in argv else _without_numbers(job)
+    refused = None
+    for step in steps:
+        try:
+            print(f"step {step}: job {_send(job, step)}", flush=True)
+        except UserError as error:
+            refused = refused or error
+            evaluations.fail(job.folder, step, f"not submitted: {error}")
+    if refused:
+        # The same words for each checkpoint, for the supervisor says the same once.
+        raise UserError(f"{refused}; evaluations that were not submitted count as failed until python -m slurm evaluate "
+                        f"{job.folder} is called where sbatch works")
+    if not steps:
+        print("no checkpoint that is there is without an evaluation")
+    return 0
+
+
+def unsent(job):
+    """Steps of a training Job that are due, of which nothing came yet, and that have no job."""
+    steps = evaluations.outstanding(job.folder, job.evaluation["every"], job.evaluation["steps"])
+    return [step for step in steps if number_of(job.folder, step) is None]
+
+
+def sent(job):
+    """{step: job number} of evaluations that were submitted and of which nothing came yet."""
+    steps = evaluations.outstanding(job.folder, job.evaluation["every"], job.evaluation["steps"])
+    return {step: number for step in steps if (number := number_of(job.folder, step)) is not None}
+
+
+def number_of(run, step):
+    """The number of the job that evaluates a step, or None."""
+    return (record.read(evaluations.place(run, step) / "slurm" / "submitted.json") or {}).get("job")
+
+
+def _without_numbers(job):
+    """Steps that are due and there, whose numbers are not, and no job is at it."""
+    known, out = evaluations.outcomes(job.folder), []
+    for step in evaluations.whole(job.folder):
+        if evaluations.due(step, job.evaluation["every"], job.evaluation["steps"]) and "numbers" not in known.get(step, {}):
+            number = number_of(job.folder, step)
+            if number is None or site.state(number) not in site.ALIVE:
+                out.append(step)
+    return out
+
+
+def _send(run, step):
+    """Submit the evaluation of one step; returns the job's number."""
+    if not site.present():
+        raise UserError("sbatch is not on PATH here")
+    folder = evaluations.place(run.folder, step)
+    words = [word.replace("{checkpoint}", str(evaluations.checkpoint_of(run.folder, step))) for word in run.evaluation["words"]]
+    settings = from_flat(run.settings)
+    settings = settings.for_evaluation(f"{settings.name or os.path.basename(run.folder)}-{folder.name}")
+    # The first two words are the command, as those of all rooms that evaluate.
+    job = record.Job(words[:2], words[2:], str(folder), run.cwd, run.code, run.python, False, 1, 1, flat(settings),
+                     anew=True)
+    job.save()
+    evaluations.file_of(run.folder, step).unlink(missing_ok=True)  # of an attempt that failed
+    return submit.submit(submit.make_executor(settings, str(folder), job), [job])[0]
+
+
+def environment():
+    """The variables of this process without those of the job that it runs in."""
+    return {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or not name.startswith(OWN)}
+
+
+def command(job):
+    """The words that start this module from a job's copy of the code."""
+    return [sys.executable, str(Path(job.code) / "slurm" / "launch.py"), "slurm.evaluate", job.folder, "--due"]
+
+
+if __name__ == "__main__":
+    run_command(main)
