@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from runs import ROOT
 
-from benchmarks.transfer import plan, runner, stats, tables
+from benchmarks.transfer import plan, runner, stats, tables, take
 from benchmarks.transfer.config import TransferConfig
 from engine.config import parse
 from engine.errors import UserError
@@ -133,6 +133,24 @@ def test_tables_tell_what_is_certain_from_what_is_not(tmp_path):
                  for arm in ("none", "mae"))
     assert none.count("**+") == 5 and "**" not in mae
     assert len(tables.spreads(config, there)) == 3
+
+
+def test_a_take_is_compared_by_blocks_of_frames(tmp_path):
+    config = study(f"rows={tmp_path}", "arm=both,none", "seeds=3")
+    rng = np.random.default_rng(4)
+    for row in plan.rows(config):
+        level = {"both": 0.4, "none": 0.3}[row.arm] + 0.001 * row.seed
+        frames = level + np.repeat(0.01 * rng.normal(size=4), take.BLOCK)[:35]
+        path = take.path_of(config, row)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"frames": list(range(35)), "cameras": ["a", "b"],
+                                    "iou": dict.fromkeys(take.SHOWN, [*frames[:-1].tolist(), None])}))
+    text = take.table(config)
+    both, none = (next(line for line in text.splitlines() if line.startswith(f"| {config.arms[arm].title} |"))
+                  for arm in ("both", "none"))
+    assert "| 3 | 40." in both and "**-" in none
+    with pytest.raises(UserError, match="take.videos is not set"):
+        take.measure(config)
 
 
 def test_what_is_mistyped_is_told(tmp_path):
