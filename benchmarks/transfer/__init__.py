@@ -5,6 +5,7 @@
     runner    runs them, several side by side, and goes on with what a stopped study left
     measure   errors of a fine-tuned network and of a ridge regression on the frozen encoder, clip by clip: a row, a JSON file
     stats     paired differences of arms with intervals, and the least difference that so many seeds can show
+    angles    what the reference gives, by the angle between the cameras
     take      meshes on a real take with several cameras
     tables    tables and plots of the rows
 """

@@ -1,5 +1,6 @@
 """``python -m benchmarks.transfer``."""
 
+import importlib
 import statistics
 
 from benchmarks.transfer import plan
@@ -9,6 +10,7 @@ from engine.config import parse
 
 USAGE = """usage: python -m benchmarks.transfer CONFIG.yaml [key=value ...]           run a study, or go on with it
        python -m benchmarks.transfer tables CONFIG.yaml [key=value ...]    its tables and plots from the rows that are there
+       python -m benchmarks.transfer angles CONFIG.yaml                    reference gain of pre-trained arms by angle
        python -m benchmarks.transfer take CONFIG.yaml take.videos=DIR take.calibration=FILE take.track=FILE
                                                                            fine-tuned rows on a real take, several cameras"""
 
@@ -20,10 +22,9 @@ def main(argv):
         from benchmarks.transfer.tables import write
 
         return write(parse(TransferConfig, argv[1:], "benchmarks.transfer", USAGE))
-    if first == "take":
-        from benchmarks.transfer.take import measure
-
-        return measure(parse(TransferConfig, argv[1:], "benchmarks.transfer", USAGE))
+    if first in ("take", "angles"):
+        room = importlib.import_module(f"benchmarks.transfer.{first}")
+        return room.measure(parse(TransferConfig, argv[1:], "benchmarks.transfer", USAGE))
     if first == "measure":
         return _measure(argv[1:])
     config = parse(TransferConfig, argv, "benchmarks.transfer", USAGE)

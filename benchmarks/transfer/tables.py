@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.transfer import plan, take
+from benchmarks.transfer import angles, plan, take
 from benchmarks.transfer.stats import difference
 from engine.errors import UserError, explain
 
@@ -89,7 +89,7 @@ def tables(config, there):
     for base in (config.reference, *(name for name, arm in config.arms.items() if arm.scratch)):
         if any(row.arm == base for row in there):
             out += _differences(config, there, shares, base)
-    return out + [found for found in (take.table(config),) if found]
+    return out + [found for found in (angles.table(config), take.table(config)) if found]
 
 
 def _trained(config, there):
