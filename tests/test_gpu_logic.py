@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+import warp
 from clips import make_clip, write_shards
 from torch import nn
 
 from data.config import DataConfig
 from data.device import ToDevice
 from data.feed import open_loader, open_order
+from data.people.make import choose_device
+from data.people.render import Renderer
 from engine import checkpoint, distributed, machine
 from engine.errors import UserError
 from engine.guard import Guard
@@ -157,3 +160,29 @@ def test_each_process_takes_the_gpu_of_its_place_on_the_node(said, monkeypatch):
 def test_memory_of_the_gpu_is_told(said):
     assert machine.memory_gib(GPU)["memory/device_gib"] == 3
     assert "memory/device_gib" not in machine.memory_gib(CPU)
+
+
+@pytest.mark.parametrize("torchs, warps, chosen", [(True, True, "cuda"), (True, False, None), (False, True, None)])
+def test_people_are_made_on_a_gpu_that_torch_and_warp_both_have(torchs, warps, chosen, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: torchs)
+    monkeypatch.setattr(warp, "is_cuda_available", lambda: warps)
+    assert choose_device("cpu") == "cpu" and choose_device("auto") == (chosen or "cpu")
+    if chosen:
+        assert choose_device("cuda") == chosen
+        return
+    with pytest.raises(UserError, match="device=cuda, but this machine has no CUDA device that torch and Warp can use"):
+        choose_device("cuda")
+
+
+def test_warp_takes_vertices_once_torch_has_made_them(said, monkeypatch):
+    """Without the wait, Warp's own stream would draw vertices that are not there yet."""
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: said.append("wait for all"))
+    monkeypatch.setattr(warp, "from_torch", lambda tensor, dtype: said.append((tensor.is_contiguous(), dtype)))
+    vertices = torch.arange(24.0).reshape(3, 8).T
+    Renderer._vertices(types.SimpleNamespace(device="cuda"), vertices)
+    assert said == ["wait for all", (True, warp.vec3)]
+
+
+def test_figures_name_the_gpu(said, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    assert ", NVIDIA H200, Python" in machine.describe()
