@@ -119,7 +119,8 @@ def rows_of(config, errors):
         path = plan.path_of(config, row)
         path.parent.mkdir(parents=True, exist_ok=True)
         run = {} if config.arms[row.arm].scratch else {"steps": 8, "pairs": 64, "seconds": 1.0}
-        path.write_text(json.dumps({"pretrain": run, "finetune": {"seconds": 1.0}, "labelled_clips": 40, "tests": tests}))
+        path.write_text(json.dumps({"arm": row.arm, "seed": row.seed, "share": row.share, "pretrain": run, "labelled_clips": 40,
+                                    "finetune": {"seconds": 1.0}, "tests": tests}))
 
 
 def test_tables_tell_what_is_certain_from_what_is_not(tmp_path):
@@ -159,6 +160,10 @@ def test_what_is_mistyped_is_told(tmp_path):
     with pytest.raises(UserError, match="finetune=nowhere.yaml is no file"):
         study("finetune=nowhere.yaml")
     with pytest.raises(UserError, match="has no rows"):
+        tables.write(study(f"rows={tmp_path}"))
+    (tmp_path / "pilot").mkdir()
+    (tmp_path / "pilot/none-0.1-seed0.json").write_text("{}")
+    with pytest.raises(UserError, match="none-0.1-seed0.json is no row"):
         tables.write(study(f"rows={tmp_path}"))
 
 

@@ -1,6 +1,5 @@
 """Tables and plots of a study's rows, for docs/results.md."""
 
-import dataclasses
 import itertools
 import json
 import re
@@ -20,9 +19,21 @@ COLOURS = ("#2563eb", "#d97706", "#6b7280", "#059669", "#db2777", "#7c3aed", "#0
 
 
 def read(config):
-    """{Row: dict} of the rows of all arms that are there."""
-    paths = {row: plan.path_of(config, row) for row in plan.rows(dataclasses.replace(config, arm=""))}
-    return {row: json.loads(path.read_text(encoding="utf-8")) for row, path in paths.items() if path.is_file()}
+    """{Row: dict} of all rows that are there, whatever part of the study the config now asks for.
+
+    Raises:
+        UserError: a file is no row.
+    """
+    there = {}
+    for path in sorted((Path(config.rows) / config.name).glob("*.json")):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            row = plan.Row(found["arm"], found["seed"], found["share"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is no row of a study ({error}); delete it, and it is made again") from None
+        if row.arm in config.arms:
+            there[row] = found
+    return there
 
 
 def measured(config):
