@@ -159,6 +159,9 @@ def test_what_is_mistyped_is_told(tmp_path):
         study("arm=bth")
     with pytest.raises(UserError, match="finetune=nowhere.yaml is no file"):
         study("finetune=nowhere.yaml")
+    for keys in ("pretrain_keys=stepz=3", "finetune_keys=stepz=3"):
+        with pytest.raises(UserError, match="'stepz'"):
+            plan.check(study(keys))
     with pytest.raises(UserError, match="has no rows"):
         tables.write(study(f"rows={tmp_path}"))
     (tmp_path / "pilot").mkdir()

@@ -7,6 +7,7 @@ from benchmarks.transfer import plan
 from benchmarks.transfer.config import TransferConfig
 from engine.cli import run
 from engine.config import parse
+from engine.errors import UserError
 
 USAGE = """usage: python -m benchmarks.transfer CONFIG.yaml [key=value ...]           run a study, or go on with it
        python -m benchmarks.transfer tables CONFIG.yaml [key=value ...]    its tables and plots from the rows that are there
@@ -30,6 +31,7 @@ def main(argv):
     config = parse(TransferConfig, argv, "benchmarks.transfer", USAGE)
     from benchmarks.transfer import runner
 
+    plan.check(config)
     todo = [row for row in plan.rows(config) if not plan.path_of(config, row).is_file()]
     print(_outlook(config, todo, config.lanes or runner.lanes()), flush=True)
     if not todo:
@@ -44,6 +46,8 @@ def _measure(argv):
     """``measure ARM,SEED,SHARE CONFIG ...``: what the study runs when a row is fine-tuned."""
     from benchmarks.transfer.measure import measure
 
+    if len(argv) < 2 or argv[0].count(",") != 2:
+        raise UserError("measure is for the study itself: ARM,SEED,SHARE CONFIG.yaml [key=value ...] of a fine-tuned row")
     arm, seed, share = argv[0].split(",")
     config = parse(TransferConfig, [word for word in argv[1:] if not word.startswith("out=")], "benchmarks.transfer")
     measure(config, plan.Row(arm, int(seed), float(share)))

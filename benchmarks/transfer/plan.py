@@ -90,6 +90,18 @@ def operations(words):
     return 3 * flops(run.model, visible, run.targets_per_reference) * run.samples, run.steps
 
 
+def check(config):
+    """UserError where a command of an arm would not start for its keys, before anything is made."""
+    from finetune.config import FinetuneConfig
+    from pretrain.config import PretrainConfig
+
+    for row in {row.arm: row for row in rows(config)}.values():
+        if words := pretrain_words(config, row):
+            parse(PretrainConfig, words[1:], "pretrain")
+        if config.finetune:
+            parse(FinetuneConfig, _finetune_words(config, row, "unmade")[2:], "finetune train")
+
+
 def labelled(config, row):
     """Shards whose labels a row uses: another part of the set for each seed, the same for all arms.
 
@@ -108,7 +120,10 @@ def finetune_words(config, row):
     """Words after ``python -m`` that fine-tune a row; None where nothing is fine-tuned."""
     if not config.finetune:
         return None
-    shards = train_folder(config) if row.share == 1 else ",".join(labelled(config, row))
+    return _finetune_words(config, row, train_folder(config) if row.share == 1 else ",".join(labelled(config, row)))
+
+
+def _finetune_words(config, row, shards):
     words = [config.finetune, f"run={finetune_folder(config, row)}", f"seed={row.seed}", f"device={config.device}",
              f"data.shards={shards}", "data.held_out=0", *QUIET, *config.finetune_keys.split()]
     arm = config.arms[row.arm]
