@@ -16,7 +16,7 @@ CROPS = {"body": ("body",), "hand": ("left_hand", "right_hand"), "any": KINDS}
 class PairRules:
     crops: str = key("body", "which crops make pairs", choices=tuple(CROPS))
     angle_min_deg: float = key(5.0, "cross-view: least angle between the cameras, seen from the person", low=0, high=180)
-    angle_max_deg: float = key(100.0, "cross-view: largest such angle; beyond 100 the reference harmed in a first study",
+    angle_max_deg: float = key(100.0, "cross-view: largest such angle; wider ones help less (docs/results.md)",
                                low=0, high=180)
     gap_min_s: float = key(0.0, "cross-pose: least time between the two instants, seconds", low=0)
     gap_max_s: float = key(10.0, "cross-pose: most time between them, seconds", low=0)
