@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.transfer import angles, plan, take
-from benchmarks.transfer.stats import difference
+from benchmarks.transfer.stats import difference, power_law
 from engine.errors import UserError, explain
 
 RESULTS = Path("docs/results.md")
 METRICS = (("finetuned", "px", "2D, px"), ("finetuned", "mpjpe", "MPJPE"), ("finetuned", "pa_mpjpe", "PA"),
            ("frozen", "mpjpe", "frozen MPJPE"), ("frozen", "pa_mpjpe", "frozen PA"))
-NAMES = {metric: name for how, metric, name in METRICS if how == "finetuned"}
+NAMES = {"px": "2D, px", "mpjpe": "MPJPE, mm", "pa_mpjpe": "PA-MPJPE, mm"}
 COLOURS = ("#2563eb", "#d97706", "#6b7280", "#059669", "#db2777", "#7c3aed", "#0891b2", "#b91c1c", "#65a30d")
 
 
@@ -100,6 +100,7 @@ def tables(config, there):
     for base in (config.reference, *(name for name, arm in config.arms.items() if arm.scratch)):
         if any(row.arm == base for row in there):
             out += _differences(config, there, shares, base)
+    out += _laws(config, there, shares)
     return out + [found for found in (angles.table(config), take.table(config)) if found]
 
 
@@ -161,6 +162,28 @@ def _differences(config, there, shares, base):
     return out
 
 
+def by_labels(config, there, arm, shares, test):
+    """[(labelled clips, (S,) the headline's error of each seed), ...] of an arm, in the order of ``shares``."""
+    return [(there[plan.Row(arm, min(seeds), share)]["labelled_clips"],
+             values(there, arm, share, seeds, test, config.how, config.metric).mean(1))
+            for share in shares if (seeds := seeds_of(there, arm, share))]
+
+
+def _laws(config, there, shares):
+    """[A sentence on what power laws through arms' label shares say of ten times the labels], if there are three shares."""
+    test, told = next(iter(config.tests)), []
+    for arm in config.arms:
+        points = by_labels(config, there, arm, shares, test)
+        if len(points) > 2:
+            most = points[-1][0]
+            a, b, c = power_law([x for x, _ in points], [y.mean() for _, y in points])
+            told.append(f"{_title(config, arm)} {a:.0f} n^-{b:.2f} + {c:.0f}, {a * (10 * most) ** -b + c:.1f} at {10 * most}")
+    if not told:
+        return []
+    return [f"{NAMES[config.metric]} against labelled clips n, *{test}*, as power laws through {len(shares)} points, and what "
+            f"they predict (a prediction, not a measurement): {'; '.join(told)}."]
+
+
 def plots(config, there):
     """[Path, ...] of PNGs beside the page: error against labelled clips where there are several shares."""
     shares = sorted({row.share for row in there})
@@ -173,14 +196,15 @@ def plots(config, there):
     canvas = FigureCanvasAgg(figure)
     for panel, test in zip(figure.subplots(1, len(config.tests), squeeze=False)[0], config.tests, strict=True):
         for colour, arm in zip(itertools.cycle(COLOURS), config.arms):
-            points = [(there[plan.Row(arm, min(seeds), share)]["labelled_clips"],
-                       values(there, arm, share, seeds, test, config.how, config.metric).mean(1))
-                      for share in shares if (seeds := seeds_of(there, arm, share))]
+            points = by_labels(config, there, arm, shares, test)
             if len(points) > 1:
                 panel.errorbar([x for x, _ in points], [y.mean() for _, y in points], [y.std() for _, y in points],
                                marker="o", markersize=4, capsize=3, color=colour, label=_title(config, arm))
-        panel.set(xscale="log", xlabel="labelled clips", ylabel=f"{NAMES[config.metric]}, mm",
-                  title=test)
+        panel.set(xscale="log", xlabel="labelled clips", title=test,
+                  ylabel=f"{NAMES[config.metric]} (bars: deviation of seeds)")
+        ticks = sorted({row["labelled_clips"] for row in there.values()})
+        panel.set_xticks(ticks, ticks)
+        panel.minorticks_off()
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(frameon=False, fontsize=8)
     path = RESULTS.parent / "pictures" / f"transfer_{config.name}.png"
