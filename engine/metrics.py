@@ -13,6 +13,8 @@ from engine.errors import UserError
 
 # Seconds that a start waits for wandb's server, and that an end waits for what was not yet sent. Nothing else ever waits.
 WANDB_START_S, WANDB_END_S = 20, 20
+# Its own process on this machine needs none of that, but a busy node may be slow to start it.
+WANDB_OFFLINE_S = 120
 
 
 class Log:
@@ -201,7 +203,8 @@ def _wandb(run, mode, name, config):
 
     def init(mode):
         # One id for all lives of a run: "allow" starts it or goes on with it.
-        settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=WANDB_START_S,
+        patience = WANDB_START_S if mode == "online" else WANDB_OFFLINE_S
+        settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=patience,
                                   login_timeout=WANDB_START_S, finish_timeout=WANDB_END_S)
         started = wandb.init(project="counterpose", name=name, id=identity.read_text(), resume="allow", mode=mode, dir=run,
                              config=config, settings=settings)
@@ -216,4 +219,9 @@ def _wandb(run, mode, name, config):
             print(f"note: log.wandb=online: {' '.join(str(error).split())[:160]}; this life of the run goes on offline",
                   file=sys.stderr, flush=True)
             wandb.teardown()  # its service holds the run's id until it is gone
-    return init("offline")
+    try:
+        return init("offline")
+    except wandb.errors.Error as error:
+        print(f"note: wandb cannot be started ({' '.join(str(error).split())[:160]}); this life of the run goes on in "
+              f"log.jsonl alone", file=sys.stderr, flush=True)
+        return None

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import wandb
 from clips import make_clip, write_shards
 from PIL import Image
 from runs import ROOT, words
@@ -221,6 +222,18 @@ def test_wandb_without_a_network_goes_on_offline_and_one_command_sends_all_parts
     dry = subprocess.run(command.replace("wandb sync", f"{sys.executable} -m wandb sync --dry-run", 1), shell=True,
                          cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert "Would sync 2 run(s)" in dry.stdout + dry.stderr
+
+
+def test_a_wandb_that_does_not_start_does_not_harm_a_run(tmp_path, monkeypatch, capsys):
+    def init(**keys):
+        raise wandb.errors.CommError("too busy")
+
+    monkeypatch.setattr(wandb, "init", init)
+    log = metrics.Log(tmp_path, 0, "offline", "name", {})
+    log.write(10, {"loss/cross_view": 1.0})
+    log.close()
+    assert [line["step"] for line in metrics.read(tmp_path)] == [10]
+    assert "note: wandb cannot be started (too busy); this life of the run goes on in log.jsonl alone" in capsys.readouterr().err
 
 
 def test_a_log_that_is_being_written_is_read_to_its_last_whole_line(tmp_path):
