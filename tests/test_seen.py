@@ -233,7 +233,7 @@ def test_a_wandb_that_does_not_start_does_not_harm_a_run(tmp_path, monkeypatch, 
     log.write(10, {"loss/cross_view": 1.0})
     log.close()
     assert [line["step"] for line in metrics.read(tmp_path)] == [10]
-    assert "note: wandb cannot be started (too busy); this life of the run goes on in log.jsonl alone" in capsys.readouterr().err
+    assert "wandb cannot be started (too busy); this life of the run goes on in log.jsonl alone" in capsys.readouterr().err
 
 
 def test_a_log_that_is_being_written_is_read_to_its_last_whole_line(tmp_path):
