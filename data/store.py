@@ -90,12 +90,10 @@ class Store:
         """From the file beside it, else built from the shard itself and kept in the cache."""
         beside = remote.beside(url, index_path(""))
         if beside:
-            try:
+            with contextlib.suppress(FileNotFoundError):  # other tools write none
                 index = load_index(self.cache.get(beside, renew), url)
                 if index:
                     return index
-            except FileNotFoundError:
-                pass  # written by other tools, perhaps
         tar = self._fetched(url, renew)
         kept = self.cache.place(beside or url + index_path(""))
         if os.path.isfile(kept) and not renew:

@@ -33,11 +33,9 @@ def memory_gib(device):
     On a CPU the second is left out. ``device``: torch.device.
     """
     out = {}
-    try:
+    if os.path.exists("/proc/self/statm"):  # Linux alone has it
         with open("/proc/self/statm", encoding="utf-8") as file:
             out["memory/host_gib"] = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / GIB
-    except OSError:
-        pass  # only Linux has it
     if device.type == "cuda":
         import torch
 

@@ -87,6 +87,7 @@ class TrainConfig:
     guard: GuardConfig = section(GuardConfig)
 
     def check(self):
+        """UserError where keys do not fit each other; see engine.config.parse."""
         if not self.run:
             raise UserError("run is not set: run=DIR names the run's folder")
         if self.optim.warmup > self.steps:

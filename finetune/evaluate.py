@@ -135,6 +135,7 @@ class Judge:
 
     @torch.no_grad()
     def add(self, batch):
+        """Judge a batch of whole crops, tensors of data.crops.layout on the predictor's device."""
         labels = {**batch, "pose": axis_angle_to_matrix(batch["pose"])}
         seen = view(batch, self.size)
         target = self.targets(labels, seen)

@@ -135,6 +135,7 @@ class Finetuner(Trainer):
         return watch.open_run(self.config, self.order, "finetune train")
 
     def announce(self, start):
+        """Print what is derived from the config, once, before the first step."""
         config = self.config
         if start == config.steps:
             print(f"run {config.run} is complete at step {start}; a new run=DIR starts another")

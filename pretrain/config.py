@@ -122,6 +122,7 @@ class PretrainConfig(TrainConfig):
     probe: ProbeConfig = section(ProbeConfig)
 
     def check(self):
+        """UserError where keys do not fit each other; see engine.config.parse."""
         super().check()
         if self.log.probe_every and not self.probe.shards:
             raise UserError(f"log.probe_every={self.log.probe_every}, but probe.shards is not set: it names labelled shards "

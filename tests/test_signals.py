@@ -1,5 +1,6 @@
 """Requests to stop, at every stage of a run, to one rank or to all, once or twice."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -117,11 +118,9 @@ def test_signals_to_loader_workers_harm_nothing(tmp_path):
         workers = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
         for worker in workers.stdout.split():
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-                try:
+                with contextlib.suppress(ProcessLookupError):  # it was about to end
                     os.kill(int(worker), number)
                     hit.add(worker)
-                except ProcessLookupError:
-                    pass  # it was about to end
         time.sleep(0.02)
     finish_run(process)
     assert len(hit) == 2

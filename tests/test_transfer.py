@@ -77,6 +77,18 @@ def test_rows_come_seed_by_seed():
     assert [len(group) for group in runner.grouped(rows)] == [2] * 4
 
 
+def test_what_goes_wrong_in_one_lane_stops_the_study_and_is_told(tmp_path, monkeypatch):
+    config = study(f"work={tmp_path / 'work'}", f"rows={tmp_path}", "arm=none", "seeds=4", "lanes=2", "device=cpu")
+    monkeypatch.setattr(plan, "made_sets", lambda config: {})
+    monkeypatch.setattr(runner.signal, "signal", lambda number, handler: None)  # the tests keep their own
+    with pytest.raises(UserError, match="has no shards"):
+        runner.Runner(config, plan.rows(config), lambda row: []).run()
+    monkeypatch.setattr(plan, "finetune_words", lambda config, row: ["finetune", "train", f"run={tmp_path / 'work/pilot/x'}"])
+    (tmp_path / "work").touch()
+    with pytest.raises(UserError, match="cannot be written.*work= names another place"):
+        runner.Runner(config, plan.rows(config), lambda row: []).run()
+
+
 def test_intervals_hold_the_truth_as_often_as_they_say():
     """Differences with effects of seeds and of clips: 95 % of intervals hold the mean, or more."""
     rng = np.random.default_rng(0)
@@ -159,6 +171,8 @@ def test_what_is_mistyped_is_told(tmp_path):
         study("arm=bth")
     with pytest.raises(UserError, match="finetune=nowhere.yaml is no file"):
         study("finetune=nowhere.yaml")
+    with pytest.raises(UserError, match="reference=none has scratch=true"):
+        study("reference=none")
     for keys in ("pretrain_keys=stepz=3", "finetune_keys=stepz=3"):
         with pytest.raises(UserError, match="'stepz'"):
             plan.check(study(keys))

@@ -24,10 +24,8 @@ def measure(config):
         if words is None or path.is_file() or not plan.path_of(config, row).is_file():
             continue
         found = [of_run(words, str(plan.test_folder(config, next(iter(config.tests)))), bounds) for bounds in BINS]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        told = {"arm": row.arm, "seed": row.seed, "bins": BINS,
-                "found": [{name: round(value, 4) for name, value in one.items()} for one in found]}
-        path.write_text(json.dumps(told) + "\n", encoding="utf-8")
+        plan.write(path, {"arm": row.arm, "seed": row.seed, "bins": BINS,
+                          "found": [{name: round(value, 4) for name, value in one.items()} for one in found]})
 
 
 def of_run(words, shards, bounds):

@@ -84,6 +84,10 @@ class TransferConfig:
                 raise UserError(f"'{name}' is none of the arms {', '.join(self.arms)}")
         if not self.finetune and self.metric == "px":
             raise UserError("metric=px is of fine-tuned networks, and finetune= names no config")
+        base = self.arms[self.reference]
+        if base.scratch or base.timm or base.compute:
+            raise UserError(f"reference={self.reference} has scratch=true, timm= or compute=true: those are for arms that are "
+                            f"compared with it")
         for name, path in (("pretrain", self.pretrain), ("finetune", self.finetune), ("train.make", self.train.make),
                            *((f"tests.{name}.make", test.make) for name, test in self.tests.items())):
             if not os.path.isfile(path) and (path or name != "finetune"):

@@ -18,7 +18,6 @@ from data.store import Store
 from engine import machine
 from engine.config import parse
 from engine.distributed import Processes, device_of
-from engine.errors import UserError, explain
 from engine.geometry import axis_angle_to_matrix
 from engine.joints import mpjpe, pa_mpjpe
 from finetune.losses import pixels
@@ -54,14 +53,7 @@ def measure(config, row):
         found["tests"][name] = {"frozen": frozen(features, fit, probe.features(encoder, split, crops, processes), split)}
         if predictor:
             found["tests"][name] |= fine_tuned(predictor, folder, test.clips)
-    path = plan.path_of(config, row)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".writing")
-    try:
-        temporary.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {explain(error)}") from None
+    plan.write(plan.path_of(config, row), found)
 
 
 @torch.no_grad()

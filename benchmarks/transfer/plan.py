@@ -1,11 +1,13 @@
 """The runs of a study, as commands that anyone could type."""
 
+import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config import parse
-from engine.errors import UserError
+from engine.errors import UserError, explain
 
 # What a study needs of a run's log; anything of it may be set in an arm.
 QUIET = ["log.pictures_every=0", "log.wandb=off", "log.every=50"]
@@ -35,6 +37,21 @@ def rows(config):
 def path_of(config, row):
     """Where a row's JSON file is."""
     return Path(config.rows) / config.name / f"{row.name}.json"
+
+
+def write(path, found):
+    """Write a JSON file of a study whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    temporary = path.with_suffix(".writing")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {explain(error)}") from None
 
 
 def made_sets(config):

@@ -8,9 +8,10 @@ import sys
 import threading
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.transfer import plan
-from engine.errors import UserError
+from engine.errors import UserError, explain
 from engine.signals import STOPPED
 
 
@@ -32,7 +33,7 @@ class Runner:
         """Run all; returns 0, or 75 where it was stopped and goes on with the same command.
 
         Raises:
-            UserError: a command failed; the others were stopped and are saved.
+            UserError: a command failed, or a folder cannot be written; the others were stopped and are saved.
         """
         timer = threading.Timer(self.config.limit_s, self._halt)
         timer.daemon = True
@@ -42,23 +43,26 @@ class Runner:
         for words in plan.made_sets(self.config).values():
             if not self.command([*words, f"workers={len(os.sched_getaffinity(0))}"]):
                 break
-        threads = [threading.Thread(target=self._lane) for _ in range(self.lanes)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(self.lanes) as pool:
+            running = [pool.submit(self._lane) for _ in range(self.lanes)]
         timer.cancel()
+        for lane in running:
+            lane.result()  # what went wrong in it is raised here
         if self.failed:
             raise UserError(self.failed)
         return STOPPED if self.stop else 0
 
     def _lane(self):
-        while not self.stop:
-            with self.lock:
-                if not self.left:
-                    return
-                rows = self.left.popleft()
-            self._group(rows)
+        try:
+            while not self.stop:
+                with self.lock:
+                    if not self.left:
+                        return
+                    rows = self.left.popleft()
+                self._group(rows)
+        except BaseException:
+            self._halt()
+            raise
 
     def _group(self, rows):
         """The rows of one pre-training."""
@@ -76,10 +80,14 @@ class Runner:
         if self.stop:
             return False
         folder = next(word.split("=", 1)[1] for word in words if word.startswith(("run=", "out=")))
-        os.makedirs(os.path.dirname(folder), exist_ok=True)
         threads = max(1, len(os.sched_getaffinity(0)) // self.lanes)
         began = time.time()
-        with open(f"{folder}.txt", "w", encoding="utf-8") as file:
+        try:
+            os.makedirs(os.path.dirname(folder), exist_ok=True)
+            file = open(f"{folder}.txt", "w", encoding="utf-8")  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise UserError(f"{folder}.txt cannot be written: {explain(error)}; work= names another place") from None
+        with file:
             # A session of its own: a Ctrl-C reaches it once, through us, and it saves; a second one would end it at once.
             process = subprocess.Popen([sys.executable, "-m", *words], stdout=file, stderr=subprocess.STDOUT,
                                        start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})

@@ -105,7 +105,7 @@ def tables(config, there):
 
 
 def _trained(config, there):
-    lines = ["| arm | seeds | steps | pairs | s, one core | held-out cross-view / cross-pose | reference gain on the person |",
+    lines = ["| arm | seeds | steps | pairs | seconds | held-out cross-view / cross-pose | reference gain on the person |",
              "|---|---|---|---|---|---|---|"]
     for name, arm in config.arms.items():
         runs = {row.seed: found["pretrain"] for row, found in there.items() if row.arm == name}

@@ -1,13 +1,12 @@
 """Rows' meshes on real pictures: a take is seen by one camera and judged in the others; see benchmarks/real.py."""
 
 import json
-import os
 
 import numpy as np
 
 from benchmarks.transfer import plan
 from benchmarks.transfer.stats import difference
-from engine.errors import UserError, explain
+from engine.errors import UserError
 
 SHOWN = {"placed": "as placed by the network", "moved": "at the true depth", "mean placed": "mean body, as placed",
          "mean moved": "mean body, at the true depth"}
@@ -43,16 +42,9 @@ def measure(config):
         found = real.measure(str(plan.finetune_folder(config, row)), take)
         shown = {name: [None if np.isnan(value) else round(float(value), 4) for value in real.others(found["rows"][name])]
                  for name in SHOWN}
-        path = path_of(config, row)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(".writing")
-            temporary.write_text(json.dumps({"format": 1, "arm": row.arm, "seed": row.seed, "share": row.share, "frames":
-                                             found["frames"], "cameras": found["cameras"], "box": found["box"],
-                                             "iou": shown}, separators=(",", ":")) + "\n", encoding="utf-8")
-            os.replace(temporary, path)
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {explain(error)}") from None
+        plan.write(path_of(config, row), {"format": 1, "arm": row.arm, "seed": row.seed, "share": row.share,
+                                          "frames": found["frames"], "cameras": found["cameras"], "box": found["box"],
+                                          "iou": shown})
 
 
 def table(config):
