@@ -26,7 +26,7 @@ test: install
 test-long: install
 	$(BIN)/python -m pytest -q
 
-# About 6 minutes on 2 idle cores, added up from processor times; one more where the body models' files are not built yet.
+# 4 min 17 s on 2 idle cores (docs/log.md); a minute more where the body models' files are not built yet.
 bench: install
 	$(BIN)/python -m benchmarks.people
 	$(BIN)/python -m benchmarks.order
