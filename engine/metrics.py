@@ -1,5 +1,6 @@
 """Everything measured, written twice: JSON lines in the run's folder, always; wandb, if on."""
 
+import contextlib
 import json
 import os
 import re
@@ -215,13 +216,15 @@ def _wandb(run, mode, name, config):
     if mode == "online":
         try:
             return init("online")
-        except wandb.errors.Error as error:
+        except Exception as error:  # wandb has a dozen kinds without one parent: of the network, its process, its service
             print(f"note: log.wandb=online: {' '.join(str(error).split())[:160]}; this life of the run goes on offline",
                   file=sys.stderr, flush=True)
-            wandb.teardown()  # its service holds the run's id until it is gone
+            # Its service holds the run's id until it is gone; where it ends with a fault, teardown would end this process too.
+            with contextlib.suppress(Exception, SystemExit):
+                wandb.teardown()
     try:
         return init("offline")
-    except wandb.errors.Error as error:
+    except Exception as error:
         print(f"note: wandb cannot be started ({' '.join(str(error).split())[:160]}); this life of the run goes on in "
               f"log.jsonl alone", file=sys.stderr, flush=True)
         return None
