@@ -142,19 +142,22 @@ def test_attention_is_the_one_that_the_network_computes(position):
     assert torch.allclose(again, cross(x, y, rope_x, table), atol=1e-6)
 
 
-def test_attention_of_masked_patches_leaves_the_completion_as_it_is(shards):
-    trainer = open_trainer(shards, "model.decoder.depth=3")
+@pytest.mark.parametrize("left_out", [0, 0.5])
+def test_attention_of_masked_patches_leaves_the_completion_as_it_is(shards, left_out):
+    trainer = open_trainer(shards, "model.decoder.depth=3", f"masking.reference_ratio={left_out}")
     batch = trainer.to_device(trainer.held_out)
     with torch.no_grad():
-        a, b, keep, masked, person = trainer.step_module.pairs(batch)
-        plain = trainer.step_module.complete(a, b, keep, masked)
+        a, b, keep, masked, person, seen = trainer.step_module.pairs(batch)
+        plain = trainer.step_module.complete(a, b, keep, masked, seen)
     layers = attention.middle_and_last(3)
-    predicted, looks = attention.of_masked(trainer.step_module, a, b, keep, masked, layers)
+    predicted, looks = attention.of_masked(trainer.step_module, a, b, keep, masked, seen, layers)
     assert layers == [0, 2] and torch.equal(predicted, plain)
     for look in looks:
         assert look.shape == (*masked.shape, trainer.model.patches) and torch.allclose(look.sum(-1), torch.ones(masked.shape))
+        assert (look > 0).sum(-1).unique().tolist() == [trainer.model.patches if seen is None else seen.shape[1]]
     # What a patch looks at follows from the reference: another one changes it.
-    assert not torch.allclose(attention.of_masked(trainer.step_module, a, b.flip(0), keep, masked, layers)[1][1], looks[1])
+    others = attention.of_masked(trainer.step_module, a, b.flip(0), keep, masked, seen, layers)[1]
+    assert not torch.allclose(others[1], looks[1])
     assert not any(block.cross._forward_pre_hooks for block in trainer.model.decoder.blocks)
     spots = attention.chosen(person, masked, 3)
     assert (person.gather(1, masked).gather(1, spots) >= 0.5).all() and (spots.diff(dim=1) > 0).all()
