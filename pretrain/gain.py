@@ -73,10 +73,9 @@ def held_out(trainer):
         a, b, keep, masked, person, seen = module.pairs(trainer.to_device(batch))
         # A row without a stranger keeps its own reference; it is not counted.
         other = np.where(swap[here] >= 0, swap[here], here)
-        half = arrays["mask"].shape[1] // 2
-        batch["mask"][:, half:] = arrays["mask"][other, half:]
-        for name in ("pixels", "numbers"):
-            batch[name][:, 1] = arrays[name][other, 1]
+        for name in ("pixels", "numbers", "mask", "noise"):
+            of_b = slice(arrays[name].shape[1] // 2, None)
+            batch[name][:, of_b] = arrays[name][other, of_b]
         wrong = module.pairs(trainer.to_device(batch))
         weights = [objective.patch_weight(person, trainer.config.objective.background_weight), person]
         (loss, on_person), (loss_wrong, on_person_wrong) = (module.losses(a, picture, keep, masked, part, weights)

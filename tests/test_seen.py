@@ -80,24 +80,32 @@ def test_no_reference_comes_from_its_own_person_kind_or_source():
 def test_a_network_that_ignores_the_reference_gains_nothing(shards):
     trainer = open_trainer(shards)
     width = 3 * trainer.config.model.patch ** 2
-    trainer.step_module.complete = lambda a, b, keep, masked: a.mean() + torch.zeros(*masked.shape, width)
+    trainer.step_module.complete = lambda a, b, keep, masked, seen: a.mean() + torch.zeros(*masked.shape, width)
     line = trainer.evaluate()
     gains = {name: value for name, value in line.items() if name.startswith("reference_gain/")}
     assert set(gains) == {f"reference_gain/{kind}{part}" for kind in PAIR_KINDS for part in ("", "_person")}
     assert set(gains.values()) == {0.0}
 
 
-def test_the_gain_of_a_network_that_copies_the_reference_is_what_hands_compute(shards):
-    trainer = open_trainer(shards, "objective.target=none", "objective.background_weight=0.5")
-    patch = trainer.config.model.patch
+@pytest.mark.parametrize("left_out", [0, 0.5])
+def test_the_gain_of_a_network_that_copies_the_reference_is_what_hands_compute(shards, left_out):
+    trainer = open_trainer(shards, "objective.target=none", "objective.background_weight=0.5",
+                           f"masking.reference_ratio={left_out}")
+    patch, patches = trainer.config.model.patch, trainer.model.patches
 
-    def copied(a, b, keep, masked):
-        return objective.patchify(b, patch).gather(1, masked[..., None].expand(-1, -1, 3 * patch * patch))
+    def copied(a, b, keep, masked, seen):
+        looked = torch.ones(len(b), patches) if seen is None else torch.zeros(len(b), patches).scatter(1, seen, 1.0)
+        values = objective.patchify(b, patch) * looked[..., None]
+        return values.gather(1, masked[..., None].expand(-1, -1, 3 * patch * patch))
 
     trainer.step_module.complete = copied
     line = trainer.evaluate()
-    a, b, _, masked, person = (value.numpy().astype(np.float64) for value in
-                               trainer.step_module.pairs(trainer.to_device(trainer.held_out)))
+    *pairs, seen = trainer.step_module.pairs(trainer.to_device(trainer.held_out))
+    a, b, _, masked, person = (value.numpy().astype(np.float64) for value in pairs)
+    for row in range(len(b)):
+        for hidden in set(range(patches)) - set(range(patches) if seen is None else seen[row].tolist()):
+            y, x = (patch * i for i in divmod(hidden, a.shape[-1] // patch))
+            b[row, :, y:y + patch, x:x + patch] = 0
     grid, expected = a.shape[-1] // patch, {}
     subjects = [subject for _, subject in trainer.people]
     for row, other in enumerate(trainer.strangers):
