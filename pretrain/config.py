@@ -93,8 +93,8 @@ class MaskingConfig:
     person_bonus: float = key(0.0, "above 0, patches on the person are masked first; 1 or more: always before background")
     min_visible_person: int = key(8, "of the visible patches at least so many (or a quarter of the person's) lie on it", low=0)
     reference_ratio: float = key(0.0, "share of the reference's patches that are left out and cost nothing", low=0, high=0.99)
-    reference_bonus: float = key(1.0, "above 0, the reference's background is left out first; 1: all of it before the person",
-                                 low=0)
+    reference_bonus: float = key(1.0, "above 0, background of the reference is left out first; 1: before any patch that the "
+                                      "person fills", low=0)
 
     def seen(self, patches):
         """Of so many patches: (those of a that stay visible, those of the reference that are looked at)."""

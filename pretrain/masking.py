@@ -56,7 +56,7 @@ def choose_reference(noise, person, ratio, bonus):
 
     Args:
         noise, person: (R, N) as in ``choose``.  ratio: of patches to leave out; 0: none.
-        bonus: 0 leaves out any; 1 leaves out all background before any of the person.
+        bonus: 0 leaves out any; 1 leaves out patches without person before those that the person fills.
     Returns:
         (R, V) long, ascending, or None where all are looked at.
     Raises:
