@@ -142,9 +142,6 @@ class PretrainConfig(TrainConfig):
         if not 0 < visible < patches:
             raise UserError(f"masking.ratio={self.masking.ratio} masks {patches - visible} of {patches} patches; at least one "
                             f"must be masked and one visible")
-        if self.masking.reference_ratio and not self.model.decoder.cross:
-            raise UserError(f"masking.reference_ratio={self.masking.reference_ratio}, but with model.decoder.cross=false no "
-                            f"reference is looked at")
 
     def check_processes(self, world, node):
         super().check_processes(world, node)

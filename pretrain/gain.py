@@ -80,9 +80,9 @@ def held_out(trainer):
         weights = [objective.patch_weight(person, trainer.config.objective.background_weight), person]
         (loss, on_person), (loss_wrong, on_person_wrong) = (module.losses(a, picture, keep, masked, part, weights)
                                                             for picture, part in ((b, seen), (wrong[1], wrong[-1])))
-        seen = has & (person.gather(1, masked).sum(1) > 0)
+        on_it = has & (person.gather(1, masked).sum(1) > 0)
         for place, (values, counted) in enumerate(((loss, mine), (loss_wrong - loss, has),
-                                                   (on_person_wrong - on_person, seen))):
+                                                   (on_person_wrong - on_person, on_it))):
             chosen = (kind[None] == torch.arange(kinds, device=kind.device)[:, None]) & counted
             total[place] += torch.stack([(values.double() * chosen).sum(1), chosen.double().sum(1)], 1)
     names = ("held_out/{}", "reference_gain/{}", "reference_gain/{}_person")

@@ -59,8 +59,6 @@ def choose_reference(noise, person, ratio, bonus):
         bonus: 0 leaves out any; 1 leaves out patches without person before those that the person fills.
     Returns:
         (R, V) long, ascending, or None where all are looked at.
-    Raises:
-        UserError: the ratio leaves nothing to look at.
     """
     if not ratio:
         return None

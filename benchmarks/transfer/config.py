@@ -18,7 +18,6 @@ class ArmConfig:
     shares: list[float] = key([], "label shares of this arm; default: as shares=")
     title: str = key("", "its name in tables; default: the arm's own")
     curve: str = key("", "name of a curve of error against pairs; its arms differ in their steps alone")
-    curve: str = key("", "arms that differ in their steps alone name their common curve of error against pairs")
 
 
 @dataclass
