@@ -141,8 +141,7 @@ class Case:
 
     def flops(self):
         """Operations of a pair's forward and backward passes."""
-        patches = self.config.model.grid()[0] ** 2
-        return 3 * flops(self.config.model, patches - int(self.config.masking.ratio * patches))
+        return 3 * flops(self.config.model, self.config.masking.seen(self.config.model.grid()[0] ** 2)[0])
 
     def ours(self, bf16=False, **keys):
         """A Version of the training step as it is, blocks not compiled; ``keys``: of the config that shall be others."""
@@ -159,7 +158,7 @@ class Case:
         plain.load_state_dict(layouts.to_croco(self.config.model, model.state_dict())[0])
         plain.to(self.device)
         with torch.no_grad():
-            a, b, _, masked, person = Completion(model.to(self.device), self.config, False).pairs(self.batch)
+            a, b, _, masked, person, _ = Completion(model.to(self.device), self.config, False).pairs(self.batch)
         mask = torch.zeros(person.shape, dtype=torch.bool, device=self.device).scatter(1, masked, True)
         goal = self.config.objective
 

@@ -51,9 +51,9 @@ def written_out(q, k, v):
     return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1) @ v
 
 
-def everything(self, a, b, keep, masked):
+def everything(self, a, b, keep, masked, seen=None):
     """CrossCompletion.complete with every token through the whole decoder and the head."""
-    features = self._decode(a, b, keep, masked, self._grid(a, b), masked_only=False)
+    features = self._decode(a, b, keep, masked, self._grid(a, b), masked_only=False, seen=seen)
     return self.decoder.head(features)[:, keep.shape[1]:]
 
 

@@ -59,7 +59,7 @@ def _order(config, sources, shares, batch, seed):
 
 
 def open_loader(order, config, noise, rank, world, workers, skip=frozenset(), targets=1):
-    """The Loader of one rank. ``noise``: uniform numbers a target gets for its masking. ``targets``: of each reference."""
+    """The Loader of one rank. ``noise``: uniform numbers a picture gets for its masking. ``targets``: of each reference."""
     reader = _reader(Reader, order, config, config.pairs, config.retries, skip)
     return _loader(reader, lambda rows, side: layout(rows, side, noise, targets), config, rank, world, workers)
 

@@ -36,10 +36,10 @@ def layout(rows, side, noise, targets=1):
     return {
         # K times a, then b, in the top left corner where they are smaller.
         "pixels": ((rows, targets + 1, side, side, 3), np.uint8),
-        "mask": ((rows, targets * MASK_BYTES), np.uint8),       # each a's person, 64 x 64 bits
+        "mask": ((rows, (targets + 1) * MASK_BYTES), np.uint8),  # each picture's person, 64 x 64 bits
         "numbers": ((rows, targets + 1, PER_PICTURE), np.float32),
-        "noise": ((rows, targets * noise), np.float32),         # uniform, for the masking
-        "tags": ((rows, len(TAGS)), np.int32),                  # "a" is the first target
+        "noise": ((rows, (targets + 1) * noise), np.float32),   # uniform, for the masking of each picture
+        "tags": ((rows, len(TAGS)), np.int32),                   # "a" is the first target
     }
 
 
@@ -208,8 +208,8 @@ class Reader(ShardReader):
                 pixels[side] = pixels[first]  # the same picture under another crop and mask
             else:
                 self.decode(pixels[side], path, clip, members, crop)
-        masks = arrays["mask"][row].reshape(len(targets), MASK_BYTES)
-        for out, crop in zip(masks, targets, strict=True):
+        masks = arrays["mask"][row].reshape(len(pixels), MASK_BYTES)
+        for out, crop in zip(masks, [*targets, b], strict=True):
             self.mask(out, path, clip, members, crop)
         return a, b, clip.size
 

@@ -31,11 +31,12 @@ def weights(cross, x, y, rope_x, rope_y):
         return scores.softmax(-1), v
 
 
-def of_masked(module, a, b, keep, masked, layers):
+def of_masked(module, a, b, keep, masked, seen, layers):
     """(predicted, [(B, M, N) mean over heads, ...]): a completion and where its masked patches look in ``b``, by layer.
 
     Args:
-        module: pretrain.train.Completion.  a, b, keep, masked: as for its ``complete``, one reference a picture.
+        module: pretrain.train.Completion.  a, b, keep, masked, seen: as for its ``complete``, one reference a picture. What
+            is not seen of the reference is not looked at: 0.
         layers: numbers of decoder blocks.
     """
     found = {}
@@ -53,8 +54,12 @@ def of_masked(module, a, b, keep, masked, layers):
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         for number in set(layers):
             stack.callback(blocks[number].cross.register_forward_pre_hook(watch(number)).remove)
-        predicted = module.complete(a, b, keep, masked)
-    return predicted, [found[number] for number in layers]
+        predicted = module.complete(a, b, keep, masked, seen)
+    looks = [found[number] for number in layers]
+    if seen is not None:
+        places = seen[:, None].expand(-1, masked.shape[1], -1)
+        looks = [look.new_zeros(*look.shape[:2], module.model.patches).scatter(2, places, look) for look in looks]
+    return predicted, looks
 
 
 def middle_and_last(depth):

@@ -167,31 +167,33 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(width, EPSILON)
         self.head = nn.Linear(width, outputs)
 
-    def forward(self, visible, reference, order, table, masked_only):
+    def forward(self, visible, reference, order, table, masked_only, seen=None):
         """Features after the last norm, in the order of ``order``.
 
         Attention does not care about order, so tokens stay where they are cheapest: visible ones first, then the masked.
 
         Args:
             visible: (B, V, E) encoded tokens of the masked picture.
-            reference: (R, N, E), B a multiple of R; None without cross-attention.
+            reference: (R, L, E), B a multiple of R; None without cross-attention.
             order: (B, N) patch of each token, the V visible ones first.
             table: (N, C) of sincos_table, or (N, head width / 2, 2) of rope_table where the decoder is rotary.
             masked_only: leave the visible tokens out once nothing looks at them any more.
+            seen: (R, L) patch of each token of the reference; None: all, in their order.
         Returns:
             (B, N, C), or (B, N - V, C) with masked_only.
         """
-        batch, seen = visible.shape[:2]
+        batch, given = visible.shape[:2]
         kind = self.mask_token.dtype  # the sum that runs through the blocks stays in float32 under autocast
-        hidden = self.mask_token.expand(batch, order.shape[1] - seen, -1)
+        hidden = self.mask_token.expand(batch, order.shape[1] - given, -1)
         x = torch.cat([self.embed(visible).to(kind), hidden], 1)
         y = None if reference is None else self.embed(reference).to(kind)
         rope_x = rope_y = None
+        of_reference = table if seen is None else table[seen]
         if self.rotary:
-            rope_x, rope_y = table[order], table
+            rope_x, rope_y = table[order], of_reference
         else:
-            x, y = x + table[order], None if y is None else y + table
+            x, y = x + table[order], None if y is None else y + of_reference
         for i, block in enumerate(self.blocks):
             last = i == len(self.blocks) - 1
-            x = block(x, y, rope_x, rope_y, seen if last and masked_only else 0)
+            x = block(x, y, rope_x, rope_y, given if last and masked_only else 0)
         return self.norm(x)

@@ -92,6 +92,13 @@ class MaskingConfig:
     ratio: float = key(0.9, "share of a's patches that are masked", low=0, high=0.99)
     person_bonus: float = key(0.0, "above 0, patches on the person are masked first; 1 or more: always before background")
     min_visible_person: int = key(8, "of the visible patches at least so many (or a quarter of the person's) lie on it", low=0)
+    reference_ratio: float = key(0.0, "share of the reference's patches that are left out and cost nothing", low=0, high=0.99)
+    reference_bonus: float = key(1.0, "above 0, background of the reference is left out first; 1: before any patch that the "
+                                      "person fills", low=0)
+
+    def seen(self, patches):
+        """Of so many patches: (those of a that stay visible, those of the reference that are looked at)."""
+        return patches - int(self.ratio * patches), patches - int(self.reference_ratio * patches)
 
 
 @dataclass
@@ -131,10 +138,10 @@ class PretrainConfig(TrainConfig):
             raise UserError(f"evaluate.every={self.evaluate.every}, but evaluate.shards is not set: it names labelled shards "
                             f"that are not trained on")
         patches = (self.model.image_size // self.model.patch) ** 2
-        if not 0 < int(self.masking.ratio * patches) < patches:
-            masked = int(self.masking.ratio * patches)
-            raise UserError(f"masking.ratio={self.masking.ratio} masks {masked} of {patches} patches; at least one must be "
-                            f"masked and one visible")
+        visible, _ = self.masking.seen(patches)
+        if not 0 < visible < patches:
+            raise UserError(f"masking.ratio={self.masking.ratio} masks {patches - visible} of {patches} patches; at least one "
+                            f"must be masked and one visible")
 
     def check_processes(self, world, node):
         super().check_processes(world, node)

@@ -70,18 +70,19 @@ def held_out(trainer):
         batch = {name: values[here] for name, values in arrays.items()}
         kind = torch.from_numpy(batch["tags"][:, TAGS.index("kind")].astype(np.int64)).to(trainer.device)
         has = torch.from_numpy(swap[here] >= 0).to(trainer.device) & mine
-        a, b, keep, masked, person = module.pairs(trainer.to_device(batch))
+        a, b, keep, masked, person, seen = module.pairs(trainer.to_device(batch))
         # A row without a stranger keeps its own reference; it is not counted.
         other = np.where(swap[here] >= 0, swap[here], here)
-        for name in ("pixels", "numbers"):
-            batch[name][:, 1] = arrays[name][other, 1]
-        wrong = module.pairs(trainer.to_device(batch))[1]
+        for name in ("pixels", "numbers", "mask", "noise"):
+            of_b = slice(arrays[name].shape[1] // 2, None)
+            batch[name][:, of_b] = arrays[name][other, of_b]
+        wrong = module.pairs(trainer.to_device(batch))
         weights = [objective.patch_weight(person, trainer.config.objective.background_weight), person]
-        (loss, on_person), (loss_wrong, on_person_wrong) = (module.losses(a, reference, keep, masked, weights)
-                                                            for reference in (b, wrong))
-        seen = has & (person.gather(1, masked).sum(1) > 0)
+        (loss, on_person), (loss_wrong, on_person_wrong) = (module.losses(a, picture, keep, masked, part, weights)
+                                                            for picture, part in ((b, seen), (wrong[1], wrong[-1])))
+        on_it = has & (person.gather(1, masked).sum(1) > 0)
         for place, (values, counted) in enumerate(((loss, mine), (loss_wrong - loss, has),
-                                                   (on_person_wrong - on_person, seen))):
+                                                   (on_person_wrong - on_person, on_it))):
             chosen = (kind[None] == torch.arange(kinds, device=kind.device)[:, None]) & counted
             total[place] += torch.stack([(values.double() * chosen).sum(1), chosen.double().sum(1)], 1)
     names = ("held_out/{}", "reference_gain/{}", "reference_gain/{}_person")

@@ -51,6 +51,22 @@ def choose(noise, person, ratio, person_bonus, min_visible_person=8):
     return order[:, :visible].sort(1).values, order[:, visible:].sort(1).values
 
 
+def choose_reference(noise, person, ratio, bonus):
+    """Which patches of the references are looked at: all but int(ratio * N), background being left out first.
+
+    Args:
+        noise, person: (R, N) as in ``choose``.  ratio: of patches to leave out; 0: none.
+        bonus: 0 leaves out any; 1 leaves out patches without person before those that the person fills.
+    Returns:
+        (R, V) long, ascending, or None where all are looked at.
+    """
+    if not ratio:
+        return None
+    left = noise.shape[1] - int(ratio * noise.shape[1])
+    order = (noise - bonus * person).argsort(dim=1, stable=True)
+    return order[:, :left].sort(1).values
+
+
 def _coverage(patches, cells, device):
     """(patches, cells) share of each patch that lies in each cell, along one axis; rows sum to 1."""
     edge = torch.arange(patches + 1, device=device) * (cells / patches)

@@ -125,7 +125,7 @@ class CrossCompletion(nn.Module):
         keep, masked = _split(None, len(a), grid[0] * grid[1], a.device)
         return self._decode(a, b, keep, masked, grid, masked_only=False)
 
-    def complete(self, a, b, keep, masked):
+    def complete(self, a, b, keep, masked, seen=None):
         """The training path: a prediction for the masked patches alone.
 
         No shape depends on data and nothing waits for the device.
@@ -134,6 +134,7 @@ class CrossCompletion(nn.Module):
             a: (B, 3, H, W).
             b: (R, 3, H, W) with B = R * K: targets i*K to i*K + K-1 share reference i, which is encoded once.
             keep: (B, V) long, visible patches.  masked: (B, M) long, the others; V + M = N.
+            seen: (R, L) long, the patches of the references that are looked at; None: all.
         Returns:
             (B, M, P*P*3), in the order of ``masked``.
         """
@@ -141,7 +142,7 @@ class CrossCompletion(nn.Module):
         if keep.shape[1] + masked.shape[1] != grid[0] * grid[1]:
             raise UserError(f"{keep.shape[1]} visible and {masked.shape[1]} masked patches; a picture has "
                             f"{grid[0] * grid[1]}")
-        return self.decoder.head(self._decode(a, b, keep, masked, grid, masked_only=True))
+        return self.decoder.head(self._decode(a, b, keep, masked, grid, masked_only=True, seen=seen))
 
     def encode(self, a):
         """(B, N, C) features of all patches after the encoder's last norm."""
@@ -150,10 +151,10 @@ class CrossCompletion(nn.Module):
     def _encode(self, pictures, grid, keep=None):
         return self.encoder(pictures, self._tables(grid)[0], keep)
 
-    def _decode(self, a, b, keep, masked, grid, masked_only):
+    def _decode(self, a, b, keep, masked, grid, masked_only, seen=None):
         visible = self._encode(a, grid, keep)
-        reference = self._encode(b, grid) if self.config.decoder.cross else None
-        return self.decoder(visible, reference, torch.cat([keep, masked], 1), self._tables(grid)[1], masked_only)
+        reference = self._encode(b, grid, seen) if self.config.decoder.cross else None
+        return self.decoder(visible, reference, torch.cat([keep, masked], 1), self._tables(grid)[1], masked_only, seen)
 
     def _tables(self, grid):
         """Position tables of encoder and decoder; other grids than the usual one are computed when they come."""
@@ -174,15 +175,17 @@ class CrossCompletion(nn.Module):
         return height // patch, width // patch
 
 
-def flops(config, visible, targets=1):
+def flops(config, visible, targets=1, seen=None):
     """Floating-point operations of one pair's forward pass through ``complete``, a multiply-add counted as two.
 
     Matrix products alone, as is the custom. A training step costs three times as much (backward is twice forward).
 
     Args:
         visible: patches of ``a`` that are not masked, V.  targets: pairs that share a reference, K.
+        seen: patches of the reference that are looked at; None: all.
     """
     tokens = config.grid()[0] * config.grid()[1]
+    seen = tokens if seen is None else seen
     masked = tokens - visible
     pixels = 3 * config.patch ** 2
     wide, narrow, ratio = config.encoder.width, config.decoder.width, config.mlp_ratio
@@ -197,11 +200,11 @@ def flops(config, visible, targets=1):
     attention = 4 * tokens * narrow * narrow + 2 * tokens * tokens * narrow
     # What each token costs after the self-attention. In the last block visible ones are looked at, but do not look.
     cross = config.decoder.cross
-    each = cross * (2 * narrow * narrow + 2 * tokens * narrow) + 2 * narrow * hidden
+    each = cross * (2 * narrow * narrow + 2 * seen * narrow) + 2 * narrow * hidden
     looking = 2 * tokens * narrow + narrow * narrow
     blocks = config.decoder.depth * (attention + tokens * each) - visible * (each + looking)
     # Of the reference: encoder, keys and values of each of the decoder's blocks.
-    reference = cross * (encoded(tokens) + embedded(tokens) + config.decoder.depth * 2 * tokens * narrow * narrow)
+    reference = cross * (encoded(seen) + embedded(seen) + config.decoder.depth * 2 * seen * narrow * narrow)
     return 2 * (encoded(visible) + embedded(visible) + blocks + masked * narrow * pixels + reference / targets)
 
 

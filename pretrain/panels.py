@@ -27,9 +27,9 @@ def save(trainer, folder, step):
     batch = trainer.to_device({k: v[rows] for k, v in trainer.held_out.items()})
     layers = attention.middle_and_last(len(trainer.model.decoder.blocks)) if trainer.config.model.decoder.cross else []
     with torch.no_grad():
-        a, b, keep, masked, person = trainer.step_module.pairs(batch)
-        predicted, looks = attention.of_masked(trainer.step_module, a, b, keep, masked, layers)
-    pictures = complete(a, b, masked, predicted, trainer.config)
+        a, b, keep, masked, person, seen = trainer.step_module.pairs(batch)
+        predicted, looks = attention.of_masked(trainer.step_module, a, b, keep, masked, seen, layers)
+    pictures = complete(a, b, masked, seen, predicted, trainer.config)
     kinds = [PAIR_KINDS[k].replace("_", "-") for k in trainer.held_out["tags"][rows, 0]]
     spots = attention.chosen(person, masked, SPOTS)
     looks = [look.gather(1, spots[..., None].expand(-1, -1, look.shape[-1])).cpu().numpy() for look in looks]
@@ -52,8 +52,8 @@ def save(trainer, folder, step):
 @torch.no_grad()
 def completed(trainer, arrays):
     """(B, 4, S, S, 3) uint8 of ``sheet`` for pairs as the loader gives them."""
-    a, b, keep, masked, _ = trainer.step_module.pairs(trainer.to_device(arrays))
-    return complete(a, b, masked, trainer.step_module.complete(a, b, keep, masked), trainer.config)
+    a, b, keep, masked, _, seen = trainer.step_module.pairs(trainer.to_device(arrays))
+    return complete(a, b, masked, seen, trainer.step_module.complete(a, b, keep, masked, seen), trainer.config)
 
 
 def chosen_rows(kinds, count):
@@ -61,8 +61,8 @@ def chosen_rows(kinds, count):
     return np.concatenate([np.flatnonzero(kinds == k)[:count] for k in range(len(PAIR_KINDS))])
 
 
-def complete(a, b, masked, predicted, config):
-    """(B, 4, S, S, 3) uint8: reference, masked, completed and true pictures.
+def complete(a, b, masked, seen, predicted, config):
+    """(B, 4, S, S, 3) uint8: reference (what is not looked at of it hidden), masked, completed and true pictures.
 
     A prediction normalised by the patch or the picture is undone with the true picture's statistics, as the parents do.
     """
@@ -72,6 +72,9 @@ def complete(a, b, masked, predicted, config):
     # What was seen is shown as it is: in the space of the targets the truth is the truth.
     filled = objective.denormalise(objective.targets(a, patch, kind).scatter(1, spread, predicted), a, patch, kind)
     hidden = objective.patchify(a, patch).scatter(1, spread, torch.zeros_like(predicted))
+    if seen is not None:
+        looked = torch.zeros_like(b[:, 0, ::patch, ::patch]).flatten(1).scatter(1, seen, 1.0)
+        b = objective.unpatchify(objective.patchify(b, patch) * looked[..., None], patch, grid)
     columns = [b, objective.unpatchify(hidden, patch, grid), filled, a]
     out = denormalise(torch.stack(columns, 1)).mul(255).round().byte()
     return out.permute(0, 1, 3, 4, 2).cpu().numpy()

@@ -36,38 +36,45 @@ class Completion(nn.Module):
         """What a batch of tensors asks for, with R rows of K targets each, B = R * K.
 
         Returns:
-            a (B, 3, S, S), b (R, 3, S, S) normalised, keep (B, V), masked (B, M), person (B, N): targets i*K to i*K + K-1
-            share reference i.
+            a (B, 3, S, S), b (R, 3, S, S) normalised, keep (B, V), masked (B, M), person (B, N), and what is looked at of the
+            references (R, L), or None for all: targets i*K to i*K + K-1 share reference i.
         """
         size, rules, numbers = self.config.model.image_size, self.config.masking, batch["numbers"]
         targets = numbers.shape[1] - 1
-        boxes = numbers[:, :targets].flatten(0, 1)
-        a = augment(batch["pixels"][:, :targets].flatten(0, 1), boxes, size)
+        a = augment(batch["pixels"][:, :targets].flatten(0, 1), numbers[:, :targets].flatten(0, 1), size)
         b = augment(batch["pixels"][:, targets], numbers[:, targets], size)
-        sizes = batch["tags"][:, TAGS.index("size")].repeat_interleave(targets)
-        # Four mask pixels a patch's side are enough to tell how much of it is person.
-        grid = self.model.grid
-        masks = crop_masks(batch["mask"].view(len(boxes), -1), boxes, sizes, 4 * grid[0])
-        person, noise = masking.person_share(masks, grid), batch["noise"].view(len(boxes), -1)
-        keep, masked = masking.choose(noise, person, rules.ratio, rules.person_bonus, rules.min_visible_person)
-        return a, b, keep, masked, person
+        person, noise = self._persons(batch), batch["noise"].unflatten(1, (targets + 1, -1))
+        of_a = person[:, :targets].flatten(0, 1)
+        keep, masked = masking.choose(noise[:, :targets].flatten(0, 1), of_a, rules.ratio, rules.person_bonus,
+                                      rules.min_visible_person)
+        seen = masking.choose_reference(noise[:, targets], person[:, targets], rules.reference_ratio, rules.reference_bonus)
+        return a, b, keep, masked, of_a, seen
 
-    def complete(self, a, b, keep, masked):
+    def _persons(self, batch):
+        """(R, K + 1, N) share of each patch of all pictures that lies on the person."""
+        numbers, grid = batch["numbers"].flatten(0, 1), self.model.grid
+        pictures = batch["numbers"].shape[1]
+        sizes = batch["tags"][:, TAGS.index("size")].repeat_interleave(pictures)
+        # Four mask pixels a patch's side are enough to tell how much of it is person.
+        masks = crop_masks(batch["mask"].view(len(numbers), -1), numbers, sizes, 4 * grid[0])
+        return masking.person_share(masks, grid).unflatten(0, (-1, pictures))
+
+    def complete(self, a, b, keep, masked, seen=None):
         """(B, M, P*P*3) float32 prediction for the masked patches."""
         with torch.autocast(a.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.model.complete(a, b, keep, masked).float()
+            return self.model.complete(a, b, keep, masked, seen).float()
 
     def forward(self, batch):
         """(B,) loss of each target."""
-        a, b, keep, masked, person = self.pairs(batch)
+        a, b, keep, masked, person, seen = self.pairs(batch)
         if self.config.objective.references == "shuffled":
-            b = b.roll(1, 0)
+            b, seen = b.roll(1, 0), None if seen is None else seen.roll(1, 0)
         weight = objective.patch_weight(person, self.config.objective.background_weight)
-        return self.losses(a, b, keep, masked, [weight])[0]
+        return self.losses(a, b, keep, masked, seen, [weight])[0]
 
-    def losses(self, a, b, keep, masked, weights):
+    def losses(self, a, b, keep, masked, seen, weights):
         """[(B,) loss of each sample, ...] under each of several weights of patches, (B, N)."""
-        predicted = self.complete(a, b, keep, masked)
+        predicted = self.complete(a, b, keep, masked, seen)
         target = objective.targets(a, self.config.model.patch, self.config.objective.target, masked)
         return [objective.per_sample_loss(predicted, target, weight.gather(1, masked)) for weight in weights]
 
@@ -150,9 +157,9 @@ class Pretrainer(Trainer):
         watch.announce(self.config, self, start)
 
     def measured(self, step, pairs, seconds):
-        masked = int(self.config.masking.ratio * self.model.patches)
+        visible, seen = self.config.masking.seen(self.model.patches)
         # Backward costs twice what forward does.
-        each = 3 * flops(self.config.model, self.model.patches - masked, self.config.targets_per_reference)
+        each = 3 * flops(self.config.model, visible, self.config.targets_per_reference, seen)
         return watch.measured(self, step, pairs, seconds, "pairs", each)
 
     def note_bad(self):
@@ -164,8 +171,9 @@ class Pretrainer(Trainer):
 
 def first_target(arrays, targets):
     """Arrays of data.reader.layout with the first of their targets alone."""
-    share = {name: arrays[name][:, :arrays[name].shape[1] // targets] for name in ("mask", "noise")}
-    return {**arrays, **share, **{name: arrays[name][:, [0, -1]] for name in ("pixels", "numbers")}}
+    rows, chosen = len(arrays["tags"]), [0, targets]
+    flat = {name: arrays[name].reshape(rows, targets + 1, -1)[:, chosen].reshape(rows, -1) for name in ("mask", "noise")}
+    return {**arrays, **flat, **{name: arrays[name][:, chosen] for name in ("pixels", "numbers")}}
 
 
 def grouped(values, group, groups):

@@ -34,6 +34,7 @@ def announce(config, trainer, start):
     order, model = trainer.order, trainer.model
     encoder = sum(p.numel() for p in model.encoder.parameters()) / 1e6
     whole = sum(p.numel() for p in model.parameters()) / 1e6
+    visible, seen = config.masking.seen(model.patches)
     if start == config.steps:
         print(f"run {config.run} is complete at step {start}; a new run=DIR starts another")
         return
@@ -41,7 +42,7 @@ def announce(config, trainer, start):
           f"({config.steps * config.samples} pairs) on {trainer.processes.world} x {trainer.device.type}, "
           f"{'bf16' if trainer.bf16 else 'float32'}")
     print(f"model: encoder {encoder:.1f} M parameters, with decoder {whole:.1f} M; {model.patches} patches, "
-          f"{int(config.masking.ratio * model.patches)} masked")
+          f"{model.patches - visible} masked" + (f", {seen} of the reference looked at" if seen < model.patches else ""))
     quota = ", ".join(f"{q} {kind}" for q, kind in zip(order.quota, PAIR_KINDS, strict=True))
     more = f", {config.targets_per_reference} targets each" if config.targets_per_reference > 1 else ""
     announce_data(config, order, f"batch {config.batch}: {quota}{more}")

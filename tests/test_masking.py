@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.errors import UserError
-from pretrain.masking import choose, person_share
+from pretrain.masking import choose, choose_reference, person_share
 
 
 def case(seed, batch=40, tokens=None):
@@ -66,6 +66,21 @@ def test_a_person_everywhere_is_uniform_masking():
     assert torch.equal(keep, plain)
     often = torch.zeros(49).scatter_add(0, keep.flatten(), torch.ones(keep.numel())) / 500
     assert (often - 5 / 49).abs().max() < 5 * math.sqrt(5 / 49 * 44 / 49 / 500)  # five deviations of a binomial
+
+
+@pytest.mark.parametrize("bonus", [0.0, 0.4, 1.0])
+def test_background_of_the_reference_is_left_out_first(bonus):
+    noise = torch.rand(300, 49, generator=torch.Generator().manual_seed(6))
+    person = torch.zeros(300, 49)
+    person[:, 10:22] = 1
+    seen = choose_reference(noise, person, 0.5, bonus)
+    assert seen.shape == (300, 25) and (seen.diff(dim=1) > 0).all()  # 49 - int(24.5)
+    for row in range(len(seen)):
+        score = sorted(range(49), key=lambda i: float(noise[row, i] - bonus * person[row, i]))
+        assert sorted(score[:25]) == seen[row].tolist()
+    kept = ((seen >= 10) & (seen < 22)).sum(1).float().mean().item()
+    assert {0.0: 5.8 < kept < 6.5, 0.4: 8 < kept < 11.9, 1.0: kept == 12}[bonus]
+    assert choose_reference(noise, person, 0.0, bonus) is None and choose_reference(noise, person, 0.01, bonus).shape[1] == 49
 
 
 def test_nobody_there():

@@ -81,6 +81,29 @@ def test_hidden_pixels_cannot_be_seen(position):
     assert (before - elsewhere).abs().max() > 0.01  # the reference is looked at
 
 
+@pytest.mark.parametrize("position", POSITIONS)
+def test_what_is_left_out_of_a_reference_cannot_be_seen(position):
+    model = network(position)
+    a, b = pictures(4, 3, 64, 64), pictures(2, 3, 64, 64, seed=5)
+    keep, masked = split(4, 16, 12)
+    seen = torch.tensor([[0, 3, 5, 6, 11], [1, 2, 8, 9, 15]])
+    hidden, shown = b.clone(), b.clone()
+    for row in range(2):
+        for patch in range(16):
+            y, x = (16 * i for i in divmod(patch, 4))
+            (shown if patch in seen[row] else hidden)[row, :, y:y + 16, x:x + 16] = 7.0
+    with torch.no_grad():
+        part, same, other = (model.complete(a, picture, keep, masked, seen) for picture in (b, hidden, shown))
+        every = model.complete(a, b, keep, masked)
+        # In whatever order: a token carries its place with it.
+        turned = model.complete(a, b, keep, masked, seen.flip(1))
+        whole = model.complete(a, b, keep, masked, torch.arange(16).expand(2, -1))
+    torch.testing.assert_close(part, same, atol=1e-6, rtol=0)
+    torch.testing.assert_close(part, turned, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(every, whole, atol=2e-6, rtol=1e-5)
+    assert (part - other).abs().max() > 0.01 and (part - every).abs().max() > 0.01
+
+
 def timms(position, size):
     """timm's own module of the tiny encoder, for pictures of size (height, width)."""
     sizes = {"img_size": size, "patch_size": 16, "embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 0,
@@ -145,17 +168,17 @@ def test_rotation_sees_differences_of_places_alone():
     assert abs(score((1, 2), (3, 1)) - score((1, 2), (1, 3))) > 0.01
 
 
-@pytest.mark.parametrize("cross", [True, False])
+@pytest.mark.parametrize("cross, seen", [(True, None), (True, 20), (False, None)])
 @pytest.mark.parametrize("position", POSITIONS)
-def test_flops_agree_with_torchs_counter(position, cross):
+def test_flops_agree_with_torchs_counter(position, cross, seen):
     config = ModelConfig(112, 16, position, 100.0, EncoderConfig(96, 3, 4), decoder=DecoderConfig(64, 2, 4, cross))
     model = CrossCompletion(config)
     keep, masked = split(1, 49, 40)
     a = pictures(1, 3, 112, 112)
     # Written out, because not every torch counts its fused attention on a CPU.
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        model.complete(a, a, keep, masked)
-    assert flops(config, 9) == pytest.approx(counter.get_total_flops(), rel=0.001)
+        model.complete(a, a, keep, masked, None if seen is None else torch.arange(seen)[None])
+    assert flops(config, 9, 1, seen) == pytest.approx(counter.get_total_flops(), rel=0.001)
 
 
 @pytest.mark.parametrize("targets", [1, 3])

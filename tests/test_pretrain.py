@@ -91,7 +91,7 @@ def test_two_processes_give_what_one_gives(tmp_path, shards, peaceful):
 
 def test_bf16_touches_the_network_alone(shards, tmp_path):
     """Crops and masks of a batch are the same numbers in bf16 and in float32."""
-    file, *rest = words(tmp_path / "run", shards, "data.workers=0")
+    file, *rest = words(tmp_path / "run", shards, "data.workers=0", "masking.reference_ratio=0.5")
     config = parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain")
     made = []
     for precision in ("float32", "bf16"):

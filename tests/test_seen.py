@@ -80,24 +80,32 @@ def test_no_reference_comes_from_its_own_person_kind_or_source():
 def test_a_network_that_ignores_the_reference_gains_nothing(shards):
     trainer = open_trainer(shards)
     width = 3 * trainer.config.model.patch ** 2
-    trainer.step_module.complete = lambda a, b, keep, masked: a.mean() + torch.zeros(*masked.shape, width)
+    trainer.step_module.complete = lambda a, b, keep, masked, seen: a.mean() + torch.zeros(*masked.shape, width)
     line = trainer.evaluate()
     gains = {name: value for name, value in line.items() if name.startswith("reference_gain/")}
     assert set(gains) == {f"reference_gain/{kind}{part}" for kind in PAIR_KINDS for part in ("", "_person")}
     assert set(gains.values()) == {0.0}
 
 
-def test_the_gain_of_a_network_that_copies_the_reference_is_what_hands_compute(shards):
-    trainer = open_trainer(shards, "objective.target=none", "objective.background_weight=0.5")
-    patch = trainer.config.model.patch
+@pytest.mark.parametrize("left_out", [0, 0.5])
+def test_the_gain_of_a_network_that_copies_the_reference_is_what_hands_compute(shards, left_out):
+    trainer = open_trainer(shards, "objective.target=none", "objective.background_weight=0.5",
+                           f"masking.reference_ratio={left_out}")
+    patch, patches = trainer.config.model.patch, trainer.model.patches
 
-    def copied(a, b, keep, masked):
-        return objective.patchify(b, patch).gather(1, masked[..., None].expand(-1, -1, 3 * patch * patch))
+    def copied(a, b, keep, masked, seen):
+        looked = torch.ones(len(b), patches) if seen is None else torch.zeros(len(b), patches).scatter(1, seen, 1.0)
+        values = objective.patchify(b, patch) * looked[..., None]
+        return values.gather(1, masked[..., None].expand(-1, -1, 3 * patch * patch))
 
     trainer.step_module.complete = copied
     line = trainer.evaluate()
-    a, b, _, masked, person = (value.numpy().astype(np.float64) for value in
-                               trainer.step_module.pairs(trainer.to_device(trainer.held_out)))
+    *pairs, seen = trainer.step_module.pairs(trainer.to_device(trainer.held_out))
+    a, b, _, masked, person = (value.numpy().astype(np.float64) for value in pairs)
+    for row in range(len(b)):
+        for hidden in set(range(patches)) - set(range(patches) if seen is None else seen[row].tolist()):
+            y, x = (patch * i for i in divmod(hidden, a.shape[-1] // patch))
+            b[row, :, y:y + patch, x:x + patch] = 0
     grid, expected = a.shape[-1] // patch, {}
     subjects = [subject for _, subject in trainer.people]
     for row, other in enumerate(trainer.strangers):
@@ -142,19 +150,22 @@ def test_attention_is_the_one_that_the_network_computes(position):
     assert torch.allclose(again, cross(x, y, rope_x, table), atol=1e-6)
 
 
-def test_attention_of_masked_patches_leaves_the_completion_as_it_is(shards):
-    trainer = open_trainer(shards, "model.decoder.depth=3")
+@pytest.mark.parametrize("left_out", [0, 0.5])
+def test_attention_of_masked_patches_leaves_the_completion_as_it_is(shards, left_out):
+    trainer = open_trainer(shards, "model.decoder.depth=3", f"masking.reference_ratio={left_out}")
     batch = trainer.to_device(trainer.held_out)
     with torch.no_grad():
-        a, b, keep, masked, person = trainer.step_module.pairs(batch)
-        plain = trainer.step_module.complete(a, b, keep, masked)
+        a, b, keep, masked, person, seen = trainer.step_module.pairs(batch)
+        plain = trainer.step_module.complete(a, b, keep, masked, seen)
     layers = attention.middle_and_last(3)
-    predicted, looks = attention.of_masked(trainer.step_module, a, b, keep, masked, layers)
+    predicted, looks = attention.of_masked(trainer.step_module, a, b, keep, masked, seen, layers)
     assert layers == [0, 2] and torch.equal(predicted, plain)
     for look in looks:
         assert look.shape == (*masked.shape, trainer.model.patches) and torch.allclose(look.sum(-1), torch.ones(masked.shape))
+        assert (look > 0).sum(-1).unique().tolist() == [trainer.model.patches if seen is None else seen.shape[1]]
     # What a patch looks at follows from the reference: another one changes it.
-    assert not torch.allclose(attention.of_masked(trainer.step_module, a, b.flip(0), keep, masked, layers)[1][1], looks[1])
+    others = attention.of_masked(trainer.step_module, a, b.flip(0), keep, masked, seen, layers)[1]
+    assert not torch.allclose(others[1], looks[1])
     assert not any(block.cross._forward_pre_hooks for block in trainer.model.decoder.blocks)
     spots = attention.chosen(person, masked, 3)
     assert (person.gather(1, masked).gather(1, spots) >= 0.5).all() and (spots.diff(dim=1) > 0).all()

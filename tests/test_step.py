@@ -21,7 +21,7 @@ from engine import garbage, machine
 from engine.errors import UserError
 from engine.trainer import build_optimizer
 from pretrain import blocks, layouts, masking
-from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig, ObjectiveConfig, PretrainConfig
+from pretrain.config import DecoderConfig, EncoderConfig, MaskingConfig, ModelConfig, ObjectiveConfig, PretrainConfig
 from pretrain.model import CrossCompletion
 from pretrain.objective import combine, patch_weight, per_sample_loss, targets
 from pretrain.train import Completion
@@ -98,12 +98,14 @@ def test_what_is_computed_twice_is_the_same():
     same(trained(pretrain_config()), trained(pretrain_config(recompute=True)), rtol=0, atol=0)
 
 
-def test_shuffled_references_are_the_neighbours():
-    config, rows = pretrain_config(), batch(4)
+@pytest.mark.parametrize("left_out", [0.0, 0.5])
+def test_shuffled_references_are_the_neighbours(left_out):
+    config, rows = pretrain_config(masking=MaskingConfig(reference_ratio=left_out)), batch(4)
     shuffled = dataclasses.replace(config, objective=dataclasses.replace(config.objective, references="shuffled"))
     swapped = {name: values.clone() for name, values in rows.items()}
-    for name in ("pixels", "numbers"):
-        swapped[name][:, 1] = rows[name][[3, 0, 1, 2], 1]
+    for name in ("pixels", "numbers", "mask", "noise"):
+        half = swapped[name].shape[1] // 2
+        swapped[name][:, half:] = rows[name][[3, 0, 1, 2], half:]
     found = Completion(network("rope"), shuffled, False)(rows)
     torch.testing.assert_close(found, Completion(network("rope"), config, False)(swapped), rtol=0, atol=0)
     assert (found != Completion(network("rope"), config, False)(rows)).all()
@@ -161,9 +163,10 @@ class Asked(TorchDispatchMode):
         return func(*arguments, **(words or {}))
 
 
-def test_a_step_asks_the_device_for_nothing():
+@pytest.mark.parametrize("left_out", [0.0, 0.5])
+def test_a_step_asks_the_device_for_nothing(left_out):
     """Loss, gradient, clipping and AdamW's update, as engine.trainer does them."""
-    config = pretrain_config()
+    config = pretrain_config(masking=MaskingConfig(reference_ratio=left_out))
     config.optim.clip = 1.0
     model = network("rope")
     names = {p: name for name, p in model.named_parameters()}

@@ -13,7 +13,7 @@ from data.loader import tag
 from data.pairs import PairRules, candidates, more_targets
 from engine.config import parse
 from engine.trainer import learning_rate
-from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig, PretrainConfig
+from pretrain.config import DecoderConfig, EncoderConfig, MaskingConfig, ModelConfig, PretrainConfig
 from pretrain.model import CrossCompletion
 from pretrain.train import Completion, first_target
 
@@ -69,7 +69,7 @@ def test_targets_are_other_crops_first_and_other_masks_then(folder):
             # With four cameras and two instants: three targets across views, one across poses.
             assert places(row, 4) == ([0, 1, 2, 0] if PAIR_KINDS[kind] == "cross_view" else [0, 0, 0, 0])
             assert not any(np.array_equal(target, row[4]) for target in row[:4])
-        assert len(np.unique(arrays["noise"].reshape(-1, NOISE), axis=0)) == 8 * 4
+        assert len(np.unique(arrays["noise"].reshape(-1, NOISE), axis=0)) == 8 * 5
         assert len(np.unique(arrays["numbers"].reshape(-1, 6), axis=0)) > 8 * 4
 
 
@@ -78,17 +78,19 @@ def test_any_workers_give_the_same_targets(folder):
         assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
-def test_sharing_a_reference_changes_no_loss(folder):
+@pytest.mark.parametrize("left_out", [0.0, 0.5])
+def test_sharing_a_reference_changes_no_loss(folder, left_out):
     """Against a batch in which each target has the reference for itself."""
-    config = PretrainConfig(model=ModelConfig(64, 16, "rope", 100.0, EncoderConfig(48, 2, 3), decoder=DecoderConfig(32, 2, 2)))
+    model = ModelConfig(64, 16, "rope", 100.0, EncoderConfig(48, 2, 3), decoder=DecoderConfig(32, 2, 2))
+    config = PretrainConfig(masking=MaskingConfig(reference_ratio=left_out), model=model)
     torch.manual_seed(0)
     module = Completion(CrossCompletion(config.model), config, False)
     shared = {name: torch.from_numpy(values) for name, values in batches(folder, 3, steps=1)[0].items()}
-    alone = {"tags": shared["tags"].repeat_interleave(3, 0), "mask": shared["mask"].view(24, -1),
-             "noise": shared["noise"].view(24, -1)}
-    for name in ("pixels", "numbers"):
-        targets, reference = shared[name][:, :3].flatten(0, 1), shared[name][:, 3].repeat_interleave(3, 0)
-        alone[name] = torch.stack([targets, reference], 1)
+    alone = {"tags": shared["tags"].repeat_interleave(3, 0)}
+    for name in ("pixels", "numbers", "mask", "noise"):
+        each = shared[name].unflatten(1, (4, -1)) if shared[name].ndim == 2 else shared[name]
+        pair = torch.stack([each[:, :3].flatten(0, 1), each[:, 3].repeat_interleave(3, 0)], 1)
+        alone[name] = pair.flatten(1) if shared[name].ndim == 2 else pair
     found = []
     for batch in (shared, alone):
         module.zero_grad()

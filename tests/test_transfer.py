@@ -130,7 +130,8 @@ def rows_of(config, errors):
                         "frozen": dict.fromkeys(("mpjpe", "pa_mpjpe"), values)} for test in config.tests}
         path = plan.path_of(config, row)
         path.parent.mkdir(parents=True, exist_ok=True)
-        run = {} if config.arms[row.arm].scratch else {"steps": 8, "pairs": 64, "seconds": 1.0}
+        steps = int(config.arms[row.arm].pretrain.partition("steps=")[2] or 8)
+        run = {} if config.arms[row.arm].scratch else {"steps": steps, "pairs": 8 * steps, "seconds": 1.0}
         path.write_text(json.dumps({"arm": row.arm, "seed": row.seed, "share": row.share, "pretrain": run, "labelled_clips": 40,
                                     "finetune": {"seconds": 1.0}, "tests": tests}))
 
@@ -146,6 +147,24 @@ def test_tables_tell_what_is_certain_from_what_is_not(tmp_path):
                  for arm in ("none", "mae"))
     assert none.count("**+") == 5 and "**" not in mae
     assert len(tables.spreads(config, there)) == 3
+
+
+def test_error_against_pairs_is_a_curve_of_arms(tmp_path, monkeypatch):
+    arms = [word for steps in (10, 20, 40) for word in (f"arms.s{steps}.pretrain=steps={steps}", f"arms.s{steps}.curve=both")]
+    config = study(f"rows={tmp_path}", "arm=s10,s20,s40,none", "seeds=2", *arms)
+    rows_of(config, lambda arm, seed: 90 if arm == "none" else 20 + 100 * (8 * int(arm[1:])) ** -0.5 + seed)
+    there = tables.read(config)
+    curves = tables.by_pairs(config, there, "studio")
+    assert list(curves) == ["both"] and [x for x, _ in curves["both"]] == [80, 160, 320]
+    # 0.95 of the clips and 0.5 of the seeds on top.
+    assert [y.mean() for _, y in curves["both"]] == pytest.approx([21.45 + 100 * x ** -0.5 for x in (80, 160, 320)])
+    law = next(text for text in tables.tables(config, there) if "against pairs n" in text)
+    assert float(law.split("n^-")[1].split()[0]) == pytest.approx(0.5, abs=0.05) and "at 3200" in law
+    assert float(law.split("points), ")[1].split()[0]) == pytest.approx(21.45 + 100 * 3200 ** -0.5, abs=0.5)
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "docs" / "results.md")
+    (tmp_path / "docs" / "pictures").mkdir(parents=True)
+    assert [path.name for path in tables.plots(config, there)] == ["transfer_pilot_pairs.png"]
+    assert (tmp_path / "docs/pictures/transfer_pilot_pairs.png").stat().st_size > 10_000
 
 
 def test_a_take_is_compared_by_blocks_of_frames(tmp_path):

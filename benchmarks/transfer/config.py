@@ -17,6 +17,7 @@ class ArmConfig:
     seeds: int | None = key(None, "seeds of this arm; default: as seeds=", low=0)
     shares: list[float] = key([], "label shares of this arm; default: as shares=")
     title: str = key("", "its name in tables; default: the arm's own")
+    curve: str = key("", "name of a curve of error against pairs; its arms differ in their steps alone")
 
 
 @dataclass

@@ -102,9 +102,8 @@ def operations(words):
     from pretrain.model import flops
 
     run = parse(PretrainConfig, words, "pretrain")
-    patches = run.model.grid()[0] * run.model.grid()[1]
-    visible = patches - int(run.masking.ratio * patches)
-    return 3 * flops(run.model, visible, run.targets_per_reference) * run.samples, run.steps
+    visible, seen = run.masking.seen(run.model.grid()[0] * run.model.grid()[1])
+    return 3 * flops(run.model, visible, run.targets_per_reference, seen) * run.samples, run.steps
 
 
 def check(config):

@@ -100,7 +100,7 @@ def tables(config, there):
     for base in (config.reference, *(name for name, arm in config.arms.items() if arm.scratch)):
         if any(row.arm == base for row in there):
             out += _differences(config, there, shares, base)
-    out += _laws(config, there, shares)
+    out += _laws(config, there)
     return out + [found for found in (angles.table(config), take.table(config)) if found]
 
 
@@ -162,55 +162,79 @@ def _differences(config, there, shares, base):
     return out
 
 
-def by_labels(config, there, arm, shares, test):
-    """[(labelled clips, (S,) the headline's error of each seed), ...] of an arm, in the order of ``shares``."""
-    return [(there[plan.Row(arm, min(seeds), share)]["labelled_clips"],
-             values(there, arm, share, seeds, test, config.how, config.metric).mean(1))
-            for share in shares if (seeds := seeds_of(there, arm, share))]
-
-
-def _laws(config, there, shares):
-    """[A sentence on what power laws through arms' label shares say of ten times the labels], if there are three shares."""
-    test, told = next(iter(config.tests)), []
+def by_labels(config, there, test):
+    """{title of an arm: [(labelled clips, (S,) the headline's error of each seed), ...]} of arms with several label shares."""
+    found = {}
     for arm in config.arms:
-        points = by_labels(config, there, arm, shares, test)
-        if len(points) > 2:
-            most = points[-1][0]
-            a, b, c = power_law([x for x, _ in points], [y.mean() for _, y in points])
-            told.append(f"{_title(config, arm)} {a:.0f} n^-{b:.2f} + {c:.0f}, {a * (10 * most) ** -b + c:.1f} at {10 * most}")
-    if not told:
-        return []
-    return [f"{NAMES[config.metric]} against labelled clips n, *{test}*, as power laws through {len(shares)} points, and what "
-            f"they predict (a prediction, not a measurement): {'; '.join(told)}."]
+        shares = sorted({row.share for row in there if row.arm == arm})
+        found[_title(config, arm)] = [_point(config, there, arm, share, test, "labelled_clips") for share in shares]
+    return {title: points for title, points in found.items() if len(points) > 1}
+
+
+def by_pairs(config, there, test):
+    """{name of a curve: [(pairs of pre-training, (S,) the headline's error of each seed), ...]}, of the least label share."""
+    found = {}
+    for arm, spec in config.arms.items():
+        shares = {row.share for row in there if row.arm == arm}
+        if spec.curve and shares:
+            found.setdefault(spec.curve, []).append(_point(config, there, arm, min(shares), test, "pairs"))
+    return {name: sorted(points, key=lambda point: point[0]) for name, points in found.items() if len(points) > 1}
+
+
+def _point(config, there, arm, share, test, against):
+    seeds = seeds_of(there, arm, share)
+    row = there[plan.Row(arm, min(seeds), share)]
+    return (row["pretrain"] if against == "pairs" else row)[against], \
+        values(there, arm, share, seeds, test, config.how, config.metric).mean(1)
+
+
+def _laws(config, there):
+    """[A sentence on what power laws through three points or more say of ten times the labels, or pairs, ...]."""
+    test, out = next(iter(config.tests)), []
+    for against, curves in (("labelled clips", by_labels(config, there, test)), ("pairs", by_pairs(config, there, test))):
+        told = []
+        for name, points in curves.items():
+            if len(points) > 2:
+                most = 10 * points[-1][0]
+                a, b, c = power_law([x for x, _ in points], [y.mean() for _, y in points])
+                told.append(f"{name} {a:.0f} n^-{b:.2f} + {c:.0f} ({len(points)} points), {a * most ** -b + c:.1f} at {most}")
+        if told:
+            out.append(f"{NAMES[config.metric]} against {against} n, *{test}*, as power laws, and what they predict (a "
+                       f"prediction, not a measurement): {'; '.join(told)}.")
+    return out
 
 
 def plots(config, there):
-    """[Path, ...] of PNGs beside the page: error against labelled clips where there are several shares."""
-    shares = sorted({row.share for row in there})
-    if len(shares) < 2:
-        return []
+    """[Path, ...] of PNGs beside the page: error against labelled clips, and against pairs, where there are several."""
+    out = []
+    for against, ending, curves in (("labelled clips", "", by_labels), ("pairs of pre-training", "_pairs", by_pairs)):
+        drawn = {test: curves(config, there, test) for test in config.tests}
+        if any(drawn.values()):
+            out.append(RESULTS.parent / "pictures" / f"transfer_{config.name}{ending}.png")
+            _plot(out[-1], drawn, against, f"{NAMES[config.metric]} (bars: deviation of seeds)")
+    return out
+
+
+def _plot(path, drawn, against, metric):
+    """One PNG, a panel a test of {test: {name: [(x, (S,) y), ...]}}."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5 * len(config.tests), 4), dpi=110, layout="constrained")
+    figure = Figure(figsize=(5 * len(drawn), 4), dpi=110, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    for panel, test in zip(figure.subplots(1, len(config.tests), squeeze=False)[0], config.tests, strict=True):
-        for colour, arm in zip(itertools.cycle(COLOURS), config.arms):
-            points = by_labels(config, there, arm, shares, test)
-            if len(points) > 1:
-                panel.errorbar([x for x, _ in points], [y.mean() for _, y in points], [y.std() for _, y in points],
-                               marker="o", markersize=4, capsize=3, color=colour, label=_title(config, arm))
-        panel.set(xscale="log", xlabel="labelled clips", title=test,
-                  ylabel=f"{NAMES[config.metric]} (bars: deviation of seeds)")
-        ticks = sorted({row["labelled_clips"] for row in there.values()})
+    for panel, (test, curves) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items(), strict=True):
+        for colour, (name, points) in zip(itertools.cycle(COLOURS), curves.items()):
+            panel.errorbar([x for x, _ in points], [y.mean() for _, y in points], [y.std() for _, y in points],
+                           marker="o", markersize=4, capsize=3, color=colour, label=name)
+        panel.set(xscale="log", xlabel=against, title=test, ylabel=metric)
+        ticks = sorted({x for points in curves.values() for x, _ in points})
+        ticks = [x for k, x in enumerate(ticks) if not k or x > 1.3 * ticks[k - 1]]  # labels have room
         panel.set_xticks(ticks, ticks)
         panel.minorticks_off()
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(frameon=False, fontsize=8)
-    path = RESULTS.parent / "pictures" / f"transfer_{config.name}.png"
     canvas.draw()
     figure.savefig(path)
-    return [path]
 
 
 def _title(config, arm):
