@@ -111,8 +111,8 @@ def test_shuffled_references_are_the_neighbours(left_out):
     assert (found != Completion(network("rope"), config, False)(rows)).all()
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_compiled_blocks_say_the_same_and_are_compiled_once_for_all(recompute, monkeypatch):
+@pytest.mark.parametrize("recompute, left_out", [(False, 0.0), (True, 0.5)])
+def test_compiled_blocks_say_the_same_and_are_compiled_once_for_all(recompute, left_out, monkeypatch):
     graphs = []
 
     def backend(graph, inputs):
@@ -123,9 +123,10 @@ def test_compiled_blocks_say_the_same_and_are_compiled_once_for_all(recompute, m
     monkeypatch.setattr(torch, "compile", lambda *words, **more: real(*words, backend=backend, **more))
     blocks.compiled_step.cache_clear()
     torch._dynamo.reset()
-    expected = trained(pretrain_config())
-    same(trained(pretrain_config(compile="on", recompute=recompute)), expected, rtol=1e-4, atol=1e-6)
-    # The encoder with visible and with all tokens; the decoder's last block and the others.
+    rules = MaskingConfig(reference_ratio=left_out)
+    expected = trained(pretrain_config(masking=rules))
+    same(trained(pretrain_config(masking=rules, compile="on", recompute=recompute)), expected, rtol=1e-4, atol=1e-6)
+    # The encoder with the visible tokens and with the reference's; the decoder's last block and the others.
     assert len(graphs) == 4
     model = network("rope")
     blocks.prepare(model.encoder.blocks, pretrain_config(compile="on"), torch.device("cpu"))
