@@ -1,0 +1,135 @@
+"""What toy.py trains: a trainer of three weights, with the faults that it is told to have."""
+
+import json
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from engine import loop, options
+from engine.config import flat, key, section
+from engine.errors import UserError
+from engine.run import Run
+from engine.trainer import Trainer
+
+BATCH = 4
+
+
+@dataclass
+class ToyConfig(options.TrainConfig):
+    log: options.LogConfig = section(options.LogConfig)
+    pace_s: float = key(0.0, "of a step")
+
+
+class Loader:
+    """Numbers from a slot's own generator."""
+
+    workers, ring = [], []
+
+    def __init__(self, rows, hang):
+        self.rows, self.hang = rows, hang
+
+    def batches(self, start, stop):
+        for step in range(start, stop):
+            if step == self.hang:
+                time.sleep(1000)
+            slots = [step * BATCH + row for row in self.rows]
+            yield step, {"x": np.stack([np.random.default_rng(slot).normal(size=3) for slot in slots]).astype(np.float32),
+                         "tags": np.zeros((len(slots), 1), np.int64)}
+
+    def close(self):
+        pass
+
+
+class Toy(Trainer):
+    """``faults``: those of toy.py; none on ranks that they do not strike."""
+
+    room = "toy"
+
+    def __init__(self, faults, config, processes):
+        self.faults = faults if faults.get("on") in (None, processes.rank) else {}
+        if "slow_start" in self.faults:
+            print("building", flush=True)
+            time.sleep(self.faults["slow_start"])
+        torch.manual_seed(config.seed)
+        model = torch.nn.Linear(3, 1)
+        super().__init__(config, processes, model, model, 2, slice(0, 1))
+        self.replaced = self.replaced[:1]
+        share = BATCH // processes.world
+        self.loader = Loader(range(processes.rank * share, (processes.rank + 1) * share), self.faults.get("hang_reading"))
+        self.held_out = np.arange(12)
+        # A loss that is scaled is scaled on all ranks.
+        self.scale = faults.get("scale", {})
+
+    def to_device(self, arrays):
+        return {name: torch.from_numpy(values) for name, values in arrays.items()}
+
+    def update(self, step, arrays):
+        self.step = step
+        time.sleep(self.config.pace_s)
+        if step == self.faults.get("fail"):
+            raise UserError("shard x cannot be read")
+        if step == self.faults.get("crash"):
+            raise ValueError("a fault of the program")
+        if step == self.faults.get("hang"):
+            time.sleep(1000)
+        super().update(step, arrays)
+
+    def loss(self, piece):
+        losses = (self.wrapped(piece["x"])[:, 0] - piece["x"].sum(1)).square()
+        factor = float("nan") if self.step in self.faults.get("nan", []) else 1.0
+        factor *= self.scale.get(str(self.step), 1.0)
+        meters = torch.stack([losses.sum(), losses.new_tensor(len(losses))]).detach().double()
+        return factor * losses.sum() / BATCH, meters
+
+    def losses(self, sums):
+        return {"loss/toy": sums[0] / sums[1]}
+
+    @torch.no_grad()
+    def evaluate(self):
+        total = torch.zeros(1, dtype=torch.float64)
+        for rows in self.shares(len(self.held_out), 2):
+            time.sleep(self.faults.get("slow_evaluation", 0))
+            total += sum(self.model(torch.full((3,), float(row)))[0] for row in rows)
+        return {"held_out/toy": self.total(total)[0]}
+
+    def draw(self, folder, step):
+        return {}
+
+    def open_run(self):
+        try:
+            return Run(self.config.run, self.config, "toy", (*options.FREE, "pace_s")), None
+        except UserError as error:
+            return None, error
+
+    def announce(self, start):
+        print(f"goes on at {start}", flush=True)
+
+    def measured(self, step, samples, seconds):
+        return {"speed/pairs_per_s": samples / seconds}
+
+    def note_bad(self):
+        pass
+
+    def list_bad(self, folder, slot):
+        pass
+
+    def save(self, run, step, last):
+        super().save(run, step, last, {})
+
+
+def train(faults, words):
+    """Train with ``key=value`` words on top of the toy's own config; returns the exit code."""
+    config = ToyConfig(steps=24, batch=BATCH, device="cpu")
+    config.optim.warmup, config.optim.lr, config.checkpoint.every = 2, 1.0, 6
+    config.log.every, config.log.held_out_every, config.log.pictures_every = 2, 8, 0
+    known = flat(config)
+    for word in words:
+        name, value = word.split("=", 1)
+        *path, last = name.split(".")
+        place = config
+        for part in path:
+            place = getattr(place, part)
+        setattr(place, last, type(known[name])(value) if known[name] is not None else json.loads(value))
+    return loop.train(config, lambda config, processes: Toy(faults, config, processes))
