@@ -147,6 +147,12 @@ def test_tables_tell_what_is_certain_from_what_is_not(tmp_path):
                  for arm in ("none", "mae"))
     assert none.count("**+") == 5 and "**" not in mae
     assert len(tables.spreads(config, there)) == 3
+    config.arms["none"].against, config.arms["mae"].against = "mae", "both"
+    table = "\n".join(tables.tables(config, there)).split("One arm less another")[1]
+    line = next(line for line in table.splitlines() if "| no pre-training | MAE, equal pictures | 3 |" in line)
+    assert float(line.split("**")[1].split()[0]) == pytest.approx(9.9, abs=2)
+    with pytest.raises(UserError, match="'no' is none of the arms"):
+        study("arms.none.against=no")
 
 
 def test_error_against_pairs_is_a_curve_of_arms(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ class ArmConfig:
     shares: list[float] = key([], "label shares of this arm; default: as shares=")
     title: str = key("", "its name in tables; default: the arm's own")
     curve: str = key("", "name of a curve of error against pairs; its arms differ in their steps alone")
+    against: str = key("", "an arm that it is compared with in a table of its own")
 
 
 @dataclass
@@ -80,7 +81,8 @@ class TransferConfig:
         for name, arm in self.arms.items():
             if arm.timm and not os.path.isfile(arm.timm.rpartition(":")[2]):
                 raise UserError(f"arms.{name}.timm={arm.timm} is not NAME:FILE with a file that is there")
-        for name in (self.reference, *(part for part in self.arm.split(",") if part)):
+        for name in (self.reference, *(part for part in self.arm.split(",") if part),
+                     *(arm.against for arm in self.arms.values() if arm.against)):
             if name not in self.arms:
                 raise UserError(f"'{name}' is none of the arms {', '.join(self.arms)}")
         if not self.finetune and self.metric == "px":

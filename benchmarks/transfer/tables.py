@@ -99,7 +99,10 @@ def tables(config, there):
         out.append(_errors(config, there, shares, test))
     for base in (config.reference, *(name for name, arm in config.arms.items() if arm.scratch)):
         if any(row.arm == base for row in there):
-            out += _differences(config, there, shares, base)
+            out += [_differences(config, there, shares, dict.fromkeys(config.arms, base), test) for test in config.tests]
+    others = {name: arm.against for name, arm in config.arms.items() if arm.against}
+    if any(row.arm in others for row in there):
+        out += [_differences(config, there, shares, others, test) for test in config.tests]
     out += _laws(config, there)
     return out + [found for found in (angles.table(config), take.table(config)) if found]
 
@@ -142,24 +145,24 @@ def _errors(config, there, shares, test):
     return "\n".join(lines)
 
 
-def _differences(config, there, shares, base):
-    out = []
-    for test in config.tests:
-        heads = ["labelled clips", "arm", "seeds", *(name for *_, name in measured(config))]
-        lines = [f"Less *{_title(config, base)}*, paired by seed and clip, *{test}* (negative: better than it; bold: the 95 % "
-                 f"interval leaves out zero, else cannot tell):", "",
-                 "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-        for share in shares:
-            for arm in config.arms:
-                found = [compared(there, arm, base, share, test, how, metric) for how, metric, _ in measured(config)]
-                if arm == base or found[0] is None:
-                    continue
-                labelled = there[plan.Row(base, min(seeds_of(there, base, share)), share)]["labelled_clips"]
-                cells = [_interval(one, 2 if metric == "px" else 1)
-                         for one, (_, metric, _) in zip(found, measured(config), strict=True)]
-                lines.append(f"| {labelled} | {_title(config, arm)} | {found[0].seeds} | " + " | ".join(cells) + " |")
-        out.append("\n".join(lines))
-    return out
+def _differences(config, there, shares, bases, test):
+    """A table of arms less others on a test set; ``bases``: {arm: the one that it is compared with}."""
+    one = set(bases.values()) if len(set(bases.values())) == 1 else None
+    heads = ["labelled clips", "arm", *(() if one else ("less",)), "seeds", *(name for *_, name in measured(config))]
+    less = f"Less *{_title(config, *one)}*" if one else "One arm less another"
+    lines = [f"{less}, paired by seed and clip, *{test}* (negative: better than it; bold: the 95 % interval leaves out zero, "
+             f"else cannot tell):", "", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for share in shares:
+        for arm, base in bases.items():
+            found = [compared(there, arm, base, share, test, how, metric) for how, metric, _ in measured(config)]
+            if arm == base or found[0] is None:
+                continue
+            labelled = there[plan.Row(base, min(seeds_of(there, base, share)), share)]["labelled_clips"]
+            names = [_title(config, arm), *(() if one else (_title(config, base),))]
+            cells = [_interval(d, 2 if metric == "px" else 1)
+                     for d, (_, metric, _) in zip(found, measured(config), strict=True)]
+            lines.append("| " + " | ".join([str(labelled), *names, str(found[0].seeds), *cells]) + " |")
+    return "\n".join(lines)
 
 
 def by_labels(config, there, test):
