@@ -210,7 +210,7 @@ def _laws(config, there):
 def plots(config, there):
     """[Path, ...] of PNGs beside the page: error against labelled clips, and against pairs, where there are several."""
     out = []
-    for against, ending, curves in (("labelled clips", "", by_labels), ("pairs of pre-training", "_pairs", by_pairs)):
+    for against, ending, curves in (("labelled clips", "", by_labels), ("pairs (of an MAE, pictures)", "_pairs", by_pairs)):
         drawn = {test: curves(config, there, test) for test in config.tests}
         if any(drawn.values()):
             out.append(RESULTS.parent / "pictures" / f"transfer_{config.name}{ending}.png")
@@ -232,7 +232,7 @@ def _plot(path, drawn, against, metric):
         panel.set(xscale="log", xlabel=against, title=test, ylabel=metric)
         ticks = sorted({x for points in curves.values() for x, _ in points})
         ticks = [x for k, x in enumerate(ticks) if not k or x > 1.3 * ticks[k - 1]]  # labels have room
-        panel.set_xticks(ticks, ticks)
+        panel.set_xticks(ticks, [f"{x / 1000:.0f}k" if x >= 10_000 else str(x) for x in ticks])
         panel.minorticks_off()
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(frameon=False, fontsize=8)
