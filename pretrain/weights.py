@@ -342,7 +342,8 @@ def _history(source):
             label = name.split(".")[2]
             weight = pairs.get(f"data.sources.{label}.weight", "1.0")
             lines.append(f"data: {label} ({Path(value).name}), weight {weight}")
-        elif name in ("init", "steps", "batch", "seed", "masking.ratio", "objective.target") and value not in ("", "null"):
+        elif name in ("init", "steps", "batch", "seed", "masking.ratio", "masking.reference_ratio", "objective.target") \
+                and value not in ("", "null"):
             lines.append(f"{name}: {Path(value).name if name == 'init' else value}")
     return lines
 
