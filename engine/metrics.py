@@ -213,6 +213,8 @@ def _wandb(run, mode, name, config):
         started.define_metric("evaluation/*", step_metric="evaluation/step")
         return started
 
+    # The service of the process that started this one, where that uses wandb too, may end before this run does or be gone.
+    os.environ.pop("WANDB_SERVICE", None)
     if mode == "online":
         try:
             return init("online")

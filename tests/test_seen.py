@@ -220,7 +220,9 @@ for step in (0, 10):
 def test_wandb_without_a_network_goes_on_offline_and_one_command_sends_all_parts(tmp_path):
     run = tmp_path / "a run"
     run.mkdir()
-    environment = {**os.environ, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40}
+    # As in a process that was started by one whose wandb is gone.
+    environment = {**os.environ, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40,
+                   "WANDB_SERVICE": f"3-1-unix-{tmp_path}/socket"}
     done = subprocess.run([sys.executable, "-c", LIVES, run, "online"], cwd=ROOT, env=environment, capture_output=True,
                           text=True, timeout=300)
     assert done.returncode == 0, done.stderr
