@@ -55,13 +55,11 @@ def choose_reference(noise, person, ratio, bonus):
     """Which patches of the references are looked at: all but int(ratio * N), background being left out first.
 
     Args:
-        noise, person: (R, N) as in ``choose``.  ratio: of patches to leave out; 0: none.
+        noise, person: (R, N) as in ``choose``.  ratio: of patches to leave out.
         bonus: 0 leaves out any; 1 leaves out patches without person before those that the person fills.
     Returns:
-        (R, V) long, ascending, or None where all are looked at.
+        (R, V) long, ascending.
     """
-    if not ratio:
-        return None
     left = noise.shape[1] - int(ratio * noise.shape[1])
     order = (noise - bonus * person).argsort(dim=1, stable=True)
     return order[:, :left].sort(1).values

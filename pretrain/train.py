@@ -43,21 +43,22 @@ class Completion(nn.Module):
         targets = numbers.shape[1] - 1
         a = augment(batch["pixels"][:, :targets].flatten(0, 1), numbers[:, :targets].flatten(0, 1), size)
         b = augment(batch["pixels"][:, targets], numbers[:, targets], size)
-        person, noise = self._persons(batch), batch["noise"].unflatten(1, (targets + 1, -1))
-        of_a = person[:, :targets].flatten(0, 1)
-        keep, masked = masking.choose(noise[:, :targets].flatten(0, 1), of_a, rules.ratio, rules.person_bonus,
+        noise, person = batch["noise"].unflatten(1, (targets + 1, -1)), self._persons(batch, slice(0, targets))
+        keep, masked = masking.choose(noise[:, :targets].flatten(0, 1), person, rules.ratio, rules.person_bonus,
                                       rules.min_visible_person)
-        seen = masking.choose_reference(noise[:, targets], person[:, targets], rules.reference_ratio, rules.reference_bonus)
-        return a, b, keep, masked, of_a, seen
+        seen = None
+        if rules.reference_ratio:
+            of_b = self._persons(batch, slice(targets, None))
+            seen = masking.choose_reference(noise[:, targets], of_b, rules.reference_ratio, rules.reference_bonus)
+        return a, b, keep, masked, person, seen
 
-    def _persons(self, batch):
-        """(R, K + 1, N) share of each patch of all pictures that lies on the person."""
-        numbers, grid = batch["numbers"].flatten(0, 1), self.model.grid
-        pictures = batch["numbers"].shape[1]
-        sizes = batch["tags"][:, TAGS.index("size")].repeat_interleave(pictures)
+    def _persons(self, batch, which):
+        """(R * pictures, N) share of each patch that lies on the person, of ``which`` of the K + 1 pictures of each row."""
+        numbers, grid = batch["numbers"][:, which], self.model.grid
+        boxes, sizes = numbers.flatten(0, 1), batch["tags"][:, TAGS.index("size")].repeat_interleave(numbers.shape[1])
+        bits = batch["mask"].unflatten(1, (batch["numbers"].shape[1], -1))[:, which].flatten(0, 1)
         # Four mask pixels a patch's side are enough to tell how much of it is person.
-        masks = crop_masks(batch["mask"].view(len(numbers), -1), numbers, sizes, 4 * grid[0])
-        return masking.person_share(masks, grid).unflatten(0, (-1, pictures))
+        return masking.person_share(crop_masks(bits, boxes, sizes, 4 * grid[0]), grid)
 
     def complete(self, a, b, keep, masked, seen=None):
         """(B, M, P*P*3) float32 prediction for the masked patches."""

@@ -1,5 +1,7 @@
 """Several targets of one reference: which they are, and that sharing changes nothing but the cost."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from data.feed import open_loader, open_order
 from data.index import PAIR_KINDS
 from data.loader import tag
 from data.pairs import PairRules, candidates, more_targets
+from data.samples import encode
 from engine.config import parse
 from engine.trainer import learning_rate
 from pretrain.config import DecoderConfig, EncoderConfig, MaskingConfig, ModelConfig, PretrainConfig
@@ -61,6 +64,19 @@ def test_one_target_is_the_first_of_several(folder):
         assert np.array_equal(one["pixels"][:, 0], three["pixels"][:, 0])
         assert np.array_equal(one["pixels"][:, 1], three["pixels"][:, 3])
         assert np.array_equal(one["tags"], three["tags"])
+
+
+def test_each_picture_comes_with_its_own_mask(tmp_path):
+    random = np.random.default_rng(3)
+    clips = [make_clip(i, views=VIEWS, size=64) for i in range(20)]
+    clips = [dataclasses.replace(clip, masks=random.random(clip.masks.shape) < 0.5) for clip in clips]
+    write_shards(tmp_path, clips, 10)
+    for arrays in batches(tmp_path, 1):
+        for row, masks in enumerate(arrays["mask"].reshape(8, 2, -1)):
+            bits = encode(clips[10 * tag(arrays, "shard")[row] + tag(arrays, "index")[row]])["masks.bin"]
+            for mask, side in zip(masks, "ab", strict=True):
+                crop = tag(arrays, side)[row]
+                assert mask.tobytes() == bits[512 * crop:512 * (crop + 1)]
 
 
 def test_targets_are_other_crops_first_and_other_masks_then(folder):
