@@ -73,7 +73,7 @@ def complete(a, b, masked, seen, predicted, config):
     filled = objective.denormalise(objective.targets(a, patch, kind).scatter(1, spread, predicted), a, patch, kind)
     hidden = objective.patchify(a, patch).scatter(1, spread, torch.zeros_like(predicted))
     if seen is not None:
-        looked = torch.zeros_like(b[:, 0, ::patch, ::patch]).flatten(1).scatter(1, seen, 1.0)
+        looked = b.new_zeros(len(b), grid[0] * grid[1]).scatter(1, seen, 1.0)
         b = objective.unpatchify(objective.patchify(b, patch) * looked[..., None], patch, grid)
     columns = [b, objective.unpatchify(hidden, patch, grid), filled, a]
     out = denormalise(torch.stack(columns, 1)).mul(255).round().byte()
