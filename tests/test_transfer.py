@@ -49,6 +49,9 @@ def test_arms_differ_in_what_they_say_alone():
         assert run.model.encoder == runs["both"].model.encoder, name
     assert runs["view"].data.kinds.shares() == [0.5, 0] and runs["pose"].data.kinds.shares() == [0, 0.5]
     assert not runs["mae"].model.decoder.cross and runs["mae"].steps == runs["both"].steps
+    assert runs["far"].data.pairs.angle_min_deg == 60
+    few = study("arms.few.pretrain=data.shards=TRAIN/shard-00000?.tar", "train.clips=70", "work=there")
+    assert "data.shards=there/body_train_70/shard-00000?.tar" in plan.pretrain_words(few, plan.Row("few", 0, 0.1))
     # As many operations, to a step.
     for name in ("mae_compute", "both_k4"):
         own, other = (plan.operations(plan.pretrain_words_of(config, arm)) for arm in (name, "both"))

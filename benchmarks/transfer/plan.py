@@ -84,7 +84,8 @@ def pretrain_words(config, row):
     if arm.scratch or arm.timm:
         return None
     words = [config.pretrain, f"run={pretrain_folder(config, row)}", f"data.shards={train_folder(config)}", f"seed={row.seed}",
-             f"device={config.device}", *QUIET, *config.pretrain_keys.split(), *arm.pretrain.split()]
+             f"device={config.device}", *QUIET, *config.pretrain_keys.split(),
+             *arm.pretrain.replace("TRAIN", str(train_folder(config))).split()]
     if arm.compute:
         own, other = operations(words), operations(pretrain_words_of(config, config.reference))
         words.append(f"steps={math.ceil(other[0] * other[1] / own[0])}")
