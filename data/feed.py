@@ -58,9 +58,15 @@ def _order(config, sources, shares, batch, seed):
     return Order(sources, weights, shares, seed, batch, config.lanes or default_lanes(batch, shares), config.pool_shards)
 
 
-def open_loader(order, config, noise, rank, world, workers, skip=frozenset(), targets=1):
-    """The Loader of one rank. ``noise``: uniform numbers a picture gets for its masking. ``targets``: of each reference."""
+def open_loader(order, config, noise, rank, world, workers, skip=frozenset(), targets=1, references=True):
+    """The Loader of one rank.
+
+    Args:
+        noise: uniform numbers a picture gets for its masking.  targets: of each reference.
+        references: whether references are read; the order and all random numbers are the same if not.
+    """
     reader = _reader(Reader, order, config, config.pairs, config.retries, skip)
+    reader.references = references
     return _loader(reader, lambda rows, side: layout(rows, side, noise, targets), config, rank, world, workers)
 
 

@@ -184,7 +184,13 @@ class ShardReader:
 
 
 class Reader(ShardReader):
-    """Reads pairs into arrays of layout(). ``rules``: data.pairs.PairRules. ``augment``: data.config.AugmentConfig."""
+    """Reads pairs into arrays of layout(). ``rules``: data.pairs.PairRules. ``augment``: data.config.AugmentConfig.
+
+    Attributes:
+        references: whether references are read; false: chosen as ever, but their pixels and masks stay as they were.
+    """
+
+    references = True
 
     def wanted(self, kind):
         return f"{PAIR_KINDS[kind]} pair"
@@ -202,14 +208,15 @@ class Reader(ShardReader):
         targets = [a]
         if len(pixels) > 2:
             targets += more_targets(clip, kind, self.rules, a, b, len(pixels) - 2, random)
-        for side, crop in enumerate([*targets, b]):
+        read = [*targets, b] if self.references else targets
+        for side, crop in enumerate(read):
             first = targets.index(crop) if crop in targets else side
             if first < side:
                 pixels[side] = pixels[first]  # the same picture under another crop and mask
             else:
                 self.decode(pixels[side], path, clip, members, crop)
         masks = arrays["mask"][row].reshape(len(pixels), MASK_BYTES)
-        for out, crop in zip(masks, [*targets, b], strict=True):
+        for out, crop in zip(masks, read, strict=False):
             self.mask(out, path, clip, members, crop)
         return a, b, clip.size
 

@@ -142,6 +142,8 @@ class PretrainConfig(TrainConfig):
         if not 0 < visible < patches:
             raise UserError(f"masking.ratio={self.masking.ratio} masks {patches - visible} of {patches} patches; at least one "
                             f"must be masked and one visible")
+        if self.objective.references == "shuffled" and not self.model.decoder.cross:
+            raise UserError("objective.references=shuffled, but model.decoder.cross=false looks at none")
 
     def check_processes(self, world, node):
         super().check_processes(world, node)

@@ -132,7 +132,8 @@ class CrossCompletion(nn.Module):
 
         Args:
             a: (B, 3, H, W).
-            b: (R, 3, H, W) with B = R * K: targets i*K to i*K + K-1 share reference i, which is encoded once.
+            b: (R, 3, H, W) with B = R * K: targets i*K to i*K + K-1 share reference i, which is encoded once. None where
+                ``decoder.cross`` is false, here as elsewhere.
             keep: (B, V) long, visible patches.  masked: (B, M) long, the others; V + M = N.
             seen: (R, L) long, the patches of the references that are looked at; None: all.
         Returns:
@@ -146,12 +147,14 @@ class CrossCompletion(nn.Module):
 
     def encode(self, a):
         """(B, N, C) features of all patches after the encoder's last norm."""
-        return self._encode(a, self._grid(a, a))
+        return self._encode(a, self._grid(a))
 
     def _encode(self, pictures, grid, keep=None):
         return self.encoder(pictures, self._tables(grid)[0], keep)
 
     def _decode(self, a, b, keep, masked, grid, masked_only, seen=None):
+        if b is None and self.config.decoder.cross:
+            raise UserError("b is None, and model.decoder.cross=true looks at it")
         visible = self._encode(a, grid, keep)
         reference = self._encode(b, grid, seen) if self.config.decoder.cross else None
         return self.decoder(visible, reference, torch.cat([keep, masked], 1), self._tables(grid)[1], masked_only, seen)
@@ -163,14 +166,14 @@ class CrossCompletion(nn.Module):
         return [table(self.config, part, grid).to(self._encoder_table.device)
                 for part in (self.config.encoder, self.config.decoder)]
 
-    def _grid(self, a, b):
+    def _grid(self, a, b=None):
         patch = self.config.patch
         height, width = a.shape[-2:]
         if a.ndim != 4 or a.shape[1] != 3:
             raise UserError(f"pictures of shape {tuple(a.shape)}; (B, 3, H, W) is wanted")
         if height % patch or width % patch:
             raise UserError(f"pictures of {height} x {width} px; both must be multiples of model.patch={patch}")
-        if b.shape[1:] != a.shape[1:] or len(a) % max(1, len(b)):
+        if b is not None and (b.shape[1:] != a.shape[1:] or len(a) % max(1, len(b))):
             raise UserError(f"pictures a {tuple(a.shape)} and references b {tuple(b.shape)} do not fit each other")
         return height // patch, width // patch
 

@@ -51,7 +51,7 @@ def save(trainer, folder, step):
 
 @torch.no_grad()
 def completed(trainer, arrays):
-    """(B, 4, S, S, 3) uint8 of ``sheet`` for pairs as the loader gives them."""
+    """What ``sheet`` draws of pairs as the loader gives them."""
     a, b, keep, masked, _, seen = trainer.step_module.pairs(trainer.to_device(arrays))
     return complete(a, b, masked, seen, trainer.step_module.complete(a, b, keep, masked, seen), trainer.config)
 
@@ -64,7 +64,8 @@ def chosen_rows(kinds, count):
 def complete(a, b, masked, seen, predicted, config):
     """(B, 4, S, S, 3) uint8: reference (what is not looked at of it hidden), masked, completed and true pictures.
 
-    A prediction normalised by the patch or the picture is undone with the true picture's statistics, as the parents do.
+    The first is left out where ``b`` is None. A prediction normalised by the patch or the picture is undone with the true
+    picture's statistics, as the parents do.
     """
     patch, kind = config.model.patch, config.objective.target
     grid = a.shape[-2] // patch, a.shape[-1] // patch
@@ -75,7 +76,7 @@ def complete(a, b, masked, seen, predicted, config):
     if seen is not None:
         looked = b.new_zeros(len(b), grid[0] * grid[1]).scatter(1, seen, 1.0)
         b = objective.unpatchify(objective.patchify(b, patch) * looked[..., None], patch, grid)
-    columns = [b, objective.unpatchify(hidden, patch, grid), filled, a]
+    columns = [*([] if b is None else [b]), objective.unpatchify(hidden, patch, grid), filled, a]
     out = denormalise(torch.stack(columns, 1)).mul(255).round().byte()
     return out.permute(0, 1, 3, 4, 2).cpu().numpy()
 
@@ -84,13 +85,13 @@ def sheet(pictures, names, title):
     """One PNG: a row a pair, a column a picture.
 
     Args:
-        pictures: (B, 4, S, S, 3) uint8.  names: a label a row.  title: shown at the top right.
+        pictures: (B, 4 or 3, S, S, 3) uint8 of ``complete``.  names: a label a row.  title: shown at the top left.
     """
     count, columns, size = pictures.shape[:3]
     side = _side(size)
     image = Image.new("RGB", (LEFT + columns * (side + GAP), HEAD + count * (side + GAP)), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
-    for c, name in enumerate(COLUMNS):
+    for c, name in enumerate(COLUMNS[-columns:]):
         draw.text((LEFT + c * (side + GAP), 3), name, "black", font)
     draw.text((4, 3), title, "black", font)
     for r in range(count):

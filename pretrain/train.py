@@ -37,17 +37,19 @@ class Completion(nn.Module):
 
         Returns:
             a (B, 3, S, S), b (R, 3, S, S) normalised, keep (B, V), masked (B, M), person (B, N), and what is looked at of the
-            references (R, L), or None for all: targets i*K to i*K + K-1 share reference i.
+            references (R, L), or None for all: targets i*K to i*K + K-1 share reference i. b is None of a network that looks
+            at no reference.
         """
         size, rules, numbers = self.config.model.image_size, self.config.masking, batch["numbers"]
         targets = numbers.shape[1] - 1
         a = augment(batch["pixels"][:, :targets].flatten(0, 1), numbers[:, :targets].flatten(0, 1), size)
-        b = augment(batch["pixels"][:, targets], numbers[:, targets], size)
+        cross = self.config.model.decoder.cross
+        b = augment(batch["pixels"][:, targets], numbers[:, targets], size) if cross else None
         noise, person = batch["noise"].unflatten(1, (targets + 1, -1)), self._persons(batch, slice(0, targets))
         keep, masked = masking.choose(noise[:, :targets].flatten(0, 1), person, rules.ratio, rules.person_bonus,
                                       rules.min_visible_person)
         seen = None
-        if rules.reference_ratio:
+        if cross and rules.reference_ratio:
             of_b = self._persons(batch, slice(targets, None))
             seen = masking.choose_reference(noise[:, targets], of_b, rules.reference_ratio, rules.reference_bonus)
         return a, b, keep, masked, person, seen
@@ -100,7 +102,8 @@ class Pretrainer(Trainer):
         self.bad_list, self.bad_rate, self.bad_total = None, BadRate(config.data.bad_max), (0, 0)
         skip = bad_shards(config.run, order)
         self.loader = open_loader(order, config.data, model.patches, processes.rank, processes.world,
-                                  distributed.loader_workers(config.data.workers), skip, config.targets_per_reference)
+                                  distributed.loader_workers(config.data.workers), skip, config.targets_per_reference,
+                                  config.model.decoder.cross)
         self.to_device = ToDevice(self.loader, self.device)
         self.held_out = held_out_pairs(order, config.data, model.patches, config.log.held_out_pairs, skip)
         if self.held_out is not None:

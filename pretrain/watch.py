@@ -49,7 +49,7 @@ def announce(config, trainer, start):
     if trainer.held_out is None:
         print("note: nothing is held out (data.held_out=0 or fewer than 10 clips): no held-out loss and no pictures")
     elif not config.model.decoder.cross:
-        print("note: model.decoder.cross=false: references are read but not looked at")
+        print("note: model.decoder.cross=false: a masked autoencoder; references are not read")
     elif (trainer.strangers < 0).all():
         print("note: the held-out pairs of each source are of one person, so no reference can be swapped: no reference gain")
     if trainer.prober:

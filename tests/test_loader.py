@@ -59,6 +59,20 @@ def test_any_workers_ranks_and_start_give_the_same_bytes(folder):
     assert not same(whole, stream(order_of(config, seed=6), config))
 
 
+def test_unread_references_change_nothing_else(folder):
+    config = DataConfig(shards=str(folder), held_out=0)
+    order, made = order_of(config), {}
+    for references in (True, False):
+        loader = open_loader(order, config, NOISE, 0, 1, 0, targets=2, references=references)
+        made[references] = next(loader.batches(1, 2))[1]
+    for name in ("numbers", "noise", "tags"):
+        assert np.array_equal(made[True][name], made[False][name])
+    pixels, masks = ({key: arrays[name].reshape(16, 3, -1) for key, arrays in made.items()} for name in ("pixels", "mask"))
+    for both in (pixels, masks):
+        assert np.array_equal(both[True][:, :2], both[False][:, :2])
+        assert both[True][:, 2].any() and not both[False][:, 2].any()
+
+
 def test_a_row_holds_the_pictures_that_its_tags_name(folder):
     config = DataConfig(shards=str(folder), held_out=0)
     order = order_of(config)

@@ -226,6 +226,9 @@ def test_without_a_reference_the_decoder_is_a_plain_vit(position):
     keep, masked = split(2, 16, 12)
     found = model.complete(a, b, keep, masked)
     assert torch.equal(found, model.complete(a, pictures(2, 3, 64, 64, seed=6), keep, masked))
+    assert torch.equal(found, model.complete(a, None, keep, masked))
+    with pytest.raises(UserError, match="decoder.cross=true"):
+        CrossCompletion(tiny(position)).complete(a, None, keep, masked)
     places = table(config, config.decoder, (4, 4))
     rope = places if position == "rope" else None
     # All tokens in their own places, through blocks of the encoder's kind, which are timm's.

@@ -59,6 +59,8 @@ def test_a_run_without_references(tmp_path, shards, peaceful):
     line = outcome(run)[-1][-1]
     assert np.isfinite(line["held_out/cross_view"]) and not any(name.startswith("reference_gain") for name in line)
     assert [p.name for p in (run / "pictures").iterdir()] == ["step-00000008.png"]
+    one, other = (Image.open(path / "pictures" / "step-00000008.png").size for path in (run, peaceful))
+    assert one[0] < 0.85 * other[0]  # no column of references
     refuse(words(tmp_path / "next", shards, f"init={run}"), f"init={run}", "model.decoder.cross=False", "=True")
     refuse(["export", str(run), f"out={tmp_path / 'weights.pth'}", "layout=croco"], "model.decoder.cross=false")
 
@@ -127,6 +129,7 @@ def test_what_is_mistyped_is_told_in_one_line_and_nothing_is_made(tmp_path, shar
     refuse(words(run, tmp_path / "empty"), "empty", "no shards")
     refuse(words(run, shards, "batch=9"), "batch=9")
     refuse(words(run, shards, "objective.references=shuffled", "accumulate=8"), "references=shuffled", "batch=8", "gives 1")
+    refuse(words(run, shards, "objective.references=shuffled", "model.decoder.cross=false"), "shuffled", "cross=false")
     refuse(words(run, shards, "data.lanes=-2"), "data.lanes=-2", "below 1")
     refuse(words(run, shards, "model.image_size=50"), "model.image_size=50", "model.patch=8")
     refuse(["configs/data/video.yaml", f"run={run}"], "command: data pairs", "command: pretrain")
