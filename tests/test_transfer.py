@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from runs import ROOT
 
-from benchmarks.transfer import plan, runner, stats, tables, take
+from benchmarks.transfer import plan, plots, rows, runner, stats, tables, take
 from benchmarks.transfer.config import TransferConfig
 from engine.config import parse
 from engine.errors import UserError
@@ -38,6 +38,7 @@ def test_every_study_that_ships_is_whole(path, tmp_path):
         if config.finetune:
             parse(FinetuneConfig, [*plan.finetune_words(config, row)[2:], "data.shards=x"], "finetune train")
     assert plan.made_sets(config)
+    plan.check(config)
 
 
 def test_arms_differ_in_what_they_say_alone():
@@ -143,13 +144,15 @@ def test_tables_tell_what_is_certain_from_what_is_not(tmp_path):
     config = study(f"rows={tmp_path}", "arm=both,none,mae", "seeds=3")
     noise = np.random.default_rng(2).normal(size=(9, 3))
     rows_of(config, lambda arm, seed: {"both": 50, "none": 60, "mae": 50.1}[arm] + noise[len(arm), seed])
-    there = tables.read(config)
+    there = rows.read(config)
     text = "\n".join(tables.tables(config, there))
     against = text[text.index("Less *both kinds"):]
     none, mae = (next(line for line in against.splitlines() if f"| {config.arms[arm].title} |" in line)
                  for arm in ("none", "mae"))
     assert none.count("**+") == 5 and "**" not in mae
-    assert len(tables.spreads(config, there)) == 3
+    assert len(rows.spreads(config, there)) == 3
+    drawn = plots.draw(config, there, tmp_path)
+    assert [path.name for path in drawn] == ["transfer_pilot_differences.png"] and drawn[0].stat().st_size > 10_000
     config.arms["none"].against, config.arms["mae"].against = "mae", "both"
     table = "\n".join(tables.tables(config, there)).split("One arm less another")[1]
     line = next(line for line in table.splitlines() if "| no pre-training | MAE, equal pictures | 3 |" in line)
@@ -162,18 +165,17 @@ def test_error_against_pairs_is_a_curve_of_arms(tmp_path, monkeypatch):
     arms = [word for steps in (10, 20, 40) for word in (f"arms.s{steps}.pretrain=steps={steps}", f"arms.s{steps}.curve=both")]
     config = study(f"rows={tmp_path}", "arm=s10,s20,s40,none", "seeds=2", *arms)
     rows_of(config, lambda arm, seed: 90 if arm == "none" else 20 + 100 * (8 * int(arm[1:])) ** -0.5 + seed)
-    there = tables.read(config)
-    curves = tables.by_pairs(config, there, "studio")
+    there = rows.read(config)
+    curves = rows.by_pairs(config, there, "studio", "finetuned", "pa_mpjpe")
     assert list(curves) == ["both"] and [x for x, _ in curves["both"]] == [80, 160, 320]
     # 0.95 of the clips and 0.5 of the seeds on top.
     assert [y.mean() for _, y in curves["both"]] == pytest.approx([21.45 + 100 * x ** -0.5 for x in (80, 160, 320)])
     law = next(text for text in tables.tables(config, there) if "against pairs n" in text)
     assert float(law.split("n^-")[1].split()[0]) == pytest.approx(0.5, abs=0.05) and "at 3200" in law
     assert float(law.split("points), ")[1].split()[0]) == pytest.approx(21.45 + 100 * 3200 ** -0.5, abs=0.5)
-    monkeypatch.setattr(tables, "RESULTS", tmp_path / "docs" / "results.md")
-    (tmp_path / "docs" / "pictures").mkdir(parents=True)
-    assert [path.name for path in tables.plots(config, there)] == ["transfer_pilot_pairs.png"]
-    assert (tmp_path / "docs/pictures/transfer_pilot_pairs.png").stat().st_size > 10_000
+    drawn = plots.draw(config, there, tmp_path)
+    assert [path.name for path in drawn] == ["transfer_pilot_pairs.png"]  # the reference arm has no rows to differ from
+    assert drawn[0].stat().st_size > 10_000
 
 
 def test_a_take_is_compared_by_blocks_of_frames(tmp_path):
@@ -197,6 +199,8 @@ def test_a_take_is_compared_by_blocks_of_frames(tmp_path):
 def test_what_is_mistyped_is_told(tmp_path):
     with pytest.raises(UserError, match="'bth' is none of the arms both"):
         study("arm=bth")
+    with pytest.raises(UserError, match="arm 'mae' .*model.position=cosine .*model.position=rope"):
+        plan.check(study("arms.mae.pretrain=model.position=cosine"))
     with pytest.raises(UserError, match="finetune=nowhere.yaml is no file"):
         study("finetune=nowhere.yaml")
     with pytest.raises(UserError, match="reference=none has scratch=true"):

@@ -56,8 +56,8 @@ def _measure(argv):
 
 def _outlook(config, todo, lanes):
     """What is told before it starts: how many runs, how long, what they can show."""
+    from benchmarks.transfer.rows import read, spreads
     from benchmarks.transfer.stats import detectable
-    from benchmarks.transfer.tables import read, spreads
 
     rows = plan.rows(config)
     there = read(config)

@@ -10,6 +10,7 @@ from engine.errors import UserError
 @dataclass
 class ArmConfig:
     pretrain: str = key("", "keys of python -m pretrain that make this arm, with blanks between; TRAIN: the folder of train")
+    finetune: str = key("", "keys of python -m finetune train that go with them, such as another model.position")
     scratch: bool = key(False, "no pre-training at all")
     timm: str = key("", "a timm model's weights in place of pre-training, NAME:FILE, such as an ImageNet-supervised ViT of the "
                         "same size")

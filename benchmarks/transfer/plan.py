@@ -11,6 +11,7 @@ from engine.errors import UserError, explain
 
 # What a study needs of a run's log; anything of it may be set in an arm.
 QUIET = ["log.pictures_every=0", "log.wandb=off", "log.every=50"]
+SHARED = ("position", "patch", "image_size", "encoder")  # what an encoder keeps when it is fine-tuned
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,15 @@ def check(config):
     from pretrain.config import PretrainConfig
 
     for row in {row.arm: row for row in rows(config)}.values():
-        if words := pretrain_words(config, row):
-            parse(PretrainConfig, words[1:], "pretrain")
+        words = pretrain_words(config, row)
+        before = parse(PretrainConfig, words[1:], "pretrain") if words else None
         if config.finetune:
-            parse(FinetuneConfig, _finetune_words(config, row, "unmade")[2:], "finetune train")
+            after = parse(FinetuneConfig, _finetune_words(config, row, "unmade")[2:], "finetune train")
+            for name in SHARED if before else ():
+                here, there = (getattr(run.model, name) for run in (before, after))
+                if here != there:
+                    raise UserError(f"arm '{row.arm}' is pre-trained with model.{name}={here} and fine-tuned with "
+                                    f"model.{name}={there}; arms.{row.arm}.finetune= sets the latter")
 
 
 def labelled(config, row):
@@ -142,7 +148,8 @@ def finetune_words(config, row):
 
 def _finetune_words(config, row, shards):
     words = [config.finetune, f"run={finetune_folder(config, row)}", f"seed={row.seed}", f"device={config.device}",
-             f"data.shards={shards}", "data.held_out=0", *QUIET, *config.finetune_keys.split()]
+             f"data.shards={shards}", "data.held_out=0", *QUIET, *config.finetune_keys.split(),
+             *config.arms[row.arm].finetune.split()]
     arm = config.arms[row.arm]
     if not arm.scratch:
         words.append(f"init={arm.timm.rpartition(':')[2] or pretrain_folder(config, row)}")

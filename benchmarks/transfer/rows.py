@@ -1,0 +1,93 @@
+"""The rows of a study, and what they say of each arm and of two arms together."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.transfer import plan
+from benchmarks.transfer.stats import difference
+from engine.errors import UserError
+
+METRICS = (("finetuned", "px", "2D, px"), ("finetuned", "mpjpe", "MPJPE"), ("finetuned", "pa_mpjpe", "PA"),
+           ("frozen", "mpjpe", "frozen MPJPE"), ("frozen", "pa_mpjpe", "frozen PA"))
+NAMES = {"px": "2D, px", "mpjpe": "MPJPE, mm", "pa_mpjpe": "PA-MPJPE, mm"}
+
+
+def read(config):
+    """{Row: dict} of all rows that are there, whatever part of the study the config now asks for.
+
+    Raises:
+        UserError: a file is no row.
+    """
+    there = {}
+    for path in sorted((Path(config.rows) / config.name).glob("*.json")):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            row = plan.Row(found["arm"], found["seed"], found["share"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} is no row of a study ({error}); delete it, and it is made again") from None
+        if row.arm in config.arms:
+            there[row] = found
+    return there
+
+
+def measured(config):
+    """Those of METRICS that the study has."""
+    return [one for one in METRICS if config.finetune or one[0] == "frozen"]
+
+
+def seeds_of(there, arm, share):
+    return {row.seed for row in there if row.arm == arm and row.share == share}
+
+
+def values(there, arm, share, seeds, test, how, metric):
+    """(S, C) values of an arm, a seed a row."""
+    return np.array([there[plan.Row(arm, seed, share)]["tests"][test][how][metric] for seed in sorted(seeds)])
+
+
+def compared(there, one, other, share, test, how, metric):
+    """The Difference one - other over the seeds that both have, or None where there are none."""
+    seeds = seeds_of(there, one, share) & seeds_of(there, other, share)
+    return difference(*(values(there, arm, share, seeds, test, how, metric) for arm in (one, other))) if seeds else None
+
+
+def spreads(config, there):
+    """Spreads over seeds of the paired differences of all pairs of arms that have 3 seeds or more, in the headline's metric."""
+    test, shares = next(iter(config.tests)), {row.share for row in there}
+    found = [compared(there, one, other, share, test, config.how, config.metric)
+             for one, other in itertools.combinations(config.arms, 2) for share in sorted(shares)]
+    return [d.spread for d in found if d is not None and d.seeds > 2 and np.isfinite(d.spread)]
+
+
+def by_labels(config, there, test, how, metric):
+    """{title of an arm: [(labelled clips, (S,) error of each seed), ...]} of arms with several label shares."""
+    found = {}
+    for arm in config.arms:
+        shares = sorted({row.share for row in there if row.arm == arm})
+        found[title(config, arm)] = [_point(there, plan.Row(arm, 0, share), "labelled_clips", test, how, metric)
+                                     for share in shares]
+    return {name: points for name, points in found.items() if len(points) > 1}
+
+
+def by_pairs(config, there, test, how, metric):
+    """{name of a curve: [(pairs of pre-training, (S,) error of each seed), ...]}, of the least label share."""
+    found = {}
+    for arm, spec in config.arms.items():
+        shares = {row.share for row in there if row.arm == arm}
+        if spec.curve and shares:
+            found.setdefault(spec.curve, []).append(_point(there, plan.Row(arm, 0, min(shares)), "pairs", test, how, metric))
+    return {name: sorted(points, key=lambda point: point[0]) for name, points in found.items() if len(points) > 1}
+
+
+def _point(there, row, against, test, how, metric):
+    seeds = seeds_of(there, row.arm, row.share)
+    first = there[plan.Row(row.arm, min(seeds), row.share)]
+    return (first["pretrain"] if against == "pairs" else first)[against], \
+        values(there, row.arm, row.share, seeds, test, how, metric).mean(1)
+
+
+def title(config, arm):
+    """An arm's name in tables."""
+    return config.arms[arm].title or arm
