@@ -155,6 +155,8 @@ def test_tables_tell_what_is_certain_from_what_is_not(tmp_path):
     assert [path.name for path in drawn] == ["transfer_pilot_differences.png"] and drawn[0].stat().st_size > 10_000
     config.arms["none"].against, config.arms["mae"].against = "mae", "both"
     table = "\n".join(tables.tables(config, there)).split("One arm less another")[1]
+    config.arms["both"].against = "view"  # of which there are no rows
+    assert "40 | both kinds of pairs |" not in "\n".join(tables.tables(config, there)).split("One arm less another")[1]
     line = next(line for line in table.splitlines() if "| no pre-training | MAE, equal pictures | 3 |" in line)
     assert float(line.split("**")[1].split()[0]) == pytest.approx(9.9, abs=2)
     with pytest.raises(UserError, match="'no' is none of the arms"):

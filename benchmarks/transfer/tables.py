@@ -48,8 +48,9 @@ def tables(config, there):
     for base in (config.reference, *(name for name, arm in config.arms.items() if arm.scratch)):
         if any(row.arm == base for row in there):
             out += [_differences(config, there, shares, dict.fromkeys(config.arms, base), test) for test in config.tests]
-    others = {name: arm.against for name, arm in config.arms.items() if arm.against}
-    if any(row.arm in others for row in there):
+    others = {name: arm.against for name, arm in config.arms.items()
+              if arm.against and any(seeds_of(there, name, share) & seeds_of(there, arm.against, share) for share in shares)}
+    if others:
         out += [_differences(config, there, shares, others, test) for test in config.tests]
     out += _laws(config, there)
     return out + [found for found in (angles.table(config), take.table(config)) if found]
