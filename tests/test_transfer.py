@@ -1,6 +1,7 @@
 """The study of transfer: what it plans, what its intervals hold, and a small one that is killed and goes on."""
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -78,7 +79,7 @@ def test_rows_come_seed_by_seed():
     rows = plan.rows(study("seeds=2", "arm=both,none", "shares=0.01,0.1"))
     assert [row.name for row in rows] == [f"{arm}-{share}-seed{seed}" for seed in (0, 1) for arm in ("both", "none")
                                           for share in ("0.01", "0.1")]
-    assert [len(group) for group in runner.grouped(rows)] == [2] * 4
+    assert [len(group) for group in runner.grouped(study(), rows)] == [2] * 4
 
 
 def test_what_goes_wrong_in_one_lane_stops_the_study_and_is_told(tmp_path, monkeypatch):
@@ -106,24 +107,53 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
         assert held >= 0.93 * 400, (of_seeds, of_clips)
 
 
+@pytest.mark.parametrize(("seeds", "apart", "least"), [(2, 1, 0.94), (3, 1, 0.94), (2, 2, 0.9), (3, 2, 0.9)])
+def test_intervals_of_few_seeds_hold_the_truth_too(seeds, apart, least):
+    """Also where the seeds of one of the two arms lie ``apart`` times as far apart as those of all others."""
+    rng, held, level = np.random.default_rng(seeds), 0, 1.5 * np.array([apart, 1, 1, 1, 1, 1])[:, None]
+    for _ in range(600):
+        means = 80 + level * rng.normal(size=(6, seeds)) + rng.normal(size=(1, seeds))
+        one = means[0][:, None] + rng.normal(size=(1, 100)) + 8 * rng.normal(size=(seeds, 100))
+        means[0] = one.mean(1)
+        known = stats.of_seeds({arm: dict(enumerate(values)) for arm, values in enumerate(means)})
+        found = stats.difference(one, np.repeat(means[1][:, None], 100, 1), known)
+        held += found.low <= 0 <= found.high
+    assert held >= least * 600
+
+
+def test_seeds_of_all_arms_tell_how_far_seeds_lie_apart():
+    rng = np.random.default_rng(3)
+    arms = {arm: {seed: 10 * arm + 3 * seed + 0.5 * rng.normal() for seed in range(3 + arm % 2)} for arm in range(60)}
+    found = stats.of_seeds(arms)
+    assert found.freedom == 30 * 3 + 30 * 4 - 60 - 4 + 1
+    assert found.variance == pytest.approx(0.25, rel=0.25)
+    assert stats.of_seeds({"one": {0: 1.0, 1: 2.0}}).freedom == 0
+
+
 def test_one_seed_has_no_interval():
     found = stats.difference(np.ones((1, 9)), np.zeros((1, 9)))
     assert found.mean == 1 and np.isnan(found.low) and not found.tells
-    assert stats.detectable(1.0, 1) == float("inf")
+    assert stats.detectable(1.0, 1, 9) == float("inf")
 
 
-def test_what_can_be_seen_is_seen_in_four_of_five_studies():
-    rng, seeds, spread = np.random.default_rng(1), 5, 0.7
-    true = stats.detectable(spread, seeds)
-    seen = np.mean([stats.difference(true + spread * rng.normal(size=(seeds, 1)) + np.zeros((seeds, 50)),
-                                     np.zeros((seeds, 50))).tells for _ in range(1000)])
-    assert seen == pytest.approx(0.8, abs=0.06)
+@pytest.mark.parametrize(("arms", "seeds"), [(2, 5), (8, 2)])
+def test_what_can_be_seen_is_seen_in_most_studies(arms, seeds):
+    rng, spread = np.random.default_rng(1), 0.7
+    true, seen = stats.detectable(spread, seeds, (arms - 1) * (seeds - 1)), []
+    for _ in range(1000):
+        means = spread / 2 ** 0.5 * rng.normal(size=(arms, seeds))
+        known = stats.of_seeds({arm: dict(enumerate(values)) for arm, values in enumerate(means)})
+        one, other = (np.repeat(values[:, None], 50, 1) for values in (means[0] + true, means[1]))
+        seen.append(stats.difference(one, other, known).tells)
+    assert 0.64 < np.mean(seen) < 0.86
 
 
 def test_a_power_law_is_found_again():
     x = np.array([40, 400, 4000, 40000])
     a, b, c = stats.power_law(x, 120 * x ** -0.3 + 40)
     assert (a, b, c) == (pytest.approx(120, rel=0.1), pytest.approx(0.3, abs=0.02), pytest.approx(40, abs=2))
+    at, low, high = stats.predicted(x, 120 * x ** -0.3 + 40, np.full(4, 0.5), 400_000)
+    assert low < at < high and at == pytest.approx(120 * 400_000 ** -0.3 + 40, abs=0.5) and 0.5 < high - low < 20
 
 
 def rows_of(config, errors):
@@ -136,7 +166,10 @@ def rows_of(config, errors):
         path.parent.mkdir(parents=True, exist_ok=True)
         steps = int(config.arms[row.arm].pretrain.partition("steps=")[2] or 8)
         run = {} if config.arms[row.arm].scratch else {"steps": steps, "pairs": 8 * steps, "seconds": 1.0}
+        words = [plan.pretrain_words(config, row), plan.finetune_words_of(config, row, "x") if config.finetune else None]
+        commands = ["python -m " + shlex.join(one) for one in words if one]
         path.write_text(json.dumps({"arm": row.arm, "seed": row.seed, "share": row.share, "pretrain": run, "labelled_clips": 40,
+                                    "commands": commands,
                                     "finetune": {"seconds": 1.0}, "tests": tests}))
 
 
@@ -150,7 +183,7 @@ def test_tables_tell_what_is_certain_from_what_is_not(tmp_path):
     none, mae = (next(line for line in against.splitlines() if f"| {config.arms[arm].title} |" in line)
                  for arm in ("none", "mae"))
     assert none.count("**+") == 5 and "**" not in mae
-    assert len(rows.spreads(config, there)) == 3
+    assert rows.seeds_apart(there, config.shares[0], "studio", "finetuned", "px").freedom == 4
     drawn = plots.draw(config, there, tmp_path)
     assert [path.name for path in drawn] == ["transfer_pilot_differences.png"] and drawn[0].stat().st_size > 10_000
     config.arms["none"].against, config.arms["mae"].against = "mae", "both"
@@ -178,6 +211,37 @@ def test_error_against_pairs_is_a_curve_of_arms(tmp_path, monkeypatch):
     drawn = plots.draw(config, there, tmp_path)
     assert [path.name for path in drawn] == ["transfer_pilot_pairs.png"]  # the reference arm has no rows to differ from
     assert drawn[0].stat().st_size > 10_000
+
+
+def test_arms_may_share_a_pre_training(tmp_path):
+    config = study("arms.long.weights=both", "arms.long.finetune=steps=2400", "seeds=2", "arm=both,long,none",
+                   f"work={tmp_path}")
+    plan.check(config)
+    long, both = plan.Row("long", 1, 0.1), plan.Row("both", 1, 0.1)
+    assert plan.pretrain_words(config, long) == plan.pretrain_words(config, both)
+    assert plan.finetune_folder(config, long) != plan.finetune_folder(config, both)
+    words = plan.finetune_words_of(config, long, "x")
+    assert f"init={plan.pretrain_folder(config, both)}" in words and "steps=2400" in words
+    groups = runner.grouped(config, plan.rows(config))  # never two lanes in one folder
+    assert sorted(sorted({row.arm for row in group}) for group in groups) == [["both", "long"]] * 2 + [["none"]] * 2
+    for keys in (["arms.long.weights=none"], ["arms.long.weights=long"], ["arms.long.weights=both", "arms.long.compute=true"]):
+        with pytest.raises(UserError, match="arms.long.weights="):
+            study(*keys)
+
+
+def test_rows_of_another_recipe_are_refused(tmp_path):
+    config = study(f"rows={tmp_path}", "arm=both,none", "seeds=1")
+    rows_of(config, lambda arm, seed: 50)
+    assert len(rows.read(config)) == 2
+    with pytest.raises(UserError, match="both-0.1-seed0.json .* no masking.ratio, .* masking.ratio=0.5; delete"):
+        rows.read(study(f"rows={tmp_path}", "pretrain_keys=masking.ratio=0.5"))
+    with pytest.raises(UserError, match="no steps, .* steps=9"):
+        rows.read(study(f"rows={tmp_path}", "finetune_keys=steps=9"))
+    with pytest.raises(UserError, match="'third'"):
+        rows.read(study(f"rows={tmp_path}", "tests.third.make=configs/data/people_body.yaml"))
+    for keys, said in ((["arm=,"], "none of these arms"), (["shares=0.1,0.1"], "names a share twice")):
+        with pytest.raises(UserError, match=said):
+            study(*keys)
 
 
 def test_a_take_is_compared_by_blocks_of_frames(tmp_path):

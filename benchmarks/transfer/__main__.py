@@ -56,21 +56,25 @@ def _measure(argv):
 
 def _outlook(config, todo, lanes):
     """What is told before it starts: how many runs, how long, what they can show."""
-    from benchmarks.transfer.rows import read, spreads
+    from benchmarks.transfer.rows import read, seeds_apart, usual_share
     from benchmarks.transfer.stats import detectable
 
     rows = plan.rows(config)
     there = read(config)
     seconds = [row["finetune"].get("seconds", 0) + row["pretrain"].get("seconds", 0) for row in there.values()]
     each = statistics.mean(seconds) if seconds else config.expect.seconds
-    known = spreads(config, there)
-    spread, why = (statistics.median(known), f"measured over {len(known)} pairs of arms") if known else (
-        config.expect.spread, "expected")
-    seeds = max(row.seed for row in rows) + 1
+    known = there and seeds_apart(there, usual_share(there), next(iter(config.tests)), config.how, config.metric)
+    counts = sorted({sum(row.arm == arm for row in rows if row.share == rows[0].share) for arm in {row.arm for row in rows}})
+    if known and known.freedom:
+        spread, freedom, why = (2 * known.variance) ** 0.5, known.freedom, f"measured, {known.freedom} degrees of freedom"
+    else:
+        arms = len({row.arm for row in rows})
+        spread, freedom, why = config.expect.spread, max(1, (arms - 1) * (counts[-1] - 1)), "expected"
+    shown = ", ".join(f"{count}: {detectable(spread, count, freedom):.2f}" for count in counts)
     return (f"{config.name}: {len(rows)} rows of {len(config.arms)} arms, {len(todo)} to do; {each:.0f} s a row "
             f"({'measured' if seconds else 'expected'}), {lanes} side by side: {len(todo) * each / lanes / 60:.0f} min\n"
-            f"{config.metric}: paired differences spread by {spread:.2f} over seeds ({why}); {seeds} seeds show a true "
-            f"difference of {detectable(spread, seeds):.2f} in 4 of 5 studies; what is below is reported as cannot tell")
+            f"{config.metric}: paired differences spread by {spread:.2f} over seeds ({why}); least true difference that is "
+            f"shown in two of three studies or more, by seeds of an arm: {shown}; what is below is reported as cannot tell")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from engine.errors import UserError
 class ArmConfig:
     pretrain: str = key("", "keys of python -m pretrain that make this arm, with blanks between; TRAIN: the folder of train")
     finetune: str = key("", "keys of python -m finetune train that go with them, such as another model.position")
+    weights: str = key("", "an arm whose pre-training this one shares, to be fine-tuned in another way")
     scratch: bool = key(False, "no pre-training at all")
     timm: str = key("", "a timm model's weights in place of pre-training, NAME:FILE, such as an ImageNet-supervised ViT of the "
                         "same size")
@@ -76,6 +77,16 @@ class TransferConfig:
         """The read-out of the headline: "finetuned" or "frozen"."""
         return "finetuned" if self.finetune else "frozen"
 
+    @property
+    def chosen(self):
+        """Names of the arms that arm= asks for, or all."""
+        return [name for name in self.arms if not self.arm or name in self.arm.split(",")]
+
+    def _of(self, weights, name):
+        """Whether an arm cannot lend its pre-training."""
+        other = self.arms.get(weights)
+        return other is None or weights == name or bool(other.weights or other.scratch or other.timm)
+
     def check(self):
         if not self.name or not self.arms or not self.tests:
             raise UserError("a study wants name=, arms.NAME... and tests.NAME...: see benchmarks/transfer_pilot.yaml")
@@ -86,12 +97,20 @@ class TransferConfig:
                      *(arm.against for arm in self.arms.values() if arm.against)):
             if name not in self.arms:
                 raise UserError(f"'{name}' is none of the arms {', '.join(self.arms)}")
+        for name, arm in self.arms.items():
+            if arm.weights and (arm.pretrain or arm.scratch or arm.timm or arm.compute or self._of(arm.weights, name)):
+                raise UserError(f"arms.{name}.weights={arm.weights} wants an arm with a pre-training of its own, and no "
+                                f"pretrain=, scratch=true, timm= or compute=true beside it")
+        if len(set(self.shares)) < len(self.shares):
+            raise UserError(f"shares={','.join(f'{share:g}' for share in self.shares)} names a share twice")
+        if not any(self.seeds if self.arms[name].seeds is None else self.arms[name].seeds for name in self.chosen):
+            raise UserError(f"arm={self.arm}: none of these arms has a seed")
         if not self.finetune and self.metric == "px":
             raise UserError("metric=px is of fine-tuned networks, and finetune= names no config")
         base = self.arms[self.reference]
-        if base.scratch or base.timm or base.compute:
-            raise UserError(f"reference={self.reference} has scratch=true, timm= or compute=true: those are for arms that are "
-                            f"compared with it")
+        if base.scratch or base.timm or base.compute or base.weights:
+            raise UserError(f"reference={self.reference} has scratch=true, timm=, weights= or compute=true: those are for "
+                            f"arms that are compared with it")
         for name, path in (("pretrain", self.pretrain), ("finetune", self.finetune), ("train.make", self.train.make),
                            *((f"tests.{name}.make", test.make) for name, test in self.tests.items())):
             if not os.path.isfile(path) and (path or name != "finetune"):

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from engine.errors import UserError, explain
 
 # What a study needs of a run's log; anything of it may be set in an arm.
 QUIET = ["log.pictures_every=0", "log.wandb=off", "log.every=50"]
+ANEW = "delete the file to have it made anew, or give the study another name="
 SHARED = ("position", "patch", "image_size", "encoder")  # what an encoder keeps when it is fine-tuned
 
 
@@ -29,9 +31,8 @@ class Row:
 
 def rows(config):
     """All Rows in the order in which they are run: seed by seed, so that arms can be compared early; of an arm the shares."""
-    chosen = [name for name in config.arms if not config.arm or name in config.arm.split(",")]
-    seeds = {name: config.seeds if config.arms[name].seeds is None else config.arms[name].seeds for name in chosen}
-    return [Row(name, seed, share) for seed in range(max(seeds.values())) for name in chosen if seed < seeds[name]
+    seeds = {name: config.seeds if config.arms[name].seeds is None else config.arms[name].seeds for name in config.chosen}
+    return [Row(name, seed, share) for seed in range(max(seeds.values())) for name in seeds if seed < seeds[name]
             for share in config.arms[name].shares or config.shares]
 
 
@@ -71,8 +72,13 @@ def test_folder(config, name):
     return Path(config.work) / f"{config.kind}_{name}_{config.tests[name].clips}"
 
 
+def source(config, row):
+    """Name of the arm whose pre-training a row uses."""
+    return config.arms[row.arm].weights or row.arm
+
+
 def pretrain_folder(config, row):
-    return Path(config.work) / config.name / f"pretrain-{row.arm}-seed{row.seed}"
+    return Path(config.work) / config.name / f"pretrain-{source(config, row)}-seed{row.seed}"
 
 
 def finetune_folder(config, row):
@@ -81,7 +87,7 @@ def finetune_folder(config, row):
 
 def pretrain_words(config, row):
     """Words after ``python -m`` that pre-train an arm; None where it has no pre-training."""
-    arm = config.arms[row.arm]
+    arm = config.arms[source(config, row)]
     if arm.scratch or arm.timm:
         return None
     words = [config.pretrain, f"run={pretrain_folder(config, row)}", f"data.shards={train_folder(config)}", f"seed={row.seed}",
@@ -108,6 +114,33 @@ def operations(words):
     return 3 * flops(run.model, visible, run.targets_per_reference, seen) * run.samples, run.steps
 
 
+def refuse_other(config, row, found, path):
+    """UserError where a row that is there was made by another command than the study would make it with now.
+
+    Args:
+        found: the row's dict.  path: of its file.
+    """
+    words = [pretrain_words(config, row), finetune_words_of(config, row, "") if config.finetune else None]
+    rooms = {"pretrain": words[0], "finetune": words[1]}
+    for command in found["commands"]:
+        made = shlex.split(command)[2:]
+        now = rooms[made[0]]
+        if now is None:
+            raise UserError(f"{path} was made with {made[0]}, and its arm has none now; {ANEW}")
+        before, after = _keys(made), _keys(now)
+        for name in sorted(before.keys() | after.keys()):
+            if before.get(name) != after.get(name):
+                old, new = (f"{name}={keys[name]}" if name in keys else f"no {name}" for keys in (before, after))
+                raise UserError(f"{path} was made with {old}, the study has {new}; {ANEW}")
+
+
+def _keys(words):
+    """{key: value} of a command; places, labels and devices are no part of what a row is."""
+    keys = dict(word.split("=", 1) for word in words if "=" in word)
+    keys["config"] = next(word for word in words if word.endswith(".yaml"))
+    return {name: value for name, value in keys.items() if name not in ("run", "init", "device", "data.shards")}
+
+
 def check(config):
     """UserError where a command of an arm would not start for its keys, before anything is made."""
     from finetune.config import FinetuneConfig
@@ -117,7 +150,7 @@ def check(config):
         words = pretrain_words(config, row)
         before = parse(PretrainConfig, words[1:], "pretrain") if words else None
         if config.finetune:
-            after = parse(FinetuneConfig, _finetune_words(config, row, "unmade")[2:], "finetune train")
+            after = parse(FinetuneConfig, finetune_words_of(config, row, "unmade")[2:], "finetune train")
             for name in SHARED if before else ():
                 here, there = (getattr(run.model, name) for run in (before, after))
                 if here != there:
@@ -143,10 +176,11 @@ def finetune_words(config, row):
     """Words after ``python -m`` that fine-tune a row; None where nothing is fine-tuned."""
     if not config.finetune:
         return None
-    return _finetune_words(config, row, train_folder(config) if row.share == 1 else ",".join(labelled(config, row)))
+    return finetune_words_of(config, row, train_folder(config) if row.share == 1 else ",".join(labelled(config, row)))
 
 
-def _finetune_words(config, row, shards):
+def finetune_words_of(config, row, shards):
+    """As finetune_words, of any labelled shards; for a study that has fine-tuning."""
     words = [config.finetune, f"run={finetune_folder(config, row)}", f"seed={row.seed}", f"device={config.device}",
              f"data.shards={shards}", "data.held_out=0", *QUIET, *config.finetune_keys.split(),
              *config.arms[row.arm].finetune.split()]

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from benchmarks.transfer.rows import NAMES, by_labels, by_pairs, compared, title
+from benchmarks.transfer.rows import NAMES, by_labels, by_pairs, compared, title, usual_share
 
 COLOURS = ("#2563eb", "#d97706", "#6b7280", "#059669", "#db2777", "#7c3aed", "#0891b2", "#b91c1c", "#65a30d")
 TELLS, OPEN = "#1d4ed8", "#9ca3af"
@@ -18,8 +18,7 @@ def draw(config, there, folder):
     frozen encoder's below it.
     """
     out, headline = [], (config.how, config.metric)
-    shares = [row.share for row in there]
-    share = max(sorted(set(shares)), key=shares.count)
+    share = usual_share(there)
     groups = _groups(config, there, share)
     if sum(len(entries) for _, entries in groups) > 1:
         clips = next(found["labelled_clips"] for row, found in there.items() if row.share == share)
@@ -107,8 +106,9 @@ def _curves(path, drawn, against):
     for row, (how, metric, tests) in zip(panels, drawn, strict=True):
         for panel, (test, curves) in zip(row, tests.items(), strict=True):
             for colour, (name, points) in zip(itertools.cycle(COLOURS), curves.items()):
-                panel.errorbar([x for x, _ in points], [y.mean() for _, y in points], [y.std() for _, y in points],
-                               marker="o", markersize=4, capsize=3, color=colour, label=name)
+                panel.errorbar([x for x, _ in points], [y.mean() for _, y in points],
+                               [y.std(ddof=1) if len(y) > 1 else 0 for _, y in points], marker="o", markersize=4,
+                               capsize=3, color=colour, label=name)
             panel.set(xscale="log", xlabel=against, title=test, ylabel=f"{_named(how, metric)} (bars: deviation of seeds)")
             ticks = sorted({x for points in curves.values() for x, _ in points})
             ticks = [x for k, x in enumerate(ticks) if not k or x > 1.3 * ticks[k - 1]]  # labels have room

@@ -1,13 +1,12 @@
 """The rows of a study, and what they say of each arm and of two arms together."""
 
-import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.transfer import plan
-from benchmarks.transfer.stats import difference
+from benchmarks.transfer.stats import difference, of_seeds
 from engine.errors import UserError
 
 METRICS = (("finetuned", "px", "2D, px"), ("finetuned", "mpjpe", "MPJPE"), ("finetuned", "pa_mpjpe", "PA"),
@@ -19,17 +18,22 @@ def read(config):
     """{Row: dict} of all rows that are there, whatever part of the study the config now asks for.
 
     Raises:
-        UserError: a file is no row.
+        UserError: a file is no row, or one that the study would make in another way now.
     """
     there = {}
     for path in sorted((Path(config.rows) / config.name).glob("*.json")):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             row = plan.Row(found["arm"], found["seed"], found["share"])
+            if row.arm not in config.arms:
+                continue
+            plan.refuse_other(config, row, found, path)
+            for test in config.tests:
+                for how, metric, _ in measured(config):
+                    found["tests"][test][how][metric]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is no row of a study ({error}); delete it, and it is made again") from None
-        if row.arm in config.arms:
-            there[row] = found
+            raise UserError(f"{path} is no row of this study ({type(error).__name__}: {error}); {plan.ANEW}") from None
+        there[row] = found
     return there
 
 
@@ -50,15 +54,25 @@ def values(there, arm, share, seeds, test, how, metric):
 def compared(there, one, other, share, test, how, metric):
     """The Difference one - other over the seeds that both have, or None where there are none."""
     seeds = seeds_of(there, one, share) & seeds_of(there, other, share)
-    return difference(*(values(there, arm, share, seeds, test, how, metric) for arm in (one, other))) if seeds else None
+    if not seeds:
+        return None
+    return difference(*(values(there, arm, share, seeds, test, how, metric) for arm in (one, other)),
+                      seeds_apart(there, share, test, how, metric))
 
 
-def spreads(config, there):
-    """Spreads over seeds of the paired differences of all pairs of arms that have 3 seeds or more, in the headline's metric."""
-    test, shares = next(iter(config.tests)), {row.share for row in there}
-    found = [compared(there, one, other, share, test, config.how, config.metric)
-             for one, other in itertools.combinations(config.arms, 2) for share in sorted(shares)]
-    return [d.spread for d in found if d is not None and d.seeds > 2 and np.isfinite(d.spread)]
+def seeds_apart(there, share, test, how, metric):
+    """The stats.Seeds of all arms of a share."""
+    arms = {}
+    for row, found in there.items():
+        if row.share == share:
+            arms.setdefault(row.arm, {})[row.seed] = np.mean(found["tests"][test][how][metric])
+    return of_seeds(arms)
+
+
+def usual_share(there):
+    """The share of labels that most rows have."""
+    shares = [row.share for row in there]
+    return max(sorted(set(shares)), key=shares.count)
 
 
 def by_labels(config, there, test, how, metric):

@@ -24,7 +24,7 @@ class Runner:
 
     def __init__(self, config, todo, measure):
         self.config, self.measure, self.lanes = config, measure, config.lanes or lanes()
-        self.left, self.lock, self.running = deque(grouped(todo)), threading.Lock(), set()
+        self.left, self.lock, self.running = deque(grouped(config, todo)), threading.Lock(), set()
         self.stop, self.failed = False, None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self._asked)
@@ -115,11 +115,11 @@ class Runner:
             process.send_signal(signal.SIGTERM)
 
 
-def grouped(todo):
-    """[[Row, ...], ...]: rows of one arm and seed, which share their pre-training, together, in the order of their firsts."""
+def grouped(config, todo):
+    """[[Row, ...], ...]: rows that share their pre-training together, in the order of their firsts."""
     groups = {}
     for row in todo:
-        groups.setdefault((row.arm, row.seed), []).append(row)
+        groups.setdefault((plan.source(config, row), row.seed), []).append(row)
     return list(groups.values())
 
 

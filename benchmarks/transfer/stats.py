@@ -4,6 +4,12 @@ Each difference d[s, c] of seed s and clip c is seen once. Seeds and clips are b
 is estimated as var(means of seeds) / S + var(means of clips) / C. That counts what neither explains twice, so it is never too
 small on average (Cameron and Miller, 2015, who treat clusters in two directions, subtract it). Degrees of freedom: Welch and
 Satterthwaite.
+
+Two or three seeds say little of how much seeds differ: where two agree by chance, their own variance gives an interval of no
+width. So it is taken from all arms together, the residual of arm + seed with all its degrees of freedom, and the two arms' own
+is taken only where that is larger. Simulated, 2, 3 and 5 seeds of 4 or 8 arms, 3000 studies each: 96 to 97 % of intervals held
+the truth, and 92 to 94 % where one of the two arms had seeds twice as far apart as the rest; with the two arms' own variance 86
+to 90, 93 and 95 %.
 """
 
 from dataclasses import dataclass
@@ -23,7 +29,6 @@ class Difference:
     high: float
     seeds: int
     clips: int
-    spread: float  # standard deviation of the seeds' means
 
     @property
     def tells(self):
@@ -31,33 +36,62 @@ class Difference:
         return bool(self.low > 0 or self.high < 0)
 
 
-def difference(a, b):
+@dataclass
+class Seeds:
+    """How far seeds lie apart: variance of an arm's mean over clips beyond what its arm and its seed explain together."""
+
+    variance: float = 0.0
+    freedom: int = 0
+
+
+def of_seeds(arms):
+    """The Seeds of a study.
+
+    Args:
+        arms: {arm: {seed: mean over clips}}; arms may have different seeds.
+    """
+    cells = [(arm, seed, value) for arm, seeds in arms.items() for seed, value in seeds.items()]
+    names, numbers = list(arms), sorted({seed for _, seed, _ in cells})
+    design = np.zeros((len(cells), len(names) + len(numbers)))
+    for row, (arm, seed, _) in enumerate(cells):
+        design[row, [names.index(arm), len(names) + numbers.index(seed)]] = 1
+    values = np.array([value for *_, value in cells], np.float64)
+    fitted, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
+    freedom = len(cells) - int(rank)
+    return Seeds(float(((values - design @ fitted) ** 2).sum() / freedom), freedom) if freedom else Seeds()
+
+
+def difference(a, b, known=None):
     """The Difference of two arms.
 
     Args:
-        a, b: (S, C) values of the same seeds and clips.
+        a, b: (S, C) values of the same seeds and clips.  known: Seeds of their study.
     """
+    known = known or Seeds()
     d = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     seeds, clips = d.shape
-    mean, of_seeds = float(d.mean()), d.mean(1)
+    mean = float(d.mean())
     if seeds < 2 or clips < 2:
-        return Difference(mean, np.nan, np.nan, seeds, clips, np.nan)
-    parts = of_seeds.var(ddof=1) / seeds, d.mean(0).var(ddof=1) / clips
-    half = _quantile(1 - (1 - LEVEL) / 2, parts, seeds, clips) * sum(parts) ** 0.5
-    return Difference(mean, mean - half, mean + half, seeds, clips, float(of_seeds.std(ddof=1)))
+        return Difference(mean, np.nan, np.nan, seeds, clips)
+    parts = max(d.mean(1).var(ddof=1), 2 * known.variance) / seeds, d.mean(0).var(ddof=1) / clips
+    half = _quantile(1 - (1 - LEVEL) / 2, parts, max(known.freedom, seeds - 1), clips - 1) * sum(parts) ** 0.5
+    return Difference(mean, mean - half, mean + half, seeds, clips)
 
 
-def detectable(spread, seeds):
-    """The least true difference that so many seeds show at LEVEL in POWER of studies, of clips as many as one likes.
+def detectable(spread, seeds, freedom):
+    """The least true difference that so many seeds show at LEVEL in most studies, of clips as many as one likes.
+
+    In POWER of them for 5 seeds; of 2 seeds in two of three, since two arms' own variance, where larger, takes the common one's
+    place.
 
     Args:
-        spread: standard deviation over seeds of the paired difference.
+        spread: standard deviation over seeds of the paired difference.  freedom: degrees of freedom it is known with.
     Returns:
         in the unit of ``spread``; infinite of one seed.
     """
     if seeds < 2:
         return float("inf")
-    return float((t.ppf(1 - (1 - LEVEL) / 2, seeds - 1) + t.ppf(POWER, seeds - 1)) * spread / seeds ** 0.5)
+    return float((t.ppf(1 - (1 - LEVEL) / 2, freedom) + t.ppf(POWER, freedom)) * spread / seeds ** 0.5)
 
 
 def power_law(x, y):
@@ -79,9 +113,22 @@ def power_law(x, y):
     return best[1:]
 
 
-def _quantile(share, parts, seeds, clips):
+def predicted(x, errors, deviations, at, draws=500):
+    """(value, low, high) of a power law at ``at``, low and high holding LEVEL of the fits to points moved as seeds move them.
+
+    Args:
+        x, errors: of at least 3 points.  deviations: standard deviation of each error.
+    """
+    a, b, c = power_law(x, errors)
+    moved = np.random.default_rng(0).normal(errors, deviations, (draws, len(x)))
+    fits = [a * at ** -b + c for a, b, c in (power_law(x, one) for one in moved)]
+    low, high = np.quantile(fits, [(1 - LEVEL) / 2, 1 - (1 - LEVEL) / 2])
+    return a * at ** -b + c, float(low), float(high)
+
+
+def _quantile(share, parts, *freedoms):
     total = sum(parts)
     if not total:
         return 0.0
-    freedom = total ** 2 / sum(part ** 2 / (count - 1) for part, count in zip(parts, (seeds, clips), strict=True))
+    freedom = total ** 2 / sum(part ** 2 / one for part, one in zip(parts, freedoms, strict=True))
     return float(t.ppf(share, freedom))

@@ -6,8 +6,20 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.transfer import angles, plan, plots, take
-from benchmarks.transfer.rows import NAMES, by_labels, by_pairs, compared, measured, read, seeds_of, title, values
-from benchmarks.transfer.stats import power_law
+from benchmarks.transfer.rows import (
+    NAMES,
+    by_labels,
+    by_pairs,
+    compared,
+    measured,
+    read,
+    seeds_apart,
+    seeds_of,
+    title,
+    usual_share,
+    values,
+)
+from benchmarks.transfer.stats import power_law, predicted
 from engine.errors import UserError, explain
 
 RESULTS = Path("docs/results.md")
@@ -45,7 +57,7 @@ def tables(config, there):
         out.append(f"Errors on {_clips(there, test)} held-out clips, *{test}*, means over seeds (mm; 2D in pixels of the "
                    f"network's picture):")
         out.append(_errors(config, there, shares, test))
-    for base in (config.reference, *(name for name, arm in config.arms.items() if arm.scratch)):
+    for base in (config.reference, *[name for name, arm in config.arms.items() if arm.scratch][:1]):
         if any(row.arm == base for row in there):
             out += [_differences(config, there, shares, dict.fromkeys(config.arms, base), test) for test in config.tests]
     others = {name: arm.against for name, arm in config.arms.items()
@@ -59,11 +71,11 @@ def tables(config, there):
 def _trained(config, there):
     lines = ["| arm | seeds | steps | pairs | seconds | held-out cross-view / cross-pose | reference gain on the person |",
              "|---|---|---|---|---|---|---|"]
-    for name, arm in config.arms.items():
+    for name in config.arms:
         runs = {row.seed: found["pretrain"] for row, found in there.items() if row.arm == name}
         if not runs:
             continue
-        if arm.scratch or arm.timm:
+        if not any(runs.values()):
             lines.append(f"| {title(config, name)} | {len(runs)} | | | | | |")
             continue
         first = next(iter(runs.values()))
@@ -117,16 +129,20 @@ def _differences(config, there, shares, bases, test):
 def _laws(config, there):
     """[A sentence on what power laws through three points or more say of ten times the labels, or pairs, ...]."""
     test, out = next(iter(config.tests)), []
+    apart = seeds_apart(there, usual_share(there), test, config.how, config.metric).variance
     for against, of in (("labelled clips", by_labels), ("pairs", by_pairs)):
         told, curves = [], of(config, there, test, config.how, config.metric)
+        curves = {name: points for name, points in curves.items() if len(points) > 2}
+        most = 10 * max((points[-1][0] for points in curves.values()), default=0)
         for name, points in curves.items():
-            if len(points) > 2:
-                most = 10 * points[-1][0]
-                a, b, c = power_law([x for x, _ in points], [y.mean() for _, y in points])
-                told.append(f"{name} {a:.0f} n^-{b:.2f} + {c:.0f} ({len(points)} points), {a * most ** -b + c:.1f} at {most}")
+            x, errors = [x for x, _ in points], [y.mean() for _, y in points]
+            a, b, c = power_law(x, errors)
+            at, low, high = predicted(x, errors, [(apart / len(y)) ** 0.5 for _, y in points], most)
+            told.append(f"{name} {a:.0f} n^-{b:.2f} + {c:.0f} ({len(points)} points), {at:.1f} ({low:.1f} to {high:.1f})")
         if told:
-            out.append(f"{NAMES[config.metric]} against {against} n, *{test}*, as power laws, and what they predict (a "
-                       f"prediction, not a measurement): {'; '.join(told)}.")
+            out.append(f"{NAMES[config.metric]} against {against} n, *{test}*, as power laws, and what they predict at {most} "
+                       f"(a prediction, not a measurement; in parentheses where 95 % of such predictions lie if seeds move the "
+                       f"points; three points fix a law of three numbers): {'; '.join(told)}.")
     return out
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from benchmarks.transfer import plan
-from benchmarks.transfer.stats import difference
+from benchmarks.transfer.stats import difference, of_seeds
 from engine.errors import UserError
 
 SHOWN = {"placed": "as placed by the network", "moved": "at the true depth", "mean placed": "mean body, as placed",
@@ -61,11 +61,13 @@ def table(config):
     words = (f"Real pictures: a take of {len(first['cameras'])} cameras, {len(first['frames'])} frames of one man. The "
              f"mesh that is recovered from one camera's crop is placed in the world by the calibration, and its silhouette "
              f"compared with the man's outline in each other camera: IoU in per cent, mean over pairs of cameras; label share "
-             f"{share:g}. The last column compares *{SHOWN['moved']}*, paired by seed and {BLOCK} frames; it says nothing of "
-             f"other people.")
+             f"{share:g}. The last column compares *{SHOWN['moved']}*, paired by seed and {BLOCK} frames (in parentheses the "
+             f"seeds that both have); it says nothing of other people.")
     lines = [words, "",
              f"| arm | seeds | {' | '.join(SHOWN.values())} | less *{title}* |", "|---|---|" + "---|" * (len(SHOWN) + 1)]
     base = found[config.reference]
+    known = of_seeds({arm: {seed: 100 * np.nanmean(one["moved"]) for seed, one in seeds.items()}
+                      for arm, seeds in found.items() if seeds})
     for arm, seeds in found.items():
         if not seeds:
             continue
@@ -73,9 +75,9 @@ def table(config):
         both = sorted(seeds.keys() & base.keys())
         last = ""
         if both and arm != config.reference:
-            d = difference(*([100 * _blocks(one[seed]["moved"]) for seed in both] for one in (seeds, base)))
+            d = difference(*([100 * _blocks(one[seed]["moved"]) for seed in both] for one in (seeds, base)), known)
             last = f"{d.mean:+.1f}" if np.isnan(d.low) else f"{d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]"
-            last = f"**{last}**" if d.tells else last
+            last = (f"**{last}**" if d.tells else last) + f" ({d.seeds})"
         lines.append(f"| {config.arms[arm].title or arm} | {len(seeds)} | " + " | ".join(cells) + f" | {last} |")
     return "\n".join(lines)
 
