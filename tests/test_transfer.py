@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from runs import ROOT
 
-from benchmarks.transfer import plan, plots, rows, runner, stats, tables, take
+from benchmarks.transfer import plan, plots, rows, runner, seconds, stats, tables, take
 from benchmarks.transfer.config import TransferConfig
 from engine.config import parse
 from engine.errors import UserError
@@ -242,6 +242,23 @@ def test_rows_of_another_recipe_are_refused(tmp_path):
     for keys, said in ((["arm=,"], "none of these arms"), (["shares=0.1,0.1"], "names a share twice")):
         with pytest.raises(UserError, match=said):
             study(*keys)
+
+
+def test_seconds_are_of_steps_side_by_side(tmp_path, people, monkeypatch):
+    keys = [f"rows={tmp_path}", f"work={tmp_path / 'work'}", "arm=both,mae,none", "pretrain_keys=batch=8"]
+    with pytest.raises(UserError, match="body_train_4000 is not made"):
+        seconds.measure(study(*keys))
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "body_train_4000").symlink_to(people["body"])
+    for name, value in (("STEPS", 6), ("EVERY", 2), ("ROUNDS", 1)):
+        monkeypatch.setattr(seconds, name, value)
+    seconds.measure(study(*keys))
+    found = json.loads(seconds.path_of(study(*keys)).read_text())
+    assert set(found["seconds"]) == set(found["operations"]) == {"both", "mae"} and min(found["seconds"].values()) > [0]
+    assert found["operations"]["both"] / found["operations"]["mae"] == pytest.approx(3.41, abs=0.01)
+    found["seconds"] = {"both": [0.3, 0.1, 0.2], "mae": [0.05, 0.2, 0.1]}
+    seconds.path_of(study(*keys)).write_text(json.dumps(found))
+    assert "| MAE, equal pictures | 100 | 0.50 | 0.29 |" in seconds.table(study(*keys))
 
 
 def test_a_take_is_compared_by_blocks_of_frames(tmp_path):

@@ -12,6 +12,7 @@ from engine.errors import UserError
 USAGE = """usage: python -m benchmarks.transfer CONFIG.yaml [key=value ...]           run a study, or go on with it
        python -m benchmarks.transfer tables CONFIG.yaml [key=value ...]    its tables and plots from the rows that are there
        python -m benchmarks.transfer angles CONFIG.yaml                    reference gain of pre-trained arms by angle
+       python -m benchmarks.transfer seconds CONFIG.yaml arm=NAME,...      what their steps take, side by side
        python -m benchmarks.transfer take CONFIG.yaml take.videos=DIR take.calibration=FILE take.track=FILE
                                                                            fine-tuned rows on a real take, several cameras"""
 
@@ -23,7 +24,7 @@ def main(argv):
         from benchmarks.transfer.tables import write
 
         return write(parse(TransferConfig, argv[1:], "benchmarks.transfer", USAGE))
-    if first in ("take", "angles"):
+    if first in ("take", "angles", "seconds"):
         room = importlib.import_module(f"benchmarks.transfer.{first}")
         return room.measure(parse(TransferConfig, argv[1:], "benchmarks.transfer", USAGE))
     if first == "measure":

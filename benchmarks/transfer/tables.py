@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.transfer import angles, plan, plots, take
+from benchmarks.transfer import angles, plan, plots, seconds, take
 from benchmarks.transfer.rows import (
     NAMES,
     by_labels,
@@ -65,7 +65,7 @@ def tables(config, there):
     if others:
         out += [_differences(config, there, shares, others, test) for test in config.tests]
     out += _laws(config, there)
-    return out + [found for found in (angles.table(config), take.table(config)) if found]
+    return out + [found for found in (seconds.table(config), angles.table(config), take.table(config)) if found]
 
 
 def _trained(config, there):
