@@ -128,6 +128,9 @@ def test_seeds_of_all_arms_tell_how_far_seeds_lie_apart():
     assert found.freedom == 30 * 3 + 30 * 4 - 60 - 4 + 1
     assert found.variance == pytest.approx(0.25, rel=0.25)
     assert stats.of_seeds({"one": {0: 1.0, 1: 2.0}}).freedom == 0
+    # One run that went wrong says nothing of the others.
+    with_odd = stats.of_seeds({**arms, "odd": {0: 5.0, 1: 15.0}})
+    assert with_odd == stats.Seeds(found.variance, found.freedom, frozenset({"odd"}))
 
 
 def test_one_seed_has_no_interval():

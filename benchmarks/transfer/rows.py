@@ -56,8 +56,9 @@ def compared(there, one, other, share, test, how, metric):
     seeds = seeds_of(there, one, share) & seeds_of(there, other, share)
     if not seeds:
         return None
+    known = seeds_apart(there, share, test, how, metric)
     return difference(*(values(there, arm, share, seeds, test, how, metric) for arm in (one, other)),
-                      seeds_apart(there, share, test, how, metric))
+                      None if {one, other} & known.odd else known)
 
 
 def seeds_apart(there, share, test, how, metric):

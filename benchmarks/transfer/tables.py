@@ -57,13 +57,17 @@ def tables(config, there):
         out.append(f"Errors on {_clips(there, test)} held-out clips, *{test}*, means over seeds (mm; 2D in pixels of the "
                    f"network's picture):")
         out.append(_errors(config, there, shares, test))
+    apart = []
     for base in (config.reference, *[name for name, arm in config.arms.items() if arm.scratch][:1]):
         if any(row.arm == base for row in there):
-            out += [_differences(config, there, shares, dict.fromkeys(config.arms, base), test) for test in config.tests]
+            apart += [_differences(config, there, shares, dict.fromkeys(config.arms, base), test) for test in config.tests]
     others = {name: arm.against for name, arm in config.arms.items()
               if arm.against and any(seeds_of(there, name, share) & seeds_of(there, arm.against, share) for share in shares)}
     if others:
-        out += [_differences(config, there, shares, others, test) for test in config.tests]
+        apart += [_differences(config, there, shares, others, test) for test in config.tests]
+    if apart:
+        words = "Differences of all read-outs, with their intervals"
+        out.append("\n\n".join([f"<details><summary>{words}</summary>", *apart, "</details>"]))
     out += _laws(config, there)
     return out + [found for found in (seconds.table(config), angles.table(config), take.table(config)) if found]
 

@@ -75,7 +75,8 @@ def table(config):
         both = sorted(seeds.keys() & base.keys())
         last = ""
         if both and arm != config.reference:
-            d = difference(*([100 * _blocks(one[seed]["moved"]) for seed in both] for one in (seeds, base)), known)
+            d = difference(*([100 * _blocks(one[seed]["moved"]) for seed in both] for one in (seeds, base)),
+                           None if {arm, config.reference} & known.odd else known)
             last = f"{d.mean:+.1f}" if np.isnan(d.low) else f"{d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]"
             last = (f"**{last}**" if d.tells else last) + f" ({d.seeds})"
         lines.append(f"| {config.arms[arm].title or arm} | {len(seeds)} | " + " | ".join(cells) + f" | {last} |")
