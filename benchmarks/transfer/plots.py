@@ -74,7 +74,7 @@ def _forest(path, tests, groups, metric, clips):
     known = [d for _, found in lines if found for d in found.values()]
     usual = np.median([d.high - d.low for d in known]) / 2
     # Two seeds that disagree give an interval that would leave no room for the others: it runs off the edge.
-    edge = 1.15 * max(abs(d.mean) + min((d.high - d.low) / 2, 3 * usual) for d in known)
+    edge = 1.15 * max(abs(d.mean) + min((d.high - d.low) / 2, 2 * usual) for d in known)
     figure, panels = _figure(len(tests), 1, 0.27 * len(lines) + 1.1, [6.5] + [4] * (len(tests) - 1))
     for panel, test in zip(panels[0], tests, strict=True):
         panel.axvline(0, color="black", linewidth=0.8)
