@@ -48,7 +48,9 @@ def measure(config):
 
 
 def table(config):
-    """Markdown, or None where there are no files: overlap in the other cameras, differences from the reference arm."""
+    """Markdown, or None where there are no files: overlap in the other cameras, and differences from the reference arm, or from
+    the first that has files.
+    """
     there = {row: json.loads(path_of(config, row).read_text(encoding="utf-8")) for row in plan.rows(config)
              if path_of(config, row).is_file()}
     if not there:
@@ -57,7 +59,8 @@ def table(config):
     found = {arm: {row.seed: _values(one) for row, one in there.items() if row.arm == arm and row.share == share}
              for arm in config.arms}
     first = next(iter(there.values()))
-    title = config.arms[config.reference].title or config.reference
+    reference = config.reference if found[config.reference] else next(arm for arm, seeds in found.items() if seeds)
+    title = config.arms[reference].title or reference
     words = (f"Real pictures: a take of {len(first['cameras'])} cameras, {len(first['frames'])} frames of one man. The "
              f"mesh that is recovered from one camera's crop is placed in the world by the calibration, and its silhouette "
              f"compared with the man's outline in each other camera: IoU in per cent, mean over pairs of cameras; label share "
@@ -65,7 +68,7 @@ def table(config):
              f"seeds that both have); it says nothing of other people.")
     lines = [words, "",
              f"| arm | seeds | {' | '.join(SHOWN.values())} | less *{title}* |", "|---|---|" + "---|" * (len(SHOWN) + 1)]
-    base = found[config.reference]
+    base = found[reference]
     known = of_seeds({arm: {seed: 100 * np.nanmean(one["moved"]) for seed, one in seeds.items()}
                       for arm, seeds in found.items() if seeds})
     for arm, seeds in found.items():
@@ -74,9 +77,9 @@ def table(config):
         cells = [f"{100 * np.mean([np.nanmean(one[name]) for one in seeds.values()]):.1f}" for name in SHOWN]
         both = sorted(seeds.keys() & base.keys())
         last = ""
-        if both and arm != config.reference:
+        if both and arm != reference:
             d = difference(*([100 * _blocks(one[seed]["moved"]) for seed in both] for one in (seeds, base)),
-                           None if {arm, config.reference} & known.odd else known)
+                           None if {arm, reference} & known.odd else known)
             last = f"{d.mean:+.1f}" if np.isnan(d.low) else f"{d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]"
             last = (f"**{last}**" if d.tells else last) + f" ({d.seeds})"
         lines.append(f"| {config.arms[arm].title or arm} | {len(seeds)} | " + " | ".join(cells) + f" | {last} |")
