@@ -236,9 +236,9 @@ def test_rows_of_another_recipe_are_refused(tmp_path):
     config = study(f"rows={tmp_path}", "arm=both,none", "seeds=1")
     rows_of(config, lambda arm, seed: 50)
     assert len(rows.read(config)) == 2
-    with pytest.raises(UserError, match="both-0.1-seed0.json .* no masking.ratio, .* masking.ratio=0.5; delete"):
+    with pytest.raises(UserError, match="both-0.1-seed0.json .* no masking.ratio of pretrain, .* masking.ratio=0.5; delete"):
         rows.read(study(f"rows={tmp_path}", "pretrain_keys=masking.ratio=0.5"))
-    with pytest.raises(UserError, match="no steps, .* steps=9"):
+    with pytest.raises(UserError, match="no steps of finetune, .* steps=9"):
         rows.read(study(f"rows={tmp_path}", "finetune_keys=steps=9"))
     with pytest.raises(UserError, match="'third'"):
         rows.read(study(f"rows={tmp_path}", "tests.third.make=configs/data/people_body.yaml"))
@@ -325,7 +325,7 @@ def test_a_study_that_is_killed_goes_on(tmp_path):
     rows = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "rows/pilot").glob("*.json")}
     assert set(rows) == {"both-0.5-seed0", "none-0.5-seed0"}
     for row in rows.values():
-        assert row["labelled_clips"] == 12
+        assert row["labelled_clips"] == 12 and row["code"]
         for test in row["tests"].values():
             for how in ("finetuned", "frozen"):
                 assert len(test[how]["pa_mpjpe"]) == 12 and np.isfinite(test[how]["pa_mpjpe"]).all()

@@ -7,5 +7,8 @@
     stats     paired differences of arms with intervals, and the least difference that so many seeds can show
     angles    what the reference gives, by the angle between the cameras
     take      meshes on a real take with several cameras
-    tables    tables and plots of the rows
+    seconds   what a step of each arm takes, side by side
+    rows      the rows that are there, and what they say of two arms together
+    tables    tables of the rows, for docs/results.md
+    plots     the pictures beside them
 """

@@ -82,10 +82,10 @@ class TransferConfig:
         """Names of the arms that arm= asks for, or all."""
         return [name for name in self.arms if not self.arm or name in self.arm.split(",")]
 
-    def _of(self, weights, name):
-        """Whether an arm cannot lend its pre-training."""
-        other = self.arms.get(weights)
-        return other is None or weights == name or bool(other.weights or other.scratch or other.timm)
+    def _lends(self, name):
+        """Whether an arm has a pre-training of its own, which others may share."""
+        arm = self.arms.get(name)
+        return arm is not None and not (arm.weights or arm.scratch or arm.timm)
 
     def check(self):
         if not self.name or not self.arms or not self.tests:
@@ -98,7 +98,7 @@ class TransferConfig:
             if name not in self.arms:
                 raise UserError(f"'{name}' is none of the arms {', '.join(self.arms)}")
         for name, arm in self.arms.items():
-            if arm.weights and (arm.pretrain or arm.scratch or arm.timm or arm.compute or self._of(arm.weights, name)):
+            if arm.weights and (arm.pretrain or arm.scratch or arm.timm or arm.compute or not self._lends(arm.weights)):
                 raise UserError(f"arms.{name}.weights={arm.weights} wants an arm with a pre-training of its own, and no "
                                 f"pretrain=, scratch=true, timm= or compute=true beside it")
         if len(set(self.shares)) < len(self.shares):

@@ -45,6 +45,7 @@ def measure(config, row):
         "labelled_clips": int(fit.clip.max()) + 1, "date": datetime.date.today().isoformat(), "machine": machine.describe(),
         "torch": torch.__version__, "picture_px": encoder.size,
         "commands": ["python -m " + shlex.join(one) for one in (words, tune) if one],
+        "code": _code(plan.finetune_folder(config, row) if tune else plan.pretrain_folder(config, row)),
         "pretrain": _log(plan.pretrain_folder(config, row), "pairs") if words else {},
         "finetune": _log(plan.finetune_folder(config, row), "crops") if tune else {}, "tests": {}}
     for name, test in config.tests.items():
@@ -130,6 +131,12 @@ def _encoder(config, row, device):
 
 def _clips(shards, store):
     return sum(len(store.index(path).keys) for path in shards.split(","))
+
+
+def _code(folder):
+    """The commit that a run was started from, None where there is none."""
+    path = Path(folder) / "environment.json"
+    return json.loads(path.read_text(encoding="utf-8"))["git"] if path.is_file() else None
 
 
 def _log(folder, unit):

@@ -120,18 +120,15 @@ def refuse_other(config, row, found, path):
     Args:
         found: the row's dict.  path: of its file.
     """
-    words = [pretrain_words(config, row), finetune_words_of(config, row, "") if config.finetune else None]
-    rooms = {"pretrain": words[0], "finetune": words[1]}
-    for command in found["commands"]:
-        made = shlex.split(command)[2:]
-        now = rooms[made[0]]
-        if now is None:
-            raise UserError(f"{path} was made with {made[0]}, and its arm has none now; {ANEW}")
-        before, after = _keys(made), _keys(now)
+    now = [pretrain_words(config, row), finetune_words_of(config, row, "") if config.finetune else None]
+    made = {words[0]: _keys(words) for words in (shlex.split(command)[2:] for command in found["commands"])}
+    now = {words[0]: _keys(words) for words in now if words}
+    for room in sorted(made.keys() | now.keys()):
+        before, after = made.get(room, {}), now.get(room, {})
         for name in sorted(before.keys() | after.keys()):
             if before.get(name) != after.get(name):
                 old, new = (f"{name}={keys[name]}" if name in keys else f"no {name}" for keys in (before, after))
-                raise UserError(f"{path} was made with {old}, the study has {new}; {ANEW}")
+                raise UserError(f"{path} was made with {old} of {room}, the study has {new}; {ANEW}")
 
 
 def _keys(words):
