@@ -55,12 +55,12 @@ def _groups(config, there, share):
     return out
 
 
-def _figure(columns, rows, height, widths=None):
-    """(Figure with its canvas, (rows, columns) panels)."""
+def _figure(columns, rows, height, width):
+    """(Figure with its canvas, (rows, columns) panels); inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(sum(widths or [5] * columns), height), dpi=110, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False)
     for panel in panels.flat:
@@ -75,7 +75,8 @@ def _forest(path, tests, groups, metric, clips):
     usual = np.median([d.high - d.low for d in known]) / 2
     # Two seeds that disagree give an interval that would leave no room for the others: it runs off the edge.
     edge = 1.15 * max(abs(d.mean) + min((d.high - d.low) / 2, 2 * usual) for d in known)
-    figure, panels = _figure(len(tests), 1, 0.27 * len(lines) + 1.1, [6.5] + [4] * (len(tests) - 1))
+    names = [heading if found is None else f"{heading} ({next(iter(found.values())).seeds})" for heading, found in lines]
+    figure, panels = _figure(len(tests), 1, 0.25 * len(lines) + 1.1, 3.2 * len(tests) + 0.062 * max(map(len, names)))
     for panel, test in zip(panels[0], tests, strict=True):
         panel.axvline(0, color="black", linewidth=0.8)
         for place, (_, found) in enumerate(lines):
@@ -90,7 +91,6 @@ def _forest(path, tests, groups, metric, clips):
         panel.set(xlim=(-edge, edge), ylim=(len(lines) - 0.4, -0.6), title=test, xlabel=f"{metric}: better < 0 < worse")
         panel.set_yticks([])
         panel.spines["left"].set_visible(False)
-    names = [heading if found is None else f"{heading} ({next(iter(found.values())).seeds})" for heading, found in lines]
     panels[0, 0].set_yticks(range(len(lines)), names, fontsize=8)
     panels[0, 0].tick_params(axis="y", length=0, pad=8)
     for label, (_, found) in zip(panels[0, 0].get_yticklabels(), lines, strict=True):
@@ -102,7 +102,7 @@ def _forest(path, tests, groups, metric, clips):
 
 def _curves(path, drawn, against):
     """One PNG, a row a metric and a panel a test of [(how, metric, {test: {name: [(x, (S,) y), ...]}}), ...]."""
-    figure, panels = _figure(len(drawn[0][2]), len(drawn), 4 * len(drawn))
+    figure, panels = _figure(len(drawn[0][2]), len(drawn), 4 * len(drawn), 5 * len(drawn[0][2]))
     for row, (how, metric, tests) in zip(panels, drawn, strict=True):
         for panel, (test, curves) in zip(row, tests.items(), strict=True):
             for colour, (name, points) in zip(itertools.cycle(COLOURS), curves.items()):
