@@ -187,6 +187,10 @@ def test_tables_tell_what_is_certain_from_what_is_not(tmp_path):
                  for arm in ("none", "mae"))
     assert none.count("**+") == 5 and "**" not in mae
     assert rows.seeds_apart(there, config.shares[0], "studio", "finetuned", "px").freedom == 4
+    # Two arms of one frozen encoder are one arm of how far seeds lie apart, and odd together.
+    twice = {**there, **{plan.Row("view", row.seed, row.share): one for row, one in there.items() if row.arm == "mae"}}
+    once, again = (rows.seeds_apart(found, 0.1, "studio", "frozen", "mpjpe") for found in (there, twice))
+    assert once == again
     drawn = plots.draw(config, there, tmp_path)
     assert [path.name for path in drawn] == ["transfer_pilot_differences.png"] and drawn[0].stat().st_size > 10_000
     config.arms["none"].against, config.arms["mae"].against = "mae", "both"
@@ -238,6 +242,8 @@ def test_rows_of_another_recipe_are_refused(tmp_path):
     assert len(rows.read(config)) == 2
     with pytest.raises(UserError, match="both-0.1-seed0.json .* no masking.ratio of pretrain, .* masking.ratio=0.5; delete"):
         rows.read(study(f"rows={tmp_path}", "pretrain_keys=masking.ratio=0.5"))
+    with pytest.raises(UserError, match="data.shards=body_train_4000 of pretrain, .* data.shards=body_train_70;"):
+        rows.read(study(f"rows={tmp_path}", "train.clips=70"))
     with pytest.raises(UserError, match="no steps of finetune, .* steps=9"):
         rows.read(study(f"rows={tmp_path}", "finetune_keys=steps=9"))
     with pytest.raises(UserError, match="'third'"):

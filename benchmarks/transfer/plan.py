@@ -132,10 +132,11 @@ def refuse_other(config, row, found, path):
 
 
 def _keys(words):
-    """{key: value} of a command; places, labels and devices are no part of what a row is."""
+    """{key: value} of a command; places and devices are no part of what a row is, and labels follow from seed and share."""
     keys = dict(word.split("=", 1) for word in words if "=" in word)
     keys["config"] = next(word for word in words if word.endswith(".yaml"))
-    return {name: value for name, value in keys.items() if name not in ("run", "init", "device", "data.shards")}
+    keys["data.shards"] = Path(keys["data.shards"]).name if words[0] == "pretrain" else ""
+    return {name: value for name, value in keys.items() if name not in ("run", "init", "device")}
 
 
 def check(config):

@@ -1,6 +1,7 @@
 """The rows of a study, and what they say of each arm and of two arms together."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,12 +63,16 @@ def compared(there, one, other, share, test, how, metric):
 
 
 def seeds_apart(there, share, test, how, metric):
-    """The stats.Seeds of all arms of a share."""
-    arms = {}
+    """The stats.Seeds of all arms of a share. Arms that share a pre-training have one frozen encoder, which counts once."""
+    arms, same = {}, {}
     for row, found in there.items():
         if row.share == share:
             arms.setdefault(row.arm, {})[row.seed] = np.mean(found["tests"][test][how][metric])
-    return of_seeds(arms)
+    for arm in sorted(arms, key=lambda name: -len(arms[name])):  # that with most seeds stands for the others
+        like = next((other for other in same if arms[arm].items() <= arms[other].items()), arm)
+        same.setdefault(like, []).append(arm)
+    found = of_seeds({arm: arms[arm] for arm in same})
+    return replace(found, odd=frozenset(name for arm in found.odd for name in same[arm]))
 
 
 def usual_share(there):
