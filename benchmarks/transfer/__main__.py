@@ -9,7 +9,7 @@ from engine.cli import run
 from engine.config import parse
 from engine.errors import UserError
 
-USAGE = """usage: python -m benchmarks.transfer CONFIG.yaml [key=value ...]           run a study, or go on with it
+USAGE = """python -m benchmarks.transfer CONFIG.yaml [key=value ...]           run a study, or go on with it
        python -m benchmarks.transfer tables CONFIG.yaml [key=value ...]    its tables and plots from the rows that are there
        python -m benchmarks.transfer angles CONFIG.yaml                    reference gain of pre-trained arms by angle
        python -m benchmarks.transfer seconds CONFIG.yaml arm=NAME,...      what their steps take, side by side
