@@ -29,7 +29,7 @@ from benchmarks.outlines import SIZE, prepare
 from data.sources.plan import square
 from engine import progress
 from engine.cli import run
-from engine.errors import UserError
+from engine.errors import UserError, explain, failure_of
 from engine.geometry import axis_angle_to_matrix, crop_intrinsics, project
 from finetune.people import people
 from finetune.predict import Predictor
@@ -63,7 +63,7 @@ def main(argv):
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"out={out}: the folder cannot be made: {error.strerror.lower()}") from None
+        raise failure_of(error, f"out={out}: the folder cannot be made: {explain(error)}") from None
     take = prepare(options["videos"], options["calibration"], options["track"], options["config"], int(options["every"]))
     print(describe(take))
     save(outline_sheet(take), out / "outlines.png")
@@ -295,7 +295,7 @@ def write(found, path):
     try:
         Path(path).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror.lower()}") from None
+        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
 
 def outline_sheet(take, columns=8):

@@ -4,7 +4,7 @@ import copy
 import sys
 import threading
 
-from engine.errors import UserError
+from engine.errors import Failure
 
 
 class Ahead:
@@ -36,7 +36,7 @@ class Ahead:
                 coming = max(coming, self.reached_step)
             try:
                 self.reader.fetch(range(coming * batch + self.rows.start, coming * batch + self.rows.stop))
-            except UserError as error:
+            except Failure as error:
                 # Reading tells it again, as an error, if it is still so when the slot is due.
                 print(f"note: shards are no longer fetched ahead: {error}", file=sys.stderr)
                 return

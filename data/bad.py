@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from data.remote import base_name
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 
 LIST, SUMMARY = "bad_samples.jsonl", "bad_samples.json"
 ENOUGH = 1000  # slots from which on a share says anything
@@ -39,7 +39,7 @@ class BadList:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write("".join(json.dumps(entry) + "\n" for entry in entries))
         except OSError as error:
-            raise UserError(f"{self.path} cannot be written: {explain(error)}") from None
+            raise failure_of(error, f"{self.path} cannot be written: {explain(error)}") from None
         _write(self.path.with_name(SUMMARY), json.dumps(self.by_shard(), indent=1))
 
     def by_shard(self):
@@ -96,4 +96,4 @@ def _write(path, text):
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {explain(error)}") from None
+        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from data import remote
 from engine.config import key
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 
 TRIES = 4
 WAIT_S = 0.2  # between two looks whether others made room
@@ -84,7 +84,7 @@ class Cache:
                         raise
                     except OSError as error:
                         if attempt == TRIES - 1:
-                            raise UserError(f"fetching {url} failed {TRIES} times: {explain(error)}") from None
+                            raise failure_of(error, f"fetching {url} failed {TRIES} times: {explain(error)}") from None
                         time.sleep(2.0**attempt)  # a server that is away for a moment comes back
                         continue
                     with self._ours():
@@ -188,7 +188,7 @@ class Cache:
         try:
             yield
         except OSError as error:
-            raise UserError(f"the cache {self.folder} cannot be written: {explain(error)}; set data.cache.folder") from None
+            raise failure_of(error, f"the cache {self.folder} cannot be written: {explain(error)}; set data.cache.folder") from None
 
 
 def _used(place):

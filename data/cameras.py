@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from engine.errors import UserError
+from engine.errors import UserError, explain, failure_of
 from engine.geometry import crop_intrinsics
 
 if sys.version_info >= (3, 11):
@@ -168,7 +168,7 @@ def read_cameras(path, kind):
             data = file.read()
         cameras = list(readers[kind](data, path))
     except OSError as error:
-        raise UserError(f"calibration {path}: {(error.strerror or str(error)).lower()}") from None
+        raise failure_of(error, f"calibration {path}: {explain(error)}") from None
     except KeyError as error:
         raise UserError(f"calibration {path} is no {kind} file: it lacks {error}") from None
     except (ValueError, AttributeError, TypeError, xml.etree.ElementTree.ParseError) as error:

@@ -9,7 +9,7 @@ import simplejpeg
 
 from data.index import build_index
 from data.samples import decode_labels, decode_masks, decode_meta
-from engine.errors import UserError, explain
+from engine.errors import Failure, UserError, explain
 
 PICTURE = re.compile(r"\d\d+\.jpg")
 KNOWN = {"json", "masks.bin", "labels.npz"}
@@ -50,7 +50,7 @@ def check_shard(path):
                 report.problems += [(key, reason) for reason in reasons]
                 report.clips, report.crops = report.clips + 1, report.crops + crops
                 unknown.update(name for name in members if name not in KNOWN and not PICTURE.fullmatch(name))
-    except UserError as error:
+    except Failure as error:
         report.problems.append(("", str(error)))
     except OSError as error:
         report.problems.append(("", f"cannot read shard {path}: {explain(error)}"))

@@ -7,7 +7,7 @@ from data.crops import CropAugmentConfig, CropRules
 from data.index import PAIR_KINDS
 from data.pairs import PairRules
 from engine.config import key, section
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 
 
 def read_excluded(path, name):
@@ -22,7 +22,7 @@ def read_excluded(path, name):
         with open(path, encoding="utf-8") as file:
             subjects = frozenset(line.strip() for line in file if line.strip() and not line.startswith("#"))
     except OSError as error:
-        raise UserError(f"{name}={path} cannot be read: {explain(error)}") from None
+        raise failure_of(error, f"{name}={path} cannot be read: {explain(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{name}={path} is no text file: {error}") from None
     if not subjects:

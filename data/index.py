@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.samples import FORMAT, KINDS, decode_meta
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 
 INDEX_FORMAT = 2
 PAIR_KINDS = ("cross_view", "cross_pose")
@@ -194,7 +194,7 @@ def build_index(path):
     except tarfile.TarError as error:
         raise UserError(f"shard {path} is cut off or no tar: {str(error).splitlines()[0]}") from None
     except OSError as error:
-        raise UserError(f"cannot read shard {path}: {explain(error)}") from None
+        raise failure_of(error, f"cannot read shard {path}: {explain(error)}") from None
     if len(set(keys)) != len(keys):
         raise UserError(f"shard {path}: members of one sample do not lie together, or two samples have one key")
     if not keys or not any(metas):

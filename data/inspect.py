@@ -16,7 +16,7 @@ from data.shards import find_shards
 from data.store import Store
 from data.tally import describe, merge, tally_shard
 from engine.config import key, parse_keys, section
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 
 
 @dataclass
@@ -152,7 +152,7 @@ def save_picture(picture, path):
     try:
         picture.save(path)
     except OSError as error:
-        raise UserError(f"out={path}: cannot be written: {explain(error)}") from None
+        raise failure_of(error, f"out={path}: cannot be written: {explain(error)}") from None
     print(f"wrote {path} ({picture.width} x {picture.height})")
 
 

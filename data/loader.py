@@ -22,7 +22,7 @@ import numpy as np
 from data.ahead import Ahead
 from data.reader import TAGS
 from engine import signals
-from engine.errors import UserError
+from engine.errors import Failure, UserError
 
 ALIGNMENT = 256  # bytes: where an array may begin in a batch's memory; what CUDA aligns its own to
 
@@ -209,7 +209,7 @@ def _work(pipe, parent, reader, shape, shared, rows, first, steps_ahead):
         try:
             for row in rows:
                 reader.fill(ring[place], row, step * reader.order.batch + first + row)
-        except UserError as reason:
+        except Failure as reason:
             error = str(reason)
         try:
             pipe.send((step, reader.bad, error))

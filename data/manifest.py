@@ -12,7 +12,7 @@ from data.catalogue import read_catalogue
 from data.index import PAIR_KINDS
 from data.order import ORDER
 from data.remote import base_name
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 
 
 @dataclass
@@ -76,7 +76,7 @@ def freeze(order, path):
             temporary.write_text(json.dumps({"format": 1, "order": ORDER, "lanes": order.lanes, "sources": now}))
             os.replace(temporary, path)
         except OSError as error:
-            raise UserError(f"{path} cannot be written: {explain(error)}") from None
+            raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
         return
     frozen = json.loads(path.read_text())
     if frozen.get("order", 1) != ORDER:

@@ -17,7 +17,7 @@ from data.pairs import offer_bits
 from data.samples import decode_meta
 from data.store import Store
 from engine.config import key, parse_keys, section
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 
 GROUPS = ("shard", "source", "subject", "video")
 # A batch in which each row has c others of its video beside it is worth as little as 1 / (1 + c) of its rows. Up to this
@@ -105,7 +105,7 @@ def groups_of_shard(path):
                     texts = clip.source, clip.subject, video_of(clip.source, clip.subject, name)
                 out[i] = [_hash(text) for text in texts]
     except OSError as error:
-        raise UserError(f"cannot read shard {path}: {explain(error)}") from None
+        raise failure_of(error, f"cannot read shard {path}: {explain(error)}") from None
     return out, bad
 
 

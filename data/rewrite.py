@@ -28,7 +28,7 @@ from data.shards import find_shards, shard_name, write_samples
 from data.spread import spread
 from engine import progress
 from engine.config import key, parse_keys
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 
 RECIPE, RECIPE_FORMAT = "rewritten.json", 1
 REWRITE = 1000  # a purpose beside those of data.order
@@ -200,7 +200,7 @@ def survey_shard(path, subjects=frozenset()):
                     file.seek(offset)
                     fate[i] = _whose(file.read(length), f"{path}:{index.keys[i]}", subjects)
     except OSError as error:
-        raise UserError(f"cannot read shard {path}: {explain(error)}") from None
+        raise failure_of(error, f"cannot read shard {path}: {explain(error)}") from None
     return Survey(index.digest, ends, np.array([_mark(name) for name in index.keys.tolist()], np.uint64), fate)
 
 
@@ -289,7 +289,7 @@ def _refuse_out(out, paths):
     try:
         there = os.listdir(out) if os.path.exists(out) else []
     except OSError as error:
-        raise UserError(f"out={out} cannot be used: {explain(error)}") from None
+        raise failure_of(error, f"out={out} cannot be used: {explain(error)}") from None
     others = sorted(name for name in there if ".writing-" not in name)
     if others and RECIPE not in others:
         raise UserError(f"out={out} holds {others[0]}, which this command did not make (there is no {RECIPE}); name another "
@@ -316,7 +316,7 @@ def _claim(out, recipe):
             json.dump(recipe, file, indent=1)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"out={out} cannot be written: {explain(error)}") from None
+        raise failure_of(error, f"out={out} cannot be written: {explain(error)}") from None
 
 
 def _compare(recipe, path, out):
@@ -403,7 +403,7 @@ class _Tars:
             if len(self.files) > OPEN_FILES:
                 os.close(self.files.popitem(last=False)[1])
         except OSError as error:
-            raise UserError(f"cannot read shard {path}: {explain(error)}") from None
+            raise failure_of(error, f"cannot read shard {path}: {explain(error)}") from None
         if len(data) != end - start:
             raise UserError(f"shard {path} changed while it was read: {end - start} bytes wanted at {start}, {len(data)} there")
         try:

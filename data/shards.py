@@ -9,7 +9,7 @@ import os
 from data.index import build_index, index_path, save_index
 from data.remote import is_remote
 from data.samples import encode
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 
 
 def shard_name(number):
@@ -52,7 +52,7 @@ def write_samples(path, samples):
             raise UserError(f"{path}: no clips to write")
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write shard {path}: {explain(error)}") from None
+        raise failure_of(error, f"cannot write shard {path}: {explain(error)}") from None
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)

@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 
-from engine.errors import UserError
+from engine.errors import Failure, UserError
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -91,7 +91,7 @@ def _work(function, pipe, parent):
         answer = refused = failed = None
         try:
             answer = function(argument)
-        except UserError as error:
+        except Failure as error:
             refused = str(error)
         except Exception:
             failed = traceback.format_exc()

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from data import remote
 from data.cache import TRIES
 from data.index import build_index, fits, index_path, load_index, read_index, save_index
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 
 # Shards kept open. A rank whose lanes and pools need more opens some of them again and again, which costs a millisecond each.
 MOST_OPEN = 2048
@@ -130,7 +130,7 @@ class Store:
             except OSError as error:
                 self.retried.append((path, f"read error, tried again: {explain(error)}"))
                 if attempt == TRIES - 1 or isinstance(error, (FileNotFoundError, PermissionError)):
-                    raise UserError(f"reading shard {path} failed {attempt + 1} times: {explain(error)}; to go on "
+                    raise failure_of(error, f"reading shard {path} failed {attempt + 1} times: {explain(error)}; to go on "
                                     f"without it, list its name in the run's bad_shards.json") from None
                 self._forget(path)
                 time.sleep(2.0**attempt)  # a file system that is away for a moment comes back

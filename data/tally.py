@@ -10,7 +10,7 @@ import numpy as np
 from data.index import PAIR_KINDS, pair_matrix, read_index
 from data.pairs import CROPS, view_angles
 from data.samples import KINDS, decode_meta
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 
 # A row an ordered pair: which clip, index into PAIR_KINDS and into KINDS, then what the rules look at (NaN: not known).
 PAIR = np.dtype([("clip", np.int64), ("kind", np.uint8), ("crop", np.uint8), ("angle_deg", np.float64),
@@ -63,7 +63,7 @@ def tally_shard(path):
             tally.sizes[clip.size] += len(clip.crops)
             tally.clips += 1
     except OSError as error:
-        raise UserError(f"cannot read shard {path}: {explain(error)}") from None
+        raise failure_of(error, f"cannot read shard {path}: {explain(error)}") from None
     tally.jpeg_bytes, tally.box_sides = np.array(jpeg_bytes, np.int64), np.array(box_sides, np.float64)
     tally.pairs = np.array(pairs, PAIR)
     return tally

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from engine.errors import UserError
+from engine.errors import EnvironmentFault, Failure, UserError, explain
 from engine.parallel import cut, own, spread_like
 
 FORMAT = 1
@@ -83,7 +83,7 @@ def damage(path):
             if _digest(path / name) != files[name][1]:
                 return f"{name} does not hold the bytes that were written"
         except OSError as error:
-            return f"{name} cannot be read: {error.strerror.lower()}"
+            return f"{name} cannot be read: {explain(error)}"
     return _nonsense(path)
 
 
@@ -119,7 +119,7 @@ def save(run, step, write_model, optimizer, state, check=lambda: None, keep=3, k
         check: called before anything of another run could be touched, and right before the marker; raises if this run
             has lost its folder.
     Raises:
-        UserError: no space left or the folder cannot be written; the older checkpoints are untouched.
+        EnvironmentFault: no space left or the folder cannot be written; the older checkpoints are untouched.
     """
     place = folder(run, step)
     # A name of its own: what a run that lost its folder clears away after itself is never its successor's.
@@ -153,8 +153,9 @@ def save(run, step, write_model, optimizer, state, check=lambda: None, keep=3, k
             shutil.rmtree(beside)
         # safetensors raises its own type for a full disk, with the reason only in its text.
         if isinstance(error, (OSError, SafetensorError)):
-            raise UserError(f"checkpoint {place} was not written: {error}; older ones are untouched, free some space or "
-                            f"permit writing") from None
+            # A later save may find room or rights again, so this is never the last word on a run.
+            raise EnvironmentFault(f"checkpoint {place} was not written: {error}; older ones are untouched, free some space or "
+                                   f"permit writing") from None
         raise
     _drop(place, check, keep, keep_every, needed)
     return place
@@ -168,7 +169,7 @@ def _clear(place, check):
     os.rename(place, aside)
     try:
         check()
-    except UserError:
+    except Failure:
         os.rename(aside, place)  # it may be a successor's
         raise
     shutil.rmtree(aside)

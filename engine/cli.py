@@ -1,25 +1,25 @@
-"""How a command ends: user errors as one line, everything else as a traceback."""
+"""How a command ends: failures of a known kind as one line, everything else as a traceback."""
 
 import os
 import re
 import signal
 import sys
 
-from engine.errors import UserError
+from engine.errors import ExitCode, Failure, UserError
 
 TAIL_BYTES = 65536
 
 
 def run(main):
-    """Call ``main(argv)`` and leave with its exit code; 2 after a UserError, 130 after Ctrl-C."""
+    """Call ``main(argv)`` and leave with its exit code; a Failure's own (engine.errors), 130 after Ctrl-C."""
     try:
         sys.exit(main(sys.argv[1:]) or 0)
-    except UserError as error:
+    except Failure as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(ExitCode.INTERRUPTED)
 
 
 def last_word(log, offset, code):

@@ -25,7 +25,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from engine.errors import UserError
+from engine.errors import Failure, UserError
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 _NULL = {"null", "none", "~", ""}
@@ -75,7 +75,7 @@ def parse_all(schema, argv, command):
     config, faults = OmegaConf.structured(schema), []
     try:
         pairs = list(read_file(argv[0], command))
-    except UserError as error:
+    except Failure as error:
         return None, [str(error)]
     steps = [lambda pair=pair: _assign(config, schema, *pair, argv[0]) for pair in pairs]
     steps += [lambda argument=argument: _assign_argument(config, schema, argument) for argument in argv[1:]]
@@ -83,7 +83,7 @@ def parse_all(schema, argv, command):
     for step in [*steps, lambda: result.append(_finish(config, argv[0]))]:
         try:
             step()
-        except UserError as error:
+        except Failure as error:
             faults.append(str(error))
     return result[0] if result else None, faults
 

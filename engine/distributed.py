@@ -7,7 +7,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from engine.errors import UserError
+from engine.errors import Failure, UserError
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Processes:
         if self.first:
             try:
                 box[0] = make()
-            except UserError as error:
+            except Failure as error:
                 box[1] = str(error)
         dist.broadcast_object_list(box, 0)
         if box[1] is not None:

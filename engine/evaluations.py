@@ -22,7 +22,7 @@ import yaml
 
 from engine import metrics
 from engine.cli import last_word
-from engine.errors import UserError, explain
+from engine.errors import Failure, UserError, explain, failure_of
 from engine.lease import Lease
 
 LAUNCH = Path(__file__).resolve().parent.parent / "slurm" / "launch.py"  # this copy of the code, whatever folder one is in
@@ -103,7 +103,7 @@ def _write(run, step, outcome):
         temporary.write_text(json.dumps({**outcome, "time": round(time.time(), 3)}), encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {explain(error)}") from None
+        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
 
 class Evaluations:
@@ -127,7 +127,7 @@ class Evaluations:
         try:
             self._follow()
             take_up(self.run, self.log, self.taken)
-        except (OSError, ValueError, UserError) as error:  # a full disk, a file that somebody wrote into
+        except (OSError, ValueError, Failure) as error:  # a full disk, a file that somebody wrote into
             if str(error) not in self.warned:
                 self.warned.add(str(error))
                 print(f"warning: evaluations: {error}", file=sys.stderr, flush=True)
@@ -251,7 +251,7 @@ def settle(run, ended=False, patience_s=FOLDER_S):
     while unsettled(run):
         try:
             lease = Lease(run)  # the run itself may still wait for its dashboard, or another evaluation be at this
-        except UserError as error:
+        except Failure as error:
             if time.monotonic() > deadline:
                 print(f"note: numbers of evaluations are not in the log yet: {error}; python -m slurm status {run} brings them "
                       f"there", file=sys.stderr)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from engine import checkpoint
-from engine.errors import UserError
+from engine.errors import explain, failure_of
 
 MEMORY = 0.99     # of the running mean and variance: some 100 steps
 FLOOR = 0.1       # smallest deviation of the norm's logarithm that is believed: a steady run must not trip over nothing
@@ -161,7 +161,7 @@ def write_capture(folder, step, batch, norm, limit, losses):
         temporary.write_text(json.dumps(content, indent=1))
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror.lower()}") from None
+        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
 
 def _plain(value):

@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from engine.errors import UserError
+from engine.errors import Failure, UserError, explain, failure_of
 
 EXPIRES_S = 60
 BEAT_S = 5
@@ -44,7 +44,7 @@ class Lease:
         try:
             self.generation = self._take()
         except OSError as error:
-            raise UserError(f"run folder {folder} cannot be written: {error.strerror.lower()}") from None
+            raise failure_of(error, f"run folder {folder} cannot be written: {explain(error)}") from None
         self._ended = threading.Event()
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -59,7 +59,7 @@ class Lease:
     def release(self):
         """Let the next run start at once."""
         self._ended.set()
-        with contextlib.suppress(OSError, UserError), self._locked():
+        with contextlib.suppress(OSError, Failure), self._locked():
             held = self._read()
             if self._ours(held):
                 self._write({**held, "released": True})
@@ -134,7 +134,7 @@ class Lease:
     def _beat(self):
         while not self._ended.wait(BEAT_S):
             # A folder that is away for a moment only ages the lease; check() decides before each save.
-            with contextlib.suppress(OSError, UserError):
+            with contextlib.suppress(OSError, Failure):
                 if not self._ours(self._read()):
                     return  # a successor's lease is not ours to keep fresh
                 os.utime(self.path)

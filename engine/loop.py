@@ -10,17 +10,18 @@ import torch
 from engine import distributed, garbage, preflight, progress
 from engine.agreement import Agreement
 from engine.config import flat
+from engine.errors import ExitCode
 from engine.evaluations import Evaluations
 from engine.lines import Lines, due, last_step
 from engine.metrics import Log
-from engine.signals import DIVERGED, STOPPED, StoppedEarly, StopRequest
+from engine.signals import StoppedEarly, StopRequest
 from engine.watchdog import Watch
 
 PATIENCE_S = 300  # by which a collective outlasts guard.hang_s, so that the watch is the first to speak
 
 
 def train(config, make_trainer):
-    """Train to ``config.steps``; returns the exit code: 0, or STOPPED or DIVERGED of engine.signals.
+    """Train to ``config.steps``; returns the exit code: DONE, STOPPED or DIVERGED of engine.errors.ExitCode.
 
     With several processes, one that fails or dies ends all of them, each with one line that says which and why.
 
@@ -40,7 +41,7 @@ def train(config, make_trainer):
                 return code
         except StoppedEarly as signal:
             print(f"{signal}: stopped before the first step; there was nothing to save", file=sys.stderr, flush=True)
-            return STOPPED
+            return ExitCode.STOPPED
 
 
 def _settle(config):
@@ -78,7 +79,7 @@ def _train(config, make_trainer, processes, stop, watch, closing):
     stop.ready()
     lines = Lines(config, trainer, run, log, watch, bar, start, evaluations)
     code = loop(config, trainer, run, lines, watch, start, written)
-    return STOPPED if evaluations and code == 0 and not evaluations.finish(watch) else code
+    return ExitCode.STOPPED if evaluations and code == 0 and not evaluations.finish(watch) else code
 
 
 def loop(config, trainer, run, lines, watch, start, written):
@@ -86,7 +87,7 @@ def loop(config, trainer, run, lines, watch, start, written):
     if written:
         trainer.forget_losses()
     elif start and lines.due(start) and not lines.write(start):
-        return STOPPED  # nothing is new since the checkpoint
+        return ExitCode.STOPPED  # nothing is new since the checkpoint
     agreement = Agreement(trainer.processes)
     agreement.send(0, trainer.guard.before())
     for step, arrays in garbage.between(watch.reading(trainer.loader.batches(start, config.steps))):
@@ -95,7 +96,7 @@ def loop(config, trainer, run, lines, watch, start, written):
         lines.bar.update()
         stopped, row = agreement.hear()
         if row >= config.guard.skips and not trainer.go_back(run, done, row):
-            return DIVERGED
+            return ExitCode.DIVERGED
         # After a return nothing of before it may be heard again.
         agreement.send(trainer.stop.number, trainer.guard.row())
         saved = last or stopped or (due(done, config.checkpoint.every, False) and trainer.guard.calm())
@@ -112,7 +113,7 @@ def loop(config, trainer, run, lines, watch, start, written):
             if trainer.processes.first:
                 name = Signals(stopped).name if stopped else trainer.stop.name or "a signal to another process"
                 print(f"{name}: saved at step {done}; the same command goes on from there", flush=True)
-            return STOPPED
+            return ExitCode.STOPPED
     agreement.hear()
     return 0
 

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from engine.errors import UserError
+from engine.errors import UserError, explain, failure_of
 
 # Seconds that a start waits for wandb's server, and that an end waits for what was not yet sent. Nothing else ever waits.
 WANDB_START_S, WANDB_END_S = 20, 20
@@ -33,7 +33,7 @@ class Log:
             self._cut(step)
             self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - open for the run's life
         except OSError as error:
-            raise UserError(f"{self.path} cannot be written: {error.strerror.lower()}") from None
+            raise failure_of(error, f"{self.path} cannot be written: {explain(error)}") from None
         self.unwritten = b""
         self.late, self.sent = [], set()  # rows of evaluations for wandb, and steps of those that it got in this life
         self.last, self.shown = step, set()  # the newest line's step; steps whose evaluations wandb has, of all lives
@@ -69,7 +69,7 @@ class Log:
             self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - open for the run's life
         except OSError as error:
             self.file = open(self.path, "ab", buffering=0)  # noqa: SIM115
-            print(f"warning: {self.path}: numbers of evaluations cannot be written: {error.strerror.lower()}; the next line "
+            print(f"warning: {self.path}: numbers of evaluations cannot be written: {explain(error)}; the next line "
                   f"tries again", file=sys.stderr, flush=True)
             return set()
         self.shown |= shown
@@ -96,7 +96,7 @@ class Log:
                 self.unwritten = self.unwritten[self.file.write(self.unwritten):]
         except OSError as error:
             waiting = self.unwritten.count(b"\n")
-            print(f"warning: {self.path} cannot be written: {error.strerror.lower()}; {waiting} lines wait to be written with "
+            print(f"warning: {self.path} cannot be written: {explain(error)}; {waiting} lines wait to be written with "
                   f"the next", file=sys.stderr, flush=True)
 
     def close(self):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine import checkpoint
 from engine.config import flat, parse, save
-from engine.errors import UserError
+from engine.errors import UserError, explain, failure_of
 from engine.lease import Lease
 
 
@@ -35,7 +35,7 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"run={folder}: the folder cannot be made: {error.strerror.lower()}") from None
+            raise failure_of(error, f"run={folder}: the folder cannot be made: {explain(error)}") from None
         self._refuse_strangers()
         self.lease = Lease(self.folder)
         try:
@@ -68,7 +68,7 @@ class Run:
             save(config, temporary, command)
             os.replace(temporary, path)
         except OSError as error:
-            raise UserError(f"run={self.folder}: {error.strerror.lower()}") from None
+            raise failure_of(error, f"run={self.folder}: {explain(error)}") from None
 
     def check(self):
         """Raises UserError if another run took the folder over. One that is away for a moment is no answer: then go on."""

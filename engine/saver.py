@@ -6,7 +6,7 @@ import threading
 import torch
 
 from engine import checkpoint
-from engine.errors import UserError
+from engine.errors import Failure, UserError
 from engine.lease import Overtaken
 from engine.parallel import whole
 
@@ -60,7 +60,7 @@ class Saver:
         """Wait for the save under way.
 
         Raises:
-            UserError: another run holds the folder; with ``last``, the checkpoint was not written.
+            Failure: another run holds the folder; with ``last``, the checkpoint was not written.
         """
         self.wait()
         if self._fatal:
@@ -82,7 +82,7 @@ class Saver:
                             run.lease.check, self.options.keep, self.options.keep_every, self.needed)
         except Overtaken as error:
             self._fatal = error
-        except UserError as error:
+        except Failure as error:
             self.failed += 1
             self._error = error
             print(f"warning: {error} ({self.failed} since the start)", file=sys.stderr, flush=True)

@@ -7,10 +7,8 @@ import threading
 import time
 from multiprocessing import resource_tracker
 
-# Exit codes beside 0 (done), 1 (a fault of the program) and 2 (something to mend); docs/training.md explains them.
-STOPPED = 75   # saved, or nothing to save yet, on request: start the same command again and it goes on
-DEAD = 76      # a rank died or hung: start the same command again
-DIVERGED = 77  # needs a person: started again it comes to the same end
+from engine.errors import ExitCode
+
 
 # One that is ignored when the process starts stays so: who started it, such as slurm's supervisor, has the say.
 NUMBERS = tuple(number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
@@ -26,14 +24,14 @@ class StoppedEarly(BaseException):
 
 
 def leave_on_signal():
-    """Until there is a StopRequest a signal ends the process with STOPPED, for nothing is begun yet: imports take seconds."""
+    """Until there is a StopRequest a signal ends the process with ExitCode.STOPPED, for nothing is begun yet: imports take seconds."""
     for number in NUMBERS:
         signal.signal(number, _leave)
 
 
 def _leave(number, frame):
     os.write(2, f"{signal.Signals(number).name}: stopped before the run began\n".encode())
-    os._exit(STOPPED)
+    os._exit(ExitCode.STOPPED)
 
 
 @contextlib.contextmanager
@@ -126,4 +124,4 @@ class StopRequest:
         # The handler, once it runs, says that the main thread is on its way out.
         if self._starting:
             os.write(2, f"{self.name}: stopped before the first step\n".encode())
-            os._exit(STOPPED)
+            os._exit(ExitCode.STOPPED)

@@ -16,8 +16,8 @@ import traceback
 
 import torch.distributed as dist
 
-from engine.errors import UserError
-from engine.signals import DEAD, STOPPED, StoppedEarly
+from engine.errors import EnvironmentFault, ExitCode, Failure
+from engine.signals import StoppedEarly
 from engine.wire import Hub, Wire
 
 TICK_S = 0.5
@@ -103,7 +103,7 @@ class Watch(Whereabouts):
         with self._last_word:
             if self.verdict and self.verdict[0] != self.rank:
                 self._end(said(self.verdict), self.verdict[2])
-            if not isinstance(error, (UserError, StoppedEarly)):
+            if not isinstance(error, (Failure, StoppedEarly)):
                 traceback.print_exception(error)
             text, code, _ = told(error)
             self._end(f"error: rank {self.rank}: {text}", code)
@@ -118,7 +118,7 @@ class Watch(Whereabouts):
             try:
                 self.wire = Wire(socket.create_connection((host, port), 30))
             except OSError as error:
-                raise UserError(f"rank {self.rank} cannot reach rank 0 at {host}:{port}: {error}; processes of a run must be "
+                raise EnvironmentFault(f"rank {self.rank} cannot reach rank 0 at {host}:{port}: {error}; processes of a run must be "
                                 f"able to connect to each other") from None
             self.wire.send({"rank": self.rank, "token": token})
         else:
@@ -156,7 +156,7 @@ class Watch(Whereabouts):
         if message is None:
             if not known.left:
                 self._decide(rank, f"died, last seen{known.place()}: its process is gone, and the node's log may say why "
-                             f"(often a lack of memory)", DEAD)
+                             f"(often a lack of memory)", ExitCode.LOST_RANK)
             known.left = True
             return
         known.heard = time.monotonic()
@@ -252,19 +252,19 @@ class Known:
 def told(error):
     """(text, exit code of the other ranks too, whether another rank's end may be the cause) of an exception."""
     if isinstance(error, StoppedEarly):
-        return f"{error} before the first step; there was nothing to save", STOPPED, False
-    if isinstance(error, UserError):
-        return str(error), 2, False
+        return f"{error} before the first step; there was nothing to save", ExitCode.STOPPED, False
+    if isinstance(error, Failure):
+        return str(error), error.exit_code, False
     if isinstance(error, SystemExit):
         return "left", error.code if isinstance(error.code, int) else 1, False
     text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    return text, DEAD, isinstance(error, RuntimeError) and bool(SECONDARY.search(str(error)))
+    return text, ExitCode.LOST_RANK, isinstance(error, RuntimeError) and bool(SECONDARY.search(str(error)))
 
 
 def said(verdict):
     """The line that a rank prints which did not fail itself."""
     rank, text, code = verdict
-    again = "; start the same command again" if code in (DEAD, STOPPED) else ""
+    again = "; start the same command again" if code in (ExitCode.LOST_RANK, ExitCode.STOPPED) else ""
     return f"error: rank {rank} {text} (exit code {code}{again})"
 
 
@@ -274,4 +274,4 @@ def hang(slow, silent, now, hang_s):
     first = slow[ranks[0]]
     others = f" (and so do ranks {', '.join(map(str, ranks[1:9]))})" if len(ranks) > 1 else ""
     state = f", and its process has given no sign of life for {now - first.heard:.0f} s" if silent else ""
-    return ranks[0], (f"hangs{first.place()}, for {now - first.moved:.0f} s{others}{state}; guard.hang_s={hang_s:g}"), DEAD
+    return ranks[0], (f"hangs{first.place()}, for {now - first.moved:.0f} s{others}{state}; guard.hang_s={hang_s:g}"), ExitCode.LOST_RANK

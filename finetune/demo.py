@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config import key, parse_keys
-from engine.errors import UserError
+from engine.errors import UserError, explain, failure_of
 
 USAGE = "from the repository's root: python -m finetune demo DIR [videos=DIR calibration=FILE track=FILE] [key=value ...]"
 KINDS = ("body", "hand")
@@ -125,7 +125,7 @@ class Demo:
                     file.write(json.dumps(entry) + "\n")
             except OSError as error:
                 self.code = self.code or 2
-                print(f"error: {self.times} cannot be written: {error.strerror.lower()}", file=sys.stderr)
+                print(f"error: {self.times} cannot be written: {explain(error)}", file=sys.stderr)
 
     def _forward(self, number, frame):
         self.code = self.code or 128 + number
@@ -148,7 +148,7 @@ def main(argv):
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: the folder cannot be made: {error.strerror.lower()}") from None
+        raise failure_of(error, f"{folder}: the folder cannot be made: {explain(error)}") from None
     cores = len(os.sched_getaffinity(0))
     share = max(1, cores // len(KINDS))
     demo = Demo(folder, share)

@@ -19,7 +19,7 @@ from data.feed import held_out_crops, open_crop_order, people_at
 from data.samples import MADE
 from engine import evaluations, machine, progress
 from engine.config import flat, key, parse_keys, section
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 from engine.geometry import axis_angle_to_matrix
 from engine.joints import mpjpe, pa_mpjpe
 from engine.options import FREE
@@ -293,7 +293,7 @@ def _empty(folder):
         (folder / "pictures").mkdir(parents=True, exist_ok=True)
         (folder / "evaluation.json").unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {explain(error)}") from None
+        raise failure_of(error, f"{folder} cannot be written: {explain(error)}") from None
 
 
 def _summary(config, predictor, judge, found, clips, command):
@@ -346,7 +346,7 @@ def _write(folder, evaluation, count, arrays, found, clips, judge):
         temporary.write_text(json.dumps(evaluation, indent=1), encoding="utf-8")
         os.replace(temporary, folder / "evaluation.json")
     except OSError as error:
-        raise UserError(f"{folder} cannot be written: {explain(error)}") from None
+        raise failure_of(error, f"{folder} cannot be written: {explain(error)}") from None
 
 
 def _examples(values, clips, count):

@@ -8,7 +8,7 @@ import os
 import numpy as np
 import trimesh
 
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 from finetune.person import ARRAYS, colour, vertex_normals
 
 FORMAT = 1
@@ -98,7 +98,7 @@ def _write(path, data):
             file.write(data)
         os.replace(beside, path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {explain(error)}") from None
+        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
     finally:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.remove(beside)

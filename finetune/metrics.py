@@ -16,7 +16,7 @@ What degenerate points give:
 import numpy as np
 import torch
 
-from engine.errors import UserError
+from engine.errors import Failure, UserError
 from engine.geometry import similarity_align
 from engine.joints import checked, mean_distance_mm, pa_mpjpe
 
@@ -164,7 +164,7 @@ def summarise(per_crop, clips):
 def _interval(values, clips, name):
     try:
         mean, low, high = bootstrap(values, clips)
-    except (UserError, ValueError) as error:
+    except (Failure, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
     return {"mean": mean, "low": None if np.isnan(low) else low, "high": None if np.isnan(high) else high}
 

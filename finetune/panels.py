@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from data.augment import denormalise
 from data.crops import TAGS
 from data.samples import KINDS
-from engine.errors import UserError, explain
+from engine.errors import explain, failure_of
 from finetune.draw import overlay
 from finetune.people import crop_people, people
 
@@ -32,7 +32,7 @@ def save(trainer, folder, step):
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(np.concatenate(columns, 1)).save(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {explain(error)}") from None
+        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
     return path
 
 

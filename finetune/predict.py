@@ -18,7 +18,7 @@ from data.samples import KINDS
 from data.sources.tables import rows
 from engine import checkpoint, distributed, progress
 from engine.config import key, parse, parse_keys
-from engine.errors import UserError
+from engine.errors import Failure, UserError, explain, failure_of
 from engine.geometry import crop_intrinsics
 from finetune import draw, export
 from finetune.config import FinetuneConfig
@@ -253,7 +253,7 @@ def main(argv):
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"out={out}: the folder cannot be made: {error.strerror.lower()}") from None
+        raise failure_of(error, f"out={out}: the folder cannot be made: {explain(error)}") from None
     for picture in progress.watched(pictures, "picture"):
         image, listed = read_image(picture), boxes.get(Path(picture).name)
         found = predictor(image, listed and [box for _, box, _ in listed], K,
@@ -280,7 +280,7 @@ def _check(picture, listed, K):
     for where, box, _ in listed:
         try:
             _squares([box], width, height, 1.0)
-        except UserError as error:
+        except Failure as error:
             raise UserError(f"{where}: {error}") from None
 
 
@@ -298,7 +298,7 @@ def _save(picture, path):
     try:
         picture.save(path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {(error.strerror or str(error)).lower()}") from None
+        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
 
 def _boxes(path, pictures):

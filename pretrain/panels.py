@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data.augment import denormalise
 from data.index import PAIR_KINDS
-from engine.errors import UserError, explain
+from engine.errors import explain, failure_of
 from pretrain import attention, objective
 
 COLUMNS = ("reference", "masked", "completed", "truth")
@@ -45,7 +45,7 @@ def save(trainer, folder, step):
             path.parent.mkdir(exist_ok=True)
             image.save(path)
         except OSError as error:
-            raise UserError(f"{path} cannot be written: {explain(error)}") from None
+            raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
     return out
 
 

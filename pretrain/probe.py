@@ -28,7 +28,7 @@ from data.remote import is_remote
 from data.store import Store
 from engine import distributed, evaluations
 from engine.config import key, parse_keys
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 from engine.joints import mpjpe, pa_mpjpe
 from pretrain import encoders, ridge
 from pretrain.config import ProbeConfig
@@ -243,7 +243,7 @@ def _write(path, table, config, command):
         beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
         os.replace(beside, path)
     except OSError as error:
-        raise UserError(f"out={path} cannot be written: {explain(error)}") from None
+        raise failure_of(error, f"out={path} cannot be written: {explain(error)}") from None
     print(f"wrote {path}")
 
 

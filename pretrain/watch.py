@@ -6,7 +6,7 @@ from data.bad import BadList, worst
 from data.index import PAIR_KINDS
 from data.manifest import freeze
 from data.samples import MADE
-from engine.errors import UserError
+from engine.errors import Failure, UserError
 from engine.machine import memory_gib, peak_flops
 from engine.options import FREE
 from engine.run import Run
@@ -22,7 +22,7 @@ def open_run(config, order, command):
     try:
         run = Run(config.run, config, command, FREE)
         freeze(order, run.folder / "manifest.json")
-    except UserError as error:
+    except Failure as error:
         if run:
             run.close()
         return None, error

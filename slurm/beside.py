@@ -6,7 +6,7 @@ import time
 
 from engine import evaluations
 from engine.cli import last_word
-from engine.errors import UserError
+from engine.errors import Failure
 from slurm import evaluate, record, site
 
 LOOK_S, WATCH_S = 2, 60  # between looks at the folder, and at the jobs' states
@@ -27,7 +27,7 @@ class Beside:
             return
         self.looked = now
         # A folder that is away for a moment, or full, is no reason to end a run; the next look tries again.
-        with contextlib.suppress(OSError, UserError):
+        with contextlib.suppress(OSError, Failure):
             if self.child:
                 self._follow()
             elif evaluate.unsent(self.job):
@@ -70,7 +70,7 @@ class Beside:
         for step, number in evaluate.sent(self.job).items():
             try:
                 state = site.state(number)
-            except UserError:
+            except Failure:
                 return  # the controller does not answer: later
             if state in site.ALIVE or evaluations.file_of(self.job.folder, step).exists():
                 continue

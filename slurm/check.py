@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from engine.errors import UserError
+from engine.errors import Failure, UserError
 from slurm import record, site, snapshot
 
 
@@ -69,7 +69,7 @@ def site_faults(settings):
     """What the scheduler knows of that does not fit: partition, GPUs, cores, memory, time, features, account, QOS."""
     try:
         all_kinds = site.partitions()
-    except UserError as error:
+    except Failure as error:
         return [f"{error}; slurm.where=local runs on this machine"]
     wanted, kinds = settings.partition.split(",") if settings.partition else None, _chosen(settings, all_kinds)
     names = sorted({kind.name for kind in all_kinds})

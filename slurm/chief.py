@@ -8,7 +8,7 @@ import threading
 import time
 import traceback
 
-from engine.errors import UserError
+from engine.errors import Failure
 from slurm import record, site, wire
 from slurm.beside import Beside
 from slurm.verdict import DONE, SAVED, Verdict, judge, tries
@@ -147,7 +147,7 @@ class Chief(threading.Thread):
         while True:
             try:
                 return site.requeue(self.display)
-            except UserError as error:
+            except Failure as error:
                 print(f"note: {error}", flush=True)
                 if time.monotonic() > deadline:
                     return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine import evaluations
 from engine.config import flat
-from engine.errors import UserError
+from engine.errors import Failure, UserError
 from slurm import check, line, record
 
 
@@ -56,7 +56,7 @@ def _plain(order, faults, notes):
     try:
         several = order.checkpoints is not None
         base, lines = _checkpoints(order) if several else (None, [order.arguments])
-    except UserError as error:
+    except Failure as error:
         faults.append(str(error))
         return []
     said = check.room_faults(order.room, lines[0])  # the others differ in the checkpoint alone

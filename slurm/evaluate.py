@@ -11,7 +11,7 @@ from pathlib import Path
 from engine import evaluations
 from engine.cli import run as run_command
 from engine.config import flat
-from engine.errors import UserError
+from engine.errors import Failure, UserError
 from slurm import record, site, submit
 from slurm.config import from_flat
 
@@ -36,7 +36,7 @@ def main(argv):
     for step in steps:
         try:
             print(f"step {step}: job {_send(job, step)}", flush=True)
-        except UserError as error:
+        except Failure as error:
             refused = refused or error
             evaluations.fail(job.folder, step, f"not submitted: {error}")
     if refused:

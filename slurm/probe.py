@@ -11,7 +11,7 @@ import json
 import sys
 
 from engine.config import flat, parse_all, parse_keys
-from engine.errors import UserError
+from engine.errors import Failure, UserError
 from slurm import rooms
 
 
@@ -21,7 +21,7 @@ def main(argv):
         try:
             look = _plain if room.plain else _training if room.training else _parsed
             look(room, argv[len(room.words):], out)
-        except UserError as error:
+        except Failure as error:
             out["faults"].append(str(error))
     print(json.dumps(out))
     return 0
@@ -46,7 +46,7 @@ def _training(room, words, out):
         return
     try:
         out["notes"].append(_shards(room, config))
-    except UserError as error:
+    except Failure as error:
         out["faults"].append(str(error))
     if config.evaluate.every:
         words = config.evaluation("{checkpoint}")
@@ -59,7 +59,7 @@ def _evaluation(config, words):
     room = rooms.find(words)
     try:
         parse_keys(_load(room.schema), words[len(room.words):], room.command, f"python -m {room.command}", 0 if room.run else 1)
-    except UserError as error:
+    except Failure as error:
         raise UserError(f"evaluate: {error}") from None
     shards = config.evaluate.shards
     if shards:

@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Job:
             (self.home / "ranks").mkdir(parents=True, exist_ok=True)
             write(self.home / "job.json", asdict(self))
         except OSError as error:
-            raise UserError(f"{self.home} cannot be written: {explain(error)}") from None
+            raise failure_of(error, f"{self.home} cannot be written: {explain(error)}") from None
 
 
 def load(folder):

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
-from engine.errors import UserError
+from engine.errors import Failure, UserError
 
 TIMEOUT_S = 60
 # States in which a job will still do something. The rest are ends.
@@ -98,7 +98,7 @@ def associations():
     """{(account, partition or "", frozenset of QOS)} of this user; None where the site keeps no accounts."""
     try:
         text = ask("sacctmgr", "-n", "-P", "show", "assoc", f"user={getpass.getuser()}", "format=account,partition,qos")
-    except UserError:
+    except Failure:
         return None  # no accounting at all is a site's right; sbatch has the last word
     rows = [line.split("|") for line in text.splitlines() if line.count("|") == 2]
     return {(account, partition, frozenset(filter(None, qos.split(",")))) for account, partition, qos in rows} or None
@@ -112,7 +112,7 @@ def job(number):
     """
     try:
         text = ask("scontrol", "show", "job", "-o", str(number))
-    except UserError as error:
+    except Failure as error:
         if "Invalid job id" in str(error) or "not found" in str(error):
             return {}  # forgotten after MinJobAge; or an element of an array that was cancelled while it waited
         raise
@@ -127,7 +127,7 @@ def state(number):
         return fields["JobState"]
     try:
         text = ask("sacct", "-n", "-X", "-P", "-o", "State", "-j", str(number))
-    except UserError:
+    except Failure:
         return None  # no accounting: nobody knows any more
     words = text.split()
     return words[0] if words else None

@@ -8,7 +8,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 
 LARGEST_MB = 100
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,7 +51,7 @@ def take(folder):
         shutil.rmtree(target, ignore_errors=True)
         os.replace(fresh, target)
     except OSError as error:
-        raise UserError(f"{target} cannot be written: {explain(error)}") from None
+        raise failure_of(error, f"{target} cannot be written: {explain(error)}") from None
     return target
 
 

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 
-from engine.errors import UserError
+from engine.errors import Failure, UserError
 from slurm import record, site, wire
 from slurm.chief import GATHER_S, Chief
 from slurm.node import STOPS, Node
@@ -37,7 +37,7 @@ def main(folder):
         if place == 0:
             address = _claim(job, identity, display)
         node.line = _connect(*(address if place == 0 else _find(job, identity, name)), place, name)
-    except UserError as error:
+    except Failure as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
     code = node.run()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.config import parse
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 
 # What a study needs of a run's log; anything of it may be set in an arm.
 QUIET = ["log.pictures_every=0", "log.wandb=off", "log.every=50"]
@@ -53,7 +53,7 @@ def write(path, found):
         temporary.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {explain(error)}") from None
+        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
 
 def made_sets(config):

@@ -11,8 +11,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.transfer import plan
-from engine.errors import UserError, explain
-from engine.signals import STOPPED
+from engine.errors import ExitCode, UserError, explain, failure_of
 
 
 class Runner:
@@ -50,7 +49,7 @@ class Runner:
             lane.result()  # what went wrong in it is raised here
         if self.failed:
             raise UserError(self.failed)
-        return STOPPED if self.stop else 0
+        return ExitCode.STOPPED if self.stop else 0
 
     def _lane(self):
         try:
@@ -86,7 +85,7 @@ class Runner:
             os.makedirs(os.path.dirname(folder), exist_ok=True)
             file = open(f"{folder}.txt", "w", encoding="utf-8")  # noqa: SIM115 - closed below
         except OSError as error:
-            raise UserError(f"{folder}.txt cannot be written: {explain(error)}; work= names another place") from None
+            raise failure_of(error, f"{folder}.txt cannot be written: {explain(error)}; work= names another place") from None
         with file:
             # A session of its own: a Ctrl-C reaches it once, through us, and it saves; a second one would end it at once.
             process = subprocess.Popen([sys.executable, "-m", *words], stdout=file, stderr=subprocess.STDOUT,

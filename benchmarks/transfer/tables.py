@@ -20,7 +20,7 @@ from benchmarks.transfer.rows import (
     values,
 )
 from benchmarks.transfer.stats import power_law, predicted
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 
 RESULTS = Path("docs/results.md")
 
@@ -44,7 +44,7 @@ def write(config):
         new = re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n\n{text}\n\n{end}", page, flags=re.S)
         RESULTS.write_text(new, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{RESULTS} cannot be written: {explain(error)}") from None
+        raise failure_of(error, f"{RESULTS} cannot be written: {explain(error)}") from None
     print(text)
     return 0
 

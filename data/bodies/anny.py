@@ -16,7 +16,7 @@ import tempfile
 import torch
 
 from data.bodies.quiet import start_warp
-from engine.errors import UserError
+from engine.errors import UserError, explain, failure_of
 from engine.geometry import axis_angle_to_matrix
 
 
@@ -109,7 +109,7 @@ def locked(folder):
         os.makedirs(folder, exist_ok=True)
         handle = os.open(os.path.join(folder, "counterpose.lock"), os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
-        raise UserError(f"cannot write the body model's cache {folder}: {(error.strerror or str(error)).lower()}; "
+        raise failure_of(error, f"cannot write the body model's cache {folder}: {explain(error)}; "
                         "set ANNY_CACHE_DIR to a folder that can be written") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -145,8 +145,8 @@ def _built_cache():
                         _construct(clothing)
                     _keep_results(scratch, folder)
                 except OSError as error:
-                    raise UserError(f"cannot build the body model in {folder}: "
-                                    f"{(error.strerror or str(error)).lower()}") from None
+                    raise failure_of(error, f"cannot build the body model in {folder}: "
+                                    f"{explain(error)}") from None
                 finally:
                     set_anny_cache_path(folder)
                     shutil.rmtree(scratch, ignore_errors=True)

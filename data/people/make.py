@@ -18,7 +18,7 @@ from data.people.config import NOT_RECIPE, PeopleConfig
 from data.shards import shard_name, write_shard
 from engine import progress
 from engine.config import flat, parse, save
-from engine.errors import UserError, explain
+from engine.errors import Failure, UserError, explain, failure_of
 
 COMMAND = "data make"
 RECIPE = "made.yaml"
@@ -89,7 +89,7 @@ def claim(config):
         save(config, temporary, COMMAND)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"out={config.out} cannot be written: {explain(error)}") from None
+        raise failure_of(error, f"out={config.out} cannot be written: {explain(error)}") from None
 
 
 def unfinished(config):
@@ -189,7 +189,7 @@ def _work(config, device, tasks, reports):
     try:
         _make_shards(config, device, iter(tasks.get, None), done)
         reports.put(("end", ""))
-    except UserError as error:
+    except Failure as error:
         reports.put(("user error", str(error)))
     except Exception:
         reports.put(("error", traceback.format_exc()))

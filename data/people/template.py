@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.bodies.anny import cache_folder, locked
-from engine.errors import UserError
+from engine.errors import explain, failure_of
 
 VERSION = 1
 SKIN, EYES, SUIT, SKIRT, STRANDS = range(5)
@@ -74,8 +74,8 @@ def load(body):
                     np.savez_compressed(temporary, **built)
                     os.replace(temporary, path)
                 except OSError as error:
-                    raise UserError(f"cannot write the body's template to {folder}: "
-                                    f"{(error.strerror or str(error)).lower()}") from None
+                    raise failure_of(error, f"cannot write the body's template to {folder}: "
+                                    f"{explain(error)}") from None
     with np.load(path, allow_pickle=False) as arrays:
         return Template(**{f.name: arrays[f.name] for f in dataclasses.fields(Template)})
 

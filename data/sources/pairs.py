@@ -19,7 +19,7 @@ from data.sources.plan import digest
 from data.sources.probe import Problems
 from data.sources.processes import Died, in_processes
 from engine import config, progress
-from engine.errors import UserError
+from engine.errors import UserError, explain, failure_of
 from engine.geometry import crop_intrinsics
 
 COMMAND = "data pairs"
@@ -81,7 +81,7 @@ def _prepare_folder(cfg):
         config.save(cfg, f"{path}.writing-{os.getpid()}", COMMAND)
         os.replace(f"{path}.writing-{os.getpid()}", path)
     except OSError as error:
-        raise UserError(f"out={cfg.out} cannot be written: {(error.strerror or str(error)).lower()}") from None
+        raise failure_of(error, f"out={cfg.out} cannot be written: {explain(error)}") from None
 
 
 def _write(cfg, plans, videos, problems):

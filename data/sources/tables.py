@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from engine.errors import UserError
+from engine.errors import UserError, explain, failure_of
 
 BOX_COLUMNS = ("video", "frame", "x0", "y0", "x1", "y1")
 
@@ -24,7 +24,7 @@ def rows(path, columns, numbers):
         with open(path, newline="", encoding="utf-8-sig") as file:
             entries = list(_json(file, path) if path.lower().endswith(".json") else _csv(file, path, columns))
     except OSError as error:
-        raise UserError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise failure_of(error, f"{path}: {explain(error)}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is no table: {error}") from None
     if not entries:

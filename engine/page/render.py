@@ -6,7 +6,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from engine.errors import UserError
+from engine.errors import UserError, explain, failure_of
 
 LOOKS = Path(__file__).resolve().parent
 
@@ -38,7 +38,7 @@ def write(path, text):
         Path(temporary).write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"out={path}: cannot be written: {(error.strerror or str(error)).lower()}") from None
+        raise failure_of(error, f"out={path}: cannot be written: {explain(error)}") from None
 
 
 def _text(path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from data.shards import find_shards
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 
 FORMAT = 1
 COMMANDS = ("pretrain", "finetune train")
@@ -123,7 +123,7 @@ def read_text(path):
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {explain(error)}") from None
+        raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text") from None
 
