@@ -1,4 +1,6 @@
-"""Steps behind a run are never lost: reads that fail, folders that are purged or damaged, what is in a save's way."""
+"""Steps behind a run are never lost: reads that fail, folders that are purged or damaged, what is
+in a save's way.
+"""
 
 import errno
 import json
@@ -76,7 +78,9 @@ def impatient(monkeypatch):
 
 @pytest.fixture
 def failing(monkeypatch, impatient):
-    """failing(part of a path, errno, times) makes the next reads of such a file fail; what it returns ends that."""
+    """failing(part of a path, errno, times) makes the next reads of such a file fail; what it
+    returns ends that.
+    """
     def fail(part, number, times=10**9):
         left = [times]
 
@@ -326,7 +330,9 @@ def test_the_lock_is_held_until_the_background_save_has_ended(tmp_path, monkeypa
 
 @pytest.mark.kill
 def test_a_save_whose_copy_is_complete_outlasts_the_end_of_the_ranks(tmp_path):
-    """Rank 1 fails while rank 0 writes; the process of rank 0 waits longer than it does for anything else."""
+    """Rank 1 fails while rank 0 writes; the process of rank 0 waits longer than it does for
+    anything else.
+    """
     run = tmp_path / "run"
     outputs = toy.finish(toy.start(run, {"slow_save": 5, "fail_in_save": 7, "on": 1}, world=2), 2)
     assert "rank 1" in outputs[0]
