@@ -335,7 +335,7 @@ def test_a_save_whose_copy_is_complete_outlasts_the_end_of_the_ranks(tmp_path):
     anything else.
     """
     run = tmp_path / "run"
-    outputs = toy.finish(toy.start(run, {"slow_save": 5, "fail_in_save": 7, "on": 1}, world=2), 2)
+    outputs = toy.finish(toy.start(run, {"slow_save": 2, "fail_in_save": 7, "on": 1}, world=2), 2)
     assert "rank 1" in outputs[0]
     assert checkpoint.newest(run).name == "step-00000006"
     assert json.loads((run / "lease.json").read_text())["released"]
