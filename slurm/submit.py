@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from engine.errors import UserError
-from slurm import check, elements, line, local, record, site, snapshot, supervise
+from slurm import check, elements, line, local, ranks, record, site, snapshot, supervise
 from slurm.config import FEW_CORES
 
 
@@ -55,7 +55,9 @@ def _check_place(order, where, runs, faults):
 def _send(order, runs):
     settings = order.settings = _with_cores(order, runs)
     base = runs[0].folder if len(runs) == 1 else os.path.dirname(runs[0].folder)
-    code = Path(base) / "code"
+    code = snapshot.next_place(base) if order.dry else snapshot.take(base)
+    for element in runs:
+        elements.demand_gpu(element, settings.gpus_per_node)
     jobs = [elements.make_job(order, element, code, settings.nodes, settings.ranks, i if len(runs) > 1 else None)
             for i, element in enumerate(runs)]
     executor = make_executor(settings, base, jobs[0])
@@ -65,12 +67,10 @@ def _send(order, runs):
         print("\n".join(f"{key}: {value}" for key, value in runs[0].config.items()))
         return 0
     (Path(base) / "slurm").mkdir(parents=True, exist_ok=True)
-    snapshot.take(base)
-    snapshot.note_environment(Path(base) / "slurm" / "environment.json")
     for job, element in zip(jobs, runs, strict=True):
         elements.put_down(job, element)
     if len(jobs) > 1:
-        record.write(Path(base) / "slurm" / "elements.json", [job.folder for job in jobs])
+        elements.list_all(base, jobs, order.room)
     numbers = submit(executor, jobs)
     world = jobs[0].nodes * jobs[0].ranks
     what = f"job {numbers[0]}" if len(jobs) == 1 else f"jobs {numbers[0]} to {numbers[-1]}"
@@ -96,6 +96,7 @@ def submit(executor, jobs):
 
     Raises:
         UserError: sbatch refuses, in its own words.
+        EnvironmentFault: it does not reach the controller.
     """
     import submitit
 
@@ -108,7 +109,7 @@ def submit(executor, jobs):
                 sent.append(executor.submit(supervise.main, job.folder))
     except submitit.core.utils.FailedJobError as error:
         said = [text for text in str(error).splitlines() if text.strip()]
-        raise UserError(f"sbatch refused the job: {said[-1] if said else error}") from None
+        raise site.failure_told(f"sbatch refused the job: {said[-1] if said else error}") from None
     numbers = [one.job_id for one in sent]
     for job, number in zip(jobs, numbers, strict=True):
         record.write(job.home / "submitted.json", {"job": number, "time": time.time()})
@@ -120,10 +121,9 @@ def make_executor(settings, base, job):
     import submitit  # imports numpy: not for --help
 
     pyxis = settings.container is not None and settings.container_tool == "pyxis"
-    python = "python3" if pyxis else shlex.quote(sys.executable)
     # Python takes a second to be ready for the signal that tells of the time limit; until then it must not die of it.
-    executor = submitit.AutoExecutor(os.path.join(base, "slurm", "submitit"), cluster="slurm",
-                                     slurm_python=f"env --ignore-signal=USR2 {python}")
+    python = shlex.join(ranks.ignoring(["USR2"], ["python3" if pyxis else sys.executable]))
+    executor = submitit.AutoExecutor(os.path.join(base, "slurm", "submitit"), cluster="slurm", slurm_python=python)
     srun = ["--kill-on-bad-exit=1"]
     if pyxis:
         mounts = ",".join(f"{path}:{path}" for path in dict.fromkeys((job.cwd, base)))
@@ -148,12 +148,15 @@ def script_of(executor):
 
 
 # What the batch script itself does if the supervisors could not: a job that saved (75), or whose supervisor was killed by a
-# signal (above 128), goes on, unless SLURM is ending it.
+# signal (above 128), goes on, unless SLURM is ending it. SLURM_JOB_ID alone would not do in an array: the last element's is
+# the number of the whole array.
 _END = """\
 on_exit() {
   code=$?
+  me=$SLURM_JOB_ID
+  [ -z "$SLURM_ARRAY_TASK_ID" ] || me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
   if [ "$code" = 75 ] || { [ "$code" -gt 128 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; }; then
-    scontrol show job -o "$SLURM_JOB_ID" 2>/dev/null | grep -q 'JobState=RUNNING' && scontrol requeue "$SLURM_JOB_ID"
+    scontrol show job -o "$me" 2>/dev/null | grep -q 'JobState=RUNNING' && scontrol requeue "$me"
   fi
   exit "$code"
 }
