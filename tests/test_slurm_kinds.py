@@ -82,14 +82,13 @@ def test_faults_of_each_kind_have_a_count_of_their_own(cluster, tmp_path):
     """The environment's where no other node is left, the program's, and the user's, which none may repeat."""
     both = {"nodes": 2, "environment_retries": 1, "retries": 0}
     environment, = send_ranks(cluster, tmp_path / "environment", fails(74, True), **both)
-    cluster.finish(environment)
+    program, = send_ranks(cluster, tmp_path / "program", fails(1, True), **both)
+    user, = send_ranks(cluster, tmp_path / "user", fails(2, True), **both)
+    for run in (environment, program, user):
+        cluster.finish(run)
     assert events(environment) == ["submitted", "start", "fault", "start", "fault", "stop"], told(environment)
     assert "2 times at step 0, more than slurm.environment_retries=1" in history(environment)[-1]["reason"]
     assert cluster.job(environment)["ExitCode"] == "74:0"
-    program, = send_ranks(cluster, tmp_path / "program", fails(1, True), **both)
-    cluster.finish(program)
     assert events(program) == ["submitted", "start", "fault", "stop"], told(program)
     assert cluster.job(program)["ExitCode"] == "1:0" and facts(program, "fault", "kind") == [("program",)]
-    user, = send_ranks(cluster, tmp_path / "user", fails(2, True), **both)
-    cluster.finish(user)
     assert events(user) == ["submitted", "start", "stop"] and cluster.job(user)["ExitCode"] == "2:0", told(user)
