@@ -9,7 +9,7 @@ import time
 import traceback
 
 from engine.errors import ExitCode, Failure
-from slurm import record, site, verdict, wire
+from slurm import record, site, triage, verdict, wire
 from slurm.beside import Beside
 from slurm.verdict import ENVIRONMENT, Verdict, judge
 
@@ -39,6 +39,7 @@ class Chief(threading.Thread):
         self.nodes, self.strangers = {}, []  # node: (Wire, name); those that have not said who they are
         self.heard, self.beaten = {}, 0.0
         self.asked, self.ends, self.lost = None, [], None
+        self.reports, self.checked = {}, False  # of the nodes' triage: {name: report}; whether all is well
         self.began = time.monotonic()
         self.beside = Beside(job) if job.evaluation and identity[0] else None
 
@@ -59,7 +60,7 @@ class Chief(threading.Thread):
             if found is not None and (stop := self._after_fault(found)):
                 found = stop
                 break
-            found = self._round(number)
+            found = self._triage() or self._round(number)
             number += 1
         self._end(found)
 
@@ -76,6 +77,29 @@ class Chief(threading.Thread):
 
     def _lost_node(self):
         return Verdict("again", ExitCode.ENVIRONMENT, self.lost, ENVIRONMENT)
+
+    def _triage(self):
+        """Have each node check itself; returns the Verdict on those that fail, None where there are none."""
+        wanted = self.identity[0] and self.job.training and self.job.settings["triage"]
+        if not wanted or self.checked or self.asked:
+            return None
+        sink = triage.Sink(self.address, self.token)
+        disks = [self.job.settings["node_cache"] or os.environ.get("TMPDIR", "/tmp"), str(self.job.home)]
+        self.reports = {}
+        self._tell(triage={"gpus": self.job.settings["gpus_per_node"], "disks": disks, "sink": sink.place, "token": self.token})
+        deadline = time.monotonic() + triage.LIMIT_S
+        while len(self.reports) < len(self.nodes) and time.monotonic() < deadline and not self.lost and not self.asked:
+            self._pump(0.5)
+        sink.close()
+        if self.lost or self.asked:
+            return self._lost_node() if self.lost else None
+        bad = triage.failing({name: self.reports.get(name) for _, name in self.nodes.values()})
+        self.checked = not bad
+        if not bad:
+            return None
+        first = {"reason": "; ".join(f"node {name}: {text}" for name, text in bad.items()), "node": next(iter(bad)),
+                 "triage": list(bad)}
+        return Verdict("again", ExitCode.ENVIRONMENT, first, ENVIRONMENT)
 
     def _round(self, number):
         """Start all ranks and wait for their ends; returns the Verdict."""
@@ -118,7 +142,8 @@ class Chief(threading.Thread):
         if count > most:
             words = f"{where}: {first['reason']}; {count} times at step {step}, more than slurm.{key}={most}"
             return Verdict("stop", found.code, {**first, "reason": words})
-        exclude = self._node_to_leave_out(told, first, kind)
+        self.checked = self.checked and kind != ENVIRONMENT
+        exclude = self._nodes_to_leave_out(told, first, kind)
         if self.asked or self.lost or exclude:
             return Verdict("requeue", ExitCode.STOPPED, first, kind, exclude)
         deadline = time.monotonic() + BACKOFF_S[min(count, len(BACKOFF_S)) - 1]
@@ -126,17 +151,18 @@ class Chief(threading.Thread):
             self._pump(deadline - time.monotonic())
         return Verdict("requeue", ExitCode.STOPPED, first) if self.asked or self.lost else None
 
-    def _node_to_leave_out(self, told, first, kind):
-        """The node of a fault if it is the environment's and not its first, and others can take its place; else None."""
-        node = first.get("node")
-        twice = kind == ENVIRONMENT and node and verdict.names_itself_twice(told, node)
-        if not twice or not self.identity[0]:
-            return None
+    def _nodes_to_leave_out(self, told, first, kind):
+        """Nodes that failed their triage, or that the environment names twice, if others can take their place; else none."""
+        node, nodes = first.get("node"), first.get("triage", ())
+        if kind == ENVIRONMENT and node and verdict.names_itself_twice(told, node):
+            nodes = nodes or (node,)
+        if not nodes or not self.identity[0]:
+            return ()
         try:
-            return node if site.can_spare(self.display, node) else None
+            return tuple(nodes) if site.can_spare(self.display, nodes) else ()
         except Failure as error:
-            print(f"note: {error}", flush=True)  # the controller does not answer: this node once more
-            return None
+            print(f"note: {error}", flush=True)  # the controller does not answer: these nodes once more
+            return ()
 
     def _end(self, found):
         if found.what == "requeue" and self.job.anew and self.asked == "SIGUSR2" and self._out_of_time():
@@ -175,16 +201,16 @@ class Chief(threading.Thread):
                     return None
             time.sleep(BEAT_S)
 
-    def _exclude(self, node):
-        """Have the next start, which waits in the queue by now, keep from a node."""
+    def _exclude(self, nodes):
+        """Have the next start, which waits in the queue by now, keep from some nodes."""
         deadline = time.monotonic() + EXCLUDE_S
         while True:
             try:
-                site.exclude(self.display, node)
-                return record.note(self.job.home, "exclude", node=node)
+                site.exclude(self.display, nodes)
+                return record.note(self.job.home, "exclude", nodes=list(nodes))
             except Failure as error:
                 if time.monotonic() > deadline:
-                    print(f"note: the next start may come to {node} again: {error}", flush=True)
+                    print(f"note: the next start may come to {', '.join(nodes)} again: {error}", flush=True)
                     return None
             time.sleep(0.5)
 
@@ -258,6 +284,8 @@ class Chief(threading.Thread):
     def _take(self, message, name):
         if "end" in message:
             self.ends.append({**message["end"], "node": name, "at": time.monotonic()})
+        if "triage" in message:
+            self.reports[name] = message["triage"]
         if "asked" in message and not self.asked:
             self.asked = message["asked"]
             record.note(self.job.home, "signal", signal=self.asked, node=name, step=record.newest_step(self.job.folder))

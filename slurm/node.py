@@ -8,7 +8,7 @@ import time
 
 from engine.cli import last_word
 from engine.errors import ExitCode, explain, failure_of
-from slurm import ranks, record, wire
+from slurm import ranks, record, triage, wire
 
 BEAT_S = 5
 POLL_S = 0.2
@@ -20,14 +20,14 @@ class Node:
 
     Args:
         job: slurm.record.Job.  allocation: slurm.allocation.Allocation; without SLURM rank 0's words are shown here too.
-        line: slurm.wire.Wire to the chief.  command: (extra words) -> words of a rank.
+        line: slurm.wire.Wire to the chief.  command: slurm.supervise.command_of(job).
     """
 
     def __init__(self, job, allocation, line, command):
         self.job, self.allocation, self.line = job, allocation, line
         self.identity, self.number = allocation.identity, allocation.node
         self.command, self.screen, self.shown = command, allocation.number is None, 0
-        self.ranks, self.reported = [], set()
+        self.ranks, self.reported, self.check = [], set(), None
         self.signals, self.asked = [], None
         self.heard, self.beaten, self.patient = 0.0, 0.0, False
 
@@ -48,6 +48,8 @@ class Node:
             return ExitCode.LOST_RANK
         finally:
             ranks.kill(self.ranks)
+            if self.check:
+                self.check.end()
             self._show()
 
     def _turn(self):
@@ -64,6 +66,9 @@ class Node:
             if code is not None and rank.number not in self.reported:
                 self.reported.add(rank.number)
                 self.line.send(end={"rank": rank.number, "code": code, "reason": last_word(rank.log, rank.offset, code)})
+        if self.check and (report := self.check.report()):
+            self.check = None
+            self.line.send(triage=report)
         self._show()
         now = time.monotonic()
         if now - self.beaten > BEAT_S:
@@ -75,6 +80,11 @@ class Node:
         return None
 
     def _obey(self, message):
+        if "triage" in message:
+            if self.check:
+                self.check.end()
+            self.check = triage.Check(self.command(["slurm.triage"]), message["triage"],
+                                      self.job.home / "ranks" / f"triage-{self.number}.log")
         if "start" in message:
             ranks.kill(self.ranks)
             self.reported = set()
@@ -82,9 +92,10 @@ class Node:
             if self.asked:  # the signal came between two rounds: nothing new is begun
                 self._begin_nothing(ExitCode.STOPPED, self.asked)
                 return None
+            words = self.command([*self.job.words, *self.job.arguments, *message["extra"]])
             try:
-                self.ranks = ranks.start(self.job, self.command(message["extra"]), self.number, message["address"],
-                                         message["port"], self._environment())
+                self.ranks = ranks.start(self.job, words, self.number, message["address"], message["port"],
+                                         self._environment())
             except OSError as error:
                 failure = failure_of(error, f"{error.filename or 'a process'} cannot be started: {explain(error)}")
                 self._begin_nothing(failure.exit_code, str(failure))

@@ -154,8 +154,8 @@ def names_of_nodes(number) -> list:
         return []
 
 
-def can_spare(number, node) -> bool:
-    """Whether a job would find as many nodes as it wants without ``node``: like it, working, and not left out already.
+def can_spare(number, nodes) -> bool:
+    """Whether a job would find as many nodes as it wants without these: like them, working, and not left out already.
 
     Raises:
         Failure: the controller does not answer.
@@ -167,20 +167,20 @@ def can_spare(number, node) -> bool:
         name, condition, *kind = line.split("|")
         alike[name] = kind, condition.rstrip("*~#!%$@^-")
     known = fields.get("ExcNodeList", NOTHING)
-    away = {node, *(ask("scontrol", "show", "hostnames", known).split() if known != NOTHING else [])}
-    kind = alike.get(node, (None, ""))[0]
+    away = {*nodes, *(ask("scontrol", "show", "hostnames", known).split() if known != NOTHING else [])}
+    kind = alike.get(nodes[0], (None, ""))[0]
     left = [name for name, (of, condition) in alike.items() if of == kind and condition not in BROKEN and name not in away]
     return len(left) >= int(fields["NumNodes"].split("-")[0])
 
 
-def exclude(number, node):
-    """Keep a job in the queue from a node, beside those that it keeps from already.
+def exclude(number, nodes):
+    """Keep a job in the queue from some nodes, beside those that it keeps from already.
 
     Raises:
         Failure: the job runs, or the controller does not answer.
     """
     known = job(number).get("ExcNodeList", NOTHING)
-    names = [node] if known == NOTHING else [known, node]
+    names = [*nodes] if known == NOTHING else [known, *nodes]
     ask("scontrol", "update", f"jobid={number}", f"ExcNodeList={','.join(names)}")
 
 

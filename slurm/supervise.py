@@ -54,14 +54,14 @@ def run_job(folder, allocation):
 
 
 def command_of(job):
-    """(extra words) -> the words of a rank."""
-    def command(extra):
+    """[module, argument, ...] -> the words that start it where the ranks run."""
+    def command(words):
         python, prefix = "python3" if job.settings["container"] else job.python, []
         if job.settings["container"] and job.settings["container_tool"] == "apptainer":
             binds = [f"--bind={path}" for path in dict.fromkeys((job.cwd, job.folder, job.code))]
             gpu = ["--nv"] if job.settings["gpus_per_node"] else []
             prefix = ["apptainer", "exec", *gpu, *binds, *job.settings["container_options"], job.settings["container"]]
-        return [*prefix, python, os.path.join(job.code, "slurm", "launch.py"), *job.words, *job.arguments, *extra]
+        return [*prefix, python, os.path.join(job.code, "slurm", "launch.py"), *words]
     return command
 
 

@@ -23,14 +23,14 @@ REPEATS_S = 86400  # within which a node that is named a second time is left out
 class Verdict:
     """``what``: done, requeue, again, or stop.  ``code``: the job's exit code.  ``first``: the failure that counts, or None.
 
-    ``kind``: of that failure where it is to be tried again.  ``exclude``: a node that the next start keeps from, or None.
+    ``kind``: of that failure where it is to be tried again.  ``exclude``: nodes that the next start keeps from.
     """
 
     what: str
     code: int
     first: dict | None = None
     kind: str = ENVIRONMENT
-    exclude: str | None = None
+    exclude: tuple = ()
 
 
 def judge(ends, asked):

@@ -91,15 +91,18 @@ class Cluster:
         return first["time"] - at, max(0, seen - (first["step"] - 1))
 
 
-def send_ranks(cluster, base, program, count=1, **settings):
+def send_ranks(cluster, base, program, count=1, triage="", **settings):
     """Submit jobs whose only rank is ``program``, Python text, in place of a run: [folder, ...]; several are an array.
 
-    The program gets its folder as its only argument.
+    The program gets its folder as its only argument. ``triage``: Python text at the end of each node's checks.
     """
     code = base / "code" / "0001"
     for name in ("engine", "slurm"):
         shutil.copytree(ROOT / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
     (code / "program.py").write_text(program)
+    checks, mark = (code / "slurm" / "triage.py").read_text(), '\n\nif __name__ == "__main__":'
+    assert checks.count(mark) == 1
+    (code / "slurm" / "triage.py").write_text(checks.replace(mark, f"\n{triage}{mark}"))
     folders = [base / f"part-{number}" for number in range(count)] if count > 1 else [base / "part"]
     words = "from clusters import hand_over; import json, sys; hand_over(*json.loads(sys.argv[1]))"
     told_to = json.dumps([str(base), [str(folder) for folder in folders], settings])

@@ -74,8 +74,24 @@ def test_a_node_that_fails_twice_is_left_out(cluster, tmp_path):
     first, other = starts(run)[0], starts(run)[-1]
     assert starts(run) == [first, first, other] and other != first
     assert facts(run, "fault", "kind", "code", "node") == [("environment", 74, first)] * 2
-    assert facts(run, "exclude", "node") == [(first,)] and cluster.job(run)["ExcNodeList"] == first
+    assert facts(run, "exclude", "nodes") == [([first],)] and cluster.job(run)["ExcNodeList"] == first
     assert cluster.job(run)["ExitCode"] == "0:0"
+
+
+BROKEN_DISK = """
+if os.environ["SLURMD_NODENAME"] == "127.0.0.11":
+    def check_disks(folders):
+        return [f"{folders[0]} cannot be used: input/output error"], {}
+"""
+
+
+def test_a_node_that_fails_its_triage_is_left_out_before_a_rank_starts(cluster, tmp_path):
+    run, = send_ranks(cluster, tmp_path / "run", fails(0), triage=BROKEN_DISK, node_cache="/scratch")
+    cluster.finish(run)
+    assert events(run) == ["submitted", "fault", "exclude", "requeue", "start", "done"], told(run)
+    assert facts(run, "fault", "kind", "node", "reason") == [
+        ("environment", "127.0.0.11", "node 127.0.0.11: /scratch cannot be used: input/output error")]
+    assert starts(run) == ["127.0.0.12"] and cluster.job(run)["ExcNodeList"] == "127.0.0.11"
 
 
 def test_faults_of_each_kind_have_a_count_of_their_own(cluster, tmp_path):
