@@ -27,12 +27,28 @@ if EVERYWHERE or (folder / "starts").read_text().split()[0] == node:
 """
 
 
+BROKEN_DISK = """
+if os.environ["SLURMD_NODENAME"] == "127.0.0.11":
+    def check_disks(folders):
+        return [f"{folders[0]} cannot be used: input/output error"], {}
+"""
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
     need_slurm()
     made = Cluster(tmp_path_factory.mktemp("slurm") / "cluster", KILLWAIT="3")
     yield made
     made.stop()
+
+
+@pytest.fixture(scope="module")
+def sent(cluster, tmp_path_factory):
+    """{name: folder} of jobs that run and wait side by side."""
+    base, both = tmp_path_factory.mktemp("kinds"), {"nodes": 2, "environment_retries": 1, "retries": 0}
+    jobs = {"twice": (fails(74), {}), "triage": (fails(0), {"triage": BROKEN_DISK, "node_cache": "/scratch"}),
+            "environment": (fails(74, True), both), "program": (fails(1, True), both), "user": (fails(2, True), both)}
+    return {name: send_ranks(cluster, base / name, program, **keys)[0] for name, (program, keys) in jobs.items()}
 
 
 def starts(folder):
@@ -48,7 +64,7 @@ def facts(folder, event, *names):
     return [tuple(line.get(name) for name in names) for line in history(folder) if line["event"] == event]
 
 
-def test_an_element_of_an_array_that_requeues_leaves_the_others_alone(cluster, tmp_path):
+def test_an_element_of_an_array_that_requeues_leaves_the_others_alone(cluster, sent, tmp_path):
     """The last one, whose SLURM_JOB_ID is the whole array's: one runs on, one that was cancelled by hand stays so."""
     parts = send_ranks(cluster, tmp_path / "sweep", WAITS, 3)
     for part in parts:
@@ -66,9 +82,9 @@ def test_an_element_of_an_array_that_requeues_leaves_the_others_alone(cluster, t
     assert [line["restart"] for line in history(parts[1]) if line["event"] == "start"] == [0], told(parts[1])
 
 
-def test_a_node_that_fails_twice_is_left_out(cluster, tmp_path):
+def test_a_node_that_fails_twice_is_left_out(cluster, sent):
     """The environment's fault: once more in the same job, then on another node."""
-    run, = send_ranks(cluster, tmp_path / "run", fails(74))
+    run = sent["twice"]
     cluster.finish(run)
     assert events(run) == ["submitted", "start", "fault", "start", "fault", "exclude", "requeue", "start", "done"], told(run)
     first, other = starts(run)[0], starts(run)[-1]
@@ -78,15 +94,8 @@ def test_a_node_that_fails_twice_is_left_out(cluster, tmp_path):
     assert cluster.job(run)["ExitCode"] == "0:0"
 
 
-BROKEN_DISK = """
-if os.environ["SLURMD_NODENAME"] == "127.0.0.11":
-    def check_disks(folders):
-        return [f"{folders[0]} cannot be used: input/output error"], {}
-"""
-
-
-def test_a_node_that_fails_its_triage_is_left_out_before_a_rank_starts(cluster, tmp_path):
-    run, = send_ranks(cluster, tmp_path / "run", fails(0), triage=BROKEN_DISK, node_cache="/scratch")
+def test_a_node_that_fails_its_triage_is_left_out_before_a_rank_starts(cluster, sent):
+    run = sent["triage"]
     cluster.finish(run)
     assert events(run) == ["submitted", "fault", "exclude", "requeue", "start", "done"], told(run)
     assert facts(run, "fault", "kind", "node", "reason") == [
@@ -94,12 +103,9 @@ def test_a_node_that_fails_its_triage_is_left_out_before_a_rank_starts(cluster, 
     assert starts(run) == ["127.0.0.12"] and cluster.job(run)["ExcNodeList"] == "127.0.0.11"
 
 
-def test_faults_of_each_kind_have_a_count_of_their_own(cluster, tmp_path):
+def test_faults_of_each_kind_have_a_count_of_their_own(cluster, sent):
     """The environment's where no other node is left, the program's, and the user's, which none may repeat."""
-    both = {"nodes": 2, "environment_retries": 1, "retries": 0}
-    environment, = send_ranks(cluster, tmp_path / "environment", fails(74, True), **both)
-    program, = send_ranks(cluster, tmp_path / "program", fails(1, True), **both)
-    user, = send_ranks(cluster, tmp_path / "user", fails(2, True), **both)
+    environment, program, user = sent["environment"], sent["program"], sent["user"]
     for run in (environment, program, user):
         cluster.finish(run)
     assert events(environment) == ["submitted", "start", "fault", "start", "fault", "stop"], told(environment)
