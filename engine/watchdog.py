@@ -258,8 +258,7 @@ def told(error):
     if isinstance(error, SystemExit):
         return "left", error.code if isinstance(error.code, int) else 1, False
     text = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    secondary = isinstance(error, RuntimeError) and bool(SECONDARY.search(str(error)))
-    return text, ExitCode.LOST_RANK if secondary else ExitCode.PROGRAM, secondary
+    return text, ExitCode.LOST_RANK, isinstance(error, RuntimeError) and bool(SECONDARY.search(str(error)))
 
 
 def said(verdict):

@@ -304,7 +304,7 @@ def test_a_rank_that_fails_ends_the_others_with_its_reason(tmp_path):
     assert errors(outputs[0]) == [
         "error: rank 1 stopped at step 5, in forward and backward: shard x cannot be read (exit code 2)"]
     assert not any("Traceback" in output for output in outputs) and time.monotonic() - began < 60
-    outputs = toy.finish(toy.start(tmp_path / "run", {"on": 0, "crash": 5}, world=2), 1)
+    outputs = toy.finish(toy.start(tmp_path / "run", {"on": 0, "crash": 5}, world=2), 76)
     assert Counter("Traceback" in output for output in outputs) == {True: 1, False: 1}
     assert len(errors(outputs[1])) == 1 and "rank 0 stopped at step 5" in outputs[1] and "a fault of the program" in outputs[1]
     # Its folder is free at once.
