@@ -32,6 +32,18 @@ class Allocation:
 # slurm.where=local, also inside an interactive allocation, whose variables are another job's.
 THIS_MACHINE = Allocation()
 
+# Variables of a job that a process runs in: sbatch, and srun in a new job, would take them for what is wanted.
+OF_JOBS = ("SLURM_", "SRUN_", "SUBMITIT_", "PMI", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+OF_SITE = ("SLURM_CONF", "SLURM_CLUSTERS")
+
+
+def leave_allocation():
+    """Forget the job that this process runs in, such as an interactive one, for what it submits."""
+    if "SLURM_JOB_ID" in os.environ:
+        for name in list(os.environ):
+            if name.startswith(OF_JOBS) and name not in OF_SITE:
+                del os.environ[name]
+
 
 def read_allocation() -> Allocation:
     """The Allocation of the job step that this process is a task of."""

@@ -93,6 +93,9 @@ class Chief(threading.Thread):
         sink.close()
         if self.lost or self.asked:
             return self._lost_node() if self.lost else None
+        for name, report in self.reports.items():
+            if report["user"]:
+                return Verdict("stop", ExitCode.USER, {"reason": f"node {name}: {report['user'][0]}", "node": name})
         bad = triage.failing({name: self.reports.get(name) for _, name in self.nodes.values()})
         self.checked = not bad
         if not bad:

@@ -13,10 +13,8 @@ from engine.cli import run as run_command
 from engine.config import flat
 from engine.errors import EnvironmentFault, Failure, UserError
 from slurm import record, site, submit
+from slurm.allocation import OF_JOBS, OF_SITE
 from slurm.config import from_flat
-
-# Of the job that this runs in: sbatch, and srun in the new job, would take them for what is wanted.
-OWN = ("SLURM", "SRUN_", "SBATCH_", "SUBMITIT_", "PMI", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
 
 
 def main(argv):
@@ -103,7 +101,8 @@ def _send(run, step):
 
 def environment():
     """The variables of this process without those of the job that it runs in."""
-    return {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or not name.startswith(OWN)}
+    own = (*OF_JOBS, "SBATCH_")  # the last are the run's: what it asks for is in its record
+    return {name: value for name, value in os.environ.items() if name in OF_SITE or not name.startswith(own)}
 
 
 def command(job):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine.errors import UserError
 from slurm import check, elements, line, local, ranks, record, site, snapshot, supervise
+from slurm.allocation import leave_allocation
 from slurm.config import FEW_CORES
 
 
@@ -100,6 +101,7 @@ def submit(executor, jobs):
     """
     import submitit
 
+    leave_allocation()
     for job in jobs:
         record.note(job.home, "submitted")  # before it may start
     sent = []
@@ -151,10 +153,10 @@ def script_of(executor):
 # signal (above 128), goes on, unless SLURM is ending it. SLURM_JOB_ID alone would not do in an array: the last element's is
 # the number of the whole array.
 _END = """\
+me=$SLURM_JOB_ID
+[ -z "$SLURM_ARRAY_TASK_ID" ] || me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 on_exit() {
   code=$?
-  me=$SLURM_JOB_ID
-  [ -z "$SLURM_ARRAY_TASK_ID" ] || me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
   if [ "$code" = 75 ] || { [ "$code" -gt 128 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; }; then
     scontrol show job -o "$me" 2>/dev/null | grep -q 'JobState=RUNNING' && scontrol requeue "$me"
   fi
@@ -163,16 +165,22 @@ on_exit() {
 trap on_exit EXIT
 trap : TERM"""
 
-# Each node's first act.
+# Each node's first act. On a job's first start a person has to choose another folder; of a job that ran before it is the node.
 _SEEN = """\
-srun --kill-on-bad-exit=1 sh -c 'for place; do test -e "$place" || {{ echo "error: node $SLURMD_NODENAME does not see $place: \
-it must be on storage that all nodes share" >&2; exit 2; }}; done' sh {places} || exit 2"""
+unseen() {{
+  [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ] && [ "$SLURM_RESTART_COUNT" -lt {most} ] || exit 2
+  {leave_out} "$me" $(scontrol show hostnames "$SLURM_JOB_NODELIST" | grep -vxF "$seen")
+  exit $?
+}}
+seen=$(srun --kill-on-bad-exit=0 sh -c 'for place; do test -e "$place" || {{ echo "error: node $SLURMD_NODENAME does not see \
+$place: it must be on storage that all nodes share" >&2; exit 2; }}; done; echo "$SLURMD_NODENAME"' sh {places}) || unseen"""
 
 
 def _setup(settings, base, job):
     """Lines of the batch script before the supervisor starts."""
     code, places = shlex.quote(job.code), [job.code] if settings.container else [job.code, job.python]
     gone = f"error: {job.code} is gone, the copy of the code that this job runs; submit it anew"
+    leave_out = shlex.join([sys.executable, os.path.join(job.code, "slurm", "launch.py"), "slurm.leave_out"])
     cores = f"export SRUN_CPUS_PER_TASK={settings.cores_per_node}"  # srun forgets it since 22.05, and would give one
     return [*settings.setup, cores, *_END.splitlines(), f"cd {code} || {{ echo {shlex.quote(gone)} >&2; exit 2; }}",
-            *_SEEN.format(places=shlex.join(places)).splitlines()]
+            *_SEEN.format(places=shlex.join(places), most=supervise.MOST_STARTS, leave_out=leave_out).splitlines()]

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 
-from engine.errors import explain
+from engine.errors import UserError, explain, failure_of
 
 LIMIT_S = 180         # for a node's answer: to import torch from cold storage takes a minute
 DISK_BYTES = 16 << 20
@@ -109,15 +109,18 @@ class Check:
             self.failed = f"the check cannot be started: {explain(error)}"
 
     def report(self):
-        """{"faults": [text, ...], "figures": {name: number}} once it is over, else None."""
+        """{"faults": [text, ...], "figures": {name: number}, "user": [text, ...]} once it is over, else None.
+
+        Faults are the node's; ``user``: what is wrong on any node until a person mends it.
+        """
         if self.failed:
-            return {"faults": [self.failed], "figures": {}}
+            return {"faults": [self.failed], "figures": {}, "user": []}
         code = self.process.poll()
         if code is None:
             return None
         lines = self.process.stdout.read().decode("utf-8", "replace").splitlines()
         if code or not lines:
-            return {"faults": [f"the check ended with exit code {code}"], "figures": {}}
+            return {"faults": [f"the check ended with exit code {code}"], "figures": {}, "user": []}
         return json.loads(lines[-1])
 
     def end(self):
@@ -148,7 +151,7 @@ def main(order: dict) -> dict:
     Args:
         order: {"gpus": how many, "disks": [folder, ...], "sink": [address, port] or None, "token": text}.
     """
-    report = {"faults": [], "figures": {}}
+    report = {"faults": [], "figures": {}, "user": check_rights(order["disks"])}
     checks = [lambda: check_disks(order["disks"])]
     if order["sink"]:
         checks.append(lambda: check_network(order["sink"], order["token"]))
@@ -159,6 +162,21 @@ def main(order: dict) -> dict:
         report["faults"] += faults
         report["figures"] |= figures
     return report
+
+
+def check_rights(folders):
+    """What a person must mend: folders that may not be made or written, on whatever node."""
+    faults = []
+    for folder in folders:
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            failure = failure_of(error, f"{folder} cannot be used: {explain(error)}")
+            faults += [str(failure)] * isinstance(failure, UserError)
+            continue
+        if not os.access(folder, os.W_OK):
+            faults.append(f"{folder} may not be written")
+    return faults
 
 
 def check_disks(folders):
@@ -227,7 +245,7 @@ def check_gpus(count):
 
 def slow_gpus(seconds: dict) -> list:
     """Faults of {GPU: seconds for the same work}."""
-    usual = statistics.median(seconds.values()) if seconds else 0
+    usual = statistics.median_low(seconds.values()) if seconds else 0
     return [f"GPU {index} takes {took * 1e3:.0f} ms for what takes its neighbours {usual * 1e3:.0f} ms"
             for index, took in seconds.items() if took > SLOW_GPU * usual]
 

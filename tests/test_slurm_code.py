@@ -1,5 +1,6 @@
 """What a submission does before SLURM has it: the code's copy, its commit, the list of elements, the script, the device."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from runs import ROOT
 
 from engine import distributed, machine, preflight
 from engine.errors import EnvironmentFault, UserError
-from slurm import check, elements, evaluate, ranks, record, rooms, site, snapshot, submit
+from slurm import check, elements, evaluate, manage, ranks, record, rooms, site, snapshot, submit
 from slurm.config import SlurmConfig
 
 NAMELESS = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
@@ -142,12 +143,60 @@ def test_the_batch_script_asks_for_its_own_element_alone(tmp_path):
     (tmp_path / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho JobState=RUNNING\n')
     (tmp_path / "srun").write_text("#!/bin/sh\nexit 0\n")
     for name in ("scontrol", "srun"):
-        (tmp_path / name).chmod(0o755)
+        (tmp_path / name).chmod(0o755)  # every node sees all
     for variables, number in (({"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0"}, "7_0"), ({}, "7")):
         done = subprocess.run(["bash", "-c", "\n".join([*lines, "exit 75"])], env={
             "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", **variables})
         assert done.returncode == 75
         assert (tmp_path / "asked").read_text().splitlines()[-2:] == [f"show job -o {number}", f"requeue {number}"]
+
+
+@pytest.mark.parametrize("restart, spare, code, told", [
+    (None, "5", 2, []), ("1", "5", 75, ["requeue 7", "update jobid=7 ExcNodeList=n2"]), ("1", "1", 75, ["requeue 7"]),
+    ("20", "5", 2, [])])
+def test_a_node_that_does_not_see_the_code_is_left_out_of_a_job_that_ran_before(tmp_path, restart, spare, code, told):
+    """n2 of n1 and n2. On the first start a person has to choose another folder; where no node is left it is tried again."""
+    job = record.Job(["pretrain"], [], str(tmp_path), "/", str(ROOT), sys.executable, True, 2, 1, {})
+    lines = submit._setup(SlurmConfig(cores_per_node=1), str(tmp_path), job)
+    (tmp_path / "srun").write_text("#!/bin/sh\necho n1\nexit 2\n")
+    (tmp_path / "scontrol").write_text(f"""#!/bin/sh
+case "$*" in
+"show hostnames"*) echo n1; echo n2 ;;
+"show job"*) [ -e {tmp_path}/requeued ] && state=COMPLETING || state=RUNNING
+  echo "JobId=7 JobState=$state Partition=main NumNodes=2 ReqNodeList=(null) ExcNodeList=(null)" ;;
+requeue*) touch {tmp_path}/requeued; echo "$@" >> {tmp_path}/told ;;
+*) echo "$@" >> {tmp_path}/told ;;
+esac
+""")
+    (tmp_path / "sinfo").write_text(f'#!/bin/sh\nfor i in $(seq 2 $((1 + {spare}))); do echo "n$i|idle|(null)|(null)"; done\n')
+    for name in ("scontrol", "srun", "sinfo"):
+        (tmp_path / name).chmod(0o755)
+    variables = {"SLURM_RESTART_COUNT": restart} if restart else {}
+    done = subprocess.run(["bash", "-c", "\n".join(lines)], capture_output=True, text=True, env={
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", **variables})
+    assert done.returncode == code, done.stderr
+    assert ((tmp_path / "told").read_text().splitlines() if (tmp_path / "told").exists() else []) == told
+
+
+def test_what_is_submitted_from_an_interactive_allocation_is_no_part_of_it(tmp_path, monkeypatch):
+    (tmp_path / "sbatch").write_text(f"#!/bin/sh\nenv > {tmp_path}/had\necho Submitted batch job 7\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    for name, value in {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "4711", "SLURM_MEM_PER_CPU": "100",
+                        "SRUN_CPUS_PER_TASK": "1", "CUDA_VISIBLE_DEVICES": "0", "SLURM_CONF": "/etc/slurm.conf",
+                        "SBATCH_ACCOUNT": "mine"}.items():
+        monkeypatch.setenv(name, value)
+    job = job_in(tmp_path / "run")
+    assert submit.submit(submit.make_executor(SlurmConfig(cores_per_node=1), job.folder, job), [job]) == ["7"]
+    had = {line.split("=")[0] for line in (tmp_path / "had").read_text().splitlines()}
+    assert had & {"SLURM_JOB_ID", "SLURM_MEM_PER_CPU", "SRUN_CPUS_PER_TASK", "CUDA_VISIBLE_DEVICES"} == set()
+    assert {"SLURM_CONF", "SBATCH_ACCOUNT"} <= had
+
+
+def test_what_asked_for_other_things_is_not_submitted_again_together(tmp_path):
+    one, other = job_in(tmp_path / "a"), job_in(tmp_path / "b")
+    later = dataclasses.replace(job_in(tmp_path / "c"), code="/code/0002")
+    longer = dataclasses.replace(job_in(tmp_path / "d"), settings={"hours": 2.0})
+    assert list(manage._alike([one, later, other, longer])) == [[one, other], [later], [longer]]
 
 
 # Devices.
@@ -242,4 +291,4 @@ def test_a_node_is_left_out_only_where_enough_like_it_remain(monkeypatch, wanted
                "show": f"JobId=1 Partition=main NumNodes={wanted} ReqNodeList=(null) ExcNodeList={known}\n"}
     monkeypatch.setattr(site, "ask", lambda *words: next(answers[word] for word in ("sinfo", "hostnames", "show")
                                                          if word in words))
-    assert site.can_spare("1", "n1") == spare
+    assert site.can_spare("1", ["n1"]) == spare

@@ -29,7 +29,7 @@ def test_a_whole_node_passes_in_a_process_of_its_own(tmp_path, sink):
     deadline = time.monotonic() + 60
     while (report := check.report()) is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert report["faults"] == [] and report["figures"]["network_mb_s"] > 0
+    assert report["faults"] == report["user"] == [] and report["figures"]["network_mb_s"] > 0
     imported = (tmp_path / "log").read_text()
     assert "selectors" in imported and "torch" not in imported
     assert not list((tmp_path / "new").iterdir())  # nothing is left
@@ -81,6 +81,12 @@ class Lossy:
         return data[:-1] + bytes([data[-1] ^ 1])
 
 
+def test_a_folder_that_may_not_be_made_is_the_users(tmp_path):
+    (tmp_path / "file").touch()
+    assert triage.check_rights([str(tmp_path / "new"), str(tmp_path / "file" / "in")]) == [
+        f"{tmp_path / 'file' / 'in'} cannot be used: not a directory"]
+
+
 def test_the_sink_takes_from_nodes_alone(sink):
     faults, figures = triage.check_network(sink.place, TOKEN)
     assert not faults and figures["network_mb_s"] > 0
@@ -93,7 +99,7 @@ def test_the_sink_takes_from_nodes_alone(sink):
 
 
 def report(speed, *faults):
-    return {"faults": list(faults), "figures": {"network_mb_s": speed}}
+    return {"faults": list(faults), "figures": {"network_mb_s": speed}, "user": []}
 
 
 def test_a_network_is_slow_beside_the_others():
