@@ -27,7 +27,7 @@ def run(order, elements):
     print(f"slurm.where=local: {order.room.command} runs on this machine{why}, {ranks} process{'es' * (ranks > 1)}"
           f"{f' on {gpus} GPUs' if gpus else ''}", flush=True)
     for element in elements:
-        demand_gpu(element, gpus)
+        demand_gpu(element, min(gpus, order.settings.gpus_per_node))
     jobs = [make_job(order, element, snapshot.ROOT, 1, ranks) for element in elements]
     if len(elements) > 1 and not order.dry:  # status takes the folder of them all
         list_all(Path(elements[0].folder).parent, jobs, order.room)
