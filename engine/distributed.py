@@ -7,6 +7,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from engine import machine
 from engine.errors import Failure, UserError
 
 
@@ -103,7 +104,10 @@ def device_of(device, local=0):
 
     Raises:
         UserError: a GPU was asked for and there is none for this rank.
+        EnvironmentFault: there is one, and torch cannot use it.
     """
+    if device != "cpu" and not torch.cuda.is_available():
+        machine.refuse_broken_gpu(device)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and torch.cuda.device_count() <= local:

@@ -1,7 +1,15 @@
 """What figures were measured on, what it could do at most, and how much memory is in use."""
 
+import errno
 import os
 import platform
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from engine.errors import EnvironmentFault
 
 GIB = 2**30
 # Dense bf16 operations a second by the makers' data sheets, by words in the device's name; the first that fits counts.
@@ -30,6 +38,58 @@ def processor(device):
         return torch.cuda.get_device_name(device)
     name = _cpu("model name") or platform.processor() or platform.machine()
     return f"{name}, {torch.get_num_threads()} threads"
+
+
+def visible_gpus() -> int:
+    """NVIDIA GPUs that a process started here may use, found without torch or its driver's help.
+
+    CUDA_VISIBLE_DEVICES has the say where it is set; SLURM's "NoDevFiles" and "-1" hide all.
+    """
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown is not None:
+        return len([one for one in shown.split(",") if re.match(r"\d|GPU-|MIG-", one.strip())])
+    return len([path for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name) and _granted(path)])
+
+
+def _granted(path):
+    """Whether a device may be opened: a job without GPUs sees those of its node, and is kept from them."""
+    try:
+        os.close(os.open(path, os.O_RDWR))
+    except OSError as error:
+        return error.errno not in (errno.EPERM, errno.EACCES)  # any other answer is that of a GPU, if a broken one
+    return True
+
+
+def refuse_broken_gpu(device: str):
+    """Returns where torch finds no GPU because there is none.
+
+    Args:
+        device: the key, "auto" or "cuda".
+    Raises:
+        EnvironmentFault: there is one, and its driver does not answer torch.
+    """
+    import torch
+
+    count = visible_gpus()
+    if count and torch.version.cuda is None:
+        print(f"warning: this machine has {count} NVIDIA GPUs, but torch {torch.__version__} was built without CUDA",
+              file=sys.stderr, flush=True)
+    elif count:
+        raise EnvironmentFault(f"device={device}: {platform.node()} has {count} GPUs by /dev or CUDA_VISIBLE_DEVICES, and "
+                               f"torch can use none ({_driver_says()}); device=cpu runs without")
+
+
+def _driver_says():
+    """What nvidia-smi says of the driver, in a line."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return "nvidia-smi is not on PATH"
+    try:
+        done = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30)
+    except subprocess.TimeoutExpired:
+        return "nvidia-smi gives no answer"
+    said = (done.stdout + done.stderr).strip().splitlines()
+    return f"nvidia-smi: {said[-1] if said else f'exit code {done.returncode}'}"
 
 
 def peak_flops(name):

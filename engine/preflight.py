@@ -1,5 +1,6 @@
 """What is checked before the first step: all that is wrong is told at once, with what to do about it."""
 
+import json
 import os
 import platform
 import resource
@@ -11,10 +12,9 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from engine import checkpoint
-from engine.errors import UserError
+from engine import checkpoint, version
+from engine.errors import EnvironmentFault, UserError
 from engine.history import list_complete
-from engine.provenance import describe_code
 
 CLOCKS_S = 3.0    # differences between machines' clocks that are told
 COPIES = 3        # a checkpoint holds the weights and two moments of each
@@ -28,8 +28,10 @@ def check(config, trainer):
 
     Raises:
         UserError: on all ranks, with everything that any of them found.
+        EnvironmentFault: a run that began on a GPU finds none.
     """
     processes = trainer.processes
+    processes.from_first(lambda: refuse_other_device(Path(config.run), config.device, processes.device.type))
     faults = [*shared_memory(trainer), *open_files(trainer)]
     if processes.first:
         faults += space(Path(config.run), trainer, config.checkpoint.keep)
@@ -51,10 +53,27 @@ def check(config, trainer):
 
 def here(processes):
     """What all ranks should have alike."""
-    git = describe_code() if processes.world > 1 else None
+    code = version.identify_code() if processes.world > 1 else ""  # of one there is nothing to compare
     return {"host": socket.gethostname(), "clock": time.time(),
-            "alike": {**checkpoint.versions(), "machine": platform.machine(), "counterpose": git or "no git",
+            "alike": {**checkpoint.versions(), "machine": platform.machine(), "counterpose": code,
                       "device": processes.device.type}}
+
+
+def refuse_other_device(folder: Path, wanted: str, found: str):
+    """A run that began on a GPU goes on on the CPU only where that is said.
+
+    Args:
+        wanted: the key device.  found: what came of it, "cuda" or "cpu".
+    Raises:
+        EnvironmentFault: nobody said device=cpu, and no GPU is found.
+    """
+    try:
+        began = json.loads((folder / "environment.json").read_text(encoding="utf-8")).get("device")
+    except (OSError, ValueError):
+        return  # a run of before this was noted
+    if began == "cuda" and found == "cpu" and wanted != "cpu":
+        raise EnvironmentFault(f"run={folder} began on a GPU (environment.json: device cuda), and device={wanted} finds none "
+                               f"on {socket.gethostname()}; device=cpu goes on without")
 
 
 def shared_memory(trainer):

@@ -8,12 +8,12 @@ import os
 import sys
 from pathlib import Path
 
-from engine import checkpoint
+from engine import checkpoint, version
 from engine.config import flat, parse, save
+from engine.distributed import device_of
 from engine.errors import UserError, explain, failure_of
 from engine.lease import Lease
 from engine.patience import exists, list_names
-from engine.provenance import describe_code
 
 
 class Run:
@@ -66,7 +66,7 @@ class Run:
             return
         temporary = path.with_suffix(".writing")
         try:
-            (self.folder / "environment.json").write_text(json.dumps(_environment(), indent=1))
+            (self.folder / "environment.json").write_text(json.dumps(_environment(device_of(config.device).type), indent=1))
             save(config, temporary, command)
             os.replace(temporary, path)
         except OSError as error:
@@ -85,6 +85,5 @@ def _shown(value):
     return json.dumps(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value)
 
 
-def _environment():
-    here = Path(__file__).resolve().parent
-    return {"command": sys.argv, "versions": checkpoint.versions(), "git": describe_code(here)}
+def _environment(device):
+    return {"command": sys.argv, "versions": checkpoint.versions(), "git": version.describe_commit(), "device": device}

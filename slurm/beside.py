@@ -6,10 +6,11 @@ import time
 
 from engine import evaluations
 from engine.cli import last_word
-from engine.errors import Failure
-from slurm import evaluate, record, site
+from engine.errors import ExitCode, Failure
+from slurm import evaluate, ranks, record, site
 
 LOOK_S, WATCH_S = 2, 60  # between looks at the folder, and at the jobs' states
+AWAY_S = 30  # until the next try where the controller was not reached
 FINISH_S = 300  # for the last ones to be submitted
 
 
@@ -18,7 +19,7 @@ class Beside:
 
     def __init__(self, job):
         self.job, self.child = job, None
-        self.looked = self.watched = 0.0
+        self.looked = self.watched = self.away = 0.0
         self.said = set()
 
     def turn(self):
@@ -30,7 +31,7 @@ class Beside:
         with contextlib.suppress(OSError, Failure):
             if self.child:
                 self._follow()
-            elif evaluate.unsent(self.job):
+            elif now > self.away and evaluate.unsent(self.job):
                 self._submit()
             elif now - self.watched > WATCH_S:
                 self.watched = now
@@ -50,7 +51,7 @@ class Beside:
     def _submit(self):
         with open(self._log(), "wb") as log:
             # A scheduler signals all processes of a step; one that is just submitting is to end that, or nobody knows the job.
-            words = ["env", "--ignore-signal=TERM", "--ignore-signal=USR2", *evaluate.command(self.job)]
+            words = ranks.ignoring(["TERM", "USR2"], evaluate.command(self.job))
             self.child = subprocess.Popen(words, env=evaluate.environment(), cwd=self.job.cwd, stdout=log, stderr=log,
                                           stdin=subprocess.DEVNULL)
 
@@ -61,7 +62,11 @@ class Beside:
         self.child = None
         if code:
             reason = last_word(self._log(), 0, code)
-            for step in evaluate.unsent(self.job) if code != 2 else ():
+            if code == ExitCode.ENVIRONMENT:
+                self.away = time.monotonic() + AWAY_S
+                self._say(reason)
+                return
+            for step in evaluate.unsent(self.job) if code != ExitCode.USER else ():
                 evaluations.fail(self.job.folder, step, f"not submitted: {reason}")
             self._say(reason)
 

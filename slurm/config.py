@@ -47,8 +47,12 @@ class SlurmConfig:
                                        "files")
     name: str | None = key(None, "the job's name; default: the folder's")
     warn_s: int = key(180, "seconds before the time limit at which a run is told to save and to go on in a new job", low=10)
-    retries: int = key(3, "starts after a fault without a new checkpoint between, then the job stops", low=0)
+    retries: int = key(3, "starts after a fault of the program without a new checkpoint between, then the job stops", low=0)
+    environment_retries: int = key(10, "the same after a fault of the environment: a disk, a network, memory, a lost node; "
+                                       "one that a node has twice has the job go on elsewhere", low=0)
     lost_s: int = key(60, "seconds without a sign of life after which another node counts as lost", low=5)
+    triage: bool = key(True, "before a training run starts, check each node's GPUs, disks and network for some seconds; one "
+                             "that fails is left out and the job requeued")
     jobs: int = key(1, "elements of a job array that share the shards of data make or data pairs", low=1, high=10_000)
     at_once: int = key(64, "most elements of an array that run at a time", low=1)
     evaluate: EvaluationJobConfig = section(EvaluationJobConfig)

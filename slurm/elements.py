@@ -10,7 +10,7 @@ from pathlib import Path
 from engine import evaluations
 from engine.config import flat
 from engine.errors import Failure, UserError
-from slurm import check, line, record
+from slurm import check, line, record, site
 
 
 @dataclass
@@ -100,6 +100,13 @@ def _checkpoints(order):
     return os.path.abspath(f"{base}.slurm"), lines
 
 
+def demand_gpu(element, gpus):
+    """Where GPUs are asked for, device=auto is cuda: a node whose driver is broken must fail, not train on its CPU."""
+    if gpus and element.config.get("device") == "auto":
+        element.arguments = [*element.arguments, "device=cuda"]
+        element.config = {**element.config, "device": "cuda"}
+
+
 def make_job(order, element, code, nodes, ranks, array=None):
     """The slurm.record.Job of an element; nothing is written yet."""
     home, room = Path(element.folder) / "slurm", order.room
@@ -107,6 +114,24 @@ def make_job(order, element, code, nodes, ranks, array=None):
     return record.Job(list(room.words), arguments, element.folder, os.getcwd(), str(code), sys.executable, room.training,
                       nodes if room.training else 1, ranks if room.training else 1, flat(order.settings),
                       element.config.get("log.wandb") == "online", array, element.evaluation, bool(room.plain))
+
+
+def list_all(base, jobs, room):
+    """Write the list of a folder's elements: these, after those of earlier submissions, whose jobs may run.
+
+    Of parts of one work those that are in no job's hands are left out: cut anew, they are others.
+    """
+    path = Path(base) / "slurm" / "elements.json"
+    known = [folder for folder in record.read(path) or [] if (Path(folder) / "slurm" / "job.json").exists()]
+    if room.parts:
+        known = [folder for folder in known if _alive(folder)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record.write(path, list(dict.fromkeys([*known, *(job.folder for job in jobs)])))
+
+
+def _alive(folder):
+    number = (record.read(Path(folder) / "slurm" / "submitted.json") or {}).get("job")
+    return bool(number) and site.present() and site.state(number) in site.ALIVE
 
 
 def put_down(job, element):

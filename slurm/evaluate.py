@@ -11,16 +11,18 @@ from pathlib import Path
 from engine import evaluations
 from engine.cli import run as run_command
 from engine.config import flat
-from engine.errors import Failure, UserError
+from engine.errors import EnvironmentFault, Failure, UserError
 from slurm import record, site, submit
+from slurm.allocation import OF_JOBS, OF_SITE
 from slurm.config import from_flat
-
-# Of the job that this runs in: sbatch, and srun in the new job, would take them for what is wanted.
-OWN = ("SLURM", "SRUN_", "SBATCH_", "SUBMITIT_", "PMI", "CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
 
 
 def main(argv):
-    """Returns the exit code: 2 where a job was refused."""
+    """Returns the exit code.
+
+    Raises:
+        UserError: a job was refused.  EnvironmentFault: the controller was not reached.
+    """
     words = [word for word in argv if word != "--due"]
     if len(words) != 1:
         raise UserError(f"evaluate wants one folder, that of a run; {len(words)} are given")
@@ -36,6 +38,8 @@ def main(argv):
     for step in steps:
         try:
             print(f"step {step}: job {_send(job, step)}", flush=True)
+        except EnvironmentFault:
+            raise  # the controller is away for a moment: nothing has failed, the next call sends what is left
         except Failure as error:
             refused = refused or error
             evaluations.fail(job.folder, step, f"not submitted: {error}")
@@ -84,6 +88,9 @@ def _send(run, step):
     words = [word.replace("{checkpoint}", str(evaluations.checkpoint_of(run.folder, step))) for word in run.evaluation["words"]]
     settings = from_flat(run.settings)
     settings = settings.for_evaluation(f"{settings.name or os.path.basename(run.folder)}-{folder.name}")
+    devices = [word for word in words if word.startswith("device=")]
+    if settings.gpus_per_node and devices[-1:] == ["device=auto"]:
+        words.append("device=cuda")  # as slurm.elements.demand_gpu
     # The first two words are the command, as those of all rooms that evaluate.
     job = record.Job(words[:2], words[2:], str(folder), run.cwd, run.code, run.python, False, 1, 1, flat(settings),
                      anew=True)
@@ -94,7 +101,8 @@ def _send(run, step):
 
 def environment():
     """The variables of this process without those of the job that it runs in."""
-    return {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or not name.startswith(OWN)}
+    own = (*OF_JOBS, "SBATCH_")  # the last are the run's: what it asks for is in its record
+    return {name: value for name, value in os.environ.items() if name in OF_SITE or not name.startswith(own)}
 
 
 def command(job):

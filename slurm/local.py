@@ -1,19 +1,11 @@
 """The same command on this machine: the supervisor here, with a process for each of its GPUs."""
 
-import os
-import re
 from pathlib import Path
 
+from engine.machine import visible_gpus
 from slurm import record, snapshot, supervise
-from slurm.elements import make_job, put_down
-
-
-def devices():
-    """GPUs that a process started here would see, found without torch."""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if shown is not None:
-        return len([one for one in shown.split(",") if one.strip() not in ("", "-1")])
-    return len([path for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)])
+from slurm.allocation import THIS_MACHINE
+from slurm.elements import demand_gpu, list_all, make_job, put_down
 
 
 def faults(settings):
@@ -21,25 +13,25 @@ def faults(settings):
     out = []
     if settings.where == "local" and settings.nodes > 1:
         out.append(f"slurm.nodes={settings.nodes}, but slurm.where=local is this machine alone")
-    if settings.where == "local" and settings.gpus_per_node > devices():
-        out.append(f"slurm.gpus_per_node={settings.gpus_per_node}, but this machine has {devices()} GPUs")
+    if settings.where == "local" and settings.gpus_per_node > visible_gpus():
+        out.append(f"slurm.gpus_per_node={settings.gpus_per_node}, but this machine has {visible_gpus()} GPUs")
     return out
 
 
 def run(order, elements):
     """Run elements one after another; returns the first exit code that is not 0."""
-    gpus = 0 if elements[0].config.get("device") == "cpu" else devices()
+    gpus = 0 if elements[0].config.get("device") == "cpu" else visible_gpus()
     ranks = order.settings.ranks_per_node or max(1, min(gpus, order.settings.gpus_per_node or gpus))
     ranks = ranks if order.room.training else 1
     why = "" if order.settings.where == "local" else ", for there is no sbatch here"
     print(f"slurm.where=local: {order.room.command} runs on this machine{why}, {ranks} process{'es' * (ranks > 1)}"
           f"{f' on {gpus} GPUs' if gpus else ''}", flush=True)
-    if len(elements) > 1 and not order.dry:  # status takes the folder of them all
-        base = Path(elements[0].folder).parent / "slurm"
-        base.mkdir(parents=True, exist_ok=True)
-        record.write(base / "elements.json", [element.folder for element in elements])
     for element in elements:
-        job = make_job(order, element, snapshot.ROOT, 1, ranks)
+        demand_gpu(element, min(gpus, order.settings.gpus_per_node))
+    jobs = [make_job(order, element, snapshot.ROOT, 1, ranks) for element in elements]
+    if len(elements) > 1 and not order.dry:  # status takes the folder of them all
+        list_all(Path(elements[0].folder).parent, jobs, order.room)
+    for job, element in zip(jobs, elements, strict=True):
         if order.dry:
             print(f"# would run\npython -m {order.room.command} {' '.join(element.arguments)}\n# with this config")
             print("\n".join(f"{key}: {value}" for key, value in element.config.items()))
@@ -48,7 +40,7 @@ def run(order, elements):
         record.write(job.home / "submitted.json", {"job": None, "time": 0})
         record.note(job.home, "submitted", job=None)
         try:
-            supervise.main(job.folder)
+            supervise.run_job(job.folder, THIS_MACHINE)
         except SystemExit as end:
             return end.code
     return 0

@@ -1,5 +1,6 @@
 """``logs``, ``cancel`` and ``requeue`` of what was submitted."""
 
+import json
 import os
 import shlex
 import time
@@ -82,11 +83,22 @@ def requeue(argv):
         raise UserError(f"{gone[0]} is gone, the copy of the code that this run began with; submit it anew with its command")
     if ended[0].settings["where"] == "local" or not site.present():
         raise UserError(f"{folder} was run without SLURM; the same command goes on")
-    base = ended[0].folder if ended[0].array is None else os.path.dirname(ended[0].folder)
-    executor = submit.make_executor(from_flat(ended[0].settings), base, ended[0])
-    numbers = submit.submit(executor, ended)
+    numbers = [number for jobs in _alike(ended) for number in _submit_again(jobs)]
     print(f"submitted again: {', '.join(numbers)}")
     return 0
+
+
+def _alike(jobs):
+    """Jobs in groups that one script serves: of one submission, or of several that asked for the same."""
+    groups = {}
+    for job in jobs:
+        groups.setdefault((job.code, job.nodes, json.dumps(job.settings, sort_keys=True)), []).append(job)
+    return groups.values()
+
+
+def _submit_again(jobs):
+    base = jobs[0].folder if jobs[0].array is None else os.path.dirname(jobs[0].folder)
+    return submit.submit(submit.make_executor(from_flat(jobs[0].settings), base, jobs[0]), jobs)
 
 
 def _folder(command, argv, known):

@@ -7,9 +7,8 @@ import signal
 import time
 
 from engine.cli import last_word
-from engine.errors import explain
-from slurm import ranks, record, wire
-from slurm.verdict import DEAD, MEND, SAVED
+from engine.errors import ExitCode, explain, failure_of
+from slurm import ranks, record, triage, wire
 
 BEAT_S = 5
 POLL_S = 0.2
@@ -20,14 +19,15 @@ class Node:
     """Connected to the chief; ``run`` returns the exit code, which is the job's on node 0.
 
     Args:
-        job: slurm.record.Job.  identity: [job number or None, restart].  number, name: of this node.
-        line: slurm.wire.Wire to the chief.  command: (extra words) -> words of a rank.  screen: show rank 0's words here too.
+        job: slurm.record.Job.  allocation: slurm.allocation.Allocation; without SLURM rank 0's words are shown here too.
+        line: slurm.wire.Wire to the chief.  command: slurm.supervise.command_of(job).
     """
 
-    def __init__(self, job, identity, number, line, command, screen):
-        self.job, self.identity, self.number, self.line = job, identity, number, line
-        self.command, self.screen, self.shown = command, screen, 0
-        self.ranks, self.reported = [], set()
+    def __init__(self, job, allocation, line, command):
+        self.job, self.allocation, self.line = job, allocation, line
+        self.identity, self.number = allocation.identity, allocation.node
+        self.command, self.screen, self.shown = command, allocation.number is None, 0
+        self.ranks, self.reported, self.check = [], set(), None
         self.signals, self.asked = [], None
         self.heard, self.beaten, self.patient = 0.0, 0.0, False
 
@@ -45,9 +45,11 @@ class Node:
                     return code
         except wire.Lost as error:
             print(f"node {self.number}: the supervisor of node 0 is gone ({error}); ranks here are ended", flush=True)
-            return DEAD
+            return ExitCode.LOST_RANK
         finally:
             ranks.kill(self.ranks)
+            if self.check:
+                self.check.end()
             self._show()
 
     def _turn(self):
@@ -64,6 +66,9 @@ class Node:
             if code is not None and rank.number not in self.reported:
                 self.reported.add(rank.number)
                 self.line.send(end={"rank": rank.number, "code": code, "reason": last_word(rank.log, rank.offset, code)})
+        if self.check and (report := self.check.report()):
+            self.check = None
+            self.line.send(triage=report)
         self._show()
         now = time.monotonic()
         if now - self.beaten > BEAT_S:
@@ -75,18 +80,25 @@ class Node:
         return None
 
     def _obey(self, message):
+        if "triage" in message:
+            if self.check:
+                self.check.end()
+            self.check = triage.Check(self.command(["slurm.triage"]), message["triage"],
+                                      self.job.home / "ranks" / f"triage-{self.number}.log")
         if "start" in message:
             ranks.kill(self.ranks)
             self.reported = set()
             self.ranks = []
             if self.asked:  # the signal came between two rounds: nothing new is begun
-                self._begin_nothing(SAVED, self.asked)
+                self._begin_nothing(ExitCode.STOPPED, self.asked)
                 return None
+            words = self.command([*self.job.words, *self.job.arguments, *message["extra"]])
             try:
-                self.ranks = ranks.start(self.job, self.command(message["extra"]), self.number, message["address"],
-                                         message["port"], self._environment())
+                self.ranks = ranks.start(self.job, words, self.number, message["address"], message["port"],
+                                         self._environment())
             except OSError as error:
-                self._begin_nothing(MEND, f"{error.filename or 'a process'} cannot be started: {explain(error)}")
+                failure = failure_of(error, f"{error.filename or 'a process'} cannot be started: {explain(error)}")
+                self._begin_nothing(failure.exit_code, str(failure))
                 return None
             self.shown = self.ranks[0].offset
         if "kill" in message:
@@ -129,7 +141,7 @@ class Node:
         elif "GLOO_SOCKET_IFNAME" not in os.environ and (found := wire.interface_of(here)):
             out["GLOO_SOCKET_IFNAME"] = found  # else gloo looks its own name up, which may lead nowhere
         cores = len(os.sched_getaffinity(0))
-        given = int(os.environ.get("SLURM_CPUS_ON_NODE", cores))
+        given = self.allocation.cores or cores
         if "OMP_NUM_THREADS" not in os.environ:
             out["OMP_NUM_THREADS"] = str(max(1, min(cores, given) // self.job.ranks))
         cache = self.job.settings["node_cache"] or os.path.join(os.environ.get("TMPDIR", "/tmp"), f"counterpose-{os.getuid()}")

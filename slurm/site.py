@@ -6,9 +6,14 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
-from engine.errors import Failure, UserError
+from engine.errors import EnvironmentFault, Failure, UserError
 
 TIMEOUT_S = 60
+NOTHING = "(null)"  # as scontrol prints it
+BROKEN = {"down", "drain", "drng", "fail", "failg", "maint", "unk", "inval", "reboot"}  # nodes' states, as sinfo's %t has them
+# What SLURM's commands say where the controller, the way to it or its own storage is away for a while.
+AWAY = re.compile("unable to contact slurm|socket timed out|zero bytes were transmitted|connection refused|unable to connect|"
+                  "i/o error writing|resource temporarily unavailable|slurm backup controller in standby", re.I)
 # States in which a job will still do something. The rest are ends.
 ALIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESIZING", "SUSPENDED",
          "SIGNALING", "STOPPED", "STAGE_OUT", "SPECIAL_EXIT", "PREEMPTED"}
@@ -23,18 +28,25 @@ def ask(*command):
     """What a command of SLURM prints.
 
     Raises:
-        UserError: it is not there, it fails, the controller does not answer.
+        UserError: it is not there, or it refuses.
+        EnvironmentFault: the controller does not answer.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     except FileNotFoundError:
         raise UserError(f"{command[0]} is not on PATH: this machine has no SLURM; slurm.where=local runs here") from None
     except subprocess.TimeoutExpired:
-        raise UserError(f"{' '.join(command[:2])} gave no answer within {TIMEOUT_S} s; is the SLURM controller up?") from None
+        raise EnvironmentFault(f"{' '.join(command[:2])} gave no answer within {TIMEOUT_S} s; is the SLURM controller up?") \
+            from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise UserError(f"{' '.join(command)} failed: {said[-1] if said else f'exit code {done.returncode}'}")
+        raise failure_told(f"{' '.join(command)} failed: {said[-1] if said else f'exit code {done.returncode}'}")
     return done.stdout
+
+
+def failure_told(message: str) -> Failure:
+    """The EnvironmentFault of a message that says that the controller was not reached, else a UserError; to be raised."""
+    return (EnvironmentFault if AWAY.search(message) else UserError)(message)
 
 
 @dataclass
@@ -108,7 +120,7 @@ def job(number):
     """scontrol's fields of a job or of an array's element, {} of one it no longer knows.
 
     Raises:
-        UserError: the controller does not answer.
+        Failure: the controller does not answer.
     """
     try:
         text = ask("scontrol", "show", "job", "-o", str(number))
@@ -133,6 +145,45 @@ def state(number):
     return words[0] if words else None
 
 
+def names_of_nodes(number) -> list:
+    """The names of a job's nodes in their order; empty where SLURM does not tell."""
+    try:
+        nodes = job(number).get("NodeList", "")
+        return ask("scontrol", "show", "hostnames", nodes).split() if nodes and nodes != NOTHING else []
+    except Failure:
+        return []
+
+
+def can_spare(number, nodes) -> bool:
+    """Whether a job would find as many nodes as it wants without these: like them, working, and not left out already.
+
+    Raises:
+        Failure: the controller does not answer.
+    """
+    fields, alike = job(number), {}
+    if not fields or fields.get("ReqNodeList", NOTHING) != NOTHING:
+        return False  # nodes that a person named are not left out
+    for line in ask("sinfo", "-h", "-N", "-p", fields["Partition"], "-o", "%N|%t|%G|%f").splitlines():
+        name, condition, *kind = line.split("|")
+        alike[name] = kind, condition.rstrip("*~#!%$@^-")
+    known = fields.get("ExcNodeList", NOTHING)
+    away = {*nodes, *(ask("scontrol", "show", "hostnames", known).split() if known != NOTHING else [])}
+    kind = alike.get(nodes[0], (None, ""))[0]
+    left = [name for name, (of, condition) in alike.items() if of == kind and condition not in BROKEN and name not in away]
+    return len(left) >= int(fields["NumNodes"].split("-")[0])
+
+
+def exclude(number, nodes):
+    """Keep a job in the queue from some nodes, beside those that it keeps from already.
+
+    Raises:
+        Failure: the job runs, or the controller does not answer.
+    """
+    known = job(number).get("ExcNodeList", NOTHING)
+    names = [*nodes] if known == NOTHING else [known, *nodes]
+    ask("scontrol", "update", f"jobid={number}", f"ExcNodeList={','.join(names)}")
+
+
 def requeue(number):
     """Put a job of one's own back into the queue if it runs, or has reached its time limit; returns whether that was done.
 
@@ -140,7 +191,7 @@ def requeue(number):
     preemption, a dead node).
 
     Raises:
-        UserError: the controller refuses or does not answer.
+        Failure: the controller refuses or does not answer.
     """
     fields = job(number)
     ran, limit = (minutes_of(fields.get(name, "")) for name in ("RunTime", "TimeLimit"))

@@ -1,17 +1,17 @@
 """The code of a run, copied into its folder, so that an edit after submitting does not change a job that starts again."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
+from engine import version
 from engine.errors import UserError, explain, failure_of
 
 LARGEST_MB = 100
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = version.ROOT
 
 
 def files(without):
@@ -40,24 +40,45 @@ def files(without):
     return names
 
 
-def take(folder):
-    """Copy the code to FOLDER/code, in place of an earlier copy; returns its path."""
-    target, fresh = Path(folder) / "code", Path(folder) / "code.writing"
+def next_place(folder) -> Path:
+    """Where the next copy of the code will lie in a folder: FOLDER/code/0001, 0002, ..."""
+    numbers = [int(path.name) for path in (Path(folder) / "code").glob("[0-9]*") if path.name.isdigit()]
+    return Path(folder) / "code" / f"{max(numbers, default=0) + 1:04d}"
+
+
+def take(folder) -> Path:
+    """Copy the code to a folder of this submission's own; returns its path.
+
+    An earlier copy stays as it is: jobs that run from it, or wait, start again from it.
+
+    Raises:
+        UserError: as for ``files``, or the folder may not be written.  EnvironmentFault: it cannot be written.
+    """
+    names, state = files(folder), environment()
+    target = next_place(folder)
     try:
-        shutil.rmtree(fresh, ignore_errors=True)
-        for name in files(folder):
-            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, fresh / name)
-        shutil.rmtree(target, ignore_errors=True)
-        os.replace(fresh, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        while not _made(target):  # by another submission in the same moment
+            target = next_place(folder)
+        for name in names:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+        (target / version.RECORD).write_text(json.dumps(state, indent=1))
     except OSError as error:
         raise failure_of(error, f"{target} cannot be written: {explain(error)}") from None
     return target
 
 
-def note_environment(path):
-    """Write what the code ran with: the commit, Python, every package's version."""
-    git = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True)
+def _made(folder):
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def environment() -> dict:
+    """What the code is submitted with: the commit, Python, every package's version."""
     packages = sorted(f"{one.metadata['Name']}=={one.version}" for one in metadata.distributions())
-    Path(path).write_text(json.dumps({"git": git.stdout.strip() or None, "python": sys.executable, "version": sys.version,
-                                      "argv": sys.argv, "packages": packages}, indent=1))
+    return {"git": version.describe_commit(), "python": sys.executable, "version": sys.version, "argv": sys.argv,
+            "packages": packages}

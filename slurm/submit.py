@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from engine.errors import UserError
-from slurm import check, elements, line, local, record, site, snapshot, supervise
+from slurm import check, elements, line, local, ranks, record, site, snapshot, supervise
+from slurm.allocation import leave_allocation
 from slurm.config import FEW_CORES
 
 
@@ -55,7 +56,9 @@ def _check_place(order, where, runs, faults):
 def _send(order, runs):
     settings = order.settings = _with_cores(order, runs)
     base = runs[0].folder if len(runs) == 1 else os.path.dirname(runs[0].folder)
-    code = Path(base) / "code"
+    code = snapshot.next_place(base) if order.dry else snapshot.take(base)
+    for element in runs:
+        elements.demand_gpu(element, settings.gpus_per_node)
     jobs = [elements.make_job(order, element, code, settings.nodes, settings.ranks, i if len(runs) > 1 else None)
             for i, element in enumerate(runs)]
     executor = make_executor(settings, base, jobs[0])
@@ -65,12 +68,10 @@ def _send(order, runs):
         print("\n".join(f"{key}: {value}" for key, value in runs[0].config.items()))
         return 0
     (Path(base) / "slurm").mkdir(parents=True, exist_ok=True)
-    snapshot.take(base)
-    snapshot.note_environment(Path(base) / "slurm" / "environment.json")
     for job, element in zip(jobs, runs, strict=True):
         elements.put_down(job, element)
     if len(jobs) > 1:
-        record.write(Path(base) / "slurm" / "elements.json", [job.folder for job in jobs])
+        elements.list_all(base, jobs, order.room)
     numbers = submit(executor, jobs)
     world = jobs[0].nodes * jobs[0].ranks
     what = f"job {numbers[0]}" if len(jobs) == 1 else f"jobs {numbers[0]} to {numbers[-1]}"
@@ -96,9 +97,11 @@ def submit(executor, jobs):
 
     Raises:
         UserError: sbatch refuses, in its own words.
+        EnvironmentFault: it does not reach the controller.
     """
     import submitit
 
+    leave_allocation()
     for job in jobs:
         record.note(job.home, "submitted")  # before it may start
     sent = []
@@ -108,7 +111,7 @@ def submit(executor, jobs):
                 sent.append(executor.submit(supervise.main, job.folder))
     except submitit.core.utils.FailedJobError as error:
         said = [text for text in str(error).splitlines() if text.strip()]
-        raise UserError(f"sbatch refused the job: {said[-1] if said else error}") from None
+        raise site.failure_told(f"sbatch refused the job: {said[-1] if said else error}") from None
     numbers = [one.job_id for one in sent]
     for job, number in zip(jobs, numbers, strict=True):
         record.write(job.home / "submitted.json", {"job": number, "time": time.time()})
@@ -120,10 +123,9 @@ def make_executor(settings, base, job):
     import submitit  # imports numpy: not for --help
 
     pyxis = settings.container is not None and settings.container_tool == "pyxis"
-    python = "python3" if pyxis else shlex.quote(sys.executable)
     # Python takes a second to be ready for the signal that tells of the time limit; until then it must not die of it.
-    executor = submitit.AutoExecutor(os.path.join(base, "slurm", "submitit"), cluster="slurm",
-                                     slurm_python=f"env --ignore-signal=USR2 {python}")
+    python = shlex.join(ranks.ignoring(["USR2"], ["python3" if pyxis else sys.executable]))
+    executor = submitit.AutoExecutor(os.path.join(base, "slurm", "submitit"), cluster="slurm", slurm_python=python)
     srun = ["--kill-on-bad-exit=1"]
     if pyxis:
         mounts = ",".join(f"{path}:{path}" for path in dict.fromkeys((job.cwd, base)))
@@ -148,28 +150,37 @@ def script_of(executor):
 
 
 # What the batch script itself does if the supervisors could not: a job that saved (75), or whose supervisor was killed by a
-# signal (above 128), goes on, unless SLURM is ending it.
+# signal (above 128), goes on, unless SLURM is ending it. SLURM_JOB_ID alone would not do in an array: the last element's is
+# the number of the whole array.
 _END = """\
+me=$SLURM_JOB_ID
+[ -z "$SLURM_ARRAY_TASK_ID" ] || me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 on_exit() {
   code=$?
   if [ "$code" = 75 ] || { [ "$code" -gt 128 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; }; then
-    scontrol show job -o "$SLURM_JOB_ID" 2>/dev/null | grep -q 'JobState=RUNNING' && scontrol requeue "$SLURM_JOB_ID"
+    scontrol show job -o "$me" 2>/dev/null | grep -q 'JobState=RUNNING' && scontrol requeue "$me"
   fi
   exit "$code"
 }
 trap on_exit EXIT
 trap : TERM"""
 
-# Each node's first act.
+# Each node's first act. On a job's first start a person has to choose another folder; of a job that ran before it is the node.
 _SEEN = """\
-srun --kill-on-bad-exit=1 sh -c 'for place; do test -e "$place" || {{ echo "error: node $SLURMD_NODENAME does not see $place: \
-it must be on storage that all nodes share" >&2; exit 2; }}; done' sh {places} || exit 2"""
+unseen() {{
+  [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ] && [ "$SLURM_RESTART_COUNT" -lt {most} ] || exit 2
+  {leave_out} "$me" $(scontrol show hostnames "$SLURM_JOB_NODELIST" | grep -vxF "$seen")
+  exit $?
+}}
+seen=$(srun --kill-on-bad-exit=0 sh -c 'for place; do test -e "$place" || {{ echo "error: node $SLURMD_NODENAME does not see \
+$place: it must be on storage that all nodes share" >&2; exit 2; }}; done; echo "$SLURMD_NODENAME"' sh {places}) || unseen"""
 
 
 def _setup(settings, base, job):
     """Lines of the batch script before the supervisor starts."""
     code, places = shlex.quote(job.code), [job.code] if settings.container else [job.code, job.python]
     gone = f"error: {job.code} is gone, the copy of the code that this job runs; submit it anew"
+    leave_out = shlex.join([sys.executable, os.path.join(job.code, "slurm", "launch.py"), "slurm.leave_out"])
     cores = f"export SRUN_CPUS_PER_TASK={settings.cores_per_node}"  # srun forgets it since 22.05, and would give one
     return [*settings.setup, cores, *_END.splitlines(), f"cd {code} || {{ echo {shlex.quote(gone)} >&2; exit 2; }}",
-            *_SEEN.format(places=shlex.join(places)).splitlines()]
+            *_SEEN.format(places=shlex.join(places), most=supervise.MOST_STARTS, leave_out=leave_out).splitlines()]

@@ -7,6 +7,7 @@
 The meeting file is also the proof that the folder is shared; after it no node needs another's name.
 """
 
+import contextlib
 import os
 import secrets
 import signal
@@ -14,34 +15,36 @@ import socket
 import sys
 import time
 
-from engine.errors import Failure, UserError
+from engine.errors import EnvironmentFault, ExitCode, Failure, UserError, explain, failure_of
 from slurm import record, site, wire
+from slurm.allocation import read_allocation
 from slurm.chief import GATHER_S, Chief
 from slurm.node import STOPS, Node
 
-SHARED_S = 120  # for a file of node 0 to show on another node: network file systems keep absence in mind for a minute
+# For the file of node 0 to show on another node, and for its port to answer. Longer than node 0 waits for all: it knows which
+# node is missing, and has the word first.
+MEET_S = GATHER_S + 60
+MOST_STARTS = 20  # of a job whose supervisors cannot even meet
 
 
 def main(folder):
+    """What submitit calls as a task of SLURM's: run the job recorded in ``folder`` on this node."""
+    run_job(folder, read_allocation())
+
+
+def run_job(folder, allocation):
     """Run the job recorded in ``folder`` on this node; leaves by sys.exit unless all went well."""
     job = record.load(folder)
-    env = os.environ
-    number = env.get("SLURM_JOB_ID")
-    identity = [number, int(env.get("SLURM_RESTART_COUNT", 0))]
-    display = f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}" if "SLURM_ARRAY_JOB_ID" in env else number
-    place = int(env.get("SLURM_NODEID", 0)) if number else 0
-    name = env.get("SLURMD_NODENAME", "this machine") if number else "this machine"
-    node = Node(job, identity, place, None, command_of(job), screen=number is None)
+    node = Node(job, allocation, None, command_of(job))
     node.listen()
     try:
-        if place == 0:
-            address = _claim(job, identity, display)
-        node.line = _connect(*(address if place == 0 else _find(job, identity, name)), place, name)
+        meeting = _claim(job, allocation) if allocation.node == 0 else _find(job, allocation)
+        node.line = _connect(*meeting, allocation)
     except Failure as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
+        sys.exit(_exit_code(error, allocation))
     code = node.run()
-    if number:
+    if allocation.number:
         # The first task that ends with a fault has srun end the others. One that is on its way out would die of that, which to
         # the batch script looks like a supervisor that was killed: the job would go on after its end.
         for one in STOPS:
@@ -51,19 +54,33 @@ def main(folder):
 
 
 def command_of(job):
-    """(extra words) -> the words of a rank."""
-    def command(extra):
+    """[module, argument, ...] -> the words that start it where the ranks run."""
+    def command(words):
         python, prefix = "python3" if job.settings["container"] else job.python, []
         if job.settings["container"] and job.settings["container_tool"] == "apptainer":
             binds = [f"--bind={path}" for path in dict.fromkeys((job.cwd, job.folder, job.code))]
             gpu = ["--nv"] if job.settings["gpus_per_node"] else []
             prefix = ["apptainer", "exec", *gpu, *binds, *job.settings["container_options"], job.settings["container"]]
-        return [*prefix, python, os.path.join(job.code, "slurm", "launch.py"), *job.words, *job.arguments, *extra]
+        return [*prefix, python, os.path.join(job.code, "slurm", "launch.py"), *words]
     return command
 
 
-def _claim(job, identity, display):
+def _exit_code(error, allocation):
+    """Of a supervisor that did not get as far as node 0's word: the batch script puts a job that leaves with STOPPED back."""
+    again = isinstance(error, EnvironmentFault) and allocation.number and allocation.restart < MOST_STARTS
+    return ExitCode.STOPPED if again else error.exit_code
+
+
+def _claim(job, allocation):
     """Node 0: take the folder for this start of this job, and open the meeting; returns (address, port, token)."""
+    try:
+        return _open_meeting(job, allocation)
+    except OSError as error:
+        raise failure_of(error, f"{job.home} cannot be used: {explain(error)}") from None
+
+
+def _open_meeting(job, allocation):
+    identity, display = allocation.identity, allocation.display
     before = record.read(job.home / "life.json")
     if before and before["identity"][0] not in (None, identity[0]) and site.present() \
             and site.state(before["display"]) in ("RUNNING", "COMPLETING"):
@@ -77,7 +94,7 @@ def _claim(job, identity, display):
             raise UserError(f"slurm.interface={job.settings['interface']} is none of this node's with an address: {there}")
     else:
         # The batch script's node is that of rank 0; with its address nobody needs to look a name up.
-        address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1") if identity[0] else "127.0.0.1"
+        address = allocation.address
     token, port = secrets.token_hex(16), listener.getsockname()[1]
     path = job.home / "meeting.json"
     record.write(path, {"identity": identity, "address": address, "port": port, "token": token})
@@ -86,32 +103,30 @@ def _claim(job, identity, display):
     return address, port, token
 
 
-def _find(job, identity, name):
+def _find(job, allocation):
     """Another node: (address, port, token) of node 0, read from the meeting file."""
-    path, deadline = job.home / "meeting.json", time.monotonic() + max(SHARED_S, GATHER_S)
+    path, deadline = job.home / "meeting.json", time.monotonic() + MEET_S
     while time.monotonic() < deadline:
-        os.listdir(job.home)  # makes a network file system look again
-        met = record.read(path)
-        if met and met["identity"] == identity:
-            return met["address"], met["port"], met["token"]
+        with contextlib.suppress(OSError):  # a folder that is away for a moment: the next look tries again
+            os.listdir(job.home)  # makes a network file system look again
+            met = record.read(path)
+            if met and met["identity"] == allocation.identity:
+                return met["address"], met["port"], met["token"]
         time.sleep(0.2)
-    raise UserError(f"node {name} does not see what node 0 wrote to {path} within {max(SHARED_S, GATHER_S)} s: the folder must "
-                    f"be on storage that all nodes share")
+    raise EnvironmentFault(f"node {allocation.name} does not see what node 0 wrote to {path} within {MEET_S} s: the folder "
+                           f"must be on storage that all nodes share")
 
 
-def _connect(address, port, token, place, name):
-    deadline = time.monotonic() + GATHER_S
+def _connect(address, port, token, allocation):
+    deadline = time.monotonic() + MEET_S
     while True:
         try:
             line = wire.Wire(socket.create_connection((address, port), timeout=10))
-            line.send(hello=place, token=token, name=name)
+            line.send(hello=allocation.node, token=token, name=allocation.name)
             return line
         except (OSError, wire.Lost) as error:
             if time.monotonic() > deadline:
-                raise UserError(f"node {name} cannot connect to {address} port {port} of node 0: {error}; slurm.interface= "
-                                f"names a network that joins the nodes") from None
+                raise EnvironmentFault(f"node {allocation.name} cannot connect to {address} port {port} of node 0: {error}; "
+                                       f"slurm.interface= names a network that joins the nodes") from None
         time.sleep(0.5)
 
-
-if __name__ == "__main__":
-    main(sys.argv[1])

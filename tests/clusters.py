@@ -91,6 +91,41 @@ class Cluster:
         return first["time"] - at, max(0, seen - (first["step"] - 1))
 
 
+def send_ranks(cluster, base, program, count=1, triage="", **settings):
+    """Submit jobs whose only rank is ``program``, Python text, in place of a run: [folder, ...]; several are an array.
+
+    The program gets its folder as its only argument. ``triage``: Python text at the end of each node's checks.
+    """
+    code = base / "code" / "0001"
+    for name in ("engine", "slurm"):
+        shutil.copytree(ROOT / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (code / "program.py").write_text(program)
+    checks, mark = (code / "slurm" / "triage.py").read_text(), '\n\nif __name__ == "__main__":'
+    assert checks.count(mark) == 1
+    (code / "slurm" / "triage.py").write_text(checks.replace(mark, f"\n{triage}{mark}"))
+    folders = [base / f"part-{number}" for number in range(count)] if count > 1 else [base / "part"]
+    words = "from clusters import hand_over; import json, sys; hand_over(*json.loads(sys.argv[1]))"
+    told_to = json.dumps([str(base), [str(folder) for folder in folders], settings])
+    done = subprocess.run([sys.executable, "-c", words, told_to], cwd=ROOT, text=True, timeout=120, capture_output=True,
+                          env={**cluster.env, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"})
+    assert done.returncode == 0, done.stderr
+    return folders
+
+
+def hand_over(base, folders, settings):
+    """In a process of its own, whose SLURM is the cluster."""
+    from engine.config import flat
+    from slurm import record, submit
+    from slurm.config import SlurmConfig
+
+    config = SlurmConfig(**{"cores_per_node": 1, "hours": 1, **settings})
+    jobs = [record.Job(["program"], [folder], folder, base, f"{base}/code/0001", sys.executable, True, config.nodes, 1,
+                       flat(config), array=number if len(folders) > 1 else None) for number, folder in enumerate(folders)]
+    for job in jobs:
+        job.save()
+    submit.submit(submit.make_executor(config, base, jobs[0]), jobs)
+
+
 class Table:
     """The table of faults in docs/cluster.md, whose rows the tests measure; written where COUNTERPOSE_FAULTS is set."""
 

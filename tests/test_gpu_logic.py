@@ -166,6 +166,7 @@ def test_memory_of_the_gpu_is_told(said):
 def test_people_are_made_on_a_gpu_that_torch_and_warp_both_have(torchs, warps, chosen, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: torchs)
     monkeypatch.setattr(warp, "is_cuda_available", lambda: warps)
+    monkeypatch.setattr(machine, "visible_gpus", lambda: 0)
     assert choose_device("cpu") == "cpu" and choose_device("auto") == (chosen or "cpu")
     if chosen:
         assert choose_device("cuda") == chosen

@@ -167,7 +167,7 @@ def test_cancelled_by_hand_it_stays_so_until_it_is_requeued_by_hand(cluster, tmp
     cluster.slurm("logs", run, "--rank", "2", code=2)
     code, away = run / "code", run / "away"
     os.rename(code, away)
-    assert "code is gone" in cluster.slurm("requeue", run, code=2)
+    assert "code/0001 is gone" in cluster.slurm("requeue", run, code=2)
     os.rename(away, code)
     cluster.slurm("requeue", run)
     cluster.finish(run)
@@ -195,14 +195,14 @@ def test_what_a_person_must_mend_is_not_tried_again(cluster, tmp_path, shards):
 def test_a_fault_of_the_program_is_tried_again_so_many_times(cluster, tmp_path, shards):
     run = tmp_path / "run"
     submit(cluster, run, shards, "slurm.options.begin=now+3", "slurm.retries=1")
-    with open(run / "code" / "pretrain" / "train.py", "a") as file:
-        file.write("\nif os.environ['RANK'] == '1':\n    raise RuntimeError('made to fail')\n")
-    code = (run / "code" / "pretrain" / "train.py").read_text()
-    (run / "code" / "pretrain" / "train.py").write_text(code.replace("import torch\n", "import os\n\nimport torch\n", 1))
+    path = run / "code" / "0001" / "pretrain" / "train.py"
+    code = path.read_text().replace("import torch\n", "import os\n\nimport torch\n", 1)
+    path.write_text(f"{code}\nif os.environ['RANK'] == '1':\n    raise RuntimeError('made to fail')\n")
     cluster.finish(run)
     assert events(run) == ["submitted", "start", "fault", "start", "fault", "stop"], told(run)
     end = history(run)[-1]
     assert end["code"] == 1, told(run)
+    assert [line["kind"] for line in history(run) if line["event"] == "fault"] == ["program"] * 2, told(run)
     assert end["reason"].startswith("rank 1 on 127.0.0.12: RuntimeError: made to fail; 2 times at step 0"), end
     assert cluster.job(run)["JobState"] == "FAILED"
 
@@ -212,7 +212,7 @@ def test_a_snapshot_that_is_gone_is_said_by_the_job(cluster, tmp_path, shards):
     submit(cluster, run, shards, "slurm.options.begin=now+3")
     shutil.rmtree(run / "code")
     cluster.wait_for(run, lambda: cluster.job(run)["JobState"] == "FAILED")
-    assert "code is gone" in cluster.slurm("logs", run) and cluster.job(run)["ExitCode"] == "2:0"
+    assert "code/0001 is gone" in cluster.slurm("logs", run) and cluster.job(run)["ExitCode"] == "2:0"
 
 
 def test_all_faults_are_told_at_once_and_nothing_is_made(cluster, tmp_path, shards):

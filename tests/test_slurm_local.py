@@ -1,7 +1,6 @@
 """``python -m slurm`` without SLURM, and its plain functions."""
 
 import doctest
-import json
 import os
 import shutil
 import signal
@@ -14,9 +13,10 @@ from clips import make_clip, write_shards
 from clusters import events, history, log
 from runs import ROOT, finish, outcome, start, words
 
+from engine.errors import EnvironmentFault, ExitCode, UserError
 from slurm import check, line, site, verdict
 from slurm.config import SlurmConfig
-from slurm.verdict import judge, tries
+from slurm.verdict import judge, names_itself_twice, tries
 
 RUN = ["steps=30", "checkpoint.every=10", "log.every=1"]
 
@@ -39,11 +39,11 @@ def without_slurm(tmp_path_factory):
 @pytest.fixture
 def local(without_slurm):
     """Starts ``python -m slurm`` as on a machine without SLURM."""
-    return lambda *arguments: launch(without_slurm, *arguments)
+    return lambda *arguments, **variables: launch(without_slurm, *arguments, **variables)
 
 
-def launch(path, *arguments):
-    env = {**os.environ, "PATH": str(path), "OMP_NUM_THREADS": "1"}
+def launch(path, *arguments, **variables):
+    env = {**os.environ, "PATH": str(path), "OMP_NUM_THREADS": "1", **variables}
     return subprocess.Popen([sys.executable, "-m", "slurm", *map(str, arguments)], cwd=ROOT, env=env, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
@@ -59,15 +59,27 @@ def test_without_slurm_it_runs_here_and_says_so(local, tmp_path, shards):
     assert events(run) == ["submitted", "start", "done"]
 
 
-def test_a_signal_is_passed_on_once_and_the_same_command_goes_on(local, tmp_path, shards):
-    run = tmp_path / "run"
-    process = local("pretrain", *words(run, shards, *RUN))
+# What the shell of an interactive allocation has: of another job, which is the user's own.
+INTERACTIVE = {"SLURM_JOB_ID": "4711", "SLURM_NODEID": "1", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_CPUS_ON_NODE": "1",
+               "SLURM_ARRAY_JOB_ID": "4710", "SLURM_ARRAY_TASK_ID": "3", "SLURM_LAUNCH_NODE_IPADDR": "192.0.2.1"}
+
+
+def test_a_signal_is_passed_on_once_and_the_same_command_goes_on(local, without_slurm, tmp_path, shards):
+    """Inside an interactive allocation, of which SLURM is asked nothing and told nothing."""
+    run, tools = tmp_path / "run", tmp_path / "bin"
+    tools.mkdir()
+    for name in ("sbatch", "scontrol", "sacct", "squeue"):
+        (tools / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/asked\necho JobState=RUNNING\n')
+        (tools / name).chmod(0o755)
+    process = local("pretrain", *words(run, shards, *RUN), "slurm.where=local", **INTERACTIVE,
+                    PATH=f"{tools}:{without_slurm}")
     while not log(run):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
     process.communicate(timeout=120)
-    assert process.returncode == 75 and history(run)[-1]["event"] == "left"
+    assert process.returncode == 75 and history(run)[-1]["event"] == "left", history(run)
+    assert not (tmp_path / "asked").exists()
     finish(local("pretrain", *words(run, shards, *RUN)))
     finish(start(words(tmp_path / "peace", shards, *RUN)))
     assert outcome(run) == outcome(tmp_path / "peace")
@@ -113,9 +125,20 @@ def end(rank, code, reason="why"):
     ([end(0, 0), end(1, 0)], None, "done", 0, None),
     ([end(0, 75), end(1, 75)], "SIGTERM", "requeue", 75, None),
     ([end(0, 75), end(1, 75)], None, "requeue", 75, None),
-    ([end(1, 76), end(0, -9)], None, "again", 1, 0),  # the peer's word was quicker
+    ([end(1, 76), end(0, -9)], None, "again", 74, 0),  # the peer's word was quicker
     ([end(1, 1), end(0, 76)], None, "again", 1, 1),
-    ([end(1, 76), end(0, 76)], None, "again", 1, 1),
+    ([end(1, 76), end(0, 76)], None, "again", 74, 1),
+    ([end(1, 74), end(0, 76)], None, "again", 74, 1),
+    # All leave with the code of the one that failed, which each of them names.
+    ([end(1, 74, "rank 0 stopped at step 5, saving: no space (exit code 74)"), end(0, 74, "rank 0: no space")], None, "again",
+     74, 0),
+    ([end(0, 76, "rank 1 hangs at step 5, for 601 s"), end(1, 76, "rank 1 hangs at step 5, for 601 s")], None, "again", 74, 1),
+    ([end(0, 137)], None, "again", 74, 0),  # SIGKILL, as a container's tool tells it
+    ([end(0, -11)], None, "again", 1, 0),
+    ([end(0, 1, "RuntimeError: CUDA error: uncorrectable ECC error encountered")], None, "again", 74, 0),
+    ([end(0, 1, "RuntimeError: shapes differ")], None, "again", 1, 0),
+    ([end(1, 74), end(0, 75)], "SIGTERM", "requeue", 75, None),
+    ([end(1, 74), end(0, 2)], None, "stop", 2, 0),
     ([end(1, -11), end(0, 75)], "SIGUSR2", "requeue", 75, None),  # cut short by what was passed on
     ([end(1, 76), end(0, 2)], "SIGTERM", "stop", 2, 0),
     ([end(0, 77), end(1, 77)], None, "stop", 77, 0),
@@ -125,11 +148,41 @@ def test_verdict_on_exit_codes(ends, asked, what, code, rank):
     assert (found.what, found.code, found.first and found.first["rank"]) == (what, code, rank)
 
 
-def test_only_faults_without_progress_count():
-    lines = [json.loads(text) for text in (
-        '{"event": "submitted"}', '{"event": "fault", "step": 0}', '{"event": "start"}', '{"event": "lost", "step": 10}',
-        '{"event": "signal", "step": 10}', '{"event": "requeue", "step": 10}', '{"event": "fault", "step": 10}')]
-    assert tries(lines, 10) == 2 and tries(lines, 20) == 0 and tries([*lines, {"event": "submitted"}], 10) == 0
+def told_of(event, step=0, kind="environment", node="n1", at=0):
+    return {"event": event, "step": step, "kind": kind, "node": node, "time": at}
+
+
+def test_only_faults_without_progress_count_each_kind_for_itself():
+    lines = [told_of("submitted"), told_of("fault"), told_of("start"), told_of("lost", 10), told_of("signal", 10),
+             told_of("requeue", 10), told_of("fault", 10), told_of("fault", 10, "program")]
+    assert (tries(lines, 10, "environment"), tries(lines, 10, "program"), tries(lines, 20, "environment")) == (2, 1, 0)
+    assert tries([*lines, told_of("submitted")], 10, "environment") == 0
+
+
+def test_a_node_is_left_out_that_the_environment_names_twice():
+    lines = [told_of("submitted"), told_of("fault", 0), told_of("fault", 5, node="n2"), told_of("fault", 10, "program", "n2")]
+    assert not any(names_itself_twice(lines, node, 100) for node in ("n1", "n2", "n3"))
+    lines.append(told_of("lost", 20, at=60))
+    assert names_itself_twice(lines, "n1", 100) and not names_itself_twice(lines, "n2", 100)
+    assert not names_itself_twice(lines, "n1", 86401)  # the first is a day old
+    assert not names_itself_twice([*lines, told_of("submitted")], "n1", 100)
+
+
+def test_the_table_of_exit_codes_is_what_the_code_does():
+    """Code, kind and what the supervisor makes of it, of each row of docs/training.md, and no code is missing."""
+    text = (ROOT / "docs" / "training.md").read_text().split("## Exit codes")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")][2:]
+    found = {row[0]: (row[1], row[-1]) for row in rows}
+    assert set(found) == {*(str(int(code)) for code in ExitCode), "128 + n"}
+    for code in ExitCode:
+        kind, done = found[str(int(code))]
+        verdict = judge([end(0, code)], None)
+        assert done.startswith({"done": "the job ends", "requeue": "back into the queue", "stop": "stops",
+                                "again": "starts all again"}[verdict.what]), code
+        if verdict.what == "again":
+            assert kind == verdict.kind and ("slurm.environment_retries" if kind == "environment" else "slurm.retries") in done
+    for error in (UserError, EnvironmentFault):
+        assert found[str(int(error.exit_code))][0] == {UserError: "user", EnvironmentFault: "environment"}[error]
 
 
 def test_documented_examples():

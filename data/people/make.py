@@ -16,7 +16,7 @@ from data.leftovers import clear_leftovers
 from data.parts import Part
 from data.people.config import NOT_RECIPE, PeopleConfig
 from data.shards import shard_name, write_shard
-from engine import progress
+from engine import machine, progress
 from engine.config import flat, parse, save
 from engine.errors import Failure, UserError, explain, failure_of
 
@@ -66,6 +66,8 @@ def choose_device(wanted):
 
     start_warp()
     found = torch.cuda.is_available() and warp.is_cuda_available()
+    if not found:
+        machine.refuse_broken_gpu(wanted)
     if wanted == "cuda" and not found:
         raise UserError("device=cuda, but this machine has no CUDA device that torch and Warp can use; device=cpu makes "
                         "the same kind of clips")
