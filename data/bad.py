@@ -45,7 +45,7 @@ class BadList:
             return
         entries = [{"slot": slot, "shard": shard, "index": index, "reason": reason} for slot, shard, index, reason in bad]
         self._count(entries)
-        self.pending += entries[:MOST_PENDING - len(self.pending)]
+        self.pending += entries[:max(0, MOST_PENDING - len(self.pending))]
         if self._try(self._write_pending) and self._warned:
             self._warned = False
             print(f"note: {self.path} is written again", file=sys.stderr, flush=True)

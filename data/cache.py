@@ -17,6 +17,7 @@ import hashlib
 import os
 import re
 import sys
+import threading
 import time
 from dataclasses import dataclass
 
@@ -70,6 +71,8 @@ class Cache:
         gigabytes: 1e9 bytes that it may hold.
     Attributes:
         patience: data.patience.Patience with servers, and with other readers when there is no room.
+        release: weakref to a function that closes some files of this folder that this process holds, and says whether
+            there were any; None: it holds none. Another process's copy begins without.
     """
 
     def __init__(self, folder, gigabytes):
@@ -77,7 +80,11 @@ class Cache:
         self.folder = folder or temporary_folder("counterpose-cache")
         self.most = int(gigabytes * 1e9)
         self.patience = Patience()
+        self.release = None
         self._trusted = False
+
+    def __getstate__(self):
+        return {**vars(self), "release": None}
 
     def place(self, url):
         """Where a URL's file is or would be."""
@@ -208,6 +215,9 @@ class Cache:
             words = f"the cache {self.folder} is full: {shortage.words}"
             # Who has a part of a file already must not wait for others' parts: two of them could wait for each other.
             hopeless = out.tell() and not shortage.held
+            release = self.release and self.release()
+            if shortage.held and release and release():
+                continue
             trial.failed()
             if hopeless or not trial.again(words, WAIT_S):
                 raise Full(f"{words}; raise data.cache.gigabytes or {REMEDY}")
@@ -305,13 +315,14 @@ class Cache:
 
     def _acquire(self, file):
         """Wait for a lock. Who holds it fetches or makes room, which ends: its own patience does."""
+        pause = threading.Event()
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
                 self.patience.alive("another process fetches the same shard, or makes room for one")
-                time.sleep(0.01)
+                pause.wait(0.01)
 
     def _lock_path(self, number):
         return os.path.join(self.folder, "locks", f"{number:04d}")

@@ -73,6 +73,7 @@ class Store:
     def _empty(self):
         self.files, self.indexes = OrderedDict(), OrderedDict()
         self._fetched, self._keeper, self._lock = {}, None, threading.Lock()
+        self.cache.release = weakref.WeakMethod(self.release)
 
     def __getstate__(self):
         # Another process, or thread, opens its own.
@@ -148,6 +149,14 @@ class Store:
             if ticks is None:  # indexes whose shards are closed already
                 for path in [path for path, known in list(self.indexes.items()) if known.handle and path not in self.files]:
                     del self.indexes[path]
+
+    def release(self):
+        """Give up some shards of the cache, idle ones first; whether there were any."""
+        before = len(self.files) + len(self.indexes)
+        self.give_up(ASKED_TICKS)
+        if len(self.files) + len(self.indexes) == before:
+            self.give_up()
+        return len(self.files) + len(self.indexes) < before
 
     def _pread(self, path, offset, length):
         handle = self.files.get(path)
@@ -287,9 +296,9 @@ def _used(kept, path):
 
 def _look_after(store, answered):
     """The thread beside a Store that holds files of the cache, until the Store is gone."""
-    count = 0
+    count, never = 0, threading.Event()
     while True:
-        time.sleep(TICK_S)
+        never.wait(TICK_S)
         own = store()
         if own is None:
             return
@@ -298,8 +307,6 @@ def _look_after(store, answered):
         own.give_up(IDLE_TICKS)
         asked = own.cache.asked()
         if asked != answered:
-            answered, before = asked, len(own.files)
-            own.give_up(ASKED_TICKS)
-            if len(own.files) == before:
-                own.give_up()
+            answered = asked
+            own.release()
         del own
