@@ -6,8 +6,9 @@ import select
 import signal
 import time
 
+from engine import private
 from engine.cli import last_word
-from engine.errors import ExitCode, explain, failure_of
+from engine.errors import ExitCode, Failure, explain, failure_of
 from slurm import ranks, record, triage, wire
 
 BEAT_S = 5
@@ -144,10 +145,10 @@ class Node:
         given = self.allocation.cores or cores
         if "OMP_NUM_THREADS" not in os.environ:
             out["OMP_NUM_THREADS"] = str(max(1, min(cores, given) // self.job.ranks))
-        cache = self.job.settings["node_cache"] or os.path.join(os.environ.get("TMPDIR", "/tmp"), f"counterpose-{os.getuid()}")
-        for name, folder in (("TRITON_CACHE_DIR", "triton"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
-            if name not in os.environ:
-                out[name] = os.path.join(cache, folder)
+        try:
+            out |= private.compiled_code(self.job.settings["node_cache"] or "")
+        except Failure as error:
+            print(f"node {self.number}: warning: {error}", flush=True)  # ranks that compile stop with the same words
         return out
 
     def _show(self):
