@@ -2,6 +2,7 @@
 
 import os
 import platform
+from pathlib import Path
 
 GIB = 2**30
 # Dense bf16 operations a second by the makers' data sheets, by words in the device's name; the first that fits counts.
@@ -51,6 +52,57 @@ def bf16(precision, device):
     if precision == "auto":
         return device.type == "cuda" or not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu("flags").split())
     return precision == "bf16"
+
+
+def pci_address(domain: int, bus: int, device: int) -> str:
+    """The name of a device under /sys/bus/pci/devices."""
+    return f"{domain:04x}:{bus:02x}:{device:02x}.0"
+
+
+def near_cpus(address: str, root="/sys") -> set[int]:
+    """CPUs of the memory node that a PCI device hangs on; an empty set where the system does not tell."""
+    return _cpu_list(Path(root, "bus/pci/devices", address, "local_cpulist"))
+
+
+def choose_cpus(allowed: set[int], online: set[int], near: set[int], ranks: int) -> set[int] | None:
+    """CPUs to bind a rank to; None: those it has stay.
+
+    Args:
+        allowed: it may run on now.  online: of the machine.  near: to its GPU.  ranks: of its node.
+    """
+    if allowed != online:
+        return None  # srun, taskset or a container chose them, and may have given each rank its own
+    chosen = allowed & near
+    # Near CPUs that are fewer than a fair share would slow the loader down more than the way to the GPU does.
+    if chosen == allowed or len(chosen) < max(1, len(allowed) // ranks):
+        return None
+    return chosen
+
+
+def stay_near(address: str, ranks: int, root="/sys") -> set[int] | None:
+    """Bind this thread, and what it starts from here on, to the CPUs near a PCI device; returns them, None: it stays free.
+
+    Args:
+        address: of pci_address.  ranks: processes of this node.  root: where the system tells of its devices.
+    """
+    allowed, online = os.sched_getaffinity(0), _cpu_list(Path(root, "devices/system/cpu/online"))
+    chosen = choose_cpus(allowed, online, near_cpus(address, root), ranks)
+    if chosen is not None:
+        try:
+            os.sched_setaffinity(0, chosen)
+        except OSError:
+            return None  # a container may forbid it, and nothing depends on it but speed
+    return chosen
+
+
+def _cpu_list(path):
+    """The numbers of a kernel's list such as "0-3,8,10-11"; an empty set where there is none."""
+    try:
+        text = path.read_text(encoding="ascii").strip()
+        ends = [part.partition("-")[::2] for part in text.split(",") if part]
+        return {number for first, last in ends for number in range(int(first), int(last or first) + 1)}
+    except (OSError, ValueError):
+        return set()
 
 
 def _cpu(name):

@@ -1,6 +1,5 @@
 """What is checked before the first step: all that is wrong is told at once, with what to do about it."""
 
-import os
 import platform
 import resource
 import shutil
@@ -14,6 +13,7 @@ import torch.distributed as dist
 
 from engine import checkpoint
 from engine.errors import UserError
+from engine.place import read_place
 
 CLOCKS_S = 3.0    # differences between machines' clocks that are told
 COPIES = 3        # a checkpoint holds the weights and two moments of each
@@ -61,7 +61,7 @@ def shared_memory(trainer):
     """Faults of the memory that loader workers share with their rank, which is the machine's own, or the container's."""
     loader = trainer.loader
     need = sum(array.nbytes for place in loader.ring for array in place.values()) if loader.workers else 0
-    need *= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    need *= read_place().local_world
     free = memory_left()
     if free is None or need <= free:
         return []

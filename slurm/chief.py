@@ -1,8 +1,7 @@
 """Node 0's word to the supervisors of all nodes: start, kill, leave; and the record of what happened."""
 
-import contextlib
 import os
-import select
+import re
 import socket
 import threading
 import time
@@ -29,13 +28,14 @@ class Chief(threading.Thread):
     Args:
         job: slurm.record.Job.  identity: [job number or None, restart].  display: the number people know the job by.
         listener: a listening socket.  token: what the others prove themselves with.  address: where rank 0 listens.
+    Attributes:
+        hub: engine.wire.Hub of the nodes' numbers; who does not know the token is never heard.
     """
 
     def __init__(self, job, identity, display, listener, token, address):
         super().__init__(name="chief", daemon=True)
         self.job, self.identity, self.display = job, identity, display
-        self.listener, self.token, self.address = listener, token, address
-        self.nodes, self.strangers = {}, []  # node: (Wire, name); those that have not said who they are
+        self.hub, self.address = wire.Hub(listener, token, range(job.nodes)), address
         self.heard, self.beaten = {}, 0.0
         self.asked, self.ends, self.lost = None, [], None
         self.began = time.monotonic()
@@ -64,12 +64,11 @@ class Chief(threading.Thread):
 
     def _gather(self):
         deadline = time.monotonic() + GATHER_S
-        while len(self.nodes) < self.job.nodes and time.monotonic() < deadline and not self.lost:
+        while self.hub.missing and time.monotonic() < deadline and not self.lost:
             self._pump(deadline - time.monotonic())
-        missing = sorted(set(range(self.job.nodes)) - set(self.nodes))
         if self.lost:
             return self.lost
-        if missing:
+        if missing := self.hub.missing:
             return {"reason": f"node {missing[0]} of {self.job.nodes} did not come within {GATHER_S} s", "node": ""}
         return None
 
@@ -80,7 +79,7 @@ class Chief(threading.Thread):
         self.ends = []
         port = wire.free_port()
         record.note(self.job.home, "start", job=self.display, restart=self.identity[1], round=number,
-                    nodes=[self.nodes[n][1] for n in sorted(self.nodes)], step=record.newest_step(self.job.folder))
+                    nodes=[self.hub.names[n] for n in sorted(self.hub.names)], step=record.newest_step(self.job.folder))
         offline = self.job.wandb_online and not _reaches_wandb()
         extra = ["log.wandb=offline"] * offline + ["evaluate.here=false"] * (self.beside is not None)
         self._tell(start=number, address=self.address, port=port, extra=extra)
@@ -155,25 +154,16 @@ class Chief(threading.Thread):
 
     def _leave(self, code, reason):
         """Node 0 last, with whose process this thread ends, so that the others hear the word before the line breaks."""
-        others = {line for node, (line, _) in self.nodes.items() if node}
-        for line in others:
-            with contextlib.suppress(wire.Lost):  # it has left already
-                line.send(leave=code, reason=reason)
+        for node in list(self.hub.members):
+            if node:
+                self.hub.send(node, leave=code, reason=reason)
         deadline = time.monotonic() + LEAVE_S
-        while others and time.monotonic() < deadline:
-            for line in select.select(list(others), [], [], 0.1)[0]:
-                try:
-                    line.receive()
-                except wire.Lost:
-                    others.remove(line)
-        self.nodes[0][0].send(leave=code, reason=reason)
+        while self.hub.members.keys() - {0} and time.monotonic() < deadline:
+            self.hub.poll(0.1)
+        self.hub.send(0, leave=code, reason=reason)
 
     def _tell(self, **message):
-        for line, name in self.nodes.values():
-            try:
-                line.send(**message)
-            except wire.Lost as error:
-                self._lose(name, f"is gone: {error}")
+        self.hub.tell(**message)
 
     def _lose(self, name, words):
         self.lost = self.lost or {"reason": f"node {name} {words}", "node": name}
@@ -186,46 +176,29 @@ class Chief(threading.Thread):
             self._tell(beat=True)
         if self.beside:
             self.beside.turn()
-        lines = [line for line, _ in self.nodes.values()] + self.strangers
-        ready, _, _ = select.select([self.listener, *lines], [], [], max(0.0, min(seconds, 1.0)))
-        if self.listener in ready:
-            with contextlib.suppress(OSError):
-                self.strangers.append(wire.Wire(self.listener.accept()[0]))
-        for line in [line for line in self.strangers if line in ready]:
-            self._greet(line)
-        for node, (line, name) in self.nodes.items():
-            try:
-                messages = line.receive() if line in ready else []
-            except wire.Lost as error:
-                self._lose(name, f"is gone: {error}")
+        for node, message in self.hub.poll(max(0.0, min(seconds, 1.0))):
+            if isinstance(message, wire.Lost):
+                self._lose(self.hub.names[node], f"is gone: {message}")
                 continue
-            for message in messages:
-                self.heard[node] = time.monotonic()
-                self._take(message, name)
+            self.heard[node] = time.monotonic()
+            self._take(message, self.hub.names[node])
+        for node in self.hub.members:
             silent = time.monotonic() - self.heard[node]
             if silent > self.job.settings["lost_s"]:
-                self._lose(name, f"gave no sign of life for {silent:.0f} s")
-
-    def _greet(self, line):
-        self.strangers.remove(line)
-        try:
-            messages = line.receive()
-        except (wire.Lost, ValueError):
-            messages = []
-        if not messages or messages[0].get("token") != self.token:
-            line.close()
-            return
-        self.nodes[messages[0]["hello"]] = (line, messages[0]["name"])
-        self.heard[messages[0]["hello"]] = time.monotonic()
-        for message in messages[1:]:
-            self._take(message, messages[0]["name"])
+                self._lose(self.hub.names[node], f"gave no sign of life for {silent:.0f} s")
 
     def _take(self, message, name):
         if "end" in message:
-            self.ends.append({**message["end"], "node": name, "at": time.monotonic()})
+            self.ends.append({**message["end"], "node": name, "at": time.monotonic(), **self._blamed(message["end"])})
         if "asked" in message and not self.asked:
             self.asked = message["asked"]
             record.note(self.job.home, "signal", signal=self.asked, node=name, step=record.newest_step(self.job.folder))
+
+    def _blamed(self, end):
+        """The rank and node of a failure that a rank tells of another, as all ranks do under the watch; {} of its own."""
+        named = re.match(r"rank (\d+) ", end["reason"])
+        node = int(named[1]) // self.job.ranks if named else None
+        return {"rank": int(named[1]), "node": self.hub.names[node]} if node in self.hub.names else {}
 
 
 def _reaches_wandb():

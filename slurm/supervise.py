@@ -7,6 +7,7 @@
 The meeting file is also the proof that the folder is shared; after it no node needs another's name.
 """
 
+import json
 import os
 import secrets
 import signal
@@ -14,7 +15,7 @@ import socket
 import sys
 import time
 
-from engine.errors import Failure, UserError
+from engine.errors import Failure, UserError, explain, failure_of
 from slurm import record, site, wire
 from slurm.chief import GATHER_S, Chief
 from slurm.node import STOPS, Node
@@ -69,7 +70,6 @@ def _claim(job, identity, display):
             and site.state(before["display"]) in ("RUNNING", "COMPLETING"):
         raise UserError(f"{job.folder} is worked in by job {before['display']}, which still runs; this one ends")
     record.write(job.home / "life.json", {"identity": identity, "display": display})
-    listener = socket.create_server(("", 0), backlog=1024)
     if job.settings["interface"]:
         address = wire.address_of(job.settings["interface"])
         if address is None:
@@ -78,12 +78,27 @@ def _claim(job, identity, display):
     else:
         # The batch script's node is that of rank 0; with its address nobody needs to look a name up.
         address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1") if identity[0] else "127.0.0.1"
+    try:
+        listener = wire.listen_at(address)
+    except OSError as error:
+        raise failure_of(error, f"node 0 cannot listen at {address}: {explain(error)}") from None
     token, port = secrets.token_hex(16), listener.getsockname()[1]
-    path = job.home / "meeting.json"
-    record.write(path, {"identity": identity, "address": address, "port": port, "token": token})
-    path.chmod(0o600)
+    write_secret(job.home / "meeting.json", {"identity": identity, "address": address, "port": port, "token": token})
     Chief(job, identity, display, listener, token, address).start()
     return address, port, token
+
+
+def write_secret(path, value):
+    """JSON to a file in one go, which nobody but its owner can read at any moment of its life."""
+    temporary = path.with_suffix(f".{os.getpid()}.writing")
+    try:
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
 
 def _find(job, identity, name):
@@ -100,17 +115,11 @@ def _find(job, identity, name):
 
 
 def _connect(address, port, token, place, name):
-    deadline = time.monotonic() + GATHER_S
-    while True:
-        try:
-            line = wire.Wire(socket.create_connection((address, port), timeout=10))
-            line.send(hello=place, token=token, name=name)
-            return line
-        except (OSError, wire.Lost) as error:
-            if time.monotonic() > deadline:
-                raise UserError(f"node {name} cannot connect to {address} port {port} of node 0: {error}; slurm.interface= "
-                                f"names a network that joins the nodes") from None
-        time.sleep(0.5)
+    try:
+        return wire.join(address, port, token, place, name, GATHER_S)
+    except wire.Lost as error:
+        raise UserError(f"node {name} cannot connect to {address} port {port} of node 0: {error}; slurm.interface= "
+                        f"names a network that joins the nodes") from None
 
 
 if __name__ == "__main__":

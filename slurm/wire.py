@@ -1,56 +1,13 @@
-"""Lines of JSON between supervisors, over TCP, without ever blocking."""
+"""What supervisors talk over (engine.wire), and the addresses of this machine."""
 
-import contextlib
 import fcntl
-import json
 import socket
 import struct
 
+from engine.wire import Hub, Lost, Wire, join, listen_at
+
+__all__ = ["Hub", "Lost", "Wire", "address_of", "free_port", "interface_of", "join", "listen_at"]
 SIOCGIFADDR = 0x8915
-
-
-class Lost(Exception):
-    """The other end is gone."""
-
-
-class Wire:
-    """One connection; ``receive`` gives whole messages."""
-
-    def __init__(self, sock):
-        self.sock, self.rest = sock, b""
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def fileno(self):
-        return self.sock.fileno()
-
-    def send(self, **message):
-        """Messages are short and rare: a full buffer means that the other end has not read for a long time."""
-        try:
-            self.sock.sendall(json.dumps(message).encode() + b"\n")
-        except OSError as error:
-            raise Lost(str(error)) from None
-
-    def receive(self):
-        """[message, ...] that came in since the last call."""
-        messages = []
-        while True:
-            try:
-                data = self.sock.recv(65536)
-            except BlockingIOError:
-                return messages
-            except OSError as error:
-                raise Lost(str(error)) from None
-            if not data:
-                if messages:
-                    return messages  # the end is found at the next call
-                raise Lost("the connection was closed")
-            *lines, self.rest = (self.rest + data).split(b"\n")
-            messages += [json.loads(line) for line in lines]
-
-    def close(self):
-        with contextlib.suppress(OSError):
-            self.sock.close()
 
 
 def address_of(interface):

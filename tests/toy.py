@@ -2,6 +2,7 @@
 
 FAULTS is JSON: {"nan": [step, ...], "scale": {"step": factor}, "on": rank, "KIND": step, ...} where KIND is one of
 ``fail``, ``crash``, ``hang``, ``slow_start``, ``slow_evaluation`` (seconds). They strike rank ``on`` alone; all without it.
+{"plant": WHERE, "kind": KIND, "on": rank} raises an error before the first step: see ``planted``.
 Faults are put into the trainer, in toy_trainer.py: the engine knows nothing of them.
 """
 
@@ -52,13 +53,26 @@ def wait_for(path, processes, text=""):
         time.sleep(0.01)
 
 
+def planted(faults, where, rank):
+    """Raise what FAULTS wants to have raised at this place of the start-up, on this rank."""
+    from engine.errors import EnvironmentFault, UserError
+
+    if faults.get("plant") == where and faults["on"] == rank:
+        kinds = {"user": UserError, "environment": EnvironmentFault, "program": ValueError}
+        raise kinds[faults["kind"]](f"planted in {where}")
+
+
 def main(argv):
     from engine import signals
+    from engine.place import starting
 
     signals.leave_on_signal()
-    import toy_trainer  # torch takes seconds, in which a signal may come
+    with starting():
+        faults = json.loads(argv[0])
+        planted(faults, "import", int(os.environ.get("RANK", 0)))
+        import toy_trainer  # torch takes seconds, in which a signal may come
 
-    return toy_trainer.train(json.loads(argv[0]), argv[1:])
+    return toy_trainer.train(faults, argv[1:])
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """What toy.py trains: a trainer of three weights, with the faults that it is told to have."""
 
 import json
+import os
 import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import toy
 
-from engine import loop, options
+from engine import distributed, loop, options, preflight
 from engine.config import flat, key, section
 from engine.errors import UserError
 from engine.run import Run
@@ -49,6 +51,9 @@ class Toy(Trainer):
 
     def __init__(self, faults, config, processes):
         self.faults = faults if faults.get("on") in (None, processes.rank) else {}
+        self.planted = lambda where: toy.planted(faults, where, processes.rank)
+        self.planted("trainer")
+        processes.from_first(lambda: self.planted("index"))
         if "slow_start" in self.faults:
             print("building", flush=True)
             time.sleep(self.faults["slow_start"])
@@ -104,6 +109,7 @@ class Toy(Trainer):
             return None, error
 
     def announce(self, start):
+        self.planted("announce")
         print(f"goes on at {start}", flush=True)
 
     def measured(self, step, samples, seconds):
@@ -132,4 +138,15 @@ def train(faults, words):
         for part in path:
             place = getattr(place, part)
         setattr(place, last, type(known[name])(value) if known[name] is not None else json.loads(value))
+    check, join = preflight.check, distributed.start
+
+    def check_planted(config, trainer):
+        trainer.planted("preflight")
+        check(config, trainer)
+
+    def start_planted(*args):
+        toy.planted(faults, "group", int(os.environ.get("RANK", 0)))
+        return join(*args)
+
+    preflight.check, distributed.start = check_planted, start_planted
     return loop.train(config, lambda config, processes: Toy(faults, config, processes))
