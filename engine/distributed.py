@@ -111,7 +111,7 @@ def start(device, timeout_s=600, store=None):
     if device.type == "cuda":
         _check_gpu_of_its_own(place)
         torch.cuda.set_device(device)
-        _stay_near(device, place)
+        _stay_near(place)
     if place.world > 1:
         store = dist.PrefixStore("group", store or open_store(place))
         store.set_timeout(timedelta(seconds=timeout_s))
@@ -148,12 +148,16 @@ def _check_gpu_of_its_own(place):
                         f"a launcher such as torchrun sets it")
 
 
-def _stay_near(device, place):
+def _stay_near(place):
     """Bind this process, and the loader workers that it starts later, to the CPUs near its GPU."""
     global _cores
     _cores = share_cores()
-    own = torch.cuda.get_device_properties(device)
-    machine.stay_near(machine.pci_address(own.pci_domain_id, own.pci_bus_id, own.pci_device_id), place.local_world)
+    if torch.cuda.device_count() < place.local_world:
+        return  # it sees its own GPU alone: how many share the CPUs near it is not known
+    found = [torch.cuda.get_device_properties(number) for number in range(place.local_world)]
+    if not all(hasattr(one, "pci_domain_id") for one in found):
+        return  # a torch that does not tell where they are
+    machine.stay_near([machine.pci_address(one.pci_domain_id, one.pci_bus_id, one.pci_device_id) for one in found], place.local)
 
 
 def _packed(error):

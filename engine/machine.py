@@ -64,29 +64,32 @@ def near_cpus(address: str, root="/sys") -> set[int]:
     return _cpu_list(Path(root, "bus/pci/devices", address, "local_cpulist"))
 
 
-def choose_cpus(allowed: set[int], online: set[int], near: set[int], ranks: int) -> set[int] | None:
+def choose_cpus(allowed: set[int], online: set[int], near: list[set[int]], local: int) -> set[int] | None:
     """CPUs to bind a rank to; None: those it has stay.
 
     Args:
-        allowed: it may run on now.  online: of the machine.  near: to its GPU.  ranks: of its node.
+        allowed: it may run on now.  online: of the machine.
+        near: those near the GPU of each rank of its node.  local: this rank's number among them.
     """
     if allowed != online:
         return None  # srun, taskset or a container chose them, and may have given each rank its own
-    chosen = allowed & near
-    # Near CPUs that are fewer than a fair share would slow the loader down more than the way to the GPU does.
-    if chosen == allowed or len(chosen) < max(1, len(allowed) // ranks):
+    chosen = allowed & near[local]
+    share = len(chosen) // near.count(near[local])
+    # Fewer CPUs than a fair share would slow the loader down more than the way to the GPU does.
+    if chosen == allowed or share < max(1, len(allowed) // len(near)):
         return None
     return chosen
 
 
-def stay_near(address: str, ranks: int, root="/sys") -> set[int] | None:
-    """Bind this thread, and what it starts from here on, to the CPUs near a PCI device; returns them, None: it stays free.
+def stay_near(addresses: list[str], local: int, root="/sys") -> set[int] | None:
+    """Bind this thread, and what it starts from here on, to the CPUs near its GPU; returns them, None: it stays free.
 
     Args:
-        address: of pci_address.  ranks: processes of this node.  root: where the system tells of its devices.
+        addresses: of pci_address, of the GPU of each rank of this node.  local: this rank's number among them.
+        root: where the system tells of its devices.
     """
     allowed, online = os.sched_getaffinity(0), _cpu_list(Path(root, "devices/system/cpu/online"))
-    chosen = choose_cpus(allowed, online, near_cpus(address, root), ranks)
+    chosen = choose_cpus(allowed, online, [near_cpus(address, root) for address in addresses], local)
     if chosen is not None:
         try:
             os.sched_setaffinity(0, chosen)

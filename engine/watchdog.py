@@ -38,12 +38,11 @@ class Whereabouts:
 
     Attributes:
         now: (place, beats, step, doing). Places count up alike on all ranks; beats are signs of life within one.
-        waited: seconds for which ``reading`` waited for the loader, until somebody takes them.
     """
 
     def __init__(self):
         self.now = 0, 0, 0, "starting"
-        self.waited = 0.0
+        self._waited = 0.0
 
     def at(self, step, doing):
         """The main thread begins something; ``doing`` in words, such as "saving". All ranks say the same in turn."""
@@ -61,12 +60,17 @@ class Whereabouts:
             self.at(step, "waiting for data")
             began = time.perf_counter()
             item = next(batches, None)
-            self.waited += time.perf_counter() - began
+            self._waited += time.perf_counter() - began
             if item is None:
                 return
             self.at(item[0], "in forward and backward")
             step = item[0] + 1
             yield item
+
+    def take_waited(self):
+        """Seconds for which ``reading`` waited for the loader since the last call."""
+        waited, self._waited = self._waited, 0.0
+        return waited
 
 
 class Watch(Whereabouts):

@@ -1,7 +1,8 @@
 """The smallest training run there is, to break: ``python tests/toy.py FAULTS key=value ...`` trains three weights.
 
 FAULTS is JSON: {"nan": [step, ...], "scale": {"step": factor}, "on": rank, "KIND": step, ...} where KIND is one of
-``fail``, ``crash``, ``hang``, ``slow_start``, ``slow_evaluation`` (seconds). They strike rank ``on`` alone; all without it.
+``fail``, ``crash``, ``hang``, ``slow_start``, ``slow_evaluation``, ``slow`` (the last three in seconds). They strike rank
+``on`` alone; all without it.
 {"plant": WHERE, "kind": KIND, "on": rank} raises an error before the first step: see ``planted``.
 Faults are put into the trainer, in toy_trainer.py: the engine knows nothing of them.
 """
@@ -17,8 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def start(run, faults, *words, world=1):
-    """[a started process a rank]."""
+def start(run, faults, *words, world=1, env=None, delays=None):
+    """[a started process a rank]. ``env``: more of the environment.  ``delays``: seconds before each rank's start."""
+    more = env or {}
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
     # One thread, so that runs under way at the same time stay equal to the bit.
@@ -26,8 +28,13 @@ def start(run, faults, *words, world=1):
     if world > 1:
         env |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     command = [sys.executable, __file__, json.dumps(faults), f"run={run}", *words]
-    return [subprocess.Popen(command, cwd=ROOT, env={**env, **({"RANK": str(rank)} if world > 1 else {})},
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for rank in range(world)]
+    processes = []
+    for rank in range(world):
+        time.sleep(delays[rank] if delays else 0)
+        own = {**env, **({"RANK": str(rank)} if world > 1 else {}), **more}
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                          text=True))
+    return processes
 
 
 def start_torchrun(run, *words, world):
