@@ -16,7 +16,8 @@ class Place:
 
     Attributes:
         rank: 0 .. world - 1.  local: its number on its node, which is also that of its GPU.
-        local_world: processes of this node.  address, port: where rank 0 is found; None where there is one process alone.
+        local_world: processes of this node.
+        address, port: where rank 0 is found; None where there is one process alone.
     """
 
     rank: int = 0
@@ -59,7 +60,7 @@ def read_place(env=os.environ) -> Place:
 
 
 def count_threads(env=os.environ) -> int | None:
-    """OMP_NUM_THREADS, None where it is not set. Of a list, one number for each level of nesting, the first is torch's.
+    """OMP_NUM_THREADS, None where it is not set. Of a list, for levels of nesting, the first.
 
     Raises:
         UserError: it is no number of threads.
@@ -76,7 +77,7 @@ def count_threads(env=os.environ) -> int | None:
 
 @contextlib.contextmanager
 def starting():
-    """What fails in this block, before a process has its watch, is told to the other ranks as under the watch.
+    """Tell the other ranks what fails in this block, before a process has its watch.
 
     It goes where all ranks meet, and says there why it ends. A process alone just fails.
     """
@@ -105,8 +106,8 @@ def _meeting():
 
 
 def _incomplete(name, value, other):
-    return UserError(f"{name}={value} is set in the environment without {other}; a launcher such as "
-                     f"torchrun sets both, and one process alone wants neither: unset {name}")
+    return UserError(f"{name}={value} is set in the environment without {other}; a launcher such "
+                     f"as torchrun sets both, and one process alone wants neither: unset {name}")
 
 
 def _check_below(name, value, limit, most):
@@ -120,7 +121,7 @@ def _number(env, name, least):
         return None
     if not _is_number(text) or int(text) < least:
         raise UserError(f"{name}={text} in the environment is no whole number from {least} on; a "
-                        f"launcher such as torchrun sets it, and one process alone does not want it")
+                        f"launcher such as torchrun sets it, and one process alone wants none")
     return int(text)
 
 

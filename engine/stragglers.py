@@ -1,8 +1,8 @@
 """Which rank is slow: the seconds in which each works for itself, compared at each line of the log.
 
-All ranks end a step together, for each waits for the slowest; so a step's time tells nothing. What tells is the time before
-the first word to the others: the wait for the loader, and the forward. Under FSDP a forward waits for the weights that other
-ranks hold, so there the slow ones stand out less than they are.
+All ranks end a step together, for each waits for the slowest; so a step's time tells nothing. What
+tells is the time before the first word to the others: the wait for the loader, and the forward.
+Under FSDP a forward waits for the weights that other ranks hold, so there the slow stand out less.
 """
 
 import contextlib
@@ -16,7 +16,9 @@ MOST_EVENTS = 256  # pairs that are kept before those that are over are summed u
 
 
 class OwnTime:
-    """Seconds of this rank's own work, by the host's clock on a CPU, by events on a GPU: nothing waits for the device.
+    """Seconds of this rank's own work: by the host's clock on a CPU, on a GPU by events.
+
+    Nothing waits for the device.
 
     Args:
         device: torch.device.
@@ -68,7 +70,7 @@ class Stragglers:
         self.hosts = processes.gather([socket.gethostname()])
 
     def find(self, seconds: float) -> dict:
-        """{"speed/slowest_rank", "speed/slowest_share", "speed/slowest_host"} on rank 0, {} elsewhere and of one process.
+        """What ``compare`` returns on rank 0; {} elsewhere, and where there is one process alone.
 
         Args:
             seconds: of this rank's own work since the last call.
@@ -83,7 +85,11 @@ class Stragglers:
 
 
 def compare(seconds: list[float], hosts: list[str]) -> dict:
-    """The slowest rank, how much longer than the median it works for itself (0.1: a tenth), and its host."""
+    """{"speed/slowest_rank", "speed/slowest_share", "speed/slowest_host"} of all ranks' seconds.
+
+    The share is by how much the slowest is over the median (0.1: a tenth). {} where none did
+    anything.
+    """
     slowest, median = max(range(len(seconds)), key=seconds.__getitem__), statistics.median(seconds)
     if median <= 0:
         return {}

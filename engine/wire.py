@@ -1,14 +1,16 @@
-"""Lines between the processes of a run: JSON objects over TCP, from those alone who know the run's token.
+"""JSON messages over TCP between the processes of a run that know its token, and nobody else.
 
-The watch of the ranks and the supervisors of a job use the same. Whoever connects first proves that it knows the token:
+The watch of the ranks and the supervisors of a job use the same. Whoever connects proves first that
+it knows the token:
 
     hub     {"nonce": A}
     caller  {"number": N, "name": TEXT, "nonce": B, "proof": HMAC(token, caller, A, B, N, TEXT)}
     hub     {"welcome": HMAC(token, hub, A, B, N, TEXT)}
 
-So the token itself never travels: who listens on the wire, or took the port over after the hub's end, learns nothing that it
-could use. What follows on a proven connection is neither signed nor encrypted. Who does not prove itself is heard for
-STRANGER_S, for SHORT bytes, and never answered. Nothing here waits for the other end. Nothing here imports torch.
+So the token itself never travels here: who listens on the wire, or took the port over after the
+hub's end, learns nothing that it could use. What follows on a proven connection is neither signed
+nor encrypted. Who does not prove itself is heard for STRANGER_S and SHORT bytes, never answered.
+Nothing here but ``join`` waits for the other end. Nothing here imports torch.
 """
 
 import contextlib
@@ -25,11 +27,11 @@ import threading
 import time
 
 STRANGER_S = 10.0  # in which a caller proves itself
-STRANGERS = 128    # unproven connections at a time, beside one for each process that is expected; the oldest goes first
+STRANGERS = 128    # unproven connections at a time, and one an expected member; the oldest goes
 SHORT = 1024       # bytes of an unproven caller's line
 LONGEST = 1 << 20  # bytes of a line, and of what waits for an end that reads nothing
 CHUNK = 1 << 16    # bytes of a read
-ACCEPTS = 256      # connections taken in at once, so that a flood of them does not hold up the others' messages
+ACCEPTS = 256      # connections taken in at once: a flood of them does not hold up the messages
 PAUSE_S = 1.0      # without new connections, where the system has no descriptor left
 RETRY_S = 0.5
 ANSWER_S = 10.0    # for a hub's answer; after that a caller calls anew
@@ -62,7 +64,11 @@ class Wire:
         self.send_line(encode(message))
 
     def send_line(self, line: bytes) -> None:
-        """Send an encoded message; what the other end does not take yet goes out with the next. Raises Lost."""
+        """Send an encoded message; what the other end does not take yet goes with the next.
+
+        Raises:
+            Lost: the other end is gone, or has not read for long.
+        """
         with self._lock:
             self._unsent += line
             try:
@@ -75,7 +81,11 @@ class Wire:
                 raise Lost("it has not read for a long time")
 
     def receive(self) -> list[dict]:
-        """The messages of one read, perhaps none. Raises Lost, after the last message has been handed out."""
+        """The messages of one read, perhaps none.
+
+        Raises:
+            Lost: after the last message has been handed out.
+        """
         try:
             data = self.sock.recv(CHUNK)
         except BlockingIOError:
@@ -99,7 +109,11 @@ class Wire:
         return self.receive() if poll.poll(max(0.0, seconds) * 1000) else []
 
     def wait_for_one(self, seconds: float) -> dict:
-        """The next message; those after it are kept for ``wait``. Raises Lost, also where none comes in time."""
+        """The next message; those after it are kept for ``wait``.
+
+        Raises:
+            Lost: also where none comes in time.
+        """
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             messages = self.wait(deadline - time.monotonic())
@@ -114,34 +128,40 @@ class Wire:
 
 
 class Hub:
-    """The end that listens. A member is who has proven that it is one of the expected numbers; all others are strangers.
+    """The end that listens. Who proved to be one of the expected numbers is a member, else a stranger.
 
     Args:
-        listener: a listening socket.  token: the run's secret.  numbers: of those that are expected.
+        listener: a listening socket.  token: the run's secret.  numbers: those that are expected.
         clock: gives seconds.
     Attributes:
-        members: {number: Wire}.  names: {number: what it calls itself}, also of those that are gone.
+        members: {number: Wire}.
+        names: {number: what it calls itself}, also of those that are gone.
     """
 
     def __init__(self, listener, token: str, numbers, clock=time.monotonic):
-        self.listener, self.token, self.numbers, self.clock = listener, token, frozenset(numbers), clock
+        self.listener, self.token, self.clock = listener, token, clock
+        self.numbers = frozenset(numbers)
         self.members, self.names = {}, {}
         self.strangers = {}  # Wire: (nonce, when it came), the oldest first
         self._number_of, self._news, self._paused_until = {}, [], None
-        self.selector = selectors.DefaultSelector()  # epoll: kept, as its cost grows with what comes, not with who is there
+        # epoll, and kept: its cost grows with those that have news, not with those that are there.
+        self.selector = selectors.DefaultSelector()
         listener.setblocking(False)
         self.selector.register(listener, selectors.EVENT_READ)
 
     @property
     def missing(self) -> list[int]:
         """Numbers that never came."""
-        return sorted(self.numbers - self.names.keys()) if len(self.names) < len(self.numbers) else []
+        if len(self.names) == len(self.numbers):
+            return []
+        return sorted(self.numbers - self.names.keys())
 
     def poll(self, seconds: float) -> list[tuple[int, dict | Lost]]:
-        """All that has come, as soon as there is something: one system call, and one read of each connection with news.
+        """All that has come, as soon as there is something: one wait, one read of each with news.
 
         Returns:
-            [(number, message), ...]. A member that is new comes as {"joined": name}, one that is gone as a Lost.
+            [(number, message), ...]. A new member comes as {"joined": name}, one that is gone as
+            a Lost.
         """
         self._dismiss_strangers()
         self._resume_accepting()
@@ -223,7 +243,7 @@ class Hub:
         self.selector.register(wire, selectors.EVENT_READ)
 
     def _make_room(self):
-        """No descriptor is left: strangers go; where there are none, nobody is let in for a moment."""
+        """No descriptor is left: strangers go; without any, nobody is let in for a moment."""
         if self.strangers:
             for wire in list(self.strangers)[:1 + len(self.strangers) // 2]:
                 self._dismiss(wire)
@@ -255,8 +275,9 @@ class Hub:
             messages = wire.receive()
             if not messages:
                 return []
-            number, name = self._check(messages[0], self.strangers[wire][0])
-            wire.send(welcome=_proof(self.token, "hub", self.strangers[wire][0], messages[0]["nonce"], number, name))
+            own, hello = self.strangers[wire][0], messages[0]
+            number, name = self._check(hello, own)
+            wire.send(welcome=_proof(self.token, "hub", own, hello["nonce"], number, name))
         except Lost:
             self._dismiss(wire)
             return []
@@ -275,15 +296,22 @@ class Hub:
 
     def _check(self, hello, nonce):
         """(number, name) of a caller that has proven itself; raises Lost."""
-        number, name, theirs, proof = (hello.get(key) for key in ("number", "name", "nonce", "proof"))
-        sound = type(number) is int and number in self.numbers and all(isinstance(text, str) for text in (name, theirs, proof))
-        if not sound or not _same(proof, _proof(self.token, "caller", nonce, theirs, number, name)):
+        number, texts = hello.get("number"), [hello.get(key) for key in ("name", "nonce", "proof")]
+        sound = type(number) is int and number in self.numbers
+        if not sound or not all(isinstance(text, str) for text in texts):
+            raise Lost("it says nothing that a member says")
+        name, theirs, proof = texts
+        if not _same(proof, _proof(self.token, "caller", nonce, theirs, number, name)):
             raise Lost("it does not know the token")
         return number, name
 
 
 def join(address: str, port: int, token: str, number: int, name: str, seconds: float) -> Wire:
-    """The proven connection to a hub, called again and again for so many seconds. Raises Lost, with the last reason."""
+    """The proven connection to a hub, which is called again and again for so many seconds.
+
+    Raises:
+        Lost: with the last reason.
+    """
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -298,7 +326,8 @@ def _join_once(address, port, token, number, name):
     wire = Wire(socket.create_connection((address, port), timeout=ANSWER_S))
     try:
         theirs, own = str(wire.wait_for_one(ANSWER_S).get("nonce")), secrets.token_hex(16)
-        wire.send(number=number, name=name, nonce=own, proof=_proof(token, "caller", theirs, own, number, name))
+        proof = _proof(token, "caller", theirs, own, number, name)
+        wire.send(number=number, name=name, nonce=own, proof=proof)
         welcome = str(wire.wait_for_one(ANSWER_S).get("welcome"))
         if not _same(welcome, _proof(token, "hub", theirs, own, number, name)):
             raise Lost("who listens there does not know this run's token")
@@ -336,7 +365,9 @@ def _same(one, other):
 
 
 def listen_at(address: str | None) -> socket.socket:
-    """A socket that listens on a free port of one address; of all where that is None or not this machine's own.
+    """A socket that listens on a free port of one address.
+
+    It listens on all where that is None or not this machine's own.
 
     Raises:
         OSError: it cannot.
@@ -349,12 +380,12 @@ def listen_at(address: str | None) -> socket.socket:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
     both = socket.has_dualstack_ipv6()
-    return socket.create_server(("", 0), family=socket.AF_INET6 if both else socket.AF_INET, backlog=1024,
-                                dualstack_ipv6=both)
+    family = socket.AF_INET6 if both else socket.AF_INET
+    return socket.create_server(("", 0), family=family, backlog=1024, dualstack_ipv6=both)
 
 
 def own_address(host: str, alone: bool) -> str | None:
-    """The one address of this machine under which all processes of a run find it; None where that is not certain.
+    """The one address of this machine by which all processes of a run find it; None where unsure.
 
     Args:
         host: the name or address by which they call it.  alone: they are all on this machine.
@@ -363,16 +394,21 @@ def own_address(host: str, alone: bool) -> str | None:
         found = {info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except OSError:
         return None
-    loop = sorted(address for address in found if ipaddress.ip_address(address.partition("%")[0]).is_loopback)
+    loop = sorted(filter(_is_loopback, found))
     if loop:
         # A machine often calls itself 127.0.1.1, which others cannot reach.
         return loop[0] if alone else None
     return found.pop() if len(found) == 1 else None
 
 
+def _is_loopback(address):
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
 def _set_options(sock):
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # A machine that is gone closes nothing: the kernel asks it, and gives up after half a minute.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 4)):
+    patience = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 4))
+    for option, value in patience:
         sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -20,18 +20,22 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def start(run, faults, *words, world=1, env=None, delays=None):
     """[a started process a rank]. ``env``: more of the environment.  ``delays``: seconds before each rank's start."""
-    more = env or {}
+    return launch([sys.executable, __file__, json.dumps(faults), f"run={run}", *words], world, env, delays)
+
+
+def launch(command, world=1, env=None, delays=None):
+    """[a started process of any command a rank]."""
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
     # One thread, so that runs under way at the same time stay equal to the bit.
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    shared = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     if world > 1:
-        env |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    command = [sys.executable, __file__, json.dumps(faults), f"run={run}", *words]
+        shared |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "localhost",
+                   "MASTER_PORT": str(port)}
     processes = []
     for rank in range(world):
         time.sleep(delays[rank] if delays else 0)
-        own = {**env, **({"RANK": str(rank)} if world > 1 else {}), **more}
+        own = {**shared, **({"RANK": str(rank)} if world > 1 else {}), **(env or {})}
         processes.append(subprocess.Popen(command, cwd=ROOT, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                           text=True))
     return processes
