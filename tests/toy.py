@@ -80,7 +80,7 @@ def main(argv):
     signals.leave_on_signal()
     with starting():
         faults = json.loads(argv[0])
-        planted(faults, "import", int(os.environ.get("RANK", 0)))
+        planted(faults, "import", int(os.environ.get("RANK") or 0))
         import toy_trainer  # torch takes seconds, in which a signal may come
 
     return toy_trainer.train(faults, argv[1:])

@@ -146,7 +146,7 @@ def train(faults, words):
         check(config, trainer)
 
     def start_planted(*args):
-        toy.planted(faults, "group", int(os.environ.get("RANK", 0)))
+        toy.planted(faults, "group", int(os.environ.get("RANK") or 0))
         return join(*args)
 
     preflight.check, distributed.start = check_planted, start_planted
