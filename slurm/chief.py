@@ -1,7 +1,6 @@
 """Node 0's word to the supervisors of all nodes: start, kill, leave; and the record of what happened."""
 
 import os
-import re
 import socket
 import threading
 import time
@@ -189,16 +188,10 @@ class Chief(threading.Thread):
 
     def _take(self, message, name):
         if "end" in message:
-            self.ends.append({**message["end"], "node": name, "at": time.monotonic(), **self._blamed(message["end"])})
+            self.ends.append({**message["end"], "node": name, "at": time.monotonic()})
         if "asked" in message and not self.asked:
             self.asked = message["asked"]
             record.note(self.job.home, "signal", signal=self.asked, node=name, step=record.newest_step(self.job.folder))
-
-    def _blamed(self, end):
-        """The rank and node of a failure that a rank tells of another, as all ranks do under the watch; {} of its own."""
-        named = re.match(r"rank (\d+) ", end["reason"])
-        node = int(named[1]) // self.job.ranks if named else None
-        return {"rank": int(named[1]), "node": self.hub.names[node]} if node in self.hub.names else {}
 
 
 def _reaches_wandb():

@@ -300,23 +300,6 @@ def one_of(node, key):
             return message
 
 
-def test_the_rank_that_failed_is_blamed_whoever_tells_first(tmp_path):
-    listener = listen_at("127.0.0.1")
-    chief = supervise.Chief(job(tmp_path), [None, 0], None, listener, TOKEN, "127.0.0.1")
-    chief.start()
-    nodes = [join(*listener.getsockname(), TOKEN, number, f"node{number}", 30) for number in range(2)]
-    for node in nodes:
-        one_of(node, "start")
-    nodes[0].send(end={"rank": 0, "code": 1, "reason": "rank 1 stopped at step 5, saving: ValueError: x (exit code 1)"})
-    nodes[1].send(end={"rank": 1, "code": 1, "reason": "rank 1: ValueError: x"})
-    one_of(nodes[1], "leave")
-    nodes[1].close()
-    one_of(nodes[0], "leave")
-    chief.join(20)
-    fault = next(line for line in record.history(tmp_path / "slurm") if line["event"] == "fault")
-    assert (fault["rank"], fault["node"]) == (1, "node1")
-
-
 def test_the_file_with_the_token_is_its_owner_s_alone_from_birth(tmp_path, monkeypatch):
     seen, replace, mask = [], os.replace, os.umask(0)
     path = tmp_path / "meeting.json"
