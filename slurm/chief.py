@@ -34,7 +34,7 @@ class Chief(threading.Thread):
     def __init__(self, job, identity, display, listener, token, address):
         super().__init__(name="chief", daemon=True)
         self.job, self.identity, self.display = job, identity, display
-        self.hub, self.address = wire.Hub(listener, token, range(job.nodes)), address
+        self.hub, self.token, self.address = wire.Hub(listener, token, range(job.nodes)), token, address
         self.heard, self.beaten = {}, 0.0
         self.asked, self.ends, self.lost = None, [], None
         self.began = time.monotonic()
@@ -63,11 +63,12 @@ class Chief(threading.Thread):
 
     def _gather(self):
         deadline = time.monotonic() + GATHER_S
-        while self.hub.missing and time.monotonic() < deadline and not self.lost:
+        while len(self.nodes) < self.job.nodes and time.monotonic() < deadline and not self.lost:
             self._pump(deadline - time.monotonic())
+        missing = sorted(set(range(self.job.nodes)) - set(self.nodes))
         if self.lost:
             return self.lost
-        if missing := self.hub.missing:
+        if missing:
             return {"reason": f"node {missing[0]} of {self.job.nodes} did not come within {GATHER_S} s", "node": ""}
         return None
 
@@ -78,7 +79,7 @@ class Chief(threading.Thread):
         self.ends = []
         port = wire.free_port()
         record.note(self.job.home, "start", job=self.display, restart=self.identity[1], round=number,
-                    nodes=[self.hub.names[n] for n in sorted(self.hub.names)], step=record.newest_step(self.job.folder))
+                    nodes=[self.nodes[n][1] for n in sorted(self.nodes)], step=record.newest_step(self.job.folder))
         offline = self.job.wandb_online and not _reaches_wandb()
         extra = ["log.wandb=offline"] * offline + ["evaluate.here=false"] * (self.beside is not None)
         self._tell(start=number, address=self.address, port=port, extra=extra)
@@ -160,6 +161,11 @@ class Chief(threading.Thread):
         while self.hub.members.keys() - {0} and time.monotonic() < deadline:
             self.hub.poll(0.1)
         self.hub.send(0, leave=code, reason=reason)
+
+    @property
+    def nodes(self):
+        """{number: (Wire, name)} of those that are there."""
+        return {node: (line, self.hub.names[node]) for node, line in self.hub.members.items()}
 
     def _tell(self, **message):
         self.hub.tell(**message)

@@ -7,7 +7,6 @@
 The meeting file is also the proof that the folder is shared; after it no node needs another's name.
 """
 
-import json
 import os
 import secrets
 import signal
@@ -15,7 +14,7 @@ import socket
 import sys
 import time
 
-from engine.errors import Failure, UserError, explain, failure_of
+from engine.errors import Failure, UserError
 from slurm import record, site, wire
 from slurm.chief import GATHER_S, Chief
 from slurm.node import STOPS, Node
@@ -78,27 +77,11 @@ def _claim(job, identity, display):
     else:
         # The batch script's node is that of rank 0; with its address nobody needs to look a name up.
         address = os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1") if identity[0] else "127.0.0.1"
-    try:
-        listener = wire.listen_at(address)
-    except OSError as error:
-        raise failure_of(error, f"node 0 cannot listen at {address}: {explain(error)}") from None
+    listener = wire.open_listener(address)
     token, port = secrets.token_hex(16), listener.getsockname()[1]
-    write_secret(job.home / "meeting.json", {"identity": identity, "address": address, "port": port, "token": token})
+    wire.write_secret(job.home / "meeting.json", {"identity": identity, "address": address, "port": port, "token": token})
     Chief(job, identity, display, listener, token, address).start()
     return address, port, token
-
-
-def write_secret(path, value):
-    """JSON to a file in one go, which nobody but its owner can read at any moment of its life."""
-    temporary = path.with_suffix(f".{os.getpid()}.writing")
-    try:
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
 
 def _find(job, identity, name):

@@ -1,13 +1,45 @@
 """What supervisors talk over (engine.wire), and the addresses of this machine."""
 
 import fcntl
+import json
+import os
 import socket
 import struct
 
+from engine.errors import explain, failure_of
 from engine.wire import Hub, Lost, Wire, join, listen_at
 
-__all__ = ["Hub", "Lost", "Wire", "address_of", "free_port", "interface_of", "join", "listen_at"]
+__all__ = ["Hub", "Lost", "Wire", "address_of", "free_port", "interface_of", "join", "open_listener", "write_secret"]
 SIOCGIFADDR = 0x8915
+
+
+def open_listener(address):
+    """A socket that listens on a free port of this node's address.
+
+    Raises:
+        Failure: it cannot.
+    """
+    try:
+        return listen_at(address)
+    except OSError as error:
+        raise failure_of(error, f"node 0 cannot listen at {address}: {explain(error)}") from None
+
+
+def write_secret(path, value):
+    """JSON to a file in one go, which nobody but its owner can read at any moment of its life.
+
+    Raises:
+        Failure: it cannot be written.
+    """
+    temporary = path.with_suffix(f".{os.getpid()}.writing")
+    try:
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
 
 def address_of(interface):

@@ -18,6 +18,7 @@ from engine.place import Place
 from engine.watchdog import TICK_S, Known, Watch
 from engine.wire import Hub, Lost, Wire, join, listen_at, own_address
 from slurm import record, supervise
+from slurm import wire as slurm_wire
 
 TOKEN = "secret-of-the-run"
 GARBAGE = [b"1\n", b"\x00\xff\xfe\x80" * 50 + b"\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"[1, 2]\n", b'"text"\n', b"null\n",
@@ -311,7 +312,7 @@ def test_the_file_with_the_token_is_its_owner_s_alone_from_birth(tmp_path, monke
     monkeypatch.setattr(os, "replace", watched)
     try:
         (tmp_path / f"meeting.{os.getpid()}.writing").write_text("left by another")
-        supervise.write_secret(path, {"token": TOKEN})
+        slurm_wire.write_secret(path, {"token": TOKEN})
     finally:
         os.umask(mask)
     assert seen == [0o600] and stat.S_IMODE(path.stat().st_mode) == 0o600
