@@ -25,7 +25,7 @@ from engine.signals import StoppedEarly
 from engine.wire import Hub, Lost, join, listen_at, own_address
 
 TICK_S = 0.5
-LINGER_S = 15.0  # in which rank 0, after a failure, waits for ranks that still start, to tell them too
+LINGER_S = 30.0  # in which rank 0, after a failure, waits for ranks that still start, to tell them too
 GRACE_S = 2.0    # an error that may only follow from another rank's end waits so long for the first cause
 SILENT_S = 5.0   # without a word a process is taken to be stopped: said when it is named, never a reason to name it
 CLOSING_S = 2.0  # for letting go of the run's folder
