@@ -34,8 +34,9 @@ def train(config, make_trainer):
         closing.callback(stop.close)
         try:
             # The watch stands first, so that whatever fails on one rank from here on is told to all.
-            with Watch(read_place(), config.guard.hang_s, stop) as watch:
-                processes = distributed.start(config.device, config.guard.hang_s + PATIENCE_S, watch.store)
+            patience_s = config.guard.hang_s + PATIENCE_S
+            with Watch(read_place(), config.guard.hang_s, stop, patience_s) as watch:
+                processes = distributed.start(config.device, patience_s, watch.store)
                 closing.callback(processes.stop)
                 _settle(config)
                 code = _train(config, make_trainer, processes, stop, watch, closing)
