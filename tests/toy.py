@@ -51,7 +51,7 @@ def start_torchrun(run, *words, world):
 
 def finish(processes, codes=0):
     """Wait for the ranks; their outputs. Fails the test on other exit codes."""
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
     wanted = codes if isinstance(codes, list) else [codes] * len(processes)
     assert [process.returncode for process in processes] == wanted, outputs
     return outputs
