@@ -8,7 +8,19 @@ import torch
 import torch.distributed as dist
 
 from engine import machine
-from engine.errors import Failure, UserError
+from engine.errors import EnvironmentFault, UserError
+from engine.place import Place, count_threads, read_place
+
+MEET_S = 300  # for all ranks to come; on a cold disk the imports alone take a minute
+
+
+KINDS = (UserError, EnvironmentFault)  # of failures that other ranks may be told of as such
+
+_cores = None  # this process's share, counted before it was bound to some
+
+
+class RelayedFault(Exception):
+    """A fault of the program on another rank, which tells it with its traceback."""
 
 
 @dataclass
@@ -50,18 +62,21 @@ class Processes:
         return [item for box in boxes for item in box] if self.first else []
 
     def from_first(self, make):
-        """What ``make()`` returns on rank 0, on all ranks; a UserError there is raised on all."""
+        """What ``make()`` returns on rank 0, on all ranks. An exception there is raised on all, of the same kind of failure."""
         if self.world == 1:
             return make()
-        box = [None, None]
+        value = caught = None
         if self.first:
             try:
-                box[0] = make()
-            except Failure as error:
-                box[1] = str(error)
+                value = make()
+            except Exception as error:
+                caught = error
+        box = [value, caught and _packed(caught)]
         dist.broadcast_object_list(box, 0)
+        if caught is not None:
+            raise caught
         if box[1] is not None:
-            raise UserError(box[1])
+            raise _relayed(*box[1])
         return box[0]
 
     def of_a_node(self):
@@ -81,22 +96,83 @@ class Processes:
             dist.destroy_process_group()
 
 
-def start(device, timeout_s=600):
+def start(device, timeout_s=600, store=None):
     """Join the processes that torchrun (or a scheduler) started, or be the only one.
 
     Args:
         device: "auto", "cpu" or "cuda".  timeout_s: as of Processes.
+        store: torch's, by which the ranks met (engine.watchdog.Watch has it); None: they meet now.
     Raises:
-        UserError: a GPU was asked for and there is none for this process.
+        UserError: a GPU was asked for and there is none for this process, or the environment contradicts itself.
+        EnvironmentFault: the others are not found.
     """
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    device = device_of(device, local)
+    place = read_place()
+    device = device_of(device, place.local)
     if device.type == "cuda":
+        _check_gpu_of_its_own(place)
         torch.cuda.set_device(device)
-    if world > 1:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout_s))
-    return Processes(rank, world, device, timeout_s)
+        _stay_near(place)
+    if place.world > 1:
+        store = dist.PrefixStore("group", store or open_store(place))
+        store.set_timeout(timedelta(seconds=timeout_s))
+        gpu = device.type == "cuda"
+        # With its device NCCL connects here, where a fault is told as one of the start, and not amid the first collective.
+        dist.init_process_group("nccl" if gpu else "gloo", timeout=timedelta(seconds=timeout_s), store=store,
+                                rank=place.rank, world_size=place.world, device_id=device if gpu else None)
+    return Processes(place.rank, place.world, device, timeout_s)
+
+
+def open_store(place: Place, seconds: float = MEET_S) -> dist.Store:
+    """torch's store at MASTER_ADDR, which rank 0 opens, unless torchrun's agent has; it does not wait for the others.
+
+    Raises:
+        EnvironmentFault: it cannot be opened or reached within so many seconds.
+    """
+    agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    try:
+        store = dist.TCPStore(place.address, place.port, place.world, is_master=place.rank == 0 and not agent,
+                              timeout=timedelta(seconds=seconds), wait_for_workers=False, multi_tenant=True)
+    except RuntimeError as error:  # torch's DistError and its kinds
+        words = " ".join(str(error).split())[:200]
+        raise EnvironmentFault(f"rank {place.rank} finds no meeting point at MASTER_ADDR={place.address} MASTER_PORT="
+                               f"{place.port}: {words}") from None
+    # torchrun may keep its store when it starts all ranks again.
+    return dist.PrefixStore(f"counterpose/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+
+
+def _check_gpu_of_its_own(place):
+    named, gpus = os.environ.get("LOCAL_RANK", "").strip(), torch.cuda.device_count()
+    if place.world > 1 and gpus > 1 and not named:
+        raise UserError(f"WORLD_SIZE={place.world} is set in the environment without LOCAL_RANK, and "
+                        f"there are {gpus} GPUs: all processes of a node would take the first; "
+                        f"a launcher such as torchrun sets it")
+
+
+def _stay_near(place):
+    """Bind this process, and the loader workers that it starts later, to the CPUs near its GPU."""
+    global _cores
+    _cores = share_cores()
+    if torch.cuda.device_count() < place.local_world:
+        return  # it sees its own GPU alone: how many share the CPUs near it is not known
+    found = [torch.cuda.get_device_properties(number) for number in range(place.local_world)]
+    if not all(hasattr(one, "pci_domain_id") for one in found):
+        return  # a torch that does not tell where they are
+    machine.stay_near([machine.pci_address(one.pci_domain_id, one.pci_bus_id, one.pci_device_id) for one in found], place.local)
+
+
+def _packed(error):
+    """(kind, words) of an exception, for the other ranks."""
+    kind = next((kind.__name__ for kind in KINDS if isinstance(error, kind)), None)
+    return kind, str(error) if kind else f"{type(error).__name__}: {error}"
+
+
+def _relayed(kind, words):
+    """The exception that rank 0 raised, as another rank raises it."""
+    if kind is None:
+        return RelayedFault(f"rank 0: {words}")
+    error = next(one for one in KINDS if one.__name__ == kind)(words)
+    error.relayed = True
+    return error
 
 
 def device_of(device, local=0):
@@ -117,17 +193,18 @@ def device_of(device, local=0):
 
 
 def _of_this_node():
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return read_place().local_world
 
 
 def share_cores():
     """Cores this process may use: those it is allowed to run on, shared with the other ranks of its node."""
-    return max(1, len(os.sched_getaffinity(0)) // _of_this_node())
+    # Bound to the CPUs near its GPU a process sees only those, which it shares with some of the others.
+    return _cores or max(1, len(os.sched_getaffinity(0)) // _of_this_node())
 
 
 def threads():
     """Threads for torch: OMP_NUM_THREADS where it is set, else this process's cores. The last bit of sums depends on it."""
-    return int(os.environ.get("OMP_NUM_THREADS") or share_cores())
+    return count_threads() or share_cores()
 
 
 def loader_workers(asked):

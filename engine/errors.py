@@ -31,6 +31,7 @@ class Failure(Exception):
     """
 
     exit_code: ExitCode = ExitCode.PROGRAM
+    relayed = False  # raised on another rank first, which is the one to be named
 
 
 class UserError(Failure):

@@ -3,6 +3,7 @@
 import time
 
 from engine.metrics import read
+from engine.stragglers import Stragglers
 from engine.trainer import BrokenOff
 
 
@@ -18,6 +19,7 @@ class Lines:
     def __init__(self, config, trainer, run, log, watch, bar, start, evaluations=None):
         self.evaluations = evaluations
         self.config, self.trainer, self.run, self.log, self.watch, self.bar = config, trainer, run, log, watch, bar
+        self.stragglers = Stragglers(trainer.processes)
         self.clock, self.at = time.perf_counter(), start
 
     def due(self, done):
@@ -43,6 +45,7 @@ class Lines:
         self.watch.at(done, "logging")
         line = trainer.take_losses()
         line |= trainer.measured(done - 1, trained * self.config.samples, seconds)
+        line |= self.stragglers.find(trainer.own_time.take() + self.watch.take_waited())
         if not trained:  # a run that goes on right at this step has no speed yet
             line = {name: value for name, value in line.items() if not name.startswith("speed/")}
         line |= held_out

@@ -14,6 +14,7 @@ from engine.errors import ExitCode
 from engine.evaluations import Evaluations
 from engine.lines import Lines, due, last_step
 from engine.metrics import Log
+from engine.place import read_place
 from engine.signals import StoppedEarly, StopRequest
 from engine.watchdog import Watch
 
@@ -32,10 +33,12 @@ def train(config, make_trainer):
         stop = StopRequest()
         closing.callback(stop.close)
         try:
-            processes = distributed.start(config.device, config.guard.hang_s + PATIENCE_S)
-            closing.callback(processes.stop)
-            _settle(config, processes.device)
-            with Watch(processes, config.guard.hang_s, stop) as watch:
+            # The watch stands first, so that whatever fails on one rank from here on is told to all.
+            patience_s = config.guard.hang_s + PATIENCE_S
+            with Watch(read_place(), config.guard.hang_s, stop, patience_s) as watch:
+                processes = distributed.start(config.device, patience_s, watch.store)
+                closing.callback(processes.stop)
+                _settle(config, processes.device)
                 code = _train(config, make_trainer, processes, stop, watch, closing)
                 stop.leaving()
                 return code

@@ -123,6 +123,60 @@ def bf16(precision, device):
     return precision == "bf16"
 
 
+def pci_address(domain: int, bus: int, device: int) -> str:
+    """The name of a device under /sys/bus/pci/devices."""
+    return f"{domain:04x}:{bus:02x}:{device:02x}.0"
+
+
+def near_cpus(address: str, root="/sys") -> set[int]:
+    """CPUs of the memory node that a PCI device hangs on; an empty set where the system does not tell."""
+    return _cpu_list(Path(root, "bus/pci/devices", address, "local_cpulist"))
+
+
+def choose_cpus(allowed: set[int], online: set[int], near: list[set[int]], local: int) -> set[int] | None:
+    """CPUs to bind a rank to; None: those it has stay.
+
+    Args:
+        allowed: it may run on now.  online: of the machine.
+        near: those near the GPU of each rank of its node.  local: this rank's number among them.
+    """
+    if allowed != online:
+        return None  # srun, taskset or a container chose them, and may have given each rank its own
+    chosen = allowed & near[local]
+    share = len(chosen) // near.count(near[local])
+    # Fewer CPUs than a fair share would slow the loader down more than the way to the GPU does.
+    if chosen == allowed or share < max(1, len(allowed) // len(near)):
+        return None
+    return chosen
+
+
+def stay_near(addresses: list[str], local: int, root="/sys") -> set[int] | None:
+    """Bind this thread, and what it starts from here on, to the CPUs near its GPU; returns them, None: it stays free.
+
+    Args:
+        addresses: of pci_address, of the GPU of each rank of this node.  local: this rank's number among them.
+        root: where the system tells of its devices.
+    """
+    allowed, online = os.sched_getaffinity(0), _cpu_list(Path(root, "devices/system/cpu/online"))
+    chosen = choose_cpus(allowed, online, [near_cpus(address, root) for address in addresses], local)
+    if chosen is not None:
+        try:
+            os.sched_setaffinity(0, chosen)
+        except OSError:
+            return None  # a container may forbid it, and nothing depends on it but speed
+    return chosen
+
+
+def _cpu_list(path):
+    """The numbers of a kernel's list such as "0-3,8,10-11"; an empty set where there is none."""
+    try:
+        text = path.read_text(encoding="ascii").strip()
+        ends = [part.partition("-")[::2] for part in text.split(",") if part]
+        return {number for first, last in ends for number in range(int(first), int(last or first) + 1)}
+    except (OSError, ValueError):
+        return set()
+
+
 def _cpu(name):
     """A line of /proc/cpuinfo, or an empty text; only Linux has it."""
     try:

@@ -1,7 +1,6 @@
 """What is checked before the first step: all that is wrong is told at once, with what to do about it."""
 
 import json
-import os
 import platform
 import shutil
 import socket
@@ -16,6 +15,7 @@ from engine import checkpoint, version
 from engine.errors import EnvironmentFault, UserError
 from engine.history import list_complete
 from engine.open_files import SPARE, raise_limit
+from engine.place import read_place
 
 CLOCKS_S = 3.0    # differences between machines' clocks that are told
 COPIES = 3        # a checkpoint holds the weights and two moments of each
@@ -98,7 +98,7 @@ def shared_memory(trainer):
     """Faults of the host memory that loaders and checkpoints want, which is the machine's own, or the container's."""
     loader = trainer.loader
     batches = sum(array.nbytes for place in loader.ring for array in place.values()) if loader.workers else 0
-    batches *= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    batches *= read_place().local_world
     copy = checkpoint_copy(trainer)
     free = memory_left()
     if free is None or batches + copy <= free:

@@ -34,13 +34,15 @@ GROUPS = (
 UNITS = {"evaluation/pa_mpjpe": "mm", "evaluation/mpjpe": "mm", "evaluation/pve": "mm", "evaluation/pa_pve": "mm",
          "probe/pa_mpjpe": "mm", "probe/mpjpe": "mm", "held_out/mpjpe": "mm", "held_out/pa_mpjpe": "mm",
          "probe/lambda": "over crops", "speed/data_wait_share": "of the time", "speed/peak_share": "of the device's peak",
+         "speed/slowest_share": "over the median",
          "memory/host_gib": "GiB", "memory/device_gib": "GiB"}
 TITLES = {"lr": "learning rate", "mpjpe": "MPJPE", "pa_mpjpe": "PA-MPJPE", "pve": "PVE", "pa_pve": "PA-PVE", "f5": "F@5",
           "f15": "F@15", "iou": "IoU", "host_gib": "first process",
           "device_gib": "first GPU", "grad_norm": "gradient norm", "pairs_per_s": "pairs a second",
           "pairs_per_s_device": "pairs a second and device", "crops_per_s": "crops a second",
           "crops_per_s_device": "crops a second and device", "data_wait_share": "waiting for data",
-          "peak_share": "share of the peak", "bad_samples": "samples with bad bytes", "no_pair": "samples without a pair"}
+          "peak_share": "share of the peak", "bad_samples": "samples with bad bytes", "no_pair": "samples without a pair",
+          "slowest_rank": "slowest rank", "slowest_share": "own time of the slowest rank"}
 STILL = {"_constant": ("mean pose", "#9aa3b0"), "_random": ("random encoder", "#5b6473"), "_timm": ("timm model", "#8a5a9b")}
 STOOD = ("probe", "evaluation")  # groups with rows of those beside
 PICTURES = {("pretrain", "step"): "Completions", ("pretrain", "attention"): "Attention", ("finetune train", "step"): "Overlays"}
@@ -193,9 +195,19 @@ def _facts(run):
     if "time" in last:
         facts.append("last line " + datetime.fromtimestamp(last["time"], timezone.utc).strftime("%Y-%m-%d %H:%M UTC"))
     facts += [f"{words}: {count:,}" for words, count in run.counts.items()]
+    facts += _slowest(run)
     facts += [f"code {run.environment['git']}"] if run.environment.get("git") else []
     facts += [f"{name} {text}" for name, text in run.environment.get("versions", {}).items() if name in ("torch", "python")]
     return {"name": run.name, "colour": run.colour, "facts": facts}
+
+
+def _slowest(run):
+    """[the rank and node that the others waited for lately], [] of a run of one process."""
+    line = next((line for line in reversed(run.log) if "speed/slowest_share" in line), None)
+    if line is None:
+        return []
+    return [f"slowest lately: rank {line['speed/slowest_rank']} on {line['speed/slowest_host']}, "
+            f"{line['speed/slowest_share']:.0%} over the median"]
 
 
 def _grouped(keys):

@@ -11,6 +11,7 @@ from engine.parallel import Spread
 from engine.replicas import Replicas
 from engine.saver import Saver
 from engine.schedule import warmup_cosine
+from engine.stragglers import OwnTime
 from engine.watchdog import Whereabouts
 
 
@@ -54,10 +55,13 @@ class Trainer:
         # Sums since the last line of the log, of updates that were not skipped: the meters, then gradient norm and steps.
         self.sums = torch.zeros(meters + 2, dtype=torch.float64, device=self.device)
         self.guard = guard.Guard(config.guard, meters, self.device)
+        self.own_time = OwnTime(self.device)
 
     def update(self, step, arrays):
         """One step: the loss summed over this rank's rows, its gradient over all ranks, AdamW unless the update is bad."""
-        config, batch = self.config, self.to_device(arrays)
+        config = self.config
+        with self.own_time.running():
+            batch = self.to_device(arrays)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, step) * group["scale"]
         rows, parts = len(batch["tags"]), config.accumulate
@@ -66,7 +70,8 @@ class Trainer:
             piece = {k: v[part * rows // parts:(part + 1) * rows // parts] for k, v in batch.items()}
             alone = part < parts - 1 and self.processes.world > 1
             with self.spread.unsynced() if alone else contextlib.nullcontext():
-                loss, meters = self.loss(piece)
+                with self.own_time.running():
+                    loss, meters = self.loss(piece)
                 # Gradients are averaged over ranks; this loss is a sum. A loss that is no number makes the factor one as
                 # well, and with it the gradient of all ranks.
                 (loss * (self.processes.world + 0 * loss.detach())).backward()

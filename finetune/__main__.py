@@ -3,6 +3,7 @@
 from engine import signals
 from engine.cli import run
 from engine.errors import UserError
+from engine.place import starting
 
 USAGE = """usage: python -m finetune train CONFIG.yaml run=DIR init=RUN-or-FILE data.shards=DIR [key=value ...]
        python -m finetune replay RUN step=N [out=FILE.png]
@@ -23,11 +24,12 @@ def main(argv):
         return 0
     if command == "train":
         signals.leave_on_signal()
-        from engine.config import parse
-        from finetune.config import FinetuneConfig
+        with starting():
+            from engine.config import parse
+            from finetune.config import FinetuneConfig
 
-        config = parse(FinetuneConfig, rest, "finetune train")
-        from finetune.train import train
+            config = parse(FinetuneConfig, rest, "finetune train")
+            from finetune.train import train
 
         return train(config)
     if command == "replay":

@@ -2,6 +2,7 @@
 
 from engine import signals
 from engine.cli import run
+from engine.place import starting
 
 USAGE = """python -m pretrain CONFIG.yaml [key=value ...]
        python -m pretrain export RUN-or-FILE out=FILE
@@ -17,7 +18,8 @@ def main(argv):
 
         return weights.main(argv[1:])
     if argv[:1] == ["probe"]:
-        from pretrain import probe
+        with starting():
+            from pretrain import probe
 
         return probe.main(argv[1:])
     if argv[:1] == ["replay"]:
@@ -25,11 +27,12 @@ def main(argv):
 
         return replay.main(argv[1:])
     signals.leave_on_signal()
-    from engine.config import parse
-    from pretrain.config import PretrainConfig
+    with starting():
+        from engine.config import parse
+        from pretrain.config import PretrainConfig
 
-    config = parse(PretrainConfig, argv, "pretrain", USAGE)
-    from pretrain.train import train
+        config = parse(PretrainConfig, argv, "pretrain", USAGE)
+        from pretrain.train import train
 
     return train(config)
 

@@ -8,6 +8,7 @@ random encoder of the same shape, and a timm model where the user has one. The s
 A probe ranks encoders; it is no pose estimator. Its regression is linear, so fine-tuned errors are far lower.
 """
 
+import contextlib
 import json
 import os
 import shlex
@@ -30,6 +31,9 @@ from engine import distributed, evaluations
 from engine.config import key, parse_keys
 from engine.errors import UserError, explain, failure_of
 from engine.joints import mpjpe, pa_mpjpe
+from engine.options import GuardConfig
+from engine.place import read_place, starting
+from engine.watchdog import Watch
 from pretrain import encoders, ridge
 from pretrain.config import ProbeConfig
 
@@ -293,47 +297,59 @@ def place(config, sources):
 
 def main(argv):
     """``python -m pretrain probe``; ``argv`` is what follows ``probe``. Returns the exit code."""
-    config, sources = parse_keys(ProbeCommand, argv, "pretrain probe", USAGE)
-    if config.log and (len(sources) > 1 or evaluations.run_of(sources[0]) is None):
-        raise UserError(f"log=true, but {' '.join(sources)} is not one checkpoint: RUN/checkpoints/step-X names one")
-    processes = distributed.start(config.device)
-    torch.set_num_threads(distributed.threads())
-    try:
-        store = Store(CacheConfig().open())
-        for source in sources:
-            _refuse_trained_on(source, config.shards, store)
-        split = processes.from_first(lambda: read_split(config.shards, config.clips, config.crops, store))
-        rows, endings = [("mean pose", None)], ["_constant"]
-        loaded = [(source, encoders.load(source, processes.device)) for source in sources]
-        shapes = {}
-        for source, encoder in loaded:
-            # One random encoder for all runs of one shape.
-            shapes.setdefault(repr(encoder.shape), (source, encoder.shape))
-        for source, shape in shapes.values():
-            name = "random encoder" + (f", as {source}" if len(shapes) > 1 else "")
-            rows.append((name, encoders.random(shape, SEED, processes.device)))
-            endings.append("_random")
-        if config.timm:
-            rows.append((config.timm, encoders.from_timm(config.timm, processes.device)))
-            endings.append("_timm")
-        table = []
-        for name, encoder in rows + loaded:
-            found = None if encoder is None else features(encoder, split, config.crops, processes)
-            table.append((name, processes.from_first(lambda found=found: score(split, found))))
-        if processes.first:
-            print(_shown(table, split, config))
-            command = "python -m pretrain probe " + shlex.join(argv)
-            if config.out:
-                _write(config.out, table, config, command)
-            if config.log:
-                numbers = {name: value for (_, got), ending in zip(table, [*endings, ""], strict=True)
-                           for name, value in _numbers(got, "evaluation", ending).items()}
-                run, step = evaluations.run_of(sources[0])
-                evaluations.note(run, step, numbers, command)
-                evaluations.settle(run)
-    finally:
-        processes.stop()
+    with starting():
+        config, sources = parse_keys(ProbeCommand, argv, "pretrain probe", USAGE)
+        if config.log and (len(sources) > 1 or evaluations.run_of(sources[0]) is None):
+            raise UserError(f"log=true, but {' '.join(sources)} is not one checkpoint: RUN/checkpoints/step-X names one")
+    with contextlib.ExitStack() as closing, Watch(read_place(), GuardConfig().hang_s) as watch:
+        processes = distributed.start(config.device, store=watch.store)
+        closing.callback(processes.stop)
+        torch.set_num_threads(distributed.threads())
+        _probe(config, sources, argv, processes, watch)
     return 0
+
+
+def _probe(config, sources, argv, processes, watch):
+    """Read the split, measure every row, and tell the numbers on rank 0."""
+    store = Store(CacheConfig().open())
+    for source in sources:
+        _refuse_trained_on(source, config.shards, store)
+    split = processes.from_first(lambda: read_split(config.shards, config.clips, config.crops, store))
+    rows, endings = [("mean pose", None)], ["_constant"]
+    loaded = [(source, encoders.load(source, processes.device)) for source in sources]
+    shapes = {}
+    for source, encoder in loaded:
+        # One random encoder for all runs of one shape.
+        shapes.setdefault(repr(encoder.shape), (source, encoder.shape))
+    for source, shape in shapes.values():
+        name = "random encoder" + (f", as {source}" if len(shapes) > 1 else "")
+        rows.append((name, encoders.random(shape, SEED, processes.device)))
+        endings.append("_random")
+    if config.timm:
+        rows.append((config.timm, encoders.from_timm(config.timm, processes.device)))
+        endings.append("_timm")
+    table = []
+    for name, encoder in rows + loaded:
+        watch.at(0, f"probing {name}")
+        found = None if encoder is None else features(encoder, split, config.crops, processes, watch.alive)
+        table.append((name, processes.from_first(lambda found=found: score(split, found))))
+    watch.at(0, "writing the numbers")
+    # All ranks fail where they cannot be written.
+    processes.from_first(lambda: _publish(config, sources, argv, split, table, endings))
+
+
+def _publish(config, sources, argv, split, table, endings):
+    """Print the table, and put it where ``out`` and ``log`` say."""
+    print(_shown(table, split, config))
+    command = "python -m pretrain probe " + shlex.join(argv)
+    if config.out:
+        _write(config.out, table, config, command)
+    if config.log:
+        numbers = {name: value for (_, got), ending in zip(table, [*endings, ""], strict=True)
+                   for name, value in _numbers(got, "evaluation", ending).items()}
+        run, step = evaluations.run_of(sources[0])
+        evaluations.note(run, step, numbers, command)
+        evaluations.settle(run)
 
 
 def _shown(table, split, config):

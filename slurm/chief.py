@@ -1,8 +1,6 @@
 """Node 0's word to the supervisors of all nodes: start, kill, leave; and the record of what happened."""
 
-import contextlib
 import os
-import select
 import socket
 import threading
 import time
@@ -30,13 +28,14 @@ class Chief(threading.Thread):
     Args:
         job: slurm.record.Job.  identity: [job number or None, restart].  display: the number people know the job by.
         listener: a listening socket.  token: what the others prove themselves with.  address: where rank 0 listens.
+    Attributes:
+        hub: engine.wire.Hub of the nodes' numbers; who does not know the token is never heard.
     """
 
     def __init__(self, job, identity, display, listener, token, address):
         super().__init__(name="chief", daemon=True)
         self.job, self.identity, self.display = job, identity, display
-        self.listener, self.token, self.address = listener, token, address
-        self.nodes, self.strangers = {}, []  # node: (Wire, name); those that have not said who they are
+        self.hub, self.token, self.address = wire.Hub(listener, token, range(job.nodes)), token, address
         self.heard, self.beaten = {}, 0.0
         self.asked, self.ends, self.lost = None, [], None
         self.reports, self.checked = {}, False  # of the nodes' triage: {name: report}; whether all is well
@@ -219,25 +218,21 @@ class Chief(threading.Thread):
 
     def _leave(self, code, reason):
         """Node 0 last, with whose process this thread ends, so that the others hear the word before the line breaks."""
-        others = {line for node, (line, _) in self.nodes.items() if node}
-        for line in others:
-            with contextlib.suppress(wire.Lost):  # it has left already
-                line.send(leave=code, reason=reason)
+        for node in list(self.hub.members):
+            if node:
+                self.hub.send(node, leave=code, reason=reason)
         deadline = time.monotonic() + LEAVE_S
-        while others and time.monotonic() < deadline:
-            for line in select.select(list(others), [], [], 0.1)[0]:
-                try:
-                    line.receive()
-                except wire.Lost:
-                    others.remove(line)
-        self.nodes[0][0].send(leave=code, reason=reason)
+        while self.hub.members.keys() - {0} and time.monotonic() < deadline:
+            self.hub.poll(0.1)
+        self.hub.send(0, leave=code, reason=reason)
+
+    @property
+    def nodes(self):
+        """{number: (Wire, name)} of those that are there."""
+        return {node: (line, self.hub.names[node]) for node, line in self.hub.members.items()}
 
     def _tell(self, **message):
-        for line, name in self.nodes.values():
-            try:
-                line.send(**message)
-            except wire.Lost as error:
-                self._lose(name, f"is gone: {error}")
+        self.hub.tell(**message)
 
     def _lose(self, name, words):
         self.lost = self.lost or {"reason": f"node {name} {words}", "node": name}
@@ -250,39 +245,16 @@ class Chief(threading.Thread):
             self._tell(beat=True)
         if self.beside:
             self.beside.turn()
-        lines = [line for line, _ in self.nodes.values()] + self.strangers
-        ready, _, _ = select.select([self.listener, *lines], [], [], max(0.0, min(seconds, 1.0)))
-        if self.listener in ready:
-            with contextlib.suppress(OSError):
-                self.strangers.append(wire.Wire(self.listener.accept()[0]))
-        for line in [line for line in self.strangers if line in ready]:
-            self._greet(line)
-        for node, (line, name) in self.nodes.items():
-            try:
-                messages = line.receive() if line in ready else []
-            except wire.Lost as error:
-                self._lose(name, f"is gone: {error}")
+        for node, message in self.hub.poll(max(0.0, min(seconds, 1.0))):
+            if isinstance(message, wire.Lost):
+                self._lose(self.hub.names[node], f"is gone: {message}")
                 continue
-            for message in messages:
-                self.heard[node] = time.monotonic()
-                self._take(message, name)
+            self.heard[node] = time.monotonic()
+            self._take(message, self.hub.names[node])
+        for node in self.hub.members:
             silent = time.monotonic() - self.heard[node]
             if silent > self.job.settings["lost_s"]:
-                self._lose(name, f"gave no sign of life for {silent:.0f} s")
-
-    def _greet(self, line):
-        self.strangers.remove(line)
-        try:
-            messages = line.receive()
-        except (wire.Lost, ValueError):
-            messages = []
-        if not messages or messages[0].get("token") != self.token:
-            line.close()
-            return
-        self.nodes[messages[0]["hello"]] = (line, messages[0]["name"])
-        self.heard[messages[0]["hello"]] = time.monotonic()
-        for message in messages[1:]:
-            self._take(message, messages[0]["name"])
+                self._lose(self.hub.names[node], f"gave no sign of life for {silent:.0f} s")
 
     def _take(self, message, name):
         if "end" in message:

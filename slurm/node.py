@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import select
 import signal
 import time
 
@@ -54,8 +53,7 @@ class Node:
             self._show()
 
     def _turn(self):
-        ready, _, _ = select.select([self.line], [], [], POLL_S)
-        for message in self.line.receive() if ready else []:
+        for message in self.line.wait(POLL_S):
             self.heard = time.monotonic()
             code = self._obey(message)
             if code is not None:

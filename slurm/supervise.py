@@ -86,7 +86,6 @@ def _open_meeting(job, allocation):
             and site.state(before["display"]) in ("RUNNING", "COMPLETING"):
         raise UserError(f"{job.folder} is worked in by job {before['display']}, which still runs; this one ends")
     record.write(job.home / "life.json", {"identity": identity, "display": display})
-    listener = socket.create_server(("", 0), backlog=1024)
     if job.settings["interface"]:
         address = wire.address_of(job.settings["interface"])
         if address is None:
@@ -95,10 +94,9 @@ def _open_meeting(job, allocation):
     else:
         # The batch script's node is that of rank 0; with its address nobody needs to look a name up.
         address = allocation.address
+    listener = wire.open_listener(address)
     token, port = secrets.token_hex(16), listener.getsockname()[1]
-    path = job.home / "meeting.json"
-    record.write(path, {"identity": identity, "address": address, "port": port, "token": token})
-    path.chmod(0o600)
+    wire.write_secret(job.home / "meeting.json", {"identity": identity, "address": address, "port": port, "token": token})
     Chief(job, identity, display, listener, token, address).start()
     return address, port, token
 
@@ -118,15 +116,9 @@ def _find(job, allocation):
 
 
 def _connect(address, port, token, allocation):
-    deadline = time.monotonic() + MEET_S
-    while True:
-        try:
-            line = wire.Wire(socket.create_connection((address, port), timeout=10))
-            line.send(hello=allocation.node, token=token, name=allocation.name)
-            return line
-        except (OSError, wire.Lost) as error:
-            if time.monotonic() > deadline:
-                raise EnvironmentFault(f"node {allocation.name} cannot connect to {address} port {port} of node 0: {error}; "
-                                       f"slurm.interface= names a network that joins the nodes") from None
-        time.sleep(0.5)
+    try:
+        return wire.join(address, port, token, allocation.node, allocation.name, MEET_S)
+    except wire.Lost as error:
+        raise EnvironmentFault(f"node {allocation.name} cannot connect to {address} port {port} of node 0: {error}; "
+                               f"slurm.interface= names a network that joins the nodes") from None
 

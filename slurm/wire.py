@@ -1,56 +1,45 @@
-"""Lines of JSON between supervisors, over TCP, without ever blocking."""
+"""What supervisors talk over (engine.wire), and the addresses of this machine."""
 
-import contextlib
 import fcntl
 import json
+import os
 import socket
 import struct
 
+from engine.errors import explain, failure_of
+from engine.wire import Hub, Lost, Wire, join, listen_at
+
+__all__ = ["Hub", "Lost", "Wire", "address_of", "free_port", "interface_of", "join", "open_listener", "write_secret"]
 SIOCGIFADDR = 0x8915
 
 
-class Lost(Exception):
-    """The other end is gone."""
+def open_listener(address):
+    """A socket that listens on a free port of this node's address.
+
+    Raises:
+        Failure: it cannot.
+    """
+    try:
+        return listen_at(address)
+    except OSError as error:
+        raise failure_of(error, f"node 0 cannot listen at {address}: {explain(error)}") from None
 
 
-class Wire:
-    """One connection; ``receive`` gives whole messages."""
+def write_secret(path, value):
+    """JSON to a file in one go, which nobody but its owner can read at any moment of its life.
 
-    def __init__(self, sock):
-        self.sock, self.rest = sock, b""
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-    def fileno(self):
-        return self.sock.fileno()
-
-    def send(self, **message):
-        """Messages are short and rare: a full buffer means that the other end has not read for a long time."""
-        try:
-            self.sock.sendall(json.dumps(message).encode() + b"\n")
-        except OSError as error:
-            raise Lost(str(error)) from None
-
-    def receive(self):
-        """[message, ...] that came in since the last call."""
-        messages = []
-        while True:
-            try:
-                data = self.sock.recv(65536)
-            except BlockingIOError:
-                return messages
-            except OSError as error:
-                raise Lost(str(error)) from None
-            if not data:
-                if messages:
-                    return messages  # the end is found at the next call
-                raise Lost("the connection was closed")
-            *lines, self.rest = (self.rest + data).split(b"\n")
-            messages += [json.loads(line) for line in lines]
-
-    def close(self):
-        with contextlib.suppress(OSError):
-            self.sock.close()
+    Raises:
+        Failure: it cannot be written.
+    """
+    temporary = path.with_suffix(f".{os.getpid()}.writing")
+    try:
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
 
 def address_of(interface):

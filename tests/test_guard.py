@@ -298,15 +298,15 @@ def errors(output):
 
 
 def test_a_rank_that_fails_ends_the_others_with_its_reason(tmp_path):
-    began = time.monotonic()
     outputs = toy.finish(toy.start(tmp_path / "run", {"on": 1, "fail": 5}, world=2), 2)
     assert errors(outputs[1]) == ["error: rank 1: shard x cannot be read"]
     assert errors(outputs[0]) == [
         "error: rank 1 stopped at step 5, in forward and backward: shard x cannot be read (exit code 2)"]
-    assert not any("Traceback" in output for output in outputs) and time.monotonic() - began < 60
-    outputs = toy.finish(toy.start(tmp_path / "run", {"on": 0, "crash": 5}, world=2), 76)
+    assert not any("Traceback" in output for output in outputs)
+    outputs = toy.finish(toy.start(tmp_path / "run", {"on": 0, "crash": 5}, world=2), 1)
     assert Counter("Traceback" in output for output in outputs) == {True: 1, False: 1}
     assert len(errors(outputs[1])) == 1 and "rank 0 stopped at step 5" in outputs[1] and "a fault of the program" in outputs[1]
+    assert "(exit code 1)" in outputs[1]
     # Its folder is free at once.
     assert "goes on at" in toy.finish(toy.start(tmp_path / "run", {}))[0]
 

@@ -1,14 +1,16 @@
 """What toy.py trains: a trainer of three weights, with the faults that it is told to have."""
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import toy
 
-from engine import checkpoint, loop, options
+from engine import checkpoint, distributed, loop, options, preflight
 from engine.config import flat, key, section
 from engine.errors import Failure, UserError
 from engine.parallel import own
@@ -51,6 +53,9 @@ class Toy(Trainer):
 
     def __init__(self, faults, config, processes):
         self.faults = faults if faults.get("on") in (None, processes.rank) else {}
+        self.planted = lambda where: toy.planted(faults, where, processes.rank)
+        self.planted("trainer")
+        processes.from_first(lambda: self.planted("index"))
         if "slow_start" in self.faults:
             print("building", flush=True)
             time.sleep(self.faults["slow_start"])
@@ -100,6 +105,7 @@ class Toy(Trainer):
 
     def loss(self, piece):
         losses = (self.wrapped(piece["x"])[:, 0] - piece["x"].sum(1)).square()
+        time.sleep(self.faults.get("slow", 0))
         factor = float("nan") if self.step in self.faults.get("nan", []) else 1.0
         factor *= self.scale.get(str(self.step), 1.0)
         meters = torch.stack([losses.sum(), losses.new_tensor(len(losses))]).detach().double()
@@ -126,6 +132,7 @@ class Toy(Trainer):
             return None, error
 
     def announce(self, start):
+        self.planted("announce")
         print(f"goes on at {start}", flush=True)
 
     def measured(self, step, samples, seconds):
@@ -154,4 +161,15 @@ def train(faults, words):
         for part in path:
             place = getattr(place, part)
         setattr(place, last, type(known[name])(value) if known[name] is not None else json.loads(value))
+    check, join = preflight.check, distributed.start
+
+    def check_planted(config, trainer):
+        trainer.planted("preflight")
+        check(config, trainer)
+
+    def start_planted(*args):
+        toy.planted(faults, "group", int(os.environ.get("RANK") or 0))
+        return join(*args)
+
+    preflight.check, distributed.start = check_planted, start_planted
     return loop.train(config, lambda config, processes: Toy(faults, config, processes))

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import shlex
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from engine.config import parse
 from engine.distributed import Processes, device_of
 from engine.geometry import axis_angle_to_matrix
 from engine.joints import mpjpe, pa_mpjpe
+from engine.place import count_threads
 from finetune.losses import pixels
 from finetune.predict import Predictor
 from finetune.views import Targets, view
@@ -32,7 +32,7 @@ PLACE = [TAGS.index(name) for name in ("source", "shard", "index")]
 
 def measure(config, row):
     """Write a finished row's file; see docs/results.md for what is in it."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 0)) or torch.get_num_threads())
+    torch.set_num_threads(count_threads() or torch.get_num_threads())
     predictor = Predictor(plan.finetune_folder(config, row), config.device) if config.finetune else None
     device = device_of(config.device)
     encoder, crops, processes = _encoder(config, row, device), config.kind, Processes(0, 1, device)
