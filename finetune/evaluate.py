@@ -17,6 +17,7 @@ from data.config import CropDataConfig, SourceConfig
 from data.crops import TAGS
 from data.feed import held_out_crops, open_crop_order, people_at
 from data.samples import MADE
+from data.seen import leak_warnings
 from engine import evaluations, machine, progress
 from engine.config import flat, key, parse_keys, section
 from engine.errors import UserError, explain, failure_of
@@ -28,6 +29,7 @@ from finetune.people import crop_people, meshes
 from finetune.predict import Predictor
 from finetune.raster import shared_raster
 from finetune.views import Targets, view
+from pretrain import header
 
 USAGE = "python -m finetune evaluate run=DIR [data.shards=DIR] [without=DIR] [key=value ...]"
 CHUNK = 32
@@ -85,7 +87,10 @@ def evaluate(config, command):
     plain = _without(config, predictor) if config.without else None
     data = _data(config, predictor)
     order = open_crop_order(data, 1, 0)
-    _leave_out(order, _manifests(predictor))
+    seen = header.read_seen(predictor.checkpoint)
+    if plain:
+        seen = seen.union(header.read_seen(plain.checkpoint))
+    leave_out(order, seen)
     arrays = held_out_crops(order, data, config.clips)
     if arrays is None:
         shards = ", ".join(source.shards for source in data.sources.values())
@@ -105,7 +110,7 @@ def evaluate(config, command):
             judge.add({name: values.to(predictor.device) for name, values in part.items()})
             bar.update(len(part["tags"]))
     found = {name: {metric: np.concatenate(parts) for metric, parts in values.items()} for name, values in judge.values.items()}
-    evaluation = _summary(config, predictor, judge, found, clips, command)
+    evaluation = _summary(config, predictor, judge, found, clips, command, leak_warnings(seen, config.run))
     _write(folder, evaluation, config.examples, arrays, found, clips, judge)
     return evaluation
 
@@ -216,7 +221,7 @@ def _without(config, predictor):
         if not free and here.get(name) != there.get(name):
             raise UserError(f"without={config.without} has {name}={there.get(name)}, run={config.run} has {name}="
                             f"{here.get(name)}: the two must differ in init alone")
-    if _manifest(predictor.folder) != _manifest(plain.folder):
+    if header.read_manifest_of(predictor.folder) != header.read_manifest_of(plain.folder):
         raise UserError(f"without={config.without} was trained on other shards than run={config.run}: compare their "
                         f"manifest.json")
     if predictor.step != plain.step:
@@ -234,31 +239,12 @@ def _data(config, predictor):
     return CropDataConfig(sources=shards, rules=began.rules, augment=began.augment)
 
 
-def _manifest(folder):
-    """{source: record} of a run's manifest.json, or {} where there is none."""
-    path = Path(folder) / "manifest.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["sources"] if path.is_file() else {}
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-
-
-def _manifests(predictor):
-    """Records of all sources that the run was trained on, and those of the pre-training run that it began from."""
-    init = predictor.config.init
-    return [*_manifest(predictor.folder).values(), *(_manifest(init).values() if init else ())]
-
-
-def _leave_out(order, records):
-    """Let the held-out clips of an order be all those that no record says were trained on."""
-    used = {}
-    for record in records:
-        for digest, count in zip(record["digests"], record["counts"], strict=True):
-            used[digest] = max(count, used.get(digest, 0))
+def leave_out(order, seen):
+    """Let the held-out clips of an order be all those that no training saw. ``seen``: data.seen.Seen of the weights."""
     for source in order.sources:
         ends = np.bincount([shard for shard, _ in source.held_out], minlength=len(source.paths)) + source.counts
         source.held_out = [(shard, index) for shard, (digest, end) in enumerate(zip(source.digests, ends, strict=True))
-                           for index in range(used.get(digest, 0), end)]
+                           for index in range(seen.clips.get(digest, 0), end)]
 
 
 def place(config, paths):
@@ -296,13 +282,14 @@ def _empty(folder):
         raise failure_of(error, f"{folder} cannot be written: {explain(error)}") from None
 
 
-def _summary(config, predictor, judge, found, clips, command):
+def _summary(config, predictor, judge, found, clips, command, warnings):
     rows, differences = metrics.summarise(found, clips)
     columns = [m for m in metrics.columns(judge.body.kind) if m["key"] in judge.columns]
     evaluation = {
         "format": 1, "kind": judge.body.kind, "run": str(config.run), "step": predictor.step, "clips": int(clips.max()) + 1,
         "crops": len(clips), "command": command, "machine": machine.describe(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"), "metrics": columns, "rows": rows,
+        "warnings": warnings,
         "medians": {name: {key: float(np.median(values)) for key, values in row.items()} for name, row in found.items()}}
     if differences:
         evaluation["differences"] = differences

@@ -58,7 +58,7 @@ class Predictor:
 
     def __init__(self, run, device="auto", name="run"):
         folder, weights = _find(Path(run), name)
-        self.folder = folder
+        self.folder, self.checkpoint = folder, weights
         self.config = parse(FinetuneConfig, [str(folder / "config.yaml")], "finetune train")
         self.device = distributed.device_of(device)
         self.body = open_model(self.config.body_model).to(self.device)
