@@ -1,8 +1,8 @@
-"""What training saw, so that nobody is tested on it: it travels in checkpoints and exports, from run to run.
+"""What training saw, so that nobody is tested on it: it travels in checkpoints and exports.
 
-Clips are named by their shard's digest and by how many of its first clips were trained on: a run holds out the last ones. What
-cannot be known (weights of others, files of before this record) is a sentence in ``unknown``: leakage is then not excluded, and
-whoever tests says so.
+Clips are named by their shard's digest and by how many of its first clips were trained on: a run
+holds out the last ones. What cannot be known (weights of others, files of before this record) is a
+sentence in ``unknown``: leakage is then not excluded, and whoever tests says so.
 """
 
 import base64
@@ -26,7 +26,7 @@ class Seen:
     Attributes:
         clips: {digest of a shard: how many of its first clips}.
         kinds: which of "synthetic" and "real" the people were, as far as is known.
-        unknown: a sentence for each training of which it is not known what it saw; none: all is known.
+        unknown: a sentence for each training of which it is not known what it saw; none: all is.
     """
 
     clips: dict[str, int] = field(default_factory=dict)
@@ -41,12 +41,19 @@ class Seen:
         return Seen(clips, self.kinds | other.kinds, tuple(sorted({*self.unknown, *other.unknown})))
 
     def pack(self) -> str:
-        """One line of text for a file's header: 16 characters a shard, the same for the same record."""
+        """One line of text for a file's header: 16 characters a shard, equal for equal records."""
         digests = sorted(self.clips)
         counts = np.array([self.clips[digest] for digest in digests], "<u4")
-        return json.dumps({"format": FORMAT, "shards": len(digests), "digests": _pack_bytes(bytes.fromhex("".join(digests))),
-                           "counts": _pack_bytes(counts.tobytes()), "kinds": sorted(self.kinds),
-                           "unknown": list(self.unknown)})
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "shards": len(digests),
+                "digests": _pack_bytes(bytes.fromhex("".join(digests))),
+                "counts": _pack_bytes(counts.tobytes()),
+                "kinds": sorted(self.kinds),
+                "unknown": list(self.unknown),
+            }
+        )
 
 
 def unpack(text: str, where: object) -> Seen:
@@ -61,9 +68,17 @@ def unpack(text: str, where: object) -> Seen:
         tree = json.loads(text)
         number = int(tree["format"])
         if number > FORMAT:
-            raise UserError(f"{where}: its record of what training saw has format {number}; this software reads up to {FORMAT}")
-        digests, counts = _unpack_bytes(tree["digests"]), np.frombuffer(_unpack_bytes(tree["counts"]), "<u4").tolist()
-        names = [digests[at:at + DIGEST_BYTES].hex() for at in range(0, len(digests), DIGEST_BYTES)]
+            raise UserError(
+                f"{where}: its record of what training saw has format {number}; this software "
+                f"reads up to {FORMAT}"
+            )
+        digests, counts = (
+            _unpack_bytes(tree["digests"]),
+            np.frombuffer(_unpack_bytes(tree["counts"]), "<u4").tolist(),
+        )
+        names = [
+            digests[at : at + DIGEST_BYTES].hex() for at in range(0, len(digests), DIGEST_BYTES)
+        ]
         clips = dict(zip(names, counts, strict=True))
         if len(clips) != tree["shards"]:
             raise ValueError(f"{len(clips)} shards, not {tree['shards']}")
@@ -73,7 +88,11 @@ def unpack(text: str, where: object) -> Seen:
 
 
 def seen_by(order, people: list[tuple[str, str]]) -> Seen:
-    """What a run with this data.order.Order sees. ``people``: (source, subject) of some of its clips, for ``kinds``."""
+    """What a run with this data.order.Order sees.
+
+    Args:
+        people: (source, subject) of some of its clips, for ``kinds``.
+    """
     clips = seen_in_manifest({source.name: source.record() for source in order.sources}).clips
     return Seen(clips, frozenset("synthetic" if name == MADE else "real" for name, _ in people))
 
@@ -89,8 +108,11 @@ def seen_in_manifest(sources: dict) -> Seen:
 
 
 def leak_warnings(seen: Seen, who: object) -> list[str]:
-    """Sentences for a table of errors of weights, one for each thing that is not known of what they saw."""
-    return [f"what pre-training saw is unknown: leakage cannot be excluded ({who}: {words})." for words in seen.unknown]
+    """Sentences for a table of errors of weights, one a thing that is not known of what they saw."""
+    return [
+        f"what pre-training saw is unknown: leakage cannot be excluded ({who}: {words})."
+        for words in seen.unknown
+    ]
 
 
 def _pack_bytes(data: bytes) -> str:

@@ -87,10 +87,10 @@ def evaluate(config, command):
     plain = _without(config, predictor) if config.without else None
     data = _data(config, predictor)
     order = open_crop_order(data, 1, 0)
-    seen = header.read_seen(predictor.checkpoint)
-    if plain:
-        seen = seen.union(header.read_seen(plain.checkpoint))
-    leave_out(order, seen)
+    take_all(order)
+    seen = {name: header.read_seen(run.checkpoint) for name, run in (("model", predictor), ("scratch", plain)) if run}
+    for one in seen.values():
+        leave_out(order, one)
     arrays = held_out_crops(order, data, config.clips)
     if arrays is None:
         shards = ", ".join(source.shards for source in data.sources.values())
@@ -110,7 +110,7 @@ def evaluate(config, command):
             judge.add({name: values.to(predictor.device) for name, values in part.items()})
             bar.update(len(part["tags"]))
     found = {name: {metric: np.concatenate(parts) for metric, parts in values.items()} for name, values in judge.values.items()}
-    evaluation = _summary(config, predictor, judge, found, clips, command, leak_warnings(seen, config.run))
+    evaluation = _summary(config, predictor, judge, found, clips, command, seen)
     _write(folder, evaluation, config.examples, arrays, found, clips, judge)
     return evaluation
 
@@ -239,12 +239,18 @@ def _data(config, predictor):
     return CropDataConfig(sources=shards, rules=began.rules, augment=began.augment)
 
 
-def leave_out(order, seen):
-    """Let the held-out clips of an order be all those that no training saw. ``seen``: data.seen.Seen of the weights."""
+def take_all(order):
+    """Let the held-out clips of an order be all its clips."""
     for source in order.sources:
         ends = np.bincount([shard for shard, _ in source.held_out], minlength=len(source.paths)) + source.counts
-        source.held_out = [(shard, index) for shard, (digest, end) in enumerate(zip(source.digests, ends, strict=True))
-                           for index in range(seen.clips.get(digest, 0), end)]
+        source.held_out = [(shard, index) for shard, end in enumerate(ends) for index in range(end)]
+
+
+def leave_out(order, seen):
+    """Take the clips that a training saw from the held-out ones of an order. ``seen``: data.seen.Seen of its weights."""
+    for source in order.sources:
+        source.held_out = [(shard, index) for shard, index in source.held_out
+                           if index >= seen.clips.get(source.digests[shard], 0)]
 
 
 def place(config, paths):
@@ -269,7 +275,8 @@ def _folder(config):
 def _numbers(evaluation):
     """{"evaluation/METRIC": mean} of the run's row, and of the mean pose's as it is, for the run's log."""
     rows = {row["key"]: row["values"] for row in evaluation["rows"]}
-    return {**{f"evaluation/{name}": value["mean"] for name, value in rows["model"].items()},
+    unknown = {"evaluation/leakage_not_excluded": 1} if evaluation["warnings"] else {}
+    return {**unknown, **{f"evaluation/{name}": value["mean"] for name, value in rows["model"].items()},
             **{f"evaluation/{name}_constant": rows["mean"][name]["mean"] for name in ("mpjpe", "pa_mpjpe")}}
 
 
@@ -282,8 +289,14 @@ def _empty(folder):
         raise failure_of(error, f"{folder} cannot be written: {explain(error)}") from None
 
 
-def _summary(config, predictor, judge, found, clips, command, warnings):
+def _summary(config, predictor, judge, found, clips, command, seen):
     rows, differences = metrics.summarise(found, clips)
+    runs, warnings = {"model": config.run, "scratch": config.without}, []
+    for name, one in seen.items():
+        warnings += leak_warnings(one, runs[name])
+    for row in rows:
+        if row["key"] in seen and seen[row["key"]].unknown:
+            row["name"] += f" ({tables.LEAK})"
     columns = [m for m in metrics.columns(judge.body.kind) if m["key"] in judge.columns]
     evaluation = {
         "format": 1, "kind": judge.body.kind, "run": str(config.run), "step": predictor.step, "clips": int(clips.max()) + 1,

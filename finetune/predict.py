@@ -25,6 +25,7 @@ from finetune.config import FinetuneConfig
 from finetune.model import Recovery
 from finetune.people import people
 from finetune.views import mirrored_camera
+from pretrain.files import check_finite
 
 USAGE = "python -m finetune predict run=DIR out=DIR PICTURE ... [boxes=FILE] [intrinsics=fx,fy,cx,cy] [side=right|left]"
 COLUMNS = ("picture", "x0", "y0", "x1", "y1")
@@ -65,6 +66,7 @@ class Predictor:
         with torch.random.fork_rng(devices=[]):
             model = Recovery(self.config.model, self.config.head, len(self.body.joint_names), len(self.body.shape_names))
         self.step = checkpoint.load_model(weights, model)
+        check_finite(model.state_dict(), weights / "model.safetensors")
         self.model = model.eval().to(self.device)
 
     def __call__(self, image, boxes=None, intrinsics=None, sides=None):

@@ -12,7 +12,7 @@ LEAK = "leakage not excluded"  # beside the name of a row whose weights may have
 def table(evaluation):
     """A Markdown table: a row for each of ``rows`` in their order, a column a metric; the best means of a column are bold.
 
-    What is not known of what the weights saw is said above it, and in the name of each row that it concerns.
+    What is not known of what the weights saw is said above it.
 
     Args:
         evaluation: the dict of evaluation.json.
@@ -23,7 +23,7 @@ def table(evaluation):
     best = {m["key"]: best_rows(evaluation, m) for m in metrics}
     lines = [["", *(f"{m['name']} ({m['unit']})" if m["unit"] else m["name"] for m in metrics)]]
     for row in evaluation["rows"]:
-        cells = [row_name(evaluation, row).replace("|", "\\|")]
+        cells = [row["name"].replace("|", "\\|")]
         for metric in metrics:
             text = interval(row["values"].get(metric["key"]), metric["unit"])
             if row["key"] in best[metric["key"]]:
@@ -35,12 +35,6 @@ def table(evaluation):
     lines.insert(1, ["-" * width for width in widths])
     rows = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
     return "\n".join([*(f"**Warning: {words}**\n" for words in evaluation.get("warnings", [])), *rows])
-
-
-def row_name(evaluation, row):
-    """The name of a row in the table; of one of trained weights with LEAK where they may have seen the test clips."""
-    marked = evaluation.get("warnings") and row["key"] in ("model", "scratch")
-    return f"{row['name']} ({LEAK})" if marked else row["name"]
 
 
 def interval(value, unit):

@@ -1,4 +1,4 @@
-"""What lies in weights files of all kinds, under plain names: nothing here knows a network. No file's code is ever run."""
+"""What lies in weights files of all kinds, under plain names. No file's code is ever run."""
 
 import argparse
 import json
@@ -12,8 +12,17 @@ from safetensors import SafetensorError, safe_open
 from engine import checkpoint
 from engine.errors import EnvironmentFault, UserError, explain, failure_of
 
-# Where training files keep their weights, the ones to use first: averaged before plain, a teacher (DINO, iBOT) before none.
-PARTS = ("state_dict_ema", "model_ema", "state_dict", "model", "teacher", "target_encoder", "module")
+# Where training files keep their weights, the ones to use first: averaged ones before plain ones.
+# "teacher" is DINO's and iBOT's.
+PARTS = (
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model",
+    "teacher",
+    "target_encoder",
+    "module",
+)
 # What wrappers (DDP, torch.compile, FSDP, checkpointing) add to names.
 WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 BACKBONE = "backbone."  # before an encoder's names where heads stand beside it
@@ -25,8 +34,9 @@ class Content:
 
     Attributes:
         tensors: by plain names.  metadata: {text: text} of our header, empty in files of others.
-        croco_kwargs: of CroCo's released files, or None.  args_model: the ``model`` of a training's command line, or None.
-        part: which of several sets of weights in the file these are, such as "teacher"; "" where there is one.
+        croco_kwargs: of CroCo's released files, or None.
+        args_model: the ``model`` of a training's command line, or None.
+        part: which of a file's sets of weights these are, such as "teacher"; "": there is one.
         beside: what else the file holds, for messages.
     """
 
@@ -39,11 +49,13 @@ class Content:
 
 
 def find_weights(path: Path) -> Path:
-    """The weights file that a path means: itself, a checkpoint's, or that of a run's newest checkpoint."""
+    """The file that a path means: itself, a checkpoint's, or that of a run's newest checkpoint."""
     if path.is_file():
         return path
     if not path.exists():
-        raise UserError(f"there is nothing at {path}; weights are read from disk, nothing is downloaded")
+        raise UserError(
+            f"there is nothing at {path}; weights are read from disk, nothing is downloaded"
+        )
     if (path / "model.safetensors").is_file():
         return path / "model.safetensors"
     newest = checkpoint.newest(path)
@@ -77,10 +89,14 @@ def check_finite(tensors: dict, where: object) -> None:
     for name, value in tensors.items():
         if not (value.is_floating_point() or value.is_complex()):
             continue
-        bad = value.numel() - int(torch.isfinite(value if value.element_size() > 1 else value.float()).sum())
+        bad = value.numel() - int(
+            torch.isfinite(value if value.element_size() > 1 else value.float()).sum()
+        )
         if bad:
-            raise UserError(f"{where}: {bad} of {value.numel()} values of tensor {name} are NaN or infinite: these weights are "
-                            f"of a training that diverged, or damaged")
+            raise UserError(
+                f"{where}: {bad} of {value.numel()} values of tensor {name} are NaN or infinite: "
+                f"these weights are of a training that diverged, or damaged"
+            )
 
 
 def first_line(error: Exception) -> str:
@@ -99,7 +115,8 @@ def _opened(path):
 def _read_safetensors(path):
     with _opened(path) as file:
         try:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError) as error:
             raise EnvironmentFault(f"{path} cannot be read: {first_line(error)}") from None
         metadata = file.metadata() or {}
@@ -121,15 +138,26 @@ def _parsed_kwargs(text, path):
 
 def _read_torch(path):
     try:
-        # timm's and CroCo's training files carry their command line as a Namespace, which holds values and runs nothing.
+        # timm's and CroCo's training files carry their command line as a Namespace, which holds
+        # values and runs nothing.
         with torch.serialization.safe_globals([argparse.Namespace]):
             tree = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise UserError(f"{path} is not read: it is no torch file of tensors and plain values alone: "
-                        f"{first_line(error)}") from None
+        raise UserError(
+            f"{path} is not read: it is no torch file of tensors and plain values alone: "
+            f"{first_line(error)}"
+        ) from None
     except OSError as error:
         raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        TypeError,
+    ) as error:
         raise UserError(f"{path} is not a torch checkpoint: {first_line(error)}") from None
     tree = tree if isinstance(tree, dict) else {}
     part = next((name for name in PARTS if isinstance(tree.get(name), dict)), "")
@@ -141,8 +169,14 @@ def _read_torch(path):
     if kwargs is not None and not isinstance(kwargs, dict):
         raise UserError(f"{path}: its croco_kwargs is a {type(kwargs).__name__}, not a dictionary")
     beside = [str(name) for name in (found if part and not tensors else tree) if name != part]
-    return Content(_plain(tensors, path), {str(k): str(v) for k, v in metadata.items()}, kwargs, _args_model(tree, path), part,
-                   beside)
+    return Content(
+        _plain(tensors, path),
+        {str(k): str(v) for k, v in metadata.items()},
+        kwargs,
+        _args_model(tree, path),
+        part,
+        beside,
+    )
 
 
 def _args_model(tree, path):
@@ -153,14 +187,23 @@ def _args_model(tree, path):
 
 
 def _plain(tensors, path):
-    """Tensors without what wrappers add to their names; of a backbone beside heads the backbone and, as "head", the rest."""
+    """Tensors without what wrappers add to their names.
+
+    Of a backbone beside heads the backbone and, as "head", the rest.
+    """
     out = {}
-    names = {name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in tensors}
+    names = {
+        name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in tensors
+    }
     backbone = any(name.startswith(BACKBONE) for name in names.values())
     for name, value in tensors.items():
         plain = names[name]
         if backbone:
-            plain = plain.removeprefix(BACKBONE) if plain.startswith(BACKBONE) else f"head.{plain.removeprefix('head.')}"
+            plain = (
+                plain.removeprefix(BACKBONE)
+                if plain.startswith(BACKBONE)
+                else f"head.{plain.removeprefix('head.')}"
+            )
         if plain in out:
             raise UserError(f"{path} holds two tensors that mean {plain}, one of them {name}")
         out[plain] = value

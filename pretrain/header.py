@@ -1,10 +1,10 @@
-"""What a weights file says of itself, in the metadata of its header: whatever else it loses, a file keeps these lines.
+"""What a weights file says of itself, in the metadata of its header, which no copy loses.
 
-    counterpose   the number of this format
-    software      name and version of what wrote it
-    model         the config of the network: sizes, heads, positions, rotary base, patch and picture size
-    input         how pictures were normalised
-    seen          what training saw (data/seen.py), synthetic or real people among it
+counterpose   the number of this format
+software      name and version of what wrote it
+model         the network's config: sizes, heads, positions, rotary base, patch, picture size
+input         how pictures were normalised
+seen          what training saw (data/seen.py), synthetic or real people among it
 """
 
 import dataclasses
@@ -26,18 +26,26 @@ INPUT = {"range": "RGB in [0, 1]", "mean": list(MEAN), "std": list(STD)}
 
 
 def make_header(config: VisionConfig, seen: Seen | None) -> dict[str, str]:
-    """{text: text} for the weights of a network of this config. ``seen``: None where nobody knows."""
-    out = {"format": "pt", "counterpose": str(FORMAT), "software": f"counterpose {VERSION}",
-           "model": json.dumps(dataclasses.asdict(config)), "input": json.dumps(INPUT)}
+    """{text: text} for the weights of a network. ``seen``: None where nobody knows."""
+    out = {
+        "format": "pt",
+        "counterpose": str(FORMAT),
+        "software": f"counterpose {VERSION}",
+        "model": json.dumps(dataclasses.asdict(config)),
+        "input": json.dumps(INPUT),
+    }
     return out | ({} if seen is None else {"seen": seen.pack()})
 
 
 def check_header(metadata: dict[str, str], where: object) -> None:
-    """UserError where a newer version wrote it, or where pictures were normalised otherwise than here."""
+    """UserError where a newer version wrote it, or where pictures were normalised otherwise."""
     if not metadata.get("counterpose", "1").isdecimal():
         raise UserError(f"{where}: its weights format '{metadata['counterpose']}' is no number")
     if int(metadata.get("counterpose", "1")) > FORMAT:
-        raise UserError(f"{where} has weights format {metadata['counterpose']}; this software reads up to {FORMAT}")
+        raise UserError(
+            f"{where} has weights format {metadata['counterpose']}; this software reads up to "
+            f"{FORMAT}"
+        )
     if "input" in metadata:
         check_input(parse_object(metadata["input"], where, "input"), where)
 
@@ -45,14 +53,23 @@ def check_header(metadata: dict[str, str], where: object) -> None:
 def check_input(found: dict, where: object) -> None:
     """UserError where pictures were normalised by another mean or deviation than here."""
     for name in ("mean", "std"):
-        if name in found and list(found[name]) != INPUT[name]:
-            raise UserError(f"{where}: its pictures were normalised by {name}={list(found[name])}, this software's are by "
-                            f"{name}={INPUT[name]}")
+        if found.get(name, INPUT[name]) != INPUT[name]:
+            raise UserError(
+                f"{where}: its pictures were normalised by {name}={found[name]}, this software's are "
+                f"by {name}={INPUT[name]}"
+            )
 
 
 def config_in(metadata: dict[str, str], where: object) -> ModelConfig | None:
-    """The ModelConfig that a header names, or None; of an encoder alone the decoder's part is what it was trained with."""
-    return read_config(parse_object(metadata["model"], where, "model"), where) if "model" in metadata else None
+    """The ModelConfig that a header names, or None.
+
+    Of an encoder alone, its decoder is the one that it was trained with.
+    """
+    return (
+        read_config(parse_object(metadata["model"], where, "model"), where)
+        if "model" in metadata
+        else None
+    )
 
 
 def parse_object(text: str, where: object, name: str) -> dict:
@@ -67,11 +84,14 @@ def parse_object(text: str, where: object, name: str) -> dict:
 
 
 def read_config(tree: dict, where: object, schema: type = ModelConfig):
-    """A ModelConfig from its asdict(); UserError for a key that is not known, or a value of another type."""
+    """A ModelConfig from its asdict(); UserError for an unknown key or a value of another type."""
     hints = typing.get_type_hints(schema)
     unknown = sorted(tree.keys() - hints.keys())
     if unknown:
-        raise UserError(f"{where}: its model config has the key '{unknown[0]}', which this software does not know")
+        raise UserError(
+            f"{where}: its model config has the key '{unknown[0]}', which this software does not "
+            f"know"
+        )
     values = {}
     for name, value in tree.items():
         kind = hints[name]
@@ -80,13 +100,17 @@ def read_config(tree: dict, where: object, schema: type = ModelConfig):
         elif isinstance(value, kind) or (kind is float and isinstance(value, int)):
             values[name] = value
         else:
-            raise UserError(f"{where}: its model config has {name}={value!r}, which is no {kind.__name__}")
+            raise UserError(
+                f"{where}: its model config has {name}={value!r}, which is no {kind.__name__}"
+            )
     return schema(**values)
 
 
 def read_seen(source: object) -> Seen:
-    """What the weights at a path saw; ``source``: as init= takes it. Of what nobody knows a sentence is in its ``unknown``.
+    """What the weights at a path saw. What nobody knows is a sentence in its ``unknown``.
 
+    Args:
+        source: as init= takes it.
     Raises:
         UserError: there is nothing, or the record in it is damaged.
     """
@@ -97,7 +121,7 @@ def read_seen(source: object) -> Seen:
 def seen_in(metadata: dict[str, str], path: Path) -> Seen:
     """The Seen of weights with this header at ``path``.
 
-    Files of before the record was in them are known by what lies around them: the manifest of their run.
+    Files of before the record was in them are known by the manifest of the run that they lie in.
     """
     if "seen" in metadata:
         return unpack(metadata["seen"], path)
@@ -108,7 +132,7 @@ def seen_in(metadata: dict[str, str], path: Path) -> Seen:
 
 
 def run_around(path: Path) -> Path | None:
-    """The run's folder that a weights file lies in, as RUN/checkpoints/step-X/model.safetensors, or None."""
+    """The run that a weights file lies in, as RUN/checkpoints/step-X/model.safetensors, or None."""
     path = path.resolve()
     return path.parents[2] if path.parent.parent.name == "checkpoints" else None
 
@@ -125,7 +149,7 @@ def read_manifest_of(run: Path) -> dict:
 
 
 def _seen_by_old_run(run):
-    """What a run of before the record saw: its manifest, and what it began from as far as that is still there."""
+    """What a run of before the record saw: its manifest, and what it began from if that is there."""
     seen = seen_in_manifest(read_manifest_of(run))
     init = _init_of(run)
     if not init:
@@ -133,11 +157,19 @@ def _seen_by_old_run(run):
     try:
         before = read_seen(init)
     except Failure:
-        return seen.union(Seen(unknown=(f"init={Path(init).name}, which {run.name} began from, is not found",)))
+        return seen.union(
+            Seen(unknown=(f"init={Path(init).name}, which {run.name} began from, is not found",))
+        )
     if not Path(init).is_absolute():
         # Another folder may have this name from here.
-        before = before.union(Seen(unknown=(f"init={Path(init).name}, which {run.name} began from, was found by a relative "
-                                            f"path alone",)))
+        before = before.union(
+            Seen(
+                unknown=(
+                    f"init={Path(init).name}, which {run.name} began from, was found by a relative "
+                    f"path alone",
+                )
+            )
+        )
     return seen.union(before)
 
 
@@ -145,7 +177,11 @@ def _init_of(run):
     """What a run began from by its config.yaml, or "": text, whatever command it is of."""
     path = run / "config.yaml"
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) if path.is_file() else {}
+        tree = (
+            yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+            if path.is_file()
+            else {}
+        )
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from None
     return str(tree.get("init") or "") if isinstance(tree, dict) else ""

@@ -334,6 +334,8 @@ def main(argv):
             if config.log:
                 numbers = {name: value for (_, got), ending in zip(table, [*endings, ""], strict=True)
                            for name, value in _numbers(got, "evaluation", ending).items()}
+                if warnings:
+                    numbers["evaluation/leakage_not_excluded"] = 1
                 run, step = evaluations.run_of(sources[0])
                 evaluations.note(run, step, numbers, command)
                 evaluations.settle(run)

@@ -41,8 +41,9 @@ def test_a_record_is_small_exact_and_told_apart_when_damaged():
             unpack(harm, "x.safetensors")
     with pytest.raises(UserError, match="format 9; this software reads up to 1"):
         unpack(text.replace('"format": 1', '"format": 9'), "x")
-    more = Seen({"0" * 16: 3}).union(Seen({"0" * 16: 5, "1" * 16: 1}, unknown=("a",))).union(Seen({"0" * 16: 2}, unknown=("a",)))
-    assert more == Seen({"0" * 16: 5, "1" * 16: 1}, unknown=("a",)) and unpack(Seen().pack(), "x") == Seen()
+    zero, one = "0" * 16, "1" * 16
+    more = Seen({zero: 3}).union(Seen({zero: 5, one: 1}, unknown=("a",))).union(Seen({zero: 2}, unknown=("a",)))
+    assert more == Seen({zero: 5, one: 1}, unknown=("a",)) and unpack(Seen().pack(), "x") == Seen()
 
 
 def pretrainer(run, shards, *more):
@@ -128,13 +129,12 @@ def test_it_goes_on_through_every_beginning_and_every_restart(pretrained, people
     # A pre-training from a pre-training.
     (tmp_path / "other").mkdir()
     others = write_shards(tmp_path / "other", [make_clip(i, size=56) for i in range(12)], 12)
-    more = ["data.held_out=1", "configs/pretrain/demo_body.yaml", "data.pairs.crops=any"]
-    trainer = pretrainer(tmp_path / "second", tmp_path / "other", more[0], more[2], f"init={at}")
+    trainer = pretrainer(tmp_path / "second", tmp_path / "other", "data.held_out=1", "data.pairs.crops=any", f"init={at}")
     second = header.read_seen(keep(trainer, 2))
     assert second.clips == {**expected, **counted(others, 1)} and second.kinds == {"synthetic", "real"}
     with pytest.raises(UserError, match=r"probe.shards: .*shard-000001.tar is a shard of which .* was trained on 8 clips"):
-        pretrainer(tmp_path / "third", tmp_path / "other", *more[::2], f"init={at}", "log.probe_every=2", "probe.clips=12",
-                   f"probe.shards={find_shards(str(people['hand']))[1]}")
+        pretrainer(tmp_path / "third", first, f"init={at}", "log.probe_every=2", "probe.clips=12",
+                   f"probe.shards={','.join(find_shards(str(people['hand']))[1:])}")
     assert "does not say" not in capsys.readouterr().err
     probed = ["crops=hand", "clips=12", "device=cpu", f"shards={people['hand']}"]
     for source in (tmp_path / "second", tmp_path / "second/checkpoints/step-00000002/model.safetensors"):
@@ -189,16 +189,16 @@ def test_a_run_of_before_the_record_is_known_by_its_manifest(pretrained, people,
     pre, run = tmp_path / "pre", tmp_path / "tuned"
     shutil.copytree(at.parents[1], pre)
     first = find_shards(str(people["hand"]))[0]
-    tuned = keep(finetuner(run, first, f"init={pre}"), 2)
+    began = pre / "checkpoints" / at.name
+    tuned = keep(finetuner(run, first, f"init={began}"), 2)
     both = {**expected, **counted([first], 2)}
-    for path in (pre / "checkpoints" / at.name, tuned):
+    for path in (began, tuned):
         as_of_old(path / "model.safetensors")
-    # Only the marker's hash says that a file is another; the header alone is read here.
     seen = header.read_seen(tuned)
     assert seen.clips == both and len(seen.unknown) == 0
     shutil.move(pre, tmp_path / "away")
     seen = header.read_seen(tuned)
-    assert seen.clips == counted([first], 2) and seen.unknown == ("init=pre, which tuned began from, is not found",)
+    assert seen.clips == counted([first], 2) and seen.unknown == (f"init={at.name}, which tuned began from, is not found",)
     shutil.copy(tuned / "model.safetensors", tmp_path / "file.safetensors")
     seen = header.read_seen(tmp_path / "file.safetensors")
     assert not seen.clips and "does not say what it was trained on" in seen.unknown[0]

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 
 from engine.errors import UserError
-from finetune.tables import LEAK, best_rows, row_name, verdict
+from finetune.tables import LEAK, best_rows, verdict
 
 ARROWS = {"lower": "↓", "higher": "↑"}
 
@@ -33,7 +33,7 @@ def table(evaluation):
         rows (of a number without unit: to 1).
     """
     content = evaluation.content
-    rows = [{"name": row_name(content, row), "own": row["key"] == "model", "cells": []} for row in content["rows"]]
+    rows = [{"name": row["name"], "own": row["key"] == "model", "cells": []} for row in content["rows"]]
     for metric in content["metrics"]:
         key, best = metric["key"], best_rows(content, metric)
         column = [row["values"].get(key) for row in content["rows"]]
