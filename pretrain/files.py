@@ -25,6 +25,7 @@ PARTS = (
 )
 # What wrappers (DDP, torch.compile, FSDP, checkpointing) add to names.
 WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
+CROCO_KEYS = ("croco_kwargs", "kwargs")  # in the header of CroCo's weights as safetensors
 BACKBONE = "backbone."  # before an encoder's names where heads stand beside it
 
 
@@ -81,7 +82,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     if path.suffix != ".safetensors":
         return _read_torch(path).metadata
     with _opened(path) as file:
-        return file.metadata() or {}
+        metadata = file.metadata() or {}
+    return metadata if "counterpose" in metadata else {}
 
 
 def check_finite(tensors: dict, where: object) -> None:
@@ -120,6 +122,9 @@ def _read_safetensors(path):
         except (SafetensorError, OSError) as error:
             raise EnvironmentFault(f"{path} cannot be read: {first_line(error)}") from None
         metadata = file.metadata() or {}
+    if "counterpose" not in metadata:
+        # Another's header, whose words may mean anything; of ours nothing is taken from it.
+        metadata = {name: metadata[name] for name in CROCO_KEYS if name in metadata}
     kwargs = metadata.get("croco_kwargs") or metadata.get("kwargs")
     if kwargs is not None:
         kwargs = _parsed_kwargs(kwargs, path)

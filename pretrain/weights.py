@@ -194,6 +194,8 @@ def _identify(content: Content, path: Path):
         config = layouts.config_from_croco(arguments, path)
         layouts.check_croco_positions(config, tensors, path)
         return "croco", config, []
+    if "decoder.mask_token" in tensors and "encoder.blocks.0.norm1.weight" in tensors:
+        raise UserError(f"{path} has tensors of this software, but its header, which says their heads and positions, is lost")
     if "head.queries" in tensors:
         raise UserError(f"{path} is of a fine-tuning run; the weights of a pre-training run, or of an encoder, are wanted")
     if "blocks.0.norm1.weight" in tensors:

@@ -354,6 +354,17 @@ def test_an_encoder_that_says_nothing_is_known_as_far_as_its_tensors_go(tmp_path
         weights.init_from(network("rope"), path)
 
 
+def test_a_header_of_others_is_not_taken_for_ours(tmp_path):
+    path = without_header(exported(tmp_path, "cosine"), {"model": "vit_base", "input": "x", "seen": "y"})
+    path.with_suffix(".json").unlink()
+    model = network()
+    weights.init_from(model, path)
+    assert torch.equal(model.encoder.norm.bias, load_file(path)["fc_norm.bias"])
+    assert "does not say what it was trained on" in header.read_seen(path).unknown[0]
+    with pytest.raises(UserError, match="m.safetensors has tensors of this software, but its header.* is lost"):
+        pretrain.load(without_header(tmp_path / "m.safetensors"))
+
+
 def test_a_header_tells_what_a_file_is_and_is_held_against_its_tensors(tmp_path):
     path = exported(tmp_path, "cosine")
     with safe_open(path, "pt") as file:
