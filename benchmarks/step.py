@@ -146,14 +146,14 @@ class Case:
     def ours(self, bf16=False, **keys):
         """A Version of the training step as it is, blocks not compiled; ``keys``: of the config that shall be others."""
         config = dataclasses.replace(self.config, **keys)
-        model = build(config).to(self.device)
+        model = build(config)[0].to(self.device)
         blocks.prepare([*model.encoder.blocks, *model.decoder.blocks], config, self.device)
         module = Completion(model, config, bf16)
         return Version(lambda: module(self.batch).mean(), model, build_optimizer, config, self.device)
 
     def plain(self):
         """A Version of the plain implementation in float32."""
-        model = build(self.config)
+        model = build(self.config)[0]
         plain = Plain(self.config.model)
         plain.load_state_dict(layouts.to_croco(self.config.model, model.state_dict())[0])
         plain.to(self.device)

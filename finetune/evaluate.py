@@ -17,6 +17,7 @@ from data.config import CropDataConfig, SourceConfig
 from data.crops import TAGS
 from data.feed import held_out_crops, open_crop_order, people_at
 from data.samples import MADE
+from data.seen import leak_warnings
 from engine import evaluations, machine, progress
 from engine.config import flat, key, parse_keys, section
 from engine.errors import UserError, explain, failure_of
@@ -28,6 +29,7 @@ from finetune.people import crop_people, meshes
 from finetune.predict import Predictor
 from finetune.raster import shared_raster
 from finetune.views import Targets, view
+from pretrain import header
 
 USAGE = "python -m finetune evaluate run=DIR [data.shards=DIR] [without=DIR] [key=value ...]"
 CHUNK = 32
@@ -85,7 +87,10 @@ def evaluate(config, command):
     plain = _without(config, predictor) if config.without else None
     data = _data(config, predictor)
     order = open_crop_order(data, 1, 0)
-    _leave_out(order, _manifests(predictor))
+    take_all(order)
+    seen = {name: header.read_seen(run.checkpoint) for name, run in (("model", predictor), ("scratch", plain)) if run}
+    for one in seen.values():
+        leave_out(order, one)
     arrays = held_out_crops(order, data, config.clips)
     if arrays is None:
         shards = ", ".join(source.shards for source in data.sources.values())
@@ -105,7 +110,7 @@ def evaluate(config, command):
             judge.add({name: values.to(predictor.device) for name, values in part.items()})
             bar.update(len(part["tags"]))
     found = {name: {metric: np.concatenate(parts) for metric, parts in values.items()} for name, values in judge.values.items()}
-    evaluation = _summary(config, predictor, judge, found, clips, command)
+    evaluation = _summary(config, predictor, judge, found, clips, command, seen)
     _write(folder, evaluation, config.examples, arrays, found, clips, judge)
     return evaluation
 
@@ -216,7 +221,7 @@ def _without(config, predictor):
         if not free and here.get(name) != there.get(name):
             raise UserError(f"without={config.without} has {name}={there.get(name)}, run={config.run} has {name}="
                             f"{here.get(name)}: the two must differ in init alone")
-    if _manifest(predictor.folder) != _manifest(plain.folder):
+    if header.read_manifest_of(predictor.folder) != header.read_manifest_of(plain.folder):
         raise UserError(f"without={config.without} was trained on other shards than run={config.run}: compare their "
                         f"manifest.json")
     if predictor.step != plain.step:
@@ -234,31 +239,18 @@ def _data(config, predictor):
     return CropDataConfig(sources=shards, rules=began.rules, augment=began.augment)
 
 
-def _manifest(folder):
-    """{source: record} of a run's manifest.json, or {} where there is none."""
-    path = Path(folder) / "manifest.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["sources"] if path.is_file() else {}
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-
-
-def _manifests(predictor):
-    """Records of all sources that the run was trained on, and those of the pre-training run that it began from."""
-    init = predictor.config.init
-    return [*_manifest(predictor.folder).values(), *(_manifest(init).values() if init else ())]
-
-
-def _leave_out(order, records):
-    """Let the held-out clips of an order be all those that no record says were trained on."""
-    used = {}
-    for record in records:
-        for digest, count in zip(record["digests"], record["counts"], strict=True):
-            used[digest] = max(count, used.get(digest, 0))
+def take_all(order):
+    """Let the held-out clips of an order be all its clips."""
     for source in order.sources:
         ends = np.bincount([shard for shard, _ in source.held_out], minlength=len(source.paths)) + source.counts
-        source.held_out = [(shard, index) for shard, (digest, end) in enumerate(zip(source.digests, ends, strict=True))
-                           for index in range(used.get(digest, 0), end)]
+        source.held_out = [(shard, index) for shard, end in enumerate(ends) for index in range(end)]
+
+
+def leave_out(order, seen):
+    """Take the clips that a training saw from the held-out ones of an order. ``seen``: data.seen.Seen of its weights."""
+    for source in order.sources:
+        source.held_out = [(shard, index) for shard, index in source.held_out
+                           if index >= seen.clips.get(source.digests[shard], 0)]
 
 
 def place(config, paths):
@@ -283,7 +275,8 @@ def _folder(config):
 def _numbers(evaluation):
     """{"evaluation/METRIC": mean} of the run's row, and of the mean pose's as it is, for the run's log."""
     rows = {row["key"]: row["values"] for row in evaluation["rows"]}
-    return {**{f"evaluation/{name}": value["mean"] for name, value in rows["model"].items()},
+    unknown = {"evaluation/leakage_not_excluded": 1} if evaluation["warnings"] else {}
+    return {**unknown, **{f"evaluation/{name}": value["mean"] for name, value in rows["model"].items()},
             **{f"evaluation/{name}_constant": rows["mean"][name]["mean"] for name in ("mpjpe", "pa_mpjpe")}}
 
 
@@ -296,13 +289,20 @@ def _empty(folder):
         raise failure_of(error, f"{folder} cannot be written: {explain(error)}") from None
 
 
-def _summary(config, predictor, judge, found, clips, command):
+def _summary(config, predictor, judge, found, clips, command, seen):
     rows, differences = metrics.summarise(found, clips)
+    runs, warnings = {"model": config.run, "scratch": config.without}, []
+    for name, one in seen.items():
+        warnings += leak_warnings(one, runs[name])
+    for row in rows:
+        if row["key"] in seen and seen[row["key"]].unknown:
+            row["name"] += f" ({tables.LEAK})"
     columns = [m for m in metrics.columns(judge.body.kind) if m["key"] in judge.columns]
     evaluation = {
         "format": 1, "kind": judge.body.kind, "run": str(config.run), "step": predictor.step, "clips": int(clips.max()) + 1,
         "crops": len(clips), "command": command, "machine": machine.describe(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d"), "metrics": columns, "rows": rows,
+        "warnings": warnings,
         "medians": {name: {key: float(np.median(values)) for key, values in row.items()} for name, row in found.items()}}
     if differences:
         evaluation["differences"] = differences

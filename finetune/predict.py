@@ -25,6 +25,7 @@ from finetune.config import FinetuneConfig
 from finetune.model import Recovery
 from finetune.people import people
 from finetune.views import mirrored_camera
+from pretrain.files import check_finite
 
 USAGE = "python -m finetune predict run=DIR out=DIR PICTURE ... [boxes=FILE] [intrinsics=fx,fy,cx,cy] [side=right|left]"
 COLUMNS = ("picture", "x0", "y0", "x1", "y1")
@@ -58,13 +59,14 @@ class Predictor:
 
     def __init__(self, run, device="auto", name="run"):
         folder, weights = _find(Path(run), name)
-        self.folder = folder
+        self.folder, self.checkpoint = folder, weights
         self.config = parse(FinetuneConfig, [str(folder / "config.yaml")], "finetune train")
         self.device = distributed.device_of(device)
         self.body = open_model(self.config.body_model).to(self.device)
         with torch.random.fork_rng(devices=[]):
             model = Recovery(self.config.model, self.config.head, len(self.body.joint_names), len(self.body.shape_names))
         self.step = checkpoint.load_model(weights, model)
+        check_finite(model.state_dict(), weights / "model.safetensors")
         self.model = model.eval().to(self.device)
 
     def __call__(self, image, boxes=None, intrinsics=None, sides=None):

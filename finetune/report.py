@@ -107,7 +107,8 @@ def _shown_evaluation(evaluation):
         examples.append({**example, "facts": facts, "picture": inline_file(path) if path.exists() else None})
     ranks = [{"name": rank, "examples": [(i, e) for i, e in enumerate(examples) if e["rank"] == rank]}
              for rank in dict.fromkeys(e["rank"] for e in examples)]
-    return {"content": evaluation.content, "name": evaluation.path.parent.name, "table": numbers.table(evaluation),
+    return {"content": evaluation.content, "name": evaluation.path.parent.name,
+            "warnings": evaluation.content.get("warnings", []), "table": numbers.table(evaluation),
             "differences": numbers.differences(evaluation), "examples": examples, "ranks": ranks,
             "missing": [e["sheet"] for e in examples if e["picture"] is None], "meshes": read_meshes(evaluation)}
 

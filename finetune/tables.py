@@ -6,8 +6,13 @@ FEW_CLIPS = 30  # with fewer, percentile intervals are too narrow: see finetune.
 WINS, LOSES, CANNOT_TELL = "wins", "loses", "cannot tell"
 
 
+LEAK = "leakage not excluded"  # beside the name of a row whose weights may have seen the test clips
+
+
 def table(evaluation):
     """A Markdown table: a row for each of ``rows`` in their order, a column a metric; the best means of a column are bold.
+
+    What is not known of what the weights saw is said above it.
 
     Args:
         evaluation: the dict of evaluation.json.
@@ -28,7 +33,8 @@ def table(evaluation):
         lines.append(cells)
     widths = [max(len(line[c]) for line in lines) for c in range(len(lines[0]))]
     lines.insert(1, ["-" * width for width in widths])
-    return "\n".join("| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines)
+    rows = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
+    return "\n".join([*(f"**Warning: {words}**\n" for words in evaluation.get("warnings", [])), *rows])
 
 
 def interval(value, unit):

@@ -9,6 +9,7 @@ from data.crops import TAGS
 from data.device import ToDevice
 from data.feed import held_out_crops, open_crop_loader, open_crop_order, people_at, sample_labels
 from data.manifest import bad_shards
+from data.seen import Seen, seen_by
 from engine import distributed, history, loop, machine
 from engine.geometry import axis_angle_to_matrix
 from engine.joints import mpjpe, pa_mpjpe
@@ -18,7 +19,7 @@ from finetune.config import FinetuneConfig
 from finetune.means import means
 from finetune.model import Recovery, place_of
 from finetune.views import Targets, view
-from pretrain import watch, weights
+from pretrain import header, watch, weights
 from pretrain.blocks import prepare
 from pretrain.replay import replay as replay_step
 
@@ -73,7 +74,7 @@ class Finetuner(Trainer):
     def __init__(self, config, processes):
         order = processes.from_first(lambda: open_crop_order(config.data, config.batch, config.seed))
         body = open_model(config.body_model).to(processes.device)
-        model = build(config, order, body, processes.device)
+        model, before = build(config, order, body, processes.device)
         prepare(model.encoder.blocks, config, processes.device)
         bf16 = machine.bf16(config.precision, processes.device)
         module = Recovering(model, body.coarse(config.loss.mesh).to(processes.device), config.model.image_size, bf16)
@@ -89,6 +90,7 @@ class Finetuner(Trainer):
         self.held_out = held_out_crops(order, config.data, config.log.held_out_clips, skip)
         if self.held_out is not None:
             self.people = people_at(order, config.data, self.held_out["tags"][:, PLACE])
+        self.seen = before.union(seen_by(order, self.people if self.held_out is not None else []))
 
     def loss(self, piece):
         """(loss, sums of the terms, of the loss, and crops) of a part of this rank's rows."""
@@ -128,8 +130,13 @@ class Finetuner(Trainer):
         """A PIL picture of the loader's crops, a column each."""
         return panels.seen_sheet(self, arrays, labels, title)
 
+    def load(self, path):
+        """As Trainer's; with what the checkpoint says that it and what it began from saw."""
+        self.seen = self.seen.union(header.read_seen(path))
+        return super().load(path)
+
     def save(self, run, step, last):
-        super().save(run, step, last, {"format": "pt"})
+        super().save(run, step, last, header.make_header(self.model.config, self.seen))
 
     def open_run(self):
         return watch.open_run(self.config, self.order, "finetune train")
@@ -161,7 +168,11 @@ class Finetuner(Trainer):
 
 
 def build(config, order, body, device):
-    """The network of a config on a device: from the seed, its encoder from ``init`` if it is set, its means from labels."""
+    """(network, Seen) of a config on a device: from the seed, its encoder from ``init`` if it is set, its means from labels.
+
+    The Seen is what ``init`` saw.
+    """
+    before = Seen()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = Recovery(config.model, config.head, len(body.joint_names), len(body.shape_names))
@@ -169,11 +180,11 @@ def build(config, order, body, device):
     # The marker tells: the first process alone reads the files through, when it opens the run.
     if not history.list_complete(config.run):
         if config.init:
-            weights.init_encoder(model.encoder, config.model, config.init)
+            before = weights.init_encoder(model.encoder, config.model, config.init)
         labels = sample_labels(order, config.data, MEAN_CLIPS, bad_shards(config.run, order))
         labels = {name: torch.from_numpy(values).to(device) for name, values in labels.items()}
         model.set_means(*(value.cpu() for value in means(labels, Targets(body), config.model.image_size)))
-    return model.to(device)
+    return model.to(device), before
 
 
 def train(config):

@@ -12,6 +12,7 @@ from data.augment import MEAN, STD
 from engine.errors import UserError
 from pretrain import model as network
 from pretrain import weights
+from pretrain.files import check_finite
 
 
 @dataclass
@@ -79,6 +80,7 @@ def from_timm(spec, device):
         model = timm.create_model(**call)
     except (RuntimeError, OSError, ValueError, KeyError, AssertionError) as error:
         raise UserError(f"probe.timm={spec}: timm cannot load it: {' '.join(str(error).split())[:200]}") from None
+    check_finite(model.state_dict(), f"probe.timm={spec}")
     model = model.to(device).eval()
     settings = model.pretrained_cfg
     size = settings.get("input_size", (3, 224, 224))[-1]

@@ -3,6 +3,7 @@
 Ours: ``encoder.`` and then timm's names; ``decoder.`` and then those of pretrain/blocks.py. Tensors are plain dicts here.
 """
 
+import ast
 import re
 
 import torch
@@ -21,12 +22,97 @@ CROCO_CROSS = (("cross_attn.projq.", "cross.q."), ("cross_attn.proj.", "cross.pr
 CROCO_ENCODER = (("enc_embed_dim", 768), ("enc_depth", 12), ("enc_num_heads", 12))
 CROCO_DECODER = (("dec_embed_dim", 512), ("dec_depth", 8), ("dec_num_heads", 16))
 
+# All that CroCoNet is called with; the first CroCo's values of what neither a file nor its tensors say.
+CROCO_CALL = {"img_size": 224, "patch_size": 16, "mask_ratio": 0.9, **dict(CROCO_ENCODER), **dict(CROCO_DECODER),
+              "mlp_ratio": 4, "norm_im2_in_dec": True, "pos_embed": "cosine"}
+
 # Parts of timm-style checkpoints (MAE's among them) that this encoder has no use for.
-TIMM_LEFT = ("cls_token", "reg_token", "dist_token", "mask_token", "pos_embed", "head", "fc.", "pre_logits", "rope.",
-             "decoder")
+TIMM_LEFT = ("cls_token", "reg_token", "register_tokens", "dist_token", "mask_token", "pos_embed", "head", "fc.", "pre_logits",
+             "rope.", "decoder")
 
 # (width, depth, heads) -> size in the names of timm's registered models.
 TIMM_SIZES = {(192, 12, 3): "tiny", (384, 12, 6): "small", (768, 12, 12): "base", (1024, 24, 16): "large"}
+
+
+def parse_croco_call(text: str, where: object) -> dict:
+    """The arguments of "CroCoNet(enc_depth=24, pos_embed='RoPE100')", the ``args.model`` of CroCo's training checkpoints.
+
+    Literals are read, nothing is run.
+
+    Raises:
+        UserError: it is another call, or holds anything else than names and literals.
+    """
+    said = f"{where}: its args.model={text!r}"
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise UserError(f"{said} is no call of CroCoNet") from None
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id != "CroCoNet":
+        raise UserError(f"{said} is no call of CroCoNet")
+    if call.args:
+        raise UserError(f"{said} has arguments without names, which are not read")
+    out = {}
+    for keyword in call.keywords:
+        if keyword.arg not in CROCO_CALL:
+            raise UserError(f"{said} has {keyword.arg or '**'}, which is none of {', '.join(CROCO_CALL)}")
+        try:
+            out[keyword.arg] = ast.literal_eval(keyword.value)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            raise UserError(f"{said}: the value of {keyword.arg} is no literal") from None
+    return out
+
+
+def croco_arguments(kwargs: dict | None, args_model: str | None, tensors: dict, where: object) -> dict:
+    """What CroCoNet was called with, from all that a file says: ``croco_kwargs``, its command line, its tensors.
+
+    Raises:
+        UserError: two of them disagree, or a size or position cannot be known.
+    """
+    if args_model is not None:
+        said = parse_croco_call(args_model, where)
+        for name, usual in CROCO_CALL.items() if kwargs is not None else ():
+            one, other = kwargs.get(name, usual), said.get(name, usual)
+            if one != other and name != "mask_ratio":
+                raise UserError(f"{where}: its croco_kwargs have {name}={one}, its args.model has {name}={other}")
+        kwargs = said if kwargs is None else kwargs
+    if kwargs is not None:
+        return kwargs
+    if "enc_pos_embed" not in tensors:
+        raise UserError(f"{where} has neither croco_kwargs nor args.model, and no enc_pos_embed, which files with sine-cosine "
+                        f"positions carry: its positions cannot be known")
+    widths = {"enc_embed_dim": "enc_norm.weight", "dec_embed_dim": "dec_norm.weight"}
+    for name, tensor in widths.items():
+        found = len(tensors[tensor]) if tensor in tensors else "missing"
+        if found != CROCO_CALL[name]:
+            raise UserError(f"{where} has neither croco_kwargs nor args.model, so it is read as the first CroCo, of "
+                            f"{name}={CROCO_CALL[name]}; its {tensor} is {found}, and its heads cannot be known")
+    return {}
+
+
+def check_croco_positions(config, tensors: dict, where: object) -> None:
+    """UserError where fixed position vectors in a file are missing, too much, or others than are computed here."""
+    for name, part in (("enc_pos_embed", config.encoder), ("dec_pos_embed", config.decoder)):
+        if name in tensors and config.position == "rope":
+            raise UserError(f"{where} says pos_embed=RoPE{config.rope_base:g}, but it carries {name}, as files with pos_embed="
+                            f"cosine do")
+        if name in tensors:
+            check_positions(config, part.width, tensors[name], name, where)
+    if config.position == "cosine" and "enc_pos_embed" not in tensors:
+        raise UserError(f"{where} says pos_embed=cosine, but it carries no enc_pos_embed, which such files do")
+
+
+def check_positions(config, width: int, found: torch.Tensor, name: str, where: object) -> None:
+    """UserError where position vectors are others than the sine-cosine ones, which are computed and not taken."""
+    wanted = sincos_table(config.grid(), width)
+    found = found.squeeze(0) if found.ndim == 3 else found
+    if found.shape != wanted.shape:
+        raise UserError(f"{where}: its {name} is {tuple(found.shape)}; pictures of {config.image_size} px in patches of "
+                        f"{config.patch} px give {tuple(wanted.shape)}")
+    off = float((found.double() - wanted.double()).abs().max())
+    rounding = torch.finfo(found.dtype).eps if found.is_floating_point() else 0
+    if not off <= 1e-4 + rounding:
+        raise UserError(f"{where}: its {name} is off by up to {off:.2g} from the sine-cosine vectors, which this software "
+                        f"computes in its place: the file is of another network")
 
 
 def config_from_croco(kwargs, where):
@@ -51,16 +137,24 @@ def config_from_croco(kwargs, where):
     return config
 
 
-def from_croco(config, tensors):
-    """CroCo's state dict under our names; fixed position vectors, which follow from the config, are left out."""
+def from_croco(config, tensors, where):
+    """CroCo's state dict under our names; fixed position vectors, which follow from the config, are left out.
+
+    Raises:
+        UserError: keys of cross-attention without values, or values without keys.
+    """
     out = {}
+    for name in tensors:
+        for half, other in (("projk", "projv"), ("projv", "projk")):
+            if f".cross_attn.{half}." in name and name.replace(half, other) not in tensors:
+                raise UserError(f"{where} has no tensor {name.replace(half, other)}, but {name}")
     for name, value in tensors.items():
         if name in ("enc_pos_embed", "dec_pos_embed") or ".cross_attn.projv." in name:
             continue
         if ".cross_attn.projk." in name:
             keys = _turned(config, "decoder", value, pairs_together)
             out[_renamed(name).replace("cross_attn.projk.", "cross.kv.")] = torch.cat(
-                [keys, tensors.get(name.replace("projk", "projv"), value[:0])])
+                [keys, tensors[name.replace("projk", "projv")]])
             continue
         out[_renamed(name)] = _convert(config, _renamed(name), value, pairs_together)
     return out
@@ -87,6 +181,25 @@ def to_croco(config, tensors):
                  "pos_embed": "cosine" if config.position == "cosine" else f"RoPE{config.rope_base:g}",
                  "enc_embed_dim": e.width, "enc_depth": e.depth, "enc_num_heads": e.heads,
                  "dec_embed_dim": d.width, "dec_depth": d.depth, "dec_num_heads": d.heads}
+
+
+def name_in(layout: str, name: str) -> str:
+    """Our name of a tensor as a file of a layout ("ours", "croco", "timm") has it, for messages."""
+    if layout == "croco":
+        return _renamed(name, back=True).replace("cross.kv.", "cross_attn.projk.")
+    return name.removeprefix("encoder.") if layout == "timm" else name
+
+
+def timm_geometry(tensors: dict) -> dict:
+    """{key of a VisionConfig: value} that a timm-style encoder's tensors determine; heads and rotary bases they do not."""
+    kernel = tensors["patch_embed.proj.weight"].shape if "patch_embed.proj.weight" in tensors else None
+    hidden = tensors.get("blocks.0.mlp.fc1.weight")
+    out = {"encoder.depth": 1 + max(int(n.split(".")[1]) for n in tensors if re.match(r"blocks\.\d+\.", n))}
+    if kernel is not None and len(kernel) == 4:
+        out |= {"encoder.width": kernel[0], "patch": kernel[3]}
+    if hidden is not None and hidden.ndim == 2:
+        out["mlp_ratio"] = hidden.shape[0] / hidden.shape[1]
+    return out
 
 
 def pairs_together(channels):

@@ -26,6 +26,7 @@ from data.crops import BODY_JOINTS, HAND_JOINTS, CropAugmentConfig, CropReader, 
 from data.order import PAIR, numbers
 from data.reader import BadSample, NoPair
 from data.remote import is_remote
+from data.seen import leak_warnings
 from data.store import Store
 from engine import distributed, evaluations
 from engine.config import key, parse_keys
@@ -34,7 +35,7 @@ from engine.joints import mpjpe, pa_mpjpe
 from engine.options import GuardConfig
 from engine.place import read_place, starting
 from engine.watchdog import Watch
-from pretrain import encoders, ridge
+from pretrain import encoders, header, ridge
 from pretrain.config import ProbeConfig
 
 SEED = 0  # of the split and of the random encoder
@@ -207,10 +208,15 @@ class Prober:
         def read():
             store = Store(config.data.cache.open())
             refuse_overlap(config.probe.shards, order, store)
-            return read_split(config.probe.shards, config.probe.clips, self.crops, store, config.data.excluded())
+            split = read_split(config.probe.shards, config.probe.clips, self.crops, store, config.data.excluded())
+            return split, digests_of(config.probe.shards, store)
 
-        self.split = processes.from_first(read)
+        self.split, self.digests = processes.from_first(read)
         self.still = None  # rows that training does not change
+
+    def refuse_seen(self, seen):
+        """UserError where a shard of the probe is among those that a data.seen.Seen says were trained on."""
+        refuse_seen(seen, self.digests, "probe.shards", f"run={self.config.run}, or what it began from,")
 
     def measure(self, trainer):
         """{"probe/pa_mpjpe", "probe/mpjpe", "probe/lambda", and the first two of each row that stays}; mm."""
@@ -236,9 +242,10 @@ def _numbers(got, group, ending):
     return line | ({f"{group}/lambda{ending}": got["lambda"]} if got["lambda"] is not None else {})
 
 
-def _write(path, table, config, command):
+def _write(path, table, config, command, warnings):
     """The table as JSON, in one go."""
     content = {"format": 1, "command": command, "shards": config.shards, "clips": config.clips, "crops": config.crops,
+               "warnings": warnings,
                "rows": [{"name": name, "pa_mpjpe": float(got["pa_mpjpe"].mean()), "mpjpe": float(got["mpjpe"].mean()),
                          "lambda": got["lambda"]} for name, got in table]}
     beside = Path(f"{path}.writing")
@@ -312,8 +319,7 @@ def main(argv):
 def _probe(config, sources, argv, processes, watch):
     """Read the split, measure every row, and tell the numbers on rank 0."""
     store = Store(CacheConfig().open())
-    for source in sources:
-        _refuse_trained_on(source, config.shards, store)
+    warnings = processes.from_first(lambda: _check_seen(sources, config.shards, store))
     split = processes.from_first(lambda: read_split(config.shards, config.clips, config.crops, store))
     rows, endings = [("mean pose", None)], ["_constant"]
     loaded = [(source, encoders.load(source, processes.device)) for source in sources]
@@ -335,25 +341,27 @@ def _probe(config, sources, argv, processes, watch):
         table.append((name, processes.from_first(lambda found=found: score(split, found))))
     watch.at(0, "writing the numbers")
     # All ranks fail where they cannot be written.
-    processes.from_first(lambda: _publish(config, sources, argv, split, table, endings))
+    processes.from_first(lambda: _publish(config, sources, argv, split, table, endings, warnings))
 
 
-def _publish(config, sources, argv, split, table, endings):
+def _publish(config, sources, argv, split, table, endings, warnings):
     """Print the table, and put it where ``out`` and ``log`` say."""
-    print(_shown(table, split, config))
+    print(_shown(table, split, config, warnings))
     command = "python -m pretrain probe " + shlex.join(argv)
     if config.out:
-        _write(config.out, table, config, command)
+        _write(config.out, table, config, command, warnings)
     if config.log:
         numbers = {name: value for (_, got), ending in zip(table, [*endings, ""], strict=True)
                    for name, value in _numbers(got, "evaluation", ending).items()}
+        if warnings:
+            numbers["evaluation/leakage_not_excluded"] = 1
         run, step = evaluations.run_of(sources[0])
         evaluations.note(run, step, numbers, command)
         evaluations.settle(run)
 
 
-def _shown(table, split, config):
-    """The rows as text; +- is the standard error over the test clips."""
+def _shown(table, split, config, warnings):
+    """The rows as text; +- is the standard error over the test clips. Warnings stand in the first line of the table."""
     clips = [len(np.unique(split.clip[split.part == part])) for part in (0, 1, 2)]
     clip, width = split.clip[split.part == 2], max(len(name) for name, _ in table)
     lines = [f"{config.clips} clips of {config.shards}, {len(split.part)} {config.crops} crops: {clips[0] + clips[1]} clips to "
@@ -367,18 +375,28 @@ def _shown(table, split, config):
             cells.append(f"{errors.mean():6.1f} +- {means.std(ddof=1) / len(means) ** 0.5:4.1f}")
         chosen = "-" if got["lambda"] is None else f"{got['lambda']:.3g}"
         lines.append(f"{name:{width}}  {cells[0]:>14}  {cells[1]:>14}  {chosen}")
+    lines[1:1] = [f"warning: {words}" for words in warnings]
     return "\n".join(lines)
 
 
-def _refuse_trained_on(source, shards, store):
-    """UserError where the manifest of a run, or of a checkpoint's run, has one of the probe's shards."""
-    found = evaluations.run_of(source)
-    manifest = (found[0] if found else Path(source)) / "manifest.json"
-    if not manifest.is_file():
-        return
-    digests = {entry.digest: path for path, entry in zip(*read_catalogue(shards, store), strict=True)}
-    for name, record in json.loads(manifest.read_text(encoding="utf-8"))["sources"].items():
-        for shard, digest in zip(record["shards"], record["digests"], strict=True):
-            if digest in digests:
-                raise UserError(f"shards: {digests[digest]} is {shard} of source '{name}', which {source} was trained on; the "
-                                f"probe wants shards of its own")
+def digests_of(shards, store):
+    """{digest: path} of the shards of a spec."""
+    return {entry.digest: path for path, entry in zip(*read_catalogue(shards, store), strict=True)}
+
+
+def refuse_seen(seen, digests, name, who):
+    """UserError where a shard was trained on. ``seen``: data.seen.Seen. ``digests``: {digest: path}. ``name``: of the key."""
+    for digest, path in digests.items():
+        if digest in seen.clips:
+            raise UserError(f"{name}: {path} is a shard of which {who} was trained on {seen.clips[digest]} clips; the probe "
+                            f"wants shards of its own")
+
+
+def _check_seen(sources, shards, store):
+    """Warnings on weights of which it is not known what they saw; UserError where they saw one of the probe's shards."""
+    digests, warnings = digests_of(shards, store), []
+    for source in sources:
+        seen = header.read_seen(source)
+        refuse_seen(seen, digests, "shards", source)
+        warnings += leak_warnings(seen, source)
+    return warnings

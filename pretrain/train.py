@@ -11,9 +11,10 @@ from data.feed import held_out_pairs, open_loader, open_order, people_at
 from data.index import PAIR_KINDS
 from data.manifest import bad_shards
 from data.reader import TAGS
+from data.seen import Seen, seen_by
 from engine import distributed, history, loop, machine
 from engine.trainer import Trainer
-from pretrain import gain, masking, objective, panels, probe, watch, weights
+from pretrain import gain, header, masking, objective, panels, probe, watch, weights
 from pretrain.blocks import prepare
 from pretrain.model import CrossCompletion, flops
 
@@ -93,7 +94,8 @@ class Pretrainer(Trainer):
 
     def __init__(self, config, processes):
         order = processes.from_first(lambda: open_order(config.data, config.batch, config.seed))
-        model = build(config).to(processes.device)
+        model, before = build(config)
+        model = model.to(processes.device)
         prepare([*model.encoder.blocks, *model.decoder.blocks], config, processes.device)
         bf16 = machine.bf16(config.precision, processes.device)
         super().__init__(config, processes, model, Completion(model, config, bf16),
@@ -111,9 +113,11 @@ class Pretrainer(Trainer):
             self.strangers = gain.strangers(self.held_out["tags"], [subject for _, subject in self.people])
             if not config.model.decoder.cross:
                 self.strangers[:] = -1  # no reference, no gain of one
+        self.seen = before.union(seen_by(order, self.people if self.held_out is not None else []))
         self.probe_every, self.prober = config.log.probe_every, None
         if config.log.probe_every:
             self.prober = probe.Prober(config, order, processes)
+            self.prober.refuse_seen(self.seen)
         self.weighting = [torch.tensor(values, dtype=torch.float32, device=self.device)
                           for values in (config.objective.kind_weights(), order.shares)]
 
@@ -151,8 +155,15 @@ class Pretrainer(Trainer):
         arrays = first_target(arrays, self.config.targets_per_reference)
         return panels.sheet(panels.completed(self, arrays), labels, title)
 
+    def load(self, path):
+        """As Trainer's; with what the checkpoint says that it and what it began from saw."""
+        self.seen = self.seen.union(header.read_seen(path))
+        if self.prober:
+            self.prober.refuse_seen(self.seen)
+        return super().load(path)
+
     def save(self, run, step, last):
-        super().save(run, step, last, weights.header(self.model))
+        super().save(run, step, last, header.make_header(self.model.config, self.seen))
 
     def open_run(self):
         return watch.open_run(self.config, self.order, "pretrain")
@@ -187,15 +198,15 @@ def grouped(values, group, groups):
 
 
 def build(config):
-    """The network of a config, from ``init`` if it is set, else from the seed."""
+    """(network, Seen) of a config: from ``init`` if it is set, with what that saw; else from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = CrossCompletion(config.model)
     # A run that goes on has weights of its own, and needs its beginnings no more.
     # The marker tells: the first process alone reads the files through, when it opens the run.
     if config.init and not history.list_complete(config.run):
-        weights.init_from(model, config.init)
-    return model
+        return model, weights.init_from(model, config.init)
+    return model, Seen()
 
 
 def train(config):

@@ -1,33 +1,30 @@
 """Weights in and out: our own files, runs, CroCo's checkpoints, timm's checkpoints. Nothing is ever downloaded.
 
-Our file is a safetensors with bare names; its metadata holds the ModelConfig ("model", as JSON) and a format number, so the
-file alone is a network.
+Our file is a safetensors with bare names; its header (pretrain/header.py) holds the ModelConfig and what training saw, so the
+file alone is a network with its history.
 """
 
-import argparse
 import contextlib
 import dataclasses
+import io
 import json
 import os
-import pickle
 import sys
-import typing
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from data.augment import MEAN, STD
+from data.seen import Seen
 from engine import checkpoint
 from engine.config import read_file
-from engine.errors import UserError
-from pretrain import layouts
+from engine.errors import UserError, explain, failure_of
+from pretrain import header, layouts
 from pretrain.config import ModelConfig
+from pretrain.files import Content, check_finite, find_weights, read_content
 from pretrain.model import CrossCompletion
 
-FORMAT = 1
 USAGE = """usage: python -m pretrain export RUN out=FILE [layout=timm|croco] [overwrite=true]
 
 RUN     a run's folder, one of its checkpoints, a weights file, or a checkpoint of CroCo's layout
@@ -37,76 +34,92 @@ out     timm: FILE.safetensors with the encoder, and beside it FILE.md (a model 
 
 @dataclass
 class Source:
-    """What lies in a file: its layout ("ours", "croco", "timm"), tensors under the file's names, its config where known."""
+    """What lies in a file.
+
+    Attributes:
+        layout: "ours", "croco" or "timm".  tensors: under the file's names.
+        config: where known; of timm's layout that of the run an encoder was exported from.
+        seen: what training saw, and what is not known of it.
+        notes: sentences on what the file does not say.  ours: whether this software wrote it.
+    """
 
     path: Path
     layout: str
     tensors: dict
     config: ModelConfig | None
+    seen: Seen
+    notes: list[str]
+    ours: bool
 
 
 def load(source):
     """A CrossCompletion in evaluation mode on the CPU; see pretrain.load."""
-    found = read(source)
+    return _network(read(source))
+
+
+def _network(found):
     if found.layout == "timm":
         raise UserError(f"{found.path} holds an encoder alone, without the decoder: load it with timm.create_model(..., "
                         f"checkpoint_path='{found.path}'), or start a run from it with init={found.path}")
     # Building draws first values that are about to be replaced: the caller's stream of random numbers stays where it was.
     with torch.random.fork_rng(devices=[]):
         model = CrossCompletion(found.config)
-    _fill(model.state_dict(), _ours(found), found.path)
+    _fill(model.state_dict(), _ours(found), found)
     return model.eval()
 
 
-def save_model(model, path):
-    """Write a bare CrossCompletion to ``path``, beside it first, then renamed."""
-    write_safetensors(model.state_dict(), path, header(model))
+def save_model(model, path, seen=None):
+    """Write a bare CrossCompletion to ``path``, beside it first, then renamed. ``seen``: data.seen.Seen; None: not known."""
+    write_safetensors(model.state_dict(), path, header.make_header(model.config, seen))
 
 
-def header(model):
-    """{text: text} that tells, in a weights file, which CrossCompletion it is of."""
-    return {"format": "pt", "counterpose": str(FORMAT), "model": json.dumps(dataclasses.asdict(model.config))}
-
-
-def init_from(model, source):
+def init_from(model, source) -> Seen:
     """Fill a network with weights from elsewhere, to start a new run; prints what was taken and what was left.
 
     From runs, our files and CroCo's checkpoints everything is taken; from timm's checkpoints the encoder.
 
+    Returns:
+        what these weights have seen.
     Raises:
         UserError: names the tensor and both shapes, or the key and both values, that do not fit.
     """
     found = read(source)
     if found.layout == "timm":
         words = "; positions are this model's own and the decoder starts afresh"
-        _init_encoder(model.encoder, model.config, found, source, words)
-        return
+        return _init_encoder(model.encoder, model.config, found, source, words)
     _check_same(found.config, model.config, source, ("encoder", "decoder"))
-    _fill(model.state_dict(), _ours(found), found.path)
+    _fill(model.state_dict(), _ours(found), found)
     _note(f"taken from {found.path}: all weights of encoder and decoder")
+    return _say_seen(found)
 
 
-def init_encoder(module, config, source):
+def init_encoder(module, config, source) -> Seen:
     """Fill an encoder (pretrain.model.Encoder) alone, from whatever init_from takes; prints what was taken.
 
     Args:
         config: the VisionConfig of the module.
+    Returns:
+        what these weights have seen.
     Raises:
         UserError: as init_from.
     """
-    _init_encoder(module, config, read(source), source, "; positions are this model's own")
+    return _init_encoder(module, config, read(source), source, "; positions are this model's own")
 
 
 def _init_encoder(module, config, found, source, words):
     left = []
+    if found.config is not None:
+        _check_same(found.config, config, source, ("encoder",))
     if found.layout == "timm":
+        if found.config is None:
+            _check_unsaid(found, config, source)
         tensors, left = layouts.from_timm(found.tensors)
     else:
-        _check_same(found.config, config, source, ("encoder",))
         tensors = {name: value for name, value in _ours(found).items() if name.startswith("encoder.")}
-    _fill({f"encoder.{name}": value for name, value in module.state_dict().items()}, tensors, found.path)
+    _fill({f"encoder.{name}": value for name, value in module.state_dict().items()}, tensors, found)
     words = (f"; left there: {', '.join(_shortened(left))}" if left else "") + words
     _note(f"taken from {found.path}: {len(tensors)} tensors of the encoder{words}")
+    return _say_seen(found)
 
 
 def _check_same(found, wanted, source, parts):
@@ -124,37 +137,117 @@ def _check_same(found, wanted, source, parts):
             raise UserError(f"init={source} has model.{part}.heads={there}, this run has model.{part}.heads={here}")
 
 
+def _check_unsaid(found, wanted, source):
+    """Of a timm-style encoder that says nothing of itself: refuse what its tensors contradict, say what they leave open."""
+    fixed = "pos_embed" in found.tensors
+    if fixed != (wanted.position == "cosine"):
+        has = "has pos_embed: its positions are added" if fixed else "has no pos_embed: its positions are rotary"
+        raise UserError(f"init={source} {has}; this run has model.position={wanted.position}")
+    open_keys = [f"model.encoder.heads={wanted.encoder.heads}"]
+    if not fixed:
+        open_keys.append(f"model.rope_base={wanted.rope_base:g}")
+    found.notes.append(f"{found.path.name} does not say its heads{'' if fixed else ' and rotary base'}: taken to be "
+                       f"{' and '.join(open_keys)}")
+
+
+def _say_seen(found):
+    for words in (*found.notes, *found.seen.unknown):
+        _note(words)
+    return found.seen
+
+
 def _note(words):
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         print(f"note: init: {words}", file=sys.stderr)
 
 
-def read(source):
-    """Whatever weights lie at a path, as a Source.
+def read(source) -> Source:
+    """Whatever weights lie at a path.
 
     Raises:
-        UserError: nothing there, or nothing that is understood.
+        UserError: nothing there, nothing that is understood, numbers that are not finite, or a file that contradicts itself.
     """
-    path = _file_of(Path(source))
-    if path.suffix == ".safetensors":
-        tensors, metadata = _read_safetensors(path)
-        kwargs = metadata.get("croco_kwargs") or metadata.get("kwargs")
-        kwargs = _parsed(kwargs, path, "croco_kwargs") if kwargs else {}
-    else:
-        tensors, kwargs = _read_torch(path)
-        metadata = {}
-    if "model" in metadata and "decoder.mask_token" in tensors:
-        if int(metadata.get("counterpose", 1)) > FORMAT:
-            raise UserError(f"{path} has weights format {metadata['counterpose']}; this software reads up to {FORMAT}")
-        return Source(path, "ours", tensors, _config(_parsed(metadata["model"], path, "model"), path))
+    path = find_weights(Path(source))
+    content = read_content(path)
+    check_finite(content.tensors, path)
+    header.check_header(content.metadata, path)
+    layout, config, notes = _identify(content, path)
+    seen = header.seen_in(content.metadata, path)
+    ours = layout == "ours" or "software" in content.metadata
+    return Source(path, layout, content.tensors, config, seen, notes, ours)
+
+
+def _identify(content: Content, path: Path):
+    """(layout, ModelConfig or None, notes) of a file's tensors and of what it says of them."""
+    tensors = content.tensors
+    config = header.config_in(content.metadata, path)
+    if config is not None and "decoder.mask_token" in tensors:
+        if "encoder.pos_embed" in tensors:
+            layouts.check_positions(config, config.encoder.width, tensors["encoder.pos_embed"], "encoder.pos_embed", path)
+        return "ours", config, []
     if "enc_blocks.0.norm1.weight" in tensors:
-        return Source(path, "croco", tensors, layouts.config_from_croco(kwargs, path))
+        arguments = layouts.croco_arguments(content.croco_kwargs, content.args_model, tensors, path)
+        if content.croco_kwargs is None and content.args_model is None and "enc_pos_embed" in tensors:
+            # The first CroCo's network on pictures of whatever size these vectors are for.
+            side = round(len(tensors["enc_pos_embed"].squeeze(0)) ** 0.5)
+            arguments = {"img_size": side * layouts.CROCO_CALL["patch_size"]}
+        config = layouts.config_from_croco(arguments, path)
+        layouts.check_croco_positions(config, tensors, path)
+        return "croco", config, []
+    if "decoder.mask_token" in tensors and "encoder.blocks.0.norm1.weight" in tensors:
+        raise UserError(f"{path} has tensors of this software, but its header, which says their heads and positions, is lost")
     if "head.queries" in tensors:
         raise UserError(f"{path} is of a fine-tuning run; the weights of a pre-training run, or of an encoder, are wanted")
     if "blocks.0.norm1.weight" in tensors:
-        return Source(path, "timm", tensors, None)
-    some = ", ".join(list(tensors)[:3]) or "no tensors"
-    raise UserError(f"{path} is no network of this software, of CroCo or of timm: it holds {some}")
+        notes = [f"read from its '{content.part}', of {', '.join([content.part, *content.beside][:6])}"] if content.part else []
+        config = config or _config_beside(path, notes)
+        if config is not None:
+            _check_encoder(config, tensors, path)
+        return "timm", config, notes
+    some = ", ".join(list(tensors)[:3]) or ", ".join(content.beside[:6])
+    place = f" in its '{content.part}'" if content.part else ""
+    raise UserError(f"{path} is no network of this software, of CroCo or of timm: it holds "
+                    + (f"{some}{place}" if tensors else f"no tensors{place}" + (f", but {some}" if some else "")))
+
+
+def _config_beside(path, notes):
+    """The ModelConfig in the card beside an encoder that was exported before files said it themselves, or None."""
+    card = _read_card(path.with_suffix(".json"))
+    if isinstance(card.get("model"), dict):
+        header.check_input(card, path.with_suffix(".json"))
+        return header.read_config(card["model"], path.with_suffix(".json"))
+    # A folder as timm's hub lays it out.
+    settings = _read_card(path.parent / "config.json").get("pretrained_cfg")
+    for name in ("mean", "std") if isinstance(settings, dict) else ():
+        if settings.get(name) and list(settings[name]) != header.INPUT[name]:
+            notes.append(f"its pictures were normalised by {name}={settings[name]}, ours are by {header.INPUT[name]}")
+    return None
+
+
+def _read_card(path):
+    """The object of a JSON file, empty where there is none."""
+    try:
+        card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except OSError as error:
+        raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
+    except ValueError as error:
+        raise UserError(f"{path}, which tells what the weights beside it are, is no JSON: {error}") from None
+    return card if isinstance(card, dict) else {}
+
+
+def _check_encoder(config, tensors, path):
+    """UserError where the tensors of an exported encoder are not of the config that is said to be theirs."""
+    e = config.encoder
+    said = {"encoder.width": e.width, "encoder.depth": e.depth, "patch": config.patch,
+            "mlp_ratio": int(e.width * config.mlp_ratio) / e.width}
+    for name, value in layouts.timm_geometry(tensors).items():
+        if value != said[name]:
+            raise UserError(f"{path} is said to have model.{name}={said[name]}, its tensors have {value}")
+    if ("pos_embed" in tensors) != (config.position == "cosine"):
+        has = "carries" if "pos_embed" in tensors else "does not carry"
+        raise UserError(f"{path} is said to have model.position={config.position}, but it {has} pos_embed")
+    if "pos_embed" in tensors:
+        layouts.check_positions(config, e.width, tensors["pos_embed"], "pos_embed", path)
 
 
 def export(source, out, overwrite=False, layout="timm"):
@@ -183,20 +276,24 @@ def export(source, out, overwrite=False, layout="timm"):
     there = [str(f) for f in files if f.exists()]
     if there and not overwrite:
         raise UserError(f"{there[0]} is there already; overwrite=true replaces it")
-    model = load(source)
+    found = read(source)
+    model = _network(found)
     tensors = {k: v.detach() for k, v in model.state_dict().items()}
+    known = header.make_header(model.config, found.seen)
     if layout == "croco":
         if not model.config.decoder.cross:
             raise UserError(f"{source} has model.decoder.cross=false, which CroCo's code does not know; layout=timm writes its "
                             f"encoder")
         tensors, kwargs = layouts.to_croco(model.config, tensors)
-        _replace(out, lambda path: torch.save({"model": tensors, "croco_kwargs": kwargs}, path))
+        # CroCo's code looks at the first two alone.
+        _write_torch({"model": tensors, "croco_kwargs": kwargs, "counterpose": known}, out)
         return
     name, arguments = layouts.timm_call(model.config)
     about = {"architecture": name, "model_args": arguments, "mean": MEAN, "std": STD,
              "input_size": [3, model.config.image_size, model.config.image_size], "model": dataclasses.asdict(model.config)}
-    write_safetensors(layouts.to_timm(model.config, tensors), out, {"format": "pt"})
-    _replace(files[1], lambda path: path.write_text(_card(model.config, out, _history(source)), encoding="utf-8"))
+    write_safetensors(layouts.to_timm(model.config, tensors), out, known)
+    card = _card(model.config, out, found, _history(found.path))
+    _replace(files[1], lambda path: path.write_text(card, encoding="utf-8"))
     _replace(files[2], lambda path: path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
 
 
@@ -219,100 +316,44 @@ def main(argv):
     return 0
 
 
-def _file_of(path):
-    """The weights file that a path means: itself, a checkpoint's, or that of a run's newest checkpoint."""
-    if path.is_file():
-        return path
-    if not path.exists():
-        raise UserError(f"there is nothing at {path}; weights are read from disk, nothing is downloaded")
-    if (path / "model.safetensors").is_file():
-        return path / "model.safetensors"
-    newest = checkpoint.newest(path)
-    if newest is None:
-        raise UserError(f"the folder {path} holds no whole checkpoint (checkpoints/step-*)")
-    return newest / "model.safetensors"
-
-
 def _ours(found):
-    return found.tensors if found.layout == "ours" else layouts.from_croco(found.config, found.tensors)
+    if found.layout == "ours":
+        return found.tensors
+    return layouts.from_croco(found.config, found.tensors, found.path)
 
 
-def _fill(state, tensors, where):
-    """Copy tensors into those of a module's state; all must be there and nothing else."""
+def _fill(state, tensors, found):
+    """Copy tensors into those of a module's state; all must be there and nothing else. ``found``: the Source, for messages."""
     # Fixed position vectors follow from the config (the picture's size may differ).
-    fixed = "encoder.pos_embed"
+    fixed, where = "encoder.pos_embed", found.path
     have = {k: v for k, v in state.items() if k != fixed}
-    found = {k: v for k, v in tensors.items() if k != fixed}
-    for name in sorted(have.keys() | found.keys()):
-        if name not in found:
-            raise UserError(f"{where} has no tensor for {name}, {tuple(have[name].shape)} in this model")
+    given = {k: v for k, v in tensors.items() if k != fixed}
+    for name in sorted(have.keys() | given.keys()):
+        there = layouts.name_in(found.layout, name)
+        if name not in given:
+            raise UserError(f"{where} has no tensor {there}, {tuple(have[name].shape)} in this model")
         if name not in have:
-            raise UserError(f"{where} has a tensor for {name}, {tuple(found[name].shape)}, which this model has not")
-        if found[name].shape != have[name].shape:
-            raise UserError(f"{where}: tensor {name} is {tuple(found[name].shape)} there and {tuple(have[name].shape)} in "
+            raise UserError(f"{where} has a tensor {there}, {tuple(given[name].shape)}, which this model has not")
+        if given[name].shape != have[name].shape:
+            raise UserError(f"{where}: tensor {there} is {tuple(given[name].shape)} there and {tuple(have[name].shape)} in "
                             f"this model")
     with torch.no_grad():
-        for name, value in found.items():
+        for name, value in given.items():
             have[name].copy_(value)
-
-
-def _read_safetensors(path):
-    try:
-        with safe_open(path, "pt") as file:
-            return {k: file.get_tensor(k) for k in file.keys()}, file.metadata() or {}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a whole safetensors file: {_line(error)}") from None
-
-
-def _read_torch(path):
-    """(tensors, croco_kwargs) of a torch file. Only tensors and plain values are read: a pickle's code never runs."""
-    try:
-        # timm's and CroCo's training files carry their command line as a Namespace, which holds values and runs nothing.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            tree = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path} is not read: it is no torch file of tensors and plain values alone: "
-                        f"{_line(error)}") from None
-    except (RuntimeError, EOFError, ValueError, OSError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise UserError(f"{path} is not a torch checkpoint: {_line(error)}") from None
-    tree = tree if isinstance(tree, dict) else {}
-    kwargs = tree.get("croco_kwargs") or {}
-    for name in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(tree.get(name), dict):
-            tree = tree[name]
-            break
-    tensors = {}
-    for name, value in tree.items():
-        if isinstance(value, torch.Tensor):
-            # A wrapped or compiled module prefixes its weights.
-            tensors[str(name).removeprefix("module.").removeprefix("_orig_mod.").removeprefix("module.")] = value
-    return tensors, kwargs
-
-
-def _parsed(text, path, name):
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: its metadata '{name}' is not a JSON object")
-    return value
-
-
-def _config(tree, path, schema=ModelConfig):
-    """A ModelConfig from its asdict()."""
-    hints = typing.get_type_hints(schema)
-    unknown = sorted(tree.keys() - hints.keys())
-    if unknown:
-        raise UserError(f"{path}: its model config has the key '{unknown[0]}', which this software does not know")
-    values = {k: _config(v, path, hints[k]) if dataclasses.is_dataclass(hints[k]) else v for k, v in tree.items()}
-    return schema(**values)
 
 
 def write_safetensors(tensors, path, metadata):
     """Write {name: tensor} beside ``path``, then rename."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    _replace(Path(path), lambda beside: save_file(tensors, beside, metadata))
+    # Not safetensors' own writer, whose files nobody but their owner may read, whatever the umask.
+    _replace(Path(path), lambda beside: checkpoint.write_tensors(beside, tensors, metadata))
+
+
+def _write_torch(tree, path):
+    # Through memory, so that a full disk is an OSError and not one of torch's own.
+    data = io.BytesIO()
+    torch.save(tree, data)
+    _replace(Path(path), lambda beside: beside.write_bytes(data.getbuffer()))
 
 
 def _replace(path, write):
@@ -323,18 +364,18 @@ def _replace(path, write):
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink()
-        raise UserError(f"{path} was not written: {_line(error)}") from None
+        raise failure_of(error, f"{path} was not written: {explain(error)}") from None
 
 
-def _history(source):
-    """Lines about the run that weights come from, of its config.yaml; empty where there is none."""
-    path = _file_of(Path(source)).resolve()  # RUN/checkpoints/step-X/model.safetensors
-    if path.parent.parent.name != "checkpoints" or not (path.parents[2] / "config.yaml").is_file():
+def _history(path):
+    """Lines about the run that a weights file lies in, of its config.yaml; empty where there is none."""
+    run = header.run_around(path)
+    if run is None or not (run / "config.yaml").is_file():
         return []
-    pairs, lines = dict(read_file(str(path.parents[2] / "config.yaml"), "pretrain")), []
+    pairs, lines = dict(read_file(str(run / "config.yaml"), "pretrain")), []
     for name, value in pairs.items():
         if name == "data.shards" and value:
             lines.append(f"data: {Path(value).name}")
@@ -348,16 +389,15 @@ def _history(source):
     return lines
 
 
-def _card(config, out, history):
+def _card(config, out, found, history):
     name, arguments = layouts.timm_call(config)
     listed = "".join(f"    {k}={json.dumps(v) if isinstance(v, str) else v},\n" for k, v in arguments.items())
     kind = "fixed sine-cosine" if config.position == "cosine" else f"rotary, base {config.rope_base:g}, rows first"
     e = config.encoder
-    known = "\n".join(f"- {line}" for line in history) or "- not known: the weights did not come with a run's config"
+    known = "\n".join(f"- {line}" for line in (*history, *_lines_of_seen(found.seen)))
     return f"""# {out.stem}
 
-The encoder of a network that was pre-trained by cross-view and cross-pose completion: it painted the hidden patches of a
-picture of a person with the help of another picture of the same person. No labels were used. Made with counterpose.
+{_origin(config, found)}
 
 - width {e.width}, depth {e.depth}, heads {e.heads}; patches of {config.patch} px, pictures of {config.image_size} px
 - positions: {kind}; no class token
@@ -388,10 +428,30 @@ check the licences of both before passing this file on (the released CroCo weigh
 """
 
 
+def _origin(config, found):
+    """What kind of training an encoder is of, as far as its file says."""
+    if not found.ours:
+        return (f"The encoder of {found.path.name}, a checkpoint of CroCo's layout that other software wrote: a network that\n"
+                "completes a masked picture with the help of another one of the same scene. The file does not say which\n"
+                "pictures, of what or of whom, it was trained on. Converted with counterpose.")
+    how = ("pre-trained by cross-view and cross-pose completion: it painted the hidden patches of a\npicture of a person with "
+           "the help of another picture of the same person.") if config.decoder.cross else (
+           "pre-trained as a masked autoencoder: it painted the hidden patches of a picture of a\nperson from the others.")
+    return f"The encoder of a network that was {how} No labels were used. Made with\ncounterpose."
+
+
+def _lines_of_seen(seen):
+    """Lines of a card on what training saw, never empty."""
+    if seen.clips:
+        people = " and ".join(sorted(seen.kinds)) or "whether synthetic or real is not recorded"
+        yield (f"seen in training: {sum(seen.clips.values())} clips in {len(seen.clips)} shards, people: {people}; the digests "
+               f"are in the file")
+    for words in seen.unknown:
+        yield f"not known: {words}"
+    if not seen.clips and not seen.unknown:
+        yield "seen in training: nothing"
+
+
 def _shortened(names):
     """Names of tensors by their first word, each once."""
     return list(dict.fromkeys(n.split(".")[0] for n in names))
-
-
-def _line(error):
-    return " ".join(str(error).split())[:200] or type(error).__name__

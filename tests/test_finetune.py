@@ -169,7 +169,7 @@ def test_init_takes_exactly_the_encoder(tmp_path, people, bodies, capfd):
     for init in ("", tmp_path / "pre"):
         config = config_of(tmp_path / "run", "hand", people["hand"], *STEPS, f"init={init}")
         order = open_crop_order(config.data, config.batch, config.seed)
-        networks.append(build(config, order, bodies["anny_hand"], torch.device("cpu")).state_dict())
+        networks.append(build(config, order, bodies["anny_hand"], torch.device("cpu"))[0].state_dict())
     assert "tensors of the encoder" in capfd.readouterr().err
     scratch, found = networks
     theirs = made.encoder.state_dict()
@@ -304,7 +304,7 @@ def untrained(tmp_path_factory, people, bodies):
     """A run on bodies with the weights that one begins with."""
     run = tmp_path_factory.mktemp("runs") / "untrained"
     config = config_of(run, "body", people["body"], *STEPS)
-    model = build(config, open_crop_order(config.data, config.batch, config.seed), bodies["anny"], torch.device("cpu"))
+    model, _ = build(config, open_crop_order(config.data, config.batch, config.seed), bodies["anny"], torch.device("cpu"))
     run.mkdir()
     save(config, run / "config.yaml", "finetune train")
     checkpoint.save(run, 12, lambda path: write_safetensors(model.state_dict(), path, {"format": "pt"}),

@@ -44,7 +44,8 @@ def runs(tmp_path_factory, bodies, people):
         out[kind] = tmp_path_factory.mktemp("runs") / kind
         file, *rest = finetune_words(out[kind], kind, people[kind], "steps=4", "margin=1.35")
         config = parse(FinetuneConfig, [str(ROOT / file), *rest], "finetune train")
-        model = build(config, open_crop_order(config.data, config.batch, config.seed), bodies[model_name], torch.device("cpu"))
+        order = open_crop_order(config.data, config.batch, config.seed)
+        model, _ = build(config, order, bodies[model_name], torch.device("cpu"))
         with torch.no_grad():
             for answer in model.head.answers.values():
                 answer.weight *= 20

@@ -222,6 +222,8 @@ def test_the_command_prints_a_row_an_encoder(people, tmp_path, capsys):
     assert probe.main(command[1:]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "24 clips" in lines[0] and "96 body crops" in lines[0]
+    warning = lines.pop(1)  # a file that was saved without a word on what it saw
+    assert warning.startswith("warning: what pre-training saw is unknown: leakage cannot be excluded") and str(path) in warning
     assert [line.split("  ")[0].strip() for line in lines[2:]] == ["mean pose", "random encoder", str(path)]
     split = probe.read_split(str(people["body"]), 24, "body", STORE)
     expected = probe.score(split, probe.features(encoders.of_network(model.eval()), split, "body", ONE))
@@ -229,10 +231,12 @@ def test_the_command_prints_a_row_an_encoder(people, tmp_path, capsys):
     assert finish(start(command, processes=2)).splitlines()[-3:] == lines[2:]
     with pytest.raises(UserError, match="shards is not set"):
         probe.main([str(path)])
-    # A run whose manifest has the probe's shards.
-    run, paths = tmp_path / "run", find_shards(str(people["body"]))
-    run.mkdir()
-    record = {"shards": [p.rsplit("/", 1)[-1] for p in paths], "digests": [read_index(p).digest for p in paths]}
-    (run / "manifest.json").write_text(json.dumps({"sources": {"all": record}}))
-    with pytest.raises(UserError, match="shard-000000.tar of source 'all', which .* was trained on"):
-        probe.main([str(run), *command[2:]])
+    # A run of before weights said what they saw, whose manifest has the probe's shards.
+    place, paths = tmp_path / "run" / "checkpoints" / "step-00000002", find_shards(str(people["body"]))
+    place.mkdir(parents=True)
+    weights.save_model(model, place / "model.safetensors")
+    record = {"shards": [p.rsplit("/", 1)[-1] for p in paths], "digests": [read_index(p).digest for p in paths],
+              "counts": [8, 8, 5]}
+    (tmp_path / "run" / "manifest.json").write_text(json.dumps({"sources": {"all": record}}))
+    with pytest.raises(UserError, match="shard-000000.tar is a shard of which .* was trained on 8 clips"):
+        probe.main([str(place), *command[2:]])

@@ -12,11 +12,13 @@ from clips import make_clip, write_shards
 from PIL import Image
 
 from engine.errors import UserError
+from finetune import tables
 from finetune.page import curves, numbers
 from finetune.page.folder import read_evaluation, read_folder
 from finetune.page.meshes import pack, pack_faces
 from finetune.page.pictures import MOST_STEPS, step_pictures
 from finetune.report import main, page
+from finetune.tables import LEAK
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 LOADING = {"src", "href", "xlink:href", "srcset", "poster", "action", "data", "background", "formaction", "ping", "cite"}
@@ -239,12 +241,27 @@ HOSTILE = "x<img src=x onerror=alert(1)><!--&amp;'\"{{ 7 * 7 }}_body"
 BREAKOUT = "</script></style></code><script>alert(2)</script><b>"
 
 
+def test_what_is_not_known_of_the_weights_stands_above_the_numbers(demo):
+    content = evaluation()
+    assert "Warning" not in shown(demo).text and "leakage" not in shown(demo).text
+    content["warnings"] = ["What it saw is unknown."]
+    content["rows"][0]["name"] += f" ({LEAK})"
+    write_evaluation(demo / "finetune_body", content)
+    text = shown(demo).text
+    assert f"PA-MPJPE ({LEAK})" in text and f"this run ({LEAK})" in text
+    assert text.index("Warning: What it saw is unknown.") < text.index(f"this run ({LEAK})")
+    table = tables.table(content).splitlines()
+    assert table[0] == "**Warning: What it saw is unknown.**" and f"this run ({LEAK})" in "\n".join(table)
+    del content["warnings"]
+    assert tables.table(content).startswith("|")  # of an evaluation of before there were any
+
+
 def test_hostile_names_stay_text(demo):
     plain = shown(demo)
     content = evaluation()
     for part in ("command", "machine", "date", "run"):
         content[part] = BREAKOUT
-    content["notes"] = [BREAKOUT]
+    content["notes"] = content["warnings"] = [BREAKOUT]
     content["rows"][1]["name"] = content["metrics"][2]["name"] = content["metrics"][2]["unit"] = BREAKOUT
     for example in content["examples"]:
         example["name"] = BREAKOUT
@@ -270,6 +287,7 @@ def test_hostile_names_stay_text(demo):
     (lambda c: {**c, "clips": True}, "'clips' is true, not a whole number"),
     (lambda c: {**c, "kind": "foot"}, "'kind' is 'foot', not body or hand"),
     (lambda c: {**c, "notes": "text"}, "'notes' is \"text\", not a list"),
+    (lambda c: {**c, "warnings": [7]}, r"'warnings\[0\]' is 7, not text"),
     (lambda c: {**c, "rows": c["rows"][:2]}, "no 'pa_mpjpe' of a row 'mean'"),
     (lambda c: {**c, "metrics": c["metrics"][:1]}, "no 'pa_mpjpe' of a row 'model'"),
     (lambda c: {**c, "rows": [{**c["rows"][0], "values": {"iou": {"mean": None, "low": 0, "high": 1}}}]},

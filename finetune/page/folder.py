@@ -184,6 +184,7 @@ def read_evaluation(path):
     parts["differences"] = check(content.get("differences", {}), {}, file, "differences")
     for name, values in parts.items():
         check(values, dict.fromkeys(values, INTERVAL), file, name)
+    check(content.get("warnings", []), [str], file, "warnings")
     evaluation = Evaluation(path, content)
     metrics = {metric["key"] for metric in content["metrics"]}
     for row, key in (("model", "pa_mpjpe"), ("mean", "pa_mpjpe")):

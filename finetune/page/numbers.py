@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 
 from engine.errors import UserError
-from finetune.tables import best_rows, verdict
+from finetune.tables import LEAK, best_rows, verdict
 
 ARROWS = {"lower": "↓", "higher": "↑"}
 
@@ -83,14 +83,14 @@ def headline(evaluation):
     Returns:
         {"kind", "run", "clips", "crops", "unit", "error" and "mean_pose": PA-MPJPE of this run and of the mean pose, "share":
         one over the other in per cent, "change": that less 100, "iou", "iou_words": median, or mean where per_crop.npz is
-        missing}; share, change and iou are None where they are not defined.
+        missing, "warned": a word on leakage, or None}; share, change and iou are None where they are not defined.
     """
     content = evaluation.content
     unit = next(metric["unit"] for metric in content["metrics"] if metric["key"] == "pa_mpjpe")
     error, mean_pose = (evaluation.row(key)["values"]["pa_mpjpe"]["mean"] for key in ("model", "mean"))
     out = {"kind": content["kind"], "run": evaluation.path.parent.name, "clips": content["clips"], "crops": content["crops"],
            "unit": unit, "error": shown(error, unit), "mean_pose": shown(mean_pose, unit), "share": None, "change": None,
-           "iou": None}
+           "iou": None, "warned": LEAK if content.get("warnings") else None}
     if mean_pose > 0 and np.isfinite(error / mean_pose):
         change = round(100 * (error / mean_pose - 1))
         out |= {"share": _percent(error / mean_pose), "change": f"{change:+d} %".replace("-", "−")}

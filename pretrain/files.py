@@ -1,0 +1,215 @@
+"""What lies in weights files of all kinds, under plain names. No file's code is ever run."""
+
+import argparse
+import json
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from engine import checkpoint
+from engine.errors import EnvironmentFault, UserError, explain, failure_of
+
+# Where training files keep their weights, the ones to use first: averaged ones before plain ones.
+# "teacher" is DINO's and iBOT's.
+PARTS = (
+    "state_dict_ema",
+    "model_ema",
+    "state_dict",
+    "model",
+    "teacher",
+    "target_encoder",
+    "module",
+)
+# What wrappers (DDP, torch.compile, FSDP, checkpointing) add to names.
+WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
+CROCO_KEYS = ("croco_kwargs", "kwargs")  # in the header of CroCo's weights as safetensors
+BACKBONE = "backbone."  # before an encoder's names where heads stand beside it
+
+
+@dataclass
+class Content:
+    """A weights file.
+
+    Attributes:
+        tensors: by plain names.  metadata: {text: text} of our header, empty in files of others.
+        croco_kwargs: of CroCo's released files, or None.
+        args_model: the ``model`` of a training's command line, or None.
+        part: which of a file's sets of weights these are, such as "teacher"; "": there is one.
+        beside: what else the file holds, for messages.
+    """
+
+    tensors: dict
+    metadata: dict = field(default_factory=dict)
+    croco_kwargs: dict | None = None
+    args_model: str | None = None
+    part: str = ""
+    beside: list = field(default_factory=list)
+
+
+def find_weights(path: Path) -> Path:
+    """The file that a path means: itself, a checkpoint's, or that of a run's newest checkpoint."""
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise UserError(
+            f"there is nothing at {path}; weights are read from disk, nothing is downloaded"
+        )
+    if (path / "model.safetensors").is_file():
+        return path / "model.safetensors"
+    newest = checkpoint.newest(path)
+    if newest is None:
+        raise UserError(f"the folder {path} holds no whole checkpoint (checkpoints/step-*)")
+    return newest / "model.safetensors"
+
+
+def read_content(path: Path) -> Content:
+    """The Content of a .safetensors file, or of a torch file.
+
+    Raises:
+        UserError: it is neither, or it wants to run code.
+        EnvironmentFault: the disk does not give it.
+    """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return _read_torch(path)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """{text: text} of our header alone; of a torch file the whole file is read for it."""
+    if path.suffix != ".safetensors":
+        return _read_torch(path).metadata
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+    return metadata if "counterpose" in metadata else {}
+
+
+def check_finite(tensors: dict, where: object) -> None:
+    """UserError that names the first tensor with a NaN or an infinity."""
+    for name, value in tensors.items():
+        if not (value.is_floating_point() or value.is_complex()):
+            continue
+        bad = value.numel() - int(
+            torch.isfinite(value if value.element_size() > 1 else value.float()).sum()
+        )
+        if bad:
+            raise UserError(
+                f"{where}: {bad} of {value.numel()} values of tensor {name} are NaN or infinite: "
+                f"these weights are of a training that diverged, or damaged"
+            )
+
+
+def first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _opened(path):
+    try:
+        return safe_open(path, "pt")
+    except OSError as error:
+        raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a whole safetensors file: {first_line(error)}") from None
+
+
+def _read_safetensors(path):
+    with _opened(path) as file:
+        try:
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name) for name in names}
+        except (SafetensorError, OSError) as error:
+            raise EnvironmentFault(f"{path} cannot be read: {first_line(error)}") from None
+        metadata = file.metadata() or {}
+    if "counterpose" not in metadata:
+        # Another's header, whose words may mean anything; of ours nothing is taken from it.
+        metadata = {name: metadata[name] for name in CROCO_KEYS if name in metadata}
+    kwargs = metadata.get("croco_kwargs") or metadata.get("kwargs")
+    if kwargs is not None:
+        kwargs = _parsed_kwargs(kwargs, path)
+    return Content(_plain(tensors, path), metadata, kwargs)
+
+
+def _parsed_kwargs(text, path):
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: its metadata 'croco_kwargs' is not a JSON object")
+    return value
+
+
+def _read_torch(path):
+    try:
+        # timm's and CroCo's training files carry their command line as a Namespace, which holds
+        # values and runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            tree = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is not read: it is no torch file of tensors and plain values alone: "
+            f"{first_line(error)}"
+        ) from None
+    except OSError as error:
+        raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        TypeError,
+    ) as error:
+        raise UserError(f"{path} is not a torch checkpoint: {first_line(error)}") from None
+    tree = tree if isinstance(tree, dict) else {}
+    part = next((name for name in PARTS if isinstance(tree.get(name), dict)), "")
+    found = tree[part] if part else tree
+    tensors = {str(name): value for name, value in found.items() if isinstance(value, torch.Tensor)}
+    # A header that we wrote into a torch file, and what CroCo's own files say.
+    metadata = tree.get("counterpose") if isinstance(tree.get("counterpose"), dict) else {}
+    kwargs = tree.get("croco_kwargs")
+    if kwargs is not None and not isinstance(kwargs, dict):
+        raise UserError(f"{path}: its croco_kwargs is a {type(kwargs).__name__}, not a dictionary")
+    beside = [str(name) for name in (found if part and not tensors else tree) if name != part]
+    return Content(
+        _plain(tensors, path),
+        {str(k): str(v) for k, v in metadata.items()},
+        kwargs,
+        _args_model(tree, path),
+        part,
+        beside,
+    )
+
+
+def _args_model(tree, path):
+    args = tree.get("args")
+    args = vars(args) if isinstance(args, argparse.Namespace) else args
+    model = args.get("model") if isinstance(args, dict) else None
+    return model if isinstance(model, str) else None
+
+
+def _plain(tensors, path):
+    """Tensors without what wrappers add to their names.
+
+    Of a backbone beside heads the backbone and, as "head", the rest.
+    """
+    out = {}
+    names = {
+        name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in tensors
+    }
+    backbone = any(name.startswith(BACKBONE) for name in names.values())
+    for name, value in tensors.items():
+        plain = names[name]
+        if backbone:
+            plain = (
+                plain.removeprefix(BACKBONE)
+                if plain.startswith(BACKBONE)
+                else f"head.{plain.removeprefix('head.')}"
+            )
+        if plain in out:
+            raise UserError(f"{path} holds two tensors that mean {plain}, one of them {name}")
+        out[plain] = value
+    return out

@@ -1,0 +1,187 @@
+"""What a weights file says of itself, in the metadata of its header, which no copy loses.
+
+counterpose   the number of this format
+software      name and version of what wrote it
+model         the network's config: sizes, heads, positions, rotary base, patch, picture size
+input         how pictures were normalised
+seen          what training saw (data/seen.py), synthetic or real people among it
+"""
+
+import dataclasses
+import json
+import typing
+from pathlib import Path
+
+import yaml
+
+from data.augment import MEAN, STD
+from data.seen import Seen, seen_in_manifest, unpack
+from engine.errors import Failure, UserError, explain, failure_of
+from pretrain.config import ModelConfig, VisionConfig
+from pretrain.files import find_weights, read_metadata
+
+FORMAT = 1
+VERSION = "0.1.0"  # as in setup.py
+INPUT = {"range": "RGB in [0, 1]", "mean": list(MEAN), "std": list(STD)}
+
+
+def make_header(config: VisionConfig, seen: Seen | None) -> dict[str, str]:
+    """{text: text} for the weights of a network. ``seen``: None where nobody knows."""
+    out = {
+        "format": "pt",
+        "counterpose": str(FORMAT),
+        "software": f"counterpose {VERSION}",
+        "model": json.dumps(dataclasses.asdict(config)),
+        "input": json.dumps(INPUT),
+    }
+    return out | ({} if seen is None else {"seen": seen.pack()})
+
+
+def check_header(metadata: dict[str, str], where: object) -> None:
+    """UserError where a newer version wrote it, or where pictures were normalised otherwise."""
+    if not metadata.get("counterpose", "1").isdecimal():
+        raise UserError(f"{where}: its weights format '{metadata['counterpose']}' is no number")
+    if int(metadata.get("counterpose", "1")) > FORMAT:
+        raise UserError(
+            f"{where} has weights format {metadata['counterpose']}; this software reads up to "
+            f"{FORMAT}"
+        )
+    if "input" in metadata:
+        check_input(parse_object(metadata["input"], where, "input"), where)
+
+
+def check_input(found: dict, where: object) -> None:
+    """UserError where pictures were normalised by another mean or deviation than here."""
+    for name in ("mean", "std"):
+        if found.get(name, INPUT[name]) != INPUT[name]:
+            raise UserError(
+                f"{where}: its pictures were normalised by {name}={found[name]}, this software's are "
+                f"by {name}={INPUT[name]}"
+            )
+
+
+def config_in(metadata: dict[str, str], where: object) -> ModelConfig | None:
+    """The ModelConfig that a header names, or None.
+
+    Of an encoder alone, its decoder is the one that it was trained with.
+    """
+    return (
+        read_config(parse_object(metadata["model"], where, "model"), where)
+        if "model" in metadata
+        else None
+    )
+
+
+def parse_object(text: str, where: object, name: str) -> dict:
+    """The JSON object of a header's line; UserError if it is none."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: its metadata '{name}' is not a JSON object")
+    return value
+
+
+def read_config(tree: dict, where: object, schema: type = ModelConfig):
+    """A ModelConfig from its asdict(); UserError for an unknown key or a value of another type."""
+    hints = typing.get_type_hints(schema)
+    unknown = sorted(tree.keys() - hints.keys())
+    if unknown:
+        raise UserError(
+            f"{where}: its model config has the key '{unknown[0]}', which this software does not "
+            f"know"
+        )
+    values = {}
+    for name, value in tree.items():
+        kind = hints[name]
+        if dataclasses.is_dataclass(kind) and isinstance(value, dict):
+            values[name] = read_config(value, where, kind)
+        elif isinstance(value, kind) or (kind is float and isinstance(value, int)):
+            values[name] = value
+        else:
+            raise UserError(
+                f"{where}: its model config has {name}={value!r}, which is no {kind.__name__}"
+            )
+    return schema(**values)
+
+
+def read_seen(source: object) -> Seen:
+    """What the weights at a path saw. What nobody knows is a sentence in its ``unknown``.
+
+    Args:
+        source: as init= takes it.
+    Raises:
+        UserError: there is nothing, or the record in it is damaged.
+    """
+    path = find_weights(Path(source))
+    return seen_in(read_metadata(path), path)
+
+
+def seen_in(metadata: dict[str, str], path: Path) -> Seen:
+    """The Seen of weights with this header at ``path``.
+
+    Files of before the record was in them are known by the manifest of the run that they lie in.
+    """
+    if "seen" in metadata:
+        return unpack(metadata["seen"], path)
+    run = run_around(path)
+    if run is None or not (run / "manifest.json").is_file():
+        return Seen(unknown=(f"{path.name} does not say what it was trained on",))
+    return _seen_by_old_run(run)
+
+
+def run_around(path: Path) -> Path | None:
+    """The run that a weights file lies in, as RUN/checkpoints/step-X/model.safetensors, or None."""
+    path = path.resolve()
+    return path.parents[2] if path.parent.parent.name == "checkpoints" else None
+
+
+def read_manifest_of(run: Path) -> dict:
+    """The "sources" of a run's manifest.json; UserError where it is not there or broken."""
+    path = run / "manifest.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["sources"]
+    except OSError as error:
+        raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no manifest of a run: {type(error).__name__} {error}") from None
+
+
+def _seen_by_old_run(run):
+    """What a run of before the record saw: its manifest, and what it began from if that is there."""
+    seen = seen_in_manifest(read_manifest_of(run))
+    init = _init_of(run)
+    if not init:
+        return seen
+    try:
+        before = read_seen(init)
+    except Failure:
+        return seen.union(
+            Seen(unknown=(f"init={Path(init).name}, which {run.name} began from, is not found",))
+        )
+    if not Path(init).is_absolute():
+        # Another folder may have this name from here.
+        before = before.union(
+            Seen(
+                unknown=(
+                    f"init={Path(init).name}, which {run.name} began from, was found by a relative "
+                    f"path alone",
+                )
+            )
+        )
+    return seen.union(before)
+
+
+def _init_of(run):
+    """What a run began from by its config.yaml, or "": text, whatever command it is of."""
+    path = run / "config.yaml"
+    try:
+        tree = (
+            yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+            if path.is_file()
+            else {}
+        )
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from None
+    return str(tree.get("init") or "") if isinstance(tree, dict) else ""
