@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from data.names import UTF16, decode_text
 from engine.errors import UserError, explain, failure_of
 from engine.geometry import crop_intrinsics
 
@@ -206,7 +207,8 @@ def _qualisys(data, path):
     position is in millimetres; the stored rotation has the camera's axes as rows. The distortion is divided by 64 as well,
     as Pose2Sim reads it.
     """
-    root = xml.etree.ElementTree.fromstring(data)
+    # Of a file that was saved anew in UTF-16 the first line still says UTF-8; of bytes without a mark it is to be believed.
+    root = xml.etree.ElementTree.fromstring(decode_text(data) if data.startswith(UTF16) else data)
     for node in root.iter("camera"):
         if node.attrib.get("active", "1") == "0":
             continue
@@ -228,7 +230,7 @@ def _qualisys(data, path):
 
 def _caliscope(data, path):
     """caliscope's camera_array.toml: world to camera, OpenCV numbers; cameras are named cam_N like its videos."""
-    for node in tomllib.loads(data.decode())["cameras"].values():
+    for node in tomllib.loads(decode_text(data))["cameras"].values():
         name = f"cam_{node['cam_id']}"
         if node.get("ignore") or "rotation" not in node or "matrix" not in node:
             print(f"calibration {path}: camera {name} is marked to be ignored or not calibrated; left out")
@@ -243,5 +245,5 @@ def _caliscope(data, path):
 
 def _opencv(data, path):
     """JSON: {"cameras": [{"name", "size": [w, h], "K", "distortion", "R", "t"}]} with OpenCV's numbers, t in metres."""
-    for node in json.loads(data)["cameras"]:
+    for node in json.loads(decode_text(data))["cameras"]:
         yield _camera(path, str(node["name"]), node["K"], node.get("distortion", []), node["R"], node["t"], node["size"])

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.names import mark
 from data.samples import FORMAT, KINDS, decode_meta
 from engine.errors import UserError, explain, failure_of
 
@@ -37,6 +38,8 @@ class Index:
         starts: (n + 1,) where each sample's rows begin in the three columns below.
         suffix, offsets, lengths: a row a member: which of ``suffixes`` follows the key's dot, first byte in the tar, bytes.
         suffixes: the names that occur.
+        people: (n,) uint64, data.names.mark of each clip's subject, 0 where its JSON is unreadable; None in an index of
+            before people were kept in it.
     """
 
     path: str
@@ -50,6 +53,7 @@ class Index:
     offsets: np.ndarray
     lengths: np.ndarray
     suffixes: list
+    people: np.ndarray | None = None
 
     def __len__(self):
         return len(self.keys)
@@ -102,7 +106,7 @@ def load_index(file, path):
         if int(a["format"]) > INDEX_FORMAT:
             raise UserError(f"{file} has format {int(a['format'])}; this software reads up to {INDEX_FORMAT}")
         return Index(path, int(a["tar_bytes"]), int(a["size"]), str(a["digest"]), a["keys"], a["offers"], a["starts"],
-                     a["suffix"], a["offsets"], a["lengths"], a["suffixes"].tolist())
+                     a["suffix"], a["offsets"], a["lengths"], a["suffixes"].tolist(), a.get("people"))
     except (KeyError, ValueError, EOFError, IndexError, zipfile.BadZipFile):
         return None
 
@@ -199,12 +203,12 @@ def build_index(path):
         raise UserError(f"shard {path}: members of one sample do not lie together, or two samples have one key")
     if not keys or not any(metas):
         raise UserError(f"shard {path} holds no clips: none of its {len(keys)} samples has a .json member")
-    sizes, offers = _offers(path, keys, metas)
+    sizes, offers, people = _offers(path, keys, metas)
     names, offsets, lengths = zip(*rows, strict=True)
     suffixes, suffix = np.unique(np.array(names), return_inverse=True)
     columns = np.array(starts, np.int64), np.array(offsets, np.int64), np.array(lengths, np.int64)
     return Index(path, total, max(sizes), _digest(keys, names, *columns), np.array(keys), np.array(offers, np.uint8),
-                 columns[0], suffix.astype(np.uint16), *columns[1:], suffixes.tolist())
+                 columns[0], suffix.astype(np.uint16), *columns[1:], suffixes.tolist(), np.array(people, np.uint64))
 
 
 def _digest(keys, names, *columns):
@@ -225,28 +229,31 @@ def pair_matrix(clip, pair_kind, crop_kinds=KINDS):
 
 
 def _offers(path, keys, metas):
-    sizes, offers = [0], []
+    sizes, offers, people = [0], [], []
     for key, data in zip(keys, metas, strict=True):
-        bits = 0
+        bits = who = 0
         if data is not None:
             # A sample whose JSON is bad offers nothing here; `verify` lists it and the loader replaces and counts it.
             with contextlib.suppress(ValueError):
                 clip = decode_meta(data, f"{path}:{key}")
                 sizes.append(clip.size)
+                who = mark(clip.subject)
                 for k, kind in enumerate(KINDS):
                     for p, pair_kind in enumerate(PAIR_KINDS):
                         bits |= bool(pair_matrix(clip, pair_kind, (kind,)).any()) << (2 * k + p)
         offers.append(bits)
-    return sizes, offers
+        people.append(who)
+    return sizes, offers, people
 
 
 def save_index(index, file):
     """Write an index; where the folder cannot be written, a note says so and nothing else happens."""
     temporary = f"{file}.{os.getpid()}.npz"
+    people = {} if index.people is None else {"people": index.people}
     try:
         np.savez(temporary, format=INDEX_FORMAT, clip_format=FORMAT, tar_bytes=index.tar_bytes, size=index.size,
                  digest=index.digest, keys=index.keys, offers=index.offers, starts=index.starts, suffixes=index.suffixes,
-                 suffix=index.suffix, offsets=index.offsets, lengths=index.lengths)
+                 suffix=index.suffix, offsets=index.offsets, lengths=index.lengths, **people)
         os.replace(temporary, file)
     except OSError as error:
         print(f"note: index {file} not written ({explain(error)}); it is built anew at each start", file=sys.stderr)

@@ -10,6 +10,7 @@ import numpy as np
 
 from data.catalogue import read_catalogue
 from data.index import PAIR_KINDS
+from data.names import decode_text
 from data.order import ORDER
 from data.remote import base_name
 from engine.errors import UserError, explain, failure_of
@@ -117,7 +118,7 @@ def bad_shards(folder, order):
     if not path.is_file():
         return frozenset()
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))
+        names = json.loads(decode_text(path.read_bytes()))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

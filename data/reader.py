@@ -11,6 +11,7 @@ import numpy as np
 import simplejpeg
 
 from data.index import PAIR_KINDS
+from data.names import normalise
 from data.order import PAIR, numbers
 from data.pairs import choose, more_targets
 from data.remote import base_name
@@ -66,7 +67,7 @@ class ShardReader:
     Args:
         order: data.order.Order.  rules: which pairs or crops.  augment: how they are augmented.
         retries: draws tried for a slot.  store: data.store.Store, where the bytes come from.
-        exclude: subjects whose clips are passed over, as if they were not there.  skip: names of such shards.
+        exclude: subjects, normalised, whose clips are passed over, as if they were not there.  skip: names of such shards.
     Attributes:
         bad: [(slot, shard, index in it, reason), ...] of bad samples and of reads that were tried again, until taken.
     """
@@ -134,7 +135,7 @@ class ShardReader:
         if self.skip and base_name(path) in self.skip:
             raise NoPair
         clip, members = self.clip(path, index)
-        if clip.subject in self.exclude:
+        if self.exclude and normalise(clip.subject) in self.exclude:
             raise NoPair
         return clip, members
 
