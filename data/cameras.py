@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from data.border import BLACK
 from data.names import UTF16, decode_text
 from engine.errors import UserError, explain, failure_of
 from engine.geometry import crop_intrinsics
@@ -103,8 +104,7 @@ def cut(picture, box, size, camera=None):
     """A square crop, undistorted, in one resampling.
 
     Where a crop's pixel covers several of the picture's, a grid that is finer by a whole factor is read and averaged: each
-    picture pixel then counts, and nothing aliases. What lies outside the picture is black: repeated border pixels would
-    look like content, and a network would learn to paint streaks.
+    picture pixel then counts, and nothing aliases. What lies outside the picture is black, see data/border.py.
 
     Args:
         picture: (H, W, 3) uint8.  box: [x0, y0, x1, y1], a square in pixels of the picture, undistorted ones if ``camera``.
@@ -114,7 +114,7 @@ def cut(picture, box, size, camera=None):
     """
     finer = max(1, int(np.ceil((box[2] - box[0]) / size - 1e-6)))
     map_x, map_y = _maps(camera, box, size * finer)
-    fine = cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    fine = cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=BLACK)
     return fine if finer == 1 else cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
 
 

@@ -10,6 +10,7 @@ import math
 import numpy as np
 import simplejpeg
 
+from data.border import BLACK
 from data.index import PAIR_KINDS
 from data.names import normalise
 from data.order import PAIR, numbers
@@ -169,9 +170,9 @@ class ShardReader:
             picture = simplejpeg.decode_jpeg(data, "RGB")
         except ValueError as error:
             raise BadSample(f"{name} does not decode: {error}") from None
-        # Interpolation at the border looks one pixel further; what an earlier batch left there must not show.
-        rest = len(out) - size
-        out[:] = np.pad(picture, ((0, rest), (0, rest), (0, 0)), "edge")
+        # What an earlier batch left there must not show.
+        out[size:], out[:size, size:] = BLACK, BLACK
+        out[:size, :size] = picture
 
     def mask(self, out, path, clip, members, crop):
         """Copy a crop's person mask into ``out`` (512,); all ones where nobody knows where the person is."""
