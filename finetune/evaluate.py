@@ -144,13 +144,14 @@ class Judge:
         if self.plain:
             answers["scratch"] = self.plain.model(seen.pictures, seen.K)
         truth = self._true_meshes(labels, seen, target)
+        areas = metrics.vertex_areas(truth[0].cpu(), self.body.faces.cpu())
         K, masks = _mask_camera(batch), None
         if "iou" in self.columns:
             drawn = self._silhouettes(truth[0], K)
             masks = drawn if self.hand else _person_masks(batch["mask"])
             self.ceiling.append(metrics.iou(drawn, masks).numpy())
         for name, answer in answers.items():
-            for metric, value in self._errors(meshes(answer, seen.flip, self.body), truth, masks, K).items():
+            for metric, value in self._errors(meshes(answer, seen.flip, self.body), truth, areas, masks, K).items():
                 self.values[name][metric].append(value.cpu().numpy())
         self.found.append(crop_people(answers["model"], seen, self.body, batch))
         people = crop_people(target, seen, self.body, batch)
@@ -176,11 +177,13 @@ class Judge:
         points = *points, self.body.keypoints(*points)
         return [torch.where(seen.flip[:, None, None], mirrored(values), values) for values in points]
 
-    def _errors(self, found, truth, masks, K):
+    def _errors(self, found, truth, areas, masks, K):
         vertices, points = found[0].cpu(), found[2].cpu()
         true, true_points = truth[0].cpu(), truth[2].cpu()
         out = {"mpjpe": mpjpe(points, true_points, 0), "pa_mpjpe": pa_mpjpe(points, true_points),
-               "pve": metrics.pve(vertices, true, points[:, 0], true_points[:, 0]), "pa_pve": metrics.pa_pve(vertices, true)}
+               "pve": metrics.pve(vertices, true, points[:, 0], true_points[:, 0], areas),
+               "pve_plain": metrics.pve_plain(vertices, true, points[:, 0], true_points[:, 0]),
+               "pa_pve": metrics.pa_pve(vertices, true, areas), "pa_pve_plain": metrics.pa_pve_plain(vertices, true)}
         if self.hand:
             out["f5"], out["f15"] = metrics.f_score(vertices, true, (0.005, 0.015))
         if masks is not None:
