@@ -82,6 +82,14 @@ def read_index(path):
     return index
 
 
+def with_people(index):
+    """A local tar's index that lists people: the same, or one made anew where it is of before they were kept in it."""
+    if index.people is None:
+        index = build_index(index.path)
+        save_index(index, index_path(index.path))
+    return index
+
+
 def _stored_index(path):
     """The index beside a tar, or None where it is missing, damaged or another tar's: it is only a cache."""
     beside = index_path(path)

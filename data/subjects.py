@@ -4,14 +4,15 @@ People are compared by data.names.mark, which an index holds of each clip, so th
 """
 
 import difflib
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from data import remote
-from data.catalogue import THREADS
-from data.index import build_index, index_path, save_index
+from data.catalogue import THREADS, list_shards
+from data.index import with_people
 from data.names import mark, normalise
 from data.samples import decode_meta
 from data.store import Store
@@ -27,16 +28,25 @@ def match_names(names: frozenset[str], paths: list[str], store: Store, key: str)
     Args:
         names: normalised.  key: "data.exclude=FILE", for messages.
     Raises:
-        UserError: nobody in the shards has one of the names; it tells the nearest one.
+        UserError: nobody in the shards has one of the names; it tells the nearest one. Where the
+            people of some shards are not known, a note says so in its place.
     """
     counts = dict.fromkeys(map(mark, names), 0)
-    wanted = np.array(list(counts), np.uint64)
-    for _, people in people_of(paths, store):
+    wanted, unknown = np.array(list(counts), np.uint64), []
+    for path, people in people_of(paths, store):
+        if people is None:
+            unknown.append(path)
+            continue
         for who in people[np.isin(people, wanted)].tolist():
             counts[who] += 1
     found = {name: counts[mark(name)] for name in sorted(names)}
     missing = [name for name, count in found.items() if not count]
-    if missing:
+    if missing and unknown:
+        print(f"note: {key} names {len(missing)} subjects, such as '{missing[0]}', who were not found; "
+              f"{len(unknown)} shards, such as {unknown[0]}, have an index of an older version, in "
+              f"which people are not listed (`python -m data index` makes it anew where the shards "
+              f"are): clips there are left out, but not counted", file=sys.stderr)
+    elif missing:
         known = _some_names(paths, store)
         words = ", ".join(f"'{name}' ({_nearest(name, known)})" for name in missing[:SHOWN])
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
@@ -46,10 +56,11 @@ def match_names(names: frozenset[str], paths: list[str], store: Store, key: str)
     return found
 
 
-def people_of(paths: list[str], store: Store) -> Iterator[tuple[str, np.ndarray]]:
+def people_of(paths: list[str], store: Store) -> Iterator[tuple[str, np.ndarray | None]]:
     """Yield each shard's path and its clips' people, in the order of ``paths``.
 
-    People are (n,) uint64 marks, 0 where a clip's JSON is unreadable.
+    People are (n,) uint64 marks, 0 where a clip's JSON is unreadable; None of a shard elsewhere whose
+    index does not list them, for which all its clips would have to be fetched.
     """
     at_once = 16 * THREADS  # so many indexes are held at most
     with ThreadPoolExecutor(THREADS) as pool:
@@ -57,22 +68,12 @@ def people_of(paths: list[str], store: Store) -> Iterator[tuple[str, np.ndarray]
             part = paths[first:first + at_once]
             indexes = pool.map(lambda path: _index(path, store), part)
             for path, index in zip(part, indexes, strict=True):
-                yield path, _people(path, index, store)
+                yield path, None if index.people is None else np.asarray(index.people)
 
 
 def _index(path, store):
     index = store.read_index(path)
-    if index.people is None and not remote.is_remote(path):
-        index = build_index(path)  # one of before people were kept in it: made anew, once
-        save_index(index, index_path(path))
-    return index
-
-
-def _people(path, index, store):
-    if index.people is not None:
-        return np.asarray(index.people)
-    names = (_name(path, index, i, store) for i in range(len(index)))
-    return np.array([0 if name is None else mark(name) for name in names], np.uint64)
+    return with_people(index) if not remote.is_remote(path) else index
 
 
 def _name(path, index, i, store):
@@ -110,32 +111,62 @@ def _nearest(name, known):
     return f"subjects there are such as '{min(known)}'" if known else "no name there is readable"
 
 
-def trained_people(sources: list, store: Store) -> np.ndarray:
-    """(n,) uint64, sorted: marks of all people of the clips that a run's sources are trained on.
+def trained_people(sources: list, store: Store) -> tuple[np.ndarray, int]:
+    """Marks of all people of the clips that a run's sources are trained on.
+
+    Of shards elsewhere the indexes are not fetched for it.
 
     Args:
         sources: data.manifest.SourceManifest of each; their held-out clips do not count.
+    Returns:
+        (n,) uint64, sorted; the number of shards elsewhere, whose people are not known.
     """
     counts = {}
     for source in sources:
         counts |= dict(zip(source.paths, source.counts.tolist(), strict=True))
-    parts = [np.unique(people[:counts[path]]) for path, people in people_of(list(counts), store)]
-    found = np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.uint64)
-    return found[found > 0]
+    here = [path for path in counts if not remote.is_remote(path)]
+    parts = [np.unique(people[:counts[path]]) for path, people in people_of(here, store)]
+    found = np.unique(np.concatenate([np.zeros(0, np.uint64), *parts]))
+    return found[found > 0], len(counts) - len(here)
 
 
-def leave_out_people(order, people: np.ndarray, store: Store) -> int:
-    """Take the held-out clips of some people away from an order; returns how many clips that were.
+def leave_out_people(order, people: np.ndarray, store: Store) -> tuple[int, int]:
+    """Take the held-out clips of some people away from an order.
 
     Args:
         order: data.order.Order.  people: marks, as of trained_people.
+    Returns:
+        clips that were taken away; the number of shards whose people are not known.
     """
-    gone = 0
+    gone = unknown = 0
     for source in order.sources:
         used = sorted({shard for shard, _ in source.held_out})
-        marks = people_of([source.paths[shard] for shard in used], store)
-        seen = {shard: np.isin(found, people) for shard, (_, found) in zip(used, marks, strict=True)}
-        kept = [place for place in source.held_out if not seen[place[0]][place[1]]]
+        marks = [found for _, found in people_of([source.paths[shard] for shard in used], store)]
+        unknown += sum(found is None for found in marks)
+        seen = {shard: np.isin(found, people)
+                for shard, found in zip(used, marks, strict=True) if found is not None}
+        kept = [(shard, i) for shard, i in source.held_out if shard not in seen or not seen[shard][i]]
         gone += len(source.held_out) - len(kept)
         source.held_out = kept
-    return gone
+    return gone, unknown
+
+
+def refuse_people(shards: str, sources: list, store: Store, key: str) -> None:
+    """UserError where shards of a test show people that a run's sources are trained on.
+
+    Args:
+        shards: see data.catalogue.list_shards.  sources: data.manifest.SourceManifest of each.
+        key: that names the test's shards, for messages.
+    """
+    people, _ = trained_people(sources, store)
+    if not len(people):
+        return
+    shown, example = set(), None
+    for path, found in people_of(list_shards(shards, store)[0], store):
+        both = np.flatnonzero(np.isin(found, people)) if found is not None else []
+        if len(both) and example is None:
+            example = path, int(both[0])
+        shown |= set(found[both].tolist()) if len(both) else set()
+    if shown:
+        raise UserError(f"{key}: {len(shown)} people there are trained on too, such as "
+                        f"'{name_at(*example, store)}' in {example[0]}; a test wants people of its own")

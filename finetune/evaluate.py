@@ -27,6 +27,7 @@ from finetune import draw, metrics, tables
 from finetune.people import crop_people, meshes
 from finetune.predict import Predictor
 from finetune.raster import shared_raster
+from finetune.trained import leave_out_trained
 from finetune.views import Targets, view
 
 USAGE = "python -m finetune evaluate run=DIR [data.shards=DIR] [without=DIR] [key=value ...]"
@@ -86,10 +87,12 @@ def evaluate(config, command):
     data = _data(config, predictor)
     order = open_crop_order(data, 1, 0)
     _leave_out(order, _manifests(predictor))
+    people = leave_out_trained(order, predictor.config)
     arrays = held_out_crops(order, data, config.clips)
     if arrays is None:
         shards = ", ".join(source.shards for source in data.sources.values())
-        raise UserError(f"{shards}: no labelled clip there that the run was not trained on; data.shards= names others")
+        raise UserError(f"{shards}: no labelled clip there that the run was not trained on, and of people that it was not "
+                        f"trained on; data.shards= names others")
     folder = _folder(config)
     _empty(folder)
     # All ones stand for a picture without a mask; a clip of nothing but those has none.
@@ -106,6 +109,7 @@ def evaluate(config, command):
             bar.update(len(part["tags"]))
     found = {name: {metric: np.concatenate(parts) for metric, parts in values.items()} for name, values in judge.values.items()}
     evaluation = _summary(config, predictor, judge, found, clips, command)
+    evaluation["notes"] += people
     _write(folder, evaluation, config.examples, arrays, found, clips, judge)
     return evaluation
 
@@ -234,7 +238,7 @@ def _data(config, predictor):
     """The CropDataConfig of what is evaluated: the run's own rules on the shards that were named."""
     began = predictor.config.data
     shards = {"data": SourceConfig(config.data.shards)} if config.data.shards else began.named()
-    return CropDataConfig(sources=shards, rules=began.rules, augment=began.augment)
+    return CropDataConfig(sources=shards, rules=began.rules, augment=began.augment, exclude=began.exclude)
 
 
 def _manifest(folder):

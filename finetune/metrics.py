@@ -25,8 +25,8 @@ DRAWS, INTERVAL = 2000, (2.5, 97.5)
 # Key: name, unit, which is better. F-scores are of hands alone, as in the papers that use them.
 METRICS = {"mpjpe": ("MPJPE", "mm", "lower"), "pa_mpjpe": ("PA-MPJPE", "mm", "lower"), "pve": ("PVE", "mm", "lower"),
            "pve_plain": ("PVE, plain mean", "mm", "lower"), "pa_pve": ("PA-PVE", "mm", "lower"),
-           "pa_pve_plain": ("PA-PVE, plain mean", "mm", "lower"), "f5": ("F@5 mm", "", "higher"), "f15": ("F@15 mm", "", "higher"),
-           "iou": ("IoU", "", "higher")}
+           "pa_pve_plain": ("PA-PVE, plain mean", "mm", "lower"), "f5": ("F@5 mm", "", "higher"),
+           "f15": ("F@15 mm", "", "higher"), "iou": ("IoU", "", "higher")}
 ROWS = {"model": "this run", "scratch": "without pre-training", "turned": "mean pose, turned", "mean": "mean pose"}
 
 

@@ -13,8 +13,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data.augment import normalise
-from data.border import BLACK
 from data.bodies.models import open_model
+from data.border import BLACK
 from data.samples import KINDS
 from data.sources.tables import rows
 from engine import checkpoint, distributed, progress

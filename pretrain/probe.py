@@ -26,6 +26,7 @@ from data.order import PAIR, numbers
 from data.reader import BadSample, NoPair
 from data.remote import is_remote
 from data.store import Store
+from data.subjects import refuse_people
 from engine import distributed, evaluations
 from engine.config import key, parse_keys
 from engine.errors import UserError, explain, failure_of
@@ -203,6 +204,7 @@ class Prober:
         def read():
             store = Store(config.data.cache.open())
             refuse_overlap(config.probe.shards, order, store)
+            refuse_people(config.probe.shards, order.sources, store, "probe.shards")
             return read_split(config.probe.shards, config.probe.clips, self.crops, store, config.data.excluded())
 
         self.split = processes.from_first(read)

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from scipy.spatial import cKDTree
 
 import finetune
+from data.__main__ import main as data_main
 from data.bodies.anny import AnnyBody
 from data.crops import FLIP
 from data.feed import held_out_crops, open_crop_order
@@ -359,6 +360,18 @@ def evaluated(tmp_path_factory, people, peaceful):
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("init: ''", "init: somewhere"))
     assert evaluate_main([f"run={run}", f"without={peaceful}", "device=cpu", "examples=1"]) == 0
     return run / "evaluation", json.loads((run / "evaluation" / "evaluation.json").read_text())
+
+
+def test_people_who_were_trained_on_are_no_test_under_another_name(people, peaceful, tmp_path):
+    """The same clips under other keys, so in shards of other digests: only those of the two held-out people are left."""
+    again, out = tmp_path / "again", tmp_path / "out"
+    assert data_main(["merge", str(people["hand"]), f"out={again}", "clips_per_shard=9", "rename=true", "workers=1"]) == 0
+    assert evaluate_main([f"run={peaceful}", f"data.shards={again}", f"out={out}", "device=cpu", "examples=1"]) == 0
+    found = json.loads((out / "evaluation.json").read_text())
+    assert found["clips"] == 2
+    assert any(note.startswith("22 clips of other shards were left out: they show people") for note in found["notes"])
+    with pytest.raises(UserError, match="again/shard-000000.tar: no labelled clip there .* of people that it was not"):
+        evaluate_main([f"run={peaceful}", f"data.shards={again}/shard-000000.tar", f"out={out}", "device=cpu"])
 
 
 def test_an_evaluation_says_what_it_promises(evaluated, peaceful, bodies):

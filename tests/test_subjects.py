@@ -18,7 +18,7 @@ from data.manifest import bad_shards
 from data.names import mark, normalise
 from data.sources.tables import read_boxes
 from data.store import Store
-from data.subjects import leave_out_people, people_of, trained_people
+from data.subjects import leave_out_people, people_of, refuse_people, trained_people
 from engine.config import read_file
 from engine.errors import UserError
 
@@ -103,10 +103,12 @@ def test_an_index_of_before_people_were_kept_is_made_anew(folder, tmp_path):
     for path in paths:
         save_index(dataclasses.replace(build_index(path), people=None), index_path(path))
         assert read_index(path).people is None  # it still serves
+    assert main(["index", paths[0]]) == 0  # which is how shards on a server get theirs
+    assert read_index(paths[0]).people.tolist() == whole[:5]
     for _ in range(2):
         found = dict(people_of(paths, Store(None)))
         assert list(found) == paths and np.concatenate(list(found.values())).tolist() == whole
-    assert read_index(paths[0]).people.tolist() == whole[:5]
+    assert read_index(paths[3]).people.tolist() == whole[15:]
 
 
 def test_a_clip_with_unreadable_json_is_nobody(folder, tmp_path):
@@ -123,11 +125,11 @@ def test_people_who_are_trained_on_are_taken_out_of_a_test_set(folder, tmp_path)
     clips = [dataclasses.replace(make_clip(i, size=16), key=f"other{i:05d}", subject=who[i % 5]) for i in range(40)]
     write_shards(tmp_path, clips, 8)
     trained = open_order(DataConfig(shards=str(folder), held_out=2), 16, 5)
-    people = trained_people(trained.sources, Store(None))
-    assert people.tolist() == sorted(map(mark, PEOPLE))
+    people, unknown = trained_people(trained.sources, Store(None))
+    assert people.tolist() == sorted(map(mark, PEOPLE)) and unknown == 0
     test = open_order(DataConfig(sources={"test": SourceConfig(str(tmp_path))}, held_out=4), 16, 5)
     test.sources[0].held_out = [(shard, i) for shard in range(5) for i in range(8)]
-    assert leave_out_people(test, people, Store(None)) == 24
+    assert leave_out_people(test, people, Store(None)) == (24, 0)
     assert [8 * shard + i for shard, i in test.sources[0].held_out] == [i for i in range(40) if i % 5 > 2]
 
 
@@ -136,7 +138,11 @@ def test_people_held_out_are_not_trained_on(tmp_path):
     clips = [dataclasses.replace(make_clip(i, size=16), subject="late" if i >= 18 else "early") for i in range(20)]
     write_shards(tmp_path, clips, 5)
     order = open_order(DataConfig(shards=str(tmp_path), held_out=2), 16, 5)
-    assert trained_people(order.sources, Store(None)).tolist() == [mark("early")]
+    assert trained_people(order.sources, Store(None))[0].tolist() == [mark("early")]
+    refuse_people(str(tmp_path / "shard-000003.tar"), [], Store(None), "probe.shards")
+    with pytest.raises(UserError, match=r"probe.shards: 1 people there are trained on too, such as 'early' in "
+                                        r".*shard-000003.tar; a test wants people of its own"):
+        refuse_people(str(tmp_path / "shard-000003.tar"), order.sources, Store(None), "probe.shards")
 
 
 def test_names_are_one_where_they_look_alike():

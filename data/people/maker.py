@@ -83,9 +83,7 @@ class ClipMaker:
 
     def clip(self, index):
         """The data.samples.Clip of this number."""
-        config = self.config
-        key = np.array([config.seed, hash_recipe(config)], np.uint64)
-        rng = np.random.Generator(np.random.Philox(key=key, counter=[0, index, 0, 0]))
+        config, rng = self.config, self.random(index)
         self.stopwatch.start()
         person = self._person(rng)
         world, kinds, instants, cameras = self._world(rng, person)
@@ -105,6 +103,11 @@ class ClipMaker:
                     labels.clip_labels(person, instants, calibrations, pictures, weights))
         self.stopwatch.lap("labels")
         return clip
+
+    def random(self, index):
+        """The numpy Generator that all of a clip is drawn from: of its number, the seed and the recipe."""
+        key = np.array([self.config.seed, hash_recipe(self.config)], np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, index, 0, 0]))
 
     def _person(self, rng):
         config, domain = self.config, self.config.domain
