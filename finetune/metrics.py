@@ -34,7 +34,7 @@ def vertex_areas(vertices, faces):
     """What of a surface belongs to each vertex: a third of the area of each of its triangles.
 
     A mean over vertices with these weights is the mean over the surface, to the fineness of the mesh. Without them it is one
-    over wherever the mesh is fine: hands are 23 % of anny's vertices and 4 % of its area.
+    over wherever the mesh is fine: hands are 23 % of anny's vertices and less than 5 % of its area.
 
     Args:
         vertices: (B, V, 3), metres.  faces: (F, 3) int64.
