@@ -23,8 +23,8 @@ from benchmarks.transfer.stats import power_law, predicted
 from engine.errors import UserError, explain, failure_of
 
 RESULTS = Path("docs/results.md")
-POOLED = ("An interval depends on the study that a pair stands in: how far seeds lie apart is taken from all arms of this one, so "
-          "the same two arms have another interval among others.")
+POOLED = ("An interval depends on the study that a pair stands in: how far seeds lie apart is taken from all arms of this one, "
+          "so the same two arms have another interval among others.")
 
 
 def write(config):
