@@ -6,7 +6,9 @@ import unicodedata
 
 import numpy as np
 import pytest
+import torch
 from clips import make_clip, rewrite, write_shards
+from runs import words
 
 from data.__main__ import main
 from data.cameras import read_cameras
@@ -19,8 +21,12 @@ from data.names import mark, normalise
 from data.sources.tables import read_boxes
 from data.store import Store
 from data.subjects import leave_out_people, people_of, refuse_people, trained_people
-from engine.config import read_file
+from engine.config import parse, read_file
+from engine.distributed import Processes
 from engine.errors import UserError
+from pretrain import watch
+from pretrain.config import PretrainConfig
+from pretrain.train import Pretrainer
 
 JOSE = "Jos\u00e9"  # one letter; in the shards it is written as two
 PEOPLE = (unicodedata.normalize("NFD", JOSE), "anna ", "person2")
@@ -84,6 +90,28 @@ def test_a_name_that_nobody_has_is_an_error_that_tells_the_nearest(folder, tmp_p
     listed.write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(UserError, match="withdrawn.txt is no text file in UTF-8 or UTF-16"):
         config.excluded()
+
+
+def test_a_run_says_whom_it_leaves_out_or_does_not_begin(folder, tmp_path, capsys):
+    listed, cpu = tmp_path / "withdrawn.txt", Processes(0, 1, torch.device("cpu"))
+    listed.write_bytes(WRITTEN[0])
+    config = parse(PretrainConfig, words(tmp_path / "run", folder, "data.held_out=2", f"data.exclude={listed}"), "pretrain")
+    watch.announce(config, Pretrainer(config, cpu), 0)
+    assert f"excluded: 14 clips of 2 subjects, every name in {listed}\n" in capsys.readouterr().out
+    listed.write_text("Josef\nanna\n")
+    with pytest.raises(UserError, match="withdrawn.txt names 'Josef' .did you mean 'Jos\u00e9'"):
+        Pretrainer(config, cpu)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_probe_of_people_who_are_trained_on_is_refused(people, tmp_path):
+    """The same clips under other keys: neither a shard nor a key is the same, which is what was compared before."""
+    made = ["merge", str(people["body"]), f"out={tmp_path / 'again'}", "clips_per_shard=24", "rename=true"]
+    assert main([*made, "workers=1"]) == 0
+    config = parse(PretrainConfig, words(tmp_path / "run", people["body"], "log.probe_every=2", "probe.clips=20",
+                                         f"probe.shards={tmp_path / 'again'}"), "pretrain")
+    with pytest.raises(UserError, match="probe.shards: 22 people there are trained on too, such as 'made-"):
+        Pretrainer(config, Processes(0, 1, torch.device("cpu")))
 
 
 def test_rewriting_leaves_out_what_the_list_means(folder, tmp_path, capsys):
