@@ -53,7 +53,7 @@ def _cut(pictures, boxes, size, padding, angle=None):
     factor = side // size
     if factor < 2:
         return whole
-    if padding == PADDING:  # blocks that lie across the edge are partly black
+    if padding == PADDING and side % factor:  # blocks that lie across the edge are partly black
         pictures = F.pad(pictures, (0, -side % factor, 0, -side % factor), value=BLACK)
     pooled = _sample(F.avg_pool2d(pictures, factor, ceil_mode=True), boxes / factor, size, padding, angle)
     # Both are made and one is taken row by row, so that no shape depends on the data.

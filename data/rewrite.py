@@ -28,7 +28,7 @@ from data.samples import decode_meta
 from data.shards import find_shards, shard_name, write_samples
 from data.spread import spread
 from data.store import Store
-from data.subjects import match_names
+from data.subjects import describe_excluded, match_names
 from engine import progress
 from engine.config import key, parse_keys
 from engine.errors import UserError, explain, failure_of
@@ -187,7 +187,7 @@ def _excluded(config, paths):
         return frozenset()
     subjects = read_excluded(config.exclude, "exclude")
     found = match_names(subjects, paths, Store(None), f"exclude={config.exclude}")  # no URLs here, so no cache
-    print(f"excluded: {sum(found.values())} clips of {len(found)} subjects, every name in {config.exclude}")
+    print(describe_excluded(found, config.exclude))
     return subjects
 
 

@@ -42,10 +42,10 @@ def match_names(names: frozenset[str], paths: list[str], store: Store, key: str)
     found = {name: counts[mark(name)] for name in sorted(names)}
     missing = [name for name, count in found.items() if not count]
     if missing and unknown:
-        print(f"note: {key} names {len(missing)} subjects, such as '{missing[0]}', who were not found; "
-              f"{len(unknown)} shards, such as {unknown[0]}, have an index of an older version, in "
-              f"which people are not listed (`python -m data index` makes it anew where the shards "
-              f"are): clips there are left out, but not counted", file=sys.stderr)
+        print(f"note: {key} names {len(missing)} subjects, such as '{missing[0]}', who were not "
+              f"found; {len(unknown)} shards, such as {unknown[0]}, have an index of an older "
+              f"version, in which people are not listed (`python -m data index` makes it anew "
+              f"where the shards are): clips there are left out, but not counted", file=sys.stderr)
     elif missing:
         known = _some_names(paths, store)
         words = ", ".join(f"'{name}' ({_nearest(name, known)})" for name in missing[:SHOWN])
@@ -56,19 +56,27 @@ def match_names(names: frozenset[str], paths: list[str], store: Store, key: str)
     return found
 
 
+def describe_excluded(found: dict[str, int], path: str) -> str:
+    """One line on what match_names found of the list in a file."""
+    matched = sum(count > 0 for count in found.values())
+    return (f"excluded: {sum(found.values())} clips of {matched} subjects, by {len(found)} names "
+            f"in {path}")
+
+
 def people_of(paths: list[str], store: Store) -> Iterator[tuple[str, np.ndarray | None]]:
     """Yield each shard's path and its clips' people, in the order of ``paths``.
 
-    People are (n,) uint64 marks, 0 where a clip's JSON is unreadable; None of a shard elsewhere whose
-    index does not list them, for which all its clips would have to be fetched.
+    People are (n,) uint64 marks, 0 where a clip's JSON is unreadable; None of a shard elsewhere
+    whose index does not list them, for which all its clips would have to be fetched.
     """
-    at_once = 16 * THREADS  # so many indexes are held at most
+    at_once = 4 * THREADS  # so many indexes are open at most
     with ThreadPoolExecutor(THREADS) as pool:
         for first in range(0, len(paths), at_once):
             part = paths[first:first + at_once]
             indexes = pool.map(lambda path: _index(path, store), part)
             for path, index in zip(part, indexes, strict=True):
-                yield path, None if index.people is None else np.asarray(index.people)
+                # A copy, for a view would keep the index mapped, and its file open.
+                yield path, None if index.people is None else np.array(index.people)
 
 
 def _index(path, store):
@@ -145,7 +153,8 @@ def leave_out_people(order, people: np.ndarray, store: Store) -> tuple[int, int]
         unknown += sum(found is None for found in marks)
         seen = {shard: np.isin(found, people)
                 for shard, found in zip(used, marks, strict=True) if found is not None}
-        kept = [(shard, i) for shard, i in source.held_out if shard not in seen or not seen[shard][i]]
+        kept = [(shard, i) for shard, i in source.held_out
+                if shard not in seen or not seen[shard][i]]
         gone += len(source.held_out) - len(kept)
         source.held_out = kept
     return gone, unknown
@@ -169,4 +178,5 @@ def refuse_people(shards: str, sources: list, store: Store, key: str) -> None:
         shown |= set(found[both].tolist()) if len(both) else set()
     if shown:
         raise UserError(f"{key}: {len(shown)} people there are trained on too, such as "
-                        f"'{name_at(*example, store)}' in {example[0]}; a test wants people of its own")
+                        f"'{name_at(*example, store)}' in {example[0]}; a test wants people of "
+                        f"its own")

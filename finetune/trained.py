@@ -17,8 +17,8 @@ from pretrain.config import PretrainConfig
 def leave_out_trained(order, config) -> list[str]:
     """Take the clips of people whom a run was trained on away from a test's held-out ones.
 
-    People are compared by name in all shards that the run and its pre-training read, so that one who
-    also appears in other shards, under other keys, does not count as unseen.
+    People are compared by name in all shards that the run and its pre-training read, so that one
+    who also appears in other shards, under other keys, does not count as unseen.
 
     Args:
         order: data.order.Order of the test.  config: finetune.config.FinetuneConfig of the run.
@@ -31,28 +31,28 @@ def leave_out_trained(order, config) -> list[str]:
             store = Store(began.cache.open())
             people, unknown = trained_people(_sources(began, store), store)
         except Failure as error:
-            notes.append(f"The people that {words} was trained on are not known, and may be in this "
-                         f"test ({error}).")
+            notes.append(f"The people that {words} was trained on are not known, and may be in "
+                         f"this test ({error}).")
             continue
         found.append(people)
         if unknown:
             notes.append(f"{unknown} shards that {words} was trained on are not on this machine: "
                          f"their people may be in this test.")
     if config.init and _pretraining(Path(config.init)) is None:
-        notes.append(f"init={config.init} is no run on this machine: whether people of this test were "
-                     f"pre-trained on is known by their shards alone.")
+        notes.append(f"init={config.init} is no run on this machine: whether people of this test "
+                     f"were pre-trained on is known by their shards alone.")
     gone, unknown = leave_out_people(order, np.concatenate(found), Store(config.data.cache.open()))
     if gone:
-        notes.append(f"{gone} clips of other shards were left out: they show people that the run or its "
-                     f"pre-training was trained on.")
+        notes.append(f"{gone} clips of other shards were left out: they show people that the run "
+                     f"or its pre-training was trained on.")
     if unknown:
-        notes.append(f"In {unknown} shards of this test people are not listed (`python -m data index` "
-                     f"does it): they may be people that the run was trained on.")
+        notes.append(f"In {unknown} shards of this test people are not listed (`python -m data "
+                     f"index` does it): they may be people that the run was trained on.")
     return notes
 
 
 def _readings(config):
-    """(whose in words, data.config.ReadingConfig) of the run and of the pre-training it began from."""
+    """(whose in words, ReadingConfig) of the run and of the pre-training it began from."""
     out = [("the run", config.data)]
     if config.init and (pretraining := _pretraining(Path(config.init))):
         out.append(("its pre-training", pretraining.data))

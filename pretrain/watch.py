@@ -6,6 +6,7 @@ from data.bad import BadList, worst
 from data.index import PAIR_KINDS
 from data.manifest import freeze
 from data.samples import MADE
+from data.subjects import describe_excluded
 from engine.errors import Failure, UserError
 from engine.machine import memory_gib, peak_flops
 from engine.options import FREE
@@ -67,7 +68,7 @@ def announce_data(config, order, excluded, batch):
         print(f"source {source.name}: {total} clips in {len(source.paths)} shards, {len(source.held_out)} held out; "
               f"{order.lanes} lanes read {slices} slices; an epoch repeats {length * slices - total} to make them equal")
     if excluded:
-        print(f"excluded: {sum(excluded.values())} clips of {len(excluded)} subjects, every name in {config.data.exclude}")
+        print(describe_excluded(excluded, config.data.exclude))
     ends = ", ".join(f"{name} {value:.1f}" for name, value in order.epochs(config.steps * config.batch).items())
     print(f"{batch}; epochs by the end: {ends}")
     print(f"learning rate: peak {config.peak_lr:.3g} ({config.optim.lr:g} for 256), warm-up {config.optim.warmup} steps")

@@ -20,7 +20,7 @@ from data.manifest import bad_shards
 from data.names import mark, normalise
 from data.sources.tables import read_boxes
 from data.store import Store
-from data.subjects import leave_out_people, people_of, refuse_people, trained_people
+from data.subjects import leave_out_people, match_names, people_of, refuse_people, trained_people
 from engine.config import parse, read_file
 from engine.distributed import Processes
 from engine.errors import UserError
@@ -97,7 +97,7 @@ def test_a_run_says_whom_it_leaves_out_or_does_not_begin(folder, tmp_path, capsy
     listed.write_bytes(WRITTEN[0])
     config = parse(PretrainConfig, words(tmp_path / "run", folder, "data.held_out=2", f"data.exclude={listed}"), "pretrain")
     watch.announce(config, Pretrainer(config, cpu), 0)
-    assert f"excluded: 14 clips of 2 subjects, every name in {listed}\n" in capsys.readouterr().out
+    assert f"excluded: 14 clips of 2 subjects, by 2 names in {listed}\n" in capsys.readouterr().out
     listed.write_text("Josef\nanna\n")
     with pytest.raises(UserError, match="withdrawn.txt names 'Josef' .did you mean 'Jos\u00e9'"):
         Pretrainer(config, cpu)
@@ -120,7 +120,7 @@ def test_rewriting_leaves_out_what_the_list_means(folder, tmp_path, capsys):
     assert main([*words, "workers=1"]) == 0
     kept = read_index(str(tmp_path / "out/shard-000000.tar")).keys.tolist()
     assert kept == [f"clip{i:05d}" for i in range(20) if i % 3 == 2]
-    assert "excluded: 14 clips of 2 subjects, every name in" in capsys.readouterr().out
+    assert "excluded: 14 clips of 2 subjects, by 2 names in" in capsys.readouterr().out
 
 
 def test_an_index_of_before_people_were_kept_is_made_anew(folder, tmp_path):
@@ -137,6 +137,27 @@ def test_an_index_of_before_people_were_kept_is_made_anew(folder, tmp_path):
         found = dict(people_of(paths, Store(None)))
         assert list(found) == paths and np.concatenate(list(found.values())).tolist() == whole
     assert read_index(paths[3]).people.tolist() == whole[15:]
+
+
+def test_shards_elsewhere_whose_people_are_not_listed_are_told_and_not_fetched(folder, tmp_path, monkeypatch, capsys):
+    for path in folder.glob("*.tar"):
+        shutil.copy(path, tmp_path)
+    paths = sorted(map(str, tmp_path.glob("*.tar")))
+    save_index(dataclasses.replace(build_index(paths[1]), people=None), index_path(paths[1]))
+    monkeypatch.setattr("data.subjects.remote.is_remote", lambda path: True)
+
+    class Elsewhere(Store):
+        def read_index(self, path):
+            return read_index(path)
+
+        def read(self, *place):
+            pytest.fail("a clip was read")
+
+    found = match_names(frozenset({"person2", "zz"}), paths, Elsewhere(None), "data.exclude=f")
+    assert found == {"person2": 4, "zz": 0}  # clips 2, 11, 14 and 17; 5 and 8 lie in the second shard
+    said = capsys.readouterr().err
+    assert said.startswith("note: data.exclude=f names 1 subjects, such as 'zz', who were not found; 1 shards, such as")
+    assert paths[1] in said and "left out, but not counted" in said
 
 
 def test_a_clip_with_unreadable_json_is_nobody(folder, tmp_path):
