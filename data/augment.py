@@ -5,6 +5,8 @@ import functools
 import torch
 import torch.nn.functional as F
 
+from data.border import BLACK, PADDING
+
 # ImageNet's statistics, which timm's weights and the parents' expect.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -35,23 +37,30 @@ def augment(pixels, numbers, size):
 
 
 def crop(pictures, boxes, size, angle=None):
-    """Cut and scale squares, bilinear, averaged first where they shrink to half or less.
+    """Cut and scale squares, bilinear, averaged first where they shrink to half or less; outside it is black.
 
     Args:
         pictures: (B, C, P, P) float.  boxes: (B, 3) centre x, y, side in pixels.  size: side of the result.
         angle: (B,) radians by which each square is turned about its centre, from x towards y; None: none is.
     """
+    return _cut(pictures, boxes, size, PADDING, angle)
+
+
+def _cut(pictures, boxes, size, padding, angle=None):
+    """As crop; ``padding``: what the outside is, in grid_sample's words."""
     side = pictures.shape[-1]
-    whole = _sample(pictures, boxes, size, angle)
+    whole = _sample(pictures, boxes, size, padding, angle)
     factor = side // size
     if factor < 2:
         return whole
-    pooled = _sample(F.avg_pool2d(pictures, factor, ceil_mode=True), boxes / factor, size, angle)
+    if padding == PADDING and side % factor:  # blocks that lie across the edge are partly black
+        pictures = F.pad(pictures, (0, -side % factor, 0, -side % factor), value=BLACK)
+    pooled = _sample(F.avg_pool2d(pictures, factor, ceil_mode=True), boxes / factor, size, padding, angle)
     # Both are made and one is taken row by row, so that no shape depends on the data.
     return torch.where((boxes[:, 2] >= 0.75 * factor * size)[:, None, None, None], pooled, whole)
 
 
-def _sample(pictures, boxes, size, angle):
+def _sample(pictures, boxes, size, padding, angle):
     """Bilinear samples of squares (B, 3) = centre x, y, side in pixels, turned by (B,) radians or None."""
     side = pictures.shape[-1]
     # grid_sample without align_corners has pixel centres at +0.5, as we do: x_grid = 2 x / P - 1.
@@ -59,7 +68,7 @@ def _sample(pictures, boxes, size, angle):
     across, along = (torch.zeros_like(scale), scale) if angle is None else (scale * angle.sin(), scale * angle.cos())
     theta = torch.stack([torch.stack([along, -across, shift[:, 0]], 1), torch.stack([across, along, shift[:, 1]], 1)], 1)
     grid = F.affine_grid(theta, (len(pictures), pictures.shape[1], size, size), align_corners=False)
-    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
 def crop_masks(bits, numbers, sizes, size):
@@ -73,7 +82,10 @@ def crop_masks(bits, numbers, sizes, size):
     """
     shifts = torch.arange(7, -1, -1, device=bits.device, dtype=torch.uint8)
     masks = (bits[:, :, None] >> shifts & 1).reshape(len(bits), 1, 64, 64).float()
-    return crop(masks, numbers[:, :3] * (64 / sizes)[:, None], size)[:, 0]
+    boxes = numbers[:, :3] * (64 / sizes)[:, None]
+    # No crop of pre-training reaches beyond its picture. A cell is a share of an area, of which the outermost half says as
+    # much as the rest; and a mask that nobody knows is all ones, to its edge.
+    return _cut(masks, boxes, size, "border")[:, 0]
 
 
 def jitter(pictures, factors):

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from data.border import BLACK
+from data.names import UTF16, decode_text
 from engine.errors import UserError, explain, failure_of
 from engine.geometry import crop_intrinsics
 
@@ -102,8 +104,7 @@ def cut(picture, box, size, camera=None):
     """A square crop, undistorted, in one resampling.
 
     Where a crop's pixel covers several of the picture's, a grid that is finer by a whole factor is read and averaged: each
-    picture pixel then counts, and nothing aliases. What lies outside the picture is black: repeated border pixels would
-    look like content, and a network would learn to paint streaks.
+    picture pixel then counts, and nothing aliases. What lies outside the picture is black, see data/border.py.
 
     Args:
         picture: (H, W, 3) uint8.  box: [x0, y0, x1, y1], a square in pixels of the picture, undistorted ones if ``camera``.
@@ -113,7 +114,7 @@ def cut(picture, box, size, camera=None):
     """
     finer = max(1, int(np.ceil((box[2] - box[0]) / size - 1e-6)))
     map_x, map_y = _maps(camera, box, size * finer)
-    fine = cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    fine = cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=BLACK)
     return fine if finer == 1 else cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
 
 
@@ -206,7 +207,8 @@ def _qualisys(data, path):
     position is in millimetres; the stored rotation has the camera's axes as rows. The distortion is divided by 64 as well,
     as Pose2Sim reads it.
     """
-    root = xml.etree.ElementTree.fromstring(data)
+    # Of a file that was saved anew in UTF-16 the first line still says UTF-8; of bytes without a mark it is to be believed.
+    root = xml.etree.ElementTree.fromstring(decode_text(data) if data.startswith(UTF16) else data)
     for node in root.iter("camera"):
         if node.attrib.get("active", "1") == "0":
             continue
@@ -228,7 +230,7 @@ def _qualisys(data, path):
 
 def _caliscope(data, path):
     """caliscope's camera_array.toml: world to camera, OpenCV numbers; cameras are named cam_N like its videos."""
-    for node in tomllib.loads(data.decode())["cameras"].values():
+    for node in tomllib.loads(decode_text(data))["cameras"].values():
         name = f"cam_{node['cam_id']}"
         if node.get("ignore") or "rotation" not in node or "matrix" not in node:
             print(f"calibration {path}: camera {name} is marked to be ignored or not calibrated; left out")
@@ -243,5 +245,5 @@ def _caliscope(data, path):
 
 def _opencv(data, path):
     """JSON: {"cameras": [{"name", "size": [w, h], "K", "distortion", "R", "t"}]} with OpenCV's numbers, t in metres."""
-    for node in json.loads(data)["cameras"]:
+    for node in json.loads(decode_text(data))["cameras"]:
         yield _camera(path, str(node["name"]), node["K"], node.get("distortion", []), node["R"], node["t"], node["size"])

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, fields
 import numpy as np
 
 from data import remote
-from data.index import read_index
+from data.index import read_index, with_people
 from data.shards import find_shards, refuse_twice
 from engine.errors import UserError, explain
 
@@ -125,9 +125,9 @@ def write_catalogues(entries):
 
 
 def indexed(path):
-    """The Entry of a local tar, whose index is built if it is missing."""
+    """The Entry of a local tar, whose index is built if it is missing or does not list people."""
     time_ns = os.stat(path).st_mtime_ns
-    return entry_of(read_index(path), time_ns)
+    return entry_of(with_people(read_index(path)), time_ns)
 
 
 def _entry(path, store):

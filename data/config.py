@@ -5,26 +5,30 @@ from dataclasses import dataclass
 from data.cache import CacheConfig
 from data.crops import CropAugmentConfig, CropRules
 from data.index import PAIR_KINDS
+from data.names import decode_text, normalise
 from data.pairs import PairRules
 from engine.config import key, section
 from engine.errors import UserError, explain, failure_of
 
 
-def read_excluded(path, name):
-    """frozenset of the subjects in a file, one a line.
+def read_excluded(path: str, name: str) -> frozenset[str]:
+    """The subjects in a file, one a line, each as data.names.normalise gives it.
 
     Args:
         name: the key that names the file, for messages.
     Raises:
-        UserError: the file cannot be read, or names nobody.
+        UserError: the file is missing or no text, or names nobody.
+        EnvironmentFault: reading it failed.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            subjects = frozenset(line.strip() for line in file if line.strip() and not line.startswith("#"))
+        with open(path, "rb") as file:
+            text = decode_text(file.read())
     except OSError as error:
         raise failure_of(error, f"{name}={path} cannot be read: {explain(error)}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{name}={path} is no text file: {error}") from None
+        raise UserError(f"{name}={path} is no text file in UTF-8 or UTF-16: {error}") from None
+    lines = map(normalise, text.splitlines())
+    subjects = frozenset(line for line in lines if line and not line.startswith("#"))
     if not subjects:
         raise UserError(f"{name}={path} names no subject; one a line is wanted")
     return subjects

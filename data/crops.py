@@ -38,7 +38,7 @@ class CropRules:
 @dataclass
 class CropAugmentConfig:
     scale_min: float = key(0.85, "smallest side of the square that is cut out, as a share of the crop", low=0.1, high=2)
-    scale_max: float = key(1.1, "largest side of it; what lies outside of the crop repeats its border", low=0.1, high=2)
+    scale_max: float = key(1.1, "largest side of it; what lies outside of the crop is black", low=0.1, high=2)
     shift: float = key(0.06, "largest shift of its centre either way, as a share of the crop", low=0, high=0.5)
     turn_deg: float = key(15.0, "largest turn of the picture either way; the camera turns with it", low=0, high=180)
     flip: bool = key(True, "mirror half of the pictures of bodies, left and right swapped (hands: a left hand always is)")

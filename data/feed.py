@@ -14,6 +14,7 @@ from data.reader import BadSample, NoPair, Reader, ShardReader, layout
 from data.samples import KINDS
 from data.shards import refuse_twice
 from data.store import Store
+from data.subjects import match_names
 from engine.errors import UserError
 
 HELD_OUT_SEED = 0
@@ -52,6 +53,21 @@ def _manifests(config, crop_kinds, words):
         if not source.offers:
             raise UserError(f"source '{source.name}': no clip has {words}={crop_kinds}")
     return sources
+
+
+def count_excluded(order: Order, config) -> dict[str, int]:
+    """{subject: clips} of the people in data.exclude; empty where the key is not set.
+
+    Args:
+        config: data.config.ReadingConfig.
+    Raises:
+        UserError: nobody in the order's shards has one of the names.
+    """
+    names = config.excluded()
+    if not names:
+        return {}
+    paths = [path for source in order.sources for path in source.paths]
+    return match_names(names, paths, Store(config.cache.open()), f"data.exclude={config.exclude}")
 
 
 def _order(config, sources, shares, batch, seed):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data.mapped import map_file
+from data.names import mark
 from data.samples import FORMAT, KINDS, decode_meta
 from data.tars import BLOCK, is_end, is_hidden, read_tars
 from engine.errors import UserError, explain, failure_of
@@ -41,6 +42,8 @@ class Index:
         suffix, offsets, lengths: a row a member: which of ``suffixes`` follows the key's dot, first byte in the tar, bytes.
         suffixes: the names that occur.
         notes: what was unusual about the tar when this was built from it, in words; not stored.
+        people: (n,) uint64, data.names.mark of each clip's subject, 0 where its JSON is unreadable; None in an index of
+            before people were kept in it.
     """
 
     path: str
@@ -54,6 +57,7 @@ class Index:
     offsets: np.ndarray
     lengths: np.ndarray
     suffixes: list
+    people: np.ndarray | None = None
     notes: list = field(default_factory=list)
 
     def __len__(self):
@@ -103,6 +107,14 @@ def find_index(path):
     return index
 
 
+def with_people(index):
+    """A local tar's index that lists people: the same, or one made anew where it is of before they were kept in it."""
+    if index.people is None:
+        index = build_index(index.path)
+        save_index(index, index_path(index.path))
+    return index
+
+
 def _stored_index(path):
     """The index beside a tar, or None where it is missing, damaged or another tar's: it is only a cache."""
     beside = index_path(path)
@@ -131,7 +143,7 @@ def load_index(file, path, name):
         if int(a["format"]) > INDEX_FORMAT:
             raise UserError(f"{name} has format {int(a['format'])}; this software reads up to {INDEX_FORMAT}")
         return Index(path, int(a["tar_bytes"]), int(a["size"]), str(a["digest"]), a["keys"], a["offers"], a["starts"],
-                     a["suffix"], a["offsets"], a["lengths"], a["suffixes"].tolist())
+                     a["suffix"], a["offsets"], a["lengths"], a["suffixes"].tolist(), a.get("people"))
     except (KeyError, ValueError, EOFError, IndexError, zipfile.BadZipFile):
         return None
 
@@ -252,12 +264,12 @@ def index_tar(path):
     _refuse_apart(path, keys)
     if not keys or not any(metas):
         raise UserError(f"shard {path} holds no clips: none of its {len(keys)} samples has a .json member")
-    sizes, offers = _offers(path, keys, metas)
+    sizes, offers, people = _offers(path, keys, metas)
     names, offsets, lengths = zip(*columns.rows, strict=True)
     suffixes, suffix = np.unique(np.array(names), return_inverse=True)
     arrays = np.array(columns.starts, np.int64), np.array(offsets, np.int64), np.array(lengths, np.int64)
     return Index(path, total, max(sizes), _digest(keys, names, *arrays), np.array(keys), np.array(offers, np.uint8),
-                 arrays[0], suffix.astype(np.uint16), *arrays[1:], suffixes.tolist(), _notes(hidden, ends))
+                 arrays[0], suffix.astype(np.uint16), *arrays[1:], suffixes.tolist(), np.array(people, np.uint64), _notes(hidden, ends))
 
 
 def _refuse_end(path, at, keys, ends):
@@ -310,29 +322,32 @@ def pair_matrix(clip, pair_kind, crop_kinds=KINDS):
 
 
 def _offers(path, keys, metas):
-    sizes, offers = [0], []
+    sizes, offers, people = [0], [], []
     for key, data in zip(keys, metas, strict=True):
-        bits = 0
+        bits = who = 0
         if data is not None:
             # A sample whose JSON is bad offers nothing here; `verify` lists it and the loader replaces and counts it.
             with contextlib.suppress(ValueError):
                 clip = decode_meta(data, f"{path}:{key}")
                 sizes.append(clip.size)
+                who = mark(clip.subject)
                 for k, kind in enumerate(KINDS):
                     for p, pair_kind in enumerate(PAIR_KINDS):
                         bits |= bool(pair_matrix(clip, pair_kind, (kind,)).any()) << (2 * k + p)
         offers.append(bits)
-    return sizes, offers
+        people.append(who)
+    return sizes, offers, people
 
 
 def save_index(index, file):
     """Write an index; where the folder cannot be written, a note says so and nothing else happens."""
     temporary = f"{file}.{os.getpid()}.npz"
+    people = {} if index.people is None else {"people": index.people}
     try:
         with os.fdopen(create_file(temporary, 0o666), "wb") as out:
             np.savez(out, format=INDEX_FORMAT, clip_format=FORMAT, tar_bytes=index.tar_bytes, size=index.size,
                      digest=index.digest, keys=index.keys, offers=index.offers, starts=index.starts,
-                     suffixes=index.suffixes, suffix=index.suffix, offsets=index.offsets, lengths=index.lengths)
+                     suffixes=index.suffixes, suffix=index.suffix, offsets=index.offsets, lengths=index.lengths, **people)
         os.replace(temporary, file)
     except OSError as error:
         print(f"note: index {file} not written ({explain(error)}); it is built anew at each start", file=sys.stderr)

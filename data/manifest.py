@@ -11,6 +11,7 @@ import numpy as np
 
 from data.catalogue import read_catalogue
 from data.index import PAIR_KINDS
+from data.names import decode_text
 from data.order import ORDER
 from data.remote import base_name
 from engine.errors import UserError, explain, failure_of
@@ -118,8 +119,7 @@ def bad_shards(folder, order):
     """
     path = Path(folder) / "bad_shards.json"
     try:
-        # With or without a byte-order mark, which some editors write.
-        names = json.loads(path.read_text(encoding="utf-8-sig"))
+        names = json.loads(decode_text(path.read_bytes()))
     except FileNotFoundError:
         return frozenset()
     except OSError as error:

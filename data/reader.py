@@ -10,7 +10,9 @@ import math
 import numpy as np
 import simplejpeg
 
+from data.border import BLACK
 from data.index import PAIR_KINDS
+from data.names import normalise
 from data.order import PAIR, numbers
 from data.pairs import choose, more_targets
 from data.samples import MASK_BYTES, decode_meta
@@ -65,7 +67,7 @@ class ShardReader:
     Args:
         order: data.order.Order.  rules: which pairs or crops.  augment: how they are augmented.
         retries: draws tried for a slot.  store: data.store.Store, where the bytes come from.
-        exclude: subjects whose clips are passed over, as if they were not there.
+        exclude: subjects, normalised, whose clips are passed over, as if they were not there.
         skip: paths of shards that are passed over likewise.
     Attributes:
         bad: [(slot, shard, index in it, reason), ...] of bad samples and of reads that were tried again, until taken.
@@ -135,7 +137,7 @@ class ShardReader:
         if path in self.skip:
             raise NoPair
         clip, members = self.clip(path, index)
-        if clip.subject in self.exclude:
+        if self.exclude and normalise(clip.subject) in self.exclude:
             raise NoPair
         return clip, members
 
@@ -169,9 +171,9 @@ class ShardReader:
             picture = simplejpeg.decode_jpeg(data, "RGB")
         except ValueError as error:
             raise BadSample(f"{name} does not decode: {error}") from None
-        # Interpolation at the border looks one pixel further; what an earlier batch left there must not show.
-        rest = len(out) - size
-        out[:] = np.pad(picture, ((0, rest), (0, rest), (0, 0)), "edge")
+        # What an earlier batch left there must not show.
+        out[size:], out[:size, size:] = BLACK, BLACK
+        out[:size, :size] = picture
 
     def mask(self, out, path, clip, members, crop):
         """Copy a crop's person mask into ``out`` (512,); all ones where nobody knows where the person is."""

@@ -22,11 +22,14 @@ import numpy as np
 from data.config import read_excluded
 from data.index import read_index
 from data.leftovers import clear_leftovers
+from data.names import normalise
 from data.order import numbers
 from data.samples import decode_meta
 from data.shards import find_shards, shard_name, write_samples
 from data.spread import spread
 from data.tars import BLOCK, is_hidden, read_tars
+from data.store import Store
+from data.subjects import describe_excluded, match_names
 from engine import progress
 from engine.config import key, parse_keys
 from engine.errors import UserError, explain, failure_of
@@ -153,7 +156,7 @@ def _rewrite(command, config, named):
         raise UserError(f"clips_per_shard is not set: python -m data {command} needs to know how many clips a shard shall have")
     paths = find_shards(named)
     _refuse_out(config.out, paths)
-    subjects = read_excluded(config.exclude, "exclude") if config.exclude else frozenset()
+    subjects = _excluded(config, paths)
     before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # clears half-written files
     try:
         surveys = _survey_all(paths, subjects, config.workers or os.cpu_count() or 1)
@@ -176,6 +179,16 @@ def _rewrite(command, config, named):
     if command == "shuffle":
         print("note: data.held_out keeps back the last clips, which are now of people that are trained on as well")
     return 0
+
+
+def _excluded(config, paths):
+    """The subjects that are left out; each is somebody in the shards, or a UserError says which is not."""
+    if not config.exclude:
+        return frozenset()
+    subjects = read_excluded(config.exclude, "exclude")
+    found = match_names(subjects, paths, Store(None), f"exclude={config.exclude}")  # no URLs here, so no cache
+    print(describe_excluded(found, config.exclude))
+    return subjects
 
 
 def survey_shard(path, subjects=frozenset()):
@@ -206,7 +219,7 @@ def survey_shard(path, subjects=frozenset()):
 
 def _whose(data, where, subjects):
     try:
-        return EXCLUDED if decode_meta(data, where).subject in subjects else KEEP
+        return EXCLUDED if normalise(decode_meta(data, where).subject) in subjects else KEEP
     except ValueError:
         return UNREADABLE
 

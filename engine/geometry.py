@@ -155,7 +155,7 @@ def matrix_to_rotation_6d(matrix):
     return matrix[..., :2].transpose(-1, -2).flatten(-2)
 
 
-def similarity_align(source, target, with_scale=True):
+def similarity_align(source, target, with_scale=True, weights=None):
     """``source`` moved onto ``target`` by the similarity of least squared distance, without reflection.
 
     Source: Umeyama, PAMI 1991. Computed in float64: float32 singular vectors cost digits that a metric in millimetres
@@ -163,20 +163,23 @@ def similarity_align(source, target, with_scale=True):
 
     Args:
         source, target: (..., N, 3) tensors.  with_scale: false for rotation and shift alone.
+        weights: (..., N) of the points' squared distances, not negative; None: all alike.
     Returns:
         (..., N, 3) aligned source, in the dtype of ``source``.
     """
     import torch
 
     p, q = source.double(), target.double()
-    p_mean, q_mean = p.mean(-2, keepdim=True), q.mean(-2, keepdim=True)
+    shares = torch.ones_like(p[..., :1]) if weights is None else weights.double()[..., None]
+    shares = shares / shares.mean(-2, keepdim=True)
+    p_mean, q_mean = (shares * p).mean(-2, keepdim=True), (shares * q).mean(-2, keepdim=True)
     p, q = p - p_mean, q - q_mean
-    u, s, vh = torch.linalg.svd(p.transpose(-1, -2) @ q)
+    u, s, vh = torch.linalg.svd((shares * p).transpose(-1, -2) @ q)
     sign = torch.ones_like(s)
     # det of U @ Vh is +-1 up to rounding, and a sign of exactly 0 would drop an axis.
     sign[..., 2] = torch.where(torch.linalg.det(u @ vh) < 0, -1.0, 1.0).to(s)
     rotation = (u * sign[..., None, :]) @ vh
-    spread = (p * p).sum((-1, -2))
+    spread = (shares * p * p).sum((-1, -2))
     flat = spread < 1e-18
     one = torch.ones_like(spread)
     scale = torch.where(flat, one, (s * sign).sum(-1) / torch.where(flat, one, spread))

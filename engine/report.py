@@ -32,11 +32,13 @@ GROUPS = (
     ("evaluation", "Evaluation", "Of checkpoints, in processes or jobs of their own beside the training."),
     ("optim", "Optimisation", ""), ("speed", "Speed", ""), ("memory", "Memory", ""), ("data", "Data", ""))
 UNITS = {"evaluation/pa_mpjpe": "mm", "evaluation/mpjpe": "mm", "evaluation/pve": "mm", "evaluation/pa_pve": "mm",
+         "evaluation/pve_plain": "mm", "evaluation/pa_pve_plain": "mm",
          "probe/pa_mpjpe": "mm", "probe/mpjpe": "mm", "held_out/mpjpe": "mm", "held_out/pa_mpjpe": "mm",
          "probe/lambda": "over crops", "speed/data_wait_share": "of the time", "speed/peak_share": "of the device's peak",
          "speed/slowest_share": "over the median",
          "memory/host_gib": "GiB", "memory/device_gib": "GiB"}
-TITLES = {"lr": "learning rate", "mpjpe": "MPJPE", "pa_mpjpe": "PA-MPJPE", "pve": "PVE", "pa_pve": "PA-PVE", "f5": "F@5",
+TITLES = {"lr": "learning rate", "mpjpe": "MPJPE", "pa_mpjpe": "PA-MPJPE", "pve": "PVE", "pa_pve": "PA-PVE",
+          "pve_plain": "PVE, plain mean", "pa_pve_plain": "PA-PVE, plain mean", "f5": "F@5",
           "f15": "F@15", "iou": "IoU", "host_gib": "first process",
           "device_gib": "first GPU", "grad_norm": "gradient norm", "pairs_per_s": "pairs a second",
           "pairs_per_s_device": "pairs a second and device", "crops_per_s": "crops a second",

@@ -28,6 +28,7 @@ from finetune import draw, metrics, tables
 from finetune.people import crop_people, meshes
 from finetune.predict import Predictor
 from finetune.raster import shared_raster
+from finetune.trained import leave_out_trained
 from finetune.views import Targets, view
 from pretrain import header
 
@@ -91,10 +92,12 @@ def evaluate(config, command):
     seen = {name: header.read_seen(run.checkpoint) for name, run in (("model", predictor), ("scratch", plain)) if run}
     for one in seen.values():
         leave_out(order, one)
+    people = leave_out_trained(order, predictor.config)
     arrays = held_out_crops(order, data, config.clips)
     if arrays is None:
         shards = ", ".join(source.shards for source in data.sources.values())
-        raise UserError(f"{shards}: no labelled clip there that the run was not trained on; data.shards= names others")
+        raise UserError(f"{shards}: no labelled clip there that the run was not trained on, and of people that it was not "
+                        f"trained on; data.shards= names others")
     folder = _folder(config)
     _empty(folder)
     # All ones stand for a picture without a mask; a clip of nothing but those has none.
@@ -111,6 +114,7 @@ def evaluate(config, command):
             bar.update(len(part["tags"]))
     found = {name: {metric: np.concatenate(parts) for metric, parts in values.items()} for name, values in judge.values.items()}
     evaluation = _summary(config, predictor, judge, found, clips, command, seen)
+    evaluation["notes"] += people
     _write(folder, evaluation, config.examples, arrays, found, clips, judge)
     return evaluation
 
@@ -149,13 +153,14 @@ class Judge:
         if self.plain:
             answers["scratch"] = self.plain.model(seen.pictures, seen.K)
         truth = self._true_meshes(labels, seen, target)
+        areas = metrics.vertex_areas(truth[0].cpu(), self.body.faces.cpu())
         K, masks = _mask_camera(batch), None
         if "iou" in self.columns:
             drawn = self._silhouettes(truth[0], K)
             masks = drawn if self.hand else _person_masks(batch["mask"])
             self.ceiling.append(metrics.iou(drawn, masks).numpy())
         for name, answer in answers.items():
-            for metric, value in self._errors(meshes(answer, seen.flip, self.body), truth, masks, K).items():
+            for metric, value in self._errors(meshes(answer, seen.flip, self.body), truth, areas, masks, K).items():
                 self.values[name][metric].append(value.cpu().numpy())
         self.found.append(crop_people(answers["model"], seen, self.body, batch))
         people = crop_people(target, seen, self.body, batch)
@@ -181,11 +186,13 @@ class Judge:
         points = *points, self.body.keypoints(*points)
         return [torch.where(seen.flip[:, None, None], mirrored(values), values) for values in points]
 
-    def _errors(self, found, truth, masks, K):
+    def _errors(self, found, truth, areas, masks, K):
         vertices, points = found[0].cpu(), found[2].cpu()
         true, true_points = truth[0].cpu(), truth[2].cpu()
         out = {"mpjpe": mpjpe(points, true_points, 0), "pa_mpjpe": pa_mpjpe(points, true_points),
-               "pve": metrics.pve(vertices, true, points[:, 0], true_points[:, 0]), "pa_pve": metrics.pa_pve(vertices, true)}
+               "pve": metrics.pve(vertices, true, points[:, 0], true_points[:, 0], areas),
+               "pve_plain": metrics.pve_plain(vertices, true, points[:, 0], true_points[:, 0]),
+               "pa_pve": metrics.pa_pve(vertices, true, areas), "pa_pve_plain": metrics.pa_pve_plain(vertices, true)}
         if self.hand:
             out["f5"], out["f15"] = metrics.f_score(vertices, true, (0.005, 0.015))
         if masks is not None:
@@ -236,7 +243,7 @@ def _data(config, predictor):
     """The CropDataConfig of what is evaluated: the run's own rules on the shards that were named."""
     began = predictor.config.data
     shards = {"data": SourceConfig(config.data.shards)} if config.data.shards else began.named()
-    return CropDataConfig(sources=shards, rules=began.rules, augment=began.augment)
+    return CropDataConfig(sources=shards, rules=began.rules, augment=began.augment, exclude=began.exclude)
 
 
 def take_all(order):

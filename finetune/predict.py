@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data.augment import normalise
 from data.bodies.models import open_model
+from data.border import BLACK
 from data.samples import KINDS
 from data.sources.tables import rows
 from engine import checkpoint, distributed, progress
@@ -154,12 +155,12 @@ def _rgb(image):
 
 
 def cut(pixels, square, size):
-    """(size, size, 3) uint8 of a square of a picture, averaged; what lies outside of the picture repeats its border."""
+    """(size, size, 3) uint8 of a square of a picture, averaged; what lies outside of the picture is black."""
     x0, y0, x1, y1 = square
     factor = max(1, int((x1 - x0) // size))
     (columns, left), (lines, top) = (_blocks(*ends, length, factor) for ends, length in
                                      (((x0, x1), pixels.shape[1]), ((y0, y1), pixels.shape[0])))
-    part = pixels[lines[:, None], columns]
+    part = _pixels_at(pixels, lines, columns)
     # Whole pixels are averaged first, then the rest of the way is a shift and a small scale.
     if factor > 1:
         part = cv2.resize(part, (len(columns) // factor, len(lines) // factor), interpolation=cv2.INTER_AREA)
@@ -167,19 +168,29 @@ def cut(pixels, square, size):
     # OpenCV counts pixel centres from 0.
     shift = [(start - edge) / factor * scale + 0.5 * scale - 0.5 for start, edge in ((left, x0), (top, y0))]
     matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    return cv2.warpAffine(part, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(part, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=BLACK)
+
+
+def _pixels_at(pixels, lines, columns):
+    """The pixels at (n,) lines and (m,) columns, of which some may lie outside: (n, m, 3) uint8."""
+    height, width = pixels.shape[:2]
+    part = pixels[lines.clip(0, height - 1)[:, None], columns.clip(0, width - 1)]
+    part[(lines < 0) | (lines >= height)] = BLACK
+    part[:, (columns < 0) | (columns >= width)] = BLACK
+    return part
 
 
 def _blocks(start, stop, length, factor):
-    """Which of ``length`` pixels make up blocks of ``factor`` that cover start to stop, and where the first block begins.
+    """Which pixels make up blocks of ``factor`` that cover start to stop, and where the first begins.
 
-    What lies outside repeats the border. One block of it at either end is enough: warpAffine repeats that one.
+    There is a block more at either end, for interpolation looks half a block further. Of what lies outside of the picture's
+    ``length`` pixels one block is enough: warpAffine takes what is beyond for black too.
     """
-    first = math.floor(start)
+    first = math.floor(start) - factor
     skipped = max(0, -first // factor - 1)
-    count = min(math.ceil((stop - first) / factor), math.ceil((length - first) / factor) + 1)
+    count = min(math.ceil((stop - first) / factor) + 1, math.ceil((length - first) / factor) + 1)
     low = first + skipped * factor
-    return np.clip(np.arange(low, low + max(1, count - skipped) * factor), 0, length - 1), low
+    return np.arange(low, low + max(1, count - skipped) * factor), low
 
 
 def _squares(boxes, width, height, margin):

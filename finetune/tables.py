@@ -92,8 +92,10 @@ def _counts(evaluation):
 
 def _definitions(evaluation):
     root = {"body": "pelvis", "hand": "wrist"}[evaluation["kind"]]
-    text = (f"MPJPE (keypoints) and PVE (vertices) are measured with the {root} of both meshes put in one place, so they say "
-            "nothing of the distance to the camera; PA-MPJPE and PA-PVE also forgive turn and size.")
+    text = (f"MPJPE (keypoints) and PVE (the surface: vertices by their share of the true mesh's area) are measured with the "
+            f"{root} of both meshes put in one place, so they say nothing of the distance to the camera; PA-MPJPE and PA-PVE "
+            "also forgive turn and size. A plain mean counts all vertices alike, as papers' protocols do: by it the parts of "
+            "finest mesh count most, and it compares with numbers of the same mesh alone.")
     higher = [m["name"] for m in evaluation["metrics"] if m["better"] == "higher"]
     return f"{text} Lower is better, but higher for {_listed(higher)}." if higher else f"{text} Lower is better."
 

@@ -7,7 +7,7 @@ from data.bad import BadRate
 from data.bodies.models import open_model
 from data.crops import TAGS
 from data.device import ToDevice
-from data.feed import held_out_crops, open_crop_loader, open_crop_order, people_at, sample_labels
+from data.feed import count_excluded, held_out_crops, open_crop_loader, open_crop_order, people_at, sample_labels
 from data.manifest import bad_shards
 from data.seen import Seen, seen_by
 from engine import distributed, history, loop, machine
@@ -81,6 +81,7 @@ class Finetuner(Trainer):
         super().__init__(config, processes, model, module, len(losses.TERMS) + 2, REPLACED,
                          lambda name: config.encoder_lr if name.startswith("encoder.") else 1.0)
         self.order, self.bf16, self.full = order, bf16, body
+        self.excluded = processes.from_first(lambda: count_excluded(order, config.data))
         self.weights = {name: getattr(config.loss, name) for name in losses.TERMS}
         self.bad_list, self.bad_rate, self.bad_total = None, BadRate(config.data.bad_max), (0, 0)
         skip = bad_shards(config.run, order)
@@ -153,7 +154,7 @@ class Finetuner(Trainer):
               + (f"from {config.init}" if config.init else "without pre-training (init= is not set)"))
         print(f"model: encoder {count[0]:.1f} M parameters, head {count[1]:.1f} M; body model {config.body_model}, "
               f"{len(self.step_module.body.vertex_ids)} of its {len(self.full.vertex_ids)} vertices in training")
-        watch.announce_data(config, self.order, f"batch {config.batch} crops")
+        watch.announce_data(config, self.order, self.excluded, f"batch {config.batch} crops")
         if self.held_out is None:
             print("note: nothing is held out (data.held_out=0 or fewer than 10 clips): no held-out errors and no pictures")
 

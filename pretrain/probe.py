@@ -28,6 +28,7 @@ from data.reader import BadSample, NoPair
 from data.remote import is_remote
 from data.seen import leak_warnings
 from data.store import Store
+from data.subjects import refuse_people
 from engine import distributed, evaluations
 from engine.config import key, parse_keys
 from engine.errors import UserError, explain, failure_of
@@ -208,6 +209,7 @@ class Prober:
         def read():
             store = Store(config.data.cache.open())
             refuse_overlap(config.probe.shards, order, store)
+            refuse_people(config.probe.shards, order.sources, store, "probe.shards")
             split = read_split(config.probe.shards, config.probe.clips, self.crops, store, config.data.excluded())
             return split, digests_of(config.probe.shards, store)
 

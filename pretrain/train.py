@@ -7,7 +7,7 @@ from torch import nn
 from data.augment import augment, crop_masks
 from data.bad import BadRate
 from data.device import ToDevice
-from data.feed import held_out_pairs, open_loader, open_order, people_at
+from data.feed import count_excluded, held_out_pairs, open_loader, open_order, people_at
 from data.index import PAIR_KINDS
 from data.manifest import bad_shards
 from data.reader import TAGS
@@ -101,6 +101,7 @@ class Pretrainer(Trainer):
         super().__init__(config, processes, model, Completion(model, config, bf16),
                          2 * len(PAIR_KINDS) * len(order.sources), REPLACED, entries=("complete", "encode", "features"))
         self.order, self.bf16 = order, bf16
+        self.excluded = processes.from_first(lambda: count_excluded(order, config.data))
         self.bad_list, self.bad_rate, self.bad_total = None, BadRate(config.data.bad_max), (0, 0)
         skip = bad_shards(config.run, order)
         self.loader = open_loader(order, config.data, model.patches, processes.rank, processes.world,

@@ -6,6 +6,7 @@ from data.bad import BadList, worst
 from data.index import PAIR_KINDS
 from data.manifest import freeze
 from data.samples import MADE
+from data.subjects import describe_excluded
 from engine.errors import Failure, UserError
 from engine.machine import memory_gib, peak_flops
 from engine.options import FREE
@@ -45,7 +46,7 @@ def announce(config, trainer, start):
           f"{model.patches - visible} masked" + (f", {seen} of the reference looked at" if seen < model.patches else ""))
     quota = ", ".join(f"{q} {kind}" for q, kind in zip(order.quota, PAIR_KINDS, strict=True))
     more = f", {config.targets_per_reference} targets each" if config.targets_per_reference > 1 else ""
-    announce_data(config, order, f"batch {config.batch}: {quota}{more}")
+    announce_data(config, order, trainer.excluded, f"batch {config.batch}: {quota}{more}")
     if trainer.held_out is None:
         print("note: nothing is held out (data.held_out=0 or fewer than 10 clips): no held-out loss and no pictures")
     elif not config.model.decoder.cross:
@@ -57,13 +58,17 @@ def announce(config, trainer, start):
               f"of {config.probe.clips} clips of {config.probe.shards}")
 
 
-def announce_data(config, order, batch):
-    """Print what a run reads and how often; ``batch``: the batch in words."""
+def announce_data(config, order, excluded, batch):
+    """Print what a run reads and how often.
+
+    Args:
+        excluded: {subject: clips}, as of data.feed.count_excluded.  batch: the batch in words.
+    """
     for source, total, length, slices in zip(order.sources, order.totals, order.lane_length, order.slices, strict=True):
         print(f"source {source.name}: {total} clips in {len(source.paths)} shards, {len(source.held_out)} held out; "
               f"{order.lanes} lanes read {slices} slices; an epoch repeats {length * slices - total} to make them equal")
-    if config.data.exclude:
-        print(f"excluded: {len(config.data.excluded())} subjects of {config.data.exclude}")
+    if excluded:
+        print(describe_excluded(excluded, config.data.exclude))
     ends = ", ".join(f"{name} {value:.1f}" for name, value in order.epochs(config.steps * config.batch).items())
     print(f"{batch}; epochs by the end: {ends}")
     print(f"learning rate: peak {config.peak_lr:.3g} ({config.optim.lr:g} for 256), warm-up {config.optim.warmup} steps")

@@ -52,11 +52,11 @@ def test_errors_agree_with_scipy():
     p, t = tensors(predicted, true)
     for root in (0, 7):
         close(mpjpe(p, t, root), mean_mm(predicted - predicted[:, [root]], true - true[:, [root]]), 1e-9)
-        close(metrics.pve(p, t, p[:, root] + 1, t[:, root] - 1),
+        close(metrics.pve_plain(p, t, p[:, root] + 1, t[:, root] - 1),
               mean_mm(predicted - predicted[:, [root]] - 1, true - true[:, [root]] + 1), 1e-9)
     best = [mean_mm(aligned(a, b), b) for a, b in zip(predicted, true, strict=True)]
     close(pa_mpjpe(p, t), best, 1e-9)
-    close(metrics.pa_pve(p, t), best, 1e-9)
+    close(metrics.pa_pve_plain(p, t), best, 1e-9)
 
 
 def test_alignment_is_the_least_that_a_search_finds():
@@ -78,8 +78,102 @@ def test_place_turn_and_size_are_forgiven_as_said():
     turn = torch.tensor(Rotation.from_rotvec([0.3, -2, 1]).as_matrix())
     close(pa_mpjpe(3 * t @ turn + 5, t), np.zeros(6), 1e-9)
     close(mpjpe(t + 5, t, 0), np.zeros(6), 1e-9)
-    close(metrics.pve(t + 5, t, t[:, 2] + 5, t[:, 2]), np.zeros(6), 1e-9)
+    close(metrics.pve_plain(t + 5, t, t[:, 2] + 5, t[:, 2]), np.zeros(6), 1e-9)
     assert (mpjpe(t @ turn, t, 0) > 100).all() and (mpjpe(1.1 * t, t, 0) > 10).all()
+
+
+def icosphere(level):
+    """(V, 3) vertices and (F, 3) faces of a unit sphere of triangles, by splitting an octahedron's."""
+    corners = [np.array(v, float) for v in ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1))]
+    faces = [(a, b, c) for a in (0, 1) for b in (2, 3) for c in (4, 5)]
+    for _ in range(level):
+        known, split = {}, []
+
+        def middle(a, b, known=known):
+            key = min(a, b), max(a, b)
+            if key not in known:
+                known[key] = len(corners)
+                corners.append((corners[a] + corners[b]) / np.linalg.norm(corners[a] + corners[b]))
+            return known[key]
+
+        for a, b, c in faces:
+            ab, bc, ca = middle(a, b), middle(b, c), middle(c, a)
+            split += [(a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca)]
+        faces = split
+    return np.array(corners), np.array(faces)
+
+
+def heron(a, b, c):
+    """Area of a triangle from the lengths of its sides."""
+    x, y, z = np.linalg.norm(a - b), np.linalg.norm(b - c), np.linalg.norm(c - a)
+    half = (x + y + z) / 2
+    return max(half * (half - x) * (half - y) * (half - z), 0.0) ** 0.5
+
+
+def test_areas_are_a_third_of_each_triangle():
+    vertices, faces = icosphere(2)
+    vertices = np.stack([vertices, vertices * [1, 2, 0.5] + 3])
+    wanted = np.zeros(vertices.shape[:2])
+    for mesh, areas in zip(vertices, wanted, strict=True):
+        for face in faces:
+            areas[face] += heron(*mesh[face]) / 3
+    found = metrics.vertex_areas(*tensors(vertices, faces))
+    close(found, wanted, 1e-9)
+    assert float(found[0].sum()) == pytest.approx(4 * np.pi, rel=0.1)  # a coarse sphere's is a little less
+
+
+def uneven_sphere():
+    """A sphere whose upper half is 64 times as finely meshed as its lower: (V, 3), (F, 3), (V,) bool upper."""
+    fine, fine_faces = icosphere(4)
+    coarse, coarse_faces = icosphere(1)
+    up = fine_faces[(fine[fine_faces][:, :, 2] >= -1e-9).all(1)]
+    down = coarse_faces[(coarse[coarse_faces][:, :, 2] <= 1e-9).all(1)]
+    vertices = np.concatenate([fine, coarse])
+    faces = np.concatenate([up, down + len(fine)])
+    return vertices, faces, np.arange(len(vertices)) < len(fine)
+
+
+def test_a_surface_error_does_not_depend_on_how_finely_a_part_is_meshed():
+    """10 cm off on the fine half, 0 on the coarse one: half of the surface's error, whatever the mesh."""
+    vertices, faces, upper = uneven_sphere()
+    moved = vertices + np.where(upper[:, None], [0.1, 0, 0], 0)
+    used = np.unique(faces)
+    p, t = tensors(moved[None], vertices[None])
+    root = torch.zeros(1, 3, dtype=torch.float64)
+    areas = metrics.vertex_areas(t, torch.tensor(faces))
+    upper_area, whole = (sum(heron(*vertices[f]) for f in part) for part in (faces[upper[faces[:, 0]]], faces))
+    close(metrics.pve(p, t, root, root, areas), [100 * upper_area / whole], 1e-9)
+    assert 100 * upper_area / whole == pytest.approx(52, abs=3)  # the coarse half is flatter
+    plain = mean_mm(moved, vertices)
+    close(metrics.pve_plain(p, t, root, root), [plain], 1e-9)
+    assert plain > 90 and upper[used].mean() > 0.9
+    with pytest.raises(UserError, match="1 of 1 true meshes of a batch have no area"):
+        metrics.pve(p, t, root, root, 0 * areas)
+
+
+def test_a_weighted_alignment_is_that_of_points_that_come_as_often():
+    """Whole weights w against the plain alignment of points that are repeated w times, by SciPy."""
+    predicted, true = pair(batch=4, count=15)
+    weights = np.random.default_rng(5).integers(0, 5, (4, 15))
+    wanted = []
+    for p, t, w in zip(predicted, true, weights, strict=True):
+        wanted.append(mean_mm(aligned(p.repeat(w, 0), t.repeat(w, 0)), t.repeat(w, 0)))
+    found = metrics.pa_pve(*tensors(predicted, true, weights.astype(float)))
+    close(found, wanted, 1e-9)
+    assert np.abs(found.numpy() - metrics.pa_pve_plain(*tensors(predicted, true)).numpy()).min() > 0.1
+    close(metrics.pa_pve(*tensors(predicted, true, np.full((4, 15), 0.3))),
+          metrics.pa_pve_plain(*tensors(predicted, true)).numpy(), 1e-9)
+
+
+def test_hands_are_much_of_the_mesh_and_little_of_the_body(bodies):
+    body = bodies["anny"]
+    pose, root = torch.zeros(1, len(body.joint_names), 3), torch.zeros(1, 3)
+    with torch.no_grad():
+        vertices, _ = body(pose, root, torch.full((1, len(body.shape_names)), 0.5))
+    areas = metrics.vertex_areas(vertices, body.faces)[0].numpy()
+    hand = np.isin(body.vertex_ids.numpy(), bodies["anny_hand"].vertex_ids.numpy())  # the right one
+    assert 2 * hand.mean() == pytest.approx(0.23, abs=0.005)
+    assert 2 * areas[hand].sum() / areas.sum() == pytest.approx(0.0456, abs=0.0005)
 
 
 def test_a_mirrored_prediction_stays_wrong():
@@ -127,7 +221,7 @@ def test_far_people_and_float32():
     far = [torch.tensor(points + [0, -300, 1000]) for points in (predicted, true)]
     close(mpjpe(*far, 0), expected["mpjpe"], 1e-8)
     close(pa_mpjpe(*far), expected["pa"], 1e-8)
-    close(metrics.pve(*far, far[0][:, 0], far[1][:, 0]), expected["mpjpe"], 1e-8)
+    close(metrics.pve_plain(*far, far[0][:, 0], far[1][:, 0]), expected["mpjpe"], 1e-8)
     # float32 points are what they are; nothing more is lost on the way.
     for shift in (0, 1000):
         single = [torch.tensor(points + shift, dtype=torch.float32) for points in (predicted, true)]
@@ -184,14 +278,16 @@ def test_a_number_that_is_none_stops(bad):
     predicted, true = tensors(*pair())
     broken = predicted.clone()
     broken[4, 20, 2] = bad
-    for call in (lambda p, t: mpjpe(p, t, 0), pa_mpjpe, metrics.pa_pve, lambda p, t: metrics.f_score(p, t, 1),
-                 lambda p, t: metrics.pve(p, t, p[:, 0], t[:, 0])):
+    for call in (lambda p, t: mpjpe(p, t, 0), pa_mpjpe, metrics.pa_pve_plain, lambda p, t: metrics.f_score(p, t, 1),
+                 lambda p, t: metrics.pa_pve(p, t, torch.ones(p.shape[:2])),
+                 lambda p, t: metrics.pve(p, t, p[:, 0], t[:, 0], torch.ones(p.shape[:2])),
+                 lambda p, t: metrics.pve_plain(p, t, p[:, 0], t[:, 0])):
         with pytest.raises(UserError, match="predicted points: 1 of 6 crops.*number 4"):
             call(broken, true)
         with pytest.raises(UserError, match="true points"):
             call(true, broken)
     with pytest.raises(UserError, match="predicted points"):
-        metrics.pve(predicted, true, broken[:, 20], true[:, 0])
+        metrics.pve_plain(predicted, true, broken[:, 20], true[:, 0])
 
 
 def test_shapes_do_not_broadcast():
@@ -303,8 +399,10 @@ def test_summary_refuses_by_name():
 
 
 def test_columns():
-    assert [column["key"] for column in metrics.columns("body")] == ["mpjpe", "pa_mpjpe", "pve", "pa_pve", "iou"]
-    assert [column["key"] for column in metrics.columns("hand")] == ["mpjpe", "pa_mpjpe", "pve", "pa_pve", "f5", "f15", "iou"]
+    assert [column["key"] for column in metrics.columns("body")] == ["mpjpe", "pa_mpjpe", "pve", "pve_plain", "pa_pve",
+                                                                         "pa_pve_plain", "iou"]
+    assert [column["key"] for column in metrics.columns("hand")] == ["mpjpe", "pa_mpjpe", "pve", "pve_plain", "pa_pve",
+                                                                     "pa_pve_plain", "f5", "f15", "iou"]
     assert {column["key"]: (column["unit"], column["better"]) for column in metrics.columns("hand")}["f5"] == ("", "higher")
 
 

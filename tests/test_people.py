@@ -3,19 +3,23 @@
 import dataclasses
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import clips
 import cv2
 import numpy as np
 import pytest
 import torch
 
 from data.people import collide, labels, make, motion, poses
-from data.people.config import Domain, PeopleConfig
+from data.people.config import Domain, PeopleConfig, population
 from data.people.maker import ClipMaker
 from data.samples import decode_meta, encode
+from data.shards import write_shard
+from engine.config import parse
 from engine.errors import UserError
 from engine.geometry import angle_about, camera_centre, project
 
@@ -163,8 +167,10 @@ def _hand_middle(drawn, clip):
 
 def test_clip_survives_encoding(bodies):
     members = encode(bodies.clips[0])
-    meta = decode_meta(members["json"], "shard:made-3-0")
-    assert (meta.source, meta.licence, meta.subject) == ("made", "CC0-1.0", "made-3-0")
+    name = f"{population(bodies.config)}-0"
+    assert re.fullmatch("made-[0-9a-f]{16}-3-0", name)
+    meta = decode_meta(members["json"], f"shard:{name}")
+    assert (meta.source, meta.licence, meta.subject) == ("made", "CC0-1.0", name)
     assert [c.time_s for c in meta.crops] == [0.0, 0.35] * 3
     picture = cv2.imdecode(np.frombuffer(members["00.jpg"], np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape == (128, 128, 3) and picture.std() > 10
@@ -173,6 +179,63 @@ def test_clip_survives_encoding(bodies):
 def test_clips_do_not_depend_on_their_order(bodies):
     again = bodies.maker.clip(1)
     assert encode(again) == encode(bodies.clips[1])
+
+
+def config_of(name, *keys):
+    return parse(PeopleConfig, [str(ROOT / f"configs/data/{name}.yaml"), "out=none", *keys], "data make")
+
+
+def test_recipes_that_differ_share_nobody_whatever_their_seeds(bodies):
+    """The studio and elsewhere, bodies and hands, a key changed by a little: all with seed 3."""
+    maker, keys = bodies.maker, ["seed=3", "size=64", "instants=1", "cameras=2", "antialias=1"]
+    studio, more = config_of("people_body_studio", *keys), "domain.child_share=0.001"
+    recipes = {"studio": studio, "elsewhere": config_of("people_body_elsewhere", *keys),
+               "hands": dataclasses.replace(studio, kind="hand"), "children": config_of("people_body_studio", *keys, more),
+               "farther": config_of("people_body_studio", *keys, "domain.distance_m=2.5,4.6"),
+               "seed 4": config_of("people_body_studio", *keys, "seed=4")}
+    before, found = maker.config, {}
+    for name, config in recipes.items():
+        maker.config = config
+        found[name] = [maker._person(maker.random(index)) for index in range(3)]
+    maker.config = before
+    shapes = {tuple(person.phenotype.tolist()): name for name, persons in found.items() for person in persons}
+    poses_ = {person.pose.tobytes(): name for name, persons in found.items() for person in persons}
+    assert len(shapes) == len(poses_) == 3 * len(recipes)
+    assert len({population(config) for config in recipes.values()}) == len(recipes)
+
+
+def test_equal_names_mean_equal_people(bodies):
+    """Where clips lie, how large they are drawn and stored, and how a number is written change nobody, and no name."""
+    maker, keys = bodies.maker, ["seed=3", "instants=1", "cameras=2", "antialias=1"]
+    plain = config_of("people_body_studio", *keys, "size=64")
+    same = [config_of("people_body_studio", *keys, "size=96", "clips=9", "clips_per_shard=7", "jpeg_quality=50,60"),
+            dataclasses.replace(plain, domain=dataclasses.replace(plain.domain, facing_deg=30, child_share=0))]
+    assert {population(config) for config in same} == {population(plain)}
+    # A key that is added to the recipe later must not make other people of today's recipes.
+    assert population(config_of("people_body_studio")) == "made-b599d94ad248cd36-0"
+    before, poses_ = maker.config, set()
+    for config in (plain, *same):
+        maker.config = config
+        poses_.add(maker._person(maker.random(1)).pose.tobytes())
+    maker.config = before
+    assert len(poses_) == 1
+
+
+def test_all_recipes_that_ship_and_their_default_seeds_coincide_nowhere():
+    names = [path.stem for path in (ROOT / "configs/data").glob("people_*.yaml")]
+    assert len(names) >= 6 and len({population(config_of(name, "seed=0")) for name in names}) == len(names)
+
+
+def test_a_folder_of_an_older_generator_is_not_gone_on_with(tmp_path):
+    """Its people had other random numbers; a folder of both would be of two populations under one recipe."""
+    sets = ["clips=2", "clips_per_shard=2", "size=64", "cameras=2", "seed=9"]
+    assert make.main([EASY, f"out={tmp_path}", "device=cpu", *sets]) == 0
+    tar = tmp_path / "shard-000000.tar"
+    old = [dataclasses.replace(clips.make_clip(i, size=16), key=f"made-9-{i}", subject=f"made-9-{i}") for i in range(2)]
+    write_shard(str(tar), old)
+    assert make.main([EASY, f"out={tmp_path}", "device=cpu", *sets]) == 0  # complete as it is
+    with pytest.raises(UserError, match=r"shard-000000.tar holds made-9-0, which another version .*made-[0-9a-f]{16}-9-0"):
+        make.main([EASY, f"out={tmp_path}", "device=cpu", *sets, "clips=4"])
 
 
 def test_motions_keep_limits_and_are_smooth():
@@ -301,8 +364,6 @@ def test_cuda_draws_the_same_pictures(bodies):
 
 @pytest.mark.parametrize("config", ["people_body", "people_body_easy", "people_hand", "people_hand_easy"])
 def test_configs_are_complete(config, tmp_path):
-    from engine.config import parse
-
     found = parse(PeopleConfig, [str(ROOT / f"configs/data/{config}.yaml"), f"out={tmp_path}"], command="data make")
     assert found.kind == ("hand" if "hand" in config else "body")
     assert found.size == (128 if "easy" in config else 256) and found.margin >= 1.25

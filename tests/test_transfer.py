@@ -1,6 +1,7 @@
 """The study of transfer: what it plans, what its intervals hold, and a small one that is killed and goes on."""
 
 import json
+import re
 import shlex
 import shutil
 import signal
@@ -251,6 +252,49 @@ def test_rows_of_another_recipe_are_refused(tmp_path):
     for keys, said in ((["arm=,"], "none of these arms"), (["shares=0.1,0.1"], "names a share twice")):
         with pytest.raises(UserError, match=said):
             study(*keys)
+
+
+def test_rows_of_other_people_are_not_compared(tmp_path, people, monkeypatch):
+    """The generator of people has changed since the shipped rows were made; theirs are known by their seeds alone."""
+    config = study(f"rows={tmp_path / 'rows'}", f"work={tmp_path / 'work'}", "arm=both,none", "seeds=1")
+    rows_of(config, lambda arm, seed: 50)
+    assert len(rows.read(config)) == 2
+    assert plan.people_of(config, {}) == {"train": "made-0", "studio": "made-1000000", "elsewhere": "made-2000000"}
+    for folder in (plan.train_folder(config), *(plan.test_folder(config, name) for name in config.tests)):
+        folder.parent.mkdir(exist_ok=True)
+        folder.symlink_to(people["body"])
+    who, = set(plan.people(config).values())
+    assert re.fullmatch("made-[0-9a-f]{16}-5", who)
+    monkeypatch.setattr(plan, "made_sets", lambda config: {})
+    monkeypatch.setattr(runner.signal, "signal", lambda number, handler: None)
+    with pytest.raises(UserError, match=rf"-seed0.json is of other people \(made-0-...\) in the set 'train' than .*work "
+                                        rf"\({who}-...\): .* delete the file"):
+        runner.Runner(config, plan.rows(config), lambda row: []).run()
+    path = plan.path_of(config, plan.Row("none", 0, 0.1))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "people": plan.people(config)}))
+    with pytest.raises(UserError, match=r"none-0.1-seed0.json is of other people .* than .*both-0.1-seed0.json \(made-0-"):
+        rows.read(config)
+
+
+def test_the_lead_is_by_the_rows_and_the_readme_has_it_too():
+    """What the first paragraph says of the two arms by patch and of pre-training, against the rows that ship."""
+    page, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/results.md", "README.md"))
+    lead, other = (" ".join(text[text.index("**Does pre-training help"):].replace("\n> ", "\n").partition("\n\n")[0].split())
+                   for text in (page, readme))
+    assert lead == other
+    found = {}
+    for name, one, base in (("reference", "mae", "both"), ("pilot", "mae_patch", "patch"), ("pilot", "none", "both")):
+        config = study(path=f"benchmarks/transfer_{name}.yaml")
+        there = rows.read(config)
+        found[name, one] = rows.compared(there, one, base, rows.usual_share(there), "studio", "finetuned", "pa_mpjpe")
+    texts = {key: f"{d.low:.1f} to {d.high:.1f}" for key, d in found.items()}
+    assert (f"by patch {found['reference', 'mae'].mean:.1f}, {texts['reference', 'mae']} among the reference study's arms, "
+            f"{texts['pilot', 'mae_patch']} among the pilot's)") in lead
+    none = found["pilot", "none"]
+    assert f"{none.mean:.1f} mm (95 % interval {texts['pilot', 'none']}, five seeds)" in lead
+    # At equal compute, before anything is said in favour of pre-training.
+    assert lead.index("1,888 fine-tuning steps from scratch") < lead.index(f"{none.mean:.1f} mm (95 %")
+    assert page.count(tables.POOLED) == 5  # beside the intervals of each study
 
 
 def test_seconds_are_of_steps_side_by_side(tmp_path, people, monkeypatch):

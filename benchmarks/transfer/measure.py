@@ -45,6 +45,7 @@ def measure(config, row):
         "labelled_clips": int(fit.clip.max()) + 1, "date": datetime.date.today().isoformat(), "machine": machine.describe(),
         "torch": torch.__version__, "picture_px": encoder.size,
         "commands": ["python -m " + shlex.join(one) for one in (words, tune) if one],
+        "people": plan.people(config),
         "code": _code(plan.finetune_folder(config, row) if tune else plan.pretrain_folder(config, row)),
         "pretrain": _log(plan.pretrain_folder(config, row), "pairs") if words else {},
         "finetune": _log(plan.finetune_folder(config, row), "crops") if tune else {}, "tests": {}}

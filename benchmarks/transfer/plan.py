@@ -7,6 +7,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.index import read_index
+from data.people.config import PeopleConfig
 from engine.config import parse
 from engine.errors import UserError, explain, failure_of
 
@@ -70,6 +72,38 @@ def train_folder(config):
 
 def test_folder(config, name):
     return Path(config.work) / f"{config.kind}_{name}_{config.tests[name].clips}"
+
+
+def people(config):
+    """{set: what all names of its people begin with} of the training set and the test sets that are made.
+
+    Raises:
+        UserError: a set is not made.
+    """
+    folders = {"train": train_folder(config), **{name: test_folder(config, name) for name in config.tests}}
+    out = {}
+    for name, folder in folders.items():
+        shards = sorted(folder.glob("*.tar"))
+        if not shards:
+            raise UserError(f"{folder} has no shards; the study makes them before its first row")
+        out[name] = str(read_index(str(shards[0])).keys[0]).rpartition("-")[0]
+    return out
+
+
+def people_of(config, found):
+    """As people, of those that a row was made with; before rows said so, a seed alone decided who they are."""
+    specs = {"train": config.train, **config.tests}
+    seeds = {name: parse(PeopleConfig, [spec.make, "out=none", *spec.keys.split()], "data make").seed
+             for name, spec in specs.items()}
+    return {name: found.get("people", {}).get(name, f"made-{seed}") for name, seed in seeds.items()}
+
+
+def refuse_other_people(mine, theirs, path, words):
+    """UserError where a row is of other people than ``mine``; clips are compared one by one. ``words``: whose those are."""
+    for name, who in mine.items():
+        if theirs.get(name) != who:
+            raise UserError(f"{path} is of other people ({theirs.get(name)}-...) in the set '{name}' than {words} ({who}-...): "
+                            f"they cannot be compared clip by clip; {ANEW}")
 
 
 def source(config, row):

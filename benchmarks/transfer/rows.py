@@ -19,9 +19,9 @@ def read(config):
     """{Row: dict} of all rows that are there, whatever part of the study the config now asks for.
 
     Raises:
-        UserError: a file is no row, or one that the study would make in another way now.
+        UserError: a file is no row, or one that the study would make in another way now, or of other people than the rest.
     """
-    there = {}
+    there, first = {}, None
     for path in sorted((Path(config.rows) / config.name).glob("*.json")):
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -34,6 +34,9 @@ def read(config):
                     found["tests"][test][how][metric]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is no row of this study ({type(error).__name__}: {error}); {plan.ANEW}") from None
+        who = plan.people_of(config, found)
+        first = first or (path, who)
+        plan.refuse_other_people(first[1], who, path, first[0])
         there[row] = found
     return there
 

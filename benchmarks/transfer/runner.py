@@ -10,7 +10,7 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.transfer import plan
+from benchmarks.transfer import plan, rows
 from engine.errors import ExitCode, UserError, explain, failure_of
 
 
@@ -42,6 +42,8 @@ class Runner:
         for words in plan.made_sets(self.config).values():
             if not self.command([*words, f"workers={len(os.sched_getaffinity(0))}"]):
                 break
+        else:
+            self._refuse_other_people()
         with ThreadPoolExecutor(self.lanes) as pool:
             running = [pool.submit(self._lane) for _ in range(self.lanes)]
         timer.cancel()
@@ -51,24 +53,31 @@ class Runner:
             raise UserError(self.failed)
         return ExitCode.STOPPED if self.stop else 0
 
+    def _refuse_other_people(self):
+        """UserError where rows that are there are of other people than the sets: told before hours of training, not after."""
+        there = rows.read(self.config)
+        who = plan.people(self.config) if there else {}
+        for row, found in there.items():
+            plan.refuse_other_people(who, plan.people_of(self.config, found), plan.path_of(self.config, row), self.config.work)
+
     def _lane(self):
         try:
             while not self.stop:
                 with self.lock:
                     if not self.left:
                         return
-                    rows = self.left.popleft()
-                self._group(rows)
+                    group = self.left.popleft()
+                self._group(group)
         except BaseException:
             self._halt()
             raise
 
-    def _group(self, rows):
+    def _group(self, group):
         """The rows of one pre-training."""
-        words = plan.pretrain_words(self.config, rows[0])
+        words = plan.pretrain_words(self.config, group[0])
         if words is not None and not self.command(words):
             return
-        for row in rows:
+        for row in group:
             words = [plan.finetune_words(self.config, row), self.measure(row)]
             if not all(self.command(one) for one in words if one):
                 return

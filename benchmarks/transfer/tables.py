@@ -23,6 +23,8 @@ from benchmarks.transfer.stats import power_law, predicted
 from engine.errors import UserError, explain, failure_of
 
 RESULTS = Path("docs/results.md")
+POOLED = ("An interval depends on the study that a pair stands in: how far seeds lie apart is taken from all arms of this one, "
+          "so the same two arms have another interval among others.")
 
 
 def write(config):
@@ -67,7 +69,7 @@ def tables(config, there):
         apart += [_differences(config, there, shares, others, test) for test in config.tests]
     if apart:
         words = "Differences of all read-outs, with their intervals"
-        out.append("\n\n".join([f"<details><summary>{words}</summary>", *apart, "</details>"]))
+        out.append("\n\n".join([f"<details><summary>{words}</summary>", POOLED, *apart, "</details>"]))
     out += _laws(config, there)
     return out + [found for found in (seconds.table(config), angles.table(config), take.table(config)) if found]
 

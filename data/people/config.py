@@ -1,10 +1,12 @@
-"""The keys of ``python -m data make``."""
+"""The keys of ``python -m data make``, and the name of the population that they describe."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 from data.parts import HELP, Part
 from data.people import poses
-from engine.config import key, section
+from engine.config import flat, key, section
 from engine.errors import UserError
 
 
@@ -56,7 +58,7 @@ class PeopleConfig:
 
     out: str = key("", "folder for the shards; the same command continues an unfinished one")
     clips: int = key(1000, "clips to make; a larger number later continues", low=1)
-    seed: int = key(0, "of everything drawn", low=0, high=2**63 - 1)
+    seed: int = key(0, "of everything drawn; recipes that differ share nobody, whatever their seeds", low=0, high=2**63 - 1)
     workers: int = key(1, "processes", low=1)
     part: str | None = key(None, HELP)
     device: str = key("auto", "where pictures are made", choices=("auto", "cpu", "cuda"))
@@ -89,3 +91,32 @@ class PeopleConfig:
 
 # These decide where and how fast clips are made, not which; all other keys are the recipe of a folder.
 NOT_RECIPE = ("out", "clips", "workers", "part", "device")
+
+# These decide how clips are drawn and stored, not whom they show: two sets that differ in them alone show the same people,
+# under the same subject names.
+STORAGE = ("size", "antialias", "jpeg_quality", "clips_per_shard")
+
+
+def hash_recipe(config: PeopleConfig) -> int:
+    """The 64-bit number of a recipe, part of the random numbers' key: recipes with other numbers share nobody.
+
+    Keys at their defaults do not count, so that a key that is added later leaves the people of today's recipes as they are.
+    """
+    defaults = flat(PeopleConfig())
+    changed = {name: _canonical(value) for name, value in flat(config).items()
+               if name not in (*NOT_RECIPE, *STORAGE, "seed") and _canonical(value) != _canonical(defaults[name])}
+    changed["kind"] = config.kind
+    text = json.dumps(changed, sort_keys=True)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, person=b"made").digest(), "little")
+
+
+def population(config: PeopleConfig) -> str:
+    """What all subject names of a recipe and seed begin with: equal names mean equal people."""
+    return f"made-{hash_recipe(config):016x}-{config.seed}"
+
+
+def _canonical(value):
+    """A value as JSON tells it, numbers as floats: 12 and 12.0 are one setting."""
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -14,7 +14,7 @@ from data.bodies.quiet import start_warp
 from data.index import read_index
 from data.leftovers import clear_leftovers
 from data.parts import Part
-from data.people.config import NOT_RECIPE, PeopleConfig
+from data.people.config import NOT_RECIPE, PeopleConfig, population
 from data.shards import shard_name, write_shard
 from engine import machine, progress
 from engine.config import flat, parse, save
@@ -95,15 +95,26 @@ def claim(config):
 
 
 def unfinished(config):
-    """[(shard number, first clip, end), ...] that OUT lacks, or has with fewer clips than are wanted now."""
-    todo, part = [], Part.of(config.part)
+    """[(shard number, first clip, end), ...] that OUT lacks, or has with fewer clips than are wanted now.
+
+    Raises:
+        UserError: something is missing of a folder that an older generator began, whose people had other random numbers.
+    """
+    todo, there, part = [], [], Part.of(config.part)
     for number, start in enumerate(range(0, config.clips, config.clips_per_shard)):
         if not part.has(number):
             continue
         stop = min(start + config.clips_per_shard, config.clips)
         path = os.path.join(config.out, shard_name(number))
-        if not os.path.exists(path) or len(read_index(path)) < stop - start:
+        index = read_index(path) if os.path.exists(path) else None
+        if index is None or len(index) < stop - start:
             todo.append((number, start, stop))
+        if index is not None:
+            there.append((path, str(index.keys[0])))
+    for path, name in there if todo else ():
+        if not name.startswith(population(config) + "-"):
+            raise UserError(f"out={config.out}: {path} holds {name}, which another version of the generator made; this one "
+                            f"names its people {population(config)}-0 and so on, and would make others: name another folder")
     return todo
 
 

@@ -9,6 +9,7 @@ import torch
 from data.bodies.anny import AnnyBody
 from data.people import collide, labels, motion, shots, template, wardrobe
 from data.people import scene as scenes
+from data.people.config import hash_recipe, population
 from data.people.draw import pick
 from data.people.render import Renderer, World
 from data.people.rig import Rig
@@ -16,7 +17,6 @@ from data.samples import MADE, Clip, Crop
 from engine.geometry import angle_about, matrix_to_axis_angle
 
 LICENCE = "CC0-1.0"
-PURPOSE = 0x6D616465  # "made": the second half of the random numbers' key
 RIG_AGE = 0.6  # shape on which the fingers' axes are measured; they hardly depend on it
 HANDS = (("L", "left_hand"), ("R", "right_hand"))
 LEAST_SEEN = 0.6  # of a hand; a camera that sees less moves towards the first, which sees most
@@ -83,8 +83,7 @@ class ClipMaker:
 
     def clip(self, index):
         """The data.samples.Clip of this number."""
-        config = self.config
-        rng = np.random.Generator(np.random.Philox(key=[config.seed, PURPOSE], counter=[0, index, 0, 0]))
+        config, rng = self.config, self.random(index)
         self.stopwatch.start()
         person = self._person(rng)
         world, kinds, instants, cameras = self._world(rng, person)
@@ -98,12 +97,17 @@ class ClipMaker:
         crops = [Crop(str(camera), instant * config.gap_s, kind, K.tolist(), Rt.tolist())
                  for camera, instant, kind, (K, Rt) in zip(cameras, instants, kinds, calibrations, strict=True)]
         weights = labels.surface_weights(self.template, kinds)
-        name = f"made-{config.seed}-{index}"
+        name = f"{population(config)}-{index}"
         clip = Clip(name, MADE, LICENCE, name, config.size, crops, jpegs, labels.person_masks(pictures.label),
                     labels.directed_overlap(pictures.seen, weights),
                     labels.clip_labels(person, instants, calibrations, pictures, weights))
         self.stopwatch.lap("labels")
         return clip
+
+    def random(self, index):
+        """The numpy Generator that all of a clip is drawn from: of its number, the seed and the recipe."""
+        key = np.array([self.config.seed, hash_recipe(self.config)], np.uint64)
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, index, 0, 0]))
 
     def _person(self, rng):
         config, domain = self.config, self.config.domain

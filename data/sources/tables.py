@@ -1,12 +1,14 @@
 """The small files people bring: person boxes, a point's track, the cameras' clock."""
 
 import csv
+import io
 import json
 import os
 from collections import defaultdict
 
 import numpy as np
 
+from data.names import decode_text
 from engine.errors import UserError, explain, failure_of
 
 BOX_COLUMNS = ("video", "frame", "x0", "y0", "x1", "y1")
@@ -21,8 +23,10 @@ def rows(path, columns, numbers):
         UserError: naming the file, and the line or entry that is malformed.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            entries = list(_json(file, path) if path.lower().endswith(".json") else _csv(file, path, columns))
+        with open(path, "rb") as file:
+            text = decode_text(file.read())
+        is_json = path.lower().endswith(".json")
+        entries = list(_json(text, path) if is_json else _csv(text, path, columns))
     except OSError as error:
         raise failure_of(error, f"{path}: {explain(error)}") from None
     except (UnicodeDecodeError, csv.Error) as error:
@@ -116,8 +120,8 @@ def read_timestamps(path):
     return {index: time_s - start for index, time_s in means.items()}, frames
 
 
-def _csv(file, path, columns):
-    reader = csv.DictReader(file)
+def _csv(text, path, columns):
+    reader = csv.DictReader(io.StringIO(text, newline=""))
     header = reader.fieldnames or []
     lacking = [c for c in columns if c not in header]
     if lacking:
@@ -128,9 +132,9 @@ def _csv(file, path, columns):
         yield f"{path}:{reader.line_num}", row
 
 
-def _json(file, path):
+def _json(text, path):
     try:
-        entries = json.load(file)
+        entries = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}:{error.lineno}: no JSON: {error.msg}") from None
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
