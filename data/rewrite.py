@@ -41,9 +41,9 @@ DROPPED = {EXCLUDED: "of excluded subjects", UNREADABLE: "with unreadable JSON, 
 
 @dataclass
 class MergeConfig:
-    out: str = key("", "folder for the new shards; empty, missing, or begun by this very command")
+    out: str = key("", "folder for the new shards; empty, missing, or begun by this very command", path="one")
     clips_per_shard: int | None = key(None, "clips of a new shard; split: at most so many", low=1)
-    exclude: str = key("", "file of subjects, one a line, whose clips are left out for good")
+    exclude: str = key("", "file of subjects, one a line, whose clips are left out for good", path="one")
     rename: bool = key(False, "put the name of the tar that a clip comes from before its key")
     workers: int | None = key(None, "processes that copy; default: the cores of this machine", low=1)
 

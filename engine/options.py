@@ -35,7 +35,8 @@ class EvaluateConfig:
     """Evaluations of checkpoints beside the training; see engine/evaluations.py."""
 
     every: int = key(0, "steps between evaluations, each in a process or a job of its own, and one at the end; 0: never", low=0)
-    shards: str = key("", "labelled shards that they are on; default: probe.shards, and in fine-tuning what the run held out")
+    shards: str = key("", "labelled shards that they are on; default: probe.shards, and in fine-tuning what the run held out",
+                      path="several")
     keys: list[str] = key([], "further keys of the command that evaluates, such as evaluate.keys=clips=200,device=cpu")
     here: bool = key(True, "the first process starts them, one at a time, at the lowest priority; false: who started the run "
                            "does, as python -m slurm on a cluster")
@@ -64,8 +65,8 @@ class LogConfig:
 
 @dataclass
 class TrainConfig:
-    run: str = key("", "the run's folder; starting again with the same folder goes on")
-    init: str = key("", "start from weights: a run, a weights file, a parents' checkpoint, a timm checkpoint")
+    run: str = key("", "the run's folder; starting again with the same folder goes on", path="one")
+    init: str = key("", "start from weights: a run, a weights file, a parents' checkpoint, a timm checkpoint", path="one")
     seed: int = key(0, "of weights, order, crops and masks", low=0, high=2**63 - 1)
     steps: int = key(100_000, "updates", low=1)
     batch: int = key(256, "samples in a step, over all processes", low=1)

@@ -82,6 +82,8 @@ def requeue(argv):
         raise UserError(f"{gone[0]} is gone, the copy of the code that this run began with; submit it anew with its command")
     if ended[0].settings["where"] == "local" or not site.present():
         raise UserError(f"{folder} was run without SLURM; the same command goes on")
+    for job in ended:
+        record.refuse_others(job)
     base = ended[0].folder if ended[0].array is None else os.path.dirname(ended[0].folder)
     executor = submit.make_executor(from_flat(ended[0].settings), base, ended[0])
     numbers = submit.submit(executor, ended)
