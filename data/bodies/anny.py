@@ -15,8 +15,8 @@ import tempfile
 
 import torch
 
-from data.bodies.quiet import start_warp
-from engine.errors import UserError, explain, failure_of
+from data.bodies.quiet import MEND, check_home, start_warp
+from engine.errors import explain, failure_of
 from engine.geometry import axis_angle_to_matrix
 
 
@@ -97,6 +97,7 @@ class AnnyBody(torch.nn.Module):
 
 def cache_folder():
     """Where anny's built files are kept: ANNY_CACHE_DIR, or ~/.cache/anny."""
+    check_home()
     from anny.paths import get_anny_cache_path
 
     return str(get_anny_cache_path())
@@ -109,8 +110,7 @@ def locked(folder):
         os.makedirs(folder, exist_ok=True)
         handle = os.open(os.path.join(folder, "counterpose.lock"), os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
-        raise failure_of(error, f"cannot write the body model's cache {folder}: {explain(error)}; "
-                        "set ANNY_CACHE_DIR to a folder that can be written") from None
+        raise failure_of(error, f"cannot write the body model's cache, {folder}: {explain(error)}; {MEND}") from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -145,8 +145,7 @@ def _built_cache():
                         _construct(clothing)
                     _keep_results(scratch, folder)
                 except OSError as error:
-                    raise failure_of(error, f"cannot build the body model in {folder}: "
-                                    f"{explain(error)}") from None
+                    raise failure_of(error, f"cannot build the body model in {folder}: {explain(error)}; {MEND}") from None
                 finally:
                     set_anny_cache_path(folder)
                     shutil.rmtree(scratch, ignore_errors=True)
