@@ -32,16 +32,18 @@ class Trainer:
         replaced: columns of the arrays' "tags" with the counts of replaced samples.
         scale: from a weight's name to a factor on its learning rate; None: 1 for all.
         entries: methods of the network, beside ``forward``, that are called while its weights may be sharded.
+        bf16: the step module runs the network under bf16 autocast.
     """
 
     probe_every = 0  # steps between calls of ``probe()``, which gives more numbers for the log; 0: never
 
-    def __init__(self, config, processes, model, step_module, meters, replaced, scale=None, entries=()):
+    def __init__(self, config, processes, model, step_module, meters, replaced, scale=None, entries=(),
+                 bf16=False):
         self.config, self.processes, self.device = config, processes, processes.device
         self.stop, self.watch = False, Whereabouts()
         self.model, self.step_module = model, step_module
         holders = config.holders(processes.world, processes.of_a_node())
-        self.spread = Spread(holders, processes, model, step_module, entries)
+        self.spread = Spread(holders, processes, model, step_module, entries, bf16)
         self.wrapped = self.spread.module
         self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = build_optimizer(self.names, config.optim, self.device, scale or (lambda name: 1.0))

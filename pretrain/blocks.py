@@ -74,6 +74,14 @@ def compiled_step(kind):
     return torch.compile(kind.step, fullgraph=True, dynamic=False)
 
 
+class LayerNorm(nn.LayerNorm):
+    """Of tokens in float32 whose weights may be in bf16, as processes that share a copy gather them (engine/parallel.py)."""
+
+    def forward(self, x):
+        kind = torch.promote_types(x.dtype, self.weight.dtype)
+        return F.layer_norm(x, self.normalized_shape, self.weight.to(kind), self.bias.to(kind), self.eps)
+
+
 class SelfAttention(nn.Module):
     """Under timm's names, so that weights come and go as they are."""
 
@@ -117,9 +125,9 @@ class EncoderBlock(Block):
 
     def __init__(self, width, heads, mlp_ratio):
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, EPSILON)
+        self.norm1 = LayerNorm(width, EPSILON)
         self.attn = SelfAttention(width, heads)
-        self.norm2 = nn.LayerNorm(width, EPSILON)
+        self.norm2 = LayerNorm(width, EPSILON)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def step(self, x, rope=None):
@@ -136,14 +144,14 @@ class DecoderBlock(Block):
 
     def __init__(self, width, heads, mlp_ratio, cross):
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, EPSILON)
+        self.norm1 = LayerNorm(width, EPSILON)
         self.attn = SelfAttention(width, heads)
         self.cross = None
         if cross:
-            self.norm2 = nn.LayerNorm(width, EPSILON)
-            self.norm_y = nn.LayerNorm(width, EPSILON)
+            self.norm2 = LayerNorm(width, EPSILON)
+            self.norm_y = LayerNorm(width, EPSILON)
             self.cross = CrossAttention(width, heads)
-        self.norm3 = nn.LayerNorm(width, EPSILON)
+        self.norm3 = LayerNorm(width, EPSILON)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def step(self, x, y, rope_x=None, rope_y=None, first=0):
@@ -164,7 +172,7 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.blocks = nn.ModuleList(DecoderBlock(width, heads, mlp_ratio, cross) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, EPSILON)
+        self.norm = LayerNorm(width, EPSILON)
         self.head = nn.Linear(width, outputs)
 
     def forward(self, visible, reference, order, table, masked_only, seen=None):

@@ -151,7 +151,7 @@ def test_each_process_takes_the_gpu_of_its_place_on_the_node(said, monkeypatch):
     assert processes == distributed.Processes(5, 8, torch.device("cuda", 1), 50)
     monkeypatch.setattr(nn.parallel, "DistributedDataParallel", lambda *words, **more: said.append((words[1], more)))
     Spread(1, processes, nn.Linear(1, 1), nn.Linear(1, 1))
-    assert said[-1] == ([1], {"gradient_as_bucket_view": True})
+    assert said[-1] == ([1], {"gradient_as_bucket_view": True, "broadcast_buffers": False})
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="device=cuda: local rank 1 finds 1 GPUs"):
         distributed.start("cuda")
