@@ -32,7 +32,7 @@ def train(config, make_trainer):
         stop = StopRequest()
         closing.callback(stop.close)
         try:
-            processes = distributed.start(config.device, config.guard.hang_s + PATIENCE_S)
+            processes = distributed.start(config.device, _collectives_may_take_s(config))
             closing.callback(processes.stop)
             _settle(config)
             with Watch(processes, config.guard.hang_s, stop) as watch:
@@ -42,6 +42,11 @@ def train(config, make_trainer):
         except StoppedEarly as signal:
             print(f"{signal}: stopped before the first step; there was nothing to save", file=sys.stderr, flush=True)
             return ExitCode.STOPPED
+
+
+def _collectives_may_take_s(config):
+    # One rank may have compiled, and wait in a collective, long before another.
+    return config.guard.hang_s + PATIENCE_S + (0 if config.compile == "off" else config.guard.compile_s)
 
 
 def _settle(config):

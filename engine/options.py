@@ -7,8 +7,8 @@ from engine.errors import UserError
 
 # What may differ when a run goes on, because results do not depend on it (design decision 7).
 FREE = ("run", "init", "device", "data.workers", "data.prefetch", "data.shards", "data.sources.*.shards", "data.cache.*",
-        "data.bad_max", "log.*", "checkpoint.*", "evaluate.*", "probe.*", "guard.hang_s", "parallel", "shard_over",
-        "compile", "recompute")
+        "data.bad_max", "log.*", "checkpoint.*", "evaluate.*", "probe.*", "guard.hang_s", "guard.compile_s", "parallel",
+        "shard_over", "compile", "recompute")
 
 
 @dataclass
@@ -51,6 +51,8 @@ class GuardConfig:
                      low=1)
     rollbacks: int = key(3, "such returns in a run; when one more is due it stops with a report", low=0)
     hang_s: float = key(600, "seconds without progress after which a rank counts as hanging and all leave", low=1)
+    compile_s: float = key(1800, "seconds that the first step may take beyond that where it compiles the network's blocks",
+                           low=0)
 
 
 @dataclass
@@ -77,7 +79,7 @@ class TrainConfig:
                         choices=("ddp", "fsdp", "hsdp"))
     shard_over: int | None = key(None, "processes that hold one copy of the weights under parallel=hsdp; null: those of a node",
                                  low=2)
-    precision: str = key("auto", "of the network; auto: bf16 where the device multiplies in it",
+    precision: str = key("auto", "of the network; auto: bf16 where the device multiplies in it; float32 is never TF32",
                          choices=("auto", "float32", "bf16"))
     compile: str = key("auto", "compile the network's blocks; auto: on a GPU", choices=("auto", "on", "off"))
     recompute: bool = key(False, "compute a block's inside again in the backward pass: less memory, a third more work")

@@ -6,8 +6,9 @@ import sys
 
 import torch
 
-from engine import checkpoint, evaluations, guard
+from engine import checkpoint, evaluations, guard, machine
 from engine.parallel import Spread
+from engine.patience import kept_alive
 from engine.saver import Saver
 from engine.schedule import warmup_cosine
 from engine.watchdog import Whereabouts
@@ -41,6 +42,7 @@ class Trainer:
                  bf16=False):
         self.config, self.processes, self.device = config, processes, processes.device
         self.stop, self.watch = False, Whereabouts()
+        self.compiling = machine.compiles(config.compile, self.device)  # in the step to come
         self.model, self.step_module = model, step_module
         holders = config.holders(processes.world, processes.of_a_node())
         self.spread = Spread(holders, processes, model, step_module, entries, bf16)
@@ -57,6 +59,24 @@ class Trainer:
 
     def update(self, step, arrays):
         """One step: the loss summed over this rank's rows, its gradient over all ranks, AdamW unless the update is bad."""
+        if not self.compiling:
+            self._update(step, arrays)
+            return
+        if self.processes.first:
+            print("the first step compiles the network's blocks, for a minute or several", file=sys.stderr, flush=True)
+        allowed = self.config.guard.compile_s
+        self.watch.at(step, f"compiling (guard.compile_s={allowed:g})")
+        with kept_alive(self.watch, allowed):
+            self._update(step, arrays)
+            self._wait_for_device()
+        self.compiling = False
+
+    def _wait_for_device(self):
+        # Until it is through the compiled step, whose collectives wait for the slowest rank to have compiled.
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _update(self, step, arrays):
         config, batch = self.config, self.to_device(arrays)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, step) * group["scale"]

@@ -11,6 +11,7 @@ from timm.layers import Mlp
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from engine import machine
 from pretrain.position import rotate
 
 EPSILON = 1e-6
@@ -44,7 +45,7 @@ def prepare(blocks, config, device):
     """
     for block in blocks:
         block.recompute = config.recompute
-        block.compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
+        block.compiled = machine.compiles(config.compile, device)
 
 
 class Block(nn.Module):

@@ -77,6 +77,32 @@ def test_all_cut_the_world_as_the_first_says_and_wait_as_long(seen):
     assert [rank["timeouts"] for rank in seen] == [[77, 77]] * 4
 
 
+def test_in_bf16_blocks_are_gathered_in_bf16_and_are_as_near_to_float32_as_copies(seen):
+    """Two copies of two shares beside four copies, two parts of a batch each."""
+    for rank in seen:
+        found = rank["completed"]
+        for bf16 in (False, True):
+            copies, shares = found[bf16, 1], found[bf16, 2]
+            assert copies["block"] == copies["root"] == shares["root"] == torch.float32
+            assert shares["block"] == (torch.bfloat16 if bf16 else torch.float32)
+            assert copies["tokens"] == shares["tokens"] == torch.float32
+            assert all(gradient.dtype == torch.float32 for gradient in shares["gradients"].values())
+        exact = found[False, 1]
+        assert torch.allclose(found[False, 2]["losses"], exact["losses"], rtol=1e-6)
+        assert off(found[False, 2], exact) < 1e-6
+        # What is lost by bf16 is the same however it is spread, and is there to be seen.
+        copies, shares = off(found[True, 1], exact), off(found[True, 2], exact)
+        assert 1e-3 < copies < 0.02 and shares < 1.3 * copies
+        assert torch.allclose(found[True, 2]["losses"], exact["losses"], rtol=5e-3)
+
+
+def off(one, other):
+    """Distance of all gradients as one vector, over the length of the other's."""
+    names = other["gradients"]
+    ours, theirs = (torch.cat([side["gradients"][name].flatten() for name in names]) for side in (one, other))
+    return float((ours - theirs).norm() / theirs.norm())
+
+
 def test_bad_updates_are_skipped_and_undone_by_all_copies(tmp_path):
     """The loss of the last process is no number; three in a row send all back to a checkpoint."""
     bad, words = {"nan": [3, 13, 14, 15], "on": 3}, ["guard.skips=3"]
