@@ -6,6 +6,7 @@ goes between groups. What leaves a process (checkpoints, norms) is always whole,
 """
 
 import contextlib
+from inspect import signature
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,11 @@ from torch.distributed.tensor import DTensor, Shard
 
 BLOCKS = ("blocks", "layers")  # names of the lists whose members are gathered one at a time
 IN_BF16 = "blocks"  # of these lists, whose members take their weights in bf16 while tokens stay in float32
+
+
+# Buffers are tables and means that no step changes: not to be sent at each. torch 2.15 has another word for it than 2.6.
+_NO_BUFFERS = {"forward_sync_buffers" if "forward_sync_buffers" in signature(nn.parallel.DistributedDataParallel).parameters
+               else "broadcast_buffers": False}
 
 
 class Spread:
@@ -38,11 +44,11 @@ class Spread:
         self.copies = None  # the process group of those that have the same share, where there are several
         if self.copied:
             ids = [processes.device.index] if processes.device.type == "cuda" else None
-            # Buffers are tables and means that no step changes; they are sent once, when this is built.
-            self.module = nn.parallel.DistributedDataParallel(step_module, ids, gradient_as_bucket_view=True,
-                                                              broadcast_buffers=False)
+            self.module = nn.parallel.DistributedDataParallel(step_module, ids, gradient_as_bucket_view=True, **_NO_BUFFERS)
+        if processes.world > 1:
+            _send_buffers(model)
         if self.sharded:
-            _shard(model, self._mesh(holders, processes), entries, bf16)
+            shard(model, self._mesh(holders, processes), entries, bf16)
 
     def _mesh(self, holders, processes):
         if holders == processes.world:
@@ -101,7 +107,14 @@ class Spread:
         return [module for module in self.model.modules() if isinstance(module, FSDPModule)]
 
 
-def _shard(model, mesh, entries, bf16):
+def _send_buffers(model):
+    """The first process's buffers, once, to all: a mean over data may differ in its last bit where another device took it."""
+    for buffer in model.buffers():
+        dist.broadcast(buffer, 0)
+
+
+def shard(model, mesh, entries, bf16):
+    """Cut a model's weights over a mesh, and gather them for a block at a time; arguments as for Spread."""
     # Imported here because it takes seconds and most runs have no use for it.
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
