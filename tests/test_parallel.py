@@ -9,7 +9,8 @@ import pytest
 import shares
 import torch
 import toy
-from runs import ROOT, apart, outcome
+from clips import make_clip, write_shards
+from runs import ROOT, apart, finish, outcome, start, words
 from torch import nn
 
 from engine.errors import UserError
@@ -141,3 +142,19 @@ def test_a_world_that_does_not_divide_is_refused_with_both_numbers(over, world, 
 def test_a_key_that_nothing_would_read_is_refused():
     with pytest.raises(UserError, match="shard_over=4 is for parallel=hsdp, and parallel=fsdp"):
         TrainConfig(run="x", parallel="fsdp", shard_over=4).check()
+
+
+@pytest.mark.long
+def test_compiled_blocks_in_shares_that_compute_twice_learn_the_same(tmp_path):
+    """Minutes of compiling on two cores, in which no line is written; it is no hang."""
+    (tmp_path / "shards").mkdir()
+    write_shards(tmp_path / "shards", [make_clip(i, size=56) for i in range(40)], 20)
+    keys = ["steps=4", "data.workers=0"]
+    finish(start(words(tmp_path / "one", tmp_path / "shards", *keys)))
+    keys += ["parallel=fsdp", "recompute=true", "compile=on"]
+    said = finish(start(words(tmp_path / "two", tmp_path / "shards", *keys), 2))
+    assert said.count("the first step compiles the network's blocks") == 1
+    (_, one, _, here), (_, two, _, there) = (outcome(tmp_path / run) for run in ("one", "two"))
+    assert all(a[k] == pytest.approx(b[k], rel=1e-4, abs=1e-6) for a, b in zip(here, there, strict=True) for k in a)
+    assert apart(*({key: torch.frombuffer(bytearray(data), dtype=torch.float32).numpy() for key, data in weights.items()}
+                   for weights in (one, two))) < 2e-5
