@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# All benchmarks on one GPU in under 10 minutes, into one Markdown file. Needs the repository and its packages (torch 2.6 or
-# newer) and nothing else: data is made. From anywhere:
+# All benchmarks on one GPU in under 10 minutes, into one Markdown file: what a step costs in float32, TF32 and bf16, compiled and
+# not, with and without the fused optimiser, in time and memory; what gathering weights in bf16 changes; how long the first step
+# compiles; the commands a user waits for. Needs the repository and its packages (torch 2.6 or newer) and nothing else: data is
+# made. From anywhere:
 #
 #   bash benchmarks/gpu.sh [FILE.md]            PYTHON=... names the interpreter (default: .venv/bin/python, else python3)
 #   SMALL=1 bash benchmarks/gpu.sh [FILE.md]    the same on a CPU with the smallest sizes, to see that everything runs
@@ -33,6 +35,7 @@ printf '# Benchmarks\n\n%s, %s\n' "$(date '+%d %B %Y')" \
     "$(git describe --always --dirty 2> /dev/null || echo 'no git')" > "$out"
 if [ -n "${SMALL:-}" ]; then
     section "A training step" 600 step.py device=cpu sizes=demo positions=rope rounds=1 batch=4
+    section "Weights spread" 600 spread.py device=cpu size=demo rounds=1 batch=4
     section "Made people, CPU" 300 people.py device=cpu config=configs/data/people_body_easy.yaml clips=1 rounds=1 size=64
     section "From the command to the first step, checkpoints, fine-tuning, predict" 900 runs.py device=cpu clips=20 steps=8 \
         batch=8 data="$data"
@@ -42,7 +45,9 @@ if [ -n "${SMALL:-}" ]; then
     exit $bad
 fi
 printf '\n%s\n' "$(nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit --format=csv,noheader)" >> "$out"
-section "A training step" 260 step.py device=cuda sizes=tiny,small,base,large rounds=5 off=base
+section "A training step: float32, TF32, bf16, compiled; without each optimisation" 195 step.py device=cuda \
+    sizes=tiny,small,base,large rounds=3 off=base
+section "Weights spread: ddp, fsdp, bf16, compiled; the first step" 65 spread.py device=cuda size=base rounds=5
 # The first to make people builds the body model's files, for a minute.
 section "Made people, GPU" 120 people.py device=cuda clips=20 rounds=3
 section "Made people, one core" 30 people.py device=cpu clips=2 rounds=3

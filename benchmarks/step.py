@@ -52,7 +52,7 @@ def main(argv):
     """Print the tables; returns nothing."""
     options = read(argv)
     device = device_of(options["device"])
-    # TF32 is off, as it is in training: the plain version is float32.
+    # TF32 is off from here on, as it is in training: the plain version is float32, and TF32 has a row of its own.
     if device.type == "cpu":
         torch.set_num_threads(1)
     stopwatch = Stopwatch(device)
@@ -183,6 +183,14 @@ class Version:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
+    def step_in_tf32(self):
+        """As ``step``, on a GPU with products of float32 matrices in TF32, which no run does."""
+        torch.set_float32_matmul_precision("high")
+        try:
+            self.step()
+        finally:
+            machine.exact_float32()
+
     def gradients(self):
         """(loss, {name: gradient}) with the weights as they are."""
         value = self.loss()
@@ -213,6 +221,10 @@ def matrix_rates(device, stopwatch):
             continue
         x, y = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
         out[name] = 2 * side**3 / min(stopwatch.seconds(lambda x=x, y=y: x @ y) for _ in range(8))
+        if kind == torch.float32 and device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+            out["TF32"] = 2 * side**3 / min(stopwatch.seconds(lambda x=x, y=y: x @ y) for _ in range(8))
+            machine.exact_float32()
     return out
 
 
@@ -239,13 +251,16 @@ def compare(case, stopwatch, rates, rounds):
         versions["bf16"] = case.ours(True)
     if case.compile == "on":
         versions[f"compiled, {'bf16' if case.bf16 else 'float32'}"] = case.ours(case.bf16, compile="on")
-    times = take_turns({name: version.step for name, version in versions.items()}, stopwatch, rounds)
-    for name, version in versions.items():
+    steps = {name: version.step for name, version in versions.items()}
+    if case.device.type == "cuda":
+        steps["as float32, TF32"] = versions["float32"].step_in_tf32
+    times = take_turns(steps, stopwatch, rounds)
+    for name, step in steps.items():
         seconds = statistics.median(times[name])
         share = case.flops() * case.rows / seconds / rates[name.split()[-1]]
         print(f"| {case.size} | {case.position} | {case.rows} | {case.flops() / 1e9:.3g} | {name} | {1e3 * seconds:.1f} | "
               f"{case.rows / seconds:.3g} | {ratio(times, 'plain, float32', name):.2f} | {share:.0%} | "
-              f"{stopwatch.megabytes(version.step):.0f} |", flush=True)
+              f"{stopwatch.megabytes(step):.0f} |", flush=True)
 
 
 def leave_out(case, stopwatch, rounds):

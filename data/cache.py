@@ -42,7 +42,7 @@ REMEDY = "set data.cache.folder"
 @dataclass
 class CacheConfig:
     folder: str = key("", "where shards from URLs are kept on each machine, best on a local disk; default: "
-                          "counterpose-cache-UID in the folder for temporary files")
+                          "counterpose-cache-UID in the folder for temporary files", path="one")
     gigabytes: float = key(100.0, "most that is kept there; give each machine's cache room for the shards it reads at a time",
                            low=0.001)
     ahead: int = key(100, "steps ahead of reading that shards are fetched; 0: only when they are needed", low=0)

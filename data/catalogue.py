@@ -16,8 +16,9 @@ import numpy as np
 
 from data import remote
 from data.index import read_index, with_people
-from data.shards import find_shards, refuse_twice
+from data.shards import find_named, refuse_twice
 from engine.errors import UserError, explain
+from engine.paths import split_paths
 
 FORMAT = 1
 NAME = "shards.json"
@@ -53,9 +54,9 @@ def list_shards(spec, store):
         UserError: nothing is there, or a shard is damaged.
     """
     paths, known = [], {}
-    for part in split(spec):
+    for part in split_paths(spec):
         if not remote.is_remote(part):
-            here = find_shards(part)
+            here = find_named(part)
             known |= _known_here(here)
         elif remote.is_folder(part):
             listed = _known_there(part, store)
@@ -82,22 +83,6 @@ def read_catalogue(spec, store):
     if missing:
         write_catalogues({path: known[path] for path in paths if not remote.is_remote(path)})
     return paths, [known[path] for path in paths]
-
-
-def split(spec):
-    """The parts of a spec, between commas that are not in braces; a command is one part, for it may hold commas."""
-    if not isinstance(spec, str):
-        return list(spec)
-    if spec.startswith(remote.PIPE):
-        return [spec]
-    parts, depth = [""], 0
-    for letter in spec:
-        depth += (letter == "{") - (letter == "}")
-        if letter == "," and depth <= 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part.strip() for part in parts if part.strip()]
 
 
 def entry_of(index, tar_time_ns=0):

@@ -36,7 +36,7 @@ def read_excluded(path: str, name: str) -> frozenset[str]:
 
 @dataclass
 class SourceConfig:
-    shards: str = key("", "folder, tar, glob, URL (docs/data.md), or several with commas between")
+    shards: str = key("", "folder, tar, glob, URL (docs/data.md), or several with commas between", path="several")
     weight: float = key(1.0, "share in the mix, relative to the other sources that offer the same kind of pair", low=0)
 
 
@@ -69,7 +69,7 @@ class AugmentConfig:
 class ReadingConfig:
     """Where samples come from and how they are read: what pre-training and fine-tuning share."""
 
-    shards: str = key("", "shards of the only source: folder, tar, glob, URL, or several with commas between")
+    shards: str = key("", "shards of the only source: folder, tar, glob, URL, or several with commas between", path="several")
     sources: dict[str, SourceConfig] = key({}, "several named sources in place of data.shards")
     held_out: int = key(64, "clips at the end of each source that are never trained on (at most a tenth of it)", low=0)
     lanes: int | None = key(None, "slices of an epoch read side by side; default: batch's largest divisor up to 256", low=1)
@@ -83,7 +83,8 @@ class ReadingConfig:
                                    "the run stops", low=0)
     bad_max: float = key(0.01, "share of samples with bad bytes, since the last line of the log and since the run began, at "
                                "which the run stops; 1: never", low=0, high=1)
-    exclude: str = key("", "file of subjects, one a line, whose clips are never read: for people who withdraw their consent")
+    exclude: str = key("", "file of subjects, one a line, whose clips are never read: for people who withdraw their consent",
+                       path="one")
 
     def check(self):
         if bool(self.shards) == bool(self.sources):

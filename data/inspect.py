@@ -32,7 +32,7 @@ class VerifyConfig:
 
 @dataclass
 class StatsConfig:
-    out: str = key("", "also draw histograms into this PNG file")
+    out: str = key("", "also draw histograms into this PNG file", path="one")
     pairs: PairRules = section(PairRules)
     cache: CacheConfig = section(CacheConfig)
     workers: int | None = key(None, "processes that read; default: the cores of this machine", low=1)
@@ -54,7 +54,7 @@ class ShownPairs(PairRules):
 
 @dataclass
 class PreviewConfig:
-    out: str = key("preview.png", "the PNG file to write")
+    out: str = key("preview.png", "the PNG file to write", path="one")
     rows: int = key(8, "clips shown, spread evenly over the shards", low=1, high=64)
     seed: int = key(0, "another seed shows other clips and pairs", low=0)
     pairs: ShownPairs = section(ShownPairs)

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import re
 import subprocess
 import tempfile
 import urllib.error
@@ -10,10 +11,11 @@ import urllib.request
 from braceexpand import braceexpand
 
 from engine.errors import UserError
+from engine.paths import PIPE
 
-PIPE = "pipe:"
 BLOCK = 1 << 22
 TIMEOUT_S = 60  # without a byte
+_SHELLS = re.compile(r"\$\{[^{}]*\}?")  # of a command; without its end it is the shell's to refuse
 MISSING = (403, 404, 410)  # object stores answer 403 for what is not there to those who may not list
 FORBIDDEN = (401, 407)  # who asks is not known to the server or the proxy
 
@@ -43,15 +45,27 @@ def join(folder, name):
 
 
 def expand(url):
-    """[URL, ...] of one with braces, such as shard-{000000..000099}.tar.
+    """[URL, ...] of one with braces, such as shard-{000000..000099}.tar; a command's ``${...}`` are the shell's, and stay.
 
     Raises:
-        UserError: the braces cannot be read.
+        UserError: the braces cannot be read, or make a command of what was none.
     """
+    held = []  # what is not to be expanded, in the order in which it comes
+
+    def hold(found):
+        held.append(found[0])
+        return f"\0{len(held) - 1}\0"
+
+    command = url.startswith(PIPE)
+    text = _SHELLS.sub(hold, url) if command else url
     try:
-        return list(braceexpand(url))
+        # A backslash is a URL's way to keep a brace; in a command it is the shell's.
+        found = list(braceexpand(text, escape=not command))
     except ValueError as error:
         raise UserError(f"the braces of {url} cannot be read: {error}") from None
+    if not command and any(one.startswith(PIPE) for one in found):
+        raise UserError(f"the braces of {url} make a command of it; a command begins with {PIPE}")
+    return [re.sub("\0(\\d+)\0", lambda mark: held[int(mark[1])], one) for one in found]
 
 
 def base_name(path):

@@ -27,9 +27,9 @@ from data.order import numbers
 from data.samples import decode_meta
 from data.shards import find_shards, shard_name, write_samples
 from data.spread import spread
-from data.tars import BLOCK, is_hidden, read_tars
 from data.store import Store
 from data.subjects import describe_excluded, match_names
+from data.tars import BLOCK, is_hidden, read_tars
 from engine import progress
 from engine.config import key, parse_keys
 from engine.errors import UserError, explain, failure_of
@@ -44,9 +44,9 @@ DROPPED = {EXCLUDED: "of excluded subjects", UNREADABLE: "with unreadable JSON, 
 
 @dataclass
 class MergeConfig:
-    out: str = key("", "folder for the new shards; empty, missing, or begun by this very command")
+    out: str = key("", "folder for the new shards; empty, missing, or begun by this very command", path="one")
     clips_per_shard: int | None = key(None, "clips of a new shard; split: at most so many", low=1)
-    exclude: str = key("", "file of subjects, one a line, whose clips are left out for good")
+    exclude: str = key("", "file of subjects, one a line, whose clips are left out for good", path="one")
     rename: bool = key(False, "put the name of the tar that a clip comes from before its key")
     workers: int | None = key(None, "processes that copy; default: the cores of this machine", low=1)
 

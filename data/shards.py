@@ -10,6 +10,7 @@ from data.index import build_index, index_path, save_index
 from data.remote import is_remote
 from data.samples import encode
 from engine.errors import UserError, explain, failure_of
+from engine.paths import split_paths
 from engine.patience import expand_pattern, is_file, is_folder
 
 
@@ -64,28 +65,35 @@ def write_samples(path, samples):
 
 
 def find_shards(spec):
-    """Sorted tar paths of ``DIR``, ``FILE.tar``, a glob, or several of them with commas between.
+    """Sorted tar paths of what ``spec`` names: ``DIR``, ``FILE.tar``, a glob, or several (engine.paths.split_paths).
 
     Raises:
         UserError: a path that does not exist, a folder without tars.
     """
-    found = []
-    for part in filter(None, (p.strip() for p in (spec.split(",") if isinstance(spec, str) else spec))):
-        if is_folder(part):
-            tars = expand_pattern(os.path.join(glob.escape(part), "*.tar"))
-            if not tars:
-                raise UserError(f"folder {part} holds no shards (*.tar)")
-        elif is_file(part):
-            tars = [part]
-        else:
-            tars = expand_pattern(part)
-            if not tars:
-                raise UserError(f"no shards at {part}: no such folder or file")
-        found += tars
+    found = [tar for part in split_paths(spec) for tar in find_named(part)]
     if not found:
         raise UserError("no shards were named")
     refuse_twice(found)
     return found
+
+
+def find_named(path):
+    """Sorted tar paths of one ``DIR``, ``FILE.tar`` or glob.
+
+    Raises:
+        UserError: it does not exist; a folder without tars.
+    """
+    if is_folder(path):
+        tars = expand_pattern(os.path.join(glob.escape(path), "*.tar"))
+        if not tars:
+            raise UserError(f"folder {path} holds no shards (*.tar)")
+        return tars
+    if is_file(path):
+        return [path]
+    tars = expand_pattern(path)
+    if not tars:
+        raise UserError(f"no shards at {path}: no such folder or file")
+    return tars
 
 
 def refuse_twice(paths):

@@ -5,7 +5,7 @@ import re
 import signal
 import sys
 
-from engine.errors import ExitCode, Failure, UserError
+from engine.errors import ExitCode, Failure
 
 TAIL_BYTES = 65536
 

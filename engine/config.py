@@ -12,28 +12,37 @@
     cfg = parse(Config, sys.argv[1:], command="pretrain")
 
 Every value, from the file or the command line, is read as text and turned into the type its field declares. So YAML's own
-guesses never bite: ``time: 12:00:00`` in a text field stays text, ``steps=1e5`` is an int, ``0123`` is not octal.
+guesses never bite: ``time: 12:00:00`` in a text field stays text, ``steps=1e5`` is an int, ``0123`` is not octal. Nothing in
+a text means anything to this module: ``${NAME}`` stays as it is. Keys of paths alone have a ``~`` at the beginning written out.
 """
 
 import dataclasses
 import difflib
 import math
 import os
+import re
 import typing
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from engine.errors import Failure, UserError
+from engine.paths import as_text, expand_home, is_json_list, split_list, split_paths
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 _NULL = {"null", "none", "~", ""}
 
 
-def key(default, help, *, choices=None, low=None, high=None):
-    """A config field: its default, its meaning for ``--help`` and what values it takes (inclusive bounds)."""
-    metadata = {"help": help, "choices": choices, "low": low, "high": high}
+# What may stand before the first "=" of a key=value; a URL or a path with a "=" in it has other letters there.
+_KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
+
+
+def key(default, help, *, choices=None, low=None, high=None, path=None):
+    """A config field: its default, its meaning for ``--help`` and what values it takes (inclusive bounds).
+
+    Args:
+        path: "one" or "several", for a text that names a path or what engine.paths.split_paths takes apart.
+    """
+    metadata = {"help": help, "choices": choices, "low": low, "high": high, "path": path}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -62,25 +71,25 @@ def parse(schema, argv, command, usage=""):
         raise SystemExit(0)
     if not argv or "=" in os.path.basename(argv[0]):
         raise UserError(f"python -m {command}: a config file comes first, then key=value; see --help")
-    config = OmegaConf.structured(schema)
+    config = schema()
     for dotted, value in read_file(argv[0], command):
-        _assign(config, schema, dotted, value, argv[0])
+        _assign(config, dotted, value, argv[0])
     for argument in argv[1:]:
-        _assign_argument(config, schema, argument)
-    return _finish(config, argv[0])
+        _assign_argument(config, argument)
+    return _finish(config)
 
 
 def parse_all(schema, argv, command):
     """(config or None, [message, ...]): as ``parse``, but going on after a fault, so that all of them are told at once."""
-    config, faults = OmegaConf.structured(schema), []
+    config, faults = schema(), []
     try:
         pairs = list(read_file(argv[0], command))
     except Failure as error:
         return None, [str(error)]
-    steps = [lambda pair=pair: _assign(config, schema, *pair, argv[0]) for pair in pairs]
-    steps += [lambda argument=argument: _assign_argument(config, schema, argument) for argument in argv[1:]]
+    steps = [lambda pair=pair: _assign(config, *pair, argv[0]) for pair in pairs]
+    steps += [lambda argument=argument: _assign_argument(config, argument) for argument in argv[1:]]
     result = []
-    for step in [*steps, lambda: result.append(_finish(config, argv[0]))]:
+    for step in [*steps, lambda: result.append(_finish(config))]:
         try:
             step()
         except Failure as error:
@@ -88,10 +97,15 @@ def parse_all(schema, argv, command):
     return result[0] if result else None, faults
 
 
-def _assign_argument(config, schema, argument):
+def _assign_argument(config, argument):
     if "=" not in argument:
         raise UserError(f"'{argument}' on the command line is not of the form key=value")
-    _assign(config, schema, *argument.split("=", 1), "the command line")
+    _assign(config, *argument.split("=", 1), "the command line")
+
+
+def is_assignment(argument):
+    """Whether a word of a command that takes paths too is a key=value: neither a path that is there nor a URL."""
+    return bool(_KEY.match(argument)) and not os.path.exists(argument)
 
 
 def parse_keys(schema, argv, command, usage, least=1):
@@ -104,26 +118,35 @@ def parse_keys(schema, argv, command, usage, least=1):
     if "--help" in argv or "-h" in argv:
         print(help_text(schema, command, usage))
         raise SystemExit(0)
-    config, paths = OmegaConf.structured(schema), []
+    config, paths = schema(), []
     for argument in argv:
-        if "=" not in argument or os.path.exists(argument):
-            paths.append(argument)
+        if is_assignment(argument):
+            _assign_argument(config, argument)
         else:
-            _assign(config, schema, *argument.split("=", 1), "the command line")
+            paths.append(argument)
     if len(paths) < least:
         raise UserError(f"python -m {command}: name at least one path; usage: {usage}")
     if paths and not least:
         raise UserError(f"'{paths[0]}' on the command line is not of the form key=value; usage: {usage}")
-    return _finish(config, "the command line"), paths
+    return _finish(config), paths
 
 
-def _finish(config, origin):
-    try:
-        result = OmegaConf.to_object(config)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{origin}: {str(error).splitlines()[0]}") from None
-    _check(result)
-    return result
+def _finish(config):
+    _settle_floats(config)
+    _check(config)
+    return config
+
+
+def _settle_floats(config):
+    """Make floats of defaults that were written as whole numbers, so that a saved config reads back as the same values."""
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for item in value.values() if isinstance(value, dict) else [value]:
+            if dataclasses.is_dataclass(item):
+                _settle_floats(item)
+        if type(value) is int and _unwrap(hints[field.name])[0] is float:
+            setattr(config, field.name, float(value))
 
 
 def read_file(path, command):
@@ -163,9 +186,18 @@ class _TextLoader(yaml.BaseLoader):
 
 def save(config, path, command):
     """Write the resolved config so that ``parse`` reads the same config back."""
-    tree = {"command": command, **OmegaConf.to_container(OmegaConf.structured(config))}
+    tree = {"command": command, **_plain(dataclasses.asdict(config))}
     with open(path, "w", encoding="utf-8") as file:
         yaml.safe_dump(tree, file, sort_keys=False, width=120)
+
+
+def _plain(value):
+    """A tree of nothing but what YAML has words for."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def flat(config, prefix=""):
@@ -264,24 +296,44 @@ def _find(schema, dotted):
     return None
 
 
-def _assign(config, schema, dotted, value, origin):
-    found = _find(schema, dotted)
+def _assign(config, dotted, value, origin):
+    found = _find(type(config), dotted)
     if found is None:
-        names = [name for name, _, _ in _leaves(schema)]
+        names = [name for name, _, _ in _leaves(type(config))]
         near = difflib.get_close_matches(dotted, names, 1, 0.5)
         near = near or difflib.get_close_matches(dotted.split(".")[-1], [n.split(".")[-1] for n in names], 1, 0.7)
         near = [n for n in names if n == near[0] or n.split(".")[-1] == near[0]][:1] if near else []
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise UserError(f"unknown key '{dotted}' in {origin}{hint}")
     field, kind, created = found
-    for path, section_schema in created:
-        if OmegaConf.select(config, path) is None:
-            OmegaConf.update(config, path, OmegaConf.structured(section_schema), force_add=True)
     if typing.get_origin(_unwrap(kind)[0]) is dict:
         if value != "":
             raise UserError(f"'{dotted}' in {origin} takes named sections, such as {dotted}.NAME.key=value")
         return
-    OmegaConf.update(config, dotted, _convert(value, kind, field, dotted, origin), force_add=True)
+    value = _convert(value, kind, field, dotted, origin)
+    *parents, last = dotted.split(".")
+    place = _open_section(config, parents, dict(created))
+    if isinstance(place, dict):
+        place[last] = value
+    else:
+        setattr(place, last, value)
+
+
+def _open_section(config, parents, created):
+    """The dataclass or dict that a path of names leads to; named sections that are new are made.
+
+    Args:
+        parents: the names.  created: {dotted path: schema} of the named sections among them.
+    """
+    place = config
+    for depth, name in enumerate(parents, 1):
+        if not isinstance(place, dict):
+            place = getattr(place, name)
+            continue
+        if name not in place:
+            place[name] = created[".".join(parents[:depth])]()
+        place = place[name]
+    return place
 
 
 def _convert(value, kind, field, dotted, origin):
@@ -289,14 +341,24 @@ def _convert(value, kind, field, dotted, origin):
     if optional and isinstance(value, str) and value.lower() in _NULL:
         return None
     if typing.get_origin(inner) is list:
-        if isinstance(value, str):
-            text = value.strip()
-            text = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-            value = [part.strip() for part in text.split(",")] if text else []
+        value = split_list(value, dotted) if isinstance(value, str) else value
         return [_scalar(v, typing.get_args(inner)[0], field, dotted, origin) for v in value]
+    if isinstance(value, list) and field.metadata["path"] == "several":
+        value = as_text(value)
     if isinstance(value, (list, dict)):
         raise UserError(f"'{dotted}' in {origin} takes one {_type_name(kind)}, not {value}")
-    return _scalar(value, inner, field, dotted, origin)
+    return _expand(_scalar(value, inner, field, dotted, origin), field.metadata["path"], dotted)
+
+
+def _expand(value, path, dotted):
+    """A value with ``~`` written out, of a key that names paths."""
+    if path == "one":
+        return expand_home(value)
+    if path == "several" and ("~" in value or is_json_list(value)):
+        parts = split_paths(value, dotted)
+        # Several stay one text, a plain one where commas alone take it apart again.
+        return as_text(parts) if any("," in part for part in parts) else ",".join(parts)
+    return value
 
 
 def _scalar(text, kind, field, dotted, origin):

@@ -176,7 +176,7 @@ def _relayed(kind, words):
 
 
 def device_of(device, local=0):
-    """The torch.device of "auto", "cpu" or "cuda" for a local rank.
+    """The torch.device of "auto", "cpu" or "cuda" for a local rank; from here on float32 is float32 on it.
 
     Raises:
         UserError: a GPU was asked for and there is none for this rank.
@@ -189,6 +189,7 @@ def device_of(device, local=0):
     if device == "cuda" and torch.cuda.device_count() <= local:
         raise UserError(f"device=cuda: local rank {local} finds {torch.cuda.device_count()} GPUs; set device=cpu or start "
                         f"fewer processes a node")
+    machine.exact_float32()
     return torch.device(device, local) if device == "cuda" else torch.device(device)
 
 

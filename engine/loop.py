@@ -34,7 +34,7 @@ def train(config, make_trainer):
         closing.callback(stop.close)
         try:
             # The watch stands first, so that whatever fails on one rank from here on is told to all.
-            patience_s = config.guard.hang_s + PATIENCE_S
+            patience_s = _collectives_may_take_s(config)
             with Watch(read_place(), config.guard.hang_s, stop, patience_s) as watch:
                 processes = distributed.start(config.device, patience_s, watch.store)
                 closing.callback(processes.stop)
@@ -45,6 +45,11 @@ def train(config, make_trainer):
         except StoppedEarly as signal:
             print(f"{signal}: stopped before the first step; there was nothing to save", file=sys.stderr, flush=True)
             return ExitCode.STOPPED
+
+
+def _collectives_may_take_s(config):
+    # One rank may have compiled, and wait in a collective, long before another.
+    return config.guard.hang_s + PATIENCE_S + (0 if config.compile == "off" else config.guard.compile_s)
 
 
 def _settle(config, device):

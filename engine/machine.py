@@ -117,10 +117,32 @@ def bf16(precision, device):
     """Whether a network runs in bf16 by the key ``precision``; "auto": if the device (a torch.device) multiplies in it.
 
     CPUs that do are told by their flags: there matrix products take a quarter of float32's time; elsewhere bf16 is emulated.
+    So do NVIDIA's GPUs from Ampere on, and all of AMD's that torch runs on.
     """
-    if precision == "auto":
-        return device.type == "cuda" or not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu("flags").split())
-    return precision == "bf16"
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        import torch
+
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu("flags").split())
+
+
+def compiles(compile, device):
+    """Whether a network's blocks are compiled by the key ``compile``; "auto": on a GPU (``device``: a torch.device)."""
+    return compile == "on" or (compile == "auto" and device.type == "cuda")
+
+
+def exact_float32():
+    """Have products of float32 matrices on a GPU be those of float32, and not of TF32, which keeps 10 of 23 bits.
+
+    torch's own default is float32 for matrices and TF32 for convolutions, and an environment variable, which NVIDIA's
+    containers set (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE), turns the first round. Who wants speed takes bf16.
+    """
+    import torch
+
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def pci_address(domain: int, bus: int, device: int) -> str:

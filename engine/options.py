@@ -7,8 +7,8 @@ from engine.errors import UserError
 
 # What may differ when a run goes on, because results do not depend on it (design decision 7).
 FREE = ("run", "init", "device", "data.workers", "data.prefetch", "data.shards", "data.sources.*.shards", "data.cache.*",
-        "data.patience_s", "data.bad_max", "log.*", "checkpoint.*", "evaluate.*", "probe.*", "guard.hang_s", "parallel", "shard_over",
-        "compile", "recompute")
+        "data.patience_s", "data.bad_max", "log.*", "checkpoint.*", "evaluate.*", "probe.*", "guard.hang_s", "guard.compile_s",
+        "parallel", "shard_over", "compile", "recompute")
 
 
 @dataclass
@@ -35,7 +35,8 @@ class EvaluateConfig:
     """Evaluations of checkpoints beside the training; see engine/evaluations.py."""
 
     every: int = key(0, "steps between evaluations, each in a process or a job of its own, and one at the end; 0: never", low=0)
-    shards: str = key("", "labelled shards that they are on; default: probe.shards, and in fine-tuning what the run held out")
+    shards: str = key("", "labelled shards that they are on; default: probe.shards, and in fine-tuning what the run held out",
+                      path="several")
     keys: list[str] = key([], "further keys of the command that evaluates, such as evaluate.keys=clips=200,device=cpu")
     here: bool = key(True, "the first process starts them, one at a time, at the lowest priority; false: who started the run "
                            "does, as python -m slurm on a cluster")
@@ -50,6 +51,8 @@ class GuardConfig:
                      low=1)
     rollbacks: int = key(3, "such returns in a run; when one more is due it stops with a report", low=0)
     hang_s: float = key(600, "seconds without progress after which a rank counts as hanging and all leave", low=1)
+    compile_s: float = key(1800, "seconds that the first step may take beyond that where it compiles the network's blocks",
+                           low=0)
 
 
 @dataclass
@@ -64,8 +67,8 @@ class LogConfig:
 
 @dataclass
 class TrainConfig:
-    run: str = key("", "the run's folder; starting again with the same folder goes on")
-    init: str = key("", "start from weights: a run, a weights file, a parents' checkpoint, a timm checkpoint")
+    run: str = key("", "the run's folder; starting again with the same folder goes on", path="one")
+    init: str = key("", "start from weights: a run, a weights file, a parents' checkpoint, a timm checkpoint", path="one")
     seed: int = key(0, "of weights, order, crops and masks", low=0, high=2**63 - 1)
     steps: int = key(100_000, "updates", low=1)
     batch: int = key(256, "samples in a step, over all processes", low=1)
@@ -76,7 +79,7 @@ class TrainConfig:
                         choices=("ddp", "fsdp", "hsdp"))
     shard_over: int | None = key(None, "processes that hold one copy of the weights under parallel=hsdp; null: those of a node",
                                  low=2)
-    precision: str = key("auto", "of the network; auto: bf16 where the device multiplies in it",
+    precision: str = key("auto", "of the network; auto: bf16 where the device multiplies in it; float32 is never TF32",
                          choices=("auto", "float32", "bf16"))
     compile: str = key("auto", "compile the network's blocks; auto: on a GPU", choices=("auto", "on", "off"))
     recompute: bool = key(False, "compute a block's inside again in the backward pass: less memory, a third more work")

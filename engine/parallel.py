@@ -6,6 +6,7 @@ goes between groups. What leaves a process (checkpoints, norms) is always whole,
 """
 
 import contextlib
+from inspect import signature
 
 import torch
 import torch.distributed as dist
@@ -14,6 +15,12 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
 BLOCKS = ("blocks", "layers")  # names of the lists whose members are gathered one at a time
+IN_BF16 = "blocks"  # of these lists, whose members take their weights in bf16 while tokens stay in float32
+
+
+# Buffers are tables and means that no step changes: not to be sent at each. torch 2.15 has another word for it than 2.6.
+_NO_BUFFERS = {"forward_sync_buffers" if "forward_sync_buffers" in signature(nn.parallel.DistributedDataParallel).parameters
+               else "broadcast_buffers": False}
 
 
 class Spread:
@@ -24,20 +31,24 @@ class Spread:
         processes: engine.distributed.Processes.  model: the bare network.
         step_module: holds it and no weights besides, called on parts of a batch.
         entries: the network's methods, beside ``forward``, that others call.
+        bf16: the network runs under bf16 autocast, so its blocks' shared weights are gathered in bf16: half of what goes
+            between processes, and no copy is kept beside them. Shares, gradients' sums and the optimizer stay float32.
     Attributes:
         module: what to call for the loss.  Gradients in it are means over the processes.
     """
 
-    def __init__(self, holders, processes, model, step_module, entries=()):
+    def __init__(self, holders, processes, model, step_module, entries=(), bf16=False):
         self.model, self.module = model, step_module
         self.sharded = holders > 1
         self.copied = holders == 1 and processes.world > 1
         self.copies = None  # the process group of those that have the same share, where there are several
         if self.copied:
             ids = [processes.device.index] if processes.device.type == "cuda" else None
-            self.module = nn.parallel.DistributedDataParallel(step_module, ids, gradient_as_bucket_view=True)
+            self.module = nn.parallel.DistributedDataParallel(step_module, ids, gradient_as_bucket_view=True, **_NO_BUFFERS)
+        if processes.world > 1:
+            _send_buffers(model)
         if self.sharded:
-            _shard(model, self._mesh(holders, processes), entries)
+            shard(model, self._mesh(holders, processes), entries, bf16)
 
     def _mesh(self, holders, processes):
         if holders == processes.world:
@@ -96,14 +107,25 @@ class Spread:
         return [module for module in self.model.modules() if isinstance(module, FSDPModule)]
 
 
-def _shard(model, mesh, entries):
-    # Imported here because it takes seconds and most runs have no use for it.
-    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+def _send_buffers(model):
+    """The first process's buffers, once, to all: a mean over data may differ in its last bit where another device took it."""
+    for buffer in model.buffers():
+        dist.broadcast(buffer, 0)
 
+
+def shard(model, mesh, entries, bf16):
+    """Cut a model's weights over a mesh, and gather them for a block at a time; arguments as for Spread."""
+    # Imported here because it takes seconds and most runs have no use for it.
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+
+    # Tokens come in as they are: the sum that runs through the blocks is float32, and autocast chooses for each operation.
+    half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     for name, parts in list(model.named_modules()):
-        if name.rpartition(".")[2] in BLOCKS:
+        last = name.rpartition(".")[2]
+        if last in BLOCKS:
+            policy = half if bf16 and last == IN_BF16 else MixedPrecisionPolicy()
             for block in parts.children():
-                fully_shard(block, mesh=mesh)
+                fully_shard(block, mesh=mesh, mp_policy=policy)
     # The root's own weights are wanted from the first layer to the last: they stay gathered until the backward is over.
     fully_shard(model, mesh=mesh, reshard_after_forward=False)
     for name in entries:

@@ -52,7 +52,7 @@ PICTURES = {("pretrain", "step"): "Completions", ("pretrain", "attention"): "Att
 
 @dataclass
 class ReportConfig:
-    out: str = key("", "the HTML file to write; default: report.html in the first run's folder")
+    out: str = key("", "the HTML file to write; default: report.html in the first run's folder", path="one")
 
     def check(self):
         if self.out and not self.out.lower().endswith((".html", ".htm")):

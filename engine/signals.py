@@ -9,7 +9,6 @@ from multiprocessing import resource_tracker
 
 from engine.errors import ExitCode
 
-
 # One that is ignored when the process starts stays so: who started it, such as slurm's supervisor, has the say.
 NUMBERS = tuple(number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
                 if signal.getsignal(number) is not signal.SIG_IGN)

@@ -6,7 +6,8 @@ import sys
 
 import torch
 
-from engine import checkpoint, evaluations, guard
+from engine import checkpoint, evaluations, guard, machine
+from engine.alive import kept_alive
 from engine.parallel import Spread
 from engine.replicas import Replicas
 from engine.saver import Saver
@@ -34,16 +35,19 @@ class Trainer:
         replaced: columns of the arrays' "tags" with the counts of replaced samples.
         scale: from a weight's name to a factor on its learning rate; None: 1 for all.
         entries: methods of the network, beside ``forward``, that are called while its weights may be sharded.
+        bf16: the step module runs the network under bf16 autocast.
     """
 
     probe_every = 0  # steps between calls of ``probe()``, which gives more numbers for the log; 0: never
 
-    def __init__(self, config, processes, model, step_module, meters, replaced, scale=None, entries=()):
+    def __init__(self, config, processes, model, step_module, meters, replaced, scale=None, entries=(),
+                 bf16=False):
         self.config, self.processes, self.device = config, processes, processes.device
         self.stop, self.watch = False, Whereabouts()
+        self.compiling = machine.compiles(config.compile, self.device)  # in the step to come
         self.model, self.step_module = model, step_module
         holders = config.holders(processes.world, processes.of_a_node())
-        self.spread = Spread(holders, processes, model, step_module, entries)
+        self.spread = Spread(holders, processes, model, step_module, entries, bf16)
         self.replicas = Replicas(processes, holders)
         self.wrapped = self.spread.module
         self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
@@ -59,6 +63,24 @@ class Trainer:
 
     def update(self, step, arrays):
         """One step: the loss summed over this rank's rows, its gradient over all ranks, AdamW unless the update is bad."""
+        if not self.compiling:
+            self._update(step, arrays)
+            return
+        if self.processes.first:
+            print("the first step compiles the network's blocks, for a minute or several", file=sys.stderr, flush=True)
+        allowed = self.config.guard.compile_s
+        self.watch.at(step, f"compiling (guard.compile_s={allowed:g})")
+        with kept_alive(self.watch, allowed):
+            self._update(step, arrays)
+            self._wait_for_device()
+        self.compiling = False
+
+    def _wait_for_device(self):
+        # Until it is through the compiled step, whose collectives wait for the slowest rank to have compiled.
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def _update(self, step, arrays):
         config = self.config
         with self.own_time.running():
             batch = self.to_device(arrays)

@@ -55,7 +55,8 @@ class FinetuneConfig(TrainConfig):
     encoder_lr: float = key(1.0, "the encoder's learning rate over the head's; 0 leaves it as it is", low=0)
 
     def evaluation(self, checkpoint):
-        shards = [f"data.shards={self.evaluate.shards}"] if self.evaluate.shards else []
+        # Without shards of their own the run's are read, and who trains on a command's output may evaluate on it.
+        shards = [f"data.shards={self.evaluate.shards}"] if self.evaluate.shards else ["allow_commands=true"]
         return ["finetune", "evaluate", f"run={checkpoint}", *shards, f"device={self.device}", *self.evaluate.keys, "log=true"]
 
     @property

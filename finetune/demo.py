@@ -30,9 +30,9 @@ class DemoConfig:
     pretrain_steps: int | None = key(None, "steps of pre-training; default: as in the configs", low=60)
     finetune_steps: int | None = key(None, "steps of fine-tuning; default: as in the configs", low=60)
     wandb: str = key("offline", "weights & biases", choices=("off", "offline", "online"))
-    videos: str = key("", "folder of a real take with several cameras, shown beside the made pairs")
-    calibration: str = key("", "its calibration file (Qualisys)")
-    track: str = key("", "where the person is in it (docs/real_clips.md)")
+    videos: str = key("", "folder of a real take with several cameras, shown beside the made pairs", path="one")
+    calibration: str = key("", "its calibration file (Qualisys)", path="one")
+    track: str = key("", "where the person is in it (docs/real_clips.md)", path="one")
 
     def check(self):
         if bool(self.videos) != bool(self.calibration):

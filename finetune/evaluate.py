@@ -24,6 +24,7 @@ from engine.errors import UserError, explain, failure_of
 from engine.geometry import axis_angle_to_matrix
 from engine.joints import mpjpe, pa_mpjpe
 from engine.options import FREE
+from engine.paths import refuse_commands
 from finetune import draw, metrics, tables
 from finetune.people import crop_people, meshes
 from finetune.predict import Predictor
@@ -42,19 +43,21 @@ EXAMPLES = (("best", 0.0), ("median", 0.5), ("worst", 1.0))
 
 @dataclass
 class EvaluateDataConfig:
-    shards: str = key("", "labelled shards; clips that the run was trained on are left out; default: those of the run")
+    shards: str = key("", "labelled shards; clips that the run was trained on are left out; default: those of the run",
+                      path="several")
 
 
 @dataclass
 class EvaluateConfig:
-    run: str = key("", "a fine-tuning run, or one of its checkpoints")
-    without: str = key("", "the same training without pre-training, for a row of the table")
-    out: str = key("", "folder for the results; default: RUN/evaluation")
+    run: str = key("", "a fine-tuning run, or one of its checkpoints", path="one")
+    without: str = key("", "the same training without pre-training, for a row of the table", path="one")
+    out: str = key("", "folder for the results; default: RUN/evaluation", path="one")
     log: bool = key(False, "put the numbers into the run's log too, at the checkpoint's step; out is then "
                             "RUN/evaluations/step-X")
     clips: int = key(64, "clips, at most", low=1)
     examples: int = key(2, "of the best, of the median and of the worst crops that are drawn", low=1)
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
+    allow_commands: bool = key(False, "run the commands (pipe:) that RUN's config names as shards")
     data: EvaluateDataConfig = section(EvaluateDataConfig)
 
 
@@ -243,6 +246,9 @@ def _data(config, predictor):
     """The CropDataConfig of what is evaluated: the run's own rules on the shards that were named."""
     began = predictor.config.data
     shards = {"data": SourceConfig(config.data.shards)} if config.data.shards else began.named()
+    if not config.data.shards:
+        of_run = {f"data.{name}": value for name, value in flat(began).items()}
+        refuse_commands(of_run, set(), str(predictor.folder / "config.yaml"), config.allow_commands)
     return CropDataConfig(sources=shards, rules=began.rules, augment=began.augment, exclude=began.exclude)
 
 

@@ -39,9 +39,10 @@ BROKEN = (OSError, ValueError, SyntaxError, RuntimeError, EOFError, IndexError, 
 
 @dataclass
 class PredictConfig:
-    run: str = key("", "a fine-tuning run, or one of its checkpoints")
-    out: str = key("", "folder for overlays, meshes and numbers")
-    boxes: str = key("", "CSV or JSON with picture,x0,y0,x1,y1 and perhaps side, a row a person; default: the whole picture")
+    run: str = key("", "a fine-tuning run, or one of its checkpoints", path="one")
+    out: str = key("", "folder for overlays, meshes and numbers", path="one")
+    boxes: str = key("", "CSV or JSON with picture,x0,y0,x1,y1 and perhaps side, a row a person; default: the whole picture",
+                     path="one")
     intrinsics: list[float] = key([], "fx,fy,cx,cy of the pictures in pixels; default: the focal length is the diagonal")
     side: str = key("right", "which hands are looked for where boxes= does not say (runs on hands)", choices=("right", "left"))
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import warp as wp
 
-from data.bodies.quiet import start_warp
+from data.bodies.quiet import start_warp, told_of_the_cache
 from engine.errors import UserError
 from finetune.person import vertex_normals
 
@@ -56,6 +56,8 @@ class Raster:
 
     def __init__(self, device="cpu"):
         start_warp()
+        with told_of_the_cache():
+            wp.load_module(__name__, device=device)
         self.device, self._buffers = device, {}
 
     def layers(self, meshes, K, size, perspective=True):

@@ -20,7 +20,7 @@ KINDS = {"body": "bodies", "hand": "hands"}
 
 @dataclass
 class ReportConfig:
-    out: str = key("", "the HTML file to write; default: report.html in the folder")
+    out: str = key("", "the HTML file to write; default: report.html in the folder", path="one")
     rows: int = key(4, "clips shown of each folder of shards", low=1, high=16)
     seed: int = key(0, "another seed shows other clips and pairs", low=0)
 

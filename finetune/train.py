@@ -79,7 +79,7 @@ class Finetuner(Trainer):
         bf16 = machine.bf16(config.precision, processes.device)
         module = Recovering(model, body.coarse(config.loss.mesh).to(processes.device), config.model.image_size, bf16)
         super().__init__(config, processes, model, module, len(losses.TERMS) + 2, REPLACED,
-                         lambda name: config.encoder_lr if name.startswith("encoder.") else 1.0)
+                         lambda name: config.encoder_lr if name.startswith("encoder.") else 1.0, bf16=bf16)
         self.order, self.bf16, self.full = order, bf16, body
         self.excluded = processes.from_first(lambda: count_excluded(order, config.data))
         self.weights = {name: getattr(config.loss, name) for name in losses.TERMS}

@@ -11,6 +11,7 @@ from timm.layers import Mlp
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from engine import machine
 from pretrain.position import rotate
 
 EPSILON = 1e-6
@@ -44,7 +45,7 @@ def prepare(blocks, config, device):
     """
     for block in blocks:
         block.recompute = config.recompute
-        block.compiled = config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
+        block.compiled = machine.compiles(config.compile, device)
 
 
 class Block(nn.Module):
@@ -72,6 +73,14 @@ class Block(nn.Module):
 def compiled_step(kind):
     """A Block's ``step``, compiled once for all blocks of that kind and each of the few shapes of training."""
     return torch.compile(kind.step, fullgraph=True, dynamic=False)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Of tokens in float32 whose weights may be in bf16, as processes that share a copy gather them (engine/parallel.py)."""
+
+    def forward(self, x):
+        kind = torch.promote_types(x.dtype, self.weight.dtype)
+        return F.layer_norm(x, self.normalized_shape, self.weight.to(kind), self.bias.to(kind), self.eps)
 
 
 class SelfAttention(nn.Module):
@@ -117,9 +126,9 @@ class EncoderBlock(Block):
 
     def __init__(self, width, heads, mlp_ratio):
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, EPSILON)
+        self.norm1 = LayerNorm(width, EPSILON)
         self.attn = SelfAttention(width, heads)
-        self.norm2 = nn.LayerNorm(width, EPSILON)
+        self.norm2 = LayerNorm(width, EPSILON)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def step(self, x, rope=None):
@@ -136,14 +145,14 @@ class DecoderBlock(Block):
 
     def __init__(self, width, heads, mlp_ratio, cross):
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, EPSILON)
+        self.norm1 = LayerNorm(width, EPSILON)
         self.attn = SelfAttention(width, heads)
         self.cross = None
         if cross:
-            self.norm2 = nn.LayerNorm(width, EPSILON)
-            self.norm_y = nn.LayerNorm(width, EPSILON)
+            self.norm2 = LayerNorm(width, EPSILON)
+            self.norm_y = LayerNorm(width, EPSILON)
             self.cross = CrossAttention(width, heads)
-        self.norm3 = nn.LayerNorm(width, EPSILON)
+        self.norm3 = LayerNorm(width, EPSILON)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def step(self, x, y, rope_x=None, rope_y=None, first=0):
@@ -164,7 +173,7 @@ class Decoder(nn.Module):
         self.embed = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         self.blocks = nn.ModuleList(DecoderBlock(width, heads, mlp_ratio, cross) for _ in range(depth))
-        self.norm = nn.LayerNorm(width, EPSILON)
+        self.norm = LayerNorm(width, EPSILON)
         self.head = nn.Linear(width, outputs)
 
     def forward(self, visible, reference, order, table, masked_only, seen=None):

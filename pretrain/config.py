@@ -112,9 +112,10 @@ class PretrainLogConfig(LogConfig):
 class ProbeConfig:
     """How well joints in 3D can be read off the frozen encoder; see pretrain/probe.py."""
 
-    shards: str = key("", "labelled shards that are never trained on: folder, tar, glob, or several with commas between")
+    shards: str = key("", "labelled shards that are never trained on: folder, tar, glob, or several with commas between",
+                      path="several")
     clips: int = key(2000, "clips of the probe, fit and test together; numbers compare only where this is equal", low=12)
-    timm: str = key("", "a row for a timm model: a folder as its hub has it (config.json, weights), or NAME:FILE")
+    timm: str = key("", "a row for a timm model: a folder as its hub has it (config.json, weights), or NAME:FILE", path="one")
 
 
 @dataclass

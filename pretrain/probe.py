@@ -53,7 +53,7 @@ class ProbeCommand(ProbeConfig):
 
     crops: str = key("body", "which crops are looked at", choices=("body", "hand"))
     device: str = key("auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"))
-    out: str = key("", "JSON file for the numbers too")
+    out: str = key("", "JSON file for the numbers too", path="one")
     log: bool = key(False, "put the numbers into the run's log, at the step of the one checkpoint that is named")
 
     def check(self):

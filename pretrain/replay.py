@@ -1,5 +1,6 @@
 """``python -m pretrain|finetune replay RUN step=N``: a step's batch read again, to see which samples made it bad."""
 
+import dataclasses
 import json
 import math
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from torch import nn
 from data.manifest import freeze
 from data.reader import TAGS
 from engine import distributed, guard, history
-from engine.config import key, parse, parse_keys
+from engine.config import flat, is_assignment, key, parse, parse_keys
 from engine.errors import UserError
+from engine.paths import refuse_commands
 
 CHUNK = 64  # samples on the device at once
 
@@ -22,7 +24,11 @@ CHUNK = 64  # samples on the device at once
 class ReplayConfig:
     step: int | None = key(None, "the step whose batch is read again; the captures of a run name those that were bad", low=0)
     worst: int = key(8, "samples that are named, and drawn with out", low=1)
-    out: str = key("", "draw the worst samples into this PNG")
+    out: str = key("", "draw the worst samples into this PNG", path="one")
+    allow_commands: bool = key(False, "run the commands (pipe:) that RUN's config names; shards given here need no leave")
+
+
+OWN = tuple(field.name for field in dataclasses.fields(ReplayConfig))
 
 
 def main(argv):
@@ -40,10 +46,12 @@ def replay(argv, schema, command, make_trainer):
         argv: RUN, keys of ReplayConfig, and keys of the run that may differ, such as device or data.shards.
         schema, command, make_trainer: the config, the command and the engine.trainer.Trainer of the run.
     Raises:
-        UserError: no such run, no weights from before the step, other shards than the run's.
+        UserError: no such run, no weights from before the step, other shards than the run's; the run's config names a
+            command, and nobody said that it may run.
     """
-    own = [word for word in argv if word.split("=")[0] in ("step", "worst", "out") or "=" not in word]
-    usage = f"python -m {make_trainer.room} replay RUN step=N [out=FILE.png] [key=value of the run ...]"
+    own = [word for word in argv if not is_assignment(word) or word.split("=")[0] in OWN]
+    usage = (f"python -m {make_trainer.room} replay RUN step=N [out=FILE.png] [allow_commands=true] "
+             f"[key=value of the run ...]")
     options, paths = parse_keys(ReplayConfig, own, f"{make_trainer.room} replay", usage)
     folder = Path(paths[0])
     if options.step is None:
@@ -52,6 +60,9 @@ def replay(argv, schema, command, make_trainer):
         raise UserError(f"{folder} is no run's folder: it has no config.yaml")
     rest = [word for word in argv if word not in own]
     config = parse(schema, [str(folder / "config.yaml"), f"run={folder}", "data.workers=0", *rest], command)
+    read = {name: value for name, value in flat(config).items() if name.startswith(("data.", "probe."))}
+    given = {word.split("=")[0] for word in rest}
+    refuse_commands(read, given, str(folder / "config.yaml"), options.allow_commands)
     if options.step >= config.steps:
         raise UserError(f"step={options.step} is none of this run's: steps={config.steps}")
     trainer = make_trainer(config, distributed.Processes(0, 1, distributed.device_of(config.device)))

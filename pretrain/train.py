@@ -99,7 +99,8 @@ class Pretrainer(Trainer):
         prepare([*model.encoder.blocks, *model.decoder.blocks], config, processes.device)
         bf16 = machine.bf16(config.precision, processes.device)
         super().__init__(config, processes, model, Completion(model, config, bf16),
-                         2 * len(PAIR_KINDS) * len(order.sources), REPLACED, entries=("complete", "encode", "features"))
+                         2 * len(PAIR_KINDS) * len(order.sources), REPLACED, entries=("complete", "encode", "features"),
+                         bf16=bf16)
         self.order, self.bf16 = order, bf16
         self.excluded = processes.from_first(lambda: count_excluded(order, config.data))
         self.bad_list, self.bad_rate, self.bad_total = None, BadRate(config.data.bad_max), (0, 0)

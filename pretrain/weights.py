@@ -16,10 +16,12 @@ from pathlib import Path
 import torch
 
 from data.augment import MEAN, STD
+from data.remote import base_name
 from data.seen import Seen
 from engine import checkpoint
 from engine.config import read_file
 from engine.errors import UserError, explain, failure_of
+from engine.paths import split_paths
 from pretrain import header, layouts
 from pretrain.config import ModelConfig
 from pretrain.files import Content, check_finite, find_weights, read_content
@@ -378,15 +380,20 @@ def _history(path):
     pairs, lines = dict(read_file(str(run / "config.yaml"), "pretrain")), []
     for name, value in pairs.items():
         if name == "data.shards" and value:
-            lines.append(f"data: {Path(value).name}")
+            lines.append(f"data: {_shard_names(value)}")
         elif name.startswith("data.sources.") and name.endswith(".shards"):
             label = name.split(".")[2]
             weight = pairs.get(f"data.sources.{label}.weight", "1.0")
-            lines.append(f"data: {label} ({Path(value).name}), weight {weight}")
+            lines.append(f"data: {label} ({_shard_names(value)}), weight {weight}")
         elif name in ("init", "steps", "batch", "seed", "masking.ratio", "masking.reference_ratio", "objective.target") \
                 and value not in ("", "null"):
             lines.append(f"{name}: {Path(value).name if name == 'init' else value}")
     return lines
+
+
+def _shard_names(spec):
+    """The last parts of what a key names, without what follows a URL's question mark: it may be a signature."""
+    return ", ".join(base_name(path) for path in split_paths(spec))
 
 
 def _card(config, out, found, history):

@@ -10,6 +10,7 @@ from pathlib import Path
 from engine import evaluations
 from engine.config import flat
 from engine.errors import Failure, UserError
+from engine.paths import expand_home
 from slurm import check, line, record, site
 
 
@@ -81,7 +82,7 @@ def _checkpoints(order):
           if (word.startswith(room.run) if room.run else "=" not in word or os.path.exists(word))]
     if len(at) != 1:
         raise UserError(f"checkpoints={order.checkpoints} are those of one run, and {len(at)} are named")
-    run = words[at[0]].removeprefix(room.run).rstrip("/")
+    run = expand_home(words[at[0]].removeprefix(room.run)).rstrip("/")
     there = evaluations.whole(run)
     wanted = [str(step) for step in there] if order.checkpoints == "all" else order.checkpoints.split(",")
     missing = [text for text in wanted if not text.isdecimal() or int(text) not in there]

@@ -27,6 +27,7 @@ def main(argv):
     if len(words) != 1:
         raise UserError(f"evaluate wants one folder, that of a run; {len(words)} are given")
     job = record.load(words[0])
+    record.refuse_others(job)
     if not job.evaluation:
         raise UserError(f"{job.folder} is no training run with evaluate.every= above 0; python -m slurm finetune evaluate and "
                         f"pretrain probe take checkpoints=all")

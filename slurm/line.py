@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from engine.config import parse_all
 from engine.errors import UserError
+from engine.paths import split_list
 from slurm import rooms, snapshot
 from slurm.config import SlurmConfig
 
@@ -51,7 +52,7 @@ def read(argv):
             own.append(word.removeprefix("slurm."))
         elif word.startswith("sweep."):
             key, _, values = word.removeprefix("sweep.").partition("=")
-            swept[key] = values.split(",")
+            swept[key] = split_list(values, word.partition("=")[0]) or [""]
         elif word.startswith("checkpoints=") and room.run is not None:
             checkpoints = word.split("=", 1)[1]
         else:

@@ -83,6 +83,8 @@ def requeue(argv):
         raise UserError(f"{gone[0]} is gone, the copy of the code that this run began with; submit it anew with its command")
     if ended[0].settings["where"] == "local" or not site.present():
         raise UserError(f"{folder} was run without SLURM; the same command goes on")
+    for job in ended:
+        record.refuse_others(job)
     numbers = [number for jobs in _alike(ended) for number in _submit_again(jobs)]
     print(f"submitted again: {', '.join(numbers)}")
     return 0

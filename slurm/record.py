@@ -75,6 +75,14 @@ def load(folder):
     raise UserError(f"{folder} holds no slurm/job.json: it was not started with python -m slurm")
 
 
+def refuse_others(job):
+    """Raises UserError where another user wrote a job's record: its code and its shell lines would run as whoever goes on."""
+    owner = os.stat(job.home / "job.json").st_uid
+    if owner != os.geteuid():
+        raise UserError(f"{job.home / 'job.json'} belongs to user {owner}, and you are {os.geteuid()}: the code and the shell "
+                        f"lines that it names would run as you; submit a run of your own")
+
+
 def write(path, value):
     """JSON to a file in one go: a reader sees the old or the new."""
     temporary = Path(path).with_suffix(f".{os.getpid()}.writing")

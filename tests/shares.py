@@ -3,6 +3,7 @@
 Writes OUT/RANK.pt, what it saw; tests/test_parallel.py judges it.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -110,8 +111,53 @@ def main(rank, out):
     seen["spread"] = {name: own(value) for name, value in again.items()}
     seen["alike"] = all(again[name].placements == p.placements for name, p in model.named_parameters())
     seen["disagreed"] = disagreeing(spread, model, rank)
+    seen["completed"] = {(bf16, kind): completing(processes, kind, bf16) for bf16 in (False, True) for kind in (1, holders)}
     torch.save(seen, Path(out) / f"{rank}.pt")
     processes.stop()
+
+
+def completing(processes, holders, bf16):
+    """Two parts of a batch through pre-training's network: what was lost, the whole gradients, and which types were met."""
+    from engine.parallel import Spread, whole
+    from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig
+    from pretrain.model import CrossCompletion
+
+    torch.manual_seed(1)
+    config = ModelConfig(32, 8, "rope", 100.0, EncoderConfig(16, 2, 2), decoder=DecoderConfig(16, 2, 2))
+    model, seen = CrossCompletion(config), {}
+    with torch.no_grad():
+        for parameter in model.parameters():  # gains and biases that rounding changes
+            parameter.add_(0.1 * torch.randn_like(parameter))
+
+    class Loss(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, pictures, keep, masked):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                return self.model.complete(*pictures, keep, masked).float().square().mean()
+
+    block = model.encoder.blocks[0]
+
+    def note(module, tensors):
+        seen["block"], seen["root"] = block.attn.qkv.weight.dtype, model.decoder.embed.weight.dtype
+        seen["tokens"] = tensors[0].dtype
+
+    hook = block.norm2.register_forward_pre_hook(note)
+    spread = Spread(holders, processes, model, Loss(), ("complete",), bf16)
+    draw = torch.Generator().manual_seed(processes.rank)
+    losses = []
+    for part in range(2):
+        order = torch.rand(3, 16, generator=draw).argsort(1)
+        pictures = torch.randn(2, 3, 3, 32, 32, generator=draw)
+        with spread.unsynced() if part == 0 else contextlib.nullcontext():
+            loss = spread.module(pictures, order[:, :4], order[:, 4:])
+            loss.backward()
+        losses.append(loss.detach())
+    hook.remove()
+    gradients = {name: whole(p.grad) for name, p in model.named_parameters()}
+    return {"losses": torch.stack(losses), "gradients": gradients, **seen}
 
 
 def disagreeing(spread, model, rank):

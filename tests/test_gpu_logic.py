@@ -150,8 +150,14 @@ def test_each_process_takes_the_gpu_of_its_place_on_the_node(said, monkeypatch):
     assert said == ["cuda:1", "nccl, 50 s"]
     assert processes == distributed.Processes(5, 8, torch.device("cuda", 1), 50)
     monkeypatch.setattr(nn.parallel, "DistributedDataParallel", lambda *words, **more: said.append((words[1], more)))
-    Spread(1, processes, nn.Linear(1, 1), nn.Linear(1, 1))
-    assert said[-1] == ([1], {"gradient_as_bucket_view": True})
+    monkeypatch.setattr(dist, "broadcast", lambda buffer, first: said.append((buffer.tolist(), first)))
+    model = nn.Linear(1, 1)
+    model.register_buffer("mean", torch.tensor([3.0]), persistent=False)
+    Spread(1, processes, model, nn.Linear(1, 1))
+    ids, more = said[-2]
+    # Buffers are sent once, and by DDP at no step.
+    assert ids == [1] and more.pop("gradient_as_bucket_view") and list(more.values()) == [False] and said[-1] == ([3.0], 0)
+    assert set(more) < {"forward_sync_buffers", "broadcast_buffers"}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="device=cuda: local rank 1 finds 1 GPUs"):
         distributed.start("cuda")

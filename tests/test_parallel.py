@@ -9,7 +9,8 @@ import pytest
 import shares
 import torch
 import toy
-from runs import ROOT, apart, outcome
+from clips import make_clip, write_shards
+from runs import ROOT, apart, finish, outcome, start, words
 from torch import nn
 
 from engine.errors import UserError
@@ -77,6 +78,32 @@ def test_all_cut_the_world_as_the_first_says_and_wait_as_long(seen):
     assert [rank["timeouts"] for rank in seen] == [[77, 77]] * 4
 
 
+def test_in_bf16_blocks_are_gathered_in_bf16_and_are_as_near_to_float32_as_copies(seen):
+    """Two copies of two shares beside four copies, two parts of a batch each."""
+    for rank in seen:
+        found = rank["completed"]
+        for bf16 in (False, True):
+            copies, shares = found[bf16, 1], found[bf16, 2]
+            assert copies["block"] == copies["root"] == shares["root"] == torch.float32
+            assert shares["block"] == (torch.bfloat16 if bf16 else torch.float32)
+            assert copies["tokens"] == shares["tokens"] == torch.float32
+            assert all(gradient.dtype == torch.float32 for gradient in shares["gradients"].values())
+        exact = found[False, 1]
+        assert torch.allclose(found[False, 2]["losses"], exact["losses"], rtol=1e-6)
+        assert off(found[False, 2], exact) < 1e-6
+        # What is lost by bf16 is the same however it is spread, and is there to be seen.
+        copies, shares = off(found[True, 1], exact), off(found[True, 2], exact)
+        assert 1e-3 < copies < 0.02 and shares < 1.3 * copies
+        assert torch.allclose(found[True, 2]["losses"], exact["losses"], rtol=5e-3)
+
+
+def off(one, other):
+    """Distance of all gradients as one vector, over the length of the other's."""
+    names = other["gradients"]
+    ours, theirs = (torch.cat([side["gradients"][name].flatten() for name in names]) for side in (one, other))
+    return float((ours - theirs).norm() / theirs.norm())
+
+
 def test_bad_updates_are_skipped_and_undone_by_all_copies(tmp_path):
     """The loss of the last process is no number; three in a row send all back to a checkpoint."""
     bad, words = {"nan": [3, 13, 14, 15], "on": 3}, ["guard.skips=3"]
@@ -115,3 +142,19 @@ def test_a_world_that_does_not_divide_is_refused_with_both_numbers(over, world, 
 def test_a_key_that_nothing_would_read_is_refused():
     with pytest.raises(UserError, match="shard_over=4 is for parallel=hsdp, and parallel=fsdp"):
         TrainConfig(run="x", parallel="fsdp", shard_over=4).check()
+
+
+@pytest.mark.long
+def test_compiled_blocks_in_shares_that_compute_twice_learn_the_same(tmp_path):
+    """Minutes of compiling on two cores, in which no line is written; it is no hang."""
+    (tmp_path / "shards").mkdir()
+    write_shards(tmp_path / "shards", [make_clip(i, size=56) for i in range(40)], 20)
+    keys = ["steps=4", "data.workers=0"]
+    finish(start(words(tmp_path / "one", tmp_path / "shards", *keys)))
+    keys += ["parallel=fsdp", "recompute=true", "compile=on"]
+    said = finish(start(words(tmp_path / "two", tmp_path / "shards", *keys), 2))
+    assert said.count("the first step compiles the network's blocks") == 1
+    (_, one, _, here), (_, two, _, there) = (outcome(tmp_path / run) for run in ("one", "two"))
+    assert all(a[k] == pytest.approx(b[k], rel=1e-4, abs=1e-6) for a, b in zip(here, there, strict=True) for k in a)
+    assert apart(*({key: torch.frombuffer(bytearray(data), dtype=torch.float32).numpy() for key, data in weights.items()}
+                   for weights in (one, two))) < 2e-5

@@ -5,10 +5,12 @@ import gc
 import os
 import re
 import subprocess
+import time
 
 import numpy as np
 import pytest
 import torch
+import toy
 from clips import make_clip, write_shards
 from runs import ROOT, finish, outcome, start, words
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -17,9 +19,11 @@ from benchmarks import without
 from benchmarks.plain import Plain
 from benchmarks.step import Case, differences, read
 from data.reader import TAGS, layout
-from engine import garbage, machine
-from engine.errors import UserError
+from engine import distributed, garbage, machine
+from engine.alive import kept_alive
+from engine.errors import ExitCode, UserError
 from engine.trainer import build_optimizer
+from engine.watchdog import Whereabouts
 from pretrain import blocks, layouts, masking
 from pretrain.config import DecoderConfig, EncoderConfig, MaskingConfig, ModelConfig, ObjectiveConfig, PretrainConfig
 from pretrain.model import CrossCompletion
@@ -193,11 +197,52 @@ def test_a_step_asks_the_device_for_nothing(left_out):
 
 
 @pytest.mark.parametrize("precision, device, flags, expected", [
-    ("auto", "cuda", "", True), ("auto", "cpu", "sse avx512_bf16", True), ("auto", "cpu", "sse avx512f", False),
-    ("auto", "cpu", "amx_bf16", True), ("bf16", "cpu", "", True), ("float32", "cuda", "", False)])
+    ("auto", "cuda", (8, 0), True), ("auto", "cuda", (9, 0), True), ("auto", "cuda", (7, 5), False),
+    ("auto", "cpu", "sse avx512_bf16", True), ("auto", "cpu", "sse avx512f", False), ("auto", "cpu", "amx_bf16", True),
+    ("bf16", "cpu", "", True), ("bf16", "cuda", (7, 0), True), ("float32", "cuda", (9, 0), False)])
 def test_auto_is_bf16_where_the_device_multiplies_in_it(precision, device, flags, expected, monkeypatch):
     monkeypatch.setattr(machine, "_cpu", lambda name: flags)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: flags)
     assert machine.bf16(precision, torch.device(device)) == expected
+
+
+def test_float32_is_not_tf32_wherever_a_process_takes_its_device(monkeypatch):
+    """Whatever the environment or somebody's own code has chosen before; the values are torch's own, of both its kinds."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+        distributed.device_of("cpu")
+        assert torch.get_float32_matmul_precision() == "highest" and not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def test_a_first_step_that_compiles_gives_signs_of_life_for_a_stated_time():
+    watch = Whereabouts()
+    watch.at(3, "compiling")
+    with kept_alive(watch, 1000, beat_s=0.01):
+        until(lambda: watch.now[1] > 3)
+    beats = watch.now[1]
+    with kept_alive(watch, 0, beat_s=0.01):
+        time.sleep(0.1)
+    assert watch.now == (1, beats, 3, "compiling")
+
+
+def test_a_slow_compilation_is_no_hang_and_an_endless_one_is(tmp_path):
+    """The toy's first step takes 12 s, where guard.hang_s is 4."""
+    slow, keys = {"slow_first": 12}, ["steps=2", "guard.hang_s=4"]
+    compiled = toy.start(tmp_path / "compiled", slow, *keys, "compile=on")
+    given_up = toy.start(tmp_path / "given_up", slow, *keys, "compile=on", "guard.compile_s=1")
+    assert "the first step compiles the network's blocks" in toy.finish(compiled)[0]
+    assert "hangs at step 0, compiling (guard.compile_s=1), for" in toy.finish(given_up, ExitCode.LOST_RANK)[0]
+
+
+def until(condition):
+    while not condition():
+        time.sleep(0.01)
 
 
 def test_garbage_is_collected_when_it_is_asked_for():

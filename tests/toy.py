@@ -1,8 +1,8 @@
 """The smallest training run there is, to break: ``python tests/toy.py FAULTS key=value ...`` trains three weights.
 
 FAULTS is JSON: {"nan": [step, ...], "scale": {"step": factor}, "on": rank, "KIND": step, ...} where KIND is one of
-``fail``, ``fail_in_save``, ``crash``, ``hang``, ``flip`` (a bit of a weight), ``slow_start``, ``slow_evaluation``,
-``slow_save``, ``slow`` (the last four in seconds). They strike rank ``on`` alone; all without it.
+``fail``, ``fail_in_save``, ``crash``, ``hang``, ``flip`` (a bit of a weight), ``slow_start``, ``slow_first`` (step),
+``slow_evaluation``, ``slow_save``, ``slow`` (the last five in seconds). They strike rank ``on`` alone; all without it.
 {"plant": WHERE, "kind": KIND, "on": rank} raises an error before the first step: see ``planted``.
 Faults are put into the trainer, in toy_trainer.py: the engine knows nothing of them.
 """

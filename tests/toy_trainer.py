@@ -106,6 +106,8 @@ class Toy(Trainer):
     def loss(self, piece):
         losses = (self.wrapped(piece["x"])[:, 0] - piece["x"].sum(1)).square()
         time.sleep(self.faults.get("slow", 0))
+        if self.step == 0:
+            time.sleep(self.faults.get("slow_first", 0))
         factor = float("nan") if self.step in self.faults.get("nan", []) else 1.0
         factor *= self.scale.get(str(self.step), 1.0)
         meters = torch.stack([losses.sum(), losses.new_tensor(len(losses))]).detach().double()

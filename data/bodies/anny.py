@@ -14,7 +14,7 @@ import tempfile
 
 import torch
 
-from data.bodies.quiet import start_warp
+from data.bodies.quiet import MEND, check_home, start_warp
 from engine.errors import explain, failure_of
 from engine.geometry import axis_angle_to_matrix
 from engine.locks import lock_file
@@ -98,6 +98,7 @@ class AnnyBody(torch.nn.Module):
 
 def cache_folder():
     """Where anny's built files are kept: ANNY_CACHE_DIR, or ~/.cache/anny."""
+    check_home()
     from anny.paths import get_anny_cache_path
 
     return str(get_anny_cache_path())
@@ -110,8 +111,7 @@ def locked(folder):
         os.makedirs(folder, exist_ok=True)
         handle = os.open(os.path.join(folder, "counterpose.lock"), os.O_CREAT | os.O_RDWR, 0o666)
     except OSError as error:
-        raise failure_of(error, f"cannot write the body model's cache {folder}: {explain(error)}; "
-                        "set ANNY_CACHE_DIR to a folder that can be written") from None
+        raise failure_of(error, f"cannot write the body model's cache, {folder}: {explain(error)}; {MEND}") from None
     try:
         lock_file(handle)  # where there are no locks, two may build at once: each writes files of its own and renames them
         yield
@@ -147,8 +147,7 @@ def _built_cache():
                         _construct(clothing)
                     _keep_results(scratch, folder)
                 except OSError as error:
-                    raise failure_of(error, f"cannot build the body model in {folder}: "
-                                    f"{explain(error)}") from None
+                    raise failure_of(error, f"cannot build the body model in {folder}: {explain(error)}; {MEND}") from None
                 finally:
                     set_anny_cache_path(folder)
                     shutil.rmtree(scratch, ignore_errors=True)

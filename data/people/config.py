@@ -56,7 +56,7 @@ class Domain:
 class PeopleConfig:
     """Made people. Equal seed and keys give equal bytes on one kind of device, with any number of workers."""
 
-    out: str = key("", "folder for the shards; the same command continues an unfinished one")
+    out: str = key("", "folder for the shards; the same command continues an unfinished one", path="one")
     clips: int = key(1000, "clips to make; a larger number later continues", low=1)
     seed: int = key(0, "of everything drawn; recipes that differ share nobody, whatever their seeds", low=0, high=2**63 - 1)
     workers: int = key(1, "processes", low=1)

@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 
-from data.bodies.quiet import start_warp
+from data.bodies.quiet import start_warp, told_of_the_cache
 from data.index import read_index
 from data.leftovers import clear_leftovers
 from data.parts import Part
@@ -216,5 +216,6 @@ def _prepare(device):
     from data.people import kernels_light, kernels_mesh, kernels_shade, template
 
     template.load(AnnyBody(clothing=True))
-    for module in (kernels_mesh, kernels_light, kernels_shade):
-        warp.load_module(module, device=device)
+    with told_of_the_cache():
+        for module in (kernels_mesh, kernels_light, kernels_shade):
+            warp.load_module(module, device=device)

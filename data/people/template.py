@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.bodies.anny import cache_folder, locked
+from data.bodies.quiet import MEND
 from engine.errors import explain, failure_of
 
 VERSION = 1
@@ -74,8 +75,8 @@ def load(body):
                     np.savez_compressed(temporary, **built)
                     os.replace(temporary, path)
                 except OSError as error:
-                    raise failure_of(error, f"cannot write the body's template to {folder}: "
-                                    f"{explain(error)}") from None
+                    raise failure_of(error, f"cannot write the body's template to {folder}: {explain(error)}; "
+                                     f"{MEND}") from None
     with np.load(path, allow_pickle=False) as arrays:
         return Template(**{f.name: arrays[f.name] for f in dataclasses.fields(Template)})
 

@@ -32,18 +32,19 @@ class Person:
 
 @dataclass
 class PairsConfig:
-    out: str = key("", "folder for the shards; empty, missing, or made by this very config")
-    videos: str = key("", "folder of videos, or one video")
+    out: str = key("", "folder for the shards; empty, missing, or made by this very config", path="one")
+    videos: str = key("", "folder of videos, or one video", path="one")
     reader: str = key("video", "video: clips of single cameras; multicam: of synchronised, calibrated cameras",
                       choices=("video", "multicam"))
-    boxes: str | None = key(None, "CSV or JSON of person boxes: video, frame, x0, y0, x1, y1 and perhaps person")
+    boxes: str | None = key(None, "CSV or JSON of person boxes: video, frame, x0, y0, x1, y1 and perhaps person", path="one")
     fill_gaps_frames: int = key(0, "interpolate between boxes up to this many frames apart; 0: no box, no crop", low=0)
-    calibration: str | None = key(None, "multicam: the calibration file")
+    calibration: str | None = key(None, "multicam: the calibration file", path="one")
     calibration_format: str = key("opencv", "who wrote it", choices=FORMATS)
     cameras: dict[str, CameraKeys] = field(default_factory=dict, metadata={"help": "multicam: per camera"})
     size_slack_px: int = key(16, "multicam: a video may differ from its calibration's picture by this many pixels", low=0)
-    timestamps: str | None = key(None, "multicam: CSV sync_index, cam_id, frame_time; without it frame i is with frame i")
-    track: str | None = key(None, "multicam: CSV frame, x_m, y_m, z_m: a point of the person in the world")
+    timestamps: str | None = key(None, "multicam: CSV sync_index, cam_id, frame_time; without it frame i is with frame i",
+                                 path="one")
+    track: str | None = key(None, "multicam: CSV frame, x_m, y_m, z_m: a point of the person in the world", path="one")
     person: Person = section(Person)
     kind: str = key("body", "what the crops show", choices=KINDS)
     source: str = key("real", "name of the source, stored with each clip")

@@ -6,7 +6,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from engine.errors import UserError, explain, failure_of
+from engine.errors import explain, failure_of
 
 LOOKS = Path(__file__).resolve().parent
 
