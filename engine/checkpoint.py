@@ -6,26 +6,42 @@
         state.json              step, next slot, what the guard knows (statistics, ledger of skipped stretches), versions
         complete.json           written last: bytes and a hash of each file; without it the folder does not count
 
-One format whether one process or many saved it, so any number of processes resumes it.
+One format whether one process or many saved it, so any number of processes resumes it. A start and a save delete nothing that
+holds steps but complete checkpoints beyond ``keep``, older than the newest; whatever else is in the way is moved aside.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from engine.errors import EnvironmentFault, Failure, UserError, explain
+from engine.errors import EnvironmentFault, Failure, UserError, explain, failure_of
+from engine.history import (
+    MARKER,
+    PLANNED,
+    SAVED,
+    WRITING,
+    checkpoint_folder,
+    checkpoint_name,
+    is_leftover,
+    list_checkpoints,
+    move_aside,
+    read_saved,
+    refuse_lost_steps,
+    write_saved,
+)
 from engine.parallel import cut, own, spread_like
+from engine.patience import list_names, read_again
 
 FORMAT = 1
-MARKER = "complete.json"
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
           torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}
@@ -33,37 +49,78 @@ BLOCK = 1 << 22  # bytes read or written at a time
 
 
 def folder(run, step):
-    return Path(run) / "checkpoints" / f"step-{step:08d}"
+    return checkpoint_folder(run, step)
 
 
 def newest(run):
     """The newest whole checkpoint's folder of a run, or None. Damaged ones are named on stderr and passed over.
 
     Raises:
-        UserError: the newest was written by a newer version of this software.
+        UserError: the newest was written by a newer version of this software, or may not be read.
+        EnvironmentFault: one cannot be read for now, which says nothing about what it holds.
     """
-    for _, path in reversed(_found(Path(run) / "checkpoints")):
+    return _newest_and_damaged(run)[0]
+
+
+def _newest_and_damaged(run):
+    """(the newest whole checkpoint's folder or None, [(folder, fault)] of the later ones)."""
+    damaged = []
+    for _, path in reversed(list_checkpoints(run)):
         fault = damage(path)
         if fault is None:
-            return path
+            return path, damaged
         print(f"note: checkpoint {path} is passed over: {fault}", file=sys.stderr)
-    return None
+        damaged.append((path, fault))
+    return None, damaged
 
 
-def _found(checkpoints):
-    """[(step, folder)] by step, whole or not; folders that someone put aside under another name are left alone."""
-    folders = [p for p in checkpoints.glob("step-*") if p.name[5:].isdecimal()]
-    return sorted((int(p.name[5:]), p) for p in folders)
+def find_start(run, check):
+    """The checkpoint that a run resumes from, or None where no step is behind it. Later ones, which are damaged, move aside.
+
+    Called once a start, by one process, which holds the run's folder: each file's hash is computed.
+
+    Args:
+        check: raises if this run has lost its folder.
+    Raises:
+        UserError: no checkpoint is whole, though the folder shows that steps were done; or as ``newest``.
+        EnvironmentFault: as ``newest``.
+    """
+    start, damaged = _newest_and_damaged(run)
+    if start is None:
+        refuse_lost_steps(run, [f"{path.name}: {fault}" for path, fault in damaged])
+    step = 0 if start is None else int(start.name[5:])
+    check()
+    aside = [_put_aside(path) for path, _ in damaged if not is_leftover(path)]
+    saved = read_saved(run)
+    if saved is not None and saved > step and not aside:
+        print(f"note: {SAVED} says that a checkpoint of step {saved} was complete; it is no longer "
+              f"there, so the run resumes from step {step}", file=sys.stderr, flush=True)
+    if saved != step:
+        write_saved(run, step)
+    return start
+
+
+def _put_aside(path):
+    """Move a damaged checkpoint aside; one that cannot be moved stays, for it is passed over all the same."""
+    try:
+        aside = move_aside(path, "damaged")
+        print(f"note: {path} is now {aside.name}; nothing removes it but you", file=sys.stderr, flush=True)
+    except OSError as error:
+        print(f"warning: {path} is damaged and cannot be moved aside: {explain(error)}", file=sys.stderr, flush=True)
+    return path
 
 
 def damage(path):
     """What is wrong with a checkpoint's folder (which file, and how), or None.
 
+    Damage is what the bytes say, or that there are none. A file that cannot be read is tried again, and then ends the command.
+
     Raises:
-        UserError: a newer version of this software wrote it.
+        UserError: a newer version of this software wrote it; a file may not be read.
+        EnvironmentFault: a file cannot be read for now.
     """
     try:
-        marker = json.loads((path / MARKER).read_text())
+        marker = json.loads(read_again(path / MARKER, (path / MARKER).read_bytes))
         number = int(marker["format"])
         if number > FORMAT:
             raise UserError(f"{path} has checkpoint format {number}; this software reads up to {FORMAT}")
@@ -78,9 +135,10 @@ def damage(path):
         try:
             if name not in files:
                 return f"{MARKER} does not list {name}"
-            if (path / name).stat().st_size != files[name][0]:
-                return f"{name} has {(path / name).stat().st_size} bytes, {files[name][0]} were written"
-            if _digest(path / name) != files[name][1]:
+            size = read_again(path / name, lambda file=path / name: file.stat().st_size)
+            if size != files[name][0]:
+                return f"{name} has {size} bytes, {files[name][0]} were written"
+            if read_again(path / name, lambda file=path / name: _digest(file)) != files[name][1]:
                 return f"{name} does not hold the bytes that were written"
         except OSError as error:
             return f"{name} cannot be read: {explain(error)}"
@@ -90,15 +148,15 @@ def damage(path):
 def _nonsense(path):
     """What is wrong in files that hold what was once written, or None."""
     try:
-        step = int(json.loads((path / "state.json").read_text())["step"])
-        if path.name != folder("", step).name:
+        step = int(_read_state(path)["step"])
+        if path.name != checkpoint_name(step) and not path.name.startswith("damaged-"):
             return f"state.json is of step {step}"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"state.json cannot be read: {type(error).__name__} {error}"
     parts = {}
     for name in FILES[:2]:
         try:
-            with safe_open(path / name, "pt") as file:
+            with open_tensors(path / name) as file:
                 parts[name] = set(file.keys())
         except (OSError, SafetensorError) as error:
             return f"{name} cannot be read: {error}"
@@ -108,11 +166,45 @@ def _nonsense(path):
     return None
 
 
+def _read_state(path):
+    return json.loads(read_again(path / "state.json", (path / "state.json").read_bytes))
+
+
+def open_tensors(path):
+    """safetensors' own ``safe_open``, patient with a file that cannot be read for now.
+
+    Raises:
+        OSError: there is no such file.  SafetensorError: its bytes are no tensors.
+        EnvironmentFault, UserError: as engine.patience.
+    """
+    def attempt():
+        try:
+            return safe_open(path, "pt")
+        except SafetensorError as error:
+            # What the system said of a file stands in the text alone.
+            found = re.search(r"os error (\d+)", str(error))
+            if found:
+                raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
+            raise
+
+    return read_again(path, attempt)
+
+
+def _open_own(path):
+    """``open_tensors`` of a checkpoint that was found whole a moment ago; any fault is a Failure."""
+    try:
+        return open_tensors(path)
+    except OSError as error:
+        raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
+    except SafetensorError as error:
+        raise EnvironmentFault(f"{path} cannot be read: {error}") from None
+
+
 def save(run, step, write_model, optimizer, state, check=lambda: None, keep=3, keep_every=0, needed=lambda step: False):
     """Write a checkpoint beside its place, sync it, rename it, mark it; then drop those that are not kept.
 
-    Kept are the newest ``keep``, for ever those whose step ``keep_every`` divides (0: none), and those of steps that are
-    ``needed`` for the time being.
+    Kept are the newest ``keep``, for ever those whose step ``keep_every`` divides (0: none), those of steps that are
+    ``needed`` for the time being, and whatever is later than this one or has another name.
 
     Args:
         write_model: called with the path of model.safetensors.  optimizer: {name: tensor}.  state: JSON values.
@@ -123,30 +215,28 @@ def save(run, step, write_model, optimizer, state, check=lambda: None, keep=3, k
     """
     place = folder(run, step)
     # A name of its own: what a run that lost its folder clears away after itself is never its successor's.
-    beside = place.with_name(f".writing-{secrets.token_hex(4)}-{place.name}")
+    beside = place.with_name(f"{WRITING}{secrets.token_hex(4)}-{place.name}")
     try:
-        left = list(place.parent.glob(".writing-*"))
+        left = [place.with_name(name) for name in list_names(place.parent) if name.startswith(WRITING)]
         check()
         for path in left:
-            shutil.rmtree(path)
+            _remove(path)
         beside.mkdir(parents=True)
         write_model(beside / "model.safetensors")
         write_tensors(beside / "optimizer.safetensors", optimizer)
         (beside / "state.json").write_text(json.dumps(state, indent=1))
         files = {f.name: [f.stat().st_size, _digest(f)] for f in sorted(beside.iterdir())}
+        (beside / PLANNED).write_text(json.dumps({"format": FORMAT, "files": files}))
         for file in beside.iterdir():
             _sync(file)
         _sync(beside)
         check()
-        _clear(place, check)
+        _make_room(place, check)
         os.replace(beside, place)
         _sync(place.parent)
         _sync(place.parent.parent)  # which may not know of "checkpoints" yet
-        temporary = place / f".{MARKER}"
-        temporary.write_text(json.dumps({"format": FORMAT, "files": files}))
-        _sync(temporary)
         check()
-        os.replace(temporary, place / MARKER)
+        os.replace(place / PLANNED, place / MARKER)
         _sync(place)
     except Exception as error:
         with contextlib.suppress(OSError):
@@ -157,39 +247,76 @@ def save(run, step, write_model, optimizer, state, check=lambda: None, keep=3, k
             raise EnvironmentFault(f"checkpoint {place} was not written: {error}; older ones are untouched, free some space or "
                                    f"permit writing") from None
         raise
-    _drop(place, check, keep, keep_every, needed)
+    check()
+    write_saved(run, step)
+    _drop(run, step, check, keep, keep_every, needed)
     return place
 
 
-def _clear(place, check):
-    """Make room where a checkpoint goes: what is there was damaged or not finished, or is of a stretch that is done again."""
-    if not place.exists():
+def _make_room(place, check):
+    """Move away what is where a checkpoint goes. Only what a kill left of a save is deleted: it never counted."""
+    if not os.path.lexists(place):
         return
-    aside = place.with_name(f".writing-{secrets.token_hex(4)}-old")
-    os.rename(place, aside)
+    leftover = is_leftover(place)
+    aside = place.with_name(f"{WRITING}{secrets.token_hex(4)}-old")
+    if leftover:
+        os.rename(place, aside)
+    else:
+        aside = move_aside(place, "replaced")
+    _check_or_return(aside, place, check)
+    if leftover:
+        _remove(aside)
+
+
+def _check_or_return(aside, place, check):
+    """Check that what was just renamed is this run's; where it may be a successor's it goes back."""
     try:
         check()
-    except Failure:
-        os.rename(aside, place)  # it may be a successor's
+    except (Failure, OSError):
+        os.rename(aside, place)
         raise
-    shutil.rmtree(aside)
 
 
-def _drop(newest, check, keep, keep_every, needed):
-    """Remove what is beside the newest whole checkpoint and not kept."""
-    last, marked, dropped = int(newest.name[5:]), [], []
-    for step, path in _found(newest.parent):
-        # Those after this one were damaged, or this run would have gone on from them; those without a marker never counted.
-        (marked if step <= last and (path / MARKER).exists() else dropped).append((step, path))
-    dropped += [(step, path) for step, path in marked[:-keep] if not (keep_every and step % keep_every == 0 or needed(step))]
-    for _, path in dropped:
+def _drop(run, last, check, keep, keep_every, needed):
+    """Remove complete checkpoints that are older than the one of step ``last`` and not kept, and what kills left of saves."""
+    try:
+        complete, dropped = [], []
+        for step, path in list_checkpoints(run):
+            names = list_names(path)
+            if MARKER in names and step <= last:
+                complete.append((step, path))
+            elif is_leftover(path):
+                dropped.append(path)
+    except Failure as error:
+        print(f"note: {error}; older checkpoints are kept until the next save", file=sys.stderr, flush=True)
+        return
+    dropped += [path for step, path in complete[:-keep] if not (keep_every and step % keep_every == 0 or needed(step))]
+    for path in dropped:
         try:
             check()  # after they were listed: what a successor has written since is not among them
-            # The marker first: what a kill leaves of the rest is then no checkpoint, not a damaged one.
-            (path / MARKER).unlink(missing_ok=True)
-            shutil.rmtree(path)
+            # Under another name first: what a kill leaves of the rest is then no checkpoint, not a damaged one.
+            aside = path.with_name(f"{WRITING}{secrets.token_hex(4)}-old")
+            os.rename(path, aside)
+            _check_or_return(aside, path, check)
         except OSError as error:
             print(f"note: {path} is not kept, but cannot be removed: {error}; the next save tries again", file=sys.stderr)
+        else:
+            _remove(aside)
+
+
+def _remove(path):
+    """Remove a folder that counts for nothing.
+
+    One that cannot be removed (a file that is open on NFS, another owner) costs room alone: it is told, and the save goes on.
+    """
+    try:
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            print(f"warning: {path} cannot be removed: {explain(error)}; saves go on beside it", file=sys.stderr, flush=True)
 
 
 def write_tensors(path, tensors, metadata=None):
@@ -236,19 +363,19 @@ def load(path, model, optimizer, names):
     """
     load_weights(path, model)
     load_optimizer(path, optimizer, names)
-    return json.loads((path / "state.json").read_text())
+    return _read_state(path)
 
 
 def load_model(path, model):
     """Fill a bare model alone from a checkpoint's folder; returns the step."""
     load_weights(path, model)
-    return json.loads((path / "state.json").read_text())["step"]
+    return _read_state(path)["step"]
 
 
 def load_weights(path, model):
     """Fill a bare model from the weights of a checkpoint's folder; UserError names the first that does not fit."""
     targets = model.state_dict()
-    with safe_open(path / "model.safetensors", "pt") as file:
+    with _open_own(path / "model.safetensors") as file:
         have = {k: tuple(v.shape) for k, v in targets.items()}
         found = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118 - no dict
         if have != found:
@@ -269,7 +396,7 @@ def load_optimizer(path, optimizer, names):
     """Give an optimizer the state that a checkpoint's folder holds, in place of its own."""
     # torch keeps the step counter on the host unless the optimizer is fused or capturable.
     fused = optimizer.defaults.get("fused") or optimizer.defaults.get("capturable")
-    with safe_open(path / "optimizer.safetensors", "pt") as file:
+    with _open_own(path / "optimizer.safetensors") as file:
         parts = {}
         for key in file.keys():  # noqa: SIM118 - no dict
             part, name = key.split("/", 1)

@@ -23,6 +23,7 @@ import yaml
 from engine import metrics
 from engine.cli import last_word
 from engine.errors import Failure, UserError, explain, failure_of
+from engine.history import checkpoint_folder, list_complete, step_of
 from engine.lease import Lease
 
 LAUNCH = Path(__file__).resolve().parent.parent / "slurm" / "launch.py"  # this copy of the code, whatever folder one is in
@@ -48,19 +49,19 @@ def file_of(run, step):
 
 
 def checkpoint_of(run, step):
-    return Path(run) / "checkpoints" / f"step-{step:08d}"
+    return checkpoint_folder(run, step)
 
 
 def run_of(path):
     """(run's folder, step) of a checkpoint's path, or None of another."""
-    found = re.fullmatch(r"step-(\d+)", Path(path).resolve().name)
-    return (Path(path).resolve().parents[1], int(found[1])) if found else None
+    path = Path(path).resolve()
+    step = step_of(path.name)
+    return None if step is None else (path.parents[1], step)
 
 
 def whole(run):
     """Steps of a run's whole checkpoints, by their marker alone."""
-    found = [re.fullmatch(r"step-(\d+)", path.parent.name) for path in Path(run).glob("checkpoints/step-*/complete.json")]
-    return sorted(int(one[1]) for one in found if one)
+    return list_complete(run)
 
 
 def outstanding(run, every, steps):

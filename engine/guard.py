@@ -8,12 +8,14 @@ learns of it two steps late: a wait for the device in each step would cost more 
 import json
 import math
 import os
+import sys
 from pathlib import Path
 
 import torch
 
 from engine import checkpoint
-from engine.errors import explain, failure_of
+from engine.errors import explain
+from engine.history import list_checkpoints
 
 MEMORY = 0.99     # of the running mean and variance: some 100 steps
 FLOOR = 0.1       # smallest deviation of the norm's logarithm that is believed: a steady run must not trip over nothing
@@ -30,6 +32,7 @@ class Guard:
     Attributes:
         ledger: [[first step, last step + 1], ...] stretches that were passed over.  rollbacks: how many.
         skipped: () int64 on the device, updates skipped since the run began.
+        uncaptured: captures that could not be written since this start of the run.
     """
 
     def __init__(self, options, meters, device):
@@ -43,6 +46,7 @@ class Guard:
         # Step, norm, limit and this rank's meters of each bad update since they were taken.
         self.records = torch.zeros(RECORDS, 3 + meters, dtype=torch.float64, device=device)
         self.recorded = torch.zeros((), dtype=torch.int64, device=device)
+        self.uncaptured = 0
         self._copy()
 
     @property
@@ -105,6 +109,15 @@ class Guard:
         self.recorded = torch.zeros_like(self.recorded)
         return [(int(step), norm, limit, sums) for (step, norm, limit), sums in zip(known, meters, strict=True)]
 
+    def capture(self, folder, step, batch, norm, limit, losses):
+        """Note a bad update in ``folder``/captures. A full disk costs the note, not the run: it is told on stderr."""
+        try:
+            write_capture(folder, step, batch, norm, limit, losses)
+        except OSError as error:
+            self.uncaptured += 1
+            print(f"warning: {capture_file(folder, step)} cannot be written: {explain(error)}; the run goes on "
+                  f"({self.uncaptured} captures lost since the start)", file=sys.stderr, flush=True)
+
     def went_back(self, skipped, ledger, start, stop):
         """Steps ``start`` to ``stop`` - 1 are passed over. ``skipped``, ``ledger``: from before the checkpoint was loaded."""
         self.skipped = skipped
@@ -136,8 +149,11 @@ def last_good(folder, before, every):
     """The checkpoint to go back to: whole, from before step ``before``, so that an update from its weights went well; or None.
 
     Those of every ``every`` steps come first: where a signal made one more, the run must not go another way for it.
+
+    Raises:
+        EnvironmentFault, UserError: a checkpoint cannot be read, which says nothing about what it holds.
     """
-    steps = {int(path.name.removeprefix("step-")): path for path in Path(folder).glob("checkpoints/step-*")}
+    steps = dict(list_checkpoints(folder))
     for step in sorted(steps, key=lambda step: (step % every == 0, step), reverse=True):
         if step < before and checkpoint.damage(steps[step]) is None:
             return steps[step]
@@ -149,19 +165,16 @@ def capture_file(folder, step):
 
 
 def write_capture(folder, step, batch, norm, limit, losses):
-    """Note a bad update in ``folder``/captures; the slots are enough to read its batch again."""
+    """Write what is known of a bad update; the slots are enough to read its batch again. Raises OSError."""
     path = capture_file(folder, step)
     spiked = math.isfinite(norm)
     content = {"format": 1, "step": step, "slots": [step * batch, (step + 1) * batch],
                "reason": "spike" if spiked else "not a number", "gradient_norm": _plain(norm), "threshold": _plain(limit),
                "losses": {name: _plain(value) for name, value in losses.items()}}
     temporary = path.with_suffix(".writing")
-    try:
-        path.parent.mkdir(exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=1))
-        os.replace(temporary, path)
-    except OSError as error:
-        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
+    path.parent.mkdir(exist_ok=True)
+    temporary.write_text(json.dumps(content, indent=1))
+    os.replace(temporary, path)
 
 
 def _plain(value):
@@ -174,7 +187,7 @@ def report(folder, room, first, skips, guard, options):
     back = (f"it went back to an earlier checkpoint {guard.rollbacks} times before (guard.rollbacks={options.rollbacks}), "
             f"over steps {guard.ledger}" if guard.rollbacks >= options.rollbacks else
             "no checkpoint from before them is left to go back to")
-    captures, had = (list(Path(folder).glob(pattern)) for pattern in ("captures/step-*.json", "checkpoints/step-*"))
+    captures, had = list(Path(folder).glob("captures/step-*.json")), list_checkpoints(folder)
     begin = f"init={folder} and a" if had else "a"
     return (f"training broke down: {skips} bad updates in a row from step {first} on (guard.skips={options.skips}), and "
             f"{back}.\n"

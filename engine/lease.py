@@ -6,7 +6,6 @@ of the log checks that its lease still holds, so an owner that was only asleep c
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -16,10 +15,12 @@ import threading
 import time
 from pathlib import Path
 
-from engine.errors import Failure, UserError, explain, failure_of
+from engine.errors import EnvironmentFault, Failure, UserError, explain, failure_of
+from engine.locks import lock_file
 
 EXPIRES_S = 60
 BEAT_S = 5
+REREAD_S = 1.0  # where files cannot be locked: between writing the lease and looking whose it is
 
 
 class Overtaken(UserError):
@@ -32,8 +33,12 @@ class Lease:
     An owner elsewhere that was heard of less than EXPIRES_S ago may be dead all the same: it is waited for its next sign of
     life or for the end of that time, so that a run whose node broke down can be started again at once.
 
+    Where files cannot be locked (Lustre without flock) it is read again a moment after it was written: of two that take it in
+    the same instant the later writer has it.
+
     Raises:
-        UserError: another live run holds the folder, or the folder cannot be written.
+        EnvironmentFault: another live run holds the folder, which ends; or the folder cannot be written for now.
+        UserError: the folder may not be written.
     """
 
     def __init__(self, folder):
@@ -66,9 +71,9 @@ class Lease:
 
     @contextlib.contextmanager
     def _locked(self):
+        """Yields whether the file system could lock; without, only the token and the generation decide."""
         with open(self.path.with_suffix(".lock"), "a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            yield lock_file(lock)
 
     def _ours(self, held):
         return held is not None and (held["generation"], held["token"]) == (self.generation, self.token)
@@ -77,23 +82,35 @@ class Lease:
         """Write the lease once it is free; returns its generation."""
         first = None
         while True:
-            with self._locked():
+            with self._locked() as locked:
                 held = self._read()
                 sign, age = self._sign(held)
                 if sign is None:
                     generation = held["generation"] + 1 if held else 1
                     self._write({"generation": generation, "token": self.token, "host": _host(), "pid": os.getpid(),
                                  "started": _started(os.getpid()), "released": False})
+                    if not locked:
+                        self._look_again(generation)
                     return generation
             owner = f"process {held['pid']} on {held['host'].split('/')[0]}"
             if sign == "runs here" or first not in (None, sign):
-                raise UserError(f"run folder {self.path.parent} is in use by {owner} (last sign of life {age:.0f} s ago); stop "
-                                f"it or choose another run=")
+                raise EnvironmentFault(f"run folder {self.path.parent} is in use by {owner} (last sign of life {age:.0f} s "
+                                       f"ago); stop it or choose another run=")
             if first is None:
                 print(f"note: run folder {self.path.parent} was in use by {owner} {age:.0f} s ago; if that gives no sign of "
                       f"life, this run begins in {EXPIRES_S - age:.0f} s", file=sys.stderr, flush=True)
             first = sign
             time.sleep(min(1.0, EXPIRES_S / 10))
+
+    def _look_again(self, generation):
+        """Without a lock: raises EnvironmentFault if another run wrote the lease in the same moment."""
+        print(f"note: the file system of {self.path} has no file locks; the lease does without", file=sys.stderr, flush=True)
+        time.sleep(REREAD_S)
+        held = self._read()
+        if held is None or (held["generation"], held["token"]) != (generation, self.token):
+            owner = f"process {held['pid']} on {held['host'].split('/')[0]}" if held else "nobody"
+            raise EnvironmentFault(f"run folder {self.path.parent} was taken by {owner} in the same moment; stop it or choose "
+                                   f"another run=")
 
     def _sign(self, held):
         """(the owner's last sign of life, its age in s); (None, 0) of one that is dead or gave the folder back."""

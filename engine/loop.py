@@ -62,7 +62,9 @@ def _train(config, make_trainer, processes, stop, watch, closing):
         run, error = trainer.open_run()
     if run:
         closing.callback(run.close)
-        watch.closing = run.close
+        # What is registered later is called first: the folder is let go of once nothing more is written to it.
+        closing.callback(trainer.saver.wait)
+        watch.saving, watch.closing = trainer.saver.finish, run.close
     newest = processes.from_first(lambda: _newest(run, error))
     preflight.check(config, trainer)
     start = trainer.load(newest) if newest else 0

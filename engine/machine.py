@@ -22,6 +22,16 @@ def describe():
     return ", ".join([*words, f"Python {platform.python_version()}", f"torch {torch.__version__.split('+')[0]}"])
 
 
+def processor(device):
+    """What rounds this process's arithmetic: a GPU's name, or a CPU's and how many threads share its sums."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = _cpu("model name") or platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
 def peak_flops(name):
     """Dense bf16 operations a second of a GPU by its name ("NVIDIA H100 80GB HBM3"), or None where it is not known."""
     return next((peak for words, peak in PEAKS if words.lower() in name.lower()), None)

@@ -11,9 +11,12 @@ import time
 from pathlib import Path
 
 from engine.errors import UserError, explain, failure_of
+from engine.history import step_of_line
+from engine.patience import read_bytes
 
 # Seconds that a start waits for wandb's server, and that an end waits for what was not yet sent. Nothing else ever waits.
 WANDB_START_S, WANDB_END_S = 20, 20
+CUT = "log.cut.jsonl"  # lines of steps that are done again, of all starts, in the order in which they were cut
 # Its own process on this machine needs none of that, but a busy node may be slow to start it.
 WANDB_OFFLINE_S = 120
 
@@ -22,7 +25,7 @@ class Log:
     """``RUN/log.jsonl``, one object a logged step, and a wandb run that is the same across restarts.
 
     Args:
-        run: the folder.  step: the step the run goes on from; later lines of an earlier life are cut off.
+        run: the folder.  step: the step the run goes on from; later lines of an earlier life go to ``RUN/log.cut.jsonl``.
         wandb: "off", "offline" or "online" (which goes on offline where the server cannot be reached).
         name, config: shown by wandb.
     """
@@ -101,7 +104,10 @@ class Log:
 
     def close(self):
         self._flush()
-        self.file.close()
+        try:
+            self.file.close()
+        except OSError as error:  # NFS says only here that the disk is full
+            print(f"warning: {self.path}: {explain(error)}; its last lines may be missing", file=sys.stderr, flush=True)
         if self.wandb:
             offline = self.wandb.settings.mode == "offline"
             self._tell(self.wandb.finish)
@@ -119,18 +125,29 @@ class Log:
             self.wandb = None
 
     def _cut(self, step):
-        if not self.path.exists():
+        """Keep the lines up to a step; the others, and what a kill left of one, are moved aside, never deleted."""
+        data, kept, cut = read_bytes(self.path) or b"", [], []
+        for line in data.splitlines():
+            number = step_of_line(line)
+            (kept if number is not None and number <= step else cut).append(line + b"\n")
+        if b"".join(kept) == data:
             return
-        kept = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except ValueError:
-                break  # a line that a kill cut in two; all after it is later than the checkpoint
-        temporary = self.path.with_suffix(".cut")
-        temporary.write_text("".join(kept), encoding="utf-8")
+        aside = self.path.with_name(CUT)
+        if cut:
+            with open(aside, "ab") as file:
+                _write_safely(file, cut)
+            print(f"note: {len(cut)} lines of {self.path.name} after step {step} are now in {aside}", file=sys.stderr,
+                  flush=True)
+        temporary = self.path.with_suffix(".kept")
+        with open(temporary, "wb") as file:
+            _write_safely(file, kept)
         os.replace(temporary, self.path)
+
+
+def _write_safely(file, lines):
+    file.write(b"".join(lines))
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def read(run):
@@ -138,11 +155,13 @@ def read(run):
 
     Raises:
         UserError: there is no log, or a line in it is no JSON object with a step.
+        EnvironmentFault: it cannot be read for now.
     """
     path = Path(run) / "log.jsonl"
-    if not path.exists():
+    data = read_bytes(path)
+    if data is None:
         raise UserError(f"{run} has no log.jsonl: it is no run's folder, or the run has not logged yet")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(True)
+    lines = data.decode(errors="replace").splitlines(True)
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
     found = []
@@ -199,8 +218,13 @@ def _wandb(run, mode, name, config):
     import wandb
 
     identity = Path(run) / "wandb_id.txt"
-    if not identity.exists():
-        identity.write_text(secrets.token_hex(4))
+    try:
+        if not identity.exists():
+            identity.write_text(secrets.token_hex(4))
+    except OSError as error:
+        print(f"note: {identity} cannot be written: {explain(error)}; this life of the run goes on in log.jsonl alone",
+              file=sys.stderr, flush=True)
+        return None
 
     def init(mode):
         # One id for all lives of a run: "allow" starts it or goes on with it.

@@ -5,7 +5,6 @@ import platform
 import resource
 import shutil
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,8 @@ import torch.distributed as dist
 
 from engine import checkpoint
 from engine.errors import UserError
+from engine.history import list_complete
+from engine.provenance import describe_code
 
 CLOCKS_S = 3.0    # differences between machines' clocks that are told
 COPIES = 3        # a checkpoint holds the weights and two moments of each
@@ -50,8 +51,7 @@ def check(config, trainer):
 
 def here(processes):
     """What all ranks should have alike."""
-    git = subprocess.run(["git", "-C", Path(__file__).resolve().parent, "describe", "--always", "--dirty"],
-                         capture_output=True, text=True).stdout.strip() if processes.world > 1 and shutil.which("git") else ""
+    git = describe_code() if processes.world > 1 else None
     return {"host": socket.gethostname(), "clock": time.time(),
             "alike": {**checkpoint.versions(), "machine": platform.machine(), "counterpose": git or "no git",
                       "device": processes.device.type}}
@@ -103,7 +103,7 @@ def open_files(trainer):
 def space(folder, trainer, keep):
     """Faults of the room for checkpoints: those to be kept and the one being written."""
     one = COPIES * sum(p.numel() * p.element_size() for p in trainer.names)
-    there = min(keep, len(list(folder.glob("checkpoints/step-*"))))
+    there = min(keep, len(list_complete(folder)))
     need, free = one * (keep + 1 - there), shutil.disk_usage(folder).free
     if need <= free:
         return []

@@ -5,7 +5,6 @@ import dataclasses
 import fnmatch
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from engine import checkpoint
 from engine.config import flat, parse, save
 from engine.errors import UserError, explain, failure_of
 from engine.lease import Lease
+from engine.patience import exists, list_names
+from engine.provenance import describe_code
 
 
 class Run:
@@ -24,8 +25,9 @@ class Run:
     Attributes:
         folder, lease; ``newest``: the checkpoint to go on from, or None.
     Raises:
-        UserError: the folder cannot be made, another run holds it, it belongs to another command, or a key that is not free
-            has another value than when the run began.
+        UserError: the folder cannot be made, it belongs to another command, a key that is not free has another value than
+            when the run began, or steps were done and no checkpoint is there to resume from.
+        EnvironmentFault: another run holds the folder; the disk is full; something in it cannot be read for now.
     """
 
     def __init__(self, folder, config, command, free):
@@ -40,22 +42,22 @@ class Run:
         self.lease = Lease(self.folder)
         try:
             self._settle(config, command, free)
-            self.newest = checkpoint.newest(self.folder)
+            self.newest = checkpoint.find_start(self.folder, self.check)
         except BaseException:
             self.lease.release()
             raise
 
     def _refuse_strangers(self):
         # What a start that was killed before it had a config may have left is no stranger's.
-        ours = ("lease.", "environment.json", "config.writing", "code", "slurm")  # the last two are from python -m slurm
-        names = sorted(p.name for p in self.folder.iterdir())
+        ours = ("lease.", "environment.json", "config.writing", "saved.", "code", "slurm")  # the last two: python -m slurm
+        names = list_names(self.folder)
         others = [name for name in names if not name.startswith(ours)]
         if others and "config.yaml" not in names:
             raise UserError(f"run={self.folder} is no run's folder but holds {others[0]}; choose an empty or a new folder")
 
     def _settle(self, config, command, free):
         path = self.folder / "config.yaml"
-        if path.exists():
+        if exists(path):
             began = flat(parse(type(config), [str(path)], command))
             for name, value in flat(config).items():
                 if began.get(name) != value and not any(fnmatch.fnmatch(name, pattern) for pattern in free):
@@ -85,5 +87,4 @@ def _shown(value):
 
 def _environment():
     here = Path(__file__).resolve().parent
-    git = subprocess.run(["git", "-C", here, "describe", "--always", "--dirty"], capture_output=True, text=True)
-    return {"command": sys.argv, "versions": checkpoint.versions(), "git": git.stdout.strip() or None}
+    return {"command": sys.argv, "versions": checkpoint.versions(), "git": describe_code(here)}

@@ -6,7 +6,7 @@ import threading
 import torch
 
 from engine import checkpoint
-from engine.errors import Failure, UserError
+from engine.errors import Failure
 from engine.lease import Overtaken
 from engine.parallel import whole
 
@@ -50,11 +50,11 @@ class Saver:
         copies = self._copy.take(named)
         parts = {part: {name: t for (place, name), t in copies.items() if place == part} for part in ("weights", "optimizer")}
         job = (run, step, parts["weights"], metadata, parts["optimizer"], state)
-        if self.options.background:
-            self._thread = threading.Thread(target=self._write, args=job, name="checkpoint")
-            self._thread.start()
-        else:
-            self._write(*job)
+        # A thread in any case: whoever has to end the process can let it finish.
+        self._thread = threading.Thread(target=self._write, args=job, name="checkpoint")
+        self._thread.start()
+        if not self.options.background:
+            self._thread.join()
 
     def settle(self, last=False):
         """Wait for the save under way.
@@ -73,6 +73,16 @@ class Saver:
         if self._thread:
             self._thread.join()
             self._thread = None
+
+    def finish(self, limit_s, copying_s=2.0):
+        """Let the save under way end, for at most ``limit_s`` seconds: for whoever is about to end the process.
+
+        Args:
+            copying_s: the limit where the copy from the device is not complete: a device that hangs never completes it.
+        """
+        thread = self._thread
+        if thread:
+            thread.join(limit_s if self._copy.ready() else copying_s)
 
     def _write(self, run, step, weights, metadata, optimizer, state):
         self._error = None
@@ -115,6 +125,10 @@ class HostCopy:
             self._event = torch.cuda.Event()
             self._event.record()
         return out
+
+    def ready(self):
+        """Whether the copies from the device are complete."""
+        return self._event is None or self._event.query()
 
     def wait(self):
         """Wait for the copies from the device."""

@@ -8,6 +8,7 @@ import torch
 
 from engine import checkpoint, evaluations, guard
 from engine.parallel import Spread
+from engine.replicas import Replicas
 from engine.saver import Saver
 from engine.schedule import warmup_cosine
 from engine.watchdog import Whereabouts
@@ -42,6 +43,7 @@ class Trainer:
         self.model, self.step_module = model, step_module
         holders = config.holders(processes.world, processes.of_a_node())
         self.spread = Spread(holders, processes, model, step_module, entries)
+        self.replicas = Replicas(processes, holders)
         self.wrapped = self.spread.module
         self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
         self.optimizer = build_optimizer(self.names, config.optim, self.device, scale or (lambda name: 1.0))
@@ -98,7 +100,7 @@ class Trainer:
         self.note_bad()
         for step, norm, limit, sums in self.guard.take_records(self.processes.sum):
             if self.processes.first:
-                guard.write_capture(self.config.run, step, self.config.batch, norm, limit, self.losses(sums))
+                self.guard.capture(self.config.run, step, self.config.batch, norm, limit, self.losses(sums))
 
     def shares(self, total, size=64):
         """Yield this rank's rows of ``total``, ``size`` at a time; ends early once the run is asked to stop (see ``total``)."""
@@ -166,17 +168,21 @@ class Trainer:
         Args:
             run: rank 0's engine.run.Run.  last: wait for it.  metadata: {text: text} for the header of the weights' file.
         Raises:
-            UserError: on all ranks: the folder is lost to another run; with ``last``, the checkpoint could not be written.
+            UserError: on all ranks: the folder is lost to another run.
+            EnvironmentFault: on all ranks: replicas of the weights differ, so none is saved; with ``last``, the
+                checkpoint could not be written.
         """
         self.watch.at(step, "saving")
         self.settle(run)
         self.note()
+        weights = self.model.state_dict()
+        moments = checkpoint.optimizer_tensors(self.optimizer, self.names)
+        self.replicas.check(step, weights | {f"optimizer state {name}": tensor for name, tensor in moments.items()})
         sums, replaced = self.processes.sum(self.sums.clone()), self.processes.sum(self.replaced.clone())
         sums[-2:] = self.sums[-2:]  # each rank counts the same norms and steps
         state = {"step": step, "slot": step * self.config.batch, "guard": copy.deepcopy(self.guard.state()),
                  "sums": sums.tolist(), "replaced": replaced.tolist(), "versions": checkpoint.versions()}
-        self.saver.begin(run, step, self.model.state_dict(), metadata, checkpoint.optimizer_tensors(self.optimizer, self.names),
-                         state)
+        self.saver.begin(run, step, weights, metadata, moments, state)
         if last:
             self.settle(run, last=True)
 

@@ -24,6 +24,7 @@ TICK_S = 0.5
 GRACE_S = 2.0    # an error that may only follow from another rank's end waits so long for the first cause
 SILENT_S = 5.0   # without a word a process is taken to be stopped: said when it is named, never a reason to name it
 CLOSING_S = 2.0  # for letting go of the run's folder
+SAVE_S = 120.0   # for a save whose copy in host memory is complete: without it the steps since the last one would be lost
 # What gloo and NCCL say on the ranks that are left when one is gone.
 SECONDARY = re.compile("gloo|nccl|connection|timed? ?out", re.I)
 
@@ -70,13 +71,14 @@ class Watch(Whereabouts):
         hang_s: seconds without progress, once the first step was begun, after which a rank hangs.
         stop: engine.signals.StopRequest; a request to one rank becomes one to all.
     Attributes:
-        closing: called, for a moment, before the process is ended.
+        saving: called before the process is ended, with the seconds that a save under way may take.
+        closing: called after it, for a moment.
     """
 
     def __init__(self, processes, hang_s, stop):
         super().__init__()
         self.rank, self.world, self.hang_s, self.stop = processes.rank, processes.world, hang_s, stop
-        self.closing = lambda: None
+        self.saving, self.closing = lambda limit_s: None, lambda: None
         self.verdict = None  # (rank, text, exit code) of the first that failed
         self.known = {rank: Known() for rank in range(self.world)}
         self.suspect = None
@@ -226,6 +228,7 @@ class Watch(Whereabouts):
         # Rank 0's progress bar may stand in the line.
         os.write(2, f"{'' if self.rank else chr(10)}{text}\n".encode())
         self._ended.set()
+        self.saving(SAVE_S)
         thread = threading.Thread(target=self.closing, daemon=True)
         thread.start()
         thread.join(CLOSING_S)

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 from data.augment import denormalise
 from data.crops import TAGS
 from data.samples import KINDS
-from engine.errors import explain, failure_of
+from engine.pictures import save_picture
 from finetune.draw import overlay
 from finetune.people import crop_people, people
 
@@ -15,7 +15,11 @@ SIDE = 192  # pixels of a picture on the sheet
 
 
 def save(trainer, folder, step):
-    """Draw the first held-out crops into ``folder/pictures/step-XXXXXXXX.png``, meshes below; returns the path."""
+    """Draw the first held-out crops into ``folder/pictures/step-XXXXXXXX.png``, meshes below.
+
+    Returns:
+        {"overlays": path}, or nothing where it could not be written
+    """
     count = trainer.config.log.pictures
     stride = max(1, len(trainer.held_out["tags"]) // count)
     arrays = {name: values[::stride][:count] for name, values in trainer.held_out.items()}
@@ -28,12 +32,7 @@ def save(trainer, folder, step):
         picture = pixels[:size, :size]
         columns.append(np.concatenate([_scaled(picture), _scaled(overlay(picture, [person]))]))
     path = folder / "pictures" / f"step-{step:08d}.png"
-    try:
-        path.parent.mkdir(exist_ok=True)
-        Image.fromarray(np.concatenate(columns, 1)).save(path)
-    except OSError as error:
-        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
-    return path
+    return {"overlays": path} if save_picture(Image.fromarray(np.concatenate(columns, 1)), path) else {}
 
 
 def seen_sheet(trainer, arrays, labels, title):

@@ -9,7 +9,7 @@ from data.crops import TAGS
 from data.device import ToDevice
 from data.feed import held_out_crops, open_crop_loader, open_crop_order, people_at, sample_labels
 from data.manifest import bad_shards
-from engine import checkpoint, distributed, loop, machine
+from engine import distributed, history, loop, machine
 from engine.geometry import axis_angle_to_matrix
 from engine.joints import mpjpe, pa_mpjpe
 from engine.trainer import Trainer
@@ -118,7 +118,7 @@ class Finetuner(Trainer):
         return {"held_out/mpjpe": sums[0] / count, "held_out/pa_mpjpe": sums[1] / count}
 
     def draw(self, folder, step):
-        return watch.sendable(self, {"overlays": panels.save(self, folder, step)})
+        return watch.sendable(self, panels.save(self, folder, step))
 
     def per_sample(self, batch):
         """(B,) losses of a batch of tensors."""
@@ -166,7 +166,8 @@ def build(config, order, body, device):
         torch.manual_seed(config.seed)
         model = Recovery(config.model, config.head, len(body.joint_names), len(body.shape_names))
     # A run that goes on has weights and means of its own, and needs its beginnings no more.
-    if checkpoint.newest(config.run) is None:
+    # The marker tells: the first process alone reads the files through, when it opens the run.
+    if not history.list_complete(config.run):
         if config.init:
             weights.init_encoder(model.encoder, config.model, config.init)
         labels = sample_labels(order, config.data, MEAN_CLIPS, bad_shards(config.run, order))

@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data.augment import denormalise
 from data.index import PAIR_KINDS
-from engine.errors import explain, failure_of
+from engine.pictures import save_picture
 from pretrain import attention, objective
 
 COLUMNS = ("reference", "masked", "completed", "truth")
@@ -21,7 +21,7 @@ def save(trainer, folder, step):
     """Draw the run's fixed held-out pairs into ``folder/pictures``: step-XXXXXXXX.png and attention-XXXXXXXX.png.
 
     Returns:
-        {"completions", and of a decoder that looks at the reference "attention": path}
+        {"completions", and of a decoder that looks at the reference "attention": path} of those that could be written
     """
     rows = chosen_rows(trainer.held_out["tags"][:, 0], trainer.config.log.pictures)
     batch = trainer.to_device({k: v[rows] for k, v in trainer.held_out.items()})
@@ -40,12 +40,9 @@ def save(trainer, folder, step):
         sheets["attention"] = "attention", attention_sheet(pictures, places, looks, names, kinds, f"step {step}")
     out = {}
     for key, (start, image) in sheets.items():
-        path = out[key] = folder / "pictures" / f"{start}-{step:08d}.png"
-        try:
-            path.parent.mkdir(exist_ok=True)
-            image.save(path)
-        except OSError as error:
-            raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
+        path = folder / "pictures" / f"{start}-{step:08d}.png"
+        if save_picture(image, path):
+            out[key] = path
     return out
 
 

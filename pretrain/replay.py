@@ -11,7 +11,7 @@ from torch import nn
 
 from data.manifest import freeze
 from data.reader import TAGS
-from engine import distributed, guard
+from engine import distributed, guard, history
 from engine.config import key, parse, parse_keys
 from engine.errors import UserError
 
@@ -76,7 +76,7 @@ def _load(trainer, folder, step):
     path = guard.last_good(folder, step + 1, 1)
     if path:
         return trainer.load(path)
-    there = sorted(path.name for path in folder.glob("checkpoints/step-*"))
+    there = [path.name for _, path in history.list_checkpoints(folder)]
     if there:
         raise UserError(f"step={step}: no checkpoint of {folder} is so old, the first is {there[0]}; checkpoint.keep says how "
                         f"many are kept")

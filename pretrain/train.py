@@ -11,7 +11,7 @@ from data.feed import held_out_pairs, open_loader, open_order, people_at
 from data.index import PAIR_KINDS
 from data.manifest import bad_shards
 from data.reader import TAGS
-from engine import checkpoint, distributed, loop, machine
+from engine import distributed, history, loop, machine
 from engine.trainer import Trainer
 from pretrain import gain, masking, objective, panels, probe, watch, weights
 from pretrain.blocks import prepare
@@ -192,7 +192,8 @@ def build(config):
         torch.manual_seed(config.seed)
         model = CrossCompletion(config.model)
     # A run that goes on has weights of its own, and needs its beginnings no more.
-    if config.init and checkpoint.newest(config.run) is None:
+    # The marker tells: the first process alone reads the files through, when it opens the run.
+    if config.init and not history.list_complete(config.run):
         weights.init_from(model, config.init)
     return model
 

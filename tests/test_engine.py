@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from engine import checkpoint, lease
-from engine.errors import UserError
+from engine.errors import EnvironmentFault, UserError
 from engine.lease import Lease
 from engine.metrics import Log, read
 from engine.options import CheckpointConfig, TrainConfig
@@ -143,7 +143,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path):
         raise OSError(28, "No space left on device")
 
     write(tmp_path, 1, 0.0)
-    with pytest.raises(UserError, match="step-00000002 was not written.*No space left"):
+    with pytest.raises(EnvironmentFault, match="step-00000002 was not written.*No space left"):
         checkpoint.save(tmp_path, 2, full, {}, {})
     assert checkpoint.newest(tmp_path).name == "step-00000001"
     assert not list((tmp_path / "checkpoints").glob(".writing*"))
@@ -198,7 +198,7 @@ def test_a_second_run_is_refused_and_a_dead_owner_is_taken_over(tmp_path):
     owner = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, text=True,
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert owner.stdout.readline() == "held\n"
-    with pytest.raises(UserError, match=f"in use by process {owner.pid}"):
+    with pytest.raises(EnvironmentFault, match=f"in use by process {owner.pid}"):
         Lease(tmp_path)
     owner.kill()
     owner.wait()
@@ -241,7 +241,7 @@ def test_an_owner_elsewhere_is_refused_at_its_next_beat_or_taken_over_when_it_gi
     path.write_text(json.dumps({**ELSEWHERE, "host": host, "started": lease._started(1)}))
     beats = threading.Timer(0.3, os.utime, [path])
     beats.start()
-    with pytest.raises(UserError, match=f"in use by process 1 on {host.split('/')[0]}"):
+    with pytest.raises(EnvironmentFault, match=f"in use by process 1 on {host.split('/')[0]}"):
         Lease(tmp_path)
     beats.join()
     began = time.monotonic()
@@ -261,14 +261,14 @@ def test_a_clock_that_runs_ahead_on_another_machine_does_not_matter(tmp_path, mo
     monkeypatch.setattr(lease.time, "time", lambda: 4e9)
     monkeypatch.setattr(lease, "EXPIRES_S", 0.5)
     monkeypatch.setattr(lease.time, "sleep", lambda s: os.utime(tmp_path / "lease.json"))
-    with pytest.raises(UserError, match="last sign of life 0 s ago"):
+    with pytest.raises(EnvironmentFault, match="last sign of life 0 s ago"):
         Lease(tmp_path)
 
 
 def test_a_reused_process_number_is_not_taken_for_the_owner(tmp_path):
     held = {**ELSEWHERE, "host": lease._host(), "pid": os.getpid(), "started": lease._started(os.getpid())}
     (tmp_path / "lease.json").write_text(json.dumps(held))
-    with pytest.raises(UserError, match=f"process {os.getpid()} on"):
+    with pytest.raises(EnvironmentFault, match=f"process {os.getpid()} on"):
         Lease(tmp_path)
     (tmp_path / "lease.json").write_text(json.dumps({**held, "started": held["started"] - 1}))
     assert Lease(tmp_path).generation == 8
@@ -322,7 +322,7 @@ def test_lines_that_a_full_disk_did_not_take_are_written_later(tmp_path, capsys)
     disk, log.file = log.file, Full(log.file, 10)
     log.write(2, {"a": 2.0})
     log.write(3, {"a": 3.0})
-    assert "log.jsonl cannot be written: no space left on device; 2 lines wait" in capsys.readouterr().err
+    assert "log.jsonl cannot be written: no space left on the device; 2 lines wait" in capsys.readouterr().err
     log.file = disk
     log.write(4, {"a": 4.0})
     log.close()

@@ -9,7 +9,7 @@ import torch
 
 from engine import loop, options
 from engine.config import flat, key, section
-from engine.errors import UserError
+from engine.errors import Failure, UserError
 from engine.run import Run
 from engine.trainer import Trainer
 
@@ -100,7 +100,7 @@ class Toy(Trainer):
     def open_run(self):
         try:
             return Run(self.config.run, self.config, "toy", (*options.FREE, "pace_s")), None
-        except UserError as error:
+        except Failure as error:
             return None, error
 
     def announce(self, start):

@@ -8,7 +8,6 @@ relative to its parent, with axes that are those of the world at rest.
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ import torch
 from data.bodies.quiet import start_warp
 from engine.errors import UserError, explain, failure_of
 from engine.geometry import axis_angle_to_matrix
+from engine.locks import lock_file
 
 
 class AnnyBody(torch.nn.Module):
@@ -112,7 +112,7 @@ def locked(folder):
         raise failure_of(error, f"cannot write the body model's cache {folder}: {explain(error)}; "
                         "set ANNY_CACHE_DIR to a folder that can be written") from None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        lock_file(handle)  # where there are no locks, two may build at once: each writes files of its own and renames them
         yield
     finally:
         os.close(handle)
