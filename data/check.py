@@ -9,7 +9,7 @@ import simplejpeg
 
 from data.index import build_index
 from data.samples import decode_labels, decode_masks, decode_meta
-from engine.errors import Failure, UserError, explain
+from engine.errors import Failure, explain
 
 PICTURE = re.compile(r"\d\d+\.jpg")
 KNOWN = {"json", "masks.bin", "labels.npz"}
@@ -41,6 +41,7 @@ def check_shard(path):
     try:
         # Built from the tar, not read from beside it: a stale index must not hide what the tar holds.
         index = build_index(path)
+        report.notes += [f"{path}: {note}" for note in index.notes]
         with open(path, "rb") as file:
             for i, key in enumerate(index.keys.tolist()):
                 members = index.members(i)
@@ -54,7 +55,7 @@ def check_shard(path):
         report.problems.append(("", str(error)))
     except OSError as error:
         report.problems.append(("", f"cannot read shard {path}: {explain(error)}"))
-    report.notes = [f"{path}: member '{name}' of {count} sample{'s' * (count > 1)} is not used"
+    report.notes += [f"{path}: member '{name}' of {count} sample{'s' * (count > 1)} is not used"
                     for name, count in sorted(unknown.items())]
     return report
 

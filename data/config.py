@@ -75,6 +75,8 @@ class ReadingConfig:
     prefetch: int = key(4, "batches decoded ahead", low=1, high=64)
     cache: CacheConfig = section(CacheConfig)
     retries: int = key(100, "draws tried for a slot whose samples are bad or hold nothing that the rules want", low=1)
+    patience_s: float = key(120.0, "seconds for which a read that fails, or a server that is away, is tried again before "
+                                   "the run stops", low=0)
     bad_max: float = key(0.01, "share of samples with bad bytes, since the last line of the log and since the run began, at "
                                "which the run stops; 1: never", low=0, high=1)
     exclude: str = key("", "file of subjects, one a line, whose clips are never read: for people who withdraw their consent")

@@ -9,6 +9,7 @@ from data.loader import Loader
 from data.manifest import read_manifest
 from data.order import MASK, PAIR, Draw, Order, default_lanes, numbers
 from data.pairs import offer_bits
+from data.patience import Patience
 from data.reader import BadSample, NoPair, Reader, ShardReader, layout
 from data.samples import KINDS
 from data.shards import refuse_twice
@@ -43,7 +44,7 @@ def open_crop_order(config, batch, seed):
 
 
 def _manifests(config, crop_kinds, words):
-    store = Store(config.cache.open())
+    store = _store(config)
     sources = [read_manifest(name, source.shards, config.held_out, offer_bits(crop_kinds), store)
                for name, source in config.named().items()]
     refuse_twice([path for source in sources for path in source.paths])
@@ -78,7 +79,11 @@ def open_crop_loader(order, config, rank, world, workers, skip=frozenset()):
 
 def _reader(kind, order, config, rules, retries, skip):
     digests = {path: digest for source in order.sources for path, digest in zip(source.paths, source.digests, strict=True)}
-    return kind(order, rules, config.augment, retries, Store(config.cache.open(), digests), config.excluded(), skip)
+    return kind(order, rules, config.augment, retries, _store(config, digests), config.excluded(), skip)
+
+
+def _store(config, digests=None):
+    return Store(config.cache.open(), digests, Patience(config.patience_s))
 
 
 def _loader(reader, shape, config, rank, world, workers):

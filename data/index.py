@@ -7,18 +7,21 @@ mapped, not loaded: a reader touches the few bytes of the clips it wants, and th
 import contextlib
 import hashlib
 import io
-import mmap
 import os
 import sys
 import tarfile
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from data.mapped import map_file
 from data.samples import FORMAT, KINDS, decode_meta
+from data.tars import BLOCK, is_end, is_hidden, read_tars
 from engine.errors import UserError, explain, failure_of
+from engine.private import create_file
 
 INDEX_FORMAT = 2
 PAIR_KINDS = ("cross_view", "cross_pose")
@@ -37,6 +40,7 @@ class Index:
         starts: (n + 1,) where each sample's rows begin in the three columns below.
         suffix, offsets, lengths: a row a member: which of ``suffixes`` follows the key's dot, first byte in the tar, bytes.
         suffixes: the names that occur.
+        notes: what was unusual about the tar when this was built from it, in words; not stored.
     """
 
     path: str
@@ -50,6 +54,7 @@ class Index:
     offsets: np.ndarray
     lengths: np.ndarray
     suffixes: list
+    notes: list = field(default_factory=list)
 
     def __len__(self):
         return len(self.keys)
@@ -70,10 +75,30 @@ def read_index(path):
 
     Raises:
         UserError: the tar is cut off, is no tar, or its samples are no clips.
+        EnvironmentFault: it cannot be read.
     """
+    return _told(find_index, path)
+
+
+def build_index(path):
+    """As ``read_index``, but always from the tar."""
+    return _told(index_tar, path)
+
+
+def _told(function, path):
+    try:
+        return function(path)
+    except OSError as error:
+        raise failure_of(error, f"cannot read shard {path}: {explain(error)}") from None
+
+
+def find_index(path):
+    """As ``read_index``, but a disk that fails is an OSError, for whoever tries again."""
     index = _stored_index(path)
     if index is None:
-        index = build_index(path)
+        index = index_tar(path)
+        for note in index.notes:
+            print(f"note: shard {path}: {note}", file=sys.stderr)
         save_index(index, index_path(path))
     return index
 
@@ -84,15 +109,19 @@ def _stored_index(path):
     try:
         if os.path.getmtime(beside) < os.path.getmtime(path):
             return None
-        index = load_index(beside, path)
+        with open(beside, "rb") as file:
+            index = load_index(file.fileno(), path, beside)
         return index if index and fits(index, path) else None
     except OSError:
         return None
 
 
-def load_index(file, path):
-    """The Index in an npz file for the tar ``path``, or None where the file is damaged or of an older format.
+def load_index(file, path, name):
+    """The Index in an npz for the tar ``path``, or None where it is damaged or of an older format.
 
+    Args:
+        file: descriptor of the npz, which may be closed afterwards.  path: of the tar, or its URL.
+        name: the npz's, for messages.
     Raises:
         UserError: a newer version of this software wrote it.
         OSError: it cannot be read.
@@ -100,25 +129,24 @@ def load_index(file, path):
     try:
         a = _map_npz(file)
         if int(a["format"]) > INDEX_FORMAT:
-            raise UserError(f"{file} has format {int(a['format'])}; this software reads up to {INDEX_FORMAT}")
+            raise UserError(f"{name} has format {int(a['format'])}; this software reads up to {INDEX_FORMAT}")
         return Index(path, int(a["tar_bytes"]), int(a["size"]), str(a["digest"]), a["keys"], a["offers"], a["starts"],
                      a["suffix"], a["offsets"], a["lengths"], a["suffixes"].tolist())
     except (KeyError, ValueError, EOFError, IndexError, zipfile.BadZipFile):
         return None
 
 
-def _map_npz(path):
+def _map_npz(file):
     """{name: array} of an npz whose members are not compressed; the arrays look into the mapped file.
 
+    Args:
+        file: its descriptor.
     Raises:
         ValueError, zipfile.BadZipFile: it is damaged (each member's checksum is compared) or no such file.
     """
-    with open(path, "rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            raise ValueError("an empty file")
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
+    data = map_file(file)
+    with open(file, "rb", closefd=False) as raw, zipfile.ZipFile(raw) as archive:
+        entries = archive.infolist()
     arrays = {}
     for entry in entries:
         if entry.compress_type != zipfile.ZIP_STORED:
@@ -126,9 +154,8 @@ def _map_npz(path):
         # A member's bytes follow its local header of 30 bytes, name and extra field (PKWARE's APPNOTE, 4.3.7).
         name, extra = (int.from_bytes(data[entry.header_offset + at:entry.header_offset + at + 2], "little") for at in (26, 28))
         first = entry.header_offset + 30 + name + extra
-        with memoryview(data)[first:first + entry.file_size] as member:
-            if zlib.crc32(member) != entry.CRC:
-                raise ValueError("a checksum that disagrees")
+        if zlib.crc32(data[first:first + entry.file_size]) != entry.CRC:
+            raise ValueError("a checksum that disagrees")
         head = io.BytesIO(data[first:first + min(entry.file_size, 512)])
         if np.lib.format.read_magic(head) != (1, 0):
             raise ValueError("an array of another format")
@@ -141,70 +168,128 @@ def _map_npz(path):
 
 
 def fits(index, tar):
-    """Whether the file ``tar`` has the size and, at a few places, the headers that an index promises.
+    """Whether the file ``tar`` has the size and, at a few places, the headers that an index promises, and nothing after.
 
     Sizes of tars are multiples of 10 kB, and a tar that was moved or copied here may be older than the index it replaces
     the tar of.
 
+    Args:
+        tar: a path, or a descriptor, which stays open.
     Raises:
         OSError: it cannot be read.
     """
-    if os.path.getsize(tar) != index.tar_bytes:
+    if os.stat(tar).st_size != index.tar_bytes:
         return False
-    with open(tar, "rb") as file:
+    with open(tar, "rb", closefd=not isinstance(tar, int)) as file:
         for sample in {0, len(index) // 2, len(index) - 1}:
             for suffix, (offset, length) in index.members(sample).items():
-                file.seek(offset - 512)
-                header = file.read(512)
+                file.seek(offset - BLOCK)
+                header = file.read(BLOCK)
                 name = header[:100].rstrip(b"\0").decode(errors="replace").rpartition("/")[2]
                 member = f"{index.keys[sample]}.{suffix}".rpartition("/")[2]
                 if not member.startswith(name) or header[124:135] != b"%011o" % length:
                     return False
-    return True
+        # An index that was made before tars joined by cat were read to their end lacks the later ones.
+        end = -(-int(index.offsets[-1] + index.lengths[-1]) // BLOCK) * BLOCK
+        try:
+            return not any(_is_wanted(member) for joined in read_tars(file, end) for member in joined)
+        except tarfile.TarError:
+            return False
 
 
-def build_index(path):
-    """Read a tar's headers and JSON members; see read_index."""
-    keys, starts, rows, metas = [], [0], [], []
+def _is_wanted(member):
+    return member.isfile() and not is_hidden(member.name)
+
+
+class _Columns:
+    """The samples of a tar as they come: keys, first row of each, rows of (suffix, offset, length), JSON of each or None."""
+
+    def __init__(self):
+        self.keys, self.starts, self.rows, self.metas = [], [0], [], []
+
+    def add(self, member, raw):
+        folder, _, name = member.name.rpartition("/")
+        key, _, suffix = name.partition(".")
+        key = f"{folder}/{key}" if folder else key
+        if not self.keys or self.keys[-1] != key:
+            self.keys.append(key)
+            self.starts.append(self.starts[-1])
+            self.metas.append(None)
+        self.starts[-1] += 1
+        self.rows.append((suffix, member.offset_data, member.size))
+        if suffix == "json":
+            raw.seek(member.offset_data)
+            self.metas[-1] = raw.read(member.size)
+
+
+def index_tar(path):
+    """Read a tar's headers and JSON members. Several tars that cat joined are read to the end.
+
+    Raises:
+        UserError: it is cut off, is no tar, or its samples are no clips.
+        OSError: it cannot be read.
+    """
+    columns, hidden, ends = _Columns(), [], []
     try:
         total = os.path.getsize(path)
-        with tarfile.open(path, "r:") as tar, open(path, "rb") as raw:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                end = member.offset_data + member.size
-                if end > total:
-                    raise UserError(f"shard {path} is cut off: {member.name} ends at byte {end}, the file at {total}")
-                folder, _, name = member.name.rpartition("/")
-                key, _, suffix = name.partition(".")
-                key = f"{folder}/{key}" if folder else key
-                if not keys or keys[-1] != key:
-                    keys.append(key)
-                    starts.append(starts[-1])
-                    metas.append(None)
-                starts[-1] += 1
-                rows.append((suffix, member.offset_data, member.size))
-                if suffix == "json":
-                    raw.seek(member.offset_data)
-                    metas[-1] = raw.read(member.size)
-            # Python's tarfile takes a file that ends after any whole member; a real end is two empty blocks.
-            raw.seek(tar.offset if rows else 0)
-            if raw.read(512).strip(b"\0") or raw.tell() % 512 or total < (tar.offset + 512):
-                raise UserError(f"shard {path} is cut off after {len(keys)} samples: the tar's end mark is missing")
+        with open(path, "rb") as file, open(path, "rb") as raw:
+            for tar in read_tars(file):
+                for member in tar:
+                    end = member.offset_data + member.size
+                    if member.isfile() and end > total:
+                        raise UserError(f"shard {path} is cut off: {member.name} ends at byte {end}, the file at {total}")
+                    if _is_wanted(member):
+                        columns.add(member, raw)
+                    elif member.isfile():
+                        hidden.append(member.name)
+                # Python's tarfile takes a file that ends after any whole member; a real end is two empty blocks.
+                if not is_end(raw, tar.offset, total):
+                    _refuse_end(path, tar.offset, columns.keys, ends)
+                ends.append(len(columns.keys))
     except tarfile.TarError as error:
         raise UserError(f"shard {path} is cut off or no tar: {str(error).splitlines()[0]}") from None
-    except OSError as error:
-        raise failure_of(error, f"cannot read shard {path}: {explain(error)}") from None
-    if len(set(keys)) != len(keys):
-        raise UserError(f"shard {path}: members of one sample do not lie together, or two samples have one key")
+    keys, metas = columns.keys, columns.metas
+    _refuse_apart(path, keys)
     if not keys or not any(metas):
         raise UserError(f"shard {path} holds no clips: none of its {len(keys)} samples has a .json member")
     sizes, offers = _offers(path, keys, metas)
-    names, offsets, lengths = zip(*rows, strict=True)
+    names, offsets, lengths = zip(*columns.rows, strict=True)
     suffixes, suffix = np.unique(np.array(names), return_inverse=True)
-    columns = np.array(starts, np.int64), np.array(offsets, np.int64), np.array(lengths, np.int64)
-    return Index(path, total, max(sizes), _digest(keys, names, *columns), np.array(keys), np.array(offers, np.uint8),
-                 columns[0], suffix.astype(np.uint16), *columns[1:], suffixes.tolist())
+    arrays = np.array(columns.starts, np.int64), np.array(offsets, np.int64), np.array(lengths, np.int64)
+    return Index(path, total, max(sizes), _digest(keys, names, *arrays), np.array(keys), np.array(offers, np.uint8),
+                 arrays[0], suffix.astype(np.uint16), *arrays[1:], suffixes.tolist(), _notes(hidden, ends))
+
+
+def _refuse_end(path, at, keys, ends):
+    """UserError for a tar that ends without an end mark, or is followed by what is no tar."""
+    if ends and len(keys) == ends[-1]:
+        raise UserError(f"shard {path}: what follows the tar's end, from byte {at} on, is no tar; {len(keys)} samples lie "
+                        f"before it")
+    raise UserError(f"shard {path} is cut off after {len(keys)} samples: the tar's end mark is missing")
+
+
+def _refuse_apart(path, keys):
+    """UserError, with a name, where members of a sample lie apart."""
+    if len(set(keys)) != len(keys):
+        key, times = Counter(keys).most_common(1)[0]
+        raise UserError(f"shard {path}: members of one sample do not lie together, or two samples have one key: those of "
+                        f"'{key}' lie in {times} places")
+
+
+def _notes(hidden, ends):
+    """Words on what is unusual about a tar.
+
+    Args:
+        hidden: names of members that were passed over.  ends: samples up to the end of each tar that cat joined.
+    """
+    notes = []
+    if hidden:
+        notes.append(f"{len(hidden)} members whose names begin with a dot are passed over, such as {hidden[0]} (macOS adds "
+                     f"such to what it packs)")
+    if len(ends) > 1:
+        notes.append(f"{len(ends)} tars joined by cat, all read; tar tf and webdataset's own reader see the first {ends[0]} of "
+                     f"{ends[-1]} samples (python -m data merge writes one)")
+    return notes
 
 
 def _digest(keys, names, *columns):
@@ -244,9 +329,10 @@ def save_index(index, file):
     """Write an index; where the folder cannot be written, a note says so and nothing else happens."""
     temporary = f"{file}.{os.getpid()}.npz"
     try:
-        np.savez(temporary, format=INDEX_FORMAT, clip_format=FORMAT, tar_bytes=index.tar_bytes, size=index.size,
-                 digest=index.digest, keys=index.keys, offers=index.offers, starts=index.starts, suffixes=index.suffixes,
-                 suffix=index.suffix, offsets=index.offsets, lengths=index.lengths)
+        with os.fdopen(create_file(temporary, 0o666), "wb") as out:
+            np.savez(out, format=INDEX_FORMAT, clip_format=FORMAT, tar_bytes=index.tar_bytes, size=index.size,
+                     digest=index.digest, keys=index.keys, offers=index.offers, starts=index.starts,
+                     suffixes=index.suffixes, suffix=index.suffix, offsets=index.offsets, lengths=index.lengths)
         os.replace(temporary, file)
     except OSError as error:
         print(f"note: index {file} not written ({explain(error)}); it is built anew at each start", file=sys.stderr)

@@ -129,7 +129,8 @@ def _named(named, cache):
 
 def look(work, cache, path):
     """work(path), for a URL with the path of the file that was fetched."""
-    return work(Store(cache.open()).local(path))
+    with Store(cache.open()).kept(path) as here:
+        return work(here)
 
 
 def spread_over_processes(work, paths, workers, words):

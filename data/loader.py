@@ -13,7 +13,9 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import time
+import traceback
 from collections import Counter
 from multiprocessing.reduction import DupFd
 
@@ -21,10 +23,15 @@ import numpy as np
 
 from data.ahead import Ahead
 from data.reader import TAGS
-from engine import signals
-from engine.errors import Failure, UserError
+from engine import open_files, signals
+from engine.errors import EnvironmentFault, Failure
 
 ALIGNMENT = 256  # bytes: where an array may begin in a batch's memory; what CUDA aligns its own to
+DONE, WAITING, FAILED = "done", "waiting", "failed"  # what a worker says
+# Ends of a worker that are the machine's doing: nobody else kills it, and a mapped file that cannot be read is a SIGBUS.
+MACHINES = {-signal.SIGKILL: "the system kills processes when memory runs out: lower data.workers or data.prefetch, or give "
+                             "the job more memory",
+            -signal.SIGBUS: "a mapped file could not be read, or memory for it ran out"}
 
 
 class Loader:
@@ -39,6 +46,8 @@ class Loader:
     Attributes:
         waited_s: seconds spent waiting for data since the last ``take_waited``.
         bad: [(slot, shard, index, reason), ...] of samples with bad bytes met since the last ``take_bad``.
+        alive: called about once a second while something is waited for that may take long and goes on, such as a disk that
+            fails for a while; so that nobody takes it for a hang.
         memory: mmap of the whole ring.  buffers: (bytes,) uint8 of each place.  ring: {name: array} of each, views of it.
         release: called with a place before it is filled anew.  closing: called by ``close``. data.device sets both, for
             copies that still run and for pages that it locked.
@@ -49,13 +58,16 @@ class Loader:
         self.batch = reader.order.batch
         self.depth = prefetch + 1 if workers else 1
         self.waited_s, self.bad = 0.0, []
-        self.workers, self.release, self.closing = [], lambda place: None, lambda: None
+        self.workers, self.release, self.closing, self.alive = [], lambda place: None, lambda: None, lambda: None
+        self._waiting_for = ""
+        open_files.raise_limit()  # workers inherit it
         workers = min(workers, len(rows))
         shared = Shared(self.depth * spans(shape)[1])
         self.memory = shared.memory
         self.buffers, self.ring = views(self.memory, shape)
         if not workers:
             self.ahead = Ahead(reader, rows, ahead) if ahead else None
+            reader.store.patience.told = self._is_waiting
             return
         context = multiprocessing.get_context("spawn")
         cuts = np.linspace(0, len(rows), workers + 1).astype(int)
@@ -114,20 +126,46 @@ class Loader:
         self.closing()
 
     def _receive(self, done):
+        """Take what workers say; ``done``: {step: workers that filled their rows of it}.
+
+        Raises:
+            Failure: of the kind that a worker met; an EnvironmentFault where the machine killed one.
+            RuntimeError: a worker failed otherwise.
+        """
         waiting = {pipe: process for process, pipe in self.workers}
         for pipe in multiprocessing.connection.wait(list(waiting), timeout=60):
+            process = waiting[pipe]
             try:
-                step, bad, error = pipe.recv()
+                said, *rest = pipe.recv()
             except (EOFError, ConnectionResetError):
-                process = waiting[pipe]
                 process.join(5)
-                raise UserError(f"{process.name} (pid {process.pid}) died with exit code {process.exitcode}"
-                                + ("; that is often a lack of memory: lower data.workers" if process.exitcode == -9 else "")
-                                ) from None
-            if error:
-                raise UserError(error)
+                raise _death(process) from None
+            if said == FAILED:
+                kind, text = rest
+                raise kind(text)
+            if said == WAITING:
+                self._is_waiting(*rest)
+                continue
+            step, bad = rest
             self.bad += bad
             done[step] += 1
+
+    def _is_waiting(self, words):
+        """Pass on a sign of life; what is waited for is printed where it is another thing than before."""
+        self.alive()
+        subject = words.partition(" failed ")[0]
+        if subject and subject != self._waiting_for:
+            self._waiting_for = subject
+            print(f"note: {words}; tried again for up to {self.reader.store.patience.seconds:.0f} s", file=sys.stderr,
+                  flush=True)
+
+
+def _death(process):
+    """The exception for a worker that ended without a word."""
+    words = f"{process.name} (pid {process.pid}) died with exit code {process.exitcode}"
+    if process.exitcode in MACHINES:
+        return EnvironmentFault(f"{words}: {MACHINES[process.exitcode]}")
+    return RuntimeError(words)
 
 
 def tag(arrays, name):
@@ -195,26 +233,33 @@ def _work(pipe, parent, reader, shape, shared, rows, first, steps_ahead):
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if os.getppid() != parent:
         return
+    open_files.raise_limit()
     ring = views(shared.memory, shape)[1]
     ahead = Ahead(reader, range(first + rows.start, first + rows.stop), steps_ahead) if steps_ahead else None
+    reader.store.patience.told = lambda words: _tell(pipe, WAITING, words)
     gc.freeze()  # what is here stays; samples leave no cycles, so the collector has little to look through
     while True:
         try:
             step, place = pipe.recv()
         except (EOFError, ConnectionResetError):
             return
-        error = None
         if ahead:
             ahead.reached(step)
         try:
             for row in rows:
                 reader.fill(ring[place], row, step * reader.order.batch + first + row)
         except Failure as reason:
-            error = str(reason)
-        try:
-            pipe.send((step, reader.bad, error))
-        except BrokenPipeError:
-            return
+            return _tell(pipe, FAILED, type(reason), str(reason))
+        except MemoryError:
+            return _tell(pipe, FAILED, EnvironmentFault, "a loader's worker found no memory left: lower data.workers or "
+                                                         "data.prefetch, or give the job more memory")
+        except Exception:
+            return _tell(pipe, FAILED, RuntimeError, f"a loader's worker failed:\n{traceback.format_exc()}")
+        _tell(pipe, DONE, step, reader.bad)
         reader.bad = []
-        if error:
-            return
+
+
+def _tell(pipe, *words):
+    # A main process that is gone reads no more; this one's end follows.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        pipe.send(words)

@@ -1,5 +1,6 @@
 """Which shards a run reads: read from their catalogues, frozen into the run's folder, compared when it goes on."""
 
+import difflib
 import json
 import os
 from dataclasses import dataclass
@@ -108,22 +109,49 @@ def _difference(name, then, now):
 
 
 def bad_shards(folder, order):
-    """frozenset of the shard names in a run's bad_shards.json, which its operator wrote; empty where there is none.
+    """frozenset of the paths of the shards in a run's bad_shards.json, which its operator wrote; empty where there is none.
+
+    A shard is listed by its file's name, or by its path or URL where several sources have one of that name.
 
     Raises:
-        UserError: it is no JSON list of names, or one of them is no shard of the run.
+        UserError: it is no JSON list of names, one of them is no shard of the run or more than one, or no shard is left.
     """
     path = Path(folder) / "bad_shards.json"
-    if not path.is_file():
-        return frozenset()
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        # With or without a byte-order mark, which some editors write.
+        names = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return frozenset()
+    except OSError as error:
+        raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
+    except ValueError as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path} is no JSON list of shard names, such as [\"shard-000007.tar\"]")
-    known = {base_name(shard) for source in order.sources for shard in source.paths}
-    for name in names:
-        if name not in known:
-            raise UserError(f"{path} lists {name}, which is no shard of this run; {len(known)} are, such as {min(known)}")
-    return frozenset(names)
+    known = {}
+    for shard in (shard for source in order.sources for shard in source.paths):
+        known.setdefault(base_name(shard), []).append(shard)
+    every = {shard for shards in known.values() for shard in shards}
+    found = frozenset(_shard_of(name, known, every, path) for name in names)
+    for source in order.sources:
+        if found.issuperset(source.paths):
+            raise UserError(f"{path} lists all {len(source.paths)} shards of source '{source.name}': nothing is left of it")
+    return found
+
+
+def _shard_of(name, known, every, path):
+    """The one shard that a name in bad_shards.json stands for.
+
+    Args:
+        known: {base name: [path or URL, ...]}.  every: all paths and URLs.  path: of the list, for messages.
+    """
+    if name in every:
+        return name
+    shards = known.get(name, [])
+    if len(shards) == 1:
+        return shards[0]
+    if shards:
+        raise UserError(f"{path} lists {name}, and {len(shards)} shards of this run have that name: list the path of the one "
+                        f"that is meant, of {', '.join(shards)}")
+    near = difflib.get_close_matches(name, known, 1) or [min(known)]
+    raise UserError(f"{path} lists {name}, which is no shard of this run; {len(every)} are, such as {near[0]}")

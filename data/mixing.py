@@ -17,7 +17,7 @@ from data.pairs import offer_bits
 from data.samples import decode_meta
 from data.store import Store
 from engine.config import key, parse_keys, section
-from engine.errors import UserError, explain, failure_of
+from engine.errors import explain, failure_of
 
 GROUPS = ("shard", "source", "subject", "video")
 # A batch in which each row has c others of its video beside it is worth as little as 1 / (1 + c) of its rows. Up to this

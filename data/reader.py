@@ -13,7 +13,6 @@ import simplejpeg
 from data.index import PAIR_KINDS
 from data.order import PAIR, numbers
 from data.pairs import choose, more_targets
-from data.remote import base_name
 from data.samples import MASK_BYTES, decode_meta
 from engine.errors import UserError
 
@@ -66,7 +65,8 @@ class ShardReader:
     Args:
         order: data.order.Order.  rules: which pairs or crops.  augment: how they are augmented.
         retries: draws tried for a slot.  store: data.store.Store, where the bytes come from.
-        exclude: subjects whose clips are passed over, as if they were not there.  skip: names of such shards.
+        exclude: subjects whose clips are passed over, as if they were not there.
+        skip: paths of shards that are passed over likewise.
     Attributes:
         bad: [(slot, shard, index in it, reason), ...] of bad samples and of reads that were tried again, until taken.
     """
@@ -84,7 +84,8 @@ class ShardReader:
         """Fill one row with slot n, replacing bad samples by the slot's further draws.
 
         Raises:
-            UserError: a read error, or no draw of the slot's source could serve it.
+            EnvironmentFault: a read error that lasted.
+            UserError: no draw of the slot's source could serve it, or a shard is not the one that the run knows.
         """
         bad = no_pair = 0
         for attempt in range(self.retries + 1):
@@ -115,7 +116,7 @@ class ShardReader:
         for n in slots:
             draw = self.order.draw(n)
             path = self.order.sources[draw.source].paths[draw.shard]
-            if base_name(path) not in self.skip:
+            if path not in self.skip:
                 self.store.fetch(path)
 
     def clip(self, path, index):
@@ -131,7 +132,7 @@ class ShardReader:
 
     def wanted_clip(self, path, index):
         """As ``clip``; NoPair where its subject is excluded or its shard is to be skipped."""
-        if self.skip and base_name(path) in self.skip:
+        if path in self.skip:
             raise NoPair
         clip, members = self.clip(path, index)
         if clip.subject in self.exclude:

@@ -15,6 +15,7 @@ PIPE = "pipe:"
 BLOCK = 1 << 22
 TIMEOUT_S = 60  # without a byte
 MISSING = (403, 404, 410)  # object stores answer 403 for what is not there to those who may not list
+FORBIDDEN = (401, 407)  # who asks is not known to the server or the proxy
 
 
 def is_remote(path):
@@ -64,8 +65,11 @@ def base_name(path):
 def stream(url):
     """A context manager that gives (iterator of bytes, how many there are or None).
 
+    Each library has exceptions of its own; whatever one raises while it opens, reads or closes is an OSError here.
+
     Raises:
         FileNotFoundError: there is no such object.
+        PermissionError: the server wants to know who asks.
         OSError: it could not be read; another try may help.
         UserError: no installed package opens such URLs.
     """
@@ -79,15 +83,18 @@ def stream(url):
 @contextlib.contextmanager
 def _http(url):
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
-            yield _blocks(answer), answer.length
+        answer = urllib.request.urlopen(url, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        kind = FileNotFoundError if error.code in MISSING else OSError
-        raise kind(f"the server says {error.code} {error.reason}") from None
+        said = f"the server says {error.code} {error.reason}"
+        if error.code in MISSING:
+            raise FileNotFoundError(said) from None
+        raise (PermissionError if error.code in FORBIDDEN else OSError)(said) from None
     except urllib.error.URLError as error:
         raise OSError(str(error.reason)) from None
     except http.client.HTTPException as error:
-        raise OSError(f"{type(error).__name__}: {error}") from None
+        raise _as_read_error(error) from None
+    with answer:
+        yield _blocks(answer), answer.length
 
 
 @contextlib.contextmanager
@@ -113,18 +120,44 @@ def _fsspec(url):
     import fsspec  # here: most runs never need it
 
     try:
-        file = fsspec.open(url, "rb").open()
+        opener = fsspec.open(url, "rb")
     except (ImportError, ValueError) as error:
         # fsspec says which package is missing, or that it knows no such protocol.
         raise UserError(f"shard {url} cannot be opened: {error}") from None
-    except OSError:
-        raise
-    except Exception as error:  # each store's library has exceptions of its own
-        raise OSError(f"{type(error).__name__}: {error}") from None
-    with file:
-        yield _blocks(file), getattr(file, "size", None)
+    except Exception as error:
+        raise _as_read_error(error) from None
+    try:
+        file = opener.open()
+    except Exception as error:
+        raise _as_read_error(error) from None
+    try:
+        yield _blocks(file), _size(file)
+    finally:
+        # All bytes are here by now, or the error that says why not is on its way.
+        with contextlib.suppress(Exception):
+            file.close()
+
+
+def _size(file):
+    """Bytes of an open file, None where nobody knows; some libraries ask their server for it."""
+    try:
+        return getattr(file, "size", None)
+    except Exception as error:
+        raise _as_read_error(error) from None
 
 
 def _blocks(file):
-    while block := file.read(BLOCK):
+    """Yield a file's bytes, a block at a time; OSError for any exception of its library."""
+    while True:
+        try:
+            block = file.read(BLOCK)
+        except Exception as error:
+            raise _as_read_error(error) from None
+        if not block:
+            return
         yield block
+
+
+def _as_read_error(error: Exception) -> OSError:
+    """An exception of a library (aiohttp's, gcsfs's, azure's) as an OSError; an OSError stays what it is."""
+    return error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")

@@ -26,13 +26,13 @@ from data.order import numbers
 from data.samples import decode_meta
 from data.shards import find_shards, shard_name, write_samples
 from data.spread import spread
+from data.tars import BLOCK, is_hidden, read_tars
 from engine import progress
 from engine.config import key, parse_keys
 from engine.errors import UserError, explain, failure_of
 
 RECIPE, RECIPE_FORMAT = "rewritten.json", 1
 REWRITE = 1000  # a purpose beside those of data.order
-BLOCK = 512  # a tar is laid out in blocks of so many bytes
 OPEN_FILES = 64
 KEEP, EXCLUDED, UNREADABLE, NO_CLIP = range(4)
 DROPPED = {EXCLUDED: "of excluded subjects", UNREADABLE: "with unreadable JSON, so that nobody knows whose they are",
@@ -419,11 +419,12 @@ class _Tars:
 def parse_sample(data):
     """(key, {suffix: bytes}) of one sample's stretch of a tar, headers included."""
     name, members = "", {}
-    with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+    # A stretch may begin with the end of one tar and the beginning of another that cat joined to it.
+    for tar in read_tars(io.BytesIO(data)):
         for member in tar:
             folder, _, file = member.name.rpartition("/")
             stem, _, suffix = file.partition(".")
-            if member.isfile():
+            if member.isfile() and not is_hidden(member.name):
                 name = f"{folder}/{stem}" if folder else stem
                 if suffix:  # webdataset reads no file without one
                     members[suffix] = data[member.offset_data:member.offset_data + member.size]

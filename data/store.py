@@ -5,51 +5,102 @@ Runs in the loader's workers; imports neither torch nor webdataset.
 
 import contextlib
 import os
-import resource
+import threading
 import time
+import weakref
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from data import remote
-from data.cache import TRIES
-from data.index import build_index, fits, index_path, load_index, read_index, save_index
+from data.cache import TOO_MANY_OPEN
+from data.index import find_index, fits, index_path, index_tar, load_index, save_index
+from data.patience import Patience
+from engine import open_files
 from engine.errors import UserError, explain, failure_of
 
 # Shards kept open. A rank whose lanes and pools need more opens some of them again and again, which costs a millisecond each.
 MOST_OPEN = 2048
+TICK_S = 1.0       # between two looks at what this process holds of the cache
+IDLE_TICKS = 60    # after which a shard of the cache that nobody reads is given up
+ASKED_TICKS = 5    # the same where another process asks for room
+TOUCH_TICKS = 20   # between two notes that a shard is in use, for who looks what was used longest ago
+FETCHED_S = 10.0   # for which a shard that was fetched ahead counts as here
+
+
+class Handle:
+    """An open file, closed when nobody has it any more: whoever reads it while it is given up still reads it.
+
+    Attributes:
+        file: its descriptor.  used: whether it was read since the last look.  idle: looks since then.
+    """
+
+    __slots__ = ("file", "used", "idle")
+
+    def __init__(self, file):
+        self.file, self.used, self.idle = file, True, 0
+
+    def __del__(self, close=os.close):
+        close(self.file)
+
+
+@dataclass
+class Known:
+    """An index, and the Handle that keeps its file in the cache; local ones are mapped and need none."""
+
+    index: object
+    handle: Handle | None = None
 
 
 class Store:
     """Reads indexes and bytes of shards by path or URL.
 
+    What it holds open is bounded by the limit on open files. Shards from elsewhere are held in the cache while they are
+    read; a thread gives up those that are idle, or that others need the room of.
+
     Args:
         cache: data.cache.Cache, for URLs.
         digests: {path: Index.digest} as the run knows them; a shard that turns out to be another is refused.
+        patience: data.patience.Patience with what fails to be read.
     Attributes:
         retried: [(path, reason), ...] of reads that failed and were tried again, until somebody takes them.
     """
 
-    def __init__(self, cache, digests=None):
+    def __init__(self, cache, digests=None, patience=None):
         self.cache, self.digests, self.retried = cache, digests or {}, []
+        self.patience = self.cache.patience = patience or Patience()
+        self._empty()
+
+    def _empty(self):
         self.files, self.indexes = OrderedDict(), OrderedDict()
+        self._fetched, self._keeper, self._lock = {}, None, threading.Lock()
+        self.cache.release = weakref.WeakMethod(self.release)
 
     def __getstate__(self):
-        # Another process opens its own.
-        return {**vars(self), "files": OrderedDict(), "indexes": OrderedDict(), "retried": []}
+        # Another process, or thread, opens its own.
+        own = ("files", "indexes", "_fetched", "_keeper", "_lock")
+        return {**{name: value for name, value in vars(self).items() if name not in own}, "retried": []}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self._empty()
 
     def index(self, path):
         """The data.index.Index of a shard.
 
         Raises:
-            UserError: it cannot be read, or is not the shard that the run knows.
+            UserError: it is not there, or is not the shard that the run knows.
+            EnvironmentFault: it cannot be read.
         """
-        return _recent(self.indexes, path, lambda: self.read_index(path))
+        known = self.indexes.get(path)
+        if known is None:
+            known = self._patiently(lambda: self._keep(self.indexes, path, Known(*self._read_index(path))), path)
+        else:
+            _used(self.indexes, path)
+        return known.index
 
     def read(self, path, offset, length):
-        """Bytes of a shard; a read that fails is tried again before it stops the run with a UserError."""
-        def pread():
-            return os.pread(_recent(self.files, path, lambda: self._open(path), os.close), length, offset)
-
-        data = self._patiently(pread, path)
+        """Bytes of a shard; a read that fails is tried again before it stops the run with a Failure."""
+        data = self._patiently(lambda: self._pread(path, offset, length), path)
         if len(data) != length:
             raise UserError(f"shard {path} changed while it was read: {length} bytes wanted at {offset}, {len(data)} there")
         return data
@@ -58,14 +109,26 @@ class Store:
         """Whether any shard that the run knows lies on no disk of this machine."""
         return any(map(remote.is_remote, self.digests))
 
-    def local(self, path):
-        """The path on this machine's disk of a shard, fetched if it is from elsewhere."""
-        return self._fetched(path) if remote.is_remote(path) else path
+    @contextlib.contextmanager
+    def kept(self, path):
+        """The path on this machine's disk of a shard, fetched if it is from elsewhere, which is there within the block."""
+        if not remote.is_remote(path):
+            yield path
+            return
+        handle = Handle(self._patiently(lambda: self._fetch(path), path))
+        yield self.cache.place(path)
+        del handle
 
     def fetch(self, path):
-        """Have a shard from elsewhere and its index on this machine's disk."""
-        if remote.is_remote(path) and path not in self.files:
-            self.read(path, 0, 0)
+        """Have a shard from elsewhere and its index on this machine's disk; keeps neither open."""
+        now = time.monotonic()
+        if not remote.is_remote(path) or now - self._fetched.get(path, -FETCHED_S) < FETCHED_S:
+            return
+        self.read_index(path)
+        os.close(self._patiently(lambda: self._fetch(path), path))
+        if len(self._fetched) >= MOST_OPEN:
+            self._fetched.clear()
+        self._fetched[path] = now
 
     def stat(self, path):
         """os.stat of a local tar."""
@@ -73,41 +136,98 @@ class Store:
 
     def read_index(self, path):
         """As ``index``, but not kept here; several threads may call it at once."""
-        if remote.is_remote(path):
-            index = self._remote_index(path)
-            if index.digest != self.digests.get(path, index.digest):
-                index = self._remote_index(path, renew=True)  # the cache may hold what lay there earlier
+        return self._patiently(lambda: self._read_index(path), path)[0]
+
+    def give_up(self, ticks=None):
+        """Close shards of the cache that were not read for so many looks, or else the half that was used longest ago."""
+        with self._lock:
+            held = [path for path in list(self.files) if remote.is_remote(path)]  # a copy: reading moves entries
+            going = [path for path in held if ticks is not None and self.files[path].idle >= ticks]
+            for path in going or (held[:-(-len(held) // 2)] if ticks is None else ()):
+                del self.files[path]
+                self.indexes.pop(path, None)
+            if ticks is None:  # indexes whose shards are closed already
+                for path in [path for path, known in list(self.indexes.items()) if known.handle and path not in self.files]:
+                    del self.indexes[path]
+
+    def release(self):
+        """Give up some shards of the cache, idle ones first; whether there were any."""
+        before = len(self.files) + len(self.indexes)
+        self.give_up(ASKED_TICKS)
+        if len(self.files) + len(self.indexes) == before:
+            self.give_up()
+        return len(self.files) + len(self.indexes) < before
+
+    def _pread(self, path, offset, length):
+        handle = self.files.get(path)
+        if handle is None:
+            handle = self._keep(self.files, path, Handle(self._open(path)))
         else:
-            self.stat(path)
-            index = read_index(path)
+            handle.used = True
+            _used(self.files, path)
+        return os.pread(handle.file, length, offset)
+
+    def _keep(self, kept, path, value):
+        """Put what was opened among what is kept; what was used longest ago goes where that is too much."""
+        elsewhere = remote.is_remote(path)
+        # A shard from elsewhere is held by two descriptors, its index's being one; an index of this machine takes none.
+        most = min(MOST_OPEN, open_files.budget() // 2)
+        with self._lock:
+            kept[path] = value
+            while len(kept) > (most if kept is self.files or elsewhere else MOST_OPEN):
+                kept.popitem(last=False)
+            if elsewhere and self._keeper is None:
+                self._keeper = threading.Thread(target=_look_after, args=(weakref.ref(self), self.cache.asked()),
+                                                name="keeper", daemon=True)
+                self._keeper.start()
+        return value
+
+    def _read_index(self, path):
+        """(Index, Handle of its file in the cache or None) of a shard, which is the one that the run knows."""
+        handle = None
+        if remote.is_remote(path):
+            index, handle = self._remote_index(path)
+            if index.digest != self.digests.get(path, index.digest):
+                index, handle = self._remote_index(path, renew=True)  # the cache may hold what lay there earlier
+        else:
+            os.stat(path)  # an error of the disk is told as one, not as a damaged tar
+            index = find_index(path)
         wanted = self.digests.get(path, index.digest)
         if index.digest != wanted:
             raise UserError(f"shard {path} is not the one that this run knows: its keys, places and lengths have the hash "
-                            f"{index.digest} and had {wanted}; give back the old one, or start a new run")
-        return index
+                            f"{index.digest} and had {wanted}; give back the old one, or start a new run (if this is one, "
+                            f"python -m data index renews the folder's shards.json)")
+        return index, handle
 
     def _remote_index(self, url, renew=False):
-        """From the file beside it, else built from the shard itself and kept in the cache."""
+        """(Index, Handle or None) from the file beside it, else built from the shard itself and kept in the cache."""
         beside = remote.beside(url, index_path(""))
         if beside:
             with contextlib.suppress(FileNotFoundError):  # other tools write none
-                index = load_index(self.cache.get(beside, renew), url)
+                handle = Handle(self.cache.open(beside, renew))
+                index = load_index(handle.file, url, beside)
                 if index:
-                    return index
-        tar = self._fetched(url, renew)
-        kept = self.cache.place(beside or url + index_path(""))
-        if os.path.isfile(kept) and not renew:
-            index = load_index(kept, url)
-            if index and fits(index, tar):
-                return index
-        index = build_index(tar)
+                    return index, handle
+        tar, kept = Handle(self._fetch(url, renew)), self.cache.place(beside or url + index_path(""))
+        handle = None if renew else self._held(kept)
+        if handle:
+            index = load_index(handle.file, url, kept)
+            if index and fits(index, tar.file):
+                return index, handle
+        index = index_tar(self.cache.place(url))
         index.path = url
         save_index(index, kept)
-        return index
+        return index, self._held(kept)
 
-    def _fetched(self, url, renew=False):
+    def _held(self, place):
+        """The Handle of a file that is in the cache already, or None."""
+        file = self.cache.held(place)
+        return None if file is None else Handle(file)
+
+    def _fetch(self, url, renew=False):
+        """The descriptor of a whole shard in the cache."""
         try:
-            return self.cache.get(url, renew)
+            return self.cache.open(url, renew)
         except FileNotFoundError as error:
             raise UserError(f"shard {url} is not there: {error}") from None
 
@@ -115,46 +235,78 @@ class Store:
         if not remote.is_remote(path):
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         index = self.index(path)
-        for attempt in range(TRIES):
-            # Between fetching and opening another process may have made room of it.
-            with contextlib.suppress(FileNotFoundError):
-                file = self._fetched(path, renew=attempt > 0)
-                if fits(index, file):
-                    return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-        raise UserError(f"shard {path} is not the tar that its index describes, {index.tar_bytes} bytes long")
+        for renew in (False, True):
+            file = self._fetch(path, renew)
+            if fits(index, file):
+                return file
+            os.close(file)
+        raise UserError(f"shard {path} is not the tar that its index describes, {index.tar_bytes} bytes long: "
+                        f"python -m data index makes the index anew")
 
     def _patiently(self, call, path):
-        for attempt in range(TRIES):
+        """call(), tried again where the system says that it failed."""
+        trial = None
+        while True:
             try:
                 return call()
             except OSError as error:
+                if error.errno in TOO_MANY_OPEN and self._shed():
+                    continue
+                trial = trial or self.patience.trial()
                 self.retried.append((path, f"read error, tried again: {explain(error)}"))
-                if attempt == TRIES - 1 or isinstance(error, (FileNotFoundError, PermissionError)):
-                    raise failure_of(error, f"reading shard {path} failed {attempt + 1} times: {explain(error)}; to go on "
-                                    f"without it, list its name in the run's bad_shards.json") from None
+                words = f"reading shard {path} {trial.failed()}: {explain(error)}"
+                # What is not there, or not for this user, is so at the next try too.
+                if isinstance(error, (FileNotFoundError, PermissionError)) or not trial.again(words):
+                    raise failure_of(error, f"{words}; to resume without it, list its name in the run's bad_shards.json"
+                                     ) from None
                 self._forget(path)
-                time.sleep(2.0**attempt)  # a file system that is away for a moment comes back
-        raise AssertionError("unreachable")
 
     def _forget(self, path):
         """A handle that failed is not asked again: after an outage it may be stale for good."""
-        file = self.files.pop(path, None)
-        if file is not None:
-            os.close(file)
+        with self._lock:
+            self.files.pop(path, None)
+
+    def _shed(self):
+        """Close half of what is open; whether there was anything."""
+        with self._lock:
+            some = len(self.files)
+            for kept in (self.files, self.indexes):
+                for _ in range(-(-len(kept) // 2)):
+                    kept.popitem(last=False)
+        return bool(some)
+
+    def _tick(self, count):
+        """Note what was read since the last look, and every so often in the cache's folder."""
+        with self._lock:
+            for path, handle in list(self.files.items()):
+                handle.idle = 0 if handle.used else handle.idle + 1
+                handle.used = False
+                known = self.indexes.get(path)
+                if handle.idle < TOUCH_TICKS and not count % TOUCH_TICKS and remote.is_remote(path):
+                    with contextlib.suppress(OSError):
+                        os.utime(handle.file)
+                        if known and known.handle:
+                            os.utime(known.handle.file)
 
 
-def _most_open():
-    """Files that may be open: half of what the system lets this process have."""
-    return min(MOST_OPEN, max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
+def _used(kept, path):
+    with contextlib.suppress(KeyError):  # given up by the thread just now
+        kept.move_to_end(path)
 
 
-def _recent(cache, key, make, drop=None):
-    """cache[key], made if it is missing; the least recently used entry goes when there are too many."""
-    if key not in cache:
-        cache[key] = make()
-        if len(cache) > _most_open():
-            _, old = cache.popitem(last=False)
-            if drop:
-                drop(old)
-    cache.move_to_end(key)
-    return cache[key]
+def _look_after(store, answered):
+    """The thread beside a Store that holds files of the cache, until the Store is gone."""
+    count, never = 0, threading.Event()
+    while True:
+        never.wait(TICK_S)
+        own = store()
+        if own is None:
+            return
+        count += 1
+        own._tick(count)
+        own.give_up(IDLE_TICKS)
+        asked = own.cache.asked()
+        if asked != answered:
+            answered = asked
+            own.release()
+        del own

@@ -10,7 +10,7 @@ import numpy as np
 from data.index import PAIR_KINDS, pair_matrix, read_index
 from data.pairs import CROPS, view_angles
 from data.samples import KINDS, decode_meta
-from engine.errors import UserError, explain, failure_of
+from engine.errors import explain, failure_of
 
 # A row an ordered pair: which clip, index into PAIR_KINDS and into KINDS, then what the rules look at (NaN: not known).
 PAIR = np.dtype([("clip", np.int64), ("kind", np.uint8), ("crop", np.uint8), ("angle_deg", np.float64),

@@ -7,7 +7,7 @@ from signal import Signals
 
 import torch
 
-from engine import distributed, garbage, preflight, progress
+from engine import distributed, garbage, preflight, private, progress
 from engine.agreement import Agreement
 from engine.config import flat
 from engine.errors import ExitCode
@@ -34,7 +34,7 @@ def train(config, make_trainer):
         try:
             processes = distributed.start(config.device, config.guard.hang_s + PATIENCE_S)
             closing.callback(processes.stop)
-            _settle(config)
+            _settle(config, processes.device)
             with Watch(processes, config.guard.hang_s, stop) as watch:
                 code = _train(config, make_trainer, processes, stop, watch, closing)
                 stop.leaving()
@@ -44,7 +44,9 @@ def train(config, make_trainer):
             return ExitCode.STOPPED
 
 
-def _settle(config):
+def _settle(config, device):
+    if config.compile == "on" or (config.compile == "auto" and device.type == "cuda"):
+        os.environ |= private.compiled_code()
     torch.set_num_threads(distributed.threads())
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may vary, and torch refuses it
@@ -57,6 +59,7 @@ def _train(config, make_trainer, processes, stop, watch, closing):
     trainer = make_trainer(config, processes)
     closing.callback(trainer.close)
     trainer.stop, trainer.watch = stop, watch
+    trainer.loader.alive = watch.alive
     run = log = error = evaluations = None
     if processes.first:
         run, error = trainer.open_run()

@@ -7,7 +7,7 @@ from engine.errors import UserError
 
 # What may differ when a run goes on, because results do not depend on it (design decision 7).
 FREE = ("run", "init", "device", "data.workers", "data.prefetch", "data.shards", "data.sources.*.shards", "data.cache.*",
-        "data.bad_max", "log.*", "checkpoint.*", "evaluate.*", "probe.*", "guard.hang_s", "parallel", "shard_over",
+        "data.patience_s", "data.bad_max", "log.*", "checkpoint.*", "evaluate.*", "probe.*", "guard.hang_s", "parallel", "shard_over",
         "compile", "recompute")
 
 

@@ -2,11 +2,11 @@
 
 import os
 import platform
-import resource
 import shutil
 import socket
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch.distributed as dist
@@ -15,12 +15,30 @@ from engine import checkpoint
 from engine.errors import UserError
 from engine.history import list_complete
 from engine.provenance import describe_code
+from engine.open_files import SPARE, raise_limit
 
 CLOCKS_S = 3.0    # differences between machines' clocks that are told
 COPIES = 3        # a checkpoint holds the weights and two moments of each
-CGROUPS = (("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),  # version 2, then 1, as a container sees its own
-           ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"))
-DESCRIPTORS = 256  # files, pipes and sockets of torch, logs and shards; besides those that grow with workers and ranks
+
+
+@dataclass(frozen=True)
+class ControlGroup:
+    """Where a version of control groups tells of memory, as a container sees its own.
+
+    Attributes:
+        limit, used, stat: files.  cached: the line of ``stat`` with the bytes of files that could be given back.
+    """
+
+    limit: str
+    used: str
+    stat: str
+    cached: str
+
+
+CGROUPS = (ControlGroup("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat",
+                        "inactive_file"),
+           ControlGroup("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+                        "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file"))
 
 
 def check(config, trainer):
@@ -58,46 +76,66 @@ def here(processes):
 
 
 def shared_memory(trainer):
-    """Faults of the memory that loader workers share with their rank, which is the machine's own, or the container's."""
+    """Faults of the host memory that loaders and checkpoints want, which is the machine's own, or the container's."""
     loader = trainer.loader
-    need = sum(array.nbytes for place in loader.ring for array in place.values()) if loader.workers else 0
-    need *= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    batches = sum(array.nbytes for place in loader.ring for array in place.values()) if loader.workers else 0
+    batches *= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    copy = checkpoint_copy(trainer)
     free = memory_left()
-    if free is None or need <= free:
+    if free is None or batches + copy <= free:
         return []
-    return [f"{socket.gethostname()} has {size(free)} of memory left, the loaders of this machine want {size(need)} for "
-            f"batches: lower data.prefetch or batch, or give a container more"]
+    wants = [f"the loaders of this machine want {size(batches)} for batches"] if batches else []
+    wants += [f"a checkpoint's copy wants {size(copy)}"] if copy else []
+    return [f"{socket.gethostname()} has {size(free)} of memory left, {' and '.join(wants)}: lower data.prefetch or batch, "
+            f"or give a container more"]
 
 
-def memory_left():
-    """Bytes that this machine, or the control group of this process, has left; None where the system does not tell."""
+def checkpoint_copy(trainer):
+    """Bytes of the host copy that checkpoints are written from, in the first process; see engine.saver.HostCopy."""
+    if not trainer.processes.first:
+        return 0
+    one = COPIES * sum(p.numel() * p.element_size() for p in trainer.names)
+    # torch gives pinned memory in powers of two.
+    return 1 << (one - 1).bit_length() if one and trainer.processes.device.type == "cuda" else one
+
+
+def memory_left(cgroups=CGROUPS):
+    """Bytes that this machine, or the control group of this process, has left; None where the system does not tell.
+
+    What a control group caches of files counts as used there, and is given back as soon as anybody wants it.
+    """
     try:
         with open("/proc/meminfo", encoding="utf-8") as file:
             free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
         return None
-    for most, used in CGROUPS:
+    for group in cgroups:
         try:
-            limit = Path(most).read_text().strip()
+            limit = Path(group.limit).read_text().strip()
             if limit != "max":
-                free = min(free, int(limit) - int(Path(used).read_text()))
+                free = min(free, int(limit) - int(Path(group.used).read_text()) + _cached(group))
         except OSError:
             continue  # the other version of control groups, or none
     return free
 
 
+def _cached(group):
+    """Bytes of files that a control group holds in memory and that nobody has used of late."""
+    try:
+        lines = Path(group.stat).read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.split()[:1] == [group.cached]), 0)
+
+
 def open_files(trainer):
     """Faults of the limit on open files, which is raised as far as it may be."""
-    loader = trainer.loader
-    need = DESCRIPTORS + 4 * len(loader.workers) + trainer.processes.world
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY or need <= soft:
+    need = SPARE + 4 * len(trainer.loader.workers) + trainer.processes.world
+    limit = raise_limit(need)
+    if limit >= need:
         return []
-    if hard != resource.RLIM_INFINITY and hard < need:
-        return [f"{socket.gethostname()}: a process may open {hard} files, this run wants {need}: raise the limit (ulimit -Hn) "
-                f"or lower data.workers"]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (need, hard))
-    return []
+    return [f"{socket.gethostname()}: a process may open {limit} files, this run wants {need}: raise the limit (ulimit -Hn) "
+            f"or lower data.workers"]
 
 
 def space(folder, trainer, keep):

@@ -6,8 +6,9 @@ import select
 import signal
 import time
 
+from engine import private
 from engine.cli import last_word
-from engine.errors import explain
+from engine.errors import Failure, explain
 from slurm import ranks, record, wire
 from slurm.verdict import DEAD, MEND, SAVED
 
@@ -132,10 +133,10 @@ class Node:
         given = int(os.environ.get("SLURM_CPUS_ON_NODE", cores))
         if "OMP_NUM_THREADS" not in os.environ:
             out["OMP_NUM_THREADS"] = str(max(1, min(cores, given) // self.job.ranks))
-        cache = self.job.settings["node_cache"] or os.path.join(os.environ.get("TMPDIR", "/tmp"), f"counterpose-{os.getuid()}")
-        for name, folder in (("TRITON_CACHE_DIR", "triton"), ("TORCHINDUCTOR_CACHE_DIR", "inductor")):
-            if name not in os.environ:
-                out[name] = os.path.join(cache, folder)
+        try:
+            out |= private.compiled_code(self.job.settings["node_cache"] or "")
+        except Failure as error:
+            print(f"node {self.number}: warning: {error}", flush=True)  # ranks that compile stop with the same words
         return out
 
     def _show(self):

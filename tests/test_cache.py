@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from clips import make_clip, write_shards
 
-from data import cache as caching
+from data import patience
 from data.cache import Cache, CacheConfig
 from data.catalogue import read_catalogue
 from data.config import DataConfig
@@ -28,7 +28,7 @@ from data.inspect import verify
 from data.loader import tag
 from data.remote import base_name
 from data.store import Store
-from engine.errors import UserError
+from engine.errors import EnvironmentFault, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -133,7 +133,7 @@ def _use(folder, cache, bytes_of, seed):
     for n in np.random.default_rng(seed).integers(len(tars), size=40):
         index = read_index(str(tars[n]))
         offset, length = index.members(int(n))["json"]
-        own.files.clear()  # leaks a few descriptors of this short life, so that each turn asks the cache again
+        own.files.clear()  # so that each turn asks the cache again
         if own.read(f"file://{tars[n]}", offset, length) != tars[n].read_bytes()[offset:offset + length]:
             sys.exit(1)
 
@@ -183,7 +183,7 @@ def test_a_fetch_that_is_killed_leaves_nothing_that_counts(server, tmp_path):
 
 def test_a_server_that_fails_is_asked_again_and_then_named(server, tmp_path, monkeypatch, local):
     waits = []
-    monkeypatch.setattr(caching.time, "sleep", waits.append)
+    monkeypatch.setattr(patience.time, "sleep", waits.append)
     tries = []
 
     def flaky(handler):
@@ -201,11 +201,16 @@ def test_a_server_that_fails_is_asked_again_and_then_named(server, tmp_path, mon
 
     server.broken["/shard-000002.tar"] = flaky
     assert same(batches(config_of(server.url, tmp_path / "cache", ahead=0)), local)
-    assert len(tries) == 3 and waits == [1.0, 2.0]
+    assert len(tries) == 3 and sum(waits) == 1.0 + 2.0
 
     server.broken["/shard-000001.tar"] = lambda handler: handler.send_error(500)
-    with pytest.raises(UserError, match="shard-000001.tar failed 4 times: the server says 500"):
+    waits.clear()
+    with pytest.raises(EnvironmentFault, match="shard-000001.tar failed .* times in 120 s: the server says 500"):
         batches(config_of(server.url, tmp_path / "other", ahead=0))
+    assert sum(waits) == 120
+    server.broken["/shard-000001.tar"] = lambda handler: handler.send_error(401)
+    with pytest.raises(UserError, match="shard-000001.tar may not be read: the server says 401"):
+        batches(config_of(server.url, tmp_path / "fourth", ahead=0))
     server.broken["/shard-000001.tar"] = lambda handler: handler.send_error(404)
     with pytest.raises(UserError, match="shard-000001.tar is not there: the server says 404"):
         batches(config_of(server.url, tmp_path / "third", ahead=0))
@@ -215,7 +220,7 @@ def test_a_shard_that_the_operator_gave_up_is_not_asked_for(server, tmp_path):
     server.broken["/shard-000001.tar"] = lambda handler: handler.send_error(500)
     config = config_of(server.url, tmp_path / "cache", ahead=8)
     order = open_order(config, 16, 5)
-    loader = open_loader(order, config, 9, 0, 1, 0, frozenset({"shard-000001.tar"}))
+    loader = open_loader(order, config, 9, 0, 1, 0, frozenset({f"{server.url}/shard-000001.tar"}))
     for _, arrays in loader.batches(0, 6):
         assert not (tag(arrays, "shard") == 1).any()
     tars = [f"/shard-00000{i}.tar" for i in (0, 2, 3, 4)]
@@ -249,13 +254,13 @@ def test_a_local_shard_that_changes_under_a_run_is_refused(folder, tmp_path):
 
 
 def test_commands_and_packages_that_fail_say_why(tmp_path, monkeypatch):
-    monkeypatch.setattr(caching.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: None)
     store = Store(Cache(str(tmp_path / "cache"), 1.0))
-    with pytest.raises(UserError, match="failed 4 times: the command ended with exit code 3: no such bucket"):
+    with pytest.raises(EnvironmentFault, match="failed .* times in 120 s: the command ended with exit code 3: no such bucket"):
         read_catalogue("pipe:echo no such bucket >&2; exit 3 # a.tar", store)
     with pytest.raises(UserError, match="nosuch://x/a.tar.* cannot be opened: Protocol not known: nosuch"):
         read_catalogue("nosuch://x/a.tar", store)
-    with pytest.raises(UserError, match="a.tar.* failed 4 times: .*refused"):
+    with pytest.raises(EnvironmentFault, match="a.tar.* failed .* times in 120 s: .*refused"):
         read_catalogue("http://127.0.0.1:9/a.tar", store)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file/cache cannot be written: not a directory; set data.cache.folder"):
@@ -277,7 +282,8 @@ def test_a_full_disk_makes_room_or_says_so(folder, tmp_path, monkeypatch):
     cache.get(f"file://{tars[1]}")
     assert not os.path.exists(first)
     monkeypatch.setattr(os, "posix_fallocate", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(UserError, match="is full: no space is left on its disk"):
+    cache.patience.seconds = 0
+    with pytest.raises(EnvironmentFault, match="is full: no space is left on its disk"):
         cache.get(f"file://{tars[2]}")
 
 

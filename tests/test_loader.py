@@ -18,7 +18,7 @@ from data.manifest import bad_shards, freeze
 from data.order import PAIR, numbers
 from data.pairs import PairRules, candidates, choose
 from data.reader import TAGS, Slots
-from engine.errors import UserError
+from engine.errors import EnvironmentFault, UserError
 
 NOISE = 9
 
@@ -139,7 +139,7 @@ def test_signals_meant_for_the_run_do_not_touch_workers(folder):
             os.kill(process.pid, number)
     assert next(steps)[0] == 1
     os.kill(loader.workers[1][0].pid, signal.SIGKILL)
-    with pytest.raises(UserError, match="loader-1 .* exit code -9"):
+    with pytest.raises(EnvironmentFault, match="loader-1 .* exit code -9.* memory runs out"):
         list(steps)
     loader.close()
 
@@ -261,8 +261,8 @@ def test_shards_that_the_operator_lists_are_not_read(folder, tmp_path, monkeypat
         return pread(file, length, offset)
 
     monkeypatch.setattr(os, "pread", failing)
-    monkeypatch.setattr("data.store.time.sleep", lambda seconds: None)
-    with pytest.raises(UserError, match=f"{broken} failed 4 times: input/output error.*bad_shards.json"):
+    monkeypatch.setattr("data.patience.time.sleep", lambda seconds: None)
+    with pytest.raises(EnvironmentFault, match=f"{broken} failed .* in 120 s: input/output error.*bad_shards.json"):
         stream(order, config, stop=8)
 
     (tmp_path / "bad_shards.json").write_text(f'["{broken}"]')

@@ -15,7 +15,7 @@ import tempfile
 import torch
 
 from data.bodies.quiet import start_warp
-from engine.errors import UserError, explain, failure_of
+from engine.errors import explain, failure_of
 from engine.geometry import axis_angle_to_matrix
 from engine.locks import lock_file
 

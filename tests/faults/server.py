@@ -121,8 +121,7 @@ def become(request):
     os.dup2(said, 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     faulthandler.dump_traceback_later(PATIENCE_S - 5, exit=False)
-    sleep = time.sleep
-    time.sleep = lambda seconds: sleep(seconds / FASTER)
+    hurry()
     from engine import cli, trainer
 
     library = ctypes.CDLL(os.environ["COUNTERPOSE_FAULTS_LIBRARY"])
@@ -133,6 +132,17 @@ def become(request):
     os.environ |= {"COUNTERPOSE_FAULTS_RULES": request["rules"], "COUNTERPOSE_FAULTS_LOG": request["log"]}
     sys.argv = [request["kind"], *request["words"]]
     leave(lambda: cli.run(lambda words: COMMANDS[request["kind"]](request, words)))
+
+
+def hurry():
+    """Let the time that the program sleeps pass in a hundredth of it, on its clock in full."""
+    sleep, clock, skipped = time.sleep, time.monotonic, [0.0]
+
+    def sleep_less(seconds):
+        sleep(seconds / FASTER)
+        skipped[0] += seconds - seconds / FASTER
+
+    time.sleep, time.monotonic = sleep_less, lambda: clock() + skipped[0]
 
 
 def leave(command):
