@@ -14,8 +14,8 @@ import torch.distributed as dist
 from engine import checkpoint
 from engine.errors import UserError
 from engine.history import list_complete
-from engine.provenance import describe_code
 from engine.open_files import SPARE, raise_limit
+from engine.provenance import describe_code
 
 CLOCKS_S = 3.0    # differences between machines' clocks that are told
 COPIES = 3        # a checkpoint holds the weights and two moments of each

@@ -20,7 +20,7 @@ class Found:
 
     Attributes:
         complete: {step: {file: bytes}} of the checkpoints whose files are those that their marker lists.
-        damaged: names of those that have a marker and other files.
+        damaged: names of those that have a marker and other files; one that was moved aside counts for nothing.
         aside: {file: bytes} of each complete one under another name.
         lines: the whole lines of the log.  rest: what follows the last of them.
     """
@@ -45,7 +45,7 @@ def look(run):
         if marker.parent.name.startswith(".writing-"):
             continue  # what the next save clears away does not count
         if not holds(marker, files):
-            damaged.append(marker.parent.name)
+            damaged += [marker.parent.name] if name else []
         elif name and marker.parent.parent.name == "checkpoints":
             complete[int(name[1])] = files
         else:
