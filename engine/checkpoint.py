@@ -170,6 +170,14 @@ def _read_state(path):
     return json.loads(read_again(path / "state.json", (path / "state.json").read_bytes))
 
 
+def load_state(path):
+    """The values in state.json of a checkpoint that was found whole a moment ago; any fault of reading is a Failure."""
+    try:
+        return _read_state(path)
+    except OSError as error:
+        raise failure_of(error, f"{path}/state.json cannot be read: {explain(error)}") from None
+
+
 def open_tensors(path):
     """safetensors' own ``safe_open``, patient with a file that cannot be read for now.
 
@@ -247,10 +255,19 @@ def save(run, step, write_model, optimizer, state, check=lambda: None, keep=3, k
             raise EnvironmentFault(f"checkpoint {place} was not written: {error}; older ones are untouched, free some space or "
                                    f"permit writing") from None
         raise
-    check()
-    write_saved(run, step)
+    _note_complete(run, step, check)
     _drop(run, step, check, keep, keep_every, needed)
     return place
+
+
+def _note_complete(run, step, check):
+    """Have saved.json say so. The checkpoint is complete: what goes wrong here is told, and no fault of the save."""
+    try:
+        check()
+    except OSError as error:
+        print(f"warning: {SAVED} is not written, for the lease cannot be read: {explain(error)}", file=sys.stderr, flush=True)
+        return
+    write_saved(run, step)
 
 
 def _make_room(place, check):
@@ -363,13 +380,13 @@ def load(path, model, optimizer, names):
     """
     load_weights(path, model)
     load_optimizer(path, optimizer, names)
-    return _read_state(path)
+    return load_state(path)
 
 
 def load_model(path, model):
     """Fill a bare model alone from a checkpoint's folder; returns the step."""
     load_weights(path, model)
-    return _read_state(path)["step"]
+    return load_state(path)["step"]
 
 
 def load_weights(path, model):

@@ -57,7 +57,7 @@ def list_complete(run: Path) -> list[int]:
 def is_leftover(path: Path) -> bool:
     """Whether a checkpoint's folder is what a kill left of a save, or empty: it never counted."""
     names = list_names(path)
-    return MARKER not in names and (not names or PLANNED in names)
+    return os.path.isdir(path) and MARKER not in names and (not names or PLANNED in names)
 
 
 def move_aside(path: Path, reason: str) -> Path:

@@ -1,7 +1,8 @@
 """The smallest training run there is, to break: ``python tests/toy.py FAULTS key=value ...`` trains three weights.
 
 FAULTS is JSON: {"nan": [step, ...], "scale": {"step": factor}, "on": rank, "KIND": step, ...} where KIND is one of
-``fail``, ``crash``, ``hang``, ``slow_start``, ``slow_evaluation`` (seconds). They strike rank ``on`` alone; all without it.
+``fail``, ``fail_in_save``, ``crash``, ``hang``, ``flip`` (a bit of a weight), ``slow_start``, ``slow_evaluation``,
+``slow_save`` (seconds). They strike rank ``on`` alone; all without it.
 Faults are put into the trainer, in toy_trainer.py: the engine knows nothing of them.
 """
 

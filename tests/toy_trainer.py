@@ -3,11 +3,12 @@
 import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from engine import loop, options
+from engine import checkpoint, loop, options
 from engine.config import flat, key, section
 from engine.errors import Failure, UserError
 from engine.run import Run
@@ -52,6 +53,8 @@ class Toy(Trainer):
         if "slow_start" in self.faults:
             print("building", flush=True)
             time.sleep(self.faults["slow_start"])
+        if "slow_save" in faults and processes.first:
+            self._slow_saves(faults["slow_save"])
         torch.manual_seed(config.seed)
         model = torch.nn.Linear(3, 1)
         super().__init__(config, processes, model, model, 2, slice(0, 1))
@@ -61,6 +64,16 @@ class Toy(Trainer):
         self.held_out = np.arange(12)
         # A loss that is scaled is scaled on all ranks.
         self.scale = faults.get("scale", {})
+
+    @staticmethod
+    def _slow_saves(seconds):
+        write = checkpoint.write_tensors
+
+        def slowly(*words):
+            time.sleep(seconds)
+            write(*words)
+
+        checkpoint.write_tensors = slowly
 
     def to_device(self, arrays):
         return {name: torch.from_numpy(values) for name, values in arrays.items()}
@@ -74,7 +87,15 @@ class Toy(Trainer):
             raise ValueError("a fault of the program")
         if step == self.faults.get("hang"):
             time.sleep(1000)
+        if step == self.faults.get("fail_in_save"):
+            # Once the first process is at its save.
+            place = Path(self.config.run) / "checkpoints"
+            while not list(place.glob(".writing-*")):
+                time.sleep(0.01)
+            raise UserError("shard x cannot be read")
         super().update(step, arrays)
+        if step == self.faults.get("flip"):
+            self.model.weight.data.view(torch.int32)[0, 1] ^= 1 << 20
 
     def loss(self, piece):
         losses = (self.wrapped(piece["x"])[:, 0] - piece["x"].sum(1)).square()
