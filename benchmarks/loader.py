@@ -16,7 +16,6 @@ import gc
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 
@@ -24,10 +23,10 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from benchmarks import contenders
 from benchmarks.loader_data import prepare
-from benchmarks.options import read_options
+from benchmarks.options import own_temporary, read_options
 from engine.cli import run
 
-OPTIONS = {"clips": "10000", "data": os.path.join(tempfile.gettempdir(), "counterpose-loader"), "batch": "64", "seconds": "3",
+OPTIONS = {"clips": "10000", "data": "", "batch": "64", "seconds": "3",
            "rounds": "3"}
 NAMES = {"limit": "the bare decoder", "ours": "this loader", "plain": "loose files, Pillow, torchvision",
          "web": "webdataset, Pillow, torchvision"}
@@ -36,7 +35,7 @@ NAMES = {"limit": "the bare decoder", "ours": "this loader", "plain": "loose fil
 def main(argv):
     """Print the figures; returns nothing."""
     options = read_options(argv, OPTIONS)
-    folder, batch = options["data"], int(options["batch"])
+    folder, batch = options["data"] or own_temporary("counterpose-loader"), int(options["batch"])
     rounds, seconds = int(options["rounds"]), float(options["seconds"])
     line = prepare(folder, int(options["clips"]))
     from engine.machine import describe

@@ -1,6 +1,7 @@
 """``key=value`` on a benchmark's command line."""
 
 from engine.errors import UserError
+from engine.private import own_folder, temporary_folder
 
 
 def read_options(argv, defaults):
@@ -18,6 +19,11 @@ def read_options(argv, defaults):
             raise UserError(f"'{argument}' is none of {', '.join(f'{k}=' for k in defaults)}")
         options[name] = _number(value, argument) if defaults[name].isdecimal() else value
     return options
+
+
+def own_temporary(name: str) -> str:
+    """A folder of this user alone among the temporary files, there again at the next run."""
+    return own_folder(temporary_folder(name), "name another with data=DIR")
 
 
 def _number(value, argument):

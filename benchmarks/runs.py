@@ -22,21 +22,22 @@ from unittest import mock
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from benchmarks.options import read_options
+from benchmarks.options import own_temporary, read_options
 from engine import machine
 from engine.cli import run
 from engine.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = {"pretrain": "demo_body", "finetune": "demo_body", "clips": "60", "size": "64", "steps": "40", "device": "auto",
-           "data": os.path.join(tempfile.gettempdir(), "counterpose-runs"), "batch": ""}
+           "data": "", "batch": ""}
 PICTURES = (4, 20)  # of the two predictions whose difference is the cost of a picture
 
 
 def main(argv):
     """Print the figures; returns nothing."""
     options = read_options(argv, OPTIONS)
-    data, steps = Path(options["data"]) / f"people-{options['clips']}-{options['size']}", int(options["steps"])
+    data = Path(options["data"] or own_temporary("counterpose-runs"))
+    data, steps = data / f"people-{options['clips']}-{options['size']}", int(options["steps"])
     if not data.is_dir():
         command("data", "make", "configs/data/people_body_easy.yaml", f"out={data}", f"clips={options['clips']}",
                 f"size={options['size']}")

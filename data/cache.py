@@ -173,8 +173,7 @@ class Cache:
             with contextlib.suppress(OSError):
                 os.remove(part)
 
-    @staticmethod
-    def _finish(out, part, place):
+    def _finish(self, out, part, place):
         """Give a whole file its name; its descriptor, with the lock that keeps it."""
         out.truncate()
         out.flush()
@@ -182,7 +181,8 @@ class Cache:
         file = os.open(part, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             fcntl.flock(file, fcntl.LOCK_SH)
-            os.replace(part, place)
+            with self._lock(LOCKS):  # else whoever counts may see the file under neither name
+                os.replace(part, place)
         except BaseException:
             os.close(file)
             raise

@@ -36,7 +36,7 @@ def is_end(raw: BinaryIO, at: int, total: int) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a member's file name begins with a dot: a key would be empty, so webdataset passes it over too."""
+    """Whether a member's file name begins with a dot, as those that macOS adds do: it would be of a sample without a key."""
     return name.rpartition("/")[2].startswith(".")
 
 

@@ -59,25 +59,37 @@ def own_folder(path: str, remedy: str) -> str:
 def refuse_planted(path: str, remedy: str) -> None:
     """Refuse a folder that the user named, where another user may have put it, or anything into it.
 
-    A folder or link of another user counts as planted where everybody can write into the folder around it, as in /tmp.
-    Elsewhere only who may be trusted can have made it. Nothing is said of a folder that is missing.
+    A folder or link on the way to it counts as planted where it is another user's (root aside) and everybody can write
+    into the folder around it, as in /tmp. Elsewhere only who may be trusted can have made it. Nothing is said of a folder
+    that is missing.
 
     Args:
         path: the folder.  remedy: what to do, such as "set data.cache.folder".
     Raises:
         UserError: it may be planted, or everybody can write into it.
     """
-    for place in dict.fromkeys((os.path.abspath(path), os.path.realpath(path))):
-        try:
-            found, around = os.lstat(place), os.stat(os.path.dirname(place))
-        except OSError:
-            return  # missing, or not for this user: whoever uses it says so
-        if found.st_uid != os.geteuid() and around.st_mode & EVERYBODY:
-            raise UserError(f"{place} belongs to user {found.st_uid} and lies where everybody can put "
-                            f"files, this process runs as user {os.geteuid()}: {remedy}")
-    if found.st_mode & EVERYBODY:
-        raise UserError(f"everybody can write into {path} (mode {stat.S_IMODE(found.st_mode):04o}): "
-                        f"name a folder inside it or close it to others (chmod go-w); {remedy}")
+    trusted = {0, os.geteuid()}
+    for place in (os.path.abspath(path), os.path.realpath(path)):
+        around = os.stat(os.sep)
+        for step in _steps(place):
+            try:
+                found = os.lstat(step)
+            except OSError:
+                break  # missing, or not for this user: whoever uses it says so
+            if found.st_uid not in trusted and around.st_mode & EVERYBODY:
+                raise UserError(f"{step} belongs to user {found.st_uid} and lies where everybody can put "
+                                f"files, this process runs as user {os.geteuid()}: {remedy}")
+            around = found
+    with contextlib.suppress(OSError):
+        if os.stat(path).st_mode & EVERYBODY:
+            raise UserError(f"everybody can write into {path}: name a folder inside it, or close it to "
+                            f"others (chmod go-w); {remedy}")
+
+
+def _steps(path):
+    """A path's folders from the outermost to itself, but for the root."""
+    parts = path.strip(os.sep).split(os.sep)
+    return [os.sep + os.path.join(*parts[:count]) for count in range(1, len(parts) + 1) if parts[0]]
 
 
 def create_file(path: str, mode: int = 0o600) -> int:

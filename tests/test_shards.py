@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import webdataset
 from clips import make_clip, rewrite, write_shards
 
 from data import index
-from data.index import build_index, index_path, read_index
+from data.__main__ import main as rewrite_main
+from data.check import check_shard
+from data.index import _stored_index, build_index, fits, index_path, read_index
 from data.shards import find_shards, write_shard
 from engine.errors import UserError
 
@@ -157,3 +160,96 @@ def test_shards_are_found_in_folders_globs_and_lists(tmp_path):
     for spec, words in ((str(tmp_path / "gone"), "no shards at .*gone"), (str(tmp_path), "holds no shards"), ("", "named")):
         with pytest.raises(UserError, match=words):
             find_shards(spec)
+
+
+def joined(tmp_path, *folders):
+    """Tars of those numbers of clips, put behind each other as cat does."""
+    out = tmp_path / "joined.tar"
+    with open(out, "wb") as file:
+        for number, clips in enumerate(folders):
+            folder = tmp_path / f"part{number}"
+            folder.mkdir()
+            file.write(Path(write_shards(folder, [make_clip(i, size=16) for i in clips], len(clips))[0]).read_bytes())
+    return str(out)
+
+
+def test_tars_joined_by_cat_are_read_to_the_end(tmp_path, capsys):
+    path = joined(tmp_path, range(2), range(5, 6), range(10, 13))
+    index = read_index(path)
+    assert index.keys.tolist() == [f"clip{i:05d}" for i in (0, 1, 5, 10, 11, 12)]
+    assert "3 tars joined by cat, all read; tar tf and webdataset's own reader see the first 2 of 6" in capsys.readouterr().err
+    with open(path, "rb") as raw:
+        for part, first in (("part1", 2), ("part2", 3)):
+            with tarfile.open(tmp_path / part / "shard-000000.tar") as tar:
+                whole = {m.name: tar.extractfile(m).read() for m in tar}
+            for suffix, (offset, length) in index.members(first).items():
+                raw.seek(offset)
+                assert raw.read(length) == whole[f"{index.keys[first]}.{suffix}"]
+    report = check_shard(path)
+    assert (report.clips, report.problems) == (6, []) and "3 tars joined" in report.notes[0]
+    assert fits(index, path) and _stored_index(path) is not None
+
+
+def test_an_index_of_the_first_of_joined_tars_is_built_anew(tmp_path):
+    path = joined(tmp_path, range(2), range(5, 6))
+    first = read_index(str(tmp_path / "part0" / "shard-000000.tar"))
+    first.tar_bytes = os.path.getsize(path)  # as an earlier version made it
+    index.save_index(first, index_path(path))
+    assert len(read_index(path)) == 3
+
+
+def test_joined_tars_are_shuffled_whole(tmp_path):
+    (tmp_path / "in").mkdir()
+    path = joined(tmp_path / "in", range(2), range(5, 8))
+    assert rewrite_main(["merge", path, f"out={tmp_path / 'out'}", "clips_per_shard=9", "workers=1"]) == 0
+    merged = read_index(str(tmp_path / "out" / "shard-000000.tar"))
+    assert merged.keys.tolist() == [f"clip{i:05d}" for i in (0, 1, 5, 6, 7)]
+    assert check_shard(merged.path).problems == []
+
+
+def test_what_follows_a_tar_and_is_none_is_refused_by_name(tmp_path):
+    path = joined(tmp_path, range(2))
+    size = os.path.getsize(path)
+    with open(path, "ab") as file:
+        file.write(b"not a tar" * 1000)
+    with pytest.raises(UserError, match=rf"joined.tar: what follows the tar's end, from byte {size} on, is no tar; 2 samples"):
+        read_index(path)
+    (tmp_path / "cut").mkdir()
+    path = joined(tmp_path / "cut", range(2), range(3, 5))
+    os.truncate(path, os.path.getsize(path) - 11_000)
+    with pytest.raises(UserError, match="joined.tar is cut off"):
+        read_index(path)
+
+
+def test_what_macos_adds_is_passed_over_and_counted(tmp_path, capsys):
+    plain = write_shards(tmp_path, [make_clip(i, size=16) for i in range(3)], 3)[0]
+    (tmp_path / "in").mkdir()
+    packed = str(tmp_path / "in" / "packed.tar")
+    with tarfile.open(plain) as tar, tarfile.open(packed, "w", format=tarfile.PAX_FORMAT) as out:
+        members = [(m.name, tar.extractfile(m).read()) for m in tar]
+        for name, data in [("._top", b""), *members, (".DS_Store", b"x" * 600)]:
+            # A folder of the people's, as bsdtar packs it: each file after its own attributes.
+            for named, content in (((f"./set/._{name}", b"Mac OS X"),) if name[0] != "." else ()) + ((f"./set/{name}", data),):
+                entry = tarfile.TarInfo(named)
+                entry.size, entry.pax_headers = len(content), {"LIBARCHIVE.xattr.com.apple.provenance": "AQ=="}
+                out.addfile(entry, io.BytesIO(content))
+    index = read_index(packed)
+    assert index.keys.tolist() == [f"./set/clip{i:05d}" for i in range(3)] and index.suffixes == read_index(plain).suffixes
+    hidden = len(members) + 2
+    words = f"{hidden} members whose names begin with a dot are passed over, such as ./set/._top"
+    assert words in capsys.readouterr().err
+    report = check_shard(packed)
+    assert report.problems == [] and report.clips == 3 and words in report.notes[0]
+    assert _stored_index(packed) is not None  # what is passed over at the end makes no index stale
+    assert rewrite_main(["merge", packed, f"out={tmp_path / 'out'}", "clips_per_shard=9", "workers=1"]) == 0
+    assert check_shard(str(tmp_path / "out" / "shard-000000.tar")).clips == 3
+
+
+def test_samples_that_lie_apart_are_named(tmp_path, shard):
+    with tarfile.open(shard) as tar:
+        members = [(m, tar.extractfile(m).read()) for m in tar]
+    with tarfile.open(tmp_path / "apart.tar", "w") as tar:
+        for member, data in members[1:] + members[:1]:
+            tar.addfile(member, io.BytesIO(data))
+    with pytest.raises(UserError, match="those of 'clip00000' lie in 2 places"):
+        read_index(str(tmp_path / "apart.tar"))

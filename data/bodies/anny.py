@@ -18,6 +18,7 @@ from data.bodies.quiet import start_warp
 from engine.errors import explain, failure_of
 from engine.geometry import axis_angle_to_matrix
 from engine.locks import lock_file
+from engine.private import refuse_planted
 
 
 class AnnyBody(torch.nn.Module):
@@ -132,6 +133,7 @@ def _built_cache():
     from anny.paths import set_anny_cache_path
 
     folder = cache_folder()
+    refuse_planted(folder, "set ANNY_CACHE_DIR to a folder of your own")  # what lies there is unpickled
     done = os.path.join(folder, f"counterpose-anny-{anny.__version__}.ok")
     if not os.path.exists(done):
         with locked(folder):

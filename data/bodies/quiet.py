@@ -14,6 +14,8 @@ def start_warp():
     """
     import warp
 
+    from engine.private import refuse_planted
+
     warp.config.log_level = warp.LOG_ERROR
     sys.stderr.flush()
     with tempfile.TemporaryFile() as caught:
@@ -26,4 +28,6 @@ def start_warp():
             os.close(usual)
         caught.seek(0)
         rest = [line for line in caught.read().decode(errors="replace").splitlines(True) if ALARM not in line]
+    # With a home folder that everybody shares, such as /tmp, the kernels there may be anybody's.
+    refuse_planted(warp.config.kernel_cache_dir, "set WARP_CACHE_PATH to a folder of your own")
     sys.stderr.write("".join(rest))
