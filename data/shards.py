@@ -3,13 +3,13 @@ understand it.
 """
 
 import contextlib
-import glob
 import os
 
 from data.index import build_index, index_path, save_index
 from data.remote import is_remote
 from data.samples import encode
 from engine.errors import UserError, explain, failure_of
+from engine.patience import expand_pattern, is_file, is_folder, list_matching
 
 
 def shard_name(number):
@@ -70,14 +70,14 @@ def find_shards(spec):
     """
     found = []
     for part in filter(None, (p.strip() for p in (spec.split(",") if isinstance(spec, str) else spec))):
-        if os.path.isdir(part):
-            tars = sorted(glob.glob(os.path.join(glob.escape(part), "*.tar")))
+        if is_folder(part):
+            tars = list_matching(part, "*.tar")
             if not tars:
                 raise UserError(f"folder {part} holds no shards (*.tar)")
-        elif os.path.isfile(part):
+        elif is_file(part):
             tars = [part]
         else:
-            tars = sorted(glob.glob(part))
+            tars = expand_pattern(part)
             if not tars:
                 raise UserError(f"no shards at {part}: no such folder or file")
         found += tars

@@ -5,7 +5,10 @@ nothing about the bytes on disk. They are waited out for PATIENCE_S, then end th
 """
 
 import errno
+import fnmatch
+import glob
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable
@@ -90,3 +93,59 @@ def exists(path: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_folder(path: str) -> bool:
+    """As os.path.isdir, which takes whatever cannot be read for no folder. Raises as ``expand_pattern``."""
+    mode = _mode(path)
+    return mode is not None and stat.S_ISDIR(mode)
+
+
+def is_file(path: str) -> bool:
+    """As os.path.isfile, which takes whatever cannot be read for no file. Raises as ``expand_pattern``."""
+    mode = _mode(path)
+    return mode is not None and stat.S_ISREG(mode)
+
+
+def expand_pattern(pattern: str) -> list[str]:
+    """The sorted paths that match a pattern of the shell (without ``**``).
+
+    As glob.glob, which leaves out what it cannot read: a run would then begin with a part of its data.
+
+    Raises:
+        UserError: a folder may not be read.  EnvironmentFault: it cannot be read for now; as ``read_patiently``.
+    """
+    folder, wanted = os.path.split(pattern)
+    if not glob.has_magic(pattern):
+        return [] if _mode(pattern) is None else [pattern]
+    found = []
+    for place in expand_pattern(folder) if glob.has_magic(folder) else [folder]:
+        found += list_matching(place, wanted)
+    return sorted(found)
+
+
+def list_matching(folder: str, wanted: str) -> list[str]:
+    """The sorted paths in a folder whose names match a pattern. Raises as ``expand_pattern``."""
+    names = _at_once(folder or ".", lambda: os.listdir(folder or ".")) or []
+    return sorted(os.path.join(folder, name) for name in names if fnmatch.fnmatchcase(name, wanted)
+                  and (not name.startswith(".") or wanted.startswith(".")))
+
+
+def _mode(path):
+    """The type and rights of what a path leads to, None where there is nothing."""
+    status = _at_once(path, lambda: os.stat(path))
+    return None if status is None else status.st_mode
+
+
+def _at_once(path, look):
+    """``look()`` with patience, None where there is nothing; a right that is missing is told at once, for nothing is lost."""
+    def attempt():
+        try:
+            return look()
+        except PermissionError as error:
+            raise UserError(f"{path} cannot be read: {explain(error)}") from None
+
+    try:
+        return read_patiently(path, attempt)
+    except OSError:
+        return None

@@ -87,12 +87,13 @@ def make_shards(folder):
     """Three shards of five clips; a copy of them is each case's own."""
     from clips import make_clip, write_shards
 
+    from data.cache import Cache
     from data.catalogue import read_catalogue
     from data.store import Store
 
     folder.mkdir()
     write_shards(folder, [make_clip(i, size=32) for i in range(15)], 5)
-    read_catalogue(str(folder), Store(None))  # writes shards.json, the list of a served folder
+    read_catalogue(str(folder), Store(Cache(str(folder), 1.0)))  # writes shards.json, the list of a served folder
 
 
 def copy_shards(made, places):
