@@ -17,7 +17,7 @@ import numpy as np
 from data import remote
 from data.index import read_index, with_people
 from data.shards import find_named, refuse_twice
-from engine.errors import UserError, explain
+from engine.errors import UserError, explain, failure_of
 from engine.paths import split_paths
 
 FORMAT = 1
@@ -162,7 +162,11 @@ def _load(file, url=None):
                 if names <= entry.keys() and "/" not in name}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         if url:
             raise UserError(f"{url} is no catalogue of shards: {error}") from None
+        return {}
+    except OSError as error:
+        if url:
+            raise failure_of(error, f"the cache's copy of {url}, {file}, cannot be read: {explain(error)}") from None
         return {}

@@ -15,6 +15,7 @@ from data.names import decode_text
 from data.order import ORDER
 from data.remote import base_name
 from engine.errors import UserError, explain, failure_of
+from engine.patience import read_bytes
 
 
 @dataclass
@@ -72,7 +73,8 @@ def freeze(order, path):
     """
     now = {source.name: source.record() for source in order.sources}
     path = Path(path)
-    if not path.exists():
+    known = read_bytes(path)
+    if known is None:
         temporary = path.with_suffix(".writing")
         try:
             temporary.write_text(json.dumps({"format": 1, "order": ORDER, "lanes": order.lanes, "sources": now}))
@@ -80,7 +82,7 @@ def freeze(order, path):
         except OSError as error:
             raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
         return
-    frozen = json.loads(path.read_text())
+    frozen = json.loads(known)
     if frozen.get("order", 1) != ORDER:
         raise UserError(f"{path}: the run began with order {frozen.get('order', 1)} of samples, this version draws order "
                         f"{ORDER}; go on with the version it began with (environment.json), or start a new run")

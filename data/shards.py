@@ -3,7 +3,6 @@ understand it.
 """
 
 import contextlib
-import glob
 import os
 
 from data.index import build_index, index_path, save_index
@@ -11,7 +10,7 @@ from data.remote import is_remote
 from data.samples import encode
 from engine.errors import UserError, explain, failure_of
 from engine.paths import split_paths
-from engine.patience import expand_pattern, is_file, is_folder
+from engine.patience import expand_pattern, is_file, is_folder, list_matching
 
 
 def shard_name(number):
@@ -84,7 +83,7 @@ def find_named(path):
         UserError: it does not exist; a folder without tars.
     """
     if is_folder(path):
-        tars = expand_pattern(os.path.join(glob.escape(path), "*.tar"))
+        tars = list_matching(path, "*.tar")
         if not tars:
             raise UserError(f"folder {path} holds no shards (*.tar)")
         return tars

@@ -188,11 +188,12 @@ def open_tensors(path):
     def attempt():
         try:
             return safe_open(path, "pt")
-        except SafetensorError as error:
-            # What the system said of a file stands in the text alone.
-            found = re.search(r"os error (\d+)", str(error))
-            if found:
-                raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
+        except (SafetensorError, RuntimeError, MemoryError) as error:
+            # What the system said of a file stands in the text alone: safetensors' or, where that maps it, torch's.
+            found = re.search(r"os error (\d+)|: [^:]*\((\d+)\)$", str(error))
+            number = found and int(found[1] or found[2])
+            if number:
+                raise OSError(number, os.strerror(number)) from None
             raise
 
     return read_again(path, attempt)

@@ -27,6 +27,7 @@ import yaml
 
 from engine.errors import Failure, UserError
 from engine.paths import as_text, expand_home, is_json_list, split_list, split_paths
+from engine.patience import is_folder, read_bytes
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 _NULL = {"null", "none", "~", ""}
@@ -151,17 +152,17 @@ def _settle_floats(config):
 
 def read_file(path, command):
     """``[(dotted key, text or list), ...]`` of a YAML file whose ``command:`` line is ``command``."""
-    if os.path.isdir(path):
+    if is_folder(path):
         raise UserError(f"{path} is a folder; name a config file (.yaml) in it")
-    if not os.path.isfile(path):
+    data = read_bytes(path)
+    if data is None:
         folder = os.path.dirname(path) or "."
         there = sorted(f for f in os.listdir(folder) if f.endswith(".yaml")) if os.path.isdir(folder) else []
         near = difflib.get_close_matches(os.path.basename(path), there, 1, 0.5)
         hint = f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
         raise UserError(f"config file {path} does not exist{hint}")
     try:
-        with open(path, encoding="utf-8") as file:
-            tree = yaml.load(file, Loader=_TextLoader)
+        tree = yaml.load(data.decode(), Loader=_TextLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a YAML config: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(tree, dict):

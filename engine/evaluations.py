@@ -72,7 +72,15 @@ def outstanding(run, every, steps):
 
 def needed(config):
     """From a step to whether its checkpoint must stay for its evaluation. ``config``: engine.options.TrainConfig."""
-    return lambda step: due(step, config.evaluate.every, config.steps) and not exists(file_of(config.run, step))
+    def is_needed(step):
+        if not due(step, config.evaluate.every, config.steps):
+            return False
+        try:
+            return not file_of(config.run, step).exists()
+        except OSError:
+            return True  # a later save asks again
+
+    return is_needed
 
 
 def outcomes(run):

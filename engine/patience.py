@@ -101,13 +101,13 @@ def exists(path: Path) -> bool:
 
 
 def is_folder(path: str) -> bool:
-    """As os.path.isdir, which takes whatever cannot be read for no folder. Raises as ``list_tree``."""
+    """As os.path.isdir, which takes whatever cannot be read for no folder. Raises as ``expand_pattern``."""
     mode = _mode(path)
     return mode is not None and stat.S_ISDIR(mode)
 
 
 def is_file(path: str) -> bool:
-    """As os.path.isfile, which takes whatever cannot be read for no file. Raises as ``list_tree``."""
+    """As os.path.isfile, which takes whatever cannot be read for no file. Raises as ``expand_pattern``."""
     mode = _mode(path)
     return mode is not None and stat.S_ISREG(mode)
 
@@ -124,11 +124,16 @@ def expand_pattern(pattern: str) -> list[str]:
     if not glob.has_magic(pattern):
         return [] if _mode(pattern) is None else [pattern]
     found = []
-    for place in expand_pattern(folder) if glob.has_magic(folder) else [_unescape(folder)]:
-        names = _at_once(place or ".", lambda place=place: os.listdir(place or ".")) or []
-        found += [os.path.join(place, name) for name in names if fnmatch.fnmatchcase(name, wanted)
-                  and (not name.startswith(".") or wanted.startswith("."))]
+    for place in expand_pattern(folder) if glob.has_magic(folder) else [folder]:
+        found += list_matching(place, wanted)
     return sorted(found)
+
+
+def list_matching(folder: str, wanted: str) -> list[str]:
+    """The sorted paths in a folder whose names match a pattern. Raises as ``expand_pattern``."""
+    names = _at_once(folder or ".", lambda: os.listdir(folder or ".")) or []
+    return sorted(os.path.join(folder, name) for name in names if fnmatch.fnmatchcase(name, wanted)
+                  and (not name.startswith(".") or wanted.startswith(".")))
 
 
 def _mode(path):

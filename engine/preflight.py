@@ -12,7 +12,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from engine import checkpoint, version
-from engine.errors import EnvironmentFault, UserError
+from engine.errors import EnvironmentFault, UserError, explain
 from engine.history import list_complete
 from engine.open_files import SPARE, raise_limit
 from engine.place import read_place
@@ -161,11 +161,20 @@ def space(folder, trainer, keep):
     """Faults of the room for checkpoints: those to be kept and the one being written."""
     one = COPIES * sum(p.numel() * p.element_size() for p in trainer.names)
     there = min(keep, len(list_complete(folder)))
-    need, free = one * (keep + 1 - there), shutil.disk_usage(folder).free
-    if need <= free:
+    need, free = one * (keep + 1 - there), space_left(folder)
+    if free is None or need <= free:
         return []
     return [f"{folder} has {size(free)} left; {keep + 1 - there} more checkpoints of {size(one)} want {size(need)}: free some "
             f"or lower checkpoint.keep={keep}"]
+
+
+def space_left(folder):
+    """Bytes that a file system has left for this user; None where it does not tell: a save tells of a full disk."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError as error:
+        print(f"note: how much space {folder} has left cannot be told: {explain(error)}", file=sys.stderr, flush=True)
+        return None
 
 
 def differences(ranks):
