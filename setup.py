@@ -18,6 +18,7 @@ setup(
         "braceexpand>=0.1.7",  # shard-{000000..000099}.tar; webdataset brings it too
         "fsspec>=2024.2",  # shards on s3, gs, ...: each needs its own package beside it, such as s3fs
         "submitit>=1.5",  # jobs on SLURM
+        "omegaconf>=2.3",  # typed configs
         "numpy>=1.26",
         # Reads video; unmaintained, with wheels for x86-64 Linux alone: elsewhere PyAV does it.
         "decord>=0.6; sys_platform == 'linux' and platform_machine == 'x86_64'",

@@ -24,6 +24,8 @@ import re
 import typing
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from engine.errors import Failure, UserError
 from engine.paths import as_text, expand_home, is_json_list, split_list, split_paths
@@ -32,6 +34,11 @@ from engine.patience import is_folder, read_bytes
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 _NULL = {"null", "none", "~", ""}
 
+
+# OmegaConf takes ${...} for a reference to another key and has no switch for it, so dollars are hidden
+# from it. The mark itself, a private character of Unicode, is hidden the same way.
+_MARK = "\ue000"
+_HIDDEN = {_MARK + "0": _MARK, _MARK + "1": "$"}
 
 # What may stand before the first "=" of a key=value; a URL or a path with a "=" in it has other letters there.
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
@@ -72,25 +79,25 @@ def parse(schema, argv, command, usage=""):
         raise SystemExit(0)
     if not argv or "=" in os.path.basename(argv[0]):
         raise UserError(f"python -m {command}: a config file comes first, then key=value; see --help")
-    config = schema()
+    config = OmegaConf.structured(schema)
     for dotted, value in read_file(argv[0], command):
-        _assign(config, dotted, value, argv[0])
+        _assign(config, schema, dotted, value, argv[0])
     for argument in argv[1:]:
-        _assign_argument(config, argument)
-    return _finish(config)
+        _assign_argument(config, schema, argument)
+    return _finish(config, argv[0])
 
 
 def parse_all(schema, argv, command):
     """(config or None, [message, ...]): as ``parse``, but going on after a fault, so that all of them are told at once."""
-    config, faults = schema(), []
+    config, faults = OmegaConf.structured(schema), []
     try:
         pairs = list(read_file(argv[0], command))
     except Failure as error:
         return None, [str(error)]
-    steps = [lambda pair=pair: _assign(config, *pair, argv[0]) for pair in pairs]
-    steps += [lambda argument=argument: _assign_argument(config, argument) for argument in argv[1:]]
+    steps = [lambda pair=pair: _assign(config, schema, *pair, argv[0]) for pair in pairs]
+    steps += [lambda argument=argument: _assign_argument(config, schema, argument) for argument in argv[1:]]
     result = []
-    for step in [*steps, lambda: result.append(_finish(config))]:
+    for step in [*steps, lambda: result.append(_finish(config, argv[0]))]:
         try:
             step()
         except Failure as error:
@@ -98,10 +105,10 @@ def parse_all(schema, argv, command):
     return result[0] if result else None, faults
 
 
-def _assign_argument(config, argument):
+def _assign_argument(config, schema, argument):
     if "=" not in argument:
         raise UserError(f"'{argument}' on the command line is not of the form key=value")
-    _assign(config, *argument.split("=", 1), "the command line")
+    _assign(config, schema, *argument.split("=", 1), "the command line")
 
 
 def is_assignment(argument):
@@ -119,35 +126,46 @@ def parse_keys(schema, argv, command, usage, least=1):
     if "--help" in argv or "-h" in argv:
         print(help_text(schema, command, usage))
         raise SystemExit(0)
-    config, paths = schema(), []
+    config, paths = OmegaConf.structured(schema), []
     for argument in argv:
         if is_assignment(argument):
-            _assign_argument(config, argument)
+            _assign_argument(config, schema, argument)
         else:
             paths.append(argument)
     if len(paths) < least:
         raise UserError(f"python -m {command}: name at least one path; usage: {usage}")
     if paths and not least:
         raise UserError(f"'{paths[0]}' on the command line is not of the form key=value; usage: {usage}")
-    return _finish(config), paths
+    return _finish(config, "the command line"), paths
 
 
-def _finish(config):
-    _settle_floats(config)
-    _check(config)
-    return config
+def _finish(config, origin):
+    try:
+        result = _reveal_dollars(OmegaConf.to_object(config))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{origin}: {str(error).splitlines()[0]}") from None
+    _check(result)
+    return result
 
 
-def _settle_floats(config):
-    """Make floats of defaults that were written as whole numbers, so that a saved config reads back as the same values."""
-    hints = typing.get_type_hints(type(config))
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        for item in value.values() if isinstance(value, dict) else [value]:
-            if dataclasses.is_dataclass(item):
-                _settle_floats(item)
-        if type(value) is int and _unwrap(hints[field.name])[0] is float:
-            setattr(config, field.name, float(value))
+def _hide_dollars(value):
+    if isinstance(value, list):
+        return [_hide_dollars(part) for part in value]
+    return value.replace(_MARK, _MARK + "0").replace("$", _MARK + "1") if isinstance(value, str) else value
+
+
+def _reveal_dollars(value):
+    """A config as it was before its texts were hidden, in place where it can be."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            setattr(value, field.name, _reveal_dollars(getattr(value, field.name)))
+    elif isinstance(value, dict):
+        return {name: _reveal_dollars(part) for name, part in value.items()}
+    elif isinstance(value, list):
+        return [_reveal_dollars(part) for part in value]
+    elif isinstance(value, str):
+        return re.sub(_MARK + "[01]", lambda found: _HIDDEN[found[0]], value)
+    return value
 
 
 def read_file(path, command):
@@ -162,8 +180,8 @@ def read_file(path, command):
         hint = f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
         raise UserError(f"config file {path} does not exist{hint}")
     try:
-        tree = yaml.load(data.decode(), Loader=_TextLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        tree = yaml.load(data, Loader=_TextLoader)  # bytes: YAML knows UTF-16 by its mark
+    except yaml.YAMLError as error:
         raise UserError(f"{path} is not a YAML config: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(tree, dict):
         raise UserError(f"{path} is not a YAML config: it holds no keys")
@@ -297,44 +315,24 @@ def _find(schema, dotted):
     return None
 
 
-def _assign(config, dotted, value, origin):
-    found = _find(type(config), dotted)
+def _assign(config, schema, dotted, value, origin):
+    found = _find(schema, dotted)
     if found is None:
-        names = [name for name, _, _ in _leaves(type(config))]
+        names = [name for name, _, _ in _leaves(schema)]
         near = difflib.get_close_matches(dotted, names, 1, 0.5)
         near = near or difflib.get_close_matches(dotted.split(".")[-1], [n.split(".")[-1] for n in names], 1, 0.7)
         near = [n for n in names if n == near[0] or n.split(".")[-1] == near[0]][:1] if near else []
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise UserError(f"unknown key '{dotted}' in {origin}{hint}")
     field, kind, created = found
+    for path, section_schema in created:
+        if OmegaConf.select(config, path) is None:
+            OmegaConf.update(config, path, OmegaConf.structured(section_schema), force_add=True)
     if typing.get_origin(_unwrap(kind)[0]) is dict:
         if value != "":
             raise UserError(f"'{dotted}' in {origin} takes named sections, such as {dotted}.NAME.key=value")
         return
-    value = _convert(value, kind, field, dotted, origin)
-    *parents, last = dotted.split(".")
-    place = _open_section(config, parents, dict(created))
-    if isinstance(place, dict):
-        place[last] = value
-    else:
-        setattr(place, last, value)
-
-
-def _open_section(config, parents, created):
-    """The dataclass or dict that a path of names leads to; named sections that are new are made.
-
-    Args:
-        parents: the names.  created: {dotted path: schema} of the named sections among them.
-    """
-    place = config
-    for depth, name in enumerate(parents, 1):
-        if not isinstance(place, dict):
-            place = getattr(place, name)
-            continue
-        if name not in place:
-            place[name] = created[".".join(parents[:depth])]()
-        place = place[name]
-    return place
+    OmegaConf.update(config, dotted, _hide_dollars(_convert(value, kind, field, dotted, origin)), force_add=True)
 
 
 def _convert(value, kind, field, dotted, origin):
