@@ -1,8 +1,10 @@
 """What training saw, so that nobody is tested on it: it travels in checkpoints and exports.
 
 Clips are named by their shard's digest and by how many of its first clips were trained on: a run
-holds out the last ones. What cannot be known (weights of others, files of before this record) is a
-sentence in ``unknown``: leakage is then not excluded, and whoever tests says so.
+holds out the last ones. People are named by data.names.mark, so that somebody who also appears in
+other shards, under other keys, does not count as unseen. What cannot be known (weights of others,
+files of before this record) is a sentence in ``unknown``: leakage is then not excluded, and whoever
+tests says so.
 """
 
 import base64
@@ -17,6 +19,7 @@ from data.samples import MADE
 from engine.errors import UserError
 
 FORMAT = 1
+MOST_PEOPLE = 1 << 20  # of more, 8 MB in every file of weights, none are listed
 DIGEST_BYTES = 8  # of data.index.Index.digest, which is hex
 
 
@@ -26,11 +29,15 @@ class Seen:
 
     Attributes:
         clips: {digest of a shard: how many of its first clips}.
+        people: marks of the people in those clips, as far as they are listed.
+        listed: digests of the shards whose people are among ``people``.
         kinds: which of "synthetic" and "real" the people were, as far as is known.
         unknown: a sentence for each training of which it is not known what it saw; none: all is.
     """
 
     clips: dict[str, int] = field(default_factory=dict)
+    people: frozenset[int] = frozenset()
+    listed: frozenset[str] = frozenset()
     kinds: frozenset[str] = frozenset()
     unknown: tuple[str, ...] = ()
 
@@ -39,10 +46,19 @@ class Seen:
         clips = dict(self.clips)
         for digest, count in other.clips.items():
             clips[digest] = max(count, clips.get(digest, 0))
-        return Seen(clips, self.kinds | other.kinds, tuple(sorted({*self.unknown, *other.unknown})))
+        return Seen(
+            clips,
+            self.people | other.people,
+            self.listed | other.listed,
+            self.kinds | other.kinds,
+            tuple(sorted({*self.unknown, *other.unknown})),
+        )
 
     def pack(self) -> str:
-        """One line of text for a file's header: 13 characters a shard, equal for equal records."""
+        """One line of text for a file's header, equal for equal records.
+
+        It takes 13 characters a shard and 11 a person.
+        """
         return self._packed
 
     @functools.cached_property
@@ -50,12 +66,17 @@ class Seen:
         # Once a record, not once a save: of 60,000 shards it is 750 KB.
         digests = sorted(self.clips)
         counts = np.array([self.clips[digest] for digest in digests], "<u4")
+        fits = len(self.people) <= MOST_PEOPLE
+        people = np.array(sorted(self.people) if fits else [], "<u8")
+        listed = np.packbits([fits and digest in self.listed for digest in digests])
         return json.dumps(
             {
                 "format": FORMAT,
                 "shards": len(digests),
                 "digests": _pack_bytes(bytes.fromhex("".join(digests))),
                 "counts": _pack_bytes(counts.tobytes()),
+                "people": _pack_bytes(people.tobytes()),
+                "listed": _pack_bytes(listed.tobytes()),
                 "kinds": sorted(self.kinds),
                 "unknown": list(self.unknown),
             }
@@ -88,7 +109,17 @@ def unpack(text: str, where: object) -> Seen:
         clips = dict(zip(names, counts, strict=True))
         if len(clips) != tree["shards"]:
             raise ValueError(f"{len(clips)} shards, not {tree['shards']}")
-        return Seen(clips, frozenset(map(str, tree["kinds"])), tuple(map(str, tree["unknown"])))
+        people = np.frombuffer(_unpack_bytes(tree["people"]), "<u8").tolist()
+        bits = np.frombuffer(_unpack_bytes(tree["listed"]), np.uint8)
+        bits = np.unpackbits(bits, count=len(names)).tolist()
+        listed = frozenset(name for name, bit in zip(names, bits, strict=True) if bit)
+        return Seen(
+            clips,
+            frozenset(people),
+            listed,
+            frozenset(map(str, tree["kinds"])),
+            tuple(map(str, tree["unknown"])),
+        )
     except (ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
         raise UserError(f"{where}: its record of what training saw is damaged: {error}") from None
 
@@ -100,7 +131,8 @@ def seen_by(order, people: list[tuple[str, str]]) -> Seen:
         people: (source, subject) of some of its clips, for ``kinds``.
     """
     clips = seen_in_manifest({source.name: source.record() for source in order.sources}).clips
-    return Seen(clips, frozenset("synthetic" if name == MADE else "real" for name, _ in people))
+    kinds = frozenset("synthetic" if name == MADE else "real" for name, _ in people)
+    return Seen(clips, kinds=kinds)
 
 
 def seen_in_manifest(sources: dict) -> Seen:

@@ -15,6 +15,7 @@ from data.catalogue import THREADS, list_shards
 from data.index import with_people
 from data.names import mark, normalise
 from data.samples import decode_meta
+from data.seen import Seen
 from data.store import Store
 from engine.errors import UserError
 
@@ -119,34 +120,36 @@ def _nearest(name, known):
     return f"subjects there are such as '{min(known)}'" if known else "no name there is readable"
 
 
-def trained_people(sources: list, store: Store) -> tuple[np.ndarray, int]:
-    """Marks of all people of the clips that a run's sources are trained on.
+def list_people(sources: list, known: Seen, store: Store) -> Seen:
+    """The people of the clips that a run's sources are trained on, to be added to what is known.
 
-    Of shards elsewhere the indexes are not fetched for it.
+    Of shards elsewhere the indexes are not fetched for it: they stay unlisted.
 
     Args:
         sources: data.manifest.SourceManifest of each; their held-out clips do not count.
-    Returns:
-        (n,) uint64, sorted; the number of shards elsewhere, whose people are not known.
+        known: whose ``listed`` shards are not read again.
     """
-    counts = {}
+    wanted = {}
     for source in sources:
-        counts |= dict(zip(source.paths, source.counts.tolist(), strict=True))
-    here = [path for path in counts if not remote.is_remote(path)]
-    parts = [np.unique(people[:counts[path]]) for path, people in people_of(here, store)]
-    found = np.unique(np.concatenate([np.zeros(0, np.uint64), *parts]))
-    return found[found > 0], len(counts) - len(here)
+        for path, count, digest in zip(source.paths, source.counts, source.digests, strict=True):
+            if count and digest not in known.listed and not remote.is_remote(path):
+                wanted[path] = int(count), digest
+    people = set()
+    for path, marks in people_of(list(wanted), store):
+        people.update(np.unique(marks[:wanted[path][0]]).tolist())
+    return Seen(people=frozenset(people - {0}), listed=frozenset(d for _, d in wanted.values()))
 
 
-def leave_out_people(order, people: np.ndarray, store: Store) -> tuple[int, int]:
+def leave_out_people(order, people: frozenset[int], store: Store) -> tuple[int, int]:
     """Take the held-out clips of some people away from an order.
 
     Args:
-        order: data.order.Order.  people: marks, as of trained_people.
+        order: data.order.Order.  people: marks, as in data.seen.Seen.
     Returns:
         clips that were taken away; the number of shards whose people are not known.
     """
     gone = unknown = 0
+    people = np.array(sorted(people), np.uint64)
     for source in order.sources:
         used = sorted({shard for shard, _ in source.held_out})
         marks = [found for _, found in people_of([source.paths[shard] for shard in used], store)]
@@ -160,19 +163,19 @@ def leave_out_people(order, people: np.ndarray, store: Store) -> tuple[int, int]
     return gone, unknown
 
 
-def refuse_people(shards: str, sources: list, store: Store, key: str) -> None:
-    """UserError where shards of a test show people that a run's sources are trained on.
+def refuse_people(shards: str, people: frozenset[int], store: Store, key: str) -> None:
+    """UserError where shards of a test show people that a training saw.
 
     Args:
-        shards: see data.catalogue.list_shards.  sources: data.manifest.SourceManifest of each.
+        shards: see data.catalogue.list_shards.  people: marks, as in data.seen.Seen.
         key: that names the test's shards, for messages.
     """
-    people, _ = trained_people(sources, store)
-    if not len(people):
+    if not people:
         return
+    trained = np.array(sorted(people), np.uint64)
     shown, example = set(), None
     for path, found in people_of(list_shards(shards, store)[0], store):
-        both = np.flatnonzero(np.isin(found, people)) if found is not None else []
+        both = np.flatnonzero(np.isin(found, trained)) if found is not None else []
         if len(both) and example is None:
             example = path, int(both[0])
         shown |= set(found[both].tolist()) if len(both) else set()

@@ -2,6 +2,7 @@
 
 import datetime
 import fnmatch
+import functools
 import json
 import os
 import shlex
@@ -17,7 +18,9 @@ from data.config import CropDataConfig, SourceConfig
 from data.crops import TAGS
 from data.feed import held_out_crops, open_crop_order, people_at
 from data.samples import MADE
-from data.seen import leak_warnings
+from data.seen import Seen, leak_warnings
+from data.store import Store
+from data.subjects import leave_out_people
 from engine import evaluations, machine, progress
 from engine.config import flat, key, parse_keys, section
 from engine.errors import UserError, explain, failure_of
@@ -29,7 +32,6 @@ from finetune import draw, metrics, tables
 from finetune.people import crop_people, meshes
 from finetune.predict import Predictor
 from finetune.raster import shared_raster
-from finetune.trained import leave_out_trained
 from finetune.views import Targets, view
 from pretrain import header
 
@@ -95,7 +97,7 @@ def evaluate(config, command):
     seen = {name: header.read_seen(run.checkpoint) for name, run in (("model", predictor), ("scratch", plain)) if run}
     for one in seen.values():
         leave_out(order, one)
-    people = leave_out_trained(order, predictor.config)
+    people = leave_out_known(order, seen.values(), Store(data.cache.open()))
     arrays = held_out_crops(order, data, config.clips)
     if arrays is None:
         shards = ", ".join(source.shards for source in data.sources.values())
@@ -264,6 +266,31 @@ def leave_out(order, seen):
     for source in order.sources:
         source.held_out = [(shard, index) for shard, index in source.held_out
                            if index >= seen.clips.get(source.digests[shard], 0)]
+
+
+def leave_out_known(order, seen, store):
+    """Take the clips of people whom trainings saw, in whatever shards, from the held-out ones of an order.
+
+    Args:
+        seen: a data.seen.Seen of each training.
+    Returns:
+        sentences on what was left out, and on what could not be compared.
+    """
+    seen = functools.reduce(Seen.union, seen)
+    notes, unlisted = [], len(seen.clips.keys() - seen.listed)
+    if unlisted:
+        notes.append(f"The people of {unlisted} of the {len(seen.clips)} shards that the run and what it began from were "
+                     f"trained on are not listed: they may be in this test.")
+    if not seen.people:
+        return notes
+    gone, unknown = leave_out_people(order, seen.people, store)
+    if gone:
+        notes.append(f"{gone} clips of other shards were left out: they show people that the run or its pre-training was "
+                     f"trained on.")
+    if unknown:
+        notes.append(f"In {unknown} shards of this test people are not listed (`python -m data index` does it): they may "
+                     f"be people that the run was trained on.")
+    return notes
 
 
 def place(config, paths):

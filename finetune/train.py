@@ -145,6 +145,7 @@ class Finetuner(Trainer):
     def announce(self, start):
         """Print what is derived from the config, once, before the first step."""
         config = self.config
+        watch.list_people(self)
         if start == config.steps:
             print(f"run {config.run} is complete at step {start}; a new run=DIR starts another")
             return

@@ -209,7 +209,6 @@ class Prober:
         def read():
             store = Store(config.data.cache.open())
             refuse_overlap(config.probe.shards, order, store)
-            refuse_people(config.probe.shards, order.sources, store, "probe.shards")
             split = read_split(config.probe.shards, config.probe.clips, self.crops, store, config.data.excluded())
             return split, digests_of(config.probe.shards, store)
 
@@ -219,6 +218,10 @@ class Prober:
     def refuse_seen(self, seen):
         """UserError where a shard of the probe is among those that a data.seen.Seen says were trained on."""
         refuse_seen(seen, self.digests, "probe.shards", f"run={self.config.run}, or what it began from,")
+
+    def refuse_people(self, people):
+        """UserError where the probe shows one of the people (marks, as in data.seen.Seen) of the training."""
+        refuse_people(self.config.probe.shards, people, Store(self.config.data.cache.open()), "probe.shards")
 
     def measure(self, trainer):
         """{"probe/pa_mpjpe", "probe/mpjpe", "probe/lambda", and the first two of each row that stays}; mm."""
@@ -400,5 +403,6 @@ def _check_seen(sources, shards, store):
     for source in sources:
         seen = header.read_seen(source)
         refuse_seen(seen, digests, "shards", source)
+        refuse_people(shards, seen.people, store, "shards")
         warnings += leak_warnings(seen, source)
     return warnings

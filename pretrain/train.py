@@ -172,6 +172,9 @@ class Pretrainer(Trainer):
 
     def announce(self, start):
         watch.announce(self.config, self, start)
+        watch.list_people(self)
+        if self.prober:
+            self.prober.refuse_people(self.seen.people)
 
     def measured(self, step, pairs, seconds):
         visible, seen = self.config.masking.seen(self.model.patches)

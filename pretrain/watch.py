@@ -2,10 +2,12 @@
 
 import torch
 
+from data import subjects
 from data.bad import BadList, worst
 from data.index import PAIR_KINDS
 from data.manifest import freeze
 from data.samples import MADE
+from data.store import Store
 from data.subjects import describe_excluded
 from engine.errors import Failure
 from engine.machine import memory_gib, peak_flops
@@ -28,6 +30,12 @@ def open_run(config, order, command):
             run.close()
         return None, error
     return run, None
+
+
+def list_people(trainer):
+    """Enter the people of a run's clips into its record of what training saw; those of a checkpoint are known already."""
+    store = Store(trainer.config.data.cache.open())
+    trainer.seen = trainer.seen.union(subjects.list_people(trainer.order.sources, trainer.seen, store))
 
 
 def announce(config, trainer, start):

@@ -61,4 +61,4 @@ def test_a_run_reads_every_key_of_pre_training(tmp_path):
 def test_a_run_reads_every_key_of_fine_tuning(tmp_path, people):
     assert unread("finetune", "FinetuneConfig", "train", finetune_words(
         tmp_path / "run", "body", people["body"], "steps=2", "data.workers=0", "log.pictures_every=2",
-        "log.wandb=offline")) == []
+        "log.wandb=offline")) == [["FinetuneConfig", "margin"]]  # predict reads it

@@ -32,9 +32,10 @@ NETWORK = [word for word in FINETUNE if word.startswith("model.")]  # the encode
 def test_a_record_is_small_exact_and_told_apart_when_damaged():
     chance = random.Random(1)
     clips = {f"{chance.getrandbits(64):016x}": chance.randrange(1, 5000) for _ in range(20_000)}
-    seen = Seen(clips, frozenset({"synthetic", "real"}), ("x.pth does not say what it was trained on",))
+    who, listed = frozenset(chance.getrandbits(64) for _ in range(1000)), frozenset(sorted(clips)[::3])
+    seen = Seen(clips, who, listed, frozenset({"synthetic", "real"}), ("x.pth does not say what it was trained on",))
     text = seen.pack()
-    assert unpack(text, "x") == seen and text == Seen(dict(sorted(clips.items())), seen.kinds, seen.unknown).pack()
+    assert unpack(text, "x") == seen and text == Seen(dict(sorted(clips.items())), who, listed, seen.kinds, seen.unknown).pack()
     assert len(text) < 16 * len(clips)
     for harm in (text[:-1], text.replace("20000", "19999"), text.replace('"digests": "', '"digests": "AAAA'), "{}", "[]", "7"):
         with pytest.raises(UserError, match=r"x\.safetensors: its record of what training saw is damaged"):

@@ -18,9 +18,10 @@ from data.index import build_index, index_path, read_index, save_index
 from data.loader import tag
 from data.manifest import bad_shards
 from data.names import mark, normalise
+from data.seen import Seen
 from data.sources.tables import read_boxes
 from data.store import Store
-from data.subjects import leave_out_people, match_names, people_of, refuse_people, trained_people
+from data.subjects import leave_out_people, list_people, match_names, people_of, refuse_people
 from engine.config import parse, read_file
 from engine.distributed import Processes
 from engine.errors import UserError
@@ -110,8 +111,9 @@ def test_a_probe_of_people_who_are_trained_on_is_refused(people, tmp_path):
     assert main([*made, "workers=1"]) == 0
     config = parse(PretrainConfig, words(tmp_path / "run", people["body"], "log.probe_every=2", "probe.clips=20",
                                          f"probe.shards={tmp_path / 'again'}"), "pretrain")
+    trainer = Pretrainer(config, Processes(0, 1, torch.device("cpu")))
     with pytest.raises(UserError, match="probe.shards: 22 people there are trained on too, such as 'made-"):
-        Pretrainer(config, Processes(0, 1, torch.device("cpu")))
+        trainer.announce(0)
 
 
 def test_rewriting_leaves_out_what_the_list_means(folder, tmp_path, capsys):
@@ -174,11 +176,12 @@ def test_people_who_are_trained_on_are_taken_out_of_a_test_set(folder, tmp_path)
     clips = [dataclasses.replace(make_clip(i, size=16), key=f"other{i:05d}", subject=who[i % 5]) for i in range(40)]
     write_shards(tmp_path, clips, 8)
     trained = open_order(DataConfig(shards=str(folder), held_out=2), 16, 5)
-    people, unknown = trained_people(trained.sources, Store(None))
-    assert people.tolist() == sorted(map(mark, PEOPLE)) and unknown == 0
+    seen = list_people(trained.sources, Seen(), Store(None))
+    assert seen.people == set(map(mark, PEOPLE)) and seen.listed == set(trained.sources[0].digests)
+    assert list_people(trained.sources, seen, Store(None)) == Seen()  # nothing is left to be read
     test = open_order(DataConfig(sources={"test": SourceConfig(str(tmp_path))}, held_out=4), 16, 5)
     test.sources[0].held_out = [(shard, i) for shard in range(5) for i in range(8)]
-    assert leave_out_people(test, people, Store(None)) == (24, 0)
+    assert leave_out_people(test, seen.people, Store(None)) == (24, 0)
     assert [8 * shard + i for shard, i in test.sources[0].held_out] == [i for i in range(40) if i % 5 > 2]
 
 
@@ -187,11 +190,12 @@ def test_people_held_out_are_not_trained_on(tmp_path):
     clips = [dataclasses.replace(make_clip(i, size=16), subject="late" if i >= 18 else "early") for i in range(20)]
     write_shards(tmp_path, clips, 5)
     order = open_order(DataConfig(shards=str(tmp_path), held_out=2), 16, 5)
-    assert trained_people(order.sources, Store(None))[0].tolist() == [mark("early")]
-    refuse_people(str(tmp_path / "shard-000003.tar"), [], Store(None), "probe.shards")
+    people = list_people(order.sources, Seen(), Store(None)).people
+    assert people == {mark("early")}
+    refuse_people(str(tmp_path / "shard-000003.tar"), frozenset(), Store(None), "probe.shards")
     with pytest.raises(UserError, match=r"probe.shards: 1 people there are trained on too, such as 'early' in "
                                         r".*shard-000003.tar; a test wants people of its own"):
-        refuse_people(str(tmp_path / "shard-000003.tar"), order.sources, Store(None), "probe.shards")
+        refuse_people(str(tmp_path / "shard-000003.tar"), people, Store(None), "probe.shards")
 
 
 def test_names_are_one_where_they_look_alike():
