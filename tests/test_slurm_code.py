@@ -319,3 +319,16 @@ def test_a_node_is_left_out_only_where_enough_like_it_remain(monkeypatch, wanted
     monkeypatch.setattr(site, "ask", lambda *words: next(answers[word] for word in ("sinfo", "hostnames", "show")
                                                          if word in words))
     assert site.can_spare("1", ["n1"]) == spare
+
+
+def test_a_node_that_is_left_out_already_is_named_once(monkeypatch):
+    """The command may have been heard and its answer lost."""
+    told = []
+
+    def ask(*words):
+        told.append(words[-1])
+        return "JobId=1 ExcNodeList=n[2-3]\n" if "job" in words else "n2\nn3\n"
+
+    monkeypatch.setattr(site, "ask", ask)
+    site.exclude("1", ["n3", "n4"])
+    assert told[-1] == "ExcNodeList=n2,n3,n4"
