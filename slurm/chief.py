@@ -87,7 +87,7 @@ class Chief(threading.Thread):
         self.reports = {}
         self._tell(triage={"gpus": self.job.settings["gpus_per_node"], "disks": disks, "sink": sink.place, "token": self.token})
         deadline = time.monotonic() + triage.LIMIT_S
-        while len(self.reports) < len(self.nodes) and time.monotonic() < deadline and not self.lost and not self.asked:
+        while len(self.reports) < self.job.nodes and time.monotonic() < deadline and not self.lost and not self.asked:
             self._pump(0.5)
         sink.close()
         if self.lost or self.asked:

@@ -166,8 +166,7 @@ def can_spare(number, nodes) -> bool:
     for line in ask("sinfo", "-h", "-N", "-p", fields["Partition"], "-o", "%N|%t|%G|%f").splitlines():
         name, condition, *kind = line.split("|")
         alike[name] = kind, condition.rstrip("*~#!%$@^-")
-    known = fields.get("ExcNodeList", NOTHING)
-    away = {*nodes, *(ask("scontrol", "show", "hostnames", known).split() if known != NOTHING else [])}
+    away = {*nodes, *_excluded(fields)}
     kind = alike.get(nodes[0], (None, ""))[0]
     left = [name for name, (of, condition) in alike.items() if of == kind and condition not in BROKEN and name not in away]
     return len(left) >= int(fields["NumNodes"].split("-")[0])
@@ -179,9 +178,14 @@ def exclude(number, nodes):
     Raises:
         Failure: the job runs, or the controller does not answer.
     """
-    known = job(number).get("ExcNodeList", NOTHING)
-    names = [*nodes] if known == NOTHING else [known, *nodes]
-    ask("scontrol", "update", f"jobid={number}", f"ExcNodeList={','.join(names)}")
+    known = _excluded(job(number))
+    ask("scontrol", "update", f"jobid={number}", f"ExcNodeList={','.join(dict.fromkeys([*known, *nodes]))}")
+
+
+def _excluded(fields):
+    """Names of the nodes that a job keeps from."""
+    known = fields.get("ExcNodeList", NOTHING)
+    return ask("scontrol", "show", "hostnames", known).split() if known != NOTHING else []
 
 
 def requeue(number):

@@ -282,6 +282,33 @@ def test_a_controller_that_is_away_is_no_users_fault(tmp_path, monkeypatch):
     assert "Unable to contact" in check.site_faults(SlurmConfig())[0]
 
 
+@pytest.mark.parametrize("code, failed", [(74, []), (1, [(10, "not submitted: nobody answers")]), (2, [])])
+def test_evaluations_wait_while_the_controller_is_away(tmp_path, monkeypatch, code, failed):
+    """Of what it refuses the process itself has written down that it failed (2)."""
+    given_up, begun, beside = [], [], sys.modules["slurm.beside"]
+    program = f"print('error: nobody answers'); raise SystemExit({code})"
+    monkeypatch.setattr(beside, "LOOK_S", 0)
+    monkeypatch.setattr(evaluate, "unsent", lambda job: [10] if not given_up else [])
+    monkeypatch.setattr(evaluate, "sent", lambda job: {})
+    monkeypatch.setattr(evaluate, "command", lambda job: begun.append(1) or [sys.executable, "-c", program])
+    monkeypatch.setattr(beside.evaluations, "fail", lambda folder, step, reason: given_up.append((step, reason)))
+    looks = beside.Beside(job_in(tmp_path))
+    looks.turn()
+    looks.child.wait()
+    looks.turn()
+    assert given_up == failed and [line["reason"] for line in record.history(tmp_path / "slurm")] == ["nobody answers"]
+    looks.turn()
+    assert len(begun) == (2 if code == 2 else 1)
+    looks.away = 0.0
+    looks.turn()
+    assert len(begun) == (1 if failed else 2)
+
+
+def test_who_submits_and_supervises_needs_no_torch():
+    said = "import sys, slurm.__main__, slurm.supervise, slurm.submit, slurm.triage; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", said], cwd=ROOT).returncode == 0
+
+
 @pytest.mark.parametrize("wanted, known, spare",
                          [(1, "(null)", True), (2, "(null)", True), (2, "n3", False), (3, "(null)", False)])
 def test_a_node_is_left_out_only_where_enough_like_it_remain(monkeypatch, wanted, known, spare):
@@ -292,3 +319,16 @@ def test_a_node_is_left_out_only_where_enough_like_it_remain(monkeypatch, wanted
     monkeypatch.setattr(site, "ask", lambda *words: next(answers[word] for word in ("sinfo", "hostnames", "show")
                                                          if word in words))
     assert site.can_spare("1", ["n1"]) == spare
+
+
+def test_a_node_that_is_left_out_already_is_named_once(monkeypatch):
+    """The command may have been heard and its answer lost."""
+    told = []
+
+    def ask(*words):
+        told.append(words[-1])
+        return "JobId=1 ExcNodeList=n[2-3]\n" if "job" in words else "n2\nn3\n"
+
+    monkeypatch.setattr(site, "ask", ask)
+    site.exclude("1", ["n3", "n4"])
+    assert told[-1] == "ExcNodeList=n2,n3,n4"
