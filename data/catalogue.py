@@ -18,6 +18,7 @@ from data import remote
 from data.index import read_index
 from data.shards import find_shards, refuse_twice
 from engine.errors import UserError, explain
+from engine.private import create_file
 
 FORMAT = 1
 NAME = "shards.json"
@@ -115,7 +116,7 @@ def write_catalogues(entries):
         before = {name: entry for name, entry in _load(file).items() if os.path.exists(os.path.join(folder, name))}
         temporary = f"{file}.{os.getpid()}"
         try:
-            with open(temporary, "w", encoding="utf-8") as out:
+            with os.fdopen(create_file(temporary, 0o666), "w", encoding="utf-8") as out:
                 json.dump({"format": FORMAT, "shards": dict(sorted((before | shards).items()))}, out, indent=0)
             os.replace(temporary, file)
         except OSError as error:

@@ -390,7 +390,7 @@ def test_a_source_that_changes_while_it_is_read_is_noticed(tmp_path):
 
 def test_a_process_that_dies_or_fails_is_told():
     assert sorted(spread(abs, [-3, 4, -5], 2)) == [(0, 3), (1, 4), (2, 5)]
-    with pytest.raises(UserError, match="a process ended with exit code 3 and no message"):
+    with pytest.raises(RuntimeError, match="a process ended with exit code 3 and no message"):
         list(spread(os._exit, [3, 3], 2))
     with pytest.raises(RuntimeError, match="invalid literal"):
         list(spread(int, ["1", "x"], 2))
