@@ -51,7 +51,7 @@ def list_checkpoints(run: Path) -> list[tuple[int, Path]]:
 
 
 def list_complete(run: Path) -> list[int]:
-    """Steps of a run's complete checkpoints, by their marker alone. Raises as ``list_checkpoints``.
+    """Steps of a run's complete checkpoints, by their marker alone; raises as list_checkpoints."""
     return [step for step, path in list_checkpoints(run) if exists(path / MARKER)]
 
 
