@@ -6,7 +6,7 @@ from data.bad import BadList, worst
 from data.index import PAIR_KINDS
 from data.manifest import freeze
 from data.samples import MADE
-from engine.errors import Failure, UserError
+from engine.errors import Failure
 from engine.machine import memory_gib, peak_flops
 from engine.options import FREE
 from engine.run import Run
