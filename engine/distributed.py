@@ -152,8 +152,8 @@ def _stay_near(place):
     """Bind this process, and the loader workers that it starts later, to the CPUs near its GPU."""
     global _cores
     _cores = share_cores()
-    if torch.cuda.device_count() < place.local_world:
-        return  # it sees its own GPU alone: how many share the CPUs near it is not known
+    if not place.local < place.local_world <= torch.cuda.device_count():
+        return  # it sees its own GPU alone, or is told of no others: how many share the CPUs near it is not known
     found = [torch.cuda.get_device_properties(number) for number in range(place.local_world)]
     if not all(hasattr(one, "pci_domain_id") for one in found):
         return  # a torch that does not tell where they are

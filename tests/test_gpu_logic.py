@@ -143,11 +143,12 @@ def test_the_guard_waits_for_the_step_before_alone(said):
 
 
 def test_each_process_takes_the_gpu_of_its_place_on_the_node(said, monkeypatch):
-    for name, value in {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": 1}.items():
+    for name, value in {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": 1, "MASTER_ADDR": "node", "MASTER_PORT": 1}.items():
         monkeypatch.setenv(name, str(value))
-    monkeypatch.setattr(dist, "init_process_group", lambda kind, timeout: said.append(f"{kind}, {timeout.seconds} s"))
-    processes = distributed.start("auto", 50)
-    assert said == ["cuda:1", "nccl, 50 s"]
+    monkeypatch.setattr(dist, "init_process_group", lambda kind, timeout, device_id, rank, world_size, store: said.append(
+        f"{kind}, {timeout.seconds} s, {device_id}, {rank} of {world_size}"))
+    processes = distributed.start("auto", 50, dist.HashStore())
+    assert said == ["cuda:1", "nccl, 50 s, cuda:1, 5 of 8"]
     assert processes == distributed.Processes(5, 8, torch.device("cuda", 1), 50)
     monkeypatch.setattr(nn.parallel, "DistributedDataParallel", lambda *words, **more: said.append((words[1], more)))
     monkeypatch.setattr(dist, "broadcast", lambda buffer, first: said.append((buffer.tolist(), first)))

@@ -150,6 +150,10 @@ def test_threads_and_workers_are_those_of_a_share_also_after_binding(system, mon
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     near = machine.stay_near
     monkeypatch.setattr(machine, "stay_near", lambda addresses, local: near(addresses, local, system))
+    for unknown in ({"local_world": 8, "local": 3}, {"local_world": 1, "local": 1}):
+        distributed._stay_near(types.SimpleNamespace(**unknown))
+        assert len(allowed) == 16
+    monkeypatch.setattr(distributed, "_cores", None)
     distributed._stay_near(types.SimpleNamespace(local_world=4, local=3))
     assert allowed == {4, 5, 6, 7, 12, 13, 14, 15}
     assert distributed.share_cores() == distributed.threads() == 4 and distributed.loader_workers(None) == 3
