@@ -13,10 +13,11 @@ from engine.errors import UserError
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"cache": ["megabytes=4", "shards=2", "rounds=1"],
          "order": ["clips=1e6", "shards=100", "ranks=8", "batch=512", "slots=1e3"],
+         "spread": ["device=cpu", "size=demo", "rounds=1", "batch=2"],
          "checkpoint": ["width=64", "depth=1", "rounds=2", "steps=1", "batch=2"]}
 
 
-@pytest.mark.parametrize("name", ["cache", "checkpoint", "loader", "order", "people", "runs", "step"])
+@pytest.mark.parametrize("name", ["cache", "checkpoint", "loader", "order", "people", "runs", "spread", "step"])
 def test_an_option_that_there_is_not_is_named(name, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # benchmarks set it for themselves; this puts it back
     with pytest.raises(UserError, match="'nonsense=1' is none of "):

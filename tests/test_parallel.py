@@ -87,6 +87,7 @@ def test_in_bf16_blocks_are_gathered_in_bf16_and_are_as_near_to_float32_as_copie
             assert copies["block"] == copies["root"] == shares["root"] == torch.float32
             assert shares["block"] == (torch.bfloat16 if bf16 else torch.float32)
             assert copies["tokens"] == shares["tokens"] == torch.float32
+            assert copies["mean"] == shares["mean"] == 0  # a buffer is the first process's on all
             assert all(gradient.dtype == torch.float32 for gradient in shares["gradients"].values())
         exact = found[False, 1]
         assert torch.allclose(found[False, 2]["losses"], exact["losses"], rtol=1e-6)

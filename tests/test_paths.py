@@ -269,3 +269,16 @@ def test_the_record_of_another_users_job_is_not_gone_on_with(tmp_path, monkeypat
 
 def test_flat_names_every_key():
     assert set(flat(Schema())) >= {"text", "part.text", "shards"}
+
+
+def test_a_sweep_is_over_values_that_may_hold_commas():
+    from slurm import line
+
+    swept = line.read(["pretrain", "c.yaml", 'sweep.data.shards=["a,b","c"]', "sweep.optim.lr=1e-4,2e-4", "sweep.seed="]).sweep
+    assert swept == {"data.shards": ["a,b", "c"], "optim.lr": ["1e-4", "2e-4"], "seed": [""]}
+
+
+def test_a_card_names_shards_without_a_signature():
+    from pretrain.weights import _shard_names
+
+    assert _shard_names('["/data/a,b","https://h/c.tar?sig=secret"]') == "a,b, c.tar"

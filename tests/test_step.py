@@ -293,7 +293,7 @@ def test_the_script_for_a_gpu_goes_on_after_a_failure(tmp_path):
                           env={**os.environ, "PYTHON": str(stand_in), "SMALL": "1"})
     text = out.read_text()
     assert done.returncode == 1
-    for name in ("step", "people", "runs", "loader", "order", "cache"):
+    for name in ("step", "spread", "people", "runs", "loader", "order", "cache"):
         assert f"| ran benchmarks/{name}.py" in text
     assert "exit code 3" in text and "    error: no room" in text and text.count("exit code") == 1
     limits = [int(n) for n in re.findall(r'^section "[^"]+" (\d+)', (ROOT / "benchmarks" / "gpu.sh").read_text(), re.M)]
