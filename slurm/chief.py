@@ -1,6 +1,7 @@
 """Node 0's word to the supervisors of all nodes: start, kill, leave; and the record of what happened."""
 
 import os
+import secrets
 import socket
 import threading
 import time
@@ -82,10 +83,11 @@ class Chief(threading.Thread):
         wanted = self.identity[0] and self.job.training and self.job.settings["triage"]
         if not wanted or self.checked or self.asked:
             return None
-        sink = triage.Sink(self.address, self.token)
+        token = secrets.token_hex(16)  # of its own, for it is sent in clear: the job's is only ever proven
+        sink = triage.Sink(self.address, token)
         disks = [self.job.settings["node_cache"] or os.environ.get("TMPDIR", "/tmp"), str(self.job.home)]
         self.reports = {}
-        self._tell(triage={"gpus": self.job.settings["gpus_per_node"], "disks": disks, "sink": sink.place, "token": self.token})
+        self._tell(triage={"gpus": self.job.settings["gpus_per_node"], "disks": disks, "sink": sink.place, "token": token})
         deadline = time.monotonic() + triage.LIMIT_S
         while len(self.reports) < self.job.nodes and time.monotonic() < deadline and not self.lost and not self.asked:
             self._pump(0.5)
