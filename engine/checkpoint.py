@@ -305,10 +305,12 @@ def _drop(run, last, check, keep, keep_every, needed):
                 complete.append((step, path))
             elif is_leftover(path):
                 dropped.append(path)
-    except Failure as error:
+        for step, path in complete[:-keep]:
+            if not (keep_every and step % keep_every == 0 or needed(step)):
+                dropped.append(path)
+    except (Failure, OSError) as error:
         print(f"note: {error}; older checkpoints are kept until the next save", file=sys.stderr, flush=True)
         return
-    dropped += [path for step, path in complete[:-keep] if not (keep_every and step % keep_every == 0 or needed(step))]
     for path in dropped:
         try:
             check()  # after they were listed: what a successor has written since is not among them

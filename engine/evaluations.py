@@ -25,6 +25,7 @@ from engine.cli import last_word
 from engine.errors import Failure, UserError, explain, failure_of
 from engine.history import checkpoint_folder, list_complete, step_of
 from engine.lease import Lease
+from engine.patience import exists
 
 LAUNCH = Path(__file__).resolve().parent.parent / "slurm" / "launch.py"  # this copy of the code, whatever folder one is in
 ASKED = (-signal.SIGTERM, -signal.SIGINT, 75, 130, 143)  # it was ended from outside, which says nothing about the checkpoint
@@ -66,7 +67,7 @@ def whole(run):
 
 def outstanding(run, every, steps):
     """Steps of whole checkpoints that are due and of which nobody has said anything yet."""
-    return [step for step in whole(run) if due(step, every, steps) and not file_of(run, step).exists()]
+    return [step for step in whole(run) if due(step, every, steps) and not exists(file_of(run, step))]
 
 
 def needed(config):

@@ -1,9 +1,10 @@
 """What a run's folder says about steps that were done. Nothing here imports torch.
 
-    RUN/checkpoints/step-00000050/                 a checkpoint; engine.checkpoint has its files
-    RUN/checkpoints/damaged-step-00000050-TOKEN/   one that did not hold what was written, moved aside by a start
-    RUN/checkpoints/replaced-step-00000050-TOKEN/  one whose step was done again, moved aside by a save
-    RUN/saved.json                                 {"format", "step"} of the last complete checkpoint; step 0: none yet
+    RUN/checkpoints/step-00000050/            a checkpoint; engine.checkpoint has its files
+    RUN/checkpoints/damaged-step-00000050-X/  did not hold what was written: moved aside by a start
+    RUN/checkpoints/replaced-step-00000050-X/ its step was done again: moved aside by a save
+    RUN/saved.json                            {"format", "step"} of the last complete checkpoint;
+                                              step 0: none yet
 """
 
 import json
@@ -16,8 +17,8 @@ from engine.errors import UserError, explain
 from engine.patience import exists, list_names, read_bytes
 
 FORMAT = 1
-MARKER = "complete.json"    # in a checkpoint's folder, written last: without it the folder does not count
-PLANNED = ".complete.json"  # the marker before it counts: a folder with this alone is what a kill left of a save
+MARKER = "complete.json"    # written last: without it a checkpoint's folder does not count
+PLANNED = ".complete.json"  # the marker before it counts: with this alone it is what a kill left
 SAVED = "saved.json"
 WRITING = ".writing-"       # begins the name of a folder that a save is busy with
 
@@ -31,7 +32,7 @@ def checkpoint_folder(run: Path, step: int) -> Path:
 
 
 def step_of(name: str) -> int | None:
-    """The step in a checkpoint's name; None of other names, such as those that a user gave a copy (step-00000010.bak)."""
+    """The step in a checkpoint's name; None of other names, such as step-00000010.bak."""
     number = name.removeprefix("step-")
     if not number.isdecimal() or name != checkpoint_name(int(number)):
         return None
@@ -50,7 +51,7 @@ def list_checkpoints(run: Path) -> list[tuple[int, Path]]:
 
 
 def list_complete(run: Path) -> list[int]:
-    """Steps of a run's complete checkpoints, by their marker alone. Raises as ``list_checkpoints``."""
+    """Steps of a run's complete checkpoints, by their marker alone; raises as list_checkpoints."""
     return [step for step, path in list_checkpoints(run) if exists(path / MARKER)]
 
 
@@ -61,14 +62,18 @@ def is_leftover(path: Path) -> bool:
 
 
 def move_aside(path: Path, reason: str) -> Path:
-    """Rename a checkpoint's folder to one that does not count; returns the new path. ``reason``: begins the new name."""
+    """Rename a checkpoint's folder to one that does not count; returns the new path.
+
+    Args:
+        reason: begins the new name.
+    """
     aside = path.with_name(f"{reason}-{path.name}-{secrets.token_hex(2)}")
     os.rename(path, aside)
     return aside
 
 
 def read_saved(run: Path) -> int | None:
-    """The step in saved.json; None where it is not there (older versions wrote none) or is no such file."""
+    """The step in saved.json; None where there is none (older versions) or it cannot be parsed."""
     data = read_bytes(Path(run) / SAVED)
     try:
         return None if data is None else int(json.loads(data)["step"])
@@ -77,7 +82,7 @@ def read_saved(run: Path) -> int | None:
 
 
 def write_saved(run: Path, step: int) -> None:
-    """Note that the checkpoint of a step is complete; what cannot be written is told on stderr, for the checkpoint stands."""
+    """Note that the checkpoint of a step is complete; a failure is told on stderr alone."""
     path = Path(run) / SAVED
     temporary = path.with_suffix(".writing")
     try:
@@ -93,15 +98,16 @@ def write_saved(run: Path, step: int) -> None:
 def find_traces(run: Path) -> list[str]:
     """Whatever in a run's folder says that a checkpoint was complete once, as "FILE says ...".
 
-    Lines of the log, captures and pictures are such traces only where there is no saved.json: a run that was killed before its
-    first checkpoint has them too, and nothing to resume from.
+    Lines of the log, captures and pictures are such traces only where there is no saved.json: a run
+    that was killed before its first checkpoint has them too, and nothing to resume from.
 
     Raises:
         EnvironmentFault, UserError: something cannot be read; see engine.patience.
     """
     run = Path(run)
     folder = run / "checkpoints"
-    traces = [f"checkpoints/{name}" for name in list_names(folder) if _holds_checkpoint(folder / name)]
+    traces = [f"checkpoints/{name}" for name in list_names(folder)
+              if _holds_checkpoint(folder / name)]
     saved = read_saved(run)
     if saved:
         traces.append(f"{SAVED} (a checkpoint of step {saved} was complete)")
@@ -132,8 +138,9 @@ def _weak_traces(run):
 
 
 def last_logged(run: Path) -> int:
-    """The largest step of a line of a run's log, 0 where there is none; lines that are not JSON are passed over."""
-    steps = [step_of_line(line) for line in (read_bytes(Path(run) / "log.jsonl") or b"").splitlines()]
+    """The largest step in a run's log, 0 where there is none; lines that are no JSON are ignored."""
+    data = read_bytes(Path(run) / "log.jsonl") or b""
+    steps = [step_of_line(line) for line in data.splitlines()]
     return max((step for step in steps if step is not None), default=0)
 
 
@@ -158,5 +165,6 @@ def refuse_lost_steps(run: Path, faults: list[str]) -> None:
     more = f", and {len(traces) - 6} more" if len(traces) > 6 else ""
     damaged = f" ({'; '.join(faults)})" if faults else ""
     raise UserError(f"run={run} has no checkpoint to resume from{damaged}, but steps were done: "
-                    f"{', '.join(traces[:6])}{more}. It is not started again at step 0. Put its checkpoints back, or name a "
-                    f"new run=DIR; to begin anew in this folder, move aside everything in it but config.yaml")
+                    f"{', '.join(traces[:6])}{more}. It is not started again at step 0. Put its "
+                    f"checkpoints back, or name a new run=DIR; to begin anew in this folder, move "
+                    f"aside everything in it but config.yaml")

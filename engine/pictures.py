@@ -9,7 +9,9 @@ from engine.errors import explain
 
 
 def save_picture(image, path: Path) -> bool:
-    """Write a PIL image as a PNG, whole or not at all; whether it was written. A failure is told on stderr."""
+    """Write a PIL image as a PNG, whole or not at all; whether it was written. A failure is told on
+    stderr.
+    """
     temporary = path.with_suffix(".writing")
     try:
         path.parent.mkdir(exist_ok=True)

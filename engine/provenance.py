@@ -7,7 +7,9 @@ HERE = Path(__file__).resolve().parent
 
 
 def describe_code(folder: Path = HERE) -> str | None:
-    """What ``git describe`` says of a folder; None where there is no git, or no repository that it trusts."""
+    """What ``git describe`` says of a folder; None where there is no git, or no repository that it
+    trusts.
+    """
     try:
         done = subprocess.run(["git", "-C", str(folder), "describe", "--always", "--dirty"],
                               capture_output=True, text=True)

@@ -1,11 +1,12 @@
 """Silent corruption: replicas of the weights that no longer agree.
 
-Processes that hold the same weights (all of them under DDP; under HSDP those with the same share) add the same gradients and
-take the same steps, so their weights and moments stay equal to the bit. Where they are not, a memory or a processor has erred.
-Each save compares a checksum over all of it; of FSDP's single copy there is nothing to compare.
+Processes that hold the same weights (all of them under DDP; under HSDP those with the same share)
+add the same gradients and take the same steps, so their weights and moments stay equal to the bit.
+Where they are not, a memory or a processor has erred. Each save compares a checksum over all of it;
+of FSDP's single copy there is nothing to compare.
 
-The checksum reads each tensor once on its device (1 GB takes about 10 ms on a GPU), and one number a process is exchanged. Any
-change of a single element changes it: elements are multiplied by odd numbers and added modulo 2**64.
+The checksum reads each tensor once on its device, and one number a process is exchanged. Any change
+of a single element changes it: elements are multiplied by odd numbers and added modulo 2**64.
 """
 
 import socket
@@ -28,7 +29,11 @@ BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass
 class Replica:
-    """What one process says of itself where a comparison failed: ``sums`` is {tensor's name: checksum}."""
+    """What one process says of itself where a comparison failed.
+
+    Attributes:
+        sums: {tensor's name: checksum}.
+    """
 
     rank: int
     host: str
@@ -53,15 +58,15 @@ class Replicas:
         """Compare this process's share of each tensor with its replicas'; all ranks call it.
 
         Raises:
-            EnvironmentFault: on all ranks, names the rank that differs, its host and the first tensor.
+            EnvironmentFault: on all ranks; names the rank that differs and its host.
         """
         if self.processes.world == self.holders:
             return
         sums = torch.stack([self._checksum(own(tensor.detach())) for tensor in tensors.values()])
-        mine = (sums * self._odd(len(sums), sums.device)).sum()
+        mine = (sums * self._odd(len(sums), sums.device)).sum()[None]
         everyone = [torch.empty_like(mine) for _ in range(self.processes.world)]
         dist.all_gather(everyone, mine)
-        seen = torch.stack(everyone).tolist()
+        seen = torch.cat(everyone).tolist()
         if all(len(set(seen[column::self.holders])) == 1 for column in range(self.holders)):
             return
         self._tell(step, dict(zip(tensors, sums.tolist(), strict=True)))
@@ -70,15 +75,17 @@ class Replicas:
         """Find out who differs. The same on all ranks, for all know the same."""
         boxes = [None] * self.processes.world
         processor = machine.processor(self.processes.device)
-        dist.all_gather_object(boxes, Replica(self.processes.rank, socket.gethostname(), processor, sums))
+        mine = Replica(self.processes.rank, socket.gethostname(), processor, sums)
+        dist.all_gather_object(boxes, mine)
         fault = explain_difference(boxes, self.holders)
         if fault:
-            raise EnvironmentFault(f"step {step}: {fault}; this set of weights was not saved. Start the same command again: it "
-                                   f"resumes from the last checkpoint; where this repeats, leave that machine out")
+            raise EnvironmentFault(f"step {step}: {fault}; this set of weights was not saved. Start the "
+                                   f"same command again: it resumes from the last checkpoint; where this "
+                                   f"repeats, leave that machine out")
         if self.processes.first and not self._told:
             self._told = True
-            print("note: replicas of the weights are on unlike processors, whose rounding differs; they are compared among "
-                  "equal ones alone", file=sys.stderr, flush=True)
+            print("note: replicas of the weights are on unlike processors, whose rounding differs; "
+                  "they are compared among equal ones alone", file=sys.stderr, flush=True)
 
     def _checksum(self, tensor):
         """() int64 of a tensor's bits, on this process's device."""
@@ -98,10 +105,11 @@ class Replicas:
 
 
 def explain_difference(replicas: list[Replica], holders: int) -> str | None:
-    """Which ranks differ from their replicas and in what, in words; None where only unlike processors differ.
+    """Which ranks differ from their replicas, in words; None where only unlike processors do.
 
     Args:
-        replicas: of all ranks, by rank; rank r holds the same share as ranks r + holders, r + 2 * holders, ...
+        replicas: of all ranks, by rank; rank r holds the same share as ranks r + holders, r + 2 *
+            holders, ...
     """
     groups = {}
     for replica in replicas:
@@ -117,13 +125,18 @@ def _odd_ones(group):
     (common, times), (_, second) = counts.most_common(2)
     if times == second:
         names = ", ".join(f"{replica.rank} on {replica.host}" for replica in group)
-        return (f"the weights of ranks {names} should be equal and differ (first in {_first_unlike(group)}): the memory or "
-                f"processor of one is at fault, and so few cannot tell which")
+        return (f"the weights of ranks {names} should be equal and differ (first in "
+                f"{_first_unlike(group)}): the memory or processor of one is at fault, and so few "
+                f"cannot tell which")
     right = next(replica for replica in group if tuple(replica.sums.items()) == common)
-    return ", ".join(f"the weights of rank {replica.rank} on {replica.host} differ from those of {times} other ranks (first in "
-                     f"{_first_unlike([right, replica])}): its memory or processor is at fault"
-                     for replica in group if tuple(replica.sums.items()) != common)
+    wrong = [replica for replica in group if tuple(replica.sums.items()) != common]
+    return ", ".join(f"the weights of rank {replica.rank} on {replica.host} differ from those of "
+                     f"{times} other ranks (first in {_first_unlike([right, replica])}): its memory or "
+                     f"processor is at fault" for replica in wrong)
 
 
 def _first_unlike(group):
-    return next(name for name in group[0].sums if len({replica.sums[name] for replica in group}) > 1)
+    for name in group[0].sums:
+        if len({replica.sums[name] for replica in group}) > 1:
+            return name
+    raise AssertionError("none differs")

@@ -1,9 +1,12 @@
-"""Steps behind a run are never lost: reads that fail, folders that are purged or damaged, what is in a save's way."""
+"""Steps behind a run are never lost: reads that fail, folders that are purged or damaged, what is
+in a save's way.
+"""
 
 import errno
 import json
 import os
 import shutil
+import socket
 import threading
 import time
 from pathlib import Path
@@ -76,7 +79,9 @@ def impatient(monkeypatch):
 
 @pytest.fixture
 def failing(monkeypatch, impatient):
-    """failing(part of a path, errno, times) makes the next reads of such a file fail; what it returns ends that."""
+    """failing(part of a path, errno, times) makes the next reads of such a file fail; what it
+    returns ends that.
+    """
     def fail(part, number, times=10**9):
         left = [times]
 
@@ -326,9 +331,11 @@ def test_the_lock_is_held_until_the_background_save_has_ended(tmp_path, monkeypa
 
 @pytest.mark.kill
 def test_a_save_whose_copy_is_complete_outlasts_the_end_of_the_ranks(tmp_path):
-    """Rank 1 fails while rank 0 writes; the process of rank 0 waits longer than it does for anything else."""
+    """Rank 1 fails while rank 0 writes; the process of rank 0 waits longer than it does for
+    anything else.
+    """
     run = tmp_path / "run"
-    outputs = toy.finish(toy.start(run, {"slow_save": 5, "fail_in_save": 7, "on": 1}, world=2), 2)
+    outputs = toy.finish(toy.start(run, {"slow_save": 2, "fail_in_save": 7, "on": 1}, world=2), 2)
     assert "rank 1" in outputs[0]
     assert checkpoint.newest(run).name == "step-00000006"
     assert json.loads((run / "lease.json").read_text())["released"]
@@ -415,8 +422,12 @@ def test_the_rank_that_differs_is_named_with_its_host():
 
 
 @pytest.mark.kill
-def test_a_flipped_bit_on_one_rank_never_becomes_a_checkpoint(tmp_path):
+@pytest.mark.parametrize("world,on,words", [(2, 1, []), (4, 2, ["parallel=hsdp", "shard_over=2"])])
+def test_a_flipped_bit_on_one_rank_never_becomes_a_checkpoint(tmp_path, world, on, words):
+    """Under HSDP ranks 0 and 2 hold the only row, ranks 1 and 3 nothing of it."""
     run = tmp_path / "run"
-    outputs = toy.finish(toy.start(run, {"flip": 11, "on": 1}, world=2), 74)
-    assert "step 12: the weights of ranks 0 on" in outputs[0] and "(first in weight)" in outputs[0]
+    outputs = toy.finish(toy.start(run, {"flip": 11, "on": on}, *words, world=world), 74)
+    host = socket.gethostname()
+    assert f"step 12: the weights of ranks 0 on {host}, {on} on {host} should be equal" in outputs[0]
+    assert "(first in weight)" in outputs[0]
     assert checkpoint.newest(run).name == "step-00000006"

@@ -11,6 +11,7 @@ import torch
 from engine import checkpoint, loop, options
 from engine.config import flat, key, section
 from engine.errors import Failure, UserError
+from engine.parallel import own
 from engine.run import Run
 from engine.trainer import Trainer
 
@@ -95,7 +96,7 @@ class Toy(Trainer):
             raise UserError("shard x cannot be read")
         super().update(step, arrays)
         if step == self.faults.get("flip"):
-            self.model.weight.data.view(torch.int32)[0, 1] ^= 1 << 20
+            own(self.model.weight.detach()).view(torch.int32)[0, 1] ^= 1 << 20
 
     def loss(self, piece):
         losses = (self.wrapped(piece["x"])[:, 0] - piece["x"].sum(1)).square()
