@@ -18,6 +18,7 @@ from data import remote
 from data.index import read_index
 from data.shards import find_shards, refuse_twice
 from engine.errors import UserError, explain, failure_of
+from engine.private import create_file
 
 FORMAT = 1
 NAME = "shards.json"
@@ -115,7 +116,7 @@ def write_catalogues(entries):
         before = {name: entry for name, entry in _load(file).items() if os.path.exists(os.path.join(folder, name))}
         temporary = f"{file}.{os.getpid()}"
         try:
-            with open(temporary, "w", encoding="utf-8") as out:
+            with os.fdopen(create_file(temporary, 0o666), "w", encoding="utf-8") as out:
                 json.dump({"format": FORMAT, "shards": dict(sorted((before | shards).items()))}, out, indent=0)
             os.replace(temporary, file)
         except OSError as error:
@@ -155,7 +156,7 @@ def _known_here(paths):
 def _known_there(folder, store):
     url = remote.join(folder, NAME)
     try:
-        listed = _load(store.cache.get(url, renew=True), url)
+        listed = _load(store.cache.open(url, renew=True), url)  # held: another process may want its room
     except FileNotFoundError as error:
         raise UserError(f"{url} is not there ({error}): `python -m data index DIR` writes it before a folder is put on a "
                         f"server; or name the tars, as in {remote.join(folder, 'shard-{000000..000099}.tar')}") from None
@@ -165,7 +166,11 @@ def _known_there(folder, store):
 
 
 def _load(file, url=None):
-    """{name: fields} of a catalogue; empty where a local one is missing or damaged, for it is only a cache."""
+    """{name: fields} of a catalogue; empty where a local one is missing or damaged, for it is only a cache.
+
+    Args:
+        file: path, or descriptor, which is closed.  url: where it comes from; None: from this machine.
+    """
     try:
         with open(file, encoding="utf-8") as text:
             tree = json.load(text)

@@ -74,12 +74,13 @@ class Trial:
         """Wait for the next try after a failure; False where patience has ended.
 
         Args:
-            words: what is waited for.  pause_s: how long; default: longer each time.
+            words: what is waited for.  pause_s: how long; default: longer each time, and told on stderr the first time
+                where nobody else is told.
         """
         left = self.patience.seconds - self.seconds
         if left <= 0:
             return False
-        if self.failures == 1 and not self.patience.told:
+        if self.failures == 1 and pause_s is None and not self.patience.told:
             print(f"note: {words}; tried again for {left:.0f} s", file=sys.stderr, flush=True)
         pause = min(pause_s or self._pause, left)
         self.patience.sleep(pause, words)

@@ -10,6 +10,7 @@ from data.remote import is_remote
 from data.samples import encode
 from engine.errors import UserError, explain, failure_of
 from engine.patience import expand_pattern, is_file, is_folder, list_matching
+from engine.private import create_file
 
 
 def shard_name(number):
@@ -39,7 +40,7 @@ def write_samples(path, samples):
 
     temporary, seen = f"{path}.writing-{os.getpid()}", set()
     try:
-        with open(temporary, "wb") as file:
+        with os.fdopen(create_file(temporary, 0o666), "wb") as file:
             with TarWriter(file, encoder=False, mtime=0, keep_meta=True) as writer:
                 for key, members in samples:
                     if key in seen:

@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 
-from engine.errors import Failure, UserError
+from engine.errors import EnvironmentFault, Failure
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -24,8 +24,8 @@ def spread(function, arguments, workers):
     Args:
         function: of a module, so that a spawned process finds it.  arguments: an iterable.
     Raises:
-        UserError: function raised it, or a process died without a word.
-        RuntimeError: function raised anything else; the message holds its traceback.
+        Failure: function raised it.  EnvironmentFault: a process was killed, as where memory runs out.
+        RuntimeError: function raised anything else, and the message holds its traceback; or a process ended otherwise.
     """
     if workers <= 1:
         for number, argument in enumerate(arguments):
@@ -67,17 +67,20 @@ def _answer(pipe, process):
         number, answer, refused, failed = pipe.recv()
     except (EOFError, ConnectionResetError):
         process.join()
-        raise UserError(f"a process ended with exit code {process.exitcode} and no message; a negative code is a signal, -9 "
-                        "often means that memory ran out: use fewer workers=") from None
+        words = f"a process ended with exit code {process.exitcode} and no message; a negative code is a signal"
+        if process.exitcode == -signal.SIGKILL:
+            raise EnvironmentFault(f"{words}: the system kills processes when memory runs out; use fewer workers=") from None
+        raise RuntimeError(words) from None
     if refused:
-        raise UserError(refused)
+        kind, words = refused
+        raise kind(words)
     if failed:
         raise RuntimeError(f"a process failed:\n{failed}")
     return number, answer
 
 
 def _work(function, pipe, parent):
-    """A process's life: (number, argument) comes in, (number, answer, user error, traceback) goes back."""
+    """A process's life: (number, argument) comes in, (number, answer, kind and words of a Failure, traceback) goes back."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the others in order
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PDEATHSIG: comes when the parent dies
@@ -92,7 +95,7 @@ def _work(function, pipe, parent):
         try:
             answer = function(argument)
         except Failure as error:
-            refused = str(error)
+            refused = type(error), str(error)
         except Exception:
             failed = traceback.format_exc()
         pipe.send((number, answer, refused, failed))

@@ -21,7 +21,7 @@ from data.__main__ import main
 from data.check import check_shard
 from data.index import index_path, read_index
 from data.spread import spread
-from engine.errors import UserError
+from engine.errors import EnvironmentFault, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTHING_RUNS = 999999999  # above any process id
@@ -390,8 +390,10 @@ def test_a_source_that_changes_while_it_is_read_is_noticed(tmp_path):
 
 def test_a_process_that_dies_or_fails_is_told():
     assert sorted(spread(abs, [-3, 4, -5], 2)) == [(0, 3), (1, 4), (2, 5)]
-    with pytest.raises(UserError, match="a process ended with exit code 3 and no message"):
+    with pytest.raises(RuntimeError, match="a process ended with exit code 3 and no message"):
         list(spread(os._exit, [3, 3], 2))
+    with pytest.raises(EnvironmentFault, match="exit code -9 .*memory runs out"):
+        list(spread(signal.raise_signal, [signal.SIGKILL] * 2, 2))
     with pytest.raises(RuntimeError, match="invalid literal"):
         list(spread(int, ["1", "x"], 2))
     with pytest.raises(UserError, match="no shards at"):
