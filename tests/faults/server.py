@@ -203,12 +203,9 @@ def tell_phases(library, trainer):
 
 
 def run_toy(request, words):
-    from engine import signals
+    from toy import main
 
-    signals.leave_on_signal()
-    import toy_trainer
-
-    return toy_trainer.train(request["faults"], words)
+    return main([json.dumps(request["faults"]), *words])
 
 
 def run_pretrain(request, words):
