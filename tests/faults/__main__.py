@@ -1,9 +1,9 @@
 """``python -m tests.faults list|try|run|table``; see --help.
 
-    python -m tests.faults list older                    file operations of a start, how often, in which phases
-    python -m tests.faults try "older: sync run/checkpoints/* 2 1 EIO | rename run/* 3 1 KILL"
-    python -m tests.faults run --cases 2000 --seed 1 --out cases.jsonl
-    python -m tests.faults table cases.jsonl             the table of docs/training.md
+python -m tests.faults list older                    its file operations, by phase
+python -m tests.faults try "older: sync run/checkpoints/* 2 1 EIO | rename run/* 3 1 KILL"
+python -m tests.faults run --cases 2000 --seed 1 --out cases.jsonl
+python -m tests.faults table cases.jsonl             the table of docs/training.md
 """
 
 import argparse
@@ -11,7 +11,9 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]  # as for pytest: helpers of the tests lie beside them
+sys.path[:0] = [
+    str(Path(__file__).resolve().parent.parent)
+]  # as for pytest: helpers of the tests lie beside them
 
 from .bench import Bench  # noqa: E402
 from .campaign import draw_case, run_cases, table  # noqa: E402
@@ -22,15 +24,23 @@ from .workloads import MOSTLY_SMALL, WORKLOADS  # noqa: E402
 def list_sites(options):
     with Bench() as bench:
         for (call, path), phases in sorted(bench.sites(options.workload).items()):
-            print(f"{call:9} {path:60} " + ", ".join(f"{phase} {count}" for phase, count in Counter(phases).items()))
+            print(
+                f"{call:9} {path:60} "
+                + ", ".join(f"{phase} {count}" for phase, count in Counter(phases).items())
+            )
     return 0
 
 
 def try_one(options):
     with Bench() as bench:
         outcome = bench.run_case(read_case(options.case))
-    print(outcome.said or "the invariant holds", *outcome.violations, f"codes {outcome.codes}",
-          f"struck {outcome.struck}", sep="\n")
+    print(
+        outcome.said or "the invariant holds",
+        *outcome.violations,
+        f"codes {outcome.codes}",
+        f"struck {outcome.struck}",
+        sep="\n",
+    )
     return bool(outcome.violations)
 
 
@@ -52,8 +62,11 @@ def show(options):
 
 
 def main():
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("list")
     one.add_argument("workload", choices=list(WORKLOADS))

@@ -1,4 +1,4 @@
-"""Carries a case out: begins a folder, disturbs its starts, starts it without faults, and holds all against the invariant."""
+"""Carries a case out: begins a folder, disturbs its starts, starts it without faults, checks."""
 
 import functools
 import http.server
@@ -39,7 +39,7 @@ class Outcome:
 
 
 class Bench:
-    """A server, undisturbed runs to compare with, and folders as cases begin with them; a context manager.
+    """A server, undisturbed runs to compare with, folders to begin with; a context manager.
 
     Raises:
         RuntimeError: the library cannot be built here.
@@ -73,10 +73,20 @@ class Bench:
             before = check.look(places["run"])
             code, said, calls = self.start(case.workload, places, faults, number)
             after = check.look(places["run"])
-            met = {(call.name, check.name_of(call, code == -9), call.phase) for call in calls if call.struck}
+            met = {
+                (call.name, check.name_of(call, code == -9), call.phase)
+                for call in calls
+                if call.struck
+            }
             log_hit |= any(call.struck and "run/log" in call.path for call in calls)
-            made = [int(call.path[-22:-14]) for call in calls if call.name == "rename" and not call.error and not call.struck
-                    and call.path.endswith("/complete.json")]
+            made = [
+                int(call.path[-22:-14])
+                for call in calls
+                if call.name == "rename"
+                and not call.error
+                and not call.struck
+                and call.path.endswith("/complete.json")
+            ]
             errors = {error for _, error, _ in met}
             found = check.lost_checkpoints(before, after, made, reference)
             found += check.lost_lines(before, after, "KILL" in errors or log_hit)
@@ -152,13 +162,28 @@ class Bench:
         workload, parent = WORKLOADS[name], places["run"].parent
         roots = {root: places[root] for root in ROOTS}
         rules, log, said = (parent / f"{kind}-{number}" for kind in ("rules", "calls", "said"))
-        rules.write_text("".join(f"root\t{folder}\n" for folder in roots.values())
-                         + "".join(fault.rule(roots) + "\n" for fault in faults))
+        rules.write_text(
+            "".join(f"root\t{folder}\n" for folder in roots.values())
+            + "".join(fault.rule(roots) + "\n" for fault in faults)
+        )
         for old in (log, said):
             old.unlink(missing_ok=True)
-        words = [*words_of(workload, {**places, "url": self._url(places["store"]) if name == "http" else ""}), *more]
-        code = self.server.run({"kind": workload.kind, "faults": workload.faults, "words": words, "rules": str(rules),
-                                "log": str(log), "said": str(said)})
+        words = [
+            *words_of(
+                workload, {**places, "url": self._url(places["store"]) if name == "http" else ""}
+            ),
+            *more,
+        ]
+        code = self.server.run(
+            {
+                "kind": workload.kind,
+                "faults": workload.faults,
+                "words": words,
+                "rules": str(rules),
+                "log": str(log),
+                "said": str(said),
+            }
+        )
         return code, said.read_text(errors="replace"), read_log(log, roots)
 
     def _url(self, folder):

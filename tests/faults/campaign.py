@@ -1,4 +1,4 @@
-"""Random cases, drawn from a seed among the file operations that a run without faults makes; and their table."""
+"""Random cases, drawn from a seed among the file operations of a run without faults."""
 
 import json
 import random
@@ -7,7 +7,7 @@ from collections import Counter
 from .bench import Bench
 from .plan import FOREVER, Case, Fault
 
-# Operations of inject.c by class, and what each may say: with ENOSPC only where bytes or names are made, and so on.
+# Operations of inject.c by class, and what each may say: ENOSPC only where bytes or names are made.
 CLASSES = {
     "open": ("open", "create"),
     "read": ("read", "pread", "mmap"),
@@ -22,18 +22,46 @@ CLASSES = {
     "lock": ("lock",),
 }
 ALWAYS = ("EIO", "ESTALE", "ETIMEDOUT")
-ERRORS = {"open": ("EACCES", "EMFILE", "EINTR"), "create": ("EACCES", "EMFILE", "ENOSPC", "EINTR"), "read": ("EINTR", "SHORT"),
-          "pread": ("EINTR", "SHORT"), "mmap": ("EACCES", "ENOSYS", "ENOMEM"), "write": ("ENOSPC", "FULL", "EINTR", "SHORT"),
-          "truncate": ("ENOSPC", "EINTR"), "allocate": ("ENOSPC", "ENOSYS", "EINTR"), "sync": ("ENOSPC", "EINTR", "ENOSYS"),
-          "close": ("ENOSPC", "EINTR"), "rename": ("EACCES", "ENOSPC"), "link": ("EACCES", "ENOSPC", "ENOSYS"),
-          "unlink": ("EACCES", "EBUSY"), "rmdir": ("EACCES", "EBUSY"), "mkdir": ("EACCES", "ENOSPC"),
-          "opendir": ("EACCES", "EMFILE"), "readdir": (), "stat": ("EACCES",), "statvfs": ("EACCES", "ENOSYS"),
-          "touch": ("EACCES", "ENOSYS"), "chmod": ("EACCES", "ENOSYS"), "lock": ("ENOSYS", "EINTR", "ENOLCK")}
+ERRORS = {
+    "open": ("EACCES", "EMFILE", "EINTR"),
+    "create": ("EACCES", "EMFILE", "ENOSPC", "EINTR"),
+    "read": ("EINTR", "SHORT"),
+    "pread": ("EINTR", "SHORT"),
+    "mmap": ("EACCES", "ENOSYS", "ENOMEM"),
+    "write": ("ENOSPC", "FULL", "EINTR", "SHORT"),
+    "truncate": ("ENOSPC", "EINTR"),
+    "allocate": ("ENOSPC", "ENOSYS", "EINTR"),
+    "sync": ("ENOSPC", "EINTR", "ENOSYS"),
+    "close": ("ENOSPC", "EINTR"),
+    "rename": ("EACCES", "ENOSPC"),
+    "link": ("EACCES", "ENOSPC", "ENOSYS"),
+    "unlink": ("EACCES", "EBUSY"),
+    "rmdir": ("EACCES", "EBUSY"),
+    "mkdir": ("EACCES", "ENOSPC"),
+    "opendir": ("EACCES", "EMFILE"),
+    "readdir": (),
+    "stat": ("EACCES",),
+    "statvfs": ("EACCES", "ENOSYS"),
+    "touch": ("EACCES", "ENOSYS"),
+    "chmod": ("EACCES", "ENOSYS"),
+    "lock": ("ENOSYS", "EINTR", "ENOLCK"),
+}
 # What befalls everything at once: (operation, error).
 OUTAGES = (
-    ("*", "ESTALE"), ("*", "EIO"), ("*", "ETIMEDOUT"), ("write", "ENOSPC"), ("create", "ENOSPC"), ("open", "EMFILE"),
-    ("create", "EMFILE"), ("lock", "ENOSYS"), ("sync", "EIO"), ("stat", "EACCES"), ("open", "EACCES"),
-    ("unlink", "EBUSY"), ("read", "EIO"), ("rename", "EIO"),
+    ("*", "ESTALE"),
+    ("*", "EIO"),
+    ("*", "ETIMEDOUT"),
+    ("write", "ENOSPC"),
+    ("create", "ENOSPC"),
+    ("open", "EMFILE"),
+    ("create", "EMFILE"),
+    ("lock", "ENOSYS"),
+    ("sync", "EIO"),
+    ("stat", "EACCES"),
+    ("open", "EACCES"),
+    ("unlink", "EBUSY"),
+    ("read", "EIO"),
+    ("rename", "EIO"),
 )
 PHASES = ("start", "steps", "end")
 
@@ -43,7 +71,10 @@ def class_of(call):
 
 
 def draw_case(bench, names, seed, number):
-    """The ``number``-th Case of a seed: one or more starts with one fault or two each, at times an outage, at times a kill."""
+    """The ``number``-th Case of a seed.
+
+    One start or more, each with one fault or two, at times an outage, at times a kill.
+    """
     chance = random.Random(f"{seed}/{number}")
     workload = chance.choice(names)
     starts = []
@@ -51,7 +82,9 @@ def draw_case(bench, names, seed, number):
         known = bench.sites(workload)
         if starts and workload in ("fresh", "local", "file"):
             known = bench.sites({"fresh": "older"}.get(workload, f"{workload}_older"))
-        faults = [draw_outage(chance, known) if chance.random() < 0.15 else draw_fault(chance, known)]
+        faults = [
+            draw_outage(chance, known) if chance.random() < 0.15 else draw_fault(chance, known)
+        ]
         if chance.random() < 0.25:
             faults.append(draw_fault(chance, known))
         if chance.random() < 0.25:
@@ -61,8 +94,10 @@ def draw_case(bench, names, seed, number):
 
 
 def draw_site(chance, known):
-    """((operation, pattern), n): first the phase, then the class of operation, the path and the call."""
-    phase = chance.choice([phase for phase in PHASES if any(phase in phases for phases in known.values())])
+    """((operation, pattern), n): the phase comes first, then the class, the path and the call."""
+    phase = chance.choice(
+        [phase for phase in PHASES if any(phase in phases for phases in known.values())]
+    )
     there = [site for site, phases in known.items() if phase in phases]
     kind = chance.choice(sorted({class_of(call) for call, _ in there}))
     site = chance.choice(sorted(site for site in there if class_of(site[0]) == kind))
@@ -78,11 +113,21 @@ def draw_fault(chance, known):
 
 
 def draw_outage(chance, known):
-    """All operations of a kind under the run's folder, or another root, from some call on, for a while or for good."""
+    """All operations of a kind under a root, from some call on, for a while or for good."""
     call, error = chance.choice(OUTAGES)
     root = chance.choice(sorted({path.split("/")[0] for _, path in known}))
-    total = sum(len(phases) for (name, path), phases in known.items() if call in ("*", name) and path.startswith(root))
-    return Fault(call, f"{root}*", 1 + chance.randrange(max(1, total)), chance.choice((3, 20, 200, FOREVER)), error)
+    total = sum(
+        len(phases)
+        for (name, path), phases in known.items()
+        if call in ("*", name) and path.startswith(root)
+    )
+    return Fault(
+        call,
+        f"{root}*",
+        1 + chance.randrange(max(1, total)),
+        chance.choice((3, 20, 200, FOREVER)),
+        error,
+    )
 
 
 def draw_kill(chance, known):
@@ -91,7 +136,7 @@ def draw_kill(chance, known):
 
 
 def run_cases(names, seed, first, count, out):
-    """Carry out random cases, a line of ``out`` each; returns 1 if the invariant was broken, else 0."""
+    """Carry out random cases, a line of ``out`` each; returns 1 if any broke the invariant."""
     broken = 0
     with Bench() as bench, open(out, "a", encoding="utf-8") as file:
         for number in range(first, first + count):
@@ -100,13 +145,16 @@ def run_cases(names, seed, first, count, out):
             file.flush()
             broken += bool(outcome.violations)
             if outcome.violations:
-                print(f"{seed}/{number} {outcome.case}\n    " + "\n    ".join(outcome.violations), flush=True)
+                print(
+                    f"{seed}/{number} {outcome.case}\n    " + "\n    ".join(outcome.violations),
+                    flush=True,
+                )
     print(f"{count} cases, {broken} broke the invariant")
     return int(broken > 0)
 
 
 def table(files):
-    """The table of docs/training.md: of each class of operation and each error, in how many cases it struck and was survived.
+    """The table of docs/training.md: how many cases each error struck, by operation and phase.
 
     Args:
         files: of run_cases.
@@ -116,15 +164,21 @@ def table(files):
         for line in file.read_text(encoding="utf-8").splitlines():
             outcome = json.loads(line)
             cases += 1
-            for cell in {(class_of(call), error, phase) for call, error, phase in outcome["struck"]}:
+            for cell in {
+                (class_of(call), error, phase) for call, error, phase in outcome["struck"]
+            }:
                 tried[cell] += 1
                 broken[cell] += bool(outcome["violations"])
                 seen.append(cell)
-    errors = sorted({error for _, error, _ in seen}, key=lambda error: (error in ("SHORT", "KILL"), error))
+    errors = sorted(
+        {error for _, error, _ in seen}, key=lambda error: (error in ("SHORT", "KILL"), error)
+    )
     rows = [f"| operation | phase | {' | '.join(errors)} |", "|---|---|" + "---|" * len(errors)]
     for kind in CLASSES:
         for phase in PHASES:
-            cells = [cell_text(tried[kind, error, phase], broken[kind, error, phase]) for error in errors]
+            cells = [
+                cell_text(tried[kind, error, phase], broken[kind, error, phase]) for error in errors
+            ]
             rows.append(f"| {kind} | {phase} | {' | '.join(cells)} |")
     return "\n".join([f"{cases} cases", "", *rows])
 

@@ -1,4 +1,4 @@
-"""The invariant: what is read from a run's folder before and after a start, and what must not have changed."""
+"""The invariant: what a run's folder holds before and after a start, and what must not change."""
 
 import errno
 import hashlib
@@ -19,8 +19,8 @@ class Found:
     """What a run's folder holds.
 
     Attributes:
-        complete: {step: {file: bytes}} of the checkpoints whose files are those that their marker lists.
-        damaged: names of those that have a marker and other files; one that was moved aside counts for nothing.
+        complete: {step: {file: bytes}} of the checkpoints whose files are those of their marker.
+        damaged: names of those that have a marker and other files, but none that was moved aside.
         aside: {file: bytes} of each complete one under another name.
         lines: the whole lines of the log.  rest: what follows the last of them.
     """
@@ -40,7 +40,11 @@ def look(run):
     """What a run's folder holds; independent of engine.checkpoint, whose format it reads."""
     complete, damaged, aside = {}, [], []
     for marker in sorted(run.rglob(MARKER)):
-        files = {path.name: path.read_bytes() for path in marker.parent.iterdir() if path.is_file() and path != marker}
+        files = {
+            path.name: path.read_bytes()
+            for path in marker.parent.iterdir()
+            if path.is_file() and path != marker
+        }
         name = re.fullmatch(r"step-(\d{8})", marker.parent.name)
         if marker.parent.name.startswith(".writing-"):
             continue  # what the next save clears away does not count
@@ -58,13 +62,21 @@ def look(run):
 def holds(marker, files):
     """Whether files are those that a marker lists, by size and hash."""
     listed = json.loads(marker.read_text())["files"]
-    return all(name in files and [len(files[name]), hashlib.blake2b(files[name], digest_size=16).hexdigest()] == list(entry)
-               for name, entry in listed.items())
+    return all(
+        name in files
+        and [len(files[name]), hashlib.blake2b(files[name], digest_size=16).hexdigest()]
+        == list(entry)
+        for name, entry in listed.items()
+    )
 
 
 def kept(steps):
-    """Of the steps that had a complete checkpoint, those that ``checkpoint.keep`` and ``keep_every`` leave."""
-    return {step for place, step in enumerate(sorted(steps, reverse=True)) if place < KEEP or step % KEEP_EVERY == 0}
+    """Of steps that have a checkpoint, those that ``checkpoint.keep`` and ``keep_every`` leave."""
+    return {
+        step
+        for place, step in enumerate(sorted(steps, reverse=True))
+        if place < KEEP or step % KEEP_EVERY == 0
+    }
 
 
 def step_of(line):
@@ -75,7 +87,8 @@ def lost_checkpoints(before, after, made, reference):
     """Violations: complete checkpoints that are gone, or are not what they were or should be.
 
     Args:
-        made: steps whose marker this start put in place.  reference: Found of an undisturbed run that kept everything.
+        made: steps whose marker this start put in place.
+        reference: Found of an undisturbed run that kept everything.
     """
     out = []
     for step in sorted(kept({*before.complete, *made})):
@@ -87,8 +100,14 @@ def lost_checkpoints(before, after, made, reference):
             continue  # one more, after a signal or where the run could not go on
         differing = [name for name in files if files[name] != reference.complete[step].get(name)]
         if differing:
-            out.append(f"the checkpoint of step {step} has another {differing[0]} than that of an undisturbed run")
-    out += [f"{name} is marked as complete and damaged" for name in after.damaged if name not in before.damaged]
+            out.append(
+                f"the checkpoint of step {step} has not the {differing[0]} of an undisturbed run"
+            )
+    out += [
+        f"{name} is marked as complete and damaged"
+        for name in after.damaged
+        if name not in before.damaged
+    ]
     return out
 
 
@@ -96,12 +115,15 @@ def lost_lines(before, after, excused):
     """Violations: lines of the log up to the newest checkpoint that are gone, lines that are none.
 
     Args:
-        excused: whether the start was killed or a write of the log failed, so that its end may be half a line.
+        excused: whether a kill or a write that failed may have left half a line at the log's end.
     """
     out = []
     wanted = [line for line in before.lines if step_of(line) <= before.newest]
-    if after.lines[:len(wanted)] != wanted:
-        out.append(f"the log had {len(wanted)} lines up to step {before.newest} and has lost some: now {len(after.lines)}")
+    if after.lines[: len(wanted)] != wanted:
+        out.append(
+            f"the log had {len(wanted)} lines up to step {before.newest} and has lost some: "
+            f"now {len(after.lines)}"
+        )
     try:
         steps = [step_of(line) for line in after.lines]
     except (ValueError, KeyError, TypeError):
@@ -127,21 +149,31 @@ def bad_end(code, said, struck, after):
         out.append("a traceback: " + last_exception(said))
     if code == 0:
         out += ["it left with 0 and said an error"] if errors else []
-        out += [] if STEPS in after.complete else ["it left with 0 and has no checkpoint of the last step"]
+        out += (
+            []
+            if STEPS in after.complete
+            else ["it left with 0 and has no checkpoint of the last step"]
+        )
     elif code not in (2, 74):
         out.append(f"it left with {code}")
     elif len(errors) != 1:
         out.append(f"it left with {code} and {len(errors)} lines 'error: ...'")
     if code == 2 and struck <= OF_THE_MACHINE:
-        out.append(f"it left with 2, a person's fault, after {', '.join(sorted(struck)) or 'nothing'}")
+        out.append(
+            f"it left with 2, a person's fault, after {', '.join(sorted(struck)) or 'nothing'}"
+        )
     return out
 
 
 def last_exception(said):
-    """The line of a traceback that names the exception, and the last place of this repository above it."""
-    after = said[said.rindex(TRACEBACK):]
-    named = next((line for line in after.splitlines()[1:] if re.match(r"[A-Za-z_][\w.]*(: |$)", line)), "?")
-    places = re.findall(r'File ".*?/((?:engine|data|pretrain|finetune|tests)/\w+\.py)", line (\d+), in (\w+)', after)
+    """The line of a traceback that names the exception, and the last place of ours above it."""
+    after = said[said.rindex(TRACEBACK) :]
+    named = next(
+        (line for line in after.splitlines()[1:] if re.match(r"[A-Za-z_][\w.]*(: |$)", line)), "?"
+    )
+    places = re.findall(
+        r'File ".*?/((?:engine|data|pretrain|finetune|tests)/\w+\.py)", line (\d+), in (\w+)', after
+    )
     return f"{named[:160]} ({':'.join(places[-1]) if places else '?'})"
 
 
@@ -152,7 +184,8 @@ def bad_outcome(code, said, after, reference, log_hit):
         log_hit: whether any fault of the case struck the log, so that lines may be missing.
     """
     if code != 0:
-        return [f"the start without faults left with {code}: {said.strip().splitlines()[-1][:200] if said.strip() else ''}"]
+        last = said.strip().splitlines()[-1:] or [""]
+        return [f"the start without faults left with {code}: {last[0][:200]}"]
     out = []
     if STEPS not in after.complete:
         out.append("the start without faults made no checkpoint of the last step")
@@ -163,8 +196,11 @@ def bad_outcome(code, said, after, reference, log_hit):
         wanted = [line for line in wanted if line["step"] in {line["step"] for line in lines}]
     if lines != wanted:
         steps = [[line["step"] for line in side] for side in (lines, wanted)]
-        out.append(f"the log's steps are {steps[0]}, undisturbed {steps[1]}" if steps[0] != steps[1]
-                   else "the log's numbers are not those of an undisturbed run")
+        out.append(
+            f"the log's steps are {steps[0]}, undisturbed {steps[1]}"
+            if steps[0] != steps[1]
+            else "the log's numbers are not those of an undisturbed run"
+        )
     if not lines or lines[-1]["step"] != STEPS:
         out.append("the log has no line of the last step")
     return out
@@ -172,8 +208,11 @@ def bad_outcome(code, said, after, reference, log_hit):
 
 def plain(line):
     """A line of the log without what differs between equal runs."""
-    return {name: value for name, value in json.loads(line).items()
-            if name not in VOLATILE and not name.startswith(("speed/", "memory/"))}
+    return {
+        name: value
+        for name, value in json.loads(line).items()
+        if name not in VOLATILE and not name.startswith(("speed/", "memory/"))
+    }
 
 
 def name_of(call, killed):

@@ -1,18 +1,21 @@
 /* A library to preload that makes chosen file operations of a process fail, and lists all of them.
 
-   It sees the calls under certain folders ("roots") alone and gives each a name of its operation: open and create, read, pread,
-   write, sync, ... whichever of libc's spellings was called. A rule strikes its n-th call (and so many after it) of an operation
-   on paths of a pattern. The rules come from a file: one a line, five fields between tabs:
+   It sees the calls under certain folders ("roots") alone and gives each a name of its operation:
+   open and create, read, pread, write, sync, ... whichever of libc's spellings was called. A rule
+   strikes its n-th call (and so many after it) of an operation on paths of a pattern. The rules come
+   from a file: one a line, five fields between tabs:
 
-       write   /tmp/x/run/log.jsonl   2   1    5      the second write, once, ends with errno 5 (EIO)
+       write   /tmp/x/run/log.jsonl   2   1    5      the second write, once, ends with EIO (5)
        rename  /tmp/x/run/step-?      1   -1   28     the first and all that follow
        sync    /tmp/x/run/step-?      1   1    KILL   the process is killed before the call
 
-   Other words than numbers: KILL; SHORT: half of the bytes are read or written; FULL: half of the bytes of the first write that
-   is struck, then ENOSPC. Lines "root<TAB>FOLDER" name the roots. The log has a line a call: phase, thread (0 the first),
-   operation, errno, 1 if it was struck, path. Nothing is ever really synced, for a killed process loses nothing that the kernel has.
+   Other words than numbers: KILL; SHORT: half of the bytes are read or written; FULL: half of the
+   bytes of the first write that is struck, then ENOSPC. Lines "root<TAB>FOLDER" name the roots. The
+   log has a line a call: phase, thread (0 the first), operation, errno, 1 if it was struck, path.
+   Nothing is ever really synced, for a killed process loses nothing that the kernel has.
 
-   Armed by faults_arm(rules, log), or at the start of a process by COUNTERPOSE_FAULTS_RULES and COUNTERPOSE_FAULTS_LOG. */
+   Armed by faults_arm(rules, log), or at the start of a process by the environment's
+   COUNTERPOSE_FAULTS_RULES and COUNTERPOSE_FAULTS_LOG. */
 
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -62,7 +65,8 @@ static void write_log(const struct call *call, int error) {
     char line[PATH_MAX + 128];
     int saved = errno;
     int first = syscall(SYS_gettid) == getpid() ? 0 : 1;
-    int size = snprintf(line, sizeof line, "%s\t%d\t%s\t%d\t%d\t%s\n", phase_name, first, call->name, error, call->action != 0, call->path);
+    int size = snprintf(line, sizeof line, "%s\t%d\t%s\t%d\t%d\t%s\n", phase_name, first, call->name,
+                        error, call->action != 0, call->path);
     if (log_file >= 0 && size > 0 && syscall(SYS_write, log_file, line, (size_t)size) < 0)
         syscall(SYS_exit_group, 99); /* a case that cannot be judged */
     errno = saved;
@@ -89,7 +93,8 @@ static int resolve(int folder, const char *name, char *out) {
     if (!name || !*name) return folder >= 0 && of_descriptor(folder, out);
     if (*name == '/') return snprintf(out, PATH_MAX, "%s", name) < PATH_MAX;
     char base[PATH_MAX];
-    if (folder == AT_FDCWD ? syscall(SYS_getcwd, base, PATH_MAX) < 0 : !of_descriptor(folder, base)) return 0;
+    if (folder == AT_FDCWD && syscall(SYS_getcwd, base, PATH_MAX) < 0) return 0;
+    if (folder != AT_FDCWD && !of_descriptor(folder, base)) return 0;
     size_t size = strlen(base);
     if (size + strlen(name) + 2 > PATH_MAX) return 0;
     memcpy(out, base, size);
@@ -106,7 +111,8 @@ static void judge(struct call *call, const char *other) {
     for (int i = 0; i < rule_count && !call->action; i++) {
         struct rule *rule = &rules[i];
         if (fnmatch(rule->call, call->name, 0)) continue;
-        if (fnmatch(rule->pattern, call->path, 0) && !(other && !fnmatch(rule->pattern, other, 0))) continue;
+        int meant = !fnmatch(rule->pattern, call->path, 0);
+        if (!meant && !(other && !fnmatch(rule->pattern, other, 0))) continue;
         long number = atomic_fetch_add(&rule->seen, 1) + 1;
         if (number < rule->nth || (rule->times >= 0 && number >= rule->nth + rule->times)) continue;
         call->action = rule->action;
@@ -132,16 +138,19 @@ static void begin_file(struct call *call, const char *name, int descriptor) {
     int saved = errno;
     call->name = name;
     call->seen = call->action = call->error = 0;
-    if (atomic_load(&armed) && descriptor >= 0 && descriptor != log_file && of_descriptor(descriptor, call->path)) judge(call, NULL);
+    if (atomic_load(&armed) && descriptor >= 0 && descriptor != log_file
+        && of_descriptor(descriptor, call->path)) judge(call, NULL);
     errno = saved;
 }
 
-static void begin_pair(struct call *call, const char *name, int from, const char *old, int to, const char *new) {
+static void begin_pair(struct call *call, const char *name, int from, const char *old, int to,
+                       const char *new) {
     int saved = errno;
     char other[PATH_MAX];
     call->name = name;
     call->seen = call->action = call->error = 0;
-    if (atomic_load(&armed) && resolve(to, new, call->path) && resolve(from, old, other)) judge(call, other);
+    if (atomic_load(&armed) && resolve(to, new, call->path) && resolve(from, old, other))
+        judge(call, other);
     errno = saved;
 }
 
@@ -213,7 +222,7 @@ __attribute__((constructor)) static void start(void) {
     static type (*real)(__VA_ARGS__); \
     if (!real) real = (type (*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name)
 
-/* A function whose first argument is a path or a descriptor, with the arguments as declared and as passed on. */
+/* A function of a path or of a descriptor, with its arguments as declared and as passed on. */
 #define BY_PATH(type, bad, name, label, folder, path, declared, passed) \
     type name declared { \
         REAL(type, name, ); \
@@ -287,15 +296,19 @@ MOVE(pread, "pread", (int file, void *data, size_t size, off_t at), (file, data,
 MOVE(pread64, "pread", (int file, void *data, size_t size, off64_t at), (file, data, size, at))
 MOVE(write, "write", (int file, const void *data, size_t size), (file, data, size))
 MOVE(pwrite, "write", (int file, const void *data, size_t size, off_t at), (file, data, size, at))
-MOVE(pwrite64, "write", (int file, const void *data, size_t size, off64_t at), (file, data, size, at))
+MOVE(pwrite64, "write", (int file, const void *data, size_t size, off64_t at),
+     (file, data, size, at))
 MOVE(sendfile, "write", (int file, int from, off_t *at, size_t size), (file, from, at, size))
 MOVE(sendfile64, "write", (int file, int from, off64_t *at, size_t size), (file, from, at, size))
-BY_FILE(ssize_t, -1, readv, "read", file, (int file, const struct iovec *parts, int count), (file, parts, count))
-BY_FILE(ssize_t, -1, writev, "write", file, (int file, const struct iovec *parts, int count), (file, parts, count))
+BY_FILE(ssize_t, -1, readv, "read", file,
+        (int file, const struct iovec *parts, int count), (file, parts, count))
+BY_FILE(ssize_t, -1, writev, "write", file,
+        (int file, const struct iovec *parts, int count), (file, parts, count))
 BY_FILE(int, -1, ftruncate, "truncate", file, (int file, off_t size), (file, size))
 BY_FILE(int, -1, ftruncate64, "truncate", file, (int file, off64_t size), (file, size))
 BY_PATH(int, -1, truncate, "truncate", AT_FDCWD, path, (const char *path, off_t size), (path, size))
-BY_PATH(int, -1, truncate64, "truncate", AT_FDCWD, path, (const char *path, off64_t size), (path, size))
+BY_PATH(int, -1, truncate64, "truncate", AT_FDCWD, path,
+        (const char *path, off64_t size), (path, size))
 
 /* These give the number itself. */
 #define ALLOCATE(name, offset) \
@@ -378,46 +391,73 @@ int renameat2(int from, const char *old, int to, const char *new, unsigned flags
 }
 
 BY_PATH(int, -1, link, "link", AT_FDCWD, new, (const char *old, const char *new), (old, new))
-BY_PATH(int, -1, linkat, "link", to, new, (int from, const char *old, int to, const char *new, int flags), (from, old, to, new, flags))
+BY_PATH(int, -1, linkat, "link", to, new,
+        (int from, const char *old, int to, const char *new, int flags),
+        (from, old, to, new, flags))
 BY_PATH(int, -1, symlink, "link", AT_FDCWD, new, (const char *old, const char *new), (old, new))
-BY_PATH(int, -1, symlinkat, "link", to, new, (const char *old, int to, const char *new), (old, to, new))
-BY_PATH(ssize_t, -1, readlink, "stat", AT_FDCWD, path, (const char *path, char *out_, size_t size), (path, out_, size))
-BY_PATH(ssize_t, -1, readlinkat, "stat", folder, path, (int folder, const char *path, char *out_, size_t size), (folder, path, out_, size))
+BY_PATH(int, -1, symlinkat, "link", to, new,
+        (const char *old, int to, const char *new), (old, to, new))
+BY_PATH(ssize_t, -1, readlink, "stat", AT_FDCWD, path,
+        (const char *path, char *out_, size_t size), (path, out_, size))
+BY_PATH(ssize_t, -1, readlinkat, "stat", folder, path,
+        (int folder, const char *path, char *out_, size_t size), (folder, path, out_, size))
 BY_PATH(int, -1, unlink, "unlink", AT_FDCWD, path, (const char *path), (path))
 BY_PATH(int, -1, rmdir, "rmdir", AT_FDCWD, path, (const char *path), (path))
-BY_PATH(int, -1, unlinkat, flags & AT_REMOVEDIR ? "rmdir" : "unlink", folder, path, (int folder, const char *path, int flags), (folder, path, flags))
+BY_PATH(int, -1, unlinkat, flags & AT_REMOVEDIR ? "rmdir" : "unlink", folder, path,
+        (int folder, const char *path, int flags), (folder, path, flags))
 BY_PATH(int, -1, mkdir, "mkdir", AT_FDCWD, path, (const char *path, mode_t mode), (path, mode))
-BY_PATH(int, -1, mkdirat, "mkdir", folder, path, (int folder, const char *path, mode_t mode), (folder, path, mode))
+BY_PATH(int, -1, mkdirat, "mkdir", folder, path,
+        (int folder, const char *path, mode_t mode), (folder, path, mode))
 
 BY_PATH(int, -1, stat, "stat", AT_FDCWD, path, (const char *path, struct stat *to), (path, to))
 BY_PATH(int, -1, stat64, "stat", AT_FDCWD, path, (const char *path, struct stat64 *to), (path, to))
 BY_PATH(int, -1, lstat, "stat", AT_FDCWD, path, (const char *path, struct stat *to), (path, to))
 BY_PATH(int, -1, lstat64, "stat", AT_FDCWD, path, (const char *path, struct stat64 *to), (path, to))
-BY_PATH(int, -1, fstatat, "stat", folder, path, (int folder, const char *path, struct stat *to, int flags), (folder, path, to, flags))
-BY_PATH(int, -1, fstatat64, "stat", folder, path, (int folder, const char *path, struct stat64 *to, int flags), (folder, path, to, flags))
-BY_PATH(int, -1, statx, "stat", folder, path, (int folder, const char *path, int flags, unsigned mask, struct statx *to), (folder, path, flags, mask, to))
+BY_PATH(int, -1, fstatat, "stat", folder, path,
+        (int folder, const char *path, struct stat *to, int flags), (folder, path, to, flags))
+BY_PATH(int, -1, fstatat64, "stat", folder, path,
+        (int folder, const char *path, struct stat64 *to, int flags), (folder, path, to, flags))
+BY_PATH(int, -1, statx, "stat", folder, path,
+        (int folder, const char *path, int flags, unsigned mask, struct statx *to),
+        (folder, path, flags, mask, to))
 BY_FILE(int, -1, fstat, "stat", file, (int file, struct stat *to), (file, to))
 BY_FILE(int, -1, fstat64, "stat", file, (int file, struct stat64 *to), (file, to))
 /* Of programs that were linked against glibc before 2.33. */
-BY_PATH(int, -1, __xstat, "stat", AT_FDCWD, path, (int version, const char *path, struct stat *to), (version, path, to))
-BY_PATH(int, -1, __xstat64, "stat", AT_FDCWD, path, (int version, const char *path, struct stat64 *to), (version, path, to))
-BY_PATH(int, -1, __lxstat, "stat", AT_FDCWD, path, (int version, const char *path, struct stat *to), (version, path, to))
-BY_PATH(int, -1, __lxstat64, "stat", AT_FDCWD, path, (int version, const char *path, struct stat64 *to), (version, path, to))
-BY_FILE(int, -1, __fxstat, "stat", file, (int version, int file, struct stat *to), (version, file, to))
-BY_FILE(int, -1, __fxstat64, "stat", file, (int version, int file, struct stat64 *to), (version, file, to))
-BY_PATH(int, -1, __fxstatat, "stat", folder, path, (int version, int folder, const char *path, struct stat *to, int flags), (version, folder, path, to, flags))
-BY_PATH(int, -1, __fxstatat64, "stat", folder, path, (int version, int folder, const char *path, struct stat64 *to, int flags), (version, folder, path, to, flags))
+BY_PATH(int, -1, __xstat, "stat", AT_FDCWD, path,
+        (int version, const char *path, struct stat *to), (version, path, to))
+BY_PATH(int, -1, __xstat64, "stat", AT_FDCWD, path,
+        (int version, const char *path, struct stat64 *to), (version, path, to))
+BY_PATH(int, -1, __lxstat, "stat", AT_FDCWD, path,
+        (int version, const char *path, struct stat *to), (version, path, to))
+BY_PATH(int, -1, __lxstat64, "stat", AT_FDCWD, path,
+        (int version, const char *path, struct stat64 *to), (version, path, to))
+BY_FILE(int, -1, __fxstat, "stat", file,
+        (int version, int file, struct stat *to), (version, file, to))
+BY_FILE(int, -1, __fxstat64, "stat", file,
+        (int version, int file, struct stat64 *to), (version, file, to))
+BY_PATH(int, -1, __fxstatat, "stat", folder, path,
+        (int version, int folder, const char *path, struct stat *to, int flags),
+        (version, folder, path, to, flags))
+BY_PATH(int, -1, __fxstatat64, "stat", folder, path,
+        (int version, int folder, const char *path, struct stat64 *to, int flags),
+        (version, folder, path, to, flags))
 BY_PATH(int, -1, access, "stat", AT_FDCWD, path, (const char *path, int mode), (path, mode))
-BY_PATH(int, -1, faccessat, "stat", folder, path, (int folder, const char *path, int mode, int flags), (folder, path, mode, flags))
-BY_PATH(int, -1, statvfs, "statvfs", AT_FDCWD, path, (const char *path, struct statvfs *to), (path, to))
-BY_PATH(int, -1, statvfs64, "statvfs", AT_FDCWD, path, (const char *path, struct statvfs64 *to), (path, to))
+BY_PATH(int, -1, faccessat, "stat", folder, path,
+        (int folder, const char *path, int mode, int flags), (folder, path, mode, flags))
+BY_PATH(int, -1, statvfs, "statvfs", AT_FDCWD, path,
+        (const char *path, struct statvfs *to), (path, to))
+BY_PATH(int, -1, statvfs64, "statvfs", AT_FDCWD, path,
+        (const char *path, struct statvfs64 *to), (path, to))
 BY_FILE(int, -1, fstatvfs, "statvfs", file, (int file, struct statvfs *to), (file, to))
 BY_FILE(int, -1, fstatvfs64, "statvfs", file, (int file, struct statvfs64 *to), (file, to))
 
-BY_PATH(int, -1, utimensat, "touch", folder, path, (int folder, const char *path, const struct timespec times[2], int flags), (folder, path, times, flags))
+BY_PATH(int, -1, utimensat, "touch", folder, path,
+        (int folder, const char *path, const struct timespec times[2], int flags),
+        (folder, path, times, flags))
 BY_FILE(int, -1, futimens, "touch", file, (int file, const struct timespec times[2]), (file, times))
 BY_PATH(int, -1, chmod, "chmod", AT_FDCWD, path, (const char *path, mode_t mode), (path, mode))
-BY_PATH(int, -1, fchmodat, "chmod", folder, path, (int folder, const char *path, mode_t mode, int flags), (folder, path, mode, flags))
+BY_PATH(int, -1, fchmodat, "chmod", folder, path,
+        (int folder, const char *path, mode_t mode, int flags), (folder, path, mode, flags))
 BY_FILE(int, -1, fchmod, "chmod", file, (int file, mode_t mode), (file, mode))
 
 BY_FILE(int, -1, flock, "lock", file, (int file, int how), (file, how))
@@ -428,7 +468,8 @@ BY_FILE(int, -1, flock, "lock", file, (int file, int how), (file, how))
         va_start(list, command); \
         void *argument = va_arg(list, void *); \
         va_end(list); \
-        int locks = command == F_SETLK || command == F_SETLKW || command == F_OFD_SETLK || command == F_OFD_SETLKW; \
+        int locks = command == F_SETLK || command == F_SETLKW || command == F_OFD_SETLK \
+                    || command == F_OFD_SETLKW; \
         struct call call; \
         begin_file(&call, "lock", locks ? file : -1); \
         if (fails(&call)) return -1; \

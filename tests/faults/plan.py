@@ -1,10 +1,10 @@
-"""What fails when: faults, starts of a run that have them, and cases of several starts; each is a line of text.
+"""What fails when: faults, and cases of several starts that have them; each is a line of text.
 
     older: sync run/checkpoints/* 2 1 EIO, write run/log.jsonl 1 * FULL | rename run/* 3 1 KILL
 
-begins with the folder of the workload "older"; in its first start the second sync under checkpoints fails
-once, and the first and all further writes of the log; in its second start the process is killed at its
-third rename. A start without faults follows.
+begins with the folder of the workload "older"; in its first start the second sync under checkpoints
+fails once, and the first and all further writes of the log; in its second start the process is
+killed at its third rename. A start without faults follows.
 """
 
 import errno
@@ -14,8 +14,21 @@ from dataclasses import dataclass
 FOREVER = -1
 WORDS = ("KILL", "SHORT", "FULL")  # of inject.c, beside the names of errors
 # Nobody's fault but the machine's: engine.errors has no exit code 2 for these.
-OF_THE_MACHINE = frozenset({"EIO", "ESTALE", "ENOSPC", "EMFILE", "ENOSYS", "ETIMEDOUT", "EINTR", "SHORT", "EBUSY",
-                            "ENOLCK", "ENOMEM"})
+OF_THE_MACHINE = frozenset(
+    {
+        "EIO",
+        "ESTALE",
+        "ENOSPC",
+        "EMFILE",
+        "ENOSYS",
+        "ETIMEDOUT",
+        "EINTR",
+        "SHORT",
+        "EBUSY",
+        "ENOLCK",
+        "ENOMEM",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -23,8 +36,10 @@ class Fault:
     """The ``nth`` call of an operation on a path that matches, and ``times`` in all, fail.
 
     Attributes:
-        call: of inject.c, or a pattern.  path: a pattern; it begins with the name of a root, such as "run".
-        nth: counted from 1.  times: calls in a row; FOREVER: all from there on.  error: "EIO" and the like, or one of WORDS.
+        call: of inject.c, or a pattern.
+        path: a pattern; it begins with the name of a root, such as "run".
+        nth: counted from 1.  times: calls in a row; FOREVER: all from there on.
+        error: "EIO" and the like, or one of WORDS.
     """
 
     call: str
@@ -34,7 +49,8 @@ class Fault:
     error: str
 
     def __str__(self):
-        return f"{self.call} {self.path} {self.nth} {'*' if self.times == FOREVER else self.times} {self.error}"
+        times = "*" if self.times == FOREVER else self.times
+        return f"{self.call} {self.path} {self.nth} {times} {self.error}"
 
     def rule(self, roots):
         """The line of inject.c. ``roots``: {name: folder}."""
@@ -52,7 +68,9 @@ class Case:
     starts: tuple
 
     def __str__(self):
-        return f"{self.workload}: " + " | ".join(", ".join(map(str, faults)) for faults in self.starts)
+        return f"{self.workload}: " + " | ".join(
+            ", ".join(map(str, faults)) for faults in self.starts
+        )
 
 
 def read_fault(text):
@@ -66,13 +84,18 @@ def read_fault(text):
 def read_case(text):
     """The Case of a line such as this module's first."""
     workload, _, starts = text.partition(": ")
-    return Case(workload, tuple(tuple(read_fault(fault) for fault in start.split(", ") if fault.strip())
-                                for start in starts.split(" | ")))
+    return Case(
+        workload,
+        tuple(
+            tuple(read_fault(fault) for fault in start.split(", ") if fault.strip())
+            for start in starts.split(" | ")
+        ),
+    )
 
 
 @dataclass(frozen=True)
 class Call:
-    """One file operation of a run: its phase, whether the first thread made it, and the path under a root's name."""
+    """A file operation: its phase, whether the first thread made it, its path in a root."""
 
     phase: str
     first: bool
@@ -96,7 +119,7 @@ def read_log(path, roots):
 
 
 def pattern_of(path):
-    """A path with stars in place of what differs from start to start: tokens and process numbers."""
+    """A path with stars for what differs from start to start: tokens and process numbers."""
     path = re.sub(r"[0-9a-f]{16}", "*", path)
     path = re.sub(r"(\.(?:writing|[a-z]+)-)[0-9a-f]{8}\b", r"\1*", path)
     path = re.sub(r"(\.(?:json|npz|writing)[.-])\d+((?:\.npz)?)$", r"\1*\2", path)
@@ -104,9 +127,8 @@ def pattern_of(path):
 
 
 def sites(calls):
-    """{(operation, pattern): [phase of its first call, of its second, ...]} of a run without faults."""
+    """{(operation, pattern): [phase of its first call, of its second, ...]} of a run."""
     found = {}
     for call in calls:
         found.setdefault((call.name, pattern_of(call.path)), []).append(call.phase)
     return found
-

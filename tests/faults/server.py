@@ -1,7 +1,8 @@
-"""A process that has imported torch once and forks for each run: ``python -m tests.faults.server``, with inject.c preloaded.
+"""A process that has imported torch once and forks for each run, with inject.c preloaded.
 
-Reads a request a line, answers with a line; see ``Server`` for both. The forked process becomes the command: its exit code, its
-output and its end are those of ``python -m`` started anew, but for four seconds of imports.
+``python -m tests.faults.server`` reads a request a line and answers with a line; see ``Server`` for
+both. The forked process becomes the command: its exit code, its output and its end are those of
+``python -m`` started anew, but for four seconds of imports.
 """
 
 import atexit
@@ -24,7 +25,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-FASTER = 100   # a second that the program sleeps before it tries again is a hundredth here
+FASTER = 100  # a second that the program sleeps before it tries again is a hundredth here
 PATIENCE_S = 60
 OVERTIME = "overtime"  # in place of an exit code: the run was ended
 
@@ -41,30 +42,53 @@ def build_library(folder):
     if compiler is None:
         raise RuntimeError("no C compiler (cc, gcc) to build tests/faults/inject.c with")
     out = Path(folder) / "inject.so"
-    words = ["-O1", "-std=gnu11", "-w", "-shared", "-fPIC", str(HERE / "inject.c"), "-o", str(out), "-ldl"]
+    words = [
+        "-O1",
+        "-std=gnu11",
+        "-w",
+        "-shared",
+        "-fPIC",
+        str(HERE / "inject.c"),
+        "-o",
+        str(out),
+        "-ldl",
+    ]
     done = subprocess.run([compiler, *words], capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"{compiler} cannot build tests/faults/inject.c: {done.stderr.strip()[:500]}")
+        raise RuntimeError(
+            f"{compiler} cannot build tests/faults/inject.c: {done.stderr.strip()[:500]}"
+        )
     return out
 
 
 class Server:
-    """The started process; ``run`` has one command run in a fork of it. Not for several threads at a time."""
+    """The started process; ``run`` has one command run in a fork of it. Not for several threads."""
 
     def __init__(self, library):
         search = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
         # One thread, so that all runs are equal to the bit.
-        env = {**os.environ, "LD_PRELOAD": str(library), "COUNTERPOSE_FAULTS_LIBRARY": str(library), "OMP_NUM_THREADS": "1",
-               "PYTHONPATH": search}
-        self.process = subprocess.Popen([sys.executable, "-m", "tests.faults.server"], cwd=ROOT, env=env, text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        env = {
+            **os.environ,
+            "LD_PRELOAD": str(library),
+            "COUNTERPOSE_FAULTS_LIBRARY": str(library),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": search,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.server"],
+            cwd=ROOT,
+            env=env,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
     def run(self, request):
         """(exit code, minus a signal, or OVERTIME) of a command.
 
         Args:
-            request: {"kind": "toy" or "pretrain", "faults": of toy.py, "words": key=value, "rules", "log": files of inject.c,
-                "said": the file that its output goes to}.
+            request: {"kind": "toy" or "pretrain", "faults": of toy.py, "words": key=value,
+                "rules", "log": files of inject.c, "said": the file that its output goes to}.
         """
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
@@ -87,7 +111,7 @@ def main():
 
     checkpoint.versions()  # imports what a save imports
     gc.collect()
-    gc.freeze()  # else each fork copies all objects at its first look for garbage, for half a second
+    gc.freeze()  # else each fork copies all objects, for half a second, to look for garbage
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
@@ -129,7 +153,10 @@ def become(request):
     if library.faults_arm(request["rules"].encode(), request["log"].encode()):
         raise RuntimeError(f"{request['rules']} cannot be read as rules of inject.c")
     # A loader's worker is a new process, which arms itself.
-    os.environ |= {"COUNTERPOSE_FAULTS_RULES": request["rules"], "COUNTERPOSE_FAULTS_LOG": request["log"]}
+    os.environ |= {
+        "COUNTERPOSE_FAULTS_RULES": request["rules"],
+        "COUNTERPOSE_FAULTS_LOG": request["log"],
+    }
     sys.argv = [request["kind"], *request["words"]]
     leave(lambda: cli.run(lambda words: COMMANDS[request["kind"]](request, words)))
 
@@ -165,7 +192,7 @@ def leave(command):
 
 
 def tell_phases(library, trainer):
-    """Have the library know "start", "steps" from the first step on, and "end" from the last one on."""
+    """Tell the library "steps" from the first step on and "end" from the last on."""
     update = trainer.update
 
     def told(self, step, arrays):
@@ -176,12 +203,9 @@ def tell_phases(library, trainer):
 
 
 def run_toy(request, words):
-    from engine import signals
+    from toy import main
 
-    signals.leave_on_signal()
-    import toy_trainer
-
-    return toy_trainer.train(request["faults"], words)
+    return main([json.dumps(request["faults"]), *words])
 
 
 def run_pretrain(request, words):

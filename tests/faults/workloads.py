@@ -1,4 +1,4 @@
-"""The runs that are disturbed: small ones of the engine, and of pre-training with shards here and through the cache."""
+"""The runs that are disturbed: of the engine alone, and of pre-training."""
 
 import shutil
 from dataclasses import dataclass, field
@@ -6,12 +6,33 @@ from dataclasses import dataclass, field
 from .plan import Fault
 
 STEPS, EVERY, KEEP, KEEP_EVERY = 20, 3, 2, 6
-TOY = [f"steps={STEPS}", f"checkpoint.every={EVERY}", f"checkpoint.keep={KEEP}",
-       f"checkpoint.keep_every={KEEP_EVERY}", "log.every=2", "log.held_out_every=4"]
-PRETRAIN = [*TOY, "model.image_size=32", "model.patch=16", "model.encoder.width=16", "model.encoder.depth=1",
-            "model.encoder.heads=2", "model.decoder.width=16", "model.decoder.depth=1", "model.decoder.heads=2", "batch=4",
-            "optim.warmup=2", "log.held_out_pairs=2", "log.pictures_every=0", "log.wandb=off", "data.held_out=2", "device=cpu",
-            "precision=float32"]
+TOY = [
+    f"steps={STEPS}",
+    f"checkpoint.every={EVERY}",
+    f"checkpoint.keep={KEEP}",
+    f"checkpoint.keep_every={KEEP_EVERY}",
+    "log.every=2",
+    "log.held_out_every=4",
+]
+PRETRAIN = [
+    *TOY,
+    "model.image_size=32",
+    "model.patch=16",
+    "model.encoder.width=16",
+    "model.encoder.depth=1",
+    "model.encoder.heads=2",
+    "model.decoder.width=16",
+    "model.decoder.depth=1",
+    "model.decoder.heads=2",
+    "batch=4",
+    "optim.warmup=2",
+    "log.held_out_pairs=2",
+    "log.pictures_every=0",
+    "log.wandb=off",
+    "data.held_out=2",
+    "device=cpu",
+    "precision=float32",
+]
 
 
 @dataclass(frozen=True)
@@ -19,8 +40,10 @@ class Workload:
     """A command, and the folder that it begins with.
 
     Attributes:
-        kind: "toy" (tests/toy.py) or "pretrain".  words: key=value, with {run}, {shards}, {store} and {cache} for folders.
-        faults: of the toy.  begun: faults of starts before the disturbed one; the last ends the run.
+        kind: "toy" (tests/toy.py) or "pretrain".
+        words: key=value, with {run}, {shards}, {store} and {cache} for folders.
+        faults: of the toy.
+        begun: faults of starts before the disturbed one; the last ends the run.
         change: what is done to the folder after that.
     """
 
@@ -42,7 +65,9 @@ def leave_rubbish(run):
 
 def damage_newest(run):
     """A byte of the newest complete checkpoint changes on the disk."""
-    weights = sorted(run.glob("checkpoints/step-*/complete.json"))[-1].with_name("model.safetensors")
+    weights = sorted(run.glob("checkpoints/step-*/complete.json"))[-1].with_name(
+        "model.safetensors"
+    )
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
@@ -58,7 +83,12 @@ def remove_indexes(folder):
 KILLED = (Fault("write", "run/log.jsonl", 7, 1, "KILL"),)
 IN_A_SAVE = (Fault("rename", "run/checkpoints/step-00000012/complete.json", 1, 1, "KILL"),)
 LOCAL = ("data.shards={shards}", "data.workers=0")
-THROUGH = ("data.cache.folder={cache}", "data.workers=0", "data.cache.gigabytes=0.001", "data.cache.ahead=0")
+THROUGH = (
+    "data.cache.folder={cache}",
+    "data.workers=0",
+    "data.cache.gigabytes=0.001",
+    "data.cache.ahead=0",
+)
 WORKLOADS = {
     "fresh": Workload("toy"),
     "older": Workload("toy", begun=(KILLED,)),
@@ -93,7 +123,9 @@ def make_shards(folder):
 
     folder.mkdir()
     write_shards(folder, [make_clip(i, size=32) for i in range(15)], 5)
-    read_catalogue(str(folder), Store(Cache(str(folder), 1.0)))  # writes shards.json, the list of a served folder
+    read_catalogue(
+        str(folder), Store(Cache(str(folder), 1.0))
+    )  # writes shards.json, the list of a served folder
 
 
 def copy_shards(made, places):
@@ -104,4 +136,6 @@ def copy_shards(made, places):
 
 
 # Of each five cases one or two are of pre-training, which take ten times as long.
-MOSTLY_SMALL = [name for name, workload in WORKLOADS.items() for _ in range(3 if workload.kind == "toy" else 1)]
+MOSTLY_SMALL = [
+    name for name, workload in WORKLOADS.items() for _ in range(3 if workload.kind == "toy" else 1)
+]
