@@ -7,6 +7,7 @@ python -m tests.faults table cases.jsonl             the table of docs/training.
 """
 
 import argparse
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
@@ -86,6 +87,7 @@ def main():
     one.add_argument("files", nargs="+")
     one.set_defaults(act=print_table)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and what lies in /tmp is removed
     return options.act(options)
 
 

@@ -88,16 +88,17 @@ class Bench:
                 and call.path.endswith("/complete.json")
             ]
             errors = {error for _, error, _ in met}
-            found = check.lost_checkpoints(before, after, made, reference)
+            spoken.append(f"--- start {number}, exit code {code}\n{said}")
+            astray = check.went_astray(WORKLOADS[case.workload].faults, "".join(spoken))
+            found = check.lost_checkpoints(before, after, made, None if astray else reference)
             found += check.lost_lines(before, after, "KILL" in errors or log_hit)
             if faults:
-                found += check.bad_end(code, said, errors, after)
-            else:
+                found += check.bad_end(code, said, errors, after, astray)
+            elif not astray:
                 found += check.bad_outcome(code, said, after, reference, log_hit)
             outcome.violations += [f"start {number}: {text}" for text in found]
             outcome.struck += [list(one) for one in sorted(met) if list(one) not in outcome.struck]
             outcome.codes.append(code)
-            spoken.append(f"--- start {number}, exit code {code}\n{said}")
         if outcome.violations:
             outcome.said = "".join(spoken)[-20000:]
         shutil.rmtree(places["run"].parent)

@@ -88,21 +88,21 @@ def lost_checkpoints(before, after, made, reference):
 
     Args:
         made: steps whose marker this start put in place.
-        reference: Found of an undisturbed run that kept everything.
+        reference: Found of an undisturbed run that kept everything; None if this one went astray.
     """
+    known = reference.complete if reference else {}
     out = []
     for step in sorted(kept({*before.complete, *made})):
-        wanted = before.complete.get(step) or reference.complete[step]
-        if step not in after.complete and wanted not in after.aside:
+        wanted = before.complete.get(step) or known.get(step)
+        if step not in after.complete and (wanted is None or wanted not in after.aside):
             out.append(f"the complete checkpoint of step {step} is gone")
     for step, files in after.complete.items():
-        if step not in reference.complete:
-            continue  # one more, after a signal or where the run could not go on
-        differing = [name for name in files if files[name] != reference.complete[step].get(name)]
+        wanted = known.get(step) if reference or step in made else before.complete.get(step)
+        if wanted is None:
+            continue  # one more, after a signal, or of a run that went astray
+        differing = [name for name in files if files[name] != wanted.get(name)]
         if differing:
-            out.append(
-                f"the checkpoint of step {step} has not the {differing[0]} of an undisturbed run"
-            )
+            out.append(f"the checkpoint of step {step} has not the {differing[0]} it should have")
     out += [
         f"{name} is marked as complete and damaged"
         for name in after.damaged
@@ -135,11 +135,12 @@ def lost_lines(before, after, excused):
     return out
 
 
-def bad_end(code, said, struck, after):
+def bad_end(code, said, struck, after, astray=False):
     """Violations in how a start ended.
 
     Args:
         code: its exit code.  said: its output.  struck: names of the errors that it met.
+        astray: whether the run may have broken down, as ``went_astray`` says.
     """
     killed = "KILL" in struck
     if killed:
@@ -154,6 +155,8 @@ def bad_end(code, said, struck, after):
             if STEPS in after.complete
             else ["it left with 0 and has no checkpoint of the last step"]
         )
+    elif code == 77 and astray:
+        pass
     elif code not in (2, 74):
         out.append(f"it left with {code}")
     elif len(errors) != 1:
@@ -163,6 +166,17 @@ def bad_end(code, said, struck, after):
             f"it left with 2, a person's fault, after {', '.join(sorted(struck)) or 'nothing'}"
         )
     return out
+
+
+def went_astray(faults, said):
+    """Whether a run that has to go back over bad updates lacks a checkpoint that another has.
+
+    It goes back further, or breaks down: its end is no other run's.
+
+    Args:
+        faults: of the toy.  said: the output of all starts so far.
+    """
+    return "nan" in faults and "was not written" in said
 
 
 def last_exception(said):

@@ -65,8 +65,8 @@ static void write_log(const struct call *call, int error) {
     char line[PATH_MAX + 128];
     int saved = errno;
     int first = syscall(SYS_gettid) == getpid() ? 0 : 1;
-    int size = snprintf(line, sizeof line, "%s\t%d\t%s\t%d\t%d\t%s\n", phase_name, first, call->name,
-                        error, call->action != 0, call->path);
+    int size = snprintf(line, sizeof line, "%s\t%d\t%s\t%d\t%d\t%s\n", phase_name, first,
+                        call->name, error, call->action != 0, call->path);
     if (log_file >= 0 && size > 0 && syscall(SYS_write, log_file, line, (size_t)size) < 0)
         syscall(SYS_exit_group, 99); /* a case that cannot be judged */
     errno = saved;
