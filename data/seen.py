@@ -68,7 +68,7 @@ class Seen:
         counts = np.array([self.clips[digest] for digest in digests], "<u4")
         fits = len(self.people) <= MOST_PEOPLE
         people = np.array(sorted(self.people) if fits else [], "<u8")
-        listed = np.packbits([fits and digest in self.listed for digest in digests])
+        listed = np.packbits(np.array([fits and digest in self.listed for digest in digests], bool))
         return json.dumps(
             {
                 "format": FORMAT,

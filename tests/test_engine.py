@@ -212,20 +212,20 @@ def test_a_second_run_is_refused_and_a_dead_owner_is_taken_over(tmp_path):
 
 
 def test_a_start_that_was_killed_early_does_not_block_the_folder(tmp_path):
-    from data.config import AugmentConfig  # any dataclass of keys
+    from engine.options import TrainConfig
 
     for name in ("lease.lock", "environment.json", "config.writing"):
         (tmp_path / name).write_text("")
-    run = Run(tmp_path, AugmentConfig(), "test", ())
+    run = Run(tmp_path, TrainConfig(run=str(tmp_path), device="cpu"), "test", ())
     run.close()
     assert (tmp_path / "config.yaml").exists() and run.newest is None
-    with pytest.raises(UserError, match="crop_min=0.5, but the run in .* began with crop_min=0.875"):
-        Run(tmp_path, AugmentConfig(crop_min=0.5), "test", ("colour",))
-    Run(tmp_path, AugmentConfig(colour=0.1), "test", ("colour",)).close()
+    with pytest.raises(UserError, match="steps=7, but the run in .* began with steps="):
+        Run(tmp_path, TrainConfig(run=str(tmp_path), device="cpu", steps=7), "test", ("seed",))
+    Run(tmp_path, TrainConfig(run=str(tmp_path), device="cpu", seed=7), "test", ("seed",)).close()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.pdf").write_text("")
     with pytest.raises(UserError, match="thesis.pdf"):
-        Run(tmp_path / "other", AugmentConfig(), "test", ())
+        Run(tmp_path / "other", TrainConfig(run=str(tmp_path), device="cpu"), "test", ())
 
 
 ELSEWHERE = {"generation": 7, "token": "t", "host": "elsewhere/boot/pid:[1]", "pid": 1, "started": 1, "released": False}

@@ -25,7 +25,7 @@ from data.feed import held_out_crops, open_crop_order
 from engine import checkpoint, cli
 from engine.config import parse, save
 from engine.distributed import Processes
-from engine.errors import UserError
+from engine.errors import ExitCode, UserError
 from engine.lease import Lease
 from finetune import losses
 from finetune.__main__ import main
@@ -214,13 +214,13 @@ def test_init_of_another_shape_is_refused_with_both_values(tmp_path, people, bod
     assert "nothing at" in attempt(tmp_path / "nowhere")
 
 
-def refuse(monkeypatch, capsys, arguments, *said):
-    """The command ends with exit code 2 and one line that says all of it."""
+def refuse(monkeypatch, capsys, arguments, *said, code=ExitCode.USER):
+    """The command ends with an exit code and one line that says all of it."""
     monkeypatch.setattr(sys, "argv", ["finetune", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
         cli.run(main)
     errors = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("note: ")]
-    assert end.value.code == 2 and len(errors) == 1 and errors[0].startswith("error: "), errors
+    assert end.value.code == code and len(errors) == 1 and errors[0].startswith("error: "), errors
     for part in said:
         assert part in errors[0], errors[0]
 
@@ -258,7 +258,8 @@ def test_a_second_run_in_one_folder_is_refused(monkeypatch, capsys, tmp_path, pe
     shutil.copytree(peaceful, run)
     lease = Lease(run)  # as the live run next door holds it
     try:
-        refuse(monkeypatch, capsys, ["train", *finetune_words(run, "hand", people["hand"], *STEPS)], str(run))
+        refuse(monkeypatch, capsys, ["train", *finetune_words(run, "hand", people["hand"], *STEPS)], str(run),
+               code=ExitCode.ENVIRONMENT)
     finally:
         lease.release()
     refuse(monkeypatch, capsys, ["train", *finetune_words(run, "hand", people["hand"], *STEPS, "loss.rotation=7.5")],
