@@ -321,7 +321,7 @@ class Cache:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                self.patience.alive("another process fetches the same shard, or makes room for one")
+                self.patience.alive()
                 pause.wait(0.01)
 
     def _lock_path(self, number):

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,7 +17,7 @@ from data.shards import find_shards
 from data.store import Store
 from data.tally import describe, merge, tally_shard
 from engine.config import key, parse_keys, section
-from engine.errors import UserError, explain, failure_of
+from engine.errors import EnvironmentFault, UserError, explain, failure_of
 
 
 @dataclass
@@ -141,7 +142,11 @@ def spread_over_processes(work, paths, workers, words):
         return
     # Spawned, because a fork of a process with threads (OpenMP, tqdm) may hang.
     with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
-        yield from tqdm(pool.map(work, paths), words, len(paths), disable=None)
+        try:
+            yield from tqdm(pool.map(work, paths), words, len(paths), disable=None)
+        except BrokenProcessPool:
+            raise EnvironmentFault(f"{words}: one of {count} processes was killed, as where memory runs out: use fewer workers="
+                                   ) from None
 
 
 def save_picture(picture, path):

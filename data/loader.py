@@ -12,7 +12,6 @@ import mmap
 import multiprocessing
 import multiprocessing.connection
 import os
-import re
 import signal
 import sys
 import time
@@ -154,8 +153,8 @@ class Loader:
     def _is_waiting(self, words):
         """Pass on a sign of life; what is waited for is printed where it is another thing than before."""
         self.alive()
-        subject = re.split(" failed |: ", words)[0]
-        if subject and subject != self._waiting_for:
+        subject, failed, _ = words.partition(" failed ")
+        if failed and subject != self._waiting_for:
             self._waiting_for = subject
             print(f"note: {words}; tried again for up to {self.reader.store.patience.seconds:.0f} s", file=sys.stderr,
                   flush=True)

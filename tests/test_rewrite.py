@@ -283,7 +283,7 @@ def test_a_full_disk_is_one_line_and_can_be_gone_on_from(source, tmp_path, monke
         real(file)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UserError, match="cannot write shard .*shard-000001.tar: no space left on the device$"):
+    with pytest.raises(EnvironmentFault, match="cannot write shard .*shard-000001.tar: no space left on the device$"):
         main(arguments)
     assert [path.name for path in tars(tmp_path / "out")] == ["shard-000000.tar"]
     assert not list((tmp_path / "out").glob("*writing*"))
