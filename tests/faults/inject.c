@@ -2,7 +2,7 @@
 
    It sees the calls under certain folders ("roots") alone and gives each a name of its operation:
    open and create, read, pread, write, sync, ... whichever of libc's spellings was called. A rule
-   strikes its n-th call (and so many after it) of an operation on paths of a pattern. The rules come
+   strikes its n-th call (and so many after it) of an operation on paths of a pattern. Rules come
    from a file: one a line, five fields between tabs:
 
        write   /tmp/x/run/log.jsonl   2   1    5      the second write, once, ends with EIO (5)

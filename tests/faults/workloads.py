@@ -135,7 +135,7 @@ def copy_shards(made, places):
     shutil.copytree(made, places["store"])
 
 
-# Of each five cases one or two are of pre-training, which take ten times as long.
+# Of ten cases one is of pre-training, which takes five times as long.
 MOSTLY_SMALL = [
-    name for name, workload in WORKLOADS.items() for _ in range(3 if workload.kind == "toy" else 1)
+    name for name, workload in WORKLOADS.items() for _ in range(8 if workload.kind == "toy" else 1)
 ]
