@@ -269,7 +269,8 @@ def index_tar(path):
     suffixes, suffix = np.unique(np.array(names), return_inverse=True)
     arrays = np.array(columns.starts, np.int64), np.array(offsets, np.int64), np.array(lengths, np.int64)
     return Index(path, total, max(sizes), _digest(keys, names, *arrays), np.array(keys), np.array(offers, np.uint8),
-                 arrays[0], suffix.astype(np.uint16), *arrays[1:], suffixes.tolist(), np.array(people, np.uint64), _notes(hidden, ends))
+                 arrays[0], suffix.astype(np.uint16), *arrays[1:], suffixes.tolist(), np.array(people, np.uint64),
+                 _notes(hidden, ends))
 
 
 def _refuse_end(path, at, keys, ends):

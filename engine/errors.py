@@ -3,7 +3,7 @@
 | kind | type | who acts |
 |---|---|---|
 | the user's | UserError | a person: a key, a path, a file, a right; starting again changes nothing |
-| the environment's | EnvironmentFault | nobody: a disk, a network, a node, memory; starting again, perhaps elsewhere, may help |
+| the environment's | EnvironmentFault | nobody: a disk, a network, a node, memory; starting again, maybe elsewhere, may help |
 | the program's | any other exception | a developer: retried a set number of times, for some faults depend on the moment |
 """
 

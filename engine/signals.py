@@ -23,7 +23,7 @@ class StoppedEarly(BaseException):
 
 
 def leave_on_signal():
-    """Until there is a StopRequest a signal ends the process with ExitCode.STOPPED, for nothing is begun yet: imports take seconds."""
+    """Until there is a StopRequest a signal ends the process with ExitCode.STOPPED: nothing is begun yet."""
     for number in NUMBERS:
         signal.signal(number, _leave)
 
