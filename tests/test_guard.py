@@ -373,7 +373,7 @@ def place_to_check(tmp_path, bytes_a_row=8, workers=1, keep=3, weights=4):
     ring = [{"pixels": types.SimpleNamespace(nbytes=bytes_a_row)}]
     trainer = types.SimpleNamespace(loader=types.SimpleNamespace(ring=ring, workers=[None] * workers),
                                     names={torch.empty(weights // 4, device="meta"): "w"}, processes=Processes(0, 1, CPU))
-    return types.SimpleNamespace(run=str(tmp_path), checkpoint=types.SimpleNamespace(keep=keep)), trainer
+    return types.SimpleNamespace(run=str(tmp_path), device="auto", checkpoint=types.SimpleNamespace(keep=keep)), trainer
 
 
 def test_what_is_amiss_is_told_before_the_first_step_all_at_once(tmp_path):
