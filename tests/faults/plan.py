@@ -13,21 +13,10 @@ from dataclasses import dataclass
 
 FOREVER = -1
 WORDS = ("KILL", "SHORT", "FULL")  # of inject.c, beside the names of errors
-# Nobody's fault but the machine's: engine.errors has no exit code 2 for these.
+# Nobody's fault but the machine's: engine.errors has no exit code 2 for these. ENOSYS and ENOLCK say
+# what a file system cannot do, which may be for a person to mend (data.cache.folder).
 OF_THE_MACHINE = frozenset(
-    {
-        "EIO",
-        "ESTALE",
-        "ENOSPC",
-        "EMFILE",
-        "ENOSYS",
-        "ETIMEDOUT",
-        "EINTR",
-        "SHORT",
-        "EBUSY",
-        "ENOLCK",
-        "ENOMEM",
-    }
+    {"EIO", "ESTALE", "ENOSPC", "EMFILE", "ETIMEDOUT", "EINTR", "SHORT", "EBUSY", "ENOMEM"}
 )
 
 
