@@ -10,7 +10,6 @@ from pathlib import Path
 
 from engine import checkpoint, version
 from engine.config import flat, parse, save
-from engine.distributed import device_of
 from engine.errors import UserError, explain, failure_of
 from engine.lease import Lease
 from engine.patience import exists, list_names
@@ -22,6 +21,7 @@ class Run:
     Args:
         folder: made if it is missing.  config: the resolved dataclass.  command: such as "pretrain".
         free: patterns of keys that may differ from the config the run began with, because results do not depend on them.
+        device: "cuda" or "cpu", noted for later starts.
     Attributes:
         folder, lease; ``newest``: the checkpoint to go on from, or None.
     Raises:
@@ -30,7 +30,7 @@ class Run:
         EnvironmentFault: another run holds the folder; the disk is full; something in it cannot be read for now.
     """
 
-    def __init__(self, folder, config, command, free):
+    def __init__(self, folder, config, command, free, device=None):
         self.folder = Path(folder)
         if not folder:
             raise UserError("run is not set: run=DIR names the run's folder")
@@ -41,7 +41,7 @@ class Run:
         self._refuse_strangers()
         self.lease = Lease(self.folder)
         try:
-            self._settle(config, command, free)
+            self._settle(config, command, free, device)
             self.newest = checkpoint.find_start(self.folder, self.check)
         except BaseException:
             self.lease.release()
@@ -55,7 +55,7 @@ class Run:
         if others and "config.yaml" not in names:
             raise UserError(f"run={self.folder} is no run's folder but holds {others[0]}; choose an empty or a new folder")
 
-    def _settle(self, config, command, free):
+    def _settle(self, config, command, free, device):
         path = self.folder / "config.yaml"
         if exists(path):
             began = flat(parse(type(config), [str(path)], command))
@@ -66,7 +66,7 @@ class Run:
             return
         temporary = path.with_suffix(".writing")
         try:
-            (self.folder / "environment.json").write_text(json.dumps(_environment(device_of(config.device).type), indent=1))
+            (self.folder / "environment.json").write_text(json.dumps(_environment(device), indent=1))
             save(config, temporary, command)
             os.replace(temporary, path)
         except OSError as error:

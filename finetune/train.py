@@ -140,7 +140,7 @@ class Finetuner(Trainer):
         super().save(run, step, last, header.make_header(self.model.config, self.seen))
 
     def open_run(self):
-        return watch.open_run(self.config, self.order, "finetune train")
+        return watch.open_run(self, "finetune train")
 
     def announce(self, start):
         """Print what is derived from the config, once, before the first step."""

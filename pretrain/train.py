@@ -168,7 +168,7 @@ class Pretrainer(Trainer):
         super().save(run, step, last, header.make_header(self.model.config, self.seen))
 
     def open_run(self):
-        return watch.open_run(self.config, self.order, "pretrain")
+        return watch.open_run(self, "pretrain")
 
     def announce(self, start):
         watch.announce(self.config, self, start)

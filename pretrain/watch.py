@@ -16,15 +16,15 @@ from engine.run import Run
 from engine.trainer import learning_rate
 
 
-def open_run(config, order, command):
-    """(Run, None) of this config's folder with the manifest frozen in it, or (None, the error).
+def open_run(trainer, command):
+    """(Run, None) of a trainer's folder with the manifest frozen in it, or (None, the error).
 
     The error is handed back, not raised, because only rank 0 opens the folder and all ranks must stop.
     """
     run = None
     try:
-        run = Run(config.run, config, command, FREE)
-        freeze(order, run.folder / "manifest.json")
+        run = Run(trainer.config.run, trainer.config, command, FREE, trainer.device.type)
+        freeze(trainer.order, run.folder / "manifest.json")
     except Failure as error:
         if run:
             run.close()

@@ -129,7 +129,7 @@ class Toy(Trainer):
 
     def open_run(self):
         try:
-            return Run(self.config.run, self.config, "toy", (*options.FREE, "pace_s")), None
+            return Run(self.config.run, self.config, "toy", (*options.FREE, "pace_s"), self.device.type), None
         except Failure as error:
             return None, error
 
