@@ -63,7 +63,7 @@ def test_loss_and_gradients_are_those_of_a_plain_implementation(position, kind):
     expected = plain.loss(a, b, mask, person, kind, 0.2)
     expected.backward()
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
-    theirs = layouts.from_croco(model.config, {n: p.grad for n, p in plain.named_parameters()})
+    theirs = layouts.from_croco(model.config, {n: p.grad for n, p in plain.named_parameters()}, "plain")
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, theirs[name], rtol=1e-4, atol=2e-6, msg=name)
 
