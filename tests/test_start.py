@@ -101,7 +101,7 @@ def load(source, device):
         raise ValueError("planted in a probe")
     time.sleep(300)  # as in a collective that the other never joins
 
-encoders.load, probe.read_split = load, lambda *args: None
+encoders.load, probe.read_split, probe._check_seen = load, lambda *args: None, lambda *args: []
 cli.run(probe.main)
 """
 
