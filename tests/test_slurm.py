@@ -81,7 +81,8 @@ def test_two_nodes_give_what_one_process_gives(cluster, tmp_path, shards, peacef
 def test_each_gpu_of_each_node_has_a_process(cluster, tmp_path, shards):
     """The nodes' GPUs are links to nothing; what counts is which process gets which."""
     run = tmp_path / "run"
-    said = submit(cluster, run, shards, "slurm.gpus_per_node=2", "steps=10", "optim.warmup=2")
+    said = submit(cluster, run, shards, "slurm.gpus_per_node=2", "slurm.triage=false", "device=cpu", "steps=10",
+                  "optim.warmup=2")
     assert "2 nodes, 4 processes" in said
     place = rank_process(run, 3, seconds=90)
     words_of = Path(f"/proc/{place}/environ").read_text().split("\0")
