@@ -274,6 +274,13 @@ def _type_name(kind):
     return name + ("?" if optional else "")
 
 
+def _wanted(kind: type) -> str:
+    """What a value of this type is, in words: 'a whole number'."""
+    inner, _ = _unwrap(kind)
+    words = {int: "a whole number", float: "a finite number", bool: "true or false"}
+    return words.get(inner, f"a value of type {_type_name(kind)}")
+
+
 def _leaves(schema, prefix=""):
     """Yield (dotted key, field, type) of every settable key; names of a dict of sections show as NAME."""
     hints = typing.get_type_hints(schema)
@@ -382,7 +389,7 @@ def _scalar(text, kind, field, dotted, origin):
         else:
             value = text
     except (ValueError, AttributeError):
-        raise UserError(f"'{dotted}={text}' in {origin}: the value is not a {_type_name(kind)}") from None
+        raise UserError(f"'{dotted}={text}' in {origin}: {_wanted(kind)} is wanted") from None
     if rules.get("choices") and value not in rules["choices"]:
         raise UserError(f"'{dotted}={text}' in {origin}: the value is none of {', '.join(map(str, rules['choices']))}")
     if rules.get("low") is not None and value < rules["low"]:
