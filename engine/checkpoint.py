@@ -253,7 +253,8 @@ def save(run, step, write_model, optimizer, state, check=lambda: None, keep=3, k
         # safetensors raises its own type for a full disk, with the reason only in its text.
         if isinstance(error, (OSError, SafetensorError)):
             # A later save may find room or rights again, so this is never the last word on a run.
-            raise EnvironmentFault(f"checkpoint {place} was not written: {error}; older ones are untouched, free some space or "
+            words = explain(error) if isinstance(error, OSError) else error
+            raise EnvironmentFault(f"checkpoint {place} was not written: {words}; older ones are untouched, free some space or "
                                    f"permit writing") from None
         raise
     _note_complete(run, step, check)

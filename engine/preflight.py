@@ -46,14 +46,15 @@ def check(config, trainer):
 
     Raises:
         UserError: on all ranks, with everything that any of them found.
-        EnvironmentFault: a run that began on a GPU finds none.
+        EnvironmentFault: all of it is want of memory or disk, which another moment or machine may have; or a run that
+            began on a GPU finds none.
     """
     processes = trainer.processes
     processes.from_first(lambda: refuse_other_device(Path(config.run), config.device, processes.device.type))
-    faults = [*shared_memory(trainer), *open_files(trainer)]
+    wants = shared_memory(trainer)
     if processes.first:
-        faults += space(Path(config.run), trainer, config.checkpoint.keep)
-    mine = {"faults": faults, **here(processes)}
+        wants += space(Path(config.run), trainer, config.checkpoint.keep)
+    mine = {"faults": open_files(trainer), "wants": wants, **here(processes)}
     ranks = [mine]
     if processes.world > 1:
         ranks = [None] * processes.world
@@ -61,9 +62,11 @@ def check(config, trainer):
         mine["clock"] = time.time()
         dist.all_gather_object(ranks, mine)
     faults = [fault for found in ranks for fault in found["faults"]] + differences(ranks)
+    kind = UserError if faults else EnvironmentFault
+    faults = list(dict.fromkeys([*(want for found in ranks for want in found["wants"]), *faults]))
     if faults:
-        raise UserError("; ".join(f"({number}) {fault}" for number, fault in enumerate(dict.fromkeys(faults), 1))
-                        if len(faults) > 1 else faults[0])
+        numbered = (f"({number}) {fault}" for number, fault in enumerate(faults, 1))
+        raise kind("; ".join(numbered) if len(faults) > 1 else faults[0])
     if processes.first:
         for note in clocks(ranks):
             print(f"warning: {note}", file=sys.stderr, flush=True)

@@ -143,7 +143,7 @@ def test_a_full_disk_is_one_clear_line(tmp_path):
         raise OSError(28, "No space left on device")
 
     write(tmp_path, 1, 0.0)
-    with pytest.raises(EnvironmentFault, match="step-00000002 was not written.*No space left"):
+    with pytest.raises(EnvironmentFault, match="step-00000002 was not written.*no space left"):
         checkpoint.save(tmp_path, 2, full, {}, {})
     assert checkpoint.newest(tmp_path).name == "step-00000001"
     assert not list((tmp_path / "checkpoints").glob(".writing*"))

@@ -316,7 +316,7 @@ def test_a_saver_keeps_what_training_changes_meanwhile(tmp_path, capsys):
 
     fail(OSError(122, "Disk quota exceeded"))
     saver.settle()
-    assert saver.failed == 1 and "Disk quota exceeded" in capsys.readouterr().err
+    assert saver.failed == 1 and "disk quota exceeded" in capsys.readouterr().err
     with pytest.raises(EnvironmentFault, match="step-00000003 was not written.*quota"):
         saver.settle(last=True)
     fail(ZeroDivisionError())

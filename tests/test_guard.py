@@ -28,7 +28,7 @@ from runs import start as start_run
 from engine import preflight
 from engine.config import parse
 from engine.distributed import Processes
-from engine.errors import UserError
+from engine.errors import EnvironmentFault
 from engine.guard import FLOOR, LAG, MEMORY, Guard, last_good
 from engine.options import GuardConfig
 from finetune.config import FinetuneConfig
@@ -378,7 +378,7 @@ def place_to_check(tmp_path, bytes_a_row=8, workers=1, keep=3, weights=4):
 
 def test_what_is_amiss_is_told_before_the_first_step_all_at_once(tmp_path):
     preflight.check(*place_to_check(tmp_path))
-    with pytest.raises(UserError) as error:
+    with pytest.raises(EnvironmentFault) as error:
         preflight.check(*place_to_check(tmp_path, bytes_a_row=2**50, weights=2**48))
     said = str(error.value)
     assert said.startswith("(1) ") and "(2) " in said and "of memory left" in said and "1048576.0 GiB" in said

@@ -127,7 +127,8 @@ def test_idle_connections_by_the_thousand_keep_nobody_out(many_files):
     now = [0.0]
     hub = Hub(listen_at("127.0.0.1"), TOKEN, range(1, 4), clock=lambda: now[0])
     idle = []
-    more = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]  # of those that it hangs up on the system gives the numbers out again
+    # The system gives the numbers of those that it hangs up on out again.
+    more = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
     for _ in range(1100):
         idle.append(socket.create_connection(address(hub)))
         if len(idle) % 200 == 0:
