@@ -64,7 +64,9 @@ class Node:
             code = ranks.ended(rank)
             if code is not None and rank.number not in self.reported:
                 self.reported.add(rank.number)
-                self.line.send(end={"rank": rank.number, "code": code, "reason": last_word(rank.log, rank.offset, code)})
+                # A rank's own line begins with its number too; who shows the reason names rank and node.
+                reason = last_word(rank.log, rank.offset, code).removeprefix(f"rank {rank.number}: ")
+                self.line.send(end={"rank": rank.number, "code": code, "reason": reason})
         if self.check and (report := self.check.report()):
             self.check = None
             self.line.send(triage=report)

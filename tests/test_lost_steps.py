@@ -422,7 +422,8 @@ def test_the_rank_that_differs_is_named_with_its_host():
 
 
 @pytest.mark.kill
-@pytest.mark.parametrize("world,on,words", [(2, 1, []), (4, 2, ["parallel=hsdp", "shard_over=2"])])
+@pytest.mark.parametrize("world,on,words", [
+    (2, 1, []), pytest.param(4, 2, ["parallel=hsdp", "shard_over=2"], marks=pytest.mark.long)])
 def test_a_flipped_bit_on_one_rank_never_becomes_a_checkpoint(tmp_path, world, on, words):
     """Under HSDP ranks 0 and 2 hold the only row, ranks 1 and 3 nothing of it."""
     run = tmp_path / "run"

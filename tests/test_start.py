@@ -16,10 +16,14 @@ def errors(output):
     return [line for line in output.splitlines() if line.startswith("error: ")]
 
 
+def long(*values):
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 @pytest.mark.parametrize("where,kind,on", [
-    ("import", "user", 0), ("import", "program", 1), ("group", "environment", 1),
-    ("trainer", "environment", 1), ("index", "program", 0), ("index", "environment", 0),
-    ("preflight", "program", 1), ("announce", "environment", 0)])
+    ("import", "program", 1), ("group", "environment", 1), ("index", "environment", 0), ("announce", "environment", 0),
+    long("import", "user", 0), long("trainer", "environment", 1), long("index", "program", 0),
+    long("preflight", "program", 1)])
 def test_a_failure_of_the_start_is_told_by_all_ranks_with_its_kind(tmp_path, where, kind, on):
     processes = toy.start(tmp_path / "run", {"plant": where, "kind": kind, "on": on}, world=2)
     outputs = toy.finish(processes, CODES[kind])  # which waits for less than a collective or the store would
