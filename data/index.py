@@ -220,6 +220,7 @@ class _Columns:
         self.keys, self.starts, self.rows, self.metas = [], [0], [], []
 
     def add(self, member, raw):
+        """Enter a member of the tar; the bytes of a JSON one are read from ``raw``, the open file."""
         folder, _, name = member.name.rpartition("/")
         key, _, suffix = name.partition(".")
         key = f"{folder}/{key}" if folder else key

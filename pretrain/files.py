@@ -127,17 +127,18 @@ def _read_safetensors(path):
         metadata = {name: metadata[name] for name in CROCO_KEYS if name in metadata}
     kwargs = metadata.get("croco_kwargs") or metadata.get("kwargs")
     if kwargs is not None:
-        kwargs = _parsed_kwargs(kwargs, path)
+        kwargs = parse_object(kwargs, path, "croco_kwargs")
     return Content(_plain(tensors, path), metadata, kwargs)
 
 
-def _parsed_kwargs(text, path):
+def parse_object(text: str, where: object, name: str) -> dict:
+    """The JSON object of a header's line; UserError if it is none."""
     try:
         value = json.loads(text)
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: its metadata 'croco_kwargs' is not a JSON object")
+        raise UserError(f"{where}: its metadata '{name}' is not a JSON object")
     return value
 
 

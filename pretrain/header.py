@@ -18,7 +18,7 @@ from data.augment import MEAN, STD
 from data.seen import Seen, seen_in_manifest, unpack
 from engine.errors import Failure, UserError, explain, failure_of
 from pretrain.config import ModelConfig, VisionConfig
-from pretrain.files import find_weights, read_metadata
+from pretrain.files import find_weights, parse_object, read_metadata
 
 FORMAT = 1
 VERSION = "0.1.0"  # as in setup.py
@@ -70,17 +70,6 @@ def config_in(metadata: dict[str, str], where: object) -> ModelConfig | None:
         if "model" in metadata
         else None
     )
-
-
-def parse_object(text: str, where: object, name: str) -> dict:
-    """The JSON object of a header's line; UserError if it is none."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: its metadata '{name}' is not a JSON object")
-    return value
 
 
 def read_config(tree: dict, where: object, schema: type = ModelConfig):
