@@ -239,7 +239,7 @@ def test_what_is_mistyped_is_told_in_one_line_and_nothing_is_made(monkeypatch, c
     for arguments, said in (
             (words("optim.lrr=1"), ["optim.lrr", "did you mean 'optim.lr'"]),
             (words("head.with=3"), ["head.with", "did you mean 'head.width'"]),
-            (words("loss.mesh=many"), ["loss.mesh=many", "int"]), (words("head.width=33"), ["head.width=33", "head.heads"]),
+            (words("loss.mesh=many"), ["loss.mesh=many", "whole number"]), (words("head.width=33"), ["head.width=33", "head.heads"]),
             (words("data.augment.scale_min=1.5"), ["data.augment.scale_min=1.5", "data.augment.scale_max=1.05"]),
             (words("model.image_size=50"), ["model.image_size=50", "model.patch=8"]),
             (words(shards=tmp_path / "nowhere"), ["nowhere"]), (words(shards=tmp_path / "empty"), ["empty", "no shards"]),
