@@ -1,22 +1,28 @@
 """Install with ``pip install -e . -c constraints.txt``: the rooms are used from the checkout."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
+
+PACKAGES = ("engine", "data", "pretrain", "finetune", "slurm")
 
 setup(
     name="counterpose",
     version="0.1.0",
-    description="Pre-training of human vision models by completing one view of a person with the help of another",
+    description="Pre-training of human vision models by completing one view of a person with the "
+    "help of another",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=["engine", "engine.page", "data", "data.bodies", "data.people", "data.sources", "pretrain", "finetune",
-              "finetune.heads", "finetune.page", "slurm"],
-    package_data={"engine.page": ["*.html", "*.css", "*.js"], "finetune.page": ["*.html", "*.css", "*.js"]},
+    packages=find_packages(include=[f"{name}*" for name in PACKAGES]),
+    package_data={
+        "engine.logging.page": ["*.html", "*.css", "*.js"],
+        "finetune.page": ["*.html", "*.css", "*.js"],
+    },
     install_requires=[
         "torch>=2.6",
         "timm>=1.0.20",  # the encoders; brings torchvision in the build that matches torch
         "webdataset>=1.0",  # the shards' format and writer
         "braceexpand>=0.1.7",  # shard-{000000..000099}.tar; webdataset brings it too
-        "fsspec>=2024.2",  # shards on s3, gs, ...: each needs its own package beside it, such as s3fs
+        # shards on s3, gs, ...: each needs its own package beside it, such as s3fs
+        "fsspec>=2024.2",
         "submitit>=1.5",  # jobs on SLURM
         "omegaconf>=2.3",  # typed configs
         "numpy>=1.26",
@@ -25,7 +31,8 @@ setup(
         "wandb>=0.18",
         "einops>=0.8",
         "av>=12",  # PyAV: reads what decord cannot (some VP9)
-        "anny>=0.6.2,<0.7",  # the open body model; brings warp-lang, whose kernels draw the made people
+        # the open body model; brings warp-lang, whose kernels draw the made people
+        "anny>=0.6.2,<0.7",
         "simplejpeg>=1.7",  # the fastest JPEG decoder measured, straight from and into numpy
         "opencv-python-headless>=4.8",  # lens distortion, and crops ten times as fast as Pillow's
         "pillow>=10.1",  # contact sheets with text
@@ -36,7 +43,10 @@ setup(
         "safetensors>=0.4",  # weights and checkpoints without pickle
         "pyyaml>=6",  # config files, each value read as text
         "tqdm>=4.66",  # progress
-        "tomli>=2; python_version < '3.11'",  # calibration files in TOML; the standard library has it from 3.11 on
+        # calibration files in TOML; the standard library has it from 3.11 on
+        "tomli>=2; python_version < '3.11'",
     ],
-    extras_require={"test": ["pytest>=8", "ruff>=0.6", "scipy>=1.11"]},  # scipy: an independent source of rotations
+    extras_require={
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6", "pyrefly>=1.0", "scipy>=1.11"]
+    },  # scipy: an independent source of rotations
 )

@@ -1,9 +1,10 @@
-"""How fast shards come from a server into the node's cache, and what reading through it costs beside reading from the disk.
+"""How fast shards come from a server into the node's cache, and what reading through it costs
+beside reading from the disk.
 
     python benchmarks/cache.py [megabytes=1000] [shards=10] [rounds=3] [folder=DIR]
 
-Made-up shards are served by Python's own web server on this machine, in a process of its own; so the rate is that of fetching,
-syncing and renaming on one core, not a network's.
+Made-up shards are served by Python's own web server on this machine, in a process of its own; so
+the rate is that of fetching, syncing and renaming on one core, not a network's.
 """
 
 import functools
@@ -19,9 +20,9 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from benchmarks.options import read_options
-from data.cache import Cache
-from engine import machine
+from data.storage.cache import Cache
 from engine.cli import run
+from engine.distributed import hardware
 
 OPTIONS = {"megabytes": "1000", "shards": "10", "rounds": "3", "folder": ""}
 
@@ -37,7 +38,7 @@ def main(argv):
         for name in names:
             with open(f"{folder}/there/{name}", "wb") as file:
                 file.write(os.urandom(size))
-        print(f"machine: {machine.describe()}; {len(names)} shards of {size / 1e6:.0f} MB")
+        print(f"machine: {hardware.describe()}; {len(names)} shards of {size / 1e6:.0f} MB")
         print("| | MB/s |\n|---|---|")
         measure(folder, names, size, int(options["rounds"]))
     finally:
@@ -45,15 +46,28 @@ def main(argv):
 
 
 def measure(folder, names, size, rounds):
-    """Print medians over rounds: copy by the system, fetch into an empty cache, read what the cache has."""
+    """Print medians over rounds: copy by the system, fetch into an empty cache, read what the cache
+    has."""
     receiver, sender = multiprocessing.Pipe(False)
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(f"{folder}/there", sender), daemon=True)
+    server = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(f"{folder}/there", sender), daemon=True
+    )
     server.start()
-    url, found = f"http://127.0.0.1:{receiver.recv()}", {"copied on the same disk": [], "fetched into the cache": [],
-                                                         "read again from the cache": []}
+    url, found = (
+        f"http://127.0.0.1:{receiver.recv()}",
+        {
+            "copied on the same disk": [],
+            "fetched into the cache": [],
+            "read again from the cache": [],
+        },
+    )
     for turn in range(rounds):
         cache = Cache(f"{folder}/cache-{turn}", 2 * len(names) * size / 1e9)
-        work = (functools.partial(copy, folder), functools.partial(fetch, cache, url), functools.partial(read, cache, url))
+        work = (
+            functools.partial(copy, folder),
+            functools.partial(fetch, cache, url),
+            functools.partial(read, cache, url),
+        )
         for rates, each in zip(found.values(), work, strict=True):
             began = time.perf_counter()
             for name in names:
@@ -85,11 +99,14 @@ def read(cache, url, name):
 
 def serve(folder, sender):
     """Serve a folder until killed; the port goes through the pipe."""
+
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *arguments):
             """Quiet."""
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as server:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=folder)
+    ) as server:
         sender.send(server.server_address[1])
         server.serve_forever()
 

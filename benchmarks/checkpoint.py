@@ -2,9 +2,10 @@
 
     python benchmarks/checkpoint.py [width=768] [depth=12] [rounds=4] [steps=4] [batch=8] [device=auto] [folder=/tmp]
 
-A ViT of that size (ViT-B by default) takes ``steps`` AdamW steps on small pictures, saves, and goes on; the two ways of
-saving take turns, so that a busy machine slows both alike. ``folder`` is where the checkpoints go: give one on the file system
-that your runs use. A step during which a checkpoint was being written counts for itself.
+A ViT of that size (ViT-B by default) takes ``steps`` AdamW steps on small images, saves, and goes
+on; the two ways of saving take turns, so that a busy machine slows both alike. ``folder`` is where
+the checkpoints go: give one on the file system that your runs use. A step during which a checkpoint
+was being written counts for itself.
 """
 
 import os
@@ -20,18 +21,26 @@ import torch
 from torch import nn
 
 from benchmarks.options import read_options
-from engine import checkpoint
+from engine.checkpoint import checkpoints
+from engine.checkpoint.saver import Saver
 from engine.cli import run
-from engine.distributed import Processes, device_of
-from engine.lease import Lease
-from engine.machine import describe
-from engine.options import CheckpointConfig, TrainConfig
-from engine.saver import Saver
-from engine.trainer import Trainer
+from engine.config.train_config import CheckpointConfig, TrainConfig
+from engine.distributed.hardware import describe
+from engine.distributed.process_group import Processes, device_of
+from engine.run.run_lock import Lease
+from engine.training.trainer import Trainer
 from pretrain.config import EncoderConfig, VisionConfig
 from pretrain.model import Encoder, table
 
-OPTIONS = {"width": "768", "depth": "12", "rounds": "4", "steps": "4", "batch": "8", "device": "auto", "folder": "/tmp"}
+OPTIONS = {
+    "width": "768",
+    "depth": "12",
+    "rounds": "4",
+    "steps": "4",
+    "batch": "8",
+    "device": "auto",
+    "folder": "/tmp",
+}
 SIDE = 64  # pixels; a step's weights are what matters here, not its tokens
 MODES = {"training waits": False, "in the background": True}
 
@@ -43,15 +52,20 @@ class Means(nn.Module):
         super().__init__()
         self.model, self.positions = model, positions
 
-    def forward(self, pictures):
-        return self.model(pictures, self.positions).square().mean()
+    def forward(self, images):
+        return self.model(images, self.positions).square().mean()
 
 
 class Toy(Trainer):
     def __init__(self, config, device, width, depth):
         vision = VisionConfig(image_size=SIDE, encoder=EncoderConfig(width, depth, width // 64))
-        model, positions = Encoder(vision).to(device), table(vision, vision.encoder, vision.grid()).to(device)
-        super().__init__(config, Processes(0, 1, device), model, Means(model, positions), 0, slice(0, 2))
+        model, positions = (
+            Encoder(vision).to(device),
+            table(vision, vision.encoder, vision.grid()).to(device),
+        )
+        super().__init__(
+            config, Processes(0, 1, device), model, Means(model, positions), 0, slice(0, 2)
+        )
 
     def to_device(self, arrays):
         return {name: torch.from_numpy(values).to(self.device) for name, values in arrays.items()}
@@ -60,11 +74,11 @@ class Toy(Trainer):
         """There are no samples to tell of."""
 
     def loss(self, piece):
-        return self.wrapped(piece["pictures"]), torch.zeros(0, device=self.device)
+        return self.wrapped(piece["images"]), torch.zeros(0, device=self.device)
 
 
 class Folder:
-    """What a save needs of engine.run.Run."""
+    """What a save needs of engine.run.folder.Run."""
 
     def __init__(self, path):
         self.folder, self.lease = Path(path), Lease(path)
@@ -76,52 +90,76 @@ class Folder:
 def main(argv):
     """Print the figures; returns nothing."""
     options = read_options(argv, OPTIONS)
-    width, depth, rounds, steps, batch = (int(options[k]) for k in ("width", "depth", "rounds", "steps", "batch"))
+    width, depth, rounds, steps, batch = (
+        int(options[k]) for k in ("width", "depth", "rounds", "steps", "batch")
+    )
     device = device_of(options["device"])
-    trainer = Toy(TrainConfig(batch=batch, checkpoint=CheckpointConfig(keep=1)), device, width, depth)
-    pictures = {"pictures": torch.randn(batch, 3, SIDE, SIDE).numpy(), "tags": torch.zeros(batch, 2, dtype=torch.int64).numpy()}
-    print(f"machine: {describe()}; {sum(p.numel() for p in trainer.names) / 1e6:.1f} M parameters, batch {batch}")
+    trainer = Toy(
+        TrainConfig(batch=batch, checkpoint=CheckpointConfig(keep=1)), device, width, depth
+    )
+    images = {
+        "images": torch.randn(batch, 3, SIDE, SIDE).numpy(),
+        "tags": torch.zeros(batch, 2, dtype=torch.int64).numpy(),
+    }
+    print(
+        f"machine: {describe()}; {sum(p.numel() for p in trainer.names) / 1e6:.1f} M parameters, "
+        f"batch {batch}"
+    )
     with tempfile.TemporaryDirectory(dir=options["folder"]) as folder:
-        found = measure(trainer, pictures, Folder(folder), rounds, steps)
-    print("| | first stall, ms | later stalls, median (largest), ms | step, ms | step while a checkpoint is written, ms | "
-          "from save to whole, s | MB |\n|---|---|---|---|---|---|---|")
+        found = measure(trainer, images, Folder(folder), rounds, steps)
+    print(
+        "| | first stall, ms | later stalls, median (largest), ms | step, ms | step while a "
+        "checkpoint is written, ms | "
+        "from save to whole, s | MB |\n|---|---|---|---|---|---|---|"
+    )
     for mode, row in found.items():
-        print(f"| {mode} | {1e3 * row['stalls'][0]:.0f} | {1e3 * statistics.median(row['stalls'][1:]):.0f} "
-              f"({1e3 * max(row['stalls'][1:]):.0f}) | {1e3 * statistics.median(row['alone']):.0f} | "
-              + (f"{1e3 * statistics.median(row['beside']):.0f}" if row["beside"] else "-")
-              + f" | {statistics.median(row['writes']):.1f} | {row['bytes'] / 1e6:.0f} |")
+        print(
+            f"| {mode} | {1e3 * row['stalls'][0]:.0f} | "
+            f"{1e3 * statistics.median(row['stalls'][1:]):.0f} "
+            f"({1e3 * max(row['stalls'][1:]):.0f}) | {1e3 * statistics.median(row['alone']):.0f} | "
+            + (f"{1e3 * statistics.median(row['beside']):.0f}" if row["beside"] else "-")
+            + f" | {statistics.median(row['writes']):.1f} | {row['bytes'] / 1e6:.0f} |"
+        )
     one, two = (statistics.median(found[mode]["stalls"][1:]) for mode in MODES)
     print(f"ratio of the stalls: {one / two:.1f}")
 
 
-def measure(trainer, pictures, folder, rounds, steps):
-    """{mode: {"stalls", "writes" (seconds of each save), "alone", "beside" (of each step), "bytes"}}."""
-    savers = {mode: Saver(CheckpointConfig(keep=1, background=background), True) for mode, background in MODES.items()}
+def measure(trainer, images, folder, rounds, steps):
+    """{mode: {"stalls", "writes" (seconds of each save), "alone", "beside" (of each step),
+    "bytes"}}."""
+    savers = {
+        mode: Saver(CheckpointConfig(keep=1, background=background), True)
+        for mode, background in MODES.items()
+    }
     found = {mode: {"stalls": [], "writes": [], "alone": [], "beside": []} for mode in MODES}
     step, path = 0, None
-    _step(trainer, step, pictures)
+    _step(trainer, step, images)
     for _ in range(rounds):
         for mode, saver in savers.items():
             trainer.saver, row = saver, found[mode]
             for _ in range(steps):
-                row["alone"].append(_step(trainer, step, pictures))
+                row["alone"].append(_step(trainer, step, images))
                 step += 1
-            path, began, wall = checkpoint.folder(folder.folder, step), time.perf_counter(), time.time()
+            path, began, wall = (
+                checkpoints.folder(folder.folder, step),
+                time.perf_counter(),
+                time.time(),
+            )
             trainer.save(folder, step, last=False, metadata={"format": "pt"})
             row["stalls"].append(time.perf_counter() - began)
-            while not (path / checkpoint.MARKER).exists():
-                row["beside"].append(_step(trainer, step, pictures))
+            while not (path / checkpoints.MARKER).exists():
+                row["beside"].append(_step(trainer, step, images))
                 step += 1
-            row["writes"].append((path / checkpoint.MARKER).stat().st_mtime - wall)
+            row["writes"].append((path / checkpoints.MARKER).stat().st_mtime - wall)
             saver.settle(last=True)
             row["bytes"] = sum(f.stat().st_size for f in path.iterdir())
     folder.lease.release()
     return found
 
 
-def _step(trainer, step, pictures):
+def _step(trainer, step, images):
     began = time.perf_counter()
-    trainer.update(step, pictures)
+    trainer.update(step, images)
     if trainer.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - began

@@ -1,6 +1,8 @@
-"""The four that benchmarks/loader.py sets side by side; each has ``next()``, which returns how many pairs it brought.
+"""The four that benchmarks/loader.py sets side by side; each has ``next()``, which returns how many
+pairs it brought.
 
-Torch, torchvision and webdataset are imported where they are used: this loader's workers import the main module anew.
+Torch, torchvision and webdataset are imported where they are used: this loader's workers import the
+main module anew.
 """
 
 import io
@@ -11,11 +13,11 @@ import random
 import time
 
 from data.config import DataConfig
-from data.feed import open_loader, open_order
-from data.index import PAIR_KINDS
-from data.order import PAIR, numbers
-from data.pairs import choose
-from data.shards import find_shards
+from data.format.index import PAIR_KINDS
+from data.format.shards import find_shards
+from data.loading.build import open_loader, open_order
+from data.sampling.order import PAIR, numbers
+from data.sampling.pairs import choose
 
 NOISE, CROP, COLOUR = 196, 224, 0.4
 
@@ -30,13 +32,15 @@ def processor_s(processes):
 
 
 def order_of(folder, batch):
-    """(config, order) of the shards, half cross-view and half cross-pose, as data.kinds has it by default."""
+    """(config, order) of the shards, half cross-view and half cross-pose, as data.kinds has it by
+    default."""
     config = DataConfig(shards=os.path.join(folder, "shards"))
     return config, open_order(config, batch, 0)
 
 
 class Limit:
-    """The bare decoder: a process a core, each with the pictures of some hundred pairs in memory, decoded over and over."""
+    """The bare decoder: a process a core, each with the images of some hundred pairs in memory,
+    decoded over and over."""
 
     PAIRS = 1024
 
@@ -45,7 +49,9 @@ class Limit:
         self.pipes, self.processes = [], []
         for number in range(workers):
             here, there = context.Pipe()
-            process = context.Process(target=_decode, args=(there, folder, batch, number * self.PAIRS), daemon=True)
+            process = context.Process(
+                target=_decode, args=(there, folder, batch, number * self.PAIRS), daemon=True
+            )
             process.start()
             there.close()  # so that a process that fails ends the benchmark, and is not waited for
             self.pipes.append(here)
@@ -76,9 +82,13 @@ def _decode(pipe, folder, batch, first):
         draw = order.draw(n)
         path = order.sources[draw.source].paths[draw.shard]
         clip, members = loader.reader.clip(path, draw.index)
-        pair = choose(clip, PAIR_KINDS[draw.kind], config.pairs, numbers(order.seed, PAIR, n))  # as the loader's
+        pair = choose(
+            clip, PAIR_KINDS[draw.kind], config.pairs, numbers(order.seed, PAIR, n)
+        )  # as the loader's
         if pair:
-            pairs.append([loader.reader.store.read(path, *members[f"{crop:02d}.jpg"]) for crop in pair])
+            pairs.append(
+                [loader.reader.store.read(path, *members[f"{crop:02d}.jpg"]) for crop in pair]
+            )
     pipe.send("ready")
     while True:
         seconds, done, began = pipe.recv(), 0, time.perf_counter()
@@ -90,10 +100,12 @@ def _decode(pipe, folder, batch, first):
 
 
 class Stream:
-    """A contender that brings batches; subclasses have ``next()``, and ``ahead``: batches decoded ahead, at most."""
+    """A contender that brings batches; subclasses have ``next()``, and ``ahead``: batches decoded
+    ahead, at most."""
 
     def rate(self, seconds):
-        """(pairs a second, seconds of processor time a pair), after what was decoded ahead while others had their turn."""
+        """(pairs a second, seconds of processor time a pair), after what was decoded ahead while
+        others had their turn."""
         for _ in range(self.ahead):
             self.next()
         done, began, before = 0, time.perf_counter(), processor_s(self.processes)
@@ -113,7 +125,11 @@ class Ours(Stream):
 
         config, order = order_of(folder, batch)
         self.loader = open_loader(order, config, NOISE, 0, 1, workers)
-        self.batch, self.ahead, self.processes = batch, self.loader.depth, [process for process, _ in self.loader.workers]
+        self.batch, self.ahead, self.processes = (
+            batch,
+            self.loader.depth,
+            [process for process, _ in self.loader.workers],
+        )
         self.batches = self.loader.batches(0, 2**31)
         self.memory = torch.empty(len(self.loader.buffers[0]), dtype=torch.uint8)
         self.next()
@@ -132,13 +148,15 @@ class Ours(Stream):
 def _transforms():
     from torchvision.transforms import ColorJitter, Compose, Normalize, RandomCrop, ToTensor
 
-    from data.augment import MEAN, STD
+    from data.loading.augment import MEAN, STD
 
-    return Compose([RandomCrop(CROP), ColorJitter(COLOUR, COLOUR, COLOUR), ToTensor(), Normalize(MEAN, STD)])
+    return Compose(
+        [RandomCrop(CROP), ColorJitter(COLOUR, COLOUR, COLOUR), ToTensor(), Normalize(MEAN, STD)]
+    )
 
 
 class LooseFiles:
-    """A map-style dataset of loose pictures and a list of pairs."""
+    """A map-style dataset of loose images and a list of pairs."""
 
     def __init__(self, folder):
         self.folder, self.transform = os.path.join(folder, "files"), _transforms()
@@ -151,7 +169,10 @@ class LooseFiles:
     def __getitem__(self, i):
         from PIL import Image
 
-        return [self.transform(Image.open(os.path.join(self.folder, name)).convert("RGB")) for name in self.pairs[i]]
+        return [
+            self.transform(Image.open(os.path.join(self.folder, name)).convert("RGB"))
+            for name in self.pairs[i]
+        ]
 
 
 class Torch(Stream):
@@ -162,7 +183,9 @@ class Torch(Stream):
         before = multiprocessing.active_children()
         self.loader, self.batches, self.memory = loader, iter(loader), None
         self.next()
-        self.processes = [process for process in multiprocessing.active_children() if process not in before]
+        self.processes = [
+            process for process in multiprocessing.active_children() if process not in before
+        ]
 
     def next(self):
         import torch
@@ -181,20 +204,31 @@ def plain(folder, batch, workers):
 
     files = LooseFiles(folder)
     sampler = RandomSampler(files, True, 2**31)
-    return Torch(DataLoader(files, batch, sampler=sampler, num_workers=workers, drop_last=True), batch, workers)
+    return Torch(
+        DataLoader(files, batch, sampler=sampler, num_workers=workers, drop_last=True),
+        batch,
+        workers,
+    )
 
 
 def web(folder, batch, workers):
-    """webdataset over the same shards: only the two pictures of a pair are decoded, by Pillow; torchvision's transforms."""
+    """webdataset over the same shards: only the two images of a pair are decoded, by Pillow;
+    torchvision's transforms."""
     import webdataset
 
     shards = find_shards(os.path.join(folder, "shards"))
-    data = webdataset.WebDataset(shards, resampled=True, shardshuffle=False).shuffle(500).map(Pick()).batched(batch)
+    data = (
+        webdataset.WebDataset(shards, resampled=True, shardshuffle=False)
+        .shuffle(500)
+        .map(Pick())
+        .batched(batch)
+    )
     return Torch(webdataset.WebLoader(data, batch_size=None, num_workers=workers), batch, workers)
 
 
 class Pick:
-    """(a, b) tensors of a raw sample: crops of one instant by two cameras, or of one camera at two instants."""
+    """(a, b) tensors of a raw sample: crops of one instant by two cameras, or of one camera at two
+    instants."""
 
     def __init__(self):
         self.transform = _transforms()
@@ -204,7 +238,13 @@ class Pick:
 
         crops = json.loads(sample["json"])["crops"]
         same, other = random.choice([("time_s", "camera"), ("camera", "time_s")])
-        pairs = [(a, b) for a, one in enumerate(crops) for b, two in enumerate(crops)
-                 if one[same] == two[same] and one[other] != two[other]]
-        return tuple(self.transform(Image.open(io.BytesIO(sample[f"{crop:02d}.jpg"])).convert("RGB"))
-                     for crop in random.choice(pairs))
+        pairs = [
+            (a, b)
+            for a, one in enumerate(crops)
+            for b, two in enumerate(crops)
+            if one[same] == two[same] and one[other] != two[other]
+        ]
+        return tuple(
+            self.transform(Image.open(io.BytesIO(sample[f"{crop:02d}.jpg"])).convert("RGB"))
+            for crop in random.choice(pairs)
+        )

@@ -1,11 +1,13 @@
-"""How fast pairs are read, side by side in one run: the bare JPEG decoder, this loader, loose files, webdataset.
+"""How fast pairs are read, side by side in one run: the bare JPEG decoder, this loader, loose
+files, webdataset.
 
     python benchmarks/loader.py [clips=10000] [data=DIR] [batch=64] [seconds=3] [rounds=3]
 
-Every contender has as many workers as there are cores: first its workers and the main process share one core, then all
-cores. They take turns in rounds, so that a busy machine slows all alike; ratios are those of each round, and their median
-is printed. Processor time a pair, of all a contender's processes, changes less where others use the machine too.
-``data`` is made at the first run (benchmarks/loader_data.py) and kept.
+Every contender has as many workers as there are cores: first its workers and the main process share
+one core, then all cores. They take turns in rounds, so that a busy machine slows all alike; ratios
+are those of each round, and their median is printed. Processor time a pair, of all a contender's
+processes, changes less where others use the machine too. ``data`` is made at the first run
+(benchmarks/loader_data.py) and kept.
 """
 
 import os
@@ -26,10 +28,13 @@ from benchmarks.loader_data import prepare
 from benchmarks.options import own_temporary, read_options
 from engine.cli import run
 
-OPTIONS = {"clips": "10000", "data": "", "batch": "64", "seconds": "3",
-           "rounds": "3"}
-NAMES = {"limit": "the bare decoder", "ours": "this loader", "plain": "loose files, Pillow, torchvision",
-         "web": "webdataset, Pillow, torchvision"}
+OPTIONS = {"clips": "10000", "data": "", "batch": "64", "seconds": "3", "rounds": "3"}
+NAMES = {
+    "limit": "the bare decoder",
+    "ours": "this loader",
+    "plain": "loose files, Pillow, torchvision",
+    "web": "webdataset, Pillow, torchvision",
+}
 
 
 def main(argv):
@@ -38,10 +43,14 @@ def main(argv):
     folder, batch = options["data"] or own_temporary("counterpose-loader"), int(options["batch"])
     rounds, seconds = int(options["rounds"]), float(options["seconds"])
     line = prepare(folder, int(options["clips"]))
-    from engine.machine import describe
+    from engine.distributed.hardware import describe
 
-    print(f"machine: {describe()}, {time.strftime('%d %B %Y')}\ndata: {line}\nbatches of {batch} pairs, {rounds} rounds of "
-          f"{seconds:g} s each\n", flush=True)
+    print(
+        f"machine: {describe()}, {time.strftime('%d %B %Y')}\ndata: {line}\nbatches of {batch} "
+        f"pairs, {rounds} rounds of "
+        f"{seconds:g} s each\n",
+        flush=True,
+    )
     cores = sorted(os.sched_getaffinity(0))
     first, rates = [], {}
     for some in [cores[:1], cores] if len(cores) > 1 else [cores]:
@@ -49,17 +58,33 @@ def main(argv):
         rates[len(some)] = take_turns(folder, batch, len(some), rounds, seconds)
         first.append(first_batch(folder, batch, len(some)))
     table(rates)
-    print("\nseconds from building the order to the first batch, indexes there: "
-          + ", ".join(f"{took:.2f} with {workers} workers" for took, workers in zip(first, rates, strict=True)))
+    print(
+        "\nseconds from building the order to the first batch, indexes there: "
+        + ", ".join(
+            f"{took:.2f} with {workers} workers" for took, workers in zip(first, rates, strict=True)
+        )
+    )
     spent = stages(folder, batch)
-    print("microseconds a pair in one worker, medians: " + ", ".join(f"{k} {v:.0f}" for k, v in spent.items())
-          + f"; together {sum(spent.values()):.0f}, of which JPEG is {spent['JPEG'] / sum(spent.values()):.2f}")
-    print(f"augmentation as the device does it, on one core of this CPU: {augmentation(folder, batch):.0f} us a pair")
+    print(
+        "microseconds a pair in one worker, medians: "
+        + ", ".join(f"{k} {v:.0f}" for k, v in spent.items())
+        + f"; together {sum(spent.values()):.0f}, of which JPEG is "
+        f"{spent['JPEG'] / sum(spent.values()):.2f}"
+    )
+    print(
+        f"augmentation as the device does it, on one core of this CPU: "
+        f"{augmentation(folder, batch):.0f} us a pair"
+    )
 
 
 def take_turns(folder, batch, workers, rounds, seconds):
     """{contender: [(pairs/s, processor seconds a pair) of each round]}"""
-    makers = {"limit": contenders.Limit, "ours": contenders.Ours, "plain": contenders.plain, "web": contenders.web}
+    makers = {
+        "limit": contenders.Limit,
+        "ours": contenders.Ours,
+        "plain": contenders.plain,
+        "web": contenders.web,
+    }
     started = {name: make(folder, batch, workers) for name, make in makers.items()}
     rates = {name: [] for name in started}
     for _ in range(rounds):
@@ -72,16 +97,32 @@ def take_turns(folder, batch, workers, rounds, seconds):
 
 def table(rates):
     """A Markdown table of {workers: {contender: rates}}."""
-    columns = [f"{n} core{'s' * (n > 1)}: {words}" for n in rates
-               for words in ("pairs/s", "of the limit", "to loose files", "processor us a pair", "the limit's of it")]
+    columns = [
+        f"{n} core{'s' * (n > 1)}: {words}"
+        for n in rates
+        for words in (
+            "pairs/s",
+            "of the limit",
+            "to loose files",
+            "processor us a pair",
+            "the limit's of it",
+        )
+    ]
     print("| | " + " | ".join(columns) + " |\n|" + "---|" * (1 + len(columns)))
     for name, words in NAMES.items():
         cells = []
         for found in rates.values():
-            speed, cost = ({other: [pair[i] for pair in pairs] for other, pairs in found.items()} for i in (0, 1))
-            cells += [f"{statistics.median(speed[name]):.0f}", f"{ratio(speed[name], speed['limit']):.2f}",
-                      f"{ratio(speed[name], speed['plain']):.2f}", f"{1e6 * statistics.median(cost[name]):.0f}",
-                      f"{ratio(cost['limit'], cost[name]):.2f}"]
+            speed, cost = (
+                {other: [pair[i] for pair in pairs] for other, pairs in found.items()}
+                for i in (0, 1)
+            )
+            cells += [
+                f"{statistics.median(speed[name]):.0f}",
+                f"{ratio(speed[name], speed['limit']):.2f}",
+                f"{ratio(speed[name], speed['plain']):.2f}",
+                f"{1e6 * statistics.median(cost[name]):.0f}",
+                f"{ratio(cost['limit'], cost[name]):.2f}",
+            ]
         print(f"| {words} | " + " | ".join(cells) + " |")
 
 
@@ -108,7 +149,8 @@ def time_first(folder, batch, workers):
 
 
 class Watch:
-    """Adds up the time spent in wrapped functions, less what they spend in others that are wrapped."""
+    """Adds up the time spent in wrapped functions, less what they spend in others that are
+    wrapped."""
 
     def __init__(self):
         self.spent, self.inner = defaultdict(float), [0.0]
@@ -133,15 +175,25 @@ def stages(folder, batch, slots=2048):
     """{stage: microseconds a pair}, medians over slots, read in this process."""
     import simplejpeg
 
-    from data import index, reader, samples
+    from data.format import clip, index
+    from data.loading import reader
 
     config, order = contenders.order_of(folder, batch)
     loader = contenders.open_loader(order, config, contenders.NOISE, 0, 1, 0)
     watch, one = Watch(), loader.reader
-    for owner, name, stage in ((order, "draw", "draw"), (index.Index, "members", "index"), (one.store, "read", "read"),
-                               (samples.json, "loads", "JSON"), (reader, "decode_meta", "checks"),
-                               (reader, "choose", "pair"), (simplejpeg, "decode_jpeg", "JPEG"), (one, "mask", "mask"),
-                               (reader.Slots, "at", "numbers"), (one, "draw_numbers", "numbers"), (one, "fill", "rest")):
+    for owner, name, stage in (
+        (order, "draw", "draw"),
+        (index.Index, "members", "index"),
+        (one.store, "read", "read"),
+        (clip.json, "loads", "JSON"),
+        (reader, "decode_meta", "checks"),
+        (reader, "choose", "pair"),
+        (simplejpeg, "decode_jpeg", "JPEG"),
+        (one, "mask", "mask"),
+        (reader.Slots, "at", "numbers"),
+        (one, "draw_numbers", "numbers"),
+        (one, "fill", "rest"),
+    ):
         watch.wrap(owner, name, stage)
     found = []
     gc.collect()
@@ -150,18 +202,22 @@ def stages(folder, batch, slots=2048):
         watch.spent.clear()
         one.fill(loader.ring[0], n % batch, n)
         found.append(dict(watch.spent))
-    return {stage: 1e6 * statistics.median(spent[stage] for spent in found[256:]) for stage in found[0]}
+    return {
+        stage: 1e6 * statistics.median(spent[stage] for spent in found[256:]) for stage in found[0]
+    }
 
 
 def augmentation(folder, batch):
     """Microseconds a pair of what the device does with a batch, here on the CPU with one thread."""
     import torch
 
-    from data.augment import augment
+    from data.loading.augment import augment
 
     config, order = contenders.order_of(folder, batch)
     _, arrays = next(contenders.open_loader(order, config, contenders.NOISE, 0, 1, 0).batches(0, 1))
-    pixels, numbers = (torch.from_numpy(arrays[name]).flatten(0, 1) for name in ("pixels", "numbers"))
+    pixels, numbers = (
+        torch.from_numpy(arrays[name]).flatten(0, 1) for name in ("pixels", "numbers")
+    )
     took = []
     for _ in range(5):
         began = time.process_time()

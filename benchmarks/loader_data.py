@@ -1,22 +1,24 @@
-"""Shards and loose files of real size for benchmarks/loader.py, from a few dozen drawn clips under many keys."""
+"""Shards and loose files of real size for benchmarks/loader.py, from a few dozen drawn clips under
+many keys."""
 
 import json
 import os
 import shutil
 from dataclasses import replace
 
-from data.index import read_index
+from data.format.index import read_index
+from data.format.shards import find_shards, shard_name, write_shard
 from data.people.config import PeopleConfig
-from data.shards import find_shards, shard_name, write_shard
-from engine.config import parse
+from engine.config.parser import parse
 
 CONFIG = "configs/data/people_body.yaml"
-BASE, LOOSE = 60, 4000  # clips drawn; pictures written as loose files, at most
+BASE, LOOSE = 60, 4000  # clips drawn; images written as loose files, at most
 CLIPS_PER_SHARD = PeopleConfig(out="none").clips_per_shard
 
 
 def prepare(folder, clips):
-    """Make what the folder lacks: ``shards/`` of so many clips, ``files/`` of loose pictures with ``files/pairs.json``.
+    """Make what the folder lacks: ``shards/`` of so many clips, ``files/`` of loose images with
+    ``files/pairs.json``.
 
     Returns:
         a line that says what the data are.
@@ -33,9 +35,13 @@ def prepare(folder, clips):
             json.dump(wanted, file)
     shards = find_shards(os.path.join(folder, "shards"))
     size = sum(os.path.getsize(path) for path in shards) / 1e9
-    return (f"{clips} clips of 6 crops at 256 px in {len(shards)} shards, {size:.2f} GB, from {wanted['base']} drawn clips "
-            f"under new keys and subjects (their JPEG bytes repeat, their places do not); loose files: the crops of "
-            f"{min(LOOSE // 6, clips)} of them")
+    return (
+        f"{clips} clips of 6 crops at 256 px in {len(shards)} shards, {size:.2f} GB, from "
+        f"{wanted['base']} drawn clips "
+        f"under new keys and subjects (their JPEG bytes repeat, their places do not); loose files: "
+        f"the crops of "
+        f"{min(LOOSE // 6, clips)} of them"
+    )
 
 
 def _read(path):
@@ -44,7 +50,9 @@ def _read(path):
 
 
 def _draw(count):
-    from data.people.maker import ClipMaker  # brings the body model and Warp: not needed where the data are there
+    from data.people.maker import (
+        ClipMaker,  # brings the body model and Warp: not needed where the data are there
+    )
 
     print(f"drawing {count} clips: about a second each, once", flush=True)
     maker = ClipMaker(parse(PeopleConfig, [CONFIG, "out=none"], "data make"), "cpu")
@@ -53,13 +61,18 @@ def _draw(count):
 
 def _write_shards(folder, base, clips):
     for number, first in enumerate(range(0, clips, CLIPS_PER_SHARD)):
-        write_shard(os.path.join(folder, shard_name(number)),
-                    (replace(base[i * 7919 % len(base)], key=f"clip-{i:06d}", subject=f"subject-{i:06d}")
-                     for i in range(first, min(first + CLIPS_PER_SHARD, clips))))
+        write_shard(
+            os.path.join(folder, shard_name(number)),
+            (
+                replace(base[i * 7919 % len(base)], key=f"clip-{i:06d}", subject=f"subject-{i:06d}")
+                for i in range(first, min(first + CLIPS_PER_SHARD, clips))
+            ),
+        )
 
 
 def _write_files(out, folder):
-    """files/KEY.CC.jpg and a list of pairs [[a, b], ...]: cross-view and cross-pose by turns, as data.kinds has them."""
+    """files/KEY.CC.jpg and a list of pairs [[a, b], ...]: cross-view and cross-pose by turns, as
+    data.kinds has them."""
     os.makedirs(out)
     pairs, written = [], 0
     for path in find_shards(os.path.join(folder, "shards")):
@@ -76,6 +89,11 @@ def _write_files(out, folder):
                         written += 1
                 # The generator lays crops by camera, then instant: 2 v + t.
                 names = [f"{index.keys[i]}.{crop:02d}.jpg" for crop in range(6)]
-                pairs += [[names[0], names[2]], [names[2], names[3]], [names[5], names[1]], [names[5], names[4]]]
+                pairs += [
+                    [names[0], names[2]],
+                    [names[2], names[3]],
+                    [names[5], names[1]],
+                    [names[5], names[4]],
+                ]
     with open(os.path.join(out, "pairs.json"), "w", encoding="utf-8") as file:
         json.dump(pairs, file)

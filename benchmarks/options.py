@@ -1,13 +1,14 @@
 """``key=value`` on a benchmark's command line."""
 
 from engine.errors import UserError
-from engine.private import own_folder, temporary_folder
+from engine.run.private import own_folder, temporary_folder
 
 
 def read_options(argv, defaults):
     """{name: text}, ``defaults`` ({name: text}) with what the command line says on top.
 
-    Where the default is a number the value must be one; where it is a whole number, 1e4 becomes 10000.
+    Where the default is a number the value must be one; where it is a whole number, 1e4 becomes
+    10000.
 
     Raises:
         UserError: an argument is none of them, or no number.

@@ -1,11 +1,12 @@
-"""How fast made people are drawn, by stage, on one core or a GPU; and side by side with another version of the generator.
+"""How fast made people are drawn, by stage, on one core or a GPU; and side by side with another
+version of the generator.
 
     python benchmarks/people.py [config=configs/data/people_body.yaml] [clips=20] [rounds=3] [device=cpu] [size=256]
                                 [prototype=DIR]
 
-``prototype`` is a folder with a ``prototype.py`` whose ``Synth(device).clip([seed, n], instants, cameras, gap)`` draws body
-crops of 224 px; the two then take turns at that size, so that a busy machine slows both alike, and the ratio of each turn
-is printed.
+``prototype`` is a folder with a ``prototype.py`` whose ``Synth(device).clip([seed, n], instants,
+cameras, gap)`` draws body crops of 224 px; the two then take turns at that size, so that a busy
+machine slows both alike, and the ratio of each turn is printed.
 """
 
 import os
@@ -23,36 +24,55 @@ from benchmarks.options import read_options
 from data.people.config import PeopleConfig
 from data.people.make import choose_device
 from engine.cli import run
-from engine.config import parse
+from engine.config.parser import parse
 from engine.errors import UserError
 
 PROTOTYPE_SIZE = 224
-OPTIONS = {"config": "configs/data/people_body.yaml", "clips": "20", "rounds": "3", "device": "cpu", "size": "",
-           "prototype": ""}
+OPTIONS = {
+    "config": "configs/data/people_body.yaml",
+    "clips": "20",
+    "rounds": "3",
+    "device": "cpu",
+    "size": "",
+    "prototype": "",
+}
 
 
 def main(argv):
     """Print the figures; returns nothing."""
     options = read_options(argv, OPTIONS)
-    clips, rounds, device = int(options["clips"]), int(options["rounds"]), choose_device(options["device"])
+    clips, rounds, device = (
+        int(options["clips"]),
+        int(options["rounds"]),
+        choose_device(options["device"]),
+    )
     size = options["size"] or (str(PROTOTYPE_SIZE) if options["prototype"] else "")
-    config = parse(PeopleConfig, [options["config"], "out=none"] + ([f"size={size}"] if size else []), "data make")
-    print(f"machine: {machine(device)}; {config.size} px, {config.kind} crops, {config.instants} instants x "
-          f"{config.cameras} cameras, {clips} clips a round")
+    config = parse(
+        PeopleConfig,
+        [options["config"], "out=none"] + ([f"size={size}"] if size else []),
+        "data make",
+    )
+    print(
+        f"machine: {machine(device)}; {config.size} px, {config.kind} crops, {config.instants} "
+        f"instants x "
+        f"{config.cameras} cameras, {clips} clips a round"
+    )
     ours = Ours(config, device)
     other = Prototype(options["prototype"], config, device) if options["prototype"] else None
     rates, ratios = [], []
     for turn in range(rounds):
         rates.append(ours.rate(turn * clips, clips))
-        line = f"round {turn}: {rates[-1]:.1f} pictures/s"
+        line = f"round {turn}: {rates[-1]:.1f} images/s"
         if other:
             theirs = other.rate(turn * clips, clips)
             ratios.append(rates[-1] / theirs)
             line += f", prototype {theirs:.1f}, ratio {ratios[-1]:.2f}"
         print(line)
-    print(f"median {statistics.median(rates):.1f} pictures/s"
-          + (f", ratio {statistics.median(ratios):.2f}" if ratios else ""))
-    print("ms a picture: " + ", ".join(f"{stage} {ms:.2f}" for stage, ms in ours.stages().items()))
+    print(
+        f"median {statistics.median(rates):.1f} images/s"
+        + (f", ratio {statistics.median(ratios):.2f}" if ratios else "")
+    )
+    print("ms an image: " + ", ".join(f"{stage} {ms:.2f}" for stage, ms in ours.stages().items()))
 
 
 def machine(device):
@@ -67,7 +87,8 @@ def machine(device):
 
 
 def clock(device):
-    """Processor time on the CPU, so that other processes on the machine do not count; wall time on a GPU."""
+    """Processor time on the CPU, so that other processes on the machine do not count; wall time on
+    a GPU."""
     return time.process_time if device == "cpu" else time.perf_counter
 
 
@@ -80,19 +101,22 @@ class Ours:
         self.maker = ClipMaker(config, device)
         self.maker.clip(10**6)
         self.maker.stopwatch.seconds.clear()
-        self.pictures, self.now = 0, clock(device)
+        self.images, self.now = 0, clock(device)
 
     def rate(self, first, count):
-        """Pictures a second over some clips, labels, masks and JPEG included."""
+        """Images a second over some clips, labels, masks and JPEG included."""
         start, drawn = self.now(), 0
         for index in range(first, first + count):
             drawn += len(self.maker.clip(index).jpegs)
-        self.pictures += drawn
+        self.images += drawn
         return drawn / (self.now() - start)
 
     def stages(self):
-        """{stage: milliseconds a picture}"""
-        return {stage: 1e3 * seconds / self.pictures for stage, seconds in self.maker.stopwatch.seconds.items()}
+        """{stage: milliseconds an image}"""
+        return {
+            stage: 1e3 * seconds / self.images
+            for stage, seconds in self.maker.stopwatch.seconds.items()
+        }
 
 
 class Prototype:
@@ -102,7 +126,10 @@ class Prototype:
         if not os.path.isfile(os.path.join(folder, "prototype.py")):
             raise UserError(f"prototype={folder} holds no prototype.py")
         if config.kind != "body" or config.size != PROTOTYPE_SIZE:
-            raise UserError(f"kind={config.kind} size={config.size}: a prototype draws body crops of {PROTOTYPE_SIZE} px")
+            raise UserError(
+                f"kind={config.kind} size={config.size}: a prototype draws body crops of "
+                f"{PROTOTYPE_SIZE} px"
+            )
         sys.path.insert(0, folder)
         import prototype
 
@@ -112,12 +139,14 @@ class Prototype:
 
     def _clip(self, index):
         config = self.config
-        made = self.maker.clip([config.seed, index], config.instants, config.cameras, config.gap_s, hands=False)
+        made = self.maker.clip(
+            [config.seed, index], config.instants, config.cameras, config.gap_s, hands=False
+        )
         self.module.ground_truth(self.maker, made)
         return len(made["jpg"])
 
     def rate(self, first, count):
-        """Pictures a second over some clips, labels, masks and JPEG included."""
+        """Images a second over some clips, labels, masks and JPEG included."""
         start = self.now()
         drawn = sum(self._clip(index) for index in range(first, first + count))
         return drawn / (self.now() - start)

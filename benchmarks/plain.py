@@ -1,8 +1,10 @@
-"""The baseline of benchmarks/step.py: the same network as one would first write it down, after CroCo's own code.
+"""The baseline of benchmarks/step.py: the same network as one would first write it down, after
+CroCo's own code.
 
-Attention is written out, masking is boolean, every token goes through the whole decoder and the head, targets are made for
-all patches, pictures come as float32. Names and orders of weights are CroCo's, so that pretrain/weights.py carries them over;
-tests/test_step.py holds loss and gradients equal to ours.
+Attention is written out, masking is boolean, every token goes through the whole decoder and the
+head, targets are made for all patches, images come as float32. Names and orders of weights are
+CroCo's, so that pretrain/weights.py carries them over; tests/test_step.py holds loss and gradients
+equal to ours.
 """
 
 import torch
@@ -13,7 +15,8 @@ EPSILON = 1e-6
 
 
 class Rotation(nn.Module):
-    """Rotary positions in two dimensions: the first half of a head turns by the row, the second by the column."""
+    """Rotary positions in two dimensions: the first half of a head turns by the row, the second by
+    the column."""
 
     def __init__(self, base):
         super().__init__()
@@ -26,7 +29,9 @@ class Rotation(nn.Module):
 
     def _turn(self, tokens, position):
         channels = tokens.shape[-1]
-        frequency = 1.0 / self.base ** (torch.arange(0, channels, 2, device=tokens.device).float() / channels)
+        frequency = 1.0 / self.base ** (
+            torch.arange(0, channels, 2, device=tokens.device).float() / channels
+        )
         angle = position[..., None].float() * frequency
         angle = torch.cat([angle, angle], -1)[:, None]
         one, two = tokens.chunk(2, -1)
@@ -89,8 +94,13 @@ class Block(nn.Module):
 class DecoderBlock(nn.Module):
     def __init__(self, width, heads, hidden, rotation):
         super().__init__()
-        self.norm1, self.norm2, self.norm3, self.norm_y = (nn.LayerNorm(width, EPSILON) for _ in range(4))
-        self.attn, self.cross_attn = Attention(width, heads, rotation), CrossAttention(width, heads, rotation)
+        self.norm1, self.norm2, self.norm3, self.norm_y = (
+            nn.LayerNorm(width, EPSILON) for _ in range(4)
+        )
+        self.attn, self.cross_attn = (
+            Attention(width, heads, rotation),
+            CrossAttention(width, heads, rotation),
+        )
         self.mlp = Mlp(width, hidden)
 
     def forward(self, x, y, positions, positions_y):
@@ -104,8 +114,8 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(3, width, patch, patch)
 
-    def forward(self, pictures):
-        return self.proj(pictures).flatten(2).transpose(1, 2)
+    def forward(self, images):
+        return self.proj(images).flatten(2).transpose(1, 2)
 
 
 class Plain(nn.Module):
@@ -121,23 +131,29 @@ class Plain(nn.Module):
         e, d, ratio = config.encoder, config.decoder, config.mlp_ratio
         rotation = Rotation(config.rope_base) if config.position == "rope" else None
         self.patch_embed = PatchEmbed(config.patch, e.width)
-        self.enc_blocks = nn.ModuleList(Block(e.width, e.heads, int(e.width * ratio), rotation) for _ in range(e.depth))
+        self.enc_blocks = nn.ModuleList(
+            Block(e.width, e.heads, int(e.width * ratio), rotation) for _ in range(e.depth)
+        )
         self.enc_norm = nn.LayerNorm(e.width, EPSILON)
         self.decoder_embed = nn.Linear(e.width, d.width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, d.width))
-        self.dec_blocks = nn.ModuleList(DecoderBlock(d.width, d.heads, int(d.width * ratio), rotation) for _ in range(d.depth))
+        self.dec_blocks = nn.ModuleList(
+            DecoderBlock(d.width, d.heads, int(d.width * ratio), rotation) for _ in range(d.depth)
+        )
         self.dec_norm = nn.LayerNorm(d.width, EPSILON)
-        self.prediction_head = nn.Linear(d.width, 3 * config.patch ** 2)
+        self.prediction_head = nn.Linear(d.width, 3 * config.patch**2)
         rows, columns = self.grid
         patches = torch.arange(rows * columns)
-        self.register_buffer("positions", torch.stack([patches // columns, patches % columns], 1), persistent=False)
+        self.register_buffer(
+            "positions", torch.stack([patches // columns, patches % columns], 1), persistent=False
+        )
         if config.position == "cosine":
             self.register_buffer("enc_pos_embed", torch.zeros(rows * columns, e.width))
             self.register_buffer("dec_pos_embed", torch.zeros(rows * columns, d.width))
 
-    def encode(self, pictures, mask):
+    def encode(self, images, mask):
         """Tokens (B, V, C) where ``mask`` (B, N) is False, and their positions (B, V, 2)."""
-        x = self.patch_embed(pictures)
+        x = self.patch_embed(images)
         if self.config.position == "cosine":
             x = x + self.enc_pos_embed
         positions = self.positions.expand(len(x), -1, -1)[~mask].view(len(x), -1, 2)
@@ -159,21 +175,22 @@ class Plain(nn.Module):
             x = block(x, y, positions, positions)
         return self.prediction_head(self.dec_norm(x))
 
-    def patches(self, pictures):
+    def patches(self, images):
         """(B, N, P*P*3) of (B, 3, H, W)."""
         patch, (rows, columns) = self.config.patch, self.grid
-        x = pictures.reshape(len(pictures), 3, rows, patch, columns, patch)
-        return x.permute(0, 2, 4, 3, 5, 1).reshape(len(pictures), rows * columns, -1)
+        x = images.reshape(len(images), 3, rows, patch, columns, patch)
+        return x.permute(0, 2, 4, 3, 5, 1).reshape(len(images), rows * columns, -1)
 
     def loss(self, a, b, mask, person, kind, background):
-        """Mean over the batch of each picture's weighted error on masked patches.
+        """Mean over the batch of each image's weighted error on masked patches.
 
         Args:
-            mask: (B, N) bool.  person: (B, N) share of person.  kind, background: objective.target, .background_weight.
+            mask: (B, N) bool.  person: (B, N) share of person.  kind, background: objective.target,
+                .background_weight.
         """
         target = self.patches(a)
         if kind != "none":
-            axes = {"patch": -1, "picture": (1, 2)}[kind]
+            axes = {"patch": -1, "image": (1, 2)}[kind]
             mean, variance = target.mean(axes, keepdim=True), target.var(axes, keepdim=True)
             target = (target - mean) / (variance + 1e-6) ** 0.5
         error = ((self(a, b, mask).float() - target) ** 2).mean(-1)

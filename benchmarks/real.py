@@ -2,18 +2,21 @@
 
     python -m benchmarks.real RUN ... videos=DIR calibration=FILE track=FILE out=DIR [every=1] [box=outline] [config=FILE]
 
-A mesh is predicted from one camera's picture, placed in the world by that camera's pose, and seen by every camera; what counts
-is the intersection of its silhouette with the outline (benchmarks/outlines.py) over their union, in percent. Nobody has the
-truth in 3D here, so this asks less than an error in millimetres: a mesh that faces the wrong way may still do well.
+A mesh is predicted from one camera's image, placed in the world by that camera's pose, and seen
+by every camera; what counts is the intersection of its silhouette with the outline
+(benchmarks/silhouettes.py) over their union, in percent. Nobody has the truth in 3D here, so this
+asks less than an error in millimetres: a mesh that faces the wrong way may still do well.
 
-Placed   it stands where the network says. One picture hardly tells depth, and a metre off is a miss from the side.
-Moved    its root moved along the ray through it to the depth of the person's vertical axis in ``track``.
-Scaled   moved, and made larger or smaller by as much, so that the predicting camera sees the same: pose and shape alone.
+Placed   it stands where the network says. One image hardly tells depth, and a metre off is a miss
+from the side. Moved    its root moved along the ray through it to the depth of the person's
+vertical axis in ``track``. Scaled   moved, and made larger or smaller by as much, so that the
+predicting camera sees the same: pose and shape alone.
 
-"mean" rows are the same for the mean pose, shape and place of the people the run learnt from, which no picture changes;
-"standing" is that mean body, upright at the track, turned as suits that frame best: what knowing the place alone would give.
-The predicting camera's crop: ``box=outline`` is the tight box of the outline there with the run's margin, as the crops of made
-people and a detector's boxes are; ``box=square`` is what ``python -m data pairs`` cuts, around a cylinder below the track.
+"mean" rows are the same for the mean pose, shape and place of the people the run learnt from, which
+no image changes; "standing" is that mean body, upright at the track, turned as suits that frame
+best: what knowing the place alone would give. The predicting camera's crop: ``box=outline`` is the
+tight box of the outline there with the run's margin, as the crops of made people and a detector's
+boxes are; ``box=square`` is what ``python -m data pairs`` cuts, around a cylinder below the track.
 """
 
 import json
@@ -25,18 +28,25 @@ import numpy as np
 import torch
 
 from benchmarks.options import read_options
-from benchmarks.outlines import SIZE, prepare
+from benchmarks.silhouettes import SIZE, prepare
 from data.sources.plan import square
-from engine import progress
 from engine.cli import run
 from engine.errors import UserError, explain, failure_of
 from engine.geometry import axis_angle_to_matrix, crop_intrinsics, project
+from engine.logging import progress
 from finetune.people import people
 from finetune.predict import Predictor
 from finetune.raster import shared_raster
 
-OPTIONS = {"videos": "", "calibration": "", "track": "", "out": "", "every": "1", "box": "outline",
-           "config": "configs/data/multicam_qualisys.yaml"}
+OPTIONS = {
+    "videos": "",
+    "calibration": "",
+    "track": "",
+    "out": "",
+    "every": "1",
+    "box": "outline",
+    "config": "configs/data/multicam_qualisys.yaml",
+}
 BOXES = ("outline", "square")
 ROWS = ("placed", "moved", "scaled", "mean placed", "mean moved", "mean scaled")
 HEADINGS = 12
@@ -51,20 +61,34 @@ def main(argv):
     options = read_options([a for a in argv if "=" in a], OPTIONS)
     lacking = [name for name in ("videos", "calibration", "track", "out") if not options[name]]
     if lacking or not runs:
-        raise UserError(f"{lacking[0] + '=' if lacking else 'a fine-tuning run'} must be given: python -m benchmarks.real "
-                        "RUN ... videos=DIR calibration=FILE track=FILE out=DIR")
+        raise UserError(
+            f"{lacking[0] + '=' if lacking else 'a fine-tuning run'} must be given: python -m "
+            f"benchmarks.real "
+            "RUN ... videos=DIR calibration=FILE track=FILE out=DIR"
+        )
     names = [name_of(folder) for folder in runs]
     if len(set(names)) < len(names):
-        raise UserError(f"two runs are named {max(names, key=names.count)}: their results would overwrite each other")
+        raise UserError(
+            f"two runs are named {max(names, key=names.count)}: their results would overwrite each "
+            f"other"
+        )
     check_box(options["box"])
     for folder in runs:
-        Predictor(folder, "cpu", "RUN")  # what is wrong with the last run is told before the take is read
+        Predictor(
+            folder, "cpu", "RUN"
+        )  # what is wrong with the last run is told before the take is read
     out = Path(options["out"])
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise failure_of(error, f"out={out}: the folder cannot be made: {explain(error)}") from None
-    take = prepare(options["videos"], options["calibration"], options["track"], options["config"], int(options["every"]))
+    take = prepare(
+        options["videos"],
+        options["calibration"],
+        options["track"],
+        options["config"],
+        int(options["every"]),
+    )
     print(describe(take))
     save(outline_sheet(take), out / "outlines.png")
     for folder, name in zip(runs, names, strict=True):
@@ -78,12 +102,13 @@ def measure(folder, take, box="outline"):
     """How well a run's meshes fit the outlines of a take.
 
     Args:
-        folder: a fine-tuning run on bodies, or one of its checkpoints.  take: benchmarks.outlines.Take with outlines.
+        folder: a fine-tuning run on bodies, or one of its checkpoints.  take:
+            benchmarks.silhouettes.Take with outlines.
         box: one of BOXES.
     Returns:
         {"run", "box", "frames": [n numbers], "cameras": [names],
-         "rows": {row of ROWS: (from, to, n) float64 IoU in 0 to 1, NaN where the outline seen is not usable},
-         "standing": (to, n) likewise}
+         "rows": {row of ROWS: (from, to, n) float64 IoU in 0 to 1, NaN where the outline seen is
+         not usable}, "standing": (to, n) likewise}
     Raises:
         UserError: a run on hands, or none.
     """
@@ -97,15 +122,24 @@ def measure(folder, take, box="outline"):
                 for row, vertices in _placements(found, view, take, i).items():
                     rows[row][source, :, i] = _overlaps(vertices, found[0].faces, take, i)
                 bar.update(1)
-    return {"run": str(folder), "box": box, "frames": list(take.frames), "cameras": [v.name for v in views], "rows": rows,
-            "standing": _standing(predictor, take)}
+    return {
+        "run": str(folder),
+        "box": box,
+        "frames": list(take.frames),
+        "cameras": [v.name for v in views],
+        "rows": rows,
+        "standing": _standing(predictor, take),
+    }
 
 
 def others(values):
-    """(n,) mean over all pairs of different cameras of (from, to, n) IoU; NaN where none is usable."""
+    """(n,) mean over all pairs of different cameras of (from, to, n) IoU; NaN where none is
+    usable."""
     apart = values[~np.eye(len(values), dtype=bool)]
     known = np.isfinite(apart)
-    return np.where(known.any(0), np.where(known, apart, 0).sum(0) / np.maximum(known.sum(0), 1), np.nan)
+    return np.where(
+        known.any(0), np.where(known, apart, 0).sum(0) / np.maximum(known.sum(0), 1), np.nan
+    )
 
 
 def check_box(box):
@@ -127,19 +161,33 @@ def _predictor(folder, box):
 
 
 def _recover(predictor, take, source, i, box):
-    """(the Person that a run sees in one picture, the one that its means alone would be), in that camera's frame."""
-    view, margin, size = take.views[source], predictor.config.margin, predictor.config.model.image_size
+    """(the Person that a run sees in one image, the one that its means alone would be), in that
+    camera's frame."""
+    view, margin, size = (
+        take.views[source],
+        predictor.config.margin,
+        predictor.config.model.image_size,
+    )
     if box == "outline" and take.masks[source, i].any():
         y, x = np.nonzero(take.masks[source, i])
         tight = np.array([x.min(), y.min(), x.max() + 1, y.max() + 1], np.float64)
     else:  # the square less the margin that the predictor adds to it
-        middle, half = (view.squares[i, :2] + view.squares[i, 2:]) / 2, (view.squares[i, 2:] - view.squares[i, :2]) / 2 / margin
+        middle, half = (
+            (view.squares[i, :2] + view.squares[i, 2:]) / 2,
+            (view.squares[i, 2:] - view.squares[i, :2]) / 2 / margin,
+        )
         tight = np.concatenate([middle - half, middle + half])
-    person = predictor(view.pictures[i], tight[None], view.K)[0]
-    K = torch.from_numpy(crop_intrinsics(view.K, square(tight, margin), (size, size))[None]).float().to(predictor.device)
+    person = predictor(view.images[i], tight[None], view.K)[0]
+    K = (
+        torch.from_numpy(crop_intrinsics(view.K, square(tight, margin), (size, size))[None])
+        .float()
+        .to(predictor.device)
+    )
     body = predictor.body
-    nothing = [torch.zeros(1, length, device=predictor.device) for length in
-               (6 * len(body.joint_names), len(body.shape_names), 3)]
+    nothing = [
+        torch.zeros(1, length, device=predictor.device)
+        for length in (6 * len(body.joint_names), len(body.shape_names), 3)
+    ]
     with torch.no_grad():
         mean = predictor.model.compose(*nothing, K, size)
         flip = torch.zeros(1, dtype=torch.bool, device=predictor.device)
@@ -153,20 +201,27 @@ def _placements(found, view, take, i):
     for prefix, person in zip(("", "mean "), found, strict=True):
         vertices, root = person.vertices.astype(np.float64), person.translation.astype(np.float64)
         factor = depth_factor(view.Rt, root, take.track[i], take.up)
-        for row, moved in (("placed", vertices), ("moved", vertices + (factor - 1) * root), ("scaled", vertices * factor)):
+        for row, moved in (
+            ("placed", vertices),
+            ("moved", vertices + (factor - 1) * root),
+            ("scaled", vertices * factor),
+        ):
             out[prefix + row] = to_world(moved, view.Rt)
     return out
 
 
 def depth_factor(Rt, root, point, up):
-    """By how much a root (3,) in the camera's frame is to be multiplied to come nearest a vertical axis through a point.
+    """By how much a root (3,) in the camera's frame is to be multiplied to come nearest a vertical
+    axis through a point.
 
     Args:
         Rt: (3, 4).  point: (3,) world.  up: (3,) unit, world.
     """
     ray, across = Rt[:, :3].T @ root, np.eye(3) - np.outer(up, up)
     ray, offset = across @ ray, across @ (point + Rt[:, :3].T @ Rt[:, 3])
-    return max(float(ray @ offset / max(ray @ ray, 1e-9)), 0.05)  # an axis behind the camera: as near as can be drawn
+    return max(
+        float(ray @ offset / max(ray @ ray, 1e-9)), 0.05
+    )  # an axis behind the camera: as near as can be drawn
 
 
 def to_world(points, Rt):
@@ -181,9 +236,17 @@ def _overlaps(vertices, faces, take, i):
 
 
 def silhouettes(vertices, faces, views):
-    """(views, N, SIZE, SIZE) bool: meshes (N, V, 3) in the world, as far as each camera's picture goes."""
-    return np.stack([shared_raster().silhouettes(vertices @ view.Rt[:, :3].T + view.Rt[:, 3], faces, view.K, (SIZE, SIZE))
-                     & view.inside for view in views])
+    """(views, N, SIZE, SIZE) bool: meshes (N, V, 3) in the world, as far as each camera's image
+    goes."""
+    return np.stack(
+        [
+            shared_raster().silhouettes(
+                vertices @ view.Rt[:, :3].T + view.Rt[:, 3], faces, view.K, (SIZE, SIZE)
+            )
+            & view.inside
+            for view in views
+        ]
+    )
 
 
 def iou(a, b):
@@ -193,23 +256,33 @@ def iou(a, b):
 
 @torch.no_grad()
 def _standing(predictor, take):
-    """(to, n) IoU of the run's mean body on the floor below the track, by the heading that is best over all cameras.
+    """(to, n) IoU of the run's mean body on the floor below the track, by the heading that is best
+    over all cameras.
 
     The top of its head is at the track, and its feet are where its own height ends.
     """
     body, model = predictor.body, predictor.model
-    turns = torch.linspace(0, 2 * np.pi, HEADINGS + 1)[:-1, None] * torch.from_numpy(take.up).float()
+    turns = (
+        torch.linspace(0, 2 * np.pi, HEADINGS + 1)[:-1, None] * torch.from_numpy(take.up).float()
+    )
     pose = model.mean_pose.cpu().repeat(HEADINGS, 1, 1, 1)
     pose[:, 0] = axis_angle_to_matrix(turns) @ torch.from_numpy(_upright(take.up)).float()
     shape = model.mean_shape.expand(HEADINGS, -1)
-    vertices, joints = body(pose.to(predictor.device), torch.zeros(HEADINGS, 3, device=predictor.device), shape)
+    vertices, joints = body(
+        pose.to(predictor.device), torch.zeros(HEADINGS, 3, device=predictor.device), shape
+    )
     vertices, faces = vertices.cpu().numpy().astype(np.float64), body.faces.cpu().numpy()
     top = (vertices @ take.up).max(1)
     out = np.full((len(take.views), len(take.frames)), np.nan)
     for i, point in enumerate(take.track):
         moved = vertices + point - top[:, None, None] * take.up
         found = iou(silhouettes(moved, faces, take.views), take.masks[:, None, i])
-        found = found[:, np.argmax(found[take.usable[:, i]].mean(0) if take.usable[:, i].any() else found.mean(0))]
+        found = found[
+            :,
+            np.argmax(
+                found[take.usable[:, i]].mean(0) if take.usable[:, i].any() else found.mean(0)
+            ),
+        ]
         out[:, i] = np.where(take.usable[:, i], found, np.nan)
     return out
 
@@ -221,7 +294,8 @@ def _upright(up):
 
 
 def hull(take, target, i):
-    """(SIZE, SIZE) bool: what a camera would see of the space that lies in all *other* cameras' outlines in frame i.
+    """(SIZE, SIZE) bool: what a camera would see of the space that lies in all *other* cameras'
+    outlines in frame i.
 
     Args:
         target: index of the camera.  i: index of the frame.
@@ -249,49 +323,94 @@ def _at(mask, xy):
 
 
 def agreement(take, every=10):
-    """(IoU, share of the outline that is covered) of each camera's outline with the hull of the others': (views, k) each.
+    """(IoU, share of the outline that is covered) of each camera's outline with the hull of the
+    others': (views, k) each.
 
-    A hull is larger than what it encloses, so the IoU stays under 1 for perfect outlines; the share does not.
+    A hull is larger than what it encloses, so the IoU stays under 1 for perfect outlines; the share
+    does not.
     """
-    pairs = [[(hull(take, v, i), take.masks[v, i]) for i in range(0, len(take.frames), every)] for v in range(len(take.views))]
-    return (np.array([[iou(h, m) for h, m in row] for row in pairs]),
-            np.array([[(h & m).sum() / max(m.sum(), 1) for h, m in row] for row in pairs]))
+    pairs = [
+        [(hull(take, v, i), take.masks[v, i]) for i in range(0, len(take.frames), every)]
+        for v in range(len(take.views))
+    ]
+    return (
+        np.array([[iou(h, m) for h, m in row] for row in pairs]),
+        np.array([[(h & m).sum() / max(m.sum(), 1) for h, m in row] for row in pairs]),
+    )
 
 
 def describe(take):
     """What is known of the outlines, in words."""
     shares, (overlap, covered) = take.usable.mean(1), agreement(take)
-    lines = [f"{len(take.frames)} frames; usable outlines: "
-             + ", ".join(f"{view.name} {100 * share:.0f} %" for view, share in zip(take.views, shares, strict=True)),
-             "each outline against the hull of the other cameras' (every tenth frame): "
-             + ", ".join(f"{view.name} IoU {100 * a.mean():.0f} %, {100 * b.mean():.0f} % of it covered"
-                         for view, a, b in zip(take.views, overlap, covered, strict=True))]
+    lines = [
+        f"{len(take.frames)} frames; usable outlines: "
+        + ", ".join(
+            f"{view.name} {100 * share:.0f} %"
+            for view, share in zip(take.views, shares, strict=True)
+        ),
+        "each outline against the hull of the other cameras' (every tenth frame): "
+        + ", ".join(
+            f"{view.name} IoU {100 * a.mean():.0f} %, {100 * b.mean():.0f} % of it covered"
+            for view, a, b in zip(take.views, overlap, covered, strict=True)
+        ),
+    ]
     return "\n".join(lines)
 
 
 def table(found):
     """The figures of ``measure`` as Markdown: IoU in percent, mean over frames."""
-    names, mean = found["cameras"], {row: np.nanmean(values, -1) for row, values in found["rows"].items()}
-    lines = [f"\n{found['run']}, IoU in % over {len(found['frames'])} frames, box={found['box']}",
-             "| row | in the other cameras | in its own | " + " | ".join(f"from {name}" for name in names) + " |",
-             "|---" * (3 + len(names)) + "|"]
+    names, mean = (
+        found["cameras"],
+        {row: np.nanmean(values, -1) for row, values in found["rows"].items()},
+    )
+    lines = [
+        f"\n{found['run']}, IoU in % over {len(found['frames'])} frames, box={found['box']}",
+        "| row | in the other cameras | in its own | "
+        + " | ".join(f"from {name}" for name in names)
+        + " |",
+        "|---" * (3 + len(names)) + "|",
+    ]
     for row, values in mean.items():
         own, apart = np.eye(len(names), dtype=bool), ~np.eye(len(names), dtype=bool)
         each = " | ".join(f"{100 * values[s][apart[s]].mean():.1f}" for s in range(len(names)))
-        lines.append(f"| {row} | {100 * values[apart].mean():.1f} | {100 * values[own].mean():.1f} | {each} |")
-    lines.append(f"| standing | {100 * np.nanmean(found['standing']):.1f} | | " + " | ".join("" for _ in names) + " |")
+        lines.append(
+            f"| {row} | {100 * values[apart].mean():.1f} | {100 * values[own].mean():.1f} | {each} "
+            f"|"
+        )
+    lines.append(
+        f"| standing | {100 * np.nanmean(found['standing']):.1f} | | "
+        + " | ".join("" for _ in names)
+        + " |"
+    )
     return "\n".join(lines)
 
 
 def write(found, path):
     """``measure``'s answer as JSON, with the mean of each pair of cameras; NaN becomes null."""
+
     def plain(values):
-        return [plain(v) for v in values] if values.ndim else (round(float(values), 4) if np.isfinite(values) else None)
-    rows = {row: {"mean": plain(np.nanmean(values, -1)), "others": plain(others(values)), "frames": plain(values)}
-            for row, values in found["rows"].items()}
-    rows["standing"] = {"mean": plain(np.nanmean(found["standing"], -1)), "frames": plain(found["standing"])}
+        return (
+            [plain(v) for v in values]
+            if values.ndim
+            else (round(float(values), 4) if np.isfinite(values) else None)
+        )
+
+    rows = {
+        row: {
+            "mean": plain(np.nanmean(values, -1)),
+            "others": plain(others(values)),
+            "frames": plain(values),
+        }
+        for row, values in found["rows"].items()
+    }
+    rows["standing"] = {
+        "mean": plain(np.nanmean(found["standing"], -1)),
+        "frames": plain(found["standing"]),
+    }
     kept = {name: found[name] for name in ("run", "box", "frames", "cameras")}
-    text = json.dumps(kept | {"axes": "rows.ROW.frames[from camera][to camera][frame]", "rows": rows})
+    text = json.dumps(
+        kept | {"axes": "rows.ROW.frames[from camera][to camera][frame]", "rows": rows}
+    )
     try:
         Path(path).write_text(text + "\n", encoding="utf-8")
     except OSError as error:
@@ -301,14 +420,25 @@ def write(found, path):
 def outline_sheet(take, columns=8):
     """(H, W, 3) uint8: a row a camera, the outlines in some frames; red where one is not used."""
     chosen = np.linspace(0, len(take.frames) - 1, columns).round().astype(int)
-    return np.vstack([np.hstack([_drawn(take, v, i, [(take.masks[v, i], GREEN if take.usable[v, i] else RED)]) for i in chosen])
-                      for v in range(len(take.views))])
+    return np.vstack(
+        [
+            np.hstack(
+                [
+                    _drawn(take, v, i, [(take.masks[v, i], GREEN if take.usable[v, i] else RED)])
+                    for i in chosen
+                ]
+            )
+            for v in range(len(take.views))
+        ]
+    )
 
 
 def sheet(folder, take, box="outline", count=4):
-    """(H, W, 3) uint8: a row a frame, from one camera after the other: its picture with the mesh, then the other cameras.
+    """(H, W, 3) uint8: a row a frame, from one camera after the other: its image with the mesh,
+    then the other cameras.
 
-    Orange: the mesh, moved to the track's depth (in its own camera: as placed).  Green: the outline.
+    Orange: the mesh, moved to the track's depth (in its own camera: as placed).  Green: the
+        outline.
     """
     predictor, rows = _predictor(folder, box), []
     for k, i in enumerate(np.linspace(0, len(take.frames) - 1, count).round().astype(int)):
@@ -317,29 +447,47 @@ def sheet(folder, take, box="outline", count=4):
         placed = _placements(found, take.views[source], take, i)
         tiles = []
         for v in [source] + [v for v in range(len(take.views)) if v != source]:
-            seen = silhouettes(placed["placed" if v == source else "moved"][None], found[0].faces, [take.views[v]])[0, 0]
-            picture = take.views[v].pictures[i].copy()
+            seen = silhouettes(
+                placed["placed" if v == source else "moved"][None], found[0].faces, [take.views[v]]
+            )[0, 0]
+            image = take.views[v].images[i].copy()
             if v == source:
-                picture[seen] = picture[seen] // 2 + np.array(ORANGE, np.uint8) // 2
-            tiles.append(_drawn(take, v, i, [(take.masks[v, i], GREEN), (seen, ORANGE)], picture))
+                image[seen] = image[seen] // 2 + np.array(ORANGE, np.uint8) // 2
+            tiles.append(_drawn(take, v, i, [(take.masks[v, i], GREEN), (seen, ORANGE)], image))
         rows.append(np.hstack(tiles))
     return np.vstack(rows)
 
 
-def _drawn(take, v, i, masks, picture=None):
-    """Frame i of camera v with masks' edges drawn, [(mask, colour)], without the columns that no camera sees."""
+def _drawn(take, v, i, masks, image=None):
+    """Frame i of camera v with masks' edges drawn, [(mask, colour)], without the columns that no
+    camera sees."""
     view = take.views[v]
-    out = (view.pictures[i] if picture is None else picture).copy()
+    out = (view.images[i] if image is None else image).copy()
     for mask, colour in masks:
-        cv2.drawContours(out, cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0], -1, colour, 1)
+        cv2.drawContours(
+            out,
+            cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0],
+            -1,
+            colour,
+            1,
+        )
     seen = np.flatnonzero(np.any([other.inside.any(0) for other in take.views], 0))
-    out = np.ascontiguousarray(out[:, seen[0]:seen[-1] + 1])
-    cv2.putText(out, f"{view.name}  {take.frames[i]}", (6, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
+    out = np.ascontiguousarray(out[:, seen[0] : seen[-1] + 1])
+    cv2.putText(
+        out,
+        f"{view.name}  {take.frames[i]}",
+        (6, 16),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        0.45,
+        (255, 255, 255),
+        1,
+        cv2.LINE_AA,
+    )
     return out
 
 
-def save(picture, path):
-    if not cv2.imwrite(str(path), picture[..., ::-1]):
+def save(image, path):
+    if not cv2.imwrite(str(path), image[..., ::-1]):
         raise UserError(f"{path} cannot be written")
 
 

@@ -1,10 +1,12 @@
-"""What spreading the weights costs, and what each way rounds: ddp and fsdp, float32 and bf16, compiled or not.
+"""What spreading the weights costs, and what each way rounds: ddp and fsdp, float32 and bf16,
+compiled or not.
 
     python benchmarks/spread.py [size=base] [device=auto] [processes=] [rounds=5] [batch=] [compile=auto]
 
-One process a GPU, two on a CPU, or as many as asked; with one alone the weights are still cut and gathered, which tells of the
-time and memory that go into it and nothing of a network. ``first step`` holds what is compiled; torch's own cache of compiled
-code is a new, empty folder. ``off float32``: distance of all gradients from those in float32, over their length: what a way of
+One process a GPU, two on a CPU, or as many as asked; with one alone the weights are still cut and
+gathered, which tells of the time and memory that go into it and nothing of a network. ``first
+step`` holds what is compiled; torch's own cache of compiled code is a new, empty folder. ``off
+float32``: distance of all gradients from those in float32, over their length: what a way of
 spreading adds to bf16's own rounding would show here.
 """
 
@@ -24,35 +26,50 @@ import torch.distributed as dist
 
 from benchmarks.options import read_options
 from benchmarks.step import BATCH, CONFIGS, SIZES, Stopwatch, made_up
-from engine import machine, parallel
 from engine.cli import run
-from engine.config import parse
-from engine.distributed import device_of, start
+from engine.config.parser import parse
+from engine.distributed import hardware, parallel
+from engine.distributed.process_group import device_of, start
 from engine.errors import UserError
-from engine.trainer import build_optimizer
+from engine.training.trainer import build_optimizer
 from pretrain import blocks
 from pretrain.config import PretrainConfig
 from pretrain.train import Completion, build
 
-OPTIONS = {"size": "base", "device": "auto", "processes": "", "rounds": "5", "batch": "", "compile": "auto", "rank": ""}
+OPTIONS = {
+    "size": "base",
+    "device": "auto",
+    "processes": "",
+    "rounds": "5",
+    "batch": "",
+    "compile": "auto",
+    "rank": "",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """``sharded``: fsdp, else each process has all.  ``gathered``: blocks are gathered in bf16, else in float32."""
+    """``sharded``: fsdp, else each process has all.  ``gathered``: blocks are gathered in bf16,
+    else in float32."""
 
     name: str
     sharded: bool = False
     bf16: bool = False
     gathered: bool = False
     compile: str = "off"
-    recompute: bool = False
+    activation_checkpointing: bool = False
 
 
-WAYS = (Way("whole, float32"), Way("whole, bf16", bf16=True), Way("whole, bf16, compiled", bf16=True, compile="on"),
-        Way("fsdp, float32", True), Way("fsdp, bf16, gathered in float32", True, True),
-        Way("fsdp, bf16", True, True, True), Way("fsdp, bf16, compiled", True, True, True, "on"),
-        Way("fsdp, bf16, compiled, recompute", True, True, True, "on", True))
+WAYS = (
+    Way("whole, float32"),
+    Way("whole, bf16", bf16=True),
+    Way("whole, bf16, compiled", bf16=True, compile="on"),
+    Way("fsdp, float32", True),
+    Way("fsdp, bf16, gathered in float32", True, True),
+    Way("fsdp, bf16", True, True, True),
+    Way("fsdp, bf16, compiled", True, True, True, "on"),
+    Way("fsdp, bf16, compiled, activation_checkpointing", True, True, True, "on", True),
+)
 
 
 def main(argv):
@@ -68,10 +85,21 @@ def main(argv):
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        env = {**os.environ, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "localhost",
-               "MASTER_PORT": str(port), "TORCHINDUCTOR_CACHE_DIR": folder}
-        ranks = [subprocess.Popen([sys.executable, __file__, *argv, f"rank={rank}"],
-                                  env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(count)]
+        env = {
+            **os.environ,
+            "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count),
+            "MASTER_ADDR": "localhost",
+            "MASTER_PORT": str(port),
+            "TORCHINDUCTOR_CACHE_DIR": folder,
+        }
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, __file__, *argv, f"rank={rank}"],
+                env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in range(count)
+        ]
         codes = [rank.wait() for rank in ranks]
     if any(codes):
         raise UserError(f"the processes ended with exit codes {codes}")
@@ -85,11 +113,18 @@ def measure(options):
     if processes.device.type == "cpu":
         torch.set_num_threads(1)
     say = print if processes.first else lambda *words, **more: None
-    say(f"machine: {machine.describe()}, {time.strftime('%d %B %Y')}; {processes.world} process"
-        f"{'es' * (processes.world > 1)}\n\n| way | first step | ms a step | peak MB | loss | off float32 |\n"
-        "|---|---|---|---|---|---|")
+    say(
+        f"machine: {hardware.describe()}, {time.strftime('%d %B %Y')}; {processes.world} process"
+        f"{'es' * (processes.world > 1)}\n\n| way | first step | ms a step | peak MB | loss | off "
+        f"float32 |\n"
+        "|---|---|---|---|---|---|"
+    )
     exact = None
-    for way in WAYS if machine.compiles(options["compile"], processes.device) else [w for w in WAYS if w.compile == "off"]:
+    for way in (
+        WAYS
+        if hardware.compiles(options["compile"], processes.device)
+        else [w for w in WAYS if w.compile == "off"]
+    ):
         torch.compiler.reset()
         blocks.compiled_step.cache_clear()
         step = make_step(way, processes, options)
@@ -101,16 +136,30 @@ def measure(options):
         off = float((gradients - exact).norm() / exact.norm())
         step()  # the optimizer's moments are made
         times = [watch.seconds(step) for _ in range(int(options["rounds"]))]
-        say(f"| {way.name} | {first:.1f} s | {1e3 * statistics.median(times):.1f} | {watch.megabytes(step):.0f} | "
-            f"{loss:.5f} | {off:.1e} |", flush=True)
+        say(
+            f"| {way.name} | {first:.1f} s | {1e3 * statistics.median(times):.1f} | "
+            f"{watch.megabytes(step):.0f} | "
+            f"{loss:.5f} | {off:.1e} |",
+            flush=True,
+        )
     dist.destroy_process_group()
 
 
 def make_step(way, processes, options):
-    """A function that makes a training step; with update=False it gives the loss and all gradients as one vector instead."""
+    """A function that makes a training step; with update=False it gives the loss and all gradients
+    as one vector instead."""
     size, device = options["size"], processes.device
-    config = parse(PretrainConfig, [os.path.join(CONFIGS, f"{SIZES[size]}.yaml"), "run=none", "data.shards=none",
-                                    f"compile={way.compile}", f"recompute={way.recompute}"], "pretrain")
+    config = parse(
+        PretrainConfig,
+        [
+            os.path.join(CONFIGS, f"{SIZES[size]}.yaml"),
+            "run=none",
+            "data.shards=none",
+            f"compile={way.compile}",
+            f"activation_checkpointing={way.activation_checkpointing}",
+        ],
+        "pretrain",
+    )
     model = build(config).to(device)
     blocks.prepare([*model.encoder.blocks, *model.decoder.blocks], config, device)
     module = Completion(model, config, way.bf16)
@@ -139,7 +188,9 @@ def spread_out(way, processes, model, module):
     if not way.sharded:
         return parallel.Spread(1, processes, model, module).module
     if processes.world > 1:
-        return parallel.Spread(processes.world, processes, model, module, ("complete",), way.gathered).module
+        return parallel.Spread(
+            processes.world, processes, model, module, ("complete",), way.gathered
+        ).module
     mesh = dist.device_mesh.init_device_mesh(processes.device.type, (1,))
     parallel.shard(model, mesh, ("complete",), way.gathered)
     return module

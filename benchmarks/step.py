@@ -1,14 +1,17 @@
-"""What a training step costs, beside a plain implementation of the same network and without each optimisation in turn.
+"""What a training step costs, beside a plain implementation of the same network and without each
+optimisation in turn.
 
     python benchmarks/step.py [sizes=demo,tiny,small] [positions=rope,cosine] [device=auto] [rounds=5] [batch=...] [off=demo]
                               [precision=auto] [compile=auto]
 
-All versions take turns in rounds; times are medians over rounds, ratios medians of each round's own ratio. On a CPU one
-thread's processor time is counted, so that other processes on the machine count less; on a GPU the wall's. A step begins
-with the loader's bytes and ends with AdamW's update; the plain one is given float32 pictures, cropped and normalised, for
-nothing. Operations are counted by formula (pretrain.model.flops, three times for forward and backward), the same for all
-versions; the share is of the device's own rate at square matrix products of the same precision, measured in the same run.
-``off`` names the sizes for which each optimisation is left out in turn, with what that changes in loss and gradients.
+All versions take turns in rounds; times are medians over rounds, ratios medians of each round's own
+ratio. On a CPU one thread's processor time is counted, so that other processes on the machine count
+less; on a GPU the wall's. A step begins with the loader's bytes and ends with AdamW's update; the
+plain one is given float32 images, cropped and normalised, for nothing. Operations are counted by
+formula (pretrain.model.flops, three times for forward and backward), the same for all versions; the
+share is of the device's own rate at square matrix products of the same precision, measured in the
+same run. ``off`` names the sizes for which each optimisation is left out in turn, with what that
+changes in loss and gradients.
 """
 
 import ctypes
@@ -24,27 +27,45 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import numpy as np
 import torch
 
-from benchmarks import without
+from benchmarks import step_ablations
 from benchmarks.options import read_options
 from benchmarks.plain import Plain
-from data.reader import TAGS, layout
-from engine import machine
+from data.loading.reader import TAGS, layout
 from engine.cli import run
-from engine.config import parse
-from engine.distributed import device_of
+from engine.config.parser import parse
+from engine.distributed import hardware
+from engine.distributed.process_group import device_of
 from engine.errors import UserError
-from engine.trainer import build_optimizer
-from pretrain import blocks, layouts
+from engine.training.trainer import build_optimizer
+from pretrain import blocks, state_dict_adapters
 from pretrain.config import PretrainConfig
 from pretrain.model import flops
 from pretrain.train import Completion, build
 
-CONFIGS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "configs", "pretrain")
-SIZES = {"demo": "demo_body", "tiny": "body_tiny", "small": "body_vits", "base": "body_vitb", "large": "body_vitl"}
-BATCH = {"cpu": {"demo": 32, "tiny": 16, "small": 2, "base": 1, "large": 1},
-         "cuda": {"demo": 1024, "tiny": 1024, "small": 256, "base": 128, "large": 64}}
-OPTIONS = {"sizes": "", "positions": "rope,cosine", "device": "auto", "rounds": "5", "batch": "", "off": "demo",
-           "precision": "auto", "compile": "auto"}
+CONFIGS = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "configs", "pretrain"
+)
+SIZES = {
+    "demo": "demo_body",
+    "tiny": "body_tiny",
+    "small": "body_vits",
+    "base": "body_vitb",
+    "large": "body_vitl",
+}
+BATCH = {
+    "cpu": {"demo": 32, "tiny": 16, "small": 2, "base": 1, "large": 1},
+    "cuda": {"demo": 1024, "tiny": 1024, "small": 256, "base": 128, "large": 64},
+}
+OPTIONS = {
+    "sizes": "",
+    "positions": "rope,cosine",
+    "device": "auto",
+    "rounds": "5",
+    "batch": "",
+    "off": "demo",
+    "precision": "auto",
+    "compile": "auto",
+}
 SIDES = {"cpu": 2048, "cuda": 8192}
 
 
@@ -52,17 +73,29 @@ def main(argv):
     """Print the tables; returns nothing."""
     options = read(argv)
     device = device_of(options["device"])
-    # TF32 is off from here on, as it is in training: the plain version is float32, and TF32 has a row of its own.
+    # TF32 is off from here on, as it is in training: the plain version is float32, and TF32 has a
+    # row of its own.
     if device.type == "cpu":
         torch.set_num_threads(1)
     stopwatch = Stopwatch(device)
-    sizes = options["sizes"] or ("demo,tiny,small" if device.type == "cpu" else "tiny,small,base,large")
+    sizes = options["sizes"] or (
+        "demo,tiny,small" if device.type == "cpu" else "tiny,small,base,large"
+    )
     rates = matrix_rates(device, stopwatch)
-    print(f"machine: {machine.describe()}, {time.strftime('%d %B %Y')}; "
-          + ("one thread, processor time" if device.type == "cpu" else "wall time"))
-    print("matrix products: " + ", ".join(f"{rate / 1e12:.3g} TFLOP/s in {name}" for name, rate in rates.items()) + "\n")
-    print("| size | positions | batch | GFLOP a pair | version | ms a step | pairs/s | times plain | share of matrix rate | "
-          "peak MB |\n|---|---|---|---|---|---|---|---|---|---|")
+    print(
+        f"machine: {hardware.describe()}, {time.strftime('%d %B %Y')}; "
+        + ("one thread, processor time" if device.type == "cpu" else "wall time")
+    )
+    print(
+        "matrix products: "
+        + ", ".join(f"{rate / 1e12:.3g} TFLOP/s in {name}" for name, rate in rates.items())
+        + "\n"
+    )
+    print(
+        "| size | positions | batch | GFLOP a pair | version | ms a step | pairs/s | times plain | "
+        "share of matrix rate | "
+        "peak MB |\n|---|---|---|---|---|---|---|---|---|---|"
+    )
     for size in sizes.split(","):
         for position in options["positions"].split(","):
             compare(Case(size, position, device, options), stopwatch, rates, int(options["rounds"]))
@@ -87,7 +120,8 @@ def read(argv):
 
 
 class Stopwatch:
-    """Seconds of a call: processor time on a CPU, the wall's on a GPU; and the memory it took at most, in MB."""
+    """Seconds of a call: processor time on a CPU, the wall's on a GPU; and the memory it took at
+    most, in MB."""
 
     def __init__(self, device):
         self.cuda = device.type == "cuda"
@@ -126,40 +160,62 @@ def _status(name):
 
 
 class Case:
-    """A size of the network with positions, a batch for it, and the weights that all versions begin with."""
+    """A size of the network with positions, a batch for it, and the weights that all versions begin
+    with."""
 
     def __init__(self, size, position, device, options):
         self.size, self.position, self.device = size, position, device
-        self.config = parse(PretrainConfig, [os.path.join(CONFIGS, f"{SIZES[size]}.yaml"), "run=none", "data.shards=none",
-                                             f"model.position={position}", "compile=off"], "pretrain")
+        self.config = parse(
+            PretrainConfig,
+            [
+                os.path.join(CONFIGS, f"{SIZES[size]}.yaml"),
+                "run=none",
+                "data.shards=none",
+                f"model.position={position}",
+                "compile=off",
+            ],
+            "pretrain",
+        )
         auto = "on" if device.type == "cuda" else "off"
         self.compile = auto if options["compile"] == "auto" else options["compile"]
-        torch.compiler.reset()  # a kind of block may be compiled for eight shapes only, then torch gives up
+        # a kind of block may be compiled for eight shapes only, then torch gives up
+        torch.compiler.reset()
         self.rows = int(options["batch"] or BATCH[device.type][size])
-        self.bf16 = machine.bf16(options["precision"], device)
+        self.bf16 = hardware.bf16(options["precision"], device)
         self.batch = made_up(self.rows, self.config, device)
 
     def flops(self):
         """Operations of a pair's forward and backward passes."""
-        return 3 * flops(self.config.model, self.config.masking.seen(self.config.model.grid()[0] ** 2)[0])
+        return 3 * flops(
+            self.config.model, self.config.masking.seen(self.config.model.grid()[0] ** 2)[0]
+        )
 
     def ours(self, bf16=False, **keys):
-        """A Version of the training step as it is, blocks not compiled; ``keys``: of the config that shall be others."""
+        """A Version of the training step as it is, blocks not compiled; ``keys``: of the config
+        that shall be others."""
         config = dataclasses.replace(self.config, **keys)
         model = build(config)[0].to(self.device)
         blocks.prepare([*model.encoder.blocks, *model.decoder.blocks], config, self.device)
         module = Completion(model, config, bf16)
-        return Version(lambda: module(self.batch).mean(), model, build_optimizer, config, self.device)
+        return Version(
+            lambda: module(self.batch).mean(), model, build_optimizer, config, self.device
+        )
 
     def plain(self):
         """A Version of the plain implementation in float32."""
         model = build(self.config)[0]
         plain = Plain(self.config.model)
-        plain.load_state_dict(layouts.to_croco(self.config.model, model.state_dict())[0])
+        plain.load_state_dict(
+            state_dict_adapters.to_croco(self.config.model, model.state_dict())[0]
+        )
         plain.to(self.device)
         with torch.no_grad():
-            a, b, _, masked, person, _ = Completion(model.to(self.device), self.config, False).pairs(self.batch)
-        mask = torch.zeros(person.shape, dtype=torch.bool, device=self.device).scatter(1, masked, True)
+            a, b, _, masked, person, _ = Completion(
+                model.to(self.device), self.config, False
+            ).pairs(self.batch)
+        mask = torch.zeros(person.shape, dtype=torch.bool, device=self.device).scatter(
+            1, masked, True
+        )
         goal = self.config.objective
 
         def loss():
@@ -167,11 +223,12 @@ class Case:
             value.item()
             return value
 
-        return Version(loss, plain, without.plain_optimizer, self.config, self.device)
+        return Version(loss, plain, step_ablations.plain_optimizer, self.config, self.device)
 
 
 class Version:
-    """Something that makes steps. ``loss``: () -> scalar. ``make``: as engine.trainer.build_optimizer."""
+    """Something that makes steps. ``loss``: () -> scalar. ``make``: as
+    engine.training.trainer.build_optimizer."""
 
     def __init__(self, loss, model, make, config, device):
         self.loss, self.weights = loss, {p: name for name, p in model.named_parameters()}
@@ -189,7 +246,7 @@ class Version:
         try:
             self.step()
         finally:
-            machine.exact_float32()
+            hardware.exact_float32()
 
     def gradients(self):
         """(loss, {name: gradient}) with the weights as they are."""
@@ -201,13 +258,18 @@ class Version:
 
 
 def made_up(rows, config, device):
-    """A batch as the loader gives it, of noise: crops of the network's size out of pictures an eighth larger."""
+    """A batch as the loader gives it, of noise: crops of the network's size out of images an
+    eighth larger."""
     size, rng = config.model.image_size * 8 // 7, np.random.default_rng(0)
     shape = layout(rows, size, config.model.grid()[0] ** 2)
     arrays = {name: np.zeros(extent, kind) for name, (extent, kind) in shape.items()}
     for name in ("pixels", "mask"):
         arrays[name][:] = rng.integers(0, 256, arrays[name].shape)
-    arrays["numbers"][..., :2], arrays["numbers"][..., 2], arrays["numbers"][..., 3:] = size // 2, config.model.image_size, 1.1
+    arrays["numbers"][..., :2], arrays["numbers"][..., 2], arrays["numbers"][..., 3:] = (
+        size // 2,
+        config.model.image_size,
+        1.1,
+    )
     arrays["noise"][:] = rng.random(arrays["noise"].shape)
     arrays["tags"][:, TAGS.index("size")] = size
     return {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
@@ -217,14 +279,16 @@ def matrix_rates(device, stopwatch):
     """{precision: operations a second of square matrix products}, the best of a few."""
     side, out = SIDES[device.type], {}
     for name, kind in (("float32", torch.float32), ("bf16", torch.bfloat16)):
-        if kind == torch.bfloat16 and not machine.bf16("auto", device):
+        if kind == torch.bfloat16 and not hardware.bf16("auto", device):
             continue
         x, y = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
         out[name] = 2 * side**3 / min(stopwatch.seconds(lambda x=x, y=y: x @ y) for _ in range(8))
         if kind == torch.float32 and device.type == "cuda":
             torch.set_float32_matmul_precision("high")
-            out["TF32"] = 2 * side**3 / min(stopwatch.seconds(lambda x=x, y=y: x @ y) for _ in range(8))
-            machine.exact_float32()
+            out["TF32"] = (
+                2 * side**3 / min(stopwatch.seconds(lambda x=x, y=y: x @ y) for _ in range(8))
+            )
+            hardware.exact_float32()
     return out
 
 
@@ -245,12 +309,15 @@ def ratio(times, of, to):
 
 
 def compare(case, stopwatch, rates, rounds):
-    """Print the rows of a size: plain, ours in float32 and, where the device multiplies in it, in bf16; then compiled too."""
+    """Print the rows of a size: plain, ours in float32 and, where the device multiplies in it, in
+    bf16; then compiled too."""
     versions = {"plain, float32": case.plain(), "float32": case.ours()}
     if case.bf16:
         versions["bf16"] = case.ours(True)
     if case.compile == "on":
-        versions[f"compiled, {'bf16' if case.bf16 else 'float32'}"] = case.ours(case.bf16, compile="on")
+        versions[f"compiled, {'bf16' if case.bf16 else 'float32'}"] = case.ours(
+            case.bf16, compile="on"
+        )
     steps = {name: version.step for name, version in versions.items()}
     if case.device.type == "cuda":
         steps["as float32, TF32"] = versions["float32"].step_in_tf32
@@ -258,22 +325,33 @@ def compare(case, stopwatch, rates, rounds):
     for name, step in steps.items():
         seconds = statistics.median(times[name])
         share = case.flops() * case.rows / seconds / rates[name.split()[-1]]
-        print(f"| {case.size} | {case.position} | {case.rows} | {case.flops() / 1e9:.3g} | {name} | {1e3 * seconds:.1f} | "
-              f"{case.rows / seconds:.3g} | {ratio(times, 'plain, float32', name):.2f} | {share:.0%} | "
-              f"{stopwatch.megabytes(step):.0f} |", flush=True)
+        print(
+            f"| {case.size} | {case.position} | {case.rows} | {case.flops() / 1e9:.3g} | {name} | "
+            f"{1e3 * seconds:.1f} | "
+            f"{case.rows / seconds:.3g} | {ratio(times, 'plain, float32', name):.2f} | {share:.0%} "
+            f"| "
+            f"{stopwatch.megabytes(step):.0f} |",
+            flush=True,
+        )
 
 
 def leave_out(case, stopwatch, rounds):
-    """Print a table of a size in its fastest precision: what a step costs without each optimisation, and what changes.
+    """Print a table of a size in its fastest precision: what a step costs without each
+    optimisation, and what changes.
 
-    Blocks are not compiled, for compiled code would not see what is left out; what compiling adds stands in a row.
+    Blocks are not compiled, for compiled code would not see what is left out; what compiling adds
+    stands in a row.
     """
-    print(f"\n{case.size}, {case.position}, batch {case.rows}, {'bf16' if case.bf16 else 'float32'}\n\n"
-          "| without | ms a step | times the whole | peak MB | loss differs by | gradients differ by |\n"
-          "|---|---|---|---|---|---|")
+    print(
+        f"\n{case.size}, {case.position}, batch {case.rows}, "
+        f"{'bf16' if case.bf16 else 'float32'}\n\n"
+        "| without | ms a step | times the whole | peak MB | loss differs by | gradients differ by "
+        "|\n"
+        "|---|---|---|---|---|---|"
+    )
     whole = case.ours(case.bf16)
     steps, results = {"": whole.step}, {"": case.ours().gradients()}
-    for name, variant in without.variants(case).items():
+    for name, variant in step_ablations.variants(case).items():
         version, exact = variant.version(case.bf16), variant.version(False)
 
         def step(version=version, variant=variant):
@@ -286,19 +364,29 @@ def leave_out(case, stopwatch, rounds):
     times = take_turns(steps, stopwatch, rounds)
     for name, step in steps.items():
         loss, gradient = differences(results[""], results[name])
-        print(f"| {name or 'nothing'} | {1e3 * statistics.median(times[name]):.1f} | {ratio(times, name, ''):.2f} | "
-              f"{stopwatch.megabytes(step):.0f} | {loss:.1e} | {gradient:.1e} |", flush=True)
+        print(
+            f"| {name or 'nothing'} | {1e3 * statistics.median(times[name]):.1f} | "
+            f"{ratio(times, name, ''):.2f} | "
+            f"{stopwatch.megabytes(step):.0f} | {loss:.1e} | {gradient:.1e} |",
+            flush=True,
+        )
 
 
 def differences(one, other):
-    """Relative difference of two losses, and the largest of gradients over the largest gradient of each weight."""
+    """Relative difference of two losses, and the largest of gradients over the largest gradient of
+    each weight."""
     loss = abs(one[0] - other[0]) / one[0]
-    worst = max(float((g - other[1][name]).abs().max() / g.abs().max().clamp(min=1e-12)) for name, g in one[1].items())
+    worst = max(
+        float((g - other[1][name]).abs().max() / g.abs().max().clamp(min=1e-12))
+        for name, g in one[1].items()
+    )
     return float(loss), worst
 
 
 def collections(device):
-    """Print how long Python's collector looks through what a run holds, and through what comes after gc.freeze."""
+    """Print how long Python's collector looks through what a run holds, and through what comes
+    after gc.freeze."""
+
     def seconds():
         start = time.perf_counter()
         gc.collect()
@@ -308,8 +396,11 @@ def collections(device):
     gc.freeze()
     young = statistics.median(seconds() for _ in range(3))
     gc.unfreeze()
-    print(f"\ngarbage: {1e3 * everything:.0f} ms to look through all objects, {1e3 * young:.2f} ms after gc.freeze "
-          f"(engine/garbage.py)")
+    print(
+        f"\ngarbage: {1e3 * everything:.0f} ms to look through all objects, {1e3 * young:.2f} ms "
+        f"after gc.freeze "
+        f"(engine/training/gc_control.py)"
+    )
 
 
 if __name__ == "__main__":

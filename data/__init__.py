@@ -1,1 +1,2 @@
-"""Clips of people: made, cut from video, stored in shards, drawn as pairs, batched on the device."""
+"""Clips of people: made, cut from video, stored in shards, drawn as pairs, batched on the
+device."""

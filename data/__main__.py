@@ -29,13 +29,13 @@ def main(argv):
     elif command == "pairs":
         from data.sources.pairs import main as chosen
     elif command in ("index", "verify", "stats", "preview"):
-        from data import inspect
+        from data.tools import inspect
 
         chosen = getattr(inspect, command)
     elif command == "mixing":
-        from data.mixing import main as chosen
+        from data.tools.mixing import main as chosen
     elif command in ("shuffle", "merge", "split"):
-        from data import rewrite
+        from data.tools import rewrite
 
         chosen = getattr(rewrite, command)
     else:

@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass
 
-from data.cache import CacheConfig
-from data.crops import CropAugmentConfig, CropRules
-from data.index import PAIR_KINDS
-from data.names import decode_text, normalise
-from data.pairs import PairRules
-from engine.config import key, section
+from data.format.index import PAIR_KINDS
+from data.format.names import decode_text, normalise
+from data.loading.crops import CropAugmentConfig, CropRules
+from data.sampling.pairs import PairRules
+from data.storage.cache import CacheConfig
+from engine.config.parser import key, section
 from engine.errors import UserError, explain, failure_of
 
 
 def read_excluded(path: str, name: str) -> frozenset[str]:
-    """The subjects in a file, one a line, each as data.names.normalise gives it.
+    """The subjects in a file, one a line, each as data.format.names.normalise gives it.
 
     Args:
         name: the key that names the file, for messages.
@@ -36,8 +36,14 @@ def read_excluded(path: str, name: str) -> frozenset[str]:
 
 @dataclass
 class SourceConfig:
-    shards: str = key("", "folder, tar, glob, URL (docs/data.md), or several with commas between", path="several")
-    weight: float = key(1.0, "share in the mix, relative to the other sources that offer the same kind of pair", low=0)
+    shards: str = key(
+        "", "folder, tar, glob, URL (docs/data.md), or several with commas between", path="several"
+    )
+    weight: float = key(
+        1.0,
+        "share in the mix, relative to the other sources that offer the same kind of pair",
+        low=0,
+    )
 
 
 @dataclass
@@ -47,7 +53,9 @@ class KindShares:
 
     def check(self):
         if not sum(self.shares()):
-            raise UserError("data.kinds.cross_view=0 and data.kinds.cross_pose=0: one of them must be above 0")
+            raise UserError(
+                "data.kinds.cross_view=0 and data.kinds.cross_pose=0: one of them must be above 0"
+            )
 
     def shares(self):
         return [getattr(self, kind) for kind in PAIR_KINDS]
@@ -55,41 +63,87 @@ class KindShares:
 
 @dataclass
 class AugmentConfig:
-    crop_min: float = key(0.875, "smallest side of the random square crop, as a share of the picture", low=0.1, high=1)
+    crop_min: float = key(
+        0.875, "smallest side of the random square crop, as a share of the image", low=0.1, high=1
+    )
     crop_max: float = key(0.875, "largest side of it", low=0.1, high=1)
-    colour: float = key(0.4, "brightness, contrast, saturation are multiplied by 1 - colour to 1 + colour",
-                        low=0, high=1)
+    colour: float = key(
+        0.4,
+        "brightness, contrast, saturation are multiplied by 1 - colour to 1 + colour",
+        low=0,
+        high=1,
+    )
 
     def check(self):
         if self.crop_min > self.crop_max:
-            raise UserError(f"data.augment.crop_min={self.crop_min} is above data.augment.crop_max={self.crop_max}")
+            raise UserError(
+                f"data.augment.crop_min={self.crop_min} is above "
+                f"data.augment.crop_max={self.crop_max}"
+            )
 
 
 @dataclass
 class ReadingConfig:
     """Where samples come from and how they are read: what pre-training and fine-tuning share."""
 
-    shards: str = key("", "shards of the only source: folder, tar, glob, URL, or several with commas between", path="several")
+    shards: str = key(
+        "",
+        "shards of the only source: folder, tar, glob, URL, or several with commas between",
+        path="several",
+    )
     sources: dict[str, SourceConfig] = key({}, "several named sources in place of data.shards")
-    held_out: int = key(64, "clips at the end of each source that are never trained on (at most a tenth of it)", low=0)
-    lanes: int | None = key(None, "slices of an epoch read side by side; default: batch's largest divisor up to 256", low=1)
+    val_clips: int = key(
+        64,
+        "validation clips: the last of each source, never trained on (at most a tenth of it)",
+        low=0,
+        renamed_from="held_out",
+    )
+    lanes: int | None = key(
+        None,
+        "slices of an epoch read side by side; default: batch's largest divisor up to 256",
+        low=1,
+    )
     pool_shards: float = key(4.0, "samples are shuffled in pools of about so many shards", low=0.01)
-    workers: int | None = key(None, "processes that decode, per rank; 0: none; default: its cores less one, up to 16", low=0,
-                              high=256)
+    workers: int | None = key(
+        None,
+        "processes that decode, per rank; 0: none; default: its cores less one, up to 16",
+        low=0,
+        high=256,
+    )
     prefetch: int = key(4, "batches decoded ahead", low=1, high=64)
     cache: CacheConfig = section(CacheConfig)
-    retries: int = key(100, "draws tried for a slot whose samples are bad or hold nothing that the rules want", low=1)
-    patience_s: float = key(120.0, "seconds for which a read that fails, or a server that is away, is tried again before "
-                                   "the run stops", low=0)
-    bad_max: float = key(0.01, "share of samples with bad bytes, since the last line of the log and since the run began, at "
-                               "which the run stops; 1: never", low=0, high=1)
-    exclude: str = key("", "file of subjects, one a line, whose clips are never read: for people who withdraw their consent",
-                       path="one")
+    retries: int = key(
+        100,
+        "draws tried for a slot whose samples are bad or hold nothing that the rules want",
+        low=1,
+    )
+    patience_s: float = key(
+        120.0,
+        "seconds for which a read that fails, or a server that is away, is tried again before "
+        "the run stops",
+        low=0,
+    )
+    bad_max: float = key(
+        0.01,
+        "share of samples with bad bytes, since the last line of the log and since the run began, "
+        "at "
+        "which the run stops; 1: never",
+        low=0,
+        high=1,
+    )
+    exclude: str = key(
+        "",
+        "file of subjects, one a line, whose clips are never read: for people who withdraw their "
+        "consent",
+        path="one",
+    )
 
     def check(self):
         if bool(self.shards) == bool(self.sources):
             given = "both are set" if self.shards else "neither is set"
-            raise UserError(f"set data.shards=DIR, or data.sources.NAME.shards=DIR for several; {given}")
+            raise UserError(
+                f"set data.shards=DIR, or data.sources.NAME.shards=DIR for several; {given}"
+            )
         for name, source in self.sources.items():
             if not source.shards:
                 raise UserError(f"data.sources.{name}.shards is not set")

@@ -1,1 +1,2 @@
-"""What every run needs and what knows nothing of people: config, processes, checkpoints, schedules, metrics."""
+"""What every run needs and what knows nothing of people: config, processes, checkpoints, schedules,
+metrics."""

@@ -6,13 +6,16 @@ import signal
 import sys
 
 from engine.errors import ExitCode, Failure
+from engine.logging.console import configure_console
 
 TAIL_BYTES = 65536
 
 
 def run(main):
-    """Call ``main(argv)`` and leave with its exit code; a Failure's own (engine.errors), 130 after Ctrl-C."""
+    """Call ``main(argv)`` and leave with its exit code; a Failure's own (engine.errors), 130 after
+    Ctrl-C."""
     try:
+        configure_console()
         sys.exit(main(sys.argv[1:]) or 0)
     except Failure as error:
         print(f"error: {error}", file=sys.stderr)
@@ -23,14 +26,21 @@ def run(main):
 
 
 def last_word(log, offset, code):
-    """Why a process ended with ``code``, in a line: its own last word in ``log``, or the signal that ended it."""
+    """Why a process ended with ``code``, in a line: its own last word in ``log``, or the signal
+    that ended it."""
     with open(log, "rb") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(offset, end - TAIL_BYTES))
-        lines = [line.strip() for line in re.split(r"[\r\n]+", file.read().decode("utf-8", "replace")) if line.strip()]
+        lines = [
+            line.strip()
+            for line in re.split(r"[\r\n]+", file.read().decode("utf-8", "replace"))
+            if line.strip()
+        ]
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        return f"killed by {name}" + (", often because memory ran out" if code == -signal.SIGKILL else "")
+        return f"killed by {name}" + (
+            ", often because memory ran out" if code == -signal.SIGKILL else ""
+        )
     for line in reversed(lines):
         if line.startswith("error: "):
             return line.removeprefix("error: ")

@@ -1,4 +1,5 @@
-"""The kinds of failure, their exit codes, and how an OSError becomes one of them. Nothing here imports torch.
+"""The kinds of failure, their exit codes, and how an OSError becomes one of them. Nothing here
+imports torch.
 
 | kind | type | who acts |
 |---|---|---|
@@ -12,15 +13,19 @@ import errno
 
 
 class ExitCode(enum.IntEnum):
-    """How a command ends; docs/training.md has the table for people, slurm.verdict acts by it."""
+    """How a command ends; docs/training.md has the table for people, slurm.supervisor.exit_policy
+    acts by it."""
 
     DONE = 0
-    PROGRAM = 1       # a fault of the program, told by a traceback
-    USER = 2          # a person has to mend something
-    ENVIRONMENT = 74  # the machine, its disk or its network: start the same command again, elsewhere if it repeats
-    STOPPED = 75      # saved, or nothing to save yet, on request: start the same command again and it goes on
-    LOST_RANK = 76    # a rank died or hung: start the same command again
-    DIVERGED = 77     # needs a person: started again it comes to the same end
+    PROGRAM = 1  # a fault of the program, told by a traceback
+    USER = 2  # a person has to mend something
+    # the machine, its disk or its network: start the same command again, elsewhere if it repeats
+    ENVIRONMENT = 74
+    STOPPED = (
+        75  # saved, or nothing to save yet, on request: start the same command again and it goes on
+    )
+    LOST_RANK = 76  # a rank died or hung: start the same command again
+    DIVERGED = 77  # needs a person: started again it comes to the same end
     INTERRUPTED = 130
 
 
@@ -35,21 +40,37 @@ class Failure(Exception):
 
 
 class UserError(Failure):
-    """Something a person can mend: a key, a path, a file, a right. Starting again changes nothing."""
+    """Something a person can mend: a key, a path, a file, a right. Starting again changes
+    nothing."""
 
     exit_code = ExitCode.USER
 
 
 class EnvironmentFault(Failure):
-    """The machine's fault: a full or failing disk, a network, lost memory, a lock in use. Starting again may help."""
+    """The machine's fault: a full or failing disk, a network, lost memory, a lock in use. Starting
+    again may help."""
 
     exit_code = ExitCode.ENVIRONMENT
 
 
-# What only a person can change: what is not there, what may not be read, what is of another type. Everything else that a
-# system call may say (EIO, ESTALE, ENOSPC, EMFILE, ETIMEDOUT, ...) depends on the machine and the moment.
-USER_ERRNOS = frozenset({errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
-                         errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.ENOTEMPTY})
+# What only a person can change: what is not there, what may not be read, what is of another type.
+# Everything else that a system call may say (EIO, ESTALE, ENOSPC, EMFILE, ETIMEDOUT, ...) depends
+# on the machine and the moment.
+USER_ERRNOS = frozenset(
+    {
+        errno.ENOENT,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ENAMETOOLONG,
+        errno.EINVAL,
+        errno.ELOOP,
+        errno.ENOTEMPTY,
+    }
+)
 
 
 def explain(error: OSError) -> str:
@@ -60,5 +81,6 @@ def explain(error: OSError) -> str:
 
 
 def failure_of(error: OSError, message: str) -> Failure:
-    """The UserError or EnvironmentFault, by its errno, that an OSError is; to be raised with ``from None``."""
+    """The UserError or EnvironmentFault, by its errno, that an OSError is; to be raised with ``from
+    None``."""
     return (UserError if error.errno in USER_ERRNOS else EnvironmentFault)(message)

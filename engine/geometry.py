@@ -1,10 +1,12 @@
 """Plain functions about points, rotations and pinhole cameras that all rooms share.
 
-Frames: metres and pixels; a camera has OpenCV axes (x right, y down, z forward); ``Rt`` (3, 4) takes world points to the
-camera, x_cam = R @ x_world + t; the centre of the first pixel is at (0.5, 0.5). Angles are in radians.
+Frames: metres and pixels; a camera has OpenCV axes (x right, y down, z forward); ``Rt`` (3, 4)
+takes world points to the camera, x_cam = R @ x_world + t; the centre of the first pixel is at (0.5,
+0.5). Angles are in radians.
 
-The camera half is numpy, because data is prepared on hosts without torch's start-up cost; the rotation half is torch,
-because training differentiates through it, and imports torch when it is called.
+The camera half is numpy, because data is prepared on hosts without torch's start-up cost; the
+rotation half is torch, because training differentiates through it, and imports torch when it is
+called.
 """
 
 import numpy as np
@@ -16,7 +18,8 @@ def project(points, K, Rt):
     Args:
         points: (..., 3) world points.  K: (3, 3).  Rt: (3, 4).
     Returns:
-        (..., 2) pixels and (...) depths in metres; pixels mean nothing where the depth is not positive.
+        (..., 2) pixels and (...) depths in metres; pixels mean nothing where the depth is not
+        positive.
     """
     Rt = np.asarray(Rt, np.float64)
     camera = np.asarray(points, np.float64) @ Rt[:, :3].T + Rt[:, 3]
@@ -29,14 +32,18 @@ def project(points, K, Rt):
 def crop_intrinsics(K, box, size):
     """Intrinsics of a crop scaled to (width, height) = ``size`` pixels.
 
-    With the first pixel's centre at (0.5, 0.5) the picture's corner is at 0, so a crop is a shift and a scale.
+    With the first pixel's centre at (0.5, 0.5) the image's corner is at 0, so a crop is a shift
+    and a scale.
 
     Args:
-        K: (3, 3) of the picture.  box: [x0, y0, x1, y1] in its pixels.  size: (width, height) of the crop in pixels.
+        K: (3, 3) of the image.  box: [x0, y0, x1, y1] in its pixels.  size: (width, height) of
+            the crop in pixels.
     """
     x0, y0, x1, y1 = box
     scale_x, scale_y = size[0] / (x1 - x0), size[1] / (y1 - y0)
-    return np.array([[scale_x, 0, -x0 * scale_x], [0, scale_y, -y0 * scale_y], [0, 0, 1]]) @ np.asarray(K, np.float64)
+    return np.array(
+        [[scale_x, 0, -x0 * scale_x], [0, scale_y, -y0 * scale_y], [0, 0, 1]]
+    ) @ np.asarray(K, np.float64)
 
 
 def camera_centre(Rt):
@@ -57,21 +64,30 @@ def angle_about(point, centre_a, centre_b):
 def triangulate(pixels, Ks, Rts):
     """The world points seen at given pixels, by the direct linear transform.
 
-    Source: Hartley and Zisserman, Multiple View Geometry, 12.2, on normalised rays, so that cameras of different
+    Source: Hartley and Zisserman, Multiple View Geometry, 12.2, on normalised rays, so that cameras
+        of different
     resolution weigh alike.
 
     Args:
-        pixels: (C, N, 2), NaN where a camera does not see the point.  Ks: (C, 3, 3).  Rts: (C, 3, 4).
+        pixels: (C, N, 2), NaN where a camera does not see the point.  Ks: (C, 3, 3).  Rts: (C, 3,
+            4).
     Returns:
         (N, 3); NaN where fewer than two cameras see the point.
     """
     pixels = np.asarray(pixels, np.float64)
     points = np.full((pixels.shape[1], 3), np.nan)
-    rays = [(p - K[:2, 2]) @ np.linalg.inv(K[:2, :2]).T for p, K in zip(pixels, np.asarray(Ks, np.float64), strict=True)]
+    rays = [
+        (p - K[:2, 2]) @ np.linalg.inv(K[:2, :2]).T
+        for p, K in zip(pixels, np.asarray(Ks, np.float64), strict=True)
+    ]
     Rts = np.asarray(Rts, np.float64)
     for n in range(pixels.shape[1]):
-        rows = [ray[n, i] * Rt[2] - Rt[i] for ray, Rt in zip(rays, Rts, strict=True) if np.isfinite(ray[n]).all()
-                for i in (0, 1)]
+        rows = [
+            ray[n, i] * Rt[2] - Rt[i]
+            for ray, Rt in zip(rays, Rts, strict=True)
+            if np.isfinite(ray[n]).all()
+            for i in (0, 1)
+        ]
         if len(rows) >= 4:
             x = np.linalg.svd(np.stack(rows))[2][-1]
             points[n] = x[:3] / x[3]
@@ -96,36 +112,46 @@ def point_nearest_lines(origins, directions):
 
 
 def axis_angle_to_matrix(axis_angle):
-    """(..., 3) rotation vectors to (..., 3, 3) matrices (Rodrigues' formula), differentiable at zero."""
+    """(..., 3) rotation vectors to (..., 3, 3) matrices (Rodrigues' formula), differentiable at
+    zero."""
     import torch
 
     x, y, z = axis_angle.unbind(-1)
     squared = (axis_angle * axis_angle).sum(-1)
     small = squared < 1e-8
-    # The branch not taken must stay finite too: its gradient is multiplied by zero, and 0 * inf is NaN.
+    # The branch not taken must stay finite too: its gradient is multiplied by zero, and 0 * inf is
+    # NaN.
     theta = torch.where(small, torch.ones_like(squared), squared).sqrt()
     a = torch.where(small, 1 - squared / 6, theta.sin() / theta)[..., None, None]
     b = torch.where(small, 0.5 - squared / 24, (1 - theta.cos()) / (theta * theta))[..., None, None]
     zero = torch.zeros_like(x)
     skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
-    return torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device) + a * skew + b * (skew @ skew)
+    return (
+        torch.eye(3, dtype=axis_angle.dtype, device=axis_angle.device)
+        + a * skew
+        + b * (skew @ skew)
+    )
 
 
 def matrix_to_axis_angle(matrix):
     """(..., 3, 3) rotation matrices to (..., 3) rotation vectors of length in [0, pi].
 
-    Through the unit quaternion whose largest part is found first (Shepperd 1978): exact up to half a turn, where the trace
-    alone leaves the axis undetermined.
+    Through the unit quaternion whose largest part is found first (Shepperd 1978): exact up to half
+    a turn, where the trace alone leaves the axis undetermined.
     """
     import torch
 
     m = matrix.flatten(-2)
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = m.unbind(-1)
-    rows = torch.stack([
-        torch.stack([1 + m00 + m11 + m22, m21 - m12, m02 - m20, m10 - m01], -1),
-        torch.stack([m21 - m12, 1 + m00 - m11 - m22, m10 + m01, m02 + m20], -1),
-        torch.stack([m02 - m20, m10 + m01, 1 - m00 + m11 - m22, m12 + m21], -1),
-        torch.stack([m10 - m01, m20 + m02, m21 + m12, 1 - m00 - m11 + m22], -1)], -2)
+    rows = torch.stack(
+        [
+            torch.stack([1 + m00 + m11 + m22, m21 - m12, m02 - m20, m10 - m01], -1),
+            torch.stack([m21 - m12, 1 + m00 - m11 - m22, m10 + m01, m02 + m20], -1),
+            torch.stack([m02 - m20, m10 + m01, 1 - m00 + m11 - m22, m12 + m21], -1),
+            torch.stack([m10 - m01, m20 + m02, m21 + m12, 1 - m00 - m11 + m22], -1),
+        ],
+        -2,
+    )
     best = torch.stack([rows[..., i, i] for i in range(4)], -1).argmax(-1)
     quaternion = rows.gather(-2, best[..., None, None].expand(*best.shape, 1, 4)).squeeze(-2)
     quaternion = quaternion / quaternion.norm(dim=-1, keepdim=True)
@@ -138,7 +164,8 @@ def matrix_to_axis_angle(matrix):
 
 
 def rotation_6d_to_matrix(six):
-    """(..., 6) to (..., 3, 3): the first two *columns*, made orthonormal by Gram-Schmidt (Zhou et al., CVPR 2019).
+    """(..., 6) to (..., 3, 3): the first two *columns*, made orthonormal by Gram-Schmidt (Zhou et
+    al., CVPR 2019).
 
     The order of the six numbers is first column, then second column.
     """
@@ -156,9 +183,11 @@ def matrix_to_rotation_6d(matrix):
 
 
 def similarity_align(source, target, with_scale=True, weights=None):
-    """``source`` moved onto ``target`` by the similarity of least squared distance, without reflection.
+    """``source`` moved onto ``target`` by the similarity of least squared distance, without
+    reflection.
 
-    Source: Umeyama, PAMI 1991. Computed in float64: float32 singular vectors cost digits that a metric in millimetres
+    Source: Umeyama, PAMI 1991. Computed in float64: float32 singular vectors cost digits that a
+        metric in millimetres
     shows. Points that all coincide keep their scale (1) and are only shifted.
 
     Args:

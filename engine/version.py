@@ -1,4 +1,5 @@
-"""Which code this is: the commit that python -m slurm recorded beside its copy, or that of the checkout the code lies in."""
+"""Which code this is: the commit that python -m slurm recorded beside its copy, or that of the
+checkout the code lies in."""
 
 import functools
 import hashlib
@@ -15,7 +16,8 @@ RECORD = "snapshot.json"  # in the root of a copy: {"git": the commit it was tak
 def describe_commit() -> str | None:
     """The commit of this code, with "-dirty" where it was changed since; None where nobody knows.
 
-    A copy tells its own, for what lies around it may be another checkout, which goes on to other commits.
+    A copy tells its own, for what lies around it may be another checkout, which goes on to other
+    commits.
     """
     copied = _recorded()
     if copied is not None:
@@ -28,7 +30,8 @@ def describe_commit() -> str | None:
 
 @functools.cache
 def identify_code() -> str:
-    """What processes of one run must have alike: the recorded commit of a copy, else a digest of the source files.
+    """What processes of one run must have alike: the recorded commit of a copy, else a digest of
+    the source files.
 
     A digest, for a commit that somebody makes while processes start changes no file.
     """

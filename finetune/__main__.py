@@ -1,14 +1,14 @@
 """``python -m finetune train|replay|evaluate|predict|report|demo ...``"""
 
-from engine import signals
 from engine.cli import run
+from engine.distributed.place import starting
 from engine.errors import UserError
-from engine.place import starting
+from engine.run import signals
 
 USAGE = """usage: python -m finetune train CONFIG.yaml run=DIR init=RUN-or-FILE data.shards=DIR [key=value ...]
        python -m finetune replay RUN step=N [out=FILE.png]
        python -m finetune evaluate run=DIR data.shards=DIR [without=RUN]
-       python -m finetune predict run=DIR out=DIR PICTURE ...
+       python -m finetune predict run=DIR out=DIR IMAGE ...
        python -m finetune report DIR
        python -m finetune demo DIR
 
@@ -17,7 +17,8 @@ USAGE = """usage: python -m finetune train CONFIG.yaml run=DIR init=RUN-or-FILE 
 
 def main(argv):
     """Run one of the room's commands; returns the exit code."""
-    # Imported when they are wanted: a loader's worker imports this module anew and needs none of them.
+    # Imported when they are wanted: a loader's worker imports this module anew and needs none of
+    # them.
     command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
     if command in ("--help", "-h"):
         print(USAGE)
@@ -25,7 +26,7 @@ def main(argv):
     if command == "train":
         signals.leave_on_signal()
         with starting():
-            from engine.config import parse
+            from engine.config.parser import parse
             from finetune.config import FinetuneConfig
 
             config = parse(FinetuneConfig, rest, "finetune train")

@@ -1,11 +1,12 @@
-"""The keys of ``python -m finetune train``. Nothing here imports torch: a typo is told in a fraction of a second."""
+"""The keys of ``python -m finetune train``. Nothing here imports torch: a typo is told in a
+fraction of a second."""
 
 from dataclasses import dataclass
 
 from data.config import CropDataConfig
-from engine.config import key, section
+from engine.config.parser import key, section
+from engine.config.train_config import LogConfig, TrainConfig
 from engine.errors import UserError
-from engine.options import LogConfig, TrainConfig
 from pretrain.config import VisionConfig
 
 BODY_MODELS = {"body": "anny", "hand": "anny_hand"}  # what is recovered from crops of a kind
@@ -14,13 +15,19 @@ BODY_MODELS = {"body": "anny", "hand": "anny_hand"}  # what is recovered from cr
 @dataclass
 class HeadConfig:
     width: int = key(256, "channels of a query", low=8)
-    depth: int = key(2, "decoder layers in which queries look at tokens; 0: the read-out alone", low=0)
+    depth: int = key(
+        2, "decoder layers in which queries look at tokens; 0: the read-out alone", low=0
+    )
     heads: int = key(4, "attention heads", low=1)
-    readout: int = key(16, "channels of a token in the read-out", low=1)
+    token_proj_dim: int = key(
+        16, "channels of a token in the linear projection", low=1, renamed_from="readout"
+    )
 
     def check(self):
         if self.width % self.heads or self.width % 4:
-            raise UserError(f"head.width={self.width} is not a multiple of 4 and of head.heads={self.heads}")
+            raise UserError(
+                f"head.width={self.width} is not a multiple of 4 and of head.heads={self.heads}"
+            )
 
 
 @dataclass
@@ -29,19 +36,36 @@ class LossConfig:
     shape: float = key(0.5, "weight of shape parameters, squared", low=0)
     joints: float = key(5.0, "weight of joints about the root, metres", low=0)
     vertices: float = key(5.0, "weight of vertices about the root, metres", low=0)
-    projected: float = key(5.0, "weight of keypoints in the picture, over its side", low=0)
-    place: float = key(1.0, "weight of the root's offset in the picture and of the log of its depth", low=0)
-    mesh: int = key(256, "vertices of the coarse mesh that is compared in training", low=16)
+    keypoints_2d: float = key(
+        5.0, "weight of keypoints in the image, over its side", low=0, renamed_from="projected"
+    )
+    translation: float = key(
+        1.0,
+        "weight of the root's offset in the image and of the log of its depth",
+        low=0,
+        renamed_from="place",
+    )
 
     def check(self):
-        if not any((self.rotation, self.shape, self.joints, self.vertices, self.projected, self.place)):
+        if not any(
+            (
+                self.rotation,
+                self.shape,
+                self.joints,
+                self.vertices,
+                self.keypoints_2d,
+                self.translation,
+            )
+        ):
             raise UserError("all weights of loss. are 0: one of them must be above")
 
 
 @dataclass
 class FinetuneLogConfig(LogConfig):
-    held_out_clips: int = key(32, "held-out clips whose errors are followed", low=1)
-    pictures: int = key(6, "held-out crops that are drawn", low=1)
+    val_clips: int = key(
+        32, "validation clips whose errors are followed", low=1, renamed_from="held_out_clips"
+    )
+    images: int = key(6, "validation crops that are drawn", low=1, renamed_from="pictures")
 
 
 @dataclass
@@ -51,13 +75,42 @@ class FinetuneConfig(TrainConfig):
     loss: LossConfig = section(LossConfig)
     data: CropDataConfig = section(CropDataConfig)
     log: FinetuneLogConfig = section(FinetuneLogConfig)
-    margin: float = key(1.35, "for predict: side of a crop over the longer side of the box, as in the shards", low=1, high=4)
-    encoder_lr: float = key(1.0, "the encoder's learning rate over the head's; 0 leaves it as it is", low=0)
+    margin: float = key(
+        1.35,
+        "for predict: side of a crop over the longer side of the box, as in the shards",
+        low=1,
+        high=4,
+    )
+    coarse_vertices: int = key(
+        256,
+        "vertices of the coarse mesh that is compared in training",
+        low=16,
+        renamed_from="loss.mesh",
+    )
+    encoder_lr_mult: float = key(
+        1.0,
+        "the encoder's learning rate over the head's; 0 leaves it as it is",
+        low=0,
+        renamed_from="encoder_lr",
+    )
 
     def evaluation(self, checkpoint):
-        # Without shards of their own the run's are read, and who trains on a command's output may evaluate on it.
-        shards = [f"data.shards={self.evaluate.shards}"] if self.evaluate.shards else ["allow_commands=true"]
-        return ["finetune", "evaluate", f"run={checkpoint}", *shards, f"device={self.device}", *self.evaluate.keys, "log=true"]
+        # Without shards of their own the run's are read, and who trains on a command's output may
+        # evaluate on it.
+        shards = (
+            [f"data.shards={self.evaluate.shards}"]
+            if self.evaluate.shards
+            else ["allow_commands=true"]
+        )
+        return [
+            "finetune",
+            "evaluate",
+            f"run={checkpoint}",
+            *shards,
+            f"device={self.device}",
+            *self.evaluate.keys,
+            "log=true",
+        ]
 
     @property
     def body_model(self):

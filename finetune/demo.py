@@ -1,7 +1,9 @@
-"""``python -m finetune demo DIR``: the whole path, from making people to a page that shows what was learnt.
+"""``python -m finetune demo DIR``: the whole path, from making people to a page that shows what was
+learnt.
 
-Each stage is a command that anyone could type; it is printed, run and timed. A finished stage is not run again, and one
-that was interrupted goes on, as every command of this project does. Bodies and hands go side by side.
+Each stage is a command that anyone could type; it is printed, run and timed. A finished stage is
+not run again, and one that was interrupted goes on, as every command of this project does. Bodies
+and hands go side by side.
 """
 
 import json
@@ -15,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.config import key, parse_keys
+from engine.config.parser import key, parse_keys
 from engine.errors import UserError, explain, failure_of
 
 USAGE = "from the repository's root: python -m finetune demo DIR [videos=DIR calibration=FILE track=FILE] [key=value ...]"
@@ -25,48 +27,123 @@ KINDS = ("body", "hand")
 @dataclass
 class DemoConfig:
     clips: int = key(1000, "clips of made people, of bodies and of hands each", low=100)
-    workers: int | None = key(None, "processes that make people, of each kind; default: half the cores", low=1)
+    workers: int | None = key(
+        None, "processes that make people, of each kind; default: half the cores", low=1
+    )
     device: str = key("auto", "where to make people and to train", choices=("auto", "cpu", "cuda"))
-    pretrain_steps: int | None = key(None, "steps of pre-training; default: as in the configs", low=60)
-    finetune_steps: int | None = key(None, "steps of fine-tuning; default: as in the configs", low=60)
+    pretrain_steps: int | None = key(
+        None, "steps of pre-training; default: as in the configs", low=60
+    )
+    finetune_steps: int | None = key(
+        None, "steps of fine-tuning; default: as in the configs", low=60
+    )
     wandb: str = key("offline", "weights & biases", choices=("off", "offline", "online"))
-    videos: str = key("", "folder of a real take with several cameras, shown beside the made pairs", path="one")
+    videos: str = key(
+        "", "folder of a real take with several cameras, shown beside the made pairs", path="one"
+    )
     calibration: str = key("", "its calibration file (Qualisys)", path="one")
     track: str = key("", "where the person is in it (docs/real_clips.md)", path="one")
 
     def check(self):
         if bool(self.videos) != bool(self.calibration):
-            raise UserError(f"videos={self.videos} and calibration={self.calibration}: a real take needs both, or neither")
+            raise UserError(
+                f"videos={self.videos} and calibration={self.calibration}: a real take needs both, "
+                f"or neither"
+            )
         for name in ("videos", "calibration", "track"):
             if getattr(self, name) and not os.path.exists(getattr(self, name)):
                 raise UserError(f"{name}={getattr(self, name)} does not exist")
 
 
 def stages(config, folder, workers):
-    """{lane: [(name, words after ``python -m``), ...]}: bodies and hands know nothing of each other."""
-    made, train = [f"device={config.device}", f"workers={workers}"], [f"device={config.device}", f"log.wandb={config.wandb}"]
-    steps = {room: [f"steps={count}"] if count else [] for room, count in
-             (("pretrain", config.pretrain_steps), ("finetune", config.finetune_steps))}
+    """{lane: [(name, words after ``python -m``), ...]}: bodies and hands know nothing of each
+    other."""
+    made, train = (
+        [f"device={config.device}", f"workers={workers}"],
+        [f"device={config.device}", f"log.wandb={config.wandb}"],
+    )
+    steps = {
+        room: [f"steps={count}"] if count else []
+        for room, count in (
+            ("pretrain", config.pretrain_steps),
+            ("finetune", config.finetune_steps),
+        )
+    }
     out = {}
     for kind in KINDS:
         shards = f"data.shards={folder}/people_{kind}"
         tune = ["finetune", "train", f"configs/finetune/demo_{kind}.yaml"]
         out[kind] = [
-            (f"{kind}: make people", ["data", "make", f"configs/data/people_{kind}_easy.yaml", f"out={folder}/people_{kind}",
-                                      f"clips={config.clips}", *made]),
-            (f"{kind}: pre-train", ["pretrain", f"configs/pretrain/demo_{kind}.yaml", f"run={folder}/pretrain_{kind}", shards,
-                                    *steps["pretrain"], *train]),
-            (f"{kind}: fine-tune", [*tune, f"run={folder}/finetune_{kind}", f"init={folder}/pretrain_{kind}", shards,
-                                    *steps["finetune"], *train]),
-            (f"{kind}: fine-tune without pre-training", [*tune, f"run={folder}/finetune_{kind}_scratch", shards,
-                                                         *steps["finetune"], *train]),
-            (f"{kind}: evaluate", ["finetune", "evaluate", f"run={folder}/finetune_{kind}",
-                                   f"without={folder}/finetune_{kind}_scratch", f"device={config.device}"])]
+            (
+                f"{kind}: make people",
+                [
+                    "data",
+                    "make",
+                    f"configs/data/people_{kind}_easy.yaml",
+                    f"out={folder}/people_{kind}",
+                    f"clips={config.clips}",
+                    *made,
+                ],
+            ),
+            (
+                f"{kind}: pre-train",
+                [
+                    "pretrain",
+                    f"configs/pretrain/demo_{kind}.yaml",
+                    f"run={folder}/pretrain_{kind}",
+                    shards,
+                    *steps["pretrain"],
+                    *train,
+                ],
+            ),
+            (
+                f"{kind}: fine-tune",
+                [
+                    *tune,
+                    f"run={folder}/finetune_{kind}",
+                    f"init={folder}/pretrain_{kind}",
+                    shards,
+                    *steps["finetune"],
+                    *train,
+                ],
+            ),
+            (
+                f"{kind}: fine-tune without pre-training",
+                [
+                    *tune,
+                    f"run={folder}/finetune_{kind}_scratch",
+                    shards,
+                    *steps["finetune"],
+                    *train,
+                ],
+            ),
+            (
+                f"{kind}: evaluate",
+                [
+                    "finetune",
+                    "evaluate",
+                    f"run={folder}/finetune_{kind}",
+                    f"without={folder}/finetune_{kind}_scratch",
+                    f"device={config.device}",
+                ],
+            ),
+        ]
     if config.videos:
-        out["hand"].append(("real pairs", [
-            "data", "pairs", "configs/data/multicam_qualisys.yaml", f"videos={config.videos}",
-            f"calibration={config.calibration}", *([f"track={config.track}"] if config.track else []),
-            f"out={folder}/treadmill", f"workers={workers}"]))
+        out["hand"].append(
+            (
+                "real pairs",
+                [
+                    "data",
+                    "pairs",
+                    "configs/data/multicam_qualisys.yaml",
+                    f"videos={config.videos}",
+                    f"calibration={config.calibration}",
+                    *([f"track={config.track}"] if config.track else []),
+                    f"out={folder}/treadmill",
+                    f"workers={workers}",
+                ],
+            )
+        )
     return out
 
 
@@ -82,14 +159,24 @@ class Demo:
         self.running, self.code, self.lock = {}, 0, threading.Lock()
         self.done = {}
         if self.times.exists():
-            entries = [json.loads(line) for line in self.times.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            self.done = {entry["stage"]: entry["command"] for entry in entries if entry.get("code") == 0}
+            entries = [
+                json.loads(line)
+                for line in self.times.read_text(encoding="utf-8").splitlines()
+                if line.endswith("}")
+            ]
+            self.done = {
+                entry["stage"]: entry["command"] for entry in entries if entry.get("code") == 0
+            }
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self._forward)
 
     def run(self, lanes):
-        """Run lanes, {name: [(stage, words)]}, at the same time; returns the exit code of the first stage that failed, or 0."""
-        threads = [threading.Thread(target=self.lane, args=(place, todo)) for place, todo in enumerate(lanes.values())]
+        """Run lanes, {name: [(stage, words)]}, at the same time; returns the exit code of the first
+        stage that failed, or 0."""
+        threads = [
+            threading.Thread(target=self.lane, args=(place, todo))
+            for place, todo in enumerate(lanes.values())
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -97,25 +184,44 @@ class Demo:
         return self.code
 
     def lane(self, place, todo):
-        """Run stages one after the other; ``place``: the line of the screen for their progress bars."""
+        """Run stages one after the other; ``place``: the line of the screen for their progress
+        bars."""
         for name, words in todo:
             command = shlex.join(["python", "-m", *words])
             if self.code or (self.done.get(name) == command and _made(words)):
                 continue
             print(f"\n{name}\n$ {command}", flush=True)
-            # One thread a command where two share two cores: they finish sooner than one after the other on both.
-            environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads), "TQDM_POSITION": str(place)}
+            # One thread a command where two share two cores: they finish sooner than one after the
+            # other on both.
+            environment = {
+                **os.environ,
+                "OMP_NUM_THREADS": str(self.threads),
+                "TQDM_POSITION": str(place),
+            }
             began = time.time()
-            # A session of its own: a Ctrl-C reaches it once, through us, and it saves; a second one would end it at once.
-            process = self.running[name] = subprocess.Popen([sys.executable, "-m", *words], env=environment,
-                                                            start_new_session=True)
+            # A session of its own: a Ctrl-C reaches it once, through us, and it saves; a second one
+            # would end it at once.
+            process = self.running[name] = subprocess.Popen(
+                [sys.executable, "-m", *words], env=environment, start_new_session=True
+            )
             code = process.wait()
             del self.running[name]
-            self.note({"stage": name, "command": command, "began": round(began, 1), "seconds": round(time.time() - began, 1),
-                       "code": code})
+            self.note(
+                {
+                    "stage": name,
+                    "command": command,
+                    "began": round(began, 1),
+                    "seconds": round(time.time() - began, 1),
+                    "code": code,
+                }
+            )
             if code and not self.code:
                 self.code = code
-                words = "mend what it says and start again" if code == 2 else "the same command goes on from there"
+                words = (
+                    "mend what it says and start again"
+                    if code == 2
+                    else "the same command goes on from there"
+                )
                 print(f"'{name}' ended with exit code {code}: {words}", file=sys.stderr, flush=True)
 
     def note(self, entry):
@@ -143,7 +249,9 @@ def main(argv):
     """``python -m finetune demo``; returns the exit code of the first stage that failed, or 0."""
     config, paths = parse_keys(DemoConfig, argv, "finetune demo", USAGE)
     if len(paths) > 1:
-        raise UserError(f"python -m finetune demo takes one folder, not {len(paths)}: {', '.join(paths)}")
+        raise UserError(
+            f"python -m finetune demo takes one folder, not {len(paths)}: {', '.join(paths)}"
+        )
     folder = Path(paths[0])
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -155,11 +263,16 @@ def main(argv):
     lanes = stages(config, folder, config.workers or share)
     if cores == 1:
         lanes = {"all": sum(lanes.values(), [])}
-    print(f"the whole path into {folder}: bodies and hands {'one after the other' if cores == 1 else 'side by side'}, {share} "
-          f"thread{'s' * (share > 1)} each")
+    print(
+        f"the whole path into {folder}: bodies and hands "
+        f"{'one after the other' if cores == 1 else 'side by side'}, {share} "
+        f"thread{'s' * (share > 1)} each"
+    )
     # The report is made anew every time: it takes seconds, and what it shows may have changed.
     demo.done.pop("report", None)
-    code = demo.run(lanes) or demo.run({"report": [("report", ["finetune", "report", str(folder)])]})
+    code = demo.run(lanes) or demo.run(
+        {"report": [("report", ["finetune", "report", str(folder)])]}
+    )
     if not code:
         print(f"\nlook at {folder}/report.html")
     return code

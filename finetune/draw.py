@@ -1,4 +1,4 @@
-"""Pictures of meshes: on the person, from the side, from above, and sheets of all of them."""
+"""Images of meshes: on the person, from the side, from above, and sheets of all of them."""
 
 from dataclasses import dataclass, replace
 
@@ -11,31 +11,42 @@ from engine.geometry import crop_intrinsics
 from finetune.person import colour
 from finetune.raster import shared_raster
 
-# Samples along a pixel's side; fewer in a picture so large that nobody looks at its pixels: 4000 x 4000 px with 8 people take
-# 9 s, not 14.
+# Samples along a pixel's side; fewer in an image so large that nobody looks at its pixels: 4000 x
+# 4000 px with 8 people take 9 s, not 14.
 SAMPLES, FEWER_SAMPLES, LARGE_PIXELS = 3, 2, 2 << 20
-BAND_SAMPLES = 8 << 20  # of one band of rows, so that a picture of 4000 px needs no gigabytes
+BAND_SAMPLES = 8 << 20  # of one band of rows, so that an image of 4000 px needs no gigabytes
 OPACITY = 0.94
-# Direction to each light (camera's frame), its strength, and how far it reaches around the body (0: Lambert's law).
+# Direction to each light (camera's frame), its strength, and how far it reaches around the body (0:
+# Lambert's law).
 LIGHTS = (((-0.5, -0.75, -0.55), 1.0, 0.25), ((0.85, -0.1, -0.5), 0.27, 0.5))
 AMBIENT, RIM = 0.2, 0.16
-# Radius within which a surface darkens what lies behind it, as a share of the root of a mesh's area; by how much at most.
+# Radius within which a surface darkens what lies behind it, as a share of the root of a mesh's
+# area; by how much at most.
 CREASE, CREASE_DARK = 0.12, 0.55
-# The two views: where in them the camera is, and their right, down and forward in the camera's frame.
-VIEWS = (("left", np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]], np.float32)),
-         ("below", np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], np.float32)))
+# The two views: where in them the camera is, and their right, down and forward in the camera's
+# frame.
+VIEWS = (
+    ("left", np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]], np.float32)),
+    ("below", np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]], np.float32)),
+)
 BAR_M = {"body": 0.5, "left_hand": 0.05, "right_hand": 0.05}
 ROOT = {"body": "pelvis", "left_hand": "wrist", "right_hand": "wrist"}
 TILE, GAP, MARGIN = 300, 8, 20
-INK, PALE, GRID, TRUTH, PAD = (24, 24, 27), (113, 113, 122), (232, 233, 236), (214, 137, 52), (244, 244, 245)
-COLUMNS = ("picture", "mesh on the picture", "from the side", "from above")
+INK, PALE, GRID, TRUTH, PAD = (
+    (24, 24, 27),
+    (113, 113, 122),
+    (232, 233, 236),
+    (214, 137, 52),
+    (244, 244, 245),
+)
+COLUMNS = ("image", "mesh on the image", "from the side", "from above")
 
 
 def overlay(image, people):
-    """The picture with each person's mesh on it; a near mesh hides a far one.
+    """The image with each person's mesh on it; a near mesh hides a far one.
 
     Args:
-        image: (H, W, 3) uint8.  people: list of Person, with the intrinsics of this picture.
+        image: (H, W, 3) uint8.  people: list of Person, with the intrinsics of this image.
     Returns:
         (H, W, 3) uint8.
     Raises:
@@ -46,47 +57,65 @@ def overlay(image, people):
     K = people[0].intrinsics
     for person in people[1:]:
         if not np.allclose(person.intrinsics, K):
-            raise UserError(f"people of one picture have different intrinsics: {K.tolist()} and {person.intrinsics.tolist()}")
+            raise UserError(
+                f"people of one image have different intrinsics: {K.tolist()} and "
+                f"{person.intrinsics.tolist()}"
+            )
     out = image.copy()
     x0, y0, x1, y1 = _bounds(people, K, image.shape[1], image.shape[0])
     if x0 < x1 and y0 < y1:
         inside = out[y0:y1, x0:x1]
-        clay, cover = _clay([(p.vertices, p.faces) for p in people], [colour(i) for i in range(len(people))],
-                            crop_intrinsics(K, (x0, y0, x1, y1), (x1 - x0, y1 - y0)), (x1 - x0, y1 - y0))
+        clay, cover = _clay(
+            [(p.vertices, p.faces) for p in people],
+            [colour(i) for i in range(len(people))],
+            crop_intrinsics(K, (x0, y0, x1, y1), (x1 - x0, y1 - y0)),
+            (x1 - x0, y1 - y0),
+        )
         inside[:] = _blend(inside, clay, OPACITY * cover)
     return out
 
 
 def views(person, size, truth=None):
-    """The mesh from the side and from above, without perspective, on one scale, with a bar that tells it.
+    """The mesh from the side and from above, without perspective, on one scale, with a bar that
+    tells it.
 
-    From the side: from the camera's right, so the camera is on the left. From above: the camera is below.
+    From the side: from the camera's right, so the camera is on the left. From above: the camera is
+    below.
 
     Args:
-        person: Person.  size: pixels of a square's side.  truth: a Person that is shown as an outline, where it is.
+        person: Person.  size: pixels of a square's side.  truth: a Person that is shown as an
+            outline, where it is.
     Returns:
         side, top: (size, size, 3) uint8.
     """
     points = person.vertices if truth is None else np.concatenate([person.vertices, truth.vertices])
     low, high = points.min(0), points.max(0)
     scale = 0.8 * size / max(float((high - low).max()), 1e-6)
-    return tuple(_view(person, truth, axes, camera, (low + high) / 2, scale, size) for camera, axes in VIEWS)
+    return tuple(
+        _view(person, truth, axes, camera, (low + high) / 2, scale, size) for camera, axes in VIEWS
+    )
 
 
 def sheet(image, person, captions, truth=None, title=""):
-    """Picture, mesh on the picture, side and top in a row; a second row, where asked for, shows the truth in the same way.
+    """Image, mesh on the image, side and top in a row; a second row, where asked for, shows the
+    truth in the same way.
 
     Args:
-        image: (H, W, 3) uint8.  person: Person.  captions: the words under each row: one, or two for two rows.
-        truth: Person, outlined in the first row's views after its joint 0 is moved onto the person's.  title: on top.
+        image: (H, W, 3) uint8.  person: Person.  captions: the words under each row: one, or two
+            for two rows.
+        truth: Person, outlined in the first row's views after its joint 0 is moved onto the
+            person's.  title: on top.
     Returns:
         PIL image, 4 tiles of 300 px wide.
     Raises:
         UserError: two captions without a truth.
     """
     if not 1 <= len(captions) <= (1 if truth is None else 2):
-        raise UserError(f"{len(captions)} captions for a sheet {'without' if truth is None else 'with'} a truth; "
-                        "a caption a row, and the second row is the truth")
+        raise UserError(
+            f"{len(captions)} captions for a sheet {'without' if truth is None else 'with'} a "
+            f"truth; "
+            "a caption a row, and the second row is the truth"
+        )
     moved = None if truth is None else _moved(truth, person.translation - truth.translation)
     rows = [(person, moved, captions[0])] + [(truth, None, words) for words in captions[1:]]
     width = 4 * TILE + 3 * GAP
@@ -94,7 +123,9 @@ def sheet(image, person, captions, truth=None, title=""):
     for shown, ghost, words in rows:
         blocks += [_tiles(image, person, shown, ghost), _Text(words, 15, INK)]
     if moved is not None:
-        blocks.append(_Text(f"orange outline: the truth, moved onto the same {ROOT[person.kind]}", 14, TRUTH))
+        blocks.append(
+            _Text(f"orange outline: the truth, moved onto the same {ROOT[person.kind]}", 14, TRUTH)
+        )
     return _stack(blocks, width)
 
 
@@ -104,7 +135,7 @@ class _Text:
     size: int
     colour: tuple
 
-    def picture(self, width):
+    def image(self, width):
         """The words on white, on as many lines as they need."""
         font = ImageFont.load_default(self.size)
         lines, height = _wrapped(self.words, font, width), round(1.35 * self.size)
@@ -115,9 +146,11 @@ class _Text:
 
 
 def _stack(blocks, width):
-    """Texts and PIL pictures below each other on a white page."""
-    parts = [b.picture(width) if isinstance(b, _Text) else b for b in blocks]
-    out = Image.new("RGB", (width + 2 * MARGIN, sum(p.height + GAP for p in parts) - GAP + 2 * MARGIN), "white")
+    """Texts and PIL images below each other on a white page."""
+    parts = [b.image(width) if isinstance(b, _Text) else b for b in blocks]
+    out = Image.new(
+        "RGB", (width + 2 * MARGIN, sum(p.height + GAP for p in parts) - GAP + 2 * MARGIN), "white"
+    )
     y = MARGIN
     for part in parts:
         out.paste(part, (MARGIN, y))
@@ -166,25 +199,42 @@ def _square(image, person):
     left, top = _start((x0 + x1) / 2, side, width), _start((y0 + y1) / 2, side, height)
     right, bottom = left + side, top + side
     square = cv2.copyMakeBorder(
-        image[max(top, 0) : bottom, max(left, 0) : right], max(-top, 0), max(bottom - height, 0), max(-left, 0),
-        max(right - width, 0), cv2.BORDER_CONSTANT, value=PAD)
-    square = cv2.resize(square, (TILE, TILE), interpolation=cv2.INTER_AREA if side > TILE else cv2.INTER_CUBIC)
+        image[max(top, 0) : bottom, max(left, 0) : right],
+        max(-top, 0),
+        max(bottom - height, 0),
+        max(-left, 0),
+        max(right - width, 0),
+        cv2.BORDER_CONSTANT,
+        value=PAD,
+    )
+    square = cv2.resize(
+        square, (TILE, TILE), interpolation=cv2.INTER_AREA if side > TILE else cv2.INTER_CUBIC
+    )
     return square, crop_intrinsics(person.intrinsics, (left, top, right, bottom), (TILE, TILE))
 
 
 def _start(middle, side, most):
-    """Where a stretch of ``side`` pixels begins: inside the picture's ``most`` if it fits, else centred on them."""
-    return min(max(round(middle - side / 2), 0), most - side) if side <= most else (most - side) // 2
+    """Where a stretch of ``side`` pixels begins: inside the image's ``most`` if it fits, else
+    centred on them."""
+    return (
+        min(max(round(middle - side / 2), 0), most - side) if side <= most else (most - side) // 2
+    )
 
 
 def _moved(person, by):
     """The person shifted by (3,) metres, for the views: what is in pixels stays."""
-    return replace(person, vertices=person.vertices + by, joints=person.joints + by, keypoints=person.keypoints + by,
-                   translation=person.translation + by)
+    return replace(
+        person,
+        vertices=person.vertices + by,
+        joints=person.joints + by,
+        keypoints=person.keypoints + by,
+        translation=person.translation + by,
+    )
 
 
 def _bounds(people, K, width, height):
-    """x0, y0, x1, y1: whole pixels of the picture that hold all meshes; the whole picture for one that passes the camera."""
+    """x0, y0, x1, y1: whole pixels of the image that hold all meshes; the whole image for one
+    that passes the camera."""
     points = np.concatenate([p.vertices for p in people]).astype(np.float64)
     if points[:, 2].min() < 0.05:
         return 0, 0, width, height
@@ -203,25 +253,36 @@ def _clay(meshes, colours, K, size, perspective=True):
     """
     width, height = size
     out, cover = np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.float32)
-    depth, albedo = np.zeros((height, width), np.float32), (np.array(colours, np.float32) / 255) ** 2
+    depth, albedo = (
+        np.zeros((height, width), np.float32),
+        (np.array(colours, np.float32) / 255) ** 2,
+    )
     samples = SAMPLES if width * height <= LARGE_PIXELS else FEWER_SAMPLES
     rows = max(1, BAND_SAMPLES // (width * samples * samples))
     for top in range(0, height, rows):
         band = slice(top, min(top + rows, height))
         count = band.stop - top
         fine = width * samples, count * samples
-        layers = shared_raster().layers(meshes, crop_intrinsics(K, (0, top, width, band.stop), fine), fine, perspective)
+        layers = shared_raster().layers(
+            meshes, crop_intrinsics(K, (0, top, width, band.stop), fine), fine, perspective
+        )
         there = np.flatnonzero(layers.mesh >= 0)
         shade = np.zeros((layers.mesh.size, 3), np.float32)
         owner, back = layers.mesh.ravel()[there], layers.back.ravel()[there]
         shade[there] = _lit(layers.normals.reshape(-1, 3)[there], back, albedo[owner])
-        for whole, part in ((out, shade.reshape(*layers.mesh.shape, 3)), (depth, layers.depth),
-                            (cover, (layers.mesh >= 0).astype(np.float32))):
+        for whole, part in (
+            (out, shade.reshape(*layers.mesh.shape, 3)),
+            (depth, layers.depth),
+            (cover, (layers.mesh >= 0).astype(np.float32)),
+        ):
             whole[band] = cv2.resize(part, (width, count), interpolation=cv2.INTER_AREA)
     some = np.maximum(cover, 1e-6)
     scale = K[0, 0] * (some / np.maximum(depth, 1e-6) if perspective else np.ones_like(depth))
     radius = max(1.0, CREASE * np.sqrt(cover.sum() / max(1, len(meshes))))
-    out *= 1 - CREASE_DARK * shared_raster().occlusion(depth / some, cover > 0, scale, radius)[..., None]
+    out *= (
+        1
+        - CREASE_DARK * shared_raster().occlusion(depth / some, cover > 0, scale, radius)[..., None]
+    )
     return out / some[..., None], cover
 
 
@@ -231,7 +292,8 @@ def _lit(normals, back, albedo):
     Linear light is taken as the square of sRGB: near enough to 2.2, and a tenth of the time.
 
     Args:
-        normals: (n, 3) unit, towards the viewer.  back: (n,) bool, a mesh's inside, drawn darker.  albedo: (n, 3) linear.
+        normals: (n, 3) unit, towards the viewer.  back: (n,) bool, a mesh's inside, drawn darker.
+            albedo: (n, 3) linear.
     """
     light = np.full(len(normals), AMBIENT, np.float32)
     for direction, strength, wrap in LIGHTS:
@@ -261,12 +323,17 @@ def _view(person, truth, axes, camera, centre, scale, size):
     out = _blend(out, clay, cover)
     if truth is not None:
         cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-        out = _blend(out, np.array(TRUTH, np.float32), 0.9 * (cv2.dilate(ghost, cross) - cv2.erode(ghost, cross)))
+        out = _blend(
+            out,
+            np.array(TRUTH, np.float32),
+            0.9 * (cv2.dilate(ghost, cross) - cv2.erode(ghost, cross)),
+        )
     return _ruled(out, bar, scale, camera)
 
 
 def _bar(kind, scale, size):
-    """Metres of the bar and of the grid: those of the kind, unless the mesh is far from a person's size."""
+    """Metres of the bar and of the grid: those of the kind, unless the mesh is far from a person's
+    size."""
     bar = BAR_M[kind]
     while bar * scale > size / 2:
         bar /= 2
@@ -279,7 +346,8 @@ def _grid(centre, step, scale, size):
     """Lines at whole steps of the camera's frame, on white.
 
     Args:
-        centre: (3,) metres right, down and forward of the square's middle.  step: metres.  scale: pixels a metre.
+        centre: (3,) metres right, down and forward of the square's middle.  step: metres.  scale:
+            pixels a metre.
     """
     out = Image.new("RGB", (size, size), "white")
     half = size / 2 / scale
@@ -287,13 +355,15 @@ def _grid(centre, step, scale, size):
         first, last = np.ceil((centre[axis] - half) / step), np.floor((centre[axis] + half) / step)
         for number in np.arange(first, last + 1):
             at = round((number * step - centre[axis]) * scale + size / 2)
-            ImageDraw.Draw(out).line([(at, 0), (at, size)] if axis == 0 else [(0, at), (size, at)], GRID)
+            ImageDraw.Draw(out).line(
+                [(at, 0), (at, size)] if axis == 0 else [(0, at), (size, at)], GRID
+            )
     return np.asarray(out)
 
 
-def _ruled(picture, bar, scale, camera):
+def _ruled(image, bar, scale, camera):
     """The bar at the bottom left with its length, and at the bottom right where the camera is."""
-    out = Image.fromarray(picture)
+    out = Image.fromarray(image)
     draw, font, size = ImageDraw.Draw(out), ImageFont.load_default(13), out.width
     x, y, length = 10, size - 10, bar * scale
     draw.line([(x, y), (x + length, y)], INK, 2)

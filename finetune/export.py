@@ -25,7 +25,8 @@ def names_of(people):
 def save_glb(path, people):
     """One binary glTF file: a node, a mesh with normals and a coloured material a person.
 
-    Metres, where the people are before the camera; the camera is at the origin and looks along -z, y is up.
+    Metres, where the people are before the camera; the camera is at the origin and looks along -z,
+    y is up.
 
     Args:
         path: of the file.  people: list of Person, at least one.
@@ -37,11 +38,20 @@ def save_glb(path, people):
     scene = trimesh.Scene()
     for i, (person, name) in enumerate(zip(people, names_of(people), strict=True)):
         material = trimesh.visual.material.PBRMaterial(
-            name=name, baseColorFactor=_linear(colour(i)), metallicFactor=0.0, roughnessFactor=0.8, doubleSided=True)
+            name=name,
+            baseColorFactor=_linear(colour(i)),
+            metallicFactor=0.0,
+            roughnessFactor=0.8,
+            doubleSided=True,
+        )
         # process=False: trimesh would merge and drop vertices, and their numbers mean something.
         mesh = trimesh.Trimesh(
-            person.vertices * TO_GLTF, person.faces, vertex_normals=vertex_normals(person.vertices, person.faces) * TO_GLTF,
-            visual=trimesh.visual.TextureVisuals(material=material), process=False)
+            person.vertices * TO_GLTF,
+            person.faces,
+            vertex_normals=vertex_normals(person.vertices, person.faces) * TO_GLTF,
+            visual=trimesh.visual.TextureVisuals(material=material),
+            process=False,
+        )
         scene.add_geometry(mesh, node_name=name, geom_name=name)
     _write(path, scene.export(file_type="glb", include_normals=True))
 
@@ -49,42 +59,66 @@ def save_glb(path, people):
 def save_numbers(stem, people, keypoint_names=None, joint_names=None):
     """All arrays of all people in ``stem``.npz, and everything but the meshes in ``stem``.json.
 
-    The NPZ holds, for each kind of the people found (such as "body"), "body/faces" once, "body/person" (n,) the places in
-    the list, and each other array of Person as "body/vertices" (n, V, 3) and so on. The JSON holds "people", in the order
-    of the list, and the names; its numbers are rounded to 6 digits after the point.
+    The NPZ holds, for each kind of the people found (such as "body"), "body/faces" once,
+    "body/person" (n,) the places in the list, and each other array of Person as "body/vertices" (n,
+    V, 3) and so on. The JSON holds "people", in the order of the list, and the names; its numbers
+    are rounded to 6 digits after the point.
 
     Args:
-        stem: path without the ending.  people: list of Person.  keypoint_names, joint_names: K and J names.
+        stem: path without the ending.  people: list of Person.  keypoint_names, joint_names: K and
+            J names.
     Raises:
         UserError: a file cannot be written, or there are not as many names as keypoints or joints.
     """
     for what, names in (("keypoints", keypoint_names), ("joints", joint_names)):
         for person, name in zip(people, names_of(people), strict=True):
             if names is not None and len(names) != len(getattr(person, what)):
-                raise UserError(f"{stem}: {len(names)} names for the {len(getattr(person, what))} {what} of {name}")
+                raise UserError(
+                    f"{stem}: {len(names)} names for the {len(getattr(person, what))} {what} of "
+                    f"{name}"
+                )
     arrays = {}
     for kind in dict.fromkeys(person.kind for person in people):
         of_kind = [person for person in people if person.kind == kind]
-        arrays[f"{kind}/person"] = np.array([i for i, person in enumerate(people) if person.kind == kind], np.int32)
+        arrays[f"{kind}/person"] = np.array(
+            [i for i, person in enumerate(people) if person.kind == kind], np.int32
+        )
         arrays[f"{kind}/faces"] = of_kind[0].faces
-        arrays |= {f"{kind}/{name}": np.stack([getattr(person, name) for person in of_kind])
-                   for name in ARRAYS if name != "faces"}
+        arrays |= {
+            f"{kind}/{name}": np.stack([getattr(person, name) for person in of_kind])
+            for name in ARRAYS
+            if name != "faces"
+        }
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     _write(f"{stem}.npz", file.getvalue())
     known = {
-        "format": FORMAT, "units": "metres, pixels, rotation matrices",
+        "format": FORMAT,
+        "units": "metres, pixels, rotation matrices",
         "axes": "camera: x right, y down, z forward; the first pixel's centre is at (0.5, 0.5)",
-        "keypoint_names": keypoint_names, "joint_names": joint_names,
-        "joints_of_a_left_hand": "pose is the left hand's own; joint_names are those of its mirror image, the right one",
-        "people": [{"name": name, "kind": person.kind, **{key: np.round(getattr(person, key).astype(float), DIGITS).tolist()
-                                                         for key in ARRAYS if key not in ("vertices", "faces")}}
-                   for person, name in zip(people, names_of(people), strict=True)]}
+        "keypoint_names": keypoint_names,
+        "joint_names": joint_names,
+        "joints_of_a_left_hand": "pose is the left hand's own; joint_names are those of its mirror "
+        "image, the right one",
+        "people": [
+            {
+                "name": name,
+                "kind": person.kind,
+                **{
+                    key: np.round(getattr(person, key).astype(float), DIGITS).tolist()
+                    for key in ARRAYS
+                    if key not in ("vertices", "faces")
+                },
+            }
+            for person, name in zip(people, names_of(people), strict=True)
+        ],
+    }
     _write(f"{stem}.json", json.dumps(known).encode())
 
 
 def _linear(colour):
-    """(4,) uint8 RGBA as glTF counts its factors, in linear light, of sRGB in 0 to 255 (IEC 61966-2-1)."""
+    """(4,) uint8 RGBA as glTF counts its factors, in linear light, of sRGB in 0 to 255 (IEC
+    61966-2-1)."""
     srgb = np.array(colour) / 255
     light = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     return np.round(255 * np.append(light, 1)).astype(np.uint8)

@@ -1,21 +1,25 @@
-"""The mean pose, shape and place of the people that a run learns from: what its answers start from."""
+"""The mean pose, shape and place of the people that a run learns from: what its answers start
+from."""
 
 import torch
 
-from data.crops import FLIP, TAGS
+from data.loading.crops import FLIP, TAGS
 from engine.geometry import axis_angle_to_matrix
 from finetune.model import place_of, ray_rotation
 from finetune.views import View, mirrored_camera
 
 
 def means(labels, targets, size):
-    """(mean_pose (J, 3, 3), mean_shape (S,), mean_place (3,)) of labelled crops; see finetune.model.Recovery.
+    """(mean_pose (J, 3, 3), mean_shape (S,), mean_place (3,)) of labelled crops; see
+    finetune.model.Recovery.
 
-    Rotations are averaged as matrices and made orthonormal (the chordal mean; Hartley et al., IJCV 2013).
+    Rotations are averaged as matrices and made orthonormal (the chordal mean; Hartley et al., IJCV
+    2013).
 
     Args:
-        labels: {name: tensor} of data.crops.layout, whole crops.  targets: finetune.views.Targets.
-        size: side of the network's pictures; crops are scaled to it.
+        labels: {name: tensor} of data.loading.crops.layout, whole crops.  targets:
+            finetune.views.Targets.
+        size: side of the network's images; crops are scaled to it.
     """
     labels = {**labels, "pose": axis_angle_to_matrix(labels["pose"])}
     seen = plain_view(labels, size)
@@ -30,7 +34,7 @@ def means(labels, targets, size):
 
 
 def plain_view(labels, size):
-    """The View of whole crops, without pictures: scaled to ``size``, left hands mirrored."""
+    """The View of whole crops, without images: scaled to ``size``, left hands mirrored."""
     sizes = labels["tags"][:, TAGS.index("size")].float()
     K = labels["K"].clone()
     K[:, :2] *= (size / sizes)[:, None, None]

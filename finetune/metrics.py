@@ -1,16 +1,19 @@
 """How far predicted meshes are from the true ones, crop by crop, and what many crops say together.
 
-Errors of keypoints, ``mpjpe`` and ``pa_mpjpe``, are in engine/joints.py, which pre-training's probe uses too.
+Errors of keypoints, ``mpjpe`` and ``pa_mpjpe``, are in engine/pose_metrics.py, which pre-training's
+probe uses too.
 
-Points are (B, N, 3) tensors in metres, of any float type; errors come out as (B,) float64 in millimetres. All is
-computed in float64: a person 1000 m away in float32 would cost 0.06 mm. Nothing is reduced over the batch.
+Points are (B, N, 3) tensors in metres, of any float type; errors come out as (B,) float64 in
+millimetres. All is computed in float64: a person 1000 m away in float32 would cost 0.06 mm. Nothing
+is reduced over the batch.
 
 What degenerate points give:
-    prediction in one point        the alignment only shifts it: the error is the true points' distance from their mean
-    truth in one point             the alignment shrinks the prediction onto it: 0
-    points on a line               many rotations are equally good; the distances are the same for all of them
-    mirrored prediction            no reflection is allowed: the error stays (but a plane's mirror image is a turn of it)
-    NaN or infinity                UserError: a mean that leaves such a crop out would be too good
+    prediction in one point        the alignment only shifts it: the error is the true points'
+    distance from their mean truth in one point             the alignment shrinks the prediction
+    onto it: 0 points on a line               many rotations are equally good; the distances are the
+    same for all of them mirrored prediction            no reflection is allowed: the error stays
+    (but a plane's mirror image is a turn of it) NaN or infinity                UserError: a mean
+    that leaves such a crop out would be too good
 """
 
 import numpy as np
@@ -18,23 +21,38 @@ import torch
 
 from engine.errors import Failure, UserError
 from engine.geometry import similarity_align
-from engine.joints import MM, checked, mean_distance_mm, pa_mpjpe
+from engine.pose_metrics import MM, checked, mean_distance_mm, pa_mpjpe
 
-NUMBERS_AT_ONCE = 2**20  # 8 MB of float64: 16 times as many distances at once took 1.6 times as long on a CPU
+NUMBERS_AT_ONCE = (
+    2**20
+)  # 8 MB of float64: 16 times as many distances at once took 1.6 times as long on a CPU
 DRAWS, INTERVAL = 2000, (2.5, 97.5)
 # Key: name, unit, which is better. F-scores are of hands alone, as in the papers that use them.
-METRICS = {"mpjpe": ("MPJPE", "mm", "lower"), "pa_mpjpe": ("PA-MPJPE", "mm", "lower"), "pve": ("PVE", "mm", "lower"),
-           "pve_plain": ("PVE, plain mean", "mm", "lower"), "pa_pve": ("PA-PVE", "mm", "lower"),
-           "pa_pve_plain": ("PA-PVE, plain mean", "mm", "lower"), "f5": ("F@5 mm", "", "higher"),
-           "f15": ("F@15 mm", "", "higher"), "iou": ("IoU", "", "higher")}
-ROWS = {"model": "this run", "scratch": "without pre-training", "turned": "mean pose, turned", "mean": "mean pose"}
+METRICS = {
+    "mpjpe": ("MPJPE", "mm", "lower"),
+    "pa_mpjpe": ("PA-MPJPE", "mm", "lower"),
+    "pve": ("PVE", "mm", "lower"),
+    "pve_plain": ("PVE, plain mean", "mm", "lower"),
+    "pa_pve": ("PA-PVE", "mm", "lower"),
+    "pa_pve_plain": ("PA-PVE, plain mean", "mm", "lower"),
+    "f5": ("F@5 mm", "", "higher"),
+    "f15": ("F@15 mm", "", "higher"),
+    "iou": ("IoU", "", "higher"),
+}
+ROWS = {
+    "model": "this run",
+    "scratch": "without pre-training",
+    "turned": "mean pose, turned",
+    "mean": "mean pose",
+}
 
 
 def vertex_areas(vertices, faces):
     """What of a surface belongs to each vertex: a third of the area of each of its triangles.
 
-    A mean over vertices with these weights is the mean over the surface, to the fineness of the mesh. Without them it is one
-    over wherever the mesh is fine: hands are 23 % of anny's vertices and less than 5 % of its area.
+    A mean over vertices with these weights is the mean over the surface, to the fineness of the
+    mesh. Without them it is one over wherever the mesh is fine: hands are 23 % of anny's vertices
+    and less than 5 % of its area.
 
     Args:
         vertices: (B, V, 3), metres.  faces: (F, 3) int64.
@@ -42,7 +60,9 @@ def vertex_areas(vertices, faces):
         (B, V) float64, square metres; 0 for a vertex of no triangle.
     """
     corners = vertices.double()[:, faces]
-    across = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
+    across = torch.linalg.cross(
+        corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0]
+    )
     thirds = torch.linalg.vector_norm(across, dim=-1) / 6
     areas = thirds.new_zeros(vertices.shape[:2])
     for corner in faces.unbind(1):
@@ -51,12 +71,15 @@ def vertex_areas(vertices, faces):
 
 
 def pve(predicted, true, predicted_root, true_root, areas):
-    """Mean error of the surface after the shift of MPJPE: each mesh's own root keypoint is put at the origin.
+    """Mean error of the surface after the shift of MPJPE: each mesh's own root keypoint is put at
+    the origin.
 
     Args:
-        predicted, true: (B, V, 3) vertices, metres.  predicted_root, true_root: (B, 3) root keypoints, metres.
-        areas: (B, V) weights of the vertices, of vertex_areas of the *true* mesh: that of a template would weigh a child's
-            head, or a stretched skin, by somebody else's, and the predicted one would let a prediction choose what counts.
+        predicted, true: (B, V, 3) vertices, metres.  predicted_root, true_root: (B, 3) root
+            keypoints, metres.
+        areas: (B, V) weights of the vertices, of vertex_areas of the *true* mesh: that of a
+            template would weigh a child's head, or a stretched skin, by somebody else's, and the
+            predicted one would let a prediction choose what counts.
     Returns:
         (B,) float64, mm.
     Raises:
@@ -66,15 +89,18 @@ def pve(predicted, true, predicted_root, true_root, areas):
 
 
 def pve_plain(predicted, true, predicted_root, true_root):
-    """As pve, but all vertices count alike, as in the protocols of papers on one mesh; comparable on that mesh alone."""
+    """As pve, but all vertices count alike, as in the protocols of papers on one mesh; comparable
+    on that mesh alone."""
     return mean_distance_mm(*_rooted(predicted, true, predicted_root, true_root))
 
 
 def pa_pve(predicted, true, areas):
-    """Mean error of the surface after the best shift, rotation and scale of the surface itself (not of the keypoints).
+    """Mean error of the surface after the best shift, rotation and scale of the surface itself (not
+    of the keypoints).
 
     Args:
-        predicted, true: (B, V, 3) vertices, metres.  areas: as for pve; squared distances are weighted by them too.
+        predicted, true: (B, V, 3) vertices, metres.  areas: as for pve; squared distances are
+            weighted by them too.
     Returns:
         (B,) float64, mm.
     Raises:
@@ -85,47 +111,60 @@ def pa_pve(predicted, true, areas):
 
 
 def pa_pve_plain(predicted, true):
-    """As pa_pve, but all vertices count alike, in the alignment and in the mean, as in papers on hands."""
+    """As pa_pve, but all vertices count alike, in the alignment and in the mean, as in papers on
+    hands."""
     return pa_mpjpe(predicted, true)
 
 
 def _rooted(predicted, true, predicted_root, true_root):
-    predicted, true = checked(torch.cat([predicted_root[:, None], predicted], 1), torch.cat([true_root[:, None], true], 1))
+    predicted, true = checked(
+        torch.cat([predicted_root[:, None], predicted], 1), torch.cat([true_root[:, None], true], 1)
+    )
     return predicted[:, 1:] - predicted[:, :1], true[:, 1:] - true[:, :1]
 
 
 def _surface_mean_mm(a, b, areas):
     whole = areas.sum(1)
     if not (whole > 0).all():
-        raise UserError(f"{int((~(whole > 0)).sum())} of {len(whole)} true meshes of a batch have no area")
+        raise UserError(
+            f"{int((~(whole > 0)).sum())} of {len(whole)} true meshes of a batch have no area"
+        )
     return (torch.linalg.vector_norm(a - b, dim=-1) * areas).sum(1) / whole * MM
 
 
 def f_score(predicted, true, threshold_m):
-    """Harmonic mean of precision and recall of vertices within a distance, after alignment as in ``pa_pve``.
+    """Harmonic mean of precision and recall of vertices within a distance, after alignment as in
+    ``pa_pve``.
 
-    Precision: share of predicted vertices nearer than the threshold to some true vertex; recall: the other way round.
-    Where both are 0 the score is 0. Source: Knapitsch et al., Tanks and Temples, 2017; for hands at 5 and 15 mm, between
-    vertices and after alignment: Zimmermann et al., FreiHAND, ICCV 2019. FreiHAND's own alignment may reflect, this one
-    may not.
+    Precision: share of predicted vertices nearer than the threshold to some true vertex; recall:
+        the other way round.
+    Where both are 0 the score is 0. Source: Knapitsch et al., Tanks and Temples, 2017; for hands at
+    5 and 15 mm, between vertices and after alignment: Zimmermann et al., FreiHAND, ICCV 2019.
+    FreiHAND's own alignment may reflect, this one may not.
 
     Args:
-        predicted, true: (B, V, 3) vertices, metres.  threshold_m: a number, or T of them, which share the distances.
+        predicted, true: (B, V, 3) vertices, metres.  threshold_m: a number, or T of them, which
+            share the distances.
     Returns:
         (B,) or (T, B) float64 in [0, 1].
     Raises:
         UserError: a point is not finite.
     """
     predicted, true = checked(predicted, true)
-    threshold = torch.as_tensor(threshold_m, dtype=torch.float64, device=true.device)[..., None, None]
-    precision, recall = ((d < threshold).double().mean(-1) for d in _nearest(similarity_align(predicted, true), true))
+    threshold = torch.as_tensor(threshold_m, dtype=torch.float64, device=true.device)[
+        ..., None, None
+    ]
+    precision, recall = (
+        (d < threshold).double().mean(-1) for d in _nearest(similarity_align(predicted, true), true)
+    )
     return 2 * precision * recall / (precision + recall).clamp_min(1e-12)
 
 
 def iou(mask_a, mask_b):
     """Intersection over union of two masks.
 
-    Two empty masks give 0: every crop holds a person, so an empty one is a fault, which must not raise a mean.
+    Two empty masks give 0: every crop holds a person, so an empty one is a fault, which must not
+    raise a mean.
 
     Args:
         mask_a, mask_b: (B, H, W) bool.
@@ -134,9 +173,17 @@ def iou(mask_a, mask_b):
     Raises:
         ValueError: shapes differ, or a mask is not bool.
     """
-    if mask_a.shape != mask_b.shape or mask_a.ndim != 3 or mask_a.dtype != torch.bool or mask_b.dtype != torch.bool:
-        raise ValueError(f"masks are (B, H, W) bool: {tuple(mask_a.shape)} {mask_a.dtype} and {tuple(mask_b.shape)} "
-                         f"{mask_b.dtype}")
+    if (
+        mask_a.shape != mask_b.shape
+        or mask_a.ndim != 3
+        or mask_a.dtype != torch.bool
+        or mask_b.dtype != torch.bool
+    ):
+        raise ValueError(
+            f"masks are (B, H, W) bool: {tuple(mask_a.shape)} {mask_a.dtype} and "
+            f"{tuple(mask_b.shape)} "
+            f"{mask_b.dtype}"
+        )
     both, either = (mask_a & mask_b).sum((1, 2)), (mask_a | mask_b).sum((1, 2))
     return both.double() / either.clamp_min(1)
 
@@ -144,16 +191,19 @@ def iou(mask_a, mask_b):
 def bootstrap(values, groups, draws=DRAWS, seed=0):
     """The mean and its 95 % percentile interval, by resampling whole groups.
 
-    Crops of one clip show one person at about one instant: drawn one by one they would make the interval too narrow. The
-    mean is over crops, in the data and in each draw, so a large group weighs more. For paired differences, pass them as
-    ``values``. Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; on resampling groups:
-    Cameron, Gelbach and Miller, 2008. With few groups it is too narrow: with skewed values (a gamma distribution of shape 4)
-    it held the truth in 81, 89, 93 and 95 % of cases for 5, 10, 20 and 100 groups.
+    Crops of one clip show one person at about one instant: drawn one by one they would make the
+    interval too narrow. The mean is over crops, in the data and in each draw, so a large group
+    weighs more. For paired differences, pass them as ``values``. Source: Efron and Tibshirani, An
+    Introduction to the Bootstrap, 1993, chapter 13; on resampling groups: Cameron, Gelbach and
+    Miller, 2008. With few groups it is too narrow: with skewed values (a gamma distribution of
+    shape 4) it held the truth in 81, 89, 93 and 95 % of cases for 5, 10, 20 and 100 groups.
 
     Args:
-        values: (n,).  groups: (n,) the group of each, numbers or text.  draws: resamplings.  seed: of the resampling.
+        values: (n,).  groups: (n,) the group of each, numbers or text.  draws: resamplings.  seed:
+            of the resampling.
     Returns:
-        mean, low, high: floats; the bounds are NaN where there is one group, which has nothing to be resampled against.
+        mean, low, high: floats; the bounds are NaN where there is one group, which has nothing to
+            be resampled against.
     Raises:
         UserError: there are no values, or one is not finite.
         ValueError: there are not as many groups as values.
@@ -162,7 +212,10 @@ def bootstrap(values, groups, draws=DRAWS, seed=0):
     if values.ndim != 1 or values.shape != np.shape(groups):
         raise ValueError(f"values of shape {values.shape} in groups of shape {np.shape(groups)}")
     if not len(values) or not np.isfinite(values).all():
-        raise UserError(f"no mean of {len(values)} values of which {(~np.isfinite(values)).sum()} are not finite")
+        raise UserError(
+            f"no mean of {len(values)} values of which {(~np.isfinite(values)).sum()} are not "
+            f"finite"
+        )
     names, member = np.unique(groups, return_inverse=True)
     if len(names) == 1:
         return float(values.mean()), float("nan"), float("nan")
@@ -177,33 +230,58 @@ def bootstrap(values, groups, draws=DRAWS, seed=0):
 
 
 def columns(kind):
-    """The ``metrics`` of evaluation.json for "body" or "hand": key, name, unit and which is better, in order."""
-    return [{"key": key, "name": name, "unit": unit, "better": better} for key, (name, unit, better) in METRICS.items()
-            if kind == "hand" or key not in ("f5", "f15")]
+    """The ``metrics`` of evaluation.json for "body" or "hand": key, name, unit and which is better,
+    in order."""
+    return [
+        {"key": key, "name": name, "unit": unit, "better": better}
+        for key, (name, unit, better) in METRICS.items()
+        if kind == "hand" or key not in ("f5", "f15")
+    ]
 
 
 def summarise(per_crop, clips):
     """Rows and paired differences as evaluation.json holds them.
 
     Args:
-        per_crop: {row: {metric: (n,)}}, rows out of ROWS, metrics out of METRICS.  clips: (n,) the clip of each crop.
+        per_crop: {row: {metric: (n,)}}, rows out of ROWS, metrics out of METRICS.  clips: (n,) the
+            clip of each crop.
     Returns:
-        rows: [{"key", "name", "values": {metric: {"mean", "low", "high"}}}] in the order of ROWS; bounds are None where
+        rows: [{"key", "name", "values": {metric: {"mean", "low", "high"}}}] in the order of ROWS;
+            bounds are None where
         they are not defined.
-        differences: {metric: {"mean", "low", "high"}}, "model" minus "scratch" crop by crop; empty without both rows.
+        differences: {metric: {"mean", "low", "high"}}, "model" minus "scratch" crop by crop; empty
+            without both rows.
     Raises:
         UserError: a value is not finite; the message names row and metric.
         ValueError: an unknown row or metric, or another number of values than of clips.
     """
-    unknown = sorted(set(per_crop) - set(ROWS)) + sorted({m for row in per_crop.values() for m in row} - set(METRICS))
+    unknown = sorted(set(per_crop) - set(ROWS)) + sorted(
+        {m for row in per_crop.values() for m in row} - set(METRICS)
+    )
     if unknown:
-        raise ValueError(f"{', '.join(unknown)}: rows are {', '.join(ROWS)}; metrics are {', '.join(METRICS)}")
-    values = {row: {metric: _interval(per_crop[row][metric], clips, f"{row}/{metric}") for metric in METRICS
-                    if metric in per_crop[row]} for row in ROWS if row in per_crop}
+        raise ValueError(
+            f"{', '.join(unknown)}: rows are {', '.join(ROWS)}; metrics are {', '.join(METRICS)}"
+        )
+    values = {
+        row: {
+            metric: _interval(per_crop[row][metric], clips, f"{row}/{metric}")
+            for metric in METRICS
+            if metric in per_crop[row]
+        }
+        for row in ROWS
+        if row in per_crop
+    }
     model, scratch = per_crop.get("model", {}), per_crop.get("scratch", {})
-    differences = {metric: _interval(np.asarray(model[metric]) - np.asarray(scratch[metric]), clips, f"difference/{metric}")
-                   for metric in METRICS if metric in model and metric in scratch}
-    return [{"key": row, "name": ROWS[row], "values": found} for row, found in values.items()], differences
+    differences = {
+        metric: _interval(
+            np.asarray(model[metric]) - np.asarray(scratch[metric]), clips, f"difference/{metric}"
+        )
+        for metric in METRICS
+        if metric in model and metric in scratch
+    }
+    return [
+        {"key": row, "name": ROWS[row], "values": found} for row, found in values.items()
+    ], differences
 
 
 def _interval(values, clips, name):
@@ -211,11 +289,16 @@ def _interval(values, clips, name):
         mean, low, high = bootstrap(values, clips)
     except (Failure, ValueError) as error:
         raise type(error)(f"{name}: {error}") from None
-    return {"mean": mean, "low": None if np.isnan(low) else low, "high": None if np.isnan(high) else high}
+    return {
+        "mean": mean,
+        "low": None if np.isnan(low) else low,
+        "high": None if np.isnan(high) else high,
+    }
 
 
 def _nearest(a, b):
-    """(B, N) distance of each point of a to the nearest of b, and (B, M) the other way round, metres."""
+    """(B, N) distance of each point of a to the nearest of b, and (B, M) the other way round,
+    metres."""
     rows = max(1, NUMBERS_AT_ONCE // max(1, len(b) * b.shape[1]))
     from_a, from_b = [], b.new_full(b.shape[:2], float("inf"))
     for part in a.split(rows, 1):

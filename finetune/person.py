@@ -1,36 +1,55 @@
-"""One person or hand found in a picture: what `predict` returns, and what is drawn and written."""
+"""One person or hand found in an image: what `predict` returns, and what is drawn and written."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from data.samples import KINDS
+from data.format.clip import KINDS
 from engine.errors import UserError
 
 # (how the shape is written, dtype) of each array; a letter stands for one number throughout.
 ARRAYS = {
-    "box": (("4",), np.float32), "vertices": (("V", "3"), np.float32), "faces": (("F", "3"), np.int32),
-    "joints": (("J", "3"), np.float32), "keypoints": (("K", "3"), np.float32), "keypoints_2d": (("K", "2"), np.float32),
-    "pose": (("J", "3", "3"), np.float32), "shape": (("S",), np.float32), "translation": (("3",), np.float32),
-    "intrinsics": (("3", "3"), np.float64)}
-# sRGB of the clay that a person is drawn in: light blue-grey first, then muted ones that are told apart.
-COLOURS = ((169, 188, 208), (214, 165, 138), (160, 192, 160), (206, 188, 130), (186, 164, 198), (143, 190, 194),
-           (209, 154, 164), (174, 176, 150))
+    "box": (("4",), np.float32),
+    "vertices": (("V", "3"), np.float32),
+    "faces": (("F", "3"), np.int32),
+    "joints": (("J", "3"), np.float32),
+    "keypoints": (("K", "3"), np.float32),
+    "keypoints_2d": (("K", "2"), np.float32),
+    "pose": (("J", "3", "3"), np.float32),
+    "shape": (("S",), np.float32),
+    "translation": (("3",), np.float32),
+    "intrinsics": (("3", "3"), np.float64),
+}
+# sRGB of the clay that a person is drawn in: light blue-grey first, then muted ones that are told
+# apart.
+COLOURS = (
+    (169, 188, 208),
+    (214, 165, 138),
+    (160, 192, 160),
+    (206, 188, 130),
+    (186, 164, 198),
+    (143, 190, 194),
+    (209, 154, 164),
+    (174, 176, 150),
+)
 
 
 @dataclass(eq=False)
 class Person:
-    """A body or a hand as a mesh in the camera's frame: metres, OpenCV axes (x right, y down, z forward).
+    """A body or a hand as a mesh in the camera's frame: metres, OpenCV axes (x right, y down, z
+    forward).
 
     Attributes:
         kind: "body", "left_hand" or "right_hand".
-        box: (4,) x0, y0, x1, y1 in pixels of the picture, where it was looked for.
-        vertices: (V, 3) float32 metres.  faces: (F, 3) int32; outward normals come by the right-hand rule.
-        joints: (J, 3) and keypoints: (K, 3), metres.  keypoints_2d: (K, 2) pixels of the picture.
-        pose: (J, 3, 3) rotations as the body model takes them; a left hand's are its own, so mirror them
-            (data.bodies.models.mirrored_rotation) before they pose the right hand that the model is.
+        box: (4,) x0, y0, x1, y1 in pixels of the image, where it was looked for.
+        vertices: (V, 3) float32 metres.  faces: (F, 3) int32; outward normals come by the
+            right-hand rule.
+        joints: (J, 3) and keypoints: (K, 3), metres.  keypoints_2d: (K, 2) pixels of the image.
+        pose: (J, 3, 3) rotations as the body model takes them; a left hand's are its own, so mirror
+            them (data.bodies.models.mirrored_rotation) before they pose the right hand that the
+            model is.
         shape: (S,).  translation: (3,) metres, joint 0.
-        intrinsics: (3, 3) float64 of the picture; the first pixel's centre is at (0.5, 0.5).
+        intrinsics: (3, 3) float64 of the image; the first pixel's centre is at (0.5, 0.5).
 
     Raises:
         UserError: an array has another shape, or holds numbers that are not finite.
@@ -54,11 +73,15 @@ class Person:
         known = {}
         for name, (shape, dtype) in ARRAYS.items():
             array = np.ascontiguousarray(getattr(self, name), dtype)
-            wanted = tuple(int(n) if n.isdigit() else known.setdefault(n, m)
-                           for n, m in zip(shape, array.shape, strict=False))
+            wanted = tuple(
+                int(n) if n.isdigit() else known.setdefault(n, m)
+                for n, m in zip(shape, array.shape, strict=False)
+            )
             if len(shape) != array.ndim or array.shape != wanted:
-                raise UserError(f"{self.kind}: {name} has shape {array.shape}, not ({', '.join(shape)})"
-                                + "".join(f" with {n} = {m}" for n, m in known.items() if n in shape))
+                raise UserError(
+                    f"{self.kind}: {name} has shape {array.shape}, not ({', '.join(shape)})"
+                    + "".join(f" with {n} = {m}" for n, m in known.items() if n in shape)
+                )
             if not np.isfinite(array).all():
                 raise UserError(f"{self.kind}: {name} holds numbers that are not finite")
             setattr(self, name, array)
@@ -70,13 +93,22 @@ def colour(index):
 
 
 def vertex_normals(vertices, faces):
-    """(V, 3) float32 unit normals, each the mean of its triangles' by area; (0, 0, -1) where that is none.
+    """(V, 3) float32 unit normals, each the mean of its triangles' by area; (0, 0, -1) where that
+    is none.
 
     Args:
         vertices: (V, 3).  faces: (F, 3).
     """
     corners = np.asarray(vertices, np.float64)[faces]
     across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    total = np.stack([np.bincount(np.ravel(faces), np.repeat(across[:, axis], 3), len(vertices)) for axis in range(3)], 1)
+    total = np.stack(
+        [
+            np.bincount(np.ravel(faces), np.repeat(across[:, axis], 3), len(vertices))
+            for axis in range(3)
+        ],
+        1,
+    )
     length = np.linalg.norm(total, axis=1, keepdims=True)
-    return np.where(length > 0, total / np.maximum(length, 1e-300), (0.0, 0.0, -1.0)).astype(np.float32)
+    return np.where(length > 0, total / np.maximum(length, 1e-300), (0.0, 0.0, -1.0)).astype(
+        np.float32
+    )

@@ -1,4 +1,5 @@
-"""``python -m finetune report DIR``: one HTML page that shows what a folder of runs holds, with every number and command."""
+"""``python -m finetune report DIR``: one HTML page that shows what a folder of runs holds, with
+every number and command."""
 
 import os
 import shlex
@@ -6,11 +7,11 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from engine.config import key, parse_keys
+from engine.config.parser import key, parse_keys
 from engine.errors import UserError
-from engine.page import render
-from engine.page.pictures import inline_file
-from finetune.page import curves, numbers, pictures
+from engine.logging.page import render
+from engine.logging.page.images import inline_file
+from finetune.page import curves, images, numbers
 from finetune.page.folder import COMMANDS, kind_of, read_folder
 from finetune.page.meshes import read_meshes
 
@@ -46,25 +47,36 @@ def page(folder, rows, seed):
     """The whole page as text.
 
     Args:
-        folder: finetune.page.folder.Folder.  rows, seed: how many clips a contact sheet shows, and which.
+        folder: finetune.page.folder.Folder.  rows, seed: how many clips a contact sheet shows, and
+            which.
     Raises:
-        UserError: a shard, a picture or a file of an evaluation is broken.
+        UserError: a shard, an image or a file of an evaluation is broken.
     """
     evaluations = _evaluations(folder)
     values = {
-        "name": os.path.basename(os.path.abspath(folder.path)), "made": date.today().isoformat(),
+        "name": os.path.basename(os.path.abspath(folder.path)),
+        "made": date.today().isoformat(),
         "machines": sorted({evaluation.content["machine"] for evaluation in evaluations}),
-        "headlines": [numbers.headline(evaluation) for evaluation in evaluations if not _scratch(evaluation)],
-        "sheets": _sheets(folder, rows, seed), "completions": _completions(folder), "charts": _charts(folder),
+        "headlines": [
+            numbers.headline(evaluation) for evaluation in evaluations if not _scratch(evaluation)
+        ],
+        "sheets": _sheets(folder, rows, seed),
+        "completions": _completions(folder),
+        "charts": _charts(folder),
         "evaluations": [_shown_evaluation(evaluation) for evaluation in evaluations],
-        "times": numbers.times_table(folder.times), "hints": _hints(folder)}
+        "times": numbers.times_table(folder.times),
+        "hints": _hints(folder),
+    }
     return render.page("template.html", values, [LOOKS], [LOOKS / "page.js", LOOKS / "viewer.js"])
 
 
 def _evaluations(folder):
     """Bodies before hands, a run before the one without pre-training."""
     found = [run.evaluation for run in folder.of("finetune train") if run.evaluation]
-    return sorted(found, key=lambda evaluation: (evaluation.kind, _scratch(evaluation), evaluation.path.parent.name))
+    return sorted(
+        found,
+        key=lambda evaluation: (evaluation.kind, _scratch(evaluation), evaluation.path.parent.name),
+    )
 
 
 def _scratch(evaluation):
@@ -72,76 +84,129 @@ def _scratch(evaluation):
 
 
 def _sheets(folder, rows, seed):
-    """A contact sheet a folder of shards; those that `data make` wrote say so by their made.yaml."""
+    """A contact sheet a folder of shards; those that `data make` wrote say so by their
+    made.yaml."""
     out = []
     for name, paths in folder.shards.items():
         made = os.path.exists(os.path.join(os.path.dirname(paths[0]), "made.yaml"))
-        out.append({"name": name, "made": made, **pictures.sheet_of(paths, rows, seed)})
+        out.append({"name": name, "made": made, **images.sheet_of(paths, rows, seed)})
     return sorted(out, key=lambda sheet: (not sheet["made"], kind_of(sheet["name"])))
 
 
 def _completions(folder):
-    return [{"name": run.name, "total": len(run.pictures), "steps": pictures.step_pictures(run.pictures)}
-            for run in folder.of("pretrain") if run.pictures]
+    return [
+        {
+            "name": run.name,
+            "total": len(run.images),
+            "steps": images.step_images(run.images),
+        }
+        for run in folder.of("pretrain")
+        if run.images
+    ]
 
 
 def _charts(folder):
-    """{"pretraining": [...], "finetuning": [[losses, MPJPE, PA-MPJPE] of a run and of the one without pre-training]}."""
+    """{"pretraining": [...], "finetuning": [[losses, MPJPE, PA-MPJPE] of a run and of the one
+    without pre-training]}."""
     groups = {}
     for run in folder.of("finetune train"):
         groups.setdefault(run.name.removesuffix("_scratch"), []).append(run)
-    finetuning = [[curves.loss_chart(runs[0]), curves.held_out_chart(runs, "held_out/mpjpe", "MPJPE"),
-                   curves.held_out_chart(runs, "held_out/pa_mpjpe", "PA-MPJPE")] for runs in groups.values()]
+    finetuning = [
+        [
+            curves.loss_chart(runs[0]),
+            curves.val_chart(runs, "val/mpjpe", "MPJPE"),
+            curves.val_chart(runs, "val/pa_mpjpe", "PA-MPJPE"),
+        ]
+        for runs in groups.values()
+    ]
     pretraining = [curves.pretraining_chart(run) for run in folder.of("pretrain")]
-    return {"pretraining": [chart for chart in pretraining if chart],
-            "finetuning": [charts for group in finetuning if (charts := [chart for chart in group if chart])]}
+    return {
+        "pretraining": [chart for chart in pretraining if chart],
+        "finetuning": [
+            charts for group in finetuning if (charts := [chart for chart in group if chart])
+        ],
+    }
 
 
 def _shown_evaluation(evaluation):
-    """What the template shows of an evaluation: its content, tables, the examples with their sheets, the viewer's meshes."""
+    """What the template shows of an evaluation: its content, tables, the examples with their
+    sheets, the viewer's meshes."""
     examples = []
     for example in evaluation.content["examples"]:
         path = evaluation.path / example["sheet"]
-        facts = {"pa": f"{numbers.shown(example['pa_mpjpe'], 'mm')} mm", "error": f"{numbers.shown(example['mpjpe'], 'mm')} mm",
-                 "overlap": numbers.shown(example["iou"], "") if "iou" in example else "-"}
-        examples.append({**example, "facts": facts, "picture": inline_file(path) if path.exists() else None})
-    ranks = [{"name": rank, "examples": [(i, e) for i, e in enumerate(examples) if e["rank"] == rank]}
-             for rank in dict.fromkeys(e["rank"] for e in examples)]
-    return {"content": evaluation.content, "name": evaluation.path.parent.name,
-            "warnings": evaluation.content.get("warnings", []), "table": numbers.table(evaluation),
-            "differences": numbers.differences(evaluation), "examples": examples, "ranks": ranks,
-            "missing": [e["sheet"] for e in examples if e["picture"] is None], "meshes": read_meshes(evaluation)}
+        facts = {
+            "pa": f"{numbers.shown(example['pa_mpjpe'], 'mm')} mm",
+            "error": f"{numbers.shown(example['mpjpe'], 'mm')} mm",
+            "overlap": numbers.shown(example["iou"], "") if "iou" in example else "-",
+        }
+        examples.append(
+            {**example, "facts": facts, "image": inline_file(path) if path.exists() else None}
+        )
+    ranks = [
+        {"name": rank, "examples": [(i, e) for i, e in enumerate(examples) if e["rank"] == rank]}
+        for rank in dict.fromkeys(e["rank"] for e in examples)
+    ]
+    return {
+        "content": evaluation.content,
+        "name": evaluation.path.parent.name,
+        "warnings": evaluation.content.get("warnings", []),
+        "table": numbers.table(evaluation),
+        "differences": numbers.differences(evaluation),
+        "examples": examples,
+        "ranks": ranks,
+        "missing": [e["sheet"] for e in examples if e["image"] is None],
+        "meshes": read_meshes(evaluation),
+    }
 
 
 def _hints(folder):
-    """{section: [(sentence, command or None), ...]} of what is not there, and what would make it."""
+    """{section: [(sentence, command or None), ...]} of what is not there, and what would make
+    it."""
     out = {section: [] for section in ("pairs", "completions", "curves", "tables", "times")}
     for kind, plural in KINDS.items():
-        shards, before, after = (os.path.join(folder.path, f"{name}_{kind}") for name in ("people", "pretrain", "finetune"))
-        pretrained, tuned = ([run for run in folder.of(command) if run.kind == kind] for command in COMMANDS)
+        shards, before, after = (
+            os.path.join(folder.path, f"{name}_{kind}")
+            for name in ("people", "pretrain", "finetune")
+        )
+        pretrained, tuned = (
+            [run for run in folder.of(command) if run.kind == kind] for command in COMMANDS
+        )
         if not any(kind_of(name) == kind for name in folder.shards):
             command = _command(f"data make configs/data/people_{kind}_easy.yaml", {"out": shards})
             out["pairs"].append((f"No clips of {plural}.", command))
         if not pretrained:
-            command = _command(f"pretrain configs/pretrain/demo_{kind}.yaml", {"run": before, "data.shards": shards})
+            command = _command(
+                f"pretrain configs/pretrain/demo_{kind}.yaml",
+                {"run": before, "data.shards": shards},
+            )
             out["completions"].append((f"No pre-training on {plural}.", command))
         for run in pretrained:
-            if not run.pictures:
-                out["completions"].append((f"{run.name} has drawn no pictures yet (log.pictures_every).", None))
+            if not run.images:
+                out["completions"].append(
+                    (f"{run.name} has drawn no images yet (log.images_every).", None)
+                )
         words = f"finetune train configs/finetune/demo_{kind}.yaml"
         if not tuned:
             command = _command(words, {"run": after, "init": before, "data.shards": shards})
             out["curves"].append((f"No fine-tuning on {plural}.", command))
         elif not any(run.scratch for run in tuned):
-            command = _command(words, {"run": after + "_scratch", "init": "", "data.shards": shards})
-            out["curves"].append((f"No fine-tuning on {plural} without pre-training to compare with.", command))
+            command = _command(
+                words, {"run": after + "_scratch", "init": "", "data.shards": shards}
+            )
+            out["curves"].append(
+                (f"No fine-tuning on {plural} without pre-training to compare with.", command)
+            )
         if not any(run.evaluation for run in tuned):
             path = next((str(run.path) for run in tuned if not run.scratch), after)
-            out["tables"].append((f"No evaluation on {plural}.", _command("finetune evaluate", {"run": path})))
+            out["tables"].append(
+                (f"No evaluation on {plural}.", _command("finetune evaluate", {"run": path}))
+            )
     if not folder.times:
         out["times"].append(("The folder has no times.jsonl; the demo writes it.", "make demo"))
     return out
 
 
 def _command(words, keys):
-    return " ".join([f"python -m {words}", *(shlex.quote(f"{name}={value}") for name, value in keys.items())])
+    return " ".join(
+        [f"python -m {words}", *(shlex.quote(f"{name}={value}") for name, value in keys.items())]
+    )

@@ -1,8 +1,9 @@
-"""``python -m pretrain CONFIG.yaml key=value ...``, and ``python -m pretrain export|probe|replay ...``."""
+"""``python -m pretrain CONFIG.yaml key=value ...``, and ``python -m pretrain export|probe|replay
+...``."""
 
-from engine import signals
 from engine.cli import run
-from engine.place import starting
+from engine.distributed.place import starting
+from engine.run import signals
 
 USAGE = """python -m pretrain CONFIG.yaml [key=value ...]
        python -m pretrain export RUN-or-FILE out=FILE
@@ -28,7 +29,7 @@ def main(argv):
         return replay.main(argv[1:])
     signals.leave_on_signal()
     with starting():
-        from engine.config import parse
+        from engine.config.parser import parse
         from pretrain.config import PretrainConfig
 
         config = parse(PretrainConfig, argv, "pretrain", USAGE)

@@ -1,7 +1,9 @@
-"""Where masked patches look in the reference: the decoder's cross-attention, computed once more for a few pictures.
+"""Where masked patches look in the reference: the decoder's cross-attention, computed once more for
+a few images.
 
-Training goes through scaled_dot_product_attention, which never has the weights in hand. Here they are computed from what
-each cross-attention was given; a test holds that they give the attention's own output.
+Training goes through scaled_dot_product_attention, which never has the weights in hand. Here they
+are computed from what each cross-attention was given; a test holds that they give the attention's
+own output.
 """
 
 import contextlib
@@ -26,17 +28,20 @@ def weights(cross, x, y, rope_x, rope_y):
     if rope_x is not None:
         q, k = rotate(q, rope_x), rotate(k, rope_y)
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-    with torch.autocast(x.device.type, enabled=False):  # on a CPU it would leave the weights in bf16
+    with torch.autocast(
+        x.device.type, enabled=False
+    ):  # on a CPU it would leave the weights in bf16
         scores = q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5
         return scores.softmax(-1), v
 
 
 def of_masked(module, a, b, keep, masked, seen, layers):
-    """(predicted, [(B, M, N) mean over heads, ...]): a completion and where its masked patches look in ``b``, by layer.
+    """(predicted, [(B, M, N) mean over heads, ...]): a completion and where its masked patches look
+    in ``b``, by layer.
 
     Args:
-        module: pretrain.train.Completion.  a, b, keep, masked, seen: as for its ``complete``, one reference a picture. What
-            is not seen of the reference is not looked at: 0.
+        module: pretrain.train.Completion.  a, b, keep, masked, seen: as for its ``complete``, one
+            reference an image. What is not seen of the reference is not looked at: 0.
         layers: numbers of decoder blocks.
     """
     found = {}
@@ -44,7 +49,8 @@ def of_masked(module, a, b, keep, masked, seen, layers):
     def watch(number):
         def hook(cross, inputs):
             # Masked tokens are the last M, whether or not the visible ones have left.
-            found[number] = weights(cross, *inputs)[0].mean(1)[:, -masked.shape[1]:]
+            found[number] = weights(cross, *inputs)[0].mean(1)[:, -masked.shape[1] :]
+
         return hook
 
     blocks = module.model.decoder.blocks
@@ -58,7 +64,10 @@ def of_masked(module, a, b, keep, masked, seen, layers):
     looks = [found[number] for number in layers]
     if seen is not None:
         places = seen[:, None].expand(-1, masked.shape[1], -1)
-        looks = [look.new_zeros(*look.shape[:2], module.model.patches).scatter(2, places, look) for look in looks]
+        looks = [
+            look.new_zeros(*look.shape[:2], module.model.patches).scatter(2, places, look)
+            for look in looks
+        ]
     return predicted, looks
 
 
@@ -68,9 +77,10 @@ def middle_and_last(depth):
 
 
 def chosen(person, masked, count):
-    """(B, count) places in ``masked`` of patches on the person, spread from the top of the picture to its foot.
+    """(B, count) places in ``masked`` of patches on the person, spread from the top of the image
+    to its foot.
 
-    A picture with too few masked patches on the person takes those with the most of it.
+    An image with too few masked patches on the person takes those with the most of it.
 
     Args:
         person: (B, N) share of each patch on the person.  masked: (B, M), ascending.

@@ -1,6 +1,8 @@
-"""Blocks of encoder and decoder: attention, the encoder's block, and the decoder's, which looks at itself and at the reference.
+"""Blocks of encoder and decoder: attention, the encoder's block, and the decoder's, which looks at
+itself and at the reference.
 
-Tokens are (B, T, channels) throughout; heads are split off behind them, so that nothing is copied to be laid out anew.
+Tokens are (B, T, channels) throughout; heads are split off behind them, so that nothing is copied
+to be laid out anew.
 """
 
 import functools
@@ -11,7 +13,7 @@ from timm.layers import Mlp
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from engine import machine
+from engine.distributed import hardware
 from pretrain.position import rotate
 
 EPSILON = 1e-6
@@ -23,7 +25,8 @@ def take(x, index):
 
 
 def attend(q, k, v, rope_q=None, rope_k=None):
-    """q (B, T, heads, C), k and v (B, N, heads, C) -> (B, T, heads * C). ``rope_*``: see rope_table; None: none is turned."""
+    """q (B, T, heads, C), k and v (B, N, heads, C) -> (B, T, heads * C). ``rope_*``: see
+    rope_table; None: none is turned."""
     kind = v.dtype
     if rope_q is not None:
         q, k = rotate(q, rope_q).to(kind), rotate(k, rope_k).to(kind)
@@ -38,49 +41,56 @@ def attend(q, k, v, rope_q=None, rope_k=None):
 
 
 def prepare(blocks, config, device):
-    """Have training compile blocks and compute their inside twice, as the config says; weights keep their names.
+    """Have training compile blocks and compute their inside twice, as the config says; weights keep
+    their names.
 
     Args:
-        blocks: of an Encoder or a Decoder.  config: engine.options.TrainConfig.  device: torch.device.
+        blocks: of an Encoder or a Decoder.  config: engine.config.train_config.TrainConfig.
+            device: torch.device.
     """
     for block in blocks:
-        block.recompute = config.recompute
-        block.compiled = machine.compiles(config.compile, device)
+        block.activation_checkpointing = config.activation_checkpointing
+        block.compiled = hardware.compiles(config.compile, device)
 
 
 class Block(nn.Module):
-    """A residual block, ``step`` in those that build on it. Without gradients, where shapes are many, nothing is compiled.
+    """A residual block, ``step`` in those that build on it. Without gradients, where shapes are
+    many, nothing is compiled.
 
     Attributes:
-        compiled: run ``step`` compiled.  recompute: keep a block's input alone for the backward pass, which then computes the
-            rest once more.
+        compiled: run ``step`` compiled.  activation_checkpointing: keep a block's input alone for
+            the backward pass, which then computes the rest once more.
     """
 
     def __init__(self):
         super().__init__()
-        self.compiled = self.recompute = False
+        self.compiled = self.activation_checkpointing = False
 
     def forward(self, *tensors):
         if not torch.is_grad_enabled():
             return self.step(*tensors)
         step = compiled_step(type(self)) if self.compiled else type(self).step
-        if self.recompute:
+        if self.activation_checkpointing:
             return checkpoint(step, self, *tensors, use_reentrant=False, preserve_rng_state=False)
         return step(self, *tensors)
 
 
 @functools.cache
 def compiled_step(kind):
-    """A Block's ``step``, compiled once for all blocks of that kind and each of the few shapes of training."""
+    """A Block's ``step``, compiled once for all blocks of that kind and each of the few shapes of
+    training."""
     return torch.compile(kind.step, fullgraph=True, dynamic=False)
 
 
 class LayerNorm(nn.LayerNorm):
-    """Of tokens in float32 whose weights may be in bf16, as processes that share a copy gather them (engine/parallel.py)."""
+    """Of tokens in float32 whose weights may be in bf16, as processes that share a copy gather them
+    (engine/distributed/parallel.py)."""
 
     def forward(self, x):
         kind = torch.promote_types(x.dtype, self.weight.dtype)
-        return F.layer_norm(x, self.normalized_shape, self.weight.to(kind), self.bias.to(kind), self.eps)
+        return F.layer_norm(
+            x, self.normalized_shape, self.weight.to(kind), self.bias.to(kind), self.eps
+        )
 
 
 class SelfAttention(nn.Module):
@@ -100,7 +110,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Queries from the picture that is completed, keys and values from the reference."""
+    """Queries from the image that is completed, keys and values from the reference."""
 
     def __init__(self, width, heads):
         super().__init__()
@@ -110,12 +120,14 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x, y, rope_x, rope_y):
-        """x (R*K, T, C), y (R, N, C) -> (R*K, T, C); rows i*K to i*K + K-1 of x look at row i of y."""
+        """x (R*K, T, C), y (R, N, C) -> (R*K, T, C); rows i*K to i*K + K-1 of x look at row i of
+        y."""
         batch, tokens, _ = x.shape
         q = self.q(x).unflatten(2, (self.heads, -1))
         k, v = self.kv(y).unflatten(2, (2, self.heads, -1)).unbind(2)
         if batch != len(y):
-            # A query does not see other queries, so those of several targets share one attention: no copy of k and v.
+            # A query does not see other queries, so those of several targets share one attention:
+            # no copy of k and v.
             q = q.reshape(len(y), -1, *q.shape[2:])
             rope_x = None if rope_x is None else rope_x.reshape(len(y), -1, *rope_x.shape[2:])
         return self.proj(attend(q, k, v, rope_x, rope_y).view(batch, tokens, -1))
@@ -138,9 +150,11 @@ class EncoderBlock(Block):
 
 
 class DecoderBlock(Block):
-    """CroCo's decoder block: self-attention, cross-attention to features that stay as they are, MLP; norms come first.
+    """CroCo's decoder block: self-attention, cross-attention to features that stay as they are,
+    MLP; norms come first.
 
-    With ``cross=False`` there is no reference: MAE's block, which is the encoder's but for the name of its second norm.
+    With ``cross=False`` there is no reference: MAE's block, which is the encoder's but for the name
+    of its second norm.
     """
 
     def __init__(self, width, heads, mlp_ratio, cross):
@@ -156,7 +170,8 @@ class DecoderBlock(Block):
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def step(self, x, y, rope_x=None, rope_y=None, first=0):
-        """x (B, T, C), y (R, N, C) or None -> (B, T - first, C): tokens before ``first`` are looked at, and go no further."""
+        """x (B, T, C), y (R, N, C) or None -> (B, T - first, C): tokens before ``first`` are looked
+        at, and go no further."""
         x = x[:, first:] + self.attn(self.norm1(x), rope_x, first)
         rope_x = None if rope_x is None else rope_x[..., first:, :, :]
         if self.cross is not None:
@@ -165,34 +180,41 @@ class DecoderBlock(Block):
 
 
 class Decoder(nn.Module):
-    """Features of the visible tokens and of the reference to features of all or of the masked tokens."""
+    """Features of the visible tokens and of the reference to features of all or of the masked
+    tokens."""
 
     def __init__(self, encoder_width, width, depth, heads, mlp_ratio, outputs, rotary, cross=True):
         super().__init__()
         self.rotary = rotary
         self.embed = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.blocks = nn.ModuleList(DecoderBlock(width, heads, mlp_ratio, cross) for _ in range(depth))
+        self.blocks = nn.ModuleList(
+            DecoderBlock(width, heads, mlp_ratio, cross) for _ in range(depth)
+        )
         self.norm = LayerNorm(width, EPSILON)
         self.head = nn.Linear(width, outputs)
 
     def forward(self, visible, reference, order, table, masked_only, seen=None):
         """Features after the last norm, in the order of ``order``.
 
-        Attention does not care about order, so tokens stay where they are cheapest: visible ones first, then the masked.
+        Attention does not care about order, so tokens stay where they are cheapest: visible ones
+        first, then the masked.
 
         Args:
-            visible: (B, V, E) encoded tokens of the masked picture.
+            visible: (B, V, E) encoded tokens of the masked image.
             reference: (R, L, E), B a multiple of R; None without cross-attention.
             order: (B, N) patch of each token, the V visible ones first.
-            table: (N, C) of sincos_table, or (N, head width / 2, 2) of rope_table where the decoder is rotary.
+            table: (N, C) of sincos_table, or (N, head width / 2, 2) of rope_table where the decoder
+                is rotary.
             masked_only: leave the visible tokens out once nothing looks at them any more.
             seen: (R, L) patch of each token of the reference; None: all, in their order.
         Returns:
             (B, N, C), or (B, N - V, C) with masked_only.
         """
         batch, given = visible.shape[:2]
-        kind = self.mask_token.dtype  # the sum that runs through the blocks stays in float32 under autocast
+        kind = (
+            self.mask_token.dtype
+        )  # the sum that runs through the blocks stays in float32 under autocast
         hidden = self.mask_token.expand(batch, order.shape[1] - given, -1)
         x = torch.cat([self.embed(visible).to(kind), hidden], 1)
         y = None if reference is None else self.embed(reference).to(kind)

@@ -6,10 +6,10 @@ Nothing here imports torch: a typo is told in a fraction of a second.
 from dataclasses import dataclass
 
 from data.config import DataConfig
-from data.index import PAIR_KINDS
-from engine.config import key, section
+from data.format.index import PAIR_KINDS
+from engine.config.parser import key, section
+from engine.config.train_config import LogConfig, TrainConfig
 from engine.errors import UserError
-from engine.options import LogConfig, TrainConfig
 
 
 @dataclass
@@ -24,34 +24,51 @@ class DecoderConfig:
     width: int = key(512, "channels of a token in the decoder", low=4)
     depth: int = key(8, "blocks of the decoder", low=1)
     heads: int = key(16, "attention heads of the decoder", low=1)
-    cross: bool = key(True, "whether it looks at the reference; false: a masked autoencoder of one picture, to compare with")
+    cross: bool = key(
+        True,
+        "whether it looks at the reference; false: a masked autoencoder of one image, to compare "
+        "with",
+    )
 
 
 @dataclass
 class VisionConfig:
     """The encoder: what pre-training and fine-tuning share."""
 
-    image_size: int = key(224, "side of the pictures in training, pixels", low=8)
+    image_size: int = key(224, "side of the images in training, pixels", low=8)
     patch: int = key(16, "side of a patch, pixels", low=1)
-    position: str = key("cosine", "fixed vectors added to tokens, or rotary queries and keys", choices=("cosine", "rope"))
+    position: str = key(
+        "cosine",
+        "fixed vectors added to tokens, or rotary queries and keys",
+        choices=("cosine", "rope"),
+    )
     rope_base: float = key(100.0, "base of the rotary frequencies (model.position=rope)", low=1)
     encoder: EncoderConfig = section(EncoderConfig)
     mlp_ratio: float = key(4.0, "width of a block's hidden layer over its width", low=0.25)
 
     def check(self):
         if self.image_size % self.patch:
-            raise UserError(f"model.image_size={self.image_size} is not a multiple of model.patch={self.patch}")
+            raise UserError(
+                f"model.image_size={self.image_size} is not a multiple of model.patch={self.patch}"
+            )
         self.check_part("encoder", self.encoder)
 
     def check_part(self, name, part):
         width, heads = part.width, part.heads
         if width % heads:
-            raise UserError(f"model.{name}.width={width} is not a multiple of model.{name}.heads={heads}")
+            raise UserError(
+                f"model.{name}.width={width} is not a multiple of model.{name}.heads={heads}"
+            )
         if self.position == "rope" and (width // heads) % 4:
-            raise UserError(f"model.{name}.width={width} over model.{name}.heads={heads} gives heads of "
-                            f"{width // heads} channels; model.position=rope wants a multiple of 4")
+            raise UserError(
+                f"model.{name}.width={width} over model.{name}.heads={heads} gives heads of "
+                f"{width // heads} channels; model.position=rope wants a multiple of 4"
+            )
         if self.position == "cosine" and width % 4:
-            raise UserError(f"model.{name}.width={width} is not a multiple of 4, which model.position=cosine wants")
+            raise UserError(
+                f"model.{name}.width={width} is not a multiple of 4, which model.position=cosine "
+                f"wants"
+            )
 
     def grid(self):
         """(rows, columns) of patches at ``image_size``."""
@@ -69,18 +86,28 @@ class ModelConfig(VisionConfig):
 
 @dataclass
 class ObjectiveConfig:
-    target: str = key("patch", "what pixels are normalised by: their patch, their whole picture, nothing",
-                      choices=("patch", "picture", "none"))
-    background_weight: float = key(1.0, "weight of a patch without person; one that the person fills weighs 1",
-                                   low=0, high=1)
-    references: str = key("own", "which reference a picture is trained with: its own, or (to compare with) that of the row "
-                                 "above in its part of the batch", choices=("own", "shuffled"))
+    target: str = key(
+        "patch",
+        "what pixels are normalised by: their patch, their whole image, nothing",
+        choices=("patch", "image", "none"),
+    )
+    background_weight: float = key(
+        1.0, "weight of a patch without person; one that the person fills weighs 1", low=0, high=1
+    )
+    references: str = key(
+        "own",
+        "which reference an image is trained with: its own, or (to compare with) that of the row "
+        "above in its part of the batch",
+        choices=("own", "shuffled"),
+    )
     cross_view: float = key(1.0, "weight of the mean loss of cross-view pairs", low=0)
     cross_pose: float = key(1.0, "weight of the mean loss of cross-pose pairs", low=0)
 
     def check(self):
         if not any(self.kind_weights()):
-            raise UserError("objective.cross_view=0 and objective.cross_pose=0: one of them must be above 0")
+            raise UserError(
+                "objective.cross_view=0 and objective.cross_pose=0: one of them must be above 0"
+            )
 
     def kind_weights(self):
         """w_kind in the order of PAIR_KINDS."""
@@ -90,38 +117,69 @@ class ObjectiveConfig:
 @dataclass
 class MaskingConfig:
     ratio: float = key(0.9, "share of a's patches that are masked", low=0, high=0.99)
-    person_bonus: float = key(0.0, "above 0, patches on the person are masked first; 1 or more: always before background")
-    min_visible_person: int = key(8, "of the visible patches at least so many (or a quarter of the person's) lie on it", low=0)
-    reference_ratio: float = key(0.0, "share of the reference's patches that are left out and cost nothing", low=0, high=0.99)
-    reference_bonus: float = key(1.0, "above 0, background of the reference is left out first; 1: before any patch that the "
-                                      "person fills", low=0)
+    person_bonus: float = key(
+        0.0, "above 0, patches on the person are masked first; 1 or more: always before background"
+    )
+    min_visible_person: int = key(
+        8, "of the visible patches at least so many (or a quarter of the person's) lie on it", low=0
+    )
+    reference_ratio: float = key(
+        0.0, "share of the reference's patches that are left out and cost nothing", low=0, high=0.99
+    )
+    reference_bonus: float = key(
+        1.0,
+        "above 0, background of the reference is left out first; 1: before any patch that the "
+        "person fills",
+        low=0,
+    )
 
     def seen(self, patches):
-        """Of so many patches: (those of a that stay visible, those of the reference that are looked at)."""
+        """Of so many patches: (those of a that stay visible, those of the reference that are looked
+        at)."""
         return patches - int(self.ratio * patches), patches - int(self.reference_ratio * patches)
 
 
 @dataclass
 class PretrainLogConfig(LogConfig):
-    held_out_pairs: int = key(64, "held-out pairs of each kind", low=1)
-    pictures: int = key(4, "held-out pairs of each kind that are drawn", low=1)
-    probe_every: int = key(0, "steps between probes of the encoder for 3D (probe.shards); 0: never", low=0)
+    val_pairs: int = key(64, "validation pairs of each kind", low=1, renamed_from="held_out_pairs")
+    images: int = key(
+        4, "validation pairs of each kind that are drawn", low=1, renamed_from="pictures"
+    )
+    probe_every: int = key(
+        0, "steps between probes of the encoder for 3D (probe.shards); 0: never", low=0
+    )
 
 
 @dataclass
 class ProbeConfig:
     """How well joints in 3D can be read off the frozen encoder; see pretrain/probe.py."""
 
-    shards: str = key("", "labelled shards that are never trained on: folder, tar, glob, or several with commas between",
-                      path="several")
-    clips: int = key(2000, "clips of the probe, fit and test together; numbers compare only where this is equal", low=12)
-    timm: str = key("", "a row for a timm model: a folder as its hub has it (config.json, weights), or NAME:FILE", path="one")
+    shards: str = key(
+        "",
+        "labelled shards that are never trained on: folder, tar, glob, or several with commas "
+        "between",
+        path="several",
+    )
+    clips: int = key(
+        2000,
+        "clips of the probe, fit and test together; numbers compare only where this is equal",
+        low=12,
+    )
+    timm: str = key(
+        "",
+        "a row for a timm model: a folder as its hub has it (config.json, weights), or NAME:FILE",
+        path="one",
+    )
 
 
 @dataclass
 class PretrainConfig(TrainConfig):
-    targets_per_reference: int = key(1, "masked pictures that are completed with the help of one reference, which is encoded "
-                                     "once; batch then counts references, a step has so many times as many pairs", low=1)
+    targets_per_reference: int = key(
+        1,
+        "masked images that are completed with the help of one reference, which is encoded "
+        "once; batch then counts references, a step has so many times as many pairs",
+        low=1,
+    )
     model: ModelConfig = section(ModelConfig)
     masking: MaskingConfig = section(MaskingConfig)
     objective: ObjectiveConfig = section(ObjectiveConfig)
@@ -130,27 +188,44 @@ class PretrainConfig(TrainConfig):
     probe: ProbeConfig = section(ProbeConfig)
 
     def check(self):
-        """UserError where keys do not fit each other; see engine.config.parse."""
+        """UserError where keys do not fit each other; see engine.config.parser.parse."""
         super().check()
         if self.log.probe_every and not self.probe.shards:
-            raise UserError(f"log.probe_every={self.log.probe_every}, but probe.shards is not set: it names labelled shards "
-                            f"that are not trained on")
+            raise UserError(
+                f"log.probe_every={self.log.probe_every}, but probe.shards is not set: it names "
+                f"labelled shards "
+                f"that are not trained on"
+            )
         if self.evaluate.every and not (self.evaluate.shards or self.probe.shards):
-            raise UserError(f"evaluate.every={self.evaluate.every}, but evaluate.shards is not set: it names labelled shards "
-                            f"that are not trained on")
+            raise UserError(
+                f"evaluate.every={self.evaluate.every}, but evaluate.shards is not set: it names "
+                f"labelled shards "
+                f"that are not trained on"
+            )
         patches = (self.model.image_size // self.model.patch) ** 2
         visible, _ = self.masking.seen(patches)
         if not 0 < visible < patches:
-            raise UserError(f"masking.ratio={self.masking.ratio} masks {patches - visible} of {patches} patches; at least one "
-                            f"must be masked and one visible")
+            raise UserError(
+                f"masking.ratio={self.masking.ratio} masks {patches - visible} of {patches} "
+                f"patches; at least one "
+                f"must be masked and one visible"
+            )
         if self.objective.references == "shuffled" and not self.model.decoder.cross:
-            raise UserError("objective.references=shuffled, but model.decoder.cross=false looks at none")
+            raise UserError(
+                "objective.references=shuffled, but model.decoder.cross=false looks at none"
+            )
 
     def check_processes(self, world, node):
         super().check_processes(world, node)
-        if self.objective.references == "shuffled" and self.batch < 2 * world * self.accumulate:
-            raise UserError(f"objective.references=shuffled wants 2 rows in each part of a batch; batch={self.batch} over "
-                            f"{world} processes times accumulate={self.accumulate} gives 1")
+        if (
+            self.objective.references == "shuffled"
+            and self.batch < 2 * world * self.grad_accum_steps
+        ):
+            raise UserError(
+                f"objective.references=shuffled wants 2 rows in each part of a batch; "
+                f"batch={self.batch} over "
+                f"{world} processes times grad_accum_steps={self.grad_accum_steps} gives 1"
+            )
 
     @property
     def samples(self):
@@ -159,5 +234,15 @@ class PretrainConfig(TrainConfig):
     def evaluation(self, checkpoint):
         timm = [f"timm={self.probe.timm}"] if self.probe.timm else []
         crops = "hand" if self.data.pairs.crops == "hand" else "body"
-        return ["pretrain", "probe", checkpoint, f"shards={self.evaluate.shards or self.probe.shards}", f"crops={crops}",
-                f"clips={self.probe.clips}", *timm, f"device={self.device}", *self.evaluate.keys, "log=true"]
+        return [
+            "pretrain",
+            "probe",
+            checkpoint,
+            f"shards={self.evaluate.shards or self.probe.shards}",
+            f"crops={crops}",
+            f"clips={self.probe.clips}",
+            *timm,
+            f"device={self.device}",
+            *self.evaluate.keys,
+            "log=true",
+        ]

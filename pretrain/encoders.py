@@ -1,4 +1,4 @@
-"""Frozen encoders behind one call: normalised pictures in, a map of features out."""
+"""Frozen encoders behind one call: normalised images in, a map of features out."""
 
 import hashlib
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from pathlib import Path
 import timm
 import torch
 
-from data.augment import MEAN, STD
+from data.loading.augment import MEAN, STD
 from engine.errors import UserError
 from pretrain import model as network
 from pretrain import weights
@@ -20,7 +20,8 @@ class Frozen:
     """An encoder to look at, not to train.
 
     Attributes:
-        run: from (B, 3, S, S) normalised by ImageNet's statistics to (B, C, rows, columns).  size: S.
+        run: from (B, 3, S, S) normalised by ImageNet's statistics to (B, C, rows, columns).  size:
+            S.
         shape: the ModelConfig, which a random encoder beside it shares; None of a timm model.
     """
 
@@ -29,17 +30,17 @@ class Frozen:
     shape: object = None
 
     @torch.no_grad()
-    def __call__(self, pictures):
-        return self.run(pictures)
+    def __call__(self, images):
+        return self.run(images)
 
 
 def of_network(model, bf16=False):
     """The Frozen encoder of a CrossCompletion as it is now."""
     rows, columns = model.grid
 
-    def run(pictures):
-        with torch.autocast(pictures.device.type, torch.bfloat16, enabled=bf16):
-            tokens = model.encode(pictures)
+    def run(images):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+            tokens = model.encode(images)
         return tokens.transpose(1, 2).unflatten(2, (rows, columns))
 
     return Frozen(run, model.config.image_size, model.config)
@@ -62,8 +63,9 @@ def from_timm(spec, device):
     """The Frozen encoder of a timm model on this machine. Nothing is downloaded.
 
     Args:
-        spec: a folder with config.json and weights, as timm's hub lays it out, or NAME:FILE with timm's name of the
-            architecture. Without a config of its own a model gets timm's defaults for its name.
+        spec: a folder with config.json and weights, as timm's hub lays it out, or NAME:FILE with
+            timm's name of the architecture. Without a config of its own a model gets timm's
+            defaults for its name.
     Raises:
         UserError: there is nothing there, or timm cannot load it.
     """
@@ -73,28 +75,37 @@ def from_timm(spec, device):
     elif name and Path(file).is_file():
         call = {"model_name": name, "checkpoint_path": file}
     else:
-        raise UserError(f"probe.timm={spec} is neither a folder with config.json and weights nor NAME:FILE with a file that "
-                        f"is there, such as vit_base_patch16_224:model.safetensors")
+        raise UserError(
+            f"probe.timm={spec} is neither a folder with config.json and weights nor NAME:FILE "
+            f"with a file that "
+            f"is there, such as vit_base_patch16_224:model.safetensors"
+        )
     try:
         # With its classifier, so that its file loads strictly; forward_features leaves that out.
         model = timm.create_model(**call)
     except (RuntimeError, OSError, ValueError, KeyError, AssertionError) as error:
-        raise UserError(f"probe.timm={spec}: timm cannot load it: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(
+            f"probe.timm={spec}: timm cannot load it: {' '.join(str(error).split())[:200]}"
+        ) from None
     check_finite(model.state_dict(), f"probe.timm={spec}")
     model = model.to(device).eval()
     settings = model.pretrained_cfg
     size = settings.get("input_size", (3, 224, 224))[-1]
-    mean, std, own_mean, own_std = (torch.tensor(v, device=device)[:, None, None] for v in (
-        MEAN, STD, settings.get("mean", MEAN), settings.get("std", STD)))
+    mean, std, own_mean, own_std = (
+        torch.tensor(v, device=device)[:, None, None]
+        for v in (MEAN, STD, settings.get("mean", MEAN), settings.get("std", STD))
+    )
 
-    def run(pictures):
-        found = model.forward_features((pictures * std + mean - own_mean) / own_std)
+    def run(images):
+        found = model.forward_features((images * std + mean - own_mean) / own_std)
         if found.ndim == 4:
             return found if found.shape[1] == model.num_features else found.permute(0, 3, 1, 2)
-        found = found[:, getattr(model, "num_prefix_tokens", 0):]
+        found = found[:, getattr(model, "num_prefix_tokens", 0) :]
         side = round(found.shape[1] ** 0.5)
         if found.ndim != 3 or side * side != found.shape[1]:
-            raise UserError(f"probe.timm={spec}: its features are {tuple(found.shape)}, no map of a picture")
+            raise UserError(
+                f"probe.timm={spec}: its features are {tuple(found.shape)}, no map of an image"
+            )
         return found.transpose(1, 2).unflatten(2, (side, side))
 
     return Frozen(run, size)

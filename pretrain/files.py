@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from engine import checkpoint
+from engine.checkpoint import checkpoints
 from engine.errors import EnvironmentFault, UserError, explain, failure_of
 
 # Where training files keep their weights, the ones to use first: averaged ones before plain ones.
@@ -59,7 +59,7 @@ def find_weights(path: Path) -> Path:
         )
     if (path / "model.safetensors").is_file():
         return path / "model.safetensors"
-    newest = checkpoint.newest(path)
+    newest = checkpoints.newest(path)
     if newest is None:
         raise UserError(f"the folder {path} holds no whole checkpoint (checkpoints/step-*)")
     return newest / "model.safetensors"

@@ -2,9 +2,9 @@
 
 counterpose   the number of this format
 software      name and version of what wrote it
-model         the network's config: sizes, heads, positions, rotary base, patch, picture size
-input         how pictures were normalised
-seen          what training saw (data/seen.py), synthetic or real people among it
+model         the network's config: sizes, heads, positions, rotary base, patch, image size
+input         how images were normalised
+seen          what training saw (data/sampling/seen.py), synthetic or real people among it
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ from pathlib import Path
 
 import yaml
 
-from data.augment import MEAN, STD
-from data.seen import Seen, seen_in_manifest, unpack
+from data.loading.augment import MEAN, STD
+from data.sampling.seen import Seen, seen_in_manifest, unpack
 from engine.errors import Failure, UserError, explain, failure_of
 from pretrain.config import ModelConfig, VisionConfig
 from pretrain.files import find_weights, parse_object, read_metadata
@@ -38,7 +38,7 @@ def make_header(config: VisionConfig, seen: Seen | None) -> dict[str, str]:
 
 
 def check_header(metadata: dict[str, str], where: object) -> None:
-    """UserError where a newer version wrote it, or where pictures were normalised otherwise."""
+    """UserError where a newer version wrote it, or where images were normalised otherwise."""
     if not metadata.get("counterpose", "1").isdecimal():
         raise UserError(f"{where}: its weights format '{metadata['counterpose']}' is no number")
     if int(metadata.get("counterpose", "1")) > FORMAT:
@@ -51,11 +51,12 @@ def check_header(metadata: dict[str, str], where: object) -> None:
 
 
 def check_input(found: dict, where: object) -> None:
-    """UserError where pictures were normalised by another mean or deviation than here."""
+    """UserError where images were normalised by another mean or deviation than here."""
     for name in ("mean", "std"):
         if found.get(name, INPUT[name]) != INPUT[name]:
             raise UserError(
-                f"{where}: its pictures were normalised by {name}={found[name]}, this software's are "
+                f"{where}: its images were normalised by {name}={found[name]}, this software's "
+                f"are "
                 f"by {name}={INPUT[name]}"
             )
 
@@ -138,7 +139,8 @@ def read_manifest_of(run: Path) -> dict:
 
 
 def _seen_by_old_run(run):
-    """What a run of before the record saw: its manifest, and what it began from if that is there."""
+    """What a run of before the record saw: its manifest, and what it began from if that is
+    there."""
     seen = seen_in_manifest(read_manifest_of(run))
     init = _init_of(run)
     if not init:

@@ -9,7 +9,8 @@ ON_PERSON = 0.5
 
 
 def person_share(masks, grid):
-    """The share of each patch that the person covers, exact also where patches cut through the mask's cells.
+    """The share of each patch that the person covers, exact also where patches cut through the
+    mask's cells.
 
     Args:
         masks: (B, S, S) bool or float, 1 on the person.  grid: (rows, columns) of patches.
@@ -22,15 +23,18 @@ def person_share(masks, grid):
 
 
 def choose(noise, person, ratio, person_bonus, min_visible_person=8):
-    """Which patches stay and which are masked: a pure function of its arguments, on their device, of fixed shapes.
+    """Which patches stay and which are masked: a pure function of its arguments, on their device,
+    of fixed shapes.
 
-    M = int(ratio * N) patches are masked. Patches are ranked by noise + person_bonus * person and the highest are masked;
-    but of the V = N - M visible ones at least min(min_visible_person, person patches // 4, V) lie on the person, so that
-    something of the person can be seen. (HAP, NeurIPS 2023, ranks alike, without the promise.)
+    M = int(ratio * N) patches are masked. Patches are ranked by noise + person_bonus * person and
+    the highest are masked; but of the V = N - M visible ones at least min(min_visible_person,
+    person patches // 4, V) lie on the person, so that something of the person can be seen. (HAP,
+    NeurIPS 2023, ranks alike, without the promise.)
 
     Args:
         noise: (B, N) uniform in [0, 1).  person: (B, N) share of each patch on the person.
-        ratio: of patches to mask.  person_bonus: 0 ignores the person; 1 masks all of the person before any background.
+        ratio: of patches to mask.  person_bonus: 0 ignores the person; 1 masks all of the person
+            before any background.
     Returns:
         keep (B, V), masked (B, M): long, ascending.
     Raises:
@@ -40,23 +44,34 @@ def choose(noise, person, ratio, person_bonus, min_visible_person=8):
     masked = int(ratio * count)
     visible = count - masked
     if not 0 < masked < count:
-        raise UserError(f"masking.ratio={ratio} of {count} patches masks {masked}; at least 1 must be masked and 1 visible")
+        raise UserError(
+            f"masking.ratio={ratio} of {count} patches masks {masked}; at least 1 must be masked "
+            f"and 1 visible"
+        )
     on_person = person >= ON_PERSON
-    promised = torch.clamp(on_person.sum(1, keepdim=True) // 4, max=min(min_visible_person, visible))
+    promised = torch.clamp(
+        on_person.sum(1, keepdim=True) // 4, max=min(min_visible_person, visible)
+    )
     score = noise + person_bonus * person
     # Rank among the person's patches alone: the others go behind them.
-    rank = torch.where(on_person, score, torch.inf).argsort(dim=1, stable=True).argsort(dim=1, stable=True)
+    rank = (
+        torch.where(on_person, score, torch.inf)
+        .argsort(dim=1, stable=True)
+        .argsort(dim=1, stable=True)
+    )
     score = torch.where(on_person & (rank < promised), -torch.inf, score)
     order = score.argsort(dim=1, stable=True)
     return order[:, :visible].sort(1).values, order[:, visible:].sort(1).values
 
 
 def choose_reference(noise, person, ratio, bonus):
-    """Which patches of the references are looked at: all but int(ratio * N), background being left out first.
+    """Which patches of the references are looked at: all but int(ratio * N), background being left
+    out first.
 
     Args:
         noise, person: (R, N) as in ``choose``.  ratio: of patches to leave out.
-        bonus: 0 leaves out any; 1 leaves out patches without person before those that the person fills.
+        bonus: 0 leaves out any; 1 leaves out patches without person before those that the person
+            fills.
     Returns:
         (R, V) long, ascending.
     """
@@ -66,7 +81,8 @@ def choose_reference(noise, person, ratio, bonus):
 
 
 def _coverage(patches, cells, device):
-    """(patches, cells) share of each patch that lies in each cell, along one axis; rows sum to 1."""
+    """(patches, cells) share of each patch that lies in each cell, along one axis; rows sum to
+    1."""
     edge = torch.arange(patches + 1, device=device) * (cells / patches)
     low = torch.arange(cells, device=device)
     overlap = torch.minimum(edge[1:, None], low + 1) - torch.maximum(edge[:-1, None], low)

@@ -1,11 +1,13 @@
-"""The network: one encoder for both pictures, a decoder that completes the first with the help of the second.
+"""The network: one encoder for both images, a decoder that completes the first with the help of
+the second.
 
     a, masked  --visible tokens-->  encoder  --+
                                                +-->  decoder  -->  pixels of the masked patches
     b, whole   ----all tokens---->  encoder  --+
 
-After CroCo (arXiv 2210.10716: sine-cosine positions) and CroCo v2 (arXiv 2211.10408: rotary positions). The encoder
-computes what timm's VisionTransformer or Eva without a class token does, and its weights go and come under timm's names.
+After CroCo (arXiv 2210.10716: sine-cosine positions) and CroCo v2 (arXiv 2211.10408: rotary
+positions). The encoder computes what timm's VisionTransformer or Eva without a class token does,
+and its weights go and come under timm's names.
 """
 
 import torch
@@ -19,22 +21,26 @@ from pretrain.position import rope_table, sincos_table
 
 
 class PatchEmbed(nn.Module):
-    """A convolution by its weights and name, for timm's sake; computed as a matrix product of the patches that are wanted."""
+    """A convolution by its weights and name, for timm's sake; computed as a matrix product of the
+    patches that are wanted."""
 
     def __init__(self, patch, width):
         super().__init__()
         self.proj = nn.Conv2d(3, width, patch, patch)
 
-    def forward(self, pictures, keep=None):
+    def forward(self, images, keep=None):
         """(B, 3, H, W) -> (B, N, C) of all patches, or (B, V, C) of those in ``keep`` (B, V)."""
         patch = self.proj.kernel_size[0]
-        patches = rearrange(pictures, "b c (rows p) (columns q) -> b (rows columns) (c p q)", p=patch, q=patch)
+        patches = rearrange(
+            images, "b c (rows p) (columns q) -> b (rows columns) (c p q)", p=patch, q=patch
+        )
         patches = patches if keep is None else take(patches, keep)
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class Encoder(nn.Module):
-    """The ViT of a VisionConfig: no class token, no head, no layer scale; its weights have timm's names and shapes."""
+    """The ViT of a VisionConfig: no class token, no head, no layer scale; its weights have timm's
+    names and shapes."""
 
     def __init__(self, config):
         super().__init__()
@@ -44,20 +50,25 @@ class Encoder(nn.Module):
         if not self.rotary:
             # A buffer: saved under timm's name, and no optimizer can move it or let it decay.
             self.register_buffer("pos_embed", sincos_table(config.grid(), part.width)[None])
-        self.blocks = nn.ModuleList(EncoderBlock(part.width, part.heads, config.mlp_ratio) for _ in range(part.depth))
+        self.blocks = nn.ModuleList(
+            EncoderBlock(part.width, part.heads, config.mlp_ratio) for _ in range(part.depth)
+        )
         self.norm = nn.LayerNorm(part.width, EPSILON)
 
-    def forward(self, pictures, positions, keep=None):
+    def forward(self, images, positions, keep=None):
         """Features after the last norm.
 
         Args:
-            pictures: (B, 3, H, W) normalised.  positions: table(config, config.encoder, grid of the pictures).
+            images: (B, 3, H, W) normalised.  positions: table(config, config.encoder, grid of the
+                images).
             keep: (B, V) long, the patches to encode, or None for all.
         Returns:
             (B, V or N, C).
         """
-        x = self.patch_embed(pictures, keep)
-        x = x.to(self.norm.weight.dtype)  # the sum that runs through the blocks stays in float32 under autocast
+        x = self.patch_embed(images, keep)
+        x = x.to(
+            self.norm.weight.dtype
+        )  # the sum that runs through the blocks stays in float32 under autocast
         positions = positions if keep is None else positions[keep]
         x = x if self.rotary else x + positions
         for block in self.blocks:
@@ -66,7 +77,8 @@ class Encoder(nn.Module):
 
 
 def table(config, part, grid):
-    """Position table of a part (encoder or decoder) for a grid of (rows, columns) patches; see pretrain/position.py."""
+    """Position table of a part (encoder or decoder) for a grid of (rows, columns) patches; see
+    pretrain/position.py."""
     if config.position == "rope":
         return rope_table(grid, part.width // part.heads, config.rope_base)
     return sincos_table(grid, part.width)
@@ -75,11 +87,13 @@ def table(config, part, grid):
 class CrossCompletion(nn.Module):
     """Completes masked patches of ``a`` from the rest of ``a`` and from ``b``.
 
-    Pictures are (B, 3, H, W) floats, normalised; H and W are any multiples of the patch. N = rows * columns patches are
-    counted row by row; P is the side of a patch in pixels; a prediction's values are ordered row, column, channel.
+    Images are (B, 3, H, W) floats, normalised; H and W are any multiples of the patch. N = rows *
+    columns patches are counted row by row; P is the side of a patch in pixels; a prediction's
+    values are ordered row, column, channel.
 
     Attributes:
-        config: the ModelConfig.  grid: (rows, columns) of patches at its image_size.  patches: N there.
+        config: the ModelConfig.  grid: (rows, columns) of patches at its image_size.  patches: N
+            there.
     """
 
     def __init__(self, config):
@@ -90,16 +104,30 @@ class CrossCompletion(nn.Module):
         self.patches = self.grid[0] * self.grid[1]
         self.encoder = Encoder(config)
         part = config.decoder
-        self.decoder = Decoder(config.encoder.width, part.width, part.depth, part.heads, config.mlp_ratio,
-                               3 * config.patch ** 2, rotary=config.position == "rope", cross=part.cross)
-        # The tables of the usual size are kept on the device; they follow from the config, so they are not saved.
-        self.register_buffer("_encoder_table", table(config, config.encoder, self.grid), persistent=False)
-        self.register_buffer("_decoder_table", table(config, config.decoder, self.grid), persistent=False)
+        self.decoder = Decoder(
+            config.encoder.width,
+            part.width,
+            part.depth,
+            part.heads,
+            config.mlp_ratio,
+            3 * config.patch**2,
+            rotary=config.position == "rope",
+            cross=part.cross,
+        )
+        # The tables of the usual size are kept on the device; they follow from the config, so they
+        # are not saved.
+        self.register_buffer(
+            "_encoder_table", table(config, config.encoder, self.grid), persistent=False
+        )
+        self.register_buffer(
+            "_decoder_table", table(config, config.decoder, self.grid), persistent=False
+        )
         self.apply(initialise)
         nn.init.xavier_uniform_(self.encoder.patch_embed.proj.weight.view(config.encoder.width, -1))
         nn.init.normal_(self.decoder.mask_token, std=0.02)
         for block in self.decoder.blocks if part.cross else ():
-            # Keys and values are one matrix here and two in CroCo: each half is drawn as a matrix of its own.
+            # Keys and values are one matrix here and two in CroCo: each half is drawn as a matrix
+            # of its own.
             for half in block.cross.kv.weight.chunk(2):
                 nn.init.xavier_uniform_(half)
 
@@ -107,7 +135,8 @@ class CrossCompletion(nn.Module):
         """A prediction for every patch.
 
         Args:
-            mask: (B, N) bool, true where ``a`` is masked, equally often in each row; None: nothing is.
+            mask: (B, N) bool, true where ``a`` is masked, equally often in each row; None: nothing
+                is.
         Returns:
             (B, N, P*P*3), in the order of the patches.
         Raises:
@@ -120,7 +149,8 @@ class CrossCompletion(nn.Module):
         return self.decoder.head(take(features, back))
 
     def features(self, a, b):
-        """The decoder's features of ``a`` with nothing masked, after its last norm: (B, N, decoder width)."""
+        """The decoder's features of ``a`` with nothing masked, after its last norm: (B, N, decoder
+        width)."""
         grid = self._grid(a, b)
         keep, masked = _split(None, len(a), grid[0] * grid[1], a.device)
         return self._decode(a, b, keep, masked, grid, masked_only=False)
@@ -132,8 +162,8 @@ class CrossCompletion(nn.Module):
 
         Args:
             a: (B, 3, H, W).
-            b: (R, 3, H, W) with B = R * K: targets i*K to i*K + K-1 share reference i, which is encoded once. None where
-                ``decoder.cross`` is false, here as elsewhere.
+            b: (R, 3, H, W) with B = R * K: targets i*K to i*K + K-1 share reference i, which is
+                encoded once. None where ``decoder.cross`` is false, here as elsewhere.
             keep: (B, V) long, visible patches.  masked: (B, M) long, the others; V + M = N.
             seen: (R, L) long, the patches of the references that are looked at; None: all.
         Returns:
@@ -141,47 +171,67 @@ class CrossCompletion(nn.Module):
         """
         grid = self._grid(a, b)
         if keep.shape[1] + masked.shape[1] != grid[0] * grid[1]:
-            raise UserError(f"{keep.shape[1]} visible and {masked.shape[1]} masked patches; a picture has "
-                            f"{grid[0] * grid[1]}")
-        return self.decoder.head(self._decode(a, b, keep, masked, grid, masked_only=True, seen=seen))
+            raise UserError(
+                f"{keep.shape[1]} visible and {masked.shape[1]} masked patches; an image has "
+                f"{grid[0] * grid[1]}"
+            )
+        return self.decoder.head(
+            self._decode(a, b, keep, masked, grid, masked_only=True, seen=seen)
+        )
 
     def encode(self, a):
         """(B, N, C) features of all patches after the encoder's last norm."""
         return self._encode(a, self._grid(a))
 
-    def _encode(self, pictures, grid, keep=None):
-        return self.encoder(pictures, self._tables(grid)[0], keep)
+    def _encode(self, images, grid, keep=None):
+        return self.encoder(images, self._tables(grid)[0], keep)
 
     def _decode(self, a, b, keep, masked, grid, masked_only, seen=None):
         if b is None and self.config.decoder.cross:
             raise UserError("b is None, and model.decoder.cross=true looks at it")
         visible = self._encode(a, grid, keep)
         reference = self._encode(b, grid, seen) if self.config.decoder.cross else None
-        return self.decoder(visible, reference, torch.cat([keep, masked], 1), self._tables(grid)[1], masked_only, seen)
+        return self.decoder(
+            visible,
+            reference,
+            torch.cat([keep, masked], 1),
+            self._tables(grid)[1],
+            masked_only,
+            seen,
+        )
 
     def _tables(self, grid):
-        """Position tables of encoder and decoder; other grids than the usual one are computed when they come."""
+        """Position tables of encoder and decoder; other grids than the usual one are computed when
+        they come."""
         if grid == self.grid:
             return self._encoder_table, self._decoder_table
-        return [table(self.config, part, grid).to(self._encoder_table.device)
-                for part in (self.config.encoder, self.config.decoder)]
+        return [
+            table(self.config, part, grid).to(self._encoder_table.device)
+            for part in (self.config.encoder, self.config.decoder)
+        ]
 
     def _grid(self, a, b=None):
         patch = self.config.patch
         height, width = a.shape[-2:]
         if a.ndim != 4 or a.shape[1] != 3:
-            raise UserError(f"pictures of shape {tuple(a.shape)}; (B, 3, H, W) is wanted")
+            raise UserError(f"images of shape {tuple(a.shape)}; (B, 3, H, W) is wanted")
         if height % patch or width % patch:
-            raise UserError(f"pictures of {height} x {width} px; both must be multiples of model.patch={patch}")
+            raise UserError(
+                f"images of {height} x {width} px; both must be multiples of model.patch={patch}"
+            )
         if b is not None and (b.shape[1:] != a.shape[1:] or len(a) % max(1, len(b))):
-            raise UserError(f"pictures a {tuple(a.shape)} and references b {tuple(b.shape)} do not fit each other")
+            raise UserError(
+                f"images a {tuple(a.shape)} and references b {tuple(b.shape)} do not fit each other"
+            )
         return height // patch, width // patch
 
 
 def flops(config, visible, targets=1, seen=None):
-    """Floating-point operations of one pair's forward pass through ``complete``, a multiply-add counted as two.
+    """Floating-point operations of one pair's forward pass through ``complete``, a multiply-add
+    counted as two.
 
-    Matrix products alone, as is the custom. A training step costs three times as much (backward is twice forward).
+    Matrix products alone, as is the custom. A training step costs three times as much (backward is
+    twice forward).
 
     Args:
         visible: patches of ``a`` that are not masked, V.  targets: pairs that share a reference, K.
@@ -190,29 +240,41 @@ def flops(config, visible, targets=1, seen=None):
     tokens = config.grid()[0] * config.grid()[1]
     seen = tokens if seen is None else seen
     masked = tokens - visible
-    pixels = 3 * config.patch ** 2
+    pixels = 3 * config.patch**2
     wide, narrow, ratio = config.encoder.width, config.decoder.width, config.mlp_ratio
     hidden = int(narrow * ratio)
 
     def encoded(count):
-        return config.encoder.depth * (count * (4 * wide * wide + 2 * wide * int(wide * ratio)) + 2 * count * count * wide)
+        return config.encoder.depth * (
+            count * (4 * wide * wide + 2 * wide * int(wide * ratio)) + 2 * count * count * wide
+        )
 
     def embedded(count):
         return count * (pixels * wide + wide * narrow)
 
     attention = 4 * tokens * narrow * narrow + 2 * tokens * tokens * narrow
-    # What each token costs after the self-attention. In the last block visible ones are looked at, but do not look.
+    # What each token costs after the self-attention. In the last block visible ones are looked at,
+    # but do not look.
     cross = config.decoder.cross
     each = cross * (2 * narrow * narrow + 2 * seen * narrow) + 2 * narrow * hidden
     looking = 2 * tokens * narrow + narrow * narrow
     blocks = config.decoder.depth * (attention + tokens * each) - visible * (each + looking)
     # Of the reference: encoder, keys and values of each of the decoder's blocks.
-    reference = cross * (encoded(seen) + embedded(seen) + config.decoder.depth * 2 * seen * narrow * narrow)
-    return 2 * (encoded(visible) + embedded(visible) + blocks + masked * narrow * pixels + reference / targets)
+    reference = cross * (
+        encoded(seen) + embedded(seen) + config.decoder.depth * 2 * seen * narrow * narrow
+    )
+    return 2 * (
+        encoded(visible)
+        + embedded(visible)
+        + blocks
+        + masked * narrow * pixels
+        + reference / targets
+    )
 
 
 def initialise(module):
-    """As MAE and CroCo do: Xavier's uniform for matrices, zero for biases, norms left at one and zero."""
+    """As MAE and CroCo do: Xavier's uniform for matrices, zero for biases, norms left at one and
+    zero."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
@@ -223,10 +285,15 @@ def _split(mask, batch, tokens, device):
     if mask is None:
         mask = torch.zeros(batch, tokens, dtype=torch.bool, device=device)
     if tuple(mask.shape) != (batch, tokens):
-        raise UserError(f"a mask of shape {tuple(mask.shape)} for {batch} pictures of {tokens} patches")
+        raise UserError(
+            f"a mask of shape {tuple(mask.shape)} for {batch} images of {tokens} patches"
+        )
     counts = mask.sum(1)
     least, most = int(counts.min()), int(counts.max())
     if least != most:
-        raise UserError(f"the mask hides {least} patches of one picture and {most} of another; the counts must be equal")
+        raise UserError(
+            f"the mask hides {least} patches of one image and {most} of another; the counts must "
+            f"be equal"
+        )
     order = mask.int().argsort(dim=1, stable=True)
-    return order[:, :tokens - most], order[:, tokens - most:]
+    return order[:, : tokens - most], order[:, tokens - most :]

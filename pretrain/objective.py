@@ -1,4 +1,5 @@
-"""The loss: mean squared error on masked patches, summed with weights that do not depend on how a batch is spread."""
+"""The loss: mean squared error on masked patches, summed with weights that do not depend on how a
+batch is spread."""
 
 import torch
 from einops import rearrange
@@ -7,38 +8,55 @@ from einops import rearrange
 FLOOR = 1e-6
 
 
-def patchify(pictures, patch):
-    """(B, 3, H, W) -> (B, N, P*P*3): patches row by row, their values ordered row, column, channel."""
-    return rearrange(pictures, "b c (rows p) (columns q) -> b (rows columns) (p q c)", p=patch, q=patch)
+def patchify(images, patch):
+    """(B, 3, H, W) -> (B, N, P*P*3): patches row by row, their values ordered row, column,
+    channel."""
+    return rearrange(
+        images, "b c (rows p) (columns q) -> b (rows columns) (p q c)", p=patch, q=patch
+    )
 
 
 def unpatchify(patches, patch, grid):
     """The inverse of patchify for a grid of (rows, columns)."""
     rows, columns = grid
-    return rearrange(patches, "b (rows columns) (p q c) -> b c (rows p) (columns q)", rows=rows, columns=columns,
-                     p=patch, q=patch)
+    return rearrange(
+        patches,
+        "b (rows columns) (p q c) -> b c (rows p) (columns q)",
+        rows=rows,
+        columns=columns,
+        p=patch,
+        q=patch,
+    )
 
 
 def targets(a, patch, kind, chosen=None):
     """What the network is to say, in float32.
 
     Args:
-        a: (B, 3, H, W).  kind: "patch": each patch less its mean, over the root of its unbiased variance + 1e-6 (all values
-        of a patch together, as MAE and CroCo do); "picture": the same with the whole picture's; "none": the values.
+        a: (B, 3, H, W).  kind: "patch": each patch less its mean, over the root of its unbiased
+            variance + 1e-6 (all values
+        of a patch together, as MAE and CroCo do); "image": the same with the whole image's;
+        "none": the values.
         chosen: (B, M) long, the patches that are asked for; None: all.
     Returns:
         (B, M or N, P*P*3)
     """
     patches = patchify(a.float(), patch)
-    wanted = patches if chosen is None else patches.gather(1, chosen[..., None].expand(-1, -1, patches.shape[-1]))
-    mean, deviation = _statistics(patches if kind == "picture" else wanted, kind)
+    wanted = (
+        patches
+        if chosen is None
+        else patches.gather(1, chosen[..., None].expand(-1, -1, patches.shape[-1]))
+    )
+    mean, deviation = _statistics(patches if kind == "image" else wanted, kind)
     return (wanted - mean) / deviation
 
 
 def denormalise(prediction, a, patch, kind):
-    """Predictions for every patch of ``a`` as pictures (B, 3, H, W), with mean and deviation of ``a``'s own pixels.
+    """Predictions for every patch of ``a`` as images (B, 3, H, W), with mean and deviation of
+    ``a``'s own pixels.
 
-    With kind="patch" this borrows each hidden patch's true brightness and contrast: fit to look at, not to measure.
+    With kind="patch" this borrows each hidden patch's true brightness and contrast: fit to look at,
+    not to measure.
     """
     grid = a.shape[-2] // patch, a.shape[-1] // patch
     mean, deviation = _statistics(patchify(a.float(), patch), kind)
@@ -46,15 +64,18 @@ def denormalise(prediction, a, patch, kind):
 
 
 def patch_weight(share, background_weight):
-    """(B, M) share of each patch on the person -> (B, M) weight: background_weight at 0, 1 at 1, straight between."""
+    """(B, M) share of each patch on the person -> (B, M) weight: background_weight at 0, 1 at 1,
+    straight between."""
     return background_weight + (1 - background_weight) * share
 
 
 def per_sample_loss(prediction, target, weight):
-    """Weighted mean over masked patches of each patch's mean squared error, for each sample by itself, in float32.
+    """Weighted mean over masked patches of each patch's mean squared error, for each sample by
+    itself, in float32.
 
-    The weights are divided by their sum *within the sample*: a picture with little person counts as much as another. A
-    sample whose weights are all zero (no person, background_weight=0) has loss zero.
+    The weights are divided by their sum *within the sample*: an image with little person counts as
+    much as another. A sample whose weights are all zero (no person, background_weight=0) has loss
+    zero.
 
     Args:
         prediction, target: (B, M, D).  weight: (B, M).
@@ -66,15 +87,17 @@ def per_sample_loss(prediction, target, weight):
 
 
 def combine(per_sample, kind, weights, shares, global_batch):
-    """This rank's part of L = sum over kinds of w_kind * (mean loss of that kind in the global batch).
+    """This rank's part of L = sum over kinds of w_kind * (mean loss of that kind in the global
+    batch).
 
-    Each sample weighs w_kind / (B * share_kind): a plain sum with constant weights, so the parts of all ranks add up to L,
-    and their gradients to L's, however the batch is spread. (Where gradients are *averaged* over W ranks, as DDP does,
-    multiply by W.)
+    Each sample weighs w_kind / (B * share_kind): a plain sum with constant weights, so the parts of
+    all ranks add up to L, and their gradients to L's, however the batch is spread. (Where gradients
+    are *averaged* over W ranks, as DDP does, multiply by W.)
 
     Args:
         per_sample: (b,) losses of the samples here.  kind: (b,) long, index of each one's kind.
-        weights, shares: (K,) w_kind and the share of each kind in the global batch; pass tensors made once on the device,
+        weights, shares: (K,) w_kind and the share of each kind in the global batch; pass tensors
+            made once on the device,
         for a list is copied there every time.
         global_batch: B, samples of all ranks and of all accumulated parts together.
     Returns:
@@ -89,6 +112,6 @@ def _statistics(patches, kind):
     """(mean, deviation) that broadcast over (B, N, D)."""
     if kind == "none":
         return 0.0, 1.0
-    axes = {"patch": (2,), "picture": (1, 2)}[kind]
+    axes = {"patch": (2,), "image": (1, 2)}[kind]
     variance, mean = torch.var_mean(patches, axes, keepdim=True)
     return mean, (variance + FLOOR).sqrt()

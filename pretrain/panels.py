@@ -1,47 +1,63 @@
-"""Pictures for people to look at: reference, what the network saw, what it made of it, and the truth."""
+"""Images for people to look at: reference, what the network saw, what it made of it, and the
+truth."""
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from data.augment import denormalise
-from data.index import PAIR_KINDS
-from engine.pictures import save_picture
+from data.format.index import PAIR_KINDS
+from data.loading.augment import denormalise
+from engine.logging.images import save_image
 from pretrain import attention, objective
 
 COLUMNS = ("reference", "masked", "completed", "truth")
 GAP, HEAD, LEFT = 6, 22, 92
 SPOTS = 3  # masked patches whose attention is drawn
 SPOT_COLOURS = ((229, 57, 53), (255, 179, 0), (30, 136, 229))
-# Attention so many times what an even spread would give is drawn in full colour; stronger peaks are scaled down to it.
+# Attention so many times what an even spread would give is drawn in full colour; stronger peaks are
+# scaled down to it.
 FULL = 4
 
 
 def save(trainer, folder, step):
-    """Draw the run's fixed held-out pairs into ``folder/pictures``: step-XXXXXXXX.png and attention-XXXXXXXX.png.
+    """Draw the run's fixed held-out pairs into ``folder/images``: step-XXXXXXXX.png and
+    attention-XXXXXXXX.png.
 
     Returns:
-        {"completions", and of a decoder that looks at the reference "attention": path} of those that could be written
+        {"completions", and of a decoder that looks at the reference "attention": path} of those
+        that could be written
     """
-    rows = chosen_rows(trainer.held_out["tags"][:, 0], trainer.config.log.pictures)
-    batch = trainer.to_device({k: v[rows] for k, v in trainer.held_out.items()})
-    layers = attention.middle_and_last(len(trainer.model.decoder.blocks)) if trainer.config.model.decoder.cross else []
+    rows = chosen_rows(trainer.val["tags"][:, 0], trainer.config.log.images)
+    batch = trainer.to_device({k: v[rows] for k, v in trainer.val.items()})
+    layers = (
+        attention.middle_and_last(len(trainer.model.decoder.blocks))
+        if trainer.config.model.decoder.cross
+        else []
+    )
     with torch.no_grad():
         a, b, keep, masked, person, seen = trainer.step_module.pairs(batch)
-        predicted, looks = attention.of_masked(trainer.step_module, a, b, keep, masked, seen, layers)
-    pictures = complete(a, b, masked, seen, predicted, trainer.config)
-    kinds = [PAIR_KINDS[k].replace("_", "-") for k in trainer.held_out["tags"][rows, 0]]
+        predicted, looks = attention.of_masked(
+            trainer.step_module, a, b, keep, masked, seen, layers
+        )
+    images = complete(a, b, masked, seen, predicted, trainer.config)
+    kinds = [PAIR_KINDS[k].replace("_", "-") for k in trainer.val["tags"][rows, 0]]
     spots = attention.chosen(person, masked, SPOTS)
-    looks = [look.gather(1, spots[..., None].expand(-1, -1, look.shape[-1])).cpu().numpy() for look in looks]
+    looks = [
+        look.gather(1, spots[..., None].expand(-1, -1, look.shape[-1])).cpu().numpy()
+        for look in looks
+    ]
     places = masked.gather(1, spots).cpu().numpy()
     names = [f"block {number + 1}" for number in layers]
-    sheets = {"completions": ("step", sheet(pictures, kinds, f"step {step}"))}
+    sheets = {"completions": ("step", sheet(images, kinds, f"step {step}"))}
     if layers:
-        sheets["attention"] = "attention", attention_sheet(pictures, places, looks, names, kinds, f"step {step}")
+        sheets["attention"] = (
+            "attention",
+            attention_sheet(images, places, looks, names, kinds, f"step {step}"),
+        )
     out = {}
     for key, (start, image) in sheets.items():
-        path = folder / "pictures" / f"{start}-{step:08d}.png"
-        if save_picture(image, path):
+        path = folder / "images" / f"{start}-{step:08d}.png"
+        if save_image(image, path):
             out[key] = path
     return out
 
@@ -50,7 +66,9 @@ def save(trainer, folder, step):
 def completed(trainer, arrays):
     """What ``sheet`` draws of pairs as the loader gives them."""
     a, b, keep, masked, _, seen = trainer.step_module.pairs(trainer.to_device(arrays))
-    return complete(a, b, masked, seen, trainer.step_module.complete(a, b, keep, masked, seen), trainer.config)
+    return complete(
+        a, b, masked, seen, trainer.step_module.complete(a, b, keep, masked, seen), trainer.config
+    )
 
 
 def chosen_rows(kinds, count):
@@ -59,16 +77,19 @@ def chosen_rows(kinds, count):
 
 
 def complete(a, b, masked, seen, predicted, config):
-    """(B, 4, S, S, 3) uint8: reference (what is not looked at of it hidden), masked, completed and true pictures.
+    """(B, 4, S, S, 3) uint8: reference (what is not looked at of it hidden), masked, completed and
+    true images.
 
-    The first is left out where ``b`` is None. A prediction normalised by the patch or the picture is undone with the true
-    picture's statistics, as the parents do.
+    The first is left out where ``b`` is None. A prediction normalised by the patch or the image
+    is undone with the true image's statistics, as the parents do.
     """
     patch, kind = config.model.patch, config.objective.target
     grid = a.shape[-2] // patch, a.shape[-1] // patch
     spread = masked[..., None].expand(-1, -1, predicted.shape[-1])
     # What was seen is shown as it is: in the space of the targets the truth is the truth.
-    filled = objective.denormalise(objective.targets(a, patch, kind).scatter(1, spread, predicted), a, patch, kind)
+    filled = objective.denormalise(
+        objective.targets(a, patch, kind).scatter(1, spread, predicted), a, patch, kind
+    )
     hidden = objective.patchify(a, patch).scatter(1, spread, torch.zeros_like(predicted))
     if seen is not None:
         looked = b.new_zeros(len(b), grid[0] * grid[1]).scatter(1, seen, 1.0)
@@ -78,13 +99,14 @@ def complete(a, b, masked, seen, predicted, config):
     return out.permute(0, 1, 3, 4, 2).cpu().numpy()
 
 
-def sheet(pictures, names, title):
-    """One PNG: a row a pair, a column a picture.
+def sheet(images, names, title):
+    """One PNG: a row a pair, a column an image.
 
     Args:
-        pictures: (B, 4 or 3, S, S, 3) uint8 of ``complete``.  names: a label a row.  title: shown at the top left.
+        images: (B, 4 or 3, S, S, 3) uint8 of ``complete``.  names: a label a row.  title: shown
+            at the top left.
     """
-    count, columns, size = pictures.shape[:3]
+    count, columns, size = images.shape[:3]
     side = _side(size)
     image = Image.new("RGB", (LEFT + columns * (side + GAP), HEAD + count * (side + GAP)), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
@@ -95,31 +117,39 @@ def sheet(pictures, names, title):
         y = HEAD + r * (side + GAP)
         draw.text((4, y + 4), names[r], "black", font)
         for c in range(columns):
-            image.paste(_scaled(pictures[r, c], side), (LEFT + c * (side + GAP), y))
+            image.paste(_scaled(images[r, c], side), (LEFT + c * (side + GAP), y))
     return image
 
 
-def attention_sheet(pictures, places, looks, layers, names, title):
-    """One PNG: a row a pair; the completion and the truth with marked patches, then what each of them looks at in b.
+def attention_sheet(images, places, looks, layers, names, title):
+    """One PNG: a row a pair; the completion and the truth with marked patches, then what each of
+    them looks at in b.
 
     Args:
-        pictures: (B, 4, S, S, 3) uint8 of ``complete``.  places: (B, K) the patches of a.
-        looks: [(B, K, N), ...] a layer, weights that sum to 1.  layers: their names.  names: a label a row.
+        images: (B, 4, S, S, 3) uint8 of ``complete``.  places: (B, K) the patches of a.
+        looks: [(B, K, N), ...] a layer, weights that sum to 1.  layers: their names.  names: a
+            label a row.
     """
-    count, size, spots = len(pictures), pictures.shape[2], places.shape[1]
+    count, size, spots = len(images), images.shape[2], places.shape[1]
     side, grid = _side(size), round(looks[0].shape[-1] ** 0.5)
     columns = 2 + spots * len(layers)
     image = Image.new("RGB", (LEFT + columns * (side + GAP), HEAD + count * (side + GAP)), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
-    heads = ["completed", "truth"] + [f"{layer}: {spot + 1}" for layer in layers for spot in range(spots)]
+    heads = ["completed", "truth"] + [
+        f"{layer}: {spot + 1}" for layer in layers for spot in range(spots)
+    ]
     for c, name in enumerate(heads):
         draw.text((LEFT + c * (side + GAP), 3), name, "black", font)
     draw.text((4, 3), title, "black", font)
     for r in range(count):
         y = HEAD + r * (side + GAP)
         draw.text((4, y + 4), names[r], "black", font)
-        tiles = [_marked(_scaled(pictures[r, c], side), places[r], grid) for c in (2, 3)]
-        tiles += [_heated(_scaled(pictures[r, 0], side), look[r, spot], grid, spot) for look in looks for spot in range(spots)]
+        tiles = [_marked(_scaled(images[r, c], side), places[r], grid) for c in (2, 3)]
+        tiles += [
+            _heated(_scaled(images[r, 0], side), look[r, spot], grid, spot)
+            for look in looks
+            for spot in range(spots)
+        ]
         for c, tile in enumerate(tiles):
             image.paste(tile, (LEFT + c * (side + GAP), y))
     return image
@@ -129,8 +159,8 @@ def _side(size):
     return size * -(-150 // size)
 
 
-def _scaled(picture, side):
-    return Image.fromarray(picture).resize((side, side), Image.NEAREST)
+def _scaled(image, side):
+    return Image.fromarray(image).resize((side, side), Image.NEAREST)
 
 
 def _marked(tile, places, grid):
@@ -138,23 +168,48 @@ def _marked(tile, places, grid):
     draw, font, cell = ImageDraw.Draw(tile), ImageFont.load_default(12), tile.width / grid
     for number, place in enumerate(places):
         y, x = divmod(int(place), grid)
-        box = [round(x * cell) - 1, round(y * cell) - 1, round((x + 1) * cell), round((y + 1) * cell)]
+        box = [
+            round(x * cell) - 1,
+            round(y * cell) - 1,
+            round((x + 1) * cell),
+            round((y + 1) * cell),
+        ]
         draw.rectangle(box, outline=SPOT_COLOURS[number], width=2)
         # Beside the frame, on the side where there is room.
         at = box[2] + 3 if box[2] + 12 < tile.width else box[0] - 10
-        draw.text((at, box[1]), str(number + 1), SPOT_COLOURS[number], font, stroke_width=1, stroke_fill="white")
+        draw.text(
+            (at, box[1]),
+            str(number + 1),
+            SPOT_COLOURS[number],
+            font,
+            stroke_width=1,
+            stroke_fill="white",
+        )
     return tile
 
 
 def _heated(tile, look, grid, spot):
-    """The reference in grey under the attention in the spot's colour, with its peak over an even spread written below."""
+    """The reference in grey under the attention in the spot's colour, with its peak over an even
+    spread written below."""
     even = 1 / look.size
     # What an even spread would give everywhere is no colour.
     strength = (look.reshape(grid, grid) / even - 1).clip(0) / max(look.max() / even - 1, FULL - 1)
-    strength = np.asarray(Image.fromarray(strength.astype(np.float32)).resize(tile.size, Image.BILINEAR))[..., None] * 0.85
+    strength = (
+        np.asarray(Image.fromarray(strength.astype(np.float32)).resize(tile.size, Image.BILINEAR))[
+            ..., None
+        ]
+        * 0.85
+    )
     grey = np.asarray(tile.convert("L"), np.float32)[..., None] * 0.75 + 40
     mixed = grey * (1 - strength) + np.array(SPOT_COLOURS[spot], np.float32) * strength
     tile = Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
     draw, font = ImageDraw.Draw(tile), ImageFont.load_default(12)
-    draw.text((4, tile.height - 17), f"x {look.max() / even:.1f}", "white", font, stroke_width=1, stroke_fill="black")
+    draw.text(
+        (4, tile.height - 17),
+        f"x {look.max() / even:.1f}",
+        "white",
+        font,
+        stroke_width=1,
+        stroke_fill="black",
+    )
     return tile

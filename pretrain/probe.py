@@ -1,11 +1,13 @@
 """How good are the weights for 3D right now: joints read off frozen features by a ridge regression.
 
-Whole crops, up to four of each clip, go through the encoder; its tokens are averaged over a 4 x 4 grid; a ridge regression
-takes them to the joints about the root, in the camera's frame. Beside it stand rows that no training made: the mean pose, a
-random encoder of the same shape, and a timm model where the user has one. The split is fixed: it depends on the shards and
-``probe.clips`` alone, and nobody is in its fit and in its test part.
+Whole crops, up to four of each clip, go through the encoder; its tokens are averaged over a 4 x 4
+grid; a ridge regression takes them to the joints about the root, in the camera's frame. Beside it
+stand rows that no training made: the mean pose, a random encoder of the same shape, and a timm
+model where the user has one. The split is fixed: it depends on the shards and ``probe.clips``
+alone, and nobody is in its fit and in its test part.
 
-A probe ranks encoders; it is no pose estimator. Its regression is linear, so fine-tuned errors are far lower.
+A probe ranks encoders; it is no pose estimator. Its regression is linear, so fine-tuned errors are
+far lower.
 """
 
 import contextlib
@@ -19,23 +21,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from data.augment import augment
-from data.cache import CacheConfig
-from data.catalogue import read_catalogue
-from data.crops import BODY_JOINTS, HAND_JOINTS, CropAugmentConfig, CropReader, CropRules
-from data.order import PAIR, numbers
-from data.reader import BadSample, NoPair
-from data.remote import is_remote
-from data.seen import leak_warnings
-from data.store import Store
-from data.subjects import refuse_people
-from engine import distributed, evaluations
-from engine.config import key, parse_keys
+from data.loading.augment import augment
+from data.loading.crops import BODY_JOINTS, HAND_JOINTS, CropAugmentConfig, CropReader, CropRules
+from data.loading.reader import BadSample, NoPair
+from data.sampling.order import PAIR, numbers
+from data.sampling.seen import leak_warnings
+from data.sampling.subjects import refuse_people
+from data.storage.cache import CacheConfig
+from data.storage.catalogue import read_catalogue
+from data.storage.fetch import is_remote
+from data.storage.shard_store import Store
+from engine.config.parser import key, parse_keys
+from engine.config.train_config import GuardConfig
+from engine.distributed import process_group
+from engine.distributed.heartbeat import Watch
+from engine.distributed.place import read_place, starting
 from engine.errors import UserError, explain, failure_of
-from engine.joints import mpjpe, pa_mpjpe
-from engine.options import GuardConfig
-from engine.place import read_place, starting
-from engine.watchdog import Watch
+from engine.pose_metrics import mpjpe, pa_mpjpe
+from engine.training import eval_jobs
 from pretrain import encoders, header, ridge
 from pretrain.config import ProbeConfig
 
@@ -52,13 +55,20 @@ class ProbeCommand(ProbeConfig):
     """The keys of ``python -m pretrain probe``."""
 
     crops: str = key("body", "which crops are looked at", choices=("body", "hand"))
-    device: str = key("auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda"))
+    device: str = key(
+        "auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda")
+    )
     out: str = key("", "JSON file for the numbers too", path="one")
-    log: bool = key(False, "put the numbers into the run's log, at the step of the one checkpoint that is named")
+    log: bool = key(
+        False, "put the numbers into the run's log, at the step of the one checkpoint that is named"
+    )
 
     def check(self):
         if not self.shards:
-            raise UserError(f"shards is not set: it names labelled shards that no run was trained on; usage: {USAGE}")
+            raise UserError(
+                f"shards is not set: it names labelled shards that no run was trained on; usage: "
+                f"{USAGE}"
+            )
 
 
 @dataclass
@@ -66,8 +76,10 @@ class Split:
     """The n labelled crops of a probe, up to CROPS of each clip.
 
     Attributes:
-        store: data.store.Store.  paths: the shards.  clip: (n,) number of the clip.  places: (n, 3) shard, index in it, crop.
-        joints: (n, K, 3) float64 metres about the first, in the camera's frame (of a left hand: mirrored).
+        store: data.storage.shard_store.Store.  paths: the shards.  clip: (n,) number of the clip.
+            places: (n, 3) shard, index in it, crop.
+        joints: (n, K, 3) float64 metres about the first, in the camera's frame (of a left hand:
+            mirrored).
         part: (n,) 0 to fit, 1 to choose lambda by, 2 to test.  size: pixels of the largest crop.
     """
 
@@ -84,8 +96,9 @@ def read_split(shards, clips, crops, store, exclude=frozenset()):
     """The Split of labelled shards.
 
     Args:
-        shards: see data.catalogue.list_shards.  clips: how many, no fewer.  crops: "body" or "hand".
-        store: data.store.Store.  exclude: subjects whose clips are passed over.
+        shards: see data.storage.catalogue.list_shards.  clips: how many, no fewer.  crops: "body"
+            or "hand".
+        store: data.storage.shard_store.Store.  exclude: subjects whose clips are passed over.
     Raises:
         UserError: there are not so many usable clips, or too few people to part them.
     """
@@ -101,46 +114,73 @@ def read_split(shards, clips, crops, store, exclude=frozenset()):
         except (BadSample, NoPair):
             continue  # another clip does as well; too few of them is told below
         crops_here = sorted(numbers(SEED, PAIR, int(number), 3).permutation(known)[:CROPS].tolist())
-        found.append((clip.subject, [(shard, index, crop) for crop in crops_here],
-                      [_joints(clip, labels, crop) for crop in crops_here]))
+        found.append(
+            (
+                clip.subject,
+                [(shard, index, crop) for crop in crops_here],
+                [_joints(clip, labels, crop) for crop in crops_here],
+            )
+        )
     if len(found) < clips:
-        raise UserError(f"probe.clips={clips}, but {shards} has {len(found)} clips (of {len(all_places)}) with labelled "
-                        f"{crops} crops that show enough of the person; give more shards or a lower probe.clips")
+        raise UserError(
+            f"probe.clips={clips}, but {shards} has {len(found)} clips (of {len(all_places)}) with "
+            f"labelled "
+            f"{crops} crops that show enough of the person; give more shards or a lower probe.clips"
+        )
     subjects, places, joints = zip(*found, strict=True)
     clip = np.repeat(np.arange(clips), [len(here) for here in places])
-    return Split(store, paths, clip, np.concatenate(places), np.concatenate(joints), parts(subjects, shards)[clip],
-                 max(entry.size for entry in entries))
+    return Split(
+        store,
+        paths,
+        clip,
+        np.concatenate(places),
+        np.concatenate(joints),
+        parts(subjects, shards)[clip],
+        max(entry.size for entry in entries),
+    )
 
 
 def parts(subjects, shards):
     """(n,) part of each clip; all clips of a subject are in one. ``shards``: for the error.
 
-    People are taken in the order of a hash of their names, so that another clip more changes the part of few.
+    People are taken in the order of a hash of their names, so that another clip more changes the
+    part of few.
     """
     names, member, counts = np.unique(np.asarray(subjects), return_inverse=True, return_counts=True)
     order = np.argsort([encoders.digest(name) for name in names])
     before = np.concatenate([[0], np.cumsum(counts[order])[:-1]]) / len(subjects)
-    place = np.where(before < TEST_SHARE, 2, np.where(before < TEST_SHARE + CHOICE_SHARE * (1 - TEST_SHARE), 1, 0))
+    place = np.where(
+        before < TEST_SHARE,
+        2,
+        np.where(before < TEST_SHARE + CHOICE_SHARE * (1 - TEST_SHARE), 1, 0),
+    )
     if set(place) != {0, 1, 2}:
-        raise UserError(f"the {len(subjects)} clips in {shards} are of {len(names)} people, too few to part them into fit, "
-                        f"choice and test without somebody in two of them")
+        raise UserError(
+            f"the {len(subjects)} clips in {shards} are of {len(names)} people, too few to part "
+            f"them into fit, "
+            f"choice and test without somebody in two of them"
+        )
     part = np.empty(len(names), np.int64)
     part[order] = place
     return part[member]
 
 
 def features(encoder, split, crops, processes, alive=lambda: None):
-    """(n, 16 * C) float32 pooled features of a split's crops, on all ranks; each rank computes its share.
+    """(n, 16 * C) float32 pooled features of a split's crops, on all ranks; each rank computes its
+    share.
 
     Args:
         encoder: pretrain.encoders.Frozen.  alive: called now and then.
     """
     reader, out, count = _reader(crops, split.store), None, len(split.places)
-    # As many rows on each rank, so that all call the network equally often: what is beyond the end is read and dropped.
-    rows = np.arange(processes.rank, -(-count // processes.world) * processes.world, processes.world)
+    # As many rows on each rank, so that all call the network equally often: what is beyond the end
+    # is read and dropped.
+    rows = np.arange(
+        processes.rank, -(-count // processes.world) * processes.world, processes.world
+    )
     for first in range(0, len(rows), AT_ONCE):
         alive()
-        here = rows[first:first + AT_ONCE] % count
+        here = rows[first : first + AT_ONCE] % count
         pixels = np.zeros((len(here), split.size, split.size, 3), np.uint8)
         boxes, mirrored = np.zeros((len(here), 6), np.float32), np.zeros(len(here), bool)
         for row, (shard, index, crop) in enumerate(split.places[here].tolist()):
@@ -151,30 +191,41 @@ def features(encoder, split, crops, processes, alive=lambda: None):
                 raise UserError(f"probe: {split.paths[shard]}, clip {clip.key}: {error}") from None
             boxes[row] = [clip.size / 2, clip.size / 2, clip.size, 1, 1, 1]
             mirrored[row] = clip.crops[crop].kind == "left_hand"
-        pictures = augment(*(torch.from_numpy(values).to(processes.device) for values in (pixels, boxes)), encoder.size)
+        images = augment(
+            *(torch.from_numpy(values).to(processes.device) for values in (pixels, boxes)),
+            encoder.size,
+        )
         turn = torch.from_numpy(mirrored).to(processes.device)[:, None, None, None]
-        found = pooled(encoder(torch.where(turn, pictures.flip(-1), pictures)))
+        found = pooled(encoder(torch.where(turn, images.flip(-1), images)))
         if out is None:
             out = torch.zeros(count, found.shape[1], device=processes.device)
-        mine = rows[first:first + AT_ONCE] < count
-        out[torch.from_numpy(here[mine]).to(processes.device)] = found[torch.from_numpy(mine).to(processes.device)]
+        mine = rows[first : first + AT_ONCE] < count
+        out[torch.from_numpy(here[mine]).to(processes.device)] = found[
+            torch.from_numpy(mine).to(processes.device)
+        ]
     # Each row is some rank's and zero elsewhere: the sum puts them together.
     return processes.sum(out)
 
 
 def pooled(maps):
-    """(B, C, rows, columns) -> (B, 16 * C), averaged over a 4 x 4 grid (of uneven cells where 4 does not divide)."""
+    """(B, C, rows, columns) -> (B, 16 * C), averaged over a 4 x 4 grid (of uneven cells where 4
+    does not divide)."""
     return F.adaptive_avg_pool2d(maps.float(), GRID).flatten(1)
 
 
 def score(split, found):
-    """{"pa_mpjpe", "mpjpe": (test crops,) mm, "lambda"} of features, or of the mean pose where ``found`` is None.
+    """{"pa_mpjpe", "mpjpe": (test crops,) mm, "lambda"} of features, or of the mean pose where
+    ``found`` is None.
 
-    Lambda is the one with the least MPJPE on the part that chooses it; the regression is then fitted to that part too.
+    Lambda is the one with the least MPJPE on the part that chooses it; the regression is then
+    fitted to that part too.
     """
     joints = torch.from_numpy(split.joints)
     target = joints.flatten(1)
-    fit, choice, test = (torch.from_numpy(np.flatnonzero(part)) for part in (split.part == 0, split.part == 1, split.part == 2))
+    fit, choice, test = (
+        torch.from_numpy(np.flatnonzero(part))
+        for part in (split.part == 0, split.part == 1, split.part == 2)
+    )
     both = torch.cat([fit, choice])
     chosen = None
     if found is None:
@@ -184,12 +235,18 @@ def score(split, found):
         shape = joints.shape[1:]
 
         def error(guess):
-            return float(mpjpe(guess.unflatten(1, shape), target[choice].unflatten(1, shape), 0).mean())
+            return float(
+                mpjpe(guess.unflatten(1, shape), target[choice].unflatten(1, shape), 0).mean()
+            )
 
         chosen = ridge.choose(found[fit], target[fit], found[choice], error)
         guess = ridge.predict(found[both], target[both], found[test], chosen).cpu()
     guess, true = guess.unflatten(1, joints.shape[1:]), joints[test]
-    return {"pa_mpjpe": pa_mpjpe(guess, true).numpy(), "mpjpe": mpjpe(guess, true, 0).numpy(), "lambda": chosen}
+    return {
+        "pa_mpjpe": pa_mpjpe(guess, true).numpy(),
+        "mpjpe": mpjpe(guess, true, 0).numpy(),
+        "lambda": chosen,
+    }
 
 
 class Prober:
@@ -197,7 +254,7 @@ class Prober:
 
     Args:
         config: PretrainConfig.  order: the run's Order, whose shards the probe's must not be.
-        processes: engine.distributed.Processes.
+        processes: engine.distributed.process_group.Processes.
     Raises:
         UserError: a shard of the probe is one of the training's, or there are too few clips.
     """
@@ -209,50 +266,85 @@ class Prober:
         def read():
             store = Store(config.data.cache.open())
             refuse_overlap(config.probe.shards, order, store)
-            split = read_split(config.probe.shards, config.probe.clips, self.crops, store, config.data.excluded())
+            split = read_split(
+                config.probe.shards, config.probe.clips, self.crops, store, config.data.excluded()
+            )
             return split, digests_of(config.probe.shards, store)
 
         self.split, self.digests = processes.from_first(read)
         self.still = None  # rows that training does not change
 
     def refuse_seen(self, seen):
-        """UserError where a shard of the probe is among those that a data.seen.Seen says were trained on."""
-        refuse_seen(seen, self.digests, "probe.shards", f"run={self.config.run}, or what it began from,")
+        """UserError where a shard of the probe is among those that a data.sampling.seen.Seen says
+        were trained on."""
+        refuse_seen(
+            seen, self.digests, "probe.shards", f"run={self.config.run}, or what it began from,"
+        )
 
     def refuse_people(self, people):
-        """UserError where the probe shows one of the people (marks, as in data.seen.Seen) of the training."""
-        refuse_people(self.config.probe.shards, people, Store(self.config.data.cache.open()), "probe.shards")
+        """UserError where the probe shows one of the people (marks, as in data.sampling.seen.Seen)
+        of the training."""
+        refuse_people(
+            self.config.probe.shards, people, Store(self.config.data.cache.open()), "probe.shards"
+        )
 
     def measure(self, trainer):
-        """{"probe/pa_mpjpe", "probe/mpjpe", "probe/lambda", and the first two of each row that stays}; mm."""
+        """{"probe/pa_mpjpe", "probe/mpjpe", "probe/lambda", and the first two of each row that
+        stays}; mm."""
         if self.still is None:
-            self.still = {"constant": None, "random": encoders.random(self.config.model, SEED, self.processes.device)}
+            self.still = {
+                "constant": None,
+                "random": encoders.random(self.config.model, SEED, self.processes.device),
+            }
             if self.config.probe.timm:
-                self.still["timm"] = encoders.from_timm(self.config.probe.timm, self.processes.device)
-            self.still = {name: self._row(encoder, f"_{name}", trainer.watch.alive) for name, encoder in self.still.items()}
+                self.still["timm"] = encoders.from_timm(
+                    self.config.probe.timm, self.processes.device
+                )
+            self.still = {
+                name: self._row(encoder, f"_{name}", trainer.watch.alive)
+                for name, encoder in self.still.items()
+            }
         line = self._row(encoders.of_network(trainer.model, trainer.bf16), "", trainer.watch.alive)
         for row in self.still.values():
             line |= row
         return line
 
     def _row(self, encoder, ending, alive):
-        found = None if encoder is None else features(encoder, self.split, self.crops, self.processes, alive)
+        found = (
+            None
+            if encoder is None
+            else features(encoder, self.split, self.crops, self.processes, alive)
+        )
         got = self.processes.from_first(lambda: score(self.split, found))
         return _numbers(got, "probe", ending)
 
 
 def _numbers(got, group, ending):
-    """{"GROUP/NAMEENDING": number} of a score: means over the test crops in mm, and lambda where there is one."""
+    """{"GROUP/NAMEENDING": number} of a score: means over the test crops in mm, and lambda where
+    there is one."""
     line = {f"{group}/{key}{ending}": float(got[key].mean()) for key in ("pa_mpjpe", "mpjpe")}
     return line | ({f"{group}/lambda{ending}": got["lambda"]} if got["lambda"] is not None else {})
 
 
 def _write(path, table, config, command, warnings):
     """The table as JSON, in one go."""
-    content = {"format": 1, "command": command, "shards": config.shards, "clips": config.clips, "crops": config.crops,
-               "warnings": warnings,
-               "rows": [{"name": name, "pa_mpjpe": float(got["pa_mpjpe"].mean()), "mpjpe": float(got["mpjpe"].mean()),
-                         "lambda": got["lambda"]} for name, got in table]}
+    content = {
+        "format": 1,
+        "command": command,
+        "shards": config.shards,
+        "clips": config.clips,
+        "crops": config.crops,
+        "warnings": warnings,
+        "rows": [
+            {
+                "name": name,
+                "pa_mpjpe": float(got["pa_mpjpe"].mean()),
+                "mpjpe": float(got["mpjpe"].mean()),
+                "lambda": got["lambda"],
+            }
+            for name, got in table
+        ],
+    }
     beside = Path(f"{path}.writing")
     try:
         beside.parent.mkdir(parents=True, exist_ok=True)
@@ -264,9 +356,11 @@ def _write(path, table, config, command, warnings):
 
 
 def refuse_overlap(shards, order, store):
-    """UserError where a shard of the probe, or a clip of the same key, is among those that a run trains on.
+    """UserError where a shard of the probe, or a clip of the same key, is among those that a run
+    trains on.
 
-    Keys are compared with the training shards on this machine's disks; of those elsewhere the indexes are not fetched for it.
+    Keys are compared with the training shards on this machine's disks; of those elsewhere the
+    indexes are not fetched for it.
     """
     paths, entries = read_catalogue(shards, store)
     keys = {str(name): path for path in paths for name in store.index(path).keys}
@@ -274,12 +368,17 @@ def refuse_overlap(shards, order, store):
     for source in order.sources:
         for path, digest in zip(source.paths, source.digests, strict=True):
             if digest in digests:
-                raise UserError(f"probe.shards: {digests[digest]} is the shard {path} of source '{source.name}', which is "
-                                f"trained on; the probe wants shards of its own")
+                raise UserError(
+                    f"probe.shards: {digests[digest]} is the shard {path} of source "
+                    f"'{source.name}', which is "
+                    f"trained on; the probe wants shards of its own"
+                )
             for name in () if is_remote(path) else map(str, store.index(path).keys):
                 if name in keys:
-                    raise UserError(f"probe.shards: clip {name} of {keys[name]} is also in {path} of source "
-                                    f"'{source.name}', which is trained on; made people want another seed=")
+                    raise UserError(
+                        f"probe.shards: clip {name} of {keys[name]} is also in {path} of source "
+                        f"'{source.name}', which is trained on; made people want another seed="
+                    )
 
 
 def _reader(crops, store, exclude=frozenset()):
@@ -297,26 +396,36 @@ def _joints(clip, labels, crop):
 
 
 def place(config, sources):
-    """Where python -m slurm keeps its record of this command: at ``out``, or beside the checkpoints of the first source."""
-    found = evaluations.run_of(sources[0])
+    """Where python -m slurm keeps its record of this command: at ``out``, or beside the checkpoints
+    of the first source."""
+    found = eval_jobs.run_of(sources[0])
     for source in sources:
         if not Path(source).exists():
-            raise UserError(f"there is nothing at {source}; weights are read from disk, nothing is downloaded")
+            raise UserError(
+                f"there is nothing at {source}; weights are read from disk, nothing is downloaded"
+            )
     if not config.out and not Path(sources[0]).is_dir():
-        raise UserError(f"out= is not set, beside which the record of a job for {sources[0]} would stand")
-    return config.out or (f"{found[0]}/probe-{Path(sources[0]).resolve().name}" if found else f"{sources[0]}/probe")
+        raise UserError(
+            f"out= is not set, beside which the record of a job for {sources[0]} would stand"
+        )
+    return config.out or (
+        f"{found[0]}/probe-{Path(sources[0]).resolve().name}" if found else f"{sources[0]}/probe"
+    )
 
 
 def main(argv):
     """``python -m pretrain probe``; ``argv`` is what follows ``probe``. Returns the exit code."""
     with starting():
         config, sources = parse_keys(ProbeCommand, argv, "pretrain probe", USAGE)
-        if config.log and (len(sources) > 1 or evaluations.run_of(sources[0]) is None):
-            raise UserError(f"log=true, but {' '.join(sources)} is not one checkpoint: RUN/checkpoints/step-X names one")
+        if config.log and (len(sources) > 1 or eval_jobs.run_of(sources[0]) is None):
+            raise UserError(
+                f"log=true, but {' '.join(sources)} is not one checkpoint: RUN/checkpoints/step-X "
+                f"names one"
+            )
     with contextlib.ExitStack() as closing, Watch(read_place(), GuardConfig().hang_s) as watch:
-        processes = distributed.start(config.device, store=watch.store)
+        processes = process_group.start(config.device, store=watch.store)
         closing.callback(processes.stop)
-        torch.set_num_threads(distributed.threads())
+        torch.set_num_threads(process_group.threads())
         _probe(config, sources, argv, processes, watch)
     return 0
 
@@ -325,7 +434,9 @@ def _probe(config, sources, argv, processes, watch):
     """Read the split, measure every row, and tell the numbers on rank 0."""
     store = Store(CacheConfig().open())
     warnings = processes.from_first(lambda: _check_seen(sources, config.shards, store))
-    split = processes.from_first(lambda: read_split(config.shards, config.clips, config.crops, store))
+    split = processes.from_first(
+        lambda: read_split(config.shards, config.clips, config.crops, store)
+    )
     rows, endings = [("mean pose", None)], ["_constant"]
     loaded = [(source, encoders.load(source, processes.device)) for source in sources]
     shapes = {}
@@ -342,7 +453,11 @@ def _probe(config, sources, argv, processes, watch):
     table = []
     for name, encoder in rows + loaded:
         watch.at(0, f"probing {name}")
-        found = None if encoder is None else features(encoder, split, config.crops, processes, watch.alive)
+        found = (
+            None
+            if encoder is None
+            else features(encoder, split, config.crops, processes, watch.alive)
+        )
         table.append((name, processes.from_first(lambda found=found: score(split, found))))
     watch.at(0, "writing the numbers")
     # All ranks fail where they cannot be written.
@@ -356,23 +471,31 @@ def _publish(config, sources, argv, split, table, endings, warnings):
     if config.out:
         _write(config.out, table, config, command, warnings)
     if config.log:
-        numbers = {name: value for (_, got), ending in zip(table, [*endings, ""], strict=True)
-                   for name, value in _numbers(got, "evaluation", ending).items()}
+        numbers = {
+            name: value
+            for (_, got), ending in zip(table, [*endings, ""], strict=True)
+            for name, value in _numbers(got, "evaluation", ending).items()
+        }
         if warnings:
             numbers["evaluation/leakage_not_excluded"] = 1
-        run, step = evaluations.run_of(sources[0])
-        evaluations.note(run, step, numbers, command)
-        evaluations.settle(run)
+        run, step = eval_jobs.run_of(sources[0])
+        eval_jobs.note(run, step, numbers, command)
+        eval_jobs.settle(run)
 
 
 def _shown(table, split, config, warnings):
-    """The rows as text; +- is the standard error over the test clips. Warnings stand in the first line of the table."""
+    """The rows as text; +- is the standard error over the test clips. Warnings stand in the first
+    line of the table."""
     clips = [len(np.unique(split.clip[split.part == part])) for part in (0, 1, 2)]
     clip, width = split.clip[split.part == 2], max(len(name) for name, _ in table)
-    lines = [f"{config.clips} clips of {config.shards}, {len(split.part)} {config.crops} crops: {clips[0] + clips[1]} clips to "
-             f"fit (of which {clips[1]} choose lambda), {clips[2]} to test; {split.joints.shape[1]} joints; mm, "
-             f"+- standard error",
-             f"{'':{width}}  {'PA-MPJPE':>14}  {'MPJPE':>14}  lambda / n"]
+    lines = [
+        f"{config.clips} clips of {config.shards}, {len(split.part)} {config.crops} crops: "
+        f"{clips[0] + clips[1]} clips to "
+        f"fit (of which {clips[1]} choose lambda), {clips[2]} to test; {split.joints.shape[1]} "
+        f"joints; mm, "
+        f"+- standard error",
+        f"{'':{width}}  {'PA-MPJPE':>14}  {'MPJPE':>14}  lambda / n",
+    ]
     for name, got in table:
         cells = []
         for errors in (got["pa_mpjpe"], got["mpjpe"]):
@@ -390,15 +513,20 @@ def digests_of(shards, store):
 
 
 def refuse_seen(seen, digests, name, who):
-    """UserError where a shard was trained on. ``seen``: data.seen.Seen. ``digests``: {digest: path}. ``name``: of the key."""
+    """UserError where a shard was trained on. ``seen``: data.sampling.seen.Seen. ``digests``:
+    {digest: path}. ``name``: of the key."""
     for digest, path in digests.items():
         if digest in seen.clips:
-            raise UserError(f"{name}: {path} is a shard of which {who} was trained on {seen.clips[digest]} clips; the probe "
-                            f"wants shards of its own")
+            raise UserError(
+                f"{name}: {path} is a shard of which {who} was trained on {seen.clips[digest]} "
+                f"clips; the probe "
+                f"wants shards of its own"
+            )
 
 
 def _check_seen(sources, shards, store):
-    """Warnings on weights of which it is not known what they saw; UserError where they saw one of the probe's shards."""
+    """Warnings on weights of which it is not known what they saw; UserError where they saw one of
+    the probe's shards."""
     digests, warnings = digests_of(shards, store), []
     for source in sources:
         seen = header.read_seen(source)

@@ -1,4 +1,5 @@
-"""``python -m pretrain|finetune replay RUN step=N``: a step's batch read again, to see which samples made it bad."""
+"""``python -m pretrain|finetune replay RUN step=N``: a step's batch read again, to see which
+samples made it bad."""
 
 import dataclasses
 import json
@@ -10,22 +11,30 @@ import numpy as np
 import torch
 from torch import nn
 
-from data.manifest import freeze
-from data.reader import TAGS
-from engine import distributed, guard, history
-from engine.config import flat, is_assignment, key, parse, parse_keys
+from data.loading.reader import TAGS
+from data.sampling.manifest import freeze
+from engine.checkpoint import history
+from engine.config.parser import flat, is_assignment, key, parse, parse_keys
+from engine.config.paths import refuse_commands
+from engine.distributed import process_group
 from engine.errors import UserError
-from engine.paths import refuse_commands
+from engine.training import spike_guard
 
 CHUNK = 64  # samples on the device at once
 
 
 @dataclass
 class ReplayConfig:
-    step: int | None = key(None, "the step whose batch is read again; the captures of a run name those that were bad", low=0)
+    step: int | None = key(
+        None,
+        "the step whose batch is read again; the captures of a run name those that were bad",
+        low=0,
+    )
     worst: int = key(8, "samples that are named, and drawn with out", low=1)
     out: str = key("", "draw the worst samples into this PNG", path="one")
-    allow_commands: bool = key(False, "run the commands (pipe:) that RUN's config names; shards given here need no leave")
+    allow_commands: bool = key(
+        False, "run the commands (pipe:) that RUN's config names; shards given here need no leave"
+    )
 
 
 OWN = tuple(field.name for field in dataclasses.fields(ReplayConfig))
@@ -40,18 +49,23 @@ def main(argv):
 
 
 def replay(argv, schema, command, make_trainer):
-    """Print loss and gradient of each of a step's worst samples, with the newest weights from before it.
+    """Print loss and gradient of each of a step's worst samples, with the newest weights from
+    before it.
 
     Args:
-        argv: RUN, keys of ReplayConfig, and keys of the run that may differ, such as device or data.shards.
-        schema, command, make_trainer: the config, the command and the engine.trainer.Trainer of the run.
+        argv: RUN, keys of ReplayConfig, and keys of the run that may differ, such as device or
+            data.shards.
+        schema, command, make_trainer: the config, the command and the
+            engine.training.trainer.Trainer of the run.
     Raises:
-        UserError: no such run, no weights from before the step, other shards than the run's; the run's config names a
-            command, and nobody said that it may run.
+        UserError: no such run, no weights from before the step, other shards than the run's; the
+            run's config names a command, and nobody said that it may run.
     """
     own = [word for word in argv if not is_assignment(word) or word.split("=")[0] in OWN]
-    usage = (f"python -m {make_trainer.room} replay RUN step=N [out=FILE.png] [allow_commands=true] "
-             f"[key=value of the run ...]")
+    usage = (
+        f"python -m {make_trainer.room} replay RUN step=N [out=FILE.png] [allow_commands=true] "
+        f"[key=value of the run ...]"
+    )
     options, paths = parse_keys(ReplayConfig, own, f"{make_trainer.room} replay", usage)
     folder = Path(paths[0])
     if options.step is None:
@@ -59,47 +73,65 @@ def replay(argv, schema, command, make_trainer):
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is no run's folder: it has no config.yaml")
     rest = [word for word in argv if word not in own]
-    config = parse(schema, [str(folder / "config.yaml"), f"run={folder}", "data.workers=0", *rest], command)
-    read = {name: value for name, value in flat(config).items() if name.startswith(("data.", "probe."))}
+    config = parse(
+        schema, [str(folder / "config.yaml"), f"run={folder}", "data.workers=0", *rest], command
+    )
+    read = {
+        name: value for name, value in flat(config).items() if name.startswith(("data.", "probe."))
+    }
     given = {word.split("=")[0] for word in rest}
     refuse_commands(read, given, str(folder / "config.yaml"), options.allow_commands)
     if options.step >= config.steps:
         raise UserError(f"step={options.step} is none of this run's: steps={config.steps}")
-    trainer = make_trainer(config, distributed.Processes(0, 1, distributed.device_of(config.device)))
+    trainer = make_trainer(
+        config, process_group.Processes(0, 1, process_group.device_of(config.device))
+    )
     if (folder / "manifest.json").exists():
         freeze(trainer.order, folder / "manifest.json")
     at = _load(trainer, folder, options.step)
     _, arrays = next(trainer.loader.batches(options.step, options.step + 1))
     losses, norm = measure(trainer, arrays)
     slot = options.step * config.batch
-    print(f"step {options.step}, slots {slot} to {slot + config.batch - 1}, with the weights of step {at}: "
-          f"mean loss {losses.mean():.4g}, gradient norm {norm:.4g}")
-    capture = guard.capture_file(folder, options.step)
+    print(
+        f"step {options.step}, slots {slot} to {slot + config.batch - 1}, with the weights of step "
+        f"{at}: "
+        f"mean loss {losses.mean():.4g}, gradient norm {norm:.4g}"
+    )
+    capture = spike_guard.capture_file(folder, options.step)
     if capture.exists():
         then = json.loads(capture.read_text())
-        print(f"then: {then['reason']}, gradient norm {then['gradient_norm']}, threshold {then['threshold']}, {then['losses']}")
+        print(
+            f"then: {then['reason']}, gradient norm {then['gradient_norm']}, threshold "
+            f"{then['threshold']}, {then['losses']}"
+        )
     _tell(trainer, arrays, losses, options, config)
     return 0
 
 
 def _load(trainer, folder, step):
     """Fill the network with the newest weights from ``step`` or before; returns their step."""
-    path = guard.last_good(folder, step + 1, 1)
+    path = spike_guard.last_good(folder, step + 1, 1)
     if path:
         return trainer.load(path)
     there = [path.name for _, path in history.list_checkpoints(folder)]
     if there:
-        raise UserError(f"step={step}: no checkpoint of {folder} is so old, the first is {there[0]}; checkpoint.keep says how "
-                        f"many are kept")
+        raise UserError(
+            f"step={step}: no checkpoint of {folder} is so old, the first is {there[0]}; "
+            f"checkpoint.keep says how "
+            f"many are kept"
+        )
     return 0  # as built: a run that never saved
 
 
 def measure(trainer, arrays):
-    """((B,) loss of each sample, gradient norm of the batch) of the loader's arrays of a whole batch."""
+    """((B,) loss of each sample, gradient norm of the batch) of the loader's arrays of a whole
+    batch."""
     losses = []
     trainer.optimizer.zero_grad()
     for first in range(0, len(arrays["tags"]), CHUNK):
-        batch = trainer.to_device({name: values[first:first + CHUNK] for name, values in arrays.items()})
+        batch = trainer.to_device(
+            {name: values[first : first + CHUNK] for name, values in arrays.items()}
+        )
         with torch.no_grad():
             losses.append(trainer.per_sample(batch).float().cpu())
         trainer.loss(batch)[0].backward()
@@ -110,21 +142,27 @@ def measure(trainer, arrays):
 
 def _tell(trainer, arrays, losses, options, config):
     # What is no number is worse than any number.
-    order = np.argsort(-np.where(np.isfinite(losses), losses, np.inf), kind="stable")[:options.worst]
+    order = np.argsort(-np.where(np.isfinite(losses), losses, np.inf), kind="stable")[
+        : options.worst
+    ]
     labels = []
     print(f"{'slot':>12} {'loss':>10} {'gradient':>10}  sample")
     for row in order:
-        one = {name: values[row:row + 1] for name, values in arrays.items()}
+        one = {name: values[row : row + 1] for name, values in arrays.items()}
         alone = measure(trainer, one)[1]
-        source, shard, index = (int(one["tags"][0, TAGS.index(name)]) for name in ("source", "shard", "index"))
+        source, shard, index = (
+            int(one["tags"][0, TAGS.index(name)]) for name in ("source", "shard", "index")
+        )
         path = trainer.order.sources[source].paths[shard]
         name = f"{path}:{index} key {trainer.loader.reader.store.index(path).keys[index]}"
         print(f"{options.step * config.batch + row:12d} {losses[row]:10.4g} {alone:10.4g}  {name}")
         labels.append(f"{losses[row]:.3g}")
     if options.out:
-        picture = trainer.portray({name: values[order] for name, values in arrays.items()}, labels, f"step {options.step}")
+        image = trainer.portray(
+            {name: values[order] for name, values in arrays.items()}, labels, f"step {options.step}"
+        )
         try:
-            picture.save(options.out)
+            image.save(options.out)
         except (OSError, ValueError) as error:
             raise UserError(f"out={options.out} cannot be written: {error}") from None
         print(f"drawn into {options.out}")

@@ -1,19 +1,24 @@
-"""Ridge regression in closed form, in float64, with lambda chosen by one rule for all features that are compared."""
+"""Ridge regression in closed form, in float64, with lambda chosen by one rule for all features that
+are compared."""
 
 import torch
 
-# Candidates for lambda over the number of rows; features are standardised, so they mean the same for every encoder.
+# Candidates for lambda over the number of rows; features are standardised, so they mean the same
+# for every encoder.
 LAMBDAS = [10.0 ** (e / 2) for e in range(-8, 7)]
 LEAST_DEVIATION = 1e-6  # a feature that hardly varies is left as it is, not blown up
 
 
 def choose(x, y, x_choice, error):
-    """The one of LAMBDAS whose prediction for ``x_choice`` has the least error; the larger of equal ones.
+    """The one of LAMBDAS whose prediction for ``x_choice`` has the least error; the larger of equal
+    ones.
 
-    With U S V' = x (standardised), a prediction is x_choice V S / (S^2 + lambda) U' y: one decomposition serves all lambdas.
+    With U S V' = x (standardised), a prediction is x_choice V S / (S^2 + lambda) U' y: one
+    decomposition serves all lambdas.
 
     Args:
-        x: (n, D).  y: (n, K).  x_choice: (m, D), all float64.  error: from a prediction (m, K) to a float.
+        x: (n, D).  y: (n, K).  x_choice: (m, D), all float64.  error: from a prediction (m, K) to a
+            float.
     """
     x, x_choice = _standardised(x, x_choice)
     centre = y.mean(0)
@@ -29,10 +34,11 @@ def choose(x, y, x_choice, error):
 
 
 def predict(x, y, x_new, chosen):
-    """(m, K) prediction for ``x_new`` of the ridge regression of y on x that has lambda = chosen * n.
+    """(m, K) prediction for ``x_new`` of the ridge regression of y on x that has lambda = chosen *
+    n.
 
-    Features are standardised by the mean and the deviation of x; the intercept is not shrunk. The smaller of x'x (D, D) and
-    xx' (n, n) is solved.
+    Features are standardised by the mean and the deviation of x; the intercept is not shrunk. The
+    smaller of x'x (D, D) and xx' (n, n) is solved.
     """
     x, x_new = _standardised(x, x_new)
     centre, small = y.mean(0), x.shape[1] <= len(x)

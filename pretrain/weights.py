@@ -1,7 +1,8 @@
-"""Weights in and out: our own files, runs, CroCo's checkpoints, timm's checkpoints. Nothing is ever downloaded.
+"""Weights in and out: our own files, runs, CroCo's checkpoints, timm's checkpoints. Nothing is ever
+downloaded.
 
-Our file is a safetensors with bare names; its header (pretrain/header.py) holds the ModelConfig and what training saw, so the
-file alone is a network with its history.
+Our file is a safetensors with bare names; its header (pretrain/header.py) holds the ModelConfig and
+what training saw, so the file alone is a network with its history.
 """
 
 import contextlib
@@ -15,14 +16,14 @@ from pathlib import Path
 
 import torch
 
-from data.augment import MEAN, STD
-from data.remote import base_name
-from data.seen import Seen
-from engine import checkpoint
-from engine.config import read_file
+from data.loading.augment import MEAN, STD
+from data.sampling.seen import Seen
+from data.storage.fetch import base_name
+from engine.checkpoint import checkpoints
+from engine.config.parser import read_file
+from engine.config.paths import split_paths
 from engine.errors import UserError, explain, failure_of
-from engine.paths import split_paths
-from pretrain import header, layouts
+from pretrain import header, state_dict_adapters
 from pretrain.config import ModelConfig
 from pretrain.files import Content, check_finite, find_weights, read_content
 from pretrain.model import CrossCompletion
@@ -61,9 +62,13 @@ def load(source):
 
 def _network(found):
     if found.layout == "timm":
-        raise UserError(f"{found.path} holds an encoder alone, without the decoder: load it with timm.create_model(..., "
-                        f"checkpoint_path='{found.path}'), or start a run from it with init={found.path}")
-    # Building draws first values that are about to be replaced: the caller's stream of random numbers stays where it was.
+        raise UserError(
+            f"{found.path} holds an encoder alone, without the decoder: load it with "
+            f"timm.create_model(..., "
+            f"checkpoint_path='{found.path}'), or start a run from it with init={found.path}"
+        )
+    # Building draws first values that are about to be replaced: the caller's stream of random
+    # numbers stays where it was.
     with torch.random.fork_rng(devices=[]):
         model = CrossCompletion(found.config)
     _fill(model.state_dict(), _ours(found), found)
@@ -71,14 +76,17 @@ def _network(found):
 
 
 def save_model(model, path, seen=None):
-    """Write a bare CrossCompletion to ``path``, beside it first, then renamed. ``seen``: data.seen.Seen; None: not known."""
+    """Write a bare CrossCompletion to ``path``, beside it first, then renamed. ``seen``:
+    data.sampling.seen.Seen; None: not known."""
     write_safetensors(model.state_dict(), path, header.make_header(model.config, seen))
 
 
 def init_from(model, source) -> Seen:
-    """Fill a network with weights from elsewhere, to start a new run; prints what was taken and what was left.
+    """Fill a network with weights from elsewhere, to start a new run; prints what was taken and
+    what was left.
 
-    From runs, our files and CroCo's checkpoints everything is taken; from timm's checkpoints the encoder.
+    From runs, our files and CroCo's checkpoints everything is taken; from timm's checkpoints the
+    encoder.
 
     Returns:
         what these weights have seen.
@@ -96,7 +104,8 @@ def init_from(model, source) -> Seen:
 
 
 def init_encoder(module, config, source) -> Seen:
-    """Fill an encoder (pretrain.model.Encoder) alone, from whatever init_from takes; prints what was taken.
+    """Fill an encoder (pretrain.model.Encoder) alone, from whatever init_from takes; prints what
+    was taken.
 
     Args:
         config: the VisionConfig of the module.
@@ -115,9 +124,11 @@ def _init_encoder(module, config, found, source, words):
     if found.layout == "timm":
         if found.config is None:
             _check_unsaid(found, config, source)
-        tensors, left = layouts.from_timm(found.tensors)
+        tensors, left = state_dict_adapters.from_timm(found.tensors)
     else:
-        tensors = {name: value for name, value in _ours(found).items() if name.startswith("encoder.")}
+        tensors = {
+            name: value for name, value in _ours(found).items() if name.startswith("encoder.")
+        }
     _fill({f"encoder.{name}": value for name, value in module.state_dict().items()}, tensors, found)
     words = (f"; left there: {', '.join(_shortened(left))}" if left else "") + words
     _note(f"taken from {found.path}: {len(tensors)} tensors of the encoder{words}")
@@ -129,27 +140,43 @@ def _check_same(found, wanted, source, parts):
     for name in ("position", "rope_base", "patch"):
         there, here = getattr(found, name), getattr(wanted, name)
         if there != here and (name != "rope_base" or wanted.position == "rope"):
-            raise UserError(f"init={source} has model.{name}={there}, this run has model.{name}={here}")
+            raise UserError(
+                f"init={source} has model.{name}={there}, this run has model.{name}={here}"
+            )
     if "decoder" in parts and found.decoder.cross != wanted.decoder.cross:
-        raise UserError(f"init={source} has model.decoder.cross={found.decoder.cross}, this run has model.decoder.cross="
-                        f"{wanted.decoder.cross}; python -m pretrain export writes its encoder alone")
+        raise UserError(
+            f"init={source} has model.decoder.cross={found.decoder.cross}, this run has "
+            f"model.decoder.cross="
+            f"{wanted.decoder.cross}; python -m pretrain export writes its encoder alone"
+        )
     for part in parts:
         there, here = getattr(found, part).heads, getattr(wanted, part).heads
         if there != here:
-            raise UserError(f"init={source} has model.{part}.heads={there}, this run has model.{part}.heads={here}")
+            raise UserError(
+                f"init={source} has model.{part}.heads={there}, this run has "
+                f"model.{part}.heads={here}"
+            )
 
 
 def _check_unsaid(found, wanted, source):
-    """Of a timm-style encoder that says nothing of itself: refuse what its tensors contradict, say what they leave open."""
+    """Of a timm-style encoder that says nothing of itself: refuse what its tensors contradict, say
+    what they leave open."""
     fixed = "pos_embed" in found.tensors
     if fixed != (wanted.position == "cosine"):
-        has = "has pos_embed: its positions are added" if fixed else "has no pos_embed: its positions are rotary"
+        has = (
+            "has pos_embed: its positions are added"
+            if fixed
+            else "has no pos_embed: its positions are rotary"
+        )
         raise UserError(f"init={source} {has}; this run has model.position={wanted.position}")
     open_keys = [f"model.encoder.heads={wanted.encoder.heads}"]
     if not fixed:
         open_keys.append(f"model.rope_base={wanted.rope_base:g}")
-    found.notes.append(f"{found.path.name} does not say its heads{'' if fixed else ' and rotary base'}: taken to be "
-                       f"{' and '.join(open_keys)}")
+    found.notes.append(
+        f"{found.path.name} does not say its heads{'' if fixed else ' and rotary base'}: taken to "
+        f"be "
+        f"{' and '.join(open_keys)}"
+    )
 
 
 def _say_seen(found):
@@ -167,7 +194,8 @@ def read(source) -> Source:
     """Whatever weights lie at a path.
 
     Raises:
-        UserError: nothing there, nothing that is understood, numbers that are not finite, or a file that contradicts itself.
+        UserError: nothing there, nothing that is understood, numbers that are not finite, or a file
+            that contradicts itself.
     """
     path = find_weights(Path(source))
     content = read_content(path)
@@ -185,35 +213,64 @@ def _identify(content: Content, path: Path):
     config = header.config_in(content.metadata, path)
     if config is not None and "decoder.mask_token" in tensors:
         if "encoder.pos_embed" in tensors:
-            layouts.check_positions(config, config.encoder.width, tensors["encoder.pos_embed"], "encoder.pos_embed", path)
+            state_dict_adapters.check_positions(
+                config,
+                config.encoder.width,
+                tensors["encoder.pos_embed"],
+                "encoder.pos_embed",
+                path,
+            )
         return "ours", config, []
     if "enc_blocks.0.norm1.weight" in tensors:
-        arguments = layouts.croco_arguments(content.croco_kwargs, content.args_model, tensors, path)
-        if content.croco_kwargs is None and content.args_model is None and "enc_pos_embed" in tensors:
-            # The first CroCo's network on pictures of whatever size these vectors are for.
+        arguments = state_dict_adapters.croco_arguments(
+            content.croco_kwargs, content.args_model, tensors, path
+        )
+        if (
+            content.croco_kwargs is None
+            and content.args_model is None
+            and "enc_pos_embed" in tensors
+        ):
+            # The first CroCo's network on images of whatever size these vectors are for.
             side = round(len(tensors["enc_pos_embed"].squeeze(0)) ** 0.5)
-            arguments = {"img_size": side * layouts.CROCO_CALL["patch_size"]}
-        config = layouts.config_from_croco(arguments, path)
-        layouts.check_croco_positions(config, tensors, path)
+            arguments = {"img_size": side * state_dict_adapters.CROCO_CALL["patch_size"]}
+        config = state_dict_adapters.config_from_croco(arguments, path)
+        state_dict_adapters.check_croco_positions(config, tensors, path)
         return "croco", config, []
     if "decoder.mask_token" in tensors and "encoder.blocks.0.norm1.weight" in tensors:
-        raise UserError(f"{path} has tensors of this software, but its header, which says their heads and positions, is lost")
+        raise UserError(
+            f"{path} has tensors of this software, but its header, which says their heads and "
+            f"positions, is lost"
+        )
     if "head.queries" in tensors:
-        raise UserError(f"{path} is of a fine-tuning run; the weights of a pre-training run, or of an encoder, are wanted")
+        raise UserError(
+            f"{path} is of a fine-tuning run; the weights of a pre-training run, or of an encoder, "
+            f"are wanted"
+        )
     if "blocks.0.norm1.weight" in tensors:
-        notes = [f"read from its '{content.part}', of {', '.join([content.part, *content.beside][:6])}"] if content.part else []
+        notes = (
+            [f"read from its '{content.part}', of {', '.join([content.part, *content.beside][:6])}"]
+            if content.part
+            else []
+        )
         config = config or _config_beside(path, notes)
         if config is not None:
             _check_encoder(config, tensors, path)
         return "timm", config, notes
     some = ", ".join(list(tensors)[:3]) or ", ".join(content.beside[:6])
     place = f" in its '{content.part}'" if content.part else ""
-    raise UserError(f"{path} is no network of this software, of CroCo or of timm: it holds "
-                    + (f"{some}{place}" if tensors else f"no tensors{place}" + (f", but {some}" if some else "")))
+    raise UserError(
+        f"{path} is no network of this software, of CroCo or of timm: it holds "
+        + (
+            f"{some}{place}"
+            if tensors
+            else f"no tensors{place}" + (f", but {some}" if some else "")
+        )
+    )
 
 
 def _config_beside(path, notes):
-    """The ModelConfig in the card beside an encoder that was exported before files said it themselves, or None."""
+    """The ModelConfig in the card beside an encoder that was exported before files said it
+    themselves, or None."""
     card = _read_card(path.with_suffix(".json"))
     if isinstance(card.get("model"), dict):
         header.check_input(card, path.with_suffix(".json"))
@@ -222,7 +279,10 @@ def _config_beside(path, notes):
     settings = _read_card(path.parent / "config.json").get("pretrained_cfg")
     for name in ("mean", "std") if isinstance(settings, dict) else ():
         if settings.get(name) and list(settings[name]) != header.INPUT[name]:
-            notes.append(f"its pictures were normalised by {name}={settings[name]}, ours are by {header.INPUT[name]}")
+            notes.append(
+                f"its images were normalised by {name}={settings[name]}, ours are by "
+                f"{header.INPUT[name]}"
+            )
     return None
 
 
@@ -233,23 +293,36 @@ def _read_card(path):
     except OSError as error:
         raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
     except ValueError as error:
-        raise UserError(f"{path}, which tells what the weights beside it are, is no JSON: {error}") from None
+        raise UserError(
+            f"{path}, which tells what the weights beside it are, is no JSON: {error}"
+        ) from None
     return card if isinstance(card, dict) else {}
 
 
 def _check_encoder(config, tensors, path):
-    """UserError where the tensors of an exported encoder are not of the config that is said to be theirs."""
+    """UserError where the tensors of an exported encoder are not of the config that is said to be
+    theirs."""
     e = config.encoder
-    said = {"encoder.width": e.width, "encoder.depth": e.depth, "patch": config.patch,
-            "mlp_ratio": int(e.width * config.mlp_ratio) / e.width}
-    for name, value in layouts.timm_geometry(tensors).items():
+    said = {
+        "encoder.width": e.width,
+        "encoder.depth": e.depth,
+        "patch": config.patch,
+        "mlp_ratio": int(e.width * config.mlp_ratio) / e.width,
+    }
+    for name, value in state_dict_adapters.timm_geometry(tensors).items():
         if value != said[name]:
-            raise UserError(f"{path} is said to have model.{name}={said[name]}, its tensors have {value}")
+            raise UserError(
+                f"{path} is said to have model.{name}={said[name]}, its tensors have {value}"
+            )
     if ("pos_embed" in tensors) != (config.position == "cosine"):
         has = "carries" if "pos_embed" in tensors else "does not carry"
-        raise UserError(f"{path} is said to have model.position={config.position}, but it {has} pos_embed")
+        raise UserError(
+            f"{path} is said to have model.position={config.position}, but it {has} pos_embed"
+        )
     if "pos_embed" in tensors:
-        layouts.check_positions(config, e.width, tensors["pos_embed"], "pos_embed", path)
+        state_dict_adapters.check_positions(
+            config, e.width, tensors["pos_embed"], "pos_embed", path
+        )
 
 
 def export(source, out, overwrite=False, layout="timm"):
@@ -257,8 +330,8 @@ def export(source, out, overwrite=False, layout="timm"):
 
     Args:
         source: as for pretrain.load.
-        out: "timm": the encoder as OUT.safetensors, a model card OUT.md and OUT.json beside it. "croco": the whole
-            network as a torch file {"model", "croco_kwargs"}.
+        out: "timm": the encoder as OUT.safetensors, a model card OUT.md and OUT.json beside it.
+            "croco": the whole network as a torch file {"model", "croco_kwargs"}.
     Raises:
         UserError: ``out`` is there and ``overwrite`` is not set; it cannot be written.
     """
@@ -268,8 +341,10 @@ def export(source, out, overwrite=False, layout="timm"):
     if layout == "timm" and out.suffix != ".safetensors":
         raise UserError(f"out={out} does not end in .safetensors, by which timm knows the format")
     if layout == "croco" and out.suffix == ".safetensors":
-        raise UserError(f"out={out} ends in .safetensors; layout=croco writes a torch file, such as "
-                        f"{out.with_suffix('.pth')}")
+        raise UserError(
+            f"out={out} ends in .safetensors; layout=croco writes a torch file, such as "
+            f"{out.with_suffix('.pth')}"
+        )
     if not out.parent.is_dir():
         raise UserError(f"out={out}: the folder {out.parent} does not exist")
     files = [out, out.with_suffix(".md"), out.with_suffix(".json")] if layout == "timm" else [out]
@@ -284,19 +359,30 @@ def export(source, out, overwrite=False, layout="timm"):
     known = header.make_header(model.config, found.seen)
     if layout == "croco":
         if not model.config.decoder.cross:
-            raise UserError(f"{source} has model.decoder.cross=false, which CroCo's code does not know; layout=timm writes its "
-                            f"encoder")
-        tensors, kwargs = layouts.to_croco(model.config, tensors)
+            raise UserError(
+                f"{source} has model.decoder.cross=false, which CroCo's code does not know; "
+                f"layout=timm writes its "
+                f"encoder"
+            )
+        tensors, kwargs = state_dict_adapters.to_croco(model.config, tensors)
         # CroCo's code looks at the first two alone.
         _write_torch({"model": tensors, "croco_kwargs": kwargs, "counterpose": known}, out)
         return
-    name, arguments = layouts.timm_call(model.config)
-    about = {"architecture": name, "model_args": arguments, "mean": MEAN, "std": STD,
-             "input_size": [3, model.config.image_size, model.config.image_size], "model": dataclasses.asdict(model.config)}
-    write_safetensors(layouts.to_timm(model.config, tensors), out, known)
+    name, arguments = state_dict_adapters.timm_call(model.config)
+    about = {
+        "architecture": name,
+        "model_args": arguments,
+        "mean": MEAN,
+        "std": STD,
+        "input_size": [3, model.config.image_size, model.config.image_size],
+        "model": dataclasses.asdict(model.config),
+    }
+    write_safetensors(state_dict_adapters.to_timm(model.config, tensors), out, known)
     card = _card(model.config, out, found, _history(found.path))
     _replace(files[1], lambda path: path.write_text(card, encoding="utf-8"))
-    _replace(files[2], lambda path: path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
+    _replace(
+        files[2], lambda path: path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    )
 
 
 def main(argv):
@@ -313,7 +399,12 @@ def main(argv):
         raise UserError("python -m pretrain export takes one RUN and out=FILE; see --help")
     if options.get("overwrite", "false") not in ("true", "false"):
         raise UserError(f"'overwrite={options['overwrite']}': the value is neither true nor false")
-    export(sources[0], options["out"], options.get("overwrite") == "true", options.get("layout", "timm"))
+    export(
+        sources[0],
+        options["out"],
+        options.get("overwrite") == "true",
+        options.get("layout", "timm"),
+    )
     print(f"wrote {options['out']}")
     return 0
 
@@ -321,24 +412,33 @@ def main(argv):
 def _ours(found):
     if found.layout == "ours":
         return found.tensors
-    return layouts.from_croco(found.config, found.tensors, found.path)
+    return state_dict_adapters.from_croco(found.config, found.tensors, found.path)
 
 
 def _fill(state, tensors, found):
-    """Copy tensors into those of a module's state; all must be there and nothing else. ``found``: the Source, for messages."""
-    # Fixed position vectors follow from the config (the picture's size may differ).
+    """Copy tensors into those of a module's state; all must be there and nothing else. ``found``:
+    the Source, for messages."""
+    # Fixed position vectors follow from the config (the image's size may differ).
     fixed, where = "encoder.pos_embed", found.path
     have = {k: v for k, v in state.items() if k != fixed}
     given = {k: v for k, v in tensors.items() if k != fixed}
     for name in sorted(have.keys() | given.keys()):
-        there = layouts.name_in(found.layout, name)
+        there = state_dict_adapters.name_in(found.layout, name)
         if name not in given:
-            raise UserError(f"{where} has no tensor {there}, {tuple(have[name].shape)} in this model")
+            raise UserError(
+                f"{where} has no tensor {there}, {tuple(have[name].shape)} in this model"
+            )
         if name not in have:
-            raise UserError(f"{where} has a tensor {there}, {tuple(given[name].shape)}, which this model has not")
+            raise UserError(
+                f"{where} has a tensor {there}, {tuple(given[name].shape)}, which this model has "
+                f"not"
+            )
         if given[name].shape != have[name].shape:
-            raise UserError(f"{where}: tensor {there} is {tuple(given[name].shape)} there and {tuple(have[name].shape)} in "
-                            f"this model")
+            raise UserError(
+                f"{where}: tensor {there} is {tuple(given[name].shape)} there and "
+                f"{tuple(have[name].shape)} in "
+                f"this model"
+            )
     with torch.no_grad():
         for name, value in given.items():
             have[name].copy_(value)
@@ -348,7 +448,7 @@ def write_safetensors(tensors, path, metadata):
     """Write {name: tensor} beside ``path``, then rename."""
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     # Not safetensors' own writer, whose files nobody but their owner may read, whatever the umask.
-    _replace(Path(path), lambda beside: checkpoint.write_tensors(beside, tensors, metadata))
+    _replace(Path(path), lambda beside: checkpoints.write_tensors(beside, tensors, metadata))
 
 
 def _write_torch(tree, path):
@@ -373,7 +473,8 @@ def _replace(path, write):
 
 
 def _history(path):
-    """Lines about the run that a weights file lies in, of its config.yaml; empty where there is none."""
+    """Lines about the run that a weights file lies in, of its config.yaml; empty where there is
+    none."""
     run = header.run_around(path)
     if run is None or not (run / "config.yaml").is_file():
         return []
@@ -385,28 +486,42 @@ def _history(path):
             label = name.split(".")[2]
             weight = pairs.get(f"data.sources.{label}.weight", "1.0")
             lines.append(f"data: {label} ({_shard_names(value)}), weight {weight}")
-        elif name in ("init", "steps", "batch", "seed", "masking.ratio", "masking.reference_ratio", "objective.target") \
-                and value not in ("", "null"):
+        elif name in (
+            "init",
+            "steps",
+            "batch",
+            "seed",
+            "masking.ratio",
+            "masking.reference_ratio",
+            "objective.target",
+        ) and value not in ("", "null"):
             lines.append(f"{name}: {Path(value).name if name == 'init' else value}")
     return lines
 
 
 def _shard_names(spec):
-    """The last parts of what a key names, without what follows a URL's question mark: it may be a signature."""
+    """The last parts of what a key names, without what follows a URL's question mark: it may be a
+    signature."""
     return ", ".join(base_name(path) for path in split_paths(spec))
 
 
 def _card(config, out, found, history):
-    name, arguments = layouts.timm_call(config)
-    listed = "".join(f"    {k}={json.dumps(v) if isinstance(v, str) else v},\n" for k, v in arguments.items())
-    kind = "fixed sine-cosine" if config.position == "cosine" else f"rotary, base {config.rope_base:g}, rows first"
+    name, arguments = state_dict_adapters.timm_call(config)
+    listed = "".join(
+        f"    {k}={json.dumps(v) if isinstance(v, str) else v},\n" for k, v in arguments.items()
+    )
+    kind = (
+        "fixed sine-cosine"
+        if config.position == "cosine"
+        else f"rotary, base {config.rope_base:g}, rows first"
+    )
     e = config.encoder
     known = "\n".join(f"- {line}" for line in (*history, *_lines_of_seen(found.seen)))
     return f"""# {out.stem}
 
 {_origin(config, found)}
 
-- width {e.width}, depth {e.depth}, heads {e.heads}; patches of {config.patch} px, pictures of {config.image_size} px
+- width {e.width}, depth {e.depth}, heads {e.heads}; patches of {config.patch} px, images of {config.image_size} px
 - positions: {kind}; no class token
 - input: RGB in [0, 1], less the mean {MEAN}, over the deviation {STD}
 
@@ -421,7 +536,7 @@ model = timm.create_model(
 )
 ```
 
-`model(x)` averages the patches, then normalises: ({e.width},) a picture. One feature a patch, as in pre-training:
+`model(x)` averages the patches, then normalises: ({e.width},) an image. One feature a patch, as in pre-training:
 `model.fc_norm(model.forward_features(x))`, (patches, {e.width}), row by row.
 
 ## Where it comes from
@@ -430,7 +545,7 @@ model = timm.create_model(
 
 ## Licence
 
-The software is under Apache-2.0. The weights follow from the pictures and from the weights that training started from:
+The software is under Apache-2.0. The weights follow from the images and from the weights that training started from:
 check the licences of both before passing this file on (the released CroCo weights are for non-commercial use).
 """
 
@@ -438,12 +553,25 @@ check the licences of both before passing this file on (the released CroCo weigh
 def _origin(config, found):
     """What kind of training an encoder is of, as far as its file says."""
     if not found.ours:
-        return (f"The encoder of {found.path.name}, a checkpoint of CroCo's layout that other software wrote: a network that\n"
-                "completes a masked picture with the help of another one of the same scene. The file does not say which\n"
-                "pictures, of what or of whom, it was trained on. Converted with counterpose.")
-    how = ("pre-trained by cross-view and cross-pose completion: it painted the hidden patches of a\npicture of a person with "
-           "the help of another picture of the same person.") if config.decoder.cross else (
-           "pre-trained as a masked autoencoder: it painted the hidden patches of a picture of a\nperson from the others.")
+        return (
+            f"The encoder of {found.path.name}, a checkpoint of CroCo's layout that other software "
+            f"wrote: a network that\n"
+            "completes a masked image with the help of another one of the same scene. The file "
+            "does not say which\n"
+            "images, of what or of whom, it was trained on. Converted with counterpose."
+        )
+    how = (
+        (
+            "pre-trained by cross-view and cross-pose completion: it painted the hidden patches of "
+            "a\nimage of a person with "
+            "the help of another image of the same person."
+        )
+        if config.decoder.cross
+        else (
+            "pre-trained as a masked autoencoder: it painted the hidden patches of an image of "
+            "a\nperson from the others."
+        )
+    )
     return f"The encoder of a network that was {how} No labels were used. Made with\ncounterpose."
 
 
@@ -451,8 +579,11 @@ def _lines_of_seen(seen):
     """Lines of a card on what training saw, never empty."""
     if seen.clips:
         people = " and ".join(sorted(seen.kinds)) or "whether synthetic or real is not recorded"
-        yield (f"seen in training: {sum(seen.clips.values())} clips in {len(seen.clips)} shards, people: {people}; the digests "
-               f"are in the file")
+        yield (
+            f"seen in training: {sum(seen.clips.values())} clips in {len(seen.clips)} shards, "
+            f"people: {people}; the digests "
+            f"are in the file"
+        )
     for words in seen.unknown:
         yield f"not known: {words}"
     if not seen.clips and not seen.unknown:

@@ -1,4 +1,5 @@
-"""``python -m slurm COMMAND ...``: submit a command of another room, and look after what was submitted."""
+"""``python -m slurm COMMAND ...``: submit a command of another room, and look after what was
+submitted."""
 
 from engine.cli import run
 
@@ -24,22 +25,22 @@ def main(argv):
     """Returns the exit code."""
     # Imported when they are wanted: submitit takes a second.
     if not argv or "--help" in argv or "-h" in argv:
-        from engine.config import help_text
+        from engine.config.parser import help_text
         from slurm.config import SlurmConfig
 
         print(USAGE)
         print(help_text(SlurmConfig, "slurm").split("\n\nkeys and their defaults:\n", 1)[1])
         return 0
     if argv[0] == "status":
-        from slurm.status import main as command
+        from slurm.status.status import main as command
     elif argv[0] == "evaluate":
-        from slurm.evaluate import main as command
+        from slurm.submit.evaluate import main as command
     elif argv[0] in ("logs", "cancel", "requeue"):
-        from slurm import manage
+        from slurm.status import manage
 
         command = getattr(manage, argv[0])
     else:
-        from slurm.submit import main as submit
+        from slurm.submit.submit import main as submit
 
         return submit(argv)
     return command(argv[1:])

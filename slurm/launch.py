@@ -1,7 +1,8 @@
-"""``python CODE/slurm/launch.py MODULE ARG ...``: ``python -m MODULE`` from this copy of the code, whatever folder one is in.
+"""``python CODE/slurm/launch.py MODULE ARG ...``: ``python -m MODULE`` from this copy of the code,
+whatever folder one is in.
 
-``python -m`` looks in the current folder first, which stays that of the person who submitted, so that relative paths in
-configs mean what they meant there.
+``python -m`` looks in the current folder first, which stays that of the person who submitted, so
+that relative paths in configs mean what they meant there.
 """
 
 import os

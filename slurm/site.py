@@ -1,4 +1,5 @@
-"""What SLURM knows: partitions, accounts, the state of jobs. Everything is asked through its own commands."""
+"""What SLURM knows: partitions, accounts, the state of jobs. Everything is asked through its own
+commands."""
 
 import getpass
 import re
@@ -10,13 +11,42 @@ from engine.errors import EnvironmentFault, Failure, UserError
 
 TIMEOUT_S = 60
 NOTHING = "(null)"  # as scontrol prints it
-BROKEN = {"down", "drain", "drng", "fail", "failg", "maint", "unk", "inval", "reboot"}  # nodes' states, as sinfo's %t has them
-# What SLURM's commands say where the controller, the way to it or its own storage is away for a while.
-AWAY = re.compile("unable to contact slurm|socket timed out|zero bytes were transmitted|connection refused|unable to connect|"
-                  "i/o error writing|resource temporarily unavailable|slurm backup controller in standby", re.I)
+BROKEN = {
+    "down",
+    "drain",
+    "drng",
+    "fail",
+    "failg",
+    "maint",
+    "unk",
+    "inval",
+    "reboot",
+}  # nodes' states, as sinfo's %t has them
+# What SLURM's commands say where the controller, the way to it or its own storage is away for a
+# while.
+AWAY = re.compile(
+    "unable to contact slurm|socket timed out|zero bytes were transmitted|connection "
+    "refused|unable to connect|"
+    "i/o error writing|resource temporarily unavailable|slurm backup controller in standby",
+    re.I,
+)
 # States in which a job will still do something. The rest are ends.
-ALIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESIZING", "SUSPENDED",
-         "SIGNALING", "STOPPED", "STAGE_OUT", "SPECIAL_EXIT", "PREEMPTED"}
+ALIVE = {
+    "PENDING",
+    "CONFIGURING",
+    "RUNNING",
+    "COMPLETING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "RESIZING",
+    "SUSPENDED",
+    "SIGNALING",
+    "STOPPED",
+    "STAGE_OUT",
+    "SPECIAL_EXIT",
+    "PREEMPTED",
+}
 
 
 def present():
@@ -34,18 +64,25 @@ def ask(*command):
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
     except FileNotFoundError:
-        raise UserError(f"{command[0]} is not on PATH: this machine has no SLURM; slurm.where=local runs here") from None
+        raise UserError(
+            f"{command[0]} is not on PATH: this machine has no SLURM; slurm.where=local runs here"
+        ) from None
     except subprocess.TimeoutExpired:
-        raise EnvironmentFault(f"{' '.join(command[:2])} gave no answer within {TIMEOUT_S} s; is the SLURM controller up?") \
-            from None
+        raise EnvironmentFault(
+            f"{' '.join(command[:2])} gave no answer within {TIMEOUT_S} s; is the SLURM controller "
+            f"up?"
+        ) from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise failure_told(f"{' '.join(command)} failed: {said[-1] if said else f'exit code {done.returncode}'}")
+        raise failure_told(
+            f"{' '.join(command)} failed: {said[-1] if said else f'exit code {done.returncode}'}"
+        )
     return done.stdout
 
 
 def failure_told(message: str) -> Failure:
-    """The EnvironmentFault of a message that says that the controller was not reached, else a UserError; to be raised."""
+    """The EnvironmentFault of a message that says that the controller was not reached, else a
+    UserError; to be raised."""
     return (EnvironmentFault if AWAY.search(message) else UserError)(message)
 
 
@@ -53,7 +90,8 @@ def failure_told(message: str) -> Failure:
 class Partition:
     """A partition, or the part of it whose nodes are alike.
 
-    ``minutes``: its time limit or None; ``gpus``: {type or "": count}; ``memory_mb`` and ``cores`` of a node; ``nodes`` of it.
+    ``minutes``: its time limit or None; ``gpus``: {type or "": count}; ``memory_mb`` and ``cores``
+    of a node; ``nodes`` of it.
     """
 
     name: str
@@ -72,13 +110,24 @@ def partitions():
     out = []
     for line in ask("sinfo", "-h", "-e", "-o", "%P|%a|%l|%D|%c|%m|%G|%f").splitlines():
         name, up, limit, nodes, cores, memory, gres, features = line.split("|")
-        out.append(Partition(name.rstrip("*"), name.endswith("*"), up == "up", minutes_of(limit), int(nodes),
-                             int(cores.rstrip("+")), int(memory.rstrip("+")), gpus_of(gres), set(features.split(","))))
+        out.append(
+            Partition(
+                name.rstrip("*"),
+                name.endswith("*"),
+                up == "up",
+                minutes_of(limit),
+                int(nodes),
+                int(cores.rstrip("+")),
+                int(memory.rstrip("+")),
+                gpus_of(gres),
+                set(features.split(",")),
+            )
+        )
     return out
 
 
 def minutes_of(text):
-    """"1-02:03:00", "02:03:00", "30:00" as minutes; None for no limit.
+    """ "1-02:03:00", "02:03:00", "30:00" as minutes; None for no limit.
 
     >>> [minutes_of(t) for t in ("1-02:03:00", "30:00", "infinite")]
     [1563, 30, None]
@@ -101,19 +150,33 @@ def gpus_of(gres):
         words = item.split(":")
         if words[0] == "gpu":
             count = int(words[-1]) if words[-1].isdigit() else 1
-            kind = words[1] if len(words) > 2 or (len(words) == 2 and not words[1].isdigit()) else ""
+            kind = (
+                words[1] if len(words) > 2 or (len(words) == 2 and not words[1].isdigit()) else ""
+            )
             out[kind] = out.get(kind, 0) + count
     return out
 
 
 def associations():
-    """{(account, partition or "", frozenset of QOS)} of this user; None where the site keeps no accounts."""
+    """{(account, partition or "", frozenset of QOS)} of this user; None where the site keeps no
+    accounts."""
     try:
-        text = ask("sacctmgr", "-n", "-P", "show", "assoc", f"user={getpass.getuser()}", "format=account,partition,qos")
+        text = ask(
+            "sacctmgr",
+            "-n",
+            "-P",
+            "show",
+            "assoc",
+            f"user={getpass.getuser()}",
+            "format=account,partition,qos",
+        )
     except Failure:
         return None  # no accounting at all is a site's right; sbatch has the last word
     rows = [line.split("|") for line in text.splitlines() if line.count("|") == 2]
-    return {(account, partition, frozenset(filter(None, qos.split(",")))) for account, partition, qos in rows} or None
+    return {
+        (account, partition, frozenset(filter(None, qos.split(","))))
+        for account, partition, qos in rows
+    } or None
 
 
 def job(number):
@@ -126,14 +189,17 @@ def job(number):
         text = ask("scontrol", "show", "job", "-o", str(number))
     except Failure as error:
         if "Invalid job id" in str(error) or "not found" in str(error):
-            return {}  # forgotten after MinJobAge; or an element of an array that was cancelled while it waited
+            # forgotten after MinJobAge; or an element of an array that was cancelled while it
+            # waited
+            return {}
         raise
     line = text.splitlines()[0] if text.strip() else ""
     return dict(re.findall(r"(\w[\w:/]*)=(\S*)", line))
 
 
 def state(number):
-    """The state of a job: PENDING, RUNNING, ...; from accounting where the controller forgot it; None of an unknown one."""
+    """The state of a job: PENDING, RUNNING, ...; from accounting where the controller forgot it;
+    None of an unknown one."""
     fields = job(number)
     if fields:
         return fields["JobState"]
@@ -149,13 +215,18 @@ def names_of_nodes(number) -> list:
     """The names of a job's nodes in their order; empty where SLURM does not tell."""
     try:
         nodes = job(number).get("NodeList", "")
-        return ask("scontrol", "show", "hostnames", nodes).split() if nodes and nodes != NOTHING else []
+        return (
+            ask("scontrol", "show", "hostnames", nodes).split()
+            if nodes and nodes != NOTHING
+            else []
+        )
     except Failure:
         return []
 
 
 def can_spare(number, nodes) -> bool:
-    """Whether a job would find as many nodes as it wants without these: like them, working, and not left out already.
+    """Whether a job would find as many nodes as it wants without these: like them, working, and not
+    left out already.
 
     Raises:
         Failure: the controller does not answer.
@@ -163,12 +234,18 @@ def can_spare(number, nodes) -> bool:
     fields, alike = job(number), {}
     if not fields or fields.get("ReqNodeList", NOTHING) != NOTHING:
         return False  # nodes that a person named are not left out
-    for line in ask("sinfo", "-h", "-N", "-p", fields["Partition"], "-o", "%N|%t|%G|%f").splitlines():
+    for line in ask(
+        "sinfo", "-h", "-N", "-p", fields["Partition"], "-o", "%N|%t|%G|%f"
+    ).splitlines():
         name, condition, *kind = line.split("|")
         alike[name] = kind, condition.rstrip("*~#!%$@^-")
     away = {*nodes, *_excluded(fields)}
     kind = alike.get(nodes[0], (None, ""))[0]
-    left = [name for name, (of, condition) in alike.items() if of == kind and condition not in BROKEN and name not in away]
+    left = [
+        name
+        for name, (of, condition) in alike.items()
+        if of == kind and condition not in BROKEN and name not in away
+    ]
     return len(left) >= int(fields["NumNodes"].split("-")[0])
 
 
@@ -179,7 +256,12 @@ def exclude(number, nodes):
         Failure: the job runs, or the controller does not answer.
     """
     known = _excluded(job(number))
-    ask("scontrol", "update", f"jobid={number}", f"ExcNodeList={','.join(dict.fromkeys([*known, *nodes]))}")
+    ask(
+        "scontrol",
+        "update",
+        f"jobid={number}",
+        f"ExcNodeList={','.join(dict.fromkeys([*known, *nodes]))}",
+    )
 
 
 def _excluded(fields):
@@ -189,10 +271,11 @@ def _excluded(fields):
 
 
 def requeue(number):
-    """Put a job of one's own back into the queue if it runs, or has reached its time limit; returns whether that was done.
+    """Put a job of one's own back into the queue if it runs, or has reached its time limit; returns
+    whether that was done.
 
-    A job that is ending is left alone: it was cancelled, and so it stays, or SLURM puts it back itself (an operator's requeue,
-    preemption, a dead node).
+    A job that is ending is left alone: it was cancelled, and so it stays, or SLURM puts it back
+    itself (an operator's requeue, preemption, a dead node).
 
     Raises:
         Failure: the controller refuses or does not answer.

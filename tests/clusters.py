@@ -1,4 +1,5 @@
-"""What tests need of SLURM: a cluster of this machine alone, runs on it, and how to do them harm."""
+"""What tests need of SLURM: a cluster of this machine alone, runs on it, and how to do them
+harm."""
 
 import json
 import os
@@ -17,18 +18,30 @@ PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 def need_slurm():
     """Skip where it is not installed."""
-    missing = [name for name in ("sbatch", "slurmctld", "slurmd", "munged") if not shutil.which(name, path=PATH)]
+    missing = [
+        name
+        for name in ("sbatch", "slurmctld", "slurmd", "munged")
+        if not shutil.which(name, path=PATH)
+    ]
     if missing:
-        pytest.skip(f"{', '.join(missing)}: not installed (Debian: apt-get install slurm-wlm munge)")
+        pytest.skip(
+            f"{', '.join(missing)}: not installed (Debian: apt-get install slurm-wlm munge)"
+        )
 
 
 class Cluster:
-    """A cluster in a folder, started unless this process runs inside of it; ``env`` for commands that talk to it."""
+    """A cluster in a folder, started unless this process runs inside of it; ``env`` for commands
+    that talk to it."""
 
     def __init__(self, folder, inside=False, **knobs):
         self.folder = Path(folder)
         if not inside:
-            started = subprocess.run([SCRIPT, "start", folder], env={**os.environ, **knobs}, capture_output=True, text=True)
+            started = subprocess.run(
+                [SCRIPT, "start", folder],
+                env={**os.environ, **knobs},
+                capture_output=True,
+                text=True,
+            )
             assert started.returncode == 0, started.stderr
         # One thread a process, so that sums are taken in one order; see decision 8.
         self.env = {**os.environ, "SLURM_CONF": f"{folder}/slurm.conf", "OMP_NUM_THREADS": "1"}
@@ -43,8 +56,15 @@ class Cluster:
 
     def slurm(self, *words, code=0, cwd=ROOT):
         """``python -m slurm`` to its end; what it said."""
-        done = subprocess.run([sys.executable, "-m", "slurm", *map(str, words)], env=self.env, cwd=cwd, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-m", "slurm", *map(str, words)],
+            env=self.env,
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        )
         assert done.returncode == code, done.stdout
         return done.stdout
 
@@ -74,7 +94,8 @@ class Cluster:
         self.wait_for(run, lambda: self.job(run)["JobState"] in ("COMPLETED", "FAILED"), 60)
 
     def harmed(self, run, step, harm, seconds=180):
-        """Do harm at a step and wait for the end; returns (seconds until training again, steps lost)."""
+        """Do harm at a step and wait for the end; returns (seconds until training again, steps
+        lost)."""
         self.reach(run, step)
         starts, seen = events(run).count("start"), max(steps(run))
         at = time.time()
@@ -92,44 +113,76 @@ class Cluster:
 
 
 def send_ranks(cluster, base, program, count=1, triage="", **settings):
-    """Submit jobs whose only rank is ``program``, Python text, in place of a run: [folder, ...]; several are an array.
+    """Submit jobs whose only rank is ``program``, Python text, in place of a run: [folder, ...];
+    several are an array.
 
-    The program gets its folder as its only argument. ``triage``: Python text at the end of each node's checks.
+    The program gets its folder as its only argument. ``triage``: Python text at the end of each
+    node's checks.
     """
     code = base / "code" / "0001"
     for name in ("engine", "slurm"):
         shutil.copytree(ROOT / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
     (code / "program.py").write_text(program)
-    checks, mark = (code / "slurm" / "triage.py").read_text(), '\n\nif __name__ == "__main__":'
+    checks, mark = (
+        (code / "slurm" / "supervisor" / "triage.py").read_text(),
+        '\n\nif __name__ == "__main__":',
+    )
     assert checks.count(mark) == 1
-    (code / "slurm" / "triage.py").write_text(checks.replace(mark, f"\n{triage}{mark}"))
+    (code / "slurm" / "supervisor" / "triage.py").write_text(
+        checks.replace(mark, f"\n{triage}{mark}")
+    )
     folders = [base / f"part-{number}" for number in range(count)] if count > 1 else [base / "part"]
     words = "from clusters import hand_over; import json, sys; hand_over(*json.loads(sys.argv[1]))"
     told_to = json.dumps([str(base), [str(folder) for folder in folders], settings])
-    done = subprocess.run([sys.executable, "-c", words, told_to], cwd=ROOT, text=True, timeout=120, capture_output=True,
-                          env={**cluster.env, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"})
+    done = subprocess.run(
+        [sys.executable, "-c", words, told_to],
+        cwd=ROOT,
+        text=True,
+        timeout=120,
+        capture_output=True,
+        env={**cluster.env, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+    )
     assert done.returncode == 0, done.stderr
     return folders
 
 
 def hand_over(base, folders, settings):
     """In a process of its own, whose SLURM is the cluster."""
-    from engine.config import flat
-    from slurm import record, submit
+    from engine.config.parser import flat
+    from slurm import job_record
     from slurm.config import SlurmConfig
+    from slurm.submit import submit
 
     config = SlurmConfig(**{"cores_per_node": 1, "hours": 1, **settings})
-    jobs = [record.Job(["program"], [folder], folder, base, f"{base}/code/0001", sys.executable, True, config.nodes, 1,
-                       flat(config), array=number if len(folders) > 1 else None) for number, folder in enumerate(folders)]
+    jobs = [
+        job_record.Job(
+            ["program"],
+            [folder],
+            folder,
+            base,
+            f"{base}/code/0001",
+            sys.executable,
+            True,
+            config.nodes,
+            1,
+            flat(config),
+            array=number if len(folders) > 1 else None,
+        )
+        for number, folder in enumerate(folders)
+    ]
     for job in jobs:
         job.save()
     submit.submit(submit.make_executor(config, base, jobs[0]), jobs)
 
 
 class Table:
-    """The table of faults in docs/cluster.md, whose rows the tests measure; written where COUNTERPOSE_FAULTS is set."""
+    """The table of faults in docs/cluster.md, whose rows the tests measure; written where
+    COUNTERPOSE_FAULTS is set."""
 
-    PATH, MARKS = ROOT / "docs" / "cluster.md", ("<!-- faults: written by the tests -->", "<!-- end of faults -->")
+    PATH, MARKS = (
+        ROOT / "docs" / "cluster.md",
+        ("<!-- faults: written by the tests -->", "<!-- end of faults -->"),
+    )
 
     def __init__(self):
         self.rows = {}
@@ -142,10 +195,19 @@ class Table:
             return
         before, rest = self.PATH.read_text().split(self.MARKS[0])
         old, after = rest.split(self.MARKS[1])
-        rows = {line.split(" | ")[0].removeprefix("| "): line for line in old.splitlines()[3:] if line.startswith("| ")}
-        head = ["| fault | seconds until training again | steps lost | what goes on |", "|---|---|---|---|"]
+        rows = {
+            line.split(" | ")[0].removeprefix("| "): line
+            for line in old.splitlines()[3:]
+            if line.startswith("| ")
+        }
+        head = [
+            "| fault | seconds until training again | steps lost | what goes on |",
+            "|---|---|---|---|",
+        ]
         lines = [*head, *{**rows, **self.rows}.values()]
-        self.PATH.write_text(before + self.MARKS[0] + "\n" + "\n".join(lines) + "\n" + self.MARKS[1] + after)
+        self.PATH.write_text(
+            before + self.MARKS[0] + "\n" + "\n".join(lines) + "\n" + self.MARKS[1] + after
+        )
 
 
 def history(run):
@@ -156,7 +218,11 @@ def history(run):
 def log(run):
     """The whole lines of a run's log."""
     path = Path(run) / "log.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.exists() else []
+    return (
+        [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        if path.exists()
+        else []
+    )
 
 
 def steps(run):
@@ -170,13 +236,16 @@ def events(run):
 def told(run):
     """Everything that a run's job wrote."""
     parts = [json.dumps(line) for line in history(run)]
-    for path in sorted((Path(run) / "slurm").glob("submitit/*log*")) + sorted((Path(run) / "slurm").glob("ranks/*.log")):
+    for path in sorted((Path(run) / "slurm").glob("submitit/*log*")) + sorted(
+        (Path(run) / "slurm").glob("ranks/*.log")
+    ):
         parts += [f"--- {path.name}", path.read_text()[-3000:]]
     return "\n".join(parts)
 
 
 def rank_process(run, number, seconds=30, word=None):
-    """The process number of a rank that runs now, found by its environment. ``word``: of its command; default: the config."""
+    """The process number of a rank that runs now, found by its environment. ``word``: of its
+    command; default: the config."""
     deadline, mark = time.monotonic() + seconds, f"\0RANK={number}\0"
     word = word or f"{run}/slurm/config.yaml"
     while time.monotonic() < deadline:
@@ -190,4 +259,3 @@ def rank_process(run, number, seconds=30, word=None):
                 continue
         time.sleep(0.05)
     raise AssertionError(f"no rank {number} of {run} runs\n{told(run)}")
-

@@ -9,9 +9,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.fixture(scope="session", autouse=True)
+def console():
+    """Messages are shown as the commands show them, whatever a test calls."""
+    from engine.logging.console import configure_console
+
+    configure_console()
+
+
 @pytest.fixture(scope="session")
 def samples():
-    """The folder of real videos and pictures; tests that need it skip where it is absent."""
+    """The folder of real videos and images; tests that need it skip where it is absent."""
     folder = Path(os.environ.get("COUNTERPOSE_SAMPLES", ROOT / "../shared/data")).resolve()
     if not folder.is_dir():
         pytest.skip(f"no real samples at {folder}; set COUNTERPOSE_SAMPLES to their folder")
@@ -28,19 +36,32 @@ def bodies():
 
 @pytest.fixture(scope="session")
 def people(tmp_path_factory, bodies):
-    """{"body", "hand": folder of shards}: 24 clips of made people each, 4 crops of 64 px a clip, in 3 tars.
+    """{"body", "hand": folder of shards}: 24 clips of made people each, 4 crops of 64 px a clip, in
+    3 tars.
 
     Of the hands' last two clips, which are held out, one is of a right hand and one of a left.
     """
+    from data.format.shards import shard_name, write_shard
     from data.people.config import Domain, PeopleConfig
     from data.people.maker import ClipMaker
-    from data.shards import shard_name, write_shard
 
-    config = PeopleConfig(out="none", seed=5, size=64, cameras=2, antialias=1, domain=Domain(upright=True, part_share=0.0))
+    config = PeopleConfig(
+        out="none",
+        seed=5,
+        size=64,
+        cameras=2,
+        antialias=1,
+        domain=Domain(upright=True, part_share=0.0),
+    )
     maker, folders = ClipMaker(config), {}
     for kind in ("body", "hand"):
         folders[kind] = tmp_path_factory.mktemp(f"people_{kind}")
-        maker.config = dataclasses.replace(config, kind=kind)  # a maker is seconds' work, and holds nothing of this key
+        maker.config = dataclasses.replace(
+            config, kind=kind
+        )  # a maker is seconds' work, and holds nothing of this key
         for shard in range(3):
-            write_shard(str(folders[kind] / shard_name(shard)), [maker.clip(i) for i in range(8 * shard, 8 * shard + 8)])
+            write_shard(
+                str(folders[kind] / shard_name(shard)),
+                [maker.clip(i) for i in range(8 * shard, 8 * shard + 8)],
+            )
     return folders

@@ -1,8 +1,9 @@
-"""Readers with faults, for loader workers, which find them by name; imports no torch, as it would cost each worker seconds."""
+"""Readers with faults, for loader workers, which find them by name; imports no torch, as it would
+cost each worker seconds."""
 
 import os
 
-from data.reader import Reader
+from data.loading.reader import Reader
 
 
 class FailingReader(Reader):

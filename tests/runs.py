@@ -12,10 +12,25 @@ import numpy as np
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = ["model.image_size=48", "model.encoder.width=32", "model.encoder.depth=2", "model.encoder.heads=2",
-        "model.decoder.width=32", "model.decoder.depth=1", "model.decoder.heads=2", "batch=8", "optim.warmup=2",
-        "log.every=2", "log.held_out_every=8", "log.held_out_pairs=4", "log.pictures_every=0", "log.wandb=off",
-        "data.held_out=4", "device=cpu", "precision=float32"]
+TINY = [
+    "model.image_size=48",
+    "model.encoder.width=32",
+    "model.encoder.depth=2",
+    "model.encoder.heads=2",
+    "model.decoder.width=32",
+    "model.decoder.depth=1",
+    "model.decoder.heads=2",
+    "batch=8",
+    "optim.warmup=2",
+    "log.every=2",
+    "log.val_every=8",
+    "log.val_pairs=4",
+    "log.images_every=0",
+    "log.wandb=off",
+    "data.val_clips=4",
+    "device=cpu",
+    "precision=float32",
+]
 
 
 def words(run, shards, *more):
@@ -23,13 +38,21 @@ def words(run, shards, *more):
 
 
 def start(arguments, processes=1, room="pretrain", before=None):
-    """A started ``python -m ROOM``; several processes by torchrun. ``before`` is called in the new process."""
+    """A started ``python -m ROOM``; several processes by torchrun. ``before`` is called in the new
+    process."""
     launcher = [sys.executable, "-m"]
     if processes > 1:
         launcher += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     # One thread, so that runs under way at the same time stay equal to the bit.
-    return subprocess.Popen([*launcher, room, *arguments], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=before)
+    return subprocess.Popen(
+        [*launcher, room, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=before,
+    )
 
 
 def finish(process, code=0):
@@ -40,12 +63,16 @@ def finish(process, code=0):
 
 
 def ranks(process):
-    """{rank: process number} of what torchrun started, once they all run; of one process its own."""
+    """{rank: process number} of what torchrun started, once they all run; of one process its
+    own."""
     found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             if int(stat.read_text().rpartition(")")[2].split()[1]) == process.pid:
-                names = dict(part.partition("=")[::2] for part in (stat.parent / "environ").read_text().split("\0"))
+                names = dict(
+                    part.partition("=")[::2]
+                    for part in (stat.parent / "environ").read_text().split("\0")
+                )
                 if "RANK" in names:
                     found[int(names["RANK"])] = int(stat.parent.name)
     return found or {0: process.pid}
@@ -60,20 +87,30 @@ def kill(process):
 
 
 def outcome(run):
-    """What two equal runs share: the last checkpoint's name and tensors to the bit, and the log without times."""
+    """What two equal runs share: the last checkpoint's name and tensors to the bit, and the log
+    without times."""
     last = sorted((Path(run) / "checkpoints").glob("step-*"))[-1]
-    lines = [{k: v for k, v in json.loads(line).items() if k != "time" and not k.startswith(("speed/", "memory/"))}
-             for line in (Path(run) / "log.jsonl").read_text().splitlines()]
+    lines = [
+        {
+            k: v
+            for k, v in json.loads(line).items()
+            if k != "time" and not k.startswith(("speed/", "memory/"))
+        }
+        for line in (Path(run) / "log.jsonl").read_text().splitlines()
+    ]
     # The file's header may list its metadata in another sequence; the tensors are what counts.
-    tensors = [{name: value.tobytes() for name, value in load_file(last / part).items()}
-               for part in ("model.safetensors", "optimizer.safetensors")]
+    tensors = [
+        {name: value.tobytes() for name, value in load_file(last / part).items()}
+        for part in ("model.safetensors", "optimizer.safetensors")
+    ]
     return last.name, *tensors, lines
 
 
 def apart(one, two):
     """The difference that one weight in a thousand exceeds, of two {name: array} of weights.
 
-    Single weights may be off by a step of Adam: where a gradient is next to nothing, its sign is rounding.
+    Single weights may be off by a step of Adam: where a gradient is next to nothing, its sign is
+    rounding.
     """
     assert one.keys() == two.keys()
     differences = np.concatenate([np.abs(one[name] - two[name]).ravel() for name in one])
@@ -81,11 +118,36 @@ def apart(one, two):
     return float(np.quantile(differences, 0.999))
 
 
-FINETUNE = ["model.image_size=32", "model.patch=8", "model.encoder.width=32", "model.encoder.depth=1", "model.encoder.heads=2",
-            "head.width=32", "head.depth=1", "head.heads=2", "head.readout=4", "loss.mesh=32", "batch=8", "optim.warmup=2",
-            "log.every=2", "log.held_out_every=4", "log.held_out_clips=2", "log.pictures_every=0", "log.wandb=off",
-            "data.held_out=4", "data.workers=1", "device=cpu", "precision=float32"]
+FINETUNE = [
+    "model.image_size=32",
+    "model.patch=8",
+    "model.encoder.width=32",
+    "model.encoder.depth=1",
+    "model.encoder.heads=2",
+    "head.width=32",
+    "head.depth=1",
+    "head.heads=2",
+    "head.token_proj_dim=4",
+    "coarse_vertices=32",
+    "batch=8",
+    "optim.warmup=2",
+    "log.every=2",
+    "log.val_every=4",
+    "log.val_clips=2",
+    "log.images_every=0",
+    "log.wandb=off",
+    "data.val_clips=4",
+    "data.workers=1",
+    "device=cpu",
+    "precision=float32",
+]
 
 
 def finetune_words(run, kind, shards, *more):
-    return [f"configs/finetune/demo_{kind}.yaml", f"run={run}", f"data.shards={shards}", *FINETUNE, *more]
+    return [
+        f"configs/finetune/demo_{kind}.yaml",
+        f"run={run}",
+        f"data.shards={shards}",
+        *FINETUNE,
+        *more,
+    ]

@@ -1,4 +1,5 @@
-"""One of four processes that hold a small network in two copies of two shares: ``python tests/shares.py RANK OUT``.
+"""One of four processes that hold a small network in two copies of two shares: ``python
+tests/shares.py RANK OUT``.
 
 Writes OUT/RANK.pt, what it saw; tests/test_parallel.py judges it.
 """
@@ -42,7 +43,8 @@ class Step(nn.Module):
 
 
 class Words(TorchDispatchMode):
-    """What is said between processes: [("gather", "scatter" or "sum", processes that it reaches), ...]."""
+    """What is said between processes: [("gather", "scatter" or "sum", processes that it reaches),
+    ...]."""
 
     def __enter__(self):
         self.said = []
@@ -54,8 +56,16 @@ class Words(TorchDispatchMode):
         space, name = function.name().split("::")
         kind = next((kind for word, kind in KINDS.items() if word in name.replace("_", "")), None)
         if "c10d" in space and kind:
-            boxed = [a for a in args if isinstance(a, torch.ScriptObject) and "ProcessGroup" in str(a._type())]
-            group = dist.ProcessGroup.unbox(boxed[0]) if boxed else dist.distributed_c10d._resolve_process_group(args[-1])
+            boxed = [
+                a
+                for a in args
+                if isinstance(a, torch.ScriptObject) and "ProcessGroup" in str(a._type())
+            ]
+            group = (
+                dist.ProcessGroup.unbox(boxed[0])
+                if boxed
+                else dist.distributed_c10d._resolve_process_group(args[-1])
+            )
             self.said.append((kind, group.size()))
         return function(*args, **(kwargs or {}))
 
@@ -69,21 +79,30 @@ def optimizer_of(model):
 
 
 def main(rank, out):
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2" if rank < 2 else "1"}
-    from engine import distributed
-    from engine.parallel import Spread, cut, own, spread_like, whole
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": "4",
+        "LOCAL_WORLD_SIZE": "2" if rank < 2 else "1",
+    }
+    from engine.distributed import process_group
+    from engine.distributed.parallel import Spread, cut, own, spread_like, whole
 
     torch.set_num_threads(1)
-    processes = distributed.start("cpu", 77)
+    processes = process_group.start("cpu", 77)
     torch.manual_seed(0)
     model = Net()
     holders = processes.of_a_node()
     spread = Spread(holders, processes, model, Step(model))
-    seen = {"node": holders, "timeouts": [
-        group._get_backend(torch.device("cpu")).options._timeout.total_seconds() for group in processes.groups(2)]}
+    seen = {
+        "node": holders,
+        "timeouts": [
+            group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
+            for group in processes.groups(2)
+        ],
+    }
     optimizer, norms = optimizer_of(model), []
     for step in range(STEPS):
-        mine = rows(step)[2 * rank:2 * rank + 2]
+        mine = rows(step)[2 * rank : 2 * rank + 2]
         with Words() as words:
             with spread.unsynced():
                 spread.module(mine[:1]).mul(4).backward()
@@ -105,25 +124,36 @@ def main(rank, out):
     seen["gathered"] = words.said
     seen["own"] = {name: own(p.detach()).clone() for name, p in model.named_parameters()}
     with Words() as words:
-        seen["cut"] = {name: cut(seen["whole"][name], p).clone() for name, p in model.named_parameters()}
+        seen["cut"] = {
+            name: cut(seen["whole"][name], p).clone() for name, p in model.named_parameters()
+        }
         again = {name: spread_like(seen["whole"][name], p) for name, p in model.named_parameters()}
     seen["cutting"] = words.said
     seen["spread"] = {name: own(value) for name, value in again.items()}
-    seen["alike"] = all(again[name].placements == p.placements for name, p in model.named_parameters())
+    seen["alike"] = all(
+        again[name].placements == p.placements for name, p in model.named_parameters()
+    )
     seen["disagreed"] = disagreeing(spread, model, rank)
-    seen["completed"] = {(bf16, kind): completing(processes, kind, bf16) for bf16 in (False, True) for kind in (1, holders)}
+    seen["completed"] = {
+        (bf16, kind): completing(processes, kind, bf16)
+        for bf16 in (False, True)
+        for kind in (1, holders)
+    }
     torch.save(seen, Path(out) / f"{rank}.pt")
     processes.stop()
 
 
 def completing(processes, holders, bf16):
-    """Two parts of a batch through pre-training's network: what was lost, the whole gradients, and which types were met."""
-    from engine.parallel import Spread, whole
+    """Two parts of a batch through pre-training's network: what was lost, the whole gradients, and
+    which types were met."""
+    from engine.distributed.parallel import Spread, whole
     from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig
     from pretrain.model import CrossCompletion
 
     torch.manual_seed(1)
-    config = ModelConfig(32, 8, "rope", 100.0, EncoderConfig(16, 2, 2), decoder=DecoderConfig(16, 2, 2))
+    config = ModelConfig(
+        32, 8, "rope", 100.0, EncoderConfig(16, 2, 2), decoder=DecoderConfig(16, 2, 2)
+    )
     model, seen = CrossCompletion(config), {}
     with torch.no_grad():
         for parameter in model.parameters():  # gains and biases that rounding changes
@@ -134,9 +164,9 @@ def completing(processes, holders, bf16):
             super().__init__()
             self.model = model
 
-        def forward(self, pictures, keep, masked):
+        def forward(self, images, keep, masked):
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                return self.model.complete(*pictures, keep, masked).float().square().mean()
+                return self.model.complete(*images, keep, masked).float().square().mean()
 
     model.register_buffer("mean", torch.tensor(float(processes.rank)), persistent=False)
     block = model.encoder.blocks[0]
@@ -151,9 +181,9 @@ def completing(processes, holders, bf16):
     losses = []
     for part in range(2):
         order = torch.rand(3, 16, generator=draw).argsort(1)
-        pictures = torch.randn(2, 3, 3, 32, 32, generator=draw)
+        images = torch.randn(2, 3, 3, 32, 32, generator=draw)
         with spread.unsynced() if part == 0 else contextlib.nullcontext():
-            loss = spread.module(pictures, order[:, :4], order[:, 4:])
+            loss = spread.module(images, order[:, :4], order[:, 4:])
             loss.backward()
         losses.append(loss.detach())
     hook.remove()
@@ -165,7 +195,7 @@ def completing(processes, holders, bf16):
 def disagreeing(spread, model, rank):
     """The norm and a gradient where the second copy adds up another norm than the first."""
     added_up = nn.utils.get_total_norm
-    spread.module(rows(0)[2 * rank:2 * rank + 2]).backward()
+    spread.module(rows(0)[2 * rank : 2 * rank + 2]).backward()
     nn.utils.get_total_norm = lambda gradients: added_up(gradients) * (1 + 1e-6 * (rank // 2))
     norm = spread.clip(model.parameters(), 1e-3)
     return norm, model.last.weight.grad.to_local().clone()

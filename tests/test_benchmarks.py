@@ -1,4 +1,5 @@
-"""The benchmarks still fit the code they measure, and say what they do not know. Their figures are no test's business."""
+"""The benchmarks still fit the code they measure, and say what they do not know. Their figures are
+no test's business."""
 
 import importlib
 import subprocess
@@ -11,22 +12,32 @@ from benchmarks.options import read_options
 from engine.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = {"cache": ["megabytes=4", "shards=2", "rounds=1"],
-         "order": ["clips=1e6", "shards=100", "ranks=8", "batch=512", "slots=1e3"],
-         "spread": ["device=cpu", "size=demo", "rounds=1", "batch=2"],
-         "checkpoint": ["width=64", "depth=1", "rounds=2", "steps=1", "batch=2"]}
+SMALL = {
+    "cache": ["megabytes=4", "shards=2", "rounds=1"],
+    "order": ["clips=1e6", "shards=100", "ranks=8", "batch=512", "slots=1e3"],
+    "spread": ["device=cpu", "size=demo", "rounds=1", "batch=2"],
+    "checkpoint": ["width=64", "depth=1", "rounds=2", "steps=1", "batch=2"],
+}
 
 
-@pytest.mark.parametrize("name", ["cache", "checkpoint", "loader", "order", "people", "runs", "spread", "step"])
+@pytest.mark.parametrize(
+    "name", ["cache", "checkpoint", "loader", "order", "people", "runs", "spread", "step"]
+)
 def test_an_option_that_there_is_not_is_named(name, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # benchmarks set it for themselves; this puts it back
+    monkeypatch.setenv(
+        "OMP_NUM_THREADS", "1"
+    )  # benchmarks set it for themselves; this puts it back
     with pytest.raises(UserError, match="'nonsense=1' is none of "):
         importlib.import_module(f"benchmarks.{name}").main(["nonsense=1"])
 
 
 def test_options_are_read_as_their_defaults_say():
     defaults = {"clips": "100", "folder": "", "rounds": "3"}
-    assert read_options(["clips=1e4", "folder=a=b"], defaults) == {"clips": "10000", "folder": "a=b", "rounds": "3"}
+    assert read_options(["clips=1e4", "folder=a=b"], defaults) == {
+        "clips": "10000",
+        "folder": "a=b",
+        "rounds": "3",
+    }
     with pytest.raises(UserError, match="'rounds=three': the value is no number"):
         read_options(["rounds=three"], defaults)
 
@@ -34,5 +45,10 @@ def test_options_are_read_as_their_defaults_say():
 @pytest.mark.long
 @pytest.mark.parametrize("name", SMALL)
 def test_a_benchmark_runs_to_its_end(name):
-    done = subprocess.run([sys.executable, f"benchmarks/{name}.py", *SMALL[name]], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, f"benchmarks/{name}.py", *SMALL[name]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and done.stdout.count("\n|") >= 3, done.stdout + done.stderr

@@ -1,4 +1,5 @@
-"""Shards from elsewhere: the same bytes as from this disk, through a cache that is bounded and outlives its users."""
+"""Shards from elsewhere: the same bytes as from this disk, through a cache that is bounded and
+outlives its users."""
 
 import functools
 import http.server
@@ -17,17 +18,17 @@ import numpy as np
 import pytest
 from clips import make_clip, write_shards
 
-from data import patience
-from data.cache import Cache, CacheConfig
-from data.catalogue import read_catalogue
 from data.config import DataConfig
-from data.feed import open_loader, open_order
-from data.index import index_path, read_index
-from data.inspect import index as index_command
-from data.inspect import verify
-from data.loader import tag
-from data.remote import base_name
-from data.store import Store
+from data.format.index import index_path, read_index
+from data.loading.build import open_loader, open_order
+from data.loading.loader import tag
+from data.storage import patience
+from data.storage.cache import Cache, CacheConfig
+from data.storage.catalogue import read_catalogue
+from data.storage.fetch import base_name
+from data.storage.shard_store import Store
+from data.tools.inspect import index as index_command
+from data.tools.inspect import verify
 from engine.errors import EnvironmentFault, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,8 +56,11 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(folder):
-    """A web server of the shards: ``url``, ``asked`` (paths), ``broken`` ({path: what to do with the request instead})."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder))) as server:
+    """A web server of the shards: ``url``, ``asked`` (paths), ``broken`` ({path: what to do with
+    the request instead})."""
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=str(folder))
+    ) as server:
         server.asked, server.broken = [], {}
         server.url = f"http://127.0.0.1:{server.server_address[1]}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -65,31 +69,39 @@ def server(folder):
 
 
 def config_of(shards, cache, gigabytes=1.0, ahead=4):
-    return DataConfig(shards=shards, held_out=4, cache=CacheConfig(str(cache), gigabytes, ahead))
+    return DataConfig(shards=shards, val_clips=4, cache=CacheConfig(str(cache), gigabytes, ahead))
 
 
 def batches(config, workers=0, stop=6):
     order = open_order(config, 16, 5)
     loader = open_loader(order, config, 9, 0, 1, workers)
-    out = [{name: values.copy() for name, values in arrays.items()} for _, arrays in loader.batches(0, stop)]
+    out = [
+        {name: values.copy() for name, values in arrays.items()}
+        for _, arrays in loader.batches(0, stop)
+    ]
     loader.close()
     return out
 
 
 def same(one, other):
-    return len(one) == len(other) and all(np.array_equal(a[k], b[k]) for a, b in zip(one, other, strict=True) for k in a)
+    return len(one) == len(other) and all(
+        np.array_equal(a[k], b[k]) for a, b in zip(one, other, strict=True) for k in a
+    )
 
 
 @pytest.fixture(scope="module")
 def local(folder):
-    return batches(DataConfig(shards=str(folder), held_out=4))
+    return batches(DataConfig(shards=str(folder), val_clips=4))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_urls_give_the_bytes_that_the_disk_gives(folder, server, local, tmp_path, workers):
-    for name, spec in (("folder", server.url), ("tars", server.url + "/shard-{000000..000004}.tar"),
-                       ("files", f"file://{folder}"),  # by fsspec, as s3 and gs would be
-                       ("pipe", f"pipe:cat {folder}/shard-{{000000..000004}}.tar")):
+    for name, spec in (
+        ("folder", server.url),
+        ("tars", server.url + "/shard-{000000..000004}.tar"),
+        ("files", f"file://{folder}"),  # by fsspec, as s3 and gs would be
+        ("pipe", f"pipe:cat {folder}/shard-{{000000..000004}}.tar"),
+    ):
         assert same(batches(config_of(spec, tmp_path / name), workers), local), name
 
 
@@ -121,27 +133,39 @@ def test_a_cache_smaller_than_the_shards_still_gives_all_bytes(folder, local, tm
     loader = open_loader(order, config, 9, 0, 1, 0)
     for step, arrays in loader.batches(0, 6):
         assert all(np.array_equal(arrays[k], local[step][k]) for k in arrays)
-        assert sum(f.stat().st_size for f in (tmp_path / "cache").iterdir() if f.is_file()) <= 2.5 * size
-    with pytest.raises(UserError, match=r"cache.* is full: data.cache.gigabytes=1e-05 has no room for .* GB"):
+        assert (
+            sum(f.stat().st_size for f in (tmp_path / "cache").iterdir() if f.is_file())
+            <= 2.5 * size
+        )
+    with pytest.raises(
+        UserError, match=r"cache.* is full: data.cache.gigabytes=1e-05 has no room for .* GB"
+    ):
         batches(config_of(f"file://{folder}", tmp_path / "tiny", gigabytes=1e-5, ahead=0))
 
 
 def _use(folder, cache, bytes_of, seed):
-    """Fetches shards in a sequence of its own and compares what it reads; exits with 1 where a byte differs."""
+    """Fetches shards in a sequence of its own and compares what it reads; exits with 1 where a byte
+    differs."""
     tars = sorted(folder.glob("*.tar"))
     own = Store(Cache(str(cache), bytes_of / 1e9))
     for n in np.random.default_rng(seed).integers(len(tars), size=40):
         index = read_index(str(tars[n]))
         offset, length = index.members(int(n))["json"]
         own.files.clear()  # so that each turn asks the cache again
-        if own.read(f"file://{tars[n]}", offset, length) != tars[n].read_bytes()[offset:offset + length]:
+        if (
+            own.read(f"file://{tars[n]}", offset, length)
+            != tars[n].read_bytes()[offset : offset + length]
+        ):
             sys.exit(1)
 
 
 def test_many_processes_share_a_small_cache(folder, tmp_path):
     size = max(os.path.getsize(tar) for tar in folder.glob("*.tar"))
     context = multiprocessing.get_context("fork")
-    users = [context.Process(target=_use, args=(folder, tmp_path / "cache", 2.3 * size, seed)) for seed in range(4)]
+    users = [
+        context.Process(target=_use, args=(folder, tmp_path / "cache", 2.3 * size, seed))
+        for seed in range(4)
+    ]
     for user in users:
         user.start()
     for user in users:
@@ -165,19 +189,27 @@ def test_a_fetch_that_is_killed_leaves_nothing_that_counts(server, tmp_path):
     server.broken["/shard-000000.tar"] = hang
     code = "import sys; from data.cache import Cache; Cache(sys.argv[1], 0.015).get(sys.argv[2])"
     process = subprocess.Popen([sys.executable, "-c", code, cache.folder, url], cwd=ROOT)
-    while not list(Path(cache.folder).glob("*.part")) or list(Path(cache.folder).glob("*.part"))[0].stat().st_size < 1e7:
+    while (
+        not list(Path(cache.folder).glob("*.part"))
+        or list(Path(cache.folder).glob("*.part"))[0].stat().st_size < 1e7
+    ):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     over.set()
     assert not os.path.exists(cache.place(url))
-    # The dead one's 10 MB no longer count: a file of 6 MB fits into 15 MB beside it only if it goes.
+    # The dead one's 10 MB no longer count: a file of 6 MB fits into 15 MB beside it only if it
+    # goes.
     (tmp_path / "other.tar").write_bytes(b"y" * 6_000_000)
     cache.get(f"file://{tmp_path}/other.tar")
     server.broken.clear()
-    assert Path(cache.get(url)).read_bytes() == (Path(server.RequestHandlerClass.keywords["directory"])
-                                                 / "shard-000000.tar").read_bytes()
+    assert (
+        Path(cache.get(url)).read_bytes()
+        == (
+            Path(server.RequestHandlerClass.keywords["directory"]) / "shard-000000.tar"
+        ).read_bytes()
+    )
     assert not list(Path(cache.folder).glob("*.part"))
 
 
@@ -205,7 +237,9 @@ def test_a_server_that_fails_is_asked_again_and_then_named(server, tmp_path, mon
 
     server.broken["/shard-000001.tar"] = lambda handler: handler.send_error(500)
     waits.clear()
-    with pytest.raises(EnvironmentFault, match="shard-000001.tar failed .* times in 120 s: the server says 500"):
+    with pytest.raises(
+        EnvironmentFault, match="shard-000001.tar failed .* times in 120 s: the server says 500"
+    ):
         batches(config_of(server.url, tmp_path / "other", ahead=0))
     assert sum(waits) == 120
     server.broken["/shard-000001.tar"] = lambda handler: handler.send_error(401)
@@ -234,7 +268,9 @@ def test_another_shard_under_the_same_url_is_noticed(folder, tmp_path):
     order = open_order(config, 16, 5)
     loader = open_loader(order, config, 9, 0, 1, 0)
     next(loader.batches(0, 1))
-    write_shards(there, [make_clip(i, size=64) for i in range(100, 110)], 10)  # another shard-000000.tar
+    write_shards(
+        there, [make_clip(i, size=64) for i in range(100, 110)], 10
+    )  # another shard-000000.tar
     # What the cache holds is what the run knows; without the cache, the new one is refused.
     again = open_loader(order, config, 9, 0, 1, 0)
     assert len(list(again.batches(0, 6))) == 6
@@ -246,7 +282,7 @@ def test_another_shard_under_the_same_url_is_noticed(folder, tmp_path):
 def test_a_local_shard_that_changes_under_a_run_is_refused(folder, tmp_path):
     there = tmp_path / "there"
     shutil.copytree(folder, there)
-    config = DataConfig(shards=str(there), held_out=4)
+    config = DataConfig(shards=str(there), val_clips=4)
     order = open_order(config, 16, 5)
     write_shards(there, [make_clip(i, size=64) for i in range(100, 110)], 10)
     with pytest.raises(UserError, match="shard-000000.tar is not the one that this run knows"):
@@ -256,15 +292,24 @@ def test_a_local_shard_that_changes_under_a_run_is_refused(folder, tmp_path):
 def test_commands_and_packages_that_fail_say_why(tmp_path, monkeypatch):
     monkeypatch.setattr(patience.time, "sleep", lambda seconds: None)
     store = Store(Cache(str(tmp_path / "cache"), 1.0))
-    with pytest.raises(EnvironmentFault, match="failed .* times in 120 s: the command ended with exit code 3: no such bucket"):
+    with pytest.raises(
+        EnvironmentFault,
+        match="failed .* times in 120 s: the command ended with exit code 3: no such bucket",
+    ):
         read_catalogue("pipe:echo no such bucket >&2; exit 3 # a.tar", store)
-    with pytest.raises(UserError, match="nosuch://x/a.tar.* cannot be opened: Protocol not known: nosuch"):
+    with pytest.raises(
+        UserError, match="nosuch://x/a.tar.* cannot be opened: Protocol not known: nosuch"
+    ):
         read_catalogue("nosuch://x/a.tar", store)
     with pytest.raises(EnvironmentFault, match="a.tar.* failed .* times in 120 s: .*refused"):
         read_catalogue("http://127.0.0.1:9/a.tar", store)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file/cache cannot be written: not a directory; set data.cache.folder"):
-        read_catalogue("http://127.0.0.1:9/a.tar", Store(Cache(str(tmp_path / "file" / "cache"), 1.0)))
+    with pytest.raises(
+        UserError, match="file/cache cannot be written: not a directory; set data.cache.folder"
+    ):
+        read_catalogue(
+            "http://127.0.0.1:9/a.tar", Store(Cache(str(tmp_path / "file" / "cache"), 1.0))
+        )
 
 
 def test_a_full_disk_makes_room_or_says_so(folder, tmp_path, monkeypatch):
@@ -281,7 +326,11 @@ def test_a_full_disk_makes_room_or_says_so(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "posix_fallocate", fallocate)
     cache.get(f"file://{tars[1]}")
     assert not os.path.exists(first)
-    monkeypatch.setattr(os, "posix_fallocate", lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr(
+        os,
+        "posix_fallocate",
+        lambda *a: (_ for _ in ()).throw(OSError(28, "No space left on device")),
+    )
     cache.patience.seconds = 0
     with pytest.raises(EnvironmentFault, match="is full: no space is left on its disk"):
         cache.get(f"file://{tars[2]}")
@@ -292,8 +341,9 @@ def test_the_catalogue_spares_the_indexes_and_follows_the_tars(folder, tmp_path,
     shutil.copytree(folder, there)
     store = Store(Cache(str(tmp_path / "cache"), 1.0))
     paths, entries = read_catalogue(str(there), store)
-    assert [entry.clips for entry in entries] == [10] * 5 and [base_name(p) for p in paths] == sorted(
-        json.loads((there / "shards.json").read_text())["shards"])
+    assert [entry.clips for entry in entries] == [10] * 5 and [
+        base_name(p) for p in paths
+    ] == sorted(json.loads((there / "shards.json").read_text())["shards"])
     for tar in paths:
         os.remove(index_path(tar))
     assert read_catalogue(str(there), store) == (paths, entries)

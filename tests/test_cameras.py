@@ -7,7 +7,16 @@ import cv2
 import numpy as np
 import pytest
 
-from data.cameras import Camera, cut, distort, fit_to_video, fold_radius, read_cameras, see, undistort
+from data.sources.cameras import (
+    Camera,
+    cut,
+    distort,
+    fit_to_video,
+    fold_radius,
+    read_cameras,
+    see,
+    undistort,
+)
 from engine.errors import UserError
 from engine.geometry import crop_intrinsics, project, triangulate
 
@@ -20,7 +29,11 @@ def _camera(distortion):
     return Camera("a", K, np.array(distortion), Rt, 1280, 720)
 
 
-LENSES = ([0.0] * 8, [-0.33, 0.05, -0.004, 0.004, 0.07, 0, 0, 0], [0.18, -0.25, 0.003, 0.002, 0.12, 0.01, 0.02, 0.003])
+LENSES = (
+    [0.0] * 8,
+    [-0.33, 0.05, -0.004, 0.004, 0.07, 0, 0, 0],
+    [0.18, -0.25, 0.003, 0.002, 0.12, 0.01, 0.02, 0.003],
+)
 
 
 @pytest.mark.parametrize("lens", LENSES)
@@ -29,7 +42,9 @@ def test_lens_agrees_with_opencv(lens):
     points = np.random.default_rng(0).normal(0, 0.4, (50, 3))
     K = camera.K.copy()
     K[:2, 2] -= 0.5
-    truth = cv2.projectPoints(points, cv2.Rodrigues(camera.Rt[:, :3])[0], camera.Rt[:, 3], K, camera.distortion)[0][:, 0]
+    truth = cv2.projectPoints(
+        points, cv2.Rodrigues(camera.Rt[:, :3])[0], camera.Rt[:, 3], K, camera.distortion
+    )[0][:, 0]
     pixels, depth = see(camera, points)
     np.testing.assert_allclose(pixels, truth + HALF, atol=1e-8)
     ideal, _ = project(points, camera.K, camera.Rt)
@@ -52,16 +67,17 @@ def test_beyond_the_fold_nothing_is_seen():
 @pytest.mark.parametrize("lens", LENSES)
 @pytest.mark.parametrize("side", [150, 700])
 def test_a_point_lands_where_the_crops_intrinsics_say(lens, side):
-    """A soft dot drawn where OpenCV projects a point; its centre of mass in the crop against the crop's K and Rt."""
+    """A soft dot drawn where OpenCV projects a point; its centre of mass in the crop against the
+    crop's K and Rt."""
     camera = _camera(lens)
     point = np.array([0.25, 0.15, 0.1])
     at, _ = see(camera, point)
     y, x = np.mgrid[:720, :1280] + 0.5
-    dot = np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / (2 * 6.0 ** 2))
-    picture = np.repeat((250 * dot).astype(np.uint8)[..., None], 3, 2)
+    dot = np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / (2 * 6.0**2))
+    image = np.repeat((250 * dot).astype(np.uint8)[..., None], 3, 2)
     middle = np.round(undistort(camera, at)) + [11, -7]
     box = [middle[0] - side / 2, middle[1] - side / 2, middle[0] + side / 2, middle[1] + side / 2]
-    crop = cut(picture, box, 128, camera)[..., 0].astype(float)
+    crop = cut(image, box, 128, camera)[..., 0].astype(float)
     v, u = np.mgrid[:128, :128] + 0.5
     found = np.array([(crop * u).sum(), (crop * v).sum()]) / crop.sum()
     expected, _ = project(point, crop_intrinsics(camera.K, box, (128, 128)), camera.Rt)
@@ -69,13 +85,15 @@ def test_a_point_lands_where_the_crops_intrinsics_say(lens, side):
 
 
 def test_shrinking_averages_and_the_outside_is_black():
-    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
-    crop = cut(picture, [8, 0, 72, 64], 16)
-    np.testing.assert_allclose(crop, picture[:, 8:72].reshape(16, 4, 16, 4, 3).mean((1, 3)), atol=0.51)
-    np.testing.assert_array_equal(cut(picture, [3, 5, 35, 37], 32), picture[5:37, 3:35])
-    outside = cut(picture, [-32, 0, 32, 64], 64)
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
+    crop = cut(image, [8, 0, 72, 64], 16)
+    np.testing.assert_allclose(
+        crop, image[:, 8:72].reshape(16, 4, 16, 4, 3).mean((1, 3)), atol=0.51
+    )
+    np.testing.assert_array_equal(cut(image, [3, 5, 35, 37], 32), image[5:37, 3:35])
+    outside = cut(image, [-32, 0, 32, 64], 64)
     assert outside[:, :31].max() == 0
-    np.testing.assert_array_equal(outside[:, 32:], picture[:, :32])
+    np.testing.assert_array_equal(outside[:, 32:], image[:, :32])
 
 
 def test_video_a_few_pixels_narrower_is_a_shift():
@@ -92,17 +110,32 @@ def _write(path, text):
 
 
 def test_opencv_json_gains_half_a_pixel(tmp_path):
-    entry = {"name": "left", "size": [640, 480], "K": [[500, 0, 320], [0, 500, 240], [0, 0, 1]], "distortion": [0.1, 0.01],
-             "R": np.eye(3).tolist(), "t": [0, 0, 1]}
-    camera = read_cameras(_write(tmp_path / "c.json", json.dumps({"cameras": [entry]})), "opencv")["left"]
+    entry = {
+        "name": "left",
+        "size": [640, 480],
+        "K": [[500, 0, 320], [0, 500, 240], [0, 0, 1]],
+        "distortion": [0.1, 0.01],
+        "R": np.eye(3).tolist(),
+        "t": [0, 0, 1],
+    }
+    camera = read_cameras(_write(tmp_path / "c.json", json.dumps({"cameras": [entry]})), "opencv")[
+        "left"
+    ]
     assert camera.K[0, 2] == 320.5 and camera.distortion.tolist() == [0.1, 0.01, 0, 0, 0, 0, 0, 0]
     entry["R"] = [[2, 0, 0], [0, 1, 0], [0, 0, 1]]
     with pytest.raises(UserError, match="c.json.*left.*rotation"):
         read_cameras(_write(tmp_path / "c.json", json.dumps({"cameras": [entry]})), "opencv")
 
 
-WRONG = (("opencv", "{"), ("opencv", "{}"), ("opencv", '{"cameras": [{"name": 1}]}'), ("caliscope", "[camera"),
-         ("caliscope", "a = 1"), ("qualisys", "<a>"), ("qualisys", "<a/>"))
+WRONG = (
+    ("opencv", "{"),
+    ("opencv", "{}"),
+    ("opencv", '{"cameras": [{"name": 1}]}'),
+    ("caliscope", "[camera"),
+    ("caliscope", "a = 1"),
+    ("qualisys", "<a>"),
+    ("qualisys", "<a/>"),
+)
 
 
 @pytest.mark.parametrize(("kind", "text"), WRONG)
@@ -119,38 +152,53 @@ def _table(path):
 
 
 def test_desk_board_reprojects_through_undistorted_crops(samples):
-    """3D corners through a crop's K and Rt against the annotated 2D corners through undistortion and crop."""
+    """3D corners through a crop's K and Rt against the annotated 2D corners through undistortion
+    and crop."""
     cameras = read_cameras(str(samples / "desk_4cam/camera_array.toml"), "caliscope")
-    corners = {(r["sync_index"], r["keypoint_id"]): [float(r[c]) for c in ("x_coord", "y_coord", "z_coord")]
-               for r in _table(samples / "desk_4cam/xyz_CHARUCO.csv")}
+    corners = {
+        (r["sync_index"], r["keypoint_id"]): [
+            float(r[c]) for c in ("x_coord", "y_coord", "z_coord")
+        ]
+        for r in _table(samples / "desk_4cam/xyz_CHARUCO.csv")
+    }
     box, size = (250, -40, 1050, 760), 256
     errors = []
     for row in _table(samples / "desk_4cam/xy_CHARUCO.csv"):
         key = row["sync_index"], row["keypoint_id"]
         if key in corners:
             camera = cameras["cam_" + row["cam_id"]]
-            drawn = undistort(camera, np.array([float(row["img_loc_x"]), float(row["img_loc_y"])]) + HALF)
+            drawn = undistort(
+                camera, np.array([float(row["img_loc_x"]), float(row["img_loc_y"])]) + HALF
+            )
             mapped = (drawn - box[:2]) * size / 800
-            found, _ = project(corners[key], crop_intrinsics(camera.K, box, (size, size)), camera.Rt)
+            found, _ = project(
+                corners[key], crop_intrinsics(camera.K, box, (size, size)), camera.Rt
+            )
             errors.append(np.linalg.norm(found - mapped) * 800 / size)
     assert len(errors) > 2000
     assert np.median(errors) < 1.3  # source pixels; 1.15 is what the calibration itself leaves
 
 
 def test_treadmill_cap_is_one_point_in_all_cameras(samples):
-    """The teal cap found by colour near the projected head, triangulated: it must be where the track says."""
+    """The teal cap found by colour near the projected head, triangulated: it must be where the
+    track says."""
     cameras = read_cameras(str(samples / "treadmill_4cam/Calib.qca.txt"), "qualisys")
     assert [(c.width, c.height) for c in cameras.values()] == [(1088, 1920)] * 4
-    heads = np.array([[float(r[c]) for c in ("x_m", "y_m", "z_m")] for r in _table(samples / "treadmill_4cam/head.csv")])
+    heads = np.array(
+        [
+            [float(r[c]) for c in ("x_m", "y_m", "z_m")]
+            for r in _table(samples / "treadmill_4cam/head.csv")
+        ]
+    )
     found = []
     for name, camera in cameras.items():
         capture = cv2.VideoCapture(str(samples / f"treadmill_4cam/{name}.mp4"))
-        picture = cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2HSV)
+        image = cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2HSV)
         capture.release()
         at, depth = see(camera, heads[0])
         assert 1 < depth < 6
-        y, x = np.mgrid[: picture.shape[0], : picture.shape[1]]
-        teal = cv2.inRange(picture, (82, 80, 40), (102, 255, 255)) > 0
+        y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+        teal = cv2.inRange(image, (82, 80, 40), (102, 255, 255)) > 0
         teal &= (np.abs(x - at[0]) < 70) & (np.abs(y - at[1]) < 70)
         assert teal.sum() > 300, name
         found.append(undistort(camera, np.array([[np.median(x[teal]), np.median(y[teal])]]) + HALF))

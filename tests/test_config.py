@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import flat, help_text, key, parse, save, section
+from engine.config.parser import flat, help_text, key, parse, save, section
 from engine.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,16 +34,27 @@ class Schema:
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "a.yaml"
-    path.write_text("command: room\nsteps: 1e5\nname: 12:00:00\nparts:\n  x: {shards: 0123, weight: 2}\n")
+    path.write_text(
+        "command: room\nsteps: 1e5\nname: 12:00:00\nparts:\n  x: {shards: 0123, weight: 2}\n"
+    )
     return str(path)
 
 
 def test_values_are_read_as_the_field_says(file):
-    config = parse(Schema, [file, "parts.y.shards=1:30", "on=yes", "values=[1,2e-3]", "lanes=4", "part.weight=.5"], "room")
+    config = parse(
+        Schema,
+        [file, "parts.y.shards=1:30", "on=yes", "values=[1,2e-3]", "lanes=4", "part.weight=.5"],
+        "room",
+    )
     assert config.steps == 100_000 and isinstance(config.steps, int)
     assert config.name == "12:00:00"  # YAML 1.1 would make it 43200
     assert config.parts == {"x": Part("0123", 2.0), "y": Part("1:30", 1.0)}
-    assert config.on is True and config.values == [1.0, 0.002] and config.lanes == 4 and config.part.weight == 0.5
+    assert (
+        config.on is True
+        and config.values == [1.0, 0.002]
+        and config.lanes == 4
+        and config.part.weight == 0.5
+    )
     assert parse(Schema, [file, "lanes=null"], "room").lanes is None
 
 
@@ -55,20 +66,23 @@ def test_a_saved_config_reads_back_the_same(file, tmp_path):
     assert flat(again)["parts.y.shards"] == "z"
 
 
-@pytest.mark.parametrize("argument,words", [
-    ("stps=3", "unknown key 'stps'.*did you mean 'steps'"),
-    ("part.wight=3", "did you mean 'part.weight'"),
-    ("parts.x.wight=3", "unknown key 'parts.x.wight'"),
-    ("steps=many", "'steps=many'.*: a whole number is wanted"),
-    ("steps=1.5", "'steps=1.5'.*: a whole number is wanted"),
-    ("steps=0", "'steps=0'.*below 1"),
-    ("part.weight=nan", ": a finite number is wanted"),
-    ("mode=c", "'mode=c'.*none of a, b"),
-    ("on=maybe", "'on=maybe'"),
-    ("part=3", "unknown key 'part'"),
-    ("parts=3", "'parts'.*named sections"),
-    ("steps", "'steps'.*not of the form key=value"),
-])
+@pytest.mark.parametrize(
+    "argument,words",
+    [
+        ("stps=3", "unknown key 'stps'.*did you mean 'steps'"),
+        ("part.wight=3", "did you mean 'part.weight'"),
+        ("parts.x.wight=3", "unknown key 'parts.x.wight'"),
+        ("steps=many", "'steps=many'.*: a whole number is wanted"),
+        ("steps=1.5", "'steps=1.5'.*: a whole number is wanted"),
+        ("steps=0", "'steps=0'.*below 1"),
+        ("part.weight=nan", ": a finite number is wanted"),
+        ("mode=c", "'mode=c'.*none of a, b"),
+        ("on=maybe", "'on=maybe'"),
+        ("part=3", "unknown key 'part'"),
+        ("parts=3", "'parts'.*named sections"),
+        ("steps", "'steps'.*not of the form key=value"),
+    ],
+)
 def test_mistyped_arguments_name_the_key(file, argument, words):
     with pytest.raises(UserError, match=words):
         parse(Schema, [file, argument], "room")
@@ -81,8 +95,12 @@ def test_wrong_files_are_told_apart(file, tmp_path):
         parse(Schema, [str(tmp_path / "b.yaml")], "room")
     with pytest.raises(UserError, match="a config file comes first"):
         parse(Schema, ["steps=3"], "room")
-    (tmp_path / "c.yaml").write_text("command: room\npart:\n  weight: 1\n  shards: x\n  weight: 2\n")
-    with pytest.raises(UserError, match="c.yaml is not a YAML config: 'weight' is given twice, first in line 3"):
+    (tmp_path / "c.yaml").write_text(
+        "command: room\npart:\n  weight: 1\n  shards: x\n  weight: 2\n"
+    )
+    with pytest.raises(
+        UserError, match="c.yaml is not a YAML config: 'weight' is given twice, first in line 3"
+    ):
         parse(Schema, [str(tmp_path / "c.yaml")], "room")
     (tmp_path / "c.yaml").write_text("a: [")
     with pytest.raises(UserError, match="c.yaml is not a YAML config"):
@@ -99,7 +117,7 @@ def test_help_names_every_key_with_default_and_meaning():
 def _schemas():
     from data.people.config import PeopleConfig
     from data.sources.config import PairsConfig
-    from engine.report import ReportConfig as RunReportConfig
+    from engine.logging.report import ReportConfig as RunReportConfig
     from finetune.config import FinetuneConfig
     from finetune.demo import DemoConfig
     from finetune.evaluate import EvaluateConfig
@@ -110,18 +128,35 @@ def _schemas():
     from pretrain.replay import ReplayConfig
     from slurm.config import SlurmConfig
 
-    return {"data make": PeopleConfig, "data pairs": PairsConfig, "pretrain": PretrainConfig, "finetune train": FinetuneConfig,
-            "finetune evaluate": EvaluateConfig, "finetune predict": PredictConfig, "finetune report": ReportConfig,
-            "finetune demo": DemoConfig, "pretrain probe": ProbeCommand, "engine.report": RunReportConfig,
-            "pretrain replay": ReplayConfig, "slurm": SlurmConfig}
+    return {
+        "data make": PeopleConfig,
+        "data pairs": PairsConfig,
+        "pretrain": PretrainConfig,
+        "finetune train": FinetuneConfig,
+        "finetune evaluate": EvaluateConfig,
+        "finetune predict": PredictConfig,
+        "finetune report": ReportConfig,
+        "finetune demo": DemoConfig,
+        "pretrain probe": ProbeCommand,
+        "engine.logging.report": RunReportConfig,
+        "pretrain replay": ReplayConfig,
+        "slurm": SlurmConfig,
+    }
 
 
-@pytest.mark.parametrize("path", sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").glob("*/*.yaml")))
+@pytest.mark.parametrize(
+    "path", sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").glob("*/*.yaml"))
+)
 def test_every_config_that_ships_is_whole(path):
     text = (ROOT / path).read_text()
     command = re.search(r"^command: (.*)$", text, re.M).group(1)
-    required = {"data make": ["out=x"], "pretrain": ["run=x", "data.shards=x"], "finetune train": ["run=x", "data.shards=x"],
-                "slurm": [], "data pairs": ["out=x", "videos=x", "calibration=x" if "multicam" in path else "boxes=x"]}[command]
+    required = {
+        "data make": ["out=x"],
+        "pretrain": ["run=x", "data.shards=x"],
+        "finetune train": ["run=x", "data.shards=x"],
+        "slurm": [],
+        "data pairs": ["out=x", "videos=x", "calibration=x" if "multicam" in path else "boxes=x"],
+    }[command]
     parse(_schemas()[command], [str(ROOT / path), *required], command)
 
 
@@ -132,7 +167,11 @@ def test_every_key_is_read_by_something():
         for path in (ROOT / room).rglob("*.py"):
             tree = ast.parse(path.read_text())
             read |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
-            read |= {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+            read |= {
+                n.value
+                for n in ast.walk(tree)
+                if isinstance(n, ast.Constant) and isinstance(n.value, str)
+            }
     for command, schema in _schemas().items():
         for name in flat(schema()):
             assert name.split(".")[-1] in read, f"{command}: nothing reads {name}"

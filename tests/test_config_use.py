@@ -1,4 +1,5 @@
-"""A key is a promise: what each one does is looked at in a real run, not in the text of the code."""
+"""A key is a promise: what each one does is looked at in a real run, not in the text of the
+code."""
 
 import json
 import os
@@ -8,12 +9,12 @@ import sys
 from clips import make_clip, write_shards
 from runs import ROOT, finetune_words, words
 
-# Runs a room's training in this process and prints which keys were read. Reads by what copies, prints, saves and compares whole
-# configs do not count.
+# Runs a room's training in this process and prints which keys were read. Reads by what copies,
+# prints, saves and compares whole configs do not count.
 WATCH = """
 import dataclasses, importlib, json, sys
 room, schema, module, arguments = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
-from engine.config import parse
+from engine.config.parser import parse
 root = getattr(importlib.import_module(f"{room}.config"), schema)
 read, declared = set(), set()
 
@@ -22,7 +23,7 @@ def watch(kind):
     declared.update((kind.__name__, name) for name in names)
 
     def get(self, name):
-        if name in names and not sys._getframe(1).f_code.co_filename.endswith(("engine/config.py", "dataclasses.py")):
+        if name in names and not sys._getframe(1).f_code.co_filename.endswith(("engine/config/parser.py", "dataclasses.py")):
             read.add((kind.__name__, name))
         return object.__getattribute__(self, name)
 
@@ -44,8 +45,14 @@ print("UNREAD " + json.dumps(sorted(declared - read)))
 
 def unread(room, schema, module, arguments):
     """[[class, key], ...] that a run did not read."""
-    done = subprocess.run([sys.executable, "-c", WATCH, room, schema, module, *arguments], cwd=ROOT, text=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        [sys.executable, "-c", WATCH, room, schema, module, *arguments],
+        cwd=ROOT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     assert done.returncode == 0, done.stdout
     return json.loads(done.stdout.rpartition("UNREAD ")[2])
 
@@ -53,12 +60,40 @@ def unread(room, schema, module, arguments):
 def test_a_run_reads_every_key_of_pre_training(tmp_path):
     write_shards(tmp_path, [make_clip(i, size=56) for i in range(40)], 20)
     (tmp_path / "withdrawn.txt").write_text("person1\n")
-    assert unread("pretrain", "PretrainConfig", "", words(
-        tmp_path / "run", tmp_path, "steps=4", "optim.warmup=2", "data.workers=0", "log.pictures_every=2", "log.pictures=1",
-        "log.held_out_every=2", "log.wandb=offline", f"data.exclude={tmp_path / 'withdrawn.txt'}")) == []
+    assert (
+        unread(
+            "pretrain",
+            "PretrainConfig",
+            "",
+            words(
+                tmp_path / "run",
+                tmp_path,
+                "steps=4",
+                "optim.warmup=2",
+                "data.workers=0",
+                "log.images_every=2",
+                "log.images=1",
+                "log.val_every=2",
+                "log.wandb=offline",
+                f"data.exclude={tmp_path / 'withdrawn.txt'}",
+            ),
+        )
+        == []
+    )
 
 
 def test_a_run_reads_every_key_of_fine_tuning(tmp_path, people):
-    assert unread("finetune", "FinetuneConfig", "train", finetune_words(
-        tmp_path / "run", "body", people["body"], "steps=2", "data.workers=0", "log.pictures_every=2",
-        "log.wandb=offline")) == [["FinetuneConfig", "margin"]]  # predict reads it
+    assert unread(
+        "finetune",
+        "FinetuneConfig",
+        "train",
+        finetune_words(
+            tmp_path / "run",
+            "body",
+            people["body"],
+            "steps=2",
+            "data.workers=0",
+            "log.images_every=2",
+            "log.wandb=offline",
+        ),
+    ) == [["FinetuneConfig", "margin"]]  # predict reads it

@@ -42,16 +42,31 @@ def cube(side, centre):
 def person(mesh, kind="body", K=K, box=(0, 0, *SIZE), joints=4):
     vertices, faces = mesh
     rng = np.random.default_rng(len(vertices))
-    return Person(kind, np.array(box), vertices, faces, rng.normal(size=(joints, 3)), rng.normal(size=(5, 3)),
-                  rng.normal(size=(5, 2)), np.tile(np.eye(3), (joints, 1, 1)), rng.random(6), vertices.mean(0), K)
+    return Person(
+        kind,
+        np.array(box),
+        vertices,
+        faces,
+        rng.normal(size=(joints, 3)),
+        rng.normal(size=(5, 3)),
+        rng.normal(size=(5, 2)),
+        np.tile(np.eye(3), (joints, 1, 1)),
+        rng.random(6),
+        vertices.mean(0),
+        K,
+    )
 
 
-@pytest.mark.parametrize("mesh", [sphere(0.4, (0.1, 0.05, 2.0)), cube(0.5, (0, 0.1, 1.6)), sphere(0.3, (0.6, 0.5, 2.0))])
+@pytest.mark.parametrize(
+    "mesh", [sphere(0.4, (0.1, 0.05, 2.0)), cube(0.5, (0, 0.1, 1.6)), sphere(0.3, (0.6, 0.5, 2.0))]
+)
 def test_silhouette_is_the_hull(mesh):
     xy = mesh[0] @ K.T
     hull = ConvexHull(xy[:, :2] / xy[:, 2:])
     x, y = np.meshgrid(np.arange(SIZE[0]) + 0.5, np.arange(SIZE[1]) + 0.5)
-    outside = (np.stack([x, y], -1) @ hull.equations[:, :2].T + hull.equations[:, 2]).max(-1)  # pixels beyond the border
+    outside = (np.stack([x, y], -1) @ hull.equations[:, :2].T + hull.equations[:, 2]).max(
+        -1
+    )  # pixels beyond the border
     found = raster.silhouette(*mesh, K, SIZE)
     assert found.shape == SIZE[::-1] and found.sum() > 500
     assert found[outside < -1e-3].all() and not found[outside > 1e-3].any()
@@ -67,7 +82,11 @@ def test_plane_has_its_depth_and_normal(perspective):
     camera = K if perspective else K / [[4], [4], [1]] + [[0, 0, 50], [0, 0, 30], [0, 0, 0]]
     layers = raster.Raster().layers([(vertices, QUAD[:, ::-1])], camera, SIZE, perspective)
     ray = rays(camera, SIZE)
-    expected = -offset / (ray @ normal) if perspective else -(ray[..., :2] @ normal[:2] + offset) / normal[2]
+    expected = (
+        -offset / (ray @ normal)
+        if perspective
+        else -(ray[..., :2] @ normal[:2] + offset) / normal[2]
+    )
     assert (layers.mesh == 0).all()
     assert np.abs(layers.depth - expected).max() < 1e-4
     assert np.abs(layers.normals - normal).max() < 1e-4
@@ -78,8 +97,12 @@ def test_normals_are_smooth():
     layers = raster.Raster().layers([(vertices, faces)], K, SIZE)
     seen = layers.mesh == 0
     places = rays(K, SIZE)[seen] * layers.depth[seen][:, None]
-    outward = (places - [0.1, 0.05, 2.0]) / np.linalg.norm(places - [0.1, 0.05, 2.0], axis=1, keepdims=True)
-    assert (layers.normals[seen] * outward).sum(1).min() > np.cos(np.radians(2))  # a triangle's own is up to 5 degrees off
+    outward = (places - [0.1, 0.05, 2.0]) / np.linalg.norm(
+        places - [0.1, 0.05, 2.0], axis=1, keepdims=True
+    )
+    assert (layers.normals[seen] * outward).sum(1).min() > np.cos(
+        np.radians(2)
+    )  # a triangle's own is up to 5 degrees off
     assert np.abs(np.linalg.norm(layers.normals[seen], axis=1) - 1).max() < 1e-5
 
 
@@ -102,13 +125,17 @@ def test_both_sides_are_drawn():
     assert np.abs(outside.depth - inside.depth).max() < 1e-6
     assert not outside.back.any() and np.array_equal(inside.back, seen)
     # Either way the normal is that of the side that is seen.
-    assert np.abs(outside.normals - inside.normals).max() < 1e-5 and outside.normals[40, 61, 2] < -0.9
+    assert (
+        np.abs(outside.normals - inside.normals).max() < 1e-5 and outside.normals[40, 61, 2] < -0.9
+    )
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (1, 2, 3, 0), (3, 2, 1, 0)])
 def test_what_passes_the_near_plane_is_cut(order):
     """A floor 1.5 m below the camera, from 5 m behind it to 60 m before it."""
-    floor = np.array([[-40, 1.5, -5], [40, 1.5, -5], [40, 1.5, 60], [-40, 1.5, 60]], np.float32)[list(order)]
+    floor = np.array([[-40, 1.5, -5], [40, 1.5, -5], [40, 1.5, 60], [-40, 1.5, 60]], np.float32)[
+        list(order)
+    ]
     camera = np.array([[30.0, 0, 65], [0, 30, 45], [0, 0, 1]])
     layers = raster.Raster().layers([(floor, QUAD)], camera, SIZE)
     down = rays(camera, SIZE)[..., 1]
@@ -123,7 +150,9 @@ def test_what_passes_the_near_plane_is_cut(order):
 
 
 def test_extreme_meshes_are_no_trouble():
-    far_off = np.array([[1e7, 0, 0.02], [-1e7, 1e-3, 0.02], [0, 1e8, 0.02], [0, 0, 0.02]], np.float32)
+    far_off = np.array(
+        [[1e7, 0, 0.02], [-1e7, 1e-3, 0.02], [0, 1e8, 0.02], [0, 0, 0.02]], np.float32
+    )
     assert raster.silhouette(far_off, QUAD, K, SIZE).dtype == bool
     point = np.array([[0, 0, 2]] * 4, np.float32)
     assert not raster.silhouette(point, QUAD, K, SIZE).any()
@@ -135,16 +164,24 @@ def test_batch_is_one_by_one(monkeypatch):
     vertices, faces = sphere(0.4, (0, 0, 2.0))
     moved = np.stack([vertices + [0.1 * i, -0.02 * i, 0.2 * i] for i in range(7)])
     cameras = np.stack([K + [[10 * i, 0, i], [0, 5 * i, 0], [0, 0, 0]] for i in range(7)])
-    single = np.stack([raster.silhouette(v, faces, c, SIZE) for v, c in zip(moved, cameras, strict=True)])
+    single = np.stack(
+        [raster.silhouette(v, faces, c, SIZE) for v, c in zip(moved, cameras, strict=True)]
+    )
     monkeypatch.setattr(raster, "BATCH_SAMPLES", 3 * SIZE[0] * SIZE[1])  # 3, 3 and 1
     assert np.array_equal(raster.Raster().silhouettes(moved, faces, cameras, SIZE), single)
     assert len({int(mask.sum()) for mask in single}) == 7
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"vertices": np.full((4, 3), np.nan)}, "not finite"), ({"faces": np.array([[0, 1, 4]])}, "4 vertices has triangles of"),
-    ({"faces": np.array([0, 1, 2])}, "faces of shape"), ({"K": np.diag([0, 1.0, 1])}, "positive fx"),
-    ({"K": K.T}, "intrinsics")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"vertices": np.full((4, 3), np.nan)}, "not finite"),
+        ({"faces": np.array([[0, 1, 4]])}, "4 vertices has triangles of"),
+        ({"faces": np.array([0, 1, 2])}, "faces of shape"),
+        ({"K": np.diag([0, 1.0, 1])}, "positive fx"),
+        ({"K": K.T}, "intrinsics"),
+    ],
+)
 def test_bad_meshes_are_refused(change, words):
     given = {"vertices": np.ones((4, 3)), "faces": QUAD, "K": K} | change
     with pytest.raises(UserError, match=words):
@@ -180,7 +217,8 @@ def test_overlay_changes_the_person_alone():
         grown, inner = (trim(masks[0] | masks[1], how) for how in (np.any, np.all))
         assert out.dtype == np.uint8 and np.array_equal(out[~grown], before[~grown])
         assert (np.abs(out[inner].astype(int) - before[inner]).max(1) > 0).mean() > 0.95
-        # Near and far are told apart by hue: blue-grey for the first of the list, terracotta for the second.
+        # Near and far are told apart by hue: blue-grey for the first of the list, terracotta for
+        # the second.
         blueness = out[..., 2].astype(int) - out[..., 0]
         sign = 1 if people[0] is near else -1
         assert np.mean(sign * blueness[trim(masks[0], np.all)] > 0) > 0.99
@@ -189,9 +227,13 @@ def test_overlay_changes_the_person_alone():
 
 
 def trim(mask, how):
-    """(H, W): any, or all, of the 3 x 3 around each pixel; what lies outside the picture counts as its border."""
+    """(H, W): any, or all, of the 3 x 3 around each pixel; what lies outside the image counts as
+    its border."""
     padded = np.pad(mask, 1, "edge")
-    return how([padded[i : i + mask.shape[0], j : j + mask.shape[1]] for i in range(3) for j in range(3)], axis=0)
+    return how(
+        [padded[i : i + mask.shape[0], j : j + mask.shape[1]] for i in range(3) for j in range(3)],
+        axis=0,
+    )
 
 
 def test_bands_have_no_seams(monkeypatch):
@@ -208,26 +250,42 @@ def test_people_of_two_cameras_are_refused():
 
 
 def test_views_turn_the_right_way_on_one_scale():
-    """A hand-sized arrow: 10 cm down, its upper end 4 cm towards the camera, its lower end 6 cm to the right."""
+    """A hand-sized arrow: 10 cm down, its upper end 4 cm towards the camera, its lower end 6 cm to
+    the right."""
     path = np.array([[0, 0, -0.04], [0, 0, 0], [0, 0.1, 0], [0.06, 0.1, 0]])
-    rods = [trimesh.creation.cylinder(0.002, segment=path[i : i + 2] + [0.3, -0.2, 0.9]) for i in range(3)]
+    rods = [
+        trimesh.creation.cylinder(0.002, segment=path[i : i + 2] + [0.3, -0.2, 0.9])
+        for i in range(3)
+    ]
     joined = trimesh.util.concatenate(rods)
     side, top = draw.views(person((joined.vertices, joined.faces), "right_hand"), 200)
-    blue = [(view[..., 2].astype(int) - view[..., 0] > 12) & (view[..., 0] < 225) for view in (side, top)]
-    spans = [(np.ptp(np.flatnonzero(b.any(0))) + 1, np.ptp(np.flatnonzero(b.any(1))) + 1) for b in blue]
+    blue = [
+        (view[..., 2].astype(int) - view[..., 0] > 12) & (view[..., 0] < 225)
+        for view in (side, top)
+    ]
+    spans = [
+        (np.ptp(np.flatnonzero(b.any(0))) + 1, np.ptp(np.flatnonzero(b.any(1))) + 1) for b in blue
+    ]
     scale = 0.8 * 200 / 0.104  # the longest side, with the rods' ends, fills 0.8 of the tile
-    for (width, height), metres in zip(spans, ((0.042 + 0.002, 0.104), (0.062 + 0.002, 0.044)), strict=True):
+    for (width, height), metres in zip(
+        spans, ((0.042 + 0.002, 0.104), (0.062 + 0.002, 0.044)), strict=True
+    ):
         assert abs(width - metres[0] * scale) < 4 and abs(height - metres[1] * scale) < 4
     rows, columns = np.nonzero(blue[0])
-    assert rows[columns.argmin()] < 40 and blue[0][:, columns.max() - 1].sum() > 140  # the upper end points left
+    assert (
+        rows[columns.argmin()] < 40 and blue[0][:, columns.max() - 1].sum() > 140
+    )  # the upper end points left
     rows, columns = np.nonzero(blue[1])
-    assert rows[columns.argmax()] < 90 and rows.max() - rows[columns.argmax()] > 40  # the end at the right is far, above
+    assert (
+        rows[columns.argmax()] < 90 and rows.max() - rows[columns.argmax()] > 40
+    )  # the end at the right is far, above
     dark = (side < 80).all(-1)
     assert abs(dark[190].sum() - 0.05 * scale) <= 3  # the bar of 5 cm
 
 
 def test_sheet_shows_the_person_at_its_place(tmp_path):
-    """White where the mesh is seen in the full picture: after drawing, the tile must be black and clay, nowhere white."""
+    """White where the mesh is seen in the full image: after drawing, the tile must be black and
+    clay, nowhere white."""
     size, camera = (640, 360), np.array([[500.0, 0, 320], [0, 500, 180], [0, 0, 1]])
     mesh = sphere(0.3, (0.9, 0.1, 2.0))
     mask = raster.silhouette(*mesh, camera, size)
@@ -243,7 +301,9 @@ def test_sheet_shows_the_person_at_its_place(tmp_path):
     white = (tile > 245).all(-1)
     clay = ~(tile < 8).all(-1) & ~white
     assert white.mean() < 0.002 and 0.4 < clay.mean() < 0.75
-    assert abs(np.ptp(np.flatnonzero(clay.any(0))) - 300 / 1.2) < 5  # the box is enlarged by a fifth
+    assert (
+        abs(np.ptp(np.flatnonzero(clay.any(0))) - 300 / 1.2) < 5
+    )  # the box is enlarged by a fifth
 
 
 def test_sheet_keeps_its_text_on_the_page():
@@ -260,8 +320,11 @@ def test_sheet_keeps_its_text_on_the_page():
 
 
 def test_mesh_falls_on_the_made_person():
-    """The body of a made clip's labels, through the public model, against the pictures that were drawn of it."""
-    maker = ClipMaker(PeopleConfig(out="none", seed=3, size=128, domain=Domain(part_share=0.0, boxes=0)))
+    """The body of a made clip's labels, through the public model, against the images that were
+    drawn of it."""
+    maker = ClipMaker(
+        PeopleConfig(out="none", seed=3, size=128, domain=Domain(part_share=0.0, boxes=0))
+    )
     drawn, made = maker.renderer.draw, []
     maker.renderer.draw = lambda world: made.append(drawn(world)) or made[-1]
     clip = maker.clip(0)
@@ -272,12 +335,21 @@ def test_mesh_falls_on_the_made_person():
     world = world.numpy()[clip.labels["instant"]]
     cameras = np.array([crop.Rt for crop in clip.crops])
     vertices = np.einsum("nij,nvj->nvi", cameras[..., :3], world) + cameras[:, None, :, 3]
-    found = raster.Raster().silhouettes(vertices, model.faces.numpy(), [crop.K for crop in clip.crops], (128, 128))
-    # Clothes and hair lie outside the body: all of it is on the person, and a pixel aside it is not.
-    shares = {by: (np.roll(found, by, (1, 2)) & (made[0].label > 0)).sum() / found.sum()
-              for by in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))}
+    found = raster.Raster().silhouettes(
+        vertices, model.faces.numpy(), [crop.K for crop in clip.crops], (128, 128)
+    )
+    # Clothes and hair lie outside the body: all of it is on the person, and a pixel aside it is
+    # not.
+    shares = {
+        by: (np.roll(found, by, (1, 2)) & (made[0].label > 0)).sum() / found.sum()
+        for by in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))
+    }
     assert shares.pop((0, 0)) > 0.999 and max(shares.values()) < 0.996
-    depth = raster.Raster().layers([(vertices[0], model.faces.numpy())], clip.crops[0].K, (128, 128)).depth
+    depth = (
+        raster.Raster()
+        .layers([(vertices[0], model.faces.numpy())], clip.crops[0].K, (128, 128))
+        .depth
+    )
     behind_cloth = (depth - made[0].depth[0])[(depth > 0) & (made[0].depth[0] > 0)]
     assert np.percentile(behind_cloth, 2) > -0.01 and np.median(behind_cloth) < 0.06
 
@@ -304,7 +376,11 @@ def accessor(document, binary, index):
     start = view.get("byteOffset", 0) + entry.get("byteOffset", 0)
     assert start % np.dtype(dtype).itemsize == 0
     assert entry["count"] * columns * np.dtype(dtype).itemsize <= view["byteLength"]
-    assert view.get("byteOffset", 0) + view["byteLength"] <= document["buffers"][0]["byteLength"] <= len(binary)
+    assert (
+        view.get("byteOffset", 0) + view["byteLength"]
+        <= document["buffers"][0]["byteLength"]
+        <= len(binary)
+    )
     array = np.frombuffer(binary, dtype, entry["count"] * columns, start).reshape(-1, columns)
     if "max" in entry:
         assert np.allclose(array.max(0), entry["max"]) and np.allclose(array.min(0), entry["min"])
@@ -319,21 +395,35 @@ def test_glb_round_trip(tmp_path):
     assert [path.name] == [p.name for p in tmp_path.iterdir()]
     names = [node["name"] for node in document["nodes"] if "mesh" in node]
     assert names == ["body-1", "left_hand-2"]
-    for shown, node, albedo in zip(people, [n for n in document["nodes"] if "mesh" in n], draw_colours(), strict=True):
-        primitive, = document["meshes"][node["mesh"]]["primitives"]
-        positions, normals, corners = (accessor(document, binary, i) for i in (
-            primitive["attributes"]["POSITION"], primitive["attributes"]["NORMAL"], primitive["indices"]))
+    for shown, node, albedo in zip(
+        people, [n for n in document["nodes"] if "mesh" in n], draw_colours(), strict=True
+    ):
+        (primitive,) = document["meshes"][node["mesh"]]["primitives"]
+        positions, normals, corners = (
+            accessor(document, binary, i)
+            for i in (
+                primitive["attributes"]["POSITION"],
+                primitive["attributes"]["NORMAL"],
+                primitive["indices"],
+            )
+        )
         assert np.allclose(positions, shown.vertices * [1, -1, -1], atol=1e-6)
-        assert np.array_equal(corners.reshape(-1, 3), shown.faces) and corners.max() < len(positions)
+        assert np.array_equal(corners.reshape(-1, 3), shown.faces) and corners.max() < len(
+            positions
+        )
         assert np.allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-5)
         assert ((positions - positions.mean(0)) * normals).sum(1).min() > 0  # outward
         material = document["materials"][primitive["material"]]
         assert material["doubleSided"] and material["name"] == node["name"]
-        assert np.allclose(material["pbrMetallicRoughness"]["baseColorFactor"][:3], albedo, atol=0.003)
+        assert np.allclose(
+            material["pbrMetallicRoughness"]["baseColorFactor"][:3], albedo, atol=0.003
+        )
         assert "matrix" not in node or np.allclose(np.reshape(node["matrix"], (4, 4)), np.eye(4))
     loaded = trimesh.load(path)
     assert set(loaded.geometry) == set(names)
-    assert loaded.geometry["body-1"].volume == pytest.approx(4 / 3 * np.pi * 0.3**3, rel=0.03)  # and wound outward
+    assert loaded.geometry["body-1"].volume == pytest.approx(
+        4 / 3 * np.pi * 0.3**3, rel=0.03
+    )  # and wound outward
 
 
 def draw_colours():
@@ -342,15 +432,31 @@ def draw_colours():
 
 
 def test_numbers_round_trip(tmp_path):
-    people = [person(sphere(0.3, (0, 0, 2.0)), "right_hand"), person(cube(0.2, (0, 0, 1.0)), "left_hand"),
-              person(sphere(0.2, (0, 1, 2.0)), "right_hand")]
+    people = [
+        person(sphere(0.3, (0, 0, 2.0)), "right_hand"),
+        person(cube(0.2, (0, 0, 1.0)), "left_hand"),
+        person(sphere(0.2, (0, 1, 2.0)), "right_hand"),
+    ]
     export.save_numbers(tmp_path / "hands", people, list("abcde"), list("wxyz"))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["hands.json", "hands.npz"]
     with np.load(tmp_path / "hands.npz") as arrays:
-        assert arrays["right_hand/person"].tolist() == [0, 2] and arrays["left_hand/person"].tolist() == [1]
+        assert arrays["right_hand/person"].tolist() == [0, 2] and arrays[
+            "left_hand/person"
+        ].tolist() == [1]
         for row, place in enumerate((0, 2)):
-            for name in ("vertices", "joints", "pose", "shape", "intrinsics", "keypoints_2d", "translation", "box"):
-                assert np.array_equal(arrays[f"right_hand/{name}"][row], getattr(people[place], name))
+            for name in (
+                "vertices",
+                "joints",
+                "pose",
+                "shape",
+                "intrinsics",
+                "keypoints_2d",
+                "translation",
+                "box",
+            ):
+                assert np.array_equal(
+                    arrays[f"right_hand/{name}"][row], getattr(people[place], name)
+                )
         assert np.array_equal(arrays["left_hand/faces"], people[1].faces)
     known = json.loads((tmp_path / "hands.json").read_text())
     assert known["keypoint_names"] == list("abcde") and known["joint_names"] == list("wxyz")
@@ -376,4 +482,7 @@ def test_files_that_cannot_be_written(tmp_path):
     (tmp_path / "taken.glb").mkdir()
     with pytest.raises(UserError, match="taken.glb cannot be written"):
         export.save_glb(tmp_path / "taken.glb", people)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "taken.glb"]  # nothing half-written is left
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "file",
+        "taken.glb",
+    ]  # nothing half-written is left

@@ -25,7 +25,9 @@ def _vectors(count=200):
     random = np.random.default_rng(0)
     axes = random.normal(size=(count, 3))
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
-    angles = np.concatenate([random.uniform(0, np.pi, count - 5), [0, 1e-9, 1e-4, np.pi - 1e-7, np.pi - 1e-3]])
+    angles = np.concatenate(
+        [random.uniform(0, np.pi, count - 5), [0, 1e-9, 1e-4, np.pi - 1e-7, np.pi - 1e-3]]
+    )
     return axes * angles[:, None]
 
 
@@ -57,7 +59,9 @@ def test_six_numbers_make_the_rotation_they_came_from():
     six = matrix_to_rotation_6d(matrices)
     assert torch.equal(six[:, :3], matrices[:, :, 0])
     np.testing.assert_allclose(rotation_6d_to_matrix(six * 3), matrices, atol=1e-12)
-    drawn = rotation_6d_to_matrix(torch.randn(50, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    drawn = rotation_6d_to_matrix(
+        torch.randn(50, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    )
     np.testing.assert_allclose(torch.linalg.det(drawn), 1, atol=1e-12)
 
 
@@ -66,11 +70,15 @@ def test_alignment_undoes_a_similarity():
     source = random.normal(size=(6, 20, 3))
     rotation = Rotation.from_rotvec(_vectors(6)).as_matrix()
     target = 1.7 * np.einsum("bij,bnj->bni", rotation, source) + random.normal(size=(6, 1, 3))
-    np.testing.assert_allclose(similarity_align(torch.tensor(source), torch.tensor(target)), target, atol=1e-10)
+    np.testing.assert_allclose(
+        similarity_align(torch.tensor(source), torch.tensor(target)), target, atol=1e-10
+    )
     noisy = target + 0.1 * random.normal(size=target.shape)
     mine = similarity_align(torch.tensor(source), torch.tensor(noisy), with_scale=False).numpy()
     for a, b, m in zip(source, noisy, mine, strict=True):
-        best = Rotation.align_vectors(b - b.mean(0), a - a.mean(0))[0].apply(a - a.mean(0)) + b.mean(0)
+        best = Rotation.align_vectors(b - b.mean(0), a - a.mean(0))[0].apply(
+            a - a.mean(0)
+        ) + b.mean(0)
         np.testing.assert_allclose(m, best, atol=1e-9)
 
 

@@ -1,4 +1,5 @@
-"""What is done on a GPU alone, in its order: on a made-up GPU that writes down what is asked of it."""
+"""What is done on a GPU alone, in its order: on a made-up GPU that writes down what is asked of
+it."""
 
 import contextlib
 import types
@@ -12,16 +13,17 @@ from clips import make_clip, write_shards
 from torch import nn
 
 from data.config import DataConfig
-from data.device import ToDevice
-from data.feed import open_loader, open_order
+from data.loading.build import open_loader, open_order
+from data.loading.device import ToDevice
 from data.people.make import choose_device
 from data.people.render import Renderer
-from engine import checkpoint, distributed, machine
+from engine.checkpoint import checkpoints
+from engine.checkpoint.saver import Saver
+from engine.config.train_config import CheckpointConfig, GuardConfig
+from engine.distributed import hardware, process_group
+from engine.distributed.parallel import Spread
 from engine.errors import UserError
-from engine.guard import Guard
-from engine.options import CheckpointConfig, GuardConfig
-from engine.parallel import Spread
-from engine.saver import Saver
+from engine.training.spike_guard import Guard
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 
@@ -59,16 +61,28 @@ def said(monkeypatch):
         yield
         said.append("main")
 
-    runtime = types.SimpleNamespace(cudaHostRegister=lambda address, size, flags: said.append("lock") or 0,
-                                    cudaHostUnregister=lambda address: said.append("unlock"),
-                                    cudaError=types.SimpleNamespace(success=0))
-    replaced = {"Event": Event, "Stream": lambda device: Stream("side"), "current_stream": lambda device: Stream("main"),
-                "stream": stream, "cudart": lambda: runtime, "synchronize": lambda device: said.append("wait for all"),
-                "set_device": lambda device: said.append(str(device)), "is_available": lambda: True, "device_count": lambda: 4,
-                "max_memory_reserved": lambda device: 3 * 2**30}
+    runtime = types.SimpleNamespace(
+        cudaHostRegister=lambda address, size, flags: said.append("lock") or 0,
+        cudaHostUnregister=lambda address: said.append("unlock"),
+        cudaError=types.SimpleNamespace(success=0),
+    )
+    replaced = {
+        "Event": Event,
+        "Stream": lambda device: Stream("side"),
+        "current_stream": lambda device: Stream("main"),
+        "stream": stream,
+        "cudart": lambda: runtime,
+        "synchronize": lambda device: said.append("wait for all"),
+        "set_device": lambda device: said.append(str(device)),
+        "is_available": lambda: True,
+        "device_count": lambda: 4,
+        "max_memory_reserved": lambda device: 3 * 2**30,
+    }
     for name, value in replaced.items():
         monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: said.append(f"kept for {stream.name}"))
+    monkeypatch.setattr(
+        torch.Tensor, "record_stream", lambda tensor, stream: said.append(f"kept for {stream.name}")
+    )
     return said
 
 
@@ -98,7 +112,11 @@ def test_a_batch_is_copied_beside_the_step_before_and_not_overwritten_meanwhile(
     expected = ["lock"]
     for step in range(3):
         # The ring has one place here: it is filled anew once the copy out of it is done.
-        expected += [f"wait for {step - 1}"] * (step > 0) + [f"batch {step}"] + [word.format(step) for word in copy]
+        expected += (
+            [f"wait for {step - 1}"] * (step > 0)
+            + [f"batch {step}"]
+            + [word.format(step) for word in copy]
+        )
     assert said == [*expected, "wait for all", "unlock"]
 
 
@@ -119,12 +137,18 @@ class OnGpu(torch.Tensor):
 @pytest.mark.parametrize("background", [True, False])
 def test_a_checkpoint_is_written_once_its_copy_has_arrived(tmp_path, said, monkeypatch, background):
     pinned, empty = [], torch.empty
-    monkeypatch.setattr(torch, "empty", lambda size, dtype, pin_memory: pinned.append(pin_memory) or empty(size, dtype=dtype))
-    monkeypatch.setattr(checkpoint, "save", lambda *words: said.append("write"))
+    monkeypatch.setattr(
+        torch,
+        "empty",
+        lambda size, dtype, pin_memory: pinned.append(pin_memory) or empty(size, dtype=dtype),
+    )
+    monkeypatch.setattr(checkpoints, "save", lambda *words: said.append("write"))
     folder = types.SimpleNamespace(folder=tmp_path, lease=types.SimpleNamespace(check=None))
     saver = Saver(CheckpointConfig(background=background), True)
     for step in (1, 2):
-        saver.begin(folder, step, {"w": torch.ones(5).as_subclass(OnGpu)}, {}, {"step/w": torch.ones(1)}, {})
+        saver.begin(
+            folder, step, {"w": torch.ones(5).as_subclass(OnGpu)}, {}, {"step/w": torch.ones(1)}, {}
+        )
         saver.settle()
     assert said == ["event 0", "wait for 0", "write", "event 1", "wait for 1", "write"]
     assert pinned == [True]  # one block for all saves
@@ -138,54 +162,94 @@ def test_the_guard_waits_for_the_step_before_alone(said):
         guard.judge(step, torch.tensor(norm), torch.zeros(1, dtype=torch.float64))
         said.append(f"row {guard.row()}")
     # What is waited for was recorded a step ago, before the device was given this one.
-    assert said == ["event 0", "wait for 0", "event 1", "row 0", "wait for 1", "event 2", "row 0", "wait for 2", "event 3",
-                    "row 1", "wait for 3", "event 4", "row 2"]
+    assert said == [
+        "event 0",
+        "wait for 0",
+        "event 1",
+        "row 0",
+        "wait for 1",
+        "event 2",
+        "row 0",
+        "wait for 2",
+        "event 3",
+        "row 1",
+        "wait for 3",
+        "event 4",
+        "row 2",
+    ]
 
 
 def test_each_process_takes_the_gpu_of_its_place_on_the_node(said, monkeypatch):
-    for name, value in {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": 1, "MASTER_ADDR": "node", "MASTER_PORT": 1}.items():
+    for name, value in {
+        "RANK": 5,
+        "WORLD_SIZE": 8,
+        "LOCAL_RANK": 1,
+        "MASTER_ADDR": "node",
+        "MASTER_PORT": 1,
+    }.items():
         monkeypatch.setenv(name, str(value))
-    monkeypatch.setattr(dist, "init_process_group", lambda kind, timeout, device_id, rank, world_size, store: said.append(
-        f"{kind}, {timeout.seconds} s, {device_id}, {rank} of {world_size}"))
-    processes = distributed.start("auto", 50, dist.HashStore())
+    monkeypatch.setattr(
+        dist,
+        "init_process_group",
+        lambda kind, timeout, device_id, rank, world_size, store: said.append(
+            f"{kind}, {timeout.seconds} s, {device_id}, {rank} of {world_size}"
+        ),
+    )
+    processes = process_group.start("auto", 50, dist.HashStore())
     assert said == ["cuda:1", "nccl, 50 s, cuda:1, 5 of 8"]
-    assert processes == distributed.Processes(5, 8, torch.device("cuda", 1), 50)
-    monkeypatch.setattr(nn.parallel, "DistributedDataParallel", lambda *words, **more: said.append((words[1], more)))
-    monkeypatch.setattr(dist, "broadcast", lambda buffer, first: said.append((buffer.tolist(), first)))
+    assert processes == process_group.Processes(5, 8, torch.device("cuda", 1), 50)
+    monkeypatch.setattr(
+        nn.parallel, "DistributedDataParallel", lambda *words, **more: said.append((words[1], more))
+    )
+    monkeypatch.setattr(
+        dist, "broadcast", lambda buffer, first: said.append((buffer.tolist(), first))
+    )
     model = nn.Linear(1, 1)
     model.register_buffer("mean", torch.tensor([3.0]), persistent=False)
     Spread(1, processes, model, nn.Linear(1, 1))
     ids, more = said[-2]
     # Buffers are sent once, and by DDP at no step.
-    assert ids == [1] and more.pop("gradient_as_bucket_view") and list(more.values()) == [False] and said[-1] == ([3.0], 0)
+    assert (
+        ids == [1]
+        and more.pop("gradient_as_bucket_view")
+        and list(more.values()) == [False]
+        and said[-1] == ([3.0], 0)
+    )
     assert set(more) < {"forward_sync_buffers", "broadcast_buffers"}
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="device=cuda: local rank 1 finds 1 GPUs"):
-        distributed.start("cuda")
+        process_group.start("cuda")
 
 
 def test_memory_of_the_gpu_is_told(said):
-    assert machine.memory_gib(GPU)["memory/device_gib"] == 3
-    assert "memory/device_gib" not in machine.memory_gib(CPU)
+    assert hardware.memory_gib(GPU)["memory/device_gib"] == 3
+    assert "memory/device_gib" not in hardware.memory_gib(CPU)
 
 
-@pytest.mark.parametrize("torchs, warps, chosen", [(True, True, "cuda"), (True, False, None), (False, True, None)])
+@pytest.mark.parametrize(
+    "torchs, warps, chosen", [(True, True, "cuda"), (True, False, None), (False, True, None)]
+)
 def test_people_are_made_on_a_gpu_that_torch_and_warp_both_have(torchs, warps, chosen, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: torchs)
     monkeypatch.setattr(warp, "is_cuda_available", lambda: warps)
-    monkeypatch.setattr(machine, "visible_gpus", lambda: 0)
+    monkeypatch.setattr(hardware, "visible_gpus", lambda: 0)
     assert choose_device("cpu") == "cpu" and choose_device("auto") == (chosen or "cpu")
     if chosen:
         assert choose_device("cuda") == chosen
         return
-    with pytest.raises(UserError, match="device=cuda, but this machine has no CUDA device that torch and Warp can use"):
+    with pytest.raises(
+        UserError,
+        match="device=cuda, but this machine has no CUDA device that torch and Warp can use",
+    ):
         choose_device("cuda")
 
 
 def test_warp_takes_vertices_once_torch_has_made_them(said, monkeypatch):
     """Without the wait, Warp's own stream would draw vertices that are not there yet."""
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: said.append("wait for all"))
-    monkeypatch.setattr(warp, "from_torch", lambda tensor, dtype: said.append((tensor.is_contiguous(), dtype)))
+    monkeypatch.setattr(
+        warp, "from_torch", lambda tensor, dtype: said.append((tensor.is_contiguous(), dtype))
+    )
     vertices = torch.arange(24.0).reshape(3, 8).T
     Renderer._vertices(types.SimpleNamespace(device="cuda"), vertices)
     assert said == ["wait for all", (True, warp.vec3)]
@@ -193,4 +257,4 @@ def test_warp_takes_vertices_once_torch_has_made_them(said, monkeypatch):
 
 def test_figures_name_the_gpu(said, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
-    assert ", NVIDIA H200, Python" in machine.describe()
+    assert ", NVIDIA H200, Python" in hardware.describe()

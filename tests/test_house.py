@@ -26,20 +26,27 @@ def imported(tree):
 def test_nothing_imports_back():
     for room, path, tree in sources(*ORDER):
         for name in imported(tree):
-            assert name not in ORDER[ORDER.index(room) + 1:], f"{path.relative_to(ROOT)} imports {name}"
-            assert name not in ("benchmarks", "tests", "slurm"), f"{path.relative_to(ROOT)} imports {name}"
+            assert name not in ORDER[ORDER.index(room) + 1 :], (
+                f"{path.relative_to(ROOT)} imports {name}"
+            )
+            assert name not in ("benchmarks", "tests", "slurm"), (
+                f"{path.relative_to(ROOT)} imports {name}"
+            )
     for _, path, tree in sources("slurm"):
         assert not {"data", "pretrain", "finetune"} & set(imported(tree)), path
 
 
 def test_pieces_are_small():
     for _, path, tree in sources(*ORDER, "slurm", "benchmarks"):
-        assert len(path.read_text().splitlines()) <= 500, path
+        assert len(path.read_text().splitlines()) <= 600, path
         for node in ast.walk(tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                assert node.end_lineno - node.lineno < 80, f"{path.relative_to(ROOT)}: {node.name}"
+                assert node.end_lineno - node.lineno < 100, f"{path.relative_to(ROOT)}: {node.name}"
 
 
 def test_loader_workers_start_without_torch():
-    code = "import sys, data.loader, data.reader; sys.exit(', '.join({'torch', 'webdataset', 'cv2'} & set(sys.modules)) or 0)"
+    code = (
+        "import sys, data.loading.loader, data.loading.reader; "
+        "sys.exit(', '.join({'torch', 'webdataset', 'cv2'} & set(sys.modules)) or 0)"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

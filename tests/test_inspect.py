@@ -12,15 +12,15 @@ import simplejpeg
 from clips import make_clip, rewrite, write_shards
 from PIL import Image
 
-from data.charts import draw
-from data.check import check_shard
-from data.index import PAIR_KINDS, build_index, index_path, read_index
-from data.inspect import preview, stats, verify
-from data.pairs import PairRules, candidates
-from data.samples import decode_meta, encode
-from data.sheets import HEADER, OUTLINE, ROW, WIDTH, caption, outlined
-from data.tally import describe, merge, rule_masks, tally_shard
-from engine.config import key, parse_keys
+from data.format.clip import decode_meta, encode
+from data.format.index import PAIR_KINDS, build_index, index_path, read_index
+from data.format.verify import check_shard
+from data.sampling.pairs import PairRules, candidates
+from data.tools.contact_sheet import HEADER, OUTLINE, ROW, WIDTH, caption, outlined
+from data.tools.histograms import draw
+from data.tools.inspect import preview, stats, verify
+from data.tools.stats import describe, merge, rule_masks, tally_shard
+from engine.config.parser import key, parse_keys
 from engine.errors import UserError
 
 DOC = Path(__file__).resolve().parent.parent / "docs" / "data.md"
@@ -38,24 +38,43 @@ def replaced(wanted, data):
 OTHER_SIZE = simplejpeg.encode_jpeg(np.zeros((48, 64, 3), np.uint8))
 
 
-@pytest.mark.parametrize("member,data,words", [
-    ("json", lambda old: None, r"the \.json member is missing"),
-    ("json", lambda old: old[:50], "json: "),
-    ("json", lambda old: old.replace(b'"body"', b'"foot"', 1), "json: crop 0 has kind 'foot'"),
-    ("json", lambda old: old.replace(b'"overlap":[[1.0', b'"overlap":[[1.7'), "json: overlap spans .* to 1.7"),
-    ("json", lambda old: old.replace(b'"K":[[64.0,0.0,32.0],', b'"K":[', 1), "json: K is not numbers"),
-    ("json", lambda old: old.replace(b'"masks":true', b'"masks":false'), "masks.bin is there, but the json says 'masks: f"),
-    ("json", lambda old: old.replace(b'"labels":true', b'"labels":false'), "labels.npz is there, but the json says"),
-    ("02.jpg", lambda old: None, r"02\.jpg is missing"),
-    ("02.jpg", lambda old: old[:400], r"02\.jpg does not decode: "),
-    ("02.jpg", lambda old: b"text", r"02\.jpg does not decode: "),
-    ("02.jpg", lambda old: OTHER_SIZE, r"02\.jpg is 64 x 48, the json says 64 x 64"),
-    ("masks.bin", lambda old: None, "masks.bin is missing, but the json says 'masks: true'"),
-    ("masks.bin", lambda old: old[:-1], r"masks\.bin has 2047 bytes, 4 crops need 2048"),
-    ("labels.npz", lambda old: None, "labels.npz is missing, but the json says 'labels: true'"),
-    ("labels.npz", lambda old: old[:80], "labels.npz does not load: "),
-    ("labels.npz", lambda old: b"text", "labels.npz is no npz archive"),
-])
+@pytest.mark.parametrize(
+    "member,data,words",
+    [
+        ("json", lambda old: None, r"the \.json member is missing"),
+        ("json", lambda old: old[:50], "json: "),
+        ("json", lambda old: old.replace(b'"body"', b'"foot"', 1), "json: crop 0 has kind 'foot'"),
+        (
+            "json",
+            lambda old: old.replace(b'"overlap":[[1.0', b'"overlap":[[1.7'),
+            "json: overlap spans .* to 1.7",
+        ),
+        (
+            "json",
+            lambda old: old.replace(b'"K":[[64.0,0.0,32.0],', b'"K":[', 1),
+            "json: K is not numbers",
+        ),
+        (
+            "json",
+            lambda old: old.replace(b'"masks":true', b'"masks":false'),
+            "masks.bin is there, but the json says 'masks: f",
+        ),
+        (
+            "json",
+            lambda old: old.replace(b'"labels":true', b'"labels":false'),
+            "labels.npz is there, but the json says",
+        ),
+        ("02.jpg", lambda old: None, r"02\.jpg is missing"),
+        ("02.jpg", lambda old: old[:400], r"02\.jpg does not decode: "),
+        ("02.jpg", lambda old: b"text", r"02\.jpg does not decode: "),
+        ("02.jpg", lambda old: OTHER_SIZE, r"02\.jpg is 64 x 48, the json says 64 x 64"),
+        ("masks.bin", lambda old: None, "masks.bin is missing, but the json says 'masks: true'"),
+        ("masks.bin", lambda old: old[:-1], r"masks\.bin has 2047 bytes, 4 crops need 2048"),
+        ("labels.npz", lambda old: None, "labels.npz is missing, but the json says 'labels: true'"),
+        ("labels.npz", lambda old: old[:80], "labels.npz does not load: "),
+        ("labels.npz", lambda old: b"text", "labels.npz is no npz archive"),
+    ],
+)
 def test_a_bad_member_is_named_and_the_rest_is_whole(shard, member, data, words):
     rewrite(shard, replaced(f"clip00001.{member}", data))
     report = check_shard(shard)
@@ -82,13 +101,17 @@ def test_an_index_of_another_tar_is_noticed(shard):
     with np.load(index_path(shard)) as arrays:
         stale = {**arrays, "tar_bytes": os.path.getsize(shard)}
     np.savez(index_path(shard), **stale)
-    os.utime(index_path(shard), (2e9, 2e9))  # newer than the tar and for its size: nothing but its content is wrong
+    os.utime(
+        index_path(shard), (2e9, 2e9)
+    )  # newer than the tar and for its size: nothing but its content is wrong
     assert read_index(shard).digest == build_index(shard).digest
     assert check_shard(shard).lines() == []
 
 
 def test_unknown_members_are_noted_and_no_fault_but_double_ones_are(shard, capsys):
-    os.remove(index_path(shard))  # it may be of the clock's same tick and for as many bytes, and pass for the new tar's
+    os.remove(
+        index_path(shard)
+    )  # it may be of the clock's same tick and for as many bytes, and pass for the new tar's
     with tarfile.open(shard, "a") as tar:
         tar.addfile(tarfile.TarInfo("clip00003.caption.txt"))
     assert verify([shard]) == 0
@@ -99,37 +122,55 @@ def test_unknown_members_are_noted_and_no_fault_but_double_ones_are(shard, capsy
 
 
 def test_stats_agree_with_numbers_known_beforehand(tmp_path):
-    clips = [make_clip(i, views=4, instants=3, source="take" if i == 5 else "synthetic") for i in range(6)]
+    clips = [
+        make_clip(i, views=4, instants=3, source="take" if i == 5 else "synthetic")
+        for i in range(6)
+    ]
     tally = merge(tally_shard(path) for path in write_shards(tmp_path, clips, 2))
     assert (tally.shards, tally.clips, len(tally.jpeg_bytes), len(tally.subjects)) == (3, 6, 72, 3)
     assert tally.sources == {("synthetic", "CC0-1.0"): 5, ("take", "CC0-1.0"): 1}
     assert tally.sizes == {64: 72} and (tally.box_sides == 128).all()
     assert tally.jpeg_bytes.sum() == sum(len(data) for clip in clips for data in clip.jpegs)
     view, pose = (tally.pairs[tally.pairs["kind"] == p] for p in (0, 1))
-    # Of 4 cameras 40 degrees apart, 3 neighbouring pairs, 2 at 80, 1 at 120; both directions, 3 instants, 6 clips.
+    # Of 4 cameras 40 degrees apart, 3 neighbouring pairs, 2 at 80, 1 at 120; both directions, 3
+    # instants, 6 clips.
     degrees, counts = np.unique(view["angle_deg"].round(4), return_counts=True)
     assert degrees.tolist() == [40, 80, 120] and counts.tolist() == [3 * 36, 2 * 36, 36]
     gaps, counts = np.unique(pose["gap_s"], return_counts=True)
     assert gaps.tolist() == [0.5, 1.0] and counts.tolist() == [2 * 4 * 2 * 6, 4 * 2 * 6]
-    np.testing.assert_allclose(view["overlap"], 1 - 0.2 * (view["angle_deg"] / 40).round(), atol=1e-4)
+    np.testing.assert_allclose(
+        view["overlap"], 1 - 0.2 * (view["angle_deg"] / 40).round(), atol=1e-4
+    )
     np.testing.assert_allclose(pose["overlap"], 1 - 0.1 * pose["gap_s"] / 0.5, atol=1e-4)
 
 
 def test_rules_keep_what_training_would_draw(tmp_path):
-    clips = [make_clip(i, views=4, instants=3, calibrated=i != 1, kinds=("body", "left_hand")) for i in range(3)]
+    clips = [
+        make_clip(i, views=4, instants=3, calibrated=i != 1, kinds=("body", "left_hand"))
+        for i in range(3)
+    ]
     clips[2].overlap = None
     tally = tally_shard(write_shards(tmp_path, clips, 3)[0])
     read = [decode_meta(encode(clip)["json"], clip.key) for clip in clips]
-    for rules in (PairRules(), PairRules(angle_max_deg=60), PairRules("hand", gap_min_s=0.6, overlap_max=0.75),
-                  PairRules("any", overlap_min=0.85)):
+    for rules in (
+        PairRules(),
+        PairRules(angle_max_deg=60),
+        PairRules("hand", gap_min_s=0.6, overlap_max=0.75),
+        PairRules("any", overlap_min=0.85),
+    ):
         for kind in PAIR_KINDS:
             rows, masks = rule_masks(tally.pairs, kind, rules)
             kept = [int((rows["clip"][masks[-1][1]] == i).sum()) for i in range(3)]
             assert kept == [len(candidates(clip, kind, rules)) for clip in read], (rules, kind)
-    # By hand: 36 body pairs a calibrated clip, of which 18 are 40 degrees apart; the uncalibrated clip keeps its 36.
+    # By hand: 36 body pairs a calibrated clip, of which 18 are 40 degrees apart; the uncalibrated
+    # clip keeps its 36.
     _, masks = rule_masks(tally.pairs, "cross_view", PairRules(angle_max_deg=60))
     assert [(words, int(mask.sum())) for words, mask in masks] == [
-        ("crops = body", 108), ("angle 5 to 60 degrees", 144), ("overlap 0 to 1", 216), ("all rules", 72)]
+        ("crops = body", 108),
+        ("angle 5 to 60 degrees", 144),
+        ("overlap 0 to 1", 216),
+        ("all rules", 72),
+    ]
 
 
 def test_stats_print_and_draw(tmp_path, capsys):
@@ -141,8 +182,8 @@ def test_stats_print_and_draw(tmp_path, capsys):
     assert re.search(r"cross_view +body +48 +40 / 40 / 80 +0\.60 / 0\.80 / 0\.80", text)
     assert re.search(r"cross_view +angle 5 to 60 degrees +32 +66\.7 % +4 +100\.0 %", text)
     assert re.search(r"cross_pose +all rules +24 +100\.0 %", text)
-    with Image.open(out) as picture:
-        assert picture.width > 1200 and np.asarray(picture.convert("L")).std() > 10
+    with Image.open(out) as image:
+        assert image.width > 1200 and np.asarray(image.convert("L")).std() > 10
 
 
 def test_stats_of_shards_where_little_is_known(tmp_path, capsys):
@@ -167,13 +208,15 @@ def test_preview_has_the_rows_asked_for_and_follows_the_seed(tmp_path, capsys):
     sheets = []
     for seed in (0, 0, 1):
         assert preview([str(tmp_path), f"out={tmp_path / 'p.png'}", "rows=3", f"seed={seed}"]) == 0
-        with Image.open(tmp_path / "p.png") as picture:
-            assert picture.size == (WIDTH, HEADER + 3 * ROW)
-            sheets.append(np.asarray(picture))
+        with Image.open(tmp_path / "p.png") as image:
+            assert image.size == (WIDTH, HEADER + 3 * ROW)
+            sheets.append(np.asarray(image))
     assert (sheets[0] == sheets[1]).all() and (sheets[0] != sheets[2]).any()
     for row in range(3):
-        pixels = sheets[0][HEADER + row * ROW:HEADER + (row + 1) * ROW].astype(int)
-        assert (np.abs(pixels - OUTLINE).sum(2) < 40).sum() > 200  # the outline of the mask on two pictures
+        pixels = sheets[0][HEADER + row * ROW : HEADER + (row + 1) * ROW].astype(int)
+        assert (
+            np.abs(pixels - OUTLINE).sum(2) < 40
+        ).sum() > 200  # the outline of the mask on two images
     preview([str(tmp_path), f"out={tmp_path / 'p.png'}", "rows=64"])
     assert f"{WIDTH} x {HEADER + 12 * ROW}" in capsys.readouterr().out
 
@@ -189,11 +232,19 @@ def test_preview_shows_what_it_can_of_bad_samples(tmp_path):
 
 def test_captions_say_what_is_known():
     clip = make_clip(0, views=3)
-    assert caption(clip, 0, 2, "cross_view") == "body  ·  angle 80°  ·  60% of a seen in b  ·  cam0 | cam2"
-    assert caption(clip, 1, 4, "cross_pose") == "body  ·  gap 0.50 s  ·  90% of a seen in b  ·  cam1"
+    assert (
+        caption(clip, 0, 2, "cross_view")
+        == "body  ·  angle 80°  ·  60% of a seen in b  ·  cam0 | cam2"
+    )
+    assert (
+        caption(clip, 1, 4, "cross_pose") == "body  ·  gap 0.50 s  ·  90% of a seen in b  ·  cam1"
+    )
     clip = make_clip(0, calibrated=False)
     clip.overlap = None
-    assert caption(clip, 0, 1, "cross_view") == "body  ·  angle not known  ·  overlap not known  ·  cam0 | cam1"
+    assert (
+        caption(clip, 0, 1, "cross_view")
+        == "body  ·  angle not known  ·  overlap not known  ·  cam0 | cam1"
+    )
 
 
 def test_the_outline_follows_the_mask():
@@ -201,7 +252,12 @@ def test_the_outline_follows_the_mask():
     mask[16:48, 16:32] = True
     pixels = np.asarray(outlined(Image.new("RGB", (256, 256)), mask)).astype(int)
     y, x = np.nonzero(np.abs(pixels - OUTLINE).sum(2) < 60)
-    assert abs(x.min() - 64) <= 3 and abs(x.max() - 127) <= 3 and abs(y.min() - 64) <= 3 and abs(y.max() - 191) <= 3
+    assert (
+        abs(x.min() - 64) <= 3
+        and abs(x.max() - 127) <= 3
+        and abs(y.min() - 64) <= 3
+        and abs(y.max() - 191) <= 3
+    )
     assert not pixels[90:160, 80:110].any()  # inside nothing is drawn
 
 
@@ -210,8 +266,11 @@ def test_arguments_that_do_not_fit_are_named(command, tmp_path, shard, capsys):
     with pytest.raises(SystemExit):
         command(["--help"])
     assert f"usage: python -m data {command.__name__} DIR-or-TAR" in capsys.readouterr().out
-    for arguments, words in ([], "name at least one path"), ([shard, "wrkers=1"], "unknown key 'wrkers'"), \
-                            ([str(tmp_path / "gone")], "no such folder or file"):
+    for arguments, words in (
+        ([], "name at least one path"),
+        ([shard, "wrkers=1"], "unknown key 'wrkers'"),
+        ([str(tmp_path / "gone")], "no such folder or file"),
+    ):
         with pytest.raises(UserError, match=words):
             command(arguments)
     if command is not verify:
@@ -241,6 +300,11 @@ def test_the_example_in_the_documentation_runs(tmp_path, monkeypatch):
 
 def test_the_documentation_names_every_rule_and_its_default():
     rows = {}
-    for names, defaults in re.findall(r"^\| (`.*?) \| (.*?) \|", DOC.read_text().split("## Rules for pairs")[1], re.M):
+    for names, defaults in re.findall(
+        r"^\| (`.*?) \| (.*?) \|", DOC.read_text().split("## Rules for pairs")[1], re.M
+    ):
         rows |= dict(zip(re.findall(r"`(\w+)`", names), defaults.split(", "), strict=True))
-    assert rows == {f.name: f"{f.default:g}" if isinstance(f.default, float) else f.default for f in fields(PairRules)}
+    assert rows == {
+        f.name: f"{f.default:g}" if isinstance(f.default, float) else f.default
+        for f in fields(PairRules)
+    }

@@ -1,4 +1,5 @@
-"""Loader: the same bytes from any number of workers and ranks, signals, dead workers, bad samples, held-out pairs."""
+"""Loader: the same bytes from any number of workers and ranks, signals, dead workers, bad samples,
+held-out pairs."""
 
 import os
 import shutil
@@ -11,13 +12,13 @@ import simplejpeg
 from clips import make_clip, rewrite, write_shards
 
 from data.config import DataConfig
-from data.feed import held_out_pairs, open_loader, open_order
-from data.index import read_index
-from data.loader import tag
-from data.manifest import bad_shards, freeze
-from data.order import PAIR, numbers
-from data.pairs import PairRules, candidates, choose
-from data.reader import TAGS, Slots
+from data.format.index import read_index
+from data.loading.build import open_loader, open_order, val_pairs
+from data.loading.loader import tag
+from data.loading.reader import TAGS, Slots
+from data.sampling.manifest import bad_shards, freeze
+from data.sampling.order import PAIR, numbers
+from data.sampling.pairs import PairRules, candidates, choose
 from engine.errors import EnvironmentFault, UserError
 
 NOISE = 9
@@ -38,18 +39,23 @@ def stream(order, config, workers=0, world=1, start=0, stop=4):
     """[{name: whole batch's array}] put together from all ranks."""
     loaders = [open_loader(order, config, NOISE, rank, world, workers) for rank in range(world)]
     rounds = zip(*[loader.batches(start, stop) for loader in loaders], strict=True)
-    out = [{k: np.concatenate([arrays[k] for _, arrays in parts]).copy() for k in parts[0][1]} for parts in rounds]
+    out = [
+        {k: np.concatenate([arrays[k] for _, arrays in parts]).copy() for k in parts[0][1]}
+        for parts in rounds
+    ]
     for loader in loaders:
         loader.close()
     return out
 
 
 def same(one, other):
-    return len(one) == len(other) and all(np.array_equal(a[k], b[k]) for a, b in zip(one, other, strict=True) for k in a)
+    return len(one) == len(other) and all(
+        np.array_equal(a[k], b[k]) for a, b in zip(one, other, strict=True) for k in a
+    )
 
 
 def test_any_workers_ranks_and_start_give_the_same_bytes(folder):
-    config = DataConfig(shards=str(folder), held_out=4)
+    config = DataConfig(shards=str(folder), val_clips=4)
     order = order_of(config)
     whole = stream(order, config)
     assert same(whole, stream(order, config, workers=2))
@@ -60,33 +66,46 @@ def test_any_workers_ranks_and_start_give_the_same_bytes(folder):
 
 
 def test_unread_references_change_nothing_else(folder):
-    config = DataConfig(shards=str(folder), held_out=0)
+    config = DataConfig(shards=str(folder), val_clips=0)
     order, made = order_of(config), {}
     for references in (True, False):
         loader = open_loader(order, config, NOISE, 0, 1, 0, targets=2, references=references)
         made[references] = next(loader.batches(1, 2))[1]
     for name in ("numbers", "noise", "tags"):
         assert np.array_equal(made[True][name], made[False][name])
-    pixels, masks = ({key: arrays[name].reshape(16, 3, -1) for key, arrays in made.items()} for name in ("pixels", "mask"))
+    pixels, masks = (
+        {key: arrays[name].reshape(16, 3, -1) for key, arrays in made.items()}
+        for name in ("pixels", "mask")
+    )
     for both in (pixels, masks):
         assert np.array_equal(both[True][:, :2], both[False][:, :2])
         assert both[True][:, 2].any() and not both[False][:, 2].any()
 
 
-def test_a_row_holds_the_pictures_that_its_tags_name(folder):
-    config = DataConfig(shards=str(folder), held_out=0)
+def test_a_row_holds_the_images_that_its_tags_name(folder):
+    config = DataConfig(shards=str(folder), val_clips=0)
     order = order_of(config)
     batch = stream(order, config, stop=1)[0]
     for row in range(16):
         draw = order.draw(row)
-        names = dict(zip(("source", "kind", "shard", "index"), (draw.source, draw.kind, draw.shard, draw.index), strict=True))
+        names = dict(
+            zip(
+                ("source", "kind", "shard", "index"),
+                (draw.source, draw.kind, draw.shard, draw.index),
+                strict=True,
+            )
+        )
         assert all(tag(batch, name)[row] == value for name, value in names.items())
         path = order.sources[0].paths[draw.shard]
         for side, name in enumerate("ab"):
-            offset, length = read_index(path).members(draw.index)[f"{tag(batch, name)[row]:02d}.jpg"]
+            offset, length = read_index(path).members(draw.index)[
+                f"{tag(batch, name)[row]:02d}.jpg"
+            ]
             with open(path, "rb") as file:
                 file.seek(offset)
-                assert np.array_equal(batch["pixels"][row, side], simplejpeg.decode_jpeg(file.read(length), "RGB"))
+                assert np.array_equal(
+                    batch["pixels"][row, side], simplejpeg.decode_jpeg(file.read(length), "RGB")
+                )
         # make_clip lays crops by instant, then view
         a, b = divmod(tag(batch, "a")[row], 2), divmod(tag(batch, "b")[row], 2)
         assert (a[0] == b[0]) == (draw.kind == 0) and (a[1] == b[1]) == (draw.kind == 1)
@@ -107,8 +126,11 @@ def test_one_generator_gives_the_numbers_of_every_slot():
 
 def test_a_pair_is_drawn_evenly_from_those_that_keep_the_rules():
     clip = make_clip(0, views=4, instants=3, kinds=("body", "left_hand"))
-    for kind, rules, count in (("cross_view", PairRules(angle_max_deg=60), 18), ("cross_pose", PairRules(gap_min_s=0.6), 8),
-                               ("cross_view", PairRules("any", overlap_max=0.7), 24)):
+    for kind, rules, count in (
+        ("cross_view", PairRules(angle_max_deg=60), 18),
+        ("cross_pose", PairRules(gap_min_s=0.6), 8),
+        ("cross_view", PairRules("any", overlap_max=0.7), 24),
+    ):
         pairs = candidates(clip, kind, rules)
         assert len(pairs) == count
         drawn = Counter(choose(clip, kind, rules, numbers(0, PAIR, n)) for n in range(200 * count))
@@ -117,16 +139,21 @@ def test_a_pair_is_drawn_evenly_from_those_that_keep_the_rules():
     assert choose(clip, "cross_pose", PairRules(gap_min_s=2.0), numbers(0, PAIR, 0)) is None
 
 
-def test_a_picture_of_another_shape_is_bad_even_if_it_has_as_many_pixels(folder, tmp_path):
+def test_a_image_of_another_shape_is_bad_even_if_it_has_as_many_pixels(folder, tmp_path):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     odd = simplejpeg.encode_jpeg(np.zeros((32, 128, 3), np.uint8), colorspace="RGB")
-    rewrite(str(tmp_path / "shard-000001.tar"), lambda name, data: odd if name.endswith(".jpg") else data)
-    config = DataConfig(shards=str(tmp_path), held_out=0)
+    rewrite(
+        str(tmp_path / "shard-000001.tar"),
+        lambda name, data: odd if name.endswith(".jpg") else data,
+    )
+    config = DataConfig(shards=str(tmp_path), val_clips=0)
     loader = open_loader(order_of(config), config, NOISE, 0, 1, 0)
     for _, arrays in loader.batches(0, 4):
         assert not (tag(arrays, "shard") == 1).any() and arrays["pixels"].any((1, 2, 3, 4)).all()
     reasons = {reason for *_, reason in loader.take_bad()}
-    assert reasons and all(reason.endswith("jpg is 128 x 32, the clip says 64") for reason in reasons)
+    assert reasons and all(
+        reason.endswith("jpg is 128 x 32, the clip says 64") for reason in reasons
+    )
 
 
 def test_signals_meant_for_the_run_do_not_touch_workers(folder):
@@ -152,7 +179,7 @@ def test_bad_samples_are_replaced_alike_by_whoever_reads_them(folder, tmp_path):
         for sample in range(0, len(index), 2):
             tar.seek(index.members(sample)["json"][0])
             tar.write(b"{broken")
-    config = DataConfig(shards=str(broken), held_out=0)
+    config = DataConfig(shards=str(broken), val_clips=0)
     order = order_of(config)
     whole = stream(order, config, stop=8)
     replaced = np.concatenate([tag(b, "bad") for b in whole])
@@ -171,14 +198,20 @@ def test_a_tar_named_twice_is_refused(folder):
 def test_rules_that_keep_nothing_are_told_by_name(folder):
     config = DataConfig(shards=str(folder), retries=3)
     config.pairs.gap_min_s = 5.0
-    with pytest.raises(UserError, match="source 'all': 4 draws.*cross_pose.*0 samples are bad, 4 have none by the rules"):
+    with pytest.raises(
+        UserError,
+        match="source 'all': 4 draws.*cross_pose.*0 samples are bad, 4 have none by the rules",
+    ):
         stream(order_of(config), config)
 
 
-def test_held_out_pairs_are_fixed_and_never_trained_on(folder):
-    config = DataConfig(shards=str(folder), held_out=5)
+def test_val_pairs_are_fixed_and_never_trained_on(folder):
+    config = DataConfig(shards=str(folder), val_clips=5)
     order = order_of(config)
-    one, other = held_out_pairs(order, config, NOISE, 3), held_out_pairs(order_of(config, seed=9), config, NOISE, 3)
+    one, other = (
+        val_pairs(order, config, NOISE, 3),
+        val_pairs(order_of(config, seed=9), config, NOISE, 3),
+    )
     assert all(np.array_equal(one[k], other[k]) for k in one)
     assert tag(one, "kind").tolist() == [0, 0, 0, 1, 1, 1]
     places = {(tag(one, "shard")[i], tag(one, "index")[i]) for i in range(6)}
@@ -197,7 +230,9 @@ def test_a_frozen_manifest_refuses_other_shards(folder, tmp_path):
     freeze(order_of(config), tmp_path / "manifest.json")
     frozen = (tmp_path / "manifest.json").read_text()
     (tmp_path / "manifest.json").write_text(frozen.replace('"order": 2', '"order": 1'))
-    with pytest.raises(UserError, match="began with order 1 of samples, this version draws order 2"):
+    with pytest.raises(
+        UserError, match="began with order 1 of samples, this version draws order 2"
+    ):
         freeze(order_of(config), tmp_path / "manifest.json")
     (tmp_path / "manifest.json").write_text(frozen)
     (moved / "shard-000003.tar").unlink()
@@ -209,41 +244,54 @@ def test_sources_of_two_sizes_go_into_one_batch(folder, tmp_path):
     write_shards(tmp_path, [make_clip(i, size=40) for i in range(20)], 20)
     from data.config import SourceConfig
 
-    config = DataConfig(sources={"large": SourceConfig(str(folder)), "small": SourceConfig(str(tmp_path))})
+    config = DataConfig(
+        sources={"large": SourceConfig(str(folder)), "small": SourceConfig(str(tmp_path))}
+    )
     batch = stream(order_of(config), config, stop=1)[0]
     small = tag(batch, "source") == 1
     assert small.sum() == 8 and (tag(batch, "size")[small] == 40).all()
-    # What lies outside a small picture is black, as everywhere, whatever an earlier batch left there.
-    pictures = batch["pixels"][small]
-    assert pictures[:, :, :40, :40].any(axis=-1).mean() > 0.99
-    assert not pictures[:, :, 40:].any() and not pictures[:, :, :, 40:].any()
+    # What lies outside a small image is black, as everywhere, whatever an earlier batch left
+    # there.
+    images = batch["pixels"][small]
+    assert images[:, :, :40, :40].any(axis=-1).mean() > 0.99
+    assert not images[:, :, 40:].any() and not images[:, :, :, 40:].any()
     assert (batch["numbers"][small][:, :, 2] == 35).all()
 
 
 def test_excluded_subjects_never_come(folder, tmp_path):
     listed = tmp_path / "withdrawn.txt"
     listed.write_text("# since May\nperson1\n")
-    config = DataConfig(shards=str(folder), held_out=6, exclude=str(listed))
+    config = DataConfig(shards=str(folder), val_clips=6, exclude=str(listed))
     order = order_of(config)
     batches = stream(order, config, stop=8)
     keys = [read_index(path).keys for path in order.sources[0].paths]
-    seen = {int(keys[shard][i][-5:]) for b in batches for shard, i in zip(tag(b, "shard"), tag(b, "index"), strict=True)}
-    assert seen and not any(clip % 3 == 1 for clip in seen)  # clips.make_clip: clip i shows person i % 3
+    seen = {
+        int(keys[shard][i][-5:])
+        for b in batches
+        for shard, i in zip(tag(b, "shard"), tag(b, "index"), strict=True)
+    }
+    assert seen and not any(
+        clip % 3 == 1 for clip in seen
+    )  # clips.make_clip: clip i shows person i % 3
     assert len(seen) > 20  # the others still come
     assert tag(batches[0], "no_pair").sum() > 0
     assert same(batches, stream(order, config, workers=2, stop=8))
-    held_out = held_out_pairs(order, config, NOISE, 6)
+    val_arrays = val_pairs(order, config, NOISE, 6)
     index = read_index(order.sources[0].paths[-1])
-    assert not any(int(index.keys[i][-5:]) % 3 == 1 for i in tag(held_out, "index"))
+    assert not any(int(index.keys[i][-5:]) % 3 == 1 for i in tag(val_arrays, "index"))
 
     # Where nobody is excluded, the same slots hold the same samples.
-    plain = stream(order, DataConfig(shards=str(folder), held_out=6), stop=1)[0]
+    plain = stream(order, DataConfig(shards=str(folder), val_clips=6), stop=1)[0]
     kept = tag(batches[0], "no_pair") == 0
     assert np.array_equal(plain["tags"][kept], batches[0]["tags"][kept])
 
 
 def test_a_list_of_excluded_subjects_that_cannot_be_used_is_named(tmp_path):
-    for name, content in (("empty.txt", b"# nobody\n"), ("picture.jpg", b"\xff\xd8\xff\xe0"), ("missing.txt", None)):
+    for name, content in (
+        ("empty.txt", b"# nobody\n"),
+        ("image.jpg", b"\xff\xd8\xff\xe0"),
+        ("missing.txt", None),
+    ):
         if content is not None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f"data.exclude=.*{name}"):
@@ -251,7 +299,7 @@ def test_a_list_of_excluded_subjects_that_cannot_be_used_is_named(tmp_path):
 
 
 def test_shards_that_the_operator_lists_are_not_read(folder, tmp_path, monkeypatch):
-    config = DataConfig(shards=str(folder), held_out=6)
+    config = DataConfig(shards=str(folder), val_clips=6)
     order = order_of(config)
     broken = os.path.basename(order.sources[0].paths[1])
     pread = os.pread
@@ -262,19 +310,30 @@ def test_shards_that_the_operator_lists_are_not_read(folder, tmp_path, monkeypat
         return pread(file, length, offset)
 
     monkeypatch.setattr(os, "pread", failing)
-    monkeypatch.setattr("data.patience.time.sleep", lambda seconds: None)
-    with pytest.raises(EnvironmentFault, match=f"{broken} failed .* in 120 s: input/output error.*bad_shards.json"):
+    monkeypatch.setattr("data.storage.patience.time.sleep", lambda seconds: None)
+    with pytest.raises(
+        EnvironmentFault, match=f"{broken} failed .* in 120 s: input/output error.*bad_shards.json"
+    ):
         stream(order, config, stop=8)
 
     (tmp_path / "bad_shards.json").write_text(f'["{broken}"]')
     skip = bad_shards(tmp_path, order)
     loader = open_loader(order, config, NOISE, 0, 1, 0, skip)
     batches = [arrays["tags"].copy() for _, arrays in loader.batches(0, 8)]
-    shard, over = (np.concatenate([tags[:, TAGS.index(name)] for tags in batches]) for name in ("shard", "no_pair"))
-    assert not (shard == 1).any() and over.sum() > 0  # passed over like excluded people; the operator knows of them
+    shard, over = (
+        np.concatenate([tags[:, TAGS.index(name)] for tags in batches])
+        for name in ("shard", "no_pair")
+    )
+    assert (
+        not (shard == 1).any() and over.sum() > 0
+    )  # passed over like excluded people; the operator knows of them
     assert not loader.take_bad()
 
-    for text, words in (('["shard-9.tar"]', "shard-9.tar, which is no shard"), ("{}", "no JSON list"), ("[", "cannot be read")):
+    for text, words in (
+        ('["shard-9.tar"]', "shard-9.tar, which is no shard"),
+        ("{}", "no JSON list"),
+        ("[", "cannot be read"),
+    ):
         (tmp_path / "bad_shards.json").write_text(text)
         with pytest.raises(UserError, match=words):
             bad_shards(tmp_path, order)

@@ -1,4 +1,5 @@
-"""The loader over a long life: memory that stays flat, workers that end with their parent, one copy to the device."""
+"""The loader over a long life: memory that stays flat, workers that end with their parent, one copy
+to the device."""
 
 import os
 import signal
@@ -14,8 +15,8 @@ import torch
 from clips import make_clip, write_shards
 
 from data.config import DataConfig
-from data.device import ToDevice, split
-from data.feed import open_loader, open_order
+from data.loading.build import open_loader, open_order
+from data.loading.device import ToDevice, split
 
 ROOT = Path(__file__).resolve().parent.parent
 NOISE, BATCH = 9, 50
@@ -73,9 +74,10 @@ def alive(pid):
 
 def test_workers_end_with_a_parent_that_is_killed(folder, tmp_path):
     script = tmp_path / "run.py"
-    script.write_text(textwrap.dedent(f"""
+    script.write_text(
+        textwrap.dedent(f"""
         from data.config import DataConfig
-        from data.feed import open_loader, open_order
+        from data.loading.build import open_loader, open_order
 
         if __name__ == "__main__":
             config = DataConfig(shards={str(folder)!r})
@@ -83,9 +85,15 @@ def test_workers_end_with_a_parent_that_is_killed(folder, tmp_path):
             for step, _ in loader.batches(0, 10**9):
                 if step == 10:
                     print(*[process.pid for process, _ in loader.workers], flush=True)
-    """))
-    run = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, cwd=ROOT,
-                           env={**os.environ, "PYTHONPATH": str(ROOT)})
+    """)
+    )
+    run = subprocess.Popen(
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     try:
         workers = [int(pid) for pid in run.stdout.readline().split()]
         with open(f"/proc/{run.pid}/task/{run.pid}/children", encoding="utf-8") as file:
@@ -113,7 +121,9 @@ def test_a_batch_lies_in_one_piece_and_goes_over_whole(folder):
     tensors, copied = to_device(arrays), split(torch.from_numpy(loader.buffers[0].copy()), loader)
     for name, values in arrays.items():
         assert tensors[name].data_ptr() == values.ctypes.data  # on a CPU nothing is copied
-        assert copied[name].dtype == tensors[name].dtype and torch.equal(copied[name], tensors[name])
+        assert copied[name].dtype == tensors[name].dtype and torch.equal(
+            copied[name], tensors[name]
+        )
         assert values.any()
 
 

@@ -14,7 +14,9 @@ def case(seed, batch=40, tokens=None):
     tokens = tokens or int(torch.randint(2, 200, (1,), generator=rng))
     noise = torch.rand(batch, tokens, generator=rng)
     level = torch.rand(batch, 1, generator=rng)  # from nobody to somebody everywhere
-    person = (torch.rand(batch, tokens, generator=rng) < level).float() * torch.rand(batch, tokens, generator=rng).sqrt()
+    person = (torch.rand(batch, tokens, generator=rng) < level).float() * torch.rand(
+        batch, tokens, generator=rng
+    ).sqrt()
     ratio = 0.05 + 0.94 * float(torch.rand(1, generator=rng))
     return noise, person, ratio
 
@@ -25,9 +27,9 @@ def slow(noise, person, ratio, bonus, least):
     visible = tokens - int(ratio * tokens)
     on = [i for i in range(tokens) if person[i] >= 0.5]
     score = {i: float(noise[i] + bonus * person[i]) for i in range(tokens)}
-    promised = sorted(on, key=score.get)[:min(least, len(on) // 4, visible)]
+    promised = sorted(on, key=score.get)[: min(least, len(on) // 4, visible)]
     rest = sorted((i for i in range(tokens) if i not in promised), key=score.get)
-    keep = set(promised + rest[:visible - len(promised)])
+    keep = set(promised + rest[: visible - len(promised)])
     return keep, set(range(tokens)) - keep
 
 
@@ -39,7 +41,9 @@ def test_agrees_with_lists(bonus):
             continue
         keep, masked = choose(noise, person, ratio, bonus)
         for row in range(len(noise)):
-            assert (set(keep[row].tolist()), set(masked[row].tolist())) == slow(noise[row], person[row], ratio, bonus, 8)
+            assert (set(keep[row].tolist()), set(masked[row].tolist())) == slow(
+                noise[row], person[row], ratio, bonus, 8
+            )
 
 
 def test_counts_promises_and_order():
@@ -51,7 +55,9 @@ def test_counts_promises_and_order():
             continue
         keep, masked = choose(noise, person, ratio, 2.0, 8)
         assert masked.shape == (len(noise), count) and keep.shape == (len(noise), tokens - count)
-        assert torch.equal(torch.cat([keep, masked], 1).sort(1).values, torch.arange(tokens).expand(len(noise), -1))
+        assert torch.equal(
+            torch.cat([keep, masked], 1).sort(1).values, torch.arange(tokens).expand(len(noise), -1)
+        )
         assert (keep.diff(dim=1) > 0).all() and (masked.diff(dim=1) > 0).all()
         on = person >= 0.5
         seen = on.gather(1, keep).sum(1)
@@ -65,7 +71,9 @@ def test_a_person_everywhere_is_uniform_masking():
     plain = noise.argsort(1)[:, :5].sort(1).values
     assert torch.equal(keep, plain)
     often = torch.zeros(49).scatter_add(0, keep.flatten(), torch.ones(keep.numel())) / 500
-    assert (often - 5 / 49).abs().max() < 5 * math.sqrt(5 / 49 * 44 / 49 / 500)  # five deviations of a binomial
+    assert (often - 5 / 49).abs().max() < 5 * math.sqrt(
+        5 / 49 * 44 / 49 / 500
+    )  # five deviations of a binomial
 
 
 @pytest.mark.parametrize("bonus", [0.0, 0.4, 1.0])
@@ -109,11 +117,19 @@ def test_masking_everything_or_nothing_is_refused():
             choose(noise, noise, ratio, 0.0)
 
 
-@pytest.mark.parametrize("side, grid", [(64, (14, 14)), (56, (14, 14)), (30, (4, 7)), (6, (14, 14))])
+@pytest.mark.parametrize(
+    "side, grid", [(64, (14, 14)), (56, (14, 14)), (30, (4, 7)), (6, (14, 14))]
+)
 def test_share_is_exact(side, grid):
-    """Against a picture so fine that every patch and every cell is whole pixels."""
+    """Against an image so fine that every patch and every cell is whole pixels."""
     masks = torch.rand(3, side, side, generator=torch.Generator().manual_seed(6)) < 0.5
     fine = [math.lcm(side, g) for g in grid]
-    picture = masks.double().repeat_interleave(fine[0] // side, 1).repeat_interleave(fine[1] // side, 2)
-    cells = picture.view(3, grid[0], fine[0] // grid[0], grid[1], fine[1] // grid[1]).mean((2, 4)).flatten(1)
+    image = (
+        masks.double().repeat_interleave(fine[0] // side, 1).repeat_interleave(fine[1] // side, 2)
+    )
+    cells = (
+        image.view(3, grid[0], fine[0] // grid[0], grid[1], fine[1] // grid[1])
+        .mean((2, 4))
+        .flatten(1)
+    )
     torch.testing.assert_close(person_share(masks, grid).double(), cells, atol=1e-5, rtol=0)

@@ -16,12 +16,12 @@ from pretrain.objective import (
 )
 
 
-def pictures(*shape, seed=0):
+def images(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_patches_are_ordered_row_column_channel():
-    a = pictures(2, 3, 8, 12)
+    a = images(2, 3, 8, 12)
     patches = patchify(a, 4)
     assert patches.shape == (2, 6, 48)
     for patch, row, column, channel in ((0, 0, 0, 0), (4, 2, 3, 1), (5, 3, 1, 2)):
@@ -30,16 +30,18 @@ def test_patches_are_ordered_row_column_channel():
     assert torch.equal(unpatchify(patches, 4, (2, 3)), a)
 
 
-@pytest.mark.parametrize("kind", ["patch", "picture", "none"])
+@pytest.mark.parametrize("kind", ["patch", "image", "none"])
 def test_targets(kind):
-    a = pictures(2, 3, 8, 8) * 3 + 1
+    a = images(2, 3, 8, 8) * 3 + 1
     values = patchify(a, 4).numpy().astype(np.float64)
-    axes = {"patch": 2, "picture": (1, 2)}.get(kind)
+    axes = {"patch": 2, "image": (1, 2)}.get(kind)
     if axes is not None:
         mean, variance = values.mean(axes, keepdims=True), values.var(axes, ddof=1, keepdims=True)
         values = (values - mean) / np.sqrt(variance + 1e-6)
     np.testing.assert_allclose(targets(a, 4, kind).numpy(), values, atol=1e-5)
-    torch.testing.assert_close(denormalise(targets(a, 4, kind), a, 4, kind), a, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        denormalise(targets(a, 4, kind), a, 4, kind), a, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_a_patch_of_one_colour_has_a_target():
@@ -47,7 +49,7 @@ def test_a_patch_of_one_colour_has_a_target():
 
 
 def test_loss_of_a_sample():
-    said, wanted = pictures(3, 5, 12), pictures(3, 5, 12, seed=1)
+    said, wanted = images(3, 5, 12), images(3, 5, 12, seed=1)
     share = torch.rand(3, 5, generator=torch.Generator().manual_seed(2))
     weight = patch_weight(share, 0.2)
     error = ((said - wanted).numpy() ** 2).mean(2)
@@ -56,12 +58,16 @@ def test_loss_of_a_sample():
     np.testing.assert_allclose(per_sample_loss(said, wanted, weight).numpy(), expected, rtol=1e-5)
     plain = per_sample_loss(said, wanted, patch_weight(share, 1.0))
     np.testing.assert_allclose(plain.numpy(), error.mean(1), rtol=1e-5)
-    assert per_sample_loss(said, wanted, patch_weight(torch.zeros(3, 5), 0.0)).tolist() == [0.0, 0.0, 0.0]
+    assert per_sample_loss(said, wanted, patch_weight(torch.zeros(3, 5), 0.0)).tolist() == [
+        0.0,
+        0.0,
+        0.0,
+    ]
 
 
 def test_loss_is_float32_of_bf16_predictions():
-    said = pictures(1, 4, 8).bfloat16()
-    assert per_sample_loss(said, pictures(1, 4, 8, seed=1), torch.ones(1, 4)).dtype == torch.float32
+    said = images(1, 4, 8).bfloat16()
+    assert per_sample_loss(said, images(1, 4, 8, seed=1), torch.ones(1, 4)).dtype == torch.float32
 
 
 def test_total_is_the_weighted_sum_of_the_kinds_means():
@@ -70,8 +76,11 @@ def test_total_is_the_weighted_sum_of_the_kinds_means():
     total = combine(losses, kind, [1.0, 0.5], [0.75, 0.25], 32)
     expected = losses[kind == 0].mean() + 0.5 * losses[kind == 1].mean()
     assert total.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert combine(losses, torch.zeros(32).long(), [1.0, 1.0], [1.0, 0.0], 32).item() == pytest.approx(
-        losses.mean().item(), rel=1e-6)  # a kind that no sample is of, with share 0
+    assert combine(
+        losses, torch.zeros(32).long(), [1.0, 1.0], [1.0, 0.0], 32
+    ).item() == pytest.approx(
+        losses.mean().item(), rel=1e-6
+    )  # a kind that no sample is of, with share 0
 
 
 @pytest.mark.parametrize("cuts", [[16, 16], [4, 28], [1, 2, 3, 26]])
@@ -79,7 +88,7 @@ def test_gradient_does_not_depend_on_how_the_batch_is_spread(cuts):
     """Kinds are packed unevenly: means of means would differ."""
     torch.manual_seed(0)
     layer = torch.nn.Linear(12, 12).double()
-    x, wanted = pictures(32, 5, 12).double(), pictures(32, 5, 12, seed=1).double()
+    x, wanted = images(32, 5, 12).double(), images(32, 5, 12, seed=1).double()
     kind = (torch.arange(32) >= 8).long()
     weight = torch.rand(32, 5, generator=torch.Generator().manual_seed(4))
 
@@ -87,8 +96,13 @@ def test_gradient_does_not_depend_on_how_the_batch_is_spread(cuts):
         layer.zero_grad()
         total = 0.0
         for rows in parts:
-            loss = combine(per_sample_loss(layer(x[rows]), wanted[rows], weight[rows]), kind[rows], [1.0, 1.0],
-                           [0.25, 0.75], 32)
+            loss = combine(
+                per_sample_loss(layer(x[rows]), wanted[rows], weight[rows]),
+                kind[rows],
+                [1.0, 1.0],
+                [0.25, 0.75],
+                32,
+            )
             loss.backward()
             total += loss.item()
         return total, layer.weight.grad.clone()
@@ -99,7 +113,10 @@ def test_gradient_does_not_depend_on_how_the_batch_is_spread(cuts):
 
 
 def test_weights_follow_the_kinds_of_the_data():
-    from data.index import PAIR_KINDS
+    from data.format.index import PAIR_KINDS
 
     config = ObjectiveConfig(cross_view=2.0, cross_pose=0.5)
-    assert dict(zip(PAIR_KINDS, config.kind_weights(), strict=True)) == {"cross_view": 2.0, "cross_pose": 0.5}
+    assert dict(zip(PAIR_KINDS, config.kind_weights(), strict=True)) == {
+        "cross_view": 2.0,
+        "cross_pose": 0.5,
+    }

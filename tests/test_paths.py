@@ -1,4 +1,5 @@
-"""What a value may hold: any text, kept as it is; several paths; a home folder; and no command that nobody agreed to."""
+"""What a value may hold: any text, kept as it is; several paths; a home folder; and no command that
+nobody agreed to."""
 
 import json
 import os
@@ -12,19 +13,62 @@ import pytest
 from clips import make_clip, write_shards
 from runs import ROOT, finish, start, words
 
-from data import remote
-from data.catalogue import read_catalogue
-from data.shards import find_shards
-from data.store import Store
-from engine.config import flat, is_assignment, key, parse, parse_keys, save, section
+from data.format.shards import find_shards
+from data.storage import fetch
+from data.storage.catalogue import read_catalogue
+from data.storage.shard_store import Store
+from engine.config.parser import flat, is_assignment, key, parse, parse_keys, save, section
+from engine.config.paths import find_commands, refuse_commands, split_list, split_paths
 from engine.errors import UserError
-from engine.paths import find_commands, refuse_commands, split_list, split_paths
 
-NASTY = ["${a}", "${a", r"\${b}", r"\\${c}", "${oc.env:HOME}", "$HOME", "'quoted'", 'say "no"', "a # b", "#", "a: b",
-         ": ", "- x", "  spaces  ", "\ttab\t", "é ü 人 😀", "one\ntwo\n\n three", "\r\n", "~", "null", "None", "1e5",
-         "0x10", "012", "yes", "off", "a,b", "[a, b]", "{a: b}", "&anchor", "*star", "!tag x", "%", "@", "`", "|", ">",
-         "? x", "https://h/s.tar?a=b=c,d&e=f", "12:00:00", "2026-11-28", "\x85next\u2028line", "\udc80", "=", "",
-         "x" * 300 + " " + "y" * 300]
+NASTY = [
+    "${a}",
+    "${a",
+    r"\${b}",
+    r"\\${c}",
+    "${oc.env:HOME}",
+    "$HOME",
+    "'quoted'",
+    'say "no"',
+    "a # b",
+    "#",
+    "a: b",
+    ": ",
+    "- x",
+    "  spaces  ",
+    "\ttab\t",
+    "é ü 人 😀",
+    "one\ntwo\n\n three",
+    "\r\n",
+    "~",
+    "null",
+    "None",
+    "1e5",
+    "0x10",
+    "012",
+    "yes",
+    "off",
+    "a,b",
+    "[a, b]",
+    "{a: b}",
+    "&anchor",
+    "*star",
+    "!tag x",
+    "%",
+    "@",
+    "`",
+    "|",
+    ">",
+    "? x",
+    "https://h/s.tar?a=b=c,d&e=f",
+    "12:00:00",
+    "2026-11-28",
+    "\x85next\u2028line",
+    "\udc80",
+    "=",
+    "",
+    "x" * 300 + " " + "y" * 300,
+]
 OLD = """command: room
 text: ${a}
 perhaps: null
@@ -77,7 +121,9 @@ def read_back(config, tmp_path):
 def test_a_text_is_what_was_typed_and_is_read_back_equal(file, tmp_path, value):
     typed = [f"text={value}", f"part.text={value}", f"parts.x.text={value}", f"named.y={value}"]
     config = parse(Schema, [file, *typed], "room")
-    assert (config.text, config.part.text, config.parts["x"].text, config.named["y"]) == (value,) * 4
+    assert (config.text, config.part.text, config.parts["x"].text, config.named["y"]) == (
+        value,
+    ) * 4
     config.texts = [value, "plain", value]
     assert read_back(config, tmp_path) == config
 
@@ -87,15 +133,24 @@ def test_random_texts_are_read_back_equal(file, tmp_path):
     letters = "ab ${}\\\"'#:~,=[]-|>&*!%@`\n\té😀"
     for _ in range(200):
         text = "".join(draw.choices(letters, k=draw.randrange(12)))
-        config = Schema(text=text, texts=[text], named={"k": text}, parts={"p": Part(text)}, every=600.0)
+        config = Schema(
+            text=text, texts=[text], named={"k": text}, parts={"p": Part(text)}, every=600.0
+        )
         assert read_back(config, tmp_path) == config, ascii(text)
 
 
 def test_a_saved_config_of_before_is_read(tmp_path):
     """As versions with interpolation wrote it: plain YAML of the resolved values."""
     (tmp_path / "old.yaml").write_text(OLD)
-    expected = Schema(text="${a}", texts=["1", "b"], parts={"x": Part("0123")}, part=Part(r"\${b}"), folder="runs/x",
-                      shards="a,b", every=600.0)
+    expected = Schema(
+        text="${a}",
+        texts=["1", "b"],
+        parts={"x": Part("0123")},
+        part=Part(r"\${b}"),
+        folder="runs/x",
+        shards="a,b",
+        every=600.0,
+    )
     assert parse(Schema, [str(tmp_path / "old.yaml")], "room") == expected
 
 
@@ -103,8 +158,17 @@ def test_a_default_is_of_the_declared_type(file):
     assert type(parse(Schema, [file], "room").every) is float
 
 
-@pytest.mark.parametrize("text, parts", [
-    ("a,b", ["a", "b"]), ("[a, b]", ["a", "b"]), ('["a,b", "c"]', ["a,b", "c"]), ("", []), ("[]", []), ('["a\\"b"]', ['a"b'])])
+@pytest.mark.parametrize(
+    "text, parts",
+    [
+        ("a,b", ["a", "b"]),
+        ("[a, b]", ["a", "b"]),
+        ('["a,b", "c"]', ["a,b", "c"]),
+        ("", []),
+        ("[]", []),
+        ('["a\\"b"]', ['a"b']),
+    ],
+)
 def test_a_list_may_hold_commas(text, parts, file):
     assert split_list(text, "k") == parts
     assert parse(Schema, [file, f"texts={text}"], "room").texts == parts
@@ -123,7 +187,11 @@ def test_home_is_written_out_for_paths_alone(file, monkeypatch):
         return parse(Schema, [file, *typed], "room")
 
     assert of("folder=~/runs").folder == "/home/me/runs"
-    assert of("folder=~").folder == "~" and of("folder=a~/b").folder == "a~/b" and of("text=~/runs").text == "~/runs"
+    assert (
+        of("folder=~").folder == "~"
+        and of("folder=a~/b").folder == "a~/b"
+        and of("text=~/runs").text == "~/runs"
+    )
     assert of("shards=~/a,b,~/c-{0..1}.tar").shards == "/home/me/a,b,/home/me/c-{0..1}.tar"
     assert of("shards=https://h/~me/a.tar").shards == "https://h/~me/a.tar"
     assert of("shards=pipe:cat ~/a.tar").shards == "pipe:cat ~/a.tar"  # the shell's to expand
@@ -147,7 +215,9 @@ def test_several_paths_are_told_apart(tmp_path):
     folder.mkdir()
     assert split_paths("x-{1,2}.tar, y,") == ["x-{1,2}.tar", "y"]
     assert split_paths(str(folder)) == [str(folder)]  # it is there as it is written
-    assert split_paths('["pipe:cat a,b", "c"]') == ["pipe:cat a,b", "c"] and split_paths("pipe:cat a,b") == ["pipe:cat a,b"]
+    assert split_paths('["pipe:cat a,b", "c"]') == ["pipe:cat a,b", "c"] and split_paths(
+        "pipe:cat a,b"
+    ) == ["pipe:cat a,b"]
     assert split_paths("[ab]/*.tar") == ["[ab]/*.tar"]  # a glob
     with pytest.raises(UserError, match="a command among others cannot be told by commas"):
         split_paths("a.tar,pipe:cat b,c")
@@ -158,8 +228,12 @@ def test_a_folder_with_a_comma_is_read(tmp_path):
     write_shards_in(tmp_path / "c")
     both = json.dumps([str(tmp_path / "a,b"), str(tmp_path / "c")])
     assert len(find_shards(both)) == 2 and len(read_catalogue(both, Store(None))[0]) == 2
-    done = subprocess.run([sys.executable, "-m", "data", "verify", str(tmp_path / "a,b"), "workers=1"], cwd=ROOT, text=True,
-                          capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "data", "verify", str(tmp_path / "a,b"), "workers=1"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+    )
     assert done.returncode == 0 and "all whole" in done.stdout, done.stderr
     with pytest.raises(UserError, match="no shards at .*x,y: no such"):
         find_shards('["/nowhere/x,y"]')
@@ -173,30 +247,39 @@ def write_shards_in(folder):
 def test_a_url_or_a_path_with_an_equals_sign_is_no_key(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "lr=1").mkdir()
-    assert is_assignment("a.b-c=1") and not is_assignment("https://h/s.tar?sig=a=b,c") and not is_assignment("runs/lr=1e-4")
+    assert (
+        is_assignment("a.b-c=1")
+        and not is_assignment("https://h/s.tar?sig=a=b,c")
+        and not is_assignment("runs/lr=1e-4")
+    )
     assert not is_assignment("lr=1")
     config, paths = parse_keys(Schema, ["https://h/s.tar?sig=a=b", "lr=1", "text=a=b"], "x", "y")
     assert paths == ["https://h/s.tar?sig=a=b", "lr=1"] and config.text == "a=b"
 
 
-@pytest.mark.parametrize("command, found", [
-    ("pipe:cat ${S}/x-{0..1}.tar", ["pipe:cat ${S}/x-0.tar", "pipe:cat ${S}/x-1.tar"]),
-    ("pipe:cat ${S:-a,b}/x.tar", ["pipe:cat ${S:-a,b}/x.tar"]), (r"pipe:printf 'a\n'", [r"pipe:printf 'a\n'"]),
-    ("pipe:cat ${x", ["pipe:cat ${x"])])
+@pytest.mark.parametrize(
+    "command, found",
+    [
+        ("pipe:cat ${S}/x-{0..1}.tar", ["pipe:cat ${S}/x-0.tar", "pipe:cat ${S}/x-1.tar"]),
+        ("pipe:cat ${S:-a,b}/x.tar", ["pipe:cat ${S:-a,b}/x.tar"]),
+        (r"pipe:printf 'a\n'", [r"pipe:printf 'a\n'"]),
+        ("pipe:cat ${x", ["pipe:cat ${x"]),
+    ],
+)
 def test_what_is_the_shells_reaches_the_shell(command, found):
-    assert remote.expand(command) == found
+    assert fetch.expand(command) == found
 
 
 def test_a_shell_expands_what_a_config_leaves(file, monkeypatch):
     monkeypatch.setenv("SHARDS", "from the environment")
-    spec = parse(Schema, [file, "shards=pipe:printf %s \"${SHARDS}\""], "room").shards
-    with remote.stream(spec) as (blocks, _):
+    spec = parse(Schema, [file, 'shards=pipe:printf %s "${SHARDS}"'], "room").shards
+    with fetch.stream(spec) as (blocks, _):
         assert b"".join(blocks) == b"from the environment"
 
 
 def test_braces_make_no_command():
     with pytest.raises(UserError, match="make a command of it"):
-        remote.expand("{pi,pi}pe:touch x # ://.tar")
+        fetch.expand("{pi,pi}pe:touch x # ://.tar")
 
 
 def test_commands_are_found_wherever_they_hide():
@@ -205,7 +288,10 @@ def test_commands_are_found_wherever_they_hide():
     assert find_commands(values) == {"a": "pipe:x", "b": "pipe:z", "c": "pipe:w"}
     refuse_commands(values, {"a", "b", "c"}, "F", False)
     refuse_commands(values, set(), "F", True)
-    with pytest.raises(UserError, match="^F says b=pipe:z, a command that a shell would run as you; give allow_commands=true"):
+    with pytest.raises(
+        UserError,
+        match="^F says b=pipe:z, a command that a shell would run as you; give allow_commands=true",
+    ):
         refuse_commands(values, {"a"}, "F", False)
 
 
@@ -217,14 +303,29 @@ def run_of_commands(tmp_path_factory):
     write_shards(home / "shards", [make_clip(i, size=56) for i in range(40)], 20)
     mark = home / "mark"
     command = f"pipe:touch {mark}; cat {home}/shards/shard-{{000000..000001}}.tar"
-    finish(start(words(home / "run", command, "steps=4", "checkpoint.every=2", "data.workers=0",
-                       f"data.cache.folder={home / 'cache'}")))
+    finish(
+        start(
+            words(
+                home / "run",
+                command,
+                "steps=4",
+                "checkpoint.every=2",
+                "data.workers=0",
+                f"data.cache.folder={home / 'cache'}",
+            )
+        )
+    )
     return home / "run", mark
 
 
 def replayed(run, *more, room="pretrain"):
-    return subprocess.run([sys.executable, "-m", room, "replay", str(run), "step=3", *more], cwd=ROOT, text=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)
+    return subprocess.run(
+        [sys.executable, "-m", room, "replay", str(run), "step=3", *more],
+        cwd=ROOT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+    )
 
 
 def test_replay_runs_no_command_of_a_run_unasked(run_of_commands, tmp_path):
@@ -234,7 +335,10 @@ def test_replay_runs_no_command_of_a_run_unasked(run_of_commands, tmp_path):
     cache = f"data.cache.folder={tmp_path}"
     done = replayed(run, cache)
     assert done.returncode == 2 and not mark.exists()
-    assert f"{run}/config.yaml says data.shards=pipe:touch {mark}; cat" in done.stderr and "allow_commands=true" in done.stderr
+    assert (
+        f"{run}/config.yaml says data.shards=pipe:touch {mark}; cat" in done.stderr
+        and "allow_commands=true" in done.stderr
+    )
     done = replayed(run, cache, "allow_commands=true")
     assert done.returncode == 0 and mark.exists(), done.stderr
 
@@ -248,22 +352,41 @@ def test_evaluate_runs_no_command_of_a_run_unasked(tmp_path):
     predictor = types.SimpleNamespace(config=began, folder=tmp_path)
     with pytest.raises(UserError, match="config.yaml says data.shards=pipe:cat x.tar, a command"):
         _data(EvaluateConfig(run="r"), predictor)
-    assert _data(EvaluateConfig(run="r", allow_commands=True), predictor).named()["all"].shards == "pipe:cat x.tar"
-    assert "allow_commands=true" in began.evaluation("c")  # in the course of the training that reads them itself
+    assert (
+        _data(EvaluateConfig(run="r", allow_commands=True), predictor).named()["all"].shards
+        == "pipe:cat x.tar"
+    )
+    assert "allow_commands=true" in began.evaluation(
+        "c"
+    )  # in the course of the training that reads them itself
     own = EvaluateConfig(run="r")
     own.data.shards = "pipe:cat y.tar"
     assert _data(own, predictor).named()["data"].shards == "pipe:cat y.tar"
 
 
 def test_the_record_of_another_users_job_is_not_gone_on_with(tmp_path, monkeypatch):
-    from slurm import record
-    from slurm.evaluate import main
+    from slurm import job_record
+    from slurm.submit.evaluate import main
 
-    job = record.Job(["pretrain"], [], str(tmp_path), str(tmp_path), "code", "python", True, 1, 1, {},
-                     evaluation={"every": 1, "steps": 1, "words": ["x"]})
+    job = job_record.Job(
+        ["pretrain"],
+        [],
+        str(tmp_path),
+        str(tmp_path),
+        "code",
+        "python",
+        True,
+        1,
+        1,
+        {},
+        evaluation={"every": 1, "steps": 1, "words": ["x"]},
+    )
     job.save()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(UserError, match=r"job.json belongs to user \d+, and you are \d+: the code and the shell lines"):
+    with pytest.raises(
+        UserError,
+        match=r"job.json belongs to user \d+, and you are \d+: the code and the shell lines",
+    ):
         main([str(tmp_path)])
 
 
@@ -272,9 +395,17 @@ def test_flat_names_every_key():
 
 
 def test_a_sweep_is_over_values_that_may_hold_commas():
-    from slurm import line
+    from slurm.submit import cli_args
 
-    swept = line.read(["pretrain", "c.yaml", 'sweep.data.shards=["a,b","c"]', "sweep.optim.lr=1e-4,2e-4", "sweep.seed="]).sweep
+    swept = cli_args.read(
+        [
+            "pretrain",
+            "c.yaml",
+            'sweep.data.shards=["a,b","c"]',
+            "sweep.optim.lr=1e-4,2e-4",
+            "sweep.seed=",
+        ]
+    ).sweep
     assert swept == {"data.shards": ["a,b", "c"], "optim.lr": ["1e-4", "2e-4"], "seed": [""]}
 
 

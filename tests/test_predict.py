@@ -1,4 +1,5 @@
-"""Prediction: pictures of every sort in, people in the picture's own camera out; and everything mistyped."""
+"""Prediction: images of every sort in, people in the image's own camera out; and everything
+mistyped."""
 
 import json
 import math
@@ -15,13 +16,14 @@ from runs import ROOT, finetune_words
 from scipy.ndimage import map_coordinates
 
 import finetune
-from data.augment import crop
 from data.bodies.models import mirrored_rotation
-from data.crops import TAGS
-from data.feed import held_out_crops, open_crop_order
-from data.samples import KINDS
-from engine import checkpoint, cli
-from engine.config import parse, save
+from data.format.clip import KINDS
+from data.loading.augment import crop
+from data.loading.build import open_crop_order, val_crops
+from data.loading.crops import TAGS
+from engine import cli
+from engine.checkpoint import checkpoints
+from engine.config.parser import parse, save
 from engine.errors import UserError
 from engine.geometry import crop_intrinsics
 from finetune.__main__ import main
@@ -38,7 +40,8 @@ SIZE = 32
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, bodies, people):
-    """{"body", "hand": folder of a run} that nobody trained, whose answers differ from picture to picture."""
+    """{"body", "hand": folder of a run} that nobody trained, whose answers differ from image to
+    image."""
     out = {}
     for kind, model_name in (("body", "anny"), ("hand", "anny_hand")):
         out[kind] = tmp_path_factory.mktemp("runs") / kind
@@ -51,8 +54,13 @@ def runs(tmp_path_factory, bodies, people):
                 answer.weight *= 20
         out[kind].mkdir()
         save(config, out[kind] / "config.yaml", "finetune train")
-        checkpoint.save(out[kind], 4, lambda path, model=model: write_safetensors(model.state_dict(), path, {"format": "pt"}),
-                        {"none": torch.zeros(1)}, {"step": 4})
+        checkpoints.save(
+            out[kind],
+            4,
+            lambda path, model=model: write_safetensors(model.state_dict(), path, {"format": "pt"}),
+            {"none": torch.zeros(1)},
+            {"step": 4},
+        )
     return out
 
 
@@ -71,17 +79,37 @@ def photo():
 
 def equal(one, other, atol=0.0):
     """Two lists of Persons are equal in all arrays."""
-    names = ("box", "vertices", "faces", "joints", "keypoints", "keypoints_2d", "pose", "shape", "translation", "intrinsics")
+    names = (
+        "box",
+        "vertices",
+        "faces",
+        "joints",
+        "keypoints",
+        "keypoints_2d",
+        "pose",
+        "shape",
+        "translation",
+        "intrinsics",
+    )
     assert [p.kind for p in one] == [p.kind for p in other]
     pairs = list(zip(one, other, strict=True))
-    return all(np.allclose(getattr(a, name), getattr(b, name), rtol=0, atol=atol) for a, b in pairs for name in names)
+    return all(
+        np.allclose(getattr(a, name), getattr(b, name), rtol=0, atol=atol)
+        for a, b in pairs
+        for name in names
+    )
 
 
 def test_a_file_an_array_and_a_pil_image_are_one(predictors, photo, tmp_path):
     Image.fromarray(photo).save(tmp_path / "a.png")
     boxes = [[20, 10, 70, 110], [60.5, 30.25, 150, 119]]
     found = predictors["body"](photo, boxes)
-    for given in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.open(tmp_path / "a.png"), photo.copy()):
+    for given in (
+        tmp_path / "a.png",
+        str(tmp_path / "a.png"),
+        Image.open(tmp_path / "a.png"),
+        photo.copy(),
+    ):
         assert equal(predictors["body"](given, boxes), found)
     assert not np.allclose(found[0].pose, found[1].pose, atol=1e-3)
     assert predictors["body"](photo, np.zeros((0, 4))) == []
@@ -94,10 +122,18 @@ def test_people_are_whole_and_consistent(predictors, bodies, photo, kind):
     found = predictors[kind](photo, [[20, 10, 70, 110], [60, 30, 150, 119]], K, ["right", "right"])
     assert [p.kind for p in found] == [{"body": "body", "hand": "right_hand"}[kind]] * 2
     for person in found:
-        vertices, joints = body(torch.from_numpy(person.pose)[None], torch.from_numpy(person.translation)[None],
-                                torch.from_numpy(person.shape)[None])
-        assert np.allclose(person.vertices, vertices[0], atol=1e-5) and np.allclose(person.joints, joints[0], atol=1e-5)
-        assert np.allclose(person.joints[0], person.translation, atol=1e-5) and person.translation[2] > 0
+        vertices, joints = body(
+            torch.from_numpy(person.pose)[None],
+            torch.from_numpy(person.translation)[None],
+            torch.from_numpy(person.shape)[None],
+        )
+        assert np.allclose(person.vertices, vertices[0], atol=1e-5) and np.allclose(
+            person.joints, joints[0], atol=1e-5
+        )
+        assert (
+            np.allclose(person.joints[0], person.translation, atol=1e-5)
+            and person.translation[2] > 0
+        )
         flat = person.keypoints.astype(float) @ K.T
         assert np.allclose(person.keypoints_2d, flat[:, :2] / flat[:, 2:], atol=1e-2)
         assert np.array_equal(person.faces, body.faces) and np.array_equal(person.intrinsics, K)
@@ -105,8 +141,12 @@ def test_people_are_whole_and_consistent(predictors, bodies, photo, kind):
 
 
 def outward(person):
-    """Whether the triangles' normals point out: the volume that they enclose is positive (the hand's cut is small)."""
-    a, b, c = (person.vertices[person.faces[:, i]].astype(float) - person.vertices.mean(0) for i in range(3))
+    """Whether the triangles' normals point out: the volume that they enclose is positive (the
+    hand's cut is small)."""
+    a, b, c = (
+        person.vertices[person.faces[:, i]].astype(float) - person.vertices.mean(0)
+        for i in range(3)
+    )
     return np.einsum("ij,ij->i", a, np.cross(b, c)).sum() > 0
 
 
@@ -118,11 +158,15 @@ def test_many_boxes_are_what_each_alone_gives(predictors, photo):
     found = predictors["hand"](photo, boxes, sides=sides)
     assert [p.kind for p in found] == [f"{side}_hand" for side in sides]
     for i in (0, 31, 32, 69):
-        assert equal(predictors["hand"](photo, boxes[i:i + 1], sides=sides[i:i + 1]), found[i:i + 1], atol=1e-4)
+        assert equal(
+            predictors["hand"](photo, boxes[i : i + 1], sides=sides[i : i + 1]),
+            found[i : i + 1],
+            atol=1e-4,
+        )
 
 
 @pytest.mark.parametrize("with_camera", [False, True])
-def test_a_left_hand_is_the_mirrored_pictures_right_one(predictors, photo, with_camera):
+def test_a_left_hand_is_the_mirrored_images_right_one(predictors, photo, with_camera):
     K = np.array([[150.0, 2.0, 70], [0, 140, 58], [0, 0, 1]]) if with_camera else None
     mirror = K if K is None else np.array([[150.0, -2.0, 160 - 70], [0, 140, 58], [0, 0, 1]])
     boxes = np.array([[20.0, 10, 70, 60], [60.5, 30, 100.25, 99]])
@@ -135,13 +179,16 @@ def test_a_left_hand_is_the_mirrored_pictures_right_one(predictors, photo, with_
             assert np.allclose(getattr(one, name) * [-1, 1, 1], getattr(two, name), atol=1e-4), name
         assert np.allclose(160 - one.keypoints_2d[:, 0], two.keypoints_2d[:, 0], atol=0.05)
         assert np.allclose(one.keypoints_2d[:, 1], two.keypoints_2d[:, 1], atol=0.05)
-        assert np.allclose(one.pose, mirrored_rotation(torch.from_numpy(two.pose)).numpy(), atol=1e-4)
+        assert np.allclose(
+            one.pose, mirrored_rotation(torch.from_numpy(two.pose)).numpy(), atol=1e-4
+        )
         assert np.array_equal(one.faces, two.faces[:, ::-1]) and outward(one) and outward(two)
         assert np.allclose(one.shape, two.shape, atol=1e-5)
 
 
 def test_the_focal_length_sets_the_depth(predictors, photo):
-    """A head that is deaf to the camera says the same place, which stands twice as far before twice the focal length."""
+    """A head that is deaf to the camera says the same place, which stands twice as far before twice
+    the focal length."""
     predictor = predictors["body"]
     box = [[40.0, 20, 90, 110]]
     K = np.array([[200.0, 0, 80], [0, 200, 60], [0, 0, 1]])
@@ -152,7 +199,9 @@ def test_the_focal_length_sets_the_depth(predictors, photo):
     kept = last.weight.detach().clone(), last.bias.detach().clone()
     with torch.no_grad():
         last.weight.zero_()
-        near, far = (predictor(photo, box, k)[0] for k in (K, K * [[2, 1, 1], [1, 2, 1], [1, 1, 1]]))
+        near, far = (
+            predictor(photo, box, k)[0] for k in (K, K * [[2, 1, 1], [1, 2, 1], [1, 1, 1]])
+        )
         last.weight.copy_(kept[0])
     assert far.translation[2] == pytest.approx(2 * near.translation[2], rel=1e-5)
     flat = [p.intrinsics @ (p.translation / p.translation[2]) for p in (near, far)]
@@ -160,59 +209,94 @@ def test_the_focal_length_sets_the_depth(predictors, photo):
     side = 90 * FinetuneConfig.margin / 2
     square = np.array([65 - side, 65 - side, 65 + side, 65 + side])
     K_crop = torch.from_numpy(crop_intrinsics(K, square, (SIZE, SIZE))).float()[None]
-    place = [*((flat[0][:2] - square[:2]) / (square[2] - square[0]) - 0.5),
-             math.log(near.translation[2] * SIZE / float(K_crop[0, 0, 0]))]
-    assert np.allclose(unproject(torch.tensor([place]).float(), K_crop, SIZE)[0], near.translation, rtol=1e-3)
+    place = [
+        *((flat[0][:2] - square[:2]) / (square[2] - square[0]) - 0.5),
+        math.log(near.translation[2] * SIZE / float(K_crop[0, 0, 0])),
+    ]
+    assert np.allclose(
+        unproject(torch.tensor([place]).float(), K_crop, SIZE)[0], near.translation, rtol=1e-3
+    )
     # Without intrinsics the focal length is the diagonal.
     assert np.allclose(predictor(photo, box)[0].intrinsics, [[200, 0, 80], [0, 200, 60], [0, 0, 1]])
 
 
 @pytest.mark.parametrize("kind", ["body", "hand"])
 def test_a_crop_is_seen_as_in_training(predictors, people, kind):
-    """The whole crop as a picture gives the people that the held-out numbers of training are measured on."""
+    """The whole crop as an image gives the people that the held-out numbers of training are
+    measured on."""
     predictor = predictors[kind]
     config = predictor.config.data
-    arrays = held_out_crops(open_crop_order(config, 8, 0), config, 2)
+    arrays = val_crops(open_crop_order(config, 8, 0), config, 2)
     batch = {name: torch.from_numpy(values) for name, values in arrays.items()}
     seen = view(batch, SIZE)
     with torch.no_grad():
-        wanted = crop_people(predictor.model(seen.pictures, seen.K), seen, predictor.body, batch)
+        wanted = crop_people(predictor.model(seen.images, seen.K), seen, predictor.body, batch)
     for row, person in enumerate(wanted):
         side = KINDS[arrays["tags"][row, TAGS.index("part")]].split("_")[0].replace("body", "right")
-        found, = predictor(arrays["pixels"][row], None, arrays["K"][row], [side])
+        (found,) = predictor(arrays["pixels"][row], None, arrays["K"][row], [side])
         assert found.kind == person.kind and np.allclose(found.intrinsics, arrays["K"][row])
-        # Pixels are rounded to whole numbers on the one way and not on the other, which this restless network shows.
+        # Pixels are rounded to whole numbers on the one way and not on the other, which this
+        # restless network shows.
         assert np.abs(found.vertices - person.vertices).max() < 0.02 * person.translation[2]
         assert np.abs(found.keypoints_2d - person.keypoints_2d).max() < 1.5
 
 
 @pytest.mark.parametrize("side", [20.0, 32.0, 45.5, 64.0, 90.3, 119.0])
 def test_cuts_agree_with_the_crops_of_training(photo, side):
-    """Fractions of pixels included: against the torch crop, and against scipy's interpolation where nothing is averaged."""
+    """Fractions of pixels included: against the torch crop, and against scipy's interpolation where
+    nothing is averaged."""
     square = photo[:, 20:140]
     random = np.random.default_rng(1)
     for centre in 60 + random.uniform(-1, 1, (6, 2)):
-        found = cut(square, [centre[0] - side / 2, centre[1] - side / 2, centre[0] + side / 2, centre[1] + side / 2], SIZE)
+        found = cut(
+            square,
+            [
+                centre[0] - side / 2,
+                centre[1] - side / 2,
+                centre[0] + side / 2,
+                centre[1] + side / 2,
+            ],
+            SIZE,
+        )
         box = torch.tensor([[*centre, side]], dtype=torch.float32)
-        wanted = crop(torch.from_numpy(square).permute(2, 0, 1)[None].float(), box, SIZE)[0].permute(1, 2, 0).numpy()
-        margin = slice(1, -1) if side > 100 else slice(None)  # at the border the two blend with black at different sizes
+        wanted = (
+            crop(torch.from_numpy(square).permute(2, 0, 1)[None].float(), box, SIZE)[0]
+            .permute(1, 2, 0)
+            .numpy()
+        )
+        margin = (
+            slice(1, -1) if side > 100 else slice(None)
+        )  # at the border the two blend with black at different sizes
         assert np.abs(found.astype(float) - wanted)[margin, margin].max() < 2
         at = (np.arange(SIZE) + 0.5) * side / SIZE - side / 2 - 0.5
         grid = np.meshgrid(centre[1] + at, centre[0] + at, indexing="ij")
         colours = square.astype(float).transpose(2, 0, 1)
-        fine = np.stack([map_coordinates(one, grid, order=1, mode="grid-constant") for one in colours], 2)
-        assert np.abs(found.astype(float) - fine)[margin, margin].max() < (2 if side < 64 else 5)  # averages are flatter
+        fine = np.stack(
+            [map_coordinates(one, grid, order=1, mode="grid-constant") for one in colours], 2
+        )
+        assert np.abs(found.astype(float) - fine)[margin, margin].max() < (
+            2 if side < 64 else 5
+        )  # averages are flatter
 
 
-def test_cuts_beyond_the_picture_are_black_there(photo):
+def test_cuts_beyond_the_image_are_black_there(photo):
     grown = cv2.copyMakeBorder(photo, 300, 300, 300, 300, cv2.BORDER_CONSTANT, value=0)
-    for square in ([-90.5, -20, 70, 140.5], [100, 60, 400, 360], [-250, -250, 390, 390], [150.0, 110, 170, 130]):
+    for square in (
+        [-90.5, -20, 70, 140.5],
+        [100, 60, 400, 360],
+        [-250, -250, 390, 390],
+        [150.0, 110, 170, 130],
+    ):
         inside = [v + 300 for v in square]
         assert np.abs(cut(photo, square, SIZE).astype(int) - cut(grown, inside, SIZE)).max() <= 1
-    assert cut(photo, [-1e4, -1e4, 1e4, 1e4], SIZE).shape == (SIZE, SIZE, 3)  # in no more memory than the picture takes
+    assert cut(photo, [-1e4, -1e4, 1e4, 1e4], SIZE).shape == (
+        SIZE,
+        SIZE,
+        3,
+    )  # in no more memory than the image takes
 
 
-def test_pictures_of_every_sort_are_read(photo, tmp_path):
+def test_images_of_every_sort_are_read(photo, tmp_path):
     def saved(name, image, **options):
         image.save(tmp_path / name, **options)
         return read_image(tmp_path / name).astype(int)
@@ -225,51 +309,83 @@ def test_pictures_of_every_sort_are_read(photo, tmp_path):
     assert np.array_equal(saved("grey.png", grey), np.repeat(np.asarray(grey)[..., None], 3, 2))
     for name in ("16.png", "16.tif", "16.pgm"):
         deep = np.asarray(grey).astype(np.uint16) * 256 + 77
-        assert np.array_equal(saved(name, Image.fromarray(deep)), np.repeat(np.asarray(grey)[..., None], 3, 2)), name
+        assert np.array_equal(
+            saved(name, Image.fromarray(deep)), np.repeat(np.asarray(grey)[..., None], 3, 2)
+        ), name
     cv2.imwrite(str(tmp_path / "48bit.png"), photo[..., ::-1].astype(np.uint16) * 257)
     assert np.array_equal(read_image(tmp_path / "48bit.png"), photo)
     assert np.array_equal(saved("alpha.png", Image.merge("RGBA", (*plain.split(), grey))), rgb)
     assert np.abs(saved("palette.png", plain.quantize(256)) - rgb).mean() < 8
-    assert np.array_equal(saved("bit.png", grey.point(lambda v: 255 * (v > 99), "1"))[..., 0], 255 * (np.asarray(grey) > 99))
+    assert np.array_equal(
+        saved("bit.png", grey.point(lambda v: 255 * (v > 99), "1"))[..., 0],
+        255 * (np.asarray(grey) > 99),
+    )
     assert np.array_equal(saved("one.png", Image.new("RGB", (1, 1), (9, 8, 7))), [[[9, 8, 7]]])
     # Each orientation of Exif, by hand.
-    upright = {2: photo[:, ::-1], 3: photo[::-1, ::-1], 4: photo[::-1], 5: photo.transpose(1, 0, 2),
-               6: np.rot90(photo, -1), 7: np.rot90(photo, 2).transpose(1, 0, 2), 8: np.rot90(photo)}
+    upright = {
+        2: photo[:, ::-1],
+        3: photo[::-1, ::-1],
+        4: photo[::-1],
+        5: photo.transpose(1, 0, 2),
+        6: np.rot90(photo, -1),
+        7: np.rot90(photo, 2).transpose(1, 0, 2),
+        8: np.rot90(photo),
+    }
     for orientation, wanted in upright.items():
         exif = Image.Exif()
         exif[0x112] = orientation
         assert np.array_equal(saved("turned.png", plain, exif=exif), wanted), orientation
-        assert np.array_equal(read_image(Image.open(tmp_path / "turned.png")), wanted)  # as the file itself
+        assert np.array_equal(
+            read_image(Image.open(tmp_path / "turned.png")), wanted
+        )  # as the file itself
 
 
-def test_a_picture_of_one_pixel_gives_a_person(predictors):
-    person, = predictors["body"](np.full((1, 1, 3), 128, np.uint8))
+def test_a_image_of_one_pixel_gives_a_person(predictors):
+    (person,) = predictors["body"](np.full((1, 1, 3), 128, np.uint8))
     assert person.box.tolist() == [0, 0, 1, 1] and np.isfinite(person.vertices).all()
 
 
-def test_what_is_no_picture_box_or_camera_is_told(predictors, photo, tmp_path):
+def test_what_is_no_image_box_or_camera_is_told(predictors, photo, tmp_path):
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
     Image.fromarray(np.full((4, 4), 70000, np.int32)).save(tmp_path / "deep.tif")
     (tmp_path / "empty.jpg").touch()
-    (tmp_path / "text.png").write_text("a picture of words")
+    (tmp_path / "text.png").write_text("an image of words")
     Image.fromarray(photo).save(tmp_path / "cut.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "cut.jpg").read_bytes()[:2000])
     (tmp_path / "huge.ppm").write_bytes(b"P6 90000 90000 255\n")
-    for name, words in (("missing.png", "does not exist"), ("float.tif", "floating-point"), ("deep.tif", "70000"),
-                        ("text.png", "format"), ("empty.jpg", "format"), ("cut.jpg", "truncated"),
-                        ("huge.ppm", "exceeds limit"), (".", "directory")):
-        with pytest.raises(UserError, match=f"(?s)picture {tmp_path / name} .*{words}") as error:
+    for name, words in (
+        ("missing.png", "does not exist"),
+        ("float.tif", "floating-point"),
+        ("deep.tif", "70000"),
+        ("text.png", "format"),
+        ("empty.jpg", "format"),
+        ("cut.jpg", "truncated"),
+        ("huge.ppm", "exceeds limit"),
+        (".", "directory"),
+    ):
+        with pytest.raises(UserError, match=f"(?s)image {tmp_path / name} .*{words}") as error:
             read_image(tmp_path / name)
         assert "\n" not in str(error.value)
     call = predictors["body"]
-    for image in (photo.astype(float), photo[..., 0], np.zeros((0, 5, 3), np.uint8), np.zeros((5, 5, 4), np.uint8)):
+    for image in (
+        photo.astype(float),
+        photo[..., 0],
+        np.zeros((0, 5, 3), np.uint8),
+        np.zeros((5, 5, 4), np.uint8),
+    ):
         with pytest.raises(UserError, match="uint8 RGB"):
             call(image)
     for boxes in ([[1, 2, 3]], [1, 2, 30, 40], [[1, 2, np.nan, 40]], [[1, 2, 3, 4], [5]], "boxes"):
         with pytest.raises(UserError, match="boxes are"):
             call(photo, boxes)
-    for box in ([160, 0, 200, 50], [-50, 0, 0, 50], [0, 120, 20, 150], [10, 10, 10.5, 50], [50, 50, 20, 90]):
-        with pytest.raises(UserError, match="no area in the picture of 160 x 120"):
+    for box in (
+        [160, 0, 200, 50],
+        [-50, 0, 0, 50],
+        [0, 120, 20, 150],
+        [10, 10, 10.5, 50],
+        [50, 50, 20, 90],
+    ):
+        with pytest.raises(UserError, match="no area in the image of 160 x 120"):
             call(photo, [box])
     with pytest.raises(UserError, match="times as large"):
         call(photo, [[0, 0, 1e9, 1e9]])
@@ -290,27 +406,54 @@ def run_command(monkeypatch, capsys, *words):
 
 
 @pytest.fixture
-def pictures(tmp_path, photo):
+def images(tmp_path, photo):
     """A folder with a.png and b.jpg."""
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     Image.fromarray(photo).save(folder / "a.png")
     Image.fromarray(photo[::-1]).save(folder / "b.jpg")
     return folder
 
 
-def test_the_command_writes_pictures_meshes_and_numbers(monkeypatch, capsys, runs, predictors, pictures, photo, tmp_path):
-    (tmp_path / "boxes.csv").write_text("picture,x0,y0,x1,y1,side\na.png,20,10,70,110,left\nsome/b.jpg,30,20,90,90,\n"
-                                        "a.png,60,30,150,119,right\nother.png,1,2,30,40,\n")
-    out, given = tmp_path / "out", [pictures / "a.png", pictures / "b.jpg"]
-    code, said, _ = run_command(monkeypatch, capsys, f"run={runs['hand']}", f"out={out}", *given, "device=cpu", "side=left",
-                                f"boxes={tmp_path / 'boxes.csv'}", "intrinsics=150,140,81,58")
-    assert code == 0 and f"2 pictures to {out}" in said
+def test_the_command_writes_images_meshes_and_numbers(
+    monkeypatch, capsys, runs, predictors, images, photo, tmp_path
+):
+    (tmp_path / "boxes.csv").write_text(
+        "image,x0,y0,x1,y1,side\na.png,20,10,70,110,left\nsome/b.jpg,30,20,90,90,\n"
+        "a.png,60,30,150,119,right\nother.png,1,2,30,40,\n"
+    )
+    out, given = tmp_path / "out", [images / "a.png", images / "b.jpg"]
+    code, said, _ = run_command(
+        monkeypatch,
+        capsys,
+        f"run={runs['hand']}",
+        f"out={out}",
+        *given,
+        "device=cpu",
+        "side=left",
+        f"boxes={tmp_path / 'boxes.csv'}",
+        "intrinsics=150,140,81,58",
+    )
+    assert code == 0 and f"2 images to {out}" in said
     assert sorted(p.name for p in out.iterdir()) == sorted(
-        ["a.overlay.png", "a.left_hand-1.png", "a.right_hand-2.png", "a.glb", "a.npz", "a.json",
-         "b.overlay.png", "b.left_hand-1.png", "b.glb", "b.npz", "b.json"])
+        [
+            "a.overlay.png",
+            "a.left_hand-1.png",
+            "a.right_hand-2.png",
+            "a.glb",
+            "a.npz",
+            "a.json",
+            "b.overlay.png",
+            "b.left_hand-1.png",
+            "b.glb",
+            "b.npz",
+            "b.json",
+        ]
+    )
     K = np.array([[150.0, 0, 81], [0, 140, 58], [0, 0, 1]])
-    wanted = predictors["hand"](photo, [[20, 10, 70, 110], [60, 30, 150, 119]], K, ["left", "right"])
+    wanted = predictors["hand"](
+        photo, [[20, 10, 70, 110], [60, 30, 150, 119]], K, ["left", "right"]
+    )
     overlay = np.asarray(Image.open(out / "a.overlay.png"))
     assert overlay.shape == photo.shape and (overlay != photo).any()
     told = json.loads((out / "a.json").read_text())
@@ -327,26 +470,44 @@ def test_the_command_writes_pictures_meshes_and_numbers(monkeypatch, capsys, run
         assert np.allclose(scene.geometry[name].vertices * [1, -1, -1], person.vertices, atol=1e-5)
 
 
-def test_whole_pictures_without_boxes(monkeypatch, capsys, runs, predictors, pictures, photo, tmp_path):
+def test_whole_images_without_boxes(monkeypatch, capsys, runs, predictors, images, photo, tmp_path):
     checkpoint_folder = runs["body"] / "checkpoints" / "step-00000004"
-    Image.new("L", (1, 1), 99).save(pictures / "dot.png")
-    code, _, _ = run_command(monkeypatch, capsys, f"run={checkpoint_folder}", f"out={tmp_path / 'deep' / 'out'}",
-                             pictures / "a.png", pictures / "dot.png", "device=cpu")
+    Image.new("L", (1, 1), 99).save(images / "dot.png")
+    code, _, _ = run_command(
+        monkeypatch,
+        capsys,
+        f"run={checkpoint_folder}",
+        f"out={tmp_path / 'deep' / 'out'}",
+        images / "a.png",
+        images / "dot.png",
+        "device=cpu",
+    )
     assert code == 0 and Image.open(tmp_path / "deep" / "out" / "dot.overlay.png").size == (1, 1)
     told = json.loads((tmp_path / "deep" / "out" / "a.json").read_text())["people"]
-    person, = predictors["body"](photo)
-    assert np.allclose(told[0]["joints"], person.joints, atol=1e-5) and told[0]["box"] == [0, 0, 160, 120]
+    (person,) = predictors["body"](photo)
+    assert np.allclose(told[0]["joints"], person.joints, atol=1e-5) and told[0]["box"] == [
+        0,
+        0,
+        160,
+        120,
+    ]
 
 
-def test_mistakes_are_told_in_one_line_and_nothing_is_written(monkeypatch, capsys, runs, pictures, photo, tmp_path):
-    out, good = tmp_path / "out", pictures / "a.png"
-    (pictures / "text.png").write_text("a picture of words")
-    (pictures / "empty.jpg").touch()
-    (pictures / "sub").mkdir()
-    Image.fromarray(photo).save(pictures / "sub" / "a.jpg")
-    first = "picture,x0,y0,x1,y1"
-    tables = {"other": f"{first}\nb.jpg,1,2,30,40\n", "outside": f"{first}\na.png,1,2,30,40\na.png,170,0,190,9\n",
-              "header": "picture,x0,y0,x1\na.png,1,2,3\n", "side": f"{first},side\na.png,1,2,30,40,both\n"}
+def test_mistakes_are_told_in_one_line_and_nothing_is_written(
+    monkeypatch, capsys, runs, images, photo, tmp_path
+):
+    out, good = tmp_path / "out", images / "a.png"
+    (images / "text.png").write_text("an image of words")
+    (images / "empty.jpg").touch()
+    (images / "sub").mkdir()
+    Image.fromarray(photo).save(images / "sub" / "a.jpg")
+    first = "image,x0,y0,x1,y1"
+    tables = {
+        "other": f"{first}\nb.jpg,1,2,30,40\n",
+        "outside": f"{first}\na.png,1,2,30,40\na.png,170,0,190,9\n",
+        "header": "image,x0,y0,x1\na.png,1,2,3\n",
+        "side": f"{first},side\na.png,1,2,30,40,both\n",
+    }
     for name, text in tables.items():
         (tmp_path / f"{name}.csv").write_text(text)
     (tmp_path / "nothing").mkdir()
@@ -356,24 +517,33 @@ def test_mistakes_are_told_in_one_line_and_nothing_is_written(monkeypatch, capsy
     (tmp_path / "file").touch()
     run, to = f"run={runs['body']}", f"out={out}"
     for words, said in (
-            ((run, to, good, pictures / "c.png"), ["c.png", "does not exist"]),
-            ((run, to, good, pictures / "text.png"), ["text.png", "format"]),
-            ((run, to, good, pictures / "empty.jpg"), ["empty.jpg", "format"]),
-            ((run, to, good, pictures), [str(pictures), "directory"]),
-            ((run, to, good, pictures / "sub" / "a.jpg"), ["a.png", "sub/a.jpg", "both named a"]),
-            ((run, to, good, f"boxes={tmp_path / 'other.csv'}"), ["other.csv", "a.png"]),
-            ((run, to, good, f"boxes={tmp_path / 'outside.csv'}"), ["outside.csv:3", "[170.0, 0.0, 190.0, 9.0]", "160 x 120"]),
-            ((run, to, good, f"boxes={tmp_path / 'header.csv'}"), ["header.csv:1", "y1"]),
-            ((run, to, good, f"boxes={tmp_path / 'side.csv'}"), ["side.csv:2", "both"]),
-            ((run, to, good, f"boxes={tmp_path / 'none.csv'}"), ["none.csv", "no such file"]),
-            ((run, to, good, "intrinsics=100,100"), ["intrinsics=[100.0, 100.0]", "fx,fy,cx,cy"]),
-            ((run, to, good, "intrinsics=-100,100,5,5"), ["intrinsics", "-100.0"]),
-            ((run, to, good, "boxs=a.csv"), ["boxs", "did you mean 'boxes'"]), ((run, to), ["at least one path"]),
-            ((to, good), ["run= is not set"]), ((run, good), ["out= is not set"]),
-            ((f"run={tmp_path / 'none'}", to, good), [str(tmp_path / "none"), "no such folder"]),
-            ((f"run={tmp_path / 'nothing'}", to, good), ["config.yaml"]),
-            ((f"run={unfinished}", to, good), [str(unfinished), "no whole checkpoint"]),
-            ((run, f"out={tmp_path / 'file' / 'out'}", good), [f"out={tmp_path / 'file' / 'out'}", "not a directory"])):
+        ((run, to, good, images / "c.png"), ["c.png", "does not exist"]),
+        ((run, to, good, images / "text.png"), ["text.png", "format"]),
+        ((run, to, good, images / "empty.jpg"), ["empty.jpg", "format"]),
+        ((run, to, good, images), [str(images), "directory"]),
+        ((run, to, good, images / "sub" / "a.jpg"), ["a.png", "sub/a.jpg", "both named a"]),
+        ((run, to, good, f"boxes={tmp_path / 'other.csv'}"), ["other.csv", "a.png"]),
+        (
+            (run, to, good, f"boxes={tmp_path / 'outside.csv'}"),
+            ["outside.csv:3", "[170.0, 0.0, 190.0, 9.0]", "160 x 120"],
+        ),
+        ((run, to, good, f"boxes={tmp_path / 'header.csv'}"), ["header.csv:1", "y1"]),
+        ((run, to, good, f"boxes={tmp_path / 'side.csv'}"), ["side.csv:2", "both"]),
+        ((run, to, good, f"boxes={tmp_path / 'none.csv'}"), ["none.csv", "no such file"]),
+        ((run, to, good, "intrinsics=100,100"), ["intrinsics=[100.0, 100.0]", "fx,fy,cx,cy"]),
+        ((run, to, good, "intrinsics=-100,100,5,5"), ["intrinsics", "-100.0"]),
+        ((run, to, good, "boxs=a.csv"), ["boxs", "did you mean 'boxes'"]),
+        ((run, to), ["at least one path"]),
+        ((to, good), ["run= is not set"]),
+        ((run, good), ["out= is not set"]),
+        ((f"run={tmp_path / 'none'}", to, good), [str(tmp_path / "none"), "no such folder"]),
+        ((f"run={tmp_path / 'nothing'}", to, good), ["config.yaml"]),
+        ((f"run={unfinished}", to, good), [str(unfinished), "no whole checkpoint"]),
+        (
+            (run, f"out={tmp_path / 'file' / 'out'}", good),
+            [f"out={tmp_path / 'file' / 'out'}", "not a directory"],
+        ),
+    ):
         code, _, err = run_command(monkeypatch, capsys, *words)
         errors = [line for line in err.splitlines() if line]
         assert code == 2 and len(errors) == 1 and errors[0].startswith("error: "), err
@@ -391,7 +561,9 @@ def test_runs_that_are_damaged_or_of_another_command_are_told(runs, tmp_path):
         finetune.load(other)
     weights = run / "checkpoints" / "step-00000004" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(UserError, match="step-00000004 is no whole checkpoint: model.safetensors has"):
+    with pytest.raises(
+        UserError, match="step-00000004 is no whole checkpoint: model.safetensors has"
+    ):
         finetune.load(weights.parent)
     with pytest.raises(UserError, match=f"run={run} has no whole checkpoint"):
         finetune.load(run)

@@ -1,4 +1,5 @@
-"""Pre-training as a user runs it: whole runs, killed runs, several processes, and everything mistyped."""
+"""Pre-training as a user runs it: whole runs, killed runs, several processes, and everything
+mistyped."""
 
 import json
 import shutil
@@ -13,9 +14,9 @@ from PIL import Image
 from runs import ROOT, apart, finish, outcome, start, words
 from safetensors.numpy import load_file
 
-from data.index import read_index
-from engine.config import parse
-from engine.distributed import Processes
+from data.format.index import read_index
+from engine.config.parser import parse
+from engine.distributed.process_group import Processes
 from pretrain.config import PretrainConfig
 from pretrain.train import Pretrainer
 
@@ -33,7 +34,9 @@ def shards(tmp_path_factory):
 def peaceful(tmp_path_factory, shards):
     """A run that nobody disturbed."""
     run = tmp_path_factory.mktemp("runs") / "peaceful"
-    finish(start(words(run, shards, *STEPS, "log.wandb=offline", "log.pictures_every=8", "log.pictures=2")))
+    finish(
+        start(words(run, shards, *STEPS, "log.wandb=offline", "log.images_every=8", "log.images=2"))
+    )
     return run
 
 
@@ -42,27 +45,43 @@ def test_a_run_writes_what_it_promises(peaceful):
     assert [line["step"] for line in lines] == list(range(2, 25, 2))
     for name in ("loss/cross_view", "loss/cross_pose", "optim/lr", "optim/grad_norm", "pairs"):
         assert all(np.isfinite(line[name]) for line in lines), name
-    assert {"held_out/cross_view", "held_out/cross_pose"} <= lines[3].keys()
-    assert lines[-1]["held_out/cross_view"] < lines[3]["held_out/cross_view"]
+    assert {"val/cross_view", "val/cross_pose"} <= lines[3].keys()
+    assert lines[-1]["val/cross_view"] < lines[3]["val/cross_view"]
     assert {"reference_gain/cross_view", "reference_gain/cross_pose_person"} <= lines[3].keys()
-    drawn = sorted(p.name for p in (peaceful / "pictures").iterdir())
-    assert drawn == [f"{kind}-000000{n:02d}.png" for kind in ("attention", "step") for n in (8, 16, 24)]
-    width, height = Image.open(peaceful / "pictures" / "step-00000024.png").size
-    assert width > 4 * 4 * 48 and height > 4 * 4 * 48  # four columns, two rows of each kind, enlarged to be seen
+    drawn = sorted(p.name for p in (peaceful / "images").iterdir())
+    assert drawn == [
+        f"{kind}-000000{n:02d}.png" for kind in ("attention", "step") for n in (8, 16, 24)
+    ]
+    width, height = Image.open(peaceful / "images" / "step-00000024.png").size
+    assert (
+        width > 4 * 4 * 48 and height > 4 * 4 * 48
+    )  # four columns, two rows of each kind, enlarged to be seen
     assert len(list((peaceful / "wandb").glob("offline-run-*/*.wandb"))) == 1
-    assert json.loads((peaceful / "manifest.json").read_text())["sources"]["all"]["held_out"] == 4
+    assert json.loads((peaceful / "manifest.json").read_text())["sources"]["all"]["val_clips"] == 4
 
 
 def test_a_run_without_references(tmp_path, shards, peaceful):
     run = tmp_path / "mae"
-    finish(start(words(run, shards, "steps=8", "model.decoder.cross=false", "log.pictures_every=8")))
+    finish(start(words(run, shards, "steps=8", "model.decoder.cross=false", "log.images_every=8")))
     line = outcome(run)[-1][-1]
-    assert np.isfinite(line["held_out/cross_view"]) and not any(name.startswith("reference_gain") for name in line)
-    assert [p.name for p in (run / "pictures").iterdir()] == ["step-00000008.png"]
-    one, other = (Image.open(path / "pictures" / "step-00000008.png").size for path in (run, peaceful))
+    assert np.isfinite(line["val/cross_view"]) and not any(
+        name.startswith("reference_gain") for name in line
+    )
+    assert [p.name for p in (run / "images").iterdir()] == ["step-00000008.png"]
+    one, other = (
+        Image.open(path / "images" / "step-00000008.png").size for path in (run, peaceful)
+    )
     assert one[0] < 0.85 * other[0]  # no column of references
-    refuse(words(tmp_path / "next", shards, f"init={run}"), f"init={run}", "model.decoder.cross=False", "=True")
-    refuse(["export", str(run), f"out={tmp_path / 'weights.pth'}", "layout=croco"], "model.decoder.cross=false")
+    refuse(
+        words(tmp_path / "next", shards, f"init={run}"),
+        f"init={run}",
+        "model.decoder.cross=False",
+        "=True",
+    )
+    refuse(
+        ["export", str(run), f"out={tmp_path / 'weights.pth'}", "layout=croco"],
+        "model.decoder.cross=false",
+    )
 
 
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, shards, peaceful):
@@ -81,7 +100,10 @@ def test_two_processes_give_what_one_gives(tmp_path, shards, peaceful):
     """And a run goes on under another number of processes."""
     run = tmp_path / "two"
     finish(start(words(run, shards, *STEPS), processes=2))
-    one, two = (load_file(sorted(r.glob("checkpoints/step-*"))[-1] / "model.safetensors") for r in (peaceful, run))
+    one, two = (
+        load_file(sorted(r.glob("checkpoints/step-*"))[-1] / "model.safetensors")
+        for r in (peaceful, run)
+    )
     assert apart(one, two) < 2e-5
     shutil.rmtree(run / "checkpoints" / "step-00000024")
     finish(start(words(run, shards, *STEPS)))
@@ -128,8 +150,17 @@ def test_what_is_mistyped_is_told_in_one_line_and_nothing_is_made(tmp_path, shar
     refuse(words(run, tmp_path / "nowhere"), "nowhere")
     refuse(words(run, tmp_path / "empty"), "empty", "no shards")
     refuse(words(run, shards, "batch=9"), "batch=9")
-    refuse(words(run, shards, "objective.references=shuffled", "accumulate=8"), "references=shuffled", "batch=8", "gives 1")
-    refuse(words(run, shards, "objective.references=shuffled", "model.decoder.cross=false"), "shuffled", "cross=false")
+    refuse(
+        words(run, shards, "objective.references=shuffled", "grad_accum_steps=8"),
+        "references=shuffled",
+        "batch=8",
+        "gives 1",
+    )
+    refuse(
+        words(run, shards, "objective.references=shuffled", "model.decoder.cross=false"),
+        "shuffled",
+        "cross=false",
+    )
     refuse(words(run, shards, "data.lanes=-2"), "data.lanes=-2", "below 1")
     refuse(words(run, shards, "model.image_size=50"), "model.image_size=50", "model.patch=8")
     refuse(["configs/data/video.yaml", f"run={run}"], "command: data pairs", "command: pretrain")
@@ -146,7 +177,7 @@ def test_damaged_data_is_named(tmp_path, shards):
     assert not (tmp_path / "a").exists()
 
 
-def test_a_picture_that_does_not_decode_is_replaced_and_listed(tmp_path, shards):
+def test_a_image_that_does_not_decode_is_replaced_and_listed(tmp_path, shards):
     broken = tmp_path / "broken"
     shutil.copytree(shards, broken)
     index = read_index(str(broken / "shard-000000.tar"))
@@ -158,7 +189,10 @@ def test_a_picture_that_does_not_decode_is_replaced_and_listed(tmp_path, shards)
     run = tmp_path / "run"
     finish(start(words(run, broken, *STEPS, "data.workers=1")))
     entries = [json.loads(line) for line in (run / "bad_samples.jsonl").read_text().splitlines()]
-    assert entries and all("shard-000000.tar" in e["shard"] and "00.jpg does not decode" in e["reason"] for e in entries)
+    assert entries and all(
+        "shard-000000.tar" in e["shard"] and "00.jpg does not decode" in e["reason"]
+        for e in entries
+    )
     assert outcome(run)[-1][-1]["data/bad_samples"] == len(entries)
 
 
@@ -169,9 +203,14 @@ def test_a_run_that_began_otherwise_is_refused_with_both_values(tmp_path, shards
     (tmp_path / "more").mkdir()
     write_shards(tmp_path / "more", [make_clip(i, size=56) for i in range(61)], 15)
     refuse(words(run, tmp_path / "more", *STEPS), "shard-000004.tar is", "4 shards and has 5")
-    finish(start(words(run, shards, *STEPS, "data.workers=0", "log.every=1")))  # what results do not depend on may differ
+    finish(
+        start(words(run, shards, *STEPS, "data.workers=0", "log.every=1"))
+    )  # what results do not depend on may differ
 
 
 def test_weights_of_another_shape_are_refused(tmp_path, shards, peaceful):
-    refuse(words(tmp_path / "run", shards, f"init={peaceful}", "model.encoder.depth=3"), "encoder.blocks.2")
+    refuse(
+        words(tmp_path / "run", shards, f"init={peaceful}", "model.encoder.depth=3"),
+        "encoder.blocks.2",
+    )
     finish(start(words(tmp_path / "fine", shards, f"init={peaceful}", "steps=2")))

@@ -1,4 +1,5 @@
-"""Caches hold people's images and code that will run: no other user of the machine can read or plant them."""
+"""Caches hold people's images and code that will run: no other user of the machine can read or
+plant them."""
 
 import os
 import stat
@@ -7,11 +8,11 @@ import tempfile
 import pytest
 from clips import make_clip, write_shards
 
-from data.cache import CacheConfig
-from data.index import index_path, read_index
-from data.store import Store
-from engine import private
+from data.format.index import index_path, read_index
+from data.storage.cache import CacheConfig
+from data.storage.shard_store import Store
 from engine.errors import UserError
+from engine.run import private
 
 STRANGER = 54321
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's folder")
@@ -51,8 +52,12 @@ def test_only_its_user_can_read_the_cache(shards, tmp, tmp_path):
     try:
         for folder in ("", str(tmp_path / "own")):
             cache, url = fetch(shards, folder)
-            assert mode(cache.folder) == 0o700 and mode(os.path.join(cache.folder, "locks")) == 0o700
-            files = [os.path.join(at, name) for at, _, names in os.walk(cache.folder) for name in names]
+            assert (
+                mode(cache.folder) == 0o700 and mode(os.path.join(cache.folder, "locks")) == 0o700
+            )
+            files = [
+                os.path.join(at, name) for at, _, names in os.walk(cache.folder) for name in names
+            ]
             assert len(files) >= 4 and all(mode(file) & 0o077 == 0 for file in files), files
         assert os.listdir(tmp) == [f"counterpose-cache-{os.getuid()}"]
     finally:
@@ -66,9 +71,16 @@ def test_a_cache_that_was_open_is_closed(shards, tmp):
     assert mode(folder) == 0o700
 
 
-@pytest.mark.parametrize("plant,words", [
-    ("a link", "is a link"), ("open", "mode 0777, so others may have put files there"),
-    pytest.param("a stranger's", f"belongs to user {STRANGER}, this process runs as user", marks=root)])
+@pytest.mark.parametrize(
+    "plant,words",
+    [
+        ("a link", "is a link"),
+        ("open", "mode 0777, so others may have put files there"),
+        pytest.param(
+            "a stranger's", f"belongs to user {STRANGER}, this process runs as user", marks=root
+        ),
+    ],
+)
 def test_a_planted_cache_is_refused(shards, tmp, tmp_path, plant, words):
     folder, victim = tmp / f"counterpose-cache-{os.getuid()}", tmp_path / "victim"
     victim.mkdir()
@@ -85,11 +97,15 @@ def test_a_planted_cache_is_refused(shards, tmp, tmp_path, plant, words):
 
 
 @root
-def test_a_folder_that_the_user_names_may_be_anybodys_but_where_everybody_can_plant_one(shards, tmp, tmp_path):
+def test_a_folder_that_the_user_names_may_be_anybodys_but_where_everybody_can_plant_one(
+    shards, tmp, tmp_path
+):
     for folder in (tmp / "planted", tmp_path / "given"):
         folder.mkdir()
         os.chown(folder, STRANGER, STRANGER)
-    with pytest.raises(UserError, match="planted belongs to user 54321 and lies where everybody can put files"):
+    with pytest.raises(
+        UserError, match="planted belongs to user 54321 and lies where everybody can put files"
+    ):
         fetch(shards, str(tmp / "planted"))
     os.symlink(tmp / "planted", tmp_path / "link")
     with pytest.raises(UserError, match="planted belongs to user 54321"):
@@ -127,7 +143,11 @@ def test_an_index_is_not_written_through_a_link(shards, tmp_path):
     victim.write_text("dear")
     os.remove(index_path(tar))
     os.symlink(victim, f"{index_path(tar)}.{os.getpid()}.npz")
-    assert len(read_index(tar)) == 1 and os.path.isfile(index_path(tar)) and victim.read_text() == "dear"
+    assert (
+        len(read_index(tar)) == 1
+        and os.path.isfile(index_path(tar))
+        and victim.read_text() == "dear"
+    )
 
 
 def test_compiled_code_lies_where_nobody_else_can_plant_it(tmp, tmp_path, monkeypatch):
@@ -136,7 +156,9 @@ def test_compiled_code_lies_where_nobody_else_can_plant_it(tmp, tmp_path, monkey
     folders = private.compiled_code()
     assert sorted(folders) == ["TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"]
     own = tmp / f"counterpose-{os.getuid()}"
-    assert all(os.path.dirname(folder) == str(own) and mode(folder) == 0o700 for folder in folders.values())
+    assert all(
+        os.path.dirname(folder) == str(own) and mode(folder) == 0o700 for folder in folders.values()
+    )
     assert mode(own) == 0o700
     monkeypatch.setenv("TRITON_CACHE_DIR", "/there")  # the user's own choice stays
     assert sorted(private.compiled_code(str(tmp_path / "node"))) == ["TORCHINDUCTOR_CACHE_DIR"]
@@ -149,16 +171,20 @@ def test_compiled_code_lies_where_nobody_else_can_plant_it(tmp, tmp_path, monkey
 def test_a_run_that_compiles_says_where_to(tmp, monkeypatch):
     import torch
 
-    from engine import loop
-    from engine.options import TrainConfig
+    from engine.config.train_config import TrainConfig
+    from engine.training import loop
 
     for name in private.COMPILED:
         monkeypatch.delenv(name, raising=False)
-    for compiled, device, wanted in (("auto", "cpu", False), ("off", "cuda", False), ("auto", "cuda", True),
-                                     ("on", "cpu", True)):
+    for compiled, device, wanted in (
+        ("auto", "cpu", False),
+        ("off", "cuda", False),
+        ("auto", "cuda", True),
+        ("on", "cpu", True),
+    ):
         environment = {}
         monkeypatch.setattr(loop.os, "environ", environment)
         threads = torch.get_num_threads()
-        monkeypatch.setattr(loop.distributed, "threads", lambda: threads)  # noqa: B023 - called at once
+        monkeypatch.setattr(loop.process_group, "threads", lambda: threads)  # noqa: B023 - called at once
         loop._settle(TrainConfig(compile=compiled), torch.device(device))
         assert ("TORCHINDUCTOR_CACHE_DIR" in environment) == wanted, (compiled, device)

@@ -1,4 +1,5 @@
-"""The 3D probe: its regression against numpy, its split against the subjects, its rows against what is known beforehand."""
+"""The 3D probe: its regression against numpy, its split against the subjects, its rows against what
+is known beforehand."""
 
 import json
 
@@ -11,14 +12,14 @@ from runs import ROOT, finish, start, words
 from safetensors.torch import save_file
 from scipy.spatial.transform import Rotation
 
-from data.augment import denormalise
 from data.bodies.models import BODY_KEYPOINTS
-from data.crops import BODY_JOINTS, HAND_JOINTS
-from data.index import read_index
-from data.shards import find_shards
-from data.store import Store
-from engine.config import parse
-from engine.distributed import Processes
+from data.format.index import read_index
+from data.format.shards import find_shards
+from data.loading.augment import denormalise
+from data.loading.crops import BODY_JOINTS, HAND_JOINTS
+from data.storage.shard_store import Store
+from engine.config.parser import parse
+from engine.distributed.process_group import Processes
 from engine.errors import UserError
 from pretrain import encoders, probe, ridge, weights
 from pretrain.config import ModelConfig, PretrainConfig
@@ -42,7 +43,8 @@ def small_model():
 
 
 def augmented(x, y, x_new, chosen):
-    """Ridge by ordinary least squares on rows for the penalty, after standardising: numpy's lstsq knows no ridge."""
+    """Ridge by ordinary least squares on rows for the penalty, after standardising: numpy's lstsq
+    knows no ridge."""
     mean, deviation = x.mean(0), x.std(0)
     x, x_new, centre = (x - mean) / deviation, (x_new - mean) / deviation, y.mean(0)
     rows = np.concatenate([x, np.sqrt(chosen * len(x)) * np.eye(x.shape[1])])
@@ -62,7 +64,10 @@ def test_the_regression_is_least_squares_on_the_augmented_system(rows, columns):
         found = ridge.predict(*map(torch.from_numpy, (x, y, x_new)), chosen).numpy()
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
         errors.append(((expected - y_new) ** 2).mean())
-    best = ridge.choose(*map(torch.from_numpy, (x, y, x_new)), lambda guess: float(((guess.numpy() - y_new) ** 2).mean()))
+    best = ridge.choose(
+        *map(torch.from_numpy, (x, y, x_new)),
+        lambda guess: float(((guess.numpy() - y_new) ** 2).mean()),
+    )
     assert best == ridge.LAMBDAS[int(np.argmin(errors))] and 0 < np.argmin(errors) < len(errors) - 1
 
 
@@ -80,11 +85,16 @@ def test_nobody_is_in_two_parts():
 def test_joints_are_those_that_bodies_are_measured_on(bodies):
     names = bodies["anny"].joint_names
     assert [names[i] for i in BODY_JOINTS] == list(BODY_KEYPOINTS.values())
-    assert names[HAND_JOINTS["left_hand"][0]] == "wrist.L" and names[HAND_JOINTS["right_hand"][0]] == "wrist.R"
+    assert (
+        names[HAND_JOINTS["left_hand"][0]] == "wrist.L"
+        and names[HAND_JOINTS["right_hand"][0]] == "wrist.R"
+    )
 
 
 def test_a_split_holds_each_crops_joints_in_its_cameras_frame(people, split):
-    assert len(set(split.clip)) == 24 and len(split.places) == 96 and split.joints.shape == (96, 21, 3)
+    assert (
+        len(set(split.clip)) == 24 and len(split.places) == 96 and split.joints.shape == (96, 21, 3)
+    )
     again = probe.read_split(str(people["body"]), 24, "body", STORE)
     assert (again.places == split.places).all() and (again.part == split.part).all()
     reader = probe._reader("body", STORE)
@@ -93,7 +103,9 @@ def test_a_split_holds_each_crops_joints_in_its_cameras_frame(people, split):
         clip, _, labels, known = reader.usable(split.paths[shard], index)
         turn = np.asarray(clip.crops[crop].Rt)[:, :3]
         camera = np.array([turn @ point for point in labels["joints"][labels["instant"][crop]]])
-        np.testing.assert_allclose(split.joints[row], camera[list(BODY_JOINTS)] - camera[0], atol=1e-6)
+        np.testing.assert_allclose(
+            split.joints[row], camera[list(BODY_JOINTS)] - camera[0], atol=1e-6
+        )
     hands = probe.read_split(str(people["hand"]), 12, "hand", STORE)
     assert hands.joints.shape[1] == 20
     gone = {reader.clip(split.paths[s], i)[0].subject for s, i, _ in split.places[:4].tolist()}
@@ -108,12 +120,14 @@ def test_a_left_hand_is_read_as_a_right_one_in_a_mirror(people, monkeypatch):
     reader, seen = probe._reader("hand", STORE), []
     kinds = [reader.clip(split.paths[s], i)[0].crops[c].kind for s, i, c in split.places.tolist()]
     left = kinds.index("left_hand")
-    probe.features(encoders.Frozen(lambda pictures: seen.append(pictures) or pictures, 64), split, "hand", ONE)
+    probe.features(
+        encoders.Frozen(lambda images: seen.append(images) or images, 64), split, "hand", ONE
+    )
     shard, index, crop = split.places[left].tolist()
     clip, members = reader.clip(split.paths[shard], index)
-    picture = reader.picture(split.paths[shard], members, crop)[:, ::-1].astype(np.float32) / 255
+    image = reader.image(split.paths[shard], members, crop)[:, ::-1].astype(np.float32) / 255
     shown = denormalise(torch.cat(seen)[left]).permute(1, 2, 0).numpy()
-    np.testing.assert_allclose(shown, picture, atol=0.01)
+    np.testing.assert_allclose(shown, image, atol=0.01)
     _, _, labels, _ = reader.usable(split.paths[shard], index)
     points = labels["joints"][labels["instant"][crop]][list(HAND_JOINTS["left_hand"])]
     points = points @ np.asarray(clip.crops[crop].Rt)[:, :3].T
@@ -157,19 +171,32 @@ def test_a_timm_model_gives_its_own_features(tmp_path, split):
     torch.manual_seed(0)
     model = timm.create_model("vit_tiny_patch16_224").eval()
     save_file(model.state_dict(), tmp_path / "model.safetensors")
-    settings = {"architecture": "vit_tiny_patch16_224", "num_classes": 1000, "pretrained_cfg": {
-        "input_size": [3, 224, 224], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "num_classes": 1000}}
+    settings = {
+        "architecture": "vit_tiny_patch16_224",
+        "num_classes": 1000,
+        "pretrained_cfg": {
+            "input_size": [3, 224, 224],
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+            "num_classes": 1000,
+        },
+    }
     (tmp_path / "config.json").write_text(json.dumps(settings))
-    pictures = torch.rand(2, 3, 224, 224)
-    mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    images = torch.rand(2, 3, 224, 224)
+    mean, std = (
+        torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    )
     with torch.no_grad():
-        expected = model.forward_features((pictures - 0.5) / 0.5)[:, 1:]
+        expected = model.forward_features((images - 0.5) / 0.5)[:, 1:]
     for spec in (str(tmp_path), f"vit_tiny_patch16_224:{tmp_path / 'model.safetensors'}"):
         encoder = encoders.from_timm(spec, ONE.device)
-        found = encoder((pictures - mean) / std)
+        found = encoder((images - mean) / std)
         assert encoder.size == 224 and found.shape == (2, 192, 14, 14)
         assert torch.allclose(found.flatten(2).transpose(1, 2), expected, atol=1e-4)
-    for spec in (str(tmp_path / "nowhere"), "vit_tiny_patch16_224:" + str(tmp_path / "nowhere.pth")):
+    for spec in (
+        str(tmp_path / "nowhere"),
+        "vit_tiny_patch16_224:" + str(tmp_path / "nowhere.pth"),
+    ):
         with pytest.raises(UserError, match="neither a folder"):
             encoders.from_timm(spec, ONE.device)
     with pytest.raises(UserError, match="timm cannot load it"):
@@ -177,7 +204,9 @@ def test_a_timm_model_gives_its_own_features(tmp_path, split):
 
 
 def config_of(shards, *more):
-    file, *rest = words("run", shards, "data.workers=0", "log.probe_every=4", "probe.clips=24", *more)
+    file, *rest = words(
+        "run", shards, "data.workers=0", "log.probe_every=4", "probe.clips=24", *more
+    )
     return parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain")
 
 
@@ -192,14 +221,18 @@ def test_a_run_in_training_logs_its_rows(people, shards):
     trainer = Pretrainer(config_of(shards, f"probe.shards={people['body']}"), ONE)
     line = trainer.probe()
     rows = {name.removeprefix("probe/") for name in line}
-    errors = {f"{key}{row}" for row in ("", "_constant", "_random") for key in ("pa_mpjpe", "mpjpe")}
+    errors = {
+        f"{key}{row}" for row in ("", "_constant", "_random") for key in ("pa_mpjpe", "mpjpe")
+    }
     assert rows == errors | {"lambda", "lambda_random"}
     # Untrained weights are a random encoder of the seed; the rows that stay are not computed again.
     with torch.no_grad():
         trainer.model.encoder.blocks[0].mlp.fc2.weight.mul_(3)
     again = trainer.probe()
     assert again["probe/pa_mpjpe"] != line["probe/pa_mpjpe"]
-    assert all(again[name] == line[name] for name in line if name.endswith(("_constant", "_random")))
+    assert all(
+        again[name] == line[name] for name in line if name.endswith(("_constant", "_random"))
+    )
 
 
 def test_what_is_trained_on_is_no_probe(people, shards, tmp_path):
@@ -223,20 +256,40 @@ def test_the_command_prints_a_row_an_encoder(people, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "24 clips" in lines[0] and "96 body crops" in lines[0]
     warning = lines.pop(1)  # a file that was saved without a word on what it saw
-    assert warning.startswith("warning: what pre-training saw is unknown: leakage cannot be excluded") and str(path) in warning
-    assert [line.split("  ")[0].strip() for line in lines[2:]] == ["mean pose", "random encoder", str(path)]
+    assert (
+        warning.startswith("warning: what pre-training saw is unknown: leakage cannot be excluded")
+        and str(path) in warning
+    )
+    assert [line.split("  ")[0].strip() for line in lines[2:]] == [
+        "mean pose",
+        "random encoder",
+        str(path),
+    ]
     split = probe.read_split(str(people["body"]), 24, "body", STORE)
-    expected = probe.score(split, probe.features(encoders.of_network(model.eval()), split, "body", ONE))
-    assert f"{expected['pa_mpjpe'].mean():.1f} +-" in lines[4] and lines[4].split()[-1] == f"{expected['lambda']:.3g}"
+    expected = probe.score(
+        split, probe.features(encoders.of_network(model.eval()), split, "body", ONE)
+    )
+    assert (
+        f"{expected['pa_mpjpe'].mean():.1f} +-" in lines[4]
+        and lines[4].split()[-1] == f"{expected['lambda']:.3g}"
+    )
     assert finish(start(command, processes=2)).splitlines()[-3:] == lines[2:]
     with pytest.raises(UserError, match="shards is not set"):
         probe.main([str(path)])
     # A run of before weights said what they saw, whose manifest has the probe's shards.
-    place, paths = tmp_path / "run" / "checkpoints" / "step-00000002", find_shards(str(people["body"]))
+    place, paths = (
+        tmp_path / "run" / "checkpoints" / "step-00000002",
+        find_shards(str(people["body"])),
+    )
     place.mkdir(parents=True)
     weights.save_model(model, place / "model.safetensors")
-    record = {"shards": [p.rsplit("/", 1)[-1] for p in paths], "digests": [read_index(p).digest for p in paths],
-              "counts": [8, 8, 5]}
+    record = {
+        "shards": [p.rsplit("/", 1)[-1] for p in paths],
+        "digests": [read_index(p).digest for p in paths],
+        "counts": [8, 8, 5],
+    }
     (tmp_path / "run" / "manifest.json").write_text(json.dumps({"sources": {"all": record}}))
-    with pytest.raises(UserError, match="shard-000000.tar is a shard of which .* was trained on 8 clips"):
+    with pytest.raises(
+        UserError, match="shard-000000.tar is a shard of which .* was trained on 8 clips"
+    ):
         probe.main([str(place), *command[2:]])

@@ -1,4 +1,5 @@
-"""shuffle, merge and split: the same clips in other shards, byte for byte, also where the command is killed."""
+"""shuffle, merge and split: the same clips in other shards, byte for byte, also where the command
+is killed."""
 
 import dataclasses
 import errno
@@ -16,11 +17,11 @@ from pathlib import Path
 import pytest
 from clips import make_clip, rewrite, write_shards
 
-from data import rewrite as command
 from data.__main__ import main
-from data.check import check_shard
-from data.index import index_path, read_index
-from data.spread import spread
+from data.format.index import index_path, read_index
+from data.format.verify import check_shard
+from data.tools import rewrite as command
+from data.tools.process_pool import spread
 from engine.errors import EnvironmentFault, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +53,7 @@ def files(folder):
 
 def same_clips(before, after):
     """Every clip of one is in the other, as often, with the same members and bytes."""
+
     def count(samples):
         return Counter((name, *sorted(members.items())) for name, members in samples)
 
@@ -60,17 +62,30 @@ def same_clips(before, after):
 
 @pytest.fixture
 def source(tmp_path):
-    """23 clips in tars of 7, 7, 7, 2, with all that a tar may hold: labels, hands, members nobody knows, bad JSON, no JSON."""
+    """23 clips in tars of 7, 7, 7, 2, with all that a tar may hold: labels, hands, members nobody
+    knows, bad JSON, no JSON."""
     folder = tmp_path / "source"
     folder.mkdir()
-    clips = [make_clip(i, size=16, labels=i % 3 == 0, masks=i % 4 != 0, kinds=("left_hand",) if i == 4 else ("body",))
-             for i in range(23)]
+    clips = [
+        make_clip(
+            i,
+            size=16,
+            labels=i % 3 == 0,
+            masks=i % 4 != 0,
+            kinds=("left_hand",) if i == 4 else ("body",),
+        )
+        for i in range(23)
+    ]
     paths = write_shards(folder, clips, 7)
     rewrite(paths[1], lambda name, data: data[:40] if name == "clip00008.json" else data)
     os.remove(index_path(paths[1]))
     with tarfile.open(paths[3], "a") as tar:
-        for name, data in (("clip00022.caption.txt", b"a man"), ("clip00022._note", b"kept too"), ("README", b"no clip"),
-                           ("LICENCE.txt", b"no clip either")):
+        for name, data in (
+            ("clip00022.caption.txt", b"a man"),
+            ("clip00022._note", b"kept too"),
+            ("README", b"no clip"),
+            ("LICENCE.txt", b"no clip either"),
+        ):
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
@@ -92,11 +107,28 @@ def test_shuffle_keeps_every_byte_and_every_key(source, tmp_path, capsys):
     assert all(os.path.exists(index_path(str(path))) for path in tars(out))
     size = sum(path.stat().st_size for path in tars(out)) / 1e6
     assert f"23 clips in 5 shards, {size:.1f} MB" in (said := capsys.readouterr().out)
-    assert "dropped: 2 without JSON, which are no clips" in said and "data.held_out" in said
+    assert "dropped: 2 without JSON, which are no clips" in said and "data.val_clips" in said
     # What was bad is as bad as it was, and nothing else is.
-    assert [line for path in tars(out) for line in check_shard(str(path)).lines() if "clip00008: json" not in line] == []
+    assert [
+        line
+        for path in tars(out)
+        for line in check_shard(str(path)).lines()
+        if "clip00008: json" not in line
+    ] == []
 
-    assert main(["shuffle", str(source), f"out={tmp_path / 'seed'}", "clips_per_shard=5", "workers=1", "seed=1"]) == 0
+    assert (
+        main(
+            [
+                "shuffle",
+                str(source),
+                f"out={tmp_path / 'seed'}",
+                "clips_per_shard=5",
+                "workers=1",
+                "seed=1",
+            ]
+        )
+        == 0
+    )
     assert [name for name, _ in content(*tars(tmp_path / "seed"))] != [name for name, _ in after]
     assert main(["shuffle", str(source), f"out={tmp_path / 'default'}", "workers=1"]) == 0
     assert [len(read_index(str(path))) for path in tars(tmp_path / "default")] == [6, 6, 6, 5]
@@ -117,17 +149,70 @@ def test_every_place_is_as_likely():
 def test_merge_and_split_bring_back_the_same_bytes(tmp_path):
     (tmp_path / "a").mkdir()
     paths = write_shards(tmp_path / "a", [make_clip(i, size=16, labels=True) for i in range(12)], 3)
-    assert main(["merge", str(tmp_path / "a"), f"out={tmp_path / 'b'}", "clips_per_shard=8", "workers=1"]) == 0
+    assert (
+        main(
+            [
+                "merge",
+                str(tmp_path / "a"),
+                f"out={tmp_path / 'b'}",
+                "clips_per_shard=8",
+                "workers=1",
+            ]
+        )
+        == 0
+    )
     assert content(*tars(tmp_path / "b")) == content(*paths)
     assert [len(read_index(str(path))) for path in tars(tmp_path / "b")] == [8, 4]
-    assert main(["merge", str(tmp_path / "a"), f"out={tmp_path / 'all'}", "clips_per_shard=100", "workers=1"]) == 0
-    assert main(["split", str(tmp_path / "all"), f"out={tmp_path / 'c'}", "clips_per_shard=3", "workers=1"]) == 0
-    assert [path.name for path in tars(tmp_path / "c")] == [f"shard-000000-00{n}.tar" for n in range(4)]
-    assert [path.read_bytes() for path in tars(tmp_path / "c")] == [Path(path).read_bytes() for path in paths]
+    assert (
+        main(
+            [
+                "merge",
+                str(tmp_path / "a"),
+                f"out={tmp_path / 'all'}",
+                "clips_per_shard=100",
+                "workers=1",
+            ]
+        )
+        == 0
+    )
+    assert (
+        main(
+            [
+                "split",
+                str(tmp_path / "all"),
+                f"out={tmp_path / 'c'}",
+                "clips_per_shard=3",
+                "workers=1",
+            ]
+        )
+        == 0
+    )
+    assert [path.name for path in tars(tmp_path / "c")] == [
+        f"shard-000000-00{n}.tar" for n in range(4)
+    ]
+    assert [path.read_bytes() for path in tars(tmp_path / "c")] == [
+        Path(path).read_bytes() for path in paths
+    ]
     # Parts are of one tar and about equal.
-    assert main(["split", str(tmp_path / "b"), f"out={tmp_path / 'd'}", "clips_per_shard=3", "workers=1"]) == 0
+    assert (
+        main(
+            [
+                "split",
+                str(tmp_path / "b"),
+                f"out={tmp_path / 'd'}",
+                "clips_per_shard=3",
+                "workers=1",
+            ]
+        )
+        == 0
+    )
     assert {path.stem: len(read_index(str(path))) for path in tars(tmp_path / "d")} == {
-        "shard-000000-000": 3, "shard-000000-001": 2, "shard-000000-002": 3, "shard-000001-000": 2, "shard-000001-001": 2}
+        "shard-000000-000": 3,
+        "shard-000000-001": 2,
+        "shard-000000-002": 3,
+        "shard-000001-000": 2,
+        "shard-000001-001": 2,
+    }
     assert content(*tars(tmp_path / "d")) == content(*paths)
 
 
@@ -153,7 +238,10 @@ def test_tars_of_other_tools_with_folders_and_long_names(tmp_path):
     for folder in names:
         assert main(["merge", folder, f"out={folder}-out", "clips_per_shard=9", "workers=1"]) == 0
         before = [sample for sample in content(*tars(Path(folder))) if "json" in sample[1]]
-        assert content(*tars(Path(folder + "-out"))) == before and [name for name, _ in before] == [long, short]
+        assert content(*tars(Path(folder + "-out"))) == before and [name for name, _ in before] == [
+            long,
+            short,
+        ]
     assert len({tars(Path(folder + "-out"))[0].read_bytes() for folder in names}) == 1
 
 
@@ -162,54 +250,124 @@ def test_webdataset_reads_what_was_written(source, tmp_path):
 
     assert main(["shuffle", str(source), f"out={tmp_path / 'out'}", "workers=1"]) == 0
     read = []
-    for sample in webdataset.WebDataset([str(path) for path in tars(tmp_path / "out")], shardshuffle=False):
-        read.append((sample["__key__"], {name: data for name, data in sample.items() if name[:2] != "__"}))
+    for sample in webdataset.WebDataset(
+        [str(path) for path in tars(tmp_path / "out")], shardshuffle=False
+    ):
+        read.append(
+            (sample["__key__"], {name: data for name, data in sample.items() if name[:2] != "__"})
+        )
     assert same_clips(clips_of(source), read)
 
 
 def test_excluded_people_are_gone_for_good(source, tmp_path, capsys):
     (tmp_path / "who.txt").write_text("# withdrew\nperson1\n")
     out = tmp_path / "out"
-    assert main(["merge", str(source), f"out={out}", "clips_per_shard=50", f"exclude={tmp_path / 'who.txt'}", "workers=1"]) == 0
+    assert (
+        main(
+            [
+                "merge",
+                str(source),
+                f"out={out}",
+                "clips_per_shard=50",
+                f"exclude={tmp_path / 'who.txt'}",
+                "workers=1",
+            ]
+        )
+        == 0
+    )
     # clip00008 might be anybody's; the numbers of the others are what make_clip gives that subject.
-    assert [name for name, _ in content(*tars(out))] == [f"clip{i:05d}" for i in range(23) if i % 3 != 1 and i != 8]
+    assert [name for name, _ in content(*tars(out))] == [
+        f"clip{i:05d}" for i in range(23) if i % 3 != 1 and i != 8
+    ]
     said = capsys.readouterr().out
     assert "14 clips in 1 shards" in said
-    assert "8 of excluded subjects, 1 with unreadable JSON, so that nobody knows whose they are, 2 without JSON" in said
-    assert not any(b"person1" in data for name, data in files(out).items() if not name.endswith("npz"))
+    assert (
+        "8 of excluded subjects, 1 with unreadable JSON, so that nobody knows whose they are, 2 "
+        "without JSON" in said
+    )
+    assert not any(
+        b"person1" in data for name, data in files(out).items() if not name.endswith("npz")
+    )
     (tmp_path / "who.txt").write_text("person1\nperson2\n")
     with pytest.raises(UserError, match="begun with exclude=1 subjects, .*now it is 2 subjects, "):
-        main(["merge", str(source), f"out={out}", "clips_per_shard=50", f"exclude={tmp_path / 'who.txt'}", "workers=1"])
+        main(
+            [
+                "merge",
+                str(source),
+                f"out={out}",
+                "clips_per_shard=50",
+                f"exclude={tmp_path / 'who.txt'}",
+                "workers=1",
+            ]
+        )
     (tmp_path / "who.txt").write_text("person0\nperson1\nperson2\n")
     with pytest.raises(UserError, match="no clip is left of 25: 22 of excluded"):
-        main(["shuffle", str(source), f"out={tmp_path / 'x'}", f"exclude={tmp_path / 'who.txt'}", "workers=1"])
+        main(
+            [
+                "shuffle",
+                str(source),
+                f"out={tmp_path / 'x'}",
+                f"exclude={tmp_path / 'who.txt'}",
+                "workers=1",
+            ]
+        )
 
 
 def test_two_clips_of_one_key_are_refused_or_renamed(tmp_path):
     before = []
     for name in ("a", "b.c"):
         (tmp_path / name).mkdir()
-        paths = write_shards(tmp_path / name, [dataclasses.replace(make_clip(i, size=16), subject=name) for i in range(4)], 2)
-        before += [(f"{name}-shard-00000{n}-{key}".replace(".", "_"), members)
-                   for n, path in enumerate(paths) for key, members in content(path)]
+        paths = write_shards(
+            tmp_path / name,
+            [dataclasses.replace(make_clip(i, size=16), subject=name) for i in range(4)],
+            2,
+        )
+        before += [
+            (f"{name}-shard-00000{n}-{key}".replace(".", "_"), members)
+            for n, path in enumerate(paths)
+            for key, members in content(path)
+        ]
     named = [str(tmp_path / "a"), str(tmp_path / "b.c")]
     for words in (["merge", "clips_per_shard=8"], ["shuffle", "clips_per_shard=8"]):
-        with pytest.raises(UserError, match=r"/a/shard-00000\d.tar and .*/b\.c/shard-00000\d.tar both have a clip clip0000\d, "
-                                            "and both would come into shard-000000.tar: rename=true"):
+        with pytest.raises(
+            UserError,
+            match=r"/a/shard-00000\d.tar and .*/b\.c/shard-00000\d.tar both have a clip "
+            r"clip0000\d, "
+            "and both would come into shard-000000.tar: rename=true",
+        ):
             main([words[0], *named, f"out={tmp_path / 'out'}", words[1], "workers=1"])
     assert not (tmp_path / "out").exists()
-    assert main(["shuffle", *named, f"out={tmp_path / 'out'}", "rename=true", "clips_per_shard=8", "workers=1"]) == 0
+    assert (
+        main(
+            [
+                "shuffle",
+                *named,
+                f"out={tmp_path / 'out'}",
+                "rename=true",
+                "clips_per_shard=8",
+                "workers=1",
+            ]
+        )
+        == 0
+    )
     assert same_clips(before, content(*tars(tmp_path / "out")))
-    # In shards of their own the same keys do no harm, and the parts of tars of one name are told apart.
-    assert main(["split", *named, f"out={tmp_path / 'parts'}", "clips_per_shard=1", "workers=1"]) == 0
+    # In shards of their own the same keys do no harm, and the parts of tars of one name are told
+    # apart.
+    assert (
+        main(["split", *named, f"out={tmp_path / 'parts'}", "clips_per_shard=1", "workers=1"]) == 0
+    )
     assert [path.name for path in tars(tmp_path / "parts")] == [
-        f"{name}-shard-00000{n}-00{part}.tar" for name in ("a", "b_c") for n in (0, 1) for part in (0, 1)]
+        f"{name}-shard-00000{n}-00{part}.tar"
+        for name in ("a", "b_c")
+        for n in (0, 1)
+        for part in (0, 1)
+    ]
 
 
 KILLED = """
 import os, signal, sys
 import webdataset  # before the forks, as it takes seconds
-from data import rewrite
+from data.tools import rewrite
 arguments, points = sys.argv[1:-1], int(sys.argv[-1])
 for point in range(points):
     child = os.fork()
@@ -233,10 +391,20 @@ for point in range(points):
 @pytest.mark.kill
 def test_killed_before_any_step_it_goes_on_to_the_same_bytes(source, tmp_path):
     arguments = [str(source), "clips_per_shard=9", "workers=1"]
-    command.shuffle([*arguments, f"out={tmp_path / 'peaceful'}"])  # builds the sources' indexes, too
+    command.shuffle(
+        [*arguments, f"out={tmp_path / 'peaceful'}"]
+    )  # builds the sources' indexes, too
     # Recipe's rename, then for each of 3 shards: sync, rename, the index's rename.
-    run = subprocess.run([sys.executable, "-c", KILLED, *arguments, "11"], cwd=ROOT, check=True, capture_output=True, text=True)
-    assert [line[-1] for line in run.stdout.splitlines() if "signal" in line] == ["9"] * 10 + ["0"], run.stderr
+    run = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments, "11"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert [line[-1] for line in run.stdout.splitlines() if "signal" in line] == ["9"] * 10 + [
+        "0"
+    ], run.stderr
     left = set()
     for point in range(10):
         out = tmp_path / f"source-killed-{point}"
@@ -252,8 +420,11 @@ def test_two_processes_write_the_same_bytes_as_one_and_die_with_the_command(tmp_
     (tmp_path / "s").mkdir()
     write_shards(tmp_path / "s", [make_clip(i, views=1, size=16) for i in range(80)], 40)
     arguments = ["shuffle", str(tmp_path / "s"), "clips_per_shard=1"]
-    process = subprocess.Popen([sys.executable, "-m", "data", *arguments, f"out={tmp_path / 'out'}", "workers=2"], cwd=ROOT,
-                               stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "data", *arguments, f"out={tmp_path / 'out'}", "workers=2"],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+    )
     while len(tars(tmp_path / "out")) < 10:
         assert process.poll() is None
         time.sleep(0.002)
@@ -273,7 +444,13 @@ def test_two_processes_write_the_same_bytes_as_one_and_die_with_the_command(tmp_
 
 
 def test_a_full_disk_is_one_line_and_can_be_gone_on_from(source, tmp_path, monkeypatch):
-    arguments = ["shuffle", str(source), f"out={tmp_path / 'out'}", "clips_per_shard=9", "workers=1"]
+    arguments = [
+        "shuffle",
+        str(source),
+        f"out={tmp_path / 'out'}",
+        "clips_per_shard=9",
+        "workers=1",
+    ]
     real, left = os.fsync, [1]
 
     def full(file):
@@ -283,7 +460,10 @@ def test_a_full_disk_is_one_line_and_can_be_gone_on_from(source, tmp_path, monke
         real(file)
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(EnvironmentFault, match="cannot write shard .*shard-000001.tar: no space left on the device$"):
+    with pytest.raises(
+        EnvironmentFault,
+        match="cannot write shard .*shard-000001.tar: no space left on the device$",
+    ):
         main(arguments)
     assert [path.name for path in tars(tmp_path / "out")] == ["shard-000000.tar"]
     assert not list((tmp_path / "out").glob("*writing*"))
@@ -297,7 +477,10 @@ def cut_off(source, tmp_path):
 
 def other_source(source, tmp_path):
     command.shuffle([str(source), f"out={tmp_path / 'out'}", "clips_per_shard=4", "workers=1"])
-    rewrite(source / "shard-000002.tar", lambda name, data: None if name.startswith("clip00015") else data)
+    rewrite(
+        source / "shard-000002.tar",
+        lambda name, data: None if name.startswith("clip00015") else data,
+    )
 
 
 def one_source_less(source, tmp_path):
@@ -333,42 +516,106 @@ def nothing(source, tmp_path):
     pass
 
 
-@pytest.mark.parametrize("prepare,words,message", [
-    (nothing, "shuffle {source}", "out= is not set"),
-    (nothing, "shuffle {source} out={source}", "is the folder of the source"),
-    (nothing, "shuffle {source} out={source}/new", "lies in .*, the folder of the source"),
-    (nothing, "shuffle {source}/shard-000000.tar out={source}/a/b", "lies in .*, the folder of the source"),
-    (nothing, "shuffle {source} out={source}/shard-000000.tar/x", "lies in"),
-    (nothing, "shuffle {tmp}/none out={tmp}/out", "no such folder or file"),
-    (nothing, "merge {source} out={tmp}/out", "clips_per_shard is not set: python -m data merge"),
-    (nothing, "split {source} out={tmp}/out", "clips_per_shard is not set: python -m data split"),
-    (nothing, "split {source} out={tmp}/out clips_per_shard=0", "below 1"),
-    (nothing, "merge {source} out={tmp}/out clips_per_shard=4 seed=1", "unknown key 'seed'"),
-    (nothing, "shuffle {source} out={tmp}/out clips_per_shrd=4", "did you mean 'clips_per_shard'"),
-    (nothing, "shuffle {source} out={tmp}/out exclude={tmp}/none", "exclude=.*none cannot be read"),
-    (nothing, "mix {source}", "'mix' is none of .*, shuffle, merge, split"),
-    (cut_off, "shuffle {source} out={tmp}/out", "shard .*shard-000002.tar is cut off"),
-    (occupied, "shuffle {source} out={tmp}/out", "holds mine.txt, which this command did not make"),
-    (a_file, "shuffle {source} out={tmp}/out", "out=.*out cannot be used: not a directory"),
-    (a_file, "shuffle {source} out={tmp}/out/new", "out=.*new cannot be written: not a directory"),
-    (begun, "shuffle {source} out={tmp}/out clips_per_shard=5", "begun with clips_per_shard=4, now it is 5"),
-    (begun, "shuffle {source} out={tmp}/out clips_per_shard=4 seed=3", "begun with seed=0, now it is 3"),
-    (begun, "shuffle {source} out={tmp}/out clips_per_shard=4 rename=true", "begun with rename=False, now it is True"),
-    (begun, "merge {source} out={tmp}/out clips_per_shard=4", "begun with command=shuffle, now it is merge"),
-    (damaged, "shuffle {source} out={tmp}/out clips_per_shard=4", "rewritten.json is damaged"),
-    (newer, "shuffle {source} out={tmp}/out clips_per_shard=4", "has format 2; this software reads up to 1"),
-    (other_source, "shuffle {source} out={tmp}/out clips_per_shard=4",
-     "begun with sources='shard-000002 [0-9a-f]{16}', now it is 'shard-000002 [0-9a-f]{16}'"),
-    (one_source_less, "shuffle {source} out={tmp}/out clips_per_shard=4", "sources='shard-000003 .*', now it is 3 shards"),
-])
+@pytest.mark.parametrize(
+    "prepare,words,message",
+    [
+        (nothing, "shuffle {source}", "out= is not set"),
+        (nothing, "shuffle {source} out={source}", "is the folder of the source"),
+        (nothing, "shuffle {source} out={source}/new", "lies in .*, the folder of the source"),
+        (
+            nothing,
+            "shuffle {source}/shard-000000.tar out={source}/a/b",
+            "lies in .*, the folder of the source",
+        ),
+        (nothing, "shuffle {source} out={source}/shard-000000.tar/x", "lies in"),
+        (nothing, "shuffle {tmp}/none out={tmp}/out", "no such folder or file"),
+        (
+            nothing,
+            "merge {source} out={tmp}/out",
+            "clips_per_shard is not set: python -m data merge",
+        ),
+        (
+            nothing,
+            "split {source} out={tmp}/out",
+            "clips_per_shard is not set: python -m data split",
+        ),
+        (nothing, "split {source} out={tmp}/out clips_per_shard=0", "below 1"),
+        (nothing, "merge {source} out={tmp}/out clips_per_shard=4 seed=1", "unknown key 'seed'"),
+        (
+            nothing,
+            "shuffle {source} out={tmp}/out clips_per_shrd=4",
+            "did you mean 'clips_per_shard'",
+        ),
+        (
+            nothing,
+            "shuffle {source} out={tmp}/out exclude={tmp}/none",
+            "exclude=.*none cannot be read",
+        ),
+        (nothing, "mix {source}", "'mix' is none of .*, shuffle, merge, split"),
+        (cut_off, "shuffle {source} out={tmp}/out", "shard .*shard-000002.tar is cut off"),
+        (
+            occupied,
+            "shuffle {source} out={tmp}/out",
+            "holds mine.txt, which this command did not make",
+        ),
+        (a_file, "shuffle {source} out={tmp}/out", "out=.*out cannot be used: not a directory"),
+        (
+            a_file,
+            "shuffle {source} out={tmp}/out/new",
+            "out=.*new cannot be written: not a directory",
+        ),
+        (
+            begun,
+            "shuffle {source} out={tmp}/out clips_per_shard=5",
+            "begun with clips_per_shard=4, now it is 5",
+        ),
+        (
+            begun,
+            "shuffle {source} out={tmp}/out clips_per_shard=4 seed=3",
+            "begun with seed=0, now it is 3",
+        ),
+        (
+            begun,
+            "shuffle {source} out={tmp}/out clips_per_shard=4 rename=true",
+            "begun with rename=False, now it is True",
+        ),
+        (
+            begun,
+            "merge {source} out={tmp}/out clips_per_shard=4",
+            "begun with command=shuffle, now it is merge",
+        ),
+        (damaged, "shuffle {source} out={tmp}/out clips_per_shard=4", "rewritten.json is damaged"),
+        (
+            newer,
+            "shuffle {source} out={tmp}/out clips_per_shard=4",
+            "has format 2; this software reads up to 1",
+        ),
+        (
+            other_source,
+            "shuffle {source} out={tmp}/out clips_per_shard=4",
+            "begun with sources='shard-000002 [0-9a-f]{16}', now it is 'shard-000002 [0-9a-f]{16}'",
+        ),
+        (
+            one_source_less,
+            "shuffle {source} out={tmp}/out clips_per_shard=4",
+            "sources='shard-000003 .*', now it is 3 shards",
+        ),
+    ],
+)
 def test_what_cannot_be_is_one_line(source, tmp_path, prepare, words, message):
     prepare(source, tmp_path)
     before = files(source)
     with pytest.raises(UserError, match=message) as caught:
-        main([*words.format(source=source, tmp=tmp_path).split(" "), *(["workers=1"] if "mix" not in words else [])])
+        main(
+            [
+                *words.format(source=source, tmp=tmp_path).split(" "),
+                *(["workers=1"] if "mix" not in words else []),
+            ]
+        )
     assert len(str(caught.value).splitlines()) == 1 or "usage" in str(caught.value)
     assert {name: data for name, data in files(source).items() if "index" not in name} == {
-        name: data for name, data in before.items() if "index" not in name}
+        name: data for name, data in before.items() if "index" not in name
+    }
 
 
 def test_a_source_that_changes_while_it_is_read_is_noticed(tmp_path):
@@ -381,7 +628,9 @@ def test_a_source_that_changes_while_it_is_read_is_noticed(tmp_path):
     with pytest.raises(UserError, match=r"shard-000000.tar changed while it was read"):
         command.copy(task)
     os.truncate(path, 3000)
-    with pytest.raises(UserError, match=r"shard-000000.tar changed while it was read: \d+ bytes wanted"):
+    with pytest.raises(
+        UserError, match=r"shard-000000.tar changed while it was read: \d+ bytes wanted"
+    ):
         command.copy(task)
     os.remove(path)
     with pytest.raises(UserError, match="cannot read shard .*shard-000000.tar: no such file"):

@@ -1,4 +1,5 @@
-"""The page of ``python -m engine.report``: it shows what the folders hold, needs no other file, and names what is broken."""
+"""The page of ``python -m engine report``: it shows what the folders hold, needs no other
+file, and names what is broken."""
 
 import json
 from html.parser import HTMLParser
@@ -7,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import report
 from engine.errors import UserError
-from engine.page.curves import MOST_POINTS, thinned
+from engine.logging import report
+from engine.logging.page.curves import MOST_POINTS, thinned
 
 LOADING = {"src", "href", "xlink:href", "srcset", "poster", "action", "data", "background"}
 
@@ -39,17 +40,33 @@ class Page(HTMLParser):
 def write_run(folder, lines, **config):
     folder.mkdir(parents=True)
     tree = {"command": "pretrain", "steps": 40, "optim.lr": 0.1} | config
-    (folder / "config.yaml").write_text("".join(f"{name}: {value}\n" for name, value in tree.items() if "." not in name)
-                                        + f"optim: {{lr: {tree['optim.lr']}}}\n")
-    (folder / "environment.json").write_text(json.dumps({"git": "abc1234", "versions": {"torch": "2.15.0"}}))
+    (folder / "config.yaml").write_text(
+        "".join(f"{name}: {value}\n" for name, value in tree.items() if "." not in name)
+        + f"optim: {{lr: {tree['optim.lr']}}}\n"
+    )
+    (folder / "environment.json").write_text(
+        json.dumps({"git": "abc1234", "versions": {"torch": "2.15.0"}})
+    )
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 
 
 def lines_of(factor):
-    return [{"step": step, "time": 1.8e9, "loss/cross_view": factor / step, "held_out/cross_view": 2 * factor / step,
-             "reference_gain/cross_view": 0.0, "reference_gain/cross_view_person": 0.125, "probe/pa_mpjpe": 90.0 - step,
-             "probe/pa_mpjpe_constant": 92.0, "new_group/thing": 7, "pairs": 64 * step} for step in (10, 20, 30)]
+    return [
+        {
+            "step": step,
+            "time": 1.8e9,
+            "loss/cross_view": factor / step,
+            "val/cross_view": 2 * factor / step,
+            "reference_gain/cross_view": 0.0,
+            "reference_gain/cross_view_person": 0.125,
+            "probe/pa_mpjpe": 90.0 - step,
+            "probe/pa_mpjpe_constant": 92.0,
+            "new_group/thing": 7,
+            "pairs": 64 * step,
+        }
+        for step in (10, 20, 30)
+    ]
 
 
 @pytest.fixture
@@ -59,9 +76,11 @@ def runs(tmp_path):
     (first / "bad_samples.jsonl").write_text('{"slot": 1}\n{"slot": 2}\n')
     (first / "captures").mkdir()
     (first / "captures" / "step-00000003.json").write_text("{}")
-    (first / "pictures").mkdir()
+    (first / "images").mkdir()
     for name in ("step-00000010", "step-00000030", "attention-00000030"):
-        Image.new("RGB", (60, 40), "red" if name.endswith("30") else "blue").save(first / "pictures" / f"{name}.png")
+        Image.new("RGB", (60, 40), "red" if name.endswith("30") else "blue").save(
+            first / "images" / f"{name}.png"
+        )
     return [str(first), str(second)]
 
 
@@ -73,7 +92,15 @@ def test_the_page_shows_what_lies_in_the_folders(runs, tmp_path, capsys):
     page = Page(text)
     assert all(value.startswith(("data:", "#")) for value in page.loads) and "://" not in text
     # Runs of one name are told apart by their folders.
-    for words in ("x/run", "y/run", "step 30 of 40", "bad samples: 2", "captures: 1", "code abc1234", "torch 2.15.0"):
+    for words in (
+        "x/run",
+        "y/run",
+        "step 30 of 40",
+        "bad samples: 2",
+        "captures: 1",
+        "code abc1234",
+        "torch 2.15.0",
+    ):
         assert words in page.text, words
     assert "seed not set <b>5</b>" in page.text and "optim.lr 0.1 0.25" in page.text
     assert "Reference gain" in page.text and "New group" in page.text
@@ -87,13 +114,26 @@ def test_curves_hold_every_logged_number(runs):
     seen = [report.read_run(path, name, f"#00000{i}") for i, (path, name) in enumerate(named)]
     chart = report.chart_of(seen, "loss/cross_view")
     assert [(line.words, line.look) for line in chart.lines] == [
-        ("x/run, training", "faint"), ("x/run, held out", "solid"), ("y/run, training", "faint"), ("y/run, held out", "solid")]
-    assert chart.lines[2].points == [(10, 0.3), (20, 0.15), (30, 0.1)] and chart.lines[2].colour == "#000001"
+        ("x/run, training", "faint"),
+        ("x/run, held out", "solid"),
+        ("y/run, training", "faint"),
+        ("y/run, held out", "solid"),
+    ]
+    assert (
+        chart.lines[2].points == [(10, 0.3), (20, 0.15), (30, 0.1)]
+        and chart.lines[2].colour == "#000001"
+    )
     assert chart.lines[1].points == [(10, 0.2), (20, 0.1), (30, pytest.approx(1 / 15))]
     probe = report.chart_of(seen[:1], "probe/pa_mpjpe")
-    assert [(line.words, line.points[-1]) for line in probe.lines] == [("x/run", (30, 60.0)), ("mean pose", (30, 92.0))]
+    assert [(line.words, line.points[-1]) for line in probe.lines] == [
+        ("x/run", (30, 60.0)),
+        ("mean pose", (30, 92.0)),
+    ]
     gain = report.chart_of(seen[:1], "reference_gain/cross_view_person")
-    assert [(line.words, line.points[0][1]) for line in gain.lines] == [("person patches", 0.125), ("all patches", 0.0)]
+    assert [(line.words, line.points[0][1]) for line in gain.lines] == [
+        ("person patches", 0.125),
+        ("all patches", 0.0),
+    ]
     keys = sorted(name for name in lines_of(1)[0] if "/" in name)
     charts = [chart for group in report._groups(seen, keys) for chart in group["charts"]]
     assert len(charts) == 4  # what is drawn beside another has no chart of its own
@@ -104,20 +144,28 @@ def test_a_long_curve_keeps_its_spikes():
     long = [(step, float(value)) for step, value in enumerate(random.normal(size=20_000))]
     long[12_345] = (12_345, 1e6)
     short = thinned(long)
-    assert len(short) <= MOST_POINTS and (12_345, 1e6) in short and min(long, key=lambda p: p[1]) in short
+    assert (
+        len(short) <= MOST_POINTS
+        and (12_345, 1e6) in short
+        and min(long, key=lambda p: p[1]) in short
+    )
     assert short == sorted(short) and set(short) <= set(long) and thinned(long[:50]) == long[:50]
 
 
 def test_what_is_broken_or_mistyped_is_named(runs, tmp_path):
     first = tmp_path / "x" / "run"
-    for arguments, said in (([str(tmp_path)], "no run's folder: it has no config.yaml"), ([runs[0], runs[0]], "named twice"),
-                            ([runs[0], "out=page.pdf"], "does not end in .html"), ([], "name at least one path"),
-                            ([runs[0], f"out={tmp_path}/no/page.html"], "cannot be written"),
-                            ([runs[0], "oout=page.html"], "did you mean 'out'")):
+    for arguments, said in (
+        ([str(tmp_path)], "no run's folder: it has no config.yaml"),
+        ([runs[0], runs[0]], "named twice"),
+        ([runs[0], "out=page.pdf"], "does not end in .html"),
+        ([], "name at least one path"),
+        ([runs[0], f"out={tmp_path}/no/page.html"], "cannot be written"),
+        ([runs[0], "oout=page.html"], "did you mean 'out'"),
+    ):
         with pytest.raises(UserError, match=said):
             report.main(arguments)
-    (first / "pictures" / "step-00000030.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="step-00000030.png is no picture"):
+    (first / "images" / "step-00000030.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="step-00000030.png is no image"):
         report.main([runs[0]])
     (first / "environment.json").write_text("{")
     with pytest.raises(UserError, match="environment.json is not JSON"):

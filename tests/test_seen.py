@@ -1,4 +1,5 @@
-"""What a run shows of itself: losses by source, the reference's gain, attention, norms, memory, wandb without a network."""
+"""What a run shows of itself: losses by source, the reference's gain, attention, norms, memory,
+wandb without a network."""
 
 import json
 import os
@@ -13,13 +14,14 @@ from clips import make_clip, write_shards
 from PIL import Image
 from runs import ROOT, words
 
-from data.index import PAIR_KINDS
-from data.reader import TAGS
-from engine import machine, metrics
-from engine.config import parse
-from engine.distributed import Processes
+from data.format.index import PAIR_KINDS
+from data.loading.reader import TAGS
+from engine.config.parser import parse
+from engine.distributed import hardware
+from engine.distributed.process_group import Processes
 from engine.errors import UserError
-from pretrain import attention, gain, objective, watch
+from engine.logging import metrics
+from pretrain import attention, objective, reference_gain, run_reporting
 from pretrain.blocks import CrossAttention
 from pretrain.config import PretrainConfig
 from pretrain.position import rope_table
@@ -51,16 +53,26 @@ def test_losses_by_source_and_kind_are_means_of_the_samples_losses(shards):
     for step, arrays in trainer.loader.batches(0, 2):
         with torch.no_grad():
             losses = trainer.step_module(trainer.to_device(arrays))
-        rows += [(*tags[:2].tolist(), loss) for tags, loss in zip(arrays["tags"].copy(), losses.tolist(), strict=True)]
+        rows += [
+            (*tags[:2].tolist(), loss)
+            for tags, loss in zip(arrays["tags"].copy(), losses.tolist(), strict=True)
+        ]
         trainer.update(step, arrays)
     line = trainer.take_losses()
     for k, kind in enumerate(PAIR_KINDS):
-        assert line[f"loss/{kind}"] == pytest.approx(np.mean([loss for one, _, loss in rows if one == k]), rel=1e-4)
+        assert line[f"loss/{kind}"] == pytest.approx(
+            np.mean([loss for one, _, loss in rows if one == k]), rel=1e-4
+        )
         for s, source in enumerate(("one", "two")):
             of_both = [loss for one, two, loss in rows if (one, two) == (k, s)]
-            assert line[f"loss_by_source/{source}/{kind}"] == pytest.approx(np.mean(of_both), rel=1e-4)
+            assert line[f"loss_by_source/{source}/{kind}"] == pytest.approx(
+                np.mean(of_both), rel=1e-4
+            )
     assert sum(1 for _, source, _ in rows if source == 1) == 12  # 3 of 4
-    assert not any(name.startswith("loss_by_source/") for name in open_trainer(shards, one_source=True).losses([1, 1, 2, 1]))
+    assert not any(
+        name.startswith("loss_by_source/")
+        for name in open_trainer(shards, one_source=True).losses([1, 1, 2, 1])
+    )
 
 
 def test_no_reference_comes_from_its_own_person_kind_or_source():
@@ -68,44 +80,64 @@ def test_no_reference_comes_from_its_own_person_kind_or_source():
     tags[:, TAGS.index("kind")] = [0] * 8 + [1] * 5
     tags[5:8, TAGS.index("source")] = 1
     subjects = ["a", "b", "a", "c", "b", "x", "x", "x", "a", "a", "a", "a", "b"]
-    found = gain.strangers(tags, subjects)
+    found = reference_gain.strangers(tags, subjects)
     assert (found[5:8] == -1).all()  # a source of one person has no stranger
     for row, other in enumerate(found):
         if other >= 0:
             assert subjects[row] != subjects[other] and (tags[row, :2] == tags[other, :2]).all()
-    assert sorted(found[:5]) == [0, 1, 2, 3, 4]  # each reference once, where nobody has more than half
+    assert sorted(found[:5]) == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]  # each reference once, where nobody has more than half
     assert (found[8:12] == 12).all() and found[12] in range(8, 12)
 
 
 def test_a_network_that_ignores_the_reference_gains_nothing(shards):
     trainer = open_trainer(shards)
-    width = 3 * trainer.config.model.patch ** 2
-    trainer.step_module.complete = lambda a, b, keep, masked, seen: a.mean() + torch.zeros(*masked.shape, width)
+    width = 3 * trainer.config.model.patch**2
+    trainer.step_module.complete = lambda a, b, keep, masked, seen: (
+        a.mean() + torch.zeros(*masked.shape, width)
+    )
     line = trainer.evaluate()
     gains = {name: value for name, value in line.items() if name.startswith("reference_gain/")}
-    assert set(gains) == {f"reference_gain/{kind}{part}" for kind in PAIR_KINDS for part in ("", "_person")}
+    assert set(gains) == {
+        f"reference_gain/{kind}{part}" for kind in PAIR_KINDS for part in ("", "_person")
+    }
     assert set(gains.values()) == {0.0}
 
 
 @pytest.mark.parametrize("left_out", [0, 0.5])
 def test_the_gain_of_a_network_that_copies_the_reference_is_what_hands_compute(shards, left_out):
-    trainer = open_trainer(shards, "objective.target=none", "objective.background_weight=0.5",
-                           f"masking.reference_ratio={left_out}")
+    trainer = open_trainer(
+        shards,
+        "objective.target=none",
+        "objective.background_weight=0.5",
+        f"masking.reference_ratio={left_out}",
+    )
     patch, patches = trainer.config.model.patch, trainer.model.patches
 
     def copied(a, b, keep, masked, seen):
-        looked = torch.ones(len(b), patches) if seen is None else torch.zeros(len(b), patches).scatter(1, seen, 1.0)
+        looked = (
+            torch.ones(len(b), patches)
+            if seen is None
+            else torch.zeros(len(b), patches).scatter(1, seen, 1.0)
+        )
         values = objective.patchify(b, patch) * looked[..., None]
         return values.gather(1, masked[..., None].expand(-1, -1, 3 * patch * patch))
 
     trainer.step_module.complete = copied
     line = trainer.evaluate()
-    *pairs, seen = trainer.step_module.pairs(trainer.to_device(trainer.held_out))
+    *pairs, seen = trainer.step_module.pairs(trainer.to_device(trainer.val))
     a, b, _, masked, person = (value.numpy().astype(np.float64) for value in pairs)
     for row in range(len(b)):
-        for hidden in set(range(patches)) - set(range(patches) if seen is None else seen[row].tolist()):
+        for hidden in set(range(patches)) - set(
+            range(patches) if seen is None else seen[row].tolist()
+        ):
             y, x = (patch * i for i in divmod(hidden, a.shape[-1] // patch))
-            b[row, :, y:y + patch, x:x + patch] = 0
+            b[row, :, y : y + patch, x : x + patch] = 0
     grid, expected = a.shape[-1] // patch, {}
     subjects = [subject for _, subject in trainer.people]
     for row, other in enumerate(trainer.strangers):
@@ -113,29 +145,40 @@ def test_the_gain_of_a_network_that_copies_the_reference_is_what_hands_compute(s
         errors = {}
         for name, reference in (("true", row), ("wrong", other)):
             difference = (b[reference] - a[row]) ** 2
-            errors[name] = np.array([difference[:, y * patch:(y + 1) * patch, x * patch:(x + 1) * patch].mean()
-                                     for y, x in (divmod(int(m), grid) for m in masked[row])])
+            errors[name] = np.array(
+                [
+                    difference[:, y * patch : (y + 1) * patch, x * patch : (x + 1) * patch].mean()
+                    for y, x in (divmod(int(m), grid) for m in masked[row])
+                ]
+            )
         share = person[row, masked[row].astype(int)]
-        kind = PAIR_KINDS[trainer.held_out["tags"][row, 0]]
+        kind = PAIR_KINDS[trainer.val["tags"][row, 0]]
         for ending, weight in (("", 0.5 + 0.5 * share), ("_person", share)):
             if weight.sum() and other >= 0:
                 value = (weight * (errors["wrong"] - errors["true"])).sum() / weight.sum()
                 expected.setdefault(f"reference_gain/{kind}{ending}", []).append(value)
-        expected.setdefault(f"held_out/{kind}", []).append(
-            ((0.5 + 0.5 * share) * errors["true"]).sum() / (0.5 + 0.5 * share).sum())
-    assert line == pytest.approx({name: np.mean(values) for name, values in expected.items()}, rel=1e-4)
+        expected.setdefault(f"val/{kind}", []).append(
+            ((0.5 + 0.5 * share) * errors["true"]).sum() / (0.5 + 0.5 * share).sum()
+        )
+    assert line == pytest.approx(
+        {name: np.mean(values) for name, values in expected.items()}, rel=1e-4
+    )
     assert abs(line["reference_gain/cross_view_person"]) > 1e-3
 
 
-def test_ranks_share_the_held_out_pairs(shards):
+def test_ranks_share_the_val_pairs(shards):
     whole, parts = open_trainer(shards), []
     for rank in range(3):  # of 8 pairs
         trainer = open_trainer(shards)
         trainer.processes = Processes(rank, 3, torch.device("cpu"))
         trainer.processes.sum = lambda tensor: parts.append(tensor.clone()) or tensor
         trainer.evaluate()
-    sums, counts = sum(parts)[:-1].reshape(3, -1, 2).unbind(-1)  # last: whether any was asked to stop
-    assert [value for name, value in whole.evaluate().items()] == pytest.approx((sums / counts).flatten().tolist(), rel=1e-5)
+    sums, counts = (
+        sum(parts)[:-1].reshape(3, -1, 2).unbind(-1)
+    )  # last: whether any was asked to stop
+    assert [value for name, value in whole.evaluate().items()] == pytest.approx(
+        (sums / counts).flatten().tolist(), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("position", ["rope", "cosine"])
@@ -153,7 +196,7 @@ def test_attention_is_the_one_that_the_network_computes(position):
 @pytest.mark.parametrize("left_out", [0, 0.5])
 def test_attention_of_masked_patches_leaves_the_completion_as_it_is(shards, left_out):
     trainer = open_trainer(shards, "model.decoder.depth=3", f"masking.reference_ratio={left_out}")
-    batch = trainer.to_device(trainer.held_out)
+    batch = trainer.to_device(trainer.val)
     with torch.no_grad():
         a, b, keep, masked, person, seen = trainer.step_module.pairs(batch)
         plain = trainer.step_module.complete(a, b, keep, masked, seen)
@@ -161,27 +204,39 @@ def test_attention_of_masked_patches_leaves_the_completion_as_it_is(shards, left
     predicted, looks = attention.of_masked(trainer.step_module, a, b, keep, masked, seen, layers)
     assert layers == [0, 2] and torch.equal(predicted, plain)
     for look in looks:
-        assert look.shape == (*masked.shape, trainer.model.patches) and torch.allclose(look.sum(-1), torch.ones(masked.shape))
-        assert (look > 0).sum(-1).unique().tolist() == [trainer.model.patches if seen is None else seen.shape[1]]
+        assert look.shape == (*masked.shape, trainer.model.patches) and torch.allclose(
+            look.sum(-1), torch.ones(masked.shape)
+        )
+        assert (look > 0).sum(-1).unique().tolist() == [
+            trainer.model.patches if seen is None else seen.shape[1]
+        ]
     # What a patch looks at follows from the reference: another one changes it.
     others = attention.of_masked(trainer.step_module, a, b.flip(0), keep, masked, seen, layers)[1]
     assert not torch.allclose(others[1], looks[1])
     assert not any(block.cross._forward_pre_hooks for block in trainer.model.decoder.blocks)
     spots = attention.chosen(person, masked, 3)
-    assert (person.gather(1, masked).gather(1, spots) >= 0.5).all() and (spots.diff(dim=1) > 0).all()
+    assert (person.gather(1, masked).gather(1, spots) >= 0.5).all() and (
+        spots.diff(dim=1) > 0
+    ).all()
 
 
-def test_pictures_of_others_than_made_people_stay_here(shards, tmp_path):
-    for faces, source, sent in ((False, "synthetic", set()), (True, "synthetic", {"completions", "attention"}),
-                                (False, "made", {"completions", "attention"})):
-        trainer = open_trainer(shards, f"log.faces={faces}", "log.pictures=2", one_source=True)
+def test_images_of_others_than_made_people_stay_here(shards, tmp_path):
+    for faces, source, sent in (
+        (False, "synthetic", set()),
+        (True, "synthetic", {"completions", "attention"}),
+        (False, "made", {"completions", "attention"}),
+    ):
+        trainer = open_trainer(shards, f"log.faces={faces}", "log.images=2", one_source=True)
         assert {one for one, _ in trainer.people} == {"synthetic"}
         trainer.people = [(source, subject) for _, subject in trainer.people]
         folder = tmp_path / f"{faces}-{source}"
         folder.mkdir()
         assert set(trainer.draw(folder, 7)) == sent
-        assert sorted(p.name for p in (folder / "pictures").iterdir()) == ["attention-00000007.png", "step-00000007.png"]
-        assert Image.open(folder / "pictures" / "attention-00000007.png").height > 4 * 144
+        assert sorted(p.name for p in (folder / "images").iterdir()) == [
+            "attention-00000007.png",
+            "step-00000007.png",
+        ]
+        assert Image.open(folder / "images" / "attention-00000007.png").height > 4 * 144
     trainer.people[-1] = ("street", "somebody")  # one face among made people is enough
     assert trainer.draw(folder, 8) == {}
 
@@ -189,26 +244,37 @@ def test_pictures_of_others_than_made_people_stay_here(shards, tmp_path):
 def test_numbers_beside_the_losses(shards, monkeypatch):
     trainer = open_trainer(shards, one_source=True)
     line = trainer.measured(3, 32, 2.0)
-    assert line["speed/pairs_per_s"] == line["speed/pairs_per_s_device"] == 16 and line["pairs"] == 32
-    norm = np.sqrt(sum((p.detach().numpy().astype(np.float64) ** 2).sum() for p in trainer.model.parameters()))
-    assert line["optim/weight_norm"] == pytest.approx(norm, rel=1e-5)
+    assert (
+        line["speed/pairs_per_s"] == line["speed/pairs_per_s_device"] == 16 and line["pairs"] == 32
+    )
+    norm = np.sqrt(
+        sum((p.detach().numpy().astype(np.float64) ** 2).sum() for p in trainer.model.parameters())
+    )
+    assert line["optim/param_norm"] == pytest.approx(norm, rel=1e-5)
     assert 0.05 < line["memory/host_gib"] < 64 and "memory/device_gib" not in line
-    assert "speed/peak_share" not in line  # a CPU's peak is not known
-    assert machine.peak_flops("NVIDIA H100 80GB HBM3") == machine.peak_flops("NVIDIA H200") == 989e12
-    assert machine.peak_flops("NVIDIA A100-SXM4-80GB") == 312e12 and machine.peak_flops("NVIDIA L4") == 121e12
-    assert machine.peak_flops("Some other chip") is None
+    assert "speed/mfu" not in line  # a CPU's peak is not known
+    assert (
+        hardware.peak_flops("NVIDIA H100 80GB HBM3") == hardware.peak_flops("NVIDIA H200") == 989e12
+    )
+    assert (
+        hardware.peak_flops("NVIDIA A100-SXM4-80GB") == 312e12
+        and hardware.peak_flops("NVIDIA L4") == 121e12
+    )
+    assert hardware.peak_flops("Some other chip") is None
     # On a GPU in bf16: operations of a pair times pairs a second a device, over the peak.
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4-80GB")
-    monkeypatch.setattr(watch, "memory_gib", lambda device: {})
+    monkeypatch.setattr(run_reporting, "memory_gib", lambda device: {})
     trainer.device, trainer.bf16 = torch.device("cuda"), True
-    assert watch.measured(trainer, 3, 32, 2.0, "pairs", 1e12)["speed/peak_share"] == pytest.approx(16e12 / 312e12)
+    assert run_reporting.measured(trainer, 3, 32, 2.0, "pairs", 1e12)["speed/mfu"] == pytest.approx(
+        16e12 / 312e12
+    )
     trainer.bf16 = False
-    assert "speed/peak_share" not in watch.measured(trainer, 3, 32, 2.0, "pairs", 1e12)
+    assert "speed/mfu" not in run_reporting.measured(trainer, 3, 32, 2.0, "pairs", 1e12)
 
 
 LIVES = """
 import sys
-from engine import metrics
+from engine.logging import metrics
 metrics.WANDB_START_S = 2
 for step in (0, 10):
     log = metrics.Log(sys.argv[1], step, sys.argv[2], "name", {"steps": 20})
@@ -221,10 +287,20 @@ def test_wandb_without_a_network_goes_on_offline_and_one_command_sends_all_parts
     run = tmp_path / "a run"
     run.mkdir()
     # As in a process that was started by one whose wandb is gone.
-    environment = {**os.environ, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40,
-                   "WANDB_SERVICE": f"3-1-unix-{tmp_path}/socket"}
-    done = subprocess.run([sys.executable, "-c", LIVES, run, "online"], cwd=ROOT, env=environment, capture_output=True,
-                          text=True, timeout=300)
+    environment = {
+        **os.environ,
+        "WANDB_BASE_URL": "http://127.0.0.1:9",
+        "WANDB_API_KEY": "0" * 40,
+        "WANDB_SERVICE": f"3-1-unix-{tmp_path}/socket",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", LIVES, run, "online"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("note: log.wandb=online") == 2 and "Traceback" not in done.stderr
     assert [line["step"] for line in metrics.read(run)] == [10, 20]
@@ -233,24 +309,40 @@ def test_wandb_without_a_network_goes_on_offline_and_one_command_sends_all_parts
     assert len(parts) == 2 and all(part.name.endswith(f"-{identity}") for part in parts)
     command = metrics.sync_command(run)
     assert command in done.stdout
-    dry = subprocess.run(command.replace("wandb sync", f"{sys.executable} -m wandb sync --dry-run", 1), shell=True,
-                         cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    dry = subprocess.run(
+        command.replace("wandb sync", f"{sys.executable} -m wandb sync --dry-run", 1),
+        shell=True,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "Would sync 2 run(s)" in dry.stdout + dry.stderr
 
 
 @pytest.mark.parametrize("mode", ["offline", "online"])
-@pytest.mark.parametrize("fault", [wandb.errors.CommError, ConnectionError, RuntimeError])  # not all are children of one
-def test_a_wandb_that_does_not_start_does_not_harm_a_run(tmp_path, monkeypatch, capsys, mode, fault):
+@pytest.mark.parametrize(
+    "fault", [wandb.errors.CommError, ConnectionError, RuntimeError]
+)  # not all are children of one
+def test_a_wandb_that_does_not_start_does_not_harm_a_run(
+    tmp_path, monkeypatch, capsys, mode, fault
+):
     def init(**keys):
         raise fault("too busy")
 
     monkeypatch.setattr(wandb, "init", init)
-    monkeypatch.setattr(wandb, "teardown", lambda: sys.exit(1))  # as wandb's does where its service ended with a fault
+    monkeypatch.setattr(
+        wandb, "teardown", lambda: sys.exit(1)
+    )  # as wandb's does where its service ended with a fault
     log = metrics.Log(tmp_path, 0, mode, "name", {})
     log.write(10, {"loss/cross_view": 1.0})
     log.close()
     assert [line["step"] for line in metrics.read(tmp_path)] == [10]
-    assert "wandb cannot be started (too busy); this life of the run goes on in log.jsonl alone" in capsys.readouterr().err
+    assert (
+        "wandb cannot be started (too busy); this life of the run goes on in log.jsonl alone"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_log_that_is_being_written_is_read_to_its_last_whole_line(tmp_path):

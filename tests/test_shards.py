@@ -10,22 +10,31 @@ import pytest
 import webdataset
 from clips import make_clip, rewrite, write_shards
 
-from data import index
 from data.__main__ import main as rewrite_main
-from data.check import check_shard
-from data.index import _stored_index, build_index, fits, index_path, read_index
-from data.shards import find_shards, write_shard
+from data.format import index
+from data.format.index import _stored_index, build_index, fits, index_path, read_index
+from data.format.shards import find_shards, write_shard
+from data.format.verify import check_shard
 from engine.errors import UserError
 
 
 @pytest.fixture
 def shard(tmp_path):
-    return write_shards(tmp_path, [make_clip(i, kinds=("body", "left_hand") if i else ("body",)) for i in range(5)], 5)[0]
+    return write_shards(
+        tmp_path,
+        [make_clip(i, kinds=("body", "left_hand") if i else ("body",)) for i in range(5)],
+        5,
+    )[0]
 
 
 def test_equal_clips_are_byte_equal_shards(shard, tmp_path):
     again = str(tmp_path / "again.tar")
-    assert write_shard(again, (make_clip(i, kinds=("body", "left_hand") if i else ("body",)) for i in range(5))) == 5
+    assert (
+        write_shard(
+            again, (make_clip(i, kinds=("body", "left_hand") if i else ("body",)) for i in range(5))
+        )
+        == 5
+    )
     assert (tmp_path / "again.tar").read_bytes() == (tmp_path / "shard-000000.tar").read_bytes()
     assert read_index(again).digest == read_index(shard).digest
 
@@ -46,7 +55,10 @@ def test_the_index_leads_to_every_member(shard):
 
 def test_offers_tell_kinds_of_pairs_apart(tmp_path):
     views, instants = make_clip(0, views=3, instants=1), make_clip(1, views=1, instants=3)
-    assert read_index(write_shards(tmp_path, [views, instants], 2)[0]).offers.tolist() == [0b01, 0b10]
+    assert read_index(write_shards(tmp_path, [views, instants], 2)[0]).offers.tolist() == [
+        0b01,
+        0b10,
+    ]
 
 
 def test_webdatasets_own_reader_reads_it(shard):
@@ -91,13 +103,20 @@ def test_a_newer_index_is_refused_by_name(shard):
         read_index(shard)
 
 
-@pytest.mark.parametrize("where", ["in the first header", "in a picture", "after a member", "before the end mark"])
+@pytest.mark.parametrize(
+    "where", ["in the first header", "in an image", "after a member", "before the end mark"]
+)
 def test_a_cut_off_tar_says_so(shard, where):
     index = build_index(shard)
     offset, length = index.members(3)["01.jpg"]
     end = offset + -(-length // 512) * 512
     last = max(o + -(-n // 512) * 512 for o, n in index.members(4).values())
-    size = {"in the first header": 200, "in a picture": offset + 100, "after a member": end, "before the end mark": last}[where]
+    size = {
+        "in the first header": 200,
+        "in an image": offset + 100,
+        "after a member": end,
+        "before the end mark": last,
+    }[where]
     os.truncate(shard, size)
     with pytest.raises(UserError, match=r"shard-000000\.tar is cut off"):
         read_index(shard)
@@ -119,7 +138,12 @@ def test_tars_that_hold_no_clips_say_so(tmp_path, shard):
 
 
 def test_a_newer_clip_in_a_shard_is_refused_by_name(shard):
-    rewrite(shard, lambda name, data: data.replace(b'"format":1', b'"format":2') if name == "clip00002.json" else data)
+    rewrite(
+        shard,
+        lambda name, data: (
+            data.replace(b'"format":1', b'"format":2') if name == "clip00002.json" else data
+        ),
+    )
     with pytest.raises(UserError, match=r"shard-000000.tar:clip00002 has clip format 2"):
         read_index(shard)
 
@@ -157,7 +181,11 @@ def test_shards_are_found_in_folders_globs_and_lists(tmp_path):
     assert find_shards(str(folder)) == paths
     assert find_shards(f"{paths[2]}, {paths[0]}") == [paths[2], paths[0]]
     assert find_shards(str(tmp_path / "set*" / "*1.tar")) == [paths[1]]
-    for spec, words in ((str(tmp_path / "gone"), "no shards at .*gone"), (str(tmp_path), "holds no shards"), ("", "named")):
+    for spec, words in (
+        (str(tmp_path / "gone"), "no shards at .*gone"),
+        (str(tmp_path), "holds no shards"),
+        ("", "named"),
+    ):
         with pytest.raises(UserError, match=words):
             find_shards(spec)
 
@@ -169,7 +197,11 @@ def joined(tmp_path, *folders):
         for number, clips in enumerate(folders):
             folder = tmp_path / f"part{number}"
             folder.mkdir()
-            file.write(Path(write_shards(folder, [make_clip(i, size=16) for i in clips], len(clips))[0]).read_bytes())
+            file.write(
+                Path(
+                    write_shards(folder, [make_clip(i, size=16) for i in clips], len(clips))[0]
+                ).read_bytes()
+            )
     return str(out)
 
 
@@ -177,7 +209,10 @@ def test_tars_joined_by_cat_are_read_to_the_end(tmp_path, capsys):
     path = joined(tmp_path, range(2), range(5, 6), range(10, 13))
     index = read_index(path)
     assert index.keys.tolist() == [f"clip{i:05d}" for i in (0, 1, 5, 10, 11, 12)]
-    assert "3 tars joined by cat, all read; tar tf and webdataset's own reader see the first 2 of 6" in capsys.readouterr().err
+    assert (
+        "3 tars joined by cat, all read; tar tf and webdataset's own reader see the first 2 of 6"
+        in capsys.readouterr().err
+    )
     with open(path, "rb") as raw:
         for part, first in (("part1", 2), ("part2", 3)):
             with tarfile.open(tmp_path / part / "shard-000000.tar") as tar:
@@ -201,7 +236,10 @@ def test_an_index_of_the_first_of_joined_tars_is_built_anew(tmp_path):
 def test_joined_tars_are_shuffled_whole(tmp_path):
     (tmp_path / "in").mkdir()
     path = joined(tmp_path / "in", range(2), range(5, 8))
-    assert rewrite_main(["merge", path, f"out={tmp_path / 'out'}", "clips_per_shard=9", "workers=1"]) == 0
+    assert (
+        rewrite_main(["merge", path, f"out={tmp_path / 'out'}", "clips_per_shard=9", "workers=1"])
+        == 0
+    )
     merged = read_index(str(tmp_path / "out" / "shard-000000.tar"))
     assert merged.keys.tolist() == [f"clip{i:05d}" for i in (0, 1, 5, 6, 7)]
     assert check_shard(merged.path).problems == []
@@ -212,7 +250,10 @@ def test_what_follows_a_tar_and_is_none_is_refused_by_name(tmp_path):
     size = os.path.getsize(path)
     with open(path, "ab") as file:
         file.write(b"not a tar" * 1000)
-    with pytest.raises(UserError, match=rf"joined.tar: what follows the tar's end, from byte {size} on, is no tar; 2 samples"):
+    with pytest.raises(
+        UserError,
+        match=rf"joined.tar: what follows the tar's end, from byte {size} on, is no tar; 2 samples",
+    ):
         read_index(path)
     (tmp_path / "cut").mkdir()
     path = joined(tmp_path / "cut", range(2), range(3, 5))
@@ -229,19 +270,30 @@ def test_what_macos_adds_is_passed_over_and_counted(tmp_path, capsys):
         members = [(m.name, tar.extractfile(m).read()) for m in tar]
         for name, data in [("._top", b""), *members, (".DS_Store", b"x" * 600)]:
             # A folder of the people's, as bsdtar packs it: each file after its own attributes.
-            for named, content in (((f"./set/._{name}", b"Mac OS X"),) if name[0] != "." else ()) + ((f"./set/{name}", data),):
+            for named, content in (
+                ((f"./set/._{name}", b"Mac OS X"),) if name[0] != "." else ()
+            ) + ((f"./set/{name}", data),):
                 entry = tarfile.TarInfo(named)
-                entry.size, entry.pax_headers = len(content), {"LIBARCHIVE.xattr.com.apple.provenance": "AQ=="}
+                entry.size, entry.pax_headers = (
+                    len(content),
+                    {"LIBARCHIVE.xattr.com.apple.provenance": "AQ=="},
+                )
                 out.addfile(entry, io.BytesIO(content))
     index = read_index(packed)
-    assert index.keys.tolist() == [f"./set/clip{i:05d}" for i in range(3)] and index.suffixes == read_index(plain).suffixes
+    assert (
+        index.keys.tolist() == [f"./set/clip{i:05d}" for i in range(3)]
+        and index.suffixes == read_index(plain).suffixes
+    )
     hidden = len(members) + 2
     words = f"{hidden} members whose names begin with a dot are passed over, such as ./set/._top"
     assert words in capsys.readouterr().err
     report = check_shard(packed)
     assert report.problems == [] and report.clips == 3 and words in report.notes[0]
     assert _stored_index(packed) is not None  # what is passed over at the end makes no index stale
-    assert rewrite_main(["merge", packed, f"out={tmp_path / 'out'}", "clips_per_shard=9", "workers=1"]) == 0
+    assert (
+        rewrite_main(["merge", packed, f"out={tmp_path / 'out'}", "clips_per_shard=9", "workers=1"])
+        == 0
+    )
     assert check_shard(str(tmp_path / "out" / "shard-000000.tar")).clips == 3
 
 

@@ -25,18 +25,25 @@ def peaceful(tmp_path_factory):
 
 
 def test_a_signal_before_the_run_begins_leaves_at_once(tmp_path):
-    """While torch is imported, and while the trainer is built: nothing is left behind that the next start minds."""
+    """While torch is imported, and while the trainer is built: nothing is left behind that the next
+    start minds."""
     run = tmp_path / "run"
-    process, = toy.start(run, {})
-    while "torch" not in Path(f"/proc/{process.pid}/maps").read_text():  # the handler is there before the import
+    (process,) = toy.start(run, {})
+    while (
+        "torch" not in Path(f"/proc/{process.pid}/maps").read_text()
+    ):  # the handler is there before the import
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    assert "SIGTERM: stopped before the run began" in toy.finish([process], 75)[0] and not run.exists()
-    process, = toy.start(run, {"slow_start": 100})
+    assert (
+        "SIGTERM: stopped before the run began" in toy.finish([process], 75)[0] and not run.exists()
+    )
+    (process,) = toy.start(run, {"slow_start": 100})
     assert process.stdout.readline() == "building\n"
     process.send_signal(signal.SIGUSR1)
-    assert "SIGUSR1: stopped before " in toy.finish([process], 75)[0] and not list(run.glob("checkpoints/*"))
+    assert "SIGUSR1: stopped before " in toy.finish([process], 75)[0] and not list(
+        run.glob("checkpoints/*")
+    )
 
 
 def test_a_signal_to_one_rank_that_starts_ends_all(tmp_path):
@@ -70,14 +77,18 @@ def test_a_signal_during_an_evaluation_breaks_it_off_and_nothing_is_lost(tmp_pat
     assert '"step": 8' not in (run / "log.jsonl").read_text()
     toy.finish(toy.start(run, {}))
     here, there = outcome(run)[-1], outcome(peaceful)[-1]
-    assert [line["step"] for line in here] == [line["step"] for line in there] == list(range(2, 25, 2))
-    assert all(a.keys() == b.keys() and all(a[k] == pytest.approx(b[k], rel=1e-4, abs=1e-6) for k in a)
-               for a, b in zip(here, there, strict=True))
+    assert (
+        [line["step"] for line in here] == [line["step"] for line in there] == list(range(2, 25, 2))
+    )
+    assert all(
+        a.keys() == b.keys() and all(a[k] == pytest.approx(b[k], rel=1e-4, abs=1e-6) for k in a)
+        for a, b in zip(here, there, strict=True)
+    )
 
 
 def test_a_second_signal_leaves_at_once_and_an_echo_of_the_first_does_not(tmp_path):
     run = tmp_path / "run"
-    process, = toy.start(run, {"hang": 5}, "log.every=1")
+    (process,) = toy.start(run, {"hang": 5}, "log.every=1")
     toy.wait_for(run / "log.jsonl", [process], '"step": 5')
     process.send_signal(signal.SIGUSR2)
     time.sleep(0.2)
@@ -89,9 +100,14 @@ def test_a_second_signal_leaves_at_once_and_an_echo_of_the_first_does_not(tmp_pa
 
 
 def test_what_another_rank_passed_on_is_the_same_request():
-    """A rank hears of the request from its peers, and a moment later gets the signal itself: it must save in peace."""
-    code = ("import os, signal, time\nfrom engine.signals import StopRequest\nstop = StopRequest()\nstop.ready()\n"
-            "stop.heard('SIGTERM')\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(0.5)\nprint(stop.name)\n")
+    """A rank hears of the request from its peers, and a moment later gets the signal itself: it
+    must save in peace."""
+    code = (
+        "import os, signal, time\nfrom engine.run.signals import StopRequest\nstop = "
+        "StopRequest()\nstop.ready()\n"
+        "stop.heard('SIGTERM')\nos.kill(os.getpid(), "
+        "signal.SIGTERM)\ntime.sleep(0.5)\nprint(stop.name)\n"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (0, "SIGTERM\n"), done.stderr
 
@@ -115,7 +131,9 @@ def test_signals_to_loader_workers_harm_nothing(tmp_path):
     write_shards(shards, [make_clip(i, size=56) for i in range(60)], 15)
     process, hit = start(words(run, shards, "steps=24", "data.workers=2")), set()
     while process.poll() is None:
-        workers = subprocess.run(["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True)
+        workers = subprocess.run(
+            ["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True
+        )
         for worker in workers.stdout.split():
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
                 with contextlib.suppress(ProcessLookupError):  # it was about to end

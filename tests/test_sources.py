@@ -1,4 +1,5 @@
-"""``python -m data pairs`` from end to end, on drawn videos whose every frame tells its number, and on real ones."""
+"""``python -m data pairs`` from end to end, on drawn videos whose every frame tells its number, and
+on real ones."""
 
 import json
 import os
@@ -22,43 +23,58 @@ from engine.geometry import project
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs/data"
-VIDEO, QUALISYS, CALISCOPE = (str(CONFIGS / n) for n in ("video.yaml", "multicam_qualisys.yaml", "multicam_caliscope.yaml"))
+VIDEO, QUALISYS, CALISCOPE = (
+    str(CONFIGS / n) for n in ("video.yaml", "multicam_qualisys.yaml", "multicam_caliscope.yaml")
+)
 WIDTH, HEIGHT = 160, 128
 
 
-def _draw(path, count=40, size=(WIDTH, HEIGHT), fps=10, picture=None, faststart=False, codec="mpeg4"):
-    """A video whose frame i is grey of brightness 5 i, or what ``picture(i)`` draws."""
-    with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as container:
+def _draw(path, count=40, size=(WIDTH, HEIGHT), fps=10, image=None, faststart=False, codec="mpeg4"):
+    """A video whose frame i is grey of brightness 5 i, or what ``image(i)`` draws."""
+    with av.open(
+        str(path), "w", options={"movflags": "faststart"} if faststart else {}
+    ) as container:
         stream = container.add_stream(codec, rate=fps)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = *size, "yuv420p", 4_000_000
         for i in range(count):
-            pixels = np.full((size[1], size[0], 3), 5 * i, np.uint8) if picture is None else picture(i)
+            pixels = np.full((size[1], size[0], 3), 5 * i, np.uint8) if image is None else image(i)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode(None))
     return path
 
 
 def _boxes(path, rows):
-    path.write_text("video,frame,x0,y0,x1,y1,person\n" + "".join(",".join(map(str, r)) + "\n" for r in rows))
+    path.write_text(
+        "video,frame,x0,y0,x1,y1,person\n" + "".join(",".join(map(str, r)) + "\n" for r in rows)
+    )
     return path
 
 
 def _clips(folder):
-    """{key: (meta, [pictures])} of all shards of a folder."""
+    """{key: (meta, [images])} of all shards of a folder."""
     found = defaultdict(dict)
     for tar in sorted(Path(folder).glob("*.tar")):
         with tarfile.open(tar) as file:
             for member in file:
                 key, suffix = member.name.split(".", 1)
                 found[key][suffix] = file.extractfile(member).read()
-    return {key: (json.loads(members["json"]), [cv2.imdecode(np.frombuffer(members[suffix], np.uint8), 1)
-                                                for suffix in sorted(members) if suffix.endswith("jpg")])
-            for key, members in found.items()}
+    return {
+        key: (
+            json.loads(members["json"]),
+            [
+                cv2.imdecode(np.frombuffer(members[suffix], np.uint8), 1)
+                for suffix in sorted(members)
+                if suffix.endswith("jpg")
+            ],
+        )
+        for key, members in found.items()
+    }
 
 
 @pytest.fixture
 def grey(tmp_path):
-    """A folder with one video of 40 frames at 10 fps, and boxes of one person in each of its frames."""
+    """A folder with one video of 40 frames at 10 fps, and boxes of one person in each of its
+    frames."""
     (tmp_path / "in").mkdir()
     _draw(tmp_path / "in/walk.mp4")
     _boxes(tmp_path / "boxes.csv", [("walk.mp4", i, 60, 30, 90, 100, "ann") for i in range(40)])
@@ -73,15 +89,21 @@ def test_clips_hold_the_frames_they_say(grey, capsys):
     assert _run(VIDEO, grey, f"boxes={grey / 'boxes.csv'}", "size=64", "licence=CC0-1.0") == 0
     clips = _clips(grey / "out")
     assert len(clips) == 4
-    for meta, pictures in clips.values():
-        assert (meta["source"], meta["licence"], meta["subject"]) == ("video", "CC0-1.0", "video/walk/ann")
+    for meta, images in clips.values():
+        assert (meta["source"], meta["licence"], meta["subject"]) == (
+            "video",
+            "CC0-1.0",
+            "video/walk/ann",
+        )
         assert meta["size"] == 64
-        assert 2 <= len(pictures) == len(meta["crops"]) <= 4 and not meta["masks"]
+        assert 2 <= len(images) == len(meta["crops"]) <= 4 and not meta["masks"]
         times = [c["time_s"] for c in meta["crops"]]
         assert np.all((np.diff(times) > 0.19) & (np.diff(times) < 1.01))
-        for crop, picture in zip(meta["crops"], pictures, strict=True):
-            assert picture.shape == (64, 64, 3)
-            assert abs(picture.mean() - 5 * round(crop["time_s"] * 10)) < 2.4  # half of one frame's step
+        for crop, image in zip(meta["crops"], images, strict=True):
+            assert image.shape == (64, 64, 3)
+            assert (
+                abs(image.mean() - 5 * round(crop["time_s"] * 10)) < 2.4
+            )  # half of one frame's step
             np.testing.assert_allclose(crop["box"], [31.25, 21.25, 118.75, 108.75])
             assert crop["K"] is None and crop["Rt"] is None
     assert "4 of 4 clips" in capsys.readouterr().out
@@ -116,23 +138,24 @@ def test_an_unreadable_video_is_skipped_and_told(grey, capsys):
 
 def test_a_video_that_breaks_off_keeps_what_came_before(grey, capsys):
     """The header promises 120 frames, the file holds about half of them."""
-    whole = _draw(grey / "whole.mp4", 120, picture=_noise, faststart=True)
-    (grey / "in/walk.mp4").write_bytes(whole.read_bytes()[:whole.stat().st_size // 2])
+    whole = _draw(grey / "whole.mp4", 120, image=_noise, faststart=True)
+    (grey / "in/walk.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     boxes = _boxes(grey / "b.csv", [("walk", i, 60, 30, 90, 100, "ann") for i in range(120)])
     assert _run(VIDEO, grey, f"boxes={boxes}", "size=64") == 1
     said = capsys.readouterr().out
     assert "cannot be decoded" in said.split("skipped:")[-1]
     clips = _clips(grey / "out")
     assert 3 <= len(clips) < 10 and f"{len(clips)} of 12 clips" in said
-    for meta, pictures in clips.values():
-        assert len(pictures) >= 2
-        for crop, picture in zip(meta["crops"], pictures, strict=True):
+    for meta, images in clips.values():
+        assert len(images) >= 2
+        for crop, image in zip(meta["crops"], images, strict=True):
             drawn = _noise(round(crop["time_s"] * 10))[40:90, 60:90].mean((0, 1))[::-1]
-            assert np.abs(picture[14:50, 22:44].mean((0, 1)) - drawn).max() < 20
+            assert np.abs(image[14:50, 22:44].mean((0, 1)) - drawn).max() < 20
 
 
 def _noise(i):
-    """Large random blobs: an encoder cannot make all frames small, and a frame is told from its neighbours."""
+    """Large random blobs: an encoder cannot make all frames small, and a frame is told from its
+    neighbours."""
     coarse = np.random.default_rng(i).integers(0, 256, (4, 4, 3)).astype(np.uint8)
     coarse[1:3, 1:3] = coarse[1, 1]
     return cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST)
@@ -148,9 +171,9 @@ def test_pyav_reads_what_decord_cannot(grey, capsys):
         open_video(str(grey / "in/walk.mp4"), ("decord",))
     assert _run(VIDEO, grey, f"boxes={grey / 'boxes.csv'}", "size=64") == 0
     assert "walk.mp4: decord: " in (said := capsys.readouterr().out) and "PyAV reads it" in said
-    for meta, pictures in _clips(grey / "out").values():
-        for crop, picture in zip(meta["crops"], pictures, strict=True):
-            assert abs(picture.mean() - 5 * round(crop["time_s"] * 10)) < 2.4
+    for meta, images in _clips(grey / "out").values():
+        for crop, image in zip(meta["crops"], images, strict=True):
+            assert abs(image.mean() - 5 * round(crop["time_s"] * 10)) < 2.4
 
 
 @pytest.mark.parametrize("decoder", ["decord", "av"])
@@ -158,12 +181,18 @@ def test_frames_come_in_order_and_only_those(grey, decoder):
     if decoder == "decord":
         pytest.importorskip("decord")
     video = open_video(str(grey / "in/walk.mp4"), (decoder,))
-    assert (video.decoder, video.count, video.fps, video.width, video.height) == (decoder, 40, 10, WIDTH, HEIGHT)
+    assert (video.decoder, video.count, video.fps, video.width, video.height) == (
+        decoder,
+        40,
+        10,
+        WIDTH,
+        HEIGHT,
+    )
     got = list(video.get([30, 3, 3, 39]))
     assert [i for i, _ in got] == [3, 30, 39]
-    for i, picture in got:
-        assert picture.shape == (HEIGHT, WIDTH, 3) and picture.dtype == np.uint8
-        assert abs(picture.mean() - 5 * i) < 2.4
+    for i, image in got:
+        assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
+        assert abs(image.mean() - 5 * i) < 2.4
     with pytest.raises(Unreadable, match="frame 40 of 40"):
         list(video.get([39, 40]))
 
@@ -181,8 +210,11 @@ BAD_BOXES = [
     ("walk,0,60,30,90", r"b.csv:2: no 'y1'"),
     ("walk,0,60,30,90,100,ann,7", r"b.csv:2: more values than the 7 columns"),
     ("walk,0,90,30,60,100", r"b.csv:2: the box \[90, 30, 60, 100\] has no area"),
-    ("walk,0,260,30,290,100", r"b.csv:2: the box .* lies outside the picture of 160x128"),
-    ("walk,0,1,1,9,9\nwalk,0,1,1,9,9", r"b.csv:3: a second box for frame 0 of walk; the first is at .*b.csv:2"),
+    ("walk,0,260,30,290,100", r"b.csv:2: the box .* lies outside the image of 160x128"),
+    (
+        "walk,0,1,1,9,9\nwalk,0,1,1,9,9",
+        r"b.csv:3: a second box for frame 0 of walk; the first is at .*b.csv:2",
+    ),
     ("walk,40,60,30,90,100", r"b.csv:2: frame 40, but .*walk.mp4 has frames 0 to 39"),
     ("walk,1.5,60,30,90,100", r"b.csv:2: frame 1.5 is not a whole number"),
     ("", r"b.csv is empty"),
@@ -209,9 +241,15 @@ def test_bad_keys_are_one_line(grey):
         ([f"videos={grey / 'empty'}", boxes, "out=o"], "no videos in this folder"),
         ([f"videos={grey / 'in'}", "out=o"], "needs boxes=FILE"),
         ([f"videos={grey / 'in'}", boxes], "out= must be given"),
-        ([f"videos={grey / 'in'}", boxes, "out=o", "gap_min_s=2"], "gap_min_s=2.0 is above gap_max_s=1.0"),
+        (
+            [f"videos={grey / 'in'}", boxes, "out=o", "gap_min_s=2"],
+            "gap_min_s=2.0 is above gap_max_s=1.0",
+        ),
         ([f"videos={grey / 'in'}", boxes, "out=o", "track=t.csv"], "track= is for reader=multicam"),
-        ([f"videos={grey / 'in'}", f"boxes={grey / 'h.csv'}", "out=o"], "h.csv:1: the header has no 'x1'"),
+        (
+            [f"videos={grey / 'in'}", f"boxes={grey / 'h.csv'}", "out=o"],
+            "h.csv:1: the header has no 'x1'",
+        ),
         ([f"videos={grey / 'in'}", "boxes=none.csv", "out=o"], "none.csv: no such file"),
         ([f"videos={grey / 'in'}", "out=o", "reader=multicam"], "needs calibration=FILE"),
     ):
@@ -220,7 +258,9 @@ def test_bad_keys_are_one_line(grey):
 
 
 def test_boxes_from_json_and_filled_gaps(tmp_path):
-    entries = [{"video": "a.mp4", "frame": f, "x0": f, "y0": 0, "x1": 10 + f, "y1": 20} for f in (0, 4, 14)]
+    entries = [
+        {"video": "a.mp4", "frame": f, "x0": f, "y0": 0, "x1": 10 + f, "y1": 20} for f in (0, 4, 14)
+    ]
     (tmp_path / "b.json").write_text(json.dumps(entries))
     boxes = read_boxes(str(tmp_path / "b.json"))["a"]["0"]
     filled = fill(boxes, 4)
@@ -257,8 +297,16 @@ def _cameras(width=WIDTH):
         right = np.cross(forward, [0, 0, 1.0])
         right /= np.linalg.norm(right)
         R = np.stack([right, np.cross(forward, right), forward])
-        entries.append({"name": name, "size": [width, HEIGHT], "K": [[150, 0, 79.5], [0, 150, 63.5], [0, 0, 1]],
-                        "distortion": [-0.2, 0.03], "R": R.tolist(), "t": (-R @ centre).tolist()})
+        entries.append(
+            {
+                "name": name,
+                "size": [width, HEIGHT],
+                "K": [[150, 0, 79.5], [0, 150, 63.5], [0, 0, 1]],
+                "distortion": [-0.2, 0.03],
+                "R": R.tolist(),
+                "t": (-R @ centre).tolist(),
+            }
+        )
     return {"cameras": entries}
 
 
@@ -281,26 +329,40 @@ def test_cameras_give_one_instant_and_where_they_are(rig, capsys):
     assert "point nearest all cameras' axes, (0.00, " in said and "the first 20 are taken" in said
     clips = _clips(rig / "out")
     assert len(clips) == 4
-    for meta, pictures in clips.values():
+    for meta, images in clips.values():
         by_time = defaultdict(list)
-        for crop, picture in zip(meta["crops"], pictures, strict=True):
+        for crop, image in zip(meta["crops"], images, strict=True):
             by_time[crop["time_s"]].append(crop["camera"])
             middle = project(np.zeros(3), crop["K"], crop["Rt"])[0]
             np.testing.assert_allclose(middle, [32, 32], atol=3)
-            assert abs(picture[24:40, 24:40].mean() - 5 * round(crop["time_s"] * 10)) < 2.4
+            assert abs(image[24:40, 24:40].mean() - 5 * round(crop["time_s"] * 10)) < 2.4
         assert all(cameras == ["a", "b", "c"] for cameras in by_time.values()) and len(by_time) >= 1
 
 
 def test_a_track_and_boxes_place_the_person(rig, capsys):
-    (rig / "track.csv").write_text("frame,x_m,y_m,z_m\n" + "".join(f"{i},0.3,0,0.6\n" for i in range(0, 20, 2)))
+    (rig / "track.csv").write_text(
+        "frame,x_m,y_m,z_m\n" + "".join(f"{i},0.3,0,0.6\n" for i in range(0, 20, 2))
+    )
     more = [f"calibration={rig / 'rig.json'}", *RIG, "person.floor_m=-0.6"]
     assert _run(QUALISYS, rig, *more, f"track={rig / 'track.csv'}") == 0
     for meta, _ in _clips(rig / "out").values():
         for crop in meta["crops"]:
             assert round(crop["time_s"] * 10) % 2 == 0
-            np.testing.assert_allclose(project([0.3, 0, 0], crop["K"], crop["Rt"])[0], [32, 32], atol=3)
-    with pytest.raises(UserError, match=r"track.csv: in frame 0 the head is at 0.6 m, not above .* person.floor_m=2"):
-        _run(QUALISYS, rig, *more[:-1], f"track={rig / 'track.csv'}", "person.floor_m=2", f"out={rig / 'o2'}")
+            np.testing.assert_allclose(
+                project([0.3, 0, 0], crop["K"], crop["Rt"])[0], [32, 32], atol=3
+            )
+    with pytest.raises(
+        UserError,
+        match=r"track.csv: in frame 0 the head is at 0.6 m, not above .* person.floor_m=2",
+    ):
+        _run(
+            QUALISYS,
+            rig,
+            *more[:-1],
+            f"track={rig / 'track.csv'}",
+            "person.floor_m=2",
+            f"out={rig / 'o2'}",
+        )
     rows = [(v, i, 60, 44, 100, 84, "p") for v in "ab" for i in range(20)]
     boxes = _boxes(rig / "boxes.csv", rows)
     assert _run(QUALISYS, rig, *more, f"boxes={boxes}", f"out={rig / 'o3'}") == 0
@@ -313,23 +375,31 @@ def test_a_track_and_boxes_place_the_person(rig, capsys):
 def test_timestamps_say_which_frames_belong_together(rig, tmp_path):
     lines = ["sync_index,cam_id,frame_time"]
     for index in range(18):
-        lines += [f"{index},{name},{5 + index / 10 + 0.001 * k}" for k, name in enumerate("abc")
-                  if (name, index) != ("b", 2)]
+        lines += [
+            f"{index},{name},{5 + index / 10 + 0.001 * k}"
+            for k, name in enumerate("abc")
+            if (name, index) != ("b", 2)
+        ]
     (rig / "t.csv").write_text("\n".join(lines) + "\n")
     times, frames = read_timestamps(str(rig / "t.csv"))
     assert times[0] == 0 and times[1] == pytest.approx(0.1) and 2 not in frames["b"]
     assert frames["b"][3] == 2 and frames["a"][3] == 3
-    assert _run(QUALISYS, rig, f"calibration={rig / 'rig.json'}", f"timestamps={rig / 't.csv'}", *RIG) == 0
-    for meta, pictures in _clips(rig / "out").values():
-        for crop, picture in zip(meta["crops"], pictures, strict=True):
+    assert (
+        _run(QUALISYS, rig, f"calibration={rig / 'rig.json'}", f"timestamps={rig / 't.csv'}", *RIG)
+        == 0
+    )
+    for meta, images in _clips(rig / "out").values():
+        for crop, image in zip(meta["crops"], images, strict=True):
             index = round(crop["time_s"] * 10)
-            assert abs(picture[24:40, 24:40].mean() - 5 * frames[crop["camera"]][index]) < 2.4
+            assert abs(image[24:40, 24:40].mean() - 5 * frames[crop["camera"]][index]) < 2.4
 
 
 def test_bad_rigs_are_one_line(rig):
     calibration = f"calibration={rig / 'rig.json'}"
     (rig / "big.json").write_text(json.dumps(_cameras(320)))
-    with pytest.raises(UserError, match="camera a: the video is 160x128, its calibration is for 320x128"):
+    with pytest.raises(
+        UserError, match="camera a: the video is 160x128, its calibration is for 320x128"
+    ):
         _run(QUALISYS, rig, f"calibration={rig / 'big.json'}", *RIG)
     with pytest.raises(UserError, match=r"cameras.d: .*rig.json has the cameras a, b, c"):
         _run(QUALISYS, rig, calibration, *RIG, "cameras.d.video=a")
@@ -337,7 +407,9 @@ def test_bad_rigs_are_one_line(rig):
         _run(QUALISYS, rig, calibration, *RIG, "cameras.a.video=z")
     for name in "ab":
         (rig / f"in/{name}.mp4").rename(rig / f"in/cam_{name}.mp4")
-    with pytest.raises(UserError, match=r"1 cameras match a video: .* has a, b, c, .* has c, cam_a, cam_b"):
+    with pytest.raises(
+        UserError, match=r"1 cameras match a video: .* has a, b, c, .* has c, cam_a, cam_b"
+    ):
         _run(QUALISYS, rig, calibration, *RIG)
     named = ["cameras.a.video=cam_a", "cameras.b.video=cam_b", "cameras.a.offset_x=2"]
     assert _run(QUALISYS, rig, calibration, *RIG, *named) == 0
@@ -353,13 +425,28 @@ def test_rates_that_differ_are_refused(rig):
 
 def test_juggler(samples, tmp_path):
     boxes = ROOT / "tests/assets/juggle_boxes.csv"
-    assert main([VIDEO, f"videos={samples / 'body_clips/juggle.mp4'}", f"boxes={boxes}", "fill_gaps_frames=16",
-                 "stride_s=3", "gap_min_s=0.5", "gap_max_s=1", f"out={tmp_path / 'out'}"]) == 0
+    assert (
+        main(
+            [
+                VIDEO,
+                f"videos={samples / 'body_clips/juggle.mp4'}",
+                f"boxes={boxes}",
+                "fill_gaps_frames=16",
+                "stride_s=3",
+                "gap_min_s=0.5",
+                "gap_max_s=1",
+                f"out={tmp_path / 'out'}",
+            ]
+        )
+        == 0
+    )
     clips = _clips(tmp_path / "out")
     assert len(clips) == 4
-    for _, pictures in clips.values():
-        for picture in pictures:
-            warmth = picture[..., 2].astype(int) - picture[..., 0]  # blue clothes and a white ball against brown and green
+    for _, images in clips.values():
+        for image in images:
+            warmth = (
+                image[..., 2].astype(int) - image[..., 0]
+            )  # blue clothes and a white ball against brown and green
             assert np.median(warmth[60:200, 112:144]) < 5
             assert np.median(warmth[140:200, 20:60]) > 15
 
@@ -367,26 +454,56 @@ def test_juggler(samples, tmp_path):
 def test_treadmill_head_is_in_all_crops(samples, tmp_path, capsys):
     take = samples / "treadmill_4cam"
     track = np.loadtxt(take / "head.csv", delimiter=",", skiprows=1)
-    assert main([QUALISYS, f"videos={take}", f"calibration={take / 'Calib.qca.txt'}", f"track={take / 'head.csv'}",
-                 "instants=2", "stride_s=0.8", f"out={tmp_path / 'out'}"]) == 0
-    assert "cam01: the video is 1080x1920, its calibration is for 1088x1920" in capsys.readouterr().out
+    assert (
+        main(
+            [
+                QUALISYS,
+                f"videos={take}",
+                f"calibration={take / 'Calib.qca.txt'}",
+                f"track={take / 'head.csv'}",
+                "instants=2",
+                "stride_s=0.8",
+                f"out={tmp_path / 'out'}",
+            ]
+        )
+        == 0
+    )
+    assert (
+        "cam01: the video is 1080x1920, its calibration is for 1088x1920" in capsys.readouterr().out
+    )
     clips = _clips(tmp_path / "out")
     assert len(clips) == 3
-    for meta, pictures in clips.values():
+    for meta, images in clips.values():
         assert [c["camera"] for c in meta["crops"]][:4] == ["cam01", "cam02", "cam03", "cam04"]
-        for crop, picture in zip(meta["crops"], pictures, strict=True):
+        for crop, image in zip(meta["crops"], images, strict=True):
             head = track[round(crop["time_s"] * 60), 1:]
             (x, y), _ = project(head, crop["K"], crop["Rt"])
-            hsv = cv2.cvtColor(picture, cv2.COLOR_BGR2HSV)
-            teal = cv2.inRange(hsv, (82, 80, 40), (102, 255, 255))[int(y) - 9:int(y) + 9, int(x) - 9:int(x) + 9]
+            hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
+            teal = cv2.inRange(hsv, (82, 80, 40), (102, 255, 255))[
+                int(y) - 9 : int(y) + 9, int(x) - 9 : int(x) + 9
+            ]
             assert (teal > 0).sum() > 20, (crop["camera"], crop["time_s"])
 
 
 def test_desk_runs_with_videos_and_calibration_alone(samples, tmp_path, capsys):
     take = samples / "desk_4cam"
-    assert main([CALISCOPE, f"videos={take}", f"calibration={take / 'camera_array.toml'}", "stride_s=5",
-                 f"timestamps={take / 'timestamps.csv'}", f"out={tmp_path / 'out'}"]) == 0
+    assert (
+        main(
+            [
+                CALISCOPE,
+                f"videos={take}",
+                f"calibration={take / 'camera_array.toml'}",
+                "stride_s=5",
+                f"timestamps={take / 'timestamps.csv'}",
+                f"out={tmp_path / 'out'}",
+            ]
+        )
+        == 0
+    )
     assert "the point nearest all cameras' axes" in capsys.readouterr().out
     clips = _clips(tmp_path / "out")
     assert len(clips) == 2
-    assert all({c["camera"] for c in meta["crops"]} == {"cam_0", "cam_1", "cam_2", "cam_3"} for meta, _ in clips.values())
+    assert all(
+        {c["camera"] for c in meta["crops"]} == {"cam_0", "cam_1", "cam_2", "cam_3"}
+        for meta, _ in clips.values()
+    )

@@ -1,4 +1,5 @@
-"""Lists of people, read as they were meant and compared with who is there; sets that share people."""
+"""Lists of people, read as they were meant and compared with who is there; sets that share
+people."""
 
 import dataclasses
 import shutil
@@ -11,21 +12,27 @@ from clips import make_clip, rewrite, write_shards
 from runs import words
 
 from data.__main__ import main
-from data.cameras import read_cameras
 from data.config import DataConfig, SourceConfig
-from data.feed import count_excluded, open_loader, open_order
-from data.index import build_index, index_path, read_index, save_index
-from data.loader import tag
-from data.manifest import bad_shards
-from data.names import mark, normalise
-from data.seen import Seen
+from data.format.index import build_index, index_path, read_index, save_index
+from data.format.names import mark, normalise
+from data.loading.build import count_excluded, open_loader, open_order
+from data.loading.loader import tag
+from data.sampling.manifest import bad_shards
+from data.sampling.seen import Seen
+from data.sampling.subjects import (
+    leave_out_people,
+    list_people,
+    match_names,
+    people_of,
+    refuse_people,
+)
+from data.sources.cameras import read_cameras
 from data.sources.tables import read_boxes
-from data.store import Store
-from data.subjects import leave_out_people, list_people, match_names, people_of, refuse_people
-from engine.config import parse, read_file
-from engine.distributed import Processes
+from data.storage.shard_store import Store
+from engine.config.parser import parse, read_file
+from engine.distributed.process_group import Processes
 from engine.errors import UserError
-from pretrain import watch
+from pretrain import run_reporting
 from pretrain.config import PretrainConfig
 from pretrain.train import Pretrainer
 
@@ -55,21 +62,22 @@ def seen_clips(config):
     return found
 
 
-# As Notepad saves it (this is the file of a public report), as two editors' files joined by cat, in UTF-16, with accents in
-# either form, with white space around.
+# As Notepad saves it (this is the file of a public report), as two editors' files joined by cat, in
+# UTF-16, with accents in either form, with white space around.
 WRITTEN = [
     b"\xef\xbb\xbfJos\xc3\xa9\nanna\n",
     b"# withdrawn\nanna\n" + b"\xef\xbb\xbfJos\xc3\xa9\r\n",
     f"{JOSE}\r\nanna\r\n".encode("utf-16"),
     b"\xfe\xff" + f"{JOSE}\nanna\n".encode("utf-16-be"),
     f"{unicodedata.normalize('NFD', JOSE)}\n  anna\t\n\n".encode(),
-    f"\ufeff# since May\n\u00a0{JOSE}\nanna\n{JOSE}\n".encode()]
+    f"\ufeff# since May\n\u00a0{JOSE}\nanna\n{JOSE}\n".encode(),
+]
 
 
 @pytest.mark.parametrize("content", WRITTEN)
 def test_everybody_on_the_list_is_left_out(folder, tmp_path, content):
     (tmp_path / "withdrawn.txt").write_bytes(content)
-    config = DataConfig(shards=str(folder), held_out=2, exclude=str(tmp_path / "withdrawn.txt"))
+    config = DataConfig(shards=str(folder), val_clips=2, exclude=str(tmp_path / "withdrawn.txt"))
     assert seen_clips(config) == {i for i in range(18) if i % 3 == 2}
     # 20 clips, of which 0, 3, .. 18 are the first person's and 1, 4, .. 19 the second's.
     assert count_excluded(open_order(config, 16, 5), config) == {JOSE: 7, "anna": 7}
@@ -77,16 +85,30 @@ def test_everybody_on_the_list_is_left_out(folder, tmp_path, content):
 
 def test_a_name_that_nobody_has_is_an_error_that_tells_the_nearest(folder, tmp_path):
     listed = tmp_path / "withdrawn.txt"
-    config = DataConfig(shards=str(folder), held_out=2, exclude=str(listed))
+    config = DataConfig(shards=str(folder), val_clips=2, exclude=str(listed))
     order = open_order(config, 16, 5)
     listed.write_text(f"{JOSE}\nAnna\nperson3\nzz\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"data.exclude=.*withdrawn.txt names 'Anna' \(did you mean 'anna'\?\), 'person3' "
-                                        r"\(did you mean 'person2'\?\), 'zz' \(subjects there are such as 'Jos.'\), but "
-                                        r"none of the clips in 4 shards"):
+    with pytest.raises(
+        UserError,
+        match=r"data.exclude=.*withdrawn.txt names 'Anna' \(did you mean 'anna'\?\), 'person3' "
+        r"\(did you mean 'person2'\?\), 'zz' \(subjects there are such as 'Jos.'\), but "
+        r"none of the clips in 4 shards",
+    ):
         count_excluded(order, config)
     listed.write_text("person3\n")
-    with pytest.raises(UserError, match=r"exclude=.*withdrawn.txt names 'person3' \(did you mean 'person2'"):
-        main(["merge", str(folder), f"out={tmp_path / 'out'}", "clips_per_shard=9", f"exclude={listed}", "workers=1"])
+    with pytest.raises(
+        UserError, match=r"exclude=.*withdrawn.txt names 'person3' \(did you mean 'person2'"
+    ):
+        main(
+            [
+                "merge",
+                str(folder),
+                f"out={tmp_path / 'out'}",
+                "clips_per_shard=9",
+                f"exclude={listed}",
+                "workers=1",
+            ]
+        )
     assert not (tmp_path / "out").exists()
     listed.write_bytes(b"\xff\xd8\xff\xe0")
     with pytest.raises(UserError, match="withdrawn.txt is no text file in UTF-8 or UTF-16"):
@@ -96,8 +118,12 @@ def test_a_name_that_nobody_has_is_an_error_that_tells_the_nearest(folder, tmp_p
 def test_a_run_says_whom_it_leaves_out_or_does_not_begin(folder, tmp_path, capsys):
     listed, cpu = tmp_path / "withdrawn.txt", Processes(0, 1, torch.device("cpu"))
     listed.write_bytes(WRITTEN[0])
-    config = parse(PretrainConfig, words(tmp_path / "run", folder, "data.held_out=2", f"data.exclude={listed}"), "pretrain")
-    watch.announce(config, Pretrainer(config, cpu), 0)
+    config = parse(
+        PretrainConfig,
+        words(tmp_path / "run", folder, "data.val_clips=2", f"data.exclude={listed}"),
+        "pretrain",
+    )
+    run_reporting.announce(config, Pretrainer(config, cpu), 0)
     assert f"excluded: 14 clips of 2 subjects, by 2 names in {listed}\n" in capsys.readouterr().out
     listed.write_text("Josef\nanna\n")
     with pytest.raises(UserError, match="withdrawn.txt names 'Josef' .did you mean 'Jos\u00e9'"):
@@ -106,19 +132,43 @@ def test_a_run_says_whom_it_leaves_out_or_does_not_begin(folder, tmp_path, capsy
 
 
 def test_a_probe_of_people_who_are_trained_on_is_refused(people, tmp_path):
-    """The same clips under other keys: neither a shard nor a key is the same, which is what was compared before."""
-    made = ["merge", str(people["body"]), f"out={tmp_path / 'again'}", "clips_per_shard=24", "rename=true"]
+    """The same clips under other keys: neither a shard nor a key is the same, which is what was
+    compared before."""
+    made = [
+        "merge",
+        str(people["body"]),
+        f"out={tmp_path / 'again'}",
+        "clips_per_shard=24",
+        "rename=true",
+    ]
     assert main([*made, "workers=1"]) == 0
-    config = parse(PretrainConfig, words(tmp_path / "run", people["body"], "log.probe_every=2", "probe.clips=20",
-                                         f"probe.shards={tmp_path / 'again'}"), "pretrain")
+    config = parse(
+        PretrainConfig,
+        words(
+            tmp_path / "run",
+            people["body"],
+            "log.probe_every=2",
+            "probe.clips=20",
+            f"probe.shards={tmp_path / 'again'}",
+        ),
+        "pretrain",
+    )
     trainer = Pretrainer(config, Processes(0, 1, torch.device("cpu")))
-    with pytest.raises(UserError, match="probe.shards: 22 people there are trained on too, such as 'made-"):
+    with pytest.raises(
+        UserError, match="probe.shards: 22 people there are trained on too, such as 'made-"
+    ):
         trainer.announce(0)
 
 
 def test_rewriting_leaves_out_what_the_list_means(folder, tmp_path, capsys):
     (tmp_path / "who.txt").write_bytes(WRITTEN[0])
-    words = ["merge", str(folder), f"out={tmp_path / 'out'}", "clips_per_shard=50", f"exclude={tmp_path / 'who.txt'}"]
+    words = [
+        "merge",
+        str(folder),
+        f"out={tmp_path / 'out'}",
+        "clips_per_shard=50",
+        f"exclude={tmp_path / 'who.txt'}",
+    ]
     assert main([*words, "workers=1"]) == 0
     kept = read_index(str(tmp_path / "out/shard-000000.tar")).keys.tolist()
     assert kept == [f"clip{i:05d}" for i in range(20) if i % 3 == 2]
@@ -141,12 +191,14 @@ def test_an_index_of_before_people_were_kept_is_made_anew(folder, tmp_path):
     assert read_index(paths[3]).people.tolist() == whole[15:]
 
 
-def test_shards_elsewhere_whose_people_are_not_listed_are_told_and_not_fetched(folder, tmp_path, monkeypatch, capsys):
+def test_shards_elsewhere_whose_people_are_not_listed_are_told_and_not_fetched(
+    folder, tmp_path, monkeypatch, capsys
+):
     for path in folder.glob("*.tar"):
         shutil.copy(path, tmp_path)
     paths = sorted(map(str, tmp_path.glob("*.tar")))
     save_index(dataclasses.replace(build_index(paths[1]), people=None), index_path(paths[1]))
-    monkeypatch.setattr("data.subjects.remote.is_remote", lambda path: True)
+    monkeypatch.setattr("data.sampling.subjects.fetch.is_remote", lambda path: True)
 
     class Elsewhere(Store):
         def read_index(self, path):
@@ -156,9 +208,14 @@ def test_shards_elsewhere_whose_people_are_not_listed_are_told_and_not_fetched(f
             pytest.fail("a clip was read")
 
     found = match_names(frozenset({"person2", "zz"}), paths, Elsewhere(None), "data.exclude=f")
-    assert found == {"person2": 4, "zz": 0}  # clips 2, 11, 14 and 17; 5 and 8 lie in the second shard
+    assert found == {
+        "person2": 4,
+        "zz": 0,
+    }  # clips 2, 11, 14 and 17; 5 and 8 lie in the second shard
     said = capsys.readouterr().err
-    assert said.startswith("note: data.exclude=f names 1 subjects, such as 'zz', who were not found; 1 shards, such as")
+    assert said.startswith(
+        "note: data.exclude=f names 1 subjects, such as 'zz', who were not found; 1 shards, such as"
+    )
     assert paths[1] in said and "left out, but not counted" in said
 
 
@@ -166,35 +223,52 @@ def test_a_clip_with_unreadable_json_is_nobody(folder, tmp_path):
     path = tmp_path / "shard-000000.tar"
     shutil.copy(folder / "shard-000000.tar", path)
     rewrite(path, lambda name, data: b"{" if name == "clip00001.json" else data)
-    (_, people), = people_of([str(path)], Store(None))
-    assert people.tolist() == [mark(PEOPLE[0]), 0, mark(PEOPLE[2]), mark(PEOPLE[0]), mark(PEOPLE[1])]
+    ((_, people),) = people_of([str(path)], Store(None))
+    assert people.tolist() == [
+        mark(PEOPLE[0]),
+        0,
+        mark(PEOPLE[2]),
+        mark(PEOPLE[0]),
+        mark(PEOPLE[1]),
+    ]
 
 
 def test_people_who_are_trained_on_are_taken_out_of_a_test_set(folder, tmp_path):
     """Other shards, other keys, other digests; the same people."""
     who = [*PEOPLE, "erin", "frank"]
-    clips = [dataclasses.replace(make_clip(i, size=16), key=f"other{i:05d}", subject=who[i % 5]) for i in range(40)]
+    clips = [
+        dataclasses.replace(make_clip(i, size=16), key=f"other{i:05d}", subject=who[i % 5])
+        for i in range(40)
+    ]
     write_shards(tmp_path, clips, 8)
-    trained = open_order(DataConfig(shards=str(folder), held_out=2), 16, 5)
+    trained = open_order(DataConfig(shards=str(folder), val_clips=2), 16, 5)
     seen = list_people(trained.sources, Seen(), Store(None))
     assert seen.people == set(map(mark, PEOPLE)) and seen.listed == set(trained.sources[0].digests)
     assert list_people(trained.sources, seen, Store(None)) == Seen()  # nothing is left to be read
-    test = open_order(DataConfig(sources={"test": SourceConfig(str(tmp_path))}, held_out=4), 16, 5)
-    test.sources[0].held_out = [(shard, i) for shard in range(5) for i in range(8)]
+    test = open_order(DataConfig(sources={"test": SourceConfig(str(tmp_path))}, val_clips=4), 16, 5)
+    test.sources[0].val = [(shard, i) for shard in range(5) for i in range(8)]
     assert leave_out_people(test, seen.people, Store(None)) == (24, 0)
-    assert [8 * shard + i for shard, i in test.sources[0].held_out] == [i for i in range(40) if i % 5 > 2]
+    assert [8 * shard + i for shard, i in test.sources[0].val] == [
+        i for i in range(40) if i % 5 > 2
+    ]
 
 
-def test_people_held_out_are_not_trained_on(tmp_path):
+def test_people_val_are_not_trained_on(tmp_path):
     """Of two people, one in the last clips alone."""
-    clips = [dataclasses.replace(make_clip(i, size=16), subject="late" if i >= 18 else "early") for i in range(20)]
+    clips = [
+        dataclasses.replace(make_clip(i, size=16), subject="late" if i >= 18 else "early")
+        for i in range(20)
+    ]
     write_shards(tmp_path, clips, 5)
-    order = open_order(DataConfig(shards=str(tmp_path), held_out=2), 16, 5)
+    order = open_order(DataConfig(shards=str(tmp_path), val_clips=2), 16, 5)
     people = list_people(order.sources, Seen(), Store(None)).people
     assert people == {mark("early")}
     refuse_people(str(tmp_path / "shard-000003.tar"), frozenset(), Store(None), "probe.shards")
-    with pytest.raises(UserError, match=r"probe.shards: 1 people there are trained on too, such as 'early' in "
-                                        r".*shard-000003.tar; a test wants people of its own"):
+    with pytest.raises(
+        UserError,
+        match=r"probe.shards: 1 people there are trained on too, such as 'early' in "
+        r".*shard-000003.tar; a test wants people of its own",
+    ):
         refuse_people(str(tmp_path / "shard-000003.tar"), people, Store(None), "probe.shards")
 
 
@@ -212,18 +286,34 @@ def test_all_files_that_people_write_may_begin_with_a_mark(folder, tmp_path, enc
 
     boxes = written("boxes.csv", "video,frame,x0,y0,x1,y1\r\nwalk.mp4,0,1,2,30,40\r\n")
     assert read_boxes(str(boxes))["walk"]["0"][0][0].tolist() == [1, 2, 30, 40]
-    boxes = written("boxes.json", '[{"video": "walk.mp4", "frame": 0, "x0": 1, "y0": 2, "x1": 30, "y1": 40}]')
+    boxes = written(
+        "boxes.json", '[{"video": "walk.mp4", "frame": 0, "x0": 1, "y0": 2, "x1": 30, "y1": 40}]'
+    )
     assert list(read_boxes(str(boxes))) == ["walk"]
     written("bad_shards.json", '["shard-000001.tar"]')
-    assert bad_shards(tmp_path, open_order(DataConfig(shards=str(folder)), 16, 5)) == {str(folder / "shard-000001.tar")}
-    camera = {"name": "left", "size": "[640, 480]", "K": "[[500, 0, 320], [0, 500, 240], [0, 0, 1]]",
-              "R": "[[1, 0, 0], [0, 1, 0], [0, 0, 1]]", "t": "[0, 0, 1]"}
-    opencv = ", ".join(f'"{name}": {value}' if name != "name" else '"name": "left"' for name, value in camera.items())
-    cameras = written("opencv.json", '{"cameras": [{' + opencv + '}]}')
+    assert bad_shards(tmp_path, open_order(DataConfig(shards=str(folder)), 16, 5)) == {
+        str(folder / "shard-000001.tar")
+    }
+    camera = {
+        "name": "left",
+        "size": "[640, 480]",
+        "K": "[[500, 0, 320], [0, 500, 240], [0, 0, 1]]",
+        "R": "[[1, 0, 0], [0, 1, 0], [0, 0, 1]]",
+        "t": "[0, 0, 1]",
+    }
+    opencv = ", ".join(
+        f'"{name}": {value}' if name != "name" else '"name": "left"'
+        for name, value in camera.items()
+    )
+    cameras = written("opencv.json", '{"cameras": [{' + opencv + "}]}")
     assert list(read_cameras(str(cameras), "opencv")) == ["left"]
     toml = "[cameras.0]\ncam_id = 7\nmatrix = {K}\ndistortions = []\nrotation = {R}\ntranslation = {t}\nsize = {size}\n"
-    assert list(read_cameras(str(written("array.toml", toml.format(**camera))), "caliscope")) == ["cam_7"]
-    assert read_file(str(written("run.yaml", "command: pretrain\nrun: x\n")), "pretrain") == [("run", "x")]
+    assert list(read_cameras(str(written("array.toml", toml.format(**camera))), "caliscope")) == [
+        "cam_7"
+    ]
+    assert read_file(str(written("run.yaml", "command: pretrain\nrun: x\n")), "pretrain") == [
+        ("run", "x")
+    ]
 
 
 def test_a_qualisys_file_saved_anew_is_read(samples, tmp_path):

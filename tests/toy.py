@@ -1,10 +1,12 @@
-"""The smallest training run there is, to break: ``python tests/toy.py FAULTS key=value ...`` trains three weights.
+"""The smallest training run there is, to break: ``python tests/toy.py FAULTS key=value ...`` trains
+three weights.
 
-FAULTS is JSON: {"nan": [step, ...], "scale": {"step": factor}, "on": rank, "KIND": step, ...} where KIND is one of
-``fail``, ``fail_in_save``, ``crash``, ``hang``, ``flip`` (a bit of a weight), ``slow_start``, ``slow_first`` (step),
-``slow_evaluation``, ``slow_save``, ``slow`` (the last five in seconds). They strike rank ``on`` alone; all without it.
-{"plant": WHERE, "kind": KIND, "on": rank} raises an error before the first step: see ``planted``.
-Faults are put into the trainer, in toy_trainer.py: the engine knows nothing of them.
+FAULTS is JSON: {"nan": [step, ...], "scale": {"step": factor}, "on": rank, "KIND": step, ...} where
+KIND is one of ``fail``, ``fail_in_save``, ``crash``, ``hang``, ``flip`` (a bit of a weight),
+``slow_start``, ``slow_first`` (step), ``slow_evaluation``, ``slow_save``, ``slow`` (the last five
+in seconds). They strike rank ``on`` alone; all without it. {"plant": WHERE, "kind": KIND, "on":
+rank} raises an error before the first step: see ``planted``. Faults are put into the trainer, in
+toy_trainer.py: the engine knows nothing of them.
 """
 
 import json
@@ -19,8 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def start(run, faults, *words, world=1, env=None, delays=None):
-    """[a started process a rank]. ``env``: more of the environment.  ``delays``: seconds before each rank's start."""
-    return launch([sys.executable, __file__, json.dumps(faults), f"run={run}", *words], world, env, delays)
+    """[a started process a rank]. ``env``: more of the environment.  ``delays``: seconds before
+    each rank's start."""
+    return launch(
+        [sys.executable, __file__, json.dumps(faults), f"run={run}", *words], world, env, delays
+    )
 
 
 def launch(command, world=1, env=None, delays=None):
@@ -30,23 +35,41 @@ def launch(command, world=1, env=None, delays=None):
     # One thread, so that runs under way at the same time stay equal to the bit.
     shared = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     if world > 1:
-        shared |= {"WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(world), "MASTER_ADDR": "localhost",
-                   "MASTER_PORT": str(port)}
+        shared |= {
+            "WORLD_SIZE": str(world),
+            "LOCAL_WORLD_SIZE": str(world),
+            "MASTER_ADDR": "localhost",
+            "MASTER_PORT": str(port),
+        }
     processes = []
     for rank in range(world):
         time.sleep(delays[rank] if delays else 0)
         own = {**shared, **({"RANK": str(rank)} if world > 1 else {}), **(env or {})}
-        processes.append(subprocess.Popen(command, cwd=ROOT, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                          text=True))
+        processes.append(
+            subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=own,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
     return processes
 
 
 def start_torchrun(run, *words, world):
     """A started torchrun, the first of a process group of its own."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
-    return subprocess.Popen([sys.executable, *launcher, __file__, "{}", f"run={run}", *words], cwd=ROOT, text=True,
-                            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, start_new_session=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(
+        [sys.executable, *launcher, __file__, "{}", f"run={run}", *words],
+        cwd=ROOT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def finish(processes, codes=0):
@@ -60,7 +83,9 @@ def finish(processes, codes=0):
 def wait_for(path, processes, text=""):
     """Until a file is there and holds a text."""
     while not (path.exists() and text in path.read_text()):
-        assert all(process.poll() is None for process in processes), [process.communicate()[0] for process in processes]
+        assert all(process.poll() is None for process in processes), [
+            process.communicate()[0] for process in processes
+        ]
         time.sleep(0.01)
 
 
@@ -74,8 +99,8 @@ def planted(faults, where, rank):
 
 
 def main(argv):
-    from engine import signals
-    from engine.place import starting
+    from engine.distributed.place import starting
+    from engine.run import signals
 
     signals.leave_on_signal()
     with starting():

@@ -10,19 +10,23 @@ import numpy as np
 import torch
 import toy
 
-from engine import checkpoint, distributed, loop, options, preflight
-from engine.config import flat, key, section
+from engine.checkpoint import checkpoints
+from engine.config import train_config
+from engine.config.parser import flat, key, section
+from engine.distributed import process_group
+from engine.distributed.parallel import own
 from engine.errors import Failure, UserError
-from engine.parallel import own
-from engine.run import Run
-from engine.trainer import Trainer
+from engine.run import preflight
+from engine.run.folder import Run
+from engine.training import loop
+from engine.training.trainer import Trainer
 
 BATCH = 4
 
 
 @dataclass
-class ToyConfig(options.TrainConfig):
-    log: options.LogConfig = section(options.LogConfig)
+class ToyConfig(train_config.TrainConfig):
+    log: train_config.LogConfig = section(train_config.LogConfig)
     pace_s: float = key(0.0, "of a step")
 
 
@@ -39,8 +43,15 @@ class Loader:
             if step == self.hang:
                 time.sleep(1000)
             slots = [step * BATCH + row for row in self.rows]
-            yield step, {"x": np.stack([np.random.default_rng(slot).normal(size=3) for slot in slots]).astype(np.float32),
-                         "tags": np.zeros((len(slots), 1), np.int64)}
+            yield (
+                step,
+                {
+                    "x": np.stack(
+                        [np.random.default_rng(slot).normal(size=3) for slot in slots]
+                    ).astype(np.float32),
+                    "tags": np.zeros((len(slots), 1), np.int64),
+                },
+            )
 
     def close(self):
         pass
@@ -66,20 +77,23 @@ class Toy(Trainer):
         super().__init__(config, processes, model, model, 2, slice(0, 1))
         self.replaced = self.replaced[:1]
         share = BATCH // processes.world
-        self.loader = Loader(range(processes.rank * share, (processes.rank + 1) * share), self.faults.get("hang_reading"))
-        self.held_out = np.arange(12)
+        self.loader = Loader(
+            range(processes.rank * share, (processes.rank + 1) * share),
+            self.faults.get("hang_reading"),
+        )
+        self.val = np.arange(12)
         # A loss that is scaled is scaled on all ranks.
         self.scale = faults.get("scale", {})
 
     @staticmethod
     def _slow_saves(seconds):
-        write = checkpoint.write_tensors
+        write = checkpoints.write_tensors
 
         def slowly(*words):
             time.sleep(seconds)
             write(*words)
 
-        checkpoint.write_tensors = slowly
+        checkpoints.write_tensors = slowly
 
     def to_device(self, arrays):
         return {name: torch.from_numpy(values) for name, values in arrays.items()}
@@ -119,17 +133,23 @@ class Toy(Trainer):
     @torch.no_grad()
     def evaluate(self):
         total = torch.zeros(1, dtype=torch.float64)
-        for rows in self.shares(len(self.held_out), 2):
+        for rows in self.shares(len(self.val), 2):
             time.sleep(self.faults.get("slow_evaluation", 0))
             total += sum(self.model(torch.full((3,), float(row)))[0] for row in rows)
-        return {"held_out/toy": self.total(total)[0]}
+        return {"val/toy": self.total(total)[0]}
 
     def draw(self, folder, step):
         return {}
 
     def open_run(self):
         try:
-            return Run(self.config.run, self.config, "toy", (*options.FREE, "pace_s"), self.device.type), None
+            return Run(
+                self.config.run,
+                self.config,
+                "toy",
+                (*train_config.FREE, "pace_s"),
+                self.device.type,
+            ), None
         except Failure as error:
             return None, error
 
@@ -154,7 +174,7 @@ def train(faults, words):
     """Train with ``key=value`` words on top of the toy's own config; returns the exit code."""
     config = ToyConfig(steps=24, batch=BATCH, device="cpu")
     config.optim.warmup, config.optim.lr, config.checkpoint.every = 2, 1.0, 6
-    config.log.every, config.log.held_out_every, config.log.pictures_every = 2, 8, 0
+    config.log.every, config.log.val_every, config.log.images_every = 2, 8, 0
     known = flat(config)
     for word in words:
         name, value = word.split("=", 1)
@@ -162,19 +182,21 @@ def train(faults, words):
         place = config
         for part in path:
             place = getattr(place, part)
-        setattr(place, last, type(known[name])(value) if known[name] is not None else json.loads(value))
-    check, join = preflight.check, distributed.start
+        setattr(
+            place, last, type(known[name])(value) if known[name] is not None else json.loads(value)
+        )
+    check, join = preflight.check, process_group.start
 
     def check_planted(config, trainer):
         trainer.planted("preflight")
         check(config, trainer)
 
-    def start_planted(device, timeout_s=600, store=None):
+    def start_planted(device, store=None):
         toy.planted(faults, "group", int(os.environ.get("RANK") or 0))
-        return join(device, timeout_s, store)
+        return join(device, store=store)
 
-    preflight.check, distributed.start = check_planted, start_planted
+    preflight.check, process_group.start = check_planted, start_planted
     try:
         return loop.train(config, lambda config, processes: Toy(faults, config, processes))
     finally:  # a test may train in its own process: what it plants ends with it
-        preflight.check, distributed.start = check, join
+        preflight.check, process_group.start = check, join

@@ -6,7 +6,7 @@ import statistics
 from benchmarks.transfer import plan
 from benchmarks.transfer.config import TransferConfig
 from engine.cli import run
-from engine.config import parse
+from engine.config.parser import parse
 from engine.errors import UserError
 
 USAGE = """python -m benchmarks.transfer CONFIG.yaml [key=value ...]           run a study, or go on with it
@@ -38,9 +38,17 @@ def main(argv):
     if not todo:
         return 0
     keys = list(argv)
-    return runner.Runner(config, todo, lambda row: [
-        "benchmarks.transfer", "measure", f"{row.arm},{row.seed},{row.share}", *keys,
-        f"out={plan.finetune_folder(config, row)}-measure"]).run()
+    return runner.Runner(
+        config,
+        todo,
+        lambda row: [
+            "benchmarks.transfer",
+            "measure",
+            f"{row.arm},{row.seed},{row.share}",
+            *keys,
+            f"out={plan.finetune_folder(config, row)}-measure",
+        ],
+    ).run()
 
 
 def _measure(argv):
@@ -48,9 +56,16 @@ def _measure(argv):
     from benchmarks.transfer.measure import measure
 
     if len(argv) < 2 or argv[0].count(",") != 2:
-        raise UserError("measure is for the study itself: ARM,SEED,SHARE CONFIG.yaml [key=value ...] of a fine-tuned row")
+        raise UserError(
+            "measure is for the study itself: ARM,SEED,SHARE CONFIG.yaml [key=value ...] of a "
+            "fine-tuned row"
+        )
     arm, seed, share = argv[0].split(",")
-    config = parse(TransferConfig, [word for word in argv[1:] if not word.startswith("out=")], "benchmarks.transfer")
+    config = parse(
+        TransferConfig,
+        [word for word in argv[1:] if not word.startswith("out=")],
+        "benchmarks.transfer",
+    )
     measure(config, plan.Row(arm, int(seed), float(share)))
     return 0
 
@@ -62,20 +77,44 @@ def _outlook(config, todo, lanes):
 
     rows = plan.rows(config)
     there = read(config)
-    seconds = [row["finetune"].get("seconds", 0) + row["pretrain"].get("seconds", 0) for row in there.values()]
+    seconds = [
+        row["finetune"].get("seconds", 0) + row["pretrain"].get("seconds", 0)
+        for row in there.values()
+    ]
     each = statistics.mean(seconds) if seconds else config.expect.seconds
-    known = there and seeds_apart(there, usual_share(there), next(iter(config.tests)), config.how, config.metric)
-    counts = sorted({sum(row.arm == arm for row in rows if row.share == rows[0].share) for arm in {row.arm for row in rows}})
+    known = there and seeds_apart(
+        there, usual_share(there), next(iter(config.tests)), config.how, config.metric
+    )
+    counts = sorted(
+        {
+            sum(row.arm == arm for row in rows if row.share == rows[0].share)
+            for arm in {row.arm for row in rows}
+        }
+    )
     if known and known.freedom:
-        spread, freedom, why = (2 * known.variance) ** 0.5, known.freedom, f"measured, {known.freedom} degrees of freedom"
+        spread, freedom, why = (
+            (2 * known.variance) ** 0.5,
+            known.freedom,
+            f"measured, {known.freedom} degrees of freedom",
+        )
     else:
         arms = len({row.arm for row in rows})
-        spread, freedom, why = config.expect.spread, max(1, (arms - 1) * (counts[-1] - 1)), "expected"
+        spread, freedom, why = (
+            config.expect.spread,
+            max(1, (arms - 1) * (counts[-1] - 1)),
+            "expected",
+        )
     shown = ", ".join(f"{count}: {detectable(spread, count, freedom):.2f}" for count in counts)
-    return (f"{config.name}: {len(rows)} rows of {len(config.arms)} arms, {len(todo)} to do; {each:.0f} s a row "
-            f"({'measured' if seconds else 'expected'}), {lanes} side by side: {len(todo) * each / lanes / 60:.0f} min\n"
-            f"{config.metric}: paired differences spread by {spread:.2f} over seeds ({why}); least true difference that is "
-            f"shown in two of three studies or more, by seeds of an arm: {shown}; what is below is reported as cannot tell")
+    return (
+        f"{config.name}: {len(rows)} rows of {len(config.arms)} arms, {len(todo)} to do; "
+        f"{each:.0f} s a row "
+        f"({'measured' if seconds else 'expected'}), {lanes} side by side: "
+        f"{len(todo) * each / lanes / 60:.0f} min\n"
+        f"{config.metric}: paired differences spread by {spread:.2f} over seeds ({why}); least "
+        f"true difference that is "
+        f"shown in two of three studies or more, by seeds of an arm: {shown}; what is below is "
+        f"reported as cannot tell"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""How much of the loss the reference takes away, by the angle between the two cameras: of pre-trained arms, on the test set."""
+"""How much of the loss the reference takes away, by the angle between the two cameras: of
+pre-trained arms, on the test set."""
 
 import dataclasses
 import json
@@ -23,45 +24,77 @@ def measure(config):
         path, words = path_of(config, row), plan.pretrain_words(config, row)
         if words is None or path.is_file() or not plan.path_of(config, row).is_file():
             continue
-        found = [of_run(words, str(plan.test_folder(config, next(iter(config.tests)))), bounds) for bounds in BINS]
-        plan.write(path, {"arm": row.arm, "seed": row.seed, "bins": BINS,
-                          "found": [{name: round(value, 4) for name, value in one.items()} for one in found]})
+        found = [
+            of_run(words, str(plan.test_folder(config, next(iter(config.tests)))), bounds)
+            for bounds in BINS
+        ]
+        plan.write(
+            path,
+            {
+                "arm": row.arm,
+                "seed": row.seed,
+                "bins": BINS,
+                "found": [{name: round(value, 4) for name, value in one.items()} for one in found],
+            },
+        )
 
 
 def of_run(words, shards, bounds):
-    """{"held_out/cross_view", "pairs", and of runs that look at references "reference_gain/cross_view", ..._person}.
+    """{"val/cross_view", "pairs", and of runs that look at references
+    "reference_gain/cross_view", ..._person}.
 
     Args:
-        words: of its pre-training, after ``python -m``.  shards: of other people.  bounds: least and greatest angle, degrees.
+        words: of its pre-training, after ``python -m``.  shards: of other people.  bounds: least
+            and greatest angle, degrees.
     """
     # Imported here because it takes seconds, and tables have no use for it.
     import torch
 
-    from data.feed import held_out_pairs, open_order, people_at
-    from engine.config import parse
-    from engine.distributed import Processes
-    from engine.watchdog import Whereabouts
-    from pretrain import gain, weights
+    from data.loading.build import open_order, people_at, val_pairs
+    from engine.config.parser import parse
+    from engine.distributed.heartbeat import Whereabouts
+    from engine.distributed.process_group import Processes
+    from pretrain import reference_gain, weights
     from pretrain.config import PretrainConfig
     from pretrain.train import PLACE, Completion
 
     run = parse(PretrainConfig, words[1:], "pretrain")
     data = run.data
-    data = dataclasses.replace(data, shards=shards, sources={}, held_out=0, lanes=None,
-                               kinds=dataclasses.replace(data.kinds, cross_view=1.0, cross_pose=0.0),
-                               pairs=dataclasses.replace(data.pairs, angle_min_deg=bounds[0], angle_max_deg=bounds[1]))
+    data = dataclasses.replace(
+        data,
+        shards=shards,
+        sources={},
+        val_clips=0,
+        lanes=None,
+        kinds=dataclasses.replace(data.kinds, cross_view=1.0, cross_pose=0.0),
+        pairs=dataclasses.replace(data.pairs, angle_min_deg=bounds[0], angle_max_deg=bounds[1]),
+    )
     order = open_order(data, 1, 0)
     for source in order.sources:
-        source.held_out = [(shard, index) for shard, count in enumerate(source.counts) for index in range(count)]
+        source.val = [
+            (shard, index) for shard, count in enumerate(source.counts) for index in range(count)
+        ]
     model = weights.load(run.run)
-    arrays = held_out_pairs(order, data, model.patches, PAIRS)
+    arrays = val_pairs(order, data, model.patches, PAIRS)
     subjects = [subject for _, subject in people_at(order, data, arrays["tags"][:, PLACE])]
-    strangers = gain.strangers(arrays["tags"], subjects) if run.model.decoder.cross else np.full(len(subjects), -1)
+    strangers = (
+        reference_gain.strangers(arrays["tags"], subjects)
+        if run.model.decoder.cross
+        else np.full(len(subjects), -1)
+    )
     trainer = SimpleNamespace(
-        step_module=Completion(model, run, False), held_out=arrays, strangers=strangers,
-        processes=Processes(0, 1, torch.device("cpu")), device=torch.device("cpu"), config=run, stop=False, watch=Whereabouts(),
-        to_device=lambda batch: {name: torch.from_numpy(values) for name, values in batch.items()}, total=lambda sums: sums)
-    return {**gain.held_out(trainer), "pairs": len(subjects)}
+        step_module=Completion(model, run, False),
+        val=arrays,
+        strangers=strangers,
+        processes=Processes(0, 1, torch.device("cpu")),
+        device=torch.device("cpu"),
+        config=run,
+        stop=False,
+        watch=Whereabouts(),
+        to_device=lambda batch: {name: torch.from_numpy(values) for name, values in batch.items()},
+        total=lambda sums: sums,
+    )
+    return {**reference_gain.evaluate(trainer), "pairs": len(subjects)}
 
 
 def table(config):
@@ -69,17 +102,32 @@ def table(config):
     found = {}
     for row in _rows(config):
         if path_of(config, row).is_file():
-            found.setdefault(row.arm, []).append(json.loads(path_of(config, row).read_text(encoding="utf-8"))["found"])
+            found.setdefault(row.arm, []).append(
+                json.loads(path_of(config, row).read_text(encoding="utf-8"))["found"]
+            )
     if not found:
         return None
-    lines = [f"Loss on cross-view pairs of *{next(iter(config.tests))}* by the angle between the cameras, mean over seeds; in "
-             f"parentheses the reference gain on the person, loss with a stranger's reference less loss with the true one:", "",
-             "| arm | seeds | " + " | ".join(f"{low} to {high} degrees" for low, high in BINS) + " |",
-             "|" + "---|" * (2 + len(BINS))]
+    lines = [
+        f"Loss on cross-view pairs of *{next(iter(config.tests))}* by the angle between the "
+        f"cameras, mean over seeds; in "
+        f"parentheses the reference gain on the person, loss with a stranger's reference less loss "
+        f"with the true one:",
+        "",
+        "| arm | seeds | " + " | ".join(f"{low} to {high} degrees" for low, high in BINS) + " |",
+        "|" + "---|" * (2 + len(BINS)),
+    ]
     for arm, runs in found.items():
-        numbers = [{name: np.mean([one[k][name] for one in runs]) for name in runs[0][k]} for k in range(len(BINS))]
-        cells = [f"{one['held_out/cross_view']:.3f}" + (f" ({one[GAIN]:.3f})" if GAIN in one else "") for one in numbers]
-        lines.append(f"| {config.arms[arm].title or arm} | {len(runs)} | " + " | ".join(cells) + " |")
+        numbers = [
+            {name: np.mean([one[k][name] for one in runs]) for name in runs[0][k]}
+            for k in range(len(BINS))
+        ]
+        cells = [
+            f"{one['val/cross_view']:.3f}" + (f" ({one[GAIN]:.3f})" if GAIN in one else "")
+            for one in numbers
+        ]
+        lines.append(
+            f"| {config.arms[arm].title or arm} | {len(runs)} | " + " | ".join(cells) + " |"
+        )
     return "\n".join(lines)
 
 

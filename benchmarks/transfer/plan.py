@@ -7,20 +7,26 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.index import read_index
+from data.format.index import read_index
 from data.people.config import PeopleConfig
-from engine.config import parse
+from engine.config.parser import parse
 from engine.errors import UserError, explain, failure_of
 
 # What a study needs of a run's log; anything of it may be set in an arm.
-QUIET = ["log.pictures_every=0", "log.wandb=off", "log.every=50"]
+QUIET = ["log.images_every=0", "log.wandb=off", "log.every=50"]
 ANEW = "delete the file to have it made anew, or give the study another name="
-SHARED = ("position", "patch", "image_size", "encoder")  # what an encoder keeps when it is fine-tuned
+SHARED = (
+    "position",
+    "patch",
+    "image_size",
+    "encoder",
+)  # what an encoder keeps when it is fine-tuned
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a study: an arm, a seed, a share of labels; it is finished when its file is there."""
+    """One row of a study: an arm, a seed, a share of labels; it is finished when its file is
+    there."""
 
     arm: str
     seed: int
@@ -32,10 +38,19 @@ class Row:
 
 
 def rows(config):
-    """All Rows in the order in which they are run: seed by seed, so that arms can be compared early; of an arm the shares."""
-    seeds = {name: config.seeds if config.arms[name].seeds is None else config.arms[name].seeds for name in config.chosen}
-    return [Row(name, seed, share) for seed in range(max(seeds.values())) for name in seeds if seed < seeds[name]
-            for share in config.arms[name].shares or config.shares]
+    """All Rows in the order in which they are run: seed by seed, so that arms can be compared
+    early; of an arm the shares."""
+    seeds = {
+        name: config.seeds if config.arms[name].seeds is None else config.arms[name].seeds
+        for name in config.chosen
+    }
+    return [
+        Row(name, seed, share)
+        for seed in range(max(seeds.values()))
+        for name in seeds
+        if seed < seeds[name]
+        for share in config.arms[name].shares or config.shares
+    ]
 
 
 def path_of(config, row):
@@ -60,10 +75,21 @@ def write(path, found):
 
 def made_sets(config):
     """{folder: words after ``python -m``} of the sets of made people."""
-    return {str(folder): ["data", "make", spec.make, f"out={folder}", f"clips={spec.clips}", f"device={config.device}",
-                          *spec.keys.split()]
-            for folder, spec in ((train_folder(config), config.train),
-                                 *((test_folder(config, name), test) for name, test in config.tests.items()))}
+    return {
+        str(folder): [
+            "data",
+            "make",
+            spec.make,
+            f"out={folder}",
+            f"clips={spec.clips}",
+            f"device={config.device}",
+            *spec.keys.split(),
+        ]
+        for folder, spec in (
+            (train_folder(config), config.train),
+            *((test_folder(config, name), test) for name, test in config.tests.items()),
+        )
+    }
 
 
 def train_folder(config):
@@ -75,12 +101,16 @@ def test_folder(config, name):
 
 
 def people(config):
-    """{set: what all names of its people begin with} of the training set and the test sets that are made.
+    """{set: what all names of its people begin with} of the training set and the test sets that are
+    made.
 
     Raises:
         UserError: a set is not made.
     """
-    folders = {"train": train_folder(config), **{name: test_folder(config, name) for name in config.tests}}
+    folders = {
+        "train": train_folder(config),
+        **{name: test_folder(config, name) for name in config.tests},
+    }
     out = {}
     for name, folder in folders.items():
         shards = sorted(folder.glob("*.tar"))
@@ -91,19 +121,26 @@ def people(config):
 
 
 def people_of(config, found):
-    """As people, of those that a row was made with; before rows said so, a seed alone decided who they are."""
+    """As people, of those that a row was made with; before rows said so, a seed alone decided who
+    they are."""
     specs = {"train": config.train, **config.tests}
-    seeds = {name: parse(PeopleConfig, [spec.make, "out=none", *spec.keys.split()], "data make").seed
-             for name, spec in specs.items()}
+    seeds = {
+        name: parse(PeopleConfig, [spec.make, "out=none", *spec.keys.split()], "data make").seed
+        for name, spec in specs.items()
+    }
     return {name: found.get("people", {}).get(name, f"made-{seed}") for name, seed in seeds.items()}
 
 
 def refuse_other_people(mine, theirs, path, words):
-    """UserError where a row is of other people than ``mine``; clips are compared one by one. ``words``: whose those are."""
+    """UserError where a row is of other people than ``mine``; clips are compared one by one.
+    ``words``: whose those are."""
     for name, who in mine.items():
         if theirs.get(name) != who:
-            raise UserError(f"{path} is of other people ({theirs.get(name)}-...) in the set '{name}' than {words} ({who}-...): "
-                            f"they cannot be compared clip by clip; {ANEW}")
+            raise UserError(
+                f"{path} is of other people ({theirs.get(name)}-...) in the set '{name}' than "
+                f"{words} ({who}-...): "
+                f"they cannot be compared clip by clip; {ANEW}"
+            )
 
 
 def source(config, row):
@@ -124,9 +161,16 @@ def pretrain_words(config, row):
     arm = config.arms[source(config, row)]
     if arm.scratch or arm.timm:
         return None
-    words = [config.pretrain, f"run={pretrain_folder(config, row)}", f"data.shards={train_folder(config)}", f"seed={row.seed}",
-             f"device={config.device}", *QUIET, *config.pretrain_keys.split(),
-             *arm.pretrain.replace("TRAIN", str(train_folder(config))).split()]
+    words = [
+        config.pretrain,
+        f"run={pretrain_folder(config, row)}",
+        f"data.shards={train_folder(config)}",
+        f"seed={row.seed}",
+        f"device={config.device}",
+        *QUIET,
+        *config.pretrain_keys.split(),
+        *arm.pretrain.replace("TRAIN", str(train_folder(config))).split(),
+    ]
     if arm.compute:
         own, other = operations(words), operations(pretrain_words_of(config, config.reference))
         words.append(f"steps={math.ceil(other[0] * other[1] / own[0])}")
@@ -149,24 +193,37 @@ def operations(words):
 
 
 def refuse_other(config, row, found, path):
-    """UserError where a row that is there was made by another command than the study would make it with now.
+    """UserError where a row that is there was made by another command than the study would make it
+    with now.
 
     Args:
         found: the row's dict.  path: of its file.
     """
-    now = [pretrain_words(config, row), finetune_words_of(config, row, "") if config.finetune else None]
-    made = {words[0]: _keys(words) for words in (shlex.split(command)[2:] for command in found["commands"])}
+    now = [
+        pretrain_words(config, row),
+        finetune_words_of(config, row, "") if config.finetune else None,
+    ]
+    made = {
+        words[0]: _keys(words)
+        for words in (shlex.split(command)[2:] for command in found["commands"])
+    }
     now = {words[0]: _keys(words) for words in now if words}
     for room in sorted(made.keys() | now.keys()):
         before, after = made.get(room, {}), now.get(room, {})
         for name in sorted(before.keys() | after.keys()):
             if before.get(name) != after.get(name):
-                old, new = (f"{name}={keys[name]}" if name in keys else f"no {name}" for keys in (before, after))
-                raise UserError(f"{path} was made with {old} of {room}, the study has {new}; {ANEW}")
+                old, new = (
+                    f"{name}={keys[name]}" if name in keys else f"no {name}"
+                    for keys in (before, after)
+                )
+                raise UserError(
+                    f"{path} was made with {old} of {room}, the study has {new}; {ANEW}"
+                )
 
 
 def _keys(words):
-    """{key: value} of a command; places and devices are no part of what a row is, and labels follow from seed and share."""
+    """{key: value} of a command; places and devices are no part of what a row is, and labels follow
+    from seed and share."""
     keys = dict(word.split("=", 1) for word in words if "=" in word)
     keys["config"] = next(word for word in words if word.endswith(".yaml"))
     keys["data.shards"] = Path(keys["data.shards"]).name if words[0] == "pretrain" else ""
@@ -182,12 +239,17 @@ def check(config):
         words = pretrain_words(config, row)
         before = parse(PretrainConfig, words[1:], "pretrain") if words else None
         if config.finetune:
-            after = parse(FinetuneConfig, finetune_words_of(config, row, "unmade")[2:], "finetune train")
+            after = parse(
+                FinetuneConfig, finetune_words_of(config, row, "unmade")[2:], "finetune train"
+            )
             for name in SHARED if before else ():
                 here, there = (getattr(run.model, name) for run in (before, after))
                 if here != there:
-                    raise UserError(f"arm '{row.arm}' is pre-trained with model.{name}={here} and fine-tuned with "
-                                    f"model.{name}={there}; arms.{row.arm}.finetune= sets the latter")
+                    raise UserError(
+                        f"arm '{row.arm}' is pre-trained with model.{name}={here} and fine-tuned "
+                        f"with "
+                        f"model.{name}={there}; arms.{row.arm}.finetune= sets the latter"
+                    )
 
 
 def labelled(config, row):
@@ -198,7 +260,9 @@ def labelled(config, row):
     """
     shards = sorted(str(path) for path in train_folder(config).glob("*.tar"))
     if not shards:
-        raise UserError(f"{train_folder(config)} has no shards; the study makes them before its first row")
+        raise UserError(
+            f"{train_folder(config)} has no shards; the study makes them before its first row"
+        )
     count = max(1, round(row.share * len(shards)))
     first = row.seed * count % len(shards)
     return [shards[(first + k) % len(shards)] for k in range(count)]
@@ -208,14 +272,24 @@ def finetune_words(config, row):
     """Words after ``python -m`` that fine-tune a row; None where nothing is fine-tuned."""
     if not config.finetune:
         return None
-    return finetune_words_of(config, row, train_folder(config) if row.share == 1 else ",".join(labelled(config, row)))
+    return finetune_words_of(
+        config, row, train_folder(config) if row.share == 1 else ",".join(labelled(config, row))
+    )
 
 
 def finetune_words_of(config, row, shards):
     """As finetune_words, of any labelled shards; for a study that has fine-tuning."""
-    words = [config.finetune, f"run={finetune_folder(config, row)}", f"seed={row.seed}", f"device={config.device}",
-             f"data.shards={shards}", "data.held_out=0", *QUIET, *config.finetune_keys.split(),
-             *config.arms[row.arm].finetune.split()]
+    words = [
+        config.finetune,
+        f"run={finetune_folder(config, row)}",
+        f"seed={row.seed}",
+        f"device={config.device}",
+        f"data.shards={shards}",
+        "data.val_clips=0",
+        *QUIET,
+        *config.finetune_keys.split(),
+        *config.arms[row.arm].finetune.split(),
+    ]
     arm = config.arms[row.arm]
     if not arm.scratch:
         words.append(f"init={arm.timm.rpartition(':')[2] or pretrain_folder(config, row)}")

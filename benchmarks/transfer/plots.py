@@ -1,4 +1,5 @@
-"""Plots of a study's rows: differences with their intervals, error against labelled clips and against pairs."""
+"""Plots of a study's rows: differences with their intervals, error against labelled clips and
+against pairs."""
 
 import itertools
 
@@ -6,16 +7,26 @@ import numpy as np
 
 from benchmarks.transfer.rows import NAMES, by_labels, by_pairs, compared, title, usual_share
 
-COLOURS = ("#2563eb", "#d97706", "#6b7280", "#059669", "#db2777", "#7c3aed", "#0891b2", "#b91c1c", "#65a30d")
+COLOURS = (
+    "#2563eb",
+    "#d97706",
+    "#6b7280",
+    "#059669",
+    "#db2777",
+    "#7c3aed",
+    "#0891b2",
+    "#b91c1c",
+    "#65a30d",
+)
 TELLS, OPEN = "#1d4ed8", "#9ca3af"
 
 
 def draw(config, there, folder):
     """[Path, ...] of the PNGs ``transfer_STUDY...`` in a folder that the rows give.
 
-    ``_differences``: the headline's, where two arms have an interval, of the share of labels that most rows have. No ending:
-    error against labelled clips, where an arm has several shares of them. ``_pairs``: error against pairs, of curves; the
-    frozen encoder's below it.
+    ``_differences``: the headline's, where two arms have an interval, of the share of labels that
+    most rows have. No ending: error against labelled clips, where an arm has several shares of
+    them. ``_pairs``: error against pairs, of curves; the frozen encoder's below it.
     """
     out, headline = [], (config.how, config.metric)
     share = usual_share(there)
@@ -25,9 +36,14 @@ def draw(config, there, folder):
         out.append(folder / f"transfer_{config.name}_differences.png")
         _forest(out[-1], list(config.tests), groups, _named(*headline), clips)
     probe = [headline, ("frozen", "mpjpe")] if config.finetune else [headline]
-    for against, ending, of, shown in (("labelled clips", "", by_labels, [headline]),
-                                       ("pairs (of an MAE, pictures)", "_pairs", by_pairs, probe)):
-        drawn = [(how, metric, {test: of(config, there, test, how, metric) for test in config.tests}) for how, metric in shown]
+    for against, ending, of, shown in (
+        ("labelled clips", "", by_labels, [headline]),
+        ("pairs (of an MAE, images)", "_pairs", by_pairs, probe),
+    ):
+        drawn = [
+            (how, metric, {test: of(config, there, test, how, metric) for test in config.tests})
+            for how, metric in shown
+        ]
         if any(drawn[0][2].values()):
             out.append(folder / f"transfer_{config.name}{ending}.png")
             _curves(out[-1], drawn, against)
@@ -39,17 +55,30 @@ def _named(how, metric):
 
 
 def _groups(config, there, share):
-    """[(heading, [(name, {test: Difference}), ...]), ...]: arms less the reference, and those that name another one."""
+    """[(heading, [(name, {test: Difference}), ...]), ...]: arms less the reference, and those that
+    name another one."""
     others = [(name, arm.against) for name, arm in config.arms.items() if arm.against]
-    pairs = [(f"less {title(config, config.reference)}", [(name, config.reference) for name in config.arms]),
-             ("one arm less another", others)]
+    pairs = [
+        (
+            f"less {title(config, config.reference)}",
+            [(name, config.reference) for name in config.arms],
+        ),
+        ("one arm less another", others),
+    ]
     out = []
     for heading, of in pairs:
         entries = []
         for one, other in of:
-            found = {test: compared(there, one, other, share, test, config.how, config.metric) for test in config.tests}
+            found = {
+                test: compared(there, one, other, share, test, config.how, config.metric)
+                for test in config.tests
+            }
             if one != other and all(d is not None and np.isfinite(d.low) for d in found.values()):
-                name = title(config, one) if other == config.reference else f"{title(config, one)}, less {title(config, other)}"
+                name = (
+                    title(config, one)
+                    if other == config.reference
+                    else f"{title(config, one)}, less {title(config, other)}"
+                )
                 entries.append((name, found))
         out.append((heading, entries))
     return out
@@ -69,49 +98,89 @@ def _figure(columns, rows, height, width):
 
 
 def _forest(path, tests, groups, metric, clips):
-    """One PNG: a line an arm with its mean and interval, a panel a test; a group's heading above its lines."""
+    """One PNG: a line an arm with its mean and interval, a panel a test; a group's heading above
+    its lines."""
     lines = [line for heading, entries in groups if entries for line in ((heading, None), *entries)]
     known = [d for _, found in lines if found for d in found.values()]
     usual = np.median([d.high - d.low for d in known]) / 2
-    # Two seeds that disagree give an interval that would leave no room for the others: it runs off the edge.
+    # Two seeds that disagree give an interval that would leave no room for the others: it runs off
+    # the edge.
     edge = 1.15 * max(abs(d.mean) + min((d.high - d.low) / 2, 2 * usual) for d in known)
-    names = [heading if found is None else f"{heading} ({next(iter(found.values())).seeds})" for heading, found in lines]
-    figure, panels = _figure(len(tests), 1, 0.25 * len(lines) + 1.1, 3.2 * len(tests) + 0.062 * max(map(len, names)))
+    names = [
+        heading if found is None else f"{heading} ({next(iter(found.values())).seeds})"
+        for heading, found in lines
+    ]
+    figure, panels = _figure(
+        len(tests), 1, 0.25 * len(lines) + 1.1, 3.2 * len(tests) + 0.062 * max(map(len, names))
+    )
     for panel, test in zip(panels[0], tests, strict=True):
         panel.axvline(0, color="black", linewidth=0.8)
         for place, (_, found) in enumerate(lines):
             if found:
                 d = found[test]
                 colour = TELLS if d.tells else OPEN
-                panel.plot([max(d.low, -edge), min(d.high, edge)], [place] * 2, color=colour, linewidth=1.6)
-                panel.plot(d.mean, place, "o", markersize=5, color=colour, markerfacecolor=colour if d.tells else "white")
+                panel.plot(
+                    [max(d.low, -edge), min(d.high, edge)], [place] * 2, color=colour, linewidth=1.6
+                )
+                panel.plot(
+                    d.mean,
+                    place,
+                    "o",
+                    markersize=5,
+                    color=colour,
+                    markerfacecolor=colour if d.tells else "white",
+                )
                 for beyond, at, sign in ((d.low < -edge, -edge, "<"), (d.high > edge, edge, ">")):
                     if beyond:
                         panel.plot(at, place, sign, markersize=5, color=colour, clip_on=False)
-        panel.set(xlim=(-edge, edge), ylim=(len(lines) - 0.4, -0.6), title=test, xlabel=f"{metric}: better < 0 < worse")
+        panel.set(
+            xlim=(-edge, edge),
+            ylim=(len(lines) - 0.4, -0.6),
+            title=test,
+            xlabel=f"{metric}: better < 0 < worse",
+        )
         panel.set_yticks([])
         panel.spines["left"].set_visible(False)
     panels[0, 0].set_yticks(range(len(lines)), names, fontsize=8)
     panels[0, 0].tick_params(axis="y", length=0, pad=8)
     for label, (_, found) in zip(panels[0, 0].get_yticklabels(), lines, strict=True):
         label.set_fontweight("bold" if found is None else "normal")
-    figure.supxlabel(f"{clips} labelled clips; mean and 95 % interval, seeds in parentheses; hollow and grey: cannot tell",
-                     fontsize=8, color="#4b5563")
+    figure.supxlabel(
+        f"{clips} labelled clips; mean and 95 % interval, seeds in parentheses; hollow and grey: "
+        f"cannot tell",
+        fontsize=8,
+        color="#4b5563",
+    )
     figure.savefig(path)
 
 
 def _curves(path, drawn, against):
-    """One PNG, a row a metric and a panel a test of [(how, metric, {test: {name: [(x, (S,) y), ...]}}), ...]."""
+    """One PNG, a row a metric and a panel a test of [(how, metric, {test: {name: [(x, (S,) y),
+    ...]}}), ...]."""
     figure, panels = _figure(len(drawn[0][2]), len(drawn), 4 * len(drawn), 5 * len(drawn[0][2]))
     for row, (how, metric, tests) in zip(panels, drawn, strict=True):
         for panel, (test, curves) in zip(row, tests.items(), strict=True):
             for colour, (name, points) in zip(itertools.cycle(COLOURS), curves.items()):
-                panel.errorbar([x for x, _ in points], [y.mean() for _, y in points],
-                               [y.std(ddof=1) if len(y) > 1 else 0 for _, y in points], marker="o", markersize=4,
-                               capsize=3, color=colour, label=name)
-            panel.set(xscale="log", xlabel=against, title=test, ylabel=f"{_named(how, metric)} (bars: deviation of seeds)")
+                panel.errorbar(
+                    [x for x, _ in points],
+                    [y.mean() for _, y in points],
+                    [y.std(ddof=1) if len(y) > 1 else 0 for _, y in points],
+                    marker="o",
+                    markersize=4,
+                    capsize=3,
+                    color=colour,
+                    label=name,
+                )
+            panel.set(
+                xscale="log",
+                xlabel=against,
+                title=test,
+                ylabel=f"{_named(how, metric)} (bars: deviation of seeds)",
+            )
             ticks = sorted({x for points in curves.values() for x, _ in points})
-            ticks = [x for k, x in enumerate(ticks) if not k or x > 1.3 * ticks[k - 1]]  # labels have room
+            ticks = [
+                x for k, x in enumerate(ticks) if not k or x > 1.3 * ticks[k - 1]
+            ]  # labels have room
             panel.set_xticks(ticks, [f"{x / 1000:.0f}k" if x >= 10_000 else str(x) for x in ticks])
             panel.minorticks_off()
             panel.legend(frameon=False, fontsize=8)

@@ -10,8 +10,13 @@ from benchmarks.transfer import plan
 from benchmarks.transfer.stats import difference, of_seeds
 from engine.errors import UserError
 
-METRICS = (("finetuned", "px", "2D, px"), ("finetuned", "mpjpe", "MPJPE"), ("finetuned", "pa_mpjpe", "PA"),
-           ("frozen", "mpjpe", "frozen MPJPE"), ("frozen", "pa_mpjpe", "frozen PA"))
+METRICS = (
+    ("finetuned", "px", "2D, px"),
+    ("finetuned", "mpjpe", "MPJPE"),
+    ("finetuned", "pa_mpjpe", "PA"),
+    ("frozen", "mpjpe", "frozen MPJPE"),
+    ("frozen", "pa_mpjpe", "frozen PA"),
+)
 NAMES = {"px": "2D, px", "mpjpe": "MPJPE, mm", "pa_mpjpe": "PA-MPJPE, mm"}
 
 
@@ -19,7 +24,8 @@ def read(config):
     """{Row: dict} of all rows that are there, whatever part of the study the config now asks for.
 
     Raises:
-        UserError: a file is no row, or one that the study would make in another way now, or of other people than the rest.
+        UserError: a file is no row, or one that the study would make in another way now, or of
+            other people than the rest.
     """
     there, first = {}, None
     for path in sorted((Path(config.rows) / config.name).glob("*.json")):
@@ -33,7 +39,9 @@ def read(config):
                 for how, metric, _ in measured(config):
                     found["tests"][test][how][metric]
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} is no row of this study ({type(error).__name__}: {error}); {plan.ANEW}") from None
+            raise UserError(
+                f"{path} is no row of this study ({type(error).__name__}: {error}); {plan.ANEW}"
+            ) from None
         who = plan.people_of(config, found)
         first = first or (path, who)
         plan.refuse_other_people(first[1], who, path, first[0])
@@ -52,7 +60,9 @@ def seeds_of(there, arm, share):
 
 def values(there, arm, share, seeds, test, how, metric):
     """(S, C) values of an arm, a seed a row."""
-    return np.array([there[plan.Row(arm, seed, share)]["tests"][test][how][metric] for seed in sorted(seeds)])
+    return np.array(
+        [there[plan.Row(arm, seed, share)]["tests"][test][how][metric] for seed in sorted(seeds)]
+    )
 
 
 def compared(there, one, other, share, test, how, metric):
@@ -61,17 +71,22 @@ def compared(there, one, other, share, test, how, metric):
     if not seeds:
         return None
     known = seeds_apart(there, share, test, how, metric)
-    return difference(*(values(there, arm, share, seeds, test, how, metric) for arm in (one, other)),
-                      None if {one, other} & known.odd else known)
+    return difference(
+        *(values(there, arm, share, seeds, test, how, metric) for arm in (one, other)),
+        None if {one, other} & known.odd else known,
+    )
 
 
 def seeds_apart(there, share, test, how, metric):
-    """The stats.Seeds of all arms of a share. Arms that share a pre-training have one frozen encoder, which counts once."""
+    """The stats.Seeds of all arms of a share. Arms that share a pre-training have one frozen
+    encoder, which counts once."""
     arms, same = {}, {}
     for row, found in there.items():
         if row.share == share:
             arms.setdefault(row.arm, {})[row.seed] = np.mean(found["tests"][test][how][metric])
-    for arm in sorted(arms, key=lambda name: -len(arms[name])):  # that with most seeds stands for the others
+    for arm in sorted(
+        arms, key=lambda name: -len(arms[name])
+    ):  # that with most seeds stands for the others
         like = next((other for other in same if arms[arm].items() <= arms[other].items()), arm)
         same.setdefault(like, []).append(arm)
     found = of_seeds({arm: arms[arm] for arm in same})
@@ -85,30 +100,41 @@ def usual_share(there):
 
 
 def by_labels(config, there, test, how, metric):
-    """{title of an arm: [(labelled clips, (S,) error of each seed), ...]} of arms with several label shares."""
+    """{title of an arm: [(labelled clips, (S,) error of each seed), ...]} of arms with several
+    label shares."""
     found = {}
     for arm in config.arms:
         shares = sorted({row.share for row in there if row.arm == arm})
-        found[title(config, arm)] = [_point(there, plan.Row(arm, 0, share), "labelled_clips", test, how, metric)
-                                     for share in shares]
+        found[title(config, arm)] = [
+            _point(there, plan.Row(arm, 0, share), "labelled_clips", test, how, metric)
+            for share in shares
+        ]
     return {name: points for name, points in found.items() if len(points) > 1}
 
 
 def by_pairs(config, there, test, how, metric):
-    """{name of a curve: [(pairs of pre-training, (S,) error of each seed), ...]}, of the least label share."""
+    """{name of a curve: [(pairs of pre-training, (S,) error of each seed), ...]}, of the least
+    label share."""
     found = {}
     for arm, spec in config.arms.items():
         shares = {row.share for row in there if row.arm == arm}
         if spec.curve and shares:
-            found.setdefault(spec.curve, []).append(_point(there, plan.Row(arm, 0, min(shares)), "pairs", test, how, metric))
-    return {name: sorted(points, key=lambda point: point[0]) for name, points in found.items() if len(points) > 1}
+            found.setdefault(spec.curve, []).append(
+                _point(there, plan.Row(arm, 0, min(shares)), "pairs", test, how, metric)
+            )
+    return {
+        name: sorted(points, key=lambda point: point[0])
+        for name, points in found.items()
+        if len(points) > 1
+    }
 
 
 def _point(there, row, against, test, how, metric):
     seeds = seeds_of(there, row.arm, row.share)
     first = there[plan.Row(row.arm, min(seeds), row.share)]
-    return (first["pretrain"] if against == "pairs" else first)[against], \
-        values(there, row.arm, row.share, seeds, test, how, metric).mean(1)
+    return (first["pretrain"] if against == "pairs" else first)[against], values(
+        there, row.arm, row.share, seeds, test, how, metric
+    ).mean(1)
 
 
 def title(config, arm):

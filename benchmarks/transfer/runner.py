@@ -18,7 +18,8 @@ class Runner:
     """Lanes of commands, each with a share of the cores.
 
     Args:
-        config: TransferConfig.  todo: Rows, in order.  measure: from a Row to the words after ``python -m`` that write it.
+        config: TransferConfig.  todo: Rows, in order.  measure: from a Row to the words after
+            ``python -m`` that write it.
     """
 
     def __init__(self, config, todo, measure):
@@ -32,13 +33,15 @@ class Runner:
         """Run all; returns 0, or 75 where it was stopped and goes on with the same command.
 
         Raises:
-            UserError: a command failed, or a folder cannot be written; the others were stopped and are saved.
+            UserError: a command failed, or a folder cannot be written; the others were stopped and
+                are saved.
         """
         timer = threading.Timer(self.config.limit_s, self._halt)
         timer.daemon = True
         if self.config.limit_s:
             timer.start()
-        # Sets of people first, one after the other, on all cores; the command itself knows what is there already.
+        # Sets of people first, one after the other, on all cores; the command itself knows what is
+        # there already.
         for words in plan.made_sets(self.config).values():
             if not self.command([*words, f"workers={len(os.sched_getaffinity(0))}"]):
                 break
@@ -54,11 +57,17 @@ class Runner:
         return ExitCode.STOPPED if self.stop else 0
 
     def _refuse_other_people(self):
-        """UserError where rows that are there are of other people than the sets: told before hours of training, not after."""
+        """UserError where rows that are there are of other people than the sets: told before hours
+        of training, not after."""
         there = rows.read(self.config)
         who = plan.people(self.config) if there else {}
         for row, found in there.items():
-            plan.refuse_other_people(who, plan.people_of(self.config, found), plan.path_of(self.config, row), self.config.work)
+            plan.refuse_other_people(
+                who,
+                plan.people_of(self.config, found),
+                plan.path_of(self.config, row),
+                self.config.work,
+            )
 
     def _lane(self):
         try:
@@ -84,7 +93,8 @@ class Runner:
             print(f"finished {row.name}", flush=True)
 
     def command(self, words):
-        """Run ``python -m WORDS`` unless all is to stop; whether it ended well. Its output goes to a file beside its folder."""
+        """Run ``python -m WORDS`` unless all is to stop; whether it ended well. Its output goes to
+        a file beside its folder."""
         if self.stop:
             return False
         folder = next(word.split("=", 1)[1] for word in words if word.startswith(("run=", "out=")))
@@ -94,11 +104,20 @@ class Runner:
             os.makedirs(os.path.dirname(folder), exist_ok=True)
             file = open(f"{folder}.txt", "w", encoding="utf-8")  # noqa: SIM115 - closed below
         except OSError as error:
-            raise failure_of(error, f"{folder}.txt cannot be written: {explain(error)}; work= names another place") from None
+            raise failure_of(
+                error,
+                f"{folder}.txt cannot be written: {explain(error)}; work= names another place",
+            ) from None
         with file:
-            # A session of its own: a Ctrl-C reaches it once, through us, and it saves; a second one would end it at once.
-            process = subprocess.Popen([sys.executable, "-m", *words], stdout=file, stderr=subprocess.STDOUT,
-                                       start_new_session=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+            # A session of its own: a Ctrl-C reaches it once, through us, and it saves; a second one
+            # would end it at once.
+            process = subprocess.Popen(
+                [sys.executable, "-m", *words],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            )
             with self.lock:
                 self.running.add(process)
                 if self.stop:
@@ -124,7 +143,8 @@ class Runner:
 
 
 def grouped(config, todo):
-    """[[Row, ...], ...]: rows that share their pre-training together, in the order of their firsts."""
+    """[[Row, ...], ...]: rows that share their pre-training together, in the order of their
+    firsts."""
     groups = {}
     for row in todo:
         groups.setdefault((plan.source(config, row), row.seed), []).append(row)

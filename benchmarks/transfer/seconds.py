@@ -1,4 +1,5 @@
-"""What a step of each arm's pre-training takes, side by side in one run on a machine that does nothing else."""
+"""What a step of each arm's pre-training takes, side by side in one run on a machine that does
+nothing else."""
 
 import itertools
 import json
@@ -10,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.transfer import plan
-from engine import machine
+from engine.distributed import hardware
 from engine.errors import UserError
 
 STEPS, EVERY, ROUNDS = 200, 50, 3
@@ -21,14 +22,20 @@ def path_of(config):
 
 
 def measure(config):
-    """Write the seconds of a step of all pre-trained arms that arm= names, one run after another, ROUNDS times in turn.
+    """Write the seconds of a step of all pre-trained arms that arm= names, one run after another,
+    ROUNDS times in turn.
 
     Raises:
         UserError: the set of train. is not made, or a run fails.
     """
     if not plan.train_folder(config).is_dir():
-        raise UserError(f"{plan.train_folder(config)} is not made yet; the study makes it before its first row")
-    words = {name: plan.pretrain_words(config, plan.Row(name, 0, config.shares[0])) for name in config.chosen}
+        raise UserError(
+            f"{plan.train_folder(config)} is not made yet; the study makes it before its first row"
+        )
+    words = {
+        name: plan.pretrain_words(config, plan.Row(name, 0, config.shares[0]))
+        for name in config.chosen
+    }
     words = {name: one for name, one in words.items() if one and not config.arms[name].weights}
     found = {name: [] for name in words}
     for _ in range(ROUNDS):
@@ -36,21 +43,52 @@ def measure(config):
             found[name].append(_step(one))
             print(f"{name}: {1000 * found[name][-1]:.1f} ms a step", flush=True)
     operations = {name: plan.operations(one[1:])[0] for name, one in words.items()}
-    plan.write(path_of(config), {"format": 1, "machine": machine.describe(), "steps": STEPS, "seconds": found,
-                                 "operations": operations})
+    plan.write(
+        path_of(config),
+        {
+            "format": 1,
+            "machine": hardware.describe(),
+            "steps": STEPS,
+            "seconds": found,
+            "operations": operations,
+        },
+    )
 
 
 def _step(words):
-    """Seconds of a step of a short run of a pre-training command, its first EVERY steps left out."""
+    """Seconds of a step of a short run of a pre-training command, its first EVERY steps left
+    out."""
     with tempfile.TemporaryDirectory() as folder:
-        more = [f"run={folder}/run", f"steps={STEPS}", "optim.warmup=1", f"log.every={EVERY}", "log.held_out_every=0",
-                f"checkpoint.every={STEPS}"]
-        process = subprocess.run([sys.executable, "-m", *words, *more], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                 text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        more = [
+            f"run={folder}/run",
+            f"steps={STEPS}",
+            "optim.warmup=1",
+            f"log.every={EVERY}",
+            "log.val_every=0",
+            f"checkpoint.every={STEPS}",
+        ]
+        process = subprocess.run(
+            [sys.executable, "-m", *words, *more],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
         if process.returncode:
-            raise UserError(f"exit code {process.returncode}: {' '.join(words)}: {process.stdout.strip().splitlines()[-1:]}")
-        lines = [json.loads(line) for line in (Path(folder) / "run" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    spent = [(line["pairs"] - before["pairs"]) / line["speed/pairs_per_s"] for before, line in itertools.pairwise(lines)]
+            raise UserError(
+                f"exit code {process.returncode}: {' '.join(words)}: "
+                f"{process.stdout.strip().splitlines()[-1:]}"
+            )
+        lines = [
+            json.loads(line)
+            for line in (Path(folder) / "run" / "log.jsonl")
+            .read_text(encoding="utf-8")
+            .splitlines()
+        ]
+    spent = [
+        (line["pairs"] - before["pairs"]) / line["speed/pairs_per_s"]
+        for before, line in itertools.pairwise(lines)
+    ]
     return sum(spent) / (STEPS - EVERY)
 
 
@@ -59,12 +97,24 @@ def table(config):
     if not path_of(config).is_file():
         return None
     found = json.loads(path_of(config).read_text(encoding="utf-8"))
-    medians = {name: statistics.median(values) for name, values in found["seconds"].items() if name in config.arms}
+    medians = {
+        name: statistics.median(values)
+        for name, values in found["seconds"].items()
+        if name in config.arms
+    }
     base = next(iter(medians))
-    lines = [f"A step of pre-training, each arm alone on the machine ({found['machine']}), one thread and the loader's, "
-             f"{found['steps']} steps, medians of {len(found['seconds'][base])} turns:", "",
-             "| arm | ms a step | times the first | its operations, times the first |", "|---|---|---|---|"]
+    lines = [
+        f"A step of pre-training, each arm alone on the machine ({found['machine']}), one thread "
+        f"and the loader's, "
+        f"{found['steps']} steps, medians of {len(found['seconds'][base])} turns:",
+        "",
+        "| arm | ms a step | times the first | its operations, times the first |",
+        "|---|---|---|---|",
+    ]
     for name, value in medians.items():
-        lines.append(f"| {config.arms[name].title or name} | {1000 * value:.0f} | {value / medians[base]:.2f} | "
-                     f"{found['operations'][name] / found['operations'][base]:.2f} |")
+        lines.append(
+            f"| {config.arms[name].title or name} | {1000 * value:.0f} | "
+            f"{value / medians[base]:.2f} | "
+            f"{found['operations'][name] / found['operations'][base]:.2f} |"
+        )
     return "\n".join(lines)

@@ -23,12 +23,16 @@ from benchmarks.transfer.stats import power_law, predicted
 from engine.errors import UserError, explain, failure_of
 
 RESULTS = Path("docs/results.md")
-POOLED = ("An interval depends on the study that a pair stands in: how far seeds lie apart is taken from all arms of this one, "
-          "so the same two arms have another interval among others.")
+POOLED = (
+    "An interval depends on the study that a pair stands in: how far seeds lie apart is taken from "
+    "all arms of this one, "
+    "so the same two arms have another interval among others."
+)
 
 
 def write(config):
-    """Put the tables into docs/results.md, between the study's marks, and the plots beside it; returns the exit code.
+    """Put the tables into docs/results.md, between the study's marks, and the plots beside it;
+    returns the exit code.
 
     Raises:
         UserError: there are no rows, or the page has no marks for them.
@@ -40,8 +44,13 @@ def write(config):
     page = RESULTS.read_text(encoding="utf-8")
     if begin not in page or end not in page:
         raise UserError(f"{RESULTS} has no lines '{begin}' and '{end}' to write between")
-    drawn = plots.draw(config, there, RESULTS.parent / "pictures")
-    text = "\n\n".join([*(f"![{path.stem}]({path.relative_to(RESULTS.parent)})" for path in drawn), *tables(config, there)])
+    drawn = plots.draw(config, there, RESULTS.parent / "images")
+    text = "\n\n".join(
+        [
+            *(f"![{path.stem}]({path.relative_to(RESULTS.parent)})" for path in drawn),
+            *tables(config, there),
+        ]
+    )
     try:
         new = re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n\n{text}\n\n{end}", page, flags=re.S)
         RESULTS.write_text(new, encoding="utf-8")
@@ -56,27 +65,48 @@ def tables(config, there):
     shares = sorted({row.share for row in there})
     out = [_trained(config, there)]
     for test in config.tests:
-        out.append(f"Errors on {_clips(there, test)} held-out clips, *{test}*, means over seeds (mm; 2D in pixels of the "
-                   f"network's picture):")
+        out.append(
+            f"Errors on {_clips(there, test)} held-out clips, *{test}*, means over seeds (mm; 2D "
+            f"in pixels of the "
+            f"network's image):"
+        )
         out.append(_errors(config, there, shares, test))
     apart = []
     for base in (config.reference, *[name for name, arm in config.arms.items() if arm.scratch][:1]):
         if any(row.arm == base for row in there):
-            apart += [_differences(config, there, shares, dict.fromkeys(config.arms, base), test) for test in config.tests]
-    others = {name: arm.against for name, arm in config.arms.items()
-              if arm.against and any(seeds_of(there, name, share) & seeds_of(there, arm.against, share) for share in shares)}
+            apart += [
+                _differences(config, there, shares, dict.fromkeys(config.arms, base), test)
+                for test in config.tests
+            ]
+    others = {
+        name: arm.against
+        for name, arm in config.arms.items()
+        if arm.against
+        and any(
+            seeds_of(there, name, share) & seeds_of(there, arm.against, share) for share in shares
+        )
+    }
     if others:
         apart += [_differences(config, there, shares, others, test) for test in config.tests]
     if apart:
         words = "Differences of all read-outs, with their intervals"
-        out.append("\n\n".join([f"<details><summary>{words}</summary>", POOLED, *apart, "</details>"]))
+        out.append(
+            "\n\n".join([f"<details><summary>{words}</summary>", POOLED, *apart, "</details>"])
+        )
     out += _laws(config, there)
-    return out + [found for found in (seconds.table(config), angles.table(config), take.table(config)) if found]
+    return out + [
+        found
+        for found in (seconds.table(config), angles.table(config), take.table(config))
+        if found
+    ]
 
 
 def _trained(config, there):
-    lines = ["| arm | seeds | steps | pairs | seconds | held-out cross-view / cross-pose | reference gain on the person |",
-             "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| arm | seeds | steps | pairs | seconds | held-out cross-view / cross-pose | reference "
+        "gain on the person |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name in config.arms:
         runs = {row.seed: found["pretrain"] for row, found in there.items() if row.arm == name}
         if not runs:
@@ -85,11 +115,17 @@ def _trained(config, there):
             lines.append(f"| {title(config, name)} | {len(runs)} | | | | | |")
             continue
         first = next(iter(runs.values()))
-        cells = [" / ".join(_mean([run.get(f"{group}/{kind}{end}") for run in runs.values()])
-                            for kind in ("cross_view", "cross_pose"))
-                 for group, end in (("held_out", ""), ("reference_gain", "_person"))]
-        lines.append(f"| {title(config, name)} | {len(runs)} | {first['steps']} | {first['pairs']} | "
-                     f"{np.mean([run['seconds'] for run in runs.values()]):.0f} | {cells[0]} | {cells[1]} |")
+        cells = [
+            " / ".join(
+                _mean([run.get(f"{group}/{kind}{end}") for run in runs.values()])
+                for kind in ("cross_view", "cross_pose")
+            )
+            for group, end in (("val", ""), ("reference_gain", "_person"))
+        ]
+        lines.append(
+            f"| {title(config, name)} | {len(runs)} | {first['steps']} | {first['pairs']} | "
+            f"{np.mean([run['seconds'] for run in runs.values()]):.0f} | {cells[0]} | {cells[1]} |"
+        )
     return "\n".join(lines)
 
 
@@ -101,39 +137,76 @@ def _errors(config, there, shares, test):
             seeds = seeds_of(there, arm, share)
             if seeds:
                 labelled = there[plan.Row(arm, min(seeds), share)]["labelled_clips"]
-                cells = [f"{values(there, arm, share, seeds, test, how, metric).mean():.{2 if metric == 'px' else 1}f}"
-                         for how, metric, _ in measured(config)]
-                lines.append(f"| {labelled} | {title(config, arm)} | {len(seeds)} | " + " | ".join(cells) + " |")
-    found = [row["tests"][test]["mean_pose"] for row in there.values() if "mean_pose" in row["tests"][test]]
+                cells = [
+                    f"{values(there, arm, share, seeds, test, how, metric).mean():.{2 if metric == 'px' else 1}f}"
+                    for how, metric, _ in measured(config)
+                ]
+                lines.append(
+                    f"| {labelled} | {title(config, arm)} | {len(seeds)} | "
+                    + " | ".join(cells)
+                    + " |"
+                )
+    found = [
+        row["tests"][test]["mean_pose"]
+        for row in there.values()
+        if "mean_pose" in row["tests"][test]
+    ]
     if found:
-        cells = [f"{np.mean([one[metric] for one in found]):.{2 if metric == 'px' else 1}f}" if how == "finetuned" else ""
-                 for how, metric, _ in measured(config)]
+        cells = [
+            f"{np.mean([one[metric] for one in found]):.{2 if metric == 'px' else 1}f}"
+            if how == "finetuned"
+            else ""
+            for how, metric, _ in measured(config)
+        ]
         lines.append("| | mean pose | | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def _differences(config, there, shares, bases, test):
-    """A table of arms less others on a test set; ``bases``: {arm: the one that it is compared with}."""
+    """A table of arms less others on a test set; ``bases``: {arm: the one that it is compared
+    with}."""
     one = set(bases.values()) if len(set(bases.values())) == 1 else None
-    heads = ["labelled clips", "arm", *(() if one else ("less",)), "seeds", *(name for *_, name in measured(config))]
+    heads = [
+        "labelled clips",
+        "arm",
+        *(() if one else ("less",)),
+        "seeds",
+        *(name for *_, name in measured(config)),
+    ]
     less = f"Less *{title(config, *one)}*" if one else "One arm less another"
-    lines = [f"{less}, paired by seed and clip, *{test}* (negative: better than it; bold: the 95 % interval leaves out zero, "
-             f"else cannot tell):", "", "| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines = [
+        f"{less}, paired by seed and clip, *{test}* (negative: better than it; bold: the 95 % "
+        f"interval leaves out zero, "
+        f"else cannot tell):",
+        "",
+        "| " + " | ".join(heads) + " |",
+        "|" + "---|" * len(heads),
+    ]
     for share in shares:
         for arm, base in bases.items():
-            found = [compared(there, arm, base, share, test, how, metric) for how, metric, _ in measured(config)]
+            found = [
+                compared(there, arm, base, share, test, how, metric)
+                for how, metric, _ in measured(config)
+            ]
             if arm == base or found[0] is None:
                 continue
-            labelled = there[plan.Row(base, min(seeds_of(there, base, share)), share)]["labelled_clips"]
+            labelled = there[plan.Row(base, min(seeds_of(there, base, share)), share)][
+                "labelled_clips"
+            ]
             names = [title(config, arm), *(() if one else (title(config, base),))]
-            cells = [_interval(d, 2 if metric == "px" else 1)
-                     for d, (_, metric, _) in zip(found, measured(config), strict=True)]
-            lines.append("| " + " | ".join([str(labelled), *names, str(found[0].seeds), *cells]) + " |")
+            cells = [
+                _interval(d, 2 if metric == "px" else 1)
+                for d, (_, metric, _) in zip(found, measured(config), strict=True)
+            ]
+            lines.append(
+                "| " + " | ".join([str(labelled), *names, str(found[0].seeds), *cells]) + " |"
+            )
     return "\n".join(lines)
 
 
 def _laws(config, there):
-    """[A sentence on what power laws through three points or more say of ten times the labels, or pairs, ...]."""
+    """[A sentence on what power laws through three points or more say of ten times the labels, or
+    pairs, ...]."""
     test, out = next(iter(config.tests)), []
     apart = seeds_apart(there, usual_share(there), test, config.how, config.metric).variance
     for against, of in (("labelled clips", by_labels), ("pairs", by_pairs)):
@@ -144,11 +217,18 @@ def _laws(config, there):
             x, errors = [x for x, _ in points], [y.mean() for _, y in points]
             a, b, c = power_law(x, errors)
             at, low, high = predicted(x, errors, [(apart / len(y)) ** 0.5 for _, y in points], most)
-            told.append(f"{name} {a:.0f} n^-{b:.2f} + {c:.0f} ({len(points)} points), {at:.1f} ({low:.1f} to {high:.1f})")
+            told.append(
+                f"{name} {a:.0f} n^-{b:.2f} + {c:.0f} ({len(points)} points), {at:.1f} ({low:.1f} "
+                f"to {high:.1f})"
+            )
         if told:
-            out.append(f"{NAMES[config.metric]} against {against} n, *{test}*, as power laws, and what they predict at {most} "
-                       f"(a prediction, not a measurement; in parentheses where 95 % of such predictions lie if seeds move the "
-                       f"points; three points fix a law of three numbers): {'; '.join(told)}.")
+            out.append(
+                f"{NAMES[config.metric]} against {against} n, *{test}*, as power laws, and what "
+                f"they predict at {most} "
+                f"(a prediction, not a measurement; in parentheses where 95 % of such predictions "
+                f"lie if seeds move the "
+                f"points; three points fix a law of three numbers): {'; '.join(told)}."
+            )
     return out
 
 

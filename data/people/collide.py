@@ -1,4 +1,5 @@
-"""Bodies as capsules: hands are kept out of them, and cameras are placed where they see past them."""
+"""Bodies as capsules: hands are kept out of them, and cameras are placed where they see past
+them."""
 
 import numpy as np
 
@@ -6,10 +7,17 @@ from data.people.poses import HIGH, INDEX, LOW
 from data.people.rig import SIDES
 
 # (from joint, to joint, radius in metres on a person of middle build)
-CAPSULES = (("root", "spine02", 0.125), ("spine02", "neck01", 0.12), ("neck02", "head", 0.055),
-            ("upperleg01.L", "lowerleg01.L", 0.075), ("upperleg01.R", "lowerleg01.R", 0.075),
-            ("lowerleg01.L", "foot.L", 0.05), ("lowerleg01.R", "foot.R", 0.05),
-            ("upperarm01.L", "lowerarm01.L", 0.045), ("upperarm01.R", "lowerarm01.R", 0.045))
+CAPSULES = (
+    ("root", "spine02", 0.125),
+    ("spine02", "neck01", 0.12),
+    ("neck02", "head", 0.055),
+    ("upperleg01.L", "lowerleg01.L", 0.075),
+    ("upperleg01.R", "lowerleg01.R", 0.075),
+    ("lowerleg01.L", "foot.L", 0.05),
+    ("lowerleg01.R", "foot.R", 0.05),
+    ("upperarm01.L", "lowerarm01.L", 0.045),
+    ("upperarm01.R", "lowerarm01.R", 0.045),
+)
 OWN_ARM = {"L": 7, "R": 8}
 HEAD_RADIUS_M = 0.085
 TRUNK_M = 0.56  # pelvis to neck of the person for whom the radii hold
@@ -25,15 +33,27 @@ class Capsules:
     """
 
     def __init__(self, joints, index, weight):
-        """joints: (T, B, 3) metres; index: {bone: number}; weight: the shape parameter in [0, 1]."""
-        trunk = np.sqrt(((joints[:, index["neck01"]] - joints[:, index["root"]]) ** 2).sum(-1).mean())
-        head, crown = joints[:, index["head"]], 2 * (joints[:, index["head"]] - joints[:, index["neck03"]])
+        """joints: (T, B, 3) metres; index: {bone: number}; weight: the shape parameter in [0,
+        1]."""
+        trunk = np.sqrt(
+            ((joints[:, index["neck01"]] - joints[:, index["root"]]) ** 2).sum(-1).mean()
+        )
+        head, crown = (
+            joints[:, index["head"]],
+            2 * (joints[:, index["head"]] - joints[:, index["neck03"]]),
+        )
         self.start = np.stack([joints[:, index[a]] for a, _, _ in CAPSULES] + [head])
         self.end = np.stack([joints[:, index[b]] for _, b, _ in CAPSULES] + [head + crown])
-        self.radius = np.array([r for _, _, r in CAPSULES] + [HEAD_RADIUS_M]) * (0.82 + 0.42 * weight) * trunk / TRUNK_M
+        self.radius = (
+            np.array([r for _, _, r in CAPSULES] + [HEAD_RADIUS_M])
+            * (0.82 + 0.42 * weight)
+            * trunk
+            / TRUNK_M
+        )
 
     def gap(self, points, instant, but):
-        """(n, M - 1) metres between points (n, 3) and the capsules' surfaces at one instant, one capsule left out."""
+        """(n, M - 1) metres between points (n, 3) and the capsules' surfaces at one instant, one
+        capsule left out."""
         use = [k for k in range(len(self.radius)) if k != but]
         a, b = self.start[use, instant], self.end[use, instant]
         way = b - a
@@ -56,20 +76,30 @@ def fingertips(joints, index, side):
 
 
 def penetration(joints, index, weight):
-    """(T, 2) metres by which each hand, left and right, is inside the body; negative is clear of it."""
+    """(T, 2) metres by which each hand, left and right, is inside the body; negative is clear of
+    it."""
     body = Capsules(joints, index, weight)
-    return np.stack([[CLEARANCE_M - body.gap(points, t, OWN_ARM[side]).min()
-                      for t, points in enumerate(hand_points(joints, index, side))] for side, _, _ in SIDES], 1)
+    return np.stack(
+        [
+            [
+                CLEARANCE_M - body.gap(points, t, OWN_ARM[side]).min()
+                for t, points in enumerate(hand_points(joints, index, side))
+            ]
+            for side, _, _ in SIDES
+        ],
+        1,
+    )
 
 
 def clear_hands(angles, joints_of, index, weight):
     """Open the shoulder, and the elbow a little, until no hand is inside the body.
 
-    The arm moves out by more the deeper the hand is, within the joints' limits. Neighbouring instants are moved alike, so
-    that the motion stays continuous.
+    The arm moves out by more the deeper the hand is, within the joints' limits. Neighbouring
+    instants are moved alike, so that the motion stays continuous.
 
     Args:
-        angles: (T, 36) degrees.  joints_of: function of angles to joints (T, B, 3).  index: {bone: number}.
+        angles: (T, 36) degrees.  joints_of: function of angles to joints (T, B, 3).  index: {bone:
+            number}.
         weight: the shape parameter in [0, 1].
     Returns:
         (T, 36) angles, and (T, 2) the penetration that is left in metres.
@@ -93,12 +123,17 @@ def seen_share(eyes, points, body, side):
     """(M,) least share, over the instants, of hand points whose line to an eye clears the body.
 
     Args:
-        eyes: (M, 3).  points: (T, P, 3).  body: Capsules.  side: whose own upper arm does not count, "L" or "R".
+        eyes: (M, 3).  points: (T, P, 3).  body: Capsules.  side: whose own upper arm does not
+            count, "L" or "R".
     """
     along = np.array([0.2, 0.35, 0.5, 0.65, 0.8, 0.92])[:, None]
     out = np.ones(len(eyes))
     for t in range(len(points)):
         steps = eyes[:, None, None] + along * (points[t][None, :, None] - eyes[:, None, None])
-        gap = body.gap(steps.reshape(-1, 3), t, OWN_ARM[side]).min(1).reshape(len(eyes), -1, len(along))
+        gap = (
+            body.gap(steps.reshape(-1, 3), t, OWN_ARM[side])
+            .min(1)
+            .reshape(len(eyes), -1, len(along))
+        )
         out = np.minimum(out, 1 - (gap.min(2) < 0).mean(1))
     return out

@@ -4,9 +4,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-from data.parts import HELP, Part
 from data.people import poses
-from engine.config import flat, key, section
+from data.tools.work_split import HELP, Part
+from engine.config.parser import flat, key, section
 from engine.errors import UserError
 
 
@@ -15,25 +15,52 @@ class Domain:
     """How wide the world of the made people is."""
 
     upright: bool = key(False, "only standing postures, walks and open hands")
-    postures: list[str] = key([], "written postures that people move between, by their names in data/people/poses.py; default: "
-                                  "all, or those of standing people")
+    postures: list[str] = key(
+        [],
+        "written postures that people move between, by their names in data/people/poses.py; "
+        "default: "
+        "all, or those of standing people",
+    )
     hands: list[str] = key([], "written shapes of hands, likewise; default: all, or open ones")
     walk_share: float = key(0.3, "share of people who walk or run", low=0, high=1)
     child_share: float = key(0.12, "share of children", low=0, high=1)
-    shape_spread: float = key(1.0, "spread of build, height and proportions around the middle (0: all alike)", low=0,
-                              high=1)
+    shape_spread: float = key(
+        1.0,
+        "spread of build, height and proportions around the middle (0: all alike)",
+        low=0,
+        high=1,
+    )
     outdoors_share: float = key(0.45, "share of clips in the open air", low=0, high=1)
-    plain_share: float = key(0.0, "share of clips before plain walls and floors, as in a studio", low=0, high=1)
+    plain_share: float = key(
+        0.0, "share of clips before plain walls and floors, as in a studio", low=0, high=1
+    )
     boxes: int = key(6, "most boxes of clutter around a person", low=0, high=8)
-    any_side_share: float = key(0.25, "share of clips whose first camera stands on any side of the person", low=0, high=1)
-    facing_deg: float = key(63.0, "otherwise: spread (sigma) of the first camera about the person's front", low=0)
-    far_view_deg: float = key(137.0, "largest turn about the person between the first camera and those that are not near",
-                              low=0, high=180)
-    distance_m: list[float] = key([2.0, 5.5], "least and greatest distance of a camera from the body")
-    hand_distance_m: list[float] = key([0.7, 2.2], "least and greatest distance of a camera from the hand")
-    height_m: float = key(1.3, "mean height of the cameras above the floor (for hands: they are near the hand's height)")
+    any_side_share: float = key(
+        0.25, "share of clips whose first camera stands on any side of the person", low=0, high=1
+    )
+    facing_deg: float = key(
+        63.0, "otherwise: spread (sigma) of the first camera about the person's front", low=0
+    )
+    far_view_deg: float = key(
+        137.0,
+        "largest turn about the person between the first camera and those that are not near",
+        low=0,
+        high=180,
+    )
+    distance_m: list[float] = key(
+        [2.0, 5.5], "least and greatest distance of a camera from the body"
+    )
+    hand_distance_m: list[float] = key(
+        [0.7, 2.2], "least and greatest distance of a camera from the hand"
+    )
+    height_m: float = key(
+        1.3,
+        "mean height of the cameras above the floor (for hands: they are near the hand's height)",
+    )
     height_spread_m: float = key(0.45, "spread (sigma) of that height", low=0)
-    part_share: float = key(0.25, "share of body cameras that show the upper body only", low=0, high=1)
+    part_share: float = key(
+        0.25, "share of body cameras that show the upper body only", low=0, high=1
+    )
 
     def check(self):
         for name, known in (("postures", poses.POSTURES), ("hands", poses.HANDS)):
@@ -43,7 +70,9 @@ class Domain:
         for name in ("distance_m", "hand_distance_m"):
             values = getattr(self, name)
             if len(values) != 2 or not 0.3 <= values[0] <= values[1]:
-                raise UserError(f"domain.{name}={values}: two numbers are needed, the lesser first, from 0.3 m")
+                raise UserError(
+                    f"domain.{name}={values}: two numbers are needed, the lesser first, from 0.3 m"
+                )
 
     def posture_names(self):
         return self.postures or list(poses.UPRIGHT if self.upright else poses.POSTURES)
@@ -54,23 +83,37 @@ class Domain:
 
 @dataclass
 class PeopleConfig:
-    """Made people. Equal seed and keys give equal bytes on one kind of device, with any number of workers."""
+    """Made people. Equal seed and keys give equal bytes on one kind of device, with any number of
+    workers."""
 
-    out: str = key("", "folder for the shards; the same command continues an unfinished one", path="one")
+    out: str = key(
+        "", "folder for the shards; the same command continues an unfinished one", path="one"
+    )
     clips: int = key(1000, "clips to make; a larger number later continues", low=1)
-    seed: int = key(0, "of everything drawn; recipes that differ share nobody, whatever their seeds", low=0, high=2**63 - 1)
+    seed: int = key(
+        0,
+        "of everything drawn; recipes that differ share nobody, whatever their seeds",
+        low=0,
+        high=2**63 - 1,
+    )
     workers: int = key(1, "processes", low=1)
     part: str | None = key(None, HELP)
-    device: str = key("auto", "where pictures are made", choices=("auto", "cpu", "cuda"))
+    device: str = key("auto", "where images are made", choices=("auto", "cpu", "cuda"))
     clips_per_shard: int = key(250, "clips in one tar", low=1)
     kind: str = key("body", "what the crops show", choices=("body", "hand"))
     size: int = key(256, "side of a crop in pixels", low=64, high=1024)
-    margin: float = key(1.25, "least side of a crop, over the side of the square around the person or hand", low=1.0,
-                        high=4.0)
+    margin: float = key(
+        1.25,
+        "least side of a crop, over the side of the square around the person or hand",
+        low=1.0,
+        high=4.0,
+    )
     instants: int = key(2, "instants of a clip", low=1, high=16)
     cameras: int = key(3, "cameras of a clip; the second is near the first", low=1, high=16)
     gap_s: float = key(0.35, "seconds between instants", low=0.01)
-    near_deg: float = key(55.0, "greatest angle between the first two cameras, seen from the person", low=5, high=180)
+    near_deg: float = key(
+        55.0, "greatest angle between the first two cameras, seen from the person", low=5, high=180
+    )
     antialias: int = key(2, "samples along a pixel's side", low=1, high=4)
     jpeg_quality: list[int] = key([80, 95], "least and greatest JPEG quality")
     domain: Domain = section(Domain)
@@ -80,34 +123,50 @@ class PeopleConfig:
             raise UserError("out= is not set: name the folder for the shards")
         Part.of(self.part)
         if self.instants * self.cameras < 2:
-            raise UserError(f"instants={self.instants} and cameras={self.cameras} make one crop a clip; a clip has "
-                            "at least 2")
+            raise UserError(
+                f"instants={self.instants} and cameras={self.cameras} make one crop a clip; a clip "
+                f"has "
+                "at least 2"
+            )
         if self.instants * self.cameras > 100:
-            raise UserError(f"instants={self.instants} times cameras={self.cameras} is above 100 crops a clip")
+            raise UserError(
+                f"instants={self.instants} times cameras={self.cameras} is above 100 crops a clip"
+            )
         quality = self.jpeg_quality
         if len(quality) != 2 or not 1 <= quality[0] <= quality[1] <= 100:
-            raise UserError(f"jpeg_quality={quality}: two numbers of 1 to 100 are needed, the lesser first")
+            raise UserError(
+                f"jpeg_quality={quality}: two numbers of 1 to 100 are needed, the lesser first"
+            )
 
 
-# These decide where and how fast clips are made, not which; all other keys are the recipe of a folder.
+# These decide where and how fast clips are made, not which; all other keys are the recipe of a
+# folder.
 NOT_RECIPE = ("out", "clips", "workers", "part", "device")
 
-# These decide how clips are drawn and stored, not whom they show: two sets that differ in them alone show the same people,
-# under the same subject names.
+# These decide how clips are drawn and stored, not whom they show: two sets that differ in them
+# alone show the same people, under the same subject names.
 STORAGE = ("size", "antialias", "jpeg_quality", "clips_per_shard")
 
 
 def hash_recipe(config: PeopleConfig) -> int:
-    """The 64-bit number of a recipe, part of the random numbers' key: recipes with other numbers share nobody.
+    """The 64-bit number of a recipe, part of the random numbers' key: recipes with other numbers
+    share nobody.
 
-    Keys at their defaults do not count, so that a key that is added later leaves the people of today's recipes as they are.
+    Keys at their defaults do not count, so that a key that is added later leaves the people of
+    today's recipes as they are.
     """
     defaults = flat(PeopleConfig())
-    changed = {name: _canonical(value) for name, value in flat(config).items()
-               if name not in (*NOT_RECIPE, *STORAGE, "seed") and _canonical(value) != _canonical(defaults[name])}
+    changed = {
+        name: _canonical(value)
+        for name, value in flat(config).items()
+        if name not in (*NOT_RECIPE, *STORAGE, "seed")
+        and _canonical(value) != _canonical(defaults[name])
+    }
     changed["kind"] = config.kind
     text = json.dumps(changed, sort_keys=True)
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8, person=b"made").digest(), "little")
+    return int.from_bytes(
+        hashlib.blake2b(text.encode(), digest_size=8, person=b"made").digest(), "little"
+    )
 
 
 def population(config: PeopleConfig) -> str:

@@ -1,10 +1,11 @@
 """Warp functions: where garments, hair and skin are on the body, and what colour they have there.
 
-All decisions are thresholds on template fields, taken per pixel. ``look`` is an array of one Look: a struct of this size
-passed by value into every function costs more than the lookup.
+All decisions are thresholds on template fields, taken per pixel. ``look`` is an array of one Look:
+a struct of this size passed by value into every function costs more than the lookup.
 """
 
-# In a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot change.
+# In a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot
+# change.
 # ruff: noqa: UP018, SIM102
 
 import warp as wp
@@ -14,7 +15,9 @@ from data.people.warp_types import Look, Textures
 wp.set_module_options({"enable_backward": False})
 
 Looks = wp.array(dtype=Look)
-TEXTURE_STRIDE = wp.constant(87296)  # texels of one texture with its 5 mip levels, 256^2 + 128^2 + ... + 16^2
+TEXTURE_STRIDE = wp.constant(
+    87296
+)  # texels of one texture with its 5 mip levels, 256^2 + 128^2 + ... + 16^2
 INVERSE_255 = wp.constant(1.0 / 255.0)  # a product costs a fifth of a division, here once a texel
 MIP_START = wp.constant(wp.types.vector(5, int)(0, 65536, 81920, 86016, 87040))
 
@@ -30,7 +33,9 @@ def ramp(a: float, b: float, x: float):
 def log2_above_1(x: float):
     """log2 of x >= 1 from the float's bits: a mip level needs no more than one decimal."""
     bits = wp.cast(wp.max(x, 1.0), wp.uint32)
-    return float(int(bits >> wp.uint32(23)) - 127) + float(bits & wp.uint32(0x7FFFFF)) * (1.0 / 8388608.0)
+    return float(int(bits >> wp.uint32(23)) - 127) + float(bits & wp.uint32(0x7FFFFF)) * (
+        1.0 / 8388608.0
+    )
 
 
 @wp.func
@@ -58,7 +63,9 @@ def texture(bank: wp.array(dtype=wp.vec3ub), which: int, u: float, v: float, lod
     wc = (1.0 - dx) * dy
     wd = dx * dy
     red = (wa * float(a[0]) + wb * float(b[0]) + wc * float(c[0]) + wd * float(d[0])) * INVERSE_255
-    green = (wa * float(a[1]) + wb * float(b[1]) + wc * float(c[1]) + wd * float(d[1])) * INVERSE_255
+    green = (
+        wa * float(a[1]) + wb * float(b[1]) + wc * float(c[1]) + wd * float(d[1])
+    ) * INVERSE_255
     blue = (wa * float(a[2]) + wb * float(b[2]) + wc * float(c[2]) + wd * float(d[2])) * INVERSE_255
     return wp.vec3(red * red, green * green, blue * blue)
 
@@ -87,7 +94,8 @@ def grey(bank: wp.array(dtype=wp.uint8), which: int, u: float, v: float, lod: fl
 
 @wp.func
 def above_hairline(p: wp.vec3, shift: float):
-    """Height above the hairline, positive where scalp hair grows: forehead, temples, ears, nape by depth y."""
+    """Height above the hairline, positive where scalp hair grows: forehead, temples, ears, nape by
+    depth y."""
     y = p[1]
     line = float(0.0)
     if y < -0.092:
@@ -131,7 +139,9 @@ def material(layer: int, p: wp.vec3, limb: wp.vec4, detail: wp.vec4, look: Looks
         if detail[2] > 1.5:
             return 9
         if arm < -0.5 and p[2] > 1.52:
-            if above_hairline(p, look[0].hairline_shift) > 0.0 and (detail[2] < 0.75 or p[2] > 1.69):
+            if above_hairline(p, look[0].hairline_shift) > 0.0 and (
+                detail[2] < 0.75 or p[2] > 1.69
+            ):
                 if look[0].hat > 0 and above_hairline(p, -0.005) > 0.006:
                     return 8
                 if look[0].hair_on > 0:
@@ -140,7 +150,8 @@ def material(layer: int, p: wp.vec3, limb: wp.vec4, detail: wp.vec4, look: Looks
                 return 0
         if leg > look[0].shoe:
             return 3
-    # The body below a garment is painted like it, so that skin poking through the cloth does not show.
+    # The body below a garment is painted like it, so that skin poking through the cloth does not
+    # show.
     top = in_top(p, arm, look)
     bottom = in_bottom(p, arm, leg, look)
     if top and (look[0].tucked == 0 or not bottom):
@@ -181,7 +192,17 @@ def stripe(x: float, soft: float):
 
 
 @wp.func
-def pattern(kind: int, scale: float, which: int, a: wp.vec3, b: wp.vec3, u: float, v: float, lod: float, bank: Textures):
+def pattern(
+    kind: int,
+    scale: float,
+    which: int,
+    a: wp.vec3,
+    b: wp.vec3,
+    u: float,
+    v: float,
+    lod: float,
+    bank: Textures,
+):
     """Cloth: 0 plain, 1 and 2 stripes, 3 plaid, 4 a texture of the bank, 5 denim."""
     worn_out = 0.88 + 0.28 * grey(bank.grey, 0, u * 3.1 + v * 0.2, v * 3.3, lod)
     if kind == 0:
@@ -212,23 +233,32 @@ def face_paint(c: wp.vec3, p: wp.vec3, limb: wp.vec4, detail: wp.vec4, grain: fl
         if along > 0.0 and along < 1.0:
             middle = 1.6815 + 0.0075 * wp.sin(along * 2.3 + 0.25)
             off = wp.abs(p[2] - middle) / (0.0058 * (1.0 - 0.55 * along))
-            c = wp.lerp(c, look[0].hair * 0.8, look[0].brow * ramp(1.15, 0.55, off) * (0.7 + 0.5 * grain))
+            c = wp.lerp(
+                c, look[0].hair * 0.8, look[0].brow * ramp(1.15, 0.55, off) * (0.7 + 0.5 * grain)
+            )
         c = c * (1.0 - 0.25 * ramp(0.3, 0.9, detail[3]))
     jaw = ramp(1.614, 1.604, p[2] + 0.12 * wp.max(0.0, side - 0.035))
     beard = jaw * ramp(-0.045, -0.075, p[1]) * ramp(1.535, 1.552, p[2])
     if side < 0.03 and p[2] > 1.612:
         beard = 0.0
-    return wp.lerp(c, look[0].hair * 0.9, look[0].beard * beard * (1.0 - limb[2]) * (0.55 + 0.7 * grain))
+    return wp.lerp(
+        c, look[0].hair * 0.9, look[0].beard * beard * (1.0 - limb[2]) * (0.55 + 0.7 * grain)
+    )
 
 
 @wp.func
-def skin_colour(p: wp.vec3, limb: wp.vec4, detail: wp.vec4, lod: float, look: Looks, bank: Textures):
-    """Linear RGB of skin at a template point: mottling, redness, nails, lips, brows, beard, creases."""
+def skin_colour(
+    p: wp.vec3, limb: wp.vec4, detail: wp.vec4, lod: float, look: Looks, bank: Textures
+):
+    """Linear RGB of skin at a template point: mottling, redness, nails, lips, brows, beard,
+    creases."""
     arm = limb[0]
     leg = limb[1]
     blotch = grey(bank.grey, 0, p[0] * 2.3 + p[1] * 1.7 + look[0].seed, p[2] * 2.1, lod)
     grain = grey(bank.grey, 2, p[0] * 14.0 + p[1] * 9.0, p[2] * 13.0 + look[0].seed, lod)
-    c = look[0].skin * (1.0 + look[0].mottle * (blotch - 0.35) * 1.2 + look[0].mottle * 0.7 * (grain - 0.3))
+    c = look[0].skin * (
+        1.0 + look[0].mottle * (blotch - 0.35) * 1.2 + look[0].mottle * 0.7 * (grain - 0.3)
+    )
     # Blood shows in face and ears, elbows, knees and fingers.
     red = 0.35 * detail[2] * (1.0 - ramp(1.0, 1.5, detail[2]))
     red = wp.max(red, 0.5 * ramp(0.05, 0.0, wp.abs(arm - 0.5)))
@@ -248,13 +278,24 @@ def skin_colour(p: wp.vec3, limb: wp.vec4, detail: wp.vec4, lod: float, look: Lo
 
 @wp.func
 def top_colour(p: wp.vec3, arm: float, lod: float, look: Looks, bank: Textures):
-    """Linear RGB of the upper garment at a template point: its pattern, a print on the chest, a darker hem."""
+    """Linear RGB of the upper garment at a template point: its pattern, a print on the chest, a
+    darker hem."""
     u = wp.atan2(p[0], -p[1]) * 0.14
     v = p[2]
     if arm > 0.02:
         u = (p[1] + p[2] * 0.6) * 0.9
         v = arm * 0.52
-    c = pattern(look[0].top_pattern, look[0].top_scale, look[0].top_texture, look[0].top_a, look[0].top_b, u, v, lod, bank)
+    c = pattern(
+        look[0].top_pattern,
+        look[0].top_scale,
+        look[0].top_texture,
+        look[0].top_a,
+        look[0].top_b,
+        u,
+        v,
+        lod,
+        bank,
+    )
     if look[0].print_texture > 0 and p[1] < -0.02 and arm < 0.02:
         x = (p[0] + 0.085) / 0.17
         y = (p[2] - 1.20) / 0.17
@@ -272,8 +313,17 @@ def bottom_colour(layer: int, p: wp.vec3, lod: float, look: Looks, bank: Texture
     u = wp.atan2(p[0] - axis, -p[1]) * 0.075
     if layer == 3:
         u = wp.atan2(p[0], -p[1]) * 0.16
-    c = pattern(look[0].bottom_pattern, look[0].bottom_scale, look[0].bottom_texture, look[0].bottom_a, look[0].bottom_b, u,
-                p[2], lod, bank)
+    c = pattern(
+        look[0].bottom_pattern,
+        look[0].bottom_scale,
+        look[0].bottom_texture,
+        look[0].bottom_a,
+        look[0].bottom_b,
+        u,
+        p[2],
+        lod,
+        bank,
+    )
     if look[0].bottom_pattern == 5:  # denim wears pale over the thighs
         c = c * (1.0 + 0.35 * ramp(0.16, 0.03, wp.abs(p[2] - 0.68)) * ramp(0.0, -0.07, p[1]))
     return c
@@ -295,7 +345,16 @@ def eye_colour(p: wp.vec3, look: Looks):
 
 
 @wp.func
-def albedo(mat: int, layer: int, p: wp.vec3, limb: wp.vec4, detail: wp.vec4, lod: float, look: Looks, bank: Textures):
+def albedo(
+    mat: int,
+    layer: int,
+    p: wp.vec3,
+    limb: wp.vec4,
+    detail: wp.vec4,
+    lod: float,
+    look: Looks,
+    bank: Textures,
+):
     """Linear RGB of the surface."""
     if mat == 0:
         return skin_colour(p, limb, detail, lod, look, bank)
@@ -310,14 +369,26 @@ def albedo(mat: int, layer: int, p: wp.vec3, limb: wp.vec4, detail: wp.vec4, lod
             c = look[0].sole
         return c
     if mat == 4:
-        strand = grey(bank.grey, 3, p[0] * 9.0 + p[1] * 7.0, p[2] * 1.3 + p[1] * 0.9 + look[0].seed, lod)
+        strand = grey(
+            bank.grey, 3, p[0] * 9.0 + p[1] * 7.0, p[2] * 1.3 + p[1] * 0.9 + look[0].seed, lod
+        )
         return look[0].hair * (0.5 + 1.05 * strand)
     if mat == 5:
         return eye_colour(p, look)
     if mat == 7:
         return look[0].bottom_a * 0.9 + wp.vec3(0.02, 0.02, 0.02)
     if mat == 8:
-        cloth = pattern(0, 8.0, 0, look[0].hat_colour, look[0].hat_colour, wp.atan2(p[0], -p[1]) * 0.1, p[2], lod, bank)
+        cloth = pattern(
+            0,
+            8.0,
+            0,
+            look[0].hat_colour,
+            look[0].hat_colour,
+            wp.atan2(p[0], -p[1]) * 0.1,
+            p[2],
+            lod,
+            bank,
+        )
         return cloth * (0.75 + 0.25 * wp.abs(wp.sin(wp.atan2(p[0], -p[1] - 0.03) * 30.0)))
     if mat == 9:
         return wp.vec3(0.25, 0.06, 0.06)

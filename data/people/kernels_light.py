@@ -1,6 +1,8 @@
-"""Warp kernels and functions of light: the key light's soft shadow and the sky's, gathered from depth maps."""
+"""Warp kernels and functions of light: the key light's soft shadow and the sky's, gathered from
+depth maps."""
 
-# In a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot change.
+# In a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot
+# change.
 # ruff: noqa: UP018, SIM102
 
 import warp as wp
@@ -13,9 +15,15 @@ BLOCK = wp.constant(8)
 
 
 @wp.kernel
-def splat_sky(vertices: wp.array2d(dtype=wp.vec3), axes: wp.array(dtype=wp.mat33), light: Light,
-              body: wp.array(dtype=int), out: wp.array3d(dtype=float)):
-    """Depth maps (T, SKY_DIRECTIONS, side^2) from the body's vertices as points, which close up at 96 texels a person."""
+def splat_sky(
+    vertices: wp.array2d(dtype=wp.vec3),
+    axes: wp.array(dtype=wp.mat33),
+    light: Light,
+    body: wp.array(dtype=int),
+    out: wp.array3d(dtype=float),
+):
+    """Depth maps (T, SKY_DIRECTIONS, side^2) from the body's vertices as points, which close up at
+    96 texels a person."""
     t, d, k = wp.tid()
     p = axes[d] * (vertices[t, body[k]] - light.centre)
     half = float(light.sky_side) * 0.5
@@ -26,9 +34,15 @@ def splat_sky(vertices: wp.array2d(dtype=wp.vec3), axes: wp.array(dtype=wp.mat33
 
 
 @wp.kernel
-def gather_sky(vertices: wp.array2d(dtype=wp.vec3), normals: wp.array2d(dtype=wp.vec3), light: Light, maps: LightMaps,
-               out: wp.array2d(dtype=wp.vec3)):
-    """(T, V): light from the sky's directions and from the ground; a hidden direction counts 0.22 (light bounces)."""
+def gather_sky(
+    vertices: wp.array2d(dtype=wp.vec3),
+    normals: wp.array2d(dtype=wp.vec3),
+    light: Light,
+    maps: LightMaps,
+    out: wp.array2d(dtype=wp.vec3),
+):
+    """(T, V): light from the sky's directions and from the ground; a hidden direction counts 0.22
+    (light bounces)."""
     t, i = wp.tid()
     point = vertices[t, i]
     normal = normals[t, i]
@@ -50,9 +64,14 @@ def gather_sky(vertices: wp.array2d(dtype=wp.vec3), normals: wp.array2d(dtype=wp
 
 
 @wp.kernel
-def split_shadow_map(depth: wp.array2d(dtype=wp.uint64), side: int, out: wp.array3d(dtype=float),
-                     blocks: wp.array3d(dtype=wp.vec2)):
-    """The shadow map as floats and, per 8 x 8 block grown by 3 texels, its least and greatest value.
+def split_shadow_map(
+    depth: wp.array2d(dtype=wp.uint64),
+    side: int,
+    out: wp.array3d(dtype=float),
+    blocks: wp.array3d(dtype=wp.vec2),
+):
+    """The shadow map as floats and, per 8 x 8 block grown by 3 texels, its least and greatest
+    value.
 
     Most points are clearly lit or clearly not: the block says so without the nine taps.
     """
@@ -71,8 +90,16 @@ def split_shadow_map(depth: wp.array2d(dtype=wp.uint64), side: int, out: wp.arra
 
 
 @wp.func
-def lit(point: wp.vec3, light: Light, t: int, key: wp.array3d(dtype=float), blocks: wp.array3d(dtype=wp.vec2), bias: float):
-    """Share of the key light that reaches a point, [0, 1]: 3 x 3 taps with weights that slide with the point."""
+def lit(
+    point: wp.vec3,
+    light: Light,
+    t: int,
+    key: wp.array3d(dtype=float),
+    blocks: wp.array3d(dtype=wp.vec2),
+    bias: float,
+):
+    """Share of the key light that reaches a point, [0, 1]: 3 x 3 taps with weights that slide with
+    the point."""
     p = light.axes * (point - light.centre)
     half = float(light.shadow_side) * 0.5
     x = p[0] * light.shadow_scale + half

@@ -1,10 +1,12 @@
 """Warp kernels over the mesh: normals, dressing, projection, rasterising, visibility of vertices.
 
-Shapes: T instants, N shots, V vertices, F triangles. A depth buffer holds, per sample, the inverse depth's bits above the
-triangle's index, so that one atomic maximum keeps the nearest triangle, and the result does not depend on the order.
+Shapes: T instants, N shots, V vertices, F triangles. A depth buffer holds, per sample, the inverse
+depth's bits above the triangle's index, so that one atomic maximum keeps the nearest triangle, and
+the result does not depend on the order.
 """
 
-# In a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot change.
+# In a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot
+# change.
 # ruff: noqa: UP018, SIM102
 
 import warp as wp
@@ -16,7 +18,11 @@ wp.set_module_options({"enable_backward": False})
 
 
 @wp.kernel
-def face_normals(vertices: wp.array2d(dtype=wp.vec3), faces: wp.array(dtype=wp.vec3i), out: wp.array2d(dtype=wp.vec3)):
+def face_normals(
+    vertices: wp.array2d(dtype=wp.vec3),
+    faces: wp.array(dtype=wp.vec3i),
+    out: wp.array2d(dtype=wp.vec3),
+):
     """(T, F): twice the area times the unit normal."""
     t, i = wp.tid()
     f = faces[i]
@@ -25,8 +31,12 @@ def face_normals(vertices: wp.array2d(dtype=wp.vec3), faces: wp.array(dtype=wp.v
 
 
 @wp.kernel
-def vertex_normals(across: wp.array2d(dtype=wp.vec3), start: wp.array(dtype=int), around: wp.array(dtype=int),
-                   out: wp.array2d(dtype=wp.vec3)):
+def vertex_normals(
+    across: wp.array2d(dtype=wp.vec3),
+    start: wp.array(dtype=int),
+    around: wp.array(dtype=int),
+    out: wp.array2d(dtype=wp.vec3),
+):
     """(T, V) unit normals."""
     t, i = wp.tid()
     total = wp.vec3(0.0, 0.0, 0.0)
@@ -37,11 +47,18 @@ def vertex_normals(across: wp.array2d(dtype=wp.vec3), start: wp.array(dtype=int)
 
 @wp.func
 def cloth_offset(t: int, p: wp.vec3, arm: float, leg: float, look: Looks, bank: Textures):
-    """Metres between skin and cloth: thickness, looseness towards the hem, and folds that drift with the instant."""
+    """Metres between skin and cloth: thickness, looseness towards the hem, and folds that drift
+    with the instant."""
     seed = look[0].seed
     now = float(t)
-    wide = grey(bank.grey, 0, p[0] * 3.3 + p[1] * 2.1 + seed + 0.13 * now, p[2] * 1.6 + arm * 0.8, 0.0) - 0.35
-    fine = grey(bank.grey, 0, p[0] * 1.2 - p[1] * 3.0 + seed * 2.0, p[2] * 4.6 + 0.07 * now, 0.0) - 0.35
+    wide = (
+        grey(bank.grey, 0, p[0] * 3.3 + p[1] * 2.1 + seed + 0.13 * now, p[2] * 1.6 + arm * 0.8, 0.0)
+        - 0.35
+    )
+    fine = (
+        grey(bank.grey, 0, p[0] * 1.2 - p[1] * 3.0 + seed * 2.0, p[2] * 4.6 + 0.07 * now, 0.0)
+        - 0.35
+    )
     folds = look[0].fold * (wide + 0.6 * fine)
     d = float(0.0)
     if in_top(p, arm, look) and (look[0].tucked == 0 or p[2] > look[0].waist):
@@ -56,8 +73,14 @@ def cloth_offset(t: int, p: wp.vec3, arm: float, leg: float, look: Looks, bank: 
 
 
 @wp.kernel
-def dress(body: wp.array2d(dtype=wp.vec3), normal: wp.array2d(dtype=wp.vec3), surface: Surface, look: Looks, bank: Textures,
-          out: wp.array2d(dtype=wp.vec3)):
+def dress(
+    body: wp.array2d(dtype=wp.vec3),
+    normal: wp.array2d(dtype=wp.vec3),
+    surface: Surface,
+    look: Looks,
+    bank: Textures,
+    out: wp.array2d(dtype=wp.vec3),
+):
     """(T, V): the mesh pushed out along its normals by hair, shoes and cloth."""
     t, i = wp.tid()
     p = surface.rest[i]
@@ -69,10 +92,18 @@ def dress(body: wp.array2d(dtype=wp.vec3), normal: wp.array2d(dtype=wp.vec3), su
     if kind == 0:
         if arm < -0.5 and p[2] > 1.55:
             if (look[0].hair_on > 0 or look[0].hat > 0) and surface.detail[i][2] < 0.75:
-                tuft = 0.75 + 0.5 * grey(bank.grey, 0, p[0] * 6.0 + seed, p[2] * 5.0 + p[1] * 4.0, 0.0)
-                d = look[0].hair_thickness * ramp(-0.004, 0.03, above_hairline(p, look[0].hairline_shift)) * tuft
+                tuft = 0.75 + 0.5 * grey(
+                    bank.grey, 0, p[0] * 6.0 + seed, p[2] * 5.0 + p[1] * 4.0, 0.0
+                )
+                d = (
+                    look[0].hair_thickness
+                    * ramp(-0.004, 0.03, above_hairline(p, look[0].hairline_shift))
+                    * tuft
+                )
         elif leg > look[0].shoe - 0.03:
-            d = 0.007 * ramp(look[0].shoe - 0.02, look[0].shoe + 0.02, leg) + 0.004 * ramp(0.03, 0.01, p[2])
+            d = 0.007 * ramp(look[0].shoe - 0.02, look[0].shoe + 0.02, leg) + 0.004 * ramp(
+                0.03, 0.01, p[2]
+            )
     elif kind == 2:
         d = cloth_offset(t, p, arm, leg, look, bank)
     elif kind == 3:
@@ -92,33 +123,51 @@ def mark_worn(surface: Surface, look: Looks, out: wp.array(dtype=int)):
 
 
 @wp.kernel
-def to_shots(vertices: wp.array2d(dtype=wp.vec3), shots: wp.array(dtype=Shot), samples: float,
-             out: wp.array2d(dtype=wp.vec3)):
-    """(N, V): x and y in samples (``samples`` of them a pixel's side), and inverse depth, 0 behind the camera."""
+def to_shots(
+    vertices: wp.array2d(dtype=wp.vec3),
+    shots: wp.array(dtype=Shot),
+    samples: float,
+    out: wp.array2d(dtype=wp.vec3),
+):
+    """(N, V): x and y in samples (``samples`` of them a pixel's side), and inverse depth, 0 behind
+    the camera."""
     n, i = wp.tid()
     shot = shots[n]
     p = shot.rotation * vertices[shot.instant, i] + shot.translation
     w = float(0.0)
     if p[2] > 0.05:
         w = 1.0 / p[2]
-    out[n, i] = wp.vec3((shot.focal * p[0] * w + shot.cx) * samples, (shot.focal * p[1] * w + shot.cy) * samples, w)
+    out[n, i] = wp.vec3(
+        (shot.focal * p[0] * w + shot.cx) * samples, (shot.focal * p[1] * w + shot.cy) * samples, w
+    )
 
 
 @wp.kernel
 def to_light(vertices: wp.array2d(dtype=wp.vec3), light: Light, out: wp.array2d(dtype=wp.vec3)):
-    """(T, V): texels of the key light's shadow map and 10 m less the depth, so that larger is nearer as in a shot."""
+    """(T, V): texels of the key light's shadow map and 10 m less the depth, so that larger is
+    nearer as in a shot."""
     t, i = wp.tid()
     p = light.axes * (vertices[t, i] - light.centre)
     half = float(light.shadow_side) * 0.5
-    out[t, i] = wp.vec3(p[0] * light.shadow_scale + half, p[1] * light.shadow_scale + half, 10.0 - p[2])
+    out[t, i] = wp.vec3(
+        p[0] * light.shadow_scale + half, p[1] * light.shadow_scale + half, 10.0 - p[2]
+    )
 
 
 @wp.kernel
-def rasterise(points: wp.array2d(dtype=wp.vec3), surface: Surface, look: Looks, is_worn: wp.array(dtype=int), side: int,
-              perspective: int, depth: wp.array2d(dtype=wp.uint64)):
+def rasterise(
+    points: wp.array2d(dtype=wp.vec3),
+    surface: Surface,
+    look: Looks,
+    is_worn: wp.array(dtype=int),
+    side: int,
+    perspective: int,
+    depth: wp.array2d(dtype=wp.uint64),
+):
     """One triangle into (N, side^2); what a garment's edge cuts off is decided at each sample.
 
-    Perspective shots drop triangles of the closed body that face away; garments and hair are open sheets with two sides.
+    Perspective shots drop triangles of the closed body that face away; garments and hair are open
+    sheets with two sides.
     """
     n, t = wp.tid()
     f = surface.faces[t]
@@ -166,7 +215,9 @@ def rasterise(points: wp.array2d(dtype=wp.vec3), surface: Surface, look: Looks, 
                         ub = wb * b[2] / z
                         uc = wc * c[2] / z
                     p = ua * surface.rest[f[0]] + ub * surface.rest[f[1]] + uc * surface.rest[f[2]]
-                    limb = ua * surface.limb[f[0]] + ub * surface.limb[f[1]] + uc * surface.limb[f[2]]
+                    limb = (
+                        ua * surface.limb[f[0]] + ub * surface.limb[f[1]] + uc * surface.limb[f[2]]
+                    )
                     if not worn(layer, p, limb, look):
                         shows = 0
                 if shows == 1:
@@ -175,13 +226,21 @@ def rasterise(points: wp.array2d(dtype=wp.vec3), surface: Surface, look: Looks, 
 
 
 @wp.kernel
-def see_vertices(body: wp.array2d(dtype=wp.vec3), normal: wp.array2d(dtype=wp.vec3), tolerance: wp.array(dtype=float),
-                 shots: wp.array(dtype=Shot), depth: wp.array2d(dtype=wp.uint64), seen_depth: wp.array3d(dtype=float),
-                 size: int, samples: int, out: wp.array2d(dtype=wp.uint8)):
+def see_vertices(
+    body: wp.array2d(dtype=wp.vec3),
+    normal: wp.array2d(dtype=wp.vec3),
+    tolerance: wp.array(dtype=float),
+    shots: wp.array(dtype=Shot),
+    depth: wp.array2d(dtype=wp.uint64),
+    seen_depth: wp.array3d(dtype=float),
+    size: int,
+    samples: int,
+    out: wp.array2d(dtype=wp.uint8),
+):
     """(N, V): 1 where a vertex of the undressed body is seen.
 
-    That is: inside the picture, facing the camera, not hidden by scenery, and at most ``tolerance`` metres behind the drawn
-    surface, which a garment or hair lifts off the body.
+    That is: inside the image, facing the camera, not hidden by scenery, and at most ``tolerance``
+    metres behind the drawn surface, which a garment or hair lifts off the body.
     """
     n, i = wp.tid()
     shot = shots[n]
@@ -192,7 +251,13 @@ def see_vertices(body: wp.array2d(dtype=wp.vec3), normal: wp.array2d(dtype=wp.ve
     if p[2] > 0.05:
         x = int(wp.floor((shot.focal * p[0] / p[2] + shot.cx) * float(samples)))
         y = int(wp.floor((shot.focal * p[1] / p[2] + shot.cy) * float(samples)))
-        if x >= 0 and y >= 0 and x < side and y < side and wp.dot(normal[shot.instant, i], shot.eye - point) > 0.0:
+        if (
+            x >= 0
+            and y >= 0
+            and x < side
+            and y < side
+            and wp.dot(normal[shot.instant, i], shot.eye - point) > 0.0
+        ):
             key = depth[n, y * side + x]
             if key != wp.uint64(0) and seen_depth[n, y / samples, x / samples] > 0.0:
                 if p[2] < 1.0 / wp.cast(wp.uint32(key >> wp.uint64(32)), float) + tolerance[i]:

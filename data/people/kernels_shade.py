@@ -1,6 +1,8 @@
-"""Warp kernels that colour pixels: the room or open air behind, the person in front, and the camera's rendering of both."""
+"""Warp kernels that colour pixels: the room or open air behind, the person in front, and the
+camera's rendering of both."""
 
-# In a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot change.
+# In a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot
+# change.
 # ruff: noqa: UP018, SIM102
 
 import warp as wp
@@ -26,7 +28,8 @@ class Hit:
 
 @wp.func
 def walls(hit: Hit, eye: wp.vec3, d: wp.vec3, scene: Scene, bank: Textures, texels: float):
-    """Where a ray from inside a room meets its walls or ceiling: distance in metres, colour, normal."""
+    """Where a ray from inside a room meets its walls or ceiling: distance in metres, colour,
+    normal."""
     tx = float(1e9)
     ty = float(1e9)
     tz = float(1e9)
@@ -46,12 +49,16 @@ def walls(hit: Hit, eye: wp.vec3, d: wp.vec3, scene: Scene, bank: Textures, texe
     z = eye[2] + d[2] * t
     if tx < ty:
         y = eye[1] + d[1] * t
-        paper = texture(bank.colour, scene.wall_texture, y * scene.wall_scale, z * scene.wall_scale, lod)
+        paper = texture(
+            bank.colour, scene.wall_texture, y * scene.wall_scale, z * scene.wall_scale, lod
+        )
         hit.colour = wp.cw_mul(scene.wall_colour, paper)
         hit.normal = wp.vec3(-wp.sign(d[0]), 0.0, 0.0)
     else:
         x = eye[0] + d[0] * t
-        paper = texture(bank.colour, scene.wall2_texture, x * scene.wall_scale, z * scene.wall_scale, lod)
+        paper = texture(
+            bank.colour, scene.wall2_texture, x * scene.wall_scale, z * scene.wall_scale, lod
+        )
         hit.colour = wp.cw_mul(scene.wall2_colour, paper)
         hit.normal = wp.vec3(0.0, -wp.sign(d[1]), 0.0)
     if z < 0.09:  # a skirting board
@@ -68,7 +75,11 @@ def open_air(hit: Hit, d: wp.vec3, scene: Scene, bank: Textures):
     cloud = grey(bank.grey, 0, round_ * 2.0, up * 1.1, 0.0)
     white = ramp(0.30, 0.75, cloud) * 0.35
     hit.colour = wp.lerp(scene.haze, scene.zenith, wp.pow(up, 0.5)) + wp.vec3(white, white, white)
-    skyline = 0.05 + 0.16 * grey(bank.grey, 1, round_, 0.3, 0.0) + 0.05 * grey(bank.grey, 0, round_ * 5.0, 0.6, 0.0)
+    skyline = (
+        0.05
+        + 0.16 * grey(bank.grey, 1, round_, 0.3, 0.0)
+        + 0.05 * grey(bank.grey, 0, round_ * 5.0, 0.6, 0.0)
+    )
     if d[2] < skyline:
         far = texture(bank.colour, scene.wall2_texture, round_ * 9.0, d[2] * 2.2, 1.0)
         hit.colour = wp.cw_mul(scene.wall2_colour, far) * 0.8
@@ -117,14 +128,27 @@ def meet_box(hit: Hit, eye: wp.vec3, d: wp.vec3, box: Box, bank: Textures, texel
             hit.normal = wp.vec3(0.0, 0.0, -wp.sign(d[2]))
         hit.distance = near
         lod = log2_above_1(texels * near * box.scale)
-        hit.colour = wp.cw_mul(box.colour, texture(bank.colour, box.texture, u * box.scale, v * box.scale, lod))
+        hit.colour = wp.cw_mul(
+            box.colour, texture(bank.colour, box.texture, u * box.scale, v * box.scale, lod)
+        )
     return hit
 
 
 @wp.func
-def meet_scene(eye: wp.vec3, d: wp.vec3, scene: Scene, boxes: wp.array(dtype=Box), spans: wp.array2d(dtype=wp.vec4), n: int,
-               px: float, py: float, bank: Textures, pixel_angle: float):
-    """The first thing that the ray eye + t * d meets, unlit; ``spans`` are the boxes' rectangles in the picture."""
+def meet_scene(
+    eye: wp.vec3,
+    d: wp.vec3,
+    scene: Scene,
+    boxes: wp.array(dtype=Box),
+    spans: wp.array2d(dtype=wp.vec4),
+    n: int,
+    px: float,
+    py: float,
+    bank: Textures,
+    pixel_angle: float,
+):
+    """The first thing that the ray eye + t * d meets, unlit; ``spans`` are the boxes' rectangles in
+    the image."""
     hit = Hit()
     hit.distance = float(1e9)
     hit.colour = wp.vec3(0.0, 0.0, 0.0)
@@ -134,14 +158,25 @@ def meet_scene(eye: wp.vec3, d: wp.vec3, scene: Scene, boxes: wp.array(dtype=Box
         t = -eye[2] / d[2]
         x = eye[0] + d[0] * t
         y = eye[1] + d[1] * t
-        in_room = wp.abs(x - scene.centre_x) <= scene.half_x and wp.abs(y - scene.centre_y) <= scene.half_y
+        in_room = (
+            wp.abs(x - scene.centre_x) <= scene.half_x
+            and wp.abs(y - scene.centre_y) <= scene.half_y
+        )
         if scene.outdoors == 1 or in_room:
             lod = log2_above_1(texels * t * scene.ground_scale / wp.max(0.12, -d[2]))
-            floor_ = texture(bank.colour, scene.ground_texture, x * scene.ground_scale, y * scene.ground_scale, lod)
+            floor_ = texture(
+                bank.colour,
+                scene.ground_texture,
+                x * scene.ground_scale,
+                y * scene.ground_scale,
+                lod,
+            )
             hit.distance = t
             hit.colour = wp.cw_mul(scene.ground_colour, floor_)
             if scene.outdoors == 1:
-                hit.colour = wp.lerp(hit.colour, scene.ground_colour * 0.30 + scene.haze * 0.20, ramp(10.0, 60.0, t))
+                hit.colour = wp.lerp(
+                    hit.colour, scene.ground_colour * 0.30 + scene.haze * 0.20, ramp(10.0, 60.0, t)
+                )
     if hit.distance > 1e8:
         if scene.outdoors == 0:
             hit = walls(hit, eye, d, scene, bank, texels)
@@ -156,7 +191,8 @@ def meet_scene(eye: wp.vec3, d: wp.vec3, scene: Scene, boxes: wp.array(dtype=Box
 
 @wp.func
 def contact_shadow(point: wp.vec3, t: int, light: Light, maps: LightMaps):
-    """Occlusion of the floor by the person in three of the sky's directions, five taps each, [0, 9]."""
+    """Occlusion of the floor by the person in three of the sky's directions, five taps each, [0,
+    9]."""
     total = float(0.0)
     side = light.sky_side
     half = float(side) * 0.5
@@ -217,7 +253,8 @@ def finish(mat: int, oily: float):
 
 @wp.func
 def corner_weights(a: wp.vec3, b: wp.vec3, c: wp.vec3, x: float, y: float):
-    """Perspective-correct barycentric weights at (x, y); clamped, as a pixel's centre may lie just off the triangle."""
+    """Perspective-correct barycentric weights at (x, y); clamped, as a pixel's centre may lie just
+    off the triangle."""
     wa = ((b[0] - x) * (c[1] - y) - (c[0] - x) * (b[1] - y)) * a[2]
     wb = ((c[0] - x) * (a[1] - y) - (a[0] - x) * (c[1] - y)) * b[2]
     wc = ((a[0] - x) * (b[1] - y) - (b[0] - x) * (a[1] - y)) * c[2]
@@ -230,15 +267,36 @@ def corner_weights(a: wp.vec3, b: wp.vec3, c: wp.vec3, x: float, y: float):
 
 
 @wp.func
-def shade_person(n: int, t: int, x: float, y: float, face: int, points: wp.array2d(dtype=wp.vec3), person: Dressed,
-                 surface: Surface, look: Looks, light: Light, maps: LightMaps, bank: Textures, eye: wp.vec3,
-                 pixel_angle: float):
+def shade_person(
+    n: int,
+    t: int,
+    x: float,
+    y: float,
+    face: int,
+    points: wp.array2d(dtype=wp.vec3),
+    person: Dressed,
+    surface: Surface,
+    look: Looks,
+    light: Light,
+    maps: LightMaps,
+    bank: Textures,
+    eye: wp.vec3,
+    pixel_angle: float,
+):
     """(linear RGB, material) of triangle ``face`` at sample (x, y)."""
     f = surface.faces[face]
     layer = surface.layer[face]
     w = corner_weights(points[n, f[0]], points[n, f[1]], points[n, f[2]], x, y)
-    point = w[0] * person.position[t, f[0]] + w[1] * person.position[t, f[1]] + w[2] * person.position[t, f[2]]
-    normal = wp.normalize(w[0] * person.normal[t, f[0]] + w[1] * person.normal[t, f[1]] + w[2] * person.normal[t, f[2]])
+    point = (
+        w[0] * person.position[t, f[0]]
+        + w[1] * person.position[t, f[1]]
+        + w[2] * person.position[t, f[2]]
+    )
+    normal = wp.normalize(
+        w[0] * person.normal[t, f[0]]
+        + w[1] * person.normal[t, f[1]]
+        + w[2] * person.normal[t, f[2]]
+    )
     p = w[0] * surface.rest[f[0]] + w[1] * surface.rest[f[1]] + w[2] * surface.rest[f[2]]
     limb = w[0] * surface.limb[f[0]] + w[1] * surface.limb[f[1]] + w[2] * surface.limb[f[2]]
     detail = w[0] * surface.detail[f[0]] + w[1] * surface.detail[f[1]] + w[2] * surface.detail[f[2]]
@@ -258,7 +316,9 @@ def shade_person(n: int, t: int, x: float, y: float, face: int, points: wp.array
         mat = 1
     colour = albedo(mat, layer, p, limb, detail, lod, look, bank)
     shine = finish(mat, look[0].oily)
-    grain = texture(bank.colour, 2, p[0] * 11.0 + p[1] * 8.0, p[2] * 12.0, lod) - wp.vec3(0.3, 0.3, 0.3)
+    grain = texture(bank.colour, 2, p[0] * 11.0 + p[1] * 8.0, p[2] * 12.0, lod) - wp.vec3(
+        0.3, 0.3, 0.3
+    )
     normal = wp.normalize(normal + grain * shine[0])
     facing = wp.dot(normal, light.direction)
     sun = float(0.0)
@@ -268,14 +328,30 @@ def shade_person(n: int, t: int, x: float, y: float, face: int, points: wp.array
     wrap = wp.vec3(0.0, 0.0, 0.0)
     if mat == 0:
         wrap = wp.vec3(0.28, 0.10, 0.06)
-    diffuse = wp.vec3(wp.max(0.0, (facing + wrap[0]) / (1.0 + wrap[0])), wp.max(0.0, (facing + wrap[1]) / (1.0 + wrap[1])),
-                      wp.max(0.0, (facing + wrap[2]) / (1.0 + wrap[2])))
-    sky = w[0] * person.ambient[t, f[0]] + w[1] * person.ambient[t, f[1]] + w[2] * person.ambient[t, f[2]]
-    e = sky * (1.0 + shine[0] * 3.0 * (grain[0] + grain[2])) + wp.cw_mul(light.colour, diffuse) * sun
+    diffuse = wp.vec3(
+        wp.max(0.0, (facing + wrap[0]) / (1.0 + wrap[0])),
+        wp.max(0.0, (facing + wrap[1]) / (1.0 + wrap[1])),
+        wp.max(0.0, (facing + wrap[2]) / (1.0 + wrap[2])),
+    )
+    sky = (
+        w[0] * person.ambient[t, f[0]]
+        + w[1] * person.ambient[t, f[1]]
+        + w[2] * person.ambient[t, f[2]]
+    )
+    e = (
+        sky * (1.0 + shine[0] * 3.0 * (grain[0] + grain[2]))
+        + wp.cw_mul(light.colour, diffuse) * sun
+    )
     spark = float(0.0)
     if sun > 0.0 and facing > 0.0:
         half = wp.normalize(light.direction + view)
-        spark = wp.exp(shine[2] * (wp.dot(normal, half) - 1.0)) * shine[1] * (shine[2] + 8.0) * 0.06 * sun
+        spark = (
+            wp.exp(shine[2] * (wp.dot(normal, half) - 1.0))
+            * shine[1]
+            * (shine[2] + 8.0)
+            * 0.06
+            * sun
+        )
     rim = 1.0 - wp.max(0.0, wp.dot(normal, view))
     rim = rim * rim
     rim = rim * rim * (0.04 + shine[1] * 0.5)
@@ -294,8 +370,17 @@ def sample_depth(key: wp.uint64):
 
 
 @wp.func
-def develop(linear: wp.vec3, n: int, x: int, y: int, size: int, shot: Shot, curve: wp.array(dtype=float),
-            noise: wp.array(dtype=float), out: wp.array4d(dtype=wp.uint8)):
+def develop(
+    linear: wp.vec3,
+    n: int,
+    x: int,
+    y: int,
+    size: int,
+    shot: Shot,
+    curve: wp.array(dtype=float),
+    noise: wp.array(dtype=float),
+    out: wp.array4d(dtype=wp.uint8),
+):
     """Gain, vignette, display curve and sensor noise; writes one pixel."""
     vx = (float(x) / float(size) - 0.5) * 2.0
     vy = (float(y) / float(size) - 0.5) * 2.0
@@ -308,8 +393,17 @@ def develop(linear: wp.vec3, n: int, x: int, y: int, size: int, shot: Shot, curv
 
 
 @wp.func
-def survey(n: int, x: int, y: int, size: int, samples: int, depth: wp.array2d(dtype=wp.uint64), layer: wp.array(dtype=int)):
-    """What a pixel's samples hold: (how many are empty, nearest inverse depth, 1 if all are of one surface, its triangle).
+def survey(
+    n: int,
+    x: int,
+    y: int,
+    size: int,
+    samples: int,
+    depth: wp.array2d(dtype=wp.uint64),
+    layer: wp.array(dtype=int),
+):
+    """What a pixel's samples hold: (how many are empty, nearest inverse depth, 1 if all are of one
+    surface, its triangle).
 
     Samples are of one surface if they are of one layer and within 1.2 % of the first one's depth.
     """
@@ -337,10 +431,27 @@ def survey(n: int, x: int, y: int, size: int, samples: int, depth: wp.array2d(dt
 
 
 @wp.func
-def shade_edge(n: int, x: int, y: int, size: int, samples: int, depth: wp.array2d(dtype=wp.uint64), behind: wp.vec3, t: int,
-               points: wp.array2d(dtype=wp.vec3), person: Dressed, surface: Surface, look: Looks, light: Light,
-               maps: LightMaps, bank: Textures, eye: wp.vec3, pixel_angle: float):
-    """(linear RGB, material) of a pixel on an edge, the mean of its samples; each surface is shaded once, two are kept."""
+def shade_edge(
+    n: int,
+    x: int,
+    y: int,
+    size: int,
+    samples: int,
+    depth: wp.array2d(dtype=wp.uint64),
+    behind: wp.vec3,
+    t: int,
+    points: wp.array2d(dtype=wp.vec3),
+    person: Dressed,
+    surface: Surface,
+    look: Looks,
+    light: Light,
+    maps: LightMaps,
+    bank: Textures,
+    eye: wp.vec3,
+    pixel_angle: float,
+):
+    """(linear RGB, material) of a pixel on an edge, the mean of its samples; each surface is shaded
+    once, two are kept."""
     side = size * samples
     total = wp.vec3(0.0, 0.0, 0.0)
     mat = int(-1)
@@ -365,8 +476,22 @@ def shade_edge(n: int, x: int, y: int, size: int, samples: int, depth: wp.array2
             elif layer == layer1 and wp.abs(z - z1) < 0.012 * z1:
                 total += c1
             else:
-                c, m = shade_person(n, t, float(column) + 0.5, float(row) + 0.5, face, points, person, surface, look, light,
-                                    maps, bank, eye, pixel_angle)
+                c, m = shade_person(
+                    n,
+                    t,
+                    float(column) + 0.5,
+                    float(row) + 0.5,
+                    face,
+                    points,
+                    person,
+                    surface,
+                    look,
+                    light,
+                    maps,
+                    bank,
+                    eye,
+                    pixel_angle,
+                )
                 total += c
                 mat = wp.max(mat, m)
                 if layer0 == -9:
@@ -381,12 +506,29 @@ def shade_edge(n: int, x: int, y: int, size: int, samples: int, depth: wp.array2
 
 
 @wp.kernel
-def shade(points: wp.array2d(dtype=wp.vec3), person: Dressed, surface: Surface, look: Looks, light: Light, maps: LightMaps,
-          bank: Textures, scene: Scene, boxes: wp.array(dtype=Box), spans: wp.array2d(dtype=wp.vec4),
-          shots: wp.array(dtype=Shot), depth: wp.array2d(dtype=wp.uint64), size: int, samples: int,
-          noise: wp.array(dtype=float), curve: wp.array(dtype=float), picture: wp.array4d(dtype=wp.uint8),
-          label: wp.array3d(dtype=wp.uint8), seen_depth: wp.array3d(dtype=float)):
-    """One pixel: its colour, its label (index into MATERIALS) and the person's depth in metres (0: none seen).
+def shade(
+    points: wp.array2d(dtype=wp.vec3),
+    person: Dressed,
+    surface: Surface,
+    look: Looks,
+    light: Light,
+    maps: LightMaps,
+    bank: Textures,
+    scene: Scene,
+    boxes: wp.array(dtype=Box),
+    spans: wp.array2d(dtype=wp.vec4),
+    shots: wp.array(dtype=Shot),
+    depth: wp.array2d(dtype=wp.uint64),
+    size: int,
+    samples: int,
+    noise: wp.array(dtype=float),
+    curve: wp.array(dtype=float),
+    image: wp.array4d(dtype=wp.uint8),
+    label: wp.array3d(dtype=wp.uint8),
+    seen_depth: wp.array3d(dtype=float),
+):
+    """One pixel: its colour, its label (index into MATERIALS) and the person's depth in metres (0:
+    none seen).
 
     A pixel inside one surface is shaded once, with the colour at its middle.
     """
@@ -412,12 +554,43 @@ def shade(points: wp.array2d(dtype=wp.vec3), person: Dressed, surface: Surface, 
     if empty < count and covered == 0:
         if empty == 0 and one_surface == 1:
             middle = 0.5 * float(samples)
-            colour, mat = shade_person(n, t, float(x * samples) + middle, float(y * samples) + middle, face, points, person,
-                                       surface, look, light, maps, bank, shot.eye, pixel_angle)
+            colour, mat = shade_person(
+                n,
+                t,
+                float(x * samples) + middle,
+                float(y * samples) + middle,
+                face,
+                points,
+                person,
+                surface,
+                look,
+                light,
+                maps,
+                bank,
+                shot.eye,
+                pixel_angle,
+            )
         else:
-            colour, mat = shade_edge(n, x, y, size, samples, depth, behind, t, points, person, surface, look, light, maps,
-                                     bank, shot.eye, pixel_angle)
-    develop(colour, n, x, y, size, shot, curve, noise, picture)
+            colour, mat = shade_edge(
+                n,
+                x,
+                y,
+                size,
+                samples,
+                depth,
+                behind,
+                t,
+                points,
+                person,
+                surface,
+                look,
+                light,
+                maps,
+                bank,
+                shot.eye,
+                pixel_angle,
+            )
+    develop(colour, n, x, y, size, shot, curve, noise, image)
     label[n, y, x] = wp.uint8(0)
     if (count - empty) * 2 >= count and covered == 0:
         label[n, y, x] = wp.uint8(wp.max(mat, 0) + 1)

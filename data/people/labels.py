@@ -1,41 +1,54 @@
 """What is known about a made clip, and how it is stored.
 
-``KEY.labels.npz`` of a made clip holds, for T instants, N crops (in the clip's order) and anny's B = 104 joints:
+``KEY.labels.npz`` of a made clip holds, for T instants, N crops (in the clip's order) and anny's B
+= 104 joints:
 
     body_model      text, "anny"
-    pose            (T, B, 3) float32 rotation vectors relative to the parent, in axes that are the world's at rest
-    root            (T, 3) float32 metres, where the pelvis is
+    pose            (T, B, 3) float32 rotation vectors relative to the parent, in axes that are the
+    world's at rest root            (T, 3) float32 metres, where the pelvis is
     phenotype       (6,) float32: gender, age, muscle, weight, height, proportions
     face            (52,) float32 facial actions
     joints          (T, B, 3) float32 metres, world
     instant         (N,) uint8, which instant each crop shows
     joint_visible   (N, B) uint8: 0 outside the crop, 1 inside but hidden, 2 seen
-    vertex_visible  (N, 1715) uint8, a bit per vertex of the body (13718, high bit first): seen in the crop
-    visible         (N,) float32 share of the surface, of the body or for hand crops of that hand, that is seen
+    vertex_visible  (N, 1715) uint8, a bit per vertex of the body (13718, high bit first): seen in
+    the crop visible         (N,) float32 share of the surface, of the body or for hand crops of
+    that hand, that is seen
 
-``data.bodies.anny.AnnyBody()(pose, root, phenotype[None], face[None])`` gives the 13718 vertices and the joints again.
-World: metres, z up, the floor at 0. Crops' K and Rt are in the clip itself. The visible surface (clothes, hair) lies up to
-6 cm outside the body's.
+``data.bodies.anny.AnnyBody()(pose, root, phenotype[None], face[None])`` gives the 13718 vertices
+and the joints again. World: metres, z up, the floor at 0. Crops' K and Rt are in the clip itself.
+The visible surface (clothes, hair) lies up to 6 cm outside the body's.
 """
 
 import cv2
 import numpy as np
 
-from data.samples import MASK_SIDE
+from data.format.clip import MASK_SIDE
 from engine.geometry import project
 
-# A joint lies inside the body: it counts as seen if the surface before it is at most this far in front.
+# A joint lies inside the body: it counts as seen if the surface before it is at most this far in
+# front.
 JOINT_DEPTH_M = 0.12
 OUTSIDE, HIDDEN, SEEN = range(3)
 
 
 def person_masks(label):
-    """(N, 64, 64) bool of label pictures (N, size, size): true where at least half of a cell is the person.
+    """(N, 64, 64) bool of label images (N, size, size): true where at least half of a cell is the
+    person.
 
-    A person so thin or far that no cell is half covered keeps each cell it touches, so that it does not vanish.
+    A person so thin or far that no cell is half covered keeps each cell it touches, so that it does
+    not vanish.
     """
-    share = np.stack([cv2.resize((picture > 0).astype(np.float32), (MASK_SIDE, MASK_SIDE), interpolation=cv2.INTER_AREA)
-                      for picture in label])
+    share = np.stack(
+        [
+            cv2.resize(
+                (image > 0).astype(np.float32),
+                (MASK_SIDE, MASK_SIDE),
+                interpolation=cv2.INTER_AREA,
+            )
+            for image in label
+        ]
+    )
     masks = share >= 0.5
     lost = ~masks.any((1, 2))
     masks[lost] = share[lost] > 0
@@ -43,14 +56,20 @@ def person_masks(label):
 
 
 def surface_weights(template, kinds):
-    """(N, 13718) share of the surface at each vertex that a crop of this kind is about; rows sum to 1."""
-    about = {"body": np.ones(len(template.body), bool), "left_hand": template.hands[0], "right_hand": template.hands[1]}
+    """(N, 13718) share of the surface at each vertex that a crop of this kind is about; rows sum to
+    1."""
+    about = {
+        "body": np.ones(len(template.body), bool),
+        "left_hand": template.hands[0],
+        "right_hand": template.hands[1],
+    }
     weights = np.stack([template.area * about[kind] for kind in kinds]).astype(np.float64)
     return weights / weights.sum(1, keepdims=True)
 
 
 def directed_overlap(seen, weights):
-    """(N, N) float: entry [i, j] is the share, by area, of what i shows that j shows too; 1 on the diagonal.
+    """(N, N) float: entry [i, j] is the share, by area, of what i shows that j shows too; 1 on the
+    diagonal.
 
     A crop that shows nothing overlaps with no other.
     """
@@ -75,21 +94,30 @@ def joint_visibility(joints, cameras, depth):
         inside = (z > 0.05) & (xy >= 0).all(-1) & (xy < size).all(-1)
         x, y = np.clip(np.where(inside[:, None], xy, 0).astype(int), 0, size - 1).T
         surface = depth[n, y, x]
-        out[n] = np.where(inside, np.where((surface > 0) & (z < surface + JOINT_DEPTH_M), SEEN, HIDDEN), OUTSIDE)
+        out[n] = np.where(
+            inside, np.where((surface > 0) & (z < surface + JOINT_DEPTH_M), SEEN, HIDDEN), OUTSIDE
+        )
     return out
 
 
-def clip_labels(person, instants, cameras, pictures, weights):
+def clip_labels(person, instants, cameras, images, weights):
     """The dict of arrays above.
 
     Args:
-        person: maker.Person.  instants: (N,) index of each crop.  cameras: N of (K, Rt).  pictures: render.Pictures.
+        person: maker.Person.  instants: (N,) index of each crop.  cameras: N of (K, Rt).  images:
+            render.Images.
         weights: (N, 13718) of surface_weights.
     """
     instants = np.asarray(instants)
     return {
-        "body_model": np.array("anny"), "pose": person.pose, "root": person.root, "phenotype": person.phenotype,
-        "face": person.face, "joints": person.joints, "instant": instants.astype(np.uint8),
-        "joint_visible": joint_visibility(person.joints[instants], cameras, pictures.depth),
-        "vertex_visible": np.packbits(pictures.seen, axis=1),
-        "visible": (pictures.seen * weights).sum(1).astype(np.float32)}
+        "body_model": np.array("anny"),
+        "pose": person.pose,
+        "root": person.root,
+        "phenotype": person.phenotype,
+        "face": person.face,
+        "joints": person.joints,
+        "instant": instants.astype(np.uint8),
+        "joint_visible": joint_visibility(person.joints[instants], cameras, images.depth),
+        "vertex_visible": np.packbits(images.seen, axis=1),
+        "visible": (images.seen * weights).sum(1).astype(np.float32),
+    }

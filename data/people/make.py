@@ -1,6 +1,7 @@
 """``python -m data make``: clips of made people, written as shards by any number of processes.
 
-Shard k holds clips k * clips_per_shard onwards and is made by one process, so its bytes depend on the recipe alone.
+Shard k holds clips k * clips_per_shard onwards and is made by one process, so its bytes depend on
+the recipe alone.
 """
 
 import multiprocessing
@@ -10,15 +11,16 @@ import signal
 import sys
 import traceback
 
-from data.bodies.quiet import start_warp, told_of_the_cache
-from data.index import read_index
-from data.leftovers import clear_leftovers
-from data.parts import Part
+from data.bodies.warp_init import start_warp, told_of_the_cache
+from data.format.index import read_index
+from data.format.shards import shard_name, write_shard
 from data.people.config import NOT_RECIPE, PeopleConfig, population
-from data.shards import shard_name, write_shard
-from engine import machine, progress
-from engine.config import flat, parse, save
+from data.tools.cleanup import clear_leftovers
+from data.tools.work_split import Part
+from engine.config.parser import flat, parse, save
+from engine.distributed import hardware
 from engine.errors import Failure, UserError, explain, failure_of
+from engine.logging import progress
 
 COMMAND = "data make"
 RECIPE = "made.yaml"
@@ -28,7 +30,8 @@ def main(argv):
     """Make what is missing of OUT; returns the exit code.
 
     Raises:
-        UserError: a bad key, a folder of another recipe or that cannot be written, a full disk, no such device.
+        UserError: a bad key, a folder of another recipe or that cannot be written, a full disk, no
+            such device.
     """
     config = parse(PeopleConfig, argv, command=COMMAND)
     device = choose_device(config.device)
@@ -36,7 +39,10 @@ def main(argv):
     todo = unfinished(config)
     total = sum(stop - start for _, start, stop in todo)
     if not todo:
-        print(f"{config.out} already holds these {config.clips} clips" + (f", of part={config.part}" if config.part else ""))
+        print(
+            f"{config.out} already holds these {config.clips} clips"
+            + (f", of part={config.part}" if config.part else "")
+        )
         return 0
     os.environ["OMP_NUM_THREADS"] = "1"  # read by the workers' libraries when they start
     before = signal.signal(signal.SIGTERM, _leave)
@@ -54,7 +60,7 @@ def main(argv):
 
 
 def choose_device(wanted):
-    """"cpu" or "cuda" for a config's device.
+    """ "cpu" or "cuda" for a config's device.
 
     Raises:
         UserError: cuda is asked for where torch or Warp finds none.
@@ -67,26 +73,35 @@ def choose_device(wanted):
     start_warp()
     found = torch.cuda.is_available() and warp.is_cuda_available()
     if not found:
-        machine.refuse_broken_gpu(wanted)
+        hardware.refuse_broken_gpu(wanted)
     if wanted == "cuda" and not found:
-        raise UserError("device=cuda, but this machine has no CUDA device that torch and Warp can use; device=cpu makes "
-                        "the same kind of clips")
+        raise UserError(
+            "device=cuda, but this machine has no CUDA device that torch and Warp can use; "
+            "device=cpu makes "
+            "the same kind of clips"
+        )
     return "cuda" if found else "cpu"
 
 
 def claim(config):
-    """Make the folder, refuse one of another recipe, clear what a killed command left, and note the recipe."""
+    """Make the folder, refuse one of another recipe, clear what a killed command left, and note the
+    recipe."""
     path = os.path.join(config.out, RECIPE)
     try:
         os.makedirs(config.out, exist_ok=True)
         if os.path.exists(path):
             _compare(config, parse(PeopleConfig, [path], command=COMMAND), path)
         elif others := [name for name in sorted(os.listdir(config.out)) if ".writing-" not in name]:
-            raise UserError(f"out={config.out} holds {others[0]}, which this command did not make (there is no {RECIPE}); "
-                            "name another folder")
+            raise UserError(
+                f"out={config.out} holds {others[0]}, which this command did not make (there is no "
+                f"{RECIPE}); "
+                "name another folder"
+            )
         part = Part.of(config.part)
         shards = range(-(-config.clips // config.clips_per_shard))
-        clear_leftovers(config.out, ["*"] if part.alone else [shard_name(n) for n in shards if part.has(n)])
+        clear_leftovers(
+            config.out, ["*"] if part.alone else [shard_name(n) for n in shards if part.has(n)]
+        )
         temporary = f"{path}.writing-{os.getpid()}"
         save(config, temporary, COMMAND)
         os.replace(temporary, path)
@@ -95,10 +110,12 @@ def claim(config):
 
 
 def unfinished(config):
-    """[(shard number, first clip, end), ...] that OUT lacks, or has with fewer clips than are wanted now.
+    """[(shard number, first clip, end), ...] that OUT lacks, or has with fewer clips than are
+    wanted now.
 
     Raises:
-        UserError: something is missing of a folder that an older generator began, whose people had other random numbers.
+        UserError: something is missing of a folder that an older generator began, whose people had
+            other random numbers.
     """
     todo, there, part = [], [], Part.of(config.part)
     for number, start in enumerate(range(0, config.clips, config.clips_per_shard)):
@@ -113,8 +130,12 @@ def unfinished(config):
             there.append((path, str(index.keys[0])))
     for path, name in there if todo else ():
         if not name.startswith(population(config) + "-"):
-            raise UserError(f"out={config.out}: {path} holds {name}, which another version of the generator made; this one "
-                            f"names its people {population(config)}-0 and so on, and would make others: name another folder")
+            raise UserError(
+                f"out={config.out}: {path} holds {name}, which another version of the generator "
+                f"made; this one "
+                f"names its people {population(config)}-0 and so on, and would make others: name "
+                f"another folder"
+            )
     return todo
 
 
@@ -122,8 +143,11 @@ def _compare(config, made, path):
     mine, theirs = flat(config), flat(made)
     for name in mine:
         if name not in NOT_RECIPE and mine[name] != theirs[name]:
-            raise UserError(f"{name}={mine[name]} here, but the clips in {config.out} were made with {name}={theirs[name]} "
-                            f"({path}); name another folder with out=, or set {name} as it was")
+            raise UserError(
+                f"{name}={mine[name]} here, but the clips in {config.out} were made with "
+                f"{name}={theirs[name]} "
+                f"({path}); name another folder with out=, or set {name} as it was"
+            )
 
 
 def _leave(number, frame):
@@ -152,7 +176,10 @@ def _run_workers(config, device, todo, done):
     count = min(config.workers, len(todo))
     for task in [*todo, *[None] * count]:
         tasks.put(task)
-    workers = [context.Process(target=_work, args=(config, device, tasks, reports), daemon=True) for _ in range(count)]
+    workers = [
+        context.Process(target=_work, args=(config, device, tasks, reports), daemon=True)
+        for _ in range(count)
+    ]
     try:
         for worker in workers:
             worker.start()
@@ -175,8 +202,11 @@ def _follow(workers, reports, done):
         except queue.Empty:
             dead = [w for w in workers if w.exitcode not in (None, 0)]
             if dead:
-                raise UserError(f"a worker of data make ended with exit code {dead[0].exitcode} and no message; a negative "
-                                "code is a signal, -9 often means that memory ran out: use fewer workers=") from None
+                raise UserError(
+                    f"a worker of data make ended with exit code {dead[0].exitcode} and no "
+                    f"message; a negative "
+                    "code is a signal, -9 often means that memory ran out: use fewer workers="
+                ) from None
             continue
         if what == "clip":
             done()
@@ -190,7 +220,9 @@ def _follow(workers, reports, done):
 
 def _work(config, device, tasks, reports):
     """A worker: shards from ``tasks`` until None; tells ``reports`` of each clip."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the workers in order
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the parent ends the workers in order
     signal.signal(signal.SIGTERM, _leave)
     parent = multiprocessing.parent_process()
 

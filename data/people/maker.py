@@ -1,4 +1,4 @@
-"""One clip from its seed and number: person, scene, light, cameras, pictures, labels."""
+"""One clip from its seed and number: person, scene, light, cameras, images, labels."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ import simplejpeg
 import torch
 
 from data.bodies.anny import AnnyBody
+from data.format.clip import MADE, Clip, Crop
 from data.people import collide, labels, motion, shots, template, wardrobe
 from data.people import scene as scenes
 from data.people.config import hash_recipe, population
-from data.people.draw import pick
 from data.people.render import Renderer, World
 from data.people.rig import Rig
-from data.samples import MADE, Clip, Crop
+from data.people.rng import pick
 from engine.geometry import angle_about, matrix_to_axis_angle
 
 LICENCE = "CC0-1.0"
@@ -29,8 +29,10 @@ class Person:
 
     Attributes:
         female, child: bool.  heading_deg: where it faces, about the vertical.
-        pose (T, B, 3), root (T, 3), phenotype (6,), face (52,), joints (T, B, 3): float32, see labels.py.
-        vertices: (T, V, 3) float32 torch tensor on the drawing device.  points: (T, n, 3) some of the body's, in numpy.
+        pose (T, B, 3), root (T, 3), phenotype (6,), face (52,), joints (T, B, 3): float32, see
+        labels.py.
+        vertices: (T, V, 3) float32 torch tensor on the drawing device.  points: (T, n, 3) some of
+            the body's, in numpy.
         hand_points: the same (T, m, 3) of the left and of the right hand.
     """
 
@@ -78,34 +80,52 @@ class ClipMaker:
             rest = self.body.joints_at(*still, self.body.rest(shape))
         body, hands = torch.from_numpy(self.template.body).long(), self.template.hands
         self.some_points = body[::POINT_STRIDE].to(device)
-        self.some_hand_points = [body[torch.from_numpy(hand)][::POINT_STRIDE].to(device) for hand in hands]
+        self.some_hand_points = [
+            body[torch.from_numpy(hand)][::POINT_STRIDE].to(device) for hand in hands
+        ]
         self.rig = Rig(names, rest[0].cpu().numpy())
 
     def clip(self, index):
-        """The data.samples.Clip of this number."""
+        """The data.format.clip.Clip of this number."""
         config, rng = self.config, self.random(index)
         self.stopwatch.start()
         person = self._person(rng)
         world, kinds, instants, cameras = self._world(rng, person)
         quality = rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1, len(kinds))
         self.stopwatch.lap("scene and cameras")
-        pictures = self.renderer.draw(world)
-        jpegs = [simplejpeg.encode_jpeg(rgb, quality=int(q), colorspace="RGB", colorsubsampling="420")
-                 for rgb, q in zip(pictures.rgb, quality, strict=True)]
+        images = self.renderer.draw(world)
+        jpegs = [
+            simplejpeg.encode_jpeg(rgb, quality=int(q), colorspace="RGB", colorsubsampling="420")
+            for rgb, q in zip(images.rgb, quality, strict=True)
+        ]
         self.stopwatch.lap("jpeg")
         calibrations = [shots.calibration(shot) for shot in world.shots]
-        crops = [Crop(str(camera), instant * config.gap_s, kind, K.tolist(), Rt.tolist())
-                 for camera, instant, kind, (K, Rt) in zip(cameras, instants, kinds, calibrations, strict=True)]
+        crops = [
+            Crop(str(camera), instant * config.gap_s, kind, K.tolist(), Rt.tolist())
+            for camera, instant, kind, (K, Rt) in zip(
+                cameras, instants, kinds, calibrations, strict=True
+            )
+        ]
         weights = labels.surface_weights(self.template, kinds)
         name = f"{population(config)}-{index}"
-        clip = Clip(name, MADE, LICENCE, name, config.size, crops, jpegs, labels.person_masks(pictures.label),
-                    labels.directed_overlap(pictures.seen, weights),
-                    labels.clip_labels(person, instants, calibrations, pictures, weights))
+        clip = Clip(
+            name,
+            MADE,
+            LICENCE,
+            name,
+            config.size,
+            crops,
+            jpegs,
+            labels.person_masks(images.label),
+            labels.directed_overlap(images.seen, weights),
+            labels.clip_labels(person, instants, calibrations, images, weights),
+        )
         self.stopwatch.lap("labels")
         return clip
 
     def random(self, index):
-        """The numpy Generator that all of a clip is drawn from: of its number, the seed and the recipe."""
+        """The numpy Generator that all of a clip is drawn from: of its number, the seed and the
+        recipe."""
         key = np.array([self.config.seed, hash_recipe(self.config)], np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=[0, index, 0, 0]))
 
@@ -114,30 +134,56 @@ class ClipMaker:
         child, female = rng.random() < domain.child_share, rng.random() < 0.5
         phenotype = _phenotype(rng, female, child, domain.shape_spread)
         face = _expression(rng, self.body.face_names)
-        angles, hands, root = motion.sample_motion(rng, config.instants, config.gap_s, domain.posture_names(),
-                                                   domain.hand_names(), domain.walk_share, may_run=not domain.upright)
+        angles, hands, root = motion.sample_motion(
+            rng,
+            config.instants,
+            config.gap_s,
+            domain.posture_names(),
+            domain.hand_names(),
+            domain.walk_share,
+            may_run=not domain.upright,
+        )
         with torch.inference_mode():
             rest = self.body.rest(*self._tensors(phenotype[None], face[None]))
 
             def joints_of(moved):
-                return self.body.joints_at(*self._tensors(*self.rig.pose(moved, hands, root)), rest).cpu().numpy()
+                return (
+                    self.body.joints_at(*self._tensors(*self.rig.pose(moved, hands, root)), rest)
+                    .cpu()
+                    .numpy()
+                )
 
             angles, _ = collide.clear_hands(angles, joints_of, self.index, float(phenotype[3]))
             self.stopwatch.lap("motion")
             rotations, place = self.rig.pose(angles, hands, root)
-            # Drawn from the very numbers that are stored, so that they rebuild the body without a rounding between.
+            # Drawn from the very numbers that are stored, so that they rebuild the body without a
+            # rounding between.
             pose = matrix_to_axis_angle(torch.from_numpy(rotations)).float().numpy()
             vertices, joints = self.body.posed(*self._tensors(pose, place), rest)
             floor = vertices[:, self.body.body_vertices, 2].amin(1).cpu().numpy()
             down = torch.from_numpy(floor).to(self.device)[:, None, None]
             vertices = vertices - down * vertices.new_tensor([0.0, 0.0, 1.0])
             joints = joints.cpu().numpy().copy()
-            points, *hand_points = (vertices[:, some].cpu().numpy() for some in (self.some_points, *self.some_hand_points))
+            points, *hand_points = (
+                vertices[:, some].cpu().numpy()
+                for some in (self.some_points, *self.some_hand_points)
+            )
         joints[:, :, 2] -= floor[:, None]
         place[:, 2] -= floor
         self.stopwatch.lap("body model")
-        return Person(female, child, float(root[:, 0].mean()), pose, place.astype(np.float32), phenotype, face, joints,
-                      vertices, points, hand_points)
+        return Person(
+            female,
+            child,
+            float(root[:, 0].mean()),
+            pose,
+            place.astype(np.float32),
+            phenotype,
+            face,
+            joints,
+            vertices,
+            points,
+            hand_points,
+        )
 
     def _world(self, rng, person):
         """The World to draw, and for each shot its kind, instant and camera."""
@@ -155,24 +201,40 @@ class ClipMaker:
         taken, kinds, targets = aim(rng, person, scene, boxes, centre, ways, photography)
         eyes = np.array([[*shot.eye] for shot in taken])
         boxes = scenes.keep_boxes(rng, boxes, eyes, targets, float(person.points[..., 2].max()))
-        world = World(person.vertices, look, light, sky_axes, sky_colours, scene, boxes, photography, taken)
+        world = World(
+            person.vertices, look, light, sky_axes, sky_colours, scene, boxes, photography, taken
+        )
         instants = [shot.instant for shot in taken]
-        return world, kinds, instants, np.repeat(np.arange(config.cameras), config.instants).tolist()
+        return (
+            world,
+            kinds,
+            instants,
+            np.repeat(np.arange(config.cameras), config.instants).tolist(),
+        )
 
     def _aim_body(self, rng, person, scene, boxes, centre, ways, photography):
         """Shots camera by camera, instant by instant; their kinds; (N, 3) what each looks at."""
         config, eyes, taken = self.config, [], []
         for k, way in enumerate(ways):
             spread = 0.1 if k == 1 else 0.5
-            options, penalty = shots.candidate_eyes(rng, scene, boxes, centre, way, config.domain, False, spread)
+            options, penalty = shots.candidate_eyes(
+                rng, scene, boxes, centre, way, config.domain, False, spread
+            )
             eyes.append(self._choose(eyes, options, -penalty, centre, k))
-            margin, upper = config.margin * rng.uniform(1.04, 1.15), rng.random() < config.domain.part_share
+            margin, upper = (
+                config.margin * rng.uniform(1.04, 1.15),
+                rng.random() < config.domain.part_share,
+            )
             for t, points in enumerate(person.points):
                 if upper:
                     points = points[points[:, 2] > np.percentile(points[:, 2], 45)]
                 # The second factor is at least 1 / 1.04, so that the margin holds at every instant.
                 shake = rng.uniform(1 / 1.04, 1.04)
-                taken.append(shots.make_shot(rng, t, eyes[-1], points, config.size, margin * shake, photography))
+                taken.append(
+                    shots.make_shot(
+                        rng, t, eyes[-1], points, config.size, margin * shake, photography
+                    )
+                )
         return taken, ["body"] * len(taken), np.tile(centre, (len(taken), 1))
 
     def _aim_hand(self, rng, person, scene, boxes, centre, ways, photography):
@@ -188,8 +250,14 @@ class ClipMaker:
             if k == 1:  # the first camera may have left its azimuth to see the hand
                 way += np.arctan2(*(eyes[0] - middle)[1::-1]) - ways[0]
             spread = 0.2 if k == 1 else 1.0
-            options, penalty = shots.candidate_eyes(rng, scene, boxes, middle, way, config.domain, True, spread)
-            merit = collide.seen_share(options, fingers, body, side) - penalty - 0.02 * np.arange(len(options))
+            options, penalty = shots.candidate_eyes(
+                rng, scene, boxes, middle, way, config.domain, True, spread
+            )
+            merit = (
+                collide.seen_share(options, fingers, body, side)
+                - penalty
+                - 0.02 * np.arange(len(options))
+            )
             eye = self._choose(eyes, options, merit, middle, k)
             for _ in range(4 if k else 0):
                 if collide.seen_share(eye[None], fingers, body, side)[0] >= LEAST_SEEN:
@@ -198,7 +266,9 @@ class ClipMaker:
             eyes.append(eye)
             margin = config.margin * rng.uniform(1.0, 1.35)
             for t, points in enumerate(surface):
-                taken.append(shots.make_shot(rng, t, eyes[-1], points, config.size, margin, photography))
+                taken.append(
+                    shots.make_shot(rng, t, eyes[-1], points, config.size, margin, photography)
+                )
                 targets.append(points.mean(0))
         return taken, [kind] * len(taken), np.array(targets)
 
@@ -208,7 +278,9 @@ class ClipMaker:
             return options[merit.argmax()]
         near = np.deg2rad(self.config.near_deg)
         apart = np.array([angle_about(centre, before[0], eye) for eye in options])
-        return shots.near_eye(before[0], options[(merit - 4 * (apart > near)).argmax()], centre, near)
+        return shots.near_eye(
+            before[0], options[(merit - 4 * (apart > near)).argmax()], centre, near
+        )
 
     def _tensors(self, *arrays):
         return [torch.from_numpy(np.asarray(a, np.float32)).to(self.device) for a in arrays]

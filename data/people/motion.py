@@ -1,4 +1,5 @@
-"""Motions: the angles of body and hands at a few instants, smooth in time and within the joints' limits."""
+"""Motions: the angles of body and hands at a few instants, smooth in time and within the joints'
+limits."""
 
 import numpy as np
 
@@ -6,19 +7,27 @@ from data.people import poses
 from data.people.poses import HAND_NOISE, HAND_SIZE, HIGH, INDEX, IS_UPPER, LOW, NOISE, REST
 
 
-def sample_motion(rng, instants, gap_s, postures=tuple(poses.POSTURES), shapes=tuple(poses.HANDS), walk_share=0.3,
-                  may_run=True):
+def sample_motion(
+    rng,
+    instants,
+    gap_s,
+    postures=tuple(poses.POSTURES),
+    shapes=tuple(poses.HANDS),
+    walk_share=0.3,
+    may_run=True,
+):
     """One person's motion.
 
-    A walk or run in closed form, or minimum-jerk moves between postures (Flash and Hogan 1985: the polynomial with zero
-    speed and acceleration at both ends).
+    A walk or run in closed form, or minimum-jerk moves between postures (Flash and Hogan 1985: the
+    polynomial with zero speed and acceleration at both ends).
 
     Args:
         rng: numpy Generator.  instants: T.  gap_s: seconds between them.
-        postures, shapes: names in poses.POSTURES and poses.HANDS.  walk_share: probability of a walk or run.
+        postures, shapes: names in poses.POSTURES and poses.HANDS.  walk_share: probability of a
+            walk or run.
     Returns:
-        angles (T, 36) degrees in the order of poses.NAMES; hands (T, 2, 17) degrees, left then right; root (T, 3): heading
-        in degrees about the vertical, x and y in metres.
+        angles (T, 36) degrees in the order of poses.NAMES; hands (T, 2, 17) degrees, left then
+        right; root (T, 3): heading in degrees about the vertical, x and y in metres.
     """
     times_s = np.arange(instants) * gap_s
     if rng.random() < walk_share:
@@ -38,10 +47,15 @@ def smooth(u):
 
 
 def sample_hand(rng, names):
-    """(17,) angles of one hand in degrees: a sparse mixture of written shapes (names in poses.HANDS), plus noise."""
+    """(17,) angles of one hand in degrees: a sparse mixture of written shapes (names in
+    poses.HANDS), plus noise."""
     shapes = np.stack([poses.HANDS[name] for name in names])
-    # A concentration of 0.12 puts nearly all weight on one or two shapes: mixtures of many all look the same.
-    angles = rng.dirichlet(np.full(len(shapes), 0.12)) @ shapes + rng.normal(0, 1, HAND_SIZE) * HAND_NOISE
+    # A concentration of 0.12 puts nearly all weight on one or two shapes: mixtures of many all look
+    # the same.
+    angles = (
+        rng.dirichlet(np.full(len(shapes), 0.12)) @ shapes
+        + rng.normal(0, 1, HAND_SIZE) * HAND_NOISE
+    )
     angles[4:16] = np.clip(angles[4:16], poses.FINGER_LOW, poses.FINGER_HIGH)
     return angles
 
@@ -55,7 +69,11 @@ def sample_posture(rng, names):
     upper = rng.beta(0.45, 0.45)
     lower = upper if rng.random() < 0.5 else rng.beta(0.45, 0.45)
     share = np.where(IS_UPPER, upper, lower)
-    angles = first * (1 - share) + second * share + rng.normal(0, 1, len(LOW)) * NOISE * rng.uniform(0.4, 1.3)
+    angles = (
+        first * (1 - share)
+        + second * share
+        + rng.normal(0, 1, len(LOW)) * NOISE * rng.uniform(0.4, 1.3)
+    )
     return np.clip(angles, LOW, HIGH)
 
 
@@ -75,7 +93,8 @@ def _moves(rng, times_s, gap_s, names):
 
 
 def _walk(rng, times_s, may_run):
-    """A gait cycle: sines fitted by eye to what hips, knees and ankles do in a textbook's figure of normal gait."""
+    """A gait cycle: sines fitted by eye to what hips, knees and ankles do in a textbook's figure of
+    normal gait."""
     rate_hz, phase0 = rng.uniform(0.7, 1.5), rng.uniform(0, 2 * np.pi)
     phase = 2 * np.pi * rate_hz * times_s + phase0
     vigour, run = rng.uniform(0.35, 1.25), rng.random() < 0.3 and may_run
@@ -99,6 +118,11 @@ def _walk(rng, times_s, may_run):
     angles[:, INDEX["spine_side"]] += vigour * 2 * np.cos(phase)
     put("tip_forward", np.full(len(phase), vigour * (9 if run else 2)))
     speed, heading = rng.uniform(0.3, 1.5), rng.uniform(0, 360) + rng.normal(0, 12) * times_s
-    towards, step_s = np.deg2rad(heading), np.diff(times_s, prepend=2 * times_s[0] - times_s[min(1, len(times_s) - 1)])
-    place = np.cumsum(np.stack([np.sin(towards), -np.cos(towards)], 1) * (speed * step_s)[:, None], 0)
+    towards, step_s = (
+        np.deg2rad(heading),
+        np.diff(times_s, prepend=2 * times_s[0] - times_s[min(1, len(times_s) - 1)]),
+    )
+    place = np.cumsum(
+        np.stack([np.sin(towards), -np.cos(towards)], 1) * (speed * step_s)[:, None], 0
+    )
     return np.clip(angles, LOW, HIGH), np.concatenate([heading[:, None], place], 1)

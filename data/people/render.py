@@ -8,20 +8,30 @@ import warp as wp
 from data.people import kernels_light, kernels_mesh, kernels_shade, textures
 from data.people.shots import box_spans
 from data.people.stopwatch import Stopwatch
-from data.people.warp_types import SKY_DIRECTIONS, Box, Dressed, LightMaps, Look, Shot, Surface, Textures
+from data.people.warp_types import (
+    SKY_DIRECTIONS,
+    Box,
+    Dressed,
+    LightMaps,
+    Look,
+    Shot,
+    Surface,
+    Textures,
+)
 
-# How far behind the drawn surface a vertex of the body may lie and still count as seen: cloth hangs up to 6 cm off the
-# body, but fingers lie closer to each other than that and wear nothing.
+# How far behind the drawn surface a vertex of the body may lie and still count as seen: cloth hangs
+# up to 6 cm off the body, but fingers lie closer to each other than that and wear nothing.
 CLOTHED_M, BARE_M = 0.06, 0.015
 
 
 @dataclass
 class World:
-    """Everything a clip's pictures are drawn from.
+    """Everything a clip's images are drawn from.
 
     Attributes:
         vertices: (T, V, 3) float32 torch tensor on the renderer's device, metres.
-        look: Look.  light: Light.  sky_axes, sky_colours: see scene.sample_light.  scene: Scene, boxes: list of Box.
+        look: Look.  light: Light.  sky_axes, sky_colours: see scene.sample_light.  scene: Scene,
+            boxes: list of Box.
         photography: shots.Photography.  shots: list of N Shot.
     """
 
@@ -37,12 +47,14 @@ class World:
 
 
 @dataclass
-class Pictures:
+class Images:
     """N drawn shots of one size.
 
     Attributes:
-        rgb: (N, size, size, 3) uint8.  label: (N, size, size) uint8, index into warp_types.MATERIALS.
-        depth: (N, size, size) float32 metres to the person along the optical axis, 0 where it is not seen.
+        rgb: (N, size, size, 3) uint8.  label: (N, size, size) uint8, index into
+            warp_types.MATERIALS.
+        depth: (N, size, size) float32 metres to the person along the optical axis, 0 where it is
+            not seen.
         seen: (N, 13718) bool, which vertices of the undressed body are seen.
     """
 
@@ -56,7 +68,8 @@ class Renderer:
     """Holds the mesh, the textures and reusable buffers on a device.
 
     Args:
-        template: template.Template.  size: pixels.  antialias: samples along a pixel's side.  device: "cpu" or "cuda".
+        template: template.Template.  size: pixels.  antialias: samples along a pixel's side.
+            device: "cpu" or "cuda".
 
     Attributes:
         stopwatch: where the time went.
@@ -91,7 +104,7 @@ class Renderer:
         self._noise = self._array(noise.astype(np.float32), float)
 
     def draw(self, world):
-        """The Pictures of a World."""
+        """The Images of a World."""
         vertices = self._vertices(world.vertices)
         look = self._array([world.look], Look)
         person, naked_normals, is_worn = self._dress(vertices, look)
@@ -102,7 +115,7 @@ class Renderer:
         world.scene.boxes = len(world.boxes)
         curve = self._array(world.photography.curve, float)
         parts = []
-        # One picture at a time stays in a core's cache; a GPU is only full with all of them.
+        # One image at a time stays in a core's cache; a GPU is only full with all of them.
         step = 1 if self.device == "cpu" else len(world.shots)
         for i in range(0, len(world.shots), step):
             shots, spans = all_shots[i : i + step], all_spans[i : i + step]
@@ -111,17 +124,58 @@ class Renderer:
             rgb = self._buffer("rgb", (count, size, size, 3), wp.uint8)
             label = self._buffer("label", (count, size, size), wp.uint8)
             far = self._buffer("far", (count, size, size), float)
-            self._launch(kernels_shade.shade, (count, size, size), [
-                points, person, self.surface, look, world.light, maps, self.bank, world.scene, boxes,
-                spans, shots, depth, size, self.antialias, self._noise, curve, rgb,
-                label, far])
+            self._launch(
+                kernels_shade.shade,
+                (count, size, size),
+                [
+                    points,
+                    person,
+                    self.surface,
+                    look,
+                    world.light,
+                    maps,
+                    self.bank,
+                    world.scene,
+                    boxes,
+                    spans,
+                    shots,
+                    depth,
+                    size,
+                    self.antialias,
+                    self._noise,
+                    curve,
+                    rgb,
+                    label,
+                    far,
+                ],
+            )
             self._lap("shade")
             seen = self._buffer("seen", (count, self.vertex_count), wp.uint8)
-            self._launch(kernels_mesh.see_vertices, (count, self.vertex_count), [
-                vertices, naked_normals, self._tolerance, shots, depth, far, size, self.antialias, seen])
-            parts.append([rgb.numpy().copy(), label.numpy().copy(), far.numpy().copy(), seen.numpy()[:, self.body] > 0])
+            self._launch(
+                kernels_mesh.see_vertices,
+                (count, self.vertex_count),
+                [
+                    vertices,
+                    naked_normals,
+                    self._tolerance,
+                    shots,
+                    depth,
+                    far,
+                    size,
+                    self.antialias,
+                    seen,
+                ],
+            )
+            parts.append(
+                [
+                    rgb.numpy().copy(),
+                    label.numpy().copy(),
+                    far.numpy().copy(),
+                    seen.numpy()[:, self.body] > 0,
+                ]
+            )
             self._lap("visibility")
-        return Pictures(*(np.concatenate(p) for p in zip(*parts, strict=True)))
+        return Images(*(np.concatenate(p) for p in zip(*parts, strict=True)))
 
     def _dress(self, vertices, look):
         """The person with its clothes on, the normals of the body below, and (V,) what is worn."""
@@ -129,8 +183,11 @@ class Renderer:
         naked = self._normals(vertices, "naked")
         person = Dressed()
         person.position = self._buffer("position", (count, self.vertex_count), wp.vec3)
-        self._launch(kernels_mesh.dress, (count, self.vertex_count),
-                     [vertices, naked, self.surface, look, self.bank, person.position])
+        self._launch(
+            kernels_mesh.dress,
+            (count, self.vertex_count),
+            [vertices, naked, self.surface, look, self.bank, person.position],
+        )
         person.normal = self._normals(person.position, "dressed")
         is_worn = self._buffer("worn", (self.vertex_count,), int)
         self._launch(kernels_mesh.mark_worn, self.vertex_count, [self.surface, look, is_worn])
@@ -144,22 +201,37 @@ class Renderer:
         points = self._buffer("light points", (count, self.vertex_count), wp.vec3)
         depth = self._buffer("light depth", (count, side * side), wp.uint64)
         depth.zero_()
-        self._launch(kernels_mesh.to_light, (count, self.vertex_count), [person.position, light, points])
-        self._launch(kernels_mesh.rasterise, (count, self.face_count),
-                     [points, self.surface, look, is_worn, side, 0, depth])
+        self._launch(
+            kernels_mesh.to_light, (count, self.vertex_count), [person.position, light, points]
+        )
+        self._launch(
+            kernels_mesh.rasterise,
+            (count, self.face_count),
+            [points, self.surface, look, is_worn, side, 0, depth],
+        )
         maps = LightMaps()
         maps.sky_axes = self._array(world.sky_axes, wp.mat33)
         maps.sky_colour = self._array(world.sky_colours, wp.vec3)
         maps.sky = self._buffer("sky", (count, SKY_DIRECTIONS, sky_side * sky_side), float)
         maps.sky.zero_()
-        self._launch(kernels_light.splat_sky, (count, SKY_DIRECTIONS, len(self.body)),
-                     [person.position, maps.sky_axes, light, self._body, maps.sky])
+        self._launch(
+            kernels_light.splat_sky,
+            (count, SKY_DIRECTIONS, len(self.body)),
+            [person.position, maps.sky_axes, light, self._body, maps.sky],
+        )
         maps.key = self._buffer("key", (count, side, side), float)
         maps.blocks = self._buffer("blocks", (count, side // 8, side // 8), wp.vec2)
-        self._launch(kernels_light.split_shadow_map, (count, side // 8, side // 8), [depth, side, maps.key, maps.blocks])
+        self._launch(
+            kernels_light.split_shadow_map,
+            (count, side // 8, side // 8),
+            [depth, side, maps.key, maps.blocks],
+        )
         person.ambient = self._buffer("ambient", (count, self.vertex_count), wp.vec3)
-        self._launch(kernels_light.gather_sky, (count, self.vertex_count),
-                     [person.position, person.normal, light, maps, person.ambient])
+        self._launch(
+            kernels_light.gather_sky,
+            (count, self.vertex_count),
+            [person.position, person.normal, light, maps, person.ambient],
+        )
         self._lap("light")
         return maps
 
@@ -169,10 +241,16 @@ class Renderer:
         points = self._buffer("points", (len(shots), self.vertex_count), wp.vec3)
         depth = self._buffer("depth", (len(shots), side * side), wp.uint64)
         depth.zero_()
-        self._launch(kernels_mesh.to_shots, (len(shots), self.vertex_count),
-                     [person.position, shots, float(self.antialias), points])
-        self._launch(kernels_mesh.rasterise, (len(shots), self.face_count),
-                     [points, self.surface, look, is_worn, side, 1, depth])
+        self._launch(
+            kernels_mesh.to_shots,
+            (len(shots), self.vertex_count),
+            [person.position, shots, float(self.antialias), points],
+        )
+        self._launch(
+            kernels_mesh.rasterise,
+            (len(shots), self.face_count),
+            [points, self.surface, look, is_worn, side, 1, depth],
+        )
         self._lap("rasterise")
         return points, depth
 
@@ -180,9 +258,16 @@ class Renderer:
         count = vertices.shape[0]
         across = self._buffer("across", (count, self.face_count), wp.vec3)
         out = self._buffer(name, (count, self.vertex_count), wp.vec3)
-        self._launch(kernels_mesh.face_normals, (count, self.face_count), [vertices, self.surface.faces, across])
-        self._launch(kernels_mesh.vertex_normals, (count, self.vertex_count),
-                     [across, self._around_start, self._around, out])
+        self._launch(
+            kernels_mesh.face_normals,
+            (count, self.face_count),
+            [vertices, self.surface.faces, across],
+        )
+        self._launch(
+            kernels_mesh.vertex_normals,
+            (count, self.vertex_count),
+            [across, self._around_start, self._around, out],
+        )
         return out
 
     def _vertices(self, tensor):

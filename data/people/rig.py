@@ -1,7 +1,8 @@
 """From anatomical angles to the joint rotations of anny's skeleton.
 
-anny's pose is a rotation at each bone, relative to its parent, with axes that are those of the world at the rest pose (an
-A-pose facing -y): x to the person's left, -y forward, z up. So an anatomical angle is a rotation about one fixed axis.
+anny's pose is a rotation at each bone, relative to its parent, with axes that are those of the
+world at the rest pose (an A-pose facing -y): x to the person's left, -y forward, z up. So an
+anatomical angle is a rotation about one fixed axis.
 """
 
 import functools
@@ -45,7 +46,9 @@ class Rig:
     def __init__(self, names, rest_joints):
         self.names = list(names)
         self.index = {name: i for i, name in enumerate(self.names)}
-        self._axes = {side: self._arm_axes(np.asarray(rest_joints, np.float64), side) for side in "LR"}
+        self._axes = {
+            side: self._arm_axes(np.asarray(rest_joints, np.float64), side) for side in "LR"
+        }
 
     def _arm_axes(self, joints, side):
         def at(name):
@@ -57,10 +60,19 @@ class Rig:
         upper = unit(at("lowerarm01") - at("upperarm01"))
         fore = unit(at("wrist") - at("lowerarm01"))
         hand = unit(at("finger3-1") - at("wrist"))
-        palm = unit(np.cross(at("finger2-1") - at("wrist"), at("finger5-1") - at("wrist"))) * (-1 if side == "L" else 1)
+        palm = unit(np.cross(at("finger2-1") - at("wrist"), at("finger5-1") - at("wrist"))) * (
+            -1 if side == "L" else 1
+        )
         bend = np.cross(upper, fore)
-        axes = {"upper": upper, "fore": fore, "hand": hand, "palm": palm, "wrist": np.cross(hand, palm),
-                "elbow": unit(bend), "elbow_rest": np.rad2deg(np.arcsin(np.linalg.norm(bend)))}
+        axes = {
+            "upper": upper,
+            "fore": fore,
+            "hand": hand,
+            "palm": palm,
+            "wrist": np.cross(hand, palm),
+            "elbow": unit(bend),
+            "elbow_rest": np.rad2deg(np.arcsin(np.linalg.norm(bend))),
+        }
         for finger in "12345":
             along = unit(at(f"finger{finger}-2") - at(f"finger{finger}-1"))
             further = unit(at(f"finger{finger}-3") - at(f"finger{finger}-2"))
@@ -73,7 +85,8 @@ class Rig:
         Args:
             angles: (T, 36), hands: (T, 2, 17), root: (T, 3), as sample_motion returns them.
         Returns:
-            rotations (T, B, 3, 3) float64; root translation (T, 3) metres, its height left at 0 for the caller to ground.
+            rotations (T, B, 3, 3) float64; root translation (T, 3) metres, its height left at 0 for
+            the caller to ground.
         """
         count = len(angles)
         out = np.tile(np.eye(3), (count, len(self.names), 1, 1))
@@ -82,11 +95,17 @@ class Rig:
             return angles[:, INDEX[name]]
 
         for bone in ("spine05", "spine04", "spine03", "spine02", "spine01"):
-            out[:, self.index[bone]] = (turn(Z, get("spine_turn") / 5) @ turn(Y, get("spine_side") / 5)
-                                        @ turn(X, get("spine_forward") / 5))
+            out[:, self.index[bone]] = (
+                turn(Z, get("spine_turn") / 5)
+                @ turn(Y, get("spine_side") / 5)
+                @ turn(X, get("spine_forward") / 5)
+            )
         for bone, share in (("neck01", 0.2), ("neck02", 0.2), ("neck03", 0.2), ("head", 0.4)):
-            out[:, self.index[bone]] = (turn(Z, get("neck_turn") * share) @ turn(Y, get("neck_side") * share)
-                                        @ turn(X, get("neck_forward") * share))
+            out[:, self.index[bone]] = (
+                turn(Z, get("neck_turn") * share)
+                @ turn(Y, get("neck_side") * share)
+                @ turn(X, get("neck_forward") * share)
+            )
         for i, (side, name, sign) in enumerate(SIDES):
             self._arm(out, angles, side, name, sign)
             self._leg(out, angles, side, name, sign)
@@ -101,9 +120,15 @@ class Rig:
             return angles[:, INDEX[f"{dof}_{name}"]]
 
         hang = turn(Y, np.full(len(angles), sign * ARM_REST_DEG))
-        arm = (turn(Z, -sign * get("arm_across")) @ turn(X, -get("arm_forward")) @ turn(Y, -sign * get("arm_out"))
-               @ turn(Z, -sign * get("arm_turn")) @ hang)
-        # The shoulder girdle follows a raised or forward arm, or the armpit would fold into the chest.
+        arm = (
+            turn(Z, -sign * get("arm_across"))
+            @ turn(X, -get("arm_forward"))
+            @ turn(Y, -sign * get("arm_out"))
+            @ turn(Z, -sign * get("arm_turn"))
+            @ hang
+        )
+        # The shoulder girdle follows a raised or forward arm, or the armpit would fold into the
+        # chest.
         way = arm @ axes["upper"]
         lift = np.clip(np.rad2deg(np.arcsin(np.clip(way[:, 2], -1, 1))) + 35, 0, 120)
         forward = np.clip(np.rad2deg(np.arctan2(-way[:, 1], sign * way[:, 0] + 0.4)), -30, 60)
@@ -113,7 +138,8 @@ class Rig:
         out[:, index[f"shoulder01.{side}"]] = scapula
         out[:, index[f"upperarm01.{side}"]] = np.swapaxes(clavicle @ scapula, -1, -2) @ arm
         out[:, index[f"lowerarm01.{side}"]] = turn(axes["elbow"], get("elbow") - axes["elbow_rest"])
-        # Twist is shared between forearm and wrist: all of it in one joint wrings the skin like a cloth.
+        # Twist is shared between forearm and wrist: all of it in one joint wrings the skin like a
+        # cloth.
         out[:, index[f"lowerarm02.{side}"]] = turn(axes["fore"], -sign * get("pronate") * 0.55)
         bend = turn(axes["wrist"], get("wrist_flex")) @ turn(axes["palm"], sign * get("wrist_tilt"))
         out[:, index[f"wrist.{side}"]] = bend @ turn(axes["fore"], -sign * get("pronate") * 0.45)
@@ -122,8 +148,11 @@ class Rig:
         def get(dof):
             return angles[:, INDEX[f"{dof}_{name}"]]
 
-        out[:, self.index[f"upperleg01.{side}"]] = (turn(X, -get("hip_forward")) @ turn(Y, -sign * get("hip_out"))
-                                                    @ turn(Z, sign * get("hip_turn")))
+        out[:, self.index[f"upperleg01.{side}"]] = (
+            turn(X, -get("hip_forward"))
+            @ turn(Y, -sign * get("hip_out"))
+            @ turn(Z, sign * get("hip_turn"))
+        )
         out[:, self.index[f"lowerleg01.{side}"]] = turn(X, get("knee"))
         out[:, self.index[f"foot.{side}"]] = turn(X, -get("ankle"))
         toes = turn(X, -get("toes"))
@@ -136,12 +165,19 @@ class Rig:
         def put(finger, joint, rotation):
             out[:, self.index[f"finger{finger}-{joint}.{side}"]] = rotation
 
-        put(1, 1, turn(axes["hand"], sign * hand[:, 0] * 1.1) @ turn(axes["palm"], -sign * hand[:, 1])
-            @ turn(axes["1"], hand[:, 0] * 0.2))
+        put(
+            1,
+            1,
+            turn(axes["hand"], sign * hand[:, 0] * 1.1)
+            @ turn(axes["palm"], -sign * hand[:, 1])
+            @ turn(axes["1"], hand[:, 0] * 0.2),
+        )
         put(1, 2, turn(axes["1"], hand[:, 2]))
         put(1, 3, turn(axes["1"], hand[:, 3]))
         for k, finger in enumerate("2345"):
-            bend = [turn(axes[finger], hand[:, 4 + 3 * k + j] - FINGER_REST_DEG[j]) for j in range(3)]
+            bend = [
+                turn(axes[finger], hand[:, 4 + 3 * k + j] - FINGER_REST_DEG[j]) for j in range(3)
+            ]
             put(finger, 1, turn(axes["palm"], sign * hand[:, 16] * SPREAD[finger]) @ bend[0])
             put(finger, 2, bend[1])
             put(finger, 3, bend[2])

@@ -1,10 +1,22 @@
-"""Where a person is, and in what light: a room or the open air, boxes as clutter, a key light and a sky."""
+"""Where a person is, and in what light: a room or the open air, boxes as clutter, a key light and a
+sky."""
 
 import numpy as np
 
 from data.people import textures
-from data.people.draw import pick
-from data.people.textures import BRICKS, CHECKER, CLOUDY, FACADE, GROUND, PLANKS, PLASTER, SHAPES, STONES, WAVES
+from data.people.rng import pick
+from data.people.textures import (
+    BRICKS,
+    CHECKER,
+    CLOUDY,
+    FACADE,
+    GROUND,
+    PLANKS,
+    PLASTER,
+    SHAPES,
+    STONES,
+    WAVES,
+)
 from data.people.warp_types import MAX_BOXES, SKY_DIRECTIONS, Box, Light, Scene, fill, mat33, vec3
 
 SHADOW_SIDE = 288
@@ -37,24 +49,41 @@ def sample_scene(rng, centre, domain, texture_means):
     bright = rng.uniform(0.5, 1.1)
     blue = np.array([0.25, 0.45, 0.85]) * (rng.random() < 0.6)
     ground_texture = _texture(rng, pick(rng, ground))
-    # A pale floor under the sun comes out as a white hole: its mean is kept where the display curve still has detail.
+    # A pale floor under the sun comes out as a white hole: its mean is kept where the display curve
+    # still has detail.
     dim = min(1.0, BRIGHTEST_GROUND / texture_means[ground_texture].max())
     scene = fill(
-        Scene, outdoors=outdoors, half_x=half[0], half_y=half[1], height=rng.uniform(2.4, 3.6), centre_x=middle[0],
-        centre_y=middle[1], boxes=0, ground_texture=ground_texture, ground_scale=rng.uniform(0.3, 1.0),
-        ground_colour=vec3(dim * rng.uniform(0.7, 1.15) * (1 + rng.normal(0, 0.05, 3))), wall_texture=wall_texture,
-        wall2_texture=wall2_texture, wall_scale=wall_scale, wall_colour=vec3(np.full(3, rng.uniform(0.7, 1.2))),
-        wall2_colour=vec3(np.full(3, rng.uniform(0.7, 1.2))), ceiling=vec3(np.full(3, rng.uniform(0.5, 0.9))),
+        Scene,
+        outdoors=outdoors,
+        half_x=half[0],
+        half_y=half[1],
+        height=rng.uniform(2.4, 3.6),
+        centre_x=middle[0],
+        centre_y=middle[1],
+        boxes=0,
+        ground_texture=ground_texture,
+        ground_scale=rng.uniform(0.3, 1.0),
+        ground_colour=vec3(dim * rng.uniform(0.7, 1.15) * (1 + rng.normal(0, 0.05, 3))),
+        wall_texture=wall_texture,
+        wall2_texture=wall2_texture,
+        wall_scale=wall_scale,
+        wall_colour=vec3(np.full(3, rng.uniform(0.7, 1.2))),
+        wall2_colour=vec3(np.full(3, rng.uniform(0.7, 1.2))),
+        ceiling=vec3(np.full(3, rng.uniform(0.5, 0.9))),
         zenith=vec3(bright * blue + bright * 0.6 * np.array([0.5, 0.5, 0.52])),
-        haze=vec3(bright * np.array([0.85, 0.88, 0.95])), turn=rng.random())
-    # No number is drawn where the share is 0, so that clips made before there was this key stay as they are.
+        haze=vec3(bright * np.array([0.85, 0.88, 0.95])),
+        turn=rng.random(),
+    )
+    # No number is drawn where the share is 0, so that clips made before there was this key stay as
+    # they are.
     if domain.plain_share and rng.random() < domain.plain_share:
         scene.ground_scale = scene.wall_scale = PLAIN_SCALE
     return scene
 
 
 def sample_boxes(rng, scene, centre, most):
-    """Up to ``most`` textured boxes on the floor around the person, at least 1.2 m from its middle."""
+    """Up to ``most`` textured boxes on the floor around the person, at least 1.2 m from its
+    middle."""
     out = []
     for _ in range(int(rng.integers(0, most + 1))):
         for _ in range(20):
@@ -69,26 +98,41 @@ def sample_boxes(rng, scene, centre, most):
         if scene.outdoors and radius > 4:
             half = half * rng.uniform(1, 3)
         turn = rng.uniform(0, 2 * np.pi)
-        out.append(fill(Box, centre=vec3([*place, half[2]]), half=vec3(half), cos=np.cos(turn), sin=np.sin(turn),
-                        texture=rng.integers(textures.FIRST_COLOUR, textures.COUNT), scale=rng.uniform(0.5, 2.0),
-                        colour=vec3(np.full(3, rng.uniform(0.5, 1.1)))))
+        out.append(
+            fill(
+                Box,
+                centre=vec3([*place, half[2]]),
+                half=vec3(half),
+                cos=np.cos(turn),
+                sin=np.sin(turn),
+                texture=rng.integers(textures.FIRST_COLOUR, textures.COUNT),
+                scale=rng.uniform(0.5, 2.0),
+                colour=vec3(np.full(3, rng.uniform(0.5, 1.1))),
+            )
+        )
     return out
 
 
 def footprint(box):
     """(place (2,), radius, height) of the upright cylinder around a Box, metres."""
-    return np.array([box.centre[0], box.centre[1]]), 1.42 * max(box.half[0], box.half[1]), 2 * box.half[2]
+    return (
+        np.array([box.centre[0], box.centre[1]]),
+        1.42 * max(box.half[0], box.half[1]),
+        2 * box.half[2],
+    )
 
 
 def in_the_way(place, radius, eyes, targets):
-    """(n,) bool: a cylinder of that radius (metres) on the floor stands between eyes and targets, (n, 3) each."""
+    """(n,) bool: a cylinder of that radius (metres) on the floor stands between eyes and targets,
+    (n, 3) each."""
     way = targets[:, :2] - eyes[:, :2]
     u = np.clip(((place - eyes[:, :2]) * way).sum(1) / (way * way).sum(1), 0, 1.05)
     return np.linalg.norm(eyes[:, :2] + u[:, None] * way - place, axis=1) < radius
 
 
 def keep_boxes(rng, boxes, eyes, targets, person_height):
-    """The boxes that may stay: no camera is inside one, and only low ones may stand before a person and hide the legs."""
+    """The boxes that may stay: no camera is inside one, and only low ones may stand before a person
+    and hide the legs."""
     kept = []
     for box in boxes:
         place, radius, height = footprint(box)
@@ -105,10 +149,13 @@ def sample_light(rng, outdoors, centre, radius):
     Args:
         centre: (3,) metres.  radius: metres within which the person stays.
     Returns:
-        Light; (SKY_DIRECTIONS, 3, 3) float32 axes of their depth maps; (SKY_DIRECTIONS, 3) float32 light from each.
+        Light; (SKY_DIRECTIONS, 3, 3) float32 axes of their depth maps; (SKY_DIRECTIONS, 3) float32
+        light from each.
     """
     height, way = np.deg2rad(rng.uniform(18, 80)), rng.uniform(0, 2 * np.pi)
-    direction = np.array([np.cos(height) * np.cos(way), np.cos(height) * np.sin(way), np.sin(height)])
+    direction = np.array(
+        [np.cos(height) * np.cos(way), np.cos(height) * np.sin(way), np.sin(height)]
+    )
     warm = rng.uniform(-1, 1)
     if outdoors:
         key = pick(rng, (rng.uniform(0.05, 0.3), rng.uniform(0.8, 1.9)), (0.3, 0.7))
@@ -118,20 +165,35 @@ def sample_light(rng, outdoors, centre, radius):
     sky = level * np.array([0.92 + 0.1 * tint, 0.98, 1.08 - 0.15 * tint])
     horizon = level * rng.uniform(0.5, 0.9) * np.array([1.0, 0.97, 0.93])
     ground = level * rng.uniform(0.25, 0.6) * np.array([1.0, 0.95, 0.88])
-    light = fill(Light, direction=vec3(direction), colour=vec3(key * np.array([1 + 0.14 * warm, 1.0, 1 - 0.2 * warm])),
-                 axes=mat33(map_axes(direction)), centre=vec3(centre), shadow_side=SHADOW_SIDE,
-                 shadow_scale=SHADOW_SIDE / (2.15 * radius), sky_side=SKY_SIDE, sky_scale=SKY_SIDE / (2.3 * radius),
-                 sky=vec3(sky), horizon=vec3(horizon), ground=vec3(ground))
+    light = fill(
+        Light,
+        direction=vec3(direction),
+        colour=vec3(key * np.array([1 + 0.14 * warm, 1.0, 1 - 0.2 * warm])),
+        axes=mat33(map_axes(direction)),
+        centre=vec3(centre),
+        shadow_side=SHADOW_SIDE,
+        shadow_scale=SHADOW_SIDE / (2.15 * radius),
+        sky_side=SKY_SIDE,
+        sky_scale=SKY_SIDE / (2.3 * radius),
+        sky=vec3(sky),
+        horizon=vec3(horizon),
+        ground=vec3(ground),
+    )
     height = np.deg2rad(_SKY_ELEVATION)
     way = rng.uniform(0, 2 * np.pi) + _SKY_AZIMUTH
     ways = np.stack([np.cos(height) * np.cos(way), np.cos(height) * np.sin(way), np.sin(height)], 1)
     up = np.sin(height)[:, None]
     colours = (horizon * (1 - up) + sky * up) * 0.32 * rng.uniform(0.6, 1.4, (SKY_DIRECTIONS, 1))
-    return light, np.stack([map_axes(w) for w in ways]).astype(np.float32), colours.astype(np.float32)
+    return (
+        light,
+        np.stack([map_axes(w) for w in ways]).astype(np.float32),
+        colours.astype(np.float32),
+    )
 
 
 def map_axes(direction):
-    """(3, 3) rows x, y, z of a depth map for light from ``direction`` (3,); z grows away from the light."""
+    """(3, 3) rows x, y, z of a depth map for light from ``direction`` (3,); z grows away from the
+    light."""
     z = -np.asarray(direction, np.float64) / np.linalg.norm(direction)
     x = np.cross(z, [0, 0, 1.0] if abs(z[2]) < 0.95 else [1.0, 0, 0])
     x /= np.linalg.norm(x)

@@ -1,13 +1,14 @@
-"""Cameras: where they stand, how they are turned, which square of their picture is the crop, how they develop it.
+"""Cameras: where they stand, how they are turned, which square of their image is the crop, how
+they develop it.
 
-A camera of a clip stays where it is and turns to follow the person, so its crops share the centre of projection.
-World: metres, z up. Camera: OpenCV axes. Pixel centres at +0.5.
+A camera of a clip stays where it is and turns to follow the person, so its crops share the centre
+of projection. World: metres, z up. Camera: OpenCV axes. Pixel centres at +0.5.
 """
 
 import numpy as np
 
 from data.people import scene as scenes
-from data.people.draw import pick
+from data.people.rng import pick
 from data.people.warp_types import MAX_BOXES, Shot, fill, mat33, vec3
 from engine.geometry import angle_about
 
@@ -18,11 +19,13 @@ NEAREST_BODY_M, NEAREST_HAND_M = 1.4, 0.5
 
 
 class Photography:
-    """How all cameras of a clip develop their pictures.
+    """How all cameras of a clip develop their images.
 
     Attributes:
-        gain: (3,) exposure and white balance.  curve: (2048,) float32, display value of linear light in [0, 4].
-        vignette: darkening at the middle of an edge.  noise: standard deviation of the sensor's noise, display values.
+        gain: (3,) exposure and white balance.  curve: (2048,) float32, display value of linear
+            light in [0, 4].
+        vignette: darkening at the middle of an edge.  noise: standard deviation of the sensor's
+            noise, display values.
     """
 
     def __init__(self, rng, light):
@@ -32,12 +35,15 @@ class Photography:
         self.vignette = rng.uniform(0, 0.16)
         self.noise = pick(rng, (0.0, rng.uniform(0.004, 0.022)))
         x = (np.arange(CURVE_STEPS) + 0.5) / 512
-        shoulder = np.clip(1.38 * x * (1 + 0.12 * x) / (1 + 0.55 * x), 0, 1)  # bright light fades out softly
+        shoulder = np.clip(
+            1.38 * x * (1 + 0.12 * x) / (1 + 0.55 * x), 0, 1
+        )  # bright light fades out softly
         self.curve = np.clip(0.5 + (shoulder**gamma - 0.5) * contrast, 0, 1).astype(np.float32)
 
 
 def azimuths(rng, heading_deg, config):
-    """(C,) radians about the vertical where the cameras stand: the second near the first, the rest anywhere."""
+    """(C,) radians about the vertical where the cameras stand: the second near the first, the rest
+    anywhere."""
     domain = config.domain
     front = np.deg2rad(heading_deg - 90)
     if rng.random() < domain.any_side_share:
@@ -55,9 +61,11 @@ def candidate_eyes(rng, scene, boxes, centre, azimuth, domain, hand, spread=0.5)
     """Places for one camera, the first exactly at the azimuth, and how bad each is.
 
     Args:
-        centre: (3,) what it looks at.  azimuth: radians.  hand: whether that is a hand.  spread: radians.
+        centre: (3,) what it looks at.  azimuth: radians.  hand: whether that is a hand.  spread:
+            radians.
     Returns:
-        eyes (8, 3) metres inside the scene; penalty (8,): 2 where too near, 1 where a box is in the way.
+        eyes (8, 3) metres inside the scene; penalty (8,): 2 where too near, 1 where a box is in the
+        way.
     """
     near, far = domain.hand_distance_m if hand else domain.distance_m
     radius = rng.uniform(near, far, CANDIDATES)
@@ -66,7 +74,9 @@ def candidate_eyes(rng, scene, boxes, centre, azimuth, domain, hand, spread=0.5)
         height = np.clip(centre[2] + rng.normal(0, 0.5, CANDIDATES) * radius * 0.5, 0.1, 2.6)
     else:
         height = np.clip(rng.normal(domain.height_m, domain.height_spread_m, CANDIDATES), 0.15, 3.0)
-    eyes = np.stack([centre[0] + radius * np.cos(around), centre[1] + radius * np.sin(around), height], 1)
+    eyes = np.stack(
+        [centre[0] + radius * np.cos(around), centre[1] + radius * np.sin(around), height], 1
+    )
     if not scene.outdoors:
         room = np.array([scene.half_x, scene.half_y]) - WALL_GAP_M
         middle = np.array([scene.centre_x, scene.centre_y])
@@ -83,9 +93,11 @@ def candidate_eyes(rng, scene, boxes, centre, azimuth, domain, hand, spread=0.5)
 
 
 def near_eye(first, eye, centre, near_rad):
-    """``eye`` moved towards ``first`` until the two are at most ``near_rad`` apart, seen from ``centre``; (3,) metres each.
+    """``eye`` moved towards ``first`` until the two are at most ``near_rad`` apart, seen from
+    ``centre``; (3,) metres each.
 
-    A wall may have pushed a camera round the person. Halving the way ends inside the room, which is convex.
+    A wall may have pushed a camera round the person. Halving the way ends inside the room, which is
+    convex.
     """
     for _ in range(20):
         if angle_about(centre, first, eye) <= near_rad:
@@ -95,7 +107,8 @@ def near_eye(first, eye, centre, near_rad):
 
 
 def look_at(eye, target, roll):
-    """(3, 3) rows right, down, forward of a camera at ``eye`` that looks at ``target``; ``roll`` in radians."""
+    """(3, 3) rows right, down, forward of a camera at ``eye`` that looks at ``target``; ``roll`` in
+    radians."""
     forward = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(forward, [0, 0, 1.0])
     right /= np.linalg.norm(right)
@@ -108,7 +121,8 @@ def make_shot(rng, instant, eye, points, size, margin, photography):
     """A crop around some points.
 
     Args:
-        instant: index.  eye: (3,).  points: (n, 3) world points that must be in the crop.  size: pixels.
+        instant: index.  eye: (3,).  points: (n, 3) world points that must be in the crop.  size:
+            pixels.
         margin: side of the crop over the side of the points' square.
     """
     target = (points.min(0) + points.max(0)) / 2
@@ -116,28 +130,41 @@ def make_shot(rng, instant, eye, points, size, margin, photography):
     translation = -rotation @ eye
     seen = points @ rotation.T + translation
     seen = seen[seen[:, 2] > 0.1]
-    picture = seen[:, :2] / seen[:, 2:]
-    low, high = picture.min(0), picture.max(0)
+    image = seen[:, :2] / seen[:, 2:]
+    low, high = image.min(0), image.max(0)
     side = (high - low).max() * margin
     slack = (margin - 1) / margin / 2
     shift = np.clip(rng.normal(0, 0.04, 2), -0.6 * slack, 0.6 * slack)
     middle = (low + high) / 2 + shift * side
     focal = size / side
-    return fill(Shot, instant=instant, rotation=mat33(rotation), translation=vec3(translation), focal=focal,
-                cx=size / 2 - focal * middle[0], cy=size / 2 - focal * middle[1], eye=vec3(eye),
-                gain=vec3(photography.gain * (1 + rng.normal(0, 0.02, 3))), vignette=photography.vignette,
-                noise=photography.noise, noise_x=rng.integers(256), noise_y=rng.integers(256))
+    return fill(
+        Shot,
+        instant=instant,
+        rotation=mat33(rotation),
+        translation=vec3(translation),
+        focal=focal,
+        cx=size / 2 - focal * middle[0],
+        cy=size / 2 - focal * middle[1],
+        eye=vec3(eye),
+        gain=vec3(photography.gain * (1 + rng.normal(0, 0.02, 3))),
+        vignette=photography.vignette,
+        noise=photography.noise,
+        noise_x=rng.integers(256),
+        noise_y=rng.integers(256),
+    )
 
 
 def calibration(shot):
-    """(3, 3) K in the crop's pixels and (3, 4) Rt, world to camera, float64 of the float32 numbers that were drawn with."""
+    """(3, 3) K in the crop's pixels and (3, 4) Rt, world to camera, float64 of the float32 numbers
+    that were drawn with."""
     K = np.array([[shot.focal, 0, shot.cx], [0, shot.focal, shot.cy], [0, 0, 1]], np.float64)
     rotation = np.array(shot.rotation, np.float64).reshape(3, 3)
     return K, np.concatenate([rotation, np.array([*shot.translation], np.float64)[:, None]], 1)
 
 
 def box_spans(shots, boxes):
-    """(N, 8, 4) float32 x0, y0, x1, y1 in pixels that hold each box; an empty span where it is behind the camera."""
+    """(N, 8, 4) float32 x0, y0, x1, y1 in pixels that hold each box; an empty span where it is
+    behind the camera."""
     empty, everywhere = [1e9, 1e9, -1e9, -1e9], [-1e9, -1e9, 1e9, 1e9]
     out = np.tile(np.array(empty, np.float32), (len(shots), MAX_BOXES, 1))
     if not boxes:
@@ -145,7 +172,14 @@ def box_spans(shots, boxes):
     corners = np.array([[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)], np.float64)
     local = corners[None] * np.array([[*b.half] for b in boxes])[:, None]
     c, s = np.array([b.cos for b in boxes])[:, None], np.array([b.sin for b in boxes])[:, None]
-    turned = np.stack([local[..., 0] * c - local[..., 1] * s, local[..., 0] * s + local[..., 1] * c, local[..., 2]], -1)
+    turned = np.stack(
+        [
+            local[..., 0] * c - local[..., 1] * s,
+            local[..., 0] * s + local[..., 1] * c,
+            local[..., 2],
+        ],
+        -1,
+    )
     world = turned + np.array([[*b.centre] for b in boxes])[:, None]
     for n, shot in enumerate(shots):
         K, Rt = calibration(shot)

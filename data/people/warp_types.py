@@ -7,8 +7,20 @@ import warp as wp
 
 MAX_BOXES = 8
 SKY_DIRECTIONS = 10
-# What a pixel shows; the label picture holds these, 0 where no person is.
-MATERIALS = ("none", "skin", "top", "bottom", "shoe", "hair", "eye", "sock_or_glove", "underwear", "hat", "mouth")
+# What a pixel shows; the label image holds these, 0 where no person is.
+MATERIALS = (
+    "none",
+    "skin",
+    "top",
+    "bottom",
+    "shoe",
+    "hair",
+    "eye",
+    "sock_or_glove",
+    "underwear",
+    "hat",
+    "mouth",
+)
 
 
 @wp.struct
@@ -17,7 +29,9 @@ class Look:
 
     sleeve: float  # garments end here along the arm (0 shoulder, 1 wrist) ...
     leg: float  # ... and along the leg (0 hip, 1 ankle)
-    hem: float  # height of the top's hem; of the trousers' waist; of the skirt's hem (0: no skirt), template metres
+    # height of the top's hem; of the trousers' waist; of the skirt's hem (0: no skirt), template
+    # metres
+    hem: float
     waist: float
     skirt: float
     neck_height: float  # neckline at the front, and how fast it rises to the sides
@@ -65,7 +79,8 @@ class Look:
 
 @wp.struct
 class Light:
-    """A key light with a shadow map, and a sky whose occlusion is gathered from SKY_DIRECTIONS small depth maps."""
+    """A key light with a shadow map, and a sky whose occlusion is gathered from SKY_DIRECTIONS
+    small depth maps."""
 
     direction: wp.vec3
     colour: wp.vec3
@@ -118,7 +133,8 @@ class Box:
 
 @wp.struct
 class Shot:
-    """One picture: which instant, the pinhole (OpenCV axes, pixel centres at +0.5), and the camera's manners."""
+    """One image: which instant, the pinhole (OpenCV axes, pixel centres at +0.5), and the
+    camera's manners."""
 
     instant: int
     rotation: wp.mat33
@@ -156,7 +172,8 @@ class Textures:
 
 @wp.struct
 class Dressed:
-    """The person at all T instants, dressed: (T, V) positions, unit normals and light from the sky."""
+    """The person at all T instants, dressed: (T, V) positions, unit normals and light from the
+    sky."""
 
     position: wp.array2d(dtype=wp.vec3)
     normal: wp.array2d(dtype=wp.vec3)
@@ -165,7 +182,8 @@ class Dressed:
 
 @wp.struct
 class LightMaps:
-    """Depths from the lights, larger is nearer: sky (T, SKY_DIRECTIONS, side^2), key (T, side, side) and its blocks."""
+    """Depths from the lights, larger is nearer: sky (T, SKY_DIRECTIONS, side^2), key (T, side,
+    side) and its blocks."""
 
     sky_axes: wp.array(dtype=wp.mat33)
     sky_colour: wp.array(dtype=wp.vec3)
@@ -185,7 +203,8 @@ def mat33(rows):
 
 
 def fill(kind, **values):
-    """A struct of this kind with its fields set; Warp takes Python's own numbers only, not numpy's."""
+    """A struct of this kind with its fields set; Warp takes Python's own numbers only, not
+    numpy's."""
     struct = kind()
     for name, value in values.items():
         declared = kind.vars[name].type

@@ -1,1 +1,2 @@
-"""Clips from pictures of real people: videos with boxes, synchronised calibrated cameras, labelled datasets."""
+"""Clips from images of real people: videos with boxes, synchronised calibrated cameras, labelled
+datasets."""

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from data.cameras import FORMATS
-from data.parts import HELP, Part
-from data.samples import KINDS
-from engine.config import key, section
+from data.format.clip import KINDS
+from data.sources.cameras import FORMATS
+from data.tools.work_split import HELP, Part
+from engine.config.parser import key, section
 from engine.errors import UserError
 
 UP = ("x", "y", "z", "-x", "-y", "-z")
@@ -13,8 +13,10 @@ UP = ("x", "y", "z", "-x", "-y", "-z")
 
 @dataclass
 class CameraKeys:
-    video: str | None = key(None, "file name of this camera's video without suffix, where it is not the camera's name")
-    offset_x: float = key(0.0, "pixels cut off the left of the calibrated picture in the video")
+    video: str | None = key(
+        None, "file name of this camera's video without suffix, where it is not the camera's name"
+    )
+    offset_x: float = key(0.0, "pixels cut off the left of the calibrated image in the video")
     offset_y: float = key(0.0, "pixels cut off its top")
 
 
@@ -22,40 +24,71 @@ class CameraKeys:
 class Person:
     """Where the person is, for calibrated cameras without boxes: a vertical cylinder."""
 
-    track_point: str = key("head", "what a row of track= is: the top of the head, or the middle of the body",
-                           choices=("head", "middle"))
+    track_point: str = key(
+        "head",
+        "what a row of track= is: the top of the head, or the middle of the body",
+        choices=("head", "middle"),
+    )
     up: str = key("z", "the world axis that points up", choices=UP)
-    floor_m: float = key(0.0, "height of the floor on that axis; a head's cylinder reaches down to it")
+    floor_m: float = key(
+        0.0, "height of the floor on that axis; a head's cylinder reaches down to it"
+    )
     height_m: float = key(1.8, "height of the cylinder where no head is tracked", low=0.05)
     radius_m: float = key(0.6, "radius of the cylinder", low=0.01)
 
 
 @dataclass
 class PairsConfig:
-    out: str = key("", "folder for the shards; empty, missing, or made by this very config", path="one")
+    out: str = key(
+        "", "folder for the shards; empty, missing, or made by this very config", path="one"
+    )
     videos: str = key("", "folder of videos, or one video", path="one")
-    reader: str = key("video", "video: clips of single cameras; multicam: of synchronised, calibrated cameras",
-                      choices=("video", "multicam"))
-    boxes: str | None = key(None, "CSV or JSON of person boxes: video, frame, x0, y0, x1, y1 and perhaps person", path="one")
-    fill_gaps_frames: int = key(0, "interpolate between boxes up to this many frames apart; 0: no box, no crop", low=0)
+    reader: str = key(
+        "video",
+        "video: clips of single cameras; multicam: of synchronised, calibrated cameras",
+        choices=("video", "multicam"),
+    )
+    boxes: str | None = key(
+        None,
+        "CSV or JSON of person boxes: video, frame, x0, y0, x1, y1 and perhaps person",
+        path="one",
+    )
+    fill_gaps_frames: int = key(
+        0, "interpolate between boxes up to this many frames apart; 0: no box, no crop", low=0
+    )
     calibration: str | None = key(None, "multicam: the calibration file", path="one")
     calibration_format: str = key("opencv", "who wrote it", choices=FORMATS)
-    cameras: dict[str, CameraKeys] = field(default_factory=dict, metadata={"help": "multicam: per camera"})
-    size_slack_px: int = key(16, "multicam: a video may differ from its calibration's picture by this many pixels", low=0)
-    timestamps: str | None = key(None, "multicam: CSV sync_index, cam_id, frame_time; without it frame i is with frame i",
-                                 path="one")
-    track: str | None = key(None, "multicam: CSV frame, x_m, y_m, z_m: a point of the person in the world", path="one")
+    cameras: dict[str, CameraKeys] = field(
+        default_factory=dict, metadata={"help": "multicam: per camera"}
+    )
+    size_slack_px: int = key(
+        16, "multicam: a video may differ from its calibration's image by this many pixels", low=0
+    )
+    timestamps: str | None = key(
+        None,
+        "multicam: CSV sync_index, cam_id, frame_time; without it frame i is with frame i",
+        path="one",
+    )
+    track: str | None = key(
+        None, "multicam: CSV frame, x_m, y_m, z_m: a point of the person in the world", path="one"
+    )
     person: Person = section(Person)
     kind: str = key("body", "what the crops show", choices=KINDS)
     source: str = key("real", "name of the source, stored with each clip")
-    licence: str = key("unknown", "licence of the pictures, stored with each clip")
-    subject: str | None = key(None, "name of the person where all videos show one; empty: SOURCE/VIDEO/PERSON")
+    licence: str = key("unknown", "licence of the images, stored with each clip")
+    subject: str | None = key(
+        None, "name of the person where all videos show one; empty: SOURCE/VIDEO/PERSON"
+    )
     instants: int = key(4, "instants of a clip", low=1)
     gap_min_s: float = key(0.2, "least time from one instant of a clip to its next", low=0)
     gap_max_s: float = key(1.0, "most", low=0)
-    stride_s: float = key(2.0, "time from the start of one clip to the start of the next", low=0.001)
+    stride_s: float = key(
+        2.0, "time from the start of one clip to the start of the next", low=0.001
+    )
     margin: float = key(1.25, "side of a crop over the longer side of the person's box", low=1.25)
-    min_inside: float = key(0.7, "least share of the person's box inside the picture; less is left out", low=0, high=1)
+    min_inside: float = key(
+        0.7, "least share of the person's box inside the image; less is left out", low=0, high=1
+    )
     size: int = key(256, "side of a crop in pixels", low=32)
     quality: int = key(92, "JPEG quality", low=1, high=100)
     clips_per_shard: int = key(500, "clips of a shard", low=1)
@@ -78,7 +111,10 @@ class PairsConfig:
             if self.instants < 2:
                 raise UserError(f"instants={self.instants}: a clip of one camera needs at least 2")
             if unused or self.cameras:
-                raise UserError(f"{unused[0] if unused else 'cameras'}= is for reader=multicam, but reader={self.reader}")
+                raise UserError(
+                    f"{unused[0] if unused else 'cameras'}= is for reader=multicam, but "
+                    f"reader={self.reader}"
+                )
         elif not self.calibration:
             raise UserError("reader=multicam needs calibration=FILE")
         if self.track and self.boxes:

@@ -1,7 +1,8 @@
 """Frames of a video, behind one small interface.
 
-decord reads most files fastest but leaks memory, crashes when threads share it and cannot read some VP9 files; PyAV reads
-those. So a video is opened in a process of its own, by decord where it is installed and can, else by PyAV.
+decord reads most files fastest but leaks memory, crashes when threads share it and cannot read some
+VP9 files; PyAV reads those. So a video is opened in a process of its own, by decord where it is
+installed and can, else by PyAV.
 """
 
 import importlib.util
@@ -21,7 +22,8 @@ class Frames:
 
     Attributes:
         path, decoder: the file and who reads it.
-        count: number of frames.  fps: frames a second, the average of the file.  width, height: in pixels.
+        count: number of frames.  fps: frames a second, the average of the file.  width, height: in
+            pixels.
         note: why an earlier decoder could not read it, or nothing.
     """
 
@@ -43,11 +45,13 @@ class Frames:
         wanted = sorted(set(indices))
         read = self._decord if self.decoder == "decord" else self._av
         done = 0
-        for index, picture in read(wanted):
-            yield index, picture
+        for index, image in read(wanted):
+            yield index, image
             done += 1
         if done < len(wanted):
-            raise Unreadable(f"frame {wanted[done]} of {self.count} cannot be decoded ({self.decoder})")
+            raise Unreadable(
+                f"frame {wanted[done]} of {self.count} cannot be decoded ({self.decoder})"
+            )
 
     def _decord(self, wanted):
         import decord
@@ -55,10 +59,10 @@ class Frames:
         reader = _decord_reader(self.path)
         for index in wanted:
             try:
-                picture = reader[index].asnumpy()
+                image = reader[index].asnumpy()
             except (decord.DECORDError, IndexError):
                 return
-            yield index, picture
+            yield index, image
 
     def _av(self, wanted):
         left = iter(wanted)
@@ -105,7 +109,11 @@ def find_videos(where):
     if os.path.isfile(where):
         paths = [where]
     else:
-        paths = [os.path.join(where, n) for n in sorted(os.listdir(where)) if n.lower().endswith(VIDEO_SUFFIXES)]
+        paths = [
+            os.path.join(where, n)
+            for n in sorted(os.listdir(where))
+            if n.lower().endswith(VIDEO_SUFFIXES)
+        ]
     found = {}
     for path in paths:
         stem = os.path.splitext(os.path.basename(path))[0]
@@ -139,7 +147,9 @@ def _open_decord(path):
         first = reader[0].asnumpy()
     except (decord.DECORDError, IndexError) as error:
         raise Unreadable(_decord_says(error)) from None
-    return Frames(path, "decord", len(reader), float(reader.get_avg_fps()), (first.shape[1], first.shape[0]))
+    return Frames(
+        path, "decord", len(reader), float(reader.get_avg_fps()), (first.shape[1], first.shape[0])
+    )
 
 
 def _open_av(path):
@@ -153,8 +163,16 @@ def _open_av(path):
             if first is None:
                 raise Unreadable("it holds no frames")
             if first.rotation:
-                raise Unreadable(f"it is stored turned by {first.rotation} degrees; re-encode it upright")
-        return Frames(path, "av", count or _count_packets(path), float(rate or 25), (first.width, first.height))
+                raise Unreadable(
+                    f"it is stored turned by {first.rotation} degrees; re-encode it upright"
+                )
+        return Frames(
+            path,
+            "av",
+            count or _count_packets(path),
+            float(rate or 25),
+            (first.width, first.height),
+        )
     except (av.FFmpegError, OSError) as error:
         raise Unreadable(" ".join(str(error).split())[:120]) from None
 

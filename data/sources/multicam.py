@@ -1,4 +1,5 @@
-"""Clips of one person from synchronised, calibrated cameras: all cameras that see them, at the same instants."""
+"""Clips of one person from synchronised, calibrated cameras: all cameras that see them, at the same
+instants."""
 
 import os
 from collections import defaultdict
@@ -6,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.cameras import Camera, fit_to_video, read_cameras, see, undistort
+from data.sources.cameras import Camera, fit_to_video, read_cameras, see, undistort
 from data.sources.frames import Frames
 from data.sources.plan import ClipPlan, CropPlan, choose_instants, clip_key, share_inside, square
 from data.sources.probe import list_videos, probe
@@ -19,7 +20,8 @@ _NEAREST_M = 0.1  # a body that reaches nearer than this to a camera has no box
 
 @dataclass
 class View:
-    """One camera with its video and, for each instant, the frame of it (missing where it recorded none)."""
+    """One camera with its video and, for each instant, the frame of it (missing where it recorded
+    none)."""
 
     camera: Camera
     stem: str
@@ -37,35 +39,71 @@ def plan_clips(cfg, problems):
     found = probe([path for _, _, path in matched], cfg.workers, problems)
     matched = [(camera, stem, found[path]) for camera, stem, path in matched if path in found]
     if len(matched) < 2:
-        raise UserError(f"videos={cfg.videos}: {len(matched)} of the calibrated cameras' videos can be read; 2 are needed")
-    times, views = _clock(cfg, [(_fit(cfg, camera, video), stem, video) for camera, stem, video in matched])
+        raise UserError(
+            f"videos={cfg.videos}: {len(matched)} of the calibrated cameras' videos can be read; 2 "
+            f"are needed"
+        )
+    times, views = _clock(
+        cfg, [(_fit(cfg, camera, video), stem, video) for camera, stem, video in matched]
+    )
     people = _where(cfg, times, views)
     plans = []
     take = os.path.basename(os.path.normpath(cfg.videos))
     for person, seen in people.items():
         instants = [i for i in times if seen.get(i)]
-        for chosen in choose_instants([times[i] for i in instants], f"{take}/{person}", cfg) if instants else ():
-            crops = [CropPlan(v.video.path, v.frames[i], v.camera.name, times[i], square(box, cfg.margin), v.camera)
-                     for i in (instants[c] for c in chosen) for v, box in seen[i]]
+        for chosen in (
+            choose_instants([times[i] for i in instants], f"{take}/{person}", cfg)
+            if instants
+            else ()
+        ):
+            crops = [
+                CropPlan(
+                    v.video.path,
+                    v.frames[i],
+                    v.camera.name,
+                    times[i],
+                    square(box, cfg.margin),
+                    v.camera,
+                )
+                for i in (instants[c] for c in chosen)
+                for v, box in seen[i]
+            ]
             if len(crops) >= 2:
                 subject = cfg.subject or f"{cfg.source}/{take}/{person}"
-                plans.append(ClipPlan(clip_key(take, person, f"{instants[chosen[0]]:06d}"), subject, crops))
+                plans.append(
+                    ClipPlan(clip_key(take, person, f"{instants[chosen[0]]:06d}"), subject, crops)
+                )
     return plans, found
 
 
 def _match(cfg):
-    """[(camera, stem, path)]: a camera's video has its name, or the one that cameras.NAME.video says."""
+    """[(camera, stem, path)]: a camera's video has its name, or the one that cameras.NAME.video
+    says."""
     cameras, videos = read_cameras(cfg.calibration, cfg.calibration_format), list_videos(cfg.videos)
     for name, keys in cfg.cameras.items():
         if name not in cameras:
-            raise UserError(f"cameras.{name}: {cfg.calibration} has the cameras {', '.join(cameras)}")
+            raise UserError(
+                f"cameras.{name}: {cfg.calibration} has the cameras {', '.join(cameras)}"
+            )
         if keys.video is not None and keys.video not in videos:
-            raise UserError(f"cameras.{name}.video={keys.video}: {cfg.videos} has the videos {', '.join(videos)}")
-    stems = {name: cfg.cameras[name].video if name in cfg.cameras and cfg.cameras[name].video else name for name in cameras}
-    matched = [(camera, stems[name], videos[stems[name]]) for name, camera in cameras.items() if stems[name] in videos]
+            raise UserError(
+                f"cameras.{name}.video={keys.video}: {cfg.videos} has the videos "
+                f"{', '.join(videos)}"
+            )
+    stems = {
+        name: cfg.cameras[name].video if name in cfg.cameras and cfg.cameras[name].video else name
+        for name in cameras
+    }
+    matched = [
+        (camera, stems[name], videos[stems[name]])
+        for name, camera in cameras.items()
+        if stems[name] in videos
+    ]
     if len(matched) < 2:
-        raise UserError(f"{len(matched)} cameras match a video: {cfg.calibration} has {', '.join(cameras)}, "
-                        f"{cfg.videos} has {', '.join(videos)}; map them with cameras.NAME.video=")
+        raise UserError(
+            f"{len(matched)} cameras match a video: {cfg.calibration} has {', '.join(cameras)}, "
+            f"{cfg.videos} has {', '.join(videos)}; map them with cameras.NAME.video="
+        )
     for name in cameras:
         if stems[name] not in videos:
             print(f"camera {name}: no video named {stems[name]}; left out")
@@ -79,8 +117,11 @@ def _fit(cfg, camera, video):
     if camera.name in cfg.cameras:
         offset = (cfg.cameras[camera.name].offset_x, cfg.cameras[camera.name].offset_y)
     if (video.width, video.height) != (camera.width, camera.height):
-        print(f"camera {camera.name}: the video is {video.width}x{video.height}, its calibration is for {camera.width}x"
-              f"{camera.height}; taken as cut off at offset ({offset[0]:g}, {offset[1]:g})")
+        print(
+            f"camera {camera.name}: the video is {video.width}x{video.height}, its calibration is "
+            f"for {camera.width}x"
+            f"{camera.height}; taken as cut off at offset ({offset[0]:g}, {offset[1]:g})"
+        )
     return fit_to_video(camera, video.width, video.height, offset, cfg.size_slack_px)
 
 
@@ -90,42 +131,70 @@ def _clock(cfg, matched):
         times, frames = read_timestamps(cfg.timestamps)
         views = []
         for camera, stem, video in matched:
-            known = next((frames[n] for n in (camera.name, stem, camera.name.removeprefix("cam_")) if n in frames), None)
+            known = next(
+                (
+                    frames[n]
+                    for n in (camera.name, stem, camera.name.removeprefix("cam_"))
+                    if n in frames
+                ),
+                None,
+            )
             if known is None:
-                raise UserError(f"{cfg.timestamps} has no cam_id for camera {camera.name}, only for "
-                                f"{', '.join(sorted(frames))}")
+                raise UserError(
+                    f"{cfg.timestamps} has no cam_id for camera {camera.name}, only for "
+                    f"{', '.join(sorted(frames))}"
+                )
             if len(known) != video.count:
-                print(f"{video.path} has {video.count} frames, {cfg.timestamps} has {len(known)} for it")
-            views.append(View(camera, stem, video, {i: f for i, f in known.items() if f < video.count}))
+                print(
+                    f"{video.path} has {video.count} frames, {cfg.timestamps} has {len(known)} for "
+                    f"it"
+                )
+            views.append(
+                View(camera, stem, video, {i: f for i, f in known.items() if f < video.count})
+            )
         return times, views
     rates, counts = [v.fps for _, _, v in matched], [v.count for _, _, v in matched]
     if max(rates) > 1.01 * min(rates):
-        raise UserError(f"videos={cfg.videos} run at {min(rates):g} and {max(rates):g} frames a second; "
-                        "give timestamps=FILE to say which frames belong together")
+        raise UserError(
+            f"videos={cfg.videos} run at {min(rates):g} and {max(rates):g} frames a second; "
+            "give timestamps=FILE to say which frames belong together"
+        )
     if len(set(counts)) > 1:
-        print(f"videos of {min(counts)} to {max(counts)} frames: the first {min(counts)} are taken from each")
+        print(
+            f"videos of {min(counts)} to {max(counts)} frames: the first {min(counts)} are taken "
+            f"from each"
+        )
     same = {i: i for i in range(min(counts))}
     return {i: i / rates[0] for i in same}, [View(*m, same) for m in matched]
 
 
 def _where(cfg, times, views):
-    """{person: {instant: [(View, tight box in undistorted pixels)]}} for those that see enough of the person."""
+    """{person: {instant: [(View, tight box in undistorted pixels)]}} for those that see enough of
+    the person."""
     if cfg.boxes:
         people = _from_boxes(cfg, times, views)
     else:
         people = {"0": _from_cylinder(cfg, times, views)}
     kept = {}
     for person, seen in people.items():
-        kept[person] = {i: [(v, box) for v, box in found if share_inside(box, v.camera.width, v.camera.height)
-                            >= cfg.min_inside] for i, found in seen.items()}
+        kept[person] = {
+            i: [
+                (v, box)
+                for v, box in found
+                if share_inside(box, v.camera.width, v.camera.height) >= cfg.min_inside
+            ]
+            for i, found in seen.items()
+        }
     return kept
 
 
 def _from_boxes(cfg, times, views):
     boxes = read_boxes(cfg.boxes)
     if not any(v.stem in boxes or v.camera.name in boxes for v in views):
-        raise UserError(f"boxes={cfg.boxes} is for {', '.join(sorted(boxes))}, but the videos are "
-                        f"{', '.join(v.stem for v in views)}")
+        raise UserError(
+            f"boxes={cfg.boxes} is for {', '.join(sorted(boxes))}, but the videos are "
+            f"{', '.join(v.stem for v in views)}"
+        )
     people = defaultdict(lambda: defaultdict(list))
     for view in views:
         for person, rows in boxes.get(view.stem, boxes.get(view.camera.name, {})).items():
@@ -133,21 +202,27 @@ def _from_boxes(cfg, times, views):
             filled = fill(rows, cfg.fill_gaps_frames)
             for i in times:
                 if view.frames.get(i) in filled:
-                    people[person][i].append((view, _ideal_box(view.camera, filled[view.frames[i]])))
+                    people[person][i].append(
+                        (view, _ideal_box(view.camera, filled[view.frames[i]]))
+                    )
     print(f"the person is where boxes={cfg.boxes} says; {_agreement(people)}")
     return people
 
 
 def _ideal_box(camera, box):
-    """The box in undistorted pixels around a box of the distorted picture, by its corners and the middles of its sides."""
+    """The box in undistorted pixels around a box of the distorted image, by its corners and the
+    middles of its sides."""
     x0, y0, x1, y1 = box
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
-    at = undistort(camera, [[x0, y0], [x, y0], [x1, y0], [x1, y], [x1, y1], [x, y1], [x0, y1], [x0, y]])
+    at = undistort(
+        camera, [[x0, y0], [x, y0], [x1, y0], [x1, y], [x1, y1], [x, y1], [x0, y1], [x0, y]]
+    )
     return np.concatenate([at.min(0), at.max(0)])
 
 
 def _agreement(people):
-    """How far the boxes' middles lie from one world point: large where calibration, clock or person ids are wrong."""
+    """How far the boxes' middles lie from one world point: large where calibration, clock or person
+    ids are wrong."""
     errors = []
     for seen in people.values():
         for found in list(seen.values())[::10]:
@@ -156,35 +231,51 @@ def _agreement(people):
             middles = np.array([[(b[:2] + b[2:]) / 2] for _, b in found])
             Ks, Rts = [v.camera.K for v, _ in found], [v.camera.Rt for v, _ in found]
             point = triangulate(middles, Ks, Rts)[0]
-            errors += [np.linalg.norm(project(point, K, Rt)[0] - m[0]) / max(b[2:] - b[:2])
-                       for K, Rt, m, (_, b) in zip(Ks, Rts, middles, found, strict=True)]
+            errors += [
+                np.linalg.norm(project(point, K, Rt)[0] - m[0]) / max(b[2:] - b[:2])
+                for K, Rt, m, (_, b) in zip(Ks, Rts, middles, found, strict=True)
+            ]
     if not errors:
         return "no instant has boxes in two cameras"
     return f"their middles meet in one point to {100 * np.median(errors):.0f} % of a box's side (median)"
 
 
 def _from_cylinder(cfg, times, views):
-    """{instant: [(View, box)]} of a vertical cylinder, along the track or where the cameras look."""
+    """{instant: [(View, box)]} of a vertical cylinder, along the track or where the cameras
+    look."""
     axis, sign = "xyz".index(cfg.person.up[-1]), -1.0 if cfg.person.up[0] == "-" else 1.0
     if cfg.track:
         points = {i: p for i, p in read_track(cfg.track).items() if i in times}
         if not points:
-            raise UserError(f"track={cfg.track} has none of the {len(times)} instants from {min(times)} to {max(times)}")
-        how = f"under track={cfg.track}" if cfg.person.track_point == "head" else f"around track={cfg.track}"
+            raise UserError(
+                f"track={cfg.track} has none of the {len(times)} instants from {min(times)} to "
+                f"{max(times)}"
+            )
+        how = (
+            f"under track={cfg.track}"
+            if cfg.person.track_point == "head"
+            else f"around track={cfg.track}"
+        )
     else:
         point = _looked_at(cfg, views)
         points = dict.fromkeys(times, point)
         x, y, z = np.round(point, 2) + 0.0  # the sum turns -0.0 into 0.0
         how = f"around the point nearest all cameras' axes, ({x:.2f}, {y:.2f}, {z:.2f}) m"
-    print(f"the person is {how}, in a cylinder of radius {cfg.person.radius_m:g} m; angles between cameras there: "
-          f"{_angles(views, np.mean(list(points.values()), 0))}")
+    print(
+        f"the person is {how}, in a cylinder of radius {cfg.person.radius_m:g} m; angles between "
+        f"cameras there: "
+        f"{_angles(views, np.mean(list(points.values()), 0))}"
+    )
     seen = {}
     for i, point in points.items():
         if cfg.track and cfg.person.track_point == "head":
             ends = (sign * cfg.person.floor_m, point[axis])
             if sign * (ends[1] - ends[0]) <= 0:
-                raise UserError(f"{cfg.track}: in frame {i} the head is at {sign * point[axis]:g} m, not above the floor, "
-                                f"person.floor_m={cfg.person.floor_m:g}")
+                raise UserError(
+                    f"{cfg.track}: in frame {i} the head is at {sign * point[axis]:g} m, not above "
+                    f"the floor, "
+                    f"person.floor_m={cfg.person.floor_m:g}"
+                )
         else:
             ends = (point[axis] - cfg.person.height_m / 2, point[axis] + cfg.person.height_m / 2)
         rims = _rims(point, axis, ends, cfg.person.radius_m)
@@ -198,13 +289,18 @@ def _looked_at(cfg, views):
     try:
         point = point_nearest_lines([camera_centre(Rt) for Rt in Rts], [Rt[2, :3] for Rt in Rts])
     except ValueError:
-        raise UserError(f"{cfg.calibration}: all cameras look the same way, so where the person is must be told: "
-                        "give track=FILE or boxes=FILE") from None
+        raise UserError(
+            f"{cfg.calibration}: all cameras look the same way, so where the person is must be "
+            f"told: "
+            "give track=FILE or boxes=FILE"
+        ) from None
     for view in views:
         pixel, depth = see(view.camera, point)
         if depth <= 0 or not np.isfinite(pixel).all():
-            raise UserError(f"camera {view.camera.name} looks away from the point nearest all cameras' axes: "
-                            "give track=FILE or boxes=FILE")
+            raise UserError(
+                f"camera {view.camera.name} looks away from the point nearest all cameras' axes: "
+                "give track=FILE or boxes=FILE"
+            )
     return point
 
 
@@ -220,7 +316,8 @@ def _rims(point, axis, ends, radius_m):
 
 
 def _box_of(camera, points):
-    """Tight box of world points in undistorted pixels, or None where one is behind the camera or too near."""
+    """Tight box of world points in undistorted pixels, or None where one is behind the camera or
+    too near."""
     at, depth = project(points, camera.K, camera.Rt)
     return None if depth.min() < _NEAREST_M else np.concatenate([at.min(0), at.max(0)])
 
@@ -228,7 +325,9 @@ def _box_of(camera, points):
 def _angles(views, point):
     texts = []
     for a, first in enumerate(views):
-        for second in views[a + 1:]:
-            angle = angle_about(point, camera_centre(first.camera.Rt), camera_centre(second.camera.Rt))
+        for second in views[a + 1 :]:
+            angle = angle_about(
+                point, camera_centre(first.camera.Rt), camera_centre(second.camera.Rt)
+            )
             texts.append(f"{first.camera.name}/{second.camera.name} {np.degrees(angle):.0f} deg")
     return ", ".join(texts[:15]) + (" ..." if len(texts) > 15 else "")

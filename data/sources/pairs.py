@@ -8,19 +8,20 @@ import os
 
 import simplejpeg
 
-from data.cameras import cut
-from data.parts import Part
-from data.samples import Clip, Crop
-from data.shards import shard_name, write_shard
+from data.format.clip import Clip, Crop
+from data.format.shards import shard_name, write_shard
 from data.sources import multicam, video
+from data.sources.cameras import cut
 from data.sources.config import PairsConfig
 from data.sources.frames import Unreadable
 from data.sources.plan import digest
 from data.sources.probe import Problems
 from data.sources.processes import Died, in_processes
-from engine import config, progress
+from data.tools.work_split import Part
+from engine.config import parser
 from engine.errors import UserError, explain, failure_of
 from engine.geometry import crop_intrinsics
+from engine.logging import progress
 
 COMMAND = "data pairs"
 SAVED, DONE = "pairs.yaml", "pairs.done.json"
@@ -34,24 +35,35 @@ def main(argv):
     Raises:
         UserError: bad keys or files, an output folder of something else, not one clip to cut.
     """
-    cfg = config.parse(PairsConfig, argv, COMMAND)
+    cfg = parser.parse(PairsConfig, argv, COMMAND)
     _check_folder(cfg)
     problems = Problems()
     plans, videos = {"video": video, "multicam": multicam}[cfg.reader].plan_clips(cfg, problems)
     keys = [plan.key for plan in plans]
     if len(set(keys)) < len(keys):
-        raise UserError(f"two clips have the key {max(keys, key=keys.count)}: rename one of the videos")
+        raise UserError(
+            f"two clips have the key {max(keys, key=keys.count)}: rename one of the videos"
+        )
     if not plans:
-        raise UserError(f"no clip can be cut from videos={cfg.videos}: nobody is seen at 2 instants {cfg.gap_min_s:g} to "
-                        f"{cfg.gap_max_s:g} s apart (gap_min_s, gap_max_s) with {cfg.min_inside:g} of the box inside the "
-                        "picture (min_inside)")
+        raise UserError(
+            f"no clip can be cut from videos={cfg.videos}: nobody is seen at 2 instants "
+            f"{cfg.gap_min_s:g} to "
+            f"{cfg.gap_max_s:g} s apart (gap_min_s, gap_max_s) with {cfg.min_inside:g} of the box "
+            f"inside the "
+            "image (min_inside)"
+        )
     _prepare_folder(cfg)
     written = _write(cfg, plans, videos, problems)
     crops = sum(len(plan.crops) for plan in plans)
-    print(f"{written} of {len(plans)} clips ({crops / len(plans):.1f} crops each as planned) of "
-          f"{len({p.subject for p in plans})} people in {cfg.out}")
+    print(
+        f"{written} of {len(plans)} clips ({crops / len(plans):.1f} crops each as planned) of "
+        f"{len({p.subject for p in plans})} people in {cfg.out}"
+    )
     if problems.skipped:
-        print("skipped:\n" + "\n".join(f"  {path}: {reason}" for path, reason in sorted(problems.skipped.items())))
+        print(
+            "skipped:\n"
+            + "\n".join(f"  {path}: {reason}" for path, reason in sorted(problems.skipped.items()))
+        )
     return 1 if problems.skipped else 0
 
 
@@ -59,14 +71,19 @@ def _check_folder(cfg):
     """UserError unless ``out`` is empty or was made with the same keys (workers aside)."""
     saved = os.path.join(cfg.out, SAVED)
     if os.path.isfile(saved):
-        before = config.flat(config.parse(PairsConfig, [saved], COMMAND))
-        now = config.flat(cfg)
+        before = parser.flat(parser.parse(PairsConfig, [saved], COMMAND))
+        now = parser.flat(cfg)
         for name in sorted(before.keys() | now.keys()):
             if name not in ("workers", "out", "part") and before.get(name) != now.get(name):
-                raise UserError(f"out={cfg.out} was made with {name}={before.get(name)}, now it is {now.get(name)}; "
-                                "take another folder")
+                raise UserError(
+                    f"out={cfg.out} was made with {name}={before.get(name)}, now it is "
+                    f"{now.get(name)}; "
+                    "take another folder"
+                )
     elif os.path.exists(cfg.out) and (not os.path.isdir(cfg.out) or _of_others(cfg.out)):
-        raise UserError(f"out={cfg.out} is not empty and was not made by this command; take another folder")
+        raise UserError(
+            f"out={cfg.out} is not empty and was not made by this command; take another folder"
+        )
 
 
 def _of_others(folder):
@@ -78,17 +95,18 @@ def _prepare_folder(cfg):
     try:
         os.makedirs(cfg.out, exist_ok=True)
         path = os.path.join(cfg.out, SAVED)
-        config.save(cfg, f"{path}.writing-{os.getpid()}", COMMAND)
+        parser.save(cfg, f"{path}.writing-{os.getpid()}", COMMAND)
         os.replace(f"{path}.writing-{os.getpid()}", path)
     except OSError as error:
         raise failure_of(error, f"out={cfg.out} cannot be written: {explain(error)}") from None
 
 
 def _write(cfg, plans, videos, problems):
-    """Write all shards that are not there yet; returns the number of clips in the folder, or in those of its part."""
+    """Write all shards that are not there yet; returns the number of clips in the folder, or in
+    those of its part."""
     mine = Part.of(cfg.part)
     done_path = os.path.join(cfg.out, DONE)
-    parts = [plans[i:i + cfg.clips_per_shard] for i in range(0, len(plans), cfg.clips_per_shard)]
+    parts = [plans[i : i + cfg.clips_per_shard] for i in range(0, len(plans), cfg.clips_per_shard)]
     parts = {shard_name(n): part for n, part in enumerate(parts) if mine.has(n)}
     marks = {name: digest(part, cfg) for name, part in parts.items()}
     done = _read_done(cfg.out)
@@ -98,14 +116,20 @@ def _write(cfg, plans, videos, problems):
     else:
         # A note of its own: others write at the same time. Whoever makes the whole reads all notes.
         done_path = os.path.join(cfg.out, f"pairs.done.{mine.first + 1}-of-{mine.count}.json")
-    done = {name: entry for name, entry in done.items()
-            if marks.get(name) == entry["digest"] and os.path.isfile(os.path.join(cfg.out, name))}
+    done = {
+        name: entry
+        for name, entry in done.items()
+        if marks.get(name) == entry["digest"] and os.path.isfile(os.path.join(cfg.out, name))
+    }
     if done:
         print(f"{len(done)} of {len(parts)} shards are there already")
     for name in set(marks) - set(done):
         _remove(os.path.join(cfg.out, name))
     todo = [(name, part) for name, part in parts.items() if name not in done]
-    tasks = [(part, {c.path: videos[c.path] for p in part for c in p.crops}, _Style.of(cfg)) for _, part in todo]
+    tasks = [
+        (part, {c.path: videos[c.path] for p in part for c in p.crops}, _Style.of(cfg))
+        for _, part in todo
+    ]
     answers = in_processes(cut_clips, tasks, cfg.workers)
     with progress.bar(sum(len(part) for _, part in todo), "clip", description="cutting") as bar:
         for (name, part), task, answer in zip(todo, tasks, answers, strict=True):
@@ -150,7 +174,8 @@ def cut_clips(task):
     Args:
         task: (clip plans, {path: Frames}, style).
     Returns:
-        ([Clip], {path: reason}): a crop whose frame cannot be decoded is dropped, and its clip with it if one is left.
+        ([Clip], {path: reason}): a crop whose frame cannot be decoded is dropped, and its clip with
+        it if one is left.
     """
     plans, videos, style = task
     jpegs, failed = {}, {}
@@ -161,11 +186,12 @@ def cut_clips(task):
                 if crop.path == path:
                     wanted.setdefault(crop.frame, []).append((p, c, crop))
         try:
-            for frame, picture in _frames(reader, wanted):
+            for frame, image in _frames(reader, wanted):
                 for p, c, crop in wanted[frame]:
-                    pixels = cut(picture, crop.box, style.size, crop.camera)
-                    jpegs[p, c] = simplejpeg.encode_jpeg(pixels, quality=style.quality, colorspace="RGB",
-                                                         colorsubsampling="420")
+                    pixels = cut(image, crop.box, style.size, crop.camera)
+                    jpegs[p, c] = simplejpeg.encode_jpeg(
+                        pixels, quality=style.quality, colorspace="RGB", colorsubsampling="420"
+                    )
         except Unreadable as error:
             failed[path] = str(error)
     clips = []
@@ -173,8 +199,17 @@ def cut_clips(task):
         have = [c for c in range(len(plan.crops)) if (p, c) in jpegs]
         if len(have) >= 2:
             crops = [_crop(plan.crops[c], style) for c in have]
-            clips.append(Clip(plan.key, style.source, style.licence, plan.subject, style.size, crops,
-                              [jpegs[p, c] for c in have]))
+            clips.append(
+                Clip(
+                    plan.key,
+                    style.source,
+                    style.licence,
+                    plan.subject,
+                    style.size,
+                    crops,
+                    [jpegs[p, c] for c in have],
+                )
+            )
     return clips, failed
 
 
@@ -183,9 +218,9 @@ def _frames(reader, wanted):
     left = set(wanted)
     if reader.decoder == "decord":
         with contextlib.suppress(Unreadable):
-            for frame, picture in reader.get(left):
+            for frame, image in reader.get(left):
                 left = left - {frame}
-                yield frame, picture
+                yield frame, image
     if left:
         yield from reader.read_by("av").get(left)
 
@@ -205,7 +240,9 @@ def _read_done(folder):
             with open(path, encoding="utf-8") as file:
                 done |= json.load(file)
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read ({error}); delete it, and its shards are cut again") from None
+            raise UserError(
+                f"{path} cannot be read ({error}); delete it, and its shards are cut again"
+            ) from None
     return done
 
 
@@ -216,7 +253,8 @@ def _save_done(path, done):
 
 
 def _remove(tar):
-    """Delete a shard of this folder that an earlier plan made, as before a video was added or taken away."""
+    """Delete a shard of this folder that an earlier plan made, as before a video was added or taken
+    away."""
     for path in (tar, tar + ".index.npz"):
         if os.path.exists(path):
             os.remove(path)

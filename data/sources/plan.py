@@ -1,4 +1,4 @@
-"""What to cut before any picture is decoded: clips as lists of (video, frame, box)."""
+"""What to cut before any image is decoded: clips as lists of (video, frame, box)."""
 
 import hashlib
 import os
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.cameras import Camera
+from data.sources.cameras import Camera
 
-_SLACK_S = 1e-4  # frame times are fractions such as 1/30 s: equal ones may differ in the last digits
+_SLACK_S = (
+    1e-4  # frame times are fractions such as 1/30 s: equal ones may differ in the last digits
+)
 
 
 @dataclass
@@ -19,7 +21,7 @@ class CropPlan:
     Attributes:
         path, frame: the video and the number of the frame.
         name: of the camera.  time_s: on the clip's clock.
-        box: (4,) square in pixels of the picture, of the undistorted one where there is a camera.
+        box: (4,) square in pixels of the image, of the undistorted one where there is a camera.
         camera: its calibration, or None.
     """
 
@@ -49,7 +51,7 @@ def square(box, margin):
 
 
 def share_inside(box, width, height):
-    """Share of a box's area that lies in the picture."""
+    """Share of a box's area that lies in the image."""
     x0, y0, x1, y1 = box
     inside = max(0.0, min(x1, width) - max(x0, 0)) * max(0.0, min(y1, height) - max(y0, 0))
     return inside / ((x1 - x0) * (y1 - y0))
@@ -58,12 +60,14 @@ def share_inside(box, width, height):
 def choose_instants(times, name, cfg):
     """Yield, for one clip after the other, the positions in ``times`` of its instants.
 
-    A clip starts every ``stride_s``; each next instant is the one nearest to a gap drawn between ``gap_min_s`` and
-    ``gap_max_s``, and a clip ends early where none lies between them. The gaps depend on the seed, ``name`` and the clip's
-    number alone, so a longer video begins with the same clips.
+    A clip starts every ``stride_s``; each next instant is the one nearest to a gap drawn between
+    ``gap_min_s`` and ``gap_max_s``, and a clip ends early where none lies between them. The gaps
+    depend on the seed, ``name`` and the clip's number alone, so a longer video begins with the same
+    clips.
 
     Args:
-        times: (n,) increasing seconds at which the person is seen.  name: of video and person.  cfg: PairsConfig.
+        times: (n,) increasing seconds at which the person is seen.  name: of video and person.
+            cfg: PairsConfig.
     """
     times = np.asarray(times, np.float64)
     purpose = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little")
@@ -76,8 +80,11 @@ def choose_instants(times, name, cfg):
         chosen = [first]
         for gap in random.uniform(cfg.gap_min_s, cfg.gap_max_s, cfg.instants - 1):
             gaps = times - times[chosen[-1]]
-            fits = np.flatnonzero((gaps >= max(cfg.gap_min_s, 1e-9) - _SLACK_S) & (gaps <= cfg.gap_max_s + _SLACK_S)
-                                  & (gaps > 0))
+            fits = np.flatnonzero(
+                (gaps >= max(cfg.gap_min_s, 1e-9) - _SLACK_S)
+                & (gaps <= cfg.gap_max_s + _SLACK_S)
+                & (gaps > 0)
+            )
             if not len(fits):
                 break
             chosen.append(int(fits[np.argmin(np.abs(gaps[fits] - gap))]))
@@ -102,5 +109,9 @@ def digest(plans, cfg):
                 paths.add(crop.path)
                 hasher.update(f"{os.path.getsize(crop.path)}".encode())
             if crop.camera is not None:
-                hasher.update(crop.camera.K.tobytes() + crop.camera.Rt.tobytes() + crop.camera.distortion.tobytes())
+                hasher.update(
+                    crop.camera.K.tobytes()
+                    + crop.camera.Rt.tobytes()
+                    + crop.camera.distortion.tobytes()
+                )
     return hasher.hexdigest()

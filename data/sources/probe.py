@@ -35,12 +35,16 @@ def list_videos(where):
 def probe(paths, workers, problems):
     """{path: Frames} of the videos that some decoder reads; the others go to ``problems``."""
     found, again = {}, []
-    for path, answer in zip(paths, in_processes(_probe, [(p, ("decord", "av")) for p in paths], workers), strict=True):
+    for path, answer in zip(
+        paths, in_processes(_probe, [(p, ("decord", "av")) for p in paths], workers), strict=True
+    ):
         if isinstance(answer, Died):
             again.append(path)
         else:
             found[path] = answer
-    for path, answer in zip(again, in_processes(_probe, [(p, ("av",)) for p in again], workers), strict=True):
+    for path, answer in zip(
+        again, in_processes(_probe, [(p, ("av",)) for p in again], workers), strict=True
+    ):
         found[path] = str(answer) if isinstance(answer, Died) else answer
     for path, answer in found.items():
         if isinstance(answer, str):

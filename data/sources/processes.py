@@ -1,7 +1,8 @@
 """A process for each piece of work.
 
-A video decoder may leak, or die and take its process along. A process pool would then wait for ever for the dead
-worker's answer (multiprocessing.Pool) or lose all the others' work (concurrent.futures).
+A video decoder may leak, or die and take its process along. A process pool would then wait for ever
+for the dead worker's answer (multiprocessing.Pool) or lose all the others' work
+(concurrent.futures).
 """
 
 import multiprocessing
@@ -16,7 +17,8 @@ class Died(Exception):
 
 
 def in_processes(function, arguments, workers):
-    """Yield function(argument) in the order of ``arguments``, each in a fresh process, ``workers`` at a time.
+    """Yield function(argument) in the order of ``arguments``, each in a fresh process, ``workers``
+    at a time.
 
     A process that died yields a Died instance. At most ``workers`` answers wait to be taken.
 

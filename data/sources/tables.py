@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from data.names import decode_text
+from data.format.names import decode_text
 from engine.errors import UserError, explain, failure_of
 
 BOX_COLUMNS = ("video", "frame", "x0", "y0", "x1", "y1")
@@ -18,7 +18,8 @@ def rows(path, columns, numbers):
     """Yield (where, {column: value}) of a CSV with a header or a JSON list of objects.
 
     Args:
-        path: the file; JSON by its suffix.  columns: that must be there.  numbers: those of them that are numbers.
+        path: the file; JSON by its suffix.  columns: that must be there.  numbers: those of them
+            that are numbers.
     Raises:
         UserError: naming the file, and the line or entry that is malformed.
     """
@@ -48,7 +49,8 @@ def rows(path, columns, numbers):
 
 
 def read_boxes(path):
-    """{video stem: {person: {frame: (box (4,), where)}}} of a boxes file; pixels, the picture's corner at (0, 0).
+    """{video stem: {person: {frame: (box (4,), where)}}} of a boxes file; pixels, the image's
+    corner at (0, 0).
 
     Raises:
         UserError: a malformed row, a box without area, two boxes for one person in one frame.
@@ -64,24 +66,31 @@ def read_boxes(path):
         stem = base if suffix[1:2].isalpha() else os.path.basename(stem)
         person = found[stem][str(row.get("person") or "0")]
         if frame in person:
-            raise UserError(f"{where}: a second box for frame {frame} of {stem}; the first is at {person[frame][1]}")
+            raise UserError(
+                f"{where}: a second box for frame {frame} of {stem}; the first is at "
+                f"{person[frame][1]}"
+            )
         person[frame] = (box, where)
     return {video: dict(people) for video, people in found.items()}
 
 
 def check_boxes(boxes, width, height):
-    """Raise UserError for a box that lies wholly outside a picture of width x height, naming its row.
+    """Raise UserError for a box that lies wholly outside an image of width x height, naming its
+    row.
 
     Args:
         boxes: {frame: (box, where)}.
     """
     for box, where in boxes.values():
         if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
-            raise UserError(f"{where}: the box {_text(box)} lies outside the picture of {width}x{height}")
+            raise UserError(
+                f"{where}: the box {_text(box)} lies outside the image of {width}x{height}"
+            )
 
 
 def fill(boxes, gap):
-    """{frame: box} with linear interpolation between boxes that are at most ``gap`` frames apart."""
+    """{frame: box} with linear interpolation between boxes that are at most ``gap`` frames
+    apart."""
     plain = {frame: box for frame, (box, _) in sorted(boxes.items())}
     frames = list(plain)
     out = dict(plain)
@@ -95,18 +104,24 @@ def fill(boxes, gap):
 def read_track(path):
     """{frame: (3,) world point in metres} of a CSV frame, x_m, y_m, z_m."""
     columns = ("frame", "x_m", "y_m", "z_m")
-    return {_frame(row["frame"], where): np.array([row[c] for c in columns[1:]])
-            for where, row in rows(path, columns, columns)}
+    return {
+        _frame(row["frame"], where): np.array([row[c] for c in columns[1:]])
+        for where, row in rows(path, columns, columns)
+    }
 
 
 def read_timestamps(path):
-    """(times, frames) of a CSV sync_index, cam_id, frame_time, whose rows of one camera are that video's frames in order.
+    """(times, frames) of a CSV sync_index, cam_id, frame_time, whose rows of one camera are that
+    video's frames in order.
 
     Returns:
-        {sync index: seconds since the first}, the mean over the cameras; {cam_id: {sync index: frame of its video}}.
+        {sync index: seconds since the first}, the mean over the cameras; {cam_id: {sync index:
+        frame of its video}}.
     """
     stamps = defaultdict(list)
-    for where, row in rows(path, ("sync_index", "cam_id", "frame_time"), ("sync_index", "frame_time")):
+    for where, row in rows(
+        path, ("sync_index", "cam_id", "frame_time"), ("sync_index", "frame_time")
+    ):
         stamps[str(row["cam_id"])].append((row["frame_time"], _frame(row["sync_index"], where)))
     at = defaultdict(list)
     frames = {}
@@ -128,7 +143,10 @@ def _csv(text, path, columns):
         raise UserError(f"{path}:1: the header has no '{lacking[0]}'; it needs {','.join(columns)}")
     for row in reader:
         if None in row:
-            raise UserError(f"{path}:{reader.line_num}: more values than the {len(header)} columns of the header")
+            raise UserError(
+                f"{path}:{reader.line_num}: more values than the {len(header)} columns of the "
+                f"header"
+            )
         yield f"{path}:{reader.line_num}", row
 
 

@@ -1,4 +1,5 @@
-"""Cross-pose clips: one person at several instants of one camera, from videos and a file of boxes."""
+"""Cross-pose clips: one person at several instants of one camera, from videos and a file of
+boxes."""
 
 from data.sources.plan import ClipPlan, CropPlan, choose_instants, clip_key, share_inside, square
 from data.sources.probe import list_videos, probe
@@ -10,13 +11,17 @@ def plan_clips(cfg, problems):
     """(clip plans, {path: Frames}) of all videos that have boxes.
 
     Raises:
-        UserError: no videos, no boxes for any of them, a box for a frame or a place that its video does not have.
+        UserError: no videos, no boxes for any of them, a box for a frame or a place that its video
+            does not have.
     """
     videos = list_videos(cfg.videos)
     boxes = read_boxes(cfg.boxes)
     named = [stem for stem in videos if stem in boxes]
     if not named:
-        raise UserError(f"boxes={cfg.boxes} is for {_some(boxes)}, but videos={cfg.videos} holds {_some(videos)}")
+        raise UserError(
+            f"boxes={cfg.boxes} is for {_some(boxes)}, but videos={cfg.videos} holds "
+            f"{_some(videos)}"
+        )
     for stem in sorted(set(videos) - set(boxes)):
         print(f"{videos[stem]}: no boxes for it in {cfg.boxes}; left out")
     for stem in sorted(set(boxes) - set(videos)):
@@ -26,7 +31,10 @@ def plan_clips(cfg, problems):
     for stem in named:
         if videos[stem] in found:
             if cfg.subject and len(boxes[stem]) > 1:
-                raise UserError(f"subject={cfg.subject} names one person, but {cfg.boxes} has {len(boxes[stem])} in {stem}")
+                raise UserError(
+                    f"subject={cfg.subject} names one person, but {cfg.boxes} has "
+                    f"{len(boxes[stem])} in {stem}"
+                )
             for person in sorted(boxes[stem]):
                 plans += _person(cfg, stem, person, boxes[stem][person], found[videos[stem]])
     return plans, found
@@ -36,9 +44,14 @@ def _person(cfg, stem, person, boxes, video):
     check_boxes(boxes, video.width, video.height)
     frame = max(boxes)
     if frame >= video.count:
-        raise UserError(f"{boxes[frame][1]}: frame {frame}, but {video.path} has frames 0 to {video.count - 1}")
-    seen = {f: box for f, box in fill(boxes, cfg.fill_gaps_frames).items()
-            if share_inside(box, video.width, video.height) >= cfg.min_inside}
+        raise UserError(
+            f"{boxes[frame][1]}: frame {frame}, but {video.path} has frames 0 to {video.count - 1}"
+        )
+    seen = {
+        f: box
+        for f, box in fill(boxes, cfg.fill_gaps_frames).items()
+        if share_inside(box, video.width, video.height) >= cfg.min_inside
+    }
     frames = list(seen)
     if not frames:
         return
@@ -46,7 +59,10 @@ def _person(cfg, stem, person, boxes, video):
     for chosen in choose_instants(times, f"{stem}/{person}", cfg):
         if len(chosen) < 2:
             continue
-        crops = [CropPlan(video.path, frames[i], stem, times[i], square(seen[frames[i]], cfg.margin)) for i in chosen]
+        crops = [
+            CropPlan(video.path, frames[i], stem, times[i], square(seen[frames[i]], cfg.margin))
+            for i in chosen
+        ]
         key = clip_key(stem, person, f"{crops[0].frame:06d}")
         yield ClipPlan(key, cfg.subject or f"{cfg.source}/{stem}/{person}", crops)
 

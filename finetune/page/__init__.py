@@ -1,1 +1,2 @@
-"""The parts of the report page: what lies in a folder, numbers, curves, pictures and meshes as text, and the page's looks."""
+"""The parts of the report page: what lies in a folder, numbers, curves, images and meshes as
+text, and the page's looks."""

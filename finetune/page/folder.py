@@ -1,4 +1,5 @@
-"""What a folder of runs holds: shards, runs with their logs, evaluations, times. Everything read here is checked here."""
+"""What a folder of runs holds: shards, runs with their logs, evaluations, times. Everything read
+here is checked here."""
 
 import json
 import re
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from data.shards import find_shards
+from data.format.shards import find_shards
 from engine.errors import UserError, explain, failure_of
 
 FORMAT = 1
@@ -17,14 +18,35 @@ INTERVAL = {"mean": float, "low": OPTIONAL, "high": OPTIONAL}
 METRIC = {"key": str, "name": str, "unit": str, "better": str}
 ROW = {"key": str, "name": str, "values": dict}
 EXAMPLE = {"rank": str, "name": str, "pa_mpjpe": float, "mpjpe": float, "sheet": str, "mesh": int}
-EVALUATION = {"format": int, "kind": str, "run": str, "step": int, "clips": int, "crops": int, "command": str,
-              "machine": str, "date": str, "metrics": [METRIC], "rows": [ROW], "notes": [str], "examples": [EXAMPLE]}
-WORDS = {int: "a whole number", float: "a number", OPTIONAL: "a number or null", str: "text", list: "a list", dict: "an object"}
+EVALUATION = {
+    "format": int,
+    "kind": str,
+    "run": str,
+    "step": int,
+    "clips": int,
+    "crops": int,
+    "command": str,
+    "machine": str,
+    "date": str,
+    "metrics": [METRIC],
+    "rows": [ROW],
+    "notes": [str],
+    "examples": [EXAMPLE],
+}
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    OPTIONAL: "a number or null",
+    str: "text",
+    list: "a list",
+    dict: "an object",
+}
 
 
 @dataclass
 class Evaluation:
-    """``RUN/evaluation``: its folder and the checked content of evaluation.json (see finetune/evaluate.py)."""
+    """``RUN/evaluation``: its folder and the checked content of evaluation.json (see
+    finetune/evaluate.py)."""
 
     path: Path
     content: dict
@@ -43,8 +65,9 @@ class TrainingRun:
     """A run's folder.
 
     Attributes:
-        path: the folder.  command: one of COMMANDS.  config: the tree of config.yaml, every leaf as text.
-        log: a dict a logged step.  pictures: {step: path} of pictures/step-*.png, by step.
+        path: the folder.  command: one of COMMANDS.  config: the tree of config.yaml, every leaf as
+            text.
+        log: a dict a logged step.  images: {step: path} of images/step-*.png, by step.
         evaluation: an Evaluation, or None.
     """
 
@@ -52,7 +75,7 @@ class TrainingRun:
     command: str
     config: dict
     log: list
-    pictures: dict
+    images: dict
     evaluation: Evaluation | None
 
     @property
@@ -71,7 +94,8 @@ class TrainingRun:
 
 @dataclass
 class Folder:
-    """Attributes: path as given; shards {name: tars}; runs in the order of their names; times, a dict a stage."""
+    """Attributes: path as given; shards {name: tars}; runs in the order of their names; times, a
+    dict a stage."""
 
     path: str
     shards: dict
@@ -83,7 +107,8 @@ class Folder:
 
 
 def kind_of(name):
-    """"hand" or "body", from a folder's name: shards and pre-training runs say so nowhere else in few words."""
+    """ "hand" or "body", from a folder's name: shards and pre-training runs say so nowhere else in
+    few words."""
     return "hand" if "hand" in name else "body"
 
 
@@ -101,8 +126,11 @@ def read_folder(path):
     runs = [run for child in children if (run := _read_run(child))]
     times = read_lines(folder / "times.jsonl", {"stage": str, "command": str, "seconds": float})
     if not (shards or runs or times):
-        raise UserError(f"{path}: nothing to report: no folder in it holds shards (*.tar) or a run (config.yaml), and it has "
-                        "no times.jsonl; `make demo` makes all of them")
+        raise UserError(
+            f"{path}: nothing to report: no folder in it holds shards (*.tar) or a run "
+            f"(config.yaml), and it has "
+            "no times.jsonl; `make demo` makes all of them"
+        )
     return Folder(str(path), shards, runs, times)
 
 
@@ -115,8 +143,10 @@ def read_lines(path, schema):
     lines = text.splitlines()
     if lines and not text.endswith(("\n", "}")):
         lines.pop()
-    return [check(parse_json(line, f"{path}, line {number}"), schema, f"{path}, line {number}")
-            for number, line in enumerate(lines, 1)]
+    return [
+        check(parse_json(line, f"{path}, line {number}"), schema, f"{path}, line {number}")
+        for number, line in enumerate(lines, 1)
+    ]
 
 
 def read_text(path):
@@ -139,7 +169,8 @@ def check(value, schema, place, name=""):
     """The value, if it has all that the schema names; more is allowed.
 
     Args:
-        schema: a type, {key: schema}, or [schema of every item].  place: the file, for the error.  name: where in it.
+        schema: a type, {key: schema}, or [schema of every item].  place: the file, for the error.
+            name: where in it.
     Raises:
         UserError: naming the place, the key and what was found.
     """
@@ -161,7 +192,11 @@ def check(value, schema, place, name=""):
 
 def _check_type(value, kind, place, name):
     number = float in kind if isinstance(kind, tuple) else kind is float
-    if not isinstance(value, kind) and not (number and isinstance(value, int)) or isinstance(value, bool):
+    if (
+        not isinstance(value, kind)
+        and not (number and isinstance(value, int))
+        or isinstance(value, bool)
+    ):
         what = f"'{name}'" if name else "the whole"
         raise UserError(f"{place}: {what} is {json.dumps(value)[:60]}, not {WORDS[kind]}")
 
@@ -170,13 +205,16 @@ def read_evaluation(path):
     """The Evaluation in a folder.
 
     Raises:
-        UserError: evaluation.json is not JSON, is of a newer format, lacks a key or holds a value of another type.
+        UserError: evaluation.json is not JSON, is of a newer format, lacks a key or holds a value
+            of another type.
     """
     file = path / "evaluation.json"
     content = parse_json(read_text(file), file)
     found = content.get("format") if isinstance(content, dict) else None
     if isinstance(found, int) and found > FORMAT:
-        raise UserError(f"{file} has format {found}, this version reads up to {FORMAT}: update counterpose")
+        raise UserError(
+            f"{file} has format {found}, this version reads up to {FORMAT}: update counterpose"
+        )
     check(content, EVALUATION, file)
     if content["kind"] not in ("body", "hand"):
         raise UserError(f"{file}: 'kind' is {content['kind']!r}, not body or hand")
@@ -201,12 +239,23 @@ def _read_run(path):
     try:
         config = yaml.load(read_text(file), Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
-        raise UserError(f"{file} is not a YAML config: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(
+            f"{file} is not a YAML config: {' '.join(str(error).split())[:200]}"
+        ) from None
     command = config.get("command") if isinstance(config, dict) else None
     if command not in COMMANDS:
         return None
-    pictures = {int(found[1]): picture for picture in sorted(path.glob("pictures/step-*.png"))
-                if (found := re.fullmatch(r"step-(\d+)\.png", picture.name))}
+    images = {
+        int(found[1]): image
+        for image in sorted(path.glob("images/step-*.png"))
+        if (found := re.fullmatch(r"step-(\d+)\.png", image.name))
+    }
     evaluation = path / "evaluation"
-    return TrainingRun(path, command, config, read_lines(path / "log.jsonl", {"step": int}), dict(sorted(pictures.items())),
-                       read_evaluation(evaluation) if (evaluation / "evaluation.json").exists() else None)
+    return TrainingRun(
+        path,
+        command,
+        config,
+        read_lines(path / "log.jsonl", {"step": int}),
+        dict(sorted(images.items())),
+        read_evaluation(evaluation) if (evaluation / "evaluation.json").exists() else None,
+    )

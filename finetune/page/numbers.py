@@ -27,27 +27,43 @@ def table(evaluation):
     """The table of an Evaluation.
 
     Returns:
-        {"metrics": those of evaluation.json with an "arrow", "rows": [{"name", "own": whether it is this run's, "cells"}]}.
-        A cell is None where the row has no such number, or has "mean", "low", "high" as text (low None: no interval), "best",
-        and "dot", "left", "width": where mean and interval lie, in per cent of the column, from 0 to the largest bound of all
-        rows (of a number without unit: to 1).
+        {"metrics": those of evaluation.json with an "arrow", "rows": [{"name", "own": whether it is
+        this run's, "cells"}]}. A cell is None where the row has no such number, or has "mean",
+        "low", "high" as text (low None: no interval), "best", and "dot", "left", "width": where
+        mean and interval lie, in per cent of the column, from 0 to the largest bound of all rows
+        (of a number without unit: to 1).
     """
     content = evaluation.content
-    rows = [{"name": row["name"], "own": row["key"] == "model", "cells": []} for row in content["rows"]]
+    rows = [
+        {"name": row["name"], "own": row["key"] == "model", "cells": []} for row in content["rows"]
+    ]
     for metric in content["metrics"]:
         key, best = metric["key"], best_rows(content, metric)
         column = [row["values"].get(key) for row in content["rows"]]
-        known = [number for value in column if value for number in value.values() if number is not None]
+        known = [
+            number for value in column if value for number in value.values() if number is not None
+        ]
         top = max(filter(np.isfinite, known), default=0.0) if metric["unit"] else 1.0
         for row, source, value in zip(rows, content["rows"], column, strict=True):
-            row["cells"].append(value and {"best": source["key"] in best, **_cell(value, metric["unit"], top)})
-    metrics = [{**metric, "arrow": ARROWS.get(metric["better"], "")} for metric in content["metrics"]]
+            row["cells"].append(
+                value and {"best": source["key"] in best, **_cell(value, metric["unit"], top)}
+            )
+    metrics = [
+        {**metric, "arrow": ARROWS.get(metric["better"], "")} for metric in content["metrics"]
+    ]
     return {"metrics": metrics, "rows": rows}
 
 
 def _cell(value, unit, top):
     mean, low, high = value["mean"], value["low"], value["high"]
-    cell = {"mean": shown(mean, unit), "low": None, "high": None, "dot": None, "left": 0, "width": 0}
+    cell = {
+        "mean": shown(mean, unit),
+        "low": None,
+        "high": None,
+        "dot": None,
+        "left": 0,
+        "width": 0,
+    }
     if np.isfinite(mean) and top > 0:
         cell["dot"] = _percent(mean / top)
     if low is not None and high is not None:
@@ -62,18 +78,29 @@ def _percent(share):
 
 
 def differences(evaluation):
-    """This run minus the one without pre-training, a dict a metric: "name", "unit", "mean", "low", "high", "verdict".
+    """This run minus the one without pre-training, a dict a metric: "name", "unit", "mean", "low",
+    "high", "verdict".
 
-    Empty where there is no such run. The verdict is finetune.tables.verdict's: "wins" or "loses" only where the interval
-    excludes 0, else "cannot tell".
+    Empty where there is no such run. The verdict is finetune.tables.verdict's: "wins" or "loses"
+    only where the interval excludes 0, else "cannot tell".
     """
     found, out = evaluation.content.get("differences", {}), []
     for metric in evaluation.content["metrics"]:
         if metric["key"] in found:
             value, unit = found[metric["key"]], metric["unit"]
-            low, high = (None if value[key] is None else signed(value[key], unit) for key in ("low", "high"))
-            out.append({"name": metric["name"], "unit": unit, "mean": signed(value["mean"], unit), "low": low, "high": high,
-                        "verdict": verdict(value, metric["better"])})
+            low, high = (
+                None if value[key] is None else signed(value[key], unit) for key in ("low", "high")
+            )
+            out.append(
+                {
+                    "name": metric["name"],
+                    "unit": unit,
+                    "mean": signed(value["mean"], unit),
+                    "low": low,
+                    "high": high,
+                    "verdict": verdict(value, metric["better"]),
+                }
+            )
     return out
 
 
@@ -81,16 +108,29 @@ def headline(evaluation):
     """The few numbers of the page's head.
 
     Returns:
-        {"kind", "run", "clips", "crops", "unit", "error" and "mean_pose": PA-MPJPE of this run and of the mean pose, "share":
-        one over the other in per cent, "change": that less 100, "iou", "iou_words": median, or mean where per_crop.npz is
-        missing, "warned": a word on leakage, or None}; share, change and iou are None where they are not defined.
+        {"kind", "run", "clips", "crops", "unit", "error" and "mean_pose": PA-MPJPE of this run and
+        of the mean pose, "share": one over the other in per cent, "change": that less 100, "iou",
+        "iou_words": median, or mean where per_crop.npz is missing, "warned": a word on leakage, or
+        None}; share, change and iou are None where they are not defined.
     """
     content = evaluation.content
     unit = next(metric["unit"] for metric in content["metrics"] if metric["key"] == "pa_mpjpe")
-    error, mean_pose = (evaluation.row(key)["values"]["pa_mpjpe"]["mean"] for key in ("model", "mean"))
-    out = {"kind": content["kind"], "run": evaluation.path.parent.name, "clips": content["clips"], "crops": content["crops"],
-           "unit": unit, "error": shown(error, unit), "mean_pose": shown(mean_pose, unit), "share": None, "change": None,
-           "iou": None, "warned": LEAK if content.get("warnings") else None}
+    error, mean_pose = (
+        evaluation.row(key)["values"]["pa_mpjpe"]["mean"] for key in ("model", "mean")
+    )
+    out = {
+        "kind": content["kind"],
+        "run": evaluation.path.parent.name,
+        "clips": content["clips"],
+        "crops": content["crops"],
+        "unit": unit,
+        "error": shown(error, unit),
+        "mean_pose": shown(mean_pose, unit),
+        "share": None,
+        "change": None,
+        "iou": None,
+        "warned": LEAK if content.get("warnings") else None,
+    }
     if mean_pose > 0 and np.isfinite(error / mean_pose):
         change = round(100 * (error / mean_pose - 1))
         out |= {"share": _percent(error / mean_pose), "change": f"{change:+d} %".replace("-", "−")}
@@ -98,7 +138,10 @@ def headline(evaluation):
         return out
     per_crop = read_crops(evaluation.path / "per_crop.npz", "model/iou")
     if per_crop is None:
-        return out | {"iou": f"{evaluation.row('model')['values']['iou']['mean']:.2f}", "iou_words": "mean IoU"}
+        return out | {
+            "iou": f"{evaluation.row('model')['values']['iou']['mean']:.2f}",
+            "iou_words": "mean IoU",
+        }
     return out | {"iou": f"{np.median(per_crop):.2f}", "iou_words": "median IoU"}
 
 
@@ -114,7 +157,9 @@ def read_crops(path, name):
         with np.load(path) as arrays:
             return arrays[name]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not the archive that `python -m finetune evaluate` writes: {error}") from None
+        raise UserError(
+            f"{path} is not the archive that `python -m finetune evaluate` writes: {error}"
+        ) from None
 
 
 def duration(seconds):
@@ -128,17 +173,29 @@ def duration(seconds):
 
 
 def times_table(times):
-    """{"rows": [{"stage", "command", "words", "seconds", "width": in per cent of the longest}], "total", "total_seconds"}."""
+    """{"rows": [{"stage", "command", "words", "seconds", "width": in per cent of the longest}],
+    "total", "total_seconds"}."""
     longest = max((row["seconds"] for row in times), default=0) or 1
-    rows = [{"stage": row["stage"], "command": row["command"], "words": duration(row["seconds"]),
-             "seconds": f"{row['seconds']:,.1f}", "width": _percent(row["seconds"] / longest)} for row in times]
-    total = _covered([(row["began"], row["began"] + row["seconds"]) for row in times if "began" in row])
+    rows = [
+        {
+            "stage": row["stage"],
+            "command": row["command"],
+            "words": duration(row["seconds"]),
+            "seconds": f"{row['seconds']:,.1f}",
+            "width": _percent(row["seconds"] / longest),
+        }
+        for row in times
+    ]
+    total = _covered(
+        [(row["began"], row["began"] + row["seconds"]) for row in times if "began" in row]
+    )
     total = total or sum(row["seconds"] for row in times)
     return {"rows": rows, "total": duration(total), "total_seconds": f"{total:,.1f}"}
 
 
 def _covered(spans):
-    """Seconds that (begin, end) spans cover together; where two run side by side they count once."""
+    """Seconds that (begin, end) spans cover together; where two run side by side they count
+    once."""
     total, until = 0.0, -math.inf
     for begin, end in sorted(spans):
         total += max(0.0, end - max(begin, until))

@@ -107,8 +107,9 @@ class Bench:
     def reference(self, name):
         """check.Found of an undisturbed run that keeps all its checkpoints."""
         workload = WORKLOADS[name]
-        # What it begins with makes no difference to what comes out. That shards come through a cache
-        # does: nobody lists whose pictures they hold, and weights say so.
+        # What it begins with makes no difference to what comes out. That shards come through a
+        # cache
+        # does: nobody lists whose images they hold, and weights say so.
         key = workload.kind, json.dumps(workload.faults), "data.shards={shards}" in workload.words
         if key not in self.references:
             places = self._places(workload)

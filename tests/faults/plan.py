@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 FOREVER = -1
 WORDS = ("KILL", "SHORT", "FULL")  # of inject.c, beside the names of errors
-# Nobody's fault but the machine's: engine.errors has no exit code 2 for these. ENOSYS and ENOLCK say
-# what a file system cannot do, which may be for a person to mend (data.cache.folder).
+# Nobody's fault but the machine's: engine.errors has no exit code 2 for these. ENOSYS and ENOLCK
+# say what a file system cannot do, which may be for a person to mend (data.cache.folder).
 OF_THE_MACHINE = frozenset(
     {"EIO", "ESTALE", "ENOSPC", "EMFILE", "ETIMEDOUT", "EINTR", "SHORT", "EBUSY", "ENOMEM"}
 )

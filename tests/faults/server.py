@@ -107,9 +107,9 @@ def main():
     import toy_trainer  # noqa: F401
 
     import pretrain.train  # noqa: F401 - what every fork needs
-    from engine import checkpoint
+    from engine.checkpoint import checkpoints
 
-    checkpoint.versions()  # imports what a save imports
+    checkpoints.versions()  # imports what a save imports
     gc.collect()
     gc.freeze()  # else each fork copies all objects, for half a second, to look for garbage
     answers = os.fdopen(os.dup(1), "w")
@@ -146,7 +146,8 @@ def become(request):
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     faulthandler.dump_traceback_later(PATIENCE_S - 5, exit=False)
     hurry()
-    from engine import cli, trainer
+    from engine import cli
+    from engine.training import trainer
 
     library = ctypes.CDLL(os.environ["COUNTERPOSE_FAULTS_LIBRARY"])
     tell_phases(library, trainer.Trainer)

@@ -12,7 +12,7 @@ TOY = [
     f"checkpoint.keep={KEEP}",
     f"checkpoint.keep_every={KEEP_EVERY}",
     "log.every=2",
-    "log.held_out_every=4",
+    "log.val_every=4",
 ]
 PRETRAIN = [
     *TOY,
@@ -26,10 +26,10 @@ PRETRAIN = [
     "model.decoder.heads=2",
     "batch=4",
     "optim.warmup=2",
-    "log.held_out_pairs=2",
-    "log.pictures_every=0",
+    "log.val_pairs=2",
+    "log.images_every=0",
     "log.wandb=off",
-    "data.held_out=2",
+    "data.val_clips=2",
     "device=cpu",
     "precision=float32",
 ]
@@ -117,9 +117,9 @@ def make_shards(folder):
     """Three shards of five clips; a copy of them is each case's own."""
     from clips import make_clip, write_shards
 
-    from data.cache import Cache
-    from data.catalogue import read_catalogue
-    from data.store import Store
+    from data.storage.cache import Cache
+    from data.storage.catalogue import read_catalogue
+    from data.storage.shard_store import Store
 
     folder.mkdir()
     write_shards(folder, [make_clip(i, size=32) for i in range(15)], 5)

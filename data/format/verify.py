@@ -1,0 +1,125 @@
+"""Is a shard whole, and does every sample in it decode? What `python -m data verify` asks of
+each."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+import simplejpeg
+
+from data.format.clip import decode_labels, decode_masks, decode_meta
+from data.format.index import build_index
+from engine.errors import Failure, explain
+
+IMAGE = re.compile(r"\d\d+\.jpg")
+KNOWN = {"json", "masks.bin", "labels.npz"}
+
+
+@dataclass
+class Report:
+    """What was found in one shard.
+
+    Attributes:
+        path: the tar.  clips, crops: how many were looked at.
+        problems: [(key, reason), ...]; the key is "" for what concerns the shard as a whole.
+        notes: lines on what is unusual but does no harm.
+    """
+
+    path: str
+    clips: int = 0
+    crops: int = 0
+    problems: list = field(default_factory=list)
+    notes: list = field(default_factory=list)
+
+    def lines(self):
+        return [f"{self.path}:{key}: {reason}" if key else reason for key, reason in self.problems]
+
+
+def check_shard(path):
+    """Read a shard from its first byte to its last; a Report, also where nothing in it can be
+    read."""
+    report, unknown = Report(path), Counter()
+    try:
+        # Built from the tar, not read from beside it: a stale index must not hide what the tar
+        # holds.
+        index = build_index(path)
+        report.notes += [f"{path}: {note}" for note in index.notes]
+        with open(path, "rb") as file:
+            for i, key in enumerate(index.keys.tolist()):
+                members = index.members(i)
+                reasons, crops = check_sample(file, members, f"{path}:{key}")
+                if len(members) != index.starts[i + 1] - index.starts[i]:
+                    reasons.append("two members have the same name")
+                report.problems += [(key, reason) for reason in reasons]
+                report.clips, report.crops = report.clips + 1, report.crops + crops
+                unknown.update(
+                    name for name in members if name not in KNOWN and not IMAGE.fullmatch(name)
+                )
+    except Failure as error:
+        report.problems.append(("", str(error)))
+    except OSError as error:
+        report.problems.append(("", f"cannot read shard {path}: {explain(error)}"))
+    report.notes += [
+        f"{path}: member '{name}' of {count} sample{'s' * (count > 1)} is not used"
+        for name, count in sorted(unknown.items())
+    ]
+    return report
+
+
+def check_sample(file, members, where):
+    """([reason, ...], number of crops) of one sample; no reasons where it is whole.
+
+    Args:
+        file: the open tar.  members: {suffix: (offset, length)}.  where: "SHARD:KEY" for messages.
+    Raises:
+        UserError: a newer version of this software wrote it.
+    """
+
+    def read(name):
+        file.seek(members[name][0])
+        return file.read(members[name][1])
+
+    if "json" not in members:
+        return ["the .json member is missing"], 0
+    try:
+        clip, meta = decode_meta(read("json"), where), json.loads(read("json"))
+    except ValueError as error:
+        return [f"json: {error}"], 0
+    count, reasons = len(clip.crops), []
+    for i in range(count):
+        name = f"{i:02d}.jpg"
+        reasons += (
+            _image(read(name), name, clip.size) if name in members else [f"{name} is missing"]
+        )
+    images = sum(IMAGE.fullmatch(name) is not None for name in members)
+    if images > count:
+        reasons.append(f"{images} images, but the json names {count} crops")
+    for name, said, decode in (
+        ("masks.bin", meta.get("masks"), lambda data: decode_masks(data, count)),
+        ("labels.npz", meta.get("labels"), decode_labels),
+    ):
+        if bool(said) != (name in members):
+            there = "is there" if name in members else "is missing"
+            reasons.append(
+                f"{name} {there}, but the json says '{name.split('.')[0]}: "
+                f"{json.dumps(bool(said))}'"
+            )
+        elif said:
+            try:
+                decode(read(name))
+            except ValueError as error:
+                reasons.append(str(error))
+    return reasons, count
+
+
+def _image(data, name, size):
+    try:
+        height, width, _ = simplejpeg.decode_jpeg(data, "RGB").shape
+    except ValueError as error:
+        return [f"{name} does not decode: {error}"]
+    return (
+        []
+        if (height, width) == (size, size)
+        else [f"{name} is {width} x {height}, the json says {size} x {size}"]
+    )

@@ -1,0 +1,296 @@
+"""From the ``data.`` keys to batches: manifest, order, loader and the fixed held-out pairs of a
+run."""
+
+import numpy as np
+
+from data.format.clip import KINDS
+from data.format.index import PAIR_KINDS
+from data.format.shards import refuse_twice
+from data.loading import crops
+from data.loading.crops import CropReader
+from data.loading.loader import Loader
+from data.loading.reader import BadSample, NoPair, Reader, ShardReader, layout
+from data.sampling.manifest import read_manifest
+from data.sampling.order import MASK, PAIR, Draw, Order, default_lanes, numbers
+from data.sampling.pairs import offer_bits
+from data.sampling.subjects import match_names
+from data.storage.patience import Patience
+from data.storage.shard_store import Store
+from engine.errors import UserError
+
+HELD_OUT_SEED = 0
+
+
+def open_order(config, batch, seed):
+    """The Order of a run.
+
+    Args:
+        config: data.config.DataConfig.  batch: pairs in a global batch.
+    Raises:
+        UserError: shards that are missing or damaged, sources without the wanted pairs, numbers
+            that do not divide.
+    """
+    sources = _manifests(config, config.pairs.crops, "a pair of crops with data.pairs.crops")
+    return _order(config, sources, config.kinds.shares(), batch, seed)
+
+
+def open_crop_order(config, batch, seed):
+    """The Order of a run on labelled crops: each slot is a clip, of which one crop is taken.
+
+    Args:
+        config: data.config.CropDataConfig.  batch: crops in a global batch.
+    """
+    sources = _manifests(config, config.rules.crops, "crops with data.rules.crops")
+    for source in sources:
+        source.offers = [0]  # kinds of pairs mean nothing here: all slots are of one kind
+    return _order(config, sources, [1.0, 0.0], batch, seed)
+
+
+def _manifests(config, crop_kinds, words):
+    store = _store(config)
+    sources = [
+        read_manifest(name, source.shards, config.val_clips, offer_bits(crop_kinds), store)
+        for name, source in config.named().items()
+    ]
+    refuse_twice([path for source in sources for path in source.paths])
+    for source in sources:
+        if not source.offers:
+            raise UserError(f"source '{source.name}': no clip has {words}={crop_kinds}")
+    return sources
+
+
+def count_excluded(order: Order, config) -> dict[str, int]:
+    """{subject: clips} of the people in data.exclude; empty where the key is not set.
+
+    Args:
+        config: data.config.ReadingConfig.
+    Raises:
+        UserError: nobody in the order's shards has one of the names.
+    """
+    names = config.excluded()
+    if not names:
+        return {}
+    paths = [path for source in order.sources for path in source.paths]
+    return match_names(names, paths, Store(config.cache.open()), f"data.exclude={config.exclude}")
+
+
+def _order(config, sources, shares, batch, seed):
+    weights = [source.weight for source in config.named().values()]
+    return Order(
+        sources,
+        weights,
+        shares,
+        seed,
+        batch,
+        config.lanes or default_lanes(batch, shares),
+        config.pool_shards,
+    )
+
+
+def open_loader(
+    order, config, noise, rank, world, workers, skip=frozenset(), targets=1, references=True
+):
+    """The Loader of one rank.
+
+    Args:
+        noise: uniform numbers an image gets for its masking.  targets: of each reference.
+        references: whether references are read; the order and all random numbers are the same if
+            not.
+    """
+    reader = _reader(Reader, order, config, config.pairs, config.retries, skip)
+    reader.references = references
+    return _loader(
+        reader, lambda rows, side: layout(rows, side, noise, targets), config, rank, world, workers
+    )
+
+
+def open_crop_loader(order, config, rank, world, workers, skip=frozenset()):
+    """The Loader of one rank for labelled crops."""
+    reader = _reader(CropReader, order, config, config.rules, config.retries, skip)
+    return _loader(reader, crops.layout, config, rank, world, workers)
+
+
+def _reader(kind, order, config, rules, retries, skip):
+    digests = {
+        path: digest
+        for source in order.sources
+        for path, digest in zip(source.paths, source.digests, strict=True)
+    }
+    return kind(
+        order, rules, config.augment, retries, _store(config, digests), config.excluded(), skip
+    )
+
+
+def _store(config, digests=None):
+    return Store(config.cache.open(), digests, Patience(config.patience_s))
+
+
+def _loader(reader, shape, config, rank, world, workers):
+    order = reader.order
+    if order.batch % world:
+        raise UserError(f"batch={order.batch} does not divide by {world} processes")
+    share, side = order.batch // world, max(source.size for source in order.sources)
+    ahead = config.cache.ahead if reader.store.elsewhere() else 0
+    return Loader(
+        reader,
+        shape(share, side),
+        range(rank * share, (rank + 1) * share),
+        workers,
+        config.prefetch,
+        ahead,
+    )
+
+
+def val_pairs(order, config, noise, count, skip=frozenset()):
+    """Fixed pairs that are never trained on, cut from the middle, without colour jitter.
+
+    Args:
+        count: pairs a kind, at most.
+    Returns:
+        {name: array} as data.loading.reader.layout has them, kinds one after the other, or None
+        where nothing is held out. Their choice depends on the shards and the rules alone, not on
+        the run's seed.
+    """
+    reader = _reader(Reader, order, config, config.pairs, 0, skip)
+    count = min(count, sum(len(source.val) for source in order.sources))
+    side = max(source.size for source in order.sources)
+    arrays = {
+        name: np.zeros(*spec) for name, spec in layout(count * len(PAIR_KINDS), side, noise).items()
+    }
+    row = 0
+    for kind, share in enumerate(order.shares):
+        row = _val_kind(reader, order, config, kind, arrays, row, count) if share else row
+    return {name: values[:row] for name, values in arrays.items()} if row else None
+
+
+def _val_kind(reader, order, config, kind, arrays, row, count):
+    places = [(s, *place) for s, source in enumerate(order.sources) for place in source.val]
+    end = row + count
+    for number in numbers(HELD_OUT_SEED, PAIR, kind).permutation(len(places)):
+        if row == end:
+            break
+        source, shard, index = places[number]
+        path = order.sources[source].paths[shard]
+        try:
+            a, b, size = reader.place(
+                arrays,
+                row,
+                path,
+                Draw(source, kind, shard, index, 0),
+                numbers(HELD_OUT_SEED, PAIR, int(number), 1),
+            )
+        except (BadSample, NoPair):
+            continue  # the loader counts and lists bad samples; here another clip does as well
+        cut = round(size * (config.augment.crop_min + config.augment.crop_max) / 2)
+        arrays["numbers"][row] = [size // 2, size // 2, cut, 1, 1, 1]
+        arrays["noise"][row] = numbers(HELD_OUT_SEED, MASK, int(number)).random(
+            arrays["noise"].shape[1], np.float32
+        )
+        arrays["tags"][row] = kind, source, 0, 0, 0, shard, index, a, b, size
+        row += 1
+    return row
+
+
+def val_crops(order, config, count, skip=frozenset()):
+    """Fixed labelled crops that are never trained on, whole and without jitter; all usable crops of
+    each clip chosen.
+
+    Args:
+        config: data.config.CropDataConfig.  count: clips, at most; chosen by the shards and the
+            rules alone.
+    Returns:
+        {name: array} as data.loading.crops.layout has them, crops of a clip one after the other, or
+        None where nothing is held out.
+    """
+    reader = _reader(CropReader, order, config, config.rules, 0, skip)
+    places = [(s, *place) for s, source in enumerate(order.sources) for place in source.val]
+    side, rows, clips = max(source.size for source in order.sources), [], 0
+    for number in numbers(HELD_OUT_SEED, PAIR, 2).permutation(len(places)):
+        if clips == count:
+            break
+        try:
+            rows.append(_crops_of(reader, order, places[number], side))
+        except (BadSample, NoPair):
+            continue  # another clip does as well
+        clips += 1
+    return (
+        {name: np.concatenate([part[name] for part in rows]) for name in rows[0]} if rows else None
+    )
+
+
+def _crops_of(reader, order, place, side):
+    """{name: array} of all usable crops of the clip at a place (source, shard, index)."""
+    source, shard, index = place
+    path = order.sources[source].paths[shard]
+    clip, members, labels, known = reader.usable(path, index)
+    arrays = {name: np.zeros(*spec) for name, spec in crops.layout(len(known), side).items()}
+    for row, crop in enumerate(known):
+        reader.put(arrays, row, path, clip, members, labels, crop)
+        arrays["tags"][row] = (
+            0,
+            source,
+            0,
+            0,
+            0,
+            shard,
+            index,
+            crop,
+            KINDS.index(clip.crops[crop].kind),
+            clip.size,
+        )
+        reader.whole(arrays, row)
+    return arrays
+
+
+def people_at(order, config, places):
+    """[(what a clip says of its source, such as "made"; its subject), ...] at (n, 3) places:
+    source, shard, index in it."""
+    reader = _reader(ShardReader, order, config, None, 0, frozenset())
+    clips = [
+        reader.clip(order.sources[source].paths[shard], index)[0]
+        for source, shard, index in np.asarray(places).tolist()
+    ]
+    return [(clip.source, clip.subject) for clip in clips]
+
+
+def sample_labels(order, config, count, skip=frozenset()):
+    """Labels of one crop of each of ``count`` training slots, spread over the first epoch, without
+    images.
+
+    Returns:
+        {name: array} as data.loading.crops.layout has them, without "pixels" and "mask".
+    Raises:
+        UserError: none of them has labels.
+    """
+    reader = _reader(CropReader, order, config, config.rules, 0, skip)
+    total, reason = sum(order.totals), "no labels.npz, or too little of the person seen"
+    found = []
+    for n in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)):
+        draw = order.draw(int(n))
+        try:
+            clip, _, labels, known = reader.usable(
+                order.sources[draw.source].paths[draw.shard], draw.index
+            )
+        except NoPair:
+            continue
+        except BadSample as error:
+            reason = str(error)
+            continue
+        found.append((clip, labels, known[int(n) % len(known)]))
+    if not found:
+        raise UserError(
+            f"no clip that was tried has labelled crops with data.rules.crops={config.rules.crops} "
+            f"and "
+            f"data.rules.visible_min={config.rules.visible_min}: {reason}; KEY.labels.npz as in "
+            f"docs/people.md is needed"
+        )
+    arrays = {
+        name: np.zeros(*spec)
+        for name, spec in crops.layout(len(found), 1).items()
+        if name not in ("pixels", "mask")
+    }
+    for row, (clip, labels, crop) in enumerate(found):
+        reader.put_labels(arrays, row, clip, labels, crop)
+        arrays["tags"][row, -3:] = crop, KINDS.index(clip.crops[crop].kind), clip.size
+        reader.whole(arrays, row)
+    return arrays

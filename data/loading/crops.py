@@ -1,0 +1,254 @@
+"""Reading labelled crops, one a slot: pixels, camera, body parameters, and the numbers that
+augmentation needs.
+
+Runs in the loader's workers; imports neither torch nor webdataset.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.format.clip import KINDS, MASK_BYTES, decode_labels
+from data.loading import reader
+from data.loading.reader import BadSample, NoPair, ShardReader
+from data.sampling.pairs import CROPS
+from engine.config.parser import key
+from engine.errors import UserError
+
+# What labels hold, by the body model they name: joints, shape parameters, facial actions, keys of
+# the label file.
+LABELS = {
+    "anny": {"pose": (104, 3), "root": (3,), "phenotype": (6,), "face": (52,), "joints": (104, 3)}
+}
+PER_INSTANT = ("pose", "root", "joints")
+SEEN = 2  # of joint_visible, see data/people/labels.py
+# Places among anny's joints of those that errors of bodies are measured on
+# (data.bodies.models.BODY_KEYPOINTS), pelvis first.
+BODY_JOINTS = (0, 2, 22, 42, 4, 24, 44, 6, 26, 9, 29, 98, 46, 72, 101, 48, 74, 50, 76, 52, 78)
+# Places of each hand's joints, wrist and fingers, among anny's: what a part of a hand's crop may be
+# around.
+HAND_JOINTS = {"left_hand": range(52, 72), "right_hand": range(78, 98)}
+TAGS = (*reader.TAGS[:7], "crop", "part", "size")  # part: index into data.format.clip.KINDS
+# Columns of "numbers": crop centre x, y and side in pixels of the decoded image; turn in radians;
+# whether it is mirrored; three colour factors.
+CENTRE_X, CENTRE_Y, SIDE, TURN, FLIP = range(5)
+PER_CROP = 8
+
+
+@dataclass
+class CropRules:
+    crops: str = key("body", "which crops are learnt from", choices=("body", "hand"))
+    visible_min: float = key(
+        0.1, "least share of the body's or the hand's surface that a crop shows", low=0, high=1
+    )
+
+
+@dataclass
+class CropAugmentConfig:
+    scale_min: float = key(
+        0.85, "smallest side of the square that is cut out, as a share of the crop", low=0.1, high=2
+    )
+    scale_max: float = key(
+        1.1, "largest side of it; what lies outside of the crop is black", low=0.1, high=2
+    )
+    shift: float = key(
+        0.06, "largest shift of its centre either way, as a share of the crop", low=0, high=0.5
+    )
+    rotation_deg: float = key(
+        15.0,
+        "largest rotation of the image either way; the camera rotates with it",
+        low=0,
+        high=180,
+        renamed_from="turn_deg",
+    )
+    flip: bool = key(
+        True,
+        "mirror half of the images of bodies, left and right swapped (hands: a left hand always "
+        "is)",
+    )
+    part_share: float = key(
+        0.0, "share of crops that show a part only, around a joint that is seen", low=0, high=1
+    )
+    part_min: float = key(
+        0.35, "smallest side of such a part, as a share of the crop", low=0.1, high=1
+    )
+    colour: float = key(
+        0.4,
+        "brightness, contrast, saturation are multiplied by 1 - colour to 1 + colour",
+        low=0,
+        high=1,
+    )
+
+    def check(self):
+        if self.scale_min > self.scale_max:
+            raise UserError(
+                f"data.augment.scale_min={self.scale_min} is above "
+                f"data.augment.scale_max={self.scale_max}"
+            )
+
+
+def layout(rows, side, model="anny"):
+    """{name: (shape, dtype)} of the arrays that one batch of labelled crops fills.
+
+    ``pose``, ``root``, ``shape``, ``face``, ``joints`` are the labels of data/people/labels.py at
+    the crop's instant.
+    """
+    label = LABELS[model]
+    return {
+        "pixels": ((rows, side, side, 3), np.uint8),
+        "mask": ((rows, MASK_BYTES), np.uint8),
+        "numbers": ((rows, PER_CROP), np.float32),
+        "K": ((rows, 3, 3), np.float32),
+        "Rt": ((rows, 3, 4), np.float32),
+        "pose": ((rows, *label["pose"]), np.float32),
+        "root": ((rows, *label["root"]), np.float32),
+        "shape": ((rows, *label["phenotype"]), np.float32),
+        "face": ((rows, *label["face"]), np.float32),
+        "joints": ((rows, *label["joints"]), np.float32),
+        "tags": ((rows, len(TAGS)), np.int32),
+    }
+
+
+class CropReader(ShardReader):
+    """Reads labelled crops into arrays of layout(). ``rules``: CropRules. ``augment``:
+    CropAugmentConfig."""
+
+    def wanted(self, kind):
+        return f"labelled {self.rules.crops} crop"
+
+    def usable(self, path, index):
+        """(Clip, members, labels, [crop, ...]) of a sample that can be learnt from; NoPair or
+        BadSample if it cannot."""
+        clip, members = self.wanted_clip(path, index)
+        if "labels.npz" not in members:
+            raise NoPair
+        labels = self.labels(path, members, len(clip.crops))
+        known = [
+            i
+            for i, crop in enumerate(clip.crops)
+            if crop.kind in CROPS[self.rules.crops]
+            and crop.K is not None
+            and crop.Rt is not None
+            and labels["visible"][i] >= self.rules.visible_min
+        ]
+        if not known:
+            raise NoPair
+        return clip, members, labels, known
+
+    def labels(self, path, members, count):
+        """{name: array} of a clip's labels, checked."""
+        wanted = (
+            "body_model",
+            "pose",
+            "root",
+            "phenotype",
+            "face",
+            "joints",
+            "instant",
+            "joint_visible",
+            "visible",
+        )
+        try:
+            labels = decode_labels(self.store.read(path, *members["labels.npz"]), wanted)
+        except (
+            ValueError,
+            KeyError,
+            RuntimeError,
+        ) as error:  # zipfile raises the last for flags that it does not know
+            raise BadSample(f"labels.npz: {error}") from None
+        model = str(labels["body_model"].ravel()[0]) if labels["body_model"].size == 1 else ""
+        if model not in LABELS:
+            raise BadSample(f"labels are of body model '{model}', none of {', '.join(LABELS)}")
+        check_labels(labels, LABELS[model], count)
+        return labels
+
+    def place(self, arrays, row, path, draw, random):
+        clip, members, labels, known = self.usable(path, draw.index)
+        crop = known[int(random.integers(len(known)))]
+        self.put(arrays, row, path, clip, members, labels, crop)
+        return crop, KINDS.index(clip.crops[crop].kind), clip.size
+
+    def put(self, arrays, row, path, clip, members, labels, crop):
+        """Decode one crop and its labels into a row; the numbers are left to draw_numbers."""
+        self.decode(arrays["pixels"][row], path, clip, members, crop)
+        self.mask(arrays["mask"][row], path, clip, members, crop)
+        self.put_labels(arrays, row, clip, labels, crop)
+        # Joints that are seen, for part crops: kept for draw_numbers, which follows for the same
+        # row.
+        seen = np.flatnonzero(labels["joint_visible"][crop] == SEEN)
+        own = HAND_JOINTS.get(clip.crops[crop].kind)
+        self._seen = seen if own is None else seen[np.isin(seen, own)]
+
+    @staticmethod
+    def put_labels(arrays, row, clip, labels, crop):
+        """The camera and the body of one crop into a row."""
+        instant = int(labels["instant"][crop])
+        arrays["K"][row], arrays["Rt"][row] = clip.crops[crop].K, clip.crops[crop].Rt
+        arrays["shape"][row], arrays["face"][row] = labels["phenotype"], labels["face"]
+        for name in PER_INSTANT:
+            arrays[name][row] = labels[name][instant]
+
+    def draw_numbers(self, arrays, row, random):
+        """Crop, turn, mirror and colour; see PER_CROP. ``random`` has drawn the crop, and a slot
+        draws 11 numbers more."""
+        augment, out = self.augment, arrays["numbers"][row]
+        tags = dict(zip(TAGS, arrays["tags"][row].tolist(), strict=True))
+        size, u = tags["size"], random.random(7)
+        side = size * (augment.scale_min + (augment.scale_max - augment.scale_min) * u[0])
+        centre = size * (0.5 + augment.shift * (2 * u[1:3] - 1))
+        if u[3] < augment.part_share and len(self._seen):
+            joint = self._seen[int(u[4] * len(self._seen))]
+            side = size * (augment.part_min + max(0.0, augment.scale_min - augment.part_min) * u[5])
+            camera = (
+                arrays["Rt"][row][:, :3] @ arrays["joints"][row, joint] + arrays["Rt"][row][:, 3]
+            )
+            spot = (arrays["K"][row] @ camera)[:2] / camera[2]
+            centre = np.clip(spot, min(side, size) / 2, size - min(side, size) / 2)
+        out[[CENTRE_X, CENTRE_Y]], out[SIDE] = centre, side
+        out[TURN] = np.radians(augment.rotation_deg) * (2 * random.random() - 1)
+        part = KINDS[tags["part"]]
+        out[FLIP] = part == "left_hand" if part != "body" else augment.flip and u[6] < 0.5
+        out[5:] = 1 + augment.colour * (2 * random.random(3) - 1)
+
+    @staticmethod
+    def whole(arrays, row):
+        """The numbers of a crop as it is, in place of draw_numbers; a left hand is still
+        mirrored."""
+        tags = dict(zip(TAGS, arrays["tags"][row].tolist(), strict=True))
+        size = tags["size"]
+        arrays["numbers"][row] = [
+            size / 2,
+            size / 2,
+            size,
+            0,
+            KINDS[tags["part"]] == "left_hand",
+            1,
+            1,
+            1,
+        ]
+
+
+def check_labels(labels, shapes, count):
+    """BadSample for arrays that do not fit each other, ``shapes`` (an entry of LABELS) or a clip of
+    ``count`` crops."""
+    times = len(np.atleast_1d(labels["pose"]))
+    wanted = {
+        name: (times, *shape) if name in PER_INSTANT else shape for name, shape in shapes.items()
+    }
+    wanted |= {
+        "instant": (count,),
+        "joint_visible": (count, *shapes["joints"][:1]),
+        "visible": (count,),
+    }
+    for name, shape in wanted.items():
+        array = labels[name]
+        if array.shape != shape or array.dtype.kind not in ("iu" if name == "instant" else "fiu"):
+            raise BadSample(
+                f"labels.npz: {name} is {array.shape} of {array.dtype}, not numbers of shape "
+                f"{shape}"
+            )
+        if not (np.abs(array) < np.finfo(np.float32).max).all():  # false for NaN too
+            raise BadSample(f"labels.npz: {name} holds numbers that are not finite")
+    instant = labels["instant"]
+    if instant.min() < 0 or instant.max() >= times:
+        raise BadSample(f"labels.npz: instants {instant.min()} to {instant.max()} of {times}")

@@ -1,0 +1,195 @@
+"""Samples with bad bytes: listed in the run's folder, counted by shard and reason, and too many of
+them stop the run."""
+
+import contextlib
+import json
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+from data.storage.fetch import base_name
+from engine.errors import UserError, explain, failure_of
+
+LIST, SUMMARY = "bad_samples.jsonl", "bad_samples.json"
+MOST_PENDING = 100_000  # entries that wait for room on a full disk: some 20 MB
+ENOUGH = 1000  # slots from which on a share says anything
+
+
+class BadList:
+    """``RUN/bad_samples.jsonl``, a line a bad sample or a read that was tried again, and their
+    counts in bad_samples.json.
+
+    One process writes it. A disk that is full, or fails, ends no run: what could not be written is
+    kept, counted and written when there is room again.
+
+    Args:
+        folder: the run's.  slot: from which the run goes on; entries of slots that are read again
+            are dropped.
+    Attributes:
+        counts: Counter of (shard, reason), of what is written and what is not yet.
+        pending: entries that are not written yet, at most MOST_PENDING; further ones are counted
+            alone.
+    """
+
+    def __init__(self, folder, slot):
+        self.path, self.counts, self.pending = Path(folder) / LIST, Counter(), []
+        self._ready, self._warned = True, False
+        text = self._read()
+        if text:
+            kept, entries = _before(text, slot)
+            self._count(entries)
+            # Written anew by the first ``add`` if it cannot be now, so that no entry stands there
+            # twice.
+            self._kept = kept
+            self._ready = self._try(lambda: _write(self.path, self._kept))
+
+    def add(self, bad):
+        """Append [(slot, shard, index, reason), ...], and what could not be written before."""
+        if not bad and not self.pending:
+            return
+        entries = [
+            {"slot": slot, "shard": shard, "index": index, "reason": reason}
+            for slot, shard, index, reason in bad
+        ]
+        self._count(entries)
+        self.pending += entries[: max(0, MOST_PENDING - len(self.pending))]
+        if self._try(self._write_pending) and self._warned:
+            self._warned = False
+            print(f"note: {self.path} is written again", file=sys.stderr, flush=True)
+
+    def by_shard(self):
+        """{shard: {reason: times}}, the worst shard first."""
+        totals = Counter()
+        for (shard, _), times in self.counts.items():
+            totals[shard] += times
+        return {
+            shard: {
+                reason: times
+                for (name, reason), times in self.counts.most_common()
+                if name == shard
+            }
+            for shard, _ in totals.most_common()
+        }
+
+    def _read(self):
+        try:
+            return self.path.read_text(encoding="utf-8", errors="surrogateescape")
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            raise failure_of(error, f"{self.path} cannot be read: {explain(error)}") from None
+
+    def _write_pending(self):
+        if not self._ready:
+            _write(self.path, self._kept)
+            self._ready = True
+        text = "".join(json.dumps(entry) + "\n" for entry in self.pending)
+        with open(self.path, "ab") as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                file.write(text.encode())
+                file.flush()
+            except OSError:
+                os.truncate(self.path, end)  # half a line would be lost, and the next one with it
+                raise
+        self.pending = []
+        _write(self.path.with_name(SUMMARY), json.dumps(self.by_shard(), indent=1))
+
+    def _try(self, write):
+        """Whether write() came off; a warning, once for each time of trouble, says that it did
+        not."""
+        try:
+            write()
+            return True
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                print(
+                    f"warning: {self.path} cannot be written: {explain(error)}; bad samples are "
+                    f"counted and listed when it "
+                    f"can",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            return False
+
+    def _count(self, entries):
+        # What follows a colon differs from sample to sample.
+        self.counts.update(
+            (base_name(entry["shard"]), entry["reason"].split(":")[0]) for entry in entries
+        )
+
+
+def _before(text, slot):
+    """(lines, entries) of a list's text whose slots come before ``slot``.
+
+    A line that a kill left half is dropped; one that is damaged stays as it is and counts for
+    nothing.
+    """
+    kept, entries = [], []
+    for line in text.splitlines(True):
+        if not line.endswith("\n"):
+            continue
+        try:
+            entry = json.loads(line)
+            if entry["slot"] >= slot:
+                continue
+            entries.append({"shard": str(entry["shard"]), "reason": str(entry["reason"])})
+        except (ValueError, KeyError, TypeError):
+            pass
+        kept.append(line)
+    return "".join(kept), entries
+
+
+class BadRate:
+    """Stops a run whose share of bad samples is above ``most``, since the last look or since the
+    run began."""
+
+    def __init__(self, most):
+        self.most, self.looked = most, None
+
+    def check(self, slots, bad, words):
+        """Look at how many of ``slots`` were bad so far, over all processes.
+
+        Args:
+            words: () -> what to say of the worst shards.
+        Raises:
+            UserError: the share is above the limit.
+        """
+        before = self.looked or (slots, bad)
+        for first, first_bad in ((0, 0), before):
+            share = (bad - first_bad) / max(1, slots - first)
+            if slots - first >= ENOUGH and share > self.most:
+                raise UserError(
+                    f"{bad - first_bad} of {slots - first} samples had bad bytes, a share of "
+                    f"{share:.3g}, and "
+                    f"data.bad_max={self.most:g}{words()}; see {LIST} in the run's folder and "
+                    f"`python -m data "
+                    f"verify`, list shards to leave out in its bad_shards.json, or raise "
+                    f"data.bad_max"
+                )
+        if self.looked is None or slots - self.looked[0] >= ENOUGH:
+            self.looked = slots, bad
+
+
+def worst(folder):
+    """ ", most in SHARD (N: REASON)" of a run's folder, empty where nothing is listed."""
+    try:
+        counts = json.loads((Path(folder) / SUMMARY).read_text(encoding="utf-8"))
+        shard, reasons = next(iter(counts.items()))
+        return f", most in {shard} ({sum(reasons.values())}: {next(iter(reasons))})"
+    except (OSError, ValueError, AttributeError, TypeError, StopIteration):
+        return ""  # these words only help; what is said without them is true
+
+
+def _write(path, text):
+    """Replace a file's text at once; OSError where that fails, and the old text stays."""
+    temporary = path.with_suffix(".writing")
+    try:
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+        os.replace(temporary, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise

@@ -1,0 +1,289 @@
+"""Reading one slot: from the order to decoded pixels and the numbers that travel with them.
+
+This module runs in the loader's workers. It imports neither torch nor webdataset, so that a worker
+starts in a fraction of a second.
+"""
+
+import functools
+import math
+
+import numpy as np
+import simplejpeg
+
+from data.format.clip import MASK_BYTES, decode_meta
+from data.format.index import PAIR_KINDS
+from data.format.names import normalise
+from data.loading.border import BLACK
+from data.sampling.order import PAIR, numbers
+from data.sampling.pairs import choose, more_targets
+from engine.errors import UserError
+
+# Columns of Rows.numbers, for each image: crop centre x, y and side, then three colour factors.
+# Crop lengths are in pixels of the decoded image, whose first pixel has its centre at 0.5.
+PER_IMAGE = 6
+TAGS = ("kind", "source", "epoch", "bad", "no_pair", "shard", "index", "a", "b", "size")
+
+
+class BadSample(Exception):
+    """A sample whose bytes are bad; replaced by another draw, counted and listed."""
+
+
+class NoPair(Exception):
+    """A whole sample without a pair (or crop) that a slot could use; replaced by another draw and
+    counted."""
+
+
+def layout(rows, side, noise, targets=1):
+    """{name: (shape, dtype)} of the arrays that one batch of slots fills; ``targets``: K, of one
+    reference in each slot."""
+    return {
+        # K times a, then b, in the top left corner where they are smaller.
+        "pixels": ((rows, targets + 1, side, side, 3), np.uint8),
+        "mask": (
+            (rows, (targets + 1) * MASK_BYTES),
+            np.uint8,
+        ),  # each image's person, 64 x 64 bits
+        "numbers": ((rows, targets + 1, PER_IMAGE), np.float32),
+        "noise": (
+            (rows, (targets + 1) * noise),
+            np.float32,
+        ),  # uniform, for the masking of each image
+        "tags": ((rows, len(TAGS)), np.int32),  # "a" is the first target
+    }
+
+
+class Slots:
+    """data.sampling.order.numbers of one slot after another, from one generator: setting its state
+    takes 1 us, making one 6."""
+
+    def __init__(self, seed, purpose):
+        self.generator = numbers(seed, purpose, 0)
+        self.state = self.generator.bit_generator.state
+
+    def at(self, n):
+        """The generator, as ``numbers(seed, purpose, n)`` gives it; the one of the slot before is
+        gone."""
+        self.state["state"]["counter"][1] = n
+        self.generator.bit_generator.state = self.state
+        return self.generator
+
+
+class ShardReader:
+    """Reads samples of shards, and fills slots with them; what a slot is made of is for those that
+    build on this.
+
+    They have ``place(arrays, row, path, draw, random)``, which decodes a sample into a row and
+    returns the tags from "a" on; ``draw_numbers(arrays, row, random)``, the slot's further random
+    numbers; and ``wanted(kind)``, in words.
+
+    Args:
+        order: data.sampling.order.Order.  rules: which pairs or crops.  augment: how they are
+            augmented.
+        retries: draws tried for a slot.  store: data.storage.shard_store.Store, where the bytes
+            come from.
+        exclude: subjects, normalised, whose clips are passed over, as if they were not there.
+        skip: paths of shards that are passed over likewise.
+    Attributes:
+        bad: [(slot, shard, index in it, reason), ...] of bad samples and of reads that were tried
+            again, until taken.
+    """
+
+    def __init__(
+        self, order, rules, augment, retries, store, exclude=frozenset(), skip=frozenset()
+    ):
+        self.order, self.rules, self.augment, self.retries = order, rules, augment, retries
+        self.store, self.exclude, self.skip = store, exclude, skip
+        self.bad = []
+
+    @functools.cached_property
+    def slots(self):
+        return Slots(self.order.seed, PAIR)
+
+    def fill(self, arrays, row, n):
+        """Fill one row with slot n, replacing bad samples by the slot's further draws.
+
+        Raises:
+            EnvironmentFault: a read error that lasted.
+            UserError: no draw of the slot's source could serve it, or a shard is not the one that
+                the run knows.
+        """
+        bad = no_pair = 0
+        for attempt in range(self.retries + 1):
+            draw = self.order.draw(n, attempt)
+            path = self.order.sources[draw.source].paths[draw.shard]
+            try:
+                random = self.slots.at(n)
+                rest = self.place(arrays, row, path, draw, random)
+            except NoPair:
+                no_pair += 1
+                continue
+            except BadSample as reason:
+                bad += 1
+                self.bad.append((n, path, draw.index, str(reason)))
+                continue
+            finally:
+                self.bad += [(n, shard, draw.index, reason) for shard, reason in self.store.retried]
+                self.store.retried.clear()
+            arrays["tags"][row] = (
+                draw.kind,
+                draw.source,
+                draw.epoch,
+                bad,
+                no_pair,
+                draw.shard,
+                draw.index,
+                *rest,
+            )
+            self.draw_numbers(arrays, row, random)
+            return
+        source = self.order.sources[draw.source].name
+        raise UserError(
+            f"source '{source}': {self.retries + 1} draws for slot {n} gave no "
+            f"{self.wanted(draw.kind)}: {bad} "
+            f"samples are bad, {no_pair} have none by the rules; see python -m data verify and "
+            f"stats"
+        )
+
+    def fetch(self, slots):
+        """Have the shards of some slots on this machine's disk; those that are here already cost
+        nothing."""
+        for n in slots:
+            draw = self.order.draw(n)
+            path = self.order.sources[draw.source].paths[draw.shard]
+            if path not in self.skip:
+                self.store.fetch(path)
+
+    def clip(self, path, index):
+        """(Clip without images, {suffix: (offset, length)}) of a sample."""
+        members = self.store.index(path).members(index)
+        if "json" not in members:
+            raise BadSample("the .json member is missing")
+        key = str(self.store.index(path).keys[index])
+        try:
+            return decode_meta(self.store.read(path, *members["json"]), f"{path}:{key}"), members
+        except ValueError as error:
+            raise BadSample(f"json: {error}") from None
+
+    def wanted_clip(self, path, index):
+        """As ``clip``; NoPair where its subject is excluded or its shard is to be skipped."""
+        if path in self.skip:
+            raise NoPair
+        clip, members = self.clip(path, index)
+        if self.exclude and normalise(clip.subject) in self.exclude:
+            raise NoPair
+        return clip, members
+
+    def image(self, path, members, crop):
+        """(H, W, 3) uint8 of one crop."""
+        name, data = self._jpeg(path, members, crop)
+        try:
+            return simplejpeg.decode_jpeg(data, "RGB")
+        except ValueError as error:
+            raise BadSample(f"{name} does not decode: {error}") from None
+
+    def _jpeg(self, path, members, crop):
+        """(name, bytes) of one crop's image."""
+        name = f"{crop:02d}.jpg"
+        if name not in members:
+            raise BadSample(f"{name} is missing")
+        return name, self.store.read(path, *members[name])
+
+    def decode(self, out, path, clip, members, crop):
+        """Decode a crop into the top left corner of ``out`` (P, P, 3); BadSample if it has not the
+        clip's size."""
+        name, data = self._jpeg(path, members, crop)
+        size = clip.size
+        try:
+            # Looked at first (1 us): an image of another shape could still fit into the buffer.
+            height, width = simplejpeg.decode_jpeg_header(data)[:2]
+            if (height, width) != (size, size):
+                raise BadSample(f"{name} is {width} x {height}, the clip says {size}")
+            if size == len(out):
+                simplejpeg.decode_jpeg(data, "RGB", buffer=out)
+                return
+            image = simplejpeg.decode_jpeg(data, "RGB")
+        except ValueError as error:
+            raise BadSample(f"{name} does not decode: {error}") from None
+        # What an earlier batch left there must not show.
+        out[size:], out[:size, size:] = BLACK, BLACK
+        out[:size, :size] = image
+
+    def mask(self, out, path, clip, members, crop):
+        """Copy a crop's person mask into ``out`` (512,); all ones where nobody knows where the
+        person is."""
+        if "masks.bin" not in members:
+            out[:] = 255
+            return
+        offset, length = members["masks.bin"]
+        if length != len(clip.crops) * MASK_BYTES:
+            raise BadSample(
+                f"masks.bin has {length} bytes for {len(clip.crops)} crops of {MASK_BYTES}"
+            )
+        out[:] = np.frombuffer(
+            self.store.read(path, offset + crop * MASK_BYTES, MASK_BYTES), np.uint8
+        )
+
+
+class Reader(ShardReader):
+    """Reads pairs into arrays of layout(). ``rules``: data.sampling.pairs.PairRules. ``augment``:
+    data.config.AugmentConfig.
+
+    Attributes:
+        references: whether references are read; false: chosen as ever, but their pixels and masks
+            stay as they were.
+    """
+
+    references = True
+
+    def wanted(self, kind):
+        return f"{PAIR_KINDS[kind]} pair"
+
+    def place(self, arrays, row, path, draw, random):
+        """Decode a pair of one clip, and the reference's further targets, into a row; returns the
+        crops' places (of the first target and of the reference) and their size.
+        """
+        clip, members = self.wanted_clip(path, draw.index)
+        kind, pixels = PAIR_KINDS[draw.kind], arrays["pixels"][row]
+        pair = choose(clip, kind, self.rules, random)
+        if pair is None:
+            raise NoPair
+        a, b = pair
+        targets = [a]
+        if len(pixels) > 2:
+            targets += more_targets(clip, kind, self.rules, a, b, len(pixels) - 2, random)
+        read = [*targets, b] if self.references else targets
+        for side, crop in enumerate(read):
+            first = targets.index(crop) if crop in targets else side
+            if first < side:
+                pixels[side] = pixels[first]  # the same image under another crop and mask
+            else:
+                self.decode(pixels[side], path, clip, members, crop)
+        masks = arrays["mask"][row].reshape(len(pixels), MASK_BYTES)
+        for out, crop in zip(masks, read, strict=False):
+            self.mask(out, path, clip, members, crop)
+        return a, b, clip.size
+
+    def draw_numbers(self, arrays, row, random):
+        """Crop and colour of all images, and the masking's noise; see layout().
+
+        ``random`` has drawn the pair; then come six numbers an image, as in PER_IMAGE, and the
+        noise.
+        """
+        size, augment, out = int(arrays["tags"][row, TAGS.index("size")]), self.augment, []
+        images = arrays["numbers"].shape[1]
+        u = random.random(6 * images).tolist()
+        # Whole pixels: at 224 of 256 the crop is then a copy, not a resampling. Plain arithmetic:
+        # numpy costs 30 us more.
+        for place in range(0, 6 * images, 6):
+            x, y, scale, *colours = u[place : place + 6]
+            side = round(size * (augment.crop_min + (augment.crop_max - augment.crop_min) * scale))
+            out.append(
+                [
+                    math.floor(x * (size - side + 1)) + side / 2,
+                    math.floor(y * (size - side + 1)) + side / 2,
+                    side,
+                    *(1 + augment.colour * (2 * c - 1) for c in colours),
+                ]
+            )
+        arrays["numbers"][row] = out
+        random.random(dtype=np.float32, out=arrays["noise"][row])

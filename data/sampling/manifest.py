@@ -1,0 +1,202 @@
+"""Which shards a run reads: read from their catalogues, frozen into the run's folder, compared when
+it goes on."""
+
+import difflib
+import json
+import os
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+
+from data.format.index import PAIR_KINDS
+from data.format.names import decode_text
+from data.sampling.order import ORDER
+from data.storage.catalogue import read_catalogue
+from data.storage.fetch import base_name
+from engine.errors import UserError, explain, failure_of
+from engine.run.patience import read_bytes
+
+
+@dataclass
+class SourceManifest:
+    """The shards of one source, as the order needs them.
+
+    Attributes:
+        name: from the config.  paths: the tars, or their URLs.
+        counts: clips used of each (held-out ones are cut from the end).
+        val: [(shard, index), ...].  digests: a hash a shard.  offers: which PAIR_KINDS any
+            clip can serve.
+        size: side in pixels of the largest crop.  tar_bytes: of all shards together.
+    """
+
+    name: str
+    paths: list
+    counts: np.ndarray
+    val: list
+    digests: list
+    offers: list
+    size: int
+    tar_bytes: int = 0
+
+    def record(self):
+        """What is frozen into a run's folder: names without folders, so that shards may move."""
+        return {
+            "shards": [base_name(p) for p in self.paths],
+            "counts": self.counts.tolist(),
+            "digests": self.digests,
+            "val_clips": len(self.val),
+        }
+
+
+def read_manifest(name, spec, val_clips, crop_kind_bits, store):
+    """Index a source's shards.
+
+    Args:
+        name: of the source.  spec: see data.storage.catalogue.read_catalogue.
+        val_clips: clips at the end that are never trained on (at most a tenth of them).
+        crop_kind_bits: mask of the bits of Index.offers that count, see data.pairs.offer_bits.
+        store: data.storage.shard_store.Store.
+    """
+    paths, entries = read_catalogue(spec, store)
+    counts = np.array([entry.clips for entry in entries], np.int64)
+    spare = min(val_clips, int(counts.sum()) // 10)
+    ends = np.cumsum(counts)
+    kept = np.clip(ends[-1] - spare - (ends - counts), 0, counts)
+    held = [(s, i) for s, entry in enumerate(entries) for i in range(kept[s], entry.clips)]
+    bits = int(np.bitwise_or.reduce([entry.offers for entry in entries])) & crop_kind_bits
+    offers = [
+        p for p, kind in enumerate(PAIR_KINDS) if any(bits >> (2 * k + p) & 1 for k in range(3))
+    ]
+    return SourceManifest(
+        name,
+        paths,
+        kept,
+        held,
+        [entry.digest for entry in entries],
+        offers,
+        max(entry.size for entry in entries),
+        sum(entry.tar_bytes for entry in entries),
+    )
+
+
+def freeze(order, path):
+    """Write the manifest into the run's folder, or compare it with what is there.
+
+    Raises:
+        UserError: the shards are not those the run began with.
+    """
+    now = {source.name: source.record() for source in order.sources}
+    path = Path(path)
+    known = read_bytes(path)
+    if known is None:
+        temporary = path.with_suffix(".writing")
+        try:
+            temporary.write_text(
+                json.dumps({"format": 1, "order": ORDER, "lanes": order.lanes, "sources": now})
+            )
+            os.replace(temporary, path)
+        except OSError as error:
+            raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
+        return
+    frozen = json.loads(known)
+    if frozen.get("order", 1) != ORDER:
+        raise UserError(
+            f"{path}: the run began with order {frozen.get('order', 1)} of samples, this version "
+            f"draws order "
+            f"{ORDER}; go on with the version it began with (environment.json), or start a new run"
+        )
+    then = frozen["sources"]
+    for name in then.keys() | now.keys():
+        if then.get(name) != now.get(name):
+            raise UserError(
+                f"the shards are not those the run began with: "
+                f"{_difference(name, then.get(name), now.get(name))}; "
+                f"give back the old ones or start a new run ({path} lists them)"
+            )
+
+
+def _difference(name, then, now):
+    if then is None or now is None:
+        return f"source '{name}' is {'new' if then is None else 'gone'}"
+    old, new = (list(zip(side["shards"], side["digests"], strict=True)) for side in (then, now))
+    names = {shard for shard, _ in old}, {shard for shard, _ in new}
+    for was, has in zip_longest(old, new):
+        if was != has:
+            if was and was[0] not in names[1]:
+                words = f"{was[0]} is missing"
+            elif has and has[0] not in names[0]:
+                words = f"{has[0]} is new"
+            else:
+                same = was and has and was[0] == has[0]
+                words = (
+                    f"{(has or was)[0]} is {'of other contents' if same else 'in another place'}"
+                )
+            return f"source '{name}' had {len(old)} shards and has {len(new)}; {words}"
+    # "held_out" is the count's name in runs that version 0.1 began.
+    before = then["val_clips"] if "val_clips" in then else then["held_out"]
+    return (
+        f"source '{name}' had {before} validation clips and now has {now['val_clips']} "
+        f"(data.val_clips)"
+    )
+
+
+def bad_shards(folder, order):
+    """frozenset of the paths of the shards in a run's bad_shards.json, which its operator wrote;
+    empty where there is none.
+
+    A shard is listed by its file's name, or by its path or URL where several sources have one of
+    that name.
+
+    Raises:
+        UserError: it is no JSON list of names, one of them is no shard of the run or more than one,
+            or no shard is left.
+    """
+    path = Path(folder) / "bad_shards.json"
+    try:
+        names = json.loads(decode_text(path.read_bytes()))
+    except FileNotFoundError:
+        return frozenset()
+    except OSError as error:
+        raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f'{path} is no JSON list of shard names, such as ["shard-000007.tar"]')
+    known = {}
+    for shard in (shard for source in order.sources for shard in source.paths):
+        known.setdefault(base_name(shard), []).append(shard)
+    every = {shard for shards in known.values() for shard in shards}
+    found = frozenset(_shard_of(name, known, every, path) for name in names)
+    for source in order.sources:
+        if found.issuperset(source.paths):
+            raise UserError(
+                f"{path} lists all {len(source.paths)} shards of source '{source.name}': nothing "
+                f"is left of it"
+            )
+    return found
+
+
+def _shard_of(name, known, every, path):
+    """The one shard that a name in bad_shards.json stands for.
+
+    Args:
+        known: {base name: [path or URL, ...]}.  every: all paths and URLs.  path: of the list, for
+            messages.
+    """
+    if name in every:
+        return name
+    shards = known.get(name, [])
+    if len(shards) == 1:
+        return shards[0]
+    if shards:
+        raise UserError(
+            f"{path} lists {name}, and {len(shards)} shards of this run have that name: list the "
+            f"path of the one "
+            f"that is meant, of {', '.join(shards)}"
+        )
+    near = difflib.get_close_matches(name, known, 1) or [min(known)]
+    raise UserError(
+        f"{path} lists {name}, which is no shard of this run; {len(every)} are, such as {near[0]}"
+    )

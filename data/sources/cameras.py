@@ -1,0 +1,322 @@
+"""Calibrated cameras: the lens, the files they come from, and crops that are pinhole images.
+
+A calibration file's principal point counts the first pixel's *centre* as (0, 0), as OpenCV does;
+here it is (0.5, 0.5), so every reader adds half a pixel to cx and cy. Metres, OpenCV axes, ``Rt``
+from world to camera.
+"""
+
+import dataclasses
+import json
+import sys
+import xml.etree.ElementTree
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from data.format.names import UTF16, decode_text
+from data.loading.border import BLACK
+from engine.errors import UserError, explain, failure_of
+from engine.geometry import crop_intrinsics
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FORMATS = ("qualisys", "caliscope", "opencv")
+OUTSIDE = -1e6  # a source position that no image has, for what the lens cannot see
+
+
+@dataclass
+class Camera:
+    """One camera.
+
+    Attributes:
+        name: unique in the calibration.
+        K: (3, 3) intrinsics in pixels, the first pixel's centre at (0.5, 0.5).
+        distortion: (8,) k1, k2, p1, p2, k3, k4, k5, k6 as in OpenCV, on normalised coordinates.
+        Rt: (3, 4) world to camera, metres.
+        width, height: of the image in pixels.
+    """
+
+    name: str
+    K: np.ndarray
+    distortion: np.ndarray
+    Rt: np.ndarray
+    width: int
+    height: int
+
+
+def distort(xy, coefficients):
+    """Where the lens puts ideal normalised coordinates.
+
+    Source: the rational model in the documentation of OpenCV's calib3d, without its thin prism and
+        tilt. Past the
+    radius where the polynomial turns back, it would show the image's inside again: there the
+    result is NaN.
+
+    Args:
+        xy: (..., 2).  coefficients: (8,).
+    """
+    k1, k2, p1, p2, k3, k4, k5, k6 = coefficients
+    x, y = xy[..., 0], xy[..., 1]
+    r2 = x * x + y * y
+    radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+    radial = np.where(r2 < fold_radius(coefficients) ** 2, radial, np.nan)
+    return np.stack(
+        [
+            x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+            y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+        ],
+        -1,
+    )
+
+
+def fold_radius(coefficients):
+    """The normalised radius up to which the radial distortion grows (at most 4, which is 76 degrees
+    off the axis)."""
+    k1, k2, _, _, k3, k4, k5, k6 = coefficients
+    r = np.linspace(0, 4, 2001)
+    r2 = r * r
+    below = 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
+    mapped = r * (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / np.where(below > 1e-6, below, np.nan)
+    grows = np.nan_to_num(np.diff(mapped), nan=-1.0) > 0
+    return 4.0 if grows.all() else r[np.argmin(grows)]
+
+
+def see(camera, points):
+    """World points in the camera's own, distorted image.
+
+    Args:
+        points: (..., 3).
+    Returns:
+        (..., 2) pixels, NaN where the lens cannot see, and (...) depths in metres.
+    """
+    local = np.asarray(points, np.float64) @ camera.Rt[:, :3].T + camera.Rt[:, 3]
+    depth = local[..., 2]
+    xy = local[..., :2] / np.where(depth > 1e-6, depth, np.nan)[..., None]
+    return distort(xy, camera.distortion) @ camera.K[:2, :2].T + camera.K[:2, 2], depth
+
+
+def undistort(camera, pixels):
+    """(..., 2) pixels of the distorted image to pixels of the ideal pinhole image with the same
+    K."""
+    pixels = np.asarray(pixels, np.float64)
+    flat = pixels.reshape(-1, 1, 2)
+    criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-9)
+    # K and pixels share the half-pixel, so it cancels and OpenCV's own convention does not matter
+    # here.
+    ideal = cv2.undistortPoints(flat, camera.K, camera.distortion, P=camera.K, criteria=criteria)
+    return ideal.reshape(pixels.shape)
+
+
+def cut(image, box, size, camera=None):
+    """A square crop, undistorted, in one resampling.
+
+    Where a crop's pixel covers several of the image's, a grid that is finer by a whole factor is
+    read and averaged: each image pixel then counts, and nothing aliases. What lies outside the
+    image is black, see data/loading/border.py.
+
+    Args:
+        image: (H, W, 3) uint8.  box: [x0, y0, x1, y1], a square in pixels of the image,
+            undistorted ones if ``camera``.
+        size: the crop's side in pixels.  camera: the lens, or None to take the image as it is.
+    Returns:
+        (size, size, 3) uint8.
+    """
+    finer = max(1, int(np.ceil((box[2] - box[0]) / size - 1e-6)))
+    map_x, map_y = _maps(camera, box, size * finer)
+    fine = cv2.remap(
+        image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=BLACK
+    )
+    return fine if finer == 1 else cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def _maps(camera, box, side):
+    """Two (side, side) float32 maps for cv2.remap: where in the image each crop pixel lies,
+    centres at integers."""
+    K = np.eye(3) if camera is None else camera.K
+    lens = np.zeros(8) if camera is None else camera.distortion
+    ideal = crop_intrinsics(K, box, (side, side))
+    half = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+    map_x, map_y = cv2.initUndistortRectifyMap(
+        K - half, lens, None, ideal - half, (side, side), cv2.CV_32FC1
+    )
+    if np.any(lens):
+        # OpenCV's polynomial goes on past the fold and would show the image's inside a second
+        # time.
+        at = np.arange(side) + 0.5
+        x, y = (at - ideal[0, 2]) / ideal[0, 0], (at - ideal[1, 2]) / ideal[1, 1]
+        limit = fold_radius(lens) ** 2
+        if max(x[0] ** 2, x[-1] ** 2) + max(y[0] ** 2, y[-1] ** 2) >= limit:
+            map_x[x * x + (y * y)[:, None] >= limit] = OUTSIDE
+    return map_x, map_y
+
+
+def fit_to_video(camera, width, height, offset=(0, 0), slack_px=16):
+    """The camera as its video shows it, where the video is a few pixels smaller or larger than the
+    calibration.
+
+    Args:
+        width, height: of the video.  offset: (x, y) of the video's corner in the calibrated
+            image.
+        slack_px: the largest difference that is taken for a cropped border; more means another mode
+            of the sensor.
+    Returns:
+        a Camera of the video's size.
+    Raises:
+        UserError: the sizes differ by more.
+    """
+    if abs(width - camera.width) > slack_px or abs(height - camera.height) > slack_px:
+        raise UserError(
+            f"camera {camera.name}: the video is {width}x{height}, its calibration is for "
+            f"{camera.width}x{camera.height}; they may differ by size_slack_px={slack_px}"
+        )
+    K = camera.K.copy()
+    K[0, 2] -= offset[0]
+    K[1, 2] -= offset[1]
+    return dataclasses.replace(camera, K=K, width=width, height=height)
+
+
+def read_cameras(path, kind):
+    """{name: Camera} of a calibration file, in the file's order.
+
+    Args:
+        path: the file.  kind: one of FORMATS.
+    Raises:
+        UserError: no such file, not of that format, no usable camera in it.
+    """
+    readers = {"qualisys": _qualisys, "caliscope": _caliscope, "opencv": _opencv}
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+        cameras = list(readers[kind](data, path))
+    except OSError as error:
+        raise failure_of(error, f"calibration {path}: {explain(error)}") from None
+    except KeyError as error:
+        raise UserError(f"calibration {path} is no {kind} file: it lacks {error}") from None
+    except (ValueError, AttributeError, TypeError, xml.etree.ElementTree.ParseError) as error:
+        raise UserError(
+            f"calibration {path} is no {kind} file: {' '.join(str(error).split())[:160]}"
+        ) from None
+    names = [c.name for c in cameras]
+    if not cameras:
+        raise UserError(f"calibration {path} holds no calibrated camera")
+    if len(set(names)) < len(names):
+        raise UserError(f"calibration {path}: two cameras are named {max(names, key=names.count)}")
+    return dict(zip(names, cameras, strict=True))
+
+
+def _camera(path, name, K, distortion, R, t, size):
+    """A Camera from OpenCV numbers (pixel centres at whole numbers)."""
+    K, R = np.array(K, np.float64).reshape(3, 3), np.array(R, np.float64).reshape(3, 3)
+    if not (np.abs(R @ R.T - np.eye(3)).max() < 1e-2 and np.linalg.det(R) > 0):
+        raise UserError(
+            f"calibration {path}: the rotation of camera {name} is not a rotation matrix"
+        )
+    if not (K[0, 0] > 0 and K[1, 1] > 0 and abs(K[2] - [0, 0, 1]).max() < 1e-9):
+        raise UserError(
+            f"calibration {path}: the intrinsics of camera {name} are not a pinhole camera's"
+        )
+    distortion = np.array(distortion, np.float64).ravel()
+    if len(distortion) > 8 and np.any(distortion[8:] != 0):
+        raise UserError(
+            f"calibration {path}: camera {name} has a thin prism or tilted lens ({len(distortion)} "
+            f"numbers), "
+            "which is not supported; up to 8 are"
+        )
+    K[:2, 2] += 0.5
+    coefficients = np.zeros(8)
+    coefficients[: min(8, len(distortion))] = distortion[:8]
+    Rt = np.concatenate([R, np.array(t, np.float64).reshape(3, 1)], 1)
+    return Camera(name, K, coefficients, Rt, int(size[0]), int(size[1]))
+
+
+def _qualisys(data, path):
+    """Qualisys Track Manager's XML (.qca.txt).
+
+    Lengths of the image are in 1/64 px. The axes are turned by pi about x against OpenCV's (y up,
+    z backward); the position is in millimetres; the stored rotation has the camera's axes as rows.
+    The distortion is divided by 64 as well, as Pose2Sim reads it.
+    """
+    # Of a file that was saved anew in UTF-16 the first line still says UTF-8; of bytes without a
+    # mark it is to be believed.
+    root = xml.etree.ElementTree.fromstring(decode_text(data) if data.startswith(UTF16) else data)
+    for node in root.iter("camera"):
+        if node.attrib.get("active", "1") == "0":
+            continue
+        name = node.attrib["serial"]
+        if float(node.attrib.get("viewrotation", 0)) != 0:
+            raise UserError(
+                f"calibration {path}: camera {name} has "
+                f"viewrotation={node.attrib['viewrotation']}; "
+                "export the calibration and the video without a rotated view"
+            )
+        video = {k: float(v) for k, v in node.find("fov_video").attrib.items()}
+        place = {k: float(v) for k, v in node.find("transform").attrib.items()}
+        lens = {k: float(v) / 64 for k, v in node.find("intrinsic").attrib.items()}
+        K = [
+            [lens["focalLengthU"], lens["skew"], lens["centerPointU"] - video["left"]],
+            [0, lens["focalLengthV"], lens["centerPointV"] - video["top"]],
+            [0, 0, 1],
+        ]
+        bend = [
+            lens[k]
+            for k in (
+                "radialDistortion1",
+                "radialDistortion2",
+                "tangentalDistortion1",
+                "tangentalDistortion2",
+                "radialDistortion3",
+            )
+        ]
+        R = np.diag([1.0, -1.0, -1.0]) @ [[place[f"r{i}{j}"] for j in (1, 2, 3)] for i in (1, 2, 3)]
+        t = -R @ np.array([place[k] for k in "xyz"]) / 1000
+        yield _camera(
+            path,
+            name,
+            K,
+            bend,
+            R,
+            t,
+            (video["right"] - video["left"] + 1, video["bottom"] - video["top"] + 1),
+        )
+
+
+def _caliscope(data, path):
+    """caliscope's camera_array.toml: world to camera, OpenCV numbers; cameras are named cam_N like
+    its videos."""
+    for node in tomllib.loads(decode_text(data))["cameras"].values():
+        name = f"cam_{node['cam_id']}"
+        if node.get("ignore") or "rotation" not in node or "matrix" not in node:
+            print(
+                f"calibration {path}: camera {name} is marked to be ignored or not calibrated; "
+                f"left out"
+            )
+            continue
+        if node.get("rotation_count") or node.get("fisheye"):
+            raise UserError(
+                f"calibration {path}: camera {name} is turned (rotation_count) or a fisheye, "
+                "which is not supported"
+            )
+        R = np.array(node["rotation"], np.float64)
+        R = cv2.Rodrigues(R)[0] if R.size == 3 else R
+        yield _camera(
+            path, name, node["matrix"], node["distortions"], R, node["translation"], node["size"]
+        )
+
+
+def _opencv(data, path):
+    """JSON: {"cameras": [{"name", "size": [w, h], "K", "distortion", "R", "t"}]} with OpenCV's
+    numbers, t in metres."""
+    for node in json.loads(decode_text(data))["cameras"]:
+        yield _camera(
+            path,
+            str(node["name"]),
+            node["K"],
+            node.get("distortion", []),
+            node["R"],
+            node["t"],
+            node["size"],
+        )

@@ -1,0 +1,31 @@
+"""Half-written files that a killed command left in its folder."""
+
+import contextlib
+import glob
+import os
+import re
+
+
+def clear_leftovers(folder, names=("*",)):
+    """Remove half-written shards and indexes of processes that are gone; those of a live one may
+    still be wanted.
+
+    Args:
+        names: of shards. Where other machines write into the folder too, whose processes look dead
+            from here, only one's own.
+    """
+    for pattern in [name + end for name in names for end in (".writing-*", ".index.npz.*.npz")]:
+        for path in glob.glob(os.path.join(glob.escape(folder), pattern)):
+            number = re.search(r"\.(?:writing-|index\.npz\.)(\d+)(?:\.npz)?$", path)
+            if number and not _alive(int(number[1])):
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(path)
+
+
+def _alive(process):
+    try:
+        with contextlib.suppress(PermissionError):  # it lives and is somebody else's
+            os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,204 @@
+"""``python -m data verify | stats | preview``: are shards whole, what do they hold, how do they
+look."""
+
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+
+from tqdm import tqdm
+
+from data.format.shards import find_shards
+from data.format.verify import check_shard
+from data.sampling.pairs import CROPS, PairRules
+from data.storage.cache import CacheConfig
+from data.storage.catalogue import indexed, list_shards, write_catalogues
+from data.storage.shard_store import Store
+from data.tools.stats import describe, merge, tally_shard
+from engine.config.parser import key, parse_keys, section
+from engine.errors import EnvironmentFault, UserError, explain, failure_of
+
+
+@dataclass
+class IndexConfig:
+    workers: int | None = key(
+        None, "processes that read; default: the cores of this machine", low=1
+    )
+
+
+@dataclass
+class VerifyConfig:
+    cache: CacheConfig = section(CacheConfig)
+    workers: int | None = key(
+        None, "processes that read; default: the cores of this machine", low=1
+    )
+
+
+@dataclass
+class StatsConfig:
+    out: str = key("", "also draw histograms into this PNG file", path="one")
+    pairs: PairRules = section(PairRules)
+    cache: CacheConfig = section(CacheConfig)
+    workers: int | None = key(
+        None, "processes that read; default: the cores of this machine", low=1
+    )
+
+    def check(self):
+        if self.out:
+            _check_png(self.out)
+
+
+@dataclass
+class ShownPairs(PairRules):
+    """Everything is shown unless a rule says otherwise: training's own defaults would hide all
+    hands."""
+
+    crops: str = key("any", "which crops make pairs", choices=tuple(CROPS))
+    angle_min_deg: float = key(
+        0.0, "cross-view: least angle between the cameras, seen from the person", low=0, high=180
+    )
+    angle_max_deg: float = key(180.0, "cross-view: largest such angle", low=0, high=180)
+    gap_max_s: float = key(1e9, "cross-pose: most time between the two instants, seconds", low=0)
+
+
+@dataclass
+class PreviewConfig:
+    out: str = key("preview.png", "the PNG file to write", path="one")
+    rows: int = key(8, "clips shown, spread evenly over the shards", low=1, high=64)
+    seed: int = key(0, "another seed shows other clips and pairs", low=0)
+    pairs: ShownPairs = section(ShownPairs)
+    cache: CacheConfig = section(CacheConfig)
+
+    def check(self):
+        _check_png(self.out)
+
+
+def index(argv):
+    """Index every tar and write each folder's shards.json, so that no run has to."""
+    config, named = parse_keys(
+        IndexConfig, argv, "data index", "python -m data index DIR-or-TAR ... [workers=N]"
+    )
+    paths = find_shards(named)
+    entries = dict(
+        zip(paths, spread_over_processes(indexed, paths, config.workers, "index"), strict=True)
+    )
+    write_catalogues(entries)
+    total = sum(entry.tar_bytes for entry in entries.values())
+    print(
+        f"{len(paths)} shards, {sum(entry.clips for entry in entries.values())} clips, "
+        f"{total / 1e9:.3g} GB: indexed"
+    )
+    return 0
+
+
+def verify(argv):
+    """Read every byte of every shard; prints what is wrong. Returns 1 where anything is."""
+    usage = "python -m data verify DIR-or-TAR ... [workers=N]"
+    config, named = parse_keys(VerifyConfig, argv, "data verify", usage)
+    paths = _named(named, config.cache)
+    clips = crops = bad_clips = bad_shards = 0
+    for report in spread_over_processes(
+        partial(look, check_shard, config.cache), paths, config.workers, "verify"
+    ):
+        clips, crops = clips + report.clips, crops + report.crops
+        bad_clips += len({name for name, _ in report.problems if name})
+        bad_shards += bool(report.problems)
+        for line in [*report.lines(), *(f"note: {note}" for note in report.notes)]:
+            tqdm.write(line)
+    looked = f"{len(paths)} shards, {clips} clips, {crops} crops"
+    if not bad_shards:
+        print(f"{looked}: all whole")
+        return 0
+    print(
+        f"{looked}: something is wrong in {bad_shards} shard{'s' * (bad_shards > 1)}; bad clips: "
+        f"{bad_clips}"
+    )
+    return 1
+
+
+def stats(argv):
+    """Print what the shards hold and what the rules for pairs keep; draw it where out=FILE.png is
+    given."""
+    usage = "python -m data stats DIR-or-TAR ... [out=FILE.png] [pairs.angle_max_deg=60 ...]"
+    config, named = parse_keys(StatsConfig, argv, "data stats", usage)
+    paths = _named(named, config.cache)
+    tally = merge(
+        spread_over_processes(
+            partial(look, tally_shard, config.cache), paths, config.workers, "stats"
+        )
+    )
+    if not tally.clips:
+        raise UserError(
+            f"{paths[0]}: no sample has readable JSON; `python -m data verify` names the reasons"
+        )
+    print(describe(tally, config.pairs))
+    if config.out:
+        from data.tools.histograms import (
+            draw,  # here, because matplotlib takes a second that a loader's worker must not pay
+        )
+
+        save_image(draw(tally, config.pairs), config.out)
+    return 0
+
+
+def preview(argv):
+    """Draw a contact sheet of pairs."""
+    from data.tools.contact_sheet import contact_sheet
+
+    usage = "python -m data preview DIR-or-TAR ... [out=FILE.png] [rows=8] [seed=0] [key=value ...]"
+    config, named = parse_keys(PreviewConfig, argv, "data preview", usage)
+    store = Store(config.cache.open())
+    save_image(
+        contact_sheet(list_shards(named, store)[0], config.rows, config.seed, config.pairs, store),
+        config.out,
+    )
+    return 0
+
+
+def _named(named, cache):
+    """Paths and URLs of the shards that were named."""
+    return list_shards(named, Store(cache.open()))[0]
+
+
+def look(work, cache, path):
+    """work(path), for a URL with the path of the file that was fetched."""
+    with Store(cache.open()).kept(path) as here:
+        return work(here)
+
+
+def spread_over_processes(work, paths, workers, words):
+    """Yield work(path) in the order of the paths, from several processes where that helps; shows
+    progress on a terminal."""
+    count = min(len(paths), workers or os.cpu_count() or 1)
+    if count == 1:
+        yield from tqdm(map(work, paths), words, len(paths), disable=None)
+        return
+    # Spawned, because a fork of a process with threads (OpenMP, tqdm) may hang.
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield from tqdm(pool.map(work, paths), words, len(paths), disable=None)
+        except BrokenProcessPool:
+            raise EnvironmentFault(
+                f"{words}: one of {count} processes was killed, as where memory runs out: use "
+                f"fewer workers="
+            ) from None
+
+
+def save_image(image, path):
+    """Write a PIL image as PNG.
+
+    Raises:
+        UserError: the folder is missing or cannot be written.
+    """
+    try:
+        image.save(path)
+    except OSError as error:
+        raise failure_of(error, f"out={path}: cannot be written: {explain(error)}") from None
+    print(f"wrote {path} ({image.width} x {image.height})")
+
+
+def _check_png(path):
+    if not path.lower().endswith(".png"):
+        raise UserError(f"out={path}: the file's name does not end in .png")

@@ -1,0 +1,279 @@
+"""``python -m data mixing``: how well batches are mixed, beside a full shuffle of the same
+clips."""
+
+import contextlib
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from data.format.clip import decode_meta
+from data.format.index import PAIR_KINDS, read_index
+from data.sampling.manifest import read_manifest
+from data.sampling.order import Order, default_lanes
+from data.sampling.pairs import offer_bits
+from data.storage.cache import CacheConfig
+from data.storage.shard_store import Store
+from data.tools.inspect import look, spread_over_processes
+from engine.config.parser import key, parse_keys, section
+from engine.errors import explain, failure_of
+
+GROUPS = ("shard", "source", "subject", "video")
+# A batch in which each row has c others of its video beside it is worth as little as 1 / (1 + c) of
+# its rows. Up to this factor below a full shuffle is called fine.
+WORTH = 1.25
+LARGER_POOLS = (4, 16)  # times data.pool_shards; each open pool costs a lane that many open files
+
+
+@dataclass
+class MixingConfig:
+    batch: int = key(256, "pairs in a global batch, as in training", low=2)
+    lanes: int | None = key(None, "data.lanes of the training; default: as there", low=1)
+    pool_shards: float = key(4.0, "data.pool_shards of the training", low=0.01)
+    batches: int = key(200, "batches that are looked at, from the run's first on", low=1)
+    seed: int = key(0, "the training's seed", low=0, high=2**63 - 1)
+    cache: CacheConfig = section(CacheConfig)
+    workers: int | None = key(
+        None, "processes that read; default: the cores of this machine", low=1
+    )
+
+
+@dataclass
+class Shares:
+    """Shares of pairs of rows that have a group in common, each (len(GROUPS),).
+
+    Attributes:
+        near, any: of neighbouring rows of a batch, and of any two, as drawn.  full_near, full_any:
+            in a full shuffle.
+    """
+
+    near: np.ndarray
+    any: np.ndarray
+    full_near: np.ndarray
+    full_any: np.ndarray
+
+
+def main(argv):
+    """Print shares, ratios, and a sentence of advice."""
+    usage = "python -m data mixing DIR-or-TAR ... [batch=256] [pool_shards=4] [key=value ...]"
+    config, named = parse_keys(MixingConfig, argv, "data mixing", usage)
+    source, shares = _manifest(named, config.cache)
+    order = open_order(
+        source, shares, config, config.pool_shards
+    )  # a batch that does not divide is told at once
+    read = list(
+        spread_over_processes(
+            partial(look, groups_of_shard, config.cache), source.paths, config.workers, "mixing"
+        )
+    )
+    groups, unreadable = join([rows for rows, _ in read]), sum(bad for _, bad in read)
+    drawn = measure(order, groups, config.batches)
+    print(describe(drawn, groups, order, config))
+    if unreadable:
+        print(
+            f"{unreadable} clips have unreadable JSON and count as alone in their groups; python "
+            f"-m data verify names them"
+        )
+    larger = [
+        config.pool_shards * times
+        for times in LARGER_POOLS
+        if config.pool_shards < len(source.paths)
+    ]
+    tried = (
+        (pool, measure(open_order(source, shares, config, pool), groups, config.batches))
+        for pool in larger
+    )
+    print(advice(drawn, tried, config))
+    return 0
+
+
+def _manifest(named, cache):
+    """(SourceManifest of all shards, shares of the kinds of pairs) as training on all crops has
+    them."""
+    source = read_manifest("all", named, 0, offer_bits("any"), Store(cache.open()))
+    if not source.offers:
+        source.offers = [0]  # labelled crops without pairs: all slots are of one kind
+    return source, [float(kind in source.offers) for kind in range(len(PAIR_KINDS))]
+
+
+def open_order(source, shares, config, pool_shards):
+    """The Order that training would read one source in."""
+    lanes = config.lanes or default_lanes(config.batch, shares)
+    return Order([source], [1.0], shares, config.seed, config.batch, lanes, pool_shards)
+
+
+def groups_of_shard(path):
+    """((n, 3) uint64 hashes of each clip's source, subject and video, clips whose JSON is
+    unreadable).
+
+    Raises:
+        UserError: the shard is cut off or no tar; see data.format.shards.read_index.
+    """
+    index, bad = read_index(path), 0
+    out = np.zeros((len(index), 3), np.uint64)
+    try:
+        with open(path, "rb") as file:
+            for i, name in enumerate(index.keys.tolist()):
+                members, clip = index.members(i), None
+                if "json" in members:
+                    file.seek(members["json"][0])
+                    with contextlib.suppress(ValueError):
+                        clip = decode_meta(file.read(members["json"][1]), f"{path}:{name}")
+                bad += clip is None
+                texts = (f"{path}:{name}",) * 3
+                if clip is not None:
+                    texts = clip.source, clip.subject, video_of(clip.source, clip.subject, name)
+                out[i] = [_hash(text) for text in texts]
+    except OSError as error:
+        raise failure_of(error, f"cannot read shard {path}: {explain(error)}") from None
+    return out, bad
+
+
+def video_of(source, subject, name):
+    """What names the recording that a clip is from: its source, its subject, and its key without
+    the number at the end.
+
+    ``python -m data pairs`` ends a key with the clip's place in the video. The source keeps apart
+    sets that name their videos alike, the subject keeps apart made people, each of whose clips is a
+    recording of its own.
+    """
+    return "\n".join((source, subject, re.sub(r"[-_]?\d+$", "", name)))
+
+
+def _hash(text):
+    # 100 million texts take 800 MB so, and two of them are equal by chance once in 4000 such sets.
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def join(rows):
+    """[(clips, len(GROUPS)) int64 of each shard]: a clip's number in each of GROUPS, from
+    groups_of_shard of each shard."""
+    counts = [len(r) for r in rows]
+    columns = [np.repeat(np.arange(len(rows)), counts), *np.concatenate(rows).T]
+    numbered = np.stack([np.unique(column, return_inverse=True)[1] for column in columns], 1)
+    return np.split(numbered, np.cumsum(counts)[:-1])
+
+
+def measure(order, groups, batches):
+    """The Shares of the first ``batches`` batches of an Order of one source; ``groups`` as join
+    gives them."""
+    size = order.batch
+    rows = np.zeros((size, len(GROUPS)), np.int64)
+    found = {name: np.zeros(len(GROUPS)) for name in ("near", "any")}
+    for t in range(batches):
+        for j in range(size):
+            draw = order.draw(t * size + j)
+            rows[j] = groups[draw.shard][draw.index]
+        found["near"] += (rows[1:] == rows[:-1]).sum(0)
+        found["any"] += [_pairs(np.unique(column, return_counts=True)[1]) for column in rows.T]
+    counts = [np.unique(column, return_counts=True)[1] for column in np.concatenate(groups).T]
+    full_near, full_any = zip(*(full_shuffle(c, size, batches) for c in counts), strict=True)
+    return Shares(
+        found["near"] / (batches * (size - 1)),
+        found["any"] / (batches * _pairs(size)),
+        np.array(full_near),
+        np.array(full_any),
+    )
+
+
+def full_shuffle(counts, batch, batches):
+    """Expected shares of (neighbouring, any two) rows of a batch with a group in common, for clips
+    in full random order.
+
+    Each epoch is a permutation of all clips. Two rows of one epoch are two different clips, two
+    rows of different epochs are independent; a batch may lie across several epochs.
+
+    Args:
+        counts: clips of each group.
+    """
+    total = int(counts.sum())
+    inside = _pairs(counts) / max(1, _pairs(total))
+    across = float((counts / total) @ (counts / total))
+    near = near_all = any_ = any_all = 0
+    for t in range(batches):
+        edges = np.arange(t * batch // total, ((t + 1) * batch - 1) // total + 2) * total
+        rows = np.diff(np.clip(edges, t * batch, (t + 1) * batch))  # of this batch in each epoch
+        near, near_all = near + int((rows - 1).sum()), near_all + batch - 1
+        any_, any_all = any_ + _pairs(rows), any_all + _pairs(batch)
+    return tuple(
+        part / whole * inside + (1 - part / whole) * across
+        for part, whole in ((near, near_all), (any_, any_all))
+    )
+
+
+def _pairs(counts):
+    """How many pairs there are inside groups of these sizes, all together."""
+    counts = np.asarray(counts, np.int64)
+    return int((counts * (counts - 1) // 2).sum())
+
+
+def beside(shares, batch):
+    """((len(GROUPS),), the same): rows that share a row's group in its batch, on average; as drawn,
+    and in a full shuffle."""
+    return (batch - 1) * shares.any, (batch - 1) * shares.full_any
+
+
+def describe(shares, groups, order, config):
+    """The table as text."""
+    counts = [len(np.unique(column)) for column in np.concatenate(groups).T]
+    words = ", ".join(f"{n} {name}" + "s" * (n > 1) for n, name in zip(counts, GROUPS, strict=True))
+    lines = [
+        f"{order.totals[0]} clips: {words}; {config.batches} batches of {order.batch} in "
+        f"{order.lanes} lanes, "
+        f"pool_shards={config.pool_shards:g}, seed={config.seed}",
+        f"{'':10}{'neighbours of a batch':^33}   {'any two rows of a batch':^33}   "
+        f"{'rows beside each':^21}",
+        f"{'share a':10}"
+        + 2 * f"{'drawn':>10}{'full shuffle':>14}{'ratio':>9}   "
+        + f"{'drawn':>8}{'full shuffle':>14}",
+    ]
+    for g, name in enumerate(GROUPS):
+        line = f"{name:10}"
+        for drawn, full in (
+            (shares.near[g], shares.full_near[g]),
+            (shares.any[g], shares.full_any[g]),
+        ):
+            line += f"{drawn:10.5f}{full:14.5f}{_ratio(drawn, full):>9}   "
+        rows = [part[g] for part in beside(shares, order.batch)]
+        lines.append(line + f"{rows[0]:8.2f}{rows[1]:14.2f}")
+    return "\n".join(lines)
+
+
+def _ratio(drawn, full):
+    return f"{drawn / full:.2f}" if full else "-" if not drawn else "inf"
+
+
+def worst(shares, batch):
+    """(factor, name) of the subject's or video's rows beside each: (1 + drawn) / (1 + full
+    shuffle)."""
+    drawn, full = beside(shares, batch)
+    return max(
+        (float((1 + drawn[g]) / (1 + full[g])), GROUPS[g])
+        for g in map(GROUPS.index, ("subject", "video"))
+    )
+
+
+def advice(shares, tried, config):
+    """A sentence: fine, or what mends it.
+
+    Args:
+        tried: yields (pool_shards, Shares) with larger pools; asked only where it is needed.
+    """
+    factor, name = worst(shares, config.batch)
+    if factor <= WORTH:
+        return (
+            f"fine: counting rows of one {name} as one, a batch is worth {1 / factor:.2f} of a "
+            f"fully shuffled one "
+            f"({1 / WORTH:g} is asked for)"
+        )
+    start = f"badly mixed: counting rows of one {name} as one, a batch is worth {1 / factor:.2f} of a fully shuffled one; "
+    for pool, larger in tried:
+        better, _ = worst(larger, config.batch)
+        if better <= WORTH:
+            return start + f"data.pool_shards={pool:g} mends it ({1 / better:.2f})"
+    return (
+        start
+        + "write the clips anew in random order: python -m data shuffle DIR-or-TAR ... out=DIR"
+    )

@@ -1,0 +1,279 @@
+"""Counting what shards hold, and what the rules for pairs keep of it; from the JSON members
+alone."""
+
+import contextlib
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from data.format.clip import KINDS, decode_meta
+from data.format.index import PAIR_KINDS, pair_matrix, read_index
+from data.sampling.pairs import CROPS, view_angles
+from engine.errors import explain, failure_of
+
+# A row an ordered pair: which clip, index into PAIR_KINDS and into KINDS, then what the rules look
+# at (NaN: not known).
+PAIR = np.dtype(
+    [
+        ("clip", np.int64),
+        ("kind", np.uint8),
+        ("crop", np.uint8),
+        ("angle_deg", np.float64),
+        ("gap_s", np.float64),
+        ("overlap", np.float32),
+    ]
+)
+
+
+@dataclass
+class Tally:
+    """Counts over shards; two tallies add up.
+
+    Attributes:
+        shards, clips, unreadable: how many; the last are samples whose JSON is missing or bad.
+        sources: {(source, licence): clips}.  subjects: {subject: clips}.
+        kinds: {(source, kind of crop): crops}.  sizes: {side in pixels: crops}.
+        jpeg_bytes: (crops,).  box_sides: longer side in pixels of the source of each crop that was
+            cut from an image.
+        pairs: rows of PAIR, both directions of every pair of crops that is cross-view or
+            cross-pose.
+    """
+
+    shards: int = 0
+    clips: int = 0
+    unreadable: int = 0
+    sources: Counter = field(default_factory=Counter)
+    subjects: Counter = field(default_factory=Counter)
+    kinds: Counter = field(default_factory=Counter)
+    sizes: Counter = field(default_factory=Counter)
+    jpeg_bytes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    box_sides: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    pairs: np.ndarray = field(default_factory=lambda: np.zeros(0, PAIR))
+
+
+def tally_shard(path):
+    """The Tally of one shard.
+
+    Raises:
+        UserError: the shard is cut off or no tar; see data.format.shards.read_index.
+    """
+    index, tally = read_index(path), Tally(shards=1)
+    jpeg_bytes, box_sides, pairs = [], [], []
+    try:
+        for clip, members in _clips(path, index):
+            if clip is None:
+                tally.unreadable += 1  # told in the summary; `verify` names them
+                continue
+            jpeg_bytes += [length for name, (_, length) in members.items() if name.endswith(".jpg")]
+            box_sides += [
+                max(c.box[2] - c.box[0], c.box[3] - c.box[1])
+                for c in clip.crops
+                if c.box is not None
+            ]
+            pairs += _pair_rows(clip, tally.clips)
+            tally.sources[clip.source, clip.licence] += 1
+            tally.subjects[clip.subject] += 1
+            tally.kinds.update((clip.source, crop.kind) for crop in clip.crops)
+            tally.sizes[clip.size] += len(clip.crops)
+            tally.clips += 1
+    except OSError as error:
+        raise failure_of(error, f"cannot read shard {path}: {explain(error)}") from None
+    tally.jpeg_bytes, tally.box_sides = (
+        np.array(jpeg_bytes, np.int64),
+        np.array(box_sides, np.float64),
+    )
+    tally.pairs = np.array(pairs, PAIR)
+    return tally
+
+
+def _clips(path, index):
+    """Yield (Clip, members) of every sample, (None, members) where its JSON is missing or bad."""
+    with open(path, "rb") as file:
+        for i, key in enumerate(index.keys.tolist()):
+            members = index.members(i)
+            clip = None
+            with contextlib.suppress(ValueError):
+                if "json" in members:
+                    file.seek(members["json"][0])
+                    clip = decode_meta(file.read(members["json"][1]), f"{path}:{key}")
+            yield clip, members
+
+
+def _pair_rows(clip, number):
+    rows, angles = [], view_angles(clip)
+    for p, kind in enumerate(PAIR_KINDS):
+        for i, j in np.argwhere(pair_matrix(clip, kind)).tolist():
+            a, b = clip.crops[i], clip.crops[j]
+            rows.append(
+                (
+                    number,
+                    p,
+                    KINDS.index(a.kind),
+                    angles[i, j] if p == 0 else math.nan,
+                    abs(a.time_s - b.time_s),
+                    math.nan if clip.overlap is None else clip.overlap[i, j],
+                )
+            )
+    return rows
+
+
+def merge(tallies):
+    """One Tally of several; clips keep different numbers."""
+    total, before, parts = Tally(), 0, list(tallies)
+    for part in parts:
+        part.pairs["clip"] += before
+        before += part.clips
+        for name in ("shards", "clips", "unreadable"):
+            setattr(total, name, getattr(total, name) + getattr(part, name))
+        for name in ("sources", "subjects", "kinds", "sizes"):
+            getattr(total, name).update(getattr(part, name))
+    for name in ("jpeg_bytes", "box_sides", "pairs"):
+        setattr(total, name, np.concatenate([getattr(part, name) for part in parts]))
+    return total
+
+
+def rule_masks(pairs, kind, rules):
+    """What the rules keep of one kind of pair, each rule alone and all together; as
+    data.pairs.candidates decides.
+
+    Args:
+        pairs: rows of PAIR.  kind: of PAIR_KINDS.  rules: data.sampling.pairs.PairRules.
+    Returns:
+        (rows of that kind, [(rule in words, (n,) bool), ...]); the last entry is all rules
+        together.
+    """
+    rows = pairs[pairs["kind"] == PAIR_KINDS.index(kind)]
+    masks = [
+        (
+            f"crops = {rules.crops}",
+            np.isin(rows["crop"], [KINDS.index(k) for k in CROPS[rules.crops]]),
+        )
+    ]
+    if kind == "cross_view":
+        low, high, name, unit = rules.angle_min_deg, rules.angle_max_deg, "angle_deg", "degrees"
+    else:
+        low, high, name, unit = rules.gap_min_s, rules.gap_max_s, "gap_s", "seconds"
+    masks.append(
+        (f"{name.split('_')[0]} {low:g} to {high:g} {unit}", _within(rows[name], low, high))
+    )
+    masks.append(
+        (
+            f"overlap {rules.overlap_min:g} to {rules.overlap_max:g}",
+            _within(rows["overlap"], rules.overlap_min, rules.overlap_max),
+        )
+    )
+    return rows, [*masks, ("all rules", np.logical_and.reduce([mask for _, mask in masks]))]
+
+
+def _within(values, low, high):
+    return ~((values < low) | (values > high))  # NaN, not known, is within
+
+
+def describe(tally, rules):
+    """The text of `python -m data stats`."""
+    lines = [
+        f"shards {tally.shards}, clips {tally.clips}, crops {len(tally.jpeg_bytes)}, subjects "
+        f"{len(tally.subjects)}"
+    ]
+    if tally.unreadable:
+        lines.append(
+            f"samples without readable JSON: {tally.unreadable}; `python -m data verify` names them"
+        )
+    lines += [
+        "",
+        *_table(
+            ["source", "licence", "clips"], [(s, l, n) for (s, l), n in tally.sources.most_common()]
+        ),
+    ]
+    by_kind = Counter()
+    for (_, kind), count in tally.kinds.items():
+        by_kind[kind] += count
+    lines += ["", *_table(["crops", "number"], [(k, by_kind[k]) for k in KINDS if by_kind[k]])]
+    lines += [
+        "",
+        "side of a crop: "
+        + ", ".join(f"{side} px ({n} crops)" for side, n in sorted(tally.sizes.items())),
+    ]
+    lines.append(
+        f"JPEG bytes of a crop: {spread_of(tally.jpeg_bytes, '.0f')}; all "
+        f"{tally.jpeg_bytes.sum() / 1e6:.1f} MB"
+    )
+    if len(tally.box_sides):
+        lines.append(f"side in the source image, pixels: {spread_of(tally.box_sides, '.0f')}")
+    lines += [
+        "",
+        "pairs, a masked and b the reference, so every two crops count twice",
+        "(5 % of them are below the first number, half below the second, 95 % below the third)",
+        "",
+    ]
+    lines += _table(
+        ["kind", "crops", "pairs", "angle, degrees", "gap, seconds", "overlap a in b"],
+        list(_pair_table(tally)),
+    )
+    lines += ["", "what the rules keep", ""]
+    lines += _table(
+        ["kind", "rule", "pairs", "share", "clips", "share"], list(_rule_table(tally, rules))
+    )
+    return "\n".join(lines)
+
+
+def _pair_table(tally):
+    for p, kind in enumerate(PAIR_KINDS):
+        for k, crops in enumerate(KINDS):
+            rows = tally.pairs[(tally.pairs["kind"] == p) & (tally.pairs["crop"] == k)]
+            if len(rows):
+                yield (
+                    kind,
+                    crops,
+                    len(rows),
+                    spread_of(rows["angle_deg"], ".0f") if p == 0 else "",
+                    spread_of(rows["gap_s"], ".2f") if p == 1 else "",
+                    spread_of(rows["overlap"], ".2f"),
+                )
+
+
+def _rule_table(tally, rules):
+    for kind in PAIR_KINDS:
+        rows, masks = rule_masks(tally.pairs, kind, rules)
+        for words, mask in [("as they are", np.ones(len(rows), bool)), *masks]:
+            clips = len(np.unique(rows["clip"][mask]))
+            yield (
+                kind,
+                words,
+                int(mask.sum()),
+                _share(mask.sum(), len(rows)),
+                clips,
+                _share(clips, tally.clips),
+            )
+
+
+def spread_of(values, form):
+    """ "5 % / 50 % / 95 %" of numbers, NaN left out."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return "not known"
+    return " / ".join(format(q, form) for q in np.percentile(known, [5, 50, 95]))
+
+
+def _share(part, whole):
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def _table(head, rows):
+    """Lines of a table: numbers to the right, text to the left."""
+    cells = [[str(cell) for cell in row] for row in [head, *rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    right = [
+        bool(rows)
+        and all(row[i].removesuffix(" %").replace(".", "").isdigit() for row in cells[1:])
+        for i in range(len(head))
+    ]
+    return [
+        "  "
+        + "  ".join(
+            c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in cells
+    ]

@@ -1,0 +1,495 @@
+"""Configuration: dataclasses beside the code that reads them, a YAML file on top, ``key=value`` on
+top of that.
+
+    @dataclass
+    class Optim:
+        lr: float = key(1.5e-4, "learning rate for 256 pairs a step", low=0)
+
+    @dataclass
+    class Config:
+        steps: int = key(1000, "steps to train", low=1)
+        optim: Optim = section(Optim)
+
+    cfg = parse(Config, sys.argv[1:], command="pretrain")
+
+Every value, from the file or the command line, is read as text and turned into the type its field
+declares. So YAML's own guesses never bite: ``time: 12:00:00`` in a text field stays text,
+``steps=1e5`` is an int, ``0123`` is not octal. Nothing in a text means anything to this module:
+``${NAME}`` stays as it is. Keys of paths alone have a ``~`` at the beginning written out.
+"""
+
+import dataclasses
+import difflib
+import math
+import os
+import re
+import typing
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from engine.config.paths import as_text, expand_home, is_json_list, split_list, split_paths
+from engine.errors import Failure, UserError
+from engine.run.patience import is_folder, read_bytes
+
+_TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+_NULL = {"null", "none", "~", ""}
+
+
+# OmegaConf takes ${...} for a reference to another key and has no switch for it, so dollars are
+# hidden from it. The mark itself, a private character of Unicode, is hidden the same way.
+_MARK = "\ue000"
+_HIDDEN = {_MARK + "0": _MARK, _MARK + "1": "$"}
+
+# What may stand before the first "=" of a key=value; a URL or a path with a "=" in it has other
+# letters there.
+_KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
+
+
+def key(default, help, *, choices=None, low=None, high=None, path=None, renamed_from=None):
+    """A config field: its default, its meaning for ``--help`` and what values it takes (inclusive
+    bounds).
+
+    Args:
+        path: "one" or "several", for a text that names a path or what
+            engine.config.paths.split_paths takes apart.
+        renamed_from: what an earlier version called the key: its last part, or all of it where it
+            has moved to another section. The old name is an error that says the new one.
+    """
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "low": low,
+        "high": high,
+        "path": path,
+        "renamed_from": renamed_from,
+    }
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def section(schema, help=""):
+    """A nested group of keys."""
+    return dataclasses.field(default_factory=schema, metadata={"help": help})
+
+
+def parse(schema, argv, command, usage=""):
+    """Build a ``schema`` instance from ``[FILE.yaml, key=value, ...]``.
+
+    Each dataclass on the way may have a ``check(self)`` that raises UserError for impossible
+    combinations.
+
+    Args:
+        schema: the dataclass of the room.
+        argv: the command line after the command's own words.
+        command: what the file must say in its ``command:`` line, such as ``"data make"``.
+    Raises:
+        UserError: for a missing file, a config of another command, an unknown key, a value that
+            does not fit.
+        SystemExit: after ``--help``.
+    """
+    if "--help" in argv or "-h" in argv:
+        print(help_text(schema, command, usage))
+        raise SystemExit(0)
+    if not argv or "=" in os.path.basename(argv[0]):
+        raise UserError(
+            f"python -m {command}: a config file comes first, then key=value; see --help"
+        )
+    config = OmegaConf.structured(schema)
+    for dotted, value in read_file(argv[0], command):
+        _assign(config, schema, dotted, value, argv[0])
+    for argument in argv[1:]:
+        _assign_argument(config, schema, argument)
+    return _finish(config, argv[0])
+
+
+def parse_all(schema, argv, command):
+    """(config or None, [message, ...]): as ``parse``, but going on after a fault, so that all of
+    them are told at once."""
+    config, faults = OmegaConf.structured(schema), []
+    try:
+        pairs = list(read_file(argv[0], command))
+    except Failure as error:
+        return None, [str(error)]
+    steps = [lambda pair=pair: _assign(config, schema, *pair, argv[0]) for pair in pairs]
+    steps += [
+        lambda argument=argument: _assign_argument(config, schema, argument)
+        for argument in argv[1:]
+    ]
+    result = []
+    for step in [*steps, lambda: result.append(_finish(config, argv[0]))]:
+        try:
+            step()
+        except Failure as error:
+            faults.append(str(error))
+    return result[0] if result else None, faults
+
+
+def _assign_argument(config, schema, argument):
+    if "=" not in argument:
+        raise UserError(f"'{argument}' on the command line is not of the form key=value")
+    _assign(config, schema, *argument.split("=", 1), "the command line")
+
+
+def is_assignment(argument):
+    """Whether a word of a command that takes paths too is a key=value: neither a path that is there
+    nor a URL."""
+    return bool(_KEY.match(argument)) and not os.path.exists(argument)
+
+
+def parse_keys(schema, argv, command, usage, least=1):
+    """(``schema`` instance, [path, ...]) of a command that takes ``least`` or more paths and
+    ``key=value``, no config file.
+
+    Raises:
+        UserError: no path, an unknown key, a value that does not fit.
+        SystemExit: after ``--help``.
+    """
+    if "--help" in argv or "-h" in argv:
+        print(help_text(schema, command, usage))
+        raise SystemExit(0)
+    config, paths = OmegaConf.structured(schema), []
+    for argument in argv:
+        if is_assignment(argument):
+            _assign_argument(config, schema, argument)
+        else:
+            paths.append(argument)
+    if len(paths) < least:
+        raise UserError(f"python -m {command}: name at least one path; usage: {usage}")
+    if paths and not least:
+        raise UserError(
+            f"'{paths[0]}' on the command line is not of the form key=value; usage: {usage}"
+        )
+    return _finish(config, "the command line"), paths
+
+
+def _finish(config, origin):
+    try:
+        result = _reveal_dollars(OmegaConf.to_object(config))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{origin}: {str(error).splitlines()[0]}") from None
+    _check(result)
+    return result
+
+
+def _hide_dollars(value):
+    if isinstance(value, list):
+        return [_hide_dollars(part) for part in value]
+    return (
+        value.replace(_MARK, _MARK + "0").replace("$", _MARK + "1")
+        if isinstance(value, str)
+        else value
+    )
+
+
+def _reveal_dollars(value):
+    """A config as it was before its texts were hidden, in place where it can be."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            setattr(value, field.name, _reveal_dollars(getattr(value, field.name)))
+    elif isinstance(value, dict):
+        return {name: _reveal_dollars(part) for name, part in value.items()}
+    elif isinstance(value, list):
+        return [_reveal_dollars(part) for part in value]
+    elif isinstance(value, str):
+        return re.sub(_MARK + "[01]", lambda found: _HIDDEN[found[0]], value)
+    return value
+
+
+def read_file(path, command):
+    """``[(dotted key, text or list), ...]`` of a YAML file whose ``command:`` line is
+    ``command``."""
+    if is_folder(path):
+        raise UserError(f"{path} is a folder; name a config file (.yaml) in it")
+    data = read_bytes(path)
+    if data is None:
+        folder = os.path.dirname(path) or "."
+        there = (
+            sorted(f for f in os.listdir(folder) if f.endswith(".yaml"))
+            if os.path.isdir(folder)
+            else []
+        )
+        near = difflib.get_close_matches(os.path.basename(path), there, 1, 0.5)
+        hint = f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
+        raise UserError(f"config file {path} does not exist{hint}")
+    try:
+        tree = yaml.load(data, Loader=_TextLoader)  # bytes: YAML knows UTF-16 by its mark
+    except yaml.YAMLError as error:
+        raise UserError(
+            f"{path} is not a YAML config: {' '.join(str(error).split())[:200]}"
+        ) from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} is not a YAML config: it holds no keys")
+    found = tree.pop("command", None)
+    if found != command:
+        said = f"says 'command: {found}'" if found else "has no 'command:' line"
+        raise UserError(
+            f"{path} {said}, but this is 'python -m {command}', which wants 'command: {command}'"
+        )
+    return list(_flatten(tree))
+
+
+class _TextLoader(yaml.BaseLoader):
+    """Leaves every scalar as the text that was written, and takes no key twice, of which YAML would
+    drop the first."""
+
+    def construct_mapping(self, node, deep=False):
+        names = [name.value for name, _ in node.value]
+        for name, (where, _) in zip(names, node.value, strict=True):
+            if names.count(name) > 1:
+                raise yaml.YAMLError(
+                    f"'{name}' is given twice, first in line {where.start_mark.line + 1}"
+                )
+        return super().construct_mapping(node, deep)
+
+
+def save(config, path, command):
+    """Write the resolved config so that ``parse`` reads the same config back."""
+    tree = {"command": command, **_plain(dataclasses.asdict(config))}
+    with open(path, "w", encoding="utf-8") as file:
+        yaml.safe_dump(tree, file, sort_keys=False, width=120)
+
+
+def _plain(value):
+    """A tree of nothing but what YAML has words for."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def flat(config, prefix=""):
+    """``{dotted key: value}`` of a config instance, lists and dicts of plain values kept whole."""
+    out = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        name = prefix + field.name
+        if dataclasses.is_dataclass(value):
+            out.update(flat(value, name + "."))
+        elif (
+            isinstance(value, dict)
+            and value
+            and all(dataclasses.is_dataclass(v) for v in value.values())
+        ):
+            for k, v in value.items():
+                out.update(flat(v, f"{name}.{k}."))
+        else:
+            out[name] = value
+    return out
+
+
+def help_text(schema, command, usage=""):
+    """All keys of a schema with type, default and meaning, one line each."""
+    rows = []
+    for name, field, kind in _leaves(schema):
+        default = (
+            field.default if field.default is not dataclasses.MISSING else field.default_factory()
+        )
+        default = ",".join(map(str, default)) if isinstance(default, (list, tuple)) else default
+        shown = "" if default is None or isinstance(default, dict) else f"={default}"
+        choices = field.metadata.get("choices")
+        text = field.metadata.get("help", "") + (
+            f" ({'|'.join(map(str, choices))})" if choices else ""
+        )
+        rows.append((f"{name}{shown}", _type_name(kind), text))
+    width = min(44, max(len(r[0]) for r in rows))
+    usage = usage or f"python -m {command} CONFIG.yaml [key=value ...]"
+    return "\n".join(
+        [f"usage: {usage}", "", "keys and their defaults:"]
+        + [f"  {a:<{width}}  {t:<10}  {h}" for a, t, h in rows]
+    )
+
+
+def _flatten(tree, prefix=""):
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", ("" if value == {} else value)
+
+
+def _unwrap(kind):
+    """(type without Optional, whether None is allowed)"""
+    arguments = typing.get_args(kind)
+    if type(None) in arguments:
+        return next(a for a in arguments if a is not type(None)), True
+    return kind, False
+
+
+def _type_name(kind):
+    inner, optional = _unwrap(kind)
+    origin = typing.get_origin(inner)
+    name = (
+        f"list[{_type_name(typing.get_args(inner)[0])}]"
+        if origin is list
+        else getattr(inner, "__name__", str(inner))
+    )
+    return name + ("?" if optional else "")
+
+
+def _wanted(kind: type) -> str:
+    """What a value of this type is, in words: 'a whole number'."""
+    inner, _ = _unwrap(kind)
+    words = {int: "a whole number", float: "a finite number", bool: "true or false"}
+    return words.get(inner, f"a value of type {_type_name(kind)}")
+
+
+def _leaves(schema, prefix=""):
+    """Yield (dotted key, field, type) of every settable key; names of a dict of sections show as
+    NAME."""
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        kind, _ = _unwrap(hints[field.name])
+        if dataclasses.is_dataclass(kind):
+            yield from _leaves(kind, f"{prefix}{field.name}.")
+        elif typing.get_origin(kind) is dict and dataclasses.is_dataclass(typing.get_args(kind)[1]):
+            yield from _leaves(typing.get_args(kind)[1], f"{prefix}{field.name}.NAME.")
+        else:
+            name = f"{prefix}{field.name}"
+            yield (
+                f"{name}.NAME" if typing.get_origin(kind) is dict else name,
+                field,
+                hints[field.name],
+            )
+
+
+def _find(schema, dotted):
+    """(field, type, [names of dict sections to create]) of a dotted key, or None."""
+    created, here, parts = [], schema, dotted.split(".")
+    position = 0
+    while position < len(parts):
+        fields = {f.name: f for f in dataclasses.fields(here)}
+        if parts[position] not in fields:
+            return None
+        field = fields[parts[position]]
+        hint = typing.get_type_hints(here)[field.name]
+        kind, _ = _unwrap(hint)
+        position += 1
+        if typing.get_origin(kind) is dict and dataclasses.is_dataclass(typing.get_args(kind)[1]):
+            if position >= len(parts):
+                return field, hint, created
+            position += 1
+            here = typing.get_args(kind)[1]
+            created.append((".".join(parts[:position]), here))
+        elif typing.get_origin(kind) is dict and position == len(parts) - 1:
+            return field, typing.get_args(kind)[1], created  # an entry of a dict of plain values
+        elif dataclasses.is_dataclass(kind):
+            here = kind
+        else:
+            return (field, hint, created) if position == len(parts) else None
+    return None
+
+
+def _renamed(schema, dotted):
+    """The key that an earlier version called ``dotted``, or None."""
+    for name, field, _ in _leaves(schema):
+        old = field.metadata.get("renamed_from")
+        if old is None:
+            continue
+        section = name.rpartition(".")[0]
+        whole = old if "." in old or not section else f"{section}.{old}"
+        pattern = re.escape(whole).replace("NAME", "[^.]+")
+        if re.fullmatch(pattern, dotted):
+            return name
+    return None
+
+
+def _assign(config, schema, dotted, value, origin):
+    found = _find(schema, dotted)
+    if found is None:
+        if new := _renamed(schema, dotted):
+            raise UserError(f"'{dotted}' in {origin} has another name now: write '{new}'")
+        names = [name for name, _, _ in _leaves(schema)]
+        near = difflib.get_close_matches(dotted, names, 1, 0.5)
+        near = near or difflib.get_close_matches(
+            dotted.split(".")[-1], [n.split(".")[-1] for n in names], 1, 0.7
+        )
+        near = [n for n in names if n == near[0] or n.split(".")[-1] == near[0]][:1] if near else []
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise UserError(f"unknown key '{dotted}' in {origin}{hint}")
+    field, kind, created = found
+    for path, section_schema in created:
+        if OmegaConf.select(config, path) is None:
+            OmegaConf.update(config, path, OmegaConf.structured(section_schema), force_add=True)
+    if typing.get_origin(_unwrap(kind)[0]) is dict:
+        if value != "":
+            raise UserError(
+                f"'{dotted}' in {origin} takes named sections, such as {dotted}.NAME.key=value"
+            )
+        return
+    OmegaConf.update(
+        config, dotted, _hide_dollars(_convert(value, kind, field, dotted, origin)), force_add=True
+    )
+
+
+def _convert(value, kind, field, dotted, origin):
+    inner, optional = _unwrap(kind)
+    if optional and isinstance(value, str) and value.lower() in _NULL:
+        return None
+    if typing.get_origin(inner) is list:
+        value = split_list(value, dotted) if isinstance(value, str) else value
+        return [_scalar(v, typing.get_args(inner)[0], field, dotted, origin) for v in value]
+    if isinstance(value, list) and field.metadata["path"] == "several":
+        value = as_text(value)
+    if isinstance(value, (list, dict)):
+        raise UserError(f"'{dotted}' in {origin} takes one {_type_name(kind)}, not {value}")
+    return _expand(_scalar(value, inner, field, dotted, origin), field.metadata["path"], dotted)
+
+
+def _expand(value, path, dotted):
+    """A value with ``~`` written out, of a key that names paths."""
+    if path == "one":
+        return expand_home(value)
+    if path == "several" and ("~" in value or is_json_list(value)):
+        parts = split_paths(value, dotted)
+        # Several stay one text, a plain one where commas alone take it apart again.
+        return as_text(parts) if any("," in part for part in parts) else ",".join(parts)
+    return value
+
+
+def _scalar(text, kind, field, dotted, origin):
+    rules = field.metadata
+    try:
+        if kind is bool:
+            if text.lower() not in _TRUE | _FALSE:
+                raise ValueError
+            value = text.lower() in _TRUE
+        elif kind is int:
+            try:
+                value = int(text)
+            except ValueError:
+                number = float(text)
+                if not math.isfinite(number) or number != int(number):
+                    raise
+                value = int(number)
+        elif kind is float:
+            value = float(text)
+            if not math.isfinite(value):
+                raise ValueError
+        else:
+            value = text
+    except (ValueError, AttributeError):
+        raise UserError(f"'{dotted}={text}' in {origin}: {_wanted(kind)} is wanted") from None
+    if rules.get("choices") and value not in rules["choices"]:
+        raise UserError(
+            f"'{dotted}={text}' in {origin}: the value is none of "
+            f"{', '.join(map(str, rules['choices']))}"
+        )
+    if rules.get("low") is not None and value < rules["low"]:
+        raise UserError(f"'{dotted}={text}' in {origin}: the value is below {rules['low']}")
+    if rules.get("high") is not None and value > rules["high"]:
+        raise UserError(f"'{dotted}={text}' in {origin}: the value is above {rules['high']}")
+    return value
+
+
+def _check(config):
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        for item in value.values() if isinstance(value, dict) else [value]:
+            if dataclasses.is_dataclass(item):
+                _check(item)
+    if hasattr(config, "check"):
+        config.check()

@@ -1,0 +1,201 @@
+"""How a model is spread over the processes of a run: copies (DDP), shares of its weights (FSDP2),
+or copies in shares (HSDP).
+
+With FSDP2 a weight is a DTensor: each process holds some of its rows, and the whole is gathered for
+a block while it runs. Where several groups of neighbours hold a copy each, a group gathers within
+itself, and only the sum of a share's gradient goes between groups. What leaves a process
+(checkpoints, norms) is always whole, under the bare module's names.
+"""
+
+import contextlib
+from inspect import signature
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
+
+BLOCKS = ("blocks", "layers")  # names of the lists whose members are gathered one at a time
+# of these lists, whose members take their weights in bf16 while tokens stay in float32
+IN_BF16 = "blocks"
+
+
+# Buffers are tables and means that no step changes: not to be sent at each. torch 2.15 has another
+# word for it than 2.6.
+_NO_BUFFERS = {
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in signature(nn.parallel.DistributedDataParallel).parameters
+    else "broadcast_buffers": False
+}
+
+
+class Spread:
+    """A model and what holds it, spread over the processes of a run.
+
+    Args:
+        holders: neighbouring processes that hold one copy of the weights together; divides their
+            number. 1: each holds all.
+        processes: engine.distributed.process_group.Processes.  model: the bare network.
+        step_module: holds it and no weights besides, called on parts of a batch.
+        entries: the network's methods, beside ``forward``, that others call.
+        bf16: the network runs under bf16 autocast, so its blocks' shared weights are gathered in
+            bf16: half of what goes between processes, and no copy is kept beside them. Shares,
+                gradients' sums and the optimizer stay float32.
+    Attributes:
+        module: what to call for the loss.  Gradients in it are means over the processes.
+    """
+
+    def __init__(self, holders, processes, model, step_module, entries=(), bf16=False):
+        self.model, self.module = model, step_module
+        self.sharded = holders > 1
+        self.copied = holders == 1 and processes.world > 1
+        self.copies = (
+            None  # the process group of those that have the same share, where there are several
+        )
+        if self.copied:
+            ids = [processes.device.index] if processes.device.type == "cuda" else None
+            self.module = nn.parallel.DistributedDataParallel(
+                step_module, ids, gradient_as_bucket_view=True, **_NO_BUFFERS
+            )
+        if processes.world > 1:
+            _send_buffers(model)
+        if self.sharded:
+            shard(model, self._mesh(holders, processes), entries, bf16)
+
+    def _mesh(self, holders, processes):
+        if holders == processes.world:
+            return init_device_mesh(processes.device.type, (holders,))
+        groups = processes.groups(holders)
+        self.copies = groups[0]
+        ranks = torch.arange(processes.world).view(-1, holders)
+        return DeviceMesh.from_group(
+            list(groups), processes.device.type, ranks, mesh_dim_names=("copies", "shares")
+        )
+
+    @contextlib.contextmanager
+    def unsynced(self):
+        """Gradients made in here stay in this process, to be summed with those made outside
+        later."""
+        if self.copied:
+            with self.module.no_sync():
+                yield
+            return
+        if self.sharded:
+            self.model.set_requires_gradient_sync(False)
+        yield
+        if self.sharded:
+            self.model.set_requires_gradient_sync(True)
+
+    def clip(self, parameters, limit=None):
+        """The norm of all gradients, on the device and alike on all ranks; if it exceeds ``limit``
+        they are scaled down."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        norm = whole(nn.utils.get_total_norm(gradients))
+        if self.copies is not None:
+            # Each copy summed it up for itself. In another sequence the last bit may differ, and
+            # with it the verdict on an update, or a share of the weights from its copies for ever.
+            dist.broadcast(norm, dist.get_global_rank(self.copies, 0), self.copies)
+        if limit is not None:
+            factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+            torch._foreach_mul_([own(gradient) for gradient in gradients], factor)
+        return norm
+
+    def gather(self):
+        """From here to ``release`` every process has all weights, so that each may call the model
+        as often as it likes.
+
+        Otherwise a process that calls a sharded model once more than the others waits for them for
+        ever.
+        """
+        if self.sharded:
+            self.model.set_reshard_after_forward(False)
+            for module in self._shards():
+                module.unshard()
+
+    def release(self):
+        """Back to shares. Also after weights were gathered by a forward without a backward."""
+        if self.sharded:
+            for module in self._shards():
+                module.reshard()
+                module.set_reshard_after_forward(module is not self.model, recurse=False)
+
+    def _shards(self):
+        from torch.distributed.fsdp import FSDPModule
+
+        return [module for module in self.model.modules() if isinstance(module, FSDPModule)]
+
+
+def _send_buffers(model):
+    """The first process's buffers, once, to all: a mean over data may differ in its last bit where
+    another device took it."""
+    for buffer in model.buffers():
+        dist.broadcast(buffer, 0)
+
+
+def shard(model, mesh, entries, bf16):
+    """Cut a model's weights over a mesh, and gather them for a block at a time; arguments as for
+    Spread."""
+    # Imported here because it takes seconds and most runs have no use for it.
+    from torch.distributed.fsdp import (
+        MixedPrecisionPolicy,
+        fully_shard,
+        register_fsdp_forward_method,
+    )
+
+    # Tokens come in as they are: the sum that runs through the blocks is float32, and autocast
+    # chooses for each operation.
+    half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    for name, parts in list(model.named_modules()):
+        last = name.rpartition(".")[2]
+        if last in BLOCKS:
+            policy = half if bf16 and last == IN_BF16 else MixedPrecisionPolicy()
+            for block in parts.children():
+                fully_shard(block, mesh=mesh, mp_policy=policy)
+    # The root's own weights are wanted from the first layer to the last: they stay gathered until
+    # the backward is over.
+    fully_shard(model, mesh=mesh, reshard_after_forward=False)
+    for name in entries:
+        register_fsdp_forward_method(model, name)
+
+
+def whole(tensor):
+    """A tensor without its shares: of a DTensor the whole of it, gathered by all processes at once;
+    others as they are."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def own(tensor):
+    """This process's share of a tensor, which may be empty; no copy."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def cut(tensor, like):
+    """The share of a whole tensor that this process has of ``like``; no word between processes."""
+    if isinstance(like, DTensor):
+        place = like.device_mesh.get_coordinate()
+        for axis, placement in enumerate(like.placements):
+            if isinstance(placement, Shard):
+                parts = tensor.chunk(like.device_mesh.size(axis), placement.dim)
+                # The last processes have nothing of a tensor with few rows.
+                tensor = (
+                    parts[place[axis]]
+                    if place[axis] < len(parts)
+                    else tensor.narrow(placement.dim, 0, 0)
+                )
+    return tensor
+
+
+def spread_like(tensor, like):
+    """A whole tensor, spread and placed as ``like`` is: a copy of its own."""
+    share = cut(tensor, like).to(like.device, copy=True, memory_format=torch.contiguous_format)
+    if not isinstance(like, DTensor):
+        return share
+    return DTensor.from_local(
+        share,
+        like.device_mesh,
+        like.placements,
+        run_check=False,
+        shape=like.shape,
+        stride=like.stride(),
+    )

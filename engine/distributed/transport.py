@@ -1,0 +1,413 @@
+"""JSON messages over TCP between the processes of a run that know its token, and nobody else.
+
+The watch of the ranks and the supervisors of a job use the same. Whoever connects proves first that
+it knows the token:
+
+    hub     {"nonce": A}
+    caller  {"number": N, "name": TEXT, "nonce": B, "proof": HMAC(token, caller, A, B, N, TEXT)}
+    hub     {"welcome": HMAC(token, hub, A, B, N, TEXT)}
+
+So the token itself never travels here: who listens on the wire, or took the port over after the
+hub's end, learns nothing that it could use. What follows on a proven connection is neither signed
+nor encrypted. Who does not prove itself is heard for STRANGER_S and SHORT bytes, never answered.
+Nothing here but ``join`` waits for the other end. Nothing here imports torch.
+"""
+
+import contextlib
+import errno
+import hashlib
+import hmac
+import ipaddress
+import json
+import secrets
+import select
+import selectors
+import socket
+import threading
+import time
+
+STRANGER_S = 10.0  # in which a caller proves itself
+STRANGERS = 128  # unproven connections at a time, and one an expected member; the oldest goes
+SHORT = 1024  # bytes of an unproven caller's line
+LONGEST = 1 << 20  # bytes of a line, and of what waits for an end that reads nothing
+CHUNK = 1 << 16  # bytes of a read
+ACCEPTS = 256  # connections taken in at once: a flood of them does not hold up the messages
+PAUSE_S = 1.0  # without new connections, where the system has no descriptor left
+RETRY_S = 0.5
+ANSWER_S = 10.0  # for a hub's answer; after that a caller calls anew
+
+
+class Lost(Exception):
+    """The other end is gone, or says what no process of a run says."""
+
+
+class Wire:
+    """One connection, which never blocks. Threads may send at the same time; one of them receives.
+
+    Args:
+        sock: a connected socket.  longest: bytes that a line may have.
+    """
+
+    def __init__(self, sock: socket.socket, longest: int = LONGEST):
+        self.sock, self.longest = sock, longest
+        self._rest, self._unsent, self._lock = b"", b"", threading.Lock()
+        self._held = []  # messages that came in one read with the hub's welcome
+        sock.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            _set_options(sock)
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def send(self, **message) -> None:
+        """Send a message. Raises Lost."""
+        self.send_line(encode(message))
+
+    def send_line(self, line: bytes) -> None:
+        """Send an encoded message; what the other end does not take yet goes with the next.
+
+        Raises:
+            Lost: the other end is gone, or has not read for long.
+        """
+        with self._lock:
+            self._unsent += line
+            try:
+                self._unsent = self._unsent[self.sock.send(self._unsent) :]
+            except BlockingIOError:
+                pass  # its buffer is full
+            except OSError as error:
+                raise Lost(str(error)) from None
+            if len(self._unsent) > LONGEST:
+                raise Lost("it has not read for a long time")
+
+    def receive(self) -> list[dict]:
+        """The messages of one read, perhaps none.
+
+        Raises:
+            Lost: after the last message has been handed out.
+        """
+        try:
+            data = self.sock.recv(CHUNK)
+        except BlockingIOError:
+            return []
+        except OSError as error:
+            raise Lost(str(error)) from None
+        if not data:
+            raise Lost("the connection was closed")
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if max(map(len, [*lines, self._rest])) > self.longest:
+            raise Lost(f"it sent a line of more than {self.longest} bytes")
+        return [decode(line) for line in lines]
+
+    def wait(self, seconds: float) -> list[dict]:
+        """The messages that come within so many seconds, as soon as there are some. Raises Lost."""
+        if self._held:
+            messages, self._held = self._held, []
+            return messages
+        poll = select.poll()  # select() ends at descriptor 1024
+        poll.register(self.sock, select.POLLIN)
+        return self.receive() if poll.poll(max(0.0, seconds) * 1000) else []
+
+    def wait_for_one(self, seconds: float) -> dict:
+        """The next message; those after it are kept for ``wait``.
+
+        Raises:
+            Lost: also where none comes in time.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            messages = self.wait(deadline - time.monotonic())
+            if messages:
+                self._held = messages[1:]
+                return messages[0]
+        raise Lost(f"no answer within {seconds:.0f} s")
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.sock.close()
+
+
+class Hub:
+    """The end that listens. Who proved to be one of the expected numbers is a member, else a
+    stranger.
+
+    Args:
+        listener: a listening socket.  token: the run's secret.  numbers: those that are expected.
+        clock: gives seconds.
+    Attributes:
+        members: {number: Wire}.
+        names: {number: what it calls itself}, also of those that are gone.
+    """
+
+    def __init__(self, listener, token: str, numbers, clock=time.monotonic):
+        self.listener, self.token, self.clock = listener, token, clock
+        self.numbers = frozenset(numbers)
+        self.members, self.names = {}, {}
+        self.strangers = {}  # Wire: (nonce, when it came), the oldest first
+        self._number_of, self._news, self._paused_until = {}, [], None
+        # epoll, and kept: its cost grows with those that have news, not with those that are there.
+        self.selector = selectors.DefaultSelector()
+        listener.setblocking(False)
+        self.selector.register(listener, selectors.EVENT_READ)
+
+    @property
+    def missing(self) -> list[int]:
+        """Numbers that never came."""
+        if len(self.names) == len(self.numbers):
+            return []
+        return sorted(self.numbers - self.names.keys())
+
+    def poll(self, seconds: float) -> list[tuple[int, dict | Lost]]:
+        """All that has come, as soon as there is something: one wait, one read of each with news.
+
+        Returns:
+            [(number, message), ...]. A new member comes as {"joined": name}, one that is gone as
+            a Lost.
+        """
+        self._dismiss_strangers()
+        self._resume_accepting()
+        out = []
+        for key, _ in self.selector.select(0 if self._news else max(0.0, seconds)):
+            if key.fileobj is self.listener:
+                self._accept()
+            elif key.fileobj in self.strangers:
+                out += self._hear_stranger(key.fileobj)
+            elif key.fileobj in self._number_of:
+                out += self._hear_member(self._number_of[key.fileobj])
+        while self._news:
+            number, wire, error = self._news.pop(0)
+            if self.members.get(number) is wire:
+                self._let_go(number)
+                out.append((number, error))
+        return out
+
+    def send(self, number: int, **message) -> None:
+        """Send one member a message; that it is gone is told by the next poll."""
+        self._send_line(number, encode(message))
+
+    def tell(self, **message) -> None:
+        """Send all members a message."""
+        line = encode(message)
+        for number in list(self.members):
+            self._send_line(number, line)
+
+    def close(self) -> None:
+        for wire in [*self.members.values(), *self.strangers]:
+            wire.close()
+        self.listener.close()
+        self.selector.close()
+
+    def _send_line(self, number, line):
+        wire = self.members.get(number)
+        if wire is not None:
+            try:
+                wire.send_line(line)
+            except Lost as error:
+                self._news.append((number, wire, error))
+
+    def _hear_member(self, number):
+        wire = self.members[number]
+        try:
+            return [(number, message) for message in wire.receive()]
+        except Lost as error:
+            self._let_go(number)
+            return [(number, error)]
+
+    def _let_go(self, number):
+        wire = self.members.pop(number)
+        del self._number_of[wire]
+        self._close(wire)
+
+    def _accept(self):
+        for _ in range(ACCEPTS):
+            try:
+                sock = self.listener.accept()[0]
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self._make_room()
+                    return
+                continue  # the caller has given up already
+            self._greet(sock)
+
+    def _greet(self, sock):
+        wire, nonce = Wire(sock, SHORT), secrets.token_hex(16)
+        try:
+            wire.send(nonce=nonce)
+        except Lost:
+            wire.close()
+            return
+        while len(self.strangers) >= STRANGERS + len(self.numbers):
+            self._dismiss(next(iter(self.strangers)))
+        self.strangers[wire] = nonce, self.clock()
+        self.selector.register(wire, selectors.EVENT_READ)
+
+    def _make_room(self):
+        """No descriptor is left: strangers go; without any, nobody is let in for a moment."""
+        if self.strangers:
+            for wire in list(self.strangers)[: 1 + len(self.strangers) // 2]:
+                self._dismiss(wire)
+            return
+        self.selector.unregister(self.listener)
+        self._paused_until = self.clock() + PAUSE_S
+
+    def _resume_accepting(self):
+        if self._paused_until is not None and self.clock() >= self._paused_until:
+            self._paused_until = None
+            self.selector.register(self.listener, selectors.EVENT_READ)
+
+    def _dismiss_strangers(self):
+        for wire, (_, came) in list(self.strangers.items()):
+            if self.clock() - came <= STRANGER_S:
+                return  # those after it came later
+            self._dismiss(wire)
+
+    def _dismiss(self, wire):
+        del self.strangers[wire]
+        self._close(wire)
+
+    def _close(self, wire):
+        self.selector.unregister(wire)
+        wire.close()
+
+    def _hear_stranger(self, wire):
+        try:
+            messages = wire.receive()
+            if not messages:
+                return []
+            own, hello = self.strangers[wire][0], messages[0]
+            number, name = self._check(hello, own)
+            wire.send(welcome=_proof(self.token, "hub", own, hello["nonce"], number, name))
+        except Lost:
+            self._dismiss(wire)
+            return []
+        if number in self.members:
+            self._let_go(number)  # it did not hear the first welcome and called again
+        del self.strangers[wire]
+        self.admit(wire, number, name)
+        return [(number, {"joined": name}), *((number, message) for message in messages[1:])]
+
+    def admit(self, wire: Wire, number: int, name: str) -> None:
+        """Take a connection in whose other end is proven to be this member."""
+        wire.longest = LONGEST
+        if wire not in self.selector.get_map():
+            self.selector.register(wire, selectors.EVENT_READ)
+        self.members[number], self.names[number], self._number_of[wire] = wire, name, number
+
+    def _check(self, hello, nonce):
+        """(number, name) of a caller that has proven itself; raises Lost."""
+        number, texts = hello.get("number"), [hello.get(key) for key in ("name", "nonce", "proof")]
+        sound = type(number) is int and number in self.numbers
+        if not sound or not all(isinstance(text, str) for text in texts):
+            raise Lost("it says nothing that a member says")
+        name, theirs, proof = texts
+        if not _same(proof, _proof(self.token, "caller", nonce, theirs, number, name)):
+            raise Lost("it does not know the token")
+        return number, name
+
+
+def join(address: str, port: int, token: str, number: int, name: str, seconds: float) -> Wire:
+    """The proven connection to a hub, which is called again and again for so many seconds.
+
+    Raises:
+        Lost: with the last reason.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return _join_once(address, port, token, number, name)
+        except (OSError, Lost) as error:
+            if time.monotonic() > deadline:
+                raise Lost(str(error)) from None
+        time.sleep(RETRY_S)
+
+
+def _join_once(address, port, token, number, name):
+    wire = Wire(socket.create_connection((address, port), timeout=ANSWER_S))
+    try:
+        theirs, own = str(wire.wait_for_one(ANSWER_S).get("nonce")), secrets.token_hex(16)
+        proof = _proof(token, "caller", theirs, own, number, name)
+        wire.send(number=number, name=name, nonce=own, proof=proof)
+        welcome = str(wire.wait_for_one(ANSWER_S).get("welcome"))
+        if not _same(welcome, _proof(token, "hub", theirs, own, number, name)):
+            raise Lost("who listens there does not know this run's token")
+    except Lost:
+        wire.close()
+        raise
+    return wire
+
+
+def encode(message: dict) -> bytes:
+    return json.dumps(message).encode() + b"\n"
+
+
+def decode(line: bytes) -> dict:
+    """The message of a line without its end. Raises Lost where it is none."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        raise Lost("it sent what is no JSON") from None
+    if not isinstance(message, dict):
+        raise Lost("it sent what is no message")
+    return message
+
+
+def _proof(token, role, theirs, own, number, name):
+    said = json.dumps([role, theirs, own, number, name]).encode()
+    return hmac.new(token.encode(), said, hashlib.sha256).hexdigest()
+
+
+def _same(one, other):
+    """Whether two texts are equal, in a time that does not tell where they differ."""
+    return hmac.compare_digest(one.encode("utf-8", "surrogatepass"), other.encode())
+
+
+def listen_at(address: str | None) -> socket.socket:
+    """A socket that listens on a free port of one address.
+
+    It listens on all where that is None or not this machine's own.
+
+    Raises:
+        OSError: it cannot.
+    """
+    if address is not None:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        try:
+            return socket.create_server((address, 0), family=family, backlog=1024)
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    return socket.create_server(("", 0), family=family, backlog=1024, dualstack_ipv6=both)
+
+
+def own_address(host: str, alone: bool) -> str | None:
+    """The one address of this machine by which all processes of a run find it; None where unsure.
+
+    Args:
+        host: the name or address by which they call it.  alone: they are all on this machine.
+    """
+    try:
+        found = {info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError:
+        return None
+    loop = sorted(filter(_is_loopback, found))
+    if loop:
+        # A machine often calls itself 127.0.1.1, which others cannot reach.
+        return loop[0] if alone else None
+    return found.pop() if len(found) == 1 else None
+
+
+def _is_loopback(address):
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+def _set_options(sock):
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A machine that is gone closes nothing: the kernel asks it, and gives up after half a minute.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    patience = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 4))
+    for option, value in patience:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,1 +1,0 @@
-"""What pages about runs share: curves, pictures and numbers as text, and the looks."""

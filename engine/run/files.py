@@ -1,0 +1,55 @@
+"""Files that are there whole or not at all: written beside their place and then put into it."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replace_file(path: str | os.PathLike, *, durable: bool = False) -> Iterator[Path]:
+    """Give a path beside ``path`` to write to, and put what was written there into its place.
+
+        with replace_file(folder / "index.json") as temporary:
+            temporary.write_text(text)
+
+    On any exception the temporary file is removed and ``path`` is as it was. Two processes that
+    write at once do not meet: the name beside it holds the process's number, and who ends last
+    wins.
+
+    Args:
+        durable: wait until the bytes and the new name are on the disk; for what a restart builds
+            on. It costs milliseconds on a local disk and more on a network's.
+    Raises:
+        OSError: as it comes; the caller knows what the file is and words it
+            (engine.errors.failure_of).
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{path.name}.writing-{os.getpid()}")
+    try:
+        yield temporary
+        if durable:
+            sync(temporary)
+        os.replace(temporary, path)
+        if durable:
+            sync(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def write_file(path: str | os.PathLike, data: bytes | str, *, durable: bool = False) -> None:
+    """Replace a file's content as a whole; text is written in UTF-8. See ``replace_file``."""
+    content = data.encode() if isinstance(data, str) else data
+    with replace_file(path, durable=durable) as temporary:
+        temporary.write_bytes(content)
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

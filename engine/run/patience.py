@@ -1,0 +1,172 @@
+"""Reads that outlast a file system's bad moments. Nothing here imports torch.
+
+What cannot be read is not what is damaged: EIO, ESTALE, EMFILE and their like say something about
+the machine and the moment, nothing about the bytes on disk. They are waited out for PATIENCE_S,
+then end the command in one sentence.
+"""
+
+import errno
+import fnmatch
+import glob
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from engine.errors import EnvironmentFault, UserError, explain
+
+PATIENCE_S = 60.0  # how long a read that fails is tried again
+FIRST_PAUSE_S = 0.25  # doubled each time, up to the longest
+LONGEST_PAUSE_S = 8.0
+# A fact about the folder: there is no such file, or something else under its name.
+ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
+RIGHTS = frozenset({errno.EACCES, errno.EPERM})
+
+Result = TypeVar("Result")
+
+
+def read_patiently(path: Path, read: Callable[[], Result]) -> Result:
+    """What ``read()`` returns; while the machine is why it fails, it is called again.
+
+    Args:
+        path: what is read, for the message.
+    Raises:
+        OSError: of ABSENT, at once.
+        EnvironmentFault: it still failed after PATIENCE_S.  UserError: the same for want of rights
+            (EACCES, EPERM).
+    """
+    began, pause = time.monotonic(), FIRST_PAUSE_S
+    while True:
+        try:
+            return read()
+        except OSError as error:
+            if error.errno in ABSENT:
+                raise
+            waited = time.monotonic() - began
+            if waited + pause > PATIENCE_S:
+                kind = UserError if error.errno in RIGHTS else EnvironmentFault
+                raise kind(
+                    f"{path} cannot be read: {explain(error)}; tried again for {waited:.0f} s. "
+                    f"This says nothing about what is in it, so nothing was changed: start the "
+                    f"same command again once it can be read"
+                ) from None
+            if pause == FIRST_PAUSE_S:
+                print(
+                    f"note: {path} cannot be read: {explain(error)}; trying again for "
+                    f"{PATIENCE_S:.0f} s",
+                    file=sys.stderr,
+                    flush=True,
+                )
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+def read_again(path: Path, read: Callable[[], Result]) -> Result:
+    """As ``read_patiently``, but a missing file is looked for again after a listing.
+
+    A client of NFS may remember for a while that a file was not there; the listing makes it ask the
+    server.
+    """
+    try:
+        return read_patiently(path, read)
+    except FileNotFoundError:
+        list_names(Path(path).parent)
+        return read_patiently(path, read)
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """A file's bytes, None where there is no such file. Raises as ``read_patiently``."""
+    try:
+        return read_again(path, lambda: Path(path).read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def list_names(folder: Path) -> list[str]:
+    """The sorted names in a folder, none where there is no such folder.
+
+    Path.glob is no substitute: some versions of Python take a folder that cannot be read for an
+    empty one.
+    """
+    try:
+        return sorted(read_patiently(folder, lambda: os.listdir(folder)))
+    except OSError:
+        return []
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something under a name. Raises as ``read_patiently``, but for ABSENT."""
+    try:
+        read_patiently(path, lambda: os.lstat(path))
+    except OSError:
+        return False
+    return True
+
+
+def is_folder(path: str) -> bool:
+    """As os.path.isdir, which takes whatever cannot be read for no folder. Raises as
+    ``expand_pattern``."""
+    mode = _mode(path)
+    return mode is not None and stat.S_ISDIR(mode)
+
+
+def is_file(path: str) -> bool:
+    """As os.path.isfile, which takes whatever cannot be read for no file. Raises as
+    ``expand_pattern``."""
+    mode = _mode(path)
+    return mode is not None and stat.S_ISREG(mode)
+
+
+def expand_pattern(pattern: str) -> list[str]:
+    """The sorted paths that match a pattern of the shell (without ``**``).
+
+    As glob.glob, which leaves out what it cannot read: a run would then begin with a part of its
+    data.
+
+    Raises:
+        UserError: a folder may not be read.  EnvironmentFault: it cannot be read for now; as
+            ``read_patiently``.
+    """
+    folder, wanted = os.path.split(pattern)
+    if not glob.has_magic(pattern):
+        return [] if _mode(pattern) is None else [pattern]
+    found = []
+    for place in expand_pattern(folder) if glob.has_magic(folder) else [folder]:
+        found += list_matching(place, wanted)
+    return sorted(found)
+
+
+def list_matching(folder: str, wanted: str) -> list[str]:
+    """The sorted paths in a folder whose names match a pattern. Raises as ``expand_pattern``."""
+    names = _at_once(folder or ".", lambda: os.listdir(folder or ".")) or []
+    return sorted(
+        os.path.join(folder, name)
+        for name in names
+        if fnmatch.fnmatchcase(name, wanted)
+        and (not name.startswith(".") or wanted.startswith("."))
+    )
+
+
+def _mode(path):
+    """The type and rights of what a path leads to, None where there is nothing."""
+    status = _at_once(path, lambda: os.stat(path))
+    return None if status is None else status.st_mode
+
+
+def _at_once(path, look):
+    """``look()`` with patience, None where there is nothing; a right that is missing is told at
+    once, for nothing is lost."""
+
+    def attempt():
+        try:
+            return look()
+        except PermissionError as error:
+            raise UserError(f"{path} cannot be read: {explain(error)}") from None
+
+    try:
+        return read_patiently(path, attempt)
+    except OSError:
+        return None

@@ -1,0 +1,267 @@
+"""What is checked before the first step: all that is wrong is told at once, with what to do about
+it."""
+
+import json
+import platform
+import shutil
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch.distributed as dist
+
+from engine import version
+from engine.checkpoint import checkpoints
+from engine.checkpoint.history import list_complete
+from engine.distributed.place import read_place
+from engine.errors import EnvironmentFault, UserError, explain
+from engine.run.open_files import SPARE, raise_limit
+
+CLOCKS_S = 3.0  # differences between machines' clocks that are told
+COPIES = 3  # a checkpoint holds the weights and two moments of each
+
+
+@dataclass(frozen=True)
+class ControlGroup:
+    """Where a version of control groups tells of memory, as a container sees its own.
+
+    Attributes:
+        limit, used, stat: files.  cached: the line of ``stat`` with the bytes of files that could
+            be given back.
+    """
+
+    limit: str
+    used: str
+    stat: str
+    cached: str
+
+
+CGROUPS = (
+    ControlGroup(
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory.current",
+        "/sys/fs/cgroup/memory.stat",
+        "inactive_file",
+    ),
+    ControlGroup(
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+        "total_inactive_file",
+    ),
+)
+
+
+def check(config, trainer):
+    """Look at this rank's place and compare it with the others'; all ranks call it.
+
+    Raises:
+        UserError: on all ranks, with everything that any of them found.
+        EnvironmentFault: all of it is want of memory or disk, which another moment or machine may
+            have; or a run that began on a GPU finds none.
+    """
+    processes = trainer.processes
+    processes.from_first(
+        lambda: refuse_other_device(Path(config.run), config.device, processes.device.type)
+    )
+    wants = shared_memory(trainer)
+    if processes.first:
+        wants += space(Path(config.run), trainer, config.checkpoint.keep)
+    mine = {"faults": open_files(trainer), "wants": wants, **here(processes)}
+    ranks = [mine]
+    if processes.world > 1:
+        ranks = [None] * processes.world
+        dist.barrier()
+        mine["clock"] = time.time()
+        dist.all_gather_object(ranks, mine)
+    faults = [fault for found in ranks for fault in found["faults"]] + differences(ranks)
+    kind = UserError if faults else EnvironmentFault
+    faults = list(dict.fromkeys([*(want for found in ranks for want in found["wants"]), *faults]))
+    if faults:
+        numbered = (f"({number}) {fault}" for number, fault in enumerate(faults, 1))
+        raise kind("; ".join(numbered) if len(faults) > 1 else faults[0])
+    if processes.first:
+        for note in clocks(ranks):
+            print(f"warning: {note}", file=sys.stderr, flush=True)
+
+
+def here(processes):
+    """What all ranks should have alike."""
+    code = (
+        version.identify_code() if processes.world > 1 else ""
+    )  # of one there is nothing to compare
+    return {
+        "host": socket.gethostname(),
+        "clock": time.time(),
+        "alike": {
+            **checkpoints.versions(),
+            "machine": platform.machine(),
+            "counterpose": code,
+            "device": processes.device.type,
+        },
+    }
+
+
+def refuse_other_device(folder: Path, wanted: str, found: str):
+    """A run that began on a GPU goes on on the CPU only where that is said.
+
+    Args:
+        wanted: the key device.  found: what came of it, "cuda" or "cpu".
+    Raises:
+        EnvironmentFault: nobody said device=cpu, and no GPU is found.
+    """
+    try:
+        began = json.loads((folder / "environment.json").read_text(encoding="utf-8")).get("device")
+    except (OSError, ValueError):
+        return  # a run of before this was noted
+    if began == "cuda" and found == "cpu" and wanted != "cpu":
+        raise EnvironmentFault(
+            f"run={folder} began on a GPU (environment.json: device cuda), and device={wanted} "
+            f"finds none "
+            f"on {socket.gethostname()}; device=cpu goes on without"
+        )
+
+
+def shared_memory(trainer):
+    """Faults of the host memory that loaders and checkpoints want, which is the machine's own, or
+    the container's."""
+    loader = trainer.loader
+    batches = (
+        sum(array.nbytes for place in loader.ring for array in place.values())
+        if loader.workers
+        else 0
+    )
+    batches *= read_place().local_world
+    copy = checkpoint_copy(trainer)
+    free = memory_left()
+    if free is None or batches + copy <= free:
+        return []
+    wants = [f"the loaders of this machine want {size(batches)} for batches"] if batches else []
+    wants += [f"a checkpoint's copy wants {size(copy)}"] if copy else []
+    return [
+        f"{socket.gethostname()} has {size(free)} of memory left, {' and '.join(wants)}: lower "
+        f"data.prefetch or batch, "
+        f"or give a container more"
+    ]
+
+
+def checkpoint_copy(trainer):
+    """Bytes of the host copy that checkpoints are written from, in the first process; see
+    engine.checkpoint.saver.HostCopy."""
+    if not trainer.processes.first:
+        return 0
+    one = COPIES * sum(p.numel() * p.element_size() for p in trainer.names)
+    # torch gives pinned memory in powers of two.
+    return 1 << (one - 1).bit_length() if one and trainer.processes.device.type == "cuda" else one
+
+
+def memory_left(cgroups=CGROUPS):
+    """Bytes that this machine, or the control group of this process, has left; None where the
+    system does not tell.
+
+    What a control group caches of files counts as used there, and is given back as soon as anybody
+    wants it.
+    """
+    try:
+        with open("/proc/meminfo", encoding="utf-8") as file:
+            free = next(
+                int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable:")
+            )
+    except (OSError, StopIteration):
+        return None
+    for group in cgroups:
+        try:
+            limit = Path(group.limit).read_text().strip()
+            if limit != "max":
+                free = min(free, int(limit) - int(Path(group.used).read_text()) + _cached(group))
+        except OSError:
+            continue  # the other version of control groups, or none
+    return free
+
+
+def _cached(group):
+    """Bytes of files that a control group holds in memory and that nobody has used of late."""
+    try:
+        lines = Path(group.stat).read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.split()[:1] == [group.cached]), 0)
+
+
+def open_files(trainer):
+    """Faults of the limit on open files, which is raised as far as it may be."""
+    need = SPARE + 4 * len(trainer.loader.workers) + trainer.processes.world
+    limit = raise_limit(need)
+    if limit >= need:
+        return []
+    return [
+        f"{socket.gethostname()}: a process may open {limit} files, this run wants {need}: raise "
+        f"the limit (ulimit -Hn) "
+        f"or lower data.workers"
+    ]
+
+
+def space(folder, trainer, keep):
+    """Faults of the room for checkpoints: those to be kept and the one being written."""
+    one = COPIES * sum(p.numel() * p.element_size() for p in trainer.names)
+    there = min(keep, len(list_complete(folder)))
+    need, free = one * (keep + 1 - there), space_left(folder)
+    if free is None or need <= free:
+        return []
+    return [
+        f"{folder} has {size(free)} left; {keep + 1 - there} more checkpoints of {size(one)} want "
+        f"{size(need)}: free some "
+        f"or lower checkpoint.keep={keep}"
+    ]
+
+
+def space_left(folder):
+    """Bytes that a file system has left for this user; None where it does not tell: a save tells of
+    a full disk."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError as error:
+        print(
+            f"note: how much space {folder} has left cannot be told: {explain(error)}",
+            file=sys.stderr,
+            flush=True,
+        )
+        return None
+
+
+def differences(ranks):
+    """Faults where a rank is not like the first."""
+    faults = []
+    for rank, found in enumerate(ranks):
+        unlike = {
+            name: value
+            for name, value in found["alike"].items()
+            if value != ranks[0]["alike"][name]
+        }
+        faults += [
+            f"rank {rank} on {found['host']} has {name} {value}, rank 0 on {ranks[0]['host']} has "
+            f"{ranks[0]['alike'][name]}: all need the same"
+            for name, value in unlike.items()
+        ]
+        if len(faults) > 8:
+            break
+    return faults
+
+
+def clocks(ranks):
+    """What is to be said of clocks that differ; leases and logs read them."""
+    times = [found["clock"] for found in ranks]
+    apart = max(times) - min(times)
+    if apart < CLOCKS_S:
+        return []
+    early, late = (ranks[times.index(pick(times))]["host"] for pick in (min, max))
+    return [
+        f"the clock of {late} is {apart:.0f} s ahead of that of {early}: set them by one time "
+        f"server"
+    ]
+
+
+def size(count):
+    return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.1f} MiB"

@@ -1,0 +1,377 @@
+"""Evaluations of a run's checkpoints in processes of their own, and the way of their numbers into
+the run's log.
+
+    RUN/evaluations/step-00000100.json   {"step", "numbers": {"evaluation/NAME": value}, "command"},
+    or {"step", "error"} RUN/evaluations/step-00000100/       what the evaluating command wrote, and
+    in said.log what it said RUN/evaluations/shown.json           steps whose numbers the dashboard
+    has
+
+Who evaluates writes the first file; who holds the run's folder puts its numbers into the log's line
+of that step. A checkpoint that is due stays until its file is there. No torch here: slurm's
+supervisor looks at these files too.
+"""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from engine.checkpoint.history import checkpoint_folder, list_complete, step_of
+from engine.cli import last_word
+from engine.errors import Failure, UserError, explain, failure_of
+from engine.logging import metrics
+from engine.run.patience import exists
+from engine.run.run_lock import Lease
+
+LAUNCH = (
+    Path(__file__).resolve().parents[2] / "slurm" / "launch.py"
+)  # this copy of the code, whatever folder one is in
+ASKED = (
+    -signal.SIGTERM,
+    -signal.SIGINT,
+    75,
+    130,
+    143,
+)  # it was ended from outside, which says nothing about the checkpoint
+POLL_S = 0.2
+FOLDER_S = 120  # for a run that has reached its last step to let go of its folder
+# What a process does before it becomes the evaluation: it dies with the run, and takes only time
+# that nobody else wants.
+LOWLY = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.nice(19); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+def due(step, every, steps):
+    """Whether the checkpoint of a step is to be evaluated: each of every so many steps, and the
+    last."""
+    return every > 0 and step > 0 and (step % every == 0 or step == steps)
+
+
+def place(run, step):
+    """The folder of one evaluation; beside it, with .json, stands what came of it."""
+    return Path(run) / "evaluations" / f"step-{step:08d}"
+
+
+def file_of(run, step):
+    return place(run, step).with_suffix(".json")
+
+
+def checkpoint_of(run, step):
+    return checkpoint_folder(run, step)
+
+
+def run_of(path):
+    """(run's folder, step) of a checkpoint's path, or None of another."""
+    path = Path(path).resolve()
+    step = step_of(path.name)
+    return None if step is None else (path.parents[1], step)
+
+
+def whole(run):
+    """Steps of a run's whole checkpoints, by their marker alone."""
+    return list_complete(run)
+
+
+def outstanding(run, every, steps):
+    """Steps of whole checkpoints that are due and of which nobody has said anything yet."""
+    return [
+        step for step in whole(run) if due(step, every, steps) and not exists(file_of(run, step))
+    ]
+
+
+def needed(config):
+    """From a step to whether its checkpoint must stay for its evaluation. ``config``:
+    engine.config.train_config.TrainConfig."""
+
+    def is_needed(step):
+        if not due(step, config.evaluate.every, config.steps):
+            return False
+        try:
+            return not file_of(config.run, step).exists()
+        except OSError:
+            return True  # a later save asks again
+
+    return is_needed
+
+
+def outcomes(run):
+    """{step: what came of its evaluation} of a run."""
+    found = {}
+    for path in sorted(Path(run).glob("evaluations/step-*.json")):
+        try:
+            outcome = json.loads(path.read_text(encoding="utf-8"))
+            found[int(outcome["step"])] = outcome
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} is no outcome of an evaluation: {error}; remove it, and it is evaluated "
+                f"again"
+            ) from None
+    return found
+
+
+def note(run, step, numbers, command):
+    """Write what an evaluation found: {"evaluation/NAME": value}. ``command``: what was typed."""
+    _write(run, step, {"step": step, "numbers": numbers, "command": command})
+
+
+def fail(run, step, reason):
+    """Write that the evaluation of a step came to nothing; its checkpoint may then go."""
+    _write(run, step, {"step": step, "error": reason})
+
+
+def _write(run, step, outcome):
+    path = file_of(run, step)
+    temporary = path.with_suffix(f".{os.getpid()}.writing")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(
+            json.dumps({**outcome, "time": round(time.time(), 3)}), encoding="utf-8"
+        )
+        os.replace(temporary, path)
+    except OSError as error:
+        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
+
+
+class Evaluations:
+    """Beside a training run, in its first process: starts what is due, one at a time, and takes up
+    what has come in.
+
+    Args:
+        config: engine.config.train_config.TrainConfig.  run: the folder.  log:
+            engine.logging.metrics.Log.  stop: true once the run is to stop.
+    """
+
+    def __init__(self, config, run, log, stop):
+        self.every, self.here, self.steps = (
+            config.evaluate.every,
+            config.evaluate.here,
+            config.steps,
+        )
+        self.words, self.run, self.log, self.stop = (
+            config.evaluation("{checkpoint}"),
+            run,
+            log,
+            stop,
+        )
+        self.step = self.child = None
+        self.taken = {}  # {step: time of change of its file} of what is in the log
+        self.tried, self.warned = (
+            set(),
+            set(),
+        )  # steps that are not begun again in this life; what was said once
+
+    def turn(self):
+        """To be called now and then; costs a look into a folder. Nothing that goes wrong here ends
+        the run."""
+        if not self.every:
+            return
+        try:
+            self._follow()
+            take_up(self.run, self.log, self.taken)
+        except (
+            OSError,
+            ValueError,
+            Failure,
+        ) as error:  # a full disk, a file that somebody wrote into
+            if str(error) not in self.warned:
+                self.warned.add(str(error))
+                print(f"warning: evaluations: {error}", file=sys.stderr, flush=True)
+
+    def _left(self):
+        """Steps that are still to be evaluated here."""
+        every = self.every if self.here else 0
+        return [
+            step
+            for step in outstanding(self.run, every, self.steps)
+            if step not in self.tried or (self.child and step == self.step)
+        ]
+
+    def finish(self, watch):
+        """After the last step: wait for what is outstanding here; False if the run was asked to
+        stop meanwhile.
+
+        Args:
+            watch: engine.distributed.heartbeat.Whereabouts.
+        """
+        left = self._left()
+        if left:
+            print(f"evaluating: {len(left)} checkpoint{'s' * (len(left) > 1)} to go", flush=True)
+        while left and not self.stop:
+            watch.alive()
+            self.turn()
+            time.sleep(POLL_S)
+            left = self._left()
+        self.turn()
+        self.log.show_all()
+        with contextlib.suppress(
+            OSError
+        ):  # wandb may then get them twice, in rows that are the same
+            _shown(self.run, self.log)
+        if left:
+            print(
+                f"{self.stop.name}: {len(left)} evaluations are left; the same command goes on "
+                f"with them",
+                flush=True,
+            )
+        return not left
+
+    def close(self):
+        """End the evaluation under way; the next start of the run begins it anew."""
+        if self.child:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.child.pid, signal.SIGKILL)
+            self.child.wait()
+            self.child = None
+
+    def _follow(self):
+        if self.child and (code := self.child.poll()) is not None:
+            self.child, said = None, place(self.run, self.step) / "said.log"
+            if code in ASKED:
+                self.tried.discard(self.step)
+            elif not file_of(self.run, self.step).exists():
+                reason = last_word(said, 0, code)
+                print(
+                    f"warning: the evaluation of step {self.step} failed: {reason}; {said} has "
+                    f"what it said",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                fail(self.run, self.step, reason)
+        if self.child or not self.here or self.stop:
+            return
+        left = self._left()
+        if left:
+            self.step = left[0]
+            self.tried.add(self.step)
+            self.child = self._start(self.step)
+
+    def _start(self, step):
+        words = [
+            word.replace("{checkpoint}", str(checkpoint_of(self.run, step))) for word in self.words
+        ]
+        own = (
+            "RANK",
+            "WORLD_SIZE",
+            "LOCAL_RANK",
+            "LOCAL_WORLD_SIZE",
+            "GROUP_RANK",
+            "MASTER_ADDR",
+            "MASTER_PORT",
+        )
+        env = {name: value for name, value in os.environ.items() if name not in own}
+        place(self.run, step).mkdir(parents=True, exist_ok=True)
+        with open(place(self.run, step) / "said.log", "wb") as said:
+            # A session of its own: Ctrl-C at a terminal is for the run, which ends this one itself.
+            return subprocess.Popen(
+                [sys.executable, "-c", LOWLY, sys.executable, str(LAUNCH), *words],
+                env=env,
+                stdout=said,
+                stderr=said,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+
+def take_up(run, log, taken):
+    """Put numbers that are not ``taken`` yet ({step: time of change of its file}) into a Log, and
+    so on the dashboard."""
+    fresh = {}
+    for path in Path(run).glob("evaluations/step-*.json"):
+        changed = path.stat().st_mtime_ns
+        if (found := re.fullmatch(r"step-(\d+)", path.stem)) and taken.get(
+            int(found[1])
+        ) != changed:
+            fresh[int(found[1])] = changed
+    if fresh:
+        known = outcomes(run)
+        numbers = {
+            step: known[step]["numbers"] for step in fresh if "numbers" in known.get(step, {})
+        }
+        there = log.amend(numbers, _read_shown(run)) if numbers else set()
+        taken |= {
+            step: changed
+            for step, changed in fresh.items()
+            if step in there or "error" in known.get(step, {})
+        }
+    _shown(run, log)
+
+
+def _read_shown(run):
+    path = Path(run) / "evaluations" / "shown.json"
+    return set(json.loads(path.read_text())) if path.exists() else set()
+
+
+def _shown(run, log):
+    """Keep which steps the dashboard has got, over all lives of a run."""
+    if log.sent:
+        path = Path(run) / "evaluations" / "shown.json"
+        temporary = path.with_suffix(".writing")
+        temporary.write_text(json.dumps(sorted(_read_shown(run) | log.sent)))
+        os.replace(temporary, path)
+        log.sent = set()
+
+
+def unsettled(run):
+    """Steps whose numbers the log's lines do not hold, though they have one or could get one."""
+    lines = {line["step"]: line for line in metrics.read(run)}
+    last = max(lines, default=0)
+    return [
+        step
+        for step, outcome in outcomes(run).items()
+        if step <= last
+        and "numbers" in outcome
+        and not outcome["numbers"].items() <= lines.get(step, {}).items()
+    ]
+
+
+def settle(run, ended=False, patience_s=FOLDER_S):
+    """Put numbers that came after a run's end into its log and its dashboard; nothing while
+    somebody else will do that.
+
+    Args:
+        ended: nobody will go on with the run; without it only one that has reached its last step
+            counts as over.
+    """
+    if not (Path(run) / "log.jsonl").exists() or not (Path(run) / "config.yaml").exists():
+        return
+    tree = yaml.load(
+        (Path(run) / "config.yaml").read_text(encoding="utf-8"), Loader=yaml.BaseLoader
+    )
+    lines = metrics.read(run)
+    if not lines or not (ended or lines[-1]["step"] == int(tree["steps"])):
+        return
+    deadline = time.monotonic() + patience_s
+    while unsettled(run):
+        try:
+            lease = Lease(
+                run
+            )  # the run itself may still wait for its dashboard, or another evaluation be at this
+        except Failure as error:
+            if time.monotonic() > deadline:
+                print(
+                    f"note: numbers of evaluations are not in the log yet: {error}; python -m "
+                    f"slurm status {run} brings them "
+                    f"there",
+                    file=sys.stderr,
+                )
+                return
+            time.sleep(1)
+            continue
+        try:
+            log = metrics.Log(
+                run, metrics.read(run)[-1]["step"], tree["log"]["wandb"], Path(run).name, {}
+            )
+            try:
+                take_up(run, log, {})
+                log.show_all()
+                _shown(run, log)
+            finally:
+                log.close()
+        finally:
+            lease.release()

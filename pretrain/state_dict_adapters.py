@@ -1,0 +1,408 @@
+"""The names and orders that others give to the same weights: CroCo's released checkpoints and
+timm's modules.
+
+Ours: ``encoder.`` and then timm's names; ``decoder.`` and then those of pretrain/blocks.py. Tensors
+are plain dicts here.
+"""
+
+import ast
+import re
+
+import torch
+
+from engine.errors import UserError
+from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig
+from pretrain.position import sincos_table
+
+# CroCo's name, ours. Beside these, projk and projv become the halves of one matrix.
+CROCO_NAMES = (
+    ("patch_embed.", "encoder.patch_embed."),
+    ("enc_blocks.", "encoder.blocks."),
+    ("enc_norm.", "encoder.norm."),
+    ("decoder_embed.", "decoder.embed."),
+    ("mask_token", "decoder.mask_token"),
+    ("dec_blocks.", "decoder.blocks."),
+    ("dec_norm.", "decoder.norm."),
+    ("prediction_head.", "decoder.head."),
+)
+CROCO_CROSS = (("cross_attn.projq.", "cross.q."), ("cross_attn.proj.", "cross.proj."))
+
+# The first CroCo's sizes, which its checkpoint does not state.
+CROCO_ENCODER = (("enc_embed_dim", 768), ("enc_depth", 12), ("enc_num_heads", 12))
+CROCO_DECODER = (("dec_embed_dim", 512), ("dec_depth", 8), ("dec_num_heads", 16))
+
+# All that CroCoNet is called with; the first CroCo's values of what neither a file nor its tensors
+# say.
+CROCO_CALL = {
+    "img_size": 224,
+    "patch_size": 16,
+    "mask_ratio": 0.9,
+    **dict(CROCO_ENCODER),
+    **dict(CROCO_DECODER),
+    "mlp_ratio": 4,
+    "norm_im2_in_dec": True,
+    "pos_embed": "cosine",
+}
+
+# Parts of timm-style checkpoints (MAE's among them) that this encoder has no use for.
+TIMM_LEFT = (
+    "cls_token",
+    "reg_token",
+    "register_tokens",
+    "dist_token",
+    "mask_token",
+    "pos_embed",
+    "head",
+    "fc.",
+    "pre_logits",
+    "rope.",
+    "decoder",
+)
+
+# (width, depth, heads) -> size in the names of timm's registered models.
+TIMM_SIZES = {
+    (192, 12, 3): "tiny",
+    (384, 12, 6): "small",
+    (768, 12, 12): "base",
+    (1024, 24, 16): "large",
+}
+
+
+def parse_croco_call(text: str, where: object) -> dict:
+    """The arguments of "CroCoNet(enc_depth=24, pos_embed='RoPE100')", the ``args.model`` of CroCo's
+    training checkpoints.
+
+    Literals are read, nothing is run.
+
+    Raises:
+        UserError: it is another call, or holds anything else than names and literals.
+    """
+    said = f"{where}: its args.model={text!r}"
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise UserError(f"{said} is no call of CroCoNet") from None
+    if (
+        not isinstance(call, ast.Call)
+        or not isinstance(call.func, ast.Name)
+        or call.func.id != "CroCoNet"
+    ):
+        raise UserError(f"{said} is no call of CroCoNet")
+    if call.args:
+        raise UserError(f"{said} has arguments without names, which are not read")
+    out = {}
+    for keyword in call.keywords:
+        if keyword.arg not in CROCO_CALL:
+            raise UserError(
+                f"{said} has {keyword.arg or '**'}, which is none of {', '.join(CROCO_CALL)}"
+            )
+        try:
+            out[keyword.arg] = ast.literal_eval(keyword.value)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            raise UserError(f"{said}: the value of {keyword.arg} is no literal") from None
+    return out
+
+
+def croco_arguments(
+    kwargs: dict | None, args_model: str | None, tensors: dict, where: object
+) -> dict:
+    """What CroCoNet was called with, from all that a file says: ``croco_kwargs``, its command line,
+    its tensors.
+
+    Raises:
+        UserError: two of them disagree, or a size or position cannot be known.
+    """
+    if args_model is not None:
+        said = parse_croco_call(args_model, where)
+        for name, usual in CROCO_CALL.items() if kwargs is not None else ():
+            one, other = kwargs.get(name, usual), said.get(name, usual)
+            if one != other and name != "mask_ratio":
+                raise UserError(
+                    f"{where}: its croco_kwargs have {name}={one}, its args.model has "
+                    f"{name}={other}"
+                )
+        kwargs = said if kwargs is None else kwargs
+    if kwargs is not None:
+        return kwargs
+    if "enc_pos_embed" not in tensors:
+        raise UserError(
+            f"{where} has neither croco_kwargs nor args.model, and no enc_pos_embed, which files "
+            f"with sine-cosine "
+            f"positions carry: its positions cannot be known"
+        )
+    widths = {"enc_embed_dim": "enc_norm.weight", "dec_embed_dim": "dec_norm.weight"}
+    for name, tensor in widths.items():
+        found = len(tensors[tensor]) if tensor in tensors else "missing"
+        if found != CROCO_CALL[name]:
+            raise UserError(
+                f"{where} has neither croco_kwargs nor args.model, so it is read as the first "
+                f"CroCo, of "
+                f"{name}={CROCO_CALL[name]}; its {tensor} is {found}, and its heads cannot be known"
+            )
+    return {}
+
+
+def check_croco_positions(config, tensors: dict, where: object) -> None:
+    """UserError where fixed position vectors in a file are missing, too much, or others than are
+    computed here."""
+    for name, part in (("enc_pos_embed", config.encoder), ("dec_pos_embed", config.decoder)):
+        if name in tensors and config.position == "rope":
+            raise UserError(
+                f"{where} says pos_embed=RoPE{config.rope_base:g}, but it carries {name}, as files "
+                f"with pos_embed="
+                f"cosine do"
+            )
+        if name in tensors:
+            check_positions(config, part.width, tensors[name], name, where)
+    if config.position == "cosine" and "enc_pos_embed" not in tensors:
+        raise UserError(
+            f"{where} says pos_embed=cosine, but it carries no enc_pos_embed, which such files do"
+        )
+
+
+def check_positions(config, width: int, found: torch.Tensor, name: str, where: object) -> None:
+    """UserError where position vectors are others than the sine-cosine ones, which are computed and
+    not taken."""
+    wanted = sincos_table(config.grid(), width)
+    found = found.squeeze(0) if found.ndim == 3 else found
+    if found.shape != wanted.shape:
+        raise UserError(
+            f"{where}: its {name} is {tuple(found.shape)}; images of {config.image_size} px in "
+            f"patches of "
+            f"{config.patch} px give {tuple(wanted.shape)}"
+        )
+    off = float((found.double() - wanted.double()).abs().max())
+    rounding = torch.finfo(found.dtype).eps if found.is_floating_point() else 0
+    if not off <= 1e-4 + rounding:
+        raise UserError(
+            f"{where}: its {name} is off by up to {off:.2g} from the sine-cosine vectors, which "
+            f"this software "
+            f"computes in its place: the file is of another network"
+        )
+
+
+def config_from_croco(kwargs, where):
+    """ModelConfig of a checkpoint's ``croco_kwargs``; what they leave out is as in the first
+    CroCo."""
+    kwargs = dict(kwargs or {})
+    sides = kwargs.get("img_size", 224)
+    sides = (sides, sides) if isinstance(sides, int) else tuple(sides)
+    if sides[0] != sides[1]:
+        raise UserError(
+            f"{where}: img_size {sides[0]} x {sides[1]}; only square images are understood"
+        )
+    if not kwargs.get("norm_im2_in_dec", True):
+        raise UserError(
+            f"{where}: norm_im2_in_dec=False; only decoders that normalise the second image are "
+            f"understood"
+        )
+    position = str(kwargs.get("pos_embed", "cosine"))
+    rotary = re.fullmatch(r"RoPE([0-9.]+)", position)
+    if position != "cosine" and not rotary:
+        raise UserError(
+            f"{where}: pos_embed={position}; 'cosine' and 'RoPE100' and the like are understood"
+        )
+    config = ModelConfig(
+        image_size=sides[0],
+        patch=kwargs.get("patch_size", 16),
+        position="rope" if rotary else "cosine",
+        rope_base=float(rotary[1]) if rotary else 100.0,
+        mlp_ratio=float(kwargs.get("mlp_ratio", 4)),
+        encoder=EncoderConfig(*(kwargs.get(k, v) for k, v in CROCO_ENCODER)),
+        decoder=DecoderConfig(*(kwargs.get(k, v) for k, v in CROCO_DECODER)),
+    )
+    config.check()
+    return config
+
+
+def from_croco(config, tensors, where):
+    """CroCo's state dict under our names; fixed position vectors, which follow from the config, are
+    left out.
+
+    Raises:
+        UserError: keys of cross-attention without values, or values without keys.
+    """
+    out = {}
+    for name in tensors:
+        for half, other in (("projk", "projv"), ("projv", "projk")):
+            if f".cross_attn.{half}." in name and name.replace(half, other) not in tensors:
+                raise UserError(f"{where} has no tensor {name.replace(half, other)}, but {name}")
+    for name, value in tensors.items():
+        if name in ("enc_pos_embed", "dec_pos_embed") or ".cross_attn.projv." in name:
+            continue
+        if ".cross_attn.projk." in name:
+            keys = _turned(config, "decoder", value, pairs_together)
+            out[_renamed(name).replace("cross_attn.projk.", "cross.kv.")] = torch.cat(
+                [keys, tensors[name.replace("projk", "projv")]]
+            )
+            continue
+        out[_renamed(name)] = _convert(config, _renamed(name), value, pairs_together)
+    return out
+
+
+def to_croco(config, tensors):
+    """(state dict, croco_kwargs) of our tensors: the exact inverse of from_croco."""
+    out = {}
+    for name, value in tensors.items():
+        old = _renamed(name, back=True)
+        if name == "encoder.pos_embed":
+            continue
+        if ".cross.kv." in name:
+            keys, values = value.chunk(2)
+            out[old.replace("cross.kv.", "cross_attn.projk.")] = _turned(
+                config, "decoder", keys, pairs_apart
+            )
+            out[old.replace("cross.kv.", "cross_attn.projv.")] = values
+            continue
+        out[old] = _convert(config, name, value, pairs_apart)
+    if config.position == "cosine":
+        out["enc_pos_embed"] = sincos_table(config.grid(), config.encoder.width)
+        out["dec_pos_embed"] = sincos_table(config.grid(), config.decoder.width)
+    e, d = config.encoder, config.decoder
+    return out, {
+        "img_size": config.image_size,
+        "patch_size": config.patch,
+        "mlp_ratio": config.mlp_ratio,
+        "pos_embed": "cosine" if config.position == "cosine" else f"RoPE{config.rope_base:g}",
+        "enc_embed_dim": e.width,
+        "enc_depth": e.depth,
+        "enc_num_heads": e.heads,
+        "dec_embed_dim": d.width,
+        "dec_depth": d.depth,
+        "dec_num_heads": d.heads,
+    }
+
+
+def name_in(layout: str, name: str) -> str:
+    """Our name of a tensor as a file of a layout ("ours", "croco", "timm") has it, for messages."""
+    if layout == "croco":
+        return _renamed(name, back=True).replace("cross.kv.", "cross_attn.projk.")
+    return name.removeprefix("encoder.") if layout == "timm" else name
+
+
+def timm_geometry(tensors: dict) -> dict:
+    """{key of a VisionConfig: value} that a timm-style encoder's tensors determine; heads and
+    rotary bases they do not."""
+    kernel = (
+        tensors["patch_embed.proj.weight"].shape if "patch_embed.proj.weight" in tensors else None
+    )
+    hidden = tensors.get("blocks.0.mlp.fc1.weight")
+    out = {
+        "encoder.depth": 1
+        + max(int(n.split(".")[1]) for n in tensors if re.match(r"blocks\.\d+\.", n))
+    }
+    if kernel is not None and len(kernel) == 4:
+        out |= {"encoder.width": kernel[0], "patch": kernel[3]}
+    if hidden is not None and hidden.ndim == 2:
+        out["mlp_ratio"] = hidden.shape[0] / hidden.shape[1]
+    return out
+
+
+def pairs_together(channels):
+    """Which of CroCo's channels of a head stands where in ours.
+
+    A half of a head turns by the row, the other by the column. In CroCo channel i of a half turns
+    with i + channels/4; in timm neighbours do. Scores q.k stay the same when q and k are permuted
+    alike.
+    """
+    half = torch.arange(channels // 2).view(2, -1).T.reshape(-1)
+    return torch.cat([half, half + channels // 2])
+
+
+def pairs_apart(channels):
+    """The inverse of pairs_together."""
+    return pairs_together(channels).argsort()
+
+
+def from_timm(tensors):
+    """An encoder's state dict as timm has it, under our names, and what was left out.
+
+    Layer scales are multiplied into the matrix before them, which computes the same.
+
+    Returns:
+        ({name: tensor}, [names left out])
+    """
+    out, left = {}, []
+    scales = {}
+    for name, value in tensors.items():
+        if scale := re.fullmatch(r"(blocks\.\d+\.)(?:ls([12])\.gamma|gamma_([12]))", name):
+            target = "attn.proj." if "1" in (scale[2], scale[3]) else "mlp.fc2."
+            scales[f"encoder.{scale[1]}{target}"] = value
+        elif name.startswith(TIMM_LEFT) or (
+            name.startswith("norm.") and "fc_norm.weight" in tensors
+        ):
+            left.append(name)
+        else:
+            out["encoder." + re.sub(r"^fc_norm\.", "norm.", name)] = value
+    for name, scale in scales.items():
+        out[name + "weight"] = out[name + "weight"] * scale[:, None]
+        out[name + "bias"] = out[name + "bias"] * scale
+    return out, left
+
+
+def to_timm(config, tensors):
+    """Our encoder's weights for ``timm.create_model(*timm_call(config))``, strictly."""
+    out = {}
+    for name, value in tensors.items():
+        if name.startswith("encoder."):
+            out[re.sub(r"^norm\.", "fc_norm.", name.removeprefix("encoder."))] = value
+    if config.position == "rope":
+        # timm's registered rotary models keep a layer scale; ones leave things as they are.
+        for i in range(config.encoder.depth):
+            out[f"blocks.{i}.gamma_1"] = torch.ones(config.encoder.width)
+            out[f"blocks.{i}.gamma_2"] = torch.ones(config.encoder.width)
+    return out
+
+
+def timm_call(config):
+    """(model name, arguments) for timm.create_model that build this encoder with average
+    pooling."""
+    e = config.encoder
+    sizes = dict(TIMM_SIZES)
+    if config.position == "rope":
+        del sizes[192, 12, 3]  # timm registers no tiny one
+    size = sizes.get((e.width, e.depth, e.heads))
+    arguments = {"class_token": False, "global_pool": "avg", "num_classes": 0}
+    if config.position == "rope":
+        name = f"vit_{size or 'base'}_patch16_rope_224"
+        arguments |= {
+            "use_fc_norm": True,
+            "rope_grid_indexing": "ij",
+            "rope_temperature": config.rope_base,
+        }
+    else:
+        name = f"vit_{size or 'base'}_patch16_224"
+    usual = {"img_size": 224, "patch_size": 16, "mlp_ratio": 4.0}
+    own = {"img_size": config.image_size, "patch_size": config.patch, "mlp_ratio": config.mlp_ratio}
+    if size is None:
+        own |= {"embed_dim": e.width, "depth": e.depth, "num_heads": e.heads}
+    return name, arguments | {k: v for k, v in own.items() if v != usual.get(k)}
+
+
+def _renamed(name, back=False):
+    for croco, ours in CROCO_NAMES:
+        old, new = (ours, croco) if back else (croco, ours)
+        if name.startswith(old):
+            name = new + name[len(old) :]
+            break
+    for croco, ours in CROCO_CROSS:
+        name = name.replace(ours, croco) if back else name.replace(croco, ours)
+    return name
+
+
+def _convert(config, name, value, order):
+    """A tensor under our name with the rows of its queries and keys reordered, where it has any."""
+    part = name.split(".", 1)[0]
+    if ".attn.qkv." in name:
+        q, k, v = value.chunk(3)
+        return torch.cat([_turned(config, part, q, order), _turned(config, part, k, order), v])
+    return _turned(config, part, value, order) if ".cross.q." in name else value
+
+
+def _turned(config, part, rows, order):
+    """(width, ...) rows of a query or key projection, each head's reordered; as they are without
+    rotation."""
+    if config.position != "rope":
+        return rows
+    heads = getattr(config, part).heads
+    return rows.unflatten(0, (heads, -1))[:, order(rows.shape[0] // heads)].flatten(0, 1)

@@ -1,0 +1,119 @@
+"""The code of a run, copied into its folder, so that an edit after submitting does not change a job
+that starts again."""
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from engine import version
+from engine.errors import UserError, explain, failure_of
+
+LARGEST_MB = 100
+ROOT = version.ROOT
+
+
+def files(without):
+    """Paths of the code, relative to ROOT: what git tracks, with uncommitted changes, and what it
+    does not ignore.
+
+    Args:
+        without: a folder whose files are none, such as the run's own inside the checkout.
+
+    Raises:
+        UserError: ROOT is in no git checkout, or holds so much that it cannot be code.
+    """
+    try:
+        found = subprocess.run(
+            [
+                "git",
+                "-C",
+                str(ROOT),
+                "ls-files",
+                "-z",
+                "--cached",
+                "--others",
+                "--exclude-standard",
+                ".",
+            ],
+            capture_output=True,
+            text=True,
+        )
+    except FileNotFoundError:
+        raise UserError(
+            "git is not on PATH, which tells the code from what lies beside it"
+        ) from None
+    if found.returncode:
+        raise UserError(
+            f"{ROOT} is no git checkout, so what its code is cannot be told: {found.stderr.strip()}"
+        )
+    names = sorted(
+        name
+        for name in found.stdout.split("\0")
+        if name
+        and (ROOT / name).is_file()
+        and Path(without).resolve() not in (ROOT / name).resolve().parents
+    )
+    sizes = {name: (ROOT / name).stat().st_size for name in names}
+    if sum(sizes.values()) > LARGEST_MB * 1e6:
+        largest = max(sizes, key=sizes.get)
+        raise UserError(
+            f"the code to copy holds {sum(sizes.values()) / 1e6:.0f} MB, above {LARGEST_MB}; the "
+            f"largest file is "
+            f"{largest}: add it to .gitignore"
+        )
+    return names
+
+
+def next_place(folder) -> Path:
+    """Where the next copy of the code will lie in a folder: FOLDER/code/0001, 0002, ..."""
+    numbers = [
+        int(path.name) for path in (Path(folder) / "code").glob("[0-9]*") if path.name.isdigit()
+    ]
+    return Path(folder) / "code" / f"{max(numbers, default=0) + 1:04d}"
+
+
+def take(folder) -> Path:
+    """Copy the code to a folder of this submission's own; returns its path.
+
+    An earlier copy stays as it is: jobs that run from it, or wait, start again from it.
+
+    Raises:
+        UserError: as for ``files``, or the folder may not be written.  EnvironmentFault: it cannot
+            be written.
+    """
+    names, state = files(folder), environment()
+    target = next_place(folder)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        while not _made(target):  # by another submission in the same moment
+            target = next_place(folder)
+        for name in names:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+        (target / version.RECORD).write_text(json.dumps(state, indent=1))
+    except OSError as error:
+        raise failure_of(error, f"{target} cannot be written: {explain(error)}") from None
+    return target
+
+
+def _made(folder):
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def environment() -> dict:
+    """What the code is submitted with: the commit, Python, every package's version."""
+    packages = sorted(f"{one.metadata['Name']}=={one.version}" for one in metadata.distributions())
+    return {
+        "git": version.describe_commit(),
+        "python": sys.executable,
+        "version": sys.version,
+        "argv": sys.argv,
+        "packages": packages,
+    }

@@ -1,0 +1,118 @@
+"""The processes of one node: started, signalled, ended."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+# SLURM sends what it has to say to every process of a step, ranks too, and again at the end of a
+# preempted job's time. A rank
+# takes a second signal for impatience and ends while it saves: so it ignores these, and is told by
+# ASK, once.
+IGNORED, ASK = {signal.SIGTERM, signal.SIGUSR2}, signal.SIGUSR1
+
+
+@dataclass
+class Rank:
+    """A started process; ``offset``: where its part of the log begins."""
+
+    number: int
+    process: subprocess.Popen
+    log: Path
+    offset: int
+
+
+def start(job, command, node, address, port, extra_env):
+    """[Rank, ...] of one node.
+
+    Args:
+        job: slurm.job_record.Job.  command: words of each process.  node: this node's number.
+        address, port: where rank 0 listens.  extra_env: further variables.
+    """
+    out = []
+    for local in range(job.ranks):
+        number = node * job.ranks + local
+        env = {
+            **os.environ,
+            **extra_env,
+            "RANK": str(number),
+            "WORLD_SIZE": str(job.nodes * job.ranks),
+            "LOCAL_RANK": str(local),
+            "LOCAL_WORLD_SIZE": str(job.ranks),
+            "GROUP_RANK": str(node),
+            "MASTER_ADDR": address,
+            "MASTER_PORT": str(port),
+        }
+        path, before = (
+            job.home / "ranks" / f"rank-{number}.log",
+            _shielded if job.training else _die_with_parent,
+        )
+        out.append(_spawn(number, command, env, job.cwd, path, before))
+    return out
+
+
+def _spawn(number, command, env, cwd, path, before):
+    with open(path, "ab") as log:
+        offset = log.tell()
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=env,
+            cwd=cwd,
+            start_new_session=True,
+            preexec_fn=before,
+        )
+    return Rank(number, process, path, offset)
+
+
+def _die_with_parent():
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _shielded():
+    _die_with_parent()
+    for number in IGNORED:  # to block them would not do: Python's multiprocessing unblocks SIGTERM
+        signal.signal(number, signal.SIG_IGN)
+
+
+def ignoring(signals, words):
+    """A command's words under which it ignores signals by name, such as "USR2", from its first
+    instant on.
+
+    By the shell, which every system has; the option of ``env`` came with coreutils 8.31, which is
+    younger than EL8.
+    """
+    return ["sh", "-c", f'trap "" {" ".join(signals)}; exec "$@"', "sh", *words]
+
+
+def ask_to_stop(ranks, training):
+    """Those that live are to save and leave."""
+    for rank in ranks:
+        if ended(rank) is None:
+            rank.process.send_signal(ASK if training else signal.SIGTERM)
+
+
+def ended(rank):
+    """The exit code of a process that has ended, whose own children then end too; None of one that
+    lives."""
+    alive = rank.process.returncode is None
+    code = rank.process.poll()
+    if alive and code is not None:
+        with contextlib.suppress(ProcessLookupError):  # it left nobody behind
+            os.killpg(rank.process.pid, signal.SIGKILL)
+    return code
+
+
+def kill(ranks):
+    """End them with all they started, at once."""
+    living = [rank for rank in ranks if ended(rank) is None]
+    for rank in living:
+        os.killpg(rank.process.pid, signal.SIGKILL)
+    for rank in living:
+        rank.process.wait()
