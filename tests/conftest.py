@@ -9,6 +9,12 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items):
+    """Put the files first that take longest: what waits for a cluster ends beside the others."""
+    slow = ("test_slurm", "test_pretrain", "test_exact")
+    items.sort(key=lambda item: not item.path.stem.startswith(slow))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def console():
     """Messages are shown as the commands show them, whatever a test calls."""

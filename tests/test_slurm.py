@@ -160,6 +160,7 @@ def test_an_operator_requeues(cluster, tmp_path, shards, peaceful, table):
     )
 
 
+@pytest.mark.long
 def test_a_higher_partition_preempts(cluster, tmp_path, shards, peaceful, table):
     run = tmp_path / "run"
     submit(cluster, run, shards)
@@ -183,6 +184,7 @@ def test_a_higher_partition_preempts(cluster, tmp_path, shards, peaceful, table)
     table.add("preemption by a higher partition, for 3 s", measured, "SIGTERM: saved, requeued")
 
 
+@pytest.mark.long
 def test_the_time_limit_is_no_end(cluster, tmp_path, shards, peaceful, table):
     """SLURM looks at limits twice a minute: a rank that stands still meanwhile keeps the run from
     its end."""
@@ -205,6 +207,7 @@ def test_the_time_limit_is_no_end(cluster, tmp_path, shards, peaceful, table):
     table.add("the time limit's warning", measured, "SIGUSR2: saved, requeued")
 
 
+@pytest.mark.long
 def test_cancelled_by_hand_it_stays_so_until_it_is_requeued_by_hand(
     cluster, tmp_path, shards, peaceful
 ):

@@ -191,9 +191,9 @@ def train(faults, words):
         trainer.planted("preflight")
         check(config, trainer)
 
-    def start_planted(device, store=None):
+    def start_planted(device, timeout_s=600, store=None):
         toy.planted(faults, "group", int(os.environ.get("RANK") or 0))
-        return join(device, store=store)
+        return join(device, timeout_s, store)
 
     preflight.check, process_group.start = check_planted, start_planted
     try:
