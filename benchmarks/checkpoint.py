@@ -28,6 +28,7 @@ from engine.config.train_config import CheckpointConfig, TrainConfig
 from engine.distributed.hardware import describe
 from engine.distributed.process_group import Processes, device_of
 from engine.run.run_lock import Lease
+from engine.training.task import Task
 from engine.training.trainer import Trainer
 from pretrain.config import EncoderConfig, VisionConfig
 from pretrain.model import Encoder, table
@@ -56,25 +57,32 @@ class Means(nn.Module):
         return self.model(images, self.positions).square().mean()
 
 
-class Toy(Trainer):
+class Toy(Task):
+    """A task without data: images are made once."""
+
+    loader, replaced_columns = None, slice(0, 2)
+
     def __init__(self, config, device, width, depth):
+        super().__init__(config, Processes(0, 1, device))
         vision = VisionConfig(image_size=SIDE, encoder=EncoderConfig(width, depth, width // 64))
-        model, positions = (
-            Encoder(vision).to(device),
-            table(vision, vision.encoder, vision.grid()).to(device),
-        )
-        super().__init__(
-            config, Processes(0, 1, device), model, Means(model, positions), 0, slice(0, 2)
-        )
+        self.model = Encoder(vision).to(device)
+        positions = table(vision, vision.encoder, vision.grid()).to(device)
+        self.step_module = Means(self.model, positions)
 
     def to_device(self, arrays):
         return {name: torch.from_numpy(values).to(self.device) for name, values in arrays.items()}
 
-    def note(self):
-        """There are no samples to tell of."""
+    def compute_loss(self, module, piece):
+        return module(piece["images"]), torch.zeros(0, device=self.device)
 
-    def loss(self, piece):
-        return self.wrapped(piece["images"]), torch.zeros(0, device=self.device)
+    def name_losses(self, sums):
+        return {}
+
+    def evaluate(self, shares):
+        return {}
+
+    def make_metadata(self):
+        return {"format": "pt"}
 
 
 class Folder:
@@ -94,9 +102,8 @@ def main(argv):
         int(options[k]) for k in ("width", "depth", "rounds", "steps", "batch")
     )
     device = device_of(options["device"])
-    trainer = Toy(
-        TrainConfig(batch=batch, checkpoint=CheckpointConfig(keep=1)), device, width, depth
-    )
+    config = TrainConfig(batch=batch, checkpoint=CheckpointConfig(keep=1))
+    trainer = Trainer(Toy(config, device, width, depth))
     images = {
         "images": torch.randn(batch, 3, SIDE, SIDE).numpy(),
         "tags": torch.zeros(batch, 2, dtype=torch.int64).numpy(),
@@ -145,7 +152,7 @@ def measure(trainer, images, folder, rounds, steps):
                 time.perf_counter(),
                 time.time(),
             )
-            trainer.save(folder, step, last=False, metadata={"format": "pt"})
+            trainer.save(folder, step, last=False)
             row["stalls"].append(time.perf_counter() - began)
             while not (path / checkpoints.MARKER).exists():
                 row["beside"].append(_step(trainer, step, images))

@@ -119,7 +119,7 @@ class PatchEmbed(nn.Module):
 
 
 class Plain(nn.Module):
-    """As pretrain.model.CrossCompletion with the loss of pretrain.objective behind it.
+    """As pretrain.model.CrossCompletion with the loss of pretrain.patch_loss behind it.
 
     Args:
         config: pretrain.config.ModelConfig.

@@ -34,7 +34,8 @@ from engine.errors import UserError
 from engine.training.trainer import build_optimizer
 from pretrain import blocks
 from pretrain.config import PretrainConfig
-from pretrain.train import Completion, build
+from pretrain.objectives.completion import Completion
+from pretrain.task import build
 
 OPTIONS = {
     "size": "base",
@@ -160,7 +161,7 @@ def make_step(way, processes, options):
         ],
         "pretrain",
     )
-    model = build(config).to(device)
+    model = build(config)[0].to(device)
     blocks.prepare([*model.encoder.blocks, *model.decoder.blocks], config, device)
     module = Completion(model, config, way.bf16)
     spread = spread_out(way, processes, model, module)

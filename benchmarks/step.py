@@ -40,7 +40,8 @@ from engine.training.trainer import build_optimizer
 from pretrain import blocks, state_dict_adapters
 from pretrain.config import PretrainConfig
 from pretrain.model import flops
-from pretrain.train import Completion, build
+from pretrain.objectives.completion import Completion
+from pretrain.task import build
 
 CONFIGS = os.path.join(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "configs", "pretrain"

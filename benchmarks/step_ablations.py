@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from timm.layers import apply_rot_embed_cat
 
-from pretrain import blocks, model, objective
+from pretrain import blocks, model, patch_loss
 
 
 @dataclass
@@ -38,7 +38,7 @@ def variants(case):
             case.ours, patched(model.CrossCompletion, "complete", everything)
         ),
         "targets of masked patches alone": Variant(
-            case.ours, patched(objective, "targets", every_target(objective.targets))
+            case.ours, patched(patch_loss, "targets", every_target(patch_loss.targets))
         ),
         "embedding of visible patches alone": Variant(
             case.ours, patched(model.PatchEmbed, "forward", every_patch)
@@ -71,7 +71,7 @@ def everything(self, a, b, keep, masked, seen=None):
 
 
 def every_target(targets):
-    """objective.targets of all patches, of which some are taken."""
+    """patch_loss.targets of all patches, of which some are taken."""
 
     def made(a, patch, kind, chosen):
         return blocks.take(targets(a, patch, kind), chosen)

@@ -37,7 +37,10 @@ def read_excluded(path: str, name: str) -> frozenset[str]:
 @dataclass
 class SourceConfig:
     shards: str = key(
-        "", "folder, tar, glob, URL (docs/data.md), or several with commas between", path="several"
+        "",
+        "folder, tar, glob, URL (docs/data.md), or several with commas between",
+        path="several",
+        resumable=True,
     )
     weight: float = key(
         1.0,
@@ -90,6 +93,7 @@ class ReadingConfig:
         "",
         "shards of the only source: folder, tar, glob, URL, or several with commas between",
         path="several",
+        resumable=True,
     )
     sources: dict[str, SourceConfig] = key({}, "several named sources in place of data.shards")
     val_clips: int = key(
@@ -109,9 +113,10 @@ class ReadingConfig:
         "processes that decode, per rank; 0: none; default: its cores less one, up to 16",
         low=0,
         high=256,
+        resumable=True,
     )
-    prefetch: int = key(4, "batches decoded ahead", low=1, high=64)
-    cache: CacheConfig = section(CacheConfig)
+    prefetch: int = key(4, "batches decoded ahead", low=1, high=64, resumable=True)
+    cache: CacheConfig = section(CacheConfig, resumable=True)
     retries: int = key(
         100,
         "draws tried for a slot whose samples are bad or hold nothing that the rules want",
@@ -122,6 +127,7 @@ class ReadingConfig:
         "seconds for which a read that fails, or a server that is away, is tried again before "
         "the run stops",
         low=0,
+        resumable=True,
     )
     bad_max: float = key(
         0.01,
@@ -130,6 +136,7 @@ class ReadingConfig:
         "which the run stops; 1: never",
         low=0,
         high=1,
+        resumable=True,
     )
     exclude: str = key(
         "",

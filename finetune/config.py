@@ -1,14 +1,17 @@
 """The keys of ``python -m finetune train``. Nothing here imports torch: a typo is told in a
 fraction of a second."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from data.config import CropDataConfig
 from engine.config.parser import key, section
 from engine.config.train_config import LogConfig, TrainConfig
 from engine.errors import UserError
+from finetune.tasks import TASKS
 from pretrain.config import VisionConfig
 
+DEFAULT_TASK = "mesh"
 BODY_MODELS = {"body": "anny", "hand": "anny_hand"}  # what is recovered from crops of a kind
 
 
@@ -70,11 +73,12 @@ class FinetuneLogConfig(LogConfig):
 
 @dataclass
 class FinetuneConfig(TrainConfig):
+    task: str = key(DEFAULT_TASK, "what is learnt: a module of finetune/tasks")
     model: VisionConfig = section(VisionConfig)
     head: HeadConfig = section(HeadConfig)
     loss: LossConfig = section(LossConfig)
     data: CropDataConfig = section(CropDataConfig)
-    log: FinetuneLogConfig = section(FinetuneLogConfig)
+    log: FinetuneLogConfig = section(FinetuneLogConfig, resumable=True)
     margin: float = key(
         1.35,
         "for predict: side of a crop over the longer side of the box, as in the shards",
@@ -93,6 +97,14 @@ class FinetuneConfig(TrainConfig):
         low=0,
         renamed_from="encoder_lr",
     )
+
+    @classmethod
+    def choose(cls, texts: Mapping[str, str]) -> "type[FinetuneConfig]":
+        """The dataclass of the task that is named; see engine.config.parser.choose_schema."""
+        name = texts.get("task", DEFAULT_TASK)
+        if name == DEFAULT_TASK:
+            return FinetuneConfig  # known here, so that its typos are told without torch
+        return TASKS.find(name).schema
 
     def evaluation(self, checkpoint):
         # Without shards of their own the run's are read, and who trains on a command's output may

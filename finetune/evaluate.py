@@ -2,7 +2,6 @@
 and no pre-training."""
 
 import datetime
-import fnmatch
 import functools
 import json
 import os
@@ -22,9 +21,8 @@ from data.loading.crops import TAGS
 from data.sampling.seen import Seen, leak_warnings
 from data.sampling.subjects import leave_out_people
 from data.storage.shard_store import Store
-from engine.config.parser import flat, key, parse_keys, section
+from engine.config.parser import flat, key, parse_keys, resumable_keys, section
 from engine.config.paths import refuse_commands
-from engine.config.train_config import FREE
 from engine.distributed import hardware
 from engine.errors import UserError, explain, failure_of
 from engine.geometry import axis_angle_to_matrix
@@ -303,9 +301,9 @@ def _without(config, predictor):
     """The Predictor of the run without pre-training, after a check that the two are comparable."""
     plain = Predictor(config.without, config.device, "without")
     here, there = flat(predictor.config), flat(plain.config)
+    free = resumable_keys(predictor.config)
     for name in sorted(here.keys() | there.keys()):
-        free = any(fnmatch.fnmatch(name, pattern) for pattern in FREE)
-        if not free and here.get(name) != there.get(name):
+        if name not in free and here.get(name) != there.get(name):
             raise UserError(
                 f"without={config.without} has {name}={there.get(name)}, run={config.run} has "
                 f"{name}="

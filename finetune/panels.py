@@ -1,4 +1,9 @@
-"""Images of a fine-tuning run for people to look at: held-out crops with the mesh on them."""
+"""Images of a run of mesh recovery for people to look at: validation crops with the mesh on
+them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -8,27 +13,29 @@ from data.format.clip import KINDS
 from data.loading.augment import denormalise
 from data.loading.crops import TAGS
 from engine.logging.images import save_image
+from engine.training.task import Arrays
 from finetune.draw import overlay
 from finetune.people import crop_people, people
+
+if TYPE_CHECKING:
+    from finetune.tasks.mesh import MeshTask
 
 SIDE = 192  # pixels of an image on the sheet
 
 
-def save(trainer, folder, step):
-    """Draw the first held-out crops into ``folder/images/step-XXXXXXXX.png``, meshes below.
+def save(task: "MeshTask", folder: Path, step: int) -> dict[str, Path]:
+    """Draw the first validation crops into ``folder/images/step-XXXXXXXX.png``, meshes below.
 
     Returns:
         {"overlays": path}, or nothing where it could not be written
     """
-    count = trainer.config.log.images
-    stride = max(1, len(trainer.val["tags"]) // count)
-    arrays = {name: values[::stride][:count] for name, values in trainer.val.items()}
-    batch = trainer.to_device(arrays)
+    count = task.config.log.images
+    stride = max(1, len(task.val["tags"]) // count)
+    arrays = {name: values[::stride][:count] for name, values in task.val.items()}
+    batch = task.to_device(arrays)
     with torch.no_grad():
-        seen, _ = trainer.step_module.seen(batch)
-        people = crop_people(
-            trainer.step_module.recover(seen.images, seen.K), seen, trainer.full, batch
-        )
+        seen, _ = task.step_module.seen(batch)
+        people = crop_people(task.step_module.recover(seen.images, seen.K), seen, task.body, batch)
     columns = []
     for pixels, size, person in zip(arrays["pixels"], arrays["tags"][:, -1], people, strict=True):
         image = pixels[:size, :size]
@@ -39,22 +46,24 @@ def save(trainer, folder, step):
     )
 
 
-def seen_sheet(trainer, arrays, labels, title):
-    """A PIL image of crops as the network sees them, turned and mirrored as they are, with the
+def draw_seen_sheet(
+    task: "MeshTask", arrays: Arrays, labels: Sequence[str], title: str
+) -> Image.Image:
+    """A PIL image of crops as the network sees them, rotated and mirrored as they are, with the
     mesh found below.
 
     Args:
         arrays: of data.loading.crops.layout, a column each.  labels: a text a column.  title: at
             the left of the heading.
     """
-    batch = trainer.to_device(arrays)
+    batch = task.to_device(arrays)
     with torch.no_grad():
-        seen, _ = trainer.step_module.seen(batch)
-        found = trainer.step_module.recover(seen.images, seen.K)
+        seen, _ = task.step_module.seen(batch)
+        found = task.step_module.recover(seen.images, seen.K)
         kinds = [KINDS[part] for part in batch["tags"][:, TAGS.index("part")].tolist()]
         side = seen.images.shape[-1]
         boxes = np.tile(np.array([[0, 0, side, side]], np.float32), (len(kinds), 1))
-        shown = people(found, torch.zeros_like(seen.flip), trainer.full, seen.K, boxes, kinds)
+        shown = people(found, torch.zeros_like(seen.flip), task.body, seen.K, boxes, kinds)
     images = denormalise(seen.images).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     columns = [
         np.concatenate([_scaled(image), _scaled(overlay(image, [person]))])

@@ -40,7 +40,7 @@ def of_masked(module, a, b, keep, masked, seen, layers):
     in ``b``, by layer.
 
     Args:
-        module: pretrain.train.Completion.  a, b, keep, masked, seen: as for its ``complete``, one
+        module: pretrain.objectives.completion.Completion.  a, b, keep, masked, seen: as for its ``complete``, one
             reference an image. What is not seen of the reference is not looked at: 0.
         layers: numbers of decoder blocks.
     """

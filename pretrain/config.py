@@ -3,6 +3,7 @@
 Nothing here imports torch: a typo is told in a fraction of a second.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from data.config import DataConfig
@@ -10,6 +11,9 @@ from data.format.index import PAIR_KINDS
 from engine.config.parser import key, section
 from engine.config.train_config import LogConfig, TrainConfig
 from engine.errors import UserError
+from pretrain.objectives import OBJECTIVES
+
+DEFAULT_OBJECTIVE = "completion"
 
 
 @dataclass
@@ -26,7 +30,7 @@ class DecoderConfig:
     heads: int = key(16, "attention heads of the decoder", low=1)
     cross: bool = key(
         True,
-        "whether it looks at the reference; false: a masked autoencoder of one image, to compare "
+        "whether it attends to the reference; false: a masked autoencoder of one image, to compare "
         "with",
     )
 
@@ -46,14 +50,15 @@ class VisionConfig:
     encoder: EncoderConfig = section(EncoderConfig)
     mlp_ratio: float = key(4.0, "width of a block's hidden layer over its width", low=0.25)
 
-    def check(self):
+    def check(self) -> None:
         if self.image_size % self.patch:
             raise UserError(
                 f"model.image_size={self.image_size} is not a multiple of model.patch={self.patch}"
             )
         self.check_part("encoder", self.encoder)
 
-    def check_part(self, name, part):
+    def check_part(self, name: str, part: "EncoderConfig | DecoderConfig") -> None:
+        """UserError where the sizes of the encoder or the decoder do not fit each other."""
         width, heads = part.width, part.heads
         if width % heads:
             raise UserError(
@@ -70,7 +75,7 @@ class VisionConfig:
                 f"wants"
             )
 
-    def grid(self):
+    def grid(self) -> tuple[int, int]:
         """(rows, columns) of patches at ``image_size``."""
         return (self.image_size // self.patch,) * 2
 
@@ -79,13 +84,54 @@ class VisionConfig:
 class ModelConfig(VisionConfig):
     decoder: DecoderConfig = section(DecoderConfig)
 
-    def check(self):
+    def check(self) -> None:
         super().check()
         self.check_part("decoder", self.decoder)
 
 
 @dataclass
 class ObjectiveConfig:
+    """What the encoder is trained to do: the keys that every objective of pretrain/objectives
+    has."""
+
+    name: str = key(
+        DEFAULT_OBJECTIVE, "what the encoder is trained to do: a module of pretrain/objectives"
+    )
+    cross_view: float = key(1.0, "weight of the mean loss of cross-view pairs", low=0)
+    cross_pose: float = key(1.0, "weight of the mean loss of cross-pose pairs", low=0)
+
+    @classmethod
+    def choose(cls, texts: Mapping[str, str]) -> "type[ObjectiveConfig]":
+        """The dataclass of the objective that is named; see engine.config.parser.choose_schema."""
+        name = texts.get("name", DEFAULT_OBJECTIVE)
+        if name == DEFAULT_OBJECTIVE:
+            return CompletionConfig  # known here, so that its typos are told without torch
+        return OBJECTIVES.find(name).schema
+
+    def check(self) -> None:
+        """UserError where keys do not fit each other; see engine.config.parser.parse."""
+        if not any(self.kind_weights()):
+            raise UserError(
+                "objective.cross_view=0 and objective.cross_pose=0: one of them must be above 0"
+            )
+
+    def check_run(self, config: "PretrainConfig") -> None:
+        """UserError where the objective's keys do not fit others of the run."""
+        return
+
+    def check_processes(self, config: "PretrainConfig", world: int) -> None:
+        """UserError where so many processes cannot share a batch."""
+        return
+
+    def kind_weights(self) -> list[float]:
+        """w_kind in the order of PAIR_KINDS."""
+        return [getattr(self, kind) for kind in PAIR_KINDS]
+
+
+@dataclass
+class CompletionConfig(ObjectiveConfig):
+    """Masked patches are completed with the help of the other image."""
+
     target: str = key(
         "patch",
         "what pixels are normalised by: their patch, their whole image, nothing",
@@ -100,18 +146,23 @@ class ObjectiveConfig:
         "above in its part of the batch",
         choices=("own", "shuffled"),
     )
-    cross_view: float = key(1.0, "weight of the mean loss of cross-view pairs", low=0)
-    cross_pose: float = key(1.0, "weight of the mean loss of cross-pose pairs", low=0)
 
-    def check(self):
-        if not any(self.kind_weights()):
+    def check_run(self, config: "PretrainConfig") -> None:
+        """UserError where references are shuffled that nobody reads."""
+        if self.references == "shuffled" and not config.model.decoder.cross:
             raise UserError(
-                "objective.cross_view=0 and objective.cross_pose=0: one of them must be above 0"
+                "objective.references=shuffled, but model.decoder.cross=false reads no reference"
             )
 
-    def kind_weights(self):
-        """w_kind in the order of PAIR_KINDS."""
-        return [getattr(self, kind) for kind in PAIR_KINDS]
+    def check_processes(self, config: "PretrainConfig", world: int) -> None:
+        """UserError where a part of a batch has one row, whose reference cannot be shuffled."""
+        parts = config.grad_accum_steps
+        if self.references == "shuffled" and config.batch < 2 * world * parts:
+            raise UserError(
+                f"objective.references=shuffled wants 2 rows in each part of a batch; "
+                f"batch={config.batch} over {world} processes times grad_accum_steps={parts} "
+                f"gives 1"
+            )
 
 
 @dataclass
@@ -133,9 +184,9 @@ class MaskingConfig:
         low=0,
     )
 
-    def seen(self, patches):
-        """Of so many patches: (those of a that stay visible, those of the reference that are looked
-        at)."""
+    def seen(self, patches: int) -> tuple[int, int]:
+        """Of so many patches: (those of a that stay visible, those of the reference that are
+        attended to)."""
         return patches - int(self.ratio * patches), patches - int(self.reference_ratio * patches)
 
 
@@ -182,12 +233,12 @@ class PretrainConfig(TrainConfig):
     )
     model: ModelConfig = section(ModelConfig)
     masking: MaskingConfig = section(MaskingConfig)
-    objective: ObjectiveConfig = section(ObjectiveConfig)
+    objective: ObjectiveConfig = section(CompletionConfig)
     data: DataConfig = section(DataConfig)
-    log: PretrainLogConfig = section(PretrainLogConfig)
-    probe: ProbeConfig = section(ProbeConfig)
+    log: PretrainLogConfig = section(PretrainLogConfig, resumable=True)
+    probe: ProbeConfig = section(ProbeConfig, resumable=True)
 
-    def check(self):
+    def check(self) -> None:
         """UserError where keys do not fit each other; see engine.config.parser.parse."""
         super().check()
         if self.log.probe_every and not self.probe.shards:
@@ -210,28 +261,20 @@ class PretrainConfig(TrainConfig):
                 f"patches; at least one "
                 f"must be masked and one visible"
             )
-        if self.objective.references == "shuffled" and not self.model.decoder.cross:
-            raise UserError(
-                "objective.references=shuffled, but model.decoder.cross=false looks at none"
-            )
+        self.objective.check_run(self)
 
-    def check_processes(self, world, node):
+    def check_processes(self, world: int, node: int) -> None:
+        """UserError where so many processes cannot share a batch; see TrainConfig."""
         super().check_processes(world, node)
-        if (
-            self.objective.references == "shuffled"
-            and self.batch < 2 * world * self.grad_accum_steps
-        ):
-            raise UserError(
-                f"objective.references=shuffled wants 2 rows in each part of a batch; "
-                f"batch={self.batch} over "
-                f"{world} processes times grad_accum_steps={self.grad_accum_steps} gives 1"
-            )
+        self.objective.check_processes(self, world)
 
     @property
-    def samples(self):
+    def samples(self) -> int:
+        """Pairs a step, over all processes."""
         return self.batch * self.targets_per_reference
 
-    def evaluation(self, checkpoint):
+    def evaluation(self, checkpoint: str) -> list[str]:
+        """Words of ``python -m`` that probe a checkpoint for the run's log."""
         timm = [f"timm={self.probe.timm}"] if self.probe.timm else []
         crops = "hand" if self.data.pairs.crops == "hand" else "body"
         return [

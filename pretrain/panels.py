@@ -1,6 +1,10 @@
 """Images for people to look at: reference, what the network saw, what it made of it, and the
 truth."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -8,7 +12,12 @@ from PIL import Image, ImageDraw, ImageFont
 from data.format.index import PAIR_KINDS
 from data.loading.augment import denormalise
 from engine.logging.images import save_image
-from pretrain import attention, objective
+from engine.training.task import Arrays, Batch
+from pretrain import attention, patch_loss
+from pretrain.config import PretrainConfig
+
+if TYPE_CHECKING:
+    from pretrain.objectives.completion import Completion
 
 COLUMNS = ("reference", "masked", "completed", "truth")
 GAP, HEAD, LEFT = 6, 22, 92
@@ -19,28 +28,30 @@ SPOT_COLOURS = ((229, 57, 53), (255, 179, 0), (30, 136, 229))
 FULL = 4
 
 
-def save(trainer, folder, step):
-    """Draw the run's fixed held-out pairs into ``folder/images``: step-XXXXXXXX.png and
+def save(
+    objective: "Completion",
+    val: Arrays,
+    to_device: Callable[[Arrays], Batch],
+    folder: Path,
+    step: int,
+) -> dict[str, Path]:
+    """Draw a run's fixed validation pairs into ``folder/images``: step-XXXXXXXX.png and
     attention-XXXXXXXX.png.
 
     Returns:
         {"completions", and of a decoder that looks at the reference "attention": path} of those
         that could be written
     """
-    rows = chosen_rows(trainer.val["tags"][:, 0], trainer.config.log.images)
-    batch = trainer.to_device({k: v[rows] for k, v in trainer.val.items()})
-    layers = (
-        attention.middle_and_last(len(trainer.model.decoder.blocks))
-        if trainer.config.model.decoder.cross
-        else []
-    )
+    rows = choose_rows(val["tags"][:, 0], objective.config.log.images)
+    batch = to_device({k: v[rows] for k, v in val.items()})
+    layers = []
+    if objective.reads_reference:
+        layers = attention.middle_and_last(len(objective.model.decoder.blocks))
     with torch.no_grad():
-        a, b, keep, masked, person, seen = trainer.step_module.pairs(batch)
-        predicted, looks = attention.of_masked(
-            trainer.step_module, a, b, keep, masked, seen, layers
-        )
-    images = complete(a, b, masked, seen, predicted, trainer.config)
-    kinds = [PAIR_KINDS[k].replace("_", "-") for k in trainer.val["tags"][rows, 0]]
+        a, b, keep, masked, person, seen = objective.pairs(batch)
+        predicted, looks = attention.of_masked(objective, a, b, keep, masked, seen, layers)
+    images = draw_completions(a, b, masked, seen, predicted, objective.config)
+    kinds = [PAIR_KINDS[k].replace("_", "-") for k in val["tags"][rows, 0]]
     spots = attention.chosen(person, masked, SPOTS)
     looks = [
         look.gather(1, spots[..., None].expand(-1, -1, look.shape[-1])).cpu().numpy()
@@ -63,38 +74,44 @@ def save(trainer, folder, step):
 
 
 @torch.no_grad()
-def completed(trainer, arrays):
-    """What ``sheet`` draws of pairs as the loader gives them."""
-    a, b, keep, masked, _, seen = trainer.step_module.pairs(trainer.to_device(arrays))
-    return complete(
-        a, b, masked, seen, trainer.step_module.complete(a, b, keep, masked, seen), trainer.config
-    )
+def complete_batch(objective: "Completion", batch: Batch) -> np.ndarray:
+    """What ``sheet`` draws of a batch of pairs."""
+    a, b, keep, masked, _, seen = objective.pairs(batch)
+    predicted = objective.complete(a, b, keep, masked, seen)
+    return draw_completions(a, b, masked, seen, predicted, objective.config)
 
 
-def chosen_rows(kinds, count):
+def choose_rows(kinds: np.ndarray, count: int) -> np.ndarray:
     """The first ``count`` rows of each kind."""
     return np.concatenate([np.flatnonzero(kinds == k)[:count] for k in range(len(PAIR_KINDS))])
 
 
-def complete(a, b, masked, seen, predicted, config):
-    """(B, 4, S, S, 3) uint8: reference (what is not looked at of it hidden), masked, completed and
+def draw_completions(
+    a: torch.Tensor,
+    b: torch.Tensor | None,
+    masked: torch.Tensor,
+    seen: torch.Tensor | None,
+    predicted: torch.Tensor,
+    config: PretrainConfig,
+) -> np.ndarray:
+    """(B, 4, S, S, 3) uint8: reference (what is not attended to of it hidden), masked, completed and
     true images.
 
     The first is left out where ``b`` is None. A prediction normalised by the patch or the image
-    is undone with the true image's statistics, as the parents do.
+    is undone with the true image's statistics, as CroCo does.
     """
     patch, kind = config.model.patch, config.objective.target
     grid = a.shape[-2] // patch, a.shape[-1] // patch
     spread = masked[..., None].expand(-1, -1, predicted.shape[-1])
     # What was seen is shown as it is: in the space of the targets the truth is the truth.
-    filled = objective.denormalise(
-        objective.targets(a, patch, kind).scatter(1, spread, predicted), a, patch, kind
+    filled = patch_loss.denormalise(
+        patch_loss.targets(a, patch, kind).scatter(1, spread, predicted), a, patch, kind
     )
-    hidden = objective.patchify(a, patch).scatter(1, spread, torch.zeros_like(predicted))
+    hidden = patch_loss.patchify(a, patch).scatter(1, spread, torch.zeros_like(predicted))
     if seen is not None:
         looked = b.new_zeros(len(b), grid[0] * grid[1]).scatter(1, seen, 1.0)
-        b = objective.unpatchify(objective.patchify(b, patch) * looked[..., None], patch, grid)
-    columns = [*([] if b is None else [b]), objective.unpatchify(hidden, patch, grid), filled, a]
+        b = patch_loss.unpatchify(patch_loss.patchify(b, patch) * looked[..., None], patch, grid)
+    columns = [*([] if b is None else [b]), patch_loss.unpatchify(hidden, patch, grid), filled, a]
     out = denormalise(torch.stack(columns, 1)).mul(255).round().byte()
     return out.permute(0, 1, 3, 4, 2).cpu().numpy()
 

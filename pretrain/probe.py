@@ -288,9 +288,13 @@ class Prober:
             self.config.probe.shards, people, Store(self.config.data.cache.open()), "probe.shards"
         )
 
-    def measure(self, trainer):
+    def measure(self, model, bf16, alive):
         """{"probe/pa_mpjpe", "probe/mpjpe", "probe/lambda", and the first two of each row that
-        stays}; mm."""
+        stays}; mm.
+
+        Args:
+            model: with ``encoder``.  bf16: it runs in bf16.  alive: is called now and then.
+        """
         if self.still is None:
             self.still = {
                 "constant": None,
@@ -301,10 +305,9 @@ class Prober:
                     self.config.probe.timm, self.processes.device
                 )
             self.still = {
-                name: self._row(encoder, f"_{name}", trainer.watch.alive)
-                for name, encoder in self.still.items()
+                name: self._row(encoder, f"_{name}", alive) for name, encoder in self.still.items()
             }
-        line = self._row(encoders.of_network(trainer.model, trainer.bf16), "", trainer.watch.alive)
+        line = self._row(encoders.of_network(model, bf16), "", alive)
         for row in self.still.values():
             line |= row
         return line

@@ -1,27 +1,34 @@
-"""What the fixed held-out pairs say: their loss, and how much of it the reference takes away.
+"""What the fixed validation pairs say: their loss, and how much of it the reference takes away.
 
-The reference gain of a pair is its loss with a stranger's reference, less its loss with the true
-one; masks, crops and ``a`` are the same. Zero: the second image is not looked at. It overstates
+The reference gain of a pair is its loss with a mismatched reference, less its loss with the true
+one; masks, crops and ``a`` are the same. Zero: the second image is not used. It overstates
 what the reference gives, because a wrong one misleads: a run without references (or an MAE) is the
 honest comparison.
 """
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from data.format.index import PAIR_KINDS
 from data.loading.reader import TAGS
-from pretrain import objective
+from engine.training.shares import Shares
+from engine.training.task import Arrays, Batch
+
+if TYPE_CHECKING:
+    from pretrain.objectives.completion import Completion
 
 AT_ONCE = 64  # pairs
 
 
-def strangers(tags, subjects):
-    """For each held-out pair, the row whose reference it gets instead of its own: -1 where there is
-    none.
+def choose_mismatched(tags: np.ndarray, subjects: Sequence[str]) -> np.ndarray:
+    """For each validation pair, the row whose reference it gets instead of its own: -1 where there
+    is none.
 
     Rows swap within a kind and a source, since a reference of another source could be told by its
-    camera alone. The choice depends on the held-out pairs and on nothing else, and no subject gets
+    camera alone. The choice depends on the validation pairs and on nothing else, and no subject gets
     a reference of itself.
 
     Args:
@@ -51,62 +58,75 @@ def strangers(tags, subjects):
 
 
 @torch.no_grad()
-def evaluate(trainer):
+def evaluate(
+    objective: "Completion",
+    val: Arrays,
+    mismatched: np.ndarray,
+    to_device: Callable[[Arrays], Batch],
+    shares: Shares,
+) -> dict[str, float]:
     """{"val/KIND", "reference_gain/KIND", "reference_gain/KIND_person"}: means over the fixed
     pairs of all ranks.
 
     ``_person``: over person patches alone, each weighing by the share of it that the person covers;
-    pairs without a masked patch on the person are left out of it. A kind in which nobody has a
-    stranger has no gain.
+    pairs without a masked patch on the person are left out of it. A kind in which no row has a
+    mismatched reference has no gain.
 
+    Args:
+        mismatched: (R,), as ``choose_mismatched`` gives it.
     Raises:
-        engine.training.trainer.BrokenOff: the run was asked to stop.
+        engine.training.shares.BrokenOff: the run was asked to stop.
     """
-    module, arrays, swap = trainer.step_module, trainer.val, trainer.strangers
-    kinds, world = len(PAIR_KINDS), trainer.processes.world
+    kinds, processes = len(PAIR_KINDS), shares.processes
     # As many rows on each rank, so that all call the network equally often: what is beyond the end
     # is not counted.
-    rows = np.arange(trainer.processes.rank, -(-len(swap) // world) * world, world)
-    total = torch.zeros(3, kinds, 2, dtype=torch.float64, device=trainer.device)
+    padded = -(-len(mismatched) // processes.world) * processes.world
+    rows = np.arange(processes.rank, padded, processes.world)
+    total = torch.zeros(3, kinds, 2, dtype=torch.float64, device=processes.device)
     for first in range(0, len(rows), AT_ONCE):
-        if trainer.stop:
+        if shares.stop:
             break  # ``total`` tells all ranks
-        trainer.watch.alive()
-        here = rows[first : first + AT_ONCE] % len(swap)
-        mine = torch.from_numpy(rows[first : first + AT_ONCE] < len(swap)).to(trainer.device)
-        batch = {name: values[here] for name, values in arrays.items()}
-        kind = torch.from_numpy(batch["tags"][:, TAGS.index("kind")].astype(np.int64)).to(
-            trainer.device
-        )
-        has = torch.from_numpy(swap[here] >= 0).to(trainer.device) & mine
-        a, b, keep, masked, person, seen = module.pairs(trainer.to_device(batch))
-        # A row without a stranger keeps its own reference; it is not counted.
-        other = np.where(swap[here] >= 0, swap[here], here)
-        for name in ("pixels", "numbers", "mask", "noise"):
-            of_b = slice(arrays[name].shape[1] // 2, None)
-            batch[name][:, of_b] = arrays[name][other, of_b]
-        wrong = module.pairs(trainer.to_device(batch))
-        weights = [
-            objective.patch_weight(person, trainer.config.objective.background_weight),
-            person,
-        ]
-        (loss, on_person), (loss_wrong, on_person_wrong) = (
-            module.losses(a, image, keep, masked, part, weights)
-            for image, part in ((b, seen), (wrong[1], wrong[-1]))
-        )
-        on_it = has & (person.gather(1, masked).sum(1) > 0)
-        for place, (values, counted) in enumerate(
-            ((loss, mine), (loss_wrong - loss, has), (on_person_wrong - on_person, on_it))
-        ):
-            chosen = (kind[None] == torch.arange(kinds, device=kind.device)[:, None]) & counted
-            total[place] += torch.stack(
-                [(values.double() * chosen).sum(1), chosen.double().sum(1)], 1
-            )
+        shares.watch.alive()
+        total += _compare(objective, val, mismatched, rows[first : first + AT_ONCE], to_device)
     names = ("val/{}", "reference_gain/{}", "reference_gain/{}_person")
-    sums = np.reshape(trainer.total(total.flatten()), total.shape).tolist()
-    return {
-        name.format(kind): value / count
-        for name, of_kinds in zip(names, sums, strict=True)
-        for kind, (value, count) in zip(PAIR_KINDS, of_kinds, strict=True)
-        if count
-    }
+    sums = np.reshape(shares.total(total.flatten()), total.shape).tolist()
+    out = {}
+    for name, of_kinds in zip(names, sums, strict=True):
+        for kind, (value, count) in zip(PAIR_KINDS, of_kinds, strict=True):
+            if count:
+                out[name.format(kind)] = value / count
+    return out
+
+
+def _compare(objective, val, mismatched, rows, to_device):
+    """(3, kinds, 2) sum and count of loss, gain and gain on the person over some rows; rows beyond
+    the end count for nothing."""
+    here, inside = rows % len(mismatched), rows < len(mismatched)
+    swapped = mismatched[here] >= 0
+    batch = {name: values[here] for name, values in val.items()}
+    tensors = to_device(batch)
+    kind = tensors["tags"][:, TAGS.index("kind")].long()
+    mine = torch.from_numpy(inside).to(kind.device)
+    has = torch.from_numpy(swapped & inside).to(kind.device)
+    a, b, keep, masked, person, seen = objective.pairs(tensors)
+    # A row without a mismatched reference keeps its own; it is not counted.
+    other = np.where(swapped, mismatched[here], here)
+    for name in ("pixels", "numbers", "mask", "noise"):
+        of_b = slice(val[name].shape[1] // 2, None)
+        batch[name][:, of_b] = val[name][other, of_b]
+    wrong = objective.pairs(to_device(batch))
+    weights = [objective.weigh_patches(person), person]
+    loss, on_person = objective.losses(a, b, keep, masked, seen, weights)
+    loss_wrong, on_person_wrong = objective.losses(a, wrong[1], keep, masked, wrong[-1], weights)
+    on_it = has & (person.gather(1, masked).sum(1) > 0)
+    counted = (
+        (loss, mine),
+        (loss_wrong - loss, has),
+        (on_person_wrong - on_person, on_it),
+    )
+    kinds = torch.arange(len(PAIR_KINDS), device=kind.device)
+    found = []
+    for values, which in counted:
+        chosen = (kind[None] == kinds[:, None]) & which
+        found.append(torch.stack([(values.double() * chosen).sum(1), chosen.double().sum(1)], 1))
+    return torch.stack(found)

@@ -4,6 +4,7 @@ samples made it bad."""
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,13 +13,16 @@ import torch
 from torch import nn
 
 from data.loading.reader import TAGS
-from data.sampling.manifest import freeze
 from engine.checkpoint import history
 from engine.config.parser import flat, is_assignment, key, parse, parse_keys
 from engine.config.paths import refuse_commands
+from engine.config.train_config import TrainConfig
 from engine.distributed import process_group
+from engine.distributed.process_group import Processes
 from engine.errors import UserError
 from engine.training import spike_guard
+from engine.training.task import Arrays
+from engine.training.trainer import Trainer
 
 CHUNK = 64  # samples on the device at once
 
@@ -30,8 +34,8 @@ class ReplayConfig:
         "the step whose batch is read again; the captures of a run name those that were bad",
         low=0,
     )
-    worst: int = key(8, "samples that are named, and drawn with out", low=1)
-    out: str = key("", "draw the worst samples into this PNG", path="one")
+    worst: int = key(8, "highest-loss samples that are named, and drawn with out", low=1)
+    out: str = key("", "draw the highest-loss samples into this PNG", path="one")
     allow_commands: bool = key(
         False, "run the commands (pipe:) that RUN's config names; shards given here need no leave"
     )
@@ -40,33 +44,38 @@ class ReplayConfig:
 OWN = tuple(field.name for field in dataclasses.fields(ReplayConfig))
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """``python -m pretrain replay``; returns the exit code."""
     from pretrain.config import PretrainConfig
-    from pretrain.train import Pretrainer
+    from pretrain.train import make_trainer
 
-    return replay(argv, PretrainConfig, "pretrain", Pretrainer)
+    return replay(argv, PretrainConfig, "pretrain", make_trainer)
 
 
-def replay(argv, schema, command, make_trainer):
-    """Print loss and gradient of each of a step's worst samples, with the newest weights from
+def replay(
+    argv: list[str],
+    schema: type[TrainConfig],
+    command: str,
+    make_trainer: Callable[[TrainConfig, Processes], Trainer],
+) -> int:
+    """Print loss and gradient of each of a step's highest-loss samples, with the newest weights from
     before it.
 
     Args:
         argv: RUN, keys of ReplayConfig, and keys of the run that may differ, such as device or
             data.shards.
-        schema, command, make_trainer: the config, the command and the
-            engine.training.trainer.Trainer of the run.
+        schema, command: the config's dataclass and the command of the run.
     Raises:
         UserError: no such run, no weights from before the step, other shards than the run's; the
             run's config names a command, and nobody said that it may run.
     """
     own = [word for word in argv if not is_assignment(word) or word.split("=")[0] in OWN]
+    package = command.split()[0]
     usage = (
-        f"python -m {make_trainer.room} replay RUN step=N [out=FILE.png] [allow_commands=true] "
+        f"python -m {package} replay RUN step=N [out=FILE.png] [allow_commands=true] "
         f"[key=value of the run ...]"
     )
-    options, paths = parse_keys(ReplayConfig, own, f"{make_trainer.room} replay", usage)
+    options, paths = parse_keys(ReplayConfig, own, f"{package} replay", usage)
     folder = Path(paths[0])
     if options.step is None:
         raise UserError(f"step is not set: {usage}")
@@ -87,7 +96,7 @@ def replay(argv, schema, command, make_trainer):
         config, process_group.Processes(0, 1, process_group.device_of(config.device))
     )
     if (folder / "manifest.json").exists():
-        freeze(trainer.order, folder / "manifest.json")
+        trainer.task.begin_run(folder)
     at = _load(trainer, folder, options.step)
     _, arrays = next(trainer.loader.batches(options.step, options.step + 1))
     losses, norm = measure(trainer, arrays)
@@ -123,25 +132,25 @@ def _load(trainer, folder, step):
     return 0  # as built: a run that never saved
 
 
-def measure(trainer, arrays):
+def measure(trainer: Trainer, arrays: Arrays) -> tuple[np.ndarray, float]:
     """((B,) loss of each sample, gradient norm of the batch) of the loader's arrays of a whole
     batch."""
-    losses = []
+    losses, task = [], trainer.task
     trainer.optimizer.zero_grad()
     for first in range(0, len(arrays["tags"]), CHUNK):
-        batch = trainer.to_device(
+        batch = task.to_device(
             {name: values[first : first + CHUNK] for name, values in arrays.items()}
         )
         with torch.no_grad():
-            losses.append(trainer.per_sample(batch).float().cpu())
-        trainer.loss(batch)[0].backward()
+            losses.append(task.score_samples(batch).float().cpu())
+        task.compute_loss(trainer.wrapped, batch)[0].backward()
     norm = nn.utils.clip_grad_norm_(list(trainer.names), math.inf).item()
     trainer.optimizer.zero_grad()
     return torch.cat(losses).numpy(), norm
 
 
 def _tell(trainer, arrays, losses, options, config):
-    # What is no number is worse than any number.
+    # NaN and Inf come first: they are what makes an update bad.
     order = np.argsort(-np.where(np.isfinite(losses), losses, np.inf), kind="stable")[
         : options.worst
     ]
@@ -153,12 +162,12 @@ def _tell(trainer, arrays, losses, options, config):
         source, shard, index = (
             int(one["tags"][0, TAGS.index(name)]) for name in ("source", "shard", "index")
         )
-        path = trainer.order.sources[source].paths[shard]
+        path = trainer.task.order.sources[source].paths[shard]
         name = f"{path}:{index} key {trainer.loader.reader.store.index(path).keys[index]}"
         print(f"{options.step * config.batch + row:12d} {losses[row]:10.4g} {alone:10.4g}  {name}")
         labels.append(f"{losses[row]:.3g}")
     if options.out:
-        image = trainer.portray(
+        image = trainer.task.draw_samples(
             {name: values[order] for name, values in arrays.items()}, labels, f"step {options.step}"
         )
         try:

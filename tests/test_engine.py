@@ -281,16 +281,16 @@ def test_a_start_that_was_killed_early_does_not_block_the_folder(tmp_path):
 
     for name in ("lease.lock", "environment.json", "config.writing"):
         (tmp_path / name).write_text("")
-    run = Run(tmp_path, TrainConfig(run=str(tmp_path), device="cpu"), "test", ())
+    run = Run(tmp_path, TrainConfig(run=str(tmp_path), device="cpu"), "test")
     run.close()
     assert (tmp_path / "config.yaml").exists() and run.newest is None
     with pytest.raises(UserError, match="steps=7, but the run in .* began with steps="):
-        Run(tmp_path, TrainConfig(run=str(tmp_path), device="cpu", steps=7), "test", ("seed",))
-    Run(tmp_path, TrainConfig(run=str(tmp_path), device="cpu", seed=7), "test", ("seed",)).close()
+        Run(tmp_path, TrainConfig(run=str(tmp_path), device="cpu", steps=7), "test")
+    Run(tmp_path, TrainConfig(run=str(tmp_path), device="cpu", compile="off"), "test").close()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.pdf").write_text("")
     with pytest.raises(UserError, match="thesis.pdf"):
-        Run(tmp_path / "other", TrainConfig(run=str(tmp_path), device="cpu"), "test", ())
+        Run(tmp_path / "other", TrainConfig(run=str(tmp_path), device="cpu"), "test")
 
 
 ELSEWHERE = {

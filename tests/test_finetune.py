@@ -35,7 +35,8 @@ from finetune.config import FinetuneConfig
 from finetune.evaluate import Judge
 from finetune.evaluate import main as evaluate_main
 from finetune.model import Body, place_of
-from finetune.train import Finetuner, build
+from finetune.tasks.mesh import build
+from finetune.train import make_trainer
 from pretrain.config import ModelConfig
 from pretrain.model import CrossCompletion
 from pretrain.weights import save_model, write_safetensors
@@ -116,7 +117,7 @@ def test_it_learns(tmp_path, people, kind):
         "data.augment.colour=0",
         "data.augment.flip=false",
     )
-    trainer = Finetuner(config, Processes(0, 1, torch.device("cpu")))
+    trainer = make_trainer(config, Processes(0, 1, torch.device("cpu")))
     lines = []
     for step, arrays in trainer.loader.batches(0, 60):
         trainer.update(step, arrays)
@@ -388,14 +389,15 @@ def test_bf16_touches_the_network_alone(tmp_path, people):
             "data.workers=0",
             f"precision={precision}",
         )
-        trainer = Finetuner(config, Processes(0, 1, torch.device("cpu")))
+        trainer = make_trainer(config, Processes(0, 1, torch.device("cpu")))
         _, arrays = next(trainer.loader.batches(0, 1))
-        batch = trainer.to_device(arrays)
-        seen, target = trainer.step_module.seen(batch)
+        task = trainer.task
+        batch = task.to_device(arrays)
+        seen, target = task.step_module.seen(batch)
         made.append(
             (
                 (seen.images, seen.K, target.pose, target.root),
-                trainer.step_module.recover(seen.images, seen.K),
+                task.step_module.recover(seen.images, seen.K),
             )
         )
     (one, found), (other, rough) = made

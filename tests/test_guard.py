@@ -33,10 +33,10 @@ from engine.errors import EnvironmentFault
 from engine.run import preflight
 from engine.training.spike_guard import FLOOR, LAG, MEMORY, Guard, last_good
 from finetune.config import FinetuneConfig
-from finetune.train import Finetuner
+from finetune.train import make_trainer as make_finetuner
 from pretrain.config import PretrainConfig
 from pretrain.replay import measure
-from pretrain.train import Pretrainer
+from pretrain.train import make_trainer
 
 CPU = torch.device("cpu")
 
@@ -140,10 +140,17 @@ def test_a_skipped_update_leaves_everything_as_it_was(tmp_path, shards):
     """Weights, both moments and step counters to the bit; the sums of the log know nothing of
     it."""
     file, *rest = words(tmp_path / "run", shards, "data.workers=0", "grad_accum_steps=2")
-    trainer = Pretrainer(
+    trainer = make_trainer(
         parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain"), Processes(0, 1, CPU)
     )
-    good = trainer.loss
+    good = trainer.task.compute_loss
+
+    def spoil(change):
+        def compute_loss(module, piece):
+            loss, meters = good(module, piece)
+            return change(loss), meters
+
+        return compute_loss
 
     def state():
         return [
@@ -155,17 +162,17 @@ def test_a_skipped_update_leaves_everything_as_it_was(tmp_path, shards):
     for step, arrays in trainer.loader.batches(0, 4):
         if step == 3:
             before, sums = state(), trainer.sums.clone()
-            trainer.loss = lambda piece: (good(piece)[0] * math.nan, good(piece)[1])
+            trainer.task.compute_loss = spoil(lambda loss: loss * math.nan)
         trainer.update(step, arrays)
     assert all(torch.equal(a, b) for a, b in zip(before, state(), strict=True)) and len(
         before
     ) == 4 * len(trainer.names)
     assert torch.equal(trainer.sums, sums) and trainer.take_losses()["guard/skipped"] == 1
-    trainer.loss = good
+    trainer.task.compute_loss = good
     trainer.update(4, arrays)
     assert not any(torch.equal(a, b) for a, b in zip(before[::4], state()[::4], strict=True))
     # A loss that is no number while its gradient is fine counts as well.
-    trainer.loss = lambda piece: (good(piece)[0] + math.inf, good(piece)[1])
+    trainer.task.compute_loss = spoil(lambda loss: loss + math.inf)
     trainer.update(5, arrays)
     assert trainer.take_losses()["guard/skipped"] == 2
 
@@ -181,7 +188,7 @@ def test_an_update_asks_the_device_for_nothing(tmp_path, shards):
 
     file, *rest = words(tmp_path / "run", shards, "data.workers=0")
     trainer, seen = (
-        Pretrainer(
+        make_trainer(
             parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain"), Processes(0, 1, CPU)
         ),
         [],
@@ -365,7 +372,7 @@ def test_crops_are_replayed_too(tmp_path, people):
     file, *rest = finetune_words(
         tmp_path / "run", "hand", people["hand"], "data.workers=0", "optim.warmup=1", "steps=9"
     )
-    trainer = Finetuner(
+    trainer = make_finetuner(
         parse(FinetuneConfig, [str(ROOT / file), *rest], "finetune train"), Processes(0, 1, CPU)
     )
     _, arrays = next(trainer.loader.batches(3, 4))
@@ -376,7 +383,7 @@ def test_crops_are_replayed_too(tmp_path, people):
     ]
     assert losses == pytest.approx(np.concatenate([part[0] for part in parts]), rel=1e-4)
     assert norm < sum(part[1] for part in parts)
-    image = trainer.portray(
+    image = trainer.task.draw_samples(
         {name: values[:3] for name, values in arrays.items()}, ["a", "b", "c"], "step 3"
     )
     assert image.size == (3 * 192, 2 * 192 + 40) and np.asarray(image)[40:].std() > 10

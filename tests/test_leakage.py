@@ -20,10 +20,10 @@ from finetune.config import FinetuneConfig
 from finetune.evaluate import main as evaluate_main
 from finetune.page.folder import read_folder
 from finetune.report import page
-from finetune.train import Finetuner
+from finetune.train import make_trainer as make_finetuner
 from pretrain import header, probe, weights
 from pretrain.config import PretrainConfig
-from pretrain.train import Pretrainer
+from pretrain.train import make_trainer
 
 ONE = Processes(0, 1, torch.device("cpu"))
 NETWORK = [
@@ -76,14 +76,14 @@ def test_a_record_is_small_exact_and_told_apart_when_damaged():
 
 def pretrainer(run, shards, *more):
     file, *rest = words(run, shards, "data.workers=0", *NETWORK, *more)
-    return Pretrainer(
+    return make_trainer(
         parse(PretrainConfig, [str(ROOT / file.replace("body", "hand")), *rest], "pretrain"), ONE
     )
 
 
 def finetuner(run, shards, *more):
     file, *rest = finetune_words(run, "hand", shards, "data.workers=0", "data.val_clips=2", *more)
-    return Finetuner(parse(FinetuneConfig, [str(ROOT / file), *rest], "finetune train"), ONE)
+    return make_finetuner(parse(FinetuneConfig, [str(ROOT / file), *rest], "finetune train"), ONE)
 
 
 def keep(trainer, step):

@@ -45,7 +45,7 @@ def write(run, step, keep=9, **more):
 
 def open_run(folder):
     """What a start does before the first step: (the run's newest checkpoint or None, the log)."""
-    run = Run(folder, AugmentConfig(), "test", ())
+    run = Run(folder, AugmentConfig(), "test")
     step = int(run.newest.name[5:]) if run.newest else 0
     log = Log(folder, step, "off", "x", {})
     log.close()
@@ -406,7 +406,7 @@ def test_the_lock_is_held_until_the_background_save_has_ended(tmp_path, monkeypa
     monkeypatch.setattr(
         toy_trainer.Toy,
         "update",
-        lambda self, step, arrays: setattr(self, "step", step) or update(self, step, arrays),
+        lambda self, step, arrays: setattr(self.task, "step", step) or update(self, step, arrays),
     )
     monkeypatch.setattr(Lease, "release", lambda self: events.append("released") or release(self))
     with pytest.raises(UserError, match="shard x"):
@@ -453,7 +453,7 @@ def test_building_the_network_hashes_nothing_and_opening_the_run_each_file_once(
 
     from engine.config.parser import parse
     from pretrain.config import PretrainConfig
-    from pretrain.train import build
+    from pretrain.task import build
 
     hashed, digest = [], checkpoints._digest
     monkeypatch.setattr(

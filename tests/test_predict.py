@@ -31,7 +31,7 @@ from finetune.config import FinetuneConfig
 from finetune.model import unproject
 from finetune.people import crop_people
 from finetune.predict import cut, read_image
-from finetune.train import build
+from finetune.tasks.mesh import build
 from finetune.views import view
 from pretrain.weights import write_safetensors
 

@@ -18,7 +18,7 @@ from data.format.index import read_index
 from engine.config.parser import parse
 from engine.distributed.process_group import Processes
 from pretrain.config import PretrainConfig
-from pretrain.train import Pretrainer
+from pretrain.train import make_trainer
 
 STEPS = ["steps=24", "checkpoint.every=6"]
 
@@ -120,10 +120,10 @@ def test_bf16_touches_the_network_alone(shards, tmp_path):
     made = []
     for precision in ("float32", "bf16"):
         config.precision = precision
-        trainer = Pretrainer(config, Processes(0, 1, torch.device("cpu")))
+        trainer = make_trainer(config, Processes(0, 1, torch.device("cpu")))
         _, arrays = next(trainer.loader.batches(0, 1))
-        batch = trainer.to_device(arrays)
-        made.append((trainer.step_module.pairs(batch), trainer.step_module(batch)))
+        batch, objective = trainer.task.to_device(arrays), trainer.task.objective
+        made.append((objective.pairs(batch), objective(batch)))
     (one, loss), (other, rough) = made
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert not torch.equal(loss, rough) and torch.allclose(loss, rough, rtol=0.05)

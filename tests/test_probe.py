@@ -24,7 +24,7 @@ from engine.errors import UserError
 from pretrain import encoders, probe, ridge, weights
 from pretrain.config import ModelConfig, PretrainConfig
 from pretrain.model import CrossCompletion
-from pretrain.train import Pretrainer
+from pretrain.train import make_trainer
 
 ONE, STORE = Processes(0, 1, torch.device("cpu")), Store(None)
 SMALL = {"image_size": 48, "patch": 8}
@@ -218,8 +218,8 @@ def shards(tmp_path_factory):
 
 
 def test_a_run_in_training_logs_its_rows(people, shards):
-    trainer = Pretrainer(config_of(shards, f"probe.shards={people['body']}"), ONE)
-    line = trainer.probe()
+    trainer = make_trainer(config_of(shards, f"probe.shards={people['body']}"), ONE)
+    line = trainer.task.probe(trainer.shares)
     rows = {name.removeprefix("probe/") for name in line}
     errors = {
         f"{key}{row}" for row in ("", "_constant", "_random") for key in ("pa_mpjpe", "mpjpe")
@@ -228,7 +228,7 @@ def test_a_run_in_training_logs_its_rows(people, shards):
     # Untrained weights are a random encoder of the seed; the rows that stay are not computed again.
     with torch.no_grad():
         trainer.model.encoder.blocks[0].mlp.fc2.weight.mul_(3)
-    again = trainer.probe()
+    again = trainer.task.probe(trainer.shares)
     assert again["probe/pa_mpjpe"] != line["probe/pa_mpjpe"]
     assert all(
         again[name] == line[name] for name in line if name.endswith(("_constant", "_random"))
@@ -239,12 +239,12 @@ def test_what_is_trained_on_is_no_probe(people, shards, tmp_path):
     with pytest.raises(UserError, match="log.probe_every=4, but probe.shards is not set"):
         config_of(shards)
     with pytest.raises(UserError, match="is the shard .* of source 'all', which is trained on"):
-        Pretrainer(config_of(people["body"], f"probe.shards={people['body']}"), ONE)
+        make_trainer(config_of(people["body"], f"probe.shards={people['body']}"), ONE)
     # Other bytes and another shard, but a clip of the same key.
     (tmp_path / "more").mkdir()
     write_shards(tmp_path / "more", [make_clip(i, size=48) for i in range(39, 60)], 21)
     with pytest.raises(UserError, match="clip clip00039 of .*more.* is also in .*trained_on"):
-        Pretrainer(config_of(shards, f"probe.shards={tmp_path / 'more'}"), ONE)
+        make_trainer(config_of(shards, f"probe.shards={tmp_path / 'more'}"), ONE)
 
 
 def test_the_command_prints_a_row_an_encoder(people, tmp_path, capsys):

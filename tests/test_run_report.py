@@ -3,6 +3,7 @@ file, and names what is broken."""
 
 import json
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,16 @@ from PIL import Image
 
 from engine.errors import UserError
 from engine.logging import report
+from engine.logging.metric_registry import (
+    ENGINE_METRICS,
+    FILE,
+    Companion,
+    Group,
+    Metric,
+    MetricBook,
+    read_metrics,
+    write_metrics,
+)
 from engine.logging.page.curves import MOST_POINTS, thinned
 
 LOADING = {"src", "href", "xlink:href", "srcset", "poster", "action", "data", "background"}
@@ -37,8 +48,30 @@ class Page(HTMLParser):
             self.words.append(data)
 
 
+BOOK = ENGINE_METRICS.extend(
+    MetricBook(
+        (
+            Group(
+                "reference_gain",
+                "Reference gain",
+                companions=(Companion("_person", "person patches", "solid"),),
+                label="all patches",
+                look="dashed",
+            ),
+            Group(
+                "probe",
+                "3D probe",
+                companions=(Companion("_constant", "mean pose", colour="#9aa3b0"),),
+            ),
+        ),
+        (Metric("pa_mpjpe", "PA-MPJPE", "mm", lower_is_better=True),),
+    )
+)
+
+
 def write_run(folder, lines, **config):
     folder.mkdir(parents=True)
+    write_metrics(folder, BOOK)
     tree = {"command": "pretrain", "steps": 40, "optim.lr": 0.1} | config
     (folder / "config.yaml").write_text(
         "".join(f"{name}: {value}\n" for name, value in tree.items() if "." not in name)
@@ -115,9 +148,9 @@ def test_curves_hold_every_logged_number(runs):
     chart = report.chart_of(seen, "loss/cross_view")
     assert [(line.words, line.look) for line in chart.lines] == [
         ("x/run, training", "faint"),
-        ("x/run, held out", "solid"),
+        ("x/run, validation", "solid"),
         ("y/run, training", "faint"),
-        ("y/run, held out", "solid"),
+        ("y/run, validation", "solid"),
     ]
     assert (
         chart.lines[2].points == [(10, 0.3), (20, 0.15), (30, 0.1)]
@@ -129,11 +162,12 @@ def test_curves_hold_every_logged_number(runs):
         ("x/run", (30, 60.0)),
         ("mean pose", (30, 92.0)),
     ]
-    gain = report.chart_of(seen[:1], "reference_gain/cross_view_person")
+    gain = report.chart_of(seen[:1], "reference_gain/cross_view")
     assert [(line.words, line.points[0][1]) for line in gain.lines] == [
-        ("person patches", 0.125),
         ("all patches", 0.0),
+        ("person patches", 0.125),
     ]
+    assert (probe.title, probe.unit) == ("PA-MPJPE", "mm")
     keys = sorted(name for name in lines_of(1)[0] if "/" in name)
     charts = [chart for group in report._groups(seen, keys) for chart in group["charts"]]
     assert len(charts) == 4  # what is drawn beside another has no chart of its own
@@ -179,3 +213,23 @@ def test_a_run_that_has_not_logged_yet_has_a_page(tmp_path):
     run = write_run(tmp_path / "young", [])
     assert report.main([str(run)]) == 0
     assert "Nothing is logged yet" in Page((run / "report.html").read_text()).text
+
+
+def test_a_run_that_does_not_say_what_its_numbers_are_is_drawn_too(runs):
+    for run in runs:
+        (Path(run) / FILE).unlink()
+    assert report.main(runs) == 0
+    seen = report.read_run(runs[0], "old", "#000000")
+    chart = report.chart_of([seen], "probe/pa_mpjpe_constant")
+    assert (chart.title, chart.unit) == ("pa mpjpe constant", "")
+
+
+def test_what_a_book_says_comes_back_from_the_folder(tmp_path):
+    write_metrics(tmp_path, BOOK)
+    assert read_metrics(tmp_path) == BOOK
+    (tmp_path / FILE).write_text('{"format": 2}')
+    with pytest.raises(UserError, match="has format 2; this software reads up to 1"):
+        read_metrics(tmp_path)
+    (tmp_path / FILE).write_text('{"format": 1, "groups": [], "metrics": [{"name": "x"}]}')
+    with pytest.raises(UserError, match="does not describe metrics"):
+        read_metrics(tmp_path)

@@ -21,11 +21,12 @@ from engine.distributed import hardware
 from engine.distributed.process_group import Processes
 from engine.errors import UserError
 from engine.logging import metrics
-from pretrain import attention, objective, reference_gain, run_reporting
+from engine.training import trainer as engine_trainer
+from pretrain import attention, patch_loss, reference_gain
 from pretrain.blocks import CrossAttention
 from pretrain.config import PretrainConfig
 from pretrain.position import rope_table
-from pretrain.train import Pretrainer
+from pretrain.train import make_trainer
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,7 @@ def open_trainer(folder, *more, processes=None, one_source=False):
         rest = [word for word in rest if not word.startswith("data.shards=")]
         rest += [f"data.sources.{name}.shards={folder / name}" for name in ("one", "two")]
     config = parse(PretrainConfig, [str(ROOT / file), *rest, "data.workers=0", *more], "pretrain")
-    return Pretrainer(config, processes or Processes(0, 1, torch.device("cpu")))
+    return make_trainer(config, processes or Processes(0, 1, torch.device("cpu")))
 
 
 def test_losses_by_source_and_kind_are_means_of_the_samples_losses(shards):
@@ -52,7 +53,7 @@ def test_losses_by_source_and_kind_are_means_of_the_samples_losses(shards):
     rows = []
     for step, arrays in trainer.loader.batches(0, 2):
         with torch.no_grad():
-            losses = trainer.step_module(trainer.to_device(arrays))
+            losses = trainer.task.step_module(trainer.task.to_device(arrays))
         rows += [
             (*tags[:2].tolist(), loss)
             for tags, loss in zip(arrays["tags"].copy(), losses.tolist(), strict=True)
@@ -71,7 +72,7 @@ def test_losses_by_source_and_kind_are_means_of_the_samples_losses(shards):
     assert sum(1 for _, source, _ in rows if source == 1) == 12  # 3 of 4
     assert not any(
         name.startswith("loss_by_source/")
-        for name in open_trainer(shards, one_source=True).losses([1, 1, 2, 1])
+        for name in open_trainer(shards, one_source=True).task.name_losses([1, 1, 2, 1])
     )
 
 
@@ -80,8 +81,8 @@ def test_no_reference_comes_from_its_own_person_kind_or_source():
     tags[:, TAGS.index("kind")] = [0] * 8 + [1] * 5
     tags[5:8, TAGS.index("source")] = 1
     subjects = ["a", "b", "a", "c", "b", "x", "x", "x", "a", "a", "a", "a", "b"]
-    found = reference_gain.strangers(tags, subjects)
-    assert (found[5:8] == -1).all()  # a source of one person has no stranger
+    found = reference_gain.choose_mismatched(tags, subjects)
+    assert (found[5:8] == -1).all()  # a source of one person has no mismatched reference
     for row, other in enumerate(found):
         if other >= 0:
             assert subjects[row] != subjects[other] and (tags[row, :2] == tags[other, :2]).all()
@@ -98,10 +99,10 @@ def test_no_reference_comes_from_its_own_person_kind_or_source():
 def test_a_network_that_ignores_the_reference_gains_nothing(shards):
     trainer = open_trainer(shards)
     width = 3 * trainer.config.model.patch**2
-    trainer.step_module.complete = lambda a, b, keep, masked, seen: (
+    trainer.task.step_module.complete = lambda a, b, keep, masked, seen: (
         a.mean() + torch.zeros(*masked.shape, width)
     )
-    line = trainer.evaluate()
+    line = trainer.task.evaluate(trainer.shares)
     gains = {name: value for name, value in line.items() if name.startswith("reference_gain/")}
     assert set(gains) == {
         f"reference_gain/{kind}{part}" for kind in PAIR_KINDS for part in ("", "_person")
@@ -125,12 +126,12 @@ def test_the_gain_of_a_network_that_copies_the_reference_is_what_hands_compute(s
             if seen is None
             else torch.zeros(len(b), patches).scatter(1, seen, 1.0)
         )
-        values = objective.patchify(b, patch) * looked[..., None]
+        values = patch_loss.patchify(b, patch) * looked[..., None]
         return values.gather(1, masked[..., None].expand(-1, -1, 3 * patch * patch))
 
-    trainer.step_module.complete = copied
-    line = trainer.evaluate()
-    *pairs, seen = trainer.step_module.pairs(trainer.to_device(trainer.val))
+    trainer.task.step_module.complete = copied
+    line = trainer.task.evaluate(trainer.shares)
+    *pairs, seen = trainer.task.step_module.pairs(trainer.task.to_device(trainer.task.val))
     a, b, _, masked, person = (value.numpy().astype(np.float64) for value in pairs)
     for row in range(len(b)):
         for hidden in set(range(patches)) - set(
@@ -139,8 +140,8 @@ def test_the_gain_of_a_network_that_copies_the_reference_is_what_hands_compute(s
             y, x = (patch * i for i in divmod(hidden, a.shape[-1] // patch))
             b[row, :, y : y + patch, x : x + patch] = 0
     grid, expected = a.shape[-1] // patch, {}
-    subjects = [subject for _, subject in trainer.people]
-    for row, other in enumerate(trainer.strangers):
+    subjects = [subject for _, subject in trainer.task.people]
+    for row, other in enumerate(trainer.task.objective.mismatched):
         assert other < 0 or subjects[row] != subjects[other]
         errors = {}
         for name, reference in (("true", row), ("wrong", other)):
@@ -152,7 +153,7 @@ def test_the_gain_of_a_network_that_copies_the_reference_is_what_hands_compute(s
                 ]
             )
         share = person[row, masked[row].astype(int)]
-        kind = PAIR_KINDS[trainer.val["tags"][row, 0]]
+        kind = PAIR_KINDS[trainer.task.val["tags"][row, 0]]
         for ending, weight in (("", 0.5 + 0.5 * share), ("_person", share)):
             if weight.sum() and other >= 0:
                 value = (weight * (errors["wrong"] - errors["true"])).sum() / weight.sum()
@@ -170,13 +171,13 @@ def test_ranks_share_the_val_pairs(shards):
     whole, parts = open_trainer(shards), []
     for rank in range(3):  # of 8 pairs
         trainer = open_trainer(shards)
-        trainer.processes = Processes(rank, 3, torch.device("cpu"))
-        trainer.processes.sum = lambda tensor: parts.append(tensor.clone()) or tensor
-        trainer.evaluate()
+        trainer.shares.processes = processes = Processes(rank, 3, torch.device("cpu"))
+        processes.sum = lambda tensor: parts.append(tensor.clone()) or tensor
+        trainer.task.evaluate(trainer.shares)
     sums, counts = (
         sum(parts)[:-1].reshape(3, -1, 2).unbind(-1)
     )  # last: whether any was asked to stop
-    assert [value for name, value in whole.evaluate().items()] == pytest.approx(
+    assert [value for name, value in whole.task.evaluate(whole.shares).items()] == pytest.approx(
         (sums / counts).flatten().tolist(), rel=1e-5
     )
 
@@ -196,12 +197,14 @@ def test_attention_is_the_one_that_the_network_computes(position):
 @pytest.mark.parametrize("left_out", [0, 0.5])
 def test_attention_of_masked_patches_leaves_the_completion_as_it_is(shards, left_out):
     trainer = open_trainer(shards, "model.decoder.depth=3", f"masking.reference_ratio={left_out}")
-    batch = trainer.to_device(trainer.val)
+    batch = trainer.task.to_device(trainer.task.val)
     with torch.no_grad():
-        a, b, keep, masked, person, seen = trainer.step_module.pairs(batch)
-        plain = trainer.step_module.complete(a, b, keep, masked, seen)
+        a, b, keep, masked, person, seen = trainer.task.step_module.pairs(batch)
+        plain = trainer.task.step_module.complete(a, b, keep, masked, seen)
     layers = attention.middle_and_last(3)
-    predicted, looks = attention.of_masked(trainer.step_module, a, b, keep, masked, seen, layers)
+    predicted, looks = attention.of_masked(
+        trainer.task.step_module, a, b, keep, masked, seen, layers
+    )
     assert layers == [0, 2] and torch.equal(predicted, plain)
     for look in looks:
         assert look.shape == (*masked.shape, trainer.model.patches) and torch.allclose(
@@ -211,7 +214,9 @@ def test_attention_of_masked_patches_leaves_the_completion_as_it_is(shards, left
             trainer.model.patches if seen is None else seen.shape[1]
         ]
     # What a patch looks at follows from the reference: another one changes it.
-    others = attention.of_masked(trainer.step_module, a, b.flip(0), keep, masked, seen, layers)[1]
+    others = attention.of_masked(
+        trainer.task.step_module, a, b.flip(0), keep, masked, seen, layers
+    )[1]
     assert not torch.allclose(others[1], looks[1])
     assert not any(block.cross._forward_pre_hooks for block in trainer.model.decoder.blocks)
     spots = attention.chosen(person, masked, 3)
@@ -227,23 +232,23 @@ def test_images_of_others_than_made_people_stay_here(shards, tmp_path):
         (False, "made", {"completions", "attention"}),
     ):
         trainer = open_trainer(shards, f"log.faces={faces}", "log.images=2", one_source=True)
-        assert {one for one, _ in trainer.people} == {"synthetic"}
-        trainer.people = [(source, subject) for _, subject in trainer.people]
+        assert {one for one, _ in trainer.task.people} == {"synthetic"}
+        trainer.task.people = [(source, subject) for _, subject in trainer.task.people]
         folder = tmp_path / f"{faces}-{source}"
         folder.mkdir()
-        assert set(trainer.draw(folder, 7)) == sent
+        assert set(trainer.task.draw_images(folder, 7)) == sent
         assert sorted(p.name for p in (folder / "images").iterdir()) == [
             "attention-00000007.png",
             "step-00000007.png",
         ]
         assert Image.open(folder / "images" / "attention-00000007.png").height > 4 * 144
-    trainer.people[-1] = ("street", "somebody")  # one face among made people is enough
-    assert trainer.draw(folder, 8) == {}
+    trainer.task.people[-1] = ("street", "somebody")  # one face among made people is enough
+    assert trainer.task.draw_images(folder, 8) == {}
 
 
 def test_numbers_beside_the_losses(shards, monkeypatch):
     trainer = open_trainer(shards, one_source=True)
-    line = trainer.measured(3, 32, 2.0)
+    line = trainer.measure(3, 32, 2.0)
     assert (
         line["speed/pairs_per_s"] == line["speed/pairs_per_s_device"] == 16 and line["pairs"] == 32
     )
@@ -263,13 +268,12 @@ def test_numbers_beside_the_losses(shards, monkeypatch):
     assert hardware.peak_flops("Some other chip") is None
     # On a GPU in bf16: operations of a pair times pairs a second a device, over the peak.
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100-SXM4-80GB")
-    monkeypatch.setattr(run_reporting, "memory_gib", lambda device: {})
-    trainer.device, trainer.bf16 = torch.device("cuda"), True
-    assert run_reporting.measured(trainer, 3, 32, 2.0, "pairs", 1e12)["speed/mfu"] == pytest.approx(
-        16e12 / 312e12
-    )
-    trainer.bf16 = False
-    assert "speed/mfu" not in run_reporting.measured(trainer, 3, 32, 2.0, "pairs", 1e12)
+    monkeypatch.setattr(engine_trainer, "memory_gib", lambda device: {})
+    monkeypatch.setattr(trainer.task, "count_flops", lambda: 1e12)
+    trainer.device, trainer.task.bf16 = torch.device("cuda"), True
+    assert trainer.measure(3, 32, 2.0)["speed/mfu"] == pytest.approx(16e12 / 312e12)
+    trainer.task.bf16 = False
+    assert "speed/mfu" not in trainer.measure(3, 32, 2.0)
 
 
 LIVES = """

@@ -35,8 +35,8 @@ from pretrain.config import (
     PretrainConfig,
 )
 from pretrain.model import CrossCompletion
-from pretrain.objective import combine, patch_weight, per_sample_loss, targets
-from pretrain.train import Completion
+from pretrain.objectives.completion import Completion
+from pretrain.patch_loss import combine, patch_weight, per_sample_loss, targets
 
 POSITIONS = ("cosine", "rope")
 

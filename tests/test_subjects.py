@@ -32,9 +32,8 @@ from data.storage.shard_store import Store
 from engine.config.parser import parse, read_file
 from engine.distributed.process_group import Processes
 from engine.errors import UserError
-from pretrain import run_reporting
 from pretrain.config import PretrainConfig
-from pretrain.train import Pretrainer
+from pretrain.train import make_trainer
 
 JOSE = "Jos\u00e9"  # one letter; in the shards it is written as two
 PEOPLE = (unicodedata.normalize("NFD", JOSE), "anna ", "person2")
@@ -123,11 +122,11 @@ def test_a_run_says_whom_it_leaves_out_or_does_not_begin(folder, tmp_path, capsy
         words(tmp_path / "run", folder, "data.val_clips=2", f"data.exclude={listed}"),
         "pretrain",
     )
-    run_reporting.announce(config, Pretrainer(config, cpu), 0)
-    assert f"excluded: 14 clips of 2 subjects, by 2 names in {listed}\n" in capsys.readouterr().out
+    make_trainer(config, cpu).task.announce(0)
+    assert f"excluded: 14 clips of 2 subjects, by 2 names in {listed}\n" in capsys.readouterr().err
     listed.write_text("Josef\nanna\n")
     with pytest.raises(UserError, match="withdrawn.txt names 'Josef' .did you mean 'Jos\u00e9'"):
-        Pretrainer(config, cpu)
+        make_trainer(config, cpu)
     assert not (tmp_path / "run").exists()
 
 
@@ -153,11 +152,11 @@ def test_a_probe_of_people_who_are_trained_on_is_refused(people, tmp_path):
         ),
         "pretrain",
     )
-    trainer = Pretrainer(config, Processes(0, 1, torch.device("cpu")))
+    trainer = make_trainer(config, Processes(0, 1, torch.device("cpu")))
     with pytest.raises(
         UserError, match="probe.shards: 22 people there are trained on too, such as 'made-"
     ):
-        trainer.announce(0)
+        trainer.task.announce(0)
 
 
 def test_rewriting_leaves_out_what_the_list_means(folder, tmp_path, capsys):

@@ -19,7 +19,7 @@ from engine.config.parser import parse
 from engine.training.trainer import learning_rate
 from pretrain.config import DecoderConfig, EncoderConfig, MaskingConfig, ModelConfig, PretrainConfig
 from pretrain.model import CrossCompletion
-from pretrain.train import Completion, first_target
+from pretrain.objectives.completion import Completion, take_first_target
 
 NOISE, VIEWS = 16, 4
 
@@ -166,7 +166,7 @@ def test_two_processes_give_what_one_gives_with_several_targets(tmp_path, folder
 def test_the_first_target_alone_is_what_the_loader_gives_for_one(folder):
     """But for crops, colours and noise, which are drawn anew for each number of targets."""
     one, three = (batches(folder, targets, steps=1)[0] for targets in (1, 3))
-    cut = first_target(three, 3)
+    cut = take_first_target(three, 3)
     assert {name: values.shape for name, values in cut.items()} == {
         name: values.shape for name, values in one.items()
     }

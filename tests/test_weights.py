@@ -21,7 +21,7 @@ from engine.errors import UserError
 from pretrain import header, state_dict_adapters, weights
 from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig
 from pretrain.model import CrossCompletion
-from pretrain.objective import patchify, per_sample_loss, targets
+from pretrain.patch_loss import patchify, per_sample_loss, targets
 
 PARITY = Path(__file__).parent / "assets" / "croco_parity"
 NAMES = ("tiny_cosine", "tiny_rope100")

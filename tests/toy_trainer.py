@@ -15,10 +15,9 @@ from engine.config import train_config
 from engine.config.parser import flat, key, section
 from engine.distributed import process_group
 from engine.distributed.parallel import own
-from engine.errors import Failure, UserError
-from engine.run import preflight
-from engine.run.folder import Run
+from engine.errors import UserError
 from engine.training import loop
+from engine.training.task import Task
 from engine.training.trainer import Trainer
 
 BATCH = 4
@@ -26,14 +25,14 @@ BATCH = 4
 
 @dataclass
 class ToyConfig(train_config.TrainConfig):
-    log: train_config.LogConfig = section(train_config.LogConfig)
-    pace_s: float = key(0.0, "of a step")
+    log: train_config.LogConfig = section(train_config.LogConfig, resumable=True)
+    pace_s: float = key(0.0, "of a step", resumable=True)
 
 
 class Loader:
     """Numbers from a slot's own generator."""
 
-    workers, ring = [], []
+    workers, ring, alive = [], [], None
 
     def __init__(self, rows, hang):
         self.rows, self.hang = rows, hang
@@ -53,16 +52,24 @@ class Loader:
                 },
             )
 
+    def take_waited(self):
+        return 0.0
+
     def close(self):
         pass
 
 
-class Toy(Trainer):
-    """``faults``: those of toy.py; none on ranks that they do not strike."""
+class ToyTask(Task):
+    """Three weights that learn to sum three numbers.
 
-    room = "toy"
+    ``faults``: those of toy.py; none on ranks that they do not strike.
+    """
+
+    command, schema, unit = "toy", ToyConfig, "pairs"
+    meter_count, replaced_columns = 2, slice(0, 1)
 
     def __init__(self, faults, config, processes):
+        super().__init__(config, processes)
         self.faults = faults if faults.get("on") in (None, processes.rank) else {}
         self.planted = lambda where: toy.planted(faults, where, processes.rank)
         self.planted("trainer")
@@ -73,9 +80,7 @@ class Toy(Trainer):
         if "slow_save" in faults and processes.first:
             self._slow_saves(faults["slow_save"])
         torch.manual_seed(config.seed)
-        model = torch.nn.Linear(3, 1)
-        super().__init__(config, processes, model, model, 2, slice(0, 1))
-        self.replaced = self.replaced[:1]
+        self.model = self.step_module = torch.nn.Linear(3, 1)
         share = BATCH // processes.world
         self.loader = Loader(
             range(processes.rank * share, (processes.rank + 1) * share),
@@ -84,6 +89,7 @@ class Toy(Trainer):
         self.val = np.arange(12)
         # A loss that is scaled is scaled on all ranks.
         self.scale = faults.get("scale", {})
+        self.step = 0
 
     @staticmethod
     def _slow_saves(seconds):
@@ -98,27 +104,8 @@ class Toy(Trainer):
     def to_device(self, arrays):
         return {name: torch.from_numpy(values) for name, values in arrays.items()}
 
-    def update(self, step, arrays):
-        self.step = step
-        time.sleep(self.config.pace_s)
-        if step == self.faults.get("fail"):
-            raise UserError("shard x cannot be read")
-        if step == self.faults.get("crash"):
-            raise ValueError("a fault of the program")
-        if step == self.faults.get("hang"):
-            time.sleep(1000)
-        if step == self.faults.get("fail_in_save"):
-            # Once the first process is at its save.
-            place = Path(self.config.run) / "checkpoints"
-            while not list(place.glob(".writing-*")):
-                time.sleep(0.01)
-            raise UserError("shard x cannot be read")
-        super().update(step, arrays)
-        if step == self.faults.get("flip"):
-            own(self.model.weight.detach()).view(torch.int32)[0, 1] ^= 1 << 20
-
-    def loss(self, piece):
-        losses = (self.wrapped(piece["x"])[:, 0] - piece["x"].sum(1)).square()
+    def compute_loss(self, module, piece):
+        losses = (module(piece["x"])[:, 0] - piece["x"].sum(1)).square()
         time.sleep(self.faults.get("slow", 0))
         if self.step == 0:
             time.sleep(self.faults.get("slow_first", 0))
@@ -127,47 +114,48 @@ class Toy(Trainer):
         meters = torch.stack([losses.sum(), losses.new_tensor(len(losses))]).detach().double()
         return factor * losses.sum() / BATCH, meters
 
-    def losses(self, sums):
+    def name_losses(self, sums):
         return {"loss/toy": sums[0] / sums[1]}
 
     @torch.no_grad()
-    def evaluate(self):
+    def evaluate(self, shares):
         total = torch.zeros(1, dtype=torch.float64)
-        for rows in self.shares(len(self.val), 2):
+        for rows in shares.rows(len(self.val), 2):
             time.sleep(self.faults.get("slow_evaluation", 0))
             total += sum(self.model(torch.full((3,), float(row)))[0] for row in rows)
-        return {"val/toy": self.total(total)[0]}
+        return {"val/toy": shares.total(total)[0]}
 
-    def draw(self, folder, step):
-        return {}
-
-    def open_run(self):
-        try:
-            return Run(
-                self.config.run,
-                self.config,
-                "toy",
-                (*train_config.FREE, "pace_s"),
-                self.device.type,
-            ), None
-        except Failure as error:
-            return None, error
+    def find_faults(self):
+        self.planted("preflight")
+        return []
 
     def announce(self, start):
         self.planted("announce")
         print(f"goes on at {start}", flush=True)
 
-    def measured(self, step, samples, seconds):
-        return {"speed/pairs_per_s": samples / seconds}
 
-    def note_bad(self):
-        pass
+class Toy(Trainer):
+    """A trainer of the toy, whose steps have its faults."""
 
-    def list_bad(self, folder, slot):
-        pass
-
-    def save(self, run, step, last):
-        super().save(run, step, last, {})
+    def update(self, step, arrays):
+        faults = self.task.faults
+        self.task.step = step
+        time.sleep(self.config.pace_s)
+        if step == faults.get("fail"):
+            raise UserError("shard x cannot be read")
+        if step == faults.get("crash"):
+            raise ValueError("a fault of the program")
+        if step == faults.get("hang"):
+            time.sleep(1000)
+        if step == faults.get("fail_in_save"):
+            # Once the first process is at its save.
+            place = Path(self.config.run) / "checkpoints"
+            while not list(place.glob(".writing-*")):
+                time.sleep(0.01)
+            raise UserError("shard x cannot be read")
+        super().update(step, arrays)
+        if step == faults.get("flip"):
+            own(self.model.weight.detach()).view(torch.int32)[0, 1] ^= 1 << 20
 
 
 def train(faults, words):
@@ -185,18 +173,14 @@ def train(faults, words):
         setattr(
             place, last, type(known[name])(value) if known[name] is not None else json.loads(value)
         )
-    check, join = preflight.check, process_group.start
-
-    def check_planted(config, trainer):
-        trainer.planted("preflight")
-        check(config, trainer)
+    join = process_group.start
 
     def start_planted(device, timeout_s=600, store=None):
         toy.planted(faults, "group", int(os.environ.get("RANK") or 0))
         return join(device, timeout_s, store)
 
-    preflight.check, process_group.start = check_planted, start_planted
+    process_group.start = start_planted
     try:
-        return loop.train(config, lambda config, processes: Toy(faults, config, processes))
+        return loop.train(config, lambda *words: Toy(ToyTask(faults, *words)))
     finally:  # a test may train in its own process: what it plants ends with it
-        preflight.check, process_group.start = check, join
+        process_group.start = join

@@ -3,7 +3,6 @@ pre-trained arms, on the test set."""
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -51,12 +50,13 @@ def of_run(words, shards, bounds):
     import torch
 
     from data.loading.build import open_order, people_at, val_pairs
+    from data.loading.reader import TAGS
     from engine.config.parser import parse
-    from engine.distributed.heartbeat import Whereabouts
     from engine.distributed.process_group import Processes
+    from engine.training.shares import Shares
     from pretrain import reference_gain, weights
     from pretrain.config import PretrainConfig
-    from pretrain.train import PLACE, Completion
+    from pretrain.objectives.completion import Completion
 
     run = parse(PretrainConfig, words[1:], "pretrain")
     data = run.data
@@ -76,25 +76,18 @@ def of_run(words, shards, bounds):
         ]
     model = weights.load(run.run)
     arrays = val_pairs(order, data, model.patches, PAIRS)
-    subjects = [subject for _, subject in people_at(order, data, arrays["tags"][:, PLACE])]
-    strangers = (
-        reference_gain.strangers(arrays["tags"], subjects)
-        if run.model.decoder.cross
-        else np.full(len(subjects), -1)
+    places = [TAGS.index(name) for name in ("source", "shard", "index")]
+    subjects = [subject for _, subject in people_at(order, data, arrays["tags"][:, places])]
+    objective = Completion(model, run, False)
+    objective.begin_validation(arrays, subjects)
+    found = reference_gain.evaluate(
+        objective,
+        arrays,
+        objective.mismatched,
+        lambda batch: {name: torch.from_numpy(values) for name, values in batch.items()},
+        Shares(Processes(0, 1, torch.device("cpu"))),
     )
-    trainer = SimpleNamespace(
-        step_module=Completion(model, run, False),
-        val=arrays,
-        strangers=strangers,
-        processes=Processes(0, 1, torch.device("cpu")),
-        device=torch.device("cpu"),
-        config=run,
-        stop=False,
-        watch=Whereabouts(),
-        to_device=lambda batch: {name: torch.from_numpy(values) for name, values in batch.items()},
-        total=lambda sums: sums,
-    )
-    return {**reference_gain.evaluate(trainer), "pairs": len(subjects)}
+    return {**found, "pairs": len(subjects)}
 
 
 def table(config):

@@ -18,12 +18,15 @@ declares. So YAML's own guesses never bite: ``time: 12:00:00`` in a text field s
 ``${NAME}`` stays as it is. Keys of paths alone have a ``~`` at the beginning written out.
 """
 
+import copy
 import dataclasses
 import difflib
 import math
 import os
 import re
 import typing
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypeVar
 
 import yaml
 from omegaconf import OmegaConf
@@ -32,6 +35,8 @@ from omegaconf.errors import OmegaConfBaseException
 from engine.config.paths import as_text, expand_home, is_json_list, split_list, split_paths
 from engine.errors import Failure, UserError
 from engine.run.patience import is_folder, read_bytes
+
+T = TypeVar("T")
 
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 _NULL = {"null", "none", "~", ""}
@@ -47,7 +52,17 @@ _HIDDEN = {_MARK + "0": _MARK, _MARK + "1": "$"}
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
 
 
-def key(default, help, *, choices=None, low=None, high=None, path=None, renamed_from=None):
+def key(
+    default: T,
+    help: str,
+    *,
+    choices: Sequence[object] | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    path: Literal["one", "several"] | None = None,
+    renamed_from: str | None = None,
+    resumable: bool = False,
+) -> T:
     """A config field: its default, its meaning for ``--help`` and what values it takes (inclusive
     bounds).
 
@@ -56,6 +71,7 @@ def key(default, help, *, choices=None, low=None, high=None, path=None, renamed_
             engine.config.paths.split_paths takes apart.
         renamed_from: what an earlier version called the key: its last part, or all of it where it
             has moved to another section. The old name is an error that says the new one.
+        resumable: a run may resume with another value, because results do not depend on it.
     """
     metadata = {
         "help": help,
@@ -64,25 +80,29 @@ def key(default, help, *, choices=None, low=None, high=None, path=None, renamed_
         "high": high,
         "path": path,
         "renamed_from": renamed_from,
+        "resumable": resumable,
     }
     if isinstance(default, (list, dict)):
-        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+        return dataclasses.field(default_factory=lambda: copy.copy(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def section(schema, help=""):
-    """A nested group of keys."""
-    return dataclasses.field(default_factory=schema, metadata={"help": help})
+def section(schema: type[T], help: str = "", *, resumable: bool = False) -> T:
+    """A nested group of keys. ``resumable``: all of them are, as for ``key``."""
+    return dataclasses.field(
+        default_factory=schema, metadata={"help": help, "resumable": resumable}
+    )
 
 
-def parse(schema, argv, command, usage=""):
+def parse(schema: type[T], argv: Sequence[str], command: str, usage: str = "") -> T:
     """Build a ``schema`` instance from ``[FILE.yaml, key=value, ...]``.
 
     Each dataclass on the way may have a ``check(self)`` that raises UserError for impossible
-    combinations.
+    combinations. One whose keys depend on what is plugged in has a classmethod
+    ``choose(texts) -> dataclass``, a subclass of it: see ``choose_schema``.
 
     Args:
-        schema: the dataclass of the room.
+        schema: the dataclass of the command.
         argv: the command line after the command's own words.
         command: what the file must say in its ``command:`` line, such as ``"data make"``.
     Raises:
@@ -91,29 +111,41 @@ def parse(schema, argv, command, usage=""):
         SystemExit: after ``--help``.
     """
     if "--help" in argv or "-h" in argv:
-        print(help_text(schema, command, usage))
+        words = [word for word in argv if is_assignment(word)]
+        print(help_text(choose_schema(schema, _split_words(words)), command, usage))
         raise SystemExit(0)
     if not argv or "=" in os.path.basename(argv[0]):
         raise UserError(
             f"python -m {command}: a config file comes first, then key=value; see --help"
         )
+    pairs = read_file(argv[0], command)
+    schema = choose_schema(schema, [*pairs, *_split_words(argv[1:])])
+    _refuse_renamed(schema, pairs, argv[0])
     config = OmegaConf.structured(schema)
-    for dotted, value in read_file(argv[0], command):
+    for dotted, value in pairs:
         _assign(config, schema, dotted, value, argv[0])
     for argument in argv[1:]:
         _assign_argument(config, schema, argument)
     return _finish(config, argv[0])
 
 
-def parse_all(schema, argv, command):
+def parse_all(schema: type[T], argv: Sequence[str], command: str) -> tuple[T | None, list[str]]:
     """(config or None, [message, ...]): as ``parse``, but going on after a fault, so that all of
     them are told at once."""
-    config, faults = OmegaConf.structured(schema), []
     try:
-        pairs = list(read_file(argv[0], command))
+        pairs = read_file(argv[0], command)
+        schema = choose_schema(schema, [*pairs, *_split_words(argv[1:])])
     except Failure as error:
         return None, [str(error)]
-    steps = [lambda pair=pair: _assign(config, schema, *pair, argv[0]) for pair in pairs]
+    config, faults = OmegaConf.structured(schema), []
+    old = _list_renamed(schema, pairs)
+    if old:
+        faults.append(_word_renamed(old, argv[0]))
+    steps = [
+        lambda pair=pair: _assign(config, schema, *pair, argv[0])
+        for pair in pairs
+        if pair[0] not in old
+    ]
     steps += [
         lambda argument=argument: _assign_argument(config, schema, argument)
         for argument in argv[1:]
@@ -127,19 +159,61 @@ def parse_all(schema, argv, command):
     return result[0] if result else None, faults
 
 
+def choose_schema(schema: type[T], pairs: Iterable[tuple[str, object]]) -> type[T]:
+    """The dataclass whose keys a config really has, where they depend on one of them.
+
+    A dataclass on the way may have a classmethod ``choose(texts)``, which gets its own keys as they
+    were written ({name: text}) and returns itself or a subclass: of a task, by ``task``; of an
+    objective, by ``objective.name``. A section that is replaced by its subclass makes a subclass of
+    the dataclass around it.
+
+    Args:
+        pairs: (dotted key, text), of which a later one wins.
+    Raises:
+        UserError: no such task, objective or the like; the message lists those there are.
+    """
+    pairs = list(pairs)
+    if hasattr(schema, "choose"):
+        schema = schema.choose({name: text for name, text in pairs if "." not in name})
+    hints, replaced = typing.get_type_hints(schema), []
+    for field in dataclasses.fields(schema):
+        kind = hints[field.name]
+        if not dataclasses.is_dataclass(kind):
+            continue
+        start = f"{field.name}."
+        inner = [(name.removeprefix(start), text) for name, text in pairs if name.startswith(start)]
+        chosen = choose_schema(kind, inner)
+        if chosen is not kind:
+            again = dataclasses.field(default_factory=chosen, metadata=field.metadata)
+            replaced.append((field.name, chosen, again))
+    if not replaced:
+        return schema
+    return dataclasses.make_dataclass(
+        schema.__name__, replaced, bases=(schema,), namespace={"__module__": schema.__module__}
+    )
+
+
+def _split_words(words):
+    """[(key, text), ...] of the words that are key=value; the others are told of when they are
+    assigned."""
+    return [tuple(word.split("=", 1)) for word in words if "=" in word]
+
+
 def _assign_argument(config, schema, argument):
     if "=" not in argument:
         raise UserError(f"'{argument}' on the command line is not of the form key=value")
     _assign(config, schema, *argument.split("=", 1), "the command line")
 
 
-def is_assignment(argument):
+def is_assignment(argument: str) -> bool:
     """Whether a word of a command that takes paths too is a key=value: neither a path that is there
     nor a URL."""
     return bool(_KEY.match(argument)) and not os.path.exists(argument)
 
 
-def parse_keys(schema, argv, command, usage, least=1):
+def parse_keys(
+    schema: type[T], argv: Sequence[str], command: str, usage: str, least: int = 1
+) -> tuple[T, list[str]]:
     """(``schema`` instance, [path, ...]) of a command that takes ``least`` or more paths and
     ``key=value``, no config file.
 
@@ -198,7 +272,7 @@ def _reveal_dollars(value):
     return value
 
 
-def read_file(path, command):
+def read_file(path: str, command: str) -> list[tuple[str, object]]:
     """``[(dotted key, text or list), ...]`` of a YAML file whose ``command:`` line is
     ``command``."""
     if is_folder(path):
@@ -245,7 +319,7 @@ class _TextLoader(yaml.BaseLoader):
         return super().construct_mapping(node, deep)
 
 
-def save(config, path, command):
+def save(config: object, path: str | os.PathLike, command: str) -> None:
     """Write the resolved config so that ``parse`` reads the same config back."""
     tree = {"command": command, **_plain(dataclasses.asdict(config))}
     with open(path, "w", encoding="utf-8") as file:
@@ -261,7 +335,7 @@ def _plain(value):
     return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-def flat(config, prefix=""):
+def flat(config: object, prefix: str = "") -> dict[str, object]:
     """``{dotted key: value}`` of a config instance, lists and dicts of plain values kept whole."""
     out = {}
     for field in dataclasses.fields(config):
@@ -281,7 +355,27 @@ def flat(config, prefix=""):
     return out
 
 
-def help_text(schema, command, usage=""):
+def resumable_keys(config: object) -> frozenset[str]:
+    """The dotted keys of a config instance that may differ when its run resumes."""
+    return frozenset(_walk_resumable(config, "", False))
+
+
+def _walk_resumable(config, prefix, inherited):
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        free = inherited or field.metadata.get("resumable", False)
+        if dataclasses.is_dataclass(value):
+            yield from _walk_resumable(value, f"{name}.", free)
+            continue
+        if isinstance(value, dict):
+            for entry, part in value.items():
+                if dataclasses.is_dataclass(part):
+                    yield from _walk_resumable(part, f"{name}.{entry}.", free)
+        if free:
+            yield name
+
+
+def help_text(schema: type, command: str, usage: str = "") -> str:
     """All keys of a schema with type, default and meaning, one line each."""
     rows = []
     for name, field, kind in _leaves(schema):
@@ -397,11 +491,36 @@ def _renamed(schema, dotted):
     return None
 
 
+def _list_renamed(schema, pairs):
+    """{old key: new key} of those that an earlier version called so."""
+    found = {}
+    for dotted, _ in pairs:
+        new = _renamed(schema, dotted) if _find(schema, dotted) is None else None
+        if new:
+            found[dotted] = new
+    return found
+
+
+def _word_renamed(old, origin):
+    """One sentence with all keys of a file, or of the command line, that have another name now."""
+    if len(old) == 1:
+        ((before, now),) = old.items()
+        return f"'{before}' in {origin} has another name now: write '{now}'"
+    words = ", ".join(f"'{before}' -> '{now}'" for before, now in old.items())
+    return f"{len(old)} keys in {origin} have other names now: {words}"
+
+
+def _refuse_renamed(schema, pairs, origin):
+    """Raises UserError with all old names at once, so that a file is mended in one go."""
+    old = _list_renamed(schema, pairs)
+    if old:
+        raise UserError(_word_renamed(old, origin))
+
+
 def _assign(config, schema, dotted, value, origin):
     found = _find(schema, dotted)
     if found is None:
-        if new := _renamed(schema, dotted):
-            raise UserError(f"'{dotted}' in {origin} has another name now: write '{new}'")
+        _refuse_renamed(schema, [(dotted, value)], origin)
         names = [name for name, _, _ in _leaves(schema)]
         near = difflib.get_close_matches(dotted, names, 1, 0.5)
         near = near or difflib.get_close_matches(

@@ -5,29 +5,7 @@ from dataclasses import dataclass
 from engine.config.parser import key, section
 from engine.errors import UserError
 
-# What may differ when a run goes on, because results do not depend on it (design decision 7).
-FREE = (
-    "run",
-    "init",
-    "device",
-    "data.workers",
-    "data.prefetch",
-    "data.shards",
-    "data.sources.*.shards",
-    "data.cache.*",
-    "data.patience_s",
-    "data.bad_max",
-    "log.*",
-    "checkpoint.*",
-    "evaluate.*",
-    "probe.*",
-    "guard.hang_s",
-    "guard.compile_s",
-    "parallel",
-    "shard_over",
-    "compile",
-    "activation_checkpointing",
-)
+LR_SAMPLES = 256  # samples a step that learning rates are given for
 
 
 @dataclass
@@ -66,8 +44,8 @@ class EvaluateConfig:
     )
     shards: str = key(
         "",
-        "labelled shards that they are on; default: probe.shards, and in fine-tuning what the run "
-        "held out",
+        "labelled shards that they are on; default: probe.shards, and in fine-tuning the run's "
+        "validation clips",
         path="several",
     )
     keys: list[str] = key(
@@ -85,8 +63,8 @@ class EvaluateConfig:
 class GuardConfig:
     spike: float | None = key(
         8.0,
-        "an update is skipped if its gradient norm's logarithm lies so many deviations above its "
-        "running mean; null: only if it is no number",
+        "an update is skipped if its gradient norm's logarithm lies so many standard deviations "
+        "above its running mean; null: only if it is NaN or Inf",
         low=1,
     )
     warmup: int = key(100, "steps before spikes are looked for", low=1)
@@ -100,12 +78,16 @@ class GuardConfig:
         3, "such returns in a run; when one more is due it stops with a report", low=0
     )
     hang_s: float = key(
-        600, "seconds without progress after which a rank counts as hanging and all leave", low=1
+        600,
+        "seconds without progress after which a rank counts as hanging and all leave",
+        low=1,
+        resumable=True,
     )
     compile_s: float = key(
         1800,
         "seconds that the first step may take beyond that where it compiles the network's blocks",
         low=0,
+        resumable=True,
     )
 
 
@@ -125,17 +107,23 @@ class LogConfig:
     )
     faces: bool = key(
         False,
-        "send wandb images of others than made people too; false keeps those in RUN/images alone",
+        "send wandb images of others than synthetic humans too; false keeps those in RUN/images alone",
     )
 
 
 @dataclass
 class TrainConfig:
-    run: str = key("", "the run's folder; starting again with the same folder goes on", path="one")
+    run: str = key(
+        "",
+        "the run's folder; starting again with the same folder resumes it",
+        path="one",
+        resumable=True,
+    )
     init: str = key(
         "",
-        "start from weights: a run, a weights file, a parents' checkpoint, a timm checkpoint",
+        "start from weights: a run, a weights file, a CroCo checkpoint, a timm checkpoint",
         path="one",
+        resumable=True,
     )
     seed: int = key(0, "of weights, order, crops and masks", low=0, high=2**63 - 1)
     steps: int = key(100_000, "updates", low=1)
@@ -147,18 +135,23 @@ class TrainConfig:
         renamed_from="accumulate",
     )
     device: str = key(
-        "auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda")
+        "auto",
+        "auto takes a GPU where there is one",
+        choices=("auto", "cpu", "cuda"),
+        resumable=True,
     )
     parallel: str = key(
         "ddp",
         "a process holds all weights (ddp: best where they fit), a share of its node's copy (hsdp: "
         "several nodes) or a share of the only copy (fsdp: one node, or least memory)",
         choices=("ddp", "fsdp", "hsdp"),
+        resumable=True,
     )
     shard_over: int | None = key(
         None,
         "processes that hold one copy of the weights under parallel=hsdp; null: those of a node",
         low=2,
+        resumable=True,
     )
     precision: str = key(
         "auto",
@@ -166,20 +159,24 @@ class TrainConfig:
         choices=("auto", "float32", "bf16"),
     )
     compile: str = key(
-        "auto", "compile the network's blocks; auto: on a GPU", choices=("auto", "on", "off")
+        "auto",
+        "compile the network's blocks; auto: on a GPU",
+        choices=("auto", "on", "off"),
+        resumable=True,
     )
     activation_checkpointing: bool = key(
         False,
         "compute a block's inside again in the backward pass: less memory, a third more work",
         renamed_from="recompute",
+        resumable=True,
     )
     deterministic: bool = key(False, "refuse operations whose result varies from run to run (GPU)")
     optim: OptimConfig = section(OptimConfig)
-    checkpoint: CheckpointConfig = section(CheckpointConfig)
-    evaluate: EvaluateConfig = section(EvaluateConfig)
+    checkpoint: CheckpointConfig = section(CheckpointConfig, resumable=True)
+    evaluate: EvaluateConfig = section(EvaluateConfig, resumable=True)
     guard: GuardConfig = section(GuardConfig)
 
-    def check(self):
+    def check(self) -> None:
         """UserError where keys do not fit each other; see engine.config.parser.parse."""
         if not self.run:
             raise UserError("run is not set: run=DIR names the run's folder")
@@ -208,7 +205,7 @@ class TrainConfig:
                 f"leave one out"
             )
 
-    def check_processes(self, world, node):
+    def check_processes(self, world: int, node: int) -> None:
         """Raises UserError where so many processes cannot share a batch, or the weights; called
         before anything is built.
 
@@ -238,23 +235,28 @@ class TrainConfig:
                 f"set that, or shard_over=N for copies over several nodes"
             )
 
-    def holders(self, world, node):
+    def holders(self, world: int, node: int) -> int:
         """Processes that hold one copy of the weights together; 1: each has all. Arguments as
         above."""
         if world == 1 or self.parallel == "ddp":
             return 1
         return world if self.parallel == "fsdp" else self.shard_over or node
 
-    def evaluation(self, checkpoint):
+    def evaluation(self, checkpoint: str) -> list[str]:
         """Words of ``python -m`` that evaluate a checkpoint and note what they find for the run's
         log."""
         return []
 
     @property
-    def samples(self):
+    def samples(self) -> int:
         """What a step learns from, over all processes: pairs or crops."""
         return self.batch
 
+    def scale_lr(self, lr: float) -> float:
+        """The learning rate of this run's batch, of one that is given for LR_SAMPLES samples."""
+        return lr * self.samples / LR_SAMPLES
+
     @property
-    def peak_lr(self):
-        return self.optim.lr * self.samples / 256
+    def peak_lr(self) -> float:
+        """The learning rate after the warm-up."""
+        return self.scale_lr(self.optim.lr)

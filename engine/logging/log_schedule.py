@@ -4,7 +4,7 @@ import time
 
 from engine.distributed.stragglers import Stragglers
 from engine.logging.metrics import read
-from engine.training.trainer import BrokenOff
+from engine.training.shares import BrokenOff
 
 
 class Lines:
@@ -61,7 +61,7 @@ class Lines:
             return False
         self.watch.at(done, "logging")
         line = trainer.take_losses()
-        line |= trainer.measured(done - 1, trained * self.config.samples, seconds)
+        line |= trainer.measure(done - 1, trained * self.config.samples, seconds)
         line |= self.stragglers.find(trainer.own_time.take() + self.watch.take_waited())
         if not trained:  # a run that goes on right at this step has no speed yet
             line = {name: value for name, value in line.items() if not name.startswith("speed/")}
@@ -77,7 +77,9 @@ class Lines:
         if self.log:
             line["checkpoint/failed"] = trainer.saver.failed
             self.log.write(
-                done, line, trainer.draw(self.run.folder, done) if self._draws(done) else None
+                done,
+                line,
+                trainer.task.draw_images(self.run.folder, done) if self._draws(done) else None,
             )
             if self.evaluations:
                 self.evaluations.turn()
@@ -86,25 +88,25 @@ class Lines:
         return True
 
     def _evaluates(self, done):
-        return self.trainer.val is not None and due(
+        return self.trainer.task.val is not None and due(
             done, self.config.log.val_every, done == self.config.steps
         )
 
     def _draws(self, done):
-        return self.trainer.val is not None and due(
+        return self.trainer.task.val is not None and due(
             done, self.config.log.images_every, done == self.config.steps
         )
 
     def _probes(self, done):
-        return due(done, self.trainer.probe_every, done == self.config.steps)
+        return due(done, self.trainer.task.probe_every, done == self.config.steps)
 
     def _evaluate(self, done):
         self.watch.at(done, "evaluating")
-        return self.trainer.evaluate()
+        return self.trainer.task.evaluate(self.trainer.shares)
 
     def _probe(self, done):
         self.watch.at(done, "probing")
-        return self.trainer.probe()
+        return self.trainer.task.probe(self.trainer.shares)
 
 
 def due(done, every, last):

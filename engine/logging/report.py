@@ -1,13 +1,15 @@
 """``python -m engine report RUN ...``: curves and images of one or several runs as one
 HTML page, without wandb.
 
-What lies in the folders is read and nothing else: config.yaml, environment.json, log.jsonl, the
-newest images, and how many bad samples and captures there are. The page needs no other file.
+What lies in the folders is read and nothing else: config.yaml, environment.json, log.jsonl, what
+its numbers are (metrics.json), the newest images, and how many bad samples and captures there are.
+The page needs no other file.
 """
 
 import json
 import os
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from pathlib import Path
@@ -17,93 +19,12 @@ import yaml
 from engine.config.parser import key, parse_keys
 from engine.errors import UserError
 from engine.logging import metrics
+from engine.logging.metric_registry import MetricBook, read_metrics
 from engine.logging.page import render
-from engine.logging.page.curves import PALETTE, Line, chart, points, thinned
+from engine.logging.page.curves import PALETTE, Chart, Line, chart, points, thinned
 from engine.logging.page.images import inline_file
 
 USAGE = "python -m engine report RUN ... [out=FILE.html]"
-# Groups of the log in the order of the page: prefix, title, what to look for. Others come after,
-# under their prefix.
-GROUPS = (
-    ("loss", "Loss", "Mean since the last line (thin) and of fixed held-out samples (strong)."),
-    ("loss_by_source", "Loss by source", "The same mean, each source by itself."),
-    ("val", "Validation", "On fixed samples that are never trained on."),
-    (
-        "reference_gain",
-        "Reference gain",
-        "Loss with a stranger's reference, less that with the true one; dashed: all patches, "
-        "solid: person patches alone. Zero: the second image is not used.",
-    ),
-    (
-        "probe",
-        "3D probe",
-        "Error of joints read off the frozen encoder by a ridge regression, beside rows without "
-        "training.",
-    ),
-    (
-        "evaluation",
-        "Evaluation",
-        "Of checkpoints, in processes or jobs of their own beside the training.",
-    ),
-    ("optim", "Optimisation", ""),
-    ("speed", "Speed", ""),
-    ("memory", "Memory", ""),
-    ("data", "Data", ""),
-)
-UNITS = {
-    "evaluation/pa_mpjpe": "mm",
-    "evaluation/mpjpe": "mm",
-    "evaluation/pve": "mm",
-    "evaluation/pa_pve": "mm",
-    "evaluation/pve_plain": "mm",
-    "evaluation/pa_pve_plain": "mm",
-    "probe/pa_mpjpe": "mm",
-    "probe/mpjpe": "mm",
-    "val/mpjpe": "mm",
-    "val/pa_mpjpe": "mm",
-    "probe/lambda": "over crops",
-    "speed/data_wait_share": "of the time",
-    "speed/mfu": "of the device's peak",
-    "speed/slowest_share": "over the median",
-    "memory/host_gib": "GiB",
-    "memory/device_gib": "GiB",
-}
-TITLES = {
-    "lr": "learning rate",
-    "mpjpe": "MPJPE",
-    "pa_mpjpe": "PA-MPJPE",
-    "pve": "PVE",
-    "pa_pve": "PA-PVE",
-    "pve_plain": "PVE, plain mean",
-    "pa_pve_plain": "PA-PVE, plain mean",
-    "f5": "F@5",
-    "f15": "F@15",
-    "iou": "IoU",
-    "host_gib": "first process",
-    "device_gib": "first GPU",
-    "grad_norm": "gradient norm",
-    "pairs_per_s": "pairs a second",
-    "pairs_per_s_device": "pairs a second and device",
-    "crops_per_s": "crops a second",
-    "crops_per_s_device": "crops a second and device",
-    "data_wait_share": "waiting for data",
-    "mfu": "share of the peak",
-    "bad_samples": "samples with bad bytes",
-    "no_pair": "samples without a pair",
-    "slowest_rank": "slowest rank",
-    "slowest_share": "own time of the slowest rank",
-}
-STILL = {
-    "_constant": ("mean pose", "#9aa3b0"),
-    "_random": ("random encoder", "#5b6473"),
-    "_timm": ("timm model", "#8a5a9b"),
-}
-STOOD = ("probe", "evaluation")  # groups with rows of those beside
-IMAGES = {
-    ("pretrain", "step"): "Completions",
-    ("pretrain", "attention"): "Attention",
-    ("finetune train", "step"): "Overlays",
-}
 
 
 @dataclass
@@ -126,7 +47,7 @@ class SeenRun:
             command: "pretrain" or such.
         log: a dict a logged step.  images: {kind: (step, path)}, the newest of each.
         counts: {"bad samples" or "captures": how many}, of what is there.  environment: versions,
-            git, command, or {}.
+            git, command, or {}.  book: what its numbers and images are.
     """
 
     path: Path
@@ -138,9 +59,10 @@ class SeenRun:
     images: dict
     counts: dict
     environment: dict
+    book: MetricBook
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Write the page; returns the exit code."""
     config, paths = parse_keys(ReportConfig, argv, "engine.logging.report", USAGE)
     named = zip(paths, names(paths), strict=True)
@@ -152,7 +74,7 @@ def main(argv):
     return 0
 
 
-def names(paths):
+def names(paths: Sequence[str]) -> list[str]:
     """The shortest ends of the paths that tell them apart.
 
     Raises:
@@ -171,7 +93,7 @@ def names(paths):
     return out
 
 
-def read_run(path, name, colour):
+def read_run(path: str | Path, name: str, colour: str) -> SeenRun:
     """The SeenRun of a folder.
 
     Raises:
@@ -212,10 +134,11 @@ def read_run(path, name, colour):
         newest,
         counts,
         _environment(path / "environment.json"),
+        read_metrics(path),
     )
 
 
-def page(runs):
+def page(runs: Sequence[SeenRun]) -> str:
     """The whole page as text. ``runs``: SeenRuns, at least one."""
     keys = sorted(
         {
@@ -239,7 +162,7 @@ def page(runs):
     )
 
 
-def differences(runs):
+def differences(runs: Sequence[SeenRun]) -> list[tuple[str, list[str | None]]]:
     """[(key, [text or None of each run])] of config keys that are not the same in all of them; the
     folder is left out."""
     every = sorted({name for run in runs for name in run.config} - {"run"})
@@ -247,7 +170,7 @@ def differences(runs):
     return [row for row in rows if len(set(row[1])) > 1]
 
 
-def newest_numbers(runs, keys):
+def newest_numbers(runs: Sequence[SeenRun], keys: Sequence[str]) -> list[tuple[str, list]]:
     """[(group, [(key, [(value as text, step) or None of each run])])]: each number as it was logged
     last."""
     last = [
@@ -255,12 +178,20 @@ def newest_numbers(runs, keys):
         for run in runs
     ]
     return [
-        (title, [(name, [of_run.get(name) for of_run in last]) for name in members])
-        for _, title, _, members in _grouped(keys)
+        (group.title, [(name, [of_run.get(name) for of_run in last]) for name in members])
+        for group, members in _grouped(merge_books(runs), keys)
     ]
 
 
-def shown(value):
+def merge_books(runs: Iterable[SeenRun]) -> MetricBook:
+    """What the numbers of several runs are; of two that differ the later run's word counts."""
+    book = MetricBook()
+    for run in runs:
+        book = book.extend(run.book)
+    return book
+
+
+def shown(value: object) -> str:
     """A number with the digits that are worth reading."""
     if not isinstance(value, (int, float)):
         return str(value)
@@ -323,87 +254,78 @@ def _slowest(run):
     ]
 
 
-def _grouped(keys):
-    """[(prefix, title, words, keys)] of the groups that have keys."""
-    known = [prefix for prefix, _, _ in GROUPS]
-    rest = sorted({name.split("/")[0] for name in keys} - set(known))
-    groups = [*GROUPS, *((prefix, prefix.replace("_", " ").capitalize(), "") for prefix in rest)]
-    found = [
-        (prefix, title, words, [name for name in keys if name.split("/")[0] == prefix])
-        for prefix, title, words in groups
-    ]
-    return [group for group in found if group[3]]
+def _grouped(book, keys):
+    """[(Group, its keys)] of the groups that have keys: those of the book in its order, then
+    others."""
+    known = [group.prefix for group in book.groups]
+    rest = {name.split("/")[0] for name in keys} - set(known)
+    found = []
+    for prefix in [*known, *sorted(rest)]:
+        members = [name for name in keys if name.split("/")[0] == prefix]
+        if members:
+            found.append((book.find_group(prefix), members))
+    return found
 
 
 def _groups(runs, keys):
     """The charts of each group; a number that belongs beside another is drawn in its chart."""
-    out = []
-    for prefix, title, words, members in _grouped(keys):
-        charts = [chart_of(runs, name) for name in members if not _beside(name, keys)]
-        charts = [one for one in charts if one]
+    book, out = merge_books(runs), []
+    for group, members in _grouped(book, keys):
+        own = [name for name in members if book.find_host(name, keys) is None]
+        charts = [one for one in (chart_of(runs, name) for name in own) if one]
         if charts:
-            out.append({"prefix": prefix, "title": title, "words": words, "charts": charts})
+            out.append(
+                {
+                    "prefix": group.prefix,
+                    "title": group.title,
+                    "words": group.text,
+                    "charts": charts,
+                }
+            )
     return out
 
 
-def _beside(name, keys):
-    """The key in whose chart this one is drawn, or None."""
-    prefix, _, rest = name.partition("/")
-    if prefix == "val" and f"loss/{rest}" in keys:
-        return f"loss/{rest}"
-    if prefix == "reference_gain" and f"{name}_person" in keys:
-        return f"{name}_person"
-    ending = next((ending for ending in STILL if prefix in STOOD and name.endswith(ending)), None)
-    return name.removesuffix(ending) if ending else None
-
-
-def chart_of(runs, name):
+def chart_of(runs: Sequence[SeenRun], name: str) -> Chart | None:
     """The Chart of a key over all runs, with what is drawn beside it; None where nobody logged a
     number."""
+    book = merge_books(runs)
+    lines = [line for run in runs for line in _lines_of(run, name, book, len(runs) > 1)]
+    group = book.find_group(name.partition("/")[0])
+    for companion in group.companions:
+        if companion.colour:
+            key = name + companion.suffix
+            # What training does not change: once, from the first run that has it.
+            found = (points(run, key) for run in runs)
+            still = next((one for one in found if one), [])
+            lines.append(Line(companion.label, still, companion.colour, companion.look))
+    metric = book.find_metric(name)
+    return chart(metric.title, metric.unit, lines, metric.unit, name, metric.log_scale)
+
+
+def _lines_of(run: SeenRun, name: str, book: MetricBook, several: bool) -> Iterator[Line]:
+    """The curves of one run in the chart of ``name``. ``several``: other runs are drawn there."""
     prefix, _, rest = name.partition("/")
-    # The key drawn beside this one, and the words and looks of both.
-    beside = {
-        "loss": (f"val/{rest}", ("training", "held out"), ("faint", "solid")),
-        "reference_gain": (
-            name.removesuffix("_person"),
-            ("person patches", "all patches"),
-            ("solid", "dashed"),
-        ),
-    }
-    other, words, looks = beside.get(prefix, (name, ("", ""), ("solid", "solid")))
-    rest = rest.removesuffix("_person") if prefix == "reference_gain" else rest
-    lines = []
-    for run in runs:
-        found = [points(run, name), points(run, other) if other != name else []]
-        for one, word, look in zip(found, words, looks, strict=True):
-            word = (
-                ", ".join(
-                    [run.name] * (len(runs) > 1)
-                    + [word] * bool(word and (found[1] or look != "faint"))
-                )
-                or run.name
-            )
-            lines.append(Line(word, thinned(one), run.colour, look if found[1] else "solid"))
-    for ending, (words, colour) in STILL.items() if prefix in STOOD else ():
-        # Rows that training does not change: once, from the first run that has them.
-        still = next((found for run in runs if (found := points(run, name + ending))), [])
-        lines.append(Line(words, still, colour, "dashed"))
-    title, unit = TITLES.get(rest, rest.replace("_", " ").replace("/", ", ")), UNITS.get(name, "")
-    return chart(
-        title,
-        unit,
-        lines,
-        unit,
-        name,
-        name in ("optim/grad_norm", "probe/lambda", "evaluation/lambda"),
-    )
+    group = book.find_group(prefix)
+    series = [(name, group.label, group.look)]
+    for companion in group.companions:
+        if not companion.colour:
+            series.append((name + companion.suffix, companion.label, companion.look))
+    for other in book.groups:
+        if other.beside == prefix:
+            series.append((f"{other.prefix}/{rest}", other.label, other.look))
+    found = [(points(run, key), label, look) for key, label, look in series]
+    alone = not any(values for values, _, _ in found[1:])
+    for values, label, look in found:
+        words = [run.name] if several or alone or not label else []
+        words += [label] if label and not alone else []
+        yield Line(", ".join(words), thinned(values), run.colour, "solid" if alone else look)
 
 
 def _images(runs):
     out = {}
     for run in runs:
         for kind, (step, path) in sorted(run.images.items(), key=lambda item: item[0] != "step"):
-            title = IMAGES.get((run.command, kind), kind.replace("_", " ").capitalize())
+            title = run.book.images.get(kind, kind.replace("_", " ").capitalize())
             words = f"{title} of {run.name} at step {step:,}"
             out.setdefault(title, []).append(
                 {"run": run.name, "step": f"{step:,}", "words": words, **inline_file(path)}

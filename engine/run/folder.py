@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import fnmatch
 import json
 import os
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from engine import version
 from engine.checkpoint import checkpoints
-from engine.config.parser import flat, parse, save
+from engine.config.parser import flat, parse, resumable_keys, save
 from engine.errors import UserError, explain, failure_of
 from engine.run.patience import exists, list_names
 from engine.run.run_lock import Lease
@@ -22,20 +21,18 @@ class Run:
     Args:
         folder: made if it is missing.  config: the resolved dataclass.  command: such as
             "pretrain".
-        free: patterns of keys that may differ from the config the run began with, because results
-            do not depend on them.
         device: "cuda" or "cpu", noted for later starts.
     Attributes:
         folder, lease; ``newest``: the checkpoint to go on from, or None.
     Raises:
-        UserError: the folder cannot be made, it belongs to another command, a key that is not free
+        UserError: the folder cannot be made, it belongs to another command, a key that is not resumable
             has another value than when the run began, or steps were done and no checkpoint is there
             to resume from.
         EnvironmentFault: another run holds the folder; the disk is full; something in it cannot be
             read for now.
     """
 
-    def __init__(self, folder, config, command, free, device=None):
+    def __init__(self, folder, config, command, device=None):
         self.folder = Path(folder)
         if not folder:
             raise UserError("run is not set: run=DIR names the run's folder")
@@ -48,7 +45,7 @@ class Run:
         self._refuse_strangers()
         self.lease = Lease(self.folder)
         try:
-            self._settle(config, command, free, device)
+            self._settle(config, command, device)
             self.newest = checkpoints.find_start(self.folder, self.check)
         except BaseException:
             self.lease.release()
@@ -72,14 +69,13 @@ class Run:
                 f"new folder"
             )
 
-    def _settle(self, config, command, free, device):
+    def _settle(self, config, command, device):
         path = self.folder / "config.yaml"
         if exists(path):
             began = flat(parse(type(config), [str(path)], command))
+            free = resumable_keys(config)
             for name, value in flat(config).items():
-                if began.get(name) != value and not any(
-                    fnmatch.fnmatch(name, pattern) for pattern in free
-                ):
+                if name not in free and began.get(name) != value:
                     raise UserError(
                         f"{name}={_shown(value)}, but the run in {self.folder} began with {name}="
                         f"{_shown(began.get(name))}; give the old value or a new run=DIR"

@@ -69,7 +69,11 @@ def check(config, trainer):
     wants = shared_memory(trainer)
     if processes.first:
         wants += space(Path(config.run), trainer, config.checkpoint.keep)
-    mine = {"faults": open_files(trainer), "wants": wants, **here(processes)}
+    mine = {
+        "faults": open_files(trainer) + trainer.task.find_faults(),
+        "wants": wants,
+        **here(processes),
+    }
     ranks = [mine]
     if processes.world > 1:
         ranks = [None] * processes.world

@@ -85,8 +85,7 @@ def _train(config, make_trainer, processes, stop, watch, closing):
     config.check_processes(processes.world, processes.of_a_node())
     trainer = make_trainer(config, processes)
     closing.callback(trainer.close)
-    trainer.stop, trainer.watch = stop, watch
-    trainer.loader.alive = watch.alive
+    trainer.follow(stop, watch)
     run = log = error = evaluations = None
     if processes.first:
         run, error = trainer.open_run()
@@ -100,12 +99,12 @@ def _train(config, make_trainer, processes, stop, watch, closing):
     preflight.check(config, trainer)
     start = trainer.load(newest) if newest else 0
     if processes.first:
-        trainer.list_bad(run.folder, start * config.batch)
+        trainer.task.list_bad(run.folder, start * config.batch)
         log = Log(run.folder, start, config.log.wandb, run.folder.name, flat(config))
         closing.callback(log.close)
         evaluations = Evaluations(config, run.folder, log, stop)
         closing.callback(evaluations.close)
-        trainer.announce(start)
+        trainer.task.announce(start)
     written = processes.from_first(lambda: last_step(run.folder) == start)
     bar = progress.bar(config.steps, "step", start, hidden=not processes.first)
     closing.callback(bar.close)

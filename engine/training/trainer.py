@@ -3,98 +3,112 @@ runs it."""
 
 import contextlib
 import copy
-import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import torch
+from torch import nn
 
 from engine.checkpoint import checkpoints
 from engine.checkpoint.saver import Saver
+from engine.config.train_config import OptimConfig, TrainConfig
 from engine.distributed import hardware
 from engine.distributed.alive import kept_alive
+from engine.distributed.hardware import memory_gib, peak_flops
 from engine.distributed.heartbeat import Whereabouts
 from engine.distributed.parallel import Spread
 from engine.distributed.replicas import Replicas
 from engine.distributed.stragglers import OwnTime
+from engine.errors import Failure, explain, failure_of
+from engine.logging.console import get_logger
+from engine.logging.metric_registry import ENGINE_METRICS, name_speeds, write_metrics
+from engine.run.folder import Run
+from engine.run.signals import StopRequest
 from engine.training import eval_jobs, spike_guard
 from engine.training.schedule import warmup_cosine
+from engine.training.shares import Shares
+from engine.training.task import Arrays, Task
 
-
-class BrokenOff(Exception):
-    """An evaluation ended early, on all ranks, because the run was asked to stop."""
+log = get_logger(__name__)
 
 
 class Trainer:
-    """Weights, optimizer and running sums of a run.
+    """Weights, optimizer and running sums of a run of a task.
 
-    A room builds on it with ``loss(piece)``, ``losses(means)``, ``evaluate()``, ``draw(folder,
-    step)`` and the papers of its folder (``open_run``, ``announce``, ``measured``, ``note_bad``,
-    ``list_bad``), and sets ``order``, ``loader``, ``to_device`` ({name: array} -> {name: tensor} on
-    the device), ``val`` (None where nothing is) and ``room``, its command. The loop sets
-    ``stop`` (true once the run is asked to stop) and ``watch``.
-
-    Args:
-        config: engine.config.train_config.TrainConfig.  processes:
-            engine.distributed.process_group.Processes.
-        model: the bare network, whose weights are saved.  step_module: a module that holds it,
-            called on parts of a batch.
-        meters: how many numbers ``loss`` gives beside the loss.
-        replaced: columns of the arrays' "tags" with the counts of replaced samples.
-        scale: from a weight's name to a factor on its learning rate; None: 1 for all.
-        entries: methods of the network, beside ``forward``, that are called while its weights may
-            be sharded.
-        bf16: the step module runs the network under bf16 autocast.
+    Attributes:
+        task: what is trained.  config, processes, device, model, loader: the task's.
+        spread: how ranks share the weights; ``wrapped``: the task's step module under it.
+        names: {parameter: name} of what is trained.
+        stop: true once the run is asked to stop.  watch: is told where the rank is.  shares: how
+            an evaluation is divided; it has the same two.
     """
 
-    probe_every = (
-        0  # steps between calls of ``probe()``, which gives more numbers for the log; 0: never
-    )
-
-    def __init__(
-        self,
-        config,
-        processes,
-        model,
-        step_module,
-        meters,
-        replaced,
-        scale=None,
-        entries=(),
-        bf16=False,
-    ):
+    def __init__(self, task: Task) -> None:
+        self.task, config, processes = task, task.config, task.processes
         self.config, self.processes, self.device = config, processes, processes.device
-        self.stop, self.watch = False, Whereabouts()
+        self.shares = Shares(processes)
+        self.stop, self.watch = self.shares.stop, self.shares.watch
         self.compiling = hardware.compiles(config.compile, self.device)  # in the step to come
-        self.model, self.step_module = model, step_module
+        self.model, self.loader = task.model, task.loader
         holders = config.holders(processes.world, processes.of_a_node())
-        self.spread = Spread(holders, processes, model, step_module, entries, bf16)
+        self.spread = Spread(
+            holders, processes, task.model, task.step_module, task.entries, task.bf16
+        )
         self.replicas = Replicas(processes, holders)
         self.wrapped = self.spread.module
-        self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
-        self.optimizer = build_optimizer(
-            self.names, config.optim, self.device, scale or (lambda name: 1.0)
-        )
+        self.names = {p: name for name, p in task.model.named_parameters() if p.requires_grad}
+        self.optimizer = build_optimizer(self.names, config.optim, self.device, task.lr_mult)
         self.saver = Saver(config.checkpoint, processes.first, eval_jobs.needed(config))
-        self.replaced_columns = replaced
-        # Samples replaced since the run began: bad bytes, nothing that the rules want.
-        self.replaced = torch.zeros(2, dtype=torch.int64, device=self.device)
+        # Samples replaced since the run began, such as those with bad bytes.
+        columns = task.replaced_columns
+        self.replaced = torch.zeros(
+            columns.stop - columns.start, dtype=torch.int64, device=self.device
+        )
         # Sums since the last line of the log, of updates that were not skipped: the meters, then
         # gradient norm and steps.
+        meters = task.meter_count
         self.sums = torch.zeros(meters + 2, dtype=torch.float64, device=self.device)
         self.guard = spike_guard.Guard(config.guard, meters, self.device)
         self.own_time = OwnTime(self.device)
 
-    def update(self, step, arrays):
+    def follow(self, stop: StopRequest, watch: Whereabouts) -> None:
+        """Heed a request to stop, and tell a watch where this rank is."""
+        self.stop = self.shares.stop = stop
+        self.watch = self.shares.watch = watch
+        self.loader.alive = watch.alive
+
+    def open_run(self) -> tuple[Run | None, Failure | None]:
+        """(Run, None) of the run's folder, with what the task keeps in it; or (None, the error).
+
+        The error is handed back, not raised, because only rank 0 opens the folder and all ranks
+        must stop.
+        """
+        run = None
+        try:
+            run = Run(self.config.run, self.config, self.task.command, self.device.type)
+            self.task.begin_run(run.folder)
+            self._describe_metrics(run.folder)
+        except Failure as error:
+            if run:
+                run.close()
+            return None, error
+        return run, None
+
+    def _describe_metrics(self, folder):
+        book = ENGINE_METRICS.extend(name_speeds(self.task.unit)).extend(self.task.metrics)
+        try:
+            write_metrics(folder, book)
+        except OSError as error:
+            raise failure_of(error, f"run={folder}: {explain(error)}") from None
+
+    def update(self, step: int, arrays: Arrays) -> None:
         """One step: the loss summed over this rank's rows, its gradient over all ranks, AdamW
         unless the update is bad."""
         if not self.compiling:
             self._update(step, arrays)
             return
         if self.processes.first:
-            print(
-                "the first step compiles the network's blocks, for a minute or several",
-                file=sys.stderr,
-                flush=True,
-            )
+            log.info("the first step compiles the network's blocks, for a minute or several")
         allowed = self.config.guard.compile_s
         self.watch.at(step, f"compiling (guard.compile_s={allowed:g})")
         with kept_alive(self.watch, allowed):
@@ -111,7 +125,7 @@ class Trainer:
     def _update(self, step, arrays):
         config = self.config
         with self.own_time.running():
-            batch = self.to_device(arrays)
+            batch = self.task.to_device(arrays)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, step) * group["scale"]
         rows, parts = len(batch["tags"]), config.grad_accum_steps
@@ -123,9 +137,9 @@ class Trainer:
             alone = part < parts - 1 and self.processes.world > 1
             with self.spread.unsynced() if alone else contextlib.nullcontext():
                 with self.own_time.running():
-                    loss, meters = self.loss(piece)
-                # Gradients are averaged over ranks; this loss is a sum. A loss that is no number
-                # makes the factor one as well, and with it the gradient of all ranks.
+                    loss, meters = self.task.compute_loss(self.wrapped, piece)
+                # Gradients are averaged over ranks; this loss is a sum. A loss that is NaN or
+                # Inf makes the factor NaN as well, and with it the gradient of all ranks.
                 (loss * (self.processes.world + 0 * loss.detach())).backward()
             sums[:-2] += meters
         norm = self.spread.clip(self.names, config.optim.max_grad_norm)
@@ -135,12 +149,12 @@ class Trainer:
         self.optimizer.found_inf = bad.float()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.replaced += batch["tags"][:, self.replaced_columns].sum(0)
+        self.replaced += batch["tags"][:, self.task.replaced_columns].sum(0)
         sums[-2] = norm.detach()
         sums[-1] = 1
         self.sums += sums.where(~bad, 0.0)
 
-    def take_losses(self):
+    def take_losses(self) -> dict[str, float]:
         """{"loss/NAME", "optim/grad_norm"} means since the last call, over all ranks, and what the
         guard did since the start.
 
@@ -148,49 +162,58 @@ class Trainer:
         """
         sums = self.processes.sum(self.sums.clone()).tolist()
         self.forget_losses()
-        out = self.losses(sums[:-2]) | {"optim/grad_norm": sums[-2] / sums[-1]} if sums[-1] else {}
+        out = {}
+        if sums[-1]:
+            out = self.task.name_losses(sums[:-2])
+            out["optim/grad_norm"] = sums[-2] / sums[-1]
         return out | {
             "guard/skipped": int(self.guard.skipped),
             "guard/rollbacks": self.guard.rollbacks,
         }
 
-    def forget_losses(self):
+    def forget_losses(self) -> None:
+        """Begin the means of the next line anew."""
         self.sums.zero_()
 
-    def note(self):
+    def measure(self, step: int, samples: int, seconds: float) -> dict[str, float]:
+        """The numbers beside the losses, of all ranks where the docs say no other.
+
+        Args:
+            step: the last one taken.  samples, seconds: since the last line.
+        """
+        unit, world, rate = self.task.unit, self.processes.world, samples / seconds
+        replaced = self.processes.sum(self.replaced.clone()).tolist()
+        out = {
+            "optim/lr": learning_rate(self.config, step),
+            "optim/param_norm": param_norm(self.names),
+            f"speed/{unit}_per_s": rate,
+            f"speed/{unit}_per_s_device": rate / world,
+            "speed/data_wait_share": self.loader.take_waited() / seconds,
+            unit: (step + 1) * self.config.samples,
+        }
+        flops = self.task.count_flops()
+        # A share of a peak that is not known, or that float32 cannot reach, would be a made-up
+        # number.
+        if flops and self.task.bf16 and (peak := device_peak(self.device)):
+            out["speed/mfu"] = flops * rate / world / peak
+        return out | memory_gib(self.device) | self.task.measure_data(step, replaced)
+
+    def note(self) -> None:
         """Write what is to be known of single samples and updates: bad bytes, bad updates. All
         ranks call it."""
-        self.note_bad()
+        self.task.note_bad()
         for step, norm, limit, sums in self.guard.take_records(self.processes.sum):
             if self.processes.first:
                 self.guard.capture(
-                    self.config.run, step, self.config.batch, norm, limit, self.losses(sums)
+                    self.config.run,
+                    step,
+                    self.config.batch,
+                    norm,
+                    limit,
+                    self.task.name_losses(sums),
                 )
 
-    def shares(self, total, size=64):
-        """Yield this rank's rows of ``total``, ``size`` at a time; ends early once the run is asked
-        to stop (see ``total``)."""
-        rows = range(self.processes.rank, total, self.processes.world)
-        for first in range(0, len(rows), size):
-            if self.stop:
-                return
-            self.watch.alive()
-            yield list(rows[first : first + size])
-
-    def total(self, sums):
-        """The sum over ranks of what each gathered from ``shares``, as a list.
-
-        Raises:
-            BrokenOff: on all ranks, if any was asked to stop.
-        """
-        *out, stopped = self.processes.sum(
-            torch.cat([sums, sums.new_full((1,), bool(self.stop))])
-        ).tolist()
-        if stopped:
-            raise BrokenOff
-        return out
-
-    def go_back(self, run, done, row):
+    def go_back(self, run: Run | None, done: int, row: int) -> bool:
         """Back to the last good checkpoint, and on at step ``done``; False, with a report, if that
         is no way out.
 
@@ -209,13 +232,10 @@ class Trainer:
             )
         if path is None:
             if self.processes.first:
-                print(
-                    "error: "
-                    + spike_guard.report(
-                        run.folder, self.room, first, row, self.guard, config.guard
-                    ),
-                    file=sys.stderr,
-                    flush=True,
+                log.error(
+                    spike_guard.report(
+                        run.folder, self.task.package, first, row, self.guard, config.guard
+                    )
                 )
             return False
         skipped, ledger = self.guard.skipped, self.guard.ledger
@@ -223,19 +243,16 @@ class Trainer:
         self.guard.went_back(skipped, ledger, start, done)
         self.forget_losses()
         if self.processes.first:
-            print(
-                f"warning: {row} bad updates in a row from step {first} on: back to the checkpoint "
-                f"of step {start}, and over "
-                f"steps {start} to {done - 1} ({self.guard.rollbacks} of {config.guard.rollbacks} "
-                f"such returns); captures/ "
-                f"has the batches",
-                file=sys.stderr,
-                flush=True,
+            log.warning(
+                f"{row} bad updates in a row from step {first} on: back to the checkpoint of step "
+                f"{start}, and over steps {start} to {done - 1} ({self.guard.rollbacks} of "
+                f"{config.guard.rollbacks} such returns); captures/ has the batches"
             )
         return True
 
-    def load(self, path):
-        """Go on from a checkpoint's folder; returns its step."""
+    def load(self, path: Path) -> int:
+        """Resume from a checkpoint's folder; returns its step."""
+        self.task.read_metadata(path)
         state = checkpoints.load(path, self.model, self.optimizer, self.names)
         sums, replaced = (
             torch.tensor(state["sums"], dtype=torch.float64),
@@ -249,12 +266,11 @@ class Trainer:
             self.guard.load(state["guard"])
         return state["step"]
 
-    def save(self, run, step, last, metadata):
+    def save(self, run: Run | None, step: int, last: bool) -> None:
         """Have rank 0 write a checkpoint, while training goes on unless it is the last.
 
         Args:
-            run: rank 0's engine.run.folder.Run.  last: wait for it.  metadata: {text: text} for the
-                header of the weights' file.
+            run: rank 0's engine.run.folder.Run.  last: wait for it.
         Raises:
             UserError: on all ranks: the folder is lost to another run.
             EnvironmentFault: on all ranks: replicas of the weights differ, so none is saved; with
@@ -281,11 +297,11 @@ class Trainer:
             "replaced": replaced.tolist(),
             "versions": checkpoints.versions(),
         }
-        self.saver.begin(run, step, weights, metadata, moments, state)
+        self.saver.begin(run, step, weights, self.task.make_metadata(), moments, state)
         if last:
             self.settle(run, last=True)
 
-    def settle(self, run, last=False):
+    def settle(self, run: Run | None, last: bool = False) -> None:
         """Wait for the checkpoint that is being written.
 
         Raises:
@@ -295,23 +311,31 @@ class Trainer:
         self.processes.from_first(lambda: self.saver.settle(last))
         self.check_folder(run)
 
-    def check_folder(self, run):
+    def check_folder(self, run: Run | None) -> None:
         """Raises UserError on all ranks if another run took the folder over, before anything more
         is written to it."""
         self.processes.from_first(lambda: run.check())
 
-    def close(self):
+    def close(self) -> None:
         """Stop the loader's workers and wait for the checkpoint that is being written."""
         self.loader.close()
         self.saver.wait()
 
 
-def build_optimizer(names, optim, device, scale):
-    """AdamW without decay on biases and norms. ``names``: {parameter: name}. ``scale``: as for
-    Trainer."""
+def build_optimizer(
+    names: Mapping[nn.Parameter, str],
+    optim: OptimConfig,
+    device: torch.device,
+    lr_mult: Callable[[str], float],
+) -> torch.optim.AdamW:
+    """AdamW without decay on biases and norms.
+
+    Args:
+        lr_mult: from a weight's name to a factor on its learning rate.
+    """
     groups = {}
     for parameter, name in names.items():
-        group = groups.setdefault((parameter.ndim > 1, scale(name)), {"params": []})
+        group = groups.setdefault((parameter.ndim > 1, lr_mult(name)), {"params": []})
         group["params"].append(parameter)
     groups = [
         {**group, "weight_decay": optim.weight_decay if decays else 0.0, "scale": factor}
@@ -320,12 +344,25 @@ def build_optimizer(names, optim, device, scale):
     return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), fused=True)
 
 
-def learning_rate(config, step):
-    scale = config.samples / 256
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """The learning rate of a step, before the factors of single weights."""
     return warmup_cosine(
         step,
-        config.optim.lr * scale,
-        config.optim.min_lr * scale,
+        config.peak_lr,
+        config.scale_lr(config.optim.min_lr),
         config.optim.warmup,
         config.steps,
     )
+
+
+def param_norm(parameters: Iterable[nn.Parameter]) -> float:
+    """Length of all weights as one vector. Waits for the device: for logged lines alone."""
+    norm = nn.utils.get_total_norm([p.detach() for p in parameters])
+    return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+
+
+def device_peak(device: torch.device) -> float | None:
+    """Operations a second that a device may reach in bf16; None where that is not known."""
+    if device.type != "cuda":
+        return None
+    return peak_flops(torch.cuda.get_device_name(device))

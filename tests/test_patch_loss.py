@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pretrain.config import ObjectiveConfig
-from pretrain.objective import (
+from pretrain.patch_loss import (
     combine,
     denormalise,
     patch_weight,

@@ -1,0 +1,253 @@
+"""Mesh recovery: labelled crops in, meshes out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from data.bodies.models import open_model
+from data.loading.build import open_crop_loader, open_crop_order, sample_labels, val_crops
+from data.loading.clip_task import DATA_METRICS, ClipTask
+from data.loading.crops import TAGS
+from data.sampling.manifest import bad_shards
+from data.sampling.seen import Seen
+from engine.checkpoint import history
+from engine.distributed import hardware, process_group
+from engine.distributed.process_group import Processes
+from engine.geometry import axis_angle_to_matrix
+from engine.logging.console import get_logger
+from engine.logging.metric_registry import Companion, Group, Metric, MetricBook
+from engine.pose_metrics import mpjpe, pa_mpjpe
+from engine.training.shares import Shares
+from engine.training.task import Arrays, Batch
+from finetune import losses, panels
+from finetune.config import FinetuneConfig
+from finetune.means import means
+from finetune.model import Recovery, place_of
+from finetune.tasks import TASKS
+from finetune.views import Targets, view
+from pretrain import header, weights
+from pretrain.blocks import prepare
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MEAN_CLIPS = 512  # labels that the mean parameters are taken from
+METRICS = DATA_METRICS.extend(
+    MetricBook(
+        groups=(
+            Group(
+                "evaluation",
+                "Evaluation",
+                "Of checkpoints, in processes or jobs of their own beside the training.",
+                companions=(Companion("_constant", "mean pose", colour="#9aa3b0"),),
+                position=60,
+            ),
+        ),
+        metrics=(
+            Metric("mpjpe", "MPJPE", "mm", lower_is_better=True),
+            Metric("pa_mpjpe", "PA-MPJPE", "mm", lower_is_better=True),
+            Metric("pve", "PVE", "mm", lower_is_better=True),
+            Metric("pa_pve", "PA-PVE", "mm", lower_is_better=True),
+            Metric("pve_plain", "PVE, plain mean", "mm", lower_is_better=True),
+            Metric("pa_pve_plain", "PA-PVE, plain mean", "mm", lower_is_better=True),
+            Metric("f5", "F@5", lower_is_better=False),
+            Metric("f15", "F@15", lower_is_better=False),
+            Metric("iou", "IoU", lower_is_better=False),
+        ),
+        images={"step": "Overlays"},
+    )
+)
+
+log = get_logger(__name__)
+
+
+class Recovering(nn.Module):
+    """From the loader's arrays to the losses of each crop: everything that happens on the device.
+
+    Only the network itself runs in bf16: body models in it are off by 3 mm, crops by half a pixel.
+    """
+
+    def __init__(self, model, body, size, bf16):
+        super().__init__()
+        self.model, self.size, self.bf16 = model, size, bf16
+        # In a list, so that the mesh is no part of the module: its tables are neither synchronised
+        # nor saved.
+        self._body, self.targets = [body], Targets(body)
+
+    @property
+    def body(self):
+        """The coarse body model."""
+        return self._body[0]
+
+    def seen(self, batch):
+        """(View, Target) of a batch of data.loading.crops arrays as tensors."""
+        labels = {**batch, "pose": axis_angle_to_matrix(batch["pose"])}
+        seen = view(batch, self.size)
+        return seen, self.targets(labels, seen)
+
+    def recover(self, images, K):
+        """The finetune.model.Body of images."""
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.model(images, K)
+
+    def forward(self, batch):
+        """{term: (B,)} of finetune.losses."""
+        seen, target = self.seen(batch)
+        found = self.recover(seen.images, seen.K)
+        return losses.terms(
+            self.body, found, target, seen.K, self.size, place_of(target.root, seen.K, self.size)
+        )
+
+
+@TASKS.register("mesh")
+class MeshTask(ClipTask):
+    """A head on an encoder that learns the parameters of a body model."""
+
+    command = "finetune train"
+    schema = FinetuneConfig
+    unit = "crops"
+    metrics = METRICS
+    tags = TAGS
+
+    def __init__(self, config: FinetuneConfig, processes: Processes) -> None:
+        order = processes.from_first(
+            lambda: open_crop_order(config.data, config.batch, config.seed)
+        )
+        super().__init__(config, processes, order)
+        self.body = open_model(config.body_model).to(processes.device)
+        self.model, before = build(config, order, self.body, processes.device)
+        prepare(self.model.encoder.blocks, config, processes.device)
+        self.bf16 = hardware.bf16(config.precision, processes.device)
+        self.step_module = Recovering(
+            self.model,
+            self.body.coarse(config.coarse_vertices).to(processes.device),
+            config.model.image_size,
+            self.bf16,
+        )
+        self.meter_count = len(losses.TERMS) + 2
+        self.weights = {name: getattr(config.loss, name) for name in losses.TERMS}
+        loader = open_crop_loader(
+            order,
+            config.data,
+            processes.rank,
+            processes.world,
+            process_group.loader_workers(config.data.workers),
+            self.skip,
+        )
+        val = val_crops(order, config.data, config.log.val_clips, self.skip)
+        self.use_data(loader, val, before)
+
+    def lr_mult(self, name: str) -> float:
+        """encoder_lr_mult for the encoder's weights."""
+        return self.config.encoder_lr_mult if name.startswith("encoder.") else 1.0
+
+    def compute_loss(self, module: nn.Module, piece: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """(loss, sums of the terms, of the loss, and crops) of a part of this rank's rows."""
+        found = module(piece)
+        total = self._weigh(found)
+        meters = [*(found[name] for name in losses.TERMS), total, torch.ones_like(total)]
+        return total.sum() / self.config.batch, torch.stack(meters).detach().double().sum(1)
+
+    def _weigh(self, found):
+        return sum(self.weights[name] * values for name, values in found.items())
+
+    def name_losses(self, sums: Sequence[float]) -> dict[str, float]:
+        """{"loss/TERM"} means over the crops."""
+        names = (*losses.TERMS, "total")
+        return {
+            f"loss/{name}": value / sums[-1] for name, value in zip(names, sums[:-1], strict=True)
+        }
+
+    @torch.no_grad()
+    def evaluate(self, shares: Shares) -> dict[str, float]:
+        """{"val/mpjpe", "val/pa_mpjpe"} in mm over the fixed crops; each rank takes its share."""
+        total = torch.zeros(3, dtype=torch.float64, device=self.device)
+        body = self.step_module.body
+        self.model.eval()
+        for rows in shares.rows(len(self.val["tags"])):
+            batch = self.to_device({k: v[rows] for k, v in self.val.items()})
+            seen, target = self.step_module.seen(batch)
+            found = self.step_module.recover(seen.images, seen.K)
+            points, true = (
+                body.keypoints(*body(one.pose, one.root, one.shape)) for one in (found, target)
+            )
+            errors = mpjpe(points, true, 0), pa_mpjpe(points, true)
+            total += torch.stack([*(e.sum() for e in errors), errors[0].new_tensor(len(points))])
+        self.model.train()
+        *sums, count = shares.total(total)
+        return {"val/mpjpe": sums[0] / count, "val/pa_mpjpe": sums[1] / count}
+
+    def draw_images(self, folder: Path, step: int) -> dict[str, Path]:
+        """Draw validation crops with their meshes; those images that may be sent."""
+        return self.select_sendable(panels.save(self, folder, step))
+
+    def score_samples(self, batch: Batch) -> torch.Tensor:
+        """(B,) losses of a batch's crops."""
+        return self._weigh(self.step_module(batch))
+
+    def draw_samples(self, arrays: Arrays, labels: Sequence[str], title: str) -> "Image.Image":
+        """An image of the loader's crops, a column each."""
+        return panels.draw_seen_sheet(self, arrays, labels, title)
+
+    def read_seen(self, checkpoint: Path) -> Seen:
+        """What the weights of a checkpoint saw."""
+        return header.read_seen(checkpoint)
+
+    def make_metadata(self) -> dict[str, str]:
+        """The header of the weights' file."""
+        return header.make_header(self.model.config, self.seen)
+
+    def announce(self, start: int) -> None:
+        """Say what is derived from the config, before the first step."""
+        config = self.config
+        self.list_people()
+        if start == config.steps:
+            log.info(f"run {config.run} is complete at step {start}; a new run=DIR starts another")
+            return
+        begins = f"resumes at step {start}" if start else "starts"
+        source = f"from {config.init}" if config.init else "without pre-training (init= is not set)"
+        log.info(
+            f"run {config.run}: {begins}, to step {config.steps} on {self.processes.world} x "
+            f"{self.device.type}, {'bf16' if self.bf16 else 'float32'}; {source}"
+        )
+        encoder, head = (
+            sum(p.numel() for p in part.parameters()) / 1e6
+            for part in (self.model.encoder, self.model.head)
+        )
+        coarse = len(self.step_module.body.vertex_ids)
+        log.info(
+            f"model: encoder {encoder:.1f} M parameters, head {head:.1f} M; body model "
+            f"{config.body_model}, {coarse} of its {len(self.body.vertex_ids)} vertices in training"
+        )
+        self.announce_data(f"batch {config.batch} crops")
+        if self.val is None:
+            log.info(
+                "note: there are no validation clips (data.val_clips=0 or fewer than 10 clips): no "
+                "validation errors and no images"
+            )
+
+
+def build(config, order, body, device):
+    """(network, Seen) of a config on a device: from the seed, its encoder from ``init`` if it is
+    set, its means from labels.
+
+    The Seen is what ``init`` saw.
+    """
+    before = Seen()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = Recovery(config.model, config.head, len(body.joint_names), len(body.shape_names))
+    # A run that resumes has weights and means of its own, and needs its beginnings no more.
+    # The marker tells: the first process alone reads the files through, when it opens the run.
+    if not history.list_complete(config.run):
+        if config.init:
+            before = weights.init_encoder(model.encoder, config.model, config.init)
+        labels = sample_labels(order, config.data, MEAN_CLIPS, bad_shards(config.run, order))
+        labels = {name: torch.from_numpy(values).to(device) for name, values in labels.items()}
+        model.set_means(
+            *(value.cpu() for value in means(labels, Targets(body), config.model.image_size))
+        )
+    return model.to(device), before

@@ -1,0 +1,11 @@
+"""What an encoder is pre-trained to do: a module each, found by the config key
+``objective.name=``."""
+
+from typing import TYPE_CHECKING
+
+from engine.registry import Registry
+
+if TYPE_CHECKING:
+    from pretrain.objectives.base import Objective
+
+OBJECTIVES: "Registry[type[Objective]]" = Registry("objective.name", "pretrain.objectives")

@@ -1,0 +1,231 @@
+"""The default: masked patches of a view are completed with the help of the other image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from data.loading.augment import augment, crop_masks
+from data.loading.reader import TAGS
+from data.sampling.seen import Seen
+from engine.logging.metric_registry import Companion, Group, MetricBook
+from engine.training.shares import Shares
+from engine.training.task import Arrays, Batch
+from pretrain import masking, panels, patch_loss, reference_gain, weights
+from pretrain.config import CompletionConfig, ObjectiveConfig, PretrainConfig
+from pretrain.model import flops
+from pretrain.objectives import OBJECTIVES
+from pretrain.objectives.base import Objective
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from pretrain.task import PretrainTask
+
+Pairs = tuple[
+    torch.Tensor,
+    torch.Tensor | None,
+    torch.Tensor,
+    torch.Tensor,
+    torch.Tensor,
+    torch.Tensor | None,
+]
+
+
+@OBJECTIVES.register("completion")
+class Completion(Objective):
+    """From the loader's arrays to the loss of each target: masks, network, mean squared error.
+
+    Only the network itself runs in bf16: in it a crop's corners would be off by half a pixel, and
+    masks differ from a CPU's.
+
+    Attributes:
+        mismatched: (R,) for each validation row, the row whose reference it gets in
+            pretrain.reference_gain; -1: none.
+    """
+
+    schema: ClassVar[type[ObjectiveConfig]] = CompletionConfig
+    entries: ClassVar[tuple[str, ...]] = ("complete", "encode", "features")
+    metrics: ClassVar[MetricBook] = MetricBook(
+        groups=(
+            Group(
+                "reference_gain",
+                "Reference gain",
+                "Loss with a mismatched reference, less that with the true one; dashed: all "
+                "patches, solid: person patches alone. Zero: the second image is not used.",
+                companions=(Companion("_person", "person patches", "solid"),),
+                label="all patches",
+                look="dashed",
+                position=30,
+            ),
+        ),
+        images={"step": "Completions", "attention": "Attention"},
+    )
+
+    def __init__(self, model: nn.Module, config: PretrainConfig, bf16: bool) -> None:
+        super().__init__(model, config, bf16)
+        self.mismatched = np.zeros(0, np.int64)
+
+    @classmethod
+    def init_network(cls, model: nn.Module, source: str) -> Seen:
+        """Fill encoder and decoder with weights from elsewhere; what these saw."""
+        return weights.init_from(model, source)
+
+    @classmethod
+    def list_blocks(cls, model: nn.Module) -> list[nn.Module]:
+        """Blocks of encoder and decoder."""
+        return [*model.encoder.blocks, *model.decoder.blocks]
+
+    @property
+    def reads_reference(self) -> bool:
+        """Whether the decoder attends to the second image."""
+        return self.config.model.decoder.cross
+
+    def pairs(self, batch: Batch) -> Pairs:
+        """What a batch of tensors asks for, with R rows of K targets each, B = R * K.
+
+        Returns:
+            a (B, 3, S, S), b (R, 3, S, S) normalised, keep (B, V), masked (B, M), person (B, N),
+            and what of the references is attended to (R, L), or None for all: targets i*K to i*K +
+            K-1 share reference i. b is None of a network without references.
+        """
+        size, rules, numbers = self.config.model.image_size, self.config.masking, batch["numbers"]
+        targets = numbers.shape[1] - 1
+        a = augment(
+            batch["pixels"][:, :targets].flatten(0, 1), numbers[:, :targets].flatten(0, 1), size
+        )
+        cross = self.reads_reference
+        b = augment(batch["pixels"][:, targets], numbers[:, targets], size) if cross else None
+        noise = batch["noise"].unflatten(1, (targets + 1, -1))
+        person = self._persons(batch, slice(0, targets))
+        keep, masked = masking.choose(
+            noise[:, :targets].flatten(0, 1),
+            person,
+            rules.ratio,
+            rules.person_bonus,
+            rules.min_visible_person,
+        )
+        seen = None
+        if cross and rules.reference_ratio:
+            of_b = self._persons(batch, slice(targets, None))
+            seen = masking.choose_reference(
+                noise[:, targets], of_b, rules.reference_ratio, rules.reference_bonus
+            )
+        return a, b, keep, masked, person, seen
+
+    def _persons(self, batch, which):
+        """(R * images, N) share of each patch that lies on the person, of ``which`` of the K + 1
+        images of each row."""
+        numbers, grid = batch["numbers"][:, which], self.model.grid
+        boxes = numbers.flatten(0, 1)
+        sizes = batch["tags"][:, TAGS.index("size")].repeat_interleave(numbers.shape[1])
+        bits = batch["mask"].unflatten(1, (batch["numbers"].shape[1], -1))[:, which].flatten(0, 1)
+        # Four mask pixels a patch's side are enough to tell how much of it is person.
+        return masking.person_share(crop_masks(bits, boxes, sizes, 4 * grid[0]), grid)
+
+    def complete(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor | None,
+        keep: torch.Tensor,
+        masked: torch.Tensor,
+        seen: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """(B, M, P*P*3) float32 prediction for the masked patches; arguments as ``pairs`` gives
+        them."""
+        with torch.autocast(a.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.model.complete(a, b, keep, masked, seen).float()
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """(B,) loss of each target."""
+        a, b, keep, masked, person, seen = self.pairs(batch)
+        if self.config.objective.references == "shuffled":
+            b, seen = b.roll(1, 0), None if seen is None else seen.roll(1, 0)
+        return self.losses(a, b, keep, masked, seen, [self.weigh_patches(person)])[0]
+
+    def weigh_patches(self, person: torch.Tensor) -> torch.Tensor:
+        """(B, N) weight of each patch, from the share (B, N) of it that is person."""
+        return patch_loss.patch_weight(person, self.config.objective.background_weight)
+
+    def losses(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor | None,
+        keep: torch.Tensor,
+        masked: torch.Tensor,
+        seen: torch.Tensor | None,
+        weights: Sequence[torch.Tensor],
+    ) -> list[torch.Tensor]:
+        """[(B,) loss of each target, ...] under each of several weights of patches, (B, N)."""
+        predicted = self.complete(a, b, keep, masked, seen)
+        kind = self.config.objective.target
+        target = patch_loss.targets(a, self.config.model.patch, kind, masked)
+        return [
+            patch_loss.per_sample_loss(predicted, target, weight.gather(1, masked))
+            for weight in weights
+        ]
+
+    def begin_validation(self, val: Arrays, subjects: Sequence[str]) -> None:
+        """Choose the mismatched reference of each validation row."""
+        self.mismatched = reference_gain.choose_mismatched(val["tags"], subjects)
+        if not self.reads_reference:
+            self.mismatched[:] = -1  # no reference, no gain of one
+
+    def evaluate(self, task: PretrainTask, shares: Shares) -> dict[str, float]:
+        """{"val/KIND", "reference_gain/KIND", "reference_gain/KIND_person"} over ``task.val``."""
+        return reference_gain.evaluate(self, task.val, self.mismatched, task.to_device, shares)
+
+    def draw_images(self, task: PretrainTask, folder: Path, step: int) -> dict[str, Path]:
+        """Draw completions and, with references, attention; see pretrain.panels.save."""
+        return panels.save(self, task.val, task.to_device, folder, step)
+
+    def draw_samples(
+        self, task: PretrainTask, arrays: Arrays, labels: Sequence[str], title: str
+    ) -> Image.Image:
+        """An image of the loader's pairs, a row each; of several targets the first."""
+        arrays = take_first_target(arrays, self.config.targets_per_reference)
+        return panels.sheet(panels.complete_batch(self, task.to_device(arrays)), labels, title)
+
+    def count_flops(self) -> float:
+        """Operations of a target's forward pass."""
+        config = self.config
+        visible, attended = config.masking.seen(self.model.patches)
+        return flops(config.model, visible, config.targets_per_reference, attended)
+
+    def describe(self) -> str:
+        """Sizes of the decoder's work: patches, those masked, those attended to."""
+        patches = self.model.patches
+        visible, attended = self.config.masking.seen(patches)
+        whole = sum(p.numel() for p in self.model.parameters()) / 1e6
+        words = f"with decoder {whole:.1f} M; {patches} patches, {patches - visible} masked"
+        if attended < patches:
+            words += f", {attended} of the reference attended to"
+        return words
+
+    def list_notes(self, task: PretrainTask) -> list[str]:
+        """Why there is no reference gain, where there is none."""
+        if not self.reads_reference:
+            return ["model.decoder.cross=false: a masked autoencoder; references are not read"]
+        if task.val is not None and (self.mismatched < 0).all():
+            return [
+                "the validation pairs of each source are of one person, so no reference can be "
+                "swapped: no reference gain"
+            ]
+        return []
+
+
+def take_first_target(arrays: Arrays, targets: int) -> dict[str, np.ndarray]:
+    """Arrays of data.loading.reader.layout with the first of their targets alone."""
+    rows, chosen = len(arrays["tags"]), [0, targets]
+    out = dict(arrays)
+    for name in ("mask", "noise"):
+        flat = arrays[name].reshape(rows, targets + 1, -1)
+        out[name] = flat[:, chosen].reshape(rows, -1)
+    for name in ("pixels", "numbers"):
+        out[name] = arrays[name][:, chosen]
+    return out
