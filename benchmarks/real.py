@@ -34,7 +34,8 @@ from engine.cli import run
 from engine.errors import UserError, explain, failure_of
 from engine.geometry import axis_angle_to_matrix, crop_intrinsics, project
 from engine.logging import progress
-from finetune.people import people
+from finetune.heads.base import pose_body
+from finetune.people import make_people
 from finetune.predict import Predictor
 from finetune.raster import shared_raster
 
@@ -184,15 +185,11 @@ def _recover(predictor, take, source, i, box):
         .to(predictor.device)
     )
     body = predictor.body
-    nothing = [
-        torch.zeros(1, length, device=predictor.device)
-        for length in (6 * len(body.joint_names), len(body.shape_names), 3)
-    ]
     with torch.no_grad():
-        mean = predictor.model.compose(*nothing, K, size)
+        mean = pose_body(body, predictor.model.place_means(K, size))
         flip = torch.zeros(1, dtype=torch.bool, device=predictor.device)
         whole = torch.from_numpy(view.K[None]).float().to(predictor.device)
-        return person, people(mean, flip, body, whole, tight[None], ["body"])[0]
+        return person, make_people(mean, flip, body, whole, tight[None], ["body"])[0]
 
 
 def _placements(found, view, take, i):

@@ -3,7 +3,7 @@ evaluations share.
 
 Points are (B, N, 3) tensors in metres, of any float type; errors come out as (B,) float64 in
 millimetres, computed in float64: a person 1000 m away in float32 would cost 0.06 mm. What
-degenerate points give: see finetune/metrics.py.
+degenerate points give: see finetune/evaluation/metrics.py.
 """
 
 import torch

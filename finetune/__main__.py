@@ -36,7 +36,7 @@ def main(argv):
     if command == "replay":
         from finetune.train import replay as command_main
     elif command == "evaluate":
-        from finetune.evaluate import main as command_main
+        from finetune.evaluation.evaluate import main as command_main
     elif command == "predict":
         from finetune.predict import main as command_main
     elif command == "report":

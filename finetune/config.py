@@ -4,6 +4,7 @@ fraction of a second."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from data.bodies.models import BODIES
 from data.config import CropDataConfig
 from engine.config.parser import key, section
 from engine.config.train_config import LogConfig, TrainConfig
@@ -17,9 +18,10 @@ BODY_MODELS = {"body": "anny", "hand": "anny_hand"}  # what is recovered from cr
 
 @dataclass
 class HeadConfig:
+    name: str = key("model_based", "which head: a module of finetune/heads")
     width: int = key(256, "channels of a query", low=8)
     depth: int = key(
-        2, "decoder layers in which queries look at tokens; 0: the read-out alone", low=0
+        2, "decoder layers in which queries attend to tokens; 0: the linear projection alone", low=0
     )
     heads: int = key(4, "attention heads", low=1)
     token_proj_dim: int = key(
@@ -79,6 +81,10 @@ class FinetuneConfig(TrainConfig):
     loss: LossConfig = section(LossConfig)
     data: CropDataConfig = section(CropDataConfig)
     log: FinetuneLogConfig = section(FinetuneLogConfig, resumable=True)
+    body: str = key(
+        "",
+        "body model, a module of data/bodies; default: anny, or anny_hand for crops of hands",
+    )
     margin: float = key(
         1.35,
         "for predict: side of a crop over the longer side of the box, as in the shards",
@@ -124,6 +130,11 @@ class FinetuneConfig(TrainConfig):
             "log=true",
         ]
 
+    def check(self):
+        super().check()
+        BODIES.find(self.body_model)
+
     @property
-    def body_model(self):
-        return BODY_MODELS[self.data.rules.crops]
+    def body_model(self) -> str:
+        """Name of the body model: as ``body`` says, or that of the crops' kind."""
+        return self.body or BODY_MODELS[self.data.rules.crops]

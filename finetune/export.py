@@ -1,20 +1,20 @@
 """People as files for other software: GLB for Blender and three.js, NPZ and JSON for programs."""
 
-import contextlib
 import io
 import json
-import os
 
 import numpy as np
 import trimesh
 
 from engine.errors import UserError, explain, failure_of
-from finetune.person import ARRAYS, colour, vertex_normals
+from engine.run.files import write_file
+from finetune.person import ARRAYS, Person, colour, vertex_normals
 
 FORMAT = 1
 # glTF's y points up and its camera looks along -z: half a turn about x.
 TO_GLTF = np.array([1, -1, -1], np.float32)
 DIGITS = 6  # of the JSON file: micrometres
+OF_SEQUENCES = ("track", "time_s")
 
 
 def names_of(people):
@@ -61,8 +61,8 @@ def save_numbers(stem, people, keypoint_names=None, joint_names=None):
 
     The NPZ holds, for each kind of the people found (such as "body"), "body/faces" once,
     "body/person" (n,) the places in the list, and each other array of Person as "body/vertices" (n,
-    V, 3) and so on. The JSON holds "people", in the order of the list, and the names; its numbers
-    are rounded to 6 digits after the point.
+    V, 3) and so on, where all people of the kind have it. The JSON holds "people", in the order of
+    the list, and the names; its numbers are rounded to 6 digits after the point.
 
     Args:
         stem: path without the ending.  people: list of Person.  keypoint_names, joint_names: K and
@@ -84,11 +84,10 @@ def save_numbers(stem, people, keypoint_names=None, joint_names=None):
             [i for i, person in enumerate(people) if person.kind == kind], np.int32
         )
         arrays[f"{kind}/faces"] = of_kind[0].faces
-        arrays |= {
-            f"{kind}/{name}": np.stack([getattr(person, name) for person in of_kind])
-            for name in ARRAYS
-            if name != "faces"
-        }
+        for name in (*ARRAYS, *OF_SEQUENCES):
+            values = [getattr(person, name) for person in of_kind]
+            if name != "faces" and all(value is not None for value in values):
+                arrays[f"{kind}/{name}"] = np.stack(values)
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     _write(f"{stem}.npz", file.getvalue())
@@ -101,19 +100,24 @@ def save_numbers(stem, people, keypoint_names=None, joint_names=None):
         "joints_of_a_left_hand": "pose is the left hand's own; joint_names are those of its mirror "
         "image, the right one",
         "people": [
-            {
-                "name": name,
-                "kind": person.kind,
-                **{
-                    key: np.round(getattr(person, key).astype(float), DIGITS).tolist()
-                    for key in ARRAYS
-                    if key not in ("vertices", "faces")
-                },
-            }
+            _describe_person(person, name)
             for person, name in zip(people, names_of(people), strict=True)
         ],
     }
     _write(f"{stem}.json", json.dumps(known).encode())
+
+
+def _describe_person(person: Person, name: str) -> dict:
+    """All but the mesh, as JSON holds it; what the person does not have is left out."""
+    out = {"name": name, "kind": person.kind}
+    for key in ARRAYS:
+        value = getattr(person, key)
+        if value is not None and key not in ("vertices", "faces"):
+            out[key] = np.round(value.astype(float), DIGITS).tolist()
+    for key in OF_SEQUENCES:
+        if getattr(person, key) is not None:
+            out[key] = getattr(person, key)
+    return out
 
 
 def _linear(colour):
@@ -125,14 +129,7 @@ def _linear(colour):
 
 
 def _write(path, data):
-    """Bytes beside the file, then renamed: whoever looks finds all of it or nothing."""
-    beside = f"{path}.writing-{os.getpid()}"
     try:
-        with open(beside, "wb") as file:
-            file.write(data)
-        os.replace(beside, path)
+        write_file(path, data)
     except OSError as error:
         raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
-    finally:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            os.remove(beside)

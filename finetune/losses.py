@@ -1,52 +1,70 @@
-"""What a recovered body is compared with: rotations, shape, joints, vertices, projected joints,
-place.
+"""What a prediction is compared with: rotations, shape, joints, vertices, projected keypoints,
+translation.
 
 Each is a mean over its own numbers for each crop, so that a weight means the same for bodies and
-hands.
+hands. What a head does not predict is left out.
 """
 
 import torch
 
-TERMS = ("rotation", "shape", "joints", "vertices", "keypoints_2d", "translation")
+from finetune.crop_camera import to_image_translation
+from finetune.heads.base import Head, Prediction
+
+OF_PARAMETERS = ("rotation", "shape")
+OF_POINTS = ("joints", "vertices", "keypoints_2d", "translation")
+TERMS = (*OF_PARAMETERS, *OF_POINTS)
+NEAREST_M = 0.1  # points that are nearer, or behind the camera, are projected as if they were here
 
 
-def terms(body, found, target, K, size, place):
-    """{term: (B,)} of found bodies.
+def list_terms(head: Head) -> tuple[str, ...]:
+    """Returns the names of the terms that a head's predictions have."""
+    return TERMS if head.has_parameters else OF_POINTS
+
+
+def compute_terms(
+    found: Prediction, true: Prediction, K: torch.Tensor, size: int
+) -> dict[str, torch.Tensor]:
+    """Returns {term: (B,)} of predictions.
+
+    rotation: squared Frobenius distance of rotation matrices, mean over joints; shape: squared
+    distance; both where the prediction has parameters. joints (keypoints, in fact), vertices:
+    metres, L1, both moved to their own root. keypoints_2d: L1 of projected keypoints over the
+    image's side. translation: L1 of joint 0's offset in the image and of the log of its width.
 
     Args:
-        body: data.bodies.models.BodyModel, coarse where that is enough.  found:
-            finetune.model.Body.
-        target: finetune.views.Target.  K: (B, 3, 3), size: of the images.  place: (B, 3) of the
-            true root, see Body.
-    Returns:
-        rotation: squared Frobenius distance of rotation matrices, mean over joints.  shape: squared
-            distance.
-        joints, vertices: metres, L1, both moved to their own root.  keypoints_2d: L1 of keypoints
-            over the image's side.
-        translation: L1 of offset and log width.
+        found, true: of the same body model and vertices.
+        K: (B, 3, 3) intrinsics of images of ``size`` px.
     """
-    vertices, joints = body(found.pose, found.root, found.shape)
-    with torch.no_grad():
-        true_vertices, true_joints = body(target.pose, target.root, target.shape)
-    points, true_points = (
-        body.keypoints(vertices, joints),
-        body.keypoints(true_vertices, true_joints),
-    )
-    root, true_root = points[:, :1], true_points[:, :1]
-    return {
-        "rotation": (found.pose - target.pose).square().sum((2, 3)).mean(1),
-        "shape": (found.shape - target.shape).square().mean(1),
-        "joints": ((points - root) - (true_points - true_root)).abs().mean((1, 2)),
-        "vertices": ((vertices - root) - (true_vertices - true_root)).abs().mean((1, 2)),
-        "keypoints_2d": ((pixels(points, K) - pixels(true_points, K)) / size).abs().mean((1, 2)),
-        "translation": (found.place - place).abs().mean(1),
+    out = {}
+    if found.parameters is not None:
+        out = _compare_parameters(found, true)
+    root, true_root = found.keypoints[:, :1], true.keypoints[:, :1]
+    points = (found.keypoints - root) - (true.keypoints - true_root)
+    surface = (found.vertices - root) - (true.vertices - true_root)
+    apart = (project_points(found.keypoints, K) - project_points(true.keypoints, K)) / size
+    translation = to_image_translation(found.translation, K, size)
+    true_translation = to_image_translation(true.translation, K, size)
+    return out | {
+        "joints": points.abs().mean((1, 2)),
+        "vertices": surface.abs().mean((1, 2)),
+        "keypoints_2d": apart.abs().mean((1, 2)),
+        "translation": (translation - true_translation).abs().mean(1),
     }
 
 
-def pixels(points, K):
-    """(B, N, 2) of points (B, N, 3) in the camera's frame; those behind it are held at 0.1 m before
-    it."""
-    depth = points[..., 2:].clamp_min(0.1)
-    return (torch.cat([points[..., :2] / depth, torch.ones_like(depth)], -1) @ K.transpose(1, 2))[
-        ..., :2
-    ]
+def _compare_parameters(found: Prediction, true: Prediction) -> dict[str, torch.Tensor]:
+    a, b = found.parameters, true.parameters
+    if a is None or b is None or a.body != b.body:
+        raise ValueError(f"parameters of {a and a.body} are compared with those of {b and b.body}")
+    return {
+        "rotation": (a.pose - b.pose).square().sum((2, 3)).mean(1),
+        "shape": (a.shape - b.shape).square().mean(1),
+    }
+
+
+def project_points(points: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
+    """Returns (B, N, 2) pixels of points (B, N, 3) in the camera's frame; those behind it are held
+    0.1 m before it."""
+    depth = points[..., 2:].clamp_min(NEAREST_M)
+    rays = torch.cat([points[..., :2] / depth, torch.ones_like(depth)], -1)
+    return (rays @ K.transpose(1, 2))[..., :2]

@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from data.format.clip import KINDS
 from data.loading.augment import denormalise
-from data.loading.crops import TAGS
 from engine.logging.images import save_image
 from engine.training.task import Arrays
 from finetune.draw import overlay
-from finetune.people import crop_people, people
+from finetune.people import crop_people, list_kinds, make_people
 
 if TYPE_CHECKING:
     from finetune.tasks.mesh import MeshTask
@@ -35,7 +33,12 @@ def save(task: "MeshTask", folder: Path, step: int) -> dict[str, Path]:
     batch = task.to_device(arrays)
     with torch.no_grad():
         seen, _ = task.step_module.seen(batch)
-        people = crop_people(task.step_module.recover(seen.images, seen.K), seen, task.body, batch)
+        people = crop_people(
+            task.step_module.recover(seen.images, seen.K, task.body),
+            seen,
+            task.body,
+            batch,
+        )
     columns = []
     for pixels, size, person in zip(arrays["pixels"], arrays["tags"][:, -1], people, strict=True):
         image = pixels[:size, :size]
@@ -59,11 +62,11 @@ def draw_seen_sheet(
     batch = task.to_device(arrays)
     with torch.no_grad():
         seen, _ = task.step_module.seen(batch)
-        found = task.step_module.recover(seen.images, seen.K)
-        kinds = [KINDS[part] for part in batch["tags"][:, TAGS.index("part")].tolist()]
+        found = task.step_module.recover(seen.images, seen.K, task.body)
+        kinds = list_kinds(batch["tags"])
         side = seen.images.shape[-1]
         boxes = np.tile(np.array([[0, 0, side, side]], np.float32), (len(kinds), 1))
-        shown = people(found, torch.zeros_like(seen.flip), task.body, seen.K, boxes, kinds)
+        shown = make_people(found, torch.zeros_like(seen.flip), task.body, seen.K, boxes, kinds)
     images = denormalise(seen.images).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     columns = [
         np.concatenate([_scaled(image), _scaled(overlay(image, [person]))])

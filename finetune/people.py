@@ -1,83 +1,104 @@
-"""From the network's answers to people: full meshes in the camera of the image that somebody
+"""From the network's predictions to people: full meshes in the camera of the image that somebody
 gave."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
-from data.bodies.models import mirrored, mirrored_rotation
+from data.bodies.base import BodyModel, mirrored
 from data.format.clip import KINDS
 from data.loading.crops import TAGS
-from finetune.losses import pixels
+from finetune.heads.base import Prediction
+from finetune.losses import project_points
 from finetune.person import Person
-
-CHUNK = 16  # full meshes posed at once: 16 bodies take 60 MB
+from finetune.views import View
 
 
 @torch.no_grad()
-def meshes(found, flip, body):
-    """Vertices (B, V, 3), joints (B, J, 3) and keypoints (B, K, 3) of bodies, in metres in the
-    unmirrored camera's frame.
+def unmirror(found: Prediction, flip: torch.Tensor, body: BodyModel) -> Prediction:
+    """Returns a Prediction in the unmirrored cameras' frames.
+
+    A mirrored body is another body: a person that was mirrored for the network is mirrored back,
+    left and right swapped. Points keep the numbers that they have in the mirror.
 
     Args:
-        found: finetune.model.Body or finetune.views.Target.  flip: (B,) bool, true where its
-            image was mirrored.
-        body: data.bodies.models.BodyModel with its full mesh.
+        flip: (B,) bool, true where the image was mirrored.
+        body: the body model of the prediction.
     """
-    parts = [
-        body(found.pose[i : i + CHUNK], found.root[i : i + CHUNK], found.shape[i : i + CHUNK])
-        for i in range(0, len(found.pose), CHUNK)
-    ]
-    vertices, joints = (torch.cat(values) for values in zip(*parts, strict=True))
-    points = vertices, joints, body.keypoints(vertices, joints)
-    return [torch.where(flip[:, None, None], mirrored(values), values) for values in points]
+    vertices, joints, keypoints = (
+        torch.where(flip[:, None, None], mirrored(points), points)
+        for points in (found.vertices, found.joints, found.keypoints)
+    )
+    parameters = found.parameters
+    if parameters is not None:
+        parameters = body.mirror_parameters(parameters, flip)
+    return Prediction(vertices, joints, keypoints, parameters, found.uncertainty)
 
 
-def crop_people(found, seen, body, batch):
-    """The Persons of whole, unturned crops in the crops' own cameras.
+def list_kinds(tags: torch.Tensor) -> list[str]:
+    """Returns what each crop shows, out of data.format.clip.KINDS, by its tags."""
+    return [KINDS[part] for part in tags[:, TAGS.index("part")].tolist()]
+
+
+def crop_people(
+    found: Prediction, seen: View, body: BodyModel, batch: Mapping[str, torch.Tensor]
+) -> list[Person]:
+    """Returns the Persons of whole, unrotated crops in the crops' own cameras.
 
     Args:
-        found: finetune.model.Body, or a Target, under the finetune.views.View ``seen``.  body:
-            BodyModel, full.
+        found: with full meshes, under the View ``seen``.
+        body: the full body model.
         batch: data.loading.crops arrays as tensors.
     """
-    kinds = [KINDS[part] for part in batch["tags"][:, TAGS.index("part")].tolist()]
     sizes = batch["tags"][:, TAGS.index("size")].tolist()
     boxes = np.array([[0, 0, size, size] for size in sizes], np.float32)
-    return people(found, seen.flip, body, batch["K"], boxes, kinds)
+    return make_people(found, seen.flip, body, batch["K"], boxes, list_kinds(batch["tags"]))
 
 
-def people(found, flip, body, K, boxes, kinds):
-    """The Persons of bodies found in one or several images.
+def make_people(
+    found: Prediction,
+    flip: torch.Tensor,
+    body: BodyModel,
+    K: torch.Tensor,
+    boxes: np.ndarray | Sequence[np.ndarray],
+    kinds: Sequence[str],
+) -> list[Person]:
+    """Returns the Persons found in one or several images.
 
     Args:
-        found, flip, body: as for ``meshes``.  K: (B, 3, 3) of the images that the boxes (B, 4)
-            are in.  kinds: B of KINDS.
+        found, flip, body: as for ``unmirror``, with full meshes.
+        K: (B, 3, 3) of the images that the boxes (B, 4) are in.
+        kinds: B of data.format.clip.KINDS.
     """
-    points = meshes(found, flip, body)
-    flat = pixels(points[2], K).cpu().numpy()
-    vertices, joints, keypoints = (values.cpu().numpy() for values in points)
-    turn = flip[:, None, None, None]
-    # A mirrored body is another body: a person that was mirrored for the network is mirrored back,
-    # left and right swapped.
-    pose = (
-        torch.where(turn, mirrored_rotation(found.pose[:, body.mirror]), found.pose).cpu().numpy()
+    if body.faces is None:
+        raise ValueError(f"a coarse {body.name} has no faces: people need the full one")
+    found = unmirror(found, flip, body)
+    flat = project_points(found.keypoints, K).cpu().numpy()
+    vertices, joints, keypoints, translation = (
+        points.cpu().numpy()
+        for points in (found.vertices, found.joints, found.keypoints, found.translation)
     )
-    root = torch.where(flip[:, None], mirrored(found.root), found.root).cpu().numpy()
-    shape, faces = found.shape.cpu().numpy(), body.faces.cpu().numpy()
+    pose = shape = [None] * len(kinds)
+    if found.parameters is not None:
+        pose = found.parameters.pose.cpu().numpy()
+        shape = found.parameters.shape.cpu().numpy()
+    faces = body.faces.cpu().numpy()
     K, flipped = K.cpu().numpy(), flip.cpu().numpy()
-    return [
-        Person(
-            kinds[i],
-            boxes[i],
-            vertices[i],
-            faces[:, ::-1] if flipped[i] else faces,
-            joints[i],
-            keypoints[i],
-            flat[i],
-            pose[i],
-            shape[i],
-            root[i],
-            K[i],
+    people = []
+    for i, kind in enumerate(kinds):
+        person = Person(
+            kind=kind,
+            box=boxes[i],
+            vertices=vertices[i],
+            faces=faces[:, ::-1] if flipped[i] else faces,
+            joints=joints[i],
+            keypoints=keypoints[i],
+            keypoints_2d=flat[i],
+            pose=pose[i],
+            shape=shape[i],
+            translation=translation[i],
+            intrinsics=K[i],
         )
-        for i in range(len(kinds))
-    ]
+        people.append(person)
+    return people

@@ -20,6 +20,7 @@ ARRAYS = {
     "translation": (("3",), np.float32),
     "intrinsics": (("3", "3"), np.float64),
 }
+OPTIONAL = ("pose", "shape")  # of ARRAYS: not every head has a body model's parameters
 # sRGB of the clay that a person is drawn in: light blue-grey first, then muted ones that are told
 # apart.
 COLOURS = (
@@ -46,10 +47,12 @@ class Person:
             right-hand rule.
         joints: (J, 3) and keypoints: (K, 3), metres.  keypoints_2d: (K, 2) pixels of the image.
         pose: (J, 3, 3) rotations as the body model takes them; a left hand's are its own, so mirror
-            them (data.bodies.models.mirrored_rotation) before they pose the right hand that the
-            model is.
-        shape: (S,).  translation: (3,) metres, joint 0.
+            them (data.bodies.base.mirrored_rotation) before they pose the right hand that the
+            model is. None from a head without parameters.
+        shape: (S,), or None likewise.  translation: (3,) metres, joint 0.
         intrinsics: (3, 3) float64 of the image; the first pixel's centre is at (0.5, 0.5).
+        track: number of the person in a sequence, or None.
+        time_s: seconds from a sequence's first image, or None.
 
     Raises:
         UserError: an array has another shape, or holds numbers that are not finite.
@@ -62,16 +65,20 @@ class Person:
     joints: np.ndarray
     keypoints: np.ndarray
     keypoints_2d: np.ndarray
-    pose: np.ndarray
-    shape: np.ndarray
+    pose: np.ndarray | None
+    shape: np.ndarray | None
     translation: np.ndarray
     intrinsics: np.ndarray
+    track: int | None = None
+    time_s: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UserError(f"a person's kind is '{self.kind}', none of {', '.join(KINDS)}")
         known = {}
         for name, (shape, dtype) in ARRAYS.items():
+            if getattr(self, name) is None and name in OPTIONAL:
+                continue
             array = np.ascontiguousarray(getattr(self, name), dtype)
             wanted = tuple(
                 int(n) if n.isdigit() else known.setdefault(n, m)
@@ -87,13 +94,13 @@ class Person:
             setattr(self, name, array)
 
 
-def colour(index):
-    """(3,) sRGB in 0 to 255 of the index-th person; after the last colour they come again."""
+def colour(index: int) -> tuple[int, int, int]:
+    """Returns the sRGB in 0 to 255 of the index-th person; after the last colour they come again."""
     return COLOURS[index % len(COLOURS)]
 
 
-def vertex_normals(vertices, faces):
-    """(V, 3) float32 unit normals, each the mean of its triangles' by area; (0, 0, -1) where that
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Returns (V, 3) float32 unit normals, each the mean of its triangles' by area; (0, 0, -1) where that
     is none.
 
     Args:

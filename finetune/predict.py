@@ -26,9 +26,10 @@ from engine.logging import progress
 from finetune import draw, export
 from finetune.config import FinetuneConfig
 from finetune.model import Recovery
-from finetune.people import people
+from finetune.people import make_people
 from finetune.views import mirrored_camera
-from pretrain.files import check_finite
+from pretrain import header
+from pretrain.files import check_finite, read_metadata
 
 USAGE = "python -m finetune predict run=DIR out=DIR IMAGE ... [boxes=FILE] [intrinsics=fx,fy,cx,cy] [side=right|left]"
 COLUMNS = ("image", "x0", "y0", "x1", "y1")
@@ -89,12 +90,10 @@ class Predictor:
         self.device = process_group.device_of(device)
         self.body = open_model(self.config.body_model).to(self.device)
         with torch.random.fork_rng(devices=[]):
-            model = Recovery(
-                self.config.model,
-                self.config.head,
-                len(self.body.joint_names),
-                len(self.body.shape_names),
-            )
+            model = Recovery(self.config.model, self.config.head, self.body)
+        header.check_roles(
+            read_metadata(weights / "model.safetensors"), model.roles, weights / "model.safetensors"
+        )
         self.step = checkpoints.load_model(weights, model)
         check_finite(model.state_dict(), weights / "model.safetensors")
         self.model = model.eval().to(self.device)
@@ -133,7 +132,7 @@ class Predictor:
                 .to(self.device)
                 .expand(len(squares[i : i + BATCH]), 3, 3)
             )
-            out += people(
+            out += make_people(
                 found,
                 flip[i : i + BATCH],
                 self.body,
@@ -152,7 +151,8 @@ class Predictor:
         images = normalise(images.permute(0, 3, 1, 2).float().div_(255))
         cameras = np.stack([crop_intrinsics(K, square, (size, size)) for square in squares])
         cameras = mirrored_camera(torch.from_numpy(cameras).float().to(self.device), flip, size)
-        return self.model(torch.where(flip[:, None, None, None], images.flip(-1), images), cameras)
+        images = torch.where(flip[:, None, None, None], images.flip(-1), images)
+        return self.model(images, cameras, self.body)
 
 
 def load(run, device="auto"):

@@ -5,11 +5,12 @@ intrinsics, turned about its optical axis. So labels follow exactly, whatever th
 image is that of a mirrored person.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
-from data.bodies.models import mirrored, mirrored_rotation
+from data.bodies.base import BodyModel, BodyParameters
 from data.loading.augment import crop, jitter, normalise
 from data.loading.crops import CENTRE_X, FLIP, SIDE, TURN
 
@@ -19,19 +20,19 @@ class View:
     """B images for the network and their cameras.
 
     Attributes:
-        images: (B, 3, S, S) normalised.  K: (B, 3, 3) intrinsics in their pixels.
+        images: (B, 3, S, S) normalised, or None where the camera alone is wanted.  K: (B, 3, 3) intrinsics in their pixels.
         turn: (B, 3, 3) rotation from the crop's camera to the image's.  flip: (B,) bool, mirrored
             after that.
     """
 
-    images: torch.Tensor
+    images: torch.Tensor | None
     K: torch.Tensor
     turn: torch.Tensor
     flip: torch.Tensor
 
 
-def view(batch, size):
-    """The View of a batch of data.loading.crops arrays as tensors; ``size``: side S in pixels."""
+def view(batch: Mapping[str, torch.Tensor], size: int) -> View:
+    """Returns the View of a batch of data.loading.crops arrays as tensors; ``size``: side S in pixels."""
     numbers = batch["numbers"]
     boxes, angle, flip = numbers[:, CENTRE_X : SIDE + 1], numbers[:, TURN], numbers[:, FLIP] > 0.5
     images = crop(batch["pixels"].permute(0, 3, 1, 2).float().div_(255), boxes, size, angle)
@@ -41,8 +42,10 @@ def view(batch, size):
     return View(images, mirrored_camera(K, flip, size), turn, flip)
 
 
-def turned_camera(K, boxes, angle, size):
-    """Intrinsics and rotation of the camera that takes a turned crop.
+def turned_camera(
+    K: torch.Tensor, boxes: torch.Tensor, angle: torch.Tensor, size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns intrinsics and rotation of the camera that takes a rotated crop.
 
     A pixel u of the source shows at s Rot(-angle) (u - c) + S/2, with s = S / side. Its 2 x 2 part
     times K's is split by an RQ decomposition into new intrinsics (upper triangular) and a rotation
@@ -71,15 +74,14 @@ def turned_camera(K, boxes, angle, size):
     )
     out = torch.eye(3, device=K.device).repeat(len(K), 1, 1)
     out[:, 0, :2] = (m[:, :1] @ turn[:, :2, :2].transpose(1, 2))[:, 0]
-    out[:, 1, 1] = (
-        length  # and 0 before it, exactly: whoever draws with these intrinsics asks for that
-    )
+    # And 0 before it, exactly: whoever draws with these intrinsics asks for that.
+    out[:, 1, 1] = length
     out[:, :2, 2] = (part @ (K[:, :2, 2] - boxes[:, :2])[..., None])[..., 0] + size / 2
     return out, turn
 
 
-def mirrored_camera(K, flip, size):
-    """Intrinsics of images of ``size`` px of which those in ``flip`` (B,) are mirrored left to
+def mirrored_camera(K: torch.Tensor, flip: torch.Tensor, size: int) -> torch.Tensor:
+    """Returns the intrinsics of images of ``size`` px of which those in ``flip`` (B,) are mirrored left to
     right."""
     other = K.clone()
     other[:, 0, 1] = -K[:, 0, 1]
@@ -87,77 +89,33 @@ def mirrored_camera(K, flip, size):
     return torch.where(flip[:, None, None], other, K)
 
 
-@dataclass
-class Target:
-    """What is to be recovered, in the image's camera and in terms of the run's body model.
+class Targets:
+    """Turns labels into what is to be recovered: a body model's parameters in the images' cameras.
 
-    Attributes:
-        pose: (B, J, 3, 3), joint 0's turns the whole in the camera's frame.  root: (B, 3) metres,
-            where joint 0 is.
-        shape: (B, S).
+    Args:
+        body: the run's body model, coarse or full.
     """
 
-    pose: torch.Tensor
-    root: torch.Tensor
-    shape: torch.Tensor
+    def __init__(self, body: BodyModel) -> None:
+        # In a list, so that a module which holds this does not take the mesh for its own part.
+        self._body = [body]
 
+    def __call__(self, labels: Mapping[str, torch.Tensor], seen: View) -> BodyParameters:
+        """Returns the parameters, in the frame of each image's camera.
 
-class Targets:
-    """Turns labels into Targets of a body model. ``body``: data.bodies.models.BodyModel."""
-
-    def __init__(self, body):
-        self.body, self.names = body, body.whole_names
-        self.rows = None
-        if body.kind == "hand":
-            # A left hand is learnt as the right one in a mirror, so its own joints are looked up
-            # under their mirror's names.
-            self.rows = {
-                side: torch.tensor(
-                    [self.names.index(n[:-2] + "." + side) for n in body.joint_names[2:]]
-                )
-                for side in "LR"
-            }
-            self.chains = {
-                side: _chain(self.names.index(f"wrist.{side}"), body.whole_parents) for side in "LR"
-            }
-
-    def __call__(self, labels, seen):
-        """The Target of labels (data.loading.crops arrays as tensors; ``pose`` as (B, 104, 3, 3)
-        matrices) under a View."""
-        rotation, root = (self._body if self.rows is None else self._hand)(labels, seen.flip)
+        Args:
+            labels: data.loading.crops arrays as tensors; ``pose`` as (B, 104, 3, 3) matrices.
+            seen: how the images show the crops.
+        """
+        (body,) = self._body
+        found = body.read_labels(labels, seen.flip)
         camera = seen.turn @ labels["Rt"][:, :, :3]
-        root = (camera @ root[..., None])[..., 0] + (seen.turn @ labels["Rt"][:, :, 3:])[..., 0]
-        rotation = torch.cat([(camera @ rotation[:, 0])[:, None], rotation[:, 1:]], 1)
-        flipped = mirrored_rotation(rotation[:, self.body.mirror])
-        rotation = torch.where(seen.flip[:, None, None, None], flipped, rotation)
-        return Target(
-            rotation, torch.where(seen.flip[:, None], mirrored(root), root), labels["shape"]
+        offset = (seen.turn @ labels["Rt"][:, :, 3:])[..., 0]
+        root = camera @ found.pose[:, 0]
+        in_camera = BodyParameters(
+            found.body,
+            torch.cat([root[:, None], found.pose[:, 1:]], 1),
+            found.shape,
+            (camera @ found.translation[..., None])[..., 0] + offset,
         )
-
-    def _body(self, labels, flip):
-        return labels["pose"], labels["root"]
-
-    def _hand(self, labels, flip):
-        """Rotations (B, 21, 3, 3) and wrist (B, 3): of the left hand where the image is mirrored,
-        else of the right."""
-        out = []
-        for side in "RL":
-            whole = labels["pose"][:, 0]
-            for joint in self.chains[side][1:]:
-                whole = whole @ labels["pose"][:, joint]
-            none = torch.eye(3, device=whole.device).expand_as(whole)
-            fingers = labels["pose"][:, self.rows[side].to(whole.device)]
-            wrist = labels["joints"][:, self.chains[side][-1]]
-            out.append((torch.cat([torch.stack([whole, none], 1), fingers], 1), wrist))
-        (right, at), (left, left_at) = out
-        return torch.where(flip[:, None, None, None], left, right), torch.where(
-            flip[:, None], left_at, at
-        )
-
-
-def _chain(joint, parents):
-    """Joints from the root to this one."""
-    out = [joint]
-    while parents[out[0]] >= 0:
-        out.insert(0, parents[out[0]])
-    return out
+        return body.mirror_parameters(in_camera, seen.flip)

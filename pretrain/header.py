@@ -5,11 +5,13 @@ software      name and version of what wrote it
 model         the network's config: sizes, heads, positions, rotary base, patch, image size
 input         how images were normalised
 seen          what training saw (data/sampling/seen.py), synthetic or real people among it
+task, head, body   names of what a fine-tuning trained, see Roles; pre-training writes none
 """
 
 import dataclasses
 import json
 import typing
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import yaml
@@ -25,8 +27,29 @@ VERSION = "0.1.0"  # as in setup.py
 INPUT = {"range": "RGB in [0, 1]", "mean": list(MEAN), "std": list(STD)}
 
 
-def make_header(config: VisionConfig, seen: Seen | None) -> dict[str, str]:
-    """{text: text} for the weights of a network. ``seen``: None where nobody knows."""
+@dataclasses.dataclass(frozen=True)
+class Roles:
+    """What a fine-tuning trained, by name.
+
+    Attributes:
+        task: as in ``task=``.  head: as in ``head.name=``.
+        body: as in ``body=``; "" where a file from before these names does not say it.
+    """
+
+    task: str
+    head: str
+    body: str
+
+
+def make_header(
+    config: VisionConfig, seen: Seen | None, roles: Roles | None = None
+) -> dict[str, str]:
+    """Returns {text: text} for the weights of a network.
+
+    Args:
+        seen: None where nobody knows.
+        roles: of a fine-tuning.
+    """
     out = {
         "format": "pt",
         "counterpose": str(FORMAT),
@@ -34,7 +57,35 @@ def make_header(config: VisionConfig, seen: Seen | None) -> dict[str, str]:
         "model": json.dumps(dataclasses.asdict(config)),
         "input": json.dumps(INPUT),
     }
+    if roles is not None:
+        out |= dataclasses.asdict(roles)
     return out | ({} if seen is None else {"seen": seen.pack()})
+
+
+def read_roles(metadata: Mapping[str, str], names: Container[str]) -> Roles | None:
+    """Returns the Roles of a fine-tuning's weights, or None of other weights.
+
+    Files from before the roles were in the header are known by their tensors: there was one task
+    and one head, whose queries no other network has. Their body model is the one that the config of
+    their run names.
+
+    Args:
+        metadata: of the file's header.
+        names: of its tensors.
+    """
+    if "task" in metadata:
+        return Roles(metadata["task"], metadata.get("head", ""), metadata.get("body", ""))
+    if "head.queries" in names:
+        return Roles("mesh", "model_based", "")
+    return None
+
+
+def check_roles(metadata: Mapping[str, str], wanted: Roles, path: Path) -> None:
+    """Raises UserError where a header names another task, head or body than the run's config."""
+    for name, here in dataclasses.asdict(wanted).items():
+        there = metadata.get(name, here)
+        if there != here:
+            raise UserError(f"{path} is of {name} '{there}', its run's config names '{here}'")
 
 
 def check_header(metadata: dict[str, str], where: object) -> None:

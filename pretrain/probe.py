@@ -12,7 +12,6 @@ far lower.
 
 import contextlib
 import json
-import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +21,10 @@ import torch
 import torch.nn.functional as F
 
 from data.loading.augment import augment
-from data.loading.crops import BODY_JOINTS, HAND_JOINTS, CropAugmentConfig, CropReader, CropRules
-from data.loading.reader import BadSample, NoPair
-from data.sampling.order import PAIR, numbers
+from data.loading.reader import BadSample
 from data.sampling.seen import leak_warnings
 from data.sampling.subjects import refuse_people
 from data.storage.cache import CacheConfig
-from data.storage.catalogue import read_catalogue
-from data.storage.fetch import is_remote
 from data.storage.shard_store import Store
 from engine.config.parser import key, parse_keys
 from engine.config.train_config import GuardConfig
@@ -38,23 +33,29 @@ from engine.distributed.heartbeat import Watch
 from engine.distributed.place import read_place, starting
 from engine.errors import UserError, explain, failure_of
 from engine.pose_metrics import mpjpe, pa_mpjpe
+from engine.run.files import write_file
 from engine.training import eval_jobs
 from pretrain import encoders, header, ridge
 from pretrain.config import ProbeConfig
+from pretrain.probe_split import (
+    SEED,
+    digests_of,
+    open_reader,
+    read_split,
+    refuse_overlap,
+    refuse_seen,
+)
 
-SEED = 0  # of the split and of the random encoder
 GRID = 4
-CROPS = 4  # of a clip at most
 USAGE = "python -m pretrain probe RUN-or-WEIGHTS ... shards=DIR [clips=2000] [crops=body] [timm=DIR-or-NAME:FILE]"
 AT_ONCE = 64  # crops
-TEST_SHARE, CHOICE_SHARE = 0.25, 0.2  # of all clips; of those to fit, where lambda is chosen
 
 
 @dataclass
 class ProbeCommand(ProbeConfig):
     """The keys of ``python -m pretrain probe``."""
 
-    crops: str = key("body", "which crops are looked at", choices=("body", "hand"))
+    crops: str = key("body", "which crops are probed", choices=("body", "hand"))
     device: str = key(
         "auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda")
     )
@@ -71,100 +72,6 @@ class ProbeCommand(ProbeConfig):
             )
 
 
-@dataclass
-class Split:
-    """The n labelled crops of a probe, up to CROPS of each clip.
-
-    Attributes:
-        store: data.storage.shard_store.Store.  paths: the shards.  clip: (n,) number of the clip.
-            places: (n, 3) shard, index in it, crop.
-        joints: (n, K, 3) float64 metres about the first, in the camera's frame (of a left hand:
-            mirrored).
-        part: (n,) 0 to fit, 1 to choose lambda by, 2 to test.  size: pixels of the largest crop.
-    """
-
-    store: Store
-    paths: list
-    clip: np.ndarray
-    places: np.ndarray
-    joints: np.ndarray
-    part: np.ndarray
-    size: int
-
-
-def read_split(shards, clips, crops, store, exclude=frozenset()):
-    """The Split of labelled shards.
-
-    Args:
-        shards: see data.storage.catalogue.list_shards.  clips: how many, no fewer.  crops: "body"
-            or "hand".
-        store: data.storage.shard_store.Store.  exclude: subjects whose clips are passed over.
-    Raises:
-        UserError: there are not so many usable clips, or too few people to part them.
-    """
-    paths, entries = read_catalogue(shards, store)
-    all_places = [(shard, i) for shard, entry in enumerate(entries) for i in range(entry.clips)]
-    reader, found = _reader(crops, store, exclude), []
-    for number in numbers(SEED, PAIR, 3).permutation(len(all_places)):
-        if len(found) == clips:
-            break
-        shard, index = all_places[number]
-        try:
-            clip, _, labels, known = reader.usable(paths[shard], index)
-        except (BadSample, NoPair):
-            continue  # another clip does as well; too few of them is told below
-        crops_here = sorted(numbers(SEED, PAIR, int(number), 3).permutation(known)[:CROPS].tolist())
-        found.append(
-            (
-                clip.subject,
-                [(shard, index, crop) for crop in crops_here],
-                [_joints(clip, labels, crop) for crop in crops_here],
-            )
-        )
-    if len(found) < clips:
-        raise UserError(
-            f"probe.clips={clips}, but {shards} has {len(found)} clips (of {len(all_places)}) with "
-            f"labelled "
-            f"{crops} crops that show enough of the person; give more shards or a lower probe.clips"
-        )
-    subjects, places, joints = zip(*found, strict=True)
-    clip = np.repeat(np.arange(clips), [len(here) for here in places])
-    return Split(
-        store,
-        paths,
-        clip,
-        np.concatenate(places),
-        np.concatenate(joints),
-        parts(subjects, shards)[clip],
-        max(entry.size for entry in entries),
-    )
-
-
-def parts(subjects, shards):
-    """(n,) part of each clip; all clips of a subject are in one. ``shards``: for the error.
-
-    People are taken in the order of a hash of their names, so that another clip more changes the
-    part of few.
-    """
-    names, member, counts = np.unique(np.asarray(subjects), return_inverse=True, return_counts=True)
-    order = np.argsort([encoders.digest(name) for name in names])
-    before = np.concatenate([[0], np.cumsum(counts[order])[:-1]]) / len(subjects)
-    place = np.where(
-        before < TEST_SHARE,
-        2,
-        np.where(before < TEST_SHARE + CHOICE_SHARE * (1 - TEST_SHARE), 1, 0),
-    )
-    if set(place) != {0, 1, 2}:
-        raise UserError(
-            f"the {len(subjects)} clips in {shards} are of {len(names)} people, too few to part "
-            f"them into fit, "
-            f"choice and test without somebody in two of them"
-        )
-    part = np.empty(len(names), np.int64)
-    part[order] = place
-    return part[member]
-
-
 def features(encoder, split, crops, processes, alive=lambda: None):
     """(n, 16 * C) float32 pooled features of a split's crops, on all ranks; each rank computes its
     share.
@@ -172,7 +79,7 @@ def features(encoder, split, crops, processes, alive=lambda: None):
     Args:
         encoder: pretrain.encoders.Frozen.  alive: called now and then.
     """
-    reader, out, count = _reader(crops, split.store), None, len(split.places)
+    reader, out, count = open_reader(crops, split.store), None, len(split.places)
     # As many rows on each rank, so that all call the network equally often: what is beyond the end
     # is read and dropped.
     rows = np.arange(
@@ -348,54 +255,12 @@ def _write(path, table, config, command, warnings):
             for name, got in table
         ],
     }
-    beside = Path(f"{path}.writing")
     try:
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        os.replace(beside, path)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, json.dumps(content, indent=1))
     except OSError as error:
         raise failure_of(error, f"out={path} cannot be written: {explain(error)}") from None
     print(f"wrote {path}")
-
-
-def refuse_overlap(shards, order, store):
-    """UserError where a shard of the probe, or a clip of the same key, is among those that a run
-    trains on.
-
-    Keys are compared with the training shards on this machine's disks; of those elsewhere the
-    indexes are not fetched for it.
-    """
-    paths, entries = read_catalogue(shards, store)
-    keys = {str(name): path for path in paths for name in store.index(path).keys}
-    digests = {entry.digest: path for path, entry in zip(paths, entries, strict=True)}
-    for source in order.sources:
-        for path, digest in zip(source.paths, source.digests, strict=True):
-            if digest in digests:
-                raise UserError(
-                    f"probe.shards: {digests[digest]} is the shard {path} of source "
-                    f"'{source.name}', which is "
-                    f"trained on; the probe wants shards of its own"
-                )
-            for name in () if is_remote(path) else map(str, store.index(path).keys):
-                if name in keys:
-                    raise UserError(
-                        f"probe.shards: clip {name} of {keys[name]} is also in {path} of source "
-                        f"'{source.name}', which is trained on; made people want another seed="
-                    )
-
-
-def _reader(crops, store, exclude=frozenset()):
-    return CropReader(None, CropRules(crops), CropAugmentConfig(), 0, store, exclude)
-
-
-def _joints(clip, labels, crop):
-    """(K, 3) float64 metres about the root in the camera's frame; of a left hand as in a mirror."""
-    kind = clip.crops[crop].kind
-    chosen = list(BODY_JOINTS if kind == "body" else HAND_JOINTS[kind])
-    points = np.asarray(labels["joints"][int(labels["instant"][crop])], np.float64)[chosen]
-    points = points @ np.asarray(clip.crops[crop].Rt, np.float64)[:, :3].T
-    points -= points[:1]
-    return points * [-1, 1, 1] if kind == "left_hand" else points
 
 
 def place(config, sources):
@@ -508,23 +373,6 @@ def _shown(table, split, config, warnings):
         lines.append(f"{name:{width}}  {cells[0]:>14}  {cells[1]:>14}  {chosen}")
     lines[1:1] = [f"warning: {words}" for words in warnings]
     return "\n".join(lines)
-
-
-def digests_of(shards, store):
-    """{digest: path} of the shards of a spec."""
-    return {entry.digest: path for path, entry in zip(*read_catalogue(shards, store), strict=True)}
-
-
-def refuse_seen(seen, digests, name, who):
-    """UserError where a shard was trained on. ``seen``: data.sampling.seen.Seen. ``digests``:
-    {digest: path}. ``name``: of the key."""
-    for digest, path in digests.items():
-        if digest in seen.clips:
-            raise UserError(
-                f"{name}: {path} is a shard of which {who} was trained on {seen.clips[digest]} "
-                f"clips; the probe "
-                f"wants shards of its own"
-            )
 
 
 def _check_seen(sources, shards, store):

@@ -241,7 +241,7 @@ def _identify(content: Content, path: Path):
             f"{path} has tensors of this software, but its header, which says their heads and "
             f"positions, is lost"
         )
-    if "head.queries" in tensors:
+    if header.read_roles(content.metadata, tensors) is not None:
         raise UserError(
             f"{path} is of a fine-tuning run; the weights of a pre-training run, or of an encoder, "
             f"are wanted"

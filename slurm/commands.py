@@ -45,9 +45,9 @@ ROOMS = (
     ),
     Room(
         ("finetune", "evaluate"),
-        "finetune.evaluate:EvaluateConfig",
+        "finetune.evaluation.config:EvaluateConfig",
         "out",
-        plain="finetune.evaluate:place",
+        plain="finetune.evaluation.config:place",
         run="run=",
     ),
     Room(("pretrain",), "pretrain.config:PretrainConfig", "run", training=True),

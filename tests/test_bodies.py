@@ -7,7 +7,8 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from data.bodies.models import mirrored, mirrored_rotation, open_model
+from data.bodies.base import mirrored, mirrored_rotation
+from data.bodies.models import open_model
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix
 
@@ -17,7 +18,7 @@ RIGHT_HAND = ("wrist", "finger", "metacarpal")
 @pytest.fixture(scope="module")
 def whole(bodies):
     """anny itself, as data.people uses it."""
-    return bodies["anny"].whole
+    return bodies["anny"].source
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,7 @@ def test_gradients_are_those_of_finite_differences(bodies, name):
     """Central differences of a smooth function of vertices and joints, along random directions of
     each argument."""
     model, random = bodies[name].coarse(80), torch.Generator().manual_seed(1)
-    joints, shapes = len(model.joint_names), len(model.shape_names)
+    joints, shapes = len(model.joint_names), len(model.shape_space.names)
     arguments = [
         0.3 * torch.randn(2, joints, 3, generator=random),
         torch.randn(2, 3, generator=random),
@@ -261,5 +262,7 @@ def test_bf16_around_it_leaves_the_mesh_alone(bodies, posed):
 
 
 def test_unknown_models_are_refused():
-    with pytest.raises(UserError, match="'smpl' is none of anny, anny_hand"):
-        open_model("smpl")
+    with pytest.raises(UserError, match="body=smpl_x is none of anny, anny_hand"):
+        open_model("smpl_x")
+    with pytest.raises(UserError, match="body=anny has no variants; 'female' was asked for"):
+        open_model("anny", "female")

@@ -101,7 +101,7 @@ def test_kernels_that_cannot_be_kept_are_told(namespaces, tmp_path):
 
 def test_nobody_without_a_home_is_told(namespaces):
     code, said = as_a_user(
-        "from data.bodies.anny import cache_folder; cache_folder()", unknown=True
+        "from data.bodies.anny_body import cache_folder; cache_folder()", unknown=True
     )
     assert code == 2 and said.count("\n") == 1 and MEND in said
     assert said.startswith(

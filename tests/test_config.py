@@ -120,7 +120,7 @@ def _schemas():
     from engine.logging.report import ReportConfig as RunReportConfig
     from finetune.config import FinetuneConfig
     from finetune.demo import DemoConfig
-    from finetune.evaluate import EvaluateConfig
+    from finetune.evaluation.config import EvaluateConfig
     from finetune.predict import PredictConfig
     from finetune.report import ReportConfig
     from pretrain.config import PretrainConfig

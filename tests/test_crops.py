@@ -13,10 +13,11 @@ import simplejpeg
 import webdataset
 from clips import rewrite
 
+from data.bodies.anny import ANNY
 from data.config import CropDataConfig
 from data.format.clip import KINDS
 from data.loading.build import open_crop_loader, open_crop_order, sample_labels, val_crops
-from data.loading.crops import FLIP, HAND_JOINTS, PER_CROP, TAGS, CropAugmentConfig, CropRules
+from data.loading.crops import FLIP, PER_CROP, TAGS, CropAugmentConfig, CropRules
 from engine.errors import UserError
 
 SEEN = 2  # of joint_visible
@@ -72,8 +73,9 @@ def samples_of(folder):
 
 
 def test_hand_joints_are_those_of_the_body_model(bodies):
-    names = bodies["anny"].whole_names
-    for kind, places in HAND_JOINTS.items():
+    names = bodies["anny"].joint_names
+    for kind in ("left_hand", "right_hand"):
+        places = ANNY.index_part(kind)
         side = {"left_hand": ".L", "right_hand": ".R"}[kind]
         assert [
             n for n in names if n.endswith(side) and n.startswith(("wrist", "finger", "metacarpal"))
@@ -192,7 +194,7 @@ def test_parts_lie_around_a_joint_that_is_seen(people, kind):
         own = [
             i
             for i in np.flatnonzero(labels["joint_visible"][crop] == SEEN)
-            if kind == "body" or i in HAND_JOINTS[meta["kind"]]
+            if kind == "body" or i in ANNY.index_part(meta["kind"])
         ]
         camera = (
             labels["joints"][labels["instant"][crop]][own] @ np.array(meta["Rt"])[:, :3].T

@@ -18,7 +18,7 @@ from engine.distributed.heartbeat import Whereabouts
 from engine.errors import UserError
 from engine.logging import metrics
 from engine.training import eval_jobs
-from finetune.evaluate import main as evaluate_main
+from finetune.evaluation.evaluate import main as evaluate_main
 from pretrain import probe
 from pretrain.config import PretrainConfig
 

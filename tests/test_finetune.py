@@ -20,7 +20,7 @@ from scipy.spatial import cKDTree
 
 import finetune
 from data.__main__ import main as data_main
-from data.bodies.anny import AnnyBody
+from data.bodies.anny_body import AnnyBody
 from data.loading.build import open_crop_order, val_crops
 from data.loading.crops import FLIP
 from engine import cli
@@ -32,9 +32,9 @@ from engine.run.run_lock import Lease
 from finetune import losses
 from finetune.__main__ import main
 from finetune.config import FinetuneConfig
-from finetune.evaluate import Judge
-from finetune.evaluate import main as evaluate_main
-from finetune.model import Body, place_of
+from finetune.evaluation.evaluate import main as evaluate_main
+from finetune.evaluation.judge import Judge
+from finetune.heads.base import pose_body
 from finetune.tasks.mesh import build
 from finetune.train import make_trainer
 from pretrain.config import ModelConfig
@@ -396,8 +396,8 @@ def test_bf16_touches_the_network_alone(tmp_path, people):
         seen, target = task.step_module.seen(batch)
         made.append(
             (
-                (seen.images, seen.K, target.pose, target.root),
-                task.step_module.recover(seen.images, seen.K),
+                (seen.images, seen.K, target.pose, target.translation),
+                task.step_module.recover(seen.images, seen.K, task.step_module.body).parameters,
             )
         )
     (one, found), (other, rough) = made
@@ -416,11 +416,11 @@ class Knowing:
 
     def __init__(self, judge):
         targets = judge.targets
-        judge.targets = lambda labels, seen: self.note(targets(labels, seen), seen.K, judge.size)
-        judge.predictor.model.forward = lambda images, K: self.answer
+        judge.targets = lambda labels, seen: self.note(targets(labels, seen))
+        judge.predictor.model.forward = lambda images, K, body: pose_body(body, self.answer)
 
-    def note(self, target, K, size):
-        self.answer = Body(target.pose, target.root, target.shape, place_of(target.root, K, size))
+    def note(self, target):
+        self.answer = target
         return target
 
 

@@ -17,7 +17,7 @@ from engine.config.parser import parse
 from engine.distributed.process_group import Processes
 from engine.errors import UserError
 from finetune.config import FinetuneConfig
-from finetune.evaluate import main as evaluate_main
+from finetune.evaluation.evaluate import main as evaluate_main
 from finetune.page.folder import read_folder
 from finetune.report import page
 from finetune.train import make_trainer as make_finetuner

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from engine.errors import UserError
 from engine.pose_metrics import mpjpe, pa_mpjpe
-from finetune import metrics, tables
+from finetune.evaluation import metrics, tables
 
 MM = 1000
 
@@ -202,7 +202,7 @@ def test_hands_are_much_of_the_mesh_and_little_of_the_body(bodies):
     body = bodies["anny"]
     pose, root = torch.zeros(1, len(body.joint_names), 3), torch.zeros(1, 3)
     with torch.no_grad():
-        vertices, _ = body(pose, root, torch.full((1, len(body.shape_names)), 0.5))
+        vertices, _ = body(pose, root, torch.full((1, len(body.shape_space.names)), 0.5))
     areas = metrics.vertex_areas(vertices, body.faces)[0].numpy()
     hand = np.isin(body.vertex_ids.numpy(), bodies["anny_hand"].vertex_ids.numpy())  # the right one
     assert 2 * hand.mean() == pytest.approx(0.23, abs=0.005)

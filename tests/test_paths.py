@@ -346,14 +346,15 @@ def test_replay_runs_no_command_of_a_run_unasked(run_of_commands, tmp_path):
 def test_evaluate_runs_no_command_of_a_run_unasked(tmp_path):
     from data.config import CropDataConfig
     from finetune.config import FinetuneConfig
-    from finetune.evaluate import EvaluateConfig, _data
+    from finetune.evaluation.config import EvaluateConfig
+    from finetune.evaluation.selection import choose_data
 
     began = FinetuneConfig(data=CropDataConfig(shards="pipe:cat x.tar"))
     predictor = types.SimpleNamespace(config=began, folder=tmp_path)
     with pytest.raises(UserError, match="config.yaml says data.shards=pipe:cat x.tar, a command"):
-        _data(EvaluateConfig(run="r"), predictor)
+        choose_data(EvaluateConfig(run="r"), predictor)
     assert (
-        _data(EvaluateConfig(run="r", allow_commands=True), predictor).named()["all"].shards
+        choose_data(EvaluateConfig(run="r", allow_commands=True), predictor).named()["all"].shards
         == "pipe:cat x.tar"
     )
     assert "allow_commands=true" in began.evaluation(
@@ -361,7 +362,7 @@ def test_evaluate_runs_no_command_of_a_run_unasked(tmp_path):
     )  # in the course of the training that reads them itself
     own = EvaluateConfig(run="r")
     own.data.shards = "pipe:cat y.tar"
-    assert _data(own, predictor).named()["data"].shards == "pipe:cat y.tar"
+    assert choose_data(own, predictor).named()["data"].shards == "pipe:cat y.tar"
 
 
 def test_the_record_of_another_users_job_is_not_gone_on_with(tmp_path, monkeypatch):

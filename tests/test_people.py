@@ -65,7 +65,7 @@ def hands(bodies):
 def rebuilt(bodies):
     """Vertices (T, 13718, 3) and joints of each clip of ``bodies``, from its labels through the
     public body model."""
-    from data.bodies.anny import AnnyBody
+    from data.bodies.anny_body import AnnyBody
 
     return [rebuild(AnnyBody(), clip) for clip in bodies.clips]
 

@@ -16,7 +16,7 @@ from runs import ROOT, finetune_words
 from scipy.ndimage import map_coordinates
 
 import finetune
-from data.bodies.models import mirrored_rotation
+from data.bodies.base import mirrored_rotation
 from data.format.clip import KINDS
 from data.loading.augment import crop
 from data.loading.build import open_crop_order, val_crops
@@ -28,7 +28,7 @@ from engine.errors import UserError
 from engine.geometry import crop_intrinsics
 from finetune.__main__ import main
 from finetune.config import FinetuneConfig
-from finetune.model import unproject
+from finetune.crop_camera import to_translation
 from finetune.people import crop_people
 from finetune.predict import cut, read_image
 from finetune.tasks.mesh import build
@@ -214,7 +214,7 @@ def test_the_focal_length_sets_the_depth(predictors, photo):
         math.log(near.translation[2] * SIZE / float(K_crop[0, 0, 0])),
     ]
     assert np.allclose(
-        unproject(torch.tensor([place]).float(), K_crop, SIZE)[0], near.translation, rtol=1e-3
+        to_translation(torch.tensor([place]).float(), K_crop, SIZE)[0], near.translation, rtol=1e-3
     )
     # Without intrinsics the focal length is the diagonal.
     assert np.allclose(predictor(photo, box)[0].intrinsics, [[200, 0, 80], [0, 200, 60], [0, 0, 1]])
@@ -230,7 +230,9 @@ def test_a_crop_is_seen_as_in_training(predictors, people, kind):
     batch = {name: torch.from_numpy(values) for name, values in arrays.items()}
     seen = view(batch, SIZE)
     with torch.no_grad():
-        wanted = crop_people(predictor.model(seen.images, seen.K), seen, predictor.body, batch)
+        wanted = crop_people(
+            predictor.model(seen.images, seen.K, predictor.body), seen, predictor.body, batch
+        )
     for row, person in enumerate(wanted):
         side = KINDS[arrays["tags"][row, TAGS.index("part")]].split("_")[0].replace("body", "right")
         (found,) = predictor(arrays["pixels"][row], None, arrays["K"][row], [side])

@@ -12,16 +12,16 @@ from runs import ROOT, finish, start, words
 from safetensors.torch import save_file
 from scipy.spatial.transform import Rotation
 
-from data.bodies.models import BODY_KEYPOINTS
+from data.bodies.anny import ANNY
+from data.bodies.base import BODY_KEYPOINTS
 from data.format.index import read_index
 from data.format.shards import find_shards
 from data.loading.augment import denormalise
-from data.loading.crops import BODY_JOINTS, HAND_JOINTS
 from data.storage.shard_store import Store
 from engine.config.parser import parse
 from engine.distributed.process_group import Processes
 from engine.errors import UserError
-from pretrain import encoders, probe, ridge, weights
+from pretrain import encoders, probe, probe_split, ridge, weights
 from pretrain.config import ModelConfig, PretrainConfig
 from pretrain.model import CrossCompletion
 from pretrain.train import make_trainer
@@ -73,22 +73,22 @@ def test_the_regression_is_least_squares_on_the_augmented_system(rows, columns):
 
 def test_nobody_is_in_two_parts():
     subjects = [f"p{i % 37}" for i in range(400)]
-    part = probe.parts(subjects, "shards")
+    part = probe_split.part_people(subjects, "shards")
     for name in set(subjects):
         assert len({p for p, s in zip(part, subjects, strict=True) if s == name}) == 1
     assert 0.2 < np.mean(part == 2) < 0.3 and 0.1 < np.mean(part == 1) < 0.2
-    assert (probe.parts(subjects[::-1], "shards")[::-1] == part).all()
+    assert (probe_split.part_people(subjects[::-1], "shards")[::-1] == part).all()
     with pytest.raises(UserError, match="40 clips in shards are of 2 people"):
-        probe.parts(["a", "b"] * 20, "shards")
+        probe_split.part_people(["a", "b"] * 20, "shards")
 
 
 def test_joints_are_those_that_bodies_are_measured_on(bodies):
-    names = bodies["anny"].joint_names
-    assert [names[i] for i in BODY_JOINTS] == list(BODY_KEYPOINTS.values())
-    assert (
-        names[HAND_JOINTS["left_hand"][0]] == "wrist.L"
-        and names[HAND_JOINTS["right_hand"][0]] == "wrist.R"
-    )
+    body = bodies["anny"]
+    assert list(ANNY.joint_names) == body.joint_names
+    assert tuple(ANNY.keypoints) == BODY_KEYPOINTS == tuple(body.keypoint_names)
+    assert ANNY.index_keypoints() == body.keypoint_index.tolist()
+    for side in ("left_hand", "right_hand"):
+        assert ANNY.parts[side][0] == f"wrist.{side[0].upper()}"
 
 
 def test_a_split_holds_each_crops_joints_in_its_cameras_frame(people, split):
@@ -97,14 +97,14 @@ def test_a_split_holds_each_crops_joints_in_its_cameras_frame(people, split):
     )
     again = probe.read_split(str(people["body"]), 24, "body", STORE)
     assert (again.places == split.places).all() and (again.part == split.part).all()
-    reader = probe._reader("body", STORE)
+    reader = probe_split.open_reader("body", STORE)
     for row in (0, 50):
         shard, index, crop = split.places[row]
         clip, _, labels, known = reader.usable(split.paths[shard], index)
         turn = np.asarray(clip.crops[crop].Rt)[:, :3]
         camera = np.array([turn @ point for point in labels["joints"][labels["instant"][crop]]])
         np.testing.assert_allclose(
-            split.joints[row], camera[list(BODY_JOINTS)] - camera[0], atol=1e-6
+            split.joints[row], camera[ANNY.index_keypoints()] - camera[0], atol=1e-6
         )
     hands = probe.read_split(str(people["hand"]), 12, "hand", STORE)
     assert hands.joints.shape[1] == 20
@@ -117,7 +117,7 @@ def test_a_split_holds_each_crops_joints_in_its_cameras_frame(people, split):
 
 def test_a_left_hand_is_read_as_a_right_one_in_a_mirror(people, monkeypatch):
     split = probe.read_split(str(people["hand"]), 24, "hand", STORE)
-    reader, seen = probe._reader("hand", STORE), []
+    reader, seen = probe_split.open_reader("hand", STORE), []
     kinds = [reader.clip(split.paths[s], i)[0].crops[c].kind for s, i, c in split.places.tolist()]
     left = kinds.index("left_hand")
     probe.features(
@@ -129,7 +129,7 @@ def test_a_left_hand_is_read_as_a_right_one_in_a_mirror(people, monkeypatch):
     shown = denormalise(torch.cat(seen)[left]).permute(1, 2, 0).numpy()
     np.testing.assert_allclose(shown, image, atol=0.01)
     _, _, labels, _ = reader.usable(split.paths[shard], index)
-    points = labels["joints"][labels["instant"][crop]][list(HAND_JOINTS["left_hand"])]
+    points = labels["joints"][labels["instant"][crop]][ANNY.index_part("left_hand")]
     points = points @ np.asarray(clip.crops[crop].Rt)[:, :3].T
     np.testing.assert_allclose(split.joints[left], (points - points[0]) * [-1, 1, 1], atol=1e-6)
 

@@ -19,7 +19,7 @@ UP = np.array([0.0, 0.0, 1.0])
 def made():
     """[(Take of one instant and its made cameras, world vertices (V, 3), world root (3,), faces)];
     masks are the drawn ones."""
-    from data.bodies.anny import AnnyBody
+    from data.bodies.anny_body import AnnyBody
     from data.people.config import Domain, PeopleConfig
     from data.people.maker import ClipMaker
 

@@ -13,13 +13,13 @@ from clips import make_clip, write_shards
 from PIL import Image
 
 from engine.errors import UserError
-from finetune import tables
+from finetune.evaluation import tables
+from finetune.evaluation.tables import LEAK
 from finetune.page import curves, numbers
 from finetune.page.folder import read_evaluation, read_folder
 from finetune.page.images import MOST_STEPS, step_images
 from finetune.page.meshes import pack, pack_faces
 from finetune.report import main, page
-from finetune.tables import LEAK
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 LOADING = {

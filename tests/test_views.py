@@ -1,6 +1,8 @@
 """What the network sees and is asked for: images, cameras and targets agree; answers, means and
 losses mean what they say."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -14,8 +16,16 @@ from data.loading.crops import CropAugmentConfig, CropRules
 from engine.geometry import axis_angle_to_matrix, matrix_to_rotation_6d
 from finetune import losses
 from finetune.config import HeadConfig
-from finetune.means import means, plain_view
-from finetune.model import Recovery, camera_words, focal, place_of, ray_rotation, unproject
+from finetune.crop_camera import (
+    describe_camera,
+    find_ray_rotation,
+    focal_length,
+    to_image_translation,
+    to_translation,
+)
+from finetune.heads.base import pose_body
+from finetune.means import Means, Offsets, add_offsets, compute_means, plain_view
+from finetune.model import Recovery
 from finetune.views import Targets, view
 from pretrain.config import EncoderConfig, VisionConfig
 
@@ -86,10 +96,10 @@ def test_targets_project_to_where_the_image_shows_them(bodies, people, kind, cam
         batch["K"][:, 0, 1] = torch.linspace(-9, 12, BATCH)
     seen = view(batch, size)
     target = Targets(body)(labels, seen)
-    found = body(target.pose, target.root, target.shape)[1].double()
+    found = body(target.pose, target.translation, target.shape)[1].double()
     flat = (found @ seen.K.double().transpose(1, 2)).numpy()
 
-    names, flip = body.whole_names, seen.flip.numpy()
+    names, flip = body.whole.joint_names, seen.flip.numpy()
     true = batch["joints"].double().numpy()
     if kind == "body":
         own = np.arange(104)
@@ -178,7 +188,8 @@ def test_means_are_those_of_the_targets(bodies, people, kind):
     # to any rotation.
     batch["pose"][:, [55, 81]] = np.pi * torch.eye(3)[[0] * 10 + [1] * 8 + [2] * 6][:, None]
     labels = {**batch, "pose": axis_angle_to_matrix(batch["pose"])}
-    pose, shape, place = means(batch, Targets(body), 32)
+    mean_body = compute_means(batch, Targets(body), 32)
+    pose, shape, place = mean_body.pose, mean_body.shape, mean_body.translation
     seen = view(batch, 32)
     target = Targets(body)(labels, seen)
     assert torch.allclose(shape, batch["shape"].mean(0), atol=1e-6)
@@ -193,7 +204,7 @@ def test_means_are_those_of_the_targets(bodies, people, kind):
     for joint in range(len(body.joint_names)):
         mean = Rotation.from_matrix(local[:, joint]).mean().as_matrix()
         assert np.abs(pose[joint].numpy() - mean).max() < 1e-4, body.joint_names[joint]
-    root = target.root.double().numpy()
+    root = target.translation.double().numpy()
     flat = np.einsum("bij,bj->bi", K, root)
     width = root[:, 2] * 32 / np.sqrt(K[:, 0, 0] * K[:, 1, 1])
     wanted = np.concatenate([flat[:, :2] / flat[:, 2:] / 32 - 0.5, np.log(width)[:, None]], 1).mean(
@@ -217,22 +228,25 @@ def test_a_place_is_the_inverse_of_its_point():
     depth = 0.3 + 8 * torch.rand(50, generator=random)
     pixels = 32 * torch.rand(50, 2, generator=random)
     root = torch.linalg.solve(K, torch.cat([pixels, torch.ones(50, 1)], 1)) * depth[:, None]
-    place = place_of(root, K, 32)
+    place = to_image_translation(root, K, 32)
     assert torch.allclose(place[:, :2], pixels / 32 - 0.5, atol=1e-4)
-    assert torch.allclose(unproject(place, K, 32), root, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(to_translation(place, K, 32), root, rtol=1e-4, atol=1e-4)
     # A scene one metre wide at depth z fills the image where z is focal length over size.
-    middle = unproject(torch.zeros(50, 3), K, 32)
-    assert torch.allclose(middle[:, 2], focal(K) / 32) and torch.allclose(
-        focal(K), (K[:, 0, 0] * K[:, 1, 1]).sqrt()
+    middle = to_translation(torch.zeros(50, 3), K, 32)
+    assert torch.allclose(middle[:, 2], focal_length(K) / 32) and torch.allclose(
+        focal_length(K), (K[:, 0, 0] * K[:, 1, 1]).sqrt()
     )
     twice = K.clone()
     twice[:, :2, :2] *= 2
-    assert torch.allclose(unproject(place, twice, 32)[:, 2], 2 * root[:, 2], rtol=1e-4)
+    assert torch.allclose(to_translation(place, twice, 32)[:, 2], 2 * root[:, 2], rtol=1e-4)
 
 
 def test_the_rays_rotation_takes_the_axis_to_the_ray():
     K = cameras(50)
-    R, ray = ray_rotation(K, 32), torch.linalg.solve(K, torch.tensor([16.0, 16, 1]).expand(50, 3))
+    R, ray = (
+        find_ray_rotation(K, 32),
+        torch.linalg.solve(K, torch.tensor([16.0, 16, 1]).expand(50, 3)),
+    )
     ray = ray / ray.norm(dim=1, keepdim=True)
     assert torch.allclose(R @ R.transpose(1, 2), torch.eye(3).expand(50, 3, 3), atol=1e-5)
     assert torch.allclose(torch.linalg.det(R), torch.ones(50), atol=1e-5)
@@ -242,32 +256,43 @@ def test_the_rays_rotation_takes_the_axis_to_the_ray():
     assert (
         np.abs(vectors[:, 2]).max() < 1e-4 and np.abs((vectors * ray.numpy()).sum(1)).max() < 1e-4
     )
-    assert torch.allclose(camera_words(K, 32)[:, :2] * ray[:, 2:], ray[:, :2], atol=1e-5)
+    assert torch.allclose(describe_camera(K, 32)[:, :2] * ray[:, 2:], ray[:, :2], atol=1e-5)
 
 
 @pytest.fixture(scope="module")
-def network():
+def network(bodies):
     """A tiny Recovery of hands with means that are none of its defaults."""
     torch.manual_seed(0)
     vision = VisionConfig(image_size=32, patch=8, encoder=EncoderConfig(width=32, depth=1, heads=2))
-    model = Recovery(vision, HeadConfig(width=32, depth=1, heads=2, token_proj_dim=4), 21, 6)
+    model = Recovery(
+        vision, HeadConfig(width=32, depth=1, heads=2, token_proj_dim=4), bodies["anny_hand"]
+    )
     random = torch.Generator().manual_seed(3)
     model.set_means(
-        axis_angle_to_matrix(0.5 * torch.randn(21, 3, generator=random)),
-        torch.rand(6, generator=random),
-        torch.tensor([0.05, -0.1, -1.0]),
+        Means(
+            axis_angle_to_matrix(0.5 * torch.randn(21, 3, generator=random)),
+            torch.rand(6, generator=random),
+            torch.tensor([0.05, -0.1, -1.0]),
+        )
     )
     return model.eval()
 
 
+def moved(network, offsets, K):
+    """The bodies that offsets from a network's means stand for, in images of 32 px."""
+    return add_offsets(network.means, offsets, K, 32, network.shape_space, network.body_name)
+
+
 def test_answers_of_zero_are_the_means(network):
     K = cameras(5)
-    found = network.compose(torch.zeros(5, 126), torch.zeros(5, 6), torch.zeros(5, 3), K, 32)
+    found = network.place_means(K, 32)
     assert torch.allclose(found.pose[:, 1:], network.mean_pose[1:].expand(5, -1, -1, -1), atol=1e-6)
-    assert torch.allclose(found.pose[:, 0], ray_rotation(K, 32) @ network.mean_pose[0], atol=1e-5)
+    assert torch.allclose(
+        found.pose[:, 0], find_ray_rotation(K, 32) @ network.mean_pose[0], atol=1e-5
+    )
     assert torch.allclose(found.shape, network.mean_shape.expand(5, 6), atol=1e-3)
-    assert torch.allclose(found.place, network.mean_place.expand(5, 3))
-    assert torch.allclose(place_of(found.root, K, 32), found.place, atol=1e-4)
+    place = to_image_translation(found.translation, K, 32)
+    assert torch.allclose(place, network.mean_place.expand(5, 3), atol=1e-4)
 
 
 def test_offsets_are_added_to_the_means(network):
@@ -275,22 +300,24 @@ def test_offsets_are_added_to_the_means(network):
     wanted = axis_angle_to_matrix(torch.randn(5, 21, 3, generator=torch.Generator().manual_seed(4)))
     offset = (matrix_to_rotation_6d(wanted) - matrix_to_rotation_6d(network.mean_pose)).flatten(1)
     K = cameras(5)
-    found = network.compose(offset, torch.full((5, 6), 50.0), torch.ones(5, 3), K, 32)
+    found = moved(network, Offsets(offset, torch.full((5, 6), 50.0), torch.ones(5, 3)), K)
     assert torch.allclose(found.pose[:, 1:], wanted[:, 1:], atol=1e-5)
-    assert torch.allclose(found.pose[:, 0], ray_rotation(K, 32) @ wanted[:, 0], atol=1e-5)
+    assert torch.allclose(found.pose[:, 0], find_ray_rotation(K, 32) @ wanted[:, 0], atol=1e-5)
     assert (found.shape > 0.999).all() and (found.shape <= 1).all()
-    assert torch.allclose(found.place, network.mean_place + 1)
+    place = to_image_translation(found.translation, K, 32)
+    assert torch.allclose(place, (network.mean_place + 1).expand(5, 3), atol=1e-4)
 
 
-def test_a_new_network_answers_nearly_the_means(network):
+def test_a_new_network_answers_nearly_the_means(network, bodies):
     images, K = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(5)), cameras(4)
     with torch.no_grad():
-        found = network(images, K)
-    start = network.compose(torch.zeros(4, 126), torch.zeros(4, 6), torch.zeros(4, 3), K, 32)
+        found = network(images, K, bodies["anny_hand"]).parameters
+    start = network.place_means(K, 32)
     assert (found.pose - start.pose).abs().max() < 0.05 and (
         found.shape - start.shape
     ).abs().max() < 0.02
-    assert (found.place - start.place).abs().max() < 0.05
+    off = [to_image_translation(one.translation, K, 32) for one in (found, start)]
+    assert (off[0] - off[1]).abs().max() < 0.05
     assert (found.pose[0] - found.pose[1]).abs().max() > 0
 
 
@@ -309,14 +336,15 @@ def test_the_loss_moves_every_weight(bodies, people, position):
     vision = VisionConfig(
         image_size=32, patch=8, position=position, encoder=EncoderConfig(width=32, depth=1, heads=2)
     )
-    model = Recovery(vision, HeadConfig(width=32, depth=2, heads=2, token_proj_dim=4), 21, 6)
+    model = Recovery(
+        vision, HeadConfig(width=32, depth=2, heads=2, token_proj_dim=4), bodies["anny_hand"]
+    )
     batch, labels = batch_of(people["hand"], "hand")
-    model.set_means(*means(batch, Targets(body), 32))
+    model.set_means(compute_means(batch, Targets(body), 32))
     seen = view(batch, 32)
     target = Targets(body)(labels, seen)
-    terms = losses.terms(
-        body, model(seen.images, seen.K), target, seen.K, 32, place_of(target.root, seen.K, 32)
-    )
+    found = model(seen.images, seen.K, body)
+    terms = losses.compute_terms(found, pose_body(body, target), seen.K, 32)
     assert set(terms) == set(losses.TERMS) and all(
         values.shape == (BATCH,) for values in terms.values()
     )
@@ -331,8 +359,8 @@ def test_the_loss_moves_every_weight(bodies, people, position):
         "shape": "shape",
         "joints": "pose",
         "vertices": "pose",
-        "keypoints_2d": "translation",
-        "place": "place",
+        "keypoints_2d": "place",
+        "translation": "place",
     }
     for term, answer in reached.items():  # each term by itself reaches its answer and the encoder
         ends = model.head.answers[answer].weight, model.encoder.patch_embed.proj.weight
@@ -342,46 +370,35 @@ def test_the_loss_moves_every_weight(bodies, people, position):
 
 @pytest.fixture(scope="module")
 def truth(bodies, people):
-    """(coarse body, target, K, place) of a batch of bodies as the network sees them."""
+    """(coarse body, target, K) of a batch of bodies as the network sees them."""
     body = bodies["anny"].coarse(64)
     batch, labels = batch_of(people["body"], "body")
     seen = view(batch, 32)
-    target = Targets(body)(labels, seen)
-    return body, target, seen.K, place_of(target.root, seen.K, 32)
+    return body, Targets(body)(labels, seen), seen.K
 
 
-def answered(target, place, **changes):
-    """A Body that is the target but for what is given."""
-    from finetune.model import Body
-
-    return Body(
-        **{
-            "pose": target.pose,
-            "root": target.root,
-            "shape": target.shape,
-            "place": place,
-            **changes,
-        }
-    )
+def terms_of(truth, **changes):
+    """The losses of the target but for what is given."""
+    body, target, K = truth
+    found = dataclasses.replace(target, **changes)
+    return losses.compute_terms(pose_body(body, found), pose_body(body, target), K, 32)
 
 
 def test_the_truth_costs_nothing(truth):
-    body, target, K, place = truth
-    terms = losses.terms(body, answered(target, place), target, K, 32, place)
-    assert all((values.abs() < 1e-5).all() for values in terms.values())
+    assert all((values.abs() < 1e-5).all() for values in terms_of(truth).values())
 
 
 def test_known_errors_cost_what_they_should(truth):
-    body, target, K, place = truth
-    aside = answered(
-        target,
-        place + torch.tensor([0.3, 0.0, -0.6]),
-        root=target.root + torch.tensor([0.05, 0, 0]),
-    )
-    terms = losses.terms(body, aside, target, K, 32, place)
+    body, target, K = truth
+    terms = terms_of(truth, translation=target.translation + torch.tensor([0.05, 0, 0]))
     assert all(terms[name].max() < 1e-5 for name in ("rotation", "shape", "joints", "vertices"))
-    assert torch.allclose(terms["place"], torch.full((BATCH,), 0.3))
-    points = body.keypoints(*body(target.pose, target.root, target.shape)).double().numpy()
+    # Aside by so much of the scene's width there, and no nearer; a mean over three numbers.
+    depth = target.translation[:, 2]
+    pixels = K[:, 0, 0] * 0.05 / depth
+    assert torch.allclose(terms["translation"], pixels / 32 / 3, rtol=1e-3)
+    nearer = terms_of(truth, translation=target.translation * np.exp(-0.6).astype(np.float32))
+    assert torch.allclose(nearer["translation"], torch.full((BATCH,), 0.2), rtol=1e-3)
+    points = body.keypoints(*body(target.pose, target.translation, target.shape)).double().numpy()
     wanted = (K[:, 0, 0].double().numpy()[:, None] * 0.05 / points[..., 2] / 32).mean(
         1
     ) / 2  # x alone moves
@@ -393,13 +410,13 @@ def test_known_errors_cost_what_they_should(truth):
         turned[:, elbow]
         @ torch.from_numpy(Rotation.from_euler("z", 90, degrees=True).as_matrix()).float()
     )
-    terms = losses.terms(body, answered(target, place, pose=turned), target, K, 32, place)
+    terms = terms_of(truth, pose=turned)
     assert torch.allclose(
         terms["rotation"], torch.full((BATCH,), 4 / 104), rtol=1e-4
     )  # |R - 1|^2 = 4 - 4 cos
     # One of 22 keypoints, the wrist, moves; L1, mean over the 3 axes.
     moved, still = (
-        body.keypoints(*body(p, target.root, target.shape)) for p in (turned, target.pose)
+        body.keypoints(*body(p, target.translation, target.shape)) for p in (turned, target.pose)
     )
     changed = (moved - still).abs().amax((0, 2)) > 1e-4
     assert [name for name, c in zip(body.keypoint_names, changed, strict=True) if c] == [
@@ -413,7 +430,7 @@ def test_known_errors_cost_what_they_should(truth):
 
     other = target.shape.clone()
     other[:, 2] += 0.1
-    terms = losses.terms(body, answered(target, place, shape=other), target, K, 32, place)
+    terms = terms_of(truth, shape=other)
     assert (
         torch.allclose(terms["shape"], torch.full((BATCH,), 0.01 / 6), rtol=1e-3)
         and terms["rotation"].max() == 0
@@ -422,19 +439,19 @@ def test_known_errors_cost_what_they_should(truth):
 
 def test_joints_and_vertices_are_compared_about_the_root(truth):
     """Turning the whole about its root: vertices move as a rigid body does."""
-    body, target, K, place = truth
+    body, target, K = truth
     R = torch.from_numpy(Rotation.from_euler("y", 30, degrees=True).as_matrix()).float()
     turned = torch.cat([(R @ target.pose[:, 0])[:, None], target.pose[:, 1:]], 1)
-    terms = losses.terms(body, answered(target, place, pose=turned), target, K, 32, place)
-    vertices, joints = body(target.pose, target.root, target.shape)
+    terms = terms_of(truth, pose=turned)
+    vertices, joints = body(target.pose, target.translation, target.shape)
     about = (vertices - joints[:, :1]).double().numpy()
     wanted = np.abs(about @ R.double().numpy().T - about).mean((1, 2))
     assert np.allclose(terms["vertices"].numpy(), wanted, rtol=1e-3)
 
 
 def test_people_behind_the_camera_have_finite_losses(truth):
-    body, target, K, place = truth
-    root = (target.root * torch.tensor([1.0, 1, -1])).requires_grad_()
-    terms = losses.terms(body, answered(target, place, root=root), target, K, 32, place)
+    body, target, K = truth
+    root = (target.translation * torch.tensor([1.0, 1, -1])).requires_grad_()
+    terms = terms_of(truth, translation=root)
     gradient = torch.autograd.grad(sum(v.sum() for v in terms.values()), root)[0]
     assert all(v.isfinite().all() for v in terms.values()) and gradient.isfinite().all()

@@ -21,7 +21,8 @@ from engine.distributed.place import count_threads
 from engine.distributed.process_group import Processes, device_of
 from engine.geometry import axis_angle_to_matrix
 from engine.pose_metrics import mpjpe, pa_mpjpe
-from finetune.losses import pixels
+from finetune.heads.base import pose_body
+from finetune.losses import project_points
 from finetune.predict import Predictor
 from finetune.views import Targets, view
 from pretrain import encoders, probe, ridge
@@ -110,19 +111,15 @@ def fine_tuned(predictor, shards, clips):
         }
         seen = view(batch, size)
         true = targets({**batch, "pose": axis_angle_to_matrix(batch["pose"])}, seen)
-        rest = [
-            part.new_zeros(len(seen.K), part.numel())
-            for part in (model.mean_shape, model.mean_place)
-        ]
-        mean = model.compose(
-            model.mean_pose.new_zeros(len(seen.K), 6 * model.joints), *rest, seen.K, size
-        )
-        found, mean, wanted = (
-            body.keypoints(*body(one.pose, one.root, one.shape))
-            for one in (model(seen.images, seen.K), mean, true)
-        )
+        found = model(seen.images, seen.K, body).keypoints
+        mean = pose_body(body, model.place_means(seen.K, size)).keypoints
+        wanted = pose_body(body, true).keypoints
         for points in (found, mean):
-            px = (pixels(points, seen.K) - pixels(wanted, seen.K)).norm(dim=-1).mean(1)
+            px = (
+                (project_points(points, seen.K) - project_points(wanted, seen.K))
+                .norm(dim=-1)
+                .mean(1)
+            )
             values.append(
                 torch.stack(
                     [px.double(), mpjpe(points, wanted, 0), pa_mpjpe(points, wanted)], 1

@@ -1,2 +1,2 @@
-"""Body models behind one interface: float32 functions from pose, root and shape to vertices and
-joints, in metres."""
+"""Body models behind one interface: float32 functions from pose, translation and shape to vertices
+and joints, in metres."""

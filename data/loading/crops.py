@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.bodies.models import LAYOUTS
 from data.format.clip import KINDS, MASK_BYTES, decode_labels
 from data.loading import reader
 from data.loading.reader import BadSample, NoPair, ShardReader
@@ -22,12 +23,6 @@ LABELS = {
 }
 PER_INSTANT = ("pose", "root", "joints")
 SEEN = 2  # of joint_visible, see data/people/labels.py
-# Places among anny's joints of those that errors of bodies are measured on
-# (data.bodies.models.BODY_KEYPOINTS), pelvis first.
-BODY_JOINTS = (0, 2, 22, 42, 4, 24, 44, 6, 26, 9, 29, 98, 46, 72, 101, 48, 74, 50, 76, 52, 78)
-# Places of each hand's joints, wrist and fingers, among anny's: what a part of a hand's crop may be
-# around.
-HAND_JOINTS = {"left_hand": range(52, 72), "right_hand": range(78, 98)}
 TAGS = (*reader.TAGS[:7], "crop", "part", "size")  # part: index into data.format.clip.KINDS
 # Columns of "numbers": crop centre x, y and side in pixels of the decoded image; turn in radians;
 # whether it is mirrored; three colour factors.
@@ -176,8 +171,11 @@ class CropReader(ShardReader):
         # Joints that are seen, for part crops: kept for draw_numbers, which follows for the same
         # row.
         seen = np.flatnonzero(labels["joint_visible"][crop] == SEEN)
-        own = HAND_JOINTS.get(clip.crops[crop].kind)
-        self._seen = seen if own is None else seen[np.isin(seen, own)]
+        kind = clip.crops[crop].kind
+        if kind != "body":
+            layout = LAYOUTS.find(str(labels["body_model"].ravel()[0]))
+            seen = seen[np.isin(seen, layout.index_part(kind))]
+        self._seen = seen
 
     @staticmethod
     def put_labels(arrays, row, clip, labels, crop):

@@ -244,7 +244,7 @@ def _prepare(device):
     """Build caches and compile kernels once, before the workers would all do it."""
     import warp
 
-    from data.bodies.anny import AnnyBody
+    from data.bodies.anny_body import AnnyBody
     from data.people import kernels_light, kernels_mesh, kernels_shade, template
 
     template.load(AnnyBody(clothing=True))

@@ -6,7 +6,7 @@ import numpy as np
 import simplejpeg
 import torch
 
-from data.bodies.anny import AnnyBody
+from data.bodies.anny_body import AnnyBody
 from data.format.clip import MADE, Clip, Crop
 from data.people import collide, labels, motion, shots, template, wardrobe
 from data.people import scene as scenes

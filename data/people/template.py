@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.bodies.anny import cache_folder, locked
+from data.bodies.anny_body import cache_folder, locked
 from data.bodies.warp_init import MEND
 from engine.errors import explain, failure_of
 

@@ -1,1 +1,1 @@
-"""Heads: from an encoder's tokens to what is recovered."""
+"""Heads: from an encoder's tokens to people's meshes; one module each, found by ``head.name=``."""

@@ -1,32 +1,46 @@
-"""The model-based head: queries for pose, shape and place look at the image's tokens and answer
-with parameters.
+"""The model-based head: queries for pose, shape and translation attend to the image's tokens and
+answer with parameters of the body model, as offsets from their means.
 
-Two ways lead from tokens to answers. The *read-out* is a linear map of every token, side by side in
+Two ways lead from tokens to answers. The *linear projection* maps every token, side by side in
 their places on a coarse grid: it learns within minutes, where attention alone stays at the mean
-(docs/log.md). It starts the queries, which a transformer decoder then refines by looking at all
+(docs/log.md). It starts the queries, which a transformer decoder then refines by attending to all
 tokens.
 """
+
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from data.bodies.base import BodyModel
+from finetune.crop_camera import describe_camera
+from finetune.heads.base import HEADS, Head, Prediction, pose_body
+from finetune.means import Means, Offsets, add_offsets
+from pretrain.config import VisionConfig
 from pretrain.model import initialise
 from pretrain.position import sincos_table
 
-GRID = 7  # the read-out's: images of any size are pooled to it
+if TYPE_CHECKING:
+    from finetune.config import HeadConfig
+
+GRID = 7  # of the linear projection: images of any size are pooled to it
 
 
-class ModelBasedHead(nn.Module):
-    """Tokens to one answer a query.
+@HEADS.register("model_based")
+class ModelBasedHead(Head):
+    """Tokens to one answer a query; see finetune.heads.base.Head for the arguments."""
 
-    Args:
-        config: pretrain.config.VisionConfig of the encoder.  head: finetune.config.HeadConfig.
-        answers: {query's name: count of numbers}.
-    """
+    has_parameters = True
 
-    def __init__(self, config, head, answers):
+    def __init__(self, config: VisionConfig, head: "HeadConfig", body: BodyModel) -> None:
         super().__init__()
+        # "place" is the translation; the name is in the files of weights.
+        answers = {
+            "pose": len(body.joint_names) * 6,
+            "shape": len(body.shape_space.names),
+            "place": 3,
+        }
         self.grid, width = config.grid(), head.width
         self.norm = nn.LayerNorm(config.encoder.width)
         side = min(GRID, *self.grid)
@@ -67,21 +81,28 @@ class ModelBasedHead(nn.Module):
         for answer in self.answers.values():  # the first answers are nearly the means
             nn.init.xavier_uniform_(answer.weight, gain=0.01)
 
-    def forward(self, features, camera):
-        """Answers to all queries.
+    def forward(
+        self, features: torch.Tensor, K: torch.Tensor, size: int, means: Means, body: BodyModel
+    ) -> Prediction:
+        """Predict the people of images; see finetune.heads.base.Head."""
+        answers = self.answer(features, describe_camera(K, size))
+        # bf16 would turn a body by a quarter of a degree.
+        with torch.autocast(features.device.type, enabled=False):
+            offsets = Offsets(*(answers[name].float() for name in ("pose", "shape", "place")))
+            found = add_offsets(means, offsets, K, size, body.shape_space, body.name)
+        return pose_body(body, found)
+
+    def answer(self, features: torch.Tensor, camera: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns {query's name: (B, numbers)}.
 
         Args:
-            features: (B, N, C) of the encoder.  camera: (B, 3), see finetune.model.camera_words.
-        Returns:
-            {name: (B, count)}.
+            features: (B, N, C) of the encoder.
+            camera: (B, 3), see finetune.crop_camera.describe_camera.
         """
         tokens = self.norm(features)
         small = (self._pool @ self.compress(tokens)).flatten(1)
-        queries = (
-            self.queries
-            + self.read(small).unflatten(1, self.queries.shape)
-            + self.camera(camera)[:, None]
-        )
+        starts = self.read(small).unflatten(1, self.queries.shape)
+        queries = self.queries + starts + self.camera(camera)[:, None]
         if self.depth:
             queries = self.decoder(queries, self.embed(tokens) + self._places)
         queries = self.last_norm(queries)

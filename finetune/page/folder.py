@@ -46,7 +46,7 @@ WORDS = {
 @dataclass
 class Evaluation:
     """``RUN/evaluation``: its folder and the checked content of evaluation.json (see
-    finetune/evaluate.py)."""
+    finetune/evaluation/results.py)."""
 
     path: Path
     content: dict

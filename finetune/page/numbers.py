@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 
 from engine.errors import UserError
-from finetune.tables import LEAK, best_rows, verdict
+from finetune.evaluation.tables import LEAK, best_rows, verdict
 
 ARROWS = {"lower": "↓", "higher": "↑"}
 
@@ -81,7 +81,7 @@ def differences(evaluation):
     """This run minus the one without pre-training, a dict a metric: "name", "unit", "mean", "low",
     "high", "verdict".
 
-    Empty where there is no such run. The verdict is finetune.tables.verdict's: "wins" or "loses"
+    Empty where there is no such run. The verdict is finetune.evaluation.tables.verdict's: "wins" or "loses"
     only where the interval excludes 0, else "cannot tell".
     """
     found, out = evaluation.content.get("differences", {}), []

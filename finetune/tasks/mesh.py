@@ -16,6 +16,7 @@ from data.sampling.seen import Seen
 from engine.checkpoint import history
 from engine.distributed import hardware, process_group
 from engine.distributed.process_group import Processes
+from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix
 from engine.logging.console import get_logger
 from engine.logging.metric_registry import Companion, Group, Metric, MetricBook
@@ -24,8 +25,9 @@ from engine.training.shares import Shares
 from engine.training.task import Arrays, Batch
 from finetune import losses, panels
 from finetune.config import FinetuneConfig
-from finetune.means import means
-from finetune.model import Recovery, place_of
+from finetune.heads.base import pose_body
+from finetune.means import compute_means
+from finetune.model import Recovery
 from finetune.tasks import TASKS
 from finetune.views import Targets, view
 from pretrain import header, weights
@@ -83,23 +85,24 @@ class Recovering(nn.Module):
         return self._body[0]
 
     def seen(self, batch):
-        """(View, Target) of a batch of data.loading.crops arrays as tensors."""
+        """(View, BodyParameters) of a batch of data.loading.crops arrays as tensors."""
         labels = {**batch, "pose": axis_angle_to_matrix(batch["pose"])}
         seen = view(batch, self.size)
         return seen, self.targets(labels, seen)
 
-    def recover(self, images, K):
-        """The finetune.model.Body of images."""
+    def recover(self, images, K, body):
+        """The finetune.heads.base.Prediction of images; ``body``: the coarse body model or the full
+        one."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.model(images, K)
+            return self.model(images, K, body)
 
     def forward(self, batch):
         """{term: (B,)} of finetune.losses."""
         seen, target = self.seen(batch)
-        found = self.recover(seen.images, seen.K)
-        return losses.terms(
-            self.body, found, target, seen.K, self.size, place_of(target.root, seen.K, self.size)
-        )
+        found = self.recover(seen.images, seen.K, self.body)
+        with torch.no_grad():
+            true = pose_body(self.body, target)
+        return losses.compute_terms(found, true, seen.K, self.size)
 
 
 @TASKS.register("mesh")
@@ -118,6 +121,11 @@ class MeshTask(ClipTask):
         )
         super().__init__(config, processes, order)
         self.body = open_model(config.body_model).to(processes.device)
+        if self.body.kind != config.data.rules.crops:
+            raise UserError(
+                f"body={self.body.name} is a {self.body.kind}, "
+                f"data.rules.crops={config.data.rules.crops}"
+            )
         self.model, before = build(config, order, self.body, processes.device)
         prepare(self.model.encoder.blocks, config, processes.device)
         self.bf16 = hardware.bf16(config.precision, processes.device)
@@ -127,8 +135,9 @@ class MeshTask(ClipTask):
             config.model.image_size,
             self.bf16,
         )
-        self.meter_count = len(losses.TERMS) + 2
-        self.weights = {name: getattr(config.loss, name) for name in losses.TERMS}
+        self.terms = losses.list_terms(self.model.head)
+        self.meter_count = len(self.terms) + 2
+        self.weights = {name: getattr(config.loss, name) for name in self.terms}
         loader = open_crop_loader(
             order,
             config.data,
@@ -148,7 +157,7 @@ class MeshTask(ClipTask):
         """(loss, sums of the terms, of the loss, and crops) of a part of this rank's rows."""
         found = module(piece)
         total = self._weigh(found)
-        meters = [*(found[name] for name in losses.TERMS), total, torch.ones_like(total)]
+        meters = [*(found[name] for name in self.terms), total, torch.ones_like(total)]
         return total.sum() / self.config.batch, torch.stack(meters).detach().double().sum(1)
 
     def _weigh(self, found):
@@ -156,7 +165,7 @@ class MeshTask(ClipTask):
 
     def name_losses(self, sums: Sequence[float]) -> dict[str, float]:
         """{"loss/TERM"} means over the crops."""
-        names = (*losses.TERMS, "total")
+        names = (*self.terms, "total")
         return {
             f"loss/{name}": value / sums[-1] for name, value in zip(names, sums[:-1], strict=True)
         }
@@ -170,10 +179,8 @@ class MeshTask(ClipTask):
         for rows in shares.rows(len(self.val["tags"])):
             batch = self.to_device({k: v[rows] for k, v in self.val.items()})
             seen, target = self.step_module.seen(batch)
-            found = self.step_module.recover(seen.images, seen.K)
-            points, true = (
-                body.keypoints(*body(one.pose, one.root, one.shape)) for one in (found, target)
-            )
+            found = self.step_module.recover(seen.images, seen.K, body)
+            points, true = found.keypoints, pose_body(body, target).keypoints
             errors = mpjpe(points, true, 0), pa_mpjpe(points, true)
             total += torch.stack([*(e.sum() for e in errors), errors[0].new_tensor(len(points))])
         self.model.train()
@@ -198,7 +205,7 @@ class MeshTask(ClipTask):
 
     def make_metadata(self) -> dict[str, str]:
         """The header of the weights' file."""
-        return header.make_header(self.model.config, self.seen)
+        return header.make_header(self.model.config, self.seen, self.model.roles)
 
     def announce(self, start: int) -> None:
         """Say what is derived from the config, before the first step."""
@@ -239,7 +246,7 @@ def build(config, order, body, device):
     before = Seen()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = Recovery(config.model, config.head, len(body.joint_names), len(body.shape_names))
+        model = Recovery(config.model, config.head, body)
     # A run that resumes has weights and means of its own, and needs its beginnings no more.
     # The marker tells: the first process alone reads the files through, when it opens the run.
     if not history.list_complete(config.run):
@@ -247,7 +254,5 @@ def build(config, order, body, device):
             before = weights.init_encoder(model.encoder, config.model, config.init)
         labels = sample_labels(order, config.data, MEAN_CLIPS, bad_shards(config.run, order))
         labels = {name: torch.from_numpy(values).to(device) for name, values in labels.items()}
-        model.set_means(
-            *(value.cpu() for value in means(labels, Targets(body), config.model.image_size))
-        )
+        model.set_means(compute_means(labels, Targets(body), config.model.image_size))
     return model.to(device), before

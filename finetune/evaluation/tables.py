@@ -1,9 +1,11 @@
 """What ``evaluation.json`` says, as a table to read and as sentences on what it can and cannot
 show."""
 
-from finetune.metrics import DRAWS
+from finetune.evaluation.metrics import DRAWS
 
-FEW_CLIPS = 30  # with fewer, percentile intervals are too narrow: see finetune.metrics.bootstrap
+FEW_CLIPS = (
+    30  # with fewer, percentile intervals are too narrow: see finetune.evaluation.metrics.bootstrap
+)
 WINS, LOSES, CANNOT_TELL = "wins", "loses", "cannot tell"
 
 

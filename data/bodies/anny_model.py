@@ -1,0 +1,358 @@
+"""Anny as body models: the whole body, and its right hand cut out at the wrist."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from data.bodies.anny import ANNY, FINGERS, KEYPOINTS, list_hand_joints
+from data.bodies.anny_body import AnnyBody
+from data.bodies.base import BodyModel, BodyParameters, ShapeSpace, pair_sides
+from engine.geometry import axis_angle_to_matrix
+
+if TYPE_CHECKING:
+    from anny.models.model_data import ModelData
+    from anny.models.rigged_model import RiggedModelWithLinearBlendShapes
+
+# Vertices of anny's base mesh at the tips of the right hand's fingers.
+FINGERTIPS = (2680, 1927, 2119, 2314, 2503)
+# A hand ends at a plane across the forearm so far beyond the wrist: there the mesh has a ring of 20
+# edges, so the cut is even.
+HAND_FROM_M = 0.0025
+
+
+class AnnyModel(BodyModel):
+    """The whole body: 104 joints, 13718 vertices, 6 shape parameters in [0, 1].
+
+    Args:
+        rigged: anny's own model of these vertices, without facial actions.
+        faces: (F, 3) int64, or None for a coarse model.
+        vertex_ids: (V,) int64 each vertex's number in the whole body's mesh.
+        keypoints: {name: a joint, by name, or a vertex of the whole body, by number}.
+        source: the AnnyBody that all this is cut from.
+    """
+
+    name = "anny"
+    kind = "body"
+    variant = ""
+
+    def __init__(
+        self,
+        rigged: "RiggedModelWithLinearBlendShapes",
+        faces: torch.Tensor | None,
+        vertex_ids: torch.Tensor,
+        keypoints: Mapping[str, str | int],
+        source: AnnyBody,
+    ) -> None:
+        super().__init__()
+        self.rigged, self.source, self._keypoints = rigged, source, keypoints
+        self.joint_names = list(rigged.bone_labels)
+        self.parents = [int(parent) for parent in rigged.bone_parents]
+        self.keypoint_names = list(keypoints)
+        self.shape_space = ShapeSpace(tuple(source.shape_names), mean=0.5, low=0.0, high=1.0)
+        self.expression_names = list(source.face_names)
+        numbers = {int(vertex): i for i, vertex in enumerate(vertex_ids)}
+        # An index into joints and then vertices.
+        index = [
+            self.joint_names.index(at)
+            if isinstance(at, str)
+            else len(self.joint_names) + numbers[at]
+            for at in keypoints.values()
+        ]
+        for name, values in (
+            ("faces", faces),
+            ("vertex_ids", vertex_ids),
+            ("keypoint_index", torch.tensor(index)),
+            ("mirror", pair_sides(self.joint_names, ".L", ".R")),
+            ("keypoint_mirror", pair_sides(self.keypoint_names, "left_", "right_")),
+        ):
+            self.register_buffer(name, values, persistent=False)
+
+    def forward(
+        self,
+        pose: torch.Tensor,
+        translation: torch.Tensor,
+        shape: torch.Tensor,
+        expression: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pose the model; see BodyModel. ``expression``: (B, 52) or (1, 52) facial actions."""
+        if expression is not None:
+            vertices, joints = self.source(pose, translation, shape, expression)
+            return vertices[:, self.vertex_ids], joints
+        return self._pose(pose, translation, shape)
+
+    def _pose(
+        self, pose: torch.Tensor, translation: torch.Tensor, shape: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """vertices and joints of a face at rest; the blend shapes of facial actions are left
+        out."""
+        with torch.autocast(pose.device.type, enabled=False):  # bf16 moves vertices by 3 mm
+            rest = self.rigged.get_rest_model(self._coefficients(shape.float()))
+            rotation = pose.float() if pose.ndim == 4 else axis_angle_to_matrix(pose.float())
+            transforms = torch.zeros(*rotation.shape[:2], 4, 4, device=rotation.device)
+            transforms[..., :3, :3] = rotation
+            transforms[..., 3, 3] = 1
+            moved, bones = self.rigged.get_bone_transforms(transforms, rest["rest_bone_poses"])
+            vertices = self.rigged.get_skinned_vertices(
+                rest_vertices=rest["rest_vertices"].expand(len(moved), -1, -1),
+                bone_transforms=moved,
+            )
+            shift = translation.float()[:, None]
+            return vertices + shift, bones[..., :3, 3] + shift
+
+    def keypoints(self, vertices: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
+        """Returns the (B, K, 3) keypoints: some of the joints and of the vertices."""
+        return torch.cat([joints, vertices], 1)[:, self.keypoint_index]
+
+    def coarse(self, count: int) -> "AnnyModel":
+        """Returns the same model with about ``count`` vertices spread evenly over the surface, and
+        those of the keypoints.
+
+        A vertex is where it is on the full mesh: skinning treats each alone, so nothing is
+        approximated.
+        """
+        ids = _spread(self.rigged.template_vertices, count)
+        joints = len(self.joint_names)
+        tips = self.keypoint_index[self.keypoint_index >= joints] - joints
+        chosen = torch.unique(torch.cat([ids, tips]))
+        data = _cut_vertices(self.rigged.to_model_data(), chosen)
+        return self._rebuild(_rigged(data), self.vertex_ids[chosen])
+
+    def _rebuild(
+        self, rigged: "RiggedModelWithLinearBlendShapes", vertex_ids: torch.Tensor
+    ) -> "AnnyModel":
+        return AnnyModel(rigged, None, vertex_ids, self._keypoints, self.source)
+
+    def read_labels(self, labels: Mapping[str, torch.Tensor], flip: torch.Tensor) -> BodyParameters:
+        """Returns what the labels say as it is; see BodyModel."""
+        return BodyParameters(self.name, labels["pose"], labels["shape"], labels["root"])
+
+    def _coefficients(self, shape: torch.Tensor) -> torch.Tensor:
+        """(B, C) weights of the blend shapes, without the facial actions that come after them."""
+        none = shape.new_zeros(1, 0), shape.new_zeros(1, len(self.source.face_names))
+        coefficients = self.source.model._get_phenotype_blendshape_coefficients(shape, *none)
+        return coefficients[:, : len(self.rigged.blendshapes)]
+
+
+class AnnyHand(AnnyModel):
+    """The right hand: 21 joints, of which joint 0 is a root at the wrist.
+
+    Args:
+        whole: the AnnyModel of the whole body; the others as AnnyModel's.
+    """
+
+    name = "anny_hand"
+    kind = "hand"
+
+    def __init__(
+        self,
+        rigged: "RiggedModelWithLinearBlendShapes",
+        faces: torch.Tensor | None,
+        vertex_ids: torch.Tensor,
+        keypoints: Mapping[str, str | int],
+        source: AnnyBody,
+        whole: AnnyModel,
+    ) -> None:
+        super().__init__(rigged, faces, vertex_ids, keypoints, source)
+        self._whole = whole
+        self.expression_names = []
+        # A left hand is learnt as the right one in a mirror, so its own joints are looked up under
+        # their mirror's names.
+        self._fingers, self._chains = {}, {}
+        for side in ("left_hand", "right_hand"):
+            wrist, *fingers = ANNY.index_part(side)
+            self._fingers[side] = torch.tensor(fingers)
+            self._chains[side] = _list_chain(wrist, whole.parents)
+
+    @property
+    def whole(self) -> AnnyModel:
+        """The whole body."""
+        return self._whole
+
+    def forward(
+        self,
+        pose: torch.Tensor,
+        translation: torch.Tensor,
+        shape: torch.Tensor,
+        expression: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pose the hand; see BodyModel. Raises ValueError for an expression."""
+        if expression is not None:
+            raise ValueError("a hand has no facial expression")
+        return self._pose(pose, translation, shape)
+
+    def _rebuild(
+        self, rigged: "RiggedModelWithLinearBlendShapes", vertex_ids: torch.Tensor
+    ) -> "AnnyHand":
+        return AnnyHand(rigged, None, vertex_ids, self._keypoints, self.source, self._whole)
+
+    def read_labels(self, labels: Mapping[str, torch.Tensor], flip: torch.Tensor) -> BodyParameters:
+        """Returns the left hand where the image is mirrored, else the right; see BodyModel."""
+        right, right_wrist = self._read_hand(labels, "right_hand")
+        left, left_wrist = self._read_hand(labels, "left_hand")
+        pose = torch.where(flip[:, None, None, None], left, right)
+        wrist = torch.where(flip[:, None], left_wrist, right_wrist)
+        return BodyParameters(self.name, pose, labels["shape"], wrist)
+
+    def _read_hand(
+        self, labels: Mapping[str, torch.Tensor], side: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, 21, 3, 3) rotations and (B, 3) wrist of a hand, by the whole body's labels."""
+        # The hand's root turns as all joints from the pelvis to the wrist together.
+        turned = labels["pose"][:, 0]
+        for joint in self._chains[side][1:]:
+            turned = turned @ labels["pose"][:, joint]
+        wrist = torch.eye(3, device=turned.device).expand_as(turned)
+        fingers = labels["pose"][:, self._fingers[side].to(turned.device)]
+        rotation = torch.cat([torch.stack([turned, wrist], 1), fingers], 1)
+        return rotation, labels["joints"][:, self._chains[side][-1]]
+
+
+def build_body() -> AnnyModel:
+    """Returns the whole body with its full mesh.
+
+    Raises:
+        UserError: the body model's cache cannot be written.
+    """
+    source = AnnyBody()
+    data = _read_data(source)
+    ids = torch.arange(len(data.template_vertices))
+    return AnnyModel(_rigged(data), source.faces, ids, KEYPOINTS, source)
+
+
+def build_hand() -> AnnyHand:
+    """Returns the right hand with its full mesh, cut from the whole body; see build_body."""
+    whole = build_body()
+    data = _read_data(whole.source)
+    ids = _hand_vertices(data, "R")
+    tips = [int(torch.where(data.base_mesh_vertex_indices == v)[0]) for v in FINGERTIPS]
+    faces = _cut_faces(whole.source.faces, ids, len(data.template_vertices))
+    keypoints: dict[str, str | int] = {"wrist": "wrist.R"}
+    for number, finger in enumerate(FINGERS, 1):
+        for joint in (1, 2, 3):
+            keypoints[f"{finger}_{joint}"] = f"finger{number}-{joint}.R"
+        keypoints[f"{finger}_tip"] = tips[number - 1]
+    rigged = _rigged(_cut_vertices(_cut_bones(data, "R"), ids))
+    return AnnyHand(rigged, faces, ids, keypoints, whole.source, whole)
+
+
+def _read_data(source: AnnyBody) -> "ModelData":
+    """anny's tables of vertices and bones, without the blend shapes of facial actions."""
+    data = source.model.to_model_data()
+    # Those after them are facial actions.
+    shapes = source.model.phenotype_blendshape_projection.shape[1]
+    return dataclasses.replace(
+        data,
+        blendshapes=data.blendshapes[:shapes],
+        bone_heads_blendshapes=data.bone_heads_blendshapes[:shapes],
+        bone_orientation_blendshapes=data.bone_orientation_blendshapes[:shapes],
+    )
+
+
+def _list_chain(joint: int, parents: list[int]) -> list[int]:
+    """Joints from the root to this one."""
+    out = [joint]
+    while parents[out[0]] >= 0:
+        out.insert(0, parents[out[0]])
+    return out
+
+
+def _rigged(data):
+    from anny.models.rigged_model import RiggedModelWithLinearBlendShapes
+
+    return (
+        RiggedModelWithLinearBlendShapes(
+            data, skinning_method="lbs", bone_orientation="cached", root_identity_orientation=True
+        )
+        .to(torch.float32)
+        .requires_grad_(False)
+    )
+
+
+def _cut_vertices(data, ids):
+    return dataclasses.replace(
+        data,
+        template_vertices=data.template_vertices[ids],
+        blendshapes=data.blendshapes[:, ids],
+        vertex_bone_weights=data.vertex_bone_weights[ids],
+        vertex_bone_indices=data.vertex_bone_indices[ids],
+        base_mesh_vertex_indices=data.base_mesh_vertex_indices[ids],
+    )
+
+
+def _hand_bones(data: "ModelData", side: str) -> list[int]:
+    names = list_hand_joints(side)
+    return [i for i, name in enumerate(data.metadata.bone_labels) if name in names]
+
+
+def _hand_vertices(data, side):
+    """Indices of the vertices of one hand: moved by its forearm, wrist or fingers, and beyond a
+    plane at the wrist."""
+    labels = data.metadata.bone_labels
+    elbow, wrist = (labels.index(f"{name}.{side}") for name in ("lowerarm01", "wrist"))
+    bones = torch.tensor(
+        [elbow, labels.index(f"lowerarm02.{side}"), *_hand_bones(data, side)],
+        device=data.vertex_bone_indices.device,
+    )
+    share = (data.vertex_bone_weights * torch.isin(data.vertex_bone_indices, bones)).sum(1)
+    along = torch.nn.functional.normalize(
+        data.template_bone_heads[wrist] - data.template_bone_heads[elbow], dim=0
+    )
+    beyond = (data.template_vertices - data.template_bone_heads[wrist]) @ along > HAND_FROM_M
+    return torch.where((share > 0.5) & beyond)[0]
+
+
+def _cut_bones(data, side):
+    """The rig of one hand: a root at the wrist, the wrist, the fingers; the rest of the arm's
+    weights go to the root.
+
+    The root is a joint of its own, as in anny's hand rig: the wrist turns the mesh into its own
+    axes, which follow the shape, and the root does not.
+    """
+    hand = _hand_bones(data, side)
+    labels, parents = data.metadata.bone_labels, data.metadata.bone_parents
+    wrist, eye = hand[0], torch.eye(3, dtype=data.template_vertices.dtype)
+    place = {old: new for new, old in enumerate(hand, 1)}
+    new = torch.tensor([place.get(i, 0) for i in range(len(labels))])
+    rows = [wrist, *hand]
+
+    def rooted(tensor, root, axis):
+        out = tensor.index_select(axis, torch.tensor(rows)).clone()
+        out.select(axis, 0).copy_(root)
+        return out
+
+    zero = torch.zeros(3)
+    metadata = dataclasses.replace(
+        data.metadata,
+        bone_labels=["root", *(labels[i] for i in hand)],
+        bone_parents=[-1, *(place.get(int(parents[i]), 0) for i in hand)],
+    )
+    return dataclasses.replace(
+        data,
+        metadata=metadata,
+        vertex_bone_indices=new[data.vertex_bone_indices.long()],
+        template_bone_heads=data.template_bone_heads[rows],
+        bone_heads_blendshapes=data.bone_heads_blendshapes[:, rows],
+        reference_bone_orientations=rooted(data.reference_bone_orientations, eye, 0),
+        bone_template_orientation_matrices=rooted(data.bone_template_orientation_matrices, eye, 0),
+        bone_orientation_blendshapes=rooted(data.bone_orientation_blendshapes, zero, 1),
+    )
+
+
+def _cut_faces(faces, ids, count):
+    """Triangles whose corners are all kept, renumbered."""
+    place = torch.full((count,), -1)
+    place[ids] = torch.arange(len(ids))
+    found = place[faces]
+    return found[(found >= 0).all(1)]
+
+
+def _spread(points, count):
+    """(count,) indices by farthest-point sampling from the first point."""
+    count = min(count, len(points))
+    chosen, distance = [0], points.new_full((len(points),), float("inf"))
+    while len(chosen) < count:
+        distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(1))
+        chosen.append(int(distance.argmax()))
+    return torch.tensor(chosen, device=points.device)

@@ -1,0 +1,143 @@
+"""``python -m finetune evaluate``: errors of a run on people it has not seen, beside the mean pose
+and no pre-training."""
+
+import shlex
+
+import numpy as np
+import torch
+
+from data.format.clip import MADE
+from data.loading.build import open_crop_order, people_at, val_crops
+from data.loading.crops import TAGS
+from data.storage.shard_store import Store
+from engine.config.parser import flat, parse_keys, resumable_keys
+from engine.errors import UserError
+from engine.logging import progress
+from engine.training import eval_jobs
+from finetune.evaluation import tables
+from finetune.evaluation.config import USAGE, EvaluateConfig, find_results
+from finetune.evaluation.judge import Judge
+from finetune.evaluation.results import (
+    clear_folder,
+    list_numbers,
+    summarise_run,
+    write_results,
+)
+from finetune.evaluation.selection import choose_data, leave_out, leave_out_known, take_all
+from finetune.predict import Predictor
+from pretrain import header
+
+CHUNK = 32
+PLACE = [TAGS.index(name) for name in ("source", "shard", "index")]
+
+
+def main(argv: list[str]) -> int:
+    """``python -m finetune evaluate``; returns the exit code."""
+    config, _ = parse_keys(EvaluateConfig, argv, "finetune evaluate", USAGE, least=0)
+    if not config.run:
+        raise UserError(f"run= is not set; usage: {USAGE}")
+    if config.log and eval_jobs.run_of(config.run) is None:
+        raise UserError(
+            f"log=true, but run={config.run} is no checkpoint: RUN/checkpoints/step-X names one"
+        )
+    evaluation = evaluate(config, "python -m finetune evaluate " + shlex.join(argv))
+    print(tables.table(evaluation))
+    print("\n".join(evaluation["notes"]))
+    print(f"wrote {find_results(config)}")
+    if config.log:
+        run, step = eval_jobs.run_of(config.run)
+        eval_jobs.note(run, step, list_numbers(evaluation), evaluation["command"])
+        eval_jobs.settle(run)
+    return 0
+
+
+def evaluate(config: EvaluateConfig, command: str) -> dict:
+    """Returns the dict of evaluation.json (docs/finetuning.md); writes it, the errors of each crop, meshes
+    and images.
+
+    Args:
+        command: what was typed.
+    Raises:
+        UserError: runs that do not fit each other or the shards; clips without labels.
+    """
+    predictor = Predictor(config.run, config.device)
+    plain = _without(config, predictor) if config.without else None
+    data = choose_data(config, predictor)
+    order = open_crop_order(data, 1, 0)
+    take_all(order)
+    seen = {
+        name: header.read_seen(run.checkpoint)
+        for name, run in (("model", predictor), ("scratch", plain))
+        if run
+    }
+    for one in seen.values():
+        leave_out(order, one)
+    people = leave_out_known(order, seen.values(), Store(data.cache.open()))
+    arrays = val_crops(order, data, config.clips)
+    if arrays is None:
+        shards = ", ".join(source.shards for source in data.sources.values())
+        raise UserError(
+            f"{shards}: no labelled clip there that the run was not trained on, and of people that "
+            f"it was not "
+            f"trained on; data.shards= names others"
+        )
+    folder = find_results(config)
+    clear_folder(folder)
+    # All ones stand for an image without a mask; a clip of nothing but those has none.
+    clips = np.unique(arrays["tags"][:, PLACE], axis=0, return_inverse=True)[1].ravel()
+    full = (arrays["mask"] == 255).all(1)
+    known = not any(full[clips == clip].all() for clip in range(clips.max() + 1))
+    judge = Judge(predictor, plain, known)
+    judge.made = all(
+        source == MADE
+        for source, _ in people_at(order, data, np.unique(arrays["tags"][:, PLACE], axis=0))
+    )
+    rows = len(arrays["tags"])
+    with progress.bar(rows, "crop", description="evaluating") as bar:
+        for first in range(0, rows, CHUNK):
+            part = {
+                name: torch.from_numpy(values[first : first + CHUNK])
+                for name, values in arrays.items()
+            }
+            judge.add({name: values.to(predictor.device) for name, values in part.items()})
+            bar.update(len(part["tags"]))
+    found = {
+        name: {metric: np.concatenate(parts) for metric, parts in values.items()}
+        for name, values in judge.values.items()
+    }
+    evaluation = summarise_run(config, predictor, judge, found, clips, command, seen)
+    evaluation["notes"] += people
+    write_results(folder, evaluation, config.examples, arrays, found, clips, judge)
+    return evaluation
+
+
+def _without(config: EvaluateConfig, predictor: Predictor) -> Predictor:
+    """The Predictor of the run without pre-training, after a check that the two are comparable."""
+    plain = Predictor(config.without, config.device, "without")
+    here, there = flat(predictor.config), flat(plain.config)
+    free = resumable_keys(predictor.config)
+    for name in sorted(here.keys() | there.keys()):
+        if name not in free and here.get(name) != there.get(name):
+            raise UserError(
+                f"without={config.without} has {name}={there.get(name)}, run={config.run} has "
+                f"{name}="
+                f"{here.get(name)}: the two must differ in init alone"
+            )
+    if header.read_manifest_of(predictor.folder) != header.read_manifest_of(plain.folder):
+        raise UserError(
+            f"without={config.without} was trained on other shards than run={config.run}: compare "
+            f"their "
+            f"manifest.json"
+        )
+    if predictor.step != plain.step:
+        raise UserError(
+            f"without={config.without} is at step {plain.step}, run={config.run} at step "
+            f"{predictor.step}"
+        )
+    if there["init"] or not here["init"]:
+        raise UserError(
+            f"run={config.run} began from init={here['init']}, without={config.without} from "
+            f"init={there['init']}: "
+            f"a run with pre-training and one without are compared"
+        )
+    return plain

@@ -1,0 +1,85 @@
+"""Which clips an evaluation judges by: those of people whom the weights have not seen."""
+
+import functools
+from collections.abc import Iterable
+
+import numpy as np
+
+from data.config import CropDataConfig, SourceConfig
+from data.sampling.order import Order
+from data.sampling.seen import Seen
+from data.sampling.subjects import leave_out_people
+from data.storage.shard_store import Store
+from engine.config.parser import flat
+from engine.config.paths import refuse_commands
+from finetune.evaluation.config import EvaluateConfig
+from finetune.predict import Predictor
+
+
+def choose_data(config: EvaluateConfig, predictor: Predictor) -> CropDataConfig:
+    """Returns the CropDataConfig of what is evaluated: the run's own rules on the shards that were
+    named."""
+    began = predictor.config.data
+    shards = {"data": SourceConfig(config.data.shards)} if config.data.shards else began.named()
+    if not config.data.shards:
+        of_run = {f"data.{name}": value for name, value in flat(began).items()}
+        refuse_commands(of_run, set(), str(predictor.folder / "config.yaml"), config.allow_commands)
+    return CropDataConfig(
+        sources=shards, rules=began.rules, augment=began.augment, exclude=began.exclude
+    )
+
+
+def take_all(order: Order) -> None:
+    """Let the validation clips of an order be all its clips."""
+    for source in order.sources:
+        ends = (
+            np.bincount([shard for shard, _ in source.val], minlength=len(source.paths))
+            + source.counts
+        )
+        source.val = [(shard, index) for shard, end in enumerate(ends) for index in range(end)]
+
+
+def leave_out(order: Order, seen: Seen) -> None:
+    """Take the clips that a training saw from the validation ones of an order. ``seen``:
+    data.sampling.seen.Seen of its weights."""
+    for source in order.sources:
+        source.val = [
+            (shard, index)
+            for shard, index in source.val
+            if index >= seen.clips.get(source.digests[shard], 0)
+        ]
+
+
+def leave_out_known(order: Order, seen: Iterable[Seen], store: Store) -> list[str]:
+    """Take the clips of people whom trainings saw, in whatever shards, from the validation ones of an
+    order.
+
+    Args:
+        seen: a data.sampling.seen.Seen of each training.
+    Returns:
+        sentences on what was left out, and on what could not be compared.
+    """
+    seen = functools.reduce(Seen.union, seen)
+    notes, unlisted = [], len(seen.clips.keys() - seen.listed)
+    if unlisted:
+        notes.append(
+            f"The people of {unlisted} of the {len(seen.clips)} shards that the run and what it "
+            f"began from were "
+            f"trained on are not listed: they may be in this test."
+        )
+    if not seen.people:
+        return notes
+    gone, unknown = leave_out_people(order, seen.people, store)
+    if gone:
+        notes.append(
+            f"{gone} clips of other shards were left out: they show people that the run or its "
+            f"pre-training was "
+            f"trained on."
+        )
+    if unknown:
+        notes.append(
+            f"In {unknown} shards of this test people are not listed (`python -m data index` does "
+            f"it): they may "
+            f"be people that the run was trained on."
+        )
+    return notes
