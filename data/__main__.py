@@ -6,6 +6,7 @@ from engine.errors import UserError
 USAGE = """usage: python -m data COMMAND ...
   make    CONFIG.yaml out=DIR [key=value ...]                made people -> shards
   pairs   CONFIG.yaml videos=DIR out=DIR [key=value ...]     videos -> shards
+  labels  NAME out=DIR source=DIR [key=value ...]            labelled dataset -> shards
   index   DIR-or-TAR ...                                     what runs need to know of each shard, made beforehand
   verify  DIR-or-TAR ...                                     does every sample decode; exit code 1 where not
   stats   DIR-or-TAR ... [out=FILE.png] [key=value ...]      what is in the shards, and what the pair rules keep
@@ -28,6 +29,8 @@ def main(argv):
         from data.people.make import main as chosen
     elif command == "pairs":
         from data.sources.pairs import main as chosen
+    elif command == "labels":
+        from data.sources.label_shards import main as chosen
     elif command in ("index", "verify", "stats", "preview"):
         from data.tools import inspect
 

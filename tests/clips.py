@@ -73,11 +73,10 @@ def make_clip(
         [max(0.0, 1 - 0.2 * abs(v - w) - 0.1 * abs(t - s)) for _, s, w in places]
         for _, t, v in places
     ]
-    truth = (
-        {"joints": np.arange(len(crops) * 6, dtype=np.float32).reshape(len(crops), 2, 3)}
-        if labels
-        else None
-    )
+    truth = None
+    if labels:
+        joints = np.arange(len(crops) * 6, dtype=np.float32).reshape(len(crops), 2, 3)
+        truth = {"joint_set": np.array("toy2"), "joints": joints}
     person = np.repeat(disc()[None], len(crops), 0) if masks else None
     return Clip(
         f"clip{i:05d}",

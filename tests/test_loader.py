@@ -338,3 +338,16 @@ def test_shards_that_the_operator_lists_are_not_read(folder, tmp_path, monkeypat
         with pytest.raises(UserError, match=words):
             bad_shards(tmp_path, order)
     assert bad_shards(tmp_path / "elsewhere", order) == frozenset()
+
+
+def test_clips_of_one_crop_are_passed_over_by_pairs(tmp_path):
+    """Among clips with pairs they are replaced and counted; by themselves they are refused."""
+    lone = [make_clip(100 + i, views=1, instants=1) for i in range(4)]
+    assert read_index(write_shards(tmp_path, lone, 4)[0]).offers.tolist() == [1 << 6] * 4
+    config = DataConfig(str(tmp_path), val_clips=0)
+    with pytest.raises(UserError, match="no clip has a pair of crops with data.pairs.crops=body"):
+        order_of(config)
+    write_shards(tmp_path, [*lone, *(make_clip(i) for i in range(12))], 16)
+    order = order_of(config)
+    batch = stream(order, config, stop=1)[0]
+    assert tag(batch, "no_pair").sum() > 0 and (tag(batch, "index") >= 4).all()

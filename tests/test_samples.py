@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from clips import disc, make_clip
 
-from data.format.clip import FORMAT, decode_labels, decode_masks, decode_meta, encode
+from data.format.clip import FORMAT, decode_masks, decode_meta, encode
+from data.format.labels import load_arrays
 from engine.errors import UserError
 
 
@@ -38,7 +39,7 @@ def test_a_clip_comes_back_as_it_was():
     np.testing.assert_allclose(back.overlap, clip.overlap, atol=5e-5)
     assert (decode_masks(members["masks.bin"], 12) == clip.masks).all()
     np.testing.assert_array_equal(
-        decode_labels(members["labels.npz"])["joints"], clip.labels["joints"]
+        load_arrays(members["labels.npz"])["joints"], clip.labels["joints"]
     )
 
 
@@ -176,4 +177,4 @@ def test_masks_and_labels_of_another_length_are_a_value_error():
         decode_masks(members["masks.bin"], 5)
     for data in (b"", b"\x93NUMPY", members["labels.npz"][:-40], members["labels.npz"][:60]):
         with pytest.raises(ValueError, match=r"labels\.npz"):
-            decode_labels(data)
+            load_arrays(data)

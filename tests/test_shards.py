@@ -141,10 +141,10 @@ def test_a_newer_clip_in_a_shard_is_refused_by_name(shard):
     rewrite(
         shard,
         lambda name, data: (
-            data.replace(b'"format":1', b'"format":2') if name == "clip00002.json" else data
+            data.replace(b'"format":2', b'"format":3') if name == "clip00002.json" else data
         ),
     )
-    with pytest.raises(UserError, match=r"shard-000000.tar:clip00002 has clip format 2"):
+    with pytest.raises(UserError, match=r"shard-000000.tar:clip00002 has clip format 3"):
         read_index(shard)
 
 

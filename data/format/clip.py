@@ -1,35 +1,40 @@
 """What a clip is: the one definition that writers and readers share.
 
-A clip is N >= 2 square crops of one person, seen by some cameras at some instants. In a shard (a
+A clip is N >= 1 square crops of one person, seen by some cameras at some instants. In a shard (a
 plain WebDataset tar) it is a run of members with one key:
 
     KEY.00.jpg KEY.01.jpg ...   the crops, RGB JPEG, all of one size
-    KEY.json                    the fields of Clip and Crop below, "format": 1
+    KEY.json                    the fields of Clip and Crop below, "format": 2
     KEY.masks.bin               N person masks of 64 x 64 bits each, row by row, high bit first
-    KEY.labels.npz              optional: exact labels; see data/people/labels.py for those of made
-    people
+    KEY.labels.npz              optional: labels in the schema of data/format/labels.py
+
+A clip of one crop is a labelled photograph: fine-tuning reads it, and pre-training passes it over,
+for it has no pair. Format 1 asked for two crops at least and knew no ``track``, ``split`` and
+``image``; it is read as well.
 
 Frames and units: metres, seconds, pixels; the camera has OpenCV axes (x right, y down, z forward);
 the centre of the first pixel is at (0.5, 0.5); ``Rt`` takes world points to the camera: x_cam = R @
 x_world + t.
 """
 
-import io
 import json
 import math
-import zipfile
-import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from data.format.labels import Labels, pack_labels, read_arrays, save_arrays
 from engine.errors import UserError
 
-FORMAT = 1
+FORMAT = 2  # the one that is written; all before it are read
 KINDS = ("body", "left_hand", "right_hand")
-MADE = "made"  # Clip.source of made people: all other images may show somebody's face
+MADE = "made"  # Clip.source of synthetic humans: all other images may show somebody's face
 MASK_SIDE = 64
 MASK_BYTES = MASK_SIDE * MASK_SIDE // 8
+
+Numbers = Sequence[float] | np.ndarray
+Matrix = Sequence[Sequence[float]] | np.ndarray
 
 
 @dataclass
@@ -44,15 +49,17 @@ class Crop:
             calibrated.
         Rt: (3, 4) world to camera, or None.
         box: [x0, y0, x1, y1], the crop in the pixels of the image it was cut from, or None for
-            made images.
+            rendered images.
+        image: what its data set calls the image it was cut from, or None.
     """
 
     camera: str
     time_s: float
     kind: str = "body"
-    K: list | None = None
-    Rt: list | None = None
-    box: list | None = None
+    K: Matrix | None = None
+    Rt: Matrix | None = None
+    box: Numbers | None = None
+    image: str | None = None
 
 
 @dataclass
@@ -70,7 +77,10 @@ class Clip:
         masks: (N, 64, 64) bool, true on the person, or None where nobody knows.
         overlap: (N, N) float, entry [i, j] the share of i's visible surface that is also seen in j,
             or None.
-        labels: {name: array}, or None.
+        labels: Labels, or {name: array} as data.format.labels describes them, or None.
+        split: which part of its data set it belongs to, such as "train", or None.
+        track: the recording of one person that it is part of, or None. Clips of one track share
+            cameras and clock, so their crops follow each other in time.
     """
 
     key: str
@@ -78,26 +88,28 @@ class Clip:
     licence: str
     subject: str
     size: int
-    crops: list
-    jpegs: list = field(default_factory=list)
+    crops: list[Crop]
+    jpegs: list[bytes] = field(default_factory=list)
     masks: np.ndarray | None = None
     overlap: np.ndarray | None = None
-    labels: dict | None = None
+    labels: Labels | dict[str, np.ndarray] | None = None
+    split: str | None = None
+    track: str | None = None
 
 
-def encode(clip):
+def encode(clip: Clip) -> dict[str, bytes]:
     """A clip as ``{member suffix: bytes}``, equal bytes for equal clips.
 
     Raises:
         UserError: where the clip cannot be a sample (a dot in the key, counts that disagree, a
-            matrix of another shape).
+            matrix of another shape, labels that do not fit each other).
     """
     count = len(clip.crops)
     if not clip.key or "." in clip.key or "/" in clip.key:
         raise UserError(f"clip key '{clip.key}': a key is not empty and has no dots and no slashes")
-    if count < 2 or len(clip.jpegs) != count:
+    if count < 1 or len(clip.jpegs) != count:
         raise UserError(
-            f"clip {clip.key}: {count} crops and {len(clip.jpegs)} images; a clip has at least 2 "
+            f"clip {clip.key}: {count} crops and {len(clip.jpegs)} images; a clip has at least 1 "
             f"of each"
         )
     members = {f"{i:02d}.jpg": data for i, data in enumerate(clip.jpegs)}
@@ -107,7 +119,30 @@ def encode(clip):
                 f"clip {clip.key}: masks of shape {clip.masks.shape} for {count} crops of 64 x 64"
             )
         members["masks.bin"] = np.packbits(clip.masks.reshape(count, -1), axis=1).tobytes()
-    meta = {
+    members["json"] = json.dumps(_describe_clip(clip), separators=(",", ":")).encode()
+    try:
+        decode_meta(members["json"], clip.key)  # what a reader would refuse must not be written
+        if clip.labels is not None:
+            members["labels.npz"] = save_arrays(_label_arrays(clip.labels, count))
+    except ValueError as error:
+        raise UserError(f"clip {clip.key}: {error}") from None
+    return members
+
+
+def _label_arrays(labels: Labels | dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """{name: array} of labels that fit a clip of ``count`` crops; ValueError where they do not."""
+    if isinstance(labels, Labels):
+        if len(labels) != count:
+            raise ValueError(f"labels of {len(labels)} crops for {count}")
+        return pack_labels(labels)
+    read_arrays(labels, count)
+    return labels
+
+
+def _describe_clip(clip: Clip) -> dict[str, object]:
+    """The fields of the JSON member; those that most clips lack are there only where they are
+    set."""
+    meta: dict[str, object] = {
         "format": FORMAT,
         "source": clip.source,
         "licence": clip.licence,
@@ -115,30 +150,30 @@ def encode(clip):
         "size": clip.size,
         "masks": clip.masks is not None,
         "labels": clip.labels is not None,
-        "crops": [
-            {
-                "camera": c.camera,
-                "time_s": round(float(c.time_s), 6),
-                "kind": c.kind,
-                "box": _rounded(c.box, 3),
-                "K": _rounded(c.K, 6),
-                "Rt": _rounded(c.Rt, 9),
-            }
-            for c in clip.crops
-        ],
+        "crops": [_describe_crop(crop) for crop in clip.crops],
         "overlap": _rounded(clip.overlap, 4),
     }
-    members["json"] = json.dumps(meta, separators=(",", ":")).encode()
-    try:
-        decode_meta(members["json"], clip.key)  # what a reader would refuse must not be written
-    except ValueError as error:
-        raise UserError(f"clip {clip.key}: {error}") from None
-    if clip.labels is not None:
-        members["labels.npz"] = _npz(clip.labels)
-    return members
+    for name in ("split", "track"):
+        if getattr(clip, name) is not None:
+            meta[name] = getattr(clip, name)
+    return meta
 
 
-def decode_meta(data, where):
+def _describe_crop(crop: Crop) -> dict[str, object]:
+    meta: dict[str, object] = {
+        "camera": crop.camera,
+        "time_s": round(float(crop.time_s), 6),
+        "kind": crop.kind,
+        "box": _rounded(crop.box, 3),
+        "K": _rounded(crop.K, 6),
+        "Rt": _rounded(crop.Rt, 9),
+    }
+    if crop.image is not None:
+        meta["image"] = crop.image
+    return meta
+
+
+def decode_meta(data: bytes, where: str) -> Clip:
     """The Clip of a ``KEY.json`` member, without images, masks and labels.
 
     Args:
@@ -155,10 +190,7 @@ def decode_meta(data, where):
             f"{where} has clip format {meta['format']}; this software reads up to format {FORMAT}"
         )
     try:
-        crops = [
-            Crop(c["camera"], c["time_s"], c["kind"], c.get("K"), c.get("Rt"), c.get("box"))
-            for c in meta["crops"]
-        ]
+        crops = [_read_crop(fields) for fields in meta["crops"]]
         clip = Clip(
             where.rsplit(":", 1)[-1],
             meta["source"],
@@ -166,32 +198,52 @@ def decode_meta(data, where):
             meta["subject"],
             meta["size"],
             crops,
+            split=meta.get("split"),
+            track=meta.get("track"),
         )
         overlap = meta.get("overlap")
     except KeyError as error:
         raise ValueError(f"the json member lacks {error}") from None
     except (TypeError, AttributeError):
         raise ValueError("'crops' in the json member is not a list of objects") from None
-    clip.overlap = (
-        None
-        if overlap is None
-        else _array([overlap], (len(crops), len(crops)), "overlap")[0].astype(np.float32)
-    )
-    _check_fields(clip)
+    if overlap is not None:
+        shape = len(crops), len(crops)
+        clip.overlap = _array([overlap], shape, "overlap")[0].astype(np.float32)
+    _check_fields(clip, 2 if meta["format"] == 1 else 1)
     return clip
 
 
-def _check_fields(clip):
-    """ValueError for values that would stop whoever draws pairs from the clip; cheap, as it runs at
-    every reading."""
+def _read_crop(fields: dict) -> Crop:
+    """A Crop of its JSON object; KeyError, TypeError or AttributeError where it is none."""
+    return Crop(
+        fields["camera"],
+        fields["time_s"],
+        fields["kind"],
+        fields.get("K"),
+        fields.get("Rt"),
+        fields.get("box"),
+        fields.get("image"),
+    )
+
+
+def _check_fields(clip: Clip, least: int) -> None:
+    """ValueError for values that would stop whoever draws from the clip; cheap, as it runs at every
+    reading.
+
+    Args:
+        least: crops that a clip of its format has.
+    """
     if not isinstance(clip.size, int) or clip.size < 1:
         raise ValueError(f"size is {clip.size}, not a whole number of pixels")
-    if len(clip.crops) < 2:
-        raise ValueError(f"{len(clip.crops)} crops; a clip has at least 2")
+    if len(clip.crops) < least:
+        raise ValueError(f"{len(clip.crops)} crops; a clip has at least {least}")
     names = [clip.source, clip.licence, clip.subject, *(crop.camera for crop in clip.crops)]
     for name in names:
         if not isinstance(name, str):
             raise ValueError(f"source, licence, subject and cameras are not all text: {names}")
+    for name in (clip.split, clip.track, *(crop.image for crop in clip.crops)):
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"split, track or image is {name}, not text or absent")
     for i, crop in enumerate(clip.crops):
         if crop.kind not in KINDS:
             raise ValueError(f"crop {i} has kind '{crop.kind}', none of {', '.join(KINDS)}")
@@ -207,7 +259,7 @@ def _check_fields(clip):
         )
 
 
-def _camera_is_whole(crop):
+def _camera_is_whole(crop: Crop) -> bool:
     """Whether K, Rt and box are what Crop says, or None. Plain arithmetic: numpy takes ten times as
     long for one crop."""
     try:
@@ -233,31 +285,28 @@ def _camera_is_whole(crop):
     return True
 
 
-def _explain_cameras(clip):
+def _explain_cameras(clip: Clip) -> None:
     """ValueError that says what is wrong with the cameras of a clip."""
     for name, shape in (("K", (3, 3)), ("Rt", (3, 4)), ("box", (4,))):
-        known = [
-            values for values in (getattr(crop, name) for crop in clip.crops) if values is not None
-        ]
-        numbers = _array(known, shape, name) if known else None
-        if known and not np.isfinite(numbers).all():
+        values = [getattr(crop, name) for crop in clip.crops]
+        known = [value for value in values if value is not None]
+        if not known:
+            continue
+        numbers = _array(known, shape, name)
+        if not np.isfinite(numbers).all():
             raise ValueError(f"{name} holds numbers that are not finite")
-        if known and name == "K" and not (numbers[:, [0, 1], [0, 1]] > 0).all():
+        if name == "K" and not (numbers[:, [0, 1], [0, 1]] > 0).all():
             raise ValueError(
                 "K has a focal length that is not above 0; a camera that is not calibrated has K "
                 "null"
             )
-        if (
-            known
-            and name == "Rt"
-            and not (np.abs(np.linalg.det(numbers[:, :, :3]) - 1) < 1e-3).all()
-        ):
+        if name == "Rt" and not (np.abs(np.linalg.det(numbers[:, :, :3]) - 1) < 1e-3).all():
             raise ValueError(
                 "Rt is no rotation and translation; a camera that is not calibrated has Rt null"
             )
 
 
-def _array(several, shape, name):
+def _array(several: object, shape: tuple[int, ...], name: str) -> np.ndarray:
     """(n, *shape) float64 of lists that must all have that shape."""
     try:
         array = np.asarray(several, np.float64)
@@ -268,7 +317,7 @@ def _array(several, shape, name):
     return array
 
 
-def decode_masks(data, count):
+def decode_masks(data: bytes, count: int) -> np.ndarray:
     """(count, 64, 64) bool of a ``KEY.masks.bin`` member; ValueError if its length disagrees."""
     if len(data) != count * MASK_BYTES:
         raise ValueError(
@@ -281,38 +330,5 @@ def decode_masks(data, count):
     )
 
 
-def decode_labels(data, names=None):
-    """{name: array} of a ``KEY.labels.npz`` member, of all or of some names.
-
-    Pickled objects are refused. ValueError if it is no such archive, KeyError if a name is missing.
-    """
-    if data[:2] != b"PK":
-        raise ValueError("labels.npz is no npz archive")
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names or arrays.files}
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # RuntimeError: said to be encrypted
-        raise ValueError(f"labels.npz does not load: {error}") from None
-
-
-def _rounded(values, digits):
+def _rounded(values: Numbers | Matrix | None, digits: int) -> list | None:
     return None if values is None else np.round(np.asarray(values, np.float64), digits).tolist()
-
-
-def _npz(arrays):
-    """np.savez writes today's date into the archive; a fixed one keeps equal clips byte-equal."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-        for name in sorted(arrays):
-            data = io.BytesIO()
-            np.lib.format.write_array(data, np.ascontiguousarray(arrays[name]), allow_pickle=False)
-            entry = zipfile.ZipInfo(name + ".npy", (1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, data.getvalue(), compresslevel=6)
-    return out.getvalue()

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data.format.clip import FORMAT, KINDS, decode_meta
+from data.format.clip import FORMAT, KINDS, Clip, decode_meta
 from data.format.mapped import map_file
 from data.format.names import mark
 from data.format.tar import BLOCK, is_end, is_hidden, read_tars
@@ -27,6 +27,7 @@ from engine.run.private import create_file
 
 INDEX_FORMAT = 2
 PAIR_KINDS = ("cross_view", "cross_pose")
+FIRST_LONE = len(KINDS) * len(PAIR_KINDS)  # first bit of Index.offers for crops without a pair
 
 
 @dataclass
@@ -38,8 +39,9 @@ class Index:
         size: pixels of a crop's side (the largest, if they differ).
         digest: 16 hex digits that change when a sample is added, dropped, renamed or resized.
         keys: (n,) names.
-        offers: (n,) uint8, bit 2*k + p is set where the clip has a pair of crops of KINDS[k] that
-            is PAIR_KINDS[p].
+        offers: (n,) uint16, bit 2*k + p is set where the clip has a pair of crops of KINDS[k] that
+            is PAIR_KINDS[p], and bit 6 + k where it has crops of KINDS[k] but no such pair. (Without
+            the latter, and uint8, in an index of clip format 1.)
         starts: (n + 1,) where each sample's rows begin in the three columns below.
         suffix, offsets, lengths: a row a member: which of ``suffixes`` follows the key's dot, first
             byte in the tar, bytes.
@@ -320,7 +322,7 @@ def index_tar(path):
         max(sizes),
         _digest(keys, names, *arrays),
         np.array(keys),
-        np.array(offers, np.uint8),
+        np.array(offers, np.uint16),
         arrays[0],
         suffix.astype(np.uint16),
         *arrays[1:],
@@ -397,6 +399,28 @@ def pair_matrix(clip, pair_kind, crop_kinds=KINDS):
     return wanted & (kinds[:, None] == kinds) & (kinds >= 0)
 
 
+def offer_bits_of(clip: Clip) -> int:
+    """What a clip offers, as bits; see Index.offers."""
+    bits = 0
+    for k, kind in enumerate(KINDS):
+        if not any(crop.kind == kind for crop in clip.crops):
+            continue
+        pairs = 0
+        for p, pair_kind in enumerate(PAIR_KINDS):
+            pairs |= bool(pair_matrix(clip, pair_kind, (kind,)).any()) << p
+        bits |= pairs << 2 * k if pairs else 1 << FIRST_LONE + k
+    return bits
+
+
+def crop_kinds_of(offers: int) -> list[str]:
+    """Of which KINDS there are crops, by bits of Index.offers."""
+    found = []
+    for k, kind in enumerate(KINDS):
+        if offers & (0b11 << 2 * k | 1 << FIRST_LONE + k):
+            found.append(kind)
+    return found
+
+
 def _offers(path, keys, metas):
     sizes, offers, people = [0], [], []
     for key, data in zip(keys, metas, strict=True):
@@ -408,9 +432,7 @@ def _offers(path, keys, metas):
                 clip = decode_meta(data, f"{path}:{key}")
                 sizes.append(clip.size)
                 who = mark(clip.subject)
-                for k, kind in enumerate(KINDS):
-                    for p, pair_kind in enumerate(PAIR_KINDS):
-                        bits |= bool(pair_matrix(clip, pair_kind, (kind,)).any()) << (2 * k + p)
+                bits = offer_bits_of(clip)
         offers.append(bits)
         people.append(who)
     return sizes, offers, people

@@ -4,12 +4,15 @@ each."""
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 import simplejpeg
 
-from data.format.clip import decode_labels, decode_masks, decode_meta
+from data.format.clip import decode_masks, decode_meta
 from data.format.index import build_index
+from data.format.labels import load_arrays, read_labels
 from engine.errors import Failure, explain
 
 IMAGE = re.compile(r"\d\d+\.jpg")
@@ -29,17 +32,19 @@ class Report:
     path: str
     clips: int = 0
     crops: int = 0
-    problems: list = field(default_factory=list)
-    notes: list = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
-    def lines(self):
+    def lines(self) -> list[str]:
+        """A line a problem, with the shard and the key."""
         return [f"{self.path}:{key}: {reason}" if key else reason for key, reason in self.problems]
 
 
-def check_shard(path):
+def check_shard(path: str) -> Report:
     """Read a shard from its first byte to its last; a Report, also where nothing in it can be
     read."""
-    report, unknown = Report(path), Counter()
+    report = Report(path)
+    unknown: Counter[str] = Counter()
     try:
         # Built from the tar, not read from beside it: a stale index must not hide what the tar
         # holds.
@@ -67,7 +72,9 @@ def check_shard(path):
     return report
 
 
-def check_sample(file, members, where):
+def check_sample(
+    file: BinaryIO, members: Mapping[str, tuple[int, int]], where: str
+) -> tuple[list[str], int]:
     """([reason, ...], number of crops) of one sample; no reasons where it is whole.
 
     Args:
@@ -76,7 +83,7 @@ def check_sample(file, members, where):
         UserError: a newer version of this software wrote it.
     """
 
-    def read(name):
+    def read(name: str) -> bytes:
         file.seek(members[name][0])
         return file.read(members[name][1])
 
@@ -86,7 +93,16 @@ def check_sample(file, members, where):
         clip, meta = decode_meta(read("json"), where), json.loads(read("json"))
     except ValueError as error:
         return [f"json: {error}"], 0
-    count, reasons = len(clip.crops), []
+    count = len(clip.crops)
+    reasons: list[str] = []
+
+    def read_masks(data: bytes) -> None:
+        decode_masks(data, count)
+
+    def check_labels(data: bytes) -> None:
+        # Format 1 left it to the writer what labels hold.
+        load_arrays(data) if meta["format"] == 1 else read_labels(data, count)
+
     for i in range(count):
         name = f"{i:02d}.jpg"
         reasons += (
@@ -96,8 +112,8 @@ def check_sample(file, members, where):
     if images > count:
         reasons.append(f"{images} images, but the json names {count} crops")
     for name, said, decode in (
-        ("masks.bin", meta.get("masks"), lambda data: decode_masks(data, count)),
-        ("labels.npz", meta.get("labels"), decode_labels),
+        ("masks.bin", meta.get("masks"), read_masks),
+        ("labels.npz", meta.get("labels"), check_labels),
     ):
         if bool(said) != (name in members):
             there = "is there" if name in members else "is missing"
@@ -109,11 +125,12 @@ def check_sample(file, members, where):
             try:
                 decode(read(name))
             except ValueError as error:
-                reasons.append(str(error))
+                words = str(error)
+                reasons.append(words if words.startswith(name) else f"{name}: {words}")
     return reasons, count
 
 
-def _image(data, name, size):
+def _image(data: bytes, name: str, size: int) -> list[str]:
     try:
         height, width, _ = simplejpeg.decode_jpeg(data, "RGB").shape
     except ValueError as error:

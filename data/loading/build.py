@@ -12,7 +12,7 @@ from data.loading.loader import Loader
 from data.loading.reader import BadSample, NoPair, Reader, ShardReader, layout
 from data.sampling.manifest import read_manifest
 from data.sampling.order import MASK, PAIR, Draw, Order, default_lanes, numbers
-from data.sampling.pairs import offer_bits
+from data.sampling.pairs import CROPS, offer_bits
 from data.sampling.subjects import match_names
 from data.storage.patience import Patience
 from data.storage.shard_store import Store
@@ -30,7 +30,13 @@ def open_order(config, batch, seed):
         UserError: shards that are missing or damaged, sources without the wanted pairs, numbers
             that do not divide.
     """
-    sources = _manifests(config, config.pairs.crops, "a pair of crops with data.pairs.crops")
+    sources = _manifests(config, config.pairs.crops)
+    for source in sources:
+        if not source.offers:
+            raise UserError(
+                f"source '{source.name}': no clip has a pair of crops with "
+                f"data.pairs.crops={config.pairs.crops}"
+            )
     return _order(config, sources, config.kinds.shares(), batch, seed)
 
 
@@ -40,22 +46,24 @@ def open_crop_order(config, batch, seed):
     Args:
         config: data.config.CropDataConfig.  batch: crops in a global batch.
     """
-    sources = _manifests(config, config.rules.crops, "crops with data.rules.crops")
+    sources = _manifests(config, config.rules.crops)
     for source in sources:
+        if not set(CROPS[config.rules.crops]).intersection(source.crop_kinds):
+            raise UserError(
+                f"source '{source.name}': no clip has crops with "
+                f"data.rules.crops={config.rules.crops}"
+            )
         source.offers = [0]  # kinds of pairs mean nothing here: all slots are of one kind
     return _order(config, sources, [1.0, 0.0], batch, seed)
 
 
-def _manifests(config, crop_kinds, words):
+def _manifests(config, crop_kinds):
     store = _store(config)
     sources = [
         read_manifest(name, source.shards, config.val_clips, offer_bits(crop_kinds), store)
         for name, source in config.named().items()
     ]
     refuse_twice([path for source in sources for path in source.paths])
-    for source in sources:
-        if not source.offers:
-            raise UserError(f"source '{source.name}': no clip has {words}={crop_kinds}")
     return sources
 
 

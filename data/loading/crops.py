@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.bodies.models import LAYOUTS
-from data.format.clip import KINDS, MASK_BYTES, decode_labels
+from data.format.clip import KINDS, MASK_BYTES
+from data.format.labels import load_arrays
 from data.loading import reader
 from data.loading.reader import BadSample, NoPair, ShardReader
 from data.sampling.pairs import CROPS
@@ -143,13 +144,14 @@ class CropReader(ShardReader):
             "joint_visible",
             "visible",
         )
+        data = self.store.read(path, *members["labels.npz"])
         try:
-            labels = decode_labels(self.store.read(path, *members["labels.npz"]), wanted)
-        except (
-            ValueError,
-            KeyError,
-            RuntimeError,
-        ) as error:  # zipfile raises the last for flags that it does not know
+            labels = load_arrays(data, wanted)
+        except KeyError as error:
+            if "body_model" not in load_arrays(data):
+                raise NoPair from None  # labelled otherwise, as by keypoints alone
+            raise BadSample(f"labels.npz: {error}") from None
+        except ValueError as error:
             raise BadSample(f"labels.npz: {error}") from None
         model = str(labels["body_model"].ravel()[0]) if labels["body_model"].size == 1 else ""
         if model not in LABELS:

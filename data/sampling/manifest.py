@@ -1,20 +1,22 @@
 """Which shards a run reads: read from their catalogues, frozen into the run's folder, compared when
-it goes on."""
+it resumes."""
 
 import difflib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 
-from data.format.index import PAIR_KINDS
+from data.format.clip import KINDS
+from data.format.index import PAIR_KINDS, crop_kinds_of
 from data.format.names import decode_text
 from data.sampling.order import ORDER
 from data.storage.catalogue import read_catalogue
 from data.storage.fetch import base_name
+from data.storage.shard_store import Store
 from engine.errors import UserError, explain, failure_of
 from engine.run.patience import read_bytes
 
@@ -25,22 +27,24 @@ class SourceManifest:
 
     Attributes:
         name: from the config.  paths: the tars, or their URLs.
-        counts: clips used of each (held-out ones are cut from the end).
+        counts: clips used of each (validation clips are cut from the end).
         val: [(shard, index), ...].  digests: a hash a shard.  offers: which PAIR_KINDS any
             clip can serve.
         size: side in pixels of the largest crop.  tar_bytes: of all shards together.
+        crop_kinds: of which data.format.clip.KINDS there are crops.
     """
 
     name: str
-    paths: list
+    paths: list[str]
     counts: np.ndarray
-    val: list
-    digests: list
-    offers: list
+    val: list[tuple[int, int]]
+    digests: list[str]
+    offers: list[int]
     size: int
     tar_bytes: int = 0
+    crop_kinds: list[str] = field(default_factory=list)
 
-    def record(self):
+    def record(self) -> dict[str, object]:
         """What is frozen into a run's folder: names without folders, so that shards may move."""
         return {
             "shards": [base_name(p) for p in self.paths],
@@ -50,7 +54,9 @@ class SourceManifest:
         }
 
 
-def read_manifest(name, spec, val_clips, crop_kind_bits, store):
+def read_manifest(
+    name: str, spec: str | list[str], val_clips: int, crop_kind_bits: int, store: Store
+) -> SourceManifest:
     """Index a source's shards.
 
     Args:
@@ -65,10 +71,12 @@ def read_manifest(name, spec, val_clips, crop_kind_bits, store):
     ends = np.cumsum(counts)
     kept = np.clip(ends[-1] - spare - (ends - counts), 0, counts)
     held = [(s, i) for s, entry in enumerate(entries) for i in range(kept[s], entry.clips)]
-    bits = int(np.bitwise_or.reduce([entry.offers for entry in entries])) & crop_kind_bits
-    offers = [
-        p for p, kind in enumerate(PAIR_KINDS) if any(bits >> (2 * k + p) & 1 for k in range(3))
-    ]
+    all_bits = int(np.bitwise_or.reduce([entry.offers for entry in entries]))
+    bits = all_bits & crop_kind_bits
+    offers = []
+    for p in range(len(PAIR_KINDS)):
+        if any(bits >> (2 * k + p) & 1 for k in range(len(KINDS))):
+            offers.append(p)
     return SourceManifest(
         name,
         paths,
@@ -78,6 +86,7 @@ def read_manifest(name, spec, val_clips, crop_kind_bits, store):
         offers,
         max(entry.size for entry in entries),
         sum(entry.tar_bytes for entry in entries),
+        crop_kinds_of(all_bits),
     )
 
 

@@ -45,7 +45,7 @@ SLOTS, PLACES, MOST_SLOTS = 4001, 1009, 2**18
 # an epoch
 SLICE = 1024
 # Purposes of random numbers: the second half of Philox's key, so that no two uses share a stream.
-SHARDS, POOL, REPLACE, PAIR, CROP, COLOUR, MASK, PHASE = range(8)
+SHARDS, POOL, REPLACE, PAIR, CROP, COLOUR, MASK, PHASE, SEQUENCE = range(9)
 
 
 class _Nothing(ISeedSequence):

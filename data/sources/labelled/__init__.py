@@ -1,0 +1,111 @@
+"""Labelled datasets that users own, each one file here: a reader of its images and labels.
+
+    @LABELLED.register("mine")
+    @dataclass
+    class MyDataset(LabelledSource):
+        annotations: str = key("labels.json", "file of the labels, inside source=")
+
+        def read(self) -> Iterator[LabelledImage]:
+            for row in json.load(...):
+                yield LabelledImage(image=..., clip=..., subject=..., box=..., labels=...)
+
+``python -m data labels mine out=DIR source=DIR`` then cuts a crop around each person and writes
+shards; the fields of the dataclass are the command's keys. Labels are given in the one schema of
+data/format/labels.py, keypoints in pixels of the image they were marked in.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from data.format.labels import CropLabels
+from engine.config.parser import key
+from engine.errors import UserError
+from engine.registry import Registry
+
+
+@dataclass
+class LabelledImage:
+    """One person in one image.
+
+    Attributes:
+        image: path of the file, or its bytes.
+        clip: name of the clip; images that follow each other with one name become the crops of one
+            clip, and no other clip of the data set has the name.
+        subject: who it is, as far as the data set tells: what is split by person is split by this.
+        box: (4,) x0, y0, x1, y1 around the person (or hand), in pixels of the undistorted image;
+            the first pixel's corner is at (0, 0).
+        labels: what is known of the person. Keypoints are in pixels of the image as it is, the
+            first pixel's centre at (0.5, 0.5); joints and vertices in metres, in the world of Rt.
+        kind: "body", "left_hand" or "right_hand".
+        name: what the data set calls the image; by default the end of its path.
+        size: (width, height) of the image that the labels are about; where the file has another,
+            it is skipped. None: not known.
+        camera, time_s: which camera took it, and when on the clip's clock.
+        K: (3, 3) intrinsics, the first pixel's centre at (0.5, 0.5); None: not calibrated.
+        Rt: (3, 4) world to camera; where K is given and this is not, the world is the camera.
+        distortion: (8,) k1, k2, p1, p2, k3, k4, k5, k6 as in OpenCV; None: none.
+        mask: where the person is: (H, W) bool, or polygons, each (n, 2) pixels; None: not known.
+        licence: of the image; "": that of the source.
+        split: such as "train"; None: not told.
+        track: the recording of one person that the clip is part of, see data.format.clip.Clip.
+    """
+
+    image: str | bytes
+    clip: str
+    subject: str
+    box: np.ndarray
+    labels: CropLabels = field(default_factory=CropLabels)
+    kind: str = "body"
+    name: str | None = None
+    size: tuple[int, int] | None = None
+    camera: str = "camera"
+    time_s: float = 0.0
+    K: np.ndarray | None = None
+    Rt: np.ndarray | None = None
+    distortion: np.ndarray | None = None
+    mask: np.ndarray | list[np.ndarray] | None = None
+    licence: str = ""
+    split: str | None = None
+    track: str | None = None
+
+
+@dataclass
+class LabelledSource(ABC):
+    """The keys that all labelled datasets have, and what one has to do."""
+
+    out: str = key(
+        "", "folder for the shards; empty, missing, or made by this very command", path="one"
+    )
+    source: str = key("", "folder of the data set, as its owners pack it", path="one")
+    name: str = key("", "name of the source, stored with each clip; default: the reader's")
+    licence: str = key("", "licence of the images, stored with each clip that says nothing else")
+    size: int = key(256, "side of a crop in pixels", low=32)
+    margin: float = key(
+        1.25, "side of a crop over the longer side of the person's box", low=1, high=10
+    )
+    quality: int = key(92, "JPEG quality", low=1, high=100)
+    box_min_px: float = key(
+        32.0, "people whose box has a shorter longer side than this are left out", low=1
+    )
+    clips_per_shard: int = key(1000, "clips of a shard", low=1)
+    workers: int = key(1, "processes that cut; each holds one shard's crops in memory", low=1)
+
+    def check(self) -> None:
+        """Raises UserError for keys that are missing."""
+        for name in ("out", "source"):
+            if not getattr(self, name):
+                raise UserError(f"{name}= is not set: {name}=DIR")
+
+    @abstractmethod
+    def read(self) -> Iterator[LabelledImage]:
+        """Yield every labelled person of the data set, always in the same order.
+
+        Raises:
+            UserError: a file is missing or is not of the format.
+        """
+
+
+LABELLED: Registry[type[LabelledSource]] = Registry("data labels NAME", __name__)

@@ -1,0 +1,172 @@
+"""Keypoints of people in photographs, in the JSON of COCO: images, annotations, categories.
+
+Each person's ``keypoints`` are x, y, v after one another: v = 0 is not labelled, 1 labelled but
+hidden, 2 seen. They count pixels from 0, so a pixel's centre is half a pixel further on in this
+project's images; boxes and polygons are positions in the image, and stay. Annotations of crowds,
+whose box is around several people, and of people without one labelled keypoint are left out.
+
+The category's own names of keypoints are looked up among the joint sets: data sets that other tools
+write in this JSON may have another set, or COCO's in another order.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+
+from data.format.joint_sets import JOINT_SETS, find_joint_set
+from data.format.labels import HIDDEN, OUTSIDE, SEEN, CropLabels, Keypoints
+from data.format.names import decode_text
+from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
+from engine.config.parser import key
+from engine.errors import UserError, explain, failure_of
+
+PIXEL_CENTRE = 0.5
+
+
+class CocoImage(TypedDict, total=False):
+    """The fields of an image that are read."""
+
+    id: int
+    file_name: str
+    width: int
+    height: int
+    license: int
+
+
+class CocoAnnotation(TypedDict, total=False):
+    """The fields of an annotation that are read."""
+
+    id: int
+    image_id: int
+    category_id: int
+    bbox: list[float]
+    keypoints: list[float]
+    iscrowd: int
+    segmentation: list[list[float]] | dict[str, object]
+
+
+@LABELLED.register("coco")
+@dataclass
+class CocoKeypoints(LabelledSource):
+    """COCO's person keypoints, and whatever is written in the same JSON."""
+
+    annotations: str = key(
+        "annotations/person_keypoints_val2017.json",
+        "the JSON file, inside source= or a path of its own",
+        path="one",
+    )
+    images: str = key(
+        "val2017", "the folder of the images, inside source= or a path of its own", path="one"
+    )
+    split: str = key("", "which part of the data set it is, stored with each clip")
+    category: str = key("person", "category of the annotations that are read")
+    keypoints_min: int = key(1, "least number of labelled keypoints of a person", low=0)
+
+    def read(self) -> Iterator[LabelledImage]:
+        """Yield every person with keypoints, in the order of the annotations."""
+        path = os.path.join(self.source, self.annotations)
+        tree = _read_json(path)
+        try:
+            category, joint_set = _find_category(tree["categories"], self.category, path)
+            images = {image["id"]: image for image in tree["images"]}
+            licences = {entry["id"]: entry["name"] for entry in tree.get("licenses", ())}
+            for annotation in tree["annotations"]:
+                if annotation["category_id"] == category and not annotation.get("iscrowd", 0):
+                    image = images[annotation["image_id"]]
+                    person = self._person(annotation, image, joint_set, licences)
+                    if person is not None:
+                        yield person
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is no COCO keypoints file: it lacks {error}") from None
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from None
+
+    def _person(
+        self,
+        annotation: CocoAnnotation,
+        image: CocoImage,
+        joint_set: str,
+        licences: Mapping[int | None, str],
+    ) -> LabelledImage | None:
+        """One annotation; None where too few of its keypoints are labelled."""
+        number = annotation["id"]
+        points = _keypoints(annotation.get("keypoints") or (), joint_set, number)
+        if (points.confidence > 0).sum() < self.keypoints_min:
+            return None
+        x, y, width, height = np.asarray(annotation["bbox"], np.float64)
+        name = image["file_name"]
+        return LabelledImage(
+            image=os.path.join(self.source, self.images, name),
+            clip=f"{os.path.splitext(name)[0]}-{number}",
+            subject=f"{os.path.splitext(name)[0]}/{number}",
+            box=np.array([x, y, x + width, y + height]),
+            labels=CropLabels(keypoints=points),
+            name=name,
+            size=(image["width"], image["height"]),
+            mask=_polygons(annotation.get("segmentation")),
+            licence=licences.get(image.get("license"), ""),
+            split=self.split or None,
+        )
+
+
+def _read_json(path: str) -> dict:
+    try:
+        with open(path, "rb") as file:
+            tree = json.loads(decode_text(file.read()))
+    except OSError as error:
+        raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
+    except ValueError as error:
+        raise UserError(f"{path} is no JSON file: {error}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} is no COCO keypoints file: it is a {type(tree).__name__}")
+    return tree
+
+
+def _find_category(categories: list, wanted: str, path: str) -> tuple[int, str]:
+    """(id, joint set) of the category; the set has its keypoints in the same order."""
+    for category in categories:
+        if category["name"] == wanted:
+            break
+    else:
+        names = ", ".join(sorted(category["name"] for category in categories))
+        raise UserError(f"{path}: category={wanted} is none of {names}")
+    joints = tuple(category["keypoints"])
+    for joint_set in JOINT_SETS.values():
+        if joint_set.joints == joints:
+            return category["id"], joint_set.name
+    raise UserError(
+        f"{path}: the {len(joints)} keypoints of '{wanted}', {', '.join(joints[:3])} and on, are "
+        f"those of no joint set (data/format/joint_sets.py)"
+    )
+
+
+def _keypoints(values: Sequence[float], joint_set: str, number: int) -> Keypoints:
+    """Keypoints of one annotation; ValueError where they are not three numbers a joint."""
+    rows = np.asarray(values, np.float32)
+    count = len(find_joint_set(joint_set))
+    if not rows.size:
+        rows = np.zeros(3 * count, np.float32)
+    if rows.shape != (3 * count,):
+        raise ValueError(
+            f"annotation {number} has {rows.size} numbers of keypoints, {joint_set} needs "
+            f"{3 * count}"
+        )
+    rows = rows.reshape(count, 3)
+    labelled = rows[:, 2] > 0
+    visible = np.where(rows[:, 2] >= 2, SEEN, np.where(labelled, HIDDEN, OUTSIDE))
+    points = np.where(labelled[:, None], rows[:, :2] + PIXEL_CENTRE, 0)
+    return Keypoints(joint_set, points, labelled.astype(np.float32), visible.astype(np.uint8))
+
+
+def _polygons(
+    segmentation: list[list[float]] | dict[str, object] | None,
+) -> list[np.ndarray] | None:
+    """Polygons of a segmentation; None for run lengths, which crowds have, and where it is absent."""
+    if not isinstance(segmentation, list):
+        return None
+    polygons = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in segmentation]
+    return [polygon for polygon in polygons if len(polygon) > 2] or None
