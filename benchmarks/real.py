@@ -29,15 +29,15 @@ import torch
 
 from benchmarks.options import read_options
 from benchmarks.silhouettes import SIZE, prepare
-from data.sources.plan import square
+from data.cropping.geometry import square_around
 from engine.cli import run
 from engine.errors import UserError, explain, failure_of
 from engine.geometry import axis_angle_to_matrix, crop_intrinsics, project
 from engine.logging import progress
 from finetune.heads.base import pose_body
+from finetune.inference.predictor import Predictor
 from finetune.people import make_people
-from finetune.predict import Predictor
-from finetune.raster import shared_raster
+from finetune.viz.raster import shared_raster
 
 OPTIONS = {
     "videos": "",
@@ -180,7 +180,9 @@ def _recover(predictor, take, source, i, box):
         tight = np.concatenate([middle - half, middle + half])
     person = predictor(view.images[i], tight[None], view.K)[0]
     K = (
-        torch.from_numpy(crop_intrinsics(view.K, square(tight, margin), (size, size))[None])
+        torch.from_numpy(
+            crop_intrinsics(view.K, square_around(tight, margin).box, (size, size))[None]
+        )
         .float()
         .to(predictor.device)
     )

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from data.sources.cameras import cut
+from data.cropping.geometry import square_of_box
+from data.cropping.host import cut_square
 from data.sources.config import PairsConfig
 from data.sources.multicam import plan_clips
 from data.sources.probe import Problems
@@ -148,11 +149,13 @@ def _view(name, crops, readers):
     )
     left, top = (width - SIZE) / 2, (height - SIZE) / 2
     box = np.array([left, top, left + SIZE, top + SIZE])
+    square = square_of_box(box)
     images = np.empty((len(crops), SIZE, SIZE, 3), np.uint8)
     for frame, image in readers[crops[0].path].get(places):
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        images[places[frame]] = cut(small, box, SIZE, shrunk)
-    inside = cut(np.full((height, width, 3), 255, np.uint8), box, SIZE, shrunk)[..., 0] > 250
+        images[places[frame]] = cut_square(small, square, SIZE, shrunk)
+    white = np.full((height, width, 3), 255, np.uint8)
+    inside = cut_square(white, square, SIZE, shrunk)[..., 0] > 250
     ratio = np.array([width / camera.width, height / camera.height] * 2)
     squares = np.stack([crop.box for crop in crops]) * ratio - np.array([left, top] * 2)
     return View(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from data.cropping.border import BORDER, check_border
 from data.format.index import PAIR_KINDS
 from data.format.names import decode_text, normalise
 from data.loading.crops import CropAugmentConfig, CropRules
@@ -145,7 +146,12 @@ class ReadingConfig:
         path="one",
     )
 
+    border: str = key(
+        BORDER, "what crops show beyond their images' edges; kept with the run, black is the only"
+    )
+
     def check(self):
+        check_border(self.border, "data.border")
         if bool(self.shards) == bool(self.sources):
             given = "both are set" if self.shards else "neither is set"
             raise UserError(

@@ -1,8 +1,15 @@
 """Fine-tuning: body and hand meshes from one image."""
 
+from typing import TYPE_CHECKING
 
-def load(run, device="auto"):
-    """A trained network that takes images and gives people.
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from finetune.inference.predictor import Predictor
+
+
+def load(run: "str | Path", device: str = "auto") -> "Predictor":
+    """Return a trained network that takes images and gives people.
 
         people = finetune.load("runs/demo/finetune_body")(image, boxes=None, intrinsics=None)
 
@@ -10,12 +17,12 @@ def load(run, device="auto"):
         run: a fine-tuning run's folder, or one of its checkpoints.  device: "auto", "cpu" or
             "cuda".
     Returns:
-        finetune.predict.Predictor; its call gives a list of finetune.person.Person.
+        finetune.inference.predictor.Predictor; its call gives a list of finetune.person.Person.
     Raises:
-        UserError: there is no such run, or it has no whole checkpoint.
+        UserError: there is no such run, or it has no complete checkpoint.
     """
     # Loader workers are spawned and import this package; torch is paid for only by those who ask
     # for a network.
-    from finetune.predict import load as load_run
+    from finetune.inference.predictor import load_run
 
     return load_run(run, device)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 
 from data.bodies.base import BodyParameters, ShapeSpace
+from data.cropping.batch import mirror_cameras
 from data.loading.crops import FLIP, TAGS
 from engine.geometry import axis_angle_to_matrix, rotation_6d_to_matrix
 from finetune.crop_camera import find_ray_rotation, to_image_translation, to_translation
-from finetune.views import Targets, View, mirrored_camera
+from finetune.views import Targets, View
 
 
 @dataclass(eq=False)
@@ -59,7 +60,7 @@ def plain_view(labels: Mapping[str, torch.Tensor], size: int) -> View:
     K[:, :2] *= (size / sizes)[:, None, None]
     flip = labels["numbers"][:, FLIP] > 0.5
     turn = torch.eye(3, device=K.device).expand(len(K), 3, 3)
-    return View(None, mirrored_camera(K, flip, size), turn, flip)
+    return View(None, mirror_cameras(K, flip, size), turn, flip)
 
 
 @dataclass(eq=False)

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from data.loading.augment import denormalise
 from engine.logging.images import save_image
 from engine.training.task import Arrays
-from finetune.draw import overlay
 from finetune.people import crop_people, list_kinds, make_people
+from finetune.viz.draw import overlay
 
 if TYPE_CHECKING:
     from finetune.tasks.mesh import MeshTask

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from data.bodies.base import BodyModel, BodyParameters
-from data.loading.augment import crop, jitter, normalise
+from data.cropping.batch import crop_cameras, crop_squares, mirror_cameras
+from data.loading.augment import jitter, normalise
 from data.loading.crops import CENTRE_X, FLIP, SIDE, TURN
 
 
@@ -35,58 +36,11 @@ def view(batch: Mapping[str, torch.Tensor], size: int) -> View:
     """Returns the View of a batch of data.loading.crops arrays as tensors; ``size``: side S in pixels."""
     numbers = batch["numbers"]
     boxes, angle, flip = numbers[:, CENTRE_X : SIDE + 1], numbers[:, TURN], numbers[:, FLIP] > 0.5
-    images = crop(batch["pixels"].permute(0, 3, 1, 2).float().div_(255), boxes, size, angle)
+    images = crop_squares(batch["pixels"].permute(0, 3, 1, 2).float().div_(255), boxes, size, angle)
     images = normalise(jitter(images, numbers[:, FLIP + 1 :]))
     images = torch.where(flip[:, None, None, None], images.flip(-1), images)
-    K, turn = turned_camera(batch["K"], boxes, angle, size)
-    return View(images, mirrored_camera(K, flip, size), turn, flip)
-
-
-def turned_camera(
-    K: torch.Tensor, boxes: torch.Tensor, angle: torch.Tensor, size: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns intrinsics and rotation of the camera that takes a rotated crop.
-
-    A pixel u of the source shows at s Rot(-angle) (u - c) + S/2, with s = S / side. Its 2 x 2 part
-    times K's is split by an RQ decomposition into new intrinsics (upper triangular) and a rotation
-    about the optical axis.
-
-    Args:
-        K: (B, 3, 3).  boxes: (B, 3) centre x, y and side in source pixels.  angle: (B,) radians.
-            size: S.
-    Returns:
-        (B, 3, 3) intrinsics in the crop's pixels, (B, 3, 3) rotation from the source's camera.
-    """
-    scale = size / boxes[:, 2]
-    cos, sin = angle.cos() * scale, angle.sin() * scale
-    part = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], 1)
-    m = part @ K[:, :2, :2]
-    length = m[:, 1].norm(dim=-1)
-    s, c = m[:, 1, 0] / length, m[:, 1, 1] / length
-    zero, one = torch.zeros_like(s), torch.ones_like(s)
-    turn = torch.stack(
-        [
-            torch.stack([c, -s, zero], -1),
-            torch.stack([s, c, zero], -1),
-            torch.stack([zero, zero, one], -1),
-        ],
-        1,
-    )
-    out = torch.eye(3, device=K.device).repeat(len(K), 1, 1)
-    out[:, 0, :2] = (m[:, :1] @ turn[:, :2, :2].transpose(1, 2))[:, 0]
-    # And 0 before it, exactly: whoever draws with these intrinsics asks for that.
-    out[:, 1, 1] = length
-    out[:, :2, 2] = (part @ (K[:, :2, 2] - boxes[:, :2])[..., None])[..., 0] + size / 2
-    return out, turn
-
-
-def mirrored_camera(K: torch.Tensor, flip: torch.Tensor, size: int) -> torch.Tensor:
-    """Returns the intrinsics of images of ``size`` px of which those in ``flip`` (B,) are mirrored left to
-    right."""
-    other = K.clone()
-    other[:, 0, 1] = -K[:, 0, 1]
-    other[:, 0, 2] = size - K[:, 0, 2]
-    return torch.where(flip[:, None, None], other, K)
+    K, turn = crop_cameras(batch["K"], boxes, angle, size)
+    return View(images, mirror_cameras(K, flip, size), turn, flip)
 
 
 class Targets:

@@ -3,7 +3,7 @@
 counterpose   the number of this format
 software      name and version of what wrote it
 model         the network's config: sizes, heads, positions, rotary base, patch, image size
-input         how images were normalised
+input         how images were normalised, and what crops showed beyond their edges
 seen          what training saw (data/sampling/seen.py), synthetic or real people among it
 task, head, body   names of what a fine-tuning trained, see Roles; pre-training writes none
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from data.cropping.border import BORDER, check_border
 from data.loading.augment import MEAN, STD
 from data.sampling.seen import Seen, seen_in_manifest, unpack
 from engine.errors import Failure, UserError, explain, failure_of
@@ -24,7 +25,7 @@ from pretrain.files import find_weights, parse_object, read_metadata
 
 FORMAT = 1
 VERSION = "0.1.0"  # as in setup.py
-INPUT = {"range": "RGB in [0, 1]", "mean": list(MEAN), "std": list(STD)}
+INPUT = {"range": "RGB in [0, 1]", "mean": list(MEAN), "std": list(STD), "border": BORDER}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,8 @@ def check_header(metadata: dict[str, str], where: object) -> None:
 
 
 def check_input(found: dict, where: object) -> None:
-    """UserError where images were normalised by another mean or deviation than here."""
+    """UserError where images were normalised, or crops were bordered, otherwise than here."""
+    check_border(found.get("border", BORDER), where)
     for name in ("mean", "std"):
         if found.get(name, INPUT[name]) != INPUT[name]:
             raise UserError(

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance
 
-from data.loading.augment import augment, crop, crop_masks, denormalise, jitter, normalise
+from data.cropping.batch import crop_squares
+from data.loading.augment import augment, crop_masks, denormalise, jitter, normalise
 
 
 def images(count=3, side=64, seed=0):
@@ -30,7 +31,7 @@ def test_a_crop_of_the_target_size_is_a_copy():
 
 def test_a_crop_at_half_size_is_the_mean_of_four_pixels():
     pixels = images(side=128)
-    out = crop(
+    out = crop_squares(
         torch.from_numpy(pixels).permute(0, 3, 1, 2).float(),
         numbers([(56, 56, 112)] * 3)[:, :3],
         56,

@@ -86,7 +86,7 @@ def test_kernels_that_cannot_be_kept_are_told(namespaces, tmp_path):
     folder.mkdir(parents=True)
     folder.chmod(0o555)
     code, said = as_a_user(
-        "from finetune.raster import Raster; Raster('cpu')",
+        "from finetune.viz.raster import Raster; Raster('cpu')",
         unknown=True,
         HOME=str(tmp_path),
         WARP_CACHE_PATH=str(tmp_path / "warp"),

@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
+from data.cropping.geometry import square_of_box
+from data.cropping.host import cut_square
+from data.cropping.lens import distort, fold_radius
 from data.sources.cameras import (
     Camera,
-    cut,
-    distort,
     fit_to_video,
-    fold_radius,
     read_cameras,
     see,
     undistort,
@@ -59,7 +59,7 @@ def test_beyond_the_fold_nothing_is_seen():
     assert np.isfinite(distort(np.array([1.0, 0.0]), lens)).all()
     assert np.isnan(distort(np.array([1.1, 0.0]), lens)).all()
     white = np.full((720, 1280, 3), 255, np.uint8)
-    wide = cut(white, [-2000, -2320, 3280, 2960], 128, _camera(lens))
+    wide = cut_square(white, square_of_box([-2000, -2320, 3280, 2960]), 128, _camera(lens))
     assert wide[64, 64].min() > 250
     assert wide[64, 0].max() == 0 and wide[0, 0].max() == 0
 
@@ -77,7 +77,7 @@ def test_a_point_lands_where_the_crops_intrinsics_say(lens, side):
     image = np.repeat((250 * dot).astype(np.uint8)[..., None], 3, 2)
     middle = np.round(undistort(camera, at)) + [11, -7]
     box = [middle[0] - side / 2, middle[1] - side / 2, middle[0] + side / 2, middle[1] + side / 2]
-    crop = cut(image, box, 128, camera)[..., 0].astype(float)
+    crop = cut_square(image, square_of_box(box), 128, camera)[..., 0].astype(float)
     v, u = np.mgrid[:128, :128] + 0.5
     found = np.array([(crop * u).sum(), (crop * v).sum()]) / crop.sum()
     expected, _ = project(point, crop_intrinsics(camera.K, box, (128, 128)), camera.Rt)
@@ -86,12 +86,13 @@ def test_a_point_lands_where_the_crops_intrinsics_say(lens, side):
 
 def test_shrinking_averages_and_the_outside_is_black():
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
-    crop = cut(image, [8, 0, 72, 64], 16)
+    crop = cut_square(image, square_of_box([8, 0, 72, 64]), 16)
     np.testing.assert_allclose(
         crop, image[:, 8:72].reshape(16, 4, 16, 4, 3).mean((1, 3)), atol=0.51
     )
-    np.testing.assert_array_equal(cut(image, [3, 5, 35, 37], 32), image[5:37, 3:35])
-    outside = cut(image, [-32, 0, 32, 64], 64)
+    crop = cut_square(image, square_of_box([3, 5, 35, 37]), 32)
+    np.testing.assert_array_equal(crop, image[5:37, 3:35])
+    outside = cut_square(image, square_of_box([-32, 0, 32, 64]), 64)
     assert outside[:, :31].max() == 0
     np.testing.assert_array_equal(outside[:, 32:], image[:, :32])
 

@@ -15,8 +15,9 @@ from data.bodies.models import open_model
 from data.people.config import Domain, PeopleConfig
 from data.people.maker import ClipMaker
 from engine.errors import UserError
-from finetune import draw, export, raster
+from finetune import export
 from finetune.person import Person, vertex_normals
+from finetune.viz import draw, raster
 
 K = np.array([[210.0, 7.0, 61.3], [0, 190.0, 40.7], [0, 0, 1]])
 SIZE = 130, 90  # width, height

@@ -17,8 +17,10 @@ from scipy.ndimage import map_coordinates
 
 import finetune
 from data.bodies.base import mirrored_rotation
+from data.cropping.batch import crop_squares
+from data.cropping.geometry import Square, square_of_box
+from data.cropping.host import cut_square
 from data.format.clip import KINDS
-from data.loading.augment import crop
 from data.loading.build import open_crop_order, val_crops
 from data.loading.crops import TAGS
 from engine import cli
@@ -29,8 +31,8 @@ from engine.geometry import crop_intrinsics
 from finetune.__main__ import main
 from finetune.config import FinetuneConfig
 from finetune.crop_camera import to_translation
+from finetune.inference.images import read_image
 from finetune.people import crop_people
-from finetune.predict import cut, read_image
 from finetune.tasks.mesh import build
 from finetune.views import view
 from pretrain.weights import write_safetensors
@@ -250,52 +252,35 @@ def test_cuts_agree_with_the_crops_of_training(photo, side):
     square = photo[:, 20:140]
     random = np.random.default_rng(1)
     for centre in 60 + random.uniform(-1, 1, (6, 2)):
-        found = cut(
-            square,
-            [
-                centre[0] - side / 2,
-                centre[1] - side / 2,
-                centre[0] + side / 2,
-                centre[1] + side / 2,
-            ],
-            SIZE,
-        )
+        found = cut_square(square, Square(*centre, side), SIZE).astype(float)
         box = torch.tensor([[*centre, side]], dtype=torch.float32)
-        wanted = (
-            crop(torch.from_numpy(square).permute(2, 0, 1)[None].float(), box, SIZE)[0]
-            .permute(1, 2, 0)
-            .numpy()
-        )
-        margin = (
-            slice(1, -1) if side > 100 else slice(None)
-        )  # at the border the two blend with black at different sizes
-        assert np.abs(found.astype(float) - wanted)[margin, margin].max() < 2
+        pixels = torch.from_numpy(square).permute(2, 0, 1)[None].float()
+        wanted = crop_squares(pixels, box, SIZE)[0].permute(1, 2, 0).numpy()
+        # At the border the two blend with black at different sizes.
+        margin = slice(1, -1) if side > 100 else slice(None)
+        assert np.abs(found - wanted)[margin, margin].max() < 2
         at = (np.arange(SIZE) + 0.5) * side / SIZE - side / 2 - 0.5
         grid = np.meshgrid(centre[1] + at, centre[0] + at, indexing="ij")
         colours = square.astype(float).transpose(2, 0, 1)
-        fine = np.stack(
-            [map_coordinates(one, grid, order=1, mode="grid-constant") for one in colours], 2
-        )
-        assert np.abs(found.astype(float) - fine)[margin, margin].max() < (
-            2 if side < 64 else 5
-        )  # averages are flatter
+        planes = [map_coordinates(one, grid, order=1, mode="grid-constant") for one in colours]
+        fine = np.stack(planes, 2)
+        # Averages are flatter.
+        assert np.abs(found - fine)[margin, margin].max() < (1 if side <= SIZE else 5)
 
 
 def test_cuts_beyond_the_image_are_black_there(photo):
     grown = cv2.copyMakeBorder(photo, 300, 300, 300, 300, cv2.BORDER_CONSTANT, value=0)
-    for square in (
+    for box in (
         [-90.5, -20, 70, 140.5],
         [100, 60, 400, 360],
         [-250, -250, 390, 390],
         [150.0, 110, 170, 130],
     ):
-        inside = [v + 300 for v in square]
-        assert np.abs(cut(photo, square, SIZE).astype(int) - cut(grown, inside, SIZE)).max() <= 1
-    assert cut(photo, [-1e4, -1e4, 1e4, 1e4], SIZE).shape == (
-        SIZE,
-        SIZE,
-        3,
-    )  # in no more memory than the image takes
+        square, inside = square_of_box(box), square_of_box([v + 300 for v in box])
+        difference = cut_square(photo, square, SIZE).astype(int) - cut_square(grown, inside, SIZE)
+        assert np.abs(difference).max() <= 1
+    # In no more memory than the image takes.
+    assert cut_square(photo, Square(0, 0, 2e4), SIZE).shape == (SIZE, SIZE, 3)
 
 
 def test_images_of_every_sort_are_read(photo, tmp_path):
@@ -540,7 +525,7 @@ def test_mistakes_are_told_in_one_line_and_nothing_is_written(
         ((run, good), ["out= is not set"]),
         ((f"run={tmp_path / 'none'}", to, good), [str(tmp_path / "none"), "no such folder"]),
         ((f"run={tmp_path / 'nothing'}", to, good), ["config.yaml"]),
-        ((f"run={unfinished}", to, good), [str(unfinished), "no whole checkpoint"]),
+        ((f"run={unfinished}", to, good), [str(unfinished), "no complete checkpoint"]),
         (
             (run, f"out={tmp_path / 'file' / 'out'}", good),
             [f"out={tmp_path / 'file' / 'out'}", "not a directory"],
@@ -561,11 +546,24 @@ def test_runs_that_are_damaged_or_of_another_command_are_told(runs, tmp_path):
     (other / "config.yaml").write_text(text.replace("command: finetune train", "command: pretrain"))
     with pytest.raises(UserError, match="'command: pretrain'.*'command: finetune train'"):
         finetune.load(other)
+    (other / "config.yaml").write_text(text.replace("border: black", "border: repeat"))
+    with pytest.raises(UserError, match="data.border.*border=repeat.*black"):
+        finetune.load(other)
     weights = run / "checkpoints" / "step-00000004" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(
-        UserError, match="step-00000004 is no whole checkpoint: model.safetensors has"
+        UserError, match="step-00000004 is not a complete checkpoint: model.safetensors has"
     ):
         finetune.load(weights.parent)
-    with pytest.raises(UserError, match=f"run={run} has no whole checkpoint"):
+    with pytest.raises(UserError, match=f"run={run} has no complete checkpoint"):
         finetune.load(run)
+
+
+def test_a_run_that_does_not_name_its_border_rule_is_used_with_a_note(runs, tmp_path, capsys):
+    shutil.copytree(runs["body"], tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    finetune.load(tmp_path / "run", "cpu")
+    assert "data.border" not in capsys.readouterr().err
+    config.write_text(config.read_text().replace("  border: black\n", ""))
+    finetune.load(tmp_path / "run", "cpu")
+    assert f"note: {config} does not name data.border" in capsys.readouterr().err

@@ -148,6 +148,14 @@ def test_a_newer_clip_in_a_shard_is_refused_by_name(shard):
         read_index(shard)
 
 
+def test_a_clip_says_its_border_and_another_rule_is_refused_by_name(shard):
+    rewrite(shard, lambda name, data: data.replace(b'"border":"black",', b""))
+    assert len(read_index(shard)) == 5  # clips of before the field are black
+    rewrite(shard, lambda name, data: data.replace(b'"masks":', b'"border":"repeat","masks":'))
+    with pytest.raises(UserError, match=r"shard-000000.tar:clip00000: .*border=repeat.*black"):
+        read_index(shard)
+
+
 def test_a_sample_with_bad_json_offers_nothing(shard):
     rewrite(shard, lambda name, data: b"{}" if name == "clip00001.json" else data)
     assert read_index(shard).offers.tolist() == [0b0011, 0, 0b1111, 0b1111, 0b1111]

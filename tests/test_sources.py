@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
+from data.cropping.geometry import square_around
 from data.sources.config import PairsConfig
 from data.sources.frames import Unreadable, open_video
 from data.sources.pairs import main
-from data.sources.plan import choose_instants, share_inside, square
+from data.sources.plan import choose_instants, share_inside
 from data.sources.processes import Died, in_processes
 from data.sources.tables import fill, read_boxes, read_timestamps
 from engine.errors import UserError
@@ -117,7 +118,7 @@ def test_same_config_goes_on_and_another_is_refused(grey, capsys):
     kept = tars[0].stat().st_mtime_ns
     tars[1].unlink()
     assert _run(VIDEO, grey, boxes, "size=64", "clips_per_shard=2", "workers=2") == 0
-    assert "1 of 2 shards are there already" in capsys.readouterr().out
+    assert "1 of 2 shards are there already" in capsys.readouterr().err
     assert tars[0].stat().st_mtime_ns == kept
     assert [t.read_bytes() for t in tars] == before
     with pytest.raises(UserError, match=r"out=.*size=64.*96"):
@@ -142,7 +143,7 @@ def test_a_video_that_breaks_off_keeps_what_came_before(grey, capsys):
     (grey / "in/walk.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     boxes = _boxes(grey / "b.csv", [("walk", i, 60, 30, 90, 100, "ann") for i in range(120)])
     assert _run(VIDEO, grey, f"boxes={boxes}", "size=64") == 1
-    said = capsys.readouterr().out
+    said = capsys.readoutout().err
     assert "cannot be decoded" in said.split("skipped:")[-1]
     clips = _clips(grey / "out")
     assert 3 <= len(clips) < 10 and f"{len(clips)} of 12 clips" in said
@@ -170,7 +171,7 @@ def test_pyav_reads_what_decord_cannot(grey, capsys):
     with pytest.raises(Unreadable):
         open_video(str(grey / "in/walk.mp4"), ("decord",))
     assert _run(VIDEO, grey, f"boxes={grey / 'boxes.csv'}", "size=64") == 0
-    assert "walk.mp4: decord: " in (said := capsys.readouterr().out) and "PyAV reads it" in said
+    assert "walk.mp4: decord: " in (said := capsys.readouterr().err) and "PyAV reads it" in said
     for meta, images in _clips(grey / "out").values():
         for crop, image in zip(meta["crops"], images, strict=True):
             assert abs(image.mean() - 5 * round(crop["time_s"] * 10)) < 2.4
@@ -283,7 +284,7 @@ def test_instants_keep_to_their_gaps_and_skip_absences():
 
 
 def test_boxes_become_squares():
-    assert square([10, 20, 30, 100], 1.25).tolist() == [-30, 10, 70, 110]
+    assert square_around([10, 20, 30, 100], 1.25).box.tolist() == [-30, 10, 70, 110]
     assert share_inside([-10, 0, 10, 10], 100, 100) == 0.5
     assert share_inside([-10, 0, -5, 10], 100, 100) == 0
 
@@ -325,7 +326,7 @@ RIG = ["calibration_format=opencv", "size=64", "person.height_m=1.2", "person.ra
 
 def test_cameras_give_one_instant_and_where_they_are(rig, capsys):
     assert _run(QUALISYS, rig, f"calibration={rig / 'rig.json'}", *RIG) == 0
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "point nearest all cameras' axes, (0.00, " in said and "the first 20 are taken" in said
     clips = _clips(rig / "out")
     assert len(clips) == 4
@@ -369,7 +370,7 @@ def test_a_track_and_boxes_place_the_person(rig, capsys):
     meta, _ = next(iter(_clips(rig / "o3").values()))
     assert {c["camera"] for c in meta["crops"]} == {"a", "b"}
     np.testing.assert_allclose(np.ptp(np.array(meta["crops"][0]["box"])[[0, 2]]), 50, atol=1.5)
-    assert "% of a box's side" in capsys.readouterr().out
+    assert "% of a box's side" in capsys.readouterr().err
 
 
 def test_timestamps_say_which_frames_belong_together(rig, tmp_path):
@@ -469,7 +470,7 @@ def test_treadmill_head_is_in_all_crops(samples, tmp_path, capsys):
         == 0
     )
     assert (
-        "cam01: the video is 1080x1920, its calibration is for 1088x1920" in capsys.readouterr().out
+        "cam01: the video is 1080x1920, its calibration is for 1088x1920" in capsys.readouterr().err
     )
     clips = _clips(tmp_path / "out")
     assert len(clips) == 3
@@ -500,7 +501,7 @@ def test_desk_runs_with_videos_and_calibration_alone(samples, tmp_path, capsys):
         )
         == 0
     )
-    assert "the point nearest all cameras' axes" in capsys.readouterr().out
+    assert "the point nearest all cameras' axes" in capsys.readouterr().err
     clips = _clips(tmp_path / "out")
     assert len(clips) == 2
     assert all(

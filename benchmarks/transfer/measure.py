@@ -22,8 +22,8 @@ from engine.distributed.process_group import Processes, device_of
 from engine.geometry import axis_angle_to_matrix
 from engine.pose_metrics import mpjpe, pa_mpjpe
 from finetune.heads.base import pose_body
+from finetune.inference.predictor import Predictor
 from finetune.losses import project_points
-from finetune.predict import Predictor
 from finetune.views import Targets, view
 from pretrain import encoders, probe, ridge
 from pretrain.config import PretrainConfig
@@ -85,7 +85,7 @@ def fine_tuned(predictor, shards, clips):
     starts from it.
 
     Args:
-        predictor: finetune.predict.Predictor.  shards: of labelled clips that it has not seen.
+        predictor: finetune.inference.predictor.Predictor.  shards: of labelled clips that it has not seen.
             clips: how many.
     """
     began = predictor.config.data

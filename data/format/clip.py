@@ -4,7 +4,9 @@ A clip is N >= 1 square crops of one person, seen by some cameras at some instan
 plain WebDataset tar) it is a run of members with one key:
 
     KEY.00.jpg KEY.01.jpg ...   the crops, RGB JPEG, all of one size
-    KEY.json                    the fields of Clip and Crop below, "format": 2
+    KEY.json                    the fields of Clip and Crop below, "format": 2, and "border": what
+                                crops show beyond their images' edges (data/cropping/border.py);
+                                clips of before that field are black there too
     KEY.masks.bin               N person masks of 64 x 64 bits each, row by row, high bit first
     KEY.labels.npz              optional: labels in the schema of data/format/labels.py
 
@@ -24,6 +26,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from data.cropping.border import BORDER, check_border
 from data.format.labels import Labels, pack_labels, read_arrays, save_arrays
 from engine.errors import UserError
 
@@ -148,6 +151,7 @@ def _describe_clip(clip: Clip) -> dict[str, object]:
         "licence": clip.licence,
         "subject": clip.subject,
         "size": clip.size,
+        "border": BORDER,
         "masks": clip.masks is not None,
         "labels": clip.labels is not None,
         "crops": [_describe_crop(crop) for crop in clip.crops],
@@ -180,7 +184,8 @@ def decode_meta(data: bytes, where: str) -> Clip:
         data: bytes of the member.  where: "SHARD:KEY" for messages.
     Raises:
         ValueError: the bytes are not such a member.
-        UserError: the sample was written by a newer version of this software.
+        UserError: the sample was written by a newer version of this software, or cut with another
+            border rule.
     """
     meta = json.loads(data)
     if not isinstance(meta, dict) or not isinstance(meta.get("format"), int):
@@ -189,6 +194,7 @@ def decode_meta(data: bytes, where: str) -> Clip:
         raise UserError(
             f"{where} has clip format {meta['format']}; this software reads up to format {FORMAT}"
         )
+    check_border(meta.get("border", BORDER), where)
     try:
         crops = [_read_crop(fields) for fields in meta["crops"]]
         clip = Clip(

@@ -3,9 +3,8 @@
 import functools
 
 import torch
-import torch.nn.functional as F
 
-from data.loading.border import BLACK, PADDING
+from data.cropping.batch import crop_padded, crop_squares
 
 # ImageNet's statistics, which timm's weights and the parents' expect.
 MEAN = (0.485, 0.456, 0.406)
@@ -33,59 +32,8 @@ def augment(pixels, numbers, size):
     Returns:
         (B, 3, size, size) float32.
     """
-    images = crop(pixels.permute(0, 3, 1, 2).float().div_(255), numbers[:, :3], size)
+    images = crop_squares(pixels.permute(0, 3, 1, 2).float().div_(255), numbers[:, :3], size)
     return normalise(jitter(images, numbers[:, 3:]))
-
-
-def crop(images, boxes, size, angle=None):
-    """Cut and scale squares, bilinear, averaged first where they shrink to half or less; outside it
-    is black.
-
-    Args:
-        images: (B, C, P, P) float.  boxes: (B, 3) centre x, y, side in pixels.  size: side of the
-            result.
-        angle: (B,) radians by which each square is turned about its centre, from x towards y; None:
-            none is.
-    """
-    return _cut(images, boxes, size, PADDING, angle)
-
-
-def _cut(images, boxes, size, padding, angle=None):
-    """As crop; ``padding``: what the outside is, in grid_sample's words."""
-    side = images.shape[-1]
-    whole = _sample(images, boxes, size, padding, angle)
-    factor = side // size
-    if factor < 2:
-        return whole
-    if padding == PADDING and side % factor:  # blocks that lie across the edge are partly black
-        images = F.pad(images, (0, -side % factor, 0, -side % factor), value=BLACK)
-    pooled = _sample(
-        F.avg_pool2d(images, factor, ceil_mode=True), boxes / factor, size, padding, angle
-    )
-    # Both are made and one is taken row by row, so that no shape depends on the data.
-    return torch.where((boxes[:, 2] >= 0.75 * factor * size)[:, None, None, None], pooled, whole)
-
-
-def _sample(images, boxes, size, padding, angle):
-    """Bilinear samples of squares (B, 3) = centre x, y, side in pixels, turned by (B,) radians or
-    None."""
-    side = images.shape[-1]
-    # grid_sample without align_corners has pixel centres at +0.5, as we do: x_grid = 2 x / P - 1.
-    scale, shift = boxes[:, 2] / side, 2 * boxes[:, :2] / side - 1
-    across, along = (
-        (torch.zeros_like(scale), scale)
-        if angle is None
-        else (scale * angle.sin(), scale * angle.cos())
-    )
-    theta = torch.stack(
-        [
-            torch.stack([along, -across, shift[:, 0]], 1),
-            torch.stack([across, along, shift[:, 1]], 1),
-        ],
-        1,
-    )
-    grid = F.affine_grid(theta, (len(images), images.shape[1], size, size), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
 def crop_masks(bits, numbers, sizes, size):
@@ -103,7 +51,7 @@ def crop_masks(bits, numbers, sizes, size):
     # No crop of pre-training reaches beyond its image. A cell is a share of an area, of which the
     # outermost half says as much as the rest; and a mask that nobody knows is all ones, to its
     # edge.
-    return _cut(masks, boxes, size, "border")[:, 0]
+    return crop_padded(masks, boxes, size, "border")[:, 0]
 
 
 def jitter(images, factors):

@@ -10,10 +10,10 @@ import math
 import numpy as np
 import simplejpeg
 
+from data.cropping.border import BLACK
 from data.format.clip import MASK_BYTES, decode_meta
 from data.format.index import PAIR_KINDS
 from data.format.names import normalise
-from data.loading.border import BLACK
 from data.sampling.order import PAIR, numbers
 from data.sampling.pairs import choose, more_targets
 from engine.errors import UserError

@@ -8,6 +8,7 @@ depth maps."""
 import warp as wp
 
 from data.people.warp_types import SKY_DIRECTIONS, Light, LightMaps
+from data.raster.kernels import sample_nearness
 
 wp.set_module_options({"enable_backward": False})
 
@@ -81,7 +82,7 @@ def split_shadow_map(
     for y in range(by * BLOCK - 3, by * BLOCK + BLOCK + 3):
         for x in range(bx * BLOCK - 3, bx * BLOCK + BLOCK + 3):
             if x >= 0 and y >= 0 and x < side and y < side:
-                value = wp.cast(wp.uint32(depth[t, y * side + x] >> wp.uint64(32)), float)
+                value = sample_nearness(depth[t, y * side + x])
                 low = wp.min(low, value)
                 high = wp.max(high, value)
                 if x / BLOCK == bx and y / BLOCK == by:

@@ -1,8 +1,7 @@
 """Warp kernels over the mesh: normals, dressing, projection, rasterising, visibility of vertices.
 
-Shapes: T instants, N shots, V vertices, F triangles. A depth buffer holds, per sample, the inverse
-depth's bits above the triangle's index, so that one atomic maximum keeps the nearest triangle, and
-the result does not depend on the order.
+Shapes: T instants, N shots, V vertices, F triangles. Depth buffers are those of
+data/raster/kernels.py.
 """
 
 # In a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot
@@ -13,6 +12,13 @@ import warp as wp
 
 from data.people.kernels_cloth import Looks, above_hairline, grey, in_top, ramp, worn
 from data.people.warp_types import Light, Shot, Surface, Textures
+from data.raster.kernels import (
+    corner_weights,
+    keep_nearest,
+    prepare_edges,
+    sample_nearness,
+    screen_area,
+)
 
 wp.set_module_options({"enable_backward": False})
 
@@ -184,36 +190,26 @@ def rasterise(
     c = points[n, f[2]]
     if a[2] <= 0.0 or b[2] <= 0.0 or c[2] <= 0.0:
         return
-    area = (b[0] - a[0]) * (c[1] - a[1]) - (c[0] - a[0]) * (b[1] - a[1])
+    area = screen_area(a, b, c)
     if area == 0.0 or (perspective == 1 and layer < 2 and area > 0.0):
         return
-    x0 = wp.max(0, int(wp.ceil(wp.min(a[0], wp.min(b[0], c[0])) - 0.5)))
-    x1 = wp.min(side - 1, int(wp.floor(wp.max(a[0], wp.max(b[0], c[0])) - 0.5)))
-    y0 = wp.max(0, int(wp.ceil(wp.min(a[1], wp.min(b[1], c[1])) - 0.5)))
-    y1 = wp.min(side - 1, int(wp.floor(wp.max(a[1], wp.max(b[1], c[1])) - 0.5)))
-    inverse = 1.0 / area
-    ax = (b[1] - c[1]) * inverse
-    bx = (c[1] - a[1]) * inverse
-    ay = (c[0] - b[0]) * inverse
-    by = (a[0] - c[0]) * inverse
-    for y in range(y0, y1 + 1):
-        dy = float(y) + 0.5 - c[1]
-        for x in range(x0, x1 + 1):
-            dx = float(x) + 0.5 - c[0]
-            wa = ax * dx + ay * dy
-            wb = bx * dx + by * dy
-            wc = 1.0 - wa - wb
-            if wa >= 0.0 and wb >= 0.0 and wc >= 0.0:
-                z = wa * a[2] + wb * b[2] + wc * c[2]
+    e = prepare_edges(a, b, c, area, side, side)
+    for y in range(e.y0, e.y1 + 1):
+        for x in range(e.x0, e.x1 + 1):
+            w = corner_weights(e, x, y)
+            # Exactly 0, without the tolerance of finetune.viz.raster: a pinhole between two
+            # triangles is one sample of a pixel's, and clips stay as they always were.
+            if w[0] >= 0.0 and w[1] >= 0.0 and w[2] >= 0.0:
+                z = w[0] * a[2] + w[1] * b[2] + w[2] * c[2]
                 shows = int(1)
                 if cut == 1:
-                    ua = wa
-                    ub = wb
-                    uc = wc
+                    ua = w[0]
+                    ub = w[1]
+                    uc = w[2]
                     if perspective == 1:
-                        ua = wa * a[2] / z
-                        ub = wb * b[2] / z
-                        uc = wc * c[2] / z
+                        ua = w[0] * a[2] / z
+                        ub = w[1] * b[2] / z
+                        uc = w[2] * c[2] / z
                     p = ua * surface.rest[f[0]] + ub * surface.rest[f[1]] + uc * surface.rest[f[2]]
                     limb = (
                         ua * surface.limb[f[0]] + ub * surface.limb[f[1]] + uc * surface.limb[f[2]]
@@ -221,8 +217,7 @@ def rasterise(
                     if not worn(layer, p, limb, look):
                         shows = 0
                 if shows == 1:
-                    bits = wp.uint64(wp.cast(z, wp.uint32)) << wp.uint64(32)
-                    wp.atomic_max(depth, n, y * side + x, bits | wp.uint64(t))
+                    keep_nearest(depth, n, y * side + x, z, t)
 
 
 @wp.kernel
@@ -260,6 +255,6 @@ def see_vertices(
         ):
             key = depth[n, y * side + x]
             if key != wp.uint64(0) and seen_depth[n, y / samples, x / samples] > 0.0:
-                if p[2] < 1.0 / wp.cast(wp.uint32(key >> wp.uint64(32)), float) + tolerance[i]:
+                if p[2] < 1.0 / sample_nearness(key) + tolerance[i]:
                     seen = 1
     out[n, i] = wp.uint8(seen)

@@ -21,6 +21,7 @@ from engine.config.parser import flat, parse, save
 from engine.distributed import hardware
 from engine.errors import Failure, UserError, explain, failure_of
 from engine.logging import progress
+from engine.run.files import replace_file
 
 COMMAND = "data make"
 RECIPE = "made.yaml"
@@ -102,9 +103,8 @@ def claim(config):
         clear_leftovers(
             config.out, ["*"] if part.alone else [shard_name(n) for n in shards if part.has(n)]
         )
-        temporary = f"{path}.writing-{os.getpid()}"
-        save(config, temporary, COMMAND)
-        os.replace(temporary, path)
+        with replace_file(path) as temporary:
+            save(config, temporary, COMMAND)
     except OSError as error:
         raise failure_of(error, f"out={config.out} cannot be written: {explain(error)}") from None
 

@@ -16,6 +16,7 @@ import numpy as np
 from data.bodies.anny_body import cache_folder, locked
 from data.bodies.warp_init import MEND
 from engine.errors import explain, failure_of
+from engine.run.files import replace_file
 
 VERSION = 1
 SKIN, EYES, SUIT, SKIRT, STRANDS = range(5)
@@ -84,11 +85,10 @@ def load(body):
     if not os.path.exists(path):
         with locked(folder):
             if not os.path.exists(path):
-                temporary = f"{path}.{os.getpid()}.npz"
                 built = vars(build(body))
                 try:
-                    np.savez_compressed(temporary, **built)
-                    os.replace(temporary, path)
+                    with replace_file(path) as temporary, open(temporary, "wb") as file:
+                        np.savez_compressed(file, **built)
                 except OSError as error:
                     raise failure_of(
                         error,

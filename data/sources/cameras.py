@@ -1,4 +1,4 @@
-"""Calibrated cameras: the lens, the files they come from, and crops that are pinhole images.
+"""Calibrated cameras and the files they come from.
 
 A calibration file's principal point counts the first pixel's *centre* as (0, 0), as OpenCV does;
 here it is (0.5, 0.5), so every reader adds half a pixel to cx and cy. Metres, OpenCV axes, ``Rt``
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from data.cropping.lens import distort
 from data.format.names import UTF16, decode_text
-from data.loading.border import BLACK
 from engine.errors import UserError, explain, failure_of
-from engine.geometry import crop_intrinsics
+from engine.logging.console import get_logger
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,7 +25,8 @@ else:
     import tomli as tomllib
 
 FORMATS = ("qualisys", "caliscope", "opencv")
-OUTSIDE = -1e6  # a source position that no image has, for what the lens cannot see
+
+log = get_logger(__name__)
 
 
 @dataclass
@@ -46,43 +47,6 @@ class Camera:
     Rt: np.ndarray
     width: int
     height: int
-
-
-def distort(xy, coefficients):
-    """Where the lens puts ideal normalised coordinates.
-
-    Source: the rational model in the documentation of OpenCV's calib3d, without its thin prism and
-        tilt. Past the
-    radius where the polynomial turns back, it would show the image's inside again: there the
-    result is NaN.
-
-    Args:
-        xy: (..., 2).  coefficients: (8,).
-    """
-    k1, k2, p1, p2, k3, k4, k5, k6 = coefficients
-    x, y = xy[..., 0], xy[..., 1]
-    r2 = x * x + y * y
-    radial = (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
-    radial = np.where(r2 < fold_radius(coefficients) ** 2, radial, np.nan)
-    return np.stack(
-        [
-            x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
-            y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
-        ],
-        -1,
-    )
-
-
-def fold_radius(coefficients):
-    """The normalised radius up to which the radial distortion grows (at most 4, which is 76 degrees
-    off the axis)."""
-    k1, k2, _, _, k3, k4, k5, k6 = coefficients
-    r = np.linspace(0, 4, 2001)
-    r2 = r * r
-    below = 1 + r2 * (k4 + r2 * (k5 + r2 * k6))
-    mapped = r * (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / np.where(below > 1e-6, below, np.nan)
-    grows = np.nan_to_num(np.diff(mapped), nan=-1.0) > 0
-    return 4.0 if grows.all() else r[np.argmin(grows)]
 
 
 def see(camera, points):
@@ -109,49 +73,6 @@ def undistort(camera, pixels):
     # here.
     ideal = cv2.undistortPoints(flat, camera.K, camera.distortion, P=camera.K, criteria=criteria)
     return ideal.reshape(pixels.shape)
-
-
-def cut(image, box, size, camera=None):
-    """A square crop, undistorted, in one resampling.
-
-    Where a crop's pixel covers several of the image's, a grid that is finer by a whole factor is
-    read and averaged: each image pixel then counts, and nothing aliases. What lies outside the
-    image is black, see data/loading/border.py.
-
-    Args:
-        image: (H, W, 3) uint8.  box: [x0, y0, x1, y1], a square in pixels of the image,
-            undistorted ones if ``camera``.
-        size: the crop's side in pixels.  camera: the lens, or None to take the image as it is.
-    Returns:
-        (size, size, 3) uint8.
-    """
-    finer = max(1, int(np.ceil((box[2] - box[0]) / size - 1e-6)))
-    map_x, map_y = _maps(camera, box, size * finer)
-    fine = cv2.remap(
-        image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=BLACK
-    )
-    return fine if finer == 1 else cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
-
-
-def _maps(camera, box, side):
-    """Two (side, side) float32 maps for cv2.remap: where in the image each crop pixel lies,
-    centres at integers."""
-    K = np.eye(3) if camera is None else camera.K
-    lens = np.zeros(8) if camera is None else camera.distortion
-    ideal = crop_intrinsics(K, box, (side, side))
-    half = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
-    map_x, map_y = cv2.initUndistortRectifyMap(
-        K - half, lens, None, ideal - half, (side, side), cv2.CV_32FC1
-    )
-    if np.any(lens):
-        # OpenCV's polynomial goes on past the fold and would show the image's inside a second
-        # time.
-        at = np.arange(side) + 0.5
-        x, y = (at - ideal[0, 2]) / ideal[0, 0], (at - ideal[1, 2]) / ideal[1, 1]
-        limit = fold_radius(lens) ** 2
-        if max(x[0] ** 2, x[-1] ** 2) + max(y[0] ** 2, y[-1] ** 2) >= limit:
-            map_x[x * x + (y * y)[:, None] >= limit] = OUTSIDE
-    return map_x, map_y
 
 
 def fit_to_video(camera, width, height, offset=(0, 0), slack_px=16):
@@ -290,7 +211,7 @@ def _caliscope(data, path):
     for node in tomllib.loads(decode_text(data))["cameras"].values():
         name = f"cam_{node['cam_id']}"
         if node.get("ignore") or "rotation" not in node or "matrix" not in node:
-            print(
+            log.info(
                 f"calibration {path}: camera {name} is marked to be ignored or not calibrated; "
                 f"left out"
             )

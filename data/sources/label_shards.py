@@ -16,14 +16,16 @@ import cv2
 import numpy as np
 import simplejpeg
 
+from data.cropping.geometry import Square, square_around
+from data.cropping.host import cut_square
 from data.format.clip import MASK_SIDE, Clip, Crop
 from data.format.images import decode_image
 from data.format.label_stack import stack_labels
 from data.format.labels import OUTSIDE, CropLabels, Keypoints
 from data.format.shards import shard_name, write_shard
-from data.sources.cameras import Camera, cut, undistort
+from data.sources.cameras import Camera, undistort
 from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
-from data.sources.plan import clip_key, square
+from data.sources.plan import clip_key
 from data.tools.cleanup import clear_leftovers
 from data.tools.process_pool import spread
 from engine.config.parser import flat, parse_keys
@@ -223,9 +225,10 @@ def cut_person(image: LabelledImage, pixels: np.ndarray, source: LabelledSource)
     Args:
         pixels: (H, W, 3) uint8 of the whole image.
     """
-    box = square(image.box, source.margin)
+    square = square_around(image.box, source.margin)
+    box = square.box
     camera = _camera_of(image, pixels)
-    crop = cut(pixels, box, source.size, camera)
+    crop = cut_square(pixels, square, source.size, camera)
     jpeg = simplejpeg.encode_jpeg(
         crop, quality=source.quality, colorspace="RGB", colorsubsampling="420"
     )
@@ -238,7 +241,7 @@ def cut_person(image: LabelledImage, pixels: np.ndarray, source: LabelledSource)
     labels = replace(image.labels)
     if labels.keypoints is not None:
         labels.keypoints = _move_keypoints(labels.keypoints, box, source.size, camera)
-    return CutPerson(meta, jpeg, labels, _cut_mask(image, pixels, box, camera))
+    return CutPerson(meta, jpeg, labels, _cut_mask(image, pixels, square, camera))
 
 
 def image_name(image: LabelledImage) -> str:
@@ -277,7 +280,7 @@ def _move_keypoints(
 
 
 def _cut_mask(
-    image: LabelledImage, pixels: np.ndarray, box: np.ndarray, camera: Camera | None
+    image: LabelledImage, pixels: np.ndarray, square: Square, camera: Camera | None
 ) -> np.ndarray | None:
     """(64, 64) bool of the crop, true where at least half of a cell is the person."""
     if image.mask is None:
@@ -290,7 +293,7 @@ def _cut_mask(
             cv2.fillPoly(whole, [outline], 255, shift=8)
     else:
         whole[np.asarray(image.mask, bool)] = 255
-    share = cut(np.repeat(whole[..., None], 3, 2), box, MASK_SIDE, camera)
+    share = cut_square(np.repeat(whole[..., None], 3, 2), square, MASK_SIDE, camera)
     return share[..., 0] >= 128
 
 

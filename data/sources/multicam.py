@@ -7,15 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.cropping.geometry import square_around
 from data.sources.cameras import Camera, fit_to_video, read_cameras, see, undistort
 from data.sources.frames import Frames
-from data.sources.plan import ClipPlan, CropPlan, choose_instants, clip_key, share_inside, square
+from data.sources.plan import ClipPlan, CropPlan, choose_instants, clip_key, share_inside
 from data.sources.probe import list_videos, probe
 from data.sources.tables import check_boxes, fill, read_boxes, read_timestamps, read_track
 from engine.errors import UserError
 from engine.geometry import angle_about, camera_centre, point_nearest_lines, project, triangulate
+from engine.logging.console import get_logger
 
 _NEAREST_M = 0.1  # a body that reaches nearer than this to a camera has no box
+
+log = get_logger(__name__)
 
 
 @dataclass
@@ -62,7 +66,7 @@ def plan_clips(cfg, problems):
                     v.frames[i],
                     v.camera.name,
                     times[i],
-                    square(box, cfg.margin),
+                    square_around(box, cfg.margin).box,
                     v.camera,
                 )
                 for i in (instants[c] for c in chosen)
@@ -106,9 +110,9 @@ def _match(cfg):
         )
     for name in cameras:
         if stems[name] not in videos:
-            print(f"camera {name}: no video named {stems[name]}; left out")
+            log.info(f"camera {name}: no video named {stems[name]}; left out")
     for stem in sorted(set(videos) - {stem for _, stem, _ in matched}):
-        print(f"{videos[stem]}: no camera of that name in {cfg.calibration}; left out")
+        log.info(f"{videos[stem]}: no camera of that name in {cfg.calibration}; left out")
     return matched
 
 
@@ -117,7 +121,7 @@ def _fit(cfg, camera, video):
     if camera.name in cfg.cameras:
         offset = (cfg.cameras[camera.name].offset_x, cfg.cameras[camera.name].offset_y)
     if (video.width, video.height) != (camera.width, camera.height):
-        print(
+        log.info(
             f"camera {camera.name}: the video is {video.width}x{video.height}, its calibration is "
             f"for {camera.width}x"
             f"{camera.height}; taken as cut off at offset ({offset[0]:g}, {offset[1]:g})"
@@ -145,7 +149,7 @@ def _clock(cfg, matched):
                     f"{', '.join(sorted(frames))}"
                 )
             if len(known) != video.count:
-                print(
+                log.info(
                     f"{video.path} has {video.count} frames, {cfg.timestamps} has {len(known)} for "
                     f"it"
                 )
@@ -160,7 +164,7 @@ def _clock(cfg, matched):
             "give timestamps=FILE to say which frames belong together"
         )
     if len(set(counts)) > 1:
-        print(
+        log.info(
             f"videos of {min(counts)} to {max(counts)} frames: the first {min(counts)} are taken "
             f"from each"
         )
@@ -205,7 +209,7 @@ def _from_boxes(cfg, times, views):
                     people[person][i].append(
                         (view, _ideal_box(view.camera, filled[view.frames[i]]))
                     )
-    print(f"the person is where boxes={cfg.boxes} says; {_agreement(people)}")
+    log.info(f"the person is where boxes={cfg.boxes} says; {_agreement(people)}")
     return people
 
 
@@ -261,7 +265,7 @@ def _from_cylinder(cfg, times, views):
         points = dict.fromkeys(times, point)
         x, y, z = np.round(point, 2) + 0.0  # the sum turns -0.0 into 0.0
         how = f"around the point nearest all cameras' axes, ({x:.2f}, {y:.2f}, {z:.2f}) m"
-    print(
+    log.info(
         f"the person is {how}, in a cylinder of radius {cfg.person.radius_m:g} m; angles between "
         f"cameras there: "
         f"{_angles(views, np.mean(list(points.values()), 0))}"

@@ -8,10 +8,11 @@ import os
 
 import simplejpeg
 
+from data.cropping.geometry import square_of_box
+from data.cropping.host import cut_square
 from data.format.clip import Clip, Crop
 from data.format.shards import shard_name, write_shard
 from data.sources import multicam, video
-from data.sources.cameras import cut
 from data.sources.config import PairsConfig
 from data.sources.frames import Unreadable
 from data.sources.plan import digest
@@ -22,9 +23,13 @@ from engine.config import parser
 from engine.errors import UserError, explain, failure_of
 from engine.geometry import crop_intrinsics
 from engine.logging import progress
+from engine.logging.console import get_logger
+from engine.run.files import replace_file, write_file
 
 COMMAND = "data pairs"
 SAVED, DONE = "pairs.yaml", "pairs.done.json"
+
+log = get_logger(__name__)
 
 
 def main(argv):
@@ -94,9 +99,8 @@ def _of_others(folder):
 def _prepare_folder(cfg):
     try:
         os.makedirs(cfg.out, exist_ok=True)
-        path = os.path.join(cfg.out, SAVED)
-        parser.save(cfg, f"{path}.writing-{os.getpid()}", COMMAND)
-        os.replace(f"{path}.writing-{os.getpid()}", path)
+        with replace_file(os.path.join(cfg.out, SAVED)) as temporary:
+            parser.save(cfg, temporary, COMMAND)
     except OSError as error:
         raise failure_of(error, f"out={cfg.out} cannot be written: {explain(error)}") from None
 
@@ -122,7 +126,7 @@ def _write(cfg, plans, videos, problems):
         if marks.get(name) == entry["digest"] and os.path.isfile(os.path.join(cfg.out, name))
     }
     if done:
-        print(f"{len(done)} of {len(parts)} shards are there already")
+        log.info(f"{len(done)} of {len(parts)} shards are there already")
     for name in set(marks) - set(done):
         _remove(os.path.join(cfg.out, name))
     todo = [(name, part) for name, part in parts.items() if name not in done]
@@ -149,7 +153,7 @@ def _write(cfg, plans, videos, problems):
 def _again(task, died):
     """A second try without decord, whose crash is the likely reason."""
     plans, videos, style = task
-    print(f"{died}; trying again with PyAV alone")
+    log.info(f"{died}; trying again with PyAV alone")
     task = (plans, {path: v.read_by("av") for path, v in videos.items()}, style)
     answer = next(in_processes(cut_clips, [task], 1))
     return ([], dict.fromkeys(videos, str(answer))) if isinstance(answer, Died) else answer
@@ -188,7 +192,8 @@ def cut_clips(task):
         try:
             for frame, image in _frames(reader, wanted):
                 for p, c, crop in wanted[frame]:
-                    pixels = cut(image, crop.box, style.size, crop.camera)
+                    square = square_of_box(crop.box)
+                    pixels = cut_square(image, square, style.size, crop.camera)
                     jpegs[p, c] = simplejpeg.encode_jpeg(
                         pixels, quality=style.quality, colorspace="RGB", colorsubsampling="420"
                     )
@@ -247,9 +252,7 @@ def _read_done(folder):
 
 
 def _save_done(path, done):
-    with open(path + ".writing", "w", encoding="utf-8") as file:
-        json.dump(done, file, indent=0, sort_keys=True)
-    os.replace(path + ".writing", path)
+    write_file(path, json.dumps(done, indent=0, sort_keys=True))
 
 
 def _remove(tar):

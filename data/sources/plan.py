@@ -42,14 +42,6 @@ class ClipPlan:
     crops: list
 
 
-def square(box, margin):
-    """The square around a box's middle, of ``margin`` times its longer side."""
-    x0, y0, x1, y1 = box
-    half = max(x1 - x0, y1 - y0) * margin / 2
-    x, y = (x0 + x1) / 2, (y0 + y1) / 2
-    return np.array([x - half, y - half, x + half, y + half])
-
-
 def share_inside(box, width, height):
     """Share of a box's area that lies in the image."""
     x0, y0, x1, y1 = box

@@ -5,6 +5,9 @@ import dataclasses
 from data.sources.frames import Unreadable, find_videos, open_video
 from data.sources.processes import Died, in_processes
 from engine.errors import UserError
+from engine.logging.console import get_logger
+
+log = get_logger(__name__)
 
 
 @dataclasses.dataclass
@@ -16,7 +19,7 @@ class Problems:
     def add(self, path, reason):
         if path not in self.skipped:
             self.skipped[path] = reason
-            print(f"skipped {path}: {reason}")
+            log.warning(f"skipped {path}: {reason}")
 
 
 def list_videos(where):
@@ -50,7 +53,7 @@ def probe(paths, workers, problems):
         if isinstance(answer, str):
             problems.add(path, answer)
         elif answer.note:
-            print(f"{path}: {answer.note}; PyAV reads it")
+            log.info(f"{path}: {answer.note}; PyAV reads it")
     return {path: found[path] for path in paths if not isinstance(found[path], str)}
 
 

@@ -1,10 +1,14 @@
 """Cross-pose clips: one person at several instants of one camera, from videos and a file of
 boxes."""
 
-from data.sources.plan import ClipPlan, CropPlan, choose_instants, clip_key, share_inside, square
+from data.cropping.geometry import square_around
+from data.sources.plan import ClipPlan, CropPlan, choose_instants, clip_key, share_inside
 from data.sources.probe import list_videos, probe
 from data.sources.tables import check_boxes, fill, read_boxes
 from engine.errors import UserError
+from engine.logging.console import get_logger
+
+log = get_logger(__name__)
 
 
 def plan_clips(cfg, problems):
@@ -23,7 +27,7 @@ def plan_clips(cfg, problems):
             f"{_some(videos)}"
         )
     for stem in sorted(set(videos) - set(boxes)):
-        print(f"{videos[stem]}: no boxes for it in {cfg.boxes}; left out")
+        log.info(f"{videos[stem]}: no boxes for it in {cfg.boxes}; left out")
     for stem in sorted(set(boxes) - set(videos)):
         problems.add(stem, f"{cfg.boxes} has boxes for it, but it is not in {cfg.videos}")
     found = probe([videos[stem] for stem in named], cfg.workers, problems)
@@ -60,7 +64,13 @@ def _person(cfg, stem, person, boxes, video):
         if len(chosen) < 2:
             continue
         crops = [
-            CropPlan(video.path, frames[i], stem, times[i], square(seen[frames[i]], cfg.margin))
+            CropPlan(
+                video.path,
+                frames[i],
+                stem,
+                times[i],
+                square_around(seen[frames[i]], cfg.margin).box,
+            )
             for i in chosen
         ]
         key = clip_key(stem, person, f"{crops[0].frame:06d}")

@@ -24,7 +24,7 @@ from finetune.evaluation.results import (
     write_results,
 )
 from finetune.evaluation.selection import choose_data, leave_out, leave_out_known, take_all
-from finetune.predict import Predictor
+from finetune.inference.predictor import Predictor
 from pretrain import header
 
 CHUNK = 32

@@ -12,11 +12,11 @@ from engine.pose_metrics import mpjpe, pa_mpjpe
 from finetune.evaluation import metrics
 from finetune.evaluation.metrics import ROWS
 from finetune.heads.base import Prediction, pose_body
+from finetune.inference.predictor import Predictor
 from finetune.people import crop_people, unmirror
 from finetune.person import Person
-from finetune.predict import Predictor
-from finetune.raster import shared_raster
 from finetune.views import Targets, View, view
+from finetune.viz.raster import shared_raster
 
 MASK_SIDE = 64
 

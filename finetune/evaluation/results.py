@@ -12,12 +12,12 @@ from data.sampling.seen import Seen, leak_warnings
 from engine.distributed import hardware
 from engine.errors import explain, failure_of
 from engine.run.files import write_file
-from finetune import draw
 from finetune.evaluation import metrics, tables
 from finetune.evaluation.config import EvaluateConfig
 from finetune.evaluation.judge import Judge
+from finetune.inference.predictor import Predictor
 from finetune.person import Person
-from finetune.predict import Predictor
+from finetune.viz import draw
 
 EXAMPLES = (("best", 0.0), ("median", 0.5), ("worst", 1.0))
 Errors = Mapping[str, Mapping[str, np.ndarray]]  # {row: {metric: (n,)}}

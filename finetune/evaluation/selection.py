@@ -13,7 +13,7 @@ from data.storage.shard_store import Store
 from engine.config.parser import flat
 from engine.config.paths import refuse_commands
 from finetune.evaluation.config import EvaluateConfig
-from finetune.predict import Predictor
+from finetune.inference.predictor import Predictor
 
 
 def choose_data(config: EvaluateConfig, predictor: Predictor) -> CropDataConfig:

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from engine.errors import UserError
 from engine.geometry import crop_intrinsics
 from finetune.person import colour
-from finetune.raster import shared_raster
+from finetune.viz.raster import shared_raster
 
 # Samples along a pixel's side; fewer in an image so large that nobody looks at its pixels: 4000 x
 # 4000 px with 8 people take 9 s, not 14.

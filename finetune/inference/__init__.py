@@ -1,0 +1,1 @@
+"""Using a trained network: reading images, loading a run, recovering people."""

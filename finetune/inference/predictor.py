@@ -1,0 +1,229 @@
+"""A trained network that takes an image and gives the people in it."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import yaml
+
+from data.bodies.models import open_model
+from data.cropping.batch import mirror_cameras
+from data.cropping.border import BORDER
+from data.cropping.geometry import Square, square_around
+from data.cropping.host import cut_square
+from data.format.clip import KINDS
+from data.loading.augment import normalise
+from engine.checkpoint import checkpoints
+from engine.config.parser import parse
+from engine.distributed import process_group
+from engine.errors import UserError
+from engine.geometry import crop_intrinsics
+from engine.logging.console import get_logger
+from finetune.config import FinetuneConfig
+from finetune.heads.base import Prediction
+from finetune.inference.images import ImageLike, read_image
+from finetune.model import Recovery
+from finetune.people import make_people
+from finetune.person import Person
+from pretrain import header
+from pretrain.files import check_finite, read_metadata
+
+BATCH = 32  # crops that go through the network at once
+MOST_OUTSIDE = 10  # a box's side over the image's: more is a mistake
+SIDES = ("left", "right")
+
+log = get_logger(__name__)
+
+
+class Predictor:
+    """A trained network with its body model.
+
+        people = load_run(run)(image)
+
+    Args:
+        run: a run's folder, or one of its checkpoints.
+        device: "auto", "cpu" or "cuda".
+        name: of the key that names the run, for messages.
+
+    Raises:
+        UserError: there is no such run, or it has no complete checkpoint.
+    """
+
+    def __init__(self, run: str | Path, device: str = "auto", name: str = "run") -> None:
+        folder, weights = find_checkpoint(Path(run), name)
+        self.folder, self.checkpoint = folder, weights
+        self.config = parse(FinetuneConfig, [str(folder / "config.yaml")], "finetune train")
+        _note_unknown_border(folder / "config.yaml")
+        self.device = process_group.device_of(device)
+        self.body = open_model(self.config.body_model).to(self.device)
+        with torch.random.fork_rng(devices=[]):
+            model = Recovery(self.config.model, self.config.head, self.body)
+        file = weights / "model.safetensors"
+        header.check_roles(read_metadata(file), model.roles, file)
+        self.step = checkpoints.load_model(weights, model)
+        check_finite(model.state_dict(), file)
+        self.model = model.eval().to(self.device)
+
+    def __call__(
+        self,
+        image: ImageLike,
+        boxes: npt.ArrayLike | None = None,
+        intrinsics: npt.ArrayLike | None = None,
+        sides: Sequence[str] | None = None,
+    ) -> list[Person]:
+        """Return the Person of each box, in the order of the boxes.
+
+        Args:
+            image: (H, W, 3) uint8 RGB, a PIL image or a path.
+            boxes: (n, 4) x0, y0, x1, y1 in pixels around each person or hand; None: the whole
+                image is one.
+            intrinsics: (3, 3) of the image, first pixel's centre at (0.5, 0.5); None: the focal
+                length is taken to be the image's diagonal (as CLIFF does, ECCV 2022), so depths
+                are a guess.
+            sides: n of "left" or "right", for runs on hands; None: right.
+
+        Raises:
+            UserError: an image that cannot be read, a box that lies outside of it, intrinsics that
+                are none.
+        """
+        pixels = read_image(image)
+        height, width = pixels.shape[:2]
+        K = check_intrinsics(intrinsics, width, height)
+        squares, checked = check_boxes(boxes, width, height, self.config.margin)
+        sides = ["right"] * len(checked) if sides is None else list(sides)
+        if len(sides) != len(checked) or set(sides) - set(SIDES):
+            raise UserError(f"sides={sides} for {len(checked)} boxes: each is 'left' or 'right'")
+        is_hand = self.body.kind == "hand"
+        kinds = [f"{side}_hand" if is_hand else KINDS[0] for side in sides]
+        flip = torch.tensor([is_hand and side == "left" for side in sides], device=self.device)
+        camera = torch.from_numpy(K).float().to(self.device)
+        found = []
+        for i in range(0, len(checked), BATCH):
+            part = slice(i, i + BATCH)
+            bodies = self._recover(pixels, K, squares[part], flip[part])
+            cameras = camera.expand(len(squares[part]), 3, 3)
+            found += make_people(bodies, flip[part], self.body, cameras, checked[part], kinds[part])
+        return found
+
+    @torch.no_grad()
+    def _recover(
+        self, pixels: np.ndarray, K: np.ndarray, squares: list[Square], flip: torch.Tensor
+    ) -> Prediction:
+        size = self.config.model.image_size
+        crops = np.stack([cut_square(pixels, square, size) for square in squares])
+        images = torch.from_numpy(crops).to(self.device)
+        images = normalise(images.permute(0, 3, 1, 2).float().div_(255))
+        images = torch.where(flip[:, None, None, None], images.flip(-1), images)
+        cameras = np.stack([crop_intrinsics(K, square.box, (size, size)) for square in squares])
+        cameras = torch.from_numpy(cameras).float().to(self.device)
+        return self.model(images, mirror_cameras(cameras, flip, size), self.body)
+
+
+def load_run(run: str | Path, device: str = "auto") -> Predictor:
+    """Return the Predictor of a run; see there."""
+    return Predictor(run, device)
+
+
+def find_checkpoint(path: Path, name: str) -> tuple[Path, Path]:
+    """Return (run's folder, checkpoint's folder) of a run or one of its checkpoints.
+
+    Args:
+        name: of the key that gave the path, for messages.
+
+    Raises:
+        UserError: it is neither, or there is no complete checkpoint.
+    """
+    if not path.is_dir():
+        raise UserError(f"{name}={path}: there is no such folder")
+    if (path / "model.safetensors").is_file():
+        fault = checkpoints.damage(path)
+        if fault:
+            raise UserError(f"{name}={path} is not a complete checkpoint: {fault}")
+        return path.resolve().parents[1], path
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"{name}={path} holds no config.yaml: it is not a run's folder")
+    newest = checkpoints.newest(path)
+    if newest is None:
+        raise UserError(f"{name}={path} has no complete checkpoint yet")
+    return path, newest
+
+
+def _note_unknown_border(path: Path) -> None:
+    """Say it where a run's config is older than the key that names its border rule."""
+    tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if "border" not in tree["data"]:
+        log.info(
+            "note: %s does not name data.border: the run is older than that key, and may have been "
+            "trained on crops that repeat their images' border; here they are %s beyond it",
+            path,
+            BORDER,
+        )
+
+
+def check_boxes(
+    boxes: npt.ArrayLike | None, width: int, height: int, margin: float
+) -> tuple[list[Square], np.ndarray]:
+    """Return (squares to cut, (n, 4) boxes) of boxes, or of the whole image where they are None.
+
+    Args:
+        width, height: of the image in pixels.
+        margin: a square's side over the longer side of its box.
+
+    Raises:
+        UserError: they are not boxes, or one of them does not lie in the image.
+    """
+    if boxes is None:
+        whole = np.array([[0, 0, width, height]], np.float64)
+        return [square_around(whole[0], 1.0)], whole
+    try:
+        checked = np.asarray(boxes, np.float64)
+        if checked.ndim != 2 or checked.shape[1:] != (4,) or not np.isfinite(checked).all():
+            raise ValueError
+    except (ValueError, TypeError):
+        raise UserError(f"boxes are (n, 4) finite numbers x0, y0, x1, y1, not {boxes}") from None
+    for box in checked:
+        _check_box(box, width, height)
+    return [square_around(box, margin) for box in checked], checked
+
+
+def _check_box(box: np.ndarray, width: int, height: int) -> None:
+    x0, y0, x1, y1 = box.tolist()
+    too_small = x1 - x0 < 1 or y1 - y0 < 1
+    outside = x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0
+    if too_small or outside:
+        raise UserError(
+            f"the box {box.round(1).tolist()} has no area in the image of {width} x {height}"
+        )
+    if max(x1 - x0, y1 - y0) > MOST_OUTSIDE * max(width, height):
+        raise UserError(
+            f"the box {box.round(1).tolist()} is over {MOST_OUTSIDE} times as large as the image "
+            f"of {width} x {height}"
+        )
+
+
+def check_intrinsics(K: npt.ArrayLike | None, width: int, height: int) -> np.ndarray:
+    """Return (3, 3) float64 intrinsics; where they are None, a guess from the image's size.
+
+    Raises:
+        UserError: the matrix is not that of a pinhole camera.
+    """
+    if K is None:
+        focal = math.hypot(width, height)
+        return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+    matrix = np.asarray(K, np.float64)
+    is_pinhole = (
+        matrix.shape == (3, 3)
+        and np.isfinite(matrix).all()
+        and min(matrix[0, 0], matrix[1, 1]) > 0
+        and not matrix[1, 0]
+        and matrix[2].tolist() == [0, 0, 1]
+    )
+    if not is_pinhole:
+        raise UserError(
+            f"intrinsics {matrix.tolist()} are not [[fx, skew, cx], [0, fy, cy], [0, 0, 1]] with "
+            f"fx and fy above 0"
+        )
+    return matrix
