@@ -27,6 +27,7 @@ from engine.cli import run
 from engine.config.train_config import CheckpointConfig, TrainConfig
 from engine.distributed.hardware import describe
 from engine.distributed.process_group import Processes, device_of
+from engine.run.run_folder import RunFolder
 from engine.run.run_lock import Lease
 from engine.training.task import Task
 from engine.training.trainer import Trainer
@@ -148,7 +149,7 @@ def measure(trainer, images, folder, rounds, steps):
                 row["alone"].append(_step(trainer, step, images))
                 step += 1
             path, began, wall = (
-                checkpoints.folder(folder.folder, step),
+                RunFolder(folder.folder).checkpoint(step),
                 time.perf_counter(),
                 time.time(),
             )

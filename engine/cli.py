@@ -4,6 +4,9 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
 from engine.errors import ExitCode, Failure
 from engine.logging.console import configure_console
@@ -11,9 +14,11 @@ from engine.logging.console import configure_console
 TAIL_BYTES = 65536
 
 
-def run(main):
-    """Call ``main(argv)`` and leave with its exit code; a Failure's own (engine.errors), 130 after
-    Ctrl-C."""
+def run(main: Callable[[list[str]], int | None]) -> NoReturn:
+    """Call ``main(argv)`` and leave with its exit code.
+
+    After a Failure it is that failure's own (engine.errors), after Ctrl-C 130.
+    """
     try:
         configure_console()
         sys.exit(main(sys.argv[1:]) or 0)
@@ -25,22 +30,21 @@ def run(main):
         sys.exit(ExitCode.INTERRUPTED)
 
 
-def last_word(log, offset, code):
-    """Why a process ended with ``code``, in a line: its own last word in ``log``, or the signal
-    that ended it."""
+def last_word(log: str | Path, offset: int, code: int) -> str:
+    """Return in a line why a process ended with ``code``.
+
+    It is the process's own last word in ``log`` from ``offset`` on, or the signal that ended it.
+    """
     with open(log, "rb") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(offset, end - TAIL_BYTES))
-        lines = [
-            line.strip()
-            for line in re.split(r"[\r\n]+", file.read().decode("utf-8", "replace"))
-            if line.strip()
-        ]
+        text = file.read().decode("utf-8", "replace")
+    stripped = [line.strip() for line in re.split(r"[\r\n]+", text)]
+    lines = [line for line in stripped if line]
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        return f"killed by {name}" + (
-            ", often because memory ran out" if code == -signal.SIGKILL else ""
-        )
+        why = ", often because memory ran out" if code == -signal.SIGKILL else ""
+        return f"killed by {name}{why}"
     for line in reversed(lines):
         if line.startswith("error: "):
             return line.removeprefix("error: ")

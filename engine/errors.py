@@ -1,11 +1,13 @@
-"""The kinds of failure, their exit codes, and how an OSError becomes one of them. Nothing here
-imports torch.
+"""The kinds of failure, their exit codes, and how an OSError becomes one of them.
 
-| kind | type | who acts |
-|---|---|---|
-| the user's | UserError | a person: a key, a path, a file, a right; starting again changes nothing |
-| the environment's | EnvironmentFault | nobody: a disk, a network, a node, memory; starting again, maybe elsewhere, may help |
-| the program's | any other exception | a developer: retried a set number of times, for some faults depend on the moment |
+Nothing here imports torch.
+
+the user's         UserError            a person acts: a key, a path, a file, a right; starting
+                                        again changes nothing
+the environment's  EnvironmentFault     nobody acts: a disk, a network, a node, memory; starting
+                                        again, maybe on another machine, may help
+the program's      any other exception  a developer acts: retried a set number of times, for some
+                                        faults depend on the moment
 """
 
 import enum
@@ -13,17 +15,19 @@ import errno
 
 
 class ExitCode(enum.IntEnum):
-    """How a command ends; docs/training.md has the table for people, slurm.supervisor.exit_policy
-    acts by it."""
+    """How a command ends.
+
+    docs/training.md has the table for people, slurm.supervisor.exit_policy acts by it.
+    """
 
     DONE = 0
     PROGRAM = 1  # a fault of the program, told by a traceback
     USER = 2  # a person has to mend something
-    # the machine, its disk or its network: start the same command again, elsewhere if it repeats
+    # The machine, its disk or its network: start the same command again, and on another machine if
+    # it repeats.
     ENVIRONMENT = 74
-    STOPPED = (
-        75  # saved, or nothing to save yet, on request: start the same command again and it goes on
-    )
+    # Saved, or nothing to save yet, on request: the same command resumes it.
+    STOPPED = 75
     LOST_RANK = 76  # a rank died or hung: start the same command again
     DIVERGED = 77  # needs a person: started again it comes to the same end
     INTERRUPTED = 130
@@ -40,15 +44,19 @@ class Failure(Exception):
 
 
 class UserError(Failure):
-    """Something a person can mend: a key, a path, a file, a right. Starting again changes
-    nothing."""
+    """Something a person can mend: a key, a path, a file, a right.
+
+    Starting again changes nothing.
+    """
 
     exit_code = ExitCode.USER
 
 
 class EnvironmentFault(Failure):
-    """The machine's fault: a full or failing disk, a network, lost memory, a lock in use. Starting
-    again may help."""
+    """The machine's fault: a full or failing disk, a network, lost memory, a lock in use.
+
+    Starting again may help.
+    """
 
     exit_code = ExitCode.ENVIRONMENT
 
@@ -74,13 +82,15 @@ USER_ERRNOS = frozenset(
 
 
 def explain(error: OSError) -> str:
-    """An OSError in a user's words."""
+    """Return an OSError in a user's words."""
     if error.errno == errno.ENOSPC:
         return "no space left on the device"
     return (error.strerror or str(error)).lower()
 
 
 def failure_of(error: OSError, message: str) -> Failure:
-    """The UserError or EnvironmentFault, by its errno, that an OSError is; to be raised with ``from
-    None``."""
+    """Return the UserError or EnvironmentFault, by its errno, that an OSError is.
+
+    To be raised with ``from None``.
+    """
     return (UserError if error.errno in USER_ERRNOS else EnvironmentFault)(message)

@@ -1,4 +1,4 @@
-"""Plain functions about points, rotations and pinhole cameras that all rooms share.
+"""Plain functions about points, rotations and pinhole cameras that all packages share.
 
 Frames: metres and pixels; a camera has OpenCV axes (x right, y down, z forward); ``Rt`` (3, 4)
 takes world points to the camera, x_cam = R @ x_world + t; the centre of the first pixel is at (0.5,
@@ -9,11 +9,20 @@ rotation half is torch, because training differentiates through it, and imports 
 called.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    import torch
 
 
-def project(points, K, Rt):
-    """Pinhole projection without distortion.
+def project(points: ArrayLike, K: ArrayLike, Rt: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Project world points by a pinhole camera without distortion.
 
     Args:
         points: (..., 3) world points.  K: (3, 3).  Rt: (3, 4).
@@ -29,8 +38,10 @@ def project(points, K, Rt):
     return homogeneous[..., :2], depth
 
 
-def crop_intrinsics(K, box, size):
-    """Intrinsics of a crop scaled to (width, height) = ``size`` pixels.
+def crop_intrinsics(
+    K: ArrayLike, box: Sequence[float] | np.ndarray, size: Sequence[float] | np.ndarray
+) -> np.ndarray:
+    """Return the (3, 3) intrinsics of a crop scaled to (width, height) = ``size`` pixels.
 
     With the first pixel's centre at (0.5, 0.5) the image's corner is at 0, so a crop is a shift
     and a scale.
@@ -41,32 +52,31 @@ def crop_intrinsics(K, box, size):
     """
     x0, y0, x1, y1 = box
     scale_x, scale_y = size[0] / (x1 - x0), size[1] / (y1 - y0)
-    return np.array(
-        [[scale_x, 0, -x0 * scale_x], [0, scale_y, -y0 * scale_y], [0, 0, 1]]
-    ) @ np.asarray(K, np.float64)
+    crop = np.array([[scale_x, 0, -x0 * scale_x], [0, scale_y, -y0 * scale_y], [0, 0, 1]])
+    return crop @ np.asarray(K, np.float64)
 
 
-def camera_centre(Rt):
-    """(3,) world position of a camera."""
+def camera_centre(Rt: ArrayLike) -> np.ndarray:
+    """Return the (3,) world position of a camera."""
     Rt = np.asarray(Rt, np.float64)
     return -Rt[:, :3].T @ Rt[:, 3]
 
 
-def angle_about(point, centre_a, centre_b):
-    """Angle in [0, pi] between two camera centres seen from ``point``, all (3,) world points.
+def angle_about(point: np.ndarray, centre_a: ArrayLike, centre_b: ArrayLike) -> float:
+    """Return the angle in [0, pi] between two camera centres seen from ``point``.
 
-    By atan2 of cross and dot: arccos loses half its digits near 0 and pi.
+    All are (3,) world points. By atan2 of cross and dot: arccos loses half its digits near 0 and
+    pi.
     """
     a, b = np.asarray(centre_a, np.float64) - point, np.asarray(centre_b, np.float64) - point
     return float(np.arctan2(np.linalg.norm(np.cross(a, b)), a @ b))
 
 
-def triangulate(pixels, Ks, Rts):
-    """The world points seen at given pixels, by the direct linear transform.
+def triangulate(pixels: ArrayLike, Ks: ArrayLike, Rts: ArrayLike) -> np.ndarray:
+    """Find the world points seen at given pixels, by the direct linear transform.
 
     Source: Hartley and Zisserman, Multiple View Geometry, 12.2, on normalised rays, so that cameras
-        of different
-    resolution weigh alike.
+    of different resolution weigh alike.
 
     Args:
         pixels: (C, N, 2), NaN where a camera does not see the point.  Ks: (C, 3, 3).  Rts: (C, 3,
@@ -76,26 +86,23 @@ def triangulate(pixels, Ks, Rts):
     """
     pixels = np.asarray(pixels, np.float64)
     points = np.full((pixels.shape[1], 3), np.nan)
-    rays = [
-        (p - K[:2, 2]) @ np.linalg.inv(K[:2, :2]).T
-        for p, K in zip(pixels, np.asarray(Ks, np.float64), strict=True)
-    ]
+    rays = []
+    for seen, K in zip(pixels, np.asarray(Ks, np.float64), strict=True):
+        rays.append((seen - K[:2, 2]) @ np.linalg.inv(K[:2, :2]).T)
     Rts = np.asarray(Rts, np.float64)
     for n in range(pixels.shape[1]):
-        rows = [
-            ray[n, i] * Rt[2] - Rt[i]
-            for ray, Rt in zip(rays, Rts, strict=True)
-            if np.isfinite(ray[n]).all()
-            for i in (0, 1)
-        ]
+        rows = []
+        for ray, Rt in zip(rays, Rts, strict=True):
+            if np.isfinite(ray[n]).all():
+                rows += [ray[n, 0] * Rt[2] - Rt[0], ray[n, 1] * Rt[2] - Rt[1]]
         if len(rows) >= 4:
             x = np.linalg.svd(np.stack(rows))[2][-1]
             points[n] = x[:3] / x[3]
     return points
 
 
-def point_nearest_lines(origins, directions):
-    """The (3,) point with the least sum of squared distances to lines.
+def point_nearest_lines(origins: ArrayLike, directions: ArrayLike) -> np.ndarray:
+    """Return the (3,) point with the least sum of squared distances to lines.
 
     Args:
         origins: (C, 3) a point of each line.  directions: (C, 3), of any length but zero.
@@ -111,9 +118,11 @@ def point_nearest_lines(origins, directions):
     return np.linalg.solve(total, np.einsum("cij,cj->i", across, np.asarray(origins, np.float64)))
 
 
-def axis_angle_to_matrix(axis_angle):
-    """(..., 3) rotation vectors to (..., 3, 3) matrices (Rodrigues' formula), differentiable at
-    zero."""
+def axis_angle_to_matrix(axis_angle: torch.Tensor) -> torch.Tensor:
+    """Turn (..., 3) rotation vectors into (..., 3, 3) matrices, differentiable at zero.
+
+    By Rodrigues' formula.
+    """
     import torch
 
     x, y, z = axis_angle.unbind(-1)
@@ -133,8 +142,8 @@ def axis_angle_to_matrix(axis_angle):
     )
 
 
-def matrix_to_axis_angle(matrix):
-    """(..., 3, 3) rotation matrices to (..., 3) rotation vectors of length in [0, pi].
+def matrix_to_axis_angle(matrix: torch.Tensor) -> torch.Tensor:
+    """Turn (..., 3, 3) rotation matrices into (..., 3) rotation vectors of length in [0, pi].
 
     Through the unit quaternion whose largest part is found first (Shepperd 1978): exact up to half
     a turn, where the trace alone leaves the axis undetermined.
@@ -163,11 +172,10 @@ def matrix_to_axis_angle(matrix):
     return vector * torch.where(small, 2 / w.clamp_min(0.5), 2 * torch.atan2(sine, w) / sine)
 
 
-def rotation_6d_to_matrix(six):
-    """(..., 6) to (..., 3, 3): the first two *columns*, made orthonormal by Gram-Schmidt (Zhou et
-    al., CVPR 2019).
+def rotation_6d_to_matrix(six: torch.Tensor) -> torch.Tensor:
+    """Turn (..., 6) numbers into (..., 3, 3) rotations (Zhou et al., CVPR 2019).
 
-    The order of the six numbers is first column, then second column.
+    The numbers are the first column, then the second; Gram-Schmidt makes them orthonormal.
     """
     import torch
 
@@ -177,18 +185,22 @@ def rotation_6d_to_matrix(six):
     return torch.stack([first, second, torch.linalg.cross(first, second, dim=-1)], -1)
 
 
-def matrix_to_rotation_6d(matrix):
-    """(..., 3, 3) to (..., 6): the first column, then the second."""
+def matrix_to_rotation_6d(matrix: torch.Tensor) -> torch.Tensor:
+    """Turn (..., 3, 3) rotations into (..., 6) numbers: the first column, then the second."""
     return matrix[..., :2].transpose(-1, -2).flatten(-2)
 
 
-def similarity_align(source, target, with_scale=True, weights=None):
-    """``source`` moved onto ``target`` by the similarity of least squared distance, without
-    reflection.
+def similarity_align(
+    source: torch.Tensor,
+    target: torch.Tensor,
+    with_scale: bool = True,
+    weights: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Move ``source`` onto ``target`` by the similarity of least squared distance.
 
-    Source: Umeyama, PAMI 1991. Computed in float64: float32 singular vectors cost digits that a
-        metric in millimetres
-    shows. Points that all coincide keep their scale (1) and are only shifted.
+    Without reflection. Source: Umeyama, PAMI 1991. Computed in float64: float32 singular vectors
+    cost digits that a metric in millimetres shows. Points that all coincide keep their scale (1)
+    and are only shifted.
 
     Args:
         source, target: (..., N, 3) tensors.  with_scale: false for rotation and shift alone.

@@ -1,9 +1,13 @@
-"""Which code this is: the commit that python -m slurm recorded beside its copy, or that of the
-checkout the code lies in."""
+"""Which code this is, and which libraries it runs with.
+
+The code's commit is the one that python -m slurm recorded beside its copy, or that of the checkout
+the code lies in.
+"""
 
 import functools
 import hashlib
 import json
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,10 +18,10 @@ RECORD = "snapshot.json"  # in the root of a copy: {"git": the commit it was tak
 
 
 def describe_commit() -> str | None:
-    """The commit of this code, with "-dirty" where it was changed since; None where nobody knows.
+    """Return the commit of this code, with "-dirty" where it was changed since.
 
-    A copy tells its own, for what lies around it may be another checkout, which goes on to other
-    commits.
+    None where nobody knows. A copy tells its own, for what lies around it may be another checkout,
+    which moves on to other commits.
     """
     copied = _recorded()
     if copied is not None:
@@ -30,10 +34,10 @@ def describe_commit() -> str | None:
 
 @functools.cache
 def identify_code() -> str:
-    """What processes of one run must have alike: the recorded commit of a copy, else a digest of
-    the source files.
+    """Return what processes of one run must have alike.
 
-    A digest, for a commit that somebody makes while processes start changes no file.
+    It is the recorded commit of a copy, else a digest of the source files: a commit that somebody
+    makes while processes start changes no file.
     """
     copied = _recorded()
     if copied is not None:
@@ -46,13 +50,27 @@ def identify_code() -> str:
     return f"sources {digest.hexdigest()[:12]}"
 
 
-def _recorded():
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that a run's numbers depend on."""
+    import numpy
+    import timm
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+def _recorded() -> dict | None:
     try:
         return json.loads((ROOT / RECORD).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
 
 
-def _run(git, *words):
+def _run(git: str, *words: str) -> str | None:
     done = subprocess.run([git, "-C", str(ROOT), *words], capture_output=True, text=True)
     return done.stdout.strip() or None if done.returncode == 0 else None

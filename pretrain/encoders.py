@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -12,12 +13,13 @@ from data.loading.augment import MEAN, STD
 from engine.errors import UserError
 from pretrain import model as network
 from pretrain import weights
+from pretrain.config import ModelConfig
 from pretrain.files import check_finite
 
 
 @dataclass
 class Frozen:
-    """An encoder to look at, not to train.
+    """An encoder that is probed, not trained.
 
     Attributes:
         run: from (B, 3, S, S) normalised by ImageNet's statistics to (B, C, rows, columns).  size:
@@ -25,20 +27,21 @@ class Frozen:
         shape: the ModelConfig, which a random encoder beside it shares; None of a timm model.
     """
 
-    run: Callable
+    run: Callable[[torch.Tensor], torch.Tensor]
     size: int
-    shape: object = None
+    shape: ModelConfig | None = None
 
     @torch.no_grad()
-    def __call__(self, images):
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the (B, C, rows, columns) features of (B, 3, S, S) images."""
         return self.run(images)
 
 
-def of_network(model, bf16=False):
-    """The Frozen encoder of a CrossCompletion as it is now."""
+def of_network(model: network.CrossCompletion, bf16: bool = False) -> Frozen:
+    """Return the frozen encoder of a network as it is now."""
     rows, columns = model.grid
 
-    def run(images):
+    def run(images: torch.Tensor) -> torch.Tensor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
             tokens = model.encode(images)
         return tokens.transpose(1, 2).unflatten(2, (rows, columns))
@@ -46,21 +49,21 @@ def of_network(model, bf16=False):
     return Frozen(run, model.config.image_size, model.config)
 
 
-def random(config, seed, device):
-    """An encoder of a ModelConfig's shape with the values that training would begin from."""
+def random(config: ModelConfig, seed: int, device: torch.device) -> Frozen:
+    """Return an encoder of a config's shape with the values that training would begin from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = network.CrossCompletion(config)
     return of_network(model.to(device).eval())
 
 
-def load(source, device):
-    """The Frozen encoder of a run, a checkpoint or a weights file; see pretrain.load."""
+def load(source: str | Path, device: torch.device) -> Frozen:
+    """Return the frozen encoder of a run, a checkpoint or a weights file; see pretrain.load."""
     return of_network(weights.load(source).to(device))
 
 
-def from_timm(spec, device):
-    """The Frozen encoder of a timm model on this machine. Nothing is downloaded.
+def from_timm(spec: str, device: torch.device) -> Frozen:
+    """Return the frozen encoder of a timm model on this machine. Nothing is downloaded.
 
     Args:
         spec: a folder with config.json and weights, as timm's hub lays it out, or NAME:FILE with
@@ -70,23 +73,23 @@ def from_timm(spec, device):
         UserError: there is nothing there, or timm cannot load it.
     """
     name, _, file = spec.rpartition(":")
-    if Path(spec).is_dir():
-        call = {"model_name": f"local-dir:{spec}", "pretrained": True}
-    elif name and Path(file).is_file():
-        call = {"model_name": name, "checkpoint_path": file}
-    else:
+    is_folder = Path(spec).is_dir()
+    if not is_folder and not (name and Path(file).is_file()):
         raise UserError(
             f"probe.timm={spec} is neither a folder with config.json and weights nor NAME:FILE "
-            f"with a file that "
-            f"is there, such as vit_base_patch16_224:model.safetensors"
+            f"with a file that is there, such as vit_base_patch16_224:model.safetensors"
         )
     try:
         # With its classifier, so that its file loads strictly; forward_features leaves that out.
-        model = timm.create_model(**call)
+        if is_folder:
+            created = timm.create_model(f"local-dir:{spec}", pretrained=True)
+        else:
+            created = timm.create_model(name, checkpoint_path=file)
     except (RuntimeError, OSError, ValueError, KeyError, AssertionError) as error:
         raise UserError(
             f"probe.timm={spec}: timm cannot load it: {' '.join(str(error).split())[:200]}"
         ) from None
+    model: Any = created  # what all of timm's models have, nn.Module does not know
     check_finite(model.state_dict(), f"probe.timm={spec}")
     model = model.to(device).eval()
     settings = model.pretrained_cfg
@@ -96,7 +99,7 @@ def from_timm(spec, device):
         for v in (MEAN, STD, settings.get("mean", MEAN), settings.get("std", STD))
     )
 
-    def run(images):
+    def run(images: torch.Tensor) -> torch.Tensor:
         found = model.forward_features((images * std + mean - own_mean) / own_std)
         if found.ndim == 4:
             return found if found.shape[1] == model.num_features else found.permute(0, 3, 1, 2)
@@ -111,6 +114,6 @@ def from_timm(spec, device):
     return Frozen(run, size)
 
 
-def digest(text):
-    """A number that depends on a text alone, the same everywhere."""
+def digest(text: str) -> int:
+    """Return a number that depends on a text alone, the same everywhere."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

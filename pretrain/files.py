@@ -3,8 +3,10 @@
 import argparse
 import json
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -34,23 +36,23 @@ class Content:
     """A weights file.
 
     Attributes:
-        tensors: by plain names.  metadata: {text: text} of our header, empty in files of others.
+        tensors: by plain names.  metadata: of our header, empty in files of others.
         croco_kwargs: of CroCo's released files, or None.
         args_model: the ``model`` of a training's command line, or None.
         part: which of a file's sets of weights these are, such as "teacher"; "": there is one.
         beside: what else the file holds, for messages.
     """
 
-    tensors: dict
-    metadata: dict = field(default_factory=dict)
-    croco_kwargs: dict | None = None
+    tensors: dict[str, torch.Tensor]
+    metadata: dict[str, str] = field(default_factory=dict)
+    croco_kwargs: dict[str, Any] | None = None
     args_model: str | None = None
     part: str = ""
-    beside: list = field(default_factory=list)
+    beside: list[str] = field(default_factory=list)
 
 
 def find_weights(path: Path) -> Path:
-    """The file that a path means: itself, a checkpoint's, or that of a run's newest checkpoint."""
+    """Return the file that a path means: itself, a checkpoint's, or a run's newest checkpoint's."""
     if path.is_file():
         return path
     if not path.exists():
@@ -61,12 +63,12 @@ def find_weights(path: Path) -> Path:
         return path / "model.safetensors"
     newest = checkpoints.newest(path)
     if newest is None:
-        raise UserError(f"the folder {path} holds no whole checkpoint (checkpoints/step-*)")
+        raise UserError(f"the folder {path} holds no complete checkpoint (checkpoints/step-*)")
     return newest / "model.safetensors"
 
 
 def read_content(path: Path) -> Content:
-    """The Content of a .safetensors file, or of a torch file.
+    """Read a .safetensors file, or of a torch file.
 
     Raises:
         UserError: it is neither, or it wants to run code.
@@ -78,7 +80,7 @@ def read_content(path: Path) -> Content:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """{text: text} of our header alone; of a torch file the whole file is read for it."""
+    """Return our header alone; of a torch file the whole file is read for it."""
     if path.suffix != ".safetensors":
         return _read_torch(path).metadata
     with _opened(path) as file:
@@ -86,14 +88,13 @@ def read_metadata(path: Path) -> dict[str, str]:
     return metadata if "counterpose" in metadata else {}
 
 
-def check_finite(tensors: dict, where: object) -> None:
-    """UserError that names the first tensor with a NaN or an infinity."""
+def check_finite(tensors: Mapping[str, torch.Tensor], where: object) -> None:
+    """Raise UserError that names the first tensor with a NaN or an infinity."""
     for name, value in tensors.items():
         if not (value.is_floating_point() or value.is_complex()):
             continue
-        bad = value.numel() - int(
-            torch.isfinite(value if value.element_size() > 1 else value.float()).sum()
-        )
+        comparable = value if value.element_size() > 1 else value.float()
+        bad = value.numel() - int(torch.isfinite(comparable).sum())
         if bad:
             raise UserError(
                 f"{where}: {bad} of {value.numel()} values of tensor {name} are NaN or infinite: "
@@ -102,10 +103,11 @@ def check_finite(tensors: dict, where: object) -> None:
 
 
 def first_line(error: Exception) -> str:
+    """Return what an exception says, in one line of at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _opened(path):
+def _opened(path: Path) -> Any:
     try:
         return safe_open(path, "pt")
     except OSError as error:
@@ -114,7 +116,7 @@ def _opened(path):
         raise UserError(f"{path} is not a whole safetensors file: {first_line(error)}") from None
 
 
-def _read_safetensors(path):
+def _read_safetensors(path: Path) -> Content:
     with _opened(path) as file:
         try:
             names = list(file.keys())
@@ -131,8 +133,8 @@ def _read_safetensors(path):
     return Content(_plain(tensors, path), metadata, kwargs)
 
 
-def parse_object(text: str, where: object, name: str) -> dict:
-    """The JSON object of a header's line; UserError if it is none."""
+def parse_object(text: str, where: object, name: str) -> dict[str, Any]:
+    """Return the JSON object of a header's line; UserError if it is none."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -142,7 +144,7 @@ def parse_object(text: str, where: object, name: str) -> dict:
     return value
 
 
-def _read_torch(path):
+def _read_torch(path: Path) -> Content:
     try:
         # timm's and CroCo's training files carry their command line as a Namespace, which holds
         # values and runs nothing.
@@ -170,46 +172,46 @@ def _read_torch(path):
     found = tree[part] if part else tree
     tensors = {str(name): value for name, value in found.items() if isinstance(value, torch.Tensor)}
     # A header that we wrote into a torch file, and what CroCo's own files say.
-    metadata = tree.get("counterpose") if isinstance(tree.get("counterpose"), dict) else {}
+    header = tree.get("counterpose")
+    metadata = header if isinstance(header, dict) else {}
     kwargs = tree.get("croco_kwargs")
     if kwargs is not None and not isinstance(kwargs, dict):
         raise UserError(f"{path}: its croco_kwargs is a {type(kwargs).__name__}, not a dictionary")
     beside = [str(name) for name in (found if part and not tensors else tree) if name != part]
     return Content(
         _plain(tensors, path),
-        {str(k): str(v) for k, v in metadata.items()},
+        {str(name): str(value) for name, value in metadata.items()},
         kwargs,
-        _args_model(tree, path),
+        _args_model(tree),
         part,
         beside,
     )
 
 
-def _args_model(tree, path):
+def _args_model(tree: Mapping[str, Any]) -> str | None:
     args = tree.get("args")
     args = vars(args) if isinstance(args, argparse.Namespace) else args
     model = args.get("model") if isinstance(args, dict) else None
     return model if isinstance(model, str) else None
 
 
-def _plain(tensors, path):
+def _plain(tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
     """Tensors without what wrappers add to their names.
 
     Of a backbone beside heads the backbone and, as "head", the rest.
     """
     out = {}
-    names = {
-        name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in tensors
-    }
+    names = {}
+    for name in tensors:
+        names[name] = ".".join(part for part in name.split(".") if part not in WRAPPERS)
     backbone = any(name.startswith(BACKBONE) for name in names.values())
     for name, value in tensors.items():
         plain = names[name]
         if backbone:
-            plain = (
-                plain.removeprefix(BACKBONE)
-                if plain.startswith(BACKBONE)
-                else f"head.{plain.removeprefix('head.')}"
-            )
+            if plain.startswith(BACKBONE):
+                plain = plain.removeprefix(BACKBONE)
+            else:
+                plain = f"head.{plain.removeprefix('head.')}"
         if plain in out:
             raise UserError(f"{path} holds two tensors that mean {plain}, one of them {name}")
         out[plain] = value

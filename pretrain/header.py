@@ -13,6 +13,7 @@ import json
 import typing
 from collections.abc import Container, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -20,6 +21,7 @@ from data.cropping.border import BORDER, check_border
 from data.loading.augment import MEAN, STD
 from data.sampling.seen import Seen, seen_in_manifest, unpack
 from engine.errors import Failure, UserError, explain, failure_of
+from engine.run.run_folder import RunFolder, find_run
 from pretrain.config import ModelConfig, VisionConfig
 from pretrain.files import find_weights, parse_object, read_metadata
 
@@ -90,7 +92,7 @@ def check_roles(metadata: Mapping[str, str], wanted: Roles, path: Path) -> None:
 
 
 def check_header(metadata: dict[str, str], where: object) -> None:
-    """UserError where a newer version wrote it, or where images were normalised otherwise."""
+    """Raise UserError where a newer version wrote it, or images were normalised otherwise."""
     if not metadata.get("counterpose", "1").isdecimal():
         raise UserError(f"{where}: its weights format '{metadata['counterpose']}' is no number")
     if int(metadata.get("counterpose", "1")) > FORMAT:
@@ -109,25 +111,26 @@ def check_input(found: dict, where: object) -> None:
         if found.get(name, INPUT[name]) != INPUT[name]:
             raise UserError(
                 f"{where}: its images were normalised by {name}={found[name]}, this software's "
-                f"are "
-                f"by {name}={INPUT[name]}"
+                f"are by {name}={INPUT[name]}"
             )
 
 
 def config_in(metadata: dict[str, str], where: object) -> ModelConfig | None:
-    """The ModelConfig that a header names, or None.
+    """Return the config that a header names, or None.
 
     Of an encoder alone, its decoder is the one that it was trained with.
     """
-    return (
-        read_config(parse_object(metadata["model"], where, "model"), where)
-        if "model" in metadata
-        else None
-    )
+    if "model" not in metadata:
+        return None
+    return read_config(parse_object(metadata["model"], where, "model"), where)
 
 
-def read_config(tree: dict, where: object, schema: type = ModelConfig):
-    """A ModelConfig from its asdict(); UserError for an unknown key or a value of another type."""
+def read_config(tree: Mapping[str, Any], where: object, schema: type = ModelConfig) -> Any:
+    """Return a config of class ``schema`` from its asdict().
+
+    Raises:
+        UserError: an unknown key, or a value of another type.
+    """
     hints = typing.get_type_hints(schema)
     unknown = sorted(tree.keys() - hints.keys())
     if unknown:
@@ -149,8 +152,8 @@ def read_config(tree: dict, where: object, schema: type = ModelConfig):
     return schema(**values)
 
 
-def read_seen(source: object) -> Seen:
-    """What the weights at a path saw. What nobody knows is a sentence in its ``unknown``.
+def read_seen(source: str | Path) -> Seen:
+    """Return what the weights at a path saw. What nobody knows is a sentence in its ``unknown``.
 
     Args:
         source: as init= takes it.
@@ -162,27 +165,25 @@ def read_seen(source: object) -> Seen:
 
 
 def seen_in(metadata: dict[str, str], path: Path) -> Seen:
-    """The Seen of weights with this header at ``path``.
+    """Return what weights saw that have this header at ``path``.
 
     Files of before the record was in them are known by the manifest of the run that they lie in.
     """
     if "seen" in metadata:
         return unpack(metadata["seen"], path)
-    run = run_around(path)
-    if run is None or not (run / "manifest.json").is_file():
+    run = find_run(path)
+    if run is None or not run.manifest.is_file():
         return Seen(unknown=(f"{path.name} does not say what it was trained on",))
     return _seen_by_old_run(run)
 
 
-def run_around(path: Path) -> Path | None:
-    """The run that a weights file lies in, as RUN/checkpoints/step-X/model.safetensors, or None."""
-    path = path.resolve()
-    return path.parents[2] if path.parent.parent.name == "checkpoints" else None
+def read_manifest_of(run: str | Path) -> dict[str, Any]:
+    """Return the "sources" of a run's manifest.json.
 
-
-def read_manifest_of(run: Path) -> dict:
-    """The "sources" of a run's manifest.json; UserError where it is not there or broken."""
-    path = run / "manifest.json"
+    Raises:
+        UserError: it is not there or broken.
+    """
+    path = RunFolder(run).manifest
     try:
         return json.loads(path.read_text(encoding="utf-8"))["sources"]
     except OSError as error:
@@ -191,41 +192,36 @@ def read_manifest_of(run: Path) -> dict:
         raise UserError(f"{path} is no manifest of a run: {type(error).__name__} {error}") from None
 
 
-def _seen_by_old_run(run):
-    """What a run of before the record saw: its manifest, and what it began from if that is
-    there."""
-    seen = seen_in_manifest(read_manifest_of(run))
+def _seen_by_old_run(run: RunFolder) -> Seen:
+    """What a run of before the record saw: its manifest, and what it began from if it is there."""
+    name = run.path.name
+    seen = seen_in_manifest(read_manifest_of(run.path))
     init = _init_of(run)
     if not init:
         return seen
+    base = Path(init).name
     try:
         before = read_seen(init)
     except Failure:
-        return seen.union(
-            Seen(unknown=(f"init={Path(init).name}, which {run.name} began from, is not found",))
-        )
+        return seen.union(Seen(unknown=(f"init={base}, which {name} began from, is not found",)))
     if not Path(init).is_absolute():
         # Another folder may have this name from here.
         before = before.union(
             Seen(
                 unknown=(
-                    f"init={Path(init).name}, which {run.name} began from, was found by a relative "
-                    f"path alone",
+                    f"init={base}, which {name} began from, was found by a relative path alone",
                 )
             )
         )
     return seen.union(before)
 
 
-def _init_of(run):
+def _init_of(run: RunFolder) -> str:
     """What a run began from by its config.yaml, or "": text, whatever command it is of."""
-    path = run / "config.yaml"
+    path = run.config
     try:
-        tree = (
-            yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-            if path.is_file()
-            else {}
-        )
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        tree = yaml.load(text, Loader=yaml.BaseLoader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())[:200]}") from None
     return str(tree.get("init") or "") if isinstance(tree, dict) else ""

@@ -1,5 +1,4 @@
-"""The names and orders that others give to the same weights: CroCo's released checkpoints and
-timm's modules.
+"""Names and orders that others give to the same weights: CroCo's checkpoints, timm's modules.
 
 Ours: ``encoder.`` and then timm's names; ``decoder.`` and then those of pretrain/blocks.py. Tensors
 are plain dicts here.
@@ -7,12 +6,17 @@ are plain dicts here.
 
 import ast
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
 from engine.errors import UserError
-from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig
+from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig, VisionConfig
 from pretrain.position import sincos_table
+
+Tensors = Mapping[str, torch.Tensor]
+Order = Callable[[int], torch.Tensor]  # of a head's channels
 
 # CroCo's name, ours. Beside these, projk and projv become the halves of one matrix.
 CROCO_NAMES = (
@@ -68,11 +72,10 @@ TIMM_SIZES = {
 }
 
 
-def parse_croco_call(text: str, where: object) -> dict:
-    """The arguments of "CroCoNet(enc_depth=24, pos_embed='RoPE100')", the ``args.model`` of CroCo's
-    training checkpoints.
+def parse_croco_call(text: str, where: object) -> dict[str, Any]:
+    """Read the arguments of "CroCoNet(enc_depth=24, pos_embed='RoPE100')".
 
-    Literals are read, nothing is run.
+    That is the ``args.model`` of CroCo's training checkpoints. Literals are read, nothing is run.
 
     Raises:
         UserError: it is another call, or holds anything else than names and literals.
@@ -82,17 +85,15 @@ def parse_croco_call(text: str, where: object) -> dict:
         call = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise UserError(f"{said} is no call of CroCoNet") from None
-    if (
-        not isinstance(call, ast.Call)
-        or not isinstance(call.func, ast.Name)
-        or call.func.id != "CroCoNet"
-    ):
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+        raise UserError(f"{said} is no call of CroCoNet")
+    if call.func.id != "CroCoNet":
         raise UserError(f"{said} is no call of CroCoNet")
     if call.args:
         raise UserError(f"{said} has arguments without names, which are not read")
     out = {}
     for keyword in call.keywords:
-        if keyword.arg not in CROCO_CALL:
+        if keyword.arg is None or keyword.arg not in CROCO_CALL:
             raise UserError(
                 f"{said} has {keyword.arg or '**'}, which is none of {', '.join(CROCO_CALL)}"
             )
@@ -104,18 +105,20 @@ def parse_croco_call(text: str, where: object) -> dict:
 
 
 def croco_arguments(
-    kwargs: dict | None, args_model: str | None, tensors: dict, where: object
-) -> dict:
-    """What CroCoNet was called with, from all that a file says: ``croco_kwargs``, its command line,
-    its tensors.
+    kwargs: dict[str, Any] | None, args_model: str | None, tensors: Tensors, where: object
+) -> dict[str, Any]:
+    """Find what CroCoNet was called with, from all that a file says.
+
+    That is its ``croco_kwargs``, its command line and its tensors.
 
     Raises:
         UserError: two of them disagree, or a size or position cannot be known.
     """
     if args_model is not None:
         said = parse_croco_call(args_model, where)
-        for name, usual in CROCO_CALL.items() if kwargs is not None else ():
-            one, other = kwargs.get(name, usual), said.get(name, usual)
+        for name, usual in CROCO_CALL.items():
+            other = said.get(name, usual)
+            one = other if kwargs is None else kwargs.get(name, usual)
             if one != other and name != "mask_ratio":
                 raise UserError(
                     f"{where}: its croco_kwargs have {name}={one}, its args.model has "
@@ -127,8 +130,7 @@ def croco_arguments(
     if "enc_pos_embed" not in tensors:
         raise UserError(
             f"{where} has neither croco_kwargs nor args.model, and no enc_pos_embed, which files "
-            f"with sine-cosine "
-            f"positions carry: its positions cannot be known"
+            f"with sine-cosine positions carry: its positions cannot be known"
         )
     widths = {"enc_embed_dim": "enc_norm.weight", "dec_embed_dim": "dec_norm.weight"}
     for name, tensor in widths.items():
@@ -136,21 +138,23 @@ def croco_arguments(
         if found != CROCO_CALL[name]:
             raise UserError(
                 f"{where} has neither croco_kwargs nor args.model, so it is read as the first "
-                f"CroCo, of "
-                f"{name}={CROCO_CALL[name]}; its {tensor} is {found}, and its heads cannot be known"
+                f"CroCo, of {name}={CROCO_CALL[name]}; its {tensor} is {found}, and its heads "
+                f"cannot be known"
             )
     return {}
 
 
-def check_croco_positions(config, tensors: dict, where: object) -> None:
-    """UserError where fixed position vectors in a file are missing, too much, or others than are
-    computed here."""
+def check_croco_positions(config: ModelConfig, tensors: Tensors, where: object) -> None:
+    """Check the fixed position vectors in a file.
+
+    Raises:
+        UserError: they are missing, too much, or others than are computed here.
+    """
     for name, part in (("enc_pos_embed", config.encoder), ("dec_pos_embed", config.decoder)):
         if name in tensors and config.position == "rope":
             raise UserError(
                 f"{where} says pos_embed=RoPE{config.rope_base:g}, but it carries {name}, as files "
-                f"with pos_embed="
-                f"cosine do"
+                f"with pos_embed=cosine do"
             )
         if name in tensors:
             check_positions(config, part.width, tensors[name], name, where)
@@ -160,30 +164,38 @@ def check_croco_positions(config, tensors: dict, where: object) -> None:
         )
 
 
-def check_positions(config, width: int, found: torch.Tensor, name: str, where: object) -> None:
-    """UserError where position vectors are others than the sine-cosine ones, which are computed and
-    not taken."""
+def check_positions(
+    config: ModelConfig, width: int, found: torch.Tensor, name: str, where: object
+) -> None:
+    """Check that position vectors are the sine-cosine ones, which are computed and not taken.
+
+    Raises:
+        UserError: they are others.
+    """
     wanted = sincos_table(config.grid(), width)
     found = found.squeeze(0) if found.ndim == 3 else found
     if found.shape != wanted.shape:
         raise UserError(
             f"{where}: its {name} is {tuple(found.shape)}; images of {config.image_size} px in "
-            f"patches of "
-            f"{config.patch} px give {tuple(wanted.shape)}"
+            f"patches of {config.patch} px give {tuple(wanted.shape)}"
         )
     off = float((found.double() - wanted.double()).abs().max())
     rounding = torch.finfo(found.dtype).eps if found.is_floating_point() else 0
     if not off <= 1e-4 + rounding:
         raise UserError(
             f"{where}: its {name} is off by up to {off:.2g} from the sine-cosine vectors, which "
-            f"this software "
-            f"computes in its place: the file is of another network"
+            f"this software computes in its place: the file is of another network"
         )
 
 
-def config_from_croco(kwargs, where):
-    """ModelConfig of a checkpoint's ``croco_kwargs``; what they leave out is as in the first
-    CroCo."""
+def config_from_croco(kwargs: Mapping[str, Any] | None, where: object) -> ModelConfig:
+    """Return the config of a checkpoint's ``croco_kwargs``.
+
+    What they leave out is as in the first CroCo.
+
+    Raises:
+        UserError: they name something that is not understood here.
+    """
     kwargs = dict(kwargs or {})
     sides = kwargs.get("img_size", 224)
     sides = (sides, sides) if isinstance(sides, int) else tuple(sides)
@@ -208,16 +220,17 @@ def config_from_croco(kwargs, where):
         position="rope" if rotary else "cosine",
         rope_base=float(rotary[1]) if rotary else 100.0,
         mlp_ratio=float(kwargs.get("mlp_ratio", 4)),
-        encoder=EncoderConfig(*(kwargs.get(k, v) for k, v in CROCO_ENCODER)),
-        decoder=DecoderConfig(*(kwargs.get(k, v) for k, v in CROCO_DECODER)),
+        encoder=EncoderConfig(*(kwargs.get(name, usual) for name, usual in CROCO_ENCODER)),
+        decoder=DecoderConfig(*(kwargs.get(name, usual) for name, usual in CROCO_DECODER)),
     )
     config.check()
     return config
 
 
-def from_croco(config, tensors, where):
-    """CroCo's state dict under our names; fixed position vectors, which follow from the config, are
-    left out.
+def from_croco(config: ModelConfig, tensors: Tensors, where: object) -> dict[str, torch.Tensor]:
+    """Return CroCo's state dict under our names.
+
+    Fixed position vectors, which follow from the config, are left out.
 
     Raises:
         UserError: keys of cross-attention without values, or values without keys.
@@ -231,7 +244,7 @@ def from_croco(config, tensors, where):
         if name in ("enc_pos_embed", "dec_pos_embed") or ".cross_attn.projv." in name:
             continue
         if ".cross_attn.projk." in name:
-            keys = _turned(config, "decoder", value, pairs_together)
+            keys = _reorder(config, "decoder", value, pairs_together)
             out[_renamed(name).replace("cross_attn.projk.", "cross.kv.")] = torch.cat(
                 [keys, tensors[name.replace("projk", "projv")]]
             )
@@ -240,8 +253,10 @@ def from_croco(config, tensors, where):
     return out
 
 
-def to_croco(config, tensors):
-    """(state dict, croco_kwargs) of our tensors: the exact inverse of from_croco."""
+def to_croco(
+    config: ModelConfig, tensors: Tensors
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return (state dict, croco_kwargs) of our tensors: the exact inverse of from_croco."""
     out = {}
     for name, value in tensors.items():
         old = _renamed(name, back=True)
@@ -249,7 +264,7 @@ def to_croco(config, tensors):
             continue
         if ".cross.kv." in name:
             keys, values = value.chunk(2)
-            out[old.replace("cross.kv.", "cross_attn.projk.")] = _turned(
+            out[old.replace("cross.kv.", "cross_attn.projk.")] = _reorder(
                 config, "decoder", keys, pairs_apart
             )
             out[old.replace("cross.kv.", "cross_attn.projv.")] = values
@@ -274,48 +289,51 @@ def to_croco(config, tensors):
 
 
 def name_in(layout: str, name: str) -> str:
-    """Our name of a tensor as a file of a layout ("ours", "croco", "timm") has it, for messages."""
+    """Return our name of a tensor as a file of a layout has it, for messages.
+
+    Args:
+        layout: "ours", "croco" or "timm".
+    """
     if layout == "croco":
         return _renamed(name, back=True).replace("cross.kv.", "cross_attn.projk.")
     return name.removeprefix("encoder.") if layout == "timm" else name
 
 
-def timm_geometry(tensors: dict) -> dict:
-    """{key of a VisionConfig: value} that a timm-style encoder's tensors determine; heads and
-    rotary bases they do not."""
-    kernel = (
-        tensors["patch_embed.proj.weight"].shape if "patch_embed.proj.weight" in tensors else None
-    )
+def timm_geometry(tensors: Tensors) -> dict[str, float]:
+    """Return {key of a VisionConfig: value} that a timm-style encoder's tensors determine.
+
+    Heads and rotary bases they do not.
+    """
+    kernel = tensors.get("patch_embed.proj.weight")
     hidden = tensors.get("blocks.0.mlp.fc1.weight")
-    out = {
-        "encoder.depth": 1
-        + max(int(n.split(".")[1]) for n in tensors if re.match(r"blocks\.\d+\.", n))
-    }
-    if kernel is not None and len(kernel) == 4:
-        out |= {"encoder.width": kernel[0], "patch": kernel[3]}
+    of_blocks = [name for name in tensors if re.match(r"blocks\.\d+\.", name)]
+    last = max(int(name.split(".")[1]) for name in of_blocks)
+    out: dict[str, float] = {"encoder.depth": last + 1}
+    if kernel is not None and kernel.ndim == 4:
+        out |= {"encoder.width": kernel.shape[0], "patch": kernel.shape[3]}
     if hidden is not None and hidden.ndim == 2:
         out["mlp_ratio"] = hidden.shape[0] / hidden.shape[1]
     return out
 
 
-def pairs_together(channels):
-    """Which of CroCo's channels of a head stands where in ours.
+def pairs_together(channels: int) -> torch.Tensor:
+    """Return which of CroCo's channels of a head stands where in ours.
 
-    A half of a head turns by the row, the other by the column. In CroCo channel i of a half turns
-    with i + channels/4; in timm neighbours do. Scores q.k stay the same when q and k are permuted
-    alike.
+    A half of a head rotates by the row, the other by the column. In CroCo channel i of a half
+    rotates with i + channels/4; in timm neighbours do. Scores q.k stay the same when q and k are
+    permuted alike.
     """
     half = torch.arange(channels // 2).view(2, -1).T.reshape(-1)
     return torch.cat([half, half + channels // 2])
 
 
-def pairs_apart(channels):
-    """The inverse of pairs_together."""
+def pairs_apart(channels: int) -> torch.Tensor:
+    """Return the inverse of pairs_together."""
     return pairs_together(channels).argsort()
 
 
-def from_timm(tensors):
-    """An encoder's state dict as timm has it, under our names, and what was left out.
+def from_timm(tensors: Tensors) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Return an encoder's state dict as timm has it, under our names, and what was left out.
 
     Layer scales are multiplied into the matrix before them, which computes the same.
 
@@ -340,8 +358,8 @@ def from_timm(tensors):
     return out, left
 
 
-def to_timm(config, tensors):
-    """Our encoder's weights for ``timm.create_model(*timm_call(config))``, strictly."""
+def to_timm(config: VisionConfig, tensors: Tensors) -> dict[str, torch.Tensor]:
+    """Return our encoder's weights for ``timm.create_model(*timm_call(config))``, strictly."""
     out = {}
     for name, value in tensors.items():
         if name.startswith("encoder."):
@@ -354,15 +372,17 @@ def to_timm(config, tensors):
     return out
 
 
-def timm_call(config):
-    """(model name, arguments) for timm.create_model that build this encoder with average
-    pooling."""
+def timm_call(config: VisionConfig) -> tuple[str, dict[str, Any]]:
+    """Return (model name, arguments) for timm.create_model.
+
+    They build this encoder with average pooling.
+    """
     e = config.encoder
     sizes = dict(TIMM_SIZES)
     if config.position == "rope":
         del sizes[192, 12, 3]  # timm registers no tiny one
     size = sizes.get((e.width, e.depth, e.heads))
-    arguments = {"class_token": False, "global_pool": "avg", "num_classes": 0}
+    arguments: dict[str, Any] = {"class_token": False, "global_pool": "avg", "num_classes": 0}
     if config.position == "rope":
         name = f"vit_{size or 'base'}_patch16_rope_224"
         arguments |= {
@@ -373,13 +393,18 @@ def timm_call(config):
     else:
         name = f"vit_{size or 'base'}_patch16_224"
     usual = {"img_size": 224, "patch_size": 16, "mlp_ratio": 4.0}
-    own = {"img_size": config.image_size, "patch_size": config.patch, "mlp_ratio": config.mlp_ratio}
+    own: dict[str, Any] = {
+        "img_size": config.image_size,
+        "patch_size": config.patch,
+        "mlp_ratio": config.mlp_ratio,
+    }
     if size is None:
         own |= {"embed_dim": e.width, "depth": e.depth, "num_heads": e.heads}
-    return name, arguments | {k: v for k, v in own.items() if v != usual.get(k)}
+    unusual = {key: value for key, value in own.items() if value != usual.get(key)}
+    return name, arguments | unusual
 
 
-def _renamed(name, back=False):
+def _renamed(name: str, back: bool = False) -> str:
     for croco, ours in CROCO_NAMES:
         old, new = (ours, croco) if back else (croco, ours)
         if name.startswith(old):
@@ -390,18 +415,20 @@ def _renamed(name, back=False):
     return name
 
 
-def _convert(config, name, value, order):
+def _convert(config: ModelConfig, name: str, value: torch.Tensor, order: Order) -> torch.Tensor:
     """A tensor under our name with the rows of its queries and keys reordered, where it has any."""
     part = name.split(".", 1)[0]
     if ".attn.qkv." in name:
         q, k, v = value.chunk(3)
-        return torch.cat([_turned(config, part, q, order), _turned(config, part, k, order), v])
-    return _turned(config, part, value, order) if ".cross.q." in name else value
+        return torch.cat([_reorder(config, part, q, order), _reorder(config, part, k, order), v])
+    return _reorder(config, part, value, order) if ".cross.q." in name else value
 
 
-def _turned(config, part, rows, order):
-    """(width, ...) rows of a query or key projection, each head's reordered; as they are without
-    rotation."""
+def _reorder(config: ModelConfig, part: str, rows: torch.Tensor, order: Order) -> torch.Tensor:
+    """(width, ...) rows of a query or key projection, each head's reordered.
+
+    As they are where positions are not rotary.
+    """
     if config.position != "rope":
         return rows
     heads = getattr(config, part).heads

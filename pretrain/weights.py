@@ -1,32 +1,34 @@
-"""Weights in and out: our own files, runs, CroCo's checkpoints, timm's checkpoints. Nothing is ever
-downloaded.
+"""Weights in and out: our own files, runs, CroCo's checkpoints, timm's checkpoints.
 
-Our file is a safetensors with bare names; its header (pretrain/header.py) holds the ModelConfig and
-what training saw, so the file alone is a network with its history.
+Nothing is ever downloaded. Our file is a safetensors with bare names; its header
+(pretrain/header.py) holds the ModelConfig and what training saw, so the file alone is a network
+with its history.
 """
 
-import contextlib
 import dataclasses
 import io
 import json
-import os
-import sys
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from data.loading.augment import MEAN, STD
 from data.sampling.seen import Seen
-from data.storage.fetch import base_name
-from engine.checkpoint import checkpoints
-from engine.config.parser import read_file
-from engine.config.paths import split_paths
+from engine.checkpoint.tensors import write_tensors
 from engine.errors import UserError, explain, failure_of
+from engine.logging.console import get_logger
+from engine.run.files import replace_file
 from pretrain import header, state_dict_adapters
-from pretrain.config import ModelConfig
+from pretrain.config import ModelConfig, VisionConfig
 from pretrain.files import Content, check_finite, find_weights, read_content
 from pretrain.model import CrossCompletion
+from pretrain.model_card import describe_run, write_card
+
+log = get_logger(__name__)
 
 USAGE = """usage: python -m pretrain export RUN out=FILE [layout=timm|croco] [overwrite=true]
 
@@ -48,42 +50,51 @@ class Source:
 
     path: Path
     layout: str
-    tensors: dict
+    tensors: dict[str, torch.Tensor]
     config: ModelConfig | None
     seen: Seen
     notes: list[str]
     ours: bool
 
 
-def load(source):
-    """A CrossCompletion in evaluation mode on the CPU; see pretrain.load."""
+def load(source: str | Path) -> CrossCompletion:
+    """Return a network in evaluation mode on the CPU; see pretrain.load."""
     return _network(read(source))
 
 
-def _network(found):
+def _network(found: Source) -> CrossCompletion:
     if found.layout == "timm":
         raise UserError(
             f"{found.path} holds an encoder alone, without the decoder: load it with "
-            f"timm.create_model(..., "
-            f"checkpoint_path='{found.path}'), or start a run from it with init={found.path}"
+            f"timm.create_model(..., checkpoint_path='{found.path}'), or start a run from it with "
+            f"init={found.path}"
         )
     # Building draws first values that are about to be replaced: the caller's stream of random
     # numbers stays where it was.
     with torch.random.fork_rng(devices=[]):
-        model = CrossCompletion(found.config)
+        model = CrossCompletion(_known_config(found))
     _fill(model.state_dict(), _ours(found), found)
     return model.eval()
 
 
-def save_model(model, path, seen=None):
-    """Write a bare CrossCompletion to ``path``, beside it first, then renamed. ``seen``:
-    data.sampling.seen.Seen; None: not known."""
+def _known_config(found: Source) -> ModelConfig:
+    """The config of weights of a whole network, which always have one."""
+    if found.config is None:
+        raise ValueError(f"{found.path} of layout {found.layout} has no config")
+    return found.config
+
+
+def save_model(model: CrossCompletion, path: str | Path, seen: Seen | None = None) -> None:
+    """Write a bare network, whole or not at all.
+
+    Args:
+        seen: what its training saw; None: not known.
+    """
     write_safetensors(model.state_dict(), path, header.make_header(model.config, seen))
 
 
-def init_from(model, source) -> Seen:
-    """Fill a network with weights from elsewhere, to start a new run; prints what was taken and
-    what was left.
+def init_from(model: CrossCompletion, source: str | Path) -> Seen:
+    """Fill a network with other weights, to start a new run; notes what was taken and what left.
 
     From runs, our files and CroCo's checkpoints everything is taken; from timm's checkpoints the
     encoder.
@@ -97,18 +108,17 @@ def init_from(model, source) -> Seen:
     if found.layout == "timm":
         words = "; positions are this model's own and the decoder starts afresh"
         return _init_encoder(model.encoder, model.config, found, source, words)
-    _check_same(found.config, model.config, source, ("encoder", "decoder"))
+    _check_same(_known_config(found), model.config, source, ("encoder", "decoder"))
     _fill(model.state_dict(), _ours(found), found)
     _note(f"taken from {found.path}: all weights of encoder and decoder")
     return _say_seen(found)
 
 
-def init_encoder(module, config, source) -> Seen:
-    """Fill an encoder (pretrain.model.Encoder) alone, from whatever init_from takes; prints what
-    was taken.
+def init_encoder(module: nn.Module, config: VisionConfig, source: str | Path) -> Seen:
+    """Fill an encoder alone, from whatever init_from takes; notes what was taken.
 
     Args:
-        config: the VisionConfig of the module.
+        module: a pretrain.model.Encoder.  config: of the module.
     Returns:
         what these weights have seen.
     Raises:
@@ -117,8 +127,10 @@ def init_encoder(module, config, source) -> Seen:
     return _init_encoder(module, config, read(source), source, "; positions are this model's own")
 
 
-def _init_encoder(module, config, found, source, words):
-    left = []
+def _init_encoder(
+    module: nn.Module, config: VisionConfig, found: Source, source: str | Path, words: str
+) -> Seen:
+    left: list[str] = []
     if found.config is not None:
         _check_same(found.config, config, source, ("encoder",))
     if found.layout == "timm":
@@ -126,29 +138,32 @@ def _init_encoder(module, config, found, source, words):
             _check_unsaid(found, config, source)
         tensors, left = state_dict_adapters.from_timm(found.tensors)
     else:
-        tensors = {
-            name: value for name, value in _ours(found).items() if name.startswith("encoder.")
-        }
-    _fill({f"encoder.{name}": value for name, value in module.state_dict().items()}, tensors, found)
+        every = _ours(found)
+        tensors = {name: every[name] for name in every if name.startswith("encoder.")}
+    state = {f"encoder.{name}": value for name, value in module.state_dict().items()}
+    _fill(state, tensors, found)
     words = (f"; left there: {', '.join(_shortened(left))}" if left else "") + words
     _note(f"taken from {found.path}: {len(tensors)} tensors of the encoder{words}")
     return _say_seen(found)
 
 
-def _check_same(found, wanted, source, parts):
-    """UserError where two configs' weights would mean something else."""
+def _check_same(
+    found: VisionConfig, wanted: VisionConfig, source: str | Path, parts: tuple[str, ...]
+) -> None:
+    """Raise UserError where two configs' weights would mean something else."""
     for name in ("position", "rope_base", "patch"):
         there, here = getattr(found, name), getattr(wanted, name)
         if there != here and (name != "rope_base" or wanted.position == "rope"):
             raise UserError(
                 f"init={source} has model.{name}={there}, this run has model.{name}={here}"
             )
-    if "decoder" in parts and found.decoder.cross != wanted.decoder.cross:
-        raise UserError(
-            f"init={source} has model.decoder.cross={found.decoder.cross}, this run has "
-            f"model.decoder.cross="
-            f"{wanted.decoder.cross}; python -m pretrain export writes its encoder alone"
-        )
+    if isinstance(found, ModelConfig) and isinstance(wanted, ModelConfig) and "decoder" in parts:
+        there, here = found.decoder.cross, wanted.decoder.cross
+        if there != here:
+            raise UserError(
+                f"init={source} has model.decoder.cross={there}, this run has "
+                f"model.decoder.cross={here}; python -m pretrain export writes its encoder alone"
+            )
     for part in parts:
         there, here = getattr(found, part).heads, getattr(wanted, part).heads
         if there != here:
@@ -158,40 +173,39 @@ def _check_same(found, wanted, source, parts):
             )
 
 
-def _check_unsaid(found, wanted, source):
-    """Of a timm-style encoder that says nothing of itself: refuse what its tensors contradict, say
-    what they leave open."""
+def _check_unsaid(found: Source, wanted: VisionConfig, source: str | Path) -> None:
+    """Refuse what the tensors of a timm-style encoder contradict, and note what they leave open.
+
+    Such an encoder says nothing of itself.
+    """
     fixed = "pos_embed" in found.tensors
     if fixed != (wanted.position == "cosine"):
-        has = (
-            "has pos_embed: its positions are added"
-            if fixed
-            else "has no pos_embed: its positions are rotary"
-        )
+        has = "has no pos_embed: its positions are rotary"
+        if fixed:
+            has = "has pos_embed: its positions are added"
         raise UserError(f"init={source} {has}; this run has model.position={wanted.position}")
     open_keys = [f"model.encoder.heads={wanted.encoder.heads}"]
     if not fixed:
         open_keys.append(f"model.rope_base={wanted.rope_base:g}")
     found.notes.append(
         f"{found.path.name} does not say its heads{'' if fixed else ' and rotary base'}: taken to "
-        f"be "
-        f"{' and '.join(open_keys)}"
+        f"be {' and '.join(open_keys)}"
     )
 
 
-def _say_seen(found):
+def _say_seen(found: Source) -> Seen:
     for words in (*found.notes, *found.seen.unknown):
         _note(words)
     return found.seen
 
 
-def _note(words):
+def _note(words: str) -> None:
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-        print(f"note: init: {words}", file=sys.stderr)
+        log.info("note: init: %s", words)
 
 
-def read(source) -> Source:
-    """Whatever weights lie at a path.
+def read(source: str | Path) -> Source:
+    """Read whatever weights lie at a path.
 
     Raises:
         UserError: nothing there, nothing that is understood, numbers that are not finite, or a file
@@ -207,7 +221,7 @@ def read(source) -> Source:
     return Source(path, layout, content.tensors, config, seen, notes, ours)
 
 
-def _identify(content: Content, path: Path):
+def _identify(content: Content, path: Path) -> tuple[str, ModelConfig | None, list[str]]:
     """(layout, ModelConfig or None, notes) of a file's tensors and of what it says of them."""
     tensors = content.tensors
     config = header.config_in(content.metadata, path)
@@ -225,11 +239,8 @@ def _identify(content: Content, path: Path):
         arguments = state_dict_adapters.croco_arguments(
             content.croco_kwargs, content.args_model, tensors, path
         )
-        if (
-            content.croco_kwargs is None
-            and content.args_model is None
-            and "enc_pos_embed" in tensors
-        ):
+        unsaid = content.croco_kwargs is None and content.args_model is None
+        if unsaid and "enc_pos_embed" in tensors:
             # The first CroCo's network on images of whatever size these vectors are for.
             side = round(len(tensors["enc_pos_embed"].squeeze(0)) ** 0.5)
             arguments = {"img_size": side * state_dict_adapters.CROCO_CALL["patch_size"]}
@@ -247,11 +258,10 @@ def _identify(content: Content, path: Path):
             f"are wanted"
         )
     if "blocks.0.norm1.weight" in tensors:
-        notes = (
-            [f"read from its '{content.part}', of {', '.join([content.part, *content.beside][:6])}"]
-            if content.part
-            else []
-        )
+        notes = []
+        if content.part:
+            beside = ", ".join([content.part, *content.beside][:6])
+            notes.append(f"read from its '{content.part}', of {beside}")
         config = config or _config_beside(path, notes)
         if config is not None:
             _check_encoder(config, tensors, path)
@@ -268,16 +278,20 @@ def _identify(content: Content, path: Path):
     )
 
 
-def _config_beside(path, notes):
-    """The ModelConfig in the card beside an encoder that was exported before files said it
-    themselves, or None."""
+def _config_beside(path: Path, notes: list[str]) -> ModelConfig | None:
+    """The config in the card beside an encoder that was exported before files said it themselves.
+
+    None where there is no such card.
+    """
     card = _read_card(path.with_suffix(".json"))
     if isinstance(card.get("model"), dict):
         header.check_input(card, path.with_suffix(".json"))
         return header.read_config(card["model"], path.with_suffix(".json"))
     # A folder as timm's hub lays it out.
     settings = _read_card(path.parent / "config.json").get("pretrained_cfg")
-    for name in ("mean", "std") if isinstance(settings, dict) else ():
+    if not isinstance(settings, dict):
+        return None
+    for name in ("mean", "std"):
         if settings.get(name) and list(settings[name]) != header.INPUT[name]:
             notes.append(
                 f"its images were normalised by {name}={settings[name]}, ours are by "
@@ -286,7 +300,7 @@ def _config_beside(path, notes):
     return None
 
 
-def _read_card(path):
+def _read_card(path: Path) -> dict[str, Any]:
     """The object of a JSON file, empty where there is none."""
     try:
         card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -299,9 +313,8 @@ def _read_card(path):
     return card if isinstance(card, dict) else {}
 
 
-def _check_encoder(config, tensors, path):
-    """UserError where the tensors of an exported encoder are not of the config that is said to be
-    theirs."""
+def _check_encoder(config: ModelConfig, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raise UserError where the tensors of an exported encoder are not of the config said."""
     e = config.encoder
     said = {
         "encoder.width": e.width,
@@ -325,7 +338,9 @@ def _check_encoder(config, tensors, path):
         )
 
 
-def export(source, out, overwrite=False, layout="timm"):
+def export(
+    source: str | Path, out: str | Path, overwrite: bool = False, layout: str = "timm"
+) -> None:
     """Write weights for others.
 
     Args:
@@ -361,8 +376,7 @@ def export(source, out, overwrite=False, layout="timm"):
         if not model.config.decoder.cross:
             raise UserError(
                 f"{source} has model.decoder.cross=false, which CroCo's code does not know; "
-                f"layout=timm writes its "
-                f"encoder"
+                f"layout=timm writes its encoder"
             )
         tensors, kwargs = state_dict_adapters.to_croco(model.config, tensors)
         # CroCo's code looks at the first two alone.
@@ -378,14 +392,13 @@ def export(source, out, overwrite=False, layout="timm"):
         "model": dataclasses.asdict(model.config),
     }
     write_safetensors(state_dict_adapters.to_timm(model.config, tensors), out, known)
-    card = _card(model.config, out, found, _history(found.path))
+    card = write_card(model.config, out, found, describe_run(found.path))
     _replace(files[1], lambda path: path.write_text(card, encoding="utf-8"))
-    _replace(
-        files[2], lambda path: path.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    )
+    text = json.dumps(about, indent=1) + "\n"
+    _replace(files[2], lambda path: path.write_text(text, encoding="utf-8"))
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """``python -m pretrain export RUN out=FILE``; ``argv`` is what follows ``export``."""
     if "--help" in argv or "-h" in argv:
         print(USAGE)
@@ -409,15 +422,20 @@ def main(argv):
     return 0
 
 
-def _ours(found):
+def _ours(found: Source) -> dict[str, torch.Tensor]:
     if found.layout == "ours":
         return found.tensors
-    return state_dict_adapters.from_croco(found.config, found.tensors, found.path)
+    return state_dict_adapters.from_croco(_known_config(found), found.tensors, found.path)
 
 
-def _fill(state, tensors, found):
-    """Copy tensors into those of a module's state; all must be there and nothing else. ``found``:
-    the Source, for messages."""
+def _fill(
+    state: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], found: Source
+) -> None:
+    """Copy tensors into those of a module's state; all must be there and nothing else.
+
+    Args:
+        found: for messages.
+    """
     # Fixed position vectors follow from the config (the image's size may differ).
     fixed, where = "encoder.pos_embed", found.path
     have = {k: v for k, v in state.items() if k != fixed}
@@ -436,160 +454,42 @@ def _fill(state, tensors, found):
         if given[name].shape != have[name].shape:
             raise UserError(
                 f"{where}: tensor {there} is {tuple(given[name].shape)} there and "
-                f"{tuple(have[name].shape)} in "
-                f"this model"
+                f"{tuple(have[name].shape)} in this model"
             )
     with torch.no_grad():
         for name, value in given.items():
             have[name].copy_(value)
 
 
-def write_safetensors(tensors, path, metadata):
-    """Write {name: tensor} beside ``path``, then rename."""
-    tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+def write_safetensors(
+    tensors: Mapping[str, torch.Tensor], path: str | Path, metadata: Mapping[str, str]
+) -> None:
+    """Write a file of tensors, whole or not at all."""
+    host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     # Not safetensors' own writer, whose files nobody but their owner may read, whatever the umask.
-    _replace(Path(path), lambda beside: checkpoints.write_tensors(beside, tensors, metadata))
+    _replace(Path(path), lambda beside: write_tensors(beside, host, metadata))
 
 
-def _write_torch(tree, path):
+def _write_torch(tree: Mapping[str, Any], path: Path) -> None:
     # Through memory, so that a full disk is an OSError and not one of torch's own.
     data = io.BytesIO()
     torch.save(tree, data)
     _replace(Path(path), lambda beside: beside.write_bytes(data.getbuffer()))
 
 
-def _replace(path, write):
-    """Write beside ``path``, sync, rename: whoever looks sees the old file or the whole new one."""
-    beside = path.with_name(f".writing-{os.getpid()}-{path.name}")
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Have ``write`` fill a file that then replaces ``path``.
+
+    Raises:
+        Failure: it cannot be written.
+    """
     try:
-        write(beside)
-        with open(beside, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        with replace_file(path, durable=True) as beside:
+            write(beside)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
         raise failure_of(error, f"{path} was not written: {explain(error)}") from None
 
 
-def _history(path):
-    """Lines about the run that a weights file lies in, of its config.yaml; empty where there is
-    none."""
-    run = header.run_around(path)
-    if run is None or not (run / "config.yaml").is_file():
-        return []
-    pairs, lines = dict(read_file(str(run / "config.yaml"), "pretrain")), []
-    for name, value in pairs.items():
-        if name == "data.shards" and value:
-            lines.append(f"data: {_shard_names(value)}")
-        elif name.startswith("data.sources.") and name.endswith(".shards"):
-            label = name.split(".")[2]
-            weight = pairs.get(f"data.sources.{label}.weight", "1.0")
-            lines.append(f"data: {label} ({_shard_names(value)}), weight {weight}")
-        elif name in (
-            "init",
-            "steps",
-            "batch",
-            "seed",
-            "masking.ratio",
-            "masking.reference_ratio",
-            "objective.target",
-        ) and value not in ("", "null"):
-            lines.append(f"{name}: {Path(value).name if name == 'init' else value}")
-    return lines
-
-
-def _shard_names(spec):
-    """The last parts of what a key names, without what follows a URL's question mark: it may be a
-    signature."""
-    return ", ".join(base_name(path) for path in split_paths(spec))
-
-
-def _card(config, out, found, history):
-    name, arguments = state_dict_adapters.timm_call(config)
-    listed = "".join(
-        f"    {k}={json.dumps(v) if isinstance(v, str) else v},\n" for k, v in arguments.items()
-    )
-    kind = (
-        "fixed sine-cosine"
-        if config.position == "cosine"
-        else f"rotary, base {config.rope_base:g}, rows first"
-    )
-    e = config.encoder
-    known = "\n".join(f"- {line}" for line in (*history, *_lines_of_seen(found.seen)))
-    return f"""# {out.stem}
-
-{_origin(config, found)}
-
-- width {e.width}, depth {e.depth}, heads {e.heads}; patches of {config.patch} px, images of {config.image_size} px
-- positions: {kind}; no class token
-- input: RGB in [0, 1], less the mean {MEAN}, over the deviation {STD}
-
-## How to load
-
-```python
-import timm
-
-model = timm.create_model(
-    "{name}",
-{listed}    checkpoint_path="{out.name}",
-)
-```
-
-`model(x)` averages the patches, then normalises: ({e.width},) an image. One feature a patch, as in pre-training:
-`model.fc_norm(model.forward_features(x))`, (patches, {e.width}), row by row.
-
-## Where it comes from
-
-{known}
-
-## Licence
-
-The software is under Apache-2.0. The weights follow from the images and from the weights that training started from:
-check the licences of both before passing this file on (the released CroCo weights are for non-commercial use).
-"""
-
-
-def _origin(config, found):
-    """What kind of training an encoder is of, as far as its file says."""
-    if not found.ours:
-        return (
-            f"The encoder of {found.path.name}, a checkpoint of CroCo's layout that other software "
-            f"wrote: a network that\n"
-            "completes a masked image with the help of another one of the same scene. The file "
-            "does not say which\n"
-            "images, of what or of whom, it was trained on. Converted with counterpose."
-        )
-    how = (
-        (
-            "pre-trained by cross-view and cross-pose completion: it painted the hidden patches of "
-            "a\nimage of a person with "
-            "the help of another image of the same person."
-        )
-        if config.decoder.cross
-        else (
-            "pre-trained as a masked autoencoder: it painted the hidden patches of an image of "
-            "a\nperson from the others."
-        )
-    )
-    return f"The encoder of a network that was {how} No labels were used. Made with\ncounterpose."
-
-
-def _lines_of_seen(seen):
-    """Lines of a card on what training saw, never empty."""
-    if seen.clips:
-        people = " and ".join(sorted(seen.kinds)) or "whether synthetic or real is not recorded"
-        yield (
-            f"seen in training: {sum(seen.clips.values())} clips in {len(seen.clips)} shards, "
-            f"people: {people}; the digests "
-            f"are in the file"
-        )
-    for words in seen.unknown:
-        yield f"not known: {words}"
-    if not seen.clips and not seen.unknown:
-        yield "seen in training: nothing"
-
-
-def _shortened(names):
+def _shortened(names: Collection[str]) -> list[str]:
     """Names of tensors by their first word, each once."""
     return list(dict.fromkeys(n.split(".")[0] for n in names))

@@ -13,12 +13,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from engine.checkpoint import checkpoints
+from engine.checkpoint import checkpoints, restore
 from engine.config.train_config import CheckpointConfig, TrainConfig
 from engine.errors import EnvironmentFault, UserError
 from engine.logging.metrics import Log, read
 from engine.run import run_lock
 from engine.run.folder import Run
+from engine.run.run_folder import RunFolder
 from engine.run.run_lock import Lease
 from engine.training.schedule import warmup_cosine
 
@@ -42,14 +43,14 @@ def test_the_newest_whole_checkpoint_is_found_and_damaged_ones_are_named(tmp_pat
     for step in (10, 20, 30):
         write(tmp_path, step, float(step))
     assert checkpoints.newest(tmp_path).name == "step-00000030"
-    data = bytearray((checkpoints.folder(tmp_path, 30) / "model.safetensors").read_bytes())
+    data = bytearray((RunFolder(tmp_path).checkpoint(30) / "model.safetensors").read_bytes())
     data[-1] ^= 1
-    (checkpoints.folder(tmp_path, 30) / "model.safetensors").write_bytes(data)
+    (RunFolder(tmp_path).checkpoint(30) / "model.safetensors").write_bytes(data)
     assert checkpoints.newest(tmp_path).name == "step-00000020"
     assert "step-00000030" in capsys.readouterr().err
-    (checkpoints.folder(tmp_path, 20) / checkpoints.MARKER).unlink()
+    (RunFolder(tmp_path).checkpoint(20) / checkpoints.MARKER).unlink()
     assert checkpoints.newest(tmp_path).name == "step-00000010"
-    (checkpoints.folder(tmp_path, 10) / "optimizer.safetensors").write_bytes(b"short")
+    (RunFolder(tmp_path).checkpoint(10) / "optimizer.safetensors").write_bytes(b"short")
     assert checkpoints.newest(tmp_path) is None
 
 
@@ -112,7 +113,7 @@ def test_keeping_steps_that_are_never_saved_is_refused():
 def test_a_damaged_checkpoint_is_named_by_file_and_fault(tmp_path, capsys, name, content, said):
     for step in (10, 20):
         write(tmp_path, step, 1.0)
-    path = checkpoints.folder(tmp_path, 20) / name
+    path = RunFolder(tmp_path).checkpoint(20) / name
     path.unlink() if content is None else path.write_text(content)
     assert checkpoints.newest(tmp_path).name == "step-00000010"
     assert f"step-00000020 is passed over: {said}" in capsys.readouterr().err.replace(
@@ -178,7 +179,7 @@ def test_an_owner_that_was_overtaken_touches_nothing(tmp_path):
 
 def test_a_damaged_later_checkpoint_never_costs_the_one_just_written(tmp_path):
     write(tmp_path, 100, 0.0)
-    (checkpoints.folder(tmp_path, 100) / "model.safetensors").write_bytes(b"")
+    (RunFolder(tmp_path).checkpoint(100) / "model.safetensors").write_bytes(b"")
     write(tmp_path, 10, 1.0, keep=1)
     assert checkpoints.newest(tmp_path).name == "step-00000010"
 
@@ -220,24 +221,24 @@ def test_an_optimizer_goes_round_through_a_checkpoint(tmp_path):
         tmp_path,
         3,
         lambda p: save_file(model.state_dict(), p),
-        checkpoints.optimizer_tensors(optimizer, names),
+        restore.list_optimizer_tensors(optimizer, names),
         {"step": 3},
     )
     other, second = make()
     other_names = {p: n for n, p in other.named_parameters()}
-    state = checkpoints.load(path, other, second, other_names)
+    state = restore.load(path, other, second, other_names)
     assert state["step"] == 3
     step(model, optimizer)
     step(other, second)
     assert torch.equal(model.weight, other.weight) and torch.equal(model.bias, other.bias)
     with pytest.raises(UserError, match=r"weight.*\(3, 4\).*\(3, 5\)"):
-        checkpoints.load(path, torch.nn.Linear(5, 3), second, other_names)
+        restore.load(path, torch.nn.Linear(5, 3), second, other_names)
     del optimizer.state[model.bias]["exp_avg_sq"]
     path = checkpoints.save(
         tmp_path,
         4,
         lambda p: save_file(model.state_dict(), p),
-        checkpoints.optimizer_tensors(optimizer, names),
+        restore.list_optimizer_tensors(optimizer, names),
         {"step": 4},
     )
     assert checkpoints.damage(path) == "optimizer.safetensors lacks exp_avg_sq/bias"
@@ -246,11 +247,11 @@ def test_an_optimizer_goes_round_through_a_checkpoint(tmp_path):
         tmp_path,
         5,
         lambda p: save_file(model.state_dict(), p),
-        checkpoints.optimizer_tensors(optimizer, names),
+        restore.list_optimizer_tensors(optimizer, names),
         {"step": 5},
     )
     with pytest.raises(UserError, match="state of weight bias is missing"):
-        checkpoints.load(path, other, second, other_names)
+        restore.load(path, other, second, other_names)
 
 
 def test_a_second_run_is_refused_and_a_dead_owner_is_taken_over(tmp_path):

@@ -25,6 +25,7 @@ from engine.checkpoint.saver import Saver
 from engine.config.train_config import CheckpointConfig
 from engine.errors import EnvironmentFault, Failure
 from engine.run import run_lock
+from engine.run.run_folder import RunFolder
 
 STEPS = [
     "steps=24",
@@ -128,7 +129,7 @@ def test_killed_at_any_line_of_a_save_nothing_is_lost(tmp_path, monkeypatch):
     for step in (10, 20, 30):
         saving(begun, step, step)
     (
-        checkpoints.folder(begun, 40)
+        RunFolder(begun).checkpoint(40)
     ).mkdir()  # one that an earlier kill left without a marker: this save takes its place
     number, found = 0, set()
     while True:

@@ -16,6 +16,7 @@ from engine.checkpoint import checkpoints
 from engine.config.parser import parse
 from engine.distributed.process_group import Processes
 from engine.errors import UserError
+from engine.run.run_folder import RunFolder
 from finetune.config import FinetuneConfig
 from finetune.evaluation.evaluate import main as evaluate_main
 from finetune.page.folder import read_folder
@@ -95,7 +96,7 @@ def keep(trainer, step):
     trainer.save(run, step, True)
     run.close()
     trainer.close()
-    return checkpoints.folder(trainer.config.run, step)
+    return RunFolder(trainer.config.run).checkpoint(step)
 
 
 def counted(paths, val_arrays):

@@ -27,6 +27,7 @@ from engine.logging.images import save_image
 from engine.logging.metrics import Log, read
 from engine.run import locks, patience, run_lock
 from engine.run.folder import Run
+from engine.run.run_folder import RunFolder
 from engine.run.run_lock import Lease
 from engine.training.spike_guard import Guard, last_good
 
@@ -169,7 +170,7 @@ def test_a_file_that_nfs_remembers_as_missing_is_found_after_a_listing(run, monk
 
     monkeypatch.setattr(os, "listdir", lambda path: seen.add(str(path)) or listed(path))
     monkeypatch.setattr(Path, "stat", look)
-    assert checkpoints.damage(checkpoints.folder(run, 18)) is None
+    assert checkpoints.damage(RunFolder(run).checkpoint(18)) is None
 
 
 def test_purged_checkpoints_never_start_a_run_at_step_0(run):
@@ -254,7 +255,7 @@ def test_a_damaged_checkpoint_moves_aside_with_all_its_bytes_and_counts_for_noth
 
 def test_where_all_are_damaged_the_run_stops_and_nothing_moves(run):
     for step in (6, 12, 18):
-        spoil(checkpoints.folder(run, step) / "optimizer.safetensors")
+        spoil(RunFolder(run).checkpoint(step) / "optimizer.safetensors")
     before = contents(run)
     with pytest.raises(
         UserError, match="step-00000018: optimizer.safetensors does not hold.*steps were done"
@@ -272,7 +273,7 @@ def test_a_marker_that_was_purged_costs_no_bytes(run):
 
 
 def test_a_checkpoint_that_is_gone_is_told(run, capsys):
-    shutil.rmtree(checkpoints.folder(run, 18))
+    shutil.rmtree(RunFolder(run).checkpoint(18))
     assert open_run(run).name == "step-00000012"
     assert (
         "saved.json says that a checkpoint of step 18 was complete; it is no longer there"
@@ -289,7 +290,7 @@ def test_a_save_never_deletes_later_checkpoints_nor_those_kept_for_ever(run):
     (replaced,) = names - {"step-00000006", "step-00000012", "step-00000018"}
     assert (
         replaced.startswith("replaced-step-00000006-")
-        and checkpoints.damage(checkpoints.folder(run, 6)) is None
+        and checkpoints.damage(RunFolder(run).checkpoint(6)) is None
     )
 
 
@@ -319,7 +320,7 @@ def test_a_leftover_that_cannot_be_removed_costs_a_warning_and_no_save(run, monk
 
 def test_folders_with_strange_names_disturb_nobody(run):
     for name in ("step-00000010.bak", "step-10", "step-", "step-²", "step-0000000x"):
-        shutil.copytree(checkpoints.folder(run, 18), run / "checkpoints" / name)
+        shutil.copytree(RunFolder(run).checkpoint(18), run / "checkpoints" / name)
     (run / "checkpoints/step-notes.txt").write_text("")
     assert last_good(run, 18, 6).name == "step-00000012"
     assert checkpoints.newest(run).name == "step-00000018"

@@ -344,7 +344,7 @@ def test_a_wandb_that_does_not_start_does_not_harm_a_run(
     log.close()
     assert [line["step"] for line in metrics.read(tmp_path)] == [10]
     assert (
-        "wandb cannot be started (too busy); this life of the run goes on in log.jsonl alone"
+        "wandb cannot be started (too busy); this attempt continues in log.jsonl alone"
         in capsys.readouterr().err
     )
 

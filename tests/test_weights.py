@@ -18,6 +18,7 @@ import pretrain
 from engine.checkpoint import checkpoints
 from engine.config.parser import key, save, section
 from engine.errors import UserError
+from engine.run.run_folder import RunFolder
 from pretrain import header, state_dict_adapters, weights
 from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig
 from pretrain.model import CrossCompletion
@@ -161,9 +162,9 @@ def a_run(folder, models):
 def test_a_run_gives_its_newest_whole_checkpoint(tmp_path):
     run = a_run(tmp_path / "run", {5: network(seed=5), 9: network(seed=9)})
     assert same(pretrain.load(run), network(seed=9))
-    (checkpoints.folder(run, 9) / checkpoints.MARKER).unlink()
+    (RunFolder(run).checkpoint(9) / checkpoints.MARKER).unlink()
     assert same(pretrain.load(run), network(seed=5))
-    assert same(pretrain.load(checkpoints.folder(run, 5)), network(seed=5))
+    assert same(pretrain.load(RunFolder(run).checkpoint(5)), network(seed=5))
 
 
 def timm_model(path, **more):
@@ -327,7 +328,7 @@ def test_what_is_no_network(tmp_path):
     weights.export(tmp_path / "m.safetensors", tmp_path / "encoder.safetensors")
     wrong = {
         "absent": "nothing at",
-        "empty": "no whole checkpoint",
+        "empty": "no complete checkpoint",
         "text.safetensors": "not a whole safetensors",
         "text.pth": "text.pth",
         "nothing.pth": "nothing.pth",

@@ -26,6 +26,7 @@ import numpy as np
 from data.loading.prefetch import Ahead
 from data.loading.reader import TAGS
 from engine.errors import EnvironmentFault, Failure
+from engine.logging.console import follow_console
 from engine.run import open_files, signals
 
 ALIGNMENT = 256  # bytes: where an array may begin in a batch's memory; what CUDA aligns its own to
@@ -276,6 +277,7 @@ def _work(pipe, parent, reader, shape, shared, rows, first, steps_ahead):
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     if os.getppid() != parent:
         return
+    follow_console()
     open_files.raise_limit()
     ring = views(shared.memory, shape)[1]
     ahead = (

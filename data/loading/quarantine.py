@@ -6,12 +6,11 @@ import json
 import os
 import sys
 from collections import Counter
-from pathlib import Path
 
 from data.storage.fetch import base_name
 from engine.errors import UserError, explain, failure_of
+from engine.run.run_folder import RunFolder
 
-LIST, SUMMARY = "bad_samples.jsonl", "bad_samples.json"
 MOST_PENDING = 100_000  # entries that wait for room on a full disk: some 20 MB
 ENOUGH = 1000  # slots from which on a share says anything
 
@@ -33,7 +32,7 @@ class BadList:
     """
 
     def __init__(self, folder, slot):
-        self.path, self.counts, self.pending = Path(folder) / LIST, Counter(), []
+        self.path, self.counts, self.pending = RunFolder(folder).bad_samples, Counter(), []
         self._ready, self._warned = True, False
         text = self._read()
         if text:
@@ -94,7 +93,7 @@ class BadList:
                 os.truncate(self.path, end)  # half a line would be lost, and the next one with it
                 raise
         self.pending = []
-        _write(self.path.with_name(SUMMARY), json.dumps(self.by_shard(), indent=1))
+        _write(RunFolder(self.path.parent).bad_sample_counts, json.dumps(self.by_shard(), indent=1))
 
     def _try(self, write):
         """Whether write() came off; a warning, once for each time of trouble, says that it did
@@ -164,7 +163,7 @@ class BadRate:
                 raise UserError(
                     f"{bad - first_bad} of {slots - first} samples had bad bytes, a share of "
                     f"{share:.3g}, and "
-                    f"data.bad_max={self.most:g}{words()}; see {LIST} in the run's folder and "
+                    f"data.bad_max={self.most:g}{words()}; see bad_samples.jsonl in the run's folder and "
                     f"`python -m data "
                     f"verify`, list shards to leave out in its bad_shards.json, or raise "
                     f"data.bad_max"
@@ -176,7 +175,7 @@ class BadRate:
 def worst(folder):
     """ ", most in SHARD (N: REASON)" of a run's folder, empty where nothing is listed."""
     try:
-        counts = json.loads((Path(folder) / SUMMARY).read_text(encoding="utf-8"))
+        counts = json.loads(RunFolder(folder).bad_sample_counts.read_text(encoding="utf-8"))
         shard, reasons = next(iter(counts.items()))
         return f", most in {shard} ({sum(reasons.values())}: {next(iter(reasons))})"
     except (OSError, ValueError, AttributeError, TypeError, StopIteration):

@@ -21,6 +21,7 @@ from engine.config.parser import flat, parse, save
 from engine.distributed import hardware
 from engine.errors import Failure, UserError, explain, failure_of
 from engine.logging import progress
+from engine.logging.console import follow_console
 from engine.run.files import replace_file
 
 COMMAND = "data make"
@@ -220,6 +221,7 @@ def _follow(workers, reports, done):
 
 def _work(config, device, tasks, reports):
     """A worker: shards from ``tasks`` until None; tells ``reports`` of each clip."""
+    follow_console()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group; the parent ends the workers in order

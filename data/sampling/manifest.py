@@ -19,6 +19,7 @@ from data.storage.fetch import base_name
 from data.storage.shard_store import Store
 from engine.errors import UserError, explain, failure_of
 from engine.run.patience import read_bytes
+from engine.run.run_folder import RunFolder
 
 
 @dataclass
@@ -162,7 +163,7 @@ def bad_shards(folder, order):
         UserError: it is no JSON list of names, one of them is no shard of the run or more than one,
             or no shard is left.
     """
-    path = Path(folder) / "bad_shards.json"
+    path = RunFolder(folder).quarantine
     try:
         names = json.loads(decode_text(path.read_bytes()))
     except FileNotFoundError:

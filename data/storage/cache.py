@@ -1,15 +1,15 @@
-"""Shards that lie elsewhere, kept on this machine's disk: bounded, shared by all its processes,
-there after a restart.
+"""Remote shards on this machine's disk: bounded, shared by all processes, kept over restarts.
 
-    FOLDER/0123456789abcdef-shard-000007.tar        a whole file, by a hash of its URL
+    FOLDER/0123456789abcdef-shard-000007.tar        a complete file, by a hash of its URL
     FOLDER/0123456789abcdef-shard-000007.tar.part   being fetched: its space is taken, its lock held
     FOLDER/locks/...                                one of them a URL; one for making room; one for
-    asking for it
+                                                    asking for it
 
-A file that has its name is whole. Who reads a file holds a shared lock on it, and what is held is
-never removed, so the files in the folder are all the disk space that is used. What was used longest
-ago goes first; where everything is held, readers are asked to give up what they can. A process that
-is killed lets go of its locks and leaves at most a .part, which whoever comes next removes.
+A file that has its name is complete. Who reads a file holds a shared lock on it, and what is held
+is never removed, so the files in the folder are all the disk space that is used. What was used
+longest ago goes first; where everything is held, readers are asked to give up what they can. A
+process that is killed lets go of its locks and leaves at most a .part, which whoever comes next
+removes.
 """
 
 import contextlib
@@ -18,20 +18,25 @@ import fcntl
 import hashlib
 import os
 import re
-import sys
 import threading
 import time
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from io import BufferedWriter
+from typing import Any
 
 from data.storage import fetch
 from data.storage.patience import Patience
 from engine.config.parser import key
 from engine.errors import EnvironmentFault, UserError, explain, failure_of
+from engine.logging.console import get_logger
 from engine.run.private import create_file, own_folder, refuse_planted, temporary_folder
+
+log = get_logger(__name__)
 
 WAIT_S = 0.2  # between two looks whether others made room
 ASK_S = 2.0  # between two requests to readers
-QUIET_S = 600  # after which a request is told on stderr again
+QUIET_S = 600  # after which a request is a warning again
 LOCKS = 1024
 WANTED = "wanted"  # among the locks: its time of change is that of the last request
 PART = ".part"
@@ -43,6 +48,8 @@ REMEDY = "set data.cache.folder"
 
 @dataclass
 class CacheConfig:
+    """The keys data.cache.*."""
+
     folder: str = key(
         "",
         "where shards from URLs are kept on each machine, best on a local disk; default: "
@@ -58,7 +65,8 @@ class CacheConfig:
         100, "steps ahead of reading that shards are fetched; 0: only when they are needed", low=0
     )
 
-    def open(self):
+    def open(self) -> "Cache":
+        """Return the cache that these keys name."""
         return Cache(self.folder, self.gigabytes)
 
 
@@ -82,42 +90,41 @@ class Cache:
             files.
         gigabytes: 1e9 bytes that it may hold.
     Attributes:
-        patience: data.storage.patience.Patience with servers, and with other readers when there is
-            no room.
+        patience: with servers, and with other readers when there is no room.
         release: weakref to a function that closes some files of this folder that this process
             holds, and says whether there were any; None: it holds none. Another process's copy
             begins without.
     """
 
-    def __init__(self, folder, gigabytes):
+    def __init__(self, folder: str, gigabytes: float) -> None:
         self.own = not folder
         self.folder = folder or temporary_folder("counterpose-cache")
         self.most = int(gigabytes * 1e9)
         self.patience = Patience()
-        self.release = None
+        self.release: Callable[[], Callable[[], bool] | None] | None = None
         self._trusted = False
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "release": None}
 
-    def place(self, url):
-        """Where a URL's file is or would be."""
+    def place(self, url: str) -> str:
+        """Return the path where a URL's file is or would be."""
         safe = re.sub(r"[^A-Za-z0-9._-]+", "_", fetch.base_name(url))[-80:]
-        return os.path.join(
-            self.folder, f"{hashlib.blake2b(url.encode(), digest_size=8).hexdigest()}-{safe}"
-        )
+        number = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
+        return os.path.join(self.folder, f"{number}-{safe}")
 
-    def get(self, url, renew=False):
-        """The path of a URL's bytes on this disk; as ``open``, but nobody keeps them from being
-        removed again."""
+    def get(self, url: str, renew: bool = False) -> str:
+        """Return the path of a URL's bytes on this disk.
+
+        As ``open``, but nobody keeps them from being removed again.
+        """
         os.close(self.open(url, renew))
         return self.place(url)
 
     def open(self, url: str, renew: bool = False) -> int:
-        """The descriptor of a URL's bytes, fetched if they are not there or ``renew`` asks for
-        fresh ones.
+        """Return the descriptor of a URL's bytes; as long as it is open they are not removed.
 
-        As long as it is open they are not removed.
+        They are fetched if they are not there, or if ``renew`` asks for fresh ones.
 
         Raises:
             FileNotFoundError: there is no such object.
@@ -136,8 +143,10 @@ class Cache:
             return self._fetch(url, place) if found is None else found
 
     def held(self, place: str) -> int | None:
-        """The descriptor of a file in this folder, which counts as used now; None where it is not,
-        or is just going."""
+        """Return the descriptor of a file in this folder, which counts as used now.
+
+        None where it is not, or is just going.
+        """
         with self._ours():
             try:
                 file = os.open(place, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -153,20 +162,19 @@ class Cache:
             except BaseException:
                 os.close(file)
                 raise
-        with contextlib.suppress(
-            OSError
-        ):  # a read-only cache can be read; it only looks older than it is
+        # A read-only cache can be read; it only looks older than it is.
+        with contextlib.suppress(OSError):
             os.utime(file)
         return file
 
-    def asked(self):
-        """The time in ns of the last request to give up files, 0 if there was none."""
+    def asked(self) -> int:
+        """Return the time in ns of the last request to give up files, 0 if there was none."""
         try:
             return os.stat(os.path.join(self.folder, "locks", WANTED)).st_mtime_ns
         except OSError:
             return 0
 
-    def _fetch(self, url, place):
+    def _fetch(self, url: str, place: str) -> int:
         part, trial = place + PART, self.patience.trial()
         try:
             while True:
@@ -195,8 +203,11 @@ class Cache:
             with contextlib.suppress(OSError):
                 os.remove(part)
 
-    def _finish(self, out, part, place):
-        """Give a whole file its name; its descriptor, with the lock that keeps it."""
+    def _finish(self, out: BufferedWriter, part: str, place: str) -> int:
+        """Give a complete file its name; its descriptor, with the lock that keeps it.
+
+        Not engine.run.files: the name under way is the mark by which others count its bytes.
+        """
         out.truncate()
         out.flush()
         os.fsync(out.fileno())
@@ -210,9 +221,12 @@ class Cache:
             raise
         return file
 
-    def _copy(self, url, out, part):
-        """Write a URL's bytes into an open file. Failure for what is wrong here, OSError for what
-        is wrong there."""
+    def _copy(self, url: str, out: BufferedWriter, part: str) -> None:
+        """Write a URL's bytes into an open file.
+
+        Raises:
+            Failure: for what is wrong here.  OSError: for what is wrong there.
+        """
         with fetch.stream(url) as (blocks, length):
             reserved = 0
             for block in blocks:
@@ -226,9 +240,10 @@ class Cache:
             if length is not None and out.tell() != length:
                 raise OSError(f"{out.tell()} of {length} bytes came")
 
-    def make_room(self, out, part, end):
-        """Reserve the first ``end`` bytes of an open file, dropping what was used longest ago and
-        nobody holds.
+    def make_room(self, out: BufferedWriter, part: str, end: int) -> None:
+        """Reserve the first ``end`` bytes of an open file.
+
+        What was used longest ago and nobody holds is dropped for them.
 
         Raises:
             UserError: even an empty cache has no room for it.
@@ -251,13 +266,12 @@ class Cache:
                 asked = time.monotonic()
                 self._ask(words)
 
-    def _reserve(self, out, part, end):
+    def _reserve(self, out: BufferedWriter, part: str, end: int) -> Shortage | None:
         """One try of make_room; None where it came off, else the Shortage."""
         if end > self.most:
             raise UserError(
                 f"the cache {self.folder} is full: data.cache.gigabytes={self.most / 1e9:g} has no "
-                f"room for "
-                f"{end / 1e9:.3g} GB; raise data.cache.gigabytes"
+                f"room for {end / 1e9:.3g} GB; raise data.cache.gigabytes"
             )
         with self._lock(LOCKS):
             files = self._files(os.path.basename(part))
@@ -280,32 +294,33 @@ class Cache:
                 elif not path.endswith(PART):
                     held += size
 
-    def _shortage(self, end, held, disk):
-        """The Shortage of ``end`` bytes beside ``held`` ones; ``disk``: the disk is full, not the
-        cache."""
+    def _shortage(self, end: int, held: int, disk: bool) -> Shortage:
+        """The shortage of ``end`` bytes beside ``held`` ones.
+
+        Args:
+            disk: the disk is full, not the cache.
+        """
         said = f"{held / 1e9:.3g} GB is held by readers" if held else "nothing is left to remove"
         if disk:
             return Shortage(f"no space is left on its disk, and {said}", held)
         return Shortage(
             f"data.cache.gigabytes={self.most / 1e9:g} has no room for {end / 1e9:.3g} GB beside "
-            f"what is being "
-            f"fetched, and {said}",
+            f"what is being fetched, and {said}",
             held,
         )
 
-    def _files(self, mine):
+    def _files(self, mine: str) -> list[tuple[int, int, str]]:
         """[(time of use, bytes, path), ...] of all files but ``mine``, the latest used first."""
         found = []
         with os.scandir(self.folder) as entries:
             for entry in entries:
-                with contextlib.suppress(
-                    FileNotFoundError
-                ):  # gone since: another process made room or finished
+                # Gone since: another process made room or finished.
+                with contextlib.suppress(FileNotFoundError):
                     if entry.is_file(follow_symlinks=False) and entry.name != mine:
                         found.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
         return sorted(found, reverse=True)
 
-    def _remove(self, path):
+    def _remove(self, path: str) -> bool:
         """Remove a file unless a live process reads or fetches it; whether it is gone."""
         with contextlib.ExitStack() as closing:
             try:
@@ -327,16 +342,14 @@ class Cache:
                 return False
         return True
 
-    def _ask(self, why):
+    def _ask(self, why: str) -> None:
         """Ask all readers of this machine to give up files that they can do without."""
         path = os.path.join(self.folder, "locks", WANTED)
         if time.time() - self.asked() / 1e9 > QUIET_S:
-            print(
-                f"warning: {why}; shards are given up and fetched again, which is slow: "
-                f"data.cache.gigabytes is too small "
-                f"for what this machine reads at a time (docs/scale.md)",
-                file=sys.stderr,
-                flush=True,
+            log.warning(
+                "%s; shards are given up and fetched again, which is slow: data.cache.gigabytes is "
+                "too small for what this machine reads at a time (docs/scale.md)",
+                why,
             )
         with self._ours():
             file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -344,9 +357,11 @@ class Cache:
             os.close(file)
 
     @contextlib.contextmanager
-    def _lock(self, number):
-        """An exclusive lock among all processes and threads of this machine; a killed holder's is
-        free."""
+    def _lock(self, number: int) -> Generator[None, None, None]:
+        """Hold an exclusive lock among all processes and threads of this machine.
+
+        A killed holder's is free.
+        """
         with self._ours():
             os.makedirs(os.path.join(self.folder, "locks"), mode=0o700, exist_ok=True)
             file = os.open(
@@ -364,9 +379,11 @@ class Cache:
         finally:
             os.close(file)
 
-    def _acquire(self, file):
-        """Wait for a lock. Who holds it fetches or makes room, which ends: its own patience
-        does."""
+    def _acquire(self, file: int) -> None:
+        """Wait for a lock.
+
+        Who holds it fetches or makes room, which ends: its own patience does.
+        """
         pause = threading.Event()
         while True:
             try:
@@ -376,10 +393,10 @@ class Cache:
                 self.patience.alive()
                 pause.wait(0.01)
 
-    def _lock_path(self, number):
+    def _lock_path(self, number: int) -> str:
         return os.path.join(self.folder, "locks", f"{number:04d}")
 
-    def _trust(self):
+    def _trust(self) -> None:
         """Make the folder, or see that it is nobody else's; once in each process."""
         if self._trusted:
             return
@@ -392,9 +409,11 @@ class Cache:
         self._trusted = True
 
     @contextlib.contextmanager
-    def _ours(self):
-        """Turns an OSError of the cache's own folder into a Failure, so that it is not taken for
-        the server's."""
+    def _ours(self) -> Generator[None, None, None]:
+        """Turn an OSError of the cache's own folder into a Failure.
+
+        So it is not taken for the server's.
+        """
         try:
             yield
         except OSError as error:
@@ -403,15 +422,14 @@ class Cache:
             if error.errno in NO_LOCKS:
                 raise UserError(
                     f"the file system of the cache {self.folder} has no locks ({explain(error)}): "
-                    f"{REMEDY} to a "
-                    f"folder on a local disk"
+                    f"{REMEDY} to a folder on a local disk"
                 ) from None
             raise failure_of(
                 error, f"the cache {self.folder} cannot be written: {explain(error)}; {REMEDY}"
             ) from None
 
 
-def _number(place):
+def _number(place: str) -> int:
     """Which lock a file of the cache has."""
     name = os.path.basename(place)[:8]
     try:

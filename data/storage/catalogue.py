@@ -6,12 +6,14 @@ shard's index where not. A folder that is put on a server goes with it, and ther
 the shards.
 """
 
-import contextlib
+from __future__ import annotations
+
 import json
 import os
-import sys
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +22,15 @@ from data.format.shards import find_named, refuse_twice
 from data.storage import fetch
 from engine.config.paths import split_paths
 from engine.errors import UserError, explain, failure_of
+from engine.logging.console import get_logger
+from engine.run.files import replace_file
 from engine.run.private import create_file
 
+if TYPE_CHECKING:
+    from data.format.index import Index
+    from data.storage.shard_store import Store
+
+log = get_logger(__name__)
 FORMAT = 1
 NAME = "shards.json"
 THREADS = 16  # a parallel file system or a server answers many at once
@@ -46,19 +55,21 @@ class Entry:
     tar_time_ns: int = 0
 
 
-def list_shards(spec, store):
-    """([path or URL, ...], {path: Entry}) of the shards that ``spec`` names; entries only of those
-    that a catalogue knows.
+def list_shards(spec: str, store: Store) -> tuple[list[str], dict[str, Entry]]:
+    """List the shards that ``spec`` names, with the entries of those that a catalogue knows.
 
     Args:
         spec: as for data.format.shards.find_shards; also URLs of tars, with braces
             ("https://host/shard-{000000..000099}.tar"), of a folder that holds shards.json
             ("s3://bucket/folder"), or one command ("pipe:aws s3 cp s3://b/shard-{00..99}.tar -").
-        store: data.storage.shard_store.Store, for indexes and for what lies elsewhere.
+        store: for indexes and for remote shards.
+    Returns:
+        ([path or URL, ...], {path: Entry})
     Raises:
         UserError: nothing is there, or a shard is damaged.
     """
-    paths, known = [], {}
+    paths: list[str] = []
+    known: dict[str, Entry] = {}
     for part in split_paths(spec):
         if not fetch.is_remote(part):
             here = find_named(part)
@@ -76,25 +87,24 @@ def list_shards(spec, store):
     return paths, known
 
 
-def read_catalogue(spec, store):
-    """([path or URL, ...], [Entry, ...]) of the shards that ``spec`` names; see list_shards.
+def read_catalogue(spec: str, store: Store) -> tuple[list[str], list[Entry]]:
+    """Return ([path or URL, ...], [Entry, ...]) of the shards that ``spec`` names.
 
-    Entries that no catalogue has are made from the indexes, and the local ones are kept for the
-    next start.
+    See list_shards. Entries that no catalogue has are made from the indexes, and the local ones are
+    kept for the next start.
     """
     paths, known = list_shards(spec, store)
     missing = [path for path in paths if path not in known]
     with ThreadPoolExecutor(THREADS) as pool:
-        known |= dict(
-            zip(missing, pool.map(lambda path: _entry(path, store), missing), strict=True)
-        )
+        entries = pool.map(lambda path: _entry(path, store), missing)
+        known |= dict(zip(missing, entries, strict=True))
     if missing:
         write_catalogues({path: known[path] for path in paths if not fetch.is_remote(path)})
     return paths, [known[path] for path in paths]
 
 
-def entry_of(index, tar_time_ns=0):
-    """The Entry of a data.format.index.Index."""
+def entry_of(index: Index, tar_time_ns: int = 0) -> Entry:
+    """Return the entry of an index."""
     return Entry(
         len(index),
         index.size,
@@ -105,94 +115,89 @@ def entry_of(index, tar_time_ns=0):
     )
 
 
-def write_catalogues(entries):
-    """Write ``shards.json`` into each folder of local tars ({path: Entry}), with what is known of
-    it already."""
-    by_folder = {}
+def write_catalogues(entries: Mapping[str, Entry]) -> None:
+    """Write ``shards.json`` into each folder of local tars, with what is known of it already.
+
+    Args:
+        entries: by path.
+    """
+    by_folder: dict[str, dict[str, Any]] = {}
     for path, entry in entries.items():
         by_folder.setdefault(os.path.dirname(path), {})[os.path.basename(path)] = asdict(entry)
     for folder, shards in by_folder.items():
         file = os.path.join(folder, NAME)
-        before = {
-            name: entry
-            for name, entry in _load(file).items()
-            if os.path.exists(os.path.join(folder, name))
-        }
-        temporary = f"{file}.{os.getpid()}"
+        listed = _load(file)
+        there = [name for name in listed if os.path.exists(os.path.join(folder, name))]
+        every = {name: listed[name] for name in there} | shards
+        tree = {"format": FORMAT, "shards": dict(sorted(every.items()))}
         try:
-            with os.fdopen(create_file(temporary, 0o666), "w", encoding="utf-8") as out:
-                json.dump(
-                    {"format": FORMAT, "shards": dict(sorted((before | shards).items()))},
-                    out,
-                    indent=0,
-                )
-            os.replace(temporary, file)
+            with replace_file(file) as temporary:
+                descriptor = create_file(str(temporary), 0o666)
+                with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+                    json.dump(tree, out, indent=0)
         except OSError as error:
-            print(
-                f"note: {file} not written ({explain(error)}); each start reads the indexes of all "
-                f"shards",
-                file=sys.stderr,
+            log.info(
+                "note: %s not written (%s); each start reads the indexes of all shards",
+                file,
+                explain(error),
             )
-            with contextlib.suppress(OSError):
-                os.remove(temporary)
 
 
-def indexed(path):
-    """The Entry of a local tar, whose index is built if it is missing or does not list people."""
+def indexed(path: str) -> Entry:
+    """Return the entry of a local tar.
+
+    Its index is built if it is missing or does not list people.
+    """
     time_ns = os.stat(path).st_mtime_ns
     return entry_of(with_people(read_index(path)), time_ns)
 
 
-def _entry(path, store):
+def _entry(path: str, store: Store) -> Entry:
     time_ns = 0 if fetch.is_remote(path) else store.stat(path).st_mtime_ns
     return entry_of(store.read_index(path), time_ns)
 
 
-def _known_here(paths):
+def _known_here(paths: Sequence[str]) -> dict[str, Entry]:
     """{path: Entry} of those local tars that their folder's catalogue knows as they are now."""
-    listed = {
-        folder: _load(os.path.join(folder, NAME))
-        for folder in {os.path.dirname(path) for path in paths}
-    }
+    folders = {os.path.dirname(path) for path in paths}
+    listed = {folder: _load(os.path.join(folder, NAME)) for folder in folders}
 
-    def known(path):
+    def known(path: str) -> Entry | None:
         entry = listed[os.path.dirname(path)].get(os.path.basename(path))
+        if not entry:
+            return None
         try:
-            stat = os.stat(path) if entry else None
+            stat = os.stat(path)
         except OSError:
             return None  # whoever reads its index tells why
-        fits = entry and (entry["tar_bytes"], entry["tar_time_ns"]) == (
-            stat.st_size,
-            stat.st_mtime_ns,
-        )
-        return Entry(**entry) if fits else None
+        was = (entry["tar_bytes"], entry["tar_time_ns"])
+        return Entry(**entry) if was == (stat.st_size, stat.st_mtime_ns) else None
 
     with ThreadPoolExecutor(THREADS) as pool:
-        return {
-            path: entry for path, entry in zip(paths, pool.map(known, paths), strict=True) if entry
-        }
+        entries = list(pool.map(known, paths))
+    return {path: entry for path, entry in zip(paths, entries, strict=True) if entry}
 
 
-def _known_there(folder, store):
+def _known_there(folder: str, store: Store) -> dict[str, Entry]:
     url = fetch.join(folder, NAME)
     try:
-        listed = _load(
-            store.cache.open(url, renew=True), url
-        )  # held: another process may want its room
+        # Held while it is read: another process may want its room.
+        listed = _load(store.remote_cache.open(url, renew=True), url)
     except FileNotFoundError as error:
+        named = fetch.join(folder, "shard-{000000..000099}.tar")
         raise UserError(
             f"{url} is not there ({error}): `python -m data index DIR` writes it before a folder "
-            f"is put on a "
-            f"server; or name the tars, as in {fetch.join(folder, 'shard-{000000..000099}.tar')}"
+            f"is put on a server; or name the tars, as in {named}"
         ) from None
     if not listed:
         raise UserError(f"{url} lists no shards")
     return {fetch.join(folder, name): Entry(**entry) for name, entry in listed.items()}
 
 
-def _load(file, url=None):
-    """{name: fields} of a catalogue; empty where a local one is missing or damaged, for it is only
-    a cache.
+def _load(file: str | int, url: str | None = None) -> dict[str, dict[str, Any]]:
+    """{name: fields} of a catalogue.
+
+    Empty where a local one is missing or damaged, for it is only a cache.
 
     Args:
         file: path, or descriptor, which is closed.  url: where it comes from; None: from this
@@ -207,11 +212,11 @@ def _load(file, url=None):
                 f"{url or file} has format {version}; this software reads up to {FORMAT}"
             )
         names = {field.name for field in fields(Entry)}
-        return {
-            name: {k: v for k, v in entry.items() if k in names}
-            for name, entry in tree["shards"].items()
-            if names <= entry.keys() and "/" not in name
-        }
+        found = {}
+        for name, entry in tree["shards"].items():
+            if names <= entry.keys() and "/" not in name:
+                found[name] = {field: entry[field] for field in names}
+        return found
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,5 +1,4 @@
-"""Bytes that lie elsewhere: http(s), a command's output, and whatever fsspec opens (s3, gs, az, hf,
-file, ...)."""
+"""Remote bytes: http(s), a command's output, and whatever fsspec opens (s3, gs, az, hf, ...)."""
 
 import contextlib
 import http.client
@@ -8,6 +7,9 @@ import subprocess
 import tempfile
 import urllib.error
 import urllib.request
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager
+from typing import IO, Any
 
 from braceexpand import braceexpand
 
@@ -16,50 +18,52 @@ from engine.errors import UserError
 
 BLOCK = 1 << 22
 TIMEOUT_S = 60  # without a byte
+# Iterator of bytes, how many there are or None.
+Bytes = tuple[Iterator[bytes], int | None]
 _SHELLS = re.compile(r"\$\{[^{}]*\}?")  # of a command; without its end it is the shell's to refuse
-MISSING = (
-    403,
-    404,
-    410,
-)  # object stores answer 403 for what is not there to those who may not list
+# Object stores answer 403 for what is not there to those who may not list.
+MISSING = (403, 404, 410)
 FORBIDDEN = (401, 407)  # who asks is not known to the server or the proxy
 
 
-def is_remote(path):
-    """Whether a shard's name is a URL or a command rather than a path of this machine."""
+def is_remote(path: str) -> bool:
+    """Return whether a shard's name is a URL or a command rather than a path of this machine."""
     return path.startswith(PIPE) or "://" in path
 
 
-def beside(url, suffix):
-    """The URL of the file beside a shard, None for a command: nobody knows what else it could
-    print."""
+def beside(url: str, suffix: str) -> str | None:
+    """Return the URL of the file beside a shard.
+
+    None for a command: nobody knows what else it could print.
+    """
     if url.startswith(PIPE):
         return None
     base, mark, query = url.partition("?")
     return base + suffix + mark + query
 
 
-def is_folder(url):
-    """Whether a URL names no tar, and so a folder of them."""
+def is_folder(url: str) -> bool:
+    """Return whether a URL names no tar, and so a folder of them."""
     return not url.startswith(PIPE) and ".tar" not in url.split("?")[0].rpartition("/")[2]
 
 
-def join(folder, name):
-    """The URL of a file in a folder."""
+def join(folder: str, name: str) -> str:
+    """Return the URL of a file in a folder."""
     base, mark, query = folder.partition("?")
     return f"{base.rstrip('/')}/{name}{mark}{query}"
 
 
-def expand(url):
-    """[URL, ...] of one with braces, such as shard-{000000..000099}.tar; a command's ``${...}`` are
-    the shell's, and stay.
+def expand(url: str) -> list[str]:
+    """Return the URLs that one with braces means, such as shard-{000000..000099}.tar.
+
+    A command's ``${...}`` are the shell's, and stay.
 
     Raises:
         UserError: the braces cannot be read, or make a command of what was none.
     """
-    held = []  # what is not to be expanded, in the order in which it comes
+    held: list[str] = []  # what is not to be expanded, in the order in which it comes
 
-    def hold(found):
+    def hold(found: re.Match[str]) -> str:
         held.append(found[0])
         return f"\0{len(held) - 1}\0"
 
@@ -75,17 +79,19 @@ def expand(url):
     return [re.sub("\0(\\d+)\0", lambda mark: held[int(mark[1])], one) for one in found]
 
 
-def base_name(path):
-    """The last part of a path or URL, such as shard-000000.tar; of a command its last word that
-    ends in .tar."""
+def base_name(path: str) -> str:
+    """Return the last part of a path or URL, such as shard-000000.tar.
+
+    Of a command it is its last word that ends in .tar.
+    """
     if path.startswith(PIPE):
         tars = [word for word in path.split() if word.split("?")[0].endswith(".tar")]
         path = tars[-1] if tars else path
     return path.split("?")[0].rstrip("/").rpartition("/")[2]
 
 
-def stream(url):
-    """A context manager that gives (iterator of bytes, how many there are or None).
+def stream(url: str) -> AbstractContextManager[Bytes]:
+    """Return a context manager that gives (iterator of bytes, how many there are or None).
 
     Each library has exceptions of its own; whatever one raises while it opens, reads or closes is
     an OSError here.
@@ -104,7 +110,7 @@ def stream(url):
 
 
 @contextlib.contextmanager
-def _http(url):
+def _http(url: str) -> Generator[Bytes, None, None]:
     try:
         answer = urllib.request.urlopen(url, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
@@ -121,19 +127,22 @@ def _http(url):
 
 
 @contextlib.contextmanager
-def _command(command):
-    """The output of a shell command; a command that fails is an OSError with the last line it
-    said."""
+def _command(command: str) -> Generator[Bytes, None, None]:
+    """The output of a shell command.
+
+    A command that fails is an OSError with the last line it said.
+    """
     with tempfile.TemporaryFile() as said:
         with subprocess.Popen(
             command, shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said
         ) as process:
+            output: IO[bytes] = process.stdout  # type: ignore[bad-assignment]  # PIPE was asked for
             try:
-                yield _blocks(process.stdout), None
+                yield _blocks(output), None
             except BaseException:
                 process.kill()
                 raise
-            process.stdout.close()
+            output.close()
             code = process.wait()
         if code:
             said.seek(0)
@@ -144,11 +153,11 @@ def _command(command):
 
 
 @contextlib.contextmanager
-def _fsspec(url):
+def _fsspec(url: str) -> Generator[Bytes, None, None]:
     import fsspec  # here: most runs never need it
 
     try:
-        opener = fsspec.open(url, "rb")
+        opener: Any = fsspec.open(url, "rb")  # its type says nothing of ``open``
     except (ImportError, ValueError) as error:
         # fsspec says which package is missing, or that it knows no such protocol.
         raise UserError(f"shard {url} cannot be opened: {error}") from None
@@ -166,7 +175,7 @@ def _fsspec(url):
             file.close()
 
 
-def _size(file):
+def _size(file: Any) -> int | None:
     """Bytes of an open file, None where nobody knows; some libraries ask their server for it."""
     try:
         return getattr(file, "size", None)
@@ -174,7 +183,7 @@ def _size(file):
         raise _as_read_error(error) from None
 
 
-def _blocks(file):
+def _blocks(file: Any) -> Iterator[bytes]:
     """Yield a file's bytes, a block at a time; OSError for any exception of its library."""
     while True:
         try:
@@ -187,6 +196,8 @@ def _blocks(file):
 
 
 def _as_read_error(error: Exception) -> OSError:
-    """An exception of a library (aiohttp's, gcsfs's, azure's) as an OSError; an OSError stays what
-    it is."""
+    """An exception of a library (aiohttp's, gcsfs's, azure's) as an OSError.
+
+    An OSError stays what it is.
+    """
     return error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")

@@ -4,8 +4,13 @@ A file system that fails over, a server that restarts, a network that is cut: mi
 Whoever waits says so all the time, so that it is not taken for a hang.
 """
 
-import sys
 import time
+from collections.abc import Callable
+from typing import Any
+
+from engine.logging.console import get_logger
+
+log = get_logger(__name__)
 
 FIRST_S, LONGEST_S = 1.0, 15.0  # pauses between tries double from the one to the other
 TOLD_S = 1.0  # between two signs of life
@@ -21,18 +26,20 @@ class Patience:
             only takes long. Another process's copy tells nobody until it is set there.
     """
 
-    def __init__(self, seconds: float = 120.0):
-        self.seconds, self.told, self._last = seconds, None, 0.0
+    def __init__(self, seconds: float = 120.0) -> None:
+        self.seconds = seconds
+        self.told: Callable[[str], None] | None = None
+        self._last = 0.0
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "told": None}
 
     def trial(self) -> "Trial":
-        """A Trial of one thing."""
+        """Return a Trial of one thing."""
         return Trial(self)
 
     def alive(self, words: str = "") -> None:
-        """Tell that work goes on, at most once a second."""
+        """Tell that work is under way, at most once a second."""
         now = time.monotonic()
         if self.told and now - self._last >= TOLD_S:
             self._last = now
@@ -54,11 +61,11 @@ class Trial:
         failures: so many.  seconds: since the first.
     """
 
-    def __init__(self, patience: Patience):
+    def __init__(self, patience: Patience) -> None:
         self.patience, self.failures, self.seconds = patience, 0, 0.0
         self._first, self._pause, self._slept = 0.0, FIRST_S, 0.0
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"failed {self.failures} time{'s' * (self.failures > 1)} in {self.seconds:.0f} s"
 
     def failed(self) -> "Trial":
@@ -74,14 +81,14 @@ class Trial:
         """Wait for the next try after a failure; False where patience has ended.
 
         Args:
-            words: what is waited for.  pause_s: how long; default: longer each time, and told on
-                stderr the first time where nobody else is told.
+            words: what is waited for.  pause_s: how long; default: longer each time, with a note
+                the first time where nobody else is told.
         """
         left = self.patience.seconds - self.seconds
         if left <= 0:
             return False
         if self.failures == 1 and pause_s is None and not self.patience.told:
-            print(f"note: {words}; tried again for {left:.0f} s", file=sys.stderr, flush=True)
+            log.info("note: %s; tried again for %.0f s", words, left)
         pause = min(pause_s or self._pause, left)
         self.patience.sleep(pause, words)
         self._slept += pause

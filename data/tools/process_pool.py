@@ -11,6 +11,7 @@ import sys
 import traceback
 
 from engine.errors import EnvironmentFault, Failure
+from engine.logging.console import follow_console
 
 _SPAWN = multiprocessing.get_context("spawn")
 
@@ -95,6 +96,7 @@ def _work(function, pipe, parent):
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PDEATHSIG: comes when the parent dies
     if os.getppid() != parent:
         return
+    follow_console()
     while True:
         try:
             number, argument = pipe.recv()

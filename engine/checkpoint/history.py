@@ -10,53 +10,46 @@ RUN/saved.json                            {"format", "step"} of the last complet
 import json
 import os
 import secrets
-import sys
 from pathlib import Path
 
 from engine.errors import UserError, explain
+from engine.logging.console import get_logger
+from engine.run.files import write_file
 from engine.run.patience import exists, list_names, read_bytes
+from engine.run.run_folder import RunFolder, step_of
+
+log = get_logger(__name__)
 
 FORMAT = 1
 MARKER = "complete.json"  # written last: without it a checkpoint's folder does not count
 PLANNED = ".complete.json"  # the marker before it counts: with this alone it is what a kill left
-SAVED = "saved.json"
 WRITING = ".writing-"  # begins the name of a folder that a save is busy with
 
 
-def checkpoint_name(step: int) -> str:
-    return f"step-{step:08d}"
-
-
-def checkpoint_folder(run: Path, step: int) -> Path:
-    return Path(run) / "checkpoints" / checkpoint_name(step)
-
-
-def step_of(name: str) -> int | None:
-    """The step in a checkpoint's name; None of other names, such as step-00000010.bak."""
-    number = name.removeprefix("step-")
-    if not number.isdecimal() or name != checkpoint_name(int(number)):
-        return None
-    return int(number)
-
-
-def list_checkpoints(run: Path) -> list[tuple[int, Path]]:
-    """[(step, folder)] by step, complete or not; whatever has another name is left out.
+def list_checkpoints(run: str | Path) -> list[tuple[int, Path]]:
+    """Return [(step, folder)] by step, complete or not; whatever has another name is left out.
 
     Raises:
         EnvironmentFault, UserError: the folder cannot be read; see engine.run.patience.
     """
-    folder = Path(run) / "checkpoints"
+    folder = RunFolder(run).checkpoints
     found = [(step_of(name), folder / name) for name in list_names(folder)]
     return sorted((step, path) for step, path in found if step is not None)
 
 
-def list_complete(run: Path) -> list[int]:
-    """Steps of a run's complete checkpoints, by their marker alone; raises as list_checkpoints."""
+def list_complete(run: str | Path) -> list[int]:
+    """Return the steps of a run's complete checkpoints, by their marker alone.
+
+    Raises as list_checkpoints.
+    """
     return [step for step, path in list_checkpoints(run) if exists(path / MARKER)]
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a checkpoint's folder is what a kill left of a save, or empty: it never counted."""
+    """Return whether a checkpoint's folder never counted.
+
+    It is what a kill left of a save, or empty.
+    """
     names = list_names(path)
     return os.path.isdir(path) and MARKER not in names and (not names or PLANNED in names)
 
@@ -72,31 +65,26 @@ def move_aside(path: Path, reason: str) -> Path:
     return aside
 
 
-def read_saved(run: Path) -> int | None:
-    """The step in saved.json; None where there is none (older versions) or it cannot be parsed."""
-    data = read_bytes(Path(run) / SAVED)
+def read_saved(run: str | Path) -> int | None:
+    """Return the step in saved.json; None where there is none, or it cannot be parsed."""
+    data = read_bytes(RunFolder(run).saved)
     try:
         return None if data is None else int(json.loads(data)["step"])
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def write_saved(run: Path, step: int) -> None:
-    """Note that the checkpoint of a step is complete; a failure is told on stderr alone."""
-    path = Path(run) / SAVED
-    temporary = path.with_suffix(".writing")
+def write_saved(run: str | Path, step: int) -> None:
+    """Note that the checkpoint of a step is complete; a failure is a warning and no more."""
+    path = RunFolder(run).saved
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(json.dumps({"format": FORMAT, "step": step}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_file(path, json.dumps({"format": FORMAT, "step": step}), durable=True)
     except OSError as error:
-        print(f"warning: {path} cannot be written: {explain(error)}", file=sys.stderr, flush=True)
+        log.warning("%s cannot be written: %s", path, explain(error))
 
 
-def find_traces(run: Path) -> list[str]:
-    """Whatever in a run's folder says that a checkpoint was complete once, as "FILE says ...".
+def find_traces(run: str | Path) -> list[str]:
+    """Find what in a run's folder says that a checkpoint was complete once, as "FILE says ...".
 
     Lines of the log, captures and images are such traces only where there is no saved.json: a run
     that was killed before its first checkpoint has them too, and nothing to resume from.
@@ -104,25 +92,24 @@ def find_traces(run: Path) -> list[str]:
     Raises:
         EnvironmentFault, UserError: something cannot be read; see engine.run.patience.
     """
-    run = Path(run)
-    folder = run / "checkpoints"
-    traces = [
-        f"checkpoints/{name}" for name in list_names(folder) if _holds_checkpoint(folder / name)
-    ]
+    paths = RunFolder(run)
+    names = list_names(paths.checkpoints)
+    held = [name for name in names if _holds_checkpoint(paths.checkpoints / name)]
+    traces = [f"checkpoints/{name}" for name in held]
     saved = read_saved(run)
     if saved:
-        traces.append(f"{SAVED} (a checkpoint of step {saved} was complete)")
+        traces.append(f"{paths.saved.name} (a checkpoint of step {saved} was complete)")
     traces += [
         f"evaluations/{name}"
-        for name in list_names(run / "evaluations")
+        for name in list_names(paths.evaluations)
         if name.endswith(".json") and step_of(name.removesuffix(".json")) is not None
     ]
     if saved is None:
-        traces += _weak_traces(run)
+        traces += _weak_traces(paths)
     return traces
 
 
-def _holds_checkpoint(path):
+def _holds_checkpoint(path: Path) -> bool:
     """Whether a folder in ``checkpoints`` holds, or held, a checkpoint, under whatever name."""
     if path.name.startswith(WRITING):
         return False
@@ -131,26 +118,28 @@ def _holds_checkpoint(path):
     return MARKER in names or unmarked
 
 
-def _weak_traces(run):
-    last = last_logged(run)
-    traces = [f"log.jsonl (its last line is of step {last})"] if last else []
-    for folder in ("captures", "images"):
-        steps = [step_of(name.rpartition(".")[0]) for name in list_names(run / folder)]
+def _weak_traces(paths: RunFolder) -> list[str]:
+    last = last_logged(paths.path)
+    traces = [f"{paths.log.name} (its last line is of step {last})"] if last else []
+    for folder in (paths.captures, paths.images):
+        steps = [step_of(name.rpartition(".")[0]) for name in list_names(folder)]
         if any(steps):
-            traces.append(f"{folder} (of step {max(filter(None, steps))})")
+            traces.append(f"{folder.name} (of step {max(filter(None, steps))})")
     return traces
 
 
-def last_logged(run: Path) -> int:
-    """The largest step in a run's log, 0 where there is none; lines that are no JSON are
-    ignored."""
-    data = read_bytes(Path(run) / "log.jsonl") or b""
+def last_logged(run: str | Path) -> int:
+    """Return the largest step in a run's log, 0 where there is none.
+
+    Lines that are no JSON are ignored.
+    """
+    data = read_bytes(RunFolder(run).log) or b""
     steps = [step_of_line(line) for line in data.splitlines()]
     return max((step for step in steps if step is not None), default=0)
 
 
 def step_of_line(line: bytes) -> int | None:
-    """The step of a line of the log; None of what is no such line."""
+    """Return the step of a line of the log; None of what is no such line."""
     try:
         step = json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
@@ -158,7 +147,7 @@ def step_of_line(line: bytes) -> int | None:
     return step if isinstance(step, int) else None
 
 
-def refuse_lost_steps(run: Path, faults: list[str]) -> None:
+def refuse_lost_steps(run: str | Path, faults: list[str]) -> None:
     """Raise UserError if a run that has no checkpoint to resume from has steps behind it.
 
     Args:

@@ -1,72 +1,97 @@
-"""Checkpoints written while training goes on: a copy in host memory, then a thread that writes
-it."""
+"""Checkpoints written beside training: a copy in host memory, then a thread that writes it."""
 
-import sys
+from __future__ import annotations
+
 import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from engine.checkpoint import checkpoints
+from engine.checkpoint.tensors import write_tensors
 from engine.distributed.parallel import whole
 from engine.errors import Failure
+from engine.logging.console import get_logger
 from engine.run.run_lock import Overtaken
 
+if TYPE_CHECKING:
+    from engine.config.train_config import CheckpointConfig
+    from engine.run.folder import Run
+
+log = get_logger(__name__)
+Key = TypeVar("Key")
 ALIGNED = 64  # bytes; any dtype may begin there
 
 
 class Saver:
-    """Saves the checkpoints of a run; rank 0 writes, the others only hand over their shares of
-    tensors.
+    """Saves the checkpoints of a run.
 
-    A save that fails for want of space or of permission is told on stderr and counted: the run goes
-    on and its next save tries again. Losing the folder to another run, and anything unforeseen, is
-    raised by ``settle``.
+    Rank 0 writes, the others only hand over their shares of tensors. A save that fails for want of
+    space or of permission is a warning and counted: the run goes on and its next save tries again.
+    Losing the folder to another run, and anything unforeseen, is raised by ``settle``.
 
     Args:
-        options: engine.config.train_config.CheckpointConfig.  first: whether this is rank 0.
+        first: whether this is rank 0.
         needed: from a step to whether its checkpoint must stay for now.
     Attributes:
         failed: saves that were not written since this start of the run.
     """
 
-    def __init__(self, options, first, needed=lambda step: False):
-        self.options, self.first, self.needed = options, first, needed
+    def __init__(
+        self,
+        options: CheckpointConfig,
+        first: bool,
+        needed: Callable[[int], bool] = lambda step: False,
+    ) -> None:
+        self.options = options
+        self.first = first
+        self.needed = needed
         self.failed = 0
-        self._copy, self._thread = HostCopy(), None
-        self._error = self._fatal = None
+        self._copy = HostCopy()
+        self._thread: threading.Thread | None = None
+        self._error: Failure | None = None
+        self._fatal: BaseException | None = None
 
-    def begin(self, run, step, weights, metadata, optimizer, state):
-        """Copy what is to be saved and begin to write it; returns once training may change the
-        tensors.
+    def begin(
+        self,
+        run: Run | None,
+        step: int,
+        weights: Mapping[str, torch.Tensor],
+        metadata: Mapping[str, str],
+        optimizer: Mapping[str, torch.Tensor],
+        state: Mapping[str, Any],
+    ) -> None:
+        """Copy what is to be saved and begin to write it.
 
-        All ranks call it at the same step, after ``settle``.
+        Returns once training may change the tensors. All ranks call it at the same step, after
+        ``settle``.
 
         Args:
-            run: rank 0's engine.run.folder.Run, None elsewhere.
-            weights, optimizer: {name: tensor}, on whatever device, whole or in shares.
-            metadata: {text: text} for the header of the weights' file.  state: JSON values that
-                stay as they are.
+            run: rank 0's, None elsewhere.
+            weights, optimizer: on whatever device, whole or in shares.
+            metadata: for the header of the weights' file.  state: JSON values that stay as they
+                are.
         """
-        named = [(("weights", name), t) for name, t in weights.items()] + [
-            (("optimizer", n), t) for n, t in optimizer.items()
-        ]
-        if not self.first:
+        named = [(("weights", name), tensor) for name, tensor in weights.items()]
+        named += [(("optimizer", name), tensor) for name, tensor in optimizer.items()]
+        if not self.first or run is None:
             for _, tensor in named:
                 whole(tensor)  # rank 0 gathers it
             return
         copies = self._copy.take(named)
-        parts = {
-            part: {name: t for (place, name), t in copies.items() if place == part}
-            for part in ("weights", "optimizer")
-        }
+        parts: dict[str, dict[str, torch.Tensor]] = {"weights": {}, "optimizer": {}}
+        for (part, name), tensor in copies.items():
+            parts[part][name] = tensor
         job = (run, step, parts["weights"], metadata, parts["optimizer"], state)
         # A thread in any case: whoever has to end the process can let it finish.
-        self._thread = threading.Thread(target=self._write, args=job, name="checkpoint")
-        self._thread.start()
+        thread = threading.Thread(target=self._write, args=job, name="checkpoint")
+        self._thread = thread
+        thread.start()
         if not self.options.background:
-            self._thread.join()
+            thread.join()
 
-    def settle(self, last=False):
+    def settle(self, last: bool = False) -> None:
         """Wait for the save under way.
 
         Raises:
@@ -78,15 +103,16 @@ class Saver:
         if last and self._error:
             raise self._error
 
-    def wait(self):
+    def wait(self) -> None:
         """Wait for the save under way, whatever became of it."""
         if self._thread:
             self._thread.join()
             self._thread = None
 
-    def finish(self, limit_s, copying_s=2.0):
-        """Let the save under way end, for at most ``limit_s`` seconds: for whoever is about to end
-        the process.
+    def finish(self, limit_s: float, copying_s: float = 2.0) -> None:
+        """Let the save under way end, for at most ``limit_s`` seconds.
+
+        For whoever is about to end the process.
 
         Args:
             copying_s: the limit where the copy from the device is not complete: a device that hangs
@@ -96,14 +122,22 @@ class Saver:
         if thread:
             thread.join(limit_s if self._copy.ready() else copying_s)
 
-    def _write(self, run, step, weights, metadata, optimizer, state):
+    def _write(
+        self,
+        run: Run,
+        step: int,
+        weights: Mapping[str, torch.Tensor],
+        metadata: Mapping[str, str],
+        optimizer: Mapping[str, torch.Tensor],
+        state: Mapping[str, Any],
+    ) -> None:
         self._error = None
         try:
             self._copy.wait()
             checkpoints.save(
                 run.folder,
                 step,
-                lambda path: checkpoints.write_tensors(path, weights, metadata),
+                lambda path: write_tensors(path, weights, metadata),
                 optimizer,
                 state,
                 run.lease.check,
@@ -116,30 +150,34 @@ class Saver:
         except Failure as error:
             self.failed += 1
             self._error = error
-            print(f"warning: {error} ({self.failed} since the start)", file=sys.stderr, flush=True)
+            log.warning("%s (%d since the start)", error, self.failed)
         except BaseException as error:  # raised again where the run waits for this save
             self._fatal = error
 
 
 class HostCopy:
-    """Tensors copied to one block of host memory that every save uses again; pinned where they come
-    from a GPU."""
+    """Tensors copied to one block of host memory that every save uses again.
 
-    def __init__(self):
-        self._block = self._event = None
+    The block is pinned where tensors come from a GPU.
+    """
 
-    def take(self, named):
-        """{key: host tensor} of [(key, tensor)]; valid after ``wait`` and until the next
-        ``take``."""
+    def __init__(self) -> None:
+        self._block: torch.Tensor | None = None
+        self._event: torch.cuda.Event | None = None
+
+    def take(self, named: Sequence[tuple[Key, torch.Tensor]]) -> dict[Key, torch.Tensor]:
+        """Return {key: host tensor}; valid after ``wait`` and until the next ``take``."""
         total = sum(_room(tensor) for _, tensor in named)
         pinned = any(tensor.device.type == "cuda" for _, tensor in named)
-        if self._block is None or len(self._block) < total:
+        block = self._block
+        if block is None or len(block) < total:
             # One block, because pinned memory is given in powers of two.
-            self._block = torch.empty(total, dtype=torch.uint8, pin_memory=pinned)
+            block = torch.empty(total, dtype=torch.uint8, pin_memory=pinned)
+            self._block = block
         out, at = {}, 0
         for key, tensor in named:
             size = tensor.numel() * tensor.element_size()
-            out[key] = self._block[at : at + size].view(tensor.dtype).view(tensor.shape)
+            out[key] = block[at : at + size].view(tensor.dtype).view(tensor.shape)
             # One at a time: a sharded tensor's whole lives on the device only until the next one is
             # gathered.
             out[key].copy_(whole(tensor.detach()), non_blocking=True)
@@ -147,19 +185,20 @@ class HostCopy:
         if pinned:
             # Later kernels of this stream find the tensors copied; only the thread that writes has
             # to wait.
-            self._event = torch.cuda.Event()
-            self._event.record()
+            event = torch.cuda.Event()
+            event.record()
+            self._event = event
         return out
 
-    def ready(self):
-        """Whether the copies from the device are complete."""
+    def ready(self) -> bool:
+        """Return whether the copies from the device are complete."""
         return self._event is None or self._event.query()
 
-    def wait(self):
+    def wait(self) -> None:
         """Wait for the copies from the device."""
         if self._event:
             self._event.synchronize()
 
 
-def _room(tensor):
+def _room(tensor: torch.Tensor) -> int:
     return -(-tensor.numel() * tensor.element_size() // ALIGNED) * ALIGNED

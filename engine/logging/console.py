@@ -5,9 +5,9 @@
     log.warning("shard %s is damaged", path)   # "warning: shard ... is damaged"
 
 A program that imports counterpose hears warnings alone, as from any library, and sets its own
-handlers on the logger "counterpose". The commands show info as well; ``COUNTERPOSE_LOG=warning``
-makes them quiet and ``COUNTERPOSE_LOG=debug`` talkative. What a command was asked for, such as the
-table of ``data stats``, is no message: it is printed on stdout.
+handlers on the logger "counterpose". The commands, and the processes that they start, show info as
+well; ``COUNTERPOSE_LOG=warning`` makes them quiet and ``COUNTERPOSE_LOG=debug`` talkative. What a
+command was asked for, such as the table of ``data stats``, is no message: it is printed on stdout.
 """
 
 import logging
@@ -17,6 +17,7 @@ import sys
 from engine.errors import UserError
 
 ROOT = "counterpose"
+VARIABLE = "COUNTERPOSE_LOG"
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -32,7 +33,7 @@ class ConsoleFormatter(logging.Formatter):
 
 
 class ConsoleHandler(logging.Handler):
-    """Writes records to whatever ``sys.stderr`` is when they come: tests and launchers replace it."""
+    """Writes records to what ``sys.stderr`` is when they come: tests and launchers replace it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record's line and flush it."""
@@ -50,14 +51,15 @@ def get_logger(name: str) -> logging.Logger:
 def configure_console() -> None:
     """Show messages on stderr, from the level on that ``COUNTERPOSE_LOG`` names (default: info).
 
-    Calling it again changes nothing but the level.
+    Calling it again changes nothing but the level. Processes that are started from here on find
+    the level in their environment; see ``follow_console``.
 
     Raises:
         UserError: the variable names no level.
     """
-    level = os.environ.get("COUNTERPOSE_LOG", "info").lower()
+    level = os.environ.setdefault(VARIABLE, "info").lower()
     if level not in LEVELS:
-        raise UserError(f"COUNTERPOSE_LOG={level} is none of {', '.join(LEVELS)}")
+        raise UserError(f"{VARIABLE}={level} is none of {', '.join(LEVELS)}")
     root = logging.getLogger(ROOT)
     root.setLevel(level.upper())
     root.propagate = False
@@ -65,3 +67,12 @@ def configure_console() -> None:
         handler = ConsoleHandler()
         handler.setFormatter(ConsoleFormatter())
         root.addHandler(handler)
+
+
+def follow_console() -> None:
+    """Show messages in a worker as the command does that started it.
+
+    A worker of a program that configured nothing is as quiet as the program.
+    """
+    if VARIABLE in os.environ:
+        configure_console()

@@ -1,29 +1,26 @@
 """Images in a run's folder: lost on a full disk, which is no reason to lose the run."""
 
-import contextlib
-import os
-import sys
 from pathlib import Path
 
+from PIL import Image
+
 from engine.errors import explain
+from engine.logging.console import get_logger
+from engine.run.files import replace_file
+
+log = get_logger(__name__)
 
 
-def save_image(image, path: Path) -> bool:
-    """Write a PIL image as a PNG, whole or not at all; whether it was written. A failure is told on
-    stderr.
+def save_image(image: Image.Image, path: Path) -> bool:
+    """Write an image as a PNG, whole or not at all, and return whether it was written.
+
+    A failure is a warning and no more.
     """
-    temporary = path.with_suffix(".writing")
     try:
         path.parent.mkdir(exist_ok=True)
-        image.save(temporary, "PNG")
-        os.replace(temporary, path)
+        with replace_file(path) as temporary:
+            image.save(temporary, "PNG")
     except OSError as error:
-        print(
-            f"warning: {path} cannot be written: {explain(error)}; the run goes on without it",
-            file=sys.stderr,
-            flush=True,
-        )
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        log.warning("%s cannot be written: %s; the run continues without it", path, explain(error))
         return False
     return True

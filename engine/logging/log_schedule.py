@@ -1,24 +1,45 @@
 """The lines of a run's log: when one is due, and what goes into it."""
 
+from __future__ import annotations
+
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
 
 from engine.distributed.stragglers import Stragglers
 from engine.logging.metrics import read
 from engine.training.shares import BrokenOff
+
+if TYPE_CHECKING:
+    from engine.config.train_config import TrainConfig
+    from engine.distributed.heartbeat import Watch
+    from engine.logging.metrics import Log
+    from engine.run.folder import Run
+    from engine.training.eval_jobs import Evaluations
+    from engine.training.trainer import Trainer
 
 
 class Lines:
     """Measures and writes.
 
     Args:
-        config: engine.config.train_config.TrainConfig.  trainer: engine.training.trainer.Trainer.
-            run, log: rank 0's; None elsewhere.
-        watch: engine.distributed.heartbeat.Watch.  bar: shows the newest losses.  start: the step
-            that the run goes on from.
-        evaluations: rank 0's engine.training.eval_jobs.Evaluations; None elsewhere.
+        run, log, evaluations: rank 0's; None elsewhere.  bar: shows the newest losses.  start: the
+            step that the run resumes from.
     """
 
-    def __init__(self, config, trainer, run, log, watch, bar, start, evaluations=None):
+    def __init__(
+        self,
+        config: TrainConfig,
+        trainer: Trainer,
+        run: Run | None,
+        log: Log | None,
+        watch: Watch,
+        bar: tqdm,
+        start: int,
+        evaluations: Evaluations | None = None,
+    ) -> None:
         self.evaluations = evaluations
         self.config, self.trainer, self.run, self.log, self.watch, self.bar = (
             config,
@@ -31,12 +52,11 @@ class Lines:
         self.stragglers = Stragglers(trainer.processes)
         self.clock, self.at = time.perf_counter(), start
 
-    def due(self, done):
-        """Whether a line follows step ``done``."""
+    def due(self, done: int) -> bool:
+        """Return whether a line follows step ``done``."""
         last = done == self.config.steps
-        beside = due(
-            done, self.config.evaluate.every, last
-        )  # what is found about this step later goes into its line
+        # What is found about this step later goes into its line.
+        beside = due(done, self.config.evaluate.every, last)
         return (
             beside
             or due(done, self.config.log.every, last)
@@ -45,9 +65,12 @@ class Lines:
             or self._probes(done)
         )
 
-    def write(self, done):
-        """Write the line of step ``done``; False if a request to stop broke off the evaluation:
-        then nothing has changed."""
+    def write(self, done: int) -> bool:
+        """Write the line of step ``done``.
+
+        Returns:
+            False if a request to stop broke off the evaluation: then nothing has changed.
+        """
         trainer, trained = self.trainer, done - self.at
         seconds = time.perf_counter() - self.clock  # of training alone
         trainer.check_folder(self.run)
@@ -109,11 +132,12 @@ class Lines:
         return self.trainer.task.probe(self.trainer.shares)
 
 
-def due(done, every, last):
+def due(done: int, every: int, last: bool) -> bool:
+    """Return whether what comes every so many steps, and after the last, comes now."""
     return every > 0 and (last or done % every == 0)
 
 
-def last_step(folder):
-    """The step of the last line of a run's log, None where there is none."""
+def last_step(folder: str | Path) -> int | None:
+    """Return the step of the last line of a run's log, None where there is none."""
     lines = read(folder)
     return lines[-1]["step"] if lines else None

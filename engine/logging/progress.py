@@ -1,15 +1,24 @@
-"""Progress bars that a person at a screen sees move, and that leave a line or two a minute in a log
-file."""
+"""Progress bars that move on a screen, and leave a line or two a minute in a log file."""
 
 import sys
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from tqdm import tqdm
 
 SCREEN_S, FILE_S = 0.5, 30
 
+Item = TypeVar("Item")
 
-def bar(total, unit, initial=0, description=None, hidden=False):
-    """A tqdm bar over ``total`` units."""
+
+def bar(
+    total: int,
+    unit: str,
+    initial: int = 0,
+    description: str | None = None,
+    hidden: bool = False,
+) -> tqdm:
+    """Return a tqdm bar over ``total`` units."""
     return tqdm(
         total=total,
         unit=unit,
@@ -21,7 +30,7 @@ def bar(total, unit, initial=0, description=None, hidden=False):
     )
 
 
-def watched(items, unit):
+def watched(items: Sequence[Item], unit: str) -> Iterator[Item]:
     """Yield the items of a list under a bar."""
     with bar(len(items), unit) as shown:
         for item in items:

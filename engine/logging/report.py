@@ -8,7 +8,6 @@ The page needs no other file.
 
 import json
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timezone
@@ -23,6 +22,7 @@ from engine.logging.metric_registry import MetricBook, read_metrics
 from engine.logging.page import render
 from engine.logging.page.curves import PALETTE, Chart, Line, chart, points, thinned
 from engine.logging.page.images import inline_file
+from engine.run.run_folder import RunFolder
 
 USAGE = "python -m engine report RUN ... [out=FILE.html]"
 
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     named = zip(paths, names(paths), strict=True)
     runs = [read_run(path, name, PALETTE[i % len(PALETTE)]) for i, (path, name) in enumerate(named)]
     text = page(runs)
-    out = config.out or os.path.join(paths[0], "report.html")
+    out = config.out or str(RunFolder(paths[0]).report)
     render.write(out, text)
     print(f"wrote {out} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0
@@ -100,7 +100,8 @@ def read_run(path: str | Path, name: str, colour: str) -> SeenRun:
         UserError: it is no run's folder, or a file in it is broken.
     """
     path = Path(path)
-    file = path / "config.yaml"
+    folder = RunFolder(path)
+    file = folder.config
     if not file.is_file():
         raise UserError(f"{path} is no run's folder: it has no config.yaml")
     try:
@@ -112,18 +113,15 @@ def read_run(path: str | Path, name: str, colour: str) -> SeenRun:
     if not isinstance(tree, dict):
         raise UserError(f"{file} is not a YAML config: it holds no keys")
     newest = {}
-    for image in sorted(path.glob("images/*.png")):
-        found = re.fullmatch(r"([a-z_]+)-(\d+)\.png", image.name)
-        if found:
-            newest[found[1]] = int(found[2]), image
+    for kind, images in folder.list_images().items():
+        newest[kind] = max(images.items())
     counts = {}
-    if (path / "bad_samples.jsonl").is_file():
-        with open(path / "bad_samples.jsonl", encoding="utf-8") as lines:
+    if folder.bad_samples.is_file():
+        with open(folder.bad_samples, encoding="utf-8") as lines:
             counts["bad samples"] = sum(1 for _ in lines)
-    if (path / "captures").is_dir():
-        counts["captures"] = sum(
-            1 for entry in (path / "captures").iterdir() if not entry.name.startswith(".")
-        )
+    if folder.captures.is_dir():
+        captures = [entry.name for entry in folder.captures.iterdir()]
+        counts["captures"] = sum(1 for name in captures if not name.startswith("."))
     return SeenRun(
         path,
         name,
@@ -133,7 +131,7 @@ def read_run(path: str | Path, name: str, colour: str) -> SeenRun:
         metrics.read(path),
         newest,
         counts,
-        _environment(path / "environment.json"),
+        _environment(folder.environment),
         read_metrics(path),
     )
 

@@ -1,31 +1,36 @@
-"""Files that are there whole or not at all: written beside their place and then put into it."""
+"""Files that are there whole or not at all: written beside their path and then renamed."""
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 
 @contextlib.contextmanager
-def replace_file(path: str | os.PathLike, *, durable: bool = False) -> Iterator[Path]:
-    """Give a path beside ``path`` to write to, and put what was written there into its place.
+def replace_file(
+    path: str | os.PathLike, *, durable: bool = False, mark: str | int | None = None
+) -> Generator[Path, None, None]:
+    """Give a path beside ``path`` to write to, and rename what was written there to ``path``.
 
         with replace_file(folder / "index.json") as temporary:
             temporary.write_text(text)
 
-    On any exception the temporary file is removed and ``path`` is as it was. Two processes that
-    write at once do not meet: the name beside it holds the process's number, and who ends last
-    wins.
+    On any exception the temporary file is removed and ``path`` is as it was. Two processes of a
+    machine that write at once do not meet: the name beside it, NAME.writing-MARK, holds the
+    process's number, and who ends last wins. What a kill leaves is known by that name: see
+    data.tools.cleanup and RunFolder.clear_leftovers.
 
     Args:
         durable: wait until the bytes and the new name are on the disk; for what a restart builds
             on. It costs milliseconds on a local disk and more on a network's.
+        mark: another end of the name, for what several machines may write at the same moment.
     Raises:
         OSError: as it comes; the caller knows what the file is and words it
             (engine.errors.failure_of).
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.writing-{os.getpid()}")
+    mark = os.getpid() if mark is None else mark
+    temporary = path.with_name(f"{path.name}.writing-{mark}")
     try:
         yield temporary
         if durable:

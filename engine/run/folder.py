@@ -1,17 +1,19 @@
-"""A run's folder is its identity: who holds it, with which config, and where it goes on."""
+"""A run's folder is its identity: who holds it, with which config, and where it resumes."""
 
 import contextlib
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from engine import version
 from engine.checkpoint import checkpoints
 from engine.config.parser import flat, parse, resumable_keys, save
 from engine.errors import UserError, explain, failure_of
+from engine.run.files import replace_file, write_file
 from engine.run.patience import exists, list_names
+from engine.run.run_folder import BEFORE_CONFIG, OF_SLURM, RunFolder
 from engine.run.run_lock import Lease
 
 
@@ -23,7 +25,8 @@ class Run:
             "pretrain".
         device: "cuda" or "cpu", noted for later starts.
     Attributes:
-        folder, lease; ``newest``: the checkpoint to go on from, or None.
+        folder, lease; paths: of what is in the folder.  newest: the checkpoint to resume from, or
+            None.
     Raises:
         UserError: the folder cannot be made, it belongs to another command, a key that is not resumable
             has another value than when the run began, or steps were done and no checkpoint is there
@@ -32,8 +35,15 @@ class Run:
             read for now.
     """
 
-    def __init__(self, folder, config, command, device=None):
+    def __init__(
+        self,
+        folder: str | Path,
+        config: Any,
+        command: str,
+        device: str | None = None,
+    ) -> None:
         self.folder = Path(folder)
+        self.paths = RunFolder(folder)
         if not folder:
             raise UserError("run is not set: run=DIR names the run's folder")
         try:
@@ -45,32 +55,24 @@ class Run:
         self._refuse_strangers()
         self.lease = Lease(self.folder)
         try:
+            self.paths.clear_leftovers()
             self._settle(config, command, device)
             self.newest = checkpoints.find_start(self.folder, self.check)
         except BaseException:
             self.lease.release()
             raise
 
-    def _refuse_strangers(self):
-        # What a start that was killed before it had a config may have left is no stranger's.
-        ours = (
-            "lease.",
-            "environment.json",
-            "config.writing",
-            "saved.",
-            "code",
-            "slurm",
-        )  # the last two: python -m slurm
+    def _refuse_strangers(self) -> None:
         names = list_names(self.folder)
-        others = [name for name in names if not name.startswith(ours)]
-        if others and "config.yaml" not in names:
+        others = [name for name in names if not name.startswith(BEFORE_CONFIG + OF_SLURM)]
+        if others and self.paths.config.name not in names:
             raise UserError(
                 f"run={self.folder} is no run's folder but holds {others[0]}; choose an empty or a "
                 f"new folder"
             )
 
-    def _settle(self, config, command, device):
-        path = self.folder / "config.yaml"
+    def _settle(self, config: Any, command: str, device: str | None) -> None:
+        path = self.paths.config
         if exists(path):
             began = flat(parse(type(config), [str(path)], command))
             free = resumable_keys(config)
@@ -81,34 +83,34 @@ class Run:
                         f"{_shown(began.get(name))}; give the old value or a new run=DIR"
                     )
             return
-        temporary = path.with_suffix(".writing")
         try:
-            (self.folder / "environment.json").write_text(
-                json.dumps(_environment(device), indent=1)
-            )
-            save(config, temporary, command)
-            os.replace(temporary, path)
+            write_file(self.paths.environment, json.dumps(_environment(device), indent=1))
+            with replace_file(path) as temporary:
+                save(config, temporary, command)
         except OSError as error:
             raise failure_of(error, f"run={self.folder}: {explain(error)}") from None
 
-    def check(self):
-        """Raises UserError if another run took the folder over. One that is away for a moment is no
-        answer: then go on."""
+    def check(self) -> None:
+        """Raise UserError if another run took the folder over.
+
+        A folder that is away for a moment is no answer: then nothing is raised.
+        """
         with contextlib.suppress(OSError):
             self.lease.check()
 
-    def close(self):
+    def close(self) -> None:
+        """Let the next run start at once."""
         self.lease.release()
 
 
-def _shown(value):
+def _shown(value: Any) -> str:
     return json.dumps(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value)
 
 
-def _environment(device):
+def _environment(device: str | None) -> dict[str, Any]:
     return {
         "command": sys.argv,
-        "versions": checkpoints.versions(),
+        "versions": version.library_versions(),
         "git": version.describe_commit(),
         "device": device,
     }

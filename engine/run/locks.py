@@ -2,12 +2,13 @@
 
 import errno
 import fcntl
+from typing import IO
 
 # Lustre without -o flock, some FUSE and object stores, NFS without a lock daemon.
 NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK})
 
 
-def lock_file(handle) -> bool:
+def lock_file(handle: IO) -> bool:
     """Wait for the exclusive lock of an open file; False where its file system knows no locks.
 
     Raises:

@@ -2,9 +2,8 @@
 
 import resource
 
-WANTED = (
-    8192  # files: what a process that reads shards can use; more would only be more to look through
-)
+# Files: what a process that reads shards can use; more would only be more to look through.
+WANTED = 8192
 SPARE = 256  # files, pipes and sockets of torch, logs and connections, beside the shards
 
 
@@ -24,7 +23,7 @@ def raise_limit(wanted: int = WANTED) -> int:
 
 
 def budget() -> int:
-    """Files that a reader may keep open under the limit as it is now."""
+    """Return the files that a reader may keep open under the limit as it is now."""
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     soft = WANTED if soft == resource.RLIM_INFINITY else soft
     return max(16, soft - min(SPARE, soft // 2))

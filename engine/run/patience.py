@@ -10,13 +10,15 @@ import fnmatch
 import glob
 import os
 import stat
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from engine.errors import EnvironmentFault, UserError, explain
+from engine.logging.console import get_logger
+
+log = get_logger(__name__)
 
 PATIENCE_S = 60.0  # how long a read that fails is tried again
 FIRST_PAUSE_S = 0.25  # doubled each time, up to the longest
@@ -28,8 +30,8 @@ RIGHTS = frozenset({errno.EACCES, errno.EPERM})
 Result = TypeVar("Result")
 
 
-def read_patiently(path: Path, read: Callable[[], Result]) -> Result:
-    """What ``read()`` returns; while the machine is why it fails, it is called again.
+def read_patiently(path: str | Path, read: Callable[[], Result]) -> Result:
+    """Return what ``read()`` does; while the machine is why it fails, it is called again.
 
     Args:
         path: what is read, for the message.
@@ -54,18 +56,18 @@ def read_patiently(path: Path, read: Callable[[], Result]) -> Result:
                     f"same command again once it can be read"
                 ) from None
             if pause == FIRST_PAUSE_S:
-                print(
-                    f"note: {path} cannot be read: {explain(error)}; trying again for "
-                    f"{PATIENCE_S:.0f} s",
-                    file=sys.stderr,
-                    flush=True,
+                log.info(
+                    "note: %s cannot be read: %s; trying again for %.0f s",
+                    path,
+                    explain(error),
+                    PATIENCE_S,
                 )
         time.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
-def read_again(path: Path, read: Callable[[], Result]) -> Result:
-    """As ``read_patiently``, but a missing file is looked for again after a listing.
+def read_again(path: str | Path, read: Callable[[], Result]) -> Result:
+    """Read as ``read_patiently`` does, but look for a missing file again after a listing.
 
     A client of NFS may remember for a while that a file was not there; the listing makes it ask the
     server.
@@ -77,16 +79,16 @@ def read_again(path: Path, read: Callable[[], Result]) -> Result:
         return read_patiently(path, read)
 
 
-def read_bytes(path: Path) -> bytes | None:
-    """A file's bytes, None where there is no such file. Raises as ``read_patiently``."""
+def read_bytes(path: str | Path) -> bytes | None:
+    """Return a file's bytes, None where there is no such file. Raises as ``read_patiently``."""
     try:
         return read_again(path, lambda: Path(path).read_bytes())
     except FileNotFoundError:
         return None
 
 
-def list_names(folder: Path) -> list[str]:
-    """The sorted names in a folder, none where there is no such folder.
+def list_names(folder: str | Path) -> list[str]:
+    """Return the sorted names in a folder, none where there is no such folder.
 
     Path.glob is no substitute: some versions of Python take a folder that cannot be read for an
     empty one.
@@ -97,8 +99,11 @@ def list_names(folder: Path) -> list[str]:
         return []
 
 
-def exists(path: Path) -> bool:
-    """Whether there is something under a name. Raises as ``read_patiently``, but for ABSENT."""
+def exists(path: str | Path) -> bool:
+    """Return whether there is something under a name.
+
+    Raises as ``read_patiently``, but for ABSENT.
+    """
     try:
         read_patiently(path, lambda: os.lstat(path))
     except OSError:
@@ -107,21 +112,25 @@ def exists(path: Path) -> bool:
 
 
 def is_folder(path: str) -> bool:
-    """As os.path.isdir, which takes whatever cannot be read for no folder. Raises as
-    ``expand_pattern``."""
+    """Return whether a path is a folder. Raises as ``expand_pattern``.
+
+    os.path.isdir takes whatever cannot be read for no folder.
+    """
     mode = _mode(path)
     return mode is not None and stat.S_ISDIR(mode)
 
 
 def is_file(path: str) -> bool:
-    """As os.path.isfile, which takes whatever cannot be read for no file. Raises as
-    ``expand_pattern``."""
+    """Return whether a path is a file. Raises as ``expand_pattern``.
+
+    os.path.isfile takes whatever cannot be read for no file.
+    """
     mode = _mode(path)
     return mode is not None and stat.S_ISREG(mode)
 
 
 def expand_pattern(pattern: str) -> list[str]:
-    """The sorted paths that match a pattern of the shell (without ``**``).
+    """Return the sorted paths that match a pattern of the shell (without ``**``).
 
     As glob.glob, which leaves out what it cannot read: a run would then begin with a part of its
     data.
@@ -140,7 +149,10 @@ def expand_pattern(pattern: str) -> list[str]:
 
 
 def list_matching(folder: str, wanted: str) -> list[str]:
-    """The sorted paths in a folder whose names match a pattern. Raises as ``expand_pattern``."""
+    """Return the sorted paths in a folder whose names match a pattern.
+
+    Raises as ``expand_pattern``.
+    """
     names = _at_once(folder or ".", lambda: os.listdir(folder or ".")) or []
     return sorted(
         os.path.join(folder, name)
@@ -150,17 +162,19 @@ def list_matching(folder: str, wanted: str) -> list[str]:
     )
 
 
-def _mode(path):
+def _mode(path: str) -> int | None:
     """The type and rights of what a path leads to, None where there is nothing."""
     status = _at_once(path, lambda: os.stat(path))
     return None if status is None else status.st_mode
 
 
-def _at_once(path, look):
-    """``look()`` with patience, None where there is nothing; a right that is missing is told at
-    once, for nothing is lost."""
+def _at_once(path: str, look: Callable[[], Result]) -> Result | None:
+    """``look()`` with patience, None where there is nothing.
 
-    def attempt():
+    A right that is missing is told at once, for nothing is lost.
+    """
+
+    def attempt() -> Result:
         try:
             return look()
         except PermissionError as error:

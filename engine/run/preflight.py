@@ -1,31 +1,58 @@
-"""What is checked before the first step: all that is wrong is told at once, with what to do about
-it."""
+"""What is checked before the first step: all that is wrong is told at once, with what to do."""
+
+from __future__ import annotations
 
 import json
 import platform
 import shutil
 import socket
-import sys
 import time
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch.distributed as dist
+from torch import nn
 
 from engine import version
-from engine.checkpoint import checkpoints
 from engine.checkpoint.history import list_complete
 from engine.distributed.place import read_place
 from engine.errors import EnvironmentFault, UserError, explain
+from engine.logging.console import get_logger
 from engine.run.open_files import SPARE, raise_limit
+from engine.run.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from engine.config.train_config import TrainConfig
+    from engine.distributed.process_group import Processes
+
+log = get_logger(__name__)
 CLOCKS_S = 3.0  # differences between machines' clocks that are told
 COPIES = 3  # a checkpoint holds the weights and two moments of each
+
+
+class Loader(Protocol):
+    """What is looked at of a loader: its processes, and the batches in memory that they fill."""
+
+    workers: Sized
+    ring: Sequence[Mapping[str, np.ndarray]]
+
+
+class Checked(Protocol):
+    """What is looked at of a trainer; ``names`` has the parameters that the optimizer moves."""
+
+    processes: Processes
+    loader: Loader
+    names: Mapping[nn.Parameter, str]
 
 
 @dataclass(frozen=True)
 class ControlGroup:
     """Where a version of control groups tells of memory, as a container sees its own.
+
+    psutil reads /proc/meminfo alone: in a container that is the machine's memory.
 
     Attributes:
         limit, used, stat: files.  cached: the line of ``stat`` with the bytes of files that could
@@ -54,8 +81,8 @@ CGROUPS = (
 )
 
 
-def check(config, trainer):
-    """Look at this rank's place and compare it with the others'; all ranks call it.
+def check(config: TrainConfig, trainer: Checked) -> None:
+    """Look at this rank's machine and compare it with the others'; all ranks call it.
 
     Raises:
         UserError: on all ranks, with everything that any of them found.
@@ -76,31 +103,31 @@ def check(config, trainer):
     }
     ranks = [mine]
     if processes.world > 1:
-        ranks = [None] * processes.world
+        ranks = [{} for _ in range(processes.world)]
         dist.barrier()
         mine["clock"] = time.time()
         dist.all_gather_object(ranks, mine)
     faults = [fault for found in ranks for fault in found["faults"]] + differences(ranks)
     kind = UserError if faults else EnvironmentFault
-    faults = list(dict.fromkeys([*(want for found in ranks for want in found["wants"]), *faults]))
+    wanted = [want for found in ranks for want in found["wants"]]
+    faults = list(dict.fromkeys(wanted + faults))
     if faults:
         numbered = (f"({number}) {fault}" for number, fault in enumerate(faults, 1))
         raise kind("; ".join(numbered) if len(faults) > 1 else faults[0])
     if processes.first:
         for note in clocks(ranks):
-            print(f"warning: {note}", file=sys.stderr, flush=True)
+            log.warning("%s", note)
 
 
-def here(processes):
-    """What all ranks should have alike."""
-    code = (
-        version.identify_code() if processes.world > 1 else ""
-    )  # of one there is nothing to compare
+def here(processes: Processes) -> dict[str, Any]:
+    """Return this rank's host, clock, and what all ranks should have alike."""
+    # Of one rank there is nothing to compare.
+    code = version.identify_code() if processes.world > 1 else ""
     return {
         "host": socket.gethostname(),
         "clock": time.time(),
         "alike": {
-            **checkpoints.versions(),
+            **version.library_versions(),
             "machine": platform.machine(),
             "counterpose": code,
             "device": processes.device.type,
@@ -108,8 +135,8 @@ def here(processes):
     }
 
 
-def refuse_other_device(folder: Path, wanted: str, found: str):
-    """A run that began on a GPU goes on on the CPU only where that is said.
+def refuse_other_device(folder: Path, wanted: str, found: str) -> None:
+    """Refuse to resume on the CPU a run that began on a GPU, unless that is said.
 
     Args:
         wanted: the key device.  found: what came of it, "cuda" or "cpu".
@@ -117,26 +144,25 @@ def refuse_other_device(folder: Path, wanted: str, found: str):
         EnvironmentFault: nobody said device=cpu, and no GPU is found.
     """
     try:
-        began = json.loads((folder / "environment.json").read_text(encoding="utf-8")).get("device")
+        text = RunFolder(folder).environment.read_text(encoding="utf-8")
+        began = json.loads(text).get("device")
     except (OSError, ValueError):
         return  # a run of before this was noted
     if began == "cuda" and found == "cpu" and wanted != "cpu":
         raise EnvironmentFault(
             f"run={folder} began on a GPU (environment.json: device cuda), and device={wanted} "
-            f"finds none "
-            f"on {socket.gethostname()}; device=cpu goes on without"
+            f"finds none on {socket.gethostname()}; device=cpu resumes without"
         )
 
 
-def shared_memory(trainer):
-    """Faults of the host memory that loaders and checkpoints want, which is the machine's own, or
-    the container's."""
+def shared_memory(trainer: Checked) -> list[str]:
+    """Return faults of the host memory that loaders and checkpoints want.
+
+    It is the machine's own, or the container's.
+    """
     loader = trainer.loader
-    batches = (
-        sum(array.nbytes for place in loader.ring for array in place.values())
-        if loader.workers
-        else 0
-    )
+    ring = loader.ring if loader.workers else []
+    batches = sum(array.nbytes for slot in ring for array in slot.values())
     batches *= read_place().local_world
     copy = checkpoint_copy(trainer)
     free = memory_left()
@@ -146,14 +172,15 @@ def shared_memory(trainer):
     wants += [f"a checkpoint's copy wants {size(copy)}"] if copy else []
     return [
         f"{socket.gethostname()} has {size(free)} of memory left, {' and '.join(wants)}: lower "
-        f"data.prefetch or batch, "
-        f"or give a container more"
+        f"data.prefetch or batch, or give a container more"
     ]
 
 
-def checkpoint_copy(trainer):
-    """Bytes of the host copy that checkpoints are written from, in the first process; see
-    engine.checkpoint.saver.HostCopy."""
+def checkpoint_copy(trainer: Checked) -> int:
+    """Return the bytes of the host copy that checkpoints are written from, in the first process.
+
+    See engine.checkpoint.saver.HostCopy.
+    """
     if not trainer.processes.first:
         return 0
     one = COPIES * sum(p.numel() * p.element_size() for p in trainer.names)
@@ -161,12 +188,11 @@ def checkpoint_copy(trainer):
     return 1 << (one - 1).bit_length() if one and trainer.processes.device.type == "cuda" else one
 
 
-def memory_left(cgroups=CGROUPS):
-    """Bytes that this machine, or the control group of this process, has left; None where the
-    system does not tell.
+def memory_left(cgroups: Sequence[ControlGroup] = CGROUPS) -> int | None:
+    """Return the bytes that this machine, or the control group of this process, has left.
 
-    What a control group caches of files counts as used there, and is given back as soon as anybody
-    wants it.
+    None where the system does not tell. What a control group caches of files counts as used there,
+    and is given back as soon as anybody wants it.
     """
     try:
         with open("/proc/meminfo", encoding="utf-8") as file:
@@ -185,7 +211,7 @@ def memory_left(cgroups=CGROUPS):
     return free
 
 
-def _cached(group):
+def _cached(group: ControlGroup) -> int:
     """Bytes of files that a control group holds in memory and that nobody has used of late."""
     try:
         lines = Path(group.stat).read_text().splitlines()
@@ -194,21 +220,20 @@ def _cached(group):
     return next((int(line.split()[1]) for line in lines if line.split()[:1] == [group.cached]), 0)
 
 
-def open_files(trainer):
-    """Faults of the limit on open files, which is raised as far as it may be."""
+def open_files(trainer: Checked) -> list[str]:
+    """Return faults of the limit on open files, which is raised as far as it may be."""
     need = SPARE + 4 * len(trainer.loader.workers) + trainer.processes.world
     limit = raise_limit(need)
     if limit >= need:
         return []
     return [
         f"{socket.gethostname()}: a process may open {limit} files, this run wants {need}: raise "
-        f"the limit (ulimit -Hn) "
-        f"or lower data.workers"
+        f"the limit (ulimit -Hn) or lower data.workers"
     ]
 
 
-def space(folder, trainer, keep):
-    """Faults of the room for checkpoints: those to be kept and the one being written."""
+def space(folder: Path, trainer: Checked, keep: int) -> list[str]:
+    """Return faults of the disk's space for checkpoints: those to be kept and the one under way."""
     one = COPIES * sum(p.numel() * p.element_size() for p in trainer.names)
     there = min(keep, len(list_complete(folder)))
     need, free = one * (keep + 1 - there), space_left(folder)
@@ -216,27 +241,24 @@ def space(folder, trainer, keep):
         return []
     return [
         f"{folder} has {size(free)} left; {keep + 1 - there} more checkpoints of {size(one)} want "
-        f"{size(need)}: free some "
-        f"or lower checkpoint.keep={keep}"
+        f"{size(need)}: free some or lower checkpoint.keep={keep}"
     ]
 
 
-def space_left(folder):
-    """Bytes that a file system has left for this user; None where it does not tell: a save tells of
-    a full disk."""
+def space_left(folder: Path) -> int | None:
+    """Return the bytes that a file system has left for this user.
+
+    None where it does not tell: a save tells of a full disk.
+    """
     try:
         return shutil.disk_usage(folder).free
     except OSError as error:
-        print(
-            f"note: how much space {folder} has left cannot be told: {explain(error)}",
-            file=sys.stderr,
-            flush=True,
-        )
+        log.info("note: how much space %s has left is not known: %s", folder, explain(error))
         return None
 
 
-def differences(ranks):
-    """Faults where a rank is not like the first."""
+def differences(ranks: Sequence[dict[str, Any]]) -> list[str]:
+    """Return faults where a rank is not like the first."""
     faults = []
     for rank, found in enumerate(ranks):
         unlike = {
@@ -254,8 +276,8 @@ def differences(ranks):
     return faults
 
 
-def clocks(ranks):
-    """What is to be said of clocks that differ; leases and logs read them."""
+def clocks(ranks: Sequence[dict[str, Any]]) -> list[str]:
+    """Return what is to be said of clocks that differ; leases and logs read them."""
     times = [found["clock"] for found in ranks]
     apart = max(times) - min(times)
     if apart < CLOCKS_S:
@@ -267,5 +289,6 @@ def clocks(ranks):
     ]
 
 
-def size(count):
+def size(count: int) -> str:
+    """Return a number of bytes in words."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**29 else f"{count / 2**20:.1f} MiB"

@@ -21,8 +21,10 @@ COMPILED = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 
 
 def temporary_folder(name: str) -> str:
-    """A path in the folder for temporary files that carries this user's number; see
-    ``own_folder``."""
+    """Return a path in the folder for temporary files that carries this user's number.
+
+    See ``own_folder``.
+    """
     return os.path.join(tempfile.gettempdir(), f"{name}-{os.getuid()}")
 
 
@@ -98,14 +100,14 @@ def refuse_planted(path: str, remedy: str) -> None:
             )
 
 
-def _steps(path):
+def _steps(path: str) -> list[str]:
     """A path's folders from the outermost to itself, but for the root."""
     parts = path.strip(os.sep).split(os.sep)
     return [os.sep + os.path.join(*parts[:count]) for count in range(1, len(parts) + 1) if parts[0]]
 
 
 def create_file(path: str, mode: int = 0o600) -> int:
-    """The descriptor of a new, empty file, open for reading and writing.
+    """Return the descriptor of a new, empty file, open for reading and writing.
 
     What a killed process left under that name goes first. No link is followed, whoever put it
     there.
@@ -119,7 +121,7 @@ def create_file(path: str, mode: int = 0o600) -> int:
 
 
 def compiled_code(folder: str = "") -> dict[str, str]:
-    """{variable: folder} for compiled code, of those variables that are not set.
+    """Return {variable: folder} for compiled code, of those variables that are not set.
 
     Args:
         folder: that holds them; default: one of this user in the folder for temporary files.

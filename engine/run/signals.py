@@ -5,7 +5,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Generator
 from multiprocessing import resource_tracker
+from types import FrameType
 
 from engine.errors import ExitCode
 
@@ -28,22 +30,26 @@ class StoppedEarly(BaseException):
     """A signal came before the first step: there is nothing to save."""
 
 
-def leave_on_signal():
-    """Until there is a StopRequest a signal ends the process with ExitCode.STOPPED: nothing is
-    begun yet."""
+def leave_on_signal() -> None:
+    """Have a signal end the process with ExitCode.STOPPED until there is a StopRequest.
+
+    Nothing is begun yet.
+    """
     for number in NUMBERS:
         signal.signal(number, _leave)
 
 
-def _leave(number, frame):
+def _leave(number: int, frame: FrameType | None) -> None:
     os.write(2, f"{signal.Signals(number).name}: stopped before the run began\n".encode())
     os._exit(ExitCode.STOPPED)
 
 
 @contextlib.contextmanager
-def held():
-    """Signals wait until the end of this block; a process started in it never sees those meant for
-    the run."""
+def held() -> Generator[None, None, None]:
+    """Hold signals back until the end of this block.
+
+    A process started in it never sees those meant for the run.
+    """
     # The first process started by spawn starts this one beside it, which would let signals through
     # again.
     resource_tracker.ensure_running()
@@ -55,18 +61,18 @@ def held():
 
 
 class StopRequest:
-    """Set by SIGTERM, SIGINT, SIGUSR1 or SIGUSR2; a second signal, SAME_S or more after the first,
-    ends the process at once.
+    """Set by SIGTERM, SIGINT, SIGUSR1 or SIGUSR2.
 
-    A thread notices them, so that it makes no difference where the main thread waits. Before
-    ``ready`` is called a signal raises StoppedEarly in the main thread.
+    A second signal, SAME_S or more after the first, ends the process at once. A thread notices
+    them, so that it makes no difference where the main thread waits. Before ``ready`` is called a
+    signal raises StoppedEarly in the main thread.
 
     Attributes:
         name: of the signal, None as long as there was none.
     """
 
-    def __init__(self):
-        self.name = None
+    def __init__(self) -> None:
+        self.name: str | None = None
         self._at, self._starting = 0.0, True
         read, self._write = os.pipe()
         os.set_blocking(self._write, False)
@@ -74,52 +80,57 @@ class StopRequest:
         self._fd_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         threading.Thread(target=self._notice, args=(read,), name="signals", daemon=True).start()
 
-    def __bool__(self):
+    def __bool__(self) -> bool:
         return self.name is not None
 
     @property
-    def number(self):
-        """Of the signal, 0 as long as there was none."""
+    def number(self) -> int:
+        """The signal's number, 0 as long as there was none."""
         return int(signal.Signals[self.name]) if self.name else 0
 
-    def ready(self):
-        """From here on a signal waits for the end of a step. Raises StoppedEarly if one came
-        already."""
+    def ready(self) -> None:
+        """Have signals wait for the end of a step from here on.
+
+        Raises:
+            StoppedEarly: one came already.
+        """
         self._starting = False
         if self.name:
             raise StoppedEarly(self.name)
 
-    def heard(self, name):
-        """Another rank was asked to stop. The same request may come to this one a moment later, and
-        is no second one."""
+    def heard(self, name: str) -> None:
+        """Note that another rank was asked to stop.
+
+        The same request may come to this one a moment later, and is no second one.
+        """
         if self.name is None:
             self._at, self.name = time.monotonic(), name
 
-    def leaving(self):
-        """All is saved: further signals change nothing any more."""
+    def leaving(self) -> None:
+        """Ignore further signals: all is saved."""
         for number in NUMBERS:
             signal.signal(number, signal.SIG_IGN)
 
-    def close(self):
+    def close(self) -> None:
         """Put back the handlers that were there before, but none that says that no run began."""
         signal.set_wakeup_fd(self._fd_before)
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_IGN if handler is _leave else handler)
         os.close(self._write)
 
-    def _handle(self, number, frame):
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self._starting:
             self._starting = False
             raise StoppedEarly(signal.Signals(number).name)
 
-    def _notice(self, pipe):
+    def _notice(self, pipe: int) -> None:
         while numbers := os.read(pipe, 64):
             for number in numbers:
                 if number in NUMBERS:
                     self._note(number)
         os.close(pipe)
 
-    def _note(self, number):
+    def _note(self, number: int) -> None:
         now = time.monotonic()
         if self.name is None:
             self._at = now
@@ -131,7 +142,7 @@ class StopRequest:
         elif now - self._at > SAME_S:
             os._exit(128 + number)
 
-    def _end_start(self):
+    def _end_start(self) -> None:
         # The handler, once it runs, says that the main thread is on its way out.
         if self._starting:
             os.write(2, f"{self.name}: stopped before the first step\n".encode())

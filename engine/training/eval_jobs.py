@@ -23,11 +23,12 @@ from pathlib import Path
 
 import yaml
 
-from engine.checkpoint.history import checkpoint_folder, list_complete, step_of
+from engine.checkpoint.history import list_complete
 from engine.cli import last_word
 from engine.errors import Failure, UserError, explain, failure_of
 from engine.logging import metrics
 from engine.run.patience import exists
+from engine.run.run_folder import RunFolder, step_of
 from engine.run.run_lock import Lease
 
 LAUNCH = (
@@ -55,15 +56,15 @@ def due(step, every, steps):
 
 def place(run, step):
     """The folder of one evaluation; beside it, with .json, stands what came of it."""
-    return Path(run) / "evaluations" / f"step-{step:08d}"
+    return RunFolder(run).evaluation(step)
 
 
 def file_of(run, step):
-    return place(run, step).with_suffix(".json")
+    return RunFolder(run).outcome(step)
 
 
 def checkpoint_of(run, step):
-    return checkpoint_folder(run, step)
+    return RunFolder(run).checkpoint(step)
 
 
 def run_of(path):
@@ -303,14 +304,14 @@ def take_up(run, log, taken):
 
 
 def _read_shown(run):
-    path = Path(run) / "evaluations" / "shown.json"
+    path = RunFolder(run).shown_evaluations
     return set(json.loads(path.read_text())) if path.exists() else set()
 
 
 def _shown(run, log):
     """Keep which steps the dashboard has got, over all lives of a run."""
     if log.sent:
-        path = Path(run) / "evaluations" / "shown.json"
+        path = RunFolder(run).shown_evaluations
         temporary = path.with_suffix(".writing")
         temporary.write_text(json.dumps(sorted(_read_shown(run) | log.sent)))
         os.replace(temporary, path)
@@ -338,11 +339,10 @@ def settle(run, ended=False, patience_s=FOLDER_S):
         ended: nobody will go on with the run; without it only one that has reached its last step
             counts as over.
     """
-    if not (Path(run) / "log.jsonl").exists() or not (Path(run) / "config.yaml").exists():
+    folder = RunFolder(run)
+    if not folder.log.exists() or not folder.config.exists():
         return
-    tree = yaml.load(
-        (Path(run) / "config.yaml").read_text(encoding="utf-8"), Loader=yaml.BaseLoader
-    )
+    tree = yaml.load(folder.config.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     lines = metrics.read(run)
     if not lines or not (ended or lines[-1]["step"] == int(tree["steps"])):
         return

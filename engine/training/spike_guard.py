@@ -17,6 +17,7 @@ import torch
 from engine.checkpoint import checkpoints
 from engine.checkpoint.history import list_checkpoints
 from engine.errors import explain
+from engine.run.run_folder import RunFolder
 
 MEMORY = 0.99  # of the running mean and variance: some 100 steps
 # smallest deviation of the norm's logarithm that is believed: a steady run must not trip over
@@ -203,7 +204,7 @@ def last_good(folder, before, every):
 
 
 def capture_file(folder, step):
-    return Path(folder) / "captures" / f"step-{step:08d}.json"
+    return RunFolder(folder).capture(step)
 
 
 def write_capture(folder, step, batch, norm, limit, losses):

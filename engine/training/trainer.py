@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from engine.checkpoint import checkpoints
+from engine import version
+from engine.checkpoint import restore
 from engine.checkpoint.saver import Saver
 from engine.config.train_config import OptimConfig, TrainConfig
 from engine.distributed import hardware
@@ -253,7 +254,7 @@ class Trainer:
     def load(self, path: Path) -> int:
         """Resume from a checkpoint's folder; returns its step."""
         self.task.read_metadata(path)
-        state = checkpoints.load(path, self.model, self.optimizer, self.names)
+        state = restore.load(path, self.model, self.optimizer, self.names)
         sums, replaced = (
             torch.tensor(state["sums"], dtype=torch.float64),
             torch.tensor(state["replaced"]),
@@ -280,7 +281,7 @@ class Trainer:
         self.settle(run)
         self.note()
         weights = self.model.state_dict()
-        moments = checkpoints.optimizer_tensors(self.optimizer, self.names)
+        moments = restore.list_optimizer_tensors(self.optimizer, self.names)
         self.replicas.check(
             step, weights | {f"optimizer state {name}": tensor for name, tensor in moments.items()}
         )
@@ -295,7 +296,7 @@ class Trainer:
             "guard": copy.deepcopy(self.guard.state()),
             "sums": sums.tolist(),
             "replaced": replaced.tolist(),
-            "versions": checkpoints.versions(),
+            "versions": version.library_versions(),
         }
         self.saver.begin(run, step, weights, self.task.make_metadata(), moments, state)
         if last:

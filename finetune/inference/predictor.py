@@ -16,7 +16,7 @@ from data.cropping.geometry import Square, square_around
 from data.cropping.host import cut_square
 from data.format.clip import KINDS
 from data.loading.augment import normalise
-from engine.checkpoint import checkpoints
+from engine.checkpoint import checkpoints, restore
 from engine.config.parser import parse
 from engine.distributed import process_group
 from engine.errors import UserError
@@ -63,7 +63,7 @@ class Predictor:
             model = Recovery(self.config.model, self.config.head, self.body)
         file = weights / "model.safetensors"
         header.check_roles(read_metadata(file), model.roles, file)
-        self.step = checkpoints.load_model(weights, model)
+        self.step = restore.load_model(weights, model)
         check_finite(model.state_dict(), file)
         self.model = model.eval().to(self.device)
 

@@ -107,9 +107,9 @@ def main():
     import toy_trainer  # noqa: F401
 
     import pretrain.train  # noqa: F401 - what every fork needs
-    from engine.checkpoint import checkpoints
+    from engine import version
 
-    checkpoints.versions()  # imports what a save imports
+    version.library_versions()  # imports what a save imports
     gc.collect()
     gc.freeze()  # else each fork copies all objects, for half a second, to look for garbage
     answers = os.fdopen(os.dup(1), "w")

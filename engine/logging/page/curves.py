@@ -3,7 +3,9 @@
 import io
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import matplotlib
 from markupsafe import Markup
@@ -37,31 +39,48 @@ MANY_POINTS = 40  # more are drawn without a dot each
 MOST_POINTS = 800  # of a curve: a page of many charts stays small enough to send around
 
 
+Point = tuple[int, float]  # step, value
+
+
+class Logged(Protocol):
+    """What has a log: a dict a logged step."""
+
+    log: list[dict[str, Any]]
+
+
 @dataclass
 class Line:
-    """One curve: words for the legend, steps and values (not finite: a gap), colour, "solid",
-    "faint" or "dashed"."""
+    """One curve.
+
+    Attributes:
+        words: for the legend.  points: steps and values; not finite: a gap.  look: "solid", "faint"
+            or "dashed".
+    """
 
     words: str
-    points: list
+    points: list[Point]
     colour: str
     look: str = "solid"
 
 
 @dataclass
 class Chart:
-    """A title, what is measured, the SVG as text, the lines for the legend, and all in words for
-    who cannot see it."""
+    """A chart as a page shows it.
+
+    Attributes:
+        unit: what is measured.  svg: the drawing, as text.  lines: for the legend.  words: all of
+            it for who cannot see it.
+    """
 
     title: str
     unit: str
     svg: str
-    lines: list
+    lines: list[Line]
     words: str
 
 
-def points(run, key):
-    """[(step, value), ...] of a key of the log."""
+def points(run: Logged, key: str) -> list[Point]:
+    """Return the points of a key of the log."""
     return [
         (line["step"], float(line[key]))
         for line in run.log
@@ -69,22 +88,32 @@ def points(run, key):
     ]
 
 
-def thinned(found, most=MOST_POINTS):
-    """Points of a curve so many at most: of each stretch the lowest and the highest, so that no
-    spike is lost."""
+def thinned(found: list[Point], most: int = MOST_POINTS) -> list[Point]:
+    """Return ``most`` points of a curve or fewer.
+
+    Of each stretch they are the lowest and the highest, so that no spike is lost.
+    """
     if len(found) <= most:
         return found
-    stretch, out = math.ceil(2 * len(found) / most), []
+    stretch = math.ceil(2 * len(found) / most)
+    out: list[Point] = []
     for first in range(0, len(found), stretch):
         part = found[first : first + stretch]
-        out += sorted(
-            {min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])}
-        )
+        lowest = min(part, key=lambda point: point[1])
+        highest = max(part, key=lambda point: point[1])
+        out += sorted({lowest, highest})
     return out
 
 
-def chart(title, unit, lines, label, salt, logarithmic=False):
-    """The Chart of lines over steps, or None where none has a point.
+def chart(
+    title: str,
+    unit: str,
+    lines: Sequence[Line],
+    label: str,
+    salt: str,
+    logarithmic: bool = False,
+) -> Chart | None:
+    """Return the chart of lines over steps, or None where none has a point.
 
     Args:
         label: of the upright axis.  salt: a text that no other chart of the page has.  logarithmic:
@@ -95,12 +124,7 @@ def chart(title, unit, lines, label, salt, logarithmic=False):
         return None
     # A logarithm of what is not above zero is none: such a loss is drawn on a plain axis.
     logarithmic = logarithmic and all(value > 0 for line in lines for _, value in line.points)
-    ends = "; ".join(
-        f"{line.words}: {line.points[0][1]:.4g} at step {line.points[0][0]}, "
-        f"{line.points[-1][1]:.4g} at step "
-        f"{line.points[-1][0]}"
-        for line in lines
-    )
+    ends = "; ".join(_describe_ends(line) for line in lines)
     return Chart(
         title,
         unit,
@@ -110,7 +134,12 @@ def chart(title, unit, lines, label, salt, logarithmic=False):
     )
 
 
-def _draw(lines, label, salt, logarithmic):
+def _describe_ends(line: Line) -> str:
+    (first, first_value), (last, last_value) = line.points[0], line.points[-1]
+    return f"{line.words}: {first_value:.4g} at step {first}, {last_value:.4g} at step {last}"
+
+
+def _draw(lines: Sequence[Line], label: str, salt: str, logarithmic: bool) -> Markup:
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": salt}):
         figure = Figure(figsize=SIZE_IN, layout="constrained")
         canvas = FigureCanvasSVG(figure)
@@ -138,9 +167,8 @@ def _draw(lines, label, salt, logarithmic):
         else:
             panel.yaxis.set_major_locator(MaxNLocator(6))
         if not any(value for line in lines for _, value in line.points):
-            panel.set_ylim(
-                0, 1
-            )  # around zeros alone matplotlib would lay an axis of fractions below zero
+            # Around zeros alone matplotlib would lay an axis of fractions below zero.
+            panel.set_ylim(0, 1)
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.set_xlim(left=0)
         text = io.StringIO()
@@ -150,11 +178,11 @@ def _draw(lines, label, salt, logarithmic):
     return Markup(tidy(text.getvalue()))
 
 
-def tidy(svg):
-    """The <svg> element alone, fit to stand in HTML: without namespaces, and without ids that
-    nothing refers to.
+def tidy(svg: str) -> str:
+    """Return the <svg> element alone, fit to stand in HTML.
 
-    Matplotlib gives every figure's parts the same ids; two charts in one page would share them.
+    It has no namespaces, and no ids that nothing refers to: matplotlib gives every figure's parts
+    the same ids; two charts in one page would share them.
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'\s+(xmlns(:\w+)?|version)="[^"]*"', "", svg)

@@ -2,6 +2,8 @@
 
 import base64
 import io
+from pathlib import Path
+from typing import TypedDict
 
 from PIL import Image
 
@@ -11,11 +13,19 @@ QUALITY = 80
 WIDEST = 1400  # pixels; beyond that a page of many sheets grows past what one sends around
 
 
-def inline(image, widest=WIDEST):
-    """A PIL image as {"src": data URI, "width", "height"}, made smaller where it is wider than
-    ``widest`` pixels."""
+class InlineImage(TypedDict):
+    """What an <img> needs: a data URI and the size in pixels."""
+
+    src: str
+    width: int
+    height: int
+
+
+def inline(image: Image.Image, widest: int = WIDEST) -> InlineImage:
+    """Return an image as text, made smaller where it is wider than ``widest`` pixels."""
     if image.width > widest:
-        image = image.resize((widest, round(image.height * widest / image.width)), Image.LANCZOS)
+        height = round(image.height * widest / image.width)
+        image = image.resize((widest, height), Image.Resampling.LANCZOS)
     data = io.BytesIO()
     # Without chroma subsampling, which smears thin coloured lines and small text.
     image.convert("RGB").save(data, "JPEG", quality=QUALITY, optimize=True, subsampling=0)
@@ -27,8 +37,8 @@ def inline(image, widest=WIDEST):
     }
 
 
-def inline_file(path, widest=WIDEST):
-    """The same of an image's file.
+def inline_file(path: str | Path, widest: int = WIDEST) -> InlineImage:
+    """Return an image's file as text, as ``inline`` does.
 
     Raises:
         UserError: it is no image.

@@ -1,18 +1,25 @@
 """From a template to one HTML file that needs no other."""
 
-import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
 from engine.errors import explain, failure_of
+from engine.run.files import write_file
 
 LOOKS = Path(__file__).resolve().parent
 
 
-def page(template, values, looks=(), scripts=()):
-    """The text of a page.
+def page(
+    template: str,
+    values: Mapping[str, Any],
+    looks: Sequence[Path] = (),
+    scripts: Sequence[Path] = (),
+) -> str:
+    """Return the text of a page.
 
     All text is escaped but this project's own style and scripts and the charts, which are its own
     too.
@@ -35,19 +42,17 @@ def page(template, values, looks=(), scripts=()):
     )
 
 
-def write(path, text):
-    """Write a file whole or not at all.
+def write(path: str | Path, text: str) -> None:
+    """Write a page's file, whole or not at all.
 
     Raises:
         UserError: the folder is missing or cannot be written.
     """
-    temporary = f"{path}.writing"
     try:
-        Path(temporary).write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        write_file(path, text)
     except OSError as error:
         raise failure_of(error, f"out={path}: cannot be written: {explain(error)}") from None
 
 
-def _text(path):
+def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
