@@ -1,7 +1,7 @@
 """``python -m finetune train|replay|evaluate|predict|report|demo ...``"""
 
 from engine.cli import run
-from engine.distributed.place import starting
+from engine.distributed.startup import starting
 from engine.errors import UserError
 from engine.run import signals
 

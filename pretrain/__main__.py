@@ -2,7 +2,7 @@
 ...``."""
 
 from engine.cli import run
-from engine.distributed.place import starting
+from engine.distributed.startup import starting
 from engine.run import signals
 
 USAGE = """python -m pretrain CONFIG.yaml [key=value ...]

@@ -13,7 +13,6 @@ far lower.
 import contextlib
 import json
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,17 +25,17 @@ from data.sampling.seen import leak_warnings
 from data.sampling.subjects import refuse_people
 from data.storage.cache import CacheConfig
 from data.storage.shard_store import Store
-from engine.config.parser import key, parse_keys
+from engine.config.parser import parse_keys
 from engine.config.train_config import GuardConfig
 from engine.distributed import process_group
 from engine.distributed.heartbeat import Watch
-from engine.distributed.place import read_place, starting
+from engine.distributed.rank_env import read_rank_env
+from engine.distributed.startup import starting
 from engine.errors import UserError, explain, failure_of
 from engine.pose_metrics import mpjpe, pa_mpjpe
 from engine.run.files import write_file
 from engine.training import eval_jobs
 from pretrain import encoders, header, ridge
-from pretrain.config import ProbeConfig
 from pretrain.probe_split import (
     SEED,
     digests_of,
@@ -45,31 +44,11 @@ from pretrain.probe_split import (
     refuse_overlap,
     refuse_seen,
 )
+from pretrain.verb_config import ProbeCommand
 
 GRID = 4
 USAGE = "python -m pretrain probe RUN-or-WEIGHTS ... shards=DIR [clips=2000] [crops=body] [timm=DIR-or-NAME:FILE]"
 AT_ONCE = 64  # crops
-
-
-@dataclass
-class ProbeCommand(ProbeConfig):
-    """The keys of ``python -m pretrain probe``."""
-
-    crops: str = key("body", "which crops are probed", choices=("body", "hand"))
-    device: str = key(
-        "auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda")
-    )
-    out: str = key("", "JSON file for the numbers too", path="one")
-    log: bool = key(
-        False, "put the numbers into the run's log, at the step of the one checkpoint that is named"
-    )
-
-    def check(self):
-        if not self.shards:
-            raise UserError(
-                f"shards is not set: it names labelled shards that no run was trained on; usage: "
-                f"{USAGE}"
-            )
 
 
 def features(encoder, split, crops, processes, alive=lambda: None):
@@ -263,24 +242,6 @@ def _write(path, table, config, command, warnings):
     print(f"wrote {path}")
 
 
-def place(config, sources):
-    """Where python -m slurm keeps its record of this command: at ``out``, or beside the checkpoints
-    of the first source."""
-    found = eval_jobs.run_of(sources[0])
-    for source in sources:
-        if not Path(source).exists():
-            raise UserError(
-                f"there is nothing at {source}; weights are read from disk, nothing is downloaded"
-            )
-    if not config.out and not Path(sources[0]).is_dir():
-        raise UserError(
-            f"out= is not set, beside which the record of a job for {sources[0]} would stand"
-        )
-    return config.out or (
-        f"{found[0]}/probe-{Path(sources[0]).resolve().name}" if found else f"{sources[0]}/probe"
-    )
-
-
 def main(argv):
     """``python -m pretrain probe``; ``argv`` is what follows ``probe``. Returns the exit code."""
     with starting():
@@ -290,7 +251,7 @@ def main(argv):
                 f"log=true, but {' '.join(sources)} is not one checkpoint: RUN/checkpoints/step-X "
                 f"names one"
             )
-    with contextlib.ExitStack() as closing, Watch(read_place(), GuardConfig().hang_s) as watch:
+    with contextlib.ExitStack() as closing, Watch(read_rank_env(), GuardConfig().hang_s) as watch:
         processes = process_group.start(config.device, store=watch.store)
         closing.callback(processes.stop)
         torch.set_num_threads(process_group.threads())

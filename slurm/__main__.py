@@ -1,4 +1,4 @@
-"""``python -m slurm COMMAND ...``: submit a command of another room, and look after what was
+"""``python -m slurm COMMAND ...``: submit a command of another package, and look after what was
 submitted."""
 
 from engine.cli import run
@@ -16,13 +16,13 @@ USAGE = """usage: python -m slurm COMMAND CONFIG.yaml [key=value ...] [slurm.key
        python -m slurm logs RUN [--rank N | --job] [--follow]
        python -m slurm evaluate RUN                 submits evaluations of a run's checkpoints that failed or were never sent
        python -m slurm cancel RUN                   it stays cancelled
-       python -m slurm requeue RUN                  a running one saves and queues again; an ended one goes on
+       python -m slurm requeue RUN                  a running one saves and queues again; an ended one resumes
 
 slurm. keys and their defaults:"""
 
 
-def main(argv):
-    """Returns the exit code."""
+def main(argv: list[str]) -> int:
+    """Run one of the commands; return the exit code."""
     # Imported when they are wanted: submitit takes a second.
     if not argv or "--help" in argv or "-h" in argv:
         from engine.config.parser import help_text

@@ -1,65 +1,64 @@
-"""The commands that can be sent to a cluster, by name alone: this room imports none of the
-others."""
+"""The commands that can be sent to a cluster, by their words; what else is known of one its package
+says itself.
 
-from dataclasses import dataclass
+No other package is imported here, by whatever way: each has a module ``describe``
+(engine.run.job_description), which runs in a process of its own.
+"""
 
+import json
+import os
+import subprocess
+import sys
 
-@dataclass(frozen=True)
-class Room:
-    """One command.
+from engine.errors import UserError
+from engine.run.job_description import Description, Words, find_words
+from engine.version import ROOT
 
-    Attributes:
-        words: such as ("finetune", "train").  schema: "module:Class" of its config.
-        folder: the key that names its folder.  training: several ranks that go on from checkpoints.
-        parts: it takes part=K/N, so that an array can share its work.
-        plain: of one that takes no config file: "module:function" from its (config, [path, ...]) to
-            where its results go.
-        run: of one that looks at a run or a checkpoint: what stands before its path, such as
-            "run=".
-        results: of such a one: what each of several checkpoints gets as out=, inside the run; "":
-            its own default.
-    """
-
-    words: tuple
-    schema: str
-    folder: str
-    training: bool = False
-    parts: bool = False
-    plain: str = ""
-    run: str | None = None
-    results: str = ""
-
-    @property
-    def command(self):
-        return " ".join(self.words)
-
-
-ROOMS = (
-    Room(
-        ("pretrain", "probe"),
-        "pretrain.probe:ProbeCommand",
-        "out",
-        plain="pretrain.probe:place",
-        run="",
-        results="probes/{step}.json",
-    ),
-    Room(
-        ("finetune", "evaluate"),
-        "finetune.evaluation.config:EvaluateConfig",
-        "out",
-        plain="finetune.evaluation.config:place",
-        run="run=",
-    ),
-    Room(("pretrain",), "pretrain.config:PretrainConfig", "run", training=True),
-    Room(("finetune", "train"), "finetune.config:FinetuneConfig", "run", training=True),
-    Room(("data", "make"), "data.people.config:PeopleConfig", "out", parts=True),
-    Room(("data", "pairs"), "data.sources.config:PairsConfig", "out", parts=True),
+COMMANDS: tuple[Words, ...] = (
+    ("pretrain",),
+    ("pretrain", "probe"),
+    ("finetune", "train"),
+    ("finetune", "evaluate"),
+    ("data", "make"),
+    ("data", "pairs"),
 )
 
 
-def find(words):
-    """The Room whose words a command line begins with, or None."""
-    for room in ROOMS:
-        if tuple(words[: len(room.words)]) == room.words:
-            return room
-    return None
+def split_words(line: list[str]) -> tuple[Words, list[str]]:
+    """Return (words of the command, its arguments) of a command line.
+
+    Raises:
+        UserError: it begins with no command that can be sent.
+    """
+    words = find_words(line, COMMANDS)
+    if not words:
+        known = ", ".join(" ".join(words) for words in COMMANDS)
+        raise UserError(
+            f"'{' '.join(line[:2])}' is no command that can be sent to a cluster; these can: "
+            f"{known}"
+        )
+    return words, line[len(words) :]
+
+
+def describe(words: Words, lines: list[list[str]]) -> Description:
+    """Return what a command's package says of some command lines, without starting them.
+
+    Args:
+        words: the command's.
+        lines: its arguments, once for each job or sweep's run.
+    Raises:
+        UserError: the package could not answer; what it said stands on stderr.
+    """
+    package, *rest = words
+    launch = os.path.join(ROOT, "slurm", "launch.py")
+    done = subprocess.run(
+        [sys.executable, launch, f"{package}.describe", *rest],
+        input=json.dumps(lines),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    if done.returncode:
+        raise UserError(
+            f"checking the config failed with exit code {done.returncode}; what it said is above"
+        )
+    return Description.from_json(done.stdout)

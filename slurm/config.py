@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from engine.config.parser import key, section
 from engine.errors import UserError
@@ -46,7 +47,7 @@ class SlurmConfig:
         None, "memory of each node, GiB; default: what the site gives", low=0.1
     )
     hours: float = key(
-        24.0, "time limit of one job; a longer run goes on in the next by itself", low=1 / 60
+        24.0, "time limit of one job; a longer run resumes in the next by itself", low=1 / 60
     )
     partition: str | None = key(None, "default: the site's own")
     account: str | None = key(None, "who pays")
@@ -80,7 +81,7 @@ class SlurmConfig:
     name: str | None = key(None, "the job's name; default: the folder's")
     warn_s: int = key(
         180,
-        "seconds before the time limit at which a run is told to save and to go on in a new job",
+        "seconds before the time limit at which a run is told to save and to resume in a new job",
         low=10,
     )
     retries: int = key(
@@ -91,7 +92,7 @@ class SlurmConfig:
     environment_retries: int = key(
         10,
         "the same after a fault of the environment: a disk, a network, memory, a lost node; "
-        "one that a node has twice has the job go on elsewhere",
+        "one that a node has twice has the job resume elsewhere",
         low=0,
     )
     lost_s: int = key(
@@ -100,8 +101,7 @@ class SlurmConfig:
     triage: bool = key(
         True,
         "before a training run starts, check each node's GPUs, disks and network for some seconds; "
-        "one "
-        "that fails is left out and the job requeued",
+        "one that fails is left out and the job requeued",
     )
     jobs: int = key(
         1,
@@ -112,7 +112,8 @@ class SlurmConfig:
     at_once: int = key(64, "most elements of an array that run at a time", low=1)
     evaluate: EvaluationJobConfig = section(EvaluationJobConfig)
 
-    def check(self):
+    def check(self) -> None:
+        """Raise UserError for settings that contradict each other."""
         if self.gpu_type and not self.gpus_per_node:
             raise UserError(f"slurm.gpu_type={self.gpu_type}, but slurm.gpus_per_node=0")
         if self.hours * 3600 < 2 * self.warn_s and self.hours * 3600 < self.warn_s + 30:
@@ -122,17 +123,17 @@ class SlurmConfig:
                 f"leaves no time to run"
             )
         for name in self.options:
-            if name.replace("-", "_") in _OWN:
-                raise UserError(f"slurm.options.{name} is set by {_OWN[name.replace('-', '_')]}")
+            owner = _OWN.get(name.replace("-", "_"))
+            if owner:
+                raise UserError(f"slurm.options.{name} is set by {owner}")
 
     @property
-    def ranks(self):
+    def ranks(self) -> int:
         """Processes of a training run on each node."""
         return self.ranks_per_node or max(1, self.gpus_per_node)
 
-    def for_evaluation(self, name=None):
-        """The SlurmConfig of one evaluation job of a run with these settings, whose cores_per_node
-        are set."""
+    def for_evaluation(self, name: str | None = None) -> "SlurmConfig":
+        """Return the settings of one evaluation job of a run with these, whose cores are set."""
         wanted = self.evaluate
         gpus = wanted.gpus if wanted.gpus is not None else min(1, self.gpus_per_node)
         cores = self.cores_per_node or 1
@@ -160,7 +161,7 @@ class SlurmConfig:
         )
 
     @property
-    def minutes(self):
+    def minutes(self) -> int:
         """The time limit as SLURM counts it."""
         return max(1, round(self.hours * 60))
 
@@ -190,8 +191,8 @@ _OWN = {
 }
 
 
-def from_flat(values):
-    """The SlurmConfig of {dotted key: value}, as a job's record holds it."""
+def from_flat(values: dict[str, Any]) -> SlurmConfig:
+    """Return the SlurmConfig of {dotted key: value}, as a job's record holds it."""
     inner = {
         name.removeprefix("evaluate."): value
         for name, value in values.items()

@@ -5,23 +5,15 @@ import getpass
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.errors import EnvironmentFault, Failure, UserError
 
 TIMEOUT_S = 60
 NOTHING = "(null)"  # as scontrol prints it
-BROKEN = {
-    "down",
-    "drain",
-    "drng",
-    "fail",
-    "failg",
-    "maint",
-    "unk",
-    "inval",
-    "reboot",
-}  # nodes' states, as sinfo's %t has them
+# Nodes' states, as sinfo's %t has them.
+BROKEN = {"down", "drain", "drng", "fail", "failg", "maint", "unk", "inval", "reboot"}
 # What SLURM's commands say where the controller, the way to it or its own storage is away for a
 # while.
 AWAY = re.compile(
@@ -49,13 +41,13 @@ ALIVE = {
 }
 
 
-def present():
-    """Whether this machine can submit."""
+def is_present() -> bool:
+    """Return whether this machine can submit."""
     return shutil.which("sbatch") is not None
 
 
-def ask(*command):
-    """What a command of SLURM prints.
+def ask(*command: str) -> str:
+    """Return what a command of SLURM prints.
 
     Raises:
         UserError: it is not there, or it refuses.
@@ -74,15 +66,17 @@ def ask(*command):
         ) from None
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise failure_told(
+        raise classify_failure(
             f"{' '.join(command)} failed: {said[-1] if said else f'exit code {done.returncode}'}"
         )
     return done.stdout
 
 
-def failure_told(message: str) -> Failure:
-    """The EnvironmentFault of a message that says that the controller was not reached, else a
-    UserError; to be raised."""
+def classify_failure(message: str) -> Failure:
+    """Return the failure of a message, to be raised.
+
+    An EnvironmentFault where it says that the controller was not reached, else a UserError.
+    """
     return (EnvironmentFault if AWAY.search(message) else UserError)(message)
 
 
@@ -90,8 +84,13 @@ def failure_told(message: str) -> Failure:
 class Partition:
     """A partition, or the part of it whose nodes are alike.
 
-    ``minutes``: its time limit or None; ``gpus``: {type or "": count}; ``memory_mb`` and ``cores``
-    of a node; ``nodes`` of it.
+    Attributes:
+        default: it is taken where none is asked for.
+        up: jobs start in it.
+        minutes: its time limit, or None.
+        nodes: how many there are.
+        cores, memory_mb, gpus: of each node; GPUs as {type or "": count}.
+        features: that its nodes have.
     """
 
     name: str
@@ -101,12 +100,12 @@ class Partition:
     nodes: int
     cores: int
     memory_mb: int
-    gpus: dict
-    features: set
+    gpus: dict[str, int]
+    features: set[str]
 
 
-def partitions():
-    """[Partition, ...]: a partition appears once for each kind of node in it."""
+def list_partitions() -> list[Partition]:
+    """Return the partitions; one appears once for each kind of node in it."""
     out = []
     for line in ask("sinfo", "-h", "-e", "-o", "%P|%a|%l|%D|%c|%m|%G|%f").splitlines():
         name, up, limit, nodes, cores, memory, gres, features = line.split("|")
@@ -115,21 +114,21 @@ def partitions():
                 name.rstrip("*"),
                 name.endswith("*"),
                 up == "up",
-                minutes_of(limit),
+                parse_minutes(limit),
                 int(nodes),
                 int(cores.rstrip("+")),
                 int(memory.rstrip("+")),
-                gpus_of(gres),
+                parse_gpus(gres),
                 set(features.split(",")),
             )
         )
     return out
 
 
-def minutes_of(text):
-    """ "1-02:03:00", "02:03:00", "30:00" as minutes; None for no limit.
+def parse_minutes(text: str) -> int | None:
+    """Return "1-02:03:00", "02:03:00" or "30:00" as minutes; None for no limit.
 
-    >>> [minutes_of(t) for t in ("1-02:03:00", "30:00", "infinite")]
+    >>> [parse_minutes(t) for t in ("1-02:03:00", "30:00", "infinite")]
     [1563, 30, None]
     """
     found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
@@ -139,10 +138,10 @@ def minutes_of(text):
     return (days * 24 + hours) * 60 + minutes + (seconds > 0)
 
 
-def gpus_of(gres):
-    """{type or "": count} of sinfo's list of generic resources.
+def parse_gpus(gres: str) -> dict[str, int]:
+    """Return {type or "": count} of sinfo's list of generic resources.
 
-    >>> gpus_of("gpu:h100:8(S:0-1),gpu:a100:2,nvme:1")
+    >>> parse_gpus("gpu:h100:8(S:0-1),gpu:a100:2,nvme:1")
     {'h100': 8, 'a100': 2}
     """
     out = {}
@@ -157,9 +156,11 @@ def gpus_of(gres):
     return out
 
 
-def associations():
-    """{(account, partition or "", frozenset of QOS)} of this user; None where the site keeps no
-    accounts."""
+def list_associations() -> set[tuple[str, str, frozenset[str]]] | None:
+    """Return {(account, partition or "", QOS)} of this user.
+
+    None where the site keeps no accounts.
+    """
     try:
         text = ask(
             "sacctmgr",
@@ -179,8 +180,8 @@ def associations():
     } or None
 
 
-def job(number):
-    """scontrol's fields of a job or of an array's element, {} of one it no longer knows.
+def read_job(number: str) -> dict[str, str]:
+    """Return scontrol's fields of a job or of an array's element, {} of one it no longer knows.
 
     Raises:
         Failure: the controller does not answer.
@@ -197,10 +198,12 @@ def job(number):
     return dict(re.findall(r"(\w[\w:/]*)=(\S*)", line))
 
 
-def state(number):
-    """The state of a job: PENDING, RUNNING, ...; from accounting where the controller forgot it;
-    None of an unknown one."""
-    fields = job(number)
+def read_state(number: str) -> str | None:
+    """Return the state of a job: PENDING, RUNNING, ...; None of an unknown one.
+
+    It is from accounting where the controller forgot it.
+    """
+    fields = read_job(number)
     if fields:
         return fields["JobState"]
     try:
@@ -211,10 +214,10 @@ def state(number):
     return words[0] if words else None
 
 
-def names_of_nodes(number) -> list:
-    """The names of a job's nodes in their order; empty where SLURM does not tell."""
+def list_nodes(number: str) -> list[str]:
+    """Return the names of a job's nodes in their order; empty where SLURM does not tell."""
     try:
-        nodes = job(number).get("NodeList", "")
+        nodes = read_job(number).get("NodeList", "")
         return (
             ask("scontrol", "show", "hostnames", nodes).split()
             if nodes and nodes != NOTHING
@@ -224,14 +227,15 @@ def names_of_nodes(number) -> list:
         return []
 
 
-def can_spare(number, nodes) -> bool:
-    """Whether a job would find as many nodes as it wants without these: like them, working, and not
-    left out already.
+def can_spare(number: str, nodes: Sequence[str]) -> bool:
+    """Return whether a job would find as many nodes as it wants without these.
+
+    Nodes like them count, that work and are not left out already.
 
     Raises:
         Failure: the controller does not answer.
     """
-    fields, alike = job(number), {}
+    fields, alike = read_job(number), {}
     if not fields or fields.get("ReqNodeList", NOTHING) != NOTHING:
         return False  # nodes that a person named are not left out
     for line in ask(
@@ -249,13 +253,13 @@ def can_spare(number, nodes) -> bool:
     return len(left) >= int(fields["NumNodes"].split("-")[0])
 
 
-def exclude(number, nodes):
+def exclude(number: str, nodes: Sequence[str]) -> None:
     """Keep a job in the queue from some nodes, beside those that it keeps from already.
 
     Raises:
         Failure: the job runs, or the controller does not answer.
     """
-    known = _excluded(job(number))
+    known = _excluded(read_job(number))
     ask(
         "scontrol",
         "update",
@@ -264,15 +268,16 @@ def exclude(number, nodes):
     )
 
 
-def _excluded(fields):
-    """Names of the nodes that a job keeps from."""
+def _excluded(fields: dict[str, str]) -> list[str]:
+    """Return the names of the nodes that a job keeps from."""
     known = fields.get("ExcNodeList", NOTHING)
     return ask("scontrol", "show", "hostnames", known).split() if known != NOTHING else []
 
 
-def requeue(number):
-    """Put a job of one's own back into the queue if it runs, or has reached its time limit; returns
-    whether that was done.
+def requeue(number: str) -> bool:
+    """Put a job of one's own back into the queue, and return whether that was done.
+
+    It is if the job runs, or has reached its time limit.
 
     A job that is ending is left alone: it was cancelled, and so it stays, or SLURM puts it back
     itself (an operator's requeue, preemption, a dead node).
@@ -280,9 +285,11 @@ def requeue(number):
     Raises:
         Failure: the controller refuses or does not answer.
     """
-    fields = job(number)
-    ran, limit = (minutes_of(fields.get(name, "")) for name in ("RunTime", "TimeLimit"))
-    timed_out = fields.get("JobState") == "COMPLETING" and None not in (ran, limit) and ran >= limit
+    fields = read_job(number)
+    ran = parse_minutes(fields.get("RunTime", ""))
+    limit = parse_minutes(fields.get("TimeLimit", ""))
+    ran_out = ran is not None and limit is not None and ran >= limit
+    timed_out = fields.get("JobState") == "COMPLETING" and ran_out
     if fields.get("JobState") in ("RUNNING", "TIMEOUT") or timed_out:
         ask("scontrol", "requeue", str(number))
         return True

@@ -172,7 +172,7 @@ def hand_over(base, folders, settings):
     ]
     for job in jobs:
         job.save()
-    submit.submit(submit.make_executor(config, base, jobs[0]), jobs)
+    submit.submit_jobs(submit.make_executor(config, base, jobs[0]), jobs)
 
 
 class Table:
@@ -201,7 +201,7 @@ class Table:
             if line.startswith("| ")
         }
         head = [
-            "| fault | seconds until training again | steps lost | what goes on |",
+            "| fault | seconds until training again | steps lost | what happens |",
             "|---|---|---|---|",
         ]
         lines = [*head, *{**rows, **self.rows}.values()]

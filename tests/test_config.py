@@ -120,9 +120,9 @@ def _schemas():
     from engine.logging.report import ReportConfig as RunReportConfig
     from finetune.config import FinetuneConfig
     from finetune.demo import DemoConfig
-    from finetune.evaluation.config import EvaluateConfig
     from finetune.predict import PredictConfig
     from finetune.report import ReportConfig
+    from finetune.verb_config import EvaluateConfig
     from pretrain.config import PretrainConfig
     from pretrain.probe import ProbeCommand
     from pretrain.replay import ReplayConfig

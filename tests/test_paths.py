@@ -346,8 +346,8 @@ def test_replay_runs_no_command_of_a_run_unasked(run_of_commands, tmp_path):
 def test_evaluate_runs_no_command_of_a_run_unasked(tmp_path):
     from data.config import CropDataConfig
     from finetune.config import FinetuneConfig
-    from finetune.evaluation.config import EvaluateConfig
     from finetune.evaluation.selection import choose_data
+    from finetune.verb_config import EvaluateConfig
 
     began = FinetuneConfig(data=CropDataConfig(shards="pipe:cat x.tar"))
     predictor = types.SimpleNamespace(config=began, folder=tmp_path)
@@ -398,7 +398,7 @@ def test_flat_names_every_key():
 def test_a_sweep_is_over_values_that_may_hold_commas():
     from slurm.submit import cli_args
 
-    swept = cli_args.read(
+    swept = cli_args.read_line(
         [
             "pretrain",
             "c.yaml",
@@ -411,6 +411,6 @@ def test_a_sweep_is_over_values_that_may_hold_commas():
 
 
 def test_a_card_names_shards_without_a_signature():
-    from pretrain.weights import _shard_names
+    from pretrain.model_card import _shard_names
 
     assert _shard_names('["/data/a,b","https://h/c.tar?sig=secret"]') == "a,b, c.tar"

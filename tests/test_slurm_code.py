@@ -17,11 +17,12 @@ from runs import ROOT
 from engine.distributed import hardware, process_group
 from engine.errors import EnvironmentFault, UserError
 from engine.run import preflight
-from slurm import commands, job_record, site
+from engine.training import eval_jobs
+from slurm import evaluations, job_record, site
 from slurm.config import SlurmConfig
 from slurm.status import manage
 from slurm.submit import check, evaluate, job_specs, snapshot, submit
-from slurm.supervisor import ranks
+from slurm.supervisor import eval_supervisor, ranks
 
 NAMELESS = {
     "GIT_AUTHOR_NAME": "a",
@@ -77,10 +78,10 @@ def identity(code):
 def test_each_submission_has_a_copy_of_its_own(checkout, tmp_path):
     run = tmp_path / "run"
     old = commit(checkout, "one")
-    first = snapshot.take(run)
+    first = snapshot.take_snapshot(run)
     new = commit(checkout, "two")
-    assert snapshot.next_place(run) == run / "code" / "0002"
-    second = snapshot.take(run)
+    assert snapshot.find_next(run) == run / "code" / "0002"
+    second = snapshot.take_snapshot(run)
     assert (first, second) == (run / "code" / "0001", run / "code" / "0002")
     assert [(code / "notes.txt").read_text() for code in (first, second)] == ["one", "two"]
     assert [
@@ -91,7 +92,7 @@ def test_each_submission_has_a_copy_of_its_own(checkout, tmp_path):
 def test_a_copy_inside_the_checkout_tells_the_commit_it_was_taken_at(checkout):
     """The checkout around it goes on; no rank that starts later finds another commit."""
     old = commit(checkout, "one")
-    code = snapshot.take(checkout / "runs" / "first")
+    code = snapshot.take_snapshot(checkout / "runs" / "first")
     before = identity(code)
     commit(checkout, "two")
     assert identity(code) == before and before[0] == old and old in before[1]
@@ -126,19 +127,20 @@ def job_in(folder, number=None):
     )
     job.save()
     if number:
-        job_record.write(job.home / "submitted.json", {"job": number, "time": 0})
+        job_record.write_json(job.home / "submitted.json", {"job": number, "time": 0})
     return job
 
 
-@pytest.mark.parametrize("words, kept", [(("pretrain",), ["a", "b"]), (("data", "make"), ["b"])])
-def test_a_second_submission_adds_to_the_list_of_elements(tmp_path, monkeypatch, words, kept):
+@pytest.mark.parametrize("takes_part, kept", [(False, ["a", "b"]), (True, ["b"])])
+def test_a_second_submission_adds_to_the_list_of_elements(tmp_path, monkeypatch, takes_part, kept):
     """Of parts of one work, only those that are in the queue stay."""
-    monkeypatch.setattr(site, "present", lambda: True)
-    monkeypatch.setattr(site, "state", lambda number: {"1": "FAILED", "2": "RUNNING"}[number])
-    room = commands.find(words)
-    job_specs.list_all(tmp_path, [job_in(tmp_path / "a", "1"), job_in(tmp_path / "b", "2")], room)
-    job_specs.list_all(tmp_path, [job_in(tmp_path / "b", "2"), job_in(tmp_path / "c")], room)
-    assert job_record.read(tmp_path / "slurm" / "elements.json") == [
+    monkeypatch.setattr(site, "is_present", lambda: True)
+    monkeypatch.setattr(site, "read_state", lambda number: {"1": "FAILED", "2": "RUNNING"}[number])
+    first = [job_in(tmp_path / "a", "1"), job_in(tmp_path / "b", "2")]
+    second = [job_in(tmp_path / "b", "2"), job_in(tmp_path / "c")]
+    job_specs.list_elements(tmp_path, first, takes_part)
+    job_specs.list_elements(tmp_path, second, takes_part)
+    assert job_record.read_json(tmp_path / "slurm" / "elements.json") == [
         str(tmp_path / name) for name in [*kept, "c"]
     ]
 
@@ -151,7 +153,7 @@ def test_a_signal_is_ignored_without_the_option_of_a_newer_env(tmp_path):
         ["pretrain"], [], str(tmp_path), "/", "/code", sys.executable, True, 1, 1, {}
     )
     executor = submit.make_executor(SlurmConfig(cores_per_node=1), str(tmp_path), job)
-    script = submit.script_of(executor)
+    script = submit.write_script(executor)
     python = executor._executor.python
     assert f" {python} -u -m submitit.core._submit " in script
     program = "import signal; print(*(signal.getsignal(n) == signal.SIG_IGN for n in (signal.SIGUSR2, signal.SIGTERM)))"
@@ -160,7 +162,7 @@ def test_a_signal_is_ignored_without_the_option_of_a_newer_env(tmp_path):
         ["sh", "-c", f"{python} -c '{program}'"], env=path, capture_output=True, text=True
     )
     assert told.stdout.split() == ["True", "False"], told.stderr
-    both = ranks.ignoring(["TERM", "USR2"], [sys.executable, "-c", program])
+    both = ranks.ignore_signals(["TERM", "USR2"], [sys.executable, "-c", program])
     assert subprocess.run(both, env=path, capture_output=True, text=True).stdout.split() == [
         "True",
         "True",
@@ -174,7 +176,7 @@ def test_the_batch_script_asks_for_its_own_element_alone(tmp_path):
     job = job_record.Job(
         ["pretrain"], [], str(tmp_path), "/", str(tmp_path), sys.executable, True, 1, 1, {}
     )
-    lines = submit._setup(SlurmConfig(cores_per_node=1), str(tmp_path), job)
+    lines = submit._setup(SlurmConfig(cores_per_node=1), job)
     (tmp_path / "scontrol").write_text(
         f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\necho JobState=RUNNING\n'
     )
@@ -213,7 +215,7 @@ def test_a_node_that_does_not_see_the_code_is_left_out_of_a_job_that_ran_before(
     job = job_record.Job(
         ["pretrain"], [], str(tmp_path), "/", str(ROOT), sys.executable, True, 2, 1, {}
     )
-    lines = submit._setup(SlurmConfig(cores_per_node=1), str(tmp_path), job)
+    lines = submit._setup(SlurmConfig(cores_per_node=1), job)
     (tmp_path / "srun").write_text("#!/bin/sh\necho n1\nexit 2\n")
     (tmp_path / "scontrol").write_text(f"""#!/bin/sh
 case "$*" in
@@ -263,7 +265,7 @@ def test_what_is_submitted_from_an_interactive_allocation_is_no_part_of_it(tmp_p
     }.items():
         monkeypatch.setenv(name, value)
     job = job_in(tmp_path / "run")
-    assert submit.submit(
+    assert submit.submit_jobs(
         submit.make_executor(SlurmConfig(cores_per_node=1), job.folder, job), [job]
     ) == ["7"]
     had = {line.split("=")[0] for line in (tmp_path / "had").read_text().splitlines()}
@@ -278,7 +280,11 @@ def test_what_asked_for_other_things_is_not_submitted_again_together(tmp_path):
     one, other = job_in(tmp_path / "a"), job_in(tmp_path / "b")
     later = dataclasses.replace(job_in(tmp_path / "c"), code="/code/0002")
     longer = dataclasses.replace(job_in(tmp_path / "d"), settings={"hours": 2.0})
-    assert list(manage._alike([one, later, other, longer])) == [[one, other], [later], [longer]]
+    assert list(manage._group_alike([one, later, other, longer])) == [
+        [one, other],
+        [later],
+        [longer],
+    ]
 
 
 # Devices.
@@ -348,9 +354,9 @@ def test_who_asks_for_gpus_gets_no_cpu(device, gpus, asked):
 
 def test_an_evaluation_with_a_gpu_gets_no_cpu(tmp_path, monkeypatch):
     sent = []
-    monkeypatch.setattr(site, "present", lambda: True)
+    monkeypatch.setattr(site, "is_present", lambda: True)
     monkeypatch.setattr(
-        evaluate.submit, "submit", lambda executor, jobs: sent.extend(jobs) or ["1"]
+        evaluate.submit, "submit_jobs", lambda executor, jobs: sent.extend(jobs) or ["1"]
     )
     for gpus, words in ((1, []), (1, ["device=cpu"]), (0, [])):
         settings = submit.job_specs.flat(SlurmConfig(gpus_per_node=gpus, cores_per_node=2))
@@ -373,6 +379,7 @@ def test_an_evaluation_with_a_gpu_gets_no_cpu(tmp_path, monkeypatch):
                 settings,
                 evaluation=told,
             ),
+            told["words"],
             1,
         )
     assert [job.arguments[-1] for job in sent] == ["device=cuda", "device=cpu", "device=auto"]
@@ -391,10 +398,10 @@ def test_a_controller_that_is_away_is_no_users_fault(tmp_path, monkeypatch):
     for name in ("sinfo", "scontrol"):
         (tmp_path / name).chmod(0o755)
     with pytest.raises(EnvironmentFault, match="Unable to contact slurm controller"):
-        site.partitions()
+        site.list_partitions()
     with pytest.raises(UserError, match="Invalid user id"):
         site.ask("scontrol", "update", "jobid=3")
-    assert "Unable to contact" in check.site_faults(SlurmConfig())[0]
+    assert "Unable to contact" in check.find_site_faults(SlurmConfig())[0]
 
 
 @pytest.mark.parametrize(
@@ -402,28 +409,27 @@ def test_a_controller_that_is_away_is_no_users_fault(tmp_path, monkeypatch):
 )
 def test_evaluations_wait_while_the_controller_is_away(tmp_path, monkeypatch, code, failed):
     """Of what it refuses the process itself has written down that it failed (2)."""
-    given_up, begun, beside = [], [], sys.modules["slurm.supervisor.eval_supervisor"]
+    given_up, begun = [], []
     program = f"print('error: nobody answers'); raise SystemExit({code})"
-    monkeypatch.setattr(beside, "LOOK_S", 0)
-    monkeypatch.setattr(evaluate, "unsent", lambda job: [10] if not given_up else [])
-    monkeypatch.setattr(evaluate, "sent", lambda job: {})
+    monkeypatch.setattr(eval_supervisor, "LOOK_S", 0)
+    monkeypatch.setattr(evaluations, "find_unsent", lambda job: [10] if not given_up else [])
+    monkeypatch.setattr(evaluations, "find_sent", lambda job: {})
+    words = [sys.executable, "-c", program]
+    monkeypatch.setattr(eval_supervisor, "command_of", lambda job: begun.append(1) or words)
     monkeypatch.setattr(
-        evaluate, "command", lambda job: begun.append(1) or [sys.executable, "-c", program]
+        eval_jobs, "fail", lambda folder, step, reason: given_up.append((step, reason))
     )
-    monkeypatch.setattr(
-        beside.evaluations, "fail", lambda folder, step, reason: given_up.append((step, reason))
-    )
-    looks = beside.Beside(job_in(tmp_path))
-    looks.turn()
+    looks = eval_supervisor.EvaluationSupervisor(job_in(tmp_path))
+    looks.tick()
     looks.child.wait()
-    looks.turn()
+    looks.tick()
     assert given_up == failed and [
-        line["reason"] for line in job_record.history(tmp_path / "slurm")
+        line["reason"] for line in job_record.read_events(tmp_path / "slurm")
     ] == ["nobody answers"]
-    looks.turn()
+    looks.tick()
     assert len(begun) == (2 if code == 2 else 1)
-    looks.away = 0.0
-    looks.turn()
+    looks.away_until = 0.0
+    looks.tick()
     assert len(begun) == (1 if failed else 2)
 
 

@@ -14,7 +14,7 @@ from runs import ROOT, finetune_words, finish, outcome, start
 from runs import words as pretrain_words
 
 from engine.training import eval_jobs
-from slurm.submit import evaluate
+from slurm import evaluations
 
 STEPS = 40
 RUN = [f"steps={STEPS}", "checkpoint.every=10", "checkpoint.keep=1"]
@@ -64,7 +64,7 @@ def test_fine_tuning_on_two_nodes_is_evaluated_beside_and_preempted(cluster, tmp
     cluster.reach(run, 22)
     still = rank_process(run, 1)
     os.kill(still, signal.SIGSTOP)  # or it would end while all this is tried
-    cluster.wait_for(run, lambda: evaluate.number_of(run, 20))
+    cluster.wait_for(run, lambda: evaluations.job_number(run, 20))
 
     def harm():
         cluster.ask(
@@ -127,7 +127,7 @@ def test_what_is_mistyped_is_told_before_anything_is_sent(cluster, tmp_path, peo
         "slurm.evaluate.hours=90 is above the limit",
     ):
         assert part in said, said
-    assert "has no whole checkpoint" in cluster.slurm(
+    assert "has no complete checkpoint" in cluster.slurm(
         "finetune", "evaluate", f"run={tmp_path}", "checkpoints=all", code=2
     )
     assert not run.exists()

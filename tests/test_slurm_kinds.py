@@ -32,7 +32,7 @@ if EVERYWHERE or (folder / "starts").read_text().split()[0] == node:
 BROKEN_DISK = """
 if os.environ["SLURMD_NODENAME"] == "127.0.0.11":
     def check_disks(folders):
-        return [f"{folders[0]} cannot be used: input/output error"], {}
+        return [f"{folders[0]} cannot be used: input/output error"]
 """
 
 

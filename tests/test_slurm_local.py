@@ -18,7 +18,7 @@ from slurm import site
 from slurm.config import SlurmConfig
 from slurm.submit import check, cli_args
 from slurm.supervisor import exit_policy
-from slurm.supervisor.exit_policy import judge, names_itself_twice, tries
+from slurm.supervisor.exit_policy import count_tries, is_named_twice, judge
 
 RUN = ["steps=30", "checkpoint.every=10", "log.every=1"]
 
@@ -219,7 +219,7 @@ def end(rank, code, reason="why"):
 )
 def test_verdict_on_exit_codes(ends, asked, what, code, rank):
     found = judge(ends, asked)
-    assert (found.what, found.code, found.first and found.first["rank"]) == (what, code, rank)
+    assert (found.what, found.code, found.first.get("rank")) == (what, code, rank)
 
 
 def told_of(event, step=0, kind="environment", node="n1", at=0):
@@ -238,11 +238,11 @@ def test_only_faults_without_progress_count_each_kind_for_itself():
         told_of("fault", 10, "program"),
     ]
     assert (
-        tries(lines, 10, "environment"),
-        tries(lines, 10, "program"),
-        tries(lines, 20, "environment"),
+        count_tries(lines, 10, "environment"),
+        count_tries(lines, 10, "program"),
+        count_tries(lines, 20, "environment"),
     ) == (2, 1, 0)
-    assert tries([*lines, told_of("submitted")], 10, "environment") == 0
+    assert count_tries([*lines, told_of("submitted")], 10, "environment") == 0
 
 
 def test_a_node_is_left_out_that_the_environment_names_twice():
@@ -252,11 +252,11 @@ def test_a_node_is_left_out_that_the_environment_names_twice():
         told_of("fault", 5, node="n2"),
         told_of("fault", 10, "program", "n2"),
     ]
-    assert not any(names_itself_twice(lines, node, 100) for node in ("n1", "n2", "n3"))
+    assert not any(is_named_twice(lines, node, 100) for node in ("n1", "n2", "n3"))
     lines.append(told_of("lost", 20, at=60))
-    assert names_itself_twice(lines, "n1", 100) and not names_itself_twice(lines, "n2", 100)
-    assert not names_itself_twice(lines, "n1", 86401)  # the first is a day old
-    assert not names_itself_twice([*lines, told_of("submitted")], "n1", 100)
+    assert is_named_twice(lines, "n1", 100) and not is_named_twice(lines, "n2", 100)
+    assert not is_named_twice(lines, "n1", 86401)  # the first is a day old
+    assert not is_named_twice([*lines, told_of("submitted")], "n1", 100)
 
 
 def test_the_table_of_exit_codes_is_what_the_code_does():
@@ -312,11 +312,11 @@ def test_copies_that_do_not_fit_are_told_before_submitting(nodes, ranks, over, w
         "parallel": "hsdp",
         "shard_over": over,
     }
-    faults = check.batch_faults(config, SlurmConfig(nodes=nodes, ranks_per_node=ranks))
+    faults = check.find_batch_faults(config, SlurmConfig(nodes=nodes, ranks_per_node=ranks))
     assert bool(faults) == wrong
     assert all(
         f"{nodes * ranks} processes" in fault and str(over or ranks) in fault for fault in faults
     )
-    assert not check.batch_faults(
+    assert not check.find_batch_faults(
         {**config, "parallel": "fsdp"}, SlurmConfig(nodes=nodes, ranks_per_node=ranks)
     )

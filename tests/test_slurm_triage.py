@@ -52,7 +52,7 @@ def test_a_check_that_ends_without_a_report_or_never_is_a_fault(tmp_path):
     hangs = triage.Check(
         [sys.executable, "-c", "import time; time.sleep(600)"], {}, tmp_path / "log"
     )
-    assert hangs.report() is None and triage.failing({"n1": None}) == {
+    assert hangs.report() is None and triage.find_failing({"n1": None}) == {
         "n1": "no answer within 180 s"
     }
     hangs.end()
@@ -61,15 +61,15 @@ def test_a_check_that_ends_without_a_report_or_never_is_a_fault(tmp_path):
 
 def test_disks_that_fail_or_lie_are_told(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    faults, _ = triage.check_disks([str(tmp_path / "file"), str(tmp_path)])
+    faults = triage.check_disks([str(tmp_path / "file"), str(tmp_path)])
     assert faults == [f"{tmp_path / 'file'} cannot be used: file exists"]
     monkeypatch.setattr(triage, "DISK_S", -1)
-    (slow,) = triage.check_disks([str(tmp_path)])[0]
+    (slow,) = triage.check_disks([str(tmp_path)])
     assert re.fullmatch(rf"{tmp_path} takes \d+ s for 16 MiB", slow)
     monkeypatch.setattr(triage, "DISK_S", 30)
     real = triage.tempfile.TemporaryFile
     monkeypatch.setattr(triage.tempfile, "TemporaryFile", lambda dir: Lossy(real(dir=dir)))
-    assert triage.check_disks([str(tmp_path)])[0] == [
+    assert triage.check_disks([str(tmp_path)]) == [
         f"{tmp_path} gives other bytes than were written to it"
     ]
 
@@ -125,12 +125,12 @@ def test_a_network_is_slow_beside_the_others():
         "n3": report(700),
         "n4": report(900, "x is broken"),
     }
-    assert triage.failing(reports) == {
+    assert triage.find_failing(reports) == {
         "n2": "sends 2.0 MB/s to node 0, the job's nodes 750 MB/s in the median",
         "n4": "x is broken",
     }
-    assert triage.failing({"n1": report(3), "n2": report(2)}) == {}  # a slow network, of all
-    assert triage.failing({"n1": report(90000), "n2": report(50)}) == {}
+    assert triage.find_failing({"n1": report(3), "n2": report(2)}) == {}  # a slow network, of all
+    assert triage.find_failing({"n1": report(90000), "n2": report(50)}) == {}
 
 
 @pytest.fixture
@@ -146,13 +146,13 @@ def gpus(monkeypatch):
             raise RuntimeError("CUDA error: uncorrectable ECC error\nencountered")
         return made[index][:2]
 
-    monkeypatch.setattr(triage, "multiply", multiply)
-    monkeypatch.setattr(triage, "ecc_faults", lambda: [])
+    monkeypatch.setattr(triage, "time_products", multiply)
+    monkeypatch.setattr(triage, "find_ecc_faults", lambda: [])
     return made
 
 
 def test_gpus_that_are_whole_pass(gpus):
-    assert triage.check_gpus(4) == ([], {})
+    assert triage.check_gpus(4) == []
 
 
 @pytest.mark.parametrize(
@@ -166,13 +166,13 @@ def test_gpus_that_are_whole_pass(gpus):
 )
 def test_a_gpu_that_is_broken_wrong_slow_or_taken_is_told(gpus, like, said):
     gpus[2] = like
-    faults, _ = triage.check_gpus(4)
+    faults = triage.check_gpus(4)
     assert len(faults) == 1 and faults[0].startswith(said), faults
 
 
 def test_gpus_that_are_missing_are_told(gpus):
     del gpus[3]
-    assert triage.check_gpus(4)[0] == ["torch finds 3 GPUs, slurm.gpus_per_node=4"]
+    assert triage.check_gpus(4) == ["torch finds 3 GPUs, slurm.gpus_per_node=4"]
 
 
 @pytest.mark.parametrize(
@@ -190,11 +190,11 @@ def test_memory_errors_are_those_that_nvidia_smi_tells_of_our_gpus(
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\nprintf '0, 0\\n1, 3\\n2, [N/A]\\n'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
-    assert triage.ecc_faults() == faults
+    assert triage.find_ecc_faults() == faults
     (tmp_path / "nvidia-smi").write_text(
         "#!/bin/sh\necho NVIDIA-SMI has failed because it could not communicate with the "
         "driver\nexit 9\n"
     )
-    assert triage.ecc_faults() == [
+    assert triage.find_ecc_faults() == [
         "nvidia-smi: NVIDIA-SMI has failed because it could not communicate with the driver"
     ]

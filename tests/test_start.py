@@ -7,7 +7,7 @@ import sys
 import pytest
 import toy
 
-from engine.distributed.place import Place, count_threads, read_place
+from engine.distributed.rank_env import RankEnv, count_threads, read_rank_env
 from engine.errors import UserError
 
 CODES = {"user": 2, "environment": 74, "program": 1}
@@ -68,13 +68,13 @@ TWO = {
 
 
 def test_a_launcher_s_environment_is_read():
-    assert read_place({}) == Place(0, 1, 0, 1, None, None)
-    assert read_place(dict.fromkeys(TWO, "")) == Place()
-    assert read_place({"WORLD_SIZE": " ", "LOCAL_RANK": "2"}) == Place(local=2)
-    assert read_place(TWO) == Place(1, 2, 1, 2, "node", 29500)
+    assert read_rank_env({}) == RankEnv(0, 1, 0, 1, None, None)
+    assert read_rank_env(dict.fromkeys(TWO, "")) == RankEnv()
+    assert read_rank_env({"WORLD_SIZE": " ", "LOCAL_RANK": "2"}) == RankEnv(local=2)
+    assert read_rank_env(TWO) == RankEnv(1, 2, 1, 2, "node", 29500)
     assert (
-        read_place({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"})
-        == Place()
+        read_rank_env({"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"})
+        == RankEnv()
     )
 
 
@@ -103,7 +103,7 @@ def test_a_launcher_s_environment_is_read():
 )
 def test_an_environment_that_contradicts_itself_is_told_in_one_sentence(changed, said):
     with pytest.raises(UserError) as error:
-        read_place({**TWO, **changed})
+        read_rank_env({**TWO, **changed})
     assert (
         str(error.value).startswith(said)
         or said == "is no whole number"

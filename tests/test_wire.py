@@ -14,12 +14,13 @@ import time
 import pytest
 
 from engine.distributed import transport
+from engine.distributed.addresses import listen_at, own_address
 from engine.distributed.heartbeat import TICK_S, Known, Watch
-from engine.distributed.place import Place
-from engine.distributed.transport import Hub, Lost, Wire, join, listen_at, own_address
+from engine.distributed.rank_env import RankEnv
+from engine.distributed.transport import Hub, Lost, Meeting, Wire, join
 from slurm import job_record
 from slurm.supervisor import supervise
-from slurm.supervisor import wire as slurm_wire
+from slurm.supervisor.allocation import THIS_MACHINE
 
 TOKEN = "secret-of-the-run"
 GARBAGE = [
@@ -284,7 +285,7 @@ def test_a_tick_of_512_ranks_is_one_wait_and_one_read_each(crowd):
 def test_rank_0_is_not_woken_by_messages(crowd):
     """Ranks that talk all the time cost it one look in a tick."""
     hub, ends, calls = crowd
-    watch = Watch(Place(), 1000)
+    watch = Watch(RankEnv(), 1000)
     watch.known = {rank: Known() for rank in range(513)}
     began, watch.hub = time.monotonic(), hub
     for turn in range(40):
@@ -322,8 +323,9 @@ def job(folder):
 
 def test_a_job_goes_on_whatever_strangers_say_to_its_coordinator(tmp_path, many_files):
     listener = listen_at("127.0.0.1")
-    chief = supervise.Chief(job(tmp_path), [None, 0], None, listener, TOKEN, "127.0.0.1")
-    chief.start()
+    hub = Hub(listener, TOKEN, range(2))
+    coordinator = supervise.Coordinator(job(tmp_path), THIS_MACHINE, hub, "127.0.0.1")
+    coordinator.start()
     where = listener.getsockname()
     strangers = [socket.create_connection(where) for _ in range(1100)]
     for number, words in enumerate(GARBAGE):
@@ -343,8 +345,10 @@ def test_a_job_goes_on_whatever_strangers_say_to_its_coordinator(tmp_path, many_
         nodes[1].close(),
         one_of(nodes[0], "leave")["leave"],
     ] == [0, None, 0]
-    chief.join(20)
-    events = [(line["event"], line.get("nodes")) for line in job_record.history(tmp_path / "slurm")]
+    coordinator.join(20)
+    events = [
+        (line["event"], line.get("nodes")) for line in job_record.read_events(tmp_path / "slurm")
+    ]
     assert events == [("start", ["node0", "node1"]), ("done", None)]
     for sock in strangers:
         sock.close()
@@ -368,12 +372,12 @@ def test_the_file_with_the_token_is_its_owner_s_alone_from_birth(tmp_path, monke
 
     monkeypatch.setattr(os, "replace", watched)
     try:
-        (tmp_path / f"meeting.{os.getpid()}.writing").write_text("left by another")
-        slurm_wire.write_secret(path, {"token": TOKEN})
+        (tmp_path / f"meeting.json.writing-{os.getpid()}").write_text("left by another")
+        supervise._publish(path, Meeting("node0", 4711, TOKEN), THIS_MACHINE)
     finally:
         os.umask(mask)
     assert seen == [0o600] and stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert json.loads(path.read_text()) == {"token": TOKEN} and list(tmp_path.iterdir()) == [path]
+    assert json.loads(path.read_text())["token"] == TOKEN and list(tmp_path.iterdir()) == [path]
 
 
 def test_it_listens_where_it_is_wanted_and_nowhere_else(monkeypatch):

@@ -99,7 +99,7 @@ def planted(faults, where, rank):
 
 
 def main(argv):
-    from engine.distributed.place import starting
+    from engine.distributed.startup import starting
     from engine.run import signals
 
     signals.leave_on_signal()

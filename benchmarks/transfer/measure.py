@@ -17,8 +17,8 @@ from data.storage.cache import CacheConfig
 from data.storage.shard_store import Store
 from engine.config.parser import parse
 from engine.distributed import hardware
-from engine.distributed.place import count_threads
 from engine.distributed.process_group import Processes, device_of
+from engine.distributed.rank_env import count_threads
 from engine.geometry import axis_angle_to_matrix
 from engine.pose_metrics import mpjpe, pa_mpjpe
 from finetune.heads.base import pose_body

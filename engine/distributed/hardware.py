@@ -8,8 +8,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.errors import EnvironmentFault
+
+if TYPE_CHECKING:
+    import torch
 
 GIB = 2**30
 # Dense bf16 operations a second by the makers' data sheets, by words in the device's name; the
@@ -38,9 +42,12 @@ PEAKS = (
 )
 
 
-def describe():
-    """The chip, how many cores of it this process may use, the GPU where there is one, Python and
-    torch, in a line."""
+def describe() -> str:
+    """Return a line about the machine.
+
+    It has the chip, how many cores of it this process may use, the GPU where there is one, Python
+    and torch.
+    """
     import torch
 
     name = _cpu("model name") or platform.processor() or platform.machine()
@@ -52,9 +59,11 @@ def describe():
     )
 
 
-def processor(device):
-    """What rounds this process's arithmetic: a GPU's name, or a CPU's and how many threads share
-    its sums."""
+def processor(device: "torch.device") -> str:
+    """Return what rounds this process's arithmetic.
+
+    A GPU's name, or a CPU's and how many threads share its sums.
+    """
     import torch
 
     if device.type == "cuda":
@@ -80,7 +89,7 @@ def visible_gpus() -> int:
     )
 
 
-def _granted(path):
+def _granted(path: Path) -> bool:
     """Whether a device may be opened: a job without GPUs sees those of its node, and is kept from
     them."""
     try:
@@ -93,8 +102,8 @@ def _granted(path):
     return True
 
 
-def refuse_broken_gpu(device: str):
-    """Returns where torch finds no GPU because there is none.
+def refuse_broken_gpu(device: str) -> None:
+    """Return where torch finds no GPU because there is none.
 
     Args:
         device: the key, "auto" or "cuda".
@@ -132,15 +141,20 @@ def _driver_says():
     return f"nvidia-smi: {said[-1] if said else f'exit code {done.returncode}'}"
 
 
-def peak_flops(name):
-    """Dense bf16 operations a second of a GPU by its name ("NVIDIA H100 80GB HBM3"), or None where
-    it is not known."""
+def peak_flops(name: str) -> float | None:
+    """Return dense bf16 operations a second of a GPU, or None where they are not known.
+
+    Args:
+        name: such as "NVIDIA H100 80GB HBM3".
+    """
     return next((peak for words, peak in PEAKS if words.lower() in name.lower()), None)
 
 
-def memory_gib(device):
-    """{"memory/host_gib": this process's resident memory now, "memory/device_gib": the most that
-    torch held on its GPU}.
+def memory_gib(device: "torch.device") -> dict[str, float]:
+    """Return the keys of the log about memory.
+
+    {"memory/host_gib": this process's resident memory now, "memory/device_gib": the most that torch
+    held on its GPU}.
 
     On a CPU the second is left out. ``device``: torch.device.
     """
@@ -155,8 +169,8 @@ def memory_gib(device):
     return out
 
 
-def bf16(precision, device):
-    """Whether a network runs in bf16 by the key ``precision``; "auto": if the device (a
+def bf16(precision: str, device: "torch.device") -> bool:
+    """Return whether a network runs in bf16 by the key ``precision``; "auto": if the device (a
     torch.device) multiplies in it.
 
     CPUs that do are told by their flags: there matrix products take a quarter of float32's time;
@@ -172,13 +186,12 @@ def bf16(precision, device):
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu("flags").split())
 
 
-def compiles(compile, device):
-    """Whether a network's blocks are compiled by the key ``compile``; "auto": on a GPU (``device``:
-    a torch.device)."""
+def compiles(compile: str, device: "torch.device") -> bool:
+    """Return whether a network's blocks are compiled by the key ``compile``; "auto": on a GPU."""
     return compile == "on" or (compile == "auto" and device.type == "cuda")
 
 
-def exact_float32():
+def exact_float32() -> None:
     """Have products of float32 matrices on a GPU be those of float32, and not of TF32, which keeps
     10 of 23 bits.
 
@@ -197,9 +210,11 @@ def pci_address(domain: int, bus: int, device: int) -> str:
     return f"{domain:04x}:{bus:02x}:{device:02x}.0"
 
 
-def near_cpus(address: str, root="/sys") -> set[int]:
-    """CPUs of the memory node that a PCI device hangs on; an empty set where the system does not
-    tell."""
+def near_cpus(address: str, root: str = "/sys") -> set[int]:
+    """Return the CPUs of the memory node that a PCI device hangs on.
+
+    An empty set where the system does not tell.
+    """
     return _cpu_list(Path(root, "bus/pci/devices", address, "local_cpulist"))
 
 
@@ -222,7 +237,7 @@ def choose_cpus(
     return chosen
 
 
-def stay_near(addresses: list[str], local: int, root="/sys") -> set[int] | None:
+def stay_near(addresses: list[str], local: int, root: str = "/sys") -> set[int] | None:
     """Bind this thread, and what it starts from here on, to the CPUs near its GPU; returns them,
     None: it stays free.
 
@@ -243,7 +258,7 @@ def stay_near(addresses: list[str], local: int, root="/sys") -> set[int] | None:
     return chosen
 
 
-def _cpu_list(path):
+def _cpu_list(path: Path) -> set[int]:
     """The numbers of a kernel's list such as "0-3,8,10-11"; an empty set where there is none."""
     try:
         text = path.read_text(encoding="ascii").strip()
@@ -255,7 +270,7 @@ def _cpu_list(path):
         return set()
 
 
-def _cpu(name):
+def _cpu(name: str) -> str:
     """A line of /proc/cpuinfo, or an empty text; only Linux has it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:

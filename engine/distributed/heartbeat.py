@@ -15,30 +15,40 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import socket
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple
+from types import TracebackType
+from typing import NoReturn, TypeVar
 
+import torch.distributed as dist
+
+from engine.distributed.addresses import own_address
 from engine.distributed.process_group import MEET_S, RelayedFault, open_store
-from engine.distributed.transport import Hub, Lost, join, listen_at, own_address
+from engine.distributed.rank_env import RankEnv
+from engine.distributed.transport import Hub, Lost, Meeting, Wire, open_hub
 from engine.errors import EnvironmentFault, ExitCode, Failure, explain
-from engine.run.signals import StoppedEarly
+from engine.run.signals import StoppedEarly, StopRequest
+
+Batch = TypeVar("Batch")
+
+Position = tuple[int, int, int, str]  # of a main thread: see Whereabouts.now
+Decision = tuple[int, str, int]  # (rank, text, exit code) of the first that failed
 
 TICK_S = 0.5
-LINGER_S = (
-    30.0  # in which rank 0, after a failure, waits for ranks that still start, to tell them too
-)
-GRACE_S = (
-    2.0  # an error that may only follow from another rank's end waits so long for the first cause
-)
-# without a word a process is taken to be stopped: said when it is named, never a reason to name it
+# In which rank 0, after a failure, waits for ranks that still start, to tell them too.
+LINGER_S = 30.0
+# An error that may only follow from another rank's end waits so long for the first cause.
+GRACE_S = 2.0
+# Without a word a process is taken to be stopped: said when it is named, never a reason to name it.
 SILENT_S = 5.0
 CLOSING_S = 2.0  # for letting go of the run's folder
-# for a save whose copy in host memory is complete: without it the steps since the last one would be
-# lost
+# For a save whose copy in host memory is complete: without it the steps since the last one would be
+# lost.
 SAVE_S = 120.0
 # What gloo and NCCL say on the ranks that are left when one is gone.
 SECONDARY = re.compile("gloo|nccl|connection|timed? ?out", re.I)
@@ -48,25 +58,25 @@ class Whereabouts:
     """Where a main thread is.
 
     Attributes:
-        now: (place, beats, step, doing). Places count up alike on all ranks; beats are signs of
+        now: (phase, beats, step, doing). Phases count up alike on all ranks; beats are signs of
             life within one.
     """
 
-    def __init__(self):
-        self.now = 0, 0, 0, "starting"
+    def __init__(self) -> None:
+        self.now: Position = (0, 0, 0, "starting")
         self._waited = 0.0
 
-    def at(self, step, doing):
+    def at(self, step: int, doing: str) -> None:
         """The main thread begins something; ``doing`` in words, such as "saving". All ranks say the
         same in turn."""
         self.now = self.now[0] + 1, 0, step, doing
 
-    def alive(self):
-        """What was begun goes on well; for what may take long in pieces."""
-        place, beats, step, doing = self.now
-        self.now = place, beats + 1, step, doing
+    def alive(self) -> None:
+        """Say that what was begun proceeds well; for what may take long in pieces."""
+        phase, beats, step, doing = self.now
+        self.now = phase, beats + 1, step, doing
 
-    def reading(self, batches):
+    def reading(self, batches: Iterator[tuple[int, Batch]]) -> Iterator[tuple[int, Batch]]:
         """Yield (step, arrays) of a loader, and say when they are waited for and when they are
         worked on."""
         step = self.now[2]
@@ -81,24 +91,24 @@ class Whereabouts:
             step = item[0] + 1
             yield item
 
-    def take_waited(self):
-        """Seconds for which ``reading`` waited for the loader since the last call."""
+    def take_waited(self) -> float:
+        """Return the seconds for which ``reading`` waited for the loader since the last call."""
         waited, self._waited = self._waited, 0.0
         return waited
 
 
 class Watch(Whereabouts):
-    """The thread, from ``with Watch(...)`` on; at the end of that block the others are told how it
-    ended.
+    """The thread, from ``with Watch(...)`` on.
+
+    At the end of that block the others are told how it ended.
 
     With several processes an exception in the block ends the process there: one line (or a
     traceback), the exit code.
 
     Args:
-        place: engine.distributed.place.Place; all ranks construct it, each when it gets there.
+        env: engine.distributed.rank_env.RankEnv; all ranks construct it, each when it gets there.
         hang_s: seconds without progress, once the first step was begun, after which a rank hangs.
-        stop: engine.run.signals.StopRequest; a request to one rank becomes one to all. None: nobody
-            asks.
+        stop: a request to one rank becomes one to all. None: nobody asks.
         meet_s: seconds for all ranks to come.
     Attributes:
         saving: called before the process is ended, with the seconds that a save under way may take.
@@ -108,109 +118,123 @@ class Watch(Whereabouts):
         EnvironmentFault: rank 0 cannot be reached.
     """
 
-    def __init__(self, place, hang_s, stop=None, meet_s=MEET_S):
+    def __init__(
+        self,
+        env: RankEnv,
+        hang_s: float,
+        stop: StopRequest | None = None,
+        meet_s: float = MEET_S,
+    ) -> None:
         super().__init__()
-        self.rank, self.world, self.hang_s, self.stop = place.rank, place.world, hang_s, stop
-        self.saving, self.closing = lambda limit_s: None, lambda: None
-        self.verdict = None  # (rank, text, exit code) of the first that failed
+        self.rank, self.world, self.hang_s, self.stop = env.rank, env.world, hang_s, stop
+        self.saving: Callable[[float], None] = lambda limit_s: None
+        self.closing: Callable[[], None] = lambda: None
+        self.verdict: Decision | None = None
         self.known = {rank: Known() for rank in range(self.world)}
-        self.suspect = None
-        self._ended, self._decided, self._last_word = (
-            threading.Event(),
-            threading.Event(),
-            threading.Lock(),
-        )
-        self._failing = self._spread = False
-        self._said, self._heard = 0.0, time.monotonic()
-        self._meet_until = self._heard + meet_s
-        self.wire = self.hub = self.store = None
+        self.suspect: tuple[float, Decision] | None = None  # since when
+        self._ended, self._decided = threading.Event(), threading.Event()
+        self._last_word = threading.Lock()
+        self._failing = False  # this rank is on its way out
+        self._spread = False  # the others know of the request to stop
+        self._said_at, self._decided_at = 0.0, time.monotonic()
+        self._meet_until = self._decided_at + meet_s
+        self.wire: Wire | None = None
+        self.hub: Hub | None = None
+        self.store: dist.Store | None = None
         if self.world > 1:
-            self.store = open_store(place, meet_s)
-            self._connect(place, meet_s)
+            self.store = open_store(env, meet_s)
+            if self.rank == 0:
+                self.hub = self._open_hub(env, self.store)
+            else:
+                self.wire = self._join(env, self.store, meet_s)
         threading.Thread(target=self._run, name="watch", daemon=True).start()
 
-    def __enter__(self):
+    def __enter__(self) -> "Watch":
         return self
 
-    def __exit__(self, kind, error, trace):
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if error is None or self.world == 1:
             self._ended.set()
             self._say({"bye": True})
             return
         self._failing = True
-        self._fail(*told(error))
+        self._fail(*describe_error(error))
         # Others may have failed before this one, and this one because of them.
         self._decided.wait(GRACE_S + 3 + (LINGER_S if self._others_start() else 0))
         with self._last_word:
             if self.verdict and self.verdict[0] != self.rank:
-                self._end(said(self.verdict), self.verdict[2])
+                self._end(describe_decision(self.verdict), self.verdict[2])
             if not isinstance(error, (Failure, StoppedEarly, SystemExit, KeyboardInterrupt)):
                 traceback.print_exception(error)
-            text, code, _ = told(error)
+            text, code, _ = describe_error(error)
             self._end(f"error: rank {self.rank}: {text}", code)
 
-    def _connect(self, place, meet_s):
-        """Rank 0 says in the store where it listens; the others call it. Nobody waits for anybody
-        but rank 0."""
-        if self.rank == 0:
-            try:
-                listener = listen_at(own_address(place.address, place.world == place.local_world))
-            except OSError as error:
-                raise EnvironmentFault(
-                    f"rank 0 cannot listen for the others: {explain(error)}"
-                ) from None
-            host, port = listener.getsockname()[:2]
-            token = secrets.token_hex(16)
-            self.hub = Hub(listener, token, range(1, self.world))
-            everywhere = host in ("0.0.0.0", "::")
-            self.store.set(
-                "watch", json.dumps([place.address if everywhere else host, port, token])
-            )
-            return
-        host, port, token = place.address, place.port, None
+    def _open_hub(self, env: RankEnv, store: dist.Store) -> Hub:
+        """Rank 0: listen, and say in the store where."""
+        host = env.address or ""
+        address = own_address(host, alone=env.world == env.local_world)
         try:
-            host, port, token = json.loads(self.store.get("watch"))
-            self.wire = join(host, port, token, self.rank, socket.gethostname(), meet_s)
+            hub, meeting = open_hub(address, host, range(1, self.world))
+        except OSError as error:
+            raise EnvironmentFault(
+                f"rank 0 cannot listen for the others: {explain(error)}"
+            ) from None
+        store.set("watch", json.dumps(astuple(meeting)))
+        return hub
+
+    def _join(self, env: RankEnv, store: dist.Store, meet_s: float) -> Wire:
+        """Call rank 0, the only one that anybody waits for."""
+        where = f"{env.address}:{env.port}"
+        try:
+            meeting = Meeting(*json.loads(store.get("watch")))
+            where = f"{meeting.address}:{meeting.port}"
+            return meeting.join(self.rank, socket.gethostname(), meet_s)
         except (RuntimeError, Lost) as error:  # the store's errors are RuntimeErrors
             raise EnvironmentFault(
-                f"rank {self.rank} cannot reach rank 0 at {host}:{port}: {first_line(error)}; "
+                f"rank {self.rank} cannot reach rank 0 at {where}: {first_line(error)}; "
                 f"processes of a run must be able to connect to each other"
             ) from None
 
-    def _run(self):
+    def _run(self) -> None:
         last = time.monotonic()
         while not self._ended.is_set():
             for rank, message in self._listen():
                 self._take(rank, message)
             now = time.monotonic()
             if now - last > 10 * TICK_S:
-                # This process itself was stopped for a while (a suspended job): that time counts
-                # for nobody.
-                self._meet_until += now - last
-                for known in self.known.values():
-                    known.moved += now - last
-                    known.heard += now - last
+                self._forgive(now - last)
             last = now
             self._tick(now)
             if self.verdict and not self._ended.is_set() and not self._others_start():
                 self._decided.set()
                 if self._failing:
-                    self._ended.wait(
-                        CLOSING_S
-                    )  # the main thread, on its way out, has the last word
+                    # the main thread, on its way out, has the last word
+                    self._ended.wait(CLOSING_S)
                 with self._last_word:
-                    self._end(said(self.verdict), self.verdict[2])
+                    self._end(describe_decision(self.verdict), self.verdict[2])
 
-    def _others_start(self):
-        """Whether rank 0 goes on listening for those that still start, although the end is
-        decided."""
+    def _forgive(self, seconds: float) -> None:
+        """Count for nobody a time in which this process itself was stopped (a suspended job)."""
+        self._meet_until += seconds
+        for known in self.known.values():
+            known.moved_at += seconds
+            known.heard_at += seconds
+
+    def _others_start(self) -> bool:
+        """Return whether rank 0 still listens for ranks that start, although the end is decided."""
         if not self.hub or not self.hub.missing:
             return False
         now = time.monotonic()
-        return now < self._meet_until and (self.verdict is None or now < self._heard + LINGER_S)
+        lingers = self.verdict is None or now < self._decided_at + LINGER_S
+        return now < self._meet_until and lingers
 
-    def _listen(self):
-        """[(rank, message)] of about half a second; a Lost for a message: the line is closed.
+    def _listen(self) -> Sequence[tuple[int, dict | Lost]]:
+        """Return [(rank, message)] of about half a second; a Lost says that the line is closed.
 
         Rank 0 sleeps for that time and then takes in all that has come: to be woken by each message
         of hundreds of ranks would cost the main thread most of its interpreter. Only while ranks
@@ -227,21 +251,19 @@ class Watch(Whereabouts):
         self._ended.wait(TICK_S)
         return self.hub.poll(0) if self.hub else []
 
-    def _take(self, rank, message):
+    def _take(self, rank: int, message: dict | Lost) -> None:
         known = self.known[rank]
         if isinstance(message, Lost):
             if not known.left:
-                self._decide(
-                    rank,
-                    f"died, last seen{known.place()}: its process is gone, and the node's log may "
-                    f"say why "
-                    f"(often a lack of memory)",
-                    ExitCode.LOST_RANK,
+                text = (
+                    f"died, last seen{known.describe()}: its process is gone, and the node's log "
+                    f"may say why (often a lack of memory)"
                 )
+                self._decide((rank, text, ExitCode.LOST_RANK))
             known.left = True
             return
-        known.heard = time.monotonic()
-        if "joined" in message and self.verdict:
+        known.heard_at = time.monotonic()
+        if "joined" in message and self.verdict and self.hub:
             self.hub.send(rank, verdict=self.verdict)
         if "now" in message:
             known.see(tuple(message["now"]))
@@ -252,52 +274,57 @@ class Watch(Whereabouts):
         if "failed" in message:
             self._failed(rank, *message["failed"])
         if "verdict" in message:
-            self._decide(*message["verdict"])
+            self._decide(tuple(message["verdict"]))
 
-    def _tick(self, now):
+    def _tick(self, now: float) -> None:
         self.known[self.rank].see(self.now)
-        self.known[self.rank].heard = now
+        self.known[self.rank].heard_at = now
         news = bool(self.stop) and not self._spread
         # A message wakes the other side: without a measure the two would wake each other all the
         # time.
-        if news or now - self._said > TICK_S * 0.9:
-            self._said, self._spread = now, bool(self.stop)
-            self._say({"now": self.now, "stop": self.stop.name} if news else {"now": self.now})
-        if now > self._meet_until and self.hub and (missing := self.hub.missing):
-            more = (
-                f" (nor did ranks {', '.join(map(str, missing[1:9]))})" if len(missing) > 1 else ""
-            )
-            self._decide(
-                missing[0],
-                f"did not come to the start in time{more}: it died before it could say why, or the "
-                f"processes of this run cannot connect to each other",
-                ExitCode.LOST_RANK,
-            )
+        if news or now - self._said_at > TICK_S * 0.9:
+            self._said_at, self._spread = now, bool(self.stop)
+            asked = {"stop": self.stop.name} if self.stop and news else {}
+            self._say({"now": self.now, **asked})
+        if now > self._meet_until and self.hub and self.hub.missing:
+            self._give_up(self.hub.missing)
         if self.suspect and now - self.suspect[0] > GRACE_S:
-            self._decide(*self.suspect[1:])
-        self._look_for_hangs(now)
+            self._decide(self.suspect[1])
+        if self.rank == 0:
+            self._look_for_hangs(now)
+        else:
+            self._look_at_first(now)
 
-    def _look_for_hangs(self, now):
+    def _give_up(self, missing: list[int]) -> None:
+        """Decide on ranks that did not come in time."""
+        others = ", ".join(map(str, missing[1:9]))
+        more = f" (nor did ranks {others})" if others else ""
+        text = (
+            f"did not come to the start in time{more}: it died before it could say why, or the "
+            f"processes of this run cannot connect to each other"
+        )
+        self._decide((missing[0], text, ExitCode.LOST_RANK))
+
+    def _look_for_hangs(self, now: float) -> None:
+        """Rank 0: name the ranks that are furthest behind where one has not moved for long."""
         there = {
             rank: known for rank, known in self.known.items() if not known.left and known.now[0]
         }
-        if self.rank == 0:
-            if there and max(now - known.moved for known in there.values()) > self.hang_s:
-                behind = min(known.now[0] for known in there.values())
-                slow = {rank: known for rank, known in there.items() if known.now[0] == behind}
-                silent = {
-                    rank: known for rank, known in slow.items() if now - known.heard > SILENT_S
-                }
-                self._decide(*hang(silent or slow, bool(silent), now, self.hang_s))
-        elif (
-            self.known[0].now[0]
-            and not self.known[0].left
-            and now - self.known[self.rank].moved > self.hang_s + 4 * TICK_S
-            and now - self.known[0].heard > SILENT_S
-        ):
-            self._decide(*hang({0: self.known[0]}, True, now, self.hang_s))
+        if not there or now - min(known.moved_at for known in there.values()) <= self.hang_s:
+            return
+        behind = min(known.now[0] for known in there.values())
+        slow = {rank: known for rank, known in there.items() if known.now[0] == behind}
+        silent = {rank: known for rank, known in slow.items() if now - known.heard_at > SILENT_S}
+        self._decide(describe_hang(silent or slow, bool(silent), now, self.hang_s))
 
-    def _say(self, message):
+    def _look_at_first(self, now: float) -> None:
+        """Another rank: name rank 0 where it says nothing and this rank waits for it."""
+        first = self.known[0]
+        waits = now - self.known[self.rank].moved_at > self.hang_s + 4 * TICK_S
+        if first.now[0] and not first.left and waits and now - first.heard_at > SILENT_S:
+            self._decide(describe_hang({0: first}, True, now, self.hang_s))
+
+    def _say(self, message: dict) -> None:
         wire = self.wire  # which the thread may let go of at any moment
         if self.hub:
             self.hub.tell(**message)
@@ -305,28 +332,28 @@ class Watch(Whereabouts):
             with contextlib.suppress(Lost):  # found by who listens
                 wire.send(**message)
 
-    def _fail(self, text, code, secondary):
+    def _fail(self, text: str, code: int, secondary: bool) -> None:
         self.known[self.rank].see(self.now)
         if self.wire:
             self._say({"now": self.now, "failed": [text, code, secondary]})
         else:
             self._failed(self.rank, text, code, secondary)
 
-    def _failed(self, rank, text, code, secondary):
-        text = f"stopped{self.known[rank].place()}: {text}"
+    def _failed(self, rank: int, text: str, code: int, secondary: bool) -> None:
+        decision = rank, f"stopped{self.known[rank].describe()}: {text}", code
         if not secondary:
-            self._decide(rank, text, code)
+            self._decide(decision)
         elif not self.suspect:
-            self.suspect = time.monotonic(), rank, text, code
+            self.suspect = time.monotonic(), decision
 
-    def _decide(self, rank, text, code):
+    def _decide(self, decision: Decision) -> None:
         if self.verdict is None:
-            self.verdict, self._heard = (rank, text, code), time.monotonic()
+            self.verdict, self._decided_at = decision, time.monotonic()
             if self.hub:
                 self._say({"verdict": self.verdict})
 
-    def _end(self, text, code):
-        """The process's last line, and its end. Does not return."""
+    def _end(self, text: str, code: int) -> NoReturn:
+        """Print the process's last line, and end it."""
         # Rank 0's progress bar may stand in the line.
         os.write(2, f"{'' if self.rank else chr(10)}{text}\n".encode())
         self._ended.set()
@@ -341,22 +368,28 @@ class Watch(Whereabouts):
 class Known:
     """What is known of a rank: where it was seen last, and when it moved and was heard of."""
 
-    def __init__(self):
-        self.now, self.left = (0, 0, 0, "starting"), False
-        self.moved = self.heard = time.monotonic()
+    def __init__(self) -> None:
+        self.now: Position = (0, 0, 0, "starting")
+        self.left = False
+        self.moved_at = self.heard_at = time.monotonic()
 
-    def see(self, now):
+    def see(self, now: Position) -> None:
+        """Take in where its main thread is."""
         if now != self.now:
-            self.now, self.moved = now, time.monotonic()
+            self.now, self.moved_at = now, time.monotonic()
 
-    def place(self):
+    def describe(self) -> str:
+        """Return where it was seen last, as the end of a clause."""
         _, _, step, doing = self.now
         return f" at step {step}, {doing}" if self.now[0] else " while starting"
 
 
-def told(error):
-    """(text, exit code of the other ranks too, whether another rank's end may be the cause) of an
-    exception."""
+def describe_error(error: BaseException) -> tuple[str, int, bool]:
+    """Return what the ranks are told of an exception.
+
+    Returns:
+        Text, exit code of the other ranks too, and whether another rank's end may be the cause.
+    """
     if isinstance(error, StoppedEarly):
         return f"{error} before the first step; there was nothing to save", ExitCode.STOPPED, False
     if isinstance(error, Failure):
@@ -371,13 +404,13 @@ def told(error):
     return text, ExitCode.PROGRAM, isinstance(error, RelayedFault)
 
 
-def first_line(error):
-    """The words of an exception in one line."""
+def first_line(error: BaseException) -> str:
+    """Return the words of an exception in one line."""
     return " ".join(str(error).split())[:200]
 
 
-def said(verdict):
-    """The line that a rank prints which did not fail itself."""
+def describe_decision(verdict: Decision) -> str:
+    """Return the line that a rank prints which did not fail itself."""
     rank, text, code = verdict
     again = (
         "; start the same command again"
@@ -387,15 +420,22 @@ def said(verdict):
     return f"error: rank {rank} {text} (exit code {code}{again})"
 
 
-def hang(slow, silent, now, hang_s):
-    """(rank, text, code) about the ranks in ``slow``: {rank: Known}."""
+def describe_hang(slow: dict[int, Known], silent: bool, now: float, hang_s: float) -> Decision:
+    """Return the decision on ranks that hang.
+
+    Args:
+        slow: what is known of each of them.
+        silent: their processes have said nothing for a while.
+        now: the time, as of ``time.monotonic``.
+    """
     ranks = sorted(slow)
     first = slow[ranks[0]]
     others = f" (and so do ranks {', '.join(map(str, ranks[1:9]))})" if len(ranks) > 1 else ""
-    state = (
-        f", and its process has given no sign of life for {now - first.heard:.0f} s"
-        if silent
-        else ""
+    state = ""
+    if silent:
+        state = f", and its process has given no sign of life for {now - first.heard_at:.0f} s"
+    text = (
+        f"hangs{first.describe()}, for {now - first.moved_at:.0f} s{others}{state}; "
+        f"guard.hang_s={hang_s:g}"
     )
-    text = f"hangs{first.place()}, for {now - first.moved:.0f} s{others}{state}; guard.hang_s={hang_s:g}"
     return ranks[0], text, ExitCode.LOST_RANK

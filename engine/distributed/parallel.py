@@ -7,14 +7,23 @@ itself, and only the sum of a share's gradient goes between groups. What leaves 
 (checkpoints, norms) is always whole, under the bare module's names.
 """
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from inspect import signature
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
+
+from engine.distributed.process_group import Processes
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 BLOCKS = ("blocks", "layers")  # names of the lists whose members are gathered one at a time
 # of these lists, whose members take their weights in bf16 while tokens stay in float32
@@ -23,7 +32,7 @@ IN_BF16 = "blocks"
 
 # Buffers are tables and means that no step changes: not to be sent at each. torch 2.15 has another
 # word for it than 2.6.
-_NO_BUFFERS = {
+_NO_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers"
     if "forward_sync_buffers" in signature(nn.parallel.DistributedDataParallel).parameters
     else "broadcast_buffers": False
@@ -36,23 +45,30 @@ class Spread:
     Args:
         holders: neighbouring processes that hold one copy of the weights together; divides their
             number. 1: each holds all.
-        processes: engine.distributed.process_group.Processes.  model: the bare network.
+        model: the bare network.
         step_module: holds it and no weights besides, called on parts of a batch.
         entries: the network's methods, beside ``forward``, that others call.
         bf16: the network runs under bf16 autocast, so its blocks' shared weights are gathered in
             bf16: half of what goes between processes, and no copy is kept beside them. Shares,
-                gradients' sums and the optimizer stay float32.
+            gradients' sums and the optimizer stay float32.
     Attributes:
         module: what to call for the loss.  Gradients in it are means over the processes.
     """
 
-    def __init__(self, holders, processes, model, step_module, entries=(), bf16=False):
+    def __init__(
+        self,
+        holders: int,
+        processes: Processes,
+        model: nn.Module,
+        step_module: nn.Module,
+        entries: Sequence[str] = (),
+        bf16: bool = False,
+    ) -> None:
         self.model, self.module = model, step_module
         self.sharded = holders > 1
         self.copied = holders == 1 and processes.world > 1
-        self.copies = (
-            None  # the process group of those that have the same share, where there are several
-        )
+        # The process group of those that have the same share, where there are several.
+        self.copies: dist.ProcessGroup | None = None
         if self.copied:
             ids = [processes.device.index] if processes.device.type == "cuda" else None
             self.module = nn.parallel.DistributedDataParallel(
@@ -63,7 +79,7 @@ class Spread:
         if self.sharded:
             shard(model, self._mesh(holders, processes), entries, bf16)
 
-    def _mesh(self, holders, processes):
+    def _mesh(self, holders: int, processes: Processes) -> DeviceMesh:
         if holders == processes.world:
             return init_device_mesh(processes.device.type, (holders,))
         groups = processes.groups(holders)
@@ -74,22 +90,24 @@ class Spread:
         )
 
     @contextlib.contextmanager
-    def unsynced(self):
+    def unsynced(self) -> Iterator[None]:
         """Gradients made in here stay in this process, to be summed with those made outside
         later."""
-        if self.copied:
+        if isinstance(self.module, nn.parallel.DistributedDataParallel):
             with self.module.no_sync():
                 yield
             return
         if self.sharded:
-            self.model.set_requires_gradient_sync(False)
+            self._root.set_requires_gradient_sync(False)
         yield
         if self.sharded:
-            self.model.set_requires_gradient_sync(True)
+            self._root.set_requires_gradient_sync(True)
 
-    def clip(self, parameters, limit=None):
-        """The norm of all gradients, on the device and alike on all ranks; if it exceeds ``limit``
-        they are scaled down."""
+    def clip(self, parameters: Iterable[nn.Parameter], limit: float | None = None) -> torch.Tensor:
+        """Return the norm of all gradients, () on the device and alike on all ranks.
+
+        If it exceeds ``limit`` they are scaled down.
+        """
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = whole(nn.utils.get_total_norm(gradients))
         if self.copies is not None:
@@ -101,41 +119,49 @@ class Spread:
             torch._foreach_mul_([own(gradient) for gradient in gradients], factor)
         return norm
 
-    def gather(self):
-        """From here to ``release`` every process has all weights, so that each may call the model
-        as often as it likes.
+    def gather(self) -> None:
+        """Give every process all weights until ``release``: each may call the model as it likes.
 
         Otherwise a process that calls a sharded model once more than the others waits for them for
         ever.
         """
         if self.sharded:
-            self.model.set_reshard_after_forward(False)
+            self._root.set_reshard_after_forward(False)
             for module in self._shards():
                 module.unshard()
 
-    def release(self):
-        """Back to shares. Also after weights were gathered by a forward without a backward."""
+    def release(self) -> None:
+        """Go back to shares. Also after weights were gathered by a forward without a backward."""
         if self.sharded:
             for module in self._shards():
                 module.reshard()
                 module.set_reshard_after_forward(module is not self.model, recurse=False)
 
-    def _shards(self):
+    @property
+    def _root(self) -> FSDPModule:
+        """The model, which ``shard`` has made one."""
+        return cast("FSDPModule", self.model)
+
+    def _shards(self) -> list[FSDPModule]:
         from torch.distributed.fsdp import FSDPModule
 
         return [module for module in self.model.modules() if isinstance(module, FSDPModule)]
 
 
-def _send_buffers(model):
-    """The first process's buffers, once, to all: a mean over data may differ in its last bit where
-    another device took it."""
+def _send_buffers(model: nn.Module) -> None:
+    """Send the first process's buffers to all, once.
+
+    A mean over data may differ in its last bit where another device took it.
+    """
     for buffer in model.buffers():
         dist.broadcast(buffer, 0)
 
 
-def shard(model, mesh, entries, bf16):
-    """Cut a model's weights over a mesh, and gather them for a block at a time; arguments as for
-    Spread."""
+def shard(model: nn.Module, mesh: DeviceMesh, entries: Sequence[str], bf16: bool) -> None:
+    """Cut a model's weights over a mesh, and gather them for a block at a time.
+
+    Arguments are as for Spread.
+    """
     # Imported here because it takes seconds and most runs have no use for it.
     from torch.distributed.fsdp import (
         MixedPrecisionPolicy,
@@ -159,35 +185,40 @@ def shard(model, mesh, entries, bf16):
         register_fsdp_forward_method(model, name)
 
 
-def whole(tensor):
-    """A tensor without its shares: of a DTensor the whole of it, gathered by all processes at once;
-    others as they are."""
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor without its shares.
+
+    A DTensor is gathered by all processes at once; others stay as they are.
+    """
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def own(tensor):
-    """This process's share of a tensor, which may be empty; no copy."""
+def own(tensor: torch.Tensor) -> torch.Tensor:
+    """Return this process's share of a tensor, which may be empty; no copy."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def cut(tensor, like):
-    """The share of a whole tensor that this process has of ``like``; no word between processes."""
+def cut(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return the share of a whole tensor that this process has of ``like``.
+
+    The processes exchange no word for it.
+    """
     if isinstance(like, DTensor):
-        place = like.device_mesh.get_coordinate()
+        coordinate = like.device_mesh.get_coordinate()
+        if coordinate is None:
+            raise ValueError(f"rank {dist.get_rank()} is not in the mesh of the tensor")
         for axis, placement in enumerate(like.placements):
             if isinstance(placement, Shard):
                 parts = tensor.chunk(like.device_mesh.size(axis), placement.dim)
+                number = coordinate[axis]
                 # The last processes have nothing of a tensor with few rows.
-                tensor = (
-                    parts[place[axis]]
-                    if place[axis] < len(parts)
-                    else tensor.narrow(placement.dim, 0, 0)
-                )
+                nothing = tensor.narrow(placement.dim, 0, 0)
+                tensor = parts[number] if number < len(parts) else nothing
     return tensor
 
 
-def spread_like(tensor, like):
-    """A whole tensor, spread and placed as ``like`` is: a copy of its own."""
+def spread_like(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return a whole tensor, spread and placed as ``like`` is: a copy of its own."""
     share = cut(tensor, like).to(like.device, copy=True, memory_format=torch.contiguous_format)
     if not isinstance(like, DTensor):
         return share

@@ -1,22 +1,25 @@
 """The processes of a run: who am I, on which device, and how do all agree."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 
 from engine.distributed import hardware
-from engine.distributed.place import Place, count_threads, read_place
+from engine.distributed.rank_env import RankEnv, count_threads, read_rank_env
 from engine.errors import EnvironmentFault, UserError
 
 MEET_S = 300  # for all ranks to come; on a cold disk the imports alone take a minute
 
 
+Item = TypeVar("Item")
 KINDS = (UserError, EnvironmentFault)  # of failures that other ranks may be told of as such
 
-_cores = None  # this process's share, counted before it was bound to some
+_cores: int | None = None  # this process's share, counted before it was bound to some
 
 
 class RelayedFault(Exception):
@@ -25,9 +28,13 @@ class RelayedFault(Exception):
 
 @dataclass
 class Processes:
-    """rank 0 .. world - 1; ``device`` is this process's own.
+    """The processes of a run, as one of them sees them.
 
-    ``timeout_s``: after which a collective fails that not all ranks have joined.
+    Attributes:
+        rank: of this one, 0 .. world - 1.
+        world: how many there are.
+        device: of this one.
+        timeout_s: after which a collective fails that not all ranks have joined.
     """
 
     rank: int
@@ -36,73 +43,82 @@ class Processes:
     timeout_s: float = 600
 
     @property
-    def first(self):
+    def first(self) -> bool:
+        """Whether this is rank 0."""
         return self.rank == 0
 
-    def sum(self, tensor):
-        """The sum of a tensor over all ranks, in place."""
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over all ranks, in place."""
         if self.world > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def any(self, flag):
-        """Whether the flag is set on any rank; a decision of all."""
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is set on any rank; a decision of all."""
         if self.world == 1:
             return flag
         return bool(self.sum(torch.tensor([int(flag)], device=self.device)).item())
 
-    def gather(self, items):
-        """The lists of all ranks as one, on rank 0; elsewhere an empty one. Costs a word where all
-        are empty."""
+    def gather(self, items: list[Item]) -> list[Item]:
+        """Return the lists of all ranks as one, on rank 0; elsewhere an empty one.
+
+        It costs a word where all are empty.
+        """
         if self.world == 1:
             return items
         if not self.any(bool(items)):
             return []
-        boxes = [None] * self.world
+        boxes: list[list[Item]] = [[] for _ in range(self.world)]
         dist.all_gather_object(boxes, items)
         return [item for box in boxes for item in box] if self.first else []
 
-    def from_first(self, make):
-        """What ``make()`` returns on rank 0, on all ranks. An exception there is raised on all, of
-        the same kind of failure."""
+    def from_first(self, make: Callable[[], Item]) -> Item:
+        """Return on all ranks what ``make()`` returns on rank 0.
+
+        An exception there is raised on all, of the same kind of failure.
+        """
         if self.world == 1:
             return make()
-        value = caught = None
+        value: Item | None = None
+        caught: Exception | None = None
         if self.first:
             try:
                 value = make()
             except Exception as error:
                 caught = error
-        box = [value, caught and _packed(caught)]
+        box: list[Any] = [value, None if caught is None else _pack(caught)]
         dist.broadcast_object_list(box, 0)
         if caught is not None:
             raise caught
         if box[1] is not None:
-            raise _relayed(*box[1])
+            raise _unpack(*box[1])
         return box[0]
 
-    def of_a_node(self):
-        """How many processes a node has, as rank 0 counts: nodes may have unequally many, and all
-        must cut the world alike."""
+    def of_a_node(self) -> int:
+        """Return how many processes a node has, as rank 0 counts.
+
+        Nodes may have unequally many, and all ranks must cut the world alike.
+        """
         return self.from_first(_of_this_node)
 
-    def groups(self, size):
-        """The ranks cut into rows of ``size`` neighbours: process groups of this rank's (column,
-        row)."""
-        columns = [list(range(place, self.world, size)) for place in range(size)]
+    def groups(self, size: int) -> tuple[dist.ProcessGroup, dist.ProcessGroup]:
+        """Return process groups of this rank's (column, row), of rows of ``size`` neighbours."""
+        columns = [list(range(first, self.world, size)) for first in range(size)]
         rows = [list(range(first, first + size)) for first in range(0, self.world, size)]
         # Else they would have torch's own timeout, and the watch might not be the first to speak.
         timeout = timedelta(seconds=self.timeout_s)
-        return tuple(
-            dist.new_subgroups_by_enumeration(ranks, timeout)[0] for ranks in (columns, rows)
-        )
+        column, _ = dist.new_subgroups_by_enumeration(columns, timeout)
+        row, _ = dist.new_subgroups_by_enumeration(rows, timeout)
+        # torch's types allow for ranks that are in no group; here every rank is in one.
+        return cast(dist.ProcessGroup, column), cast(dist.ProcessGroup, row)
 
-    def stop(self):
+    def stop(self) -> None:
+        """Leave the processes."""
         if self.world > 1:
             dist.destroy_process_group()
 
 
-def start(device, timeout_s=600, store=None):
+def start(device: str, timeout_s: float = 600, store: dist.Store | None = None) -> Processes:
     """Join the processes that torchrun (or a scheduler) started, or be the only one.
 
     Args:
@@ -114,30 +130,30 @@ def start(device, timeout_s=600, store=None):
             contradicts itself.
         EnvironmentFault: the others are not found.
     """
-    place = read_place()
-    device = device_of(device, place.local)
-    if device.type == "cuda":
-        _check_gpu_of_its_own(place)
-        torch.cuda.set_device(device)
-        _stay_near(place)
-    if place.world > 1:
-        store = dist.PrefixStore("group", store or open_store(place))
+    env = read_rank_env()
+    own = device_of(device, env.local)
+    if own.type == "cuda":
+        _check_gpu_of_its_own(env)
+        torch.cuda.set_device(own)
+        _stay_near(env)
+    if env.world > 1:
+        store = dist.PrefixStore("group", store or open_store(env))
         store.set_timeout(timedelta(seconds=timeout_s))
-        gpu = device.type == "cuda"
+        gpu = own.type == "cuda"
         # With its device NCCL connects here, where a fault is told as one of the start, and not
         # amid the first collective.
         dist.init_process_group(
             "nccl" if gpu else "gloo",
             timeout=timedelta(seconds=timeout_s),
             store=store,
-            rank=place.rank,
-            world_size=place.world,
-            device_id=device if gpu else None,
+            rank=env.rank,
+            world_size=env.world,
+            device_id=own if gpu else None,
         )
-    return Processes(place.rank, place.world, device, timeout_s)
+    return Processes(env.rank, env.world, own, timeout_s)
 
 
-def open_store(place: Place, seconds: float = MEET_S) -> dist.Store:
+def open_store(env: RankEnv, seconds: float = MEET_S) -> dist.Store:
     """torch's store at MASTER_ADDR, which rank 0 opens, unless torchrun's agent has; it does not
     wait for the others.
 
@@ -147,10 +163,10 @@ def open_store(place: Place, seconds: float = MEET_S) -> dist.Store:
     agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
         store = dist.TCPStore(
-            place.address,
-            place.port,
-            place.world,
-            is_master=place.rank == 0 and not agent,
+            env.address or "",
+            env.port or 0,
+            env.world,
+            is_master=env.rank == 0 and not agent,
             timeout=timedelta(seconds=seconds),
             wait_for_workers=False,
             multi_tenant=True,
@@ -158,8 +174,8 @@ def open_store(place: Place, seconds: float = MEET_S) -> dist.Store:
     except RuntimeError as error:  # torch's DistError and its kinds
         words = " ".join(str(error).split())[:200]
         raise EnvironmentFault(
-            f"rank {place.rank} finds no meeting point at MASTER_ADDR={place.address} MASTER_PORT="
-            f"{place.port}: {words}"
+            f"rank {env.rank} finds no meeting point at MASTER_ADDR={env.address} MASTER_PORT="
+            f"{env.port}: {words}"
         ) from None
     # torchrun may keep its store when it starts all ranks again.
     return dist.PrefixStore(
@@ -167,25 +183,28 @@ def open_store(place: Place, seconds: float = MEET_S) -> dist.Store:
     )
 
 
-def _check_gpu_of_its_own(place):
+def _check_gpu_of_its_own(env: RankEnv) -> None:
     named, gpus = os.environ.get("LOCAL_RANK", "").strip(), torch.cuda.device_count()
-    if place.world > 1 and gpus > 1 and not named:
+    if env.world > 1 and gpus > 1 and not named:
         raise UserError(
-            f"WORLD_SIZE={place.world} is set in the environment without LOCAL_RANK, and "
+            f"WORLD_SIZE={env.world} is set in the environment without LOCAL_RANK, and "
             f"there are {gpus} GPUs: all processes of a node would take the first; "
             f"a launcher such as torchrun sets it"
         )
 
 
-def _stay_near(place):
+def _stay_near(env: RankEnv) -> None:
     """Bind this process, and the loader workers that it starts later, to the CPUs near its GPU."""
     global _cores
     _cores = share_cores()
-    if not place.local < place.local_world <= torch.cuda.device_count():
+    if not env.local < env.local_world <= torch.cuda.device_count():
         # it sees its own GPU alone, or is told of no others: how many share the CPUs near it is not
         # known
         return
-    found = [torch.cuda.get_device_properties(number) for number in range(place.local_world)]
+    # Any, for torch's types leave out where a GPU is.
+    found: list[Any] = [
+        torch.cuda.get_device_properties(number) for number in range(env.local_world)
+    ]
     if not all(hasattr(one, "pci_domain_id") for one in found):
         return  # a torch that does not tell where they are
     hardware.stay_near(
@@ -193,18 +212,18 @@ def _stay_near(place):
             hardware.pci_address(one.pci_domain_id, one.pci_bus_id, one.pci_device_id)
             for one in found
         ],
-        place.local,
+        env.local,
     )
 
 
-def _packed(error):
-    """(kind, words) of an exception, for the other ranks."""
+def _pack(error: Exception) -> tuple[str | None, str]:
+    """Return (kind, words) of an exception, for the other ranks."""
     kind = next((kind.__name__ for kind in KINDS if isinstance(error, kind)), None)
     return kind, str(error) if kind else f"{type(error).__name__}: {error}"
 
 
-def _relayed(kind, words):
-    """The exception that rank 0 raised, as another rank raises it."""
+def _unpack(kind: str | None, words: str) -> Exception:
+    """Return the exception that rank 0 raised, as another rank raises it."""
     if kind is None:
         return RelayedFault(f"rank 0: {words}")
     error = next(one for one in KINDS if one.__name__ == kind)(words)
@@ -212,9 +231,10 @@ def _relayed(kind, words):
     return error
 
 
-def device_of(device, local=0):
-    """The torch.device of "auto", "cpu" or "cuda" for a local rank; from here on float32 is float32
-    on it.
+def device_of(device: str, local: int = 0) -> torch.device:
+    """Return the torch.device of "auto", "cpu" or "cuda" for a local rank.
+
+    From here on float32 is float32 on it.
 
     Raises:
         UserError: a GPU was asked for and there is none for this rank.
@@ -227,32 +247,37 @@ def device_of(device, local=0):
     if device == "cuda" and torch.cuda.device_count() <= local:
         raise UserError(
             f"device=cuda: local rank {local} finds {torch.cuda.device_count()} GPUs; set "
-            f"device=cpu or start "
-            f"fewer processes a node"
+            f"device=cpu or start fewer processes a node"
         )
     hardware.exact_float32()
     return torch.device(device, local) if device == "cuda" else torch.device(device)
 
 
-def _of_this_node():
-    return read_place().local_world
+def _of_this_node() -> int:
+    return read_rank_env().local_world
 
 
-def share_cores():
-    """Cores this process may use: those it is allowed to run on, shared with the other ranks of its
-    node."""
+def share_cores() -> int:
+    """Return the cores this process may use.
+
+    Those it is allowed to run on are shared with the other ranks of its node.
+    """
     # Bound to the CPUs near its GPU a process sees only those, which it shares with some of the
     # others.
     return _cores or max(1, len(os.sched_getaffinity(0)) // _of_this_node())
 
 
-def threads():
-    """Threads for torch: OMP_NUM_THREADS where it is set, else this process's cores. The last bit
-    of sums depends on it."""
+def threads() -> int:
+    """Return threads for torch: OMP_NUM_THREADS where it is set, else this process's cores.
+
+    The last bit of sums depends on it.
+    """
     return count_threads() or share_cores()
 
 
-def loader_workers(asked):
-    """Processes that decode for this rank: as many as asked, or by default its cores less one, up
-    to 16."""
+def loader_workers(asked: int | None) -> int:
+    """Return how many processes decode for this rank.
+
+    As many as asked, or by default its cores less one, up to 16.
+    """
     return min(16, share_cores() - 1) if asked is None else asked

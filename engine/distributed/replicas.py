@@ -10,7 +10,6 @@ of a single element changes it: elements are multiplied by odd numbers and added
 """
 
 import socket
-import sys
 from collections import Counter
 from dataclasses import dataclass
 
@@ -19,8 +18,11 @@ import torch.distributed as dist
 
 from engine.distributed import hardware
 from engine.distributed.parallel import own
+from engine.distributed.process_group import Processes
 from engine.errors import EnvironmentFault
+from engine.logging.console import get_logger
 
+log = get_logger(__name__)
 CHUNK = 1 << 20  # elements at a time: the products take eight bytes each
 GOLDEN = -7046029254386353131  # 2**64 over the golden ratio, as an int64: spreads the factors
 NEXT = 6364136223846793005  # by which a sum is multiplied before the next is added
@@ -45,15 +47,14 @@ class Replicas:
     """Compares the replicas of a run's tensors.
 
     Args:
-        processes: engine.distributed.process_group.Processes.
         holders: processes that hold one copy together, as of
             engine.config.train_config.TrainConfig.holders.
     """
 
-    def __init__(self, processes, holders: int):
+    def __init__(self, processes: Processes, holders: int) -> None:
         self.processes, self.holders = processes, holders
         self._told = False
-        self._factors = None
+        self._factors: torch.Tensor | None = None
 
     def check(self, step: int, tensors: dict[str, torch.Tensor]) -> None:
         """Compare this process's share of each tensor with its replicas'; all ranks call it.
@@ -74,9 +75,9 @@ class Replicas:
 
     def _tell(self, step, sums):
         """Find out who differs. The same on all ranks, for all know the same."""
-        boxes = [None] * self.processes.world
         processor = hardware.processor(self.processes.device)
         mine = Replica(self.processes.rank, socket.gethostname(), processor, sums)
+        boxes = [mine] * self.processes.world
         dist.all_gather_object(boxes, mine)
         fault = explain_difference(boxes, self.holders)
         if fault:
@@ -87,11 +88,9 @@ class Replicas:
             )
         if self.processes.first and not self._told:
             self._told = True
-            print(
+            log.info(
                 "note: replicas of the weights are on unlike processors, whose rounding differs; "
-                "they are compared among equal ones alone",
-                file=sys.stderr,
-                flush=True,
+                "they are compared among equal ones alone"
             )
 
     def _checksum(self, tensor):

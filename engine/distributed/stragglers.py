@@ -9,8 +9,13 @@ import contextlib
 import socket
 import statistics
 import time
+from collections.abc import Iterator
 
 import torch
+
+from engine.distributed.process_group import Processes
+
+Slowest = dict[str, float | str]  # keys of the log
 
 MOST_EVENTS = 256  # pairs that are kept before those that are over are summed up
 
@@ -24,11 +29,12 @@ class OwnTime:
         device: torch.device.
     """
 
-    def __init__(self, device: torch.device):
-        self._device, self._seconds, self._events = device, 0.0, []
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._seconds = device, 0.0
+        self._events: list[list[torch.cuda.Event]] = []  # pairs of a beginning and an end
 
     @contextlib.contextmanager
-    def running(self):
+    def running(self) -> Iterator[None]:
         """Count what is done in this block."""
         if self._device.type == "cuda":
             ends = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
@@ -44,7 +50,10 @@ class OwnTime:
         self._seconds += time.perf_counter() - began
 
     def take(self) -> float:
-        """The seconds since the last call. Waits for the device, as a line of the log does."""
+        """Return the seconds since the last call.
+
+        It waits for the device, as a line of the log does.
+        """
         if self._events:
             self._events[-1][1].synchronize()
             self._sum_up()
@@ -59,18 +68,16 @@ class OwnTime:
 
 
 class Stragglers:
-    """Compares all ranks; they construct and call it together.
+    """Compares all ranks; they construct and call it together."""
 
-    Args:
-        processes: engine.distributed.process_group.Processes.
-    """
-
-    def __init__(self, processes):
+    def __init__(self, processes: Processes) -> None:
         self.processes = processes
         self.hosts = processes.gather([socket.gethostname()])
 
-    def find(self, seconds: float) -> dict:
-        """What ``compare`` returns on rank 0; {} elsewhere, and where there is one process alone.
+    def find(self, seconds: float) -> Slowest:
+        """Return what ``compare`` returns on rank 0.
+
+        {} elsewhere, and where there is one process alone.
 
         Args:
             seconds: of this rank's own work since the last call.
@@ -84,8 +91,10 @@ class Stragglers:
         return compare(own.tolist(), self.hosts) if rank == 0 else {}
 
 
-def compare(seconds: list[float], hosts: list[str]) -> dict:
-    """{"speed/slowest_rank", "speed/slowest_share", "speed/slowest_host"} of all ranks' seconds.
+def compare(seconds: list[float], hosts: list[str]) -> Slowest:
+    """Return which rank is the slowest.
+
+    {"speed/slowest_rank", "speed/slowest_share", "speed/slowest_host"} of all ranks' seconds.
 
     The share is by how much the slowest is over the median (0.1: a tenth). {} where none did
     anything.

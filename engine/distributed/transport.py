@@ -1,7 +1,8 @@
 """JSON messages over TCP between the processes of a run that know its token, and nobody else.
 
-The watch of the ranks and the supervisors of a job use the same. Whoever connects proves first that
-it knows the token:
+The watch of a run's ranks (engine.distributed.heartbeat) and the supervisors of a cluster's job
+(slurm.supervisor) talk over it. One of them opens a hub and publishes its Meeting, by torch's store
+or in a file; the others join it. Whoever connects proves first that it knows the token:
 
     hub     {"nonce": A}
     caller  {"number": N, "name": TEXT, "nonce": B, "proof": HMAC(token, caller, A, B, N, TEXT)}
@@ -17,7 +18,6 @@ import contextlib
 import errno
 import hashlib
 import hmac
-import ipaddress
 import json
 import secrets
 import select
@@ -25,6 +25,10 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from engine.distributed.addresses import listen_at
 
 STRANGER_S = 10.0  # in which a caller proves itself
 STRANGERS = 128  # unproven connections at a time, and one an expected member; the oldest goes
@@ -34,6 +38,7 @@ CHUNK = 1 << 16  # bytes of a read
 ACCEPTS = 256  # connections taken in at once: a flood of them does not hold up the messages
 PAUSE_S = 1.0  # without new connections, where the system has no descriptor left
 RETRY_S = 0.5
+EVERYWHERE = ("0.0.0.0", "::")  # as a socket names all addresses of a machine
 ANSWER_S = 10.0  # for a hub's answer; after that a caller calls anew
 
 
@@ -45,19 +50,27 @@ class Wire:
     """One connection, which never blocks. Threads may send at the same time; one of them receives.
 
     Args:
-        sock: a connected socket.  longest: bytes that a line may have.
+        sock: a connected socket.
+        longest: bytes that a line may have.
     """
 
-    def __init__(self, sock: socket.socket, longest: int = LONGEST):
+    def __init__(self, sock: socket.socket, longest: int = LONGEST) -> None:
         self.sock, self.longest = sock, longest
+        self._heard_at = time.monotonic()
         self._rest, self._unsent, self._lock = b"", b"", threading.Lock()
-        self._held = []  # messages that came in one read with the hub's welcome
+        self._held: list[dict] = []  # messages that came in one read with the hub's welcome
         sock.setblocking(False)
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             _set_options(sock)
 
     def fileno(self) -> int:
+        """Return the socket's descriptor, by which a selector knows it."""
         return self.sock.fileno()
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since the last message came, or since there is a connection."""
+        return time.monotonic() - self._heard_at
 
     def send(self, **message) -> None:
         """Send a message. Raises Lost."""
@@ -97,6 +110,8 @@ class Wire:
         *lines, self._rest = (self._rest + data).split(b"\n")
         if max(map(len, [*lines, self._rest])) > self.longest:
             raise Lost(f"it sent a line of more than {self.longest} bytes")
+        if lines:
+            self._heard_at = time.monotonic()
         return [decode(line) for line in lines]
 
     def wait(self, seconds: float) -> list[dict]:
@@ -123,6 +138,7 @@ class Wire:
         raise Lost(f"no answer within {seconds:.0f} s")
 
     def close(self) -> None:
+        """Close the connection, which the other end then learns."""
         with contextlib.suppress(OSError):
             self.sock.close()
 
@@ -132,19 +148,31 @@ class Hub:
     stranger.
 
     Args:
-        listener: a listening socket.  token: the run's secret.  numbers: those that are expected.
+        listener: a listening socket.
+        token: the run's secret.
+        numbers: those that are expected.
         clock: gives seconds.
     Attributes:
         members: {number: Wire}.
         names: {number: what it calls itself}, also of those that are gone.
     """
 
-    def __init__(self, listener, token: str, numbers, clock=time.monotonic):
+    def __init__(
+        self,
+        listener: socket.socket,
+        token: str,
+        numbers: Iterable[int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.listener, self.token, self.clock = listener, token, clock
         self.numbers = frozenset(numbers)
-        self.members, self.names = {}, {}
-        self.strangers = {}  # Wire: (nonce, when it came), the oldest first
-        self._number_of, self._news, self._paused_until = {}, [], None
+        self.members: dict[int, Wire] = {}
+        self.names: dict[int, str] = {}
+        # The oldest first, each with its nonce and when it came.
+        self.strangers: dict[Wire, tuple[str, float]] = {}
+        self._number_of: dict[Wire, int] = {}
+        self._news: list[tuple[int, Wire, Lost]] = []
+        self._paused_until: float | None = None
         # epoll, and kept: its cost grows with those that have news, not with those that are there.
         self.selector = selectors.DefaultSelector()
         listener.setblocking(False)
@@ -192,6 +220,7 @@ class Hub:
             self._send_line(number, line)
 
     def close(self) -> None:
+        """Close all connections, and listen no more."""
         for wire in [*self.members.values(), *self.strangers]:
             wire.close()
         self.listener.close()
@@ -226,7 +255,7 @@ class Hub:
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                    self._make_room()
+                    self._free_descriptors()
                     return
                 continue  # the caller has given up already
             self._greet(sock)
@@ -243,7 +272,7 @@ class Hub:
         self.strangers[wire] = nonce, self.clock()
         self.selector.register(wire, selectors.EVENT_READ)
 
-    def _make_room(self):
+    def _free_descriptors(self):
         """No descriptor is left: strangers go; without any, nobody is let in for a moment."""
         if self.strangers:
             for wire in list(self.strangers)[: 1 + len(self.strangers) // 2]:
@@ -307,8 +336,40 @@ class Hub:
         return number, name
 
 
+@dataclass(frozen=True)
+class Meeting:
+    """Where a hub is found and how its callers prove themselves.
+
+    Who opened the hub publishes it to those who may join, and to nobody else: it holds the token.
+    """
+
+    address: str
+    port: int
+    token: str
+
+    def join(self, number: int, name: str, seconds: float) -> Wire:
+        """Return the proven connection to the hub; see the function ``join``."""
+        return join(self.address, self.port, self.token, number, name, seconds)
+
+
+def open_hub(address: str | None, known_as: str, numbers: Iterable[int]) -> tuple[Hub, Meeting]:
+    """Open a hub on a free port, with a token of its own.
+
+    Args:
+        address: of this machine, to listen at that alone; None: at all of them.
+        known_as: under which the others call this machine, where the hub listens at all addresses.
+        numbers: the members that are expected.
+    Raises:
+        OSError: it cannot listen.
+    """
+    listener = listen_at(address)
+    host, port = listener.getsockname()[:2]
+    meeting = Meeting(known_as if host in EVERYWHERE else host, port, secrets.token_hex(16))
+    return Hub(listener, meeting.token, numbers), meeting
+
+
 def join(address: str, port: int, token: str, number: int, name: str, seconds: float) -> Wire:
-    """The proven connection to a hub, which is called again and again for so many seconds.
+    """Return the proven connection to a hub, calling it again and again for so many seconds.
 
     Raises:
         Lost: with the last reason.
@@ -339,11 +400,12 @@ def _join_once(address, port, token, number, name):
 
 
 def encode(message: dict) -> bytes:
+    """Return the line of a message."""
     return json.dumps(message).encode() + b"\n"
 
 
 def decode(line: bytes) -> dict:
-    """The message of a line without its end. Raises Lost where it is none."""
+    """Return the message of a line without its end. Raises Lost where it is none."""
     try:
         message = json.loads(line)
     except (ValueError, RecursionError):
@@ -361,47 +423,6 @@ def _proof(token, role, theirs, own, number, name):
 def _same(one, other):
     """Whether two texts are equal, in a time that does not tell where they differ."""
     return hmac.compare_digest(one.encode("utf-8", "surrogatepass"), other.encode())
-
-
-def listen_at(address: str | None) -> socket.socket:
-    """A socket that listens on a free port of one address.
-
-    It listens on all where that is None or not this machine's own.
-
-    Raises:
-        OSError: it cannot.
-    """
-    if address is not None:
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        try:
-            return socket.create_server((address, 0), family=family, backlog=1024)
-        except OSError as error:
-            if error.errno != errno.EADDRNOTAVAIL:
-                raise
-    both = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both else socket.AF_INET
-    return socket.create_server(("", 0), family=family, backlog=1024, dualstack_ipv6=both)
-
-
-def own_address(host: str, alone: bool) -> str | None:
-    """The one address of this machine by which all processes of a run find it; None where unsure.
-
-    Args:
-        host: the name or address by which they call it.  alone: they are all on this machine.
-    """
-    try:
-        found = {info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    except OSError:
-        return None
-    loop = sorted(filter(_is_loopback, found))
-    if loop:
-        # A machine often calls itself 127.0.1.1, which others cannot reach.
-        return loop[0] if alone else None
-    return found.pop() if len(found) == 1 else None
-
-
-def _is_loopback(address):
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 def _set_options(sock):

@@ -18,7 +18,7 @@ from torch import nn
 
 from engine import version
 from engine.checkpoint.history import list_complete
-from engine.distributed.place import read_place
+from engine.distributed.rank_env import read_rank_env
 from engine.errors import EnvironmentFault, UserError, explain
 from engine.logging.console import get_logger
 from engine.run.open_files import SPARE, raise_limit
@@ -163,7 +163,7 @@ def shared_memory(trainer: Checked) -> list[str]:
     loader = trainer.loader
     ring = loader.ring if loader.workers else []
     batches = sum(array.nbytes for slot in ring for array in slot.values())
-    batches *= read_place().local_world
+    batches *= read_rank_env().local_world
     copy = checkpoint_copy(trainer)
     free = memory_left()
     if free is None or batches + copy <= free:

@@ -11,7 +11,7 @@ from engine.config.parser import flat
 from engine.distributed import process_group
 from engine.distributed.consensus import Agreement
 from engine.distributed.heartbeat import Watch
-from engine.distributed.place import read_place
+from engine.distributed.rank_env import read_rank_env
 from engine.errors import ExitCode
 from engine.logging import progress
 from engine.logging.log_schedule import Lines, due, last_step
@@ -44,7 +44,7 @@ def train(config, make_trainer):
             # The watch stands first, so that whatever fails on one rank from here on is told to
             # all.
             patience_s = _collectives_may_take_s(config)
-            with Watch(read_place(), config.guard.hang_s, stop, patience_s) as watch:
+            with Watch(read_rank_env(), config.guard.hang_s, stop, patience_s) as watch:
                 processes = process_group.start(config.device, patience_s, watch.store)
                 closing.callback(processes.stop)
                 _settle(config, processes.device)

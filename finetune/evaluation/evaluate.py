@@ -15,7 +15,6 @@ from engine.errors import UserError
 from engine.logging import progress
 from engine.training import eval_jobs
 from finetune.evaluation import tables
-from finetune.evaluation.config import USAGE, EvaluateConfig, find_results
 from finetune.evaluation.judge import Judge
 from finetune.evaluation.results import (
     clear_folder,
@@ -25,10 +24,14 @@ from finetune.evaluation.results import (
 )
 from finetune.evaluation.selection import choose_data, leave_out, leave_out_known, take_all
 from finetune.inference.predictor import Predictor
+from finetune.results_folder import find_results_folder
+from finetune.verb_config import EvaluateConfig
 from pretrain import header
 
 CHUNK = 32
 PLACE = [TAGS.index(name) for name in ("source", "shard", "index")]
+
+USAGE = "python -m finetune evaluate run=DIR [data.shards=DIR] [without=DIR] [key=value ...]"
 
 
 def main(argv: list[str]) -> int:
@@ -43,7 +46,7 @@ def main(argv: list[str]) -> int:
     evaluation = evaluate(config, "python -m finetune evaluate " + shlex.join(argv))
     print(tables.table(evaluation))
     print("\n".join(evaluation["notes"]))
-    print(f"wrote {find_results(config)}")
+    print(f"wrote {find_results_folder(config)}")
     if config.log:
         run, step = eval_jobs.run_of(config.run)
         eval_jobs.note(run, step, list_numbers(evaluation), evaluation["command"])
@@ -81,7 +84,7 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
             f"it was not "
             f"trained on; data.shards= names others"
         )
-    folder = find_results(config)
+    folder = find_results_folder(config)
     clear_folder(folder)
     # All ones stand for an image without a mask; a clip of nothing but those has none.
     clips = np.unique(arrays["tags"][:, PLACE], axis=0, return_inverse=True)[1].ravel()

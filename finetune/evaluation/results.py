@@ -13,10 +13,10 @@ from engine.distributed import hardware
 from engine.errors import explain, failure_of
 from engine.run.files import write_file
 from finetune.evaluation import metrics, tables
-from finetune.evaluation.config import EvaluateConfig
 from finetune.evaluation.judge import Judge
 from finetune.inference.predictor import Predictor
 from finetune.person import Person
+from finetune.verb_config import EvaluateConfig
 from finetune.viz import draw
 
 EXAMPLES = (("best", 0.0), ("median", 0.5), ("worst", 1.0))

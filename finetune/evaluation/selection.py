@@ -12,8 +12,8 @@ from data.sampling.subjects import leave_out_people
 from data.storage.shard_store import Store
 from engine.config.parser import flat
 from engine.config.paths import refuse_commands
-from finetune.evaluation.config import EvaluateConfig
 from finetune.inference.predictor import Predictor
+from finetune.verb_config import EvaluateConfig
 
 
 def choose_data(config: EvaluateConfig, predictor: Predictor) -> CropDataConfig:

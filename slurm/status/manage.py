@@ -15,11 +15,13 @@ from slurm.submit import submit
 FOLLOW_S = 0.5
 
 
-def logs(argv):
+def logs(argv: list[str]) -> int:
     """Print what a rank said, or the job's own words where no rank has started; with --follow until
     one stops it."""
-    folder, options = _folder("logs", argv, {"--rank": True, "--follow": False, "--job": False})
-    jobs = status.elements(folder)
+    folder, options = _parse_folder(
+        "logs", argv, {"--rank": True, "--follow": False, "--job": False}
+    )
+    jobs = status.list_jobs(folder)
     if len(jobs) > 1:
         raise UserError(
             f"{folder} holds {len(jobs)} runs; name one of them, such as {jobs[0].folder}"
@@ -31,7 +33,7 @@ def logs(argv):
             f"--rank {rank}: the run has ranks 0 to {jobs[0].nodes * jobs[0].ranks - 1}"
         )
     if "--job" in options or not path.exists():
-        sent = job_record.read(home / "submitted.json") or {}
+        sent = job_record.read_json(home / "submitted.json") or {}
         path = _job_log(jobs[0], sent.get("job"))
     at = 0
     while True:
@@ -51,39 +53,37 @@ def logs(argv):
         time.sleep(FOLLOW_S)
 
 
-def _job_log(job, number):
-    """What the batch script and node 0's supervisor said."""
+def _job_log(job: job_record.Job, number: str | None) -> Path:
+    """Return the path of what the batch script and node 0's supervisor said."""
     base = Path(job.folder) if job.array is None else Path(job.folder).parent
     return base / "slurm" / "submitit" / f"{number}_0_log.out"
 
 
-def cancel(argv):
-    """Cancel the jobs of a folder. They stay cancelled; ``requeue`` goes on with them."""
-    folder, _ = _folder("cancel", argv, {})
-    living = [state for state in status.states(folder) if state.alive and state.number]
+def cancel(argv: list[str]) -> int:
+    """Cancel the jobs of a folder. They stay cancelled; ``requeue`` resumes them."""
+    folder, _ = _parse_folder("cancel", argv, {})
+    living = [state for state in status.list_states(folder) if state.alive and state.number]
+    numbers = [state.number for state in living if state.number]
     if not living:
         print(f"nothing to cancel: no job of {folder} is in the queue")
         return 0
     for state in living:
-        job_record.note(state.job.home, "cancel")
-    site.ask("scancel", *(state.number for state in living))
-    print(
-        f"cancelled {', '.join(state.number for state in living)}; python -m slurm requeue "
-        f"{shlex.quote(folder)} goes on"
-    )
+        job_record.add_event(state.job.home, "cancel")
+    site.ask("scancel", *numbers)
+    print(f"cancelled {', '.join(numbers)}; python -m slurm requeue {shlex.quote(folder)} resumes")
     return 0
 
 
-def requeue(argv):
-    """A running job saves and goes back into the queue; one that has ended is submitted again, with
-    its own copy of the code.
+def requeue(argv: list[str]) -> int:
+    """Have running jobs save and queue again; submit those again that have ended.
 
-    Of an array only the elements that have not done their work.
+    They keep their own copy of the code. Of an array only the elements that have not done their
+    work are submitted.
     """
-    folder, _ = _folder("requeue", argv, {})
+    folder, _ = _parse_folder("requeue", argv, {})
     ended = []
-    for state in status.states(folder):
-        if state.word == "running":
+    for state in status.list_states(folder):
+        if state.word == "running" and state.number:
             site.ask("scancel", "--signal=USR2", state.number)
             print(f"job {state.number}: told to save; it goes back into the queue")
         elif state.alive:
@@ -98,33 +98,39 @@ def requeue(argv):
             f"{gone[0]} is gone, the copy of the code that this run began with; submit it anew "
             f"with its command"
         )
-    if ended[0].settings["where"] == "local" or not site.present():
-        raise UserError(f"{folder} was run without SLURM; the same command goes on")
+    if ended[0].settings["where"] == "local" or not site.is_present():
+        raise UserError(f"{folder} was run without SLURM; the same command resumes")
     for job in ended:
         job_record.refuse_others(job)
-    numbers = [number for jobs in _alike(ended) for number in _submit_again(jobs)]
+    numbers = [number for jobs in _group_alike(ended) for number in _submit_again(jobs)]
     print(f"submitted again: {', '.join(numbers)}")
     return 0
 
 
-def _alike(jobs):
-    """Jobs in groups that one script serves: of one submission, or of several that asked for the
-    same."""
-    groups = {}
+def _group_alike(jobs: list[job_record.Job]) -> list[list[job_record.Job]]:
+    """Return jobs in groups that one script serves: those that asked for the same."""
+    groups: dict[tuple[str, int, str], list[job_record.Job]] = {}
     for job in jobs:
-        groups.setdefault(
-            (job.code, job.nodes, json.dumps(job.settings, sort_keys=True)), []
-        ).append(job)
-    return groups.values()
+        asked = job.code, job.nodes, json.dumps(job.settings, sort_keys=True)
+        groups.setdefault(asked, []).append(job)
+    return list(groups.values())
 
 
-def _submit_again(jobs):
+def _submit_again(jobs: list[job_record.Job]) -> list[str]:
     base = jobs[0].folder if jobs[0].array is None else os.path.dirname(jobs[0].folder)
-    return submit.submit(submit.make_executor(from_flat(jobs[0].settings), base, jobs[0]), jobs)
+    return submit.submit_jobs(
+        submit.make_executor(from_flat(jobs[0].settings), base, jobs[0]), jobs
+    )
 
 
-def _folder(command, argv, known):
-    """(folder, {option: value}) of a command's words; ``known``: {option: takes a value}."""
+def _parse_folder(
+    command: str, argv: list[str], known: dict[str, bool]
+) -> tuple[str, dict[str, str]]:
+    """Return (folder, {option: value}) of a command's words.
+
+    Args:
+        known: {option: whether it takes a value}.
+    """
     paths, options, words = [], {}, list(argv)
     while words:
         word = words.pop(0)

@@ -1,40 +1,24 @@
 """What can be known to be wrong before a job waits for hours: all of it, in one list."""
 
-import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
-from engine.errors import Failure, UserError
+from engine.errors import Failure
 from slurm import job_record, site
-from slurm.submit import snapshot
+from slurm.config import SlurmConfig
+from slurm.site import Partition
 
 
-def room_faults(room, arguments):
-    """What the room says of its command: {"config", "faults", "notes"} of slurm.submit.probe."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            os.path.join(snapshot.ROOT, "slurm", "launch.py"),
-            "slurm.submit.probe",
-            *room.words,
-            *arguments,
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    if done.returncode:
-        raise UserError(
-            f"checking the config failed with exit code {done.returncode}; what it said is above"
-        )
-    return json.loads(done.stdout)
+def find_batch_faults(config: dict[str, Any], settings: SlurmConfig) -> list[str]:
+    """Return what engine.config.train_config.TrainConfig will refuse of the spread over processes.
 
+    That is of the global batch, of the copies of the weights, and of the GPUs.
 
-def batch_faults(config, settings):
-    """The global batch and the weights over all processes, as
-    engine.config.train_config.TrainConfig will want it."""
+    Args:
+        config: {dotted key: value} of the run.
+    """
     world, parts = settings.nodes * settings.ranks, config["grad_accum_steps"]
     holders = config["shard_over"] or settings.ranks
     if config["parallel"] == "hsdp" and world > 1 and (world % holders or holders == 1):
@@ -61,22 +45,19 @@ def batch_faults(config, settings):
     return []
 
 
-def folder_faults(folder):
-    """A folder in use, or not writable."""
+def find_folder_faults(folder: str) -> list[str]:
+    """Return why a job's folder cannot be used: it is in use, or not writable."""
     home = Path(folder) / "slurm"
     try:
-        before = job_record.read(home / "submitted.json")
+        before = job_record.read_json(home / "submitted.json")
     except (OSError, ValueError) as error:
         return [f"{home}/submitted.json cannot be read: {error}"]
-    if (
-        before
-        and before["job"]
-        and site.present()
-        and (now := site.state(before["job"])) in site.ALIVE
-    ):
+    number = before["job"] if before else None
+    state = site.read_state(number) if number and site.is_present() else None
+    if state in site.ALIVE:
         return [
-            f"{folder} is in use by job {before['job']} ({now.lower()}); cancel it, or choose "
-            f"another folder"
+            f"{folder} is in use by job {number} ({state.lower()}); cancel it, or choose another "
+            f"folder"
         ]
     here = Path(folder)
     while not here.exists():
@@ -86,56 +67,53 @@ def folder_faults(folder):
     return []
 
 
-def folder_notes(folder):
-    """A folder that lies in memory, or where each machine has its own. Whether nodes share it, the
-    job's first act tells."""
+def find_folder_notes(folder: str) -> list[str]:
+    """Return a note where a folder lies in memory, or where each machine has its own.
+
+    Whether nodes share it, the job's first act tells.
+    """
     path, best, kind = Path(folder).resolve(), "", None
     for line in Path("/proc/mounts").read_text().splitlines():
-        _, place, found, *_ = line.split()
-        place = place.replace("\\040", " ")
-        if os.path.commonpath([place, path]) == place and len(place) >= len(best):
-            best, kind = place, found
-    if kind in ("tmpfs", "ramfs") or path.is_relative_to("/tmp"):
-        return [
-            f"{folder} lies {'in memory' if kind in ('tmpfs', 'ramfs') else 'under /tmp'}, which "
-            f"nodes seldom share"
-        ]
-    return []
+        _, mounted, found, *_ = line.split()
+        mounted = mounted.replace("\\040", " ")
+        if os.path.commonpath([mounted, path]) == mounted and len(mounted) >= len(best):
+            best, kind = mounted, found
+    in_memory = kind in ("tmpfs", "ramfs")
+    if not in_memory and not path.is_relative_to("/tmp"):
+        return []
+    where = "in memory" if in_memory else "under /tmp"
+    return [f"{folder} lies {where}, which nodes seldom share"]
 
 
-def site_faults(settings):
-    """What the scheduler knows of that does not fit: partition, GPUs, cores, memory, time,
-    features, account, QOS."""
+def find_site_faults(settings: SlurmConfig) -> list[str]:
+    """Return what does not fit the cluster as the scheduler knows it.
+
+    That is of partition, GPUs, cores, memory, time limit, features, account and QOS.
+    """
     try:
-        all_kinds = site.partitions()
+        all_kinds = site.list_partitions()
     except Failure as error:
         return [f"{error}; slurm.where=local runs on this machine"]
-    wanted, kinds = (
-        settings.partition.split(",") if settings.partition else None,
-        _chosen(settings, all_kinds),
-    )
+    wanted, kinds = _wanted_partitions(settings), _choose_kinds(settings, all_kinds)
     names = sorted({kind.name for kind in all_kinds})
-    out = [
-        f"slurm.partition={name} is none of this cluster's: {', '.join(names)}"
-        for name in wanted or []
-        if name not in names
-    ]
+    known, out = ", ".join(names), []
+    for name in wanted:
+        if name not in names:
+            out.append(f"slurm.partition={name} is none of this cluster's: {known}")
     if not wanted and not kinds:
-        out.append(
-            f"slurm.partition is not set, and this cluster has no default; it has "
-            f"{', '.join(names)}"
-        )
+        out.append(f"slurm.partition is not set, and this cluster has no default; it has {known}")
     if kinds and not out:
-        out += [
-            f"partition {kind.name} is not up" for kind in kinds[:1] if not any(k.up for k in kinds)
-        ]
-        out += _size_faults(settings, kinds)
-    return out + _account_faults(settings)
+        if not any(kind.up for kind in kinds):
+            out.append(f"partition {kinds[0].name} is not up")
+        out += _find_size_faults(settings, kinds)
+    return out + _find_account_faults(settings)
 
 
-def evaluation_faults(settings):
-    """What the scheduler knows of that does not fit the evaluation jobs of a run, beside what is
-    wrong with the run's own."""
+def find_evaluation_faults(settings: SlurmConfig) -> list[str]:
+    """Return what does not fit the cluster of the evaluation jobs of a run.
+
+    What is wrong with the run's own is left out.
+    """
     own = {
         "partition": "partition",
         "gpus_per_node": "gpus",
@@ -143,8 +121,8 @@ def evaluation_faults(settings):
         "memory_gb": "memory_gb",
         "hours": "hours",
     }
-    before, out = site_faults(settings), []
-    for fault in site_faults(settings.for_evaluation()):
+    before, out = find_site_faults(settings), []
+    for fault in find_site_faults(settings.for_evaluation()):
         if fault not in before:
             for name, wanted in own.items():
                 fault = fault.replace(f"slurm.{name}=", f"slurm.evaluate.{wanted}=")
@@ -152,26 +130,34 @@ def evaluation_faults(settings):
     return out
 
 
-def _chosen(settings, kinds):
-    wanted = settings.partition.split(",") if settings.partition else None
+def _wanted_partitions(settings: SlurmConfig) -> list[str]:
+    return settings.partition.split(",") if settings.partition else []
+
+
+def _choose_kinds(settings: SlurmConfig, kinds: list[Partition]) -> list[Partition]:
+    """Return the partitions that are asked for, or the default one."""
+    wanted = _wanted_partitions(settings)
     return [kind for kind in kinds if (kind.name in wanted if wanted else kind.default)]
 
 
-def training_cores(settings):
-    """Cores of each node for a training run that asks for none: SLURM alone would give one."""
-    shares = [
-        kind.cores * settings.gpus_per_node // max(1, _gpus(kind, settings.gpu_type))
-        if settings.gpus_per_node
-        else kind.cores
-        for kind in _chosen(settings, site.partitions())
-        if _gpus(kind, settings.gpu_type) >= settings.gpus_per_node
-    ]
+def count_training_cores(settings: SlurmConfig) -> int:
+    """Return the cores of each node for a training run that asks for none.
+
+    SLURM alone would give one.
+    """
+    shares = []
+    for kind in _choose_kinds(settings, site.list_partitions()):
+        gpus = _count_gpus(kind, settings.gpu_type)
+        if gpus < settings.gpus_per_node:
+            continue
+        share = kind.cores * settings.gpus_per_node // max(1, gpus)
+        shares.append(share if settings.gpus_per_node else kind.cores)
     return max(1, min(shares, default=1))
 
 
-def _size_faults(settings, kinds):
+def _find_size_faults(settings: SlurmConfig, kinds: list[Partition]) -> list[str]:
     where, out = f"partition {'/'.join(sorted({kind.name for kind in kinds}))}", []
-    per_node = max(_gpus(kind, settings.gpu_type) for kind in kinds)
+    per_node = max(_count_gpus(kind, settings.gpu_type) for kind in kinds)
     types = sorted({name for kind in kinds for name in kind.gpus if name})
     if settings.gpu_type and settings.gpu_type not in types:
         out.append(
@@ -194,37 +180,31 @@ def _size_faults(settings, kinds):
             f"slurm.memory_gb={settings.memory_gb:g}, but a node of {where} has "
             f"{memory / 1024:.1f} GiB at most"
         )
-    nodes = sum(
-        kind.nodes for kind in kinds if _gpus(kind, settings.gpu_type) >= settings.gpus_per_node
-    )
+    gpus = settings.gpus_per_node
+    fitting = [kind for kind in kinds if _count_gpus(kind, settings.gpu_type) >= gpus]
+    nodes = sum(kind.nodes for kind in fitting)
     if not out and settings.nodes > nodes:
-        out.append(
-            f"slurm.nodes={settings.nodes}, but {where} has {nodes} nodes"
-            + (f" with {settings.gpus_per_node} GPUs" if settings.gpus_per_node else "")
-        )
+        with_gpus = f" with {gpus} GPUs" if gpus else ""
+        out.append(f"slurm.nodes={settings.nodes}, but {where} has {nodes} nodes{with_gpus}")
     limits = [math.inf if kind.minutes is None else kind.minutes for kind in kinds]
     if settings.minutes > max(limits):
         out.append(
             f"slurm.hours={settings.hours:g} is above the limit of {where}, {max(limits) / 60:g} "
-            f"hours; ask for at most "
-            f"that: a longer run goes on in the next job by itself"
+            f"hours; ask for at most that: a longer run resumes in the next job by itself"
         )
     known = set().union(*(kind.features for kind in kinds))
-    if (
-        settings.constraint
-        and settings.constraint.isidentifier()
-        and settings.constraint not in known
-    ):
-        out.append(f"slurm.constraint={settings.constraint} is a feature of no node of {where}")
+    wanted = settings.constraint
+    if wanted and wanted.isidentifier() and wanted not in known:
+        out.append(f"slurm.constraint={wanted} is a feature of no node of {where}")
     return out
 
 
-def _gpus(kind, wanted):
+def _count_gpus(kind: Partition, wanted: str | None) -> int:
     return kind.gpus.get(wanted, 0) if wanted else max(kind.gpus.values(), default=0)
 
 
-def _account_faults(settings):
-    known, out = site.associations(), []
+def _find_account_faults(settings: SlurmConfig) -> list[str]:
+    known, out = site.list_associations(), []
     if known is None:
         return out
     accounts = sorted({account for account, _, _ in known})

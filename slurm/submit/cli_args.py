@@ -1,5 +1,5 @@
-"""The command line of ``python -m slurm COMMAND ...`` taken apart: the room's words, slurm. keys,
-sweep. keys, checkpoints=."""
+"""The command line of ``python -m slurm COMMAND ...`` taken apart: the command's words, slurm. keys,
+sweep. keys."""
 
 import itertools
 import os
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from engine.config.parser import parse_all
 from engine.config.paths import split_list
-from engine.errors import UserError
+from engine.run.job_description import CommandTraits, Words
 from slurm import commands
 from slurm.config import SlurmConfig
 from slurm.submit import snapshot
@@ -16,41 +16,40 @@ from slurm.submit import snapshot
 SITE = "COUNTERPOSE_SITE"  # environment variable: the site's file where slurm.site= is not given
 LARGEST_SWEEP = 1000
 
+Choice = list[tuple[str, str]]  # of one run of a sweep: [(key, text), ...]
+
 
 @dataclass
 class Line:
-    """``room``; its ``arguments``; ``settings``: SlurmConfig or None where it has faults;
-    ``sweep``: {key: [text, ...]}.
+    """A command line.
 
-    ``checkpoints``: steps as text, or "all", of which each has a job of its own; None: the command
-    is one job.
+    Attributes:
+        words: the command's.
+        arguments: its own.
+        settings: None where they have faults.
+        sweep: {key: [text, ...]}.
+        dry: nothing is to be submitted.
+        faults: of the settings, a sentence each.
     """
 
-    room: commands.Room
-    arguments: list
+    words: Words
+    arguments: list[str]
     settings: SlurmConfig | None
-    sweep: dict
+    sweep: dict[str, list[str]]
     dry: bool
-    faults: list
-    checkpoints: str | None = None
+    faults: list[str]
 
 
-def read(argv):
-    """A Line.
+def read_line(argv: list[str]) -> Line:
+    """Return a command line taken apart.
 
     Raises:
         UserError: no known command.
     """
-    room = commands.find(argv)
-    if room is None:
-        known = ", ".join(room.command for room in commands.ROOMS)
-        raise UserError(
-            f"'{' '.join(argv[:2])}' is no command that can be sent to a cluster; these can: "
-            f"{known}"
-        )
-    own, swept, rest, dry, checkpoints = [], {}, [], False, None
+    words, line = commands.split_words(argv)
+    own, swept, rest, dry = [], {}, [], False
     site = os.environ.get(SITE) or str(snapshot.ROOT / "configs" / "slurm" / "default.yaml")
-    for word in argv[len(room.words) :]:
+    for word in line:
         if word == "--dry-run":
             dry = True
         elif word.startswith("slurm.site="):
@@ -60,70 +59,78 @@ def read(argv):
         elif word.startswith("sweep."):
             key, _, values = word.removeprefix("sweep.").partition("=")
             swept[key] = split_list(values, word.partition("=")[0]) or [""]
-        elif word.startswith("checkpoints=") and room.run is not None:
-            checkpoints = word.split("=", 1)[1]
         else:
             rest.append(word)
-    if not room.plain and (not rest or "=" in os.path.basename(rest[0])):
-        raise UserError(
-            f"python -m slurm {room.command}: a config file comes first, then key=value; see --help"
-        )
     settings, faults = parse_all(SlurmConfig, [site, *own], "slurm")
-    faults = [_as_typed(fault) for fault in faults] + _array_faults(room, swept, rest, settings)
-    return Line(room, rest, settings, swept, dry, faults, checkpoints)
+    return Line(words, rest, settings, swept, dry, [_as_typed(fault) for fault in faults])
 
 
-def _as_typed(fault):
+def _as_typed(fault: str) -> str:
     """Keys on the command line carry the slurm. that was taken off."""
     if "in the command line" not in fault:
         return fault
     return re.sub(r"(unknown key '|did you mean '|^')(?!slurm\.)", r"\1slurm.", fault)
 
 
-def _array_faults(room, swept, rest, settings):
-    out = []
-    if settings and settings.jobs > 1 and not room.parts:
-        takes = "sweep.KEY=A,B" if room.training else "checkpoints=all or checkpoints=STEP,STEP"
-        out.append(
-            f"slurm.jobs={settings.jobs} is for commands that make shards; {room.command} takes "
+def find_array_faults(line: Line, traits: CommandTraits) -> list[str]:
+    """Return what is wrong with a sweep, or with the number of jobs, for a command like this."""
+    return [*_find_jobs_faults(line, traits), *_find_sweep_faults(line, traits)]
+
+
+def _find_jobs_faults(line: Line, traits: CommandTraits) -> list[str]:
+    jobs = line.settings.jobs if line.settings else 1
+    if jobs == 1:
+        return []
+    faults = []
+    if not traits.takes_part:
+        takes = "sweep.KEY=A,B" if traits.trains else "checkpoints=all or checkpoints=STEP,STEP"
+        faults.append(
+            f"slurm.jobs={jobs} is for commands that make shards; {' '.join(line.words)} takes "
             f"{takes}"
         )
-    if settings and settings.jobs > 1 and any(word.startswith("part=") for word in rest):
-        out.append(f"part= is set by slurm.jobs={settings.jobs}")
-    if swept and not room.training:
-        shares = "slurm.jobs=N" if room.parts else "checkpoints=all"
-        out.append(
-            f"sweep.{next(iter(swept))}: sweeps are for training, {room.command} shares its work "
-            f"with {shares}"
+    if any(word.startswith("part=") for word in line.arguments):
+        faults.append(f"part= is set by slurm.jobs={jobs}")
+    return faults
+
+
+def _find_sweep_faults(line: Line, traits: CommandTraits) -> list[str]:
+    faults = []
+    if line.sweep and not traits.trains:
+        shares = "slurm.jobs=N" if traits.takes_part else "checkpoints=all"
+        faults.append(
+            f"sweep.{next(iter(line.sweep))}: sweeps are for training, {' '.join(line.words)} "
+            f"shares its work with {shares}"
         )
-    for key, values in swept.items():
+    for key, values in line.sweep.items():
         if "" in values or len(set(values)) < len(values):
-            out.append(f"sweep.{key}={','.join(values)}: the values must differ, and none be empty")
-        if any(word.startswith(f"{key}=") for word in rest):
-            out.append(f"{key} is given twice: once alone, and as sweep.{key}")
-        if key == room.folder:
-            out.append(f"sweep.{key}: each run of a sweep gets a folder of its own inside {key}=")
-    if (
-        count := len(list(itertools.islice(combinations(swept), LARGEST_SWEEP + 1)))
-    ) > LARGEST_SWEEP:
-        out.append(f"the sweep has more than {LARGEST_SWEEP} runs: {count} and above")
-    return out
+            text = ",".join(values)
+            faults.append(f"sweep.{key}={text}: the values must differ, and none be empty")
+        if any(word.startswith(f"{key}=") for word in line.arguments):
+            faults.append(f"{key} is given twice: once alone, and as sweep.{key}")
+        if key == traits.folder_key:
+            faults.append(
+                f"sweep.{key}: each run of a sweep gets a folder of its own inside {key}="
+            )
+    count = len(choose(line.sweep))
+    if count > LARGEST_SWEEP:
+        faults.append(f"the sweep has more than {LARGEST_SWEEP} runs: {count} and above")
+    return faults
 
 
-def combinations(swept):
-    """Yield the runs of a sweep as [(key, text), ...]; one empty one where nothing is swept.
+def choose(sweep: dict[str, list[str]]) -> list[Choice]:
+    """Return the runs of a sweep, up to one more than LARGEST_SWEEP; one where nothing is swept.
 
-    >>> list(combinations({"a": ["1", "2"], "b": ["x"]}))
+    >>> choose({"a": ["1", "2"], "b": ["x"]})
     [[('a', '1'), ('b', 'x')], [('a', '2'), ('b', 'x')]]
     """
-    for values in itertools.product(*swept.values()):
-        yield list(zip(swept, values, strict=True))
+    runs = itertools.islice(itertools.product(*sweep.values()), LARGEST_SWEEP + 1)
+    return [list(zip(sweep, values, strict=True)) for values in runs]
 
 
-def name_of(chosen):
-    """The folder of one run of a sweep.
+def name_run(choice: Choice) -> str:
+    """Return the folder of one run of a sweep.
 
-    >>> name_of([("optim.lr", "1e-4"), ("masking.ratio", "0.9")])
+    >>> name_run([("optim.lr", "1e-4"), ("masking.ratio", "0.9")])
     'optim.lr=1e-4_masking.ratio=0.9'
     """
-    return "_".join(re.sub(r"[^\w.=+-]", "-", f"{key}={value}") for key, value in chosen)
+    return "_".join(re.sub(r"[^\w.=+-]", "-", f"{key}={value}") for key, value in choice)

@@ -1,26 +1,24 @@
 """``python -m slurm evaluate RUN``: jobs for the checkpoints of a run that are due and of which no
 numbers are there.
 
-A run's leading supervisor calls it with --due for each new checkpoint, in a process of its own:
-submitit takes a second, and the supervisor must stay quick. A person calls it for what has failed.
+A run's coordinator calls it with --due for each new checkpoint. A person calls it for what has
+failed.
 """
 
 import os
-import sys
-from pathlib import Path
+from typing import Any
 
 from engine.cli import run as run_command
 from engine.config.parser import flat
 from engine.errors import EnvironmentFault, Failure, UserError
 from engine.training import eval_jobs
-from slurm import job_record, site
+from slurm import commands, evaluations, job_record, site
 from slurm.config import from_flat
 from slurm.submit import submit
-from slurm.supervisor.allocation import OF_JOBS, OF_SITE
 
 
-def main(argv):
-    """Returns the exit code.
+def main(argv: list[str]) -> int:
+    """Submit what is to be evaluated; return the exit code.
 
     Raises:
         UserError: a job was refused.  EnvironmentFault: the controller was not reached.
@@ -28,25 +26,28 @@ def main(argv):
     words = [word for word in argv if word != "--due"]
     if len(words) != 1:
         raise UserError(f"evaluate wants one folder, that of a run; {len(words)} are given")
-    job = job_record.load(words[0])
+    job = job_record.load_job(words[0])
     job_record.refuse_others(job)
     if not job.evaluation:
         raise UserError(
             f"{job.folder} is no training run with evaluate.every= above 0; python -m slurm "
-            f"finetune evaluate and "
-            f"pretrain probe take checkpoints=all"
+            f"finetune evaluate and pretrain probe take checkpoints=all"
         )
-    if "--due" not in argv and not site.present():
-        words = " ".join(job.evaluation["words"])
+    if "--due" not in argv and not site.is_present():
+        command = " ".join(job.evaluation["words"])
         raise UserError(
-            f"sbatch is not on PATH: this machine has no SLURM; python -m {words} evaluates one "
+            f"sbatch is not on PATH: this machine has no SLURM; python -m {command} evaluates one "
             f"here"
         )
-    steps = unsent(job) if "--due" in argv else _without_numbers(job)
+    steps = (
+        evaluations.find_unsent(job)
+        if "--due" in argv
+        else _find_without_numbers(job, job.evaluation)
+    )
     refused = None
     for step in steps:
         try:
-            print(f"step {step}: job {_send(job, step)}", flush=True)
+            print(f"step {step}: job {_send(job, job.evaluation['words'], step)}", flush=True)
         except EnvironmentFault:
             # the controller is away for a moment: nothing has failed, the next call sends what is
             # left
@@ -66,47 +67,30 @@ def main(argv):
     return 0
 
 
-def unsent(job):
-    """Steps of a training Job that are due, of which nothing came yet, and that have no job."""
-    steps = eval_jobs.outstanding(job.folder, job.evaluation["every"], job.evaluation["steps"])
-    return [step for step in steps if number_of(job.folder, step) is None]
-
-
-def sent(job):
-    """{step: job number} of evaluations that were submitted and of which nothing came yet."""
-    steps = eval_jobs.outstanding(job.folder, job.evaluation["every"], job.evaluation["steps"])
-    return {step: number for step in steps if (number := number_of(job.folder, step)) is not None}
-
-
-def number_of(run, step):
-    """The number of the job that evaluates a step, or None."""
-    return (job_record.read(eval_jobs.place(run, step) / "slurm" / "submitted.json") or {}).get(
-        "job"
-    )
-
-
-def _without_numbers(job):
-    """Steps that are due and there, whose numbers are not, and no job is at it."""
+def _find_without_numbers(job: job_record.Job, evaluation: dict[str, Any]) -> list[int]:
+    """Return steps that are due and there, whose numbers are not, and no job is at it."""
     known, out = eval_jobs.outcomes(job.folder), []
+    every, steps = evaluation["every"], evaluation["steps"]
     for step in eval_jobs.whole(job.folder):
-        if eval_jobs.due(
-            step, job.evaluation["every"], job.evaluation["steps"]
-        ) and "numbers" not in known.get(step, {}):
-            number = number_of(job.folder, step)
-            if number is None or site.state(number) not in site.ALIVE:
-                out.append(step)
+        if not eval_jobs.due(step, every, steps) or "numbers" in known.get(step, {}):
+            continue
+        number = evaluations.job_number(job.folder, step)
+        if number is None or site.read_state(number) not in site.ALIVE:
+            out.append(step)
     return out
 
 
-def _send(run, step):
-    """Submit the evaluation of one step; returns the job's number."""
-    if not site.present():
+def _send(run: job_record.Job, words: list[str], step: int) -> str:
+    """Submit the evaluation of one step; return the job's number.
+
+    Args:
+        words: of the evaluating command, with {checkpoint} for the checkpoint's path.
+    """
+    if not site.is_present():
         raise UserError("sbatch is not on PATH here")
     folder = eval_jobs.place(run.folder, step)
-    words = [
-        word.replace("{checkpoint}", str(eval_jobs.checkpoint_of(run.folder, step)))
-        for word in run.evaluation["words"]
-    ]
+    checkpoint = str(eval_jobs.checkpoint_of(run.folder, step))
+    words = [word.replace("{checkpoint}", checkpoint) for word in words]
     settings = from_flat(run.settings)
     settings = settings.for_evaluation(
         f"{settings.name or os.path.basename(run.folder)}-{folder.name}"
@@ -114,44 +98,23 @@ def _send(run, step):
     devices = [word for word in words if word.startswith("device=")]
     if settings.gpus_per_node and devices[-1:] == ["device=auto"]:
         words.append("device=cuda")  # as slurm.submit.job_specs.demand_gpu
-    # The first two words are the command, as those of all rooms that evaluate.
+    command, arguments = commands.split_words(words)
     job = job_record.Job(
-        words[:2],
-        words[2:],
-        str(folder),
-        run.cwd,
-        run.code,
-        run.python,
-        False,
-        1,
-        1,
-        flat(settings),
+        words=list(command),
+        arguments=arguments,
+        folder=str(folder),
+        cwd=run.cwd,
+        code=run.code,
+        python=run.python,
+        training=False,
+        nodes=1,
+        ranks=1,
+        settings=flat(settings),
         anew=True,
     )
     job.save()
     eval_jobs.file_of(run.folder, step).unlink(missing_ok=True)  # of an attempt that failed
-    return submit.submit(submit.make_executor(settings, str(folder), job), [job])[0]
-
-
-def environment():
-    """The variables of this process without those of the job that it runs in."""
-    own = (*OF_JOBS, "SBATCH_")  # the last are the run's: what it asks for is in its record
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name in OF_SITE or not name.startswith(own)
-    }
-
-
-def command(job):
-    """The words that start this module from a job's copy of the code."""
-    return [
-        sys.executable,
-        str(Path(job.code) / "slurm" / "launch.py"),
-        "slurm.submit.evaluate",
-        job.folder,
-        "--due",
-    ]
+    return submit.submit_jobs(submit.make_executor(settings, str(folder), job), [job])[0]
 
 
 if __name__ == "__main__":

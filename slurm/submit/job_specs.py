@@ -1,201 +1,188 @@
-"""The runs that one command line asks for: one, one for each combination of a sweep, or the parts
-of one command's work."""
+"""The jobs that one command line asks for: one, one for each run of a sweep or each checkpoint, or
+the parts of one command's work."""
 
 import os
-import re
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from engine.config.parser import flat
-from engine.config.paths import expand_home
-from engine.errors import Failure, UserError
-from engine.training import eval_jobs
-from slurm import job_record, site
+from engine.run.job_description import CommandTraits, Description, JobDescription
+from slurm import commands, job_record, site
+from slurm.config import SlurmConfig
 from slurm.submit import check, cli_args
+from slurm.submit.cli_args import Choice, Line
+
+Config = dict[str, Any]  # {dotted key: value}
 
 
 @dataclass
 class Element:
-    """One run: ``arguments`` of the room, ``config`` resolved, ``folder`` of its record;
-    ``evaluation``: as in record.Job."""
+    """One job of a submission.
 
-    arguments: list
-    config: dict
-    folder: str
-    evaluation: dict | None = None
-
-
-def of(order, where, faults, notes):
-    """[Element, ...] of a slurm.submit.cli_args.Line, each checked by its room; what is wrong is
-    added to ``faults``."""
-    if order.room.plain:
-        return _plain(order, faults, notes)
-    out = []
-    for chosen in cli_args.combinations(order.sweep):
-        words = [*order.arguments, *(f"{key}={value}" for key, value in chosen)]
-        said = check.room_faults(order.room, words)
-        faults += said["faults"]
-        notes += said["notes"]
-        if said["config"] is None:
-            continue
-        base = os.path.abspath(said["config"][order.room.folder])
-        folder = os.path.join(base, cli_args.name_of(chosen)) if chosen else base
-        if chosen:
-            words.append(f"{order.room.folder}={folder}")
-        if order.room.training and order.settings and where == "slurm":
-            faults += check.batch_faults(said["config"], order.settings)
-        out.append(
-            Element(
-                words,
-                said["config"],
-                folder if order.room.training else f"{folder}.slurm",
-                said["evaluation"],
-            )
-        )
-    jobs = order.settings.jobs if order.settings and order.room.parts and where == "slurm" else 1
-    return (
-        [_part(out[0], number, jobs) for number in range(1, jobs + 1)] if jobs > 1 and out else out
-    )
-
-
-def _part(element, number, count):
-    words = [*element.arguments, f"part={number}/{count}"]
-    return Element(
-        words, element.config, os.path.join(element.folder, f"part-{number:0{len(str(count))}d}")
-    )
-
-
-def _plain(order, faults, notes):
-    """Of a command without a config file: one, or one for each checkpoint that is asked for."""
-    try:
-        several = order.checkpoints is not None
-        base, lines = _checkpoints(order) if several else (None, [order.arguments])
-    except Failure as error:
-        faults.append(str(error))
-        return []
-    said = check.room_faults(order.room, lines[0])  # the others differ in the checkpoint alone
-    faults += said["faults"]
-    notes += said["notes"]
-    if said["place"] is None:
-        return []
-    if not several:
-        return [Element(order.arguments, said["config"], os.path.abspath(f"{said['place']}.slurm"))]
-    steps = [
-        next(name for word in words for name in re.findall(r"/(step-\d+)$", word))
-        for words in lines
-    ]
-    return [
-        Element(words, said["config"], os.path.join(base, step))
-        for words, step in zip(lines, steps, strict=True)
-    ]
-
-
-def _checkpoints(order):
-    """(folder of all records, [words of one checkpoint, ...]).
-
-    Raises:
-        UserError: no run is named, or a checkpoint that is wanted is not there.
+    Attributes:
+        arguments: of the command.
+        config: {dotted key: value}, resolved.
+        folder: of its record.
+        evaluation: as in slurm.job_record.Job.
     """
-    room, words = order.room, order.arguments
-    at = [
-        i
-        for i, word in enumerate(words)
-        if (word.startswith(room.run) if room.run else "=" not in word or os.path.exists(word))
-    ]
-    if len(at) != 1:
-        raise UserError(
-            f"checkpoints={order.checkpoints} are those of one run, and {len(at)} are named"
-        )
-    run = expand_home(words[at[0]].removeprefix(room.run)).rstrip("/")
-    there = eval_jobs.whole(run)
-    wanted = (
-        [str(step) for step in there]
-        if order.checkpoints == "all"
-        else order.checkpoints.split(",")
-    )
-    missing = [text for text in wanted if not text.isdecimal() or int(text) not in there]
-    if missing or not wanted:
-        raise UserError(
-            f"checkpoints={order.checkpoints}: {run} has "
-            + (
-                f"whole checkpoints of steps {', '.join(map(str, there))}"
-                if there
-                else "no whole checkpoint"
-            )
-        )
-    results = next((word.removeprefix("out=") for word in words if word.startswith("out=")), None)
-    rest = [word for i, word in enumerate(words) if i != at[0] and not word.startswith("out=")]
+
+    arguments: list[str]
+    config: Config
+    folder: str
+    evaluation: dict[str, Any] | None = None
+
+
+@dataclass
+class Submission:
+    """A command line without faults: what is to be run, and how."""
+
+    words: tuple[str, ...]
+    traits: CommandTraits
+    settings: SlurmConfig
+    elements: list[Element]
+    dry: bool
+
+    @property
+    def command(self) -> str:
+        """The command as it is typed."""
+        return " ".join(self.words)
+
+
+def describe_runs(line: Line) -> tuple[list[Choice], Description]:
+    """Return the runs of a line's sweep, and what the command's package says of each."""
+    choices = cli_args.choose(line.sweep)
+    if len(choices) > cli_args.LARGEST_SWEEP:
+        choices = choices[:1]  # it is refused; one run tells what else is wrong
     lines = []
-    for step in sorted(map(int, set(wanted))):
-        path = eval_jobs.checkpoint_of(run, step)
-        place = (
-            f"{results}/{path.name}{Path(room.results).suffix}"
-            if results
-            else (f"{run}/{room.results}".replace("{step}", path.name) if room.results else None)
-        )
-        lines.append([f"{room.run}{path}", *rest, *([f"out={place}"] if place else [])])
-    base = results or os.path.join(run, os.path.dirname(room.results) or "evaluations")
-    return os.path.abspath(f"{base}.slurm"), lines
+    for choice in choices:
+        swept = [f"{key}={value}" for key, value in choice]
+        lines.append([*line.arguments, *swept])
+    return choices, commands.describe(line.words, lines)
 
 
-def demand_gpu(element, gpus):
-    """Where GPUs are asked for, device=auto is cuda: a node whose driver is broken must fail, not
-    train on its CPU."""
+def make_elements(
+    line: Line, choices: list[Choice], described: Description, where: str | None
+) -> tuple[list[Element], list[str]]:
+    """Return (jobs, faults) of a command line.
+
+    Args:
+        choices, described: as ``describe`` returns them.
+        where: "slurm", "local", or None where the settings have faults.
+    """
+    traits, settings = described.traits, line.settings
+    if not traits.takes_config:
+        return [element for job in described.jobs for element in _make_plain(job)], []
+    elements, faults = [], []
+    for choice, job in zip(choices, described.jobs, strict=True):
+        if job.config is None or job.folder is None:
+            continue
+        folder = os.path.abspath(job.folder)
+        elements.append(_make_configured(job, job.config, folder, choice, traits))
+        if traits.trains and settings and where == "slurm":
+            faults += check.find_batch_faults(job.config, settings)
+    if elements and settings and traits.takes_part and where == "slurm" and settings.jobs > 1:
+        first, jobs = elements[0], settings.jobs
+        elements = [_make_part(first, number, jobs) for number in range(1, jobs + 1)]
+    return elements, faults
+
+
+def _make_configured(
+    job: JobDescription, config: Config, folder: str, choice: Choice, traits: CommandTraits
+) -> Element:
+    arguments = job.arguments
+    if choice:
+        folder = os.path.join(folder, cli_args.name_run(choice))
+        arguments = [*arguments, f"{traits.folder_key}={folder}"]
+    record = folder if traits.trains else f"{folder}.slurm"
+    return Element(arguments, config, record, job.evaluation)
+
+
+def _make_plain(job: JobDescription) -> list[Element]:
+    """Return the element of a command without a config file; none where it has faults."""
+    if job.config is None or job.folder is None:
+        return []
+    record = os.path.join(f"{os.path.abspath(job.folder)}.slurm", job.element)
+    return [Element(job.arguments, job.config, record.rstrip("/"))]
+
+
+def _make_part(element: Element, number: int, count: int) -> Element:
+    name = f"part-{number:0{len(str(count))}d}"
+    arguments = [*element.arguments, f"part={number}/{count}"]
+    return replace(element, arguments=arguments, folder=os.path.join(element.folder, name))
+
+
+def demand_gpu(element: Element, gpus: int) -> None:
+    """Make device=auto cuda where GPUs are asked for.
+
+    A node whose driver is broken must fail, not train on its CPU.
+    """
     if gpus and element.config.get("device") == "auto":
         element.arguments = [*element.arguments, "device=cuda"]
         element.config = {**element.config, "device": "cuda"}
 
 
-def make_job(order, element, code, nodes, ranks, array=None):
-    """The slurm.job_record.Job of an element; nothing is written yet."""
-    home, room = Path(element.folder) / "slurm", order.room
-    arguments = (
-        element.arguments if room.plain else [str(home / "config.yaml"), *element.arguments[1:]]
-    )
+def make_job(
+    submission: Submission,
+    element: Element,
+    code: str | Path,
+    nodes: int,
+    ranks: int,
+    array: int | None = None,
+) -> job_record.Job:
+    """Return the record of an element; nothing is written yet.
+
+    Args:
+        code: folder of the code that it runs from.
+        nodes, ranks: machines, and processes on each, of a training run.
+        array: its place in an array.
+    """
+    traits, arguments = submission.traits, element.arguments
+    if traits.takes_config:
+        config = Path(element.folder) / "slurm" / "config.yaml"
+        arguments = [str(config), *arguments[1:]]
     return job_record.Job(
-        list(room.words),
-        arguments,
-        element.folder,
-        os.getcwd(),
-        str(code),
-        sys.executable,
-        room.training,
-        nodes if room.training else 1,
-        ranks if room.training else 1,
-        flat(order.settings),
-        element.config.get("log.wandb") == "online",
-        array,
-        element.evaluation,
-        bool(room.plain),
+        words=list(submission.words),
+        arguments=arguments,
+        folder=element.folder,
+        cwd=os.getcwd(),
+        code=str(code),
+        python=sys.executable,
+        training=traits.trains,
+        nodes=nodes if traits.trains else 1,
+        ranks=ranks if traits.trains else 1,
+        settings=flat(submission.settings),
+        wandb_online=element.config.get("log.wandb") == "online",
+        array=array,
+        evaluation=element.evaluation,
+        anew=not traits.takes_config,
     )
 
 
-def list_all(base, jobs, room):
-    """Write the list of a folder's elements: these, after those of earlier submissions, whose jobs
-    may run.
+def list_elements(base: str | Path, jobs: list[job_record.Job], takes_part: bool) -> None:
+    """Write the list of a folder's elements: these, after those of earlier submissions.
 
-    Of parts of one work those that are in no job's hands are left out: cut anew, they are others.
+    The jobs of earlier ones may run. Of parts of one work those that are in no job's hands are left
+    out: cut anew, they are others.
     """
     path = Path(base) / "slurm" / "elements.json"
-    known = [
-        folder
-        for folder in job_record.read(path) or []
-        if (Path(folder) / "slurm" / "job.json").exists()
-    ]
-    if room.parts:
-        known = [folder for folder in known if _alive(folder)]
+    known = []
+    for folder in job_record.read_json(path) or []:
+        there = (Path(folder) / "slurm" / "job.json").exists()
+        if there and (not takes_part or _is_alive(folder)):
+            known.append(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    job_record.write(path, list(dict.fromkeys([*known, *(job.folder for job in jobs)])))
+    job_record.write_json(path, list(dict.fromkeys([*known, *(job.folder for job in jobs)])))
 
 
-def _alive(folder):
-    number = (job_record.read(Path(folder) / "slurm" / "submitted.json") or {}).get("job")
-    return bool(number) and site.present() and site.state(number) in site.ALIVE
+def _is_alive(folder: str) -> bool:
+    number = (job_record.read_json(Path(folder) / "slurm" / "submitted.json") or {}).get("job")
+    return bool(number) and site.is_present() and site.read_state(number) in site.ALIVE
 
 
-def put_down(job, element):
+def save_job(job: job_record.Job, element: Element) -> None:
     """Write a job's record, and the copy of its config file beside it where it has one."""
     job.save()
     if job.arguments[:1] == [str(job.home / "config.yaml")]:

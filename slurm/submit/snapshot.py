@@ -13,10 +13,11 @@ from engine.errors import UserError, explain, failure_of
 
 LARGEST_MB = 100
 ROOT = version.ROOT
+LIST_FILES = ("ls-files", "-z", "--cached", "--others", "--exclude-standard", ".")
 
 
-def files(without):
-    """Paths of the code, relative to ROOT: what git tracks, with uncommitted changes, and what it
+def list_files(without: str | Path) -> list[str]:
+    """Return paths of the code, relative to ROOT: what git tracks, with uncommitted changes, and what it
     does not ignore.
 
     Args:
@@ -27,17 +28,7 @@ def files(without):
     """
     try:
         found = subprocess.run(
-            [
-                "git",
-                "-C",
-                str(ROOT),
-                "ls-files",
-                "-z",
-                "--cached",
-                "--others",
-                "--exclude-standard",
-                ".",
-            ],
+            ["git", "-C", str(ROOT), *LIST_FILES],
             capture_output=True,
             text=True,
         )
@@ -49,34 +40,31 @@ def files(without):
         raise UserError(
             f"{ROOT} is no git checkout, so what its code is cannot be told: {found.stderr.strip()}"
         )
-    names = sorted(
-        name
-        for name in found.stdout.split("\0")
-        if name
-        and (ROOT / name).is_file()
-        and Path(without).resolve() not in (ROOT / name).resolve().parents
-    )
+    own, names = Path(without).resolve(), []
+    for name in sorted(filter(None, found.stdout.split("\0"))):
+        path = ROOT / name
+        if path.is_file() and own not in path.resolve().parents:
+            names.append(name)
     sizes = {name: (ROOT / name).stat().st_size for name in names}
     if sum(sizes.values()) > LARGEST_MB * 1e6:
-        largest = max(sizes, key=sizes.get)
+        largest = max(sizes, key=sizes.__getitem__)
         raise UserError(
             f"the code to copy holds {sum(sizes.values()) / 1e6:.0f} MB, above {LARGEST_MB}; the "
-            f"largest file is "
-            f"{largest}: add it to .gitignore"
+            f"largest file is {largest}: add it to .gitignore"
         )
     return names
 
 
-def next_place(folder) -> Path:
-    """Where the next copy of the code will lie in a folder: FOLDER/code/0001, 0002, ..."""
+def find_next(folder: str | Path) -> Path:
+    """Return where the next copy of the code will lie in a folder: FOLDER/code/0001, 0002, ..."""
     numbers = [
         int(path.name) for path in (Path(folder) / "code").glob("[0-9]*") if path.name.isdigit()
     ]
     return Path(folder) / "code" / f"{max(numbers, default=0) + 1:04d}"
 
 
-def take(folder) -> Path:
-    """Copy the code to a folder of this submission's own; returns its path.
+def take_snapshot(folder: str | Path) -> Path:
+    """Copy the code to a folder of this submission's own, and return its path.
 
     An earlier copy stays as it is: jobs that run from it, or wait, start again from it.
 
@@ -84,12 +72,12 @@ def take(folder) -> Path:
         UserError: as for ``files``, or the folder may not be written.  EnvironmentFault: it cannot
             be written.
     """
-    names, state = files(folder), environment()
-    target = next_place(folder)
+    names, state = list_files(folder), describe_environment()
+    target = find_next(folder)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        while not _made(target):  # by another submission in the same moment
-            target = next_place(folder)
+        while not _is_made(target):  # by another submission in the same moment
+            target = find_next(folder)
         for name in names:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
@@ -99,7 +87,7 @@ def take(folder) -> Path:
     return target
 
 
-def _made(folder):
+def _is_made(folder: Path) -> bool:
     try:
         folder.mkdir()
     except FileExistsError:
@@ -107,8 +95,8 @@ def _made(folder):
     return True
 
 
-def environment() -> dict:
-    """What the code is submitted with: the commit, Python, every package's version."""
+def describe_environment() -> dict[str, object]:
+    """Return what the code is submitted with: the commit, Python, every package's version."""
     packages = sorted(f"{one.metadata['Name']}=={one.version}" for one in metadata.distributions())
     return {
         "git": version.describe_commit(),

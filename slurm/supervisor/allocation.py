@@ -7,27 +7,29 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Allocation:
-    """What a supervisor knows of its place.
+    """What a supervisor knows of where it runs.
 
     Attributes:
-        number: the job's, as SLURM_JOB_ID has it; None without SLURM.  restart: how often SLURM
-            started it again.
-        display: the number that scontrol takes for this job alone, also as an element of an array.
-        node: this node's place among the job's, from 0.  name: of this node.
-        address: of node 0.  cores: of this node that are the job's; None: all that this process may
-            use.
+        number: the job's, as SLURM_JOB_ID has it; None without SLURM.
+        restart: how often SLURM started it again.
+        display: the number that scontrol takes for this job alone, also as an element of an array;
+            "" without SLURM.
+        node: this node's number among the job's, from 0.
+        name: of this node.
+        address: of node 0.
+        cores: of this node that are the job's; None: all that this process may use.
     """
 
     number: str | None = None
     restart: int = 0
-    display: str | None = None
+    display: str = ""
     node: int = 0
     name: str = "this machine"
     address: str = "127.0.0.1"
     cores: int | None = None
 
     @property
-    def identity(self) -> list:
+    def identity(self) -> list[str | int | None]:
         """[job number or None, restart]: which start of which job this is."""
         return [self.number, self.restart]
 
@@ -49,7 +51,7 @@ OF_JOBS = (
 OF_SITE = ("SLURM_CONF", "SLURM_CLUSTERS")
 
 
-def leave_allocation():
+def leave_allocation() -> None:
     """Forget the job that this process runs in, such as an interactive one, for what it submits."""
     if "SLURM_JOB_ID" in os.environ:
         for name in list(os.environ):
@@ -58,7 +60,7 @@ def leave_allocation():
 
 
 def read_allocation() -> Allocation:
-    """The Allocation of the job step that this process is a task of."""
+    """Return the Allocation of the job step that this process is a task of."""
     env = os.environ
     number, cores = env["SLURM_JOB_ID"], env.get("SLURM_CPUS_ON_NODE")
     display = number

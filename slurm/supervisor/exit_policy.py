@@ -3,10 +3,14 @@ docs/training.md has the table."""
 
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from signal import SIGABRT, SIGFPE, SIGILL, SIGSEGV
+from typing import Any
 
 from engine.errors import ExitCode
+
+Fault = dict[str, Any]  # how a process ended, or a node was lost: "reason", "rank", "node", ...
 
 # Kinds of faults that are tried again.
 ENVIRONMENT, PROGRAM = "environment", "program"
@@ -19,34 +23,37 @@ BROKEN_DEVICE = re.compile(
     "driver shutting down|nvml",
     re.I,
 )
-NAMED = re.compile(
-    r"rank (\d+)(?: stopped| died| hangs|:)"
-)  # how the ranks' watch names the one that is to blame
+# How the ranks' watch names the one that is to blame.
+NAMED = re.compile(r"rank (\d+)(?: stopped| died| hangs|:)")
 REPEATS_S = 86400  # within which a node that is named a second time is left out
 
 
 @dataclass
 class Verdict:
-    """``what``: done, requeue, again, or stop.  ``code``: the job's exit code.  ``first``: the
-    failure that counts, or None.
+    """What becomes of the job.
 
-    ``kind``: of that failure where it is to be tried again.  ``exclude``: nodes that the next start
-    keeps from.
+    Attributes:
+        what: done, requeue, again, or stop.
+        code: the job's exit code.
+        first: the fault that counts; empty where there is none.
+        kind: of that fault where it is to be tried again.
+        exclude: nodes that the next start keeps from.
     """
 
     what: str
     code: int
-    first: dict | None = None
+    first: Fault = field(default_factory=dict)
     kind: str = ENVIRONMENT
-    exclude: tuple = ()
+    exclude: tuple[str, ...] = ()
 
 
-def judge(ends, asked):
-    """The Verdict on processes that have all ended.
+def judge(ends: Sequence[Fault], asked: str | None) -> Verdict:
+    """Return the Verdict on processes that have all ended.
 
     Args:
         ends: [{"rank", "code", "reason", ...}, ...] in the order in which they were heard of.
-        asked: a signal was passed on, so that whatever was cut short goes on in the next job.
+        asked: the signal that was passed on, so that whatever was cut short resumes in the next
+            job; None: there was none.
     """
     bad = [end for end in ends if end["code"] not in (ExitCode.DONE, ExitCode.STOPPED)]
     for code in (ExitCode.DIVERGED, ExitCode.USER):
@@ -65,8 +72,11 @@ def judge(ends, asked):
 
 
 def kind_of(code: int, reason: str) -> str:
-    """ENVIRONMENT or PROGRAM, of a process that ended with ``code`` (negative: minus a signal's
-    number) and ``reason``.
+    """Return ENVIRONMENT or PROGRAM for a process that ended.
+
+    Args:
+        code: its exit code; negative: minus a signal's number.
+        reason: its last word.
 
     >>> [kind_of(c, "") for c in (74, 76, -9, 137, 1, -11)]
     ['environment', 'environment', 'environment', 'environment', 'program', 'program']
@@ -78,13 +88,15 @@ def kind_of(code: int, reason: str) -> str:
 
 
 def code_of(kind: str) -> ExitCode:
-    """How a job ends that gives up after faults of a kind."""
+    """Return how a job ends that gives up after faults of a kind."""
     return ExitCode.ENVIRONMENT if kind == ENVIRONMENT else ExitCode.PROGRAM
 
 
-def _to_blame(first, ends):
-    """The end of the rank that ``first`` names; all ranks leave with its code, and another's word
-    may be quicker."""
+def _to_blame(first: Fault, ends: Sequence[Fault]) -> Fault:
+    """Return the end of the rank that ``first`` names.
+
+    All ranks leave with its code, and another's word may be quicker.
+    """
     named = NAMED.match(first["reason"])
     blamed = [end for end in ends if named and end["rank"] == int(named[1])]
     if not blamed or blamed[0]["rank"] == first["rank"]:
@@ -94,12 +106,12 @@ def _to_blame(first, ends):
     return {**first, "rank": blamed[0]["rank"], "node": blamed[0].get("node")}
 
 
-def tries(history, step, kind):
-    """Faults of a kind since a checkpoint newer than the one at ``step`` was first gone on from.
+def count_tries(history: Sequence[Fault], step: int, kind: str) -> int:
+    """Return how many faults of a kind there were since the job resumed from ``step`` at first.
 
     >>> fault = {"event": "fault", "step": 40, "kind": "program"}
     >>> older = {"event": "fault", "step": 20, "kind": "program"}
-    >>> [tries(h, 40, "program") for h in ([fault, {"event": "start"}, fault], [older, fault])]
+    >>> [count_tries(h, 40, "program") for h in ([fault, {"event": "start"}, fault], [older, fault])]
     [2, 1]
     """
     count = 0
@@ -113,8 +125,8 @@ def tries(history, step, kind):
     return count
 
 
-def names_itself_twice(history, node, now=None):
-    """Whether faults of the environment named a node twice of late, since the job was submitted."""
+def is_named_twice(history: Sequence[Fault], node: str, now: float | None = None) -> bool:
+    """Return whether faults of the environment named a node twice of late, in this submission."""
     now, count = time.time() if now is None else now, 0
     for line in reversed(history):
         if line["event"] == "submitted":

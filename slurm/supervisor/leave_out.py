@@ -1,18 +1,23 @@
-"""What the batch script does where nodes do not see the code, of a job that ran before: it goes on
-without those nodes."""
+"""What the batch script does where nodes do not see the code, of a job that ran before: the job
+resumes without those nodes."""
 
 import time
 
 from engine.cli import run
 from engine.errors import ExitCode, Failure
+from engine.logging.console import get_logger
 from slurm import site
+
+log = get_logger(__name__)
 
 TRIES_S = 10  # in which the controller must take them out
 
 
-def main(argv: list) -> int:
-    """Put job ``argv[0]`` back and have it keep from the nodes after it; returns STOPPED, upon
-    which a job is put back."""
+def main(argv: list[str]) -> int:
+    """Put job ``argv[0]`` back and have it keep from the nodes after it.
+
+    Returns STOPPED, upon which the batch script puts a job back.
+    """
     number, *nodes = argv
     if not nodes or not site.can_spare(number, nodes) or not site.requeue(number):
         return ExitCode.STOPPED
@@ -20,7 +25,7 @@ def main(argv: list) -> int:
     while True:
         try:
             site.exclude(number, nodes)
-            print(f"note: the next start keeps from {', '.join(nodes)}", flush=True)
+            log.info("note: the next start keeps from %s", ", ".join(nodes))
             return ExitCode.STOPPED
         except Failure:
             if time.monotonic() > deadline:

@@ -1,8 +1,9 @@
 """Seconds of each node's GPUs, disks and network before ranks start, so that a broken node is left
 out and not found by hours.
 
-    node 0 (slurm.supervisor.coordinator): Sink; order -> every node: Check -> python launch.py
-    slurm.supervisor.triage -> report -> failing(reports)
+    node 0 (slurm.supervisor.coordinator)  opens a Sink and sends an order to every node
+    every node                             has a Check run this module, and sends its report
+    node 0                                 judges by find_failing(reports)
 
 The checks run in a process of their own, which can be ended where a driver or a file system hangs,
 and which alone imports torch, only where GPUs are asked for.
@@ -21,79 +22,99 @@ import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
+from typing import Any, TypedDict
 
 from engine.errors import UserError, explain, failure_of
+from engine.logging.console import get_logger
+
+log = get_logger(__name__)
 
 LIMIT_S = 180  # for a node's answer: to import torch from cold storage takes a minute
 DISK_BYTES = 16 << 20
 DISK_S = 30  # for those to be written, read and compared
 SENT_BYTES = 4 << 20  # from each node to node 0
-SLOW_MB_S, SLOW_SHARE = (
-    10,
-    0.05,
-)  # a network is slow below both: in itself, and beside the median of the job's nodes
+# A network is slow below both: in itself, and beside the median of the job's nodes.
+SLOW_MB_S, SLOW_SHARE = 10, 0.05
 FREE_SHARE = 0.8  # of a GPU's memory; what else is in use is another process's
 SLOW_GPU = 3  # times the median of the node's GPUs
 SIDE, PRODUCTS = 4096, 20  # of the matrices that each GPU multiplies, and how often
 
 
-class Sink:
-    """A port on node 0 that swallows SENT_BYTES from each node that knows the token; a thread,
-    until ``close``.
+class Report(TypedDict):
+    """What a node says of itself.
 
-    ``place``: [address, port]; None where node 0's address, as the others know it, is none of its
-    own.
+    Attributes:
+        faults: the node's own.
+        figures: such as {"network_mb_s": 800.0}.
+        user: what is wrong on any node until a person mends it.
     """
 
-    def __init__(self, address, token):
-        self.token, self.place, self.open = token.encode(), None, True
+    faults: list[str]
+    figures: dict[str, float]
+    user: list[str]
+
+
+class Sink:
+    """A port on node 0 that takes SENT_BYTES from each node that knows the token, until ``close``.
+
+    Attributes:
+        place: [address, port]; None where node 0's address, as the others know it, is none of its
+            own.
+    """
+
+    def __init__(self, address: str, token: str) -> None:
+        self.token, self.open = token.encode(), True
+        self.place: list[str | int] | None = None
         try:
             self.listener = socket.create_server((address, 0), backlog=1024)
         except OSError as error:
-            print(
-                f"note: the nodes' network is not checked: {address}: {explain(error)}", flush=True
-            )
+            words = explain(error)
+            log.info("note: the nodes' network is not checked: %s: %s", address, words)
             return
         self.place = [address, self.listener.getsockname()[1]]
-        self.poll = selectors.DefaultSelector()
-        self.poll.register(self.listener, selectors.EVENT_READ)
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(self.listener, selectors.EVENT_READ)
         threading.Thread(target=self._work, name="triage", daemon=True).start()
 
-    def close(self):
+    def close(self) -> None:
+        """Have the thread end, within a fraction of a second."""
         self.open = False
 
-    def _work(self):
-        took = {}  # connection: bytes so far
+    def _work(self) -> None:
+        took: dict[int, int] = {}  # {descriptor of a connection: bytes so far}
+        connections: dict[int, socket.socket] = {}
         while self.open:
-            for ready, _ in self.poll.select(0.2):
+            for ready, _ in self.selector.select(0.2):
                 if ready.fileobj is self.listener:
                     with contextlib.suppress(OSError):
-                        line = self.listener.accept()[0]
-                        line.setblocking(False)
-                        took[line] = 0
-                        self.poll.register(line, selectors.EVENT_READ)
+                        connection = self.listener.accept()[0]
+                        connection.setblocking(False)
+                        took[connection.fileno()] = 0
+                        connections[connection.fileno()] = connection
+                        self.selector.register(connection, selectors.EVENT_READ)
                     continue
-                line = ready.fileobj
-                got = self._take(line, took[line])
-                if got:
-                    took[line] += got
-                else:
-                    self.poll.unregister(line)
-                    took.pop(line)
-                    line.close()
-        for line in (*took, self.listener):
-            line.close()
-        self.poll.close()
+                connection = connections[ready.fd]
+                got = self._take(connection, took[ready.fd])
+                took[ready.fd] += got
+                if not got:
+                    self.selector.unregister(connection)
+                    connections.pop(ready.fd).close()
+        for connection in (*connections.values(), self.listener):
+            connection.close()
+        self.selector.close()
 
-    def _take(self, line, before):
-        """Bytes taken in; 0 once the line is over, of a stranger, or has sent all, which is
-        answered."""
+    def _take(self, connection: socket.socket, before: int) -> int:
+        """Return the bytes taken in; 0 of one that is over, is a stranger, or has sent all.
+
+        One that has sent all is answered.
+        """
         try:
-            data = line.recv(1 << 20)
+            data = connection.recv(1 << 20)
             if not data or (before == 0 and not data.startswith(self.token)):
                 return 0
             if before + len(data) >= SENT_BYTES:
-                line.send(b"k")
+                connection.send(b"k")
                 return 0
         except OSError:
             return 0
@@ -104,11 +125,14 @@ class Check:
     """The checks of this node under way, in a process of their own.
 
     Args:
-        words: of the command.  order: for ``main``.  log: file for what it says beside its report.
+        words: of the command.
+        order: for ``main``.
+        log: file for what it says beside its report.
     """
 
-    def __init__(self, words, order, log):
-        self.process, self.failed = None, None
+    def __init__(self, words: list[str], order: dict[str, Any], log: Path) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self.failed = ""  # why they could not be started
         try:
             with open(log, "ab") as errors:
                 self.process = subprocess.Popen(
@@ -118,37 +142,38 @@ class Check:
                     stderr=errors,
                     start_new_session=True,
                 )
-            self.process.stdin.write(json.dumps(order).encode())
-            self.process.stdin.close()
+            if self.process.stdin:
+                self.process.stdin.write(json.dumps(order).encode())
+                self.process.stdin.close()
         except OSError as error:
             self.failed = f"the check cannot be started: {explain(error)}"
 
-    def report(self):
-        """{"faults": [text, ...], "figures": {name: number}, "user": [text, ...]} once it is over,
-        else None.
-
-        Faults are the node's; ``user``: what is wrong on any node until a person mends it.
-        """
-        if self.failed:
+    def report(self) -> Report | None:
+        """Return the report once the checks are over, else None."""
+        if self.process is None or self.failed:
             return {"faults": [self.failed], "figures": {}, "user": []}
         code = self.process.poll()
         if code is None:
             return None
-        lines = self.process.stdout.read().decode("utf-8", "replace").splitlines()
+        said = self.process.stdout.read() if self.process.stdout else b""
+        lines = said.decode("utf-8", "replace").splitlines()
         if code or not lines:
             return {"faults": [f"the check ended with exit code {code}"], "figures": {}, "user": []}
         return json.loads(lines[-1])
 
-    def end(self):
+    def end(self) -> None:
         """End it without a wait: one that hangs in a driver or a file system ends when that lets
         it."""
         if self.process and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
-def failing(reports: dict) -> dict:
-    """{node: what is wrong with it} of {node: its report, or None where it gave none within
-    LIMIT_S}."""
+def find_failing(reports: dict[str, Report | None]) -> dict[str, str]:
+    """Return {node: what is wrong with it}.
+
+    Args:
+        reports: {node: its report, or None where it gave none within LIMIT_S}.
+    """
     out = {}
     speeds = {
         node: report["figures"]["network_mb_s"]
@@ -168,43 +193,41 @@ def failing(reports: dict) -> dict:
     return out
 
 
-def main(order: dict) -> dict:
-    """Do all checks on this node; returns its report.
+def main(order: dict[str, Any]) -> Report:
+    """Do all checks on this node; return its report.
 
     Args:
         order: {"gpus": how many, "disks": [folder, ...], "sink": [address, port] or None, "token":
             text}.
     """
-    report = {"faults": [], "figures": {}, "user": check_rights(order["disks"])}
-    checks = [lambda: check_disks(order["disks"])]
+    user = check_rights(order["disks"])
+    faults, figures = check_disks(order["disks"]), {}
     if order["sink"]:
-        checks.append(lambda: check_network(order["sink"], order["token"]))
+        network_faults, figures = check_network(order["sink"], order["token"])
+        faults += network_faults
     if order["gpus"]:
-        checks.append(lambda: check_gpus(order["gpus"]))
-    for check in checks:
-        faults, figures = check()
-        report["faults"] += faults
-        report["figures"] |= figures
-    return report
+        faults += check_gpus(order["gpus"])
+    return {"faults": faults, "figures": figures, "user": user}
 
 
-def check_rights(folders):
-    """What a person must mend: folders that may not be made or written, on whatever node."""
+def check_rights(folders: list[str]) -> list[str]:
+    """Return what a person must mend: folders that may not be made or written, on any node."""
     faults = []
     for folder in folders:
         try:
             os.makedirs(folder, exist_ok=True)
         except OSError as error:
             failure = failure_of(error, f"{folder} cannot be used: {explain(error)}")
-            faults += [str(failure)] * isinstance(failure, UserError)
+            if isinstance(failure, UserError):
+                faults.append(str(failure))
             continue
         if not os.access(folder, os.W_OK):
             faults.append(f"{folder} may not be written")
     return faults
 
 
-def check_disks(folders):
-    """(faults, {}): what is written to each folder must be read again as it was, in time."""
+def check_disks(folders: list[str]) -> list[str]:
+    """Return faults of folders: what is written must be read again as it was, in time."""
     faults = []
     for folder in folders:
         began, written = time.monotonic(), os.urandom(DISK_BYTES)
@@ -224,11 +247,11 @@ def check_disks(folders):
             faults.append(f"{folder} gives other bytes than were written to it")
         elif seconds > DISK_S:
             faults.append(f"{folder} takes {seconds:.0f} s for {DISK_BYTES >> 20} MiB")
-    return faults, {}
+    return faults
 
 
-def check_network(sink, token):
-    """(faults, {"network_mb_s"}) of sending SENT_BYTES to node 0."""
+def check_network(sink: list, token: str) -> tuple[list[str], dict[str, float]]:
+    """Return (faults, {"network_mb_s"}) of sending SENT_BYTES to node 0."""
     data = token.encode().ljust(SENT_BYTES, b"\0")
     try:
         with socket.create_connection(tuple(sink), timeout=10) as line:
@@ -244,15 +267,17 @@ def check_network(sink, token):
     return [], {"network_mb_s": SENT_BYTES / 1e6 / max(seconds, 1e-6)}
 
 
-def check_gpus(count):
-    """(faults, {}) of the first ``count`` GPUs: there, with free memory, right in a product, as
-    fast as their neighbours."""
+def check_gpus(count: int) -> list[str]:
+    """Return faults of the first ``count`` GPUs.
+
+    They must be there, with free memory, right in a product, and as fast as their neighbours.
+    """
     import torch
 
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if found < count:
-        return [f"torch finds {found} GPUs, slurm.gpus_per_node={count}", *ecc_faults()], {}
-    faults, seconds = ecc_faults(), {}
+        return [f"torch finds {found} GPUs, slurm.gpus_per_node={count}", *find_ecc_faults()]
+    faults, seconds = find_ecc_faults(), {}
     for index in range(count):
         try:
             free, total = torch.cuda.mem_get_info(index)
@@ -262,17 +287,17 @@ def check_gpus(count):
                     f"process holds it"
                 )
                 continue
-            seconds[index], right = multiply(index)
+            seconds[index], right = time_products(index)
         except RuntimeError as error:  # torch raises it for whatever CUDA says
             faults.append(f"GPU {index}: {' '.join(str(error).split())[:200]}")
             continue
         if not right:
             faults.append(f"GPU {index} multiplies matrices wrongly")
-    return faults + slow_gpus(seconds), {}
+    return faults + find_slow_gpus(seconds)
 
 
-def slow_gpus(seconds: dict) -> list:
-    """Faults of {GPU: seconds for the same work}."""
+def find_slow_gpus(seconds: dict[int, float]) -> list[str]:
+    """Return faults of {GPU: seconds for the same work}."""
     usual = statistics.median_low(seconds.values()) if seconds else 0
     return [
         f"GPU {index} takes {took * 1e3:.0f} ms for what takes its neighbours {usual * 1e3:.0f} ms"
@@ -281,9 +306,11 @@ def slow_gpus(seconds: dict) -> list:
     ]
 
 
-def multiply(index):
-    """(seconds, whether the result is right) of PRODUCTS products of SIDE x SIDE matrices of ones
-    in bf16 on a GPU."""
+def time_products(index: int) -> tuple[float, bool]:
+    """Return (seconds, whether the result is right) of PRODUCTS matrix products on a GPU.
+
+    The matrices are SIDE x SIDE ones in bf16.
+    """
     import torch
 
     ones = torch.ones(SIDE, SIDE, dtype=torch.bfloat16, device=torch.device("cuda", index))
@@ -296,8 +323,8 @@ def multiply(index):
     return time.monotonic() - began, bool((product == SIDE).all())
 
 
-def ecc_faults() -> list:
-    """Faults of this job's GPUs whose memory had errors that could not be corrected, by nvidia-smi;
+def find_ecc_faults() -> list[str]:
+    """Return faults of this job's GPUs whose memory had errors that could not be corrected, by nvidia-smi;
     none where it is absent."""
     tool = shutil.which("nvidia-smi")
     if tool is None:

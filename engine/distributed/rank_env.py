@@ -1,17 +1,14 @@
 """What the launcher says of this process in its environment. Nothing here imports torch."""
 
-import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.errors import Failure, UserError
-
-# Other ranks hear of a failure before there is a watch only after they have imported torch as well.
-TELL_S = 60
+from engine.errors import UserError
 
 
 @dataclass(frozen=True)
-class Place:
+class RankEnv:
     """Which process of how many this is.
 
     Attributes:
@@ -28,8 +25,10 @@ class Place:
     port: int | None = None
 
 
-def read_place(env=os.environ) -> Place:
-    """The Place in RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+def read_rank_env(env: Mapping[str, str] = os.environ) -> RankEnv:
+    """Return the RankEnv of the variables that torchrun, or another launcher, sets.
+
+    They are RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 
     One that is empty counts as not set.
 
@@ -44,9 +43,9 @@ def read_place(env=os.environ) -> Place:
         raise _incomplete("WORLD_SIZE", world, "RANK")
     _check_below("RANK", rank, "WORLD_SIZE", world)
     _check_below("LOCAL_RANK", local, "LOCAL_WORLD_SIZE", local_world)
-    if (world or 1) == 1:
+    if world is None or rank is None or world == 1:
         # A number on the node may be that of a GPU which somebody chose.
-        return Place(local=local or 0, local_world=local_world or 1)
+        return RankEnv(local=local or 0, local_world=local_world or 1)
     if (local_world or 1) > world:
         raise UserError(
             f"LOCAL_WORLD_SIZE={local_world} in the environment does not fit "
@@ -60,11 +59,13 @@ def read_place(env=os.environ) -> Place:
                 f"which rank 0 is found; a launcher such as torchrun sets both"
             )
     _check_below("MASTER_PORT", port, "the number of ports", 2**16)
-    return Place(rank, world, local or 0, local_world or 1, address, port)
+    return RankEnv(rank, world, local or 0, local_world or 1, address, port)
 
 
-def count_threads(env=os.environ) -> int | None:
-    """OMP_NUM_THREADS, None where it is not set. Of a list, for levels of nesting, the first.
+def count_threads(env: Mapping[str, str] = os.environ) -> int | None:
+    """Return OMP_NUM_THREADS, None where it is not set.
+
+    Of a list, for levels of nesting, the first counts.
 
     Raises:
         UserError: it is no number of threads.
@@ -79,36 +80,6 @@ def count_threads(env=os.environ) -> int | None:
                 f"unset it, or give one such as 4"
             )
     return int(text.split(",")[0])
-
-
-@contextlib.contextmanager
-def starting():
-    """Tell the other ranks what fails in this block, before a process has its watch.
-
-    It goes where all ranks meet, and says there why it ends. A process alone just fails.
-    """
-    try:
-        yield
-    except Exception as error:
-        place = _meeting()
-        if place is None:
-            raise
-        from engine.distributed.heartbeat import Watch
-
-        try:
-            watch = Watch(place, hang_s=TELL_S, meet_s=TELL_S)
-        except Failure:
-            raise error from None  # nobody can be told
-        watch.__exit__(type(error), error, error.__traceback__)  # ends the process
-
-
-def _meeting():
-    """This process's Place where there are others to be told, else None."""
-    try:
-        place = read_place()
-    except UserError:
-        return None  # they find the same
-    return place if place.world > 1 else None
 
 
 def _incomplete(name, value, other):

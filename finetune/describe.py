@@ -1,0 +1,76 @@
+"""What the commands of fine-tuning say of themselves to ``python -m slurm``; see
+engine.run.job_description."""
+
+from pathlib import Path
+
+from data.describe import check_shards, count_clips
+from engine.errors import Failure, UserError
+from engine.run.job_description import (
+    Command,
+    CommandTraits,
+    JobDescription,
+    Words,
+    answer,
+    describe_config,
+    describe_evaluation,
+    describe_keys,
+    parse_line,
+)
+from finetune.results_folder import find_results_folder
+from finetune.verb_config import EvaluateConfig
+
+TRAIN: Words = ("finetune", "train")
+EVALUATE: Words = ("finetune", "evaluate")
+TRAINING = CommandTraits(folder_key="run", trains=True)
+EVALUATING = CommandTraits(folder_key="out", run_prefix="run=")
+
+
+def describe_training(line: list[str]) -> JobDescription:
+    """Return what a run says of a command line; reads the indexes of its shards."""
+    from data.loading.build import open_crop_order
+    from finetune.config import FinetuneConfig
+
+    config, job = describe_config(FinetuneConfig, line, TRAIN, TRAINING.folder_key)
+    if config is None:
+        return job
+    try:
+        order = open_crop_order(config.data, config.batch, config.seed)
+        job.notes.append(count_clips(order, config.batch))
+    except Failure as error:
+        job.faults.append(str(error))
+
+    def check_evaluation(words: list[str]) -> None:
+        parse_line(EvaluateConfig, words[len(EVALUATE) :], EVALUATE)
+        check_shards(config.evaluate.shards, config.data.cache)
+
+    describe_evaluation(job, config, check_evaluation)
+    return job
+
+
+def describe_evaluate(line: list[str]) -> JobDescription:
+    """Return what an evaluation says of a command line."""
+    return describe_keys(EvaluateConfig, line, EVALUATE, find_results)
+
+
+def find_results(config: EvaluateConfig, paths: list[str]) -> str:
+    """Return the folder of the results, beside which a cluster's job keeps its record.
+
+    Args:
+        paths: none are taken.
+    Raises:
+        UserError: the run is not named, or not there.
+    """
+    if not config.run:
+        raise UserError("run= is not set; see python -m finetune evaluate --help")
+    if not Path(config.run).is_dir():
+        raise UserError(f"run={config.run}: there is no such folder")
+    return str(find_results_folder(config))
+
+
+COMMANDS = {
+    TRAIN: Command(TRAINING, describe_training),
+    EVALUATE: Command(EVALUATING, describe_evaluate),
+}
+
+if __name__ == "__main__":
+    answer(COMMANDS)
