@@ -1,13 +1,15 @@
 # make demo, make test: both install what they need into .venv, on a bare machine with Python 3.10 or newer.
-# make demo DEMO="videos=DIR calibration=FILE" shows a real take beside the made people; `python -m finetune demo --help` lists all.
+# make demo DEMO="videos=DIR calibration=FILE" shows a real take beside the synthetic humans; `python -m finetune demo --help` lists all.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
 DEMO ?=
+# How tests are run: two files at a time; PYTEST="-n 0" is one after the other.
+PYTEST ?= -n 2 --dist loadfile
 export MPLBACKEND := Agg
 
-.PHONY: install demo test test-long bench lint clean
+.PHONY: install demo test test-long bench lint types clean
 
 install: $(VENV)/installed
 
@@ -21,10 +23,10 @@ demo: install
 	$(BIN)/python -m finetune demo $(RUN) $(DEMO)
 
 test: install
-	$(BIN)/python -m pytest -q -rs -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m "not long" $(PYTEST)
 
 test-long: install
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
 
 # 4 min 17 s on 2 idle cores (docs/log.md); a minute more where the body models' files are not built yet.
 bench: install
@@ -38,6 +40,10 @@ bench: install
 
 lint: install
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/pyrefly check
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -1,8 +1,28 @@
-"""Install with ``pip install -e . -c constraints.txt``: the rooms are used from the checkout."""
+"""Install with ``pip install -e . -c constraints.txt``, which uses the packages from the checkout,
+or with ``pip install .``, which copies them with the configs."""
+
+import shutil
+from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 PACKAGES = ("engine", "data", "pretrain", "finetune", "slurm")
+
+
+class BuildWithConfigs(build_py):
+    """Copies configs/ into the package engine, where engine.config.shipped finds them.
+
+    Package data have to lie in a package, and the configs lie beside the packages.
+    """
+
+    def run(self) -> None:
+        """Builds the packages, and copies the configs unless they are used from the checkout."""
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib) / "engine" / "configs"
+            shutil.copytree("configs", target, dirs_exist_ok=True)
+
 
 setup(
     name="counterpose",
@@ -11,6 +31,8 @@ setup(
     "help of another",
     license="Apache-2.0",
     python_requires=">=3.10",
+    cmdclass={"build_py": BuildWithConfigs},
+    entry_points={"console_scripts": ["counterpose=engine.counterpose:run_main"]},
     packages=find_packages(include=[f"{name}*" for name in PACKAGES]),
     package_data={
         "engine.logging.page": ["*.html", "*.css", "*.js"],
@@ -31,7 +53,7 @@ setup(
         "wandb>=0.18",
         "einops>=0.8",
         "av>=12",  # PyAV: reads what decord cannot (some VP9)
-        # the open body model; brings warp-lang, whose kernels draw the made people
+        # the open body model; brings warp-lang, whose kernels draw the synthetic humans
         "anny>=0.6.2,<0.7",
         "simplejpeg>=1.7",  # the fastest JPEG decoder measured, straight from and into numpy
         "opencv-python-headless>=4.8",  # lens distortion, and crops ten times as fast as Pillow's

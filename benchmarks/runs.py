@@ -78,7 +78,7 @@ def main(argv):
         common += [f"batch={options['batch']}"] if options["batch"] else []
         train(
             "pre-training",
-            ["pretrain", f"configs/pretrain/{options['pretrain']}.yaml"],
+            ["pretrain", "train", f"configs/pretrain/{options['pretrain']}.yaml"],
             folder / "pretrain",
             common,
             "pairs",

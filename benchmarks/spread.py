@@ -159,7 +159,7 @@ def make_step(way, processes, options):
             f"compile={way.compile}",
             f"activation_checkpointing={way.activation_checkpointing}",
         ],
-        "pretrain",
+        "pretrain train",
     )
     model = build(config)[0].to(device)
     blocks.prepare([*model.encoder.blocks, *model.decoder.blocks], config, device)

@@ -175,7 +175,7 @@ class Case:
                 f"model.position={position}",
                 "compile=off",
             ],
-            "pretrain",
+            "pretrain train",
         )
         auto = "on" if device.type == "cuda" else "off"
         self.compile = auto if options["compile"] == "auto" else options["compile"]

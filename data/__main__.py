@@ -1,50 +1,114 @@
-"""``python -m data make|pairs|verify|...``: clips made, cut, checked, looked at and rewritten."""
+"""``python -m data VERB ...``."""
+
+from collections.abc import Sequence
 
 from engine.cli import run
-from engine.errors import UserError
+from engine.commands import Package, Verb, run_package
 
-USAGE = """usage: python -m data COMMAND ...
-  make    CONFIG.yaml out=DIR [key=value ...]                made people -> shards
-  pairs   CONFIG.yaml videos=DIR out=DIR [key=value ...]     videos -> shards
-  labels  NAME out=DIR source=DIR [key=value ...]            labelled dataset -> shards
-  index   DIR-or-TAR ...                                     what runs need to know of each shard, made beforehand
-  verify  DIR-or-TAR ...                                     does every sample decode; exit code 1 where not
-  stats   DIR-or-TAR ... [out=FILE.png] [key=value ...]      what is in the shards, and what the pair rules keep
-  preview DIR-or-TAR ... [out=FILE.png] [key=value ...]      a contact sheet of pairs
-  mixing  DIR-or-TAR ... [key=value ...]                     how well batches are mixed, beside a full shuffle
-  shuffle DIR-or-TAR ... out=DIR [key=value ...]             the clips in one random order, in new shards
-  merge   DIR-or-TAR ... out=DIR clips_per_shard=N           small shards joined
-  split   DIR-or-TAR ... out=DIR clips_per_shard=N           large shards cut up
---help after any of them lists its keys."""
+SHARDS = "DIR-or-TAR-or-URL ..."
+PACKAGE = Package(
+    "data",
+    "Make shards of clips, of synthetic humans or from videos; look at them, check and rewrite them.",
+    (
+        Verb(
+            "make",
+            "data.people.make:main",
+            "make clips of synthetic humans with labels",
+            "CONFIG out=DIR [key=value ...]",
+            "people_body out=shards/body clips=1000 workers=2",
+            keys="data.people.config:PeopleConfig",
+            usual=("out", "clips", "seed", "workers", "device", "size", "part"),
+            takes_config=True,
+        ),
+        Verb(
+            "pairs",
+            "data.sources.pairs:main",
+            "cut clips of people from videos of one or several cameras",
+            "CONFIG videos=DIR out=DIR [key=value ...]",
+            "video videos=videos boxes=boxes.csv out=shards/video",
+            keys="data.sources.config:PairsConfig",
+            usual=("videos", "out", "boxes", "calibration", "track", "workers"),
+            takes_config=True,
+        ),
+        Verb(
+            "labels",
+            "data.sources.label_shards:main",
+            "cut labelled crops from a labelled dataset",
+            "NAME source=DIR out=DIR [key=value ...]",
+            "coco source=coco out=shards/coco",
+        ),
+        Verb(
+            "index",
+            "data.tools.inspect:index",
+            "write what runs need to know of each shard, before the first run does",
+            f"{SHARDS} [workers=N]",
+            "shards/body",
+            keys="data.tools.inspect:IndexConfig",
+        ),
+        Verb(
+            "verify",
+            "data.tools.inspect:verify",
+            "read every byte: exit code 1 where a sample does not decode",
+            f"{SHARDS} [workers=N]",
+            "shards/body",
+            keys="data.tools.inspect:VerifyConfig",
+        ),
+        Verb(
+            "stats",
+            "data.tools.inspect:stats",
+            "print what is in the shards, and what the rules for pairs keep",
+            f"{SHARDS} [out=FILE.png] [key=value ...]",
+            "shards/body pairs.angle_max_deg=60 out=stats.png",
+            keys="data.tools.inspect:StatsConfig",
+        ),
+        Verb(
+            "preview",
+            "data.tools.inspect:preview",
+            "draw a contact sheet of pairs",
+            f"{SHARDS} [out=FILE.png] [key=value ...]",
+            "shards/body out=pairs.png rows=8",
+            keys="data.tools.inspect:PreviewConfig",
+        ),
+        Verb(
+            "mixing",
+            "data.tools.mixing:main",
+            "measure how well batches are mixed, beside a full shuffle",
+            f"{SHARDS} [key=value ...]",
+            "shards/body batch=256 pool_shards=4",
+            keys="data.tools.mixing:MixingConfig",
+        ),
+        Verb(
+            "shuffle",
+            "data.tools.rewrite:shuffle",
+            "write the clips in one random order, in new shards",
+            "DIR-or-TAR ... out=DIR [key=value ...]",
+            "shards/body out=shards/shuffled seed=0",
+            keys="data.tools.rewrite:ShuffleConfig",
+        ),
+        Verb(
+            "merge",
+            "data.tools.rewrite:merge",
+            "join small shards to larger ones",
+            "DIR-or-TAR ... out=DIR clips_per_shard=N [key=value ...]",
+            "shards/small out=shards/large clips_per_shard=1000",
+            keys="data.tools.rewrite:MergeConfig",
+        ),
+        Verb(
+            "split",
+            "data.tools.rewrite:split",
+            "cut large shards up",
+            "DIR-or-TAR ... out=DIR clips_per_shard=N [key=value ...]",
+            "shards/large out=shards/small clips_per_shard=100",
+            keys="data.tools.rewrite:MergeConfig",
+        ),
+    ),
+    example="data make people_body out=shards/body clips=1000",
+)
 
 
-def main(argv):
-    """Hand the arguments to the command that is named first; returns its exit code."""
-    # Imported here because a spawned worker imports this module anew and needs little of it.
-    command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
-    if command in ("--help", "-h"):
-        print(USAGE)
-        return 0
-    if command == "make":
-        from data.people.make import main as chosen
-    elif command == "pairs":
-        from data.sources.pairs import main as chosen
-    elif command == "labels":
-        from data.sources.label_shards import main as chosen
-    elif command in ("index", "verify", "stats", "preview"):
-        from data.tools import inspect
-
-        chosen = getattr(inspect, command)
-    elif command == "mixing":
-        from data.tools.mixing import main as chosen
-    elif command in ("shuffle", "merge", "split"):
-        from data.tools import rewrite
-
-        chosen = getattr(rewrite, command)
-    else:
-        names = [line.split()[0] for line in USAGE.splitlines()[1:-1]]
-        raise UserError(f"'{command}' is none of {', '.join(names)}\n{USAGE}")
-    return chosen(rest)
+def main(argv: Sequence[str]) -> int:
+    """Runs a verb of this package; returns its exit code."""
+    return run_package(PACKAGE, argv)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,31 @@
-"""``python -m engine report RUN ...``: what the engine shows of any run."""
+"""``python -m engine VERB ...``: what any run can be asked for."""
 
-from engine import cli
-from engine.errors import UserError
-from engine.logging import report
+from collections.abc import Sequence
 
-USAGE = f"usage: {report.USAGE}"
+from engine.cli import run
+from engine.commands import Package, Verb, run_package
+
+PACKAGE = Package(
+    "engine",
+    "Look at any run.",
+    (
+        Verb(
+            "report",
+            "engine.logging.report:main",
+            "write a page with the curves, numbers and images of one or several runs",
+            "RUN ... [out=FILE.html]",
+            "runs/body runs/body_lr2e-4 out=compared.html",
+            keys="engine.logging.report_config:ReportConfig",
+        ),
+    ),
+    example="engine report runs/body",
+)
 
 
-def main(argv: list[str]) -> int:
-    """Run a command; returns its exit code."""
-    if not argv or argv[0] in ("--help", "-h"):
-        print(USAGE)
-        return 0
-    if argv[0] != "report":
-        raise UserError(f"'{argv[0]}' is none of report\n{USAGE}")
-    return report.main(argv[1:])
+def main(argv: Sequence[str]) -> int:
+    """Runs a verb of this package; returns its exit code."""
+    return run_package(PACKAGE, argv)
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    run(main)

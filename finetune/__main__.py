@@ -1,51 +1,76 @@
-"""``python -m finetune train|replay|evaluate|predict|report|demo ...``"""
+"""``python -m finetune VERB ...``."""
+
+from collections.abc import Sequence
 
 from engine.cli import run
-from engine.distributed.startup import starting
-from engine.errors import UserError
-from engine.run import signals
+from engine.commands import Package, Verb, run_package
 
-USAGE = """usage: python -m finetune train CONFIG.yaml run=DIR init=RUN-or-FILE data.shards=DIR [key=value ...]
-       python -m finetune replay RUN step=N [out=FILE.png]
-       python -m finetune evaluate run=DIR data.shards=DIR [without=RUN]
-       python -m finetune predict run=DIR out=DIR IMAGE ...
-       python -m finetune report DIR
-       python -m finetune demo DIR
+PACKAGE = Package(
+    "finetune",
+    "Fine-tune an encoder to recover meshes of bodies and hands; evaluate it, and use it.",
+    (
+        Verb(
+            "train",
+            "finetune.train:train",
+            "fine-tune; the same command resumes a run that was stopped",
+            "CONFIG run=DIR init=RUN-or-FILE data.shards=DIR [key=value ...]",
+            "body_vits run=runs/mesh init=runs/body data.shards=shards/body",
+            keys="finetune.config:FinetuneConfig",
+            usual=("run", "init", "data.shards", "batch", "steps", "optim.lr", "device"),
+            takes_config=True,
+            trains=True,
+        ),
+        Verb(
+            "evaluate",
+            "finetune.evaluation.evaluate:main",
+            "measure the errors of a run on people that it has not seen",
+            "RUN [data.shards=DIR] [without=RUN] [key=value ...]",
+            "runs/mesh data.shards=shards/test",
+            keys="finetune.verb_config:EvaluateConfig",
+            usual=("run", "data.shards", "without", "out", "clips", "device"),
+        ),
+        Verb(
+            "predict",
+            "finetune.predict:main",
+            "recover the meshes of the people, or hands, in images",
+            "IMAGE ... run=RUN out=DIR [boxes=FILE] [key=value ...]",
+            "photo.jpg run=runs/mesh out=meshes",
+            keys="finetune.verb_config:PredictConfig",
+        ),
+        Verb(
+            "report",
+            "finetune.report:main",
+            "write a page that shows what a folder of shards and runs holds",
+            "DIR [out=FILE.html] [key=value ...]",
+            "runs/demo",
+            keys="finetune.verb_config:ReportConfig",
+        ),
+        Verb(
+            "replay",
+            "finetune.train:replay",
+            "read the batch of a step again and name its highest-loss samples",
+            "RUN step=N [out=FILE.png] [key=value of the run ...]",
+            "runs/mesh step=1200 out=highest_loss.png",
+            keys="pretrain.verb_config:ReplayConfig",
+        ),
+        Verb(
+            "demo",
+            "finetune.demo:main",
+            "go the whole path on synthetic humans, from clips to a page of results",
+            "DIR [videos=DIR calibration=FILE track=FILE] [key=value ...]",
+            "runs/demo",
+            keys="finetune.demo:DemoConfig",
+            usual=("clips", "workers", "device", "pretrain_steps", "finetune_steps"),
+        ),
+    ),
+    example="finetune predict photo.jpg run=runs/mesh out=meshes",
+    default="train",
+)
 
---help after any of them lists its keys."""
 
-
-def main(argv):
-    """Run one of the room's commands; returns the exit code."""
-    # Imported when they are wanted: a loader's worker imports this module anew and needs none of
-    # them.
-    command, rest = (argv[0], argv[1:]) if argv else ("--help", [])
-    if command in ("--help", "-h"):
-        print(USAGE)
-        return 0
-    if command == "train":
-        signals.leave_on_signal()
-        with starting():
-            from engine.config.parser import parse
-            from finetune.config import FinetuneConfig
-
-            config = parse(FinetuneConfig, rest, "finetune train")
-            from finetune.train import train
-
-        return train(config)
-    if command == "replay":
-        from finetune.train import replay as command_main
-    elif command == "evaluate":
-        from finetune.evaluation.evaluate import main as command_main
-    elif command == "predict":
-        from finetune.predict import main as command_main
-    elif command == "report":
-        from finetune.report import main as command_main
-    elif command == "demo":
-        from finetune.demo import main as command_main
-    else:
-        raise UserError(f"'{command}' is no command of finetune\n{USAGE}")
-    return command_main(rest)
+def main(argv: Sequence[str]) -> int:
+    """Runs a verb of this package; returns its exit code."""
+    return run_package(PACKAGE, argv)
 
 
 if __name__ == "__main__":

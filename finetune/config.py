@@ -123,7 +123,7 @@ class FinetuneConfig(TrainConfig):
         return [
             "finetune",
             "evaluate",
-            f"run={checkpoint}",
+            checkpoint,
             *shards,
             f"device={self.device}",
             *self.evaluate.keys,

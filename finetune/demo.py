@@ -20,7 +20,6 @@ from pathlib import Path
 from engine.config.parser import key, parse_keys
 from engine.errors import UserError, explain, failure_of
 
-USAGE = "from the repository's root: python -m finetune demo DIR [videos=DIR calibration=FILE track=FILE] [key=value ...]"
 KINDS = ("body", "hand")
 
 
@@ -72,14 +71,14 @@ def stages(config, folder, workers):
     out = {}
     for kind in KINDS:
         shards = f"data.shards={folder}/people_{kind}"
-        tune = ["finetune", "train", f"configs/finetune/demo_{kind}.yaml"]
+        tune = ["finetune", "train", f"demo_{kind}"]
         out[kind] = [
             (
                 f"{kind}: make people",
                 [
                     "data",
                     "make",
-                    f"configs/data/people_{kind}_easy.yaml",
+                    f"people_{kind}_easy",
                     f"out={folder}/people_{kind}",
                     f"clips={config.clips}",
                     *made,
@@ -89,7 +88,8 @@ def stages(config, folder, workers):
                 f"{kind}: pre-train",
                 [
                     "pretrain",
-                    f"configs/pretrain/demo_{kind}.yaml",
+                    "train",
+                    f"demo_{kind}",
                     f"run={folder}/pretrain_{kind}",
                     shards,
                     *steps["pretrain"],
@@ -122,7 +122,7 @@ def stages(config, folder, workers):
                 [
                     "finetune",
                     "evaluate",
-                    f"run={folder}/finetune_{kind}",
+                    f"{folder}/finetune_{kind}",
                     f"without={folder}/finetune_{kind}_scratch",
                     f"device={config.device}",
                 ],
@@ -135,7 +135,7 @@ def stages(config, folder, workers):
                 [
                     "data",
                     "pairs",
-                    "configs/data/multicam_qualisys.yaml",
+                    "multicam_qualisys",
                     f"videos={config.videos}",
                     f"calibration={config.calibration}",
                     *([f"track={config.track}"] if config.track else []),
@@ -247,7 +247,7 @@ def _made(words):
 
 def main(argv):
     """``python -m finetune demo``; returns the exit code of the first stage that failed, or 0."""
-    config, paths = parse_keys(DemoConfig, argv, "finetune demo", USAGE)
+    config, paths = parse_keys(DemoConfig, argv, "finetune demo")
     if len(paths) > 1:
         raise UserError(
             f"python -m finetune demo takes one folder, not {len(paths)}: {', '.join(paths)}"

@@ -22,7 +22,7 @@ from finetune.verb_config import EvaluateConfig
 TRAIN: Words = ("finetune", "train")
 EVALUATE: Words = ("finetune", "evaluate")
 TRAINING = CommandTraits(folder_key="run", trains=True)
-EVALUATING = CommandTraits(folder_key="out", run_prefix="run=")
+EVALUATING = CommandTraits(folder_key="out", run_prefix="")
 
 
 def describe_training(line: list[str]) -> JobDescription:
@@ -63,7 +63,7 @@ def find_results(config: EvaluateConfig, paths: list[str]) -> str:
     if not config.run:
         raise UserError("run= is not set; see python -m finetune evaluate --help")
     if not Path(config.run).is_dir():
-        raise UserError(f"run={config.run}: there is no such folder")
+        raise UserError(f"{config.run}: there is no such folder")
     return str(find_results_folder(config))
 
 

@@ -10,16 +10,16 @@ from PIL import Image
 
 from data.bodies.base import BodyModel
 from data.sources.tables import rows
-from engine.config.parser import key, parse_keys
+from engine.config.parser import parse_keys
 from engine.errors import Failure, UserError, explain, failure_of
 from engine.logging import progress
 from finetune import export
 from finetune.inference.images import read_image
 from finetune.inference.predictor import SIDES, Predictor, check_boxes, check_intrinsics
 from finetune.person import Person
+from finetune.verb_config import PredictConfig
 from finetune.viz import draw
 
-USAGE = "python -m finetune predict run=DIR out=DIR IMAGE ... [boxes=FILE] [intrinsics=fx,fy,cx,cy] [side=right|left]"
 COLUMNS = ("image", "x0", "y0", "x1", "y1")
 
 
@@ -38,32 +38,14 @@ class Listed:
     side: str | None
 
 
-@dataclass
-class PredictConfig:
-    run: str = key("", "a fine-tuning run, or one of its checkpoints", path="one")
-    out: str = key("", "folder for overlays, meshes and numbers", path="one")
-    boxes: str = key(
-        "",
-        "CSV or JSON with image,x0,y0,x1,y1 and perhaps side, a row a person; default: the whole "
-        "image",
-        path="one",
-    )
-    intrinsics: list[float] = key(
-        [], "fx,fy,cx,cy of the images in pixels; default: the focal length is the diagonal"
-    )
-    side: str = key(
-        "right",
-        "which hands are looked for where boxes= does not say (runs on hands)",
-        choices=("right", "left"),
-    )
-    device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
-
-
 def main(argv: Sequence[str]) -> int:
     """Run ``python -m finetune predict``; returns the exit code."""
-    config, paths = parse_keys(PredictConfig, argv, "finetune predict", USAGE)
+    config, paths = parse_keys(PredictConfig, argv, "finetune predict")
     if not config.run or not config.out:
-        raise UserError(f"{'run' if not config.run else 'out'}= is not set; usage: {USAGE}")
+        raise UserError(
+            f"{'run' if not config.run else 'out'}= is not set; see python -m finetune predict "
+            f"--help"
+        )
     if config.intrinsics and len(config.intrinsics) != 4:
         raise UserError(f"intrinsics={config.intrinsics}: four numbers are needed, fx,fy,cx,cy")
     _refuse_equal_names(paths)

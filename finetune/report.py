@@ -3,37 +3,25 @@ every number and command."""
 
 import os
 import shlex
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
-from engine.config.parser import key, parse_keys
+from engine.config.parser import parse_keys
 from engine.errors import UserError
 from engine.logging.page import render
 from engine.logging.page.images import inline_file
 from finetune.page import curves, images, numbers
 from finetune.page.folder import COMMANDS, kind_of, read_folder
 from finetune.page.meshes import read_meshes
+from finetune.verb_config import ReportConfig
 
 LOOKS = Path(__file__).resolve().parent / "page"
 KINDS = {"body": "bodies", "hand": "hands"}
 
 
-@dataclass
-class ReportConfig:
-    out: str = key("", "the HTML file to write; default: report.html in the folder", path="one")
-    rows: int = key(4, "clips shown of each folder of shards", low=1, high=16)
-    seed: int = key(0, "another seed shows other clips and pairs", low=0)
-
-    def check(self):
-        if self.out and not self.out.lower().endswith((".html", ".htm")):
-            raise UserError(f"out={self.out}: the file's name does not end in .html")
-
-
 def main(argv):
     """Write the page; returns the exit code."""
-    usage = "python -m finetune report DIR [out=DIR/report.html] [rows=4] [seed=0]"
-    config, paths = parse_keys(ReportConfig, argv, "finetune report", usage)
+    config, paths = parse_keys(ReportConfig, argv, "finetune report")
     if len(paths) > 1:
         raise UserError(f"python -m finetune report takes one folder, not {' and '.join(paths)}")
     text = page(read_folder(paths[0]), config.rows, config.seed)
@@ -100,7 +88,7 @@ def _completions(folder):
             "total": len(run.images),
             "steps": images.step_images(run.images),
         }
-        for run in folder.of("pretrain")
+        for run in folder.of("pretrain train")
         if run.images
     ]
 
@@ -119,7 +107,7 @@ def _charts(folder):
         ]
         for runs in groups.values()
     ]
-    pretraining = [curves.pretraining_chart(run) for run in folder.of("pretrain")]
+    pretraining = [curves.pretraining_chart(run) for run in folder.of("pretrain train")]
     return {
         "pretraining": [chart for chart in pretraining if chart],
         "finetuning": [
@@ -172,11 +160,11 @@ def _hints(folder):
             [run for run in folder.of(command) if run.kind == kind] for command in COMMANDS
         )
         if not any(kind_of(name) == kind for name in folder.shards):
-            command = _command(f"data make configs/data/people_{kind}_easy.yaml", {"out": shards})
+            command = _command(f"data make people_{kind}_easy", {"out": shards})
             out["pairs"].append((f"No clips of {plural}.", command))
         if not pretrained:
             command = _command(
-                f"pretrain configs/pretrain/demo_{kind}.yaml",
+                f"pretrain train demo_{kind}",
                 {"run": before, "data.shards": shards},
             )
             out["completions"].append((f"No pre-training on {plural}.", command))
@@ -185,7 +173,7 @@ def _hints(folder):
                 out["completions"].append(
                     (f"{run.name} has drawn no images yet (log.images_every).", None)
                 )
-        words = f"finetune train configs/finetune/demo_{kind}.yaml"
+        words = f"finetune train demo_{kind}"
         if not tuned:
             command = _command(words, {"run": after, "init": before, "data.shards": shards})
             out["curves"].append((f"No fine-tuning on {plural}.", command))
@@ -199,7 +187,10 @@ def _hints(folder):
         if not any(run.evaluation for run in tuned):
             path = next((str(run.path) for run in tuned if not run.scratch), after)
             out["tables"].append(
-                (f"No evaluation on {plural}.", _command("finetune evaluate", {"run": path}))
+                (
+                    f"No evaluation on {plural}.",
+                    _command(f"finetune evaluate {shlex.quote(path)}", {}),
+                )
             )
     if not folder.times:
         out["times"].append(("The folder has no times.jsonl; the demo writes it.", "make demo"))

@@ -1,8 +1,10 @@
-"""The keys of ``python -m finetune evaluate``. Nothing here imports torch."""
+"""The keys of ``python -m finetune evaluate|predict|report``. Nothing here imports torch: help and
+completion take a fraction of a second."""
 
 from dataclasses import dataclass
 
 from engine.config.parser import key, section
+from engine.errors import UserError
 
 
 @dataclass
@@ -17,7 +19,7 @@ class EvaluateDataConfig:
 
 @dataclass
 class EvaluateConfig:
-    run: str = key("", "a fine-tuning run, or one of its checkpoints", path="one")
+    run: str = key("", "a fine-tuning run, or one of its checkpoints", path="one", positional="RUN")
     without: str = key(
         "", "the same training without pre-training, for a row of the table", path="one"
     )
@@ -34,3 +36,36 @@ class EvaluateConfig:
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
     allow_commands: bool = key(False, "run the commands (pipe:) that RUN's config names as shards")
     data: EvaluateDataConfig = section(EvaluateDataConfig)
+
+
+@dataclass
+class PredictConfig:
+    run: str = key("", "a fine-tuning run, or one of its checkpoints", path="one")
+    out: str = key("", "folder for overlays, meshes and numbers", path="one")
+    boxes: str = key(
+        "",
+        "CSV or JSON with image,x0,y0,x1,y1 and perhaps side, a row a person; default: the whole "
+        "image",
+        path="one",
+    )
+    intrinsics: list[float] = key(
+        [], "fx,fy,cx,cy of the images in pixels; default: the focal length is the diagonal"
+    )
+    side: str = key(
+        "right",
+        "which hands are looked for where boxes= does not say (runs on hands)",
+        choices=("right", "left"),
+    )
+    device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
+
+
+@dataclass
+class ReportConfig:
+    out: str = key("", "the HTML file to write; default: report.html in the folder", path="one")
+    rows: int = key(4, "clips shown of each folder of shards", low=1, high=16)
+    seed: int = key(0, "another seed shows other clips and pairs", low=0)
+
+    def check(self) -> None:
+        """UserError where the file's name is none of a page."""
+        if self.out and not self.out.lower().endswith((".html", ".htm")):
+            raise UserError(f"out={self.out}: the file's name does not end in .html")

@@ -1,4 +1,4 @@
-"""The keys of ``python -m pretrain``.
+"""The keys of ``python -m pretrain train``.
 
 Nothing here imports torch: a typo is told in a fraction of a second.
 """

@@ -19,7 +19,7 @@ from engine.run.job_description import (
 from engine.training import eval_jobs
 from pretrain.verb_config import ProbeCommand
 
-TRAIN: Words = ("pretrain",)
+TRAIN: Words = ("pretrain", "train")
 PROBE: Words = ("pretrain", "probe")
 TRAINING = CommandTraits(folder_key="run", trains=True)
 PROBING = CommandTraits(folder_key="out", run_prefix="", results="probes/{step}.json")

@@ -39,7 +39,7 @@ def describe_run(path: Path) -> list[str]:
     run = find_run(path)
     if run is None or not run.config.is_file():
         return []
-    pairs = dict(read_file(str(run.config), "pretrain"))
+    pairs = dict(read_file(str(run.config), "pretrain train"))
     lines = []
     for name, value in pairs.items():
         if name == "data.shards" and value:

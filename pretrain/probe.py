@@ -47,7 +47,6 @@ from pretrain.probe_split import (
 from pretrain.verb_config import ProbeCommand
 
 GRID = 4
-USAGE = "python -m pretrain probe RUN-or-WEIGHTS ... shards=DIR [clips=2000] [crops=body] [timm=DIR-or-NAME:FILE]"
 AT_ONCE = 64  # crops
 
 
@@ -245,7 +244,7 @@ def _write(path, table, config, command, warnings):
 def main(argv):
     """``python -m pretrain probe``; ``argv`` is what follows ``probe``. Returns the exit code."""
     with starting():
-        config, sources = parse_keys(ProbeCommand, argv, "pretrain probe", USAGE)
+        config, sources = parse_keys(ProbeCommand, argv, "pretrain probe")
         if config.log and (len(sources) > 1 or eval_jobs.run_of(sources[0]) is None):
             raise UserError(
                 f"log=true, but {' '.join(sources)} is not one checkpoint: RUN/checkpoints/step-X "

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import nn
 
 from data.loading.reader import TAGS
 from engine.checkpoint import history
-from engine.config.parser import flat, is_assignment, key, parse, parse_keys
+from engine.config.parser import flat, is_assignment, parse, parse_keys
 from engine.config.paths import refuse_commands
 from engine.config.train_config import TrainConfig
 from engine.distributed import process_group
@@ -23,22 +22,9 @@ from engine.errors import UserError
 from engine.training import spike_guard
 from engine.training.task import Arrays
 from engine.training.trainer import Trainer
+from pretrain.verb_config import ReplayConfig
 
 CHUNK = 64  # samples on the device at once
-
-
-@dataclass
-class ReplayConfig:
-    step: int | None = key(
-        None,
-        "the step whose batch is read again; the captures of a run name those that were bad",
-        low=0,
-    )
-    worst: int = key(8, "highest-loss samples that are named, and drawn with out", low=1)
-    out: str = key("", "draw the highest-loss samples into this PNG", path="one")
-    allow_commands: bool = key(
-        False, "run the commands (pipe:) that RUN's config names; shards given here need no leave"
-    )
 
 
 OWN = tuple(field.name for field in dataclasses.fields(ReplayConfig))
@@ -49,7 +35,7 @@ def main(argv: list[str]) -> int:
     from pretrain.config import PretrainConfig
     from pretrain.train import make_trainer
 
-    return replay(argv, PretrainConfig, "pretrain", make_trainer)
+    return replay(argv, PretrainConfig, "pretrain train", make_trainer)
 
 
 def replay(
@@ -70,15 +56,11 @@ def replay(
             run's config names a command, and nobody said that it may run.
     """
     own = [word for word in argv if not is_assignment(word) or word.split("=")[0] in OWN]
-    package = command.split()[0]
-    usage = (
-        f"python -m {package} replay RUN step=N [out=FILE.png] [allow_commands=true] "
-        f"[key=value of the run ...]"
-    )
-    options, paths = parse_keys(ReplayConfig, own, f"{package} replay", usage)
+    verb = f"{command.split()[0]} replay"
+    options, paths = parse_keys(ReplayConfig, own, verb)
     folder = Path(paths[0])
     if options.step is None:
-        raise UserError(f"step is not set: {usage}")
+        raise UserError(f"step= is not set; see python -m {verb} --help")
     if not (folder / "config.yaml").is_file():
         raise UserError(f"{folder} is no run's folder: it has no config.yaml")
     rest = [word for word in argv if word not in own]

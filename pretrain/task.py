@@ -74,7 +74,7 @@ log = get_logger(__name__)
 class PretrainTask(ClipTask):
     """An encoder that learns from pairs of images of one person."""
 
-    command = "pretrain"
+    command = "pretrain train"
     schema = PretrainConfig
     unit = "pairs"
     tags = TAGS

@@ -1,4 +1,5 @@
-"""The keys of ``python -m pretrain probe``. Nothing here imports torch."""
+"""The keys of ``python -m pretrain probe|export|replay``. Nothing here imports torch: help and
+completion take a fraction of a second."""
 
 from dataclasses import dataclass
 
@@ -27,3 +28,37 @@ class ProbeCommand(ProbeConfig):
                 "shards is not set: it names labelled shards that no run was trained on; see "
                 "python -m pretrain probe --help"
             )
+
+
+@dataclass
+class ExportConfig:
+    """The keys of ``python -m pretrain export``."""
+
+    source: str = key(
+        "",
+        "a run's folder, one of its checkpoints, a weights file, or a checkpoint of CroCo's layout",
+        path="one",
+        positional="RUN",
+    )
+    out: str = key(
+        "",
+        "timm: FILE.safetensors with the encoder, and beside it FILE.md (a model card) and "
+        "FILE.json (its config); croco: FILE.pth with the whole network as CroCo's code reads it",
+        path="one",
+    )
+    layout: str = key("timm", "names of the tensors", choices=("timm", "croco"))
+    overwrite: bool = key(False, "replace files that are there")
+
+
+@dataclass
+class ReplayConfig:
+    step: int | None = key(
+        None,
+        "the step whose batch is read again; the captures of a run name those that were bad",
+        low=0,
+    )
+    worst: int = key(8, "highest-loss samples that are named, and drawn with out", low=1)
+    out: str = key("", "draw the highest-loss samples into this PNG", path="one")
+    allow_commands: bool = key(
+        False, "run the commands (pipe:) that RUN's config names; shards given here need no leave"
+    )

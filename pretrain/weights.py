@@ -19,6 +19,7 @@ from torch import nn
 from data.loading.augment import MEAN, STD
 from data.sampling.seen import Seen
 from engine.checkpoint.tensors import write_tensors
+from engine.config.parser import parse_keys
 from engine.errors import UserError, explain, failure_of
 from engine.logging.console import get_logger
 from engine.run.files import replace_file
@@ -27,14 +28,9 @@ from pretrain.config import ModelConfig, VisionConfig
 from pretrain.files import Content, check_finite, find_weights, read_content
 from pretrain.model import CrossCompletion
 from pretrain.model_card import describe_run, write_card
+from pretrain.verb_config import ExportConfig
 
 log = get_logger(__name__)
-
-USAGE = """usage: python -m pretrain export RUN out=FILE [layout=timm|croco] [overwrite=true]
-
-RUN     a run's folder, one of its checkpoints, a weights file, or a checkpoint of CroCo's layout
-out     timm: FILE.safetensors with the encoder, and beside it FILE.md (a model card) and FILE.json (its config)
-        croco: FILE.pth with the whole network as CroCo's code reads it"""
 
 
 @dataclass
@@ -400,25 +396,11 @@ def export(
 
 def main(argv: list[str]) -> int:
     """``python -m pretrain export RUN out=FILE``; ``argv`` is what follows ``export``."""
-    if "--help" in argv or "-h" in argv:
-        print(USAGE)
-        return 0
-    sources = [a for a in argv if "=" not in a]
-    options = dict(a.split("=", 1) for a in argv if "=" in a)
-    unknown = sorted(options.keys() - {"out", "layout", "overwrite"})
-    if unknown:
-        raise UserError(f"unknown key '{unknown[0]}'; export takes out, layout, overwrite")
-    if len(sources) != 1 or not options.get("out"):
-        raise UserError("python -m pretrain export takes one RUN and out=FILE; see --help")
-    if options.get("overwrite", "false") not in ("true", "false"):
-        raise UserError(f"'overwrite={options['overwrite']}': the value is neither true nor false")
-    export(
-        sources[0],
-        options["out"],
-        options.get("overwrite") == "true",
-        options.get("layout", "timm"),
-    )
-    print(f"wrote {options['out']}")
+    config, _ = parse_keys(ExportConfig, argv, "pretrain export")
+    if not config.out:
+        raise UserError("out= is not set; see python -m pretrain export --help")
+    export(config.source, config.out, config.overwrite, config.layout)
+    print(f"wrote {config.out}")
     return 0
 
 

@@ -15,7 +15,7 @@ from engine.run.job_description import Description, Words, find_words
 from engine.version import ROOT
 
 COMMANDS: tuple[Words, ...] = (
-    ("pretrain",),
+    ("pretrain", "train"),
     ("pretrain", "probe"),
     ("finetune", "train"),
     ("finetune", "evaluate"),

@@ -37,15 +37,15 @@ def words(run, shards, *more):
     return ["configs/pretrain/demo_body.yaml", f"run={run}", f"data.shards={shards}", *TINY, *more]
 
 
-def start(arguments, processes=1, room="pretrain", before=None):
-    """A started ``python -m ROOM``; several processes by torchrun. ``before`` is called in the new
+def start(arguments, processes=1, command="pretrain train", before=None):
+    """A started ``python -m COMMAND``; several processes by torchrun. ``before`` is called in the new
     process."""
     launcher = [sys.executable, "-m"]
     if processes > 1:
         launcher += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     # One thread, so that runs under way at the same time stay equal to the bit.
     return subprocess.Popen(
-        [*launcher, room, *arguments],
+        [*launcher, *command.split(), *arguments],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

@@ -131,14 +131,14 @@ def _schemas():
     return {
         "data make": PeopleConfig,
         "data pairs": PairsConfig,
-        "pretrain": PretrainConfig,
+        "pretrain train": PretrainConfig,
         "finetune train": FinetuneConfig,
         "finetune evaluate": EvaluateConfig,
         "finetune predict": PredictConfig,
         "finetune report": ReportConfig,
         "finetune demo": DemoConfig,
         "pretrain probe": ProbeCommand,
-        "engine.logging.report": RunReportConfig,
+        "engine report": RunReportConfig,
         "pretrain replay": ReplayConfig,
         "slurm": SlurmConfig,
     }
@@ -152,7 +152,7 @@ def test_every_config_that_ships_is_whole(path):
     command = re.search(r"^command: (.*)$", text, re.M).group(1)
     required = {
         "data make": ["out=x"],
-        "pretrain": ["run=x", "data.shards=x"],
+        "pretrain train": ["run=x", "data.shards=x"],
         "finetune train": ["run=x", "data.shards=x"],
         "slurm": [],
         "data pairs": ["out=x", "videos=x", "calibration=x" if "multicam" in path else "boxes=x"],

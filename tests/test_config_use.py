@@ -64,7 +64,7 @@ def test_a_run_reads_every_key_of_pre_training(tmp_path):
         unread(
             "pretrain",
             "PretrainConfig",
-            "",
+            "train",
             words(
                 tmp_path / "run",
                 tmp_path,

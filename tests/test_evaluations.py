@@ -118,7 +118,7 @@ def test_a_checkpoint_that_is_due_stays_until_its_outcome_is_there(tmp_path):
                 "evaluate.shards=y",
             )
         ],
-        "pretrain",
+        "pretrain train",
     )
     needed = eval_jobs.needed(config)
     assert [step for step in range(0, 100, 10) if needed(step)] == [
@@ -219,9 +219,9 @@ def test_what_is_mistyped_is_told(tmp_path, shards):
         (["evaluate.keys=clips"], "evaluate.keys: 'clips' is not of the form key=value"),
     ):
         with pytest.raises(UserError, match=said):
-            parse(PretrainConfig, words(tmp_path, shards, *more), "pretrain")
+            parse(PretrainConfig, words(tmp_path, shards, *more), "pretrain train")
     with pytest.raises(UserError, match="log=true, but run=.* is no checkpoint"):
-        evaluate_main([f"run={tmp_path}", "log=true"])
+        evaluate_main([str(tmp_path), "log=true"])
     with pytest.raises(UserError, match="is not one checkpoint"):
         probe.main([str(tmp_path), "shards=x", "log=true"])
     eval_jobs.place(tmp_path, 3).parent.mkdir()
@@ -251,7 +251,7 @@ def test_an_evaluation_that_fails_is_no_fault_of_the_run(tmp_path, capsys):
             "probe.shards=y",
             "evaluate.keys=clips=1",
         ),
-        "pretrain",
+        "pretrain train",
     )
     checkpoints.save(tmp_path, 3, lambda path: checkpoints.write_tensors(path, {}), {}, {"step": 3})
     log = metrics.Log(tmp_path, 0, "off", "x", {})

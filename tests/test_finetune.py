@@ -50,9 +50,7 @@ def config_of(run, kind, shards, *more):
 
 
 def begin(run, kind, shards, *more, processes=1):
-    return start(
-        ["train", *finetune_words(run, kind, shards, *STEPS, *more)], processes, "finetune"
-    )
+    return start(finetune_words(run, kind, shards, *STEPS, *more), processes, "finetune train")
 
 
 @pytest.fixture(scope="module")
@@ -342,9 +340,9 @@ def test_what_is_mistyped_is_told_in_one_line_and_nothing_is_made(
         (words(f"init={tmp_path / 'none'}"), ["nothing at", str(tmp_path / "none")]),
         (
             ["train", "configs/pretrain/demo_body.yaml", f"run={run}"],
-            ["command: pretrain", "command: finetune train"],
+            ["command: pretrain train", "command: finetune train"],
         ),
-        (["evaluate", "clips=3"], ["run= is not set"]),
+        (["evaluate", "clips=3"], ["name at least one path"]),
     ):
         refuse(monkeypatch, capsys, arguments, *said)
     assert not run.exists()
@@ -514,7 +512,7 @@ def evaluated(tmp_path_factory, people, peaceful):
     (run / "config.yaml").write_text(
         (run / "config.yaml").read_text().replace("init: ''", "init: somewhere")
     )
-    assert evaluate_main([f"run={run}", f"without={peaceful}", "device=cpu", "examples=1"]) == 0
+    assert evaluate_main([str(run), f"without={peaceful}", "device=cpu", "examples=1"]) == 0
     return run / "evaluation", json.loads((run / "evaluation" / "evaluation.json").read_text())
 
 
@@ -570,7 +568,7 @@ def test_an_evaluation_says_what_it_promises(evaluated, peaceful, bodies):
         crops,
     )
     assert found["run"] == str(folder.parent) and found["command"].startswith(
-        "python -m finetune evaluate run="
+        "python -m finetune evaluate /"
     )
     assert all(isinstance(found[name], str) and found[name] for name in ("machine", "date"))
     keys = [metric["key"] for metric in found["metrics"]]
@@ -650,7 +648,7 @@ def test_runs_that_do_not_compare_are_refused(tmp_path, people, peaceful, untrai
 
     def refused(run, without, *said):
         with pytest.raises(UserError) as error:
-            evaluate_main([f"run={run}", f"without={without}", "device=cpu"])
+            evaluate_main([str(run), f"without={without}", "device=cpu"])
         assert all(part in str(error.value) for part in said), error.value
 
     (other / "config.yaml").write_text(text.replace("init: ''", "init: somewhere"))
@@ -660,8 +658,8 @@ def test_runs_that_do_not_compare_are_refused(tmp_path, people, peaceful, untrai
     (other / "config.yaml").write_text(text)
     shutil.rmtree(other / "checkpoints" / "step-00000012")
     refused(peaceful, other, "step 8", "step 12")
-    with pytest.raises(UserError, match="run= is not set"):
+    with pytest.raises(UserError, match="name at least one path"):
         evaluate_main([])
     with pytest.raises(UserError, match="data.rules.crops=hand"):
-        evaluate_main([f"run={peaceful}", f"data.shards={people['body']}", "device=cpu"])
+        evaluate_main([str(peaceful), f"data.shards={people['body']}", "device=cpu"])
     assert not (peaceful / "evaluation").exists()

@@ -141,7 +141,7 @@ def test_a_skipped_update_leaves_everything_as_it_was(tmp_path, shards):
     it."""
     file, *rest = words(tmp_path / "run", shards, "data.workers=0", "grad_accum_steps=2")
     trainer = make_trainer(
-        parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain"), Processes(0, 1, CPU)
+        parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain train"), Processes(0, 1, CPU)
     )
     good = trainer.task.compute_loss
 
@@ -189,7 +189,7 @@ def test_an_update_asks_the_device_for_nothing(tmp_path, shards):
     file, *rest = words(tmp_path / "run", shards, "data.workers=0")
     trainer, seen = (
         make_trainer(
-            parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain"), Processes(0, 1, CPU)
+            parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain train"), Processes(0, 1, CPU)
         ),
         [],
     )

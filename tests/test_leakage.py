@@ -78,7 +78,8 @@ def test_a_record_is_small_exact_and_told_apart_when_damaged():
 def pretrainer(run, shards, *more):
     file, *rest = words(run, shards, "data.workers=0", *NETWORK, *more)
     return make_trainer(
-        parse(PretrainConfig, [str(ROOT / file.replace("body", "hand")), *rest], "pretrain"), ONE
+        parse(PretrainConfig, [str(ROOT / file.replace("body", "hand")), *rest], "pretrain train"),
+        ONE,
     )
 
 

@@ -461,7 +461,7 @@ def test_building_the_network_hashes_nothing_and_opening_the_run_each_file_once(
         checkpoints, "_digest", lambda path: hashed.append(path.name) or digest(path)
     )
     file, *rest = words(run, "nowhere", "init=nothing.safetensors")
-    build(parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain"))  # as all ranks do
+    build(parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain train"))  # as all ranks do
     assert hashed == []
     open_run(run)
     assert sorted(hashed) == sorted(checkpoints.FILES)

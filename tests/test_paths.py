@@ -253,7 +253,7 @@ def test_a_url_or_a_path_with_an_equals_sign_is_no_key(tmp_path, monkeypatch):
         and not is_assignment("runs/lr=1e-4")
     )
     assert not is_assignment("lr=1")
-    config, paths = parse_keys(Schema, ["https://h/s.tar?sig=a=b", "lr=1", "text=a=b"], "x", "y")
+    config, paths = parse_keys(Schema, ["https://h/s.tar?sig=a=b", "lr=1", "text=a=b"], "x")
     assert paths == ["https://h/s.tar?sig=a=b", "lr=1"] and config.text == "a=b"
 
 
@@ -370,7 +370,7 @@ def test_the_record_of_another_users_job_is_not_gone_on_with(tmp_path, monkeypat
     from slurm.submit.evaluate import main
 
     job = job_record.Job(
-        ["pretrain"],
+        ["pretrain", "train"],
         [],
         str(tmp_path),
         str(tmp_path),
@@ -401,6 +401,7 @@ def test_a_sweep_is_over_values_that_may_hold_commas():
     swept = cli_args.read_line(
         [
             "pretrain",
+            "train",
             "c.yaml",
             'sweep.data.shards=["a,b","c"]',
             "sweep.optim.lr=1e-4,2e-4",

@@ -116,7 +116,7 @@ def test_two_processes_give_what_one_gives(tmp_path, shards, peaceful):
 def test_bf16_touches_the_network_alone(shards, tmp_path):
     """Crops and masks of a batch are the same numbers in bf16 and in float32."""
     file, *rest = words(tmp_path / "run", shards, "data.workers=0", "masking.reference_ratio=0.5")
-    config = parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain")
+    config = parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain train")
     made = []
     for precision in ("float32", "bf16"):
         config.precision = precision
@@ -136,7 +136,9 @@ def test_a_run_repeats_from_its_saved_config(tmp_path, peaceful):
 
 def refuse(arguments, *said):
     """The command ends with exit code 2 and one line that says all of it, without a traceback."""
-    output = finish(start(arguments), code=2)
+    verbs = ("export",)
+    command = "pretrain" if arguments[0] in verbs else "pretrain train"
+    output = finish(start(arguments, command=command), code=2)
     errors = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and "Traceback" not in output, output
     for part in said:

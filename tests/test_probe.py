@@ -207,7 +207,7 @@ def config_of(shards, *more):
     file, *rest = words(
         "run", shards, "data.workers=0", "log.probe_every=4", "probe.clips=24", *more
     )
-    return parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain")
+    return parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain train")
 
 
 @pytest.fixture(scope="module")
@@ -273,7 +273,7 @@ def test_the_command_prints_a_row_an_encoder(people, tmp_path, capsys):
         f"{expected['pa_mpjpe'].mean():.1f} +-" in lines[4]
         and lines[4].split()[-1] == f"{expected['lambda']:.3g}"
     )
-    assert finish(start(command, processes=2)).splitlines()[-3:] == lines[2:]
+    assert finish(start(command, processes=2, command="pretrain")).splitlines()[-3:] == lines[2:]
     with pytest.raises(UserError, match="shards is not set"):
         probe.main([str(path)])
     # A run of before weights said what they saw, whose manifest has the probe's shards.

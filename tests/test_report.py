@@ -169,7 +169,7 @@ def write_pretraining(folder, name="pretrain_body", images=8):
         }
         for s in (10, 20, 40)
     ]
-    run = write_run(folder, name, "pretrain", log, "objective:\n  target: image\n")
+    run = write_run(folder, name, "pretrain train", log, "objective:\n  target: image\n")
     (run / "images").mkdir()
     for i in range(images):
         Image.new("RGB", (30, 60), (20 * i, 0, 0)).save(
@@ -203,7 +203,7 @@ def demo(tmp_path):
     write_finetuning(folder, "finetune_body_scratch")
     lines = [
         {"stage": "made people", "command": "python -m data make x out=y", "seconds": 118.25},
-        {"stage": "training", "command": "python -m pretrain z", "seconds": 571.0},
+        {"stage": "training", "command": "python -m pretrain train z", "seconds": 571.0},
     ]
     (folder / "times.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
@@ -530,11 +530,11 @@ def test_what_is_missing_is_said_with_its_command(tmp_path):
     (tmp_path / "times.jsonl").write_text('{"stage": "a", "command": "b", "seconds": 2}\n')
     text = shown(tmp_path).text
     for words in (
-        f"python -m data make configs/data/people_body_easy.yaml out={tmp_path}/people_body",
-        f"python -m pretrain configs/pretrain/demo_hand.yaml run={tmp_path}/pretrain_hand "
+        f"python -m data make people_body_easy out={tmp_path}/people_body",
+        f"python -m pretrain train demo_hand run={tmp_path}/pretrain_hand "
         f"data.shards={tmp_path}/people_hand",
         f"run={tmp_path}/finetune_body init={tmp_path}/pretrain_body",
-        f"python -m finetune evaluate run={tmp_path}/finetune_hand",
+        f"python -m finetune evaluate {tmp_path}/finetune_hand",
         "No evaluation yet",
     ):
         assert words in text, words

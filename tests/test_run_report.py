@@ -72,7 +72,7 @@ BOOK = ENGINE_METRICS.extend(
 def write_run(folder, lines, **config):
     folder.mkdir(parents=True)
     write_metrics(folder, BOOK)
-    tree = {"command": "pretrain", "steps": 40, "optim.lr": 0.1} | config
+    tree = {"command": "pretrain train", "steps": 40, "optim.lr": 0.1} | config
     (folder / "config.yaml").write_text(
         "".join(f"{name}: {value}\n" for name, value in tree.items() if "." not in name)
         + f"optim: {{lr: {tree['optim.lr']}}}\n"

@@ -44,7 +44,9 @@ def open_trainer(folder, *more, processes=None, one_source=False):
     if not one_source:
         rest = [word for word in rest if not word.startswith("data.shards=")]
         rest += [f"data.sources.{name}.shards={folder / name}" for name in ("one", "two")]
-    config = parse(PretrainConfig, [str(ROOT / file), *rest, "data.workers=0", *more], "pretrain")
+    config = parse(
+        PretrainConfig, [str(ROOT / file), *rest, "data.workers=0", *more], "pretrain train"
+    )
     return make_trainer(config, processes or Processes(0, 1, torch.device("cpu")))
 
 

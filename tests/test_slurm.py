@@ -55,6 +55,7 @@ def peaceful(cluster, shards, tmp_path_factory):
 def submit(cluster, run, shards, *more):
     return cluster.slurm(
         "pretrain",
+        "train",
         *words(run, shards, *RUN),
         "slurm.nodes=2",
         "slurm.hours=1",
@@ -245,7 +246,7 @@ def test_cancelled_by_hand_it_stays_so_until_it_is_requeued_by_hand(
 
 def submit_again(cluster, run, shards):
     return cluster.slurm(
-        "pretrain", *words(run, shards, *RUN), "slurm.nodes=2", "slurm.hours=1", code=2
+        "pretrain", "train", *words(run, shards, *RUN), "slurm.nodes=2", "slurm.hours=1", code=2
     )
 
 
@@ -255,6 +256,7 @@ def test_what_a_person_must_mend_is_not_tried_again(cluster, tmp_path, shards):
     shutil.copytree(shards, mine)
     cluster.slurm(
         "pretrain",
+        "train",
         *words(run, mine, *RUN),
         "slurm.nodes=2",
         "slurm.hours=1",
@@ -305,6 +307,7 @@ def test_all_faults_are_told_at_once_and_nothing_is_made(cluster, tmp_path, shar
     run = tmp_path / "run"
     said = cluster.slurm(
         "pretrain",
+        "train",
         *words(run, tmp_path / "nowhere", "optim.lrr=1", "steps=x"),
         "slurm.nodes=3",
         "slurm.partition=gold",
@@ -322,6 +325,7 @@ def test_all_faults_are_told_at_once_and_nothing_is_made(cluster, tmp_path, shar
         assert part in said, said
     said = cluster.slurm(
         "pretrain",
+        "train",
         *words(run, shards, "batch=8"),
         "slurm.nodes=3",
         "slurm.gpus_per_node=4",
@@ -342,16 +346,16 @@ def test_all_faults_are_told_at_once_and_nothing_is_made(cluster, tmp_path, shar
         "48 hours",
     ):
         assert part in said, said
-    said = cluster.slurm("pretrain", *words(run, shards), "slurm.partition=gold", code=2)
+    said = cluster.slurm("pretrain", "train", *words(run, shards), "slurm.partition=gold", code=2)
     assert "slurm.partition=gold is none of this cluster's: high, main" in said
     assert "slurm.nodes=3, but partition main has 2 nodes" in cluster.slurm(
-        "pretrain", *words(run, shards, "batch=24"), "slurm.nodes=3", code=2
+        "pretrain", "train", *words(run, shards, "batch=24"), "slurm.nodes=3", code=2
     )
     assert "slurm.options.time is set by slurm.hours" in cluster.slurm(
-        "pretrain", *words(run, shards), "slurm.options.time=1", code=2
+        "pretrain", "train", *words(run, shards), "slurm.options.time=1", code=2
     )
     assert "sbatch refused" in cluster.slurm(
-        "pretrain", *words(tmp_path / "other", shards), "slurm.options.nonsense=1", code=2
+        "pretrain", "train", *words(tmp_path / "other", shards), "slurm.options.nonsense=1", code=2
     )
     assert not run.exists()
 
@@ -366,7 +370,12 @@ def test_a_dry_run_prints_the_script_and_the_config(cluster, tmp_path, shards):
         "options: {reservation: mine, exclusive: ''}\n"
     )
     said = cluster.slurm(
-        "pretrain", *words(run, shards), f"slurm.site={site}", "slurm.hours=0.5", "--dry-run"
+        "pretrain",
+        "train",
+        *words(run, shards),
+        f"slurm.site={site}",
+        "slurm.hours=0.5",
+        "--dry-run",
     )
     for part in (
         "#SBATCH --partition=high",
@@ -385,7 +394,9 @@ def test_a_dry_run_prints_the_script_and_the_config(cluster, tmp_path, shards):
     ):
         assert part in said, said
     assert not run.exists()
-    said = cluster.slurm("pretrain", *words(run, shards), "slurm.gpus_per_node=1", "--dry-run")
+    said = cluster.slurm(
+        "pretrain", "train", *words(run, shards), "slurm.gpus_per_node=1", "--dry-run"
+    )
     assert "#SBATCH --cpus-per-task=2" in said  # half of a node's GPUs, half of its cores
 
 

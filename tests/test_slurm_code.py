@@ -123,7 +123,7 @@ def test_ranks_compare_what_the_copy_recorded(monkeypatch):
 
 def job_in(folder, number=None):
     job = job_record.Job(
-        ["pretrain"], [], str(folder), "/", "/code", sys.executable, True, 1, 1, {}
+        ["pretrain", "train"], [], str(folder), "/", "/code", sys.executable, True, 1, 1, {}
     )
     job.save()
     if number:
@@ -150,7 +150,7 @@ def test_a_signal_is_ignored_without_the_option_of_a_newer_env(tmp_path):
     (tmp_path / "env").write_text("#!/bin/sh\necho env: unrecognized option >&2\nexit 125\n")
     (tmp_path / "env").chmod(0o755)
     job = job_record.Job(
-        ["pretrain"], [], str(tmp_path), "/", "/code", sys.executable, True, 1, 1, {}
+        ["pretrain", "train"], [], str(tmp_path), "/", "/code", sys.executable, True, 1, 1, {}
     )
     executor = submit.make_executor(SlurmConfig(cores_per_node=1), str(tmp_path), job)
     script = submit.write_script(executor)
@@ -174,7 +174,7 @@ def test_the_batch_script_asks_for_its_own_element_alone(tmp_path):
     """The last element of an array has the array's number as its own; all of the array would be
     requeued by it."""
     job = job_record.Job(
-        ["pretrain"], [], str(tmp_path), "/", str(tmp_path), sys.executable, True, 1, 1, {}
+        ["pretrain", "train"], [], str(tmp_path), "/", str(tmp_path), sys.executable, True, 1, 1, {}
     )
     lines = submit._setup(SlurmConfig(cores_per_node=1), job)
     (tmp_path / "scontrol").write_text(
@@ -213,7 +213,7 @@ def test_a_node_that_does_not_see_the_code_is_left_out_of_a_job_that_ran_before(
     """n2 of n1 and n2. On the first start a person has to choose another folder; where no node is
     left it is tried again."""
     job = job_record.Job(
-        ["pretrain"], [], str(tmp_path), "/", str(ROOT), sys.executable, True, 2, 1, {}
+        ["pretrain", "train"], [], str(tmp_path), "/", str(ROOT), sys.executable, True, 2, 1, {}
     )
     lines = submit._setup(SlurmConfig(cores_per_node=1), job)
     (tmp_path / "srun").write_text("#!/bin/sh\necho n1\nexit 2\n")
@@ -363,7 +363,7 @@ def test_an_evaluation_with_a_gpu_gets_no_cpu(tmp_path, monkeypatch):
         told = {
             "every": 1,
             "steps": 1,
-            "words": ["finetune", "evaluate", "run={checkpoint}", "device=auto", *words],
+            "words": ["finetune", "evaluate", "{checkpoint}", "device=auto", *words],
         }
         evaluate._send(
             job_record.Job(

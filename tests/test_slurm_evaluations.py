@@ -57,7 +57,7 @@ def words_of(run, step):
 
 def test_fine_tuning_on_two_nodes_is_evaluated_beside_and_preempted(cluster, tmp_path, people):
     run, peace = tmp_path / "run", tmp_path / "peace"
-    beside = start(["train", *finetune_words(peace, "hand", people["hand"], *RUN)], 2, "finetune")
+    beside = start(finetune_words(peace, "hand", people["hand"], *RUN), 2, "finetune train")
     assert "2 nodes, 2 processes" in submit(
         cluster, run, people["hand"], "evaluate.every=20", "slurm.nodes=2"
     )
@@ -128,7 +128,7 @@ def test_what_is_mistyped_is_told_before_anything_is_sent(cluster, tmp_path, peo
     ):
         assert part in said, said
     assert "has no complete checkpoint" in cluster.slurm(
-        "finetune", "evaluate", f"run={tmp_path}", "checkpoints=all", code=2
+        "finetune", "evaluate", str(tmp_path), "checkpoints=all", code=2
     )
     assert not run.exists()
 
@@ -149,12 +149,12 @@ def test_more_that_is_mistyped(cluster, tmp_path, people):
         "unknown key 'slurm.evaluate.gpu'" in said and "did you mean 'slurm.evaluate.gpus'" in said
     ), said
     assert "run=nowhere: there is no such folder" in cluster.slurm(
-        "finetune", "evaluate", "run=nowhere", code=2
+        "finetune", "evaluate", "nowhere", code=2
     )
     assert "there is nothing at nowhere" in cluster.slurm(
         "pretrain", "probe", "nowhere", "shards=x", code=2
     )
-    said = cluster.slurm("finetune", "evaluate", f"run={tmp_path}", "slurm.jobs=2", code=2)
+    said = cluster.slurm("finetune", "evaluate", str(tmp_path), "slurm.jobs=2", code=2)
     assert "finetune evaluate takes checkpoints=all or checkpoints=STEP,STEP" in said
     assert "2 are named" in cluster.slurm(
         "pretrain", "probe", "a", "b", "checkpoints=all", "shards=x", code=2
@@ -169,12 +169,9 @@ def trained(tmp_path_factory, people):
     run = tmp_path_factory.mktemp("trained") / "run"
     finish(
         start(
-            [
-                "train",
-                *finetune_words(run, "hand", people["hand"], "steps=6", "checkpoint.every=2"),
-            ],
+            finetune_words(run, "hand", people["hand"], "steps=6", "checkpoint.every=2"),
             1,
-            "finetune",
+            "finetune train",
         )
     )
     return run
@@ -191,7 +188,7 @@ def test_an_array_evaluates_checkpoints_and_what_failed_runs_again_alone(
     said = cluster.slurm(
         "finetune",
         "evaluate",
-        f"run={run}",
+        run,
         "checkpoints=all",
         *CHEAP,
         "slurm.hours=1",
@@ -233,7 +230,7 @@ def test_one_job_evaluates_for_the_log_or_probes(cluster, trained, people, tmp_p
     cluster.slurm(
         "finetune",
         "evaluate",
-        f"run={path}",
+        path,
         "log=true",
         *CHEAP,
         "slurm.hours=1",
@@ -282,7 +279,7 @@ def test_an_evaluation_beyond_its_limit_does_not_begin_for_ever(cluster, trained
     cluster.slurm(
         "finetune",
         "evaluate",
-        f"run={path}",
+        path,
         *CHEAP,
         f"out={trained}/late",
         "slurm.hours=0.01667",

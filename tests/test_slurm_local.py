@@ -59,7 +59,13 @@ def launch(path, *arguments, **variables):
 def test_without_slurm_it_runs_here_and_says_so(local, tmp_path, shards):
     run = tmp_path / "run"
     said = finish(
-        local("pretrain", *words(run, shards, *RUN), "slurm.nodes=8", "slurm.ranks_per_node=2")
+        local(
+            "pretrain",
+            "train",
+            *words(run, shards, *RUN),
+            "slurm.nodes=8",
+            "slurm.ranks_per_node=2",
+        )
     )
     first = next(text for text in said.splitlines() if not text.startswith("note: "))
     assert "slurm.where=local" in first and "on this machine" in first and "2 processes" in first
@@ -94,6 +100,7 @@ def test_a_signal_is_passed_on_once_and_the_same_command_goes_on(
         (tools / name).chmod(0o755)
     process = local(
         "pretrain",
+        "train",
         *words(run, shards, *RUN),
         "slurm.where=local",
         **INTERACTIVE,
@@ -106,7 +113,7 @@ def test_a_signal_is_passed_on_once_and_the_same_command_goes_on(
     process.communicate(timeout=120)
     assert process.returncode == 75 and history(run)[-1]["event"] == "left", history(run)
     assert not (tmp_path / "asked").exists()
-    finish(local("pretrain", *words(run, shards, *RUN)))
+    finish(local("pretrain", "train", *words(run, shards, *RUN)))
     finish(start(words(tmp_path / "peace", shards, *RUN)))
     assert outcome(run) == outcome(tmp_path / "peace")
 
@@ -114,14 +121,14 @@ def test_a_signal_is_passed_on_once_and_the_same_command_goes_on(
 def test_the_log_goes_offline_where_no_server_is_reached(local, tmp_path, shards, monkeypatch):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     run = tmp_path / "run"
-    finish(local("pretrain", *words(run, shards, *RUN, "log.wandb=online")))
+    finish(local("pretrain", "train", *words(run, shards, *RUN, "log.wandb=online")))
     assert len(list((run / "wandb").glob("offline-run-*/*.wandb"))) == 1
 
 
 def test_a_container_without_its_tool_is_told(local, tmp_path, shards):
     run = tmp_path / "run"
     said = finish(
-        local("pretrain", *words(run, shards, *RUN), "slurm.container=people.sif"), code=2
+        local("pretrain", "train", *words(run, shards, *RUN), "slurm.container=people.sif"), code=2
     )
     assert "error: apptainer cannot be started: no such file" in said and events(run) == [
         "submitted",
@@ -134,19 +141,22 @@ def test_what_a_person_must_mend_is_not_tried_again(local, tmp_path, shards):
     run = tmp_path / "run"
     (run / "slurm").mkdir(parents=True)
     (run / "bad").mkdir()
-    said = finish(local("pretrain", *words(run, shards, *RUN)), code=2)
+    said = finish(local("pretrain", "train", *words(run, shards, *RUN)), code=2)
     assert "error: run=" in said and "holds bad" in said
     assert events(run) == ["submitted", "start", "stop"] and history(run)[-1]["code"] == 2
 
 
 def test_where_slurm_is_wanted_and_is_not_there(local, tmp_path, shards):
-    said = finish(local("pretrain", *words(tmp_path / "run", shards), "slurm.where=slurm"), code=2)
+    said = finish(
+        local("pretrain", "train", *words(tmp_path / "run", shards), "slurm.where=slurm"), code=2
+    )
     assert (
         "slurm.where=slurm, but sbatch is not on PATH" in said and not (tmp_path / "run").exists()
     )
     said = finish(
         local(
             "pretrain",
+            "train",
             *words(tmp_path / "run", shards),
             "slurm.where=local",
             "slurm.nodes=2",
@@ -156,7 +166,7 @@ def test_where_slurm_is_wanted_and_is_not_there(local, tmp_path, shards):
     )
     assert "slurm.nodes=2, but slurm.where=local" in said and "slurm.gpus_per_node=64" in said
     assert "no command that can be sent" in finish(local("predict", "x.yaml"), code=2)
-    assert "a config file comes first" in finish(local("pretrain", "run=x"), code=2)
+    assert "a config file comes first" in finish(local("pretrain", "train", "run=x"), code=2)
 
 
 def end(rank, code, reason="why"):

@@ -60,6 +60,7 @@ def peaceful(shards, tmp_path_factory):
 def submit(cluster, run, shards, *more):
     return cluster.slurm(
         "pretrain",
+        "train",
         *words(run, shards, *RUN),
         "slurm.nodes=2",
         "slurm.hours=1",
@@ -179,6 +180,7 @@ def test_a_sweep_with_one_element_preempted(cluster, tmp_path, shards, table):
     base = tmp_path / "sweep"
     cluster.slurm(
         "pretrain",
+        "train",
         *words(base, shards, *RUN, "log.wandb=offline"),
         "sweep.optim.lr=1e-2,5e-3",
         "slurm.hours=1",

@@ -120,7 +120,7 @@ def test_a_run_says_whom_it_leaves_out_or_does_not_begin(folder, tmp_path, capsy
     config = parse(
         PretrainConfig,
         words(tmp_path / "run", folder, "data.val_clips=2", f"data.exclude={listed}"),
-        "pretrain",
+        "pretrain train",
     )
     make_trainer(config, cpu).task.announce(0)
     assert f"excluded: 14 clips of 2 subjects, by 2 names in {listed}\n" in capsys.readouterr().err
@@ -150,7 +150,7 @@ def test_a_probe_of_people_who_are_trained_on_is_refused(people, tmp_path):
             "probe.clips=20",
             f"probe.shards={tmp_path / 'again'}",
         ),
-        "pretrain",
+        "pretrain train",
     )
     trainer = make_trainer(config, Processes(0, 1, torch.device("cpu")))
     with pytest.raises(
@@ -310,9 +310,9 @@ def test_all_files_that_people_write_may_begin_with_a_mark(folder, tmp_path, enc
     assert list(read_cameras(str(written("array.toml", toml.format(**camera))), "caliscope")) == [
         "cam_7"
     ]
-    assert read_file(str(written("run.yaml", "command: pretrain\nrun: x\n")), "pretrain") == [
-        ("run", "x")
-    ]
+    assert read_file(
+        str(written("run.yaml", "command: pretrain train\nrun: x\n")), "pretrain train"
+    ) == [("run", "x")]
 
 
 def test_a_qualisys_file_saved_anew_is_read(samples, tmp_path):

@@ -143,7 +143,7 @@ def test_pairs_and_learning_rate_count_targets(tmp_path, folder):
         last["pairs"] == 4 * 8 * 3
         and {"loss/cross_view", "loss/cross_pose", "val/cross_view"} <= last.keys()
     )
-    config = parse(PretrainConfig, arguments, "pretrain")
+    config = parse(PretrainConfig, arguments, "pretrain train")
     assert config.peak_lr == pytest.approx(config.optim.lr * 24 / 256)
     assert learning_rate(config, config.optim.warmup) == pytest.approx(config.peak_lr)
 

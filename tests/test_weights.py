@@ -155,7 +155,7 @@ def a_run(folder, models):
         checkpoints.save(
             folder, step, lambda path, m=model: weights.save_model(m, path), {}, {"step": step}
         )
-    save(RunConfig(init="/home/me/croco.pth"), folder / "config.yaml", "pretrain")
+    save(RunConfig(init="/home/me/croco.pth"), folder / "config.yaml", "pretrain train")
     return folder
 
 

@@ -58,7 +58,7 @@ def of_run(words, shards, bounds):
     from pretrain.config import PretrainConfig
     from pretrain.objectives.completion import Completion
 
-    run = parse(PretrainConfig, words[1:], "pretrain")
+    run = parse(PretrainConfig, words[2:], "pretrain train")
     data = run.data
     data = dataclasses.replace(
         data,

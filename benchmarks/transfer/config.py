@@ -11,7 +11,7 @@ from engine.errors import UserError
 class ArmConfig:
     pretrain: str = key(
         "",
-        "keys of python -m pretrain that make this arm, with blanks between; TRAIN: the folder of "
+        "keys of python -m pretrain train that make this arm, with blanks between; TRAIN: the folder of "
         "train",
     )
     finetune: str = key(
@@ -76,7 +76,7 @@ class TransferConfig:
     tests: dict[str, SetConfig] = key(
         {}, "sets of other people, the first for the headline: tests.NAME.make=FILE"
     )
-    pretrain: str = key("", "config of python -m pretrain")
+    pretrain: str = key("", "config of python -m pretrain train")
     pretrain_keys: str = key("", "further keys of it for all arms, with blanks between")
     finetune: str = key(
         "", "config of python -m finetune train; none: the frozen encoder alone is measured"

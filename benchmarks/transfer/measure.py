@@ -176,7 +176,9 @@ def _encoder(config, row, device):
     if not config.arms[row.arm].scratch:
         return encoders.load(str(plan.pretrain_folder(config, row)), device)
     return encoders.random(
-        parse(PretrainConfig, plan.pretrain_words_of(config, config.reference), "pretrain").model,
+        parse(
+            PretrainConfig, plan.pretrain_words_of(config, config.reference), "pretrain train"
+        ).model,
         row.seed,
         device,
     )

@@ -174,12 +174,12 @@ def pretrain_words(config, row):
     if arm.compute:
         own, other = operations(words), operations(pretrain_words_of(config, config.reference))
         words.append(f"steps={math.ceil(other[0] * other[1] / own[0])}")
-    return ["pretrain", *words]
+    return ["pretrain", "train", *words]
 
 
 def pretrain_words_of(config, arm):
-    """As pretrain_words, of any seed, without the room."""
-    return pretrain_words(config, Row(arm, 0, 1.0))[1:]
+    """As pretrain_words, of any seed, without the command."""
+    return pretrain_words(config, Row(arm, 0, 1.0))[2:]
 
 
 def operations(words):
@@ -187,7 +187,7 @@ def operations(words):
     from pretrain.config import PretrainConfig
     from pretrain.model import flops
 
-    run = parse(PretrainConfig, words, "pretrain")
+    run = parse(PretrainConfig, words, "pretrain train")
     visible, seen = run.masking.seen(run.model.grid()[0] * run.model.grid()[1])
     return 3 * flops(run.model, visible, run.targets_per_reference, seen) * run.samples, run.steps
 
@@ -237,7 +237,7 @@ def check(config):
 
     for row in {row.arm: row for row in rows(config)}.values():
         words = pretrain_words(config, row)
-        before = parse(PretrainConfig, words[1:], "pretrain") if words else None
+        before = parse(PretrainConfig, words[2:], "pretrain train") if words else None
         if config.finetune:
             after = parse(
                 FinetuneConfig, finetune_words_of(config, row, "unmade")[2:], "finetune train"

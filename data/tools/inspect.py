@@ -77,9 +77,7 @@ class PreviewConfig:
 
 def index(argv):
     """Index every tar and write each folder's shards.json, so that no run has to."""
-    config, named = parse_keys(
-        IndexConfig, argv, "data index", "python -m data index DIR-or-TAR ... [workers=N]"
-    )
+    config, named = parse_keys(IndexConfig, argv, "data index")
     paths = find_shards(named)
     entries = dict(
         zip(paths, spread_over_processes(indexed, paths, config.workers, "index"), strict=True)
@@ -95,8 +93,7 @@ def index(argv):
 
 def verify(argv):
     """Read every byte of every shard; prints what is wrong. Returns 1 where anything is."""
-    usage = "python -m data verify DIR-or-TAR ... [workers=N]"
-    config, named = parse_keys(VerifyConfig, argv, "data verify", usage)
+    config, named = parse_keys(VerifyConfig, argv, "data verify")
     paths = _named(named, config.cache)
     clips = crops = bad_clips = bad_shards = 0
     for report in spread_over_processes(
@@ -121,8 +118,7 @@ def verify(argv):
 def stats(argv):
     """Print what the shards hold and what the rules for pairs keep; draw it where out=FILE.png is
     given."""
-    usage = "python -m data stats DIR-or-TAR ... [out=FILE.png] [pairs.angle_max_deg=60 ...]"
-    config, named = parse_keys(StatsConfig, argv, "data stats", usage)
+    config, named = parse_keys(StatsConfig, argv, "data stats")
     paths = _named(named, config.cache)
     tally = merge(
         spread_over_processes(
@@ -147,8 +143,7 @@ def preview(argv):
     """Draw a contact sheet of pairs."""
     from data.tools.contact_sheet import contact_sheet
 
-    usage = "python -m data preview DIR-or-TAR ... [out=FILE.png] [rows=8] [seed=0] [key=value ...]"
-    config, named = parse_keys(PreviewConfig, argv, "data preview", usage)
+    config, named = parse_keys(PreviewConfig, argv, "data preview")
     store = Store(config.cache.open())
     save_image(
         contact_sheet(list_shards(named, store)[0], config.rows, config.seed, config.pairs, store),

@@ -57,8 +57,7 @@ class Shares:
 
 def main(argv):
     """Print shares, ratios, and a sentence of advice."""
-    usage = "python -m data mixing DIR-or-TAR ... [batch=256] [pool_shards=4] [key=value ...]"
-    config, named = parse_keys(MixingConfig, argv, "data mixing", usage)
+    config, named = parse_keys(MixingConfig, argv, "data mixing")
     source, shares = _manifest(named, config.cache)
     order = open_order(
         source, shares, config, config.pool_shards

@@ -147,20 +147,17 @@ class Task:
 
 def shuffle(argv):
     """All clips in one random order, over new shards."""
-    usage = "python -m data shuffle DIR-or-TAR ... out=DIR [clips_per_shard=N] [seed=0] [exclude=FILE] [key=value ...]"
-    return _rewrite("shuffle", *parse_keys(ShuffleConfig, argv, "data shuffle", usage))
+    return _rewrite("shuffle", *parse_keys(ShuffleConfig, argv, "data shuffle"))
 
 
 def merge(argv):
     """Clips in the order they lie, over new shards of equal size."""
-    usage = "python -m data merge DIR-or-TAR ... out=DIR clips_per_shard=N [exclude=FILE] [key=value ...]"
-    return _rewrite("merge", *parse_keys(MergeConfig, argv, "data merge", usage))
+    return _rewrite("merge", *parse_keys(MergeConfig, argv, "data merge"))
 
 
 def split(argv):
     """Each shard cut into parts."""
-    usage = "python -m data split DIR-or-TAR ... out=DIR clips_per_shard=N [exclude=FILE] [key=value ...]"
-    return _rewrite("split", *parse_keys(MergeConfig, argv, "data split", usage))
+    return _rewrite("split", *parse_keys(MergeConfig, argv, "data split"))
 
 
 def _rewrite(command, config, named):

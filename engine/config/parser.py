@@ -10,7 +10,7 @@ top of that.
         steps: int = key(1000, "steps to train", low=1)
         optim: Optim = section(Optim)
 
-    cfg = parse(Config, sys.argv[1:], command="pretrain")
+    cfg = parse(Config, sys.argv[1:], command="pretrain train")
 
 Every value, from the file or the command line, is read as text and turned into the type its field
 declares. So YAML's own guesses never bite: ``time: 12:00:00`` in a text field stays text,
@@ -33,6 +33,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from engine.config.paths import as_text, expand_home, is_json_list, split_list, split_paths
+from engine.config.shipped import find_config, suggest_config
 from engine.errors import Failure, UserError
 from engine.run.patience import is_folder, read_bytes
 
@@ -62,6 +63,7 @@ def key(
     path: Literal["one", "several"] | None = None,
     renamed_from: str | None = None,
     resumable: bool = False,
+    positional: str | None = None,
 ) -> T:
     """A config field: its default, its meaning for ``--help`` and what values it takes (inclusive
     bounds).
@@ -72,6 +74,8 @@ def key(
         renamed_from: what an earlier version called the key: its last part, or all of it where it
             has moved to another section. The old name is an error that says the new one.
         resumable: a run may resume with another value, because results do not depend on it.
+        positional: such as "RUN": of the one key that a command line gives as a path, without its
+            name.
     """
     metadata = {
         "help": help,
@@ -81,6 +85,7 @@ def key(
         "path": path,
         "renamed_from": renamed_from,
         "resumable": resumable,
+        "positional": positional,
     }
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: copy.copy(default), metadata=metadata)
@@ -212,31 +217,48 @@ def is_assignment(argument: str) -> bool:
 
 
 def parse_keys(
-    schema: type[T], argv: Sequence[str], command: str, usage: str, least: int = 1
+    schema: type[T], argv: Sequence[str], command: str, least: int = 1
 ) -> tuple[T, list[str]]:
     """(``schema`` instance, [path, ...]) of a command that takes ``least`` or more paths and
     ``key=value``, no config file.
 
     Raises:
         UserError: no path, an unknown key, a value that does not fit.
-        SystemExit: after ``--help``.
     """
-    if "--help" in argv or "-h" in argv:
-        print(help_text(schema, command, usage))
-        raise SystemExit(0)
     config, paths = OmegaConf.structured(schema), []
+    taker = _positional(schema)
     for argument in argv:
         if is_assignment(argument):
+            name, _, value = argument.partition("=")
+            if taker and name == taker.name:
+                raise UserError(
+                    f"{argument}: {name} is given without its name: write python -m {command} "
+                    f"{value or taker.metadata['positional']} ..."
+                )
             _assign_argument(config, schema, argument)
         else:
             paths.append(argument)
     if len(paths) < least:
-        raise UserError(f"python -m {command}: name at least one path; usage: {usage}")
+        raise UserError(f"python -m {command}: name at least one path; see --help")
     if paths and not least:
         raise UserError(
-            f"'{paths[0]}' on the command line is not of the form key=value; usage: {usage}"
+            f"'{paths[0]}' on the command line is not of the form key=value; see "
+            f"python -m {command} --help"
         )
+    if taker:
+        if len(paths) > 1:
+            raise UserError(
+                f"python -m {command} takes one {taker.metadata['positional']}, not "
+                f"{' and '.join(paths)}"
+            )
+        _assign(config, schema, taker.name, paths[0], "the command line")
     return _finish(config, "the command line"), paths
+
+
+def _positional(schema):
+    """The field of a schema that is given as a path without its name, or None."""
+    fields = dataclasses.fields(schema)
+    return next((field for field in fields if field.metadata.get("positional")), None)
 
 
 def _finish(config, origin):
@@ -273,21 +295,17 @@ def _reveal_dollars(value):
 
 
 def read_file(path: str, command: str) -> list[tuple[str, object]]:
-    """``[(dotted key, text or list), ...]`` of a YAML file whose ``command:`` line is
-    ``command``."""
+    """``[(dotted key, text or list), ...]`` of a YAML file whose ``command:`` line is ``command``.
+
+    The file is one that exists, or the name of one that is shipped (engine.config.shipped). A run's
+    own ``config.yaml`` may hold what an earlier version called the command.
+    """
+    path = find_config(path, command)
     if is_folder(path):
         raise UserError(f"{path} is a folder; name a config file (.yaml) in it")
     data = read_bytes(path)
     if data is None:
-        folder = os.path.dirname(path) or "."
-        there = (
-            sorted(f for f in os.listdir(folder) if f.endswith(".yaml"))
-            if os.path.isdir(folder)
-            else []
-        )
-        near = difflib.get_close_matches(os.path.basename(path), there, 1, 0.5)
-        hint = f"; did you mean {os.path.join(folder, near[0])}?" if near else ""
-        raise UserError(f"config file {path} does not exist{hint}")
+        raise UserError(f"config file {path} does not exist{suggest_config(path, command)}")
     try:
         tree = yaml.load(data, Loader=_TextLoader)  # bytes: YAML knows UTF-16 by its mark
     except yaml.YAMLError as error:
@@ -297,7 +315,14 @@ def read_file(path: str, command: str) -> list[tuple[str, object]]:
     if not isinstance(tree, dict):
         raise UserError(f"{path} is not a YAML config: it holds no keys")
     found = tree.pop("command", None)
-    if found != command:
+    earlier = command.rpartition(" ")[0]  # "pretrain train" was "pretrain"
+    if found and found == earlier:
+        if os.path.basename(path) != "config.yaml":
+            raise UserError(
+                f"{path} says 'command: {found}', which has another name now: write "
+                f"'command: {command}'"
+            )
+    elif found != command:
         said = f"says 'command: {found}'" if found else "has no 'command:' line"
         raise UserError(
             f"{path} {said}, but this is 'python -m {command}', which wants 'command: {command}'"

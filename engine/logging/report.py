@@ -15,27 +15,15 @@ from pathlib import Path
 
 import yaml
 
-from engine.config.parser import key, parse_keys
+from engine.config.parser import parse_keys
 from engine.errors import UserError
 from engine.logging import metrics
 from engine.logging.metric_registry import MetricBook, read_metrics
 from engine.logging.page import render
 from engine.logging.page.curves import PALETTE, Chart, Line, chart, points, thinned
 from engine.logging.page.images import inline_file
+from engine.logging.report_config import ReportConfig
 from engine.run.run_folder import RunFolder
-
-USAGE = "python -m engine report RUN ... [out=FILE.html]"
-
-
-@dataclass
-class ReportConfig:
-    out: str = key(
-        "", "the HTML file to write; default: report.html in the first run's folder", path="one"
-    )
-
-    def check(self):
-        if self.out and not self.out.lower().endswith((".html", ".htm")):
-            raise UserError(f"out={self.out}: the file's name does not end in .html")
 
 
 @dataclass
@@ -44,7 +32,7 @@ class SeenRun:
 
     Attributes:
         name: told apart from the others'.  colour: of its curves.  config: {dotted key: text}.
-            command: "pretrain" or such.
+            command: "pretrain train" or such.
         log: a dict a logged step.  images: {kind: (step, path)}, the newest of each.
         counts: {"bad samples" or "captures": how many}, of what is there.  environment: versions,
             git, command, or {}.  book: what its numbers and images are.
@@ -64,7 +52,7 @@ class SeenRun:
 
 def main(argv: list[str]) -> int:
     """Write the page; returns the exit code."""
-    config, paths = parse_keys(ReportConfig, argv, "engine.logging.report", USAGE)
+    config, paths = parse_keys(ReportConfig, argv, "engine report")
     named = zip(paths, names(paths), strict=True)
     runs = [read_run(path, name, PALETTE[i % len(PALETTE)]) for i, (path, name) in enumerate(named)]
     text = page(runs)

@@ -22,7 +22,7 @@ class Run:
 
     Args:
         folder: made if it is missing.  config: the resolved dataclass.  command: such as
-            "pretrain".
+            "pretrain train".
         device: "cuda" or "cpu", noted for later starts.
     Attributes:
         folder, lease; paths: of what is in the folder.  newest: the checkpoint to resume from, or

@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 from engine.cli import run
 from engine.config.parser import flat, parse_all, parse_keys
 from engine.config.paths import expand_home
+from engine.config.shipped import find_config
 from engine.config.train_config import TrainConfig
 from engine.errors import Failure, UserError
 from engine.training import eval_jobs
@@ -169,11 +170,13 @@ def describe_config(
         words: the command's.
         folder_key: of its CommandTraits.
     """
-    command, job = " ".join(words), JobDescription(line)
+    command = " ".join(words)
     if not line or "=" in os.path.basename(line[0]):
         raise UserError(
             f"python -m slurm {command}: a config file comes first, then key=value; see --help"
         )
+    line = [find_config(line[0], command), *line[1:]]
+    job = JobDescription(line)
     config, job.faults = parse_all(schema, line, command)
     if config is not None:
         job.config = flat(config)
@@ -209,7 +212,7 @@ def parse_line(
         UserError: what is wrong with the line.
     """
     command = " ".join(words)
-    return parse_keys(schema, line, command, f"python -m {command} --help", least)
+    return parse_keys(schema, line, command, least)
 
 
 def describe_evaluation(
@@ -256,6 +259,9 @@ def _find_checkpoints(
         UserError: no run is named, or a checkpoint that is wanted is not there.
     """
     at = [i for i, word in enumerate(line) if _names_run(word, traits.run_prefix or "")]
+    old = next((word for word in line if word.startswith("run=")), None)
+    if not at and old is not None:
+        raise UserError(f"{old}: run is given without its name: write {old.removeprefix('run=')}")
     if len(at) != 1:
         raise UserError(f"checkpoints={asked} are those of one run, and {len(at)} are named")
     run = expand_home(line[at[0]].removeprefix(traits.run_prefix or "")).rstrip("/")

@@ -31,17 +31,13 @@ from pretrain import header
 CHUNK = 32
 PLACE = [TAGS.index(name) for name in ("source", "shard", "index")]
 
-USAGE = "python -m finetune evaluate run=DIR [data.shards=DIR] [without=DIR] [key=value ...]"
-
 
 def main(argv: list[str]) -> int:
     """``python -m finetune evaluate``; returns the exit code."""
-    config, _ = parse_keys(EvaluateConfig, argv, "finetune evaluate", USAGE, least=0)
-    if not config.run:
-        raise UserError(f"run= is not set; usage: {USAGE}")
+    config, _ = parse_keys(EvaluateConfig, argv, "finetune evaluate")
     if config.log and eval_jobs.run_of(config.run) is None:
         raise UserError(
-            f"log=true, but run={config.run} is no checkpoint: RUN/checkpoints/step-X names one"
+            f"log=true, but {config.run} is no checkpoint: RUN/checkpoints/step-X names one"
         )
     evaluation = evaluate(config, "python -m finetune evaluate " + shlex.join(argv))
     print(tables.table(evaluation))

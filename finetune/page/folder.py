@@ -12,7 +12,8 @@ from data.format.shards import find_shards
 from engine.errors import UserError, explain, failure_of
 
 FORMAT = 1
-COMMANDS = ("pretrain", "finetune train")
+COMMANDS = ("pretrain train", "finetune train")
+EARLIER = {"pretrain": "pretrain train"}  # in runs of an earlier version
 OPTIONAL = (float, type(None))
 INTERVAL = {"mean": float, "low": OPTIONAL, "high": OPTIONAL}
 METRIC = {"key": str, "name": str, "unit": str, "better": str}
@@ -243,6 +244,7 @@ def _read_run(path):
             f"{file} is not a YAML config: {' '.join(str(error).split())[:200]}"
         ) from None
     command = config.get("command") if isinstance(config, dict) else None
+    command = EARLIER.get(command, command)
     if command not in COMMANDS:
         return None
     images = {

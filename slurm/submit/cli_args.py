@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from engine.config.parser import parse_all
 from engine.config.paths import split_list
+from engine.config.shipped import config_folder
 from engine.run.job_description import CommandTraits, Words
 from slurm import commands
 from slurm.config import SlurmConfig
-from slurm.submit import snapshot
 
 SITE = "COUNTERPOSE_SITE"  # environment variable: the site's file where slurm.site= is not given
 LARGEST_SWEEP = 1000
@@ -48,7 +48,7 @@ def read_line(argv: list[str]) -> Line:
     """
     words, line = commands.split_words(argv)
     own, swept, rest, dry = [], {}, [], False
-    site = os.environ.get(SITE) or str(snapshot.ROOT / "configs" / "slurm" / "default.yaml")
+    site = os.environ.get(SITE) or str(config_folder() / "slurm" / "default.yaml")
     for word in line:
         if word == "--dry-run":
             dry = True

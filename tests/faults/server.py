@@ -212,7 +212,7 @@ def run_toy(request, words):
 def run_pretrain(request, words):
     from pretrain.__main__ import main
 
-    return main(words)
+    return main(["train", *words])
 
 
 COMMANDS = {"toy": run_toy, "pretrain": run_pretrain}
