@@ -41,8 +41,6 @@ bench: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-
-types: install
 	$(BIN)/pyrefly check
 
 clean:

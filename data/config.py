@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from data.cropping.border import BORDER, check_border
+from data.cropping.border import BORDER
 from data.format.index import PAIR_KINDS
 from data.format.names import decode_text, normalise
 from data.loading.crops import CropAugmentConfig, CropRules
@@ -55,13 +55,13 @@ class KindShares:
     cross_view: float = key(0.5, "share of cross-view pairs in every batch", low=0)
     cross_pose: float = key(0.5, "share of cross-pose pairs in every batch", low=0)
 
-    def check(self):
+    def check(self) -> None:
         if not sum(self.shares()):
             raise UserError(
                 "data.kinds.cross_view=0 and data.kinds.cross_pose=0: one of them must be above 0"
             )
 
-    def shares(self):
+    def shares(self) -> list[float]:
         return [getattr(self, kind) for kind in PAIR_KINDS]
 
 
@@ -78,7 +78,7 @@ class AugmentConfig:
         high=1,
     )
 
-    def check(self):
+    def check(self) -> None:
         if self.crop_min > self.crop_max:
             raise UserError(
                 f"data.augment.crop_min={self.crop_min} is above "
@@ -150,8 +150,7 @@ class ReadingConfig:
         BORDER, "what crops show beyond their images' edges; kept with the run, black is the only"
     )
 
-    def check(self):
-        check_border(self.border, "data.border")
+    def check(self) -> None:
         if bool(self.shards) == bool(self.sources):
             given = "both are set" if self.shards else "neither is set"
             raise UserError(
@@ -161,7 +160,7 @@ class ReadingConfig:
             if not source.shards:
                 raise UserError(f"data.sources.{name}.shards is not set")
 
-    def excluded(self):
+    def excluded(self) -> frozenset[str]:
         """frozenset of the subjects that are left out.
 
         Raises:
@@ -169,7 +168,7 @@ class ReadingConfig:
         """
         return read_excluded(self.exclude, "data.exclude") if self.exclude else frozenset()
 
-    def named(self):
+    def named(self) -> dict[str, SourceConfig]:
         """{name: SourceConfig}, also where data.shards names the only one."""
         return self.sources or {"all": SourceConfig(self.shards)}
 

@@ -1,8 +1,9 @@
-"""The keys of ``python -m finetune train``. Nothing here imports torch: a typo is told in a
+"""The keys of ``python -m finetune train``. Nothing here imports torch: a typo is reported in a
 fraction of a second."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from data.bodies.models import BODIES
 from data.config import CropDataConfig
@@ -28,7 +29,7 @@ class HeadConfig:
         16, "channels of a token in the linear projection", low=1, renamed_from="readout"
     )
 
-    def check(self):
+    def check(self) -> None:
         if self.width % self.heads or self.width % 4:
             raise UserError(
                 f"head.width={self.width} is not a multiple of 4 and of head.heads={self.heads}"
@@ -51,7 +52,7 @@ class LossConfig:
         renamed_from="place",
     )
 
-    def check(self):
+    def check(self) -> None:
         if not any(
             (
                 self.rotation,
@@ -112,7 +113,7 @@ class FinetuneConfig(TrainConfig):
             return FinetuneConfig  # known here, so that its typos are told without torch
         return TASKS.find(name).schema
 
-    def evaluation(self, checkpoint):
+    def evaluation(self, checkpoint: str | Path) -> list[str]:
         # Without shards of their own the run's are read, and who trains on a command's output may
         # evaluate on it.
         shards = (
@@ -130,7 +131,7 @@ class FinetuneConfig(TrainConfig):
             "log=true",
         ]
 
-    def check(self):
+    def check(self) -> None:
         super().check()
         BODIES.find(self.body_model)
 

@@ -1,7 +1,7 @@
 """The camera of a crop, as the network answers by it: relative to the ray through its middle.
 
 Equal crops ask for equal answers, wherever in an image they were cut out: orientations are about
-the ray through the crop's middle, and translations are told in the image. The true intrinsics turn
+the ray through the crop's middle, and translations are given in the image. The true intrinsics turn
 these into the camera's frame.
 
 An *image translation* (B, 3) is where a point lies: its offset x and y from the image's middle over
@@ -15,7 +15,7 @@ NEAREST_M = 1e-3  # depths below are taken for this, for a point behind the came
 
 
 def describe_camera(K: torch.Tensor, size: int) -> torch.Tensor:
-    """Returns (B, 3) what a head is told of the camera: the middle's ray (x, y at unit depth) and
+    """Returns (B, 3) what a head knows of the camera: the middle's ray (x, y at unit depth) and
     the log of its field of view.
 
     Args:

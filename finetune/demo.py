@@ -1,8 +1,8 @@
-"""``python -m finetune demo DIR``: the whole path, from making people to a page that shows what was
+"""``python -m finetune demo DIR``: the whole path, from synthetic humans to a page that shows what was
 learnt.
 
 Each stage is a command that anyone could type; it is printed, run and timed. A finished stage is
-not run again, and one that was interrupted goes on, as every command of this project does. Bodies
+not run again, and one that was interrupted resumes, as every command of this project does. Bodies
 and hands go side by side.
 """
 
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,15 +22,18 @@ from engine.config.parser import key, parse_keys
 from engine.errors import UserError, explain, failure_of
 
 KINDS = ("body", "hand")
+Stage = tuple[str, list[str]]  # its name, and the words after ``python -m``
 
 
 @dataclass
 class DemoConfig:
-    clips: int = key(1000, "clips of made people, of bodies and of hands each", low=100)
+    clips: int = key(1000, "clips of synthetic humans, of bodies and of hands each", low=100)
     workers: int | None = key(
-        None, "processes that make people, of each kind; default: half the cores", low=1
+        None, "processes that draw synthetic humans, of each kind; default: half the cores", low=1
     )
-    device: str = key("auto", "where to make people and to train", choices=("auto", "cpu", "cuda"))
+    device: str = key(
+        "auto", "where to draw synthetic humans and to train", choices=("auto", "cpu", "cuda")
+    )
     pretrain_steps: int | None = key(
         None, "steps of pre-training; default: as in the configs", low=60
     )
@@ -38,12 +42,14 @@ class DemoConfig:
     )
     wandb: str = key("offline", "weights & biases", choices=("off", "offline", "online"))
     videos: str = key(
-        "", "folder of a real take with several cameras, shown beside the made pairs", path="one"
+        "",
+        "folder of a real take with several cameras, shown beside the synthetic pairs",
+        path="one",
     )
     calibration: str = key("", "its calibration file (Qualisys)", path="one")
     track: str = key("", "where the person is in it (docs/real_clips.md)", path="one")
 
-    def check(self):
+    def check(self) -> None:
         if bool(self.videos) != bool(self.calibration):
             raise UserError(
                 f"videos={self.videos} and calibration={self.calibration}: a real take needs both, "
@@ -54,7 +60,7 @@ class DemoConfig:
                 raise UserError(f"{name}={getattr(self, name)} does not exist")
 
 
-def stages(config, folder, workers):
+def stages(config: DemoConfig, folder: Path, workers: int) -> dict[str, list[Stage]]:
     """{lane: [(name, words after ``python -m``), ...]}: bodies and hands know nothing of each
     other."""
     made, train = (
@@ -62,8 +68,8 @@ def stages(config, folder, workers):
         [f"device={config.device}", f"log.wandb={config.wandb}"],
     )
     steps = {
-        room: [f"steps={count}"] if count else []
-        for room, count in (
+        package: [f"steps={count}"] if count else []
+        for package, count in (
             ("pretrain", config.pretrain_steps),
             ("finetune", config.finetune_steps),
         )
@@ -74,7 +80,7 @@ def stages(config, folder, workers):
         tune = ["finetune", "train", f"demo_{kind}"]
         out[kind] = [
             (
-                f"{kind}: make people",
+                f"{kind}: synthetic humans",
                 [
                     "data",
                     "make",
@@ -148,13 +154,13 @@ def stages(config, folder, workers):
 
 
 class Demo:
-    """Runs lanes of commands side by side, notes how long each took, and hands signals on to them.
+    """Runs lanes of commands side by side, records how long each took, and hands signals on to them.
 
     Args:
         folder: of the demo; made if it is missing.  threads: for each command's arithmetic.
     """
 
-    def __init__(self, folder, threads):
+    def __init__(self, folder: Path, threads: int) -> None:
         self.times, self.threads = folder / "times.jsonl", threads
         self.running, self.code, self.lock = {}, 0, threading.Lock()
         self.done = {}
@@ -170,7 +176,7 @@ class Demo:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, self._forward)
 
-    def run(self, lanes):
+    def run(self, lanes: Mapping[str, list[Stage]]) -> int:
         """Run lanes, {name: [(stage, words)]}, at the same time; returns the exit code of the first
         stage that failed, or 0."""
         threads = [
@@ -183,7 +189,7 @@ class Demo:
             thread.join()
         return self.code
 
-    def lane(self, place, todo):
+    def lane(self, place: int, todo: list[Stage]) -> None:
         """Run stages one after the other; ``place``: the line of the screen for their progress
         bars."""
         for name, words in todo:
@@ -218,13 +224,13 @@ class Demo:
             if code and not self.code:
                 self.code = code
                 words = (
-                    "mend what it says and start again"
+                    "fix what it says and start again"
                     if code == 2
-                    else "the same command goes on from there"
+                    else "the same command resumes from there"
                 )
                 print(f"'{name}' ended with exit code {code}: {words}", file=sys.stderr, flush=True)
 
-    def note(self, entry):
+    def note(self, entry: dict) -> None:
         with self.lock:
             try:
                 with open(self.times, "a", encoding="utf-8") as file:
@@ -245,7 +251,7 @@ def _made(words):
     return all(os.path.isdir(folder) for folder in folders)
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> int:
     """``python -m finetune demo``; returns the exit code of the first stage that failed, or 0."""
     config, paths = parse_keys(DemoConfig, argv, "finetune demo")
     if len(paths) > 1:
@@ -274,5 +280,5 @@ def main(argv):
         {"report": [("report", ["finetune", "report", str(folder)])]}
     )
     if not code:
-        print(f"\nlook at {folder}/report.html")
+        print(f"\nopen {folder}/report.html")
     return code

@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import trimesh
@@ -17,13 +19,13 @@ DIGITS = 6  # of the JSON file: micrometres
 OF_SEQUENCES = ("track", "time_s")
 
 
-def names_of(people):
-    """A name a person, unique in the list: "body-1", "right_hand-2", ..."""
+def names_of(people: Sequence[Person]) -> list[str]:
+    """Returns a name a person, unique in the list: "body-1", "right_hand-2", ..."""
     return [f"{person.kind}-{i}" for i, person in enumerate(people, 1)]
 
 
-def save_glb(path, people):
-    """One binary glTF file: a node, a mesh with normals and a coloured material a person.
+def save_glb(path: str | Path, people: Sequence[Person]) -> None:
+    """Write one binary glTF file: a node, a mesh with normals and a coloured material a person.
 
     Metres, where the people are before the camera; the camera is at the origin and looks along -z,
     y is up.
@@ -56,8 +58,14 @@ def save_glb(path, people):
     _write(path, scene.export(file_type="glb", include_normals=True))
 
 
-def save_numbers(stem, people, keypoint_names=None, joint_names=None):
-    """All arrays of all people in ``stem``.npz, and everything but the meshes in ``stem``.json.
+def save_numbers(
+    stem: str | Path,
+    people: Sequence[Person],
+    keypoint_names: Sequence[str] | None = None,
+    joint_names: Sequence[str] | None = None,
+) -> None:
+    """Write all arrays of all people in ``stem``.npz, and everything but the meshes in
+    ``stem``.json.
 
     The NPZ holds, for each kind of the people found (such as "body"), "body/faces" once,
     "body/person" (n,) the places in the list, and each other array of Person as "body/vertices" (n,
@@ -89,6 +97,8 @@ def save_numbers(stem, people, keypoint_names=None, joint_names=None):
             if name != "faces" and all(value is not None for value in values):
                 arrays[f"{kind}/{name}"] = np.stack(values)
     file = io.BytesIO()
+    # None of the arrays' names is that of an option.
+    # pyrefly: ignore[bad-argument-type]
     np.savez_compressed(file, **arrays)
     _write(f"{stem}.npz", file.getvalue())
     known = {
@@ -120,7 +130,7 @@ def _describe_person(person: Person, name: str) -> dict:
     return out
 
 
-def _linear(colour):
+def _linear(colour: tuple[int, int, int]) -> np.ndarray:
     """(4,) uint8 RGBA as glTF counts its factors, in linear light, of sRGB in 0 to 255 (IEC
     61966-2-1)."""
     srgb = np.array(colour) / 255
@@ -128,7 +138,7 @@ def _linear(colour):
     return np.round(255 * np.append(light, 1)).astype(np.uint8)
 
 
-def _write(path, data):
+def _write(path: str | Path, data: bytes) -> None:
     try:
         write_file(path, data)
     except OSError as error:

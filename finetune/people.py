@@ -84,7 +84,7 @@ def make_people(
         pose = found.parameters.pose.cpu().numpy()
         shape = found.parameters.shape.cpu().numpy()
     faces = body.faces.cpu().numpy()
-    K, flipped = K.cpu().numpy(), flip.cpu().numpy()
+    intrinsics, flipped = K.cpu().numpy(), flip.cpu().numpy()
     people = []
     for i, kind in enumerate(kinds):
         person = Person(
@@ -98,7 +98,7 @@ def make_people(
             pose=pose[i],
             shape=shape[i],
             translation=translation[i],
-            intrinsics=K[i],
+            intrinsics=intrinsics[i],
         )
         people.append(person)
     return people

@@ -21,8 +21,8 @@ ARRAYS = {
     "intrinsics": (("3", "3"), np.float64),
 }
 OPTIONAL = ("pose", "shape")  # of ARRAYS: not every head has a body model's parameters
-# sRGB of the clay that a person is drawn in: light blue-grey first, then muted ones that are told
-# apart.
+# sRGB of the clay that a person is drawn in: light blue-grey first, then muted ones that differ
+# clearly.
 COLOURS = (
     (169, 188, 208),
     (214, 165, 138),
@@ -95,13 +95,14 @@ class Person:
 
 
 def colour(index: int) -> tuple[int, int, int]:
-    """Returns the sRGB in 0 to 255 of the index-th person; after the last colour they come again."""
+    """Returns the sRGB in 0 to 255 of the index-th person; after the last colour they come
+    again."""
     return COLOURS[index % len(COLOURS)]
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Returns (V, 3) float32 unit normals, each the mean of its triangles' by area; (0, 0, -1) where that
-    is none.
+    """Returns (V, 3) float32 unit normals, each the mean of its triangles' by area; (0, 0, -1)
+    where that is none.
 
     Args:
         vertices: (V, 3).  faces: (F, 3).

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from data.bodies.base import BodyModel
-from data.sources.tables import rows
+from data.sources.tables import read_rows
 from engine.config.parser import parse_keys
 from engine.errors import Failure, UserError, explain, failure_of
 from engine.logging import progress
@@ -126,7 +126,7 @@ def read_boxes(path: str, images: Sequence[str]) -> dict[str, list[Listed]]:
         UserError: one of the images is not in it; a row that is not a box.
     """
     found: dict[str, list[Listed]] = defaultdict(list)
-    for where, row in rows(path, COLUMNS, COLUMNS[1:]):
+    for where, row in read_rows(path, COLUMNS, COLUMNS[1:]):
         side = row.get("side") or None
         if side not in (None, *SIDES):
             raise UserError(f"{where}: side={side} is neither left nor right")

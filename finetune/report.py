@@ -3,6 +3,7 @@ every number and command."""
 
 import os
 import shlex
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from engine.errors import UserError
 from engine.logging.page import render
 from engine.logging.page.images import inline_file
 from finetune.page import curves, images, numbers
-from finetune.page.folder import COMMANDS, kind_of, read_folder
+from finetune.page.folder import COMMANDS, Folder, kind_of, read_folder
 from finetune.page.meshes import read_meshes
 from finetune.verb_config import ReportConfig
 
@@ -19,19 +20,19 @@ LOOKS = Path(__file__).resolve().parent / "page"
 KINDS = {"body": "bodies", "hand": "hands"}
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> int:
     """Write the page; returns the exit code."""
     config, paths = parse_keys(ReportConfig, argv, "finetune report")
     if len(paths) > 1:
         raise UserError(f"python -m finetune report takes one folder, not {' and '.join(paths)}")
-    text = page(read_folder(paths[0]), config.rows, config.seed)
+    text = render_page(read_folder(paths[0]), config.rows, config.seed)
     out = config.out or os.path.join(paths[0], "report.html")
     render.write(out, text)
     print(f"wrote {out} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0
 
 
-def page(folder, rows, seed):
+def render_page(folder: Folder, rows: int, seed: int) -> str:
     """The whole page as text.
 
     Args:
@@ -46,13 +47,15 @@ def page(folder, rows, seed):
         "made": date.today().isoformat(),
         "machines": sorted({evaluation.content["machine"] for evaluation in evaluations}),
         "headlines": [
-            numbers.headline(evaluation) for evaluation in evaluations if not _scratch(evaluation)
+            numbers.make_headline(evaluation)
+            for evaluation in evaluations
+            if not _scratch(evaluation)
         ],
         "sheets": _sheets(folder, rows, seed),
         "completions": _completions(folder),
         "charts": _charts(folder),
         "evaluations": [_shown_evaluation(evaluation) for evaluation in evaluations],
-        "times": numbers.times_table(folder.times),
+        "times": numbers.make_times_table(folder.times),
         "hints": _hints(folder),
     }
     return render.page("template.html", values, [LOOKS], [LOOKS / "page.js", LOOKS / "viewer.js"])
@@ -77,8 +80,10 @@ def _sheets(folder, rows, seed):
     out = []
     for name, paths in folder.shards.items():
         made = os.path.exists(os.path.join(os.path.dirname(paths[0]), "made.yaml"))
-        out.append({"name": name, "made": made, **images.sheet_of(paths, rows, seed)})
-    return sorted(out, key=lambda sheet: (not sheet["made"], kind_of(sheet["name"])))
+        sheet = {"name": name, "made": made, **images.draw_sheet(paths, rows, seed)}
+        out.append(((not made, kind_of(name)), sheet))
+    out.sort(key=lambda entry: entry[0])
+    return [sheet for _, sheet in out]
 
 
 def _completions(folder):
@@ -86,7 +91,7 @@ def _completions(folder):
         {
             "name": run.name,
             "total": len(run.images),
-            "steps": images.step_images(run.images),
+            "steps": images.choose_steps(run.images),
         }
         for run in folder.of("pretrain train")
         if run.images
@@ -101,13 +106,13 @@ def _charts(folder):
         groups.setdefault(run.name.removesuffix("_scratch"), []).append(run)
     finetuning = [
         [
-            curves.loss_chart(runs[0]),
-            curves.val_chart(runs, "val/mpjpe", "MPJPE"),
-            curves.val_chart(runs, "val/pa_mpjpe", "PA-MPJPE"),
+            curves.draw_losses(runs[0]),
+            curves.draw_validation(runs, "val/mpjpe", "MPJPE"),
+            curves.draw_validation(runs, "val/pa_mpjpe", "PA-MPJPE"),
         ]
         for runs in groups.values()
     ]
-    pretraining = [curves.pretraining_chart(run) for run in folder.of("pretrain train")]
+    pretraining = [curves.draw_pretraining(run) for run in folder.of("pretrain train")]
     return {
         "pretraining": [chart for chart in pretraining if chart],
         "finetuning": [
@@ -123,9 +128,9 @@ def _shown_evaluation(evaluation):
     for example in evaluation.content["examples"]:
         path = evaluation.path / example["sheet"]
         facts = {
-            "pa": f"{numbers.shown(example['pa_mpjpe'], 'mm')} mm",
-            "error": f"{numbers.shown(example['mpjpe'], 'mm')} mm",
-            "overlap": numbers.shown(example["iou"], "") if "iou" in example else "-",
+            "pa": f"{numbers.format_number(example['pa_mpjpe'], 'mm')} mm",
+            "error": f"{numbers.format_number(example['mpjpe'], 'mm')} mm",
+            "overlap": numbers.format_number(example["iou"], "") if "iou" in example else "-",
         }
         examples.append(
             {**example, "facts": facts, "image": inline_file(path) if path.exists() else None}
@@ -138,8 +143,8 @@ def _shown_evaluation(evaluation):
         "content": evaluation.content,
         "name": evaluation.path.parent.name,
         "warnings": evaluation.content.get("warnings", []),
-        "table": numbers.table(evaluation),
-        "differences": numbers.differences(evaluation),
+        "table": numbers.make_table(evaluation),
+        "differences": numbers.list_differences(evaluation),
         "examples": examples,
         "ranks": ranks,
         "missing": [e["sheet"] for e in examples if e["image"] is None],
@@ -150,7 +155,9 @@ def _shown_evaluation(evaluation):
 def _hints(folder):
     """{section: [(sentence, command or None), ...]} of what is not there, and what would make
     it."""
-    out = {section: [] for section in ("pairs", "completions", "curves", "tables", "times")}
+    out: dict[str, list[tuple[str, str | None]]] = {
+        section: [] for section in ("pairs", "completions", "curves", "tables", "times")
+    }
     for kind, plural in KINDS.items():
         shards, before, after = (
             os.path.join(folder.path, f"{name}_{kind}")

@@ -1,7 +1,7 @@
 """What the network sees of a crop and where its camera then is: the device half of augmentation.
 
-An image that is cut, scaled and turned is the image of another camera: same place, other
-intrinsics, turned about its optical axis. So labels follow exactly, whatever the crop. A mirrored
+An image that is cut, scaled and rotated is the image of another camera: same centre, other
+intrinsics, rotated about its optical axis. So labels follow exactly, whatever the crop. A mirrored
 image is that of a mirrored person.
 """
 
@@ -21,7 +21,8 @@ class View:
     """B images for the network and their cameras.
 
     Attributes:
-        images: (B, 3, S, S) normalised, or None where the camera alone is wanted.  K: (B, 3, 3) intrinsics in their pixels.
+        images: (B, 3, S, S) normalised, or None where the camera alone is wanted.
+        K: (B, 3, 3) intrinsics in their pixels.
         turn: (B, 3, 3) rotation from the crop's camera to the image's.  flip: (B,) bool, mirrored
             after that.
     """
@@ -33,7 +34,8 @@ class View:
 
 
 def view(batch: Mapping[str, torch.Tensor], size: int) -> View:
-    """Returns the View of a batch of data.loading.crops arrays as tensors; ``size``: side S in pixels."""
+    """Returns the View of a batch of data.loading.crops arrays as tensors; ``size``: side S in
+    pixels."""
     numbers = batch["numbers"]
     boxes, angle, flip = numbers[:, CENTRE_X : SIDE + 1], numbers[:, TURN], numbers[:, FLIP] > 0.5
     images = crop_squares(batch["pixels"].permute(0, 3, 1, 2).float().div_(255), boxes, size, angle)

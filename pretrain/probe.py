@@ -13,7 +13,9 @@ far lower.
 import contextlib
 import json
 import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,7 +23,8 @@ import torch.nn.functional as F
 
 from data.loading.augment import augment
 from data.loading.reader import BadSample
-from data.sampling.seen import leak_warnings
+from data.sampling.order import Order
+from data.sampling.seen import Seen, leak_warnings
 from data.sampling.subjects import refuse_people
 from data.storage.cache import CacheConfig
 from data.storage.shard_store import Store
@@ -29,6 +32,7 @@ from engine.config.parser import parse_keys
 from engine.config.train_config import GuardConfig
 from engine.distributed import process_group
 from engine.distributed.heartbeat import Watch
+from engine.distributed.process_group import Processes
 from engine.distributed.rank_env import read_rank_env
 from engine.distributed.startup import starting
 from engine.errors import UserError, explain, failure_of
@@ -36,8 +40,11 @@ from engine.pose_metrics import mpjpe, pa_mpjpe
 from engine.run.files import write_file
 from engine.training import eval_jobs
 from pretrain import encoders, header, ridge
+from pretrain.config import PretrainConfig
+from pretrain.encoders import Frozen
 from pretrain.probe_split import (
     SEED,
+    Split,
     digests_of,
     open_reader,
     read_split,
@@ -46,16 +53,28 @@ from pretrain.probe_split import (
 )
 from pretrain.verb_config import ProbeCommand
 
+if TYPE_CHECKING:
+    pass
+
 GRID = 4
 AT_ONCE = 64  # crops
+Score = dict  # {"pa_mpjpe", "mpjpe": (test crops,) mm, "lambda": float or None}
+Table = Sequence[tuple[str, Score]]
 
 
-def features(encoder, split, crops, processes, alive=lambda: None):
-    """(n, 16 * C) float32 pooled features of a split's crops, on all ranks; each rank computes its
-    share.
+def features(
+    encoder: Frozen,
+    split: Split,
+    crops: str,
+    processes: Processes,
+    alive: Callable[[], None] = lambda: None,
+) -> torch.Tensor:
+    """Returns (n, 16 * C) float32 pooled features of a split's crops, on all ranks; each rank
+    computes its share.
 
     Args:
-        encoder: pretrain.encoders.Frozen.  alive: called now and then.
+        crops: "body" or "hand".
+        alive: called now and then.
     """
     reader, out, count = open_reader(crops, split.store), None, len(split.places)
     # As many rows on each rank, so that all call the network equally often: what is beyond the end
@@ -77,7 +96,8 @@ def features(encoder, split, crops, processes, alive=lambda: None):
             boxes[row] = [clip.size / 2, clip.size / 2, clip.size, 1, 1, 1]
             mirrored[row] = clip.crops[crop].kind == "left_hand"
         images = augment(
-            *(torch.from_numpy(values).to(processes.device) for values in (pixels, boxes)),
+            torch.from_numpy(pixels).to(processes.device),
+            torch.from_numpy(boxes).to(processes.device),
             encoder.size,
         )
         turn = torch.from_numpy(mirrored).to(processes.device)[:, None, None, None]
@@ -92,15 +112,15 @@ def features(encoder, split, crops, processes, alive=lambda: None):
     return processes.sum(out)
 
 
-def pooled(maps):
-    """(B, C, rows, columns) -> (B, 16 * C), averaged over a 4 x 4 grid (of uneven cells where 4
-    does not divide)."""
+def pooled(maps: torch.Tensor) -> torch.Tensor:
+    """Returns (B, C, rows, columns) -> (B, 16 * C), averaged over a 4 x 4 grid (of uneven cells
+    where 4 does not divide)."""
     return F.adaptive_avg_pool2d(maps.float(), GRID).flatten(1)
 
 
-def score(split, found):
-    """{"pa_mpjpe", "mpjpe": (test crops,) mm, "lambda"} of features, or of the mean pose where
-    ``found`` is None.
+def score(split: Split, found: torch.Tensor | None) -> Score:
+    """Returns {"pa_mpjpe", "mpjpe": (test crops,) mm, "lambda"} of features, or of the mean pose
+    where ``found`` is None.
 
     Lambda is the one with the least MPJPE on the part that chooses it; the regression is then
     fitted to that part too.
@@ -119,7 +139,7 @@ def score(split, found):
         found, target = found.double(), target.to(found.device)
         shape = joints.shape[1:]
 
-        def error(guess):
+        def error(guess: torch.Tensor) -> float:
             return float(
                 mpjpe(guess.unflatten(1, shape), target[choice].unflatten(1, shape), 0).mean()
             )
@@ -144,11 +164,11 @@ class Prober:
         UserError: a shard of the probe is one of the training's, or there are too few clips.
     """
 
-    def __init__(self, config, order, processes):
+    def __init__(self, config: PretrainConfig, order: Order, processes: Processes) -> None:
         self.config, self.processes = config, processes
         self.crops = "hand" if config.data.pairs.crops == "hand" else "body"
 
-        def read():
+        def read() -> tuple[Split, dict[str, str]]:
             store = Store(config.data.cache.open())
             refuse_overlap(config.probe.shards, order, store)
             split = read_split(
@@ -159,16 +179,16 @@ class Prober:
         self.split, self.digests = processes.from_first(read)
         self.still = None  # rows that training does not change
 
-    def refuse_seen(self, seen):
-        """UserError where a shard of the probe is among those that a data.sampling.seen.Seen says
-        were trained on."""
+    def refuse_seen(self, seen: Seen) -> None:
+        """Raises UserError where a shard of the probe is among those that a data.sampling.seen.Seen
+        says were trained on."""
         refuse_seen(
             seen, self.digests, "probe.shards", f"run={self.config.run}, or what it began from,"
         )
 
-    def refuse_people(self, people):
-        """UserError where the probe shows one of the people (marks, as in data.sampling.seen.Seen)
-        of the training."""
+    def refuse_people(self, people: frozenset[int]) -> None:
+        """Raises UserError where the probe shows one of the people (marks, as in
+        data.sampling.seen.Seen) of the training."""
         refuse_people(
             self.config.probe.shards, people, Store(self.config.data.cache.open()), "probe.shards"
         )
@@ -197,7 +217,9 @@ class Prober:
             line |= row
         return line
 
-    def _row(self, encoder, ending, alive):
+    def _row(
+        self, encoder: Frozen | None, ending: str, alive: Callable[[], None]
+    ) -> dict[str, float]:
         found = (
             None
             if encoder is None
@@ -207,14 +229,20 @@ class Prober:
         return _numbers(got, "probe", ending)
 
 
-def _numbers(got, group, ending):
+def _numbers(got: Score, group: str, ending: str) -> dict[str, float]:
     """{"GROUP/NAMEENDING": number} of a score: means over the test crops in mm, and lambda where
     there is one."""
     line = {f"{group}/{key}{ending}": float(got[key].mean()) for key in ("pa_mpjpe", "mpjpe")}
     return line | ({f"{group}/lambda{ending}": got["lambda"]} if got["lambda"] is not None else {})
 
 
-def _write(path, table, config, command, warnings):
+def _write(
+    path: str,
+    table: Table,
+    config: ProbeCommand,
+    command: str,
+    warnings: Sequence[str],
+) -> None:
     """The table as JSON, in one go."""
     content = {
         "format": 1,
@@ -241,7 +269,7 @@ def _write(path, table, config, command, warnings):
     print(f"wrote {path}")
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """``python -m pretrain probe``; ``argv`` is what follows ``probe``. Returns the exit code."""
     with starting():
         config, sources = parse_keys(ProbeCommand, argv, "pretrain probe")
@@ -258,14 +286,21 @@ def main(argv):
     return 0
 
 
-def _probe(config, sources, argv, processes, watch):
+def _probe(
+    config: ProbeCommand,
+    sources: Sequence[str],
+    argv: Sequence[str],
+    processes: Processes,
+    watch: Watch,
+) -> None:
     """Read the split, measure every row, and tell the numbers on rank 0."""
     store = Store(CacheConfig().open())
     warnings = processes.from_first(lambda: _check_seen(sources, config.shards, store))
     split = processes.from_first(
         lambda: read_split(config.shards, config.clips, config.crops, store)
     )
-    rows, endings = [("mean pose", None)], ["_constant"]
+    rows: list[tuple[str, Frozen | None]] = [("mean pose", None)]
+    endings = ["_constant"]
     loaded = [(source, encoders.load(source, processes.device)) for source in sources]
     shapes = {}
     for source, encoder in loaded:
@@ -292,13 +327,22 @@ def _probe(config, sources, argv, processes, watch):
     processes.from_first(lambda: _publish(config, sources, argv, split, table, endings, warnings))
 
 
-def _publish(config, sources, argv, split, table, endings, warnings):
+def _publish(
+    config: ProbeCommand,
+    sources: Sequence[str],
+    argv: Sequence[str],
+    split: Split,
+    table: Table,
+    endings: Sequence[str],
+    warnings: Sequence[str],
+) -> None:
     """Print the table, and put it where ``out`` and ``log`` say."""
     print(_shown(table, split, config, warnings))
     command = "python -m pretrain probe " + shlex.join(argv)
     if config.out:
         _write(config.out, table, config, command, warnings)
-    if config.log:
+    found = eval_jobs.run_of(sources[0])
+    if config.log and found is not None:
         numbers = {
             name: value
             for (_, got), ending in zip(table, [*endings, ""], strict=True)
@@ -306,12 +350,12 @@ def _publish(config, sources, argv, split, table, endings, warnings):
         }
         if warnings:
             numbers["evaluation/leakage_not_excluded"] = 1
-        run, step = eval_jobs.run_of(sources[0])
+        run, step = found
         eval_jobs.note(run, step, numbers, command)
         eval_jobs.settle(run)
 
 
-def _shown(table, split, config, warnings):
+def _shown(table: Table, split: Split, config: ProbeCommand, warnings: Sequence[str]) -> str:
     """The rows as text; +- is the standard error over the test clips. Warnings stand in the first
     line of the table."""
     clips = [len(np.unique(split.clip[split.part == part])) for part in (0, 1, 2)]
@@ -335,7 +379,7 @@ def _shown(table, split, config, warnings):
     return "\n".join(lines)
 
 
-def _check_seen(sources, shards, store):
+def _check_seen(sources: Sequence[str], shards: str, store: Store) -> list[str]:
     """Warnings on weights of which it is not known what they saw; UserError where they saw one of
     the probe's shards."""
     digests, warnings = digests_of(shards, store), []

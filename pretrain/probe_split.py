@@ -69,7 +69,7 @@ def read_split(
         try:
             clip, _, labels, known = reader.usable(paths[shard], index)
         except (BadSample, NoPair):
-            continue  # another clip does as well; too few of them is told below
+            continue  # another clip does as well; too few of them is an error below
         crops_here = sorted(numbers(SEED, PAIR, int(number), 3).permutation(known)[:CROPS].tolist())
         found.append(
             (
@@ -98,7 +98,8 @@ def read_split(
 
 
 def part_people(subjects: Sequence[str], shards: str) -> np.ndarray:
-    """Returns the (n,) part of each clip; all clips of a subject are in one. ``shards``: for the error.
+    """Returns the (n,) part of each clip; all clips of a subject are in one. ``shards``: for the
+    error.
 
     People are taken in the order of a hash of their names, so that another clip more changes the
     part of few.
@@ -106,19 +107,19 @@ def part_people(subjects: Sequence[str], shards: str) -> np.ndarray:
     names, member, counts = np.unique(np.asarray(subjects), return_inverse=True, return_counts=True)
     order = np.argsort([encoders.digest(name) for name in names])
     before = np.concatenate([[0], np.cumsum(counts[order])[:-1]]) / len(subjects)
-    place = np.where(
+    number = np.where(
         before < TEST_SHARE,
         2,
         np.where(before < TEST_SHARE + CHOICE_SHARE * (1 - TEST_SHARE), 1, 0),
     )
-    if set(place) != {0, 1, 2}:
+    if set(number) != {0, 1, 2}:
         raise UserError(
             f"the {len(subjects)} clips in {shards} are of {len(names)} people, too few to part "
             f"them into fit, "
             f"choice and test without somebody in two of them"
         )
     part = np.empty(len(names), np.int64)
-    part[order] = place
+    part[order] = number
     return part[member]
 
 
@@ -143,10 +144,10 @@ def read_joints(clip: Clip, labels: Mapping[str, np.ndarray], crop: int) -> np.n
 
 
 def refuse_overlap(shards: str, order: Order, store: Store) -> None:
-    """Raises UserError where a shard of the probe, or a clip of the same key, is among those that a run
-    trains on.
+    """Raises UserError where a shard of the probe, or a clip of the same key, is among those that a
+    run trains on.
 
-    Keys are compared with the training shards on this machine's disks; of those elsewhere the
+    Keys are compared with the training shards on this machine's disks; of remote ones the
     indexes are not fetched for it.
     """
     paths, entries = read_catalogue(shards, store)
@@ -164,7 +165,7 @@ def refuse_overlap(shards: str, order: Order, store: Store) -> None:
                 if name in keys:
                     raise UserError(
                         f"probe.shards: clip {name} of {keys[name]} is also in {path} of source "
-                        f"'{source.name}', which is trained on; made people want another seed="
+                        f"'{source.name}', which is trained on; synthetic humans want another seed="
                     )
 
 
@@ -174,8 +175,8 @@ def digests_of(shards: str, store: Store) -> dict[str, str]:
 
 
 def refuse_seen(seen: Seen, digests: Mapping[str, str], name: str, who: str) -> None:
-    """Raises UserError where a shard was trained on. ``seen``: data.sampling.seen.Seen. ``digests``:
-    {digest: path}. ``name``: of the key."""
+    """Raises UserError where a shard was trained on. ``seen``: data.sampling.seen.Seen.
+    ``digests``: {digest: path}. ``name``: of the key."""
     for digest, path in digests.items():
         if digest in seen.clips:
             raise UserError(

@@ -1,6 +1,8 @@
 """Ridge regression in closed form, in float64, with lambda chosen by one rule for all features that
 are compared."""
 
+from collections.abc import Callable
+
 import torch
 
 # Candidates for lambda over the number of rows; features are standardised, so they mean the same
@@ -9,9 +11,14 @@ LAMBDAS = [10.0 ** (e / 2) for e in range(-8, 7)]
 LEAST_DEVIATION = 1e-6  # a feature that hardly varies is left as it is, not blown up
 
 
-def choose(x, y, x_choice, error):
-    """The one of LAMBDAS whose prediction for ``x_choice`` has the least error; the larger of equal
-    ones.
+def choose(
+    x: torch.Tensor,
+    y: torch.Tensor,
+    x_choice: torch.Tensor,
+    error: Callable[[torch.Tensor], float],
+) -> float:
+    """Returns the one of LAMBDAS whose prediction for ``x_choice`` has the least error; the larger
+    of equal ones.
 
     With U S V' = x (standardised), a prediction is x_choice V S / (S^2 + lambda) U' y: one
     decomposition serves all lambdas.
@@ -33,12 +40,12 @@ def choose(x, y, x_choice, error):
     return LAMBDAS[max(range(len(errors)), key=lambda i: (-errors[i], i))]
 
 
-def predict(x, y, x_new, chosen):
-    """(m, K) prediction for ``x_new`` of the ridge regression of y on x that has lambda = chosen *
-    n.
+def predict(x: torch.Tensor, y: torch.Tensor, x_new: torch.Tensor, chosen: float) -> torch.Tensor:
+    """Returns the (m, K) prediction for ``x_new`` of the ridge regression of y on x that has lambda
+    = chosen * n.
 
-    Features are standardised by the mean and the deviation of x; the intercept is not shrunk. The
-    smaller of x'x (D, D) and xx' (n, n) is solved.
+    Features are standardised by the mean and the standard deviation of x; the intercept is not
+    shrunk. The smaller of x'x (D, D) and xx' (n, n) is solved.
     """
     x, x_new = _standardised(x, x_new)
     centre, small = y.mean(0), x.shape[1] <= len(x)
@@ -49,7 +56,7 @@ def predict(x, y, x_new, chosen):
     return centre + x_new @ (solved if small else x.T @ solved)
 
 
-def _standardised(x, x_new):
+def _standardised(x: torch.Tensor, x_new: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     mean, deviation = x.mean(0), x.std(0, correction=0)
     deviation = torch.where(deviation < LEAST_DEVIATION, torch.ones_like(deviation), deviation)
     return (x - mean) / deviation, (x_new - mean) / deviation

@@ -187,7 +187,10 @@ def test_a_fetch_that_is_killed_leaves_nothing_that_counts(server, tmp_path):
 
     url, cache = f"{server.url}/shard-000000.tar", Cache(str(tmp_path / "cache"), 0.015)
     server.broken["/shard-000000.tar"] = hang
-    code = "import sys; from data.cache import Cache; Cache(sys.argv[1], 0.015).get(sys.argv[2])"
+    code = (
+        "import sys; from data.storage.cache import Cache; "
+        "Cache(sys.argv[1], 0.015).get(sys.argv[2])"
+    )
     process = subprocess.Popen([sys.executable, "-c", code, cache.folder, url], cwd=ROOT)
     while (
         not list(Path(cache.folder).glob("*.part"))

@@ -13,9 +13,9 @@ from data.cropping.lens import distort, fold_radius
 from data.sources.cameras import (
     Camera,
     fit_to_video,
+    project_distorted,
     read_cameras,
-    see,
-    undistort,
+    undistort_pixels,
 )
 from engine.errors import UserError
 from engine.geometry import crop_intrinsics, project, triangulate
@@ -45,11 +45,11 @@ def test_lens_agrees_with_opencv(lens):
     truth = cv2.projectPoints(
         points, cv2.Rodrigues(camera.Rt[:, :3])[0], camera.Rt[:, 3], K, camera.distortion
     )[0][:, 0]
-    pixels, depth = see(camera, points)
+    pixels, depth = project_distorted(camera, points)
     np.testing.assert_allclose(pixels, truth + HALF, atol=1e-8)
     ideal, _ = project(points, camera.K, camera.Rt)
     near = np.linalg.norm(ideal - camera.K[:2, 2], axis=1) < 500
-    np.testing.assert_allclose(undistort(camera, pixels)[near], ideal[near], atol=1e-3)
+    np.testing.assert_allclose(undistort_pixels(camera, pixels)[near], ideal[near], atol=1e-3)
     assert (depth > 0).all()
 
 
@@ -71,11 +71,11 @@ def test_a_point_lands_where_the_crops_intrinsics_say(lens, side):
     crop's K and Rt."""
     camera = _camera(lens)
     point = np.array([0.25, 0.15, 0.1])
-    at, _ = see(camera, point)
+    at, _ = project_distorted(camera, point)
     y, x = np.mgrid[:720, :1280] + 0.5
     dot = np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / (2 * 6.0**2))
     image = np.repeat((250 * dot).astype(np.uint8)[..., None], 3, 2)
-    middle = np.round(undistort(camera, at)) + [11, -7]
+    middle = np.round(undistort_pixels(camera, at)) + [11, -7]
     box = [middle[0] - side / 2, middle[1] - side / 2, middle[0] + side / 2, middle[1] + side / 2]
     crop = cut_square(image, square_of_box(box), 128, camera)[..., 0].astype(float)
     v, u = np.mgrid[:128, :128] + 0.5
@@ -168,7 +168,7 @@ def test_desk_board_reprojects_through_undistorted_crops(samples):
         key = row["sync_index"], row["keypoint_id"]
         if key in corners:
             camera = cameras["cam_" + row["cam_id"]]
-            drawn = undistort(
+            drawn = undistort_pixels(
                 camera, np.array([float(row["img_loc_x"]), float(row["img_loc_y"])]) + HALF
             )
             mapped = (drawn - box[:2]) * size / 800
@@ -196,13 +196,15 @@ def test_treadmill_cap_is_one_point_in_all_cameras(samples):
         capture = cv2.VideoCapture(str(samples / f"treadmill_4cam/{name}.mp4"))
         image = cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2HSV)
         capture.release()
-        at, depth = see(camera, heads[0])
+        at, depth = project_distorted(camera, heads[0])
         assert 1 < depth < 6
         y, x = np.mgrid[: image.shape[0], : image.shape[1]]
         teal = cv2.inRange(image, (82, 80, 40), (102, 255, 255)) > 0
         teal &= (np.abs(x - at[0]) < 70) & (np.abs(y - at[1]) < 70)
         assert teal.sum() > 300, name
-        found.append(undistort(camera, np.array([[np.median(x[teal]), np.median(y[teal])]]) + HALF))
+        found.append(
+            undistort_pixels(camera, np.array([[np.median(x[teal]), np.median(y[teal])]]) + HALF)
+        )
     point = triangulate(found, [c.K for c in cameras.values()], [c.Rt for c in cameras.values()])[0]
     assert np.linalg.norm(point - heads[0]) < 0.08
     for camera, pixel in zip(cameras.values(), found, strict=True):

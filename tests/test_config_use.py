@@ -23,7 +23,8 @@ def watch(kind):
     declared.update((kind.__name__, name) for name in names)
 
     def get(self, name):
-        if name in names and not sys._getframe(1).f_code.co_filename.endswith(("engine/config/parser.py", "dataclasses.py")):
+        reader = sys._getframe(1).f_code.co_filename
+        if name in names and not reader.endswith(("engine/config/parser.py", "dataclasses.py")):
             read.add((kind.__name__, name))
         return object.__getattribute__(self, name)
 

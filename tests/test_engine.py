@@ -255,7 +255,10 @@ def test_an_optimizer_goes_round_through_a_checkpoint(tmp_path):
 
 
 def test_a_second_run_is_refused_and_a_dead_owner_is_taken_over(tmp_path):
-    code = "import sys; from engine.run.run_lock import Lease; Lease(sys.argv[1]); print('held', flush=True); input()"
+    code = (
+        "import sys; from engine.run.run_lock import Lease; Lease(sys.argv[1]); "
+        "print('held', flush=True); input()"
+    )
     owner = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)],
         cwd=ROOT,

@@ -37,7 +37,9 @@ from finetune.evaluation.judge import Judge
 from finetune.heads.base import pose_body
 from finetune.tasks.mesh import build
 from finetune.train import make_trainer
+from pretrain import header
 from pretrain.config import ModelConfig
+from pretrain.files import read_metadata
 from pretrain.model import CrossCompletion
 from pretrain.weights import save_model, write_safetensors
 
@@ -97,7 +99,10 @@ def test_a_run_writes_what_it_promises(peaceful):
     assert Image.open(peaceful / "images" / "step-00000012.png").size == (3 * 192, 2 * 192)
     assert json.loads((peaceful / "manifest.json").read_text())["sources"]["all"]["val_clips"] == 2
     # Answers start from the mean of what the run learns from.
-    weights = load_file(peaceful / "checkpoints" / "step-00000012" / "model.safetensors")
+    path = peaceful / "checkpoints" / "step-00000012" / "model.safetensors"
+    roles = header.read_roles(read_metadata(path), ())
+    assert roles == header.Roles("mesh", "model_based", "anny_hand")
+    weights = load_file(path)
     assert np.linalg.det(weights["mean_pose"]) == pytest.approx(np.ones(21), abs=1e-4)
     assert ((weights["mean_shape"] > 0.1) & (weights["mean_shape"] < 0.9)).all()
 

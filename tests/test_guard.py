@@ -541,7 +541,8 @@ sys.path.insert(0, {str(ROOT)!r})
 resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300))
 from engine.run import preflight
 loader = types.SimpleNamespace(ring=[], workers=[None] * 100)
-print(preflight.open_files(types.SimpleNamespace(loader=loader, processes=types.SimpleNamespace(world=1))))"""
+processes = types.SimpleNamespace(world=1)
+print(preflight.open_files(types.SimpleNamespace(loader=loader, processes=processes)))"""
     said = subprocess.run(
         [sys.executable, "-c", child], capture_output=True, text=True, check=True
     ).stdout

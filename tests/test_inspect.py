@@ -14,9 +14,23 @@ from PIL import Image
 
 from data.format.clip import decode_meta, encode
 from data.format.index import PAIR_KINDS, build_index, index_path, read_index
+from data.format.label_stack import stack_labels
+from data.format.labels import HIDDEN, OUTSIDE, SEEN, CropLabels, Keypoints
 from data.format.verify import check_shard
 from data.sampling.pairs import PairRules, candidates
-from data.tools.contact_sheet import HEADER, OUTLINE, ROW, WIDTH, caption, outlined
+from data.tools.contact_sheet import (
+    HEADER,
+    KEYPOINT,
+    MARGIN,
+    ROW,
+    TITLE,
+    WIDTH,
+    caption,
+    outlined,
+)
+from data.tools.contact_sheet import (
+    OUTLINE as OUTLINE_COLOUR,
+)
 from data.tools.histograms import draw
 from data.tools.inspect import preview, stats, verify
 from data.tools.stats import describe, merge, rule_masks, tally_shard
@@ -215,10 +229,29 @@ def test_preview_has_the_rows_asked_for_and_follows_the_seed(tmp_path, capsys):
     for row in range(3):
         pixels = sheets[0][HEADER + row * ROW : HEADER + (row + 1) * ROW].astype(int)
         assert (
-            np.abs(pixels - OUTLINE).sum(2) < 40
+            np.abs(pixels - OUTLINE_COLOUR).sum(2) < 40
         ).sum() > 200  # the outline of the mask on two images
     preview([str(tmp_path), f"out={tmp_path / 'p.png'}", "rows=64"])
     assert f"{WIDTH} x {HEADER + 12 * ROW}" in capsys.readouterr().out
+
+
+def test_clips_of_one_crop_are_counted_and_shown(tmp_path, capsys):
+    """With mask and keypoints, such as a labelled photograph; there are no pairs to tell of."""
+    clip = make_clip(0, views=1, instants=1, size=224)
+    points = np.array([[20, 30], [200, 100], [5, 5]])
+    seen = Keypoints("toy3", points, np.array([1, 1, 0]), np.array([SEEN, HIDDEN, OUTSIDE]))
+    clip.labels = stack_labels([CropLabels(keypoints=seen)])
+    write_shards(tmp_path, [clip], 1)
+    assert stats([str(tmp_path), f"out={tmp_path / 's.png'}"]) == 0
+    text = capsys.readouterr().out
+    assert "clips 1, crops 1" in text and "no pairs: no clip has two crops" in text
+    assert preview([str(tmp_path), f"out={tmp_path / 'p.png'}"]) == 0
+    with Image.open(tmp_path / "p.png") as image:
+        pixels = np.asarray(image)[HEADER + TITLE :, MARGIN:]
+    assert tuple(pixels[30, 20]) == KEYPOINT  # the dot is full where the point is seen
+    assert tuple(pixels[100, 200]) != KEYPOINT == tuple(pixels[100, 203])
+    assert tuple(pixels[5, 5]) != KEYPOINT
+    assert (np.abs(pixels[:224, :224].astype(int) - OUTLINE_COLOUR).sum(2) < 40).sum() > 200
 
 
 def test_preview_shows_what_it_can_of_bad_samples(tmp_path):
@@ -251,7 +284,7 @@ def test_the_outline_follows_the_mask():
     mask = np.zeros((64, 64), bool)
     mask[16:48, 16:32] = True
     pixels = np.asarray(outlined(Image.new("RGB", (256, 256)), mask)).astype(int)
-    y, x = np.nonzero(np.abs(pixels - OUTLINE).sum(2) < 60)
+    y, x = np.nonzero(np.abs(pixels - OUTLINE_COLOUR).sum(2) < 60)
     assert (
         abs(x.min() - 64) <= 3
         and abs(x.max() - 127) <= 3

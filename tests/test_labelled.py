@@ -17,7 +17,7 @@ from data.format.labels import HIDDEN, OUTSIDE, SEEN, BodyParameters, CropLabels
 from data.format.labels import read_labels as read
 from data.format.verify import check_shard
 from data.loading.build import open_crop_order, open_order
-from data.loading.reader import ShardReader
+from data.loading.reader import ClipReader
 from data.sources import labelled
 from data.sources.label_shards import _move_keypoints, main
 from data.storage.shard_store import Store
@@ -99,7 +99,7 @@ def clips_of(folder):
     """[(Clip, image (N, S, S, 3), Labels, masks or None), ...] of all shards, as a reader has
     them."""
     store, out = Store(None), []
-    reader = ShardReader(None, None, None, 0, store)
+    reader = ClipReader(store)
     for path in sorted(map(str, Path(folder).glob("*.tar"))):
         for i in range(len(read_index(path))):
             clip, members = reader.clip(path, i)
@@ -271,13 +271,13 @@ def test_a_source_of_ones_own_is_one_file(tmp_path, monkeypatch):
 
 
 def test_keypoints_of_a_lens_are_undistorted_as_the_crop_is():
-    from data.sources.cameras import Camera, see
+    from data.sources.cameras import Camera, project_distorted
 
     K = np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
     lens = np.array([-0.2, 0.05, 0.001, 0, 0, 0, 0, 0])
     camera = Camera("a", K, lens, np.eye(3, 4), 640, 480)
     point = np.array([[0.3, -0.2, 1.0]])
-    pixels, _ = see(camera, point)
+    pixels, _ = project_distorted(camera, point)
     box = np.array([400.0, 80, 560, 240])
     moved = _move_keypoints(Keypoints("x1", pixels, np.ones(1)), box, 64, camera)
     ideal = np.array([500 * 0.3 + 320, 500 * -0.2 + 240])
@@ -309,3 +309,31 @@ def test_labels_by_keypoints_alone_are_passed_over_where_a_body_is_wanted(tmp_pa
     loader = open_crop_loader(order, config, 0, 1, 0)
     with pytest.raises(UserError, match="0 samples are bad, 4 have none by the rules"):
         next(iter(loader.batches(0, 1)))
+
+
+def test_one_labelled_crop_of_a_body_is_read_as_it_is_among_others(people, tmp_path):
+    """What fine-tuning gets of it is what it gets of the same crop in its own clip."""
+    from data.loading.build import val_crops
+
+    def rows_of(folder):
+        config = CropDataConfig(str(folder), val_clips=1)
+        order = open_crop_order(config, 1, 0)
+        order.sources[0].val = [(0, 0)]
+        return val_crops(order, config, 1)
+
+    store, path = Store(None), str(sorted(people["body"].glob("*.tar"))[0])
+    reader = ClipReader(store)
+    clip, members = reader.clip(path, 0)
+    labels = read(store.read(path, *members["labels.npz"]), len(clip.crops))
+    before = rows_of(people["body"])
+    number = int(before["tags"][1, -3])
+    clip.jpegs = [store.read(path, *members[f"{number:02d}.jpg"])]
+    clip.masks = decode_masks(store.read(path, *members["masks.bin"]), len(clip.crops))[[number]]
+    clip.crops, clip.overlap = [clip.crops[number]], None
+    clip.labels = stack_labels([labels.at(number)])
+    write_shards(tmp_path, [clip], 1)
+    after = rows_of(tmp_path)
+    assert len(after["tags"]) == 1
+    for name in after:
+        if name != "tags":
+            np.testing.assert_array_equal(after[name][0], before[name][1], err_msg=name)

@@ -20,7 +20,7 @@ from engine.run.run_folder import RunFolder
 from finetune.config import FinetuneConfig
 from finetune.evaluation.evaluate import main as evaluate_main
 from finetune.page.folder import read_folder
-from finetune.report import page
+from finetune.report import render_page
 from finetune.train import make_trainer as make_finetuner
 from pretrain import header, probe, weights
 from pretrain.config import PretrainConfig
@@ -251,7 +251,7 @@ def test_an_evaluation_leaves_out_what_pre_training_saw_or_says_that_it_cannot(
     words = "what pre-training saw is unknown: leakage cannot be excluded"
     assert words in found["warnings"][0] and "encoder.safetensors" in found["warnings"][0]
     assert said.index(words) < said.index("MPJPE") and "this run (leakage not excluded)" in said
-    html = page(read_folder(str(tmp_path)), 1, 0)
+    html = render_page(read_folder(str(tmp_path)), 1, 0)
     assert html.count(words) == 1 and "leakage not excluded" in html
 
 

@@ -524,7 +524,7 @@ def evaluation(differences, kind="body", clips=100):
     rows = [
         ("model", "this run", 61.23, 0.7),
         ("scratch", "without pre-training", 64.4, 0.71),
-        ("turned", "mean pose, turned", 61.2, 0.5),
+        ("turned", "mean pose, rotated", 61.2, 0.5),
         ("mean", "a|b", 180.0, 0.2),
     ]
     return {
@@ -557,7 +557,7 @@ def test_table():
             "| -------------------- | --------------------- | ------------------------ |",
             "| this run             | **61.2** [59.2, 63.2] | 0.700 [0.690, 0.710]     |",
             "| without pre-training | 64.4 [62.4, 66.4]     | **0.710** [0.700, 0.720] |",
-            "| mean pose, turned    | **61.2** [59.2, 63.2] | 0.500 [no interval]      |",
+            "| mean pose, rotated   | **61.2** [59.2, 63.2] | 0.500 [no interval]      |",
             "| a\\|b                 | 180.0 [178.0, 182.0]  | -                        |",
         ]
     )
@@ -582,7 +582,7 @@ def test_sentences_of_a_win_a_loss_and_neither():
         "Pre-training loses in IoU (-0.012 [-0.020, -0.004]): the interval excludes zero.",
     ]
     assert said({"pa_mpjpe": neither, "iou": value(-0.0001, -0.01, 0.01)}) == [
-        "Cannot tell whether pre-training helps in PA-MPJPE (-0.4 mm [-1.2, +0.5]) and IoU (+0.000 "
+        "No significant difference by pre-training in PA-MPJPE (-0.4 mm [-1.2, +0.5]) and IoU (+0.000 "
         "[-0.010, +0.010]): each "
         "interval includes zero."
     ]
@@ -591,8 +591,8 @@ def test_sentences_of_a_win_a_loss_and_neither():
         "Pre-training loses in PA-MPJPE (+2.00 mm [+0.01, +4.00]): the interval excludes zero.",
     ]
     assert said({"pa_mpjpe": value(-3.0, None, None)}) == [
-        "Cannot tell whether pre-training helps in PA-MPJPE (-3.0 mm [no interval]): there is no "
-        "interval."
+        "No significant difference by pre-training in PA-MPJPE (-3.0 mm [no interval]): there is "
+        "no interval."
     ]
     assert said({}) == [
         "There is no row without pre-training: this table does not show what pre-training gives. "
@@ -608,10 +608,10 @@ def test_sentences_of_a_win_a_loss_and_neither():
         (1, 2, "lower", "loses"),
         (1, 2, "higher", "wins"),
         (-2, -1, "higher", "loses"),
-        (-1, 1, "lower", "cannot tell"),
-        (0, 2, "higher", "cannot tell"),
-        (-2, 0, "lower", "cannot tell"),
-        (None, None, "lower", "cannot tell"),
+        (-1, 1, "lower", "not significant"),
+        (0, 2, "higher", "not significant"),
+        (-2, 0, "lower", "not significant"),
+        (None, None, "lower", "not significant"),
     ],
 )
 def test_verdicts(low, high, better, expected):
@@ -621,14 +621,14 @@ def test_verdicts(low, high, better, expected):
 def test_sentences_on_what_is_measured():
     body = tables.sentences(evaluation({"iou": value(0.0, -1.0, 1.0)}), True)
     assert body[0] == (
-        "1,200 crops of 100 held-out clips; each value is the mean over the crops. In brackets: "
+        "1,200 crops of 100 test clips; each value is the mean over the crops. In brackets: "
         "its 95 % "
         "interval, from 2,000 draws of whole clips, because the crops of one clip are alike."
     )
     text = " ".join(body)
     for part in (
         "one training run with one seed",
-        "'mean pose, turned' is a fixed pose and shape, told the root's true",
+        "'mean pose, rotated' is a fixed pose and shape with the root's true",
         "'a|b' is a fixed pose, shape and orientation: it knows nothing of the image",
         "not real people",
         "mask of the person, which includes clothes",
@@ -644,7 +644,7 @@ def test_sentences_on_what_is_measured():
         and "wrist" in hand
         and "silhouette with that of the true mesh" in hand
     )
-    assert "clothes" not in hand and "made people" not in hand
-    assert "12 held-out clips" in hand
+    assert "clothes" not in hand and "synthetic humans" not in hand
+    assert "12 test clips" in hand
     one = tables.sentences(evaluation({}, clips=1), True)[0]
-    assert "1 held-out clip;" in one and "One clip gives no interval" in one and "draws" not in one
+    assert "1 test clip;" in one and "One clip gives no interval" in one and "draws" not in one

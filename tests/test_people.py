@@ -1,4 +1,4 @@
-"""Made people: what the labels say is what the images show, and equal recipes give equal
+"""Synthetic humans: what the labels say is what the images show, and equal recipes give equal
 bytes."""
 
 import dataclasses
@@ -312,7 +312,7 @@ def test_mirrored_angles_mirror_the_skeleton(bodies):
         for n in rig.names
     ]
     found = []
-    for a, h in ((angles, hands), (poses.mirror(angles), hands[:, ::-1])):
+    for a, h in ((angles, hands), (poses.mirror_angles(angles), hands[:, ::-1])):
         pose, place = rig.pose(a, h, np.zeros((4, 3)))
         shape = torch.full((1, 6), 0.5)
         found.append(
@@ -373,7 +373,7 @@ def test_thin_people_keep_their_mask():
     label = np.zeros((2, 256, 256), np.uint8)
     label[0, 10:200, 30] = 1
     label[1, 64:128, 64:128] = 3
-    masks = labels.person_masks(label)
+    masks = labels.make_masks(label)
     assert masks[0].sum() == 48 and masks[1].sum() == 16 * 16
 
 

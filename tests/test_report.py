@@ -17,9 +17,9 @@ from finetune.evaluation import tables
 from finetune.evaluation.tables import LEAK
 from finetune.page import curves, numbers
 from finetune.page.folder import read_evaluation, read_folder
-from finetune.page.images import MOST_STEPS, step_images
-from finetune.page.meshes import pack, pack_faces
-from finetune.report import main, page
+from finetune.page.images import MOST_STEPS, choose_steps
+from finetune.page.meshes import pack_faces, pack_vertices
+from finetune.report import main, render_page
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 LOADING = {
@@ -210,7 +210,7 @@ def demo(tmp_path):
 
 
 def shown(folder):
-    return Page(page(read_folder(folder), 1, 0))
+    return Page(render_page(read_folder(folder), 1, 0))
 
 
 def test_the_page_is_one_file_that_loads_nothing(demo, capsys):
@@ -249,7 +249,7 @@ def test_images_are_whole(demo):
         data = base64.b64decode(image["src"].removeprefix("data:image/jpeg;base64,"), validate=True)
         assert data[:2] == b"\xff\xd8" and data[-2:] == b"\xff\xd9"
         assert image["alt"] and int(image["width"]) > 0 and int(image["height"]) > 0
-    assert re.search("Made people.*people_body.*Real takes.*treadmill", found.text)
+    assert re.search("Synthetic humans.*people_body.*Real takes.*treadmill", found.text)
 
 
 def test_numbers_of_the_evaluation_stand_in_the_page(demo):
@@ -271,17 +271,17 @@ def test_numbers_of_the_evaluation_stand_in_the_page(demo):
     for words in (
         "−8.6 [−12.0, −4.0] wins",
         "+3.0 [+1.5, +4.5] loses",
-        "+0.057 [−0.010, +0.100] cannot tell",
+        "+0.057 [−0.010, +0.100] not significant",
         "+0.052 [+0.020, +0.080] wins",
     ):
         assert words in text, words
-    head = text[text.index("From made people") : text.index("What pre-training reads")]
+    head = text[text.index("From synthetic humans") : text.index("What pre-training reads")]
     assert (
         "61.3 mm PA-MPJPE" in head
         and "118.2 mm the mean pose's (−48 %)" in head
         and "0.65 median IoU" in head
     )
-    assert "600 held-out images of 100 clips" in head and "2 cores of a test" in head
+    assert "600 validation images of 100 clips" in head and "2 cores of a test" in head
     for name, pa, error, overlap in (
         ("best-1", "30.0", "40.1", "0.812"),
         ("worst-1", "32.0", "42.1", "0.562"),
@@ -291,7 +291,7 @@ def test_numbers_of_the_evaluation_stand_in_the_page(demo):
 
 
 def test_best_numbers_and_marks_follow_the_direction_of_a_metric(demo):
-    table = numbers.table(read_evaluation(demo / "finetune_body" / "evaluation"))
+    table = numbers.make_table(read_evaluation(demo / "finetune_body" / "evaluation"))
     assert [[cell["best"] for cell in row["cells"]] for row in table["rows"]] == [
         [True] * 4,
         [False] * 4,
@@ -315,7 +315,9 @@ def test_an_interval_that_is_not_defined_is_said_so(demo):
     write_evaluation(demo / "finetune_body", content)
     text = shown(demo).text
     assert (
-        "91.3 99.9" not in text and "91.3 [" not in text and "−8.6 no interval cannot tell" in text
+        "91.3 99.9" not in text
+        and "91.3 [" not in text
+        and "−8.6 no interval not significant" in text
     )
 
 
@@ -347,7 +349,7 @@ def test_meshes_decode_to_within_the_step_of_their_grid(demo):
 
 def test_flat_and_large_meshes_are_packed():
     flat = np.array([[1.0, 2.0, 3.0], [1.5, 2.0, 3.0]], np.float32)
-    np.testing.assert_allclose(decoded(pack(flat)), flat, atol=1e-12)
+    np.testing.assert_allclose(decoded(pack_vertices(flat)), flat, atol=1e-12)
     faces = np.array([[0, 1, 70000]])
     packed = pack_faces(faces, 70001)
     assert packed["bits"] == 32
@@ -522,7 +524,7 @@ def test_a_broken_evaluation_is_named(demo, change, words):
 def test_broken_files_are_named(demo, spoil, words):
     spoil(demo / "finetune_body" / "evaluation")
     with pytest.raises(UserError, match=words) as error:
-        page(read_folder(demo), 1, 0)
+        render_page(read_folder(demo), 1, 0)
     assert str(demo) in str(error.value)
 
 
@@ -597,7 +599,7 @@ def test_a_log_that_a_kill_cut_is_read_to_its_last_whole_line(tmp_path):
 def test_steps_shown_are_spread_and_hold_first_and_last(tmp_path):
     run = write_pretraining(tmp_path, images=40)
     (run / "images" / "step-latest.png").write_bytes(b"no step")
-    chosen = step_images(read_folder(tmp_path).runs[0].images)
+    chosen = choose_steps(read_folder(tmp_path).runs[0].images)
     steps = [step["step"] for step in chosen]
     assert len(steps) == MOST_STEPS and steps[0] == 10 and steps[-1] == 400
     assert (
@@ -608,7 +610,7 @@ def test_steps_shown_are_spread_and_hold_first_and_last(tmp_path):
     for path in sorted((run / "images").iterdir())[1:]:
         path.unlink()
     assert [
-        (step["step"], step["key"]) for step in step_images(read_folder(tmp_path).runs[0].images)
+        (step["step"], step["key"]) for step in choose_steps(read_folder(tmp_path).runs[0].images)
     ] == [(10, True)]
 
 
@@ -629,7 +631,7 @@ def test_curves_lie_where_the_log_says(tmp_path):
     for name, better in (("finetune_body", 20.0), ("finetune_body_scratch", 0.0)):
         write_finetuning(tmp_path, name, better)
     runs = read_folder(tmp_path).runs
-    chart = curves.val_chart(runs, "val/pa_mpjpe", "PA-MPJPE")
+    chart = curves.draw_validation(runs, "val/pa_mpjpe", "PA-MPJPE")
     assert [line.words for line in chart.lines] == ["with pre-training", "without pre-training"]
     steps, pixels, values = np.array([10, 20, 40.0]), [], []
     for colour, better in ((curves.WITH, 20.0), (curves.WITHOUT, 0.0)):
@@ -641,10 +643,10 @@ def test_curves_lie_where_the_log_says(tmp_path):
     scale, offset = np.polyfit(values, pixels, 1)  # one linear axis for both curves
     assert scale < 0
     np.testing.assert_allclose(np.polyval([scale, offset], values), pixels, atol=1e-3)
-    assert [line.words for line in curves.val_chart(runs[:1], "val/mpjpe", "MPJPE").lines] == [
-        "finetune_body"
-    ]
-    assert curves.val_chart(runs, "val/absent", "MPJPE") is None
+    assert [
+        line.words for line in curves.draw_validation(runs[:1], "val/mpjpe", "MPJPE").lines
+    ] == ["finetune_body"]
+    assert curves.draw_validation(runs, "val/absent", "MPJPE") is None
 
 
 def test_curves_leave_out_what_is_no_number_and_logarithms_what_is_not_positive(tmp_path):
@@ -656,12 +658,12 @@ def test_curves_leave_out_what_is_no_number_and_logarithms_what_is_not_positive(
     write_run(tmp_path, "finetune_body", "finetune train", log)
     run = read_folder(tmp_path).runs[0]
     assert curves.points(run, "loss/total") == [(1, 2.0), (3, 0.0)]
-    lines = drawn(curves.loss_chart(run).svg)[curves.INK]
+    lines = drawn(curves.draw_losses(run).svg)[curves.INK]
     assert any(len(line) == 2 and np.isfinite(line).all() for line in lines)
 
 
 def test_equal_folders_give_equal_pages(demo):
-    one, same, other = (page(read_folder(demo), 1, seed) for seed in (0, 0, 1))
+    one, same, other = (render_page(read_folder(demo), 1, seed) for seed in (0, 0, 1))
     assert one == same != other
 
 
@@ -672,7 +674,7 @@ def test_times_add_up(demo):
         and "training 9 min 31 s 571.0 s" in text
         and "11 min 29 s 689.2 s" in text
     )
-    assert [numbers.duration(s) for s in (0.04, 9.99, 59.4, 59.6, 3599.6, 7512)] == [
+    assert [numbers.format_duration(s) for s in (0.04, 9.99, 59.4, 59.6, 3599.6, 7512)] == [
         "0.0 s",
         "10.0 s",
         "59 s",

@@ -84,7 +84,7 @@ def run_under(files, code, *arguments, timeout=300):
 
 READ_ALL = """
     import os, sys
-    from data.cache import Cache
+    from data.storage.cache import Cache
     from data.storage.shard_store import Store
     folder, count, others = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(others)]  # by logs, sockets, whatever
@@ -105,11 +105,9 @@ READ_ALL = """
     "files,shards,others",
     [
         (256, 2_000, 0),
-        (
-            256,
-            300,
-            180,
-        ),  # 64 shards would be kept open, and others have taken 180 files: what is open is closed, not the run
+        # 64 shards would be kept open, and others have taken 180 files: what is open is closed, not
+        # the run.
+        (256, 300, 180),
         pytest.param(1024, 10_000, 0, marks=pytest.mark.long),
     ],
 )
@@ -126,19 +124,24 @@ def test_a_worker_and_its_prefetching_keep_within_256_files(kinds, tmp_path):
     )
     code = """
         import sys
-        from data.cache import CacheConfig
+        from data.storage.cache import CacheConfig
         from data.config import DataConfig
         from data.loading.build import open_loader, open_order
         from data.loading.loader import tag
         if __name__ == "__main__":
-            config = DataConfig(shards="file://" + sys.argv[1], val_clips=0, cache=CacheConfig(sys.argv[1] + "/cache", 1.0, 8))
+            cache = CacheConfig(sys.argv[1] + "/cache", 1.0, 8)
+            config = DataConfig(shards="file://" + sys.argv[1], val_clips=0, cache=cache)
             loader = open_loader(open_order(config, 16, 3), config, 9, 0, 1, int(sys.argv[2]))
-            print(len({shard for _, arrays in loader.batches(0, 38) for shard in tag(arrays, "shard").tolist()}))
+            tags = [tag(arrays, "shard").tolist() for _, arrays in loader.batches(0, 38)]
+            print(len({shard for shards in tags for shard in shards}))
             loader.close()
     """
     assert int(run_under(256, code, folder, 0)) == 300
     (tmp_path / "main.py").write_text(textwrap.dedent(code))
-    code = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    code = (
+        "import runpy, sys; sys.argv = sys.argv[1:]; "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
     assert int(run_under(256, code, tmp_path / "main.py", folder, 1)) == 300
 
 
@@ -193,10 +196,11 @@ def room_of(folder, pids):
 USE = """
     import sys
     import numpy as np
-    from data.cache import Cache
+    from data.storage.cache import Cache
     from data.format.index import read_index
     from data.storage.shard_store import Store
-    there, cache, limit, seed, turns = sys.argv[1], sys.argv[2], float(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
+    there, cache, limit = sys.argv[1], sys.argv[2], float(sys.argv[3])
+    seed, turns = int(sys.argv[4]), int(sys.argv[5])
     store = Store(Cache(cache, limit / 1e9))
     for n in np.random.default_rng(seed).integers(24, size=turns):
         tar = f"{there}/shard-{n:06d}.tar"
@@ -248,7 +252,7 @@ def hold(there, cache, limit, how):
     "Store" unless asked."""
     code = f"""
         import sys, time
-        from data.cache import Cache
+        from data.storage.cache import Cache
         from data.storage.shard_store import Store
         cache = Cache({str(cache)!r}, {limit / 1e9})
         store = Store(cache)
@@ -514,7 +518,7 @@ def test_a_full_disk_does_not_end_the_list_of_bad_samples(tmp_path, monkeypatch,
     listed = BadList(tmp_path, 0)
     listed.add([entry])
     path = tmp_path / "bad_samples.jsonl"
-    before, written = path.read_bytes(), quarantine._write
+    before, written = path.read_bytes(), quarantine.write_file
 
     class Full:
         """A file that takes half a line and then nothing."""
@@ -541,7 +545,7 @@ def test_a_full_disk_does_not_end_the_list_of_bad_samples(tmp_path, monkeypatch,
 
     opened = lambda *arguments: Full(open(*arguments))  # noqa: E731, SIM115
     monkeypatch.setattr(quarantine, "open", opened, raising=False)
-    monkeypatch.setattr(quarantine, "_write", full)
+    monkeypatch.setattr(quarantine, "write_file", full)
     for slot in (8, 9):
         listed.add([(slot, *entry[1:])])
     assert path.read_bytes() == before  # no half a line
@@ -549,7 +553,7 @@ def test_a_full_disk_does_not_end_the_list_of_bad_samples(tmp_path, monkeypatch,
     assert capsys.readouterr().err.count("cannot be written: no space left on the device") == 1
     again = BadList(tmp_path, 7)  # which would cut the list
     monkeypatch.setattr(quarantine, "open", open, raising=False)
-    monkeypatch.setattr(quarantine, "_write", written)
+    monkeypatch.setattr(quarantine, "write_file", written)
     listed.add([])
     assert [line.split(",")[0] for line in path.read_text().splitlines()] == [
         '{"slot": 7',

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from clips import make_clip, rewrite, write_shards
 
@@ -22,6 +23,8 @@ from data.format.index import index_path, read_index
 from data.format.verify import check_shard
 from data.tools import rewrite as command
 from data.tools.process_pool import spread
+from data.tools.rewrite_copy import copy_clips
+from data.tools.rewrite_plan import Survey, make_plan, survey_shard
 from engine.errors import EnvironmentFault, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,7 +109,7 @@ def test_shuffle_keeps_every_byte_and_every_key(source, tmp_path, capsys):
     assert [len(read_index(str(path))) for path in tars(out)] == [5, 5, 5, 5, 3]
     assert all(os.path.exists(index_path(str(path))) for path in tars(out))
     size = sum(path.stat().st_size for path in tars(out)) / 1e6
-    assert f"23 clips in 5 shards, {size:.1f} MB" in (said := capsys.readouterr().out)
+    assert f"23 clips in 5 shards, {size:.1f} MB" in (said := "".join(capsys.readouterr()))
     assert "dropped: 2 without JSON, which are no clips" in said and "data.val_clips" in said
     # What was bad is as bad as it was, and nothing else is.
     assert [
@@ -136,12 +139,11 @@ def test_shuffle_keeps_every_byte_and_every_key(source, tmp_path, capsys):
 
 def test_every_place_is_as_likely():
     """Over many seeds each clip comes to each place about as often."""
-    surveys = [command.Survey("", *[command.np.zeros(n)] * 3) for n in (3, 2)]
-    places = command.np.zeros((5, 5), int)
+    surveys = [Survey("", *[np.zeros(n)] * 3) for n in (3, 2)]
+    places = np.zeros((5, 5), int)
     for seed in range(2000):
-        config = command.ShuffleConfig(out="x", clips_per_shard=2, seed=seed)
-        plan = command.make_plan("shuffle", config, ["a.tar", "b.tar"], surveys)
-        places[command.np.arange(5), plan.order] += 1
+        plan = make_plan("shuffle", 2, seed, ["a.tar", "b.tar"], surveys)
+        places[np.arange(5), plan.order] += 1
         assert plan.cuts.tolist() == [0, 2, 4, 5]
     assert abs(places - 400).max() < 5 * 400**0.5
 
@@ -620,21 +622,21 @@ def test_what_cannot_be_is_one_line(source, tmp_path, prepare, words, message):
 
 def test_a_source_that_changes_while_it_is_read_is_noticed(tmp_path):
     path = write_shards(tmp_path, [make_clip(i, size=16) for i in range(3)], 3)[0]
-    survey = command.survey_shard(path)
+    survey = survey_shard(path)
     config = command.MergeConfig(out=str(tmp_path / "out"), clips_per_shard=3)
     os.mkdir(config.out)
-    task = command._task(config, command.make_plan("merge", config, [path], [survey]), 0)
+    task = command._task(config, make_plan("merge", 3, 0, [path], [survey]), 0)
     rewrite(path, lambda name, data: None if name.startswith("clip00000") else data)
     with pytest.raises(UserError, match=r"shard-000000.tar changed while it was read"):
-        command.copy(task)
+        copy_clips(task)
     os.truncate(path, 3000)
     with pytest.raises(
         UserError, match=r"shard-000000.tar changed while it was read: \d+ bytes wanted"
     ):
-        command.copy(task)
+        copy_clips(task)
     os.remove(path)
     with pytest.raises(UserError, match="cannot read shard .*shard-000000.tar: no such file"):
-        command.copy(task)
+        copy_clips(task)
 
 
 def test_a_process_that_dies_or_fails_is_told():

@@ -281,6 +281,8 @@ def test_numbers_beside_the_losses(shards, monkeypatch):
 LIVES = """
 import sys
 from engine.logging import metrics
+from engine.logging.console import configure_console
+configure_console()
 metrics.WANDB_START_S = 2
 for step in (0, 10):
     log = metrics.Log(sys.argv[1], step, sys.argv[2], "name", {"steps": 20})
@@ -314,7 +316,7 @@ def test_wandb_without_a_network_goes_on_offline_and_one_command_sends_all_parts
     parts = sorted((run / "wandb").glob("offline-run-*"))
     assert len(parts) == 2 and all(part.name.endswith(f"-{identity}") for part in parts)
     command = metrics.sync_command(run)
-    assert command in done.stdout
+    assert command in done.stderr
     dry = subprocess.run(
         command.replace("wandb sync", f"{sys.executable} -m wandb sync --dry-run", 1),
         shell=True,

@@ -17,8 +17,8 @@ from data.sources.config import PairsConfig
 from data.sources.frames import Unreadable, open_video
 from data.sources.pairs import main
 from data.sources.plan import choose_instants, share_inside
-from data.sources.processes import Died, in_processes
-from data.sources.tables import fill, read_boxes, read_timestamps
+from data.sources.tables import fill_gaps, read_boxes, read_timestamps
+from data.tools.process_pool import Died, spread_isolated
 from engine.errors import UserError
 from engine.geometry import project
 
@@ -143,7 +143,7 @@ def test_a_video_that_breaks_off_keeps_what_came_before(grey, capsys):
     (grey / "in/walk.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     boxes = _boxes(grey / "b.csv", [("walk", i, 60, 30, 90, 100, "ann") for i in range(120)])
     assert _run(VIDEO, grey, f"boxes={boxes}", "size=64") == 1
-    said = capsys.readoutout().err
+    said = capsys.readouterr().out
     assert "cannot be decoded" in said.split("skipped:")[-1]
     clips = _clips(grey / "out")
     assert 3 <= len(clips) < 10 and f"{len(clips)} of 12 clips" in said
@@ -199,11 +199,11 @@ def test_frames_come_in_order_and_only_those(grey, decoder):
 
 
 def test_a_dead_process_is_an_answer():
-    first, second = in_processes(os._exit, [3, 4], 2)
+    first, second = spread_isolated(os._exit, [3, 4], 2)
     assert isinstance(first, Died) and "exit code 3" in str(first) and "exit code 4" in str(second)
-    assert list(in_processes(len, ["a", "bb", "ccc"], 2)) == [1, 2, 3]
+    assert list(spread_isolated(len, ["a", "bb", "ccc"], 2)) == [1, 2, 3]
     with pytest.raises(RuntimeError, match="TypeError"):
-        list(in_processes(len, [1], 1))
+        list(spread_isolated(len, [1], 1))
 
 
 BAD_BOXES = [
@@ -264,10 +264,10 @@ def test_boxes_from_json_and_filled_gaps(tmp_path):
     ]
     (tmp_path / "b.json").write_text(json.dumps(entries))
     boxes = read_boxes(str(tmp_path / "b.json"))["a"]["0"]
-    filled = fill(boxes, 4)
+    filled = fill_gaps(boxes, 4)
     assert list(filled) == [0, 1, 2, 3, 4, 14]
     assert filled[3].tolist() == [3, 0, 13, 20]
-    assert list(fill(boxes, 0)) == [0, 4, 14]
+    assert list(fill_gaps(boxes, 0)) == [0, 4, 14]
 
 
 def test_instants_keep_to_their_gaps_and_skip_absences():

@@ -12,14 +12,22 @@ import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import torch
 
 from data.bodies.warp_init import MEND, check_home, start_warp
 from engine.errors import explain, failure_of
 from engine.geometry import axis_angle_to_matrix
+from engine.logging.console import get_logger
 from engine.run.locks import lock_file
 from engine.run.private import refuse_planted
+
+if TYPE_CHECKING:
+    from anny import Anny
+
+log = get_logger(__name__)
 
 
 class AnnyBody(torch.nn.Module):
@@ -42,7 +50,10 @@ class AnnyBody(torch.nn.Module):
         UserError: the cache's folder cannot be written.
     """
 
-    def __init__(self, clothing=False):
+    faces: torch.Tensor
+    body_vertices: torch.Tensor
+
+    def __init__(self, clothing: bool = False) -> None:
         super().__init__()
         start_warp()
         with _built_cache():
@@ -59,7 +70,13 @@ class AnnyBody(torch.nn.Module):
         with torch.inference_mode(False), torch.no_grad():
             self.rest(torch.full((1, len(self.shape_names)), 0.5))
 
-    def forward(self, pose, root, shape, face=None):
+    def forward(
+        self,
+        pose: torch.Tensor,
+        root: torch.Tensor,
+        shape: torch.Tensor,
+        face: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Pose the body.
 
         Args:
@@ -72,8 +89,10 @@ class AnnyBody(torch.nn.Module):
         """
         return self.posed(pose, root, self.rest(shape, face))
 
-    def rest(self, shape, face=None):
-        """A body at rest, for ``posed`` and ``joints_at``, to pay for its shape once.
+    def rest(
+        self, shape: torch.Tensor, face: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Returns a body at rest, for ``posed`` and ``joints_at``, to pay for its shape once.
 
         Args:
             shape: (B, 6).  face: (B, 52) or None.  B is 1, or that of the poses to come.
@@ -88,8 +107,10 @@ class AnnyBody(torch.nn.Module):
                 self.model._get_phenotype_blendshape_coefficients(shape.float(), none, face.float())
             )
 
-    def posed(self, pose, root, rest):
-        """vertices (B, V, 3) and joints (B, J, 3) of a body at rest in some poses; see
+    def posed(
+        self, pose: torch.Tensor, root: torch.Tensor, rest: dict[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns vertices (B, V, 3) and joints (B, J, 3) of a body at rest in some poses; see
         ``forward``."""
         with torch.autocast(pose.device.type, enabled=False):
             moved, bones = self.model.get_bone_transforms(
@@ -100,16 +121,18 @@ class AnnyBody(torch.nn.Module):
                 rest_vertices=vertices, bone_transforms=moved
             ), bones[..., :3, 3]
 
-    def joints_at(self, pose, root, rest):
-        """joints (B, J, 3) alone, without skinning; see ``posed``."""
+    def joints_at(
+        self, pose: torch.Tensor, root: torch.Tensor, rest: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Returns joints (B, J, 3) alone, without skinning; see ``posed``."""
         with torch.autocast(pose.device.type, enabled=False):
             return self.model.get_bone_transforms(
                 _homogeneous(pose, root), rest["rest_bone_poses"]
             )[1][..., :3, 3]
 
 
-def cache_folder():
-    """Where anny's built files are kept: ANNY_CACHE_DIR, or ~/.cache/anny."""
+def cache_folder() -> str:
+    """Returns where anny's built files are kept: ANNY_CACHE_DIR, or ~/.cache/anny."""
     check_home()
     from anny.paths import get_anny_cache_path
 
@@ -117,9 +140,13 @@ def cache_folder():
 
 
 @contextlib.contextmanager
-def locked(folder):
+def locked(folder: str) -> Generator[None]:
     """Hold the one lock of a cache folder, so that of many processes one builds and the others
-    wait."""
+    wait.
+
+    Where there are no locks, two may build at once: each writes files of its own and renames
+    them.
+    """
     try:
         os.makedirs(folder, exist_ok=True)
         handle = os.open(os.path.join(folder, "counterpose.lock"), os.O_CREAT | os.O_RDWR, 0o666)
@@ -128,39 +155,36 @@ def locked(folder):
             error, f"cannot write the body model's cache, {folder}: {explain(error)}; {MEND}"
         ) from None
     try:
-        lock_file(
-            handle
-        )  # where there are no locks, two may build at once: each writes files of its own and renames them
+        lock_file(handle)
         yield
     finally:
         os.close(handle)
 
 
-def _construct(clothing):
+def _construct(clothing: bool) -> "Anny":
     import anny
 
-    topology = {"topology": "anny-full"} if clothing else {}
-    return anny.Anny(facial_actions="all", **topology).to(torch.float32)
+    if clothing:
+        return anny.Anny(facial_actions="all", topology="anny-full").to(torch.float32)
+    return anny.Anny(facial_actions="all").to(torch.float32)
 
 
 @contextlib.contextmanager
-def _built_cache():
+def _built_cache() -> Generator[None]:
     """Make sure that both results are in the cache, whole, before anny looks for them."""
     import anny
     from anny.paths import set_anny_cache_path
 
     folder = cache_folder()
-    refuse_planted(
-        folder, "set ANNY_CACHE_DIR to a folder of your own"
-    )  # what lies there is unpickled
+    # What lies there is unpickled.
+    refuse_planted(folder, "set ANNY_CACHE_DIR to a folder of your own")
     done = os.path.join(folder, f"counterpose-anny-{anny.__version__}.ok")
     if not os.path.exists(done):
         with locked(folder):
             if not os.path.exists(done):
-                print(
+                log.info(
                     f"building the body model: about a minute, once; kept in {folder} "
-                    f"(ANNY_CACHE_DIR changes that)",
-                    flush=True,
+                    f"(ANNY_CACHE_DIR changes that)"
                 )
                 scratch = tempfile.mkdtemp(prefix="building-", dir=folder)
                 try:
@@ -180,7 +204,7 @@ def _built_cache():
     yield
 
 
-def _keep_results(scratch, folder):
+def _keep_results(scratch: str, folder: str) -> None:
     """Move what is loaded later; 1.1 GB of intermediate files stay behind and are deleted with the
     scratch folder."""
     for version in os.listdir(scratch):
@@ -192,7 +216,7 @@ def _keep_results(scratch, folder):
                     os.replace(os.path.join(source, name), os.path.join(folder, version, name))
 
 
-def _homogeneous(pose, root):
+def _homogeneous(pose: torch.Tensor, root: torch.Tensor) -> torch.Tensor:
     rotation = pose.float() if pose.ndim == 4 else axis_angle_to_matrix(pose.float())
     out = torch.zeros(*rotation.shape[:2], 4, 4, device=rotation.device)
     out[..., :3, :3] = rotation

@@ -36,6 +36,7 @@ class AnnyModel(BodyModel):
     name = "anny"
     kind = "body"
     variant = ""
+    keypoint_index: torch.Tensor
 
     def __init__(
         self,
@@ -241,13 +242,20 @@ def _read_data(source: AnnyBody) -> "ModelData":
     """anny's tables of vertices and bones, without the blend shapes of facial actions."""
     data = source.model.to_model_data()
     # Those after them are facial actions.
-    shapes = source.model.phenotype_blendshape_projection.shape[1]
+    shapes = _given(source.model.phenotype_blendshape_projection).shape[1]
     return dataclasses.replace(
         data,
         blendshapes=data.blendshapes[:shapes],
         bone_heads_blendshapes=data.bone_heads_blendshapes[:shapes],
-        bone_orientation_blendshapes=data.bone_orientation_blendshapes[:shapes],
+        bone_orientation_blendshapes=_given(data.bone_orientation_blendshapes)[:shapes],
     )
+
+
+def _given(tensor: torch.Tensor | None) -> torch.Tensor:
+    """A table that anny's own types leave open and its compact models always have."""
+    if tensor is None:
+        raise ValueError("this version of anny has other tables than the one that this is for")
+    return tensor
 
 
 def _list_chain(joint: int, parents: list[int]) -> list[int]:
@@ -258,7 +266,7 @@ def _list_chain(joint: int, parents: list[int]) -> list[int]:
     return out
 
 
-def _rigged(data):
+def _rigged(data: "ModelData") -> "RiggedModelWithLinearBlendShapes":
     from anny.models.rigged_model import RiggedModelWithLinearBlendShapes
 
     return (
@@ -270,7 +278,7 @@ def _rigged(data):
     )
 
 
-def _cut_vertices(data, ids):
+def _cut_vertices(data: "ModelData", ids: torch.Tensor) -> "ModelData":
     return dataclasses.replace(
         data,
         template_vertices=data.template_vertices[ids],
@@ -286,7 +294,7 @@ def _hand_bones(data: "ModelData", side: str) -> list[int]:
     return [i for i, name in enumerate(data.metadata.bone_labels) if name in names]
 
 
-def _hand_vertices(data, side):
+def _hand_vertices(data: "ModelData", side: str) -> torch.Tensor:
     """Indices of the vertices of one hand: moved by its forearm, wrist or fingers, and beyond a
     plane at the wrist."""
     labels = data.metadata.bone_labels
@@ -303,7 +311,7 @@ def _hand_vertices(data, side):
     return torch.where((share > 0.5) & beyond)[0]
 
 
-def _cut_bones(data, side):
+def _cut_bones(data: "ModelData", side: str) -> "ModelData":
     """The rig of one hand: a root at the wrist, the wrist, the fingers; the rest of the arm's
     weights go to the root.
 
@@ -313,12 +321,12 @@ def _cut_bones(data, side):
     hand = _hand_bones(data, side)
     labels, parents = data.metadata.bone_labels, data.metadata.bone_parents
     wrist, eye = hand[0], torch.eye(3, dtype=data.template_vertices.dtype)
-    place = {old: new for new, old in enumerate(hand, 1)}
-    new = torch.tensor([place.get(i, 0) for i in range(len(labels))])
+    numbers = {old: new for new, old in enumerate(hand, 1)}
+    new = torch.tensor([numbers.get(i, 0) for i in range(len(labels))])
     rows = [wrist, *hand]
 
-    def rooted(tensor, root, axis):
-        out = tensor.index_select(axis, torch.tensor(rows)).clone()
+    def rooted(tensor: torch.Tensor | None, root: torch.Tensor, axis: int) -> torch.Tensor:
+        out = _given(tensor).index_select(axis, torch.tensor(rows)).clone()
         out.select(axis, 0).copy_(root)
         return out
 
@@ -326,7 +334,7 @@ def _cut_bones(data, side):
     metadata = dataclasses.replace(
         data.metadata,
         bone_labels=["root", *(labels[i] for i in hand)],
-        bone_parents=[-1, *(place.get(int(parents[i]), 0) for i in hand)],
+        bone_parents=[-1, *(numbers.get(int(parents[i]), 0) for i in hand)],
     )
     return dataclasses.replace(
         data,
@@ -340,15 +348,15 @@ def _cut_bones(data, side):
     )
 
 
-def _cut_faces(faces, ids, count):
+def _cut_faces(faces: torch.Tensor, ids: torch.Tensor, count: int) -> torch.Tensor:
     """Triangles whose corners are all kept, renumbered."""
-    place = torch.full((count,), -1)
-    place[ids] = torch.arange(len(ids))
-    found = place[faces]
+    numbers = torch.full((count,), -1)
+    numbers[ids] = torch.arange(len(ids))
+    found = numbers[faces]
     return found[(found >= 0).all(1)]
 
 
-def _spread(points, count):
+def _spread(points: torch.Tensor, count: int) -> torch.Tensor:
     """(count,) indices by farthest-point sampling from the first point."""
     count = min(count, len(points))
     chosen, distance = [0], points.new_full((len(points),), float("inf"))

@@ -6,6 +6,7 @@ import os
 import pathlib
 import sys
 import tempfile
+from collections.abc import Generator
 
 from engine.errors import UserError, explain, failure_of
 
@@ -14,7 +15,7 @@ ALARM = "Could not find or load the NVIDIA CUDA driver"
 MEND = "set WARP_CACHE_PATH and ANNY_CACHE_DIR to folders that can be written"
 
 
-def start_warp():
+def start_warp() -> None:
     """Initialise Warp once; whatever its start writes to stderr is passed on, but for the line
     about a missing driver.
 
@@ -35,7 +36,7 @@ def start_warp():
         usual = os.dup(2)
         os.dup2(caught.fileno(), 2)
         try:
-            with told_of_the_cache():
+            with report_cache_errors():
                 warp.init()
         finally:
             os.dup2(usual, 2)
@@ -47,12 +48,12 @@ def start_warp():
             if ALARM not in line
         ]
     # With a home folder that everybody shares, such as /tmp, the kernels there may be anybody's.
-    refuse_planted(warp.config.kernel_cache_dir, "set WARP_CACHE_PATH to a folder of your own")
+    refuse_planted(str(warp.config.kernel_cache_dir), "set WARP_CACHE_PATH to a folder of your own")
     sys.stderr.write("".join(rest))
 
 
 @contextlib.contextmanager
-def told_of_the_cache():
+def report_cache_errors() -> Generator[None]:
     """Around what may compile kernels: says in one line that Warp's cache cannot be written, and
     what mends it."""
     try:
@@ -67,7 +68,7 @@ def told_of_the_cache():
         ) from None
 
 
-def check_home():
+def check_home() -> None:
     """Raises UserError where this process has no home folder, by HOME or by the list of users: the
     caches lie below it."""
     try:

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import io
 import os
-import sys
 import tarfile
 import zipfile
 import zlib
@@ -23,7 +22,10 @@ from data.format.mapped import map_file
 from data.format.names import mark
 from data.format.tar import BLOCK, is_end, is_hidden, read_tars
 from engine.errors import UserError, explain, failure_of
+from engine.logging.console import get_logger
 from engine.run.private import create_file
+
+log = get_logger(__name__)
 
 INDEX_FORMAT = 2
 PAIR_KINDS = ("cross_view", "cross_pose")
@@ -65,10 +67,10 @@ class Index:
     people: np.ndarray | None = None
     notes: list = field(default_factory=list)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.keys)
 
-    def members(self, i):
+    def members(self, i: int) -> dict[str, tuple[int, int]]:
         """{suffix: (offset, length)} of sample i."""
         rows = slice(self.starts[i], self.starts[i + 1])
         spans = zip(self.offsets[rows].tolist(), self.lengths[rows].tolist(), strict=True)
@@ -77,11 +79,11 @@ class Index:
         )
 
 
-def index_path(path):
+def index_path(path: str) -> str:
     return path + ".index.npz"
 
 
-def read_index(path):
+def read_index(path: str) -> Index:
     """The index of a tar on this machine, from the file beside it or built anew.
 
     Raises:
@@ -91,7 +93,7 @@ def read_index(path):
     return _told(find_index, path)
 
 
-def build_index(path):
+def build_index(path: str) -> Index:
     """As ``read_index``, but always from the tar."""
     return _told(index_tar, path)
 
@@ -103,18 +105,18 @@ def _told(function, path):
         raise failure_of(error, f"cannot read shard {path}: {explain(error)}") from None
 
 
-def find_index(path):
+def find_index(path: str) -> Index:
     """As ``read_index``, but a disk that fails is an OSError, for whoever tries again."""
     index = _stored_index(path)
     if index is None:
         index = index_tar(path)
         for note in index.notes:
-            print(f"note: shard {path}: {note}", file=sys.stderr)
+            log.info("note: shard %s: %s", path, note)
         save_index(index, index_path(path))
     return index
 
 
-def with_people(index):
+def with_people(index: Index) -> Index:
     """A local tar's index that lists people: the same, or one made anew where it is of before they
     were kept in it."""
     if index.people is None:
@@ -137,7 +139,7 @@ def _stored_index(path):
         return None
 
 
-def load_index(file, path, name):
+def load_index(file: int, path: str, name: str) -> Index | None:
     """The Index in an npz for the tar ``path``, or None where it is damaged or of an older format.
 
     Args:
@@ -208,7 +210,7 @@ def _map_npz(file):
     return arrays
 
 
-def fits(index, tar):
+def fits(index: Index, tar: str | int) -> bool:
     """Whether the file ``tar`` has the size and, at a few places, the headers that an index
     promises, and nothing after.
 
@@ -270,7 +272,7 @@ class _Columns:
             self.metas[-1] = raw.read(member.size)
 
 
-def index_tar(path):
+def index_tar(path: str) -> Index:
     """Read a tar's headers and JSON members. Several tars that cat joined are read to the end.
 
     Raises:
@@ -386,7 +388,7 @@ def _digest(keys, names, *columns):
     return hasher.hexdigest()
 
 
-def pair_matrix(clip, pair_kind, crop_kinds=KINDS):
+def pair_matrix(clip: Clip, pair_kind: str, crop_kinds: tuple[str, ...] = KINDS) -> np.ndarray:
     """(N, N) bool, true at [a, b] where those crops are a cross-view or cross-pose pair, before any
     rule."""
     times = np.array([crop.time_s for crop in clip.crops])
@@ -438,7 +440,7 @@ def _offers(path, keys, metas):
     return sizes, offers, people
 
 
-def save_index(index, file):
+def save_index(index: Index, file: str) -> None:
     """Write an index; where the folder cannot be written, a note says so and nothing else
     happens."""
     temporary = f"{file}.{os.getpid()}.npz"
@@ -459,13 +461,12 @@ def save_index(index, file):
                 suffix=index.suffix,
                 offsets=index.offsets,
                 lengths=index.lengths,
-                **people,
+                **people,  # type: ignore - numpy's stubs take any name for its switch
             )
         os.replace(temporary, file)
     except OSError as error:
-        print(
-            f"note: index {file} not written ({explain(error)}); it is built anew at each start",
-            file=sys.stderr,
+        log.info(
+            "note: index %s not written (%s); it is built anew at each start", file, explain(error)
         )
         with contextlib.suppress(OSError):
             os.remove(temporary)

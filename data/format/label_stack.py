@@ -87,9 +87,14 @@ def _stack_bodies(values: Sequence[BodyParameters | None]) -> BodyParameters | N
     for name in sorted({name for value in there for name in value.parameters}):
         rows = [_parameter_of(value, name) for value in values]
         if any(row is not None for row in rows):
-            body.parameters[name], known = _stack_known(name, rows)
+            stacked, known = _stack_known(name, rows)
             if known is not None:
                 body.known[name] = known
+            elif all(name in value.of_person for value in there):
+                if not (stacked == stacked[0]).all():
+                    raise ValueError(f"crops of one clip have {name} of different people")
+                stacked = stacked[0]
+            body.parameters[name] = stacked
     return body
 
 

@@ -110,12 +110,15 @@ class BodyParameters:
         model: its name.  variant: which of its kinds, or "".
         parameters: {name: (T, ...) float32, or (S,) float32 for all instants}.
         known: {name: (T,) bool}; a name that is not there is known at all instants.
+        of_person: names of those that are the person's, the same at all instants. In the labels of
+            a clip their arrays have one dimension; in those of one crop only this tells.
     """
 
     model: str
     variant: str = ""
     parameters: dict[str, np.ndarray] = field(default_factory=dict)
     known: dict[str, np.ndarray] = field(default_factory=dict)
+    of_person: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -212,7 +215,8 @@ def _body_at(body: BodyParameters, row: int) -> BodyParameters:
     for name, array in body.parameters.items():
         values[name] = array if array.ndim == 1 else array[row]
         known[name] = np.array([_is_known(body.known.get(name), row)])
-    return BodyParameters(body.model, body.variant, values, known)
+    of_person = frozenset(name for name, array in body.parameters.items() if array.ndim == 1)
+    return BodyParameters(body.model, body.variant, values, known, of_person)
 
 
 def _is_known(known: np.ndarray | None, row: int) -> bool:

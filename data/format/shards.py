@@ -4,8 +4,9 @@ webdataset's own reader understand it.
 
 import contextlib
 import os
+from collections.abc import Iterable
 
-from data.format.clip import encode
+from data.format.clip import Clip, encode
 from data.format.index import build_index, index_path, save_index
 from data.storage.fetch import is_remote
 from engine.config.paths import split_paths
@@ -14,11 +15,11 @@ from engine.run.patience import expand_pattern, is_file, is_folder, list_matchin
 from engine.run.private import create_file
 
 
-def shard_name(number):
+def shard_name(number: int) -> str:
     return f"shard-{number:06d}.tar"
 
 
-def write_shard(path, clips):
+def write_shard(path: str, clips: Iterable[Clip]) -> int:
     """Write clips as one tar and its index; see write_samples.
 
     Args:
@@ -27,7 +28,7 @@ def write_shard(path, clips):
     return write_samples(path, ((clip.key, encode(clip)) for clip in clips))
 
 
-def write_samples(path, samples):
+def write_samples(path: str, samples: Iterable[tuple[str, dict[str, bytes]]]) -> int:
     """Write samples as one tar and its index; the name appears only when the bytes are safe on
     disk.
 
@@ -68,7 +69,7 @@ def write_samples(path, samples):
     return len(index)
 
 
-def find_shards(spec):
+def find_shards(spec: str | list[str]) -> list[str]:
     """Sorted tar paths of what ``spec`` names: ``DIR``, ``FILE.tar``, a glob, or several
     (engine.config.paths.split_paths).
 
@@ -82,7 +83,7 @@ def find_shards(spec):
     return found
 
 
-def find_named(path):
+def find_named(path: str) -> list[str]:
     """Sorted tar paths of one ``DIR``, ``FILE.tar`` or glob.
 
     Raises:
@@ -101,8 +102,8 @@ def find_named(path):
     return tars
 
 
-def refuse_twice(paths):
-    """Raises UserError where one tar is named twice: its held-out clips would be trained on."""
+def refuse_twice(paths: Iterable[str]) -> None:
+    """Raises UserError where one tar is named twice: its validation clips would be trained on."""
     seen = {}
     for path in paths:
         real = path if is_remote(path) else os.path.realpath(path)

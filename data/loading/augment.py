@@ -6,22 +6,22 @@ import torch
 
 from data.cropping.batch import crop_padded, crop_squares
 
-# ImageNet's statistics, which timm's weights and the parents' expect.
+# ImageNet's statistics, which timm's weights and CroCo's expect.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
-def normalise(images):
-    """(..., 3, H, W) in [0, 1] -> zero mean, unit deviation by ImageNet's statistics."""
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """(..., 3, H, W) in [0, 1] -> zero mean, unit standard deviation by ImageNet's statistics."""
     return (images - _column(MEAN, images.device)) / _column(STD, images.device)
 
 
-def denormalise(images):
-    """The inverse of normalise, cut to [0, 1]."""
+def denormalise(images: torch.Tensor) -> torch.Tensor:
+    """The inverse of normalise, clipped to [0, 1]."""
     return (images * _column(STD, images.device) + _column(MEAN, images.device)).clamp(0, 1)
 
 
-def augment(pixels, numbers, size):
+def augment(pixels: torch.Tensor, numbers: torch.Tensor, size: int) -> torch.Tensor:
     """Random crop and colour jitter of a batch, normalised.
 
     Args:
@@ -36,7 +36,9 @@ def augment(pixels, numbers, size):
     return normalise(jitter(images, numbers[:, 3:]))
 
 
-def crop_masks(bits, numbers, sizes, size):
+def crop_masks(
+    bits: torch.Tensor, numbers: torch.Tensor, sizes: torch.Tensor, size: int
+) -> torch.Tensor:
     """Person masks under the same crop.
 
     Args:
@@ -54,8 +56,8 @@ def crop_masks(bits, numbers, sizes, size):
     return crop_padded(masks, boxes, size, "border")[:, 0]
 
 
-def jitter(images, factors):
-    """Brightness, contrast and saturation of each image, in this order, each cut to [0, 1].
+def jitter(images: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    """Brightness, contrast and saturation of each image, in this order, each clipped to [0, 1].
 
     Args:
         images: (B, 3, H, W) in [0, 1].  factors: (B, 3), 1 leaves an image as it is.

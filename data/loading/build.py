@@ -1,5 +1,7 @@
-"""From the ``data.`` keys to batches: manifest, order, loader and the fixed held-out pairs of a
+"""From the ``data.`` keys to batches: manifest, order, loader and the fixed validation pairs of a
 run."""
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,7 +11,7 @@ from data.format.shards import refuse_twice
 from data.loading import crops
 from data.loading.crops import CropReader
 from data.loading.loader import Loader
-from data.loading.reader import BadSample, NoPair, Reader, ShardReader, layout
+from data.loading.reader import BadSample, ClipReader, NoPair, Reader, layout
 from data.sampling.manifest import read_manifest
 from data.sampling.order import MASK, PAIR, Draw, Order, default_lanes, numbers
 from data.sampling.pairs import CROPS, offer_bits
@@ -18,10 +20,13 @@ from data.storage.patience import Patience
 from data.storage.shard_store import Store
 from engine.errors import UserError
 
-HELD_OUT_SEED = 0
+if TYPE_CHECKING:
+    from data.config import CropDataConfig, DataConfig, ReadingConfig
+
+VAL_SEED = 0
 
 
-def open_order(config, batch, seed):
+def open_order(config: "DataConfig", batch: int, seed: int) -> Order:
     """The Order of a run.
 
     Args:
@@ -40,7 +45,7 @@ def open_order(config, batch, seed):
     return _order(config, sources, config.kinds.shares(), batch, seed)
 
 
-def open_crop_order(config, batch, seed):
+def open_crop_order(config: "CropDataConfig", batch: int, seed: int) -> Order:
     """The Order of a run on labelled crops: each slot is a clip, of which one crop is taken.
 
     Args:
@@ -67,7 +72,7 @@ def _manifests(config, crop_kinds):
     return sources
 
 
-def count_excluded(order: Order, config) -> dict[str, int]:
+def count_excluded(order: Order, config: "ReadingConfig") -> dict[str, int]:
     """{subject: clips} of the people in data.exclude; empty where the key is not set.
 
     Args:
@@ -96,8 +101,16 @@ def _order(config, sources, shares, batch, seed):
 
 
 def open_loader(
-    order, config, noise, rank, world, workers, skip=frozenset(), targets=1, references=True
-):
+    order: Order,
+    config: "DataConfig",
+    noise: int,
+    rank: int,
+    world: int,
+    workers: int,
+    skip: frozenset[str] = frozenset(),
+    targets: int = 1,
+    references: bool = True,
+) -> Loader:
     """The Loader of one rank.
 
     Args:
@@ -112,21 +125,32 @@ def open_loader(
     )
 
 
-def open_crop_loader(order, config, rank, world, workers, skip=frozenset()):
+def open_crop_loader(
+    order: Order,
+    config: "CropDataConfig",
+    rank: int,
+    world: int,
+    workers: int,
+    skip: frozenset[str] = frozenset(),
+) -> Loader:
     """The Loader of one rank for labelled crops."""
     reader = _reader(CropReader, order, config, config.rules, config.retries, skip)
     return _loader(reader, crops.layout, config, rank, world, workers)
 
 
 def _reader(kind, order, config, rules, retries, skip):
-    digests = {
-        path: digest
-        for source in order.sources
-        for path, digest in zip(source.paths, source.digests, strict=True)
-    }
+    digests = _digests(order)
     return kind(
         order, rules, config.augment, retries, _store(config, digests), config.excluded(), skip
     )
+
+
+def _digests(order):
+    """{path: digest} of all shards of an order, as it knows them."""
+    found = {}
+    for source in order.sources:
+        found |= zip(source.paths, source.digests, strict=True)
+    return found
 
 
 def _store(config, digests=None):
@@ -138,7 +162,7 @@ def _loader(reader, shape, config, rank, world, workers):
     if order.batch % world:
         raise UserError(f"batch={order.batch} does not divide by {world} processes")
     share, side = order.batch // world, max(source.size for source in order.sources)
-    ahead = config.cache.ahead if reader.store.elsewhere() else 0
+    ahead = config.cache.ahead if reader.store.has_remote() else 0
     return Loader(
         reader,
         shape(share, side),
@@ -149,14 +173,16 @@ def _loader(reader, shape, config, rank, world, workers):
     )
 
 
-def val_pairs(order, config, noise, count, skip=frozenset()):
+def val_pairs(
+    order: Order, config: "DataConfig", noise: int, count: int, skip: frozenset[str] = frozenset()
+) -> dict[str, np.ndarray] | None:
     """Fixed pairs that are never trained on, cut from the middle, without colour jitter.
 
     Args:
         count: pairs a kind, at most.
     Returns:
         {name: array} as data.loading.reader.layout has them, kinds one after the other, or None
-        where nothing is held out. Their choice depends on the shards and the rules alone, not on
+        where there are no validation clips. Their choice depends on the shards and the rules alone, not on
         the run's seed.
     """
     reader = _reader(Reader, order, config, config.pairs, 0, skip)
@@ -174,7 +200,7 @@ def val_pairs(order, config, noise, count, skip=frozenset()):
 def _val_kind(reader, order, config, kind, arrays, row, count):
     places = [(s, *place) for s, source in enumerate(order.sources) for place in source.val]
     end = row + count
-    for number in numbers(HELD_OUT_SEED, PAIR, kind).permutation(len(places)):
+    for number in numbers(VAL_SEED, PAIR, kind).permutation(len(places)):
         if row == end:
             break
         source, shard, index = places[number]
@@ -185,13 +211,13 @@ def _val_kind(reader, order, config, kind, arrays, row, count):
                 row,
                 path,
                 Draw(source, kind, shard, index, 0),
-                numbers(HELD_OUT_SEED, PAIR, int(number), 1),
+                numbers(VAL_SEED, PAIR, int(number), 1),
             )
         except (BadSample, NoPair):
             continue  # the loader counts and lists bad samples; here another clip does as well
         cut = round(size * (config.augment.crop_min + config.augment.crop_max) / 2)
         arrays["numbers"][row] = [size // 2, size // 2, cut, 1, 1, 1]
-        arrays["noise"][row] = numbers(HELD_OUT_SEED, MASK, int(number)).random(
+        arrays["noise"][row] = numbers(VAL_SEED, MASK, int(number)).random(
             arrays["noise"].shape[1], np.float32
         )
         arrays["tags"][row] = kind, source, 0, 0, 0, shard, index, a, b, size
@@ -199,7 +225,9 @@ def _val_kind(reader, order, config, kind, arrays, row, count):
     return row
 
 
-def val_crops(order, config, count, skip=frozenset()):
+def val_crops(
+    order: Order, config: "CropDataConfig", count: int, skip: frozenset[str] = frozenset()
+) -> dict[str, np.ndarray] | None:
     """Fixed labelled crops that are never trained on, whole and without jitter; all usable crops of
     each clip chosen.
 
@@ -208,12 +236,12 @@ def val_crops(order, config, count, skip=frozenset()):
             rules alone.
     Returns:
         {name: array} as data.loading.crops.layout has them, crops of a clip one after the other, or
-        None where nothing is held out.
+        None where there are no validation clips.
     """
     reader = _reader(CropReader, order, config, config.rules, 0, skip)
     places = [(s, *place) for s, source in enumerate(order.sources) for place in source.val]
     side, rows, clips = max(source.size for source in order.sources), [], 0
-    for number in numbers(HELD_OUT_SEED, PAIR, 2).permutation(len(places)):
+    for number in numbers(VAL_SEED, PAIR, 2).permutation(len(places)):
         if clips == count:
             break
         try:
@@ -250,10 +278,12 @@ def _crops_of(reader, order, place, side):
     return arrays
 
 
-def people_at(order, config, places):
+def people_at(
+    order: Order, config: "ReadingConfig", places: np.ndarray | list[tuple[int, int, int]]
+) -> list[tuple[str, str]]:
     """[(what a clip says of its source, such as "made"; its subject), ...] at (n, 3) places:
     source, shard, index in it."""
-    reader = _reader(ShardReader, order, config, None, 0, frozenset())
+    reader = ClipReader(_store(config, _digests(order)))
     clips = [
         reader.clip(order.sources[source].paths[shard], index)[0]
         for source, shard, index in np.asarray(places).tolist()
@@ -261,7 +291,9 @@ def people_at(order, config, places):
     return [(clip.source, clip.subject) for clip in clips]
 
 
-def sample_labels(order, config, count, skip=frozenset()):
+def sample_labels(
+    order: Order, config: "CropDataConfig", count: int, skip: frozenset[str] = frozenset()
+) -> dict[str, np.ndarray]:
     """Labels of one crop of each of ``count`` training slots, spread over the first epoch, without
     images.
 

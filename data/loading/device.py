@@ -3,9 +3,12 @@
 Training imports this; the loader's workers do not (it brings torch).
 """
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 
-from data.loading.loader import spans
+from data.loading.loader import Loader, spans
 from engine.errors import UserError
 
 
@@ -21,7 +24,7 @@ class ToDevice:
         loader: data.loading.loader.Loader.  device: torch.device.
     """
 
-    def __init__(self, loader, device):
+    def __init__(self, loader: Loader, device: torch.device) -> None:
         self.loader, self.device = loader, device
         self.places = {id(arrays): place for place, arrays in enumerate(loader.ring)}
         self.flat = [torch.from_numpy(buffer) for buffer in loader.buffers]
@@ -31,7 +34,7 @@ class ToDevice:
             self.stream = torch.cuda.Stream(device)
             loader.release, loader.closing = self._wait, self._unlock_pages
 
-    def __call__(self, arrays):
+    def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
         """{name: tensor} of {name: array}; the loader's own dictionaries, as ``batches`` yields
         them, in one copy."""
         place = self.places.get(id(arrays))
@@ -51,19 +54,19 @@ class ToDevice:
 
     def _lock_pages(self):
         size = sum(len(buffer) for buffer in self.loader.buffers)
-        error = torch.cuda.cudart().cudaHostRegister(self.flat[0].data_ptr(), size, 0)
-        if error != torch.cuda.cudart().cudaError.success:
+        runtime = _cuda_runtime()
+        error = runtime.cudaHostRegister(self.flat[0].data_ptr(), size, 0)
+        if error != runtime.cudaError.success:
             raise UserError(
                 f"{size >> 20} MB of memory for {len(self.flat)} batches cannot be page-locked "
-                f"({error}); lower "
-                f"data.prefetch"
+                f"({error}); lower data.prefetch"
             )
 
     def _unlock_pages(self):
         # Before the memory is given back: the driver would take it for locked still when the
         # address is used again.
         torch.cuda.synchronize(self.device)
-        torch.cuda.cudart().cudaHostUnregister(self.flat[0].data_ptr())
+        _cuda_runtime().cudaHostUnregister(self.flat[0].data_ptr())
         self.loader.release, self.loader.closing = lambda place: None, lambda: None
 
     def _wait(self, place):
@@ -72,7 +75,13 @@ class ToDevice:
             event.synchronize()
 
 
-def split(flat, loader):
+def _cuda_runtime():
+    runtime = torch.cuda.cudart()
+    assert runtime is not None, "a CUDA device without CUDA's runtime"
+    return runtime
+
+
+def split(flat: torch.Tensor, loader: Loader) -> dict[str, torch.Tensor]:
     """{name: tensor} of one batch, views of its (bytes,) uint8 tensor, as the loader's ring has
     them in its buffers."""
     places, _ = spans(loader.shape)

@@ -15,19 +15,21 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
-import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from multiprocessing.reduction import DupFd
 
 import numpy as np
 
 from data.loading.prefetch import Ahead
-from data.loading.reader import TAGS
+from data.loading.reader import TAGS, Shapes, SlotReader
 from engine.errors import EnvironmentFault, Failure
-from engine.logging.console import follow_console
+from engine.logging.console import follow_console, get_logger
 from engine.run import open_files, signals
+
+log = get_logger(__name__)
 
 ALIGNMENT = 256  # bytes: where an array may begin in a batch's memory; what CUDA aligns its own to
 DONE, WAITING, FAILED = "done", "waiting", "failed"  # what a worker says
@@ -65,7 +67,15 @@ class Loader:
             data.loading.device sets both, for copies that still run and for pages that it locked.
     """
 
-    def __init__(self, reader, shape, rows, workers, prefetch, ahead=0):
+    def __init__(
+        self,
+        reader: SlotReader,
+        shape: Shapes,
+        rows: range,
+        workers: int,
+        prefetch: int,
+        ahead: int = 0,
+    ) -> None:
         self.reader, self.shape, self.rows = reader, shape, rows
         self.batch = reader.order.batch
         self.depth = prefetch + 1 if workers else 1
@@ -110,7 +120,7 @@ class Loader:
             there.close()
             self.workers.append((process, here))
 
-    def batches(self, start, stop):
+    def batches(self, start: int, stop: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
         """Yield (step, {name: array}) for steps start .. stop-1; the arrays are valid until the
         next is asked for."""
         if not self.workers:
@@ -140,15 +150,15 @@ class Loader:
             self.waited_s += time.perf_counter() - began
             yield step, self.ring[step % self.depth]
 
-    def take_waited(self):
+    def take_waited(self) -> float:
         waited, self.waited_s = self.waited_s, 0.0
         return waited
 
-    def take_bad(self):
+    def take_bad(self) -> list[tuple[int, str, int, str]]:
         bad, self.bad = self.bad, []
         return bad
 
-    def close(self):
+    def close(self) -> None:
         for process, pipe in self.workers:
             pipe.close()
             process.kill()
@@ -164,9 +174,11 @@ class Loader:
                 one.
             RuntimeError: a worker failed otherwise.
         """
-        waiting = {pipe: process for process, pipe in self.workers}
-        for pipe in multiprocessing.connection.wait(list(waiting), timeout=60):
-            process = waiting[pipe]
+        pipes = [pipe for _, pipe in self.workers]
+        ready = multiprocessing.connection.wait(pipes, timeout=60)
+        for process, pipe in self.workers:
+            if pipe not in ready:
+                continue
             try:
                 said, *rest = pipe.recv()
             except (EOFError, ConnectionResetError):
@@ -183,17 +195,13 @@ class Loader:
             done[step] += 1
 
     def _is_waiting(self, words):
-        """Pass on a sign of life; what is waited for is printed where it is another thing than
-        before."""
+        """Pass on that something is waited for; it is told where it is another thing than before."""
         self.alive()
         subject, failed, _ = words.partition(" failed ")
         if failed and subject != self._waiting_for:
             self._waiting_for = subject
-            print(
-                f"note: {words}; tried again for up to {self.reader.store.patience.seconds:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+            seconds = self.reader.store.patience.seconds
+            log.info("note: %s; tried again for up to %.0f s", words, seconds)
 
 
 def _death(process):
@@ -204,12 +212,12 @@ def _death(process):
     return RuntimeError(words)
 
 
-def tag(arrays, name):
+def tag(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """(rows,) int32 column of the tags: one of data.loading.reader.TAGS."""
     return arrays["tags"][:, TAGS.index(name)]
 
 
-def spans(shape):
+def spans(shape: Shapes) -> tuple[dict[str, tuple[int, int]], int]:
     """({name: (first byte, end)} of a batch's arrays, bytes of a batch); each begins at a multiple
     of ALIGNMENT."""
     out, offset = {}, 0
@@ -219,7 +227,7 @@ def spans(shape):
     return out, offset
 
 
-def views(memory, shape):
+def views(memory: mmap.mmap, shape: Shapes) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]]]:
     """([buffer, ...], [{name: array}, ...]) of all places in the ring's memory."""
     places, size = spans(shape)
     buffers = list(np.frombuffer(memory, np.uint8).reshape(-1, size))
@@ -243,7 +251,7 @@ class Shared:
     /dev/shm, which containers often keep at 64 MB. Spawn hands it on by its descriptor.
     """
 
-    def __init__(self, size, descriptor=None):
+    def __init__(self, size: int, descriptor: int | None = None) -> None:
         self.size = size
         self.descriptor = os.memfd_create("loader") if descriptor is None else descriptor
         if descriptor is None:
@@ -268,8 +276,8 @@ def _send(pipe, message):
 
 
 def _work(pipe, parent, reader, shape, shared, rows, first, steps_ahead):
-    """A worker's life: a step and a place in the ring come in, the rows are filled, what was bad
-    goes back."""
+    """Fill rows until the pipe is closed: a step and a place in the ring come in, what was bad goes
+    back."""
     # Signals meant for the run go to the main process, which decides for all; PDEATHSIG ends
     # workers that outlive it.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):

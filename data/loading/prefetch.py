@@ -2,9 +2,13 @@
 server."""
 
 import copy
-import sys
 import threading
 import time
+
+from data.loading.reader import SlotReader
+from engine.logging.console import get_logger
+
+log = get_logger(__name__)
 
 PAUSES_S = 1.0, 60.0  # after an error; doubled from the one to the other
 TOLD_S = 600.0  # between two notes on the same error
@@ -24,16 +28,17 @@ class Ahead:
         steps: how many steps ahead.
     """
 
-    def __init__(self, reader, rows, steps):
+    def __init__(self, reader: SlotReader, rows: range, steps: int) -> None:
         self.reader, self.rows, self.steps = copy.deepcopy(reader), rows, steps
         self.reader.store.patience.seconds = (
             0  # this thread is what tries again, and nothing here is worth asking readers
         )
-        self.reached_step, self.moved = None, threading.Condition()
+        self.reached_step: int | None = None
+        self.moved = threading.Condition()
         self._told = {}
         threading.Thread(target=self._run, name="ahead", daemon=True).start()
 
-    def reached(self, step):
+    def reached(self, step: int) -> None:
         """Tell that a step is being read."""
         with self.moved:
             self.reached_step = step
@@ -58,13 +63,13 @@ class Ahead:
             coming, pause = coming + 1, PAUSES_S[0]
 
     def _tell(self, error, pause):
-        """Print an error, each kind of it once in a while."""
+        """Tell an error, each kind of it once in a while."""
         now, kind = time.monotonic(), type(error)
         if now - self._told.get(kind, -TOLD_S) >= TOLD_S:
             self._told[kind] = now
-            print(
-                f"note: fetching shards ahead pauses for {pause:.0f} s and tries again: "
-                f"{kind.__name__}: {error}",
-                file=sys.stderr,
-                flush=True,
+            log.info(
+                "note: fetching shards ahead pauses for %.0f s and tries again: %s: %s",
+                pause,
+                kind.__name__,
+                error,
             )

@@ -1,15 +1,19 @@
 """Samples with bad bytes: listed in the run's folder, counted by shard and reason, and too many of
 them stop the run."""
 
-import contextlib
 import json
 import os
-import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from data.storage.fetch import base_name
 from engine.errors import UserError, explain, failure_of
+from engine.logging.console import get_logger
+from engine.run.files import write_file
 from engine.run.run_folder import RunFolder
+
+log = get_logger(__name__)
 
 MOST_PENDING = 100_000  # entries that wait for room on a full disk: some 20 MB
 ENOUGH = 1000  # slots from which on a share says anything
@@ -23,7 +27,7 @@ class BadList:
     kept, counted and written when there is room again.
 
     Args:
-        folder: the run's.  slot: from which the run goes on; entries of slots that are read again
+        folder: the run's.  slot: from which the run resumes; entries of slots that are read again
             are dropped.
     Attributes:
         counts: Counter of (shard, reason), of what is written and what is not yet.
@@ -31,7 +35,7 @@ class BadList:
             alone.
     """
 
-    def __init__(self, folder, slot):
+    def __init__(self, folder: str | Path, slot: int) -> None:
         self.path, self.counts, self.pending = RunFolder(folder).bad_samples, Counter(), []
         self._ready, self._warned = True, False
         text = self._read()
@@ -41,9 +45,9 @@ class BadList:
             # Written anew by the first ``add`` if it cannot be now, so that no entry stands there
             # twice.
             self._kept = kept
-            self._ready = self._try(lambda: _write(self.path, self._kept))
+            self._ready = self._try(self._write_kept)
 
-    def add(self, bad):
+    def add(self, bad: Sequence[tuple[int, str, int, str]]) -> None:
         """Append [(slot, shard, index, reason), ...], and what could not be written before."""
         if not bad and not self.pending:
             return
@@ -55,9 +59,9 @@ class BadList:
         self.pending += entries[: max(0, MOST_PENDING - len(self.pending))]
         if self._try(self._write_pending) and self._warned:
             self._warned = False
-            print(f"note: {self.path} is written again", file=sys.stderr, flush=True)
+            log.info("note: %s is written again", self.path)
 
-    def by_shard(self):
+    def by_shard(self) -> dict[str, dict[str, int]]:
         """{shard: {reason: times}}, the worst shard first."""
         totals = Counter()
         for (shard, _), times in self.counts.items():
@@ -79,9 +83,12 @@ class BadList:
         except OSError as error:
             raise failure_of(error, f"{self.path} cannot be read: {explain(error)}") from None
 
+    def _write_kept(self) -> None:
+        write_file(self.path, self._kept.encode(errors="surrogateescape"))
+
     def _write_pending(self):
         if not self._ready:
-            _write(self.path, self._kept)
+            self._write_kept()
             self._ready = True
         text = "".join(json.dumps(entry) + "\n" for entry in self.pending)
         with open(self.path, "ab") as file:
@@ -93,7 +100,8 @@ class BadList:
                 os.truncate(self.path, end)  # half a line would be lost, and the next one with it
                 raise
         self.pending = []
-        _write(RunFolder(self.path.parent).bad_sample_counts, json.dumps(self.by_shard(), indent=1))
+        content = json.dumps(self.by_shard(), indent=1)
+        write_file(RunFolder(self.path.parent).bad_sample_counts, content)
 
     def _try(self, write):
         """Whether write() came off; a warning, once for each time of trouble, says that it did
@@ -104,12 +112,10 @@ class BadList:
         except OSError as error:
             if not self._warned:
                 self._warned = True
-                print(
-                    f"warning: {self.path} cannot be written: {explain(error)}; bad samples are "
-                    f"counted and listed when it "
-                    f"can",
-                    file=sys.stderr,
-                    flush=True,
+                log.warning(
+                    "%s cannot be written: %s; bad samples are counted and listed when it can",
+                    self.path,
+                    explain(error),
                 )
             return False
 
@@ -145,10 +151,11 @@ class BadRate:
     """Stops a run whose share of bad samples is above ``most``, since the last look or since the
     run began."""
 
-    def __init__(self, most):
-        self.most, self.looked = most, None
+    def __init__(self, most: float) -> None:
+        self.most = most
+        self.looked: tuple[int, int] | None = None
 
-    def check(self, slots, bad, words):
+    def check(self, slots: int, bad: int, words: Callable[[], str]) -> None:
         """Look at how many of ``slots`` were bad so far, over all processes.
 
         Args:
@@ -163,7 +170,8 @@ class BadRate:
                 raise UserError(
                     f"{bad - first_bad} of {slots - first} samples had bad bytes, a share of "
                     f"{share:.3g}, and "
-                    f"data.bad_max={self.most:g}{words()}; see bad_samples.jsonl in the run's folder and "
+                    f"data.bad_max={self.most:g}{words()}; see bad_samples.jsonl in the run's "
+                    f"folder and "
                     f"`python -m data "
                     f"verify`, list shards to leave out in its bad_shards.json, or raise "
                     f"data.bad_max"
@@ -172,7 +180,7 @@ class BadRate:
             self.looked = slots, bad
 
 
-def worst(folder):
+def worst(folder: str | Path) -> str:
     """ ", most in SHARD (N: REASON)" of a run's folder, empty where nothing is listed."""
     try:
         counts = json.loads(RunFolder(folder).bad_sample_counts.read_text(encoding="utf-8"))
@@ -180,15 +188,3 @@ def worst(folder):
         return f", most in {shard} ({sum(reasons.values())}: {next(iter(reasons))})"
     except (OSError, ValueError, AttributeError, TypeError, StopIteration):
         return ""  # these words only help; what is said without them is true
-
-
-def _write(path, text):
-    """Replace a file's text at once; OSError where that fails, and the old text stays."""
-    temporary = path.with_suffix(".writing")
-    try:
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
-        os.replace(temporary, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

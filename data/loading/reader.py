@@ -6,17 +6,33 @@ starts in a fraction of a second.
 
 import functools
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 import simplejpeg
 
 from data.cropping.border import BLACK
-from data.format.clip import MASK_BYTES, decode_meta
+from data.format.clip import MASK_BYTES, Clip, decode_meta
 from data.format.index import PAIR_KINDS
 from data.format.names import normalise
-from data.sampling.order import PAIR, numbers
-from data.sampling.pairs import choose, more_targets
+from data.sampling.order import PAIR, Draw, Order, numbers
+from data.sampling.pairs import PairRules, choose, more_targets
+from data.storage.shard_store import Store
 from engine.errors import UserError
+
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from data.config import AugmentConfig  # noqa: F401 - named in a base class
+
+Arrays = Mapping[str, np.ndarray]  # of a batch: a row a slot
+Shapes = dict[str, tuple[tuple[int, ...], type]]  # {name: (shape, dtype)} of such arrays
+Members = dict[str, tuple[int, int]]  # {suffix: (offset, length)} of a sample in its tar
+Rules = TypeVar("Rules")
+Augment = TypeVar("Augment")
 
 # Columns of Rows.numbers, for each image: crop centre x, y and side, then three colour factors.
 # Crop lengths are in pixels of the decoded image, whose first pixel has its centre at 0.5.
@@ -33,7 +49,7 @@ class NoPair(Exception):
     counted."""
 
 
-def layout(rows, side, noise, targets=1):
+def layout(rows: int, side: int, noise: int, targets: int = 1) -> Shapes:
     """{name: (shape, dtype)} of the arrays that one batch of slots fills; ``targets``: K, of one
     reference in each slot."""
     return {
@@ -56,11 +72,11 @@ class Slots:
     """data.sampling.order.numbers of one slot after another, from one generator: setting its state
     takes 1 us, making one 6."""
 
-    def __init__(self, seed, purpose):
+    def __init__(self, seed: int, purpose: int) -> None:
         self.generator = numbers(seed, purpose, 0)
         self.state = self.generator.bit_generator.state
 
-    def at(self, n):
+    def at(self, n: int) -> np.random.Generator:
         """The generator, as ``numbers(seed, purpose, n)`` gives it; the one of the slot before is
         gone."""
         self.state["state"]["counter"][1] = n
@@ -68,13 +84,104 @@ class Slots:
         return self.generator
 
 
-class ShardReader:
-    """Reads samples of shards, and fills slots with them; what a slot is made of is for those that
-    build on this.
+class ClipReader:
+    """Reads clips, images and masks of shards.
 
-    They have ``place(arrays, row, path, draw, random)``, which decodes a sample into a row and
-    returns the tags from "a" on; ``draw_numbers(arrays, row, random)``, the slot's further random
-    numbers; and ``wanted(kind)``, in words.
+    Args:
+        store: where the bytes come from.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def clip(self, path: str, index: int) -> tuple[Clip, Members]:
+        """(Clip without images, {suffix: (offset, length)}) of a sample."""
+        members = self.store.index(path).members(index)
+        if "json" not in members:
+            raise BadSample("the .json member is missing")
+        key = str(self.store.index(path).keys[index])
+        try:
+            return decode_meta(self.store.read(path, *members["json"]), f"{path}:{key}"), members
+        except ValueError as error:
+            raise BadSample(f"json: {error}") from None
+
+    def image(self, path: str, members: Members, crop: int) -> np.ndarray:
+        """(H, W, 3) uint8 of one crop."""
+        name, data = self._jpeg(path, members, crop)
+        try:
+            return simplejpeg.decode_jpeg(data, "RGB")
+        except ValueError as error:
+            raise BadSample(f"{name} does not decode: {error}") from None
+
+    def _jpeg(self, path, members, crop):
+        """(name, bytes) of one crop's image."""
+        name = f"{crop:02d}.jpg"
+        if name not in members:
+            raise BadSample(f"{name} is missing")
+        return name, self.store.read(path, *members[name])
+
+    def decode(self, out: np.ndarray, path: str, clip: Clip, members: Members, crop: int) -> None:
+        """Decode a crop into the top left corner of ``out`` (P, P, 3); BadSample if it has not the
+        clip's size."""
+        name, data = self._jpeg(path, members, crop)
+        size = clip.size
+        try:
+            # Looked at first (1 us): an image of another shape could still fit into the buffer.
+            height, width = simplejpeg.decode_jpeg_header(data)[:2]
+            if (height, width) != (size, size):
+                raise BadSample(f"{name} is {width} x {height}, the clip says {size}")
+            if size == len(out):
+                simplejpeg.decode_jpeg(data, "RGB", buffer=out)
+                return
+            image = simplejpeg.decode_jpeg(data, "RGB")
+        except ValueError as error:
+            raise BadSample(f"{name} does not decode: {error}") from None
+        # What an earlier batch left there must not show.
+        out[size:], out[:size, size:] = BLACK, BLACK
+        out[:size, :size] = image
+
+    def mask(self, out: np.ndarray, path: str, clip: Clip, members: Members, crop: int) -> None:
+        """Copy a crop's person mask into ``out`` (512,); all ones where nobody knows where the
+        person is."""
+        if "masks.bin" not in members:
+            out[:] = 255
+            return
+        offset, length = members["masks.bin"]
+        if length != len(clip.crops) * MASK_BYTES:
+            raise BadSample(
+                f"masks.bin has {length} bytes for {len(clip.crops)} crops of {MASK_BYTES}"
+            )
+        out[:] = np.frombuffer(
+            self.store.read(path, offset + crop * MASK_BYTES, MASK_BYTES), np.uint8
+        )
+
+
+class SlotOrder(Protocol):
+    """What a loader asks of an order: the slots of a global batch."""
+
+    batch: int
+
+
+class SlotReader(Protocol):
+    """What a loader needs of a reader: it fills a row with a slot."""
+
+    store: Store
+    bad: list[tuple[int, str, int, str]]
+
+    @property
+    def order(self) -> SlotOrder:
+        """The order that says what fills a slot."""
+
+    def fill(self, arrays: Arrays, row: int, n: int) -> None:
+        """Fill one row with slot n."""
+
+    def fetch(self, slots: Iterable[int]) -> None:
+        """Have the shards of some slots on this machine's disk."""
+
+
+class ShardReader(ClipReader, ABC, Generic[Rules, Augment]):
+    """Reads samples of shards, and fills slots with them; what a slot is made of is for those that
+    build on this: they have ``place``, ``draw_numbers`` and ``wanted``.
 
     Args:
         order: data.sampling.order.Order.  rules: which pairs or crops.  augment: how they are
@@ -89,17 +196,25 @@ class ShardReader:
     """
 
     def __init__(
-        self, order, rules, augment, retries, store, exclude=frozenset(), skip=frozenset()
-    ):
+        self,
+        order: Order,
+        rules: Rules,
+        augment: Augment,
+        retries: int,
+        store: Store,
+        exclude: frozenset[str] = frozenset(),
+        skip: frozenset[str] = frozenset(),
+    ) -> None:
+        super().__init__(store)
         self.order, self.rules, self.augment, self.retries = order, rules, augment, retries
-        self.store, self.exclude, self.skip = store, exclude, skip
-        self.bad = []
+        self.exclude, self.skip = exclude, skip
+        self.bad: list[tuple[int, str, int, str]] = []
 
     @functools.cached_property
-    def slots(self):
+    def slots(self) -> Slots:
         return Slots(self.order.seed, PAIR)
 
-    def fill(self, arrays, row, n):
+    def fill(self, arrays: Arrays, row: int, n: int) -> None:
         """Fill one row with slot n, replacing bad samples by the slot's further draws.
 
         Raises:
@@ -136,6 +251,7 @@ class ShardReader:
             )
             self.draw_numbers(arrays, row, random)
             return
+        draw = self.order.draw(n)
         source = self.order.sources[draw.source].name
         raise UserError(
             f"source '{source}': {self.retries + 1} draws for slot {n} gave no "
@@ -144,7 +260,31 @@ class ShardReader:
             f"stats"
         )
 
-    def fetch(self, slots):
+    @abstractmethod
+    def place(
+        self,
+        arrays: Arrays,
+        row: int,
+        path: str,
+        draw: Draw,
+        random: np.random.Generator,
+    ) -> tuple[int, int, int]:
+        """Decode a sample into a row and return the tags from "a" on.
+
+        Raises:
+            NoPair: the sample holds nothing that the rules want.
+            BadSample: its bytes are bad.
+        """
+
+    @abstractmethod
+    def draw_numbers(self, arrays: Arrays, row: int, random: np.random.Generator) -> None:
+        """Fill in the slot's further random numbers; ``random`` has drawn what ``place`` asked."""
+
+    @abstractmethod
+    def wanted(self, kind: int) -> str:
+        """What a slot of that kind holds, in words."""
+
+    def fetch(self, slots: Iterable[int]) -> None:
         """Have the shards of some slots on this machine's disk; those that are here already cost
         nothing."""
         for n in slots:
@@ -153,18 +293,7 @@ class ShardReader:
             if path not in self.skip:
                 self.store.fetch(path)
 
-    def clip(self, path, index):
-        """(Clip without images, {suffix: (offset, length)}) of a sample."""
-        members = self.store.index(path).members(index)
-        if "json" not in members:
-            raise BadSample("the .json member is missing")
-        key = str(self.store.index(path).keys[index])
-        try:
-            return decode_meta(self.store.read(path, *members["json"]), f"{path}:{key}"), members
-        except ValueError as error:
-            raise BadSample(f"json: {error}") from None
-
-    def wanted_clip(self, path, index):
+    def wanted_clip(self, path: str, index: int) -> tuple[Clip, Members]:
         """As ``clip``; NoPair where its subject is excluded or its shard is to be skipped."""
         if path in self.skip:
             raise NoPair
@@ -173,58 +302,8 @@ class ShardReader:
             raise NoPair
         return clip, members
 
-    def image(self, path, members, crop):
-        """(H, W, 3) uint8 of one crop."""
-        name, data = self._jpeg(path, members, crop)
-        try:
-            return simplejpeg.decode_jpeg(data, "RGB")
-        except ValueError as error:
-            raise BadSample(f"{name} does not decode: {error}") from None
 
-    def _jpeg(self, path, members, crop):
-        """(name, bytes) of one crop's image."""
-        name = f"{crop:02d}.jpg"
-        if name not in members:
-            raise BadSample(f"{name} is missing")
-        return name, self.store.read(path, *members[name])
-
-    def decode(self, out, path, clip, members, crop):
-        """Decode a crop into the top left corner of ``out`` (P, P, 3); BadSample if it has not the
-        clip's size."""
-        name, data = self._jpeg(path, members, crop)
-        size = clip.size
-        try:
-            # Looked at first (1 us): an image of another shape could still fit into the buffer.
-            height, width = simplejpeg.decode_jpeg_header(data)[:2]
-            if (height, width) != (size, size):
-                raise BadSample(f"{name} is {width} x {height}, the clip says {size}")
-            if size == len(out):
-                simplejpeg.decode_jpeg(data, "RGB", buffer=out)
-                return
-            image = simplejpeg.decode_jpeg(data, "RGB")
-        except ValueError as error:
-            raise BadSample(f"{name} does not decode: {error}") from None
-        # What an earlier batch left there must not show.
-        out[size:], out[:size, size:] = BLACK, BLACK
-        out[:size, :size] = image
-
-    def mask(self, out, path, clip, members, crop):
-        """Copy a crop's person mask into ``out`` (512,); all ones where nobody knows where the
-        person is."""
-        if "masks.bin" not in members:
-            out[:] = 255
-            return
-        offset, length = members["masks.bin"]
-        if length != len(clip.crops) * MASK_BYTES:
-            raise BadSample(
-                f"masks.bin has {length} bytes for {len(clip.crops)} crops of {MASK_BYTES}"
-            )
-        out[:] = np.frombuffer(
-            self.store.read(path, offset + crop * MASK_BYTES, MASK_BYTES), np.uint8
-        )
-
-
-class Reader(ShardReader):
+class Reader(ShardReader[PairRules, "AugmentConfig"]):
     """Reads pairs into arrays of layout(). ``rules``: data.sampling.pairs.PairRules. ``augment``:
     data.config.AugmentConfig.
 
@@ -235,10 +314,12 @@ class Reader(ShardReader):
 
     references = True
 
-    def wanted(self, kind):
+    def wanted(self, kind: int) -> str:
         return f"{PAIR_KINDS[kind]} pair"
 
-    def place(self, arrays, row, path, draw, random):
+    def place(
+        self, arrays: Arrays, row: int, path: str, draw: Draw, random: np.random.Generator
+    ) -> tuple[int, int, int]:
         """Decode a pair of one clip, and the reference's further targets, into a row; returns the
         crops' places (of the first target and of the reference) and their size.
         """
@@ -263,7 +344,7 @@ class Reader(ShardReader):
             self.mask(out, path, clip, members, crop)
         return a, b, clip.size
 
-    def draw_numbers(self, arrays, row, random):
+    def draw_numbers(self, arrays: Arrays, row: int, random: np.random.Generator) -> None:
         """Crop and colour of all images, and the masking's noise; see layout().
 
         ``random`` has drawn the pair; then come six numbers an image, as in PER_IMAGE, and the

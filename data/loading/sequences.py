@@ -24,7 +24,7 @@ from data.format.clip import MASK_BYTES, Clip
 from data.format.label_rows import LabelLayout
 from data.format.labels import CropLabels, Labels, read_labels
 from data.format.names import normalise
-from data.loading.reader import BadSample, ShardReader
+from data.loading.reader import BadSample, ClipReader
 from data.sampling.order import SEQUENCE, numbers
 from data.sampling.pairs import CROPS
 from data.storage.shard_store import Store
@@ -129,7 +129,7 @@ def find_runs(
         paths: of tars, or URLs.  exclude: subjects, normalised, whose clips are passed over.
     """
     tracks: dict[tuple[str, str, str, str], list[Place]] = {}
-    reader = ShardReader(None, None, None, 0, store)
+    reader = ClipReader(store)
     for path in paths:
         for index in range(len(store.index(path))):
             try:
@@ -254,7 +254,7 @@ class SequenceReader:
     ) -> None:
         self.order, self.store, self.labels, self.retries = order, store, labels, retries
         self.bad: list[tuple[int, str, int, str]] = []
-        self._reader = ShardReader(None, None, None, 0, store)
+        self._reader = ClipReader(store)
 
     def layout(self, rows: int, side: int) -> dict[str, tuple[tuple[int, ...], type]]:
         """{name: (shape, dtype)} of the arrays of a batch: those of Sequence, with a row each, and

@@ -1,6 +1,8 @@
 """Bodies as capsules: hands are kept out of them, and cameras are placed where they see past
 them."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
 from data.people.poses import HIGH, INDEX, LOW
@@ -32,7 +34,7 @@ class Capsules:
         start, end: (M, T, 3) metres.  radius: (M,) metres.
     """
 
-    def __init__(self, joints, index, weight):
+    def __init__(self, joints: np.ndarray, index: Mapping[str, int], weight: float) -> None:
         """joints: (T, B, 3) metres; index: {bone: number}; weight: the shape parameter in [0,
         1]."""
         trunk = np.sqrt(
@@ -51,7 +53,7 @@ class Capsules:
             / TRUNK_M
         )
 
-    def gap(self, points, instant, but):
+    def gap(self, points: np.ndarray, instant: int, but: int) -> np.ndarray:
         """(n, M - 1) metres between points (n, 3) and the capsules' surfaces at one instant, one
         capsule left out."""
         use = [k for k in range(len(self.radius)) if k != but]
@@ -61,21 +63,21 @@ class Capsules:
         return np.linalg.norm(points[:, None] - a - u[..., None] * way, axis=-1) - self.radius[use]
 
 
-def hand_points(joints, index, side):
+def hand_points(joints: np.ndarray, index: Mapping[str, int], side: str) -> np.ndarray:
     """(T, 10, 3): wrist, forearm, finger joints and three fingertips of one hand."""
     names = ("wrist", "finger1-2", "finger2-2", "finger3-2", "finger4-2", "finger5-2", "lowerarm02")
-    tips = fingertips(joints, index, side)[:, [0, 2, 4]]
+    tips = find_fingertips(joints, index, side)[:, [0, 2, 4]]
     return np.concatenate([joints[:, [index[f"{name}.{side}"] for name in names]], tips], 1)
 
 
-def fingertips(joints, index, side):
+def find_fingertips(joints: np.ndarray, index: Mapping[str, int], side: str) -> np.ndarray:
     """(T, 5, 3) metres, thumb to little finger: the last phalanx as long as the one before it."""
     last = joints[:, [index[f"finger{f}-3.{side}"] for f in "12345"]]
     before = joints[:, [index[f"finger{f}-2.{side}"] for f in "12345"]]
     return 2 * last - before
 
 
-def penetration(joints, index, weight):
+def measure_penetration(joints: np.ndarray, index: Mapping[str, int], weight: float) -> np.ndarray:
     """(T, 2) metres by which each hand, left and right, is inside the body; negative is clear of
     it."""
     body = Capsules(joints, index, weight)
@@ -91,7 +93,12 @@ def penetration(joints, index, weight):
     )
 
 
-def clear_hands(angles, joints_of, index, weight):
+def clear_hands(
+    angles: np.ndarray,
+    joints_of: Callable[[np.ndarray], np.ndarray],
+    index: Mapping[str, int],
+    weight: float,
+) -> tuple[np.ndarray, np.ndarray]:
     """Open the shoulder, and the elbow a little, until no hand is inside the body.
 
     The arm moves out by more the deeper the hand is, within the joints' limits. Neighbouring
@@ -105,10 +112,10 @@ def clear_hands(angles, joints_of, index, weight):
         (T, 36) angles, and (T, 2) the penetration that is left in metres.
     """
     angles = angles.copy()
-    for attempt in range(ROUNDS + 1):
-        deep = penetration(joints_of(angles), index, weight)
-        if attempt == ROUNDS or (deep <= 0).all():
-            return angles, deep
+    deep = measure_penetration(joints_of(angles), index, weight)
+    for _ in range(ROUNDS):
+        if (deep <= 0).all():
+            break
         push = np.where(deep > 0, np.minimum(14.0, 4 + deep * 160), 0)
         for i, (_, name, _) in enumerate(SIDES):
             if push[:, i].any():
@@ -117,9 +124,11 @@ def clear_hands(angles, joints_of, index, weight):
                 angles[:, INDEX[f"arm_turn_{name}"]] -= 0.5 * step
                 angles[:, INDEX[f"elbow_{name}"]] -= 0.35 * step
         angles = np.clip(angles, LOW, HIGH)
+        deep = measure_penetration(joints_of(angles), index, weight)
+    return angles, deep
 
 
-def seen_share(eyes, points, body, side):
+def seen_share(eyes: np.ndarray, points: np.ndarray, body: Capsules, side: str) -> np.ndarray:
     """(M,) least share, over the instants, of hand points whose line to an eye clears the body.
 
     Args:

@@ -12,7 +12,7 @@ from engine.errors import UserError
 
 @dataclass
 class Domain:
-    """How wide the world of the made people is."""
+    """How wide the world of the synthetic humans is."""
 
     upright: bool = key(False, "only standing postures, walks and open hands")
     postures: list[str] = key(
@@ -43,7 +43,7 @@ class Domain:
     )
     far_view_deg: float = key(
         137.0,
-        "largest turn about the person between the first camera and those that are not near",
+        "largest angle about the person between the first camera and those that are not near",
         low=0,
         high=180,
     )
@@ -62,7 +62,7 @@ class Domain:
         0.25, "share of body cameras that show the upper body only", low=0, high=1
     )
 
-    def check(self):
+    def check(self) -> None:
         for name, known in (("postures", poses.POSTURES), ("hands", poses.HANDS)):
             for value in getattr(self, name):
                 if value not in known:
@@ -74,10 +74,12 @@ class Domain:
                     f"domain.{name}={values}: two numbers are needed, the lesser first, from 0.3 m"
                 )
 
-    def posture_names(self):
+    def posture_names(self) -> list[str]:
+        """Return the postures that are drawn from."""
         return self.postures or list(poses.UPRIGHT if self.upright else poses.POSTURES)
 
-    def hand_names(self):
+    def hand_names(self) -> list[str]:
+        """Return the hand shapes that are drawn from."""
         return self.hands or list(poses.EASY_HANDS if self.upright else poses.HANDS)
 
 
@@ -118,7 +120,7 @@ class PeopleConfig:
     jpeg_quality: list[int] = key([80, 95], "least and greatest JPEG quality")
     domain: Domain = section(Domain)
 
-    def check(self):
+    def check(self) -> None:
         if not self.out:
             raise UserError("out= is not set: name the folder for the shards")
         Part.of(self.part)

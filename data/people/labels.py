@@ -1,6 +1,6 @@
-"""What is known about a made clip, and how it is stored.
+"""The labels of a clip of synthetic humans, and how they are stored.
 
-``KEY.labels.npz`` of a made clip holds, for T instants, N crops (in the clip's order) and anny's B
+``KEY.labels.npz`` of such a clip holds, for T instants, N crops (in the clip's order) and anny's B
 = 104 joints:
 
     body_model      text, "anny"
@@ -20,11 +20,19 @@ and the joints again. World: metres, z up, the floor at 0. Crops' K and Rt are i
 The visible surface (clothes, hair) lies up to 6 cm outside the body's.
 """
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 
 from data.format.clip import MASK_SIDE
 from engine.geometry import project
+
+if TYPE_CHECKING:
+    from data.people.maker import Person
+    from data.people.render import Images
+    from data.people.template import Template
 
 # A joint lies inside the body: it counts as seen if the surface before it is at most this far in
 # front.
@@ -32,7 +40,7 @@ JOINT_DEPTH_M = 0.12
 OUTSIDE, HIDDEN, SEEN = range(3)
 
 
-def person_masks(label):
+def make_masks(label: np.ndarray) -> np.ndarray:
     """(N, 64, 64) bool of label images (N, size, size): true where at least half of a cell is the
     person.
 
@@ -55,7 +63,7 @@ def person_masks(label):
     return masks
 
 
-def surface_weights(template, kinds):
+def surface_weights(template: "Template", kinds: Sequence[str]) -> np.ndarray:
     """(N, 13718) share of the surface at each vertex that a crop of this kind is about; rows sum to
     1."""
     about = {
@@ -67,7 +75,7 @@ def surface_weights(template, kinds):
     return weights / weights.sum(1, keepdims=True)
 
 
-def directed_overlap(seen, weights):
+def directed_overlap(seen: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(N, N) float: entry [i, j] is the share, by area, of what i shows that j shows too; 1 on the
     diagonal.
 
@@ -80,7 +88,9 @@ def directed_overlap(seen, weights):
     return np.clip(out, 0, 1)
 
 
-def joint_visibility(joints, cameras, depth):
+def find_visible_joints(
+    joints: np.ndarray, cameras: Sequence[tuple[np.ndarray, np.ndarray]], depth: np.ndarray
+) -> np.ndarray:
     """(N, B) uint8 OUTSIDE, HIDDEN or SEEN.
 
     Args:
@@ -100,7 +110,13 @@ def joint_visibility(joints, cameras, depth):
     return out
 
 
-def clip_labels(person, instants, cameras, images, weights):
+def make_labels(
+    person: "Person",
+    instants: Sequence[int],
+    cameras: Sequence[tuple[np.ndarray, np.ndarray]],
+    images: "Images",
+    weights: np.ndarray,
+) -> dict[str, np.ndarray]:
     """The dict of arrays above.
 
     Args:
@@ -108,7 +124,7 @@ def clip_labels(person, instants, cameras, images, weights):
             render.Images.
         weights: (N, 13718) of surface_weights.
     """
-    instants = np.asarray(instants)
+    shown = np.asarray(instants)
     return {
         "body_model": np.array("anny"),
         "pose": person.pose,
@@ -116,8 +132,8 @@ def clip_labels(person, instants, cameras, images, weights):
         "phenotype": person.phenotype,
         "face": person.face,
         "joints": person.joints,
-        "instant": instants.astype(np.uint8),
-        "joint_visible": joint_visibility(person.joints[instants], cameras, images.depth),
+        "instant": shown.astype(np.uint8),
+        "joint_visible": find_visible_joints(person.joints[shown], cameras, images.depth),
         "vertex_visible": np.packbits(images.seen, axis=1),
         "visible": (images.seen * weights).sum(1).astype(np.float32),
     }

@@ -1,4 +1,4 @@
-"""``python -m data make``: clips of made people, written as shards by any number of processes.
+"""``python -m data make``: clips of synthetic humans, written as shards by any number of processes.
 
 Shard k holds clips k * clips_per_shard onwards and is made by one process, so its bytes depend on
 the recipe alone.
@@ -10,8 +10,9 @@ import queue
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 
-from data.bodies.warp_init import start_warp, told_of_the_cache
+from data.bodies.warp_init import report_cache_errors, start_warp
 from data.format.index import read_index
 from data.format.shards import shard_name, write_shard
 from data.people.config import NOT_RECIPE, PeopleConfig, population
@@ -28,7 +29,7 @@ COMMAND = "data make"
 RECIPE = "made.yaml"
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> int:
     """Make what is missing of OUT; returns the exit code.
 
     Raises:
@@ -37,8 +38,8 @@ def main(argv):
     """
     config = parse(PeopleConfig, argv, command=COMMAND)
     device = choose_device(config.device)
-    claim(config)
-    todo = unfinished(config)
+    claim_folder(config)
+    todo = list_unfinished(config)
     total = sum(stop - start for _, start, stop in todo)
     if not todo:
         print(
@@ -61,7 +62,7 @@ def main(argv):
     return 0
 
 
-def choose_device(wanted):
+def choose_device(wanted: str) -> str:
     """ "cpu" or "cuda" for a config's device.
 
     Raises:
@@ -85,7 +86,7 @@ def choose_device(wanted):
     return "cuda" if found else "cpu"
 
 
-def claim(config):
+def claim_folder(config: PeopleConfig) -> None:
     """Make the folder, refuse one of another recipe, clear what a killed command left, and note the
     recipe."""
     path = os.path.join(config.out, RECIPE)
@@ -110,7 +111,7 @@ def claim(config):
         raise failure_of(error, f"out={config.out} cannot be written: {explain(error)}") from None
 
 
-def unfinished(config):
+def list_unfinished(config: PeopleConfig) -> list[tuple[int, int, int]]:
     """[(shard number, first clip, end), ...] that OUT lacks, or has with fewer clips than are
     wanted now.
 
@@ -229,7 +230,7 @@ def _work(config, device, tasks, reports):
     parent = multiprocessing.parent_process()
 
     def done():
-        if not parent.is_alive():
+        if parent is not None and not parent.is_alive():
             sys.exit(1)
         reports.put(("clip", ""))
 
@@ -249,7 +250,7 @@ def _prepare(device):
     from data.bodies.anny_body import AnnyBody
     from data.people import kernels_light, kernels_mesh, kernels_shade, template
 
-    template.load(AnnyBody(clothing=True))
-    with told_of_the_cache():
+    template.load_template(AnnyBody(clothing=True))
+    with report_cache_errors():
         for module in (kernels_mesh, kernels_light, kernels_shade):
             warp.load_module(module, device=device)

@@ -10,10 +10,10 @@ from data.bodies.anny_body import AnnyBody
 from data.format.clip import MADE, Clip, Crop
 from data.people import collide, labels, motion, shots, template, wardrobe
 from data.people import scene as scenes
-from data.people.config import hash_recipe, population
+from data.people.config import PeopleConfig, hash_recipe, population
 from data.people.render import Renderer, World
 from data.people.rig import Rig
-from data.people.rng import pick
+from data.people.rng import pick_one
 from engine.geometry import angle_about, matrix_to_axis_angle
 
 LICENCE = "CC0-1.0"
@@ -44,12 +44,12 @@ class Person:
     phenotype: np.ndarray
     face: np.ndarray
     joints: np.ndarray
-    vertices: object
+    vertices: torch.Tensor
     points: np.ndarray
-    hand_points: list
+    hand_points: list[np.ndarray]
 
     @property
-    def weight(self):
+    def weight(self) -> float:
         return float(self.phenotype[3])
 
 
@@ -63,11 +63,11 @@ class ClipMaker:
         stopwatch: where the time went, with the renderer's stages.
     """
 
-    def __init__(self, config, device="cpu"):
+    def __init__(self, config: PeopleConfig, device: str = "cpu") -> None:
         torch.set_num_threads(1)  # equal bytes whatever the machine, and one process a core
         self.config, self.device = config, device
         self.body = AnnyBody(clothing=True)
-        self.template = template.load(self.body)
+        self.template = template.load_template(self.body)
         self.body = self.body.to(device)
         self.renderer = Renderer(self.template, config.size, config.antialias, device)
         self.stopwatch = self.renderer.stopwatch
@@ -85,7 +85,7 @@ class ClipMaker:
         ]
         self.rig = Rig(names, rest[0].cpu().numpy())
 
-    def clip(self, index):
+    def clip(self, index: int) -> Clip:
         """The data.format.clip.Clip of this number."""
         config, rng = self.config, self.random(index)
         self.stopwatch.start()
@@ -99,7 +99,7 @@ class ClipMaker:
             for rgb, q in zip(images.rgb, quality, strict=True)
         ]
         self.stopwatch.lap("jpeg")
-        calibrations = [shots.calibration(shot) for shot in world.shots]
+        calibrations = [shots.read_calibration(shot) for shot in world.shots]
         crops = [
             Crop(str(camera), instant * config.gap_s, kind, K.tolist(), Rt.tolist())
             for camera, instant, kind, (K, Rt) in zip(
@@ -116,14 +116,14 @@ class ClipMaker:
             config.size,
             crops,
             jpegs,
-            labels.person_masks(images.label),
+            labels.make_masks(images.label),
             labels.directed_overlap(images.seen, weights),
-            labels.clip_labels(person, instants, calibrations, images, weights),
+            labels.make_labels(person, instants, calibrations, images, weights),
         )
         self.stopwatch.lap("labels")
         return clip
 
-    def random(self, index):
+    def random(self, index: int) -> np.random.Generator:
         """The numpy Generator that all of a clip is drawn from: of its number, the seed and the
         recipe."""
         key = np.array([self.config.seed, hash_recipe(self.config)], np.uint64)
@@ -196,7 +196,7 @@ class ClipMaker:
         boxes = scenes.sample_boxes(rng, scene, centre, domain.boxes)
         light, sky_axes, sky_colours = scenes.sample_light(rng, scene.outdoors, centre, radius)
         photography = shots.Photography(rng, light)
-        ways = shots.azimuths(rng, person.heading_deg, config)
+        ways = shots.sample_azimuths(rng, person.heading_deg, config)
         aim = self._aim_hand if config.kind == "hand" else self._aim_body
         taken, kinds, targets = aim(rng, person, scene, boxes, centre, ways, photography)
         eyes = np.array([[*shot.eye] for shot in taken])
@@ -217,7 +217,7 @@ class ClipMaker:
         config, eyes, taken = self.config, [], []
         for k, way in enumerate(ways):
             spread = 0.1 if k == 1 else 0.5
-            options, penalty = shots.candidate_eyes(
+            options, penalty = shots.sample_eyes(
                 rng, scene, boxes, centre, way, config.domain, False, spread
             )
             eyes.append(self._choose(eyes, options, -penalty, centre, k))
@@ -240,17 +240,19 @@ class ClipMaker:
     def _aim_hand(self, rng, person, scene, boxes, centre, ways, photography):
         """As _aim_body, for one hand: cameras stand where the body hides least of it."""
         config, eyes, taken, targets = self.config, [], [], []
-        side, kind = pick(rng, HANDS)
+        side, kind = pick_one(rng, HANDS)
         surface = person.hand_points[[s for s, _ in HANDS].index(side)]
         middle = surface.mean((0, 1)).astype(np.float64)
         body = collide.Capsules(person.joints, self.index, person.weight)
         roots = person.joints[:, [self.index[f"finger{f}-1.{side}"] for f in "135"]]
-        fingers = np.concatenate([roots, collide.fingertips(person.joints, self.index, side)], 1)
+        fingers = np.concatenate(
+            [roots, collide.find_fingertips(person.joints, self.index, side)], 1
+        )
         for k, way in enumerate(ways):
             if k == 1:  # the first camera may have left its azimuth to see the hand
                 way += np.arctan2(*(eyes[0] - middle)[1::-1]) - ways[0]
             spread = 0.2 if k == 1 else 1.0
-            options, penalty = shots.candidate_eyes(
+            options, penalty = shots.sample_eyes(
                 rng, scene, boxes, middle, way, config.domain, True, spread
             )
             merit = (
@@ -282,8 +284,11 @@ class ClipMaker:
             before[0], options[(merit - 4 * (apart > near)).argmax()], centre, near
         )
 
-    def _tensors(self, *arrays):
-        return [torch.from_numpy(np.asarray(a, np.float32)).to(self.device) for a in arrays]
+    def _tensors(self, first: np.ndarray, second: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._tensor(first), self._tensor(second)
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(array, np.float32)).to(self.device)
 
 
 def _phenotype(rng, female, child, spread):

@@ -1,6 +1,8 @@
 """Motions: the angles of body and hands at a few instants, smooth in time and within the joints'
 limits."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from data.people import poses
@@ -8,14 +10,14 @@ from data.people.poses import HAND_NOISE, HAND_SIZE, HIGH, INDEX, IS_UPPER, LOW,
 
 
 def sample_motion(
-    rng,
-    instants,
-    gap_s,
-    postures=tuple(poses.POSTURES),
-    shapes=tuple(poses.HANDS),
-    walk_share=0.3,
-    may_run=True,
-):
+    rng: np.random.Generator,
+    instants: int,
+    gap_s: float,
+    postures: Sequence[str] = tuple(poses.POSTURES),
+    shapes: Sequence[str] = tuple(poses.HANDS),
+    walk_share: float = 0.3,
+    may_run: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """One person's motion.
 
     A walk or run in closed form, or minimum-jerk moves between postures (Flash and Hogan 1985: the
@@ -41,12 +43,12 @@ def sample_motion(
     return angles, hands, root
 
 
-def smooth(u):
+def smooth(u: np.ndarray) -> np.ndarray:
     """Minimum-jerk blend of u in [0, 1]: 0 to 1 with zero speed and acceleration at both ends."""
     return u**3 * (u * (6 * u - 15) + 10)
 
 
-def sample_hand(rng, names):
+def sample_hand(rng: np.random.Generator, names: Sequence[str]) -> np.ndarray:
     """(17,) angles of one hand in degrees: a sparse mixture of written shapes (names in
     poses.HANDS), plus noise."""
     shapes = np.stack([poses.HANDS[name] for name in names])
@@ -60,12 +62,12 @@ def sample_hand(rng, names):
     return angles
 
 
-def sample_posture(rng, names):
+def sample_posture(rng: np.random.Generator, names: Sequence[str]) -> np.ndarray:
     """(36,) angles in degrees: two written postures mixed, noise added, clipped to the limits."""
     table, weights = poses.posture_table(names)
     first, second = (table[rng.choice(len(table), p=weights)] for _ in range(2))
-    first = poses.mirror(first) if rng.random() < 0.5 else first
-    second = poses.mirror(second) if rng.random() < 0.5 else second
+    first = poses.mirror_angles(first) if rng.random() < 0.5 else first
+    second = poses.mirror_angles(second) if rng.random() < 0.5 else second
     upper = rng.beta(0.45, 0.45)
     lower = upper if rng.random() < 0.5 else rng.beta(0.45, 0.45)
     share = np.where(IS_UPPER, upper, lower)

@@ -8,6 +8,8 @@ angles into joint rotations.
 The limits are round numbers near what healthy adults reach; they and the postures are our own.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 # name: (lowest, highest, standard deviation of the noise added to a posture, value at rest)
@@ -57,7 +59,7 @@ _MIRROR_INDEX = np.array(
 )
 
 
-def mirror(angles):
+def mirror_angles(angles: np.ndarray) -> np.ndarray:
     """(..., 36) angles of the same posture seen in a mirror."""
     return angles[..., _MIRROR_INDEX] * _MIRROR_SIGN
 
@@ -428,7 +430,7 @@ HANDS = {
 EASY_HANDS = ("open", "spread", "flat", "relaxed", "tap")
 
 
-def posture_table(names):
+def posture_table(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """(K, 36) postures and (K,) probabilities that sum to 1."""
     weights = np.array([_FREQUENCY.get(name, 1.0) for name in names])
     return np.stack([POSTURES[name] for name in names]), weights / weights.sum()

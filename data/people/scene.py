@@ -1,10 +1,13 @@
 """Where a person is, and in what light: a room or the open air, boxes as clutter, a key light and a
 sky."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from data.people import textures
-from data.people.rng import pick
+from data.people.config import Domain
+from data.people.rng import pick_one
 from data.people.textures import (
     BRICKS,
     CHECKER,
@@ -17,7 +20,17 @@ from data.people.textures import (
     STONES,
     WAVES,
 )
-from data.people.warp_types import MAX_BOXES, SKY_DIRECTIONS, Box, Light, Scene, fill, mat33, vec3
+from data.people.warp_types import (
+    MAX_BOXES,
+    SKY_DIRECTIONS,
+    Box,
+    Light,
+    Scene,
+    Struct,
+    fill_struct,
+    mat33,
+    vec3,
+)
 
 SHADOW_SIDE = 288
 SKY_SIDE = 96
@@ -28,7 +41,9 @@ _SKY_ELEVATION = np.array([12] * 5 + [48] * 4 + [86])
 _SKY_AZIMUTH = np.array([0, 1.257, 2.513, 3.77, 5.027, 0.6, 2.17, 3.74, 5.31, 0])
 
 
-def sample_scene(rng, centre, domain, texture_means):
+def sample_scene(
+    rng: np.random.Generator, centre: np.ndarray, domain: Domain, texture_means: np.ndarray
+) -> Struct:
     """A Scene around a person at ``centre`` (3,) metres; the floor is z = 0.
 
     domain: config.Domain.  texture_means: (COUNT, 3) of textures.mean_colours.
@@ -38,21 +53,21 @@ def sample_scene(rng, centre, domain, texture_means):
     middle = centre[:2] + rng.uniform(-0.4, 0.4, 2) * half * 0.5
     if outdoors:
         ground = (GROUND, GROUND, GROUND, GROUND, BRICKS)
-        wall, wall2, wall_scale = PLASTER, pick(rng, (FACADE, CLOUDY, GROUND, STONES)), 0.3
+        wall, wall2, wall_scale = PLASTER, pick_one(rng, (FACADE, CLOUDY, GROUND, STONES)), 0.3
     else:
         ground = (PLANKS, BRICKS, CHECKER, GROUND, CLOUDY)
         walls = (PLASTER, CLOUDY, BRICKS, SHAPES, STONES, FACADE, WAVES)
-        wall, wall2, wall_scale = pick(rng, walls), pick(rng, walls), rng.uniform(0.25, 0.8)
+        wall, wall2, wall_scale = pick_one(rng, walls), pick_one(rng, walls), rng.uniform(0.25, 0.8)
     wall_texture, wall2_texture = _texture(rng, wall), _texture(rng, wall2)
     if not outdoors and rng.random() < 0.6:
         wall2_texture = wall_texture
     bright = rng.uniform(0.5, 1.1)
     blue = np.array([0.25, 0.45, 0.85]) * (rng.random() < 0.6)
-    ground_texture = _texture(rng, pick(rng, ground))
+    ground_texture = _texture(rng, pick_one(rng, ground))
     # A pale floor under the sun comes out as a white hole: its mean is kept where the display curve
     # still has detail.
     dim = min(1.0, BRIGHTEST_GROUND / texture_means[ground_texture].max())
-    scene = fill(
+    scene = fill_struct(
         Scene,
         outdoors=outdoors,
         half_x=half[0],
@@ -81,7 +96,9 @@ def sample_scene(rng, centre, domain, texture_means):
     return scene
 
 
-def sample_boxes(rng, scene, centre, most):
+def sample_boxes(
+    rng: np.random.Generator, scene: Struct, centre: np.ndarray, most: int
+) -> list[Struct]:
     """Up to ``most`` textured boxes on the floor around the person, at least 1.2 m from its
     middle."""
     out = []
@@ -99,7 +116,7 @@ def sample_boxes(rng, scene, centre, most):
             half = half * rng.uniform(1, 3)
         turn = rng.uniform(0, 2 * np.pi)
         out.append(
-            fill(
+            fill_struct(
                 Box,
                 centre=vec3([*place, half[2]]),
                 half=vec3(half),
@@ -113,7 +130,7 @@ def sample_boxes(rng, scene, centre, most):
     return out
 
 
-def footprint(box):
+def find_footprint(box: Struct) -> tuple[np.ndarray, float, float]:
     """(place (2,), radius, height) of the upright cylinder around a Box, metres."""
     return (
         np.array([box.centre[0], box.centre[1]]),
@@ -122,7 +139,9 @@ def footprint(box):
     )
 
 
-def in_the_way(place, radius, eyes, targets):
+def in_the_way(
+    place: np.ndarray, radius: float, eyes: np.ndarray, targets: np.ndarray
+) -> np.ndarray:
     """(n,) bool: a cylinder of that radius (metres) on the floor stands between eyes and targets,
     (n, 3) each."""
     way = targets[:, :2] - eyes[:, :2]
@@ -130,12 +149,18 @@ def in_the_way(place, radius, eyes, targets):
     return np.linalg.norm(eyes[:, :2] + u[:, None] * way - place, axis=1) < radius
 
 
-def keep_boxes(rng, boxes, eyes, targets, person_height):
+def keep_boxes(
+    rng: np.random.Generator,
+    boxes: Sequence[Struct],
+    eyes: np.ndarray,
+    targets: np.ndarray,
+    person_height: float,
+) -> list[Struct]:
     """The boxes that may stay: no camera is inside one, and only low ones may stand before a person
     and hide the legs."""
     kept = []
     for box in boxes:
-        place, radius, height = footprint(box)
+        place, radius, height = find_footprint(box)
         inside = (np.linalg.norm(eyes[:, :2] - place, axis=1) < radius + 0.1).any()
         hides = in_the_way(place, radius + 0.35, eyes, targets).any()
         if not inside and (not hides or (height < 0.38 * person_height and rng.random() < 0.5)):
@@ -143,7 +168,9 @@ def keep_boxes(rng, boxes, eyes, targets, person_height):
     return kept[:MAX_BOXES]
 
 
-def sample_light(rng, outdoors, centre, radius):
+def sample_light(
+    rng: np.random.Generator, outdoors: bool, centre: np.ndarray, radius: float
+) -> tuple[Struct, np.ndarray, np.ndarray]:
     """A Light and what the sky's directions are.
 
     Args:
@@ -158,14 +185,14 @@ def sample_light(rng, outdoors, centre, radius):
     )
     warm = rng.uniform(-1, 1)
     if outdoors:
-        key = pick(rng, (rng.uniform(0.05, 0.3), rng.uniform(0.8, 1.9)), (0.3, 0.7))
+        key = pick_one(rng, (rng.uniform(0.05, 0.3), rng.uniform(0.8, 1.9)), (0.3, 0.7))
     else:
         key = rng.uniform(0.15, 1.15)
     level, tint = rng.uniform(0.35, 0.8), rng.uniform(-1, 1)
     sky = level * np.array([0.92 + 0.1 * tint, 0.98, 1.08 - 0.15 * tint])
     horizon = level * rng.uniform(0.5, 0.9) * np.array([1.0, 0.97, 0.93])
     ground = level * rng.uniform(0.25, 0.6) * np.array([1.0, 0.95, 0.88])
-    light = fill(
+    light = fill_struct(
         Light,
         direction=vec3(direction),
         colour=vec3(key * np.array([1 + 0.14 * warm, 1.0, 1 - 0.2 * warm])),
@@ -191,7 +218,7 @@ def sample_light(rng, outdoors, centre, radius):
     )
 
 
-def map_axes(direction):
+def map_axes(direction: np.ndarray) -> np.ndarray:
     """(3, 3) rows x, y, z of a depth map for light from ``direction`` (3,); z grows away from the
     light."""
     z = -np.asarray(direction, np.float64) / np.linalg.norm(direction)
@@ -201,4 +228,4 @@ def map_axes(direction):
 
 
 def _texture(rng, kind):
-    return pick(rng, textures.numbers_of(kind))
+    return pick_one(rng, textures.numbers_of(kind))

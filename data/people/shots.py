@@ -1,15 +1,18 @@
-"""Cameras: where they stand, how they are turned, which square of their image is the crop, how
+"""Cameras: where they stand, how they are rotated, which square of their image is the crop, how
 they develop it.
 
-A camera of a clip stays where it is and turns to follow the person, so its crops share the centre
+A camera of a clip stays where it is and rotates to follow the person, so its crops share the centre
 of projection. World: metres, z up. Camera: OpenCV axes. Pixel centres at +0.5.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from data.people import scene as scenes
-from data.people.rng import pick
-from data.people.warp_types import MAX_BOXES, Shot, fill, mat33, vec3
+from data.people.config import Domain, PeopleConfig
+from data.people.rng import pick_one
+from data.people.warp_types import MAX_BOXES, Shot, Struct, fill_struct, mat33, vec3
 from engine.geometry import angle_about
 
 CANDIDATES = 8
@@ -28,12 +31,12 @@ class Photography:
             noise, display values.
     """
 
-    def __init__(self, rng, light):
+    def __init__(self, rng: np.random.Generator, light: Struct) -> None:
         level = light.horizon[1] * 0.75 + light.ground[1] * 0.15 + light.colour[1] * 0.45
         self.gain = (0.70 / level) ** 0.8 * rng.uniform(0.8, 1.22) * (1 + rng.normal(0, 0.05, 3))
         gamma, contrast = rng.uniform(0.88, 1.12) / 2.2, rng.uniform(0.9, 1.18)
         self.vignette = rng.uniform(0, 0.16)
-        self.noise = pick(rng, (0.0, rng.uniform(0.004, 0.022)))
+        self.noise = pick_one(rng, (0.0, rng.uniform(0.004, 0.022)))
         x = (np.arange(CURVE_STEPS) + 0.5) / 512
         shoulder = np.clip(
             1.38 * x * (1 + 0.12 * x) / (1 + 0.55 * x), 0, 1
@@ -41,7 +44,9 @@ class Photography:
         self.curve = np.clip(0.5 + (shoulder**gamma - 0.5) * contrast, 0, 1).astype(np.float32)
 
 
-def azimuths(rng, heading_deg, config):
+def sample_azimuths(
+    rng: np.random.Generator, heading_deg: float, config: PeopleConfig
+) -> np.ndarray:
     """(C,) radians about the vertical where the cameras stand: the second near the first, the rest
     anywhere."""
     domain = config.domain
@@ -53,11 +58,22 @@ def azimuths(rng, heading_deg, config):
     out = [first]
     for k in range(1, config.cameras):
         least, most = (10, config.near_deg * 0.9) if k == 1 else (15, max(15, domain.far_view_deg))
-        out.append(first + pick(rng, (-1, 1)) * np.deg2rad(rng.uniform(least, max(least, most))))
+        out.append(
+            first + pick_one(rng, (-1, 1)) * np.deg2rad(rng.uniform(least, max(least, most)))
+        )
     return np.array(out)
 
 
-def candidate_eyes(rng, scene, boxes, centre, azimuth, domain, hand, spread=0.5):
+def sample_eyes(
+    rng: np.random.Generator,
+    scene: Struct,
+    boxes: Sequence[Struct],
+    centre: np.ndarray,
+    azimuth: float,
+    domain: Domain,
+    hand: bool,
+    spread: float = 0.5,
+) -> tuple[np.ndarray, np.ndarray]:
     """Places for one camera, the first exactly at the azimuth, and how bad each is.
 
     Args:
@@ -85,14 +101,14 @@ def candidate_eyes(rng, scene, boxes, centre, azimuth, domain, hand, spread=0.5)
     away = np.linalg.norm(eyes[:, :2] - centre[:2], axis=1)
     penalty = (away < (NEAREST_HAND_M if hand else NEAREST_BODY_M)) * 2.0
     for box in boxes:
-        place, size, tall = scenes.footprint(box)
+        place, size, tall = scenes.find_footprint(box)
         hidden = scenes.in_the_way(place, size + 0.05, eyes, np.tile(centre, (CANDIDATES, 1)))
         at_camera = np.linalg.norm(eyes[:, :2] - place, axis=1) < 0.2 * away + size
         penalty += hidden & (at_camera | (tall > 0.75) | (rng.random(CANDIDATES) < 0.5))
     return eyes, penalty
 
 
-def near_eye(first, eye, centre, near_rad):
+def near_eye(first: np.ndarray, eye: np.ndarray, centre: np.ndarray, near_rad: float) -> np.ndarray:
     """``eye`` moved towards ``first`` until the two are at most ``near_rad`` apart, seen from
     ``centre``; (3,) metres each.
 
@@ -106,7 +122,7 @@ def near_eye(first, eye, centre, near_rad):
     return first
 
 
-def look_at(eye, target, roll):
+def look_at(eye: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
     """(3, 3) rows right, down, forward of a camera at ``eye`` that looks at ``target``; ``roll`` in
     radians."""
     forward = (target - eye) / np.linalg.norm(target - eye)
@@ -117,7 +133,15 @@ def look_at(eye, target, roll):
     return np.stack([c * right + s * down, -s * right + c * down, forward])
 
 
-def make_shot(rng, instant, eye, points, size, margin, photography):
+def make_shot(
+    rng: np.random.Generator,
+    instant: int,
+    eye: np.ndarray,
+    points: np.ndarray,
+    size: int,
+    margin: float,
+    photography: Photography,
+) -> Struct:
     """A crop around some points.
 
     Args:
@@ -137,7 +161,7 @@ def make_shot(rng, instant, eye, points, size, margin, photography):
     shift = np.clip(rng.normal(0, 0.04, 2), -0.6 * slack, 0.6 * slack)
     middle = (low + high) / 2 + shift * side
     focal = size / side
-    return fill(
+    return fill_struct(
         Shot,
         instant=instant,
         rotation=mat33(rotation),
@@ -154,7 +178,7 @@ def make_shot(rng, instant, eye, points, size, margin, photography):
     )
 
 
-def calibration(shot):
+def read_calibration(shot: Struct) -> tuple[np.ndarray, np.ndarray]:
     """(3, 3) K in the crop's pixels and (3, 4) Rt, world to camera, float64 of the float32 numbers
     that were drawn with."""
     K = np.array([[shot.focal, 0, shot.cx], [0, shot.focal, shot.cy], [0, 0, 1]], np.float64)
@@ -162,7 +186,7 @@ def calibration(shot):
     return K, np.concatenate([rotation, np.array([*shot.translation], np.float64)[:, None]], 1)
 
 
-def box_spans(shots, boxes):
+def box_spans(shots: Sequence[Struct], boxes: Sequence[Struct]) -> np.ndarray:
     """(N, 8, 4) float32 x0, y0, x1, y1 in pixels that hold each box; an empty span where it is
     behind the camera."""
     empty, everywhere = [1e9, 1e9, -1e9, -1e9], [-1e9, -1e9, 1e9, 1e9]
@@ -182,7 +206,7 @@ def box_spans(shots, boxes):
     )
     world = turned + np.array([[*b.centre] for b in boxes])[:, None]
     for n, shot in enumerate(shots):
-        K, Rt = calibration(shot)
+        K, Rt = read_calibration(shot)
         seen = world @ Rt[:, :3].T + Rt[:, 3]
         behind = seen[..., 2] < 0.05
         xy = seen[..., :2] / np.maximum(seen[..., 2:], 1e-3) * shot.focal + K[:2, 2]

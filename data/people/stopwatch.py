@@ -11,16 +11,16 @@ class Stopwatch:
     work is none of the process's, so there wall time must do.
     """
 
-    def __init__(self, device):
+    def __init__(self, device: str) -> None:
         self._now = time.process_time if device == "cpu" else time.perf_counter
         self.seconds = {}
         self._last = self._now()
 
-    def start(self):
+    def start(self) -> None:
         """Begin a stage; the time since the last one is not counted."""
         self._last = self._now()
 
-    def lap(self, stage):
+    def lap(self, stage: str) -> None:
         """End a stage and begin the next."""
         now = self._now()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last

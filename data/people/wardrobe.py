@@ -3,8 +3,8 @@
 import numpy as np
 
 from data.people import textures
-from data.people.rng import pick
-from data.people.warp_types import Look, fill, vec3
+from data.people.rng import pick_one
+from data.people.warp_types import Look, Struct, fill_struct, vec3
 
 NONE = 2.0  # beyond every field's range: no shoe, no sock
 NO_STRANDS = 9.0
@@ -28,14 +28,16 @@ _LIGHT_SKIN, _MIDDLE_SKIN, _DEEP_SKIN = np.array(
 )
 
 
-def sample_look(rng, female, child, texture_means):
+def sample_look(
+    rng: np.random.Generator, female: bool, child: bool, texture_means: np.ndarray
+) -> Struct:
     """One person's Look.
 
     Args:
         rng: numpy Generator.  female, child: bool.  texture_means: (COUNT, 3) of
             textures.mean_colours.
     """
-    values = {"seed": rng.random() * 7}
+    values: dict[str, float | np.ndarray] = {"seed": rng.random() * 7}
     top, bottom = _garments(rng, female)
     values.update(_cut(rng, top, bottom))
     values.update(_drape(rng, top, bottom))
@@ -43,10 +45,11 @@ def sample_look(rng, female, child, texture_means):
     values.update(skin_values)
     values.update(_hair(rng, female, child))
     values.update(_cloth(rng, top, skin, texture_means))
-    return fill(Look, **{k: vec3(v) if np.ndim(v) else v for k, v in values.items()})
+    fields = {k: vec3(v) if isinstance(v, np.ndarray) else v for k, v in values.items()}
+    return fill_struct(Look, **fields)
 
 
-def unlike_skin(colour, skin):
+def unlike_skin(colour: np.ndarray, skin: np.ndarray) -> np.ndarray:
     """The colour, with red and blue swapped where a garment of it would read as bare skin."""
     near = (
         np.linalg.norm(colour / (np.linalg.norm(colour) + 1e-6) - skin / np.linalg.norm(skin))
@@ -57,9 +60,9 @@ def unlike_skin(colour, skin):
 
 
 def _garments(rng, female):
-    top = pick(rng, _TOPS, _TOP_WEIGHTS)
+    top = pick_one(rng, _TOPS, _TOP_WEIGHTS)
     top = "tee" if top == "dress" and not female else top
-    bottom = pick(rng, ("trousers", "shorts", "leggings", "skirt"), (0.56, 0.2, 0.12, 0.12))
+    bottom = pick_one(rng, ("trousers", "shorts", "leggings", "skirt"), (0.56, 0.2, 0.12, 0.12))
     if top == "dress":
         return top, "skirt"
     return top, "trousers" if bottom == "skirt" and not female else bottom
@@ -70,10 +73,10 @@ def _cut(rng, top, bottom):
     sleeve = {
         "tee": rng.uniform(0.22, 0.5),
         "long": rng.uniform(0.9, 1.0),
-        "shirt": pick(rng, (0.45, 0.98)),
+        "shirt": pick_one(rng, (0.45, 0.98)),
         "tank": 0.03,
         "jacket": 1.0,
-        "dress": pick(rng, (0.03, 0.35, 0.98)),
+        "dress": pick_one(rng, (0.03, 0.35, 0.98)),
         "turtleneck": 0.99,
     }[top]
     hem = rng.uniform(0.78, 0.95) if top == "jacket" else rng.uniform(0.86, 1.02)
@@ -90,12 +93,12 @@ def _cut(rng, top, bottom):
         "sleeve": sleeve,
         "hem": 1.0 if top == "dress" else hem,
         "neck_height": neck,
-        "neck_slope": pick(rng, (0.2, 0.9, 1.6)),
+        "neck_slope": pick_one(rng, (0.2, 0.9, 1.6)),
         "waist": rng.uniform(1.0, 1.06),
         "leg": leg[bottom],
         "skirt": rng.uniform(0.25, 0.72) if bottom == "skirt" else 0.0,
-        "shoe": pick(rng, (0.955, 0.9, 0.8, NONE), (0.6, 0.18, 0.1, 0.12)),
-        "sock": pick(rng, (0.88, 0.93, NONE)),
+        "shoe": pick_one(rng, (0.955, 0.9, 0.8, NONE), (0.6, 0.18, 0.1, 0.12)),
+        "sock": pick_one(rng, (0.88, 0.93, NONE)),
         "tucked": rng.random() < 0.3 and top not in ("jacket", "dress"),
         "glove": rng.random() < 0.03,
     }
@@ -131,19 +134,19 @@ def _skin(rng, female):
         "nail": nail,
         "mottle": rng.uniform(0.12, 0.35),
         "oily": rng.beta(1.2, 2.5),
-        "iris": np.array(pick(rng, _IRIS, (0.45, 0.25, 0.18, 0.12))),
+        "iris": np.array(pick_one(rng, _IRIS, (0.45, 0.25, 0.18, 0.12))),
     }
 
 
 def _hair(rng, female, child):
-    colour = np.array(pick(rng, _HAIR, _HAIR_WEIGHTS))
+    colour = np.array(pick_one(rng, _HAIR, _HAIR_WEIGHTS))
     if rng.random() < 0.03:
         colour = textures.any_colour(rng) ** 2
     on = child or rng.random() > (0.02 if female else 0.12)
     receding = not female and rng.random() > 0.8
     long_hair, hat = female and rng.random() < 0.6, rng.random() < 0.1
-    thickness = pick(rng, (0.006, 0.014, 0.024, 0.04), (0.3, 0.35, 0.25, 0.1))
-    beard = pick(rng, (0.0, rng.uniform(0.2, 0.5), rng.uniform(0.6, 0.95)), (0.45, 0.35, 0.2))
+    thickness = pick_one(rng, (0.006, 0.014, 0.024, 0.04), (0.3, 0.35, 0.25, 0.1))
+    beard = pick_one(rng, (0.0, rng.uniform(0.2, 0.5), rng.uniform(0.6, 0.95)), (0.45, 0.35, 0.2))
     return {
         "hair": colour * rng.uniform(0.8, 1.25),
         "hair_on": on,
@@ -160,31 +163,34 @@ def _cloth(rng, top, skin, means):
     """Colours, patterns and textures of everything worn."""
     first, second = (textures.any_colour(rng, 0.05, 0.98) ** 2 for _ in range(2))
     if rng.random() < 0.35:
-        first = np.full(3, pick(rng, (0.9, 0.75, 0.4, 0.12, 0.03))) * (1 + rng.normal(0, 0.04, 3))
+        first = np.full(3, pick_one(rng, (0.9, 0.75, 0.4, 0.12, 0.03))) * (
+            1 + rng.normal(0, 0.04, 3)
+        )
     first, second = unlike_skin(first, skin), unlike_skin(second, skin)
     trousers = [np.array(c) for c in _TROUSERS] + [textures.any_colour(rng) ** 2]
     lower = unlike_skin(
-        pick(rng, trousers, (0.3, 0.2, 0.15, 0.13, 0.22)) * rng.uniform(0.6, 1.5), skin
+        pick_one(rng, trousers, (0.3, 0.2, 0.15, 0.13, 0.22)) * rng.uniform(0.6, 1.5), skin
     )
     out = {
         "top_a": first,
         "top_b": second,
         "bottom_a": lower,
         "bottom_b": textures.any_colour(rng) ** 2,
-        "top_pattern": pick(rng, (0, 1, 2, 3, 4), (0.45, 0.14, 0.06, 0.12, 0.23)),
-        "top_scale": pick(rng, (9, 14, 22, 30)),
-        "bottom_pattern": pick(rng, (0, 5, 3, 4), (0.42, 0.38, 0.08, 0.12)),
-        "bottom_scale": pick(rng, (9, 16, 26)),
+        "top_pattern": pick_one(rng, (0, 1, 2, 3, 4), (0.45, 0.14, 0.06, 0.12, 0.23)),
+        "top_scale": pick_one(rng, (9, 14, 22, 30)),
+        "bottom_pattern": pick_one(rng, (0, 5, 3, 4), (0.42, 0.38, 0.08, 0.12)),
+        "bottom_scale": pick_one(rng, (9, 16, 26)),
         "print_texture": _any_texture(rng) if top in ("tee", "long") and rng.random() < 0.35 else 0,
         "shoe_colour": textures.any_colour(rng, 0.03, 0.9) ** 2,
-        "sole": np.full(3, pick(rng, (0.75, 0.3, 0.04))),
+        "sole": np.full(3, pick_one(rng, (0.75, 0.3, 0.04))),
         "sock_colour": textures.any_colour(rng, 0.1, 0.95) ** 2,
         "hat_colour": textures.any_colour(rng) ** 2,
     }
     for part in ("top", "bottom"):
-        out[f"{part}_texture"] = _texture_unlike_skin(rng, out[f"{part}_a"], skin, means)
-        if out[f"{part}_texture"] is None:
-            out[f"{part}_pattern"], out[f"{part}_texture"] = 0, 0
+        texture = _texture_unlike_skin(rng, out[f"{part}_a"], skin, means)
+        out[f"{part}_texture"] = texture or 0
+        if texture is None:
+            out[f"{part}_pattern"] = 0
     if top == "dress":
         out.update(
             {

@@ -3,8 +3,13 @@
 "Template" coordinates and fields are those of template.py.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import warp as wp
 
+# An instance of one of the structs below: Warp makes their types when it reads them.
+Struct = Any
 MAX_BOXES = 8
 SKY_DIRECTIONS = 10
 # What a pixel shows; the label image holds these, 0 where no person is.
@@ -192,17 +197,17 @@ class LightMaps:
     blocks: wp.array3d(dtype=wp.vec2)
 
 
-def vec3(values):
+def vec3(values: Iterable[float]) -> wp.vec3:
     """wp.vec3 of three numbers."""
     return wp.vec3(*(float(v) for v in values))
 
 
-def mat33(rows):
+def mat33(rows: Iterable[Iterable[float]]) -> wp.mat33:
     """wp.mat33 of a (3, 3) array."""
     return wp.mat33(*(float(v) for row in rows for v in row))
 
 
-def fill(kind, **values):
+def fill_struct(kind: Any, **values: object) -> Struct:
     """A struct of this kind with its fields set; Warp takes Python's own numbers only, not
     numpy's."""
     struct = kind()

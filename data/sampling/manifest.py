@@ -3,7 +3,6 @@ it resumes."""
 
 import difflib
 import json
-import os
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -13,11 +12,12 @@ import numpy as np
 from data.format.clip import KINDS
 from data.format.index import PAIR_KINDS, crop_kinds_of
 from data.format.names import decode_text
-from data.sampling.order import ORDER
+from data.sampling.order import ORDER, Order
 from data.storage.catalogue import read_catalogue
 from data.storage.fetch import base_name
 from data.storage.shard_store import Store
 from engine.errors import UserError, explain, failure_of
+from engine.run.files import write_file
 from engine.run.patience import read_bytes
 from engine.run.run_folder import RunFolder
 
@@ -91,7 +91,7 @@ def read_manifest(
     )
 
 
-def freeze(order, path):
+def freeze(order: Order, path: str | Path) -> None:
     """Write the manifest into the run's folder, or compare it with what is there.
 
     Raises:
@@ -101,12 +101,9 @@ def freeze(order, path):
     path = Path(path)
     known = read_bytes(path)
     if known is None:
-        temporary = path.with_suffix(".writing")
+        record = {"format": 1, "order": ORDER, "lanes": order.lanes, "sources": now}
         try:
-            temporary.write_text(
-                json.dumps({"format": 1, "order": ORDER, "lanes": order.lanes, "sources": now})
-            )
-            os.replace(temporary, path)
+            write_file(path, json.dumps(record))
         except OSError as error:
             raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
         return
@@ -115,7 +112,7 @@ def freeze(order, path):
         raise UserError(
             f"{path}: the run began with order {frozen.get('order', 1)} of samples, this version "
             f"draws order "
-            f"{ORDER}; go on with the version it began with (environment.json), or start a new run"
+            f"{ORDER}; resume with the version it began with (environment.json), or start a new run"
         )
     then = frozen["sources"]
     for name in then.keys() | now.keys():
@@ -152,7 +149,7 @@ def _difference(name, then, now):
     )
 
 
-def bad_shards(folder, order):
+def bad_shards(folder: str | Path, order: Order) -> frozenset[str]:
     """frozenset of the paths of the shards in a run's bad_shards.json, which its operator wrote;
     empty where there is none.
 

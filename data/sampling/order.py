@@ -26,14 +26,19 @@ import hashlib
 import math
 from array import array
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
 
 from data.format.index import PAIR_KINDS
 from engine.errors import UserError
+
+if TYPE_CHECKING:
+    from data.sampling.manifest import SourceManifest
 
 # of the arithmetic below, frozen into a run's folder: goes up when the same seed would give another
 # stream
@@ -59,11 +64,12 @@ class _Nothing(ISeedSequence):
 _NOTHING = _Nothing()
 
 
-def numbers(seed, purpose, n, attempt=0):
+def numbers(seed: int, purpose: int, n: int, attempt: int = 0) -> np.random.Generator:
     """A generator whose numbers depend on these four integers alone (Philox; Salmon et al., SC
     2011)."""
-    philox = np.random.Philox(_NOTHING)
-    philox.state = {
+    # numpy's stubs want classes and arrays; its code takes a seed sequence and tuples, in less time.
+    philox = np.random.Philox(_NOTHING)  # type: ignore - see above
+    state = {
         "bit_generator": "Philox",
         "state": {"counter": (0, n, attempt, 0), "key": (seed % 2**64, purpose)},
         "buffer": (0, 0, 0, 0),
@@ -71,6 +77,7 @@ def numbers(seed, purpose, n, attempt=0):
         "has_uint32": 0,
         "uinteger": 0,
     }
+    philox.state = state  # type: ignore - see above
     return np.random.Generator(philox)
 
 
@@ -86,14 +93,14 @@ class Draw:
     epoch: int
 
 
-def default_lanes(batch, shares):
+def default_lanes(batch: int, shares: Sequence[float] | np.ndarray) -> int:
     """The most lanes, up to 256, that divide the batch and leave every lane whole quotas of
     kinds."""
     pattern = len(kind_pattern(batch, shares))
     return max(d for d in range(1, min(batch, 256) + 1) if batch % (d * pattern) == 0)
 
 
-def kind_pattern(batch, shares):
+def kind_pattern(batch: int, shares: Sequence[float] | np.ndarray) -> np.ndarray:
     """(q,) index into PAIR_KINDS of rows 0 .. q-1, repeated down the batch.
 
     Raises:
@@ -111,7 +118,7 @@ def kind_pattern(batch, shares):
     return spread(quota // math.gcd(*quota.tolist()))
 
 
-def quotas(shares, total):
+def quotas(shares: Sequence[float] | np.ndarray, total: int) -> np.ndarray:
     """Whole numbers near shares * total that add up to total (largest remainders)."""
     exact = np.asarray(shares, float) / sum(shares) * total
     counts = np.floor(exact).astype(int)
@@ -119,7 +126,7 @@ def quotas(shares, total):
     return counts
 
 
-def spread(counts):
+def spread(counts: Sequence[int] | np.ndarray) -> np.ndarray:
     """Entry numbers, count[i] times i, spread as evenly as they go (smooth weighted round
     robin)."""
     weight, credit, out = np.asarray(counts, float), np.zeros(len(counts)), []
@@ -131,7 +138,7 @@ def spread(counts):
     return np.array(out, np.int64)
 
 
-def lay_out(kinds, places):
+def lay_out(kinds: np.ndarray, places: np.ndarray) -> np.ndarray:
     """The source of each slot of a period, spread evenly over all slots and over those of each
     kind.
 
@@ -196,7 +203,16 @@ class Order:
             source offers.
     """
 
-    def __init__(self, sources, weights, shares, seed, batch, lanes, pool_shards):
+    def __init__(
+        self,
+        sources: list["SourceManifest"],
+        weights: Sequence[float],
+        shares: Sequence[float],
+        seed: int,
+        batch: int,
+        lanes: int,
+        pool_shards: float,
+    ) -> None:
         self.sources, self.seed, self.batch, self.lanes = sources, seed, batch, lanes
         self.shares = np.asarray(shares, float) / sum(shares)
         block = kind_pattern(batch, shares)
@@ -251,11 +267,11 @@ class Order:
                     )
         return lay_out(kinds, places)
 
-    def kind(self, n):
+    def kind(self, n: int) -> int:
         """Index into PAIR_KINDS of slot n."""
         return self.kinds[n % len(self.kinds)]
 
-    def draw(self, n, attempt=0):
+    def draw(self, n: int, attempt: int = 0) -> Draw:
         """The Draw of slot n; attempt 1, 2, ... are what replaces samples whose bytes are bad."""
         source = self.pattern[n % len(self.pattern)]
         walk, kind = self.walks[source], self.kinds[n % len(self.kinds)]
@@ -264,7 +280,7 @@ class Order:
             return Draw(source, kind, *walk.clip(place), -1)
         return Draw(source, kind, *walk.draw(n))
 
-    def epochs(self, n):
+    def epochs(self, n: int) -> dict[str, float]:
         """{source name: how often it was gone through before slot n's batch}, read off its first
         slice."""
         return {

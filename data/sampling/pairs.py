@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.format.clip import KINDS
+from data.format.clip import KINDS, Clip
 from engine.config.parser import key
 from engine.errors import UserError
 
@@ -31,7 +31,7 @@ class PairRules:
     )
     overlap_max: float = key(1.0, "most such share", low=0, high=1)
 
-    def check(self):
+    def check(self) -> None:
         for low, high in (
             ("angle_min_deg", "angle_max_deg"),
             ("gap_min_s", "gap_max_s"),
@@ -43,12 +43,12 @@ class PairRules:
                 )
 
 
-def offer_bits(crops):
+def offer_bits(crops: str) -> int:
     """The bits of Index.offers that CROPS of that name can use."""
     return sum(0b11 << 2 * k for k, kind in enumerate(KINDS) if kind in CROPS[crops])
 
 
-def view_angles(clip):
+def view_angles(clip: Clip) -> np.ndarray:
     """(N, N) degrees between each two crops' cameras as seen from the person, nan where one is not
     calibrated.
 
@@ -73,7 +73,7 @@ def _ray(crop, size):
     return u / length, v / length, w / length
 
 
-def possible(clip, kind, crops):
+def possible(clip: Clip, kind: str, crops: tuple[str, ...]) -> list[tuple[int, int]]:
     """[(a, b), ...] of a clip that are of that kind before any rule; ``crops``: which kinds of
     crops make pairs.
 
@@ -96,13 +96,13 @@ def possible(clip, kind, crops):
     ]
 
 
-def keeps(clip, kind, rules, a, b):
+def keeps(clip: Clip, kind: str, rules: PairRules, a: int, b: int) -> bool:
     """Whether a pair of that kind keeps the rules; what is not known excludes nothing."""
     one, other = clip.crops[a], clip.crops[b]
     if kind == "cross_view":
-        rays = _ray(one, clip.size), _ray(other, clip.size)
-        if None not in rays:
-            (u, v, w), (x, y, z) = rays
+        ray, other_ray = _ray(one, clip.size), _ray(other, clip.size)
+        if ray is not None and other_ray is not None:
+            (u, v, w), (x, y, z) = ray, other_ray
             angle = math.degrees(math.acos(max(-1.0, min(1.0, u * x + v * y + w * z))))
             if not rules.angle_min_deg <= angle <= rules.angle_max_deg:
                 return False
@@ -111,14 +111,16 @@ def keeps(clip, kind, rules, a, b):
     return clip.overlap is None or rules.overlap_min <= clip.overlap[a, b] <= rules.overlap_max
 
 
-def candidates(clip, kind, rules):
+def candidates(clip: Clip, kind: str, rules: PairRules) -> list[tuple[int, int]]:
     """[(a, b), ...] of a clip that are of that kind and keep the rules."""
     return [
         pair for pair in possible(clip, kind, CROPS[rules.crops]) if keeps(clip, kind, rules, *pair)
     ]
 
 
-def choose(clip, kind, rules, random):
+def choose(
+    clip: Clip, kind: str, rules: PairRules, random: np.random.Generator
+) -> tuple[int, int] | None:
     """One of ``candidates``, each as likely as another, or None where there is none.
 
     Pairs are tried in a random sequence until one keeps the rules: with N crops there are up to
@@ -137,7 +139,9 @@ def choose(clip, kind, rules, random):
     return None
 
 
-def more_targets(clip, kind, rules, a, b, count, random):
+def more_targets(
+    clip: Clip, kind: str, rules: PairRules, a: int, b: int, count: int, random: np.random.Generator
+) -> list[int]:
     """[crop, ...] of ``count`` further targets of the reference b, beside a, all of that kind and
     by the rules.
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data.format.clip import MADE
+from data.sampling.order import Order
 from engine.errors import UserError
 
 FORMAT = 1
@@ -124,7 +125,7 @@ def unpack(text: str, where: object) -> Seen:
         raise UserError(f"{where}: its record of what training saw is damaged: {error}") from None
 
 
-def seen_by(order, people: list[tuple[str, str]]) -> Seen:
+def seen_by(order: Order, people: list[tuple[str, str]]) -> Seen:
     """What a run with this data.sampling.order.Order sees.
 
     Args:

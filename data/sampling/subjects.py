@@ -5,7 +5,6 @@ read.
 """
 
 import difflib
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,11 +13,15 @@ import numpy as np
 from data.format.clip import decode_meta
 from data.format.index import with_people
 from data.format.names import mark, normalise
+from data.sampling.order import Order
 from data.sampling.seen import Seen
 from data.storage import fetch
 from data.storage.catalogue import THREADS, list_shards
 from data.storage.shard_store import Store
 from engine.errors import UserError
+from engine.logging.console import get_logger
+
+log = get_logger(__name__)
 
 LOOKED_AT = 20_000  # clips, at most, whose names are read to find the one that was meant
 SHOWN = 5  # names of a list that matched nobody
@@ -44,12 +47,15 @@ def match_names(names: frozenset[str], paths: list[str], store: Store, key: str)
     found = {name: counts[mark(name)] for name in sorted(names)}
     missing = [name for name, count in found.items() if not count]
     if missing and unknown:
-        print(
-            f"note: {key} names {len(missing)} subjects, such as '{missing[0]}', who were not "
-            f"found; {len(unknown)} shards, such as {unknown[0]}, have an index of an older "
-            f"version, in which people are not listed (`python -m data index` makes it anew "
-            f"where the shards are): clips there are left out, but not counted",
-            file=sys.stderr,
+        log.info(
+            "note: %s names %d subjects, such as '%s', who were not found; %d shards, such as %s, "
+            "have an index of an older version, in which people are not listed (`python -m data "
+            "index` makes it anew where the shards are): clips there are left out, but not counted",
+            key,
+            len(missing),
+            missing[0],
+            len(unknown),
+            unknown[0],
         )
     elif missing:
         known = _some_names(paths, store)
@@ -134,7 +140,7 @@ def list_people(sources: list, known: Seen, store: Store) -> Seen:
     Of shards elsewhere the indexes are not fetched for it: they stay unlisted.
 
     Args:
-        sources: data.sampling.manifest.SourceManifest of each; their held-out clips do not count.
+        sources: data.sampling.manifest.SourceManifest of each; their validation clips do not count.
         known: whose ``listed`` shards are not read again.
     """
     wanted = {}
@@ -142,14 +148,15 @@ def list_people(sources: list, known: Seen, store: Store) -> Seen:
         for path, count, digest in zip(source.paths, source.counts, source.digests, strict=True):
             if count and digest not in known.listed and not fetch.is_remote(path):
                 wanted[path] = int(count), digest
-    people = set()
+    people: set[int] = set()
     for path, marks in people_of(list(wanted), store):
-        people.update(np.unique(marks[: wanted[path][0]]).tolist())
+        if marks is not None:  # a local tar's always are
+            people.update(np.unique(marks[: wanted[path][0]]).tolist())
     return Seen(people=frozenset(people - {0}), listed=frozenset(d for _, d in wanted.values()))
 
 
-def leave_out_people(order, people: frozenset[int], store: Store) -> tuple[int, int]:
-    """Take the held-out clips of some people away from an order.
+def leave_out_people(order: Order, people: frozenset[int], store: Store) -> tuple[int, int]:
+    """Take the validation clips of some people away from an order.
 
     Args:
         order: data.sampling.order.Order.  people: marks, as in data.sampling.seen.Seen.
@@ -157,13 +164,13 @@ def leave_out_people(order, people: frozenset[int], store: Store) -> tuple[int, 
         clips that were taken away; the number of shards whose people are not known.
     """
     gone = unknown = 0
-    people = np.array(sorted(people), np.uint64)
+    trained = np.array(sorted(people), np.uint64)
     for source in order.sources:
         used = sorted({shard for shard, _ in source.val})
         marks = [found for _, found in people_of([source.paths[shard] for shard in used], store)]
         unknown += sum(found is None for found in marks)
         seen = {
-            shard: np.isin(found, people)
+            shard: np.isin(found, trained)
             for shard, found in zip(used, marks, strict=True)
             if found is not None
         }
@@ -184,13 +191,16 @@ def refuse_people(shards: str, people: frozenset[int], store: Store, key: str) -
     if not people:
         return
     trained = np.array(sorted(people), np.uint64)
-    shown, example = set(), None
+    shown: set[int] = set()
+    example: tuple[str, int] | None = None
     for path, found in people_of(list_shards(shards, store)[0], store):
-        both = np.flatnonzero(np.isin(found, trained)) if found is not None else []
+        if found is None:
+            continue
+        both = np.flatnonzero(np.isin(found, trained))
         if len(both) and example is None:
             example = path, int(both[0])
-        shown |= set(found[both].tolist()) if len(both) else set()
-    if shown:
+        shown.update(found[both].tolist())
+    if example is not None:
         raise UserError(
             f"{key}: {len(shown)} people there are trained on too, such as "
             f"'{name_at(*example, store)}' in {example[0]}; a test wants people of "

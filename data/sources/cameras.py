@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from data.cropping.lens import distort
 from data.format.names import UTF16, decode_text
@@ -49,7 +50,7 @@ class Camera:
     height: int
 
 
-def see(camera, points):
+def project_distorted(camera: Camera, points: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """World points in the camera's own, distorted image.
 
     Args:
@@ -63,7 +64,7 @@ def see(camera, points):
     return distort(xy, camera.distortion) @ camera.K[:2, :2].T + camera.K[:2, 2], depth
 
 
-def undistort(camera, pixels):
+def undistort_pixels(camera: Camera, pixels: npt.ArrayLike) -> np.ndarray:
     """(..., 2) pixels of the distorted image to pixels of the ideal pinhole image with the same
     K."""
     pixels = np.asarray(pixels, np.float64)
@@ -75,7 +76,13 @@ def undistort(camera, pixels):
     return ideal.reshape(pixels.shape)
 
 
-def fit_to_video(camera, width, height, offset=(0, 0), slack_px=16):
+def fit_to_video(
+    camera: Camera,
+    width: int,
+    height: int,
+    offset: tuple[float, float] = (0, 0),
+    slack_px: int = 16,
+) -> Camera:
     """The camera as its video shows it, where the video is a few pixels smaller or larger than the
     calibration.
 
@@ -100,7 +107,7 @@ def fit_to_video(camera, width, height, offset=(0, 0), slack_px=16):
     return dataclasses.replace(camera, K=K, width=width, height=height)
 
 
-def read_cameras(path, kind):
+def read_cameras(path: str, kind: str) -> dict[str, Camera]:
     """{name: Camera} of a calibration file, in the file's order.
 
     Args:
@@ -157,7 +164,7 @@ def _camera(path, name, K, distortion, R, t, size):
 def _qualisys(data, path):
     """Qualisys Track Manager's XML (.qca.txt).
 
-    Lengths of the image are in 1/64 px. The axes are turned by pi about x against OpenCV's (y up,
+    Lengths of the image are in 1/64 px. The axes are rotated by pi about x against OpenCV's (y up,
     z backward); the position is in millimetres; the stored rotation has the camera's axes as rows.
     The distortion is divided by 64 as well, as Pose2Sim reads it.
     """
@@ -174,9 +181,9 @@ def _qualisys(data, path):
                 f"viewrotation={node.attrib['viewrotation']}; "
                 "export the calibration and the video without a rotated view"
             )
-        video = {k: float(v) for k, v in node.find("fov_video").attrib.items()}
-        place = {k: float(v) for k, v in node.find("transform").attrib.items()}
-        lens = {k: float(v) / 64 for k, v in node.find("intrinsic").attrib.items()}
+        video = {k: float(v) for k, v in _find(node, "fov_video").attrib.items()}
+        place = {k: float(v) for k, v in _find(node, "transform").attrib.items()}
+        lens = {k: float(v) / 64 for k, v in _find(node, "intrinsic").attrib.items()}
         K = [
             [lens["focalLengthU"], lens["skew"], lens["centerPointU"] - video["left"]],
             [0, lens["focalLengthV"], lens["centerPointV"] - video["top"]],
@@ -205,6 +212,14 @@ def _qualisys(data, path):
         )
 
 
+def _find(node, name):
+    """The first child of that name; KeyError where there is none."""
+    child = node.find(name)
+    if child is None:
+        raise KeyError(name)
+    return child
+
+
 def _caliscope(data, path):
     """caliscope's camera_array.toml: world to camera, OpenCV numbers; cameras are named cam_N like
     its videos."""
@@ -218,7 +233,7 @@ def _caliscope(data, path):
             continue
         if node.get("rotation_count") or node.get("fisheye"):
             raise UserError(
-                f"calibration {path}: camera {name} is turned (rotation_count) or a fisheye, "
+                f"calibration {path}: camera {name} is rotated (rotation_count) or a fisheye, "
                 "which is not supported"
             )
         R = np.array(node["rotation"], np.float64)

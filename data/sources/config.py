@@ -96,7 +96,7 @@ class PairsConfig:
     workers: int = key(1, "processes that decode; each holds one shard's crops in memory", low=1)
     part: str | None = key(None, HELP)
 
-    def check(self):
+    def check(self) -> None:
         """Raises UserError for keys that do not go together."""
         for name in ("out", "videos"):
             if not getattr(self, name):

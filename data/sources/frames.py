@@ -7,8 +7,10 @@ installed and can, else by PyAV.
 
 import importlib.util
 import os
+from collections.abc import Iterable, Iterator, Sequence
 
 import av
+import numpy as np
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".mts")
 
@@ -27,16 +29,18 @@ class Frames:
         note: why an earlier decoder could not read it, or nothing.
     """
 
-    def __init__(self, path, decoder, count, fps, size):
+    def __init__(
+        self, path: str, decoder: str, count: int, fps: float, size: tuple[int, int]
+    ) -> None:
         self.path, self.decoder, self.count, self.fps = path, decoder, count, fps
         self.width, self.height = size
         self.note = ""
 
-    def read_by(self, decoder):
+    def read_by(self, decoder: str) -> "Frames":
         """The same video for another decoder."""
         return Frames(self.path, decoder, self.count, self.fps, (self.width, self.height))
 
-    def get(self, indices):
+    def get(self, indices: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
         """Yield (index, (H, W, 3) uint8 RGB) for increasing ``indices``, decoding the file once.
 
         Raises:
@@ -79,7 +83,7 @@ class Frames:
             return
 
 
-def open_video(path, decoders=("decord", "av")):
+def open_video(path: str, decoders: Sequence[str] = ("decord", "av")) -> Frames:
     """The first of ``decoders`` that reads the file's first frame.
 
     Raises:
@@ -99,7 +103,7 @@ def open_video(path, decoders=("decord", "av")):
     raise Unreadable("; ".join(reasons))
 
 
-def find_videos(where):
+def find_videos(where: str) -> dict[str, str]:
     """{stem: path} of a video file, or of the videos right inside a folder, sorted.
 
     Raises:
@@ -164,7 +168,7 @@ def _open_av(path):
                 raise Unreadable("it holds no frames")
             if first.rotation:
                 raise Unreadable(
-                    f"it is stored turned by {first.rotation} degrees; re-encode it upright"
+                    f"it is stored rotated by {first.rotation} degrees; re-encode it upright"
                 )
         return Frames(
             path,

@@ -23,7 +23,7 @@ from data.format.images import decode_image
 from data.format.label_stack import stack_labels
 from data.format.labels import OUTSIDE, CropLabels, Keypoints
 from data.format.shards import shard_name, write_shard
-from data.sources.cameras import Camera, undistort
+from data.sources.cameras import Camera, undistort_pixels
 from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
 from data.sources.plan import clip_key
 from data.tools.cleanup import clear_leftovers
@@ -267,7 +267,7 @@ def _move_keypoints(
     """Keypoints of the image in pixels of the crop; those outside of it are said to be."""
     points = np.asarray(keypoints.points, np.float64)
     if camera is not None:
-        points = undistort(camera, points)
+        points = undistort_pixels(camera, points)
     points = (points - box[:2]) * (size / (box[2] - box[0]))
     visible = keypoints.visible
     if visible is not None:

@@ -8,11 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.cropping.geometry import square_around
-from data.sources.cameras import Camera, fit_to_video, read_cameras, see, undistort
+from data.sources.cameras import (
+    Camera,
+    fit_to_video,
+    project_distorted,
+    read_cameras,
+    undistort_pixels,
+)
+from data.sources.config import PairsConfig
 from data.sources.frames import Frames
 from data.sources.plan import ClipPlan, CropPlan, choose_instants, clip_key, share_inside
-from data.sources.probe import list_videos, probe
-from data.sources.tables import check_boxes, fill, read_boxes, read_timestamps, read_track
+from data.sources.probe import Problems, list_videos, probe_videos
+from data.sources.tables import check_boxes, fill_gaps, read_boxes, read_timestamps, read_track
 from engine.errors import UserError
 from engine.geometry import angle_about, camera_centre, point_nearest_lines, project, triangulate
 from engine.logging.console import get_logger
@@ -33,14 +40,14 @@ class View:
     frames: dict
 
 
-def plan_clips(cfg, problems):
+def plan_clips(cfg: PairsConfig, problems: Problems) -> tuple[list[ClipPlan], dict[str, Frames]]:
     """(clip plans, {path: Frames}) of one take.
 
     Raises:
         UserError: cameras and videos that do not belong together, or nobody seen by two cameras.
     """
     matched = _match(cfg)
-    found = probe([path for _, _, path in matched], cfg.workers, problems)
+    found = probe_videos([path for _, _, path in matched], cfg.workers, problems)
     matched = [(camera, stem, found[path]) for camera, stem, path in matched if path in found]
     if len(matched) < 2:
         raise UserError(
@@ -169,7 +176,9 @@ def _clock(cfg, matched):
             f"from each"
         )
     same = {i: i for i in range(min(counts))}
-    return {i: i / rates[0] for i in same}, [View(*m, same) for m in matched]
+    return {i: i / rates[0] for i in same}, [
+        View(camera, stem, video, same) for camera, stem, video in matched
+    ]
 
 
 def _where(cfg, times, views):
@@ -203,7 +212,7 @@ def _from_boxes(cfg, times, views):
     for view in views:
         for person, rows in boxes.get(view.stem, boxes.get(view.camera.name, {})).items():
             check_boxes(rows, view.video.width, view.video.height)
-            filled = fill(rows, cfg.fill_gaps_frames)
+            filled = fill_gaps(rows, cfg.fill_gaps_frames)
             for i in times:
                 if view.frames.get(i) in filled:
                     people[person][i].append(
@@ -218,7 +227,7 @@ def _ideal_box(camera, box):
     middles of its sides."""
     x0, y0, x1, y1 = box
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
-    at = undistort(
+    at = undistort_pixels(
         camera, [[x0, y0], [x, y0], [x1, y0], [x1, y], [x1, y1], [x, y1], [x0, y1], [x0, y]]
     )
     return np.concatenate([at.min(0), at.max(0)])
@@ -299,7 +308,7 @@ def _looked_at(cfg, views):
             "give track=FILE or boxes=FILE"
         ) from None
     for view in views:
-        pixel, depth = see(view.camera, point)
+        pixel, depth = project_distorted(view.camera, point)
         if depth <= 0 or not np.isfinite(pixel).all():
             raise UserError(
                 f"camera {view.camera.name} looks away from the point nearest all cameras' axes: "

@@ -5,6 +5,7 @@ import dataclasses
 import glob
 import json
 import os
+from collections.abc import Sequence
 
 import simplejpeg
 
@@ -14,10 +15,10 @@ from data.format.clip import Clip, Crop
 from data.format.shards import shard_name, write_shard
 from data.sources import multicam, video
 from data.sources.config import PairsConfig
-from data.sources.frames import Unreadable
-from data.sources.plan import digest
+from data.sources.frames import Frames, Unreadable
+from data.sources.plan import ClipPlan, digest_plans
 from data.sources.probe import Problems
-from data.sources.processes import Died, in_processes
+from data.tools.process_pool import Died, spread_isolated
 from data.tools.work_split import Part
 from engine.config import parser
 from engine.errors import UserError, explain, failure_of
@@ -32,7 +33,7 @@ SAVED, DONE = "pairs.yaml", "pairs.done.json"
 log = get_logger(__name__)
 
 
-def main(argv):
+def main(argv: Sequence[str]) -> int:
     """Plan the clips, cut them a shard a process, write the shards.
 
     Returns:
@@ -112,7 +113,7 @@ def _write(cfg, plans, videos, problems):
     done_path = os.path.join(cfg.out, DONE)
     parts = [plans[i : i + cfg.clips_per_shard] for i in range(0, len(plans), cfg.clips_per_shard)]
     parts = {shard_name(n): part for n, part in enumerate(parts) if mine.has(n)}
-    marks = {name: digest(part, cfg) for name, part in parts.items()}
+    marks = {name: digest_plans(part, cfg) for name, part in parts.items()}
     done = _read_done(cfg.out)
     if mine.alone:
         for name in set(done) - set(marks):
@@ -134,7 +135,7 @@ def _write(cfg, plans, videos, problems):
         (part, {c.path: videos[c.path] for p in part for c in p.crops}, _Style.of(cfg))
         for _, part in todo
     ]
-    answers = in_processes(cut_clips, tasks, cfg.workers)
+    answers = spread_isolated(cut_clips, tasks, cfg.workers)
     with progress.bar(sum(len(part) for _, part in todo), "clip", description="cutting") as bar:
         for (name, part), task, answer in zip(todo, tasks, answers, strict=True):
             if isinstance(answer, Died):
@@ -155,7 +156,7 @@ def _again(task, died):
     plans, videos, style = task
     log.info(f"{died}; trying again with PyAV alone")
     task = (plans, {path: v.read_by("av") for path, v in videos.items()}, style)
-    answer = next(in_processes(cut_clips, [task], 1))
+    answer = next(spread_isolated(cut_clips, [task], 1))
     return ([], dict.fromkeys(videos, str(answer))) if isinstance(answer, Died) else answer
 
 
@@ -168,11 +169,13 @@ class _Style:
     kind: str
 
     @classmethod
-    def of(cls, cfg):
+    def of(cls, cfg: PairsConfig) -> "_Style":
         return cls(cfg.size, cfg.quality, cfg.source, cfg.licence, cfg.kind)
 
 
-def cut_clips(task):
+def cut_clips(
+    task: tuple[list[ClipPlan], dict[str, Frames], _Style],
+) -> tuple[list[Clip], dict[str, str]]:
     """Decode each video once and cut what the plans ask; runs in its own process.
 
     Args:
@@ -233,8 +236,9 @@ def _frames(reader, wanted):
 def _crop(plan, style):
     K = Rt = None
     if plan.camera is not None:
-        K, Rt = crop_intrinsics(plan.camera.K, plan.box, (style.size, style.size)), plan.camera.Rt
-    return Crop(plan.name, plan.time_s, style.kind, K, Rt, plan.box)
+        K = crop_intrinsics(plan.camera.K, plan.box, (style.size, style.size)).tolist()
+        Rt = plan.camera.Rt.tolist()
+    return Crop(plan.name, plan.time_s, style.kind, K, Rt, plan.box.tolist())
 
 
 def _read_done(folder):

@@ -3,11 +3,17 @@
 import hashlib
 import os
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from data.sources.cameras import Camera
+
+if TYPE_CHECKING:
+    from data.sources.config import PairsConfig
 
 _SLACK_S = (
     1e-4  # frame times are fractions such as 1/30 s: equal ones may differ in the last digits
@@ -42,14 +48,14 @@ class ClipPlan:
     crops: list
 
 
-def share_inside(box, width, height):
+def share_inside(box: np.ndarray, width: int, height: int) -> float:
     """Share of a box's area that lies in the image."""
     x0, y0, x1, y1 = box
     inside = max(0.0, min(x1, width) - max(x0, 0)) * max(0.0, min(y1, height) - max(y0, 0))
     return inside / ((x1 - x0) * (y1 - y0))
 
 
-def choose_instants(times, name, cfg):
+def choose_instants(times: npt.ArrayLike, name: str, cfg: "PairsConfig") -> Iterator[list[int]]:
     """Yield, for one clip after the other, the positions in ``times`` of its instants.
 
     A clip starts every ``stride_s``; each next instant is the one nearest to a gap drawn between
@@ -83,12 +89,12 @@ def choose_instants(times, name, cfg):
         yield chosen
 
 
-def clip_key(*parts):
+def clip_key(*parts: str) -> str:
     """A key without the dots and slashes that WebDataset cuts at."""
     return re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(parts))
 
 
-def digest(plans, cfg):
+def digest_plans(plans: Sequence[ClipPlan], cfg: "PairsConfig") -> str:
     """16 hex digits that change with anything that changes the bytes of these clips."""
     hasher, paths = hashlib.blake2b(digest_size=8), set()
     hasher.update(f"{cfg.size} {cfg.quality} {cfg.source} {cfg.licence} {cfg.kind}".encode())

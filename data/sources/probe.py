@@ -1,9 +1,10 @@
 """Which videos can be read, by whom, and how long they are."""
 
 import dataclasses
+from collections.abc import Sequence
 
-from data.sources.frames import Unreadable, find_videos, open_video
-from data.sources.processes import Died, in_processes
+from data.sources.frames import Frames, Unreadable, find_videos, open_video
+from data.tools.process_pool import Died, spread_isolated
 from engine.errors import UserError
 from engine.logging.console import get_logger
 
@@ -16,13 +17,13 @@ class Problems:
 
     skipped: dict = dataclasses.field(default_factory=dict)
 
-    def add(self, path, reason):
+    def add(self, path: str, reason: str) -> None:
         if path not in self.skipped:
             self.skipped[path] = reason
             log.warning(f"skipped {path}: {reason}")
 
 
-def list_videos(where):
+def list_videos(where: str) -> dict[str, str]:
     """{stem: path}; UserError where there is none."""
     try:
         videos = find_videos(where)
@@ -35,18 +36,18 @@ def list_videos(where):
     return videos
 
 
-def probe(paths, workers, problems):
+def probe_videos(paths: Sequence[str], workers: int, problems: Problems) -> dict[str, Frames]:
     """{path: Frames} of the videos that some decoder reads; the others go to ``problems``."""
     found, again = {}, []
     for path, answer in zip(
-        paths, in_processes(_probe, [(p, ("decord", "av")) for p in paths], workers), strict=True
+        paths, spread_isolated(_probe, [(p, ("decord", "av")) for p in paths], workers), strict=True
     ):
         if isinstance(answer, Died):
             again.append(path)
         else:
             found[path] = answer
     for path, answer in zip(
-        again, in_processes(_probe, [(p, ("av",)) for p in again], workers), strict=True
+        again, spread_isolated(_probe, [(p, ("av",)) for p in again], workers), strict=True
     ):
         found[path] = str(answer) if isinstance(answer, Died) else answer
     for path, answer in found.items():

@@ -5,16 +5,20 @@ import io
 import json
 import os
 from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from data.format.names import decode_text
 from engine.errors import UserError, explain, failure_of
 
+Row = tuple[np.ndarray, str]  # a box (4,) and where in the file it stands
 BOX_COLUMNS = ("video", "frame", "x0", "y0", "x1", "y1")
 
 
-def rows(path, columns, numbers):
+def read_rows(
+    path: str, columns: Sequence[str], numbers: Sequence[str]
+) -> Iterator[tuple[str, dict]]:
     """Yield (where, {column: value}) of a CSV with a header or a JSON list of objects.
 
     Args:
@@ -48,7 +52,7 @@ def rows(path, columns, numbers):
         yield where, entry
 
 
-def read_boxes(path):
+def read_boxes(path: str) -> dict[str, dict[str, dict[int, Row]]]:
     """{video stem: {person: {frame: (box (4,), where)}}} of a boxes file; pixels, the image's
     corner at (0, 0).
 
@@ -56,7 +60,7 @@ def read_boxes(path):
         UserError: a malformed row, a box without area, two boxes for one person in one frame.
     """
     found = defaultdict(lambda: defaultdict(dict))
-    for where, row in rows(path, BOX_COLUMNS, BOX_COLUMNS[1:]):
+    for where, row in read_rows(path, BOX_COLUMNS, BOX_COLUMNS[1:]):
         box = np.array([row[c] for c in BOX_COLUMNS[2:]])
         frame = _frame(row["frame"], where)
         if box[2] <= box[0] or box[3] <= box[1]:
@@ -74,7 +78,7 @@ def read_boxes(path):
     return {video: dict(people) for video, people in found.items()}
 
 
-def check_boxes(boxes, width, height):
+def check_boxes(boxes: Mapping[int, Row], width: int, height: int) -> None:
     """Raise UserError for a box that lies wholly outside an image of width x height, naming its
     row.
 
@@ -88,7 +92,7 @@ def check_boxes(boxes, width, height):
             )
 
 
-def fill(boxes, gap):
+def fill_gaps(boxes: Mapping[int, Row], gap: int) -> dict[int, np.ndarray]:
     """{frame: box} with linear interpolation between boxes that are at most ``gap`` frames
     apart."""
     plain = {frame: box for frame, (box, _) in sorted(boxes.items())}
@@ -101,16 +105,16 @@ def fill(boxes, gap):
     return dict(sorted(out.items()))
 
 
-def read_track(path):
+def read_track(path: str) -> dict[int, np.ndarray]:
     """{frame: (3,) world point in metres} of a CSV frame, x_m, y_m, z_m."""
     columns = ("frame", "x_m", "y_m", "z_m")
     return {
         _frame(row["frame"], where): np.array([row[c] for c in columns[1:]])
-        for where, row in rows(path, columns, columns)
+        for where, row in read_rows(path, columns, columns)
     }
 
 
-def read_timestamps(path):
+def read_timestamps(path: str) -> tuple[dict[int, float], dict[str, dict[int, int]]]:
     """(times, frames) of a CSV sync_index, cam_id, frame_time, whose rows of one camera are that
     video's frames in order.
 
@@ -119,7 +123,7 @@ def read_timestamps(path):
         frame of its video}}.
     """
     stamps = defaultdict(list)
-    for where, row in rows(
+    for where, row in read_rows(
         path, ("sync_index", "cam_id", "frame_time"), ("sync_index", "frame_time")
     ):
         stamps[str(row["cam_id"])].append((row["frame_time"], _frame(row["sync_index"], where)))

@@ -2,16 +2,18 @@
 boxes."""
 
 from data.cropping.geometry import square_around
+from data.sources.config import PairsConfig
+from data.sources.frames import Frames
 from data.sources.plan import ClipPlan, CropPlan, choose_instants, clip_key, share_inside
-from data.sources.probe import list_videos, probe
-from data.sources.tables import check_boxes, fill, read_boxes
+from data.sources.probe import Problems, list_videos, probe_videos
+from data.sources.tables import check_boxes, fill_gaps, read_boxes
 from engine.errors import UserError
 from engine.logging.console import get_logger
 
 log = get_logger(__name__)
 
 
-def plan_clips(cfg, problems):
+def plan_clips(cfg: PairsConfig, problems: Problems) -> tuple[list[ClipPlan], dict[str, Frames]]:
     """(clip plans, {path: Frames}) of all videos that have boxes.
 
     Raises:
@@ -19,6 +21,7 @@ def plan_clips(cfg, problems):
             does not have.
     """
     videos = list_videos(cfg.videos)
+    assert cfg.boxes is not None, "PairsConfig.check asks for them"
     boxes = read_boxes(cfg.boxes)
     named = [stem for stem in videos if stem in boxes]
     if not named:
@@ -30,7 +33,7 @@ def plan_clips(cfg, problems):
         log.info(f"{videos[stem]}: no boxes for it in {cfg.boxes}; left out")
     for stem in sorted(set(boxes) - set(videos)):
         problems.add(stem, f"{cfg.boxes} has boxes for it, but it is not in {cfg.videos}")
-    found = probe([videos[stem] for stem in named], cfg.workers, problems)
+    found = probe_videos([videos[stem] for stem in named], cfg.workers, problems)
     plans = []
     for stem in named:
         if videos[stem] in found:
@@ -53,7 +56,7 @@ def _person(cfg, stem, person, boxes, video):
         )
     seen = {
         f: box
-        for f, box in fill(boxes, cfg.fill_gaps_frames).items()
+        for f, box in fill_gaps(boxes, cfg.fill_gaps_frames).items()
         if share_inside(box, video.width, video.height) >= cfg.min_inside
     }
     frames = list(seen)

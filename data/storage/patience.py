@@ -17,7 +17,7 @@ TOLD_S = 1.0  # between two signs of life
 
 
 class Patience:
-    """Seconds that something may go on failing.
+    """Seconds for which something may keep failing.
 
     Args:
         seconds: from its first failure; 0: it is tried once.

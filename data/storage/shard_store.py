@@ -164,7 +164,7 @@ class Store:
             )
         return data
 
-    def elsewhere(self) -> bool:
+    def has_remote(self) -> bool:
         """Return whether any shard that the run knows is remote."""
         return any(map(fetch.is_remote, self.digests))
 

@@ -4,9 +4,10 @@ import contextlib
 import glob
 import os
 import re
+from collections.abc import Iterable
 
 
-def clear_leftovers(folder, names=("*",)):
+def clear_leftovers(folder: str, names: Iterable[str] = ("*",)) -> None:
     """Remove half-written shards and indexes of processes that are gone; those of a live one may
     still be wanted.
 

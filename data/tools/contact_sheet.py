@@ -1,16 +1,19 @@
 """Contact sheets: pairs as they lie in the shards, the person's mask outlined, captions with what
-is known of them."""
+is known of them. Clips without a pair show their crops and keypoints."""
 
+import contextlib
 import math
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 
-from data.format.clip import decode_masks
-from data.format.index import PAIR_KINDS
-from data.loading.reader import BadSample, Reader
+from data.format.clip import Clip, decode_masks
+from data.format.index import PAIR_KINDS, Index, crop_kinds_of
+from data.format.labels import SEEN, Keypoints, read_labels
+from data.loading.reader import BadSample, ClipReader
 from data.sampling.order import PAIR, numbers
-from data.sampling.pairs import candidates, offer_bits, view_angles
+from data.sampling.pairs import CROPS, PairRules, candidates, possible, view_angles
+from data.storage.shard_store import Store
 from engine.errors import UserError
 
 TILE, GAP, MARGIN = 224, 6, 24  # pixels of the sheet
@@ -20,9 +23,12 @@ ROW = TITLE + TILE + CAPTION + 18
 HEADER = 92
 WIDTH = 2 * MARGIN + len(PAIR_KINDS) * PAIR_WIDTH + PAIR_GAP
 INK, PALE, OUTLINE = (24, 24, 27), (113, 113, 122), (255, 45, 120)
+KEYPOINT = (0, 200, 90)
 
 
-def contact_sheet(paths, rows, seed, rules, store):
+def contact_sheet(
+    paths: list[str], rows: int, seed: int, rules: PairRules, store: Store
+) -> Image.Image:
     """An image of pairs, a row a clip: one cross-view pair on the left, one cross-pose pair on the
     right.
 
@@ -39,9 +45,9 @@ def contact_sheet(paths, rows, seed, rules, store):
         UserError: a shard is damaged; all chosen samples are.
     """
     indexes = [store.index(path) for path in paths]
-    if not any((index.offers & offer_bits(rules.crops)).any() for index in indexes):
+    if not any(_has_crops(index, CROPS[rules.crops]) for index in indexes):
         raise UserError(
-            f"no clip that can be read has a pair of crops with pairs.crops={rules.crops}; "
+            f"no clip that can be read has crops with pairs.crops={rules.crops}; "
             "try python -m data verify"
         )
     ends = np.cumsum([len(index) for index in indexes])
@@ -53,11 +59,11 @@ def contact_sheet(paths, rows, seed, rules, store):
         int(random.integers(low, high)) for low, high in zip(borders[:-1], borders[1:], strict=True)
     ]
     sheet = Image.new("RGB", (WIDTH, HEADER + ROW * rows), "white")
-    reader, shown = Reader(None, rules, None, 0, store), 0
+    reader, shown = ClipReader(store), 0
     for row, place in enumerate(chosen):
         shard = int(np.searchsorted(ends, place, "right"))
         index = place - int(ends[shard] - len(indexes[shard]))
-        shown += _draw_row(sheet, HEADER + ROW * row, reader, paths[shard], index, random)
+        shown += _draw_row(sheet, HEADER + ROW * row, reader, rules, paths[shard], index, random)
     if not shown:
         raise UserError(
             f"none of the {rows} clips chosen from {paths[0]} and on can be shown: see `python -m "
@@ -68,6 +74,12 @@ def contact_sheet(paths, rows, seed, rules, store):
         f"{rows} of {ends[-1]} clips in {len(paths)} shard{'s' * (len(paths) > 1)}, seed {seed}",
     )
     return sheet
+
+
+def _has_crops(index: Index, kinds: tuple[str, ...]) -> bool:
+    """Whether some clip of a shard has crops of these kinds."""
+    bits = int(np.bitwise_or.reduce(index.offers))
+    return not set(kinds).isdisjoint(crop_kinds_of(bits))
 
 
 def _draw_header(sheet, words):
@@ -81,7 +93,7 @@ def _draw_header(sheet, words):
     ImageDraw.Draw(sheet).line([(MARGIN, top), (WIDTH - MARGIN, top)], (212, 212, 216), 1)
 
 
-def _draw_row(sheet, top, reader, path, index, random):
+def _draw_row(sheet, top, reader, rules, path, index, random):
     """One clip's pairs; whether it could be read."""
     key = str(reader.store.index(path).keys[index])
     shard = path.rsplit("/", 1)[-1]
@@ -110,9 +122,12 @@ def _draw_row(sheet, top, reader, path, index, random):
     masks = None
     if "masks.bin" in members:
         masks = decode_masks(reader.store.read(path, *members["masks.bin"]), len(clip.crops))
+    if not any(possible(clip, kind, CROPS[rules.crops]) for kind in PAIR_KINDS):
+        _draw_crops(sheet, top + TITLE, reader, rules, path, clip, members, masks)
+        return True
     for p, kind in enumerate(PAIR_KINDS):
         at = MARGIN + p * (PAIR_WIDTH + PAIR_GAP), top + TITLE
-        pairs = candidates(clip, kind, reader.rules)
+        pairs = candidates(clip, kind, rules)
         if not pairs:
             _draw_absent(sheet, at, f"no {kind.replace('_', '-')} pair")
             continue
@@ -127,7 +142,62 @@ def _draw_row(sheet, top, reader, path, index, random):
     return True
 
 
-def caption(clip, a, b, kind):
+def _draw_crops(
+    sheet: Image.Image,
+    top: int,
+    reader: ClipReader,
+    rules: PairRules,
+    path: str,
+    clip: Clip,
+    members: dict[str, tuple[int, int]],
+    masks: np.ndarray | None,
+) -> None:
+    """The first crops of a clip that has no pair, with masks and keypoints, such as a labelled
+    photograph."""
+    wanted = CROPS[rules.crops]
+    numbers_of = [n for n, crop in enumerate(clip.crops) if crop.kind in wanted]
+    labels = None
+    if "labels.npz" in members:
+        with contextlib.suppress(ValueError):  # `verify` names them
+            data = reader.store.read(path, *members["labels.npz"])
+            labels = read_labels(data, len(clip.crops))
+    for tile, number in enumerate(numbers_of[: 2 * len(PAIR_KINDS)]):
+        pair, side = divmod(tile, 2)
+        left = MARGIN + pair * (PAIR_WIDTH + PAIR_GAP) + side * (TILE + GAP)
+        try:
+            pixels = reader.image(path, members, number)
+        except BadSample as reason:
+            _write(sheet, (left, top), str(reason), 14, OUTLINE, most=TILE)
+            continue
+        image = Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.LANCZOS)
+        if masks is not None:
+            image = outlined(image, masks[number])
+        known = None if labels is None else labels.at(number)
+        if known is not None and known.keypoints is not None:
+            _draw_keypoints(image, known.keypoints, TILE / clip.size)
+        sheet.paste(image, (left, top))
+        words = [clip.crops[number].kind.replace("_", " ")]
+        if known is not None:
+            words += [name for name, there in known.present().items() if there]
+        _write(sheet, (left, top + TILE + 4), "  ·  ".join(words), 14, most=TILE)
+
+
+def _draw_keypoints(image: Image.Image, keypoints: Keypoints, scale: float) -> None:
+    """Dots where keypoints are labelled; hollow ones are hidden.
+
+    Args:
+        scale: pixels of the image a pixel of the crop.
+    """
+    draw = ImageDraw.Draw(image)
+    visible = keypoints.visible
+    for joint in np.flatnonzero(keypoints.confidence).tolist():
+        x, y = (keypoints.points[joint] * scale).tolist()
+        hidden = visible is not None and visible[joint] != SEEN
+        spot = [x - 3, y - 3, x + 3, y + 3]
+        draw.ellipse(spot, fill=None if hidden else KEYPOINT, outline=KEYPOINT)
+
+
+def caption(clip: Clip, a: int, b: int, kind: str) -> str:
     """What is known of a pair, in a line: kind of crop, cameras or instants, angle or gap,
     overlap."""
     one, other = clip.crops[a], clip.crops[b]
@@ -139,22 +209,24 @@ def caption(clip, a, b, kind):
     else:
         words.append(f"gap {abs(one.time_s - other.time_s):.2f} s")
         words.append(one.camera)
-    known = clip.overlap is not None
-    words.insert(2, f"{clip.overlap[a, b]:.0%} of a seen in b" if known else "overlap not known")
+    overlap = "overlap not known"
+    if clip.overlap is not None:
+        overlap = f"{clip.overlap[a, b]:.0%} of a seen in b"
+    words.insert(2, overlap)
     return "  ·  ".join(words)
 
 
 def _draw_pair(sheet, at, images, mask):
     for tile, pixels in enumerate(images):
-        image = Image.fromarray(pixels).resize((TILE, TILE), Image.LANCZOS)
+        image = Image.fromarray(pixels).resize((TILE, TILE), Image.Resampling.LANCZOS)
         if tile == 0 and mask is not None:
             image = outlined(image, mask)
         sheet.paste(image, (at[0] + tile * (TILE + GAP), at[1]))
 
 
-def outlined(image, mask):
+def outlined(image: Image.Image, mask: np.ndarray) -> Image.Image:
     """A copy of a square PIL image with the border of a (64, 64) bool mask drawn on it."""
-    soft = Image.fromarray(mask.astype(np.uint8) * 255).resize(image.size, Image.BICUBIC)
+    soft = Image.fromarray(mask.astype(np.uint8) * 255).resize(image.size, Image.Resampling.BICUBIC)
     whole = soft.filter(ImageFilter.GaussianBlur(image.width / 90)).point(
         lambda value: 255 * (value > 127)
     )

@@ -6,12 +6,14 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from data.format.clip import KINDS
 from data.format.index import PAIR_KINDS
-from data.tools.stats import rule_masks
+from data.sampling.pairs import PairRules
+from data.tools.stats import Tally, rule_masks
 
 ALL, KEPT = "#c7cdd6", "#2563eb"
 STYLE = {
@@ -27,13 +29,13 @@ STYLE = {
 MOST_SOURCES = 8
 
 
-def draw(tally, rules):
+def draw(tally: Tally, rules: PairRules) -> Image.Image:
     """Histograms of a data.tools.stats.Tally, and what data.sampling.pairs.PairRules keep; a PIL
     image."""
     with matplotlib.rc_context(STYLE):
         # A canvas of its own and not pyplot, whose current figure is global state.
-        figure = Figure(figsize=(15, 10.5), dpi=110, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+        layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+        figure = Figure(figsize=(15, 10.5), dpi=110, layout=layout)
         canvas = FigureCanvasAgg(figure)
         panels = figure.subplots(3, 3).ravel()
         by_kind = {kind: rule_masks(tally.pairs, kind, rules) for kind in PAIR_KINDS}

@@ -1,13 +1,13 @@
 """``python -m data verify | stats | preview``: are shards whole, what do they hold, how do they
 look."""
 
-import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
+from PIL import Image
 from tqdm import tqdm
 
 from data.format.shards import find_shards
@@ -16,9 +16,12 @@ from data.sampling.pairs import CROPS, PairRules
 from data.storage.cache import CacheConfig
 from data.storage.catalogue import indexed, list_shards, write_catalogues
 from data.storage.shard_store import Store
+from data.tools.process_pool import spread_in_order
 from data.tools.stats import describe, merge, tally_shard
 from engine.config.parser import key, parse_keys, section
-from engine.errors import EnvironmentFault, UserError, explain, failure_of
+from engine.errors import UserError, explain, failure_of
+
+Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -45,7 +48,7 @@ class StatsConfig:
         None, "processes that read; default: the cores of this machine", low=1
     )
 
-    def check(self):
+    def check(self) -> None:
         if self.out:
             _check_png(self.out)
 
@@ -71,11 +74,11 @@ class PreviewConfig:
     pairs: ShownPairs = section(ShownPairs)
     cache: CacheConfig = section(CacheConfig)
 
-    def check(self):
+    def check(self) -> None:
         _check_png(self.out)
 
 
-def index(argv):
+def index(argv: list[str]) -> int:
     """Index every tar and write each folder's shards.json, so that no run has to."""
     config, named = parse_keys(IndexConfig, argv, "data index")
     paths = find_shards(named)
@@ -91,7 +94,7 @@ def index(argv):
     return 0
 
 
-def verify(argv):
+def verify(argv: list[str]) -> int:
     """Read every byte of every shard; prints what is wrong. Returns 1 where anything is."""
     config, named = parse_keys(VerifyConfig, argv, "data verify")
     paths = _named(named, config.cache)
@@ -115,7 +118,7 @@ def verify(argv):
     return 1
 
 
-def stats(argv):
+def stats(argv: list[str]) -> int:
     """Print what the shards hold and what the rules for pairs keep; draw it where out=FILE.png is
     given."""
     config, named = parse_keys(StatsConfig, argv, "data stats")
@@ -139,7 +142,7 @@ def stats(argv):
     return 0
 
 
-def preview(argv):
+def preview(argv: list[str]) -> int:
     """Draw a contact sheet of pairs."""
     from data.tools.contact_sheet import contact_sheet
 
@@ -157,31 +160,22 @@ def _named(named, cache):
     return list_shards(named, Store(cache.open()))[0]
 
 
-def look(work, cache, path):
+def look(work: Callable[[str], Answer], cache: CacheConfig, path: str) -> Answer:
     """work(path), for a URL with the path of the file that was fetched."""
     with Store(cache.open()).kept(path) as here:
         return work(here)
 
 
-def spread_over_processes(work, paths, workers, words):
+def spread_over_processes(
+    work: Callable[[str], Answer], paths: Sequence[str], workers: int | None, words: str
+) -> Iterator[Answer]:
     """Yield work(path) in the order of the paths, from several processes where that helps; shows
     progress on a terminal."""
     count = min(len(paths), workers or os.cpu_count() or 1)
-    if count == 1:
-        yield from tqdm(map(work, paths), words, len(paths), disable=None)
-        return
-    # Spawned, because a fork of a process with threads (OpenMP, tqdm) may hang.
-    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn")) as pool:
-        try:
-            yield from tqdm(pool.map(work, paths), words, len(paths), disable=None)
-        except BrokenProcessPool:
-            raise EnvironmentFault(
-                f"{words}: one of {count} processes was killed, as where memory runs out: use "
-                f"fewer workers="
-            ) from None
+    yield from tqdm(spread_in_order(work, paths, count), words, len(paths), disable=None)
 
 
-def save_image(image, path):
+def save_image(image: Image.Image, path: str) -> None:
     """Write a PIL image as PNG.
 
     Raises:

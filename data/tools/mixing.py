@@ -4,6 +4,7 @@ clips."""
 import contextlib
 import hashlib
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from data.format.clip import decode_meta
 from data.format.index import PAIR_KINDS, read_index
-from data.sampling.manifest import read_manifest
+from data.sampling.manifest import SourceManifest, read_manifest
 from data.sampling.order import Order, default_lanes
 from data.sampling.pairs import offer_bits
 from data.storage.cache import CacheConfig
@@ -55,7 +56,7 @@ class Shares:
     full_any: np.ndarray
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Print shares, ratios, and a sentence of advice."""
     config, named = parse_keys(MixingConfig, argv, "data mixing")
     source, shares = _manifest(named, config.cache)
@@ -97,13 +98,15 @@ def _manifest(named, cache):
     return source, [float(kind in source.offers) for kind in range(len(PAIR_KINDS))]
 
 
-def open_order(source, shares, config, pool_shards):
+def open_order(
+    source: SourceManifest, shares: Sequence[float], config: MixingConfig, pool_shards: float
+) -> Order:
     """The Order that training would read one source in."""
     lanes = config.lanes or default_lanes(config.batch, shares)
     return Order([source], [1.0], shares, config.seed, config.batch, lanes, pool_shards)
 
 
-def groups_of_shard(path):
+def groups_of_shard(path: str) -> tuple[np.ndarray, int]:
     """((n, 3) uint64 hashes of each clip's source, subject and video, clips whose JSON is
     unreadable).
 
@@ -130,12 +133,12 @@ def groups_of_shard(path):
     return out, bad
 
 
-def video_of(source, subject, name):
+def video_of(source: str, subject: str, name: str) -> str:
     """What names the recording that a clip is from: its source, its subject, and its key without
     the number at the end.
 
     ``python -m data pairs`` ends a key with the clip's place in the video. The source keeps apart
-    sets that name their videos alike, the subject keeps apart made people, each of whose clips is a
+    sets that name their videos alike, the subject keeps apart synthetic humans, each of whose clips is a
     recording of its own.
     """
     return "\n".join((source, subject, re.sub(r"[-_]?\d+$", "", name)))
@@ -146,7 +149,7 @@ def _hash(text):
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def join(rows):
+def join(rows: Sequence[np.ndarray]) -> list[np.ndarray]:
     """[(clips, len(GROUPS)) int64 of each shard]: a clip's number in each of GROUPS, from
     groups_of_shard of each shard."""
     counts = [len(r) for r in rows]
@@ -155,7 +158,7 @@ def join(rows):
     return np.split(numbered, np.cumsum(counts)[:-1])
 
 
-def measure(order, groups, batches):
+def measure(order: Order, groups: Sequence[np.ndarray], batches: int) -> Shares:
     """The Shares of the first ``batches`` batches of an Order of one source; ``groups`` as join
     gives them."""
     size = order.batch
@@ -177,7 +180,7 @@ def measure(order, groups, batches):
     )
 
 
-def full_shuffle(counts, batch, batches):
+def full_shuffle(counts: np.ndarray, batch: int, batches: int) -> tuple[float, float]:
     """Expected shares of (neighbouring, any two) rows of a batch with a group in common, for clips
     in full random order.
 
@@ -196,10 +199,11 @@ def full_shuffle(counts, batch, batches):
         rows = np.diff(np.clip(edges, t * batch, (t + 1) * batch))  # of this batch in each epoch
         near, near_all = near + int((rows - 1).sum()), near_all + batch - 1
         any_, any_all = any_ + _pairs(rows), any_all + _pairs(batch)
-    return tuple(
-        part / whole * inside + (1 - part / whole) * across
-        for part, whole in ((near, near_all), (any_, any_all))
-    )
+
+    def mix(part: int, whole: int) -> float:
+        return part / whole * inside + (1 - part / whole) * across
+
+    return mix(near, near_all), mix(any_, any_all)
 
 
 def _pairs(counts):
@@ -208,13 +212,15 @@ def _pairs(counts):
     return int((counts * (counts - 1) // 2).sum())
 
 
-def beside(shares, batch):
+def beside(shares: Shares, batch: int) -> tuple[np.ndarray, np.ndarray]:
     """((len(GROUPS),), the same): rows that share a row's group in its batch, on average; as drawn,
     and in a full shuffle."""
     return (batch - 1) * shares.any, (batch - 1) * shares.full_any
 
 
-def describe(shares, groups, order, config):
+def describe(
+    shares: Shares, groups: Sequence[np.ndarray], order: Order, config: MixingConfig
+) -> str:
     """The table as text."""
     counts = [len(np.unique(column)) for column in np.concatenate(groups).T]
     words = ", ".join(f"{n} {name}" + "s" * (n > 1) for n, name in zip(counts, GROUPS, strict=True))
@@ -244,7 +250,7 @@ def _ratio(drawn, full):
     return f"{drawn / full:.2f}" if full else "-" if not drawn else "inf"
 
 
-def worst(shares, batch):
+def worst(shares: Shares, batch: int) -> tuple[float, str]:
     """(factor, name) of the subject's or video's rows beside each: (1 + drawn) / (1 + full
     shuffle)."""
     drawn, full = beside(shares, batch)
@@ -254,7 +260,7 @@ def worst(shares, batch):
     )
 
 
-def advice(shares, tried, config):
+def advice(shares: Shares, tried: Iterable[tuple[float, Shares]], config: MixingConfig) -> str:
     """A sentence: fine, or what mends it.
 
     Args:

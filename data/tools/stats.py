@@ -4,13 +4,14 @@ alone."""
 import contextlib
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from data.format.clip import KINDS, decode_meta
 from data.format.index import PAIR_KINDS, pair_matrix, read_index
-from data.sampling.pairs import CROPS, view_angles
+from data.sampling.pairs import CROPS, PairRules, view_angles
 from engine.errors import explain, failure_of
 
 # A row an ordered pair: which clip, index into PAIR_KINDS and into KINDS, then what the rules look
@@ -53,7 +54,7 @@ class Tally:
     pairs: np.ndarray = field(default_factory=lambda: np.zeros(0, PAIR))
 
 
-def tally_shard(path):
+def tally_shard(path: str) -> Tally:
     """The Tally of one shard.
 
     Raises:
@@ -119,7 +120,7 @@ def _pair_rows(clip, number):
     return rows
 
 
-def merge(tallies):
+def merge(tallies: Iterable[Tally]) -> Tally:
     """One Tally of several; clips keep different numbers."""
     total, before, parts = Tally(), 0, list(tallies)
     for part in parts:
@@ -134,7 +135,9 @@ def merge(tallies):
     return total
 
 
-def rule_masks(pairs, kind, rules):
+def rule_masks(
+    pairs: np.ndarray, kind: str, rules: PairRules
+) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
     """What the rules keep of one kind of pair, each rule alone and all together; as
     data.pairs.candidates decides.
 
@@ -171,7 +174,7 @@ def _within(values, low, high):
     return ~((values < low) | (values > high))  # NaN, not known, is within
 
 
-def describe(tally, rules):
+def describe(tally: Tally, rules: PairRules) -> str:
     """The text of `python -m data stats`."""
     lines = [
         f"shards {tally.shards}, clips {tally.clips}, crops {len(tally.jpeg_bytes)}, subjects "
@@ -202,6 +205,9 @@ def describe(tally, rules):
     )
     if len(tally.box_sides):
         lines.append(f"side in the source image, pixels: {spread_of(tally.box_sides, '.0f')}")
+    if not len(tally.pairs):
+        lines += ["", "no pairs: no clip has two crops that are cross-view or cross-pose"]
+        return "\n".join(lines)
     lines += [
         "",
         "pairs, a masked and b the reference, so every two crops count twice",
@@ -249,7 +255,7 @@ def _rule_table(tally, rules):
             )
 
 
-def spread_of(values, form):
+def spread_of(values: np.ndarray, form: str) -> str:
     """ "5 % / 50 % / 95 %" of numbers, NaN left out."""
     known = values[~np.isnan(values)]
     if not len(known):

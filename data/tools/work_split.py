@@ -15,7 +15,7 @@ class Part:
     count: int = 1
 
     @classmethod
-    def of(cls, text):
+    def of(cls, text: str | None) -> "Part":
         """Of "K/N", 1 <= K <= N; None is the whole.
 
         Raises:
@@ -28,10 +28,10 @@ class Part:
             raise UserError(f"part={text} is not of the form K/N with K from 1 to N")
         return cls(int(k) - 1, int(n))
 
-    def has(self, number):
+    def has(self, number: int) -> bool:
         return number % self.count == self.first
 
     @property
-    def alone(self):
+    def alone(self) -> bool:
         """Whether nobody else writes into the folder."""
         return self.count == 1

@@ -28,8 +28,8 @@ class Saver:
     """Saves the checkpoints of a run.
 
     Rank 0 writes, the others only hand over their shares of tensors. A save that fails for want of
-    space or of permission is a warning and counted: the run goes on and its next save tries again.
-    Losing the folder to another run, and anything unforeseen, is raised by ``settle``.
+    space or of permission is a warning and counted: the run continues and its next save tries
+    again. Losing the folder to another run, and anything unforeseen, is raised by ``settle``.
 
     Args:
         first: whether this is rank 0.

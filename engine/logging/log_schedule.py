@@ -86,7 +86,7 @@ class Lines:
         line = trainer.take_losses()
         line |= trainer.measure(done - 1, trained * self.config.samples, seconds)
         line |= self.stragglers.find(trainer.own_time.take() + self.watch.take_waited())
-        if not trained:  # a run that goes on right at this step has no speed yet
+        if not trained:  # a run that resumes right at this step has no speed yet
             line = {name: value for name, value in line.items() if not name.startswith("speed/")}
         line |= evaluated
         self.bar.set_postfix_str(

@@ -34,14 +34,14 @@ COPIES = 3  # a checkpoint holds the weights and two moments of each
 
 
 class Loader(Protocol):
-    """What is looked at of a loader: its processes, and the batches in memory that they fill."""
+    """What is used of a loader: its processes, and the batches in memory that they fill."""
 
     workers: Sized
     ring: Sequence[Mapping[str, np.ndarray]]
 
 
 class Checked(Protocol):
-    """What is looked at of a trainer; ``names`` has the parameters that the optimizer moves."""
+    """What is used of a trainer; ``names`` has the parameters that the optimizer moves."""
 
     processes: Processes
     loader: Loader

@@ -45,7 +45,10 @@ POLL_S = 0.2
 FOLDER_S = 120  # for a run that has reached its last step to let go of its folder
 # What a process does before it becomes the evaluation: it dies with the run, and takes only time
 # that nobody else wants.
-LOWLY = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.nice(19); os.execv(sys.argv[1], sys.argv[1:])"
+LOWLY = (
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.nice(19); "
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 def due(step, every, steps):

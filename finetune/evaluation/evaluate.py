@@ -35,7 +35,8 @@ PLACE = [TAGS.index(name) for name in ("source", "shard", "index")]
 def main(argv: list[str]) -> int:
     """``python -m finetune evaluate``; returns the exit code."""
     config, _ = parse_keys(EvaluateConfig, argv, "finetune evaluate")
-    if config.log and eval_jobs.run_of(config.run) is None:
+    checkpoint = eval_jobs.run_of(config.run)
+    if config.log and checkpoint is None:
         raise UserError(
             f"log=true, but {config.run} is no checkpoint: RUN/checkpoints/step-X names one"
         )
@@ -43,16 +44,16 @@ def main(argv: list[str]) -> int:
     print(tables.table(evaluation))
     print("\n".join(evaluation["notes"]))
     print(f"wrote {find_results_folder(config)}")
-    if config.log:
-        run, step = eval_jobs.run_of(config.run)
+    if config.log and checkpoint is not None:
+        run, step = checkpoint
         eval_jobs.note(run, step, list_numbers(evaluation), evaluation["command"])
         eval_jobs.settle(run)
     return 0
 
 
 def evaluate(config: EvaluateConfig, command: str) -> dict:
-    """Returns the dict of evaluation.json (docs/finetuning.md); writes it, the errors of each crop, meshes
-    and images.
+    """Returns the dict of evaluation.json (docs/finetuning.md); writes it, the errors of each crop,
+    meshes and images.
 
     Args:
         command: what was typed.

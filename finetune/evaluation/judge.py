@@ -40,6 +40,9 @@ class Judge:
     def __init__(self, predictor: Predictor, plain: Predictor | None, masks: bool) -> None:
         self.predictor, self.plain = predictor, plain
         self.body: BodyModel = predictor.body
+        if self.body.faces is None:
+            raise ValueError(f"a coarse {self.body.name} has no surface to judge")
+        self.faces = self.body.faces.cpu()
         self.size: int = predictor.config.model.image_size
         self.hand = self.body.kind == "hand"
         self.targets = Targets(self.body)
@@ -66,7 +69,7 @@ class Judge:
         answers = self._answer(seen, target)
         truth = self._true_meshes(labels, seen, target)
         true = unmirror(truth, seen.flip, self.body)
-        areas = metrics.vertex_areas(true.vertices.cpu(), self.body.faces.cpu())
+        areas = metrics.vertex_areas(true.vertices.cpu(), self.faces)
         K, masks = _mask_camera(batch), None
         if "iou" in self.columns:
             drawn = self._silhouettes(true.vertices, K)
@@ -137,7 +140,7 @@ class Judge:
         made."""
         side = 2 * MASK_SIDE
         drawn = shared_raster("cpu").silhouettes(
-            vertices.cpu().numpy(), self.body.faces.cpu().numpy(), K, (side, side)
+            vertices.cpu().numpy(), self.faces.numpy(), K, (side, side)
         )
         cells = torch.from_numpy(drawn).float()
         cells = cells.unflatten(2, (MASK_SIDE, 2)).unflatten(1, (MASK_SIDE, 2))

@@ -16,6 +16,8 @@ What degenerate points give:
     that leaves such a crop out would be too good
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 
@@ -23,11 +25,11 @@ from engine.errors import Failure, UserError
 from engine.geometry import similarity_align
 from engine.pose_metrics import MM, checked, mean_distance_mm, pa_mpjpe
 
-NUMBERS_AT_ONCE = (
-    2**20
-)  # 8 MB of float64: 16 times as many distances at once took 1.6 times as long on a CPU
+# 8 MB of float64: 16 times as many distances at once took 1.6 times as long on a CPU.
+NUMBERS_AT_ONCE = 2**20
+Interval = dict[str, float | None]  # {"mean", "low", "high"}; no bounds where they are not defined
 DRAWS, INTERVAL = 2000, (2.5, 97.5)
-# Key: name, unit, which is better. F-scores are of hands alone, as in the papers that use them.
+# Key: name, unit, which is better. F-scores are of hands alone, as is usual.
 METRICS = {
     "mpjpe": ("MPJPE", "mm", "lower"),
     "pa_mpjpe": ("PA-MPJPE", "mm", "lower"),
@@ -42,13 +44,14 @@ METRICS = {
 ROWS = {
     "model": "this run",
     "scratch": "without pre-training",
-    "turned": "mean pose, turned",
+    "turned": "mean pose, rotated",
     "mean": "mean pose",
 }
 
 
-def vertex_areas(vertices, faces):
-    """What of a surface belongs to each vertex: a third of the area of each of its triangles.
+def vertex_areas(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
+    """Returns what of a surface belongs to each vertex: a third of the area of each of its
+    triangles.
 
     A mean over vertices with these weights is the mean over the surface, to the fineness of the
     mesh. Without them it is one over wherever the mesh is fine: hands are 23 % of anny's vertices
@@ -70,9 +73,15 @@ def vertex_areas(vertices, faces):
     return areas
 
 
-def pve(predicted, true, predicted_root, true_root, areas):
-    """Mean error of the surface after the shift of MPJPE: each mesh's own root keypoint is put at
-    the origin.
+def pve(
+    predicted: torch.Tensor,
+    true: torch.Tensor,
+    predicted_root: torch.Tensor,
+    true_root: torch.Tensor,
+    areas: torch.Tensor,
+) -> torch.Tensor:
+    """Returns the mean error of the surface after the shift of MPJPE: each mesh's own root keypoint
+    is put at the origin.
 
     Args:
         predicted, true: (B, V, 3) vertices, metres.  predicted_root, true_root: (B, 3) root
@@ -88,15 +97,20 @@ def pve(predicted, true, predicted_root, true_root, areas):
     return _surface_mean_mm(*_rooted(predicted, true, predicted_root, true_root), areas)
 
 
-def pve_plain(predicted, true, predicted_root, true_root):
-    """As pve, but all vertices count alike, as in the protocols of papers on one mesh; comparable
-    on that mesh alone."""
+def pve_plain(
+    predicted: torch.Tensor,
+    true: torch.Tensor,
+    predicted_root: torch.Tensor,
+    true_root: torch.Tensor,
+) -> torch.Tensor:
+    """Returns as pve, but all vertices count alike, as in protocols on one mesh;
+    comparable on that mesh alone."""
     return mean_distance_mm(*_rooted(predicted, true, predicted_root, true_root))
 
 
-def pa_pve(predicted, true, areas):
-    """Mean error of the surface after the best shift, rotation and scale of the surface itself (not
-    of the keypoints).
+def pa_pve(predicted: torch.Tensor, true: torch.Tensor, areas: torch.Tensor) -> torch.Tensor:
+    """Returns the mean error of the surface after the best shift, rotation and scale of the surface
+    itself (not of the keypoints).
 
     Args:
         predicted, true: (B, V, 3) vertices, metres.  areas: as for pve; squared distances are
@@ -110,20 +124,25 @@ def pa_pve(predicted, true, areas):
     return _surface_mean_mm(similarity_align(predicted, true, weights=areas), true, areas)
 
 
-def pa_pve_plain(predicted, true):
-    """As pa_pve, but all vertices count alike, in the alignment and in the mean, as in papers on
-    hands."""
+def pa_pve_plain(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """Returns as pa_pve, but all vertices count alike, in the alignment and in the mean, as is
+    usual for hands."""
     return pa_mpjpe(predicted, true)
 
 
-def _rooted(predicted, true, predicted_root, true_root):
+def _rooted(
+    predicted: torch.Tensor,
+    true: torch.Tensor,
+    predicted_root: torch.Tensor,
+    true_root: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
     predicted, true = checked(
         torch.cat([predicted_root[:, None], predicted], 1), torch.cat([true_root[:, None], true], 1)
     )
     return predicted[:, 1:] - predicted[:, :1], true[:, 1:] - true[:, :1]
 
 
-def _surface_mean_mm(a, b, areas):
+def _surface_mean_mm(a: torch.Tensor, b: torch.Tensor, areas: torch.Tensor) -> torch.Tensor:
     whole = areas.sum(1)
     if not (whole > 0).all():
         raise UserError(
@@ -132,9 +151,11 @@ def _surface_mean_mm(a, b, areas):
     return (torch.linalg.vector_norm(a - b, dim=-1) * areas).sum(1) / whole * MM
 
 
-def f_score(predicted, true, threshold_m):
-    """Harmonic mean of precision and recall of vertices within a distance, after alignment as in
-    ``pa_pve``.
+def f_score(
+    predicted: torch.Tensor, true: torch.Tensor, threshold_m: float | Sequence[float]
+) -> torch.Tensor:
+    """Returns the harmonic mean of precision and recall of vertices within a distance, after
+    alignment as in ``pa_pve``.
 
     Precision: share of predicted vertices nearer than the threshold to some true vertex; recall:
         the other way round.
@@ -160,8 +181,8 @@ def f_score(predicted, true, threshold_m):
     return 2 * precision * recall / (precision + recall).clamp_min(1e-12)
 
 
-def iou(mask_a, mask_b):
-    """Intersection over union of two masks.
+def iou(mask_a: torch.Tensor, mask_b: torch.Tensor) -> torch.Tensor:
+    """Returns the intersection over union of two masks.
 
     Two empty masks give 0: every crop holds a person, so an empty one is a fault, which must not
     raise a mean.
@@ -188,8 +209,10 @@ def iou(mask_a, mask_b):
     return both.double() / either.clamp_min(1)
 
 
-def bootstrap(values, groups, draws=DRAWS, seed=0):
-    """The mean and its 95 % percentile interval, by resampling whole groups.
+def bootstrap(
+    values: np.ndarray, groups: np.ndarray, draws: int = DRAWS, seed: int = 0
+) -> tuple[float, float, float]:
+    """Returns the mean and its 95 % percentile interval, by resampling whole groups.
 
     Crops of one clip show one person at about one instant: drawn one by one they would make the
     interval too narrow. The mean is over crops, in the data and in each draw, so a large group
@@ -229,9 +252,9 @@ def bootstrap(values, groups, draws=DRAWS, seed=0):
     return float(values.mean()), float(low), float(high)
 
 
-def columns(kind):
-    """The ``metrics`` of evaluation.json for "body" or "hand": key, name, unit and which is better,
-    in order."""
+def columns(kind: str) -> list[dict[str, str]]:
+    """Returns the ``metrics`` of evaluation.json for "body" or "hand": key, name, unit and which is
+    better, in order."""
     return [
         {"key": key, "name": name, "unit": unit, "better": better}
         for key, (name, unit, better) in METRICS.items()
@@ -239,8 +262,10 @@ def columns(kind):
     ]
 
 
-def summarise(per_crop, clips):
-    """Rows and paired differences as evaluation.json holds them.
+def summarise(
+    per_crop: Mapping[str, Mapping[str, np.ndarray]], clips: np.ndarray
+) -> tuple[list[dict], dict[str, Interval]]:
+    """Returns rows and paired differences as evaluation.json holds them.
 
     Args:
         per_crop: {row: {metric: (n,)}}, rows out of ROWS, metrics out of METRICS.  clips: (n,) the
@@ -284,7 +309,7 @@ def summarise(per_crop, clips):
     ], differences
 
 
-def _interval(values, clips, name):
+def _interval(values: np.ndarray, clips: np.ndarray, name: str) -> Interval:
     try:
         mean, low, high = bootstrap(values, clips)
     except (Failure, ValueError) as error:
@@ -296,7 +321,7 @@ def _interval(values, clips, name):
     }
 
 
-def _nearest(a, b):
+def _nearest(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, N) distance of each point of a to the nearest of b, and (B, M) the other way round,
     metres."""
     rows = max(1, NUMBERS_AT_ONCE // max(1, len(b) * b.shape[1]))

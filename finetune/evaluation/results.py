@@ -107,9 +107,8 @@ def _explain_rows(judge: Judge) -> list[str]:
             "on average: no mesh can be expected to reach much more."
         )
     notes.append(
-        "Both mean-pose rows stand at the mean place in the crop, at the mean depth for its field "
-        "of "
-        "view; a hand that is turned about its wrist there may leave the crop."
+        "Both mean-pose rows stand at the mean translation in the crop, at the mean depth for its "
+        "field of view; a hand that is rotated about its wrist there may leave the crop."
     )
     if "iou" not in judge.columns:
         notes.append("There is no IoU: not all clips have person masks.")
@@ -156,6 +155,8 @@ def write_results(
         flat_values = {
             f"{name}/{key}": values for name, row in found.items() for key, values in row.items()
         }
+        # None of the arrays' names is that of an option.
+        # pyrefly: ignore[bad-argument-type]
         np.savez_compressed(folder / "per_crop.npz", clip=clips, **flat_values)
         write_file(folder / "evaluation.json", json.dumps(evaluation, indent=1))
     except OSError as error:

@@ -51,25 +51,25 @@ def leave_out(order: Order, seen: Seen) -> None:
 
 
 def leave_out_known(order: Order, seen: Iterable[Seen], store: Store) -> list[str]:
-    """Take the clips of people whom trainings saw, in whatever shards, from the validation ones of an
-    order.
+    """Take the clips of people whom trainings saw, in whatever shards, from the validation ones of
+    an order.
 
     Args:
         seen: a data.sampling.seen.Seen of each training.
     Returns:
         sentences on what was left out, and on what could not be compared.
     """
-    seen = functools.reduce(Seen.union, seen)
-    notes, unlisted = [], len(seen.clips.keys() - seen.listed)
+    both = functools.reduce(Seen.union, seen)
+    notes, unlisted = [], len(both.clips.keys() - both.listed)
     if unlisted:
         notes.append(
-            f"The people of {unlisted} of the {len(seen.clips)} shards that the run and what it "
+            f"The people of {unlisted} of the {len(both.clips)} shards that the run and what it "
             f"began from were "
             f"trained on are not listed: they may be in this test."
         )
-    if not seen.people:
+    if not both.people:
         return notes
-    gone, unknown = leave_out_people(order, seen.people, store)
+    gone, unknown = leave_out_people(order, both.people, store)
     if gone:
         notes.append(
             f"{gone} clips of other shards were left out: they show people that the run or its "

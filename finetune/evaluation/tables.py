@@ -1,20 +1,22 @@
 """What ``evaluation.json`` says, as a table to read and as sentences on what it can and cannot
 show."""
 
-from finetune.evaluation.metrics import DRAWS
+from collections.abc import Iterator, Sequence
+
+from finetune.evaluation.metrics import DRAWS, Interval
 
 FEW_CLIPS = (
     30  # with fewer, percentile intervals are too narrow: see finetune.evaluation.metrics.bootstrap
 )
-WINS, LOSES, CANNOT_TELL = "wins", "loses", "cannot tell"
+WINS, LOSES, NOT_SIGNIFICANT = "wins", "loses", "not significant"
 
 
 LEAK = "leakage not excluded"  # beside the name of a row whose weights may have seen the test clips
 
 
-def table(evaluation):
-    """A Markdown table: a row for each of ``rows`` in their order, a column a metric; the best
-    means of a column are bold.
+def table(evaluation: dict) -> str:
+    """Returns a Markdown table: a row for each of ``rows`` in their order, a column a metric; the
+    best means of a column are bold.
 
     What is not known of what the weights saw is said above it.
 
@@ -46,9 +48,9 @@ def table(evaluation):
     )
 
 
-def interval(value, unit):
-    """``{"mean", "low", "high"}`` as "mean [low, high]", mm to a tenth and shares to a thousandth;
-    "-" for None."""
+def interval(value: Interval | None, unit: str) -> str:
+    """Returns ``{"mean", "low", "high"}`` as "mean [low, high]", mm to a tenth and shares to a
+    thousandth; "-" for None."""
     if value is None:
         return "-"
     digits = _digits(unit)
@@ -60,9 +62,9 @@ def interval(value, unit):
     return f"{value['mean']:.{digits}f} [{bounds}]"
 
 
-def best_rows(evaluation, metric):
-    """Keys of the rows whose mean of a metric is best as written in the table: several where the
-    table cannot tell them.
+def best_rows(evaluation: dict, metric: dict[str, str]) -> list[str]:
+    """Returns keys of the rows whose mean of a metric is best as written in the table: several
+    where the table shows no difference.
 
     Args:
         evaluation: the dict of evaluation.json.  metric: an entry of its ``metrics``.
@@ -76,26 +78,26 @@ def best_rows(evaluation, metric):
     return [key for key, mean in means.items() if mean == best]
 
 
-def verdict(difference, better):
-    """What "this run minus without pre-training" says of pre-training: WINS, LOSES, or CANNOT_TELL
-    if it may be 0.
+def verdict(difference: Interval, better: str) -> str:
+    """Returns what "this run minus without pre-training" says of pre-training: WINS, LOSES, or
+    NOT_SIGNIFICANT if it may be 0.
 
     Args:
         difference: {"mean", "low", "high"}, bounds None where there is no interval.  better:
             "lower" or "higher".
     """
     low, high = difference["low"], difference["high"]
-    if low is None or low <= 0 <= high:
-        return CANNOT_TELL
+    if low is None or high is None or low <= 0 <= high:
+        return NOT_SIGNIFICANT
     return WINS if (high < 0) == (better == "lower") else LOSES
 
 
-def sentences(evaluation, made):
-    """What the table can and cannot show, a sentence or a few an entry.
+def sentences(evaluation: dict, made: bool) -> list[str]:
+    """Returns what the table can and cannot show, a sentence or a few an entry.
 
     Args:
         evaluation: the dict of evaluation.json; its ``notes`` are not read.
-        made: whether the crops show made people and not photographed ones.
+        made: whether the crops show synthetic humans and not photographed ones.
     """
     return [
         _counts(evaluation),
@@ -108,12 +110,16 @@ def sentences(evaluation, made):
     ]
 
 
-def _counts(evaluation):
+def _counts(evaluation: dict) -> str:
     crops, clips = evaluation["crops"], evaluation["clips"]
-    text = f"{_count(crops, 'crop')} of {_count(clips, 'held-out clip')}; each value is the mean over the crops."
+    counts = f"{_count(crops, 'crop')} of {_count(clips, 'test clip')}"
+    text = f"{counts}; each value is the mean over the crops."
     if clips == 1:
-        return f"{text} One clip gives no interval: nothing here can be told from chance."
-    text += f" In brackets: its 95 % interval, from {DRAWS:,} draws of whole clips, because the crops of one clip are alike."
+        return f"{text} One clip gives no interval: no difference here is significant."
+    text += (
+        f" In brackets: its 95 % interval, from {DRAWS:,} draws of whole clips, because the crops "
+        f"of one clip are alike."
+    )
     return (
         f"{text} With fewer than {FEW_CLIPS} clips such intervals are too narrow."
         if clips < FEW_CLIPS
@@ -121,15 +127,15 @@ def _counts(evaluation):
     )
 
 
-def _definitions(evaluation):
+def _definitions(evaluation: dict) -> str:
     root = {"body": "pelvis", "hand": "wrist"}[evaluation["kind"]]
     text = (
         f"MPJPE (keypoints) and PVE (the surface: vertices by their share of the true mesh's area) "
         f"are measured with the "
-        f"{root} of both meshes put in one place, so they say nothing of the distance to the "
+        f"{root} of both meshes put in one point, so they say nothing of the distance to the "
         f"camera; PA-MPJPE and PA-PVE "
-        "also forgive turn and size. A plain mean counts all vertices alike, as papers' protocols "
-        "do: by it the parts of "
+        "also forgive rotation and size. A plain mean counts all vertices alike, as published "
+        "protocols do: by it the parts of "
         "finest mesh count most, and it compares with numbers of the same mesh alone."
     )
     higher = [m["name"] for m in evaluation["metrics"] if m["better"] == "higher"]
@@ -140,7 +146,7 @@ def _definitions(evaluation):
     )
 
 
-def _pretraining(evaluation):
+def _pretraining(evaluation: dict) -> Iterator[str]:
     differences = evaluation.get("differences")
     if not differences:
         yield (
@@ -149,7 +155,7 @@ def _pretraining(evaluation):
             "training run with one seed."
         )
         return
-    found = {WINS: [], LOSES: [], CANNOT_TELL: []}
+    found = {WINS: [], LOSES: [], NOT_SIGNIFICANT: []}
     for metric in evaluation["metrics"]:
         if metric["key"] in differences:
             difference = differences[metric["key"]]
@@ -166,16 +172,20 @@ def _pretraining(evaluation):
     if found[WINS]:
         yield f"Pre-training wins in {_listed(found[WINS])}: {_which(found[WINS])} excludes zero."
     if found[LOSES]:
-        yield f"Pre-training loses in {_listed(found[LOSES])}: {_which(found[LOSES])} excludes zero."
-    if found[CANNOT_TELL]:
+        names = _listed(found[LOSES])
+        yield f"Pre-training loses in {names}: {_which(found[LOSES])} excludes zero."
+    if found[NOT_SIGNIFICANT]:
         undefined = any(difference["low"] is None for difference in differences.values())
         reason = (
-            "there is no interval" if undefined else f"{_which(found[CANNOT_TELL])} includes zero"
+            "there is no interval"
+            if undefined
+            else f"{_which(found[NOT_SIGNIFICANT])} includes zero"
         )
-        yield f"Cannot tell whether pre-training helps in {_listed(found[CANNOT_TELL])}: {reason}."
+        names = _listed(found[NOT_SIGNIFICANT])
+        yield f"No significant difference by pre-training in {names}: {reason}."
 
 
-def _best(evaluation):
+def _best(evaluation: dict) -> Iterator[str]:
     """Where another row has a better mean than this run."""
     names, beaten = {row["key"]: row["name"] for row in evaluation["rows"]}, {}
     for metric in evaluation["metrics"]:
@@ -185,28 +195,35 @@ def _best(evaluation):
                 metric["name"]
             )
     for rows, metrics in beaten.items():
-        yield f"The best {_listed(metrics)} in the table {'is' if len(metrics) == 1 else 'are'} not of this run but of {rows}."
+        verb = "is" if len(metrics) == 1 else "are"
+        yield f"The best {_listed(metrics)} in the table {verb} not of this run but of {rows}."
 
 
-def _mean_pose(evaluation):
+def _mean_pose(evaluation: dict) -> Iterator[str]:
     names = {row["key"]: row["name"] for row in evaluation["rows"]}
     if "turned" in names:
-        yield f"'{names['turned']}' is a fixed pose and shape, told the root's true orientation, which the run has to find."
-    if "mean" in names:
-        yield f"'{names['mean']}' is a fixed pose, shape and orientation: it knows nothing of the image."
-
-
-def _people(made):
-    if made:
         yield (
-            "The crops show made people, who are not real people; those of the demo's easy domain "
-            "also stand upright and "
-            "face the camera. Errors on photographs cannot be told from this, nor compared with "
-            "those in papers."
+            f"'{names['turned']}' is a fixed pose and shape with the root's true orientation, "
+            f"which the run has to find."
+        )
+    if "mean" in names:
+        yield (
+            f"'{names['mean']}' is a fixed pose, shape and orientation: it knows nothing of the "
+            f"image."
         )
 
 
-def _overlap(evaluation):
+def _people(made: bool) -> Iterator[str]:
+    if made:
+        yield (
+            "The crops show synthetic humans, who are not real people; those of the demo's easy "
+            "domain also stand upright and "
+            "face the camera. Errors on photographs do not follow from this, nor compare with "
+            "published ones."
+        )
+
+
+def _overlap(evaluation: dict) -> Iterator[str]:
     if not any(metric["key"] == "iou" for metric in evaluation["metrics"]):
         return
     if evaluation["kind"] == "hand":
@@ -223,7 +240,7 @@ def _overlap(evaluation):
         )
 
 
-def _signed(difference, unit):
+def _signed(difference: Interval, unit: str) -> str:
     """ "-3.1 mm [-5.0, -1.2]", with more digits where a bound that is not 0 would be written as
     0."""
     digits, values = _digits(unit), [difference["mean"], difference["low"], difference["high"]]
@@ -237,17 +254,17 @@ def _signed(difference, unit):
     return f"{mean}{' ' * bool(unit)}{unit} [{bounds}]"
 
 
-def _digits(unit):
+def _digits(unit: str) -> int:
     return 1 if unit == "mm" else 3
 
 
-def _which(found):
+def _which(found: Sequence[str]) -> str:
     return "the interval" if len(found) == 1 else "each interval"
 
 
-def _listed(words):
+def _listed(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _count(number, word):
+def _count(number: int, word: str) -> str:
     return f"{number:,} {word}{'s' * (number != 1)}"

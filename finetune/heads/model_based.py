@@ -62,7 +62,7 @@ class ModelBasedHead(Head):
             self.embed = nn.Linear(config.encoder.width, width)
             self.register_buffer("_places", sincos_table(self.grid, width), persistent=False)
             # No dropout: it would read random numbers that are drawn nowhere else.
-            layer = nn.TransformerDecoderLayer(
+            block = nn.TransformerDecoderLayer(
                 width,
                 head.heads,
                 4 * width,
@@ -71,15 +71,14 @@ class ModelBasedHead(Head):
                 batch_first=True,
                 norm_first=True,
             )
-            self.decoder = nn.TransformerDecoder(layer, self.depth)
+            self.decoder = nn.TransformerDecoder(block, self.depth)
         self.last_norm = nn.LayerNorm(width)
-        self.answers = nn.ModuleDict(
-            {name: nn.Linear(width, count) for name, count in answers.items()}
-        )
+        layers = {name: nn.Linear(width, count) for name, count in answers.items()}
+        self.answers = nn.ModuleDict(layers)
         self.apply(initialise)
         nn.init.normal_(self.queries, std=0.02)
-        for answer in self.answers.values():  # the first answers are nearly the means
-            nn.init.xavier_uniform_(answer.weight, gain=0.01)
+        for layer in layers.values():  # the first answers are nearly the means
+            nn.init.xavier_uniform_(layer.weight, gain=0.01)
 
     def forward(
         self, features: torch.Tensor, K: torch.Tensor, size: int, means: Means, body: BodyModel

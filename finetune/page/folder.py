@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any  # of JSON: what it holds is checked by ``check``
 
 import yaml
 
@@ -53,12 +54,17 @@ class Evaluation:
     content: dict
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         return self.content["kind"]
 
-    def row(self, key):
+    def row(self, key: str) -> dict | None:
         """The row of that key, or None."""
         return next((row for row in self.content["rows"] if row["key"] == key), None)
+
+    def values(self, key: str) -> dict[str, dict]:
+        """Return {metric: its mean and interval} of the row of that key; none of a missing row."""
+        row = self.row(key)
+        return {} if row is None else row["values"]
 
 
 @dataclass
@@ -80,16 +86,16 @@ class TrainingRun:
     evaluation: Evaluation | None
 
     @property
-    def name(self):
+    def name(self) -> str:
         return self.path.name
 
     @property
-    def scratch(self):
+    def scratch(self) -> bool:
         """Whether it is the run without pre-training that stands beside another."""
         return self.name.endswith("_scratch")
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         return self.evaluation.kind if self.evaluation else kind_of(self.name)
 
 
@@ -103,17 +109,17 @@ class Folder:
     runs: list
     times: list
 
-    def of(self, command):
+    def of(self, command: str) -> list[TrainingRun]:
         return [run for run in self.runs if run.command == command]
 
 
-def kind_of(name):
+def kind_of(name: str) -> str:
     """ "hand" or "body", from a folder's name: shards and pre-training runs say so nowhere else in
     few words."""
     return "hand" if "hand" in name else "body"
 
 
-def read_folder(path):
+def read_folder(path: str) -> Folder:
     """The Folder at a path.
 
     Raises:
@@ -135,7 +141,7 @@ def read_folder(path):
     return Folder(str(path), shards, runs, times)
 
 
-def read_lines(path, schema):
+def read_lines(path: Path, schema: dict) -> list[dict]:
     """The objects of a file of JSON lines that fit the schema; none where there is no file.
 
     A last line that a kill cut in two is left out: it has neither its brace nor its end.
@@ -150,7 +156,7 @@ def read_lines(path, schema):
     ]
 
 
-def read_text(path):
+def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -159,14 +165,14 @@ def read_text(path):
         raise UserError(f"{path} is not UTF-8 text") from None
 
 
-def parse_json(text, place):
+def parse_json(text: str, place: object) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
         raise UserError(f"{place}: not JSON: {error}") from None
 
 
-def check(value, schema, place, name=""):
+def check(value: Any, schema: Any, place: object, name: str = "") -> Any:
     """The value, if it has all that the schema names; more is allowed.
 
     Args:
@@ -202,7 +208,7 @@ def _check_type(value, kind, place, name):
         raise UserError(f"{place}: {what} is {json.dumps(value)[:60]}, not {WORDS[kind]}")
 
 
-def read_evaluation(path):
+def read_evaluation(path: Path) -> Evaluation:
     """The Evaluation in a folder.
 
     Raises:
@@ -227,7 +233,7 @@ def read_evaluation(path):
     evaluation = Evaluation(path, content)
     metrics = {metric["key"] for metric in content["metrics"]}
     for row, key in (("model", "pa_mpjpe"), ("mean", "pa_mpjpe")):
-        if key not in metrics or key not in (evaluation.row(row) or {"values": {}})["values"]:
+        if key not in metrics or key not in evaluation.values(row):
             raise UserError(f"{file}: there is no '{key}' of a row '{row}' in 'metrics' and 'rows'")
     return evaluation
 

@@ -1,5 +1,8 @@
 """The report's contact sheets and completions as text; see engine/logging/page/images.py."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 import numpy as np
 
 from data.storage.cache import CacheConfig
@@ -12,12 +15,12 @@ STEP_WIDTH = 800
 MOST_STEPS = 6
 
 
-def sheet_of(paths, rows, seed):
+def draw_sheet(paths: Sequence[str], rows: int, seed: int) -> dict:
     """A contact sheet of shards: pairs of every kind of crop."""
     return inline(contact_sheet(paths, rows, seed, ShownPairs(), Store(CacheConfig().open())))
 
 
-def step_images(images):
+def choose_steps(images: Mapping[int, Path]) -> list[dict]:
     """Some of {step: path}, spread evenly, the first and the last among them.
 
     Returns:

@@ -7,11 +7,12 @@ import zipfile
 import numpy as np
 
 from engine.errors import UserError
+from finetune.page.folder import Evaluation
 
 MOST = 65535  # the largest 16-bit number
 
 
-def pack(vertices):
+def pack_vertices(vertices: np.ndarray) -> dict[str, object]:
     """(V, 3) float metres as {"origin": [3], "step": [3], "data": base64 of V * 3 little-endian
     uint16}.
 
@@ -23,15 +24,15 @@ def pack(vertices):
     return {"origin": low.tolist(), "step": step.tolist(), "data": _text(numbers.astype("<u2"))}
 
 
-def pack_faces(faces, count):
+def pack_faces(faces: np.ndarray, count: int) -> dict[str, object]:
     """(F, 3) indices of ``count`` vertices as {"bits": 16 or 32, "data": base64 of little-endian
     numbers}."""
     bits = 16 if count <= MOST + 1 else 32
     return {"bits": bits, "data": _text(faces.astype(f"<u{bits // 8}"))}
 
 
-def read_meshes(evaluation):
-    """What the viewer turns, ready for JSON; None where meshes.npz is missing or there is no
+def read_meshes(evaluation: Evaluation) -> dict[str, object] | None:
+    """What the viewer rotates, ready for JSON; None where meshes.npz is missing or there is no
     example.
 
     Returns:
@@ -81,7 +82,9 @@ def read_meshes(evaluation):
             raise UserError(
                 f"{path}: row {row} ({example['name']}) has a vertex that is not finite"
             )
-        packed.append({"predicted": pack(predicted[row]), "true": pack(true[row])})
+        packed.append(
+            {"predicted": pack_vertices(predicted[row]), "true": pack_vertices(true[row])}
+        )
     return {"faces": pack_faces(faces, predicted.shape[1]), "examples": packed}
 
 

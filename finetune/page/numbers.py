@@ -2,28 +2,31 @@
 
 import math
 import zipfile
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from engine.errors import UserError
 from finetune.evaluation.tables import LEAK, best_rows, verdict
+from finetune.page.folder import Evaluation
 
 ARROWS = {"lower": "↓", "higher": "↑"}
 
 
-def shown(value, unit):
+def format_number(value: float, unit: str) -> str:
     """A number with the digits it is worth: 0.1 mm, or 0.001 of what has no unit."""
     if not np.isfinite(value):
         return "not defined"
     return f"{value:.1f}" if unit else f"{value:.3f}"
 
 
-def signed(value, unit):
-    text = shown(value, unit)
+def format_signed(value: float, unit: str) -> str:
+    text = format_number(value, unit)
     return text.replace("-", "−") if value <= 0 or not np.isfinite(value) else f"+{text}"
 
 
-def table(evaluation):
+def make_table(evaluation: Evaluation) -> dict[str, list]:
     """The table of an Evaluation.
 
     Returns:
@@ -56,8 +59,8 @@ def table(evaluation):
 
 def _cell(value, unit, top):
     mean, low, high = value["mean"], value["low"], value["high"]
-    cell = {
-        "mean": shown(mean, unit),
+    cell: dict[str, str | float | None] = {
+        "mean": format_number(mean, unit),
         "low": None,
         "high": None,
         "dot": None,
@@ -67,7 +70,7 @@ def _cell(value, unit, top):
     if np.isfinite(mean) and top > 0:
         cell["dot"] = _percent(mean / top)
     if low is not None and high is not None:
-        cell |= {"low": shown(low, unit), "high": shown(high, unit)}
+        cell |= {"low": format_number(low, unit), "high": format_number(high, unit)}
         if top > 0:
             cell |= {"left": _percent(low / top), "width": _percent((high - low) / top)}
     return cell
@@ -77,25 +80,26 @@ def _percent(share):
     return round(100 * min(max(share, 0.0), 1.0), 2)
 
 
-def differences(evaluation):
+def list_differences(evaluation: Evaluation) -> list[dict]:
     """This run minus the one without pre-training, a dict a metric: "name", "unit", "mean", "low",
     "high", "verdict".
 
     Empty where there is no such run. The verdict is finetune.evaluation.tables.verdict's: "wins" or "loses"
-    only where the interval excludes 0, else "cannot tell".
+    only where the interval excludes 0, else "not significant".
     """
     found, out = evaluation.content.get("differences", {}), []
     for metric in evaluation.content["metrics"]:
         if metric["key"] in found:
             value, unit = found[metric["key"]], metric["unit"]
             low, high = (
-                None if value[key] is None else signed(value[key], unit) for key in ("low", "high")
+                None if value[key] is None else format_signed(value[key], unit)
+                for key in ("low", "high")
             )
             out.append(
                 {
                     "name": metric["name"],
                     "unit": unit,
-                    "mean": signed(value["mean"], unit),
+                    "mean": format_signed(value["mean"], unit),
                     "low": low,
                     "high": high,
                     "verdict": verdict(value, metric["better"]),
@@ -104,7 +108,7 @@ def differences(evaluation):
     return out
 
 
-def headline(evaluation):
+def make_headline(evaluation: Evaluation) -> dict[str, object]:
     """The few numbers of the page's head.
 
     Returns:
@@ -115,17 +119,15 @@ def headline(evaluation):
     """
     content = evaluation.content
     unit = next(metric["unit"] for metric in content["metrics"] if metric["key"] == "pa_mpjpe")
-    error, mean_pose = (
-        evaluation.row(key)["values"]["pa_mpjpe"]["mean"] for key in ("model", "mean")
-    )
+    error, mean_pose = (evaluation.values(key)["pa_mpjpe"]["mean"] for key in ("model", "mean"))
     out = {
         "kind": content["kind"],
         "run": evaluation.path.parent.name,
         "clips": content["clips"],
         "crops": content["crops"],
         "unit": unit,
-        "error": shown(error, unit),
-        "mean_pose": shown(mean_pose, unit),
+        "error": format_number(error, unit),
+        "mean_pose": format_number(mean_pose, unit),
         "share": None,
         "change": None,
         "iou": None,
@@ -134,18 +136,18 @@ def headline(evaluation):
     if mean_pose > 0 and np.isfinite(error / mean_pose):
         change = round(100 * (error / mean_pose - 1))
         out |= {"share": _percent(error / mean_pose), "change": f"{change:+d} %".replace("-", "−")}
-    if "iou" not in evaluation.row("model")["values"]:
+    if "iou" not in evaluation.values("model"):
         return out
     per_crop = read_crops(evaluation.path / "per_crop.npz", "model/iou")
     if per_crop is None:
         return out | {
-            "iou": f"{evaluation.row('model')['values']['iou']['mean']:.2f}",
+            "iou": f"{evaluation.values('model')['iou']['mean']:.2f}",
             "iou_words": "mean IoU",
         }
     return out | {"iou": f"{np.median(per_crop):.2f}", "iou_words": "median IoU"}
 
 
-def read_crops(path, name):
+def read_crops(path: Path, name: str) -> np.ndarray | None:
     """(n,) one number a crop of per_crop.npz, or None where there is no such file.
 
     Raises:
@@ -162,7 +164,7 @@ def read_crops(path, name):
         ) from None
 
 
-def duration(seconds):
+def format_duration(seconds: float) -> str:
     """Seconds in words: "35 s", "9 min 31 s", "2 h 05 min"."""
     whole = round(seconds)
     if whole < 60:
@@ -172,7 +174,7 @@ def duration(seconds):
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def times_table(times):
+def make_times_table(times: Sequence[dict]) -> dict[str, object]:
     """{"rows": [{"stage", "command", "words", "seconds", "width": in per cent of the longest}],
     "total", "total_seconds"}."""
     longest = max((row["seconds"] for row in times), default=0) or 1
@@ -180,7 +182,7 @@ def times_table(times):
         {
             "stage": row["stage"],
             "command": row["command"],
-            "words": duration(row["seconds"]),
+            "words": format_duration(row["seconds"]),
             "seconds": f"{row['seconds']:,.1f}",
             "width": _percent(row["seconds"] / longest),
         }
@@ -190,7 +192,7 @@ def times_table(times):
         [(row["began"], row["began"] + row["seconds"]) for row in times if "began" in row]
     )
     total = total or sum(row["seconds"] for row in times)
-    return {"rows": rows, "total": duration(total), "total_seconds": f"{total:,.1f}"}
+    return {"rows": rows, "total": format_duration(total), "total_seconds": f"{total:,.1f}"}
 
 
 def _covered(spans):

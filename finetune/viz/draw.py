@@ -1,5 +1,6 @@
 """Images of meshes: on the person, from the side, from above, and sheets of all of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -8,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from engine.errors import UserError
 from engine.geometry import crop_intrinsics
-from finetune.person import colour
+from finetune.person import Person, colour
 from finetune.viz.raster import shared_raster
 
 # Samples along a pixel's side; fewer in an image so large that nobody looks at its pixels: 4000 x
@@ -42,7 +43,7 @@ INK, PALE, GRID, TRUTH, PAD = (
 COLUMNS = ("image", "mesh on the image", "from the side", "from above")
 
 
-def overlay(image, people):
+def overlay(image: np.ndarray, people: Sequence[Person]) -> np.ndarray:
     """The image with each person's mesh on it; a near mesh hides a far one.
 
     Args:
@@ -75,7 +76,7 @@ def overlay(image, people):
     return out
 
 
-def views(person, size, truth=None):
+def views(person: Person, size: int, truth: Person | None = None) -> tuple[np.ndarray, ...]:
     """The mesh from the side and from above, without perspective, on one scale, with a bar that
     tells it.
 
@@ -96,7 +97,13 @@ def views(person, size, truth=None):
     )
 
 
-def sheet(image, person, captions, truth=None, title=""):
+def sheet(
+    image: np.ndarray,
+    person: Person,
+    captions: Sequence[str],
+    truth: Person | None = None,
+    title: str = "",
+) -> Image.Image:
     """Image, mesh on the image, side and top in a row; a second row, where asked for, shows the
     truth in the same way.
 
@@ -135,7 +142,7 @@ class _Text:
     size: int
     colour: tuple
 
-    def image(self, width):
+    def image(self, width: int) -> Image.Image:
         """The words on white, on as many lines as they need."""
         font = ImageFont.load_default(self.size)
         lines, height = _wrapped(self.words, font, width), round(1.35 * self.size)
@@ -317,11 +324,12 @@ def _view(person, truth, axes, camera, centre, scale, size):
     bar = _bar(person.kind, scale, size)
     out = _grid(axes @ centre, bar, scale, size)
     clay, cover = _clay(meshes[:1], [colour(0)], K, (size, size), perspective=False)
-    if truth is not None:
+    if truth is None:
+        out = _blend(out, clay, cover)
+    else:
         _, ghost = _clay(meshes[1:], [colour(0)], K, (size, size), perspective=False)
         out = _blend(out, np.array(TRUTH, np.float32), 0.14 * ghost)
-    out = _blend(out, clay, cover)
-    if truth is not None:
+        out = _blend(out, clay, cover)
         cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
         out = _blend(
             out,

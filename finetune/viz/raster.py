@@ -9,12 +9,14 @@ Frames: metres in the camera's frame (x right, y down, z forward); the first pix
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import warp as wp
 
-from data.bodies.warp_init import start_warp, told_of_the_cache
+from data.bodies.warp_init import report_cache_errors, start_warp
 from engine.errors import UserError
 from finetune.person import vertex_normals
 from finetune.viz import raster_kernels as kernels
@@ -49,13 +51,19 @@ class Raster:
         device: "cpu", "cuda" or "cuda:N".
     """
 
-    def __init__(self, device="cpu"):
+    def __init__(self, device: str = "cpu") -> None:
         start_warp()
-        with told_of_the_cache():
+        with report_cache_errors():
             wp.load_module(kernels.__name__, device=device)
         self.device, self._buffers = device, {}
 
-    def layers(self, meshes, K, size, perspective=True):
+    def layers(
+        self,
+        meshes: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]],
+        K: npt.ArrayLike,
+        size: tuple[int, int],
+        perspective: bool = True,
+    ) -> Layers:
         """The Layers of meshes that hide each other.
 
         Args:
@@ -67,14 +75,13 @@ class Raster:
         Raises:
             UserError: as in ``silhouettes``.
         """
-        meshes = [_checked(np.asarray(v)[None], f) for v, f in meshes]
-        starts = np.cumsum([0] + [vertices.shape[1] for vertices, _ in meshes])
-        vertices = np.concatenate([v for v, _ in meshes], 1)
-        faces = np.concatenate(
-            [f + start for (_, f), start in zip(meshes, starts[:-1], strict=True)]
-        )
-        normals = np.concatenate([vertex_normals(v[0], f) for v, f in meshes])
-        owner = np.repeat(np.arange(len(meshes), dtype=np.int32), [len(f) for _, f in meshes])
+        checked = [_checked(np.asarray(v)[None], f) for v, f in meshes]
+        starts = np.cumsum([0] + [v.shape[1] for v, _ in checked])
+        vertices = np.concatenate([v for v, _ in checked], 1)
+        moved = [f + start for (_, f), start in zip(checked, starts[:-1], strict=True)]
+        faces = np.concatenate(moved)
+        normals = np.concatenate([vertex_normals(v[0], f) for v, f in checked])
+        owner = np.repeat(np.arange(len(checked), dtype=np.int32), [len(f) for _, f in checked])
         space, camera = self._array(vertices, wp.vec3), _camera(K)
         corners = self._array(faces, wp.vec3i)
         nearness = self._cover(space, corners, self._array(camera, wp.mat33), size, perspective)
@@ -109,7 +116,9 @@ class Raster:
             depth.numpy().copy(), mesh.numpy().copy(), seen.numpy().copy(), back.numpy() > 0
         )
 
-    def silhouettes(self, vertices, faces, K, size):
+    def silhouettes(
+        self, vertices: npt.ArrayLike, faces: npt.ArrayLike, K: npt.ArrayLike, size: tuple[int, int]
+    ) -> np.ndarray:
         """Where each of N meshes with the same triangles is seen.
 
         Args:
@@ -138,14 +147,16 @@ class Raster:
             out[i : i + step] = (covered.numpy() > 0).reshape(-1, size[1], size[0])
         return out
 
-    def occlusion(self, depth, drawn, scale, radius):
+    def occlusion(
+        self, depth: np.ndarray, drawn: np.ndarray, scale: np.ndarray, radius: float
+    ) -> np.ndarray:
         """How much of what surrounds each pixel lies before it, 0 to 1: creases and the
         surroundings of what is near.
 
         Args:
             depth: (H, W) float32 metres.  drawn: (H, W) bool, where anything is.  scale: (H, W)
                 pixels a metre, there.
-            radius: pixels that are looked at around each.
+            radius: pixels around each that count.
         Returns:
             (H, W) float32; 0 where nothing is.
         """
@@ -196,12 +207,14 @@ class Raster:
 
 
 @functools.lru_cache(maxsize=2)
-def shared_raster(device="cpu"):
+def shared_raster(device: str = "cpu") -> Raster:
     """The process's Raster of a device."""
     return Raster(device)
 
 
-def silhouette(vertices, faces, K, size):
+def silhouette(
+    vertices: npt.ArrayLike, faces: npt.ArrayLike, K: npt.ArrayLike, size: tuple[int, int]
+) -> np.ndarray:
     """(height, width) bool of one mesh; see ``Raster.silhouettes``, which draws many at once.
 
     Args:
