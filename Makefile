@@ -9,7 +9,7 @@ DEMO ?=
 PYTEST ?= -n 2 --dist loadfile
 export MPLBACKEND := Agg
 
-.PHONY: install demo test test-long bench lint types clean
+.PHONY: install demo test test-long bench docs lint clean
 
 install: $(VENV)/installed
 
@@ -37,6 +37,11 @@ bench: install
 	$(BIN)/python -m benchmarks.runs
 	$(BIN)/python -m benchmarks.checkpoint rounds=2 steps=2 batch=2
 	$(BIN)/python -m benchmarks.cache megabytes=500
+
+# build/site/index.html
+docs: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: install
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
-PACKAGES = ("engine", "data", "pretrain", "finetune", "slurm")
+PACKAGES = ("engine", "data", "pretrain", "finetune", "slurm", "studies")
 
 
 class BuildWithConfigs(build_py):
@@ -37,6 +37,7 @@ setup(
     package_data={
         "engine.logging.page": ["*.html", "*.css", "*.js"],
         "finetune.page": ["*.html", "*.css", "*.js"],
+        "studies": ["*.yaml", "rows/*.jsonl"],
     },
     install_requires=[
         "torch>=2.6",
@@ -69,6 +70,9 @@ setup(
         "tomli>=2; python_version < '3.11'",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6", "pyrefly>=1.0", "scipy>=1.11"]
-    },  # scipy: an independent source of rotations
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6", "pyrefly>=1.0", "scipy>=1.11"],
+        # scipy: an independent source of rotations
+        "studies": ["scipy>=1.11"],  # the t and F distributions behind intervals
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],  # make docs
+    },
 )

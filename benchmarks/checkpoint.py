@@ -1,4 +1,4 @@
-"""How long training waits for a checkpoint: written while it goes on, and written while it waits.
+"""How long training waits for a checkpoint: written while it continues, and written while it waits.
 
     python benchmarks/checkpoint.py [width=768] [depth=12] [rounds=4] [steps=4] [batch=8] [device=auto] [folder=/tmp]
 

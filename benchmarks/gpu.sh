@@ -36,7 +36,7 @@ printf '# Benchmarks\n\n%s, %s\n' "$(date '+%d %B %Y')" \
 if [ -n "${SMALL:-}" ]; then
     section "A training step" 600 step.py device=cpu sizes=demo positions=rope rounds=1 batch=4
     section "Weights spread" 600 spread.py device=cpu size=demo rounds=1 batch=4
-    section "Made people, CPU" 300 people.py device=cpu config=configs/data/people_body_easy.yaml clips=1 rounds=1 size=64
+    section "Synthetic humans, CPU" 300 people.py device=cpu config=configs/data/people_body_easy.yaml clips=1 rounds=1 size=64
     section "From the command to the first step, checkpoints, fine-tuning, predict" 900 runs.py device=cpu clips=20 steps=8 \
         batch=8 data="$data"
     section "The loader" 600 loader.py clips=100 seconds=0.2 rounds=1 batch=8 data="$data/loader"
@@ -48,9 +48,9 @@ printf '\n%s\n' "$(nvidia-smi --query-gpu=name,driver_version,memory.total,power
 section "A training step: float32, TF32, bf16, compiled; without each optimisation" 195 step.py device=cuda \
     sizes=tiny,small,base,large rounds=3 off=base
 section "Weights spread: ddp, fsdp, bf16, compiled; the first step" 65 spread.py device=cuda size=base rounds=5
-# The first to make people builds the body model's files, for a minute.
-section "Made people, GPU" 120 people.py device=cuda clips=20 rounds=3
-section "Made people, one core" 30 people.py device=cpu clips=2 rounds=3
+# The first to make synthetic humans builds the body model's files, for a minute.
+section "Synthetic humans, GPU" 120 people.py device=cuda clips=20 rounds=3
+section "Synthetic humans, one core" 30 people.py device=cpu clips=2 rounds=3
 section "From the command to the first step, checkpoints, fine-tuning, predict" 110 runs.py device=cuda pretrain=body_vitb \
     finetune=body_vitb size=256 batch=128 data="$data"
 section "The loader" 40 loader.py clips=500 seconds=1 rounds=2 data="$data/loader"

@@ -11,7 +11,7 @@ def read_options(argv, defaults):
     10000.
 
     Raises:
-        UserError: an argument is none of them, or no number.
+        UserError: an argument is none of them, or not a number.
     """
     options = dict(defaults)
     for argument in argv:
@@ -32,4 +32,4 @@ def _number(value, argument):
         number = float(value)
         return str(int(number)) if number == int(number) else value
     except (ValueError, OverflowError):
-        raise UserError(f"'{argument}': the value is no number") from None
+        raise UserError(f"'{argument}': the value is not a number") from None

@@ -1,4 +1,4 @@
-"""What the order of samples costs at scale: start-up, memory, going on anywhere; building the
+"""What the order of samples costs at scale: start-up, memory, resuming anywhere; building the
 shards' indexes apart.
 
     python benchmarks/order.py [clips=100e6] [shards=10000] [ranks=1024] [batch=8192] [slots=20000]

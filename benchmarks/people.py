@@ -1,4 +1,4 @@
-"""How fast made people are drawn, by stage, on one core or a GPU; and side by side with another
+"""How fast synthetic humans are drawn, by stage, on one core or a GPU; and side by side with another
 version of the generator.
 
     python benchmarks/people.py [config=configs/data/people_body.yaml] [clips=20] [rounds=3] [device=cpu] [size=256]

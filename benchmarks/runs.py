@@ -4,7 +4,7 @@ mesh from an image.
     python benchmarks/runs.py [pretrain=demo_body] [finetune=demo_body] [clips=60] [size=64] [steps=40] [device=auto] [data=DIR]
                               [batch=]
 
-Real commands run one after the other on made people, which are made at the first run and kept. The
+Real commands run one after the other on synthetic humans, which are made at the first run and kept. The
 wall's time is counted. The stall is the time between the log's lines around a checkpoint, less that
 of other steps. The folder of the runs is deleted.
 """
@@ -97,15 +97,15 @@ def main(argv):
         shutil.rmtree(folder)
 
 
-def command(room, *words):
-    """Run ``python -m ROOM ...`` and wait; seconds it took.
+def command(package, *words):
+    """Run ``python -m PACKAGE ...`` and wait; seconds it took.
 
     Raises:
         UserError: it failed; with its last words.
     """
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, "-m", room, *words],
+        [sys.executable, "-m", package, *words],
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,
@@ -113,7 +113,7 @@ def command(room, *words):
     )
     if done.returncode:
         raise UserError(
-            f"python -m {room} {' '.join(words)}: exit code {done.returncode}: "
+            f"python -m {package} {' '.join(words)}: exit code {done.returncode}: "
             f"{done.stdout.strip()[-300:]}"
         )
     return time.perf_counter() - start
@@ -144,7 +144,7 @@ def predict(folder, device):
     """Print what an image costs from file to mesh, overlay and numbers on disk, and the network's
     share of it."""
     from engine.distributed.process_group import device_of
-    from finetune import predict as room
+    from finetune import predict
     from finetune.model import Recovery
 
     images, device = made_images(folder / "images", IMAGES[1]), device_of(device)
@@ -164,7 +164,7 @@ def predict(folder, device):
             mock.patch.object(Recovery, "forward", timed),
             contextlib.redirect_stdout(io.StringIO()),
         ):
-            room.main(
+            predict.main(
                 [
                     f"run={folder / 'finetune'}",
                     f"out={folder / f'out{count}'}",

@@ -38,7 +38,7 @@ def test_options_are_read_as_their_defaults_say():
         "folder": "a=b",
         "rounds": "3",
     }
-    with pytest.raises(UserError, match="'rounds=three': the value is no number"):
+    with pytest.raises(UserError, match="'rounds=three': the value is not a number"):
         read_options(["rounds=three"], defaults)
 
 

@@ -87,15 +87,17 @@ def test_nothing_imports_back():
             assert name not in ORDER[ORDER.index(package) + 1 :], (
                 f"{path.relative_to(ROOT)} imports {name}"
             )
-            assert name not in ("benchmarks", "tests", "slurm"), (
+            assert name not in ("benchmarks", "studies", "tests", "slurm"), (
                 f"{path.relative_to(ROOT)} imports {name}"
             )
+    for _, path, tree in sources("studies"):
+        assert not {"slurm", "benchmarks", "tests"} & set(imported(tree)), path
     for _, path, tree in sources("slurm"):
-        assert not {"data", "pretrain", "finetune"} & set(imported(tree)), path
+        assert not {"data", "pretrain", "finetune", "studies"} & set(imported(tree)), path
 
 
 def test_pieces_are_small():
-    for _, path, tree in sources(*ORDER, "slurm", "benchmarks"):
+    for _, path, tree in sources(*ORDER, "slurm", "studies", "benchmarks"):
         name = path.relative_to(ROOT).as_posix()
         count = len(path.read_text().splitlines())
         assert count <= LONG.get(name, LINES_A_MODULE), f"{name} has {count} lines"

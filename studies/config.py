@@ -1,0 +1,181 @@
+"""The keys of a study. Nothing here imports torch: a typo is reported in a fraction of a second."""
+
+import os
+from dataclasses import dataclass
+
+from engine.config.parser import key, section
+from engine.errors import UserError
+
+
+@dataclass
+class ArmConfig:
+    pretrain: str = key(
+        "",
+        "keys of python -m pretrain train that make this arm, with blanks between; TRAIN: the folder of "
+        "train",
+    )
+    finetune: str = key(
+        "", "keys of python -m finetune train that go with them, such as another model.position"
+    )
+    weights: str = key(
+        "", "an arm whose pre-training this one shares, to be fine-tuned in another way"
+    )
+    scratch: bool = key(False, "no pre-training at all")
+    timm: str = key(
+        "",
+        "a timm model's weights in place of pre-training, NAME:FILE, such as an "
+        "ImageNet-supervised ViT of the "
+        "same size",
+    )
+    compute: bool = key(False, "as many operations as the reference arm, in place of as many steps")
+    seeds: int | None = key(None, "seeds of this arm; default: as seeds=", low=0)
+    shares: list[float] = key([], "label shares of this arm; default: as shares=")
+    title: str = key("", "its name in tables; default: the arm's own")
+    curve: str = key(
+        "", "name of a curve of error against pairs; its arms differ in their steps alone"
+    )
+    against: str = key("", "an arm that it is compared with in a table of its own")
+
+
+@dataclass
+class SetConfig:
+    make: str = key("", "config of python -m data make")
+    keys: str = key("", "further keys of it, with blanks between")
+    clips: int = key(200, "clips", low=12)
+
+
+@dataclass
+class TakeConfig:
+    """A real take, for ``python -m studies take``."""
+
+    videos: str = key("", "folder of its videos")
+    calibration: str = key("", "its calibration file (Qualisys)")
+    track: str = key("", "where the person is in it (docs/real_clips.md)")
+    every: int = key(1, "take every n-th frame", low=1)
+
+
+@dataclass
+class ExpectConfig:
+    """What is thought of a row before the first are there."""
+
+    seconds: float = key(300.0, "seconds that a row takes", low=0)
+    spread: float = key(
+        1.5,
+        "standard deviation, over seeds, of the paired difference of two arms in metric=, mm",
+        low=0,
+    )
+
+
+@dataclass
+class StudyConfig:
+    name: str = key("", "of the study: rows lie in ROWS/NAME")
+    rows: str = key("studies/rows", "folder of the rows of all studies")
+    work: str = key("runs/transfer", "folder for synthetic humans and runs")
+    kind: str = key("body", "what the crops show", choices=("body", "hand"))
+    train: SetConfig = section(SetConfig)
+    tests: dict[str, SetConfig] = key(
+        {}, "sets of other people, the first for the headline: tests.NAME.make=FILE"
+    )
+    pretrain: str = key("", "config of python -m pretrain train")
+    pretrain_keys: str = key("", "further keys of it for all arms, with blanks between")
+    finetune: str = key(
+        "", "config of python -m finetune train; none: the frozen encoder alone is measured"
+    )
+    finetune_keys: str = key("", "further keys of it, with blanks between")
+    arms: dict[str, ArmConfig] = key({}, "arms.NAME.pretrain=KEYS")
+    reference: str = key(
+        "both", "the arm that others are compared with, and whose operations compute=true means"
+    )
+    seeds: int = key(
+        5, "seeds of an arm: initial weights, order, masks, and which clips are labelled", low=1
+    )
+    shares: list[float] = key([0.01], "shares of the training clips whose labels are used")
+    metric: str = key("pa_mpjpe", "the metric of the headline", choices=("px", "mpjpe", "pa_mpjpe"))
+    expect: ExpectConfig = section(ExpectConfig)
+    take: TakeConfig = section(TakeConfig)
+    lanes: int | None = key(
+        None, "runs side by side; default: the cores, or one where there is a GPU", low=1
+    )
+    limit_s: float = key(
+        0.0, "stop after so many seconds, with all saved; the same command resumes; 0: never", low=0
+    )
+    device: str = key(
+        "auto", "auto takes a GPU where there is one", choices=("auto", "cpu", "cuda")
+    )
+    arm: str = key("", "of these arms alone, with commas between")
+
+    @property
+    def how(self) -> str:
+        """What the headline is measured on: "finetuned" or "frozen"."""
+        return "finetuned" if self.finetune else "frozen"
+
+    @property
+    def chosen(self) -> list[str]:
+        """Names of the arms that arm= asks for, or all."""
+        return [name for name in self.arms if not self.arm or name in self.arm.split(",")]
+
+    def _lends(self, name: str) -> bool:
+        """Whether an arm has a pre-training of its own, which others may share."""
+        arm = self.arms.get(name)
+        return arm is not None and not (arm.weights or arm.scratch or arm.timm)
+
+    def check(self) -> None:
+        """Raise UserError where keys do not fit together."""
+        if not self.name or not self.arms or not self.tests:
+            raise UserError(
+                "a study wants name=, arms.NAME... and tests.NAME...: see studies/pilot.yaml"
+            )
+        for name, arm in self.arms.items():
+            if arm.timm and not os.path.isfile(arm.timm.rpartition(":")[2]):
+                raise UserError(
+                    f"arms.{name}.timm={arm.timm} is not NAME:FILE with a file that is there"
+                )
+        for name in (
+            self.reference,
+            *(part for part in self.arm.split(",") if part),
+            *(arm.against for arm in self.arms.values() if arm.against),
+        ):
+            if name not in self.arms:
+                raise UserError(f"'{name}' is none of the arms {', '.join(self.arms)}")
+        for name, arm in self.arms.items():
+            if arm.weights and (
+                arm.pretrain
+                or arm.scratch
+                or arm.timm
+                or arm.compute
+                or not self._lends(arm.weights)
+            ):
+                raise UserError(
+                    f"arms.{name}.weights={arm.weights} wants an arm with a pre-training of its "
+                    f"own, and no "
+                    f"pretrain=, scratch=true, timm= or compute=true beside it"
+                )
+        if len(set(self.shares)) < len(self.shares):
+            raise UserError(
+                f"shares={','.join(f'{share:g}' for share in self.shares)} names a share twice"
+            )
+        if not any(
+            self.seeds if self.arms[name].seeds is None else self.arms[name].seeds
+            for name in self.chosen
+        ):
+            raise UserError(f"arm={self.arm}: none of these arms has a seed")
+        if not self.finetune and self.metric == "px":
+            raise UserError("metric=px is of fine-tuned networks, and finetune= names no config")
+        base = self.arms[self.reference]
+        if base.scratch or base.timm or base.compute or base.weights:
+            raise UserError(
+                f"reference={self.reference} has scratch=true, timm=, weights= or compute=true: "
+                f"those are for "
+                f"arms that are compared with it"
+            )
+        for name, path in (
+            ("pretrain", self.pretrain),
+            ("finetune", self.finetune),
+            ("train.make", self.train.make),
+            *((f"tests.{name}.make", test.make) for name, test in self.tests.items()),
+        ):
+            if not os.path.isfile(path) and (path or name != "finetune"):
+                raise UserError(f"{name}={path} is no file; paths count from the repository's root")
+        for share in (*self.shares, *(share for arm in self.arms.values() for share in arm.shares)):
+            if not 0 < share <= 1:
+                raise UserError(f"a label share of {share} is not above 0 and at most 1")

@@ -1,0 +1,259 @@
+"""Tables of a study's rows, and its plots, into docs/results.md."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from engine.errors import UserError, explain, failure_of
+from engine.run.files import write_file
+from studies import angles, plan, plots, seconds, take
+from studies.config import StudyConfig
+from studies.rows import (
+    NAMES,
+    Rows,
+    arm_title,
+    compare_arms,
+    estimate_seed_variance,
+    find_usual_share,
+    list_metrics,
+    list_seeds,
+    read_rows,
+    stack_values,
+    trace_labels,
+    trace_pairs,
+)
+from studies.stats import fit_power_law, predict_power_law
+
+RESULTS = Path("docs/results.md")
+POOLED = (
+    "An interval depends on the study: the variance over seeds is pooled over all of its arms, so "
+    "the same two arms have another interval in another study."
+)
+
+
+def write_page(config: StudyConfig) -> None:
+    """Put the tables into docs/results.md, between the study's marks, and the plots beside it, and
+    print them.
+
+    Raises:
+        UserError: there are no rows, or the page has no marks for them.
+    """
+    there = read_rows(config)
+    if not there:
+        raise UserError(f"{plan.open_table(config).path} has no rows of this study yet")
+    begin, end = (f"<!-- transfer {config.name}: {word} -->" for word in ("begin", "end"))
+    page = RESULTS.read_text(encoding="utf-8")
+    if begin not in page or end not in page:
+        raise UserError(f"{RESULTS} has no lines '{begin}' and '{end}' to write between")
+    drawn = plots.draw_figures(config, there, RESULTS.parent / "images")
+    text = "\n\n".join(
+        [
+            *(f"![{path.stem}]({path.relative_to(RESULTS.parent)})" for path in drawn),
+            *make_tables(config, there),
+        ]
+    )
+    try:
+        new = re.sub(f"{begin}.*?{end}", lambda _: f"{begin}\n\n{text}\n\n{end}", page, flags=re.S)
+        write_file(RESULTS, new)
+    except OSError as error:
+        raise failure_of(error, f"{RESULTS} cannot be written: {explain(error)}") from None
+    print(text)
+
+
+def make_tables(config: StudyConfig, there: Rows) -> list[str]:
+    """Return [Markdown, ...]: what was trained, errors, differences."""
+    shares = sorted({row.share for row in there})
+    out = [_trained(config, there)]
+    for test in config.tests:
+        out.append(
+            f"Errors on {_clips(there, test)} test clips, *{test}*, means over seeds (mm; 2D "
+            f"in pixels of the "
+            f"network's image):"
+        )
+        out.append(_errors(config, there, shares, test))
+    apart = []
+    for base in (config.reference, *[name for name, arm in config.arms.items() if arm.scratch][:1]):
+        if any(row.arm == base for row in there):
+            apart += [
+                _differences(config, there, shares, dict.fromkeys(config.arms, base), test)
+                for test in config.tests
+            ]
+    others = {
+        name: arm.against
+        for name, arm in config.arms.items()
+        if arm.against
+        and any(
+            list_seeds(there, name, share) & list_seeds(there, arm.against, share)
+            for share in shares
+        )
+    }
+    if others:
+        apart += [_differences(config, there, shares, others, test) for test in config.tests]
+    if apart:
+        words = "Differences of all metrics, with their intervals"
+        out.append(
+            "\n\n".join([f"<details><summary>{words}</summary>", POOLED, *apart, "</details>"])
+        )
+    out += _laws(config, there)
+    return out + [
+        found
+        for found in (
+            seconds.make_table(config),
+            angles.make_table(config),
+            take.make_table(config),
+        )
+        if found
+    ]
+
+
+def _trained(config, there):
+    lines = [
+        "| arm | seeds | steps | pairs | seconds | validation loss, cross-view / cross-pose | "
+        "reference gain on the person |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in config.arms:
+        runs = {row.seed: found["pretrain"] for row, found in there.items() if row.arm == name}
+        if not runs:
+            continue
+        if not any(runs.values()):
+            lines.append(f"| {arm_title(config, name)} | {len(runs)} | | | | | |")
+            continue
+        first = next(iter(runs.values()))
+        cells = [
+            " / ".join(
+                _mean([run.get(f"{group}/{kind}{end}") for run in runs.values()])
+                for kind in ("cross_view", "cross_pose")
+            )
+            for group, end in (("val", ""), ("reference_gain", "_person"))
+        ]
+        lines.append(
+            f"| {arm_title(config, name)} | {len(runs)} | {first['steps']} | {first['pairs']} | "
+            f"{np.mean([run['seconds'] for run in runs.values()]):.0f} | {cells[0]} | {cells[1]} |"
+        )
+    return "\n".join(lines)
+
+
+def _errors(config, there, shares, test):
+    heads = ["labelled clips", "arm", "seeds", *(name for *_, name in list_metrics(config))]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for share in shares:
+        for arm in config.arms:
+            seeds = list_seeds(there, arm, share)
+            if seeds:
+                labelled = there[plan.Row(arm, min(seeds), share)]["labelled_clips"]
+                cells = [
+                    f"{stack_values(there, arm, share, seeds, test, how, metric).mean():.{2 if metric == 'px' else 1}f}"
+                    for how, metric, _ in list_metrics(config)
+                ]
+                lines.append(
+                    f"| {labelled} | {arm_title(config, arm)} | {len(seeds)} | "
+                    + " | ".join(cells)
+                    + " |"
+                )
+    found = [
+        row["tests"][test]["mean_pose"]
+        for row in there.values()
+        if "mean_pose" in row["tests"][test]
+    ]
+    if found:
+        cells = [
+            f"{np.mean([one[metric] for one in found]):.{2 if metric == 'px' else 1}f}"
+            if how == "finetuned"
+            else ""
+            for how, metric, _ in list_metrics(config)
+        ]
+        lines.append("| | mean pose | | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _differences(config, there, shares, bases, test):
+    """A table of arms less others on a test set; ``bases``: {arm: the one that it is compared
+    with}."""
+    one = set(bases.values()) if len(set(bases.values())) == 1 else None
+    heads = [
+        "labelled clips",
+        "arm",
+        *(() if one else ("minus",)),
+        "seeds",
+        *(name for *_, name in list_metrics(config)),
+    ]
+    heading = (
+        f"Difference from *{arm_title(config, *one)}*" if one else "Differences of pairs of arms"
+    )
+    lines = [
+        f"{heading}, paired by seed and clip, *{test}* (negative: better; bold: significant, the "
+        f"95 % interval excludes zero):",
+        "",
+        "| " + " | ".join(heads) + " |",
+        "|" + "---|" * len(heads),
+    ]
+    for share in shares:
+        for arm, base in bases.items():
+            found = [
+                compare_arms(there, arm, base, share, test, how, metric)
+                for how, metric, _ in list_metrics(config)
+            ]
+            if arm == base or found[0] is None:
+                continue
+            labelled = there[plan.Row(base, min(list_seeds(there, base, share)), share)][
+                "labelled_clips"
+            ]
+            names = [arm_title(config, arm), *(() if one else (arm_title(config, base),))]
+            cells = [
+                _interval(d, 2 if metric == "px" else 1)
+                for d, (_, metric, _) in zip(found, list_metrics(config), strict=True)
+            ]
+            lines.append(
+                "| " + " | ".join([str(labelled), *names, str(found[0].seeds), *cells]) + " |"
+            )
+    return "\n".join(lines)
+
+
+def _laws(config, there):
+    """[A sentence on what power laws through three points or more say of ten times the labels, or
+    pairs, ...]."""
+    test, out = next(iter(config.tests)), []
+    apart = estimate_seed_variance(
+        there, find_usual_share(there), test, config.how, config.metric
+    ).variance
+    for against, of in (("labelled clips", trace_labels), ("pairs", trace_pairs)):
+        laws, curves = [], of(config, there, test, config.how, config.metric)
+        curves = {name: points for name, points in curves.items() if len(points) > 2}
+        most = 10 * max((points[-1][0] for points in curves.values()), default=0)
+        for name, points in curves.items():
+            x, errors = [x for x, _ in points], [y.mean() for _, y in points]
+            a, b, c = fit_power_law(x, errors)
+            at, low, high = predict_power_law(
+                x, errors, [(apart / len(y)) ** 0.5 for _, y in points], most
+            )
+            laws.append(
+                f"{name} {a:.0f} n^-{b:.2f} + {c:.0f} ({len(points)} points), {at:.1f} ({low:.1f} "
+                f"to {high:.1f})"
+            )
+        if laws:
+            out.append(
+                f"{NAMES[config.metric]} against {against} n, *{test}*, as power laws, and what "
+                f"they predict at {most} "
+                f"(a prediction, not a measurement; in parentheses where 95 % of such predictions "
+                f"lie if seeds move the "
+                f"points; three points fix a law of three numbers): {'; '.join(laws)}."
+            )
+    return out
+
+
+def _clips(there, test):
+    return len(next(iter(there.values()))["tests"][test]["frozen"]["mpjpe"])
+
+
+def _mean(found):
+    found = [value for value in found if value is not None]
+    return f"{np.mean(found):.3f}" if found else "-"
+
+
+def _interval(d, digits):
+    if not np.isfinite(d.low):
+        return f"{d.mean:+.{digits}f}"
+    text = f"{d.mean:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}]"
+    return f"**{text}**" if d.significant else text
