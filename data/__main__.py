@@ -36,6 +36,7 @@ PACKAGE = Package(
             "cut labelled crops from a labelled dataset",
             "NAME source=DIR out=DIR [key=value ...]",
             "coco source=coco out=shards/coco",
+            keys="data.sources.labelled:LabelledSource",
         ),
         Verb(
             "index",

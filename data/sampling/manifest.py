@@ -114,7 +114,7 @@ def freeze(order: Order, path: str | Path) -> None:
             f"draws order "
             f"{ORDER}; resume with the version it began with (environment.json), or start a new run"
         )
-    then = frozen["sources"]
+    then = {name: _rename_keys(record) for name, record in frozen["sources"].items()}
     for name in then.keys() | now.keys():
         if then.get(name) != now.get(name):
             raise UserError(
@@ -122,6 +122,12 @@ def freeze(order: Order, path: str | Path) -> None:
                 f"{_difference(name, then.get(name), now.get(name))}; "
                 f"give back the old ones or start a new run ({path} lists them)"
             )
+
+
+def _rename_keys(record):
+    """A source's record as it is written now: runs of earlier versions call the count otherwise."""
+    names = {"held_out": "val_clips"}
+    return {names.get(name, name): value for name, value in record.items()}
 
 
 def _difference(name, then, now):
@@ -141,10 +147,8 @@ def _difference(name, then, now):
                     f"{(has or was)[0]} is {'of other contents' if same else 'in another place'}"
                 )
             return f"source '{name}' had {len(old)} shards and has {len(new)}; {words}"
-    # "held_out" is the count's name in runs that version 0.1 began.
-    before = then["val_clips"] if "val_clips" in then else then["held_out"]
     return (
-        f"source '{name}' had {before} validation clips and now has {now['val_clips']} "
+        f"source '{name}' had {then['val_clips']} validation clips and now has {now['val_clips']} "
         f"(data.val_clips)"
     )
 

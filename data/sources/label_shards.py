@@ -75,8 +75,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"name the source: {', '.join(LABELLED.list_names())}; usage: {usage}")
     name, rest = argv[0], argv[1:]
     schema = LABELLED.find(name)
-    usage = usage.replace("NAME", name)
-    source, _ = parse_keys(schema, rest, f"{COMMAND} {name}", usage, least=0)
+    source, _ = parse_keys(schema, rest, f"{COMMAND} {name}", least=0)
     source = replace(source, name=source.name or name)
     _claim_folder(source, name)
     before = len(glob.glob(os.path.join(glob.escape(source.out), "*.tar")))

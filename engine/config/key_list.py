@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from engine.config.parser import _leaves, _type_name, _unwrap
+from engine.config.schema import list_leaves, name_type, unwrap_optional
 
 Row = tuple[str, str, str, str]
 
@@ -15,8 +15,8 @@ def list_rows(schema: type) -> list[Row]:
     name=default.
     """
     return [
-        (name, _show_default(name, field), _type_name(kind), _describe(field))
-        for name, field, kind in _leaves(schema)
+        (name, _show_default(name, field), name_type(kind), _describe(field))
+        for name, field, kind in list_leaves(schema)
     ]
 
 
@@ -41,9 +41,9 @@ def _describe(field: dataclasses.Field) -> str:
 def list_choices(schema: type) -> dict[str, Sequence[object]]:
     """Returns {name: its values where they are few} of all keys that are written key=value."""
     out = {}
-    for name, field, kind in _leaves(schema):
+    for name, field, kind in list_leaves(schema):
         if field.metadata.get("positional") or ".NAME" in name:
             continue
-        boolean = ("true", "false") if _unwrap(kind)[0] is bool else ()
+        boolean = ("true", "false") if unwrap_optional(kind)[0] is bool else ()
         out[name] = field.metadata.get("choices") or boolean
     return out

@@ -21,7 +21,7 @@ declares. So YAML's own guesses never bite: ``time: 12:00:00`` in a text field s
 import copy
 import dataclasses
 import difflib
-import math
+import functools
 import os
 import re
 import typing
@@ -32,21 +32,14 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from engine.config.paths import as_text, expand_home, is_json_list, split_list, split_paths
+from engine.config.schema import find_field, find_renamed, list_leaves, name_type, unwrap_optional
 from engine.config.shipped import find_config, suggest_config
+from engine.config.values import convert_value, hide_dollars, reveal_dollars
 from engine.errors import Failure, UserError
 from engine.run.patience import is_folder, read_bytes
 
 T = TypeVar("T")
 
-_TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
-_NULL = {"null", "none", "~", ""}
-
-
-# OmegaConf takes ${...} for a reference to another key and has no switch for it, so dollars are
-# hidden from it. The mark itself, a private character of Unicode, is hidden the same way.
-_MARK = "\ue000"
-_HIDDEN = {_MARK + "0": _MARK, _MARK + "1": "$"}
 
 # What may stand before the first "=" of a key=value; a URL or a path with a "=" in it has other
 # letters there.
@@ -189,12 +182,26 @@ def choose_schema(schema: type[T], pairs: Iterable[tuple[str, object]]) -> type[
         inner = [(name.removeprefix(start), text) for name, text in pairs if name.startswith(start)]
         chosen = choose_schema(kind, inner)
         if chosen is not kind:
-            again = dataclasses.field(default_factory=chosen, metadata=field.metadata)
-            replaced.append((field.name, chosen, again))
-    if not replaced:
-        return schema
+            replaced.append((field.name, chosen))
+    return _replace_sections(schema, tuple(replaced)) if replaced else schema
+
+
+@functools.cache
+def _replace_sections(schema, replaced):
+    """A subclass of a dataclass with other dataclasses for some of its sections.
+
+    It is one and the same for one choice, so that equal configs are equal.
+
+    Args:
+        replaced: ((field's name, dataclass), ...).
+    """
+    metadata = {field.name: field.metadata for field in dataclasses.fields(schema)}
+    fields = []
+    for name, chosen in replaced:
+        again = dataclasses.field(default_factory=chosen, metadata=metadata[name])
+        fields.append((name, chosen, again))
     return dataclasses.make_dataclass(
-        schema.__name__, replaced, bases=(schema,), namespace={"__module__": schema.__module__}
+        schema.__name__, fields, bases=(schema,), namespace={"__module__": schema.__module__}
     )
 
 
@@ -263,35 +270,11 @@ def _positional(schema):
 
 def _finish(config, origin):
     try:
-        result = _reveal_dollars(OmegaConf.to_object(config))
+        result = reveal_dollars(OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
         raise UserError(f"{origin}: {str(error).splitlines()[0]}") from None
     _check(result)
     return result
-
-
-def _hide_dollars(value):
-    if isinstance(value, list):
-        return [_hide_dollars(part) for part in value]
-    return (
-        value.replace(_MARK, _MARK + "0").replace("$", _MARK + "1")
-        if isinstance(value, str)
-        else value
-    )
-
-
-def _reveal_dollars(value):
-    """A config as it was before its texts were hidden, in place where it can be."""
-    if dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            setattr(value, field.name, _reveal_dollars(getattr(value, field.name)))
-    elif isinstance(value, dict):
-        return {name: _reveal_dollars(part) for name, part in value.items()}
-    elif isinstance(value, list):
-        return [_reveal_dollars(part) for part in value]
-    elif isinstance(value, str):
-        return re.sub(_MARK + "[01]", lambda found: _HIDDEN[found[0]], value)
-    return value
 
 
 def read_file(path: str, command: str) -> list[tuple[str, object]]:
@@ -403,7 +386,7 @@ def _walk_resumable(config, prefix, inherited):
 def help_text(schema: type, command: str, usage: str = "") -> str:
     """All keys of a schema with type, default and meaning, one line each."""
     rows = []
-    for name, field, kind in _leaves(schema):
+    for name, field, kind in list_leaves(schema):
         default = (
             field.default if field.default is not dataclasses.MISSING else field.default_factory()
         )
@@ -413,7 +396,7 @@ def help_text(schema: type, command: str, usage: str = "") -> str:
         text = field.metadata.get("help", "") + (
             f" ({'|'.join(map(str, choices))})" if choices else ""
         )
-        rows.append((f"{name}{shown}", _type_name(kind), text))
+        rows.append((f"{name}{shown}", name_type(kind), text))
     width = min(44, max(len(r[0]) for r in rows))
     usage = usage or f"python -m {command} CONFIG.yaml [key=value ...]"
     return "\n".join(
@@ -430,97 +413,11 @@ def _flatten(tree, prefix=""):
             yield f"{prefix}{name}", ("" if value == {} else value)
 
 
-def _unwrap(kind):
-    """(type without Optional, whether None is allowed)"""
-    arguments = typing.get_args(kind)
-    if type(None) in arguments:
-        return next(a for a in arguments if a is not type(None)), True
-    return kind, False
-
-
-def _type_name(kind):
-    inner, optional = _unwrap(kind)
-    origin = typing.get_origin(inner)
-    name = (
-        f"list[{_type_name(typing.get_args(inner)[0])}]"
-        if origin is list
-        else getattr(inner, "__name__", str(inner))
-    )
-    return name + ("?" if optional else "")
-
-
-def _wanted(kind: type) -> str:
-    """What a value of this type is, in words: 'a whole number'."""
-    inner, _ = _unwrap(kind)
-    words = {int: "a whole number", float: "a finite number", bool: "true or false"}
-    return words.get(inner, f"a value of type {_type_name(kind)}")
-
-
-def _leaves(schema, prefix=""):
-    """Yield (dotted key, field, type) of every settable key; names of a dict of sections show as
-    NAME."""
-    hints = typing.get_type_hints(schema)
-    for field in dataclasses.fields(schema):
-        kind, _ = _unwrap(hints[field.name])
-        if dataclasses.is_dataclass(kind):
-            yield from _leaves(kind, f"{prefix}{field.name}.")
-        elif typing.get_origin(kind) is dict and dataclasses.is_dataclass(typing.get_args(kind)[1]):
-            yield from _leaves(typing.get_args(kind)[1], f"{prefix}{field.name}.NAME.")
-        else:
-            name = f"{prefix}{field.name}"
-            yield (
-                f"{name}.NAME" if typing.get_origin(kind) is dict else name,
-                field,
-                hints[field.name],
-            )
-
-
-def _find(schema, dotted):
-    """(field, type, [names of dict sections to create]) of a dotted key, or None."""
-    created, here, parts = [], schema, dotted.split(".")
-    position = 0
-    while position < len(parts):
-        fields = {f.name: f for f in dataclasses.fields(here)}
-        if parts[position] not in fields:
-            return None
-        field = fields[parts[position]]
-        hint = typing.get_type_hints(here)[field.name]
-        kind, _ = _unwrap(hint)
-        position += 1
-        if typing.get_origin(kind) is dict and dataclasses.is_dataclass(typing.get_args(kind)[1]):
-            if position >= len(parts):
-                return field, hint, created
-            position += 1
-            here = typing.get_args(kind)[1]
-            created.append((".".join(parts[:position]), here))
-        elif typing.get_origin(kind) is dict and position == len(parts) - 1:
-            return field, typing.get_args(kind)[1], created  # an entry of a dict of plain values
-        elif dataclasses.is_dataclass(kind):
-            here = kind
-        else:
-            return (field, hint, created) if position == len(parts) else None
-    return None
-
-
-def _renamed(schema, dotted):
-    """The key that an earlier version called ``dotted``, or None."""
-    for name, field, _ in _leaves(schema):
-        old = field.metadata.get("renamed_from")
-        if old is None:
-            continue
-        section = name.rpartition(".")[0]
-        whole = old if "." in old or not section else f"{section}.{old}"
-        pattern = re.escape(whole).replace("NAME", "[^.]+")
-        if re.fullmatch(pattern, dotted):
-            return name
-    return None
-
-
 def _list_renamed(schema, pairs):
     """{old key: new key} of those that an earlier version called so."""
     found = {}
     for dotted, _ in pairs:
-        new = _renamed(schema, dotted) if _find(schema, dotted) is None else None
+        new = find_renamed(schema, dotted) if find_field(schema, dotted) is None else None
         if new:
             found[dotted] = new
     return found
@@ -532,7 +429,7 @@ def _word_renamed(old, origin):
         ((before, now),) = old.items()
         return f"'{before}' in {origin} has another name now: write '{now}'"
     words = ", ".join(f"'{before}' -> '{now}'" for before, now in old.items())
-    return f"{len(old)} keys in {origin} have other names now: {words}"
+    return f"{len(old)} keys in {origin} have other names now, rename them there: {words}"
 
 
 def _refuse_renamed(schema, pairs, origin):
@@ -543,10 +440,10 @@ def _refuse_renamed(schema, pairs, origin):
 
 
 def _assign(config, schema, dotted, value, origin):
-    found = _find(schema, dotted)
+    found = find_field(schema, dotted)
     if found is None:
         _refuse_renamed(schema, [(dotted, value)], origin)
-        names = [name for name, _, _ in _leaves(schema)]
+        names = [name for name, _, _ in list_leaves(schema)]
         near = difflib.get_close_matches(dotted, names, 1, 0.5)
         near = near or difflib.get_close_matches(
             dotted.split(".")[-1], [n.split(".")[-1] for n in names], 1, 0.7
@@ -558,75 +455,18 @@ def _assign(config, schema, dotted, value, origin):
     for path, section_schema in created:
         if OmegaConf.select(config, path) is None:
             OmegaConf.update(config, path, OmegaConf.structured(section_schema), force_add=True)
-    if typing.get_origin(_unwrap(kind)[0]) is dict:
+    if typing.get_origin(unwrap_optional(kind)[0]) is dict:
         if value != "":
             raise UserError(
                 f"'{dotted}' in {origin} takes named sections, such as {dotted}.NAME.key=value"
             )
         return
     OmegaConf.update(
-        config, dotted, _hide_dollars(_convert(value, kind, field, dotted, origin)), force_add=True
+        config,
+        dotted,
+        hide_dollars(convert_value(value, kind, field, dotted, origin)),
+        force_add=True,
     )
-
-
-def _convert(value, kind, field, dotted, origin):
-    inner, optional = _unwrap(kind)
-    if optional and isinstance(value, str) and value.lower() in _NULL:
-        return None
-    if typing.get_origin(inner) is list:
-        value = split_list(value, dotted) if isinstance(value, str) else value
-        return [_scalar(v, typing.get_args(inner)[0], field, dotted, origin) for v in value]
-    if isinstance(value, list) and field.metadata["path"] == "several":
-        value = as_text(value)
-    if isinstance(value, (list, dict)):
-        raise UserError(f"'{dotted}' in {origin} takes one {_type_name(kind)}, not {value}")
-    return _expand(_scalar(value, inner, field, dotted, origin), field.metadata["path"], dotted)
-
-
-def _expand(value, path, dotted):
-    """A value with ``~`` written out, of a key that names paths."""
-    if path == "one":
-        return expand_home(value)
-    if path == "several" and ("~" in value or is_json_list(value)):
-        parts = split_paths(value, dotted)
-        # Several stay one text, a plain one where commas alone take it apart again.
-        return as_text(parts) if any("," in part for part in parts) else ",".join(parts)
-    return value
-
-
-def _scalar(text, kind, field, dotted, origin):
-    rules = field.metadata
-    try:
-        if kind is bool:
-            if text.lower() not in _TRUE | _FALSE:
-                raise ValueError
-            value = text.lower() in _TRUE
-        elif kind is int:
-            try:
-                value = int(text)
-            except ValueError:
-                number = float(text)
-                if not math.isfinite(number) or number != int(number):
-                    raise
-                value = int(number)
-        elif kind is float:
-            value = float(text)
-            if not math.isfinite(value):
-                raise ValueError
-        else:
-            value = text
-    except (ValueError, AttributeError):
-        raise UserError(f"'{dotted}={text}' in {origin}: {_wanted(kind)} is wanted") from None
-    if rules.get("choices") and value not in rules["choices"]:
-        raise UserError(
-            f"'{dotted}={text}' in {origin}: the value is none of "
-            f"{', '.join(map(str, rules['choices']))}"
-        )
-    if rules.get("low") is not None and value < rules["low"]:
-        raise UserError(f"'{dotted}={text}' in {origin}: the value is below {rules['low']}")
-    if rules.get("high") is not None and value > rules["high"]:
-        raise UserError(f"'{dotted}={text}' in {origin}: the value is above {rules['high']}")
-    return value
 
 
 def _check(config):
