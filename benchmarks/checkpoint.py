@@ -1,6 +1,7 @@
 """How long training waits for a checkpoint: written while it continues, and written while it waits.
 
-    python benchmarks/checkpoint.py [width=768] [depth=12] [rounds=4] [steps=4] [batch=8] [device=auto] [folder=/tmp]
+    python benchmarks/checkpoint.py [width=768] [depth=12] [rounds=4] [steps=4] [batch=8]
+    [device=auto] [folder=/tmp]
 
 A ViT of that size (ViT-B by default) takes ``steps`` AdamW steps on small images, saves, and goes
 on; the two ways of saving take turns, so that a busy machine slows both alike. ``folder`` is where

@@ -1,8 +1,8 @@
-"""How fast synthetic humans are drawn, by stage, on one core or a GPU; and side by side with another
-version of the generator.
+"""How fast synthetic humans are drawn, by stage, on one core or a GPU; and side by side with
+another version of the generator.
 
-    python benchmarks/people.py [config=configs/data/people_body.yaml] [clips=20] [rounds=3] [device=cpu] [size=256]
-                                [prototype=DIR]
+    python benchmarks/people.py [config=configs/data/people_body.yaml] [clips=20] [rounds=3]
+                                [device=cpu] [size=256] [prototype=DIR]
 
 ``prototype`` is a folder with a ``prototype.py`` whose ``Synth(device).clip([seed, n], instants,
 cameras, gap)`` draws body crops of 224 px; the two then take turns at that size, so that a busy

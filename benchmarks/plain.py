@@ -15,8 +15,8 @@ EPSILON = 1e-6
 
 
 class Rotation(nn.Module):
-    """Rotary positions in two dimensions: the first half of a head turns by the row, the second by
-    the column."""
+    """Rotary positions in two dimensions: the first half of a head rotates by the row, the second
+    by the column."""
 
     def __init__(self, base):
         super().__init__()
@@ -25,9 +25,11 @@ class Rotation(nn.Module):
     def forward(self, tokens, positions):
         """tokens (B, heads, N, C), positions (B, N, 2) long -> tokens."""
         y, x = tokens.chunk(2, -1)
-        return torch.cat([self._turn(y, positions[..., 0]), self._turn(x, positions[..., 1])], -1)
+        return torch.cat(
+            [self._rotate(y, positions[..., 0]), self._rotate(x, positions[..., 1])], -1
+        )
 
-    def _turn(self, tokens, position):
+    def _rotate(self, tokens, position):
         channels = tokens.shape[-1]
         frequency = 1.0 / self.base ** (
             torch.arange(0, channels, 2, device=tokens.device).float() / channels

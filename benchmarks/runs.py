@@ -1,12 +1,12 @@
 """What a user waits for: from the command to the first step, at checkpoints, for fine-tuning, for a
 mesh from an image.
 
-    python benchmarks/runs.py [pretrain=demo_body] [finetune=demo_body] [clips=60] [size=64] [steps=40] [device=auto] [data=DIR]
-                              [batch=]
+    python benchmarks/runs.py [pretrain=demo_body] [finetune=demo_body] [clips=60] [size=64]
+                              [steps=40] [device=auto] [data=DIR] [batch=]
 
-Real commands run one after the other on synthetic humans, which are made at the first run and kept. The
-wall's time is counted. The stall is the time between the log's lines around a checkpoint, less that
-of other steps. The folder of the runs is deleted.
+Real commands run one after the other on synthetic humans, which are made at the first run and kept.
+The wall's time is counted. The stall is the time between the log's lines around a checkpoint, minus
+that of other steps. The folder of the runs is deleted.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ from benchmarks.options import own_temporary, read_options
 from engine.cli import run
 from engine.distributed import hardware
 from engine.errors import UserError
+from engine.run.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = {
@@ -124,7 +125,7 @@ def train(name, words, folder, common, unit, every):
     start = time.time()
     command(*words, f"run={folder}", *common)
     took = time.time() - start
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in RunFolder(folder).log.read_text().splitlines()]
     times = {line["step"]: line["time"] for line in lines}
     gaps = {step: times[step + 1] - times[step] for step in list(times)[2:-1]}
     usual = statistics.median(gap for step, gap in gaps.items() if step % every)
@@ -147,7 +148,7 @@ def predict(folder, device):
     from finetune import predict
     from finetune.model import Recovery
 
-    images, device = made_images(folder / "images", IMAGES[1]), device_of(device)
+    images, device = write_images(folder / "images", IMAGES[1]), device_of(device)
     spent, network = [], Recovery.forward
 
     def timed(*inputs):
@@ -195,7 +196,7 @@ def settle(device):
         torch.cuda.synchronize(device)
 
 
-def made_images(folder, count):
+def write_images(folder, count):
     """Paths of so many JPEGs of smooth noise."""
     import cv2
     import numpy as np

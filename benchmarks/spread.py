@@ -1,7 +1,8 @@
 """What spreading the weights costs, and what each way rounds: ddp and fsdp, float32 and bf16,
 compiled or not.
 
-    python benchmarks/spread.py [size=base] [device=auto] [processes=] [rounds=5] [batch=] [compile=auto]
+    python benchmarks/spread.py [size=base] [device=auto] [processes=] [rounds=5] [batch=]
+    [compile=auto]
 
 One process a GPU, two on a CPU, or as many as asked; with one alone the weights are still cut and
 gathered, which tells of the time and memory that go into it and nothing of a network. ``first
@@ -25,7 +26,7 @@ import torch
 import torch.distributed as dist
 
 from benchmarks.options import read_options
-from benchmarks.step import BATCH, CONFIGS, SIZES, Stopwatch, made_up
+from benchmarks.step import BATCH, CONFIGS, SIZES, Stopwatch, sample_batch
 from engine.cli import run
 from engine.config.parser import parse
 from engine.distributed import hardware, parallel
@@ -167,7 +168,7 @@ def make_step(way, processes, options):
     spread = spread_out(way, processes, model, module)
     names = {p: name for name, p in model.named_parameters()}
     optimizer = build_optimizer(names, config.optim, device, lambda name: 1.0)
-    batch = made_up(int(options["batch"] or BATCH[device.type][size]), config, device)
+    batch = sample_batch(int(options["batch"] or BATCH[device.type][size]), config, device)
 
     def step(update=True):
         loss = spread(batch).mean()

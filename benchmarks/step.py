@@ -1,8 +1,8 @@
 """What a training step costs, beside a plain implementation of the same network and without each
 optimisation in turn.
 
-    python benchmarks/step.py [sizes=demo,tiny,small] [positions=rope,cosine] [device=auto] [rounds=5] [batch=...] [off=demo]
-                              [precision=auto] [compile=auto]
+    python benchmarks/step.py [sizes=demo,tiny,small] [positions=rope,cosine] [device=auto]
+                              [rounds=5] [batch=...] [off=demo] [precision=auto] [compile=auto]
 
 All versions take turns in rounds; times are medians over rounds, ratios medians of each round's own
 ratio. On a CPU one thread's processor time is counted, so that other processes on the machine count
@@ -183,7 +183,7 @@ class Case:
         torch.compiler.reset()
         self.rows = int(options["batch"] or BATCH[device.type][size])
         self.bf16 = hardware.bf16(options["precision"], device)
-        self.batch = made_up(self.rows, self.config, device)
+        self.batch = sample_batch(self.rows, self.config, device)
 
     def flops(self):
         """Operations of a pair's forward and backward passes."""
@@ -258,7 +258,7 @@ class Version:
         return value.detach(), found
 
 
-def made_up(rows, config, device):
+def sample_batch(rows, config, device):
     """A batch as the loader gives it, of noise: crops of the network's size out of images an
     eighth larger."""
     size, rng = config.model.image_size * 8 // 7, np.random.default_rng(0)

@@ -87,10 +87,10 @@ def every_patch(self, images, keep=None):
 def timms_rotation(x, rope):
     cos, sin = rope.repeat_interleave(2, -2).unbind(-1)
     table = torch.cat([sin, cos], -1)
-    turned = apply_rot_embed_cat(
+    rotated = apply_rot_embed_cat(
         x.transpose(1, 2), table if table.ndim == 2 else table[:, None]
     ).transpose(1, 2)
-    return turned.float()
+    return rotated.float()
 
 
 def plain_optimizer(names, optim, device, scale):

@@ -8,7 +8,7 @@ from engine.commands import Package, Verb, run_package
 SHARDS = "DIR-or-TAR-or-URL ..."
 PACKAGE = Package(
     "data",
-    "Make shards of clips, of synthetic humans or from videos; look at them, check and rewrite them.",
+    "Make shards of clips, of synthetic humans or from videos; view them, check and rewrite them.",
     (
         Verb(
             "make",

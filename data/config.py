@@ -27,7 +27,7 @@ def read_excluded(path: str, name: str) -> frozenset[str]:
     except OSError as error:
         raise failure_of(error, f"{name}={path} cannot be read: {explain(error)}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{name}={path} is no text file in UTF-8 or UTF-16: {error}") from None
+        raise UserError(f"{name}={path} is not a text file in UTF-8 or UTF-16: {error}") from None
     lines = map(normalise, text.splitlines())
     subjects = frozenset(line for line in lines if line and not line.startswith("#"))
     if not subjects:

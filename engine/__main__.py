@@ -7,7 +7,7 @@ from engine.commands import Package, Verb, run_package
 
 PACKAGE = Package(
     "engine",
-    "Look at any run.",
+    "Watch any run.",
     (
         Verb(
             "report",

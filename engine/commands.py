@@ -29,8 +29,8 @@ class Verb:
 
     Attributes:
         name: one word, or several where the verb is a command of another package.
-        run: "module:function" from the words after the verb to the exit code; of one that ``trains``
-            from its config.
+        run: "module:function" from the words after the verb to the exit code; of one that
+            ``trains`` from its config.
         summary: what it does, in a line.
         arguments: what follows it, for the usage line.
         example: what follows it in an example.
@@ -148,7 +148,7 @@ def _explain_unknown(package: Package, argv: list[str], program: str) -> str:
         return f"the verb comes before the config: write {call} {verb} {shlex.join(words)}"
     typed = " ".join(argv[:2]) if any(" " in name for name in names) else first
     hint = closest(typed, names) or closest(first, names) or f": {', '.join(names)};"
-    return f"'{typed}' is no verb of {call}{hint} {call} --help lists all"
+    return f"'{typed}' is not a verb of {call}{hint} {call} --help lists all"
 
 
 def package_help(package: Package, program: str = "python -m") -> str:

@@ -69,7 +69,7 @@ Pre-train a vision transformer on pairs of images of one person, and recover mes
   data      make shards of clips, of synthetic humans or from videos, and check them
   pretrain  pre-train an encoder; probe and export it
   finetune  fine-tune an encoder for meshes; evaluate it, predict with it
-  engine    look at runs: a page of curves, numbers and images
+  engine    watch runs: a page of curves, numbers and images
   slurm     send any of these to a cluster, and look after it
 
   predict   short for finetune predict: the meshes of the people in images
@@ -131,7 +131,7 @@ def _explain_unknown(word: str) -> str:
             return f"'{word}' is a verb of {name}: write {PROGRAM} {name} {word}"
     known = (*PACKAGES, *SHORT, "completion")
     hint = commands.closest(word, known) or f": {', '.join(known)};"
-    return f"'{word}' is no package of {PROGRAM}{hint} {PROGRAM} --help says what they do"
+    return f"'{word}' is not a package of {PROGRAM}{hint} {PROGRAM} --help says what they do"
 
 
 def _find_script(words: Sequence[str]) -> str:

@@ -146,7 +146,7 @@ def matrix_to_axis_angle(matrix: torch.Tensor) -> torch.Tensor:
     """Turn (..., 3, 3) rotation matrices into (..., 3) rotation vectors of length in [0, pi].
 
     Through the unit quaternion whose largest part is found first (Shepperd 1978): exact up to half
-    a turn, where the trace alone leaves the axis undetermined.
+    a rotation, where the trace alone leaves the axis undetermined.
     """
     import torch
 

@@ -110,7 +110,7 @@ class FinetuneConfig(TrainConfig):
         """The dataclass of the task that is named; see engine.config.parser.choose_schema."""
         name = texts.get("task", DEFAULT_TASK)
         if name == DEFAULT_TASK:
-            return FinetuneConfig  # known here, so that its typos are told without torch
+            return FinetuneConfig  # known here, so that its typos are reported without torch
         return TASKS.find(name).schema
 
     def evaluation(self, checkpoint: str | Path) -> list[str]:

@@ -1,8 +1,8 @@
 """The camera of a crop, as the network answers by it: relative to the ray through its middle.
 
 Equal crops ask for equal answers, wherever in an image they were cut out: orientations are about
-the ray through the crop's middle, and translations are given in the image. The true intrinsics turn
-these into the camera's frame.
+the ray through the crop's middle, and translations are given in the image. The true intrinsics
+convert these into the camera's frame.
 
 An *image translation* (B, 3) is where a point lies: its offset x and y from the image's middle over
 the image's side, and the log of the scene's width in metres there.

@@ -1,5 +1,5 @@
-"""``python -m finetune demo DIR``: the whole path, from synthetic humans to a page that shows what was
-learnt.
+"""``python -m finetune demo DIR``: the whole path, from synthetic humans to a page that shows what
+was learnt.
 
 Each stage is a command that anyone could type; it is printed, run and timed. A finished stage is
 not run again, and one that was interrupted resumes, as every command of this project does. Bodies
@@ -20,6 +20,9 @@ from pathlib import Path
 
 from engine.config.parser import key, parse_keys
 from engine.errors import UserError, explain, failure_of
+from engine.logging.console import get_logger
+
+log = get_logger(__name__)
 
 KINDS = ("body", "hand")
 Stage = tuple[str, list[str]]  # its name, and the words after ``python -m``
@@ -154,7 +157,8 @@ def stages(config: DemoConfig, folder: Path, workers: int) -> dict[str, list[Sta
 
 
 class Demo:
-    """Runs lanes of commands side by side, records how long each took, and hands signals on to them.
+    """Runs lanes of commands side by side, records how long each took, and hands signals on to
+    them.
 
     Args:
         folder: of the demo; made if it is missing.  threads: for each command's arithmetic.
@@ -196,7 +200,7 @@ class Demo:
             command = shlex.join(["python", "-m", *words])
             if self.code or (self.done.get(name) == command and _made(words)):
                 continue
-            print(f"\n{name}\n$ {command}", flush=True)
+            log.info("\n%s\n$ %s", name, command)
             # One thread a command where two share two cores: they finish sooner than one after the
             # other on both.
             environment = {
@@ -228,7 +232,7 @@ class Demo:
                     if code == 2
                     else "the same command resumes from there"
                 )
-                print(f"'{name}' ended with exit code {code}: {words}", file=sys.stderr, flush=True)
+                log.error("'%s' ended with exit code %d: %s", name, code, words)
 
     def note(self, entry: dict) -> None:
         with self.lock:
@@ -237,7 +241,7 @@ class Demo:
                     file.write(json.dumps(entry) + "\n")
             except OSError as error:
                 self.code = self.code or 2
-                print(f"error: {self.times} cannot be written: {explain(error)}", file=sys.stderr)
+                log.error("%s cannot be written: %s", self.times, explain(error))
 
     def _forward(self, number, frame):
         self.code = self.code or 128 + number
@@ -269,10 +273,12 @@ def main(argv: Sequence[str]) -> int:
     lanes = stages(config, folder, config.workers or share)
     if cores == 1:
         lanes = {"all": sum(lanes.values(), [])}
-    print(
-        f"the whole path into {folder}: bodies and hands "
-        f"{'one after the other' if cores == 1 else 'side by side'}, {share} "
-        f"thread{'s' * (share > 1)} each"
+    log.info(
+        "the whole path into %s: bodies and hands %s, %d thread%s each",
+        folder,
+        "one after the other" if cores == 1 else "side by side",
+        share,
+        "s" * (share > 1),
     )
     # The report is made anew every time: it takes seconds, and what it shows may have changed.
     demo.done.pop("report", None)

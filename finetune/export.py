@@ -13,7 +13,7 @@ from engine.run.files import write_file
 from finetune.person import ARRAYS, Person, colour, vertex_normals
 
 FORMAT = 1
-# glTF's y points up and its camera looks along -z: half a turn about x.
+# glTF's y points up and its camera looks along -z: a rotation by 180 degrees about x.
 TO_GLTF = np.array([1, -1, -1], np.float32)
 DIGITS = 6  # of the JSON file: micrometres
 OF_SEQUENCES = ("track", "time_s")

@@ -59,8 +59,8 @@ def plain_view(labels: Mapping[str, torch.Tensor], size: int) -> View:
     K = labels["K"].clone()
     K[:, :2] *= (size / sizes)[:, None, None]
     flip = labels["numbers"][:, FLIP] > 0.5
-    turn = torch.eye(3, device=K.device).expand(len(K), 3, 3)
-    return View(None, mirror_cameras(K, flip, size), turn, flip)
+    rotation = torch.eye(3, device=K.device).expand(len(K), 3, 3)
+    return View(None, mirror_cameras(K, flip, size), rotation, flip)
 
 
 @dataclass(eq=False)

@@ -16,8 +16,6 @@ from pretrain.config import VisionConfig
 from pretrain.header import Roles
 from pretrain.model import Encoder, initialise, table
 
-TASK = "mesh"  # which task trains this network, for the header of its weights
-
 
 class Recovery(nn.Module):
     """Recovers people's meshes from images.
@@ -26,14 +24,16 @@ class Recovery(nn.Module):
         config: of the encoder.
         head: which head, and its sizes.
         body: the body model, whose tables do not become part of the network.
+        task: the name of the task that trains it, for the header of its weights.
 
     Attributes:
         mean_pose (J, 3, 3), mean_shape (S,), mean_place (3,): the Means that answers start from.
             Buffers, saved with the weights; set by ``set_means``.
     """
 
-    def __init__(self, config: VisionConfig, head: HeadConfig, body: BodyModel) -> None:
+    def __init__(self, config: VisionConfig, head: HeadConfig, body: BodyModel, task: str) -> None:
         super().__init__()
+        self.task = task
         self.config = config
         self.head_name, self.body_name, self.shape_space = head.name, body.name, body.shape_space
         self.encoder = Encoder(config)
@@ -51,7 +51,7 @@ class Recovery(nn.Module):
     @property
     def roles(self) -> Roles:
         """What the header of its weights says that it is for."""
-        return Roles(TASK, self.head_name, self.body_name)
+        return Roles(self.task, self.head_name, self.body_name)
 
     @property
     def means(self) -> Means:

@@ -1,4 +1,4 @@
-"""Images of a run of mesh recovery for people to look at: validation crops with the mesh on
+"""Images of a run of mesh recovery for people to view: validation crops with the mesh on
 them."""
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from data.loading.augment import denormalise
 from engine.logging.images import save_image
+from engine.run.run_folder import RunFolder
 from engine.training.task import Arrays
 from finetune.people import crop_people, list_kinds, make_people
 from finetune.viz.draw import overlay
@@ -43,7 +44,7 @@ def save(task: "MeshTask", folder: Path, step: int) -> dict[str, Path]:
     for pixels, size, person in zip(arrays["pixels"], arrays["tags"][:, -1], people, strict=True):
         image = pixels[:size, :size]
         columns.append(np.concatenate([_scaled(image), _scaled(overlay(image, [person]))]))
-    path = folder / "images" / f"step-{step:08d}.png"
+    path = RunFolder(folder).image(step)
     return (
         {"overlays": path} if save_image(Image.fromarray(np.concatenate(columns, 1)), path) else {}
     )

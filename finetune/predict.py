@@ -52,8 +52,8 @@ def main(argv: Sequence[str]) -> int:
     boxes = read_boxes(config.boxes, paths) if config.boxes else {}
     fx, fy, cx, cy = config.intrinsics or [0, 0, 0, 0]
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]) if config.intrinsics else None
-    # All are read once before the first is predicted: what is wrong with the last is told now, with
-    # nothing written.
+    # All are read once before the first is predicted: what is wrong with the last is reported now,
+    # with nothing written.
     for path in paths:
         _check(path, boxes.get(Path(path).name, []), K)
     predictor = Predictor(config.run, config.device)

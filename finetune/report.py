@@ -11,6 +11,7 @@ from engine.config.parser import parse_keys
 from engine.errors import UserError
 from engine.logging.page import render
 from engine.logging.page.images import inline_file
+from engine.run.run_folder import RunFolder
 from finetune.page import curves, images, numbers
 from finetune.page.folder import COMMANDS, Folder, kind_of, read_folder
 from finetune.page.meshes import read_meshes
@@ -26,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     if len(paths) > 1:
         raise UserError(f"python -m finetune report takes one folder, not {' and '.join(paths)}")
     text = render_page(read_folder(paths[0]), config.rows, config.seed)
-    out = config.out or os.path.join(paths[0], "report.html")
+    out = config.out or str(RunFolder(paths[0]).report)
     render.write(out, text)
     print(f"wrote {out} ({len(text.encode()) / 1e6:.1f} MB)")
     return 0

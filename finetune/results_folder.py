@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from engine.errors import UserError
+from engine.run.run_folder import find_weights_file
 from engine.training import eval_jobs
 from finetune.verb_config import EvaluateConfig
 
@@ -26,6 +27,6 @@ def find_results_folder(config: EvaluateConfig) -> Path:
                 f"log=true, but run={run} is no checkpoint: RUN/checkpoints/step-X names one"
             )
         return eval_jobs.place(*found)
-    if (run / "model.safetensors").is_file():
+    if find_weights_file(run).is_file():
         return run.resolve().parents[1] / f"evaluation-{run.name}"
     return run / "evaluation"

@@ -13,7 +13,7 @@ import torch
 from data.bodies.base import BodyModel, BodyParameters
 from data.cropping.batch import crop_cameras, crop_squares, mirror_cameras
 from data.loading.augment import jitter, normalise
-from data.loading.crops import CENTRE_X, FLIP, SIDE, TURN
+from data.loading.crops import CENTRE_X, FLIP, ROTATION, SIDE
 
 
 @dataclass
@@ -23,13 +23,13 @@ class View:
     Attributes:
         images: (B, 3, S, S) normalised, or None where the camera alone is wanted.
         K: (B, 3, 3) intrinsics in their pixels.
-        turn: (B, 3, 3) rotation from the crop's camera to the image's.  flip: (B,) bool, mirrored
-            after that.
+        rotation: (B, 3, 3) rotation from the crop's camera to the image's.  flip: (B,) bool,
+            mirrored after that.
     """
 
     images: torch.Tensor | None
     K: torch.Tensor
-    turn: torch.Tensor
+    rotation: torch.Tensor
     flip: torch.Tensor
 
 
@@ -37,12 +37,16 @@ def view(batch: Mapping[str, torch.Tensor], size: int) -> View:
     """Returns the View of a batch of data.loading.crops arrays as tensors; ``size``: side S in
     pixels."""
     numbers = batch["numbers"]
-    boxes, angle, flip = numbers[:, CENTRE_X : SIDE + 1], numbers[:, TURN], numbers[:, FLIP] > 0.5
+    boxes, angle, flip = (
+        numbers[:, CENTRE_X : SIDE + 1],
+        numbers[:, ROTATION],
+        numbers[:, FLIP] > 0.5,
+    )
     images = crop_squares(batch["pixels"].permute(0, 3, 1, 2).float().div_(255), boxes, size, angle)
     images = normalise(jitter(images, numbers[:, FLIP + 1 :]))
     images = torch.where(flip[:, None, None, None], images.flip(-1), images)
-    K, turn = crop_cameras(batch["K"], boxes, angle, size)
-    return View(images, mirror_cameras(K, flip, size), turn, flip)
+    K, rotation = crop_cameras(batch["K"], boxes, angle, size)
+    return View(images, mirror_cameras(K, flip, size), rotation, flip)
 
 
 class Targets:
@@ -65,8 +69,8 @@ class Targets:
         """
         (body,) = self._body
         found = body.read_labels(labels, seen.flip)
-        camera = seen.turn @ labels["Rt"][:, :, :3]
-        offset = (seen.turn @ labels["Rt"][:, :, 3:])[..., 0]
+        camera = seen.rotation @ labels["Rt"][:, :, :3]
+        offset = (seen.rotation @ labels["Rt"][:, :, 3:])[..., 0]
         root = camera @ found.pose[:, 0]
         in_camera = BodyParameters(
             found.body,

@@ -40,8 +40,9 @@ def of_masked(module, a, b, keep, masked, seen, layers):
     in ``b``, by layer.
 
     Args:
-        module: pretrain.objectives.completion.Completion.  a, b, keep, masked, seen: as for its ``complete``, one
-            reference an image. What is not seen of the reference is not looked at: 0.
+        module: pretrain.objectives.completion.Completion.  a, b, keep, masked, seen: as for its
+            ``complete``, one reference an image. What is not seen of the reference is not attended
+            to: 0.
         layers: numbers of decoder blocks.
     """
     found = {}

@@ -1,5 +1,5 @@
-"""Blocks of encoder and decoder: attention, the encoder's block, and the decoder's, which looks at
-itself and at the reference.
+"""Blocks of encoder and decoder: attention, the encoder's block, and the decoder's, which attends
+to itself and to the reference.
 
 Tokens are (B, T, channels) throughout; heads are split off behind them, so that nothing is copied
 to be laid out anew.
@@ -26,7 +26,7 @@ def take(x, index):
 
 def attend(q, k, v, rope_q=None, rope_k=None):
     """q (B, T, heads, C), k and v (B, N, heads, C) -> (B, T, heads * C). ``rope_*``: see
-    rope_table; None: none is turned."""
+    rope_table; None: none is rotated."""
     kind = v.dtype
     if rope_q is not None:
         q, k = rotate(q, rope_q).to(kind), rotate(k, rope_k).to(kind)
@@ -120,7 +120,7 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x, y, rope_x, rope_y):
-        """x (R*K, T, C), y (R, N, C) -> (R*K, T, C); rows i*K to i*K + K-1 of x look at row i of
+        """x (R*K, T, C), y (R, N, C) -> (R*K, T, C); rows i*K to i*K + K-1 of x attend to row i of
         y."""
         batch, tokens, _ = x.shape
         q = self.q(x).unflatten(2, (self.heads, -1))
@@ -206,7 +206,7 @@ class Decoder(nn.Module):
             order: (B, N) patch of each token, the V visible ones first.
             table: (N, C) of sincos_table, or (N, head width / 2, 2) of rope_table where the decoder
                 is rotary.
-            masked_only: leave the visible tokens out once nothing looks at them any more.
+            masked_only: leave the visible tokens out once nothing attends to them any more.
             seen: (R, L) patch of each token of the reference; None: all, in their order.
         Returns:
             (B, N, C), or (B, N - V, C) with masked_only.

@@ -1,6 +1,6 @@
 """The keys of ``python -m pretrain train``.
 
-Nothing here imports torch: a typo is told in a fraction of a second.
+Nothing here imports torch: a typo is reported in a fraction of a second.
 """
 
 from collections.abc import Mapping
@@ -105,7 +105,7 @@ class ObjectiveConfig:
         """The dataclass of the objective that is named; see engine.config.parser.choose_schema."""
         name = texts.get("name", DEFAULT_OBJECTIVE)
         if name == DEFAULT_OBJECTIVE:
-            return CompletionConfig  # known here, so that its typos are told without torch
+            return CompletionConfig  # known here, so that its typos are reported without torch
         return OBJECTIVES.find(name).schema
 
     def check(self) -> None:

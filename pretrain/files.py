@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from engine.checkpoint import checkpoints
 from engine.errors import EnvironmentFault, UserError, explain, failure_of
+from engine.run.run_folder import find_weights_file
 
 # Where training files keep their weights, the ones to use first: averaged ones before plain ones.
 # "teacher" is DINO's and iBOT's.
@@ -59,12 +60,12 @@ def find_weights(path: Path) -> Path:
         raise UserError(
             f"there is nothing at {path}; weights are read from disk, nothing is downloaded"
         )
-    if (path / "model.safetensors").is_file():
-        return path / "model.safetensors"
+    if find_weights_file(path).is_file():
+        return find_weights_file(path)
     newest = checkpoints.newest(path)
     if newest is None:
         raise UserError(f"the folder {path} holds no complete checkpoint (checkpoints/step-*)")
-    return newest / "model.safetensors"
+    return find_weights_file(newest)
 
 
 def read_content(path: Path) -> Content:

@@ -94,7 +94,7 @@ def check_roles(metadata: Mapping[str, str], wanted: Roles, path: Path) -> None:
 def check_header(metadata: dict[str, str], where: object) -> None:
     """Raise UserError where a newer version wrote it, or images were normalised otherwise."""
     if not metadata.get("counterpose", "1").isdecimal():
-        raise UserError(f"{where}: its weights format '{metadata['counterpose']}' is no number")
+        raise UserError(f"{where}: its weights format '{metadata['counterpose']}' is not a number")
     if int(metadata.get("counterpose", "1")) > FORMAT:
         raise UserError(
             f"{where} has weights format {metadata['counterpose']}; this software reads up to "

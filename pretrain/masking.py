@@ -65,8 +65,8 @@ def choose(noise, person, ratio, person_bonus, min_visible_person=8):
 
 
 def choose_reference(noise, person, ratio, bonus):
-    """Which patches of the references are looked at: all but int(ratio * N), background being left
-    out first.
+    """Which patches of the references are attended to: all but int(ratio * N), background being
+    left out first.
 
     Args:
         noise, person: (R, N) as in ``choose``.  ratio: of patches to leave out.

@@ -165,7 +165,7 @@ class CrossCompletion(nn.Module):
             b: (R, 3, H, W) with B = R * K: targets i*K to i*K + K-1 share reference i, which is
                 encoded once. None where ``decoder.cross`` is false, here as elsewhere.
             keep: (B, V) long, visible patches.  masked: (B, M) long, the others; V + M = N.
-            seen: (R, L) long, the patches of the references that are looked at; None: all.
+            seen: (R, L) long, the patches of the references that are attended to; None: all.
         Returns:
             (B, M, P*P*3), in the order of ``masked``.
         """
@@ -188,7 +188,7 @@ class CrossCompletion(nn.Module):
 
     def _decode(self, a, b, keep, masked, grid, masked_only, seen=None):
         if b is None and self.config.decoder.cross:
-            raise UserError("b is None, and model.decoder.cross=true looks at it")
+            raise UserError("b is None, and model.decoder.cross=true attends to it")
         visible = self._encode(a, grid, keep)
         reference = self._encode(b, grid, seen) if self.config.decoder.cross else None
         return self.decoder(
@@ -235,7 +235,7 @@ def flops(config, visible, targets=1, seen=None):
 
     Args:
         visible: patches of ``a`` that are not masked, V.  targets: pairs that share a reference, K.
-        seen: patches of the reference that are looked at; None: all.
+        seen: patches of the reference that are attended to; None: all.
     """
     tokens = config.grid()[0] * config.grid()[1]
     seen = tokens if seen is None else seen
@@ -253,8 +253,8 @@ def flops(config, visible, targets=1, seen=None):
         return count * (pixels * wide + wide * narrow)
 
     attention = 4 * tokens * narrow * narrow + 2 * tokens * tokens * narrow
-    # What each token costs after the self-attention. In the last block visible ones are looked at,
-    # but do not look.
+    # What each token costs after the self-attention. In the last block visible ones are attended
+    # to, but do not look.
     cross = config.decoder.cross
     each = cross * (2 * narrow * narrow + 2 * seen * narrow) + 2 * narrow * hidden
     looking = 2 * tokens * narrow + narrow * narrow

@@ -84,7 +84,7 @@ def write_card(config: ModelConfig, out: Path, found: Source, history: Sequence[
 - width {e.width}, depth {e.depth}, heads {e.heads}; patches of {config.patch} px,
   images of {config.image_size} px
 - positions: {kind}; no class token
-- input: RGB in [0, 1], less the mean {MEAN}, over the standard deviation {STD}
+- input: RGB in [0, 1], minus the mean {MEAN}, over the standard deviation {STD}
 
 ## How to load
 

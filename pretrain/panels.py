@@ -1,4 +1,4 @@
-"""Images for people to look at: reference, what the network saw, what it made of it, and the
+"""Images for people to view: reference, what the network saw, what it made of it, and the
 truth."""
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from data.format.index import PAIR_KINDS
 from data.loading.augment import denormalise
 from engine.logging.images import save_image
+from engine.run.run_folder import RunFolder
 from engine.training.task import Arrays, Batch
 from pretrain import attention, patch_loss
 from pretrain.config import PretrainConfig
@@ -39,7 +40,7 @@ def save(
     attention-XXXXXXXX.png.
 
     Returns:
-        {"completions", and of a decoder that looks at the reference "attention": path} of those
+        {"completions", and of a decoder that attends to the reference "attention": path} of those
         that could be written
     """
     rows = choose_rows(val["tags"][:, 0], objective.config.log.images)
@@ -67,7 +68,7 @@ def save(
         )
     out = {}
     for key, (start, image) in sheets.items():
-        path = folder / "images" / f"{start}-{step:08d}.png"
+        path = RunFolder(folder).image(step, start)
         if save_image(image, path):
             out[key] = path
     return out
@@ -94,8 +95,8 @@ def draw_completions(
     predicted: torch.Tensor,
     config: PretrainConfig,
 ) -> np.ndarray:
-    """(B, 4, S, S, 3) uint8: reference (what is not attended to of it hidden), masked, completed and
-    true images.
+    """(B, 4, S, S, 3) uint8: reference (what is not attended to of it hidden), masked, completed
+    and true images.
 
     The first is left out where ``b`` is None. A prediction normalised by the patch or the image
     is undone with the true image's statistics, as CroCo does.
@@ -140,7 +141,7 @@ def sheet(images, names, title):
 
 def attention_sheet(images, places, looks, layers, names, title):
     """One PNG: a row a pair; the completion and the truth with marked patches, then what each of
-    them looks at in b.
+    them attends to in b.
 
     Args:
         images: (B, 4, S, S, 3) uint8 of ``complete``.  places: (B, K) the patches of a.

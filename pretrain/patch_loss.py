@@ -33,7 +33,7 @@ def targets(a, patch, kind, chosen=None):
     """What the network is to say, in float32.
 
     Args:
-        a: (B, 3, H, W).  kind: "patch": each patch less its mean, over the root of its unbiased
+        a: (B, 3, H, W).  kind: "patch": each patch minus its mean, over the root of its unbiased
             variance + 1e-6 (all values
         of a patch together, as MAE and CroCo do); "image": the same with the whole image's;
         "none": the values.
@@ -47,20 +47,20 @@ def targets(a, patch, kind, chosen=None):
         if chosen is None
         else patches.gather(1, chosen[..., None].expand(-1, -1, patches.shape[-1]))
     )
-    mean, deviation = _statistics(patches if kind == "image" else wanted, kind)
-    return (wanted - mean) / deviation
+    mean, std = _statistics(patches if kind == "image" else wanted, kind)
+    return (wanted - mean) / std
 
 
 def denormalise(prediction, a, patch, kind):
-    """Predictions for every patch of ``a`` as images (B, 3, H, W), with mean and deviation of
-    ``a``'s own pixels.
+    """Predictions for every patch of ``a`` as images (B, 3, H, W), with mean and standard deviation
+    of ``a``'s own pixels.
 
-    With kind="patch" this borrows each hidden patch's true brightness and contrast: fit to look at,
+    With kind="patch" this borrows each hidden patch's true brightness and contrast: fit to view,
     not to measure.
     """
     grid = a.shape[-2] // patch, a.shape[-1] // patch
-    mean, deviation = _statistics(patchify(a.float(), patch), kind)
-    return unpatchify(prediction.float() * deviation + mean, patch, grid)
+    mean, std = _statistics(patchify(a.float(), patch), kind)
+    return unpatchify(prediction.float() * std + mean, patch, grid)
 
 
 def patch_weight(share, background_weight):
@@ -109,7 +109,7 @@ def combine(per_sample, kind, weights, shares, global_batch):
 
 
 def _statistics(patches, kind):
-    """(mean, deviation) that broadcast over (B, N, D)."""
+    """(mean, standard deviation) that broadcast over (B, N, D)."""
     if kind == "none":
         return 0.0, 1.0
     axes = {"patch": (2,), "image": (1, 2)}[kind]

@@ -1,5 +1,5 @@
 """Where a patch is: fixed sine-cosine vectors that are added, or angles that queries and keys are
-turned by.
+rotated by.
 
 A grid is (rows, columns); patches are counted row by row from 0. Tables are computed in float64 and
 stored in float32.
@@ -25,10 +25,10 @@ def sincos_table(grid, width):
 
 def rope_table(grid, head_width, base):
     """(rows * columns, head_width / 2, 2) cosine and sine of the angle that each pair of channels
-    turns by; for ``rotate``.
+    rotates by; for ``rotate``.
 
-    The first half of a head's channels turns with the row, the second with the column, at
-    frequencies base^(-i / (head_width / 4)). Channels 2i and 2i + 1 are one turning pair, as in
+    The first half of a head's channels rotates with the row, the second with the column, at
+    frequencies base^(-i / (head_width / 4)). Channels 2i and 2i + 1 are one rotating pair, as in
     timm.
     """
     row, column = _places(grid)
@@ -38,7 +38,7 @@ def rope_table(grid, head_width, base):
 
 
 def rotate(x, rope):
-    """x (B, T, heads, C) turned by rope (T, C / 2, 2) or (B, T, C / 2, 2): float32.
+    """x (B, T, heads, C) rotated by rope (T, C / 2, 2) or (B, T, C / 2, 2): float32.
 
     A pair of channels is a complex number: one multiplication reads and writes each value once,
     where sines, cosines and swapped copies take four times as long as the attention's own overhead

@@ -100,8 +100,8 @@ def features(
             torch.from_numpy(boxes).to(processes.device),
             encoder.size,
         )
-        turn = torch.from_numpy(mirrored).to(processes.device)[:, None, None, None]
-        found = pooled(encoder(torch.where(turn, images.flip(-1), images)))
+        flip = torch.from_numpy(mirrored).to(processes.device)[:, None, None, None]
+        found = pooled(encoder(torch.where(flip, images.flip(-1), images)))
         if out is None:
             out = torch.zeros(count, found.shape[1], device=processes.device)
         mine = rows[first : first + AT_ONCE] < count

@@ -1,6 +1,6 @@
 """What the fixed validation pairs say: their loss, and how much of it the reference takes away.
 
-The reference gain of a pair is its loss with a mismatched reference, less its loss with the true
+The reference gain of a pair is its loss with a mismatched reference, minus its loss with the true
 one; masks, crops and ``a`` are the same. Zero: the second image is not used. It overstates
 what the reference gives, because a wrong one misleads: a run without references (or an MAE) is the
 honest comparison.
@@ -27,9 +27,9 @@ def choose_mismatched(tags: np.ndarray, subjects: Sequence[str]) -> np.ndarray:
     """For each validation pair, the row whose reference it gets instead of its own: -1 where there
     is none.
 
-    Rows swap within a kind and a source, since a reference of another source could be told by its
-    camera alone. The choice depends on the validation pairs and on nothing else, and no subject gets
-    a reference of itself.
+    Rows swap within a kind and a source, since a reference of another source could be recognised by
+    its camera alone. The choice depends on the validation pairs and on nothing else, and no subject
+    gets a reference of itself.
 
     Args:
         tags: (R, ...) as data.loading.reader.TAGS has them.  subjects: R names.
@@ -45,11 +45,11 @@ def choose_mismatched(tags: np.ndarray, subjects: Sequence[str]) -> np.ndarray:
         names, counts = np.unique(subjects[rows], return_counts=True)
         if len(names) < 2:
             continue
-        # Sorted by subject, a turn by the largest subject's count takes each row to another
+        # Sorted by subject, a rotation by the largest subject's count takes each row to another
         # subject's, and each reference is used once; where one subject has more than half of the
         # rows, its rows take turns at those of the others.
-        turned = np.roll(rows, -counts.max())
-        for row, other in zip(rows, turned, strict=True):
+        rotated = np.roll(rows, -counts.max())
+        for row, other in zip(rows, rotated, strict=True):
             if subjects[row] == subjects[other]:
                 others = rows[subjects[rows] != subjects[row]]
                 other = others[np.flatnonzero(rows == row)[0] % len(others)]

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from engine.config.train_config import TrainConfig
 from engine.distributed import process_group
 from engine.distributed.process_group import Processes
 from engine.errors import UserError
+from engine.run.run_folder import RunFolder
 from engine.training import spike_guard
 from engine.training.task import Arrays
 from engine.training.trainer import Trainer
@@ -44,8 +44,8 @@ def replay(
     command: str,
     make_trainer: Callable[[TrainConfig, Processes], Trainer],
 ) -> int:
-    """Print loss and gradient of each of a step's highest-loss samples, with the newest weights from
-    before it.
+    """Print loss and gradient of each of a step's highest-loss samples, with the newest weights
+    from before it.
 
     Args:
         argv: RUN, keys of ReplayConfig, and keys of the run that may differ, such as device or
@@ -58,26 +58,25 @@ def replay(
     own = [word for word in argv if not is_assignment(word) or word.split("=")[0] in OWN]
     verb = f"{command.split()[0]} replay"
     options, paths = parse_keys(ReplayConfig, own, verb)
-    folder = Path(paths[0])
+    run = RunFolder(paths[0])
+    folder = run.path
     if options.step is None:
         raise UserError(f"step= is not set; see python -m {verb} --help")
-    if not (folder / "config.yaml").is_file():
-        raise UserError(f"{folder} is no run's folder: it has no config.yaml")
+    if not run.config.is_file():
+        raise UserError(f"{folder} is not a run's folder: it has no config.yaml")
     rest = [word for word in argv if word not in own]
-    config = parse(
-        schema, [str(folder / "config.yaml"), f"run={folder}", "data.workers=0", *rest], command
-    )
+    config = parse(schema, [str(run.config), f"run={folder}", "data.workers=0", *rest], command)
     read = {
         name: value for name, value in flat(config).items() if name.startswith(("data.", "probe."))
     }
     given = {word.split("=")[0] for word in rest}
-    refuse_commands(read, given, str(folder / "config.yaml"), options.allow_commands)
+    refuse_commands(read, given, str(run.config), options.allow_commands)
     if options.step >= config.steps:
         raise UserError(f"step={options.step} is none of this run's: steps={config.steps}")
     trainer = make_trainer(
         config, process_group.Processes(0, 1, process_group.device_of(config.device))
     )
-    if (folder / "manifest.json").exists():
+    if run.manifest.exists():
         trainer.task.begin_run(folder)
     at = _load(trainer, folder, options.step)
     _, arrays = next(trainer.loader.batches(options.step, options.step + 1))

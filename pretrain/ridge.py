@@ -8,7 +8,7 @@ import torch
 # Candidates for lambda over the number of rows; features are standardised, so they mean the same
 # for every encoder.
 LAMBDAS = [10.0 ** (e / 2) for e in range(-8, 7)]
-LEAST_DEVIATION = 1e-6  # a feature that hardly varies is left as it is, not blown up
+LEAST_STD = 1e-6  # a feature that hardly varies is left as it is, not blown up
 
 
 def choose(
@@ -57,6 +57,6 @@ def predict(x: torch.Tensor, y: torch.Tensor, x_new: torch.Tensor, chosen: float
 
 
 def _standardised(x: torch.Tensor, x_new: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    mean, deviation = x.mean(0), x.std(0, correction=0)
-    deviation = torch.where(deviation < LEAST_DEVIATION, torch.ones_like(deviation), deviation)
-    return (x - mean) / deviation, (x_new - mean) / deviation
+    mean, std = x.mean(0), x.std(0, correction=0)
+    std = torch.where(std < LEAST_STD, torch.ones_like(std), std)
+    return (x - mean) / std, (x_new - mean) / std

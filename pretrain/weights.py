@@ -375,7 +375,7 @@ def export(
                 f"layout=timm writes its encoder"
             )
         tensors, kwargs = state_dict_adapters.to_croco(model.config, tensors)
-        # CroCo's code looks at the first two alone.
+        # CroCo's code reads the first two alone.
         _write_torch({"model": tensors, "croco_kwargs": kwargs, "counterpose": known}, out)
         return
     name, arguments = state_dict_adapters.timm_call(model.config)

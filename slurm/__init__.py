@@ -1,1 +1,1 @@
-"""Any command of the other packages on a cluster: submitted, watched over, requeued, looked at."""
+"""Any command of the other packages on a cluster: submitted, watched over, requeued, listed."""

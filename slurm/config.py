@@ -81,7 +81,7 @@ class SlurmConfig:
     name: str | None = key(None, "the job's name; default: the folder's")
     warn_s: int = key(
         180,
-        "seconds before the time limit at which a run is told to save and to resume in a new job",
+        "seconds before the time limit at which a run is asked to save and to resume in a new job",
         low=10,
     )
     retries: int = key(
@@ -92,11 +92,11 @@ class SlurmConfig:
     environment_retries: int = key(
         10,
         "the same after a fault of the environment: a disk, a network, memory, a lost node; "
-        "one that a node has twice has the job resume elsewhere",
+        "one that a node has twice has the job resume on other nodes",
         low=0,
     )
     lost_s: int = key(
-        60, "seconds without a sign of life after which another node counts as lost", low=5
+        60, "seconds without a heartbeat after which another node counts as lost", low=5
     )
     triage: bool = key(
         True,

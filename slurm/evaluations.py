@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from engine.run.run_folder import RunFolder
 from engine.training import eval_jobs
 from slurm import job_record
 
@@ -19,7 +20,7 @@ def find_sent(job: job_record.Job) -> dict[int, str]:
 
 def job_number(run: str | Path, step: int) -> str | None:
     """Return the number of the job that evaluates a step, or None."""
-    submitted = job_record.read_json(eval_jobs.place(run, step) / "slurm" / "submitted.json")
+    submitted = job_record.read_json(RunFolder(eval_jobs.place(run, step)).slurm / "submitted.json")
     return (submitted or {}).get("job")
 
 

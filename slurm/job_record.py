@@ -13,7 +13,6 @@ folder.
 
 import json
 import os
-import re
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 from engine.errors import UserError, explain, failure_of
 from engine.run.files import write_file
+from engine.run.run_folder import RunFolder, step_of
 
 Event = dict[str, Any]  # a line of the history: "time", "event", and more
 
@@ -66,7 +66,7 @@ class Job:
     @property
     def home(self) -> Path:
         """The folder of the record."""
-        return Path(self.folder) / "slurm"
+        return RunFolder(self.folder).slurm
 
     def save(self) -> None:
         """Write job.json.
@@ -88,7 +88,7 @@ def load_job(folder: str | Path) -> Job:
         UserError: there is none.
     """
     for place in (Path(folder), Path(f"{str(folder).rstrip('/')}.slurm")):
-        path = place / "slurm" / "job.json"
+        path = RunFolder(place).slurm / "job.json"
         if path.exists():
             return Job(**json.loads(path.read_text()))
     raise UserError(f"{folder} holds no slurm/job.json: it was not started with python -m slurm")
@@ -140,9 +140,6 @@ def read_events(home: str | Path) -> list[Event]:
 
 def find_newest_step(folder: str | Path) -> int:
     """Return the step of a run's newest checkpoint by its name alone; 0 where there is none."""
-    steps = []
-    for path in Path(folder).glob("checkpoints/step-*"):
-        found = re.fullmatch(r"step-(\d+)", path.name)
-        if found:
-            steps.append(int(found[1]))
-    return max(steps, default=0)
+    paths = RunFolder(folder).checkpoints.glob("step-*")
+    steps = [step_of(path.name) for path in paths]
+    return max((step for step in steps if step is not None), default=0)

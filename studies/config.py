@@ -11,8 +11,8 @@ from engine.errors import UserError
 class ArmConfig:
     pretrain: str = key(
         "",
-        "keys of python -m pretrain train that make this arm, with blanks between; TRAIN: the folder of "
-        "train",
+        "keys of python -m pretrain train that make this arm, with blanks between; TRAIN: the "
+        "folder of train",
     )
     finetune: str = key(
         "", "keys of python -m finetune train that go with them, such as another model.position"

@@ -4,7 +4,6 @@ the frozen encoder."""
 import datetime
 import json
 import shlex
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from engine.distributed.process_group import Processes, device_of
 from engine.distributed.rank_env import count_threads
 from engine.geometry import axis_angle_to_matrix
 from engine.pose_metrics import mpjpe, pa_mpjpe
+from engine.run.run_folder import RunFolder
 from finetune.heads.base import pose_body
 from finetune.inference.predictor import Predictor
 from finetune.losses import project_points
@@ -81,15 +81,15 @@ def measure_row(config: StudyConfig, row: plan.Row) -> None:
 
 @torch.no_grad()
 def measure_finetuned(predictor: Predictor, shards: str, clips: int) -> dict[str, dict]:
-    """Return {"finetuned": {"px", "mpjpe", "pa_mpjpe": [mean of each clip's crops]}, "mean_pose": {the
-    same: mean over clips}}.
+    """Return {"finetuned": {"px", "mpjpe", "pa_mpjpe": [mean of each clip's crops]}, "mean_pose":
+    {the same: mean over clips}}.
 
-    In pixels of the network's image, mm, mm. The mean pose stands at the mean place, as the head
-    starts from it.
+    In pixels of the network's image, mm, mm. The mean pose stands at the mean translation, as the
+    head starts from it.
 
     Args:
-        predictor: finetune.inference.predictor.Predictor.  shards: of labelled clips that it has not seen.
-            clips: how many.
+        predictor: finetune.inference.predictor.Predictor.  shards: of labelled clips that it has
+            not seen.  clips: how many.
     """
     began = predictor.config.data
     data = CropDataConfig(
@@ -139,15 +139,15 @@ def measure_finetuned(predictor: Predictor, shards: str, clips: int) -> dict[str
 def measure_frozen(
     features: torch.Tensor, fit: probe.Split, test_features: torch.Tensor, test: probe.Split
 ) -> dict[str, list[float] | float]:
-    """Return {"mpjpe", "pa_mpjpe": [mean of each clip's crops], "lambda"} of a ridge regression of joints
-    on frozen features.
+    """Return {"mpjpe", "pa_mpjpe": [mean of each clip's crops], "lambda"} of a ridge regression of
+    joints on frozen features.
 
     Lambda is the one with the least MPJPE on one of the three parts of the labelled clips, fitted
     to the others.
 
     Args:
         features, test_features: as probe.features gives them for the Splits ``fit``, ``test``,
-            whose parts are not looked at.
+            whose parts are not used.
     """
     x, y = features.double(), torch.from_numpy(fit.joints).flatten(1).to(features.device)
     shape, chosen_by = fit.joints.shape[1:], torch.from_numpy(fit.part != 0).to(features.device)
@@ -195,15 +195,14 @@ def _clips(shards, store):
 
 def _code(folder):
     """The commit that a run was started from, None where there is none."""
-    path = Path(folder) / "environment.json"
+    path = RunFolder(folder).environment
     return json.loads(path.read_text(encoding="utf-8"))["git"] if path.is_file() else None
 
 
 def _log(folder, unit):
-    """{"steps", unit, "seconds", and the newest held-out numbers} of a run, from its log."""
+    """{"steps", unit, "seconds", and the newest validation numbers} of a run, from its log."""
     lines = [
-        json.loads(line)
-        for line in (Path(folder) / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        json.loads(line) for line in RunFolder(folder).log.read_text(encoding="utf-8").splitlines()
     ]
     counts = [0, *(line[unit] for line in lines)]
     seconds = sum(

@@ -45,8 +45,8 @@ class Row:
 
 
 def list_rows(config: StudyConfig) -> list[Row]:
-    """Return all Rows in the order in which they are run: seed by seed, so that arms can be compared
-    early; of an arm the shares."""
+    """Return all Rows in the order in which they are run: seed by seed, so that arms can be
+    compared early; of an arm the shares."""
     seeds: dict[str, int] = {}
     for name in config.chosen:
         own = config.arms[name].seeds
@@ -104,8 +104,8 @@ def test_folder(config: StudyConfig, name: str) -> Path:
 
 
 def find_people(config: StudyConfig) -> dict[str, str]:
-    """Return {set: what all names of its people begin with} of the training set and the test sets that are
-    made.
+    """Return {set: what all names of its people begin with} of the training set and the test sets
+    that are made.
 
     Raises:
         UserError: a set is not made.
@@ -124,8 +124,8 @@ def find_people(config: StudyConfig) -> dict[str, str]:
 
 
 def people_of_row(config: StudyConfig, found: dict[str, Any]) -> dict[str, str]:
-    """As find_people, of those that a row was made with; before rows said so, a seed alone decided who
-    they are."""
+    """As find_people, of those that a row was made with; before rows said so, a seed alone decided
+    who they are."""
     before = found.get("people", {})
     out = {}
     for name, spec in {"train": config.train, **config.tests}.items():
@@ -169,7 +169,8 @@ def finetune_folder(config: StudyConfig, row: Row) -> Path:
 
 
 def pretrain_words(config: StudyConfig, row: Row) -> list[str] | None:
-    """Return the words after ``python -m`` that pre-train an arm; None where it has no pre-training."""
+    """Return the words after ``python -m`` that pre-train an arm; None where it has no
+    pre-training."""
     arm = config.arms[pretrained_arm(config, row)]
     if arm.scratch or arm.timm:
         return None
@@ -216,8 +217,8 @@ def _count_operations(words: tuple[str, ...]) -> tuple[float, int]:
 
 
 def refuse_other(config: StudyConfig, row: Row, found: dict[str, Any], path: str) -> None:
-    """Raise UserError where a row that is there was made by another command than the study would make it
-    with now.
+    """Raise UserError where a row that is there was made by another command than the study would
+    make it with now.
 
     Args:
         found: the row's dict.  path: where it is, for messages.
@@ -254,7 +255,8 @@ def _keys(words):
 
 
 def check_arms(config: StudyConfig) -> None:
-    """Raise UserError where a command of an arm would not start for its keys, before anything is made."""
+    """Raise UserError where a command of an arm would not start for its keys, before anything is
+    made."""
     from finetune.config import FinetuneConfig
     from pretrain.config import PretrainConfig
 
@@ -276,7 +278,8 @@ def check_arms(config: StudyConfig) -> None:
 
 
 def list_labelled_shards(config: StudyConfig, row: Row) -> list[str]:
-    """Return the shards whose labels a row uses: another part of the set for each seed, the same for all arms.
+    """Return the shards whose labels a row uses: another part of the set for each seed, the same
+    for all arms.
 
     Raises:
         UserError: the set is not made.
@@ -292,7 +295,8 @@ def list_labelled_shards(config: StudyConfig, row: Row) -> list[str]:
 
 
 def finetune_words(config: StudyConfig, row: Row) -> list[str] | None:
-    """Return the words after ``python -m`` that fine-tune a row; None where nothing is fine-tuned."""
+    """Return the words after ``python -m`` that fine-tune a row; None where nothing is
+    fine-tuned."""
     if not config.finetune:
         return None
     return finetune_words_of(

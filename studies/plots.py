@@ -65,7 +65,7 @@ def _named(how, metric):
 
 
 def _groups(config, there, share):
-    """[(heading, [(name, {test: Difference}), ...]), ...]: arms less the reference, and those that
+    """[(heading, [(name, {test: Difference}), ...]), ...]: arms minus the reference, and those that
     name another one."""
     others = [(name, arm.against) for name, arm in config.arms.items() if arm.against]
     pairs = [

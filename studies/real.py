@@ -1,6 +1,7 @@
 """Meshes from one camera of a real take, judged by the person's outline in the others.
 
-    python -m studies real RUN ... videos=DIR calibration=FILE track=FILE out=DIR [every=1] [box=outline] [config=FILE]
+    python -m studies real RUN ... videos=DIR calibration=FILE track=FILE out=DIR [every=1]
+    [box=outline] [config=FILE]
 
 A mesh is predicted from one camera's image, placed in the world by that camera's pose, and seen
 by every camera; what counts is the intersection of its silhouette with the outline
@@ -12,11 +13,12 @@ from the side. Moved    its root moved along the ray through it to the depth of 
 vertical axis in ``track``. Scaled   moved, and made larger or smaller by as much, so that the
 predicting camera sees the same: pose and shape alone.
 
-"mean" rows are the same for the mean pose, shape and translation of the people the run learnt from, which
-no image changes; "standing" is that mean body, upright at the track, rotated as suits that frame
-best: what knowing the place alone would give. The predicting camera's crop: ``box=outline`` is the
-tight box of the outline there with the run's margin, as the crops of synthetic humans and a detector's
-boxes are; ``box=square`` is what ``python -m data pairs`` cuts, around a cylinder below the track.
+"mean" rows are the same for the mean pose, shape and translation of the people the run learnt from,
+which no image changes; "standing" is that mean body, upright at the track, rotated as suits that
+frame best: what knowing the translation alone would give. The predicting camera's crop:
+``box=outline`` is the tight box of the outline there with the run's margin, as the crops of
+synthetic humans and a detector's boxes are; ``box=square`` is what ``python -m data pairs`` cuts,
+around a cylinder below the track.
 """
 
 import json
@@ -34,11 +36,14 @@ from engine.config.parser import key, parse_keys
 from engine.errors import UserError, explain, failure_of
 from engine.geometry import axis_angle_to_matrix, crop_intrinsics, project
 from engine.logging import progress
+from engine.logging.console import get_logger
 from finetune.heads.base import pose_body
 from finetune.inference.predictor import Predictor
 from finetune.people import make_people
 from finetune.viz.raster import shared_raster
 from studies.silhouettes import SIZE, Take, View, prepare
+
+log = get_logger(__name__)
 
 USAGE = (
     "python -m studies real RUN ... videos=DIR calibration=FILE track=FILE out=DIR [key=value ...]"
@@ -91,7 +96,7 @@ def main(argv: list[str]) -> int:
     take = prepare(
         options.videos, options.calibration, options.track, options.config, options.every
     )
-    print(describe(take))
+    log.info(describe(take))
     save(outline_sheet(take), out / "outlines.png")
     for folder, name in zip(runs, names, strict=True):
         found = measure(folder, take, options.box)
@@ -136,8 +141,8 @@ def measure(folder: str, take: Take, box: str = "outline") -> dict[str, Any]:
 
 
 def others(values: np.ndarray) -> np.ndarray:
-    """Return the (n,) mean over all pairs of different cameras of (from, to, n) IoU; NaN where none is
-    usable."""
+    """Return the (n,) mean over all pairs of different cameras of (from, to, n) IoU; NaN where none
+    is usable."""
     apart = values[~np.eye(len(values), dtype=bool)]
     known = np.isfinite(apart)
     return np.where(
@@ -213,8 +218,8 @@ def _placements(found, view, take, i):
 
 
 def depth_factor(Rt: np.ndarray, root: np.ndarray, point: np.ndarray, up: np.ndarray) -> float:
-    """Return by how much a root (3,) in the camera's frame is to be multiplied to come nearest a vertical
-    axis through a point.
+    """Return by how much a root (3,) in the camera's frame is to be multiplied to come nearest a
+    vertical axis through a point.
 
     Args:
         Rt: (3, 4).  point: (3,) world.  up: (3,) unit, world.
@@ -238,8 +243,8 @@ def _overlaps(vertices, faces, take, i):
 
 
 def silhouettes(vertices: np.ndarray, faces: np.ndarray, views: list[View]) -> np.ndarray:
-    """Return (views, N, SIZE, SIZE) bool: meshes (N, V, 3) in the world, as far as each camera's image
-    goes."""
+    """Return (views, N, SIZE, SIZE) bool: meshes (N, V, 3) in the world, as far as each camera's
+    image goes."""
     return np.stack(
         [
             shared_raster().silhouettes(
@@ -264,11 +269,11 @@ def _standing(predictor, take):
     The top of its head is at the track, and its feet are where its own height ends.
     """
     body, model = predictor.body, predictor.model
-    turns = (
+    rotations = (
         torch.linspace(0, 2 * np.pi, HEADINGS + 1)[:-1, None] * torch.from_numpy(take.up).float()
     )
     pose = model.mean_pose.cpu().repeat(HEADINGS, 1, 1, 1)
-    pose[:, 0] = axis_angle_to_matrix(turns) @ torch.from_numpy(_upright(take.up)).float()
+    pose[:, 0] = axis_angle_to_matrix(rotations) @ torch.from_numpy(_upright(take.up)).float()
     shape = model.mean_shape.expand(HEADINGS, -1)
     vertices, joints = body(
         pose.to(predictor.device), torch.zeros(HEADINGS, 3, device=predictor.device), shape
@@ -296,8 +301,8 @@ def _upright(up):
 
 
 def hull(take: Take, target: int, i: int) -> np.ndarray:
-    """Return (SIZE, SIZE) bool: what a camera would see of the space that lies in all *other* cameras'
-    outlines in frame i.
+    """Return (SIZE, SIZE) bool: what a camera would see of the space that lies in all *other*
+    cameras' outlines in frame i.
 
     Args:
         target: index of the camera.  i: index of the frame.
@@ -325,8 +330,8 @@ def _at(mask, xy):
 
 
 def agreement(take: Take, every: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """Return (IoU, share of the outline that is covered) of each camera's outline with the hull of the
-    others': (views, k) each.
+    """Return (IoU, share of the outline that is covered) of each camera's outline with the hull of
+    the others': (views, k) each.
 
     A hull is larger than what it encloses, so the IoU stays under 1 for perfect outlines; the share
     does not.

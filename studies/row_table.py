@@ -8,7 +8,8 @@ angles    an arm, a seed: loss and reference gain by the angle between the camer
 take      an arm, a seed, a share: overlap with the outlines of a real take
 seconds   what a step of each arm takes on one machine
 
-Lines are sorted by record, arm, share and seed, so that the order in which runs end changes nothing.
+Lines are sorted by record, arm, share and seed, so that the order in which runs end changes
+nothing.
 """
 
 import json

@@ -80,7 +80,8 @@ def stack_values(
 def compare_arms(
     there: Rows, one: str, other: str, share: float, test: str, how: str, metric: str
 ) -> Difference | None:
-    """Return the Difference one - other over the seeds that both have, or None where there are none."""
+    """Return the Difference one - other over the seeds that both have, or None where there are
+    none."""
     seeds = list_seeds(there, one, share) & list_seeds(there, other, share)
     if not seeds:
         return None
@@ -119,8 +120,8 @@ def find_usual_share(there: Rows) -> float:
 def trace_labels(
     config: StudyConfig, there: Rows, test: str, how: str, metric: str
 ) -> dict[str, Curve]:
-    """Return {title of an arm: [(labelled clips, (S,) error of each seed), ...]} of arms with several
-    label shares."""
+    """Return {title of an arm: [(labelled clips, (S,) error of each seed), ...]} of arms with
+    several label shares."""
     found = {}
     for arm in config.arms:
         shares = sorted({row.share for row in there if row.arm == arm})
@@ -134,8 +135,8 @@ def trace_labels(
 def trace_pairs(
     config: StudyConfig, there: Rows, test: str, how: str, metric: str
 ) -> dict[str, Curve]:
-    """Return {name of a curve: [(pairs of pre-training, (S,) error of each seed), ...]}, of the least
-    label share."""
+    """Return {name of a curve: [(pairs of pre-training, (S,) error of each seed), ...]}, of the
+    least label share."""
     found = {}
     for arm, spec in config.arms.items():
         shares = {row.share for row in there if row.arm == arm}

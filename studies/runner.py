@@ -144,7 +144,10 @@ class Runner:
         if code and not self.stop:
             with open(f"{folder}.txt", encoding="utf-8", errors="replace") as file:
                 said = file.read().strip().splitlines()[-1:] or ["nothing"]
-            self.failed = f"exit code {code} after {time.time() - began:.0f} s: python -m {shlex.join(words)}: {said[0][-300:]}"
+            self.failed = (
+                f"exit code {code} after {time.time() - began:.0f} s: "
+                f"python -m {shlex.join(words)}: {said[0][-300:]}"
+            )
             self._halt()
         return code == 0
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from engine.distributed import hardware
 from engine.errors import UserError
 from engine.logging.console import get_logger
+from engine.run.run_folder import RunFolder
 from studies import plan
 from studies.config import StudyConfig
 
@@ -54,8 +55,8 @@ def measure_seconds(config: StudyConfig) -> None:
 
 
 def _step(words: list[str]) -> float:
-    """Return the seconds of a step of a short run of a pre-training command, its first EVERY steps left
-    out."""
+    """Return the seconds of a step of a short run of a pre-training command, its first EVERY steps
+    left out."""
     with tempfile.TemporaryDirectory() as folder:
         more = [
             f"run={folder}/run",
@@ -79,9 +80,7 @@ def _step(words: list[str]) -> float:
             )
         lines = [
             json.loads(line)
-            for line in (Path(folder) / "run" / "log.jsonl")
-            .read_text(encoding="utf-8")
-            .splitlines()
+            for line in RunFolder(Path(folder) / "run").log.read_text(encoding="utf-8").splitlines()
         ]
     spent = [
         (line["pairs"] - before["pairs"]) / line["speed/pairs_per_s"]

@@ -5,7 +5,7 @@ The person may cover the middle of the image for most of the take, so a median o
 contain them. A *plate*, the empty scene, is grown instead: a pixel is taken from those instants at
 which the known pixels around it show the plate, that is, when nobody stands there. A plate's colour
 that is not steady (skin moves, walls do not) and is rather the person's is thrown out again. What
-is then nobody's plate is told by colour alone.
+is then nobody's plate is known by colour alone.
 """
 
 import dataclasses
@@ -137,8 +137,8 @@ def read_take(
             f"are needed"
         )
     seen = seen[::every]
-    # Cameras that number their frames apart are told by the track's own numbers, which are those of
-    # the instants.
+    # Cameras that number their frames apart are matched by the track's own numbers, which are those
+    # of the instants.
     numbers = [int(plan.key.rsplit("-", 1)[1]) for plan in plans[::every]]
     points = read_track(track)
     views = [_view(name, [crops[name] for crops in seen], readers) for name in names]
@@ -382,8 +382,8 @@ def _median(values, good):
 
 
 def histogram(colours: np.ndarray) -> np.ndarray:
-    """Return (BINS, BINS, BINS) float32 that sums to 1 and is nowhere 0, of colours (k, 3) uint8 or more
-    axes, blurred by a bin."""
+    """Return (BINS, BINS, BINS) float32 that sums to 1 and is nowhere 0, of colours (k, 3) uint8 or
+    more axes, blurred by a bin."""
     q = (colours.reshape(-1, 3).astype(np.int32) * BINS) >> 8
     out = (
         np.bincount((q[:, 0] * BINS + q[:, 1]) * BINS + q[:, 2], minlength=BINS**3)
@@ -406,8 +406,8 @@ def look_up(table: np.ndarray, colours: np.ndarray) -> np.ndarray:
 def smooth(
     values: np.ndarray, guide: np.ndarray, radius: int = 3, floor: float = 2e-3
 ) -> np.ndarray:
-    """Return (H, W) values smoothed but not across edges of ``guide`` (0 to 1): the guided filter (He et
-    al., ECCV 2010)."""
+    """Return (H, W) values smoothed but not across edges of ``guide`` (0 to 1): the guided filter
+    (He et al., ECCV 2010)."""
 
     def mean(x):
         return cv2.boxFilter(x, -1, (2 * radius + 1,) * 2)

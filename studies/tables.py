@@ -143,10 +143,10 @@ def _errors(config, there, shares, test):
             seeds = list_seeds(there, arm, share)
             if seeds:
                 labelled = there[plan.Row(arm, min(seeds), share)]["labelled_clips"]
-                cells = [
-                    f"{stack_values(there, arm, share, seeds, test, how, metric).mean():.{2 if metric == 'px' else 1}f}"
-                    for how, metric, _ in list_metrics(config)
-                ]
+                cells = []
+                for how, metric, _ in list_metrics(config):
+                    mean = stack_values(there, arm, share, seeds, test, how, metric).mean()
+                    cells.append(f"{mean:.{2 if metric == 'px' else 1}f}")
                 lines.append(
                     f"| {labelled} | {arm_title(config, arm)} | {len(seeds)} | "
                     + " | ".join(cells)

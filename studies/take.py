@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 
 from engine.errors import UserError
+from engine.logging.console import get_logger
 from studies import plan
 from studies.config import StudyConfig
 from studies.stats import compare_paired, pool_seeds
+
+log = get_logger(__name__)
 
 SHOWN = {
     "placed": "as placed by the network",
@@ -48,7 +51,7 @@ def measure_take(config: StudyConfig) -> None:
     take = silhouettes.prepare(
         config.take.videos, config.take.calibration, config.take.track, every=config.take.every
     )
-    print(real.describe(take))
+    log.info(real.describe(take))
     for row in todo:
         found = real.measure(str(plan.finetune_folder(config, row)), take)
         shown = {

@@ -14,7 +14,7 @@ ANGLE_DEG, GAP_S, RADIUS_M = 40.0, 0.5, 3.0
 
 
 def camera_at(azimuth_rad, size, radius_m=RADIUS_M):
-    """(K, Rt) of a level camera on a circle around the origin that looks at it; z is up in the
+    """(K, Rt) of a level camera on a circle around the origin that points at it; z is up in the
     world."""
     K = [[float(size), 0, size / 2], [0, float(size), size / 2], [0, 0, 1]]
     s, c = math.sin(azimuth_rad), math.cos(azimuth_rad)

@@ -42,10 +42,11 @@ def bodies():
 
 @pytest.fixture(scope="session")
 def people(tmp_path_factory, bodies):
-    """{"body", "hand": folder of shards}: 24 clips of made people each, 4 crops of 64 px a clip, in
-    3 tars.
+    """{"body", "hand": folder of shards}: 24 clips of synthetic humans each, 4 crops of 64 px a
+    clip, in 3 tars.
 
-    Of the hands' last two clips, which are held out, one is of a right hand and one of a left.
+    Of the hands' last two clips, which are for validation, one is of a right hand and one of a
+    left.
     """
     from data.format.shards import shard_name, write_shard
     from data.people.config import Domain, PeopleConfig

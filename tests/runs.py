@@ -38,8 +38,8 @@ def words(run, shards, *more):
 
 
 def start(arguments, processes=1, command="pretrain train", before=None):
-    """A started ``python -m COMMAND``; several processes by torchrun. ``before`` is called in the new
-    process."""
+    """A started ``python -m COMMAND``; several processes by torchrun. ``before`` is called in the
+    new process."""
     launcher = [sys.executable, "-m"]
     if processes > 1:
         launcher += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]

@@ -7,7 +7,7 @@ from clips import make_clip, write_shards
 from runs import finish, start, words
 
 from data.format.index import read_index
-from data.loading.quarantine import BadList, BadRate, worst
+from data.loading.quarantine import BadRate, BadSampleList, worst
 from engine.errors import UserError
 
 BAD = [
@@ -19,7 +19,7 @@ BAD = [
 
 
 def test_bad_samples_are_counted_by_shard_and_reason_and_go_on_from_a_slot(tmp_path):
-    BadList(tmp_path, 0).add(BAD)
+    BadSampleList(tmp_path, 0).add(BAD)
     assert json.loads((tmp_path / "bad_samples.json").read_text()) == {
         "shard-000001.tar": {"00.jpg does not decode": 2, "01.jpg is missing": 1},
         "shard-000002.tar": {"read error, tried again": 1},
@@ -27,7 +27,7 @@ def test_bad_samples_are_counted_by_shard_and_reason_and_go_on_from_a_slot(tmp_p
     assert worst(tmp_path) == ", most in shard-000001.tar (3: 00.jpg does not decode)"
     with open(tmp_path / "bad_samples.jsonl", "a") as file:
         file.write('{"slot": 16, "sha')  # a kill in the middle of a line
-    again = BadList(tmp_path, 9)
+    again = BadSampleList(tmp_path, 9)
     assert [
         json.loads(line)["slot"]
         for line in (tmp_path / "bad_samples.jsonl").read_text().splitlines()

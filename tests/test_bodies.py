@@ -105,7 +105,7 @@ def test_the_hand_is_the_bodys_own(bodies, whole, posed):
     index = [whole.joint_names.index(name) for name in hand.joint_names[1:]]
     wrist = in_the_world(rotations, index[0], whole.parents)
     none = torch.eye(3).expand_as(wrist)
-    for root, second in ((wrist, none), (none, wrist)):  # either joint can hold the whole turn
+    for root, second in ((wrist, none), (none, wrist)):  # either joint can hold the whole rotation
         pose = torch.cat([torch.stack([root, second], 1), rotations[:, index[1:]]], 1)
         found, found_joints = hand(pose, joints[:, index[0]], posed[2])
         off = (found - vertices[:, hand.vertex_ids]).norm(dim=-1)

@@ -1,4 +1,4 @@
-"""Shards from elsewhere: the same bytes as from this disk, through a cache that is bounded and
+"""Remote shards: the same bytes as from this disk, through a cache that is bounded and
 outlives its users."""
 
 import functools
@@ -277,9 +277,9 @@ def test_another_shard_under_the_same_url_is_noticed(folder, tmp_path):
     # What the cache holds is what the run knows; without the cache, the new one is refused.
     again = open_loader(order, config, 9, 0, 1, 0)
     assert len(list(again.batches(0, 6))) == 6
-    elsewhere = config_of(f"file://{there}", tmp_path / "empty", ahead=0)
+    remote = config_of(f"file://{there}", tmp_path / "empty", ahead=0)
     with pytest.raises(UserError, match="shard-000000.tar is not the one that this run knows"):
-        list(open_loader(order, elsewhere, 9, 0, 1, 0).batches(0, 6))
+        list(open_loader(order, remote, 9, 0, 1, 0).batches(0, 6))
 
 
 def test_a_local_shard_that_changes_under_a_run_is_refused(folder, tmp_path):

@@ -89,8 +89,8 @@ def test_help_and_completion_import_no_torch():
 @pytest.mark.parametrize(
     "typed, said",
     [
-        ("pretrain trian", "'trian' is no verb of counterpose pretrain; did you mean 'train'?"),
-        ("pretrain xyzzy", "is no verb of counterpose pretrain: train, probe, export, replay;"),
+        ("pretrain trian", "'trian' is not a verb of counterpose pretrain; did you mean 'train'?"),
+        ("pretrain xyzzy", "is not a verb of counterpose pretrain: train, probe, export, replay;"),
         ("pretrian train", "did you mean 'pretrain'?"),
         (
             "evaluate runs/a",

@@ -35,7 +35,7 @@ class Schema:
 def file(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text(
-        "command: room\nsteps: 1e5\nname: 12:00:00\nparts:\n  x: {shards: 0123, weight: 2}\n"
+        "command: package\nsteps: 1e5\nname: 12:00:00\nparts:\n  x: {shards: 0123, weight: 2}\n"
     )
     return str(path)
 
@@ -44,7 +44,7 @@ def test_values_are_read_as_the_field_says(file):
     config = parse(
         Schema,
         [file, "parts.y.shards=1:30", "on=yes", "values=[1,2e-3]", "lanes=4", "part.weight=.5"],
-        "room",
+        "package",
     )
     assert config.steps == 100_000 and isinstance(config.steps, int)
     assert config.name == "12:00:00"  # YAML 1.1 would make it 43200
@@ -55,13 +55,13 @@ def test_values_are_read_as_the_field_says(file):
         and config.lanes == 4
         and config.part.weight == 0.5
     )
-    assert parse(Schema, [file, "lanes=null"], "room").lanes is None
+    assert parse(Schema, [file, "lanes=null"], "package").lanes is None
 
 
 def test_a_saved_config_reads_back_the_same(file, tmp_path):
-    config = parse(Schema, [file, "name=a b: c", "parts.y.shards=z"], "room")
-    save(config, tmp_path / "b.yaml", "room")
-    again = parse(Schema, [str(tmp_path / "b.yaml")], "room")
+    config = parse(Schema, [file, "name=a b: c", "parts.y.shards=z"], "package")
+    save(config, tmp_path / "b.yaml", "package")
+    again = parse(Schema, [str(tmp_path / "b.yaml")], "package")
     assert again == config
     assert flat(again)["parts.y.shards"] == "z"
 
@@ -85,30 +85,30 @@ def test_a_saved_config_reads_back_the_same(file, tmp_path):
 )
 def test_mistyped_arguments_name_the_key(file, argument, words):
     with pytest.raises(UserError, match=words):
-        parse(Schema, [file, argument], "room")
+        parse(Schema, [file, argument], "package")
 
 
 def test_wrong_files_are_told_apart(file, tmp_path):
-    with pytest.raises(UserError, match="says 'command: room'.*wants 'command: other'"):
+    with pytest.raises(UserError, match="says 'command: package'.*wants 'command: other'"):
         parse(Schema, [file], "other")
     with pytest.raises(UserError, match="b.yaml does not exist; did you mean .*a.yaml"):
-        parse(Schema, [str(tmp_path / "b.yaml")], "room")
+        parse(Schema, [str(tmp_path / "b.yaml")], "package")
     with pytest.raises(UserError, match="a config file comes first"):
-        parse(Schema, ["steps=3"], "room")
+        parse(Schema, ["steps=3"], "package")
     (tmp_path / "c.yaml").write_text(
-        "command: room\npart:\n  weight: 1\n  shards: x\n  weight: 2\n"
+        "command: package\npart:\n  weight: 1\n  shards: x\n  weight: 2\n"
     )
     with pytest.raises(
         UserError, match="c.yaml is not a YAML config: 'weight' is given twice, first in line 3"
     ):
-        parse(Schema, [str(tmp_path / "c.yaml")], "room")
+        parse(Schema, [str(tmp_path / "c.yaml")], "package")
     (tmp_path / "c.yaml").write_text("a: [")
     with pytest.raises(UserError, match="c.yaml is not a YAML config"):
-        parse(Schema, [str(tmp_path / "c.yaml")], "room")
+        parse(Schema, [str(tmp_path / "c.yaml")], "package")
 
 
 def test_help_names_every_key_with_default_and_meaning():
-    text = help_text(Schema, "room")
+    text = help_text(Schema, "package")
     for name in flat(Schema()):
         assert re.search(rf"^  {re.escape(name)}\b", text, re.M) or name == "parts", name
     assert "parts.NAME.weight=1.0" in text and "how much" in text and "(a|b)" in text
@@ -147,7 +147,7 @@ def _schemas():
 @pytest.mark.parametrize(
     "path", sorted(str(p.relative_to(ROOT)) for p in (ROOT / "configs").glob("*/*.yaml"))
 )
-def test_every_config_that_ships_is_whole(path):
+def test_every_config_that_ships_is_complete(path):
     text = (ROOT / path).read_text()
     command = re.search(r"^command: (.*)$", text, re.M).group(1)
     required = {
@@ -163,8 +163,8 @@ def test_every_config_that_ships_is_whole(path):
 def test_every_key_is_read_by_something():
     """Each field's name occurs as an attribute somewhere outside the class that declares it."""
     read = set()
-    for room in ("engine", "data", "pretrain", "finetune", "slurm"):
-        for path in (ROOT / room).rglob("*.py"):
+    for package in ("engine", "data", "pretrain", "finetune", "slurm"):
+        for path in (ROOT / package).rglob("*.py"):
             tree = ast.parse(path.read_text())
             read |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
             read |= {

@@ -1,4 +1,4 @@
-"""A key is a promise: what each one does is looked at in a real run, not in the text of the
+"""A key is a promise: what each one does is checked in a real run, not in the text of the
 code."""
 
 import json
@@ -9,13 +9,13 @@ import sys
 from clips import make_clip, write_shards
 from runs import ROOT, finetune_words, words
 
-# Runs a room's training in this process and prints which keys were read. Reads by what copies,
+# Runs a package's training in this process and prints which keys were read. Reads by what copies,
 # prints, saves and compares whole configs do not count.
 WATCH = """
 import dataclasses, importlib, json, sys
-room, schema, module, arguments = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
+package, schema, module, arguments = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
 from engine.config.parser import parse
-root = getattr(importlib.import_module(f"{room}.config"), schema)
+root = getattr(importlib.import_module(f"{package}.config"), schema)
 read, declared = set(), set()
 
 def watch(kind):
@@ -35,19 +35,19 @@ def watch(kind):
                 watch(type(part))
 
 watch(root)
-config = parse(root, arguments, f"{room} {module}".strip())
+config = parse(root, arguments, f"{package} {module}".strip())
 from data.config import SourceConfig
 watch(SourceConfig)
-train = importlib.import_module(f"{room}.train").train
+train = importlib.import_module(f"{package}.train").train
 assert train(config) == 0
 print("UNREAD " + json.dumps(sorted(declared - read)))
 """
 
 
-def unread(room, schema, module, arguments):
+def unread(package, schema, module, arguments):
     """[[class, key], ...] that a run did not read."""
     done = subprocess.run(
-        [sys.executable, "-c", WATCH, room, schema, module, *arguments],
+        [sys.executable, "-c", WATCH, package, schema, module, *arguments],
         cwd=ROOT,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -24,7 +24,7 @@ SEEN = 2  # of joint_visible
 
 
 def config_of(folder, **given):
-    """The CropDataConfig of a folder: nothing held out, and what is given."""
+    """The CropDataConfig of a folder: no validation clips, and what is given."""
     return CropDataConfig(**{"shards": str(folder), "val_clips": 0, **given})
 
 
@@ -149,7 +149,7 @@ def same(one, other):
 
 
 def test_numbers_depend_on_seed_and_slot_alone(people):
-    """Other clips in the same slots get the same crop, turn and colours."""
+    """Other clips in the same slots get the same crop, rotation and colours."""
     rest = [i for i in range(PER_CROP) if i != FLIP]
     one, other = together(config_of(people["body"])), together(hand_config(people["hand"]))
     assert np.array_equal(one["numbers"][:, rest], other["numbers"][:, rest])
@@ -160,21 +160,21 @@ def test_numbers_depend_on_seed_and_slot_alone(people):
 
 def test_numbers_fill_their_ranges_and_no_more(people):
     rules = CropAugmentConfig(scale_min=0.7, scale_max=1.2, shift=0.1, rotation_deg=40, colour=0.3)
-    x, y, side, turn, _, *colour = together(config_of(people["body"], augment=rules), stop=40)[
+    x, y, side, rotation, _, *colour = together(config_of(people["body"], augment=rules), stop=40)[
         "numbers"
     ].T
     for values, low, high in (
         (x, 25.6, 38.4),
         (y, 25.6, 38.4),
         (side, 44.8, 76.8),
-        (np.degrees(turn), -40, 40),
+        (np.degrees(rotation), -40, 40),
         *((c, 0.7, 1.3) for c in colour),
     ):
         span = high - low
         assert low <= values.min() < low + 0.02 * span and high - 0.02 * span < values.max() <= high
         counts = np.histogram(values, 4, (low, high))[0]
         assert counts.min() > 0.7 * len(values) / 4  # uniform
-    assert np.abs(np.corrcoef([x, y, side, turn, *colour]) - np.eye(7)).max() < 0.15
+    assert np.abs(np.corrcoef([x, y, side, rotation, *colour]) - np.eye(7)).max() < 0.15
 
 
 @pytest.mark.parametrize("kind", ["body", "hand"])

@@ -218,7 +218,7 @@ def test_overlay_changes_the_person_alone():
         grown, inner = (trim(masks[0] | masks[1], how) for how in (np.any, np.all))
         assert out.dtype == np.uint8 and np.array_equal(out[~grown], before[~grown])
         assert (np.abs(out[inner].astype(int) - before[inner]).max(1) > 0).mean() > 0.95
-        # Near and far are told apart by hue: blue-grey for the first of the list, terracotta for
+        # Near and far differ in hue: blue-grey for the first of the list, terracotta for
         # the second.
         blueness = out[..., 2].astype(int) - out[..., 0]
         sign = 1 if people[0] is near else -1

@@ -39,7 +39,7 @@ def write(run, step, value, keep=3, check=lambda: None, keep_every=0):
     )
 
 
-def test_the_newest_whole_checkpoint_is_found_and_damaged_ones_are_named(tmp_path, capsys):
+def test_the_newest_complete_checkpoint_is_found_and_damaged_ones_are_named(tmp_path, capsys):
     for step in (10, 20, 30):
         write(tmp_path, step, float(step))
     assert checkpoints.newest(tmp_path).name == "step-00000030"
@@ -73,7 +73,7 @@ def test_only_the_newest_are_kept_and_a_failed_save_leaves_them(tmp_path):
 def test_every_so_many_steps_one_is_kept_for_ever(tmp_path):
     for step in range(2, 21, 2):
         write(tmp_path, step, 0.0, keep=2, keep_every=6)
-    # One that was not finished, of an earlier life, goes too; what a user put aside stays.
+    # One that was not finished, of an earlier attempt, goes too; what a user put aside stays.
     (tmp_path / "checkpoints" / "step-00000003").mkdir()
     (tmp_path / "checkpoints" / "step-00000008-good").mkdir()
     write(tmp_path, 22, 0.0, keep=2, keep_every=6)
@@ -150,7 +150,7 @@ def test_tensors_are_written_as_safetensors_reads_them(tmp_path):
         "flag": torch.tensor([True, False, True]),
         "half": torch.randn(7).bfloat16(),
         "none": torch.zeros(0, 4),
-        "turned": torch.randn(4, 6).T,
+        "transposed": torch.randn(4, 6).T,
         "large": torch.randn(3, 600_000),
         "double": torch.randn(2).double(),
         "byte": torch.arange(5, dtype=torch.uint8),
@@ -326,7 +326,7 @@ def test_an_owner_elsewhere_is_refused_at_its_next_beat_or_taken_over_when_it_gi
     began = time.monotonic()
     mine = Lease(tmp_path)  # nobody beats any more
     assert mine.generation == 8 and 0.5 < time.monotonic() - began < 10
-    assert "if that gives no sign of life, this run begins in" in capsys.readouterr().err
+    assert "if that sends no heartbeat, this run begins in" in capsys.readouterr().err
     os.utime(path, (0, 0))
     path.write_text(json.dumps({**ELSEWHERE, "generation": 3}))
     os.utime(path, (0, 0))  # long silent: no waiting
@@ -340,7 +340,7 @@ def test_a_clock_that_runs_ahead_on_another_machine_does_not_matter(tmp_path, mo
     monkeypatch.setattr(run_lock.time, "time", lambda: 4e9)
     monkeypatch.setattr(run_lock, "EXPIRES_S", 0.5)
     monkeypatch.setattr(run_lock.time, "sleep", lambda s: os.utime(tmp_path / "lease.json"))
-    with pytest.raises(EnvironmentFault, match="last sign of life 0 s ago"):
+    with pytest.raises(EnvironmentFault, match="last heartbeat 0 s ago"):
         Lease(tmp_path)
 
 

@@ -13,6 +13,7 @@ from runs import finish, start, words
 from wandb.proto import wandb_internal_pb2
 
 from engine.checkpoint import checkpoints
+from engine.checkpoint.history import list_complete
 from engine.config.parser import parse
 from engine.distributed.heartbeat import Whereabouts
 from engine.errors import UserError
@@ -62,7 +63,7 @@ def test_numbers_go_into_the_line_of_their_step(tmp_path):
         6: {"evaluation/iou": 0.7},
         44: {"evaluation/iou": 0.8},
     }
-    # Nothing comes behind the last line: a run that goes on there tells by it whether its own line
+    # Nothing comes behind the last line: a run that resumes there tells by it whether its own line
     # is written.
     assert metrics.amend(path, found) == {4, 5, 6}
     after = lines_of(path)
@@ -96,7 +97,7 @@ def test_a_log_that_goes_on_writes_behind_what_was_added(tmp_path):
         (30, None),
     ]
     assert taken.keys() == {10, 20}
-    # Cut back to step 10 and gone on with, the numbers are still there, once.
+    # Cut back to step 10 and resumed, the numbers are still there, once.
     log = metrics.Log(tmp_path, 10, "off", "x", {})
     eval_jobs.take_up(tmp_path, log, {})
     log.close()
@@ -139,7 +140,7 @@ def test_a_checkpoint_that_is_due_stays_until_its_outcome_is_there(tmp_path):
             keep=1,
             needed=needed,
         )
-        return eval_jobs.whole(tmp_path)
+        return list_complete(tmp_path)
 
     assert [save(step) for step in (10, 20, 30, 40, 50)] == [
         [10],
@@ -220,7 +221,7 @@ def test_what_is_mistyped_is_told(tmp_path, shards):
     ):
         with pytest.raises(UserError, match=said):
             parse(PretrainConfig, words(tmp_path, shards, *more), "pretrain train")
-    with pytest.raises(UserError, match="log=true, but run=.* is no checkpoint"):
+    with pytest.raises(UserError, match="log=true, but .* is no checkpoint"):
         evaluate_main([str(tmp_path), "log=true"])
     with pytest.raises(UserError, match="is not one checkpoint"):
         probe.main([str(tmp_path), "shards=x", "log=true"])

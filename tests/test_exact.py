@@ -121,7 +121,7 @@ def at_line(number, act, work):
 
 
 def test_killed_at_any_line_of_a_save_nothing_is_lost(tmp_path, monkeypatch):
-    """The newest whole checkpoint is found, and the next save clears away what the kill left."""
+    """The newest complete checkpoint is found, and the next save clears away what the kill left."""
     monkeypatch.setattr(
         os, "fsync", lambda handle: None
     )  # slow, and a kill loses nothing that the kernel has
@@ -248,7 +248,7 @@ def same_but_for_rounding(run, peaceful):
 def go_through(run, shards, peaceful, stages, chance):
     """Start a run under each of [(processes, parallel and what it takes)] in turn, ended by kill -9
     once it has saved, the last one not."""
-    # Each draws images, which one process does alone while the others go on.
+    # Each draws images, which one process does alone while the others continue.
     arguments = words(run, shards, *STEPS, "log.images_every=8", "log.images=1")
     for processes, kind in stages[:-1]:
         process, before = start([*arguments, *f"parallel={kind}".split()], processes), marked(run)
@@ -320,7 +320,7 @@ def limit():
 def test_a_full_disk_stops_the_saves_and_not_the_run(tmp_path, shards, peaceful):
     run = tmp_path / "run"
     # The memory of workers is a file as well. Each step is slow enough for this test to see what is
-    # going on.
+    # resuming.
     slowly = ["data.workers=0", "log.every=1", "log.val_every=1", "log.val_pairs=64"]
     process = start(words(run, shards, *STEPS, *slowly), before=limit)
     until(

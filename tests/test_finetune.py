@@ -1,5 +1,5 @@
 """Fine-tuning as a user runs it: training that learns, killed and divided runs, beginnings from
-elsewhere, evaluation."""
+another folder, evaluation."""
 
 import json
 import os
@@ -248,7 +248,7 @@ def test_init_takes_exactly_the_encoder(tmp_path, people, bodies, capfd):
 
 @pytest.mark.long
 def test_init_from_a_pre_training_run_and_on_without_it(tmp_path, people, peaceful):
-    """The whole way; a run that goes on needs what it began from no more."""
+    """The whole way; a run that resumes needs what it began from no more."""
     pre, run = tmp_path / "pre", tmp_path / "run"
     sizes = [
         word
@@ -523,7 +523,7 @@ def evaluated(tmp_path_factory, people, peaceful):
 
 def test_people_who_were_trained_on_are_no_test_under_another_name(people, peaceful, tmp_path):
     """The same clips under other keys, so in shards of other digests: only those of the two
-    held-out people are left."""
+    validation people are left."""
     again, out = tmp_path / "again", tmp_path / "out"
     assert (
         data_main(
@@ -540,7 +540,7 @@ def test_people_who_were_trained_on_are_no_test_under_another_name(people, peace
     )
     assert (
         evaluate_main(
-            [f"run={peaceful}", f"data.shards={again}", f"out={out}", "device=cpu", "examples=1"]
+            [str(peaceful), f"data.shards={again}", f"out={out}", "device=cpu", "examples=1"]
         )
         == 0
     )
@@ -555,7 +555,7 @@ def test_people_who_were_trained_on_are_no_test_under_another_name(people, peace
         match="again/shard-000000.tar: no labelled clip there .* of people that it was not",
     ):
         evaluate_main(
-            [f"run={peaceful}", f"data.shards={again}/shard-000000.tar", f"out={out}", "device=cpu"]
+            [str(peaceful), f"data.shards={again}/shard-000000.tar", f"out={out}", "device=cpu"]
         )
 
 
@@ -616,8 +616,8 @@ def test_an_evaluation_says_what_it_promises(evaluated, peaceful, bodies):
     hand = bodies["anny_hand"]
     assert meshes["predicted"].shape == meshes["true"].shape == (3, len(hand.vertex_ids), 3)
     assert meshes["faces"].shape == hand.faces.shape
-    # The held-out numbers of training are these: its last line was of the same weights on the same
-    # crops.
+    # The validation numbers of training are these: its last line was of the same weights on the
+    # same crops.
     last = outcome(peaceful)[-1][-1]
     assert found["rows"][0]["values"]["mpjpe"]["mean"] == pytest.approx(last["val/mpjpe"], rel=0.02)
     assert found["rows"][0]["values"]["pa_mpjpe"]["mean"] == pytest.approx(

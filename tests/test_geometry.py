@@ -40,9 +40,9 @@ def test_rotations_agree_with_scipy():
 
 def test_half_turns_have_an_axis():
     for axis in np.eye(3):
-        turn = torch.tensor(Rotation.from_rotvec(np.pi * axis).as_matrix())
-        back = axis_angle_to_matrix(matrix_to_axis_angle(turn))
-        np.testing.assert_allclose(back, turn, atol=1e-12)
+        rotation = torch.tensor(Rotation.from_rotvec(np.pi * axis).as_matrix())
+        back = axis_angle_to_matrix(matrix_to_axis_angle(rotation))
+        np.testing.assert_allclose(back, rotation, atol=1e-12)
 
 
 def test_rotation_has_a_gradient_at_zero():
@@ -96,11 +96,11 @@ def test_alignment_never_mirrors_and_takes_degenerate_points():
 
 
 def _rig(count=4):
-    """Cameras on a circle of 3 m that look at (0, 0, 1)."""
+    """Cameras on a circle of 3 m that point at (0, 0, 1)."""
     K = np.array([[800.0, 0, 320], [0, 810.0, 240], [0, 0, 1]])
     Rts = []
-    for turn in np.linspace(0, 2, count):
-        centre = np.array([3 * np.cos(turn), 3 * np.sin(turn), 1.5])
+    for angle in np.linspace(0, 2, count):
+        centre = np.array([3 * np.cos(angle), 3 * np.sin(angle), 1.5])
         forward = np.array([0, 0, 1.0]) - centre
         forward /= np.linalg.norm(forward)
         right = np.cross(forward, [0, 0, 1.0])

@@ -106,7 +106,7 @@ def test_a_batch_is_copied_beside_the_step_before_and_not_overwritten_meanwhile(
         said.append(f"batch {step}")
         tensors = to_device(arrays)
         assert all(np.array_equal(tensors[name].numpy(), values) for name, values in arrays.items())
-    to_device({"held out": np.zeros(3)})  # none of the ring's: no word of a stream
+    to_device({"validation": np.zeros(3)})  # none of the ring's: no word of a stream
     loader.close()
     copy = ["side", "event {0}", "main", "main waits for {0}", "kept for main"]
     expected = ["lock"]

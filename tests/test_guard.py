@@ -171,7 +171,7 @@ def test_a_skipped_update_leaves_everything_as_it_was(tmp_path, shards):
     trainer.task.compute_loss = good
     trainer.update(4, arrays)
     assert not any(torch.equal(a, b) for a, b in zip(before[::4], state()[::4], strict=True))
-    # A loss that is no number while its gradient is fine counts as well.
+    # A loss that is NaN while its gradient is fine counts as well.
     trainer.task.compute_loss = spoil(lambda loss: loss + math.inf)
     trainer.update(5, arrays)
     assert trainer.take_losses()["guard/skipped"] == 2
@@ -210,7 +210,7 @@ BACK = ["guard.skips=3"]
 
 @pytest.fixture(scope="module")
 def returned(tmp_path_factory):
-    """A run that three bad updates send back from step 16 to 12; it goes on at step 15 + LAG +
+    """A run that three bad updates send back from step 16 to 12; it resumes at step 15 + LAG +
     1."""
     run = tmp_path_factory.mktemp("runs") / "returned"
     (output,) = toy.finish(toy.start(run, BAD, *BACK))
@@ -323,7 +323,7 @@ def test_a_run_that_breaks_down_again_and_again_stops_with_a_report(tmp_path):
 
 
 def test_a_replay_finds_a_step_again(tmp_path, shards):
-    """Loss and norm are those of the step in the run; the worst sample is drawn."""
+    """Loss and norm are those of the step in the run; the sample of the highest loss is drawn."""
     run = tmp_path / "run"
     finish_run(
         start_run(
@@ -414,7 +414,7 @@ def test_a_rank_that_fails_ends_the_others_with_its_reason(tmp_path):
     )
     assert "(exit code 1)" in outputs[1]
     # Its folder is free at once.
-    assert "goes on at" in toy.finish(toy.start(tmp_path / "run", {}))[0]
+    assert "resumes at" in toy.finish(toy.start(tmp_path / "run", {}))[0]
 
 
 @pytest.mark.kill
@@ -445,7 +445,7 @@ def test_a_rank_that_is_stopped_is_named(tmp_path, victim):
     (said,) = errors(output)
     assert (
         f"rank {victim} hangs at step " in said
-        and "no sign of life" in said
+        and "no heartbeat" in said
         and "guard.hang_s=6" in said
     )
     processes[victim].kill()

@@ -42,6 +42,41 @@ TYPED = [
     "pretrain/state_dict_adapters.py",
     "pretrain/weights.py",
 ]
+# engine/run/run_folder.py alone spells them.
+FILES_OF_A_RUN = (
+    "config.yaml",
+    "environment.json",
+    "lease.json",
+    "saved.json",
+    "manifest.json",
+    "metrics.json",
+    "log.jsonl",
+    "log.cut.jsonl",
+    "bad_samples.jsonl",
+    "bad_samples.json",
+    "bad_shards.json",
+    "wandb_id.txt",
+    "report.html",
+    "model.safetensors",
+)
+FOLDERS_OF_A_RUN = (
+    "checkpoints",
+    "captures",
+    "images",
+    "evaluations",
+    "wandb",
+    "code",
+    "slurm",
+)
+# Folders of the same name that lie elsewhere: of an evaluation, of an installation.
+OF_OTHERS = {
+    ("benchmarks/runs.py", "images"),
+    ("engine/training/eval_jobs.py", "slurm"),
+    ("finetune/evaluation/results.py", "images"),
+    ("slurm/supervisor/eval_supervisor.py", "slurm"),
+    ("slurm/submit/cli_args.py", "slurm"),
+    ("studies/tables.py", "images"),
+}
 
 
 def sources(*places: str) -> Iterator[tuple[str, Path, ast.Module]]:
@@ -116,14 +151,20 @@ def test_public_functions_have_types():
 
 
 def test_paths_of_a_run_are_spelled_once():
-    names = ("log.jsonl", "saved.json", "log.cut.jsonl", "wandb_id.txt", "lease.json")
-    for _, path, tree in sources("engine"):
-        if path.name == "run_folder.py":
+    found = []
+    for _, path, tree in sources(*ORDER, "slurm", "studies", "benchmarks"):
+        name = path.relative_to(ROOT).as_posix()
+        if name == "engine/run/run_folder.py":
             continue
         for node in ast.walk(tree):
             # Messages and docstrings tell of them; a path is the name alone.
-            if isinstance(node, ast.Constant):
-                assert node.value not in names, f"{path.relative_to(ROOT)}: {node.value}"
+            if isinstance(node, ast.Constant) and node.value in FILES_OF_A_RUN:
+                found.append(f"{name}:{node.lineno}: {node.value}")
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+                right = node.right.value if isinstance(node.right, ast.Constant) else None
+                if right in FOLDERS_OF_A_RUN and (name, right) not in OF_OTHERS:
+                    found.append(f"{name}:{node.lineno}: {right}")
+    assert not found, "\n".join(found)
 
 
 def test_importing_says_nothing_but_warnings():

@@ -86,7 +86,7 @@ OTHER_SIZE = simplejpeg.encode_jpeg(np.zeros((48, 64, 3), np.uint8))
         ("masks.bin", lambda old: old[:-1], r"masks\.bin has 2047 bytes, 4 crops need 2048"),
         ("labels.npz", lambda old: None, "labels.npz is missing, but the json says 'labels: true'"),
         ("labels.npz", lambda old: old[:80], "labels.npz does not load: "),
-        ("labels.npz", lambda old: b"text", "labels.npz is no npz archive"),
+        ("labels.npz", lambda old: b"text", "labels.npz is not an npz archive"),
     ],
 )
 def test_a_bad_member_is_named_and_the_rest_is_whole(shard, member, data, words):

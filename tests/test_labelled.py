@@ -296,7 +296,7 @@ def test_crops_of_different_labels_make_no_clip():
 
 
 def test_labels_by_keypoints_alone_are_passed_over_where_a_body_is_wanted(tmp_path, people):
-    """They are no bad bytes: a run on several sources goes on without them."""
+    """They are no bad bytes: a run on several sources continues without them."""
     from data.loading.build import open_crop_loader
 
     clip = make_clip(0, views=2, instants=1)

@@ -101,7 +101,8 @@ def keep(trainer, step):
 
 
 def counted(paths, val_arrays):
-    """{digest: clips trained on} of one source, counted by hand: the last clips are held out."""
+    """{digest: clips trained on} of one source, counted by hand: the last clips are for
+    validation."""
     clips, out = {path: len(read_index(path)) for path in paths}, {}
     left = min(val_arrays, sum(clips.values()) // 10)
     for path in reversed(paths):
@@ -162,7 +163,7 @@ def test_it_goes_on_through_every_beginning_and_every_restart(
     both = {**expected, **own}
     tuned = keep(finetuner("tuned", first, "init=encoder.safetensors"), 2)
     assert header.read_seen(tuned).clips == both
-    # Gone on with after a restart, elsewhere, without what it began from.
+    # Resumed after a restart, in another folder, without what it began from.
     (tmp_path / "encoder.safetensors").unlink()
     (tmp_path / "elsewhere").mkdir()
     shutil.move("tuned", "elsewhere/moved")

@@ -1,5 +1,5 @@
 """Loader: the same bytes from any number of workers and ranks, signals, dead workers, bad samples,
-held-out pairs."""
+validation pairs."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from data.format.index import read_index
 from data.loading.build import open_loader, open_order, val_pairs
 from data.loading.loader import tag
 from data.loading.reader import TAGS, Slots
-from data.sampling.manifest import bad_shards, freeze
+from data.sampling.manifest import freeze, quarantined_shards
 from data.sampling.order import PAIR, numbers
 from data.sampling.pairs import PairRules, candidates, choose
 from engine.errors import EnvironmentFault, UserError
@@ -317,7 +317,7 @@ def test_shards_that_the_operator_lists_are_not_read(folder, tmp_path, monkeypat
         stream(order, config, stop=8)
 
     (tmp_path / "bad_shards.json").write_text(f'["{broken}"]')
-    skip = bad_shards(tmp_path, order)
+    skip = quarantined_shards(tmp_path, order)
     loader = open_loader(order, config, NOISE, 0, 1, 0, skip)
     batches = [arrays["tags"].copy() for _, arrays in loader.batches(0, 8)]
     shard, over = (
@@ -330,14 +330,14 @@ def test_shards_that_the_operator_lists_are_not_read(folder, tmp_path, monkeypat
     assert not loader.take_bad()
 
     for text, words in (
-        ('["shard-9.tar"]', "shard-9.tar, which is no shard"),
-        ("{}", "no JSON list"),
+        ('["shard-9.tar"]', "shard-9.tar, which is not a shard"),
+        ("{}", "not a JSON list"),
         ("[", "cannot be read"),
     ):
         (tmp_path / "bad_shards.json").write_text(text)
         with pytest.raises(UserError, match=words):
-            bad_shards(tmp_path, order)
-    assert bad_shards(tmp_path / "elsewhere", order) == frozenset()
+            quarantined_shards(tmp_path, order)
+    assert quarantined_shards(tmp_path / "elsewhere", order) == frozenset()
 
 
 def test_clips_of_one_crop_are_passed_over_by_pairs(tmp_path):

@@ -1,4 +1,4 @@
-"""The loader over a long life: memory that stays flat, workers that end with their parent, one copy
+"""The loader over a long run: memory that stays flat, workers that end with their parent, one copy
 to the device."""
 
 import os

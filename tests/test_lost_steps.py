@@ -160,7 +160,7 @@ def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(run, impat
 
 
 def test_a_file_that_nfs_remembers_as_missing_is_found_after_a_listing(run, monkeypatch):
-    """The first look at it fails; once its folder was listed it is there."""
+    """The first read of it fails; once its folder was listed it is there."""
     listed, stat, seen = os.listdir, Path.stat, set()
 
     def look(path, **more):
@@ -283,7 +283,7 @@ def test_a_checkpoint_that_is_gone_is_told(run, capsys):
 
 
 def test_a_save_never_deletes_later_checkpoints_nor_those_kept_for_ever(run):
-    """As after a start that, for whatever reason, went on from an earlier step."""
+    """As after a start that, for whatever reason, resumed from an earlier step."""
     write(run, 6, keep=1, keep_every=12)
     names = {p.name for p in (run / "checkpoints").iterdir()}
     assert {"step-00000006", "step-00000012", "step-00000018"} <= names

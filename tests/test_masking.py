@@ -73,7 +73,7 @@ def test_a_person_everywhere_is_uniform_masking():
     often = torch.zeros(49).scatter_add(0, keep.flatten(), torch.ones(keep.numel())) / 500
     assert (often - 5 / 49).abs().max() < 5 * math.sqrt(
         5 / 49 * 44 / 49 / 500
-    )  # five deviations of a binomial
+    )  # five standard deviations of a binomial
 
 
 @pytest.mark.parametrize("bonus", [0.0, 0.4, 1.0])

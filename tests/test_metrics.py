@@ -19,13 +19,14 @@ MM = 1000
 
 
 def pair(batch=6, count=21, seed=0, noise=0.05):
-    """Predicted and true points (B, N, 3): another turn, size and place, and noise; metres."""
+    """Predicted and true points (B, N, 3): another rotation, size and translation, and noise;
+    metres."""
     random = np.random.default_rng(seed)
     true = random.normal(size=(batch, count, 3)) * [0.2, 0.5, 0.1] + random.normal(
         size=(batch, 1, 3)
     )
-    turns = Rotation.from_rotvec(2 * random.normal(size=(batch, 3))).as_matrix()
-    predicted = 0.8 * np.einsum("bij,bnj->bni", turns, true) + random.normal(size=(batch, 1, 3))
+    rotations = Rotation.from_rotvec(2 * random.normal(size=(batch, 3))).as_matrix()
+    predicted = 0.8 * np.einsum("bij,bnj->bni", rotations, true) + random.normal(size=(batch, 1, 3))
     return predicted + noise * random.normal(size=true.shape), true
 
 
@@ -33,9 +34,9 @@ def aligned(predicted, true):
     """One cloud (N, 3) on another: SciPy's rotation (Kabsch on quaternions or SVD, never a mirror),
     scale in closed form."""
     p, q = predicted - predicted.mean(0), true - true.mean(0)
-    turned = Rotation.align_vectors(q, p)[0].apply(p)
-    scale = (turned * q).sum() / max((p * p).sum(), 1e-30)
-    return scale * turned + true.mean(0)
+    rotated = Rotation.align_vectors(q, p)[0].apply(p)
+    scale = (rotated * q).sum() / max((p * p).sum(), 1e-30)
+    return scale * rotated + true.mean(0)
 
 
 def mean_mm(a, b):
@@ -93,11 +94,11 @@ def test_alignment_is_the_least_that_a_search_finds():
 def test_place_turn_and_size_are_forgiven_as_said():
     _, true = pair()
     t = torch.tensor(true)
-    turn = torch.tensor(Rotation.from_rotvec([0.3, -2, 1]).as_matrix())
-    close(pa_mpjpe(3 * t @ turn + 5, t), np.zeros(6), 1e-9)
+    rotation = torch.tensor(Rotation.from_rotvec([0.3, -2, 1]).as_matrix())
+    close(pa_mpjpe(3 * t @ rotation + 5, t), np.zeros(6), 1e-9)
     close(mpjpe(t + 5, t, 0), np.zeros(6), 1e-9)
     close(metrics.pve_plain(t + 5, t, t[:, 2] + 5, t[:, 2]), np.zeros(6), 1e-9)
-    assert (mpjpe(t @ turn, t, 0) > 100).all() and (mpjpe(1.1 * t, t, 0) > 10).all()
+    assert (mpjpe(t @ rotation, t, 0) > 100).all() and (mpjpe(1.1 * t, t, 0) > 10).all()
 
 
 def icosphere(level):
@@ -218,7 +219,7 @@ def test_a_mirrored_prediction_stays_wrong():
     flat = true * [1, 1, 0]
     close(
         pa_mpjpe(*tensors(flat * [-1, 1, 1], flat)), np.zeros(6), 1e-9
-    )  # the mirror image of a plane is a turn
+    )  # the mirror image of a plane is a rotation
 
 
 def test_points_in_one_place():
@@ -582,8 +583,8 @@ def test_sentences_of_a_win_a_loss_and_neither():
         "Pre-training loses in IoU (-0.012 [-0.020, -0.004]): the interval excludes zero.",
     ]
     assert said({"pa_mpjpe": neither, "iou": value(-0.0001, -0.01, 0.01)}) == [
-        "No significant difference by pre-training in PA-MPJPE (-0.4 mm [-1.2, +0.5]) and IoU (+0.000 "
-        "[-0.010, +0.010]): each "
+        "No significant difference by pre-training in PA-MPJPE (-0.4 mm [-1.2, +0.5]) and IoU "
+        "(+0.000 [-0.010, +0.010]): each "
         "interval includes zero."
     ]
     assert said({"pa_mpjpe": value(2.0, 0.012, 4.0), "iou": value(0.02, 0.01, 0.03)}) == [

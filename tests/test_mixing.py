@@ -228,7 +228,7 @@ def test_bad_samples_are_alone_and_are_told(in_sequence, tmp_path, capsys):
     rows, bad = mixing.groups_of_shard(paths[0])
     assert bad == 1 and [len(set(column)) for column in rows.T.tolist()] == [2, 2, 2]
     assert main(["mixing", str(tmp_path / "s"), "batch=4", "batches=3", "workers=1"]) == 0
-    assert "1 clips have unreadable JSON" in capsys.readouterr().out
+    assert "1 clips have unreadable JSON" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

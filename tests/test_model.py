@@ -79,9 +79,9 @@ def test_hidden_pixels_cannot_be_seen(position):
         other[:, :, row * 16 : row * 16 + 16, column * 16 : column * 16 + 16] = 7.0
     with torch.no_grad():
         before, after = model.complete(a, b, keep, masked), model.complete(other, b, keep, masked)
-        elsewhere = model.complete(a, b.flip(3), keep, masked)
+        mismatched = model.complete(a, b.flip(3), keep, masked)
     torch.testing.assert_close(before, after, atol=1e-6, rtol=0)
-    assert (before - elsewhere).abs().max() > 0.01  # the reference is looked at
+    assert (before - mismatched).abs().max() > 0.01  # the reference is attended to
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -101,10 +101,10 @@ def test_what_is_left_out_of_a_reference_cannot_be_seen(position):
         )
         every = model.complete(a, b, keep, masked)
         # In whatever order: a token carries its place with it.
-        turned = model.complete(a, b, keep, masked, seen.flip(1))
+        rotated = model.complete(a, b, keep, masked, seen.flip(1))
         whole = model.complete(a, b, keep, masked, torch.arange(16).expand(2, -1))
     torch.testing.assert_close(part, same, atol=1e-6, rtol=0)
-    torch.testing.assert_close(part, turned, atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(part, rotated, atol=2e-6, rtol=1e-5)
     torch.testing.assert_close(every, whole, atol=2e-6, rtol=1e-5)
     assert (part - other).abs().max() > 0.01 and (part - every).abs().max() > 0.01
 
@@ -179,11 +179,11 @@ def test_rotation_is_timms_and_the_same_when_it_is_compiled():
     expected = apply_rot_embed_cat(x.transpose(1, 2), torch.cat([sin, cos], -1)).transpose(1, 2)
     traced = torch.compile(rotate, backend="eager", fullgraph=True)
     weight = images(2, 15, 3, 8, seed=2)
-    for turned in (rotate(x, table), rotate(x, table.expand(2, -1, -1, -1)), traced(x, table)):
-        torch.testing.assert_close(turned, expected, atol=1e-6, rtol=1e-6)
+    for rotated in (rotate(x, table), rotate(x, table.expand(2, -1, -1, -1)), traced(x, table)):
+        torch.testing.assert_close(rotated, expected, atol=1e-6, rtol=1e-6)
         slopes = [
             torch.autograd.grad((y * weight).sum(), x, retain_graph=True)[0]
-            for y in (turned, expected)
+            for y in (rotated, expected)
         ]
         torch.testing.assert_close(*slopes, atol=1e-6, rtol=1e-6)
 
@@ -327,8 +327,8 @@ def test_the_training_path_is_one_graph():
 def test_first_values():
     model = network("rope")
     qkv, kv = model.encoder.blocks[0].attn.qkv, model.decoder.blocks[0].cross.kv
-    # Xavier's bound is sqrt(6 / (in + out)); a uniform variable's deviation is its bound over sqrt
-    # 3.
+    # Xavier's bound is sqrt(6 / (in + out)); a uniform variable's standard deviation is its bound
+    # over sqrt 3.
     assert qkv.weight.std().item() == pytest.approx((2 / (48 + 144)) ** 0.5, rel=0.05)
     assert kv.weight.std().item() == pytest.approx((2 / (32 + 32)) ** 0.5, rel=0.05)
     assert model.encoder.patch_embed.proj.weight.std().item() == pytest.approx(

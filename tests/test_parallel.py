@@ -132,7 +132,7 @@ def off(one, other):
 
 
 def test_bad_updates_are_skipped_and_undone_by_all_copies(tmp_path):
-    """The loss of the last process is no number; three in a row send all back to a checkpoint."""
+    """The loss of the last process is NaN or Inf; three in a row send all back to a checkpoint."""
     bad, words = {"nan": [3, 13, 14, 15], "on": 3}, ["guard.skips=3"]
     alone = toy.start(tmp_path / "one", bad | {"on": 0}, *words)
     four = toy.start(tmp_path / "four", bad, *words, "parallel=hsdp", "shard_over=2", world=4)

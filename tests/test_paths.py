@@ -69,7 +69,7 @@ NASTY = [
     "",
     "x" * 300 + " " + "y" * 300,
 ]
-OLD = """command: room
+OLD = """command: package
 text: ${a}
 perhaps: null
 texts:
@@ -108,19 +108,19 @@ class Schema:
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "a.yaml"
-    path.write_text("command: room\n")
+    path.write_text("command: package\n")
     return str(path)
 
 
 def read_back(config, tmp_path):
-    save(config, tmp_path / "saved.yaml", "room")
-    return parse(Schema, [str(tmp_path / "saved.yaml")], "room")
+    save(config, tmp_path / "saved.yaml", "package")
+    return parse(Schema, [str(tmp_path / "saved.yaml")], "package")
 
 
 @pytest.mark.parametrize("value", NASTY, ids=ascii)
 def test_a_text_is_what_was_typed_and_is_read_back_equal(file, tmp_path, value):
     typed = [f"text={value}", f"part.text={value}", f"parts.x.text={value}", f"named.y={value}"]
-    config = parse(Schema, [file, *typed], "room")
+    config = parse(Schema, [file, *typed], "package")
     assert (config.text, config.part.text, config.parts["x"].text, config.named["y"]) == (
         value,
     ) * 4
@@ -151,11 +151,11 @@ def test_a_saved_config_of_before_is_read(tmp_path):
         shards="a,b",
         every=600.0,
     )
-    assert parse(Schema, [str(tmp_path / "old.yaml")], "room") == expected
+    assert parse(Schema, [str(tmp_path / "old.yaml")], "package") == expected
 
 
 def test_a_default_is_of_the_declared_type(file):
-    assert type(parse(Schema, [file], "room").every) is float
+    assert type(parse(Schema, [file], "package").every) is float
 
 
 @pytest.mark.parametrize(
@@ -171,20 +171,20 @@ def test_a_default_is_of_the_declared_type(file):
 )
 def test_a_list_may_hold_commas(text, parts, file):
     assert split_list(text, "k") == parts
-    assert parse(Schema, [file, f"texts={text}"], "room").texts == parts
+    assert parse(Schema, [file, f"texts={text}"], "package").texts == parts
 
 
 @pytest.mark.parametrize("text", ['["a", b]', '["a"', '["a", 3]'])
 def test_a_broken_list_names_its_key(text, file):
     with pytest.raises(UserError, match="texts=.*(is none|each in double quotes)"):
-        parse(Schema, [file, f"texts={text}"], "room")
+        parse(Schema, [file, f"texts={text}"], "package")
 
 
 def test_home_is_written_out_for_paths_alone(file, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
 
     def of(*typed):
-        return parse(Schema, [file, *typed], "room")
+        return parse(Schema, [file, *typed], "package")
 
     assert of("folder=~/runs").folder == "/home/me/runs"
     assert (
@@ -201,13 +201,13 @@ def test_home_is_written_out_for_paths_alone(file, monkeypatch):
 
 
 def test_a_file_may_list_several_paths(file, tmp_path):
-    (tmp_path / "b.yaml").write_text("command: room\nshards:\n- a,b\n- https://h/x.tar?s=1,2\n")
-    config = parse(Schema, [str(tmp_path / "b.yaml")], "room")
+    (tmp_path / "b.yaml").write_text("command: package\nshards:\n- a,b\n- https://h/x.tar?s=1,2\n")
+    config = parse(Schema, [str(tmp_path / "b.yaml")], "package")
     assert split_paths(config.shards) == ["a,b", "https://h/x.tar?s=1,2"]
     assert read_back(config, tmp_path) == config
     with pytest.raises(UserError, match="'folder' in .* takes one str"):
-        (tmp_path / "b.yaml").write_text("command: room\nfolder: [a, b]\n")
-        parse(Schema, [str(tmp_path / "b.yaml")], "room")
+        (tmp_path / "b.yaml").write_text("command: package\nfolder: [a, b]\n")
+        parse(Schema, [str(tmp_path / "b.yaml")], "package")
 
 
 def test_several_paths_are_told_apart(tmp_path):
@@ -219,7 +219,7 @@ def test_several_paths_are_told_apart(tmp_path):
         "pipe:cat a,b"
     ) == ["pipe:cat a,b"]
     assert split_paths("[ab]/*.tar") == ["[ab]/*.tar"]  # a glob
-    with pytest.raises(UserError, match="a command among others cannot be told by commas"):
+    with pytest.raises(UserError, match="a command among others cannot be separated by commas"):
         split_paths("a.tar,pipe:cat b,c")
 
 
@@ -272,7 +272,7 @@ def test_what_is_the_shells_reaches_the_shell(command, found):
 
 def test_a_shell_expands_what_a_config_leaves(file, monkeypatch):
     monkeypatch.setenv("SHARDS", "from the environment")
-    spec = parse(Schema, [file, 'shards=pipe:printf %s "${SHARDS}"'], "room").shards
+    spec = parse(Schema, [file, 'shards=pipe:printf %s "${SHARDS}"'], "package").shards
     with fetch.stream(spec) as (blocks, _):
         assert b"".join(blocks) == b"from the environment"
 
@@ -318,9 +318,9 @@ def run_of_commands(tmp_path_factory):
     return home / "run", mark
 
 
-def replayed(run, *more, room="pretrain"):
+def replayed(run, *more, package="pretrain"):
     return subprocess.run(
-        [sys.executable, "-m", room, "replay", str(run), "step=3", *more],
+        [sys.executable, "-m", package, "replay", str(run), "step=3", *more],
         cwd=ROOT,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -207,12 +207,13 @@ def config_of(name, *keys):
 
 
 def test_recipes_that_differ_share_nobody_whatever_their_seeds(bodies):
-    """The studio and elsewhere, bodies and hands, a key changed by a little: all with seed 3."""
+    """The studio and out-of-domain recipes, bodies and hands, a key changed by a little: all with
+    seed 3."""
     maker, keys = bodies.maker, ["seed=3", "size=64", "instants=1", "cameras=2", "antialias=1"]
     studio, more = config_of("people_body_studio", *keys), "domain.child_share=0.001"
     recipes = {
         "studio": studio,
-        "elsewhere": config_of("people_body_elsewhere", *keys),
+        "out-of-domain": config_of("people_body_elsewhere", *keys),
         "hands": dataclasses.replace(studio, kind="hand"),
         "children": config_of("people_body_studio", *keys, more),
         "farther": config_of("people_body_studio", *keys, "domain.distance_m=2.5,4.6"),
@@ -321,8 +322,8 @@ def test_mirrored_angles_mirror_the_skeleton(bodies):
             ).numpy()
         )
     reflected = found[1][:, sides] * [-1, 1, 1]
-    # The posture is mirrored where turns are about one axis; combined turns of the trunk come in
-    # one order on both sides.
+    # The posture is mirrored where rotations are about one axis; combined rotations of the trunk
+    # come in one order on both sides.
     assert np.median(np.abs(reflected - found[0])) < 0.02
     arms = [i for i, n in enumerate(rig.names) if "finger" in n or "wrist" in n]
     assert np.abs(reflected - found[0])[:, arms].max() < 0.05

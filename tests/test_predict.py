@@ -224,7 +224,7 @@ def test_the_focal_length_sets_the_depth(predictors, photo):
 
 @pytest.mark.parametrize("kind", ["body", "hand"])
 def test_a_crop_is_seen_as_in_training(predictors, people, kind):
-    """The whole crop as an image gives the people that the held-out numbers of training are
+    """The whole crop as an image gives the people that the validation numbers of training are
     measured on."""
     predictor = predictors[kind]
     config = predictor.config.data
@@ -321,9 +321,9 @@ def test_images_of_every_sort_are_read(photo, tmp_path):
     for orientation, wanted in upright.items():
         exif = Image.Exif()
         exif[0x112] = orientation
-        assert np.array_equal(saved("turned.png", plain, exif=exif), wanted), orientation
+        assert np.array_equal(saved("rotated.png", plain, exif=exif), wanted), orientation
         assert np.array_equal(
-            read_image(Image.open(tmp_path / "turned.png")), wanted
+            read_image(Image.open(tmp_path / "rotated.png")), wanted
         )  # as the file itself
 
 

@@ -97,7 +97,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(tmp_path, shards, peaceful)
 
 
 def test_two_processes_give_what_one_gives(tmp_path, shards, peaceful):
-    """And a run goes on under another number of processes."""
+    """And a run resumes under another number of processes."""
     run = tmp_path / "two"
     finish(start(words(run, shards, *STEPS), processes=2))
     one, two = (

@@ -142,7 +142,7 @@ def test_an_index_is_not_written_through_a_link(shards, tmp_path):
     victim, tar = tmp_path / "victim", str(shards / "shard-000001.tar")
     victim.write_text("dear")
     os.remove(index_path(tar))
-    os.symlink(victim, f"{index_path(tar)}.{os.getpid()}.npz")
+    os.symlink(victim, f"{index_path(tar)}.writing-{os.getpid()}")
     assert (
         len(read_index(tar)) == 1
         and os.path.isfile(index_path(tar))

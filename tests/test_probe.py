@@ -45,8 +45,8 @@ def small_model():
 def augmented(x, y, x_new, chosen):
     """Ridge by ordinary least squares on rows for the penalty, after standardising: numpy's lstsq
     knows no ridge."""
-    mean, deviation = x.mean(0), x.std(0)
-    x, x_new, centre = (x - mean) / deviation, (x_new - mean) / deviation, y.mean(0)
+    mean, std = x.mean(0), x.std(0)
+    x, x_new, centre = (x - mean) / std, (x_new - mean) / std, y.mean(0)
     rows = np.concatenate([x, np.sqrt(chosen * len(x)) * np.eye(x.shape[1])])
     right = np.concatenate([y - centre, np.zeros((x.shape[1], y.shape[1]))])
     return x_new @ np.linalg.lstsq(rows, right, rcond=None)[0] + centre
@@ -101,8 +101,8 @@ def test_a_split_holds_each_crops_joints_in_its_cameras_frame(people, split):
     for row in (0, 50):
         shard, index, crop = split.places[row]
         clip, _, labels, known = reader.usable(split.paths[shard], index)
-        turn = np.asarray(clip.crops[crop].Rt)[:, :3]
-        camera = np.array([turn @ point for point in labels["joints"][labels["instant"][crop]]])
+        rotation = np.asarray(clip.crops[crop].Rt)[:, :3]
+        camera = np.array([rotation @ point for point in labels["joints"][labels["instant"][crop]]])
         np.testing.assert_allclose(
             split.joints[row], camera[ANNY.index_keypoints()] - camera[0], atol=1e-6
         )
@@ -141,9 +141,9 @@ def test_rows_whose_error_is_known(split):
     p = mean - mean.mean(0)
     for true, pa, error in zip(test, got["pa_mpjpe"], got["mpjpe"], strict=True):
         q = true - true.mean(0)
-        turned = Rotation.align_vectors(q, p)[0].apply(p)
-        turned *= (turned * q).sum() / (p * p).sum()
-        assert pa == pytest.approx(np.linalg.norm(turned - q, axis=1).mean() * 1000, abs=1e-6)
+        rotated = Rotation.align_vectors(q, p)[0].apply(p)
+        rotated *= (rotated * q).sum() / (p * p).sum()
+        assert pa == pytest.approx(np.linalg.norm(rotated - q, axis=1).mean() * 1000, abs=1e-6)
         assert error == pytest.approx(np.linalg.norm(mean - true, axis=1).mean() * 1000, abs=1e-6)
     assert got["lambda"] is None
     told = probe.score(split, torch.from_numpy(split.joints).flatten(1).float())

@@ -1,5 +1,5 @@
-"""Meshes against outlines: the geometry on made people, whose truth is known, and the outlines on a
-real take."""
+"""Meshes against outlines: the geometry on synthetic humans, whose truth is known, and the outlines
+on a real take."""
 
 import dataclasses
 from types import SimpleNamespace

@@ -202,7 +202,7 @@ def demo(tmp_path):
     write_evaluation(write_finetuning(folder, "finetune_body", better=2), evaluation())
     write_finetuning(folder, "finetune_body_scratch")
     lines = [
-        {"stage": "made people", "command": "python -m data make x out=y", "seconds": 118.25},
+        {"stage": "synthetic humans", "command": "python -m data make x out=y", "seconds": 118.25},
         {"stage": "training", "command": "python -m pretrain train z", "seconds": 571.0},
     ]
     (folder / "times.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -216,7 +216,7 @@ def shown(folder):
 def test_the_page_is_one_file_that_loads_nothing(demo, capsys):
     assert main([str(demo)]) == 0
     text = (demo / "report.html").read_text(encoding="utf-8")
-    assert "report.html" in capsys.readouterr().out and not list(demo.glob("*.writing"))
+    assert "report.html" in capsys.readouterr().out and not list(demo.glob("*.writing*"))
     found = Page(text)
     for tag, attributes in found.elements:
         for name in LOADING & set(attributes):
@@ -499,7 +499,7 @@ def test_a_broken_evaluation_is_named(demo, change, words):
         ),
         (
             lambda f: (f / "images" / "best-1.png").write_bytes(b"text"),
-            "best-1.png is no image",
+            "best-1.png is not an image",
         ),
         (
             lambda f: (f.parent / "log.jsonl").write_text('{"step": 1}\n{"step"\n{"step": 3}\n'),
@@ -670,7 +670,7 @@ def test_equal_folders_give_equal_pages(demo):
 def test_times_add_up(demo):
     text = shown(demo).text
     assert (
-        "made people 1 min 58 s 118.2 s" in text
+        "synthetic humans 1 min 58 s 118.2 s" in text
         and "training 9 min 31 s 571.0 s" in text
         and "11 min 29 s 689.2 s" in text
     )

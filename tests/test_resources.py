@@ -28,9 +28,9 @@ from data.format.index import index_path, read_index
 from data.loading import prefetch, quarantine
 from data.loading.build import open_loader, open_order
 from data.loading.loader import Loader
-from data.loading.quarantine import BadList
+from data.loading.quarantine import BadSampleList
 from data.loading.reader import layout
-from data.sampling.manifest import bad_shards
+from data.sampling.manifest import quarantined_shards
 from data.storage import patience
 from data.storage.cache import Cache, CacheConfig
 from data.storage.catalogue import indexed, write_catalogues
@@ -473,7 +473,7 @@ def loader_of(folder, kind, workers, patience_s=120.0, **faults):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_read_that_fails_is_waited_for_and_told_as_a_sign_of_life(kinds, workers, capfd):
+def test_a_read_that_fails_is_waited_for_and_reported_as_a_heartbeat(kinds, workers, capfd):
     alive = []
     for times, patience_s in ((1, 60.0), (10**6, 1.5)):
         loader = loader_of(kinds, FailingReader, workers, patience_s, times=times)
@@ -515,7 +515,7 @@ def test_a_worker_that_ends_says_whose_fault_it_was(kinds, how, kind, words):
 
 def test_a_full_disk_does_not_end_the_list_of_bad_samples(tmp_path, monkeypatch, capsys):
     entry = (7, "/a/shard-000001.tar", 3, "00.jpg does not decode: premature end")
-    listed = BadList(tmp_path, 0)
+    listed = BadSampleList(tmp_path, 0)
     listed.add([entry])
     path = tmp_path / "bad_samples.jsonl"
     before, written = path.read_bytes(), quarantine.write_file
@@ -551,7 +551,7 @@ def test_a_full_disk_does_not_end_the_list_of_bad_samples(tmp_path, monkeypatch,
     assert path.read_bytes() == before  # no half a line
     assert listed.by_shard() == {"shard-000001.tar": {"00.jpg does not decode": 3}}
     assert capsys.readouterr().err.count("cannot be written: no space left on the device") == 1
-    again = BadList(tmp_path, 7)  # which would cut the list
+    again = BadSampleList(tmp_path, 7)  # which would cut the list
     monkeypatch.setattr(quarantine, "open", open, raising=False)
     monkeypatch.setattr(quarantine, "write_file", written)
     listed.add([])
@@ -569,7 +569,7 @@ def test_a_damaged_line_of_the_list_stays_and_ends_nothing(tmp_path):
     path = tmp_path / "bad_samples.jsonl"
     good = '{"slot": 3, "shard": "a.tar", "index": 1, "reason": "x"}\n'
     path.write_bytes(good.encode() + b"\x00\xff{{\n" + good.replace("3", "30").encode())
-    assert BadList(tmp_path, 10).by_shard() == {"a.tar": {"x": 1}}
+    assert BadSampleList(tmp_path, 10).by_shard() == {"a.tar": {"x": 1}}
     assert path.read_bytes() == good.encode() + b"\x00\xff{{\n"
     (tmp_path / "bad_samples.json").write_text("[")
     assert quarantine.worst(tmp_path) == ""
@@ -588,21 +588,21 @@ def test_other_shards_than_those_of_this_name_are_never_skipped_in_silence(kinds
     listed = tmp_path / "bad_shards.json"
     listed.write_text('["shard-000001.tar"]', encoding="utf-8-sig")
     with pytest.raises(UserError, match="2 shards of this run have that name: list the path"):
-        bad_shards(tmp_path, order)
+        quarantined_shards(tmp_path, order)
     path = f"{tmp_path}/other/shard-000001.tar"
     listed.write_text(f'["{path}"]', encoding="utf-8-sig")
-    assert bad_shards(tmp_path, order) == {path}
+    assert quarantined_shards(tmp_path, order) == {path}
     listed.write_text('["shard-00001.tar"]')
     with pytest.raises(
         UserError,
-        match="lists shard-00001.tar, which is no shard of this run; 16 are, such as shard-00000",
+        match="lists shard-00001.tar, which is not a shard of this run; 16 are, such as shard-0000",
     ):
-        bad_shards(tmp_path, order)
+        quarantined_shards(tmp_path, order)
     listed.write_text(
         str([f"{kinds}/shard-{number:06d}.tar" for number in range(KINDS)]).replace("'", '"')
     )
     with pytest.raises(UserError, match="lists all 8 shards of source 'one'"):
-        bad_shards(tmp_path, order)
+        quarantined_shards(tmp_path, order)
 
 
 def test_a_pause_grows_and_ends_with_patience(monkeypatch):

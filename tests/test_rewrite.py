@@ -110,7 +110,7 @@ def test_shuffle_keeps_every_byte_and_every_key(source, tmp_path, capsys):
     assert all(os.path.exists(index_path(str(path))) for path in tars(out))
     size = sum(path.stat().st_size for path in tars(out)) / 1e6
     assert f"23 clips in 5 shards, {size:.1f} MB" in (said := "".join(capsys.readouterr()))
-    assert "dropped: 2 without JSON, which are no clips" in said and "data.val_clips" in said
+    assert "dropped: 2 without JSON, which are not clips" in said and "data.val_clips" in said
     # What was bad is as bad as it was, and nothing else is.
     assert [
         line
@@ -353,8 +353,8 @@ def test_two_clips_of_one_key_are_refused_or_renamed(tmp_path):
         == 0
     )
     assert same_clips(before, content(*tars(tmp_path / "out")))
-    # In shards of their own the same keys do no harm, and the parts of tars of one name are told
-    # apart.
+    # In shards of their own the same keys do no harm, and the parts of tars of one name are
+    # reported apart.
     assert (
         main(["split", *named, f"out={tmp_path / 'parts'}", "clips_per_shard=1", "workers=1"]) == 0
     )
@@ -396,19 +396,20 @@ def test_killed_before_any_step_it_goes_on_to_the_same_bytes(source, tmp_path):
     command.shuffle(
         [*arguments, f"out={tmp_path / 'peaceful'}"]
     )  # builds the sources' indexes, too
-    # Recipe's rename, then for each of 3 shards: sync, rename, the index's rename.
+    # Recipe's rename, then for each of 3 shards: its sync, its rename, the folder's sync, the
+    # index's rename.
     run = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments, "11"],
+        [sys.executable, "-c", KILLED, *arguments, "14"],
         cwd=ROOT,
         check=True,
         capture_output=True,
         text=True,
     )
-    assert [line[-1] for line in run.stdout.splitlines() if "signal" in line] == ["9"] * 10 + [
+    assert [line[-1] for line in run.stdout.splitlines() if "signal" in line] == ["9"] * 13 + [
         "0"
     ], run.stderr
     left = set()
-    for point in range(10):
+    for point in range(13):
         out = tmp_path / f"source-killed-{point}"
         left |= {name.split(".tar")[-1].split("writing")[0] for name in files(out)}
         (out / f"shard-000001.tar.writing-{NOTHING_RUNS}").write_bytes(b"half")

@@ -3,7 +3,6 @@ file, and names what is broken."""
 
 import json
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,6 @@ from engine.errors import UserError
 from engine.logging import report
 from engine.logging.metric_registry import (
     ENGINE_METRICS,
-    FILE,
     Companion,
     Group,
     Metric,
@@ -22,6 +20,7 @@ from engine.logging.metric_registry import (
     write_metrics,
 )
 from engine.logging.page.curves import MOST_POINTS, thinned
+from engine.run.run_folder import RunFolder
 
 LOADING = {"src", "href", "xlink:href", "srcset", "poster", "action", "data", "background"}
 
@@ -124,7 +123,7 @@ def test_the_page_shows_what_lies_in_the_folders(runs, tmp_path, capsys):
     text = out.read_text()
     page = Page(text)
     assert all(value.startswith(("data:", "#")) for value in page.loads) and "://" not in text
-    # Runs of one name are told apart by their folders.
+    # Runs of one name differ by their folders.
     for words in (
         "x/run",
         "y/run",
@@ -189,7 +188,7 @@ def test_a_long_curve_keeps_its_spikes():
 def test_what_is_broken_or_mistyped_is_named(runs, tmp_path):
     first = tmp_path / "x" / "run"
     for arguments, said in (
-        ([str(tmp_path)], "no run's folder: it has no config.yaml"),
+        ([str(tmp_path)], "not a run's folder: it has no config.yaml"),
         ([runs[0], runs[0]], "named twice"),
         ([runs[0], "out=page.pdf"], "does not end in .html"),
         ([], "name at least one path"),
@@ -199,7 +198,7 @@ def test_what_is_broken_or_mistyped_is_named(runs, tmp_path):
         with pytest.raises(UserError, match=said):
             report.main(arguments)
     (first / "images" / "step-00000030.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match="step-00000030.png is no image"):
+    with pytest.raises(UserError, match="step-00000030.png is not an image"):
         report.main([runs[0]])
     (first / "environment.json").write_text("{")
     with pytest.raises(UserError, match="environment.json is not JSON"):
@@ -217,7 +216,7 @@ def test_a_run_that_has_not_logged_yet_has_a_page(tmp_path):
 
 def test_a_run_that_does_not_say_what_its_numbers_are_is_drawn_too(runs):
     for run in runs:
-        (Path(run) / FILE).unlink()
+        RunFolder(run).metrics.unlink()
     assert report.main(runs) == 0
     seen = report.read_run(runs[0], "old", "#000000")
     chart = report.chart_of([seen], "probe/pa_mpjpe_constant")
@@ -227,9 +226,11 @@ def test_a_run_that_does_not_say_what_its_numbers_are_is_drawn_too(runs):
 def test_what_a_book_says_comes_back_from_the_folder(tmp_path):
     write_metrics(tmp_path, BOOK)
     assert read_metrics(tmp_path) == BOOK
-    (tmp_path / FILE).write_text('{"format": 2}')
+    RunFolder(tmp_path).metrics.write_text('{"format": 2}')
     with pytest.raises(UserError, match="has format 2; this software reads up to 1"):
         read_metrics(tmp_path)
-    (tmp_path / FILE).write_text('{"format": 1, "groups": [], "metrics": [{"name": "x"}]}')
+    RunFolder(tmp_path).metrics.write_text(
+        '{"format": 1, "groups": [], "metrics": [{"name": "x"}]}'
+    )
     with pytest.raises(UserError, match="does not describe metrics"):
         read_metrics(tmp_path)

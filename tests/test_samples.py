@@ -106,7 +106,7 @@ def test_a_newer_format_is_refused_by_name():
             lambda c: setattr(c.crops[0], "K", np.zeros((3, 3))),
             "K has a focal length that is not above 0",
         ),
-        (lambda c: setattr(c.crops[0], "Rt", np.zeros((3, 4))), "Rt is no rotation"),
+        (lambda c: setattr(c.crops[0], "Rt", np.zeros((3, 4))), "Rt is not a rotation"),
         (lambda c: setattr(c.crops[0], "time_s", float("nan")), "crop 0 has time_s nan"),
         (
             lambda c: setattr(c.crops[3], "Rt", np.column_stack([np.eye(3), [0, np.inf, 0]])),

@@ -215,7 +215,7 @@ def test_attention_of_masked_patches_leaves_the_completion_as_it_is(shards, left
         assert (look > 0).sum(-1).unique().tolist() == [
             trainer.model.patches if seen is None else seen.shape[1]
         ]
-    # What a patch looks at follows from the reference: another one changes it.
+    # What a patch attends to follows from the reference: another one changes it.
     others = attention.of_masked(
         trainer.task.step_module, a, b.flip(0), keep, masked, seen, layers
     )[1]
@@ -244,7 +244,7 @@ def test_images_of_others_than_made_people_stay_here(shards, tmp_path):
             "step-00000007.png",
         ]
         assert Image.open(folder / "images" / "attention-00000007.png").height > 4 * 144
-    trainer.task.people[-1] = ("street", "somebody")  # one face among made people is enough
+    trainer.task.people[-1] = ("street", "somebody")  # one face among synthetic humans is enough
     assert trainer.task.draw_images(folder, 8) == {}
 
 

@@ -260,7 +260,7 @@ def test_what_follows_a_tar_and_is_none_is_refused_by_name(tmp_path):
         file.write(b"not a tar" * 1000)
     with pytest.raises(
         UserError,
-        match=rf"joined.tar: what follows the tar's end, from byte {size} on, is no tar; 2 samples",
+        match=rf"what follows the tar's end, from byte {size} on, is not a tar; 2 samples",
     ):
         read_index(path)
     (tmp_path / "cut").mkdir()

@@ -64,7 +64,7 @@ def submit(cluster, run, shards, *more):
     )
 
 
-def whole(run, peaceful):
+def check_complete(run, peaceful):
     """As two processes in peace: weights bit for bit, and each step once in the log."""
     assert steps(run) == list(range(1, STEPS + 1)), told(run)
     assert outcome(run) == outcome(peaceful / "two"), told(run)
@@ -84,7 +84,7 @@ def test_two_nodes_give_what_one_process_gives(cluster, tmp_path, shards, peacef
     cluster.finish(run)
     assert events(run) == ["submitted", "start", "done"], told(run)
     assert history(run)[1]["nodes"] == ["127.0.0.11", "127.0.0.12"]
-    whole(run, peaceful)
+    check_complete(run, peaceful)
     one, two = (
         load_file(sorted(r.glob("checkpoints/step-*"))[-1] / "model.safetensors")
         for r in (peaceful / "one", run)
@@ -139,7 +139,7 @@ def test_a_killed_rank_is_started_again_with_all_others(cluster, tmp_path, shard
         0,
         0,
     ]  # in the same job
-    whole(run, peaceful)
+    check_complete(run, peaceful)
     table.add(
         "SIGKILL of one rank", measured, "the supervisors start all ranks again in the same job"
     )
@@ -155,7 +155,7 @@ def test_an_operator_requeues(cluster, tmp_path, shards, peaceful, table):
         run
     )
     assert saved(run) and measured[1] == 0, told(run)
-    whole(run, peaceful)
+    check_complete(run, peaceful)
     table.add(
         "`scontrol requeue` by an operator", measured, "SIGTERM: saved, SLURM starts it again"
     )
@@ -181,13 +181,13 @@ def test_a_higher_partition_preempts(cluster, tmp_path, shards, peaceful, table)
         run
     )
     assert saved(run) and measured[1] == 0, told(run)
-    whole(run, peaceful)
+    check_complete(run, peaceful)
     table.add("preemption by a higher partition, for 3 s", measured, "SIGTERM: saved, requeued")
 
 
 @pytest.mark.long
 def test_the_time_limit_is_no_end(cluster, tmp_path, shards, peaceful, table):
-    """SLURM looks at limits twice a minute: a rank that stands still meanwhile keeps the run from
+    """SLURM checks limits twice a minute: a rank that stands still meanwhile keeps the run from
     its end."""
     run = tmp_path / "run"
     submit(cluster, run, shards, "slurm.hours=0.01667", "slurm.warn_s=10")
@@ -204,7 +204,7 @@ def test_the_time_limit_is_no_end(cluster, tmp_path, shards, peaceful, table):
     assert [line["restart"] for line in history(run) if line["event"] == "start"] == [0, 1], told(
         run
     )
-    whole(run, peaceful)
+    check_complete(run, peaceful)
     table.add("the time limit's warning", measured, "SIGUSR2: saved, requeued")
 
 
@@ -238,7 +238,7 @@ def test_cancelled_by_hand_it_stays_so_until_it_is_requeued_by_hand(
     os.rename(away, code)
     cluster.slurm("requeue", run)
     cluster.finish(run)
-    whole(run, peaceful)
+    check_complete(run, peaceful)
     assert "done" in cluster.slurm("status", run) and "nothing to cancel" in cluster.slurm(
         "cancel", run
     )

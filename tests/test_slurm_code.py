@@ -67,7 +67,10 @@ def checkout(tmp_path, monkeypatch):
 
 def identity(code):
     """(commit, what ranks compare) as the code in a folder says of itself."""
-    said = "import json; from engine import version; print(json.dumps([version.describe_commit(), version.identify_code()]))"
+    said = (
+        "import json; from engine import version; "
+        "print(json.dumps([version.describe_commit(), version.identify_code()]))"
+    )
     return json.loads(
         subprocess.run(
             [sys.executable, "-c", said], cwd=code, check=True, capture_output=True, text=True
@@ -90,7 +93,7 @@ def test_each_submission_has_a_copy_of_its_own(checkout, tmp_path):
 
 
 def test_a_copy_inside_the_checkout_tells_the_commit_it_was_taken_at(checkout):
-    """The checkout around it goes on; no rank that starts later finds another commit."""
+    """The checkout around it changes; no rank that starts later finds another commit."""
     old = commit(checkout, "one")
     code = snapshot.take_snapshot(checkout / "runs" / "first")
     before = identity(code)
@@ -156,7 +159,10 @@ def test_a_signal_is_ignored_without_the_option_of_a_newer_env(tmp_path):
     script = submit.write_script(executor)
     python = executor._executor.python
     assert f" {python} -u -m submitit.core._submit " in script
-    program = "import signal; print(*(signal.getsignal(n) == signal.SIG_IGN for n in (signal.SIGUSR2, signal.SIGTERM)))"
+    program = (
+        "import signal; print(*(signal.getsignal(n) == signal.SIG_IGN "
+        "for n in (signal.SIGUSR2, signal.SIGTERM)))"
+    )
     path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     told = subprocess.run(
         ["sh", "-c", f"{python} -c '{program}'"], env=path, capture_output=True, text=True

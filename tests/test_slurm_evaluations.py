@@ -13,6 +13,7 @@ from clusters import Cluster, events, history, log, need_slurm, rank_process, st
 from runs import ROOT, finetune_words, finish, outcome, start
 from runs import words as pretrain_words
 
+from engine.checkpoint.history import list_complete
 from engine.training import eval_jobs
 from slurm import evaluations
 
@@ -274,7 +275,7 @@ def test_one_job_evaluates_for_the_log_or_probes(cluster, trained, people, tmp_p
 
 @pytest.mark.long
 def test_an_evaluation_beyond_its_limit_does_not_begin_for_ever(cluster, trained):
-    """SLURM looks at limits twice a minute: the process stands still until the warning comes."""
+    """SLURM checks limits twice a minute: the process stands still until the warning comes."""
     path = eval_jobs.checkpoint_of(trained, 2)
     cluster.slurm(
         "finetune",
@@ -323,9 +324,9 @@ def test_where_nobody_may_submit_it_is_said_once_and_training_goes_on(cluster, t
     assert sorted(found) == [10, 20, 30, 40] and all(
         "not submitted: sbatch refused the job" in one["error"] for one in found.values()
     ), found
-    assert eval_jobs.whole(run)[-1] == STEPS  # earlier ones were free to go
+    assert list_complete(run)[-1] == STEPS  # earlier ones were free to go
     assert "step 10 failed: not submitted" in cluster.slurm("status", run)
-    left = eval_jobs.whole(run)
+    left = list_complete(run)
     said = cluster.slurm("evaluate", run)
     assert [f"step {step}: job" in said for step in left] == [True] * len(left), said
     cluster.wait_for(

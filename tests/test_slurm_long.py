@@ -69,7 +69,7 @@ def submit(cluster, run, shards, *more):
     )
 
 
-def whole(run, peaceful):
+def check_complete(run, peaceful):
     assert steps(run) == list(range(1, STEPS + 1)), told(run)
     assert outcome(run) == outcome(peaceful), told(run)
 
@@ -89,7 +89,7 @@ def test_a_node_is_set_down(cluster, tmp_path, shards, peaceful, table):
             "scontrol", "update", "nodename=127.0.0.12", "state=down", "reason=test"
         ),
     )
-    whole(run, peaceful)
+    check_complete(run, peaceful)
     table.add("a node set down", measured, "SLURM ends the job at once and requeues it")
 
 
@@ -109,7 +109,7 @@ def test_a_node_dies(cluster, tmp_path, shards, peaceful, table):
 
     measured = cluster.harmed(run, AT, harm)
     assert "lost" in events(run) and node not in nodes_of_starts(run)[1], told(run)
-    whole(run, peaceful)
+    check_complete(run, peaceful)
     table.add("a node dies", measured, "node 0's supervisor misses it and requeues, on other nodes")
     subprocess.run(
         [SCRIPT, "node", cluster.folder, node.split(".")[-1].replace("1", "", 1)], check=True
@@ -151,7 +151,7 @@ def test_a_supervisor_is_killed(cluster, tmp_path, shards, peaceful, table):
     assert [line["restart"] for line in history(run) if line["event"] == "start"] == [0, 1], told(
         run
     )
-    whole(run, peaceful)
+    check_complete(run, peaceful)
     table.add(
         "SIGKILL of node 0's supervisor",
         measured,
@@ -171,7 +171,7 @@ def test_the_controller_dies_and_comes_back(cluster, tmp_path, shards, peaceful,
     subprocess.run(["slurmctld", "-i"], env=cluster.env, check=True)
     cluster.finish(run)
     assert events(run).count("start") == 1, told(run)
-    whole(run, peaceful)
+    check_complete(run, peaceful)
     table.add("the controller killed, back after 2 s", (0, 0), "nothing: the job trains on")
 
 
@@ -272,10 +272,10 @@ def test_a_short_cut_is_no_fault(cluster, tmp_path, shards, peaceful, table):
     link(node, "up")
     cluster.finish(run)
     assert events(run) == ["submitted", "start", "done"], told(run)
-    whole(run, peaceful)
+    check_complete(run, peaceful)
     first = next(line for line in log(run) if line["time"] > at + 6)
     table.add(
-        "a node's cable cut for 6 s", (first["time"] - at, 0), "nothing: it waits and goes on"
+        "a node's cable cut for 6 s", (first["time"] - at, 0), "nothing: it waits and continues"
     )
 
 
@@ -291,7 +291,7 @@ def test_a_node_is_cut_off_for_good(cluster, tmp_path, shards, peaceful, table):
     measured = cluster.harmed(run, AT, lambda: link(node, "down"), seconds=300)
     assert "lost" in events(run) and node not in nodes_of_starts(run)[-1], told(run)
     assert not [n for n in on_node(node) if "pretrain" in Path(f"/proc/{n}/cmdline").read_text()]
-    whole(run, peaceful)
+    check_complete(run, peaceful)
     table.add(
         "a node's cable cut for good",
         measured,

@@ -134,7 +134,7 @@ def test_an_unreadable_video_is_skipped_and_told(grey, capsys):
     rows = [(v, i, 60, 30, 90, 100, "ann") for v in ("walk", "broken") for i in range(40)]
     assert _run(VIDEO, grey, f"boxes={_boxes(grey / 'b.csv', rows)}", "size=64") == 1
     assert len(_clips(grey / "out")) == 4
-    assert "broken.mp4" in capsys.readouterr().out.split("skipped:")[-1]
+    assert "warning: skipped " in (said := capsys.readouterr().err) and "broken.mp4: " in said
 
 
 def test_a_video_that_breaks_off_keeps_what_came_before(grey, capsys):
@@ -143,8 +143,8 @@ def test_a_video_that_breaks_off_keeps_what_came_before(grey, capsys):
     (grey / "in/walk.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     boxes = _boxes(grey / "b.csv", [("walk", i, 60, 30, 90, 100, "ann") for i in range(120)])
     assert _run(VIDEO, grey, f"boxes={boxes}", "size=64") == 1
-    said = capsys.readouterr().out
-    assert "cannot be decoded" in said.split("skipped:")[-1]
+    said, warned = capsys.readouterr()
+    assert "cannot be decoded" in warned.split("warning: skipped ")[-1]
     clips = _clips(grey / "out")
     assert 3 <= len(clips) < 10 and f"{len(clips)} of 12 clips" in said
     for meta, images in clips.values():
@@ -155,7 +155,7 @@ def test_a_video_that_breaks_off_keeps_what_came_before(grey, capsys):
 
 
 def _noise(i):
-    """Large random blobs: an encoder cannot make all frames small, and a frame is told from its
+    """Large random blobs: an encoder cannot make all frames small, and a frame differs from its
     neighbours."""
     coarse = np.random.default_rng(i).integers(0, 256, (4, 4, 3)).astype(np.uint8)
     coarse[1:3, 1:3] = coarse[1, 1]
@@ -292,8 +292,8 @@ def test_boxes_become_squares():
 def _cameras(width=WIDTH):
     """Three cameras 4 m from a person at the origin, and the calibration file's content."""
     entries = []
-    for name, turn in (("a", 0.0), ("b", 0.7), ("c", 1.5)):
-        centre = np.array([4 * np.sin(turn), -4 * np.cos(turn), 0.2])
+    for name, angle in (("a", 0.0), ("b", 0.7), ("c", 1.5)):
+        centre = np.array([4 * np.sin(angle), -4 * np.cos(angle), 0.2])
         forward = -centre / np.linalg.norm(centre)
         right = np.cross(forward, [0, 0, 1.0])
         right /= np.linalg.norm(right)

@@ -83,22 +83,25 @@ def test_a_launcher_s_environment_is_read():
     [
         ({"RANK": ""}, "WORLD_SIZE=2 is set in the environment without RANK"),
         ({"WORLD_SIZE": ""}, "RANK=1 is set in the environment without WORLD_SIZE"),
-        ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two in the environment is no whole number from 1 on"),
-        ({"WORLD_SIZE": "0"}, "WORLD_SIZE=0 in the environment is no whole number from 1 on"),
-        ({"RANK": "-1"}, "RANK=-1 in the environment is no whole number from 0 on"),
+        (
+            {"WORLD_SIZE": "two"},
+            "WORLD_SIZE=two in the environment is not a whole number from 1 on",
+        ),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE=0 in the environment is not a whole number from 1 on"),
+        ({"RANK": "-1"}, "RANK=-1 in the environment is not a whole number from 0 on"),
         ({"RANK": "2"}, "RANK=2 in the environment is not below WORLD_SIZE=2"),
-        ({"LOCAL_RANK": "1.0"}, "LOCAL_RANK=1.0 in the environment is no whole number"),
+        ({"LOCAL_RANK": "1.0"}, "LOCAL_RANK=1.0 in the environment is not a whole number"),
         ({"LOCAL_RANK": "2"}, "LOCAL_RANK=2 in the environment is not below LOCAL_WORLD_SIZE=2"),
-        ({"LOCAL_WORLD_SIZE": "x"}, "LOCAL_WORLD_SIZE=x in the environment is no whole number"),
+        ({"LOCAL_WORLD_SIZE": "x"}, "LOCAL_WORLD_SIZE=x in the environment is not a whole number"),
         (
             {"LOCAL_WORLD_SIZE": "4"},
             "LOCAL_WORLD_SIZE=4 in the environment does not fit WORLD_SIZE=2",
         ),
         ({"MASTER_ADDR": ""}, "WORLD_SIZE=2 is set in the environment without MASTER_ADDR"),
         ({"MASTER_PORT": ""}, "WORLD_SIZE=2 is set in the environment without MASTER_PORT"),
-        ({"MASTER_PORT": "http"}, "MASTER_PORT=http in the environment is no whole number"),
+        ({"MASTER_PORT": "http"}, "MASTER_PORT=http in the environment is not a whole number"),
         ({"MASTER_PORT": "65536"}, "MASTER_PORT=65536 in the environment is not below"),
-        ({"WORLD_SIZE": "9" * 5000}, "is no whole number"),
+        ({"WORLD_SIZE": "9" * 5000}, "is not a whole number"),
     ],
 )
 def test_an_environment_that_contradicts_itself_is_told_in_one_sentence(changed, said):
@@ -106,7 +109,7 @@ def test_an_environment_that_contradicts_itself_is_told_in_one_sentence(changed,
         read_rank_env({**TWO, **changed})
     assert (
         str(error.value).startswith(said)
-        or said == "is no whole number"
+        or said == "is not a whole number"
         and said in str(error.value)
     )
     assert "\n" not in str(error.value)
@@ -117,7 +120,7 @@ def test_threads_are_those_of_the_environment():
         count_threads({"OMP_NUM_THREADS": text}) for text in ("", " ", "3", "4,2", " 2 , 1")
     ] == [None, None, 3, 4, 2]
     for text in ("four", "0", "-2", "2,", "4;2", "1.5"):
-        with pytest.raises(UserError, match="OMP_NUM_THREADS=.* is no number of threads"):
+        with pytest.raises(UserError, match="OMP_NUM_THREADS=.* is not a number of threads"):
             count_threads({"OMP_NUM_THREADS": text})
 
 
@@ -125,11 +128,11 @@ def test_threads_are_those_of_the_environment():
     "changed,code,said",
     [
         ({"WORLD_SIZE": "2"}, 2, "error: WORLD_SIZE=2 is set in the environment without RANK"),
-        ({"WORLD_SIZE": "", "RANK": "", "OMP_NUM_THREADS": "1,2"}, 0, "goes on at 0"),
+        ({"WORLD_SIZE": "", "RANK": "", "OMP_NUM_THREADS": "1,2"}, 0, "resumes at 0"),
         (
             {"OMP_NUM_THREADS": "many"},
             2,
-            "error: OMP_NUM_THREADS=many in the environment is no number of threads",
+            "error: OMP_NUM_THREADS=many in the environment is not a number of threads",
         ),
     ],
 )

@@ -243,7 +243,7 @@ def test_a_step_asks_the_device_for_nothing(left_out):
             torch.zeros(1, 3, 64, 64), torch.zeros(1, 3, 64, 64), torch.arange(16)[None] > 3
         )
         torch.ones(2).sum().item()
-    assert {"aten::index", "aten::_local_scalar_dense"} <= set(asked.found)  # it would be told
+    assert {"aten::index", "aten::_local_scalar_dense"} <= set(asked.found)  # it would be found
 
 
 @pytest.mark.parametrize(
@@ -394,7 +394,7 @@ def test_the_benchmark_names_what_it_does_not_know():
 
 
 def test_a_run_in_bf16_draws_where_it_looks(tmp_path):
-    """Images and held-out numbers come out of bf16 on a CPU too."""
+    """Images and validation numbers come out of bf16 on a CPU too."""
     (tmp_path / "shards").mkdir()
     write_shards(tmp_path / "shards", [make_clip(i, size=56) for i in range(30)], 10)
     run = tmp_path / "run"

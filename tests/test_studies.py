@@ -1,5 +1,5 @@
 """The study of transfer: what it plans, what its intervals hold, and a small one that is killed and
-goes on."""
+resumes."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def study(*words, path="studies/pilot.yaml"):
 
 
 @pytest.mark.parametrize("path", STUDIES)
-def test_every_study_that_ships_is_whole(path, tmp_path):
+def test_every_study_that_ships_is_complete(path, tmp_path):
     config = study(f"work={tmp_path}", path=path)
     plan.train_folder(config).mkdir()
     for number in range(100):

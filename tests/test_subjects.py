@@ -17,7 +17,7 @@ from data.format.index import build_index, index_path, read_index, save_index
 from data.format.names import mark, normalise
 from data.loading.build import count_excluded, open_loader, open_order
 from data.loading.loader import tag
-from data.sampling.manifest import bad_shards
+from data.sampling.manifest import quarantined_shards
 from data.sampling.seen import Seen
 from data.sampling.subjects import (
     leave_out_people,
@@ -110,7 +110,7 @@ def test_a_name_that_nobody_has_is_an_error_that_tells_the_nearest(folder, tmp_p
         )
     assert not (tmp_path / "out").exists()
     listed.write_bytes(b"\xff\xd8\xff\xe0")
-    with pytest.raises(UserError, match="withdrawn.txt is no text file in UTF-8 or UTF-16"):
+    with pytest.raises(UserError, match="withdrawn.txt is not a text file in UTF-8 or UTF-16"):
         config.excluded()
 
 
@@ -171,7 +171,7 @@ def test_rewriting_leaves_out_what_the_list_means(folder, tmp_path, capsys):
     assert main([*words, "workers=1"]) == 0
     kept = read_index(str(tmp_path / "out/shard-000000.tar")).keys.tolist()
     assert kept == [f"clip{i:05d}" for i in range(20) if i % 3 == 2]
-    assert "excluded: 14 clips of 2 subjects, by 2 names in" in capsys.readouterr().out
+    assert "excluded: 14 clips of 2 subjects, by 2 names in" in capsys.readouterr().err
 
 
 def test_an_index_of_before_people_were_kept_is_made_anew(folder, tmp_path):
@@ -190,7 +190,7 @@ def test_an_index_of_before_people_were_kept_is_made_anew(folder, tmp_path):
     assert read_index(paths[3]).people.tolist() == whole[15:]
 
 
-def test_shards_elsewhere_whose_people_are_not_listed_are_told_and_not_fetched(
+def test_remote_shards_whose_people_are_not_listed_are_reported_and_not_fetched(
     folder, tmp_path, monkeypatch, capsys
 ):
     for path in folder.glob("*.tar"):
@@ -290,7 +290,7 @@ def test_all_files_that_people_write_may_begin_with_a_mark(folder, tmp_path, enc
     )
     assert list(read_boxes(str(boxes))) == ["walk"]
     written("bad_shards.json", '["shard-000001.tar"]')
-    assert bad_shards(tmp_path, open_order(DataConfig(shards=str(folder)), 16, 5)) == {
+    assert quarantined_shards(tmp_path, open_order(DataConfig(shards=str(folder)), 16, 5)) == {
         str(folder / "shard-000001.tar")
     }
     camera = {
@@ -306,7 +306,10 @@ def test_all_files_that_people_write_may_begin_with_a_mark(folder, tmp_path, enc
     )
     cameras = written("opencv.json", '{"cameras": [{' + opencv + "}]}")
     assert list(read_cameras(str(cameras), "opencv")) == ["left"]
-    toml = "[cameras.0]\ncam_id = 7\nmatrix = {K}\ndistortions = []\nrotation = {R}\ntranslation = {t}\nsize = {size}\n"
+    toml = (
+        "[cameras.0]\ncam_id = 7\nmatrix = {K}\ndistortions = []\n"
+        "rotation = {R}\ntranslation = {t}\nsize = {size}\n"
+    )
     assert list(read_cameras(str(written("array.toml", toml.format(**camera))), "caliscope")) == [
         "cam_7"
     ]

@@ -57,14 +57,14 @@ def source_pixels(batch, joints):
 
 
 def shown_at(batch, pixels, size):
-    """Where source pixels (B, N, 2) show in images of ``size`` px: cut, turned, scaled and
+    """Where source pixels (B, N, 2) show in images of ``size`` px: cut, rotated, scaled and
     perhaps mirrored."""
     out = np.empty_like(pixels)
-    for row, (x, y, side, turn, flip, *_) in enumerate(batch["numbers"].double().numpy()):
-        # The square's own axes, as they lie in the source: x turned towards y.
+    for row, (x, y, side, rotation, flip, *_) in enumerate(batch["numbers"].double().numpy()):
+        # The square's own axes, as they lie in the source: x rotated towards y.
         right, down = (
-            np.array([np.cos(turn), np.sin(turn)]),
-            np.array([-np.sin(turn), np.cos(turn)]),
+            np.array([np.cos(rotation), np.sin(rotation)]),
+            np.array([-np.sin(rotation), np.cos(rotation)]),
         )
         away = (pixels[row] - [x, y]) * size / side
         out[row] = np.stack([away @ right, away @ down], 1) + size / 2
@@ -124,7 +124,7 @@ def test_targets_project_to_where_the_image_shows_them(bodies, people, kind, cam
     assert off[~neck].max() < 0.01 and deep[~neck].max() < 5e-4
     if neck.any():
         assert off[neck].max() < 0.3 and deep[neck].max() < 6e-3
-    for R in (seen.turn, target.pose.flatten(0, 1)):
+    for R in (seen.rotation, target.pose.flatten(0, 1)):
         assert (
             np.allclose(R @ R.transpose(1, 2), np.eye(3), atol=1e-5)
             and (torch.linalg.det(R) > 0).all()
@@ -171,7 +171,7 @@ def test_a_whole_crop_is_the_image_itself(people):
         denormalise(seen.images).permute(0, 2, 3, 1) * 255, batch["pixels"].float(), atol=1e-3
     )
     assert torch.allclose(seen.K, batch["K"], atol=1e-4) and torch.equal(
-        seen.turn, torch.eye(3).expand(BATCH, 3, 3)
+        seen.rotation, torch.eye(3).expand(BATCH, 3, 3)
     )
     plain = plain_view(batch, 32)
     assert torch.allclose(plain.K[:, :2], batch["K"][:, :2] / 2, atol=1e-5) and not plain.flip.any()
@@ -184,8 +184,8 @@ def test_means_are_those_of_the_targets(bodies, people, kind):
     batch, _ = batch_of(
         people[kind], kind, rotation_deg=0, shift=0, scale_min=1, scale_max=1, flip=False
     )
-    # The tips of the thumbs turn so far that the mean of their matrices is nearer to a mirror than
-    # to any rotation.
+    # The tips of the thumbs rotate so far that the mean of their matrices is nearer to a mirror
+    # than to any rotation.
     batch["pose"][:, [55, 81]] = np.pi * torch.eye(3)[[0] * 10 + [1] * 8 + [2] * 6][:, None]
     labels = {**batch, "pose": axis_angle_to_matrix(batch["pose"])}
     mean_body = compute_means(batch, Targets(body), 32)
@@ -265,7 +265,10 @@ def network(bodies):
     torch.manual_seed(0)
     vision = VisionConfig(image_size=32, patch=8, encoder=EncoderConfig(width=32, depth=1, heads=2))
     model = Recovery(
-        vision, HeadConfig(width=32, depth=1, heads=2, token_proj_dim=4), bodies["anny_hand"]
+        vision,
+        HeadConfig(width=32, depth=1, heads=2, token_proj_dim=4),
+        bodies["anny_hand"],
+        "mesh",
     )
     random = torch.Generator().manual_seed(3)
     model.set_means(
@@ -337,7 +340,10 @@ def test_the_loss_moves_every_weight(bodies, people, position):
         image_size=32, patch=8, position=position, encoder=EncoderConfig(width=32, depth=1, heads=2)
     )
     model = Recovery(
-        vision, HeadConfig(width=32, depth=2, heads=2, token_proj_dim=4), bodies["anny_hand"]
+        vision,
+        HeadConfig(width=32, depth=2, heads=2, token_proj_dim=4),
+        bodies["anny_hand"],
+        "mesh",
     )
     batch, labels = batch_of(people["hand"], "hand")
     model.set_means(compute_means(batch, Targets(body), 32))
@@ -404,19 +410,19 @@ def test_known_errors_cost_what_they_should(truth):
     ) / 2  # x alone moves
     assert np.allclose(terms["keypoints_2d"].numpy(), wanted, rtol=1e-3)
 
-    turned = target.pose.clone()
+    rotated = target.pose.clone()
     elbow = body.joint_names.index("lowerarm01.L")
-    turned[:, elbow] = (
-        turned[:, elbow]
+    rotated[:, elbow] = (
+        rotated[:, elbow]
         @ torch.from_numpy(Rotation.from_euler("z", 90, degrees=True).as_matrix()).float()
     )
-    terms = terms_of(truth, pose=turned)
+    terms = terms_of(truth, pose=rotated)
     assert torch.allclose(
         terms["rotation"], torch.full((BATCH,), 4 / 104), rtol=1e-4
     )  # |R - 1|^2 = 4 - 4 cos
     # One of 22 keypoints, the wrist, moves; L1, mean over the 3 axes.
     moved, still = (
-        body.keypoints(*body(p, target.translation, target.shape)) for p in (turned, target.pose)
+        body.keypoints(*body(p, target.translation, target.shape)) for p in (rotated, target.pose)
     )
     changed = (moved - still).abs().amax((0, 2)) > 1e-4
     assert [name for name, c in zip(body.keypoint_names, changed, strict=True) if c] == [
@@ -441,8 +447,8 @@ def test_joints_and_vertices_are_compared_about_the_root(truth):
     """Turning the whole about its root: vertices move as a rigid body does."""
     body, target, K = truth
     R = torch.from_numpy(Rotation.from_euler("y", 30, degrees=True).as_matrix()).float()
-    turned = torch.cat([(R @ target.pose[:, 0])[:, None], target.pose[:, 1:]], 1)
-    terms = terms_of(truth, pose=turned)
+    rotated = torch.cat([(R @ target.pose[:, 0])[:, None], target.pose[:, 1:]], 1)
+    terms = terms_of(truth, pose=rotated)
     vertices, joints = body(target.pose, target.translation, target.shape)
     about = (vertices - joints[:, :1]).double().numpy()
     wanted = np.abs(about @ R.double().numpy().T - about).mean((1, 2))

@@ -159,7 +159,7 @@ def a_run(folder, models):
     return folder
 
 
-def test_a_run_gives_its_newest_whole_checkpoint(tmp_path):
+def test_a_run_gives_its_newest_complete_checkpoint(tmp_path):
     run = a_run(tmp_path / "run", {5: network(seed=5), 9: network(seed=9)})
     assert same(pretrain.load(run), network(seed=9))
     (RunFolder(run).checkpoint(9) / checkpoints.MARKER).unlink()

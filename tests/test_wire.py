@@ -321,7 +321,7 @@ def job(folder):
     return made
 
 
-def test_a_job_goes_on_whatever_strangers_say_to_its_coordinator(tmp_path, many_files):
+def test_a_job_continues_whatever_strangers_say_to_its_coordinator(tmp_path, many_files):
     listener = listen_at("127.0.0.1")
     hub = Hub(listener, TOKEN, range(2))
     coordinator = supervise.Coordinator(job(tmp_path), THIS_MACHINE, hub, "127.0.0.1")

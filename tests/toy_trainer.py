@@ -1,4 +1,4 @@
-"""What toy.py trains: a trainer of three weights, with the faults that it is told to have."""
+"""What toy.py trains: a trainer of three weights, with the faults that are asked of it."""
 
 import json
 import os
@@ -131,7 +131,7 @@ class ToyTask(Task):
 
     def announce(self, start):
         self.planted("announce")
-        print(f"goes on at {start}", flush=True)
+        print(f"resumes at {start}", flush=True)
 
 
 class Toy(Trainer):

@@ -65,7 +65,7 @@ class AnnyBody(torch.nn.Module):
         self.parents = [int(p) for p in self.model.bone_parents]
         self.shape_names = list(self.model.phenotype_labels)
         self.face_names = list(self.model.facial_action_labels)
-        # roma, which anny turns with, keeps a table from its first use; made under inference_mode
+        # roma, which anny rotates with, keeps a table from its first use; made under inference_mode
         # it would end all training.
         with torch.inference_mode(False), torch.no_grad():
             self.rest(torch.full((1, len(self.shape_names)), 0.5))
@@ -213,6 +213,7 @@ def _keep_results(scratch: str, folder: str) -> None:
             os.makedirs(os.path.join(folder, version), exist_ok=True)
             for name in os.listdir(source):
                 if name.startswith("build_compact_model_data"):
+                    # Not engine.run.files: anny wrote it whole, in a folder of its own.
                     os.replace(os.path.join(source, name), os.path.join(folder, version, name))
 
 

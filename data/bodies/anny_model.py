@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from data.bodies.anny import ANNY, FINGERS, KEYPOINTS, list_hand_joints
 from data.bodies.anny_body import AnnyBody
+from data.bodies.anny_layout import ANNY, FINGERS, KEYPOINTS, list_hand_joints
 from data.bodies.base import BodyModel, BodyParameters, ShapeSpace, pair_sides
 from engine.geometry import axis_angle_to_matrix
 
@@ -200,13 +200,13 @@ class AnnyHand(AnnyModel):
         self, labels: Mapping[str, torch.Tensor], side: str
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 21, 3, 3) rotations and (B, 3) wrist of a hand, by the whole body's labels."""
-        # The hand's root turns as all joints from the pelvis to the wrist together.
-        turned = labels["pose"][:, 0]
+        # The hand's root rotates as all joints from the pelvis to the wrist together.
+        rotated = labels["pose"][:, 0]
         for joint in self._chains[side][1:]:
-            turned = turned @ labels["pose"][:, joint]
-        wrist = torch.eye(3, device=turned.device).expand_as(turned)
-        fingers = labels["pose"][:, self._fingers[side].to(turned.device)]
-        rotation = torch.cat([torch.stack([turned, wrist], 1), fingers], 1)
+            rotated = rotated @ labels["pose"][:, joint]
+        wrist = torch.eye(3, device=rotated.device).expand_as(rotated)
+        fingers = labels["pose"][:, self._fingers[side].to(rotated.device)]
+        rotation = torch.cat([torch.stack([rotated, wrist], 1), fingers], 1)
         return rotation, labels["joints"][:, self._chains[side][-1]]
 
 
@@ -315,7 +315,7 @@ def _cut_bones(data: "ModelData", side: str) -> "ModelData":
     """The rig of one hand: a root at the wrist, the wrist, the fingers; the rest of the arm's
     weights go to the root.
 
-    The root is a joint of its own, as in anny's hand rig: the wrist turns the mesh into its own
+    The root is a joint of its own, as in anny's hand rig: the wrist rotates the mesh into its own
     axes, which follow the shape, and the root does not.
     """
     hand = _hand_bones(data, side)

@@ -33,7 +33,7 @@ def crop_padded(
     padding: str,
     angle: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return what ``crop_squares`` does, with another border, for what is no image.
+    """Return what ``crop_squares`` does, with another border, for what is not an image.
 
     Args:
         padding: what the outside is, in grid_sample's words.

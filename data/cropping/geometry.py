@@ -1,9 +1,9 @@
 """Where the pixels of a square crop lie in the image that it is cut from.
 
-The centre of the first pixel is at (0.5, 0.5), in the image and in the crop, so the corner of either
-is at 0 and no formula needs to know which pixel is the last. A square has a centre, a side and an
-angle by which it is rotated about its centre, from x towards y. With S, the crop's side in pixels,
-the crop's pixel v shows the image at
+The centre of the first pixel is at (0.5, 0.5), in the image and in the crop, so the corner of
+either is at 0 and no formula needs to know which pixel is the last. A square has a centre, a side
+and an angle by which it is rotated about its centre, from x towards y. With S, the crop's side in
+pixels, the crop's pixel v shows the image at
 
     u = centre + (side / S) Rot(angle) (v - (S/2, S/2)),    Rot(a) = [[cos a, -sin a],
                                                                       [sin a,  cos a]]

@@ -105,7 +105,7 @@ def _find_positions(
 def _hide_folded(map_x: np.ndarray, ideal: np.ndarray, radius: float) -> None:
     """Move positions past the radius where the lens's polynomial folds out of the image.
 
-    OpenCV's polynomial goes on there and would show the image's inside a second time.
+    OpenCV's polynomial continues there and would show the image's inside a second time.
 
     Args:
         map_x: (H, W), changed in place.

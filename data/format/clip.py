@@ -308,7 +308,7 @@ def _explain_cameras(clip: Clip) -> None:
             )
         if name == "Rt" and not (np.abs(np.linalg.det(numbers[:, :, :3]) - 1) < 1e-3).all():
             raise ValueError(
-                "Rt is no rotation and translation; a camera that is not calibrated has Rt null"
+                "Rt is not a rotation and translation; a camera that is not calibrated has Rt null"
             )
 
 

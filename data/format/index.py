@@ -23,6 +23,7 @@ from data.format.names import mark
 from data.format.tar import BLOCK, is_end, is_hidden, read_tars
 from engine.errors import UserError, explain, failure_of
 from engine.logging.console import get_logger
+from engine.run.files import replace_file
 from engine.run.private import create_file
 
 log = get_logger(__name__)
@@ -42,8 +43,8 @@ class Index:
         digest: 16 hex digits that change when a sample is added, dropped, renamed or resized.
         keys: (n,) names.
         offers: (n,) uint16, bit 2*k + p is set where the clip has a pair of crops of KINDS[k] that
-            is PAIR_KINDS[p], and bit 6 + k where it has crops of KINDS[k] but no such pair. (Without
-            the latter, and uint8, in an index of clip format 1.)
+            is PAIR_KINDS[p], and bit 6 + k where it has crops of KINDS[k] but no such pair.
+            (Without the latter, and uint8, in an index of clip format 1.)
         starts: (n + 1,) where each sample's rows begin in the three columns below.
         suffix, offsets, lengths: a row a member: which of ``suffixes`` follows the key's dot, first
             byte in the tar, bytes.
@@ -87,7 +88,7 @@ def read_index(path: str) -> Index:
     """The index of a tar on this machine, from the file beside it or built anew.
 
     Raises:
-        UserError: the tar is cut off, is no tar, or its samples are no clips.
+        UserError: the tar is cut off, is not a tar, or its samples are not clips.
         EnvironmentFault: it cannot be read.
     """
     return _told(find_index, path)
@@ -276,7 +277,7 @@ def index_tar(path: str) -> Index:
     """Read a tar's headers and JSON members. Several tars that cat joined are read to the end.
 
     Raises:
-        UserError: it is cut off, is no tar, or its samples are no clips.
+        UserError: it is cut off, is not a tar, or its samples are not clips.
         OSError: it cannot be read.
     """
     columns, hidden, ends = _Columns(), [], []
@@ -335,11 +336,11 @@ def index_tar(path: str) -> Index:
 
 
 def _refuse_end(path, at, keys, ends):
-    """UserError for a tar that ends without an end mark, or is followed by what is no tar."""
+    """UserError for a tar that ends without an end mark, or is followed by what is not a tar."""
     if ends and len(keys) == ends[-1]:
         raise UserError(
-            f"shard {path}: what follows the tar's end, from byte {at} on, is no tar; {len(keys)} "
-            f"samples lie "
+            f"shard {path}: what follows the tar's end, from byte {at} on, is not a tar; "
+            f"{len(keys)} samples lie "
             f"before it"
         )
     raise UserError(
@@ -443,10 +444,12 @@ def _offers(path, keys, metas):
 def save_index(index: Index, file: str) -> None:
     """Write an index; where the folder cannot be written, a note says so and nothing else
     happens."""
-    temporary = f"{file}.{os.getpid()}.npz"
     people = {} if index.people is None else {"people": index.people}
     try:
-        with os.fdopen(create_file(temporary, 0o666), "wb") as out:
+        with (
+            replace_file(file) as temporary,
+            os.fdopen(create_file(str(temporary), 0o666), "wb") as out,
+        ):
             np.savez(
                 out,
                 format=INDEX_FORMAT,
@@ -463,10 +466,7 @@ def save_index(index: Index, file: str) -> None:
                 lengths=index.lengths,
                 **people,  # type: ignore - numpy's stubs take any name for its switch
             )
-        os.replace(temporary, file)
     except OSError as error:
         log.info(
             "note: index %s not written (%s); it is built anew at each start", file, explain(error)
         )
-        with contextlib.suppress(OSError):
-            os.remove(temporary)

@@ -34,7 +34,7 @@ class JointSet:
         if len(set(self.joints)) != len(self.joints):
             raise ValueError(f"joint set {self.name}: two joints have one name")
         if self.root is not None and self.root not in self.joints:
-            raise ValueError(f"joint set {self.name}: its root '{self.root}' is no joint of it")
+            raise ValueError(f"joint set {self.name}: its root '{self.root}' is not a joint of it")
 
     def __len__(self) -> int:
         return len(self.joints)

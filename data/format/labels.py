@@ -277,7 +277,7 @@ def read_labels(data: bytes, count: int) -> Labels:
     """The Labels in a ``KEY.labels.npz`` member of a clip of ``count`` crops, of format 1 or 2.
 
     Raises:
-        ValueError: it is no such archive, or its arrays do not fit each other.
+        ValueError: it is not such an archive, or its arrays do not fit each other.
     """
     return read_arrays(load_arrays(data), count)
 
@@ -424,10 +424,10 @@ def load_arrays(data: bytes, names: Iterable[str] | None = None) -> dict[str, np
     Pickled objects are refused.
 
     Raises:
-        ValueError: it is no such archive.  KeyError: a name is missing.
+        ValueError: it is not such an archive.  KeyError: a name is missing.
     """
     if data[:2] != b"PK":
-        raise ValueError("labels.npz is no npz archive")
+        raise ValueError("labels.npz is not an npz archive")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names or arrays.files}

@@ -2,7 +2,6 @@
 webdataset's own reader understand it.
 """
 
-import contextlib
 import os
 from collections.abc import Iterable
 
@@ -11,6 +10,7 @@ from data.format.index import build_index, index_path, save_index
 from data.storage.fetch import is_remote
 from engine.config.paths import split_paths
 from engine.errors import UserError, explain, failure_of
+from engine.run.files import replace_file
 from engine.run.patience import expand_pattern, is_file, is_folder, list_matching
 from engine.run.private import create_file
 
@@ -43,25 +43,22 @@ def write_samples(path: str, samples: Iterable[tuple[str, dict[str, bytes]]]) ->
         TarWriter,  # here, because it imports torch: 4 s that a loader's worker must not pay
     )
 
-    temporary, seen = f"{path}.writing-{os.getpid()}", set()
+    seen = set()
     try:
-        with os.fdopen(create_file(temporary, 0o666), "wb") as file:
+        with (
+            replace_file(path, durable=True) as temporary,
+            os.fdopen(create_file(str(temporary), 0o666), "wb") as file,
+        ):
             with TarWriter(file, encoder=False, mtime=0, keep_meta=True) as writer:
                 for key, members in samples:
                     if key in seen:
                         raise UserError(f"{path}: two clips have the key {key}")
                     seen.add(key)
                     writer.write({"__key__": key, **members})
-            file.flush()
-            os.fsync(file.fileno())
-        if not seen:
-            raise UserError(f"{path}: no clips to write")
-        os.replace(temporary, path)
+            if not seen:
+                raise UserError(f"{path}: no clips to write")
     except OSError as error:
         raise failure_of(error, f"cannot write shard {path}: {explain(error)}") from None
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
     # Built whatever lies beside: an index of the tar that had this name may be as large and, to the
     # clock's tick, as old.
     index = build_index(path)

@@ -25,7 +25,7 @@ def read_tars(raw: BinaryIO, at: int = 0) -> Iterator[tarfile.TarFile]:
         raw.seek(found)
         tar = tarfile.open(fileobj=raw, mode="r:")  # noqa: SIM115 - closing it would do nothing
         yield tar
-        # A tar of no member is no tar: whoever looks at its end sees that.
+        # A tar of no member is not a tar: whoever reads its end sees that.
         found = _next_block(raw, tar.offset) if tar.offset > found else None
 
 

@@ -24,7 +24,7 @@ class Report:
     """What was found in one shard.
 
     Attributes:
-        path: the tar.  clips, crops: how many were looked at.
+        path: the tar.  clips, crops: how many were read.
         problems: [(key, reason), ...]; the key is "" for what concerns the shard as a whole.
         notes: lines on what is unusual but does no harm.
     """

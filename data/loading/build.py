@@ -182,8 +182,8 @@ def val_pairs(
         count: pairs a kind, at most.
     Returns:
         {name: array} as data.loading.reader.layout has them, kinds one after the other, or None
-        where there are no validation clips. Their choice depends on the shards and the rules alone, not on
-        the run's seed.
+        where there are no validation clips. Their choice depends on the shards and the rules alone,
+        not on the run's seed.
     """
     reader = _reader(Reader, order, config, config.pairs, 0, skip)
     count = min(count, sum(len(source.val) for source in order.sources))

@@ -13,9 +13,9 @@ from data.format.clip import MADE
 from data.loading.build import count_excluded, people_at
 from data.loading.device import ToDevice
 from data.loading.loader import Loader
-from data.loading.quarantine import BadList, BadRate, worst
+from data.loading.quarantine import BadRate, BadSampleList, worst
 from data.sampling import subjects
-from data.sampling.manifest import bad_shards, freeze
+from data.sampling.manifest import freeze, quarantined_shards
 from data.sampling.order import Order
 from data.sampling.seen import Seen, seen_by
 from data.storage.shard_store import Store
@@ -23,6 +23,7 @@ from engine.config.train_config import TrainConfig
 from engine.distributed.process_group import Processes
 from engine.logging.console import get_logger
 from engine.logging.metric_registry import Group, Metric, MetricBook
+from engine.run.run_folder import RunFolder
 from engine.training.task import Arrays, Batch, Task
 
 DATA_METRICS = MetricBook(
@@ -58,10 +59,10 @@ class ClipTask(Task):
         self.order = order
         self.replaced_columns = slice(self.tags.index("bad"), self.tags.index("no_pair") + 1)
         self.excluded = processes.from_first(lambda: count_excluded(order, config.data))
-        self.skip = bad_shards(config.run, order)
+        self.skip = quarantined_shards(config.run, order)
         self.people: list[tuple[str, str]] = []
         self.seen = Seen()
-        self._bad_list: BadList | None = None
+        self._bad_list: BadSampleList | None = None
         self._bad_rate, self._bad_total = BadRate(config.data.bad_max), (0, 0)
 
     def use_data(self, loader: Loader, val: Arrays | None, before: Seen) -> None:
@@ -95,7 +96,7 @@ class ClipTask(Task):
 
     def begin_run(self, folder: Path) -> None:
         """Freeze which clips the run is made of; see data.sampling.manifest.freeze."""
-        freeze(self.order, folder / "manifest.json")
+        freeze(self.order, RunFolder(folder).manifest)
 
     def list_people(self) -> None:
         """Enter the people of the run's clips into its record of what training saw; those of a
@@ -135,7 +136,7 @@ class ClipTask(Task):
 
     def list_bad(self, folder: Path, slot: int) -> None:
         """Resume the folder's list of bad samples from a slot."""
-        self._bad_list = BadList(folder, slot)
+        self._bad_list = BadSampleList(folder, slot)
 
     def note_bad(self) -> None:
         """List samples with bad bytes, of all ranks, in the run's folder.

@@ -25,9 +25,9 @@ LABELS = {
 PER_INSTANT = ("pose", "root", "joints")
 SEEN = 2  # of joint_visible, see data/people/labels.py
 TAGS = (*reader.TAGS[:7], "crop", "part", "size")  # part: index into data.format.clip.KINDS
-# Columns of "numbers": crop centre x, y and side in pixels of the decoded image; turn in radians;
-# whether it is mirrored; three colour factors.
-CENTRE_X, CENTRE_Y, SIDE, TURN, FLIP = range(5)
+# Columns of "numbers": crop centre x, y and side in pixels of the decoded image; rotation in
+# radians; whether it is mirrored; three colour factors.
+CENTRE_X, CENTRE_Y, SIDE, ROTATION, FLIP = range(5)
 PER_CROP = 8
 
 
@@ -189,7 +189,7 @@ class CropReader(ShardReader):
             arrays[name][row] = labels[name][instant]
 
     def draw_numbers(self, arrays, row, random):
-        """Crop, turn, mirror and colour; see PER_CROP. ``random`` has drawn the crop, and a slot
+        """Crop, rotate, mirror and colour; see PER_CROP. ``random`` has drawn the crop, and a slot
         draws 11 numbers more."""
         augment, out = self.augment, arrays["numbers"][row]
         tags = dict(zip(TAGS, arrays["tags"][row].tolist(), strict=True))
@@ -205,7 +205,7 @@ class CropReader(ShardReader):
             spot = (arrays["K"][row] @ camera)[:2] / camera[2]
             centre = np.clip(spot, min(side, size) / 2, size - min(side, size) / 2)
         out[[CENTRE_X, CENTRE_Y]], out[SIDE] = centre, side
-        out[TURN] = np.radians(augment.rotation_deg) * (2 * random.random() - 1)
+        out[ROTATION] = np.radians(augment.rotation_deg) * (2 * random.random() - 1)
         part = KINDS[tags["part"]]
         out[FLIP] = part == "left_hand" if part != "body" else augment.flip and u[6] < 0.5
         out[5:] = 1 + augment.colour * (2 * random.random(3) - 1)

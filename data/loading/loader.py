@@ -53,7 +53,7 @@ class Loader:
             data.loading.reader.layout gives.
         rows: range of rows of the global batch that are this rank's.
         workers: processes; 0 reads in this one.  prefetch: batches decoded ahead.
-        ahead: steps ahead that shards from elsewhere are fetched; 0: none is from elsewhere, or
+        ahead: steps ahead that remote shards are fetched; 0: no shard is remote, or
             only when it is needed.
     Attributes:
         waited_s: seconds spent waiting for data since the last ``take_waited``.
@@ -195,7 +195,7 @@ class Loader:
             done[step] += 1
 
     def _is_waiting(self, words):
-        """Pass on that something is waited for; it is told where it is another thing than before."""
+        """Pass on that something is waited for; it is reported where it differs from before."""
         self.alive()
         subject, failed, _ = words.partition(" failed ")
         if failed and subject != self._waiting_for:

@@ -1,4 +1,4 @@
-"""Fetching shards from elsewhere before their slots are due, so that reading need not wait for a
+"""Fetching remote shards before their slots are due, so that reading need not wait for a
 server."""
 
 import copy

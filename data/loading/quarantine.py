@@ -15,16 +15,16 @@ from engine.run.run_folder import RunFolder
 
 log = get_logger(__name__)
 
-MOST_PENDING = 100_000  # entries that wait for room on a full disk: some 20 MB
+MOST_PENDING = 100_000  # entries that wait for space on a full disk: some 20 MB
 ENOUGH = 1000  # slots from which on a share says anything
 
 
-class BadList:
+class BadSampleList:
     """``RUN/bad_samples.jsonl``, a line a bad sample or a read that was tried again, and their
     counts in bad_samples.json.
 
     One process writes it. A disk that is full, or fails, ends no run: what could not be written is
-    kept, counted and written when there is room again.
+    kept, counted and written when there is space again.
 
     Args:
         folder: the run's.  slot: from which the run resumes; entries of slots that are read again
@@ -156,7 +156,7 @@ class BadRate:
         self.looked: tuple[int, int] | None = None
 
     def check(self, slots: int, bad: int, words: Callable[[], str]) -> None:
-        """Look at how many of ``slots`` were bad so far, over all processes.
+        """Compare how many of ``slots`` were bad so far, over all processes.
 
         Args:
             words: () -> what to say of the worst shards.

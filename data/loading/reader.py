@@ -126,7 +126,7 @@ class ClipReader:
         name, data = self._jpeg(path, members, crop)
         size = clip.size
         try:
-            # Looked at first (1 us): an image of another shape could still fit into the buffer.
+            # Checked first (1 us): an image of another shape could still fit into the buffer.
             height, width = simplejpeg.decode_jpeg_header(data)[:2]
             if (height, width) != (size, size):
                 raise BadSample(f"{name} is {width} x {height}, the clip says {size}")

@@ -1,10 +1,10 @@
 """Sequences: consecutive crops of one person by one camera, for video and temporal models.
 
 Crops follow each other within a clip, and across the clips of one track where the clips name one
-(data.format.clip.Clip.track). A run of them ends where time jumps; a window is ``length`` crops of a
-run, and the next window of the run begins ``stride`` crops later. Which window fills slot n is
-arithmetic on (seed, n) and the shards, as in data.sampling.order: each epoch is a permutation of all
-windows.
+(data.format.clip.Clip.track). A run of them ends where time jumps; a window is ``length`` crops of
+a run, and the next window of the run begins ``stride`` crops later. Which window fills slot n is
+arithmetic on (seed, n) and the shards, as in data.sampling.order: each epoch is a permutation of
+all windows.
 
     runs = find_runs(paths, store, config)
     order = SequenceOrder(runs, config, seed=0, batch=8)
@@ -239,7 +239,8 @@ class SequenceReader:
     """Reads sequences, one a slot.
 
     Args:
-        labels: which labels are put into the arrays of a batch; None: none (``read`` gives them all).
+        labels: which labels are put into the arrays of a batch; None: none (``read`` gives them
+            all).
         retries: windows tried for a slot whose bytes are bad.
     Attributes:
         bad: [(slot, shard, index in it, reason), ...] until somebody takes them.

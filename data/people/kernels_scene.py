@@ -67,7 +67,7 @@ def walls(hit: Hit, eye: wp.vec3, d: wp.vec3, scene: Scene, bank: Textures, texe
 def open_air(hit: Hit, d: wp.vec3, scene: Scene, bank: Textures):
     """What a ray that meets no ground sees out of doors: sky with clouds, or the skyline."""
     up = wp.max(d[2], 0.0)
-    round_ = wp.atan2(d[1], d[0]) * 0.15915 + scene.turn
+    round_ = wp.atan2(d[1], d[0]) * 0.15915 + scene.rotation
     cloud = grey(bank.grey, 0, round_ * 2.0, up * 1.1, 0.0)
     white = ramp(0.30, 0.75, cloud) * 0.35
     hit.colour = wp.lerp(scene.haze, scene.zenith, wp.pow(up, 0.5)) + wp.vec3(white, white, white)

@@ -15,9 +15,9 @@
     the crop visible         (N,) float32 share of the surface, of the body or for hand crops of
     that hand, that is seen
 
-``data.bodies.anny_body.AnnyBody()(pose, root, phenotype[None], face[None])`` gives the 13718 vertices
-and the joints again. World: metres, z up, the floor at 0. Crops' K and Rt are in the clip itself.
-The visible surface (clothes, hair) lies up to 6 cm outside the body's.
+``data.bodies.anny_body.AnnyBody()(pose, root, phenotype[None], face[None])`` gives the 13718
+vertices and the joints again. World: metres, z up, the floor at 0. Crops' K and Rt are in the clip
+itself. The visible surface (clothes, hair) lies up to 6 cm outside the body's.
 """
 
 from collections.abc import Sequence

@@ -172,6 +172,11 @@ def _make_shards(config, device, todo, done):
 
 
 def _run_workers(config, device, todo, done):
+    """Make shards in several processes.
+
+    Not data.tools.process_pool, whose processes answer once a piece: here a process builds its body
+    model and kernels once for all its shards, and tells of each clip, of which a shard has hundreds.
+    """
     _prepare(device)
     context = multiprocessing.get_context("spawn")
     tasks, reports = context.Queue(), context.Queue()

@@ -155,11 +155,11 @@ class ClipMaker:
 
             angles, _ = collide.clear_hands(angles, joints_of, self.index, float(phenotype[3]))
             self.stopwatch.lap("motion")
-            rotations, place = self.rig.pose(angles, hands, root)
+            rotations, translation = self.rig.pose(angles, hands, root)
             # Drawn from the very numbers that are stored, so that they rebuild the body without a
             # rounding between.
             pose = matrix_to_axis_angle(torch.from_numpy(rotations)).float().numpy()
-            vertices, joints = self.body.posed(*self._tensors(pose, place), rest)
+            vertices, joints = self.body.posed(*self._tensors(pose, translation), rest)
             floor = vertices[:, self.body.body_vertices, 2].amin(1).cpu().numpy()
             down = torch.from_numpy(floor).to(self.device)[:, None, None]
             vertices = vertices - down * vertices.new_tensor([0.0, 0.0, 1.0])
@@ -169,14 +169,14 @@ class ClipMaker:
                 for some in (self.some_points, *self.some_hand_points)
             )
         joints[:, :, 2] -= floor[:, None]
-        place[:, 2] -= floor
+        translation[:, 2] -= floor
         self.stopwatch.lap("body model")
         return Person(
             female,
             child,
             float(root[:, 0].mean()),
             pose,
-            place.astype(np.float32),
+            translation.astype(np.float32),
             phenotype,
             face,
             joints,
@@ -213,7 +213,7 @@ class ClipMaker:
         )
 
     def _aim_body(self, rng, person, scene, boxes, centre, ways, photography):
-        """Shots camera by camera, instant by instant; their kinds; (N, 3) what each looks at."""
+        """Shots camera by camera, instant by instant; their kinds; (N, 3) what each points at."""
         config, eyes, taken = self.config, [], []
         for k, way in enumerate(ways):
             spread = 0.1 if k == 1 else 0.5
@@ -275,7 +275,7 @@ class ClipMaker:
         return taken, [kind] * len(taken), np.array(targets)
 
     def _choose(self, before, options, merit, centre, k):
-        """The best place for camera k; the second camera is one that is near the first."""
+        """The best position for camera k; the second camera is one that is near the first."""
         if k != 1:
             return options[merit.argmax()]
         near = np.deg2rad(self.config.near_deg)

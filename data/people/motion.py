@@ -90,8 +90,8 @@ def _moves(rng, times_s, gap_s, names):
     part = smooth(u - at)[:, None]
     angles = postures[at] * (1 - part) + postures[at + 1] * part
     heading = rng.uniform(0, 360) + np.cumsum(rng.normal(0, 14 * gap_s, count))
-    place = np.cumsum(rng.normal(0, 0.12 * gap_s, (count, 2)), 0)
-    return angles, np.concatenate([heading[:, None], place], 1)
+    translation = np.cumsum(rng.normal(0, 0.12 * gap_s, (count, 2)), 0)
+    return angles, np.concatenate([heading[:, None], translation], 1)
 
 
 def _walk(rng, times_s, may_run):
@@ -124,7 +124,7 @@ def _walk(rng, times_s, may_run):
         np.deg2rad(heading),
         np.diff(times_s, prepend=2 * times_s[0] - times_s[min(1, len(times_s) - 1)]),
     )
-    place = np.cumsum(
+    translation = np.cumsum(
         np.stack([np.sin(towards), -np.cos(towards)], 1) * (speed * step_s)[:, None], 0
     )
-    return np.clip(angles, LOW, HIGH), np.concatenate([heading[:, None], place], 1)
+    return np.clip(angles, LOW, HIGH), np.concatenate([heading[:, None], translation], 1)

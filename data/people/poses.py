@@ -1,9 +1,9 @@
 """The ways a body can bend: its degrees of freedom with limits, and postures written by hand from
 them.
 
-Everything is in degrees. An angle is anatomical: it turns about a fixed axis of the body, so limits
-and postures read as they would in a textbook, and mirroring swaps left and right. rig.py turns
-angles into joint rotations.
+Everything is in degrees. An angle is anatomical: it rotates about a fixed axis of the body, so
+limits and postures read as they would in a textbook, and mirroring swaps left and right. rig.py
+turns angles into joint rotations.
 
 The limits are round numbers near what healthy adults reach; they and the postures are our own.
 """

@@ -87,7 +87,7 @@ def sample_scene(
         ceiling=vec3(np.full(3, rng.uniform(0.5, 0.9))),
         zenith=vec3(bright * blue + bright * 0.6 * np.array([0.5, 0.5, 0.52])),
         haze=vec3(bright * np.array([0.85, 0.88, 0.95])),
-        turn=rng.random(),
+        rotation=rng.random(),
     )
     # No number is drawn where the share is 0, so that clips made before there was this key stay as
     # they are.
@@ -114,14 +114,14 @@ def sample_boxes(
                 break
         if scene.outdoors and radius > 4:
             half = half * rng.uniform(1, 3)
-        turn = rng.uniform(0, 2 * np.pi)
+        rotation = rng.uniform(0, 2 * np.pi)
         out.append(
             fill_struct(
                 Box,
                 centre=vec3([*place, half[2]]),
                 half=vec3(half),
-                cos=np.cos(turn),
-                sin=np.sin(turn),
+                cos=np.cos(rotation),
+                sin=np.sin(rotation),
                 texture=rng.integers(textures.FIRST_COLOUR, textures.COUNT),
                 scale=rng.uniform(0.5, 2.0),
                 colour=vec3(np.full(3, rng.uniform(0.5, 1.1))),

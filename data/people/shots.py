@@ -77,7 +77,7 @@ def sample_eyes(
     """Places for one camera, the first exactly at the azimuth, and how bad each is.
 
     Args:
-        centre: (3,) what it looks at.  azimuth: radians.  hand: whether that is a hand.  spread:
+        centre: (3,) what it points at.  azimuth: radians.  hand: whether that is a hand.  spread:
             radians.
     Returns:
         eyes (8, 3) metres inside the scene; penalty (8,): 2 where too near, 1 where a box is in the
@@ -123,8 +123,8 @@ def near_eye(first: np.ndarray, eye: np.ndarray, centre: np.ndarray, near_rad: f
 
 
 def look_at(eye: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
-    """(3, 3) rows right, down, forward of a camera at ``eye`` that looks at ``target``; ``roll`` in
-    radians."""
+    """(3, 3) rows right, down, forward of a camera at ``eye`` that points at ``target``; ``roll``
+    in radians."""
     forward = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(forward, [0, 0, 1.0])
     right /= np.linalg.norm(right)
@@ -196,7 +196,7 @@ def box_spans(shots: Sequence[Struct], boxes: Sequence[Struct]) -> np.ndarray:
     corners = np.array([[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)], np.float64)
     local = corners[None] * np.array([[*b.half] for b in boxes])[:, None]
     c, s = np.array([b.cos for b in boxes])[:, None], np.array([b.sin for b in boxes])[:, None]
-    turned = np.stack(
+    rotated = np.stack(
         [
             local[..., 0] * c - local[..., 1] * s,
             local[..., 0] * s + local[..., 1] * c,
@@ -204,7 +204,7 @@ def box_spans(shots: Sequence[Struct], boxes: Sequence[Struct]) -> np.ndarray:
         ],
         -1,
     )
-    world = turned + np.array([[*b.centre] for b in boxes])[:, None]
+    world = rotated + np.array([[*b.centre] for b in boxes])[:, None]
     for n, shot in enumerate(shots):
         K, Rt = read_calibration(shot)
         seen = world @ Rt[:, :3].T + Rt[:, 3]

@@ -266,7 +266,7 @@ def _limbs(body, rest, joints, index):
 
 
 def _along(points, line):
-    """(n,) arc length at the nearest point of a polyline, whose ends go on straight."""
+    """(n,) arc length at the nearest point of a polyline, whose ends continue straight."""
     best, along, start = np.full(len(points), np.inf), np.zeros(len(points)), 0.0
     for k, (a, b) in enumerate(zip(line, line[1:], strict=False)):
         length = np.linalg.norm(b - a)

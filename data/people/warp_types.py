@@ -122,7 +122,7 @@ class Scene:
     ceiling: wp.vec3
     zenith: wp.vec3
     haze: wp.vec3
-    turn: float
+    rotation: float
 
 
 @wp.struct

@@ -41,7 +41,7 @@ def screen_area(a: wp.vec3, b: wp.vec3, c: wp.vec3):
 def prepare_edges(a: wp.vec3, b: wp.vec3, c: wp.vec3, area: float, width: int, height: int):
     """The Edges of a triangle of this ``screen_area``, which is not 0, within (width, height)."""
     e = Edges()
-    # Bounded as floats: a corner far outside is no int32.
+    # Bounded as floats: a corner far outside is not an int32.
     e.x0 = int(wp.ceil(wp.max(wp.min(a[0], wp.min(b[0], c[0])), 0.5) - 0.5))
     e.x1 = int(wp.floor(wp.min(wp.max(a[0], wp.max(b[0], c[0])), float(width) - 0.5) - 0.5))
     e.y0 = int(wp.ceil(wp.max(wp.min(a[1], wp.min(b[1], c[1])), 0.5) - 0.5))

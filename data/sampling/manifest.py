@@ -153,7 +153,7 @@ def _difference(name, then, now):
     )
 
 
-def bad_shards(folder: str | Path, order: Order) -> frozenset[str]:
+def quarantined_shards(folder: str | Path, order: Order) -> frozenset[str]:
     """frozenset of the paths of the shards in a run's bad_shards.json, which its operator wrote;
     empty where there is none.
 
@@ -161,8 +161,8 @@ def bad_shards(folder: str | Path, order: Order) -> frozenset[str]:
     that name.
 
     Raises:
-        UserError: it is no JSON list of names, one of them is no shard of the run or more than one,
-            or no shard is left.
+        UserError: it is not a JSON list of names, one of them is not a shard of the run or more
+            than one, or no shard is left.
     """
     path = RunFolder(folder).quarantine
     try:
@@ -174,7 +174,7 @@ def bad_shards(folder: str | Path, order: Order) -> frozenset[str]:
     except ValueError as error:
         raise UserError(f"{path} cannot be read: {error}") from None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f'{path} is no JSON list of shard names, such as ["shard-000007.tar"]')
+        raise UserError(f'{path} is not a JSON list of shard names, such as ["shard-000007.tar"]')
     known = {}
     for shard in (shard for source in order.sources for shard in source.paths):
         known.setdefault(base_name(shard), []).append(shard)
@@ -209,5 +209,6 @@ def _shard_of(name, known, every, path):
         )
     near = difflib.get_close_matches(name, known, 1) or [min(known)]
     raise UserError(
-        f"{path} lists {name}, which is no shard of this run; {len(every)} are, such as {near[0]}"
+        f"{path} lists {name}, which is not a shard of this run; {len(every)} are, "
+        f"such as {near[0]}"
     )

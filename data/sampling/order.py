@@ -14,8 +14,8 @@ source comes evenly among all
   P is a prime that does not divide it, so each lane meets all of S equally.
 - Samples: a slice's draws of a source are counted. How many a lane has filled before batch t is a
 sum over every (B / q)-th
-  block modulo P, so it has period P in t, and another lane's is the same sum begun elsewhere: one
-  table of P entries gives all. The count is split into epoch, pool and place.
+  block modulo P, so it has period P in t, and another lane's is the same sum with another start:
+  one table of P entries gives all. The count is split into epoch, pool and place.
 - A source too small for a slice a lane (under one shard's size, or under SLICE clips) is cut into
 fewer slices, each read by
   some neighbouring lanes in turn: else its clips would hardly be shuffled, and some lanes would run
@@ -67,7 +67,8 @@ _NOTHING = _Nothing()
 def numbers(seed: int, purpose: int, n: int, attempt: int = 0) -> np.random.Generator:
     """A generator whose numbers depend on these four integers alone (Philox; Salmon et al., SC
     2011)."""
-    # numpy's stubs want classes and arrays; its code takes a seed sequence and tuples, in less time.
+    # numpy's stubs want classes and arrays; its code takes a seed sequence and tuples, in less
+    # time.
     philox = np.random.Philox(_NOTHING)  # type: ignore - see above
     state = {
         "bit_generator": "Philox",

@@ -81,7 +81,7 @@ def describe_excluded(found: dict[str, int], path: str) -> str:
 def people_of(paths: list[str], store: Store) -> Iterator[tuple[str, np.ndarray | None]]:
     """Yield each shard's path and its clips' people, in the order of ``paths``.
 
-    People are (n,) uint64 marks, 0 where a clip's JSON is unreadable; None of a shard elsewhere
+    People are (n,) uint64 marks, 0 where a clip's JSON is unreadable; None of a remote shard
     whose index does not list them, for which all its clips would have to be fetched.
     """
     at_once = 4 * THREADS  # so many indexes are open at most
@@ -137,7 +137,7 @@ def _nearest(name, known):
 def list_people(sources: list, known: Seen, store: Store) -> Seen:
     """The people of the clips that a run's sources are trained on, to be added to what is known.
 
-    Of shards elsewhere the indexes are not fetched for it: they stay unlisted.
+    Of remote shards the indexes are not fetched for it: they stay unlisted.
 
     Args:
         sources: data.sampling.manifest.SourceManifest of each; their validation clips do not count.

@@ -250,7 +250,8 @@ def _agreement(people):
             ]
     if not errors:
         return "no instant has boxes in two cameras"
-    return f"their middles meet in one point to {100 * np.median(errors):.0f} % of a box's side (median)"
+    share = 100 * np.median(errors)
+    return f"their middles meet in one point to {share:.0f} % of a box's side (median)"
 
 
 def _from_cylinder(cfg, times, views):
@@ -319,10 +320,10 @@ def _looked_at(cfg, views):
 
 def _rims(point, axis, ends, radius_m):
     """(32, 3) points on the two rims of a cylinder along a world axis."""
-    turn = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     rim = np.tile(np.asarray(point, np.float64), (16, 1))
-    rim[:, (axis + 1) % 3] += radius_m * np.cos(turn)
-    rim[:, (axis + 2) % 3] += radius_m * np.sin(turn)
+    rim[:, (axis + 1) % 3] += radius_m * np.cos(angle)
+    rim[:, (axis + 2) % 3] += radius_m * np.sin(angle)
     low, high = rim.copy(), rim
     low[:, axis], high[:, axis] = ends
     return np.concatenate([low, high])

@@ -65,11 +65,8 @@ def main(argv: Sequence[str]) -> int:
         f"{written} of {len(plans)} clips ({crops / len(plans):.1f} crops each as planned) of "
         f"{len({p.subject for p in plans})} people in {cfg.out}"
     )
-    if problems.skipped:
-        print(
-            "skipped:\n"
-            + "\n".join(f"  {path}: {reason}" for path, reason in sorted(problems.skipped.items()))
-        )
+    for path, reason in sorted(problems.skipped.items()):
+        log.warning("skipped %s: %s", path, reason)
     return 1 if problems.skipped else 0
 
 
@@ -94,7 +91,7 @@ def _check_folder(cfg):
 
 def _of_others(folder):
     """Whether it holds anything but what another part of this command is just writing."""
-    return [name for name in os.listdir(folder) if ".writing" not in name]
+    return [name for name in os.listdir(folder) if ".writing-" not in name]
 
 
 def _prepare_folder(cfg):

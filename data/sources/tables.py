@@ -35,7 +35,7 @@ def read_rows(
     except OSError as error:
         raise failure_of(error, f"{path}: {explain(error)}") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is no table: {error}") from None
+        raise UserError(f"{path} is not a table: {error}") from None
     if not entries:
         raise UserError(f"{path} is empty: it holds no rows under its header")
     for where, entry in entries:

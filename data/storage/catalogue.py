@@ -221,7 +221,7 @@ def _load(file: str | int, url: str | None = None) -> dict[str, dict[str, Any]]:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if url:
-            raise UserError(f"{url} is no catalogue of shards: {error}") from None
+            raise UserError(f"{url} is not a catalogue of shards: {error}") from None
         return {}
     except OSError as error:
         if url:

@@ -1,4 +1,4 @@
-"""How long what fails is tried again, and who is told meanwhile.
+"""How long what fails is tried again, and to whom that is reported meanwhile.
 
 A file system that fails over, a server that restarts, a network that is cut: minutes, not seconds.
 Whoever waits says so all the time, so that it is not taken for a hang.
@@ -13,7 +13,7 @@ from engine.logging.console import get_logger
 log = get_logger(__name__)
 
 FIRST_S, LONGEST_S = 1.0, 15.0  # pauses between tries double from the one to the other
-TOLD_S = 1.0  # between two signs of life
+TOLD_S = 1.0  # between two reports
 
 
 class Patience:
@@ -82,7 +82,7 @@ class Trial:
 
         Args:
             words: what is waited for.  pause_s: how long; default: longer each time, with a note
-                the first time where nobody else is told.
+                the first time where it is reported to nobody else.
         """
         left = self.patience.seconds - self.seconds
         if left <= 0:

@@ -33,7 +33,7 @@ from engine.run import open_files
 # Shards kept open. A rank whose lanes and pools need more opens some of them again and again, which
 # costs a millisecond each.
 MOST_OPEN = 2048
-TICK_S = 1.0  # between two looks at what this process holds of the cache
+TICK_S = 1.0  # between two checks of what this process holds of the cache
 IDLE_TICKS = 60  # after which a shard of the cache that nobody reads is given up
 ASKED_TICKS = 5  # the same where another process asks for room
 # Between two notes that a shard is in use, for who looks what was used longest ago.
@@ -276,7 +276,7 @@ class Store:
                 # The cache may hold what lay there earlier.
                 index, handle = self._remote_index(path, renew=True)
         else:
-            os.stat(path)  # an error of the disk is told as one, not as a damaged tar
+            os.stat(path)  # an error of the disk is reported as one, not as a damaged tar
             index = find_index(path)
         wanted = self.digests.get(path, index.digest)
         if index.digest != wanted:

@@ -98,22 +98,22 @@ def verify(argv: list[str]) -> int:
     """Read every byte of every shard; prints what is wrong. Returns 1 where anything is."""
     config, named = parse_keys(VerifyConfig, argv, "data verify")
     paths = _named(named, config.cache)
-    clips = crops = bad_clips = bad_shards = 0
+    clips = crops = damaged_clips = damaged_shards = 0
     for report in spread_over_processes(
         partial(look, check_shard, config.cache), paths, config.workers, "verify"
     ):
         clips, crops = clips + report.clips, crops + report.crops
-        bad_clips += len({name for name, _ in report.problems if name})
-        bad_shards += bool(report.problems)
+        damaged_clips += len({name for name, _ in report.problems if name})
+        damaged_shards += bool(report.problems)
         for line in [*report.lines(), *(f"note: {note}" for note in report.notes)]:
             tqdm.write(line)
     looked = f"{len(paths)} shards, {clips} clips, {crops} crops"
-    if not bad_shards:
+    if not damaged_shards:
         print(f"{looked}: all whole")
         return 0
     print(
-        f"{looked}: something is wrong in {bad_shards} shard{'s' * (bad_shards > 1)}; bad clips: "
-        f"{bad_clips}"
+        f"{looked}: something is wrong in {damaged_shards} shard{'s' * (damaged_shards > 1)}; "
+        f"bad clips: {damaged_clips}"
     )
     return 1
 

@@ -20,6 +20,9 @@ from data.storage.shard_store import Store
 from data.tools.inspect import look, spread_over_processes
 from engine.config.parser import key, parse_keys, section
 from engine.errors import explain, failure_of
+from engine.logging.console import get_logger
+
+log = get_logger(__name__)
 
 GROUPS = ("shard", "source", "subject", "video")
 # A batch in which each row has c others of its video beside it is worth as little as 1 / (1 + c) of
@@ -33,7 +36,7 @@ class MixingConfig:
     batch: int = key(256, "pairs in a global batch, as in training", low=2)
     lanes: int | None = key(None, "data.lanes of the training; default: as there", low=1)
     pool_shards: float = key(4.0, "data.pool_shards of the training", low=0.01)
-    batches: int = key(200, "batches that are looked at, from the run's first on", low=1)
+    batches: int = key(200, "batches that are counted, from the run's first on", low=1)
     seed: int = key(0, "the training's seed", low=0, high=2**63 - 1)
     cache: CacheConfig = section(CacheConfig)
     workers: int | None = key(
@@ -62,7 +65,7 @@ def main(argv: list[str]) -> int:
     source, shares = _manifest(named, config.cache)
     order = open_order(
         source, shares, config, config.pool_shards
-    )  # a batch that does not divide is told at once
+    )  # a batch that does not divide is reported at once
     read = list(
         spread_over_processes(
             partial(look, groups_of_shard, config.cache), source.paths, config.workers, "mixing"
@@ -72,9 +75,10 @@ def main(argv: list[str]) -> int:
     drawn = measure(order, groups, config.batches)
     print(describe(drawn, groups, order, config))
     if unreadable:
-        print(
-            f"{unreadable} clips have unreadable JSON and count as alone in their groups; python "
-            f"-m data verify names them"
+        log.warning(
+            "%d clips have unreadable JSON and count as alone in their groups; python -m data "
+            "verify names them",
+            unreadable,
         )
     larger = [
         config.pool_shards * times
@@ -138,8 +142,8 @@ def video_of(source: str, subject: str, name: str) -> str:
     the number at the end.
 
     ``python -m data pairs`` ends a key with the clip's place in the video. The source keeps apart
-    sets that name their videos alike, the subject keeps apart synthetic humans, each of whose clips is a
-    recording of its own.
+    sets that name their videos alike, the subject keeps apart synthetic humans, each of whose clips
+    is a recording of its own.
     """
     return "\n".join((source, subject, re.sub(r"[-_]?\d+$", "", name)))
 
@@ -273,7 +277,10 @@ def advice(shares: Shares, tried: Iterable[tuple[float, Shares]], config: Mixing
             f"fully shuffled one "
             f"({1 / WORTH:g} is asked for)"
         )
-    start = f"badly mixed: counting rows of one {name} as one, a batch is worth {1 / factor:.2f} of a fully shuffled one; "
+    start = (
+        f"badly mixed: counting rows of one {name} as one, a batch is worth {1 / factor:.2f} of a "
+        f"fully shuffled one; "
+    )
     for pool, larger in tried:
         better, _ = worst(larger, config.batch)
         if better <= WORTH:

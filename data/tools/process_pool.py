@@ -116,8 +116,8 @@ def spread_isolated(
     """Yield function(piece) in the order of the pieces, each in a fresh process, ``workers`` at a
     time.
 
-    A process that died yields a Died, and the others go on. At most ``workers`` answers wait to be
-    taken.
+    A process that died yields a Died, and the others continue. At most ``workers`` answers wait to
+    be taken.
 
     Raises:
         Failure, RuntimeError: as ``spread``.
@@ -159,7 +159,7 @@ class _Worker(Generic[Piece, Answer]):
         there.close()
 
     def send(self, number: int, piece: Piece) -> None:
-        """Give it a piece; a process that is gone is told by ``receive``."""
+        """Give it a piece; ``receive`` reports a process that is gone."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send((number, piece))
 

@@ -1,7 +1,7 @@
 """``python -m data shuffle | merge | split``: the clips of some shards in other shards, copied byte
 for byte.
 
-All shards are looked at first, and which clip goes where is decided before a byte is written
+All shards are read first, and which clip goes where is decided before a byte is written
 (data.tools.rewrite_plan). Each new shard is then made by one process from the old tars, a clip at a
 time (data.tools.rewrite_copy). Its bytes follow from the sources and the recipe alone, so the same
 command resumes after a kill.
@@ -163,7 +163,7 @@ def _excluded(config: MergeConfig, paths: list[str]) -> frozenset[str]:
     found = match_names(
         subjects, paths, Store(None), f"exclude={config.exclude}"
     )  # no URLs here, so no cache
-    print(describe_excluded(found, config.exclude))
+    log.info(describe_excluded(found, config.exclude))
     return subjects
 
 

@@ -1,8 +1,8 @@
-"""Which clips make which new shards: what ``python -m data shuffle | merge | split`` decide before a
-byte is written.
+"""Which clips make which new shards: what ``python -m data shuffle | merge | split`` decide before
+a byte is written.
 
-A clip is a number, its place among those of all sources, so the plan of 100 million clips is 4 GB of
-arrays.
+A clip is a number, its place among those of all sources, so the plan of 100 million clips is 4 GB
+of arrays.
 """
 
 import functools
@@ -28,7 +28,7 @@ KEEP, EXCLUDED, UNREADABLE, NO_CLIP = range(4)
 DROPPED = {
     EXCLUDED: "of excluded subjects",
     UNREADABLE: "with unreadable JSON, so that nobody knows whose they are",
-    NO_CLIP: "without JSON, which are no clips",
+    NO_CLIP: "without JSON, which are not clips",
 }
 
 
@@ -84,7 +84,7 @@ def survey_shard(path: str, subjects: frozenset[str] = frozenset()) -> Survey:
     """The Survey of a shard; reads the clips' JSON only where ``subjects`` are to be left out.
 
     Raises:
-        UserError: the shard is cut off, cannot be read, or is no tar of clips.
+        UserError: the shard is cut off, cannot be read, or is not a tar of clips.
     """
     index = read_index(path)
     count = len(index)
@@ -151,7 +151,7 @@ def make_plan(
     paths: list[str],
     surveys: Sequence[Survey],
 ) -> Plan:
-    """The Plan of "shuffle", "merge" or "split"; only "shuffle" looks at the seed."""
+    """The Plan of "shuffle", "merge" or "split"; only "shuffle" uses the seed."""
     firsts = np.cumsum([0, *(len(survey.fate) for survey in surveys)])
     order = np.flatnonzero(np.concatenate([survey.fate for survey in surveys]) == KEEP)
     names = distinct_names(paths)

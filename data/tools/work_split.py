@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 from engine.errors import UserError
 
-HELP = "K/N: of the shards only every N-th, from the K-th on; the elements of a job array share a folder so"
+HELP = (
+    "K/N: of the shards only every N-th, from the K-th on; the elements of a job array share a "
+    "folder so"
+)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import re
 
 from griffe import Extension, Object
 
-# Code stays as it is; outside it a [a][b] is no link and a <word> no HTML.
+# Code stays as it is; outside it a [a][b] is not a link and a <word> no HTML.
 SPECIAL = re.compile(r"```.*?```|``.*?``|`.*?`|\](\s*)\[|<(?=\w|/)", re.DOTALL)
 DOCTEST = re.compile(r"^( *)(>>> .*(?:\n *\S.*)*)", re.MULTILINE)
 HEADING = re.compile(r"(?<=\S)\n(?= *(?:Args|Returns|Raises|Yields|Attributes):\n)")

@@ -44,12 +44,12 @@ from engine.errors import EnvironmentFault, Failure, UserError, explain
 from engine.logging.console import get_logger
 from engine.run.files import sync
 from engine.run.patience import list_names, read_again
-from engine.run.run_folder import RunFolder, step_name
+from engine.run.run_folder import WEIGHTS, RunFolder, step_name
 
 log = get_logger(__name__)
 
 FORMAT = 1
-FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+FILES = (WEIGHTS, "optimizer.safetensors", "state.json")
 BLOCK = 1 << 22  # bytes read at a time
 
 
@@ -223,7 +223,7 @@ def save(
         for name in left:
             _remove(place.with_name(name))
         beside.mkdir(parents=True)
-        write_model(beside / "model.safetensors")
+        write_model(beside / WEIGHTS)
         write_tensors(beside / "optimizer.safetensors", optimizer)
         (beside / "state.json").write_text(json.dumps(state, indent=1))
         files = {f.name: [f.stat().st_size, _digest(f)] for f in sorted(beside.iterdir())}
@@ -233,6 +233,8 @@ def save(
         sync(beside)
         check()
         _make_room(place, check)
+        # Not engine.run.files, here and below: a whole folder is renamed, then what marks it, each
+        # after a look at the lease and a sync; a kill between any two leaves what can be told.
         os.replace(beside, place)
         sync(place.parent)
         sync(place.parent.parent)  # which may not know of "checkpoints" yet
@@ -259,7 +261,7 @@ def save(
 def _note_complete(run: str | Path, step: int, check: Callable[[], None]) -> None:
     """Have saved.json say so.
 
-    The checkpoint is complete: what goes wrong here is told, and no fault of the save.
+    The checkpoint is complete: what goes wrong here is reported, and does not fail the save.
     """
     try:
         check()
@@ -346,7 +348,7 @@ def _remove(path: Path) -> None:
     """Remove a folder that counts for nothing.
 
     One that cannot be removed (a file that is open on NFS, another owner) costs room alone: it is
-    told, and the save goes on.
+    told, and the save continues.
     """
     try:
         if path.is_symlink():
@@ -355,7 +357,7 @@ def _remove(path: Path) -> None:
             shutil.rmtree(path)
     except OSError as error:
         if error.errno != errno.ENOENT:
-            log.warning("%s cannot be removed: %s; saves go on beside it", path, explain(error))
+            log.warning("%s cannot be removed: %s; saves continue beside it", path, explain(error))
 
 
 def _digest(path: Path) -> str:

@@ -139,7 +139,7 @@ def last_logged(run: str | Path) -> int:
 
 
 def step_of_line(line: bytes) -> int | None:
-    """Return the step of a line of the log; None of what is no such line."""
+    """Return the step of a line of the log; None of other lines."""
     try:
         step = json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):

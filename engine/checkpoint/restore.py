@@ -13,6 +13,7 @@ from engine.checkpoint.tensors import open_tensors
 from engine.distributed.parallel import cut, own, spread_like
 from engine.errors import EnvironmentFault, UserError, explain, failure_of
 from engine.run.patience import read_again
+from engine.run.run_folder import find_weights_file
 
 
 def load(
@@ -48,7 +49,7 @@ def load_weights(path: Path, model: nn.Module) -> None:
         UserError: names the first tensor that does not fit.
     """
     targets = model.state_dict()
-    with _open_own(path / "model.safetensors") as file:
+    with _open_own(find_weights_file(path)) as file:
         have = {name: tuple(value.shape) for name, value in targets.items()}
         names = list(file.keys())
         found = {name: tuple(file.get_slice(name).get_shape()) for name in names}

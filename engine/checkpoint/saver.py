@@ -68,7 +68,7 @@ class Saver:
         ``settle``.
 
         Args:
-            run: rank 0's, None elsewhere.
+            run: rank 0's, None on other ranks.
             weights, optimizer: on whatever device, whole or in shares.
             metadata: for the header of the weights' file.  state: JSON values that stay as they
                 are.

@@ -61,7 +61,7 @@ def open_tensors(path: Path) -> Any:
     Patient with a file that cannot be read for now.
 
     Raises:
-        OSError: there is no such file.  SafetensorError: its bytes are no tensors.
+        OSError: there is no such file.  SafetensorError: its bytes are not tensors.
         EnvironmentFault, UserError: as engine.run.patience.
     """
 

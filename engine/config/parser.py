@@ -37,6 +37,7 @@ from engine.config.shipped import find_config, suggest_config
 from engine.config.values import convert_value, hide_dollars, reveal_dollars
 from engine.errors import Failure, UserError
 from engine.run.patience import is_folder, read_bytes
+from engine.run.run_folder import CONFIG
 
 T = TypeVar("T")
 
@@ -128,8 +129,8 @@ def parse(schema: type[T], argv: Sequence[str], command: str, usage: str = "") -
 
 
 def parse_all(schema: type[T], argv: Sequence[str], command: str) -> tuple[T | None, list[str]]:
-    """(config or None, [message, ...]): as ``parse``, but going on after a fault, so that all of
-    them are told at once."""
+    """(config or None, [message, ...]): as ``parse``, but continuing after a fault, so that all
+    of them are reported at once."""
     try:
         pairs = read_file(argv[0], command)
         schema = choose_schema(schema, [*pairs, *_split_words(argv[1:])])
@@ -206,7 +207,7 @@ def _replace_sections(schema, replaced):
 
 
 def _split_words(words):
-    """[(key, text), ...] of the words that are key=value; the others are told of when they are
+    """[(key, text), ...] of the words that are key=value; the others are reported when they are
     assigned."""
     return [tuple(word.split("=", 1)) for word in words if "=" in word]
 
@@ -300,7 +301,7 @@ def read_file(path: str, command: str) -> list[tuple[str, object]]:
     found = tree.pop("command", None)
     earlier = command.rpartition(" ")[0]  # "pretrain train" was "pretrain"
     if found and found == earlier:
-        if os.path.basename(path) != "config.yaml":
+        if os.path.basename(path) != CONFIG:
             raise UserError(
                 f"{path} says 'command: {found}', which has another name now: write "
                 f"'command: {command}'"

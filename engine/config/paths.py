@@ -68,7 +68,7 @@ def split_paths(spec: str | list[str], name: str = "shards") -> list[str]:
         command = next((part for part in parts[1:] if part.strip().startswith(PIPE)), None)
         if command:
             raise UserError(
-                f"{name}={spec}: a command among others cannot be told by commas; write "
+                f"{name}={spec}: a command among others cannot be separated by commas; write "
                 f'{name}=["...","'
                 f'{command.strip()}"]'
             )

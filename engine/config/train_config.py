@@ -28,7 +28,7 @@ class CheckpointConfig:
     keep_every: int = key(0, "checkpoints of every so many steps are kept for ever; 0: none", low=0)
     background: bool = key(
         True,
-        "write while training goes on; takes host memory for one checkpoint in the first process",
+        "write while training continues; takes host memory for one checkpoint in the first process",
     )
 
 
@@ -102,12 +102,13 @@ class LogConfig:
     )
     wandb: str = key(
         "off",
-        "weights & biases; online goes on offline where the server is not reached",
+        "weights & biases; online continues offline where the server is not reached",
         choices=("off", "offline", "online"),
     )
     faces: bool = key(
         False,
-        "send wandb images of others than synthetic humans too; false keeps those in RUN/images alone",
+        "send wandb images of others than synthetic humans too; false keeps those in RUN/images "
+        "alone",
     )
 
 

@@ -1,4 +1,4 @@
-"""Signs of life for work that has none of its own, such as compiling: for a stated time, and no
+"""Heartbeats for work that sends none of its own, such as compiling: for a stated time, and no
 longer."""
 
 import contextlib

@@ -6,14 +6,16 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import EnvironmentFault
+from engine.logging.console import get_logger
 
 if TYPE_CHECKING:
     import torch
+
+log = get_logger(__name__)
 
 GIB = 2**30
 # Dense bf16 operations a second by the makers' data sheets, by words in the device's name; the
@@ -114,11 +116,10 @@ def refuse_broken_gpu(device: str) -> None:
 
     count = visible_gpus()
     if count and torch.version.cuda is None:
-        print(
-            f"warning: this machine has {count} NVIDIA GPUs, but torch {torch.__version__} was "
-            f"built without CUDA",
-            file=sys.stderr,
-            flush=True,
+        log.warning(
+            "this machine has %d NVIDIA GPUs, but torch %s was built without CUDA",
+            count,
+            torch.__version__,
         )
     elif count:
         raise EnvironmentFault(
@@ -173,8 +174,8 @@ def bf16(precision: str, device: "torch.device") -> bool:
     """Return whether a network runs in bf16 by the key ``precision``; "auto": if the device (a
     torch.device) multiplies in it.
 
-    CPUs that do are told by their flags: there matrix products take a quarter of float32's time;
-    elsewhere bf16 is emulated. So do NVIDIA's GPUs from Ampere on, and all of AMD's that torch runs
+    CPUs that do are known by their flags: there matrix products take a quarter of float32's time;
+    on others bf16 is emulated. So do NVIDIA's GPUs from Ampere on, and all of AMD's that torch runs
     on.
     """
     if precision != "auto":

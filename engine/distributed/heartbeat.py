@@ -58,8 +58,8 @@ class Whereabouts:
     """Where a main thread is.
 
     Attributes:
-        now: (phase, beats, step, doing). Phases count up alike on all ranks; beats are signs of
-            life within one.
+        now: (phase, beats, step, doing). Phases count up alike on all ranks; beats are
+            heartbeats within one.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Whereabouts:
 class Watch(Whereabouts):
     """The thread, from ``with Watch(...)`` on.
 
-    At the end of that block the others are told how it ended.
+    At the end of that block the others learn how it ended.
 
     With several processes an exception in the block ends the process there: one line (or a
     traceback), the exit code.
@@ -385,7 +385,7 @@ class Known:
 
 
 def describe_error(error: BaseException) -> tuple[str, int, bool]:
-    """Return what the ranks are told of an exception.
+    """Return what is sent to the ranks about an exception.
 
     Returns:
         Text, exit code of the other ranks too, and whether another rank's end may be the cause.
@@ -433,7 +433,7 @@ def describe_hang(slow: dict[int, Known], silent: bool, now: float, hang_s: floa
     others = f" (and so do ranks {', '.join(map(str, ranks[1:9]))})" if len(ranks) > 1 else ""
     state = ""
     if silent:
-        state = f", and its process has given no sign of life for {now - first.heard_at:.0f} s"
+        state = f", and its process has sent no heartbeat for {now - first.heard_at:.0f} s"
     text = (
         f"hangs{first.describe()}, for {now - first.moved_at:.0f} s{others}{state}; "
         f"guard.hang_s={hang_s:g}"

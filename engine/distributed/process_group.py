@@ -17,7 +17,7 @@ MEET_S = 300  # for all ranks to come; on a cold disk the imports alone take a m
 
 
 Item = TypeVar("Item")
-KINDS = (UserError, EnvironmentFault)  # of failures that other ranks may be told of as such
+KINDS = (UserError, EnvironmentFault)  # of failures that are sent to other ranks as such
 
 _cores: int | None = None  # this process's share, counted before it was bound to some
 
@@ -60,7 +60,7 @@ class Processes:
         return bool(self.sum(torch.tensor([int(flag)], device=self.device)).item())
 
     def gather(self, items: list[Item]) -> list[Item]:
-        """Return the lists of all ranks as one, on rank 0; elsewhere an empty one.
+        """Return the lists of all ranks as one, on rank 0; on other ranks an empty one.
 
         It costs a word where all are empty.
         """
@@ -105,7 +105,8 @@ class Processes:
         """Return process groups of this rank's (column, row), of rows of ``size`` neighbours."""
         columns = [list(range(first, self.world, size)) for first in range(size)]
         rows = [list(range(first, first + size)) for first in range(0, self.world, size)]
-        # Else they would have torch's own timeout, and the watch might not be the first to speak.
+        # Else they would have torch's own timeout, and torch would end the process before the watch
+        # names who failed.
         timeout = timedelta(seconds=self.timeout_s)
         column, _ = dist.new_subgroups_by_enumeration(columns, timeout)
         row, _ = dist.new_subgroups_by_enumeration(rows, timeout)
@@ -140,7 +141,7 @@ def start(device: str, timeout_s: float = 600, store: dist.Store | None = None) 
         store = dist.PrefixStore("group", store or open_store(env))
         store.set_timeout(timedelta(seconds=timeout_s))
         gpu = own.type == "cuda"
-        # With its device NCCL connects here, where a fault is told as one of the start, and not
+        # With its device NCCL connects here, where a fault is reported as one of the start, and not
         # amid the first collective.
         dist.init_process_group(
             "nccl" if gpu else "gloo",
@@ -198,8 +199,8 @@ def _stay_near(env: RankEnv) -> None:
     global _cores
     _cores = share_cores()
     if not env.local < env.local_world <= torch.cuda.device_count():
-        # it sees its own GPU alone, or is told of no others: how many share the CPUs near it is not
-        # known
+        # it sees its own GPU alone, or does not know of others: how many share the CPUs near it is
+        # not known
         return
     # Any, for torch's types leave out where a GPU is.
     found: list[Any] = [

@@ -33,7 +33,7 @@ def read_rank_env(env: Mapping[str, str] = os.environ) -> RankEnv:
     One that is empty counts as not set.
 
     Raises:
-        UserError: one is no such number, is missing, or two contradict each other.
+        UserError: one is not such a number, is missing, or two contradict each other.
     """
     rank, world = _number(env, "RANK", 0), _number(env, "WORLD_SIZE", 1)
     local, local_world = _number(env, "LOCAL_RANK", 0), _number(env, "LOCAL_WORLD_SIZE", 1)
@@ -68,7 +68,7 @@ def count_threads(env: Mapping[str, str] = os.environ) -> int | None:
     Of a list, for levels of nesting, the first counts.
 
     Raises:
-        UserError: it is no number of threads.
+        UserError: it is not a number of threads.
     """
     text = _text(env, "OMP_NUM_THREADS")
     if not text:
@@ -76,7 +76,7 @@ def count_threads(env: Mapping[str, str] = os.environ) -> int | None:
     for part in text.split(","):
         if not _is_number(part.strip()) or int(part) < 1:
             raise UserError(
-                f"OMP_NUM_THREADS={text} in the environment is no number of threads: "
+                f"OMP_NUM_THREADS={text} in the environment is not a number of threads: "
                 f"unset it, or give one such as 4"
             )
     return int(text.split(",")[0])
@@ -100,7 +100,7 @@ def _number(env, name, least):
         return None
     if not _is_number(text) or int(text) < least:
         raise UserError(
-            f"{name}={text} in the environment is no whole number from {least} on; a "
+            f"{name}={text} in the environment is not a whole number from {least} on; a "
             f"launcher such as torchrun sets it, and one process alone wants none"
         )
     return int(text)

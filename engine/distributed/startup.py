@@ -27,12 +27,12 @@ def starting() -> Iterator[None]:
         try:
             watch = Watch(env, hang_s=TELL_S, meet_s=TELL_S)
         except Failure:
-            raise error from None  # nobody can be told
+            raise error from None  # there is no rank to report it to
         watch.__exit__(type(error), error, error.__traceback__)  # ends the process
 
 
 def _read_others() -> RankEnv | None:
-    """This process's RankEnv where there are others to be told, else None."""
+    """This process's RankEnv where there are other ranks to report to, else None."""
     try:
         env = read_rank_env()
     except UserError:

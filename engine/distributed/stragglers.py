@@ -77,7 +77,7 @@ class Stragglers:
     def find(self, seconds: float) -> Slowest:
         """Return what ``compare`` returns on rank 0.
 
-        {} elsewhere, and where there is one process alone.
+        {} on other ranks, and where there is one process alone.
 
         Args:
             seconds: of this rank's own work since the last call.

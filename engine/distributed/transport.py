@@ -210,7 +210,7 @@ class Hub:
         return out
 
     def send(self, number: int, **message) -> None:
-        """Send one member a message; that it is gone is told by the next poll."""
+        """Send one member a message; the next poll reports that it is gone."""
         self._send_line(number, encode(message))
 
     def tell(self, **message) -> None:
@@ -409,9 +409,9 @@ def decode(line: bytes) -> dict:
     try:
         message = json.loads(line)
     except (ValueError, RecursionError):
-        raise Lost("it sent what is no JSON") from None
+        raise Lost("it sent something that is not JSON") from None
     if not isinstance(message, dict):
-        raise Lost("it sent what is no message")
+        raise Lost("it sent JSON that is not a message")
     return message
 
 

@@ -7,7 +7,8 @@
 A program that imports counterpose hears warnings alone, as from any library, and sets its own
 handlers on the logger "counterpose". The commands, and the processes that they start, show info as
 well; ``COUNTERPOSE_LOG=warning`` makes them quiet and ``COUNTERPOSE_LOG=debug`` talkative. What a
-command was asked for, such as the table of ``data stats``, is no message: it is printed on stdout.
+command was asked for, such as the table of ``data stats``, is not a message: it is printed on
+stdout.
 """
 
 import logging

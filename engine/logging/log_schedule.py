@@ -25,8 +25,8 @@ class Lines:
     """Measures and writes.
 
     Args:
-        run, log, evaluations: rank 0's; None elsewhere.  bar: shows the newest losses.  start: the
-            step that the run resumes from.
+        run, log, evaluations: rank 0's; None on other ranks.  bar: shows the newest losses.  start:
+            the step that the run resumes from.
     """
 
     def __init__(

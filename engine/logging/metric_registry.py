@@ -19,8 +19,8 @@ from pathlib import Path
 from engine.errors import UserError
 from engine.run.files import write_file
 from engine.run.patience import read_bytes
+from engine.run.run_folder import RunFolder
 
-FILE = "metrics.json"
 FORMAT = 1
 Look = str  # how a curve is drawn: "solid", "dashed" or "faint"
 
@@ -193,7 +193,7 @@ def write_metrics(folder: Path, book: MetricBook) -> None:
         OSError: as it comes.
     """
     tree = {"format": FORMAT, **dataclasses.asdict(book)}
-    write_file(folder / FILE, json.dumps(tree, indent=1))
+    write_file(RunFolder(folder).metrics, json.dumps(tree, indent=1))
 
 
 def read_metrics(folder: Path) -> MetricBook:
@@ -203,7 +203,7 @@ def read_metrics(folder: Path) -> MetricBook:
         UserError: the file is damaged, or a newer version wrote it.
         EnvironmentFault: it cannot be read for now.
     """
-    path = folder / FILE
+    path = RunFolder(folder).metrics
     data = read_bytes(path)
     if data is None:
         return ENGINE_METRICS

@@ -214,14 +214,14 @@ def read(run: str | Path) -> list[dict[str, Any]]:
     A last line that is still being written, or that a kill cut in two, is left out.
 
     Raises:
-        UserError: there is no log, or a line in it is no JSON object with a step.
+        UserError: there is no log, or a line in it is not a JSON object with a step.
         EnvironmentFault: it cannot be read for now.
     """
     path = RunFolder(run).log
     data = read_bytes(path)
     if data is None:
         raise UserError(
-            f"{run} has no log.jsonl: it is no run's folder, or the run has not logged yet"
+            f"{run} has no log.jsonl: it is not a run's folder, or the run has not logged yet"
         )
     lines = data.decode(errors="replace").splitlines(True)
     if lines and not lines[-1].endswith("\n"):

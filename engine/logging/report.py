@@ -85,13 +85,13 @@ def read_run(path: str | Path, name: str, colour: str) -> SeenRun:
     """The SeenRun of a folder.
 
     Raises:
-        UserError: it is no run's folder, or a file in it is broken.
+        UserError: it is not a run's folder, or a file in it is broken.
     """
     path = Path(path)
     folder = RunFolder(path)
     file = folder.config
     if not file.is_file():
-        raise UserError(f"{path} is no run's folder: it has no config.yaml")
+        raise UserError(f"{path} is not a run's folder: it has no config.yaml")
     try:
         tree = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:

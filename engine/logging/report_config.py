@@ -1,4 +1,4 @@
-"""The keys of ``python -m engine report``, apart from what draws: help is told at once."""
+"""The keys of ``python -m engine report``, apart from what draws: help is printed at once."""
 
 from dataclasses import dataclass
 

@@ -28,9 +28,9 @@ class Run:
         folder, lease; paths: of what is in the folder.  newest: the checkpoint to resume from, or
             None.
     Raises:
-        UserError: the folder cannot be made, it belongs to another command, a key that is not resumable
-            has another value than when the run began, or steps were done and no checkpoint is there
-            to resume from.
+        UserError: the folder cannot be made, it belongs to another command, a key that is not
+            resumable has another value than when the run began, or steps were done and no
+            checkpoint is there to resume from.
         EnvironmentFault: another run holds the folder; the disk is full; something in it cannot be
             read for now.
     """
@@ -67,8 +67,8 @@ class Run:
         others = [name for name in names if not name.startswith(BEFORE_CONFIG + OF_SLURM)]
         if others and self.paths.config.name not in names:
             raise UserError(
-                f"run={self.folder} is no run's folder but holds {others[0]}; choose an empty or a "
-                f"new folder"
+                f"run={self.folder} is not a run's folder but holds {others[0]}; choose an empty "
+                f"or a new folder"
             )
 
     def _settle(self, config: Any, command: str, device: str | None) -> None:

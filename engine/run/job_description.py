@@ -25,12 +25,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from engine.checkpoint.history import list_complete
 from engine.cli import run
 from engine.config.parser import flat, parse_all, parse_keys
 from engine.config.paths import expand_home
 from engine.config.shipped import find_config
 from engine.config.train_config import TrainConfig
 from engine.errors import Failure, UserError
+from engine.run.run_folder import RunFolder
 from engine.training import eval_jobs
 
 Config = TypeVar("Config")
@@ -46,7 +48,7 @@ class CommandTraits:
         folder_key: the key that names its folder.
         trains: several processes that resume from checkpoints; others are one process.
         takes_part: it takes part=K/N, so that several jobs can share its work.
-        run_prefix: of a command without a config file, which looks at a run or a checkpoint: what
+        run_prefix: of a command without a config file, which reads a run or a checkpoint: what
             stands before that one's path, such as "run="; it takes checkpoints= here. None: the
             command takes a config file first.
         results: of such a command: what each of several checkpoints gets as out=, inside the run,
@@ -273,7 +275,8 @@ def _find_checkpoints(
         result = _results_of(traits, run, out, path.name)
         words = [f"{traits.run_prefix}{path}", *rest]
         lines[path.name] = [*words, f"out={result}"] if result else words
-    base = out or os.path.join(run, os.path.dirname(traits.results) or "evaluations")
+    within = os.path.dirname(traits.results)
+    base = out or (os.path.join(run, within) if within else str(RunFolder(run).evaluations))
     return base, lines
 
 
@@ -285,7 +288,7 @@ def _names_run(word: str, prefix: str) -> bool:
 
 def _choose_steps(run: str, asked: str) -> list[int]:
     """Return the steps of a run's complete checkpoints that are asked for, in order."""
-    there = eval_jobs.whole(run)
+    there = list_complete(run)
     wanted = [str(step) for step in there] if asked == "all" else asked.split(",")
     missing = [text for text in wanted if not text.isdecimal() or int(text) not in there]
     if wanted and not missing:

@@ -1,4 +1,4 @@
-"""Reads that outlast a file system's bad moments. Nothing here imports torch.
+"""Reads that are tried again while a file system fails. Nothing here imports torch.
 
 What cannot be read is not what is damaged: EIO, ESTALE, EMFILE and their like say something about
 the machine and the moment, nothing about the bytes on disk. They are waited out for PATIENCE_S,
@@ -171,7 +171,7 @@ def _mode(path: str) -> int | None:
 def _at_once(path: str, look: Callable[[], Result]) -> Result | None:
     """``look()`` with patience, None where there is nothing.
 
-    A right that is missing is told at once, for nothing is lost.
+    A missing permission is reported at once, for nothing is lost.
     """
 
     def attempt() -> Result:

@@ -1,4 +1,4 @@
-"""What is checked before the first step: all that is wrong is told at once, with what to do."""
+"""What is checked before the first step: all that is wrong is reported at once, with what to do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from engine.distributed.process_group import Processes
 
 log = get_logger(__name__)
-CLOCKS_S = 3.0  # differences between machines' clocks that are told
+CLOCKS_S = 3.0  # differences between machines' clocks that are reported
 COPIES = 3  # a checkpoint holds the weights and two moments of each
 
 
@@ -82,7 +82,7 @@ CGROUPS = (
 
 
 def check(config: TrainConfig, trainer: Checked) -> None:
-    """Look at this rank's machine and compare it with the others'; all ranks call it.
+    """Check this rank's machine and compare it with the others'; all ranks call it.
 
     Raises:
         UserError: on all ranks, with everything that any of them found.

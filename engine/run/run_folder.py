@@ -5,6 +5,7 @@
     RUN/lease.json              who holds the folder; engine.run.run_lock
     RUN/saved.json              step of the last complete checkpoint; engine.checkpoint.history
     RUN/manifest.json           the shards and clips that the run draws from
+    RUN/metrics.json            what the run's numbers are; engine.logging.metric_registry
     RUN/log.jsonl               a line a logged step; lines that are done again in log.cut.jsonl
     RUN/checkpoints/step-N/     engine.checkpoint.checkpoints has its files
     RUN/captures/step-N.json    a bad update; engine.training.spike_guard
@@ -30,6 +31,7 @@ HELD = (
     "environment.json",
     "saved.json",
     "manifest.json",
+    "metrics.json",
     "log.jsonl",
     "bad_samples.jsonl",
     "bad_samples.json",
@@ -38,6 +40,8 @@ HELD = (
 # the slurm package puts there before a run's first start.
 BEFORE_CONFIG = ("lease.", "environment.json", "config.writing", "config.yaml.writing-", "saved.")
 OF_SLURM = ("code", "slurm")
+CONFIG = "config.yaml"
+WEIGHTS = "model.safetensors"
 
 
 def step_name(step: int) -> str:
@@ -65,7 +69,7 @@ class RunFolder:
     @property
     def config(self) -> Path:
         """The resolved config; without it a folder is no run's."""
-        return self.path / "config.yaml"
+        return self.path / CONFIG
 
     @property
     def environment(self) -> Path:
@@ -86,6 +90,11 @@ class RunFolder:
     def manifest(self) -> Path:
         """The shards and clips that the run draws from."""
         return self.path / "manifest.json"
+
+    @property
+    def metrics(self) -> Path:
+        """What the run's numbers are: names, units, which way is better."""
+        return self.path / "metrics.json"
 
     @property
     def log(self) -> Path:
@@ -207,6 +216,11 @@ class RunFolder:
                     written, mark, _ = name.partition(".writing-")
                     if mark and (names is None or written in names):
                         os.unlink(folder / name)
+
+
+def find_weights_file(folder: str | os.PathLike) -> Path:
+    """The weights in the folder of a checkpoint, whether they are there or not."""
+    return Path(folder) / WEIGHTS
 
 
 def find_run(path: str | os.PathLike) -> RunFolder | None:

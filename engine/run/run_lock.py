@@ -49,7 +49,7 @@ class Lease:
     """Held from construction until release().
 
     An owner on another machine that was heard of less than EXPIRES_S ago may be dead all the same:
-    its next sign of life or the end of that time is waited for, so that a run whose node broke down
+    its next heartbeat or the end of that time is waited for, so that a run whose node broke down
     can be started again at once.
 
     Where files cannot be locked (Lustre without flock) it is read again a moment after it was
@@ -136,13 +136,13 @@ class Lease:
             owner = _name_owner(held)
             if sign == "runs here" or first not in (None, sign):
                 raise EnvironmentFault(
-                    f"run folder {self.path.parent} is in use by {owner} (last sign of life "
+                    f"run folder {self.path.parent} is in use by {owner} (last heartbeat "
                     f"{age:.0f} s ago); stop it or choose another run="
                 )
             if first is None:
                 log.info(
-                    "note: run folder %s was in use by %s %.0f s ago; if that gives no sign of "
-                    "life, this run begins in %.0f s",
+                    "note: run folder %s was in use by %s %.0f s ago; if that sends no "
+                    "heartbeat, this run begins in %.0f s",
                     self.path.parent,
                     owner,
                     age,
@@ -167,7 +167,7 @@ class Lease:
             )
 
     def _sign(self, held: Owner | None) -> tuple[object, float]:
-        """Return the owner's last sign of life and its age in s.
+        """Return the owner's last heartbeat and its age in s.
 
         (None, 0) of one that is dead or gave the folder back.
         """

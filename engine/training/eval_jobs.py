@@ -8,7 +8,7 @@ the run's log.
 
 Who evaluates writes the first file; who holds the run's folder puts its numbers into the log's line
 of that step. A checkpoint that is due stays until its file is there. No torch here: slurm's
-supervisor looks at these files too.
+supervisor reads these files too.
 """
 
 import contextlib
@@ -27,9 +27,13 @@ from engine.checkpoint.history import list_complete
 from engine.cli import last_word
 from engine.errors import Failure, UserError, explain, failure_of
 from engine.logging import metrics
+from engine.logging.console import get_logger
+from engine.run.files import write_file
 from engine.run.patience import exists
 from engine.run.run_folder import RunFolder, step_of
 from engine.run.run_lock import Lease
+
+console = get_logger(__name__)
 
 LAUNCH = (
     Path(__file__).resolve().parents[2] / "slurm" / "launch.py"
@@ -77,15 +81,13 @@ def run_of(path):
     return None if step is None else (path.parents[1], step)
 
 
-def whole(run):
-    """Steps of a run's whole checkpoints, by their marker alone."""
-    return list_complete(run)
-
-
 def outstanding(run, every, steps):
-    """Steps of whole checkpoints that are due and of which nobody has said anything yet."""
+    """Returns the steps of complete checkpoints that are due and of which nobody has said anything
+    yet."""
     return [
-        step for step in whole(run) if due(step, every, steps) and not exists(file_of(run, step))
+        step
+        for step in list_complete(run)
+        if due(step, every, steps) and not exists(file_of(run, step))
     ]
 
 
@@ -107,7 +109,7 @@ def needed(config):
 def outcomes(run):
     """{step: what came of its evaluation} of a run."""
     found = {}
-    for path in sorted(Path(run).glob("evaluations/step-*.json")):
+    for path in sorted(RunFolder(run).evaluations.glob("step-*.json")):
         try:
             outcome = json.loads(path.read_text(encoding="utf-8"))
             found[int(outcome["step"])] = outcome
@@ -131,13 +133,9 @@ def fail(run, step, reason):
 
 def _write(run, step, outcome):
     path = file_of(run, step)
-    temporary = path.with_suffix(f".{os.getpid()}.writing")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(
-            json.dumps({**outcome, "time": round(time.time(), 3)}), encoding="utf-8"
-        )
-        os.replace(temporary, path)
+        write_file(path, json.dumps({**outcome, "time": round(time.time(), 3)}))
     except OSError as error:
         raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
@@ -168,7 +166,7 @@ class Evaluations:
         self.tried, self.warned = (
             set(),
             set(),
-        )  # steps that are not begun again in this life; what was said once
+        )  # steps that are not begun again in this attempt; what was said once
 
     def turn(self):
         """To be called now and then; costs a look into a folder. Nothing that goes wrong here ends
@@ -185,7 +183,7 @@ class Evaluations:
         ) as error:  # a full disk, a file that somebody wrote into
             if str(error) not in self.warned:
                 self.warned.add(str(error))
-                print(f"warning: evaluations: {error}", file=sys.stderr, flush=True)
+                console.warning("evaluations: %s", error)
 
     def _left(self):
         """Steps that are still to be evaluated here."""
@@ -205,7 +203,7 @@ class Evaluations:
         """
         left = self._left()
         if left:
-            print(f"evaluating: {len(left)} checkpoint{'s' * (len(left) > 1)} to go", flush=True)
+            console.info("evaluating: %d checkpoint%s to go", len(left), "s" * (len(left) > 1))
         while left and not self.stop:
             watch.alive()
             self.turn()
@@ -218,10 +216,10 @@ class Evaluations:
         ):  # wandb may then get them twice, in rows that are the same
             _shown(self.run, self.log)
         if left:
-            print(
-                f"{self.stop.name}: {len(left)} evaluations are left; the same command goes on "
-                f"with them",
-                flush=True,
+            console.info(
+                "%s: %d evaluations are left; the same command resumes with them",
+                self.stop.name,
+                len(left),
             )
         return not left
 
@@ -240,11 +238,11 @@ class Evaluations:
                 self.tried.discard(self.step)
             elif not file_of(self.run, self.step).exists():
                 reason = last_word(said, 0, code)
-                print(
-                    f"warning: the evaluation of step {self.step} failed: {reason}; {said} has "
-                    f"what it said",
-                    file=sys.stderr,
-                    flush=True,
+                console.warning(
+                    "the evaluation of step %d failed: %s; %s has what it said",
+                    self.step,
+                    reason,
+                    said,
                 )
                 fail(self.run, self.step, reason)
         if self.child or not self.here or self.stop:
@@ -286,7 +284,7 @@ def take_up(run, log, taken):
     """Put numbers that are not ``taken`` yet ({step: time of change of its file}) into a Log, and
     so on the dashboard."""
     fresh = {}
-    for path in Path(run).glob("evaluations/step-*.json"):
+    for path in RunFolder(run).evaluations.glob("step-*.json"):
         changed = path.stat().st_mtime_ns
         if (found := re.fullmatch(r"step-(\d+)", path.stem)) and taken.get(
             int(found[1])
@@ -312,12 +310,10 @@ def _read_shown(run):
 
 
 def _shown(run, log):
-    """Keep which steps the dashboard has got, over all lives of a run."""
+    """Keep which steps the dashboard has got, over all attempts of a run."""
     if log.sent:
         path = RunFolder(run).shown_evaluations
-        temporary = path.with_suffix(".writing")
-        temporary.write_text(json.dumps(sorted(_read_shown(run) | log.sent)))
-        os.replace(temporary, path)
+        write_file(path, json.dumps(sorted(_read_shown(run) | log.sent)))
         log.sent = set()
 
 
@@ -339,7 +335,7 @@ def settle(run, ended=False, patience_s=FOLDER_S):
     somebody else will do that.
 
     Args:
-        ended: nobody will go on with the run; without it only one that has reached its last step
+        ended: nobody will resume the run; without it only one that has reached its last step
             counts as over.
     """
     folder = RunFolder(run)
@@ -357,11 +353,11 @@ def settle(run, ended=False, patience_s=FOLDER_S):
             )  # the run itself may still wait for its dashboard, or another evaluation be at this
         except Failure as error:
             if time.monotonic() > deadline:
-                print(
-                    f"note: numbers of evaluations are not in the log yet: {error}; python -m "
-                    f"slurm status {run} brings them "
-                    f"there",
-                    file=sys.stderr,
+                console.info(
+                    "note: numbers of evaluations are not in the log yet: %s; python -m slurm "
+                    "status %s brings them there",
+                    error,
+                    run,
                 )
                 return
             time.sleep(1)

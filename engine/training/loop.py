@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 from signal import Signals
 
 import torch
@@ -14,6 +13,7 @@ from engine.distributed.heartbeat import Watch
 from engine.distributed.rank_env import read_rank_env
 from engine.errors import ExitCode
 from engine.logging import progress
+from engine.logging.console import get_logger
 from engine.logging.log_schedule import Lines, due, last_step
 from engine.logging.metrics import Log
 from engine.run import preflight, private
@@ -21,9 +21,11 @@ from engine.run.signals import StoppedEarly, StopRequest
 from engine.training import gc_control
 from engine.training.eval_jobs import Evaluations
 
-PATIENCE_S = (
-    300  # by which a collective outlasts guard.hang_s, so that the watch is the first to speak
-)
+console = get_logger(__name__)
+
+# A collective outlasts guard.hang_s by this, so that the watch names who failed before torch ends
+# the process.
+PATIENCE_S = 300
 
 
 def train(config, make_trainer):
@@ -41,7 +43,7 @@ def train(config, make_trainer):
         stop = StopRequest()
         closing.callback(stop.close)
         try:
-            # The watch stands first, so that whatever fails on one rank from here on is told to
+            # The watch stands first, so that whatever fails on one rank from here on is reported to
             # all.
             patience_s = _collectives_may_take_s(config)
             with Watch(read_rank_env(), config.guard.hang_s, stop, patience_s) as watch:
@@ -52,11 +54,7 @@ def train(config, make_trainer):
                 stop.leaving()
                 return code
         except StoppedEarly as signal:
-            print(
-                f"{signal}: stopped before the first step; there was nothing to save",
-                file=sys.stderr,
-                flush=True,
-            )
+            console.info("%s: stopped before the first step; there was nothing to save", signal)
             return ExitCode.STOPPED
 
 
@@ -81,7 +79,7 @@ def _settle(config, device):
 
 
 def _train(config, make_trainer, processes, stop, watch, closing):
-    """Build everything, go on from the newest checkpoint and run the loop."""
+    """Build everything, resume from the newest checkpoint and run the loop."""
     config.check_processes(processes.world, processes.of_a_node())
     trainer = make_trainer(config, processes)
     closing.callback(trainer.close)
@@ -153,8 +151,8 @@ def loop(config, trainer, run, lines, watch, start, written):
                     if stopped
                     else trainer.stop.name or "a signal to another process"
                 )
-                print(
-                    f"{name}: saved at step {done}; the same command goes on from there", flush=True
+                console.info(
+                    "%s: saved at step %d; the same command resumes from there", name, done
                 )
             return ExitCode.STOPPED
     agreement.hear()

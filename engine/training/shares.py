@@ -17,7 +17,7 @@ class Shares:
     """A rank's share of what is evaluated.
 
     Attributes:
-        stop: true once the run is asked to stop.  watch: is told that the rank is alive.
+        stop: true once the run is asked to stop.  watch: gets a sign that the rank is alive.
     """
 
     def __init__(self, processes: Processes) -> None:

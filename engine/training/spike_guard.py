@@ -1,27 +1,28 @@
 """Bad updates: skipped by all ranks alike, recorded, and after too many in a row undone.
 
-An update is bad if the gradient's norm is no number, or if its logarithm lies ``guard.spike``
-deviations above its running mean. Both are known on the device, where everything is decided; the
-norm is one of all ranks, so they decide alike. The host learns of it two steps late: a wait for the
-device in each step would cost more than two steps in vain, ever.
+An update is bad if the gradient's norm is NaN or Inf, or if its logarithm lies ``guard.spike``
+standard deviations above its running mean. Both are known on the device, where everything is
+decided; the norm is one of all ranks, so they decide alike. The host learns of it two steps late: a
+wait for the device in each step would cost more than two steps in vain, ever.
 """
 
 import json
 import math
-import os
-import sys
-from pathlib import Path
 
 import torch
 
 from engine.checkpoint import checkpoints
 from engine.checkpoint.history import list_checkpoints
 from engine.errors import explain
+from engine.logging.console import get_logger
+from engine.run.files import write_file
 from engine.run.run_folder import RunFolder
 
+console = get_logger(__name__)
+
 MEMORY = 0.99  # of the running mean and variance: some 100 steps
-# smallest deviation of the norm's logarithm that is believed: a steady run must not trip over
-# nothing
+# smallest standard deviation of the norm's logarithm that is believed: a steady run must not trip
+# over nothing
 FLOOR = 0.1
 SMALLEST = 1e-30  # of a norm, under the logarithm
 RECORDS = 256  # bad updates between two logged lines that are captured
@@ -110,7 +111,7 @@ class Guard:
         """What ``row`` would say, without a step."""
         copied, event = self._copied
         if event is not None:
-            event.synchronize()  # of the step before: the device has the last one to go on with
+            event.synchronize()  # of the step before: the device has the last one to continue with
         return int(copied[1])
 
     def before(self):
@@ -144,12 +145,11 @@ class Guard:
             write_capture(folder, step, batch, norm, limit, losses)
         except OSError as error:
             self.uncaptured += 1
-            print(
-                f"warning: {capture_file(folder, step)} cannot be written: {explain(error)}; the "
-                f"run goes on "
-                f"({self.uncaptured} captures lost since the start)",
-                file=sys.stderr,
-                flush=True,
+            console.warning(
+                "%s cannot be written: %s; the run continues (%d captures lost since the start)",
+                capture_file(folder, step),
+                explain(error),
+                self.uncaptured,
             )
 
     def went_back(self, skipped, ledger, start, stop):
@@ -221,19 +221,17 @@ def write_capture(folder, step, batch, norm, limit, losses):
         "threshold": _plain(limit),
         "losses": {name: _plain(value) for name, value in losses.items()},
     }
-    temporary = path.with_suffix(".writing")
     path.parent.mkdir(exist_ok=True)
-    temporary.write_text(json.dumps(content, indent=1))
-    os.replace(temporary, path)
+    write_file(path, json.dumps(content, indent=1))
 
 
 def _plain(value):
-    """A number, or as text what JSON has no number for."""
+    """Returns a finite number as it is; NaN and Inf as text, which JSON lacks."""
     return value if math.isfinite(value) else str(value)
 
 
-def report(folder, room, first, skips, guard, options):
-    """What a person reads when a run cannot go on by itself."""
+def report(folder, package, first, skips, guard, options):
+    """Return what a person reads when a run cannot continue by itself."""
     back = (
         f"it went back to an earlier checkpoint {guard.rollbacks} times before "
         f"(guard.rollbacks={options.rollbacks}), "
@@ -241,18 +239,16 @@ def report(folder, room, first, skips, guard, options):
         if guard.rollbacks >= options.rollbacks
         else "no checkpoint from before them is left to go back to"
     )
-    captures, had = list(Path(folder).glob("captures/step-*.json")), list_checkpoints(folder)
+    captures, had = list(RunFolder(folder).captures.glob("step-*.json")), list_checkpoints(folder)
     begin = f"init={folder} and a" if had else "a"
     return (
         f"training broke down: {skips} bad updates in a row from step {first} on "
         f"(guard.skips={options.skips}), and "
         f"{back}.\n"
-        f"  {len(captures)} captures in {Path(folder) / 'captures'} say which batches, norms and "
-        f"losses. The worst "
-        f"samples of one:\n"
-        f"    python -m {room} replay {folder} step={first} out=worst.png\n"
+        f"  {len(captures)} captures in {RunFolder(folder).captures} say which batches, norms and "
+        f"losses. The highest-loss samples of one:\n"
+        f"    python -m {package} replay {folder} step={first} out=highest-loss.png\n"
         f"  Then start a new run=DIR with {begin} lower optim.lr, with optim.max_grad_norm=1, or "
-        f"with the "
-        f"shards that are bad "
-        f"listed in its bad_shards.json.\n  Started again as it is, this run comes to the same end."
+        f"with the damaged shards listed in its quarantine, bad_shards.json.\n"
+        f"  Started again as it is, this run comes to the same end."
     )

@@ -40,7 +40,7 @@ class Trainer:
         task: what is trained.  config, processes, device, model, loader: the task's.
         spread: how ranks share the weights; ``wrapped``: the task's step module under it.
         names: {parameter: name} of what is trained.
-        stop: true once the run is asked to stop.  watch: is told where the rank is.  shares: how
+        stop: true once the run is asked to stop.  watch: gets where the rank is.  shares: how
             an evaluation is divided; it has the same two.
     """
 
@@ -268,7 +268,7 @@ class Trainer:
         return state["step"]
 
     def save(self, run: Run | None, step: int, last: bool) -> None:
-        """Have rank 0 write a checkpoint, while training goes on unless it is the last.
+        """Have rank 0 write a checkpoint, while training continues unless it is the last.
 
         Args:
             run: rank 0's engine.run.folder.Run.  last: wait for it.

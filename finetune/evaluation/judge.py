@@ -88,9 +88,10 @@ class Judge:
         answers = {"model": self.predictor.model(seen.images, seen.K, self.body)}
         mean = self.predictor.model.place_means(seen.K, self.size)
         answers["mean"] = pose_body(self.body, mean)
-        turned = self.predictor.model.place_means(seen.K, self.size)
-        turned.pose[:, 0] = target.pose[:, 0]
-        answers["turned"] = pose_body(self.body, turned)
+        rotated = self.predictor.model.place_means(seen.K, self.size)
+        rotated.pose[:, 0] = target.pose[:, 0]
+        # "turned" is the stored name of the row: the mean pose, rotated.
+        answers["turned"] = pose_body(self.body, rotated)
         if self.plain:
             answers["scratch"] = self.plain.model(seen.images, seen.K, self.body)
         return answers

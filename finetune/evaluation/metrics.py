@@ -8,12 +8,13 @@ millimetres. All is computed in float64: a person 1000 m away in float32 would c
 is reduced over the batch.
 
 What degenerate points give:
-    prediction in one point        the alignment only shifts it: the error is the true points'
-    distance from their mean truth in one point             the alignment shrinks the prediction
-    onto it: 0 points on a line               many rotations are equally good; the distances are the
-    same for all of them mirrored prediction            no reflection is allowed: the error stays
-    (but a plane's mirror image is a turn of it) NaN or infinity                UserError: a mean
-    that leaves such a crop out would be too good
+    prediction in one point: the alignment only shifts it; the error is the true points' distance
+        from their mean
+    truth in one point: the alignment shrinks the prediction onto it: 0
+    points on a line: many rotations are equally good; the distances are the same for all of them
+    mirrored prediction: no reflection is allowed, so the error stays (but a plane's mirror image is
+        a rotation of it)
+    NaN or Inf: UserError, since a mean that leaves such a crop out would be too good
 """
 
 from collections.abc import Mapping, Sequence

@@ -12,6 +12,7 @@ from data.sampling.subjects import leave_out_people
 from data.storage.shard_store import Store
 from engine.config.parser import flat
 from engine.config.paths import refuse_commands
+from engine.run.run_folder import RunFolder
 from finetune.inference.predictor import Predictor
 from finetune.verb_config import EvaluateConfig
 
@@ -23,7 +24,9 @@ def choose_data(config: EvaluateConfig, predictor: Predictor) -> CropDataConfig:
     shards = {"data": SourceConfig(config.data.shards)} if config.data.shards else began.named()
     if not config.data.shards:
         of_run = {f"data.{name}": value for name, value in flat(began).items()}
-        refuse_commands(of_run, set(), str(predictor.folder / "config.yaml"), config.allow_commands)
+        refuse_commands(
+            of_run, set(), str(RunFolder(predictor.folder).config), config.allow_commands
+        )
     return CropDataConfig(
         sources=shards, rules=began.rules, augment=began.augment, exclude=began.exclude
     )

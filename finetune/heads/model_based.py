@@ -85,7 +85,7 @@ class ModelBasedHead(Head):
     ) -> Prediction:
         """Predict the people of images; see finetune.heads.base.Head."""
         answers = self.answer(features, describe_camera(K, size))
-        # bf16 would turn a body by a quarter of a degree.
+        # bf16 would rotate a body by a quarter of a degree.
         with torch.autocast(features.device.type, enabled=False):
             offsets = Offsets(*(answers[name].float() for name in ("pose", "shape", "place")))
             found = add_offsets(means, offsets, K, size, body.shape_space, body.name)

@@ -22,6 +22,7 @@ from engine.distributed import process_group
 from engine.errors import UserError
 from engine.geometry import crop_intrinsics
 from engine.logging.console import get_logger
+from engine.run.run_folder import RunFolder, find_weights_file
 from finetune.config import FinetuneConfig
 from finetune.heads.base import Prediction
 from finetune.inference.images import ImageLike, read_image
@@ -55,13 +56,14 @@ class Predictor:
     def __init__(self, run: str | Path, device: str = "auto", name: str = "run") -> None:
         folder, weights = find_checkpoint(Path(run), name)
         self.folder, self.checkpoint = folder, weights
-        self.config = parse(FinetuneConfig, [str(folder / "config.yaml")], "finetune train")
-        _note_unknown_border(folder / "config.yaml")
+        path = RunFolder(folder).config
+        self.config = parse(FinetuneConfig, [str(path)], "finetune train")
+        _note_unknown_border(path)
         self.device = process_group.device_of(device)
         self.body = open_model(self.config.body_model).to(self.device)
         with torch.random.fork_rng(devices=[]):
-            model = Recovery(self.config.model, self.config.head, self.body)
-        file = weights / "model.safetensors"
+            model = Recovery(self.config.model, self.config.head, self.body, self.config.task)
+        file = find_weights_file(weights)
         header.check_roles(read_metadata(file), model.roles, file)
         self.step = restore.load_model(weights, model)
         check_finite(model.state_dict(), file)
@@ -138,12 +140,12 @@ def find_checkpoint(path: Path, name: str) -> tuple[Path, Path]:
     """
     if not path.is_dir():
         raise UserError(f"{name}={path}: there is no such folder")
-    if (path / "model.safetensors").is_file():
+    if find_weights_file(path).is_file():
         fault = checkpoints.damage(path)
         if fault:
             raise UserError(f"{name}={path} is not a complete checkpoint: {fault}")
         return path.resolve().parents[1], path
-    if not (path / "config.yaml").is_file():
+    if not RunFolder(path).config.is_file():
         raise UserError(f"{name}={path} holds no config.yaml: it is not a run's folder")
     newest = checkpoints.newest(path)
     if newest is None:

@@ -10,8 +10,8 @@ WITH, WITHOUT = PALETTE[:2]
 
 
 def draw_pretraining(run: TrainingRun) -> Chart | None:
-    """Losses of a pre-training run by kind of pair, of training and of validation; None where nothing is
-    logged."""
+    """Losses of a pre-training run by kind of pair, of training and of validation; None where
+    nothing is logged."""
     kinds = sorted(
         {key.split("/")[1] for line in run.log for key in line if key.startswith(("loss/", "val/"))}
     )

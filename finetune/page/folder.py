@@ -2,7 +2,6 @@
 here is checked here."""
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any  # of JSON: what it holds is checked by ``check``
@@ -11,6 +10,7 @@ import yaml
 
 from data.format.shards import find_shards
 from engine.errors import UserError, explain, failure_of
+from engine.run.run_folder import RunFolder
 
 FORMAT = 1
 COMMANDS = ("pretrain train", "finetune train")
@@ -240,7 +240,8 @@ def read_evaluation(path: Path) -> Evaluation:
 
 def _read_run(path):
     """The TrainingRun of a folder, or None where it is none of COMMANDS."""
-    file = path / "config.yaml"
+    folder = RunFolder(path)
+    file = folder.config
     if not file.exists():
         return None
     try:
@@ -253,17 +254,12 @@ def _read_run(path):
     command = EARLIER.get(command, command)
     if command not in COMMANDS:
         return None
-    images = {
-        int(found[1]): image
-        for image in sorted(path.glob("images/step-*.png"))
-        if (found := re.fullmatch(r"step-(\d+)\.png", image.name))
-    }
     evaluation = path / "evaluation"
     return TrainingRun(
         path,
         command,
         config,
-        read_lines(path / "log.jsonl", {"step": int}),
-        dict(sorted(images.items())),
+        read_lines(folder.log, {"step": int}),
+        folder.list_images().get("step", {}),
         read_evaluation(evaluation) if (evaluation / "evaluation.json").exists() else None,
     )

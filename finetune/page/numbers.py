@@ -84,8 +84,8 @@ def list_differences(evaluation: Evaluation) -> list[dict]:
     """This run minus the one without pre-training, a dict a metric: "name", "unit", "mean", "low",
     "high", "verdict".
 
-    Empty where there is no such run. The verdict is finetune.evaluation.tables.verdict's: "wins" or "loses"
-    only where the interval excludes 0, else "not significant".
+    Empty where there is no such run. The verdict is finetune.evaluation.tables.verdict's: "wins" or
+    "loses" only where the interval excludes 0, else "not significant".
     """
     found, out = evaluation.content.get("differences", {}), []
     for metric in evaluation.content["metrics"]:

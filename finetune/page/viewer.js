@@ -1,4 +1,4 @@
-// Meshes that one can turn: plain WebGL 2, drawn only when something has changed.
+// Meshes that one can rotate: plain WebGL 2, drawn only when something has changed.
 //
 // Frames: a mesh comes in its camera's frame (metres; x right, y down, z forward). It is shown with x right, y up and z towards
 // the viewer, so that the first sight is the camera's own.
@@ -7,17 +7,17 @@
 
   const VERTEX = `#version 300 es
     in vec3 place, normal;
-    uniform mat3 turn;
+    uniform mat3 rotation;
     uniform vec3 centre;
     uniform float distance_m, near, far;
     uniform vec2 lens;
     out vec3 at, facing;
     void main() {
-      at = turn * (place - centre) - vec3(0.0, 0.0, distance_m);
-      facing = turn * normal;
+      at = rotation * (place - centre) - vec3(0.0, 0.0, distance_m);
+      facing = rotation * normal;
       gl_Position = vec4(at.xy * lens, (-at.z * (far + near) - 2.0 * far * near) / (far - near), -at.z);
     }`;
-  // Key from the upper left, a weaker fill, sky and ground, a rim; mixed as linear light. Normals are turned to the viewer, for a
+  // Key from the upper left, a weaker fill, sky and ground, a rim; mixed as linear light. Normals are rotated to the viewer, for a
   // hand is open at the wrist and a left one may be a right one in a mirror.
   const FRAGMENT = `#version 300 es
     precision highp float;
@@ -131,12 +131,12 @@
       return array;
     }
 
-    clear(width, height, turn, distance, radius) {
+    clear(width, height, rotation, distance, radius) {
       const gl = this.gl, narrow = Math.min(1, width / height);
       gl.viewport(0, 0, width, height);
       gl.clearColor(0, 0, 0, 0);
       gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-      gl.uniformMatrix3fv(this.uniform("turn"), false, turn);
+      gl.uniformMatrix3fv(this.uniform("rotation"), false, rotation);
       gl.uniform1f(this.uniform("distance_m"), distance);
       gl.uniform1f(this.uniform("near"), Math.max(distance - 2 * radius, distance / 100));
       gl.uniform1f(this.uniform("far"), distance + 2 * radius);
@@ -218,7 +218,7 @@
       this.ask();
     }
 
-    // The mesh of an example, decoded when it is first looked at.
+    // The mesh of an example, decoded when it is first shown.
     mesh(which) {
       const name = `${this.example} ${which}`;
       if (!this.meshes.has(name)) {
@@ -247,7 +247,7 @@
       this.drawScale(Math.min(width, height) / ratio * LENS / 2 / distance);
     }
 
-    // Both meshes with the point that each is turned about. Both count, shown or not: switching one on moves nothing.
+    // Both meshes with the point that each is rotated about. Both count, shown or not: switching one on moves nothing.
     scene() {
       const name = `${this.example} ${this.together.checked}`;
       if (!this.scenes.has(name)) {
@@ -269,7 +269,7 @@
       this.root.querySelector(".scale i").style.width = `${length * pixelsPerMetre}px`;
     }
 
-    turn(yaw, pitch) {
+    rotate(yaw, pitch) {
       this.yaw += yaw;
       this.pitch = Math.min(Math.max(this.pitch + pitch, -Math.PI / 2), Math.PI / 2);
       this.ask();
@@ -306,13 +306,13 @@
       const spread = () => { const [a, b] = [...this.pointers.values()]; return Math.hypot(a[0] - b[0], a[1] - b[1]); };
       const now = [event.clientX, event.clientY], apart = this.pointers.size === 2 ? spread() : 0;
       this.pointers.set(event.pointerId, now);
-      if (this.pointers.size === 1) this.turn((now[0] - before[0]) / 110, (now[1] - before[1]) / 110);
+      if (this.pointers.size === 1) this.rotate((now[0] - before[0]) / 110, (now[1] - before[1]) / 110);
       if (apart > 0) this.zoomBy(spread() / apart);
     }
 
     type(event) {
-      const actions = {ArrowLeft: () => this.turn(-STEP, 0), ArrowRight: () => this.turn(STEP, 0), ArrowUp: () => this.turn(0, -STEP),
-        ArrowDown: () => this.turn(0, STEP), "+": () => this.zoomBy(1.15), "=": () => this.zoomBy(1.15), "-": () => this.zoomBy(1 / 1.15),
+      const actions = {ArrowLeft: () => this.rotate(-STEP, 0), ArrowRight: () => this.rotate(STEP, 0), ArrowUp: () => this.rotate(0, -STEP),
+        ArrowDown: () => this.rotate(0, STEP), "+": () => this.zoomBy(1.15), "=": () => this.zoomBy(1.15), "-": () => this.zoomBy(1 / 1.15),
         0: () => { [this.yaw, this.pitch, this.zoom] = [0, 0, 1]; this.ask(); }};
       if (event.ctrlKey || event.metaKey || event.altKey || !(event.key in actions)) return;
       event.preventDefault();

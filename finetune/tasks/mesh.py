@@ -11,7 +11,7 @@ from data.bodies.models import open_model
 from data.loading.build import open_crop_loader, open_crop_order, sample_labels, val_crops
 from data.loading.clip_task import DATA_METRICS, ClipTask
 from data.loading.crops import TAGS
-from data.sampling.manifest import bad_shards
+from data.sampling.manifest import quarantined_shards
 from data.sampling.seen import Seen
 from engine.checkpoint import history
 from engine.distributed import hardware, process_group
@@ -246,13 +246,15 @@ def build(config, order, body, device):
     before = Seen()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = Recovery(config.model, config.head, body)
+        model = Recovery(config.model, config.head, body, config.task)
     # A run that resumes has weights and means of its own, and needs its beginnings no more.
     # The marker tells: the first process alone reads the files through, when it opens the run.
     if not history.list_complete(config.run):
         if config.init:
             before = weights.init_encoder(model.encoder, config.model, config.init)
-        labels = sample_labels(order, config.data, MEAN_CLIPS, bad_shards(config.run, order))
+        labels = sample_labels(
+            order, config.data, MEAN_CLIPS, quarantined_shards(config.run, order)
+        )
         labels = {name: torch.from_numpy(values).to(device) for name, values in labels.items()}
         model.set_means(compute_means(labels, Targets(body), config.model.image_size))
     return model.to(device), before

@@ -12,7 +12,7 @@ from engine.geometry import crop_intrinsics
 from finetune.person import Person, colour
 from finetune.viz.raster import shared_raster
 
-# Samples along a pixel's side; fewer in an image so large that nobody looks at its pixels: 4000 x
+# Samples along a pixel's side; fewer in an image so large that nobody views its pixels: 4000 x
 # 4000 px with 8 people take 9 s, not 14.
 SAMPLES, FEWER_SAMPLES, LARGE_PIXELS = 3, 2, 2 << 20
 BAND_SAMPLES = 8 << 20  # of one band of rows, so that an image of 4000 px needs no gigabytes

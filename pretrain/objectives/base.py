@@ -63,7 +63,8 @@ class Objective(nn.Module, abc.ABC):
 
     @classmethod
     def init_network(cls, model: nn.Module, source: str) -> Seen:
-        """Fill the network with weights from elsewhere, to start a new run; what these saw."""
+        """Fill the network with weights of another run or file, to start a new run; what these
+        saw."""
         return weights.init_encoder(model.encoder, model.config, source)
 
     @classmethod

@@ -56,7 +56,7 @@ class Completion(Objective):
             Group(
                 "reference_gain",
                 "Reference gain",
-                "Loss with a mismatched reference, less that with the true one; dashed: all "
+                "Loss with a mismatched reference, minus that with the true one; dashed: all "
                 "patches, solid: person patches alone. Zero: the second image is not used.",
                 companions=(Companion("_person", "person patches", "solid"),),
                 label="all patches",
@@ -73,7 +73,7 @@ class Completion(Objective):
 
     @classmethod
     def init_network(cls, model: nn.Module, source: str) -> Seen:
-        """Fill encoder and decoder with weights from elsewhere; what these saw."""
+        """Fill encoder and decoder with weights of another run or file; what these saw."""
         return weights.init_from(model, source)
 
     @classmethod

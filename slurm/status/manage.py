@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from engine.errors import UserError
+from engine.run.run_folder import RunFolder
 from slurm import job_record, site
 from slurm.config import from_flat
 from slurm.status import status
@@ -56,7 +57,7 @@ def logs(argv: list[str]) -> int:
 def _job_log(job: job_record.Job, number: str | None) -> Path:
     """Return the path of what the batch script and node 0's supervisor said."""
     base = Path(job.folder) if job.array is None else Path(job.folder).parent
-    return base / "slurm" / "submitit" / f"{number}_0_log.out"
+    return RunFolder(base).slurm / "submitit" / f"{number}_0_log.out"
 
 
 def cancel(argv: list[str]) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from engine.errors import UserError
 from engine.logging import progress
+from engine.run.run_folder import RunFolder
 from engine.training import eval_jobs
 from slurm import evaluations, job_record, site
 
@@ -60,7 +61,7 @@ def main(argv: list[str]) -> int:
 def list_jobs(folder: str) -> list[job_record.Job]:
     """Return the job of a folder, or those of its elements."""
     for path in (Path(folder), Path(f"{folder.rstrip('/')}.slurm")):
-        folders = job_record.read_json(path / "slurm" / "elements.json")
+        folders = job_record.read_json(RunFolder(path).slurm / "elements.json")
         if folders:
             return [job_record.load_job(one) for one in folders]
     return [job_record.load_job(folder)]
@@ -91,8 +92,8 @@ def _find_state(job: job_record.Job) -> State:
 
 def _read_steps(job: job_record.Job) -> tuple[int, int]:
     """Return (step, steps): of the log's last line, and of the run's config."""
-    step, config = 0, Path(job.folder) / "config.yaml"
-    log = Path(job.folder) / "log.jsonl"
+    run, step = RunFolder(job.folder), 0
+    log, config = run.log, run.config
     if log.exists():
         with open(log, "rb") as file:
             file.seek(max(0, log.stat().st_size - 65536))

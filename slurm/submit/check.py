@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import Failure
+from engine.run.run_folder import RunFolder
 from slurm import job_record, site
 from slurm.config import SlurmConfig
 from slurm.site import Partition
@@ -47,7 +48,7 @@ def find_batch_faults(config: dict[str, Any], settings: SlurmConfig) -> list[str
 
 def find_folder_faults(folder: str) -> list[str]:
     """Return why a job's folder cannot be used: it is in use, or not writable."""
-    home = Path(folder) / "slurm"
+    home = RunFolder(folder).slurm
     try:
         before = job_record.read_json(home / "submitted.json")
     except (OSError, ValueError) as error:

@@ -1,5 +1,5 @@
-"""The command line of ``python -m slurm COMMAND ...`` taken apart: the command's words, slurm. keys,
-sweep. keys."""
+"""The command line of ``python -m slurm COMMAND ...`` taken apart: the command's words, slurm. keys
+and sweep. keys."""
 
 import itertools
 import os

@@ -8,6 +8,7 @@ failed.
 import os
 from typing import Any
 
+from engine.checkpoint.history import list_complete
 from engine.cli import run as run_command
 from engine.config.parser import flat
 from engine.errors import EnvironmentFault, Failure, UserError
@@ -71,7 +72,7 @@ def _find_without_numbers(job: job_record.Job, evaluation: dict[str, Any]) -> li
     """Return steps that are due and there, whose numbers are not, and no job is at it."""
     known, out = eval_jobs.outcomes(job.folder), []
     every, steps = evaluation["every"], evaluation["steps"]
-    for step in eval_jobs.whole(job.folder):
+    for step in list_complete(job.folder):
         if not eval_jobs.due(step, every, steps) or "numbers" in known.get(step, {}):
             continue
         number = evaluations.job_number(job.folder, step)

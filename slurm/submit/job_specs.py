@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.config.parser import flat
 from engine.run.job_description import CommandTraits, Description, JobDescription
+from engine.run.run_folder import CONFIG, RunFolder
 from slurm import commands, job_record, site
 from slurm.config import SlurmConfig
 from slurm.submit import check, cli_args
@@ -141,7 +142,7 @@ def make_job(
     """
     traits, arguments = submission.traits, element.arguments
     if traits.takes_config:
-        config = Path(element.folder) / "slurm" / "config.yaml"
+        config = RunFolder(element.folder).slurm / CONFIG
         arguments = [str(config), *arguments[1:]]
     return job_record.Job(
         words=list(submission.words),
@@ -167,10 +168,10 @@ def list_elements(base: str | Path, jobs: list[job_record.Job], takes_part: bool
     The jobs of earlier ones may run. Of parts of one work those that are in no job's hands are left
     out: cut anew, they are others.
     """
-    path = Path(base) / "slurm" / "elements.json"
+    path = RunFolder(base).slurm / "elements.json"
     known = []
     for folder in job_record.read_json(path) or []:
-        there = (Path(folder) / "slurm" / "job.json").exists()
+        there = (RunFolder(folder).slurm / "job.json").exists()
         if there and (not takes_part or _is_alive(folder)):
             known.append(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,12 +179,12 @@ def list_elements(base: str | Path, jobs: list[job_record.Job], takes_part: bool
 
 
 def _is_alive(folder: str) -> bool:
-    number = (job_record.read_json(Path(folder) / "slurm" / "submitted.json") or {}).get("job")
+    number = (job_record.read_json(RunFolder(folder).slurm / "submitted.json") or {}).get("job")
     return bool(number) and site.is_present() and site.read_state(number) in site.ALIVE
 
 
 def save_job(job: job_record.Job, element: Element) -> None:
     """Write a job's record, and the copy of its config file beside it where it has one."""
     job.save()
-    if job.arguments[:1] == [str(job.home / "config.yaml")]:
-        shutil.copyfile(element.arguments[0], job.home / "config.yaml")
+    if job.arguments[:1] == [str(job.home / CONFIG)]:
+        shutil.copyfile(element.arguments[0], job.home / CONFIG)

@@ -4,12 +4,15 @@ from pathlib import Path
 
 from engine.distributed.hardware import visible_gpus
 from engine.errors import ExitCode
+from engine.logging.console import get_logger
 from slurm import job_record
 from slurm.config import SlurmConfig
 from slurm.submit import snapshot
 from slurm.submit.job_specs import Submission, demand_gpu, list_elements, make_job, save_job
 from slurm.supervisor import supervise
 from slurm.supervisor.allocation import THIS_MACHINE
+
+log = get_logger(__name__)
 
 
 def find_faults(settings: SlurmConfig) -> list[str]:
@@ -36,10 +39,7 @@ def run_here(submission: Submission) -> int:
     ranks = ranks if submission.traits.trains else 1
     why = "" if settings.where == "local" else ", for there is no sbatch here"
     processes = f"{ranks} process{'es' * (ranks > 1)}{f' on {gpus} GPUs' if gpus else ''}"
-    print(
-        f"slurm.where=local: {submission.command} runs on this machine{why}, {processes}",
-        flush=True,
-    )
+    log.info("slurm.where=local: %s runs on this machine%s, %s", submission.command, why, processes)
     for element in elements:
         demand_gpu(element, min(gpus, settings.gpus_per_node))
     jobs = [make_job(submission, element, snapshot.ROOT, 1, ranks) for element in elements]

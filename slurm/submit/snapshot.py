@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine import version
 from engine.errors import UserError, explain, failure_of
+from engine.run.run_folder import RunFolder
 
 LARGEST_MB = 100
 ROOT = version.ROOT
@@ -17,8 +18,8 @@ LIST_FILES = ("ls-files", "-z", "--cached", "--others", "--exclude-standard", ".
 
 
 def list_files(without: str | Path) -> list[str]:
-    """Return paths of the code, relative to ROOT: what git tracks, with uncommitted changes, and what it
-    does not ignore.
+    """Return paths of the code, relative to ROOT: what git tracks, with uncommitted changes, and
+    what it does not ignore.
 
     Args:
         without: a folder whose files are none, such as the run's own inside the checkout.
@@ -38,7 +39,7 @@ def list_files(without: str | Path) -> list[str]:
         ) from None
     if found.returncode:
         raise UserError(
-            f"{ROOT} is no git checkout, so what its code is cannot be told: {found.stderr.strip()}"
+            f"{ROOT} is no git checkout, so its code cannot be identified: {found.stderr.strip()}"
         )
     own, names = Path(without).resolve(), []
     for name in sorted(filter(None, found.stdout.split("\0"))):
@@ -57,10 +58,9 @@ def list_files(without: str | Path) -> list[str]:
 
 def find_next(folder: str | Path) -> Path:
     """Return where the next copy of the code will lie in a folder: FOLDER/code/0001, 0002, ..."""
-    numbers = [
-        int(path.name) for path in (Path(folder) / "code").glob("[0-9]*") if path.name.isdigit()
-    ]
-    return Path(folder) / "code" / f"{max(numbers, default=0) + 1:04d}"
+    code = RunFolder(folder).code
+    numbers = [int(path.name) for path in code.glob("[0-9]*") if path.name.isdigit()]
+    return code / f"{max(numbers, default=0) + 1:04d}"
 
 
 def take_snapshot(folder: str | Path) -> Path:

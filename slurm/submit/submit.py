@@ -8,12 +8,12 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from engine.errors import UserError
 from engine.logging.console import get_logger
 from engine.run.job_description import CommandTraits
+from engine.run.run_folder import RunFolder
 from slurm import job_record, site
 from slurm.config import FEW_CORES, SlurmConfig
 from slurm.submit import check, cli_args, job_specs, local, snapshot
@@ -110,7 +110,7 @@ def _send(submission: Submission) -> int:
         )
         print("\n".join(f"{key}: {value}" for key, value in elements[0].config.items()))
         return 0
-    (Path(base) / "slurm").mkdir(parents=True, exist_ok=True)
+    RunFolder(base).slurm.mkdir(parents=True, exist_ok=True)
     for job, element in zip(jobs, elements, strict=True):
         job_specs.save_job(job, element)
     if several:
@@ -184,7 +184,7 @@ def make_executor(settings: SlurmConfig, base: str, job: job_record.Job) -> "sub
     # must not die of it.
     python = shlex.join(ranks.ignore_signals(["USR2"], ["python3" if pyxis else sys.executable]))
     executor = submitit.AutoExecutor(
-        os.path.join(base, "slurm", "submitit"), cluster="slurm", slurm_python=python
+        str(RunFolder(base).slurm / "submitit"), cluster="slurm", slurm_python=python
     )
     container = _pyxis_options(settings, base, job) if pyxis else []
     further: dict[str, object] = {"requeue": True}
@@ -233,8 +233,8 @@ def write_script(executor: "submitit.AutoExecutor") -> str:
 
 
 # What the batch script itself does if the supervisors could not: a job that saved (75), or whose
-# supervisor was killed by a signal (above 128), is put back, unless SLURM is ending it. SLURM_JOB_ID
-# alone would not do in an array: the last element's is the number of the whole array.
+# supervisor was killed by a signal (above 128), is put back, unless SLURM is ending it.
+# SLURM_JOB_ID alone would not do in an array: the last element's is the number of the whole array.
 _END = """\
 me=$SLURM_JOB_ID
 [ -z "$SLURM_ARRAY_TASK_ID" ] || me=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
@@ -257,7 +257,7 @@ unseen() {{
   exit $?
 }}
 seen=$(srun --kill-on-bad-exit=0 sh -c 'for place; do test -e "$place" || {{ echo "error: node $SLURMD_NODENAME does not see \
-$place: it must be on storage that all nodes share" >&2; exit 2; }}; done; echo "$SLURMD_NODENAME"' sh {paths}) || unseen"""
+$place: it must be on storage that all nodes share" >&2; exit 2; }}; done; echo "$SLURMD_NODENAME"' sh {paths}) || unseen"""  # noqa: E501
 
 
 def _setup(settings: SlurmConfig, job: job_record.Job) -> list[str]:

@@ -20,7 +20,7 @@ from slurm.supervisor.exit_policy import ENVIRONMENT, Fault, Verdict, judge
 
 log = get_logger(__name__)
 
-BEAT_S = 5  # between signs of life, of the coordinator and of each node's supervisor
+BEAT_S = 5  # between heartbeats, of the coordinator and of each node's supervisor
 GATHER_S = 300  # in which all nodes must have come
 SETTLE_S = 10  # for the others to say how they ended, after the first fault
 SAVE_S = 900  # for the others to end, after the first one is done or has saved
@@ -334,7 +334,7 @@ class Coordinator(threading.Thread):
                 self._take(message, name)
         for node, wire in self.hub.members.items():
             if wire.silent_s > self.job.settings["lost_s"]:
-                self._lose(self.hub.names[node], f"gave no sign of life for {wire.silent_s:.0f} s")
+                self._lose(self.hub.names[node], f"sent no heartbeat for {wire.silent_s:.0f} s")
 
     def _take(self, message: dict, name: str) -> None:
         if "end" in message:

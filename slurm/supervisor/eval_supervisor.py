@@ -11,6 +11,7 @@ from pathlib import Path
 from engine.cli import last_word
 from engine.errors import ExitCode, Failure
 from engine.logging.console import get_logger
+from engine.run.run_folder import RunFolder
 from engine.training import eval_jobs
 from slurm import evaluations, job_record, site
 from slurm.supervisor import ranks
@@ -18,8 +19,8 @@ from slurm.supervisor.allocation import OF_JOBS, OF_SITE
 
 log = get_logger(__name__)
 
-LOOK_S = 2  # between looks at the run's folder
-WATCH_S = 60  # between looks at the jobs' states
+LOOK_S = 2  # between checks of the run's folder
+WATCH_S = 60  # between checks of the jobs' states
 AWAY_S = 30  # until the next try where the controller was not reached
 FINISH_S = 300  # for the last ones to be submitted
 
@@ -106,7 +107,9 @@ class EvaluationSupervisor:
                 return  # the controller does not answer: later
             if state in site.ALIVE or eval_jobs.file_of(self.job.folder, step).exists():
                 continue
-            history = job_record.read_events(eval_jobs.place(self.job.folder, step) / "slurm")
+            history = job_record.read_events(
+                RunFolder(eval_jobs.place(self.job.folder, step)).slurm
+            )
             ends = [line for line in history if line["event"] == "stop"]
             reason = ends[-1]["reason"] if ends else f"job {number} is {(state or 'gone').lower()}"
             eval_jobs.fail(self.job.folder, step, reason)

@@ -111,7 +111,8 @@ def count_tries(history: Sequence[Fault], step: int, kind: str) -> int:
 
     >>> fault = {"event": "fault", "step": 40, "kind": "program"}
     >>> older = {"event": "fault", "step": 20, "kind": "program"}
-    >>> [count_tries(h, 40, "program") for h in ([fault, {"event": "start"}, fault], [older, fault])]
+    >>> histories = [fault, {"event": "start"}, fault], [older, fault]
+    >>> [count_tries(history, 40, "program") for history in histories]
     [2, 1]
     """
     count = 0

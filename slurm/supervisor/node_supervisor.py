@@ -96,7 +96,7 @@ class NodeSupervisor:
             wire.send(beat=True)
             self._look_for_successor()
         if wire.silent_s > self.job.settings["lost_s"] and not self.patient:
-            raise Lost(f"no sign of life for {wire.silent_s:.0f} s")
+            raise Lost(f"no heartbeat for {wire.silent_s:.0f} s")
         return None
 
     def _report_ends(self, wire: Wire) -> None:
@@ -164,7 +164,7 @@ class NodeSupervisor:
             wire.send(asked=name)
 
     def _look_for_successor(self) -> None:
-        """Raise Lost where the job was started again elsewhere.
+        """Raise Lost where the job was started again on other nodes.
 
         A node that was cut off may find that; then nothing here may run any longer.
         """

@@ -14,7 +14,7 @@ from slurm.job_record import Job
 PR_SET_PDEATHSIG = 1
 # SLURM sends what it has to say to every process of a step, ranks too, and again at the end of a
 # preempted job's time. A rank takes a second signal for impatience and ends while it saves: so it
-# ignores these, and is told by ASK, once.
+# ignores these, and gets ASK, once.
 IGNORED, ASK = {signal.SIGTERM, signal.SIGUSR2}, signal.SIGUSR1
 
 
@@ -118,7 +118,7 @@ def ask_to_stop(ranks: list[Rank], training: bool) -> None:
 
 
 def poll_rank(rank: Rank) -> int | None:
-    """Return the exit code of a process that has ended, None of one that lives.
+    """Return the exit code of a process that has ended, None while it runs.
 
     The children of one that has ended are ended too.
     """

@@ -324,8 +324,8 @@ def time_products(index: int) -> tuple[float, bool]:
 
 
 def find_ecc_faults() -> list[str]:
-    """Return faults of this job's GPUs whose memory had errors that could not be corrected, by nvidia-smi;
-    none where it is absent."""
+    """Return faults of this job's GPUs whose memory had errors that could not be corrected, by
+    nvidia-smi; none where it is absent."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []

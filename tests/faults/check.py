@@ -127,7 +127,7 @@ def lost_lines(before, after, excused):
     try:
         steps = [step_of(line) for line in after.lines]
     except (ValueError, KeyError, TypeError):
-        return [*out, "the log has a line that is no JSON object with a step"]
+        return [*out, "the log has a line that is not a JSON object with a step"]
     if steps != sorted(set(steps)):
         out.append(f"the log's steps are {steps}")
     if after.rest not in (b"", before.rest) and not excused:

@@ -41,10 +41,10 @@ def inline_file(path: str | Path, widest: int = WIDEST) -> InlineImage:
     """Return an image's file as text, as ``inline`` does.
 
     Raises:
-        UserError: it is no image.
+        UserError: it is not an image.
     """
     try:
         with Image.open(path) as image:
             return inline(image, widest)
     except (OSError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is no image that can be read: {error}") from None
+        raise UserError(f"{path} is not an image that can be read: {error}") from None
