@@ -1,6 +1,7 @@
 """The ``data.`` keys of a training run."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from data.cropping.border import BORDER
 from data.format.index import PAIR_KINDS
@@ -9,6 +10,7 @@ from data.loading.crops import CropAugmentConfig, CropRules
 from data.sampling.pairs import PairRules
 from data.storage.cache import CacheConfig
 from engine.config.parser import key, section
+from engine.config.train_config import TrainConfig
 from engine.errors import UserError, explain, failure_of
 
 
@@ -188,3 +190,11 @@ class CropDataConfig(ReadingConfig):
 
     rules: CropRules = section(CropRules)
     augment: CropAugmentConfig = section(CropAugmentConfig)
+
+
+@dataclass
+class ClipTrainConfig(TrainConfig):
+    """Keys of a training on clips; a subclass has the section ``data``, of what it reads."""
+
+    if TYPE_CHECKING:
+        data: ReadingConfig = section(ReadingConfig)

@@ -1,6 +1,8 @@
 """What the commands that make shards say of themselves to ``python -m slurm``, and what runs that
 read shards say of those; see engine.run.job_description."""
 
+from typing import TYPE_CHECKING
+
 from data.storage.cache import CacheConfig
 from data.storage.catalogue import list_shards
 from data.storage.shard_store import Store
@@ -13,6 +15,9 @@ from engine.run.job_description import (
     answer,
     describe_config,
 )
+
+if TYPE_CHECKING:
+    from data.sampling.order import Order
 
 MAKE: Words = ("data", "make")
 PAIRS: Words = ("data", "pairs")
@@ -33,7 +38,7 @@ def describe_pairs(line: list[str]) -> JobDescription:
     return describe_config(PairsConfig, line, PAIRS, TRAITS.folder_key)[1]
 
 
-def count_clips(order, batch: int) -> str:
+def count_clips(order: "Order", batch: int) -> str:
     """Return how much a run reads, in words.
 
     Args:

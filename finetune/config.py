@@ -4,11 +4,12 @@ fraction of a second."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from data.bodies.models import BODIES
-from data.config import CropDataConfig
+from data.config import ClipTrainConfig, CropDataConfig
 from engine.config.parser import key, section
-from engine.config.train_config import LogConfig, TrainConfig
+from engine.config.train_config import LogConfig
 from engine.errors import UserError
 from finetune.tasks import TASKS
 from pretrain.config import VisionConfig
@@ -75,13 +76,14 @@ class FinetuneLogConfig(LogConfig):
 
 
 @dataclass
-class FinetuneConfig(TrainConfig):
+class FinetuneConfig(ClipTrainConfig):
     task: str = key(DEFAULT_TASK, "what is learnt: a module of finetune/tasks")
     model: VisionConfig = section(VisionConfig)
     head: HeadConfig = section(HeadConfig)
     loss: LossConfig = section(LossConfig)
-    data: CropDataConfig = section(CropDataConfig)
-    log: FinetuneLogConfig = section(FinetuneLogConfig, resumable=True)
+    # Narrower than every task's.
+    data: CropDataConfig = section(CropDataConfig)  # pyrefly: ignore - see above
+    log: FinetuneLogConfig = section(FinetuneLogConfig, resumable=True)  # pyrefly: ignore - see above
     body: str = key(
         "",
         "body model, a module of data/bodies; default: anny, or anny_hand for crops of hands",
@@ -111,7 +113,7 @@ class FinetuneConfig(TrainConfig):
         name = texts.get("task", DEFAULT_TASK)
         if name == DEFAULT_TASK:
             return FinetuneConfig  # known here, so that its typos are reported without torch
-        return TASKS.find(name).schema
+        return cast("type[FinetuneConfig]", TASKS.find(name).schema)
 
     def evaluation(self, checkpoint: str | Path) -> list[str]:
         # Without shards of their own the run's are read, and who trains on a command's output may
@@ -124,7 +126,7 @@ class FinetuneConfig(TrainConfig):
         return [
             "finetune",
             "evaluate",
-            checkpoint,
+            str(checkpoint),
             *shards,
             f"device={self.device}",
             *self.evaluate.keys,

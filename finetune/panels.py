@@ -29,13 +29,14 @@ def save(task: "MeshTask", folder: Path, step: int) -> dict[str, Path]:
         {"overlays": path}, or nothing where it could not be written
     """
     count = task.config.log.images
-    stride = max(1, len(task.val["tags"]) // count)
-    arrays = {name: values[::stride][:count] for name, values in task.val.items()}
+    val = task.require_val()
+    stride = max(1, len(val["tags"]) // count)
+    arrays = {name: values[::stride][:count] for name, values in val.items()}
     batch = task.to_device(arrays)
     with torch.no_grad():
         seen, _ = task.step_module.seen(batch)
         people = crop_people(
-            task.step_module.recover(seen.images, seen.K, task.body),
+            task.step_module.recover(seen.require_images(), seen.K, task.body),
             seen,
             task.body,
             batch,
@@ -63,12 +64,14 @@ def draw_seen_sheet(
     batch = task.to_device(arrays)
     with torch.no_grad():
         seen, _ = task.step_module.seen(batch)
-        found = task.step_module.recover(seen.images, seen.K, task.body)
+        found = task.step_module.recover(seen.require_images(), seen.K, task.body)
         kinds = list_kinds(batch["tags"])
-        side = seen.images.shape[-1]
+        side = seen.require_images().shape[-1]
         boxes = np.tile(np.array([[0, 0, side, side]], np.float32), (len(kinds), 1))
         shown = make_people(found, torch.zeros_like(seen.flip), task.body, seen.K, boxes, kinds)
-    images = denormalise(seen.images).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    images = (
+        denormalise(seen.require_images()).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    )
     columns = [
         np.concatenate([_scaled(image), _scaled(overlay(image, [person]))])
         for image, person in zip(images, shown, strict=True)
@@ -83,4 +86,4 @@ def draw_seen_sheet(
 
 
 def _scaled(image):
-    return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.LANCZOS))
+    return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.LANCZOS))

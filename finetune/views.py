@@ -32,6 +32,12 @@ class View:
     rotation: torch.Tensor
     flip: torch.Tensor
 
+    def require_images(self) -> torch.Tensor:
+        """Return ``images``; ValueError of a view of labels alone."""
+        if self.images is None:
+            raise ValueError("the batch has no pixels, so the view has no images")
+        return self.images
+
 
 def view(batch: Mapping[str, torch.Tensor], size: int) -> View:
     """Returns the View of a batch of data.loading.crops arrays as tensors; ``size``: side S in

@@ -1,7 +1,12 @@
 """Pre-training: a masked view is completed with the help of another image of the same person."""
 
+from typing import TYPE_CHECKING
 
-def load(source):
+if TYPE_CHECKING:
+    from pretrain.model import CrossCompletion
+
+
+def load(source: str) -> "CrossCompletion":
     """A trained network, in evaluation mode, on the CPU.
 
         model = pretrain.load("runs/demo/pretrain_body")

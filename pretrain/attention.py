@@ -6,15 +6,29 @@ are computed from what each cross-attention was given; a test holds that they gi
 own output.
 """
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from pretrain.masking import ON_PERSON
 from pretrain.position import rotate
 
+if TYPE_CHECKING:
+    from pretrain.blocks import CrossAttention
+    from pretrain.objectives.completion import Completion
 
-def weights(cross, x, y, rope_x, rope_y):
+
+def weights(
+    cross: CrossAttention,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    rope_x: torch.Tensor | None,
+    rope_y: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Softmax of queries and keys of a pretrain.blocks.CrossAttention, and its values.
 
     Args:
@@ -25,7 +39,7 @@ def weights(cross, x, y, rope_x, rope_y):
     batch, tokens, width = x.shape
     q = cross.q(x).view(batch, tokens, cross.heads, -1)
     k, v = cross.kv(y).view(batch, -1, 2, cross.heads, width // cross.heads).unbind(2)
-    if rope_x is not None:
+    if rope_x is not None and rope_y is not None:
         q, k = rotate(q, rope_x), rotate(k, rope_y)
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))
     with torch.autocast(
@@ -35,7 +49,15 @@ def weights(cross, x, y, rope_x, rope_y):
         return scores.softmax(-1), v
 
 
-def of_masked(module, a, b, keep, masked, seen, layers):
+def of_masked(
+    module: Completion,
+    a: torch.Tensor,
+    b: torch.Tensor | None,
+    keep: torch.Tensor,
+    masked: torch.Tensor,
+    seen: torch.Tensor | None,
+    layers: Sequence[int],
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """(predicted, [(B, M, N) mean over heads, ...]): a completion and where its masked patches look
     in ``b``, by layer.
 
@@ -60,7 +82,8 @@ def of_masked(module, a, b, keep, masked, seen, layers):
         # A compiled block would run past hooks that were not there when it was compiled.
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         for number in set(layers):
-            stack.callback(blocks[number].cross.register_forward_pre_hook(watch(number)).remove)
+            cross = blocks[number].get_submodule("cross")
+            stack.callback(cross.register_forward_pre_hook(watch(number)).remove)
         predicted = module.complete(a, b, keep, masked, seen)
     looks = [found[number] for number in layers]
     if seen is not None:
@@ -72,12 +95,12 @@ def of_masked(module, a, b, keep, masked, seen, layers):
     return predicted, looks
 
 
-def middle_and_last(depth):
+def middle_and_last(depth: int) -> list[int]:
     """Numbers of the decoder's blocks that are drawn."""
     return [depth // 2 - 1, depth - 1] if depth > 1 else [0]
 
 
-def chosen(person, masked, count):
+def chosen(person: torch.Tensor, masked: torch.Tensor, count: int) -> torch.Tensor:
     """(B, count) places in ``masked`` of patches on the person, spread from the top of the image
     to its foot.
 

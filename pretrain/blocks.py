@@ -6,6 +6,8 @@ to be laid out anew.
 """
 
 import functools
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,22 +15,29 @@ from timm.layers import Mlp
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from engine.config.train_config import TrainConfig
 from engine.distributed import hardware
 from pretrain.position import rotate
 
 EPSILON = 1e-6
 
 
-def take(x, index):
+def take(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """x (B, N, C), index (B, K) -> (B, K, C). A gather of fixed size: no data-dependent shape."""
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
-def attend(q, k, v, rope_q=None, rope_k=None):
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    rope_q: torch.Tensor | None = None,
+    rope_k: torch.Tensor | None = None,
+) -> torch.Tensor:
     """q (B, T, heads, C), k and v (B, N, heads, C) -> (B, T, heads * C). ``rope_*``: see
     rope_table; None: none is rotated."""
     kind = v.dtype
-    if rope_q is not None:
+    if rope_q is not None and rope_k is not None:
         q, k = rotate(q, rope_q).to(kind), rotate(k, rope_k).to(kind)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     if v.device.type == "cpu":
@@ -40,7 +49,7 @@ def attend(q, k, v, rope_q=None, rope_k=None):
     return out.transpose(1, 2).flatten(2)
 
 
-def prepare(blocks, config, device):
+def prepare(blocks: Iterable[nn.Module], config: TrainConfig, device: torch.device) -> None:
     """Have training compile blocks and compute their inside twice, as the config says; weights keep
     their names.
 
@@ -48,7 +57,7 @@ def prepare(blocks, config, device):
         blocks: of an Encoder or a Decoder.  config: engine.config.train_config.TrainConfig.
             device: torch.device.
     """
-    for block in blocks:
+    for block in cast("Iterable[Block]", blocks):
         block.activation_checkpointing = config.activation_checkpointing
         block.compiled = hardware.compiles(config.compile, device)
 
@@ -62,11 +71,13 @@ class Block(nn.Module):
             the backward pass, which then computes the rest once more.
     """
 
-    def __init__(self):
+    step: Callable[..., Any]
+
+    def __init__(self) -> None:
         super().__init__()
         self.compiled = self.activation_checkpointing = False
 
-    def forward(self, *tensors):
+    def forward(self, *tensors: Any) -> torch.Tensor:
         if not torch.is_grad_enabled():
             return self.step(*tensors)
         step = compiled_step(type(self)) if self.compiled else type(self).step
@@ -76,7 +87,7 @@ class Block(nn.Module):
 
 
 @functools.cache
-def compiled_step(kind):
+def compiled_step(kind: "type[Block]") -> Callable[..., Any]:
     """A Block's ``step``, compiled once for all blocks of that kind and each of the few shapes of
     training."""
     return torch.compile(kind.step, fullgraph=True, dynamic=False)
@@ -86,23 +97,26 @@ class LayerNorm(nn.LayerNorm):
     """Of tokens in float32 whose weights may be in bf16, as processes that share a copy gather them
     (engine/distributed/parallel.py)."""
 
-    def forward(self, x):
-        kind = torch.promote_types(x.dtype, self.weight.dtype)
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Return the normalised tokens, of the wider type of theirs and the weights'."""
+        kind = torch.promote_types(input.dtype, self.weight.dtype)
         return F.layer_norm(
-            x, self.normalized_shape, self.weight.to(kind), self.bias.to(kind), self.eps
+            input, self.normalized_shape, self.weight.to(kind), self.bias.to(kind), self.eps
         )
 
 
 class SelfAttention(nn.Module):
     """Under timm's names, so that weights come and go as they are."""
 
-    def __init__(self, width, heads):
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x, rope=None, first=0):
+    def forward(
+        self, x: torch.Tensor, rope: torch.Tensor | None = None, first: int = 0
+    ) -> torch.Tensor:
         """x (B, T, C) -> (B, T - first, C): what tokens before ``first`` would see is left out."""
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).unbind(2)
         rope_q = None if rope is None else rope[..., first:, :, :]
@@ -112,14 +126,20 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Queries from the image that is completed, keys and values from the reference."""
 
-    def __init__(self, width, heads):
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(width, 2 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x, y, rope_x, rope_y):
+    def forward(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        rope_x: torch.Tensor | None,
+        rope_y: torch.Tensor | None,
+    ) -> torch.Tensor:
         """x (R*K, T, C), y (R, N, C) -> (R*K, T, C); rows i*K to i*K + K-1 of x attend to row i of
         y."""
         batch, tokens, _ = x.shape
@@ -136,14 +156,14 @@ class CrossAttention(nn.Module):
 class EncoderBlock(Block):
     """A ViT's block as timm has it: attention, then MLP; norms come first."""
 
-    def __init__(self, width, heads, mlp_ratio):
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
         super().__init__()
         self.norm1 = LayerNorm(width, EPSILON)
         self.attn = SelfAttention(width, heads)
         self.norm2 = LayerNorm(width, EPSILON)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
-    def step(self, x, rope=None):
+    def step(self, x: torch.Tensor, rope: torch.Tensor | None = None) -> torch.Tensor:
         """(B, T, C) -> (B, T, C)."""
         x = x + self.attn(self.norm1(x), rope)
         return x + self.mlp(self.norm2(x))
@@ -157,7 +177,7 @@ class DecoderBlock(Block):
     of its second norm.
     """
 
-    def __init__(self, width, heads, mlp_ratio, cross):
+    def __init__(self, width: int, heads: int, mlp_ratio: float, cross: bool) -> None:
         super().__init__()
         self.norm1 = LayerNorm(width, EPSILON)
         self.attn = SelfAttention(width, heads)
@@ -169,7 +189,14 @@ class DecoderBlock(Block):
         self.norm3 = LayerNorm(width, EPSILON)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
-    def step(self, x, y, rope_x=None, rope_y=None, first=0):
+    def step(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor | None,
+        rope_x: torch.Tensor | None = None,
+        rope_y: torch.Tensor | None = None,
+        first: int = 0,
+    ) -> torch.Tensor:
         """x (B, T, C), y (R, N, C) or None -> (B, T - first, C): tokens before ``first`` are looked
         at, and go no further."""
         x = x[:, first:] + self.attn(self.norm1(x), rope_x, first)
@@ -183,7 +210,17 @@ class Decoder(nn.Module):
     """Features of the visible tokens and of the reference to features of all or of the masked
     tokens."""
 
-    def __init__(self, encoder_width, width, depth, heads, mlp_ratio, outputs, rotary, cross=True):
+    def __init__(
+        self,
+        encoder_width: int,
+        width: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float,
+        outputs: int,
+        rotary: bool,
+        cross: bool = True,
+    ) -> None:
         super().__init__()
         self.rotary = rotary
         self.embed = nn.Linear(encoder_width, width)
@@ -194,7 +231,15 @@ class Decoder(nn.Module):
         self.norm = LayerNorm(width, EPSILON)
         self.head = nn.Linear(width, outputs)
 
-    def forward(self, visible, reference, order, table, masked_only, seen=None):
+    def forward(
+        self,
+        visible: torch.Tensor,
+        reference: torch.Tensor | None,
+        order: torch.Tensor,
+        table: torch.Tensor,
+        masked_only: int,
+        seen: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Features after the last norm, in the order of ``order``.
 
         Attention does not care about order, so tokens stay where they are cheapest: visible ones

@@ -5,11 +5,12 @@ Nothing here imports torch: a typo is reported in a fraction of a second.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
-from data.config import DataConfig
+from data.config import ClipTrainConfig, DataConfig
 from data.format.index import PAIR_KINDS
 from engine.config.parser import key, section
-from engine.config.train_config import LogConfig, TrainConfig
+from engine.config.train_config import LogConfig
 from engine.errors import UserError
 from pretrain.objectives import OBJECTIVES
 
@@ -224,7 +225,7 @@ class ProbeConfig:
 
 
 @dataclass
-class PretrainConfig(TrainConfig):
+class PretrainConfig(ClipTrainConfig):
     targets_per_reference: int = key(
         1,
         "masked images that are completed with the help of one reference, which is encoded "
@@ -234,8 +235,9 @@ class PretrainConfig(TrainConfig):
     model: ModelConfig = section(ModelConfig)
     masking: MaskingConfig = section(MaskingConfig)
     objective: ObjectiveConfig = section(CompletionConfig)
-    data: DataConfig = section(DataConfig)
-    log: PretrainLogConfig = section(PretrainLogConfig, resumable=True)
+    # Narrower than every task's.
+    data: DataConfig = section(DataConfig)  # pyrefly: ignore - see above
+    log: PretrainLogConfig = section(PretrainLogConfig, resumable=True)  # pyrefly: ignore - see above
     probe: ProbeConfig = section(ProbeConfig, resumable=True)
 
     def check(self) -> None:
@@ -289,3 +291,8 @@ class PretrainConfig(TrainConfig):
             *self.evaluate.keys,
             "log=true",
         ]
+
+
+def get_completion(config: PretrainConfig) -> CompletionConfig:
+    """Return the section ``objective`` of a config whose objective completes images."""
+    return cast(CompletionConfig, config.objective)

@@ -37,7 +37,7 @@ class Frozen:
         return self.run(images)
 
 
-def of_network(model: network.CrossCompletion, bf16: bool = False) -> Frozen:
+def of_network(model: network.PairNetwork, bf16: bool = False) -> Frozen:
     """Return the frozen encoder of a network as it is now."""
     rows, columns = model.grid
 

@@ -8,7 +8,7 @@ from engine.errors import UserError
 ON_PERSON = 0.5
 
 
-def person_share(masks, grid):
+def person_share(masks: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     """The share of each patch that the person covers, exact also where patches cut through the
     mask's cells.
 
@@ -22,7 +22,13 @@ def person_share(masks, grid):
     return (rows @ masks.float() @ columns.T).flatten(1)
 
 
-def choose(noise, person, ratio, person_bonus, min_visible_person=8):
+def choose(
+    noise: torch.Tensor,
+    person: torch.Tensor,
+    ratio: float,
+    person_bonus: float,
+    min_visible_person: int = 8,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Which patches stay and which are masked: a pure function of its arguments, on their device,
     of fixed shapes.
 
@@ -64,7 +70,9 @@ def choose(noise, person, ratio, person_bonus, min_visible_person=8):
     return order[:, :visible].sort(1).values, order[:, visible:].sort(1).values
 
 
-def choose_reference(noise, person, ratio, bonus):
+def choose_reference(
+    noise: torch.Tensor, person: torch.Tensor, ratio: float, bonus: float
+) -> torch.Tensor:
     """Which patches of the references are attended to: all but int(ratio * N), background being
     left out first.
 

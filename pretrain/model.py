@@ -10,25 +10,30 @@ positions). The encoder computes what timm's VisionTransformer or Eva without a 
 and its weights go and come under timm's names.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
 from engine.errors import UserError
-from pretrain.blocks import EPSILON, Decoder, EncoderBlock, take
+from pretrain.blocks import EPSILON, Decoder, DecoderBlock, EncoderBlock, take
 from pretrain.position import rope_table, sincos_table
+
+if TYPE_CHECKING:
+    from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig, VisionConfig
 
 
 class PatchEmbed(nn.Module):
     """A convolution by its weights and name, for timm's sake; computed as a matrix product of the
     patches that are wanted."""
 
-    def __init__(self, patch, width):
+    def __init__(self, patch: int, width: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, width, patch, patch)
 
-    def forward(self, images, keep=None):
+    def forward(self, images: torch.Tensor, keep: torch.Tensor | None = None) -> torch.Tensor:
         """(B, 3, H, W) -> (B, N, C) of all patches, or (B, V, C) of those in ``keep`` (B, V)."""
         patch = self.proj.kernel_size[0]
         patches = rearrange(
@@ -42,7 +47,7 @@ class Encoder(nn.Module):
     """The ViT of a VisionConfig: no class token, no head, no layer scale; its weights have timm's
     names and shapes."""
 
-    def __init__(self, config):
+    def __init__(self, config: "VisionConfig") -> None:
         super().__init__()
         part = config.encoder
         self.rotary = config.position == "rope"
@@ -55,7 +60,9 @@ class Encoder(nn.Module):
         )
         self.norm = nn.LayerNorm(part.width, EPSILON)
 
-    def forward(self, images, positions, keep=None):
+    def forward(
+        self, images: torch.Tensor, positions: torch.Tensor, keep: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Features after the last norm.
 
         Args:
@@ -76,7 +83,9 @@ class Encoder(nn.Module):
         return self.norm(x)
 
 
-def table(config, part, grid):
+def table(
+    config: "VisionConfig", part: "EncoderConfig | DecoderConfig", grid: tuple[int, int]
+) -> torch.Tensor:
     """Position table of a part (encoder or decoder) for a grid of (rows, columns) patches; see
     pretrain/position.py."""
     if config.position == "rope":
@@ -84,7 +93,25 @@ def table(config, part, grid):
     return sincos_table(grid, part.width)
 
 
-class CrossCompletion(nn.Module):
+class PairNetwork(nn.Module):
+    """What the network of every objective has.
+
+    Attributes:
+        config: its shape.  encoder.  grid: (rows, columns) of patches at the config's image_size.
+        patches: as many.
+    """
+
+    config: "ModelConfig"
+    encoder: Encoder
+    grid: tuple[int, int]
+    patches: int
+
+    def encode(self, a: torch.Tensor) -> torch.Tensor:
+        """Return (B, N, C) features of all patches of images after the encoder's last norm."""
+        raise NotImplementedError(f"{type(self).__name__} does not encode images")
+
+
+class CrossCompletion(PairNetwork):
     """Completes masked patches of ``a`` from the rest of ``a`` and from ``b``.
 
     Images are (B, 3, H, W) floats, normalised; H and W are any multiples of the patch. N = rows *
@@ -96,7 +123,7 @@ class CrossCompletion(nn.Module):
             there.
     """
 
-    def __init__(self, config):
+    def __init__(self, config: "ModelConfig") -> None:
         super().__init__()
         config.check()
         self.config = config
@@ -128,10 +155,13 @@ class CrossCompletion(nn.Module):
         for block in self.decoder.blocks if part.cross else ():
             # Keys and values are one matrix here and two in CroCo: each half is drawn as a matrix
             # of its own.
+            assert isinstance(block, DecoderBlock) and block.cross is not None
             for half in block.cross.kv.weight.chunk(2):
                 nn.init.xavier_uniform_(half)
 
-    def forward(self, a, b, mask=None):
+    def forward(
+        self, a: torch.Tensor, b: torch.Tensor | None, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """A prediction for every patch.
 
         Args:
@@ -148,14 +178,21 @@ class CrossCompletion(nn.Module):
         back = torch.cat([keep, masked], 1).argsort(1)
         return self.decoder.head(take(features, back))
 
-    def features(self, a, b):
+    def features(self, a: torch.Tensor, b: torch.Tensor | None) -> torch.Tensor:
         """The decoder's features of ``a`` with nothing masked, after its last norm: (B, N, decoder
         width)."""
         grid = self._grid(a, b)
         keep, masked = _split(None, len(a), grid[0] * grid[1], a.device)
         return self._decode(a, b, keep, masked, grid, masked_only=False)
 
-    def complete(self, a, b, keep, masked, seen=None):
+    def complete(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor | None,
+        keep: torch.Tensor,
+        masked: torch.Tensor,
+        seen: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """The training path: a prediction for the masked patches alone.
 
         No shape depends on data and nothing waits for the device.
@@ -179,7 +216,7 @@ class CrossCompletion(nn.Module):
             self._decode(a, b, keep, masked, grid, masked_only=True, seen=seen)
         )
 
-    def encode(self, a):
+    def encode(self, a: torch.Tensor) -> torch.Tensor:
         """(B, N, C) features of all patches after the encoder's last norm."""
         return self._encode(a, self._grid(a))
 
@@ -226,7 +263,7 @@ class CrossCompletion(nn.Module):
         return height // patch, width // patch
 
 
-def flops(config, visible, targets=1, seen=None):
+def flops(config: "ModelConfig", visible: int, targets: int = 1, seen: int | None = None) -> float:
     """Floating-point operations of one pair's forward pass through ``complete``, a multiply-add
     counted as two.
 
@@ -272,7 +309,7 @@ def flops(config, visible, targets=1, seen=None):
     )
 
 
-def initialise(module):
+def initialise(module: nn.Module) -> None:
     """As MAE and CroCo do: Xavier's uniform for matrices, zero for biases, norms left at one and
     zero."""
     if isinstance(module, nn.Linear):

@@ -49,7 +49,7 @@ def describe_run(path: Path) -> list[str]:
             weight = pairs.get(f"data.sources.{label}.weight", "1.0")
             lines.append(f"data: {label} ({_shard_names(value)}), weight {weight}")
         elif name in TOLD and value not in ("", "null"):
-            lines.append(f"{name}: {Path(value).name if name == 'init' else value}")
+            lines.append(f"{name}: {Path(str(value)).name if name == 'init' else value}")
     return lines
 
 

@@ -1,7 +1,7 @@
 """Images for people to view: reference, what the network saw, what it made of it, and the
 truth."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from engine.logging.images import save_image
 from engine.run.run_folder import RunFolder
 from engine.training.task import Arrays, Batch
 from pretrain import attention, patch_loss
-from pretrain.config import PretrainConfig
+from pretrain.config import PretrainConfig, get_completion
 
 if TYPE_CHECKING:
     from pretrain.objectives.completion import Completion
@@ -101,7 +101,7 @@ def draw_completions(
     The first is left out where ``b`` is None. A prediction normalised by the patch or the image
     is undone with the true image's statistics, as CroCo does.
     """
-    patch, kind = config.model.patch, config.objective.target
+    patch, kind = config.model.patch, get_completion(config).target
     grid = a.shape[-2] // patch, a.shape[-1] // patch
     spread = masked[..., None].expand(-1, -1, predicted.shape[-1])
     # What was seen is shown as it is: in the space of the targets the truth is the truth.
@@ -109,7 +109,7 @@ def draw_completions(
         patch_loss.targets(a, patch, kind).scatter(1, spread, predicted), a, patch, kind
     )
     hidden = patch_loss.patchify(a, patch).scatter(1, spread, torch.zeros_like(predicted))
-    if seen is not None:
+    if seen is not None and b is not None:
         looked = b.new_zeros(len(b), grid[0] * grid[1]).scatter(1, seen, 1.0)
         b = patch_loss.unpatchify(patch_loss.patchify(b, patch) * looked[..., None], patch, grid)
     columns = [*([] if b is None else [b]), patch_loss.unpatchify(hidden, patch, grid), filled, a]
@@ -117,7 +117,7 @@ def draw_completions(
     return out.permute(0, 1, 3, 4, 2).cpu().numpy()
 
 
-def sheet(images, names, title):
+def sheet(images: np.ndarray, names: Sequence[str], title: str) -> Image.Image:
     """One PNG: a row a pair, a column an image.
 
     Args:
@@ -139,7 +139,14 @@ def sheet(images, names, title):
     return image
 
 
-def attention_sheet(images, places, looks, layers, names, title):
+def attention_sheet(
+    images: np.ndarray,
+    places: np.ndarray,
+    looks: Sequence[np.ndarray],
+    layers: Sequence[str],
+    names: Sequence[str],
+    title: str,
+) -> Image.Image:
     """One PNG: a row a pair; the completion and the truth with marked patches, then what each of
     them attends to in b.
 
@@ -178,7 +185,7 @@ def _side(size):
 
 
 def _scaled(image, side):
-    return Image.fromarray(image).resize((side, side), Image.NEAREST)
+    return Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST)
 
 
 def _marked(tile, places, grid):
@@ -213,9 +220,11 @@ def _heated(tile, look, grid, spot):
     # What an even spread would give everywhere is no colour.
     strength = (look.reshape(grid, grid) / even - 1).clip(0) / max(look.max() / even - 1, FULL - 1)
     strength = (
-        np.asarray(Image.fromarray(strength.astype(np.float32)).resize(tile.size, Image.BILINEAR))[
-            ..., None
-        ]
+        np.asarray(
+            Image.fromarray(strength.astype(np.float32)).resize(
+                tile.size, Image.Resampling.BILINEAR
+            )
+        )[..., None]
         * 0.85
     )
     grey = np.asarray(tile.convert("L"), np.float32)[..., None] * 0.75 + 40

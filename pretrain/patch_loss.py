@@ -8,7 +8,7 @@ from einops import rearrange
 FLOOR = 1e-6
 
 
-def patchify(images, patch):
+def patchify(images: torch.Tensor, patch: int) -> torch.Tensor:
     """(B, 3, H, W) -> (B, N, P*P*3): patches row by row, their values ordered row, column,
     channel."""
     return rearrange(
@@ -16,7 +16,7 @@ def patchify(images, patch):
     )
 
 
-def unpatchify(patches, patch, grid):
+def unpatchify(patches: torch.Tensor, patch: int, grid: tuple[int, int]) -> torch.Tensor:
     """The inverse of patchify for a grid of (rows, columns)."""
     rows, columns = grid
     return rearrange(
@@ -29,7 +29,9 @@ def unpatchify(patches, patch, grid):
     )
 
 
-def targets(a, patch, kind, chosen=None):
+def targets(
+    a: torch.Tensor, patch: int, kind: str, chosen: torch.Tensor | None = None
+) -> torch.Tensor:
     """What the network is to say, in float32.
 
     Args:
@@ -51,7 +53,7 @@ def targets(a, patch, kind, chosen=None):
     return (wanted - mean) / std
 
 
-def denormalise(prediction, a, patch, kind):
+def denormalise(prediction: torch.Tensor, a: torch.Tensor, patch: int, kind: str) -> torch.Tensor:
     """Predictions for every patch of ``a`` as images (B, 3, H, W), with mean and standard deviation
     of ``a``'s own pixels.
 
@@ -63,13 +65,15 @@ def denormalise(prediction, a, patch, kind):
     return unpatchify(prediction.float() * std + mean, patch, grid)
 
 
-def patch_weight(share, background_weight):
+def patch_weight(share: torch.Tensor, background_weight: float) -> torch.Tensor:
     """(B, M) share of each patch on the person -> (B, M) weight: background_weight at 0, 1 at 1,
     straight between."""
     return background_weight + (1 - background_weight) * share
 
 
-def per_sample_loss(prediction, target, weight):
+def per_sample_loss(
+    prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
     """Weighted mean over masked patches of each patch's mean squared error, for each sample by
     itself, in float32.
 
@@ -86,7 +90,13 @@ def per_sample_loss(prediction, target, weight):
     return (weight * error).sum(1) / weight.sum(1).clamp(min=FLOOR)
 
 
-def combine(per_sample, kind, weights, shares, global_batch):
+def combine(
+    per_sample: torch.Tensor,
+    kind: torch.Tensor,
+    weights: torch.Tensor,
+    shares: torch.Tensor,
+    global_batch: int,
+) -> torch.Tensor:
     """This rank's part of L = sum over kinds of w_kind * (mean loss of that kind in the global
     batch).
 

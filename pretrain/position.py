@@ -8,7 +8,7 @@ stored in float32.
 import torch
 
 
-def sincos_table(grid, width):
+def sincos_table(grid: tuple[int, int], width: int) -> torch.Tensor:
     """(rows * columns, width) sine-cosine vectors, as in MAE and CroCo.
 
     The first half of the channels tells the column, the second the row; inside a half the sines
@@ -23,7 +23,7 @@ def sincos_table(grid, width):
     return torch.cat(halves, 1).float()
 
 
-def rope_table(grid, head_width, base):
+def rope_table(grid: tuple[int, int], head_width: int, base: float) -> torch.Tensor:
     """(rows * columns, head_width / 2, 2) cosine and sine of the angle that each pair of channels
     rotates by; for ``rotate``.
 
@@ -37,7 +37,7 @@ def rope_table(grid, head_width, base):
     return torch.stack([torch.cos(angle), torch.sin(angle)], 2).float()
 
 
-def rotate(x, rope):
+def rotate(x: torch.Tensor, rope: torch.Tensor) -> torch.Tensor:
     """x (B, T, heads, C) rotated by rope (T, C / 2, 2) or (B, T, C / 2, 2): float32.
 
     A pair of channels is a complex number: one multiplication reads and writes each value once,

@@ -42,6 +42,7 @@ from engine.training import eval_jobs
 from pretrain import encoders, header, ridge
 from pretrain.config import PretrainConfig
 from pretrain.encoders import Frozen
+from pretrain.model import PairNetwork
 from pretrain.probe_split import (
     SEED,
     Split,
@@ -109,6 +110,8 @@ def features(
             torch.from_numpy(mine).to(processes.device)
         ]
     # Each row is some rank's and zero elsewhere: the sum puts them together.
+    if out is None:
+        raise ValueError("there are no crops to read features of")
     return processes.sum(out)
 
 
@@ -193,7 +196,9 @@ class Prober:
             self.config.probe.shards, people, Store(self.config.data.cache.open()), "probe.shards"
         )
 
-    def measure(self, model, bf16, alive):
+    def measure(
+        self, model: PairNetwork, bf16: bool, alive: Callable[[], None]
+    ) -> dict[str, float]:
         """{"probe/pa_mpjpe", "probe/mpjpe", "probe/lambda", and the first two of each row that
         stays}; mm.
 
@@ -305,7 +310,8 @@ def _probe(
     shapes = {}
     for source, encoder in loaded:
         # One random encoder for all runs of one shape.
-        shapes.setdefault(repr(encoder.shape), (source, encoder.shape))
+        if encoder.shape is not None:
+            shapes.setdefault(repr(encoder.shape), (source, encoder.shape))
     for source, shape in shapes.values():
         name = "random encoder" + (f", as {source}" if len(shapes) > 1 else "")
         rows.append((name, encoders.random(shape, SEED, processes.device)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -125,7 +126,8 @@ def part_people(subjects: Sequence[str], shards: str) -> np.ndarray:
 
 def open_reader(crops: str, store: Store, exclude: Collection[str] = frozenset()) -> CropReader:
     """Returns a reader of labelled crops as they are; see read_split."""
-    return CropReader(None, CropRules(crops), CropAugmentConfig(), 0, store, exclude)
+    order: Any = None  # what is read is named, so nothing asks which clip fills a slot
+    return CropReader(order, CropRules(crops), CropAugmentConfig(), 0, store, frozenset(exclude))
 
 
 def read_joints(clip: Clip, labels: Mapping[str, np.ndarray], crop: int) -> np.ndarray:

@@ -37,12 +37,12 @@ def choose_mismatched(tags: np.ndarray, subjects: Sequence[str]) -> np.ndarray:
         (R,) int64.
     """
     out = np.full(len(tags), -1, np.int64)
-    subjects = np.asarray(subjects)
+    people = np.asarray(subjects)
     groups = tags[:, [TAGS.index("kind"), TAGS.index("source")]]
     for group in np.unique(groups, axis=0):
         rows = np.flatnonzero((groups == group).all(1))
-        rows = rows[np.argsort(subjects[rows], kind="stable")]
-        names, counts = np.unique(subjects[rows], return_counts=True)
+        rows = rows[np.argsort(people[rows], kind="stable")]
+        names, counts = np.unique(people[rows], return_counts=True)
         if len(names) < 2:
             continue
         # Sorted by subject, a rotation by the largest subject's count takes each row to another
@@ -50,8 +50,8 @@ def choose_mismatched(tags: np.ndarray, subjects: Sequence[str]) -> np.ndarray:
         # rows, its rows take turns at those of the others.
         rotated = np.roll(rows, -counts.max())
         for row, other in zip(rows, rotated, strict=True):
-            if subjects[row] == subjects[other]:
-                others = rows[subjects[rows] != subjects[row]]
+            if people[row] == people[other]:
+                others = rows[people[rows] != people[row]]
                 other = others[np.flatnonzero(rows == row)[0] % len(others)]
             out[row] = other
     return out

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from engine.training.task import Arrays
 from engine.training.trainer import Trainer
 from pretrain.verb_config import ReplayConfig
 
+Config = TypeVar("Config", bound=TrainConfig)
 CHUNK = 64  # samples on the device at once
 
 
@@ -40,9 +42,9 @@ def main(argv: list[str]) -> int:
 
 def replay(
     argv: list[str],
-    schema: type[TrainConfig],
+    schema: type[Config],
     command: str,
-    make_trainer: Callable[[TrainConfig, Processes], Trainer],
+    make_trainer: Callable[[Config, Processes], Trainer],
 ) -> int:
     """Print loss and gradient of each of a step's highest-loss samples, with the newest weights
     from before it.

@@ -23,7 +23,9 @@ from engine.training.task import Arrays, Batch
 from pretrain import header, patch_loss, probe
 from pretrain.blocks import prepare
 from pretrain.config import PretrainConfig
+from pretrain.model import PairNetwork
 from pretrain.objectives import OBJECTIVES
+from pretrain.objectives.base import Objective
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -71,13 +73,18 @@ METRICS = DATA_METRICS.extend(
 log = get_logger(__name__)
 
 
-class PretrainTask(ClipTask):
+class PretrainTask(ClipTask[PretrainConfig]):
     """An encoder that learns from pairs of images of one person."""
 
     command = "pretrain train"
     schema = PretrainConfig
     unit = "pairs"
     tags = TAGS
+
+    # Narrower than the Task's, and set once, by the constructor.
+    model: PairNetwork  # pyrefly: ignore - see above
+    step_module: Objective  # pyrefly: ignore - see above
+    prober: probe.Prober | None
 
     def __init__(self, config: PretrainConfig, processes: Processes) -> None:
         order = processes.from_first(lambda: open_order(config.data, config.batch, config.seed))
@@ -106,7 +113,8 @@ class PretrainTask(ClipTask):
         self.use_data(loader, val, before)
         if val is not None:
             self.objective.begin_validation(val, [subject for _, subject in self.people])
-        self.probe_every, self.prober = config.log.probe_every, None
+        self.probe_every = config.log.probe_every
+        self.prober = None
         if config.log.probe_every:
             self.prober = probe.Prober(config, order, processes)
             self.prober.refuse_seen(self.seen)
@@ -151,6 +159,8 @@ class PretrainTask(ClipTask):
     def probe(self, shares: Shares) -> dict[str, float]:
         """{"probe/NAME"}: how well joints in 3D are read off the frozen encoder; see
         pretrain/probe.py."""
+        if self.prober is None:
+            raise RuntimeError("log.probe_every=0: there is no probe")
         return self.prober.measure(self.model, self.bf16, shares.watch.alive)
 
     def draw_images(self, folder: Path, step: int) -> dict[str, Path]:
@@ -232,7 +242,7 @@ def sum_groups(values: torch.Tensor, group: torch.Tensor, groups: int) -> torch.
     return torch.stack([(values * chosen).sum(1), chosen.double().sum(1)], 1).flatten()
 
 
-def build(config: PretrainConfig) -> tuple[nn.Module, Seen]:
+def build(config: PretrainConfig) -> tuple[PairNetwork, Seen]:
     """(network, Seen) of a config: from ``init`` if it is set, with what that saw; else from the
     seed."""
     objective = OBJECTIVES.find(config.objective.name)

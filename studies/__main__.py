@@ -9,10 +9,10 @@ from engine.logging.console import get_logger
 from studies import plan
 from studies.config import StudyConfig
 
-USAGE = """python -m studies run CONFIG.yaml [key=value ...]    run a study, or resume it
-       python -m studies tables CONFIG.yaml             its tables and figures, into docs/results.md
-       python -m studies angles CONFIG.yaml             reference gain of pre-trained arms by angle
-       python -m studies seconds CONFIG.yaml arm=A,B    what their steps take, side by side
+USAGE = """python -m studies run CONFIG.yaml [key=value ...]      run a study, or resume it
+       python -m studies tables CONFIG.yaml               tables and figures, into docs/results.md
+       python -m studies angles CONFIG.yaml               reference gain of arms by angle
+       python -m studies seconds CONFIG.yaml arm=A,B      what their steps take, side by side
        python -m studies take CONFIG.yaml take.videos=DIR take.calibration=FILE take.track=FILE
                                                         fine-tuned rows on a real take
        python -m studies real RUN ... videos=DIR calibration=FILE track=FILE out=DIR

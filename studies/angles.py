@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 
+from engine.errors import UserError
 from studies import plan
 from studies.config import StudyConfig
 
@@ -70,6 +71,8 @@ def measure_run(words: list[str], shards: str, bounds: tuple[float, float]) -> d
         ]
     model = weights.load(run.run)
     arrays = val_pairs(order, data, model.patches, PAIRS)
+    if arrays is None:
+        raise UserError("the shards hold no clips that can be measured")
     places = [TAGS.index(name) for name in ("source", "shard", "index")]
     subjects = [subject for _, subject in people_at(order, data, arrays["tags"][:, places])]
     objective = Completion(model, run, False)

@@ -17,6 +17,7 @@ from engine.config.parser import parse
 from engine.distributed import hardware
 from engine.distributed.process_group import Processes, device_of
 from engine.distributed.rank_env import count_threads
+from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix
 from engine.pose_metrics import mpjpe, pa_mpjpe
 from engine.run.run_folder import RunFolder
@@ -103,6 +104,8 @@ def measure_finetuned(predictor: Predictor, shards: str, clips: int) -> dict[str
         )
         source.val = [(shard, index) for shard, end in enumerate(ends) for index in range(end)]
     arrays = val_crops(order, data, clips)
+    if arrays is None:
+        raise UserError("the shards hold no clips that can be measured")
     clip = np.unique(arrays["tags"][:, PLACE], axis=0, return_inverse=True)[1].ravel()
     # Keypoints alone are measured: a mesh of few vertices has them where the full one does.
     targets, body = Targets(predictor.body), predictor.body.coarse(16).to(predictor.device)

@@ -77,7 +77,7 @@ class RealConfig:
 
 def main(argv: list[str]) -> int:
     """Print and write the figures; returns the exit code."""
-    options, runs = parse_keys(RealConfig, argv, "studies real", USAGE)
+    options, runs = parse_keys(RealConfig, argv, "studies real")
     names = [name_of(folder) for folder in runs]
     if len(set(names)) < len(names):
         raise UserError(

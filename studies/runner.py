@@ -144,9 +144,9 @@ class Runner:
         if code and not self.stop:
             with open(f"{folder}.txt", encoding="utf-8", errors="replace") as file:
                 said = file.read().strip().splitlines()[-1:] or ["nothing"]
+            took = f"{time.time() - began:.0f} s"
             self.failed = (
-                f"exit code {code} after {time.time() - began:.0f} s: "
-                f"python -m {shlex.join(words)}: {said[0][-300:]}"
+                f"exit code {code} after {took}: python -m {shlex.join(words)}: {said[0][-300:]}"
             )
             self._halt()
         return code == 0

@@ -227,7 +227,7 @@ class _Scene:
         person, scene: colour histograms.
     """
 
-    def __init__(self, view, part):
+    def __init__(self, view: View, part: tuple[slice, slice]) -> None:
         self.lab = np.stack(
             [cv2.cvtColor(p, cv2.COLOR_RGB2LAB) for p in view.images[(slice(None), *part)]]
         )
@@ -244,7 +244,7 @@ class _Scene:
         self.scene = histogram(self.lab[::10][:, self.never])
         self.person = np.zeros(0, np.float32)
 
-    def plate(self):
+    def plate(self) -> tuple[np.ndarray, np.ndarray]:
         """(plate (H, W, 3) uint8, known (H, W) bool), grown from what stays as it is."""
         some = self.lab[:: max(1, len(self.lab) // GROW_INSTANTS)]
         spread = np.ptp(
@@ -263,7 +263,7 @@ class _Scene:
         self.person = self._moving(plate, known)
         return plate, known
 
-    def plate_around(self, masks):
+    def plate_around(self, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As ``plate``, of the instants at which masks leave a pixel free."""
         cross = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
         free = np.stack([cv2.dilate(m.astype(np.uint8), cross) == 0 for m in masks])
@@ -290,7 +290,7 @@ class _Scene:
             (cv2.boxFilter(steady.astype(np.float32), -1, (5, 5)) < 0.6) & (odds > -1) & ~self.never
         )
 
-    def masks(self, plate, known):
+    def masks(self, plate: np.ndarray, known: np.ndarray) -> np.ndarray:
         """(n, H, W) bool: the person, against a plate where there is one."""
         out, five = [], cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
         for lab, square, near in zip(self.lab, self.square, self.near, strict=True):

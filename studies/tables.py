@@ -146,7 +146,7 @@ def _errors(config, there, shares, test):
                 cells = []
                 for how, metric, _ in list_metrics(config):
                     mean = stack_values(there, arm, share, seeds, test, how, metric).mean()
-                    cells.append(f"{mean:.{2 if metric == 'px' else 1}f}")
+                    cells.append(f"{mean:.2f}" if metric == "px" else f"{mean:.1f}")
                 lines.append(
                     f"| {labelled} | {arm_title(config, arm)} | {len(seeds)} | "
                     + " | ".join(cells)

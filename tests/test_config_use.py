@@ -24,7 +24,8 @@ def watch(kind):
 
     def get(self, name):
         reader = sys._getframe(1).f_code.co_filename
-        if name in names and not reader.endswith(("engine/config/parser.py", "dataclasses.py")):
+        whole = ("engine/config/parser.py", "engine/config/schema.py", "dataclasses.py")
+        if name in names and not reader.endswith(whole):
             read.add((kind.__name__, name))
         return object.__getattribute__(self, name)
 

@@ -584,8 +584,7 @@ def test_sentences_of_a_win_a_loss_and_neither():
     ]
     assert said({"pa_mpjpe": neither, "iou": value(-0.0001, -0.01, 0.01)}) == [
         "No significant difference by pre-training in PA-MPJPE (-0.4 mm [-1.2, +0.5]) and IoU "
-        "(+0.000 [-0.010, +0.010]): each "
-        "interval includes zero."
+        "(+0.000 [-0.010, +0.010]): each interval includes zero."
     ]
     assert said({"pa_mpjpe": value(2.0, 0.012, 4.0), "iou": value(0.02, 0.01, 0.03)}) == [
         "Pre-training wins in IoU (+0.020 [+0.010, +0.030]): the interval excludes zero.",

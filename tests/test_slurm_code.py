@@ -160,8 +160,8 @@ def test_a_signal_is_ignored_without_the_option_of_a_newer_env(tmp_path):
     python = executor._executor.python
     assert f" {python} -u -m submitit.core._submit " in script
     program = (
-        "import signal; print(*(signal.getsignal(n) == signal.SIG_IGN "
-        "for n in (signal.SIGUSR2, signal.SIGTERM)))"
+        "import signal; "
+        "print(*(signal.getsignal(n) == signal.SIG_IGN for n in (signal.SIGUSR2, signal.SIGTERM)))"
     )
     path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     told = subprocess.run(

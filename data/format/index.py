@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import IO
 
 import numpy as np
 
@@ -253,10 +254,10 @@ class _Columns:
     """The samples of a tar as they come: keys, first row of each, rows of (suffix, offset, length),
     JSON of each or None."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.keys, self.starts, self.rows, self.metas = [], [0], [], []
 
-    def add(self, member, raw):
+    def add(self, member: tarfile.TarInfo, raw: IO[bytes]) -> None:
         """Enter a member of the tar; the bytes of a JSON one are read from ``raw``, the open
         file."""
         folder, _, name = member.name.rpartition("/")

@@ -7,8 +7,9 @@ Training imports this; the loader's workers do not (it brings torch).
 import abc
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
+from data.config import ClipTrainConfig
 from data.format.clip import MADE
 from data.loading.build import count_excluded, people_at
 from data.loading.device import ToDevice
@@ -19,13 +20,13 @@ from data.sampling.manifest import freeze, quarantined_shards
 from data.sampling.order import Order
 from data.sampling.seen import Seen, seen_by
 from data.storage.shard_store import Store
-from engine.config.train_config import TrainConfig
 from engine.distributed.process_group import Processes
 from engine.logging.console import get_logger
 from engine.logging.metric_registry import Group, Metric, MetricBook
 from engine.run.run_folder import RunFolder
 from engine.training.task import Arrays, Batch, Task
 
+ClipConfig = TypeVar("ClipConfig", bound=ClipTrainConfig)
 DATA_METRICS = MetricBook(
     groups=(Group("data", "Data", position=73),),
     metrics=(
@@ -37,7 +38,7 @@ DATA_METRICS = MetricBook(
 log = get_logger(__name__)
 
 
-class ClipTask(Task):
+class ClipTask(Task[ClipConfig]):
     """A Task whose batches are drawn from clips.
 
     A subclass opens its order, calls ``__init__`` with it, then builds its network and calls
@@ -54,7 +55,9 @@ class ClipTask(Task):
 
     tags: ClassVar[Sequence[str]]
 
-    def __init__(self, config: TrainConfig, processes: Processes, order: Order) -> None:
+    loader: Loader  # pyrefly: ignore - narrower: set once, by use_data
+
+    def __init__(self, config: ClipConfig, processes: Processes, order: Order) -> None:
         super().__init__(config, processes)
         self.order = order
         self.replaced_columns = slice(self.tags.index("bad"), self.tags.index("no_pair") + 1)

@@ -4,15 +4,18 @@ augmentation needs.
 Runs in the loader's workers; imports neither torch nor webdataset.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from data.bodies.models import LAYOUTS
-from data.format.clip import KINDS, MASK_BYTES
+from data.format.clip import KINDS, MASK_BYTES, Clip
 from data.format.labels import load_arrays
 from data.loading import reader
 from data.loading.reader import BadSample, NoPair, ShardReader
+from data.sampling.order import Draw
 from data.sampling.pairs import CROPS
 from engine.config.parser import key
 from engine.errors import UserError
@@ -29,6 +32,8 @@ TAGS = (*reader.TAGS[:7], "crop", "part", "size")  # part: index into data.forma
 # radians; whether it is mirrored; three colour factors.
 CENTRE_X, CENTRE_Y, SIDE, ROTATION, FLIP = range(5)
 PER_CROP = 8
+
+Members = dict[str, tuple[int, int]]  # name: where its bytes are, (start, length)
 
 
 @dataclass
@@ -75,7 +80,7 @@ class CropAugmentConfig:
         high=1,
     )
 
-    def check(self):
+    def check(self) -> None:
         if self.scale_min > self.scale_max:
             raise UserError(
                 f"data.augment.scale_min={self.scale_min} is above "
@@ -83,7 +88,7 @@ class CropAugmentConfig:
             )
 
 
-def layout(rows, side, model="anny"):
+def layout(rows: int, side: int, model: str = "anny") -> dict[str, tuple[tuple[int, ...], type]]:
     """{name: (shape, dtype)} of the arrays that one batch of labelled crops fills.
 
     ``pose``, ``root``, ``shape``, ``face``, ``joints`` are the labels of data/people/labels.py at
@@ -109,10 +114,12 @@ class CropReader(ShardReader):
     """Reads labelled crops into arrays of layout(). ``rules``: CropRules. ``augment``:
     CropAugmentConfig."""
 
-    def wanted(self, kind):
+    def wanted(self, kind: object) -> str:
         return f"labelled {self.rules.crops} crop"
 
-    def usable(self, path, index):
+    def usable(
+        self, path: str, index: int
+    ) -> tuple[Clip, Members, dict[str, np.ndarray], list[int]]:
         """(Clip, members, labels, [crop, ...]) of a sample that can be learnt from; NoPair or
         BadSample if it cannot."""
         clip, members = self.wanted_clip(path, index)
@@ -131,7 +138,7 @@ class CropReader(ShardReader):
             raise NoPair
         return clip, members, labels, known
 
-    def labels(self, path, members, count):
+    def labels(self, path: str, members: Members, count: int) -> dict[str, np.ndarray]:
         """{name: array} of a clip's labels, checked."""
         wanted = (
             "body_model",
@@ -159,13 +166,29 @@ class CropReader(ShardReader):
         check_labels(labels, LABELS[model], count)
         return labels
 
-    def place(self, arrays, row, path, draw, random):
+    def place(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        row: int,
+        path: str,
+        draw: Draw,
+        random: np.random.Generator,
+    ) -> tuple[int, int, int]:
         clip, members, labels, known = self.usable(path, draw.index)
         crop = known[int(random.integers(len(known)))]
         self.put(arrays, row, path, clip, members, labels, crop)
         return crop, KINDS.index(clip.crops[crop].kind), clip.size
 
-    def put(self, arrays, row, path, clip, members, labels, crop):
+    def put(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        row: int,
+        path: str,
+        clip: Clip,
+        members: Members,
+        labels: Mapping[str, np.ndarray],
+        crop: int,
+    ) -> None:
         """Decode one crop and its labels into a row; the numbers are left to draw_numbers."""
         self.decode(arrays["pixels"][row], path, clip, members, crop)
         self.mask(arrays["mask"][row], path, clip, members, crop)
@@ -180,7 +203,13 @@ class CropReader(ShardReader):
         self._seen = seen
 
     @staticmethod
-    def put_labels(arrays, row, clip, labels, crop):
+    def put_labels(
+        arrays: Mapping[str, np.ndarray],
+        row: int,
+        clip: Clip,
+        labels: Mapping[str, np.ndarray],
+        crop: int,
+    ) -> None:
         """The camera and the body of one crop into a row."""
         instant = int(labels["instant"][crop])
         arrays["K"][row], arrays["Rt"][row] = clip.crops[crop].K, clip.crops[crop].Rt
@@ -188,7 +217,9 @@ class CropReader(ShardReader):
         for name in PER_INSTANT:
             arrays[name][row] = labels[name][instant]
 
-    def draw_numbers(self, arrays, row, random):
+    def draw_numbers(
+        self, arrays: Mapping[str, np.ndarray], row: int, random: np.random.Generator
+    ) -> None:
         """Crop, rotate, mirror and colour; see PER_CROP. ``random`` has drawn the crop, and a slot
         draws 11 numbers more."""
         augment, out = self.augment, arrays["numbers"][row]
@@ -211,7 +242,7 @@ class CropReader(ShardReader):
         out[5:] = 1 + augment.colour * (2 * random.random(3) - 1)
 
     @staticmethod
-    def whole(arrays, row):
+    def whole(arrays: Mapping[str, np.ndarray], row: int) -> None:
         """The numbers of a crop as it is, in place of draw_numbers; a left hand is still
         mirrored."""
         tags = dict(zip(TAGS, arrays["tags"][row].tolist(), strict=True))
@@ -228,7 +259,7 @@ class CropReader(ShardReader):
         ]
 
 
-def check_labels(labels, shapes, count):
+def check_labels(labels: Mapping[str, np.ndarray], shapes: Mapping[str, Any], count: int) -> None:
     """BadSample for arrays that do not fit each other, ``shapes`` (an entry of LABELS) or a clip of
     ``count`` crops."""
     times = len(np.atleast_1d(labels["pose"]))

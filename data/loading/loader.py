@@ -258,10 +258,10 @@ class Shared:
             os.ftruncate(self.descriptor, size)
         self.memory = mmap.mmap(self.descriptor, size)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return _attach, (self.size, DupFd(self.descriptor))
 
-    def __del__(self):
+    def __del__(self) -> None:
         os.close(self.descriptor)
 
 

@@ -175,7 +175,8 @@ def _run_workers(config, device, todo, done):
     """Make shards in several processes.
 
     Not data.tools.process_pool, whose processes answer once a piece: here a process builds its body
-    model and kernels once for all its shards, and tells of each clip, of which a shard has hundreds.
+    model and kernels once for all its shards, and reports each clip, of which a shard has
+    hundreds.
     """
     _prepare(device)
     context = multiprocessing.get_context("spawn")

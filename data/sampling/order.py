@@ -29,7 +29,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.random.bit_generator import ISeedSequence
@@ -57,7 +57,7 @@ class _Nothing(ISeedSequence):
     """Seeds a generator whose state is set right after; numpy's own would ask the system for
     entropy, at 8 us each."""
 
-    def generate_state(self, n_words, dtype=np.uint32):
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
         return np.zeros(n_words, dtype)
 
 
@@ -299,7 +299,15 @@ class _Walk:
         batch, lanes, seed, pool_shards: as in Order.
     """
 
-    def __init__(self, source, mine, batch, lanes, seed, pool_shards):
+    def __init__(
+        self,
+        source: "SourceManifest",
+        mine: np.ndarray,
+        batch: int,
+        lanes: int,
+        seed: int,
+        pool_shards: float,
+    ) -> None:
         self.period, self.block = mine.shape
         self.batch, self.seed, self.counts = batch, seed, source.counts
         self.name = int.from_bytes(
@@ -337,7 +345,7 @@ class _Walk:
         self.starts = [i * back % self.period for i in range(self.slices)]
         self.earlier = [self.batches[start] for start in self.starts]
 
-    def before(self, t, part=0):
+    def before(self, t: int, part: int = 0) -> int:
         """How often slice ``part`` was drawn before batch t."""
         turns, rest = divmod(t + self.starts[part], self.period)
         return turns * self.batches[-1] + self.batches[rest] - self.earlier[part]
@@ -346,7 +354,7 @@ class _Walk:
         turns, rest = divmod(n, len(self.slots))
         return turns * self.of_period + self.slots[rest]
 
-    def draw(self, n):
+    def draw(self, n: int) -> tuple[int, int, int]:
         """(shard, index, epoch) of slot n, which must be one of the source's."""
         t, j = divmod(n, self.batch)
         part = j // self.rows
@@ -369,7 +377,7 @@ class _Walk:
         at = bisect_right(ends, position)
         return shards[at], position - (ends[at - 1] if at else 0), epoch
 
-    def clip(self, place):
+    def clip(self, place: int) -> tuple[int, int]:
         """(shard, index) of the source's clip number ``place``, in the manifest's order."""
         shard = bisect_right(self.ends, place)
         return shard, place - (self.ends[shard - 1] if shard else 0)

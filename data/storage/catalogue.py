@@ -55,7 +55,7 @@ class Entry:
     tar_time_ns: int = 0
 
 
-def list_shards(spec: str, store: Store) -> tuple[list[str], dict[str, Entry]]:
+def list_shards(spec: str | list[str], store: Store) -> tuple[list[str], dict[str, Entry]]:
     """List the shards that ``spec`` names, with the entries of those that a catalogue knows.
 
     Args:
@@ -87,7 +87,7 @@ def list_shards(spec: str, store: Store) -> tuple[list[str], dict[str, Entry]]:
     return paths, known
 
 
-def read_catalogue(spec: str, store: Store) -> tuple[list[str], list[Entry]]:
+def read_catalogue(spec: str | list[str], store: Store) -> tuple[list[str], list[Entry]]:
     """Return ([path or URL, ...], [Entry, ...]) of the shards that ``spec`` names.
 
     See list_shards. Entries that no catalogue has are made from the indexes, and the local ones are

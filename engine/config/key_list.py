@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from engine.config.schema import list_leaves, name_type, unwrap_optional
+from engine.config.schema import list_keys, name_type, unwrap_optional
 
 Row = tuple[str, str, str, str]
 
@@ -16,7 +16,7 @@ def list_rows(schema: type) -> list[Row]:
     """
     return [
         (name, _show_default(name, field), name_type(kind), _describe(field))
-        for name, field, kind in list_leaves(schema)
+        for name, field, kind in list_keys(schema)
     ]
 
 
@@ -41,7 +41,7 @@ def _describe(field: dataclasses.Field) -> str:
 def list_choices(schema: type) -> dict[str, Sequence[object]]:
     """Returns {name: its values where they are few} of all keys that are written key=value."""
     out = {}
-    for name, field, kind in list_leaves(schema):
+    for name, field, kind in list_keys(schema):
         if field.metadata.get("positional") or ".NAME" in name:
             continue
         boolean = ("true", "false") if unwrap_optional(kind)[0] is bool else ()

@@ -18,82 +18,74 @@ declares. So YAML's own guesses never bite: ``time: 12:00:00`` in a text field s
 ``${NAME}`` stays as it is. Keys of paths alone have a ``~`` at the beginning written out.
 """
 
-import copy
 import dataclasses
 import difflib
-import functools
+import math
 import os
 import re
 import typing
-from collections.abc import Iterable, Sequence
-from typing import Literal, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from engine.config.schema import find_field, find_renamed, list_leaves, name_type, unwrap_optional
+from engine.config.paths import as_text, expand_home, is_json_list, split_list, split_paths
+from engine.config.schema import (
+    choose_schema,
+    find_key,
+    find_renamed,
+    flat,
+    help_text,
+    key,
+    list_keys,
+    name_type,
+    resumable_keys,
+    section,
+    unwrap_optional,
+    word_type,
+)
 from engine.config.shipped import find_config, suggest_config
-from engine.config.values import convert_value, hide_dollars, reveal_dollars
 from engine.errors import Failure, UserError
 from engine.run.patience import is_folder, read_bytes
-from engine.run.run_folder import CONFIG
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
+# What declares and walks a schema is imported from here too.
+__all__ = [
+    "choose_schema",
+    "flat",
+    "help_text",
+    "is_assignment",
+    "key",
+    "parse",
+    "parse_all",
+    "parse_keys",
+    "read_file",
+    "resumable_keys",
+    "save",
+    "section",
+]
+
+Schema = TypeVar("Schema", bound="DataclassInstance")
+
+_TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+_NULL = {"null", "none", "~", ""}
+
+
+# OmegaConf takes ${...} for a reference to another key and has no switch for it, so dollars are
+# hidden from it. The mark itself, a private character of Unicode, is hidden the same way.
+_MARK = "\ue000"
+_HIDDEN = {_MARK + "0": _MARK, _MARK + "1": "$"}
 
 # What may stand before the first "=" of a key=value; a URL or a path with a "=" in it has other
 # letters there.
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*=")
 
 
-def key(
-    default: T,
-    help: str,
-    *,
-    choices: Sequence[object] | None = None,
-    low: float | None = None,
-    high: float | None = None,
-    path: Literal["one", "several"] | None = None,
-    renamed_from: str | None = None,
-    resumable: bool = False,
-    positional: str | None = None,
-) -> T:
-    """A config field: its default, its meaning for ``--help`` and what values it takes (inclusive
-    bounds).
-
-    Args:
-        path: "one" or "several", for a text that names a path or what
-            engine.config.paths.split_paths takes apart.
-        renamed_from: what an earlier version called the key: its last part, or all of it where it
-            has moved to another section. The old name is an error that says the new one.
-        resumable: a run may resume with another value, because results do not depend on it.
-        positional: such as "RUN": of the one key that a command line gives as a path, without its
-            name.
-    """
-    metadata = {
-        "help": help,
-        "choices": choices,
-        "low": low,
-        "high": high,
-        "path": path,
-        "renamed_from": renamed_from,
-        "resumable": resumable,
-        "positional": positional,
-    }
-    if isinstance(default, (list, dict)):
-        return dataclasses.field(default_factory=lambda: copy.copy(default), metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def section(schema: type[T], help: str = "", *, resumable: bool = False) -> T:
-    """A nested group of keys. ``resumable``: all of them are, as for ``key``."""
-    return dataclasses.field(
-        default_factory=schema, metadata={"help": help, "resumable": resumable}
-    )
-
-
-def parse(schema: type[T], argv: Sequence[str], command: str, usage: str = "") -> T:
+def parse(schema: type[Schema], argv: Sequence[str], command: str, usage: str = "") -> Schema:
     """Build a ``schema`` instance from ``[FILE.yaml, key=value, ...]``.
 
     Each dataclass on the way may have a ``check(self)`` that raises UserError for impossible
@@ -128,9 +120,11 @@ def parse(schema: type[T], argv: Sequence[str], command: str, usage: str = "") -
     return _finish(config, argv[0])
 
 
-def parse_all(schema: type[T], argv: Sequence[str], command: str) -> tuple[T | None, list[str]]:
-    """(config or None, [message, ...]): as ``parse``, but continuing after a fault, so that all
-    of them are reported at once."""
+def parse_all(
+    schema: type[Schema], argv: Sequence[str], command: str
+) -> tuple[Schema | None, list[str]]:
+    """(config or None, [message, ...]): as ``parse``, but going on after a fault, so that all of
+    them are told at once."""
     try:
         pairs = read_file(argv[0], command)
         schema = choose_schema(schema, [*pairs, *_split_words(argv[1:])])
@@ -158,56 +152,8 @@ def parse_all(schema: type[T], argv: Sequence[str], command: str) -> tuple[T | N
     return result[0] if result else None, faults
 
 
-def choose_schema(schema: type[T], pairs: Iterable[tuple[str, object]]) -> type[T]:
-    """The dataclass whose keys a config really has, where they depend on one of them.
-
-    A dataclass on the way may have a classmethod ``choose(texts)``, which gets its own keys as they
-    were written ({name: text}) and returns itself or a subclass: of a task, by ``task``; of an
-    objective, by ``objective.name``. A section that is replaced by its subclass makes a subclass of
-    the dataclass around it.
-
-    Args:
-        pairs: (dotted key, text), of which a later one wins.
-    Raises:
-        UserError: no such task, objective or the like; the message lists those there are.
-    """
-    pairs = list(pairs)
-    if hasattr(schema, "choose"):
-        schema = schema.choose({name: text for name, text in pairs if "." not in name})
-    hints, replaced = typing.get_type_hints(schema), []
-    for field in dataclasses.fields(schema):
-        kind = hints[field.name]
-        if not dataclasses.is_dataclass(kind):
-            continue
-        start = f"{field.name}."
-        inner = [(name.removeprefix(start), text) for name, text in pairs if name.startswith(start)]
-        chosen = choose_schema(kind, inner)
-        if chosen is not kind:
-            replaced.append((field.name, chosen))
-    return _replace_sections(schema, tuple(replaced)) if replaced else schema
-
-
-@functools.cache
-def _replace_sections(schema, replaced):
-    """A subclass of a dataclass with other dataclasses for some of its sections.
-
-    It is one and the same for one choice, so that equal configs are equal.
-
-    Args:
-        replaced: ((field's name, dataclass), ...).
-    """
-    metadata = {field.name: field.metadata for field in dataclasses.fields(schema)}
-    fields = []
-    for name, chosen in replaced:
-        again = dataclasses.field(default_factory=chosen, metadata=metadata[name])
-        fields.append((name, chosen, again))
-    return dataclasses.make_dataclass(
-        schema.__name__, fields, bases=(schema,), namespace={"__module__": schema.__module__}
-    )
-
-
 def _split_words(words):
-    """[(key, text), ...] of the words that are key=value; the others are reported when they are
+    """[(key, text), ...] of the words that are key=value; the others are told of when they are
     assigned."""
     return [tuple(word.split("=", 1)) for word in words if "=" in word]
 
@@ -215,7 +161,8 @@ def _split_words(words):
 def _assign_argument(config, schema, argument):
     if "=" not in argument:
         raise UserError(f"'{argument}' on the command line is not of the form key=value")
-    _assign(config, schema, *argument.split("=", 1), "the command line")
+    name, _, value = argument.partition("=")
+    _assign(config, schema, name, value, "the command line")
 
 
 def is_assignment(argument: str) -> bool:
@@ -225,8 +172,8 @@ def is_assignment(argument: str) -> bool:
 
 
 def parse_keys(
-    schema: type[T], argv: Sequence[str], command: str, least: int = 1
-) -> tuple[T, list[str]]:
+    schema: type[Schema], argv: Sequence[str], command: str, least: int = 1
+) -> tuple[Schema, list[str]]:
     """(``schema`` instance, [path, ...]) of a command that takes ``least`` or more paths and
     ``key=value``, no config file.
 
@@ -271,14 +218,38 @@ def _positional(schema):
 
 def _finish(config, origin):
     try:
-        result = reveal_dollars(OmegaConf.to_object(config))
+        result = _reveal_dollars(OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
         raise UserError(f"{origin}: {str(error).splitlines()[0]}") from None
     _check(result)
     return result
 
 
-def read_file(path: str, command: str) -> list[tuple[str, object]]:
+def _hide_dollars(value):
+    if isinstance(value, list):
+        return [_hide_dollars(part) for part in value]
+    return (
+        value.replace(_MARK, _MARK + "0").replace("$", _MARK + "1")
+        if isinstance(value, str)
+        else value
+    )
+
+
+def _reveal_dollars(value):
+    """A config as it was before its texts were hidden, in place where it can be."""
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            setattr(value, field.name, _reveal_dollars(getattr(value, field.name)))
+    elif isinstance(value, dict):
+        return {name: _reveal_dollars(part) for name, part in value.items()}
+    elif isinstance(value, list):
+        return [_reveal_dollars(part) for part in value]
+    elif isinstance(value, str):
+        return re.sub(_MARK + "[01]", lambda found: _HIDDEN[found[0]], value)
+    return value
+
+
+def read_file(path: str, command: str) -> list[tuple[str, str | list[str]]]:
     """``[(dotted key, text or list), ...]`` of a YAML file whose ``command:`` line is ``command``.
 
     The file is one that exists, or the name of one that is shipped (engine.config.shipped). A run's
@@ -301,7 +272,7 @@ def read_file(path: str, command: str) -> list[tuple[str, object]]:
     found = tree.pop("command", None)
     earlier = command.rpartition(" ")[0]  # "pretrain train" was "pretrain"
     if found and found == earlier:
-        if os.path.basename(path) != CONFIG:
+        if os.path.basename(path) != "config.yaml":
             raise UserError(
                 f"{path} says 'command: {found}', which has another name now: write "
                 f"'command: {command}'"
@@ -318,7 +289,7 @@ class _TextLoader(yaml.BaseLoader):
     """Leaves every scalar as the text that was written, and takes no key twice, of which YAML would
     drop the first."""
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         names = [name.value for name, _ in node.value]
         for name, (where, _) in zip(names, node.value, strict=True):
             if names.count(name) > 1:
@@ -328,9 +299,10 @@ class _TextLoader(yaml.BaseLoader):
         return super().construct_mapping(node, deep)
 
 
-def save(config: object, path: str | os.PathLike, command: str) -> None:
+def save(config: "DataclassInstance", path: str | os.PathLike, command: str) -> None:
     """Write the resolved config so that ``parse`` reads the same config back."""
-    tree = {"command": command, **_plain(dataclasses.asdict(config))}
+    tree = {"command": command}
+    tree |= {name: _plain(value) for name, value in dataclasses.asdict(config).items()}
     with open(path, "w", encoding="utf-8") as file:
         yaml.safe_dump(tree, file, sort_keys=False, width=120)
 
@@ -342,68 +314,6 @@ def _plain(value):
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def flat(config: object, prefix: str = "") -> dict[str, object]:
-    """``{dotted key: value}`` of a config instance, lists and dicts of plain values kept whole."""
-    out = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        name = prefix + field.name
-        if dataclasses.is_dataclass(value):
-            out.update(flat(value, name + "."))
-        elif (
-            isinstance(value, dict)
-            and value
-            and all(dataclasses.is_dataclass(v) for v in value.values())
-        ):
-            for k, v in value.items():
-                out.update(flat(v, f"{name}.{k}."))
-        else:
-            out[name] = value
-    return out
-
-
-def resumable_keys(config: object) -> frozenset[str]:
-    """The dotted keys of a config instance that may differ when its run resumes."""
-    return frozenset(_walk_resumable(config, "", False))
-
-
-def _walk_resumable(config, prefix, inherited):
-    for field in dataclasses.fields(config):
-        value, name = getattr(config, field.name), prefix + field.name
-        free = inherited or field.metadata.get("resumable", False)
-        if dataclasses.is_dataclass(value):
-            yield from _walk_resumable(value, f"{name}.", free)
-            continue
-        if isinstance(value, dict):
-            for entry, part in value.items():
-                if dataclasses.is_dataclass(part):
-                    yield from _walk_resumable(part, f"{name}.{entry}.", free)
-        if free:
-            yield name
-
-
-def help_text(schema: type, command: str, usage: str = "") -> str:
-    """All keys of a schema with type, default and meaning, one line each."""
-    rows = []
-    for name, field, kind in list_leaves(schema):
-        default = (
-            field.default if field.default is not dataclasses.MISSING else field.default_factory()
-        )
-        default = ",".join(map(str, default)) if isinstance(default, (list, tuple)) else default
-        shown = "" if default is None or isinstance(default, dict) else f"={default}"
-        choices = field.metadata.get("choices")
-        text = field.metadata.get("help", "") + (
-            f" ({'|'.join(map(str, choices))})" if choices else ""
-        )
-        rows.append((f"{name}{shown}", name_type(kind), text))
-    width = min(44, max(len(r[0]) for r in rows))
-    usage = usage or f"python -m {command} CONFIG.yaml [key=value ...]"
-    return "\n".join(
-        [f"usage: {usage}", "", "keys and their defaults:"]
-        + [f"  {a:<{width}}  {t:<10}  {h}" for a, t, h in rows]
-    )
 
 
 def _flatten(tree, prefix=""):
@@ -418,7 +328,7 @@ def _list_renamed(schema, pairs):
     """{old key: new key} of those that an earlier version called so."""
     found = {}
     for dotted, _ in pairs:
-        new = find_renamed(schema, dotted) if find_field(schema, dotted) is None else None
+        new = find_renamed(schema, dotted) if find_key(schema, dotted) is None else None
         if new:
             found[dotted] = new
     return found
@@ -441,10 +351,10 @@ def _refuse_renamed(schema, pairs, origin):
 
 
 def _assign(config, schema, dotted, value, origin):
-    found = find_field(schema, dotted)
+    found = find_key(schema, dotted)
     if found is None:
         _refuse_renamed(schema, [(dotted, value)], origin)
-        names = [name for name, _, _ in list_leaves(schema)]
+        names = [name for name, _, _ in list_keys(schema)]
         near = difflib.get_close_matches(dotted, names, 1, 0.5)
         near = near or difflib.get_close_matches(
             dotted.split(".")[-1], [n.split(".")[-1] for n in names], 1, 0.7
@@ -463,11 +373,68 @@ def _assign(config, schema, dotted, value, origin):
             )
         return
     OmegaConf.update(
-        config,
-        dotted,
-        hide_dollars(convert_value(value, kind, field, dotted, origin)),
-        force_add=True,
+        config, dotted, _hide_dollars(_convert(value, kind, field, dotted, origin)), force_add=True
     )
+
+
+def _convert(value, kind, field, dotted, origin):
+    inner, optional = unwrap_optional(kind)
+    if optional and isinstance(value, str) and value.lower() in _NULL:
+        return None
+    if typing.get_origin(inner) is list:
+        value = split_list(value, dotted) if isinstance(value, str) else value
+        return [_scalar(v, typing.get_args(inner)[0], field, dotted, origin) for v in value]
+    if isinstance(value, list) and field.metadata["path"] == "several":
+        value = as_text(value)
+    if isinstance(value, (list, dict)):
+        raise UserError(f"'{dotted}' in {origin} takes one {name_type(kind)}, not {value}")
+    return _expand(_scalar(value, inner, field, dotted, origin), field.metadata["path"], dotted)
+
+
+def _expand(value, path, dotted):
+    """A value with ``~`` written out, of a key that names paths."""
+    if path == "one":
+        return expand_home(value)
+    if path == "several" and ("~" in value or is_json_list(value)):
+        parts = split_paths(value, dotted)
+        # Several stay one text, a plain one where commas alone take it apart again.
+        return as_text(parts) if any("," in part for part in parts) else ",".join(parts)
+    return value
+
+
+def _scalar(text, kind, field, dotted, origin):
+    rules = field.metadata
+    try:
+        if kind is bool:
+            if text.lower() not in _TRUE | _FALSE:
+                raise ValueError
+            value = text.lower() in _TRUE
+        elif kind is int:
+            try:
+                value = int(text)
+            except ValueError:
+                number = float(text)
+                if not math.isfinite(number) or number != int(number):
+                    raise
+                value = int(number)
+        elif kind is float:
+            value = float(text)
+            if not math.isfinite(value):
+                raise ValueError
+        else:
+            value = text
+    except (ValueError, AttributeError):
+        raise UserError(f"'{dotted}={text}' in {origin}: {word_type(kind)} is wanted") from None
+    if rules.get("choices") and value not in rules["choices"]:
+        raise UserError(
+            f"'{dotted}={text}' in {origin}: the value is none of "
+            f"{', '.join(map(str, rules['choices']))}"
+        )
+    if rules.get("low") is not None and value < rules["low"]:
+        raise UserError(f"'{dotted}={text}' in {origin}: the value is below {rules['low']}")
+    if rules.get("high") is not None and value > rules["high"]:
+        raise UserError(f"'{dotted}={text}' in {origin}: the value is above {rules['high']}")
+    return value
 
 
 def _check(config):

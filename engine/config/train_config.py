@@ -1,6 +1,7 @@
 """The keys that every training run has."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engine.config.parser import key, section
 from engine.errors import UserError
@@ -176,6 +177,9 @@ class TrainConfig:
     checkpoint: CheckpointConfig = section(CheckpointConfig, resumable=True)
     evaluate: EvaluateConfig = section(EvaluateConfig, resumable=True)
     guard: GuardConfig = section(GuardConfig)
+    if TYPE_CHECKING:
+        # Every command's config has such a section, with keys of its own at the end.
+        log: LogConfig = section(LogConfig, resumable=True)
 
     def check(self) -> None:
         """UserError where keys do not fit each other; see engine.config.parser.parse."""

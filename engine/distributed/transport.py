@@ -72,7 +72,7 @@ class Wire:
         """Seconds since the last message came, or since there is a connection."""
         return time.monotonic() - self._heard_at
 
-    def send(self, **message) -> None:
+    def send(self, **message: object) -> None:
         """Send a message. Raises Lost."""
         self.send_line(encode(message))
 
@@ -209,11 +209,11 @@ class Hub:
                 out.append((number, error))
         return out
 
-    def send(self, number: int, **message) -> None:
+    def send(self, number: int, **message: object) -> None:
         """Send one member a message; the next poll reports that it is gone."""
         self._send_line(number, encode(message))
 
-    def tell(self, **message) -> None:
+    def tell(self, **message: object) -> None:
         """Send all members a message."""
         line = encode(message)
         for number in list(self.members):

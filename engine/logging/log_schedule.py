@@ -97,7 +97,7 @@ class Lines:
         )
         trainer.note()
         self.watch.at(done, "drawing")
-        if self.log:
+        if self.log and self.run:
             line["checkpoint/failed"] = trainer.saver.failed
             self.log.write(
                 done,

@@ -15,6 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from engine.errors import UserError
 from engine.run.files import write_file
@@ -224,4 +225,5 @@ def read_metrics(folder: Path) -> MetricBook:
 
 def _read_group(tree):
     companions = tuple(Companion(**companion) for companion in tree["companions"])
-    return Group(**{**tree, "companions": companions})
+    keys: dict[str, Any] = {**tree, "companions": companions}
+    return Group(**keys)

@@ -12,13 +12,13 @@ Item = TypeVar("Item")
 
 
 def bar(
-    total: int,
+    total: int | None,
     unit: str,
     initial: int = 0,
     description: str | None = None,
     hidden: bool = False,
 ) -> tqdm:
-    """Return a tqdm bar over ``total`` units."""
+    """Return a tqdm bar over ``total`` units; None: nobody knows how many."""
     return tqdm(
         total=total,
         unit=unit,

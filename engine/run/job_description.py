@@ -23,7 +23,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from engine.checkpoint.history import list_complete
 from engine.cli import run
@@ -35,7 +35,10 @@ from engine.errors import Failure, UserError
 from engine.run.run_folder import RunFolder
 from engine.training import eval_jobs
 
-Config = TypeVar("Config")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 Words = tuple[str, ...]
 CHECKPOINTS = "checkpoints="
 
@@ -182,7 +185,8 @@ def describe_config(
     config, job.faults = parse_all(schema, line, command)
     if config is not None:
         job.config = flat(config)
-        job.folder = job.config[folder_key]
+        folder = job.config[folder_key]
+        job.folder = folder if isinstance(folder, str) else None
     return config, job
 
 

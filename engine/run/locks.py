@@ -8,7 +8,7 @@ from typing import IO
 NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK})
 
 
-def lock_file(handle: IO) -> bool:
+def lock_file(handle: IO | int) -> bool:
     """Wait for the exclusive lock of an open file; False where its file system knows no locks.
 
     Raises:

@@ -40,12 +40,25 @@ class Loader(Protocol):
     ring: Sequence[Mapping[str, np.ndarray]]
 
 
+class CheckedTask(Protocol):
+    """What is used of a task."""
+
+    def find_faults(self) -> list[str]:
+        """Return a sentence for each thing that would keep this rank from training."""
+        ...
+
+
 class Checked(Protocol):
     """What is used of a trainer; ``names`` has the parameters that the optimizer moves."""
 
     processes: Processes
     loader: Loader
     names: Mapping[nn.Parameter, str]
+
+    @property
+    def task(self) -> CheckedTask:
+        """What is trained."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ of that step. A checkpoint that is due stays until its file is there. No torch h
 supervisor reads these files too.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
@@ -19,7 +21,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -32,6 +36,12 @@ from engine.run.files import write_file
 from engine.run.patience import exists
 from engine.run.run_folder import RunFolder, step_of
 from engine.run.run_lock import Lease
+
+if TYPE_CHECKING:
+    from engine.config.train_config import TrainConfig
+    from engine.distributed.heartbeat import Whereabouts
+    from engine.logging.metrics import Log
+    from engine.run.signals import StopRequest
 
 console = get_logger(__name__)
 
@@ -55,33 +65,33 @@ LOWLY = (
 )
 
 
-def due(step, every, steps):
+def due(step: int, every: int, steps: int) -> bool:
     """Whether the checkpoint of a step is to be evaluated: each of every so many steps, and the
     last."""
     return every > 0 and step > 0 and (step % every == 0 or step == steps)
 
 
-def place(run, step):
+def place(run: str | Path, step: int) -> Path:
     """The folder of one evaluation; beside it, with .json, stands what came of it."""
     return RunFolder(run).evaluation(step)
 
 
-def file_of(run, step):
+def file_of(run: str | Path, step: int) -> Path:
     return RunFolder(run).outcome(step)
 
 
-def checkpoint_of(run, step):
+def checkpoint_of(run: str | Path, step: int) -> Path:
     return RunFolder(run).checkpoint(step)
 
 
-def run_of(path):
+def run_of(path: str | Path) -> tuple[Path, int] | None:
     """(run's folder, step) of a checkpoint's path, or None of another."""
     path = Path(path).resolve()
     step = step_of(path.name)
     return None if step is None else (path.parents[1], step)
 
 
-def outstanding(run, every, steps):
+def outstanding(run: str | Path, every: int, steps: int) -> list[int]:
     """Returns the steps of complete checkpoints that are due and of which nobody has said anything
     yet."""
     return [
@@ -91,7 +101,7 @@ def outstanding(run, every, steps):
     ]
 
 
-def needed(config):
+def needed(config: TrainConfig) -> Callable[[int], bool]:
     """From a step to whether its checkpoint must stay for its evaluation. ``config``:
     engine.config.train_config.TrainConfig."""
 
@@ -106,7 +116,7 @@ def needed(config):
     return is_needed
 
 
-def outcomes(run):
+def outcomes(run: str | Path) -> dict[int, dict[str, Any]]:
     """{step: what came of its evaluation} of a run."""
     found = {}
     for path in sorted(RunFolder(run).evaluations.glob("step-*.json")):
@@ -121,12 +131,12 @@ def outcomes(run):
     return found
 
 
-def note(run, step, numbers, command):
+def note(run: str | Path, step: int, numbers: Mapping[str, float], command: str) -> None:
     """Write what an evaluation found: {"evaluation/NAME": value}. ``command``: what was typed."""
     _write(run, step, {"step": step, "numbers": numbers, "command": command})
 
 
-def fail(run, step, reason):
+def fail(run: str | Path, step: int, reason: str) -> None:
     """Write that the evaluation of a step came to nothing; its checkpoint may then go."""
     _write(run, step, {"step": step, "error": reason})
 
@@ -149,7 +159,7 @@ class Evaluations:
             engine.logging.metrics.Log.  stop: true once the run is to stop.
     """
 
-    def __init__(self, config, run, log, stop):
+    def __init__(self, config: TrainConfig, run: Path, log: Log, stop: StopRequest) -> None:
         self.every, self.here, self.steps = (
             config.evaluate.every,
             config.evaluate.here,
@@ -161,14 +171,15 @@ class Evaluations:
             log,
             stop,
         )
-        self.step = self.child = None
+        self.step: int | None = None
+        self.child: subprocess.Popen[bytes] | None = None
         self.taken = {}  # {step: time of change of its file} of what is in the log
         self.tried, self.warned = (
             set(),
             set(),
         )  # steps that are not begun again in this attempt; what was said once
 
-    def turn(self):
+    def turn(self) -> None:
         """To be called now and then; costs a look into a folder. Nothing that goes wrong here ends
         the run."""
         if not self.every:
@@ -194,7 +205,7 @@ class Evaluations:
             if step not in self.tried or (self.child and step == self.step)
         ]
 
-    def finish(self, watch):
+    def finish(self, watch: Whereabouts) -> bool:
         """After the last step: wait for what is outstanding here; False if the run was asked to
         stop meanwhile.
 
@@ -223,7 +234,7 @@ class Evaluations:
             )
         return not left
 
-    def close(self):
+    def close(self) -> None:
         """End the evaluation under way; the next start of the run begins it anew."""
         if self.child:
             with contextlib.suppress(ProcessLookupError):
@@ -232,7 +243,7 @@ class Evaluations:
             self.child = None
 
     def _follow(self):
-        if self.child and (code := self.child.poll()) is not None:
+        if self.child and self.step is not None and (code := self.child.poll()) is not None:
             self.child, said = None, place(self.run, self.step) / "said.log"
             if code in ASKED:
                 self.tried.discard(self.step)
@@ -280,7 +291,7 @@ class Evaluations:
             )
 
 
-def take_up(run, log, taken):
+def take_up(run: str | Path, log: Log, taken: dict[int, float]) -> None:
     """Put numbers that are not ``taken`` yet ({step: time of change of its file}) into a Log, and
     so on the dashboard."""
     fresh = {}
@@ -317,7 +328,7 @@ def _shown(run, log):
         log.sent = set()
 
 
-def unsettled(run):
+def unsettled(run: str | Path) -> list[int]:
     """Steps whose numbers the log's lines do not hold, though they have one or could get one."""
     lines = {line["step"]: line for line in metrics.read(run)}
     last = max(lines, default=0)
@@ -330,7 +341,7 @@ def unsettled(run):
     ]
 
 
-def settle(run, ended=False, patience_s=FOLDER_S):
+def settle(run: str | Path, ended: bool = False, patience_s: float = FOLDER_S) -> None:
     """Put numbers that came after a run's end into its log and its dashboard; nothing while
     somebody else will do that.
 

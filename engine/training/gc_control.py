@@ -2,13 +2,16 @@
 another step."""
 
 import gc
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
+Step = TypeVar("Step")
 EVERY = (
     200  # steps between collections; what is there at the first one is never looked through again
 )
 
 
-def between(steps, every=EVERY):
+def between(steps: Iterable[Step], every: int = EVERY) -> Iterator[Step]:
     """Yield from ``steps``, with garbage collected between them: after the first, then after every
     so many, and never else."""
     was = gc.isenabled()

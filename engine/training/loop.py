@@ -2,14 +2,18 @@
 
 import contextlib
 import os
+from collections.abc import Callable
 from signal import Signals
+from typing import TypeVar
 
 import torch
 
 from engine.config.parser import flat
+from engine.config.train_config import TrainConfig
 from engine.distributed import process_group
 from engine.distributed.consensus import Agreement
 from engine.distributed.heartbeat import Watch
+from engine.distributed.process_group import Processes
 from engine.distributed.rank_env import read_rank_env
 from engine.errors import ExitCode
 from engine.logging import progress
@@ -17,9 +21,11 @@ from engine.logging.console import get_logger
 from engine.logging.log_schedule import Lines, due, last_step
 from engine.logging.metrics import Log
 from engine.run import preflight, private
+from engine.run.folder import Run
 from engine.run.signals import StoppedEarly, StopRequest
 from engine.training import gc_control
 from engine.training.eval_jobs import Evaluations
+from engine.training.trainer import Trainer
 
 console = get_logger(__name__)
 
@@ -27,8 +33,10 @@ console = get_logger(__name__)
 # the process.
 PATIENCE_S = 300
 
+Config = TypeVar("Config", bound=TrainConfig)
 
-def train(config, make_trainer):
+
+def train(config: Config, make_trainer: Callable[[Config, Processes], Trainer]) -> int:
     """Train to ``config.steps``; returns the exit code: DONE, STOPPED or DIVERGED of
     engine.errors.ExitCode.
 
@@ -96,14 +104,14 @@ def _train(config, make_trainer, processes, stop, watch, closing):
     newest = processes.from_first(lambda: _newest(run, error))
     preflight.check(config, trainer)
     start = trainer.load(newest) if newest else 0
-    if processes.first:
+    if run:
         trainer.task.list_bad(run.folder, start * config.batch)
         log = Log(run.folder, start, config.log.wandb, run.folder.name, flat(config))
         closing.callback(log.close)
         evaluations = Evaluations(config, run.folder, log, stop)
         closing.callback(evaluations.close)
         trainer.task.announce(start)
-    written = processes.from_first(lambda: last_step(run.folder) == start)
+    written = processes.from_first(lambda: run is not None and last_step(run.folder) == start)
     bar = progress.bar(config.steps, "step", start, hidden=not processes.first)
     closing.callback(bar.close)
     stop.ready()
@@ -112,13 +120,24 @@ def _train(config, make_trainer, processes, stop, watch, closing):
     return ExitCode.STOPPED if evaluations and code == 0 and not evaluations.finish(watch) else code
 
 
-def loop(config, trainer, run, lines, watch, start, written):
+def loop(
+    config: TrainConfig,
+    trainer: Trainer,
+    run: Run | None,
+    lines: Lines,
+    watch: Watch,
+    start: int,
+    written: bool,
+) -> int:
     """Steps ``start`` to ``config.steps``, with what is due after each. ``written``: the log has
     the line of ``start``."""
     if written:
         trainer.forget_losses()
     elif start and lines.due(start) and not lines.write(start):
         return ExitCode.STOPPED  # nothing is new since the checkpoint
+    stop = trainer.stop
+    if isinstance(stop, bool):
+        raise RuntimeError("the trainer heeds no request to stop; call its follow first")
     agreement = Agreement(trainer.processes)
     agreement.send(0, trainer.guard.before())
     for step, arrays in gc_control.between(
@@ -131,12 +150,12 @@ def loop(config, trainer, run, lines, watch, start, written):
         if row >= config.guard.skips and not trainer.go_back(run, done, row):
             return ExitCode.DIVERGED
         # After a return nothing of before it may be heard again.
-        agreement.send(trainer.stop.number, trainer.guard.row())
+        agreement.send(stop.number, trainer.guard.row())
         saved = (
             last or stopped or (due(done, config.checkpoint.every, False) and trainer.guard.calm())
         )
         if saved:
-            trainer.save(run, done, last or stopped)
+            trainer.save(run, done, last or bool(stopped))
         whole = not lines.due(done) or lines.write(done)
         if not whole and not saved:
             trainer.save(run, done, True)
@@ -147,9 +166,7 @@ def loop(config, trainer, run, lines, watch, start, written):
             lines.bar.close()
             if trainer.processes.first:
                 name = (
-                    Signals(stopped).name
-                    if stopped
-                    else trainer.stop.name or "a signal to another process"
+                    Signals(stopped).name if stopped else stop.name or "a signal to another process"
                 )
                 console.info(
                     "%s: saved at step %d; the same command resumes from there", name, done

@@ -3,7 +3,7 @@
 import math
 
 
-def warmup_cosine(step, peak, floor, warmup, total):
+def warmup_cosine(step: int, peak: float, floor: float, warmup: int, total: int) -> float:
     """Linear from 0 to ``peak`` over ``warmup`` steps, then half a cosine to ``floor`` at step
     ``total``."""
     if step < warmup:

@@ -8,11 +8,15 @@ wait for the device in each step would cost more than two steps in vain, ever.
 
 import json
 import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from engine.checkpoint import checkpoints
 from engine.checkpoint.history import list_checkpoints
+from engine.config.train_config import GuardConfig
 from engine.errors import explain
 from engine.logging.console import get_logger
 from engine.run.files import write_file
@@ -44,7 +48,7 @@ class Guard:
         uncaptured: captures that could not be written since this start of the run.
     """
 
-    def __init__(self, options, meters, device):
+    def __init__(self, options: GuardConfig, meters: int, device: torch.device) -> None:
         self.options, self.device = options, device
         self.ledger = []
         # Mean and variance of the norm's logarithm, and how many norms they are of.
@@ -59,10 +63,10 @@ class Guard:
         self._copy()
 
     @property
-    def rollbacks(self):
+    def rollbacks(self) -> int:
         return len(self.ledger)
 
-    def judge(self, step, norm, meters):
+    def judge(self, step: int, norm: torch.Tensor, meters: torch.Tensor) -> torch.Tensor:
         """Whether an update is to be skipped, as a () bool tensor on the device; the statistics
         learn from it.
 
@@ -101,28 +105,30 @@ class Guard:
         self.rows = torch.stack([self.rows[1], torch.where(bad, self.rows[1] + 1, 0)])
         return bad
 
-    def row(self):
+    def row(self) -> int:
         """Bad updates in a row after the last step but one, on the host. Called once a step."""
         row = self.pending()
         self._copy()
         return row
 
-    def pending(self):
+    def pending(self) -> int:
         """What ``row`` would say, without a step."""
         copied, event = self._copied
         if event is not None:
             event.synchronize()  # of the step before: the device has the last one to continue with
         return int(copied[1])
 
-    def before(self):
+    def before(self) -> int:
         """Bad updates in a row after the last step but one, of a run that was just loaded."""
         return int(self.rows[0])
 
-    def calm(self):
+    def calm(self) -> bool:
         """Whether the last update was good. Waits for the device."""
         return not int(self.rows[1])
 
-    def take_records(self, total):
+    def take_records(
+        self, total: Callable[[torch.Tensor], torch.Tensor]
+    ) -> list[tuple[int, float, float, list[float]]]:
         """[(step, norm, limit, meters of all ranks)] of the bad updates since the last call.
         ``total``: sums over ranks."""
         count = min(int(self.recorded), RECORDS)
@@ -138,7 +144,15 @@ class Guard:
             for (step, norm, limit), sums in zip(known, meters, strict=True)
         ]
 
-    def capture(self, folder, step, batch, norm, limit, losses):
+    def capture(
+        self,
+        folder: str | Path,
+        step: int,
+        batch: int,
+        norm: float,
+        limit: float,
+        losses: Mapping[str, float],
+    ) -> None:
         """Note a bad update in ``folder``/captures. A full disk costs the note, not the run: it is
         told on stderr."""
         try:
@@ -152,7 +166,9 @@ class Guard:
                 self.uncaptured,
             )
 
-    def went_back(self, skipped, ledger, start, stop):
+    def went_back(
+        self, skipped: torch.Tensor, ledger: list[list[int]], start: int, stop: int
+    ) -> None:
         """Steps ``start`` to ``stop`` - 1 are passed over. ``skipped``, ``ledger``: from before the
         checkpoint was loaded."""
         self.skipped = skipped
@@ -160,7 +176,7 @@ class Guard:
         self.rows = torch.zeros_like(self.rows)
         self._copy()
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """JSON values from which ``load`` gives the same guard again."""
         return {
             "stats": self.stats.tolist(),
@@ -169,7 +185,7 @@ class Guard:
             "ledger": self.ledger,
         }
 
-    def load(self, state):
+    def load(self, state: Mapping[str, Any]) -> None:
         """Go on with what ``state`` gave."""
         self.stats = torch.tensor(state["stats"], dtype=torch.float64, device=self.device)
         self.rows = torch.tensor(state["rows"], device=self.device)
@@ -185,7 +201,7 @@ class Guard:
             event.record()
 
 
-def last_good(folder, before, every):
+def last_good(folder: str | Path, before: int, every: int) -> Path | None:
     """The checkpoint to go back to: whole, from before step ``before``, so that an update from its
     weights went well; or None.
 
@@ -203,11 +219,18 @@ def last_good(folder, before, every):
     return None
 
 
-def capture_file(folder, step):
+def capture_file(folder: str | Path, step: int) -> Path:
     return RunFolder(folder).capture(step)
 
 
-def write_capture(folder, step, batch, norm, limit, losses):
+def write_capture(
+    folder: str | Path,
+    step: int,
+    batch: int,
+    norm: float,
+    limit: float,
+    losses: Mapping[str, float],
+) -> None:
     """Write what is known of a bad update; the slots are enough to read its batch again. Raises
     OSError."""
     path = capture_file(folder, step)
@@ -230,7 +253,9 @@ def _plain(value):
     return value if math.isfinite(value) else str(value)
 
 
-def report(folder, package, first, skips, guard, options):
+def report(
+    folder: str | Path, package: str, first: int, skips: int, guard: Guard, options: GuardConfig
+) -> str:
     """Return what a person reads when a run cannot continue by itself."""
     back = (
         f"it went back to an earlier checkpoint {guard.rollbacks} times before "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from engine.training.shares import Shares
 if TYPE_CHECKING:
     from PIL import Image
 
+Config = TypeVar("Config", bound=TrainConfig)
 Arrays = Mapping[str, np.ndarray]  # rows of a batch on the host; "tags" is (rows, columns) int64
 Batch = Mapping[str, torch.Tensor]  # the same on the device
 
@@ -53,7 +54,7 @@ class BatchLoader(Protocol):
         ...
 
 
-class Task(abc.ABC):
+class Task(abc.ABC, Generic[Config]):
     """The network, the data, the loss and what is measured of a run.
 
     Methods are called on all ranks, in the same sequence, unless they say otherwise.
@@ -62,8 +63,8 @@ class Task(abc.ABC):
         command: the words after ``python -m``, which the run's config.yaml names.
         schema: the dataclass of its keys.
         unit: what a step learns from, in the log: "pairs" gives speed/pairs_per_s.
-        metrics: what its numbers and images are.
     Attributes:
+        metrics: what its numbers and images are; of the class where they are the same in every run.
         config, processes, device.
         model: the bare network, on the device, whose weights are saved.
         step_module: a module that holds it, called on parts of a batch.
@@ -81,7 +82,7 @@ class Task(abc.ABC):
     command: ClassVar[str]
     schema: ClassVar[type[TrainConfig]]
     unit: ClassVar[str] = "samples"
-    metrics: ClassVar[MetricBook] = MetricBook()
+    metrics: MetricBook = MetricBook()
 
     model: nn.Module
     step_module: nn.Module
@@ -93,8 +94,14 @@ class Task(abc.ABC):
     bf16: bool = False
     probe_every: int = 0
 
-    def __init__(self, config: TrainConfig, processes: Processes) -> None:
+    def __init__(self, config: Config, processes: Processes) -> None:
         self.config, self.processes, self.device = config, processes, processes.device
+
+    def require_val(self) -> Arrays:
+        """Return ``val``; RuntimeError where there are no validation rows."""
+        if self.val is None:
+            raise RuntimeError("there are no validation rows, so nothing is evaluated or drawn")
+        return self.val
 
     @property
     def package(self) -> str:

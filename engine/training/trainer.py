@@ -147,7 +147,7 @@ class Trainer:
         bad = self.guard.judge(step, norm, sums[:-2])
         # The fused kernel leaves weights, moments and step counters as they are where this is 1;
         # the host need not know.
-        self.optimizer.found_inf = bad.float()
+        self.optimizer.found_inf = bad.float()  # pyrefly: ignore - GradScaler's, undeclared
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.replaced += batch["tags"][:, self.task.replaced_columns].sum(0)
@@ -229,13 +229,13 @@ class Trainer:
         path = None
         if self.guard.rollbacks < config.guard.rollbacks:
             path = self.processes.from_first(
-                lambda: spike_guard.last_good(run.folder, first, config.checkpoint.every)
+                lambda: spike_guard.last_good(_opened(run).folder, first, config.checkpoint.every)
             )
         if path is None:
             if self.processes.first:
                 log.error(
                     spike_guard.report(
-                        run.folder, self.task.package, first, row, self.guard, config.guard
+                        _opened(run).folder, self.task.package, first, row, self.guard, config.guard
                     )
                 )
             return False
@@ -315,7 +315,7 @@ class Trainer:
     def check_folder(self, run: Run | None) -> None:
         """Raises UserError on all ranks if another run took the folder over, before anything more
         is written to it."""
-        self.processes.from_first(lambda: run.check())
+        self.processes.from_first(lambda: _opened(run).check())
 
     def close(self) -> None:
         """Stop the loader's workers and wait for the checkpoint that is being written."""
@@ -367,3 +367,10 @@ def device_peak(device: torch.device) -> float | None:
     if device.type != "cuda":
         return None
     return peak_flops(torch.cuda.get_device_name(device))
+
+
+def _opened(run: Run | None) -> Run:
+    """The run's folder; RuntimeError on another rank than the one that has it open."""
+    if run is None:
+        raise RuntimeError("the run's folder is open on rank 0 alone")
+    return run

@@ -4,6 +4,7 @@ import datetime
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def summarise_run(
         if row["key"] in seen and seen[row["key"]].unknown:
             row["name"] += f" ({tables.LEAK})"
     columns = [m for m in metrics.columns(judge.body.kind) if m["key"] in judge.columns]
-    evaluation = {
+    evaluation: dict[str, Any] = {
         "format": 1,
         "kind": judge.body.kind,
         "run": str(config.run),

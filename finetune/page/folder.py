@@ -251,7 +251,7 @@ def _read_run(path):
             f"{file} is not a YAML config: {' '.join(str(error).split())[:200]}"
         ) from None
     command = config.get("command") if isinstance(config, dict) else None
-    command = EARLIER.get(command, command)
+    command = EARLIER.get(command or "", command)
     if command not in COMMANDS:
         return None
     evaluation = path / "evaluation"

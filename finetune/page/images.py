@@ -9,15 +9,15 @@ from data.storage.cache import CacheConfig
 from data.storage.shard_store import Store
 from data.tools.contact_sheet import contact_sheet
 from data.tools.inspect import ShownPairs
-from engine.logging.page.images import inline, inline_file
+from engine.logging.page.images import InlineImage, inline, inline_file
 
 STEP_WIDTH = 800
 MOST_STEPS = 6
 
 
-def draw_sheet(paths: Sequence[str], rows: int, seed: int) -> dict:
+def draw_sheet(paths: Sequence[str], rows: int, seed: int) -> InlineImage:
     """A contact sheet of shards: pairs of every kind of crop."""
-    return inline(contact_sheet(paths, rows, seed, ShownPairs(), Store(CacheConfig().open())))
+    return inline(contact_sheet(list(paths), rows, seed, ShownPairs(), Store(CacheConfig().open())))
 
 
 def choose_steps(images: Mapping[int, Path]) -> list[dict]:

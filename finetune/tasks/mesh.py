@@ -1,17 +1,20 @@
 """Mesh recovery: labelled crops in, meshes out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from data.bodies.base import BodyModel, BodyParameters
 from data.bodies.models import open_model
 from data.loading.build import open_crop_loader, open_crop_order, sample_labels, val_crops
 from data.loading.clip_task import DATA_METRICS, ClipTask
 from data.loading.crops import TAGS
 from data.sampling.manifest import quarantined_shards
+from data.sampling.order import Order
 from data.sampling.seen import Seen
 from engine.checkpoint import history
 from engine.distributed import hardware, process_group
@@ -25,11 +28,11 @@ from engine.training.shares import Shares
 from engine.training.task import Arrays, Batch
 from finetune import losses, panels
 from finetune.config import FinetuneConfig
-from finetune.heads.base import pose_body
+from finetune.heads.base import Prediction, pose_body
 from finetune.means import compute_means
 from finetune.model import Recovery
 from finetune.tasks import TASKS
-from finetune.views import Targets, view
+from finetune.views import Targets, View, view
 from pretrain import header, weights
 from pretrain.blocks import prepare
 
@@ -72,7 +75,7 @@ class Recovering(nn.Module):
     Only the network itself runs in bf16: body models in it are off by 3 mm, crops by half a pixel.
     """
 
-    def __init__(self, model, body, size, bf16):
+    def __init__(self, model: Recovery, body: BodyModel, size: int, bf16: bool) -> None:
         super().__init__()
         self.model, self.size, self.bf16 = model, size, bf16
         # In a list, so that the mesh is no part of the module: its tables are neither synchronised
@@ -80,33 +83,33 @@ class Recovering(nn.Module):
         self._body, self.targets = [body], Targets(body)
 
     @property
-    def body(self):
+    def body(self) -> BodyModel:
         """The coarse body model."""
         return self._body[0]
 
-    def seen(self, batch):
+    def seen(self, batch: Batch) -> tuple[View, BodyParameters]:
         """(View, BodyParameters) of a batch of data.loading.crops arrays as tensors."""
         labels = {**batch, "pose": axis_angle_to_matrix(batch["pose"])}
         seen = view(batch, self.size)
         return seen, self.targets(labels, seen)
 
-    def recover(self, images, K, body):
+    def recover(self, images: torch.Tensor, K: torch.Tensor, body: BodyModel) -> Prediction:
         """The finetune.heads.base.Prediction of images; ``body``: the coarse body model or the full
         one."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             return self.model(images, K, body)
 
-    def forward(self, batch):
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """{term: (B,)} of finetune.losses."""
         seen, target = self.seen(batch)
-        found = self.recover(seen.images, seen.K, self.body)
+        found = self.recover(seen.require_images(), seen.K, self.body)
         with torch.no_grad():
             true = pose_body(self.body, target)
         return losses.compute_terms(found, true, seen.K, self.size)
 
 
 @TASKS.register("mesh")
-class MeshTask(ClipTask):
+class MeshTask(ClipTask[FinetuneConfig]):
     """A head on an encoder that learns the parameters of a body model."""
 
     command = "finetune train"
@@ -114,6 +117,11 @@ class MeshTask(ClipTask):
     unit = "crops"
     metrics = METRICS
     tags = TAGS
+
+    # Narrower than the Task's, and set once, by the constructor.
+    model: Recovery  # pyrefly: ignore - see above
+    step_module: Recovering  # pyrefly: ignore - see above
+    body: BodyModel
 
     def __init__(self, config: FinetuneConfig, processes: Processes) -> None:
         order = processes.from_first(
@@ -160,8 +168,8 @@ class MeshTask(ClipTask):
         meters = [*(found[name] for name in self.terms), total, torch.ones_like(total)]
         return total.sum() / self.config.batch, torch.stack(meters).detach().double().sum(1)
 
-    def _weigh(self, found):
-        return sum(self.weights[name] * values for name, values in found.items())
+    def _weigh(self, found: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return reduce(torch.add, [self.weights[name] * found[name] for name in found])
 
     def name_losses(self, sums: Sequence[float]) -> dict[str, float]:
         """{"loss/TERM"} means over the crops."""
@@ -174,12 +182,12 @@ class MeshTask(ClipTask):
     def evaluate(self, shares: Shares) -> dict[str, float]:
         """{"val/mpjpe", "val/pa_mpjpe"} in mm over the fixed crops; each rank takes its share."""
         total = torch.zeros(3, dtype=torch.float64, device=self.device)
-        body = self.step_module.body
+        body, val = self.step_module.body, self.require_val()
         self.model.eval()
-        for rows in shares.rows(len(self.val["tags"])):
-            batch = self.to_device({k: v[rows] for k, v in self.val.items()})
+        for rows in shares.rows(len(val["tags"])):
+            batch = self.to_device({k: v[rows] for k, v in val.items()})
             seen, target = self.step_module.seen(batch)
-            found = self.step_module.recover(seen.images, seen.K, body)
+            found = self.step_module.recover(seen.require_images(), seen.K, body)
             points, true = found.keypoints, pose_body(body, target).keypoints
             errors = mpjpe(points, true, 0), pa_mpjpe(points, true)
             total += torch.stack([*(e.sum() for e in errors), errors[0].new_tensor(len(points))])
@@ -237,7 +245,9 @@ class MeshTask(ClipTask):
             )
 
 
-def build(config, order, body, device):
+def build(
+    config: FinetuneConfig, order: Order, body: BodyModel, device: torch.device
+) -> tuple[Recovery, Seen]:
     """(network, Seen) of a config on a device: from the seed, its encoder from ``init`` if it is
     set, its means from labels.
 

@@ -27,7 +27,7 @@ from engine.training.shares import Shares
 from engine.training.task import Arrays, Batch
 from pretrain import weights
 from pretrain.config import ModelConfig, ObjectiveConfig, PretrainConfig
-from pretrain.model import CrossCompletion
+from pretrain.model import CrossCompletion, PairNetwork
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,23 +52,25 @@ class Objective(nn.Module, abc.ABC):
     metrics: ClassVar[MetricBook] = MetricBook()
     entries: ClassVar[tuple[str, ...]] = ("encode", "features")
 
-    def __init__(self, model: nn.Module, config: PretrainConfig, bf16: bool) -> None:
+    model: PairNetwork
+
+    def __init__(self, model: PairNetwork, config: PretrainConfig, bf16: bool) -> None:
         super().__init__()
         self.model, self.config, self.bf16 = model, config, bf16
 
     @classmethod
-    def build_network(cls, config: ModelConfig) -> nn.Module:
+    def build_network(cls, config: ModelConfig) -> PairNetwork:
         """The network of a config, from torch's random state."""
         return CrossCompletion(config)
 
     @classmethod
-    def init_network(cls, model: nn.Module, source: str) -> Seen:
+    def init_network(cls, model: PairNetwork, source: str) -> Seen:
         """Fill the network with weights of another run or file, to start a new run; what these
         saw."""
         return weights.init_encoder(model.encoder, model.config, source)
 
     @classmethod
-    def list_blocks(cls, model: nn.Module) -> list[nn.Module]:
+    def list_blocks(cls, model: PairNetwork) -> list[nn.Module]:
         """Blocks of the network, which are compiled and recomputed one by one."""
         return list(model.encoder.blocks)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import numpy as np
 import torch
@@ -17,8 +17,8 @@ from engine.logging.metric_registry import Companion, Group, MetricBook
 from engine.training.shares import Shares
 from engine.training.task import Arrays, Batch
 from pretrain import masking, panels, patch_loss, reference_gain, weights
-from pretrain.config import CompletionConfig, ObjectiveConfig, PretrainConfig
-from pretrain.model import flops
+from pretrain.config import CompletionConfig, ObjectiveConfig, PretrainConfig, get_completion
+from pretrain.model import CrossCompletion, PairNetwork, flops
 from pretrain.objectives import OBJECTIVES
 from pretrain.objectives.base import Objective
 
@@ -67,19 +67,22 @@ class Completion(Objective):
         images={"step": "Completions", "attention": "Attention"},
     )
 
-    def __init__(self, model: nn.Module, config: PretrainConfig, bf16: bool) -> None:
+    model: CrossCompletion  # pyrefly: ignore - narrower: set once, by the constructor
+
+    def __init__(self, model: CrossCompletion, config: PretrainConfig, bf16: bool) -> None:
         super().__init__(model, config, bf16)
         self.mismatched = np.zeros(0, np.int64)
 
     @classmethod
-    def init_network(cls, model: nn.Module, source: str) -> Seen:
+    def init_network(cls, model: PairNetwork, source: str) -> Seen:
         """Fill encoder and decoder with weights of another run or file; what these saw."""
-        return weights.init_from(model, source)
+        return weights.init_from(cast(CrossCompletion, model), source)
 
     @classmethod
-    def list_blocks(cls, model: nn.Module) -> list[nn.Module]:
+    def list_blocks(cls, model: PairNetwork) -> list[nn.Module]:
         """Blocks of encoder and decoder."""
-        return [*model.encoder.blocks, *model.decoder.blocks]
+        decoder = cast(CrossCompletion, model).decoder
+        return [*model.encoder.blocks, *decoder.blocks]
 
     @property
     def reads_reference(self) -> bool:
@@ -144,13 +147,13 @@ class Completion(Objective):
     def forward(self, batch: Batch) -> torch.Tensor:
         """(B,) loss of each target."""
         a, b, keep, masked, person, seen = self.pairs(batch)
-        if self.config.objective.references == "shuffled":
+        if get_completion(self.config).references == "shuffled" and b is not None:
             b, seen = b.roll(1, 0), None if seen is None else seen.roll(1, 0)
         return self.losses(a, b, keep, masked, seen, [self.weigh_patches(person)])[0]
 
     def weigh_patches(self, person: torch.Tensor) -> torch.Tensor:
         """(B, N) weight of each patch, from the share (B, N) of it that is person."""
-        return patch_loss.patch_weight(person, self.config.objective.background_weight)
+        return patch_loss.patch_weight(person, get_completion(self.config).background_weight)
 
     def losses(
         self,
@@ -163,7 +166,7 @@ class Completion(Objective):
     ) -> list[torch.Tensor]:
         """[(B,) loss of each target, ...] under each of several weights of patches, (B, N)."""
         predicted = self.complete(a, b, keep, masked, seen)
-        kind = self.config.objective.target
+        kind = get_completion(self.config).target
         target = patch_loss.targets(a, self.config.model.patch, kind, masked)
         return [
             patch_loss.per_sample_loss(predicted, target, weight.gather(1, masked))
@@ -178,11 +181,13 @@ class Completion(Objective):
 
     def evaluate(self, task: PretrainTask, shares: Shares) -> dict[str, float]:
         """{"val/KIND", "reference_gain/KIND", "reference_gain/KIND_person"} over ``task.val``."""
-        return reference_gain.evaluate(self, task.val, self.mismatched, task.to_device, shares)
+        return reference_gain.evaluate(
+            self, task.require_val(), self.mismatched, task.to_device, shares
+        )
 
     def draw_images(self, task: PretrainTask, folder: Path, step: int) -> dict[str, Path]:
         """Draw completions and, with references, attention; see pretrain.panels.save."""
-        return panels.save(self, task.val, task.to_device, folder, step)
+        return panels.save(self, task.require_val(), task.to_device, folder, step)
 
     def draw_samples(
         self, task: PretrainTask, arrays: Arrays, labels: Sequence[str], title: str

@@ -256,8 +256,15 @@ unseen() {{
   {leave_out} "$me" $(scontrol show hostnames "$SLURM_JOB_NODELIST" | grep -vxF "$seen")
   exit $?
 }}
-seen=$(srun --kill-on-bad-exit=0 sh -c 'for place; do test -e "$place" || {{ echo "error: node $SLURMD_NODENAME does not see \
-$place: it must be on storage that all nodes share" >&2; exit 2; }}; done; echo "$SLURMD_NODENAME"' sh {paths}) || unseen"""  # noqa: E501
+seen=$(srun --kill-on-bad-exit=0 sh -c '
+for place; do
+  test -e "$place" && continue
+  echo "error: node $SLURMD_NODENAME does not see $place: it must be on storage that all nodes \
+share" >&2
+  exit 2
+done
+echo "$SLURMD_NODENAME"
+' sh {paths}) || unseen"""
 
 
 def _setup(settings: SlurmConfig, job: job_record.Job) -> list[str]:
