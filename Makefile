@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 RUN ?= runs/demo
 DEMO ?=
 # How tests are run: two files at a time; PYTEST="-n 0" is one after the other.
-PYTEST ?= -n 2 --dist loadfile
+PYTEST ?= -n 2 --dist loadfile --no-loadscope-reorder
 export MPLBACKEND := Agg
 
 .PHONY: install demo test test-long bench docs lint clean

@@ -16,6 +16,8 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -27,7 +29,7 @@ from engine.distributed import hardware
 OPTIONS = {"megabytes": "1000", "shards": "10", "rounds": "3", "folder": ""}
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Print the figures; returns nothing."""
     options = read_options(argv, OPTIONS)
     size = int(float(options["megabytes"]) * 1e6 / int(options["shards"]))
@@ -45,7 +47,7 @@ def main(argv):
         shutil.rmtree(folder)
 
 
-def measure(folder, names, size, rounds):
+def measure(folder: str, names: Sequence[str], size: int, rounds: int) -> None:
     """Print medians over rounds: copy by the system, fetch into an empty cache, read what the cache
     has."""
     receiver, sender = multiprocessing.Pipe(False)
@@ -80,28 +82,30 @@ def measure(folder, names, size, rounds):
     server.join()
 
 
-def copy(folder, name):
+def copy(folder: str, name: str) -> None:
     """Copy a shard and have it safe on the disk, as a fetch does."""
     shutil.copyfile(f"{folder}/there/{name}", f"{folder}/copy")
     with open(f"{folder}/copy", "rb") as file:
         os.fsync(file.fileno())
 
 
-def fetch(cache, url, name):
+def fetch(cache: Cache, url: str, name: str) -> str:
+    """Return the path in the cache of a shard, which is fetched if it is not there."""
     return cache.get(f"{url}/{name}")
 
 
-def read(cache, url, name):
+def read(cache: Cache, url: str, name: str) -> None:
+    """Read a shard through the cache, from its first byte to its last."""
     with open(fetch(cache, url, name), "rb") as file:
         while file.read(1 << 22):
             pass
 
 
-def serve(folder, sender):
+def serve(folder: str, sender: Connection) -> None:
     """Serve a folder until killed; the port goes through the pipe."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
+        def log_message(self, format: str, *arguments: object) -> None:
             """Quiet."""
 
     with http.server.ThreadingHTTPServer(

@@ -14,7 +14,9 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, cast
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -30,10 +32,14 @@ from engine.distributed.hardware import describe
 from engine.distributed.process_group import Processes, device_of
 from engine.run.run_folder import RunFolder
 from engine.run.run_lock import Lease
-from engine.training.task import Task
+from engine.training.shares import Shares
+from engine.training.task import Arrays, Batch, Task
 from engine.training.trainer import Trainer
 from pretrain.config import EncoderConfig, VisionConfig
 from pretrain.model import Encoder, table
+
+if TYPE_CHECKING:
+    from engine.run.folder import Run
 
 OPTIONS = {
     "width": "768",
@@ -48,56 +54,74 @@ SIDE = 64  # pixels; a step's weights are what matters here, not its tokens
 MODES = {"training waits": False, "in the background": True}
 
 
+class Spent(TypedDict):
+    """What saving took: seconds of each stall, of each save until it was complete, of each step
+    alone and of each beside a save; and the bytes of a checkpoint."""
+
+    stalls: list[float]
+    writes: list[float]
+    alone: list[float]
+    beside: list[float]
+    bytes: int
+
+
 class Means(nn.Module):
     """A ViT that is to make all its features small: (B, 3, S, S) -> ()."""
 
-    def __init__(self, model, positions):
+    def __init__(self, model: Encoder, positions: torch.Tensor) -> None:
         super().__init__()
         self.model, self.positions = model, positions
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the mean of the squared features of images (B, 3, S, S)."""
         return self.model(images, self.positions).square().mean()
 
 
-class Toy(Task):
+class Toy(Task[TrainConfig]):
     """A task without data: images are made once."""
 
     loader, replaced_columns = None, slice(0, 2)
 
-    def __init__(self, config, device, width, depth):
+    def __init__(self, config: TrainConfig, device: torch.device, width: int, depth: int) -> None:
         super().__init__(config, Processes(0, 1, device))
         vision = VisionConfig(image_size=SIDE, encoder=EncoderConfig(width, depth, width // 64))
         self.model = Encoder(vision).to(device)
         positions = table(vision, vision.encoder, vision.grid()).to(device)
         self.step_module = Means(self.model, positions)
 
-    def to_device(self, arrays):
+    def to_device(self, arrays: Arrays) -> Batch:
+        """Return the arrays as tensors on the device."""
         return {name: torch.from_numpy(values).to(self.device) for name, values in arrays.items()}
 
-    def compute_loss(self, module, piece):
+    def compute_loss(self, module: nn.Module, piece: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (loss of the images, no meters)."""
         return module(piece["images"]), torch.zeros(0, device=self.device)
 
-    def name_losses(self, sums):
+    def name_losses(self, sums: Sequence[float]) -> dict[str, float]:
+        """Return nothing: there are no meters."""
         return {}
 
-    def evaluate(self, shares):
+    def evaluate(self, shares: Shares) -> dict[str, float]:
+        """Return nothing: there are no validation rows."""
         return {}
 
-    def make_metadata(self):
+    def make_metadata(self) -> dict[str, str]:
+        """Return the header of the weights' file."""
         return {"format": "pt"}
 
 
 class Folder:
     """What a save needs of engine.run.folder.Run."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.folder, self.lease = Path(path), Lease(path)
 
-    def check(self):
+    def check(self) -> None:
+        """Check that the folder is still this process's."""
         self.lease.check()
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Print the figures; returns nothing."""
     options = read_options(argv, OPTIONS)
     width, depth, rounds, steps, batch = (
@@ -133,14 +157,17 @@ def main(argv):
     print(f"ratio of the stalls: {one / two:.1f}")
 
 
-def measure(trainer, images, folder, rounds, steps):
-    """{mode: {"stalls", "writes" (seconds of each save), "alone", "beside" (of each step),
-    "bytes"}}."""
+def measure(
+    trainer: Trainer, images: Arrays, folder: Folder, rounds: int, steps: int
+) -> dict[str, Spent]:
+    """Return {mode: what saving took} of the modes, which take turns."""
     savers = {
         mode: Saver(CheckpointConfig(keep=1, background=background), True)
         for mode, background in MODES.items()
     }
-    found = {mode: {"stalls": [], "writes": [], "alone": [], "beside": []} for mode in MODES}
+    found: dict[str, Spent] = {
+        mode: {"stalls": [], "writes": [], "alone": [], "beside": [], "bytes": 0} for mode in MODES
+    }
     step, path = 0, None
     _step(trainer, step, images)
     for _ in range(rounds):
@@ -154,7 +181,7 @@ def measure(trainer, images, folder, rounds, steps):
                 time.perf_counter(),
                 time.time(),
             )
-            trainer.save(folder, step, last=False)
+            trainer.save(cast("Run", folder), step, last=False)
             row["stalls"].append(time.perf_counter() - began)
             while not (path / checkpoints.MARKER).exists():
                 row["beside"].append(_step(trainer, step, images))
@@ -166,7 +193,7 @@ def measure(trainer, images, folder, rounds, steps):
     return found
 
 
-def _step(trainer, step, images):
+def _step(trainer: Trainer, step: int, images: Arrays) -> float:
     began = time.perf_counter()
     trainer.update(step, images)
     if trainer.device.type == "cuda":

@@ -11,19 +11,32 @@ import multiprocessing
 import os
 import random
 import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 from data.config import DataConfig
 from data.format.index import PAIR_KINDS
 from data.format.shards import find_shards
 from data.loading.build import open_loader, open_order
-from data.sampling.order import PAIR, numbers
+from data.sampling.order import PAIR, Order, numbers
 from data.sampling.pairs import choose
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
+
+    import torch
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision.transforms import Compose
+    from webdataset import WebLoader
+
+    from data.loading.reader import Reader
 
 NOISE, CROP, COLOUR = 196, 224, 0.4
 
 
-def processor_s(processes):
-    """Seconds of processor time that this process and some others have had."""
+def processor_s(processes: "Iterable[BaseProcess]") -> float:
+    """Return seconds of processor time that this process and some others have had."""
     ticks = 0
     for process in processes:
         with open(f"/proc/{process.pid}/stat", encoding="utf-8") as file:
@@ -31,9 +44,9 @@ def processor_s(processes):
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
-def order_of(folder, batch):
-    """(config, order) of the shards, half cross-view and half cross-pose, as data.kinds has it by
-    default."""
+def order_of(folder: str, batch: int) -> tuple[DataConfig, Order]:
+    """Return (config, order) of the shards, half cross-view and half cross-pose, as data.kinds has
+    it by default."""
     config = DataConfig(shards=os.path.join(folder, "shards"))
     return config, open_order(config, batch, 0)
 
@@ -44,9 +57,10 @@ class Limit:
 
     PAIRS = 1024
 
-    def __init__(self, folder, batch, workers):
+    def __init__(self, folder: str, batch: int, workers: int) -> None:
         context = multiprocessing.get_context("spawn")
-        self.pipes, self.processes = [], []
+        self.pipes: list[Connection] = []
+        self.processes: list[BaseProcess] = []
         for number in range(workers):
             here, there = context.Pipe()
             process = context.Process(
@@ -59,36 +73,36 @@ class Limit:
         for pipe in self.pipes:
             pipe.recv()
 
-    def rate(self, seconds):
-        """(pairs a second of all processes together, seconds of processor time a pair)"""
+    def rate(self, seconds: float) -> tuple[float, float]:
+        """Return (pairs a second of all processes together, seconds of processor time a pair)"""
         before = processor_s(self.processes)
         for pipe in self.pipes:
             pipe.send(seconds)
         done, rates = zip(*[pipe.recv() for pipe in self.pipes], strict=True)
         return sum(rates), (processor_s(self.processes) - before) / sum(done)
 
-    def close(self):
+    def close(self) -> None:
+        """End the processes."""
         for process in self.processes:
             process.kill()
 
 
-def _decode(pipe, folder, batch, first):
+def _decode(pipe: "Connection", folder: str, batch: int, first: int) -> None:
     import simplejpeg
 
     config, order = order_of(folder, batch)
     loader = open_loader(order, config, NOISE, 0, 1, 0)
+    reader = cast("Reader", loader.reader)
     pairs = []
     for n in range(first, first + Limit.PAIRS):
         draw = order.draw(n)
         path = order.sources[draw.source].paths[draw.shard]
-        clip, members = loader.reader.clip(path, draw.index)
+        clip, members = reader.clip(path, draw.index)
         pair = choose(
             clip, PAIR_KINDS[draw.kind], config.pairs, numbers(order.seed, PAIR, n)
         )  # as the loader's
         if pair:
-            pairs.append(
-                [loader.reader.store.read(path, *members[f"{crop:02d}.jpg"]) for crop in pair]
-            )
+            pairs.append([reader.store.read(path, *members[f"{crop:02d}.jpg"]) for crop in pair])
     pipe.send("ready")
     while True:
         seconds, done, began = pipe.recv(), 0, time.perf_counter()
@@ -100,12 +114,23 @@ def _decode(pipe, folder, batch, first):
 
 
 class Stream:
-    """A contender that brings batches; subclasses have ``next()``, and ``ahead``: batches decoded
-    ahead, at most."""
+    """A contender that brings batches.
 
-    def rate(self, seconds):
-        """(pairs a second, seconds of processor time a pair), after what was decoded ahead while
-        others had their turn."""
+    Attributes:
+        batch: pairs in a batch.  ahead: batches decoded ahead, at most.  processes: its workers.
+    """
+
+    batch: int
+    ahead: int
+    processes: "Sequence[BaseProcess]"
+
+    def next(self) -> int:
+        """Bring a batch; return how many pairs it has."""
+        raise NotImplementedError(f"{type(self).__name__} brings no batches")
+
+    def rate(self, seconds: float) -> tuple[float, float]:
+        """Return (pairs a second, seconds of processor time a pair), after what was decoded ahead
+        while others had their turn."""
         for _ in range(self.ahead):
             self.next()
         done, began, before = 0, time.perf_counter(), processor_s(self.processes)
@@ -113,14 +138,15 @@ class Stream:
             done += self.next()
         return done / (time.perf_counter() - began), (processor_s(self.processes) - before) / done
 
-    def close(self):
-        self.batches = None
+    def close(self) -> None:
+        """End the processes."""
+        raise NotImplementedError(f"{type(self).__name__} has nothing to close")
 
 
 class Ours(Stream):
     """This project's loader; its batch is copied to the device's memory in one piece."""
 
-    def __init__(self, folder, batch, workers):
+    def __init__(self, folder: str, batch: int, workers: int) -> None:
         import torch
 
         config, order = order_of(folder, batch)
@@ -134,18 +160,20 @@ class Ours(Stream):
         self.memory = torch.empty(len(self.loader.buffers[0]), dtype=torch.uint8)
         self.next()
 
-    def next(self):
+    def next(self) -> int:
+        """Copy the next batch to memory; return how many pairs it has."""
         import torch
 
         step, _ = next(self.batches)
         self.memory.copy_(torch.from_numpy(self.loader.buffers[step % self.loader.depth]))
         return self.batch
 
-    def close(self):
+    def close(self) -> None:
+        """End the loader's workers."""
         self.loader.close()
 
 
-def _transforms():
+def _transforms() -> "Compose":
     from torchvision.transforms import ColorJitter, Compose, Normalize, RandomCrop, ToTensor
 
     from data.loading.augment import MEAN, STD
@@ -158,15 +186,15 @@ def _transforms():
 class LooseFiles:
     """A map-style dataset of loose images and a list of pairs."""
 
-    def __init__(self, folder):
+    def __init__(self, folder: str) -> None:
         self.folder, self.transform = os.path.join(folder, "files"), _transforms()
         with open(os.path.join(self.folder, "pairs.json"), encoding="utf-8") as file:
             self.pairs = json.load(file)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> "list[torch.Tensor]":
         from PIL import Image
 
         return [
@@ -178,18 +206,22 @@ class LooseFiles:
 class Torch(Stream):
     """A DataLoader: its tensors are copied to the device's memory one by one."""
 
-    def __init__(self, loader, batch, workers):
+    def __init__(self, loader: "DataLoader | WebLoader", batch: int, workers: int) -> None:
         self.batch, self.ahead = batch, 2 * workers  # DataLoader prefetches two batches a worker
         before = multiprocessing.active_children()
-        self.loader, self.batches, self.memory = loader, iter(loader), None
+        self.loader = loader
+        self.batches: Iterator[Sequence[torch.Tensor]] | None = iter(loader)
+        self.memory: list[torch.Tensor] | None = None
         self.next()
         self.processes = [
             process for process in multiprocessing.active_children() if process not in before
         ]
 
-    def next(self):
+    def next(self) -> int:
+        """Copy the next batch to memory; return how many pairs it has."""
         import torch
 
+        assert self.batches is not None, "it was closed"
         tensors = next(self.batches)
         if self.memory is None:
             self.memory = [torch.empty_like(t) for t in tensors]
@@ -197,23 +229,33 @@ class Torch(Stream):
             memory.copy_(tensor)
         return self.batch
 
+    def close(self) -> None:
+        """Let go of the batches; their workers end with them."""
+        self.batches = None
 
-def plain(folder, batch, workers):
-    """Loose files, Pillow, torchvision's transforms, torch's DataLoader."""
+
+def plain(folder: str, batch: int, workers: int) -> Torch:
+    """Return a contender of loose files, Pillow, torchvision's transforms, torch's DataLoader."""
     from torch.utils.data import DataLoader, RandomSampler
 
     files = LooseFiles(folder)
     sampler = RandomSampler(files, True, 2**31)
     return Torch(
-        DataLoader(files, batch, sampler=sampler, num_workers=workers, drop_last=True),
+        DataLoader(
+            cast("Dataset[list[torch.Tensor]]", files),
+            batch,
+            sampler=sampler,
+            num_workers=workers,
+            drop_last=True,
+        ),
         batch,
         workers,
     )
 
 
-def web(folder, batch, workers):
-    """webdataset over the same shards: only the two images of a pair are decoded, by Pillow;
-    torchvision's transforms."""
+def web(folder: str, batch: int, workers: int) -> Torch:
+    """Return a contender of webdataset over the same shards: only the two images of a pair are
+    decoded, by Pillow; torchvision's transforms."""
     import webdataset
 
     shards = find_shards(os.path.join(folder, "shards"))
@@ -230,10 +272,11 @@ class Pick:
     """(a, b) tensors of a raw sample: crops of one instant by two cameras, or of one camera at two
     instants."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.transform = _transforms()
 
-    def __call__(self, sample):
+    def __call__(self, sample: Mapping[str, bytes]) -> "tuple[torch.Tensor, ...]":
+        """Return the two images of a pair, each (3, CROP, CROP)."""
         from PIL import Image
 
         crops = json.loads(sample["json"])["crops"]

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -28,6 +29,7 @@ from benchmarks.loader_data import prepare
 from benchmarks.options import own_temporary, read_options
 from engine.cli import run
 
+Rates = dict[str, list[tuple[float, float]]]  # of each contender, as take_turns gives them
 OPTIONS = {"clips": "10000", "data": "", "batch": "64", "seconds": "3", "rounds": "3"}
 NAMES = {
     "limit": "the bare decoder",
@@ -37,7 +39,7 @@ NAMES = {
 }
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Print the figures; returns nothing."""
     options = read_options(argv, OPTIONS)
     folder, batch = options["data"] or own_temporary("counterpose-loader"), int(options["batch"])
@@ -77,16 +79,16 @@ def main(argv):
     )
 
 
-def take_turns(folder, batch, workers, rounds, seconds):
-    """{contender: [(pairs/s, processor seconds a pair) of each round]}"""
-    makers = {
+def take_turns(folder: str, batch: int, workers: int, rounds: int, seconds: float) -> Rates:
+    """Return {contender: [(pairs/s, processor seconds a pair) of each round]}"""
+    makers: dict[str, Callable[[str, int, int], contenders.Limit | contenders.Stream]] = {
         "limit": contenders.Limit,
         "ours": contenders.Ours,
         "plain": contenders.plain,
         "web": contenders.web,
     }
     started = {name: make(folder, batch, workers) for name, make in makers.items()}
-    rates = {name: [] for name in started}
+    rates: Rates = {name: [] for name in started}
     for _ in range(rounds):
         for name, contender in started.items():
             rates[name].append(contender.rate(seconds))
@@ -95,8 +97,8 @@ def take_turns(folder, batch, workers, rounds, seconds):
     return rates
 
 
-def table(rates):
-    """A Markdown table of {workers: {contender: rates}}."""
+def table(rates: Mapping[int, Rates]) -> None:
+    """Print a Markdown table of {workers: {contender: rates}}."""
     columns = [
         f"{n} core{'s' * (n > 1)}: {words}"
         for n in rates
@@ -126,19 +128,20 @@ def table(rates):
         print(f"| {words} | " + " | ".join(cells) + " |")
 
 
-def ratio(ones, others):
-    """The median of the ratios of each round."""
+def ratio(ones: Sequence[float], others: Sequence[float]) -> float:
+    """Return the median of the ratios of each round."""
     return statistics.median(one / other for one, other in zip(ones, others, strict=True))
 
 
-def first_batch(folder, batch, workers):
-    """Seconds until a fresh process has its first batch; the median of three."""
+def first_batch(folder: str, batch: int, workers: int) -> float:
+    """Return seconds until a fresh process has its first batch; the median of three."""
     command = [sys.executable, os.path.abspath(__file__), "first", folder, str(batch), str(workers)]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(3)]
     return statistics.median(float(run.stdout) for run in runs)
 
 
-def time_first(folder, batch, workers):
+def time_first(folder: str, batch: str, workers: str) -> float:
+    """Return seconds from building the order to the first batch, in this process."""
     began = time.perf_counter()
     config, order = contenders.order_of(folder, int(batch))
     loader = contenders.open_loader(order, config, contenders.NOISE, 0, 1, int(workers))
@@ -152,13 +155,15 @@ class Watch:
     """Adds up the time spent in wrapped functions, less what they spend in others that are
     wrapped."""
 
-    def __init__(self):
-        self.spent, self.inner = defaultdict(float), [0.0]
+    def __init__(self) -> None:
+        self.spent: defaultdict[str, float] = defaultdict(float)
+        self.inner = [0.0]
 
-    def wrap(self, owner, name, stage):
+    def wrap(self, owner: object, name: str, stage: str) -> None:
+        """Replace a function of a module or object by one whose time counts for a stage."""
         function = getattr(owner, name)
 
-        def timed(*arguments, **named):
+        def timed(*arguments: object, **named: object) -> object:
             self.inner.append(0.0)
             began = time.perf_counter()
             try:
@@ -171,8 +176,8 @@ class Watch:
         setattr(owner, name, timed)
 
 
-def stages(folder, batch, slots=2048):
-    """{stage: microseconds a pair}, medians over slots, read in this process."""
+def stages(folder: str, batch: int, slots: int = 2048) -> dict[str, float]:
+    """Return {stage: microseconds a pair}, medians over slots, read in this process."""
     import simplejpeg
 
     from data.format import clip, index
@@ -207,8 +212,9 @@ def stages(folder, batch, slots=2048):
     }
 
 
-def augmentation(folder, batch):
-    """Microseconds a pair of what the device does with a batch, here on the CPU with one thread."""
+def augmentation(folder: str, batch: int) -> float:
+    """Return microseconds a pair of what the device does with a batch, here on the CPU with one
+    thread."""
     import torch
 
     from data.loading.augment import augment

@@ -4,8 +4,10 @@ many keys."""
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 
+from data.format.clip import Clip
 from data.format.index import read_index
 from data.format.shards import find_shards, shard_name, write_shard
 from data.people.config import PeopleConfig
@@ -16,7 +18,7 @@ BASE, LOOSE = 60, 4000  # clips drawn; images written as loose files, at most
 CLIPS_PER_SHARD = PeopleConfig(out="none").clips_per_shard
 
 
-def prepare(folder, clips):
+def prepare(folder: str, clips: int) -> str:
     """Make what the folder lacks: ``shards/`` of so many clips, ``files/`` of loose images with
     ``files/pairs.json``.
 
@@ -44,12 +46,12 @@ def prepare(folder, clips):
     )
 
 
-def _read(path):
+def _read(path: str) -> object:
     with open(path, encoding="utf-8") as file:
         return json.load(file)
 
 
-def _draw(count):
+def _draw(count: int) -> list[Clip]:
     from data.people.maker import (
         ClipMaker,  # brings the body model and Warp: not needed where the data are there
     )
@@ -59,7 +61,7 @@ def _draw(count):
     return [maker.clip(i) for i in range(count)]
 
 
-def _write_shards(folder, base, clips):
+def _write_shards(folder: str, base: Sequence[Clip], clips: int) -> None:
     for number, first in enumerate(range(0, clips, CLIPS_PER_SHARD)):
         write_shard(
             os.path.join(folder, shard_name(number)),
@@ -70,9 +72,9 @@ def _write_shards(folder, base, clips):
         )
 
 
-def _write_files(out, folder):
-    """files/KEY.CC.jpg and a list of pairs [[a, b], ...]: cross-view and cross-pose by turns, as
-    data.kinds has them."""
+def _write_files(out: str, folder: str) -> None:
+    """Write files/KEY.CC.jpg and a list of pairs [[a, b], ...]: cross-view and cross-pose by
+    turns, as data.kinds has them."""
     os.makedirs(out)
     pairs, written = [], 0
     for path in find_shards(os.path.join(folder, "shards")):

@@ -1,11 +1,13 @@
 """``key=value`` on a benchmark's command line."""
 
+from collections.abc import Mapping, Sequence
+
 from engine.errors import UserError
 from engine.run.private import own_folder, temporary_folder
 
 
-def read_options(argv, defaults):
-    """{name: text}, ``defaults`` ({name: text}) with what the command line says on top.
+def read_options(argv: Sequence[str], defaults: Mapping[str, str]) -> dict[str, str]:
+    """Return {name: text}, ``defaults`` ({name: text}) with what the command line says on top.
 
     Where the default is a number the value must be one; where it is a whole number, 1e4 becomes
     10000.
@@ -23,11 +25,11 @@ def read_options(argv, defaults):
 
 
 def own_temporary(name: str) -> str:
-    """A folder of this user alone among the temporary files, there again at the next run."""
+    """Return a folder of this user alone among the temporary files, there again at the next run."""
     return own_folder(temporary_folder(name), "name another with data=DIR")
 
 
-def _number(value, argument):
+def _number(value: str, argument: str) -> str:
     try:
         number = float(value)
         return str(int(number)) if number == int(number) else value

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -36,7 +37,7 @@ FAR_STEP = 1_000_000
 SHARES = [0.5, 0.5]
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Print the figures; returns nothing."""
     options = read_options(argv, OPTIONS)
     sizes = {name: int(float(value)) for name, value in options.items()}
@@ -77,7 +78,7 @@ def main(argv):
                 )
 
 
-def _in_process(work, sizes):
+def _in_process(work: str, sizes: Mapping[str, int]) -> list[float]:
     return json.loads(
         subprocess.run(
             [sys.executable, __file__, work, json.dumps(sizes)],
@@ -88,8 +89,8 @@ def _in_process(work, sizes):
     )
 
 
-def start(sizes):
-    """(s, MB) of reading a source's manifest from a folder."""
+def start(sizes: Mapping[str, int]) -> tuple[float, float]:
+    """Return (s, MB) of reading a source's manifest from a folder."""
     count = sizes["clips"] // sizes["shards"]
     with tempfile.TemporaryDirectory() as folder:
         names = [f"shard-{i:06d}.tar" for i in range(sizes["shards"])]
@@ -108,9 +109,9 @@ def start(sizes):
         return time.perf_counter() - began, _megabytes()
 
 
-def one(sizes):
-    """(s to the first slot, us a slot twice, MB, MB for the order) of the rank in the middle,
-    beginning at a step."""
+def one(sizes: Mapping[str, int]) -> tuple[float, ...]:
+    """Return (s to the first slot, us a slot twice, MB, MB for the order) of the rank in the
+    middle, beginning at a step."""
     before = _megabytes()
     count, shards, rank = (
         sizes["clips"] // sizes["shards"],
@@ -150,7 +151,7 @@ def one(sizes):
     return first, *each, _megabytes(), _megabytes() - before
 
 
-def _megabytes():
+def _megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -17,6 +17,7 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Callable
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -38,7 +39,7 @@ OPTIONS = {
 }
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Print the figures; returns nothing."""
     options = read_options(argv, OPTIONS)
     clips, rounds, device = (
@@ -75,8 +76,8 @@ def main(argv):
     print("ms an image: " + ", ".join(f"{stage} {ms:.2f}" for stage, ms in ours.stages().items()))
 
 
-def machine(device):
-    """What the figures were measured on."""
+def machine(device: str) -> str:
+    """Return what the figures were measured on."""
     if device == "cuda":
         import torch
 
@@ -86,16 +87,16 @@ def machine(device):
     return f"{names[0] if names else platform.machine()}, one of {os.cpu_count()} cores"
 
 
-def clock(device):
-    """Processor time on the CPU, so that other processes on the machine do not count; wall time on
-    a GPU."""
+def clock(device: str) -> Callable[[], float]:
+    """Return the clock to read: processor time on the CPU, so that other processes on the machine
+    do not count; wall time on a GPU."""
     return time.process_time if device == "cpu" else time.perf_counter
 
 
 class Ours:
     """The generator of this repository, warmed up (kernels compiled)."""
 
-    def __init__(self, config, device):
+    def __init__(self, config: PeopleConfig, device: str) -> None:
         from data.people.maker import ClipMaker
 
         self.maker = ClipMaker(config, device)
@@ -103,16 +104,16 @@ class Ours:
         self.maker.stopwatch.seconds.clear()
         self.images, self.now = 0, clock(device)
 
-    def rate(self, first, count):
-        """Images a second over some clips, labels, masks and JPEG included."""
+    def rate(self, first: int, count: int) -> float:
+        """Return images a second over some clips, labels, masks and JPEG included."""
         start, drawn = self.now(), 0
         for index in range(first, first + count):
             drawn += len(self.maker.clip(index).jpegs)
         self.images += drawn
         return drawn / (self.now() - start)
 
-    def stages(self):
-        """{stage: milliseconds an image}"""
+    def stages(self) -> dict[str, float]:
+        """Return {stage: milliseconds an image}"""
         return {
             stage: 1e3 * seconds / self.images
             for stage, seconds in self.maker.stopwatch.seconds.items()
@@ -122,7 +123,7 @@ class Ours:
 class Prototype:
     """Another version, through its own entry points."""
 
-    def __init__(self, folder, config, device):
+    def __init__(self, folder: str, config: PeopleConfig, device: str) -> None:
         if not os.path.isfile(os.path.join(folder, "prototype.py")):
             raise UserError(f"prototype={folder} holds no prototype.py")
         if config.kind != "body" or config.size != PROTOTYPE_SIZE:
@@ -131,13 +132,13 @@ class Prototype:
                 f"{PROTOTYPE_SIZE} px"
             )
         sys.path.insert(0, folder)
-        import prototype
+        import prototype  # pyrefly: ignore - a module of the folder that was asked for
 
         self.module, self.config = prototype, config
         self.maker, self.now = prototype.Synth(device), clock(device)
         self._clip(10**6)
 
-    def _clip(self, index):
+    def _clip(self, index: int) -> int:
         config = self.config
         made = self.maker.clip(
             [config.seed, index], config.instants, config.cameras, config.gap_s, hands=False
@@ -145,8 +146,8 @@ class Prototype:
         self.module.ground_truth(self.maker, made)
         return len(made["jpg"])
 
-    def rate(self, first, count):
-        """Images a second over some clips, labels, masks and JPEG included."""
+    def rate(self, first: int, count: int) -> float:
+        """Return images a second over some clips, labels, masks and JPEG included."""
         start = self.now()
         drawn = sum(self._clip(index) for index in range(first, first + count))
         return drawn / (self.now() - start)

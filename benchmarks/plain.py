@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pretrain.config import ModelConfig
+
 EPSILON = 1e-6
 
 
@@ -18,18 +20,18 @@ class Rotation(nn.Module):
     """Rotary positions in two dimensions: the first half of a head rotates by the row, the second
     by the column."""
 
-    def __init__(self, base):
+    def __init__(self, base: float) -> None:
         super().__init__()
         self.base = base
 
-    def forward(self, tokens, positions):
-        """tokens (B, heads, N, C), positions (B, N, 2) long -> tokens."""
+    def forward(self, tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Return tokens (B, heads, N, C) rotated by their positions (B, N, 2), long."""
         y, x = tokens.chunk(2, -1)
         return torch.cat(
             [self._rotate(y, positions[..., 0]), self._rotate(x, positions[..., 1])], -1
         )
 
-    def _rotate(self, tokens, position):
+    def _rotate(self, tokens: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
         channels = tokens.shape[-1]
         frequency = 1.0 / self.base ** (
             torch.arange(0, channels, 2, device=tokens.device).float() / channels
@@ -41,13 +43,16 @@ class Rotation(nn.Module):
 
 
 class Attention(nn.Module):
-    def __init__(self, width, heads, rotation):
+    """Self-attention, written out."""
+
+    def __init__(self, width: int, heads: int, rotation: Rotation | None) -> None:
         super().__init__()
         self.heads, self.scale, self.rotation = heads, (width // heads) ** -0.5, rotation
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x, positions):
+    def forward(self, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Return (B, N, C) tokens that attended to each other."""
         batch, tokens, width = x.shape
         q, k, v = self.qkv(x).reshape(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         if self.rotation:
@@ -57,13 +62,19 @@ class Attention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    def __init__(self, width, heads, rotation):
+    """Attention of one image's tokens to another's, written out."""
+
+    def __init__(self, width: int, heads: int, rotation: Rotation | None) -> None:
         super().__init__()
         self.heads, self.scale, self.rotation = heads, (width // heads) ** -0.5, rotation
         self.projq, self.projk, self.projv, self.proj = (nn.Linear(width, width) for _ in range(4))
 
-    def forward(self, x, y, positions, positions_y):
-        def split(tokens):
+    def forward(
+        self, x: torch.Tensor, y: torch.Tensor, positions: torch.Tensor, positions_y: torch.Tensor
+    ) -> torch.Tensor:
+        """Return tokens x (B, N, C) that attended to y (B, M, C)."""
+
+        def split(tokens: torch.Tensor) -> torch.Tensor:
             return tokens.reshape(*tokens.shape[:2], self.heads, -1).transpose(1, 2)
 
         q, k, v = split(self.projq(x)), split(self.projk(y)), split(self.projv(y))
@@ -74,27 +85,35 @@ class CrossAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    def __init__(self, width, hidden):
+    """Two linear layers with GELU between."""
+
+    def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1, self.fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (B, N, C) of (B, N, C)."""
         return self.fc2(F.gelu(self.fc1(x)))
 
 
 class Block(nn.Module):
-    def __init__(self, width, heads, hidden, rotation):
+    """A block of the encoder."""
+
+    def __init__(self, width: int, heads: int, hidden: int, rotation: Rotation | None) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(width, EPSILON), nn.LayerNorm(width, EPSILON)
         self.attn, self.mlp = Attention(width, heads, rotation), Mlp(width, hidden)
 
-    def forward(self, x, positions):
+    def forward(self, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Return tokens (B, N, C) after the block."""
         x = x + self.attn(self.norm1(x), positions)
         return x + self.mlp(self.norm2(x))
 
 
 class DecoderBlock(nn.Module):
-    def __init__(self, width, heads, hidden, rotation):
+    """A block of the decoder: tokens attend to each other, then to the reference's."""
+
+    def __init__(self, width: int, heads: int, hidden: int, rotation: Rotation | None) -> None:
         super().__init__()
         self.norm1, self.norm2, self.norm3, self.norm_y = (
             nn.LayerNorm(width, EPSILON) for _ in range(4)
@@ -105,18 +124,24 @@ class DecoderBlock(nn.Module):
         )
         self.mlp = Mlp(width, hidden)
 
-    def forward(self, x, y, positions, positions_y):
+    def forward(
+        self, x: torch.Tensor, y: torch.Tensor, positions: torch.Tensor, positions_y: torch.Tensor
+    ) -> torch.Tensor:
+        """Return tokens x (B, N, C) after the block; y (B, M, C) are the reference's."""
         x = x + self.attn(self.norm1(x), positions)
         x = x + self.cross_attn(self.norm2(x), self.norm_y(y), positions, positions_y)
         return x + self.mlp(self.norm3(x))
 
 
 class PatchEmbed(nn.Module):
-    def __init__(self, patch, width):
+    """A convolution that takes each patch to a token."""
+
+    def __init__(self, patch: int, width: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, width, patch, patch)
 
-    def forward(self, images):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return tokens (B, N, C) of images (B, 3, H, W)."""
         return self.proj(images).flatten(2).transpose(1, 2)
 
 
@@ -127,7 +152,11 @@ class Plain(nn.Module):
         config: pretrain.config.ModelConfig.
     """
 
-    def __init__(self, config):
+    positions: torch.Tensor
+    enc_pos_embed: torch.Tensor
+    dec_pos_embed: torch.Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config, self.grid = config, config.grid()
         e, d, ratio = config.encoder, config.decoder, config.mlp_ratio
@@ -153,8 +182,8 @@ class Plain(nn.Module):
             self.register_buffer("enc_pos_embed", torch.zeros(rows * columns, e.width))
             self.register_buffer("dec_pos_embed", torch.zeros(rows * columns, d.width))
 
-    def encode(self, images, mask):
-        """Tokens (B, V, C) where ``mask`` (B, N) is False, and their positions (B, V, 2)."""
+    def encode(self, images: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return tokens (B, V, C) where ``mask`` (B, N) is False, and their positions (B, V, 2)."""
         x = self.patch_embed(images)
         if self.config.position == "cosine":
             x = x + self.enc_pos_embed
@@ -164,8 +193,8 @@ class Plain(nn.Module):
             x = block(x, positions)
         return self.enc_norm(x), positions
 
-    def forward(self, a, b, mask):
-        """(B, N, P*P*3): a prediction for every patch."""
+    def forward(self, a: torch.Tensor, b: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return (B, N, P*P*3): a prediction for every patch."""
         seen, _ = self.encode(a, mask)
         y, positions = self.encode(b, torch.zeros_like(mask))
         seen, y = self.decoder_embed(seen), self.decoder_embed(y)
@@ -177,14 +206,22 @@ class Plain(nn.Module):
             x = block(x, y, positions, positions)
         return self.prediction_head(self.dec_norm(x))
 
-    def patches(self, images):
-        """(B, N, P*P*3) of (B, 3, H, W)."""
+    def patches(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the patches (B, N, P*P*3) of (B, 3, H, W)."""
         patch, (rows, columns) = self.config.patch, self.grid
         x = images.reshape(len(images), 3, rows, patch, columns, patch)
         return x.permute(0, 2, 4, 3, 5, 1).reshape(len(images), rows * columns, -1)
 
-    def loss(self, a, b, mask, person, kind, background):
-        """Mean over the batch of each image's weighted error on masked patches.
+    def loss(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        mask: torch.Tensor,
+        person: torch.Tensor,
+        kind: str,
+        background: float,
+    ) -> torch.Tensor:
+        """Return the mean over the batch of each image's weighted error on masked patches.
 
         Args:
             mask: (B, N) bool.  person: (B, N) share of person.  kind, background: objective.target,

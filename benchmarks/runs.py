@@ -19,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -29,6 +31,9 @@ from engine.cli import run
 from engine.distributed import hardware
 from engine.errors import UserError
 from engine.run.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = {
@@ -44,7 +49,7 @@ OPTIONS = {
 IMAGES = (4, 20)  # of the two predictions whose difference is the cost of an image
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Print the figures; returns nothing."""
     options = read_options(argv, OPTIONS)
     data = Path(options["data"] or own_temporary("counterpose-runs"))
@@ -98,8 +103,8 @@ def main(argv):
         shutil.rmtree(folder)
 
 
-def command(package, *words):
-    """Run ``python -m PACKAGE ...`` and wait; seconds it took.
+def command(package: str, *words: str) -> float:
+    """Run ``python -m PACKAGE ...`` and wait; return seconds it took.
 
     Raises:
         UserError: it failed; with its last words.
@@ -120,7 +125,14 @@ def command(package, *words):
     return time.perf_counter() - start
 
 
-def train(name, words, folder, common, unit, every):
+def train(
+    name: str,
+    words: Sequence[str],
+    folder: Path,
+    common: Sequence[str],
+    unit: str,
+    every: int,
+) -> None:
     """Print start-up, speed and the stall at checkpoints of a run."""
     start = time.time()
     command(*words, f"run={folder}", *common)
@@ -141,25 +153,25 @@ def train(name, words, folder, common, unit, every):
     )
 
 
-def predict(folder, device):
+def predict(folder: Path, device: str) -> None:
     """Print what an image costs from file to mesh, overlay and numbers on disk, and the network's
     share of it."""
     from engine.distributed.process_group import device_of
     from finetune import predict
     from finetune.model import Recovery
 
-    images, device = write_images(folder / "images", IMAGES[1]), device_of(device)
+    images, used = write_images(folder / "images", IMAGES[1]), device_of(device)
     spent, network = [], Recovery.forward
 
-    def timed(*inputs):
-        settle(device)
+    def timed(*inputs: Any) -> object:
+        settle(used)
         start = time.perf_counter()
         out = network(*inputs)
-        settle(device)
+        settle(used)
         spent.append(time.perf_counter() - start)
         return out
 
-    def seconds(count):
+    def seconds(count: int) -> float:
         start = time.perf_counter()
         with (
             mock.patch.object(Recovery, "forward", timed),
@@ -169,7 +181,7 @@ def predict(folder, device):
                 [
                     f"run={folder / 'finetune'}",
                     f"out={folder / f'out{count}'}",
-                    f"device={device.type}",
+                    f"device={used.type}",
                     *images[:count],
                 ]
             )
@@ -189,15 +201,16 @@ def predict(folder, device):
     )
 
 
-def settle(device):
+def settle(device: "torch.device") -> None:
+    """Wait until a GPU has done what it was asked to."""
     if device.type == "cuda":
         import torch
 
         torch.cuda.synchronize(device)
 
 
-def write_images(folder, count):
-    """Paths of so many JPEGs of smooth noise."""
+def write_images(folder: Path, count: int) -> list[str]:
+    """Write so many JPEGs of smooth noise; return their paths."""
     import cv2
     import numpy as np
 

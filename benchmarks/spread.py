@@ -19,22 +19,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
+from typing import Protocol, cast
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from benchmarks.options import read_options
 from benchmarks.step import BATCH, CONFIGS, SIZES, Stopwatch, sample_batch
 from engine.cli import run
 from engine.config.parser import parse
 from engine.distributed import hardware, parallel
-from engine.distributed.process_group import device_of, start
+from engine.distributed.process_group import Processes, device_of, start
 from engine.errors import UserError
 from engine.training.trainer import build_optimizer
 from pretrain import blocks
 from pretrain.config import PretrainConfig
+from pretrain.model import CrossCompletion
 from pretrain.objectives.completion import Completion
 from pretrain.task import build
 
@@ -62,6 +66,14 @@ class Way:
     activation_checkpointing: bool = False
 
 
+class Step(Protocol):
+    """A training step, as ``make_step`` makes it."""
+
+    def __call__(self, update: bool = True) -> tuple[float, torch.Tensor] | None:
+        """Update the weights; with update=False, return (loss, all gradients as one vector)."""
+        ...
+
+
 WAYS = (
     Way("whole, float32"),
     Way("whole, bf16", bf16=True),
@@ -74,7 +86,7 @@ WAYS = (
 )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Print the table; returns nothing."""
     options = read_options(argv, OPTIONS)
     if options["size"] not in SIZES:
@@ -107,8 +119,8 @@ def main(argv):
         raise UserError(f"the processes ended with exit codes {codes}")
 
 
-def measure(options):
-    """One process's part; the first prints."""
+def measure(options: Mapping[str, str]) -> None:
+    """Do one process's part; the first prints."""
     processes = start(options["device"])
     if processes.world == 1:  # alone it would not be there, and sharding asks for it
         dist.init_process_group("nccl" if processes.device.type == "cuda" else "gloo")
@@ -132,7 +144,7 @@ def measure(options):
         step = make_step(way, processes, options)
         watch = Stopwatch(processes.device)
         began = time.perf_counter()
-        loss, gradients = step(update=False)
+        loss, gradients = cast(tuple[float, torch.Tensor], step(update=False))
         first = time.perf_counter() - began
         exact = gradients if exact is None else exact
         off = float((gradients - exact).norm() / exact.norm())
@@ -147,9 +159,9 @@ def measure(options):
     dist.destroy_process_group()
 
 
-def make_step(way, processes, options):
-    """A function that makes a training step; with update=False it gives the loss and all gradients
-    as one vector instead."""
+def make_step(way: Way, processes: Processes, options: Mapping[str, str]) -> Step:
+    """Return a function that makes a training step; with update=False it gives the loss and all
+    gradients as one vector instead."""
     size, device = options["size"], processes.device
     config = parse(
         PretrainConfig,
@@ -162,7 +174,7 @@ def make_step(way, processes, options):
         ],
         "pretrain train",
     )
-    model = build(config)[0].to(device)
+    model = cast(CrossCompletion, build(config)[0]).to(device)
     blocks.prepare([*model.encoder.blocks, *model.decoder.blocks], config, device)
     module = Completion(model, config, way.bf16)
     spread = spread_out(way, processes, model, module)
@@ -170,12 +182,14 @@ def make_step(way, processes, options):
     optimizer = build_optimizer(names, config.optim, device, lambda name: 1.0)
     batch = sample_batch(int(options["batch"] or BATCH[device.type][size]), config, device)
 
-    def step(update=True):
+    def step(update: bool = True) -> tuple[float, torch.Tensor] | None:
         loss = spread(batch).mean()
         loss.backward()
         if not update:
             with torch.no_grad():
-                found = torch.cat([parallel.whole(p.grad).flatten() for p in names])
+                found = torch.cat(
+                    [parallel.whole(cast(torch.Tensor, p.grad)).flatten() for p in names]
+                )
             optimizer.zero_grad()
             return loss.item(), found
         optimizer.step()
@@ -185,8 +199,10 @@ def make_step(way, processes, options):
     return step
 
 
-def spread_out(way, processes, model, module):
-    """What to call for the losses of a batch."""
+def spread_out(
+    way: Way, processes: Processes, model: CrossCompletion, module: Completion
+) -> nn.Module:
+    """Return what to call for the losses of a batch."""
     if not way.sharded:
         return parallel.Spread(1, processes, model, module).module
     if processes.world > 1:

@@ -21,11 +21,14 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np
 import torch
+from torch import nn
 
 from benchmarks import step_ablations
 from benchmarks.options import read_options
@@ -33,16 +36,22 @@ from benchmarks.plain import Plain
 from data.loading.reader import TAGS, layout
 from engine.cli import run
 from engine.config.parser import parse
+from engine.config.train_config import OptimConfig
 from engine.distributed import hardware
 from engine.distributed.process_group import device_of
 from engine.errors import UserError
 from engine.training.trainer import build_optimizer
 from pretrain import blocks, state_dict_adapters
 from pretrain.config import PretrainConfig
-from pretrain.model import flops
-from pretrain.objectives.completion import Completion
+from pretrain.model import CrossCompletion, flops
+from pretrain.objectives.completion import Completion, CompletionConfig
 from pretrain.task import build
 
+Gradients = dict[str, torch.Tensor]  # of each weight
+MakeOptimizer = Callable[
+    [Mapping[nn.Parameter, str], OptimConfig, torch.device, Callable[[str], float]],
+    torch.optim.Optimizer,
+]
 CONFIGS = os.path.join(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "configs", "pretrain"
 )
@@ -70,7 +79,7 @@ OPTIONS = {
 SIDES = {"cpu": 2048, "cuda": 8192}
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Print the tables; returns nothing."""
     options = read(argv)
     device = device_of(options["device"])
@@ -106,8 +115,8 @@ def main(argv):
     collections(device)
 
 
-def read(argv):
-    """{option: text} of the command line.
+def read(argv: list[str]) -> dict[str, str]:
+    """Return {option: text} of the command line.
 
     Raises:
         UserError: an option or a size that there is not.
@@ -124,10 +133,11 @@ class Stopwatch:
     """Seconds of a call: processor time on a CPU, the wall's on a GPU; and the memory it took at
     most, in MB."""
 
-    def __init__(self, device):
+    def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
 
-    def seconds(self, call):
+    def seconds(self, call: Callable[[], object]) -> float:
+        """Return the seconds that a call takes."""
         if self.cuda:
             torch.cuda.synchronize()
         now = time.perf_counter if self.cuda else time.process_time
@@ -137,8 +147,8 @@ class Stopwatch:
             torch.cuda.synchronize()
         return now() - start
 
-    def megabytes(self, call):
-        """Beyond what lay there before."""
+    def megabytes(self, call: Callable[[], object]) -> float:
+        """Return the memory that a call takes at most, beyond what lay there before."""
         gc.collect()
         if self.cuda:
             torch.cuda.synchronize()
@@ -155,7 +165,7 @@ class Stopwatch:
         return (_status("VmHWM") - before) / 1024
 
 
-def _status(name):
+def _status(name: str) -> int:
     with open("/proc/self/status", encoding="utf-8") as file:
         return int(next(line for line in file if line.startswith(name)).split()[1])
 
@@ -164,7 +174,9 @@ class Case:
     """A size of the network with positions, a batch for it, and the weights that all versions begin
     with."""
 
-    def __init__(self, size, position, device, options):
+    def __init__(
+        self, size: str, position: str, device: torch.device, options: Mapping[str, str]
+    ) -> None:
         self.size, self.position, self.device = size, position, device
         self.config = parse(
             PretrainConfig,
@@ -185,26 +197,26 @@ class Case:
         self.bf16 = hardware.bf16(options["precision"], device)
         self.batch = sample_batch(self.rows, self.config, device)
 
-    def flops(self):
-        """Operations of a pair's forward and backward passes."""
+    def flops(self) -> float:
+        """Return the operations of a pair's forward and backward passes."""
         return 3 * flops(
             self.config.model, self.config.masking.seen(self.config.model.grid()[0] ** 2)[0]
         )
 
-    def ours(self, bf16=False, **keys):
-        """A Version of the training step as it is, blocks not compiled; ``keys``: of the config
-        that shall be others."""
+    def ours(self, bf16: bool = False, **keys: Any) -> "Version":
+        """Return a Version of the training step as it is, blocks not compiled; ``keys``: of the
+        config that shall be others."""
         config = dataclasses.replace(self.config, **keys)
-        model = build(config)[0].to(self.device)
+        model = cast(CrossCompletion, build(config)[0]).to(self.device)
         blocks.prepare([*model.encoder.blocks, *model.decoder.blocks], config, self.device)
         module = Completion(model, config, bf16)
         return Version(
             lambda: module(self.batch).mean(), model, build_optimizer, config, self.device
         )
 
-    def plain(self):
-        """A Version of the plain implementation in float32."""
-        model = build(self.config)[0]
+    def plain(self) -> "Version":
+        """Return a Version of the plain implementation in float32."""
+        model = cast(CrossCompletion, build(self.config)[0])
         plain = Plain(self.config.model)
         plain.load_state_dict(
             state_dict_adapters.to_croco(self.config.model, model.state_dict())[0]
@@ -217,10 +229,10 @@ class Case:
         mask = torch.zeros(person.shape, dtype=torch.bool, device=self.device).scatter(
             1, masked, True
         )
-        goal = self.config.objective
+        goal, reference = cast(CompletionConfig, self.config.objective), cast(torch.Tensor, b)
 
-        def loss():
-            value = plain.loss(a, b, mask, person, goal.target, goal.background_weight)
+        def loss() -> torch.Tensor:
+            value = plain.loss(a, reference, mask, person, goal.target, goal.background_weight)
             value.item()
             return value
 
@@ -231,36 +243,49 @@ class Version:
     """Something that makes steps. ``loss``: () -> scalar. ``make``: as
     engine.training.trainer.build_optimizer."""
 
-    def __init__(self, loss, model, make, config, device):
+    def __init__(
+        self,
+        loss: Callable[[], torch.Tensor],
+        model: nn.Module,
+        make: MakeOptimizer,
+        config: PretrainConfig,
+        device: torch.device,
+    ) -> None:
         self.loss, self.weights = loss, {p: name for name, p in model.named_parameters()}
         self.optimizer = make(self.weights, config.optim, device, lambda name: 1.0)
 
-    def step(self):
+    def step(self) -> None:
+        """Take a training step: forward, backward, the optimizer's update."""
         self.loss().backward()
-        torch.nn.utils.get_total_norm([p.grad for p in self.weights])  # which a run logs
+        torch.nn.utils.get_total_norm(  # which a run logs
+            cast("list[torch.Tensor]", [p.grad for p in self.weights])
+        )
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def step_in_tf32(self):
-        """As ``step``, on a GPU with products of float32 matrices in TF32, which no run does."""
+    def step_in_tf32(self) -> None:
+        """Take a step as ``step``, on a GPU with products of float32 matrices in TF32, which no run
+        does."""
         torch.set_float32_matmul_precision("high")
         try:
             self.step()
         finally:
             hardware.exact_float32()
 
-    def gradients(self):
-        """(loss, {name: gradient}) with the weights as they are."""
+    def gradients(self) -> tuple[torch.Tensor, Gradients]:
+        """Return (loss, {name: gradient}) with the weights as they are."""
         value = self.loss()
         value.backward()
-        found = {name: p.grad.clone() for p, name in self.weights.items()}
+        found = {name: cast(torch.Tensor, p.grad).clone() for p, name in self.weights.items()}
         self.optimizer.zero_grad()
         return value.detach(), found
 
 
-def sample_batch(rows, config, device):
-    """A batch as the loader gives it, of noise: crops of the network's size out of images an
-    eighth larger."""
+def sample_batch(
+    rows: int, config: PretrainConfig, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Return a batch as the loader gives it, of noise: crops of the network's size out of images
+    an eighth larger."""
     size, rng = config.model.image_size * 8 // 7, np.random.default_rng(0)
     shape = layout(rows, size, config.model.grid()[0] ** 2)
     arrays = {name: np.zeros(extent, kind) for name, (extent, kind) in shape.items()}
@@ -276,8 +301,8 @@ def sample_batch(rows, config, device):
     return {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
 
 
-def matrix_rates(device, stopwatch):
-    """{precision: operations a second of square matrix products}, the best of a few."""
+def matrix_rates(device: torch.device, stopwatch: Stopwatch) -> dict[str, float]:
+    """Return {precision: operations a second of square matrix products}, the best of a few."""
     side, out = SIDES[device.type], {}
     for name, kind in (("float32", torch.float32), ("bf16", torch.bfloat16)):
         if kind == torch.bfloat16 and not hardware.bf16("auto", device):
@@ -293,23 +318,26 @@ def matrix_rates(device, stopwatch):
     return out
 
 
-def take_turns(steps, stopwatch, rounds, warm=2):
-    """{name: [seconds, ...]} of calls that take turns."""
+def take_turns(
+    steps: Mapping[str, Callable[[], object]], stopwatch: Stopwatch, rounds: int, warm: int = 2
+) -> dict[str, list[float]]:
+    """Return {name: [seconds, ...]} of calls that take turns."""
     for step in steps.values():
         for _ in range(warm):
             step()
-    times = {name: [] for name in steps}
+    times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
             times[name].append(stopwatch.seconds(step))
     return times
 
 
-def ratio(times, of, to):
+def ratio(times: Mapping[str, list[float]], of: str, to: str) -> float:
+    """Return the median over rounds of the time of one over that of another."""
     return statistics.median(one / other for one, other in zip(times[of], times[to], strict=True))
 
 
-def compare(case, stopwatch, rates, rounds):
+def compare(case: Case, stopwatch: Stopwatch, rates: Mapping[str, float], rounds: int) -> None:
     """Print the rows of a size: plain, ours in float32 and, where the device multiplies in it, in
     bf16; then compiled too."""
     versions = {"plain, float32": case.plain(), "float32": case.ours()}
@@ -336,7 +364,7 @@ def compare(case, stopwatch, rates, rounds):
         )
 
 
-def leave_out(case, stopwatch, rounds):
+def leave_out(case: Case, stopwatch: Stopwatch, rounds: int) -> None:
     """Print a table of a size in its fastest precision: what a step costs without each
     optimisation, and what changes.
 
@@ -355,7 +383,7 @@ def leave_out(case, stopwatch, rounds):
     for name, variant in step_ablations.variants(case).items():
         version, exact = variant.version(case.bf16), variant.version(False)
 
-        def step(version=version, variant=variant):
+        def step(version: Version = version, variant: step_ablations.Variant = variant) -> None:
             with variant.change():
                 version.step()
 
@@ -373,9 +401,11 @@ def leave_out(case, stopwatch, rounds):
         )
 
 
-def differences(one, other):
-    """Relative difference of two losses, and the largest of gradients over the largest gradient of
-    each weight."""
+def differences(
+    one: tuple[torch.Tensor, Gradients], other: tuple[torch.Tensor, Gradients]
+) -> tuple[float, float]:
+    """Return the relative difference of two losses, and the largest of gradients over the largest
+    gradient of each weight."""
     loss = abs(one[0] - other[0]) / one[0]
     worst = max(
         float((g - other[1][name]).abs().max() / g.abs().max().clamp(min=1e-12))
@@ -384,7 +414,7 @@ def differences(one, other):
     return float(loss), worst
 
 
-def collections(device):
+def collections(device: torch.device) -> None:
     """Print how long Python's collector looks through what a run holds, and through what comes
     after gc.freeze."""
 

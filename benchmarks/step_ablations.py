@@ -1,15 +1,24 @@
 """The training step without each of its optimisations in turn, for benchmarks/step.py."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from timm.layers import apply_rot_embed_cat
+from torch import nn
 
+from engine.config.train_config import OptimConfig
 from pretrain import blocks, model, patch_loss
+
+if TYPE_CHECKING:
+    from benchmarks.step import Case, Version
+
+Targets = Callable[[torch.Tensor, int, str], torch.Tensor]
 
 
 @dataclass
@@ -17,17 +26,19 @@ class Variant:
     """``version``: bf16 -> a benchmarks.step.Version. ``change``: () -> a context in which its
     steps are made."""
 
-    version: Callable
-    change: Callable = contextlib.nullcontext
+    version: "Callable[[bool], Version]"
+    change: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext
 
 
-def variants(case):
-    """{what is left out: Variant} for a benchmarks.step.Case."""
+def variants(case: "Case") -> dict[str, Variant]:
+    """Return {what is left out: Variant} for a benchmarks.step.Case."""
 
-    def patched(place, name, value):
+    def patched(
+        place: object, name: str, value: object
+    ) -> Callable[[], AbstractContextManager[object]]:
         return lambda: mock.patch.object(place, name, value)
 
-    def with_keys(**keys):
+    def with_keys(**keys: object) -> "Callable[[bool], Version]":
         return lambda bf16: case.ours(bf16, **keys)
 
     out = {
@@ -60,31 +71,46 @@ def variants(case):
     return out
 
 
-def written_out(q, k, v):
+def written_out(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """Return the attention of (B, heads, N, C) as products and a softmax, each by itself."""
     return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1) @ v
 
 
-def everything(self, a, b, keep, masked, seen=None):
-    """CrossCompletion.complete with every token through the whole decoder and the head."""
+def everything(
+    self: model.CrossCompletion,
+    a: torch.Tensor,
+    b: torch.Tensor | None,
+    keep: torch.Tensor,
+    masked: torch.Tensor,
+    seen: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return what CrossCompletion.complete does, with every token through the whole decoder and the
+    head."""
     features = self._decode(a, b, keep, masked, self._grid(a, b), masked_only=False, seen=seen)
     return self.decoder.head(features)[:, keep.shape[1] :]
 
 
-def every_target(targets):
-    """patch_loss.targets of all patches, of which some are taken."""
+def every_target(
+    targets: Targets,
+) -> Callable[[torch.Tensor, int, str, torch.Tensor], torch.Tensor]:
+    """Return a function that makes patch_loss.targets of all patches, of which some are taken."""
 
-    def made(a, patch, kind, chosen):
+    def made(a: torch.Tensor, patch: int, kind: str, chosen: torch.Tensor) -> torch.Tensor:
         return blocks.take(targets(a, patch, kind), chosen)
 
     return made
 
 
-def every_patch(self, images, keep=None):
+def every_patch(
+    self: model.PatchEmbed, images: torch.Tensor, keep: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return what PatchEmbed.forward does, by a convolution over all patches."""
     x = self.proj(images).flatten(2).transpose(1, 2)
     return x if keep is None else blocks.take(x, keep)
 
 
-def timms_rotation(x, rope):
+def timms_rotation(x: torch.Tensor, rope: torch.Tensor) -> torch.Tensor:
+    """Return what pretrain.position.rotate does, by timm's sines and cosines."""
     cos, sin = rope.repeat_interleave(2, -2).unbind(-1)
     table = torch.cat([sin, cos], -1)
     rotated = apply_rot_embed_cat(
@@ -93,24 +119,31 @@ def timms_rotation(x, rope):
     return rotated.float()
 
 
-def plain_optimizer(names, optim, device, scale):
-    """AdamW as torch gives it."""
+def plain_optimizer(
+    names: Mapping[nn.Parameter, str],
+    optim: OptimConfig,
+    device: torch.device,
+    scale: Callable[[str], float] | None,
+) -> torch.optim.Optimizer:
+    """Return AdamW as torch gives it."""
     return torch.optim.AdamW(
         list(names), lr=optim.lr, betas=(optim.beta1, optim.beta2), weight_decay=optim.weight_decay
     )
 
 
-def replaced_optimizer(case, bf16):
+def replaced_optimizer(case: "Case", bf16: bool) -> "Version":
+    """Return a Version with AdamW as torch gives it."""
     version = case.ours(bf16)
     version.optimizer = plain_optimizer(version.weights, case.config.optim, case.device, None)
     return version
 
 
-def asking(case, bf16):
+def asking(case: "Case", bf16: bool) -> "Version":
+    """Return a Version that asks the device for the loss at each step."""
     version = case.ours(bf16)
     loss = version.loss
 
-    def asked():
+    def asked() -> torch.Tensor:
         value = loss()
         value.item()
         return value

@@ -1,2 +1,4 @@
-"""Clips of people: made, cut from video, stored in shards, drawn as pairs, batched on the
-device."""
+"""Clips of people: made, cut from video, stored in shards, drawn as pairs, batched.
+
+Batches lie on the device.
+"""

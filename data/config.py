@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from data.cropping.border import BORDER
+from data.cropping.border import BORDER, check_border
 from data.format.index import PAIR_KINDS
 from data.format.names import decode_text, normalise
 from data.loading.crops import CropAugmentConfig, CropRules
@@ -39,6 +39,8 @@ def read_excluded(path: str, name: str) -> frozenset[str]:
 
 @dataclass
 class SourceConfig:
+    """Names one source of clips and its share in the mix."""
+
     shards: str = key(
         "",
         "folder, tar, glob, URL (docs/data.md), or several with commas between",
@@ -54,21 +56,27 @@ class SourceConfig:
 
 @dataclass
 class KindShares:
+    """Gives the share of each kind of pair in a batch."""
+
     cross_view: float = key(0.5, "share of cross-view pairs in every batch", low=0)
     cross_pose: float = key(0.5, "share of cross-pose pairs in every batch", low=0)
 
     def check(self) -> None:
+        """Raise UserError where all shares are 0."""
         if not sum(self.shares()):
             raise UserError(
                 "data.kinds.cross_view=0 and data.kinds.cross_pose=0: one of them must be above 0"
             )
 
     def shares(self) -> list[float]:
+        """Return the shares, one for each of PAIR_KINDS, in that order."""
         return [getattr(self, kind) for kind in PAIR_KINDS]
 
 
 @dataclass
 class AugmentConfig:
+    """Sets how images are cropped and how their colours vary in pre-training."""
+
     crop_min: float = key(
         0.875, "smallest side of the random square crop, as a share of the image", low=0.1, high=1
     )
@@ -81,6 +89,7 @@ class AugmentConfig:
     )
 
     def check(self) -> None:
+        """Raise UserError where crop_min is above crop_max."""
         if self.crop_min > self.crop_max:
             raise UserError(
                 f"data.augment.crop_min={self.crop_min} is above "
@@ -147,12 +156,13 @@ class ReadingConfig:
         "consent",
         path="one",
     )
-
     border: str = key(
         BORDER, "what crops show beyond their images' edges; kept with the run, black is the only"
     )
 
     def check(self) -> None:
+        """Raise UserError where keys do not fit each other; see engine.config.parser.parse."""
+        check_border(self.border, "data.border")
         if bool(self.shards) == bool(self.sources):
             given = "both are set" if self.shards else "neither is set"
             raise UserError(
@@ -163,7 +173,7 @@ class ReadingConfig:
                 raise UserError(f"data.sources.{name}.shards is not set")
 
     def excluded(self) -> frozenset[str]:
-        """frozenset of the subjects that are left out.
+        """Return the frozenset of the subjects that are left out.
 
         Raises:
             UserError: the file cannot be read, or names nobody.

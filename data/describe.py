@@ -1,5 +1,7 @@
-"""What the commands that make shards say of themselves to ``python -m slurm``, and what runs that
-read shards say of those; see engine.run.job_description."""
+"""What commands that make shards, and runs that read them, say to ``python -m slurm``.
+
+See engine.run.job_description.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,2 +1,4 @@
-"""What every run needs and what knows nothing of people: config, processes, checkpoints, schedules,
-metrics."""
+"""What every run needs and what knows nothing of people.
+
+Config, processes, checkpoints, schedules, metrics.
+"""

@@ -1,5 +1,6 @@
-"""The installed command ``counterpose``: the words of ``python -m``, from any folder, and the
-completion of a shell.
+"""The installed command ``counterpose``: the words of ``python -m``, from any folder.
+
+It also has the completion of a shell.
 
 It knows the packages by name alone and imports the table of the one that is typed.
 """

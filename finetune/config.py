@@ -1,5 +1,7 @@
-"""The keys of ``python -m finetune train``. Nothing here imports torch: a typo is reported in a
-fraction of a second."""
+"""The keys of ``python -m finetune train``.
+
+Nothing here imports torch: a typo is reported in a fraction of a second.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +22,8 @@ BODY_MODELS = {"body": "anny", "hand": "anny_hand"}  # what is recovered from cr
 
 @dataclass
 class HeadConfig:
+    """Chooses the head and its size."""
+
     name: str = key("model_based", "which head: a module of finetune/heads")
     width: int = key(256, "channels of a query", low=8)
     depth: int = key(
@@ -31,6 +35,7 @@ class HeadConfig:
     )
 
     def check(self) -> None:
+        """Raise UserError where the width fits neither position encoding nor attention heads."""
         if self.width % self.heads or self.width % 4:
             raise UserError(
                 f"head.width={self.width} is not a multiple of 4 and of head.heads={self.heads}"
@@ -39,6 +44,8 @@ class HeadConfig:
 
 @dataclass
 class LossConfig:
+    """Sets the weights of the terms of the loss."""
+
     rotation: float = key(0.5, "weight of rotation matrices, squared", low=0)
     shape: float = key(0.5, "weight of shape parameters, squared", low=0)
     joints: float = key(5.0, "weight of joints about the root, metres", low=0)
@@ -54,6 +61,7 @@ class LossConfig:
     )
 
     def check(self) -> None:
+        """Raise UserError where all weights are 0."""
         if not any(
             (
                 self.rotation,
@@ -69,6 +77,8 @@ class LossConfig:
 
 @dataclass
 class FinetuneLogConfig(LogConfig):
+    """Adds what fine-tuning validates and draws."""
+
     val_clips: int = key(
         32, "validation clips whose errors are followed", low=1, renamed_from="held_out_clips"
     )
@@ -77,6 +87,8 @@ class FinetuneLogConfig(LogConfig):
 
 @dataclass
 class FinetuneConfig(ClipTrainConfig):
+    """Holds the keys of ``python -m finetune train``."""
+
     task: str = key(DEFAULT_TASK, "what is learnt: a module of finetune/tasks")
     model: VisionConfig = section(VisionConfig)
     head: HeadConfig = section(HeadConfig)
@@ -116,6 +128,7 @@ class FinetuneConfig(ClipTrainConfig):
         return cast("type[FinetuneConfig]", TASKS.find(name).schema)
 
     def evaluation(self, checkpoint: str | Path) -> list[str]:
+        """Return the words of ``python -m`` that evaluate a checkpoint for the run's log."""
         # Without shards of their own the run's are read, and who trains on a command's output may
         # evaluate on it.
         shards = (
@@ -134,6 +147,7 @@ class FinetuneConfig(ClipTrainConfig):
         ]
 
     def check(self) -> None:
+        """Raise UserError where keys do not fit each other; see engine.config.parser.parse."""
         super().check()
         BODIES.find(self.body_model)
 

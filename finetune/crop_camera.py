@@ -15,8 +15,9 @@ NEAREST_M = 1e-3  # depths below are taken for this, for a point behind the came
 
 
 def describe_camera(K: torch.Tensor, size: int) -> torch.Tensor:
-    """Returns (B, 3) what a head knows of the camera: the middle's ray (x, y at unit depth) and
-    the log of its field of view.
+    """Return (B, 3) what a head knows of the camera.
+
+    The middle's ray (x, y at unit depth) and the log of its field of view.
 
     Args:
         K: (B, 3, 3) intrinsics.
@@ -69,8 +70,10 @@ def to_translation(image_translation: torch.Tensor, K: torch.Tensor, size: int) 
 
 
 def to_image_translation(translation: torch.Tensor, K: torch.Tensor, size: int) -> torch.Tensor:
-    """Returns the (B, 3) image translation of a point (B, 3) metres in front of the camera: the
-    inverse of to_translation."""
+    """Return the (B, 3) image translation of a point (B, 3) in front of the camera, metres.
+
+    The inverse of to_translation.
+    """
     depth = translation[:, 2].clamp_min(NEAREST_M)
     pixel = (K @ translation[..., None])[..., 0] / depth[:, None]
     width = depth * size / focal_length(K)

@@ -1,5 +1,6 @@
-"""``python -m finetune demo DIR``: the whole path, from synthetic humans to a page that shows what
-was learnt.
+"""``python -m finetune demo DIR``: the whole path.
+
+From synthetic humans to a page that shows what was learnt.
 
 Each stage is a command that anyone could type; it is printed, run and timed. A finished stage is
 not run again, and one that was interrupted resumes, as every command of this project does. Bodies
@@ -30,6 +31,8 @@ Stage = tuple[str, list[str]]  # its name, and the words after ``python -m``
 
 @dataclass
 class DemoConfig:
+    """Holds the keys of the demo."""
+
     clips: int = key(1000, "clips of synthetic humans, of bodies and of hands each", low=100)
     workers: int | None = key(
         None, "processes that draw synthetic humans, of each kind; default: half the cores", low=1
@@ -53,6 +56,7 @@ class DemoConfig:
     track: str = key("", "where the person is in it (docs/real_clips.md)", path="one")
 
     def check(self) -> None:
+        """Raise UserError where a real take lacks a part or a file of it does not exist."""
         if bool(self.videos) != bool(self.calibration):
             raise UserError(
                 f"videos={self.videos} and calibration={self.calibration}: a real take needs both, "
@@ -64,8 +68,10 @@ class DemoConfig:
 
 
 def stages(config: DemoConfig, folder: Path, workers: int) -> dict[str, list[Stage]]:
-    """{lane: [(name, words after ``python -m``), ...]}: bodies and hands know nothing of each
-    other."""
+    """Return {lane: [(name, words after ``python -m``), ...]}.
+
+    Bodies and hands know nothing of each other.
+    """
     made, train = (
         [f"device={config.device}", f"workers={workers}"],
         [f"device={config.device}", f"log.wandb={config.wandb}"],
@@ -157,8 +163,9 @@ def stages(config: DemoConfig, folder: Path, workers: int) -> dict[str, list[Sta
 
 
 class Demo:
-    """Runs lanes of commands side by side, records how long each took, and hands signals on to
-    them.
+    """Runs lanes of commands side by side.
+
+    It records how long each took, and hands signals on to them.
 
     Args:
         folder: of the demo; made if it is missing.  threads: for each command's arithmetic.
@@ -181,8 +188,10 @@ class Demo:
             signal.signal(number, self._forward)
 
     def run(self, lanes: Mapping[str, list[Stage]]) -> int:
-        """Run lanes, {name: [(stage, words)]}, at the same time; returns the exit code of the first
-        stage that failed, or 0."""
+        """Run lanes, {name: [(stage, words)]}, at the same time.
+
+        Returns the exit code of the first stage that failed, or 0.
+        """
         threads = [
             threading.Thread(target=self.lane, args=(place, todo))
             for place, todo in enumerate(lanes.values())
@@ -194,8 +203,10 @@ class Demo:
         return self.code
 
     def lane(self, place: int, todo: list[Stage]) -> None:
-        """Run stages one after the other; ``place``: the line of the screen for their progress
-        bars."""
+        """Run stages one after the other.
+
+        ``place``: the line of the screen for their progress bars.
+        """
         for name, words in todo:
             command = shlex.join(["python", "-m", *words])
             if self.code or (self.done.get(name) == command and _made(words)):
@@ -235,6 +246,7 @@ class Demo:
                 log.error("'%s' ended with exit code %d: %s", name, code, words)
 
     def note(self, entry: dict) -> None:
+        """Append an entry to the times as a line of JSON."""
         with self.lock:
             try:
                 with open(self.times, "a", encoding="utf-8") as file:

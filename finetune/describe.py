@@ -1,5 +1,7 @@
-"""What the commands of fine-tuning say of themselves to ``python -m slurm``; see
-engine.run.job_description."""
+"""What the commands of fine-tuning say of themselves to ``python -m slurm``.
+
+See engine.run.job_description.
+"""
 
 from pathlib import Path
 
@@ -40,7 +42,7 @@ def describe_training(line: list[str]) -> JobDescription:
         job.faults.append(str(error))
 
     def check_evaluation(words: list[str]) -> None:
-        parse_line(EvaluateConfig, words[len(EVALUATE) :], EVALUATE)
+        parse_line(EvaluateConfig, words[len(EVALUATE) :], EVALUATE, least=1)
         check_shards(config.evaluate.shards, config.data.cache)
 
     describe_evaluation(job, config, check_evaluation)
@@ -49,7 +51,7 @@ def describe_training(line: list[str]) -> JobDescription:
 
 def describe_evaluate(line: list[str]) -> JobDescription:
     """Return what an evaluation says of a command line."""
-    return describe_keys(EvaluateConfig, line, EVALUATE, find_results)
+    return describe_keys(EvaluateConfig, line, EVALUATE, find_results, least=1)
 
 
 def find_results(config: EvaluateConfig, paths: list[str]) -> str:

@@ -64,8 +64,9 @@ def save_numbers(
     keypoint_names: Sequence[str] | None = None,
     joint_names: Sequence[str] | None = None,
 ) -> None:
-    """Write all arrays of all people in ``stem``.npz, and everything but the meshes in
-    ``stem``.json.
+    """Write all arrays of all people in ``stem``.npz.
+
+    Everything but the meshes is in ``stem``.json too.
 
     The NPZ holds, for each kind of the people found (such as "body"), "body/faces" once,
     "body/person" (n,) the places in the list, and each other array of Person as "body/vertices" (n,
@@ -131,8 +132,10 @@ def _describe_person(person: Person, name: str) -> dict:
 
 
 def _linear(colour: tuple[int, int, int]) -> np.ndarray:
-    """(4,) uint8 RGBA as glTF counts its factors, in linear light, of sRGB in 0 to 255 (IEC
-    61966-2-1)."""
+    """Return (4,) uint8 RGBA in linear light, of sRGB in 0 to 255.
+
+    As glTF counts its factors (IEC 61966-2-1).
+    """
     srgb = np.array(colour) / 255
     light = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     return np.round(255 * np.append(light, 1)).astype(np.uint8)

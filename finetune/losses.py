@@ -1,5 +1,6 @@
-"""What a prediction is compared with: rotations, shape, joints, vertices, projected keypoints,
-translation.
+"""What a prediction is compared with.
+
+Rotations, shape, joints, vertices, projected keypoints, translation.
 
 Each is a mean over its own numbers for each crop, so that a weight means the same for bodies and
 hands. What a head does not predict is left out.
@@ -63,8 +64,10 @@ def _compare_parameters(found: Prediction, true: Prediction) -> dict[str, torch.
 
 
 def project_points(points: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
-    """Returns (B, N, 2) pixels of points (B, N, 3) in the camera's frame; those behind it are held
-    0.1 m before it."""
+    """Returns (B, N, 2) pixels of points (B, N, 3) in the camera's frame.
+
+    Those behind it are held 0.1 m before it.
+    """
     depth = points[..., 2:].clamp_min(NEAREST_M)
     rays = torch.cat([points[..., :2] / depth, torch.ones_like(depth)], -1)
     return (rays @ K.transpose(1, 2))[..., :2]

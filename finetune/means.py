@@ -1,5 +1,7 @@
-"""The mean pose, shape and translation of the people that a run learns from: what its answers start
-from."""
+"""The mean pose, shape and translation of the people that a run learns from.
+
+What its answers start from.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -103,8 +105,10 @@ def add_offsets(
 def place_means(
     means: Means, K: torch.Tensor, size: int, space: ShapeSpace, body: str
 ) -> BodyParameters:
-    """Returns the mean body before each camera (B, 3, 3): the answer of a network that knows
-    nothing; see add_offsets."""
+    """Return the mean body before each camera (B, 3, 3).
+
+    The answer of a network that knows nothing; see add_offsets.
+    """
     count = len(K)
     nothing = Offsets(
         means.pose.new_zeros(count, 6 * len(means.pose)),

@@ -1,5 +1,6 @@
-"""The network: an encoder, a head, a body model; from an image and its camera to a posed body in
-metres.
+"""The network: an encoder, a head, a body model.
+
+It goes from an image and its camera to a posed body in metres.
 
 The head answers relative to its image, so that equal images ask for equal answers; see
 finetune/crop_camera.py.
@@ -76,6 +77,8 @@ class Recovery(nn.Module):
         return self.head(features, K, images.shape[-1], self.means, body)
 
     def place_means(self, K: torch.Tensor, size: int) -> BodyParameters:
-        """Returns the mean body at the mean translation before cameras (B, 3, 3), as answers start
-        from it."""
+        """Return the mean body at the mean translation before cameras (B, 3, 3).
+
+        Answers start from it.
+        """
         return place_means(self.means, K, size, self.shape_space, self.body_name)

@@ -1,5 +1,7 @@
-"""Images of a run of mesh recovery for people to view: validation crops with the mesh on
-them."""
+"""Images of a run of mesh recovery for people to view.
+
+Validation crops with the mesh on them.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,8 +56,9 @@ def save(task: "MeshTask", folder: Path, step: int) -> dict[str, Path]:
 def draw_seen_sheet(
     task: "MeshTask", arrays: Arrays, labels: Sequence[str], title: str
 ) -> Image.Image:
-    """A PIL image of crops as the network sees them, rotated and mirrored as they are, with the
-    mesh found below.
+    """Return a PIL image of crops as the network sees them, with the mesh found below.
+
+    They are rotated and mirrored as they are.
 
     Args:
         arrays: of data.loading.crops.layout, a column each.  labels: a text a column.  title: at

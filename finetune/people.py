@@ -1,5 +1,7 @@
-"""From the network's predictions to people: full meshes in the camera of the image that somebody
-gave."""
+"""From the network's predictions to people.
+
+Full meshes in the camera of the image that somebody gave.
+"""
 
 from collections.abc import Mapping, Sequence
 

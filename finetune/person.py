@@ -37,8 +37,9 @@ COLOURS = (
 
 @dataclass(eq=False)
 class Person:
-    """A body or a hand as a mesh in the camera's frame: metres, OpenCV axes (x right, y down, z
-    forward).
+    """A body or a hand as a mesh in the camera's frame.
+
+    Metres, OpenCV axes (x right, y down, z forward).
 
     Attributes:
         kind: "body", "left_hand" or "right_hand".
@@ -95,14 +96,17 @@ class Person:
 
 
 def colour(index: int) -> tuple[int, int, int]:
-    """Returns the sRGB in 0 to 255 of the index-th person; after the last colour they come
-    again."""
+    """Returns the sRGB in 0 to 255 of the index-th person.
+
+    After the last colour they come again.
+    """
     return COLOURS[index % len(COLOURS)]
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Returns (V, 3) float32 unit normals, each the mean of its triangles' by area; (0, 0, -1)
-    where that is none.
+    """Returns (V, 3) float32 unit normals, each the mean of its triangles' by area.
+
+    (0, 0, -1) where that is none.
 
     Args:
         vertices: (V, 3).  faces: (F, 3).

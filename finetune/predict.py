@@ -102,8 +102,10 @@ def _check(image: str, listed: Sequence[Listed], K: np.ndarray | None) -> None:
 
 
 def write_results(stem: Path, image: np.ndarray, found: Sequence[Person], body: BodyModel) -> None:
-    """Write STEM.overlay.png, STEM.NAME.png (views of each person), STEM.glb, STEM.npz and
-    STEM.json."""
+    """Write overlay, views, meshes and numbers of an image.
+
+    STEM.overlay.png, STEM.NAME.png (views of each person), STEM.glb, STEM.npz and STEM.json.
+    """
     _save(Image.fromarray(draw.overlay(image, found)), f"{stem}.overlay.png")
     for name, person in zip(export.names_of(found), found, strict=True):
         words = f"{name.replace('_', ' ')}: {person.translation[2]:.2f} m away"

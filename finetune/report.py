@@ -1,5 +1,7 @@
-"""``python -m finetune report DIR``: one HTML page that shows what a folder of runs holds, with
-every number and command."""
+"""``python -m finetune report DIR``: one HTML page of what a folder of runs holds.
+
+With every number and command.
+"""
 
 import os
 import shlex
@@ -76,8 +78,10 @@ def _scratch(evaluation):
 
 
 def _sheets(folder, rows, seed):
-    """A contact sheet a folder of shards; those that `data make` wrote say so by their
-    made.yaml."""
+    """A contact sheet a folder of shards.
+
+    Those that `data make` wrote say so by their made.yaml.
+    """
     out = []
     for name, paths in folder.shards.items():
         made = os.path.exists(os.path.join(os.path.dirname(paths[0]), "made.yaml"))
@@ -100,8 +104,11 @@ def _completions(folder):
 
 
 def _charts(folder):
-    """{"pretraining": [...], "finetuning": [[losses, MPJPE, PA-MPJPE] of a run and of the one
-    without pre-training]}."""
+    """Return the charts of pre-training and of fine-tuning.
+
+    {"pretraining": [...], "finetuning": [[losses, MPJPE, PA-MPJPE] of a run and of the one without
+    pre-training]}.
+    """
     groups = {}
     for run in folder.of("finetune train"):
         groups.setdefault(run.name.removesuffix("_scratch"), []).append(run)
@@ -123,8 +130,10 @@ def _charts(folder):
 
 
 def _shown_evaluation(evaluation):
-    """What the template shows of an evaluation: its content, tables, the examples with their
-    sheets, the viewer's meshes."""
+    """Return what the template shows of an evaluation.
+
+    Its content, tables, the examples with their sheets, the viewer's meshes.
+    """
     examples = []
     for example in evaluation.content["examples"]:
         path = evaluation.path / example["sheet"]
@@ -154,8 +163,10 @@ def _shown_evaluation(evaluation):
 
 
 def _hints(folder):
-    """{section: [(sentence, command or None), ...]} of what is not there, and what would make
-    it."""
+    """Return {section: [(sentence, command or None), ...]} of what is not there.
+
+    The command would make it.
+    """
     out: dict[str, list[tuple[str, str | None]]] = {
         section: [] for section in ("pairs", "completions", "curves", "tables", "times")
     }

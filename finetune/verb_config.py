@@ -1,5 +1,7 @@
-"""The keys of ``python -m finetune evaluate|predict|report``. Nothing here imports torch: help and
-completion take a fraction of a second."""
+"""The keys of ``python -m finetune evaluate|predict|report``.
+
+Nothing here imports torch: help and completion take a fraction of a second.
+"""
 
 from dataclasses import dataclass
 
@@ -9,6 +11,8 @@ from engine.errors import UserError
 
 @dataclass
 class EvaluateDataConfig:
+    """Names the labelled shards of an evaluation."""
+
     shards: str = key(
         "",
         "labelled shards; clips that the run was trained on are left out; default: those of the "
@@ -19,6 +23,8 @@ class EvaluateDataConfig:
 
 @dataclass
 class EvaluateConfig:
+    """Holds the keys of ``python -m finetune evaluate``."""
+
     run: str = key("", "a fine-tuning run, or one of its checkpoints", path="one", positional="RUN")
     without: str = key(
         "", "the same training without pre-training, for a row of the table", path="one"
@@ -40,6 +46,8 @@ class EvaluateConfig:
 
 @dataclass
 class PredictConfig:
+    """Holds the keys of ``python -m finetune predict``."""
+
     run: str = key("", "a fine-tuning run, or one of its checkpoints", path="one")
     out: str = key("", "folder for overlays, meshes and numbers", path="one")
     boxes: str = key(
@@ -61,6 +69,8 @@ class PredictConfig:
 
 @dataclass
 class ReportConfig:
+    """Holds the keys of ``python -m finetune report``."""
+
     out: str = key("", "the HTML file to write; default: report.html in the folder", path="one")
     rows: int = key(4, "clips shown of each folder of shards", low=1, high=16)
     seed: int = key(0, "another seed shows other clips and pairs", low=0)

@@ -40,8 +40,10 @@ class View:
 
 
 def view(batch: Mapping[str, torch.Tensor], size: int) -> View:
-    """Returns the View of a batch of data.loading.crops arrays as tensors; ``size``: side S in
-    pixels."""
+    """Returns the View of a batch of data.loading.crops arrays as tensors.
+
+    ``size``: side S in pixels.
+    """
     numbers = batch["numbers"]
     boxes, angle, flip = (
         numbers[:, CENTRE_X : SIDE + 1],

@@ -1,5 +1,6 @@
-"""Where masked patches look in the reference: the decoder's cross-attention, computed once more for
-a few images.
+"""Where masked patches look in the reference.
+
+The decoder's cross-attention, computed once more for a few images.
 
 Training goes through scaled_dot_product_attention, which never has the weights in hand. Here they
 are computed from what each cross-attention was given; a test holds that they give the attention's
@@ -58,8 +59,9 @@ def of_masked(
     seen: torch.Tensor | None,
     layers: Sequence[int],
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """(predicted, [(B, M, N) mean over heads, ...]): a completion and where its masked patches look
-    in ``b``, by layer.
+    """Return a completion and where its masked patches look in ``b``, by layer.
+
+    (predicted, [(B, M, N) mean over heads, ...]).
 
     Args:
         module: pretrain.objectives.completion.Completion.  a, b, keep, masked, seen: as for its
@@ -101,8 +103,9 @@ def middle_and_last(depth: int) -> list[int]:
 
 
 def chosen(person: torch.Tensor, masked: torch.Tensor, count: int) -> torch.Tensor:
-    """(B, count) places in ``masked`` of patches on the person, spread from the top of the image
-    to its foot.
+    """Return (B, count) places in ``masked`` of patches on the person.
+
+    Spread from the top of the image to its foot.
 
     An image with too few masked patches on the person takes those with the most of it.
 

@@ -1,5 +1,6 @@
-"""Blocks of encoder and decoder: attention, the encoder's block, and the decoder's, which attends
-to itself and to the reference.
+"""Blocks of encoder and decoder.
+
+Attention, the encoder's block, and the decoder's, which attends to itself and to the reference.
 
 Tokens are (B, T, channels) throughout; heads are split off behind them, so that nothing is copied
 to be laid out anew.
@@ -23,7 +24,10 @@ EPSILON = 1e-6
 
 
 def take(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """x (B, N, C), index (B, K) -> (B, K, C). A gather of fixed size: no data-dependent shape."""
+    """Return the tokens (B, K, C) of x (B, N, C) at index (B, K).
+
+    A gather of fixed size: no data-dependent shape.
+    """
     return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
 
@@ -34,8 +38,10 @@ def attend(
     rope_q: torch.Tensor | None = None,
     rope_k: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """q (B, T, heads, C), k and v (B, N, heads, C) -> (B, T, heads * C). ``rope_*``: see
-    rope_table; None: none is rotated."""
+    """Attend from q (B, T, heads, C) to k and v (B, N, heads, C) and return (B, T, heads * C).
+
+    ``rope_*``: see rope_table; None: none is rotated.
+    """
     kind = v.dtype
     if rope_q is not None and rope_k is not None:
         q, k = rotate(q, rope_q).to(kind), rotate(k, rope_k).to(kind)
@@ -50,8 +56,9 @@ def attend(
 
 
 def prepare(blocks: Iterable[nn.Module], config: TrainConfig, device: torch.device) -> None:
-    """Have training compile blocks and compute their inside twice, as the config says; weights keep
-    their names.
+    """Have training compile blocks and compute their inside twice, as the config says.
+
+    Weights keep their names.
 
     Args:
         blocks: of an Encoder or a Decoder.  config: engine.config.train_config.TrainConfig.
@@ -63,8 +70,9 @@ def prepare(blocks: Iterable[nn.Module], config: TrainConfig, device: torch.devi
 
 
 class Block(nn.Module):
-    """A residual block, ``step`` in those that build on it. Without gradients, where shapes are
-    many, nothing is compiled.
+    """A residual block, ``step`` in those that build on it.
+
+    Without gradients, where shapes are many, nothing is compiled.
 
     Attributes:
         compiled: run ``step`` compiled.  activation_checkpointing: keep a block's input alone for
@@ -78,6 +86,7 @@ class Block(nn.Module):
         self.compiled = self.activation_checkpointing = False
 
     def forward(self, *tensors: Any) -> torch.Tensor:
+        """Run ``step``, compiled or with activation checkpointing where that is set."""
         if not torch.is_grad_enabled():
             return self.step(*tensors)
         step = compiled_step(type(self)) if self.compiled else type(self).step
@@ -88,14 +97,18 @@ class Block(nn.Module):
 
 @functools.cache
 def compiled_step(kind: "type[Block]") -> Callable[..., Any]:
-    """A Block's ``step``, compiled once for all blocks of that kind and each of the few shapes of
-    training."""
+    """Return a Block's ``step``, compiled once.
+
+    For all blocks of that kind and each of the few shapes of training.
+    """
     return torch.compile(kind.step, fullgraph=True, dynamic=False)
 
 
 class LayerNorm(nn.LayerNorm):
-    """Of tokens in float32 whose weights may be in bf16, as processes that share a copy gather them
-    (engine/distributed/parallel.py)."""
+    """Normalises tokens in float32, whose weights may be in bf16.
+
+    Processes that share a copy gather them so (engine/distributed/parallel.py).
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return the normalised tokens, of the wider type of theirs and the weights'."""
@@ -117,7 +130,10 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: torch.Tensor, rope: torch.Tensor | None = None, first: int = 0
     ) -> torch.Tensor:
-        """x (B, T, C) -> (B, T - first, C): what tokens before ``first`` would see is left out."""
+        """Return (B, T - first, C) of x (B, T, C).
+
+        What tokens before ``first`` would see is left out.
+        """
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).unbind(2)
         rope_q = None if rope is None else rope[..., first:, :, :]
         return self.proj(attend(q[:, first:], k, v, rope_q, rope))
@@ -140,8 +156,10 @@ class CrossAttention(nn.Module):
         rope_x: torch.Tensor | None,
         rope_y: torch.Tensor | None,
     ) -> torch.Tensor:
-        """x (R*K, T, C), y (R, N, C) -> (R*K, T, C); rows i*K to i*K + K-1 of x attend to row i of
-        y."""
+        """Return (R*K, T, C) of x (R*K, T, C) and the references' tokens y (R, N, C).
+
+        Rows i*K to i*K + K-1 of x attend to row i of y.
+        """
         batch, tokens, _ = x.shape
         q = self.q(x).unflatten(2, (self.heads, -1))
         k, v = self.kv(y).unflatten(2, (2, self.heads, -1)).unbind(2)
@@ -170,8 +188,9 @@ class EncoderBlock(Block):
 
 
 class DecoderBlock(Block):
-    """CroCo's decoder block: self-attention, cross-attention to features that stay as they are,
-    MLP; norms come first.
+    """CroCo's decoder block: self-attention, cross-attention, MLP.
+
+    It attends to features that stay as they are; norms come first.
 
     With ``cross=False`` there is no reference: MAE's block, which is the encoder's but for the name
     of its second norm.
@@ -197,8 +216,10 @@ class DecoderBlock(Block):
         rope_y: torch.Tensor | None = None,
         first: int = 0,
     ) -> torch.Tensor:
-        """x (B, T, C), y (R, N, C) or None -> (B, T - first, C): tokens before ``first`` are looked
-        at, and go no further."""
+        """Return (B, T - first, C) of x (B, T, C) and y (R, N, C) or None.
+
+        Tokens before ``first`` are looked at, and go no further.
+        """
         x = x[:, first:] + self.attn(self.norm1(x), rope_x, first)
         rope_x = None if rope_x is None else rope_x[..., first:, :, :]
         if self.cross is not None:
@@ -207,8 +228,10 @@ class DecoderBlock(Block):
 
 
 class Decoder(nn.Module):
-    """Features of the visible tokens and of the reference to features of all or of the masked
-    tokens."""
+    """Turns features of the visible tokens and of the reference into those of tokens.
+
+    Of all or of the masked ones.
+    """
 
     def __init__(
         self,

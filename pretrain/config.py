@@ -19,6 +19,8 @@ DEFAULT_OBJECTIVE = "completion"
 
 @dataclass
 class EncoderConfig:
+    """Sets the size of the encoder."""
+
     width: int = key(768, "channels of a token in the encoder", low=4)
     depth: int = key(12, "blocks of the encoder", low=1)
     heads: int = key(12, "attention heads of the encoder", low=1)
@@ -26,6 +28,8 @@ class EncoderConfig:
 
 @dataclass
 class DecoderConfig:
+    """Sets the size of the decoder and whether it attends to the reference."""
+
     width: int = key(512, "channels of a token in the decoder", low=4)
     depth: int = key(8, "blocks of the decoder", low=1)
     heads: int = key(16, "attention heads of the decoder", low=1)
@@ -52,6 +56,7 @@ class VisionConfig:
     mlp_ratio: float = key(4.0, "width of a block's hidden layer over its width", low=0.25)
 
     def check(self) -> None:
+        """Raise UserError where the patch does not divide the image or the encoder does not fit."""
         if self.image_size % self.patch:
             raise UserError(
                 f"model.image_size={self.image_size} is not a multiple of model.patch={self.patch}"
@@ -83,17 +88,22 @@ class VisionConfig:
 
 @dataclass
 class ModelConfig(VisionConfig):
+    """Adds the decoder of pre-training to the encoder."""
+
     decoder: DecoderConfig = section(DecoderConfig)
 
     def check(self) -> None:
+        """Raise UserError where keys do not fit each other; see engine.config.parser.parse."""
         super().check()
         self.check_part("decoder", self.decoder)
 
 
 @dataclass
 class ObjectiveConfig:
-    """What the encoder is trained to do: the keys that every objective of pretrain/objectives
-    has."""
+    """What the encoder is trained to do.
+
+    The keys that every objective of pretrain/objectives has.
+    """
 
     name: str = key(
         DEFAULT_OBJECTIVE, "what the encoder is trained to do: a module of pretrain/objectives"
@@ -168,6 +178,8 @@ class CompletionConfig(ObjectiveConfig):
 
 @dataclass
 class MaskingConfig:
+    """Sets which patches of an image and of its reference are masked."""
+
     ratio: float = key(0.9, "share of a's patches that are masked", low=0, high=0.99)
     person_bonus: float = key(
         0.0, "above 0, patches on the person are masked first; 1 or more: always before background"
@@ -186,13 +198,17 @@ class MaskingConfig:
     )
 
     def seen(self, patches: int) -> tuple[int, int]:
-        """Of so many patches: (those of a that stay visible, those of the reference that are
-        attended to)."""
+        """Return how many of so many patches (stay visible, are attended to).
+
+        The first are of a, the second of the reference.
+        """
         return patches - int(self.ratio * patches), patches - int(self.reference_ratio * patches)
 
 
 @dataclass
 class PretrainLogConfig(LogConfig):
+    """Adds what pre-training validates, draws and probes."""
+
     val_pairs: int = key(64, "validation pairs of each kind", low=1, renamed_from="held_out_pairs")
     images: int = key(
         4, "validation pairs of each kind that are drawn", low=1, renamed_from="pictures"
@@ -226,6 +242,8 @@ class ProbeConfig:
 
 @dataclass
 class PretrainConfig(ClipTrainConfig):
+    """Holds the keys of ``python -m pretrain train``."""
+
     targets_per_reference: int = key(
         1,
         "masked images that are completed with the help of one reference, which is encoded "

@@ -1,5 +1,7 @@
-"""What the commands of pre-training say of themselves to ``python -m slurm``; see
-engine.run.job_description."""
+"""What the commands of pre-training say of themselves to ``python -m slurm``.
+
+See engine.run.job_description.
+"""
 
 from pathlib import Path
 

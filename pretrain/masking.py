@@ -9,8 +9,9 @@ ON_PERSON = 0.5
 
 
 def person_share(masks: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """The share of each patch that the person covers, exact also where patches cut through the
-    mask's cells.
+    """Return the share of each patch that the person covers.
+
+    Exact also where patches cut through the mask's cells.
 
     Args:
         masks: (B, S, S) bool or float, 1 on the person.  grid: (rows, columns) of patches.
@@ -29,8 +30,9 @@ def choose(
     person_bonus: float,
     min_visible_person: int = 8,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Which patches stay and which are masked: a pure function of its arguments, on their device,
-    of fixed shapes.
+    """Choose which patches stay and which are masked.
+
+    A pure function of its arguments, on their device, of fixed shapes.
 
     M = int(ratio * N) patches are masked. Patches are ranked by noise + person_bonus * person and
     the highest are masked; but of the V = N - M visible ones at least min(min_visible_person,
@@ -73,8 +75,9 @@ def choose(
 def choose_reference(
     noise: torch.Tensor, person: torch.Tensor, ratio: float, bonus: float
 ) -> torch.Tensor:
-    """Which patches of the references are attended to: all but int(ratio * N), background being
-    left out first.
+    """Choose which patches of the references are attended to.
+
+    All but int(ratio * N), background being left out first.
 
     Args:
         noise, person: (R, N) as in ``choose``.  ratio: of patches to leave out.
@@ -89,8 +92,10 @@ def choose_reference(
 
 
 def _coverage(patches, cells, device):
-    """(patches, cells) share of each patch that lies in each cell, along one axis; rows sum to
-    1."""
+    """(patches, cells) share of each patch that lies in each cell, along one axis.
+
+    Rows sum to 1.
+    """
     edge = torch.arange(patches + 1, device=device) * (cells / patches)
     low = torch.arange(cells, device=device)
     overlap = torch.minimum(edge[1:, None], low + 1) - torch.maximum(edge[:-1, None], low)

@@ -1,5 +1,6 @@
-"""The network: one encoder for both images, a decoder that completes the first with the help of
-the second.
+"""The network: one encoder for both images, and a decoder.
+
+The decoder completes the first with the help of the second.
 
     a, masked  --visible tokens-->  encoder  --+
                                                +-->  decoder  -->  pixels of the masked patches
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
 
 
 class PatchEmbed(nn.Module):
-    """A convolution by its weights and name, for timm's sake; computed as a matrix product of the
-    patches that are wanted."""
+    """A convolution by its weights and name, for timm's sake.
+
+    Computed as a matrix product of the patches that are wanted.
+    """
 
     def __init__(self, patch: int, width: int) -> None:
         super().__init__()
@@ -44,8 +47,10 @@ class PatchEmbed(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The ViT of a VisionConfig: no class token, no head, no layer scale; its weights have timm's
-    names and shapes."""
+    """The ViT of a VisionConfig: no class token, no head, no layer scale.
+
+    Its weights have timm's names and shapes.
+    """
 
     def __init__(self, config: "VisionConfig") -> None:
         super().__init__()
@@ -86,8 +91,10 @@ class Encoder(nn.Module):
 def table(
     config: "VisionConfig", part: "EncoderConfig | DecoderConfig", grid: tuple[int, int]
 ) -> torch.Tensor:
-    """Position table of a part (encoder or decoder) for a grid of (rows, columns) patches; see
-    pretrain/position.py."""
+    """Position table of a part (encoder or decoder) for a grid of (rows, columns) patches.
+
+    See pretrain/position.py.
+    """
     if config.position == "rope":
         return rope_table(grid, part.width // part.heads, config.rope_base)
     return sincos_table(grid, part.width)
@@ -179,8 +186,10 @@ class CrossCompletion(PairNetwork):
         return self.decoder.head(take(features, back))
 
     def features(self, a: torch.Tensor, b: torch.Tensor | None) -> torch.Tensor:
-        """The decoder's features of ``a`` with nothing masked, after its last norm: (B, N, decoder
-        width)."""
+        """Return the decoder's features of ``a`` with nothing masked, after its last norm.
+
+        (B, N, decoder width).
+        """
         grid = self._grid(a, b)
         keep, masked = _split(None, len(a), grid[0] * grid[1], a.device)
         return self._decode(a, b, keep, masked, grid, masked_only=False)
@@ -238,8 +247,10 @@ class CrossCompletion(PairNetwork):
         )
 
     def _tables(self, grid):
-        """Position tables of encoder and decoder; other grids than the usual one are computed when
-        they come."""
+        """Position tables of encoder and decoder.
+
+        Other grids than the usual one are computed when they come.
+        """
         if grid == self.grid:
             return self._encoder_table, self._decoder_table
         return [
@@ -264,8 +275,9 @@ class CrossCompletion(PairNetwork):
 
 
 def flops(config: "ModelConfig", visible: int, targets: int = 1, seen: int | None = None) -> float:
-    """Floating-point operations of one pair's forward pass through ``complete``, a multiply-add
-    counted as two.
+    """Return the floating-point operations of one pair's forward pass.
+
+    Through ``complete``, a multiply-add counted as two.
 
     Matrix products alone, as is the custom. A training step costs three times as much (backward is
     twice forward).
@@ -310,8 +322,10 @@ def flops(config: "ModelConfig", visible: int, targets: int = 1, seen: int | Non
 
 
 def initialise(module: nn.Module) -> None:
-    """As MAE and CroCo do: Xavier's uniform for matrices, zero for biases, norms left at one and
-    zero."""
+    """Initialise a module as MAE and CroCo do.
+
+    Xavier's uniform for matrices, zero for biases, norms left at one and zero.
+    """
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)

@@ -1,5 +1,7 @@
-"""Images for people to view: reference, what the network saw, what it made of it, and the
-truth."""
+"""Images for people to view.
+
+Reference, what the network saw, what it made of it, and the truth.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,8 +38,9 @@ def save(
     folder: Path,
     step: int,
 ) -> dict[str, Path]:
-    """Draw a run's fixed validation pairs into ``folder/images``: step-XXXXXXXX.png and
-    attention-XXXXXXXX.png.
+    """Draw a run's fixed validation pairs into ``folder/images``.
+
+    step-XXXXXXXX.png and attention-XXXXXXXX.png.
 
     Returns:
         {"completions", and of a decoder that attends to the reference "attention": path} of those
@@ -95,8 +98,9 @@ def draw_completions(
     predicted: torch.Tensor,
     config: PretrainConfig,
 ) -> np.ndarray:
-    """(B, 4, S, S, 3) uint8: reference (what is not attended to of it hidden), masked, completed
-    and true images.
+    """Return (B, 4, S, S, 3) uint8: reference, masked, completed and true images.
+
+    What is not attended to of the reference is hidden.
 
     The first is left out where ``b`` is None. A prediction normalised by the patch or the image
     is undone with the true image's statistics, as CroCo does.
@@ -147,8 +151,9 @@ def attention_sheet(
     names: Sequence[str],
     title: str,
 ) -> Image.Image:
-    """One PNG: a row a pair; the completion and the truth with marked patches, then what each of
-    them attends to in b.
+    """One PNG: a row a pair.
+
+    The completion and the truth with marked patches, then what each of them attends to in b.
 
     Args:
         images: (B, 4, S, S, 3) uint8 of ``complete``.  places: (B, K) the patches of a.
@@ -214,8 +219,10 @@ def _marked(tile, places, grid):
 
 
 def _heated(tile, look, grid, spot):
-    """The reference in grey under the attention in the spot's colour, with its peak over an even
-    spread written below."""
+    """Return the reference in grey under the attention in the spot's colour.
+
+    With its peak over an even spread written below.
+    """
     even = 1 / look.size
     # What an even spread would give everywhere is no colour.
     strength = (look.reshape(grid, grid) / even - 1).clip(0) / max(look.max() / even - 1, FULL - 1)

@@ -1,5 +1,7 @@
-"""The loss: mean squared error on masked patches, summed with weights that do not depend on how a
-batch is spread."""
+"""The loss: mean squared error on masked patches.
+
+Summed with weights that do not depend on how a batch is spread.
+"""
 
 import torch
 from einops import rearrange
@@ -9,8 +11,10 @@ FLOOR = 1e-6
 
 
 def patchify(images: torch.Tensor, patch: int) -> torch.Tensor:
-    """(B, 3, H, W) -> (B, N, P*P*3): patches row by row, their values ordered row, column,
-    channel."""
+    """Return images (B, 3, H, W) as patches (B, N, P*P*3).
+
+    Patches row by row, their values ordered row, column, channel.
+    """
     return rearrange(
         images, "b c (rows p) (columns q) -> b (rows columns) (p q c)", p=patch, q=patch
     )
@@ -54,8 +58,9 @@ def targets(
 
 
 def denormalise(prediction: torch.Tensor, a: torch.Tensor, patch: int, kind: str) -> torch.Tensor:
-    """Predictions for every patch of ``a`` as images (B, 3, H, W), with mean and standard deviation
-    of ``a``'s own pixels.
+    """Return predictions for every patch of ``a`` as images (B, 3, H, W).
+
+    With mean and standard deviation of ``a``'s own pixels.
 
     With kind="patch" this borrows each hidden patch's true brightness and contrast: fit to view,
     not to measure.
@@ -66,16 +71,19 @@ def denormalise(prediction: torch.Tensor, a: torch.Tensor, patch: int, kind: str
 
 
 def patch_weight(share: torch.Tensor, background_weight: float) -> torch.Tensor:
-    """(B, M) share of each patch on the person -> (B, M) weight: background_weight at 0, 1 at 1,
-    straight between."""
+    """Return the (B, M) weight of patches by their (B, M) share on the person.
+
+    background_weight at 0, 1 at 1, straight between.
+    """
     return background_weight + (1 - background_weight) * share
 
 
 def per_sample_loss(
     prediction: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
-    """Weighted mean over masked patches of each patch's mean squared error, for each sample by
-    itself, in float32.
+    """Return the weighted mean over masked patches of each patch's mean squared error.
+
+    For each sample by itself, in float32.
 
     The weights are divided by their sum *within the sample*: an image with little person counts as
     much as another. A sample whose weights are all zero (no person, background_weight=0) has loss
@@ -97,8 +105,9 @@ def combine(
     shares: torch.Tensor,
     global_batch: int,
 ) -> torch.Tensor:
-    """This rank's part of L = sum over kinds of w_kind * (mean loss of that kind in the global
-    batch).
+    """Return this rank's part of the loss L.
+
+    L = sum over kinds of w_kind * (mean loss of that kind in the global batch).
 
     Each sample weighs w_kind / (B * share_kind): a plain sum with constant weights, so the parts of
     all ranks add up to L, and their gradients to L's, however the batch is spread. (Where gradients

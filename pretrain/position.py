@@ -1,5 +1,6 @@
-"""Where a patch is: fixed sine-cosine vectors that are added, or angles that queries and keys are
-rotated by.
+"""Where a patch is.
+
+Fixed sine-cosine vectors that are added, or angles that queries and keys are rotated by.
 
 A grid is (rows, columns); patches are counted row by row from 0. Tables are computed in float64 and
 stored in float32.
@@ -24,8 +25,9 @@ def sincos_table(grid: tuple[int, int], width: int) -> torch.Tensor:
 
 
 def rope_table(grid: tuple[int, int], head_width: int, base: float) -> torch.Tensor:
-    """(rows * columns, head_width / 2, 2) cosine and sine of the angle that each pair of channels
-    rotates by; for ``rotate``.
+    """Return the cosine and sine of the angle that each pair of channels rotates by.
+
+    (rows * columns, head_width / 2, 2), for ``rotate``.
 
     The first half of a head's channels rotates with the row, the second with the column, at
     frequencies base^(-i / (head_width / 4)). Channels 2i and 2i + 1 are one rotating pair, as in
@@ -38,7 +40,7 @@ def rope_table(grid: tuple[int, int], head_width: int, base: float) -> torch.Ten
 
 
 def rotate(x: torch.Tensor, rope: torch.Tensor) -> torch.Tensor:
-    """x (B, T, heads, C) rotated by rope (T, C / 2, 2) or (B, T, C / 2, 2): float32.
+    """Rotate x (B, T, heads, C) by rope (T, C / 2, 2) or (B, T, C / 2, 2); returns float32.
 
     A pair of channels is a complex number: one multiplication reads and writes each value once,
     where sines, cosines and swapped copies take four times as long as the attention's own overhead

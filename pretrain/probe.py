@@ -70,8 +70,9 @@ def features(
     processes: Processes,
     alive: Callable[[], None] = lambda: None,
 ) -> torch.Tensor:
-    """Returns (n, 16 * C) float32 pooled features of a split's crops, on all ranks; each rank
-    computes its share.
+    """Returns (n, 16 * C) float32 pooled features of a split's crops, on all ranks.
+
+    Each rank computes its share.
 
     Args:
         crops: "body" or "hand".
@@ -116,14 +117,17 @@ def features(
 
 
 def pooled(maps: torch.Tensor) -> torch.Tensor:
-    """Returns (B, C, rows, columns) -> (B, 16 * C), averaged over a 4 x 4 grid (of uneven cells
-    where 4 does not divide)."""
+    """Return maps (B, C, rows, columns) as (B, 16 * C), averaged over a 4 x 4 grid.
+
+    Of uneven cells where 4 does not divide.
+    """
     return F.adaptive_avg_pool2d(maps.float(), GRID).flatten(1)
 
 
 def score(split: Split, found: torch.Tensor | None) -> Score:
-    """Returns {"pa_mpjpe", "mpjpe": (test crops,) mm, "lambda"} of features, or of the mean pose
-    where ``found`` is None.
+    """Return the score of features, or of the mean pose where ``found`` is None.
+
+    {"pa_mpjpe", "mpjpe": (test crops,) mm, "lambda"}.
 
     Lambda is the one with the least MPJPE on the part that chooses it; the regression is then
     fitted to that part too.
@@ -183,15 +187,19 @@ class Prober:
         self.still = None  # rows that training does not change
 
     def refuse_seen(self, seen: Seen) -> None:
-        """Raises UserError where a shard of the probe is among those that a data.sampling.seen.Seen
-        says were trained on."""
+        """Raise UserError where a shard of the probe was trained on.
+
+        It is among those that a data.sampling.seen.Seen says were.
+        """
         refuse_seen(
             seen, self.digests, "probe.shards", f"run={self.config.run}, or what it began from,"
         )
 
     def refuse_people(self, people: frozenset[int]) -> None:
-        """Raises UserError where the probe shows one of the people (marks, as in
-        data.sampling.seen.Seen) of the training."""
+        """Raise UserError where the probe shows one of the people of the training.
+
+        These are marks, as in data.sampling.seen.Seen.
+        """
         refuse_people(
             self.config.probe.shards, people, Store(self.config.data.cache.open()), "probe.shards"
         )
@@ -199,8 +207,9 @@ class Prober:
     def measure(
         self, model: PairNetwork, bf16: bool, alive: Callable[[], None]
     ) -> dict[str, float]:
-        """{"probe/pa_mpjpe", "probe/mpjpe", "probe/lambda", and the first two of each row that
-        stays}; mm.
+        """Return the probe's numbers of a model, errors in mm.
+
+        {"probe/pa_mpjpe", "probe/mpjpe", "probe/lambda", and the first two of each row that stays}.
 
         Args:
             model: with ``encoder``.  bf16: it runs in bf16.  alive: is called now and then.
@@ -235,8 +244,10 @@ class Prober:
 
 
 def _numbers(got: Score, group: str, ending: str) -> dict[str, float]:
-    """{"GROUP/NAMEENDING": number} of a score: means over the test crops in mm, and lambda where
-    there is one."""
+    """Return {"GROUP/NAMEENDING": number} of a score.
+
+    Means over the test crops in mm, and lambda where there is one.
+    """
     line = {f"{group}/{key}{ending}": float(got[key].mean()) for key in ("pa_mpjpe", "mpjpe")}
     return line | ({f"{group}/lambda{ending}": got["lambda"]} if got["lambda"] is not None else {})
 
@@ -362,8 +373,10 @@ def _publish(
 
 
 def _shown(table: Table, split: Split, config: ProbeCommand, warnings: Sequence[str]) -> str:
-    """The rows as text; +- is the standard error over the test clips. Warnings stand in the first
-    line of the table."""
+    """The rows as text; +- is the standard error over the test clips.
+
+    Warnings stand in the first line of the table.
+    """
     clips = [len(np.unique(split.clip[split.part == part])) for part in (0, 1, 2)]
     clip, width = split.clip[split.part == 2], max(len(name) for name, _ in table)
     lines = [
@@ -386,8 +399,10 @@ def _shown(table: Table, split: Split, config: ProbeCommand, warnings: Sequence[
 
 
 def _check_seen(sources: Sequence[str], shards: str, store: Store) -> list[str]:
-    """Warnings on weights of which it is not known what they saw; UserError where they saw one of
-    the probe's shards."""
+    """Warnings on weights of which it is not known what they saw.
+
+    UserError where they saw one of the probe's shards.
+    """
     digests, warnings = digests_of(shards, store), []
     for source in sources:
         seen = header.read_seen(source)

@@ -99,8 +99,9 @@ def read_split(
 
 
 def part_people(subjects: Sequence[str], shards: str) -> np.ndarray:
-    """Returns the (n,) part of each clip; all clips of a subject are in one. ``shards``: for the
-    error.
+    """Returns the (n,) part of each clip; all clips of a subject are in one.
+
+    ``shards``: for the error.
 
     People are taken in the order of a hash of their names, so that another clip more changes the
     part of few.
@@ -146,8 +147,9 @@ def read_joints(clip: Clip, labels: Mapping[str, np.ndarray], crop: int) -> np.n
 
 
 def refuse_overlap(shards: str, order: Order, store: Store) -> None:
-    """Raises UserError where a shard of the probe, or a clip of the same key, is among those that a
-    run trains on.
+    """Raise UserError where a shard of the probe is among those that a run trains on.
+
+    Or a clip of the same key.
 
     Keys are compared with the training shards on this machine's disks; of remote ones the
     indexes are not fetched for it.
@@ -177,8 +179,10 @@ def digests_of(shards: str, store: Store) -> dict[str, str]:
 
 
 def refuse_seen(seen: Seen, digests: Mapping[str, str], name: str, who: str) -> None:
-    """Raises UserError where a shard was trained on. ``seen``: data.sampling.seen.Seen.
-    ``digests``: {digest: path}. ``name``: of the key."""
+    """Raises UserError where a shard was trained on.
+
+    ``seen``: data.sampling.seen.Seen. ``digests``: {digest: path}. ``name``: of the key.
+    """
     for digest, path in digests.items():
         if digest in seen.clips:
             raise UserError(

@@ -24,8 +24,9 @@ AT_ONCE = 64  # pairs
 
 
 def choose_mismatched(tags: np.ndarray, subjects: Sequence[str]) -> np.ndarray:
-    """For each validation pair, the row whose reference it gets instead of its own: -1 where there
-    is none.
+    """Return for each validation pair the row whose reference it gets instead of its own.
+
+    -1 where there is none.
 
     Rows swap within a kind and a source, since a reference of another source could be recognised by
     its camera alone. The choice depends on the validation pairs and on nothing else, and no subject
@@ -65,8 +66,9 @@ def evaluate(
     to_device: Callable[[Arrays], Batch],
     shares: Shares,
 ) -> dict[str, float]:
-    """{"val/KIND", "reference_gain/KIND", "reference_gain/KIND_person"}: means over the fixed
-    pairs of all ranks.
+    """Return means over the fixed pairs of all ranks.
+
+    {"val/KIND", "reference_gain/KIND", "reference_gain/KIND_person"}.
 
     ``_person``: over person patches alone, each weighing by the share of it that the person covers;
     pairs without a masked patch on the person are left out of it. A kind in which no row has a
@@ -99,8 +101,10 @@ def evaluate(
 
 
 def _compare(objective, val, mismatched, rows, to_device):
-    """(3, kinds, 2) sum and count of loss, gain and gain on the person over some rows; rows beyond
-    the end count for nothing."""
+    """(3, kinds, 2) sum and count of loss, gain and gain on the person over some rows.
+
+    Rows beyond the end count for nothing.
+    """
     here, inside = rows % len(mismatched), rows < len(mismatched)
     swapped = mismatched[here] >= 0
     batch = {name: values[here] for name, values in val.items()}

@@ -1,5 +1,7 @@
-"""``python -m pretrain|finetune replay RUN step=N``: a step's batch read again, to see which
-samples made it bad."""
+"""``python -m pretrain|finetune replay RUN step=N``: a step's batch read again.
+
+To see which samples made it bad.
+"""
 
 import dataclasses
 import json
@@ -46,8 +48,9 @@ def replay(
     command: str,
     make_trainer: Callable[[Config, Processes], Trainer],
 ) -> int:
-    """Print loss and gradient of each of a step's highest-loss samples, with the newest weights
-    from before it.
+    """Print loss and gradient of each of a step's highest-loss samples.
+
+    With the newest weights from before it.
 
     Args:
         argv: RUN, keys of ReplayConfig, and keys of the run that may differ, such as device or
@@ -116,8 +119,10 @@ def _load(trainer, folder, step):
 
 
 def measure(trainer: Trainer, arrays: Arrays) -> tuple[np.ndarray, float]:
-    """((B,) loss of each sample, gradient norm of the batch) of the loader's arrays of a whole
-    batch."""
+    """Return ((B,) loss of each sample, gradient norm of the batch).
+
+    Of the loader's arrays of a whole batch.
+    """
     losses, task = [], trainer.task
     trainer.optimizer.zero_grad()
     for first in range(0, len(arrays["tags"]), CHUNK):

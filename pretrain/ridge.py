@@ -1,5 +1,7 @@
-"""Ridge regression in closed form, in float64, with lambda chosen by one rule for all features that
-are compared."""
+"""Ridge regression in closed form, in float64.
+
+Lambda is chosen by one rule for all features that are compared.
+"""
 
 from collections.abc import Callable
 
@@ -17,8 +19,9 @@ def choose(
     x_choice: torch.Tensor,
     error: Callable[[torch.Tensor], float],
 ) -> float:
-    """Returns the one of LAMBDAS whose prediction for ``x_choice`` has the least error; the larger
-    of equal ones.
+    """Returns the one of LAMBDAS whose prediction for ``x_choice`` has the least error.
+
+    The larger of equal ones.
 
     With U S V' = x (standardised), a prediction is x_choice V S / (S^2 + lambda) U' y: one
     decomposition serves all lambdas.
@@ -41,8 +44,9 @@ def choose(
 
 
 def predict(x: torch.Tensor, y: torch.Tensor, x_new: torch.Tensor, chosen: float) -> torch.Tensor:
-    """Returns the (m, K) prediction for ``x_new`` of the ridge regression of y on x that has lambda
-    = chosen * n.
+    """Return the (m, K) prediction for ``x_new`` of the ridge regression of y on x.
+
+    Its lambda is chosen * n.
 
     Features are standardised by the mean and the standard deviation of x; the intercept is not
     shrunk. The smaller of x'x (D, D) and xx' (n, n) is solved.

@@ -125,8 +125,10 @@ class PretrainTask(ClipTask[PretrainConfig]):
         return torch.tensor(values, dtype=torch.float32, device=self.device)
 
     def compute_loss(self, module: nn.Module, piece: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """(loss, sum and count of the losses of each source and kind) of a part of this rank's
-        rows."""
+        """Return (loss, sum and count of the losses of each source and kind).
+
+        Of a part of this rank's rows.
+        """
         losses = module(piece)
         tags = piece["tags"].repeat_interleave(self.config.targets_per_reference, 0)
         kind = tags[:, KIND].long()
@@ -138,8 +140,10 @@ class PretrainTask(ClipTask[PretrainConfig]):
         return loss, sum_groups(losses.detach().double(), group, groups)
 
     def name_losses(self, sums: Sequence[float]) -> dict[str, float]:
-        """{"loss/KIND"} and, of several sources, {"loss_by_source/SOURCE/KIND"}, from the meters of
-        ``compute_loss``."""
+        """Return the losses by their names, from the meters of ``compute_loss``.
+
+        {"loss/KIND"} and, of several sources, {"loss_by_source/SOURCE/KIND"}.
+        """
         by_source = np.reshape(sums, (-1, len(PAIR_KINDS), 2))
         named = [("loss/", by_source.sum(0))]
         if len(by_source) > 1:
@@ -157,15 +161,19 @@ class PretrainTask(ClipTask[PretrainConfig]):
         return self.objective.evaluate(self, shares)
 
     def probe(self, shares: Shares) -> dict[str, float]:
-        """{"probe/NAME"}: how well joints in 3D are read off the frozen encoder; see
-        pretrain/probe.py."""
+        """{"probe/NAME"}: how well joints in 3D are read off the frozen encoder.
+
+        See pretrain/probe.py.
+        """
         if self.prober is None:
             raise RuntimeError("log.probe_every=0: there is no probe")
         return self.prober.measure(self.model, self.bf16, shares.watch.alive)
 
     def draw_images(self, folder: Path, step: int) -> dict[str, Path]:
-        """The objective's images of the validation pairs, of which those that may be sent are
-        returned."""
+        """Draw the objective's images of the validation pairs.
+
+        Those that may be sent are returned.
+        """
         return self.select_sendable(self.objective.draw_images(self, folder, step))
 
     def score_samples(self, batch: Batch) -> torch.Tensor:
@@ -196,8 +204,10 @@ class PretrainTask(ClipTask[PretrainConfig]):
         return header.make_header(self.model.config, self.seen)
 
     def announce(self, start: int) -> None:
-        """Say what is derived from the config; UserError where the probe shows people who are
-        trained on."""
+        """Say what is derived from the config.
+
+        UserError where the probe shows people who are trained on.
+        """
         self._announce_run(start)
         self.list_people()
         if self.prober:
@@ -243,8 +253,10 @@ def sum_groups(values: torch.Tensor, group: torch.Tensor, groups: int) -> torch.
 
 
 def build(config: PretrainConfig) -> tuple[PairNetwork, Seen]:
-    """(network, Seen) of a config: from ``init`` if it is set, with what that saw; else from the
-    seed."""
+    """(network, Seen) of a config: from ``init`` if it is set, with what that saw.
+
+    Else from the seed.
+    """
     objective = OBJECTIVES.find(config.objective.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

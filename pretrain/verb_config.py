@@ -1,5 +1,7 @@
-"""The keys of ``python -m pretrain probe|export|replay``. Nothing here imports torch: help and
-completion take a fraction of a second."""
+"""The keys of ``python -m pretrain probe|export|replay``.
+
+Nothing here imports torch: help and completion take a fraction of a second.
+"""
 
 from dataclasses import dataclass
 
@@ -52,6 +54,8 @@ class ExportConfig:
 
 @dataclass
 class ReplayConfig:
+    """Holds the keys of ``python -m pretrain replay``."""
+
     step: int | None = key(
         None,
         "the step whose batch is read again; the captures of a run name those that were bad",

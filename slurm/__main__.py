@@ -1,5 +1,7 @@
-"""``python -m slurm VERB ...``: submits a verb of another package, and looks after what was
-submitted."""
+"""``python -m slurm VERB ...``: submits a verb of another package.
+
+It also looks after what was submitted.
+"""
 
 from collections.abc import Sequence
 

@@ -1,5 +1,6 @@
-"""The commands that can be sent to a cluster, by their words; what else is known of one its package
-says itself.
+"""The commands that can be sent to a cluster, by their words.
+
+What else is known of one its package says itself.
 
 No other package is imported here, by whatever way: each has a module ``describe``
 (engine.run.job_description), which runs in a process of its own.

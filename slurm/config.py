@@ -12,8 +12,10 @@ FEW_CORES = 4  # of an evaluation without GPUs
 
 @dataclass
 class EvaluationJobConfig:
-    """What each evaluation from a training run asks for (evaluate.every); account, QOS and the rest
-    are the run's."""
+    """What each evaluation from a training run asks for (evaluate.every).
+
+    Account, QOS and the rest are the run's.
+    """
 
     gpus: int | None = key(None, "default: 1 where the run has some", low=0)
     cores: int | None = key(
@@ -26,6 +28,8 @@ class EvaluationJobConfig:
 
 @dataclass
 class SlurmConfig:
+    """Sets where a job runs and what it asks of the site."""
+
     where: str = key(
         "auto",
         "auto: on SLURM where sbatch is, else on this machine",

@@ -1,5 +1,6 @@
-"""``python CODE/slurm/launch.py MODULE ARG ...``: ``python -m MODULE`` from this copy of the code,
-whatever folder one is in.
+"""``python CODE/slurm/launch.py MODULE ARG ...``: runs a module of this copy of the code.
+
+It is ``python -m MODULE``, whatever folder one is in.
 
 ``python -m`` looks in the current folder first, which stays that of the person who submitted, so
 that relative paths in configs mean what they meant there.

@@ -1,5 +1,7 @@
-"""What SLURM knows: partitions, accounts, the state of jobs. Everything is asked through its own
-commands."""
+"""What SLURM knows: partitions, accounts, the state of jobs.
+
+Everything is asked through its own commands.
+"""
 
 import getpass
 import re

@@ -1,5 +1,6 @@
-"""Does the second image help, and by how much? ``python -m studies run CONFIG.yaml [key=value
-...]``.
+"""Does the second image help, and by how much?
+
+``python -m studies run CONFIG.yaml [key=value ...]``.
 
 config       the keys of a study
 plan         its runs, as commands that anyone could type

@@ -1,5 +1,7 @@
-"""How much the reference lowers the loss, by the angle between the two cameras: of
-pre-trained arms, on the test set."""
+"""How much the reference lowers the loss, by the angle between the two cameras.
+
+Of pre-trained arms, on the test set.
+"""
 
 import dataclasses
 
@@ -15,8 +17,10 @@ GAIN = "reference_gain/cross_view_person"
 
 
 def measure_angles(config: StudyConfig) -> None:
-    """Measure each pre-trained arm and seed that is not in the table yet: what ``measure_run``
-    finds."""
+    """Measure each pre-trained arm and seed that is not in the table yet.
+
+    What ``measure_run`` finds.
+    """
     table, done = plan.open_table(config), plan.find_done(config)
     test = str(plan.test_folder(config, next(iter(config.tests))))
     for row in _rows(config):
@@ -34,8 +38,10 @@ def measure_angles(config: StudyConfig) -> None:
 
 
 def measure_run(words: list[str], shards: str, bounds: tuple[float, float]) -> dict[str, float]:
-    """Return {"val/cross_view", "pairs", and of runs that use references
-    "reference_gain/cross_view", ..._person}.
+    """Return the validation loss of cross-view pairs, and what the reference gains.
+
+    {"val/cross_view", "pairs", and of runs that use references "reference_gain/cross_view",
+    ..._person}.
 
     Args:
         words: of its pre-training, after ``python -m``.  shards: of other people.  bounds: least

@@ -9,6 +9,8 @@ from engine.errors import UserError
 
 @dataclass
 class ArmConfig:
+    """Describes an arm of a study: its pre-training, its fine-tuning and its seeds."""
+
     pretrain: str = key(
         "",
         "keys of python -m pretrain train that make this arm, with blanks between; TRAIN: the "
@@ -39,6 +41,8 @@ class ArmConfig:
 
 @dataclass
 class SetConfig:
+    """Describes a set of synthetic clips."""
+
     make: str = key("", "config of python -m data make")
     keys: str = key("", "further keys of it, with blanks between")
     clips: int = key(200, "clips", low=12)
@@ -68,6 +72,8 @@ class ExpectConfig:
 
 @dataclass
 class StudyConfig:
+    """Holds the keys of a study."""
+
     name: str = key("", "of the study: rows lie in ROWS/NAME")
     rows: str = key("studies/rows", "folder of the rows of all studies")
     work: str = key("runs/transfer", "folder for synthetic humans and runs")

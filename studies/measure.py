@@ -1,5 +1,7 @@
-"""A row: errors on people who were not seen, of the fine-tuned network and of a ridge regression on
-the frozen encoder."""
+"""A row: errors on people who were not seen.
+
+Of the fine-tuned network and of a ridge regression on the frozen encoder.
+"""
 
 import datetime
 import json
@@ -82,8 +84,10 @@ def measure_row(config: StudyConfig, row: plan.Row) -> None:
 
 @torch.no_grad()
 def measure_finetuned(predictor: Predictor, shards: str, clips: int) -> dict[str, dict]:
-    """Return {"finetuned": {"px", "mpjpe", "pa_mpjpe": [mean of each clip's crops]}, "mean_pose":
-    {the same: mean over clips}}.
+    """Return the errors of the fine-tuned network and of the mean pose.
+
+    {"finetuned": {"px", "mpjpe", "pa_mpjpe": [mean of each clip's crops]}, "mean_pose": {the same:
+    mean over clips}}.
 
     In pixels of the network's image, mm, mm. The mean pose stands at the mean translation, as the
     head starts from it.
@@ -142,8 +146,9 @@ def measure_finetuned(predictor: Predictor, shards: str, clips: int) -> dict[str
 def measure_frozen(
     features: torch.Tensor, fit: probe.Split, test_features: torch.Tensor, test: probe.Split
 ) -> dict[str, list[float] | float]:
-    """Return {"mpjpe", "pa_mpjpe": [mean of each clip's crops], "lambda"} of a ridge regression of
-    joints on frozen features.
+    """Return the errors of a ridge regression of joints on frozen features.
+
+    {"mpjpe", "pa_mpjpe": [mean of each clip's crops], "lambda"}.
 
     Lambda is the one with the least MPJPE on one of the three parts of the labelled clips, fitted
     to the others.
@@ -177,8 +182,10 @@ def _by_clip(values, clip, names):
 
 
 def _encoder(config, row, device):
-    """The Frozen encoder of an arm before fine-tuning; without pre-training one of random values,
-    by the row's seed."""
+    """The Frozen encoder of an arm before fine-tuning.
+
+    Without pre-training one of random values, by the row's seed.
+    """
     if config.arms[row.arm].timm:
         return encoders.from_timm(config.arms[row.arm].timm, device)
     if not config.arms[row.arm].scratch:

@@ -27,8 +27,10 @@ SHARED = (
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a study: an arm, a seed, a share of labels; it is finished when its line is in
-    the study's table."""
+    """One row of a study: an arm, a seed, a share of labels.
+
+    It is finished when its line is in the study's table.
+    """
 
     arm: str
     seed: int
@@ -36,6 +38,7 @@ class Row:
 
     @property
     def name(self) -> str:
+        """Return the row's name: arm, share of labels and seed."""
         return f"{self.arm}-{self.share:g}-seed{self.seed}"
 
     @property
@@ -45,8 +48,10 @@ class Row:
 
 
 def list_rows(config: StudyConfig) -> list[Row]:
-    """Return all Rows in the order in which they are run: seed by seed, so that arms can be
-    compared early; of an arm the shares."""
+    """Return all Rows in the order in which they are run.
+
+    Seed by seed, so that arms can be compared early; of an arm the shares.
+    """
     seeds: dict[str, int] = {}
     for name in config.chosen:
         own = config.arms[name].seeds
@@ -96,16 +101,19 @@ def list_sets(config: StudyConfig) -> dict[str, list[str]]:
 
 
 def train_folder(config: StudyConfig) -> Path:
+    """Return the folder of the training clips."""
     return Path(config.work) / f"{config.kind}_train_{config.train.clips}"
 
 
 def test_folder(config: StudyConfig, name: str) -> Path:
+    """Return the folder of the test clips of a name."""
     return Path(config.work) / f"{config.kind}_{name}_{config.tests[name].clips}"
 
 
 def find_people(config: StudyConfig) -> dict[str, str]:
-    """Return {set: what all names of its people begin with} of the training set and the test sets
-    that are made.
+    """Return {set: what all names of its people begin with}.
+
+    Of the training set and the test sets that are made.
 
     Raises:
         UserError: a set is not made.
@@ -124,8 +132,10 @@ def find_people(config: StudyConfig) -> dict[str, str]:
 
 
 def people_of_row(config: StudyConfig, found: dict[str, Any]) -> dict[str, str]:
-    """As find_people, of those that a row was made with; before rows said so, a seed alone decided
-    who they are."""
+    """As find_people, of those that a row was made with.
+
+    Before rows said so, a seed alone decided who they are.
+    """
     before = found.get("people", {})
     out = {}
     for name, spec in {"train": config.train, **config.tests}.items():
@@ -143,7 +153,9 @@ def refuse_other_people(
     mine: dict[str, str], theirs: dict[str, str], path: str, words: str
 ) -> None:
     """Raise UserError where a row is of other people than ``mine``; clips are compared one by one.
-    ``words``: whose those are."""
+
+    ``words``: whose those are.
+    """
     for name, who in mine.items():
         if theirs.get(name) != who:
             raise UserError(
@@ -159,18 +171,22 @@ def pretrained_arm(config: StudyConfig, row: Row) -> str:
 
 
 def pretrain_folder(config: StudyConfig, row: Row) -> Path:
+    """Return the folder of a row's pre-training run."""
     return (
         Path(config.work) / config.name / f"pretrain-{pretrained_arm(config, row)}-seed{row.seed}"
     )
 
 
 def finetune_folder(config: StudyConfig, row: Row) -> Path:
+    """Return the folder of a row's fine-tuning run."""
     return Path(config.work) / config.name / f"finetune-{row.name}"
 
 
 def pretrain_words(config: StudyConfig, row: Row) -> list[str] | None:
-    """Return the words after ``python -m`` that pre-train an arm; None where it has no
-    pre-training."""
+    """Return the words after ``python -m`` that pre-train an arm.
+
+    None where it has no pre-training.
+    """
     arm = config.arms[pretrained_arm(config, row)]
     if arm.scratch or arm.timm:
         return None
@@ -217,8 +233,9 @@ def _count_operations(words: tuple[str, ...]) -> tuple[float, int]:
 
 
 def refuse_other(config: StudyConfig, row: Row, found: dict[str, Any], path: str) -> None:
-    """Raise UserError where a row that is there was made by another command than the study would
-    make it with now.
+    """Raise UserError where a row that is there was made by another command.
+
+    Another than the study would make it with now.
 
     Args:
         found: the row's dict.  path: where it is, for messages.
@@ -246,8 +263,10 @@ def refuse_other(config: StudyConfig, row: Row, found: dict[str, Any], path: str
 
 
 def _keys(words):
-    """{key: value} of a command; places and devices are no part of what a row is, and labels follow
-    from seed and share."""
+    """{key: value} of a command.
+
+    Places and devices are no part of what a row is, and labels follow from seed and share.
+    """
     keys = dict(word.split("=", 1) for word in words if "=" in word)
     keys["config"] = next(word for word in words if word.endswith(".yaml"))
     keys["data.shards"] = Path(keys["data.shards"]).name if words[0] == "pretrain" else ""
@@ -255,8 +274,10 @@ def _keys(words):
 
 
 def check_arms(config: StudyConfig) -> None:
-    """Raise UserError where a command of an arm would not start for its keys, before anything is
-    made."""
+    """Raise UserError where a command of an arm would not start for its keys.
+
+    To be called before anything is made.
+    """
     from finetune.config import FinetuneConfig
     from pretrain.config import PretrainConfig
 
@@ -278,8 +299,9 @@ def check_arms(config: StudyConfig) -> None:
 
 
 def list_labelled_shards(config: StudyConfig, row: Row) -> list[str]:
-    """Return the shards whose labels a row uses: another part of the set for each seed, the same
-    for all arms.
+    """Return the shards whose labels a row uses.
+
+    Another part of the set for each seed, the same for all arms.
 
     Raises:
         UserError: the set is not made.
@@ -295,8 +317,10 @@ def list_labelled_shards(config: StudyConfig, row: Row) -> list[str]:
 
 
 def finetune_words(config: StudyConfig, row: Row) -> list[str] | None:
-    """Return the words after ``python -m`` that fine-tune a row; None where nothing is
-    fine-tuned."""
+    """Return the words after ``python -m`` that fine-tune a row.
+
+    None where nothing is fine-tuned.
+    """
     if not config.finetune:
         return None
     return finetune_words_of(

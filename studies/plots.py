@@ -1,5 +1,7 @@
-"""Plots of a study's rows: differences with their intervals, error against labelled clips and
-against pairs."""
+"""Plots of a study's rows.
+
+Differences with their intervals, error against labelled clips and against pairs.
+"""
 
 import itertools
 from pathlib import Path
@@ -65,8 +67,10 @@ def _named(how, metric):
 
 
 def _groups(config, there, share):
-    """[(heading, [(name, {test: Difference}), ...]), ...]: arms minus the reference, and those that
-    name another one."""
+    """Return [(heading, [(name, {test: Difference}), ...]), ...].
+
+    Arms minus the reference, and those that name another one.
+    """
     others = [(name, arm.against) for name, arm in config.arms.items() if arm.against]
     pairs = [
         (
@@ -108,8 +112,10 @@ def _figure(columns, rows, height, width):
 
 
 def _forest(path, tests, groups, metric, clips):
-    """One PNG: a line an arm with its mean and interval, a panel a test; a group's heading above
-    its lines."""
+    """One PNG: a line an arm with its mean and interval, a panel a test.
+
+    A group's heading above its lines.
+    """
     lines = [line for heading, entries in groups if entries for line in ((heading, None), *entries)]
     known = [d for _, found in lines if found for d in found.values()]
     usual = np.median([d.high - d.low for d in known]) / 2
@@ -165,8 +171,10 @@ def _forest(path, tests, groups, metric, clips):
 
 
 def _curves(path, drawn, against):
-    """One PNG, a row a metric and a panel a test of [(how, metric, {test: {name: [(x, (S,) y),
-    ...]}}), ...]."""
+    """Draw one PNG, a row a metric and a panel a test.
+
+    Of [(how, metric, {test: {name: [(x, (S,) y), ...]}}), ...].
+    """
     figure, panels = _figure(len(drawn[0][2]), len(drawn), 4 * len(drawn), 5 * len(drawn[0][2]))
     for row, (how, metric, tests) in zip(panels, drawn, strict=True):
         for panel, (test, curves) in zip(row, tests.items(), strict=True):

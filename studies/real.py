@@ -141,8 +141,7 @@ def measure(folder: str, take: Take, box: str = "outline") -> dict[str, Any]:
 
 
 def others(values: np.ndarray) -> np.ndarray:
-    """Return the (n,) mean over all pairs of different cameras of (from, to, n) IoU; NaN where none
-    is usable."""
+    """Return the (n,) mean IoU (from, to, n) between different cameras, NaN where none is."""
     apart = values[~np.eye(len(values), dtype=bool)]
     known = np.isfinite(apart)
     return np.where(
@@ -170,8 +169,7 @@ def _predictor(folder, box):
 
 
 def _recover(predictor, take, source, i, box):
-    """(the Person that a run sees in one image, the one that its means alone would be), in that
-    camera's frame."""
+    """Return the Person that a run sees in one image, and its mean Person, in the camera's axes."""
     view, margin, size = (
         take.views[source],
         predictor.config.margin,
@@ -218,8 +216,9 @@ def _placements(found, view, take, i):
 
 
 def depth_factor(Rt: np.ndarray, root: np.ndarray, point: np.ndarray, up: np.ndarray) -> float:
-    """Return by how much a root (3,) in the camera's frame is to be multiplied to come nearest a
-    vertical axis through a point.
+    """Return the factor of a root (3,) that brings it nearest a vertical axis.
+
+    The root is in the camera's frame, the axis goes through a point.
 
     Args:
         Rt: (3, 4).  point: (3,) world.  up: (3,) unit, world.
@@ -243,8 +242,7 @@ def _overlaps(vertices, faces, take, i):
 
 
 def silhouettes(vertices: np.ndarray, faces: np.ndarray, views: list[View]) -> np.ndarray:
-    """Return (views, N, SIZE, SIZE) bool: meshes (N, V, 3) in the world, as far as each camera's
-    image goes."""
+    """Return (views, N, SIZE, SIZE) bool of meshes (N, V, 3) in the world, within each image."""
     return np.stack(
         [
             shared_raster().silhouettes(
@@ -263,8 +261,9 @@ def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def _standing(predictor, take):
-    """(to, n) IoU of the run's mean body on the floor below the track, by the heading that is best
-    over all cameras.
+    """Return (to, n) IoU of the run's mean body on the floor below the track.
+
+    By the heading that is best over all cameras.
 
     The top of its head is at the track, and its feet are where its own height ends.
     """
@@ -301,8 +300,9 @@ def _upright(up):
 
 
 def hull(take: Take, target: int, i: int) -> np.ndarray:
-    """Return (SIZE, SIZE) bool: what a camera would see of the space that lies in all *other*
-    cameras' outlines in frame i.
+    """Return (SIZE, SIZE) bool: what a camera would see of the other cameras' hull.
+
+    That is the space that lies in all *other* cameras' outlines in frame i.
 
     Args:
         target: index of the camera.  i: index of the frame.
@@ -330,8 +330,9 @@ def _at(mask, xy):
 
 
 def agreement(take: Take, every: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """Return (IoU, share of the outline that is covered) of each camera's outline with the hull of
-    the others': (views, k) each.
+    """Return the agreement of each camera's outline with the hull of the others'.
+
+    (IoU, share of the outline that is covered): (views, k) each.
 
     A hull is larger than what it encloses, so the IoU stays under 1 for perfect outlines; the share
     does not.
@@ -441,11 +442,11 @@ def outline_sheet(take: Take, columns: int = 8) -> np.ndarray:
 
 
 def sheet(folder: str, take: Take, box: str = "outline", count: int = 4) -> np.ndarray:
-    """(H, W, 3) uint8: a row a frame, from one camera after the other: its image with the mesh,
-    then the other cameras.
+    """Return (H, W, 3) uint8: a row a frame, from one camera after the other.
 
-    Orange: the mesh, moved to the track's depth (in its own camera: as placed).  Green: the
-        outline.
+    Its image with the mesh, then the other cameras.
+
+    Orange: the mesh, moved to the track's depth (in its own camera: as placed). Green: the outline.
     """
     predictor, rows = _predictor(folder, box), []
     for k, i in enumerate(np.linspace(0, len(take.frames) - 1, count).round().astype(int)):
@@ -466,18 +467,13 @@ def sheet(folder: str, take: Take, box: str = "outline", count: int = 4) -> np.n
 
 
 def _drawn(take, v, i, masks, image=None):
-    """Frame i of camera v with masks' edges drawn, [(mask, colour)], without the columns that no
-    camera sees."""
+    """Draw masks' edges, [(mask, colour)], on frame i of camera v, cut to the columns seen."""
     view = take.views[v]
     out = (view.images[i] if image is None else image).copy()
     for mask, colour in masks:
-        cv2.drawContours(
-            out,
-            cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)[0],
-            -1,
-            colour,
-            1,
-        )
+        outline = mask.astype(np.uint8)
+        contours, _ = cv2.findContours(outline, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(out, contours, -1, colour, 1)
     seen = np.flatnonzero(np.any([other.inside.any(0) for other in take.views], 0))
     out = np.ascontiguousarray(out[:, seen[0] : seen[-1] + 1])
     cv2.putText(

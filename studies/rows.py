@@ -24,8 +24,9 @@ NAMES = {"px": "2D, px", "mpjpe": "MPJPE, mm", "pa_mpjpe": "PA-MPJPE, mm"}
 
 
 def read_rows(config: StudyConfig) -> Rows:
-    """Return {Row: dict} of all rows that are there, whatever part of the study the config now asks
-    for.
+    """Return {Row: dict} of all rows that are there.
+
+    Whatever part of the study the config now asks for.
 
     Raises:
         UserError: a line is no row, or one that the study would make in another way now, or of
@@ -80,8 +81,10 @@ def stack_values(
 def compare_arms(
     there: Rows, one: str, other: str, share: float, test: str, how: str, metric: str
 ) -> Difference | None:
-    """Return the Difference one - other over the seeds that both have, or None where there are
-    none."""
+    """Return the Difference one - other over the seeds that both have.
+
+    None where there are none.
+    """
     seeds = list_seeds(there, one, share) & list_seeds(there, other, share)
     if not seeds:
         return None
@@ -93,8 +96,10 @@ def compare_arms(
 
 
 def estimate_seed_variance(there: Rows, share: float, test: str, how: str, metric: str) -> Seeds:
-    """Return the stats.Seeds of all arms of a share. Arms that share a pre-training have one frozen
-    encoder, which counts once."""
+    """Return the stats.Seeds of all arms of a share.
+
+    Arms that share a pre-training have one frozen encoder, which counts once.
+    """
     arms: dict[str, dict[int, float]] = {}
     same: dict[str, list[str]] = {}
     for row, found in there.items():
@@ -120,8 +125,10 @@ def find_usual_share(there: Rows) -> float:
 def trace_labels(
     config: StudyConfig, there: Rows, test: str, how: str, metric: str
 ) -> dict[str, Curve]:
-    """Return {title of an arm: [(labelled clips, (S,) error of each seed), ...]} of arms with
-    several label shares."""
+    """Return the errors of arms with several label shares.
+
+    {title of an arm: [(labelled clips, (S,) error of each seed), ...]}.
+    """
     found = {}
     for arm in config.arms:
         shares = sorted({row.share for row in there if row.arm == arm})
@@ -135,8 +142,10 @@ def trace_labels(
 def trace_pairs(
     config: StudyConfig, there: Rows, test: str, how: str, metric: str
 ) -> dict[str, Curve]:
-    """Return {name of a curve: [(pairs of pre-training, (S,) error of each seed), ...]}, of the
-    least label share."""
+    """Return the errors of the curves against pairs, of the least label share.
+
+    {name of a curve: [(pairs of pre-training, (S,) error of each seed), ...]}.
+    """
     found = {}
     for arm, spec in config.arms.items():
         shares = {row.share for row in there if row.arm == arm}

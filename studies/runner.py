@@ -73,8 +73,10 @@ class Runner:
         return ExitCode.STOPPED if self.stop else 0
 
     def _refuse_other_people(self) -> None:
-        """Raise UserError where rows are of other people than the sets: before hours
-        of training, not after."""
+        """Raise UserError where rows are of other people than the sets.
+
+        Before hours of training, not after.
+        """
         there = rows.read_rows(self.config)
         who = plan.find_people(self.config) if there else {}
         for row, found in there.items():
@@ -109,8 +111,10 @@ class Runner:
             log.info("finished %s", row.name)
 
     def command(self, words: list[str]) -> bool:
-        """Run ``python -m WORDS`` unless all is to stop; whether it ended well. Its output goes to
-        a file beside its folder."""
+        """Run ``python -m WORDS`` unless all is to stop; whether it ended well.
+
+        Its output goes to a file beside its folder.
+        """
         if self.stop:
             return False
         folder = next(word.split("=", 1)[1] for word in words if word.startswith(("run=", "out=")))
@@ -162,8 +166,10 @@ class Runner:
 
 
 def group_rows(config: StudyConfig, todo: list[plan.Row]) -> list[list[plan.Row]]:
-    """[[Row, ...], ...]: rows that share their pre-training together, in the order of their
-    firsts."""
+    """Return [[Row, ...], ...]: rows that share their pre-training together.
+
+    In the order of their firsts.
+    """
     groups = {}
     for row in todo:
         groups.setdefault((plan.pretrained_arm(config, row), row.seed), []).append(row)

@@ -1,5 +1,7 @@
-"""What a step of each arm's pre-training takes, side by side in one run on a machine that does
-nothing else."""
+"""What a step of each arm's pre-training takes.
+
+Side by side in one run on a machine that does nothing else.
+"""
 
 import itertools
 import json
@@ -23,8 +25,9 @@ STEPS, EVERY, ROUNDS = 200, 50, 3
 
 
 def measure_seconds(config: StudyConfig) -> None:
-    """Measure the seconds of a step of all pre-trained arms that arm= names, one run after another,
-    ROUNDS times in turn.
+    """Measure the seconds of a step of all pre-trained arms that arm= names.
+
+    One run after another, ROUNDS times in turn.
 
     Raises:
         UserError: the set of train. is not made, or a run fails.
@@ -43,7 +46,7 @@ def measure_seconds(config: StudyConfig) -> None:
         for name, one in words.items():
             found[name].append(_step(one))
             log.info("%s: %.1f ms a step", name, 1000 * found[name][-1])
-    operations = {name: plan.count_operations(one[1:])[0] for name, one in words.items()}
+    operations = {name: plan.count_operations(one[2:])[0] for name, one in words.items()}
     line = {
         "format": 1,
         "machine": hardware.describe(),
@@ -55,8 +58,10 @@ def measure_seconds(config: StudyConfig) -> None:
 
 
 def _step(words: list[str]) -> float:
-    """Return the seconds of a step of a short run of a pre-training command, its first EVERY steps
-    left out."""
+    """Return the seconds of a step of a short run of a pre-training command.
+
+    Its first EVERY steps are left out.
+    """
     with tempfile.TemporaryDirectory() as folder:
         more = [
             f"run={folder}/run",

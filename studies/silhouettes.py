@@ -1,5 +1,6 @@
-"""Where a person is in the images of fixed, calibrated cameras: outlines to judge meshes by,
-without any network.
+"""Where a person is in the images of fixed, calibrated cameras.
+
+Outlines to judge meshes by, without any network.
 
 The person may cover the middle of the image for most of the take, so a median over time would
 contain them. A *plate*, the empty scene, is grown instead: a pixel is taken from those instants at
@@ -176,8 +177,10 @@ def _view(name, crops, readers):
 
 
 def usable(masks: np.ndarray) -> np.ndarray:
-    """(n,) bool: masks in one piece whose area is near that of the frames around them; knows
-    nothing of any prediction."""
+    """(n,) bool: masks in one piece whose area is near that of the frames around them.
+
+    Knows nothing of any prediction.
+    """
     area = masks.sum((1, 2)).astype(float)
     out = []
     for i, mask in enumerate(masks):
@@ -281,8 +284,10 @@ class _Scene:
         return histogram(self.lab[differs & known & self.near])
 
     def _doubtful(self, plate):
-        """(H, W) bool: a plate that is not steady in time and not clearly of the scene's colours:
-        skin shades as it moves."""
+        """Return (H, W) bool: a plate that is not steady and not clearly the scene's.
+
+        It is not steady in time, and not clearly of the scene's colours: skin shades as it moves.
+        """
         off = np.abs(self.lab.astype(np.int16) - plate).max(-1)
         steady = (off <= 3).sum(0) / np.maximum((off <= 12).sum(0), 1)
         odds = np.log(look_up(self.person, plate)) - np.log(look_up(self.scene, plate))
@@ -309,8 +314,10 @@ class _Scene:
         return np.stack(out)
 
     def _odds(self, lab, plate, known):
-        """(H, W) log odds, -6 to 6, of the person: by their colours, against the plate's, darker in
-        shadow, or the scene's."""
+        """Return (H, W) log odds, -6 to 6, of the person.
+
+        By their colours, against the plate's, darker in shadow, or the scene's.
+        """
         off = lab.astype(np.float32) - plate
         light, tint = off[..., 0], off[..., 1] ** 2 + off[..., 2] ** 2
         lit = np.exp(-(light**2 / 8**2 + tint / 5**2) / 2) / (8 * 5 * 5 * (2 * np.pi) ** 1.5)
@@ -370,8 +377,9 @@ def _same(lab, plate):
 
 
 def _median(values, good):
-    """(p, 3) lower median over the first axis of values (n, p, 3) where good (n, p); 255 where
-    there are none.
+    """(p, 3) lower median over the first axis of values (n, p, 3) where good (n, p).
+
+    255 where there are none.
 
     numpy's nanmedian takes twenty times as long.
     """
@@ -382,8 +390,10 @@ def _median(values, good):
 
 
 def histogram(colours: np.ndarray) -> np.ndarray:
-    """Return (BINS, BINS, BINS) float32 that sums to 1 and is nowhere 0, of colours (k, 3) uint8 or
-    more axes, blurred by a bin."""
+    """Return (BINS, BINS, BINS) float32 of colours (k, 3) uint8 or more axes.
+
+    It sums to 1, is nowhere 0, and is blurred by a bin.
+    """
     q = (colours.reshape(-1, 3).astype(np.int32) * BINS) >> 8
     out = (
         np.bincount((q[:, 0] * BINS + q[:, 1]) * BINS + q[:, 2], minlength=BINS**3)
@@ -406,8 +416,10 @@ def look_up(table: np.ndarray, colours: np.ndarray) -> np.ndarray:
 def smooth(
     values: np.ndarray, guide: np.ndarray, radius: int = 3, floor: float = 2e-3
 ) -> np.ndarray:
-    """Return (H, W) values smoothed but not across edges of ``guide`` (0 to 1): the guided filter
-    (He et al., ECCV 2010)."""
+    """Return (H, W) values smoothed but not across edges of ``guide`` (0 to 1).
+
+    The guided filter (He et al., ECCV 2010).
+    """
 
     def mean(x):
         return cv2.boxFilter(x, -1, (2 * radius + 1,) * 2)

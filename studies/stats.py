@@ -41,8 +41,9 @@ class Difference:
 
 @dataclass
 class Seeds:
-    """How far seeds lie apart: variance of an arm's mean over clips beyond what its arm and its
-    seed explain together.
+    """How far seeds lie apart.
+
+    Variance of an arm's mean over clips beyond what its arm and its seed explain together.
 
     Attributes:
         freedom: degrees of freedom of it.
@@ -56,8 +57,9 @@ class Seeds:
 
 
 def pool_seeds(arms: Mapping[str, Mapping[int, float]]) -> Seeds:
-    """Return the Seeds of a study. An arm is odd where an F test of its residuals against those of
-    the rest has p < ODD / arms.
+    """Return the Seeds of a study.
+
+    An arm is odd where an F test of its residuals against those of the rest has p < ODD / arms.
 
     Args:
         arms: {arm: {seed: mean over clips}}; arms may have different seeds.
@@ -80,8 +82,10 @@ def pool_seeds(arms: Mapping[str, Mapping[int, float]]) -> Seeds:
 
 
 def _residual(arms: Mapping[str, Mapping[int, float]]) -> tuple[float, int]:
-    """(variance, degrees of freedom) of what arm + seed leave, by least squares; (0, 0) where they
-    leave nothing."""
+    """(variance, degrees of freedom) of what arm + seed leave, by least squares.
+
+    (0, 0) where they leave nothing.
+    """
     cells = [(arm, seed, value) for arm, seeds in arms.items() for seed, value in seeds.items()]
     names, numbers = list(arms), sorted({seed for _, seed, _ in cells})
     design = np.zeros((len(cells), len(names) + len(numbers)))
@@ -116,8 +120,9 @@ def compare_paired(a: np.ndarray, b: np.ndarray, known: Seeds | None = None) -> 
 
 
 def detectable_difference(spread: float, seeds: int, freedom: int) -> float:
-    """Return the least true difference that so many seeds show at LEVEL in most studies, of clips
-    as many as one likes.
+    """Return the least true difference that so many seeds show at LEVEL in most studies.
+
+    Of clips as many as one likes.
 
     In POWER of them for 5 seeds; of 2 seeds in two of three, since two arms' own variance, where
     larger, takes the common one's place.
@@ -138,8 +143,9 @@ def detectable_difference(spread: float, seeds: int, freedom: int) -> float:
 def fit_power_law(
     x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray
 ) -> tuple[float, float, float]:
-    """Return (a, b, c) of y = a * x**-b + c with c >= 0, by least squares on a grid of b; of at
-    least 3 points.
+    """Return (a, b, c) of y = a * x**-b + c with c >= 0, by least squares on a grid of b.
+
+    Needs at least 3 points.
 
     Returns:
         floats; b in 0.05 .. 2.
@@ -164,8 +170,9 @@ def predict_power_law(
     at: float,
     draws: int = 500,
 ) -> tuple[float, float, float]:
-    """Return (value, low, high) of a power law at ``at``, low and high holding LEVEL of the fits to
-    points moved as seeds move them.
+    """Return (value, low, high) of a power law at ``at``.
+
+    Low and high hold LEVEL of the fits to points moved as seeds move them.
 
     Args:
         x, errors: of at least 3 points.  deviations: standard deviation of each error.

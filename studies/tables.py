@@ -33,8 +33,9 @@ POOLED = (
 
 
 def write_page(config: StudyConfig) -> None:
-    """Put the tables into docs/results.md, between the study's marks, and the plots beside it, and
-    print them.
+    """Put the tables into docs/results.md, between the study's marks, and print them.
+
+    The plots are put beside it.
 
     Raises:
         UserError: there are no rows, or the page has no marks for them.
@@ -169,8 +170,10 @@ def _errors(config, there, shares, test):
 
 
 def _differences(config, there, shares, bases, test):
-    """A table of arms less others on a test set; ``bases``: {arm: the one that it is compared
-    with}."""
+    """A table of arms less others on a test set.
+
+    ``bases``: {arm: the one that it is compared with}.
+    """
     one = set(bases.values()) if len(set(bases.values())) == 1 else None
     heads = [
         "labelled clips",
@@ -212,8 +215,10 @@ def _differences(config, there, shares, bases, test):
 
 
 def _laws(config, there):
-    """[A sentence on what power laws through three points or more say of ten times the labels, or
-    pairs, ...]."""
+    """Return a list of sentences on what power laws say of ten times the labels, or pairs.
+
+    Power laws through three points or more.
+    """
     test, out = next(iter(config.tests)), []
     apart = estimate_seed_variance(
         there, find_usual_share(there), test, config.how, config.metric

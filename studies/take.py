@@ -1,5 +1,7 @@
-"""Rows' meshes on real images: a take is seen by one camera and judged in the others; see
-studies/real.py."""
+"""Rows' meshes on real images: a take is seen by one camera and judged in the others.
+
+See studies/real.py.
+"""
 
 from typing import Any
 
@@ -73,8 +75,10 @@ def measure_take(config: StudyConfig) -> None:
 
 
 def make_table(config: StudyConfig) -> str | None:
-    """Return Markdown, or None where nothing was measured: overlap in the other cameras, and
-    differences from the reference arm, or from the first that was measured.
+    """Return the table as Markdown, or None where nothing was measured.
+
+    Overlap in the other cameras, and differences from the reference arm, or from the first that was
+    measured.
     """
     lines = plan.open_table(config).read("take")
     measured = {plan.Row(one["arm"], one["seed"], one["share"]): one for one in lines}

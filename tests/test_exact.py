@@ -360,12 +360,18 @@ def test_a_last_save_that_fails_ends_all_processes_with_an_error(tmp_path, shard
     assert not marked(run) and not list(run.glob("checkpoints/.writing-*"))
 
 
+def noted_step(run):
+    """The last step that RUN/saved.json says is saved."""
+    return json.loads((run / "saved.json").read_text())["step"]
+
+
 def test_an_overtaken_run_stops_and_writes_nothing_more(tmp_path, shards, monkeypatch):
     """A machine that was suspended for a minute wakes up, and its run finds that another machine
     has taken over."""
     run = tmp_path / "run"
     process = start(words(run, shards, "steps=4000", "checkpoint.every=3", "log.every=1"))
-    until(process, lambda: marked(run))
+    # A save ends with the note of its step.
+    until(process, lambda: marked(run) and noted_step(run) > 0)
     process.send_signal(signal.SIGSTOP)
     os.utime(run / "lease.json", (0, 0))
     with monkeypatch.context() as other:

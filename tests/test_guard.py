@@ -497,6 +497,7 @@ def place_to_check(tmp_path, bytes_a_row=8, workers=1, keep=3, weights=4):
         loader=types.SimpleNamespace(ring=ring, workers=[None] * workers),
         names={torch.empty(weights // 4, device="meta"): "w"},
         processes=Processes(0, 1, CPU),
+        task=types.SimpleNamespace(find_faults=lambda: []),
     )
     return types.SimpleNamespace(
         run=str(tmp_path), device="auto", checkpoint=types.SimpleNamespace(keep=keep)

@@ -11,8 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = ["engine", "data", "pretrain", "finetune"]
 LINES_A_MODULE = 500
 LINES_A_FUNCTION = 100
-# Packages whose public functions all have types; benchmarks are still to come.
-TYPED = [*ORDER, "slurm", "studies"]
+# Packages whose public functions all have types.
+TYPED = [*ORDER, "slurm", "studies", "benchmarks"]
 # Kernels of warp: their annotations are warp's own language.
 KERNELS = ("kernels_", "kernels.py", "warp_types.py", "raster_kernels.py")
 # engine/run/run_folder.py alone spells them.

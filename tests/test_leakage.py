@@ -215,7 +215,7 @@ def evaluated(run, people, capsys):
     capsys.readouterr()
     assert (
         evaluate_main(
-            [f"run={run}", f"data.shards={people['hand']}", "device=cpu", "examples=1", "clips=24"]
+            [str(run), f"data.shards={people['hand']}", "device=cpu", "examples=1", "clips=24"]
         )
         == 0
     )

@@ -454,7 +454,7 @@ def test_a_full_disk_is_one_line_and_can_be_gone_on_from(source, tmp_path, monke
         "clips_per_shard=9",
         "workers=1",
     ]
-    real, left = os.fsync, [1]
+    real, left = os.fsync, [2]  # a shard's bytes, and its name in the folder
 
     def full(file):
         left[0] -= 1
@@ -554,7 +554,7 @@ def nothing(source, tmp_path):
             "shuffle {source} out={tmp}/out exclude={tmp}/none",
             "exclude=.*none cannot be read",
         ),
-        (nothing, "mix {source}", "'mix' is none of .*, shuffle, merge, split"),
+        (nothing, "mix {source}", "'mix' is not a verb of python -m data; did you mean 'mixing'"),
         (cut_off, "shuffle {source} out={tmp}/out", "shard .*shard-000002.tar is cut off"),
         (
             occupied,

@@ -165,7 +165,7 @@ def test_where_slurm_is_wanted_and_is_not_there(local, tmp_path, shards):
         code=2,
     )
     assert "slurm.nodes=2, but slurm.where=local" in said and "slurm.gpus_per_node=64" in said
-    assert "no command that can be sent" in finish(local("predict", "x.yaml"), code=2)
+    assert "is not a verb of python -m slurm" in finish(local("predict", "x.yaml"), code=2)
     assert "a config file comes first" in finish(local("pretrain", "train", "run=x"), code=2)
 
 

@@ -27,11 +27,11 @@ from engine.training import gc_control
 from engine.training.trainer import build_optimizer
 from pretrain import blocks, masking, state_dict_adapters
 from pretrain.config import (
+    CompletionConfig,
     DecoderConfig,
     EncoderConfig,
     MaskingConfig,
     ModelConfig,
-    ObjectiveConfig,
     PretrainConfig,
 )
 from pretrain.model import CrossCompletion
@@ -82,7 +82,7 @@ def test_loss_and_gradients_are_those_of_a_plain_implementation(position, kind):
 
 def pretrain_config(**keys):
     return PretrainConfig(
-        model=model_config("rope"), objective=ObjectiveConfig(background_weight=0.2), **keys
+        model=model_config("rope"), objective=CompletionConfig(background_weight=0.2), **keys
     )
 
 

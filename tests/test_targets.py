@@ -177,7 +177,9 @@ def test_the_first_target_alone_is_what_the_loader_gives_for_one(folder):
 def test_replay_tells_the_mean_loss_of_a_references_targets(tmp_path, folder):
     run = tmp_path / "run"
     finish(start(words(run, folder, "steps=4", "checkpoint.every=2", "targets_per_reference=3")))
-    output = finish(start(["replay", str(run), "step=2", f"out={tmp_path / 'worst.png'}"]))
+    output = finish(
+        start([str(run), "step=2", f"out={tmp_path / 'worst.png'}"], command="pretrain replay")
+    )
     assert "slots 16 to 23" in output and (tmp_path / "worst.png").stat().st_size > 1000
 
 

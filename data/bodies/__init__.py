@@ -1,2 +1,4 @@
-"""Body models behind one interface: float32 functions from pose, translation and shape to vertices
-and joints, in metres."""
+"""Body models behind one interface.
+
+Float32 functions from pose, translation and shape to vertices and joints, in metres.
+"""

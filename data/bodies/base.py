@@ -152,13 +152,17 @@ class BodyModel(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def keypoints(self, vertices: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
-        """Returns the (B, K, 3) keypoints of posed vertices and joints: some of them, or a
-        regressor's."""
+        """Return the (B, K, 3) keypoints of posed vertices and joints.
+
+        They are some of these, or a regressor's.
+        """
 
     @abc.abstractmethod
     def coarse(self, count: int) -> "BodyModel":
-        """Returns the same model with about ``count`` vertices spread over the surface, and those
-        that keypoints need."""
+        """Return the same model with about ``count`` vertices spread over the surface.
+
+        It keeps those that keypoints need.
+        """
 
     @abc.abstractmethod
     def read_labels(self, labels: Mapping[str, torch.Tensor], flip: torch.Tensor) -> BodyParameters:
@@ -176,8 +180,10 @@ class BodyModel(nn.Module, abc.ABC):
         return self
 
     def mirror_parameters(self, found: BodyParameters, flip: torch.Tensor) -> BodyParameters:
-        """Returns the bodies with those in ``flip`` (B,) as a mirror shows them, left and right
-        swapped."""
+        """Return the bodies with those in ``flip`` (B,) as a mirror shows them.
+
+        Left and right are swapped.
+        """
         pose = mirrored_rotation(found.pose[:, self.mirror])
         translation = mirrored(found.translation)
         return BodyParameters(
@@ -200,8 +206,10 @@ def mirrored_rotation(matrices: torch.Tensor) -> torch.Tensor:
 
 
 def pair_sides(names: Sequence[str], left: str, right: str) -> torch.Tensor:
-    """Returns (N,) int64, for each name the index of the one with ``left`` and ``right`` swapped,
-    or its own where there is none."""
+    """Return (N,) int64: for each name the index of its other side.
+
+    That is the one with ``left`` and ``right`` swapped, or its own where there is none.
+    """
     index = []
     for name in names:
         other = name

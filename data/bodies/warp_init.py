@@ -1,5 +1,7 @@
-"""Starting Warp without its alarm on machines that have no GPU, and where it and the body model
-keep what they build."""
+"""Starting Warp without its alarm on machines that have no GPU.
+
+Also where it and the body model keep what they build.
+"""
 
 import contextlib
 import os
@@ -16,8 +18,9 @@ MEND = "set WARP_CACHE_PATH and ANNY_CACHE_DIR to folders that can be written"
 
 
 def start_warp() -> None:
-    """Initialise Warp once; whatever its start writes to stderr is passed on, but for the line
-    about a missing driver.
+    """Initialise Warp once.
+
+    Whatever its start writes to stderr is passed on, but for the line about a missing driver.
 
     The line comes from C++, where Warp's log level does not reach, once in every process that makes
     people.
@@ -54,8 +57,10 @@ def start_warp() -> None:
 
 @contextlib.contextmanager
 def report_cache_errors() -> Generator[None]:
-    """Around what may compile kernels: says in one line that Warp's cache cannot be written, and
-    what mends it."""
+    """Report in one line that Warp's cache cannot be written, and what mends it.
+
+    To be put around what may compile kernels.
+    """
     try:
         yield
     except OSError as error:
@@ -69,8 +74,10 @@ def report_cache_errors() -> Generator[None]:
 
 
 def check_home() -> None:
-    """Raises UserError where this process has no home folder, by HOME or by the list of users: the
-    caches lie below it."""
+    """Raise UserError where this process has no home folder: the caches lie below it.
+
+    It is looked for by HOME and in the list of users.
+    """
     try:
         pathlib.Path.home()
     except RuntimeError:

@@ -143,8 +143,10 @@ def _label_arrays(labels: Labels | dict[str, np.ndarray], count: int) -> dict[st
 
 
 def _describe_clip(clip: Clip) -> dict[str, object]:
-    """The fields of the JSON member; those that most clips lack are there only where they are
-    set."""
+    """The fields of the JSON member.
+
+    Those that most clips lack are there only where they are set.
+    """
     meta: dict[str, object] = {
         "format": FORMAT,
         "source": clip.source,
@@ -233,8 +235,9 @@ def _read_crop(fields: dict) -> Crop:
 
 
 def _check_fields(clip: Clip, least: int) -> None:
-    """ValueError for values that would stop whoever draws from the clip; cheap, as it runs at every
-    reading.
+    """ValueError for values that would stop whoever draws from the clip.
+
+    Cheap, as it runs at every reading.
 
     Args:
         least: crops that a clip of its format has.
@@ -266,8 +269,10 @@ def _check_fields(clip: Clip, least: int) -> None:
 
 
 def _camera_is_whole(crop: Crop) -> bool:
-    """Whether K, Rt and box are what Crop says, or None. Plain arithmetic: numpy takes ten times as
-    long for one crop."""
+    """Whether K, Rt and box are what Crop says, or None.
+
+    Plain arithmetic: numpy takes ten times as long for one crop.
+    """
     try:
         if crop.K is not None:
             (fx, skew, cx), (low, fy, cy), (p, q, r) = crop.K

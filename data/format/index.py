@@ -82,6 +82,7 @@ class Index:
 
 
 def index_path(path: str) -> str:
+    """Return the path of a shard's index file."""
     return path + ".index.npz"
 
 
@@ -119,8 +120,10 @@ def find_index(path: str) -> Index:
 
 
 def with_people(index: Index) -> Index:
-    """A local tar's index that lists people: the same, or one made anew where it is of before they
-    were kept in it."""
+    """Return a local tar's index that lists people.
+
+    The same, or one made anew where it is of before they were kept in it.
+    """
     if index.people is None:
         index = build_index(index.path)
         save_index(index, index_path(index.path))
@@ -128,8 +131,10 @@ def with_people(index: Index) -> Index:
 
 
 def _stored_index(path):
-    """The index beside a tar, or None where it is missing, damaged or another tar's: it is only a
-    cache."""
+    """Return the index beside a tar, or None where it is missing, damaged or another tar's.
+
+    It is only a cache.
+    """
     beside = index_path(path)
     try:
         if os.path.getmtime(beside) < os.path.getmtime(path):
@@ -176,8 +181,9 @@ def load_index(file: int, path: str, name: str) -> Index | None:
 
 
 def _map_npz(file):
-    """{name: array} of an npz whose members are not compressed; the arrays look into the mapped
-    file.
+    """{name: array} of an npz whose members are not compressed.
+
+    The arrays look into the mapped file.
 
     Args:
         file: its descriptor.
@@ -213,8 +219,9 @@ def _map_npz(file):
 
 
 def fits(index: Index, tar: str | int) -> bool:
-    """Whether the file ``tar`` has the size and, at a few places, the headers that an index
-    promises, and nothing after.
+    """Return whether the file ``tar`` is the one that an index describes.
+
+    Its size and, at a few places, its headers are as promised, with nothing after.
 
     Sizes of tars are multiples of 10 kB, and a tar that was moved or copied here may be older than
     the index it replaces the tar of.
@@ -251,15 +258,19 @@ def _is_wanted(member):
 
 
 class _Columns:
-    """The samples of a tar as they come: keys, first row of each, rows of (suffix, offset, length),
-    JSON of each or None."""
+    """The samples of a tar as they come.
+
+    Keys, first row of each, rows of (suffix, offset, length), JSON of each or None.
+    """
 
     def __init__(self) -> None:
         self.keys, self.starts, self.rows, self.metas = [], [0], [], []
 
     def add(self, member: tarfile.TarInfo, raw: IO[bytes]) -> None:
-        """Enter a member of the tar; the bytes of a JSON one are read from ``raw``, the open
-        file."""
+        """Enter a member of the tar.
+
+        The bytes of a JSON one are read from ``raw``, the open file.
+        """
         folder, _, name = member.name.rpartition("/")
         key, _, suffix = name.partition(".")
         key = f"{folder}/{key}" if folder else key
@@ -391,8 +402,10 @@ def _digest(keys, names, *columns):
 
 
 def pair_matrix(clip: Clip, pair_kind: str, crop_kinds: tuple[str, ...] = KINDS) -> np.ndarray:
-    """(N, N) bool, true at [a, b] where those crops are a cross-view or cross-pose pair, before any
-    rule."""
+    """Return (N, N) bool, true at [a, b] where those crops are a pair of a kind.
+
+    Cross-view or cross-pose, before any rule.
+    """
     times = np.array([crop.time_s for crop in clip.crops])
     cameras = np.array([crop.camera for crop in clip.crops])
     kinds = np.array(
@@ -443,8 +456,10 @@ def _offers(path, keys, metas):
 
 
 def save_index(index: Index, file: str) -> None:
-    """Write an index; where the folder cannot be written, a note says so and nothing else
-    happens."""
+    """Write an index.
+
+    Where the folder cannot be written, a note says so and nothing else happens.
+    """
     people = {} if index.people is None else {"people": index.people}
     try:
         with (

@@ -178,8 +178,10 @@ class Labels:
         return out
 
     def present(self, crop: int) -> dict[str, bool]:
-        """{part: whether it is labelled in a crop}: keypoints, joints, vertices, visible, and each
-        parameter of the body model by its name."""
+        """Return {part: whether it is labelled in a crop}.
+
+        Keypoints, joints, vertices, visible, and each parameter of the body model by its name.
+        """
         return self.at(crop).present()
 
 
@@ -357,8 +359,10 @@ class _Checker:
         return str(array.ravel()[0])
 
     def numbers(self, name: str, shape: tuple[int | None, ...], kinds: str = "fiu") -> np.ndarray:
-        """An array of finite numbers of that shape (None: any length), float32 unless ``kinds``
-        has no "f"."""
+        """Return an array of finite numbers of that shape (None: any length).
+
+        It is float32 unless ``kinds`` has no "f".
+        """
         array = self.arrays[name]
         fits = array.ndim == len(shape) and all(
             wanted in (None, length) for wanted, length in zip(shape, array.shape, strict=True)

@@ -1,5 +1,6 @@
-"""Shards: writing them whole and finding them. A shard is a plain WebDataset tar; ``tar tf`` and
-webdataset's own reader understand it.
+"""Shards: writing them whole and finding them.
+
+A shard is a plain WebDataset tar; ``tar tf`` and webdataset's own reader understand it.
 """
 
 import os
@@ -16,6 +17,7 @@ from engine.run.private import create_file
 
 
 def shard_name(number: int) -> str:
+    """Return the file name of the shard of a number, such as shard-000012.tar."""
     return f"shard-{number:06d}.tar"
 
 
@@ -29,8 +31,9 @@ def write_shard(path: str, clips: Iterable[Clip]) -> int:
 
 
 def write_samples(path: str, samples: Iterable[tuple[str, dict[str, bytes]]]) -> int:
-    """Write samples as one tar and its index; the name appears only when the bytes are safe on
-    disk.
+    """Write samples as one tar and its index.
+
+    The name appears only when the bytes are safe on disk.
 
     Args:
         path: the tar's final name.  samples: an iterable of (key, {suffix: bytes}), at least one.
@@ -67,8 +70,9 @@ def write_samples(path: str, samples: Iterable[tuple[str, dict[str, bytes]]]) ->
 
 
 def find_shards(spec: str | list[str]) -> list[str]:
-    """Sorted tar paths of what ``spec`` names: ``DIR``, ``FILE.tar``, a glob, or several
-    (engine.config.paths.split_paths).
+    """Return the sorted tar paths of what ``spec`` names.
+
+    ``DIR``, ``FILE.tar``, a glob, or several (engine.config.paths.split_paths).
 
     Raises:
         UserError: a path that does not exist, a folder without tars.

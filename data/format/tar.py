@@ -30,15 +30,19 @@ def read_tars(raw: BinaryIO, at: int = 0) -> Iterator[tarfile.TarFile]:
 
 
 def is_end(raw: BinaryIO, at: int, total: int) -> bool:
-    """Whether a tar ends at this byte as it should, with an empty block, in a file of ``total``
-    bytes."""
+    """Return whether a tar ends at this byte as it should, with an empty block.
+
+    The file has ``total`` bytes.
+    """
     raw.seek(at)
     return at + BLOCK <= total and not raw.read(BLOCK).strip(b"\0")
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a member's file name begins with a dot, as those that macOS adds do: it would be of a
-    sample without a key."""
+    """Return whether a member's file name begins with a dot.
+
+    Those that macOS adds do: it would be of a sample without a key.
+    """
     return name.rpartition("/")[2].startswith(".")
 
 

@@ -1,5 +1,7 @@
-"""Is a shard whole, and does every sample in it decode? What `python -m data verify` asks of
-each."""
+"""Is a shard whole, and does every sample in it decode?
+
+What `python -m data verify` asks of each.
+"""
 
 import json
 import re
@@ -41,8 +43,10 @@ class Report:
 
 
 def check_shard(path: str) -> Report:
-    """Read a shard from its first byte to its last; a Report, also where nothing in it can be
-    read."""
+    """Read a shard from its first byte to its last.
+
+    A Report, also where nothing in it can be read.
+    """
     report = Report(path)
     unknown: Counter[str] = Counter()
     try:

@@ -75,6 +75,8 @@ def _grey(images):
 
 @functools.cache
 def _column(values, device):
-    """(3, 1, 1) float32, kept on the device: to bring them there anew would make every step wait
-    for it."""
+    """Return (3, 1, 1) float32, kept on the device.
+
+    To bring them there anew would make every step wait for it.
+    """
     return torch.tensor(values, device=device)[:, None, None]

@@ -1,5 +1,7 @@
-"""From the ``data.`` keys to batches: manifest, order, loader and the fixed validation pairs of a
-run."""
+"""From the ``data.`` keys to batches.
+
+Manifest, order, loader and the fixed validation pairs of a run.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -228,8 +230,9 @@ def _val_kind(reader, order, config, kind, arrays, row, count):
 def val_crops(
     order: Order, config: "CropDataConfig", count: int, skip: frozenset[str] = frozenset()
 ) -> dict[str, np.ndarray] | None:
-    """Fixed labelled crops that are never trained on, whole and without jitter; all usable crops of
-    each clip chosen.
+    """Fixed labelled crops that are never trained on, whole and without jitter.
+
+    All usable crops of each clip chosen.
 
     Args:
         config: data.config.CropDataConfig.  count: clips, at most; chosen by the shards and the
@@ -281,8 +284,10 @@ def _crops_of(reader, order, place, side):
 def people_at(
     order: Order, config: "ReadingConfig", places: np.ndarray | list[tuple[int, int, int]]
 ) -> list[tuple[str, str]]:
-    """[(what a clip says of its source, such as "made"; its subject), ...] at (n, 3) places:
-    source, shard, index in it."""
+    """Return [(source of a clip, such as "made"; its subject), ...] at (n, 3) places.
+
+    A place is source, shard, index in it.
+    """
     reader = ClipReader(_store(config, _digests(order)))
     clips = [
         reader.clip(order.sources[source].paths[shard], index)[0]
@@ -294,8 +299,9 @@ def people_at(
 def sample_labels(
     order: Order, config: "CropDataConfig", count: int, skip: frozenset[str] = frozenset()
 ) -> dict[str, np.ndarray]:
-    """Labels of one crop of each of ``count`` training slots, spread over the first epoch, without
-    images.
+    """Return labels of one crop of each of ``count`` training slots, without images.
+
+    The slots are spread over the first epoch.
 
     Returns:
         {name: array} as data.loading.crops.layout has them, without "pixels" and "mask".

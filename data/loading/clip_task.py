@@ -1,5 +1,7 @@
-"""What every task on clips does alike, whatever it learns from them: the order and the loader, the
-validation clips, the record of what training saw, bad samples, and what is said of the data.
+"""What every task on clips does alike, whatever it learns from them.
+
+The order and the loader, the validation clips, the record of what training saw, bad samples, and
+what is said of the data.
 
 Training imports this; the loader's workers do not (it brings torch).
 """
@@ -102,8 +104,10 @@ class ClipTask(Task[ClipConfig]):
         freeze(self.order, RunFolder(folder).manifest)
 
     def list_people(self) -> None:
-        """Enter the people of the run's clips into its record of what training saw; those of a
-        checkpoint are known already."""
+        """Enter the people of the run's clips into its record of what training saw.
+
+        Those of a checkpoint are known already.
+        """
         store = Store(self.config.data.cache.open())
         listed = subjects.list_people(self.order.sources, self.seen, store)
         self.seen = self.seen.union(listed)
@@ -129,8 +133,9 @@ class ClipTask(Task[ClipConfig]):
         )
 
     def select_sendable(self, images: dict[str, Path]) -> dict[str, Path]:
-        """{name: path} of the images that may leave this machine: with log.faces=false, only those
-        of synthetic humans.
+        """Return {name: path} of the images that may leave this machine.
+
+        With log.faces=false these are only those of synthetic humans.
 
         Images are made of the validation rows, so it is their clips' sources that count.
         """

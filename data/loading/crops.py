@@ -1,5 +1,6 @@
-"""Reading labelled crops, one a slot: pixels, camera, body parameters, and the numbers that
-augmentation needs.
+"""Reading labelled crops, one a slot.
+
+Pixels, camera, body parameters, and the numbers that augmentation needs.
 
 Runs in the loader's workers; imports neither torch nor webdataset.
 """
@@ -38,6 +39,8 @@ Members = dict[str, tuple[int, int]]  # name: where its bytes are, (start, lengt
 
 @dataclass
 class CropRules:
+    """Selects the labelled crops that are learnt from."""
+
     crops: str = key("body", "which crops are learnt from", choices=("body", "hand"))
     visible_min: float = key(
         0.1, "least share of the body's or the hand's surface that a crop shows", low=0, high=1
@@ -46,6 +49,8 @@ class CropRules:
 
 @dataclass
 class CropAugmentConfig:
+    """Sets how labelled crops are cut, rotated and mirrored in training."""
+
     scale_min: float = key(
         0.85, "smallest side of the square that is cut out, as a share of the crop", low=0.1, high=2
     )
@@ -81,6 +86,7 @@ class CropAugmentConfig:
     )
 
     def check(self) -> None:
+        """Raise UserError where scale_min is above scale_max."""
         if self.scale_min > self.scale_max:
             raise UserError(
                 f"data.augment.scale_min={self.scale_min} is above "
@@ -111,17 +117,22 @@ def layout(rows: int, side: int, model: str = "anny") -> dict[str, tuple[tuple[i
 
 
 class CropReader(ShardReader):
-    """Reads labelled crops into arrays of layout(). ``rules``: CropRules. ``augment``:
-    CropAugmentConfig."""
+    """Reads labelled crops into arrays of layout().
+
+    ``rules``: CropRules. ``augment``: CropAugmentConfig.
+    """
 
     def wanted(self, kind: object) -> str:
+        """Return what a slot holds, in words: a labelled crop of a body or a hand."""
         return f"labelled {self.rules.crops} crop"
 
     def usable(
         self, path: str, index: int
     ) -> tuple[Clip, Members, dict[str, np.ndarray], list[int]]:
-        """(Clip, members, labels, [crop, ...]) of a sample that can be learnt from; NoPair or
-        BadSample if it cannot."""
+        """(Clip, members, labels, [crop, ...]) of a sample that can be learnt from.
+
+        NoPair or BadSample if it cannot.
+        """
         clip, members = self.wanted_clip(path, index)
         if "labels.npz" not in members:
             raise NoPair
@@ -174,6 +185,10 @@ class CropReader(ShardReader):
         draw: Draw,
         random: np.random.Generator,
     ) -> tuple[int, int, int]:
+        """Decode a usable crop of a clip into a row and return (crop, its kind, side in pixels).
+
+        The kind is its index in KINDS.
+        """
         clip, members, labels, known = self.usable(path, draw.index)
         crop = known[int(random.integers(len(known)))]
         self.put(arrays, row, path, clip, members, labels, crop)
@@ -220,8 +235,10 @@ class CropReader(ShardReader):
     def draw_numbers(
         self, arrays: Mapping[str, np.ndarray], row: int, random: np.random.Generator
     ) -> None:
-        """Crop, rotate, mirror and colour; see PER_CROP. ``random`` has drawn the crop, and a slot
-        draws 11 numbers more."""
+        """Crop, rotate, mirror and colour; see PER_CROP.
+
+        ``random`` has drawn the crop, and a slot draws 11 numbers more.
+        """
         augment, out = self.augment, arrays["numbers"][row]
         tags = dict(zip(TAGS, arrays["tags"][row].tolist(), strict=True))
         size, u = tags["size"], random.random(7)
@@ -243,8 +260,10 @@ class CropReader(ShardReader):
 
     @staticmethod
     def whole(arrays: Mapping[str, np.ndarray], row: int) -> None:
-        """The numbers of a crop as it is, in place of draw_numbers; a left hand is still
-        mirrored."""
+        """The numbers of a crop as it is, in place of draw_numbers.
+
+        A left hand is still mirrored.
+        """
         tags = dict(zip(TAGS, arrays["tags"][row].tolist(), strict=True))
         size = tags["size"]
         arrays["numbers"][row] = [
@@ -260,8 +279,10 @@ class CropReader(ShardReader):
 
 
 def check_labels(labels: Mapping[str, np.ndarray], shapes: Mapping[str, Any], count: int) -> None:
-    """BadSample for arrays that do not fit each other, ``shapes`` (an entry of LABELS) or a clip of
-    ``count`` crops."""
+    """Raise BadSample for arrays that do not fit each other, ``shapes`` or the clip.
+
+    ``shapes`` is an entry of LABELS; the clip has ``count`` crops.
+    """
     times = len(np.atleast_1d(labels["pose"]))
     wanted = {
         name: (times, *shape) if name in PER_INSTANT else shape for name, shape in shapes.items()

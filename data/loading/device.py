@@ -35,8 +35,10 @@ class ToDevice:
             loader.release, loader.closing = self._wait, self._unlock_pages
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
-        """{name: tensor} of {name: array}; the loader's own dictionaries, as ``batches`` yields
-        them, in one copy."""
+        """{name: tensor} of {name: array}.
+
+        The loader's own dictionaries, as ``batches`` yields them, in one copy.
+        """
         place = self.places.get(id(arrays))
         if self.stream is None or place is None:
             return {
@@ -82,8 +84,10 @@ def _cuda_runtime():
 
 
 def split(flat: torch.Tensor, loader: Loader) -> dict[str, torch.Tensor]:
-    """{name: tensor} of one batch, views of its (bytes,) uint8 tensor, as the loader's ring has
-    them in its buffers."""
+    """Return {name: tensor} of one batch, views of its (bytes,) uint8 tensor.
+
+    They lie as the loader's ring has them in its buffers.
+    """
     places, _ = spans(loader.shape)
     return {
         name: flat[slice(*places[name])].view(torch.from_numpy(values).dtype).reshape(values.shape)

@@ -1,5 +1,6 @@
-"""Batches of uint8 pairs for one rank: workers decode straight into shared memory, the order says
-what.
+"""Batches of uint8 pairs for one rank.
+
+Workers decode straight into shared memory, the order says what.
 
 A batch lies in one place of a ring in shared memory, all its arrays in one piece, so that one copy
 takes it to the device (data/loading/device.py). Worker i always reads the same rows, hence the same
@@ -121,8 +122,10 @@ class Loader:
             self.workers.append((process, here))
 
     def batches(self, start: int, stop: int) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        """Yield (step, {name: array}) for steps start .. stop-1; the arrays are valid until the
-        next is asked for."""
+        """Yield (step, {name: array}) for steps start .. stop-1.
+
+        The arrays are valid until the next is asked for.
+        """
         if not self.workers:
             for step in range(start, stop):
                 self.release(0)
@@ -151,14 +154,17 @@ class Loader:
             yield step, self.ring[step % self.depth]
 
     def take_waited(self) -> float:
+        """Return the seconds spent waiting for batches since the last call."""
         waited, self.waited_s = self.waited_s, 0.0
         return waited
 
     def take_bad(self) -> list[tuple[int, str, int, str]]:
+        """Return the bad samples since the last call: [(slot, shard, index in it, reason), ...]."""
         bad, self.bad = self.bad, []
         return bad
 
     def close(self) -> None:
+        """End the workers and run what was given for closing."""
         for process, pipe in self.workers:
             pipe.close()
             process.kill()
@@ -218,8 +224,10 @@ def tag(arrays: Mapping[str, np.ndarray], name: str) -> np.ndarray:
 
 
 def spans(shape: Shapes) -> tuple[dict[str, tuple[int, int]], int]:
-    """({name: (first byte, end)} of a batch's arrays, bytes of a batch); each begins at a multiple
-    of ALIGNMENT."""
+    """({name: (first byte, end)} of a batch's arrays, bytes of a batch).
+
+    Each begins at a multiple of ALIGNMENT.
+    """
     out, offset = {}, 0
     for name, spec in shape.items():
         out[name] = offset, offset + _bytes(*spec)
@@ -276,8 +284,10 @@ def _send(pipe, message):
 
 
 def _work(pipe, parent, reader, shape, shared, rows, first, steps_ahead):
-    """Fill rows until the pipe is closed: a step and a place in the ring come in, what was bad goes
-    back."""
+    """Fill rows until the pipe is closed.
+
+    A step and a place in the ring come in, what was bad goes back.
+    """
     # Signals meant for the run go to the main process, which decides for all; PDEATHSIG ends
     # workers that outlive it.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):

@@ -1,5 +1,7 @@
-"""Fetching remote shards before their slots are due, so that reading need not wait for a
-server."""
+"""Fetching remote shards before their slots are due.
+
+So reading need not wait for a server.
+"""
 
 import copy
 import threading
@@ -15,8 +17,9 @@ TOLD_S = 600.0  # between two notes on the same error
 
 
 class Ahead:
-    """A thread beside a reader that has the shards of its coming slots on this disk. It keeps none
-    of them open.
+    """A thread beside a reader that has the shards of its coming slots on this disk.
+
+    It keeps none of them open.
 
     An error makes it pause and try again, as often as it comes: reading tells it as an error if it
     is still so when the slot is due.

@@ -1,5 +1,7 @@
-"""Samples with bad bytes: listed in the run's folder, counted by shard and reason, and too many of
-them stop the run."""
+"""Samples with bad bytes: listed in the run's folder, counted by shard and reason.
+
+Too many of them stop the run.
+"""
 
 import json
 import os
@@ -20,8 +22,9 @@ ENOUGH = 1000  # slots from which on a share says anything
 
 
 class BadSampleList:
-    """``RUN/bad_samples.jsonl``, a line a bad sample or a read that was tried again, and their
-    counts in bad_samples.json.
+    """Writes ``RUN/bad_samples.jsonl``, and the counts in bad_samples.json.
+
+    A line is a bad sample or a read that was tried again.
 
     One process writes it. A disk that is full, or fails, ends no run: what could not be written is
     kept, counted and written when there is space again.
@@ -104,8 +107,10 @@ class BadSampleList:
         write_file(RunFolder(self.path.parent).bad_sample_counts, content)
 
     def _try(self, write):
-        """Whether write() came off; a warning, once for each time of trouble, says that it did
-        not."""
+        """Whether write() came off.
+
+        A warning, once for each time of trouble, says that it did not.
+        """
         try:
             write()
             return True
@@ -148,8 +153,10 @@ def _before(text, slot):
 
 
 class BadRate:
-    """Stops a run whose share of bad samples is above ``most``, since the last look or since the
-    run began."""
+    """Stops a run whose share of bad samples is above ``most``.
+
+    The share is taken since the last look or since the run began.
+    """
 
     def __init__(self, most: float) -> None:
         self.most = most
@@ -181,7 +188,7 @@ class BadRate:
 
 
 def worst(folder: str | Path) -> str:
-    """ ", most in SHARD (N: REASON)" of a run's folder, empty where nothing is listed."""
+    """Return ", most in SHARD (N: REASON)" of a run's folder, empty where nothing is listed."""
     try:
         counts = json.loads(RunFolder(folder).bad_sample_counts.read_text(encoding="utf-8"))
         shard, reasons = next(iter(counts.items()))

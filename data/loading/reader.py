@@ -45,13 +45,17 @@ class BadSample(Exception):
 
 
 class NoPair(Exception):
-    """A whole sample without a pair (or crop) that a slot could use; replaced by another draw and
-    counted."""
+    """A whole sample without a pair (or crop) that a slot could use.
+
+    Replaced by another draw and counted.
+    """
 
 
 def layout(rows: int, side: int, noise: int, targets: int = 1) -> Shapes:
-    """{name: (shape, dtype)} of the arrays that one batch of slots fills; ``targets``: K, of one
-    reference in each slot."""
+    """{name: (shape, dtype)} of the arrays that one batch of slots fills.
+
+    ``targets``: K, of one reference in each slot.
+    """
     return {
         # K times a, then b, in the top left corner where they are smaller.
         "pixels": ((rows, targets + 1, side, side, 3), np.uint8),
@@ -69,16 +73,20 @@ def layout(rows: int, side: int, noise: int, targets: int = 1) -> Shapes:
 
 
 class Slots:
-    """data.sampling.order.numbers of one slot after another, from one generator: setting its state
-    takes 1 us, making one 6."""
+    """Gives data.sampling.order.numbers of one slot after another, from one generator.
+
+    Setting its state takes 1 us, making one 6.
+    """
 
     def __init__(self, seed: int, purpose: int) -> None:
         self.generator = numbers(seed, purpose, 0)
         self.state = self.generator.bit_generator.state
 
     def at(self, n: int) -> np.random.Generator:
-        """The generator, as ``numbers(seed, purpose, n)`` gives it; the one of the slot before is
-        gone."""
+        """The generator, as ``numbers(seed, purpose, n)`` gives it.
+
+        The one of the slot before is gone.
+        """
         self.state["state"]["counter"][1] = n
         self.generator.bit_generator.state = self.state
         return self.generator
@@ -121,8 +129,10 @@ class ClipReader:
         return name, self.store.read(path, *members[name])
 
     def decode(self, out: np.ndarray, path: str, clip: Clip, members: Members, crop: int) -> None:
-        """Decode a crop into the top left corner of ``out`` (P, P, 3); BadSample if it has not the
-        clip's size."""
+        """Decode a crop into the top left corner of ``out`` (P, P, 3).
+
+        BadSample if it has not the clip's size.
+        """
         name, data = self._jpeg(path, members, crop)
         size = clip.size
         try:
@@ -141,8 +151,10 @@ class ClipReader:
         out[:size, :size] = image
 
     def mask(self, out: np.ndarray, path: str, clip: Clip, members: Members, crop: int) -> None:
-        """Copy a crop's person mask into ``out`` (512,); all ones where nobody knows where the
-        person is."""
+        """Copy a crop's person mask into ``out`` (512,).
+
+        All ones where nobody knows where the person is.
+        """
         if "masks.bin" not in members:
             out[:] = 255
             return
@@ -180,8 +192,10 @@ class SlotReader(Protocol):
 
 
 class ShardReader(ClipReader, ABC, Generic[Rules, Augment]):
-    """Reads samples of shards, and fills slots with them; what a slot is made of is for those that
-    build on this: they have ``place``, ``draw_numbers`` and ``wanted``.
+    """Reads samples of shards, and fills slots with them.
+
+    What a slot is made of is for those that build on this: they have ``place``, ``draw_numbers``
+    and ``wanted``.
 
     Args:
         order: data.sampling.order.Order.  rules: which pairs or crops.  augment: how they are
@@ -212,6 +226,7 @@ class ShardReader(ClipReader, ABC, Generic[Rules, Augment]):
 
     @functools.cached_property
     def slots(self) -> Slots:
+        """Return the Slots of this order's seed, made once."""
         return Slots(self.order.seed, PAIR)
 
     def fill(self, arrays: Arrays, row: int, n: int) -> None:
@@ -285,8 +300,10 @@ class ShardReader(ClipReader, ABC, Generic[Rules, Augment]):
         """What a slot of that kind holds, in words."""
 
     def fetch(self, slots: Iterable[int]) -> None:
-        """Have the shards of some slots on this machine's disk; those that are here already cost
-        nothing."""
+        """Have the shards of some slots on this machine's disk.
+
+        Those that are here already cost nothing.
+        """
         for n in slots:
             draw = self.order.draw(n)
             path = self.order.sources[draw.source].paths[draw.shard]
@@ -304,8 +321,9 @@ class ShardReader(ClipReader, ABC, Generic[Rules, Augment]):
 
 
 class Reader(ShardReader[PairRules, "AugmentConfig"]):
-    """Reads pairs into arrays of layout(). ``rules``: data.sampling.pairs.PairRules. ``augment``:
-    data.config.AugmentConfig.
+    """Reads pairs into arrays of layout().
+
+    ``rules``: data.sampling.pairs.PairRules. ``augment``: data.config.AugmentConfig.
 
     Attributes:
         references: whether references are read; false: chosen as ever, but their pixels and masks
@@ -315,13 +333,15 @@ class Reader(ShardReader[PairRules, "AugmentConfig"]):
     references = True
 
     def wanted(self, kind: int) -> str:
+        """Return what a slot of that kind holds, in words: a pair of that kind."""
         return f"{PAIR_KINDS[kind]} pair"
 
     def place(
         self, arrays: Arrays, row: int, path: str, draw: Draw, random: np.random.Generator
     ) -> tuple[int, int, int]:
-        """Decode a pair of one clip, and the reference's further targets, into a row; returns the
-        crops' places (of the first target and of the reference) and their size.
+        """Decode a pair of one clip, and the reference's further targets, into a row.
+
+        Returns the crops' places (of the first target and of the reference) and their size.
         """
         clip, members = self.wanted_clip(path, draw.index)
         kind, pixels = PAIR_KINDS[draw.kind], arrays["pixels"][row]

@@ -50,8 +50,10 @@ class SequenceConfig:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a crop lies: its shard, its clip's number in it, its number in the clip; and when it
-    was taken."""
+    """Where a crop lies: its shard, its clip's number in it, its number in the clip.
+
+    It also says when the crop was taken.
+    """
 
     path: str
     index: int
@@ -258,8 +260,9 @@ class SequenceReader:
         self._reader = ClipReader(store)
 
     def layout(self, rows: int, side: int) -> dict[str, tuple[tuple[int, ...], type]]:
-        """{name: (shape, dtype)} of the arrays of a batch: those of Sequence, with a row each, and
-        those of ``labels``, (rows, T, ...) each.
+        """Return {name: (shape, dtype)} of the arrays of a batch.
+
+        Those of Sequence, with a row each, and those of ``labels``, (rows, T, ...) each.
 
         Args:
             side: pixels of the largest crop.

@@ -1,5 +1,7 @@
-"""Bodies as capsules: hands are kept out of them, and cameras are placed where they see past
-them."""
+"""Bodies as capsules.
+
+Hands are kept out of them, and cameras are placed where they see past them.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -35,8 +37,10 @@ class Capsules:
     """
 
     def __init__(self, joints: np.ndarray, index: Mapping[str, int], weight: float) -> None:
-        """joints: (T, B, 3) metres; index: {bone: number}; weight: the shape parameter in [0,
-        1]."""
+        """joints: (T, B, 3) metres.
+
+        index: {bone: number}; weight: the shape parameter in [0, 1].
+        """
         trunk = np.sqrt(
             ((joints[:, index["neck01"]] - joints[:, index["root"]]) ** 2).sum(-1).mean()
         )
@@ -54,8 +58,10 @@ class Capsules:
         )
 
     def gap(self, points: np.ndarray, instant: int, but: int) -> np.ndarray:
-        """(n, M - 1) metres between points (n, 3) and the capsules' surfaces at one instant, one
-        capsule left out."""
+        """Return (n, M - 1) metres between points (n, 3) and the capsules' surfaces.
+
+        At one instant, one capsule left out.
+        """
         use = [k for k in range(len(self.radius)) if k != but]
         a, b = self.start[use, instant], self.end[use, instant]
         way = b - a
@@ -78,8 +84,10 @@ def find_fingertips(joints: np.ndarray, index: Mapping[str, int], side: str) -> 
 
 
 def measure_penetration(joints: np.ndarray, index: Mapping[str, int], weight: float) -> np.ndarray:
-    """(T, 2) metres by which each hand, left and right, is inside the body; negative is clear of
-    it."""
+    """(T, 2) metres by which each hand, left and right, is inside the body.
+
+    Negative is clear of it.
+    """
     body = Capsules(joints, index, weight)
     return np.stack(
         [

@@ -63,6 +63,7 @@ class Domain:
     )
 
     def check(self) -> None:
+        """Raise UserError where a name is unknown or a range is none."""
         for name, known in (("postures", poses.POSTURES), ("hands", poses.HANDS)):
             for value in getattr(self, name):
                 if value not in known:
@@ -85,8 +86,10 @@ class Domain:
 
 @dataclass
 class PeopleConfig:
-    """Made people. Equal seed and keys give equal bytes on one kind of device, with any number of
-    workers."""
+    """Holds the keys of ``python -m data make``: synthetic humans.
+
+    Equal seed and keys give equal bytes on one kind of device, with any number of workers.
+    """
 
     out: str = key(
         "", "folder for the shards; the same command continues an unfinished one", path="one"
@@ -121,6 +124,7 @@ class PeopleConfig:
     domain: Domain = section(Domain)
 
     def check(self) -> None:
+        """Raise UserError where keys do not fit each other; see engine.config.parser.parse."""
         if not self.out:
             raise UserError("out= is not set: name the folder for the shards")
         Part.of(self.part)
@@ -151,8 +155,9 @@ STORAGE = ("size", "antialias", "jpeg_quality", "clips_per_shard")
 
 
 def hash_recipe(config: PeopleConfig) -> int:
-    """The 64-bit number of a recipe, part of the random numbers' key: recipes with other numbers
-    share nobody.
+    """Return the 64-bit number of a recipe, part of the random numbers' key.
+
+    Recipes with other numbers share nobody.
 
     Keys at their defaults do not count, so that a key that is added later leaves the people of
     today's recipes as they are.

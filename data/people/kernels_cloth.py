@@ -94,8 +94,10 @@ def grey(bank: wp.array(dtype=wp.uint8), which: int, u: float, v: float, lod: fl
 
 @wp.func
 def above_hairline(p: wp.vec3, shift: float):
-    """Height above the hairline, positive where scalp hair grows: forehead, temples, ears, nape by
-    depth y."""
+    """Return the height above the hairline, positive where scalp hair grows.
+
+    Forehead, temples, ears, nape by depth y.
+    """
     y = p[1]
     line = float(0.0)
     if y < -0.092:
@@ -111,6 +113,7 @@ def above_hairline(p: wp.vec3, shift: float):
 
 @wp.func
 def in_top(p: wp.vec3, arm: float, look: Looks):
+    """Return whether a point of the rest pose, metres, lies under the top."""
     back = ramp(-0.10, 0.03, p[1])
     front = look[0].neck_height + look[0].neck_slope * wp.abs(p[0])
     neck = (1.0 - back) * front + back * 1.512 + 1.2 * wp.max(0.0, wp.abs(p[0]) - 0.07)
@@ -121,6 +124,7 @@ def in_top(p: wp.vec3, arm: float, look: Looks):
 
 @wp.func
 def in_bottom(p: wp.vec3, arm: float, leg: float, look: Looks):
+    """Return whether a point of the rest pose, metres, lies under the trousers or shorts."""
     return arm < -0.5 and p[2] < look[0].waist and leg < look[0].leg and look[0].skirt < 0.001
 
 
@@ -188,6 +192,7 @@ def worn(layer: int, p: wp.vec3, limb: wp.vec4, look: Looks):
 
 @wp.func
 def stripe(x: float, soft: float):
+    """Return 0 to 1 across one period of stripes; x counts periods, soft blurs the edges."""
     return ramp(0.5 - soft, 0.5 + soft, wp.abs(2.0 * (x - wp.floor(x)) - 1.0))
 
 
@@ -250,8 +255,10 @@ def face_paint(c: wp.vec3, p: wp.vec3, limb: wp.vec4, detail: wp.vec4, grain: fl
 def skin_colour(
     p: wp.vec3, limb: wp.vec4, detail: wp.vec4, lod: float, look: Looks, bank: Textures
 ):
-    """Linear RGB of skin at a template point: mottling, redness, nails, lips, brows, beard,
-    creases."""
+    """Return the linear RGB of skin at a template point.
+
+    Mottling, redness, nails, lips, brows, beard, creases.
+    """
     arm = limb[0]
     leg = limb[1]
     blotch = grey(bank.grey, 0, p[0] * 2.3 + p[1] * 1.7 + look[0].seed, p[2] * 2.1, lod)
@@ -278,8 +285,10 @@ def skin_colour(
 
 @wp.func
 def top_colour(p: wp.vec3, arm: float, lod: float, look: Looks, bank: Textures):
-    """Linear RGB of the upper garment at a template point: its pattern, a print on the chest, a
-    darker hem."""
+    """Return the linear RGB of the upper garment at a template point.
+
+    Its pattern, a print on the chest, a darker hem.
+    """
     u = wp.atan2(p[0], -p[1]) * 0.14
     v = p[2]
     if arm > 0.02:
@@ -307,6 +316,7 @@ def top_colour(p: wp.vec3, arm: float, lod: float, look: Looks, bank: Textures):
 
 @wp.func
 def bottom_colour(layer: int, p: wp.vec3, lod: float, look: Looks, bank: Textures):
+    """Return the RGB of trousers or a skirt (layer 3) at a point of the rest pose, metres."""
     axis = float(0.145)
     if p[0] < 0.0:
         axis = -0.145
@@ -331,6 +341,7 @@ def bottom_colour(layer: int, p: wp.vec3, lod: float, look: Looks, bank: Texture
 
 @wp.func
 def eye_colour(p: wp.vec3, look: Looks):
+    """Return the RGB of an eye at a point of the rest pose, metres: pupil, iris or white."""
     x = float(0.03088)
     if p[0] < 0.0:
         x = -0.03088

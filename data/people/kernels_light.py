@@ -1,5 +1,7 @@
-"""Warp kernels and functions of light: the key light's soft shadow and the sky's, gathered from
-depth maps."""
+"""Warp kernels and functions of light.
+
+The key light's soft shadow and the sky's, gathered from depth maps.
+"""
 
 # In a Warp kernel float(0.0) declares a variable; a bare 0.0 is a constant that a loop cannot
 # change.
@@ -23,8 +25,10 @@ def splat_sky(
     body: wp.array(dtype=int),
     out: wp.array3d(dtype=float),
 ):
-    """Depth maps (T, SKY_DIRECTIONS, side^2) from the body's vertices as points, which close up at
-    96 texels a person."""
+    """Draw depth maps (T, SKY_DIRECTIONS, side^2) from the body's vertices as points.
+
+    These close up at 96 texels a person.
+    """
     t, d, k = wp.tid()
     p = axes[d] * (vertices[t, body[k]] - light.centre)
     half = float(light.sky_side) * 0.5
@@ -42,8 +46,10 @@ def gather_sky(
     maps: LightMaps,
     out: wp.array2d(dtype=wp.vec3),
 ):
-    """(T, V): light from the sky's directions and from the ground; a hidden direction counts 0.22
-    (light bounces)."""
+    """(T, V): light from the sky's directions and from the ground.
+
+    A hidden direction counts 0.22 (light bounces).
+    """
     t, i = wp.tid()
     point = vertices[t, i]
     normal = normals[t, i]
@@ -71,8 +77,9 @@ def split_shadow_map(
     out: wp.array3d(dtype=float),
     blocks: wp.array3d(dtype=wp.vec2),
 ):
-    """The shadow map as floats and, per 8 x 8 block grown by 3 texels, its least and greatest
-    value.
+    """Write the shadow map as floats, and the range of values of each block.
+
+    A block is 8 x 8 grown by 3 texels; its range is the least and the greatest value.
 
     Most points are clearly lit or clearly not: the block says so without the nine taps.
     """
@@ -99,8 +106,10 @@ def lit(
     blocks: wp.array3d(dtype=wp.vec2),
     bias: float,
 ):
-    """Share of the key light that reaches a point, [0, 1]: 3 x 3 taps with weights that slide with
-    the point."""
+    """Return the share of the key light that reaches a point, [0, 1].
+
+    3 x 3 taps with weights that slide with the point.
+    """
     p = light.axes * (point - light.centre)
     half = float(light.shadow_side) * 0.5
     x = p[0] * light.shadow_scale + half

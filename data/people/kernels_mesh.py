@@ -53,8 +53,10 @@ def vertex_normals(
 
 @wp.func
 def cloth_offset(t: int, p: wp.vec3, arm: float, leg: float, look: Looks, bank: Textures):
-    """Metres between skin and cloth: thickness, looseness towards the hem, and folds that drift
-    with the instant."""
+    """Return the metres between skin and cloth.
+
+    Thickness, looseness towards the hem, and folds that drift with the instant.
+    """
     seed = look[0].seed
     now = float(t)
     wide = (
@@ -135,8 +137,10 @@ def to_shots(
     samples: float,
     out: wp.array2d(dtype=wp.vec3),
 ):
-    """(N, V): x and y in samples (``samples`` of them a pixel's side), and inverse depth, 0 behind
-    the camera."""
+    """Project vertices, (N, V): x and y in samples, and inverse depth.
+
+    ``samples`` of them are a pixel's side; the depth is 0 behind the camera.
+    """
     n, i = wp.tid()
     shot = shots[n]
     p = shot.rotation * vertices[shot.instant, i] + shot.translation
@@ -150,8 +154,10 @@ def to_shots(
 
 @wp.kernel
 def to_light(vertices: wp.array2d(dtype=wp.vec3), light: Light, out: wp.array2d(dtype=wp.vec3)):
-    """(T, V): texels of the key light's shadow map and 10 m less the depth, so that larger is
-    nearer as in a shot."""
+    """Project vertices, (T, V): texels of the key light's shadow map and nearness.
+
+    That is 10 m less the depth, so that larger is nearer as in a shot.
+    """
     t, i = wp.tid()
     p = light.axes * (vertices[t, i] - light.centre)
     half = float(light.shadow_side) * 0.5

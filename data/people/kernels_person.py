@@ -40,8 +40,10 @@ def finish(mat: int, oily: float):
 
 @wp.func
 def pixel_weights(a: wp.vec3, b: wp.vec3, c: wp.vec3, x: float, y: float):
-    """Perspective-correct barycentric weights at (x, y); clamped, as a pixel's centre may lie just
-    off the triangle."""
+    """Perspective-correct barycentric weights at (x, y).
+
+    Clamped, as a pixel's centre may lie just off the triangle.
+    """
     wa = ((b[0] - x) * (c[1] - y) - (c[0] - x) * (b[1] - y)) * a[2]
     wb = ((c[0] - x) * (a[1] - y) - (a[0] - x) * (c[1] - y)) * b[2]
     wc = ((a[0] - x) * (b[1] - y) - (b[0] - x) * (a[1] - y)) * c[2]

@@ -24,8 +24,10 @@ class Hit:
 
 @wp.func
 def walls(hit: Hit, eye: wp.vec3, d: wp.vec3, scene: Scene, bank: Textures, texels: float):
-    """Where a ray from inside a room meets its walls or ceiling: distance in metres, colour,
-    normal."""
+    """Return where a ray from inside a room meets its walls or ceiling.
+
+    Distance in metres, colour, normal.
+    """
     tx = float(1e9)
     ty = float(1e9)
     tz = float(1e9)
@@ -143,8 +145,10 @@ def meet_scene(
     bank: Textures,
     pixel_angle: float,
 ):
-    """The first thing that the ray eye + t * d meets, unlit; ``spans`` are the boxes' rectangles in
-    the image."""
+    """The first thing that the ray eye + t * d meets, unlit.
+
+    ``spans`` are the boxes' rectangles in the image.
+    """
     hit = Hit()
     hit.distance = float(1e9)
     hit.colour = wp.vec3(0.0, 0.0, 0.0)
@@ -187,8 +191,10 @@ def meet_scene(
 
 @wp.func
 def contact_shadow(point: wp.vec3, t: int, light: Light, maps: LightMaps):
-    """Occlusion of the floor by the person in three of the sky's directions, five taps each, [0,
-    9]."""
+    """Return the occlusion of the floor by the person, [0, 9].
+
+    In three of the sky's directions, five taps each.
+    """
     total = float(0.0)
     side = light.sky_side
     half = float(side) * 0.5

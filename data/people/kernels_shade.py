@@ -51,8 +51,9 @@ def survey(
     depth: wp.array2d(dtype=wp.uint64),
     layer: wp.array(dtype=int),
 ):
-    """What a pixel's samples hold: (how many are empty, nearest inverse depth, 1 if all are of one
-    surface, its triangle).
+    """Return what a pixel's samples hold.
+
+    (How many are empty, nearest inverse depth, 1 if all are of one surface, its triangle).
 
     Samples are of one surface if they are of one layer and within 1.2 % of the first one's depth.
     """
@@ -99,8 +100,10 @@ def shade_edge(
     eye: wp.vec3,
     pixel_angle: float,
 ):
-    """(linear RGB, material) of a pixel on an edge, the mean of its samples; each surface is shaded
-    once, two are kept."""
+    """(linear RGB, material) of a pixel on an edge, the mean of its samples.
+
+    Each surface is shaded once, two are kept.
+    """
     side = size * samples
     total = wp.vec3(0.0, 0.0, 0.0)
     mat = int(-1)
@@ -176,8 +179,9 @@ def shade(
     label: wp.array3d(dtype=wp.uint8),
     seen_depth: wp.array3d(dtype=float),
 ):
-    """One pixel: its colour, its label (index into MATERIALS) and the person's depth in metres (0:
-    none seen).
+    """Shade one pixel: its colour, its label and the person's depth.
+
+    The label is an index into MATERIALS; the depth is in metres, 0 where none is seen.
 
     A pixel inside one surface is shaded once, with the colour at its middle.
     """

@@ -41,8 +41,9 @@ OUTSIDE, HIDDEN, SEEN = range(3)
 
 
 def make_masks(label: np.ndarray) -> np.ndarray:
-    """(N, 64, 64) bool of label images (N, size, size): true where at least half of a cell is the
-    person.
+    """Return (N, 64, 64) bool of label images (N, size, size).
+
+    True where at least half of a cell is the person.
 
     A person so thin or far that no cell is half covered keeps each cell it touches, so that it does
     not vanish.
@@ -64,8 +65,10 @@ def make_masks(label: np.ndarray) -> np.ndarray:
 
 
 def surface_weights(template: "Template", kinds: Sequence[str]) -> np.ndarray:
-    """(N, 13718) share of the surface at each vertex that a crop of this kind is about; rows sum to
-    1."""
+    """(N, 13718) share of the surface at each vertex that a crop of this kind is about.
+
+    Rows sum to 1.
+    """
     about = {
         "body": np.ones(len(template.body), bool),
         "left_hand": template.hands[0],
@@ -76,8 +79,9 @@ def surface_weights(template: "Template", kinds: Sequence[str]) -> np.ndarray:
 
 
 def directed_overlap(seen: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(N, N) float: entry [i, j] is the share, by area, of what i shows that j shows too; 1 on the
-    diagonal.
+    """(N, N) float: entry [i, j] is the share, by area, of what i shows that j shows too.
+
+    1 on the diagonal.
 
     A crop that shows nothing overlaps with no other.
     """

@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def choose_device(wanted: str) -> str:
-    """ "cpu" or "cuda" for a config's device.
+    """Return "cpu" or "cuda" for a config's device.
 
     Raises:
         UserError: cuda is asked for where torch or Warp finds none.
@@ -87,8 +87,10 @@ def choose_device(wanted: str) -> str:
 
 
 def claim_folder(config: PeopleConfig) -> None:
-    """Make the folder, refuse one of another recipe, clear what a killed command left, and note the
-    recipe."""
+    """Make the folder and note the recipe.
+
+    Refuses a folder of another recipe and clears what a killed command left.
+    """
     path = os.path.join(config.out, RECIPE)
     try:
         os.makedirs(config.out, exist_ok=True)
@@ -112,8 +114,9 @@ def claim_folder(config: PeopleConfig) -> None:
 
 
 def list_unfinished(config: PeopleConfig) -> list[tuple[int, int, int]]:
-    """[(shard number, first clip, end), ...] that OUT lacks, or has with fewer clips than are
-    wanted now.
+    """Return [(shard number, first clip, end), ...] that OUT lacks.
+
+    Or that it has with fewer clips than are wanted now.
 
     Raises:
         UserError: something is missing of a folder that an older generator began, whose people had

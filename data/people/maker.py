@@ -50,6 +50,7 @@ class Person:
 
     @property
     def weight(self) -> float:
+        """Return the weight in the phenotype."""
         return float(self.phenotype[3])
 
 
@@ -124,8 +125,10 @@ class ClipMaker:
         return clip
 
     def random(self, index: int) -> np.random.Generator:
-        """The numpy Generator that all of a clip is drawn from: of its number, the seed and the
-        recipe."""
+        """Return the numpy Generator that all of a clip is drawn from.
+
+        It is of the clip's number, the seed and the recipe.
+        """
         key = np.array([self.config.seed, hash_recipe(self.config)], np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=[0, index, 0, 0]))
 

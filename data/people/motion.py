@@ -1,5 +1,7 @@
-"""Motions: the angles of body and hands at a few instants, smooth in time and within the joints'
-limits."""
+"""Motions: the angles of body and hands at a few instants.
+
+Smooth in time and within the joints' limits.
+"""
 
 from collections.abc import Sequence
 
@@ -49,8 +51,10 @@ def smooth(u: np.ndarray) -> np.ndarray:
 
 
 def sample_hand(rng: np.random.Generator, names: Sequence[str]) -> np.ndarray:
-    """(17,) angles of one hand in degrees: a sparse mixture of written shapes (names in
-    poses.HANDS), plus noise."""
+    """Return (17,) angles of one hand in degrees.
+
+    A sparse mixture of written shapes (names in poses.HANDS), plus noise.
+    """
     shapes = np.stack([poses.HANDS[name] for name in names])
     # A concentration of 0.12 puts nearly all weight on one or two shapes: mixtures of many all look
     # the same.
@@ -95,8 +99,10 @@ def _moves(rng, times_s, gap_s, names):
 
 
 def _walk(rng, times_s, may_run):
-    """A gait cycle: sines fitted by eye to what hips, knees and ankles do in a textbook's figure of
-    normal gait."""
+    """Return the angles of a gait cycle.
+
+    Sines fitted by eye to what hips, knees and ankles do in a textbook's figure of normal gait.
+    """
     rate_hz, phase0 = rng.uniform(0.7, 1.5), rng.uniform(0, 2 * np.pi)
     phase = 2 * np.pi * rate_hz * times_s + phase0
     vigour, run = rng.uniform(0.35, 1.25), rng.random() < 0.3 and may_run

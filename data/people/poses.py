@@ -1,5 +1,6 @@
-"""The ways a body can bend: its degrees of freedom with limits, and postures written by hand from
-them.
+"""The ways a body can bend.
+
+Its degrees of freedom with limits, and postures written by hand from them.
 
 Everything is in degrees. An angle is anatomical: it rotates about a fixed axis of the body, so
 limits and postures read as they would in a textbook, and mirroring swaps left and right. rig.py

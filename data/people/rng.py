@@ -11,8 +11,10 @@ T = TypeVar("T")
 def pick_one(
     rng: np.random.Generator, options: Sequence[T], weights: Sequence[float] | None = None
 ) -> T:
-    """One of ``options``; much cheaper than Generator.choice, which counts at a hundred draws a
-    clip."""
+    """One of ``options``.
+
+    Much cheaper than Generator.choice, which counts at a hundred draws a clip.
+    """
     if weights is None:
         return options[int(rng.random() * len(options))]
     rest = rng.random() * sum(weights)

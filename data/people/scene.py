@@ -1,5 +1,7 @@
-"""Where a person is, and in what light: a room or the open air, boxes as clutter, a key light and a
-sky."""
+"""Where a person is, and in what light.
+
+A room or the open air, boxes as clutter, a key light and a sky.
+"""
 
 from collections.abc import Sequence
 
@@ -99,8 +101,10 @@ def sample_scene(
 def sample_boxes(
     rng: np.random.Generator, scene: Struct, centre: np.ndarray, most: int
 ) -> list[Struct]:
-    """Up to ``most`` textured boxes on the floor around the person, at least 1.2 m from its
-    middle."""
+    """Return up to ``most`` textured boxes on the floor around the person.
+
+    At least 1.2 m from its middle.
+    """
     out = []
     for _ in range(int(rng.integers(0, most + 1))):
         for _ in range(20):
@@ -142,8 +146,10 @@ def find_footprint(box: Struct) -> tuple[np.ndarray, float, float]:
 def in_the_way(
     place: np.ndarray, radius: float, eyes: np.ndarray, targets: np.ndarray
 ) -> np.ndarray:
-    """(n,) bool: a cylinder of that radius (metres) on the floor stands between eyes and targets,
-    (n, 3) each."""
+    """Return (n,) bool: a cylinder on the floor stands between eyes and targets.
+
+    Its radius is in metres; eyes and targets are (n, 3) each.
+    """
     way = targets[:, :2] - eyes[:, :2]
     u = np.clip(((place - eyes[:, :2]) * way).sum(1) / (way * way).sum(1), 0, 1.05)
     return np.linalg.norm(eyes[:, :2] + u[:, None] * way - place, axis=1) < radius
@@ -156,8 +162,10 @@ def keep_boxes(
     targets: np.ndarray,
     person_height: float,
 ) -> list[Struct]:
-    """The boxes that may stay: no camera is inside one, and only low ones may stand before a person
-    and hide the legs."""
+    """Return the boxes that may stay.
+
+    No camera is inside one, and only low ones may stand before a person and hide the legs.
+    """
     kept = []
     for box in boxes:
         place, radius, height = find_footprint(box)
@@ -219,8 +227,10 @@ def sample_light(
 
 
 def map_axes(direction: np.ndarray) -> np.ndarray:
-    """(3, 3) rows x, y, z of a depth map for light from ``direction`` (3,); z grows away from the
-    light."""
+    """(3, 3) rows x, y, z of a depth map for light from ``direction`` (3,).
+
+    ``z`` grows away from the light.
+    """
     z = -np.asarray(direction, np.float64) / np.linalg.norm(direction)
     x = np.cross(z, [0, 0, 1.0] if abs(z[2]) < 0.95 else [1.0, 0, 0])
     x /= np.linalg.norm(x)

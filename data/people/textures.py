@@ -1,5 +1,4 @@
-"""The bank of textures: 56 tileable images made from noise, for clothes, walls, floors and
-things.
+"""The bank of textures: 56 tileable images made from noise, for clothes, walls, floors and things.
 
 All are drawn once per process from a fixed seed (0.8 s); nothing is read from disk.
 """
@@ -48,8 +47,10 @@ def numbers_of(*kinds: int) -> list[int]:
 
 
 def make_noise(rng: np.random.Generator, slope: float, above: float = 0) -> np.ndarray:
-    """(256, 256) tileable noise in [0, 1] whose power falls as frequency^-slope, without
-    frequencies up to ``above``."""
+    """Return (256, 256) tileable noise in [0, 1] whose power falls as frequency^-slope.
+
+    Without frequencies up to ``above``.
+    """
     frequency = np.fft.fftfreq(SIDE) * SIDE
     k = np.hypot(frequency[:, None], frequency[None])
     amplitude = np.where(k > above, 1 / np.maximum(k, 1) ** (slope / 2 + 0.5), 0)
@@ -91,8 +92,10 @@ def _between(z, colours):
 
 
 def _cells(rng, count):
-    """Nearest of ``count`` random points on the torus: its number, and how much nearer it is than
-    the second."""
+    """Return the nearest of ``count`` random points on the torus.
+
+    Its number, and how much nearer it is than the second.
+    """
     y, x = np.mgrid[0:SIDE, 0:SIDE]
     first = np.full((SIDE, SIDE), 1e9)
     second, which = first.copy(), np.zeros((SIDE, SIDE), int)

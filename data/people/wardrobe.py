@@ -117,8 +117,10 @@ def _drape(rng, top, bottom):
 
 
 def _skin(rng, female):
-    """Skin on a line from light to deep, through a middle tone: two straight pieces in linear
-    RGB."""
+    """Draw skin on a line from light to deep, through a middle tone.
+
+    The line is two straight pieces in linear RGB.
+    """
     m = rng.random()
     far, share = (_LIGHT_SKIN, 1 - 2 * m) if m < 0.5 else (_DEEP_SKIN, 2 * m - 1)
     skin = far * share + _MIDDLE_SKIN * (1 - share)
@@ -206,8 +208,10 @@ def _any_texture(rng):
 
 
 def _texture_unlike_skin(rng, tint, skin, means):
-    """A texture whose mean under this tint does not read as skin, or None if six draws found
-    none."""
+    """Return a texture whose mean under this tint does not read as skin.
+
+    None if six draws found none.
+    """
     for _ in range(6):
         which = _any_texture(rng)
         mean = means[which] * (tint * 1.2 + 0.1)

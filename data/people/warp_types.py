@@ -84,8 +84,10 @@ class Look:
 
 @wp.struct
 class Light:
-    """A key light with a shadow map, and a sky whose occlusion is gathered from SKY_DIRECTIONS
-    small depth maps."""
+    """A key light with a shadow map, and a sky.
+
+    The sky's occlusion is gathered from SKY_DIRECTIONS small depth maps.
+    """
 
     direction: wp.vec3
     colour: wp.vec3
@@ -127,6 +129,8 @@ class Scene:
 
 @wp.struct
 class Box:
+    """A box in the scene: centre and half sides in metres, rotated about the vertical."""
+
     centre: wp.vec3
     half: wp.vec3
     cos: float
@@ -138,8 +142,10 @@ class Box:
 
 @wp.struct
 class Shot:
-    """One image: which instant, the pinhole (OpenCV axes, pixel centres at +0.5), and the
-    camera's manners."""
+    """One image: which instant, the pinhole, and the camera's manners.
+
+    The pinhole has OpenCV axes and pixel centres at +0.5.
+    """
 
     instant: int
     rotation: wp.mat33
@@ -177,8 +183,10 @@ class Textures:
 
 @wp.struct
 class Dressed:
-    """The person at all T instants, dressed: (T, V) positions, unit normals and light from the
-    sky."""
+    """The person at all T instants, dressed.
+
+    (T, V) positions, unit normals and light from the sky.
+    """
 
     position: wp.array2d(dtype=wp.vec3)
     normal: wp.array2d(dtype=wp.vec3)
@@ -187,8 +195,10 @@ class Dressed:
 
 @wp.struct
 class LightMaps:
-    """Depths from the lights, larger is nearer: sky (T, SKY_DIRECTIONS, side^2), key (T, side,
-    side) and its blocks."""
+    """Depths from the lights, larger is nearer.
+
+    Sky (T, SKY_DIRECTIONS, side^2), key (T, side, side) and its blocks.
+    """
 
     sky_axes: wp.array(dtype=wp.mat33)
     sky_colour: wp.array(dtype=wp.vec3)
@@ -208,8 +218,10 @@ def mat33(rows: Iterable[Iterable[float]]) -> wp.mat33:
 
 
 def fill_struct(kind: Any, **values: object) -> Struct:
-    """A struct of this kind with its fields set; Warp takes Python's own numbers only, not
-    numpy's."""
+    """A struct of this kind with its fields set.
+
+    Warp takes Python's own numbers only, not numpy's.
+    """
     struct = kind()
     for name, value in values.items():
         declared = kind.vars[name].type

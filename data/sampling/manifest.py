@@ -1,5 +1,7 @@
-"""Which shards a run reads: read from their catalogues, frozen into the run's folder, compared when
-it resumes."""
+"""Which shards a run reads.
+
+Read from their catalogues, frozen into the run's folder, compared when it resumes.
+"""
 
 import difflib
 import json
@@ -154,8 +156,9 @@ def _difference(name, then, now):
 
 
 def quarantined_shards(folder: str | Path, order: Order) -> frozenset[str]:
-    """frozenset of the paths of the shards in a run's bad_shards.json, which its operator wrote;
-    empty where there is none.
+    """Return the frozenset of the paths of the shards in a run's bad_shards.json.
+
+    Its operator wrote that file; the set is empty where there is none.
 
     A shard is listed by its file's name, or by its path or URL where several sources have one of
     that name.

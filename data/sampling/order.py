@@ -1,5 +1,6 @@
-"""Which sample fills which slot of a run: arithmetic on (seed, slot), the mix and the manifest, and
-on nothing else.
+"""Which sample fills which slot of a run.
+
+Arithmetic on (seed, slot), the mix and the manifest, and on nothing else.
 
 Slot n is row j = n % B of batch t = n // B. w = B / L neighbouring rows make a *lane*, and a lane
 reads its own slice of every epoch, so a rank that owns some rows reads its own shards. All is in
@@ -54,8 +55,10 @@ SHARDS, POOL, REPLACE, PAIR, CROP, COLOUR, MASK, PHASE, SEQUENCE = range(9)
 
 
 class _Nothing(ISeedSequence):
-    """Seeds a generator whose state is set right after; numpy's own would ask the system for
-    entropy, at 8 us each."""
+    """Seeds a generator whose state is set right after.
+
+    numpy's own would ask the system for entropy, at 8 us each.
+    """
 
     def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
         return np.zeros(n_words, dtype)
@@ -65,8 +68,10 @@ _NOTHING = _Nothing()
 
 
 def numbers(seed: int, purpose: int, n: int, attempt: int = 0) -> np.random.Generator:
-    """A generator whose numbers depend on these four integers alone (Philox; Salmon et al., SC
-    2011)."""
+    """Return a generator whose numbers depend on these four integers alone.
+
+    Philox; Salmon et al., SC 2011.
+    """
     # numpy's stubs want classes and arrays; its code takes a seed sequence and tuples, in less
     # time.
     philox = np.random.Philox(_NOTHING)  # type: ignore - see above
@@ -84,8 +89,10 @@ def numbers(seed: int, purpose: int, n: int, attempt: int = 0) -> np.random.Gene
 
 @dataclass
 class Draw:
-    """What fills a slot: places in the manifest's lists, the pair kind, and how often the source
-    was gone through."""
+    """What fills a slot.
+
+    Places in the manifest's lists, the pair kind, and how often the source was gone through.
+    """
 
     source: int
     kind: int
@@ -95,8 +102,10 @@ class Draw:
 
 
 def default_lanes(batch: int, shares: Sequence[float] | np.ndarray) -> int:
-    """The most lanes, up to 256, that divide the batch and leave every lane whole quotas of
-    kinds."""
+    """Return the most lanes, up to 256, that divide the batch.
+
+    Every lane has whole quotas of kinds.
+    """
     pattern = len(kind_pattern(batch, shares))
     return max(d for d in range(1, min(batch, 256) + 1) if batch % (d * pattern) == 0)
 
@@ -128,8 +137,10 @@ def quotas(shares: Sequence[float] | np.ndarray, total: int) -> np.ndarray:
 
 
 def spread(counts: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Entry numbers, count[i] times i, spread as evenly as they go (smooth weighted round
-    robin)."""
+    """Return entry numbers, count[i] times i, spread as evenly as they go.
+
+    Smooth weighted round robin.
+    """
     weight, credit, out = np.asarray(counts, float), np.zeros(len(counts)), []
     for _ in range(int(sum(counts))):
         credit += weight
@@ -140,8 +151,9 @@ def spread(counts: Sequence[int] | np.ndarray) -> np.ndarray:
 
 
 def lay_out(kinds: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """The source of each slot of a period, spread evenly over all slots and over those of each
-    kind.
+    """Return the source of each slot of a period.
+
+    Spread evenly over all slots and over those of each kind.
 
     At each slot the source that is furthest behind takes it: behind among the slots of this kind
     and behind among all slots, added up. (Each kind laid out by itself is even too, but windows
@@ -282,8 +294,10 @@ class Order:
         return Draw(source, kind, *walk.draw(n))
 
     def epochs(self, n: int) -> dict[str, float]:
-        """{source name: how often it was gone through before slot n's batch}, read off its first
-        slice."""
+        """Return {source name: how often it was gone through before slot n's batch}.
+
+        Read off its first slice.
+        """
         return {
             source.name: walk.before(n // self.batch) / walk.length
             for source, walk in zip(self.sources, self.walks, strict=True)
@@ -291,8 +305,9 @@ class Order:
 
 
 class _Walk:
-    """How one source is gone through: how often a slice of it was drawn before a slot, and which
-    clip comes then.
+    """How one source is gone through.
+
+    How often a slice of it was drawn before a slot, and which clip comes then.
 
     Args:
         source: SourceManifest.  mine: (P, q) bool, which slots of the period are the source's.
@@ -327,8 +342,10 @@ class _Walk:
         self._epochs, self._pools = {}, {}
 
     def _count(self, mine):
-        """Tables of how often the source comes before a slot, a block, and, in a slice, before a
-        batch."""
+        """Make the tables of how often the source comes before something.
+
+        Before a slot, a block, and, in a slice, before a batch.
+        """
         self.slots = _ints(np.cumsum(mine) - mine.ravel(), "I")
         self.of_period = int(mine.sum())
         turns, blocks = (
@@ -383,8 +400,10 @@ class _Walk:
         return shard, place - (self.ends[shard - 1] if shard else 0)
 
     def _begin_epoch(self, epoch):
-        """Shuffle the shards; slices are at one epoch or at two neighbouring ones, so two are
-        kept."""
+        """Shuffle the shards.
+
+        Slices are at one epoch or at two neighbouring ones, so two are kept.
+        """
         shards = self._rng(SHARDS, epoch, 0).permutation(len(self.counts))
         turn = int(self._rng(PHASE, epoch, 0).integers(self.total))
         found = _ints(shards), _ints(np.cumsum(self.counts[shards])), turn
@@ -408,6 +427,8 @@ _NO_EPOCH, _NO_POOL = (-1, None, None, 0), (None, None)
 
 
 def _ints(values, code="q"):
-    """An array of Python's own: as small as numpy's, and its entries come out as plain integers, in
-    half the time."""
+    """Return an array of Python's own.
+
+    As small as numpy's, and its entries come out as plain integers, in half the time.
+    """
     return array(code, np.asarray(values).astype(code).tobytes())

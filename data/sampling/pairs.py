@@ -14,6 +14,8 @@ CROPS = {"body": ("body",), "hand": ("left_hand", "right_hand"), "any": KINDS}
 
 @dataclass
 class PairRules:
+    """Selects the crops of a clip that make pairs."""
+
     crops: str = key("body", "which crops make pairs", choices=tuple(CROPS))
     angle_min_deg: float = key(
         5.0, "cross-view: least angle between the cameras, seen from the person", low=0, high=180
@@ -32,6 +34,7 @@ class PairRules:
     overlap_max: float = key(1.0, "most such share", low=0, high=1)
 
     def check(self) -> None:
+        """Raise UserError where the least of a range is above its largest."""
         for low, high in (
             ("angle_min_deg", "angle_max_deg"),
             ("gap_min_s", "gap_max_s"),
@@ -49,8 +52,9 @@ def offer_bits(crops: str) -> int:
 
 
 def view_angles(clip: Clip) -> np.ndarray:
-    """(N, N) degrees between each two crops' cameras as seen from the person, nan where one is not
-    calibrated.
+    """Return (N, N) degrees between each two crops' cameras as seen from the person.
+
+    NaN where one is not calibrated.
 
     The rays through two crops' centres both pass through the person, so their angle is the one
     looked for.
@@ -60,8 +64,10 @@ def view_angles(clip: Clip) -> np.ndarray:
 
 
 def _ray(crop, size):
-    """Unit vector in the world from the camera through the crop's centre; None where it is not
-    calibrated."""
+    """Unit vector in the world from the camera through the crop's centre.
+
+    None where it is not calibrated.
+    """
     if crop.K is None or crop.Rt is None:
         return None
     (fx, skew, cx), (_, fy, cy), _ = crop.K
@@ -74,8 +80,9 @@ def _ray(crop, size):
 
 
 def possible(clip: Clip, kind: str, crops: tuple[str, ...]) -> list[tuple[int, int]]:
-    """[(a, b), ...] of a clip that are of that kind before any rule; ``crops``: which kinds of
-    crops make pairs.
+    """[(a, b), ...] of a clip that are of that kind before any rule.
+
+    ``crops``: which kinds of crops make pairs.
 
     As data.format.index.pair_matrix has them, in plain Python: for the few crops of a clip numpy
     takes five times as long.
@@ -142,8 +149,9 @@ def choose(
 def more_targets(
     clip: Clip, kind: str, rules: PairRules, a: int, b: int, count: int, random: np.random.Generator
 ) -> list[int]:
-    """[crop, ...] of ``count`` further targets of the reference b, beside a, all of that kind and
-    by the rules.
+    """Return [crop, ...] of ``count`` further targets of the reference b, beside a.
+
+    All of that kind and by the rules.
 
     Each crop once, in a random sequence, as long as there are any; then over again from a: the same
     image under another mask says less than another image.

@@ -147,8 +147,10 @@ def seen_in_manifest(sources: dict) -> Seen:
 
 
 def leak_warnings(seen: Seen, who: object) -> list[str]:
-    """Sentences for a table of errors of weights, one a thing that is not known of what they
-    saw."""
+    """Return sentences on what is not known of what weights saw, for a table of errors.
+
+    One a thing.
+    """
     return [
         f"what pre-training saw is unknown: leakage cannot be excluded ({who}: {words})."
         for words in seen.unknown

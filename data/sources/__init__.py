@@ -1,2 +1,4 @@
-"""Clips from images of real people: videos with boxes, synchronised calibrated cameras, labelled
-datasets."""
+"""Clips from images of real people.
+
+Videos with boxes, synchronised calibrated cameras, labelled datasets.
+"""

@@ -65,8 +65,10 @@ def project_distorted(camera: Camera, points: npt.ArrayLike) -> tuple[np.ndarray
 
 
 def undistort_pixels(camera: Camera, pixels: npt.ArrayLike) -> np.ndarray:
-    """(..., 2) pixels of the distorted image to pixels of the ideal pinhole image with the same
-    K."""
+    """Return (..., 2) pixels of the ideal pinhole image, from those of the distorted one.
+
+    Both have the same K.
+    """
     pixels = np.asarray(pixels, np.float64)
     flat = pixels.reshape(-1, 1, 2)
     criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-9)
@@ -83,8 +85,9 @@ def fit_to_video(
     offset: tuple[float, float] = (0, 0),
     slack_px: int = 16,
 ) -> Camera:
-    """The camera as its video shows it, where the video is a few pixels smaller or larger than the
-    calibration.
+    """Return the camera as its video shows it.
+
+    For a video that is a few pixels smaller or larger than the calibration.
 
     Args:
         width, height: of the video.  offset: (x, y) of the video's corner in the calibrated
@@ -221,8 +224,10 @@ def _find(node, name):
 
 
 def _caliscope(data, path):
-    """caliscope's camera_array.toml: world to camera, OpenCV numbers; cameras are named cam_N like
-    its videos."""
+    """Read camera_array.toml of caliscope: world to camera, OpenCV numbers.
+
+    Cameras are named cam_N like its videos.
+    """
     for node in tomllib.loads(decode_text(data))["cameras"].values():
         name = f"cam_{node['cam_id']}"
         if node.get("ignore") or "rotation" not in node or "matrix" not in node:
@@ -244,8 +249,10 @@ def _caliscope(data, path):
 
 
 def _opencv(data, path):
-    """JSON: {"cameras": [{"name", "size": [w, h], "K", "distortion", "R", "t"}]} with OpenCV's
-    numbers, t in metres."""
+    """Read JSON: {"cameras": [{"name", "size": [w, h], "K", "distortion", "R", "t"}]}.
+
+    With OpenCV's numbers, t in metres.
+    """
     for node in json.loads(decode_text(data))["cameras"]:
         yield _camera(
             path,

@@ -13,6 +13,8 @@ UP = ("x", "y", "z", "-x", "-y", "-z")
 
 @dataclass
 class CameraKeys:
+    """Names a camera's video and how it is cut from the calibrated image."""
+
     video: str | None = key(
         None, "file name of this camera's video without suffix, where it is not the camera's name"
     )
@@ -39,6 +41,8 @@ class Person:
 
 @dataclass
 class PairsConfig:
+    """Holds the keys of ``python -m data pairs``."""
+
     out: str = key(
         "", "folder for the shards; empty, missing, or made by this very config", path="one"
     )

@@ -138,7 +138,7 @@ def _decord_reader(path):
 
 
 def _decord_says(error):
-    """decord's own words, without its source file, line and failed condition."""
+    """Return the words of decord without its source file, line and failed condition."""
     line = " ".join(str(error).split("\n")[0].split())
     return line.split("ERROR ")[-1].split("Check failed: ")[-1][:120]
 

@@ -1,5 +1,7 @@
-"""Clips of one person from synchronised, calibrated cameras: all cameras that see them, at the same
-instants."""
+"""Clips of one person from synchronised, calibrated cameras.
+
+All cameras that see them, at the same instants.
+"""
 
 import os
 from collections import defaultdict
@@ -31,8 +33,10 @@ log = get_logger(__name__)
 
 @dataclass
 class View:
-    """One camera with its video and, for each instant, the frame of it (missing where it recorded
-    none)."""
+    """One camera with its video and, for each instant, the frame of it.
+
+    The frame is missing where it recorded none.
+    """
 
     camera: Camera
     stem: str
@@ -88,8 +92,10 @@ def plan_clips(cfg: PairsConfig, problems: Problems) -> tuple[list[ClipPlan], di
 
 
 def _match(cfg):
-    """[(camera, stem, path)]: a camera's video has its name, or the one that cameras.NAME.video
-    says."""
+    """Return [(camera, stem, path)].
+
+    A camera's video has its name, or the one that cameras.NAME.video says.
+    """
     cameras, videos = read_cameras(cfg.calibration, cfg.calibration_format), list_videos(cfg.videos)
     for name, keys in cfg.cameras.items():
         if name not in cameras:
@@ -182,8 +188,10 @@ def _clock(cfg, matched):
 
 
 def _where(cfg, times, views):
-    """{person: {instant: [(View, tight box in undistorted pixels)]}} for those that see enough of
-    the person."""
+    """Return {person: {instant: [(View, tight box in undistorted pixels)]}}.
+
+    For those that see enough of the person.
+    """
     if cfg.boxes:
         people = _from_boxes(cfg, times, views)
     else:
@@ -223,8 +231,10 @@ def _from_boxes(cfg, times, views):
 
 
 def _ideal_box(camera, box):
-    """The box in undistorted pixels around a box of the distorted image, by its corners and the
-    middles of its sides."""
+    """Return the box in undistorted pixels around a box of the distorted image.
+
+    By its corners and the middles of its sides.
+    """
     x0, y0, x1, y1 = box
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
     at = undistort_pixels(
@@ -234,8 +244,10 @@ def _ideal_box(camera, box):
 
 
 def _agreement(people):
-    """How far the boxes' middles lie from one world point: large where calibration, clock or person
-    ids are wrong."""
+    """Return how far the boxes' middles lie from one world point.
+
+    Large where calibration, clock or person ids are wrong.
+    """
     errors = []
     for seen in people.values():
         for found in list(seen.values())[::10]:
@@ -255,8 +267,10 @@ def _agreement(people):
 
 
 def _from_cylinder(cfg, times, views):
-    """{instant: [(View, box)]} of a vertical cylinder, along the track or where the cameras
-    look."""
+    """Return {instant: [(View, box)]} of a vertical cylinder.
+
+    Along the track or where the cameras look.
+    """
     axis, sign = "xyz".index(cfg.person.up[-1]), -1.0 if cfg.person.up[0] == "-" else 1.0
     if cfg.track:
         points = {i: p for i, p in read_track(cfg.track).items() if i in times}
@@ -330,8 +344,10 @@ def _rims(point, axis, ends, radius_m):
 
 
 def _box_of(camera, points):
-    """Tight box of world points in undistorted pixels, or None where one is behind the camera or
-    too near."""
+    """Return the tight box of world points in undistorted pixels.
+
+    None where one is behind the camera or too near.
+    """
     at, depth = project(points, camera.K, camera.Rt)
     return None if depth.min() < _NEAREST_M else np.concatenate([at.min(0), at.max(0)])
 

@@ -104,8 +104,10 @@ def _prepare_folder(cfg):
 
 
 def _write(cfg, plans, videos, problems):
-    """Write all shards that are not there yet; returns the number of clips in the folder, or in
-    those of its part."""
+    """Write all shards that are not there yet.
+
+    Returns the number of clips in the folder, or in those of its part.
+    """
     mine = Part.of(cfg.part)
     done_path = os.path.join(cfg.out, DONE)
     parts = [plans[i : i + cfg.clips_per_shard] for i in range(0, len(plans), cfg.clips_per_shard)]
@@ -257,8 +259,10 @@ def _save_done(path, done):
 
 
 def _remove(tar):
-    """Delete a shard of this folder that an earlier plan made, as before a video was added or taken
-    away."""
+    """Delete a shard of this folder that an earlier plan made.
+
+    As before a video was added or taken away.
+    """
     for path in (tar, tar + ".index.npz"):
         if os.path.exists(path):
             os.remove(path)

@@ -18,6 +18,7 @@ class Problems:
     skipped: dict = dataclasses.field(default_factory=dict)
 
     def add(self, path: str, reason: str) -> None:
+        """Note and log that a path was skipped; its first reason is kept."""
         if path not in self.skipped:
             self.skipped[path] = reason
             log.warning(f"skipped {path}: {reason}")

@@ -53,8 +53,9 @@ def read_rows(
 
 
 def read_boxes(path: str) -> dict[str, dict[str, dict[int, Row]]]:
-    """{video stem: {person: {frame: (box (4,), where)}}} of a boxes file; pixels, the image's
-    corner at (0, 0).
+    """{video stem: {person: {frame: (box (4,), where)}}} of a boxes file.
+
+    Pixels, the image's corner at (0, 0).
 
     Raises:
         UserError: a malformed row, a box without area, two boxes for one person in one frame.
@@ -79,8 +80,9 @@ def read_boxes(path: str) -> dict[str, dict[str, dict[int, Row]]]:
 
 
 def check_boxes(boxes: Mapping[int, Row], width: int, height: int) -> None:
-    """Raise UserError for a box that lies wholly outside an image of width x height, naming its
-    row.
+    """Raise UserError for a box that lies wholly outside an image, naming its row.
+
+    The image is of width x height.
 
     Args:
         boxes: {frame: (box, where)}.
@@ -93,8 +95,10 @@ def check_boxes(boxes: Mapping[int, Row], width: int, height: int) -> None:
 
 
 def fill_gaps(boxes: Mapping[int, Row], gap: int) -> dict[int, np.ndarray]:
-    """{frame: box} with linear interpolation between boxes that are at most ``gap`` frames
-    apart."""
+    """Return {frame: box} with linear interpolation across gaps.
+
+    Between boxes that are at most ``gap`` frames apart.
+    """
     plain = {frame: box for frame, (box, _) in sorted(boxes.items())}
     frames = list(plain)
     out = dict(plain)
@@ -115,8 +119,9 @@ def read_track(path: str) -> dict[int, np.ndarray]:
 
 
 def read_timestamps(path: str) -> tuple[dict[int, float], dict[str, dict[int, int]]]:
-    """(times, frames) of a CSV sync_index, cam_id, frame_time, whose rows of one camera are that
-    video's frames in order.
+    """Return (times, frames) of a CSV sync_index, cam_id, frame_time.
+
+    Rows of one camera are that video's frames in order.
 
     Returns:
         {sync index: seconds since the first}, the mean over the cameras; {cam_id: {sync index:

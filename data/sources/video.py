@@ -1,5 +1,7 @@
-"""Cross-pose clips: one person at several instants of one camera, from videos and a file of
-boxes."""
+"""Cross-pose clips: one person at several instants of one camera.
+
+From videos and a file of boxes.
+"""
 
 from data.cropping.geometry import square_around
 from data.sources.config import PairsConfig

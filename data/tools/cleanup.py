@@ -12,8 +12,9 @@ PROCESS = re.compile(r"\.(?:writing-|index\.npz\.)(\d+)(?:\.npz)?$")
 
 
 def clear_leftovers(folder: str, names: Iterable[str] = ("*",)) -> None:
-    """Remove half-written shards and indexes of processes that are gone; those of a live one may
-    still be wanted.
+    """Remove half-written shards and indexes of processes that are gone.
+
+    Those of a live one may still be wanted.
 
     Args:
         names: of shards. Where other machines write into the folder too, whose processes look dead

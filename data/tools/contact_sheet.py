@@ -1,5 +1,8 @@
-"""Contact sheets: pairs as they lie in the shards, the person's mask outlined, captions with what
-is known of them. Clips without a pair show their crops and keypoints."""
+"""Contact sheets: pairs as they lie in the shards.
+
+The person's mask is outlined, captions say what is known of them. Clips without a pair show their
+crops and keypoints.
+"""
 
 import contextlib
 import math
@@ -29,8 +32,9 @@ KEYPOINT = (0, 200, 90)
 def contact_sheet(
     paths: list[str], rows: int, seed: int, rules: PairRules, store: Store
 ) -> Image.Image:
-    """An image of pairs, a row a clip: one cross-view pair on the left, one cross-pose pair on the
-    right.
+    """Return an image of pairs, a row a clip.
+
+    One cross-view pair on the left, one cross-pose pair on the right.
 
     The clips are spread evenly over the shards; which ones, and which of their pairs, follows from
     the seed.
@@ -152,8 +156,10 @@ def _draw_crops(
     members: dict[str, tuple[int, int]],
     masks: np.ndarray | None,
 ) -> None:
-    """The first crops of a clip that has no pair, with masks and keypoints, such as a labelled
-    photograph."""
+    """Draw the first crops of a clip that has no pair, with masks and keypoints.
+
+    Such as a labelled photograph.
+    """
     wanted = CROPS[rules.crops]
     numbers_of = [n for n, crop in enumerate(clip.crops) if crop.kind in wanted]
     labels = None
@@ -198,8 +204,10 @@ def _draw_keypoints(image: Image.Image, keypoints: Keypoints, scale: float) -> N
 
 
 def caption(clip: Clip, a: int, b: int, kind: str) -> str:
-    """What is known of a pair, in a line: kind of crop, cameras or instants, angle or gap,
-    overlap."""
+    """Return what is known of a pair, in a line.
+
+    Kind of crop, cameras or instants, angle or gap, overlap.
+    """
     one, other = clip.crops[a], clip.crops[b]
     words = [one.kind.replace("_", " ")]
     if kind == "cross_view":

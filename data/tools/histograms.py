@@ -30,8 +30,10 @@ MOST_SOURCES = 8
 
 
 def draw(tally: Tally, rules: PairRules) -> Image.Image:
-    """Histograms of a data.tools.stats.Tally, and what data.sampling.pairs.PairRules keep; a PIL
-    image."""
+    """Histograms of a data.tools.stats.Tally, and what data.sampling.pairs.PairRules keep.
+
+    A PIL image.
+    """
     with matplotlib.rc_context(STYLE):
         # A canvas of its own and not pyplot, whose current figure is global state.
         layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)

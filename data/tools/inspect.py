@@ -1,5 +1,7 @@
-"""``python -m data verify | stats | preview``: are shards whole, what do they hold, how do they
-look."""
+"""``python -m data verify | stats | preview``: looks into shards.
+
+Are they whole, what do they hold, how do they look.
+"""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +28,8 @@ Answer = TypeVar("Answer")
 
 @dataclass
 class IndexConfig:
+    """Holds the keys of ``python -m data index``."""
+
     workers: int | None = key(
         None, "processes that read; default: the cores of this machine", low=1
     )
@@ -33,6 +37,8 @@ class IndexConfig:
 
 @dataclass
 class VerifyConfig:
+    """Holds the keys of ``python -m data verify``."""
+
     cache: CacheConfig = section(CacheConfig)
     workers: int | None = key(
         None, "processes that read; default: the cores of this machine", low=1
@@ -41,6 +47,8 @@ class VerifyConfig:
 
 @dataclass
 class StatsConfig:
+    """Holds the keys of ``python -m data stats``."""
+
     out: str = key("", "also draw histograms into this PNG file", path="one")
     pairs: PairRules = section(PairRules)
     cache: CacheConfig = section(CacheConfig)
@@ -49,14 +57,17 @@ class StatsConfig:
     )
 
     def check(self) -> None:
+        """Raise UserError where out is set and does not name a PNG file."""
         if self.out:
             _check_png(self.out)
 
 
 @dataclass
 class ShownPairs(PairRules):
-    """Everything is shown unless a rule says otherwise: training's own defaults would hide all
-    hands."""
+    """Shows everything unless a rule says otherwise.
+
+    Training's own defaults would hide all hands.
+    """
 
     crops: str = key("any", "which crops make pairs", choices=tuple(CROPS))
     angle_min_deg: float = key(
@@ -68,6 +79,8 @@ class ShownPairs(PairRules):
 
 @dataclass
 class PreviewConfig:
+    """Holds the keys of ``python -m data preview``."""
+
     out: str = key("preview.png", "the PNG file to write", path="one")
     rows: int = key(8, "clips shown, spread evenly over the shards", low=1, high=64)
     seed: int = key(0, "another seed shows other clips and pairs", low=0)
@@ -75,6 +88,7 @@ class PreviewConfig:
     cache: CacheConfig = section(CacheConfig)
 
     def check(self) -> None:
+        """Raise UserError where out does not name a PNG file."""
         _check_png(self.out)
 
 
@@ -119,8 +133,10 @@ def verify(argv: list[str]) -> int:
 
 
 def stats(argv: list[str]) -> int:
-    """Print what the shards hold and what the rules for pairs keep; draw it where out=FILE.png is
-    given."""
+    """Print what the shards hold and what the rules for pairs keep.
+
+    Draw it where out=FILE.png is given.
+    """
     config, named = parse_keys(StatsConfig, argv, "data stats")
     paths = _named(named, config.cache)
     tally = merge(
@@ -169,8 +185,10 @@ def look(work: Callable[[str], Answer], cache: CacheConfig, path: str) -> Answer
 def spread_over_processes(
     work: Callable[[str], Answer], paths: Sequence[str], workers: int | None, words: str
 ) -> Iterator[Answer]:
-    """Yield work(path) in the order of the paths, from several processes where that helps; shows
-    progress on a terminal."""
+    """Yield work(path) in the order of the paths, from several processes where that helps.
+
+    Shows progress on a terminal.
+    """
     count = min(len(paths), workers or os.cpu_count() or 1)
     yield from tqdm(spread_in_order(work, paths, count), words, len(paths), disable=None)
 

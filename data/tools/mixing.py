@@ -1,5 +1,7 @@
-"""``python -m data mixing``: how well batches are mixed, beside a full shuffle of the same
-clips."""
+"""``python -m data mixing``: how well batches are mixed.
+
+Beside a full shuffle of the same clips.
+"""
 
 import contextlib
 import hashlib
@@ -33,6 +35,8 @@ LARGER_POOLS = (4, 16)  # times data.pool_shards; each open pool costs a lane th
 
 @dataclass
 class MixingConfig:
+    """Holds the keys of ``python -m data mixing``."""
+
     batch: int = key(256, "pairs in a global batch, as in training", low=2)
     lanes: int | None = key(None, "data.lanes of the training; default: as there", low=1)
     pool_shards: float = key(4.0, "data.pool_shards of the training", low=0.01)
@@ -94,8 +98,10 @@ def main(argv: list[str]) -> int:
 
 
 def _manifest(named, cache):
-    """(SourceManifest of all shards, shares of the kinds of pairs) as training on all crops has
-    them."""
+    """Return (SourceManifest of all shards, shares of the kinds of pairs).
+
+    As training on all crops has them.
+    """
     source = read_manifest("all", named, 0, offer_bits("any"), Store(cache.open()))
     if not source.offers:
         source.offers = [0]  # labelled crops without pairs: all slots are of one kind
@@ -111,8 +117,9 @@ def open_order(
 
 
 def groups_of_shard(path: str) -> tuple[np.ndarray, int]:
-    """((n, 3) uint64 hashes of each clip's source, subject and video, clips whose JSON is
-    unreadable).
+    """Return ((n, 3) uint64 hashes of each clip's groups, clips whose JSON is unreadable).
+
+    The groups are its source, subject and video.
 
     Raises:
         UserError: the shard is cut off or no tar; see data.format.shards.read_index.
@@ -138,8 +145,9 @@ def groups_of_shard(path: str) -> tuple[np.ndarray, int]:
 
 
 def video_of(source: str, subject: str, name: str) -> str:
-    """What names the recording that a clip is from: its source, its subject, and its key without
-    the number at the end.
+    """Return what names the recording that a clip is from.
+
+    Its source, its subject, and its key without the number at the end.
 
     ``python -m data pairs`` ends a key with the clip's place in the video. The source keeps apart
     sets that name their videos alike, the subject keeps apart synthetic humans, each of whose clips
@@ -154,8 +162,10 @@ def _hash(text):
 
 
 def join(rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """[(clips, len(GROUPS)) int64 of each shard]: a clip's number in each of GROUPS, from
-    groups_of_shard of each shard."""
+    """Return [(clips, len(GROUPS)) int64 of each shard].
+
+    A clip's number in each of GROUPS, from groups_of_shard of each shard.
+    """
     counts = [len(r) for r in rows]
     columns = [np.repeat(np.arange(len(rows)), counts), *np.concatenate(rows).T]
     numbered = np.stack([np.unique(column, return_inverse=True)[1] for column in columns], 1)
@@ -163,8 +173,10 @@ def join(rows: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def measure(order: Order, groups: Sequence[np.ndarray], batches: int) -> Shares:
-    """The Shares of the first ``batches`` batches of an Order of one source; ``groups`` as join
-    gives them."""
+    """The Shares of the first ``batches`` batches of an Order of one source.
+
+    ``groups`` as join gives them.
+    """
     size = order.batch
     rows = np.zeros((size, len(GROUPS)), np.int64)
     found = {name: np.zeros(len(GROUPS)) for name in ("near", "any")}
@@ -185,8 +197,9 @@ def measure(order: Order, groups: Sequence[np.ndarray], batches: int) -> Shares:
 
 
 def full_shuffle(counts: np.ndarray, batch: int, batches: int) -> tuple[float, float]:
-    """Expected shares of (neighbouring, any two) rows of a batch with a group in common, for clips
-    in full random order.
+    """Return expected shares of (neighbouring, any two) rows with a group in common.
+
+    Of a batch, for clips in full random order.
 
     Each epoch is a permutation of all clips. Two rows of one epoch are two different clips, two
     rows of different epochs are independent; a batch may lie across several epochs.
@@ -217,8 +230,10 @@ def _pairs(counts):
 
 
 def beside(shares: Shares, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """((len(GROUPS),), the same): rows that share a row's group in its batch, on average; as drawn,
-    and in a full shuffle."""
+    """((len(GROUPS),), the same): rows that share a row's group in its batch, on average.
+
+    As drawn, and in a full shuffle.
+    """
     return (batch - 1) * shares.any, (batch - 1) * shares.full_any
 
 
@@ -255,8 +270,10 @@ def _ratio(drawn, full):
 
 
 def worst(shares: Shares, batch: int) -> tuple[float, str]:
-    """(factor, name) of the subject's or video's rows beside each: (1 + drawn) / (1 + full
-    shuffle)."""
+    """Return (factor, name) of the subject's or video's rows beside each.
+
+    The factor is (1 + drawn) / (1 + full shuffle).
+    """
     drawn, full = beside(shares, batch)
     return max(
         (float((1 + drawn[g]) / (1 + full[g])), GROUPS[g])

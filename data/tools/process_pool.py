@@ -49,8 +49,9 @@ class Died(Exception):
 def spread(
     function: Callable[[Piece], Answer], pieces: Iterable[Piece], workers: int
 ) -> Iterator[tuple[int, Answer]]:
-    """Yield (i, function(pieces[i])) as they are done; with one worker in this process and in
-    order.
+    """Yield (i, function(pieces[i])) as they are done.
+
+    With one worker in this process and in order.
 
     Pieces are taken only as processes become free. The processes end when the generator is closed
     or this process dies; SystemExit is raised in them, so that they clear what they have half
@@ -113,8 +114,9 @@ def spread_in_order(
 def spread_isolated(
     function: Callable[[Piece], Answer], pieces: Iterable[Piece], workers: int
 ) -> Iterator[Answer | Died]:
-    """Yield function(piece) in the order of the pieces, each in a fresh process, ``workers`` at a
-    time.
+    """Yield function(piece) in the order of the pieces, each in a fresh process.
+
+    ``workers`` run at a time.
 
     A process that died yields a Died, and the others continue. At most ``workers`` answers wait to
     be taken.
@@ -209,8 +211,10 @@ def _work(
     pipe: multiprocessing.connection.Connection,
     parent: int,
 ) -> None:
-    """Answer pieces until the pipe is closed: (number, piece) comes in; (number, answer, kind and
-    words of a Failure, traceback) goes back."""
+    """Answer pieces until the pipe is closed: (number, piece) comes in.
+
+    (number, answer, kind and words of a Failure, traceback) goes back.
+    """
     # Ctrl-C reaches the whole group; the parent ends the others in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)

@@ -1,5 +1,6 @@
-"""``python -m data shuffle | merge | split``: the clips of some shards in other shards, copied byte
-for byte.
+"""``python -m data shuffle | merge | split``: the clips of some shards in other shards.
+
+They are copied byte for byte.
 
 All shards are read first, and which clip goes where is decided before a byte is written
 (data.tools.rewrite_plan). Each new shard is then made by one process from the old tars, a clip at a
@@ -68,8 +69,10 @@ class MergeConfig:
             raise UserError("out= is not set: out=DIR names the folder for the new shards")
 
     def recipe(self) -> dict[str, object]:
-        """{key: value} of what decides where a clip goes, apart from the sources and the
-        excluded."""
+        """Return {key: value} of what decides where a clip goes.
+
+        Apart from the sources and the excluded.
+        """
         return {"clips_per_shard": self.clips_per_shard, "rename": self.rename}
 
 
@@ -155,8 +158,10 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _excluded(config: MergeConfig, paths: list[str]) -> frozenset[str]:
-    """The subjects that are left out; each is somebody in the shards, or a UserError says which is
-    not."""
+    """The subjects that are left out.
+
+    Each is somebody in the shards, or a UserError says which is not.
+    """
     if not config.exclude:
         return frozenset()
     subjects = read_excluded(config.exclude, "exclude")
@@ -168,8 +173,10 @@ def _excluded(config: MergeConfig, paths: list[str]) -> frozenset[str]:
 
 
 def _refuse_out(out: str, paths: Sequence[str]) -> None:
-    """UserError where ``out`` is or lies in a folder of the sources, or holds what no such command
-    wrote."""
+    """Raise UserError where ``out`` is or lies in a folder of the sources.
+
+    Or where it holds what no such command wrote.
+    """
     real = os.path.realpath(out)
     for path in paths:
         for folder in {
@@ -213,8 +220,10 @@ def _recipe(
 
 
 def _claim(out: str, recipe: Mapping[str, object]) -> None:
-    """Make the folder, refuse one of another recipe, clear what a killed command left, and note the
-    recipe."""
+    """Make the folder and note the recipe.
+
+    Refuses a folder of another recipe and clears what a killed command left.
+    """
     path = os.path.join(out, RECIPE)
     try:
         os.makedirs(out, exist_ok=True)

@@ -20,8 +20,9 @@ OPEN_FILES = 64
 
 @dataclass
 class Task:
-    """A shard to write: path, and for each of its clips the place in ``sources``, the bytes there,
-    and the key's hash.
+    """A shard to write: its path and its clips.
+
+    For each clip the place in ``sources``, the bytes there, and the key's hash.
 
     ``prefixes`` has for each source what is put before its keys, or is None.
     """

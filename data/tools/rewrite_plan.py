@@ -1,5 +1,6 @@
-"""Which clips make which new shards: what ``python -m data shuffle | merge | split`` decide before
-a byte is written.
+"""Which clips make which new shards.
+
+What ``python -m data shuffle | merge | split`` decide before a byte is written.
 
 A clip is a number, its place among those of all sources, so the plan of 100 million clips is 4 GB
 of arrays.
@@ -180,8 +181,10 @@ def make_plan(
 
 
 def distinct_names(paths: Sequence[str]) -> list[str]:
-    """A name for each tar, without dots and slashes: its file's, with as many folders before it as
-    tell all apart."""
+    """Return a name for each tar, without dots and slashes.
+
+    Its file's, with as many folders before it as tell all apart.
+    """
     parts = [os.path.realpath(path).removesuffix(".tar").split(os.sep) for path in paths]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["-".join(p[-depth:]).replace(".", "_") for p in parts]

@@ -1,5 +1,7 @@
-"""Counting what shards hold, and what the rules for pairs keep of it; from the JSON members
-alone."""
+"""Counting what shards hold, and what the rules for pairs keep of it.
+
+Only the JSON members are read.
+"""
 
 import contextlib
 import math
@@ -138,8 +140,9 @@ def merge(tallies: Iterable[Tally]) -> Tally:
 def rule_masks(
     pairs: np.ndarray, kind: str, rules: PairRules
 ) -> tuple[np.ndarray, list[tuple[str, np.ndarray]]]:
-    """What the rules keep of one kind of pair, each rule alone and all together; as
-    data.pairs.candidates decides.
+    """What the rules keep of one kind of pair, each rule alone and all together.
+
+    As data.pairs.candidates decides.
 
     Args:
         pairs: rows of PAIR.  kind: of PAIR_KINDS.  rules: data.sampling.pairs.PairRules.
@@ -256,7 +259,7 @@ def _rule_table(tally, rules):
 
 
 def spread_of(values: np.ndarray, form: str) -> str:
-    """ "5 % / 50 % / 95 %" of numbers, NaN left out."""
+    """Return "5 % / 50 % / 95 %" of numbers, NaN left out."""
     known = values[~np.isnan(values)]
     if not len(known):
         return "not known"

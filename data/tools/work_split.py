@@ -32,6 +32,7 @@ class Part:
         return cls(int(k) - 1, int(n))
 
     def has(self, number: int) -> bool:
+        """Return whether the shard of a number is this process's."""
         return number % self.count == self.first
 
     @property

@@ -1,5 +1,6 @@
-"""Configuration: dataclasses beside the code that reads them, a YAML file on top, ``key=value`` on
-top of that.
+"""Configuration: dataclasses beside the code that reads them, YAML and ``key=value`` on top.
+
+A YAML file overrides the defaults, the command line overrides the file.
 
     @dataclass
     class Optim:
@@ -49,6 +50,7 @@ from engine.config.schema import (
 from engine.config.shipped import find_config, suggest_config
 from engine.errors import Failure, UserError
 from engine.run.patience import is_folder, read_bytes
+from engine.run.run_folder import CONFIG
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -123,8 +125,10 @@ def parse(schema: type[Schema], argv: Sequence[str], command: str, usage: str = 
 def parse_all(
     schema: type[Schema], argv: Sequence[str], command: str
 ) -> tuple[Schema | None, list[str]]:
-    """(config or None, [message, ...]): as ``parse``, but going on after a fault, so that all of
-    them are told at once."""
+    """Return (config or None, [message, ...]), going on after a fault.
+
+    As ``parse``, but all faults are told at once.
+    """
     try:
         pairs = read_file(argv[0], command)
         schema = choose_schema(schema, [*pairs, *_split_words(argv[1:])])
@@ -153,8 +157,10 @@ def parse_all(
 
 
 def _split_words(words):
-    """[(key, text), ...] of the words that are key=value; the others are told of when they are
-    assigned."""
+    """[(key, text), ...] of the words that are key=value.
+
+    The others are told of when they are assigned.
+    """
     return [tuple(word.split("=", 1)) for word in words if "=" in word]
 
 
@@ -166,16 +172,19 @@ def _assign_argument(config, schema, argument):
 
 
 def is_assignment(argument: str) -> bool:
-    """Whether a word of a command that takes paths too is a key=value: neither a path that is there
-    nor a URL."""
+    """Return whether a word of a command that takes paths too is a key=value.
+
+    It is neither a path that is there nor a URL.
+    """
     return bool(_KEY.match(argument)) and not os.path.exists(argument)
 
 
 def parse_keys(
     schema: type[Schema], argv: Sequence[str], command: str, least: int = 1
 ) -> tuple[Schema, list[str]]:
-    """(``schema`` instance, [path, ...]) of a command that takes ``least`` or more paths and
-    ``key=value``, no config file.
+    """Parse a command that takes paths and ``key=value``, but no config file.
+
+    Returns (``schema`` instance, [path, ...]); there are ``least`` or more paths.
 
     Raises:
         UserError: no path, an unknown key, a value that does not fit.
@@ -272,7 +281,7 @@ def read_file(path: str, command: str) -> list[tuple[str, str | list[str]]]:
     found = tree.pop("command", None)
     earlier = command.rpartition(" ")[0]  # "pretrain train" was "pretrain"
     if found and found == earlier:
-        if os.path.basename(path) != "config.yaml":
+        if os.path.basename(path) != CONFIG:
             raise UserError(
                 f"{path} says 'command: {found}', which has another name now: write "
                 f"'command: {command}'"
@@ -286,8 +295,10 @@ def read_file(path: str, command: str) -> list[tuple[str, str | list[str]]]:
 
 
 class _TextLoader(yaml.BaseLoader):
-    """Leaves every scalar as the text that was written, and takes no key twice, of which YAML would
-    drop the first."""
+    """Leaves every scalar as the text that was written, and takes no key twice.
+
+    Of a key that is given twice YAML would drop the first.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         names = [name.value for name, _ in node.value]

@@ -1,5 +1,7 @@
-"""Paths as config keys hold them: one, or several in a text; ``~``; commands of a shell. Nothing
-here imports torch."""
+"""Paths as config keys hold them: one, or several in a text; ``~``; commands of a shell.
+
+Nothing here imports torch.
+"""
 
 import json
 import os
@@ -10,8 +12,9 @@ PIPE = "pipe:"  # what follows is a shell command whose output is read
 
 
 def split_list(text: str, name: str) -> list[str]:
-    """The parts of ``a,b`` or ``[a,b]``, or of ``["a","b"]``, a JSON list, whose parts may hold
-    commas.
+    """Return the parts of ``a,b``, of ``[a,b]`` or of ``["a","b"]``.
+
+    The last is a JSON list, whose parts may hold commas.
 
     Args:
         name: of the key, for messages.
@@ -26,8 +29,10 @@ def split_list(text: str, name: str) -> list[str]:
 
 
 def is_json_list(text: str) -> bool:
-    """Whether a text is meant as a JSON list: a glob may begin with a bracket, but not with one
-    before a quote."""
+    """Return whether a text is meant as a JSON list.
+
+    A glob may begin with a bracket, but not with one before a quote.
+    """
     return text.lstrip().startswith("[") and text.lstrip()[1:].lstrip().startswith('"')
 
 
@@ -87,8 +92,10 @@ def _split_at_commas(text):
 
 
 def expand_home(path: str) -> str:
-    """A path with ``~/`` or ``~NAME/`` at its beginning written out; ``~`` by itself stays, for in
-    YAML it means nothing."""
+    """A path with ``~/`` or ``~NAME/`` at its beginning written out.
+
+    ``~`` by itself stays, for in YAML it means nothing.
+    """
     return os.path.expanduser(path) if path.startswith("~") and len(path) > 1 else path
 
 
@@ -129,6 +136,8 @@ def refuse_commands(values: dict, given: set[str], origin: str, allowed: bool) -
 
 
 def as_text(value: str | os.PathLike | list) -> str:
-    """What several paths given as a list are as the text of one key: what ``split_paths`` takes
-    apart again."""
+    """Return several paths given as a list as the text of one key.
+
+    ``split_paths`` takes it apart again.
+    """
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else os.fspath(value)

@@ -33,8 +33,9 @@ def key(
     resumable: bool = False,
     positional: str | None = None,
 ) -> T:
-    """A config field: its default, its meaning for ``--help`` and what values it takes (inclusive
-    bounds).
+    """Declare a config field: its default, its meaning for ``--help`` and what values it takes.
+
+    Bounds are inclusive.
 
     Args:
         path: "one" or "several", for a text that names a path or what
@@ -206,8 +207,10 @@ def word_type(kind: Any) -> str:
 def list_keys(
     schema: "type[DataclassInstance]", prefix: str = ""
 ) -> Iterator[tuple[str, dataclasses.Field, Any]]:
-    """Yield (dotted key, field, type) of every settable key; names of a dict of sections show as
-    NAME."""
+    """Yield (dotted key, field, type) of every settable key.
+
+    Names of a dict of sections show as NAME.
+    """
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
         kind, _ = unwrap_optional(hints[field.name])

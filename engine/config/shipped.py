@@ -1,5 +1,7 @@
-"""Where the configs of this project are: ``configs/`` of a checkout, or their copy in an installed
-package."""
+"""Where the configs of this project are.
+
+They lie in ``configs/`` of a checkout, or in their copy in an installed package.
+"""
 
 import difflib
 import os

@@ -11,6 +11,8 @@ LR_SAMPLES = 256  # samples a step that learning rates are given for
 
 @dataclass
 class OptimConfig:
+    """Sets AdamW and the schedule of its learning rate."""
+
     lr: float = key(1.5e-4, "learning rate for 256 samples a step; scales with batch", low=0)
     min_lr: float = key(0.0, "learning rate at the end, for 256 samples", low=0)
     warmup: int = key(1000, "steps of linear warm-up", low=0)
@@ -24,6 +26,8 @@ class OptimConfig:
 
 @dataclass
 class CheckpointConfig:
+    """Sets how often checkpoints are written and which are kept."""
+
     every: int = key(1000, "steps between checkpoints; one more at the end", low=1)
     keep: int = key(3, "newest checkpoints kept", low=1)
     keep_every: int = key(0, "checkpoints of every so many steps are kept for ever; 0: none", low=0)
@@ -62,6 +66,8 @@ class EvaluateConfig:
 
 @dataclass
 class GuardConfig:
+    """Sets when an update is skipped, a run goes back, and a rank counts as hanging."""
+
     spike: float | None = key(
         8.0,
         "an update is skipped if its gradient norm's logarithm lies so many standard deviations "
@@ -94,6 +100,8 @@ class GuardConfig:
 
 @dataclass
 class LogConfig:
+    """Sets how often a run logs, validates and draws images, and what wandb gets."""
+
     every: int = key(10, "steps between lines of log.jsonl", low=1)
     val_every: int = key(
         200, "steps between validations; 0: never", low=0, renamed_from="held_out_every"
@@ -115,6 +123,8 @@ class LogConfig:
 
 @dataclass
 class TrainConfig:
+    """Holds the keys that every training run has."""
+
     run: str = key(
         "",
         "the run's folder; starting again with the same folder resumes it",
@@ -211,8 +221,9 @@ class TrainConfig:
             )
 
     def check_processes(self, world: int, node: int) -> None:
-        """Raises UserError where so many processes cannot share a batch, or the weights; called
-        before anything is built.
+        """Raises UserError where so many processes cannot share a batch, or the weights.
+
+        Called before anything is built.
 
         Args:
             world: processes in all.  node: of them on one node.
@@ -241,15 +252,16 @@ class TrainConfig:
             )
 
     def holders(self, world: int, node: int) -> int:
-        """Processes that hold one copy of the weights together; 1: each has all. Arguments as
-        above."""
+        """Processes that hold one copy of the weights together; 1: each has all.
+
+        Arguments as above.
+        """
         if world == 1 or self.parallel == "ddp":
             return 1
         return world if self.parallel == "fsdp" else self.shard_over or node
 
     def evaluation(self, checkpoint: str) -> list[str]:
-        """Words of ``python -m`` that evaluate a checkpoint and note what they find for the run's
-        log."""
+        """Return the words of ``python -m`` that evaluate a checkpoint for the run's log."""
         return []
 
     @property

@@ -1,5 +1,7 @@
-"""Heartbeats for work that sends none of its own, such as compiling: for a stated time, and no
-longer."""
+"""Heartbeats for work that sends none of its own, such as compiling.
+
+They go on for a stated time, and no longer.
+"""
 
 import contextlib
 import threading

@@ -10,8 +10,9 @@ from engine.distributed.process_group import Processes
 
 
 class Agreement:
-    """The largest of each rank's numbers, one step late: sent at the end of a step, read at the end
-    of the next.
+    """The largest of each rank's numbers, one step late.
+
+    It is sent at the end of a step and read at the end of the next.
 
     So every rank learns the same after the same step, and neither the device nor the slowest rank's
     word is waited for. It goes over gloo between hosts, whatever the gradients use. One process

@@ -92,8 +92,10 @@ def visible_gpus() -> int:
 
 
 def _granted(path: Path) -> bool:
-    """Whether a device may be opened: a job without GPUs sees those of its node, and is kept from
-    them."""
+    """Return whether a device may be opened.
+
+    A job without GPUs sees those of its node, and is kept from them.
+    """
     try:
         os.close(os.open(path, os.O_RDWR))
     except OSError as error:
@@ -171,8 +173,9 @@ def memory_gib(device: "torch.device") -> dict[str, float]:
 
 
 def bf16(precision: str, device: "torch.device") -> bool:
-    """Return whether a network runs in bf16 by the key ``precision``; "auto": if the device (a
-    torch.device) multiplies in it.
+    """Return whether a network runs in bf16 by the key ``precision``.
+
+    "auto": if the device (a torch.device) multiplies in it.
 
     CPUs that do are known by their flags: there matrix products take a quarter of float32's time;
     on others bf16 is emulated. So do NVIDIA's GPUs from Ampere on, and all of AMD's that torch runs
@@ -193,8 +196,9 @@ def compiles(compile: str, device: "torch.device") -> bool:
 
 
 def exact_float32() -> None:
-    """Have products of float32 matrices on a GPU be those of float32, and not of TF32, which keeps
-    10 of 23 bits.
+    """Have products of float32 matrices on a GPU be those of float32, and not of TF32.
+
+    TF32 keeps 10 of 23 bits.
 
     torch's own default is float32 for matrices and TF32 for convolutions, and an environment
     variable, which NVIDIA's containers set (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE), turns the first
@@ -239,8 +243,9 @@ def choose_cpus(
 
 
 def stay_near(addresses: list[str], local: int, root: str = "/sys") -> set[int] | None:
-    """Bind this thread, and what it starts from here on, to the CPUs near its GPU; returns them,
-    None: it stays free.
+    """Bind this thread, and what it starts from here on, to the CPUs near its GPU.
+
+    Returns them, None: it stays free.
 
     Args:
         addresses: of pci_address, of the GPU of each rank of this node.  local: this rank's number

@@ -1,5 +1,6 @@
-"""Ranks that watch each other: one that fails, dies or hangs is named by all others, which then
-leave.
+"""Ranks that watch each other.
+
+One that fails, dies or hangs is named by all others, which then leave.
 
 Each rank has a thread with a line to rank 0, over which it says where its main thread is. A rank
 that fails says why. One that dies closes its line, whatever it was doing: the kernel does that. One
@@ -67,8 +68,10 @@ class Whereabouts:
         self._waited = 0.0
 
     def at(self, step: int, doing: str) -> None:
-        """The main thread begins something; ``doing`` in words, such as "saving". All ranks say the
-        same in turn."""
+        """The main thread begins something; ``doing`` in words, such as "saving".
+
+        All ranks say the same in turn.
+        """
         self.now = self.now[0] + 1, 0, step, doing
 
     def alive(self) -> None:
@@ -77,8 +80,10 @@ class Whereabouts:
         self.now = phase, beats + 1, step, doing
 
     def reading(self, batches: Iterator[tuple[int, Batch]]) -> Iterator[tuple[int, Batch]]:
-        """Yield (step, arrays) of a loader, and say when they are waited for and when they are
-        worked on."""
+        """Yield (step, arrays) of a loader.
+
+        Says when they are waited for and when they are worked on.
+        """
         step = self.now[2]
         while True:
             self.at(step, "waiting for data")

@@ -1,5 +1,6 @@
-"""How a model is spread over the processes of a run: copies (DDP), shares of its weights (FSDP2),
-or copies in shares (HSDP).
+"""How a model is spread over the processes of a run.
+
+As copies (DDP), as shares of its weights (FSDP2), or as copies in shares (HSDP).
 
 With FSDP2 a weight is a DTensor: each process holds some of its rows, and the whole is gathered for
 a block while it runs. Where several groups of neighbours hold a copy each, a group gathers within
@@ -91,8 +92,10 @@ class Spread:
 
     @contextlib.contextmanager
     def unsynced(self) -> Iterator[None]:
-        """Gradients made in here stay in this process, to be summed with those made outside
-        later."""
+        """Keep gradients made in here in this process.
+
+        They are summed with those made outside later.
+        """
         if isinstance(self.module, nn.parallel.DistributedDataParallel):
             with self.module.no_sync():
                 yield

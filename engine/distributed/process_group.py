@@ -155,8 +155,9 @@ def start(device: str, timeout_s: float = 600, store: dist.Store | None = None) 
 
 
 def open_store(env: RankEnv, seconds: float = MEET_S) -> dist.Store:
-    """torch's store at MASTER_ADDR, which rank 0 opens, unless torchrun's agent has; it does not
-    wait for the others.
+    """Return the store of torch at MASTER_ADDR, without waiting for the other ranks.
+
+    Rank 0 opens it, unless torchrun's agent has.
 
     Raises:
         EnvironmentFault: it cannot be opened or reached within so many seconds.

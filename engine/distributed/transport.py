@@ -144,8 +144,9 @@ class Wire:
 
 
 class Hub:
-    """The end that listens. Who proved to be one of the expected numbers is a member, else a
-    stranger.
+    """The end that listens.
+
+    Who proved to be one of the expected numbers is a member, else a stranger.
 
     Args:
         listener: a listening socket.

@@ -108,8 +108,10 @@ class MetricBook:
         return MetricBook(tuple(ordered), tuple(metrics.values()), {**self.images, **other.images})
 
     def find_metric(self, key: str) -> Metric:
-        """The Metric of a key of the log, such as "probe/mpjpe"; one named after the key where
-        nobody described it."""
+        """The Metric of a key of the log, such as "probe/mpjpe".
+
+        One named after the key where nobody described it.
+        """
         rest = key.partition("/")[2]
         named = {metric.name: metric for metric in self.metrics}
         plain = Metric(key, rest.replace("_", " ").replace("/", ", "))
@@ -121,8 +123,10 @@ class MetricBook:
         return named.get(prefix) or Group(prefix, prefix.replace("_", " ").capitalize())
 
     def find_host(self, key: str, keys: Sequence[str]) -> str | None:
-        """The key in whose chart ``key`` is drawn, of all ``keys`` that were logged; None: its
-        own."""
+        """The key in whose chart ``key`` is drawn, of all ``keys`` that were logged.
+
+        None: its own.
+        """
         prefix, _, rest = key.partition("/")
         group = self.find_group(prefix)
         if group.beside and f"{group.beside}/{rest}" in keys:

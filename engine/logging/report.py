@@ -1,5 +1,6 @@
-"""``python -m engine report RUN ...``: curves and images of one or several runs as one
-HTML page, without wandb.
+"""``python -m engine report RUN ...``: curves and images of one or several runs.
+
+They make one HTML page, without wandb.
 
 What lies in the folders is read and nothing else: config.yaml, environment.json, log.jsonl, what
 its numbers are (metrics.json), the newest images, and how many bad samples and captures there are.
@@ -149,16 +150,20 @@ def page(runs: Sequence[SeenRun]) -> str:
 
 
 def differences(runs: Sequence[SeenRun]) -> list[tuple[str, list[str | None]]]:
-    """[(key, [text or None of each run])] of config keys that are not the same in all of them; the
-    folder is left out."""
+    """[(key, [text or None of each run])] of config keys that are not the same in all of them.
+
+    The folder is left out.
+    """
     every = sorted({name for run in runs for name in run.config} - {"run"})
     rows = [(name, [run.config.get(name) for run in runs]) for name in every]
     return [row for row in rows if len(set(row[1])) > 1]
 
 
 def newest_numbers(runs: Sequence[SeenRun], keys: Sequence[str]) -> list[tuple[str, list]]:
-    """[(group, [(key, [(value as text, step) or None of each run])])]: each number as it was logged
-    last."""
+    """Return each number as it was logged last.
+
+    As [(group, [(key, [(value as text, step) or None of each run])])].
+    """
     last = [
         {name: (shown(value), line["step"]) for line in run.log for name, value in line.items()}
         for run in runs
@@ -241,8 +246,10 @@ def _slowest(run):
 
 
 def _grouped(book, keys):
-    """[(Group, its keys)] of the groups that have keys: those of the book in its order, then
-    others."""
+    """Return [(Group, its keys)] of the groups that have keys.
+
+    Those of the book come in its order, then others.
+    """
     known = [group.prefix for group in book.groups]
     rest = {name.split("/")[0] for name in keys} - set(known)
     found = []
@@ -272,8 +279,10 @@ def _groups(runs, keys):
 
 
 def chart_of(runs: Sequence[SeenRun], name: str) -> Chart | None:
-    """The Chart of a key over all runs, with what is drawn beside it; None where nobody logged a
-    number."""
+    """The Chart of a key over all runs, with what is drawn beside it.
+
+    None where nobody logged a number.
+    """
     book = merge_books(runs)
     lines = [line for run in runs for line in _lines_of(run, name, book, len(runs) > 1)]
     group = book.find_group(name.partition("/")[0])

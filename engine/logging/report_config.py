@@ -8,6 +8,8 @@ from engine.errors import UserError
 
 @dataclass
 class ReportConfig:
+    """Holds the keys of ``python -m engine report``."""
+
     out: str = key(
         "", "the HTML file to write; default: report.html in the first run's folder", path="one"
     )

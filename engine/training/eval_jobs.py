@@ -1,5 +1,6 @@
-"""Evaluations of a run's checkpoints in processes of their own, and the way of their numbers into
-the run's log.
+"""Evaluations of a run's checkpoints in processes of their own.
+
+Also the way of their numbers into the run's log.
 
     RUN/evaluations/step-00000100.json   {"step", "numbers": {"evaluation/NAME": value}, "command"},
     or {"step", "error"} RUN/evaluations/step-00000100/       what the evaluating command wrote, and
@@ -66,8 +67,10 @@ LOWLY = (
 
 
 def due(step: int, every: int, steps: int) -> bool:
-    """Whether the checkpoint of a step is to be evaluated: each of every so many steps, and the
-    last."""
+    """Return whether the checkpoint of a step is to be evaluated.
+
+    That is each of every so many steps, and the last.
+    """
     return every > 0 and step > 0 and (step % every == 0 or step == steps)
 
 
@@ -77,10 +80,12 @@ def place(run: str | Path, step: int) -> Path:
 
 
 def file_of(run: str | Path, step: int) -> Path:
+    """Return the path of the file with what the evaluation of a step's checkpoint found."""
     return RunFolder(run).outcome(step)
 
 
 def checkpoint_of(run: str | Path, step: int) -> Path:
+    """Return the path of the checkpoint of a step."""
     return RunFolder(run).checkpoint(step)
 
 
@@ -92,8 +97,10 @@ def run_of(path: str | Path) -> tuple[Path, int] | None:
 
 
 def outstanding(run: str | Path, every: int, steps: int) -> list[int]:
-    """Returns the steps of complete checkpoints that are due and of which nobody has said anything
-    yet."""
+    """Return the steps of complete checkpoints that are due and not yet evaluated.
+
+    Nobody has said anything of them, neither numbers nor an error.
+    """
     return [
         step
         for step in list_complete(run)
@@ -102,8 +109,10 @@ def outstanding(run: str | Path, every: int, steps: int) -> list[int]:
 
 
 def needed(config: TrainConfig) -> Callable[[int], bool]:
-    """From a step to whether its checkpoint must stay for its evaluation. ``config``:
-    engine.config.train_config.TrainConfig."""
+    """From a step to whether its checkpoint must stay for its evaluation.
+
+    ``config``: engine.config.train_config.TrainConfig.
+    """
 
     def is_needed(step):
         if not due(step, config.evaluate.every, config.steps):
@@ -151,8 +160,9 @@ def _write(run, step, outcome):
 
 
 class Evaluations:
-    """Beside a training run, in its first process: starts what is due, one at a time, and takes up
-    what has come in.
+    """Evaluates beside a training run, in its first process.
+
+    Starts what is due, one at a time, and takes up what has come in.
 
     Args:
         config: engine.config.train_config.TrainConfig.  run: the folder.  log:
@@ -180,8 +190,10 @@ class Evaluations:
         )  # steps that are not begun again in this attempt; what was said once
 
     def turn(self) -> None:
-        """To be called now and then; costs a look into a folder. Nothing that goes wrong here ends
-        the run."""
+        """To be called now and then; costs a look into a folder.
+
+        Nothing that goes wrong here ends the run.
+        """
         if not self.every:
             return
         try:
@@ -206,8 +218,9 @@ class Evaluations:
         ]
 
     def finish(self, watch: Whereabouts) -> bool:
-        """After the last step: wait for what is outstanding here; False if the run was asked to
-        stop meanwhile.
+        """After the last step: wait for what is outstanding here.
+
+        False if the run was asked to stop meanwhile.
 
         Args:
             watch: engine.distributed.heartbeat.Whereabouts.
@@ -292,8 +305,10 @@ class Evaluations:
 
 
 def take_up(run: str | Path, log: Log, taken: dict[int, float]) -> None:
-    """Put numbers that are not ``taken`` yet ({step: time of change of its file}) into a Log, and
-    so on the dashboard."""
+    """Put numbers that are not ``taken`` yet into a Log, and so on the dashboard.
+
+    ``taken``: {step: time of change of its file}.
+    """
     fresh = {}
     for path in RunFolder(run).evaluations.glob("step-*.json"):
         changed = path.stat().st_mtime_ns
@@ -342,8 +357,9 @@ def unsettled(run: str | Path) -> list[int]:
 
 
 def settle(run: str | Path, ended: bool = False, patience_s: float = FOLDER_S) -> None:
-    """Put numbers that came after a run's end into its log and its dashboard; nothing while
-    somebody else will do that.
+    """Put numbers that came after a run's end into its log and its dashboard.
+
+    Nothing while somebody else will do that.
 
     Args:
         ended: nobody will resume the run; without it only one that has reached its last step

@@ -1,5 +1,7 @@
-"""Python's garbage collector, by hand: left alone it stops a step whenever it likes, and each rank
-another step."""
+"""Python's garbage collector, by hand.
+
+Left alone it stops a step whenever it likes, and each rank another step.
+"""
 
 import gc
 from collections.abc import Iterable, Iterator
@@ -12,8 +14,10 @@ EVERY = (
 
 
 def between(steps: Iterable[Step], every: int = EVERY) -> Iterator[Step]:
-    """Yield from ``steps``, with garbage collected between them: after the first, then after every
-    so many, and never else."""
+    """Yield from ``steps``, with garbage collected between them.
+
+    After the first, then after every so many, and never else.
+    """
     was = gc.isenabled()
     gc.disable()
     try:

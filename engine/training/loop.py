@@ -37,8 +37,9 @@ Config = TypeVar("Config", bound=TrainConfig)
 
 
 def train(config: Config, make_trainer: Callable[[Config, Processes], Trainer]) -> int:
-    """Train to ``config.steps``; returns the exit code: DONE, STOPPED or DIVERGED of
-    engine.errors.ExitCode.
+    """Train to ``config.steps``.
+
+    Returns the exit code: DONE, STOPPED or DIVERGED of engine.errors.ExitCode.
 
     With several processes, one that fails or dies ends all of them, each with one line that says
     which and why.
@@ -129,8 +130,10 @@ def loop(
     start: int,
     written: bool,
 ) -> int:
-    """Steps ``start`` to ``config.steps``, with what is due after each. ``written``: the log has
-    the line of ``start``."""
+    """Steps ``start`` to ``config.steps``, with what is due after each.
+
+    ``written``: the log has the line of ``start``.
+    """
     if written:
         trainer.forget_losses()
     elif start and lines.due(start) and not lines.write(start):

@@ -4,8 +4,10 @@ import math
 
 
 def warmup_cosine(step: int, peak: float, floor: float, warmup: int, total: int) -> float:
-    """Linear from 0 to ``peak`` over ``warmup`` steps, then half a cosine to ``floor`` at step
-    ``total``."""
+    """Return the learning rate of a step: linear warm-up, then half a cosine.
+
+    From 0 to ``peak`` over ``warmup`` steps, then to ``floor`` at step ``total``.
+    """
     if step < warmup:
         return peak * (step + 1) / warmup
     if step >= total:

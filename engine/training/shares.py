@@ -26,8 +26,10 @@ class Shares:
         self.watch = Whereabouts()
 
     def rows(self, total: int, size: int = 64) -> Iterator[list[int]]:
-        """Yield this rank's rows of ``total``, ``size`` at a time; ends early once the run is asked
-        to stop (see ``total``)."""
+        """Yield this rank's rows of ``total``, ``size`` at a time.
+
+        Ends early once the run is asked to stop (see ``total``).
+        """
         rows = range(self.processes.rank, total, self.processes.world)
         for first in range(0, len(rows), size):
             if self.stop:

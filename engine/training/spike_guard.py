@@ -64,11 +64,13 @@ class Guard:
 
     @property
     def rollbacks(self) -> int:
+        """Return how many times the run went back to an earlier checkpoint."""
         return len(self.ledger)
 
     def judge(self, step: int, norm: torch.Tensor, meters: torch.Tensor) -> torch.Tensor:
-        """Whether an update is to be skipped, as a () bool tensor on the device; the statistics
-        learn from it.
+        """Whether an update is to be skipped, as a () bool tensor on the device.
+
+        The statistics learn from it.
 
         Args:
             norm: () gradient norm over all ranks.  meters: (M,) float64 sums of this rank's part of
@@ -130,7 +132,9 @@ class Guard:
         self, total: Callable[[torch.Tensor], torch.Tensor]
     ) -> list[tuple[int, float, float, list[float]]]:
         """[(step, norm, limit, meters of all ranks)] of the bad updates since the last call.
-        ``total``: sums over ranks."""
+
+        ``total``: sums over ranks.
+        """
         count = min(int(self.recorded), RECORDS)
         if not count:
             return []
@@ -153,8 +157,10 @@ class Guard:
         limit: float,
         losses: Mapping[str, float],
     ) -> None:
-        """Note a bad update in ``folder``/captures. A full disk costs the note, not the run: it is
-        told on stderr."""
+        """Note a bad update in ``folder``/captures.
+
+        A full disk costs the note, not the run: it is told on stderr.
+        """
         try:
             write_capture(folder, step, batch, norm, limit, losses)
         except OSError as error:
@@ -169,8 +175,10 @@ class Guard:
     def went_back(
         self, skipped: torch.Tensor, ledger: list[list[int]], start: int, stop: int
     ) -> None:
-        """Steps ``start`` to ``stop`` - 1 are passed over. ``skipped``, ``ledger``: from before the
-        checkpoint was loaded."""
+        """Steps ``start`` to ``stop`` - 1 are passed over.
+
+        ``skipped``, ``ledger``: from before the checkpoint was loaded.
+        """
         self.skipped = skipped
         self.ledger = [*ledger, [start, stop]]
         self.rows = torch.zeros_like(self.rows)
@@ -202,8 +210,9 @@ class Guard:
 
 
 def last_good(folder: str | Path, before: int, every: int) -> Path | None:
-    """The checkpoint to go back to: whole, from before step ``before``, so that an update from its
-    weights went well; or None.
+    """Return the checkpoint to go back to, or None.
+
+    It is whole and from before step ``before``, so that an update from its weights went well.
 
     Those of every ``every`` steps come first: where a signal made one more, the run must not go
     another way for it.
@@ -220,6 +229,7 @@ def last_good(folder: str | Path, before: int, every: int) -> Path | None:
 
 
 def capture_file(folder: str | Path, step: int) -> Path:
+    """Return the path of the note on the bad update of a step."""
     return RunFolder(folder).capture(step)
 
 
@@ -231,8 +241,10 @@ def write_capture(
     limit: float,
     losses: Mapping[str, float],
 ) -> None:
-    """Write what is known of a bad update; the slots are enough to read its batch again. Raises
-    OSError."""
+    """Write what is known of a bad update; the slots are enough to read its batch again.
+
+    Raises OSError.
+    """
     path = capture_file(folder, step)
     spiked = math.isfinite(norm)
     content = {

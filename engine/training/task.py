@@ -1,5 +1,7 @@
-"""What a run trains. ``engine.training.trainer`` takes the steps, ``engine.training.loop`` runs
-them; both know a task by what stands here and no more.
+"""What a run trains.
+
+``engine.training.trainer`` takes the steps, ``engine.training.loop`` runs them; both know a task by
+what stands here and no more.
 
 A new task is a subclass of Task (on clips: of ``data.loading.clip_task.ClipTask``) in a file of its
 own, with its config beside it.
@@ -148,8 +150,10 @@ class Task(abc.ABC, Generic[Config]):
         return {}
 
     def draw_images(self, folder: Path, step: int) -> dict[str, Path]:
-        """Draw rows of ``val`` into ``folder/images``; {name: path} of what the dashboard gets. On
-        rank 0."""
+        """Draw rows of ``val`` into ``folder/images``; {name: path} of what the dashboard gets.
+
+        On rank 0.
+        """
         return {}
 
     def measure_data(self, step: int, replaced: Sequence[int]) -> dict[str, float]:
@@ -162,15 +166,19 @@ class Task(abc.ABC, Generic[Config]):
         return {}
 
     def count_flops(self) -> float | None:
-        """Operations of a sample, forward and backward; None: not known, and no share of the
-        device's peak is given."""
+        """Operations of a sample, forward and backward.
+
+        None: not known, and no share of the device's peak is given.
+        """
         return None
 
     # The run and its folder.
 
     def find_faults(self) -> list[str]:
-        """Preflight: a sentence for each thing that would keep this rank from training, told
-        together with what the engine finds."""
+        """Return a sentence for each thing that would keep this rank from training.
+
+        A preflight, told together with what the engine finds.
+        """
         return []
 
     def begin_run(self, folder: Path) -> None:

@@ -1,5 +1,7 @@
-"""The state of a training run and the steps it takes, whatever it learns; ``engine.training.loop``
-runs it."""
+"""The state of a training run and the steps it takes, whatever it learns.
+
+``engine.training.loop`` runs it.
+"""
 
 import contextlib
 import copy
@@ -103,8 +105,10 @@ class Trainer:
             raise failure_of(error, f"run={folder}: {explain(error)}") from None
 
     def update(self, step: int, arrays: Arrays) -> None:
-        """One step: the loss summed over this rank's rows, its gradient over all ranks, AdamW
-        unless the update is bad."""
+        """Take one step: loss, gradient, and AdamW unless the update is bad.
+
+        The loss is summed over this rank's rows, its gradient over all ranks.
+        """
         if not self.compiling:
             self._update(step, arrays)
             return
@@ -156,8 +160,9 @@ class Trainer:
         self.sums += sums.where(~bad, 0.0)
 
     def take_losses(self) -> dict[str, float]:
-        """{"loss/NAME", "optim/grad_norm"} means since the last call, over all ranks, and what the
-        guard did since the start.
+        """Return means since the last call, over all ranks: {"loss/NAME", "optim/grad_norm"}.
+
+        Also what the guard did since the start.
 
         Skipped updates count in no mean; where all were skipped there are none.
         """
@@ -200,8 +205,10 @@ class Trainer:
         return out | memory_gib(self.device) | self.task.measure_data(step, replaced)
 
     def note(self) -> None:
-        """Write what is to be known of single samples and updates: bad bytes, bad updates. All
-        ranks call it."""
+        """Write what is to be known of single samples and updates: bad bytes, bad updates.
+
+        All ranks call it.
+        """
         self.task.note_bad()
         for step, norm, limit, sums in self.guard.take_records(self.processes.sum):
             if self.processes.first:
@@ -215,8 +222,9 @@ class Trainer:
                 )
 
     def go_back(self, run: Run | None, done: int, row: int) -> bool:
-        """Back to the last good checkpoint, and on at step ``done``; False, with a report, if that
-        is no way out.
+        """Back to the last good checkpoint, and on at step ``done``.
+
+        False, with a report, if that is no way out.
 
         Args:
             run: rank 0's engine.run.folder.Run.  row: bad updates in a row, as the ranks agreed
@@ -313,8 +321,10 @@ class Trainer:
         self.check_folder(run)
 
     def check_folder(self, run: Run | None) -> None:
-        """Raises UserError on all ranks if another run took the folder over, before anything more
-        is written to it."""
+        """Raise UserError on all ranks if another run took the folder over.
+
+        To be called before anything more is written to it.
+        """
         self.processes.from_first(lambda: _opened(run).check())
 
     def close(self) -> None:

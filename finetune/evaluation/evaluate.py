@@ -1,5 +1,7 @@
-"""``python -m finetune evaluate``: errors of a run on people it has not seen, beside the mean pose
-and no pre-training."""
+"""``python -m finetune evaluate``: errors of a run on people it has not seen.
+
+Beside the mean pose and no pre-training.
+"""
 
 import shlex
 
@@ -52,8 +54,9 @@ def main(argv: list[str]) -> int:
 
 
 def evaluate(config: EvaluateConfig, command: str) -> dict:
-    """Returns the dict of evaluation.json (docs/finetuning.md); writes it, the errors of each crop,
-    meshes and images.
+    """Returns the dict of evaluation.json (docs/finetuning.md).
+
+    Writes it, the errors of each crop, meshes and images.
 
     Args:
         command: what was typed.

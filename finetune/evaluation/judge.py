@@ -61,8 +61,10 @@ class Judge:
 
     @torch.no_grad()
     def add(self, batch: Mapping[str, torch.Tensor]) -> None:
-        """Judge a batch of whole crops, tensors of data.loading.crops.layout on the predictor's
-        device."""
+        """Judge a batch of whole crops.
+
+        Tensors of data.loading.crops.layout on the predictor's device.
+        """
         labels = {**batch, "pose": axis_angle_to_matrix(batch["pose"])}
         seen = view(batch, self.size)
         target = self.targets(labels, seen)
@@ -83,8 +85,11 @@ class Judge:
         self.truth.append(crop_people(truth, seen, self.body, batch))
 
     def _answer(self, seen: View, target: BodyParameters) -> dict[str, Prediction]:
-        """{row: Prediction} of full meshes: of the runs, and of the mean body at the mean
-        translation, as it is and with the root's true orientation ("turned")."""
+        """Return {row: Prediction} of full meshes.
+
+        Of the runs, and of the mean body at the mean translation, as it is and with the root's true
+        orientation ("turned").
+        """
         answers = {"model": self.predictor.model(seen.images, seen.K, self.body)}
         mean = self.predictor.model.place_means(seen.K, self.size)
         answers["mean"] = pose_body(self.body, mean)
@@ -137,8 +142,10 @@ class Judge:
         return out
 
     def _silhouettes(self, vertices: torch.Tensor, K: np.ndarray) -> torch.Tensor:
-        """(B, 64, 64) bool: where at least half of a cell is covered, as a clip's person masks are
-        made."""
+        """Return (B, 64, 64) bool: where at least half of a cell is covered.
+
+        A clip's person masks are made in the same way.
+        """
         side = 2 * MASK_SIDE
         drawn = shared_raster("cpu").silhouettes(
             vertices.cpu().numpy(), self.faces.numpy(), K, (side, side)

@@ -51,8 +51,9 @@ ROWS = {
 
 
 def vertex_areas(vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
-    """Returns what of a surface belongs to each vertex: a third of the area of each of its
-    triangles.
+    """Return what of a surface belongs to each vertex.
+
+    A third of the area of each of its triangles.
 
     A mean over vertices with these weights is the mean over the surface, to the fineness of the
     mesh. Without them it is one over wherever the mesh is fine: hands are 23 % of anny's vertices
@@ -81,8 +82,9 @@ def pve(
     true_root: torch.Tensor,
     areas: torch.Tensor,
 ) -> torch.Tensor:
-    """Returns the mean error of the surface after the shift of MPJPE: each mesh's own root keypoint
-    is put at the origin.
+    """Return the mean error of the surface after the shift of MPJPE.
+
+    Each mesh's own root keypoint is put at the origin.
 
     Args:
         predicted, true: (B, V, 3) vertices, metres.  predicted_root, true_root: (B, 3) root
@@ -104,14 +106,17 @@ def pve_plain(
     predicted_root: torch.Tensor,
     true_root: torch.Tensor,
 ) -> torch.Tensor:
-    """Returns as pve, but all vertices count alike, as in protocols on one mesh;
-    comparable on that mesh alone."""
+    """Returns as pve, but all vertices count alike, as in protocols on one mesh.
+
+    Comparable on that mesh alone.
+    """
     return mean_distance_mm(*_rooted(predicted, true, predicted_root, true_root))
 
 
 def pa_pve(predicted: torch.Tensor, true: torch.Tensor, areas: torch.Tensor) -> torch.Tensor:
-    """Returns the mean error of the surface after the best shift, rotation and scale of the surface
-    itself (not of the keypoints).
+    """Return the mean error of the surface after the best shift, rotation and scale.
+
+    These are of the surface itself (not of the keypoints).
 
     Args:
         predicted, true: (B, V, 3) vertices, metres.  areas: as for pve; squared distances are
@@ -126,8 +131,10 @@ def pa_pve(predicted: torch.Tensor, true: torch.Tensor, areas: torch.Tensor) -> 
 
 
 def pa_pve_plain(predicted: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """Returns as pa_pve, but all vertices count alike, in the alignment and in the mean, as is
-    usual for hands."""
+    """Return as pa_pve, but all vertices count alike.
+
+    In the alignment and in the mean, as is usual for hands.
+    """
     return pa_mpjpe(predicted, true)
 
 
@@ -155,8 +162,9 @@ def _surface_mean_mm(a: torch.Tensor, b: torch.Tensor, areas: torch.Tensor) -> t
 def f_score(
     predicted: torch.Tensor, true: torch.Tensor, threshold_m: float | Sequence[float]
 ) -> torch.Tensor:
-    """Returns the harmonic mean of precision and recall of vertices within a distance, after
-    alignment as in ``pa_pve``.
+    """Return the harmonic mean of precision and recall of vertices within a distance.
+
+    After alignment as in ``pa_pve``.
 
     Precision: share of predicted vertices nearer than the threshold to some true vertex; recall:
         the other way round.
@@ -254,8 +262,10 @@ def bootstrap(
 
 
 def columns(kind: str) -> list[dict[str, str]]:
-    """Returns the ``metrics`` of evaluation.json for "body" or "hand": key, name, unit and which is
-    better, in order."""
+    """Return the ``metrics`` of evaluation.json for "body" or "hand".
+
+    Key, name, unit and which is better, in order.
+    """
     return [
         {"key": key, "name": name, "unit": unit, "better": better}
         for key, (name, unit, better) in METRICS.items()
@@ -323,8 +333,10 @@ def _interval(values: np.ndarray, clips: np.ndarray, name: str) -> Interval:
 
 
 def _nearest(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, N) distance of each point of a to the nearest of b, and (B, M) the other way round,
-    metres."""
+    """Return (B, N) distance of each point of a to the nearest of b, metres.
+
+    And (B, M) the other way round.
+    """
     rows = max(1, NUMBERS_AT_ONCE // max(1, len(b) * b.shape[1]))
     from_a, from_b = [], b.new_full(b.shape[:2], float("inf"))
     for part in a.split(rows, 1):

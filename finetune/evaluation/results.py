@@ -25,8 +25,10 @@ Errors = Mapping[str, Mapping[str, np.ndarray]]  # {row: {metric: (n,)}}
 
 
 def clear_folder(folder: Path) -> None:
-    """Make the folder, and take the last evaluation.json away: what stands beside it is about to
-    change."""
+    """Make the folder, and take the last evaluation.json away.
+
+    What stands beside it is about to change.
+    """
     try:
         (folder / "images").mkdir(parents=True, exist_ok=True)
         (folder / "evaluation.json").unlink(missing_ok=True)
@@ -35,8 +37,10 @@ def clear_folder(folder: Path) -> None:
 
 
 def list_numbers(evaluation: dict) -> dict[str, float]:
-    """Returns {"evaluation/METRIC": mean} of the run's row, and of the mean pose's as it is, for
-    the run's log."""
+    """Return {"evaluation/METRIC": mean} for the run's log.
+
+    Of the run's row, and of the mean pose's as it is.
+    """
     rows = {row["key"]: row["values"] for row in evaluation["rows"]}
     numbers: dict[str, float] = {}
     if evaluation["warnings"]:
@@ -190,8 +194,10 @@ def _write_meshes(
 
 
 def choose_examples(values: Mapping[str, np.ndarray], clips: np.ndarray, count: int) -> list[dict]:
-    """Returns [{"rank", "name", "sheet", "row"}] of the model's best, median and worst crops by
-    PA-MPJPE, no clip twice in a rank."""
+    """Return the model's best, median and worst crops by PA-MPJPE.
+
+    [{"rank", "name", "sheet", "row"}], no clip twice in a rank.
+    """
     order, out = np.argsort(values["pa_mpjpe"], kind="stable"), []
     for rank, share in EXAMPLES:
         middle = share * (len(order) - 1)

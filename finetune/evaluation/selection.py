@@ -18,8 +18,10 @@ from finetune.verb_config import EvaluateConfig
 
 
 def choose_data(config: EvaluateConfig, predictor: Predictor) -> CropDataConfig:
-    """Returns the CropDataConfig of what is evaluated: the run's own rules on the shards that were
-    named."""
+    """Return the CropDataConfig of what is evaluated.
+
+    The run's own rules on the shards that were named.
+    """
     began = predictor.config.data
     shards = {"data": SourceConfig(config.data.shards)} if config.data.shards else began.named()
     if not config.data.shards:
@@ -43,8 +45,10 @@ def take_all(order: Order) -> None:
 
 
 def leave_out(order: Order, seen: Seen) -> None:
-    """Take the clips that a training saw from the validation ones of an order. ``seen``:
-    data.sampling.seen.Seen of its weights."""
+    """Take the clips that a training saw from the validation ones of an order.
+
+    ``seen``: data.sampling.seen.Seen of its weights.
+    """
     for source in order.sources:
         source.val = [
             (shard, index)
@@ -54,8 +58,9 @@ def leave_out(order: Order, seen: Seen) -> None:
 
 
 def leave_out_known(order: Order, seen: Iterable[Seen], store: Store) -> list[str]:
-    """Take the clips of people whom trainings saw, in whatever shards, from the validation ones of
-    an order.
+    """Take the clips of people whom trainings saw from the validation ones of an order.
+
+    In whatever shards these people are.
 
     Args:
         seen: a data.sampling.seen.Seen of each training.

@@ -1,5 +1,7 @@
-"""What ``evaluation.json`` says, as a table to read and as sentences on what it can and cannot
-show."""
+"""What ``evaluation.json`` says, as a table to read and as sentences.
+
+These say what it can and cannot show.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,8 +17,9 @@ LEAK = "leakage not excluded"  # beside the name of a row whose weights may have
 
 
 def table(evaluation: dict) -> str:
-    """Returns a Markdown table: a row for each of ``rows`` in their order, a column a metric; the
-    best means of a column are bold.
+    """Returns a Markdown table: a row for each of ``rows`` in their order, a column a metric.
+
+    The best means of a column are bold.
 
     What is not known of what the weights saw is said above it.
 
@@ -49,8 +52,10 @@ def table(evaluation: dict) -> str:
 
 
 def interval(value: Interval | None, unit: str) -> str:
-    """Returns ``{"mean", "low", "high"}`` as "mean [low, high]", mm to a tenth and shares to a
-    thousandth; "-" for None."""
+    """Return ``{"mean", "low", "high"}`` as "mean [low, high]"; "-" for None.
+
+    Mm to a tenth and shares to a thousandth.
+    """
     if value is None:
         return "-"
     digits = _digits(unit)
@@ -63,8 +68,9 @@ def interval(value: Interval | None, unit: str) -> str:
 
 
 def best_rows(evaluation: dict, metric: dict[str, str]) -> list[str]:
-    """Returns keys of the rows whose mean of a metric is best as written in the table: several
-    where the table shows no difference.
+    """Return keys of the rows whose mean of a metric is best as written in the table.
+
+    Several where the table shows no difference.
 
     Args:
         evaluation: the dict of evaluation.json.  metric: an entry of its ``metrics``.
@@ -79,8 +85,9 @@ def best_rows(evaluation: dict, metric: dict[str, str]) -> list[str]:
 
 
 def verdict(difference: Interval, better: str) -> str:
-    """Returns what "this run minus without pre-training" says of pre-training: WINS, LOSES, or
-    NOT_SIGNIFICANT if it may be 0.
+    """Return what "this run minus without pre-training" says of pre-training.
+
+    WINS, LOSES, or NOT_SIGNIFICANT if it may be 0.
 
     Args:
         difference: {"mean", "low", "high"}, bounds None where there is no interval.  better:
@@ -241,8 +248,10 @@ def _overlap(evaluation: dict) -> Iterator[str]:
 
 
 def _signed(difference: Interval, unit: str) -> str:
-    """ "-3.1 mm [-5.0, -1.2]", with more digits where a bound that is not 0 would be written as
-    0."""
+    """Return "-3.1 mm [-5.0, -1.2]" of a difference and its interval.
+
+    It has more digits where a bound that is not 0 would be written as 0.
+    """
     digits, values = _digits(unit), [difference["mean"], difference["low"], difference["high"]]
     while digits < 9 and any(value and not round(value, digits) for value in values[1:]):
         digits += 1

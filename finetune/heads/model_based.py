@@ -1,5 +1,7 @@
-"""The model-based head: queries for pose, shape and translation attend to the image's tokens and
-answer with parameters of the body model, as offsets from their means.
+"""The model-based head: queries for pose, shape and translation.
+
+They attend to the image's tokens and answer with parameters of the body model, as offsets from
+their means.
 
 Two ways lead from tokens to answers. The *linear projection* maps every token, side by side in
 their places on a coarse grid: it learns within minutes, where attention alone stays at the mean

@@ -1,2 +1,4 @@
-"""The parts of the report page: what lies in a folder, numbers, curves, images and meshes as
-text, and the page's looks."""
+"""The parts of the report page.
+
+What lies in a folder, numbers, curves, images and meshes as text, and the page's looks.
+"""

@@ -1,5 +1,7 @@
-"""The report's charts: which curves of which runs; how they are drawn is in
-engine/logging/page/curves.py."""
+"""The report's charts: which curves of which runs.
+
+How they are drawn is in engine/logging/page/curves.py.
+"""
 
 from collections.abc import Sequence
 
@@ -10,8 +12,10 @@ WITH, WITHOUT = PALETTE[:2]
 
 
 def draw_pretraining(run: TrainingRun) -> Chart | None:
-    """Losses of a pre-training run by kind of pair, of training and of validation; None where
-    nothing is logged."""
+    """Losses of a pre-training run by kind of pair, of training and of validation.
+
+    None where nothing is logged.
+    """
     kinds = sorted(
         {key.split("/")[1] for line in run.log for key in line if key.startswith(("loss/", "val/"))}
     )
@@ -49,8 +53,10 @@ def draw_losses(run: TrainingRun) -> Chart | None:
 
 
 def draw_validation(runs: Sequence[TrainingRun], key: str, name: str) -> Chart | None:
-    """A validation error of runs that differ in pre-training, in one chart; None where none has
-    logged it."""
+    """A validation error of runs that differ in pre-training, in one chart.
+
+    None where none has logged it.
+    """
     lines = []
     for run in runs:
         words = (

@@ -1,5 +1,7 @@
-"""What a folder of runs holds: shards, runs with their logs, evaluations, times. Everything read
-here is checked here."""
+"""What a folder of runs holds: shards, runs with their logs, evaluations, times.
+
+Everything read here is checked here.
+"""
 
 import json
 from dataclasses import dataclass
@@ -47,14 +49,17 @@ WORDS = {
 
 @dataclass
 class Evaluation:
-    """``RUN/evaluation``: its folder and the checked content of evaluation.json (see
-    finetune/evaluation/results.py)."""
+    """``RUN/evaluation``: its folder and the checked content of evaluation.json.
+
+    See finetune/evaluation/results.py.
+    """
 
     path: Path
     content: dict
 
     @property
     def kind(self) -> str:
+        """Return "hand" or "body", as the evaluation says."""
         return self.content["kind"]
 
     def row(self, key: str) -> dict | None:
@@ -87,6 +92,7 @@ class TrainingRun:
 
     @property
     def name(self) -> str:
+        """Return the name of the run's folder."""
         return self.path.name
 
     @property
@@ -96,13 +102,17 @@ class TrainingRun:
 
     @property
     def kind(self) -> str:
+        """Return "hand" or "body", of the evaluation or else from the folder's name."""
         return self.evaluation.kind if self.evaluation else kind_of(self.name)
 
 
 @dataclass
 class Folder:
-    """Attributes: path as given; shards {name: tars}; runs in the order of their names; times, a
-    dict a stage."""
+    """What a folder of runs holds.
+
+    Attributes: path as given; shards {name: tars}; runs in the order of their names; times, a dict
+    a stage.
+    """
 
     path: str
     shards: dict
@@ -110,12 +120,15 @@ class Folder:
     times: list
 
     def of(self, command: str) -> list[TrainingRun]:
+        """Return the runs of a command, in the order of their names."""
         return [run for run in self.runs if run.command == command]
 
 
 def kind_of(name: str) -> str:
-    """ "hand" or "body", from a folder's name: shards and pre-training runs say so nowhere else in
-    few words."""
+    """Return "hand" or "body" from a folder's name.
+
+    Shards and pre-training runs say so nowhere else in few words.
+    """
     return "hand" if "hand" in name else "body"
 
 
@@ -157,6 +170,10 @@ def read_lines(path: Path, schema: dict) -> list[dict]:
 
 
 def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file.
+
+    Raises UserError or EnvironmentFault where it cannot be read, UserError where it is not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -166,6 +183,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(text: str, place: object) -> Any:
+    """Return the value of a JSON text; UserError, which names ``place``, where it is none."""
     try:
         return json.loads(text)
     except ValueError as error:

@@ -1,5 +1,7 @@
-"""Meshes as text for the page's viewer: 16 bit a coordinate over each mesh's own box, triangles
-once."""
+"""Meshes as text for the page's viewer.
+
+16 bit a coordinate over each mesh's own box, triangles once.
+"""
 
 import base64
 import zipfile
@@ -13,8 +15,9 @@ MOST = 65535  # the largest 16-bit number
 
 
 def pack_vertices(vertices: np.ndarray) -> dict[str, object]:
-    """(V, 3) float metres as {"origin": [3], "step": [3], "data": base64 of V * 3 little-endian
-    uint16}.
+    """Return (V, 3) float metres as {"origin": [3], "step": [3], "data": text}.
+
+    The text is base64 of V * 3 little-endian uint16.
 
     A coordinate is origin + step * number, off by half a step at most: 0.02 mm for a body 2 m tall.
     """
@@ -25,15 +28,18 @@ def pack_vertices(vertices: np.ndarray) -> dict[str, object]:
 
 
 def pack_faces(faces: np.ndarray, count: int) -> dict[str, object]:
-    """(F, 3) indices of ``count`` vertices as {"bits": 16 or 32, "data": base64 of little-endian
-    numbers}."""
+    """Return (F, 3) indices of ``count`` vertices as {"bits": 16 or 32, "data": text}.
+
+    The text is base64 of little-endian numbers.
+    """
     bits = 16 if count <= MOST + 1 else 32
     return {"bits": bits, "data": _text(faces.astype(f"<u{bits // 8}"))}
 
 
 def read_meshes(evaluation: Evaluation) -> dict[str, object] | None:
-    """What the viewer rotates, ready for JSON; None where meshes.npz is missing or there is no
-    example.
+    """What the viewer rotates, ready for JSON.
+
+    None where meshes.npz is missing or there is no example.
 
     Returns:
         {"faces": pack_faces(...), "examples": [{"predicted": pack(...), "true": pack(...)}, ...]}

@@ -22,6 +22,7 @@ def format_number(value: float, unit: str) -> str:
 
 
 def format_signed(value: float, unit: str) -> str:
+    """Return a number with its sign, with the digits that format_number gives it."""
     text = format_number(value, unit)
     return text.replace("-", "−") if value <= 0 or not np.isfinite(value) else f"+{text}"
 
@@ -81,8 +82,9 @@ def _percent(share):
 
 
 def list_differences(evaluation: Evaluation) -> list[dict]:
-    """This run minus the one without pre-training, a dict a metric: "name", "unit", "mean", "low",
-    "high", "verdict".
+    """Return this run minus the one without pre-training, a dict a metric.
+
+    "name", "unit", "mean", "low", "high", "verdict".
 
     Empty where there is no such run. The verdict is finetune.evaluation.tables.verdict's: "wins" or
     "loses" only where the interval excludes 0, else "not significant".
@@ -175,8 +177,10 @@ def format_duration(seconds: float) -> str:
 
 
 def make_times_table(times: Sequence[dict]) -> dict[str, object]:
-    """{"rows": [{"stage", "command", "words", "seconds", "width": in per cent of the longest}],
-    "total", "total_seconds"}."""
+    """Return the table of times: {"rows": [...], "total", "total_seconds"}.
+
+    A row is {"stage", "command", "words", "seconds", "width": in per cent of the longest}.
+    """
     longest = max((row["seconds"] for row in times), default=0) or 1
     rows = [
         {
@@ -196,8 +200,10 @@ def make_times_table(times: Sequence[dict]) -> dict[str, object]:
 
 
 def _covered(spans):
-    """Seconds that (begin, end) spans cover together; where two run side by side they count
-    once."""
+    """Seconds that (begin, end) spans cover together.
+
+    Where two run side by side they count once.
+    """
     total, until = 0.0, -math.inf
     for begin, end in sorted(spans):
         total += max(0.0, end - max(begin, until))

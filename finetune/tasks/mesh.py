@@ -94,8 +94,10 @@ class Recovering(nn.Module):
         return seen, self.targets(labels, seen)
 
     def recover(self, images: torch.Tensor, K: torch.Tensor, body: BodyModel) -> Prediction:
-        """The finetune.heads.base.Prediction of images; ``body``: the coarse body model or the full
-        one."""
+        """The finetune.heads.base.Prediction of images.
+
+        ``body``: the coarse body model or the full one.
+        """
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             return self.model(images, K, body)
 
@@ -248,8 +250,9 @@ class MeshTask(ClipTask[FinetuneConfig]):
 def build(
     config: FinetuneConfig, order: Order, body: BodyModel, device: torch.device
 ) -> tuple[Recovery, Seen]:
-    """(network, Seen) of a config on a device: from the seed, its encoder from ``init`` if it is
-    set, its means from labels.
+    """Return (network, Seen) of a config on a device.
+
+    From the seed, its encoder from ``init`` if it is set, its means from labels.
 
     The Seen is what ``init`` saw.
     """

@@ -77,8 +77,9 @@ def overlay(image: np.ndarray, people: Sequence[Person]) -> np.ndarray:
 
 
 def views(person: Person, size: int, truth: Person | None = None) -> tuple[np.ndarray, ...]:
-    """The mesh from the side and from above, without perspective, on one scale, with a bar that
-    tells it.
+    """Draw the mesh from the side and from above, without perspective.
+
+    On one scale, with a bar that tells it.
 
     From the side: from the camera's right, so the camera is on the left. From above: the camera is
     below.
@@ -104,8 +105,9 @@ def sheet(
     truth: Person | None = None,
     title: str = "",
 ) -> Image.Image:
-    """Image, mesh on the image, side and top in a row; a second row, where asked for, shows the
-    truth in the same way.
+    """Image, mesh on the image, side and top in a row.
+
+    A second row, where asked for, shows the truth in the same way.
 
     Args:
         image: (H, W, 3) uint8.  person: Person.  captions: the words under each row: one, or two
@@ -221,8 +223,10 @@ def _square(image, person):
 
 
 def _start(middle, side, most):
-    """Where a stretch of ``side`` pixels begins: inside the image's ``most`` if it fits, else
-    centred on them."""
+    """Return where a stretch of ``side`` pixels begins.
+
+    Inside the image's ``most`` if it fits, else centred on them.
+    """
     return (
         min(max(round(middle - side / 2), 0), most - side) if side <= most else (most - side) // 2
     )
@@ -240,8 +244,10 @@ def _moved(person, by):
 
 
 def _bounds(people, K, width, height):
-    """x0, y0, x1, y1: whole pixels of the image that hold all meshes; the whole image for one
-    that passes the camera."""
+    """x0, y0, x1, y1: whole pixels of the image that hold all meshes.
+
+    The whole image for one that passes the camera.
+    """
     points = np.concatenate([p.vertices for p in people]).astype(np.float64)
     if points[:, 2].min() < 0.05:
         return 0, 0, width, height
@@ -340,8 +346,10 @@ def _view(person, truth, axes, camera, centre, scale, size):
 
 
 def _bar(kind, scale, size):
-    """Metres of the bar and of the grid: those of the kind, unless the mesh is far from a person's
-    size."""
+    """Return the metres of the bar and of the grid.
+
+    Those of the kind, unless the mesh is far from a person's size.
+    """
     bar = BAR_M[kind]
     while bar * scale > size / 2:
         bar /= 2

@@ -44,8 +44,9 @@ class Layers:
 
 
 class Raster:
-    """Draws meshes on one device and keeps its buffers from call to call; not for two threads at
-    once.
+    """Draws meshes on one device and keeps its buffers from call to call.
+
+    Not for two threads at once.
 
     Args:
         device: "cpu", "cuda" or "cuda:N".
@@ -150,8 +151,9 @@ class Raster:
     def occlusion(
         self, depth: np.ndarray, drawn: np.ndarray, scale: np.ndarray, radius: float
     ) -> np.ndarray:
-        """How much of what surrounds each pixel lies before it, 0 to 1: creases and the
-        surroundings of what is near.
+        """Return how much of what surrounds each pixel lies before it, 0 to 1.
+
+        Creases and the surroundings of what is near.
 
         Args:
             depth: (H, W) float32 metres.  drawn: (H, W) bool, where anything is.  scale: (H, W)
@@ -224,8 +226,10 @@ def silhouette(
 
 
 def _checked(vertices, faces):
-    """(N, V, 3) float32 and (F, 3) int32, of which a kernel that reads past an array need not be
-    afraid."""
+    """Return (N, V, 3) float32 and (F, 3) int32, checked.
+
+    A kernel that reads past an array need not be afraid of them.
+    """
     vertices, faces = np.asarray(vertices, np.float32), np.asarray(faces, np.int32)
     if vertices.ndim != 3 or vertices.shape[2] != 3 or faces.ndim != 2 or faces.shape[1] != 3:
         raise UserError(

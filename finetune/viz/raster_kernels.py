@@ -30,7 +30,7 @@ TAPS = wp.constant(40)
 
 @wp.func
 def to_screen(p: wp.vec3, camera: wp.mat33):
-    """x and y in pixels and the nearness, 1 / z, of a point before a perspective camera."""
+    """Return x and y in pixels and the nearness, 1 / z, of a point before a perspective camera."""
     w = 1.0 / p[2]
     return wp.vec3(
         (camera[0, 0] * p[0] + camera[0, 1] * p[1]) * w + camera[0, 2],
@@ -47,8 +47,10 @@ def project_vertices(
     near: float,
     out: wp.array2d(dtype=wp.vec3),
 ):
-    """(N, V): x and y in pixels, and the nearness, which is linear in the image; 0 before the
-    near plane."""
+    """(N, V): x and y in pixels, and the nearness, which is linear in the image.
+
+    0 before the near plane.
+    """
     n, i = wp.tid()
     p = vertices[n, i]
     camera = cameras[n]
@@ -194,8 +196,10 @@ def occlude(
     radius: float,
     out: wp.array2d(dtype=float),
 ):
-    """(H, W): the share of points on a spiral that lie before the pixel, less for those far before
-    it."""
+    """Compute (H, W): the share of points on a spiral that lie before the pixel.
+
+    It is less for those far before it.
+    """
     y, x = wp.tid()
     total = float(0.0)
     weights = float(0.0)

@@ -1,5 +1,7 @@
-"""What an encoder is pre-trained to do: a module each, found by the config key
-``objective.name=``."""
+"""What an encoder is pre-trained to do.
+
+A module each, found by the config key ``objective.name=``.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -65,8 +65,10 @@ class Objective(nn.Module, abc.ABC):
 
     @classmethod
     def init_network(cls, model: PairNetwork, source: str) -> Seen:
-        """Fill the network with weights of another run or file, to start a new run; what these
-        saw."""
+        """Fill the network with weights of another run or file, to start a new run.
+
+        Returns what these saw.
+        """
         return weights.init_encoder(model.encoder, model.config, source)
 
     @classmethod

@@ -122,8 +122,10 @@ class Completion(Objective):
         return a, b, keep, masked, person, seen
 
     def _persons(self, batch, which):
-        """(R * images, N) share of each patch that lies on the person, of ``which`` of the K + 1
-        images of each row."""
+        """Return (R * images, N) share of each patch that lies on the person.
+
+        Of ``which`` of the K + 1 images of each row.
+        """
         numbers, grid = batch["numbers"][:, which], self.model.grid
         boxes = numbers.flatten(0, 1)
         sizes = batch["tags"][:, TAGS.index("size")].repeat_interleave(numbers.shape[1])
@@ -139,8 +141,10 @@ class Completion(Objective):
         masked: torch.Tensor,
         seen: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """(B, M, P*P*3) float32 prediction for the masked patches; arguments as ``pairs`` gives
-        them."""
+        """(B, M, P*P*3) float32 prediction for the masked patches.
+
+        Arguments as ``pairs`` gives them.
+        """
         with torch.autocast(a.device.type, torch.bfloat16, enabled=self.bf16):
             return self.model.complete(a, b, keep, masked, seen).float()
 

@@ -17,8 +17,10 @@ FOLLOW_S = 0.5
 
 
 def logs(argv: list[str]) -> int:
-    """Print what a rank said, or the job's own words where no rank has started; with --follow until
-    one stops it."""
+    """Print what a rank said, or the job's own words where no rank has started.
+
+    With --follow until one stops it.
+    """
     folder, options = _parse_folder(
         "logs", argv, {"--rank": True, "--follow": False, "--job": False}
     )

@@ -1,5 +1,7 @@
-"""What became of runs: their jobs' states as SLURM has them, their steps as their logs have
-them."""
+"""What became of runs.
+
+Their jobs' states as SLURM has them, their steps as their logs have them.
+"""
 
 import json
 import time

@@ -1,5 +1,7 @@
-"""The command line of ``python -m slurm COMMAND ...`` taken apart: the command's words, slurm. keys
-and sweep. keys."""
+"""The command line of ``python -m slurm COMMAND ...`` taken apart.
+
+The command's words, slurm. keys and sweep. keys.
+"""
 
 import itertools
 import os

@@ -1,5 +1,6 @@
-"""``python -m slurm evaluate RUN``: jobs for the checkpoints of a run that are due and of which no
-numbers are there.
+"""``python -m slurm evaluate RUN``: jobs for the checkpoints of a run that are due.
+
+They are those of which no numbers are there.
 
 A run's coordinator calls it with --due for each new checkpoint. A person calls it for what has
 failed.

@@ -1,5 +1,7 @@
-"""The jobs that one command line asks for: one, one for each run of a sweep or each checkpoint, or
-the parts of one command's work."""
+"""The jobs that one command line asks for.
+
+One, one for each run of a sweep or each checkpoint, or the parts of one command's work.
+"""
 
 import os
 import shutil

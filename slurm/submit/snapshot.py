@@ -1,5 +1,7 @@
-"""The code of a run, copied into its folder, so that an edit after submitting does not change a job
-that starts again."""
+"""The code of a run, copied into its folder.
+
+So an edit after submitting does not change a job that starts again.
+"""
 
 import json
 import shutil
@@ -18,8 +20,9 @@ LIST_FILES = ("ls-files", "-z", "--cached", "--others", "--exclude-standard", ".
 
 
 def list_files(without: str | Path) -> list[str]:
-    """Return paths of the code, relative to ROOT: what git tracks, with uncommitted changes, and
-    what it does not ignore.
+    """Return paths of the code, relative to ROOT.
+
+    What git tracks, with uncommitted changes, and what it does not ignore.
 
     Args:
         without: a folder whose files are none, such as the run's own inside the checkout.

@@ -1,5 +1,7 @@
-"""From a command line to a job: everything checked, the code copied, the script written by
-submitit, sent."""
+"""From a command line to a job.
+
+Everything is checked, the code copied, the script written by submitit, and sent.
+"""
 
 import contextlib
 import dataclasses

@@ -1,5 +1,7 @@
-"""Where a supervisor runs: on a node that SLURM gave to a job, or on this machine. The only reader
-of SLURM's variables."""
+"""Where a supervisor runs: on a node that SLURM gave to a job, or on this machine.
+
+The only reader of SLURM's variables.
+"""
 
 import os
 from dataclasses import dataclass

@@ -1,5 +1,7 @@
-"""Node 0's word to the supervisors of all nodes: start, kill, leave; and the record of what
-happened."""
+"""Node 0's word to the supervisors of all nodes: start, kill, leave.
+
+It keeps the record of what happened.
+"""
 
 import os
 import secrets

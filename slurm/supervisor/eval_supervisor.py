@@ -1,5 +1,7 @@
-"""The evaluations of a training run, as its coordinator looks after them: submitted, and given up
-where their jobs died."""
+"""The evaluations of a training run, as its coordinator looks after them.
+
+They are submitted, and given up where their jobs died.
+"""
 
 import contextlib
 import os

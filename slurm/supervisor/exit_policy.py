@@ -1,5 +1,7 @@
-"""What follows from how the processes ended: plain functions of exit codes, of which
-docs/training.md has the table."""
+"""What follows from how the processes ended.
+
+Plain functions of exit codes, of which docs/training.md has the table.
+"""
 
 import re
 import time

@@ -1,5 +1,7 @@
-"""What the batch script does where nodes do not see the code, of a job that ran before: the job
-resumes without those nodes."""
+"""What the batch script does where nodes do not see the code.
+
+A job that ran before resumes without those nodes.
+"""
 
 import time
 

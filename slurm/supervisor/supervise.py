@@ -1,5 +1,6 @@
-"""The job's program, one on each node: it starts the node's ranks and stays until the job ends. No
-torch here.
+"""The job's program, one on each node: it starts the node's ranks and stays until the job ends.
+
+No torch here.
 
     submitit -> main(folder) on each node
         node 0: the Coordinator (a thread) listens, and says where in FOLDER/slurm/meeting.json

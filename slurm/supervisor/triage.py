@@ -1,5 +1,6 @@
-"""Seconds of each node's GPUs, disks and network before ranks start, so that a broken node is left
-out and not found by hours.
+"""Seconds of each node's GPUs, disks and network before ranks start.
+
+So a broken node is left out and not found by hours.
 
     node 0 (slurm.supervisor.coordinator)  opens a Sink and sends an order to every node
     every node                             has a Check run this module, and sends its report
@@ -162,8 +163,10 @@ class Check:
         return json.loads(lines[-1])
 
     def end(self) -> None:
-        """End it without a wait: one that hangs in a driver or a file system ends when that lets
-        it."""
+        """End it without a wait.
+
+        One that hangs in a driver or a file system ends when that lets it.
+        """
         if self.process and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -324,8 +327,10 @@ def time_products(index: int) -> tuple[float, bool]:
 
 
 def find_ecc_faults() -> list[str]:
-    """Return faults of this job's GPUs whose memory had errors that could not be corrected, by
-    nvidia-smi; none where it is absent."""
+    """Return faults of this job's GPUs whose memory had errors that could not be corrected.
+
+    By nvidia-smi; none where it is absent.
+    """
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []

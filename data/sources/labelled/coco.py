@@ -165,8 +165,10 @@ def _keypoints(values: Sequence[float], joint_set: str, number: int) -> Keypoint
 def _polygons(
     segmentation: list[list[float]] | dict[str, object] | None,
 ) -> list[np.ndarray] | None:
-    """Polygons of a segmentation; None for run lengths, which crowds have, and where it is
-    absent."""
+    """Polygons of a segmentation.
+
+    None for run lengths, which crowds have, and where it is absent.
+    """
     if not isinstance(segmentation, list):
         return None
     polygons = [np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in segmentation]
