@@ -5,6 +5,7 @@ Torch, torchvision and webdataset are imported where they are used: this loader'
 main module anew.
 """
 
+import abc
 import io
 import json
 import multiprocessing
@@ -113,7 +114,7 @@ def _decode(pipe: "Connection", folder: str, batch: int, first: int) -> None:
         pipe.send((done, done / (time.perf_counter() - began)))
 
 
-class Stream:
+class Stream(abc.ABC):
     """A contender that brings batches.
 
     Attributes:
@@ -124,9 +125,9 @@ class Stream:
     ahead: int
     processes: "Sequence[BaseProcess]"
 
+    @abc.abstractmethod
     def next(self) -> int:
         """Bring a batch; return how many pairs it has."""
-        raise NotImplementedError(f"{type(self).__name__} brings no batches")
 
     def rate(self, seconds: float) -> tuple[float, float]:
         """Return (pairs a second, seconds of processor time a pair), after what was decoded ahead
@@ -138,9 +139,9 @@ class Stream:
             done += self.next()
         return done / (time.perf_counter() - began), (processor_s(self.processes) - before) / done
 
+    @abc.abstractmethod
     def close(self) -> None:
         """End the processes."""
-        raise NotImplementedError(f"{type(self).__name__} has nothing to close")
 
 
 class Ours(Stream):

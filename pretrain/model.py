@@ -11,6 +11,7 @@ positions). The encoder computes what timm's VisionTransformer or Eva without a 
 and its weights go and come under timm's names.
 """
 
+import abc
 from typing import TYPE_CHECKING
 
 import torch
@@ -100,7 +101,7 @@ def table(
     return sincos_table(grid, part.width)
 
 
-class PairNetwork(nn.Module):
+class PairNetwork(nn.Module, abc.ABC):
     """What the network of every objective has.
 
     Attributes:
@@ -113,9 +114,9 @@ class PairNetwork(nn.Module):
     grid: tuple[int, int]
     patches: int
 
+    @abc.abstractmethod
     def encode(self, a: torch.Tensor) -> torch.Tensor:
         """Return (B, N, C) features of all patches of images after the encoder's last norm."""
-        raise NotImplementedError(f"{type(self).__name__} does not encode images")
 
 
 class CrossCompletion(PairNetwork):

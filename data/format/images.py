@@ -15,7 +15,7 @@ def decode_image(data: bytes) -> np.ndarray:
     A tag that says how a photograph was held is not obeyed: labels are about the stored pixels.
 
     Raises:
-        ValueError: they are no image, or a broken one.
+        ValueError: they are not an image, or a broken one.
     """
     if data.startswith(JPEG):
         try:

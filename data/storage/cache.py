@@ -184,7 +184,7 @@ class Cache:
                     try:
                         self._copy(url, out, part)
                     except (FileNotFoundError, PermissionError) as error:
-                        # An OSError of no number is the server's word; others came out of here.
+                        # Without an errno it is the server's answer, else this machine's.
                         if isinstance(error, PermissionError):
                             raise UserError(f"{url} may not be read: {error}") from None
                         raise

@@ -20,6 +20,7 @@ from torch import nn
 
 from engine.config.train_config import TrainConfig
 from engine.distributed.process_group import Processes
+from engine.errors import UserError
 from engine.logging.metric_registry import MetricBook
 from engine.training.shares import Shares
 
@@ -216,9 +217,17 @@ class Task(abc.ABC, Generic[Config]):
     # For ``replay``, which reads a step's batch again.
 
     def score_samples(self, batch: Batch) -> torch.Tensor:
-        """(rows,) losses of a batch's rows, each by itself."""
-        raise NotImplementedError(f"{type(self).__name__} does not score single samples")
+        """(rows,) losses of a batch's rows, each by itself.
+
+        Raises:
+            UserError: the task has none to give.
+        """
+        raise UserError(f"replay: {self.command} of {type(self).__name__} scores no single samples")
 
     def draw_samples(self, arrays: Arrays, labels: Sequence[str], title: str) -> Image.Image:
-        """An image of rows of a batch, each with its label."""
-        raise NotImplementedError(f"{type(self).__name__} does not draw single samples")
+        """An image of rows of a batch, each with its label.
+
+        Raises:
+            UserError: the task has none to give.
+        """
+        raise UserError(f"replay: {self.command} of {type(self).__name__} draws no single samples")

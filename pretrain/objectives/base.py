@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from data.sampling.seen import Seen
+from engine.errors import UserError
 from engine.logging.metric_registry import MetricBook
 from engine.training.shares import Shares
 from engine.training.task import Arrays, Batch
@@ -104,8 +105,12 @@ class Objective(nn.Module, abc.ABC):
     def draw_samples(
         self, task: PretrainTask, arrays: Arrays, labels: Sequence[str], title: str
     ) -> Image.Image:
-        """An image of rows of a batch, each with its label."""
-        raise NotImplementedError(f"{type(self).__name__} does not draw single samples")
+        """An image of rows of a batch, each with its label.
+
+        Raises:
+            UserError: the objective has none to give.
+        """
+        raise UserError(f"replay: objective {type(self).__name__} draws no single samples")
 
     def count_flops(self) -> float | None:
         """Operations of a target's forward pass; None: not known."""
