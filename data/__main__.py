@@ -37,6 +37,8 @@ PACKAGE = Package(
             "NAME source=DIR out=DIR [key=value ...]",
             "coco source=coco out=shards/coco",
             keys="data.sources.labelled:LabelledSource",
+            usual=("source", "out", "licence", "size"),
+            registry="data.sources.labelled:LABELLED",
         ),
         Verb(
             "index",

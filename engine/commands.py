@@ -11,7 +11,7 @@ import os
 import shlex
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from engine.distributed.startup import starting
@@ -37,6 +37,8 @@ class Verb:
         keys: "module:Class", the dataclass of its keys; the module does not import torch.
         usual: names of the keys that its help shows first.
         prefix: of its keys on the command line, such as "slurm.".
+        registry: "module:REGISTRY" of one whose first word, NAME, chooses a dataclass with more
+            keys.
         takes_config: a config file comes first.
         trains: a training run: a signal ends it until it saves at one, and what fails on a rank
             before the process group exists reaches the others.
@@ -52,6 +54,7 @@ class Verb:
     keys: str = ""
     usual: tuple[str, ...] = ()
     prefix: str = ""
+    registry: str = ""
     takes_config: bool = False
     trains: bool = False
     starts_ranks: bool = False
@@ -94,7 +97,8 @@ def run_package(package: Package, argv: Sequence[str], program: str = "python -m
         raise UserError(_explain_unknown(package, argv, program))
     words = argv[len(verb.name.split()) :]
     if "--help" in words or "-h" in words:
-        print(verb_help(package, verb, program, everything="all" in words))
+        shown = name_choice(verb, words[0]) if verb.registry else verb
+        print(verb_help(package, shown, program, everything="all" in words))
         return 0
     if verb.trains:
         return _train(package, verb, words)
@@ -121,6 +125,31 @@ def find_verb(package: Package, argv: Sequence[str]) -> Verb | None:
         if list(argv[: len(words)]) == words:
             return verb
     return None
+
+
+def name_choice(verb: Verb, word: str) -> Verb:
+    """Returns the verb of one NAME of a verb with a ``registry``, with the keys of that one.
+
+    Args:
+        word: the first after the verb; the verb itself is returned where it is an option.
+
+    Raises:
+        UserError: there is no such name.
+    """
+    registry = load_name(verb.registry)
+    if word.startswith("-"):
+        return replace(verb, summary=f"{verb.summary}; NAME: {', '.join(registry.list_names())}")
+    chosen = registry.find(word)
+    shared = {field.name for field in fields(load_name(verb.keys))}
+    own = [field.name for field in fields(chosen) if field.name not in shared]
+    return replace(
+        verb,
+        name=f"{verb.name} {word}",
+        arguments=verb.arguments.removeprefix("NAME "),
+        example=verb.example.partition(" ")[2],
+        keys=f"{chosen.__module__}:{chosen.__name__}",
+        usual=(*verb.usual, *own),
+    )
 
 
 def load_name(place: str) -> Any:

@@ -337,3 +337,12 @@ def test_one_labelled_crop_of_a_body_is_read_as_it_is_among_others(people, tmp_p
     for name in after:
         if name != "tags":
             np.testing.assert_array_equal(after[name][0], before[name][1], err_msg=name)
+
+
+def test_a_try_without_a_shard_claims_no_folder(tmp_path):
+    write_coco(tmp_path / "coco")
+    with pytest.raises(UserError, match=r"nowhere\.json cannot be read"):
+        run(tmp_path, "annotations=nowhere.json")
+    assert run(tmp_path) == 0
+    with pytest.raises(UserError, match=r"annotations=nowhere\.json here, but the shards"):
+        run(tmp_path, "annotations=nowhere.json")

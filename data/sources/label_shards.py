@@ -97,7 +97,7 @@ def _claim_folder(source: LabelledSource, reader: str) -> None:
     keys = {"reader": reader, **{k: v for k, v in flat(source).items() if k not in NOT_RECIPE}}
     try:
         os.makedirs(source.out, exist_ok=True)
-        if os.path.exists(path):
+        if os.path.exists(path) and glob.glob(os.path.join(glob.escape(source.out), "*.tar")):
             with open(path, encoding="utf-8") as file:
                 before = json.load(file)
             for name in keys:
@@ -106,7 +106,7 @@ def _claim_folder(source: LabelledSource, reader: str) -> None:
                         f"{name}={keys[name]} here, but the shards in {source.out} were made with "
                         f"{name}={before.get(name)} ({path}); name another folder with out="
                     )
-        elif others := [n for n in sorted(os.listdir(source.out)) if ".writing-" not in n]:
+        elif others := [name for name in sorted(os.listdir(source.out)) if _is_foreign(name)]:
             raise UserError(
                 f"out={source.out} holds {others[0]}, which this command did not make (there is no "
                 f"{RECIPE}); name another folder"
@@ -117,6 +117,11 @@ def _claim_folder(source: LabelledSource, reader: str) -> None:
         raise failure_of(error, f"out={source.out} cannot be written: {explain(error)}") from None
     except ValueError as error:
         raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def _is_foreign(name: str) -> bool:
+    """Whether a file in OUT is none of this command, even of a try that wrote no shard."""
+    return name != RECIPE and ".writing-" not in name
 
 
 def _write_shards(source: LabelledSource) -> tuple[int, list[tuple[str, str]]]:
