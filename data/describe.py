@@ -3,12 +3,15 @@
 See engine.run.job_description.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from data.config import ClipTrainConfig
 from data.storage.cache import CacheConfig
 from data.storage.catalogue import list_shards
 from data.storage.shard_store import Store
-from engine.errors import UserError
+from engine.errors import Failure, UserError
 from engine.run.job_description import (
     Command,
     CommandTraits,
@@ -16,6 +19,8 @@ from engine.run.job_description import (
     Words,
     answer,
     describe_config,
+    describe_evaluation,
+    parse_line,
 )
 
 if TYPE_CHECKING:
@@ -24,6 +29,8 @@ if TYPE_CHECKING:
 MAKE: Words = ("data", "make")
 PAIRS: Words = ("data", "pairs")
 TRAITS = CommandTraits(folder_key="out", takes_part=True)
+CLIP_TRAINING = CommandTraits(folder_key="run", trains=True)
+TrainsOnClips = TypeVar("TrainsOnClips", bound=ClipTrainConfig)
 
 
 def describe_make(line: list[str]) -> JobDescription:
@@ -38,6 +45,52 @@ def describe_pairs(line: list[str]) -> JobDescription:
     from data.sources.config import PairsConfig
 
     return describe_config(PairsConfig, line, PAIRS, TRAITS.folder_key)[1]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The command that evaluates a run's checkpoints.
+
+    Attributes:
+        words: the command's.
+        schema: the dataclass of its keys.
+    """
+
+    words: Words
+    schema: type
+
+
+def describe_clip_training(
+    schema: type[TrainsOnClips],
+    line: list[str],
+    words: Words,
+    open_order: Callable[[Any, int, int], "Order"],
+    evaluation: Evaluation,
+) -> JobDescription:
+    """Return what a training run on clips says of a command line; reads its shards' indexes.
+
+    Args:
+        schema: the dataclass of the run's keys.
+        line: the command's arguments.
+        words: the command's.
+        open_order: (config.data, batch, seed) to the order of its samples.
+        evaluation: of its checkpoints.
+    """
+    config, job = describe_config(schema, line, words, CLIP_TRAINING.folder_key)
+    if config is None:
+        return job
+    try:
+        order = open_order(config.data, config.batch, config.seed)
+        job.notes.append(count_clips(order, config.batch))
+    except Failure as error:
+        job.faults.append(str(error))
+
+    def check_evaluation(given: list[str]) -> None:
+        parse_line(evaluation.schema, given[len(evaluation.words) :], evaluation.words, least=1)
+        check_shards(config.evaluate.shards, config.data.cache)
+
+    describe_evaluation(job, config, check_evaluation)
+    return job
 
 
 def count_clips(order: "Order", batch: int) -> str:

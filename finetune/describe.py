@@ -5,26 +5,22 @@ See engine.run.job_description.
 
 from pathlib import Path
 
-from data.describe import check_shards, count_clips
-from engine.errors import Failure, UserError
+from data.describe import CLIP_TRAINING, Evaluation, describe_clip_training
+from engine.errors import UserError
 from engine.run.job_description import (
     Command,
     CommandTraits,
     JobDescription,
     Words,
     answer,
-    describe_config,
-    describe_evaluation,
     describe_keys,
-    parse_line,
 )
 from finetune.results_folder import find_results_folder
 from finetune.verb_config import EvaluateConfig
 
 TRAIN: Words = ("finetune", "train")
 EVALUATE: Words = ("finetune", "evaluate")
-TRAINING = CommandTraits(folder_key="run", trains=True)
-EVALUATING = CommandTraits(folder_key="out", run_prefix="")
+EVALUATING = CommandTraits(folder_key="out", takes_config=False)
 
 
 def describe_training(line: list[str]) -> JobDescription:
@@ -32,21 +28,8 @@ def describe_training(line: list[str]) -> JobDescription:
     from data.loading.build import open_crop_order
     from finetune.config import FinetuneConfig
 
-    config, job = describe_config(FinetuneConfig, line, TRAIN, TRAINING.folder_key)
-    if config is None:
-        return job
-    try:
-        order = open_crop_order(config.data, config.batch, config.seed)
-        job.notes.append(count_clips(order, config.batch))
-    except Failure as error:
-        job.faults.append(str(error))
-
-    def check_evaluation(words: list[str]) -> None:
-        parse_line(EvaluateConfig, words[len(EVALUATE) :], EVALUATE, least=1)
-        check_shards(config.evaluate.shards, config.data.cache)
-
-    describe_evaluation(job, config, check_evaluation)
-    return job
+    evaluation = Evaluation(EVALUATE, EvaluateConfig)
+    return describe_clip_training(FinetuneConfig, line, TRAIN, open_crop_order, evaluation)
 
 
 def describe_evaluate(line: list[str]) -> JobDescription:
@@ -70,7 +53,7 @@ def find_results(config: EvaluateConfig, paths: list[str]) -> str:
 
 
 COMMANDS = {
-    TRAIN: Command(TRAINING, describe_training),
+    TRAIN: Command(CLIP_TRAINING, describe_training),
     EVALUATE: Command(EVALUATING, describe_evaluate),
 }
 

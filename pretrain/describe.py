@@ -5,26 +5,22 @@ See engine.run.job_description.
 
 from pathlib import Path
 
-from data.describe import check_shards, count_clips
-from engine.errors import Failure, UserError
+from data.describe import CLIP_TRAINING, Evaluation, describe_clip_training
+from engine.errors import UserError
 from engine.run.job_description import (
     Command,
     CommandTraits,
     JobDescription,
     Words,
     answer,
-    describe_config,
-    describe_evaluation,
     describe_keys,
-    parse_line,
 )
 from engine.training import eval_jobs
 from pretrain.verb_config import ProbeCommand
 
 TRAIN: Words = ("pretrain", "train")
 PROBE: Words = ("pretrain", "probe")
-TRAINING = CommandTraits(folder_key="run", trains=True)
-PROBING = CommandTraits(folder_key="out", run_prefix="", results="probes/{step}.json")
+PROBING = CommandTraits(folder_key="out", takes_config=False, results="probes/{step}.json")
 
 
 def describe_training(line: list[str]) -> JobDescription:
@@ -32,21 +28,8 @@ def describe_training(line: list[str]) -> JobDescription:
     from data.loading.build import open_order
     from pretrain.config import PretrainConfig
 
-    config, job = describe_config(PretrainConfig, line, TRAIN, TRAINING.folder_key)
-    if config is None:
-        return job
-    try:
-        order = open_order(config.data, config.batch, config.seed)
-        job.notes.append(count_clips(order, config.batch))
-    except Failure as error:
-        job.faults.append(str(error))
-
-    def check_evaluation(words: list[str]) -> None:
-        parse_line(ProbeCommand, words[len(PROBE) :], PROBE, least=1)
-        check_shards(config.evaluate.shards, config.data.cache)
-
-    describe_evaluation(job, config, check_evaluation)
-    return job
+    evaluation = Evaluation(PROBE, ProbeCommand)
+    return describe_clip_training(PretrainConfig, line, TRAIN, open_order, evaluation)
 
 
 def describe_probe(line: list[str]) -> JobDescription:
@@ -78,7 +61,7 @@ def find_results(config: ProbeCommand, sources: list[str]) -> str:
 
 
 COMMANDS = {
-    TRAIN: Command(TRAINING, describe_training),
+    TRAIN: Command(CLIP_TRAINING, describe_training),
     PROBE: Command(PROBING, describe_probe),
 }
 

@@ -51,23 +51,17 @@ class CommandTraits:
         folder_key: the key that names its folder.
         trains: several processes that resume from checkpoints; others are one process.
         takes_part: it takes part=K/N, so that several jobs can share its work.
-        run_prefix: of a command without a config file, which reads a run or a checkpoint: what
-            stands before that one's path, such as "run="; it takes checkpoints= here. None: the
-            command takes a config file first.
-        results: of such a command: what each of several checkpoints gets as out=, inside the run,
+        takes_config: a config file is its first argument. Others read a run or a checkpoint, whose
+            path is the one word without a key, and take checkpoints= here.
+        results: of these others: what each of several checkpoints gets as out=, inside the run,
             with {step} for the checkpoint's name; "": its own default.
     """
 
     folder_key: str
     trains: bool = False
     takes_part: bool = False
-    run_prefix: str | None = None
+    takes_config: bool = True
     results: str = ""
-
-    @property
-    def takes_config(self) -> bool:
-        """Whether a config file is its first argument."""
-        return self.run_prefix is None
 
 
 @dataclass
@@ -264,30 +258,24 @@ def _find_checkpoints(
     Raises:
         UserError: no run is named, or a checkpoint that is wanted is not there.
     """
-    at = [i for i, word in enumerate(line) if _names_run(word, traits.run_prefix or "")]
+    at = [i for i, word in enumerate(line) if "=" not in word or os.path.exists(word)]
     old = next((word for word in line if word.startswith("run=")), None)
     if not at and old is not None:
         raise UserError(f"{old}: run is given without its name: write {old.removeprefix('run=')}")
     if len(at) != 1:
         raise UserError(f"checkpoints={asked} are those of one run, and {len(at)} are named")
-    run = expand_home(line[at[0]].removeprefix(traits.run_prefix or "")).rstrip("/")
+    run = expand_home(line[at[0]]).rstrip("/")
     out = next((word.removeprefix("out=") for word in line if word.startswith("out=")), None)
     rest = [word for i, word in enumerate(line) if i != at[0] and not word.startswith("out=")]
     lines = {}
     for step in _choose_steps(run, asked):
         path = eval_jobs.checkpoint_of(run, step)
         result = _results_of(traits, run, out, path.name)
-        words = [f"{traits.run_prefix}{path}", *rest]
+        words = [str(path), *rest]
         lines[path.name] = [*words, f"out={result}"] if result else words
     within = os.path.dirname(traits.results)
     base = out or (os.path.join(run, within) if within else str(RunFolder(run).evaluations))
     return base, lines
-
-
-def _names_run(word: str, prefix: str) -> bool:
-    if prefix:
-        return word.startswith(prefix)
-    return "=" not in word or os.path.exists(word)
 
 
 def _choose_steps(run: str, asked: str) -> list[int]:
