@@ -311,14 +311,19 @@ class Watch(Whereabouts):
         self._decide((missing[0], text, ExitCode.LOST_RANK))
 
     def _look_for_hangs(self, now: float) -> None:
-        """Rank 0: name the ranks that are furthest behind where one has not moved for long."""
+        """Rank 0: name the ranks that are furthest behind where one has not moved for long.
+
+        The others wait for those, so how long they have stood still says nothing.
+        """
         there = {
             rank: known for rank, known in self.known.items() if not known.left and known.now[0]
         }
-        if not there or now - min(known.moved_at for known in there.values()) <= self.hang_s:
+        if not there:
             return
         behind = min(known.now[0] for known in there.values())
         slow = {rank: known for rank, known in there.items() if known.now[0] == behind}
+        if now - min(known.moved_at for known in slow.values()) <= self.hang_s:
+            return
         silent = {rank: known for rank, known in slow.items() if now - known.heard_at > SILENT_S}
         self._decide(describe_hang(silent or slow, bool(silent), now, self.hang_s))
 
