@@ -1,0 +1,1 @@
+"""Finding people and hands in images and videos, and following them over frames."""
