@@ -431,6 +431,17 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path):
         make.main([EASY])
 
 
+def test_a_try_that_wrote_no_shard_claims_no_folder(tmp_path):
+    def claim(seed):
+        make.claim_folder(PeopleConfig(out=str(tmp_path), seed=seed))
+
+    claim(1)
+    claim(2)
+    (tmp_path / "shard-000000.tar").write_bytes(b"")
+    with pytest.raises(UserError, match="seed=3 here.*seed=2"):
+        claim(3)
+
+
 def test_device_must_exist(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")

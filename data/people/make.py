@@ -94,9 +94,11 @@ def claim_folder(config: PeopleConfig) -> None:
     path = os.path.join(config.out, RECIPE)
     try:
         os.makedirs(config.out, exist_ok=True)
-        if os.path.exists(path):
+        held = sorted(name for name in os.listdir(config.out) if name != RECIPE)
+        others = [name for name in held if ".writing-" not in name]
+        if os.path.exists(path) and held:  # a try that wrote nothing claims nothing
             _compare(config, parse(PeopleConfig, [path], command=COMMAND), path)
-        elif others := [name for name in sorted(os.listdir(config.out)) if ".writing-" not in name]:
+        elif others:
             raise UserError(
                 f"out={config.out} holds {others[0]}, which this command did not make (there is no "
                 f"{RECIPE}); "

@@ -106,11 +106,12 @@ def _draw_row(sheet, top, reader, rules, path, index, random):
     except BadSample as reason:
         _write(sheet, (MARGIN, top), f"{key}  in {shard}: {reason}", 15, OUTLINE)
         return False
+    count = len(clip.crops)
     facts = [
         clip.source,
         clip.licence,
         f"subject {clip.subject}",
-        f"{len(clip.crops)} crops of {clip.size} px",
+        f"{count} crop{'s' if count != 1 else ''} of {clip.size} px",
         shard,
     ]
     facts = "   " + ", ".join(facts + ["no masks"] * ("masks.bin" not in members))
