@@ -10,6 +10,7 @@ import pytest
 from clips import make_clip, write_shards
 
 from data.config import CropDataConfig, DataConfig
+from data.cropping.geometry import square_of_box
 from data.format.clip import decode_masks
 from data.format.index import read_index
 from data.format.label_stack import stack_labels
@@ -19,7 +20,8 @@ from data.format.verify import check_shard
 from data.loading.build import open_crop_order, open_order
 from data.loading.reader import ClipReader
 from data.sources import labelled
-from data.sources.label_shards import _move_keypoints, main
+from data.sources.crop_parts import move_keypoints
+from data.sources.label_shards import main
 from data.storage.shard_store import Store
 from engine.errors import UserError
 
@@ -221,6 +223,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from data.cropping.geometry import square_of_box
 from data.format.labels import BodyParameters, CropLabels, Joints
 from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
 from engine.config.parser import key
@@ -279,7 +282,8 @@ def test_keypoints_of_a_lens_are_undistorted_as_the_crop_is():
     point = np.array([[0.3, -0.2, 1.0]])
     pixels, _ = project_distorted(camera, point)
     box = np.array([400.0, 80, 560, 240])
-    moved = _move_keypoints(Keypoints("x1", pixels, np.ones(1)), box, 64, camera)
+    keypoints = Keypoints("x1", pixels, np.ones(1))
+    moved = move_keypoints(keypoints, square_of_box(box), 64, camera)
     ideal = np.array([500 * 0.3 + 320, 500 * -0.2 + 240])
     np.testing.assert_allclose(moved.points[0], (ideal - box[:2]) * 0.4, atol=1e-3)
 

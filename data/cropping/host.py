@@ -49,6 +49,19 @@ def cut_square(
     return out
 
 
+def find_positions(square: Square, size: int, lens: Lens | None = None) -> np.ndarray:
+    """Return where in the image the centre of each pixel of a crop lies.
+
+    Args:
+        square, size, lens: as ``cut_square`` takes them.
+
+    Returns:
+        (S, S, 2) float32 x, y; far outside of the image for what the lens cannot see.
+    """
+    map_x, map_y = _find_positions(square, size, range(size), range(size), 1, lens)
+    return np.stack([map_x, map_y], -1) + np.float32(0.5)
+
+
 def _bands(
     shape: tuple[int, ...], square: Square, size: int, finer: int, lens: Lens | None
 ) -> Iterator[tuple[range, range]]:

@@ -78,6 +78,9 @@ class PairsConfig:
     )
     person: Person = section(Person)
     kind: str = key("body", "what the crops show", choices=KINDS)
+    keypoints: bool = key(
+        True, "store the 2D keypoints of those who were found as labels, with their confidence"
+    )
     source: str = key("real", "name of the source, stored with each clip")
     licence: str = key("unknown", "licence of the images, stored with each clip")
     subject: str | None = key(

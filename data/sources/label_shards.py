@@ -21,9 +21,10 @@ from data.cropping.host import cut_square
 from data.format.clip import MASK_SIDE, Clip, Crop
 from data.format.images import decode_image
 from data.format.label_stack import stack_labels
-from data.format.labels import OUTSIDE, CropLabels, Keypoints
+from data.format.labels import CropLabels
 from data.format.shards import shard_name, write_shard
-from data.sources.cameras import Camera, undistort_pixels
+from data.sources.cameras import Camera
+from data.sources.crop_parts import move_keypoints
 from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
 from data.sources.plan import clip_key
 from data.tools.cleanup import clear_leftovers
@@ -244,7 +245,7 @@ def cut_person(image: LabelledImage, pixels: np.ndarray, source: LabelledSource)
     meta = Crop(image.camera, image.time_s, image.kind, K, Rt, box, name)
     labels = replace(image.labels)
     if labels.keypoints is not None:
-        labels.keypoints = _move_keypoints(labels.keypoints, box, source.size, camera)
+        labels.keypoints = move_keypoints(labels.keypoints, square, source.size, camera)
     return CutPerson(meta, jpeg, labels, _cut_mask(image, pixels, square, camera))
 
 
@@ -263,24 +264,6 @@ def _camera_of(image: LabelledImage, pixels: np.ndarray) -> Camera | None:
     Rt = np.eye(3, 4) if image.Rt is None else np.asarray(image.Rt)
     lens = np.asarray(image.distortion, np.float64)
     return Camera(image.camera, np.asarray(image.K, np.float64), lens, Rt, width, height)
-
-
-def _move_keypoints(
-    keypoints: Keypoints, box: np.ndarray, size: int, camera: Camera | None
-) -> Keypoints:
-    """Keypoints of the image in pixels of the crop; those outside of it are said to be."""
-    points = np.asarray(keypoints.points, np.float64)
-    if camera is not None:
-        points = undistort_pixels(camera, points)
-    points = (points - box[:2]) * (size / (box[2] - box[0]))
-    visible = keypoints.visible
-    if visible is not None:
-        inside = ((points >= 0) & (points < size)).all(-1)
-        visible = np.where(inside, visible, OUTSIDE).astype(np.uint8)
-    # A joint without a label may lie anywhere; it must not be far out, or NaN.
-    labelled = np.asarray(keypoints.confidence) > 0
-    points = np.where(labelled[:, None], points, 0).astype(np.float32)
-    return Keypoints(keypoints.joint_set, points, keypoints.confidence, visible)
 
 
 def _cut_mask(

@@ -1,28 +1,20 @@
 """``python -m data pairs``: clips of real people, cut from videos into shards."""
 
-import contextlib
-import dataclasses
 import glob
 import json
 import os
 from collections.abc import Sequence
 
-import simplejpeg
-
-from data.cropping.geometry import square_of_box
-from data.cropping.host import cut_square
-from data.format.clip import Clip, Crop
 from data.format.shards import shard_name, write_shard
 from data.sources import multicam, video
 from data.sources.config import PairsConfig
-from data.sources.frames import Frames, Unreadable
-from data.sources.plan import ClipPlan, digest_plans
+from data.sources.cut import Style, cut_clips
+from data.sources.plan import digest_plans
 from data.sources.probe import Problems
 from data.tools.process_pool import Died, spread_isolated
 from data.tools.work_split import Part
 from engine.config import parser
 from engine.errors import UserError, explain, failure_of
-from engine.geometry import crop_intrinsics
 from engine.logging import progress
 from engine.logging.console import get_logger
 from engine.run.files import replace_file, write_file
@@ -131,7 +123,7 @@ def _write(cfg, plans, videos, problems):
         _remove(os.path.join(cfg.out, name))
     todo = [(name, part) for name, part in parts.items() if name not in done]
     tasks = [
-        (part, {c.path: videos[c.path] for p in part for c in p.crops}, _Style.of(cfg))
+        (part, {c.path: videos[c.path] for p in part for c in p.crops}, Style.of(cfg))
         for _, part in todo
     ]
     answers = spread_isolated(cut_clips, tasks, cfg.workers)
@@ -157,87 +149,6 @@ def _again(task, died):
     task = (plans, {path: v.read_by("av") for path, v in videos.items()}, style)
     answer = next(spread_isolated(cut_clips, [task], 1))
     return ([], dict.fromkeys(videos, str(answer))) if isinstance(answer, Died) else answer
-
-
-@dataclasses.dataclass
-class _Style:
-    size: int
-    quality: int
-    source: str
-    licence: str
-    kind: str
-
-    @classmethod
-    def of(cls, cfg: PairsConfig) -> "_Style":
-        return cls(cfg.size, cfg.quality, cfg.source, cfg.licence, cfg.kind)
-
-
-def cut_clips(
-    task: tuple[list[ClipPlan], dict[str, Frames], _Style],
-) -> tuple[list[Clip], dict[str, str]]:
-    """Decode each video once and cut what the plans ask; runs in its own process.
-
-    Args:
-        task: (clip plans, {path: Frames}, style).
-    Returns:
-        ([Clip], {path: reason}): a crop whose frame cannot be decoded is dropped, and its clip with
-        it if one is left.
-    """
-    plans, videos, style = task
-    jpegs, failed = {}, {}
-    for path, reader in videos.items():
-        wanted = {}
-        for p, plan in enumerate(plans):
-            for c, crop in enumerate(plan.crops):
-                if crop.path == path:
-                    wanted.setdefault(crop.frame, []).append((p, c, crop))
-        try:
-            for frame, image in _frames(reader, wanted):
-                for p, c, crop in wanted[frame]:
-                    square = square_of_box(crop.box)
-                    pixels = cut_square(image, square, style.size, crop.camera)
-                    jpegs[p, c] = simplejpeg.encode_jpeg(
-                        pixels, quality=style.quality, colorspace="RGB", colorsubsampling="420"
-                    )
-        except Unreadable as error:
-            failed[path] = str(error)
-    clips = []
-    for p, plan in enumerate(plans):
-        have = [c for c in range(len(plan.crops)) if (p, c) in jpegs]
-        if len(have) >= 2:
-            crops = [_crop(plan.crops[c], style) for c in have]
-            clips.append(
-                Clip(
-                    plan.key,
-                    style.source,
-                    style.licence,
-                    plan.subject,
-                    style.size,
-                    crops,
-                    [jpegs[p, c] for c in have],
-                )
-            )
-    return clips, failed
-
-
-def _frames(reader, wanted):
-    """reader.get(wanted); PyAV takes over where decord stops."""
-    left = set(wanted)
-    if reader.decoder == "decord":
-        with contextlib.suppress(Unreadable):
-            for frame, image in reader.get(left):
-                left = left - {frame}
-                yield frame, image
-    if left:
-        yield from reader.read_by("av").get(left)
-
-
-def _crop(plan, style):
-    K = Rt = None
-    if plan.camera is not None:
-        K = crop_intrinsics(plan.camera.K, plan.box, (style.size, style.size)).tolist()
-        Rt = plan.camera.Rt.tolist()
-    return Crop(plan.name, plan.time_s, style.kind, K, Rt, plan.box.tolist())
 
 
 def _read_done(folder):

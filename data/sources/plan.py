@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from data.find.detection import Detection
 from data.sources.cameras import Camera
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ class CropPlan:
         name: of the camera.  time_s: on the clip's clock.
         box: (4,) square in pixels of the image, of the undistorted one where there is a camera.
         camera: its calibration, or None.
+        detection: what is known of the person in the upright frame, in its pixels as the lens made
+            them; None: nothing but the box.
+        quarter_turns: clockwise, by which the crop is shown turned, for cameras on their side.
     """
 
     path: str
@@ -37,15 +41,23 @@ class CropPlan:
     time_s: float
     box: np.ndarray
     camera: Camera | None = None
+    detection: Detection | None = None
+    quarter_turns: int = 0
 
 
 @dataclass
 class ClipPlan:
-    """One clip to cut: its key, who it is, and its CropPlans."""
+    """One clip to cut.
+
+    Attributes:
+        key: in the shard.  subject: who it is.  crops: what is cut, in order.
+        kind: "body", "left_hand" or "right_hand"; None: that of the command.
+    """
 
     key: str
     subject: str
-    crops: list
+    crops: list[CropPlan]
+    kind: str | None = None
 
 
 def share_inside(box: np.ndarray, width: int, height: int) -> float:
@@ -98,11 +110,13 @@ def digest_plans(plans: Sequence[ClipPlan], cfg: "PairsConfig") -> str:
     """16 hex digits that change with anything that changes the bytes of these clips."""
     hasher, paths = hashlib.blake2b(digest_size=8), set()
     hasher.update(f"{cfg.size} {cfg.quality} {cfg.source} {cfg.licence} {cfg.kind}".encode())
+    hasher.update(f"{cfg.keypoints}".encode())
     for plan in plans:
-        hasher.update(f"{plan.key} {plan.subject}".encode())
+        hasher.update(f"{plan.key} {plan.subject} {plan.kind}".encode())
         for crop in plan.crops:
             box = np.round(crop.box, 3).tolist()
             hasher.update(f"{crop.path} {crop.frame} {crop.name} {crop.time_s:.6f} {box}".encode())
+            hasher.update(f"{crop.quarter_turns}".encode())
             if crop.path not in paths:
                 paths.add(crop.path)
                 hasher.update(f"{os.path.getsize(crop.path)}".encode())
@@ -112,4 +126,20 @@ def digest_plans(plans: Sequence[ClipPlan], cfg: "PairsConfig") -> str:
                     + crop.camera.Rt.tobytes()
                     + crop.camera.distortion.tobytes()
                 )
+            if crop.detection is not None:
+                hasher.update(_detection_bytes(crop.detection))
     return hasher.hexdigest()
+
+
+def _detection_bytes(found: Detection) -> bytes:
+    """What of a detection reaches the clip, as bytes."""
+    parts = [found.joint_set.encode()]
+    if found.keypoints is not None:
+        parts.append(np.asarray(found.keypoints, np.float32).tobytes())
+    for side, hand in sorted(found.hands.items()):
+        if hand.keypoints is not None:
+            parts += [side.encode(), np.asarray(hand.keypoints, np.float32).tobytes()]
+    if found.mask is not None:
+        parts.append(np.asarray(found.mask.square, np.float32).tobytes())
+        parts.append(np.packbits(found.mask.inside).tobytes())
+    return b"|".join(parts)

@@ -1,0 +1,187 @@
+"""Cuts planned clips from decoded frames: crops, outlines, 2D labels.
+
+``cut_clips`` runs in a process of its own, for decoders crash. What is known of a person
+(``CropPlan.detection``) is in pixels of the upright frame, as the lens made it; here it goes
+through the lens and into the crop, by the same map as the pixels.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+
+from data.cropping.geometry import Square, square_of_box
+from data.cropping.host import cut_square
+from data.format.clip import MASK_SIDE, Clip, Crop
+from data.format.label_stack import stack_labels
+from data.format.labels import CropLabels, Keypoints, Labels
+from data.sources.cameras import Camera
+from data.sources.config import PairsConfig
+from data.sources.crop_parts import cut_mask, move_keypoints, turn_camera, turned_square
+from data.sources.frames import Frames, Unreadable
+from data.sources.plan import ClipPlan, CropPlan
+
+
+@dataclass(frozen=True)
+class Style:
+    """What all crops of a command have in common; see PairsConfig."""
+
+    size: int
+    quality: int
+    source: str
+    licence: str
+    kind: str
+    keypoints: bool = True
+
+    @classmethod
+    def of(cls, cfg: PairsConfig) -> "Style":
+        """The style that the keys of a command describe."""
+        return cls(
+            cfg.size,
+            cfg.quality,
+            cfg.source,
+            cfg.licence,
+            cfg.kind,
+            cfg.keypoints,
+        )
+
+
+@dataclass
+class CutCrop:
+    """One crop that was cut: its JPEG, its mask or None, and its labels."""
+
+    crop: Crop
+    jpeg: bytes
+    mask: np.ndarray | None
+    labels: CropLabels
+
+
+def cut_clips(
+    task: tuple[list[ClipPlan], Mapping[str, Frames], Style],
+) -> tuple[list[Clip], dict[str, str]]:
+    """Decode each video once and cut what the plans ask; runs in its own process.
+
+    Args:
+        task: (clip plans, {path: Frames}, style).
+
+    Returns:
+        ([Clip], {path: reason}): a crop whose frame cannot be decoded is dropped, and its clip with
+        it if one is left.
+    """
+    plans, videos, style = task
+    parts: dict[tuple[int, int], CutCrop] = {}
+    failed: dict[str, str] = {}
+    for path, reader in videos.items():
+        wanted = _list_wanted(plans, path)
+        try:
+            for frame, image in _frames(reader, wanted):
+                for p, c in wanted[frame]:
+                    kind = plans[p].kind or style.kind
+                    parts[p, c] = cut_crop(image, plans[p].crops[c], kind, style)
+        except Unreadable as error:
+            failed[path] = str(error)
+    clips = []
+    for p, plan in enumerate(plans):
+        have = [parts[p, c] for c in range(len(plan.crops)) if (p, c) in parts]
+        if len(have) >= 2:
+            clips.append(_join_clip(plan, have, style))
+    return clips, failed
+
+
+def _list_wanted(plans: list[ClipPlan], path: str) -> dict[int, list[tuple[int, int]]]:
+    """{frame: [(number of the plan, number of its crop)]} of one video."""
+    wanted: dict[int, list[tuple[int, int]]] = {}
+    for p, plan in enumerate(plans):
+        for c, crop in enumerate(plan.crops):
+            if crop.path == path:
+                wanted.setdefault(crop.frame, []).append((p, c))
+    return wanted
+
+
+def _frames(
+    reader: Frames, wanted: Mapping[int, list[tuple[int, int]]]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """reader.get(wanted); PyAV takes over where decord stops."""
+    left = set(wanted)
+    if reader.decoder == "decord":
+        with contextlib.suppress(Unreadable):
+            for frame, image in reader.get(left):
+                left = left - {frame}
+                yield frame, image
+    if left:
+        yield from reader.read_by("av").get(left)
+
+
+def cut_crop(image: np.ndarray, plan: CropPlan, kind: str, style: Style) -> CutCrop:
+    """One crop of an upright frame with its mask and labels.
+
+    Args:
+        image: (H, W, 3) uint8.
+        kind: "body", "left_hand" or "right_hand"; a hand's labels are the hand's keypoints.
+    """
+    square = turned_square(square_of_box(plan.box), plan.quarter_turns)
+    pixels = cut_square(image, square, style.size, plan.camera)
+    jpeg = simplejpeg.encode_jpeg(
+        pixels, quality=style.quality, colorspace="RGB", colorsubsampling="420"
+    )
+    K = Rt = None
+    if plan.camera is not None:
+        K, Rt = turn_camera(plan.camera.K, plan.camera.Rt, square, plan.quarter_turns, style.size)
+    crop = Crop(
+        plan.name,
+        plan.time_s,
+        kind,
+        None if K is None else K.tolist(),
+        None if Rt is None else Rt.tolist(),
+        plan.box.tolist(),
+    )
+    mask = None
+    labels = CropLabels()
+    found = plan.detection
+    if found is not None:
+        if found.mask is not None:
+            mask = cut_mask(found.mask, square, MASK_SIDE, plan.camera)
+        if style.keypoints:
+            labels.keypoints = _keypoints(plan, kind, square, style.size, plan.camera)
+    return CutCrop(crop, jpeg, mask, labels)
+
+
+def _keypoints(
+    plan: CropPlan, kind: str, square: Square, size: int, camera: Camera | None
+) -> Keypoints | None:
+    """What was found of a body's or a hand's keypoints, in pixels of the crop."""
+    assert plan.detection is not None
+    rows, joint_set = plan.detection.keypoints, plan.detection.joint_set
+    if kind != "body":
+        hand = plan.detection.hands.get(kind.removesuffix("_hand"))
+        rows, joint_set = (None if hand is None else hand.keypoints), "hand21"
+    if rows is None or not (rows[:, 2] > 0).any():
+        return None
+    confidence = np.clip(rows[:, 2], 0, 1).astype(np.float32)
+    points = Keypoints(joint_set, rows[:, :2], confidence)
+    return move_keypoints(points, square, size, camera)
+
+
+def _join_clip(plan: ClipPlan, parts: list[CutCrop], style: Style) -> Clip:
+    """The clip of several crops."""
+    masks = None
+    if any(part.mask is not None for part in parts):
+        # Where nobody knows, every cell counts as the person.
+        whole = np.ones((MASK_SIDE, MASK_SIDE), bool)
+        masks = np.stack([whole if part.mask is None else part.mask for part in parts])
+    labels: Labels | None = None
+    if any(part.labels.keypoints is not None for part in parts):
+        labels = stack_labels([part.labels for part in parts])
+    return Clip(
+        plan.key,
+        style.source,
+        style.licence,
+        plan.subject,
+        style.size,
+        [part.crop for part in parts],
+        [part.jpeg for part in parts],
+        masks,
+        labels=labels,
+    )
