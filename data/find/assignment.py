@@ -1,0 +1,61 @@
+"""Pairs of rows and columns of least total cost, by NumPy alone."""
+
+import numpy as np
+
+
+def assign_rows(cost: np.ndarray, limit: float) -> list[tuple[int, int]]:
+    """Return the (row, column) pairs of least total cost, where a pair may cost less than ``limit``.
+
+    Successive shortest paths with potentials: Kuhn 1955, Munkres 1957, in the form of Jonker and
+    Volgenant 1987. A row or column is left alone where pairing it costs ``limit`` or more.
+
+    Args:
+        cost: (N, M) finite or inf.
+    """
+    if not cost.size:
+        return []
+    flat = np.minimum(np.asarray(cost, np.float64), limit)
+    turned = flat.shape[0] > flat.shape[1]
+    flat = flat.T if turned else flat
+    columns = _solve(flat)
+    pairs = [(row, column) for row, column in enumerate(columns) if flat[row, column] < limit]
+    return sorted((column, row) for row, column in pairs) if turned else pairs
+
+
+def _solve(cost):
+    """The column of each row of an (N, M) matrix, N <= M."""
+    rows, columns = cost.shape
+    row_price, column_price = np.zeros(rows), np.zeros(columns)
+    row_of = np.full(columns, -1)
+    for start in range(rows):
+        shortest = np.full(columns, np.inf)
+        before = np.full(columns, -1)  # the column that a shortest path comes from
+        done = np.zeros(columns, bool)
+        row, column = start, -1
+        reached = 0.0
+        while row >= 0:
+            length = reached + cost[row] - row_price[row] - column_price
+            nearer = ~done & (length < shortest)
+            shortest[nearer], before[nearer] = length[nearer], column
+            column = int(np.argmin(np.where(done, np.inf, shortest)))
+            reached = shortest[column]
+            done[column] = True
+            row = row_of[column]
+        _pay(cost, row_price, column_price, row_of, shortest, done, reached, start)
+        while column >= 0:
+            earlier = before[column]
+            row_of[column] = start if earlier < 0 else row_of[earlier]
+            column = earlier
+    answer = np.empty(rows, int)
+    answer[row_of[row_of >= 0]] = np.flatnonzero(row_of >= 0)
+    return answer.tolist()
+
+
+def _pay(cost, row_price, column_price, row_of, shortest, done, reached, start):
+    """Change the prices so that every pair on the path found is tight."""
+    row_price[start] += reached
+    for column in np.flatnonzero(done):
+        gain = reached - shortest[column]
+        column_price[column] -= gain
+        if row_of[column] >= 0:
+            row_price[row_of[column]] += gain
