@@ -4,7 +4,7 @@ import numpy as np
 
 
 def assign_rows(cost: np.ndarray, limit: float) -> list[tuple[int, int]]:
-    """Return the (row, column) pairs of least total cost, where a pair may cost less than ``limit``.
+    """Return the (row, column) pairs of least total cost, each of which costs less than ``limit``.
 
     Successive shortest paths with potentials: Kuhn 1955, Munkres 1957, in the form of Jonker and
     Volgenant 1987. A row or column is left alone where pairing it costs ``limit`` or more.

@@ -1,9 +1,10 @@
 """What a video does from one looked-at frame to the next: cut, stand still, or move on.
 
 A hard cut is told by colours and layout that change at once: the shared part of the colour
-histograms and the correlation of small grey images fall together. A fade changes them step by step and is
-no cut; nor is a camera that turns, whose small images agree after a shift. A frame that repeats the
-last different one is still: doubled frames, and images shown as video; so is one of one colour.
+histograms and the correlation of small grey images fall together. A fade changes them step by step
+and is no cut; nor is a camera that turns, whose small images agree after a shift. A frame that
+repeats the last different one is still: doubled frames, and images shown as video; so is one of one
+colour.
 """
 
 from dataclasses import dataclass
@@ -61,8 +62,9 @@ class ShotWatcher:
         return Step(False, False, shift * np.array(image.shape[1::-1]) / GREY)
 
     def _find_shift(self, last, now):
-        """(2,) pixels of the small image by which the camera moved it, and the last one so moved."""
-        (x, y), _ = cv2.phaseCorrelate(last.grey, now.grey, self._window)
+        """(2,) pixels of the small image that the camera moved it by, and the last one so moved."""
+        # It multiplies its arguments by the window in place.
+        (x, y), _ = cv2.phaseCorrelate(last.grey.copy(), now.grey.copy(), self._window)
         shift = np.array([x, y])
         if np.abs(shift).max() < 0.5 or (np.abs(shift) > np.array(GREY) / 3).any():
             return np.zeros(2), last.grey
