@@ -73,6 +73,8 @@ setup(
         "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6", "pyrefly>=1.0", "scipy>=1.11"],
         # scipy: an independent source of rotations
         "studies": ["scipy>=1.11"],  # the t and F distributions behind intervals
+        # runs the networks that find people and hands; `counterpose data models` fetches them
+        "find": ["ai-edge-litert>=2.3"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],  # make docs
     },
 )

