@@ -107,11 +107,25 @@ def _find_positions(
     ideal = image_to_crop(square, side) @ np.asarray(K, np.float64)
     ideal[:2] -= np.outer([columns.start * finer, rows.start * finer], ideal[2])
     shape = (len(columns) * finer, len(rows) * finer)
-    map_x, map_y = cv2.initUndistortRectifyMap(
-        K - HALF_PIXEL, coefficients, None, ideal - HALF_PIXEL, shape, cv2.CV_32FC1
-    )
-    if np.any(coefficients):
-        _hide_folded(map_x, ideal, fold_radius(coefficients))
+    fisheye = lens is not None and lens.fisheye
+    # OpenCV leaves out the skew of the first matrix: it maps to unit depth, and the skew comes
+    # after.
+    skewed = bool(K[0, 1] != 0)
+    first = np.eye(3) if skewed else K - HALF_PIXEL
+    if fisheye:
+        map_x, map_y = cv2.fisheye.initUndistortRectifyMap(
+            first, coefficients[:4], np.eye(3), ideal - HALF_PIXEL, shape, cv2.CV_32FC1
+        )
+    else:
+        map_x, map_y = cv2.initUndistortRectifyMap(
+            first, coefficients, None, ideal - HALF_PIXEL, shape, cv2.CV_32FC1
+        )
+    if skewed:
+        map_x = K[0, 0] * map_x + K[0, 1] * map_y + (K[0, 2] - 0.5)
+        map_x, map_y = map_x.astype(np.float32), (K[1, 1] * map_y + (K[1, 2] - 0.5))
+        map_y = map_y.astype(np.float32)
+    if fisheye or np.any(coefficients):
+        _hide_folded(map_x, ideal, fold_radius(coefficients, fisheye))
     return map_x, map_y
 
 

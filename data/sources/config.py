@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from data.format.clip import KINDS
-from data.sources.cameras import FORMATS
+from data.sources.cameras import AUTO, FORMATS, UNITS
 from data.tools.work_split import HELP, Part
 from engine.config.parser import key, section
 from engine.errors import UserError
@@ -20,6 +20,17 @@ class CameraKeys:
     )
     offset_x: float = key(0.0, "pixels cut off the left of the calibrated image in the video")
     offset_y: float = key(0.0, "pixels cut off its top")
+    turn: int | None = key(
+        None,
+        "degrees, clockwise, that turn its image upright: 0, 90, 180 or 270; empty: as the "
+        "calibration says, else 0",
+    )
+
+    def quarter_turns(self, name: str) -> int | None:
+        """Turns by 90 degrees that ``turn`` asks for; None: the calibration's."""
+        if self.turn not in (None, 0, 90, 180, 270, -90):
+            raise UserError(f"cameras.{name}.turn={self.turn} is none of 0, 90, 180, 270")
+        return None if self.turn is None else self.turn // 90 % 4
 
 
 @dataclass
@@ -61,7 +72,17 @@ class PairsConfig:
         0, "interpolate between boxes up to this many frames apart; 0: no box, no crop", low=0
     )
     calibration: str | None = key(None, "multicam: the calibration file", path="one")
-    calibration_format: str = key("opencv", "who wrote it", choices=FORMATS)
+    calibration_format: str = key(
+        AUTO, "who wrote it; auto: told by what the file holds", choices=FORMATS
+    )
+    calibration_unit: str | None = key(
+        None,
+        "unit of its lengths, for formats that leave it open; empty: metres",
+        choices=tuple(UNITS),
+    )
+    calibration_part: str | None = key(
+        None, "which of several calibrations in one file: a capture, a subject, a type of camera"
+    )
     cameras: dict[str, CameraKeys] = field(
         default_factory=dict, metadata={"help": "multicam: per camera"}
     )

@@ -5,7 +5,7 @@ All cameras that see them, at the same instants.
 
 import os
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from data.cropping.geometry import square_around
 from data.sources.cameras import (
     Camera,
     fit_to_video,
+    match_videos,
     project_distorted,
     read_cameras,
     undistort_pixels,
@@ -96,7 +97,10 @@ def _match(cfg):
 
     A camera's video has its name, or the one that cameras.NAME.video says.
     """
-    cameras, videos = read_cameras(cfg.calibration, cfg.calibration_format), list_videos(cfg.videos)
+    cameras = read_cameras(
+        cfg.calibration, cfg.calibration_format, cfg.calibration_unit, cfg.calibration_part
+    )
+    videos = list_videos(cfg.videos)
     for name, keys in cfg.cameras.items():
         if name not in cameras:
             raise UserError(
@@ -107,14 +111,12 @@ def _match(cfg):
                 f"cameras.{name}.video={keys.video}: {cfg.videos} has the videos "
                 f"{', '.join(videos)}"
             )
-    stems = {
-        name: cfg.cameras[name].video if name in cfg.cameras and cfg.cameras[name].video else name
-        for name in cameras
-    }
+    told = {name: keys.video for name, keys in cfg.cameras.items() if keys.video}
+    stems = match_videos(cameras, videos, told)
     matched = [
         (camera, stems[name], videos[stems[name]])
         for name, camera in cameras.items()
-        if stems[name] in videos
+        if name in stems
     ]
     if len(matched) < 2:
         raise UserError(
@@ -122,8 +124,10 @@ def _match(cfg):
             f"{cfg.videos} has {', '.join(videos)}; map them with cameras.NAME.video="
         )
     for name in cameras:
-        if stems[name] not in videos:
-            log.info(f"camera {name}: no video named {stems[name]}; left out")
+        if name not in stems:
+            log.info(f"camera {name}: no video of that name; left out")
+        elif stems[name] != name and name not in told:
+            log.info(f"camera {name}: its video is {videos[stems[name]]}, by its name")
     for stem in sorted(set(videos) - {stem for _, stem, _ in matched}):
         log.info(f"{videos[stem]}: no camera of that name in {cfg.calibration}; left out")
     return matched
@@ -132,8 +136,12 @@ def _match(cfg):
 def _fit(cfg, camera, video):
     offset = (0.0, 0.0)
     if camera.name in cfg.cameras:
-        offset = (cfg.cameras[camera.name].offset_x, cfg.cameras[camera.name].offset_y)
-    if (video.width, video.height) != (camera.width, camera.height):
+        keys = cfg.cameras[camera.name]
+        offset = (keys.offset_x, keys.offset_y)
+        turns = keys.quarter_turns(camera.name)
+        if turns is not None:
+            camera = replace(camera, quarter_turns=turns)
+    if camera.width and (video.width, video.height) != (camera.width, camera.height):
         log.info(
             f"camera {camera.name}: the video is {video.width}x{video.height}, its calibration is "
             f"for {camera.width}x"

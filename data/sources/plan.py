@@ -125,6 +125,7 @@ def digest_plans(plans: Sequence[ClipPlan], cfg: "PairsConfig") -> str:
                     crop.camera.K.tobytes()
                     + crop.camera.Rt.tobytes()
                     + crop.camera.distortion.tobytes()
+                    + (b"fisheye" if crop.camera.fisheye else b"")
                 )
             if crop.detection is not None:
                 hasher.update(_detection_bytes(crop.detection))
