@@ -17,36 +17,54 @@ from data.sources.cameras import (
     read_cameras,
     undistort_pixels,
 )
+from data.sources.crop_parts import turn_camera, turned_square
 from engine.errors import UserError
 from engine.geometry import crop_intrinsics, project, triangulate
 
 HALF = np.array([0.5, 0.5])
 
 
-def _camera(distortion):
-    K = np.array([[900.0, 0, 640.5], [0, 905.0, 360.5], [0, 0, 1]])
+def _camera(distortion, fisheye=False, skew=0.0):
+    K = np.array([[900.0, skew, 640.5], [0, 905.0, 360.5], [0, 0, 1]])
     Rt = np.concatenate([cv2.Rodrigues(np.array([0.1, -0.2, 0.3]))[0], [[0.1], [0.0], [2.0]]], 1)
-    return Camera("a", K, np.array(distortion), Rt, 1280, 720)
+    lens = np.zeros(8)
+    lens[: len(distortion)] = distortion
+    return Camera("a", K, lens, Rt, 1280, 720, fisheye)
 
 
 LENSES = (
     [0.0] * 8,
+    [-0.33, 0.05, -0.004, 0.004],
     [-0.33, 0.05, -0.004, 0.004, 0.07, 0, 0, 0],
     [0.18, -0.25, 0.003, 0.002, 0.12, 0.01, 0.02, 0.003],
 )
+FISHEYE = [0.05, -0.01, 0.003, -0.0005]
+CAMERAS = {
+    **{f"{len(lens)}-{lens[0]}": _camera(lens) for lens in LENSES},
+    "fisheye": _camera(FISHEYE, True),
+    "fisheye-plain": _camera([0.0] * 4, True),
+    "skewed": _camera(LENSES[2], skew=9.0),
+    "skewed-fisheye": _camera(FISHEYE, True, 9.0),
+}
 
 
-@pytest.mark.parametrize("lens", LENSES)
-def test_lens_agrees_with_opencv(lens):
-    camera = _camera(lens)
+def _by_opencv(camera, points):
+    """Where OpenCV puts world points: to unit depth, as it knows no skew, then by K."""
+    rvec, t = cv2.Rodrigues(camera.Rt[:, :3])[0], camera.Rt[:, 3]
+    if camera.fisheye:
+        flat = np.asarray(points, np.float64).reshape(-1, 1, 3)
+        bent = cv2.fisheye.projectPoints(flat, rvec, t, np.eye(3), camera.distortion[:4])[0]
+    else:
+        bent = cv2.projectPoints(points, rvec, t, np.eye(3), camera.distortion)[0]
+    return bent.reshape(-1, 2) @ camera.K[:2, :2].T + camera.K[:2, 2]
+
+
+@pytest.mark.parametrize("camera", CAMERAS.values(), ids=CAMERAS)
+def test_lens_agrees_with_opencv(camera):
     points = np.random.default_rng(0).normal(0, 0.4, (50, 3))
-    K = camera.K.copy()
-    K[:2, 2] -= 0.5
-    truth = cv2.projectPoints(
-        points, cv2.Rodrigues(camera.Rt[:, :3])[0], camera.Rt[:, 3], K, camera.distortion
-    )[0][:, 0]
+    truth = _by_opencv(camera, points)
     pixels, depth = project_distorted(camera, points)
-    np.testing.assert_allclose(pixels, truth + HALF, atol=1e-8)
+    np.testing.assert_allclose(pixels, truth, atol=1e-8)
     ideal, _ = project(points, camera.K, camera.Rt)
     near = np.linalg.norm(ideal - camera.K[:2, 2], axis=1) < 500
     np.testing.assert_allclose(undistort_pixels(camera, pixels)[near], ideal[near], atol=1e-3)
@@ -64,23 +82,24 @@ def test_beyond_the_fold_nothing_is_seen():
     assert wide[64, 0].max() == 0 and wide[0, 0].max() == 0
 
 
-@pytest.mark.parametrize("lens", LENSES)
+@pytest.mark.parametrize("camera", CAMERAS.values(), ids=CAMERAS)
 @pytest.mark.parametrize("side", [150, 700])
-def test_a_point_lands_where_the_crops_intrinsics_say(lens, side):
-    """A soft dot drawn where OpenCV projects a point; its centre of mass in the crop against the
-    crop's K and Rt."""
-    camera = _camera(lens)
+@pytest.mark.parametrize("turns", [0, 1, 3])
+def test_a_point_lands_where_the_crops_intrinsics_say(camera, side, turns):
+    """A soft dot drawn where OpenCV projects a point; its centre of mass in the crop, turned or
+    not, against the crop's K and Rt."""
     point = np.array([0.25, 0.15, 0.1])
-    at, _ = project_distorted(camera, point)
+    at = _by_opencv(camera, point[None])[0]
     y, x = np.mgrid[:720, :1280] + 0.5
     dot = np.exp(-((x - at[0]) ** 2 + (y - at[1]) ** 2) / (2 * 6.0**2))
     image = np.repeat((250 * dot).astype(np.uint8)[..., None], 3, 2)
     middle = np.round(undistort_pixels(camera, at)) + [11, -7]
     box = [middle[0] - side / 2, middle[1] - side / 2, middle[0] + side / 2, middle[1] + side / 2]
-    crop = cut_square(image, square_of_box(box), 128, camera)[..., 0].astype(float)
+    square = turned_square(square_of_box(box), turns)
+    crop = cut_square(image, square, 128, camera)[..., 0].astype(float)
     v, u = np.mgrid[:128, :128] + 0.5
     found = np.array([(crop * u).sum(), (crop * v).sum()]) / crop.sum()
-    expected, _ = project(point, crop_intrinsics(camera.K, box, (128, 128)), camera.Rt)
+    expected, _ = project(point, *turn_camera(camera.K, camera.Rt, square, turns, 128))
     np.testing.assert_allclose(found, expected, atol=0.08)
 
 

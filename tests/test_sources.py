@@ -340,6 +340,26 @@ def test_cameras_give_one_instant_and_where_they_are(rig, capsys):
         assert all(cameras == ["a", "b", "c"] for cameras in by_time.values()) and len(by_time) >= 1
 
 
+def test_a_camera_on_its_side_gives_upright_crops_that_know_where_they_are(rig):
+    calibration = f"calibration={rig / 'rig.json'}"
+    assert _run(QUALISYS, rig, calibration, *RIG, f"out={rig / 'flat'}") == 0
+    assert _run(QUALISYS, rig, calibration, *RIG, "cameras.b.turn=90") == 0
+    flat, turned = _clips(rig / "flat"), _clips(rig / "out")
+    point = [0.2, 0.1, 0.3]  # off the axis, so that a wrong turn is seen
+    for key, (meta, images) in turned.items():
+        for crop, image, before, as_is in zip(
+            meta["crops"], images, flat[key][0]["crops"], flat[key][1], strict=True
+        ):
+            at = project(point, crop["K"], crop["Rt"])[0]
+            was = project(point, before["K"], before["Rt"])[0]
+            if crop["camera"] != "b":
+                np.testing.assert_array_equal(image, as_is)
+                continue
+            np.testing.assert_allclose(at, [64 - was[1], was[0]], atol=1e-3)
+            difference = np.abs(image.astype(int) - np.rot90(as_is, -1).astype(int))
+            assert difference.mean() < 2
+
+
 def test_a_track_and_boxes_place_the_person(rig, capsys):
     (rig / "track.csv").write_text(
         "frame,x_m,y_m,z_m\n" + "".join(f"{i},0.3,0,0.6\n" for i in range(0, 20, 2))
@@ -407,12 +427,14 @@ def test_bad_rigs_are_one_line(rig):
     with pytest.raises(UserError, match=r"cameras.a.video=z: .*has the videos a, b, c"):
         _run(QUALISYS, rig, calibration, *RIG, "cameras.a.video=z")
     for name in "ab":
-        (rig / f"in/{name}.mp4").rename(rig / f"in/cam_{name}.mp4")
+        (rig / f"in/{name}.mp4").rename(rig / f"in/x{name}.mp4")
     with pytest.raises(
-        UserError, match=r"1 cameras match a video: .* has a, b, c, .* has c, cam_a, cam_b"
+        UserError, match=r"1 cameras match a video: .* has a, b, c, .* has c, xa, xb"
     ):
         _run(QUALISYS, rig, calibration, *RIG)
-    named = ["cameras.a.video=cam_a", "cameras.b.video=cam_b", "cameras.a.offset_x=2"]
+    with pytest.raises(UserError, match=r"cameras.a.turn=45 is none of 0, 90, 180, 270"):
+        _run(QUALISYS, rig, calibration, *RIG, "cameras.a.video=xa", "cameras.a.turn=45")
+    named = ["cameras.a.video=xa", "cameras.b.video=xb", "cameras.a.offset_x=2"]
     assert _run(QUALISYS, rig, calibration, *RIG, *named) == 0
     meta, _ = next(iter(_clips(rig / "out").values()))
     assert {c["camera"] for c in meta["crops"]} == {"a", "b", "c"}

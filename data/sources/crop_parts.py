@@ -32,9 +32,7 @@ def turn_camera(
     cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[quarter_turns % 4]
     roll = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1.0]])
     crop_K = image_to_crop(square, size) @ np.asarray(K, np.float64) @ roll.T
-    crop_K[1, 0] = 0.0  # the cosine of a right angle is 6e-17 for a computer
-    if quarter_turns % 2:
-        crop_K[0, 1] = 0.0
+    crop_K[np.abs(crop_K) < 1e-9] = 0.0  # a right angle's cosine is 6e-17 here; a skew is kept
     return crop_K, roll @ np.asarray(Rt, np.float64)
 
 

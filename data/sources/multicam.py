@@ -80,6 +80,7 @@ def plan_clips(cfg: PairsConfig, problems: Problems) -> tuple[list[ClipPlan], di
                     times[i],
                     square_around(box, cfg.margin).box,
                     v.camera,
+                    quarter_turns=v.camera.quarter_turns,
                 )
                 for i in (instants[c] for c in chosen)
                 for v, box in seen[i]

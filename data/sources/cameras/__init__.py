@@ -7,7 +7,6 @@ from data.sources.cameras.camera import (
     Camera,
     fit_to_video,
     project_distorted,
-    turn_crop,
     undistort_pixels,
 )
 from data.sources.cameras.matching import match_videos
@@ -22,7 +21,6 @@ __all__ = [
     "match_videos",
     "project_distorted",
     "read_cameras",
-    "turn_crop",
     "undistort_pixels",
     "write_cameras",
 ]

@@ -112,21 +112,3 @@ def fit_to_video(
             f"video's {width}x{height}: the calibration is of another image size"
         )
     return dataclasses.replace(camera, K=K, width=width, height=height)
-
-
-def turn_crop(
-    K: npt.ArrayLike, Rt: npt.ArrayLike, side: float, quarter_turns: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(K, Rt) of a square crop that is shown turned: where a world point is in it.
-
-    Args:
-        K: (3, 3) of the crop before.  Rt: (3, 4).  side: of the crop in pixels.
-        quarter_turns: by 90 degrees, clockwise.
-    """
-    K, Rt = np.array(K, np.float64), np.array(Rt, np.float64)
-    # Clockwise, what was at (x, y) is at (side - y, x).
-    image = np.array([[0, -1, side], [1, 0, 0], [0, 0, 1.0]])
-    axes = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1.0]])
-    for _ in range(quarter_turns % 4):
-        K, Rt = image @ K @ axes.T, axes @ Rt
-    return K, Rt

@@ -126,7 +126,7 @@ def _unique(pairs):
 class _Loader(yaml.SafeLoader):
     """YAML as OpenCV's FileStorage writes it: safe, with its matrices as lists of rows."""
 
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Return the next node; ValueError for an alias: nested ones grow without bound."""
         if self.check_event(yaml.AliasEvent):
             raise ValueError("it has an alias (*name), which a calibration does not need")

@@ -66,7 +66,7 @@ def make_camera(row: CameraRow, path: str, unit_m: float) -> Camera:
     K[:2, 2] += 0.5
     Rt = np.concatenate([R, t[:, None] * unit_m], 1)
     width, height = (0, 0) if row.size is None else _size(row, path)
-    lens, turns = _distortion(row, path), int(row.quarter_turns) % 4
+    lens, turns = _distortion(row, path), row.quarter_turns % 4
     return Camera(row.name, K, lens, Rt, width, height, row.fisheye, turns)
 
 
