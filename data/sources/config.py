@@ -102,6 +102,9 @@ class PairsConfig:
     keypoints: bool = key(
         True, "store the 2D keypoints of those who were found as labels, with their confidence"
     )
+    blur_faces: bool = key(
+        False, "blur every face that is found in a frame before anything is cut from it"
+    )
     source: str = key("real", "name of the source, stored with each clip")
     licence: str = key("unknown", "licence of the images, stored with each clip")
     subject: str | None = key(

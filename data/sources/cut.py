@@ -1,4 +1,4 @@
-"""Cuts planned clips from decoded frames: crops, outlines, 2D labels.
+"""Cuts planned clips from decoded frames: crops, outlines, 2D labels, blurred faces.
 
 ``cut_clips`` runs in a process of its own, for decoders crash. What is known of a person
 (``CropPlan.detection``) is in pixels of the upright frame, as the lens made it; here it goes
@@ -14,6 +14,7 @@ import simplejpeg
 
 from data.cropping.geometry import Square, square_of_box
 from data.cropping.host import cut_square
+from data.find.faces import open_blur
 from data.format.clip import MASK_SIDE, Clip, Crop
 from data.format.label_stack import stack_labels
 from data.format.labels import CropLabels, Keypoints, Labels
@@ -34,6 +35,7 @@ class Style:
     licence: str
     kind: str
     keypoints: bool = True
+    blur_faces: bool = False
 
     @classmethod
     def of(cls, cfg: PairsConfig) -> "Style":
@@ -45,6 +47,7 @@ class Style:
             cfg.licence,
             cfg.kind,
             cfg.keypoints,
+            cfg.blur_faces,
         )
 
 
@@ -73,10 +76,14 @@ def cut_clips(
     plans, videos, style = task
     parts: dict[tuple[int, int], CutCrop] = {}
     failed: dict[str, str] = {}
+    blur = open_blur() if style.blur_faces else None
     for path, reader in videos.items():
         wanted = _list_wanted(plans, path)
         try:
             for frame, image in _frames(reader, wanted):
+                if blur is not None:
+                    known = [plans[p].crops[c].detection for p, c in wanted[frame]]
+                    image = blur(image, [found for found in known if found is not None])
                 for p, c in wanted[frame]:
                     kind = plans[p].kind or style.kind
                     parts[p, c] = cut_crop(image, plans[p].crops[c], kind, style)

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Sequence
 
+from data.find.faces import open_blur
 from data.format.shards import shard_name, write_shard
 from data.sources import multicam, video
 from data.sources.config import PairsConfig
@@ -35,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
     """
     cfg = parser.parse(PairsConfig, argv, COMMAND)
     _check_folder(cfg)
+    if cfg.blur_faces:
+        open_blur()  # says what is missing before anything is decoded
     problems = Problems()
     plans, videos = {"video": video, "multicam": multicam}[cfg.reader].plan_clips(cfg, problems)
     keys = [plan.key for plan in plans]

@@ -110,7 +110,7 @@ def digest_plans(plans: Sequence[ClipPlan], cfg: "PairsConfig") -> str:
     """16 hex digits that change with anything that changes the bytes of these clips."""
     hasher, paths = hashlib.blake2b(digest_size=8), set()
     hasher.update(f"{cfg.size} {cfg.quality} {cfg.source} {cfg.licence} {cfg.kind}".encode())
-    hasher.update(f"{cfg.keypoints}".encode())
+    hasher.update(f"{cfg.keypoints} {cfg.blur_faces}".encode())
     for plan in plans:
         hasher.update(f"{plan.key} {plan.subject} {plan.kind}".encode())
         for crop in plan.crops:
