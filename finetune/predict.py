@@ -1,7 +1,7 @@
 """``python -m finetune predict``: meshes of the people, or hands, in images."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from engine.logging import progress
 from finetune import export
 from finetune.inference.images import read_image
 from finetune.inference.predictor import SIDES, Predictor, check_boxes, check_intrinsics
+from finetune.inference.search import Region, search_images
 from finetune.person import Person
 from finetune.verb_config import PredictConfig
 from finetune.viz import draw
 
+USUAL_SIDE = "right"
 COLUMNS = ("image", "x0", "y0", "x1", "y1")
 
 
@@ -57,24 +59,41 @@ def main(argv: Sequence[str]) -> int:
     for path in paths:
         _check(path, boxes.get(Path(path).name, []), K)
     predictor = Predictor(config.run, config.device)
-    if predictor.body.kind == "body" and config.side != "right":
+    kind = predictor.body.kind
+    if kind == "body" and config.side == "left":
         raise UserError(f"side={config.side}: run={config.run} recovers bodies, which have no side")
+    regions = _list_regions(config, paths, kind, boxes)
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise failure_of(error, f"out={out}: the folder cannot be made: {explain(error)}") from None
-    for path in progress.watched(paths, "image"):
-        image, listed = read_image(path), boxes.get(Path(path).name)
-        if listed:
-            squares = [row.box for row in listed]
-            sides = [row.side or config.side for row in listed]
-        else:
-            squares, sides = None, [config.side]
-        found = predictor(image, squares, K, sides)
+    for path in progress.watched(list(regions), "image"):
+        image, inside = read_image(path), regions[path]
+        squares = None if config.whole_image else [region.box for region in inside]
+        found = predictor(image, squares, K, [region.side for region in inside])
         write_results(out / Path(path).stem, image, found, predictor.body)
-    print(f"wrote overlays, views, meshes and numbers of {len(paths)} images to {out}")
+    print(f"wrote overlays, views, meshes and numbers of {len(regions)} images to {out}")
     return 0
+
+
+def _list_regions(
+    config: PredictConfig, paths: Sequence[str], kind: str, boxes: Mapping[str, Sequence[Listed]]
+) -> dict[str, list[Region]]:
+    """{path: where its people or hands are}, of images in which any are; by ``boxes`` if given.
+
+    Whole images have one whose box nobody reads.
+    """
+    side = config.side or USUAL_SIDE
+    if config.whole_image:
+        return {path: [Region(np.zeros(4), side)] for path in paths}
+    if config.boxes:
+        return {path: _list_rows(boxes[Path(path).name], side) for path in paths}
+    return search_images(paths, kind, config.least_score, [config.side] if config.side else SIDES)
+
+
+def _list_rows(listed: Sequence[Listed], side: str) -> list[Region]:
+    return [Region(np.array(row.box, np.float64), row.side or side) for row in listed]
 
 
 def _refuse_equal_names(images: Sequence[str]) -> None:

@@ -52,19 +52,29 @@ class PredictConfig:
     out: str = key("", "folder for overlays, meshes and numbers", path="one")
     boxes: str = key(
         "",
-        "CSV or JSON with image,x0,y0,x1,y1 and perhaps side, a row a person; default: the whole "
-        "image",
+        "CSV or JSON with image,x0,y0,x1,y1 and perhaps side, a row a person; default: people, or "
+        "hands, are found (pip install -e '.[find]')",
         path="one",
+    )
+    whole_image: bool = key(False, "each image shows one person or hand: nobody is looked for")
+    least_score: float = key(
+        0.3, "people and hands that are found with a lower score are left out", low=0, high=1
     )
     intrinsics: list[float] = key(
         [], "fx,fy,cx,cy of the images in pixels; default: the focal length is the diagonal"
     )
-    side: str = key(
-        "right",
-        "which hands are looked for where boxes= does not say (runs on hands)",
+    side: str | None = key(
+        None,
+        "which hands are kept of those that are found (default: both), or which those are whose "
+        "side boxes= does not say and those of whole images (default: right)",
         choices=("right", "left"),
     )
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
+
+    def check(self) -> None:
+        """UserError where two keys say where people are."""
+        if self.whole_image and self.boxes:
+            raise UserError(f"whole_image=true and boxes={self.boxes}: only one can be followed")
 
 
 @dataclass

@@ -20,6 +20,7 @@ from data.bodies.base import mirrored_rotation
 from data.cropping.batch import crop_squares
 from data.cropping.geometry import Square, square_of_box
 from data.cropping.host import cut_square
+from data.find.detection import Detection, HandDetection
 from data.format.clip import KINDS
 from data.loading.build import open_crop_order, val_crops
 from data.loading.crops import TAGS
@@ -468,6 +469,7 @@ def test_whole_images_without_boxes(monkeypatch, capsys, runs, predictors, image
         images / "a.png",
         images / "dot.png",
         "device=cpu",
+        "whole_image=true",
     )
     assert code == 0 and Image.open(tmp_path / "deep" / "out" / "dot.overlay.png").size == (1, 1)
     told = json.loads((tmp_path / "deep" / "out" / "a.json").read_text())["people"]
@@ -478,6 +480,101 @@ def test_whole_images_without_boxes(monkeypatch, capsys, runs, predictors, image
         160,
         120,
     ]
+
+
+class MadeFinder:
+    """Finds what it was told, by the image's size."""
+
+    def __init__(self, people, hands=()):
+        self.people, self.hands = people, list(hands)
+
+    def find_people(self, image):
+        return self.people if image.shape[1] == 160 else []
+
+    def find_hands(self, image):
+        return self.hands if image.shape[1] == 160 else []
+
+
+def use_finder(monkeypatch, finder):
+    """Predict finds people with this Finder; returns the keys that it was opened with."""
+    opened = {}
+
+    def open_made(**keys):
+        opened.update(keys)
+        return finder
+
+    monkeypatch.setattr("finetune.inference.search.open_finder", open_made)
+    return opened
+
+
+def test_people_are_found_where_no_boxes_are_given(
+    monkeypatch, capsys, runs, predictors, images, photo, tmp_path
+):
+    boxes = np.array([[20.0, 10, 70, 110], [60, 30, 150, 119], [0, 0, 9, 9]])
+    people = [Detection(box, score) for box, score in zip(boxes, (0.9, 0.31, 0.29), strict=True)]
+    opened = use_finder(monkeypatch, MadeFinder(people))
+    Image.new("RGB", (40, 40)).save(images / "empty.png")
+    out = tmp_path / "out"
+    code, said, heard = run_command(
+        monkeypatch,
+        capsys,
+        f"run={runs['body']}",
+        f"out={out}",
+        images / "a.png",
+        images / "empty.png",
+        "device=cpu",
+    )
+    assert code == 0 and f"1 images to {out}" in said
+    assert opened == {"masks": False, "hands": False}
+    assert f"note: no person was found in {images / 'empty.png'}" in heard
+    assert not list(out.glob("empty*"))
+    told = json.loads((out / "a.json").read_text())["people"]
+    wanted = predictors["body"](photo, boxes[:2])
+    assert [one["box"] for one in told] == boxes[:2].tolist()
+    for one, person in zip(told, wanted, strict=True):
+        assert np.allclose(one["joints"], person.joints, atol=1e-5)
+
+
+@pytest.mark.parametrize("side, kept", [(None, ["left", "right"]), ("left", ["left"])])
+def test_found_hands_have_their_own_sides(
+    monkeypatch, capsys, runs, predictors, images, photo, tmp_path, side, kept
+):
+    boxes = {"left": np.array([20.0, 10, 70, 60]), "right": np.array([90.0, 30, 150, 80])}
+    use_finder(
+        monkeypatch, MadeFinder([], [HandDetection(name, box) for name, box in boxes.items()])
+    )
+    words = [f"run={runs['hand']}", f"out={tmp_path / 'out'}", images / "a.png", "device=cpu"]
+    assert run_command(monkeypatch, capsys, *words, *([f"side={side}"] if side else []))[0] == 0
+    told = json.loads((tmp_path / "out" / "a.json").read_text())["people"]
+    wanted = predictors["hand"](photo, [boxes[name] for name in kept], None, kept)
+    assert [one["kind"] for one in told] == [f"{name}_hand" for name in kept]
+    for one, person in zip(told, wanted, strict=True):
+        assert np.allclose(one["joints"], person.joints, atol=1e-5)
+
+
+def test_nobody_and_no_finder_are_told_in_one_sentence(monkeypatch, capsys, runs, images, tmp_path):
+    run, out = f"run={runs['body']}", tmp_path / "out"
+    empty = images / "empty.png"
+    Image.new("RGB", (40, 40)).save(empty)
+    use_finder(monkeypatch, MadeFinder([]))
+    code, _, heard = run_command(monkeypatch, capsys, run, f"out={out}", empty, "device=cpu")
+    errors = [line for line in heard.splitlines() if line.startswith("error: ")]
+    assert code == 2 and errors[0].startswith(
+        f"error: no person was found in {empty}: name them by"
+    )
+    assert "whole_image=true" in errors[0] and not out.exists()
+    monkeypatch.undo()
+    # With nothing installed, or nothing fetched.
+    monkeypatch.setenv("COUNTERPOSE_MODELS", str(tmp_path / "no_models"))
+    for hidden, remedy in (((), "counterpose data models"), (("ai_edge_litert",), "'.[find]'")):
+        for name in hidden:
+            monkeypatch.setitem(sys.modules, name, None)
+            monkeypatch.setattr("data.find.networks.read_network", lambda network: b"")
+        code, _, heard = run_command(monkeypatch, capsys, run, f"out={out}", empty, "device=cpu")
+        errors = [line for line in heard.splitlines() if line]
+        assert code == 2 and len(errors) == 1 and errors[0].startswith("error: no boxes= are given")
+        assert remedy in errors[0] and "boxes=FILE" in errors[0] and "whole_image=true" in errors[0]
+    assert not out.exists()
 
 
 def test_mistakes_are_told_in_one_line_and_nothing_is_written(
@@ -517,6 +614,10 @@ def test_mistakes_are_told_in_one_line_and_nothing_is_written(
         ((run, to, good, f"boxes={tmp_path / 'header.csv'}"), ["header.csv:1", "y1"]),
         ((run, to, good, f"boxes={tmp_path / 'side.csv'}"), ["side.csv:2", "both"]),
         ((run, to, good, f"boxes={tmp_path / 'none.csv'}"), ["none.csv", "no such file"]),
+        (
+            (run, to, good, "whole_image=true", f"boxes={tmp_path / 'other.csv'}"),
+            ["whole_image=true", "other.csv"],
+        ),
         ((run, to, good, "intrinsics=100,100"), ["intrinsics=[100.0, 100.0]", "fx,fy,cx,cy"]),
         ((run, to, good, "intrinsics=-100,100,5,5"), ["intrinsics", "-100.0"]),
         ((run, to, good, "boxs=a.csv"), ["boxs", "did you mean 'boxes'"]),
@@ -527,7 +628,7 @@ def test_mistakes_are_told_in_one_line_and_nothing_is_written(
         ((f"run={tmp_path / 'nothing'}", to, good), ["config.yaml"]),
         ((f"run={unfinished}", to, good), [str(unfinished), "no complete checkpoint"]),
         (
-            (run, f"out={tmp_path / 'file' / 'out'}", good),
+            (run, f"out={tmp_path / 'file' / 'out'}", good, "whole_image=true"),
             [f"out={tmp_path / 'file' / 'out'}", "not a directory"],
         ),
     ):
