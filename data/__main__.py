@@ -34,10 +34,10 @@ PACKAGE = Package(
             "labels",
             "data.sources.label_shards:main",
             "cut labelled crops from a labelled dataset",
-            "NAME root=DIR out=DIR [key=value ...]",
-            "coco root=coco out=shards/coco",
+            "NAME source=DIR out=DIR [key=value ...]",
+            "coco source=coco out=shards/coco",
             keys="data.sources.labelled:LabelledSource",
-            usual=("root", "out", "size", "part"),
+            usual=("source", "out", "licence", "size"),
             registry="data.sources.labelled:LABELLED",
         ),
         Verb(

@@ -22,7 +22,6 @@ COMMANDS: tuple[Words, ...] = (
     ("finetune", "evaluate"),
     ("data", "make"),
     ("data", "pairs"),
-    ("data", "labels"),
 )
 
 

@@ -97,6 +97,24 @@ class PairsConfig:
     track: str | None = key(
         None, "multicam: CSV frame, x_m, y_m, z_m: a point of the person in the world", path="one"
     )
+    bystanders: str = key(
+        "leave_out",
+        "multicam: people whom one camera alone shows, or who are far less present than others",
+        choices=("leave_out", "keep"),
+    )
+    bystander_share: float = key(
+        0.4,
+        "multicam: presence below which a person is a bystander, over that of the most present; "
+        "presence: sum over frames and cameras of the box's side over the image's",
+        low=0,
+        high=1,
+    )
+    synchronise: bool = key(
+        False, "multicam: correct the cameras' clocks by how late the people's motion says they are"
+    )
+    synchronise_most_s: float = key(
+        1.0, "multicam: the most that a camera is tried to be late", low=0, high=60
+    )
     person: Person = section(Person)
     kind: str = key("body", "what the crops show", choices=KINDS)
     keypoints: bool = key(
