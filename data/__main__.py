@@ -34,10 +34,10 @@ PACKAGE = Package(
             "labels",
             "data.sources.label_shards:main",
             "cut labelled crops from a labelled dataset",
-            "NAME source=DIR out=DIR [key=value ...]",
-            "coco source=coco out=shards/coco",
+            "NAME root=DIR out=DIR [key=value ...]",
+            "coco root=coco out=shards/coco",
             keys="data.sources.labelled:LabelledSource",
-            usual=("source", "out", "licence", "size"),
+            usual=("root", "out", "size", "part"),
             registry="data.sources.labelled:LABELLED",
         ),
         Verb(

@@ -11,6 +11,7 @@ from data.config import ClipTrainConfig
 from data.storage.cache import CacheConfig
 from data.storage.catalogue import list_shards
 from data.storage.shard_store import Store
+from engine.config.parser import flat
 from engine.errors import Failure, UserError
 from engine.run.job_description import (
     Command,
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 
 MAKE: Words = ("data", "make")
 PAIRS: Words = ("data", "pairs")
+LABELS: Words = ("data", "labels")
 TRAITS = CommandTraits(folder_key="out", takes_part=True)
+NAMED = CommandTraits(folder_key="out", takes_part=True, takes_config=False)
 CLIP_TRAINING = CommandTraits(folder_key="run", trains=True)
 TrainsOnClips = TypeVar("TrainsOnClips", bound=ClipTrainConfig)
 
@@ -45,6 +48,17 @@ def describe_pairs(line: list[str]) -> JobDescription:
     from data.sources.config import PairsConfig
 
     return describe_config(PairsConfig, line, PAIRS, TRAITS.folder_key)[1]
+
+
+def describe_labels(line: list[str]) -> JobDescription:
+    """Return what ``data labels NAME`` says of a command line."""
+    from data.sources.labelled import LABELLED
+
+    if not line or "=" in line[0]:
+        raise UserError(f"name the source: {', '.join(LABELLED.list_names())}")
+    words = (*LABELS, line[0])
+    config, _ = parse_line(LABELLED.find(line[0]), line[1:], words)
+    return JobDescription(line, flat(config), config.out)
 
 
 @dataclass(frozen=True)
@@ -115,7 +129,11 @@ def check_shards(shards: str, cache: CacheConfig) -> None:
         list_shards(shards, Store(cache.open()))
 
 
-COMMANDS = {MAKE: Command(TRAITS, describe_make), PAIRS: Command(TRAITS, describe_pairs)}
+COMMANDS = {
+    MAKE: Command(TRAITS, describe_make),
+    PAIRS: Command(TRAITS, describe_pairs),
+    LABELS: Command(NAMED, describe_labels),
+}
 
 if __name__ == "__main__":
     answer(COMMANDS)

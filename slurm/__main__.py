@@ -72,6 +72,12 @@ PACKAGE = Package(
             "CONFIG videos=DIR out=DIR",
             "video videos=DIR out=shards/video slurm.jobs=16",
         ),
+        submitted(
+            "data labels",
+            MAKING,
+            "NAME root=DIR out=DIR",
+            "coco root=DIR out=shards/coco slurm.jobs=16",
+        ),
         Verb(
             "status",
             "slurm.status.status:main",

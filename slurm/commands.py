@@ -22,6 +22,7 @@ COMMANDS: tuple[Words, ...] = (
     ("finetune", "evaluate"),
     ("data", "make"),
     ("data", "pairs"),
+    ("data", "labels"),
 )
 
 

@@ -109,7 +109,7 @@ class SlurmConfig:
     )
     jobs: int = key(
         1,
-        "elements of a job array that share the shards of data make or data pairs",
+        "elements of a job array that share the shards of data make, pairs or labels",
         low=1,
         high=10_000,
     )

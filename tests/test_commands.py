@@ -243,9 +243,9 @@ def test_the_stages_of_the_demo_are_commands_with_configs_that_ship():
 
 def test_a_name_brings_its_own_keys_into_the_help(capsys):
     assert counterpose.main(["data", "labels", "--help"]) == 0
-    assert "NAME: coco" in capsys.readouterr().out
+    assert "coco" in capsys.readouterr().out
     assert counterpose.main(["data", "labels", "coco", "--help"]) == 0
     check_screen(said := capsys.readouterr().out)
-    assert " annotations=" in said and " source=" in said
-    with pytest.raises(UserError, match="cocoa is none of coco"):
+    assert " annotations=" in said and " root=" in said
+    with pytest.raises(UserError, match="cocoa is none of .*; did you mean 'coco'"):
         counterpose.main(["data", "labels", "cocoa", "--help"])

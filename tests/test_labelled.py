@@ -94,7 +94,7 @@ def write_coco(folder, changes=lambda tree: None):
 
 
 def run(tmp_path, *words, name="coco"):
-    return main([name, f"out={tmp_path / 'out'}", f"source={tmp_path / 'coco'}", *words])
+    return main([name, f"out={tmp_path / 'out'}", f"root={tmp_path / 'coco'}", *words])
 
 
 def clips_of(folder):
@@ -174,15 +174,18 @@ def test_images_that_cannot_be_read_are_skipped_and_told(tmp_path, capsys):
 
     write_coco(tmp_path / "coco", changes)
     assert run(tmp_path) == 1
-    assert "skipped c.png: no such file or directory" in capsys.readouterr().err
+    assert "skipped c.png (c-15): no such file or directory" in capsys.readouterr().err
     assert [clip.key for clip, *_ in clips_of(tmp_path / "out")] == ["a-10", "a-11"]
     (tmp_path / "coco" / "val2017" / "c.png").write_bytes(b"no image")
     cv2.imwrite(str(tmp_path / "coco/val2017/a.png"), np.zeros((120, 199, 3), np.uint8))
     with pytest.raises(UserError, match="no labelled person that can be cut"):
-        main(["coco", f"out={tmp_path / 'new'}", f"source={tmp_path / 'coco'}"])
+        main(["coco", f"out={tmp_path / 'new'}", f"root={tmp_path / 'coco'}"])
     words = capsys.readouterr().err
-    assert "skipped c.png: it is of no image format that is known" in words
-    assert "skipped a.png: it is 199 x 120, its labels are for 200 x 120" in words
+    assert "skipped c.png (c-15): it is of no image format that is known" in words
+    assert (
+        "skipped 2 people, a.png (a-10), a.png (a-11): it is 199 x 120, its labels are for 200"
+        in words
+    )
 
 
 @pytest.mark.parametrize(
@@ -210,7 +213,7 @@ def test_a_wrong_name_lists_the_right_ones(tmp_path):
     with pytest.raises(UserError, match="name the source: .*coco.*usage: python -m data labels"):
         main([])
     with pytest.raises(UserError, match="out= is not set"):
-        main(["coco", "source=x"])
+        main(["coco", "root=x"])
     with pytest.raises(UserError, match="unknown key 'margn'"):
         run(tmp_path, "margn=2")
 
@@ -223,7 +226,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from data.cropping.geometry import square_of_box
 from data.format.labels import BodyParameters, CropLabels, Joints
 from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
 from engine.config.parser import key

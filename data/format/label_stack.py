@@ -1,30 +1,37 @@
 """Labels of single crops put together into the labels of a clip."""
 
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 
 from data.format.labels import BodyParameters, CropLabels, Joints, Keypoints, Labels
 
 
-def stack_labels(crops: Sequence[CropLabels]) -> Labels:
+def stack_labels(crops: Sequence[CropLabels], times: Sequence[float] | None = None) -> Labels:
     """The Labels of a clip whose crops, one after the other, have these labels.
 
-    Each crop is an instant of its own, so crops may lack what others have.
+    Each crop is an instant of its own, so crops may lack what others have. Where crops of one time
+    agree in all that is labelled in space, as those of several cameras do, they share an instant.
+
+    Args:
+        times: of the crops, seconds.
 
     Raises:
         ValueError: two crops have different joint sets, body models or frames, or arrays of
             different shapes.
     """
-    labels = Labels(np.arange(len(crops)), frame=_only("frame", [crop.frame for crop in crops]))
+    instant, firsts = _find_instants(crops, times)
+    labels = Labels(instant, frame=_only("frame", [crop.frame for crop in crops]))
     keypoints = _stack_points("keypoints", [crop.keypoints for crop in crops])
     if keypoints is not None:
         labels.keypoints = Keypoints(*keypoints)
-    joints = _stack_points("joints", [crop.joints for crop in crops])
+    instants = [crops[first] for first in firsts]
+    joints = _stack_points("joints", [crop.joints for crop in instants])
     if joints is not None:
-        labels.joints = Joints(*joints)
-    labels.body = _stack_bodies([crop.body for crop in crops])
-    vertices = [crop.vertices for crop in crops]
+        labels.joints = Joints(*joints[:3], _stack_visible([crop.joints for crop in crops]))
+    labels.body = _stack_bodies([crop.body for crop in instants])
+    vertices = [crop.vertices for crop in instants]
     if any(mesh is not None for mesh in vertices):
         labels.vertices, labels.vertices_known = _stack_known("vertices", vertices)
     seen = [crop.vertex_visible for crop in crops if crop.vertex_visible is not None]
@@ -34,6 +41,42 @@ def stack_labels(crops: Sequence[CropLabels]) -> Labels:
     if all(share is not None for share in shares):
         labels.visible = np.array(shares, np.float32)
     return labels
+
+
+def _find_instants(
+    crops: Sequence[CropLabels], times: Sequence[float] | None
+) -> tuple[np.ndarray, list[int]]:
+    """((N,) int64 instant of each crop, the first crop of each instant)."""
+    apart = np.arange(len(crops)), list(range(len(crops)))
+    if times is None:
+        return apart
+    first: dict[float, int] = {}
+    for number, time in enumerate(times):
+        same = first.setdefault(time, number)
+        if not _agree(_in_space(crops[same]), _in_space(crops[number])):
+            return apart
+    places = list(first)
+    return np.array([places.index(time) for time in times]), list(first.values())
+
+
+def _in_space(crop: CropLabels) -> CropLabels:
+    """What is labelled of an instant, without what each camera sees of it."""
+    joints = None if crop.joints is None else replace(crop.joints, visible=None)
+    return CropLabels(joints=joints, body=crop.body, vertices=crop.vertices)
+
+
+def _agree(one: object, other: object) -> bool:
+    """Whether two labels, or parts of them, are equal."""
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, np.ndarray) or isinstance(other, np.ndarray):
+        return False
+    if is_dataclass(one) and type(one) is type(other):
+        names = [field.name for field in fields(one)]
+        return all(_agree(getattr(one, name), getattr(other, name)) for name in names)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_agree(one[name], other[name]) for name in one)
+    return one == other
 
 
 def _only(what: str, values: Sequence[str]) -> str:
@@ -72,10 +115,15 @@ def _stack_points(
     joint_set = _only(f"sets of {what}", [value.joint_set for value in there])
     points, _ = _stack_known(what, [None if v is None else v.points for v in values])
     confidence, _ = _stack_known(what, [None if v is None else v.confidence for v in values])
-    visible = None
-    if all(value is not None and value.visible is not None for value in values):
-        visible = np.stack([np.asarray(v.visible, np.uint8) for v in there])
-    return joint_set, points, confidence, visible
+    return joint_set, points, confidence, _stack_visible(values)
+
+
+def _stack_visible(values: Sequence[Keypoints | Joints | None]) -> np.ndarray | None:
+    """(N, K) uint8, or None where it is not known of each."""
+    seen = [None if value is None else value.visible for value in values]
+    if any(row is None for row in seen):
+        return None
+    return np.stack([np.asarray(row, np.uint8) for row in seen])
 
 
 def _stack_bodies(values: Sequence[BodyParameters | None]) -> BodyParameters | None:

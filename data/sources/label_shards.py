@@ -8,38 +8,30 @@ those that are missing.
 import glob
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 
-import cv2
 import numpy as np
-import simplejpeg
 
-from data.cropping.geometry import Square, square_around
-from data.cropping.host import cut_square
-from data.format.clip import MASK_SIDE, Clip, Crop
-from data.format.images import decode_image
-from data.format.label_stack import stack_labels
-from data.format.labels import CropLabels
 from data.format.shards import shard_name, write_shard
-from data.sources.cameras import Camera
-from data.sources.crop_parts import move_keypoints
+from data.sources.label_cut import CutStyle, LastImage, cut_person, image_name, join_crops
 from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
 from data.sources.plan import clip_key
 from data.tools.cleanup import clear_leftovers
 from data.tools.process_pool import spread
+from data.tools.work_split import Part
 from engine.config.parser import flat, parse_keys
 from engine.errors import UserError, explain, failure_of
-from engine.geometry import crop_intrinsics
 from engine.logging import progress
 from engine.logging.console import get_logger
 from engine.run.files import write_file
 
 COMMAND = "data labels"
 RECIPE = "labels.json"
-NOT_RECIPE = ("out", "workers", "source")
-SHOWN = 20  # images that are skipped whose reasons are shown
+NOT_RECIPE = ("out", "workers", "root", "part")
+SHOWN, NAMED = 20, 3  # reasons for skipping that are shown, and people named with each
 
 log = get_logger(__name__)
 
@@ -50,7 +42,7 @@ class ShardTask:
 
     path: str
     clips: list[list[LabelledImage]]
-    source: LabelledSource
+    style: CutStyle
 
 
 @dataclass
@@ -58,7 +50,7 @@ class ShardReport:
     """What became of a ShardTask.
 
     Attributes:
-        clips: how many were written.  skipped: [(image, reason), ...].
+        clips: how many were written.  skipped: [(person, reason), ...].
     """
 
     clips: int
@@ -66,30 +58,34 @@ class ShardReport:
 
 
 def main(argv: list[str]) -> int:
-    """Write what is missing of OUT; returns the exit code, 1 where an image was skipped.
+    """Write what is missing of OUT; returns the exit code, 1 where somebody was skipped.
 
     Raises:
         UserError: no such source, a bad key, a folder of something else, labels that make no sense.
     """
-    usage = f"python -m {COMMAND} NAME out=DIR source=DIR [key=value ...]"
+    usage = f"python -m {COMMAND} NAME out=DIR root=DIR [key=value ...]"
     if not argv or argv[0].startswith("-") or "=" in argv[0]:
         raise UserError(f"name the source: {', '.join(LABELLED.list_names())}; usage: {usage}")
-    name, rest = argv[0], argv[1:]
-    schema = LABELLED.find(name)
-    source, _ = parse_keys(schema, rest, f"{COMMAND} {name}", least=0)
-    source = replace(source, name=source.name or name)
-    _claim_folder(source, name)
+    source = parse_source(argv[0], argv[1:])
+    _claim_folder(source, argv[0])
     before = len(glob.glob(os.path.join(glob.escape(source.out), "*.tar")))
     written, skipped = _write_shards(source)
     there = f"; {before} shards were there already" if before else ""
     print(f"{written} clips of {source.name} written to {source.out}{there}")
-    for image, reason in skipped[:SHOWN]:
-        log.warning("skipped %s: %s", image, reason)
-    if len(skipped) > SHOWN:
-        log.warning("skipped %d more images", len(skipped) - SHOWN)
-    if not written and not before:
-        raise UserError(f"source={source.source}: no labelled person that can be cut")
+    tell_skipped(skipped)
+    if not written and not before and Part.of(source.part).alone:
+        raise UserError(f"root={source.root}: no labelled person that can be cut")
     return 1 if skipped else 0
+
+
+def parse_source(name: str, words: list[str]) -> LabelledSource:
+    """Return the reader of that name with its keys.
+
+    Raises:
+        UserError: no such reader, a bad key.
+    """
+    source, _ = parse_keys(LABELLED.find(name), words, f"{COMMAND} {name}", least=0)
+    return replace(source, name=source.name or name)
 
 
 def _claim_folder(source: LabelledSource, reader: str) -> None:
@@ -112,7 +108,7 @@ def _claim_folder(source: LabelledSource, reader: str) -> None:
                 f"out={source.out} holds {others[0]}, which this command did not make (there is no "
                 f"{RECIPE}); name another folder"
             )
-        clear_leftovers(source.out)
+        clear_leftovers(source.out, _list_own(source))
         write_file(path, json.dumps(keys, indent=1))
     except OSError as error:
         raise failure_of(error, f"out={source.out} cannot be written: {explain(error)}") from None
@@ -125,27 +121,62 @@ def _is_foreign(name: str) -> bool:
     return name != RECIPE and ".writing-" not in name
 
 
+def _list_own(source: LabelledSource) -> list[str]:
+    """Names of the shards whose half-written files are this process's to clear."""
+    part = Part.of(source.part)
+    if part.alone:
+        return ["*"]
+    found = [re.match(r"shard-(\d+)", name) for name in os.listdir(source.out)]
+    numbers = {int(match[1]) for match in found if match}
+    return [shard_name(number) for number in sorted(numbers) if part.has(number)]
+
+
 def _write_shards(source: LabelledSource) -> tuple[int, list[tuple[str, str]]]:
-    """(clips written, images skipped) of the shards that were not there yet."""
+    """(clips written, people skipped) of the shards that were not there yet."""
     written = 0
     skipped: list[tuple[str, str]] = []
+    plan = _Plan(source)
     with progress.bar(None, "clip", description="cutting") as bar:
-        for _, report in spread(cut_shard, _plan_shards(source), source.workers):
+        for number, report in spread(cut_shard, plan.list_tasks(), source.workers):
             written += report.clips
             skipped += report.skipped
-            bar.update(report.clips)
+            bar.total = plan.estimate()
+            bar.update(plan.lengths[number])
     return written, skipped
 
 
-def _plan_shards(source: LabelledSource) -> Iterator[ShardTask]:
-    """Yield the shards that are to be written, as the data set is read."""
-    clips = _group_clips(source)
-    number = 0
-    while part := list(islice(clips, source.clips_per_shard)):
-        path = os.path.join(source.out, shard_name(number))
-        number += 1
-        if not os.path.exists(path):
-            yield ShardTask(path, part, source)
+class _Plan:
+    """The shards of a source, planned as it is read.
+
+    Attributes:
+        lengths: clips of each shard that is to be written.
+    """
+
+    def __init__(self, source: LabelledSource) -> None:
+        self.source = source
+        self.lengths: list[int] = []
+        self._seen = 0
+
+    def estimate(self) -> int | None:
+        """How many clips will have been cut in the end, from how far the reader is."""
+        share = self.source.rows.share
+        if not share:
+            return None
+        left = self._seen / share - self._seen
+        return sum(self.lengths) + round(left / Part.of(self.source.part).count)
+
+    def list_tasks(self) -> Iterator[ShardTask]:
+        """Yield the shards that are to be written."""
+        source, mine = self.source, Part.of(self.source.part)
+        style, clips = CutStyle.of(source), _group_clips(source)
+        number = 0
+        while shard := list(islice(clips, source.clips_per_shard)):
+            path = os.path.join(source.out, shard_name(number))
+            self._seen += len(shard)
+            if mine.has(number) and not os.path.exists(path):
+                self.lengths.append(len(shard))
+                yield ShardTask(path, shard, style)
+            number += 1
 
 
 def _group_clips(source: LabelledSource) -> Iterator[list[LabelledImage]]:
@@ -155,13 +186,14 @@ def _group_clips(source: LabelledSource) -> Iterator[list[LabelledImage]]:
         images = []
         for image in group:
             x0, y0, x1, y1 = np.asarray(image.box, np.float64).tolist()
-            if max(x1 - x0, y1 - y0) >= source.box_min_px:
+            # A box of NaN is none that is small: who cuts it tells of it.
+            if not max(x1 - x0, y1 - y0) < source.box_min_px:
                 images.append(image)
         if not images:
             continue
         key = clip_key(name)
         if key in seen:
-            raise UserError(f"source={source.source}: two clips are called {key}")
+            raise UserError(f"root={source.root}: two clips are called {key}")
         seen.add(key)
         yield images
 
@@ -169,142 +201,40 @@ def _group_clips(source: LabelledSource) -> Iterator[list[LabelledImage]]:
 def cut_shard(task: ShardTask) -> ShardReport:
     """Cut and write one shard; runs in a process of its own.
 
-    An image that cannot be read is skipped, and its clip with it if no image is left.
+    A person that cannot be cut is skipped, and its clip with it if nobody is left.
     """
     skipped: list[tuple[str, str]] = []
-    last = _LastImage()
+    last = LastImage()
     clips = []
     for images in task.clips:
         parts = []
         for image in images:
             try:
-                parts.append(cut_person(image, last.read(image), task.source))
+                parts.append(cut_person(image, last.read(image), task.style))
             except ValueError as error:
-                skipped.append((image_name(image), str(error)))
+                skipped.append((_name_person(image), str(error)))
         if parts:
-            clips.append(_join_crops(images[0], parts, task.source))
+            clips.append(join_crops(images[0], parts, task.style))
     if clips:
         write_shard(task.path, clips)
     return ShardReport(len(clips), skipped)
 
 
-class _LastImage:
-    """Decodes images; the last one is kept, for several people may be in it."""
-
-    def __init__(self) -> None:
-        self.source: str | bytes | None = None
-        self.pixels = np.zeros((0, 0, 3), np.uint8)
-
-    def read(self, image: LabelledImage) -> np.ndarray:
-        """(H, W, 3) uint8; ValueError where it cannot be read or has another size."""
-        if image.image != self.source:
-            data = image.image
-            if isinstance(data, str):
-                try:
-                    with open(data, "rb") as file:
-                        data = file.read()
-                except OSError as error:
-                    raise ValueError(explain(error)) from None
-            self.pixels, self.source = decode_image(data), image.image
-        height, width = self.pixels.shape[:2]
-        if image.size is not None and (width, height) != tuple(image.size):
-            raise ValueError(
-                f"it is {width} x {height}, its labels are for {image.size[0]} x {image.size[1]}"
-            )
-        return self.pixels
-
-
-@dataclass
-class CutPerson:
-    """One crop with what belongs to it: its JPEG, labels in its own pixels and perhaps a mask."""
-
-    crop: Crop
-    jpeg: bytes
-    labels: CropLabels
-    mask: np.ndarray | None
-
-
-def cut_person(image: LabelledImage, pixels: np.ndarray, source: LabelledSource) -> CutPerson:
-    """The square around a person, and the labels in its pixels.
-
-    Args:
-        pixels: (H, W, 3) uint8 of the whole image.
-    """
-    square = square_around(image.box, source.margin)
-    box = square.box
-    camera = _camera_of(image, pixels)
-    crop = cut_square(pixels, square, source.size, camera)
-    jpeg = simplejpeg.encode_jpeg(
-        crop, quality=source.quality, colorspace="RGB", colorsubsampling="420"
-    )
-    K = Rt = None
-    if image.K is not None:
-        K = crop_intrinsics(image.K, box, (source.size, source.size))
-        Rt = np.eye(3, 4) if image.Rt is None else image.Rt
+def _name_person(image: LabelledImage) -> str:
+    """The image, and which of its people."""
     name = image_name(image)
-    meta = Crop(image.camera, image.time_s, image.kind, K, Rt, box, name)
-    labels = replace(image.labels)
-    if labels.keypoints is not None:
-        labels.keypoints = move_keypoints(labels.keypoints, square, source.size, camera)
-    return CutPerson(meta, jpeg, labels, _cut_mask(image, pixels, square, camera))
+    return name if name == image.clip else f"{name} ({image.clip})"
 
 
-def image_name(image: LabelledImage) -> str:
-    """What the data set calls an image."""
-    if image.name is not None:
-        return image.name
-    return os.path.basename(image.image) if isinstance(image.image, str) else image.clip
-
-
-def _camera_of(image: LabelledImage, pixels: np.ndarray) -> Camera | None:
-    """The lens of an image; None where it has none to be undone."""
-    if image.K is None or image.distortion is None or not np.any(image.distortion):
-        return None
-    height, width = pixels.shape[:2]
-    Rt = np.eye(3, 4) if image.Rt is None else np.asarray(image.Rt)
-    lens = np.asarray(image.distortion, np.float64)
-    return Camera(image.camera, np.asarray(image.K, np.float64), lens, Rt, width, height)
-
-
-def _cut_mask(
-    image: LabelledImage, pixels: np.ndarray, square: Square, camera: Camera | None
-) -> np.ndarray | None:
-    """(64, 64) bool of the crop, true where at least half of a cell is the person."""
-    if image.mask is None:
-        return None
-    whole = np.zeros(pixels.shape[:2], np.uint8)
-    if isinstance(image.mask, list):
-        # OpenCV counts pixels from the first one's centre, in 1/256 of a pixel.
-        outlines = [np.round((polygon - 0.5) * 256).astype(np.int32) for polygon in image.mask]
-        for outline in outlines:
-            cv2.fillPoly(whole, [outline], 255, shift=8)
-    else:
-        whole[np.asarray(image.mask, bool)] = 255
-    share = cut_square(np.repeat(whole[..., None], 3, 2), square, MASK_SIDE, camera)
-    return share[..., 0] >= 128
-
-
-def _join_crops(first: LabelledImage, parts: list[CutPerson], source: LabelledSource) -> Clip:
-    """The clip of several crops; UserError where their labels do not go together."""
-    masks = None
-    if any(part.mask is not None for part in parts):
-        # Where nobody knows, every cell counts as the person.
-        whole = np.ones((MASK_SIDE, MASK_SIDE), bool)
-        masks = np.stack([whole if part.mask is None else part.mask for part in parts])
-    try:
-        labels = stack_labels([part.labels for part in parts])
-    except ValueError as error:
-        raise UserError(f"clip {first.clip}: {error}") from None
-    return Clip(
-        clip_key(first.clip),
-        source.name,
-        first.licence or source.licence or "unknown",
-        f"{source.name}/{first.subject}",
-        source.size,
-        [part.crop for part in parts],
-        [part.jpeg for part in parts],
-        masks,
-        labels=labels,
-        split=first.split,
-        track=None if first.track is None else f"{source.name}/{first.track}",
-    )
+def tell_skipped(skipped: list[tuple[str, str]]) -> None:
+    """Say who was left out, one line a reason."""
+    reasons: dict[str, list[str]] = {}
+    for person, reason in skipped:
+        reasons.setdefault(reason, []).append(person)
+    for reason, people in list(reasons.items())[:SHOWN]:
+        count = "" if len(people) == 1 else f"{len(people)} people, "
+        more = ", ..." if len(people) > NAMED else ""
+        log.warning("skipped %s%s%s: %s", count, ", ".join(people[:NAMED]), more, reason)
+    if len(reasons) > SHOWN:
+        rest = sum(len(people) for people in list(reasons.values())[SHOWN:])
+        log.warning("skipped %d more people for %d other reasons", rest, len(reasons) - SHOWN)

@@ -77,7 +77,8 @@ def make_elements(
     """
     traits, settings = described.traits, line.settings
     if not traits.takes_config:
-        return [element for job in described.jobs for element in _make_plain(job)], []
+        elements = [element for job in described.jobs for element in _make_plain(job)]
+        return _share_out(elements, line, traits, where), []
     elements, faults = [], []
     for choice, job in zip(choices, described.jobs, strict=True):
         if job.config is None or job.folder is None:
@@ -86,10 +87,18 @@ def make_elements(
         elements.append(_make_configured(job, job.config, folder, choice, traits))
         if traits.trains and settings and where == "slurm":
             faults += check.find_batch_faults(job.config, settings)
+    return _share_out(elements, line, traits, where), faults
+
+
+def _share_out(
+    elements: list[Element], line: Line, traits: CommandTraits, where: str | None
+) -> list[Element]:
+    """Return the parts of a command that slurm.jobs=N share, or its elements as they are."""
+    settings = line.settings
     if elements and settings and traits.takes_part and where == "slurm" and settings.jobs > 1:
         first, jobs = elements[0], settings.jobs
-        elements = [_make_part(first, number, jobs) for number in range(1, jobs + 1)]
-    return elements, faults
+        return [_make_part(first, number, jobs) for number in range(1, jobs + 1)]
+    return elements
 
 
 def _make_configured(

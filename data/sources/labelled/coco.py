@@ -56,11 +56,11 @@ class CocoKeypoints(LabelledSource):
 
     annotations: str = key(
         "annotations/person_keypoints_val2017.json",
-        "the JSON file, inside source= or a path of its own",
+        "the JSON file, inside root= or a path of its own",
         path="one",
     )
     images: str = key(
-        "val2017", "the folder of the images, inside source= or a path of its own", path="one"
+        "val2017", "the folder of the images, inside root= or a path of its own", path="one"
     )
     split: str = key("", "which part of the data set it is, stored with each clip")
     category: str = key("person", "category of the annotations that are read")
@@ -68,13 +68,13 @@ class CocoKeypoints(LabelledSource):
 
     def read(self) -> Iterator[LabelledImage]:
         """Yield every person with keypoints, in the order of the annotations."""
-        path = os.path.join(self.source, self.annotations)
+        path = os.path.join(self.root, self.annotations)
         tree = _read_json(path)
         try:
             category, joint_set = _find_category(tree["categories"], self.category, path)
             images = {image["id"]: image for image in tree["images"]}
             licences = {entry["id"]: entry["name"] for entry in tree.get("licenses", ())}
-            for annotation in tree["annotations"]:
+            for annotation in self.follow(tree["annotations"]):
                 if annotation["category_id"] == category and not annotation.get("iscrowd", 0):
                     image = images[annotation["image_id"]]
                     person = self._person(annotation, image, joint_set, licences)
@@ -100,7 +100,7 @@ class CocoKeypoints(LabelledSource):
         x, y, width, height = np.asarray(annotation["bbox"], np.float64)
         name = image["file_name"]
         return LabelledImage(
-            image=os.path.join(self.source, self.images, name),
+            image=os.path.join(self.root, self.images, name),
             clip=f"{os.path.splitext(name)[0]}-{number}",
             subject=f"{os.path.splitext(name)[0]}/{number}",
             box=np.array([x, y, x + width, y + height]),
