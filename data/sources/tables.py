@@ -3,23 +3,97 @@
 import csv
 import io
 import json
-import os
+import math
+import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from data.format.names import decode_text
 from engine.errors import UserError, explain, failure_of
 
-Row = tuple[np.ndarray, str]  # a box (4,) and where in the file it stands
-BOX_COLUMNS = ("video", "frame", "x0", "y0", "x1", "y1")
+DELIMITERS = ",;\t"
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*")
+
+
+def read_text(path: str) -> str:
+    """The text of a file in UTF-8 or UTF-16, without its byte-order mark.
+
+    Raises:
+        UserError: there is no such file, or it is no text.
+        EnvironmentFault: reading it failed.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise failure_of(error, f"{path}: {explain(error)}") from None
+    try:
+        text = decode_text(data)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a table: {error}") from None
+    nul = text.find("\0")
+    if nul >= 0:
+        line = text.count("\n", 0, nul) + 1
+        raise UserError(f"{path}:{line}: a NUL byte: the file is no text, or it is damaged")
+    return text
+
+
+def parse_json(text: str, path: str) -> object:
+    """What a JSON text says.
+
+    Raises:
+        UserError: it is no JSON, or is nested so deeply that it was made to do harm.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}:{error.lineno}: no JSON: {error.msg}") from None
+    except RecursionError:
+        raise UserError(f"{path}: the JSON is nested too deeply") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise UserError(f"{path}: no JSON: {error}") from None
+
+
+def read_number(value: object, where: str, name: str) -> float:
+    """A finite number from a table's text or a JSON value.
+
+    Args:
+        where: the file and the place in it.  name: of the column.
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise ValueError
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise UserError(f"{where}: {name}={str(value)[:40]} is not a number") from None
+    if not math.isfinite(number):
+        raise UserError(f"{where}: {name}={value} is not a number")
+    return number
+
+
+def read_frame(value: object, where: str, name: str = "frame") -> int:
+    """A whole number from 0 up.
+
+    Raises:
+        UserError: it is none; ``where`` and ``name`` as in read_number.
+    """
+    number = read_number(value, where, name)
+    if number < 0 or number != int(number):
+        raise UserError(f"{where}: {name} {number:g} is not a whole number from 0 up")
+    return int(number)
 
 
 def read_rows(
     path: str, columns: Sequence[str], numbers: Sequence[str]
 ) -> Iterator[tuple[str, dict]]:
-    """Yield (where, {column: value}) of a CSV with a header or a JSON list of objects.
+    """Yield (where, {column: value}) of a table with a header or a JSON list of objects.
+
+    Columns are separated by commas, semicolons or tabs, as the header has it; with semicolons a
+    number may have a decimal comma, as spreadsheets of many countries write it.
 
     Args:
         path: the file; JSON by its suffix.  columns: that must be there.  numbers: those of them
@@ -27,94 +101,34 @@ def read_rows(
     Raises:
         UserError: naming the file, and the line or entry that is malformed.
     """
-    try:
-        with open(path, "rb") as file:
-            text = decode_text(file.read())
-        is_json = path.lower().endswith(".json")
-        entries = list(_json(text, path) if is_json else _csv(text, path, columns))
-    except OSError as error:
-        raise failure_of(error, f"{path}: {explain(error)}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} is not a table: {error}") from None
-    if not entries:
-        raise UserError(f"{path} is empty: it holds no rows under its header")
-    for where, entry in entries:
-        lacking = [c for c in columns if entry.get(c) in (None, "")]
-        if lacking:
-            raise UserError(f"{where}: no '{lacking[0]}'; a row has {', '.join(columns)}")
+    yield from parse_rows(read_text(path), path, columns, numbers)
+
+
+def parse_rows(
+    text: str, path: str, columns: Sequence[str], numbers: Sequence[str]
+) -> Iterator[tuple[str, dict]]:
+    """As read_rows, of a text that was read from ``path``."""
+    is_json = path.lower().endswith(".json")
+    for where, entry in _json(text, path) if is_json else _csv(text, path, columns):
+        for column in columns:
+            if entry.get(column) in (None, ""):
+                raise UserError(f"{where}: no '{column}'; a row has {', '.join(columns)}")
         for column in numbers:
+            value = entry[column]
             try:
-                entry[column] = float(entry[column])
-                if not np.isfinite(entry[column]):
-                    raise ValueError
-            except (TypeError, ValueError):
-                raise UserError(f"{where}: {column}={entry[column]} is not a number") from None
+                number = float(value)
+                entry[column] = number if math.isfinite(number) else read_number(value, where, "")
+            except (TypeError, ValueError, OverflowError, UserError):
+                entry[column] = read_number(value, where, column)
         yield where, entry
-
-
-def read_boxes(path: str) -> dict[str, dict[str, dict[int, Row]]]:
-    """{video stem: {person: {frame: (box (4,), where)}}} of a boxes file.
-
-    Pixels, the image's corner at (0, 0).
-
-    Raises:
-        UserError: a malformed row, a box without area, two boxes for one person in one frame.
-    """
-    found = defaultdict(lambda: defaultdict(dict))
-    for where, row in read_rows(path, BOX_COLUMNS, BOX_COLUMNS[1:]):
-        box = np.array([row[c] for c in BOX_COLUMNS[2:]])
-        frame = _frame(row["frame"], where)
-        if box[2] <= box[0] or box[3] <= box[1]:
-            raise UserError(f"{where}: the box {_text(box)} has no area; x0 < x1 and y0 < y1")
-        stem = str(row["video"])
-        base, suffix = os.path.splitext(os.path.basename(stem))
-        stem = base if suffix[1:2].isalpha() else os.path.basename(stem)
-        person = found[stem][str(row.get("person") or "0")]
-        if frame in person:
-            raise UserError(
-                f"{where}: a second box for frame {frame} of {stem}; the first is at "
-                f"{person[frame][1]}"
-            )
-        person[frame] = (box, where)
-    return {video: dict(people) for video, people in found.items()}
-
-
-def check_boxes(boxes: Mapping[int, Row], width: int, height: int) -> None:
-    """Raise UserError for a box that lies wholly outside an image, naming its row.
-
-    The image is of width x height.
-
-    Args:
-        boxes: {frame: (box, where)}.
-    """
-    for box, where in boxes.values():
-        if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
-            raise UserError(
-                f"{where}: the box {_text(box)} lies outside the image of {width}x{height}"
-            )
-
-
-def fill_gaps(boxes: Mapping[int, Row], gap: int) -> dict[int, np.ndarray]:
-    """Return {frame: box} with linear interpolation across gaps.
-
-    Between boxes that are at most ``gap`` frames apart.
-    """
-    plain = {frame: box for frame, (box, _) in sorted(boxes.items())}
-    frames = list(plain)
-    out = dict(plain)
-    for a, b in zip(frames, frames[1:], strict=False):
-        if 1 < b - a <= gap:
-            for f in range(a + 1, b):
-                out[f] = plain[a] + (plain[b] - plain[a]) * ((f - a) / (b - a))
-    return dict(sorted(out.items()))
 
 
 def read_track(path: str) -> dict[int, np.ndarray]:
     """{frame: (3,) world point in metres} of a CSV frame, x_m, y_m, z_m."""
     columns = ("frame", "x_m", "y_m", "z_m")
     return {
-        _frame(row["frame"], where): np.array([row[c] for c in columns[1:]])
-        for where, row in read_rows(path, columns, columns)
+        read_frame(row["frame"], where): np.array([row[c] for c in columns[1:]])
+        for where, row in _some_rows(path, columns, columns)
     }
 
 
@@ -128,10 +142,10 @@ def read_timestamps(path: str) -> tuple[dict[int, float], dict[str, dict[int, in
         frame of its video}}.
     """
     stamps = defaultdict(list)
-    for where, row in read_rows(
-        path, ("sync_index", "cam_id", "frame_time"), ("sync_index", "frame_time")
-    ):
-        stamps[str(row["cam_id"])].append((row["frame_time"], _frame(row["sync_index"], where)))
+    columns = ("sync_index", "cam_id", "frame_time")
+    for where, row in _some_rows(path, columns, (columns[0], columns[2])):
+        index = read_frame(row["sync_index"], where)
+        stamps[str(row["cam_id"])].append((row["frame_time"], index))
     at = defaultdict(list)
     frames = {}
     for camera, entries in stamps.items():
@@ -144,36 +158,52 @@ def read_timestamps(path: str) -> tuple[dict[int, float], dict[str, dict[int, in
     return {index: time_s - start for index, time_s in means.items()}, frames
 
 
+def _some_rows(path, columns, numbers):
+    """As read_rows, of a table that has to hold something."""
+    rows = list(read_rows(path, columns, numbers))
+    if not rows:
+        raise UserError(f"{path} is empty: it holds no rows under its header")
+    return rows
+
+
 def _csv(text, path, columns):
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    header = reader.fieldnames or []
-    lacking = [c for c in columns if c not in header]
-    if lacking:
-        raise UserError(f"{path}:1: the header has no '{lacking[0]}'; it needs {','.join(columns)}")
-    for row in reader:
-        if None in row:
+    first = text[: text.find("\n")] if "\n" in text else text
+    delimiter = max(DELIMITERS, key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if not header:
+            raise UserError(f"{path} is empty; its first line should be {','.join(columns)}")
+        lacking = [c for c in columns if c not in header]
+        if lacking:
             raise UserError(
-                f"{path}:{reader.line_num}: more values than the {len(header)} columns of the "
-                f"header"
+                f"{path}:1: the header has no '{lacking[0]}'; it needs {','.join(columns)}"
             )
-        yield f"{path}:{reader.line_num}", row
+        for row in reader:
+            if not row:
+                continue
+            if len(row) > len(header):
+                raise UserError(
+                    f"{path}:{reader.line_num}: more values than the {len(header)} columns of the "
+                    f"header"
+                )
+            if delimiter == ";":
+                row = [_with_point(value) for value in row]
+            yield f"{path}:{reader.line_num}", dict(zip(header, row, strict=False))
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: not a table: {error}") from None
+
+
+def _with_point(value):
+    """A number with a decimal point, where it has a decimal comma."""
+    return value.replace(",", ".", 1) if _DECIMAL_COMMA.fullmatch(value) else value
 
 
 def _json(text, path):
-    try:
-        entries = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: no JSON: {error.msg}") from None
-    if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+    entries = parse_json(text, path)
+    if not isinstance(entries, list):
         raise UserError(f"{path}: the JSON is not a list of objects")
-    return [(f"{path}, entry {i}", entry) for i, entry in enumerate(entries)]
-
-
-def _frame(number, where):
-    if number < 0 or number != int(number):
-        raise UserError(f"{where}: frame {number:g} is not a whole number from 0 up")
-    return int(number)
-
-
-def _text(box):
-    return "[" + ", ".join(f"{v:g}" for v in box) + "]"
+    for i, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise UserError(f"{path}, entry {i}: not an object, so the JSON is no list of rows")
+        yield f"{path}, entry {i}", entry
