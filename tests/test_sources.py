@@ -14,10 +14,11 @@ import pytest
 
 from data.cropping.geometry import square_around
 from data.sources.config import PairsConfig
-from data.sources.frames import Unreadable, open_video
+from data.sources.detections import fill_gaps, read_detections
+from data.sources.frames import Frames, Unreadable, open_video
 from data.sources.pairs import main
 from data.sources.plan import choose_instants, share_inside
-from data.sources.tables import fill_gaps, read_boxes, read_timestamps
+from data.sources.tables import read_timestamps
 from data.tools.process_pool import Died, spread_isolated
 from engine.errors import UserError
 from engine.geometry import project
@@ -216,10 +217,10 @@ BAD_BOXES = [
         "walk,0,1,1,9,9\nwalk,0,1,1,9,9",
         r"b.csv:3: a second box for frame 0 of walk; the first is at .*b.csv:2",
     ),
-    ("walk,40,60,30,90,100", r"b.csv:2: frame 40, but .*walk.mp4 has frames 0 to 39"),
     ("walk,1.5,60,30,90,100", r"b.csv:2: frame 1.5 is not a whole number"),
-    ("", r"b.csv is empty"),
-    ("run,0,60,30,90,100", r"b.csv is for run, but .* holds walk"),
+    ("walk,40,60,30,90,100", r"b.csv lists nobody in the videos of .*: walk"),
+    ("", r"b.csv lists nobody in the videos of .*: walk"),
+    ("run,0,60,30,90,100", r"b.csv lists nobody in the videos of .*: walk"),
     ("walk,0,60,30,90,100", r"no clip can be cut"),
 ]
 
@@ -263,10 +264,11 @@ def test_boxes_from_json_and_filled_gaps(tmp_path):
         {"video": "a.mp4", "frame": f, "x0": f, "y0": 0, "x1": 10 + f, "y1": 20} for f in (0, 4, 14)
     ]
     (tmp_path / "b.json").write_text(json.dumps(entries))
-    boxes = read_boxes(str(tmp_path / "b.json"))["a"]["0"]
+    videos = {"a": Frames(str(tmp_path / "a.mp4"), "av", 20, 10, (64, 64))}
+    boxes = read_detections(str(tmp_path / "b.json"), videos)["a"]["0"]
     filled = fill_gaps(boxes, 4)
     assert list(filled) == [0, 1, 2, 3, 4, 14]
-    assert filled[3].tolist() == [3, 0, 13, 20]
+    assert filled[3].box.tolist() == [3, 0, 13, 20]
     assert list(fill_gaps(boxes, 0)) == [0, 4, 14]
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from data.format.clip import KINDS
 from data.sources.cameras import AUTO, FORMATS, UNITS
+from data.sources.detections import FORMATS as DETECTION_FORMATS
 from data.tools.work_split import HELP, Part
 from engine.config.parser import key, section
 from engine.errors import UserError
@@ -65,9 +66,10 @@ class PairsConfig:
     )
     boxes: str | None = key(
         None,
-        "CSV or JSON of person boxes: video, frame, x0, y0, x1, y1 and perhaps person",
+        "file or folder of detections: who is where in each frame (docs/detections.md)",
         path="one",
     )
+    boxes_format: str = key("auto", "its format", choices=DETECTION_FORMATS)
     fill_gaps_frames: int = key(
         0, "interpolate between boxes up to this many frames apart; 0: no box, no crop", low=0
     )

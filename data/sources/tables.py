@@ -109,17 +109,15 @@ def parse_rows(
 ) -> Iterator[tuple[str, dict]]:
     """As read_rows, of a text that was read from ``path``."""
     is_json = path.lower().endswith(".json")
-    for where, entry in _json(text, path) if is_json else _csv(text, path, columns):
+    entries: Iterator[tuple[str, dict]] = (
+        _json(text, path) if is_json else _csv(text, path, columns)
+    )
+    for where, entry in entries:
         for column in columns:
             if entry.get(column) in (None, ""):
                 raise UserError(f"{where}: no '{column}'; a row has {', '.join(columns)}")
         for column in numbers:
-            value = entry[column]
-            try:
-                number = float(value)
-                entry[column] = number if math.isfinite(number) else read_number(value, where, "")
-            except (TypeError, ValueError, OverflowError, UserError):
-                entry[column] = read_number(value, where, column)
+            entry[column] = read_number(entry[column], where, column)
         yield where, entry
 
 

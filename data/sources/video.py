@@ -5,10 +5,10 @@ From videos and a file of boxes.
 
 from data.cropping.geometry import square_around
 from data.sources.config import PairsConfig
+from data.sources.detections import fill_gaps, read_detections
 from data.sources.frames import Frames
 from data.sources.plan import ClipPlan, CropPlan, choose_instants, clip_key, share_inside
 from data.sources.probe import Problems, list_videos, probe_videos
-from data.sources.tables import check_boxes, fill_gaps, read_boxes
 from engine.errors import UserError
 from engine.logging.console import get_logger
 
@@ -19,47 +19,36 @@ def plan_clips(cfg: PairsConfig, problems: Problems) -> tuple[list[ClipPlan], di
     """(clip plans, {path: Frames}) of all videos that have boxes.
 
     Raises:
-        UserError: no videos, no boxes for any of them, a box for a frame or a place that its video
-            does not have.
+        UserError: no videos, a file of boxes that cannot be read or has none for any of them.
     """
     videos = list_videos(cfg.videos)
     assert cfg.boxes is not None, "PairsConfig.check asks for them"
-    boxes = read_boxes(cfg.boxes)
-    named = [stem for stem in videos if stem in boxes]
-    if not named:
+    found = probe_videos(list(videos.values()), cfg.workers, problems)
+    readable = {name: found[path] for name, path in videos.items() if path in found}
+    people = read_detections(cfg.boxes, readable, cfg.boxes_format, problems)
+    if not people:
         raise UserError(
-            f"boxes={cfg.boxes} is for {_some(boxes)}, but videos={cfg.videos} holds "
-            f"{_some(videos)}"
+            f"boxes={cfg.boxes} lists nobody in the videos of videos={cfg.videos}: {_some(videos)}"
         )
-    for stem in sorted(set(videos) - set(boxes)):
-        log.info(f"{videos[stem]}: no boxes for it in {cfg.boxes}; left out")
-    for stem in sorted(set(boxes) - set(videos)):
-        problems.add(stem, f"{cfg.boxes} has boxes for it, but it is not in {cfg.videos}")
-    found = probe_videos([videos[stem] for stem in named], cfg.workers, problems)
+    for name in sorted(set(readable) - set(people)):
+        log.info(f"{videos[name]}: no boxes for it in {cfg.boxes}; left out")
     plans = []
-    for stem in named:
-        if videos[stem] in found:
-            if cfg.subject and len(boxes[stem]) > 1:
-                raise UserError(
-                    f"subject={cfg.subject} names one person, but {cfg.boxes} has "
-                    f"{len(boxes[stem])} in {stem}"
-                )
-            for person in sorted(boxes[stem]):
-                plans += _person(cfg, stem, person, boxes[stem][person], found[videos[stem]])
+    for name, tracks in people.items():
+        if cfg.subject and len(tracks) > 1:
+            raise UserError(
+                f"subject={cfg.subject} names one person, but {cfg.boxes} has {len(tracks)} in "
+                f"{name}"
+            )
+        for person in sorted(tracks):
+            plans += _person(cfg, name, person, tracks[person], readable[name])
     return plans, found
 
 
-def _person(cfg, stem, person, boxes, video):
-    check_boxes(boxes, video.width, video.height)
-    frame = max(boxes)
-    if frame >= video.count:
-        raise UserError(
-            f"{boxes[frame][1]}: frame {frame}, but {video.path} has frames 0 to {video.count - 1}"
-        )
+def _person(cfg, stem, person, track, video):
     seen = {
-        f: box
-        for f, box in fill_gaps(boxes, cfg.fill_gaps_frames).items()
-        if share_inside(box, video.width, video.height) >= cfg.min_inside
+        frame: detection
+        for frame, detection in fill_gaps(track, cfg.fill_gaps_frames).items()
+        if share_inside(detection.box, video.width, video.height) >= cfg.min_inside
     }
     frames = list(seen)
     if not frames:
@@ -74,7 +63,8 @@ def _person(cfg, stem, person, boxes, video):
                 frames[i],
                 stem,
                 times[i],
-                square_around(seen[frames[i]], cfg.margin).box,
+                square_around(seen[frames[i]].box, cfg.margin).box,
+                detection=seen[frames[i]],
             )
             for i in chosen
         ]

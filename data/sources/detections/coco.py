@@ -120,10 +120,10 @@ def _places(content, source):
             raise UserError(f"{where}: no 'id'")
         place = _place(image, videos, where)
         found[image["id"]] = place
-        by_video[place.names[-1] if place.number >= 0 else None].append(place)
-    for name, places in by_video.items():
-        if name is not None and min(place.number for place in places) == 1:
-            log.info(f"{source.path}: frames of {name} start at 1 there; taken to count from 1")
+        by_video[place.names[place.images :] if place.number >= 0 else ()].append(place)
+    for names, places in by_video.items():
+        if names and min(place.number for place in places) == 1:
+            log.info(f"{source.path}: frames of {names[0]} start at 1 there; taken to count from 1")
             for place in places:
                 place.number -= 1
     for place in found.values():

@@ -6,6 +6,7 @@ who it is. In ground truth of 9 columns the seventh is 0 where a box is to be ig
 eighth is a class, of which 1, 2 and 7 are people.
 """
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -29,8 +30,8 @@ def read_mot(source: Source) -> Iterator[Found]:
     """Yield the people of a file; the video has the file's name, or its sequence's folder's."""
     names, ignored = _names(source), 0
     for number, line in enumerate(source.text.splitlines(), 1):
-        values = [value for value in _SPLIT.split(line.strip()) if value]
-        if not values:
+        values = line.split(",") if "," in line else _SPLIT.split(line.strip())
+        if not line.strip():
             continue
         where = f"{source.path}:{number}"
         if len(values) < 6:
@@ -38,7 +39,7 @@ def read_mot(source: Source) -> Iterator[Found]:
                 f"{where}: {len(values)} values; MOT has frame, id, left, top, width, height and "
                 f"more, without a header"
             )
-        row = [_number(value, where, k) for k, value in enumerate(values)]
+        row = _numbers(values, where)
         frame, person = int(row[0]), int(row[1])
         if frame != row[0] or frame < 1:
             raise UserError(f"{where}: frame {row[0]:g} is not a whole number from 1 up")
@@ -54,15 +55,15 @@ def read_mot(source: Source) -> Iterator[Found]:
         log.info(f"{source.path}: {ignored} boxes are not of people, or to be ignored; left out")
 
 
-def _number(value, where, column):
+def _numbers(values, where):
     try:
-        number = float(value)
-        if number - number == 0:  # neither NaN nor infinite
-            return number
+        row = [float(value) for value in values]
+        if all(map(math.isfinite, row)):
+            return row
     except ValueError:
-        pass_on = COLUMNS[column] if column < len(COLUMNS) else f"column {column + 1}"
-        return read_number(value, where, pass_on)
-    return read_number(value, where, COLUMNS[min(column, len(COLUMNS) - 1)])
+        row = []
+    names = [*COLUMNS, *(f"column {k + 1}" for k in range(len(COLUMNS), len(values)))]
+    return [read_number(value, where, name) for value, name in zip(values, names, strict=False)]
 
 
 def _is_ignored(row):

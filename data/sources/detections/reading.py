@@ -171,7 +171,7 @@ def _check_inside(tracks: Tracks, key: str, video: Frames) -> Tracks:
         f"{first.where}: {int(outside.sum())} of {len(found)} boxes of {key} lie outside the image "
         f"of {video.width}x{video.height}; they are left out"
     )
-    gone = {id(d) for d, out in zip(found, outside.tolist(), strict=True) if out}
+    gone = {id(found[i]) for i in np.flatnonzero(outside)}
     kept = {}
     for person in sorted(tracks):
         track = {frame: d for frame, d in tracks[person].items() if id(d) not in gone}

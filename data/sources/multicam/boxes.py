@@ -7,8 +7,8 @@ import numpy as np
 
 from data.sources.cameras import Camera, undistort_pixels
 from data.sources.config import PairsConfig
+from data.sources.detections import fill_gaps, read_detections
 from data.sources.multicam.views import View
-from data.sources.tables import check_boxes, fill_gaps, read_boxes
 from engine.errors import UserError
 from engine.geometry import project, triangulate
 from engine.logging.console import get_logger
@@ -24,20 +24,20 @@ def read_people(
     Raises:
         UserError: a file of other videos, or boxes outside the images.
     """
-    boxes = read_boxes(cfg.boxes or "")
-    if not any(v.stem in boxes or v.camera.name in boxes for v in views):
+    videos = {view.camera.name: view.video for view in views}
+    by_camera = read_detections(cfg.boxes or "", videos, cfg.boxes_format)
+    if not by_camera:
         raise UserError(
-            f"boxes={cfg.boxes} is for {', '.join(sorted(boxes))}, but the videos are "
-            f"{', '.join(v.stem for v in views)}"
+            f"boxes={cfg.boxes} lists nobody in the videos {', '.join(v.stem for v in views)}"
         )
     people: dict[str, dict[int, list]] = defaultdict(lambda: defaultdict(list))
     for view in views:
-        for person, rows in boxes.get(view.stem, boxes.get(view.camera.name, {})).items():
-            check_boxes(rows, view.video.width, view.video.height)
-            filled = fill_gaps(rows, cfg.fill_gaps_frames)
+        for person, track in by_camera.get(view.camera.name, {}).items():
+            filled = fill_gaps(track, cfg.fill_gaps_frames)
             for i in times:
                 if view.frames.get(i) in filled:
-                    people[person][i].append((view, ideal_box(view.camera, filled[view.frames[i]])))
+                    box = filled[view.frames[i]].box
+                    people[person][i].append((view, ideal_box(view.camera, box)))
     log.info(f"the person is where boxes={cfg.boxes} says; {_agreement(people)}")
     return people
 
