@@ -124,6 +124,54 @@ SMPL_BODY = (
 )
 COCO17 = (*FACE5, *_sides("shoulder", "elbow", "wrist", "hip", "knee", "ankle"))
 OPENPOSE_FEET = ("big_toe", "small_toe", "heel")
+OPENPOSE25 = (
+    "nose",
+    "neck",
+    *(f"right_{name}" for name in ("shoulder", "elbow", "wrist")),
+    *(f"left_{name}" for name in ("shoulder", "elbow", "wrist")),
+    "mid_hip",
+    *(f"right_{name}" for name in ("hip", "knee", "ankle")),
+    *(f"left_{name}" for name in ("hip", "knee", "ankle")),
+    "right_eye",
+    "left_eye",
+    "right_ear",
+    "left_ear",
+    *(f"left_{name}" for name in OPENPOSE_FEET),
+    *(f"right_{name}" for name in OPENPOSE_FEET),
+)
+LSP14 = (
+    *(f"right_{name}" for name in ("ankle", "knee", "hip")),
+    *(f"left_{name}" for name in ("hip", "knee", "ankle")),
+    *(f"right_{name}" for name in ("wrist", "elbow", "shoulder")),
+    *(f"left_{name}" for name in ("shoulder", "elbow", "wrist")),
+    "neck",
+    "head_top",
+)
+
+# HumanData's 190 points: those of SMPL-X, COCO's face, feet and fingertips, the 68 points of the
+# face from the brows on with the contour last, then what other regressors and data sets put at a
+# joint of that name, which keep a suffix.
+HUMANDATA190 = (
+    *SMPL_BODY,
+    "jaw",
+    *_sides("eyeball"),
+    *_mano_fingers("left_"),
+    *_mano_fingers("right_"),
+    *("nose", "right_eye", "left_eye", "right_ear", "left_ear"),
+    *(f"left_{name}" for name in OPENPOSE_FEET),
+    *(f"right_{name}" for name in OPENPOSE_FEET),
+    *(f"left_{finger}_tip" for finger in FINGERS),
+    *(f"right_{finger}_tip" for finger in FINGERS),
+    *(f"face_{point}" for point in range(17, 68)),
+    *(f"face_{point}" for point in range(17)),
+    *("right_hip_extra", "left_hip_extra", "neck_extra", "head_top", "pelvis_extra"),
+    *("thorax", "torso", "jaw_extra", "head_extra"),
+    *(f"{name}_openpose" for name in OPENPOSE25),
+    *("spine_4_3dhp", "left_clavicle_3dhp", "right_clavicle_3dhp"),
+    *_sides("hand_3dhp", "toe_3dhp"),
+    *("head_h36m", "head_top_h36m", "head_bottom"),
+    *_sides("palm"),
+)
 
 _SETS = (
     JointSet("coco17", COCO17),
@@ -189,36 +237,55 @@ _SETS = (
         ),
         "wrist",
     ),
+    JointSet("openpose25", OPENPOSE25, "mid_hip"),
+    # OpenPose's older body, whose order 3DPW's detections are in.
     JointSet(
-        "openpose25",
+        "openpose18",
         (
             "nose",
             "neck",
             *(f"right_{name}" for name in ("shoulder", "elbow", "wrist")),
             *(f"left_{name}" for name in ("shoulder", "elbow", "wrist")),
-            "mid_hip",
             *(f"right_{name}" for name in ("hip", "knee", "ankle")),
             *(f"left_{name}" for name in ("hip", "knee", "ankle")),
             "right_eye",
             "left_eye",
             "right_ear",
             "left_ear",
-            *(f"left_{name}" for name in OPENPOSE_FEET),
-            *(f"right_{name}" for name in OPENPOSE_FEET),
+        ),
+    ),
+    # Body, left hand, right hand, 68 points of the face and two pupils.
+    JointSet(
+        "openpose137",
+        (
+            *OPENPOSE25,
+            *_hand("left_hand_"),
+            *_hand("right_hand_"),
+            *(f"face_{point}" for point in range(70)),
         ),
         "mid_hip",
     ),
+    JointSet("humandata190", HUMANDATA190, "pelvis"),
     # The 14 joints of LSP, on which papers report 3DPW and Human3.6M.
+    JointSet("lsp14", LSP14),
+    # SPIN's 24: LSP's, then those of MPII and Human3.6M, and COCO's face. The 17 that Human3.6M
+    # and MPI-INF-3DHP have are read as h36m17.
     JointSet(
-        "lsp14",
+        "spin24",
         (
-            *(f"right_{name}" for name in ("ankle", "knee", "hip")),
-            *(f"left_{name}" for name in ("hip", "knee", "ankle")),
-            *(f"right_{name}" for name in ("wrist", "elbow", "shoulder")),
-            *(f"left_{name}" for name in ("shoulder", "elbow", "wrist")),
-            "neck",
-            "head_top",
+            *LSP14,
+            "pelvis",
+            "thorax",
+            "torso",
+            "jaw_h36m",
+            "head_h36m",
+            "nose",
+            "left_eye",
+            "right_eye",
+            "left_ear",
+            "right_ear",
         ),
+        "pelvis",
     ),
     JointSet(
         "h36m17",

@@ -84,18 +84,16 @@ class Resolver:
 
     def resolve(self, value: Any) -> Any:
         """The plain value of what may hold Built."""
-        return self._resolve(value, 0, False)[0]
+        return self._resolve(value, 0)[0]
 
-    def _resolve(self, value: Any, depth: int, in_call: bool) -> tuple[Any, int]:
+    def _resolve(self, value: Any, depth: int) -> tuple[Any, int]:
         """(value, bytes it takes written out)."""
         if isinstance(value, (str, bytes, bytearray)):
             return value, ITEM_BYTES + 4 * len(value)
         if isinstance(value, (int, float, complex, type(None))):
             return value, ITEM_BYTES
         if isinstance(value, Name):
-            if not in_call:
-                raise ValueError(f"{value} itself is among its data")
-            return value, ITEM_BYTES
+            raise ValueError(f"{value} itself is among its data")
         if not isinstance(value, (list, tuple, dict, set, frozenset, Built, OldText)):
             raise ValueError("a mark is left among its data")
         mark = id(value)
@@ -106,7 +104,7 @@ class Resolver:
         if depth > DEPTH_MAX:
             raise ValueError(f"its values are nested deeper than {DEPTH_MAX}")
         self._open.add(mark)
-        out, size = self._resolve_container(value, depth + 1, in_call)
+        out, size = self._resolve_container(value, depth + 1)
         if size > self.size_max:
             raise ValueError(
                 f"it would take {size} bytes written out, more than its size accounts for"
@@ -116,23 +114,23 @@ class Resolver:
         self._done[mark] = out, size
         return out, size
 
-    def _resolve_container(self, value: Any, depth: int, in_call: bool) -> tuple[Any, int]:
+    def _resolve_container(self, value: Any, depth: int) -> tuple[Any, int]:
         if isinstance(value, OldText):
             return value.data.decode("latin-1"), 4 * len(value.data)
         if isinstance(value, (set, frozenset)):
             return set(value), 4 * ITEM_BYTES * len(value)
         if isinstance(value, dict):
-            found, size = self._resolve_all(value.values(), depth, in_call)
+            found, size = self._resolve_all(value.values(), depth)
             return dict(zip(value, found, strict=True)), size + ITEM_BYTES * len(value)
         if isinstance(value, Built):
             return self._make(value, depth)
-        found, size = self._resolve_all(value, depth, in_call)
+        found, size = self._resolve_all(value, depth)
         return (found if isinstance(value, list) else tuple(found)), size
 
-    def _resolve_all(self, values: Any, depth: int, in_call: bool) -> tuple[list[Any], int]:
+    def _resolve_all(self, values: Any, depth: int) -> tuple[list[Any], int]:
         out, size = [], ITEM_BYTES
         for value in values:
-            made, more = self._resolve(value, depth, in_call)
+            made, more = self._resolve(value, depth)
             out.append(made)
             size += more
             if size > self.size_max:
@@ -148,9 +146,19 @@ class Resolver:
         elif isinstance(state, tuple) and state and isinstance(state[-1], OldText):
             # An array's content: as text it would take a copy, and another one to become bytes.
             state = (*state[:-1], bytearray(state[-1].data))
-        parts, size = self._resolve((built.arguments, state, built.items), depth, True)
+        # A call's own arguments may name a class; nothing else may.
+        named = [isinstance(value, Name) for value in built.arguments]
+        plain = [
+            value for value, is_name in zip(built.arguments, named, strict=True) if not is_name
+        ]
+        (made, state, items), size = self._resolve((plain, state, built.items), depth)
+        rest = iter(made)
+        arguments = tuple(
+            value if is_name else next(rest)
+            for value, is_name in zip(built.arguments, named, strict=True)
+        )
         try:
-            out = BUILDERS[built.name](*parts)
+            out = BUILDERS[built.name](arguments, state, items)
         except (TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
             raise ValueError(f"a {built.name} makes no sense: {error}") from None
         return out, size + (out.nbytes if isinstance(out, np.ndarray) else 0)
