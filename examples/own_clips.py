@@ -9,11 +9,13 @@ from PIL import Image, ImageOps
 
 from data.format.clip import Clip, Crop
 from data.format.shards import shard_name, write_shard
+from data.sources.images import read_image
 
 SIZE = 256
 out, *paths = sys.argv[1:]
 
-squares = [ImageOps.fit(Image.open(path).convert("RGB"), (SIZE, SIZE)) for path in paths]
+images = [Image.fromarray(read_image(path)) for path in paths]
+squares = [ImageOps.fit(image, (SIZE, SIZE)) for image in images]
 clip = Clip(
     key="clip-0",
     source="mine",

@@ -5,12 +5,12 @@ import json
 
 import numpy as np
 import pytest
+from drawn_videos import named_frames
 
 from data.find.detection import Detection
 from data.format.joint_sets import COCO17, find_joint_set
 from data.sources.detections import FORMATS, fill_gaps, read_detections
 from data.sources.detections.linking import link_boxes
-from data.sources.frames import Frames
 from data.sources.probe import Problems
 from engine.errors import UserError
 
@@ -18,7 +18,7 @@ HEADER = "video,frame,x0,y0,x1,y1,person\n"
 
 
 def video(path, count=10, size=(200, 100)):
-    return Frames(path, "av", count, 25.0, size)
+    return named_frames(path, count, size)
 
 
 @pytest.fixture

@@ -302,7 +302,9 @@ def test_images_of_every_sort_are_read(photo, tmp_path):
         ), name
     cv2.imwrite(str(tmp_path / "48bit.png"), photo[..., ::-1].astype(np.uint16) * 257)
     assert np.array_equal(read_image(tmp_path / "48bit.png"), photo)
-    assert np.array_equal(saved("alpha.png", Image.merge("RGBA", (*plain.split(), grey))), rgb)
+    share = np.asarray(grey)[..., None] / 255
+    white = rgb * share + 255 * (1 - share)
+    assert np.abs(saved("alpha.png", Image.merge("RGBA", (*plain.split(), grey))) - white).max() < 1
     assert np.abs(saved("palette.png", plain.quantize(256)) - rgb).mean() < 8
     assert np.array_equal(
         saved("bit.png", grey.point(lambda v: 255 * (v > 99), "1"))[..., 0],
@@ -346,9 +348,9 @@ def test_what_is_no_image_box_or_camera_is_told(predictors, photo, tmp_path):
         ("float.tif", "floating-point"),
         ("deep.tif", "70000"),
         ("text.png", "format"),
-        ("empty.jpg", "format"),
+        ("empty.jpg", "empty"),
         ("cut.jpg", "truncated"),
-        ("huge.ppm", "exceeds limit"),
+        ("huge.ppm", "million pixels"),
         (".", "directory"),
     ):
         with pytest.raises(UserError, match=f"(?s)image {tmp_path / name} .*{words}") as error:
@@ -603,7 +605,7 @@ def test_mistakes_are_told_in_one_line_and_nothing_is_written(
     for words, said in (
         ((run, to, good, images / "c.png"), ["c.png", "does not exist"]),
         ((run, to, good, images / "text.png"), ["text.png", "format"]),
-        ((run, to, good, images / "empty.jpg"), ["empty.jpg", "format"]),
+        ((run, to, good, images / "empty.jpg"), ["empty.jpg", "empty"]),
         ((run, to, good, images), [str(images), "directory"]),
         ((run, to, good, images / "sub" / "a.jpg"), ["a.png", "sub/a.jpg", "both named a"]),
         ((run, to, good, f"boxes={tmp_path / 'other.csv'}"), ["other.csv", "a.png"]),

@@ -11,11 +11,12 @@ import av
 import cv2
 import numpy as np
 import pytest
+from drawn_videos import named_frames
 
 from data.cropping.geometry import square_around
 from data.sources.config import PairsConfig
 from data.sources.detections import fill_gaps, read_detections
-from data.sources.frames import Frames, Unreadable, open_video
+from data.sources.frames import Unreadable, open_video
 from data.sources.pairs import main
 from data.sources.plan import choose_instants, share_inside
 from data.sources.tables import read_timestamps
@@ -145,9 +146,10 @@ def test_a_video_that_breaks_off_keeps_what_came_before(grey, capsys):
     boxes = _boxes(grey / "b.csv", [("walk", i, 60, 30, 90, 100, "ann") for i in range(120)])
     assert _run(VIDEO, grey, f"boxes={boxes}", "size=64") == 1
     said, warned = capsys.readouterr()
-    assert "cannot be decoded" in warned.split("warning: skipped ")[-1]
+    assert "lie past its last frame" in warned.split("warning: skipped ")[-1]
+    assert "it breaks off: its header promises 12.00 s" in warned
     clips = _clips(grey / "out")
-    assert 3 <= len(clips) < 10 and f"{len(clips)} of 12 clips" in said
+    assert 3 <= len(clips) < 10 and f"{len(clips)} of {len(clips)} clips" in said
     for meta, images in clips.values():
         assert len(images) >= 2
         for crop, image in zip(meta["crops"], images, strict=True):
@@ -163,39 +165,16 @@ def _noise(i):
     return cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_NEAREST)
 
 
-def test_pyav_reads_what_decord_cannot(grey, capsys):
-    """decord's own decoders are older than AV1."""
-    pytest.importorskip("decord")
-    if "libsvtav1" not in av.codecs_available:
-        pytest.skip("this PyAV cannot write AV1")
-    _draw(grey / "in/walk.mp4", codec="libsvtav1")
-    with pytest.raises(Unreadable):
-        open_video(str(grey / "in/walk.mp4"), ("decord",))
-    assert _run(VIDEO, grey, f"boxes={grey / 'boxes.csv'}", "size=64") == 0
-    assert "walk.mp4: decord: " in (said := capsys.readouterr().err) and "PyAV reads it" in said
-    for meta, images in _clips(grey / "out").values():
-        for crop, image in zip(meta["crops"], images, strict=True):
-            assert abs(image.mean() - 5 * round(crop["time_s"] * 10)) < 2.4
-
-
-@pytest.mark.parametrize("decoder", ["decord", "av"])
-def test_frames_come_in_order_and_only_those(grey, decoder):
-    if decoder == "decord":
-        pytest.importorskip("decord")
-    video = open_video(str(grey / "in/walk.mp4"), (decoder,))
-    assert (video.decoder, video.count, video.fps, video.width, video.height) == (
-        decoder,
-        40,
-        10,
-        WIDTH,
-        HEIGHT,
-    )
+def test_frames_come_in_order_and_only_those(grey):
+    video = open_video(str(grey / "in/walk.mp4"))
+    assert (video.count, video.width, video.height) == (40, WIDTH, HEIGHT)
+    assert video.fps == pytest.approx(10) and np.allclose(video.times, np.arange(40) / 10)
     got = list(video.get([30, 3, 3, 39]))
     assert [i for i, _ in got] == [3, 30, 39]
     for i, image in got:
         assert image.shape == (HEIGHT, WIDTH, 3) and image.dtype == np.uint8
         assert abs(image.mean() - 5 * i) < 2.4
-    with pytest.raises(Unreadable, match="frame 40 of 40"):
+    with pytest.raises(Unreadable, match="frame 40 is none of its 40 frames"):
         list(video.get([39, 40]))
 
 
@@ -264,7 +243,7 @@ def test_boxes_from_json_and_filled_gaps(tmp_path):
         {"video": "a.mp4", "frame": f, "x0": f, "y0": 0, "x1": 10 + f, "y1": 20} for f in (0, 4, 14)
     ]
     (tmp_path / "b.json").write_text(json.dumps(entries))
-    videos = {"a": Frames(str(tmp_path / "a.mp4"), "av", 20, 10, (64, 64))}
+    videos = {"a": named_frames(str(tmp_path / "a.mp4"), 20, (64, 64))}
     boxes = read_detections(str(tmp_path / "b.json"), videos)["a"]["0"]
     filled = fill_gaps(boxes, 4)
     assert list(filled) == [0, 1, 2, 3, 4, 14]

@@ -5,8 +5,7 @@
 through the lens and into the crop, by the same map as the pixels.
 """
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +79,7 @@ def cut_clips(
     for path, reader in videos.items():
         wanted = _list_wanted(plans, path)
         try:
-            for frame, image in _frames(reader, wanted):
+            for frame, image in reader.get(wanted):
                 if blur is not None:
                     known = [plans[p].crops[c].detection for p, c in wanted[frame]]
                     image = blur(image, [found for found in known if found is not None])
@@ -105,20 +104,6 @@ def _list_wanted(plans: list[ClipPlan], path: str) -> dict[int, list[tuple[int, 
             if crop.path == path:
                 wanted.setdefault(crop.frame, []).append((p, c))
     return wanted
-
-
-def _frames(
-    reader: Frames, wanted: Mapping[int, list[tuple[int, int]]]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """reader.get(wanted); PyAV takes over where decord stops."""
-    left = set(wanted)
-    if reader.decoder == "decord":
-        with contextlib.suppress(Unreadable):
-            for frame, image in reader.get(left):
-                left = left - {frame}
-                yield frame, image
-    if left:
-        yield from reader.read_by("av").get(left)
 
 
 def cut_crop(image: np.ndarray, plan: CropPlan, kind: str, style: Style) -> CutCrop:

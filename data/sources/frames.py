@@ -1,190 +1,190 @@
-"""Frames of a video, behind one small interface.
+"""Frames of a video: a frame's number and the time at which it is shown are one thing.
 
-decord reads most files fastest but leaks memory, crashes when threads share it and cannot read some
-VP9 files; PyAV reads those. So a video is opened in a process of its own, by decord where it is
-installed and can, else by PyAV.
+A video is decoded once in order (``data.sources.frame_index``); what is read later is checked
+against that pass, by time and by pixels, so that a seek never gives another frame silently. All
+reading is PyAV's. decord's random access gives other frames without a word in files with edit
+lists, in MPEG-TS and MPEG-PS and in AVI, and reads no faster.
 """
 
-import importlib.util
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from itertools import chain, islice
 
 import av
 import numpy as np
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".mts")
+from data.sources.frame_index import (
+    FrameIndex,
+    Unreadable,
+    decode_frames,
+    describe,
+    index_video,
+    mark_of,
+    pick_stream,
+    pts_of,
+    to_rgb,
+)
+from data.sources.frame_times import NO_PTS
 
+__all__ = ["Frames", "Unreadable", "open_video"]
 
-class Unreadable(Exception):
-    """No decoder reads this file; the message says why, without the file's name."""
+_WORTH_A_SEEK = 8  # frames that a seek must save
+_REORDERED = 64  # frames that may come before a key frame that was sought
+_KEYS_BACK = (1, 2, 4)  # how many key frames before the wanted one a seek is tried at
 
 
 class Frames:
-    """A video opened for reading forward.
+    """A video by the numbers of its frames. Small, picklable, holds nothing open.
 
     Attributes:
-        path, decoder: the file and who reads it.
-        count: number of frames.  fps: frames a second, the average of the file.  width, height: in
-            pixels.
-        note: why an earlier decoder could not read it, or nothing.
+        path: the file.  index: what it holds.
+        count: number of frames that decode, in the order of display.
+        times: (count,) float64 seconds since the first frame, strictly increasing.
+        start_s: the first frame's own time on the container's clock.
+        width, height: in pixels, of the upright image.
+        note: what a user should know of this file, or nothing.
     """
 
-    def __init__(
-        self, path: str, decoder: str, count: int, fps: float, size: tuple[int, int]
-    ) -> None:
-        self.path, self.decoder, self.count, self.fps = path, decoder, count, fps
-        self.width, self.height = size
-        self.note = ""
+    def __init__(self, path: str, index: FrameIndex) -> None:
+        self.path, self.index = path, index
+        self.count, self.times, self.start_s = index.count, index.times, index.start_s
+        self.width, self.height = index.upright.size(index.width, index.height)
+        self.note = "; ".join(index.said)
 
-    def read_by(self, decoder: str) -> "Frames":
-        """The same video for another decoder."""
-        return Frames(self.path, decoder, self.count, self.fps, (self.width, self.height))
+    @property
+    def fps(self) -> float:
+        """Frames a second, on average; 25 for a single frame."""
+        return (self.count - 1) / float(self.times[-1]) if self.count > 1 else 25.0
 
     def get(self, indices: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """Yield (index, (H, W, 3) uint8 RGB) for increasing ``indices``, decoding the file once.
+        """Yield (number, (H, W, 3) uint8 RGB, upright) for the sorted set of ``indices``.
+
+        Sparse numbers are reached by seeking; where a seek does not give the very frames of the
+        index, the file is decoded from its start.
 
         Raises:
-            Unreadable: the file breaks off or is damaged before the last index.
+            Unreadable: a number outside the video, or the file is no longer what was indexed.
         """
         wanted = sorted(set(indices))
-        read = self._decord if self.decoder == "decord" else self._av
-        done = 0
-        for index, image in read(wanted):
-            yield index, image
-            done += 1
-        if done < len(wanted):
-            raise Unreadable(
-                f"frame {wanted[done]} of {self.count} cannot be decoded ({self.decoder})"
-            )
-
-    def _decord(self, wanted):
-        import decord
-
-        reader = _decord_reader(self.path)
-        for index in wanted:
-            try:
-                image = reader[index].asnumpy()
-            except (decord.DECORDError, IndexError):
-                return
-            yield index, image
-
-    def _av(self, wanted):
-        left = iter(wanted)
-        target = next(left, None)
-        try:
-            with av.open(self.path) as container:
-                for index, frame in enumerate(container.decode(video=0)):
-                    if target is None:
-                        return
-                    if index == target:
-                        yield index, frame.to_ndarray(format="rgb24")
-                        target = next(left, None)
-        except av.FFmpegError:
+        if wanted and not 0 <= wanted[0] <= wanted[-1] < self.count:
+            outside = wanted[0] if wanted[0] < 0 else wanted[-1]
+            raise Unreadable(f"frame {outside} is none of its {self.count} frames")
+        if not wanted:
             return
-
-
-def open_video(path: str, decoders: Sequence[str] = ("decord", "av")) -> Frames:
-    """The first of ``decoders`` that reads the file's first frame.
-
-    Raises:
-        Unreadable: none does.
-    """
-    reasons = []
-    for decoder in decoders:
-        if decoder == "decord" and importlib.util.find_spec("decord") is None:
-            continue  # it has no wheels outside x86-64 Linux
         try:
-            frames = _OPENERS[decoder](path)
-        except Unreadable as error:
-            reasons.append(f"{decoder}: {error}")
-            continue
-        frames.note = "; ".join(reasons)
-        return frames
-    raise Unreadable("; ".join(reasons))
+            with closing(_Reader(self.path, self.index)) as reader:
+                for number in wanted:
+                    yield number, self.index.upright.apply(to_rgb(reader.read(number)))
+        except (av.FFmpegError, OSError) as error:
+            raise Unreadable(describe(error)) from None
 
 
-def find_videos(where: str) -> dict[str, str]:
-    """{stem: path} of a video file, or of the videos right inside a folder, sorted.
+def open_video(path: str) -> Frames:
+    """The frames of a video file, by decoding all of it once.
 
     Raises:
-        ValueError: two videos differ in their suffix alone.
-        FileNotFoundError: nothing there.
+        Unreadable: it is no video, or not one that can be read.
     """
-    if os.path.isfile(where):
-        paths = [where]
-    else:
-        paths = [
-            os.path.join(where, n)
-            for n in sorted(os.listdir(where))
-            if n.lower().endswith(VIDEO_SUFFIXES)
-        ]
-    found = {}
-    for path in paths:
-        stem = os.path.splitext(os.path.basename(path))[0]
-        if stem in found:
-            raise ValueError(f"{found[stem]} and {path} have the same name")
-        found[stem] = path
-    return found
+    return Frames(path, index_video(path))
 
 
-def _decord_reader(path):
-    import decord
+class _Reader:
+    """One pass over a file.
 
-    decord.logging.set_level(decord.logging.FATAL)
-    try:
-        return decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
-    except (decord.DECORDError, RuntimeError) as error:
-        raise Unreadable(_decord_says(error)) from None
+    Attributes:
+        next: the number of the frame that the decoder gives next.
+        trusted: whether no seek of this file has failed yet.
+        keys: {time in ticks: number} of the frames at which decoding may start.
+    """
 
+    def __init__(self, path: str, index: FrameIndex) -> None:
+        self.path, self.index = path, index
+        self.trusted = True
+        self.keys = {int(index.pts[key]): int(key) for key in index.keys}
+        self.container = av.open(path)
+        self._start()
 
-def _decord_says(error):
-    """Return the words of decord without its source file, line and failed condition."""
-    line = " ".join(str(error).split("\n")[0].split())
-    return line.split("ERROR ")[-1].split("Check failed: ")[-1][:120]
+    def close(self) -> None:
+        """Let go of the file."""
+        self.container.close()
 
+    def _start(self):
+        """Stand before the first frame."""
+        self.stream = pick_stream(self.container)
+        self.decoded = decode_frames(self.container, self.stream, [])
+        self.next = 0
 
-def _open_decord(path):
-    import decord
+    def read(self, target: int) -> av.VideoFrame:
+        """The frame of a number that is not below ``next``.
 
-    reader = _decord_reader(path)
-    try:
-        first = reader[0].asnumpy()
-    except (decord.DECORDError, IndexError) as error:
-        raise Unreadable(_decord_says(error)) from None
-    return Frames(
-        path, "decord", len(reader), float(reader.get_avg_fps()), (first.shape[1], first.shape[0])
-    )
+        Raises:
+            Unreadable: the file does not give it, not even from its start.
+        """
+        if self.trusted and self._key_before(target) >= self.next + _WORTH_A_SEEK:
+            self._jump(target)
+        frame = self._advance(target)
+        if frame is None and self.trusted:
+            self._start_again()
+            frame = self._advance(target)
+        if frame is None:
+            raise Unreadable(
+                f"frame {target} is no longer what it was when the file was indexed; it has changed"
+            )
+        return frame
 
+    def _advance(self, target):
+        """The frame ``target``, or None where what is decoded is not what the index says."""
+        for frame in self.decoded:
+            number = self.next
+            self.next += 1
+            if number > target or pts_of(frame) != self.index.pts[number]:
+                return None
+            if number == target:
+                return frame if mark_of(frame) == self.index.marks[number] else None
+        return None
 
-def _open_av(path):
-    try:
-        with av.open(path) as container:
-            if not container.streams.video:
-                raise Unreadable("it holds no video")
-            stream = container.streams.video[0]
-            rate, count = stream.average_rate, stream.frames
-            first = next(container.decode(video=0), None)
-            if first is None:
-                raise Unreadable("it holds no frames")
-            if first.rotation:
-                raise Unreadable(
-                    f"it is stored rotated by {first.rotation} degrees; re-encode it upright"
-                )
-        return Frames(
-            path,
-            "av",
-            count or _count_packets(path),
-            float(rate or 25),
-            (first.width, first.height),
-        )
-    except (av.FFmpegError, OSError) as error:
-        raise Unreadable(" ".join(str(error).split())[:120]) from None
+    def _key_before(self, target, back=1):
+        """The last frame up to ``target`` at which decoding may start, or ``back`` - 1 before."""
+        keys = self.index.keys
+        at = int(np.searchsorted(keys, target, "right")) - back
+        return int(keys[at]) if at >= 0 else 0
 
+    def _jump(self, target):
+        """Stand before a key frame up to the target; before the first frame where no seek works."""
+        tried = -1
+        for back in _KEYS_BACK:
+            key = self._key_before(target, back)
+            if key in (0, tried):
+                break
+            tried = key
+            if self._seek(key, target):
+                return
+        self._start_again()
 
-def _count_packets(path):
-    """Frames of a file whose header does not say (matroska); reads the file, decodes nothing."""
-    with av.open(path) as container:
-        return sum(1 for packet in container.demux(video=0) if packet.size)
+    def _seek(self, key, target):
+        """Whether decoding now stands before a key frame up to the target.
 
+        Formats without an index (MPEG-TS and -PS) land behind the frame that was sought.
+        """
+        pts = self.index.pts[key]
+        if pts == NO_PTS:
+            return False
+        try:
+            self.container.seek(int(pts), stream=self.stream, backward=True)
+        except av.FFmpegError:
+            return False
+        self.decoded = decode_frames(self.container, self.stream, [])
+        before = self._key_before(key, _KEYS_BACK[-1] + 1)
+        for frame in islice(self.decoded, target - before + _REORDERED):
+            number = self.keys.get(pts_of(frame)) if frame.key_frame else None
+            if number is not None:
+                self.decoded = chain([frame], self.decoded)
+                self.next = number
+                return number <= target
+        return False
 
-_OPENERS = {"decord": _open_decord, "av": _open_av}
+    def _start_again(self):
+        self.trusted = False
+        self.close()
+        self.container = av.open(self.path)
+        self._start()

@@ -146,12 +146,13 @@ def _write(cfg, plans, videos, problems):
 
 
 def _again(task, died):
-    """A second try without decord, whose crash is the likely reason."""
-    plans, videos, style = task
-    log.info(f"{died}; trying again with PyAV alone")
-    task = (plans, {path: v.read_by("av") for path, v in videos.items()}, style)
+    """A second try, alone: memory that ran out is the likely reason."""
+    log.info(f"{died}; trying again alone")
     answer = next(spread_isolated(cut_clips, [task], 1))
-    return ([], dict.fromkeys(videos, str(answer))) if isinstance(answer, Died) else answer
+    if isinstance(answer, Died):
+        _, videos, _ = task
+        return [], dict.fromkeys(videos, str(answer))
+    return answer
 
 
 def _read_done(folder):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -102,8 +103,24 @@ def choose_instants(times: npt.ArrayLike, name: str, cfg: "PairsConfig") -> Iter
 
 
 def clip_key(*parts: str) -> str:
-    """A key without the dots and slashes that WebDataset cuts at."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(parts))
+    """A key of letters, digits, "_" and "-" alone: WebDataset cuts at dots and slashes.
+
+    A part that is not ASCII ends in a hash of it, as its letters may all be lost: "Jose-1f0c22d7".
+    It is the same however the name's accents are stored (macOS takes them apart).
+    """
+    return "-".join(_key_part(part) for part in parts)
+
+
+def _key_part(part):
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", part)
+    if part.isascii():
+        return plain
+    composed = unicodedata.normalize("NFC", part)
+    apart = unicodedata.normalize("NFKD", part)
+    letters = "".join(c for c in apart if not unicodedata.combining(c))
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "_", letters).strip("_-")
+    code = hashlib.blake2b(composed.encode("utf-8", "surrogateescape"), digest_size=4).hexdigest()
+    return f"{readable}-{code}" if readable else code
 
 
 def digest_plans(plans: Sequence[ClipPlan], cfg: "PairsConfig") -> str:

@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 
-from data.sources.frames import Frames, Unreadable, find_videos, open_video
+from data.sources.frames import Frames, Unreadable, open_video
+from data.sources.listing import find_videos
 from data.tools.process_pool import Died, spread_isolated
 from engine.errors import UserError
+from engine.logging import progress
 from engine.logging.console import get_logger
 
 log = get_logger(__name__)
@@ -25,7 +27,7 @@ class Problems:
 
 
 def list_videos(where: str) -> dict[str, str]:
-    """{stem: path}; UserError where there is none."""
+    """{name: path} of ``find_videos``; UserError where there is none."""
     try:
         videos = find_videos(where)
     except FileNotFoundError:
@@ -33,35 +35,36 @@ def list_videos(where: str) -> dict[str, str]:
     except (ValueError, OSError) as error:
         raise UserError(f"videos={where}: {error}") from None
     if not videos:
-        raise UserError(f"videos={where}: no videos in this folder")
+        raise UserError(f"videos={where}: no videos in this folder or below it")
     return videos
 
 
 def probe_videos(paths: Sequence[str], workers: int, problems: Problems) -> dict[str, Frames]:
-    """{path: Frames} of the videos that some decoder reads; the others go to ``problems``."""
-    found, again = {}, []
-    for path, answer in zip(
-        paths, spread_isolated(_probe, [(p, ("decord", "av")) for p in paths], workers), strict=True
-    ):
-        if isinstance(answer, Died):
-            again.append(path)
-        else:
-            found[path] = answer
-    for path, answer in zip(
-        again, spread_isolated(_probe, [(p, ("av",)) for p in again], workers), strict=True
-    ):
-        found[path] = str(answer) if isinstance(answer, Died) else answer
-    for path, answer in found.items():
-        if isinstance(answer, str):
-            problems.add(path, answer)
-        elif answer.note:
-            log.info(f"{path}: {answer.note}; PyAV reads it")
-    return {path: found[path] for path in paths if not isinstance(found[path], str)}
+    """{path: Frames} of the videos that can be read, each decoded once in a process of its own.
+
+    The others go to ``problems``. One whose process died, as of memory, is tried again alone.
+    """
+    answers: dict[str, Frames | str | Died] = {}
+    with progress.bar(len(paths), "video", description="indexing") as bar:
+        for path, answer in zip(paths, spread_isolated(_probe, paths, workers), strict=True):
+            answers[path] = answer
+            bar.update()
+    died = [path for path in paths if isinstance(answers[path], Died)]
+    for path, answer in zip(died, spread_isolated(_probe, died, 1), strict=True):
+        answers[path] = answer
+    found = {}
+    for path, answer in answers.items():
+        if not isinstance(answer, Frames):
+            problems.add(path, str(answer))
+            continue
+        found[path] = answer
+        if answer.note:
+            log.warning(f"{path}: {answer.note}")
+    return found
 
 
-def _probe(argument):
-    path, decoders = argument
+def _probe(path):
     try:
-        return open_video(path, decoders)
+        return open_video(path)
     except Unreadable as error:
         return str(error)

@@ -53,7 +53,7 @@ def _person(cfg, stem, person, track, video):
     frames = list(seen)
     if not frames:
         return
-    times = [f / video.fps for f in frames]
+    times = video.times[frames].tolist()
     for chosen in choose_instants(times, f"{stem}/{person}", cfg):
         if len(chosen) < 2:
             continue

@@ -131,9 +131,13 @@ def _tell(
     """Say what was left out, a line each."""
     for key, count in late.items():
         last = videos[key].count - 1
-        log.warning(
+        words = (
             f"{path}: {count} boxes for {key} lie past its last frame, {last}; they are left out"
         )
+        if problems is None:
+            log.warning(words)
+        else:
+            problems.add(videos[key].path, words)
     for name in list(names.unknown) if problems is not None else ():
         assert problems is not None
         problems.add(name, f"{path} has boxes for it, but it is not among the videos")

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+
 from data.sources.cameras import Camera
 from data.sources.config import PairsConfig
 from data.sources.frames import Frames
@@ -41,7 +43,23 @@ def read_clock(
         View(camera, stem, video, {i: i for i in range(video.count)})
         for camera, stem, video in matched
     ]
-    return {i: i / rates[0] for i in range(min(counts))}, views
+    _say_dropped([video for _, _, video in matched], min(counts))
+    times = matched[0][2].times
+    return {i: float(times[i]) for i in range(min(counts))}, views
+
+
+def _say_dropped(videos, count):
+    """Warn where equal numbers are not one instant by the videos' own times."""
+    first = videos[0]
+    for video in videos[1:]:
+        apart = np.abs(video.times[:count] - first.times[:count])
+        late = np.flatnonzero(apart > 0.5 / first.fps)
+        if len(late):
+            log.warning(
+                f"{video.path}: from frame {late[0]} on its times part from those of {first.path} "
+                f"by up to {apart.max():.3f} s, as where a camera drops frames; give "
+                f"timestamps=FILE to say which frames belong together"
+            )
 
 
 def shift_views(views: Sequence[View], offsets: Sequence[int]) -> list[View]:
