@@ -34,7 +34,7 @@ PACKAGE = Package(
             "labels",
             "data.sources.label_shards:main",
             "cut labelled crops from a labelled dataset",
-            "NAME root=DIR out=DIR [key=value ...]",
+            "NAME [--check] root=DIR out=DIR [key=value ...]",
             "coco root=coco out=shards/coco",
             keys="data.sources.labelled:LabelledSource",
             usual=("root", "out", "size", "part"),

@@ -31,6 +31,7 @@ from engine.run.files import write_file
 COMMAND = "data labels"
 RECIPE = "labels.json"
 NOT_RECIPE = ("out", "workers", "root", "part")
+CHECK = "--check"
 SHOWN, NAMED = 20, 3  # reasons for skipping that are shown, and people named with each
 
 log = get_logger(__name__)
@@ -64,10 +65,17 @@ def main(argv: list[str]) -> int:
         UserError: no such source, a bad key, a folder of something else, labels that make no sense.
     """
     usage = f"python -m {COMMAND} NAME out=DIR root=DIR [key=value ...]"
-    if not argv or argv[0].startswith("-") or "=" in argv[0]:
+    words = [word for word in argv if word != CHECK]
+    if not words or words[0].startswith("-") or "=" in words[0]:
         raise UserError(f"name the source: {', '.join(LABELLED.list_names())}; usage: {usage}")
-    source = parse_source(argv[0], argv[1:])
-    _claim_folder(source, argv[0])
+    if CHECK in argv:
+        from data.sources.labelled.check import check_labels
+
+        named = any(word.startswith("out=") for word in words)
+        image = [] if named else [f"out={words[0]}.check.png"]
+        return check_labels(parse_source(words[0], [*words[1:], *image]))
+    source = parse_source(words[0], words[1:])
+    _claim_folder(source, words[0])
     before = len(glob.glob(os.path.join(glob.escape(source.out), "*.tar")))
     written, skipped = _write_shards(source)
     there = f"; {before} shards were there already" if before else ""
