@@ -173,6 +173,14 @@ HUMANDATA190 = (
     *_sides("palm"),
 )
 
+# 4D-Humans' 44: OpenPose's 25, then SPIN's 19 (LSP's 14 and those of MPII and Human3.6M), which
+# keep a suffix where OpenPose's has the name.
+SPIN19 = (*LSP14, "pelvis", "thorax", "torso", "jaw_h36m", "head_h36m")
+HUMANS44 = (
+    *OPENPOSE25,
+    *(f"{name}_spin" if name in OPENPOSE25 else name for name in SPIN19),
+)
+
 _SETS = (
     JointSet("coco17", COCO17),
     # Body, feet, 68 points of the face, left hand, right hand; each hand has a wrist of its own.
@@ -273,12 +281,7 @@ _SETS = (
     JointSet(
         "spin24",
         (
-            *LSP14,
-            "pelvis",
-            "thorax",
-            "torso",
-            "jaw_h36m",
-            "head_h36m",
+            *SPIN19,
             "nose",
             "left_eye",
             "right_eye",
@@ -287,6 +290,7 @@ _SETS = (
         ),
         "pelvis",
     ),
+    JointSet("humans44", HUMANS44, "mid_hip"),
     JointSet(
         "h36m17",
         (

@@ -125,16 +125,16 @@ def smpl_body(
     return BodyParameters(model, variant, values, of_person=frozenset({"betas"}))
 
 
-def box_around(points: np.ndarray) -> np.ndarray:
-    """(4,) box around joints of a body, grown by what lies around them; NaN without a point.
+def box_around(points: np.ndarray, share: float = BOX_GROW) -> np.ndarray:
+    """(4,) box around joints, grown by what lies around them; NaN without a point.
 
     Args:
-        points: (n, 2) pixels.
+        points: (n, 2) pixels.  share: of the longer side, that it grows on each side.
     """
     if not len(points):
         return np.full(4, np.nan)
     low, high = points.min(0), points.max(0)
-    grow = BOX_GROW * (high - low).max()
+    grow = share * (high - low).max()
     return np.concatenate([low - grow, high + grow])
 
 

@@ -71,39 +71,49 @@ class CocoKeypoints(LabelledSource):
         path = os.path.join(self.root, self.annotations)
         tree = _read_json(path)
         try:
-            category, joint_set = _find_category(tree["categories"], self.category, path)
+            category, joint_set = self.find_category(tree["categories"], path)
             images = {image["id"]: image for image in tree["images"]}
             licences = {entry["id"]: entry["name"] for entry in tree.get("licenses", ())}
             for annotation in self.follow(tree["annotations"]):
                 if annotation["category_id"] == category and not annotation.get("iscrowd", 0):
                     image = images[annotation["image_id"]]
-                    person = self._person(annotation, image, joint_set, licences)
-                    if person is not None:
-                        yield person
+                    yield from self.list_crops(annotation, image, joint_set, licences)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is no COCO keypoints file: it lacks {error}") from None
         except ValueError as error:
             raise UserError(f"{path}: {error}") from None
 
-    def _person(
+    def find_category(self, categories: list, path: str) -> tuple[int, str]:
+        """(id, joint set) of the category that is read."""
+        return _find_category(categories, self.category, path)
+
+    def list_crops(
         self,
         annotation: CocoAnnotation,
         image: CocoImage,
         joint_set: str,
         licences: Mapping[int | None, str],
-    ) -> LabelledImage | None:
-        """One annotation; None where too few of its keypoints are labelled."""
-        number = annotation["id"]
-        points = _keypoints(annotation.get("keypoints") or (), joint_set, number)
+    ) -> list[LabelledImage]:
+        """The person of one annotation; none where too few keypoints are labelled."""
+        points = parse_keypoints(annotation.get("keypoints") or (), joint_set, annotation["id"])
         if (points.confidence > 0).sum() < self.keypoints_min:
-            return None
-        x, y, width, height = np.asarray(annotation["bbox"], np.float64)
-        name = image["file_name"]
+            return []
+        return [self.make_person(annotation, image, points, licences)]
+
+    def make_person(
+        self,
+        annotation: CocoAnnotation,
+        image: CocoImage,
+        points: Keypoints,
+        licences: Mapping[int | None, str],
+    ) -> LabelledImage:
+        """One annotation with its keypoints."""
+        name, number = image["file_name"], annotation["id"]
         return LabelledImage(
             image=os.path.join(self.root, self.images, name),
             clip=f"{os.path.splitext(name)[0]}-{number}",
             subject=f"{os.path.splitext(name)[0]}/{number}",
-            box=np.array([x, y, x + width, y + height]),
+            box=box_of(annotation["bbox"]),
             labels=CropLabels(keypoints=points),
             name=name,
             size=(image["width"], image["height"]),
@@ -144,7 +154,13 @@ def _find_category(categories: list, wanted: str, path: str) -> tuple[int, str]:
     )
 
 
-def _keypoints(values: Sequence[float], joint_set: str, number: int) -> Keypoints:
+def box_of(bbox: Sequence[float]) -> np.ndarray:
+    """(4,) x0, y0, x1, y1 of COCO's x, y, width, height."""
+    x, y, width, height = np.asarray(bbox, np.float64)
+    return np.array([x, y, x + width, y + height])
+
+
+def parse_keypoints(values: Sequence[float] | np.ndarray, joint_set: str, number: int) -> Keypoints:
     """Keypoints of one annotation; ValueError where they are not three numbers a joint."""
     rows = np.asarray(values, np.float32)
     count = len(find_joint_set(joint_set))
