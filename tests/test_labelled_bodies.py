@@ -20,6 +20,8 @@ from old_pickles import Call, fake, write_old
 from data.format.verify import check_shard
 from data.loading.sequences import SequenceConfig, SequenceOrder, SequenceReader, find_runs
 from data.sources.label_shards import main
+from data.sources.labelled.rows import Rows
+from data.sources.labelled.threedpw import ThreeDPW
 from data.storage.shard_store import Store
 from engine.errors import UserError
 
@@ -124,6 +126,7 @@ def test_3dpw_gives_sequences_over_its_clips(tmp_path):
             lambda t: t["trans"].__setitem__(0, np.zeros((6, 2))),
             r"trans is of shape \(6, 2\), not \(6, 3\)",
         ),
+        (lambda t: t.update(sequence="../street_00"), "leads out of the data set"),
         (
             lambda t: t.update(texture_maps=Call("os", "system", "true")),
             r"street_00\.pkl is refused: it asks for os.system",
@@ -134,6 +137,30 @@ def test_files_that_make_no_sense_are_named(tmp_path, changes, words):
     write_3dpw(tmp_path / "threedpw", np.random.default_rng(0), 6, changes)
     with pytest.raises(UserError, match=words):
         run(tmp_path, "threedpw")
+
+
+def test_many_processes_write_what_one_does_and_a_killed_command_resumes(tmp_path):
+    write_3dpw(tmp_path / "threedpw", np.random.default_rng(0))
+
+    def shards(*words):
+        run(tmp_path, "threedpw", "clip_crops=2", "clips_per_shard=1", "size=64", *words)
+        return {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.tar")}
+
+    whole = shards()
+    assert len(whole) == 5
+    for path in sorted((tmp_path / "out").glob("*.tar"))[1:4]:
+        path.unlink()
+    assert shards("workers=2") == whole
+
+
+def test_a_look_at_some_rows_sees_people_from_all_over(tmp_path):
+    """As ``--check`` asks for them: without the rest, in an order that is spread."""
+    write_3dpw(tmp_path / "threedpw", np.random.default_rng(0))
+    source = ThreeDPW(out="x", root=str(tmp_path / "threedpw"), clip_crops=1)
+    source.rows = Rows(spread=True)
+    images = list(source.read())
+    assert len({image.clip for image in images}) == len(images) == 9
+    assert [image.clip for image in images] != sorted(image.clip for image in images)
 
 
 def test_a_root_of_something_else_is_told(tmp_path):

@@ -447,6 +447,9 @@ def test_other_files_of_spin_keep_all_24_joints(tmp_path):
     [
         ({"S": np.zeros((2, 23, 4))}, r"S is of shape \(2, 23, 4\), not \(2, 24, 4\)"),
         ({"center": np.array(["a", "b"])}, "center is of <U1"),
+        ({"imgname": ["/etc/a.jpg", "b.jpg"]}, "the name '/etc/a.jpg' leads out of the data set"),
+        ({"imgname": ["a/../../b.jpg", "b.jpg"]}, "'a/../../b.jpg' leads out of the data set"),
+        ({"imgname": ["C:\\b.jpg", "b.jpg"]}, "leads out of the data set"),
         (
             {"scale": np.array([1, object], object)},
             "scale is no pickle of plain data.*object itself",

@@ -32,7 +32,7 @@ from data.sources.labelled.bodies import (
     take_tree,
 )
 from data.sources.labelled.pickles import read_pickle
-from data.sources.labelled.places import list_files, read_json, read_text, stem_of
+from data.sources.labelled.places import join_name, list_files, read_json, read_text, stem_of
 from engine.config.parser import key
 from engine.errors import UserError
 
@@ -108,7 +108,7 @@ class AistPlusPlus(LabelledSource):
             for number, view in enumerate(views):
                 video = name.replace("cAll", view.name)
                 image = f"{video}/{frame:08d}.jpg"
-                path = os.path.join(self.root, self.frames, *image.split("/"))
+                path = join_name(os.path.join(self.root, self.frames), image)
                 if not os.path.isfile(path):
                     continue
                 pixels, ahead = project(points, view.K, view.Rt)

@@ -32,7 +32,7 @@ from data.sources.labelled.bodies import (
     take_text,
 )
 from data.sources.labelled.npz import read_npz
-from data.sources.labelled.places import list_files, stem_of
+from data.sources.labelled.places import join_name, list_files, stem_of
 from engine.config.parser import key
 
 FIELDS = (
@@ -90,7 +90,7 @@ class Bedlam(LabelledSource):
             variant = "neutral" if self.variant == "neutral" else rows.variants[row]
             variant += self.kind
             yield LabelledImage(
-                image=os.path.join(folder, "png", *name.split("/")),
+                image=join_name(os.path.join(folder, "png"), name),
                 clip=f"{scene}/{row:07d}",
                 subject=subject,
                 box=box_of_scale(rows.centre[row], rows.scale[row]),
@@ -117,7 +117,7 @@ class _Scene:
     """The rows of one npz file, checked."""
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
-        self.names = [take_text(name).replace("\\", "/") for name in arrays["imgname"]]
+        self.names = [take_text(name) for name in arrays["imgname"]]
         count = len(self.names)
         self.centre = as_numbers(arrays["center"], "center", count, 2)
         self.scale = as_numbers(arrays["scale"], "scale", count)

@@ -33,10 +33,12 @@ from data.sources.labelled.bodies import (
     take_text,
 )
 from data.sources.labelled.npz import read_npz
+from data.sources.labelled.places import join_name
 from engine.config.parser import key
 from engine.errors import UserError
 
 HUMANDATA190 = "humandata190"
+POINTS = 190
 # Suffixes of those that may stand for a joint that a file lacks, and the pelvis's own names.
 STAND_INS = ("_openpose", "_extra", "_h36m")
 PELVIS = ("mid_hip_openpose", "pelvis_extra")
@@ -81,7 +83,7 @@ class HumanData(LabelledSource):
                 name = rows.names[row]
                 labels = rows.labels(row)
                 yield LabelledImage(
-                    image=os.path.join(self.root, self.images, *name.split("/")),
+                    image=join_name(os.path.join(self.root, self.images), name),
                     clip=f"{row:08d}",
                     subject=rows.subject(row),
                     box=rows.box(row),
@@ -101,11 +103,11 @@ class _Rows:
     """The rows of a file, checked."""
 
     def __init__(self, arrays: Mapping[str, Any], keypoints: str, joints: str) -> None:
-        self.names = [take_text(name).replace("\\", "/") for name in arrays["image_path"]]
+        self.names = [take_text(name) for name in arrays["image_path"]]
         self.count = len(self.names)
         compressed = bool(arrays.get("__keypoints_compressed__", False))
-        self.points = _find_points(arrays, "keypoints2d", keypoints, self.count, 3, compressed)
-        self.joints = _find_points(arrays, "keypoints3d", joints, self.count, 4, compressed)
+        self.points = _Points.of(arrays, "keypoints2d", keypoints, (self.count, 3), compressed)
+        self.joints = _Points.of(arrays, "keypoints3d", joints, (self.count, 4), compressed)
         self.misc = arrays.get("misc") or {}
         self.meta = arrays.get("meta") or {}
         self.boxes = None
@@ -140,7 +142,7 @@ class _Rows:
             return np.array([x, y, x + width, y + height]) + PIXEL_CENTRE
         if self.points is None:
             raise KeyError("bbox_xywh")
-        points = self.points[row]
+        points = self.points.at(row)
         return box_around(points[points[:, 2] > 0, :2] + PIXEL_CENTRE)
 
     def subject(self, row: int) -> str:
@@ -156,11 +158,11 @@ class _Rows:
         calibrated = self.intrinsics(row) is not None
         out = CropLabels(frame="world" if calibrated else "root")
         if self.points is not None:
-            points = self.points[row]
+            points = self.points.at(row)
             confidence = np.clip(points[:, 2], 0, 1)
             out.keypoints = Keypoints(HUMANDATA190, points[:, :2] + PIXEL_CENTRE, confidence)
         if self.joints is not None:
-            joints = self.joints[row]
+            joints = self.joints.at(row)
             out.joints = Joints(HUMANDATA190, joints[:, :3], np.clip(joints[:, 3], 0, 1))
         out.body = self._body(row, calibrated)
         return out
@@ -213,35 +215,70 @@ def _part(parameters: Mapping[str, Any], name: str, count: int, joints: int) -> 
     return np.asarray(parameters[name], np.float64).reshape(count, joints, 3)
 
 
-def _find_points(
-    arrays: Mapping[str, Any], kind: str, wanted: str, count: int, width: int, compressed: bool
-) -> np.ndarray | None:
-    """(N, 190, width) points of a file, with confidence last; None where it has none."""
+@dataclass
+class _Points:
+    """Points of a file, as they lie there: unfolded whole they may be some gigabytes.
+
+    Attributes:
+        rows: (N, 190 or fewer, 3 or 4), confidence last.  mask: (190,) which the file has.
+        stand_ins: [(a joint that it lacks, the one that stands for it), ...].
+    """
+
+    rows: np.ndarray
+    mask: np.ndarray
+    stand_ins: list[tuple[int, int]]
+
+    @classmethod
+    def of(
+        cls,
+        arrays: Mapping[str, Any],
+        kind: str,
+        wanted: str,
+        shape: tuple[int, int],
+        compressed: bool,
+    ) -> "_Points | None":
+        """The points of a kind; None where the file has none.
+
+        Args:
+            wanted: name of their array, "" for the one there is.  shape: rows, numbers of a point.
+        """
+        name = _find_name(arrays, kind, wanted)
+        if name is None:
+            return None
+        convention = str(arrays.get(f"{name}_convention", "human_data"))
+        if convention != "human_data":
+            raise UserError(f"{name} are of the convention {convention}, only human_data is read")
+        mask = np.ones(POINTS, bool)
+        if arrays.get(f"{name}_mask") is not None:
+            mask = as_numbers(arrays[f"{name}_mask"], f"{name}_mask", POINTS) > 0
+        rows = np.asarray(arrays[name])
+        folded = int(mask.sum()) if compressed else POINTS
+        if (rows.ndim, *rows.shape[::2]) != (3, *shape) or rows.shape[1] not in (folded, POINTS):
+            raise ValueError(
+                f"{name} is of shape {rows.shape}, not ({shape[0]}, {folded}, {shape[1]})"
+            )
+        return cls(rows, mask, _find_stand_ins(mask))
+
+    def at(self, row: int) -> np.ndarray:
+        """(190, 3 or 4) of one row; the confidence of what the file lacks is 0."""
+        rows = as_numbers(self.rows[row], "a row of points", -1, self.rows.shape[2])
+        points = np.zeros((POINTS, rows.shape[1]))
+        points[self.mask] = rows[self.mask] if len(rows) == POINTS else rows
+        for place, other in self.stand_ins:
+            points[place] = points[other]
+        return points
+
+
+def _find_name(arrays: Mapping[str, Any], kind: str, wanted: str) -> str | None:
+    """The array of points that is read."""
     names = [n for n in arrays if n.startswith(kind) and not n.endswith(("_mask", "_convention"))]
     if wanted and wanted not in names:
         raise UserError(f"{kind}={wanted} is none of the file's {', '.join(sorted(names))}")
-    if not names:
-        return None
     if not wanted and kind not in names and len(names) > 1:
         raise UserError(f"the file has {', '.join(sorted(names))}: choose one by {kind}=")
-    name = wanted or (kind if kind in names else names[0])
-    convention = str(arrays.get(f"{name}_convention", "human_data"))
-    if convention != "human_data":
-        raise UserError(f"{name} are of the convention {convention}, only human_data is read")
-    points = as_numbers(arrays[name], name, count, -1, width)
-    total = len(find_joint_set(HUMANDATA190))
-    mask = np.ones(total, bool)
-    if arrays.get(f"{name}_mask") is not None:
-        mask = as_numbers(arrays[f"{name}_mask"], f"{name}_mask", total) > 0
-    if compressed and points.shape[1] != total:
-        whole = np.zeros((count, total, width))
-        whole[:, mask] = points
-        points = whole
-    points = as_numbers(points, name, count, total, width).copy()
-    points[:, ~mask, -1] = 0
-    for place, other in _find_stand_ins(mask):
-        points[:, place] = points[:, other]
-    return points
+    if wanted or kind in names:
+        return wanted or kind
+    return names[0] if names else None
 
 
 def _find_stand_ins(mask: np.ndarray) -> list[tuple[int, int]]:

@@ -26,7 +26,7 @@ from data.sources.labelled.bodies import (
     take_numbers,
     take_tree,
 )
-from data.sources.labelled.places import list_files, list_folders, read_json
+from data.sources.labelled.places import join_name, list_files, list_folders, read_json
 from engine.config.parser import key
 from engine.errors import UserError
 
@@ -142,7 +142,7 @@ def _read_body(
         pixels, ahead = project(joints, view.K, view.Rt)
         inside = ahead & ((pixels >= 0) & (pixels < view.size)).all(1) & labelled
         name = f"{view.name}/{view.name}_{number:08d}.jpg"
-        path = os.path.join(images, *name.split("/"))
+        path = join_name(images, name)
         if inside.sum() < SEEN_SHARE * max(1, labelled.sum()) or not os.path.isfile(path):
             continue
         yield LabelledImage(

@@ -18,6 +18,7 @@ DEPTH_MAX = 64
 SIZE_FREE = 512 << 20  # bytes that a value may take when written out, whatever its file's size
 SIZE_RATIO = 32  # and times its file's size
 DENSE_MAX = 256 << 20  # bytes of a sparse matrix made dense
+SHARED_MIN = 1 << 20  # bytes of an array that is not copied
 ITEM_BYTES = 8
 PLAIN_DTYPE = re.compile(r"[<>=|]?(b1|\?|[biufc][0-9]{1,2}|[SU][0-9]{1,6}|O8?)")
 
@@ -145,7 +146,7 @@ class Resolver:
             state = {name: state[name] for name in wanted if name in state}
         elif isinstance(state, tuple) and state and isinstance(state[-1], OldText):
             # An array's content: as text it would take a copy, and another one to become bytes.
-            state = (*state[:-1], bytearray(state[-1].data))
+            state = (*state[:-1], state[-1].data)
         # A call's own arguments may name a class; nothing else may.
         named = [isinstance(value, Name) for value in built.arguments]
         plain = [
@@ -164,12 +165,14 @@ class Resolver:
         return out, size + (out.nbytes if isinstance(out, np.ndarray) else 0)
 
 
-def _as_bytes(raw: Any) -> bytearray:
-    """The content of an array."""
-    if isinstance(raw, bytearray):
+def _as_bytes(raw: Any) -> bytes | bytearray:
+    """The content of an array. A large one is used where it is, so that nobody can write to it."""
+    if isinstance(raw, str):
+        raw = raw.encode("latin-1")
+    if isinstance(raw, bytearray) or (isinstance(raw, bytes) and len(raw) > SHARED_MIN):
         return raw
-    if isinstance(raw, (str, bytes)):
-        return bytearray(raw.encode("latin-1") if isinstance(raw, str) else raw)
+    if isinstance(raw, bytes):
+        return bytearray(raw)
     raise ValueError(f"an array's content is a {type(raw).__name__}")
 
 

@@ -15,7 +15,7 @@ import os
 import pickletools
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -50,21 +50,20 @@ def read_pickle(source: str | os.PathLike[str] | bytes, name: str = "") -> Any:
         EnvironmentFault: the disk fails.
     """
     if isinstance(source, bytes):
-        return _read_stream(source, name or "a pickle")
+        return _read_stream(io.BytesIO(source), len(source), name or "a pickle")
     path = os.fspath(source)
     try:
-        with open(path, "rb") as file:
-            data = file.read()
+        with _File(io.FileIO(path)) as file:
+            return _read_stream(file, file.size, name or path)
     except OSError as error:
         raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
-    return _read_stream(data, name or path)
 
 
-def _read_stream(data: bytes, name: str) -> Any:
-    if not data:
+def _read_stream(stream: IO[bytes], size: int, name: str) -> Any:
+    if not size:
         raise UserError(f"{name} is empty (0 bytes)")
     try:
-        return _Machine(data).run()
+        return _Machine(stream, size).run()
     except _Refused as error:
         raise UserError(f"{name} is refused: {error}; {EXECUTED_NOTHING}") from None
     except _SENSELESS as error:
@@ -72,6 +71,19 @@ def _read_stream(data: bytes, name: str) -> Any:
         raise UserError(
             f"{name} is no pickle of plain data, or is cut short: {words}; {EXECUTED_NOTHING}"
         ) from None
+
+
+class _File(io.BufferedReader):
+    """A file whose every read asks for no more than what is left, whatever length it claims."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self.size = os.fstat(raw.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Return the next ``size`` bytes, or what is left."""
+        left = self.size - self.tell()
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 _SENSELESS = (
@@ -98,13 +110,12 @@ _QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 class _Machine:
     """Follows a pickle's steps; ``run`` returns the value."""
 
-    def __init__(self, data: bytes) -> None:
-        # A length that the file claims makes it read no more than what is left.
-        self.stream = io.BytesIO(data)
+    def __init__(self, stream: IO[bytes], size: int) -> None:
+        self.stream = stream
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.containers = 0
-        self.resolver = Resolver(len(data))
+        self.resolver = Resolver(size)
 
     def run(self) -> Any:
         """Follow all steps, then make the values."""

@@ -51,6 +51,18 @@ def read_text(path: str) -> str:
         raise UserError(f"{path} is no text: {error}") from None
 
 
+def join_name(folder: str, name: str) -> str:
+    """Return the path of a file that a data set's labels name, with "/" or "\\" between folders.
+
+    Raises:
+        ValueError: the name leads out of the folder.
+    """
+    parts = name.replace("\\", "/").split("/")
+    if parts[0] == "" or ".." in parts or ":" in parts[0] or "\0" in name:
+        raise ValueError(f"the name {ascii(name)[:120]} leads out of the data set")
+    return os.path.join(folder, *parts)
+
+
 def stem_of(path: str) -> str:
     """Return a file's name without its folder and suffix."""
     return os.path.splitext(os.path.basename(path))[0]

@@ -30,6 +30,7 @@ from data.sources.labelled.bodies import (
     take_text,
 )
 from data.sources.labelled.npz import read_npz
+from data.sources.labelled.places import join_name
 from engine.config.parser import key
 
 FIELDS = (
@@ -67,7 +68,7 @@ class Spin(LabelledSource):
             for row in self.follow(range(len(rows.names))):
                 name = rows.names[row]
                 yield LabelledImage(
-                    image=os.path.join(self.root, self.images, *name.split("/")),
+                    image=join_name(os.path.join(self.root, self.images), name),
                     clip=f"{row:08d}",
                     subject=_subject_of(name),
                     box=box_of_scale(rows.centre[row] + PIXEL_CENTRE, rows.scale[row]),
@@ -81,7 +82,7 @@ class _Rows:
     """The rows of one npz file, checked."""
 
     def __init__(self, arrays: dict[str, np.ndarray]) -> None:
-        self.names = [take_text(name).replace("\\", "/") for name in arrays["imgname"]]
+        self.names = [take_text(name) for name in arrays["imgname"]]
         count = len(self.names)
         self.centre = as_numbers(arrays["center"], "center", count, 2)
         self.scale = as_numbers(arrays["scale"], "scale", count)

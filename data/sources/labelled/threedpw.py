@@ -32,7 +32,7 @@ from data.sources.labelled.bodies import (
     take_tree,
 )
 from data.sources.labelled.pickles import read_pickle
-from data.sources.labelled.places import list_files
+from data.sources.labelled.places import join_name, list_files
 from engine.config.parser import key
 
 RATE_HZ = 30.0
@@ -67,7 +67,7 @@ class ThreeDPW(SequenceSource):
                 joints = found.joints[frame]
                 pixels, ahead = project(joints, found.K, Rt)
                 yield LabelledImage(
-                    image=os.path.join(self.root, "imageFiles", *image.split("/")),
+                    image=join_name(os.path.join(self.root, "imageFiles"), image),
                     clip=f"{track}/{clip[0]:05d}",
                     subject=track,
                     box=box_around(pixels[ahead]),
