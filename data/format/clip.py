@@ -28,6 +28,7 @@ import numpy as np
 
 from data.cropping.border import BORDER, check_border
 from data.format.labels import Labels, pack_labels, read_arrays, save_arrays
+from data.format.looks import is_look
 from engine.errors import UserError
 
 FORMAT = 2  # the one that is written; all before it are read
@@ -54,6 +55,7 @@ class Crop:
         box: [x0, y0, x1, y1], the crop in the pixels of the image it was cut from, or None for
             rendered images.
         image: what its data set calls the image it was cut from, or None.
+        look: 64 bits in hex that near-duplicates share (data.format.looks), or None.
     """
 
     camera: str
@@ -63,6 +65,7 @@ class Crop:
     Rt: Matrix | None = None
     box: Numbers | None = None
     image: str | None = None
+    look: str | None = None
 
 
 @dataclass
@@ -174,8 +177,9 @@ def _describe_crop(crop: Crop) -> dict[str, object]:
         "K": _rounded(crop.K, 6),
         "Rt": _rounded(crop.Rt, 9),
     }
-    if crop.image is not None:
-        meta["image"] = crop.image
+    for name in ("image", "look"):
+        if getattr(crop, name) is not None:
+            meta[name] = getattr(crop, name)
     return meta
 
 
@@ -231,6 +235,7 @@ def _read_crop(fields: dict) -> Crop:
         fields.get("Rt"),
         fields.get("box"),
         fields.get("image"),
+        fields.get("look"),
     )
 
 
@@ -258,6 +263,8 @@ def _check_fields(clip: Clip, least: int) -> None:
             raise ValueError(f"crop {i} has kind '{crop.kind}', none of {', '.join(KINDS)}")
         if not isinstance(crop.time_s, (int, float)) or not math.isfinite(crop.time_s):
             raise ValueError(f"crop {i} has time_s {crop.time_s}, not a number of seconds")
+        if not is_look(crop.look):
+            raise ValueError(f"crop {i} has look {crop.look}, not 16 hex digits")
         if not _camera_is_whole(crop):
             _explain_cameras(clip)
             raise ValueError(f"crop {i} has K, Rt or box that is not made of numbers")

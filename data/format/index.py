@@ -18,8 +18,9 @@ from typing import IO
 
 import numpy as np
 
-from data.format.clip import FORMAT, KINDS, Clip, decode_meta
+from data.format.clip import FORMAT, KINDS, MADE, Clip, decode_meta
 from data.format.mapped import map_file
+from data.format.moments import Moments, moments_of, unpack_moments
 from data.format.names import mark
 from data.format.tar import BLOCK, is_end, is_hidden, read_tars
 from engine.errors import UserError, explain, failure_of
@@ -53,6 +54,7 @@ class Index:
         notes: what was unusual about the tar when this was built from it, in words; not stored.
         people: (n,) uint64, data.format.names.mark of each clip's subject, 0 where its JSON is
             unreadable; None in an index of before people were kept in it.
+        moments: when and where filmed crops were seen; None in an index of before they were kept.
     """
 
     path: str
@@ -67,6 +69,7 @@ class Index:
     lengths: np.ndarray
     suffixes: list
     people: np.ndarray | None = None
+    moments: Moments | None = None
     notes: list = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -124,9 +127,17 @@ def with_people(index: Index) -> Index:
 
     The same, or one made anew where it is of before they were kept in it.
     """
-    if index.people is None:
-        index = build_index(index.path)
-        save_index(index, index_path(index.path))
+    return index if index.people is not None else _renew(index)
+
+
+def with_moments(index: Index) -> Index:
+    """As ``with_people``, of an index that has moments."""
+    return index if index.moments is not None else _renew(index)
+
+
+def _renew(index):
+    index = build_index(index.path)
+    save_index(index, index_path(index.path))
     return index
 
 
@@ -175,6 +186,7 @@ def load_index(file: int, path: str, name: str) -> Index | None:
             a["lengths"],
             a["suffixes"].tolist(),
             a.get("people"),
+            unpack_moments(a),
         )
     except (KeyError, ValueError, EOFError, IndexError, zipfile.BadZipFile):
         return None
@@ -323,7 +335,7 @@ def index_tar(path: str) -> Index:
         raise UserError(
             f"shard {path} holds no clips: none of its {len(keys)} samples has a .json member"
         )
-    sizes, offers, people = _offers(path, keys, metas)
+    sizes, offers, people, moments = _offers(path, keys, metas)
     names, offsets, lengths = zip(*columns.rows, strict=True)
     suffixes, suffix = np.unique(np.array(names), return_inverse=True)
     arrays = (
@@ -343,6 +355,7 @@ def index_tar(path: str) -> Index:
         *arrays[1:],
         suffixes.tolist(),
         np.array(people, np.uint64),
+        moments,
         _notes(hidden, ends),
     )
 
@@ -439,8 +452,8 @@ def crop_kinds_of(offers: int) -> list[str]:
 
 
 def _offers(path, keys, metas):
-    sizes, offers, people = [0], [], []
-    for key, data in zip(keys, metas, strict=True):
+    sizes, offers, people, clips = [0], [], [], []
+    for number, (key, data) in enumerate(zip(keys, metas, strict=True)):
         bits = who = 0
         if data is not None:
             # A sample whose JSON is bad offers nothing here; `verify` lists it and the loader
@@ -450,9 +463,11 @@ def _offers(path, keys, metas):
                 sizes.append(clip.size)
                 who = mark(clip.subject)
                 bits = offer_bits_of(clip)
+                if clip.source != MADE:
+                    clips.append((number, clip))
         offers.append(bits)
         people.append(who)
-    return sizes, offers, people
+    return sizes, offers, people, moments_of(clips)
 
 
 def save_index(index: Index, file: str) -> None:
@@ -460,7 +475,9 @@ def save_index(index: Index, file: str) -> None:
 
     Where the folder cannot be written, a note says so and nothing else happens.
     """
-    people = {} if index.people is None else {"people": index.people}
+    more = {} if index.people is None else {"people": index.people}
+    if index.moments is not None:
+        more |= index.moments.pack()
     try:
         with (
             replace_file(file) as temporary,
@@ -480,7 +497,7 @@ def save_index(index: Index, file: str) -> None:
                 suffix=index.suffix,
                 offsets=index.offsets,
                 lengths=index.lengths,
-                **people,  # type: ignore - numpy's stubs take any name for its switch
+                **more,  # type: ignore - numpy's stubs take any name for its switch
             )
     except OSError as error:
         log.info(

@@ -18,7 +18,8 @@ from data.loading.device import ToDevice
 from data.loading.loader import Loader
 from data.loading.quarantine import BadRate, BadSampleList, worst
 from data.sampling import subjects
-from data.sampling.manifest import freeze, quarantined_shards
+from data.sampling.held_out import describe_left_out, leave_out_near
+from data.sampling.manifest import began_without_left_out, freeze, quarantined_shards
 from data.sampling.order import Order
 from data.sampling.seen import Seen, seen_by
 from data.storage.shard_store import Store
@@ -64,11 +65,23 @@ class ClipTask(Task[ClipConfig]):
         self.order = order
         self.replaced_columns = slice(self.tags.index("bad"), self.tags.index("no_pair") + 1)
         self.excluded = processes.from_first(lambda: count_excluded(order, config.data))
+        self._leave_out()
         self.skip = quarantined_shards(config.run, order)
         self.people: list[tuple[str, str]] = []
         self.seen = Seen()
         self._bad_list: BadSampleList | None = None
         self._bad_rate, self._bad_total = BadRate(config.data.bad_max), (0, 0)
+
+    def _leave_out(self) -> None:
+        """Train on no clip that shares frames with a validation clip.
+
+        A run of before this was done goes on as it began.
+        """
+        order, config = self.order, self.config
+        if began_without_left_out(RunFolder(config.run).manifest):
+            return
+        store = Store(config.data.cache.open())
+        order.leave_out(self.processes.from_first(lambda: leave_out_near(order, store)))
 
     def use_data(self, loader: Loader, val: Arrays | None, before: Seen) -> None:
         """Train on what a loader reads, and validate on fixed rows.
@@ -122,6 +135,15 @@ class ClipTask(Task[ClipConfig]):
                 f"{len(source.val)} for validation; {order.lanes} lanes read {slices} slices; an "
                 f"epoch repeats {length * slices - total} to make them equal"
             )
+            if source.left_out is None:
+                log.info(
+                    f"note: source {source.name}: the run began with a version that trained on "
+                    "clips that share frames with validation clips, and goes on so"
+                )
+                continue
+            words = describe_left_out(source.name, source.left_out, total)
+            if words is not None:
+                log.info(words)
         if self.excluded:
             log.info(subjects.describe_excluded(self.excluded, config.data.exclude))
         epochs = order.epochs(config.steps * config.batch)

@@ -14,6 +14,7 @@ import numpy as np
 from data.format.clip import KINDS
 from data.format.index import PAIR_KINDS, crop_kinds_of
 from data.format.names import decode_text
+from data.sampling.left_out import LeftOut, read_record
 from data.sampling.order import ORDER, Order
 from data.storage.catalogue import read_catalogue
 from data.storage.fetch import base_name
@@ -22,6 +23,8 @@ from engine.errors import UserError, explain, failure_of
 from engine.run.files import write_file
 from engine.run.patience import read_bytes
 from engine.run.run_folder import RunFolder
+
+APART = 1  # in a manifest: training left out what shares frames with validation clips
 
 
 @dataclass
@@ -35,6 +38,8 @@ class SourceManifest:
             clip can serve.
         size: side in pixels of the largest crop.  tar_bytes: of all shards together.
         crop_kinds: of which data.format.clip.KINDS there are crops.
+        left_out: which of the clips in ``counts`` are not trained on after all, as they share
+            frames with validation clips; None: nobody looked (a run of before this was done).
     """
 
     name: str
@@ -46,15 +51,19 @@ class SourceManifest:
     size: int
     tar_bytes: int = 0
     crop_kinds: list[str] = field(default_factory=list)
+    left_out: LeftOut | None = None
 
     def record(self) -> dict[str, object]:
         """What is frozen into a run's folder: names without folders, so that shards may move."""
-        return {
+        record: dict[str, object] = {
             "shards": [base_name(p) for p in self.paths],
             "counts": self.counts.tolist(),
             "digests": self.digests,
             "val_clips": len(self.val),
         }
+        if self.left_out:
+            record["left_out"] = self.left_out.record()
+        return record
 
 
 def read_manifest(
@@ -103,7 +112,7 @@ def freeze(order: Order, path: str | Path) -> None:
     path = Path(path)
     known = read_bytes(path)
     if known is None:
-        record = {"format": 1, "order": ORDER, "lanes": order.lanes, "sources": now}
+        record = {"format": 1, "order": ORDER, "lanes": order.lanes, "apart": APART, "sources": now}
         try:
             write_file(path, json.dumps(record))
         except OSError as error:
@@ -149,10 +158,41 @@ def _difference(name, then, now):
                     f"{(has or was)[0]} is {'of other contents' if same else 'in another place'}"
                 )
             return f"source '{name}' had {len(old)} shards and has {len(new)}; {words}"
+    if then["val_clips"] != now["val_clips"]:
+        return (
+            f"source '{name}' had {then['val_clips']} validation clips and now has "
+            f"{now['val_clips']} (data.val_clips)"
+        )
+    old, new = (side.get("left_out", {}).get("clips", 0) for side in (then, now))
     return (
-        f"source '{name}' had {then['val_clips']} validation clips and now has {now['val_clips']} "
-        f"(data.val_clips)"
+        f"source '{name}' left out {old} training clips that share frames with validation clips, "
+        f"and now {new}: an index or a clip's JSON is another"
     )
+
+
+def began_without_left_out(path: str | Path) -> bool:
+    """Whether a run's manifest is of before training left out what validation clips share.
+
+    Such a run goes on as it began. False where there is no manifest yet.
+    """
+    known = read_bytes(Path(path))
+    if known is None:
+        return False
+    return not json.loads(known).get("apart")
+
+
+def read_left_out(path: str | Path) -> dict[str, np.ndarray]:
+    """{digest of a shard: numbers of its clips} that a run left out, by its manifest.
+
+    Empty where there is no manifest, or nothing was left out.
+    """
+    known = read_bytes(Path(path))
+    found: dict[str, np.ndarray] = {}
+    for record in json.loads(known)["sources"].values() if known is not None else ():
+        left = read_record(record.get("left_out"), path)
+        for shard in np.unique(left.shards).tolist():
+            found[record["digests"][shard]] = left.indexes[left.shards == shard]
+    return found
 
 
 def quarantined_shards(folder: str | Path, order: Order) -> frozenset[str]:

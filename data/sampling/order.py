@@ -39,6 +39,7 @@ from data.format.index import PAIR_KINDS
 from engine.errors import UserError
 
 if TYPE_CHECKING:
+    from data.sampling.left_out import LeftOut
     from data.sampling.manifest import SourceManifest
 
 # of the arithmetic below, frozen into a run's folder: goes up when the same seed would give another
@@ -288,10 +289,20 @@ class Order:
         """The Draw of slot n; attempt 1, 2, ... are what replaces samples whose bytes are bad."""
         source = self.pattern[n % len(self.pattern)]
         walk, kind = self.walks[source], self.kinds[n % len(self.kinds)]
-        if attempt:
-            place = int(numbers(self.seed, REPLACE, n, attempt).integers(walk.total))
-            return Draw(source, kind, *walk.clip(place), -1)
-        return Draw(source, kind, *walk.draw(n))
+        if not attempt:
+            shard, index, epoch = walk.draw(n)
+            if not walk.left_out or not walk.is_left_out(shard, index):
+                return Draw(source, kind, shard, index, epoch)
+        # A clip that is left out is replaced as attempt 0, whose numbers nothing else uses.
+        place = int(numbers(self.seed, REPLACE, n, attempt).integers(walk.total - walk.left))
+        return Draw(source, kind, *walk.clip(walk.remaining(place)), -1)
+
+    def leave_out(self, left_out: Sequence["LeftOut"]) -> None:
+        """Train on all clips but these, of each source; see data.sampling.held_out."""
+        for source, walk, left in zip(self.sources, self.walks, left_out, strict=True):
+            source.left_out = left
+            starts = np.cumsum(source.counts) - source.counts
+            walk.leave_out(np.sort(starts[left.shards] + left.indexes))
 
     def epochs(self, n: int) -> dict[str, float]:
         """Return {source name: how often it was gone through before slot n's batch}.
@@ -340,6 +351,7 @@ class _Walk:
         self.ends = _ints(np.cumsum(source.counts))
         self._count(mine)
         self._epochs, self._pools = {}, {}
+        self.left_out, self.left, self._before = frozenset(), 0, np.zeros(0, np.int64)
 
     def _count(self, mine):
         """Make the tables of how often the source comes before something.
@@ -398,6 +410,23 @@ class _Walk:
         """(shard, index) of the source's clip number ``place``, in the manifest's order."""
         shard = bisect_right(self.ends, place)
         return shard, place - (self.ends[shard - 1] if shard else 0)
+
+    def leave_out(self, places: np.ndarray) -> None:
+        """Replace these clips wherever they come, by others of the source.
+
+        Args:
+            places: (n,) increasing numbers of clips, in the manifest's order.
+        """
+        self.left_out, self.left = frozenset(places.tolist()), len(places)
+        self._before = places - np.arange(len(places))
+
+    def is_left_out(self, shard: int, index: int) -> bool:
+        """Whether a clip is one of those that are replaced."""
+        return (self.ends[shard - 1] if shard else 0) + index in self.left_out
+
+    def remaining(self, place: int) -> int:
+        """The number of the clip that is number ``place`` of those that are not left out."""
+        return place + int(np.searchsorted(self._before, place, side="right"))
 
     def _begin_epoch(self, epoch):
         """Shuffle the shards.

@@ -17,6 +17,7 @@ from data.find.faces import open_blur
 from data.format.clip import MASK_SIDE, Clip, Crop
 from data.format.label_stack import stack_labels
 from data.format.labels import CropLabels, Keypoints, Labels
+from data.format.looks import hash_look
 from data.sources.cameras import Camera
 from data.sources.config import PairsConfig
 from data.sources.crop_parts import cut_mask, move_keypoints, turn_camera, turned_square
@@ -128,6 +129,7 @@ def cut_crop(image: np.ndarray, plan: CropPlan, kind: str, style: Style) -> CutC
         None if K is None else K.tolist(),
         None if Rt is None else Rt.tolist(),
         plan.box.tolist(),
+        look=hash_look(pixels),
     )
     mask = None
     labels = CropLabels()
@@ -176,4 +178,5 @@ def _join_clip(plan: ClipPlan, parts: list[CutCrop], style: Style) -> Clip:
         [part.jpeg for part in parts],
         masks,
         labels=labels,
+        track=plan.track,
     )

@@ -53,12 +53,15 @@ class ClipPlan:
     Attributes:
         key: in the shard.  subject: who it is.  crops: what is cut, in order.
         kind: "body", "left_hand" or "right_hand"; None: that of the command.
+        track: the recording of the person, see data.format.clip.Clip: clips of one recording have
+            one clock, and those that share frames are then told; None: nobody knows.
     """
 
     key: str
     subject: str
     crops: list[CropPlan]
     kind: str | None = None
+    track: str | None = None
 
 
 def share_inside(box: np.ndarray, width: int, height: int) -> float:
@@ -129,7 +132,7 @@ def digest_plans(plans: Sequence[ClipPlan], cfg: "PairsConfig") -> str:
     hasher.update(f"{cfg.size} {cfg.quality} {cfg.source} {cfg.licence} {cfg.kind}".encode())
     hasher.update(f"{cfg.keypoints} {cfg.blur_faces}".encode())
     for plan in plans:
-        hasher.update(f"{plan.key} {plan.subject} {plan.kind}".encode())
+        hasher.update(f"{plan.key} {plan.subject} {plan.kind} {plan.track} look".encode())
         for crop in plan.crops:
             box = np.round(crop.box, 3).tolist()
             hasher.update(f"{crop.path} {crop.frame} {crop.name} {crop.time_s:.6f} {box}".encode())

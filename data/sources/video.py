@@ -69,7 +69,8 @@ def _person(cfg, stem, person, track, video):
             for i in chosen
         ]
         key = clip_key(stem, person, f"{crops[0].frame:06d}")
-        yield ClipPlan(key, cfg.subject or f"{cfg.source}/{stem}/{person}", crops)
+        subject = cfg.subject or f"{cfg.source}/{stem}/{person}"
+        yield ClipPlan(key, subject, crops, track=f"{stem}/{person}")
 
 
 def _some(names):

@@ -24,7 +24,13 @@ from finetune.evaluation.results import (
     summarise_run,
     write_results,
 )
-from finetune.evaluation.selection import choose_data, leave_out, leave_out_known, take_all
+from finetune.evaluation.selection import (
+    choose_data,
+    leave_out,
+    leave_out_known,
+    leave_out_near,
+    take_all,
+)
 from finetune.inference.predictor import Predictor
 from finetune.results_folder import find_results_folder
 from finetune.verb_config import EvaluateConfig
@@ -75,7 +81,9 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
     }
     for one in seen.values():
         leave_out(order, one)
-    people = leave_out_known(order, seen.values(), Store(data.cache.open()))
+    store = Store(data.cache.open())
+    people = leave_out_near(order, seen.values(), predictor.folder, store)
+    people += leave_out_known(order, seen.values(), store)
     arrays = val_crops(order, data, config.clips)
     if arrays is None:
         shards = ", ".join(source.shards for source in data.sources.values())

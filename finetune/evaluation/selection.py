@@ -2,10 +2,13 @@
 
 import functools
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from data.config import CropDataConfig, SourceConfig
+from data.sampling.held_out import drop_near
+from data.sampling.manifest import read_left_out
 from data.sampling.order import Order
 from data.sampling.seen import Seen
 from data.sampling.subjects import leave_out_people
@@ -55,6 +58,27 @@ def leave_out(order: Order, seen: Seen) -> None:
             for shard, index in source.val
             if index >= seen.clips.get(source.digests[shard], 0)
         ]
+
+
+def leave_out_near(order: Order, seen: Iterable[Seen], run: Path, store: Store) -> list[str]:
+    """Take the clips that share frames with what trainings saw from an order's validation ones.
+
+    The same rule as training's (data.sampling.held_out), in the shards of the test; what the run
+    itself left out does not count as seen.
+
+    Args:
+        run: folder of the run that is tested.
+    Returns:
+        a sentence on what was left out, if anything was.
+    """
+    both = functools.reduce(Seen.union, seen)
+    gone = drop_near(order, both.clips, read_left_out(RunFolder(run).manifest), store)
+    if not gone:
+        return []
+    return [
+        f"{gone} clips were left out: they share frames with clips that the run or its "
+        f"pre-training was trained on."
+    ]
 
 
 def leave_out_known(order: Order, seen: Iterable[Seen], store: Store) -> list[str]:

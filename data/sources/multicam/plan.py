@@ -65,7 +65,7 @@ def _plan_person(
             crops += _plan_crops(whole[instant], instant, times[instant], cfg.margin)
         if len(crops) >= 2:
             key = clip_key(take, person, f"{instants[chosen[0]]:06d}")
-            plans.append(ClipPlan(key, subject, crops))
+            plans.append(ClipPlan(key, subject, crops, track=f"{take}/{person}"))
     return plans
 
 
