@@ -1,6 +1,6 @@
 """Counting what shards hold, and what the rules for pairs keep of it.
 
-Only the JSON members are read.
+Only the JSON members are read, and the labels of clips that several calibrated cameras filmed.
 """
 
 import contextlib
@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data.format.clip import KINDS, decode_meta
+from data.format.clip import KINDS, MADE, decode_meta
 from data.format.index import PAIR_KINDS, pair_matrix, read_index
+from data.format.labels import load_arrays, read_arrays
 from data.sampling.pairs import CROPS, PairRules, view_angles
+from data.tools.epipolar import Pair, Sights, merge_rows
+from data.tools.rig_check import describe_rigs
 from engine.errors import explain, failure_of
 
+KEYPOINTS = ("keypoints", "keypoint_confidence", "keypoint_visible")
 # A row an ordered pair: which clip, index into PAIR_KINDS and into KINDS, then what the rules look
 # at (NaN: not known).
 PAIR = np.dtype(
@@ -42,6 +46,7 @@ class Tally:
             cut from an image.
         pairs: rows of PAIR, both directions of every pair of crops that is cross-view or
             cross-pose.
+        rigs: {(take, camera, camera): rows of data.tools.epipolar}.
     """
 
     shards: int = 0
@@ -54,6 +59,7 @@ class Tally:
     jpeg_bytes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     box_sides: np.ndarray = field(default_factory=lambda: np.zeros(0))
     pairs: np.ndarray = field(default_factory=lambda: np.zeros(0, PAIR))
+    rigs: dict[Pair, np.ndarray] = field(default_factory=dict)
 
 
 def tally_shard(path: str) -> Tally:
@@ -63,9 +69,9 @@ def tally_shard(path: str) -> Tally:
         UserError: the shard is cut off or no tar; see data.format.shards.read_index.
     """
     index, tally = read_index(path), Tally(shards=1)
-    jpeg_bytes, box_sides, pairs = [], [], []
+    jpeg_bytes, box_sides, pairs, sights = [], [], [], Sights()
     try:
-        for clip, members in _clips(path, index):
+        for clip, members, labels in _clips(path, index):
             if clip is None:
                 tally.unreadable += 1  # told in the summary; `verify` names them
                 continue
@@ -76,6 +82,7 @@ def tally_shard(path: str) -> Tally:
                 if c.box is not None
             ]
             pairs += _pair_rows(clip, tally.clips)
+            sights.add(clip, labels)
             tally.sources[clip.source, clip.licence] += 1
             tally.subjects[clip.subject] += 1
             tally.kinds.update((clip.source, crop.kind) for crop in clip.crops)
@@ -88,20 +95,41 @@ def tally_shard(path: str) -> Tally:
         np.array(box_sides, np.float64),
     )
     tally.pairs = np.array(pairs, PAIR)
+    tally.rigs = sights.measure()
     return tally
 
 
 def _clips(path, index):
-    """Yield (Clip, members) of every sample, (None, members) where its JSON is missing or bad."""
+    """Yield (Clip, members, 2D labels) of every sample.
+
+    (None, members, {}) where its JSON is missing or bad.
+    """
     with open(path, "rb") as file:
         for i, key in enumerate(index.keys.tolist()):
             members = index.members(i)
-            clip = None
+            clip, labels = None, {}
             with contextlib.suppress(ValueError):
                 if "json" in members:
-                    file.seek(members["json"][0])
-                    clip = decode_meta(file.read(members["json"][1]), f"{path}:{key}")
-            yield clip, members
+                    clip = decode_meta(_read(file, members["json"]), f"{path}:{key}")
+            # Labels that are damaged are for `verify` to name.
+            with contextlib.suppress(ValueError):
+                if clip is not None and "labels.npz" in members and _is_rig(clip):
+                    arrays = load_arrays(_read(file, members["labels.npz"]))
+                    read_arrays(arrays, len(clip.crops))
+                    labels = {name: arrays[name] for name in KEYPOINTS if name in arrays}
+            yield clip, members, labels
+
+
+def _read(file, span):
+    offset, length = span
+    file.seek(offset)
+    return file.read(length)
+
+
+def _is_rig(clip):
+    """Whether several calibrated cameras filmed the clip."""
+    calibrated = {crop.camera for crop in clip.crops if crop.K is not None and crop.Rt is not None}
+    return clip.source != MADE and len(calibrated) > 1
 
 
 def _pair_rows(clip, number):
@@ -132,6 +160,7 @@ def merge(tallies: Iterable[Tally]) -> Tally:
             setattr(total, name, getattr(total, name) + getattr(part, name))
         for name in ("sources", "subjects", "kinds", "sizes"):
             getattr(total, name).update(getattr(part, name))
+    total.rigs = merge_rows(part.rigs for part in parts)
     for name in ("jpeg_bytes", "box_sides", "pairs"):
         setattr(total, name, np.concatenate([getattr(part, name) for part in parts]))
     return total
@@ -208,6 +237,8 @@ def describe(tally: Tally, rules: PairRules) -> str:
     )
     if len(tally.box_sides):
         lines.append(f"side in the source image, pixels: {spread_of(tally.box_sides, '.0f')}")
+    if tally.rigs:
+        lines += ["", *describe_rigs(tally.rigs)]
     if not len(tally.pairs):
         lines += ["", "no pairs: no clip has two crops that are cross-view or cross-pose"]
         return "\n".join(lines)
