@@ -7,11 +7,9 @@ wants, and the processes of a node share them.
 
 import contextlib
 import hashlib
-import io
 import os
 import tarfile
 import zipfile
-import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import IO
@@ -19,7 +17,7 @@ from typing import IO
 import numpy as np
 
 from data.format.clip import FORMAT, KINDS, MADE, Clip, decode_meta
-from data.format.mapped import map_file
+from data.format.mapped import map_npz
 from data.format.moments import Moments, moments_of, unpack_moments
 from data.format.names import mark
 from data.format.tar import BLOCK, is_end, is_hidden, read_tars
@@ -168,7 +166,7 @@ def load_index(file: int, path: str, name: str) -> Index | None:
         OSError: it cannot be read.
     """
     try:
-        a = _map_npz(file)
+        a = map_npz(file)
         if int(a["format"]) > INDEX_FORMAT:
             raise UserError(
                 f"{name} has format {int(a['format'])}; this software reads up to {INDEX_FORMAT}"
@@ -190,44 +188,6 @@ def load_index(file: int, path: str, name: str) -> Index | None:
         )
     except (KeyError, ValueError, EOFError, IndexError, zipfile.BadZipFile):
         return None
-
-
-def _map_npz(file):
-    """{name: array} of an npz whose members are not compressed.
-
-    The arrays look into the mapped file.
-
-    Args:
-        file: its descriptor.
-    Raises:
-        ValueError, zipfile.BadZipFile: it is damaged (each member's checksum is compared) or no
-        such file.
-    """
-    data = map_file(file)
-    with open(file, "rb", closefd=False) as raw, zipfile.ZipFile(raw) as archive:
-        entries = archive.infolist()
-    arrays = {}
-    for entry in entries:
-        if entry.compress_type != zipfile.ZIP_STORED:
-            raise ValueError("compressed")
-        # A member's bytes follow its local header of 30 bytes, name and extra field (PKWARE's
-        # APPNOTE, 4.3.7).
-        name, extra = (
-            int.from_bytes(data[entry.header_offset + at : entry.header_offset + at + 2], "little")
-            for at in (26, 28)
-        )
-        first = entry.header_offset + 30 + name + extra
-        if zlib.crc32(data[first : first + entry.file_size]) != entry.CRC:
-            raise ValueError("a checksum that disagrees")
-        head = io.BytesIO(data[first : first + min(entry.file_size, 512)])
-        if np.lib.format.read_magic(head) != (1, 0):
-            raise ValueError("an array of another format")
-        shape, _, kind = np.lib.format.read_array_header_1_0(head)
-        if kind.hasobject:
-            raise ValueError("pickled objects")
-        flat = np.frombuffer(data, kind, int(np.prod(shape)), first + head.tell())
-        arrays[entry.filename.removesuffix(".npy")] = flat.reshape(shape)
-    return arrays
 
 
 def fits(index: Index, tar: str | int) -> bool:
