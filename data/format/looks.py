@@ -4,7 +4,6 @@ Source: the perceptual hash by the discrete cosine transform, Zauner, "Implement
 Benchmarking of Perceptual Image Hash Functions", 2010.
 """
 
-import cv2
 import numpy as np
 
 SIDE, KEPT = 32, 8
@@ -17,6 +16,8 @@ def hash_look(image: np.ndarray) -> str | None:
     Args:
         image: (H, W, 3) uint8.
     """
+    import cv2  # readers of clips start without it
+
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     if small.std() < FLAT:
