@@ -21,7 +21,8 @@ SMALL = {
 
 
 @pytest.mark.parametrize(
-    "name", ["cache", "checkpoint", "loader", "order", "people", "runs", "spread", "step"]
+    "name",
+    ["cache", "checkpoint", "finding", "loader", "order", "people", "runs", "spread", "step"],
 )
 def test_an_option_that_there_is_not_is_named(name, monkeypatch):
     monkeypatch.setenv(

@@ -254,6 +254,14 @@ def test_one_person_found_twice_is_one():
     assert merge_people([], [again, one]) == [one]
 
 
+def test_who_is_seen_better_in_a_part_is_replaced():
+    """A small person's keypoints differ from look to look; the same box is the same person."""
+    blurred, sharp = make_person(height=90, score=0.3), make_person(height=92, score=0.6)
+    blurred.keypoints[:, :2] += np.random.default_rng(0).normal(0, 25, (17, 2))
+    assert merge_people([blurred], [sharp]) == [sharp]
+    assert merge_people([sharp], [blurred]) == [sharp]
+
+
 def test_a_part_of_a_large_person_is_nobody_new():
     whole, part = make_person(), make_person(score=0.95)
     part.box[3] = 240
@@ -392,6 +400,45 @@ def test_a_row_of_seven_needs_the_second_pass(finder, samples):
         assert len(finder.find_people(image)) == 6
     finally:
         finder.tiles = True
+
+
+def test_a_small_man_is_found_by_the_second_pass(finder, samples):
+    """A man of 70 px in 1280 x 720, and where he is."""
+    image = first_frame(samples / "body_clips" / "juggle.mp4", 45)
+    man = finder.find_people(image)[0]
+    height = man.box[3] - man.box[1]
+    scale = 70 / height
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    street = np.tile(image[:, :426], (1, 4, 1))[:, :1280].copy()
+    street[300 : 300 + len(small), 700 : 700 + small.shape[1]] = small
+    (found,) = finder.find_people(street)
+    assert box_overlap(found.box, man.box * scale + [700, 300, 700, 300]) > 0.7
+
+
+@pytest.mark.parametrize("angle", [0, 50, 180])
+def test_an_outline_follows_a_person_who_is_turned(finder, samples, angle):
+    """The outline of a turned image is the turned outline."""
+    image = first_frame(samples / "body_clips" / "juggle.mp4", 45)
+    man = finder.find_people(image)[0]
+    middle = (man.box[:2] + man.box[2:]) / 2
+    turn = np.array(cv2.getRotationMatrix2D(tuple(middle.tolist()), -angle, 1.0))
+    turned = cv2.warpAffine(image, turn, (1280, 720))
+    points = man.keypoints.copy()
+    points[:, :2] = points[:, :2] @ turn[:, :2].T + turn[:, 2]
+    box = np.concatenate([points[:, :2].min(0) - 15, points[:, :2].max(0) + 15])
+    mask = finder.find_mask(turned, Detection(box, keypoints=points))
+    upright = draw_mask(finder.find_mask(image, man), image.shape)
+    wanted = cv2.warpAffine(upright.astype(np.uint8), turn, (1280, 720)) > 0
+    found = draw_mask(mask, image.shape)
+    assert (found & wanted).sum() / (found | wanted).sum() > 0.8
+
+
+def draw_mask(mask, shape):
+    """(H, W) bool of the image."""
+    x0, y0, x1, _ = mask.square
+    scale = (x1 - x0) / len(mask.inside)
+    matrix = np.array([[scale, 0, x0], [0, scale, y0]])
+    return cv2.warpAffine(mask.inside.astype(np.uint8), matrix, shape[1::-1]) > 0
 
 
 @pytest.mark.parametrize("name, side", [("thumb_up", "left"), ("hands", "right")])

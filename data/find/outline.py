@@ -1,5 +1,6 @@
 """The outline of one person: a network's mask of a square, less what belongs to others."""
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -11,9 +12,15 @@ from data.find.detection import Detection, PersonMask
 from data.find.networks import MASK_SIDE, MaskNetwork
 
 MARGIN = 1.25  # the square's side over the longer side of the person's box
+# The network expects whole people: of one whose legs are hidden or out of the image it is given a
+# larger square that is moved down, as though the legs were there.
+MARGIN_WITHOUT_LEGS = 2.0
+DOWN_WITHOUT_LEGS = 0.3  # of the box's longer side
+LEGS_SURE = 0.3  # of a knee's or ankle's confidence
 INSIDE = 0.5  # of the network's answer
 REACH = 0.15  # of the box's longer side: an outline may reach this far beyond the box
 SURE = 0.2  # of a keypoint's confidence: it is taken for a place of the person
+TRUNK = [5, 6, 11, 12]  # shoulders and hips of coco17
 LEAST_SHARE = 0.02  # of the box: less is no outline
 # COCO17's limbs, and the trunk as its outline and diagonals; the nose hangs between the shoulders.
 BONES = (
@@ -49,8 +56,8 @@ def find_outline(
         person: with a box and, if known, keypoints of coco17.
         others: people of the same image, whose part of the square is left out.
     """
-    square = square_around(person.box, MARGIN)
-    inside = network(cut_square(image, square, MASK_SIDE)) > INSIDE
+    square = outline_square(person)
+    inside = _ask_upright(network, image, square, body_angle(person)) > INSIDE
     inside &= _near_box(person, square)
     inside &= _within(image, square)
     for other in others:
@@ -61,6 +68,48 @@ def find_outline(
     if inside.sum() < LEAST_SHARE * (x1 - x0) * (y1 - y0):
         return None
     return PersonMask(square.box, inside)
+
+
+def outline_square(person: Detection) -> Square:
+    """Return the square of the image that the network is given of a person."""
+    points = person.keypoints
+    if points is None or not _has_coco17(person) or (points[13:, 2] >= LEGS_SURE).any():
+        return square_around(person.box, MARGIN)
+    square = square_around(person.box, MARGIN_WITHOUT_LEGS)
+    down = DOWN_WITHOUT_LEGS * square.side / MARGIN_WITHOUT_LEGS
+    return Square(square.x, square.y + down, square.side)
+
+
+def body_angle(person: Detection) -> float:
+    """Return by how many radians a person's trunk is turned from upright, from x towards y.
+
+    0 where shoulders or hips are not known.
+    """
+    points = person.keypoints
+    if points is None or not _has_coco17(person) or points[TRUNK, 2].min() < SURE:
+        return 0.0
+    shoulders, hips = points[TRUNK, :2].reshape(2, 2, 2).mean(1)
+    x, y = (shoulders - hips).tolist()
+    return math.atan2(x, -y)
+
+
+def _ask_upright(
+    network: MaskNetwork, image: np.ndarray, square: Square, angle: float
+) -> np.ndarray:
+    """(S, S) the network's answer of an upright square, for which it got one that is turned.
+
+    It was trained on people who are upright in their squares, and loses the heads of others.
+    """
+    turned = Square(square.x, square.y, square.side, angle)
+    answer = network(cut_square(image, turned, MASK_SIDE))
+    matrix = image_to_crop(square, MASK_SIDE) @ np.linalg.inv(image_to_crop(turned, MASK_SIDE))
+    # OpenCV's first pixel has its centre at 0.
+    matrix[:2, 2] += matrix[:2, :2] @ [0.5, 0.5] - 0.5
+    return cv2.warpAffine(answer.astype(np.float32), matrix[:2], (MASK_SIDE, MASK_SIDE))
+
+
+def _has_coco17(person: Detection) -> bool:
+    return person.keypoints is not None and person.joint_set == "coco17"
 
 
 def _to_square(points: np.ndarray, square: Square) -> np.ndarray:
@@ -116,7 +165,7 @@ def _list_bones(person: Detection) -> list[tuple[np.ndarray, np.ndarray]]:
     middle = (x0 + x1) / 2
     line = (np.array([middle, y0 + quarter]), np.array([middle, y1 - quarter]))
     points = person.keypoints
-    if points is None or person.joint_set != "coco17":
+    if points is None or not _has_coco17(person):
         return [line]
     sure = points[:, 2] >= SURE
     bones = [(points[a, :2], points[b, :2]) for a, b in BONES if sure[a] and sure[b]]

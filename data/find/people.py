@@ -14,10 +14,15 @@ from data.find.windows import Window, cut_window, split_window, whole_window, wi
 LEAST_SCORE = 0.2
 # In windows, where parts of large people and of their surroundings are enlarged.
 LEAST_SCORE_IN_PART = 0.3
+# Somebody small who is hardly seen: worth a look into parts of the window, and no more.
+LEAST_HINT = 0.12
 FULL = 6  # people, at most, that the network gives
 SMALL = 0.3  # of a window's side: people below it are looked for in parts of the window
 DEPTH = 3  # times that a window is split
+MOST_WINDOWS = 24  # a stadium's spectators would fill hundreds
 SAME = 0.5  # object keypoint similarity from which two detections are of one person
+SAME_BOX = 0.7  # of two boxes: they are of one person, whatever their keypoints say
+LEAST_COMMON = 0.25  # share of the smaller box, below which they are of two
 SURE = 0.3  # of a keypoint's confidence: it is compared
 EDGE = 0.025  # of a window's side: a box this near to its edge is cut off there
 # COCO's spread of each keypoint over the square root of a person's area (twice its sigmas).
@@ -37,24 +42,32 @@ def find_people(network: PeopleNetwork, image: np.ndarray, tiles: bool) -> list[
     """
     height, width = image.shape[:2]
     whole = whole_window(width, height)
-    kept = merge_people([], _look(network, image, whole, LEAST_SCORE))
+    seen = _look(network, image, whole)
+    kept = merge_people([], _list_sure(seen, LEAST_SCORE))
     waiting = [(part, 1) for part in split_window(whole, width, height)] if tiles else []
-    while waiting:
+    for _ in range(MOST_WINDOWS):
+        if not waiting:
+            break
+        # The coarse ones come first.
         window, depth = waiting.pop(0)
-        seen = _look(network, image, window, LEAST_SCORE_IN_PART)
-        kept = merge_people(kept, [one for one in seen if not _is_cut(one, window, width, height)])
+        seen = _look(network, image, window)
+        sure = _list_sure(seen, LEAST_SCORE_IN_PART)
+        kept = merge_people(kept, [one for one in sure if not _is_cut(one, window, width, height)])
         if depth < DEPTH and _has_more(seen, window):
             waiting += [(part, depth + 1) for part in split_window(window, width, height)]
     return sorted(kept, key=lambda one: -one.score)
 
 
-def _look(
-    network: PeopleNetwork, image: np.ndarray, window: Window, least: float
-) -> list[Detection]:
+def _list_sure(seen: list[Detection], least: float) -> list[Detection]:
+    return [one for one in seen if one.score >= least]
+
+
+def _look(network: PeopleNetwork, image: np.ndarray, window: Window) -> list[Detection]:
+    """Everybody in a window, those who are hardly seen too."""
     height, width = image.shape[:2]
     found = network(cut_window(image, window, PEOPLE_SIDE))
     origin, scale = window_to_image(window, PEOPLE_SIDE, width, height)
-    return list_people(found, origin, scale, (width, height), least)
+    return list_people(found, origin, scale, (width, height), LEAST_HINT)
 
 
 def list_people(
@@ -84,11 +97,20 @@ def list_people(
 
 
 def merge_people(kept: list[Detection], found: list[Detection]) -> list[Detection]:
-    """Return those kept, and of those found the ones that are nobody among them, best first."""
+    """Return those kept, and of those found the ones that are nobody among them.
+
+    Who was found again, whole and with a higher score, is replaced.
+    """
     out = list(kept)
     for person in sorted(found, key=lambda one: -one.score):
-        if not any(is_same_person(person, other) for other in out):
+        same = [i for i, other in enumerate(out) if is_same_person(person, other)]
+        if not same:
             out.append(person)
+            continue
+        nearest = max(same, key=lambda i: box_overlap(person.box, out[i].box))
+        other = out[nearest]
+        if person.score > other.score and box_overlap(person.box, other.box) > SAME_BOX:
+            out[nearest] = person
     return out
 
 
@@ -98,11 +120,12 @@ def is_same_person(one: Detection, other: Detection) -> bool:
     People who overlap are told apart by their keypoints: those that are sure in both are compared
     by COCO's object keypoint similarity.
     """
+    overlap = box_overlap(one.box, other.box)
     common = _common_share(one.box, other.box)
-    if common < 0.25:
-        return False
+    if overlap > SAME_BOX or common < LEAST_COMMON:
+        return overlap > SAME_BOX
     if one.keypoints is None or other.keypoints is None:
-        return box_overlap(one.box, other.box) > 0.5
+        return overlap > 0.5
     both = np.flatnonzero(np.minimum(one.keypoints[:, 2], other.keypoints[:, 2]) >= SURE)
     if len(both) < 3:
         return common > 0.6
