@@ -113,12 +113,19 @@ def join_sizes(path):
     path.write_bytes(first.read_bytes() + path.with_suffix(".2.ts").read_bytes())
 
 
+def name_another(path):
+    """A script of ffmpeg's that would open a file beside it."""
+    write(path.with_name("other.mp4"), 3)
+    path.write_text("ffconcat version 1.0\nfile other.mp4\n")
+
+
 HOSTILE = {
     "empty": (lambda path: path.touch(), "it is empty: 0 bytes"),
     "text": (lambda path: path.write_text("hello " * 99), "it is no video that PyAV reads"),
     "sound": (show_sound, "it holds no video, only audio"),
     "leaning": (lambda path: turn(write(path, 3), (1, 1, -1, 1)), "turned by 45 degrees"),
     "sizes": (join_sizes, "its images change from 64x64 to 96x64 pixels at frame"),
+    "playlist": (name_another, "it is no video that PyAV reads"),
     "folder": (lambda path: path.mkdir(), "directory"),
     "missing": (lambda path: None, "No such file"),
 }
@@ -149,7 +156,7 @@ def test_what_decodes_of_a_cut_off_file_is_kept(tmp_path, name):
 
 
 def test_one_frame_and_a_gif_are_videos_too(tmp_path):
-    video = open_video(str(write(tmp_path / "one.mp4", 1, first=7)))
+    video = open_video(str(write(tmp_path / "a:b %02d.mp4", 1, first=7)))
     assert (video.count, video.times.tolist(), video.note) == (1, [0.0], "")
     assert [read_number(image) for _, image in video.get([0])] == [7]
     with av.open(str(tmp_path / "a.gif"), "w") as container:

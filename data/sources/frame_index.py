@@ -17,6 +17,11 @@ from av.video.stream import VideoStream
 from data.sources.frame_times import NO_PTS, clean_times
 from data.sources.upright import Upright, upright_of
 
+# libav's readers of files that hold frames themselves.
+_FORMATS = (
+    *("mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "mxf", "mxf_opatom", "asf", "flv"),
+    *("ogg", "gif", "apng", "ivf", "nut", "dv", "h264", "hevc", "m4v", "mjpeg", "yuv4mpegpipe"),
+)
 _EVERY = 4  # rows: a frame's mark reads every fourth one
 _NOT_SHOWN = 2.5  # frames: a header's duration may be longer by this much before it is said
 _HDR = {16: "PQ", 18: "HLG"}  # transfer characteristics of ITU-T H.273
@@ -54,6 +59,16 @@ class FrameIndex:
     def count(self) -> int:
         """Number of frames."""
         return len(self.times)
+
+
+def open_container(path: str) -> av.container.InputContainer:
+    """A video file opened as such: no playlist that names other files, no address of a network.
+
+    Raises:
+        av.FFmpegError, OSError: it is none of ``_FORMATS``, or cannot be read.
+    """
+    limits = {"format_whitelist": ",".join(_FORMATS), "protocol_whitelist": "file"}
+    return av.open("file:" + path, options=limits)
 
 
 def pick_stream(container: av.container.InputContainer) -> VideoStream:
@@ -113,7 +128,7 @@ def index_video(path: str) -> FrameIndex:
     try:
         if os.path.getsize(path) == 0:
             raise Unreadable("it is empty: 0 bytes")
-        with av.open(path) as container:
+        with open_container(path) as container:
             stream = pick_stream(container)
             return _index(container, stream, faults)
     except (av.FFmpegError, OSError) as error:

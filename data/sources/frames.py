@@ -20,6 +20,7 @@ from data.sources.frame_index import (
     describe,
     index_video,
     mark_of,
+    open_container,
     pick_stream,
     pts_of,
     to_rgb,
@@ -101,7 +102,7 @@ class _Reader:
         self.path, self.index = path, index
         self.trusted = True
         self.keys = {int(index.pts[key]): int(key) for key in index.keys}
-        self.container = av.open(path)
+        self.container = open_container(path)
         self._start()
 
     def close(self) -> None:
@@ -186,5 +187,5 @@ class _Reader:
     def _start_again(self):
         self.trusted = False
         self.close()
-        self.container = av.open(self.path)
+        self.container = open_container(self.path)
         self._start()

@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
 
 from data.cropping.geometry import Square, square_around
 from data.cropping.host import cut_square
 from data.format.clip import MASK_SIDE, Clip, Crop
-from data.format.images import decode_image
+from data.format.images import decode_image, open_image
 from data.format.label_stack import stack_labels
 from data.format.labels import CropLabels, Joints, Keypoints
 from data.sources.cameras import Camera
@@ -109,7 +108,7 @@ def _read_bytes(image: str | bytes | ArchiveMember) -> bytes:
 
 
 def _orientation(data: bytes) -> int:
-    with Image.open(io.BytesIO(data)) as opened:
+    with open_image(io.BytesIO(data)) as opened:
         return int(opened.getexif().get(ORIENTATION, 1))
 
 

@@ -108,7 +108,7 @@ def choose_instants(times: npt.ArrayLike, name: str, cfg: "PairsConfig") -> Iter
 def clip_key(*parts: str) -> str:
     """A key of letters, digits, "_" and "-" alone: WebDataset cuts at dots and slashes.
 
-    A part that is not ASCII ends in a hash of it, as its letters may all be lost: "Jose-1f0c22d7".
+    A part that is not ASCII ends in a hash of it, as its letters may all be lost: "Jose-63091ee7".
     It is the same however the name's accents are stored (macOS takes them apart).
     """
     return "-".join(_key_part(part) for part in parts)
