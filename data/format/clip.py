@@ -82,7 +82,7 @@ class Clip:
         jpegs: N encoded images, in the order of crops.
         masks: (N, 64, 64) bool, true on the person, or None where nobody knows.
         overlap: (N, N) float, entry [i, j] the share of i's visible surface that is also seen in j,
-            or None.
+            NaN (null in the JSON) where nobody knows, or None.
         labels: Labels, or {name: array} as data.format.labels describes them, or None.
         split: which part of its data set it belongs to, such as "train", or None.
         track: the recording of one person that it is part of, or None. Clips of one track share
@@ -160,7 +160,7 @@ def _describe_clip(clip: Clip) -> dict[str, object]:
         "masks": clip.masks is not None,
         "labels": clip.labels is not None,
         "crops": [_describe_crop(crop) for crop in clip.crops],
-        "overlap": _rounded(clip.overlap, 4),
+        "overlap": _unknown_as_null(_rounded(clip.overlap, 4)),
     }
     for name in ("split", "track"):
         if getattr(clip, name) is not None:
@@ -221,6 +221,8 @@ def decode_meta(data: bytes, where: str) -> Clip:
     if overlap is not None:
         shape = len(crops), len(crops)
         clip.overlap = _array([overlap], shape, "overlap")[0].astype(np.float32)
+        if np.isnan(clip.overlap).sum() != sum(row.count(None) for row in overlap):
+            raise ValueError("overlap spans nan to nan; what is not known is null")
     _check_fields(clip, 2 if meta["format"] == 1 else 1)
     return clip
 
@@ -268,11 +270,12 @@ def _check_fields(clip: Clip, least: int) -> None:
         if not _camera_is_whole(crop):
             _explain_cameras(clip)
             raise ValueError(f"crop {i} has K, Rt or box that is not made of numbers")
-    # A nan is in no range.
-    if clip.overlap is not None and not (clip.overlap.min() >= 0 and clip.overlap.max() <= 1):
-        raise ValueError(
-            f"overlap spans {clip.overlap.min():g} to {clip.overlap.max():g}; shares lie in 0 to 1"
-        )
+    if clip.overlap is not None:
+        known = clip.overlap[~np.isnan(clip.overlap)]
+        if len(known) and not (known.min() >= 0 and known.max() <= 1):
+            raise ValueError(
+                f"overlap spans {known.min():g} to {known.max():g}; shares lie in 0 to 1"
+            )
 
 
 def _camera_is_whole(crop: Crop) -> bool:
@@ -346,6 +349,13 @@ def decode_masks(data: bytes, count: int) -> np.ndarray:
         .reshape(count, MASK_SIDE, MASK_SIDE)
         .astype(bool)
     )
+
+
+def _unknown_as_null(rows: list | None) -> list | None:
+    """A matrix whose NaN are None: JSON has no NaN."""
+    if rows is None:
+        return None
+    return [[None if math.isnan(value) else value for value in row] for row in rows]
 
 
 def _rounded(values: Numbers | Matrix | None, digits: int) -> list | None:

@@ -115,7 +115,9 @@ def keeps(clip: Clip, kind: str, rules: PairRules, a: int, b: int) -> bool:
                 return False
     elif not rules.gap_min_s <= abs(one.time_s - other.time_s) <= rules.gap_max_s:
         return False
-    return clip.overlap is None or rules.overlap_min <= clip.overlap[a, b] <= rules.overlap_max
+    if clip.overlap is None or math.isnan(clip.overlap[a, b]):
+        return True
+    return rules.overlap_min <= clip.overlap[a, b] <= rules.overlap_max
 
 
 def candidates(clip: Clip, kind: str, rules: PairRules) -> list[tuple[int, int]]:

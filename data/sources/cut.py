@@ -22,6 +22,7 @@ from data.sources.cameras import Camera
 from data.sources.config import PairsConfig
 from data.sources.crop_parts import cut_mask, move_keypoints, turn_camera, turned_square
 from data.sources.frames import Frames, Unreadable
+from data.sources.multicam.overlap import estimate_overlap
 from data.sources.plan import ClipPlan, CropPlan
 
 
@@ -165,6 +166,9 @@ def _join_clip(plan: ClipPlan, parts: list[CutCrop], style: Style) -> Clip:
         # Where nobody knows, every cell counts as the person.
         whole = np.ones((MASK_SIDE, MASK_SIDE), bool)
         masks = np.stack([whole if part.mask is None else part.mask for part in parts])
+    overlap = None
+    if masks is not None:
+        overlap = _overlap(parts, style.size)
     labels: Labels | None = None
     if any(part.labels.keypoints is not None for part in parts):
         labels = stack_labels([part.labels for part in parts])
@@ -177,6 +181,27 @@ def _join_clip(plan: ClipPlan, parts: list[CutCrop], style: Style) -> Clip:
         [part.crop for part in parts],
         [part.jpeg for part in parts],
         masks,
-        labels=labels,
+        overlap,
+        labels,
         track=plan.track,
     )
+
+
+def _overlap(parts: list[CutCrop], size: int) -> np.ndarray | None:
+    """(N, N) overlap by the masks of calibrated crops, or None; see estimate_overlap."""
+    able, masks, Ks, Rts = [], [], [], []
+    for n, part in enumerate(parts):
+        if part.mask is not None and part.crop.K is not None and part.crop.kind == "body":
+            able.append(n)
+            masks.append(part.mask)
+            Ks.append(np.asarray(part.crop.K))
+            Rts.append(np.asarray(part.crop.Rt))
+    if not able:
+        return None
+    found = estimate_overlap(np.stack(masks), Ks, Rts, [parts[n].crop.time_s for n in able], size)
+    if found is None:
+        return None
+    out = np.full((len(parts), len(parts)), np.nan)
+    out[np.ix_(able, able)] = found
+    np.fill_diagonal(out, 1.0)
+    return out

@@ -219,7 +219,7 @@ def caption(clip: Clip, a: int, b: int, kind: str) -> str:
         words.append(f"gap {abs(one.time_s - other.time_s):.2f} s")
         words.append(one.camera)
     overlap = "overlap not known"
-    if clip.overlap is not None:
+    if clip.overlap is not None and not np.isnan(clip.overlap[a, b]):
         overlap = f"{clip.overlap[a, b]:.0%} of a seen in b"
     words.insert(2, overlap)
     return "  ·  ".join(words)
