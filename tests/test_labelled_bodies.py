@@ -17,6 +17,7 @@ from body_scenes import (
 )
 from old_pickles import Call, fake, write_old
 
+from data.format.joint_sets import match_joint_sets
 from data.format.verify import check_shard
 from data.loading.sequences import SequenceConfig, SequenceOrder, SequenceReader, find_runs
 from data.sources.label_shards import main
@@ -69,7 +70,9 @@ def write_3dpw(root, rng, frames=6, changes=lambda tree: None):
         points = np.zeros((frames, 3, 18))
         for frame in range(frames):
             pixels = to_pixels(joints[frame], K, cameras[frame])
-            points[frame, :2], points[frame, 2] = pixels[:18].T, 0.7
+            places = match_joint_sets("smpl24", "openpose18")
+            points[frame, :2, places >= 0] = pixels[places[places >= 0]]
+            points[frame, 2, places >= 0] = 0.7
             images[frame] = draw(pixels, into=images[frame])
         points[3] = 0
         tree["poses2d"].append(points)
@@ -94,9 +97,13 @@ def test_3dpw_is_read_in_its_own_world(tmp_path):
     assert (clip.split, clip.track) == ("train", "threedpw/street_00/0")
     for clip, images, labels, _ in found:
         check_projection(clip, images, labels)
-        check_keypoints(images, labels)
         assert labels.joints.joint_set == "smpl24" and labels.keypoints.joint_set == "openpose18"
-    np.testing.assert_allclose(labels.keypoints.confidence, 0.7, atol=1e-6)
+        # OpenPose's detections lie where the joints of the same name fall.
+        wrist, elbow = labels.at(0).keypoints.points[[4, 6]]
+        crop, rt = clip.crops[0], np.array(clip.crops[0].Rt)
+        joints = labels.at(0).joints.points[[21, 18]] @ rt[:, :3].T + rt[:, 3]
+        np.testing.assert_allclose([wrist, elbow], to_pixels(joints, np.array(crop.K)), atol=0.05)
+    assert np.unique(labels.keypoints.confidence).tolist() == pytest.approx([0, 0.7])
     values = found[0][2].at(2).body
     assert (values.model, values.variant) == ("smpl", "male")
     np.testing.assert_allclose(values.parameters["pose"].ravel(), tree["poses"][0][4], atol=1e-6)
@@ -105,6 +112,15 @@ def test_3dpw_is_read_in_its_own_world(tmp_path):
     np.testing.assert_allclose(
         np.array(found[0][0].crops[2].Rt), tree["cam_poses"][4][:3], atol=1e-6
     )
+
+
+def test_check_finds_3dpw_right(tmp_path, capsys):
+    write_3dpw(tmp_path / "threedpw", np.random.default_rng(0))
+    keys = [f"root={tmp_path / 'threedpw'}", f"out={tmp_path / 'look.png'}"]
+    assert main(["threedpw", "--check", *keys]) == 0
+    said = capsys.readouterr().out
+    assert "3D joints through the camera fall 0.0 px from the 2D ones" in said, said
+    assert (tmp_path / "look.png").stat().st_size > 1000
 
 
 def test_3dpw_gives_sequences_over_its_clips(tmp_path):

@@ -21,6 +21,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from data.format.joint_sets import find_joint_set
 from data.format.labels import CropLabels, Keypoints
 from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
 from data.sources.labelled.bodies import (
@@ -49,9 +50,10 @@ FIELDS = (
     "sub",
 )
 RATE_HZ = 30.0
-JOINTS = 55
-# {rows of gtkps: where SMPL-X's own 55 begin}. BEDLAM2 has OpenPose's 25 and 19 more before them.
-FIRST = {55: 0, 127: 0, 144: 0, 171: 44}
+POSE = 165
+# [(least rows of gtkps, where SMPL-X's joints begin in it, set)]: the first that fits. BEDLAM2 has
+# OpenPose's 25 and 19 more before them; shortened files have the body alone.
+SETS = ((171, 44, "smplx55"), (55, 0, "smplx55"), (22, 0, "smplx22"))
 
 
 @LABELLED.register("bedlam")
@@ -121,18 +123,18 @@ class _Scene:
         count = len(self.names)
         self.centre = as_numbers(arrays["center"], "center", count, 2)
         self.scale = as_numbers(arrays["scale"], "scale", count)
-        self.pose = as_numbers(arrays["pose_cam"], "pose_cam", count, 3 * JOINTS)
+        self.pose = as_numbers(arrays["pose_cam"], "pose_cam", count, POSE)
         self.shape = as_numbers(arrays["shape"], "shape", count, -1)
         self.trans = as_numbers(arrays["trans_cam"], "trans_cam", count, 3)
         self.K = as_numbers(arrays["cam_int"], "cam_int", count, 3, 3)
         self.cam_ext = as_numbers(arrays["cam_ext"], "cam_ext", count, 4, 4)
         points = arrays["gtkps"]
-        if points.ndim != 3 or len(points) != count or points.shape[1] not in FIRST:
-            raise ValueError(
-                f"gtkps is of shape {points.shape}, not (n, {'|'.join(map(str, FIRST))}, 2|3)"
-            )
-        first = FIRST[points.shape[1]]
-        self.points = as_numbers(points[:, first : first + JOINTS, :2], "gtkps", count, JOINTS, 2)
+        if points.ndim != 3 or points.shape[1] < 22 or points.shape[2] not in (2, 3):
+            raise ValueError(f"gtkps is of shape {points.shape}, not (n, 22 or more, 2 or 3)")
+        first, self.joint_set = next(row[1:] for row in SETS if points.shape[1] >= row[0])
+        joints = len(find_joint_set(self.joint_set))
+        points = points[:, first : first + joints, :2]
+        self.points = as_numbers(points, "gtkps", count, joints, 2)
         genders = arrays.get("gender", np.full(count, "neutral"))
         self.variants = [gender_name(gender) for gender in genders]
         self.subjects = arrays.get("sub")
@@ -151,4 +153,4 @@ class _Scene:
         """SMPL-X's joints; those outside of the image are not labelled, nobody sees them."""
         points = self.points[row]
         inside = ((points >= 0) & (points < (width, height))).all(1)
-        return Keypoints("smplx55", points, inside.astype(np.float32))
+        return Keypoints(self.joint_set, points, inside.astype(np.float32))

@@ -60,6 +60,7 @@ _RENAMED = {
     "numpy._core.numeric": "numpy.core.numeric",
     "scipy.sparse._csc": "scipy.sparse.csc",
     "scipy.sparse._csr": "scipy.sparse.csr",
+    "pandas.core.internals": "pandas.core.internals.managers",
     "pandas.indexes.base": "pandas.core.indexes.base",
     "pandas.core.index": "pandas.core.indexes.base",
 }
