@@ -12,6 +12,7 @@ from body_scenes import (
     draw,
     find_dots,
     pose,
+    rotation,
     save,
     to_pixels,
 )
@@ -388,6 +389,58 @@ def test_agora_is_read_in_the_cameras_frame(tmp_path, joints_of, joint_set):
         count = len(labels.joints.points[0])
         np.testing.assert_allclose(labels.joints.points[0], joints[person][:count], atol=1e-6)
         np.testing.assert_allclose(labels.vertices[0], verts[person], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name,yaw,pitch",
+    [
+        ("ag_trainset_3dpeople_bfh_archviz_5_10_00001.png", 20.0, 0.0),
+        ("ag_trainset_3dpeople_bfh_archviz_5_10_cam02_00001.png", -45.0, 30.0),
+    ],
+)
+def test_agoras_parameters_are_turned_into_the_camera(tmp_path, name, yaw, pitch):
+    """A stick figure in the scan's axes, taken to the camera by the steps of AGORA's projection."""
+    rng, root = np.random.default_rng(5), tmp_path / "agora"
+    orient, rest = np.array([0.3, -0.2, 0.5]), body(rng, 127)
+    scan = rest @ rotation(*orient).T + [0.1, 0.9, 0]
+    scan_yaw = 70.0
+    turned = (scan * [1, -1, -1]) @ rotation(0, np.deg2rad(scan_yaw - 90), 0).T
+    # Unreal's x, y, z (cm) are z, x, -y here.
+    feet, camera = np.array([[300.0, 50, 0]]), np.array([[-200.0, 40, 170]])
+    moved = turned + ((feet - camera) / 100)[:, [1, 2, 0]] * [1, -1, 1]
+    joints = moved @ rotation(0, np.deg2rad(-yaw), 0).T @ rotation(np.deg2rad(pitch), 0, 0).T
+    joints[:, 2] += 3
+    f = (18 if "cam02" in name else 28) / 36 * 3840
+    points = to_pixels(joints, np.array([[f, 0, 1920], [0, f, 1080], [0, 0, 1]]))
+    save(root / "images" / name, np.full((2160, 3840, 3), 90, np.uint8))
+    columns = {
+        "imgPath": [name],
+        "Yaw": [[scan_yaw]],
+        "camYaw": [20.0],
+        "isValid": [[True]],
+        "kid": [[True]],
+        "gender": [["female"]],
+        "gt_path_smplx": [["smplx_gt/a/10004_w_0_0.obj"]],
+        "gt_joints_2d": [[points]],
+        "gt_joints_3d": [[joints]],
+    }
+    write_old(root / "labels" / "train_0_withjv.pkl", agora_table(columns))
+    parameters = {
+        "global_orient": orient[None],
+        "body_pose": rng.normal(size=(1, 63)),
+        "betas": rng.normal(size=(1, 11)),
+        "expression": rng.normal(size=(1, 10)),
+        "left_hand_pose": np.ones((1, 45)),
+    }
+    write_old(root / "smplx_gt" / "a" / "10004_w_0_0.pkl", parameters)
+    ((_, _, labels, _),) = run(tmp_path, "agora", "parameters=true")
+    values = labels.at(0).body
+    assert (values.model, values.variant) == ("smplx", "female_kid")
+    found = (rest - rest[0]) @ rotation(*values.parameters["body_pose"][0]).T
+    np.testing.assert_allclose(found + values.parameters["translation"], joints, atol=1e-5)
+    np.testing.assert_allclose(
+        values.parameters["body_pose"][1:].ravel(), parameters["body_pose"][0], atol=1e-6
+    )
 
 
 def test_agora_of_another_focal_length_is_refused(tmp_path):

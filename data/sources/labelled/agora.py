@@ -7,6 +7,10 @@
 ``gt_joints_3d`` are metres in the camera's OpenCV axes already, ``gt_joints_2d`` pixels of the
 large image. The focal length in millimetres of a sensor 36 mm wide follows from the image's name.
 The world is the camera.
+
+``gt_path_smplx`` names files of SMPL-X's parameters in the axes of the scan, whose y points up.
+Their root is turned into the camera by the scan's and the camera's yaw and pitch; joint 0 lies at
+the first of ``gt_joints_3d``. Their hands are about the mean of SMPL-X's file and are left out.
 """
 
 import os
@@ -14,20 +18,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 
-from data.format.labels import CropLabels, Joints, Keypoints
+from data.format.labels import BodyParameters, CropLabels, Joints, Keypoints
 from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
 from data.sources.labelled.bodies import (
     as_numbers,
     box_around,
+    gender_name,
     project,
     reading,
     take_text,
     take_tree,
 )
 from data.sources.labelled.pickles import read_pickle
-from data.sources.labelled.places import list_files, stem_of
+from data.sources.labelled.places import join_name, list_files, stem_of
 from engine.config.parser import key
 from engine.errors import UserError
 
@@ -45,6 +51,17 @@ SETS = {
     127: ("smplx55", 55),
     144: ("smplx55", 55),
 }
+# [(part of an image's name, yaw and pitch of the camera in degrees)]; None: the row's camYaw.
+TURNS_DEG: tuple[tuple[str, float | None, float], ...] = (
+    ("hdri", 0, 0),
+    ("cam00", 135, 30),
+    ("cam01", -135, 30),
+    ("cam02", -45, 30),
+    ("cam03", 45, 30),
+    ("ag2", 0, 15),
+    ("", None, 0),
+)
+SCAN_YAW_DEG = -90.0  # scans face sideways
 AGREE_SHARE = 0.01  # of the width: how far joints may fall from their own pixels, in the middle
 
 
@@ -56,6 +73,7 @@ class Agora(LabelledSource):
     labels: str = key("labels", "folder of the data frames, inside root=", path="one")
     images: str = key("images", "folder of the images, inside root=", path="one")
     vertices: bool = key(False, "keep gt_verts, where the data frames have them")
+    parameters: bool = key(False, "read the files of gt_path_smplx, inside root=")
     invisible: bool = key(False, "keep people who are hidden by more than nine tenths (isValid)")
 
     def read(self) -> Iterator[LabelledImage]:
@@ -93,6 +111,7 @@ class Agora(LabelledSource):
                 labels=CropLabels(
                     keypoints=Keypoints(joint_set, points[:count], np.ones(count)),
                     joints=Joints(joint_set, joints[:count], np.ones(count)),
+                    body=self._body(table, row, person, joints[0]) if self.parameters else None,
                     vertices=vertices,
                 ),
                 name=name,
@@ -119,6 +138,33 @@ class Agora(LabelledSource):
                 return stem_of(take_text(table[column][row][person]))
         return f"{os.path.splitext(name)[0]}-{person}"
 
+    def _body(
+        self, table: Mapping[str, Any], row: int, person: int, pelvis: np.ndarray
+    ) -> BodyParameters:
+        """SMPL-X's body in the camera; ``pelvis`` is where its joint 0 lies."""
+        name = os.path.splitext(take_text(table["gt_path_smplx"][row][person]))[0] + ".pkl"
+        path = join_name(self.root, name)
+        turn = rotation_of(
+            take_text(table["imgPath"][row]),
+            float(table["Yaw"][row][person]),
+            float(table["camYaw"][row]),
+        )
+        with reading(path, "file of SMPL-X's parameters"):
+            tree = take_tree(read_pickle(path))
+            root = as_numbers(np.ravel(tree["global_orient"]), "global_orient", 3)
+            body = as_numbers(np.ravel(tree["body_pose"]), "body_pose", 63).reshape(21, 3)
+            turned = cv2.Rodrigues(turn @ cv2.Rodrigues(root)[0])[0].ravel()
+            values = {
+                "body_pose": np.concatenate([turned[None], body]),
+                "translation": pelvis,
+                "betas": as_numbers(np.ravel(tree["betas"]), "betas", -1),
+                "expression": as_numbers(np.ravel(tree["expression"]), "expression", -1),
+            }
+        variant = gender_name(table["gender"][row][person])
+        if bool(table["kid"][row][person]):
+            variant += "_kid"
+        return BodyParameters("smplx", variant, values, of_person=frozenset({"betas"}))
+
     def _check_camera(
         self, path: str, name: str, joints: np.ndarray, points: np.ndarray, K: np.ndarray
     ) -> None:
@@ -137,3 +183,16 @@ def intrinsics_of(name: str, size: tuple[int, int]) -> np.ndarray:
     width, height = size
     focal = next(focal for part, focal in FOCAL_MM if part in name) / SENSOR_MM * width
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+
+
+def rotation_of(name: str, yaw_deg: float, camera_yaw_deg: float) -> np.ndarray:
+    """(3, 3) from the axes of a scan, y up, to those of an image's camera, y down.
+
+    Args:
+        yaw_deg: of the scan.  camera_yaw_deg: the row's camYaw, for images that name no other.
+    """
+    yaw, pitch = next((yaw, pitch) for part, yaw, pitch in TURNS_DEG if part in name)
+    about_y = yaw_deg + SCAN_YAW_DEG - (camera_yaw_deg if yaw is None else yaw)
+    turn_y = cv2.Rodrigues(np.array([0, np.deg2rad(about_y), 0]))[0]
+    turn_x = cv2.Rodrigues(np.array([np.deg2rad(pitch), 0, 0]))[0]
+    return turn_x @ turn_y @ np.diag([1.0, -1, -1])

@@ -5,7 +5,8 @@ there (the body model's own units, metres and rotation vectors):
 
     smpl    pose (24, 3), betas (B,) of the person, transl (3,), and AIST++'s scale (1,)
     smplx   pose (55, 3), betas (B,), transl (3,), expression (E,); body_pose (22, 3) instead of
-            pose where the hands' mean is still to be added and nobody has it
+            pose where the hands' mean is still to be added and nobody has it; translation
+            (3,) instead of transl where it is known where joint 0 lies
 
 ``transl`` is the models' own: it is added to the posed body, whose joint 0 lies at
 J_regressor @ shaped template, so joint 0 is not at ``transl``. All is in the clip's world.
