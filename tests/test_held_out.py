@@ -2,12 +2,15 @@
 
 import json
 import random
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import simplejpeg
+import torch
 from clips import make_clip, write_shards
+from runs import ROOT, words
 
 from data.format import index as index_file
 from data.format.clip import Clip, Crop
@@ -28,7 +31,11 @@ from data.sampling.manifest import (
 )
 from data.sampling.order import Order
 from data.storage.shard_store import Store
+from engine.config.parser import parse
+from engine.distributed.process_group import Processes
 from engine.errors import UserError
+from pretrain.config import PretrainConfig
+from pretrain.train import make_trainer
 
 GREY = simplejpeg.encode_jpeg(np.full((32, 32, 3), 90, np.uint8), colorspace="RGB")
 
@@ -216,3 +223,35 @@ def test_bits_are_counted_without_numpys_own(monkeypatch):
     assert count_bits(values).tolist() == expected
     monkeypatch.delattr(np, "bitwise_count", raising=False)
     assert count_bits(values).tolist() == expected
+
+
+def test_a_run_says_what_it_left_out_and_resumes_with_the_same(tmp_path, capsys):
+    """A recording of 40 clips; the last 4 are for validation, and the one before them is near."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    clips = []
+    for number in range(40):
+        clip = make_clip(number, size=56, source="film")
+        for crop in clip.crops:
+            crop.time_s += 2.0 * number - (1.4 if number >= 36 else 0)
+        clips.append(replace(clip, subject="ann", track="walk"))
+    write_shards(folder, clips, 20)
+    file, *rest = words(tmp_path / "run", folder, "data.workers=0", "data.pairs.crops=any")
+    config = parse(PretrainConfig, [str(ROOT / file), *rest], "pretrain train")
+    streams = []
+    for _ in range(2):
+        trainer = make_trainer(config, Processes(0, 1, torch.device("cpu")))
+        order = trainer.task.order
+        streams.append([order.draw(n) for n in range(400)])
+        run, error = trainer.open_run()
+        assert error is None
+        run.close()
+        trainer.close()
+        trainer.task.announce_data("a batch")
+    sources = json.loads((tmp_path / "run/manifest.json").read_text())["sources"]
+    record = next(iter(sources.values()))["left_out"]
+    assert (record["clips"], record["same_moment"]) == (1, 1)
+    assert streams[0] == streams[1]
+    drawn = {draw.shard * 20 + draw.index for draw in streams[0]}
+    assert drawn == set(range(36)) - {35}
+    assert "1 of 36 training clips are left out" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from data.format.clip import MASK_SIDE, Clip, Crop
 from data.format.images import decode_image, open_image
 from data.format.label_stack import stack_labels
 from data.format.labels import CropLabels, Joints, Keypoints
+from data.format.looks import hash_look
 from data.sources.cameras import Camera
 from data.sources.crop_parts import move_keypoints
 from data.sources.labelled import LabelledImage, LabelledSource
@@ -218,7 +219,8 @@ def cut_person(image: LabelledImage, pixels: np.ndarray, style: CutStyle) -> Cut
         K = crop_intrinsics(image.K, box, (style.size, style.size))
         Rt = np.eye(3, 4) if image.Rt is None else image.Rt
     name = image_name(image)
-    meta = Crop(image.camera, image.time_s, image.kind, K, Rt, box, name)
+    look = hash_look(crop)
+    meta = Crop(image.camera, image.time_s, image.kind, K, Rt, box, name, look)
     return CutPerson(
         meta,
         jpeg,
