@@ -2,6 +2,7 @@
 OpenCV's own projection."""
 
 import json
+import random
 
 import cv2
 import numpy as np
@@ -387,6 +388,33 @@ def test_a_file_of_something_else_is_one_sentence(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UserError, match=TEXTS[text]):
         read_cameras(str(path))
+
+
+def harm(data, chance):
+    """Bytes with something cut out, put in or repeated."""
+    at, other = chance.randrange(len(data)), chance.randrange(len(data))
+    piece = chance.choice([b"[", b"]", b'"', b"nan", b"-", b"1e999", b"\0", b"\xff", b"\n", b"{}"])
+    more = chance.choice([b"", piece, data[other : other + 100]])
+    return data[:at] + more + data[at + chance.choice([0, 1, 30]) :]
+
+
+@pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
+def test_a_harmed_file_is_read_or_refused_in_a_sentence(tmp_path, write):
+    path, chance = tmp_path / "calibration", random.Random(8)
+    write(rig(), path)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    refused = 0
+    for _ in range(20):
+        file = chance.choice(files)
+        whole = file.read_bytes()
+        file.write_bytes(harm(whole, chance))
+        try:
+            read_cameras(str(path))
+        except UserError:
+            refused += 1
+        file.write_bytes(whole)
+    assert 0 < refused
+    read_cameras(str(path))
 
 
 def test_a_byte_order_mark_and_utf16_are_read(tmp_path):

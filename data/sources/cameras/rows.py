@@ -107,6 +107,14 @@ def _numbers(row, path, attribute, shape):
     return array.reshape(shape)
 
 
+def _count(values):
+    """How many numbers something holds; 1 where its rows are of several lengths."""
+    try:
+        return int(np.size(values))
+    except ValueError:
+        return 1
+
+
 def _shown(values):
     """A value for a message, short."""
     text = " ".join(str(values).split())
@@ -133,7 +141,7 @@ def _check_intrinsics(row, path, K):
 
 def _rotation(row, path):
     name = row.field("rotation")
-    if np.size(row.rotation) == 3:
+    if _count(row.rotation) == 3:
         return cv2.Rodrigues(_numbers(row, path, "rotation", (3,)))[0]
     R = _numbers(row, path, "rotation", (3, 3))
     off, sign = np.abs(R @ R.T - np.eye(3)).max(), np.linalg.det(R)
@@ -158,7 +166,7 @@ def _rotation(row, path):
 
 
 def _distortion(row, path):
-    count = np.size(row.distortion) if row.distortion is not None else 0
+    count = 0 if row.distortion is None else _count(row.distortion)
     values = np.zeros(0) if not count else _numbers(row, path, "distortion", (count,))
     most = 4 if row.fisheye else 8
     if np.any(values[most:] != 0):

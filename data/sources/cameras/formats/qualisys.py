@@ -5,8 +5,6 @@ backward); the position is in millimetres; the stored rotation has the camera's 
 distortion is divided by 64 as well, as Pose2Sim reads it.
 """
 
-import numpy as np
-
 from data.sources.cameras.documents import Document
 from data.sources.cameras.registry import CALIBRATIONS, CalibrationFormat
 from data.sources.cameras.rows import CameraRow, refuse_camera, take
@@ -82,7 +80,7 @@ def _read_camera(node, name, path):
         name,
         matrix,
         [lens[field] for field in _LENS],
-        np.diag([1.0, -1.0, -1.0]) @ stored,
+        [stored[0], [-value for value in stored[1]], [-value for value in stored[2]]],
         centre=[place[axis] for axis in "xyz"],
         size=(video["right"] - video["left"] + 1, video["bottom"] - video["top"] + 1),
         fields=_FIELDS,
