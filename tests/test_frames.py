@@ -5,6 +5,7 @@ import pickle
 import tarfile
 import unicodedata
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 from string import ascii_letters, digits
 
@@ -169,6 +170,17 @@ def test_one_frame_and_a_gif_are_videos_too(tmp_path):
     video = open_video(str(tmp_path / "a.gif"))
     assert [read_number(image) for _, image in video.get([1, 3])] == [1, 3]
     np.testing.assert_allclose(video.times, np.arange(4) / 10)
+
+
+def test_pixels_that_are_not_square_are_told(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(draw(3), format="rgb24")))
+        container.mux(stream.encode(None))
+    video = open_video(str(tmp_path / "a.mp4"))
+    assert (video.width, video.note) == (SIDE, "its pixels are 4:3, kept as stored")
 
 
 def test_joined_recordings_go_on(tmp_path):

@@ -161,6 +161,9 @@ def _index(container, stream, faults):
     ticks = np.array(pts, np.int64)
     times, said = clean_times(ticks, tick, float(stream.average_rate or 25))
     start_s = float(ticks[0] * tick) if ticks[0] != NO_PTS else 0.0
+    aspect = stream.sample_aspect_ratio
+    if aspect and aspect != 1:
+        said.append(f"its pixels are {aspect.numerator}:{aspect.denominator}, kept as stored")
     said += first.said + _say_damage(container, stream, times, faults)
     if count > len(whole):
         said.append(f"{count - len(whole)} of its {count} frames are damaged")

@@ -30,6 +30,7 @@ from data.sources.frame_times import NO_PTS
 __all__ = ["Frames", "Unreadable", "open_video"]
 
 _WORTH_A_SEEK = 8  # frames that a seek must save
+_FAILURES = 3  # of seeks in one pass, after which a file is decoded in order
 _REORDERED = 64  # frames that may come before a key frame that was sought
 _KEYS_BACK = (1, 2, 4)  # how many key frames before the wanted one a seek is tried at
 
@@ -94,13 +95,14 @@ class _Reader:
 
     Attributes:
         next: the number of the frame that the decoder gives next.
-        trusted: whether no seek of this file has failed yet.
+        failures: how often seeks have led nowhere; after a few, there are no more of them.
+        sought: whether it stands where it does by a seek.
         keys: {time in ticks: number} of the frames at which decoding may start.
     """
 
     def __init__(self, path: str, index: FrameIndex) -> None:
         self.path, self.index = path, index
-        self.trusted = True
+        self.failures = 0
         self.keys = {int(index.pts[key]): int(key) for key in index.keys}
         self.container = open_container(path)
         self._start()
@@ -111,6 +113,7 @@ class _Reader:
 
     def _start(self):
         """Stand before the first frame."""
+        self.sought = False
         self.stream = pick_stream(self.container)
         self.decoded = decode_frames(self.container, self.stream, [])
         self.next = 0
@@ -121,10 +124,11 @@ class _Reader:
         Raises:
             Unreadable: the file does not give it, not even from its start.
         """
-        if self.trusted and self._key_before(target) >= self.next + _WORTH_A_SEEK:
+        may_seek = self.failures < _FAILURES
+        if may_seek and self._key_before(target) >= self.next + _WORTH_A_SEEK:
             self._jump(target)
         frame = self._advance(target)
-        if frame is None and self.trusted:
+        if frame is None and self.sought:
             self._start_again()
             frame = self._advance(target)
         if frame is None:
@@ -170,6 +174,7 @@ class _Reader:
         pts = self.index.pts[key]
         if pts == NO_PTS:
             return False
+        self.sought = True
         try:
             self.container.seek(int(pts), stream=self.stream, backward=True)
         except av.FFmpegError:
@@ -185,7 +190,7 @@ class _Reader:
         return False
 
     def _start_again(self):
-        self.trusted = False
+        self.failures += 1
         self.close()
         self.container = open_container(self.path)
         self._start()
