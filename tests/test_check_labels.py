@@ -139,7 +139,7 @@ def test_people_who_would_be_skipped_and_missing_labels_are_told(check):
     code, said, _ = check([hand(0, labels=nan), hand(1, labels=alone), hand(2, image=b"x")])
     assert code == 1
     assert "c0 would be skipped: its keypoints are not finite numbers" in said
-    assert "c2 would be skipped: it is of no image format that is known" in said
+    assert "c2 would be skipped: it does not decode: it is of no image format" in said
     assert "3D joints cannot be held beside 2D ones" in said
 
 

@@ -311,3 +311,17 @@ def test_a_job_array_shares_a_labelled_dataset(tmp_path):
     assert not faults
     assert [element.arguments[-1] for element in elements] == ["part=1/3", "part=2/3", "part=3/3"]
     assert describe_lines(COMMANDS[LABELS], [["coko"]]).jobs[0].faults
+
+
+def test_images_of_any_sort_are_read_or_told_in_a_sentence(tmp_path):
+    deep = np.full((10, 20), 40_000, np.uint16)
+    grey = read_pixels(person(image=cv2.imencode(".png", deep)[1].tobytes()))
+    assert grey.shape == (10, 20, 3) and abs(int(grey[0, 0, 0]) - 156) <= 1
+    out = io.BytesIO()
+    Image.new("CMYK", (20, 10), (0, 255, 255, 0)).save(out, "JPEG")
+    red = read_pixels(person(image=out.getvalue()))[5, 5]
+    assert red[0] > 200 and red[1] < 60
+    whole = encode(np.zeros((50, 50, 3), np.uint8), ".jpg")
+    for broken in (b"", whole[:100], b"\x89PNG\r\n\x1a\n" + bytes(40), b"%!PS-Adobe", b"<svg/>"):
+        with pytest.raises(ValueError, match="."):
+            read_pixels(person(image=broken))

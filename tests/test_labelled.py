@@ -1,7 +1,9 @@
 """``python -m data labels``: a tiny COCO file, a toy source in one file, and what is refused."""
 
 import json
+import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -181,11 +183,46 @@ def test_images_that_cannot_be_read_are_skipped_and_told(tmp_path, capsys):
     with pytest.raises(UserError, match="no labelled person that can be cut"):
         main(["coco", f"out={tmp_path / 'new'}", f"root={tmp_path / 'coco'}"])
     words = capsys.readouterr().err
-    assert "skipped c.png (c-15): it is of no image format that is known" in words
+    assert (
+        "skipped c.png (c-15): it does not decode: it is of no image format that is known" in words
+    )
     assert (
         "skipped 2 people, a.png (a-10), a.png (a-11): it is 199 x 120, its labels are for 200"
         in words
     )
+
+
+def test_the_images_of_a_coco_file_may_lie_in_a_zip(tmp_path):
+    root = write_coco(tmp_path / "coco")
+    run(tmp_path)
+    before = next((tmp_path / "out").glob("*.tar")).read_bytes()
+    with zipfile.ZipFile(root / "val2017.zip", "w") as file:
+        for path in (root / "val2017").iterdir():
+            file.write(path, f"val2017/{path.name}")
+    shutil.rmtree(root / "val2017")
+    keys = [f"out={tmp_path / 'zip'}", f"root={root}"]
+    assert main(["coco", *keys, "images=val2017.zip"]) == 0
+    assert next((tmp_path / "zip").glob("*.tar")).read_bytes() == before
+    with pytest.raises(UserError, match="images=.*val2017: no such folder or archive"):
+        main(["coco", f"out={tmp_path / 'none'}", f"root={root}"])
+
+
+def test_an_image_is_no_device_and_no_file_outside(tmp_path, capsys):
+    def device(tree):
+        tree["images"][1]["file_name"] = "/dev/zero"
+
+    write_coco(tmp_path / "coco", device)
+    assert run(tmp_path) == 1
+    assert "skipped /dev/zero (/dev/zero-15): it is no file of up to 256 MiB" in (
+        capsys.readouterr().err
+    )
+
+    def climb(tree):
+        tree["images"][1]["file_name"] = "../../b.png"
+
+    write_coco(tmp_path / "climbing", climb)
+    with pytest.raises(UserError, match=r"'\.\./\.\./b\.png' climbs out of its folder"):
+        main(["coco", f"out={tmp_path / 'out2'}", f"root={tmp_path / 'climbing'}"])
 
 
 @pytest.mark.parametrize(

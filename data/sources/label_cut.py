@@ -6,6 +6,8 @@ than they must have are a UserError: the reader or the format is wrong, and so i
 """
 
 import io
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,14 +18,14 @@ import simplejpeg
 from data.cropping.geometry import Square, square_around
 from data.cropping.host import cut_square
 from data.format.clip import MASK_SIDE, Clip, Crop
-from data.format.images import decode_image, open_image
+from data.format.images import BROKEN, decode_image, open_image
 from data.format.label_stack import stack_labels
 from data.format.labels import CropLabels, Joints, Keypoints
 from data.format.looks import hash_look
 from data.sources.cameras import Camera
 from data.sources.crop_parts import move_keypoints
 from data.sources.labelled import LabelledImage, LabelledSource
-from data.sources.labelled.archives import ArchiveMember
+from data.sources.labelled.archives import IMAGE_MOST, ArchiveMember
 from data.sources.plan import clip_key
 from engine.errors import UserError, explain
 from engine.geometry import crop_intrinsics
@@ -102,6 +104,9 @@ def _read_bytes(image: str | bytes | ArchiveMember) -> bytes:
     if isinstance(image, ArchiveMember):
         return image.read()
     try:
+        found = os.stat(image)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > IMAGE_MOST:
+            raise ValueError(f"it is no file of up to {IMAGE_MOST >> 20} MiB")
         with open(image, "rb") as file:
             return file.read()
     except OSError as error:
@@ -109,8 +114,11 @@ def _read_bytes(image: str | bytes | ArchiveMember) -> bytes:
 
 
 def _orientation(data: bytes) -> int:
-    with open_image(io.BytesIO(data)) as opened:
-        return int(opened.getexif().get(ORIENTATION, 1))
+    try:
+        with open_image(io.BytesIO(data)) as opened:
+            return int(opened.getexif().get(ORIENTATION, 1))
+    except BROKEN:  # its pixels were read, its tag makes no sense
+        return 1
 
 
 def image_name(image: LabelledImage) -> str:

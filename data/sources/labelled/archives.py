@@ -74,7 +74,11 @@ class Files(ABC):
 
     @abstractmethod
     def image(self, name: str) -> str | ArchiveMember:
-        """Return what LabelledImage.image takes, whether or not the file is there."""
+        """Return what LabelledImage.image takes, whether or not the file is there.
+
+        Raises:
+            UserError: a name that climbs out of the folder.
+        """
 
     @abstractmethod
     def read(self, name: str, most: int = FILE_MOST) -> bytes:
@@ -99,17 +103,22 @@ class FolderFiles(Files):
     def __init__(self, root: str) -> None:
         self.root = root
 
+    def _path(self, name: str) -> str:
+        if _climbs(name):
+            raise UserError(f"{self.root}: '{name}' climbs out of its folder")
+        return os.path.join(self.root, name)
+
     def has(self, name: str) -> bool:
         """Return whether there is such a file."""
-        return os.path.isfile(os.path.join(self.root, name))
+        return not _climbs(name) and os.path.isfile(os.path.join(self.root, name))
 
     def image(self, name: str) -> str:
         """Return its path."""
-        return os.path.join(self.root, name)
+        return self._path(name)
 
     def read(self, name: str, most: int = FILE_MOST) -> bytes:
         """Return a file's bytes."""
-        path = os.path.join(self.root, name)
+        path = self._path(name)
         try:
             size = os.path.getsize(path)
             if size > most:
@@ -121,13 +130,17 @@ class FolderFiles(Files):
 
     def list(self, folder: str = "") -> list[str]:
         """Return the names in a folder, sorted, hidden ones left out."""
-        path = os.path.join(self.root, folder)
+        path = self._path(folder)
         try:
             return sorted(name for name in os.listdir(path) if not is_hidden(name))
         except FileNotFoundError:
             return []
         except OSError as error:
             raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
+
+
+def _climbs(name: str) -> bool:
+    return ".." in name.replace("\\", "/").split("/")
 
 
 class ArchiveFiles(Files):
@@ -166,8 +179,11 @@ class ArchiveFiles(Files):
         return sorted(children.get(self._top + start) or children.get(start) or ())
 
 
-def open_files(root: str) -> Files:
+def open_files(root: str, key: str = "root") -> Files:
     """Return the files of a folder, a zip or a tar.
+
+    Args:
+        key: what names it on the command line, for messages.
 
     Raises:
         Failure: it is none of them, or cannot be read.
@@ -175,7 +191,7 @@ def open_files(root: str) -> Files:
     if os.path.isdir(root):
         return FolderFiles(root)
     if not os.path.exists(root):
-        raise UserError(f"root={root}: no such folder or archive")
+        raise UserError(f"{key}={root}: no such folder or archive")
     try:
         return ArchiveFiles(root)
     except ValueError as error:

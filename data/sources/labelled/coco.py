@@ -21,6 +21,7 @@ from data.format.joint_sets import JOINT_SETS, find_joint_set
 from data.format.labels import HIDDEN, OUTSIDE, SEEN, CropLabels, Keypoints
 from data.format.names import decode_text
 from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
+from data.sources.labelled.archives import Files, open_files
 from engine.config.parser import key
 from engine.errors import UserError, explain, failure_of
 
@@ -49,6 +50,21 @@ class CocoAnnotation(TypedDict, total=False):
     segmentation: list[list[float]] | dict[str, object]
 
 
+@dataclass
+class CocoParts:
+    """What a JSON file says of all its annotations.
+
+    Attributes:
+        joint_set: of the keypoints.
+        licences: {the licence's id: its name}.
+        files: where the images are.
+    """
+
+    joint_set: str
+    licences: Mapping[int | None, str]
+    files: Files
+
+
 @LABELLED.register("coco")
 @dataclass
 class CocoKeypoints(LabelledSource):
@@ -60,7 +76,9 @@ class CocoKeypoints(LabelledSource):
         path="one",
     )
     images: str = key(
-        "val2017", "the folder of the images, inside root= or a path of its own", path="one"
+        "val2017",
+        "the folder of the images, or a zip or tar of them, inside root= or a path of its own",
+        path="one",
     )
     split: str = key("", "which part of the data set it is, stored with each clip")
     category: str = key("person", "category of the annotations that are read")
@@ -70,14 +88,16 @@ class CocoKeypoints(LabelledSource):
         """Yield every person with keypoints, in the order of the annotations."""
         path = os.path.join(self.root, self.annotations)
         tree = _read_json(path)
+        files = open_files(os.path.join(self.root, self.images), "images")
         try:
             category, joint_set = self.find_category(tree["categories"], path)
             images = {image["id"]: image for image in tree["images"]}
             licences = {entry["id"]: entry["name"] for entry in tree.get("licenses", ())}
+            parts = CocoParts(joint_set, licences, files)
             for annotation in self.follow(tree["annotations"]):
                 if annotation["category_id"] == category and not annotation.get("iscrowd", 0):
                     image = images[annotation["image_id"]]
-                    yield from self.list_crops(annotation, image, joint_set, licences)
+                    yield from self.list_crops(annotation, image, parts)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is no COCO keypoints file: it lacks {error}") from None
         except ValueError as error:
@@ -91,26 +111,26 @@ class CocoKeypoints(LabelledSource):
         self,
         annotation: CocoAnnotation,
         image: CocoImage,
-        joint_set: str,
-        licences: Mapping[int | None, str],
+        parts: "CocoParts",
     ) -> list[LabelledImage]:
         """The person of one annotation; none where too few keypoints are labelled."""
-        points = parse_keypoints(annotation.get("keypoints") or (), joint_set, annotation["id"])
+        values = annotation.get("keypoints") or ()
+        points = parse_keypoints(values, parts.joint_set, annotation["id"])
         if (points.confidence > 0).sum() < self.keypoints_min:
             return []
-        return [self.make_person(annotation, image, points, licences)]
+        return [self.make_person(annotation, image, points, parts)]
 
     def make_person(
         self,
         annotation: CocoAnnotation,
         image: CocoImage,
         points: Keypoints,
-        licences: Mapping[int | None, str],
+        parts: "CocoParts",
     ) -> LabelledImage:
         """One annotation with its keypoints."""
         name, number = image["file_name"], annotation["id"]
         return LabelledImage(
-            image=os.path.join(self.root, self.images, name),
+            image=parts.files.image(name),
             clip=f"{os.path.splitext(name)[0]}-{number}",
             subject=f"{os.path.splitext(name)[0]}/{number}",
             box=box_of(annotation["bbox"]),
@@ -118,7 +138,7 @@ class CocoKeypoints(LabelledSource):
             name=name,
             size=(image["width"], image["height"]),
             mask=_polygons(annotation.get("segmentation")),
-            licence=licences.get(image.get("license"), ""),
+            licence=parts.licences.get(image.get("license"), ""),
             split=self.split or None,
         )
 

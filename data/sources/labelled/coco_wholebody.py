@@ -19,6 +19,7 @@ from data.sources.labelled.coco import (
     CocoAnnotation,
     CocoImage,
     CocoKeypoints,
+    CocoParts,
     box_of,
     parse_keypoints,
 )
@@ -60,15 +61,14 @@ class CocoWholeBody(CocoKeypoints):
         self,
         annotation: CocoAnnotation,
         image: CocoImage,
-        joint_set: str,
-        licences: Mapping[int | None, str],
+        parts: CocoParts,
     ) -> list[LabelledImage]:
         """The person of one annotation, and their hands."""
         fields = cast(Mapping[str, Any], annotation)
-        points = parse_keypoints(_join(fields), joint_set, annotation["id"])
+        points = parse_keypoints(_join(fields), parts.joint_set, annotation["id"])
         if (points.confidence > 0).sum() < self.keypoints_min:
             return []
-        person = self.make_person(annotation, image, points, licences)
+        person = self.make_person(annotation, image, points, parts)
         out = [person]
         for side in ("left", "right") if self.hands else ():
             hand = _make_hand(person, fields, side)

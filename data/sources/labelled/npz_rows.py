@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from data.sources.labelled import LabelledImage, LabelledSource
-from data.sources.labelled.archives import ArchiveMember, list_members
+from data.sources.labelled.archives import ArchiveMember, list_members, open_files
 from data.sources.labelled.bodies import reading, take_text, take_tree
 from data.sources.labelled.npz import read_npz
 from data.sources.labelled.pickles import read_pickle
@@ -45,7 +45,11 @@ class RowSource(LabelledSource):
     """A data set in npz files or tars."""
 
     files: str = key("", "npz files or tars inside root= with commas between; default: all there")
-    images: str = key("", "folder that imgname starts at, inside root= or a path of its own")
+    images: str = key(
+        "",
+        "folder, zip or tar that imgname starts at, inside root= or a path of its own",
+        path="one",
+    )
     split: str = key("", "which part of the data set it is, stored with each clip")
 
     def read_rows(
@@ -84,6 +88,7 @@ def _read_npz(source: RowSource, path: str, fields: Sequence[str]) -> Iterator[P
     for name in ARRAYS:
         if name not in tree:
             raise KeyError(name)
+    files = open_files(os.path.join(source.root, source.images), "images")
     count = len(tree["imgname"])
     for name, values in tree.items():
         if len(values) != count:
@@ -91,11 +96,7 @@ def _read_npz(source: RowSource, path: str, fields: Sequence[str]) -> Iterator[P
     for row in source.follow(range(count)):
         name = take_text(tree["imgname"][row])
         values = {field: array[row] for field, array in tree.items()}
-        parts = [part for part in name.split("/") if part not in ("", ".")]
-        if ".." in parts:
-            raise ValueError(f"imgname '{name}' climbs out of its folder")
-        image = os.path.join(source.root, source.images, *parts)
-        yield PersonRow(image, name, row, values)
+        yield PersonRow(files.image(name.lstrip("/")), name, row, values)
 
 
 def _read_tar(source: RowSource, path: str, fields: Sequence[str]) -> Iterator[PersonRow]:
