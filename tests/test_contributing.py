@@ -104,7 +104,7 @@ def test_a_labelled_dataset(added, tmp_path):
     row = {"image": "a.png", "person": "anna", "box": [10, 10, 90, 90], "nose": [50, 30]}
     (tmp_path / "noses.json").write_text(json.dumps([row]))
     out = tmp_path / "out"
-    assert make_labels(["noses", f"source={tmp_path}", f"out={out}", "size=64"]) == 0
+    assert make_labels(["noses", f"root={tmp_path}", f"out={out}", "size=64"]) == 0
     (path,) = map(str, out.glob("*.tar"))
     assert len(read_index(path)) == 1
     store = Store(None)
