@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from data.sampling.order import Order
 
 MAKE: Words = ("data", "make")
+FIND: Words = ("data", "find")
 PAIRS: Words = ("data", "pairs")
 LABELS: Words = ("data", "labels")
 TRAITS = CommandTraits(folder_key="out", takes_part=True)
@@ -41,6 +42,14 @@ def describe_make(line: list[str]) -> JobDescription:
     from data.people.config import PeopleConfig
 
     return describe_config(PeopleConfig, line, MAKE, TRAITS.folder_key)[1]
+
+
+def describe_find(line: list[str]) -> JobDescription:
+    """Return what ``data find`` says of a command line."""
+    from data.find.command import FindRunConfig
+
+    config, _ = parse_line(FindRunConfig, line, FIND)
+    return JobDescription(line, flat(config), config.out)
 
 
 def describe_pairs(line: list[str]) -> JobDescription:
@@ -131,6 +140,7 @@ def check_shards(shards: str, cache: CacheConfig) -> None:
 
 COMMANDS = {
     MAKE: Command(TRAITS, describe_make),
+    FIND: Command(NAMED, describe_find),
     PAIRS: Command(TRAITS, describe_pairs),
     LABELS: Command(NAMED, describe_labels),
 }

@@ -67,6 +67,12 @@ PACKAGE = Package(
             "people_body out=shards/body slurm.jobs=16",
         ),
         submitted(
+            "data find",
+            MAKING,
+            "videos=DIR out=DIR",
+            "videos=DIR out=shards/video slurm.jobs=16",
+        ),
+        submitted(
             "data pairs",
             MAKING,
             "CONFIG videos=DIR out=DIR",

@@ -21,6 +21,7 @@ COMMANDS: tuple[Words, ...] = (
     ("finetune", "train"),
     ("finetune", "evaluate"),
     ("data", "make"),
+    ("data", "find"),
     ("data", "pairs"),
     ("data", "labels"),
 )

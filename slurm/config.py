@@ -109,7 +109,7 @@ class SlurmConfig:
     )
     jobs: int = key(
         1,
-        "elements of a job array that share the shards of data make, pairs or labels",
+        "elements of a job array that share the work of data make, find, pairs or labels",
         low=1,
         high=10_000,
     )

@@ -8,6 +8,7 @@ from data.find.detection import Detection
 BINS = (12, 8, 8)  # of hue, saturation and value
 SPREAD_BINS = 1.2  # by which a change of light moves saturation and value
 PARTS = 2  # above the hips and below
+CLOTHES = (PARTS, int(np.prod(BINS)))  # shape of a description
 SURE = 0.2  # least confidence of a keypoint that is used
 SEEN_PX = 96  # longer side of the box that sharpness is measured at
 
@@ -43,7 +44,7 @@ def describe_clothes(image: np.ndarray, person: Detection) -> np.ndarray:
     Args:
         image: (H, W, 3) uint8 RGB that the person's box is in.
     """
-    out = np.zeros((PARTS, int(np.prod(BINS))))
+    out = np.zeros(CLOTHES)
     for part, box in enumerate(part_boxes(person)):
         x0, y0 = np.maximum(box[:2], 0).astype(int)
         x1, y1 = np.ceil(np.minimum(box[2:], image.shape[1::-1])).astype(int)

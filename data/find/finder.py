@@ -87,7 +87,9 @@ class Finder:
             raise ValueError("this Finder was opened without hands")
         return find_hands_at_wrists(self._palms, self._hands, check_image(image), person)
 
-    def find_hands(self, image: np.ndarray) -> list[HandDetection]:
+    def find_hands(
+        self, image: np.ndarray, people: Sequence[Detection] | None = None
+    ) -> list[HandDetection]:
         """Return all hands of an image, those of people and those without one (close-ups).
 
         Best first. The side of a hand at a wrist is that of the body's wrist; of others it is what
@@ -95,6 +97,7 @@ class Finder:
 
         Args:
             image: (H, W, 3) uint8 RGB, upright.
+            people: at whose wrists hands are looked for; None: those that are found.
 
         Raises:
             UserError: no such array.
@@ -102,7 +105,7 @@ class Finder:
         if self._palms is None or self._hands is None:
             raise ValueError("this Finder was opened without hands")
         found: list[HandDetection] = []
-        for person in self.find_people(image):
+        for person in self.find_people(image) if people is None else people:
             found += self.find_hands_of(image, person).values()
         found += find_hands_anywhere(self._palms, self._hands, check_image(image))
         kept: list[HandDetection] = []

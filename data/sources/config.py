@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from data.find.config import FindConfig
 from data.format.clip import KINDS
 from data.sources.cameras import AUTO, FORMATS, UNITS
 from data.sources.detections import FORMATS as DETECTION_FORMATS
@@ -70,6 +71,10 @@ class PairsConfig:
         path="one",
     )
     boxes_format: str = key("auto", "its format", choices=DETECTION_FORMATS)
+    find: FindConfig = section(FindConfig)
+    found: str | None = key(
+        None, "folder whose videos `data find` has searched; default: out=", path="one"
+    )
     fill_gaps_frames: int = key(
         0, "interpolate between boxes up to this many frames apart; 0: no box, no crop", low=0
     )
@@ -118,7 +123,11 @@ class PairsConfig:
         1.0, "multicam: the most that a camera is tried to be late", low=0, high=60
     )
     person: Person = section(Person)
-    kind: str = key("body", "what the crops show", choices=KINDS)
+    kind: str = key(
+        "body",
+        "what the crops show; hand: both hands; all: bodies and hands",
+        choices=(*KINDS, "hand", "all"),
+    )
     keypoints: bool = key(
         True, "store the 2D keypoints of those who were found as labels, with their confidence"
     )
@@ -147,18 +156,23 @@ class PairsConfig:
     workers: int = key(1, "processes that decode; each holds one shard's crops in memory", low=1)
     part: str | None = key(None, HELP)
 
+    @property
+    def find_masks(self) -> bool:
+        """Whether outlines are searched for in the crops that bring none."""
+        return self.boxes is None if self.find.masks is None else self.find.masks
+
     def check(self) -> None:
         """Raises UserError for keys that do not go together."""
         for name in ("out", "videos"):
             if not getattr(self, name):
                 raise UserError(f"{name}= must be given")
         Part.of(self.part)
+        if self.found and self.boxes:
+            raise UserError(f"found={self.found} and boxes={self.boxes}: give one of them")
         if self.gap_min_s > self.gap_max_s:
             raise UserError(f"gap_min_s={self.gap_min_s} is above gap_max_s={self.gap_max_s}")
         unused = [n for n in ("calibration", "timestamps", "track") if getattr(self, n)]
         if self.reader == "video":
-            if not self.boxes:
-                raise UserError("reader=video needs boxes=FILE: where the person is in each frame")
             if self.instants < 2:
                 raise UserError(f"instants={self.instants}: a clip of one camera needs at least 2")
             if unused or self.cameras:

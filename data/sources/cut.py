@@ -6,14 +6,17 @@ through the lens and into the crop, by the same map as the pixels.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import simplejpeg
 
 from data.cropping.geometry import Square, square_of_box
 from data.cropping.host import cut_square
+from data.find.detection import Detection
 from data.find.faces import open_blur
+from data.find.finder import open_finder
+from data.find.looks import Opener, PeopleFinder
 from data.format.clip import MASK_SIDE, Clip, Crop
 from data.format.label_stack import stack_labels
 from data.format.labels import CropLabels, Keypoints, Labels
@@ -28,7 +31,11 @@ from data.sources.plan import ClipPlan, CropPlan
 
 @dataclass(frozen=True)
 class Style:
-    """What all crops of a command have in common; see PairsConfig."""
+    """What all crops of a command have in common; see PairsConfig.
+
+    Attributes:
+        opener: opens what finds the outlines that the plans lack; None: they stay unknown.
+    """
 
     size: int
     quality: int
@@ -37,6 +44,7 @@ class Style:
     kind: str
     keypoints: bool = True
     blur_faces: bool = False
+    opener: Opener | None = None
 
     @classmethod
     def of(cls, cfg: PairsConfig) -> "Style":
@@ -49,6 +57,7 @@ class Style:
             cfg.kind,
             cfg.keypoints,
             cfg.blur_faces,
+            open_finder if cfg.find_masks else None,
         )
 
 
@@ -78,16 +87,20 @@ def cut_clips(
     parts: dict[tuple[int, int], CutCrop] = {}
     failed: dict[str, str] = {}
     blur = open_blur() if style.blur_faces else None
+    finder = _open_for(plans, style)
     for path, reader in videos.items():
         wanted = _list_wanted(plans, path)
         try:
             for frame, image in reader.get(wanted):
+                whole = image
                 if blur is not None:
-                    known = [plans[p].crops[c].detection for p, c in wanted[frame]]
-                    image = blur(image, [found for found in known if found is not None])
+                    image = blur(image, _list_bodies(plans, wanted[frame], style))
                 for p, c in wanted[frame]:
                     kind = plans[p].kind or style.kind
-                    parts[p, c] = cut_crop(image, plans[p].crops[c], kind, style)
+                    crop = plans[p].crops[c]
+                    if finder is not None and _lacks_outline(crop, kind):
+                        crop = _find_outline(finder, whole, crop)
+                    parts[p, c] = cut_crop(image, crop, kind, style)
         except Unreadable as error:
             failed[path] = str(error)
     clips = []
@@ -96,6 +109,35 @@ def cut_clips(
         if len(have) >= 2:
             clips.append(_join_clip(plan, have, style))
     return clips, failed
+
+
+def _open_for(plans: list[ClipPlan], style: Style) -> PeopleFinder | None:
+    """What finds outlines, where a crop lacks one and they are wanted."""
+    if style.opener is None:
+        return None
+    for plan in plans:
+        if any(_lacks_outline(crop, plan.kind or style.kind) for crop in plan.crops):
+            return style.opener(True, False, False)
+    return None
+
+
+def _list_bodies(
+    plans: list[ClipPlan], wanted: list[tuple[int, int]], style: Style
+) -> list[Detection]:
+    """The people that are known in a frame; a hand's box has no face at its top."""
+    bodies = [plans[p].crops[c] for p, c in wanted if (plans[p].kind or style.kind) == "body"]
+    return [crop.detection for crop in bodies if crop.detection is not None]
+
+
+def _lacks_outline(crop: CropPlan, kind: str) -> bool:
+    return kind == "body" and crop.detection is not None and crop.detection.mask is None
+
+
+def _find_outline(finder: PeopleFinder, image: np.ndarray, crop: CropPlan) -> CropPlan:
+    """The plan with the outline in its detection, where one is seen."""
+    assert crop.detection is not None
+    mask = finder.find_mask(image, crop.detection, crop.others)
+    return replace(crop, detection=replace(crop.detection, mask=mask))
 
 
 def _list_wanted(plans: list[ClipPlan], path: str) -> dict[int, list[tuple[int, int]]]:

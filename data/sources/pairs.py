@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from data.find.faces import open_blur
+from data.find.store import DETECTIONS, FOLDER
 from data.format.shards import shard_name, write_shard
 from data.sources import multicam, video
 from data.sources.config import PairsConfig
@@ -22,6 +23,7 @@ from engine.run.files import replace_file, write_file
 
 COMMAND = "data pairs"
 SAVED, DONE = "pairs.yaml", "pairs.done.json"
+SEARCHED = (FOLDER, DETECTIONS)  # what `data find` leaves in the same folder
 
 log = get_logger(__name__)
 
@@ -85,8 +87,8 @@ def _check_folder(cfg):
 
 
 def _of_others(folder):
-    """Whether it holds anything but what another part of this command is just writing."""
-    return [name for name in os.listdir(folder) if ".writing-" not in name]
+    """What it holds but a search of videos and what another part of this command is writing."""
+    return [name for name in os.listdir(folder) if ".writing-" not in name and name not in SEARCHED]
 
 
 def _prepare_folder(cfg):

@@ -5,7 +5,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,6 +34,7 @@ class CropPlan:
         detection: what is known of the person in the upright frame, in its pixels as the lens made
             them; None: nothing but the box.
         quarter_turns: clockwise, by which the crop is shown turned, for cameras on their side.
+        others: who else is found near the person in the frame, for whose outline they are not.
     """
 
     path: str
@@ -44,6 +45,7 @@ class CropPlan:
     camera: Camera | None = None
     detection: Detection | None = None
     quarter_turns: int = 0
+    others: list[Detection] = field(default_factory=list)
 
 
 @dataclass
@@ -130,7 +132,7 @@ def digest_plans(plans: Sequence[ClipPlan], cfg: "PairsConfig") -> str:
     """16 hex digits that change with anything that changes the bytes of these clips."""
     hasher, paths = hashlib.blake2b(digest_size=8), set()
     hasher.update(f"{cfg.size} {cfg.quality} {cfg.source} {cfg.licence} {cfg.kind}".encode())
-    hasher.update(f"{cfg.keypoints} {cfg.blur_faces}".encode())
+    hasher.update(f"{cfg.keypoints} {cfg.blur_faces} {cfg.find_masks}".encode())
     for plan in plans:
         hasher.update(f"{plan.key} {plan.subject} {plan.kind} {plan.track} look".encode())
         for crop in plan.crops:
@@ -147,8 +149,9 @@ def digest_plans(plans: Sequence[ClipPlan], cfg: "PairsConfig") -> str:
                     + crop.camera.distortion.tobytes()
                     + (b"fisheye" if crop.camera.fisheye else b"")
                 )
-            if crop.detection is not None:
-                hasher.update(_detection_bytes(crop.detection))
+            for found in [crop.detection, *crop.others]:
+                if found is not None:
+                    hasher.update(_detection_bytes(found))
     return hasher.hexdigest()
 
 
