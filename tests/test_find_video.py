@@ -362,6 +362,10 @@ def test_the_search_alone_is_taken_over_by_the_cutting(world, monkeypatch, capsy
     rows = json.loads((world / "parts/detections.json").read_text())
     assert {row["video"] for row in rows} == {"b", "street/cross"}
     assert len(rows[0]["keypoints"]) == 51 and rows[0]["x0"] < rows[0]["x1"]
+    boxes = f"boxes={world / 'parts/detections.json'}"
+    assert _run(world, boxes, "find.masks=true", out="by_file") == 0
+    for clip, _ in _read(world / "by_file"):
+        assert clip.masks is not None and clip.labels.keypoints.joint_set == "coco17"
     assert _run(world) == 0
     monkeypatch.setattr(search, "open_finder", None)  # not asked again
     assert _run(world, out="parts") == 0

@@ -3,14 +3,18 @@
     video,frame,x0,y0,x1,y1,person,score
     take1/cam.mp4,0,608,57,833,672,ann,0.9
 
-``person`` (by default "0") and ``score`` may be left out. A still image has ``image`` in place of
+``person`` (by default "0") and ``score`` may be left out. In JSON an object may have ``keypoints``
+(x, y, confidence of coco17) and ``left_hand`` and ``right_hand`` (of hand21), as `data find` writes
+them. A still image has ``image`` in place of
 ``video``, and no ``frame``.
 """
 
 from collections.abc import Iterator
 
-from data.find.detection import Detection
-from data.sources.detections.source import Found, Source, as_box
+import numpy as np
+
+from data.find.detection import SIDES, Detection
+from data.sources.detections.source import Found, Source, as_box, as_numbers, read_hand
 from data.sources.tables import parse_rows, read_frame, read_number
 from engine.errors import UserError
 
@@ -36,8 +40,34 @@ def read_own(source: Source) -> Iterator[Found]:
             named.setdefault(video, (video,)),
             frame,
             EVERYBODY if person in (None, "") else str(person),
-            Detection(box, sure, where=where),
+            _read_points(Detection(box, sure, where=where), row),
         )
+
+
+def _read_points(one: Detection, row: dict) -> Detection:
+    """A detection with the keypoints and hands of its row, if there are any."""
+    keypoints = _points_of(row, "keypoints", 17, one.where)
+    if keypoints is not None:
+        one.keypoints = keypoints
+    for side in SIDES:
+        points = _points_of(row, f"{side}_hand", 21, one.where)
+        hand = None if points is None else read_hand(points, side)
+        if hand is not None:
+            one.hands[side] = hand
+    return one
+
+
+def _points_of(row: dict, name: str, count: int, where: str) -> np.ndarray | None:
+    """(count, 3) x, y and confidence, or None where the row does not have them."""
+    if row.get(name) in (None, ""):
+        return None
+    numbers = as_numbers(row[name], where, name)
+    if len(numbers) != 3 * count:
+        raise UserError(
+            f"{where}: '{name}' has {len(numbers)} numbers; x, y and confidence of {count} points "
+            f"are {3 * count}"
+        )
+    return numbers.reshape(count, 3)
 
 
 def _is_of_images(source):
