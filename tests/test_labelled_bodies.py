@@ -361,7 +361,8 @@ def write_agora(root, rng, joints_of=45, focal_mm=28.0):
     image = None
     for person in points[:2]:
         image = draw(person / 3 - 0.5, (1280, 720), image)
-    save(root / "images" / "ag_trainset_3dpeople_bfh_archviz_5_10_00001_1280x720.png", image)
+    name = "ag_trainset_3dpeople_bfh_archviz_5_10_00001_1280x720.png"
+    save(root / "images" / "train_0" / name, image)
     verts = [rng.normal(size=(20, 3)) for _ in range(3)]
     columns = {
         "imgPath": ["ag_trainset_3dpeople_bfh_archviz_5_10_00001.png"],

@@ -38,6 +38,7 @@ from engine.config.parser import key
 from engine.errors import UserError
 
 SIZE, SMALL = (3840, 2160), (1280, 720)
+SMALL_ENDS = "_1280x720"
 SENSOR_MM = 36.0
 # [(part of an image's name, focal length in mm)], the first that fits.
 FOCAL_MM = (("hdri", 50), ("cam00", 18), ("cam01", 18), ("cam02", 18), ("cam03", 18), ("", 28))
@@ -75,6 +76,10 @@ class Agora(LabelledSource):
     vertices: bool = key(False, "keep gt_verts, where the data frames have them")
     parameters: bool = key(False, "read the files of gt_path_smplx, inside root=")
     invisible: bool = key(False, "keep people who are hidden by more than nine tenths (isValid)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._images: dict[str, str] = {}
 
     def read(self) -> Iterator[LabelledImage]:
         """Yield every person of every image."""
@@ -121,15 +126,18 @@ class Agora(LabelledSource):
 
     def _find_image(self, name: str) -> tuple[str, tuple[int, int]]:
         """(path, size) of an image: the small one where it is there and the large one is not."""
-        folder = os.path.join(self.root, self.images)
-        large = os.path.join(folder, name)
-        stem, suffix = os.path.splitext(name)
-        if stem.endswith("_1280x720"):
-            return large, SMALL
-        small = os.path.join(folder, f"{stem}_1280x720{suffix}")
-        if os.path.isfile(small) and not os.path.isfile(large):
-            return small, SMALL
-        return large, SIZE
+        there, (stem, suffix) = self._list_images(), os.path.splitext(name)
+        small = name if stem.endswith(SMALL_ENDS) else f"{stem}{SMALL_ENDS}{suffix}"
+        if small in there and (small == name or name not in there):
+            return there[small], SMALL
+        return there.get(name, os.path.join(self.root, self.images, name)), SIZE
+
+    def _list_images(self) -> dict[str, str]:
+        """{name: path} of the images, in whichever folders (train_0 and so on) they lie."""
+        if not self._images:
+            for folder, _, names in sorted(os.walk(os.path.join(self.root, self.images))):
+                self._images.update({name: os.path.join(folder, name) for name in names})
+        return self._images
 
     def _subject(self, table: Mapping[str, Any], row: int, person: int, name: str) -> str:
         """The scan; without its path nobody knows who it is."""

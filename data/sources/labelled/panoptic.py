@@ -34,6 +34,7 @@ CENTIMETRE = 0.01
 RATE_HZ = 29.97
 KINDS = ("hd", "vga")  # Kinects have clocks of their own
 LENS = 5  # k1, k2, p1, p2, k3
+SUFFIXES = (".jpg", ".png")
 SEEN_SHARE = 0.5  # of a person's joints that an image has to show
 
 
@@ -125,6 +126,15 @@ def _read_view(entry: Mapping[str, Any]) -> View:
     )
 
 
+def _find_image(images: str, camera: str, number: int) -> str:
+    """The path of a camera's image, "" where there is none."""
+    for suffix in SUFFIXES:
+        path = join_name(images, f"{camera}/{camera}_{number:08d}{suffix}")
+        if os.path.isfile(path):
+            return path
+    return ""
+
+
 def _read_body(
     body: Mapping[str, Any],
     folder: str,
@@ -141,9 +151,10 @@ def _read_body(
     for view in views:
         pixels, ahead = project(joints, view.K, view.Rt)
         inside = ahead & ((pixels >= 0) & (pixels < view.size)).all(1) & labelled
-        name = f"{view.name}/{view.name}_{number:08d}.jpg"
-        path = join_name(images, name)
-        if inside.sum() < SEEN_SHARE * max(1, labelled.sum()) or not os.path.isfile(path):
+        if inside.sum() < SEEN_SHARE * max(1, labelled.sum()):
+            continue
+        path = _find_image(images, view.name, number)
+        if not path:
             continue
         yield LabelledImage(
             image=path,
@@ -151,7 +162,7 @@ def _read_body(
             subject=person,
             box=box_around(pixels[labelled & ahead]),
             labels=CropLabels(joints=Joints("panoptic19", joints, confidence)),
-            name=name,
+            name=f"{view.name}/{os.path.basename(path)}",
             size=view.size,
             camera=view.name,
             time_s=time_s,
