@@ -299,6 +299,11 @@ def test_what_is_written_is_read_back(tmp_path):
 def test_the_unit_is_asked_for_where_the_format_leaves_it_open(tmp_path):
     path = tmp_path / "anipose.toml"
     write_toml(rig(), path, unit=1000.0)
+    apart = {name: (*rest[:3], 20 * rest[3], rest[4]) for name, rest in rig().items()}
+    write_toml(apart, tmp_path / "stadium.toml")
+    with pytest.raises(UserError, match=r"more than 20 m; say calibration_unit=mm or cm, or"):
+        read_cameras(str(tmp_path / "stadium.toml"))
+    assert len(read_cameras(str(tmp_path / "stadium.toml"), unit="m")) == 3
     with pytest.raises(UserError, match=r"cam1 and cam2 are .* m apart.*calibration_unit=mm"):
         read_cameras(str(path))
     write_toml(rig(), tmp_path / "metres.toml")

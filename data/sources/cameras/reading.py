@@ -31,6 +31,7 @@ FORMATS = (
 )
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}  # calibration_unit: in metres
 FARTHEST_M = 200.0  # cameras that see one person are not further apart than a stadium is long
+SUPPOSED_M = 20.0  # of a file that does not tell its unit: a desk's cameras are 100 mm apart
 
 log = get_logger(__name__)
 
@@ -110,15 +111,19 @@ def _unit(form: CalibrationFormat, unit):
 
 def _check_distances(cameras, path, form, unit):
     """UserError where cameras lie so far apart that the unit cannot be right."""
+    supposed = form.unit_m is None and unit is None
+    most = SUPPOSED_M if supposed else FARTHEST_M
     for a, b in combinations(cameras, 2):
         apart = float(np.linalg.norm(camera_centre(a.Rt) - camera_centre(b.Rt)))
-        if apart <= FARTHEST_M:
+        if apart <= most:
             continue
-        advice = "calibration_unit=mm or cm says otherwise" if form.unit_m is None else "check them"
+        told = f"a unit of {_unit(form, unit):g} m"
+        advice = "check them"
+        if supposed:
+            told, advice = "metres", "say calibration_unit=mm or cm, or calibration_unit=m if so"
         raise UserError(
             f"calibration {path}: cameras {a.name} and {b.name} are {apart:.6g} m apart with "
-            f"{unit or 'its own'} unit of {_unit(form, unit):g} m, more than {FARTHEST_M:g} m; "
-            f"{advice}"
+            f"{told}, more than {most:g} m; {advice}"
         )
 
 
