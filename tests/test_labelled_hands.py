@@ -216,6 +216,26 @@ def test_ho3d(tmp_path, suffix):
     np.testing.assert_allclose(parameters["pose"][0, 1:].ravel(), np.arange(3, 48) / 50, atol=1e-6)
 
 
+def test_the_evaluation_split_of_ho3d_has_the_wrist_and_a_box(tmp_path):
+    root = tmp_path / "root"
+    tree = {
+        "camMat": K,
+        "handJoints3D": HAND[0] * (1, -1, -1),
+        "handBoundingBox": [20, 40, 180, 180],
+    }
+    for frame in range(2):
+        path = root / f"evaluation/SM1/meta/{frame:04d}.pkl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(pickle.dumps(tree, protocol=2))
+        save_image(root / f"evaluation/SM1/rgb/{frame:04d}.jpg", project(HAND)[TIP])
+    (root / "evaluation.txt").write_text("SM1/0000\nSM1/0001\n")
+    ((clip, _, labels, _),) = cut(tmp_path, "ho3d", "split=evaluation", "margin=1")
+    assert clip.split == "evaluation" and len(clip.crops) == 2
+    np.testing.assert_allclose(clip.crops[0].box, [20, 30, 180, 190])
+    assert labels.joints is None and labels.keypoints is None
+    np.testing.assert_allclose(labels.body.parameters["translation"], [HAND[0]] * 2, atol=1e-6)
+
+
 def test_a_ho3d_pickle_that_executes_is_refused(tmp_path):
     write_ho3d(tmp_path / "root", ".png")
     bad = f"cos\nsystem\n(S'touch {tmp_path / 'executed'}'\ntR.".encode()
@@ -241,7 +261,7 @@ def in_camera(points, R, centre):
     return (points - centre) @ R.T
 
 
-def write_interhand(root, cameras=3):
+def write_interhand(root, cameras=3, frames=(49638,)):
     rig = make_rig(cameras)
     # Each finger from its tip to its base, then the wrist.
     order = [*range(4, 0, -1), *range(8, 4, -1), *range(12, 8, -1), *range(16, 12, -1)]
@@ -260,8 +280,9 @@ def write_interhand(root, cameras=3):
     joints = {"world_coord": world, "joint_valid": valid, "hand_type": "interacting"}
     fit = {"pose": np.arange(48) / 50, "shape": np.arange(10) / 10, "trans": [0.1, 0.2, 0.3]}
     images, annotations = [], []
-    for number, name in enumerate(rig):
-        file = f"Capture0/0390_dh/cam{name}/image49638.jpg"
+    for number in range(len(rig) * len(frames)):
+        name, frame = list(rig)[number // len(frames)], frames[number % len(frames)]
+        file = f"Capture0/0390_dh/cam{name}/image{frame}.jpg"
         images.append(
             {
                 "id": number,
@@ -272,7 +293,7 @@ def write_interhand(root, cameras=3):
                 "subject": 7,
                 "seq_name": "0390_dh",
                 "camera": name,
-                "frame_idx": 49638,
+                "frame_idx": frame,
             }
         )
         annotations.append(
@@ -293,8 +314,9 @@ def write_interhand(root, cameras=3):
         start / "InterHand2.6M_train_data.json", {"images": images, "annotations": annotations}
     )
     save_json(start / "InterHand2.6M_train_camera.json", {"0": calibration})
-    save_json(start / "InterHand2.6M_train_joint_3d.json", {"0": {"49638": joints}})
-    hands = {"0": {"49638": {"right": fit, "left": None}}}
+    found = {str(frame): joints for frame in frames}
+    save_json(start / "InterHand2.6M_train_joint_3d.json", {"0": found})
+    hands = {"0": {str(frame): {"right": fit, "left": None} for frame in frames}}
     save_json(start / "InterHand2.6M_train_MANO_NeuralAnnot.json", hands)
 
 
@@ -326,6 +348,18 @@ def test_many_cameras_make_several_clips_of_interhand(tmp_path):
         ["40020", "40022"],
         ["40021"],
     ]
+
+
+def test_instants_of_interhand_that_follow_each_other_make_a_clip(tmp_path):
+    write_interhand(tmp_path / "root", frames=(9, 27, 45))
+    found = cut(tmp_path, "interhand", check=False)
+    assert [len(clip.crops) for clip, *_ in found] == [6, 6, 3, 3]
+    clip, _, labels, _ = found[0]
+    assert [round(crop.time_s, 3) for crop in clip.crops] == [0.1] * 3 + [0.3] * 3
+    assert labels.instant.tolist() == [0, 0, 0, 1, 1, 1]
+    assert clip.track == found[2][0].track == "interhand/train/0/0390_dh/right"
+    for crop in range(6):
+        check_dot(found[0], crop)
 
 
 def write_dexycb(root, broken=False, seen=None):

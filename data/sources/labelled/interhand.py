@@ -9,11 +9,14 @@ base, the wrist last. MANO's parameters are in metres in the world already and l
 those of left hands are of a MANO_LEFT whose shapedirs have x negated. 2D keypoints are the 3D ones
 through the camera: there are no others.
 
-A clip is one hand at one instant by up to ``views`` cameras, which are spread over all that saw it.
+A clip is one hand at up to ``instants`` instants that follow each other, by up to ``views``
+cameras, which are spread over all that saw it. No file says what frame_idx counts: it is taken as
+``rate_hz`` frames a second.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -38,6 +41,8 @@ class InterHand(LabelledSource):
 
     split: str = key("train", "part of the data set", choices=("train", "val", "test"))
     views: int = key(8, "most cameras of a clip; others make further clips", low=1, high=99)
+    instants: int = key(2, "most instants of a clip", low=1)
+    rate_hz: float = key(90.0, "frames a second, as frame_idx counts them", low=1)
 
     def read(self) -> Iterator[LabelledImage]:
         """Yield every hand, by capture, sequence and frame, then by camera."""
@@ -45,60 +50,67 @@ class InterHand(LabelledSource):
         start = f"annotations/{self.split}/InterHand2.6M_{self.split}"
         where = files.where(f"{start}_data.json")
         with reading(where, "InterHand2.6M data file"):
-            instants = _group_images(read_json(files, f"{start}_data.json"))
+            rows = _group_images(read_json(files, f"{start}_data.json"))
         labels = _Labels(files, start)
-        for instant in self.follow(sorted(instants, key=_order_of)):
+        for window in self.follow(_list_windows(rows, self.instants)):
             for side in SIDES:
                 with reading(where, "InterHand2.6M"):
-                    people = self._read_hand(files, labels, instant, instants[instant], side)
+                    hands = [_Hand.of(labels, rows[instant], instant, side) for instant in window]
+                    people = self._read_hands(files, labels, hands)
                 yield from people
 
-    def _read_hand(
-        self,
-        files: Files,
-        labels: "_Labels",
-        instant: "Instant",
-        rows: list["ImageRow"],
-        side: str,
+    def _read_hands(
+        self, files: Files, labels: "_Labels", hands: list["_Hand"]
     ) -> list[LabelledImage]:
-        """One hand at one instant, by all cameras."""
-        capture, sequence, frame = instant
-        joints, valid = labels.joints_of(capture, frame, side)
-        body = labels.body_of(capture, frame, side)
-        rows = sorted(rows, key=lambda row: str(row[0]["camera"]))
-        clips = -(-len(rows) // self.views)
+        """One hand at some instants, by all cameras: one clip or more."""
+        cameras = sorted({camera for hand in hands for camera in hand.rows})
+        clips = -(-len(cameras) // self.views)
         out = []
         for number in range(clips):
-            for image, annotation in rows[number::clips]:
-                seen = valid & _valid_joints(annotation, side)
-                if seen.sum() < JOINTS_MIN:
-                    continue
-                K, Rt = labels.camera_of(capture, str(image["camera"]))
-                pixels, ahead = project(joints, K, Rt)
-                confidence = (seen & ahead).astype(np.float32)
-                name = f"images/{self.split}/{image['file_name']}"
-                out.append(
-                    LabelledImage(
-                        image=files.image(name),
-                        clip=f"{self.split}/{capture}/{sequence}/{frame}/{side}/{number}",
-                        subject=f"{self.split}/{image.get('subject', capture)}",
-                        box=box_around_hand(pixels[confidence > 0]),
-                        labels=CropLabels(
-                            keypoints=Keypoints("interhand21", pixels, confidence),
-                            joints=Joints("interhand21", joints, valid.astype(np.float32)),
-                            body=body,
-                        ),
-                        kind=kind_of(side),
-                        name=name,
-                        size=(int(image["width"]), int(image["height"])),
-                        camera=str(image["camera"]),
-                        K=K,
-                        Rt=Rt,
-                        licence=LICENCE,
-                        split=self.split,
-                    )
-                )
+            for hand in hands:
+                for camera in cameras[number::clips]:
+                    if camera in hand.rows:
+                        person = self._read_person(files, labels, hand, camera)
+                        if person is not None:
+                            capture, sequence, frame = hands[0].instant
+                            track = f"{self.split}/{capture}/{sequence}/{hand.side}"
+                            person.clip, person.track = f"{track}/{frame}/{number}", track
+                            out.append(person)
         return out
+
+    def _read_person(
+        self, files: Files, labels: "_Labels", hand: "_Hand", camera: str
+    ) -> LabelledImage | None:
+        """One hand by one camera; None where too little of it was seen."""
+        image, annotation = hand.rows[camera]
+        capture, _, frame = hand.instant
+        seen = hand.valid & _valid_joints(annotation, hand.side)
+        if seen.sum() < JOINTS_MIN:
+            return None
+        K, Rt = labels.camera_of(capture, camera)
+        pixels, ahead = project(hand.joints, K, Rt)
+        confidence = (seen & ahead).astype(np.float32)
+        name = f"images/{self.split}/{image['file_name']}"
+        return LabelledImage(
+            image=files.image(name),
+            clip=name,
+            subject=f"{self.split}/{image.get('subject', capture)}",
+            box=box_around_hand(pixels[confidence > 0]),
+            labels=CropLabels(
+                keypoints=Keypoints("interhand21", pixels, confidence),
+                joints=Joints("interhand21", hand.joints, hand.valid.astype(np.float32)),
+                body=hand.body,
+            ),
+            kind=kind_of(hand.side),
+            name=name,
+            size=(int(image["width"]), int(image["height"])),
+            camera=camera,
+            time_s=frame / self.rate_hz,
+            K=K,
+            Rt=Rt,
+            licence=LICENCE,
+            split=self.split,
+        )
 
 
 ImageRow = tuple[Mapping[str, Any], Mapping[str, Any]]  # an image and its annotation
@@ -116,9 +128,39 @@ def _group_images(tree: Any) -> dict[Instant, list[ImageRow]]:
     return instants
 
 
-def _order_of(instant: Instant) -> tuple[int, str, str, int]:
-    capture, sequence, frame = instant
-    return len(capture), capture, sequence, frame  # capture 2 before 10
+def _list_windows(instants: Iterable[Instant], most: int) -> list[list[Instant]]:
+    """Instants of one sequence that follow each other, up to ``most``; all of them in order."""
+    ordered = sorted(instants, key=lambda one: (len(one[0]), *one))  # capture 2 before 10
+    windows = []
+    for _, group in groupby(ordered, key=lambda instant: instant[:2]):
+        sequence = list(group)
+        windows += [sequence[start : start + most] for start in range(0, len(sequence), most)]
+    return windows
+
+
+@dataclass
+class _Hand:
+    """One hand at one instant.
+
+    Attributes:
+        rows: {camera: its image and annotation}.
+        joints: (21, 3) metres in the world.  valid: (21,) bool.
+        body: MANO's parameters, or None.
+    """
+
+    instant: Instant
+    side: str
+    rows: dict[str, ImageRow]
+    joints: np.ndarray
+    valid: np.ndarray
+    body: BodyParameters | None
+
+    @classmethod
+    def of(cls, labels: "_Labels", rows: list[ImageRow], instant: Instant, side: str) -> "_Hand":
+        capture, _, frame = instant
+        by_camera = {str(image["camera"]): (image, annotation) for image, annotation in rows}
+        joints, valid = labels.joints_of(capture, frame, side)
+        return cls(instant, side, by_camera, joints, valid, labels.body_of(capture, frame, side))
 
 
 def _valid_joints(annotation: Mapping[str, Any], side: str) -> np.ndarray:
