@@ -34,6 +34,17 @@ class Domain:
     plain_share: float = key(
         0.0, "share of clips before plain walls and floors, as in a studio", low=0, high=1
     )
+    backgrounds: str | None = key(
+        None,
+        "folder of photographs that take the place of rooms and open air (docs/backgrounds.md)",
+        path="one",
+    )
+    backgrounds_share: float = key(
+        1.0, "share of clips before a photograph, where backgrounds= is set", low=0, high=1
+    )
+    backgrounds_mark: str = key(
+        "", "what the folder of backgrounds= holds, as 16 hex digits; the command sets it"
+    )
     boxes: int = key(6, "most boxes of clutter around a person", low=0, high=8)
     any_side_share: float = key(
         0.25, "share of clips whose first camera stands on any side of the person", low=0, high=1
@@ -147,11 +158,19 @@ class PeopleConfig:
 
 # These decide where and how fast clips are made, not which; all other keys are the recipe of a
 # folder.
-NOT_RECIPE = ("out", "clips", "workers", "part", "device")
+NOT_RECIPE = ("domain.backgrounds", "out", "clips", "workers", "part", "device")
 
 # These decide how clips are drawn and stored, not whom they show: two sets that differ in them
 # alone show the same people, under the same subject names.
-STORAGE = ("size", "antialias", "jpeg_quality", "clips_per_shard")
+STORAGE = (
+    "size",
+    "antialias",
+    "jpeg_quality",
+    "clips_per_shard",
+    "domain.backgrounds",
+    "domain.backgrounds_share",
+    "domain.backgrounds_mark",
+)
 
 
 def hash_recipe(config: PeopleConfig) -> int:

@@ -8,7 +8,15 @@ import warp as wp
 
 from data.people.kernels_cloth import grey, log2_above_1, ramp, texture
 from data.people.kernels_light import lit
-from data.people.warp_types import Box, Light, LightMaps, Scene, Textures
+from data.people.warp_types import (
+    PHOTO_LEVELS,
+    PHOTO_SIDE,
+    Box,
+    Light,
+    LightMaps,
+    Scene,
+    Textures,
+)
 
 wp.set_module_options({"enable_backward": False})
 
@@ -133,6 +141,63 @@ def meet_box(hit: Hit, eye: wp.vec3, d: wp.vec3, box: Box, bank: Textures, texel
 
 
 @wp.func
+def photo_colour(bank: wp.array(dtype=wp.vec3ub), u: float, v: float, lod: float):
+    """Linear RGB of the photograph, bilinear in the nearest mip level; mirrored beyond [0, 1]."""
+    level = wp.clamp(int(lod + 0.5), 0, PHOTO_LEVELS - 1)
+    side = PHOTO_SIDE >> level
+    start = int(0)
+    for k in range(level):
+        start += (PHOTO_SIDE >> k) * (PHOTO_SIDE >> k)
+    mu = u - 2.0 * wp.floor(u * 0.5)
+    if mu > 1.0:
+        mu = 2.0 - mu
+    mv = wp.clamp(v, 0.0, 1.0)
+    x = wp.clamp(mu * float(side) - 0.5, 0.0, float(side - 1))
+    y = wp.clamp(mv * float(side) - 0.5, 0.0, float(side - 1))
+    x0 = int(x)
+    y0 = int(y)
+    x1 = wp.min(x0 + 1, side - 1)
+    y1 = wp.min(y0 + 1, side - 1)
+    dx = x - float(x0)
+    dy = y - float(y0)
+    out = wp.vec3(0.0, 0.0, 0.0)
+    for c in range(3):
+        top = float(bank[start + y0 * side + x0][c]) * (1.0 - dx)
+        top += float(bank[start + y0 * side + x1][c]) * dx
+        low = float(bank[start + y1 * side + x0][c]) * (1.0 - dx)
+        low += float(bank[start + y1 * side + x1][c]) * dx
+        value = (top * (1.0 - dy) + low * dy) / 255.0
+        out[c] = value * value
+    return out
+
+
+@wp.func
+def meet_photo(hit: Hit, eye: wp.vec3, d: wp.vec3, scene: Scene, bank: Textures, angle: float):
+    """Where a ray meets the dome that shows a photograph, if nothing was met before it.
+
+    ``angle`` is that of a pixel.
+    """
+    q = eye - scene.photo_centre
+    a = wp.dot(d, d)
+    b = wp.dot(q, d)
+    c = wp.dot(q, q) - scene.photo_radius * scene.photo_radius
+    t = (wp.sqrt(wp.max(b * b - a * c, 0.0)) - b) / a
+    if t < hit.distance:
+        p = q + d * t
+        u = (wp.atan2(p[1], p[0]) * 0.15915494 + scene.rotation) * 4.0
+        up = wp.atan2(p[2], wp.sqrt(p[0] * p[0] + p[1] * p[1]))
+        w = (up - scene.photo_middle) * scene.photo_scale
+        # Towards straight up, the rest of the photograph is stretched over what is left.
+        if w > 0.3:
+            w = 0.3 + 0.2 * (1.0 - wp.exp((0.3 - w) * 5.0))
+        lod = log2_above_1(angle * t / scene.photo_radius * float(PHOTO_SIDE) * 0.6366)
+        hit.colour = wp.cw_mul(scene.photo_colour, photo_colour(bank.photo, u, 0.5 - w, lod))
+        hit.distance = t
+        hit.normal = wp.vec3(0.0, 0.0, 0.0)
+    return hit
+
+
+@wp.func
 def meet_scene(
     eye: wp.vec3,
     d: wp.vec3,
@@ -177,6 +242,8 @@ def meet_scene(
                 hit.colour = wp.lerp(
                     hit.colour, scene.ground_colour * 0.30 + scene.haze * 0.20, ramp(10.0, 60.0, t)
                 )
+    if scene.photo == 1:
+        hit = meet_photo(hit, eye, d, scene, bank, pixel_angle)
     if hit.distance > 1e8:
         if scene.outdoors == 0:
             hit = walls(hit, eye, d, scene, bank, texels)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from data.bodies.warp_init import report_cache_errors, start_warp
 from data.format.index import read_index
+from data.people.backgrounds import mark_photos
 from data.format.shards import shard_name, write_shard
 from data.people.config import NOT_RECIPE, PeopleConfig, population
 from data.tools.cleanup import clear_leftovers
@@ -37,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
             such device.
     """
     config = parse(PeopleConfig, argv, command=COMMAND)
+    mark_backgrounds(config)
     device = choose_device(config.device)
     claim_folder(config)
     todo = list_unfinished(config)
@@ -84,6 +86,24 @@ def choose_device(wanted: str) -> str:
             "the same kind of clips"
         )
     return "cuda" if found else "cpu"
+
+
+def mark_backgrounds(config: PeopleConfig) -> None:
+    """Note in the config what its folder of photographs holds.
+
+    Raises:
+        UserError: there is no such folder, or it holds no image; it is not what the config says.
+    """
+    domain = config.domain
+    if domain.backgrounds is None:
+        return
+    mark = mark_photos(domain.backgrounds)
+    if domain.backgrounds_mark not in ("", mark):
+        raise UserError(
+            f"domain.backgrounds={domain.backgrounds} holds {mark}, and "
+            f"domain.backgrounds_mark={domain.backgrounds_mark} is that of other images"
+        )
+    domain.backgrounds_mark = mark
 
 
 def claim_folder(config: PeopleConfig) -> None:
@@ -148,6 +168,12 @@ def list_unfinished(config: PeopleConfig) -> list[tuple[int, int, int]]:
 
 def _compare(config, made, path):
     mine, theirs = flat(config), flat(made)
+    if config.domain.backgrounds and made.domain.backgrounds:
+        if mine["domain.backgrounds_mark"] != theirs["domain.backgrounds_mark"]:
+            raise UserError(
+                f"domain.backgrounds={config.domain.backgrounds} holds other images than when the "
+                f"clips in {config.out} were made ({path}); name another folder with out="
+            )
     for name in mine:
         if name not in NOT_RECIPE and mine[name] != theirs[name]:
             raise UserError(

@@ -10,6 +10,7 @@ from data.bodies.anny_body import AnnyBody
 from data.format.clip import MADE, Clip, Crop
 from data.people import collide, labels, motion, shots, template, wardrobe
 from data.people import scene as scenes
+from data.people.backgrounds import Backgrounds
 from data.people.config import PeopleConfig, hash_recipe, population
 from data.people.render import Renderer, World
 from data.people.rig import Rig
@@ -20,6 +21,7 @@ LICENCE = "CC0-1.0"
 RIG_AGE = 0.6  # shape on which the fingers' axes are measured; they hardly depend on it
 HANDS = (("L", "left_hand"), ("R", "right_hand"))
 LEAST_SEEN = 0.6  # of a hand; a camera that sees less moves towards the first, which sees most
+PHOTO = 1  # purpose of random numbers: the photograph behind the person
 POINT_STRIDE = 11  # every 11th vertex tells where a person is
 
 
@@ -72,6 +74,8 @@ class ClipMaker:
         self.body = self.body.to(device)
         self.renderer = Renderer(self.template, config.size, config.antialias, device)
         self.stopwatch = self.renderer.stopwatch
+        folder = config.domain.backgrounds
+        self.backgrounds = None if folder is None else Backgrounds(folder)
         names = self.body.joint_names
         self.index = {name: i for i, name in enumerate(names)}
         with torch.inference_mode():
@@ -92,6 +96,7 @@ class ClipMaker:
         self.stopwatch.start()
         person = self._person(rng)
         world, kinds, instants, cameras = self._world(rng, person)
+        self._put_photo(world, index)
         quality = rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1, len(kinds))
         self.stopwatch.lap("scene and cameras")
         images = self.renderer.draw(world)
@@ -124,13 +129,26 @@ class ClipMaker:
         self.stopwatch.lap("labels")
         return clip
 
-    def random(self, index: int) -> np.random.Generator:
+    def random(self, index: int, purpose: int = 0) -> np.random.Generator:
         """Return the numpy Generator that all of a clip is drawn from.
 
-        It is of the clip's number, the seed and the recipe.
+        It is of the clip's number, the seed and the recipe. What is drawn for another purpose
+        leaves the rest of the clip as it is.
         """
         key = np.array([self.config.seed, hash_recipe(self.config)], np.uint64)
-        return np.random.Generator(np.random.Philox(key=key, counter=[0, index, 0, 0]))
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, index, purpose, 0]))
+
+    def _put_photo(self, world, index):
+        """Put a photograph behind the person, where the config has some; things are left away."""
+        if self.backgrounds is None:
+            return
+        rng = self.random(index, PHOTO)
+        if rng.random() >= self.config.domain.backgrounds_share:
+            return
+        photo = self.backgrounds.draw(rng)
+        centre, means = np.array([*world.light.centre]), self.renderer.texture_means
+        photo.fill(world.scene, world.light, centre, means)
+        world.photo, world.boxes = photo.texels, []
 
     def _person(self, rng):
         config, domain = self.config, self.config.domain

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # How far behind the drawn surface a vertex of the body may lie and still count as seen: cloth hangs
 # up to 6 cm off the body, but fingers lie closer to each other than that and wear nothing.
 CLOTHED_M, BARE_M = 0.06, 0.015
+_NO_PHOTO = np.zeros((1, 3), np.uint8)
 
 
 @dataclass
@@ -39,6 +40,7 @@ class World:
         look: Look.  light: Light.  sky_axes, sky_colours: see scene.sample_light.  scene: Scene,
             boxes: list of Box.
         photography: shots.Photography.  shots: list of N Shot.
+        photo: texels of a backgrounds.Photo where the scene shows one.
     """
 
     vertices: "torch.Tensor"
@@ -50,6 +52,7 @@ class World:
     boxes: list[Struct]
     photography: Photography
     shots: list[Struct]
+    photo: np.ndarray | None = None
 
 
 @dataclass
@@ -119,6 +122,7 @@ class Renderer:
         all_shots = self._array(world.shots, Shot)
         all_spans = self._array(box_spans(world.shots, world.boxes), wp.vec4)
         world.scene.boxes = len(world.boxes)
+        self.bank.photo = self._array(_NO_PHOTO if world.photo is None else world.photo, wp.vec3ub)
         curve = self._array(world.photography.curve, float)
         parts = []
         # One image at a time stays in a core's cache; a GPU is only full with all of them.

@@ -11,6 +11,8 @@ import warp as wp
 # An instance of one of the structs below: Warp makes their types when it reads them.
 Struct = Any
 MAX_BOXES = 8
+PHOTO_SIDE = wp.constant(1024)  # pixels of a photograph's first level
+PHOTO_LEVELS = wp.constant(4)
 SKY_DIRECTIONS = 10
 # What a pixel shows; the label image holds these, 0 where no person is.
 MATERIALS = (
@@ -125,6 +127,12 @@ class Scene:
     zenith: wp.vec3
     haze: wp.vec3
     rotation: float
+    photo: int  # 1: a photograph on a dome, in place of walls and sky
+    photo_centre: wp.vec3  # it is laid out as seen from here
+    photo_radius: float  # of the dome, metres
+    photo_scale: float  # heights of the photograph a radian
+    photo_middle: float  # elevation of its middle
+    photo_colour: wp.vec3
 
 
 @wp.struct
@@ -175,10 +183,14 @@ class Surface:
 
 @wp.struct
 class Textures:
-    """The bank of textures.py: square roots of linear RGB, all mip levels of a texture in a row."""
+    """The bank of textures.py: square roots of linear RGB, all mip levels of a texture in a row.
+
+    And a photograph of PHOTO_SIDE in the same way, where a scene has one.
+    """
 
     colour: wp.array(dtype=wp.vec3ub)
     grey: wp.array(dtype=wp.uint8)
+    photo: wp.array(dtype=wp.vec3ub)
 
 
 @wp.struct
