@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from data.bodies.base import BodyModel
+from data.sources.detections.names import VideoNames
 from data.sources.tables import read_rows
 from engine.config.parser import parse_keys
 from engine.errors import Failure, UserError, explain, failure_of
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     # All are read once before the first is predicted: what is wrong with the last is reported now,
     # with nothing written.
     for path in paths:
-        _check(path, boxes.get(Path(path).name, []), K)
+        _check(path, boxes.get(path, []), K)
     predictor = Predictor(config.run, config.device)
     kind = predictor.body.kind
     if kind == "body" and config.side == "left":
@@ -88,7 +89,7 @@ def _list_regions(
     if config.whole_image:
         return {path: [Region(np.zeros(4), side)] for path in paths}
     if config.boxes:
-        return {path: _list_rows(boxes[Path(path).name], side) for path in paths}
+        return {path: _list_rows(boxes[path], side) for path in paths}
     return search_images(paths, kind, config.least_score, [config.side] if config.side else SIDES)
 
 
@@ -141,20 +142,31 @@ def _save(image: Image.Image, path: str) -> None:
 
 
 def read_boxes(path: str, images: Sequence[str]) -> dict[str, list[Listed]]:
-    """Return {file name: its rows of a boxes file}.
+    """Return {path of an image: its rows of a boxes file}.
+
+    Images are matched by path, not by base name: ``take1/a.png`` is not ``take2/a.png``.
 
     Raises:
-        UserError: one of the images is not in it; a row that is not a box.
+        UserError: one of the images is not in it, or a row may be of several; a row that is not a
+            box.
     """
-    found: dict[str, list[Listed]] = defaultdict(list)
+    names = VideoNames({image: image for image in images}, path)
+    rows: dict[tuple[str, str], list[Listed]] = defaultdict(list)
     for where, row in read_rows(path, COLUMNS, COLUMNS[1:]):
         side = row.get("side") or None
         if side not in (None, *SIDES):
             raise UserError(f"{where}: side={side} is neither left nor right")
         box = [row[column] for column in COLUMNS[1:]]
-        found[Path(str(row["image"])).name].append(Listed(where, box, side))
+        image, _ = names.find((str(row["image"]),))
+        if image is not None:
+            rows[image, str(row["image"])].append(Listed(where, box, side))
+    for misfit in names.misfits():
+        rows.pop(misfit, None)
+    found: dict[str, list[Listed]] = defaultdict(list)
+    for (image, _), listed in rows.items():
+        found[image] += listed
     for image in images:
-        if Path(image).name not in found:
+        if image not in found:
             raise UserError(
                 f"boxes={path} has no row for the image {Path(image).name}; leave it out or "
                 f"add its boxes"

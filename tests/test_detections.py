@@ -83,7 +83,7 @@ def test_videos_are_matched_by_their_paths(tmp_path, takes):
         "take2/other": {"c": {1: [3, 3, 7, 7]}},
     }
     path = write(tmp_path / "c.csv", HEADER + "cam.mp4,0,1,1,9,9,a\n")
-    with pytest.raises(UserError, match=r"c.csv: 'cam.mp4' may be take1/cam, take2/cam; name"):
+    with pytest.raises(UserError, match=r"c.csv: 'cam.mp4' may be take1/cam, take2/cam; name it"):
         read_detections(path, takes)
 
 

@@ -33,7 +33,9 @@ from finetune.__main__ import main
 from finetune.config import FinetuneConfig
 from finetune.crop_camera import to_translation
 from finetune.inference.images import read_image
+from finetune.inference.predictor import check_boxes
 from finetune.people import crop_people
+from finetune.predict import read_boxes
 from finetune.tasks.mesh import build
 from finetune.views import view
 from pretrain.weights import write_safetensors
@@ -670,3 +672,20 @@ def test_a_run_that_does_not_name_its_border_rule_is_used_with_a_note(runs, tmp_
     config.write_text(config.read_text().replace("  border: black\n", ""))
     finetune.load(tmp_path / "run", "cpu")
     assert f"note: {config} does not name data.border" in capsys.readouterr().err
+
+
+def test_boxes_of_two_folders_do_not_merge(tmp_path):
+    """Images are matched by their paths, as far as the file and the command have them."""
+    rows = "image,x0,y0,x1,y1\ntake1/000001.png,10,10,90,90\ntake2/000001.png,50,20,60,80\n"
+    (tmp_path / "boxes.csv").write_text(rows)
+    image = str(tmp_path / "take2/000001.png")
+    found = read_boxes(str(tmp_path / "boxes.csv"), [image])
+    assert [row.box for row in found[image]] == [[50, 20, 60, 80]]
+    with pytest.raises(UserError, match=r"boxes for take1/000001.png, take2/000001.png, and the"):
+        read_boxes(str(tmp_path / "boxes.csv"), [str(tmp_path / "000001.png")])
+
+
+def test_no_box_is_nobody_however_it_is_written():
+    for none in ([], np.zeros((0, 4)), np.array([])):
+        squares, checked = check_boxes(none, 64, 48, 1.25)
+        assert squares == [] and checked.shape == (0, 4)

@@ -75,7 +75,9 @@ class Photo:
         # The floor is lit (kernels_scene.light_scene): its colour is what comes out in that light.
         lit = ground * 0.25 + np.array([*light.sky]) * 0.35 + sky * 0.65 + sun * light.direction[2]
         scene.outdoors = 1
-        scene.ground_colour = vec3(self.floor * colour / (lit * texture_means[scene.ground_texture]))
+        scene.ground_colour = vec3(
+            self.floor * colour / (lit * texture_means[scene.ground_texture])
+        )
 
 
 def list_photos(folder: str) -> list[str]:

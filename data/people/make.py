@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from data.bodies.warp_init import report_cache_errors, start_warp
 from data.format.index import read_index
-from data.people.backgrounds import mark_photos
 from data.format.shards import shard_name, write_shard
+from data.people.backgrounds import mark_photos
 from data.people.config import NOT_RECIPE, PeopleConfig, population
 from data.tools.cleanup import clear_leftovers
 from data.tools.work_split import Part
@@ -168,12 +168,13 @@ def list_unfinished(config: PeopleConfig) -> list[tuple[int, int, int]]:
 
 def _compare(config, made, path):
     mine, theirs = flat(config), flat(made)
-    if config.domain.backgrounds and made.domain.backgrounds:
-        if mine["domain.backgrounds_mark"] != theirs["domain.backgrounds_mark"]:
-            raise UserError(
-                f"domain.backgrounds={config.domain.backgrounds} holds other images than when the "
-                f"clips in {config.out} were made ({path}); name another folder with out="
-            )
+    mark, made_mark = config.domain.backgrounds_mark, made.domain.backgrounds_mark
+    if mark and made_mark and mark != made_mark:
+        raise UserError(
+            f"domain.backgrounds={config.domain.backgrounds} holds other images ({mark}) than when "
+            f"the clips in {config.out} were made ({made_mark}, {path}); name another folder with "
+            f"out="
+        )
     for name in mine:
         if name not in NOT_RECIPE and mine[name] != theirs[name]:
             raise UserError(

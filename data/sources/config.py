@@ -4,12 +4,16 @@ from dataclasses import dataclass, field
 
 from data.find.config import FindConfig
 from data.format.clip import KINDS
+from data.format.index import PAIR_KINDS
 from data.sources.cameras import AUTO, FORMATS, UNITS
 from data.sources.detections import FORMATS as DETECTION_FORMATS
 from data.tools.work_split import HELP, Part
 from engine.config.parser import key, section
 from engine.errors import UserError
 
+# Readers of still images, and the keys that say where those are.
+SOURCE_KEYS = {"image_folders": "images", "pair_list": "pair_list"}
+STILL_READERS = tuple(SOURCE_KEYS)
 UP = ("x", "y", "z", "-x", "-y", "-z")
 
 
@@ -62,8 +66,30 @@ class PairsConfig:
     videos: str = key("", "folder of videos, or one video", path="one")
     reader: str = key(
         "video",
-        "video: clips of single cameras; multicam: of synchronised, calibrated cameras",
-        choices=("video", "multicam"),
+        "video: clips of single cameras; multicam: of synchronised, calibrated cameras; "
+        "image_folders: of a folder of images a person; pair_list: of two images a line",
+        choices=("video", "multicam", *STILL_READERS),
+    )
+    images: str | None = key(
+        None, "image_folders: folder of folders of images, one a person or scene", path="one"
+    )
+    images_per_clip: int = key(8, "image_folders: most images of a clip", low=2, high=100)
+    pair_list: str | None = key(
+        None,
+        "pair_list: text or CSV of two images' paths a line, perhaps with a subject",
+        path="one",
+    )
+    pair_kind: str = key(
+        "cross_pose",
+        "image_folders and pair_list: whether the images of a clip are other moments of one "
+        "camera, or one moment of other cameras",
+        choices=PAIR_KINDS,
+    )
+    crop: str = key(
+        "image",
+        "image_folders and pair_list, without boxes=: what a crop shows, the whole image or the "
+        "largest person found in it",
+        choices=("image", "person"),
     )
     boxes: str | None = key(
         None,
@@ -163,16 +189,29 @@ class PairsConfig:
 
     def check(self) -> None:
         """Raises UserError for keys that do not go together."""
-        for name in ("out", "videos"):
+        asked = SOURCE_KEYS.get(self.reader, "videos")
+        for name in ("out", asked):
             if not getattr(self, name):
                 raise UserError(f"{name}= must be given")
+        others = {"videos", *SOURCE_KEYS.values()} - {asked}
+        for name in sorted(name for name in others if getattr(self, name)):
+            raise UserError(
+                f"{name}={getattr(self, name)} is of another reader: reader={self.reader} reads "
+                f"{asked}="
+            )
         Part.of(self.part)
         if self.found and self.boxes:
             raise UserError(f"found={self.found} and boxes={self.boxes}: give one of them")
         if self.gap_min_s > self.gap_max_s:
             raise UserError(f"gap_min_s={self.gap_min_s} is above gap_max_s={self.gap_max_s}")
         unused = [n for n in ("calibration", "timestamps", "track") if getattr(self, n)]
-        if self.reader == "video":
+        if self.reader in STILL_READERS:
+            if unused or self.cameras:
+                raise UserError(
+                    f"{unused[0] if unused else 'cameras'}= is for reader=multicam, but "
+                    f"reader={self.reader}"
+                )
+        elif self.reader == "video":
             if self.instants < 2:
                 raise UserError(f"instants={self.instants}: a clip of one camera needs at least 2")
             if unused or self.cameras:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from data.find.faces import open_blur
 from data.find.store import DETECTIONS, FOLDER
 from data.format.shards import shard_name, write_shard
-from data.sources import multicam, video
-from data.sources.config import PairsConfig
+from data.sources import image_folders, multicam, pair_list, video
+from data.sources.config import SOURCE_KEYS, STILL_READERS, PairsConfig
 from data.sources.cut import Style, cut_clips
 from data.sources.plan import digest_plans
 from data.sources.probe import Problems
@@ -22,6 +22,12 @@ from engine.logging.console import get_logger
 from engine.run.files import replace_file, write_file
 
 COMMAND = "data pairs"
+READERS = {
+    "video": video,
+    "multicam": multicam,
+    "image_folders": image_folders,
+    "pair_list": pair_list,
+}
 SAVED, DONE = "pairs.yaml", "pairs.done.json"
 SEARCHED = (FOLDER, DETECTIONS)  # what `data find` leaves in the same folder
 
@@ -41,11 +47,18 @@ def main(argv: Sequence[str]) -> int:
     if cfg.blur_faces:
         open_blur()  # says what is missing before anything is decoded
     problems = Problems()
-    plans, videos = {"video": video, "multicam": multicam}[cfg.reader].plan_clips(cfg, problems)
+    plans, videos = READERS[cfg.reader].plan_clips(cfg, problems)
     keys = [plan.key for plan in plans]
     if len(set(keys)) < len(keys):
         raise UserError(
             f"two clips have the key {max(keys, key=keys.count)}: rename one of the videos"
+        )
+    if not plans and cfg.reader in STILL_READERS:
+        name = SOURCE_KEYS[cfg.reader]
+        raise UserError(
+            f"no clip can be cut from {name}={getattr(cfg, name)}: no two images that can be read "
+            f"belong together, or show one person with {cfg.min_inside:g} of the box inside "
+            f"(min_inside)"
         )
     if not plans:
         raise UserError(

@@ -170,6 +170,8 @@ def check_boxes(
 ) -> tuple[list[Square], np.ndarray]:
     """Return (squares to cut, (n, 4) boxes) of boxes, or of the whole image where they are None.
 
+    An empty list is nobody, as an empty array is.
+
     Args:
         width, height: of the image in pixels.
         margin: a square's side over the longer side of its box.
@@ -182,6 +184,8 @@ def check_boxes(
         return [square_around(whole[0], 1.0)], whole
     try:
         checked = np.asarray(boxes, np.float64)
+        if checked.shape == (0,):
+            checked = checked.reshape(0, 4)
         if checked.ndim != 2 or checked.shape[1:] != (4,) or not np.isfinite(checked).all():
             raise ValueError
     except (ValueError, TypeError):

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from data.sources.detections.source import ANY
-from data.sources.frames import Frames
 from engine.errors import UserError
 
 SHOWN = 5  # names in a message
@@ -22,16 +21,16 @@ class VideoNames:
     """Finds videos by the names that files give them.
 
     Args:
-        videos: {path relative to the folder of videos: Frames}.
+        videos: {path relative to the folder of videos or images: path}.
         path: of the file of detections, for messages.
     """
 
-    def __init__(self, videos: Mapping[str, Frames], path: str) -> None:
+    def __init__(self, videos: Mapping[str, str], path: str) -> None:
         self.path, self.keys = path, list(videos)
         self._paths = {}
         self._by_stem = defaultdict(list)
-        for key, frames in videos.items():
-            ways = _parts(key), _parts(os.path.abspath(frames.path))
+        for key, whole in videos.items():
+            ways = _parts(key), _parts(os.path.abspath(whole))
             self._paths[key] = ways
             for last in {ways[0][-1], ways[1][-1], _stem(ways[1][-1])}:
                 self._by_stem[last].append(key)
@@ -69,8 +68,8 @@ class VideoNames:
                 worse += [(key, name) for name in unsure]
             elif len({_parts(name)[:-1] for name in unsure}) > 1:
                 raise UserError(
-                    f"{self.path} has boxes for {list_some(unsure)}, and the only video that they "
-                    f"could mean is {key}: name it by its path inside the folder of videos"
+                    f"{self.path} has boxes for {list_some(unsure)}, and the only one that they "
+                    f"could mean is {key}: name it by its path"
                 )
         return worse
 
@@ -91,7 +90,7 @@ class VideoNames:
             likely = [key for key, (is_sure, depth) in fits.items() if not is_sure and depth >= 0]
             if len(sure) > 1:
                 raise UserError(
-                    f"{self.path}: '{name}' may be {list_some(sure)}; name the video by its path"
+                    f"{self.path}: '{name}' may be {list_some(sure)}; name it by its path"
                 )
             if sure:
                 return sure[0], is_same
@@ -114,7 +113,7 @@ class VideoNames:
         best = [key for key in keys if len(self._paths[key][0]) == depth]
         if len(best) > 1:
             raise UserError(
-                f"{self.path}: '{name}' may be {list_some(best)}; name the video by its path"
+                f"{self.path}: '{name}' may be {list_some(best)}; name it by its path"
             )
         return best[0]
 

@@ -46,7 +46,7 @@ def read_detections(
     """
     if not os.path.exists(path):
         raise UserError(f"{path}: no such file or folder")
-    names = VideoNames(videos, path)
+    names = VideoNames({key: video.path for key, video in videos.items()}, path)
     rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
     late: Counter[str] = Counter()
     for found in _read(path, format):
