@@ -88,8 +88,9 @@ def cut_clips(
     failed: dict[str, str] = {}
     blur = open_blur() if style.blur_faces else None
     finder = _open_for(plans, style)
+    listed = _list_wanted(plans)
     for path, reader in videos.items():
-        wanted = _list_wanted(plans, path)
+        wanted = listed.get(path, {})
         try:
             for frame, image in reader.get(wanted):
                 whole = image
@@ -140,13 +141,12 @@ def _find_outline(finder: PeopleFinder, image: np.ndarray, crop: CropPlan) -> Cr
     return replace(crop, detection=replace(crop.detection, mask=mask))
 
 
-def _list_wanted(plans: list[ClipPlan], path: str) -> dict[int, list[tuple[int, int]]]:
-    """{frame: [(number of the plan, number of its crop)]} of one video."""
-    wanted: dict[int, list[tuple[int, int]]] = {}
+def _list_wanted(plans: list[ClipPlan]) -> dict[str, dict[int, list[tuple[int, int]]]]:
+    """{path: {frame: [(number of the plan, number of its crop)]}} of all videos."""
+    wanted: dict[str, dict[int, list[tuple[int, int]]]] = {}
     for p, plan in enumerate(plans):
         for c, crop in enumerate(plan.crops):
-            if crop.path == path:
-                wanted.setdefault(crop.frame, []).append((p, c))
+            wanted.setdefault(crop.path, {}).setdefault(crop.frame, []).append((p, c))
     return wanted
 
 

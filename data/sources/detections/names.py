@@ -112,9 +112,7 @@ class VideoNames:
         depth = max(len(self._paths[key][0]) for key in keys)
         best = [key for key in keys if len(self._paths[key][0]) == depth]
         if len(best) > 1:
-            raise UserError(
-                f"{self.path}: '{name}' may be {list_some(best)}; name it by its path"
-            )
+            raise UserError(f"{self.path}: '{name}' may be {list_some(best)}; name it by its path")
         return best[0]
 
 
