@@ -427,3 +427,62 @@ def test_gaps_are_filled_with_boxes_alone():
     assert filled[1].box.tolist() == [1, 0, 11, 10] and filled[1].score == 0.5
     assert filled[1].keypoints is None and filled[0].keypoints is points
     assert list(fill_gaps(track, 3)) == [0, 4]
+
+
+def test_outlines_of_coco(tmp_path):
+    """A polygon and run lengths of one rectangle, of 24 x 30 pixels."""
+    polygon = [[20, 10, 44, 10, 44, 40, 20, 40]]
+    inside = np.zeros((100, 200), np.uint8)
+    inside[10:40, 20:44] = 1
+    flat = inside.T.reshape(-1)
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    counts = np.diff(np.concatenate([[0], edges, [flat.size]])).tolist()
+    for outline in (polygon, {"counts": counts, "size": [100, 200]}):
+        content = {
+            "images": [{"id": 7, "file_name": "a.jpg"}],
+            "annotations": [{"image_id": 7, "bbox": [18, 8, 30, 40], "segmentation": outline}],
+        }
+        path = write(tmp_path / "a.json", json.dumps(content))
+        mask = read_detections(path, {"a": video("/i/a.jpg", 1)})["a"]["t1"][0].mask
+        cell = (mask.square[2] - mask.square[0]) / len(mask.inside)
+        assert abs(mask.inside.sum() * cell**2 - 24 * 30) < 24
+        rows, columns = np.nonzero(mask.inside)
+        assert abs(mask.square[0] + columns.min() * cell - 20) < 0.5
+        assert abs(mask.square[1] + (rows.max() + 1) * cell - 40) < 0.5
+    bad = {"counts": [1, 10**12], "size": [100, 200]}
+    content["annotations"][0]["segmentation"] = bad
+    with pytest.raises(UserError, match="annotation 0: run lengths of 1e.12 pixels in an image of"):
+        read_detections(write(tmp_path / "a.json", json.dumps(content)), {"a": video("/a.jpg", 1)})
+
+
+def test_hands_of_coco_wholebody(tmp_path):
+    """Apart from the body in annotations, in one row of 133 points in results."""
+    hand = np.array([[50.0 + i, 60 + i % 4, 2] for i in range(21)])
+    apart = _coco(image_id=7, lefthand_kpts=hand.reshape(-1).tolist())
+    every = np.zeros((133, 3))
+    every[:17] = np.array(apart["keypoints"]).reshape(-1, 3)
+    every[91:112] = hand
+    joined = {"image_id": 7, "category_id": 1, "keypoints": every.reshape(-1).tolist()}
+    content = {"images": [{"id": 7, "file_name": "a.jpg"}], "annotations": [apart, joined]}
+    path = write(tmp_path / "a.json", json.dumps(content))
+    for track in read_detections(path, {"a": video("/i/a.jpg", 1)})["a"].values():
+        assert list(track[0].hands) == ["left"] and len(track[0].keypoints) == 17
+        assert track[0].hands["left"].keypoints[4].tolist() == [54, 60, 1]
+
+
+def test_a_real_file_of_coco(samples):
+    """Outlines against the areas that the annotations have, keypoints against the boxes."""
+    folder = samples / "coco_keypoints"
+    path = folder / "person_keypoints_one.json"
+    image = {"000000000785": video(str(folder / "000000000785.jpg"), 1, (640, 425))}
+    found = read_detections(str(path), image)["000000000785"]
+    listed = json.loads(path.read_text())["annotations"]
+    assert len(found) == len(listed)
+    for annotation, track in zip(listed, found.values(), strict=True):
+        mask, box = track[0].mask, track[0].box
+        cell = (mask.square[2] - mask.square[0]) / len(mask.inside)
+        assert abs(mask.inside.sum() * cell**2 / annotation["area"] - 1) < 0.03
+        there = track[0].keypoints[:, 2] > 0
+        assert there.sum() == annotation["num_keypoints"]
+        points = track[0].keypoints[there, :2]
+        assert (points > box[:2] - 2).all() and (points < box[2:] + 2).all()

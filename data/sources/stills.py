@@ -4,6 +4,7 @@ What a crop of one shows: the whole image, the person that a file of boxes names
 is found in it, the largest where there are several.
 """
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
@@ -187,10 +188,16 @@ def _search(paths: list[str], workers: int, problems: Problems) -> Shown:
     return shown
 
 
-def _find_largest(paths: list[str]) -> dict[str, Detection | str | None]:
+@functools.cache
+def _finder():
+    """The networks, opened once a process."""
     from data.find.finder import open_finder
 
-    finder = open_finder()
+    return open_finder()
+
+
+def _find_largest(paths: list[str]) -> dict[str, Detection | str | None]:
+    finder = _finder()
     out: dict[str, Detection | str | None] = {}
     for path in paths:
         try:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.find.detection import Detection
+from data.find.detection import SIDES, Detection
 from data.format.joint_sets import find_joint_set
+from data.sources.detections.coco_masks import read_outline
 from data.sources.detections.source import (
     ANY,
     Found,
@@ -23,6 +24,7 @@ from data.sources.detections.source import (
     as_box,
     as_numbers,
     box_around,
+    read_hand,
     split_wholebody,
     to_joint_set,
 )
@@ -31,7 +33,7 @@ from engine.errors import UserError
 from engine.logging.console import get_logger
 
 PERSON = 1  # COCO's category where a file lists none
-BODY_POINTS, WHOLEBODY_POINTS = 17, 133
+BODY_POINTS, WHOLEBODY_POINTS, HAND_POINTS = 17, 133, 21
 MOST_FRAMES = 10_000_000  # a frame_id above is the number of an image
 _TRACK = ("track_id", "instance_id")
 _END = re.compile(r"(\d+)$")
@@ -180,6 +182,13 @@ def _detection(entry, joints, where):
     keypoints, hands = None, {}
     if entry.get("keypoints"):
         keypoints, hands = _keypoints(entry, joints, where)
+    for side in SIDES:
+        # COCO-WholeBody keeps the hands apart from the body's 17 points.
+        name = f"{side}hand_kpts"
+        hand = _triples(entry, name, where) if entry.get(name) else None
+        found = read_hand(hand, side) if hand is not None and len(hand) == HAND_POINTS else None
+        if found is not None:
+            hands[side] = found
     if entry.get("bbox"):
         values = as_numbers(entry["bbox"], where, "bbox")
         if len(values) < 4:
@@ -197,18 +206,30 @@ def _detection(entry, joints, where):
         return None
     score = entry.get("score")
     sure = 1.0 if score is None else float(np.clip(read_number(score, where, "score"), 0, 1))
-    return Detection(box, sure, keypoints, hands=hands, where=where)
+    mask = None
+    if entry.get("segmentation"):
+        mask = read_outline(entry["segmentation"], box, where)
+    return Detection(box, sure, keypoints, hands=hands, mask=mask, where=where)
+
+
+def _triples(entry, name, where):
+    """(K, 3) x, y and 0 to 1 of a field; a labeller's visibility 1 or 2 is 1."""
+    values = as_numbers(entry[name], where, name)
+    if len(values) % 3:
+        raise UserError(
+            f"{where}: {len(values)} numbers of {name} are not triples x, y, visibility"
+        )
+    points = values.reshape(-1, 3)
+    points[:, 2] = np.clip(points[:, 2], 0, 1)
+    return points
 
 
 def _keypoints(entry, joints, where):
-    values = as_numbers(entry["keypoints"], where, "keypoints")
-    if len(values) % 3:
-        raise UserError(f"{where}: {len(values)} keypoint numbers are not triples x, y, visibility")
-    points = values.reshape(-1, 3)
+    points = _triples(entry, "keypoints", where)
     scores = entry.get("scores")  # PoseTrack18 has them beside
     if isinstance(scores, list) and len(scores) == len(points):
         points[:, 2] = as_numbers(scores, where, "scores") * (points[:, 2] > 0)
-    points[:, 2] = np.clip(points[:, 2], 0, 1)  # labelled is 1 or 2, a detector's score below 1
+    points[:, 2] = np.clip(points[:, 2], 0, 1)
     if len(points) == WHOLEBODY_POINTS:
         return split_wholebody(points)
     if joints is not None and len(joints) == len(points):
