@@ -1,5 +1,6 @@
 """Readers of 3DPW, EMDB, BEDLAM, BEDLAM2 and AGORA, on files made to the published formats."""
 
+import cv2
 import numpy as np
 import pytest
 from body_scenes import (
@@ -113,6 +114,26 @@ def test_3dpw_is_read_in_its_own_world(tmp_path):
     np.testing.assert_allclose(
         np.array(found[0][0].crops[2].Rt), tree["cam_poses"][4][:3], atol=1e-6
     )
+
+
+def test_an_actor_of_3dpw_is_known_again_by_shape(tmp_path):
+    """So that no split by person has somebody on both sides."""
+    root, betas = tmp_path / "threedpw", [np.arange(10) / 10, np.ones(10)]
+
+    def changes(tree):
+        tree.update(sequence=f"street_0{number}", betas=betas[:: 1 - 2 * number])
+
+    for number in range(2):
+        write_3dpw(root, np.random.default_rng(number), 4, changes)
+        written = root / "sequenceFiles" / "train" / "street_00.pkl"
+        written.rename(written.with_name(f"s{number}.pkl"))
+        if number:
+            for path in (root / "imageFiles" / "street_00").iterdir():
+                save(root / "imageFiles" / "street_01" / path.name, cv2.imread(str(path)))
+    who = {clip.key: clip.subject for clip, *_ in run(tmp_path, "threedpw")}
+    assert len(set(who.values())) == 2
+    assert who["street_00_0_00000"] == who["street_01_1_00000"]
+    assert who["street_00_1_00000"] == who["street_01_0_00000"]
 
 
 def test_check_finds_3dpw_right(tmp_path, capsys):

@@ -59,7 +59,7 @@ class AistPlusPlus(LabelledSource):
     """AIST++."""
 
     frames: str = key("frames", "folder of the videos' frames, inside root=", path="one")
-    frame_step: int = key(60, "every so manieth frame is taken", low=1)
+    frame_step: int = key(60, "take every n-th frame", low=1)
 
     def read(self) -> Iterator[LabelledImage]:
         """Yield every instant by every camera."""

@@ -12,7 +12,6 @@ turned by a quarter, clockwise. Principal points are half the image's size, the 
 at 0. Hands are relative to a flat hand (no mean to be added).
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from data.sources.labelled.bodies import (
     box_of_scale,
     gender_name,
     reading,
+    shape_name,
     smpl_body,
     take_text,
 )
@@ -146,8 +146,7 @@ class _Scene:
         """Who it is; without the field (BEDLAM2) a body is known by its shape."""
         if self.subjects is not None:
             return take_text(self.subjects[row])
-        data = self.shape[row].round(4).astype(np.float32).tobytes()
-        return f"body-{hashlib.blake2b(data, digest_size=6).hexdigest()}"
+        return shape_name(self.shape[row])
 
     def keypoints(self, row: int, width: int, height: int) -> Keypoints:
         """SMPL-X's joints; those outside of the image are not labelled, nobody sees them."""

@@ -12,6 +12,7 @@ there (the body model's own units, metres and rotation vectors):
 J_regressor @ shaped template, so joint 0 is not at ``transl``. All is in the clip's world.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class SequenceSource(LabelledSource):
     """A data set of sequences: consecutive crops of a person become clips of one track."""
 
     clip_crops: int = key(16, "most crops of a clip; the next clip continues the track", low=1)
-    frame_step: int = key(1, "every so manieth frame is taken", low=1)
+    frame_step: int = key(1, "take every n-th frame", low=1)
 
     def cut_clips(self, frames: Sequence[int]) -> list[list[int]]:
         """Split a person's frames, of which every ``frame_step``-th is taken, into clips."""
@@ -124,6 +125,12 @@ def smpl_body(
         values["transl"] = np.asarray(transl, np.float32).reshape(3)
     values["betas"] = np.asarray(betas, np.float32).ravel()
     return BodyParameters(model, variant, values, of_person=frozenset({"betas"}))
+
+
+def shape_name(betas: np.ndarray) -> str:
+    """A name of whoever has this shape, where a data set names nobody but scanned each once."""
+    data = np.asarray(betas).round(4).astype(np.float32).tobytes()
+    return f"body-{hashlib.blake2b(data, digest_size=6).hexdigest()}"
 
 
 def box_around(points: np.ndarray, share: float = BOX_GROW) -> np.ndarray:

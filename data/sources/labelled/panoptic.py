@@ -56,7 +56,7 @@ class Panoptic(LabelledSource):
     """CMU Panoptic Studio."""
 
     cameras: str = key("hd", "which cameras: hd or vga, or names such as 00_00,00_05")
-    frame_step: int = key(30, "every so manieth frame is taken", low=1)
+    frame_step: int = key(30, "take every n-th frame", low=1)
 
     def read(self) -> Iterator[LabelledImage]:
         """Yield every person at every instant, by every camera."""

@@ -5,7 +5,8 @@
 
 Metres, in the sequence's world; ``cam_poses`` are world to camera. Image i belongs to row i:
 ``img_frame_ids`` count the 60 Hz recording and name no image. Frames whose camera did not fit
-(``campose_valid``) or in which no 2D joint was found are left out, as the benchmark does.
+(``campose_valid``) or in which no 2D joint was found are left out, as the benchmark does. Actors
+have no names, but come back in other sequences with the shape they were scanned with.
 """
 
 import os
@@ -26,6 +27,7 @@ from data.sources.labelled.bodies import (
     gender_name,
     project,
     reading,
+    shape_name,
     smpl_body,
     take_numbers,
     take_text,
@@ -69,7 +71,7 @@ class ThreeDPW(SequenceSource):
                 yield LabelledImage(
                     image=join_name(os.path.join(self.root, "imageFiles"), image),
                     clip=f"{track}/{clip[0]:05d}",
-                    subject=track,
+                    subject=shape_name(found.betas),
                     box=box_around(pixels[ahead]),
                     labels=CropLabels(
                         keypoints=found.keypoints(frame),
