@@ -31,7 +31,13 @@ from data.sources.labelled.bodies import (
     take_numbers,
     take_tree,
 )
-from data.sources.labelled.hands import box_around_hand, kind_of, mano_body, turn_rotation
+from data.sources.labelled.hands import (
+    box_around_hand,
+    kind_of,
+    mano_body,
+    outline_of,
+    turn_rotation,
+)
 from data.sources.labelled.npz import read_npz
 from data.sources.labelled.places import list_folders, read_text
 from data.sources.labelled.rows import spread_places
@@ -119,7 +125,7 @@ class DexYcb(SequenceSource):
                 time_s=frame / RATE_HZ,
                 K=view.camera.K,
                 Rt=Rt,
-                mask=view.mask,
+                mask=view.outline or None,
                 split=self.split or None,
                 track=track,
             )
@@ -230,7 +236,7 @@ class _View:
     joints: np.ndarray
     keypoints: np.ndarray
     pose: np.ndarray
-    mask: np.ndarray
+    outline: list[np.ndarray]
 
     @classmethod
     def of(cls, camera: _Camera, frame: int) -> "_View | None":
@@ -249,7 +255,7 @@ class _View:
                 joints,
                 take_numbers(tree, "joint_2d", 1, 21, 2)[0] + PIXEL_CENTRE,
                 take_numbers(tree, "pose_m", 1, 51)[0],
-                as_numbers(tree["seg"], "seg", SIZE[1], SIZE[0]) == HAND,
+                outline_of(as_numbers(tree["seg"], "seg", SIZE[1], SIZE[0]) == HAND),
             )
 
 
