@@ -24,7 +24,7 @@ from data.find.detection import Detection, HandDetection
 from data.find.following import follow_people
 from data.find.found import Found, decode_found, encode_found
 from data.find.looks import LookWriter
-from data.find.quality import LeftOut, choose_bodies
+from data.find.quality import LeftOut, choose_bodies, choose_hands
 from data.find.search import Run, sample_frames, search_videos
 from data.format.clip import decode_masks, decode_meta
 from data.format.labels import read_labels
@@ -292,6 +292,33 @@ def test_small_cut_off_and_blurred_people_are_left_out_and_counted():
     assert "of 4 sightings left out" in said
     for words in ("1 small (find.box_min_px=64)", "1 cut off (find.keypoints_min=6)", "1 blurred"):
         assert words in said
+
+
+def test_a_box_of_two_people_is_left_out():
+    points = np.column_stack([np.zeros((17, 2)), np.full(17, 0.9)])
+    tall, both = np.array([0.0, 20, 50, 120]), np.array([0.0, 0, 60, 130])
+    track = {f: Detection(both if f == 6 else tall, 1, points) for f in range(12)}
+    other = {f: Detection(np.array([20.0, 0, 60, 110]), 1, points) for f in range(5)}
+    alone = Found({"0": track}, {"0": dict.fromkeys(range(12), 1.0)})
+    beside = Found({"0": track, "1": other}, {"0": dict.fromkeys(range(12), 1.0)})
+    assert len(choose_bodies(alone, "0", FindConfig(), LeftOut.nothing())) == 12
+    left_out = LeftOut.nothing()
+    assert 6 not in choose_bodies(beside, "0", FindConfig(), left_out)
+    assert left_out.reasons == {"merged with another": 1}
+
+
+def test_doubtful_and_small_hands_are_left_out():
+    hands = [
+        HandDetection("left", np.array([0, 0, size, size]), s)
+        for size, s in ((40, 0.9), (40, 0.7), (20, 0.9))
+    ]
+    track = {
+        f: Detection(np.array([0, 0, 99.0, 99]), hands={"left": h}) for f, h in enumerate(hands)
+    }
+    sharp = {f: {"left": 1.0} for f in track}
+    found, left_out = Found({"0": track}, {}, {"0": sharp}), LeftOut.nothing()
+    assert list(choose_hands(found, "0", "left", FindConfig(), left_out)) == [0]
+    assert left_out.reasons == {"small hands": 1, "doubtful hands": 1}
 
 
 def _looks(frames):

@@ -29,8 +29,9 @@ class FindConfig:
         0.35, "least sharpness of a person beside their own median; less is left out as blurred"
     )
     growth_max: float = key(
-        1.5,
-        "most height of a person over the median of 2 s; more is left out as two people in one box",
+        1.15,
+        "most height of a person beside somebody, over the median of 2 s; more is left out as a "
+        "box of both",
         low=1,
     )
     masks: bool | None = key(

@@ -9,7 +9,7 @@ import numpy as np
 from data.find.config import FindConfig
 from data.find.detection import Detection
 from data.find.found import Found
-from data.find.tracking import SURE, longer_side
+from data.find.tracking import SURE, longer_side, share_of
 
 REASONS = {
     "small": "find.box_min_px",
@@ -19,6 +19,9 @@ REASONS = {
     "merged with another": "find.growth_max",
     "blurred": "find.sharpness_min",
 }
+
+
+COMPANY = 0.2  # share of somebody's box in a person's, that they may be found as one
 
 
 @dataclass
@@ -61,7 +64,7 @@ def choose_bodies(
     if all(one.joint_set == "hand21" for one in track.values()):
         return {}
     sharp_from = options.sharpness_min * _median(found.sharpness[person])
-    merged = _find_merged(track, options)
+    merged = _find_merged(found, person, options)
     out = {}
     for frame, one in track.items():
         left_out.seen += 1
@@ -100,17 +103,29 @@ def choose_hands(
     return out
 
 
-def _find_merged(track, options):
-    """The frames in which a person's box is suddenly much higher: of two who overlap."""
+def _find_merged(found, person, options):
+    """The frames in which a person's box is suddenly higher, beside somebody: the box of both."""
+    track = found.tracks[person]
     frames = list(track)
     heights = np.array([one.box[3] - one.box[1] for one in track.values()])
     reach = max(2, round(options.rate_hz))
     out = set()
     for place, frame in enumerate(frames):
-        near = heights[max(0, place - reach) : place + reach + 1]
-        if heights[place] > options.growth_max * np.median(near):
-            out.add(frame)
+        near = slice(max(0, place - reach), place + reach + 1)
+        if heights[place] > options.growth_max * np.median(heights[near]):
+            first, last = frames[near][0], frames[near][-1]
+            if _has_company(found, person, track[frame].box, first, last):
+                out.add(frame)
     return out
+
+
+def _has_company(found, person, box, first, last):
+    """Whether somebody else was in a box at some time between two frames."""
+    for who, track in found.tracks.items():
+        boxes = [one.box for frame, one in track.items() if first <= frame <= last]
+        if who != person and any(share_of(one, box) > COMPANY for one in boxes):
+            return True
+    return False
 
 
 def _median(values: Mapping[int, float]) -> float:
