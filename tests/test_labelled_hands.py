@@ -454,7 +454,7 @@ def hand_rows(right):
     return {
         "center": np.array([112.0, 110]),
         "scale": np.array([0.75, 0.5]),
-        "right": float(right),
+        "right": np.array([float(right)]),
         "hand_pose": np.arange(48) / 50,
         "has_hand_pose": 1.0,
         "betas": np.arange(10) / 10,

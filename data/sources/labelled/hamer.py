@@ -24,7 +24,6 @@ FIELDS = (
     "has_betas",
     "hand_keypoints_2d",
     "hand_keypoints_3d",
-    "personid",
 )
 
 
@@ -38,7 +37,7 @@ class Hamer(RowSource):
         return self.read_rows(FIELDS, self._hand)
 
     def _hand(self, file: str, row: PersonRow) -> LabelledImage:
-        side = "right" if as_numbers(row.values["right"], "right").item() else "left"
+        side = "right" if _flat(row, "right", 1)[0] else "left"
         labels = CropLabels(frame="root", body=_body(row, side))
         points = _points(row, "2d", 3)
         if points is not None:
@@ -70,10 +69,15 @@ def _points(row: PersonRow, kind: str, width: int) -> np.ndarray | None:
     return None
 
 
+def _flat(row: PersonRow, name: str, count: int) -> np.ndarray:
+    """(count,) numbers, whatever their shape in the file."""
+    return as_numbers(np.asarray(row.values[name], np.float64).ravel(), name, count)
+
+
 def _body(row: PersonRow, side: str) -> BodyParameters | None:
     values = {}
     if is_labelled(row, "hand_pose", "has_hand_pose"):
-        values["pose"] = take_numbers(row.values, "hand_pose", 48).reshape(16, 3)
+        values["pose"] = _flat(row, "hand_pose", 48).reshape(16, 3)
     if is_labelled(row, "betas", "has_betas"):
-        values["betas"] = take_numbers(row.values, "betas", 10)
+        values["betas"] = _flat(row, "betas", 10)
     return mano_body(side, values) if values else None
