@@ -183,6 +183,17 @@ def test_a_test_drops_what_training_shared(tmp_path):
     assert drop_near(order, trained, {}, Store(None)) == 1
     assert source.val[0] == (1, 6)
     source.val = [(1, i) for i in range(5, 10)]
+    # The same footage in another shard, under another name, of which nothing was trained on itself.
+    copy, look = tmp_path / "copy", f"{7:016x}"
+    copy.mkdir()
+    write_shards(copy, [filmed(0, [("z", 9.0, f"{5:016x}")], "bertha", "other")], 10)
+    known = tmp_path / "known"
+    known.mkdir()
+    path = write_shards(known, [filmed(0, [("a", 0.0, look)])], 10)[0]
+    other, digest = order_of(copy, 0), read_index(path).digest
+    other.sources[0].val = [(0, 0)]
+    assert drop_near(other, {digest: 1}, {}, Store(None)) == 0
+    assert drop_near(other, {digest: 1}, {}, Store(None), {digest: path}) == 1
     # The last trained clip was left out after all: nothing is near any more.
     left = {source.digests[1]: np.array([4])}
     assert drop_near(order, trained, left, Store(None)) == 0

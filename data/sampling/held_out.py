@@ -11,7 +11,7 @@ for each filmed training crop a comparison with each look that is held out, abou
 (docs/scale.md).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -170,19 +170,28 @@ def describe_left_out(name: str, left: LeftOut, total: int) -> str | None:
 
 
 def drop_near(
-    order: Order, trained: dict[str, int], left_out: dict[str, np.ndarray], store: Store
+    order: Order,
+    trained: dict[str, int],
+    left_out: dict[str, np.ndarray],
+    store: Store,
+    others: Mapping[str, str] | None = None,
 ) -> int:
     """Take the validation clips of an order that share frames with what was trained on from it.
 
     Args:
         trained: {digest of a shard: how many of its first clips were trained on}.
         left_out: {digest: numbers of clips among them that were not, after all}.
+        others: {digest: path} of shards that were trained on, beside those of the order.
     Returns:
         how many were taken away.
     """
     if _frames_of(_held_places(order), store) is None:
         return 0
-    frames = _trained_frames(order, trained, left_out, store)
+    paths = dict(others or {})
+    for source in order.sources:
+        paths |= zip(source.digests, source.paths, strict=True)
+    here = {digest: path for digest, path in paths.items() if trained.get(digest)}
+    frames = _trained_frames(here, trained, left_out, store)
     if frames is None:
         return 0
     dropped = 0
@@ -200,16 +209,11 @@ def drop_near(
     return dropped
 
 
-def _trained_frames(order, trained, left_out, store):
-    """The Frames of what was trained on of an order's shards; None where nothing was filmed."""
-    digests = {}
-    for source in order.sources:
-        digests |= zip(source.paths, source.digests, strict=True)
-    paths = [path for path, digest in digests.items() if trained.get(digest)]
+def _trained_frames(paths, trained, left_out, store):
+    """The Frames of what was trained on of shards {digest: path}; None where nothing was filmed."""
     parts = []
-    for path, rows in zip(paths, _moments(paths, store), strict=True):
+    for digest, rows in zip(paths, _moments(list(paths.values()), store), strict=True):
         if rows is not None:
-            digest = digests[path]
             gone = np.isin(rows.clip, left_out.get(digest, np.zeros(0, np.int64)))
             parts.append(rows.take((rows.clip < trained[digest]) & ~gone))
     return _join_frames(parts)

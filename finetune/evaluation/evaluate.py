@@ -82,7 +82,7 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
     for one in seen.values():
         leave_out(order, one)
     store = Store(data.cache.open())
-    people = leave_out_near(order, seen.values(), predictor.folder, store)
+    people = leave_out_near(order, seen.values(), predictor, store)
     people += leave_out_known(order, seen.values(), store)
     arrays = val_crops(order, data, config.clips)
     if arrays is None:

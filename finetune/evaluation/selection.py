@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
@@ -12,9 +11,12 @@ from data.sampling.manifest import read_left_out
 from data.sampling.order import Order
 from data.sampling.seen import Seen
 from data.sampling.subjects import leave_out_people
+from data.storage.catalogue import read_catalogue
+from data.storage.fetch import is_remote
 from data.storage.shard_store import Store
 from engine.config.parser import flat
-from engine.config.paths import refuse_commands
+from engine.config.paths import refuse_commands, split_paths
+from engine.errors import UserError
 from engine.run.run_folder import RunFolder
 from finetune.inference.predictor import Predictor
 from finetune.verb_config import EvaluateConfig
@@ -60,25 +62,45 @@ def leave_out(order: Order, seen: Seen) -> None:
         ]
 
 
-def leave_out_near(order: Order, seen: Iterable[Seen], run: Path, store: Store) -> list[str]:
+def leave_out_near(
+    order: Order, seen: Iterable[Seen], predictor: Predictor, store: Store
+) -> list[str]:
     """Take the clips that share frames with what trainings saw from an order's validation ones.
 
-    The same rule as training's (data.sampling.held_out), in the shards of the test; what the run
-    itself left out does not count as seen.
+    The same rule as training's (data.sampling.held_out), against the shards of the test and those
+    of the run as far as they lie on this machine.
 
     Args:
-        run: folder of the run that is tested.
+        predictor: of the run that is tested. What it left out does not count as seen, unless it
+            began from other weights: nobody knows what those left out.
     Returns:
         a sentence on what was left out, if anything was.
     """
     both = functools.reduce(Seen.union, seen)
-    gone = drop_near(order, both.clips, read_left_out(RunFolder(run).manifest), store)
+    manifest = RunFolder(predictor.folder).manifest
+    left_out = {} if predictor.config.init else read_left_out(manifest)
+    own = _own_shards(predictor.config.data, store)
+    gone = drop_near(order, both.clips, left_out, store, own)
     if not gone:
         return []
     return [
         f"{gone} clips were left out: they share frames with clips that the run or its "
         f"pre-training was trained on."
     ]
+
+
+def _own_shards(began: CropDataConfig, store: Store) -> dict[str, str]:
+    """{digest: path} of a run's shards that lie on this machine; no command of its is run."""
+    found = {}
+    for source in began.named().values():
+        if any(is_remote(part) for part in split_paths(source.shards)):
+            continue
+        try:
+            paths, entries = read_catalogue(source.shards, store)
+        except UserError:
+            continue  # moved or deleted; what is known of it is in ``seen``
+        found |= {entry.digest: path for path, entry in zip(paths, entries, strict=True)}
+    return found
 
 
 def leave_out_known(order: Order, seen: Iterable[Seen], store: Store) -> list[str]:
