@@ -13,9 +13,9 @@ import pytest
 from data.__main__ import main as data_main
 from data.cropping.geometry import Square, image_to_crop
 from data.find import models, wheels
-from data.find.detection import Detection
+from data.find.detection import Detection, HandDetection
 from data.find.finder import check_image, open_finder
-from data.find.hands import hand_box, palm_square, wrist_square
+from data.find.hands import drop_shared_hands, hand_box, palm_square, wrist_square
 from data.find.models import Network, read_network
 from data.find.networks import (
     PALM_SIDE,
@@ -327,6 +327,18 @@ def test_a_wrist_gives_a_square_beyond_it():
     person.keypoints[9, 2] = 0.1
     assert wrist_square(person, "left") is None
     assert wrist_square(Detection(person.box), "right") is None
+
+
+def test_a_hand_of_two_people_is_left_to_the_nearer():
+    near, far = make_person(), make_person(x=130)
+    wrist = near.keypoints[9, :2]
+    points = np.concatenate([np.tile(wrist + [2, 3], (21, 1)), np.ones((21, 1))], 1)
+    box = np.concatenate([wrist - 10, wrist + 20])
+    for person, side in ((near, "left"), (far, "right")):
+        person.hands[side] = HandDetection(side, box, keypoints=points)
+    far.hands["left"] = HandDetection("left", box + 200, keypoints=points + 200)
+    drop_shared_hands([far, near])
+    assert (list(near.hands), list(far.hands)) == (["left"], ["left"])
 
 
 def test_a_hands_box_lies_in_the_image():

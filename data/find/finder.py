@@ -8,11 +8,17 @@ give equal answers.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from data.find.detection import Detection, HandDetection, PersonMask
-from data.find.hands import SAME_HAND, find_hands_anywhere, find_hands_at_wrists
+from data.find.hands import (
+    SAME_HAND,
+    drop_shared_hands,
+    find_hands_anywhere,
+    find_hands_at_wrists,
+)
 from data.find.networks import HandNetwork, MaskNetwork, PalmNetwork, PeopleNetwork, box_overlap
 from data.find.outline import find_outline
 from data.find.people import find_people
@@ -44,6 +50,7 @@ class Finder:
                 person.mask = self.find_mask(image, person, people)
             if self._hands is not None:
                 person.hands = self.find_hands_of(image, person)
+        drop_shared_hands(people)
         return people
 
     def find_people(self, image: np.ndarray) -> list[Detection]:
@@ -104,9 +111,13 @@ class Finder:
         """
         if self._palms is None or self._hands is None:
             raise ValueError("this Finder was opened without hands")
+        seen = self.find_people(image) if people is None else people
+        # Copies: the detections of others stay as they are.
+        owners = [replace(one, hands=self.find_hands_of(image, one)) for one in seen]
+        drop_shared_hands(owners)
         found: list[HandDetection] = []
-        for person in self.find_people(image) if people is None else people:
-            found += self.find_hands_of(image, person).values()
+        for owner in owners:
+            found += owner.hands.values()
         found += find_hands_anywhere(self._palms, self._hands, check_image(image))
         kept: list[HandDetection] = []
         for hand in found:

@@ -4,7 +4,9 @@ The crop for the landmarks is turned so that the middle finger points up, moved 
 towards the fingers and enlarged, as MediaPipe's hand graph does it.
 """
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -26,6 +28,8 @@ LEAST_HAND = 0.5  # that the landmark network sees a hand
 SURE = 0.2  # of a wrist's confidence: a hand is looked for at it
 FOREARM = 0.35  # the hand's middle lies this share of the forearm beyond the wrist
 WRIST_SIDE = 2.0  # forearms along the side of the square in which a wrist's palm is looked for
+NEAR = 0.5  # of that square's side: a hand whose wrist is farther away is another's
+WIDER = 1.7  # the side of the second square over the first's
 LEAST_SIDE = 0.25  # of the person's box, where the forearm is foreshortened
 PALM_SCALE = 2.6  # the crop's side over the palm's box
 PALM_SHIFT = 0.5  # of the palm's side, towards the fingers
@@ -47,7 +51,11 @@ def find_hands_at_wrists(
         square = wrist_square(person, side)
         if square is None:
             continue
-        hand = _find_hand_in(palms, marks, image, square, side)
+        # Near the camera a hand fills the square, and its palm is seen in a wider one alone.
+        wider = Square(square.x, square.y, WIDER * square.side)
+        near = NEAR * square.side
+        hand = _find_hand_in(palms, marks, image, square, person, side, near)
+        hand = hand or _find_hand_in(palms, marks, image, wider, person, side, near)
         if hand is not None:
             found[side] = hand
     if len(found) == 2 and box_overlap(found["left"].box, found["right"].box) > SAME_HAND:
@@ -55,6 +63,19 @@ def find_hands_at_wrists(
         farther = max(SIDES, key=lambda side: _wrist_distance(person, found[side]))
         del found[farther]
     return found
+
+
+def drop_shared_hands(people: Sequence[Detection]) -> None:
+    """Leave a hand that was found for two people to the one whose wrist is nearer, in place."""
+    for one, other in itertools.combinations(people, 2):
+        for side, other_side in itertools.product(list(one.hands), list(other.hands)):
+            mine, theirs = one.hands.get(side), other.hands.get(other_side)
+            if mine is None or theirs is None or box_overlap(mine.box, theirs.box) < SAME_HAND:
+                continue
+            if _wrist_distance(one, mine) <= _wrist_distance(other, theirs):
+                del other.hands[other_side]
+            else:
+                del one.hands[side]
 
 
 def wrist_square(person: Detection, side: str) -> Square | None:
@@ -79,19 +100,23 @@ def _wrist_distance(person: Detection, hand: HandDetection) -> float:
 
 
 def _find_hand_in(
-    palms: PalmNetwork, marks: HandNetwork, image: np.ndarray, square: Square, side: str
+    palms: PalmNetwork,
+    marks: HandNetwork,
+    image: np.ndarray,
+    square: Square,
+    person: Detection,
+    side: str,
+    near: float,
 ) -> HandDetection | None:
-    """The hand of the palm that lies nearest to the square's middle."""
+    """The hand of the palm nearest to the square's middle, its wrist ``near`` the person's."""
     found = palms(cut_square(image, square, PALM_SIDE), LEAST_PALM)
-    if not len(found.scores):
-        return None
     middles = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
     away = np.hypot(*(middles - PALM_SIDE / 2).T)
-    order = np.argsort(away, kind="stable")
-    hand = None
-    for i in order:
-        hand = hand or _read_hand(marks, image, palm_square(found, int(i), square), side)
-    return hand
+    for i in np.argsort(away, kind="stable"):
+        hand = _read_hand(marks, image, palm_square(found, int(i), square), side)
+        if hand is not None and _wrist_distance(person, hand) <= near:
+            return hand
+    return None
 
 
 def find_hands_anywhere(
