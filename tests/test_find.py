@@ -164,6 +164,16 @@ def test_a_network_is_checked_at_each_opening(cache):
     assert read_network(models.NETWORKS[0]) == BYTES["people"]
 
 
+def test_nobody_without_a_home_is_told(monkeypatch):
+    def have_none():
+        raise RuntimeError
+
+    monkeypatch.delenv(models.CACHE, raising=False)
+    monkeypatch.setattr(models.Path, "home", have_none)
+    with pytest.raises(UserError, match=f"HOME is not set.*{models.CACHE}"):
+        models.cache_folder()
+
+
 def test_the_four_networks_have_whole_digests():
     assert len({one.member.digest for one in models.NETWORKS}) == 4
     for one in models.NETWORKS:

@@ -146,9 +146,7 @@ def read_network(network: Network) -> bytes:
         with path.open("rb") as file:
             data = file.read(network.member.size + 1)
     except FileNotFoundError:
-        raise UserError(f"the network that finds {network.finds} is not at {path}: {bring}") from (
-            None
-        )
+        raise UserError(f"the network {network.name} is not at {path}: {bring}") from (None)
     except OSError as error:
         raise failure_of(error, f"{path} cannot be read: {explain(error)}; {MEND}") from None
     digest = hashlib.sha256(data).hexdigest()
