@@ -44,7 +44,7 @@ PACKAGE = Package(
             "data.sources.label_shards:main",
             "cut labelled crops from a labelled dataset",
             "NAME [--check] root=DIR out=DIR [key=value ...]",
-            "coco root=coco out=shards/coco",
+            "coco root=DIR out=shards/labelled",
             keys="data.sources.labelled:LabelledSource",
             usual=("root", "out", "size", "part"),
             registry="data.sources.labelled:LABELLED",
