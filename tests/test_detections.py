@@ -412,7 +412,9 @@ def test_ultralytics_labels_of_stills(tmp_path):
     with pytest.raises(UserError, match="rows of 5, 9 values; ultralytics"):
         read_detections(str(tmp_path / "labels"), {"b": video("/i/b.png", 1)})
     write(tmp_path / "labels/b.txt", "0 90 40 20 20\n")
-    with pytest.raises(UserError, match=r"b.txt:1: .* is not in shares of the image"):
+    with pytest.raises(
+        UserError, match=r"b.txt:1: .* is not in shares of the image, as theirs are"
+    ):
         read_detections(str(tmp_path / "labels"), {"b": video("/i/b.png", 1)}, "ultralytics")
 
 
@@ -486,3 +488,61 @@ def test_a_real_file_of_coco(samples):
         assert there.sum() == annotation["num_keypoints"]
         points = track[0].keypoints[there, :2]
         assert (points > box[:2] - 2).all() and (points < box[2:] + 2).all()
+
+
+def _damage(random, value):
+    """A JSON value with one part of it replaced by something that has no business there."""
+    places = [(None, None)]
+    todo = [value]
+    while todo:
+        one = todo.pop()
+        keys = one if isinstance(one, dict) else range(len(one)) if isinstance(one, list) else ()
+        places += [(one, key) for key in keys]
+        todo += [one[key] for key in keys]
+    inside, key = places[random.integers(len(places))]
+    others = [None, True, -1, 1e400, "x", [], {}, [[]], 10**30, ["a"], {"counts": [1], "size": [1]}]
+    other = others[random.integers(len(others))]
+    if inside is None:
+        return other
+    inside[key] = other
+    return value
+
+
+def test_damaged_files_are_told_or_read_and_nothing_else(tmp_path, one):
+    """JSON with a part that does not belong there; tables with letters that do not."""
+    random = np.random.default_rng(0)
+    image = {"id": 1, "video_id": 1, "frame_id": 0, "file_name": "walk/000000.jpg"}
+    outline = [[1, 1, 20, 1, 20, 30]]
+    coco = {
+        "videos": [{"id": 1, "name": "walk"}],
+        "images": [image],
+        "annotations": [_coco(image_id=1, track_id=1, segmentation=outline)],
+        "categories": [{"id": 1, "name": "person", "keypoints": list(COCO17)}],
+    }
+    person = {"person_id": [-1], "pose_keypoints_2d": _body(40, 20)}
+    own = [{"video": "walk", "frame": 0, "x0": 1, "y0": 2, "x1": 9, "y1": 9, "person": "a"}]
+    tables = (HEADER + "walk,0,1,2,30,40,a\n", "1,-1,5,5,30,30,1,-1,-1,-1\n")
+    told = 0
+    for number in range(400):
+        kind = ("coco", "openpose", "json", "csv", "mot")[number % 5]
+        value = {"coco": coco, "openpose": {"people": [person]}, "json": own}.get(kind)
+        if value is None:
+            letters = list(tables[kind == "mot"])
+            place = random.integers(len(letters))
+            letters[place] = random.choice(list(',;"-\n0e\t\0é['))
+            path = write(tmp_path / f"{number}.csv", "".join(letters))
+        else:
+            damaged = _damage(random, json.loads(json.dumps(value)))
+            path = write(tmp_path / f"{number}.json", json.dumps(damaged))
+        try:
+            found = read_detections(path, one, kind)
+        except UserError as error:
+            told += 1
+            assert "\n" not in str(error) and str(tmp_path) in str(error)
+            continue
+        for track in found.get("walk", {}).values():
+            for frame, detection in track.items():
+                x0, y0, x1, y1 = detection.box
+                assert 0 <= frame < 10 and x0 < x1 and y0 < y1 and 0 <= detection.score <= 1
+                assert np.isfinite(detection.box).all()
+    assert 50 < told < 350

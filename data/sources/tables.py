@@ -13,6 +13,7 @@ import numpy as np
 from data.format.names import decode_text
 from engine.errors import UserError, explain, failure_of
 
+SHOWN = 60  # letters of a value in a message
 DELIMITERS = ",;\t"
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d*,\d+([eE][+-]?\d+)?\s*")
 
@@ -56,6 +57,12 @@ def parse_json(text: str, path: str) -> object:
         raise UserError(f"{path}: no JSON: {error}") from None
 
 
+def quote(value: object) -> str:
+    """The beginning of a value, in one line, for messages."""
+    words = " ".join(str(value).split())
+    return words if len(words) <= SHOWN else f"{words[:SHOWN]}..."
+
+
 def read_number(value: object, where: str, name: str) -> float:
     """A finite number from a table's text or a JSON value.
 
@@ -69,7 +76,7 @@ def read_number(value: object, where: str, name: str) -> float:
             raise ValueError
         number = float(value)
     except (ValueError, OverflowError):
-        raise UserError(f"{where}: {name}={str(value)[:40]} is not a number") from None
+        raise UserError(f"{where}: {name}={quote(value)} is not a number") from None
     if not math.isfinite(number):
         raise UserError(f"{where}: {name}={value} is not a number")
     return number

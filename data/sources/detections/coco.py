@@ -28,7 +28,7 @@ from data.sources.detections.source import (
     split_wholebody,
     to_joint_set,
 )
-from data.sources.tables import read_number
+from data.sources.tables import quote, read_number
 from engine.errors import UserError
 from engine.logging.console import get_logger
 
@@ -70,7 +70,7 @@ def read_coco(source: Source) -> Iterator[Found]:
         where = f"{source.path}, annotation {i}"
         if not isinstance(entry, dict):
             raise UserError(f"{where}: not an object")
-        if entry.get("category_id", next(iter(people), PERSON)) not in people:
+        if _id(entry, "category_id", where, next(iter(people), PERSON)) not in people:
             continue
         if entry.get("iscrowd") in (1, True):
             continue
@@ -94,6 +94,16 @@ def _list_of(content, name, source):
     return entries
 
 
+def _id(entry, name, where, default=None):
+    """A field that tells things apart: a number or a text."""
+    value = entry.get(name, default)
+    if value is None:
+        raise UserError(f"{where}: no '{name}'")
+    if not isinstance(value, int | str | float):
+        raise UserError(f"{where}: {name}={quote(value)} is neither a number nor a text")
+    return value
+
+
 def _categories(content, source):
     """({category id of a person: None}, names of the keypoints or None)."""
     entries = _list_of(content, "categories", source)
@@ -107,21 +117,21 @@ def _categories(content, source):
         raise UserError(f"{source.path}: none of its categories is 'person'")
     joints = people[0].get("keypoints")
     known = [str(j) for j in joints] if isinstance(joints, list) and joints else None
-    return {e.get("id"): None for e in people}, known
+    where = f"{source.path}, the category of people"
+    return {_id(e, "id", where): None for e in people}, known
 
 
 def _places(content, source):
     """{image id: Place} of all images, numbers from 0."""
-    videos = {
-        e.get("id"): e.get("name", e.get("file_name")) for e in _list_of(content, "videos", source)
-    }
+    videos = {}
+    for i, video in enumerate(_list_of(content, "videos", source)):
+        name = video.get("name", video.get("file_name"))
+        videos[_id(video, "id", f"{source.path}, video {i}")] = name
     found, by_video = {}, defaultdict(list)
     for i, image in enumerate(_list_of(content, "images", source)):
         where = f"{source.path}, image {i}"
-        if "id" not in image:
-            raise UserError(f"{where}: no 'id'")
         place = _place(image, videos, where)
-        found[image["id"]] = place
+        found[_id(image, "id", where)] = place
         by_video[place.names[place.images :] if place.number >= 0 else ()].append(place)
     for names, places in by_video.items():
         if names and min(place.number for place in places) == 1:
@@ -138,7 +148,8 @@ def _place(image, videos, where):
     file = str(image.get("file_name") or "").replace("\\", "/")
     folder, stem = os.path.split(os.path.splitext(file)[0])
     end = _END.search(stem)
-    video = image.get("video_id", image.get("vid_id"))
+    key = "video_id" if "video_id" in image else "vid_id"
+    video = _id(image, key, where) if image.get(key) is not None else None
     named = videos.get(video)
     names = [str(named)] if named else []
     if folder and end:
@@ -160,14 +171,11 @@ def _place(image, videos, where):
 
 
 def _place_of(entry, places, where):
-    image = entry.get("image_id")
-    if image is None:
-        raise UserError(f"{where}: no 'image_id'")
+    image = _id(entry, "image_id", where)
     if places is not None:
-        try:
-            return places[image]
-        except (KeyError, TypeError):
-            raise UserError(f"{where}: image_id={image} is not among the file's images") from None
+        if image not in places:
+            raise UserError(f"{where}: image_id={quote(image)} is not among the file's images")
+        return places[image]
     if isinstance(image, str):
         folder, stem = os.path.split(os.path.splitext(image.replace("\\", "/"))[0])
         end = _END.search(stem)

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from data.sources.detections.source import ANY
+from data.sources.tables import quote
 from engine.errors import UserError
 
 SHOWN = 5  # names in a message
@@ -90,7 +91,7 @@ class VideoNames:
             likely = [key for key, (is_sure, depth) in fits.items() if not is_sure and depth >= 0]
             if len(sure) > 1:
                 raise UserError(
-                    f"{self.path}: '{name}' may be {list_some(sure)}; name it by its path"
+                    f"{self.path}: '{quote(name)}' may be {list_some(sure)}; name it by its path"
                 )
             if sure:
                 return sure[0], is_same
@@ -112,14 +113,16 @@ class VideoNames:
         depth = max(len(self._paths[key][0]) for key in keys)
         best = [key for key in keys if len(self._paths[key][0]) == depth]
         if len(best) > 1:
-            raise UserError(f"{self.path}: '{name}' may be {list_some(best)}; name it by its path")
+            raise UserError(
+                f"{self.path}: '{quote(name)}' may be {list_some(best)}; name it by its path"
+            )
         return best[0]
 
 
 def list_some(names: list[str]) -> str:
     """The first names of a list, and how many more there are."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return ", ".join(map(quote, names[:SHOWN])) + more
 
 
 def _parts(name: str) -> tuple[str, ...]:

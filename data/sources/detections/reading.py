@@ -13,6 +13,7 @@ from data.sources.detections.registry import AUTO, READERS, recognise
 from data.sources.detections.source import Found, Source
 from data.sources.frames import Frames
 from data.sources.probe import Problems
+from data.sources.tables import quote
 from engine.errors import UserError
 from engine.logging.console import get_logger
 
@@ -140,7 +141,7 @@ def _tell(
             problems.add(videos[key].path, words)
     for name in list(names.unknown) if problems is not None else ():
         assert problems is not None
-        problems.add(name, f"{path} has boxes for it, but it is not among the videos")
+        problems.add(quote(name), f"{path} has boxes for it, but it is not among the videos")
     if names.unknown and problems is None:
         log.warning(f"{path} has boxes for {list_some(list(names.unknown))}, which are not there")
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from data.find.detection import Detection
 from data.sources.detections.source import Found, Source, as_box
+from data.sources.tables import quote
 from engine.errors import UserError
 
 PERSON = 0
@@ -59,12 +60,12 @@ def _rows(file):
         try:
             values = np.array(line.split(), np.float64)
         except ValueError:
-            raise UserError(f"{where}: '{line[:40]}' is not class cx cy w h in numbers") from None
+            raise UserError(f"{where}: '{quote(line)}' is not class cx cy w h in numbers") from None
         if len(values) < BOX_VALUES or not np.isfinite(values).all():
-            raise UserError(f"{where}: '{line[:40]}' is not class cx cy w h in finite numbers")
+            raise UserError(f"{where}: '{quote(line)}' is not class cx cy w h in finite numbers")
         if np.abs(values[1:BOX_VALUES]).max() > 2:
             raise UserError(
-                f"{where}: '{line[:40]}' is not in shares of the image, as ultralytics writes them"
+                f"{where}: '{quote(line)}' is not in shares of the image, as theirs are"
             )
         rows.append((file, where, values))
     return rows
