@@ -15,7 +15,7 @@ from data.cropping.geometry import Square, image_to_crop
 from data.find import models, wheels
 from data.find.detection import Detection, HandDetection
 from data.find.finder import check_image, open_finder
-from data.find.hands import drop_shared_hands, hand_box, palm_square, wrist_square
+from data.find.hands import drop_shared_hands, hand_box, is_part_of_trunk, palm_square, wrist_square
 from data.find.models import Network, read_network
 from data.find.networks import (
     PALM_SIDE,
@@ -349,6 +349,16 @@ def test_a_hand_of_two_people_is_left_to_the_nearer():
     far.hands["left"] = HandDetection("left", box + 200, keypoints=points + 200)
     drop_shared_hands([far, near])
     assert (list(near.hands), list(far.hands)) == (["left"], ["left"])
+
+
+def test_a_hand_as_large_as_the_trunk_it_lies_on_is_none():
+    person = make_person()  # whose trunk is 128 px
+    small, large = (np.array([60.0, 150, 60 + side, 150 + side]) for side in (60, 140))
+    assert not is_part_of_trunk(HandDetection("left", small), [person])
+    assert is_part_of_trunk(HandDetection("left", large), [person])
+    assert not is_part_of_trunk(HandDetection("left", large + 300), [person])
+    person.keypoints[11:13, 2] = 0.1  # a portrait: the hand before it may be as large
+    assert not is_part_of_trunk(HandDetection("left", large), [person])
 
 
 def test_a_hands_box_lies_in_the_image():

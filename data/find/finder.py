@@ -18,6 +18,7 @@ from data.find.hands import (
     drop_shared_hands,
     find_hands_anywhere,
     find_hands_at_wrists,
+    is_part_of_trunk,
 )
 from data.find.networks import HandNetwork, MaskNetwork, PalmNetwork, PeopleNetwork, box_overlap
 from data.find.outline import find_outline
@@ -118,7 +119,8 @@ class Finder:
         found: list[HandDetection] = []
         for owner in owners:
             found += owner.hands.values()
-        found += find_hands_anywhere(self._palms, self._hands, check_image(image))
+        others = find_hands_anywhere(self._palms, self._hands, check_image(image))
+        found += [hand for hand in others if not is_part_of_trunk(hand, seen)]
         kept: list[HandDetection] = []
         for hand in found:
             if all(box_overlap(hand.box, one.box) < SAME_HAND for one in kept):

@@ -34,6 +34,7 @@ LEAST_SIDE = 0.25  # of the person's box, where the forearm is foreshortened
 PALM_SCALE = 2.6  # the crop's side over the palm's box
 PALM_SHIFT = 0.5  # of the palm's side, towards the fingers
 AROUND = 0.12  # of the keypoints' longer side: flesh around them that belongs to the hand's box
+TRUNK = [5, 6, 11, 12]  # shoulders and hips of coco17
 SAME_HAND = 0.4  # overlap of two boxes that are one hand
 
 
@@ -76,6 +77,20 @@ def drop_shared_hands(people: Sequence[Detection]) -> None:
                 del other.hands[other_side]
             else:
                 del one.hands[side]
+
+
+def is_part_of_trunk(hand: HandDetection, people: Sequence[Detection]) -> bool:
+    """Return whether a hand is as large as the trunk of a person on whom it lies: it is none."""
+    middle = (hand.box[:2] + hand.box[2:]) / 2
+    for person in people:
+        points = person.keypoints
+        if points is None or person.joint_set != "coco17" or points[TRUNK, 2].min() < SURE:
+            continue
+        shoulders, hips = points[TRUNK, :2].reshape(2, 2, 2).mean(1)
+        within = (middle >= person.box[:2]).all() and (middle <= person.box[2:]).all()
+        if within and max(hand.box[2:] - hand.box[:2]) > math.hypot(*(shoulders - hips)):
+            return True
+    return False
 
 
 def wrist_square(person: Detection, side: str) -> Square | None:
