@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.find.appearance import compare_clothes, describe_clothes, measure_sharpness
-from data.find.assignment import assign_rows
+from data.find.assignment import assign_edges, assign_rows
 from data.find.detection import Detection
 from data.find.joining import join_tracks
 from data.find.shots import ShotWatcher
@@ -216,7 +216,12 @@ def test_assignment_is_the_best_of_all():
         gain[: cost.shape[0], : cost.shape[1]] = np.minimum(cost, limit) - limit
         least = min(gain[range(side), list(p)].sum() for p in itertools.permutations(range(side)))
         assert sum(cost[i, j] - limit for i, j in pairs) == pytest.approx(least)
+        edges = {tuple(p): cost[tuple(p)] for p in np.argwhere(np.isfinite(cost)).tolist()}
+        sparse = assign_edges(edges, limit)
+        assert sum(cost[i, j] - limit for i, j in sparse) == pytest.approx(least)
     assert assign_rows(np.zeros((0, 3)), 1.0) == []
+    many = {(i, i + k): 0.1 + k for i in range(3000) for k in range(2)}
+    assert assign_edges(many, 1.0) == [(i, i) for i in range(3000)]
 
 
 def _scene(seed, shift=0):

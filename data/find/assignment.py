@@ -1,5 +1,7 @@
 """Pairs of rows and columns of least total cost, by NumPy alone."""
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 
 
@@ -20,6 +22,46 @@ def assign_rows(cost: np.ndarray, limit: float) -> list[tuple[int, int]]:
     columns = _solve(flat)
     pairs = [(row, column) for row, column in enumerate(columns) if flat[row, column] < limit]
     return sorted((column, row) for row, column in pairs) if turned else pairs
+
+
+def assign_edges(edges: Mapping[tuple[int, int], float], limit: float) -> list[tuple[int, int]]:
+    """Return what ``assign_rows`` returns, of a matrix of which few entries are finite.
+
+    Rows and columns that share no entry with others are assigned by themselves, so thousands of
+    either cost little.
+
+    Args:
+        edges: {(row, column): cost}; all other entries are inf.
+    """
+    near = {pair: cost for pair, cost in edges.items() if cost < limit}
+    out: list[tuple[int, int]] = []
+    for pairs in _split_apart(near):
+        rows = sorted({row for row, _ in pairs})
+        columns = sorted({column for _, column in pairs})
+        cost = np.full((len(rows), len(columns)), np.inf)
+        for row, column in pairs:
+            cost[rows.index(row), columns.index(column)] = near[row, column]
+        out += [(rows[i], columns[j]) for i, j in assign_rows(cost, limit)]
+    return sorted(out)
+
+
+def _split_apart(pairs: Iterable[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """The pairs in groups that share neither a row nor a column."""
+    parent: dict[tuple[str, int], tuple[str, int]] = {}
+
+    def find(node: tuple[str, int]) -> tuple[str, int]:
+        parent.setdefault(node, node)
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for row, column in pairs:
+        parent[find(("row", row))] = find(("column", column))
+    groups: dict[tuple[str, int], list[tuple[int, int]]] = {}
+    for row, column in pairs:
+        groups.setdefault(find(("row", row)), []).append((row, column))
+    return list(groups.values())
 
 
 def _solve(cost):

@@ -5,10 +5,12 @@ somebody covered it, and the pieces are put together again by what they look lik
 and by where their motion leads: an assignment over all ends and beginnings of a shot.
 """
 
+from bisect import bisect_right
+
 import numpy as np
 
 from data.find.appearance import compare_clothes
-from data.find.assignment import assign_rows
+from data.find.assignment import assign_edges
 from data.find.tracking import (
     SPEED_HEIGHTS,
     Sighting,
@@ -59,13 +61,16 @@ def _join_shot(tracks, join_s):
     pieces: list[tuple[int, list[Sighting]]] = []
     for number, track in enumerate(tracks):
         pieces += [(number, piece) for piece in split_where_met(track.sightings)]
-    cost = np.full((len(pieces), len(pieces)), np.inf)
+    edges = {}
+    order = sorted(range(len(pieces)), key=lambda j: pieces[j][1][0].time_s)
+    begins = [pieces[j][1][0].time_s for j in order]
     for i, (track, before) in enumerate(pieces):
-        for j, (other, after) in enumerate(pieces):
-            if 0 < after[0].time_s - before[-1].time_s <= join_s:
-                bonus = SAME_TRACK if track == other and j == i + 1 else 0.0
-                cost[i, j] = _link_cost(before, after) - bonus
-    following = dict(assign_rows(cost, LINK_LIMIT))
+        end = before[-1].time_s
+        for j in order[bisect_right(begins, end) : bisect_right(begins, end + join_s)]:
+            other, after = pieces[j]
+            bonus = SAME_TRACK if track == other and j == i + 1 else 0.0
+            edges[i, j] = _link_cost(before, after) - bonus
+    following = dict(assign_edges(edges, LINK_LIMIT))
     starts = set(range(len(pieces))) - set(following.values())
     out = []
     for first in sorted(starts):

@@ -14,7 +14,7 @@ import numpy as np
 
 GREY = (96, 54)  # columns and rows of the small grey image
 COARSE = (24, 14)  # of the one whose correlation tells a cut
-STILL = 2.5  # grey levels: the largest change of a block that coding alone makes
+STILL = 4.0  # grey levels: the largest change of a block that coding alone makes
 ALIKE = 1.25  # shared share of colours plus correlation: under it is a cut; within shots 1.5 and up
 SAME_LAYOUT = 0.8  # a correlation from which on there is no cut: it got dark or bright
 FLAT = 3.0  # standard deviation of grey levels under which an image shows nothing
