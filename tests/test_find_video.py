@@ -30,6 +30,7 @@ from data.format.clip import decode_masks, decode_meta
 from data.format.labels import read_labels
 from data.sources import cut, pairs, probe
 from data.sources.frames import open_video
+from data.sources.index_store import IndexStore
 from data.sources.pairs import main
 from data.sources.probe import Problems
 from data.tools.work_split import Part
@@ -177,6 +178,22 @@ def test_a_search_is_kept_and_used_again(world, monkeypatch):
     assert _run(world, f"found={world / 'out'}", "stride_s=0.5", out="other") == 0
     with pytest.raises(AssertionError):  # other keys of the search
         _run(world, f"found={world / 'out'}", "find.rate_hz=5", out="third")
+
+
+def test_a_video_is_indexed_once(world, monkeypatch):
+    assert _run(world) == 0
+    (path,) = (world / "out/found/.frames").iterdir()
+    video = str(world / "in/street/cross.mp4")
+    kept, fresh = IndexStore(str(path.parent)).load(video), open_video(video)
+    for name in ("times", "pts", "marks", "keys"):
+        np.testing.assert_array_equal(getattr(kept.index, name), getattr(fresh.index, name))
+    for name in ("start_s", "width", "height", "upright", "said"):
+        assert getattr(kept.index, name) == getattr(fresh.index, name)
+    path.write_bytes(path.read_bytes()[:-30])
+    assert IndexStore(str(path.parent)).load(video) is None
+    assert _run(world) == 0  # indexed again
+    monkeypatch.setattr(probe, "open_video", None)  # not asked any more
+    assert _run(world, f"found={world / 'out'}", "stride_s=0.7", out="other") == 0
 
 
 def test_parts_of_an_array_make_the_whole(world):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from data.find.config import FindConfig
 from data.find.found import Found
-from data.find.search import Run, search_videos
-from data.find.store import DETECTIONS, Store, digest_search
+from data.find.search import Run, check_ready, search_videos
+from data.find.store import DETECTIONS, Store, digest_search, index_store
 from data.format.clip import KINDS
 from data.sources.probe import Problems, list_videos, probe_videos
 from data.tools.work_split import HELP, Part
@@ -59,11 +59,12 @@ def main(argv: Sequence[str]) -> int:
     """
     cfg, _ = parse_keys(FindRunConfig, argv, COMMAND, least=0)
     videos, problems = list_videos(cfg.videos), Problems()
+    hands = cfg.kind != "body"
+    check_ready(cfg.out, cfg.find, hands)
     mine = Part.of(cfg.part)
     own = {name: path for n, (name, path) in enumerate(videos.items()) if mine.has(n)}
-    readable = probe_videos(list(own.values()), cfg.workers, problems)
+    readable = probe_videos(list(own.values()), cfg.workers, problems, index_store(cfg.out))
     named = {name: readable[path] for name, path in own.items() if path in readable}
-    hands = cfg.kind != "body"
     found = search_videos(named, cfg.find, hands, Run(cfg.out, cfg.workers), problems)
     everybody = _load_all(cfg, videos, hands) | found
     path = os.path.join(cfg.out, DETECTIONS)

@@ -12,6 +12,7 @@ import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from data.find.finder import open_finder
 from data.find.following import follow_people
 from data.find.found import Found
 from data.find.looks import Looks, LookWriter, Opener, join_looks
-from data.find.store import Store, digest_search
+from data.find.store import FOLDER, Store, digest_search
 from data.sources.frames import Frames, Unreadable
 from data.sources.probe import Problems
 from data.tools.process_pool import Died, spread_isolated
@@ -92,6 +93,16 @@ def find_tracks(frames: Frames, options: FindConfig, opener: Opener | None = Non
     video = Video("", frames, "")
     looks = [_look(piece, options, False, finder) for piece in split_video(video, options.rate_hz)]
     return follow_people(join_looks([part for part, _ in looks]), frames.times, options)
+
+
+def check_ready(folder: str, options: FindConfig, hands: bool) -> None:
+    """Say what a search lacks before a first one in a folder takes any time.
+
+    Raises:
+        UserError: the networks are not there.
+    """
+    if not (Path(folder) / FOLDER).exists():
+        open_finder(False, hands, options.tiles)
 
 
 def search_videos(

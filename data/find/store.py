@@ -7,7 +7,6 @@ harm each other: whoever comes second writes the same bytes.
 
 import glob
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -20,13 +19,14 @@ from data.find.config import SEARCH_KEYS, FindConfig
 from data.find.found import Found, decode_found, encode_found
 from data.find.looks import Looks
 from data.find.models import NETWORKS
+from data.sources.index_store import IndexStore, digest_video
 from data.tools.cleanup import clear_leftovers
 from engine.errors import explain, failure_of
 from engine.run.files import replace_file, write_file
 
 FOLDER = "found"
 DETECTIONS = "detections.json"  # of all videos, beside FOLDER; see data.find.command
-ENDS = 1 << 20  # bytes at a video's start and end that tell it from others
+INDEXES = ".frames"  # a hidden folder beside the people: no video has this name
 VERSION = 1  # raised where the search finds something else by the same keys
 
 
@@ -110,19 +110,16 @@ class Store:
 def digest_search(path: str, options: FindConfig, hands: bool) -> str:
     """Return 16 hex digits that change with a video's bytes, the search's keys and its networks.
 
-    Of a video the size, the first and the last mebibyte are read.
-
     Raises:
         OSError: it cannot be read.
     """
     hasher = hashlib.blake2b(digest_size=8)
     keys = [f"{name}={getattr(options, name)}" for name in SEARCH_KEYS]
     networks = [network.member.digest for network in NETWORKS]
-    hasher.update(f"{VERSION} {hands} {keys} {networks}".encode())
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        hasher.update(f"{size}".encode())
-        hasher.update(file.read(ENDS))
-        file.seek(max(0, size - ENDS))
-        hasher.update(file.read(ENDS))
+    hasher.update(f"{VERSION} {hands} {keys} {networks} {digest_video(path)}".encode())
     return hasher.hexdigest()
+
+
+def index_store(folder: str) -> IndexStore:
+    """Return where the frames' indexes of a search are kept."""
+    return IndexStore(str(Path(folder) / FOLDER / INDEXES))

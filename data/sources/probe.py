@@ -1,9 +1,11 @@
 """Which videos can be read, by whom, and how long they are."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 from data.sources.frames import Frames, Unreadable, open_video
+from data.sources.index_store import IndexStore
 from data.sources.listing import find_videos
 from data.tools.process_pool import Died, spread_isolated
 from engine.errors import UserError
@@ -39,21 +41,33 @@ def list_videos(where: str) -> dict[str, str]:
     return videos
 
 
-def probe_videos(paths: Sequence[str], workers: int, problems: Problems) -> dict[str, Frames]:
+def probe_videos(
+    paths: Sequence[str], workers: int, problems: Problems, store: IndexStore | None = None
+) -> dict[str, Frames]:
     """{path: Frames} of the videos that can be read, each decoded once in a process of its own.
 
     The others go to ``problems``. One whose process died, as of memory, is tried again alone.
+
+    Args:
+        store: keeps what is indexed, and has what was; the bytes of a video tell it.
     """
     answers: dict[str, Frames | str | Died] = {}
-    with progress.bar(len(paths), "video", description="indexing") as bar:
-        for path, answer in zip(paths, spread_isolated(_probe, paths, workers), strict=True):
+    for path in paths if store else ():
+        kept = _load(store, path)
+        if kept is not None:
+            answers[path] = kept
+    missing = [path for path in paths if path not in answers]
+    work = functools.partial(_probe, store=store)
+    with progress.bar(len(missing), "video", description="indexing", hidden=not missing) as bar:
+        for path, answer in zip(missing, spread_isolated(work, missing, workers), strict=True):
             answers[path] = answer
             bar.update()
     died = [path for path in paths if isinstance(answers[path], Died)]
-    for path, answer in zip(died, spread_isolated(_probe, died, 1), strict=True):
+    for path, answer in zip(died, spread_isolated(work, died, 1), strict=True):
         answers[path] = answer
     found = {}
-    for path, answer in answers.items():
+    for path in paths:
+        answer = answers[path]
         if not isinstance(answer, Frames):
             problems.add(path, str(answer))
             continue
@@ -63,8 +77,21 @@ def probe_videos(paths: Sequence[str], workers: int, problems: Problems) -> dict
     return found
 
 
-def _probe(path):
+def _probe(path, store):
+    """The frames of a video, or why it cannot be read; runs in its own process."""
+    if store is not None and (kept := _load(store, path)) is not None:
+        return kept  # another process of the array has indexed it meanwhile
     try:
-        return open_video(path)
+        frames = open_video(path)
     except Unreadable as error:
         return str(error)
+    if store is not None:
+        store.save(frames)
+    return frames
+
+
+def _load(store, path):
+    try:
+        return store.load(path)
+    except OSError:
+        return None  # opening it says why

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from data.find.found import Found
 from data.find.quality import LeftOut, choose_bodies, choose_hands
-from data.find.search import Run, search_videos
+from data.find.search import Run, check_ready, search_videos
+from data.find.store import index_store
 from data.sources.config import PairsConfig
 from data.sources.frames import Frames
 from data.sources.person_clips import plan_body, plan_hand, wanted_sides
@@ -24,11 +25,16 @@ def plan_clips(cfg: PairsConfig, problems: Problems) -> tuple[list[ClipPlan], di
         UserError: no videos, nobody in any of them, the networks are not there.
     """
     videos = list_videos(cfg.videos)
-    readable = probe_videos(list(videos.values()), cfg.workers, problems)
+    folder, part = cfg.found or cfg.out, Part.of(cfg.part)
+    check_ready(folder, cfg.find, bool(wanted_sides(cfg.kind)))
+    # The elements of an array index their own videos first, and then find the others' there.
+    own = [path for number, path in enumerate(videos.values()) if part.has(number)]
+    paths = [*own, *(path for path in videos.values() if path not in set(own))]
+    readable = probe_videos(paths, cfg.workers, problems, index_store(folder))
     named = {name: readable[path] for name, path in videos.items() if path in readable}
     if not named:
         raise UserError(f"videos={cfg.videos}: none of its {len(videos)} videos can be read")
-    run = Run(cfg.found or cfg.out, cfg.workers, Part.of(cfg.part))
+    run = Run(folder, cfg.workers, part)
     found = search_videos(named, cfg.find, bool(wanted_sides(cfg.kind)), run, problems)
     if not found:
         raise UserError(f"videos={cfg.videos}: the search for people failed in all its videos")
