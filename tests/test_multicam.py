@@ -6,10 +6,22 @@ import numpy as np
 import pytest
 
 from data.find.detection import Detection
+from data.find.finder import open_finder
+from data.find.turning import turn_detection, turn_image
+from data.sources.cameras import undistort_pixels
+from data.sources.config import PairsConfig
 from data.sources.multicam.appearance import compare_colours, describe_colours
 from data.sources.multicam.associate import NOBODY, contract_greedily
 from data.sources.multicam.health import measure_best_errors, tell_calibration
-from data.sources.multicam.people import Found, identify, mark_bystanders, shows_enough
+from data.sources.multicam.people import (
+    Found,
+    box_people,
+    identify,
+    mark_bystanders,
+    match_people,
+    shows_enough,
+)
+from data.sources.multicam.plan import plan_clips
 from data.sources.multicam.rays import (
     epipolar_distances,
     fundamental_matrix,
@@ -17,8 +29,12 @@ from data.sources.multicam.rays import (
     pixel_rays,
     triangulate_many,
 )
+from data.sources.multicam.search import Searched, fill_between
 from data.sources.multicam.sightings import collect_sightings
 from data.sources.multicam.synchronise import estimate_synchrony, tell_synchrony
+from data.sources.multicam.views import View
+from data.sources.probe import Problems
+from engine.errors import UserError
 from engine.geometry import project, triangulate
 from tests.crowds import break_up, film, rename, ring, switch, walk
 
@@ -276,3 +292,130 @@ def test_colours_of_clothes_survive_another_exposure():
     other = describe_colours(draw(*green, 1.0), box)
     assert one.sum(1) == pytest.approx([1, 1])
     assert compare_colours(one, again) > 0.95 > 0.6 > compare_colours(one, other)
+
+
+def test_a_turn_and_its_inverse_leave_a_detection_as_it_was():
+    """Against numpy's own turning of an image with one bright pixel."""
+    image = np.zeros((30, 50), np.uint8)
+    image[7, 41] = 1
+    points = np.zeros((17, 3))
+    points[0] = [41.5, 7.5, 0.9]
+    found = Detection(np.array([40, 6, 45, 12.0]), 0.9, points)
+    for turns in range(4):
+        shown = turn_image(image, turns)
+        turned = turn_detection(found, turns, 50, 30)
+        row, column = np.argwhere(shown)[0]
+        assert turned.keypoints[0].tolist() == [column + 0.5, row + 0.5, 0.9]
+        assert (turned.box[2:] > turned.box[:2]).all()
+        back = turn_detection(turned, -turns % 4, shown.shape[1], shown.shape[0])
+        np.testing.assert_allclose(back.box, found.box)
+        np.testing.assert_allclose(back.keypoints, found.keypoints)
+
+
+def test_between_searched_frames_people_are_interpolated():
+    track = {
+        f: Detection(np.array([f, 0, f + 10.0, 20]), 0.9, np.full((17, 3), float(f)))
+        for f in (0, 4, 30)
+    }
+    filled = fill_between({"a": track}, np.arange(40) / 30)["a"]
+    assert sorted(filled) == [0, 1, 2, 3, 4, 30]
+    assert filled[1].box.tolist() == [1, 0, 11, 20]
+    assert filled[1].keypoints[0].tolist() == [1, 1, 0]
+    seen = Searched({"a": filled}, {"a": [0, 4, 30]}, {("a", 0), ("a", 30)})
+    assert seen.is_measured("a", 4) and not seen.is_measured("a", 2)
+    assert seen.is_good("a", 0) and not seen.is_good("a", 4) and not seen.is_good("a", 2)
+
+
+class _Grey:
+    """A video whose frames are all grey."""
+
+    def get(self, indices):
+        for index in indices:
+            yield index, np.full((960, 1280, 3), 128, np.uint8)
+
+
+def _take(shift=0):
+    """Views of three cameras whose second video began ``shift`` frames earlier, and its people."""
+    cameras = ring([0, 70, 150])
+    scene = film(cameras, _crossing())
+    scene[1] = {p: {f + shift: d for f, d in track.items()} for p, track in scene[1].items()}
+    frames = {i: i for i in range(COUNT + shift)}
+    views = [View(c, c.name, _Grey(), dict(frames)) for c in cameras]
+    return {i: i * STEP_S for i in range(COUNT)}, views, [Searched.whole(t) for t in scene]
+
+
+def test_the_clock_is_corrected_only_when_asked():
+    times, views, searched = _take(6)
+    for asked in (False, True):
+        cfg = PairsConfig(synchronise=asked)
+        people, clock = match_people(cfg, times, views, searched)
+        assert [len(p.views) for p in people] == [3, 3, 3]
+        assert clock[1].frames[20] == (26 if asked else 20)
+        boxed = box_people(people, clock, searched, cfg)
+        assert list(boxed) == ["0", "1", "2"]
+        sights = boxed["0"][40]
+        middles = np.stack([[s.detection.keypoints[11:13, :2].mean(0)] for s in sights])
+        flat = [undistort_pixels(s.view.camera, m) for s, m in zip(sights, middles, strict=True)]
+        Ks = [s.view.camera.K for s in sights]
+        Rts = [s.view.camera.Rt for s in sights]
+        point = triangulate(np.stack(flat), Ks, Rts)[0]
+        misses = [
+            np.linalg.norm(project(point, K, Rt)[0] - m[0])
+            for K, Rt, m in zip(Ks, Rts, flat, strict=True)
+        ]
+        assert (max(misses) < 8) == asked
+
+
+def test_videos_of_something_else_are_refused():
+    times, views, searched = _take()
+    odd = film(ring([20, 100, 200], height_m=3.0), _crossing(), seed=3)
+    mixed = [searched[0], *(Searched.whole(own) for own in odd[1:])]
+    for one in mixed[1:]:
+        for track in one.tracks.values():
+            for found in track.values():
+                found.keypoints[:, 1] = 900 - found.keypoints[:, 1]
+    with pytest.raises(UserError, match="nobody is seen by two cameras"):
+        match_people(PairsConfig(videos="v", calibration="c"), times, views[:2], mixed[:2])
+
+
+def _plan_take(samples, calibration, found):
+    cfg = PairsConfig(
+        videos=str(samples / "two_people_4cam"),
+        calibration=str(samples / "two_people_4cam" / calibration),
+        calibration_format="auto",
+        reader="multicam",
+        out=str(found),
+        found=str(found),
+    )
+    return plan_clips(cfg, Problems())
+
+
+@pytest.mark.long
+def test_two_people_in_four_cameras(samples, tmp_path):
+    """By both calibrations; who is who by the woman's white shirt."""
+    pytest.importorskip("ai_edge_litert")
+    try:
+        open_finder(False, False)
+    except UserError as error:
+        pytest.skip(str(error))
+    plans, videos = _plan_take(samples, "Calib.qca.txt", tmp_path)
+    others, _ = _plan_take(samples, "Calib_made.toml", tmp_path)
+    assert [(p.key, p.subject, len(p.crops)) for p in plans] == [
+        (p.key, p.subject, len(p.crops)) for p in others
+    ]
+    for one, other in zip(plans, others, strict=True):
+        for a, b in zip(one.crops, other.crops, strict=True):
+            np.testing.assert_allclose(a.box, b.box, atol=0.01)
+    assert len({p.subject for p in plans}) == 2
+    whiteness = {}
+    for plan in plans:
+        for crop in plan.crops:
+            ((_, image),) = videos[crop.path].get([crop.frame])
+            x, y = crop.detection.keypoints[[5, 6, 11, 12], :2].mean(0).astype(int)
+            trunk = image[y - 20 : y + 20, x - 15 : x + 15].reshape(-1, 3).astype(float)
+            colour = np.ptp(np.median(trunk, 0))  # of grey and white none
+            whiteness.setdefault(plan.subject, []).append((crop.name, colour))
+    man, woman = sorted(whiteness.values(), key=lambda own: -np.median([c for _, c in own]))
+    cameras = {"cam01", "cam02", "cam03", "cam04"}
+    assert {name for name, _ in man} == {name for name, _ in woman} == cameras
+    assert min(c for _, c in man) > max(c for _, c in woman)

@@ -220,7 +220,6 @@ def test_bad_keys_are_one_line(grey):
     for arguments, message in (
         (["videos=nowhere", boxes, "out=o"], "videos=nowhere: no such file or folder"),
         ([f"videos={grey / 'empty'}", boxes, "out=o"], "no videos in this folder"),
-        ([f"videos={grey / 'in'}", "out=o"], "needs boxes=FILE"),
         ([f"videos={grey / 'in'}", boxes], "out= must be given"),
         (
             [f"videos={grey / 'in'}", boxes, "out=o", "gap_min_s=2"],
@@ -302,7 +301,13 @@ def rig(tmp_path):
     return tmp_path
 
 
-RIG = ["calibration_format=opencv", "size=64", "person.height_m=1.2", "person.radius_m=0.3"]
+RIG = [
+    "calibration_format=opencv",
+    "size=64",
+    "people=axes",
+    "person.height_m=1.2",
+    "person.radius_m=0.3",
+]
 
 
 def test_cameras_give_one_instant_and_where_they_are(rig, capsys):
@@ -499,6 +504,7 @@ def test_desk_runs_with_videos_and_calibration_alone(samples, tmp_path, capsys):
                 f"calibration={take / 'camera_array.toml'}",
                 "stride_s=5",
                 f"timestamps={take / 'timestamps.csv'}",
+                "people=axes",
                 f"out={tmp_path / 'out'}",
             ]
         )

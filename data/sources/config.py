@@ -130,6 +130,12 @@ class PairsConfig:
     track: str | None = key(
         None, "multicam: CSV frame, x_m, y_m, z_m: a point of the person in the world", path="one"
     )
+    people: str = key(
+        "find",
+        "multicam without boxes= and track=: find: people are searched for in every camera and "
+        "matched; axes: one person stands where all cameras point",
+        choices=("find", "axes"),
+    )
     bystanders: str = key(
         "leave_out",
         "multicam: people whom one camera alone shows, or who are far less present than others",

@@ -17,6 +17,7 @@ from data.find.detection import Detection
 from data.find.faces import open_blur
 from data.find.finder import open_finder
 from data.find.looks import Opener, PeopleFinder
+from data.find.turning import turn_detection, turn_image
 from data.format.clip import MASK_SIDE, Clip, Crop
 from data.format.label_stack import stack_labels
 from data.format.labels import CropLabels, Keypoints, Labels
@@ -137,8 +138,18 @@ def _lacks_outline(crop: CropPlan, kind: str) -> bool:
 def _find_outline(finder: PeopleFinder, image: np.ndarray, crop: CropPlan) -> CropPlan:
     """The plan with the outline in its detection, where one is seen."""
     assert crop.detection is not None
-    mask = finder.find_mask(image, crop.detection, crop.others)
-    return replace(crop, detection=replace(crop.detection, mask=mask))
+    turns = crop.quarter_turns
+    if not turns:
+        mask = finder.find_mask(image, crop.detection, crop.others)
+        return replace(crop, detection=replace(crop.detection, mask=mask))
+    # The networks know upright people: the camera lay on its side.
+    height, width = image.shape[:2]
+    shown = turn_image(image, turns)
+    upright = turn_detection(crop.detection, turns, width, height)
+    others = [turn_detection(one, turns, width, height) for one in crop.others]
+    found = replace(upright, mask=finder.find_mask(shown, upright, others))
+    back = turn_detection(found, -turns % 4, shown.shape[1], shown.shape[0])
+    return replace(crop, detection=replace(crop.detection, mask=back.mask))
 
 
 def _list_wanted(plans: list[ClipPlan]) -> dict[str, dict[int, list[tuple[int, int]]]]:

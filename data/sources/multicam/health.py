@@ -33,15 +33,18 @@ def measure_pair_errors(
 def measure_best_errors(
     sightings: Sequence[Sightings], cameras: Sequence[Camera]
 ) -> dict[tuple[int, int], float]:
-    """Return {(view a, view b): median error of whoever of b fits each of a's sightings best}."""
+    """Return {(view a, view b): median over instants of the error of the two who fit best}.
+
+    Of an instant one pair counts, for the others may be people whom one camera alone shows.
+    """
     out = {}
     for a, b in view_pairs(len(sightings)):
         rows = pair_up(sightings[a], sightings[b])
         errors = errors_of_pairs(sightings[a], sightings[b], rows, (cameras[a], cameras[b]))
-        best = np.full(len(sightings[a]), np.inf)
         known = np.isfinite(errors)
-        np.minimum.at(best, rows[known, 0], errors[known])
-        best = best[np.isfinite(best)]
+        instants, place = np.unique(sightings[a].instants[rows[known, 0]], return_inverse=True)
+        best = np.full(len(instants), np.inf)
+        np.minimum.at(best, place, errors[known])
         if len(best) >= _LEAST_COMPARED:
             out[a, b] = float(np.median(best))
     return out

@@ -1,11 +1,12 @@
 """The people of a take: found in each camera, matched across cameras, followed over time."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from data.find.detection import Detection, Tracks
+from data.cropping.geometry import square_around
+from data.find.detection import Detection
 from data.sources.cameras import Camera
 from data.sources.config import PairsConfig
 from data.sources.frames import Frames
@@ -26,6 +27,8 @@ from data.sources.multicam.health import (
 )
 from data.sources.multicam.join import join_identities
 from data.sources.multicam.refine import refine_identities
+from data.sources.multicam.search import Searched, list_others
+from data.sources.multicam.sight import Sight
 from data.sources.multicam.sightings import LEAST_CONFIDENCE, Sightings, collect_sightings
 from data.sources.multicam.synchronise import estimate_synchrony, tell_synchrony
 from data.sources.multicam.ties import settle_ties
@@ -48,19 +51,21 @@ class Found:
         presence: sum over all detections of the box's longer side over the image's, so that who is
             near, long and in many cameras has most.
         bystander: whether they are left out where bystanders are.
+        measured: instants at which one camera at least was searched.
     """
 
     seen: dict[int, dict[int, Detection]]
     views: list[int]
     presence: float
     bystander: bool = False
+    measured: set[int] = field(default_factory=set)
 
 
 def match_people(
     cfg: PairsConfig,
     times: Mapping[int, float],
     views: Sequence[View],
-    tracks: Sequence[Tracks],
+    searched: Sequence[Searched],
 ) -> tuple[list[Found], list[View]]:
     """Return the people, the most present first, and the views with the clock that is used.
 
@@ -68,13 +73,14 @@ def match_people(
     to the given clock unless ``synchronise=true``.
 
     Args:
-        tracks: what was found in each view's video.
+        searched: what was found in each view's video.
     Raises:
         UserError: nobody is seen by two cameras.
     """
     names = [view.camera.name for view in views]
     cameras = [view.camera for view in views]
     step_s = _step(times)
+    tracks = [one.tracks for one in searched]
     sightings = _collect(views, tracks)
     synchrony = estimate_synchrony(
         sightings, cameras, max(1, round(cfg.synchronise_most_s / step_s))
@@ -93,7 +99,7 @@ def match_people(
     identities = identify(sightings, cameras, step_s, colours)
     _check_calibration(identities, sightings, cameras, names, cfg)
     clock = aligned if cfg.synchronise else views
-    people = _gather(identities, sightings, clock)
+    people = _gather(identities, sightings, clock, searched)
     mark_bystanders(people, cfg.bystander_share)
     _tell_people(people, names, cfg.bystanders)
     return people, list(clock)
@@ -175,23 +181,37 @@ def _check_calibration(identities, sightings, cameras, names, cfg):
     )
 
 
-def _gather(identities, sightings, views) -> list[Found]:
+def _gather(identities, sightings, views, searched) -> list[Found]:
     """The people in order of number; who is shown too little of is left out of that camera."""
     people: dict[int, Found] = {}
     for view, (own, seen) in enumerate(zip(identities, sightings, strict=True)):
         instant_of = {frame: instant for instant, frame in views[view].frames.items()}
         size = max(views[view].camera.width, views[view].camera.height)
         for row in np.flatnonzero(own != NOBODY).tolist():
-            detection = seen.detections[row]
-            instant = instant_of.get(int(seen.frames[row]))
-            if instant is None or not shows_enough(detection):
+            detection, frame = seen.detections[row], int(seen.frames[row])
+            track, instant = seen.names[seen.tracks[row]], instant_of.get(int(seen.frames[row]))
+            good = searched[view].is_good(track, frame)
+            if instant is None or not good or not shows_enough(detection):
                 continue
             person = people.setdefault(int(own[row]), Found({}, [], 0.0))
+            if searched[view].is_measured(track, frame):
+                person.measured.add(instant)
+            else:
+                detection = _doubted(detection)
             person.seen.setdefault(instant, {})[view] = detection
             person.presence += float(seen.sides[row]) / size
             if view not in person.views:
                 person.views.append(view)
+    for person in people.values():
+        person.seen = {i: by for i, by in sorted(person.seen.items()) if i in person.measured}
     return sorted(people.values(), key=lambda person: -person.presence)
+
+
+def _doubted(detection):
+    """An interpolated detection: its keypoints are half as sure."""
+    if detection.keypoints is None:
+        return detection
+    return replace(detection, keypoints=detection.keypoints * [1, 1, 0.5])
 
 
 def shows_enough(detection: Detection) -> bool:
@@ -226,21 +246,25 @@ def _tell_people(people, names, bystanders):
 
 
 def box_people(
-    people: Sequence[Found], views: Sequence[View], bystanders: str
-) -> dict[str, dict[int, list[tuple[View, np.ndarray, Detection]]]]:
-    """Return {person: {instant: [(View, tight box in undistorted pixels, Detection)]}}.
-
-    Args:
-        bystanders: "leave_out" or "keep".
-    """
-    kept = [person for person in people if bystanders == "keep" or not person.bystander]
-    out = {}
+    people: Sequence[Found],
+    views: Sequence[View],
+    searched: Sequence[Searched],
+    cfg: PairsConfig,
+) -> dict[str, dict[int, list[Sight]]]:
+    """Return {person: {instant: Sights}} of those whom ``bystanders=`` keeps."""
+    kept = [person for person in people if cfg.bystanders == "keep" or not person.bystander]
+    out: dict[str, dict[int, list[Sight]]] = {}
     for number, person in enumerate(kept):
-        out[str(number)] = {
-            instant: [
-                (views[view], ideal_box(views[view].camera, found.box), found)
-                for view, found in sorted(person.seen[instant].items())
+        seen = out.setdefault(str(number), {})
+        for instant, by_view in person.seen.items():
+            seen[instant] = [
+                _box(views[view], found, instant, searched[view], cfg.margin)
+                for view, found in sorted(by_view.items())
             ]
-            for instant in sorted(person.seen)
-        }
     return out
+
+
+def _box(view, found, instant, searched, margin):
+    square = square_around(found.box, margin).box
+    others = list_others(searched, view.frames[instant], found, square)
+    return Sight(view, ideal_box(view.camera, found.box), found, others)

@@ -3,21 +3,20 @@
 import os
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from data.cropping.geometry import square_around
-from data.find.detection import Detection
 from data.sources.config import PairsConfig
 from data.sources.frames import Frames
 from data.sources.multicam.boxes import read_people
 from data.sources.multicam.clock import read_clock
 from data.sources.multicam.cylinder import follow_cylinder
+from data.sources.multicam.people import box_people, match_people
+from data.sources.multicam.search import search_views
+from data.sources.multicam.sight import Sight
 from data.sources.multicam.views import View, open_views
 from data.sources.plan import ClipPlan, CropPlan, choose_instants, clip_key, share_inside
 from data.sources.probe import Problems
 
-# {instant: [(view, tight box in undistorted pixels, what was found there or None)]}
-Seen = dict[int, list[tuple[View, np.ndarray, Detection | None]]]
+Seen = dict[int, list[Sight]]  # by instant
 
 
 def plan_clips(cfg: PairsConfig, problems: Problems) -> tuple[list[ClipPlan], dict[str, Frames]]:
@@ -30,23 +29,27 @@ def plan_clips(cfg: PairsConfig, problems: Problems) -> tuple[list[ClipPlan], di
     times, views = read_clock(cfg, matched)
     take = os.path.basename(os.path.normpath(cfg.videos))
     plans = []
-    for person, seen in locate_people(cfg, times, views).items():
+    for person, seen in locate_people(cfg, times, views, problems).items():
         plans += _plan_person(cfg, take, person, times, seen)
     return plans, found
 
 
 def locate_people(
-    cfg: PairsConfig, times: Mapping[int, float], views: Sequence[View]
+    cfg: PairsConfig, times: Mapping[int, float], views: Sequence[View], problems: Problems
 ) -> dict[str, Seen]:
-    """Return {person: Seen} by boxes, a track, or where the cameras point."""
+    """Return {person: Seen} by boxes, a track, where the cameras point, or who is found."""
     if cfg.boxes:
         boxed = read_people(cfg, times, views)
-    else:
+    elif cfg.track or cfg.people == "axes":
         boxed = {"0": follow_cylinder(cfg, times, views)}
-    people: dict[str, Seen] = {}
+    else:
+        searched = search_views(cfg, views, problems)
+        people, clock = match_people(cfg, times, views, searched)
+        return box_people(people, clock, searched, cfg)
+    people_seen: dict[str, Seen] = {}
     for person, seen in boxed.items():
-        people[person] = {i: [(v, box, None) for v, box in entries] for i, entries in seen.items()}
-    return people
+        people_seen[person] = {i: [Sight(*entry) for entry in found] for i, found in seen.items()}
+    return people_seen
 
 
 def _plan_person(
@@ -69,25 +72,28 @@ def _plan_person(
     return plans
 
 
-def _those_inside(entries, least):
+def _those_inside(sights, least):
     return [
-        entry
-        for entry in entries
-        if share_inside(entry[1], entry[0].camera.width, entry[0].camera.height) >= least
+        sight
+        for sight in sights
+        if share_inside(sight.box, sight.view.camera.width, sight.view.camera.height) >= least
     ]
 
 
-def _plan_crops(entries: Sequence, instant: int, time_s: float, margin: float) -> list[CropPlan]:
+def _plan_crops(
+    sights: Sequence[Sight], instant: int, time_s: float, margin: float
+) -> list[CropPlan]:
     return [
         CropPlan(
-            view.video.path,
-            view.frames[instant],
-            view.camera.name,
+            sight.view.video.path,
+            sight.view.frames[instant],
+            sight.view.camera.name,
             time_s,
-            square_around(box, margin).box,
-            view.camera,
-            detection,
-            view.camera.quarter_turns,
+            square_around(sight.box, margin).box,
+            sight.view.camera,
+            sight.detection,
+            sight.view.camera.quarter_turns,
+            sight.others,
         )
-        for view, box, detection in entries
+        for sight in sights
     ]

@@ -65,10 +65,20 @@ def measure_shift_curve(
         known = count >= _LEAST_POINTS
         best = np.full(len(a), np.inf)
         np.minimum.at(best, rows[known, 0], np.nansum(squares[known], 1) / count[known])
-        compared = best[np.isfinite(best)]
+        shown = np.bincount(rows[:, 0], minlength=len(a))  # people of b at the same instant
+        compared = _best_matched(best, a.instants, shown)
         if len(compared) >= _LEAST_COMPARED:
             curve[n] = compared.mean()
     return curve
+
+
+def _best_matched(best, instants, shown):
+    """The least errors of each instant, as many as people can be in both views."""
+    known = np.flatnonzero(np.isfinite(best))
+    known = known[np.lexsort([best[known], instants[known]])]
+    _, starts, counts = np.unique(instants[known], return_index=True, return_counts=True)
+    rank = np.arange(len(known)) - np.repeat(starts, counts)
+    return best[known[rank < shown[known]]]
 
 
 def estimate_synchrony(
