@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.find.detection import Detection
+from data.sources import stills
 from data.sources.image_folders import deal
 from data.sources.pair_list import read_pairs
 from data.sources.pairs import main
@@ -228,3 +230,31 @@ def test_images_are_dealt_evenly(count, most):
     sizes = [len(clip) for clip in clips]
     assert not sizes or (min(sizes) >= 2 and max(sizes) - min(sizes) <= 1)
     assert not sizes or max(sizes) <= max(most, 3)
+
+
+class _Half:
+    """A finder that sees one person in the left half of each image, and counts the images."""
+
+    seen = 0
+
+    def find(self, image):
+        _Half.seen += 1
+        height, width = image.shape[:2]
+        small = Detection(np.array([0.0, 0, 5, 5]), 0.9)
+        return [small, Detection(np.array([0.04, 0, width / 2, height]), 0.5)]
+
+
+def test_the_largest_person_is_cut_and_searched_for_once(people, monkeypatch):
+    monkeypatch.setattr(stills, "_finder", _Half)
+    keys = [FOLDERS, f"images={people / 'in'}", "size=64", "crop=person", "find.masks=false"]
+    assert main([*keys, f"out={people / 'out'}"]) == 0
+    clips = _clips(people / "out")
+    first = next(meta for meta, _ in clips.values() if meta["subject"] == "images/ann")
+    assert first["crops"][0]["box"] == [-10, -5, 40, 45]  # around 30 x 40, 1.25 times as large
+    assert _Half.seen == 9
+    before = [tar.read_bytes() for tar in sorted((people / "out").glob("*.tar"))]
+    for tar in (people / "out").glob("*.tar*"):
+        tar.unlink()
+    assert main([*keys, f"out={people / 'out'}"]) == 0
+    assert _Half.seen == 9
+    assert [tar.read_bytes() for tar in sorted((people / "out").glob("*.tar"))] == before

@@ -5,6 +5,7 @@ is found in it, the largest where there are several.
 """
 
 import functools
+import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
@@ -14,6 +15,8 @@ from PIL import Image
 
 from data.cropping.geometry import square_around
 from data.find.detection import Detection
+from data.find.found import Found
+from data.find.store import Store, digest_search
 from data.format.images import BROKEN, explain_broken, open_image
 from data.sources.config import PairsConfig
 from data.sources.detections import read_detections
@@ -119,7 +122,7 @@ def show_people(
         return shown
     if cfg.crop == "image":
         return {path: {ALONE: None} for path in stills}
-    return _search(list(stills), cfg.workers, problems)
+    return _search(cfg, list(stills), problems)
 
 
 def make_crop(
@@ -173,12 +176,16 @@ def _taken(exif: Image.Exif) -> float | None:
         return None
 
 
-def _search(paths: list[str], workers: int, problems: Problems) -> Shown:
-    """The largest person of each image, by the networks of data.find."""
-    pieces = [paths[i : i + AT_ONCE] for i in range(0, len(paths), AT_ONCE)]
+def _search(cfg: PairsConfig, paths: list[str], problems: Problems) -> Shown:
+    """The largest person of each image, by the networks of data.find.
+
+    What was found is kept in ``out``, so that a command that was killed searches the rest alone.
+    Outlines are searched for when crops are cut.
+    """
+    pieces = [(cfg, paths[i : i + AT_ONCE]) for i in range(0, len(paths), AT_ONCE)]
     shown: Shown = {path: {} for path in paths}
     with progress.bar(len(paths), "image", description="finding people") as bar:
-        for _, answers in spread(_find_largest, pieces, workers):
+        for _, answers in spread(_find_largest, pieces, cfg.workers):
             for path, found in answers.items():
                 if isinstance(found, str):
                     problems.add(path, found)
@@ -193,21 +200,49 @@ def _finder():
     """The networks, opened once a process."""
     from data.find.finder import open_finder
 
-    return open_finder()
+    return open_finder(masks=False)
 
 
-def _find_largest(paths: list[str]) -> dict[str, Detection | str | None]:
-    finder = _finder()
+def _find_largest(
+    piece: tuple[PairsConfig, list[str]],
+) -> dict[str, Detection | str | None]:
+    """{path: the largest person, None where there is nobody, or why it cannot be read}."""
+    cfg, paths = piece
+    store = Store(cfg.found or cfg.out)
+    digests = [digest_search(path, cfg.find, True) for path in paths]
+    digest = hashlib.blake2b(" ".join([*paths, *digests]).encode(), digest_size=8).hexdigest()
+    name = f"stills-{digest}"
+    kept = store.load(name, digest)
     out: dict[str, Detection | str | None] = {}
-    for path in paths:
-        try:
-            people = finder.find(read_image(path))
-        except UserError as error:
-            out[path] = str(error)
-            continue
-        areas = [float(np.prod(person.box[2:] - person.box[:2])) for person in people]
-        out[path] = people[int(np.argmax(areas))] if people else None
-    return out
+    if kept is None:
+        found = Found(searched=len(paths))
+        for number, path in enumerate(paths):
+            try:
+                people = _finder().find(read_image(path))
+            except UserError as error:
+                out[path] = str(error)
+                continue
+            if people:
+                _note(found, str(number), max(people, key=_area))
+        if out:
+            return {
+                path: found.tracks.get(str(i), {}).get(FIRST) for i, path in enumerate(paths)
+            } | out
+        store.save(name, digest, found)
+        # As it will be read when the command is started again: rounded.
+        kept = store.load(name, digest)
+    assert kept is not None, "it was written a moment ago"
+    return {path: kept.tracks.get(str(i), {}).get(FIRST) for i, path in enumerate(paths)}
+
+
+def _area(person: Detection) -> float:
+    return float(np.prod(person.box[2:] - person.box[:2]))
+
+
+def _note(found: Found, number: str, person: Detection) -> None:
+    found.tracks[number] = {FIRST: person}
+    found.sharpness[number] = {FIRST: 1.0}
+    found.hand_sharpness[number] = {FIRST: dict.fromkeys(person.hands, 1.0)}
 
 
 def name_of(path: str, folder: str) -> str:
