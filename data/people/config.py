@@ -23,6 +23,9 @@ class Domain:
     )
     hands: list[str] = key([], "written shapes of hands, likewise; default: all, or open ones")
     walk_share: float = key(0.3, "share of people who walk or run", low=0, high=1)
+    planted: bool = key(
+        True, "feet that carry somebody stay where they stand, and the body keeps its balance"
+    )
     child_share: float = key(0.12, "share of children", low=0, high=1)
     shape_spread: float = key(
         1.0,
@@ -69,6 +72,13 @@ class Domain:
         "mean height of the cameras above the floor (for hands: they are near the hand's height)",
     )
     height_spread_m: float = key(0.45, "spread (sigma) of that height", low=0)
+    degraded_share: float = key(
+        1.0,
+        "how many cameras are out of focus, small, shaken or compressed: 1: about four of five in "
+        "some way, 0: none",
+        low=0,
+        high=1,
+    )
     part_share: float = key(
         0.25, "share of body cameras that show the upper body only", low=0, high=1
     )

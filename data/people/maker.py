@@ -1,5 +1,6 @@
 """One clip from its seed and number: person, scene, light, cameras, images, labels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,13 +9,14 @@ import torch
 
 from data.bodies.anny_body import AnnyBody
 from data.format.clip import MADE, Clip, Crop
-from data.people import collide, labels, motion, shots, template, wardrobe
+from data.people import collide, degrade, labels, motion, planting, shots, template, wardrobe
 from data.people import scene as scenes
 from data.people.backgrounds import Backgrounds
 from data.people.config import PeopleConfig, hash_recipe, population
 from data.people.render import Renderer, World
 from data.people.rig import Rig
 from data.people.rng import pick_one
+from data.people.skeleton import Skeleton
 from engine.geometry import angle_about, matrix_to_axis_angle
 
 LICENCE = "CC0-1.0"
@@ -22,6 +24,8 @@ RIG_AGE = 0.6  # shape on which the fingers' axes are measured; they hardly depe
 HANDS = (("L", "left_hand"), ("R", "right_hand"))
 LEAST_SEEN = 0.6  # of a hand; a camera that sees less moves towards the first, which sees most
 PHOTO = 1  # purpose of random numbers: the photograph behind the person
+FOOT_M = 0.3  # a foot's vertices are that near to its ankle, seen from above
+SOLE_M = 0.012  # and its sole's that near to the lowest
 POINT_STRIDE = 11  # every 11th vertex tells where a person is
 
 
@@ -100,9 +104,10 @@ class ClipMaker:
         quality = rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1, len(kinds))
         self.stopwatch.lap("scene and cameras")
         images = self.renderer.draw(world)
+        rgb = self._photograph(rng, images.rgb, cameras)
         jpegs = [
-            simplejpeg.encode_jpeg(rgb, quality=int(q), colorspace="RGB", colorsubsampling="420")
-            for rgb, q in zip(images.rgb, quality, strict=True)
+            simplejpeg.encode_jpeg(image, quality=int(q), colorspace="RGB", colorsubsampling="420")
+            for image, q in zip(rgb, quality, strict=True)
         ]
         self.stopwatch.lap("jpeg")
         calibrations = [shots.read_calibration(shot) for shot in world.shots]
@@ -128,6 +133,19 @@ class ClipMaker:
         )
         self.stopwatch.lap("labels")
         return clip
+
+    def _photograph(
+        self, rng: np.random.Generator, images: np.ndarray, cameras: Sequence[int]
+    ) -> list[np.ndarray]:
+        """The images as imperfect cameras give them; the crops of one camera share its faults."""
+        share = self.config.domain.degraded_share
+        faults = {}
+        for camera in dict.fromkeys(cameras):
+            faults[camera] = degrade.sample_degradation(rng, share)
+        return [
+            degrade.degrade_image(image, faults[camera])
+            for image, camera in zip(images, cameras, strict=True)
+        ]
 
     def random(self, index: int, purpose: int = 0) -> np.random.Generator:
         """Return the numpy Generator that all of a clip is drawn from.
@@ -155,7 +173,7 @@ class ClipMaker:
         child, female = rng.random() < domain.child_share, rng.random() < 0.5
         phenotype = _phenotype(rng, female, child, domain.shape_spread)
         face = _expression(rng, self.body.face_names)
-        angles, hands, root = motion.sample_motion(
+        moves = motion.sample_motion(
             rng,
             config.instants,
             config.gap_s,
@@ -164,6 +182,7 @@ class ClipMaker:
             domain.walk_share,
             may_run=not domain.upright,
         )
+        hands, root = moves.hands, moves.root
         with torch.inference_mode():
             rest = self.body.rest(*self._tensors(phenotype[None], face[None]))
 
@@ -174,9 +193,13 @@ class ClipMaker:
                     .numpy()
                 )
 
-            angles, _ = collide.clear_hands(angles, joints_of, self.index, float(phenotype[3]))
-            self.stopwatch.lap("motion")
+            angles, _ = collide.clear_hands(
+                moves.angles, joints_of, self.index, float(phenotype[3])
+            )
             rotations, translation = self.rig.pose(angles, hands, root)
+            if domain.planted:
+                rotations, translation = self._plant(moves, angles, rotations, translation, rest)
+            self.stopwatch.lap("motion")
             # Drawn from the very numbers that are stored, so that they rebuild the body without a
             # rounding between.
             pose = matrix_to_axis_angle(torch.from_numpy(rotations)).float().numpy()
@@ -205,6 +228,41 @@ class ClipMaker:
             points,
             hand_points,
         )
+
+    def _plant(
+        self,
+        moves: motion.Motion,
+        angles: np.ndarray,
+        rotations: np.ndarray,
+        translation: np.ndarray,
+        rest: dict[str, torch.Tensor],
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rotations and translation of a body that stands on its feet; see planting.py."""
+        skeleton = self._skeleton(rest)
+        if moves.gait is not None:
+            gait = moves.gait
+            count = len(gait.angles)
+            turns = np.concatenate([gait.heading_deg[:, None], np.zeros((count, 2))], 1)
+            fine, _ = self.rig.pose(gait.angles, np.zeros((count, 2, moves.hands.shape[2])), turns)
+            path = planting.walk_path(skeleton, fine)[gait.at]
+            translation = translation.copy()
+            translation[:, :2] = path - path.mean(0)
+        return planting.plant_feet(
+            skeleton, angles, rotations, translation, follow=moves.gait is None
+        )
+
+    def _skeleton(self, rest: dict[str, torch.Tensor]) -> Skeleton:
+        """The Skeleton of a body at rest; its soles' ends are the lowest vertices of each foot."""
+        heads = rest["rest_bone_poses"][0, :, :3, 3].double().cpu().numpy()
+        vertices = rest["rest_vertices"][0].double().cpu().numpy()[self.template.body]
+        soles = []
+        for side in ("L", "R"):
+            ankle = heads[self.index[f"foot.{side}"]]
+            near = np.linalg.norm(vertices[:, :2] - ankle[:2], axis=1) < FOOT_M
+            foot = vertices[near & (vertices[:, 2] < ankle[2])]
+            flat = foot[foot[:, 2] < foot[:, 2].min() + SOLE_M]
+            soles.append([flat[flat[:, 1].argmax()], flat[flat[:, 1].argmin()]])
+        return Skeleton(self.body.joint_names, self.body.parents, heads, np.array(soles))
 
     def _world(self, rng, person):
         """The World to draw, and for each shot its kind, instant and camera."""

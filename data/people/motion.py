@@ -4,11 +4,44 @@ Smooth in time and within the joints' limits.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from data.people import poses
 from data.people.poses import HAND_NOISE, HAND_SIZE, HIGH, INDEX, IS_UPPER, LOW, NOISE, REST
+
+GAIT_STEP_S = 0.03  # between the moments of a gait that tell which foot is on the floor
+
+
+@dataclass
+class Gait:
+    """A walk or run at small steps of time.
+
+    Attributes:
+        angles: (F, 36) degrees.  heading_deg: (F,).  at: (T,) which of them are the instants.
+    """
+
+    angles: np.ndarray
+    heading_deg: np.ndarray
+    at: np.ndarray
+
+
+@dataclass
+class Motion:
+    """What a body and its hands do at T instants.
+
+    Attributes:
+        angles: (T, 36) degrees in the order of poses.NAMES.
+        hands: (T, 2, 17) degrees, left then right.
+        root: (T, 3) heading in degrees about the vertical, x and y in metres.
+        gait: of whoever walks or runs; the root's path then follows from the feet.
+    """
+
+    angles: np.ndarray
+    hands: np.ndarray
+    root: np.ndarray
+    gait: Gait | None = None
 
 
 def sample_motion(
@@ -19,8 +52,8 @@ def sample_motion(
     shapes: Sequence[str] = tuple(poses.HANDS),
     walk_share: float = 0.3,
     may_run: bool = True,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One person's motion.
+) -> Motion:
+    """One person's Motion.
 
     A walk or run in closed form, or minimum-jerk moves between postures (Flash and Hogan 1985: the
     polynomial with zero speed and acceleration at both ends).
@@ -29,20 +62,20 @@ def sample_motion(
         rng: numpy Generator.  instants: T.  gap_s: seconds between them.
         postures, shapes: names in poses.POSTURES and poses.HANDS.  walk_share: probability of a
             walk or run.
-    Returns:
-        angles (T, 36) degrees in the order of poses.NAMES; hands (T, 2, 17) degrees, left then
-        right; root (T, 3): heading in degrees about the vertical, x and y in metres.
     """
     times_s = np.arange(instants) * gap_s
+    gait = None
     if rng.random() < walk_share:
-        angles, root = _walk(rng, times_s, may_run)
+        gait = _walk(rng, times_s, may_run)
+        angles, heading = gait.angles[gait.at], gait.heading_deg[gait.at]
+        root = np.concatenate([heading[:, None], np.zeros((instants, 2))], 1)
     else:
         angles, root = _moves(rng, times_s, gap_s, postures)
     ends = np.stack([[sample_hand(rng, shapes) for _ in range(2)] for _ in range(2)])
     part = smooth(np.linspace(0, 1, instants) * rng.uniform(0.3, 1))[:, None, None]
     hands = ends[0] * (1 - part) + ends[1] * part
     root[:, 1:] -= root[:, 1:].mean(0)
-    return angles, hands, root
+    return Motion(angles, hands, root, gait)
 
 
 def smooth(u: np.ndarray) -> np.ndarray:
@@ -98,18 +131,20 @@ def _moves(rng, times_s, gap_s, names):
     return angles, np.concatenate([heading[:, None], translation], 1)
 
 
-def _walk(rng, times_s, may_run):
-    """Return the angles of a gait cycle.
+def _walk(rng: np.random.Generator, times_s: np.ndarray, may_run: bool) -> Gait:
+    """Return a gait cycle.
 
     Sines fitted by eye to what hips, knees and ankles do in a textbook's figure of normal gait.
     """
+    fine_s, at = _refine(times_s)
     rate_hz, phase0 = rng.uniform(0.7, 1.5), rng.uniform(0, 2 * np.pi)
-    phase = 2 * np.pi * rate_hz * times_s + phase0
+    phase = 2 * np.pi * rate_hz * fine_s + phase0
     vigour, run = rng.uniform(0.35, 1.25), rng.random() < 0.3 and may_run
     stride = vigour * (38 if run else 26)
-    angles = np.repeat(REST[None], len(phase), 0) + rng.normal(0, 1, len(REST)) * NOISE * 0.35
+    noise = rng.normal(0, 1, len(REST)) * NOISE * 0.35
+    angles = np.repeat(REST[None], len(phase), 0) + noise
 
-    def put(name, values):
+    def put(name: str, values: np.ndarray) -> None:
         angles[:, INDEX[name]] = values
 
     for side, offset in (("left", 0.0), ("right", np.pi)):
@@ -125,12 +160,15 @@ def _walk(rng, times_s, may_run):
     angles[:, INDEX["spine_turn"]] += vigour * 6 * np.sin(phase)
     angles[:, INDEX["spine_side"]] += vigour * 2 * np.cos(phase)
     put("tip_forward", np.full(len(phase), vigour * (9 if run else 2)))
-    speed, heading = rng.uniform(0.3, 1.5), rng.uniform(0, 360) + rng.normal(0, 12) * times_s
-    towards, step_s = (
-        np.deg2rad(heading),
-        np.diff(times_s, prepend=2 * times_s[0] - times_s[min(1, len(times_s) - 1)]),
-    )
-    translation = np.cumsum(
-        np.stack([np.sin(towards), -np.cos(towards)], 1) * (speed * step_s)[:, None], 0
-    )
-    return np.clip(angles, LOW, HIGH), np.concatenate([heading[:, None], translation], 1)
+    heading_deg = rng.uniform(0, 360) + rng.normal(0, 12) * fine_s
+    return Gait(np.clip(angles, LOW, HIGH), heading_deg, at)
+
+
+def _refine(times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(F,) seconds at small steps that hold all of ``times_s``, and (T,) where those are."""
+    parts, at = [times_s[:1]], [0]
+    for start, end in zip(times_s[:-1], times_s[1:], strict=True):
+        steps = max(1, int(np.ceil((end - start) / GAIT_STEP_S)))
+        parts.append(np.linspace(start, end, steps + 1)[1:])
+        at.append(at[-1] + steps)
+    return np.concatenate(parts), np.array(at)
