@@ -72,6 +72,22 @@ class Domain:
         "mean height of the cameras above the floor (for hands: they are near the hand's height)",
     )
     height_spread_m: float = key(0.45, "spread (sigma) of that height", low=0)
+    off_axis_deg: float = key(
+        8.0,
+        "spread (sigma) of the angle between a camera's axis and the person, each way",
+        low=0,
+        high=25,
+    )
+    cut_share: float = key(
+        0.08, "share of crops that are cut off somewhere on the person", low=0, high=1
+    )
+    occluded_share: float = key(
+        0.15,
+        "share of cameras with a post, a panel or a low thing before the person",
+        low=0,
+        high=1,
+    )
+    seats: bool = key(True, "put something under those who sit")
     degraded_share: float = key(
         1.0,
         "how many cameras are out of focus, small, shaken or compressed: 1: about four of five in "

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-LEAST_SCALE = 0.3  # of a crop's pixels: a person that is 77 px high in a crop of 256
+LEAST_SIDE_PX = 64  # of the sensor under a crop
 WORST_QUALITY = 25
 
 
@@ -45,7 +45,7 @@ def sample_degradation(rng: np.random.Generator, share: float) -> Degradation:
     """
     out = Degradation()
     drawn = rng.random(6) < np.array([0.5, 0.3, 0.25, 0.5, 0.4, 0.04]) * share
-    scale = rng.uniform(LEAST_SCALE, 0.9)
+    scale = rng.uniform(0.25, 0.9)
     radius = 0.012 * rng.beta(1.2, 3)
     way, length = rng.uniform(0, 2 * np.pi), 0.03 * rng.beta(1.2, 3)
     quality = int(rng.integers(WORST_QUALITY, 85))
@@ -72,7 +72,7 @@ def degrade_image(image: np.ndarray, degradation: Degradation) -> np.ndarray:
     way = np.hypot(*degradation.moved) * size
     if way > 1:
         image = cv2.filter2D(image, -1, _streak(degradation.moved[0], degradation.moved[1], size))
-    side = max(16, round(size * degradation.scale))
+    side = max(min(size, LEAST_SIDE_PX), round(size * degradation.scale))
     if side < size:
         image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
     if degradation.gain != 1 or degradation.offset:

@@ -17,6 +17,7 @@ from data.people.render import Renderer, World
 from data.people.rig import Rig
 from data.people.rng import pick_one
 from data.people.skeleton import Skeleton
+from data.people.warp_types import MAX_BOXES
 from engine.geometry import angle_about, matrix_to_axis_angle
 
 LICENCE = "CC0-1.0"
@@ -40,6 +41,7 @@ class Person:
         vertices: (T, V, 3) float32 torch tensor on the drawing device.  points: (T, n, 3) some of
             the body's, in numpy.
         hand_points: the same (T, m, 3) of the left and of the right hand.
+        sits: whether the legs are bent as on a seat, at all instants.
     """
 
     female: bool
@@ -53,6 +55,7 @@ class Person:
     vertices: torch.Tensor
     points: np.ndarray
     hand_points: list[np.ndarray]
+    sits: bool
 
     @property
     def weight(self) -> float:
@@ -227,6 +230,7 @@ class ClipMaker:
             vertices,
             points,
             hand_points,
+            bool(planting.find_sitting(angles).all()),
         )
 
     def _plant(
@@ -280,6 +284,7 @@ class ClipMaker:
         taken, kinds, targets = aim(rng, person, scene, boxes, centre, ways, photography)
         eyes = np.array([[*shot.eye] for shot in taken])
         boxes = scenes.keep_boxes(rng, boxes, eyes, targets, float(person.points[..., 2].max()))
+        boxes = self._furnish(rng, person, boxes, eyes)
         world = World(
             person.vertices, look, light, sky_axes, sky_colours, scene, boxes, photography, taken
         )
@@ -290,6 +295,24 @@ class ClipMaker:
             instants,
             np.repeat(np.arange(config.cameras), config.instants).tolist(),
         )
+
+    def _furnish(
+        self, rng: np.random.Generator, person: Person, boxes: list, eyes: np.ndarray
+    ) -> list:
+        """The boxes with a seat for who sits, and things between cameras and the person."""
+        domain = self.config.domain
+        added = []
+        if domain.seats and person.sits:
+            root = person.joints[:, self.index["root"]]
+            seat = scenes.make_seat(rng, person.points, root, person.heading_deg)
+            added += [] if seat is None else [seat]
+        points = person.points.reshape(-1, 3).astype(np.float64)
+        if self.config.kind == "body":
+            for eye in np.unique(eyes, axis=0):
+                if rng.random() < domain.occluded_share:
+                    occluder = scenes.make_occluder(rng, eye, points, eyes)
+                    added += [] if occluder is None else [occluder]
+        return (added + boxes)[:MAX_BOXES]
 
     def _aim_body(self, rng, person, scene, boxes, centre, ways, photography):
         """Shots camera by camera, instant by instant; their kinds; (N, 3) what each points at."""
@@ -311,7 +334,14 @@ class ClipMaker:
                 shake = rng.uniform(1 / 1.04, 1.04)
                 taken.append(
                     shots.make_shot(
-                        rng, t, eyes[-1], points, config.size, margin * shake, photography
+                        rng,
+                        t,
+                        eyes[-1],
+                        points,
+                        config.size,
+                        margin * shake,
+                        photography,
+                        config.domain,
                     )
                 )
         return taken, ["body"] * len(taken), np.tile(centre, (len(taken), 1))
@@ -348,7 +378,9 @@ class ClipMaker:
             margin = config.margin * rng.uniform(1.0, 1.35)
             for t, points in enumerate(surface):
                 taken.append(
-                    shots.make_shot(rng, t, eyes[-1], points, config.size, margin, photography)
+                    shots.make_shot(
+                        rng, t, eyes[-1], points, config.size, margin, photography, config.domain
+                    )
                 )
                 targets.append(points.mean(0))
         return taken, [kind] * len(taken), np.array(targets)

@@ -37,6 +37,8 @@ from data.people.warp_types import (
 SHADOW_SIDE = 288
 SKY_SIDE = 96
 BRIGHTEST_GROUND = 0.42
+SEAT_M = 0.2  # the surface that near to the pelvis, seen from above, is what one sits on
+SEAT_MOVES_M = 0.12
 PLAIN_SCALE = 0.003  # a texture drawn so large that one of its texels is a wall
 # Elevation in degrees and azimuth in radians of the directions from which the sky is gathered.
 _SKY_ELEVATION = np.array([12] * 5 + [48] * 4 + [86])
@@ -174,6 +176,83 @@ def keep_boxes(
         if not inside and (not hides or (height < 0.38 * person_height and rng.random() < 0.5)):
             kept.append(box)
     return kept[:MAX_BOXES]
+
+
+def make_seat(
+    rng: np.random.Generator, points: np.ndarray, pelvis: np.ndarray, heading_deg: float
+) -> Struct | None:
+    """A box under somebody who sits; None where the pelvis moves, or is near the floor.
+
+    Args:
+        points: (T, n, 3) of the body's surface.  pelvis: (T, 3).  heading_deg: where it faces.
+    """
+    if np.linalg.norm(np.ptp(pelvis, 0)) > SEAT_MOVES_M:
+        return None
+    middle = pelvis.mean(0)
+    near = np.linalg.norm(points[..., :2] - middle[:2], axis=-1) < SEAT_M
+    top = float(points[near][:, 2].min()) if near.any() else 0.0
+    if top < 0.12:
+        return None
+    way = np.deg2rad(heading_deg)
+    forward = np.array([np.sin(way), -np.cos(way)])
+    half = np.array([rng.uniform(0.2, 0.45), rng.uniform(0.19, 0.24), top / 2])
+    place = middle[:2] - forward * (half[1] - 0.15)
+    return fill_struct(
+        Box,
+        centre=vec3([*place, half[2]]),
+        half=vec3(half),
+        cos=np.cos(way),
+        sin=np.sin(way),
+        texture=rng.integers(textures.FIRST_COLOUR, textures.COUNT),
+        scale=rng.uniform(0.5, 2.0),
+        colour=vec3(np.full(3, rng.uniform(0.5, 1.1))),
+    )
+
+
+def make_occluder(
+    rng: np.random.Generator, eye: np.ndarray, points: np.ndarray, eyes: np.ndarray
+) -> Struct | None:
+    """A post, a panel or a low thing between a camera and a person; None where there is no room.
+
+    Args:
+        eye: (3,) of the camera.  points: (n, 3) of the person.  eyes: (m, 3) of all cameras, none
+            of which may be inside it.
+    """
+    low, high = points.min(0), points.max(0)
+    middle = (low + high) / 2
+    way = middle[:2] - eye[:2]
+    distance = float(np.linalg.norm(way))
+    share = rng.uniform(0.35, 0.75)
+    if distance * (1 - share) < 0.55 or distance * share < 0.35:
+        return None
+    across = np.array([-way[1], way[0]]) / distance
+    width = float(np.ptp(points[:, :2] @ across)) * share  # what hides all of the person there
+    reach = eye[2] + share * (high[2] - eye[2])  # and up to where it would
+    if rng.random() < 0.45:  # a table, a hedge: all of the width, up to the thighs or the waist
+        half = np.array([width * rng.uniform(0.4, 1.2), rng.uniform(0.05, 0.3)])
+        knee = eye[2] + share * (low[2] + rng.uniform(0.2, 0.55) * (high[2] - low[2]) - eye[2])
+        tall = max(0.05, knee)
+        aside = rng.normal(0, 0.3) * width
+    else:  # a post, a door: all of the height, up to two fifths of the width
+        half = np.array([width * rng.uniform(0.05, 0.2), rng.uniform(0.03, 0.15)])
+        tall = reach * rng.uniform(0.8, 1.6) + 0.1
+        aside = rng.uniform(-0.5, 0.5) * width
+    place = eye[:2] + share * way + aside * across
+    radius = float(np.hypot(*half))
+    if (np.linalg.norm(eyes[:, :2] - place, axis=1) < radius + 0.15).any():
+        return None
+    if (np.linalg.norm(points[:, :2] - place, axis=1) < radius).any():
+        return None
+    return fill_struct(
+        Box,
+        centre=vec3([*place, tall / 2]),
+        half=vec3([*half, tall / 2]),
+        cos=across[0],
+        sin=across[1],
+        texture=rng.integers(textures.FIRST_COLOUR, textures.COUNT),
+        scale=rng.uniform(0.5, 2.0),
+        colour=vec3(np.full(3, rng.uniform(0.5, 1.1))),
+    )
 
 
 def sample_light(
