@@ -30,6 +30,14 @@ PACKAGE = Package(
             usual=("run", "data.shards", "without", "out", "clips", "device"),
         ),
         Verb(
+            "referee",
+            "finetune.referee.referee:main",
+            "judge a run on real images and videos by what is found in them",
+            "RUN samples=DIR [key=value ...]",
+            "runs/mesh samples=videos",
+            keys="finetune.referee.config:RefereeConfig",
+        ),
+        Verb(
             "predict",
             "finetune.predict:main",
             "recover the meshes of the people, or hands, in images",

@@ -1,0 +1,42 @@
+"""The keys of ``python -m finetune referee``; imports no torch."""
+
+from dataclasses import dataclass
+
+from engine.config.parser import key
+from engine.errors import UserError
+
+
+@dataclass
+class RefereeConfig:
+    """Holds the keys of ``python -m finetune referee``."""
+
+    run: str = key("", "a fine-tuning run, or one of its checkpoints", path="one", positional="RUN")
+    samples: list[str] = key(
+        [],
+        "videos, images and folders of them; the videos of a folder that holds a calibration file "
+        "are one take of synchronised cameras",
+        path="several",
+    )
+    out: str = key("", "folder for the results; default: RUN/referee", path="one")
+    truth: str = key(
+        "",
+        "folder where what was found in the images is kept, for the next run; default: OUT/truth",
+        path="one",
+    )
+    every: int = key(1, "of a video's frames every so many-th is judged", low=1)
+    leave_out: list[str] = key(
+        [], "names of clips, as the results have them, that are not judged here"
+    )
+    least_side_px: float = key(
+        64.0, "people whose box has a shorter longer side are left out", low=16
+    )
+    least_score: float = key(0.35, "people that are found with a lower score are", low=0, high=1)
+    sheets: bool = key(True, "draw every judged person")
+    device: str = key("auto", "where the network runs", choices=("auto", "cpu", "cuda"))
+
+    def check(self) -> None:
+        """UserError where there is nothing to judge, or nothing to judge on."""
+        if not self.run:
+            raise UserError("name the run: python -m finetune referee RUN samples=DIR")
+        if not self.samples:
+            raise UserError("samples= is not set: name videos, images or folders of them")

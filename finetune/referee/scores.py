@@ -1,0 +1,134 @@
+"""How far a recovered body is from what was found of a person: keypoints, outline, facing.
+
+PCK@a: share of the keypoints that lie within a times the longer side of the person's box (Andriluka
+et al., CVPR 2014, normalise by the head; by the box as in PCK of Yang and Ramanan, TPAMI 2013).
+"""
+
+import numpy as np
+
+from finetune.referee.truth import JUDGED, Seen
+
+SURE = 0.3  # of a keypoint's confidence, to be judged
+PCK = (0.1, 0.2)
+FACING_DEG = 45.0
+LEFT_SHOULDER, RIGHT_SHOULDER = JUDGED.index("left_shoulder"), JUDGED.index("right_shoulder")
+LEFT_HIP, RIGHT_HIP = JUDGED.index("left_hip"), JUDGED.index("right_hip")
+LEFT_KNEE, RIGHT_KNEE = JUDGED.index("left_knee"), JUDGED.index("right_knee")
+LEFT_ANKLE, RIGHT_ANKLE = JUDGED.index("left_ankle"), JUDGED.index("right_ankle")
+
+
+def hits(points: np.ndarray, seen: Seen) -> np.ndarray:
+    """(2, 12) 1 where a joint is within 0.1 and 0.2 of the box's longer side, 0 where not.
+
+    NaN where it was not found surely enough.
+
+    Args:
+        points: (12, 2) pixels of JUDGED.
+    """
+    side = float((seen.box[2:] - seen.box[:2]).max())
+    away = np.linalg.norm(points - seen.joints[:, :2], axis=1) / side
+    out = np.array([away < limit for limit in PCK], np.float64)
+    out[:, seen.joints[:, 2] < SURE] = np.nan
+    return out
+
+
+def outline_iou(drawn: np.ndarray, seen: Seen) -> float:
+    """Area that two outlines share over the area that they cover; NaN where none was found.
+
+    Args:
+        drawn: (64, 64) bool over ``seen.square``.
+    """
+    if seen.mask is None:
+        return float("nan")
+    covered = (drawn | seen.mask).sum()
+    return float((drawn & seen.mask).sum() / covered) if covered else float("nan")
+
+
+def is_standing(seen: Seen) -> bool:
+    """Whether a whole person stands there, nothing of whom is hidden, as far as keypoints tell.
+
+    All twelve joints are found, ankles below knees below hips below shoulders, and the legs are
+    straight enough: hip to ankle is at least nine tenths of hip to knee and knee to ankle.
+    """
+    points, sure = seen.joints[:, :2], seen.joints[:, 2]
+    if (sure < SURE).any():
+        return False
+    for side in (0, 1):
+        shoulder, hip = points[LEFT_SHOULDER + side], points[LEFT_HIP + side]
+        knee, ankle = points[LEFT_KNEE + side], points[LEFT_ANKLE + side]
+        if not shoulder[1] < hip[1] < knee[1] < ankle[1]:
+            return False
+        length = np.linalg.norm(knee - hip) + np.linalg.norm(ankle - knee)
+        if np.linalg.norm(ankle - hip) < 0.9 * length:
+            return False
+    return True
+
+
+def front_of(joints: np.ndarray) -> np.ndarray:
+    """(3,) unit direction to the front of a body.
+
+    Across from right to left, by shoulders and hips, and from the hips up: their cross product.
+
+    Args:
+        joints: (12, 3) of JUDGED, in any right-handed frame.
+    """
+    across = joints[LEFT_SHOULDER] + joints[LEFT_HIP] - joints[RIGHT_SHOULDER] - joints[RIGHT_HIP]
+    up = joints[LEFT_SHOULDER] + joints[RIGHT_SHOULDER] - joints[LEFT_HIP] - joints[RIGHT_HIP]
+    front = np.cross(across, up)
+    return front / max(float(np.linalg.norm(front)), 1e-12)
+
+
+def faces_right(found: np.ndarray, true: np.ndarray) -> float:
+    """1 where two bodies (12, 3) of one frame face the same way within 45 degrees, else 0."""
+    cos = float(front_of(found) @ front_of(true))
+    return float(cos >= np.cos(np.deg2rad(FACING_DEG)))
+
+
+def faces_right_flat(points: np.ndarray, seen: Seen) -> float:
+    """1 where shoulders and hips lie the same way round in the image, 0 where not.
+
+    That tells front from back; of somebody seen from the side, whose shoulders are nearer to each
+    other than a third of the trunk's length, it tells nothing: NaN.
+
+    Args:
+        points: (12, 2) pixels of JUDGED, as recovered.
+    """
+    true, sure = seen.joints[:, :2], seen.joints[:, 2]
+    four = [LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_HIP, RIGHT_HIP]
+    if (sure[four] < SURE).any():
+        return float("nan")
+    trunk = (
+        np.linalg.norm(
+            true[LEFT_SHOULDER] + true[RIGHT_SHOULDER] - true[LEFT_HIP] - true[RIGHT_HIP]
+        )
+        / 2
+    )
+    across = true[LEFT_SHOULDER] - true[RIGHT_SHOULDER]
+    if np.linalg.norm(across) < trunk / 3:
+        return float("nan")
+    found = points[LEFT_SHOULDER] - points[RIGHT_SHOULDER]
+    return float(found @ across > 0)
+
+
+def align(points: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """(n, 3) points moved, turned and scaled onto others by least squares (Umeyama, 1991)."""
+    a, b = points - points.mean(0), true - true.mean(0)
+    u, s, vt = np.linalg.svd(b.T @ a)
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    rotation = (u * sign) @ vt
+    scale = (s * sign).sum() / max(float((a * a).sum()), 1e-12)
+    return scale * a @ rotation.T + true.mean(0)
+
+
+def joint_errors_mm(found: np.ndarray, true: np.ndarray) -> tuple[float, float]:
+    """(MPJPE, PA-MPJPE) in mm of joints (12, 3), the first about the middle of the hips.
+
+    Joints of ``true`` that are NaN are left out.
+    """
+    known = np.asarray(np.isfinite(true).all(1))
+    if known.sum() < 6 or not known[[LEFT_HIP, RIGHT_HIP]].all():
+        return float("nan"), float("nan")
+    roots = [p[[LEFT_HIP, RIGHT_HIP]].mean(0) for p in (found, true)]
+    plain = np.linalg.norm((found - roots[0] - true + roots[1])[known], axis=1).mean()
+    fitted = np.linalg.norm(align(found[known], true[known]) - true[known], axis=1).mean()
+    return 1000 * float(plain), 1000 * float(fitted)

@@ -1,0 +1,161 @@
+"""The clips that a referee is given: images, videos, and takes of calibrated cameras."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from data.sources.cameras import Camera, fit_to_video, read_cameras, undistort_pixels
+from data.sources.frames import VIDEO_SUFFIXES
+from engine.errors import UserError
+from engine.logging.console import get_logger
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+CALIBRATION_SUFFIXES = (".toml", ".txt", ".json", ".yaml", ".yml")
+NEAREST_VIEWS = 2
+SLACK_PX = 16
+
+log = get_logger(__name__)
+
+
+@dataclass
+class SampleClip:
+    """A video or an image.
+
+    Attributes:
+        name: folder and stem, for results.
+        path: of the file.
+        take: the name of the take that it is part of, or "".
+        camera: its calibration, or None.
+    """
+
+    name: str
+    path: str
+    take: str = ""
+    camera: Camera | None = None
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it is one image."""
+        return self.path.lower().endswith(IMAGE_SUFFIXES)
+
+
+@dataclass
+class Triangulated:
+    """3D joints of the one person of a take, from several cameras.
+
+    Attributes:
+        joints: {instant: (12, 3)} metres in the world, NaN where fewer than two cameras saw one.
+        errors_px: distances in pixels between found keypoints and what the 3D joints project to.
+        errors_box: the same as shares of the box's longer side.
+    """
+
+    joints: dict[int, np.ndarray] = field(default_factory=dict)
+    errors_px: list[float] = field(default_factory=list)
+    errors_box: list[float] = field(default_factory=list)
+
+
+def list_clips(samples: Sequence[str]) -> list[SampleClip]:
+    """All clips of files and folders, sorted; a folder's videos with a calibration are a take.
+
+    Raises:
+        UserError: a path that is not there, or nothing to judge.
+    """
+    clips: list[SampleClip] = []
+    for path in samples:
+        if os.path.isfile(path):
+            name = os.path.splitext(os.path.basename(path))[0]
+            clips.append(SampleClip(name, path))
+        elif os.path.isdir(path):
+            for folder, inner, files in os.walk(path):
+                inner.sort()
+                clips += _clips_of(folder, sorted(files))
+        else:
+            raise UserError(f"samples={path}: no such file or folder")
+    if not clips:
+        raise UserError(f"samples={','.join(samples)}: no video and no image in there")
+    return clips
+
+
+def _clips_of(folder: str, files: Sequence[str]) -> list[SampleClip]:
+    name = os.path.basename(os.path.abspath(folder))
+    shown = [f for f in files if f.lower().endswith((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))]
+    clips = [
+        SampleClip(f"{name}/{os.path.splitext(file)[0]}", os.path.join(folder, file))
+        for file in shown
+    ]
+    videos = [clip for clip in clips if not clip.is_image]
+    if len(videos) > 1:
+        _calibrate(folder, name, files, videos)
+    return clips
+
+
+def _calibrate(folder: str, name: str, files: Sequence[str], videos: list[SampleClip]) -> None:
+    """Give videos their cameras where a file of the folder is a calibration of two or more."""
+    for file in files:
+        if not file.lower().endswith(CALIBRATION_SUFFIXES):
+            continue
+        try:
+            cameras = read_cameras(os.path.join(folder, file), "auto")
+        except UserError:
+            continue  # some other file; without any calibration the videos are judged one by one
+        stems = {clip.name.rsplit("/", 1)[-1]: clip for clip in videos}
+        both = [camera for camera in cameras if camera in stems]
+        if len(both) >= NEAREST_VIEWS:
+            for camera in both:
+                stems[camera].camera, stems[camera].take = cameras[camera], name
+            log.info(f"{name}: {len(both)} calibrated cameras by {file}")
+            return
+
+
+def fit_camera(clip: SampleClip, width: int, height: int) -> None:
+    """Make a clip's camera that of its video; see data.sources.cameras.fit_to_video."""
+    if clip.camera is not None:
+        clip.camera = fit_to_video(clip.camera, width, height, (0.0, 0.0), SLACK_PX)
+
+
+def triangulate_joints(
+    views: Sequence[tuple[Camera, np.ndarray, float]], least: float
+) -> tuple[np.ndarray, list[float], list[float]]:
+    """Joints of one person at one instant by several cameras.
+
+    Linear triangulation of each joint with its confidence as weight.
+
+    Args:
+        views: (camera, (12, 3) x, y, confidence in its distorted image, box's longer side).
+        least: confidence from which a keypoint counts.
+
+    Returns:
+        ((12, 3) metres, NaN where fewer than two cameras saw it; errors in pixels; as shares of the
+        box's side).
+    """
+    out = np.full((12, 3), np.nan)
+    pixels: list[float] = []
+    shares: list[float] = []
+    ideal = [undistort_pixels(camera, points[:, :2]) for camera, points, _ in views]
+    for joint in range(12):
+        use = [v for v, (_, points, _) in enumerate(views) if points[joint, 2] >= least]
+        if len(use) < NEAREST_VIEWS:
+            continue
+        matrices = [views[v][0].K @ views[v][0].Rt for v in use]
+        weights = [views[v][1][joint, 2] for v in use]
+        out[joint] = solve_point(matrices, [ideal[v][joint] for v in use], weights)
+        for v, matrix in zip(use, matrices, strict=True):
+            at = matrix @ np.append(out[joint], 1)
+            away = float(np.linalg.norm(at[:2] / at[2] - ideal[v][joint]))
+            pixels.append(away)
+            shares.append(away / views[v][2])
+    return out, pixels, shares
+
+
+def solve_point(
+    matrices: Sequence[np.ndarray], pixels: Sequence[np.ndarray], weights: Sequence[float]
+) -> np.ndarray:
+    """(3,) the point of least algebraic error (Hartley and Zisserman, 12.2)."""
+    rows = []
+    for matrix, (x, y), weight in zip(matrices, pixels, weights, strict=True):
+        scale = weight / np.linalg.norm(matrix[2, :3])
+        rows += [scale * (x * matrix[2] - matrix[0]), scale * (y * matrix[2] - matrix[1])]
+    point = np.linalg.svd(np.array(rows))[2][-1]
+    return point[:3] / point[3]
