@@ -147,7 +147,7 @@ class Backgrounds:
         for i in np.argsort(order, kind="stable"):
             image = self._read(self.names[i])
             if image is not None:
-                return _prepare(image, rng)
+                return prepare_photo(image, rng)
         raise UserError(f"domain.backgrounds={self.folder}: none of its images can be read")
 
     def _read(self, name):
@@ -166,7 +166,8 @@ class Backgrounds:
         return None
 
 
-def _prepare(image: np.ndarray, rng: np.random.Generator) -> Photo:
+def prepare_photo(image: np.ndarray, rng: np.random.Generator) -> Photo:
+    """A random part of an image (H, W, 3) uint8 of display values as the renderer wants it."""
     height, width = image.shape[:2]
     aspect = float(np.clip(height / width * rng.uniform(0.8, 1.25), 0.5, 1.4))
     share = rng.uniform(0.7, 1.0)

@@ -45,6 +45,12 @@ class Domain:
     backgrounds_share: float = key(
         1.0, "share of clips before a photograph, where backgrounds= is set", low=0, high=1
     )
+    painted_share: float = key(
+        0.5,
+        "share of the other clips before a painted background, as busy as a photograph",
+        low=0,
+        high=1,
+    )
     backgrounds_mark: str = key(
         "", "what the folder of backgrounds= holds, as 16 hex digits; the command sets it"
     )
@@ -196,6 +202,8 @@ STORAGE = (
     "domain.backgrounds",
     "domain.backgrounds_share",
     "domain.backgrounds_mark",
+    "domain.painted_share",
+    "domain.degraded_share",
 )
 
 

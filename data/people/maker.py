@@ -11,20 +11,23 @@ from data.bodies.anny_body import AnnyBody
 from data.format.clip import MADE, Clip, Crop
 from data.people import collide, degrade, labels, motion, planting, shots, template, wardrobe
 from data.people import scene as scenes
-from data.people.backgrounds import Backgrounds
+from data.people.backgrounds import Backgrounds, prepare_photo
 from data.people.config import PeopleConfig, hash_recipe, population
+from data.people.painting import paint_background
 from data.people.render import Renderer, World
 from data.people.rig import Rig
 from data.people.rng import pick_one
 from data.people.skeleton import Skeleton
-from data.people.warp_types import MAX_BOXES
+from data.people.warp_types import MAX_BOXES, Struct
 from engine.geometry import angle_about, matrix_to_axis_angle
 
 LICENCE = "CC0-1.0"
 RIG_AGE = 0.6  # shape on which the fingers' axes are measured; they hardly depend on it
 HANDS = (("L", "left_hand"), ("R", "right_hand"))
 LEAST_SEEN = 0.6  # of a hand; a camera that sees less moves towards the first, which sees most
-PHOTO = 1  # purpose of random numbers: the photograph behind the person
+# Purposes of random numbers: the photograph behind the person, and the cameras' faults.
+PHOTO, FAULTS = 1, 2
+PAINTED_PX = 512
 FOOT_M = 0.3  # a foot's vertices are that near to its ankle, seen from above
 SOLE_M = 0.012  # and its sole's that near to the lowest
 POINT_STRIDE = 11  # every 11th vertex tells where a person is
@@ -107,7 +110,7 @@ class ClipMaker:
         quality = rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1, len(kinds))
         self.stopwatch.lap("scene and cameras")
         images = self.renderer.draw(world)
-        rgb = self._photograph(rng, images.rgb, cameras)
+        rgb = self._photograph(self.random(index, FAULTS), images.rgb, cameras)
         jpegs = [
             simplejpeg.encode_jpeg(image, quality=int(q), colorspace="RGB", colorsubsampling="420")
             for image, q in zip(rgb, quality, strict=True)
@@ -160,16 +163,20 @@ class ClipMaker:
         return np.random.Generator(np.random.Philox(key=key, counter=[0, index, purpose, 0]))
 
     def _put_photo(self, world, index):
-        """Put a photograph behind the person, where the config has some; things are left away."""
-        if self.backgrounds is None:
+        """Put a photograph, or a painting, behind the person, by the config's shares.
+
+        Clutter is left away, for the image has its own; seats and what hides the person stay.
+        """
+        domain, rng = self.config.domain, self.random(index, PHOTO)
+        if self.backgrounds is not None and rng.random() < domain.backgrounds_share:
+            photo = self.backgrounds.draw(rng)
+        elif rng.random() < domain.painted_share:
+            photo = prepare_photo(paint_background(rng, PAINTED_PX, PAINTED_PX), rng)
+        else:
             return
-        rng = self.random(index, PHOTO)
-        if rng.random() >= self.config.domain.backgrounds_share:
-            return
-        photo = self.backgrounds.draw(rng)
         centre, means = np.array([*world.light.centre]), self.renderer.texture_means
         photo.fill(world.scene, world.light, centre, means)
-        world.photo, world.boxes = photo.texels, []
+        world.photo, world.boxes = photo.texels, world.boxes[: world.placed]
 
     def _person(self, rng):
         config, domain = self.config, self.config.domain
@@ -284,10 +291,12 @@ class ClipMaker:
         taken, kinds, targets = aim(rng, person, scene, boxes, centre, ways, photography)
         eyes = np.array([[*shot.eye] for shot in taken])
         boxes = scenes.keep_boxes(rng, boxes, eyes, targets, float(person.points[..., 2].max()))
-        boxes = self._furnish(rng, person, boxes, eyes)
+        placed = self._furnish(rng, person, eyes)
+        boxes = (placed + boxes)[:MAX_BOXES]
         world = World(
             person.vertices, look, light, sky_axes, sky_colours, scene, boxes, photography, taken
         )
+        world.placed = len(placed)
         instants = [shot.instant for shot in taken]
         return (
             world,
@@ -296,10 +305,8 @@ class ClipMaker:
             np.repeat(np.arange(config.cameras), config.instants).tolist(),
         )
 
-    def _furnish(
-        self, rng: np.random.Generator, person: Person, boxes: list, eyes: np.ndarray
-    ) -> list:
-        """The boxes with a seat for who sits, and things between cameras and the person."""
+    def _furnish(self, rng: np.random.Generator, person: Person, eyes: np.ndarray) -> list[Struct]:
+        """A seat for who sits, and things between cameras and the person."""
         domain = self.config.domain
         added = []
         if domain.seats and person.sits:
@@ -312,7 +319,7 @@ class ClipMaker:
                 if rng.random() < domain.occluded_share:
                     occluder = scenes.make_occluder(rng, eye, points, eyes)
                     added += [] if occluder is None else [occluder]
-        return (added + boxes)[:MAX_BOXES]
+        return added[:MAX_BOXES]
 
     def _aim_body(self, rng, person, scene, boxes, centre, ways, photography):
         """Shots camera by camera, instant by instant; their kinds; (N, 3) what each points at."""

@@ -41,6 +41,7 @@ class World:
             boxes: list of Box.
         photography: shots.Photography.  shots: list of N Shot.
         photo: texels of a backgrounds.Photo where the scene shows one.
+        placed: how many boxes, from the first on, are not clutter: seats, things in the way.
     """
 
     vertices: "torch.Tensor"
@@ -53,6 +54,7 @@ class World:
     photography: Photography
     shots: list[Struct]
     photo: np.ndarray | None = None
+    placed: int = 0
 
 
 @dataclass
