@@ -24,7 +24,7 @@ class Domain:
     hands: list[str] = key([], "written shapes of hands, likewise; default: all, or open ones")
     walk_share: float = key(0.3, "share of people who walk or run", low=0, high=1)
     planted: bool = key(
-        True, "feet that carry somebody stay where they stand, and the body keeps its balance"
+        False, "feet that carry somebody stay where they stand, and the body keeps its balance"
     )
     child_share: float = key(0.12, "share of children", low=0, high=1)
     shape_spread: float = key(
@@ -46,7 +46,7 @@ class Domain:
         1.0, "share of clips before a photograph, where backgrounds= is set", low=0, high=1
     )
     painted_share: float = key(
-        0.5,
+        0.0,
         "share of the other clips before a painted background, as busy as a photograph",
         low=0,
         high=1,
@@ -79,23 +79,23 @@ class Domain:
     )
     height_spread_m: float = key(0.45, "spread (sigma) of that height", low=0)
     off_axis_deg: float = key(
-        8.0,
+        0.0,
         "spread (sigma) of the angle between a camera's axis and the person, each way",
         low=0,
         high=25,
     )
     cut_share: float = key(
-        0.08, "share of crops that are cut off somewhere on the person", low=0, high=1
+        0.0, "share of crops that are cut off somewhere on the person", low=0, high=1
     )
     occluded_share: float = key(
-        0.15,
+        0.0,
         "share of cameras with a post, a panel or a low thing before the person",
         low=0,
         high=1,
     )
-    seats: bool = key(True, "put something under those who sit")
+    seats: bool = key(False, "put something under those who sit")
     degraded_share: float = key(
-        1.0,
+        0.0,
         "how many cameras are out of focus, small, shaken or compressed: 1: about four of five in "
         "some way, 0: none",
         low=0,

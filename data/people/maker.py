@@ -263,16 +263,30 @@ class ClipMaker:
         )
 
     def _skeleton(self, rest: dict[str, torch.Tensor]) -> Skeleton:
-        """The Skeleton of a body at rest; its soles' ends are the lowest vertices of each foot."""
-        heads = rest["rest_bone_poses"][0, :, :3, 3].double().cpu().numpy()
+        """The Skeleton of a body at rest; its soles' ends are the lowest vertices of each foot.
+
+        anny's poses are about bones as they lie in its reference; a shape's own bones lie a little
+        askew, and are laid there one after the other (anny.utils.kinematics, "local-ref").
+        """
+        bones = rest["rest_bone_poses"][0].double().cpu().numpy()
+        reference = self.body.model.reference_bone_orientations.double().cpu().numpy()
+        straighten = reference @ np.swapaxes(bones[:, :3, :3], -1, -2)
+        straighten[0] = np.eye(3)
+        heads = bones[:, :3, 3].copy()
+        for bone, parent in enumerate(self.body.parents):
+            if parent >= 0:
+                offset = bones[bone, :3, 3] - bones[parent, :3, 3]
+                heads[bone] = heads[parent] + straighten[parent] @ offset
         vertices = rest["rest_vertices"][0].double().cpu().numpy()[self.template.body]
         soles = []
         for side in ("L", "R"):
-            ankle = heads[self.index[f"foot.{side}"]]
+            foot = self.index[f"foot.{side}"]
+            ankle = bones[foot, :3, 3]
             near = np.linalg.norm(vertices[:, :2] - ankle[:2], axis=1) < FOOT_M
-            foot = vertices[near & (vertices[:, 2] < ankle[2])]
-            flat = foot[foot[:, 2] < foot[:, 2].min() + SOLE_M]
-            soles.append([flat[flat[:, 1].argmax()], flat[flat[:, 1].argmin()]])
+            around = vertices[near & (vertices[:, 2] < ankle[2])]
+            flat = around[around[:, 2] < around[:, 2].min() + SOLE_M]
+            ends = flat[[flat[:, 1].argmax(), flat[:, 1].argmin()]]
+            soles.append(heads[foot] + (ends - ankle) @ straighten[foot].T)
         return Skeleton(self.body.joint_names, self.body.parents, heads, np.array(soles))
 
     def _world(self, rng, person):
@@ -314,7 +328,7 @@ class ClipMaker:
             seat = scenes.make_seat(rng, person.points, root, person.heading_deg)
             added += [] if seat is None else [seat]
         points = person.points.reshape(-1, 3).astype(np.float64)
-        if self.config.kind == "body":
+        if self.config.kind == "body" and domain.occluded_share:
             for eye in np.unique(eyes, axis=0):
                 if rng.random() < domain.occluded_share:
                     occluder = scenes.make_occluder(rng, eye, points, eyes)

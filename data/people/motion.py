@@ -35,7 +35,7 @@ class Motion:
         angles: (T, 36) degrees in the order of poses.NAMES.
         hands: (T, 2, 17) degrees, left then right.
         root: (T, 3) heading in degrees about the vertical, x and y in metres.
-        gait: of whoever walks or runs; the root's path then follows from the feet.
+        gait: of whoever walks or runs, for a path that follows from the feet.
     """
 
     angles: np.ndarray
@@ -66,9 +66,8 @@ def sample_motion(
     times_s = np.arange(instants) * gap_s
     gait = None
     if rng.random() < walk_share:
-        gait = _walk(rng, times_s, may_run)
-        angles, heading = gait.angles[gait.at], gait.heading_deg[gait.at]
-        root = np.concatenate([heading[:, None], np.zeros((instants, 2))], 1)
+        gait, root = _walk(rng, times_s, may_run)
+        angles = gait.angles[gait.at]
     else:
         angles, root = _moves(rng, times_s, gap_s, postures)
     ends = np.stack([[sample_hand(rng, shapes) for _ in range(2)] for _ in range(2)])
@@ -131,8 +130,8 @@ def _moves(rng, times_s, gap_s, names):
     return angles, np.concatenate([heading[:, None], translation], 1)
 
 
-def _walk(rng: np.random.Generator, times_s: np.ndarray, may_run: bool) -> Gait:
-    """Return a gait cycle.
+def _walk(rng: np.random.Generator, times_s: np.ndarray, may_run: bool) -> tuple[Gait, np.ndarray]:
+    """Return a gait cycle, and (T, 3) the root's heading and a path at a speed of its own.
 
     Sines fitted by eye to what hips, knees and ankles do in a textbook's figure of normal gait.
     """
@@ -160,8 +159,15 @@ def _walk(rng: np.random.Generator, times_s: np.ndarray, may_run: bool) -> Gait:
     angles[:, INDEX["spine_turn"]] += vigour * 6 * np.sin(phase)
     angles[:, INDEX["spine_side"]] += vigour * 2 * np.cos(phase)
     put("tip_forward", np.full(len(phase), vigour * (9 if run else 2)))
+    speed = rng.uniform(0.3, 1.5)
     heading_deg = rng.uniform(0, 360) + rng.normal(0, 12) * fine_s
-    return Gait(np.clip(angles, LOW, HIGH), heading_deg, at)
+    towards = np.deg2rad(heading_deg[at])
+    step_s = np.diff(times_s, prepend=2 * times_s[0] - times_s[min(1, len(times_s) - 1)])
+    path = np.cumsum(
+        np.stack([np.sin(towards), -np.cos(towards)], 1) * (speed * step_s)[:, None], 0
+    )
+    root = np.concatenate([heading_deg[at, None], path], 1)
+    return Gait(np.clip(angles, LOW, HIGH), heading_deg, at), root
 
 
 def _refine(times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

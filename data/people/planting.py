@@ -67,7 +67,7 @@ def walk_path(skeleton: Skeleton, rotations: np.ndarray) -> np.ndarray:
     """(F, 2) metres that the root travels so that the lower foot stands still.
 
     Args:
-        rotations: (F, B, 3, 3) of a gait at small steps of time.
+        rotations: (F, B, 3, 3) of a gait at small steps of time, as the body model takes them.
     """
     joints, frames = skeleton.find_joints(rotations, np.zeros((len(rotations), 3)))
     soles = skeleton.find_soles(joints, frames).mean(2)
@@ -90,7 +90,8 @@ def plant_feet(
     """(rotations, root) of the same motion with planted feet and a balanced body.
 
     Args:
-        angles: (T, 36) degrees, as written.  rotations: (T, B, 3, 3).  root: (T, 3) metres.
+        angles: (T, 36) degrees, as written.  rotations: (T, B, 3, 3) as the body model takes them.
+        root: (T, 3) metres.
         follow: whether the root follows the feet; a gait's root has done so already (walk_path).
     """
     rotations, root = rotations.copy(), np.array(root, np.float64)

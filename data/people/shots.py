@@ -157,10 +157,12 @@ def make_shot(
         margin: side of the crop over the side of the points' square.
     """
     target = (points.min(0) + points.max(0)) / 2
-    # A person is rarely in the middle of a photograph: the crop's ray is off the optical axis.
-    aside = np.tan(np.deg2rad(rng.normal(0, domain.off_axis_deg, 2)))
-    axes = look_at(eye, target, 0.0)
-    aim = target + np.linalg.norm(target - eye) * (aside @ axes[:2])
+    aim = target + rng.normal(0, 0.02, 3)
+    if domain.off_axis_deg:
+        # A person is rarely in the middle of a photograph: the crop's ray is off the optical axis.
+        aside = np.tan(np.deg2rad(rng.normal(0, domain.off_axis_deg, 2)))
+        axes = look_at(eye, target, 0.0)
+        aim = aim + np.linalg.norm(target - eye) * (aside @ axes[:2])
     rotation = look_at(eye, aim, rng.normal(0, 0.04))
     translation = -rotation @ eye
     seen = points @ rotation.T + translation
@@ -170,7 +172,7 @@ def make_shot(
     side = (high - low).max() * margin
     slack = (margin - 1) / margin / 2
     shift = np.clip(rng.normal(0, 0.04, 2), -0.6 * slack, 0.6 * slack)
-    if rng.random() < domain.cut_share:
+    if domain.cut_share and rng.random() < domain.cut_share:
         shift = rng.uniform(-0.3, 0.3, 2)  # the person is cut off by the image's edge
     middle = (low + high) / 2 + shift * side
     focal = size / side
