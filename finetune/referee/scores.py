@@ -5,7 +5,9 @@ et al., CVPR 2014, normalise by the head; by the box as in PCK of Yang and Raman
 """
 
 import numpy as np
+import torch
 
+from engine.pose_metrics import pa_mpjpe
 from finetune.referee.truth import JUDGED, Seen
 
 SURE = 0.3  # of a keypoint's confidence, to be judged
@@ -110,25 +112,17 @@ def faces_right_flat(points: np.ndarray, seen: Seen) -> float:
     return float(found @ across > 0)
 
 
-def align(points: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """(n, 3) points moved, turned and scaled onto others by least squares (Umeyama, 1991)."""
-    a, b = points - points.mean(0), true - true.mean(0)
-    u, s, vt = np.linalg.svd(b.T @ a)
-    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    rotation = (u * sign) @ vt
-    scale = (s * sign).sum() / max(float((a * a).sum()), 1e-12)
-    return scale * a @ rotation.T + true.mean(0)
-
-
 def joint_errors_mm(found: np.ndarray, true: np.ndarray) -> tuple[float, float]:
     """(MPJPE, PA-MPJPE) in mm of joints (12, 3), the first about the middle of the hips.
 
     Joints of ``true`` that are NaN are left out.
     """
     known = np.asarray(np.isfinite(true).all(1))
-    if known.sum() < 6 or not known[[LEFT_HIP, RIGHT_HIP]].all():
+    hips = [LEFT_HIP, RIGHT_HIP]
+    if known.sum() < 6 or not known[hips].all():
         return float("nan"), float("nan")
-    roots = [p[[LEFT_HIP, RIGHT_HIP]].mean(0) for p in (found, true)]
-    plain = np.linalg.norm((found - roots[0] - true + roots[1])[known], axis=1).mean()
-    fitted = np.linalg.norm(align(found[known], true[known]) - true[known], axis=1).mean()
-    return 1000 * float(plain), 1000 * float(fitted)
+    both = [
+        torch.from_numpy(points - points[hips].mean(0))[None, known] for points in (found, true)
+    ]
+    plain = torch.linalg.vector_norm(both[0] - both[1], dim=-1).mean()
+    return 1000 * float(plain), float(pa_mpjpe(*both))

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data.sources.cameras import Camera, fit_to_video, read_cameras, undistort_pixels
-from data.sources.frames import VIDEO_SUFFIXES
+from data.sources.listing import VIDEO_SUFFIXES
 from engine.errors import UserError
+from engine.geometry import project, triangulate
 from engine.logging.console import get_logger
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = VIDEO_SUFFIXES | set(IMAGE_SUFFIXES)
 CALIBRATION_SUFFIXES = (".toml", ".txt", ".json", ".yaml", ".yml")
 NEAREST_VIEWS = 2
 SLACK_PX = 16
@@ -80,7 +82,7 @@ def list_clips(samples: Sequence[str]) -> list[SampleClip]:
 
 def _clips_of(folder: str, files: Sequence[str]) -> list[SampleClip]:
     name = os.path.basename(os.path.abspath(folder))
-    shown = [f for f in files if f.lower().endswith((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))]
+    shown = [f for f in files if os.path.splitext(f)[1].lower() in SUFFIXES]
     clips = [
         SampleClip(f"{name}/{os.path.splitext(file)[0]}", os.path.join(folder, file))
         for file in shown
@@ -120,8 +122,6 @@ def triangulate_joints(
 ) -> tuple[np.ndarray, list[float], list[float]]:
     """Joints of one person at one instant by several cameras.
 
-    Linear triangulation of each joint with its confidence as weight.
-
     Args:
         views: (camera, (12, 3) x, y, confidence in its distorted image, box's longer side).
         least: confidence from which a keypoint counts.
@@ -130,32 +130,16 @@ def triangulate_joints(
         ((12, 3) metres, NaN where fewer than two cameras saw it; errors in pixels; as shares of the
         box's side).
     """
-    out = np.full((12, 3), np.nan)
-    pixels: list[float] = []
+    pixels = np.stack([undistort_pixels(camera, points[:, :2]) for camera, points, _ in views])
+    for v, (_, points, _) in enumerate(views):
+        pixels[v, points[:, 2] < least] = np.nan
+    cameras = [camera for camera, _, _ in views]
+    joints = triangulate(pixels, [c.K for c in cameras], [c.Rt for c in cameras])
+    errors: list[float] = []
     shares: list[float] = []
-    ideal = [undistort_pixels(camera, points[:, :2]) for camera, points, _ in views]
-    for joint in range(12):
-        use = [v for v, (_, points, _) in enumerate(views) if points[joint, 2] >= least]
-        if len(use) < NEAREST_VIEWS:
-            continue
-        matrices = [views[v][0].K @ views[v][0].Rt for v in use]
-        weights = [views[v][1][joint, 2] for v in use]
-        out[joint] = solve_point(matrices, [ideal[v][joint] for v in use], weights)
-        for v, matrix in zip(use, matrices, strict=True):
-            at = matrix @ np.append(out[joint], 1)
-            away = float(np.linalg.norm(at[:2] / at[2] - ideal[v][joint]))
-            pixels.append(away)
-            shares.append(away / views[v][2])
-    return out, pixels, shares
-
-
-def solve_point(
-    matrices: Sequence[np.ndarray], pixels: Sequence[np.ndarray], weights: Sequence[float]
-) -> np.ndarray:
-    """(3,) the point of least algebraic error (Hartley and Zisserman, 12.2)."""
-    rows = []
-    for matrix, (x, y), weight in zip(matrices, pixels, weights, strict=True):
-        scale = weight / np.linalg.norm(matrix[2, :3])
-        rows += [scale * (x * matrix[2] - matrix[0]), scale * (y * matrix[2] - matrix[1])]
-    point = np.linalg.svd(np.array(rows))[2][-1]
-    return point[:3] / point[3]
+    for v, camera in enumerate(cameras):
+        away = np.linalg.norm(project(joints, camera.K, camera.Rt)[0] - pixels[v], axis=1)
+        known = away[np.isfinite(away)]
+        errors += known.tolist()
+        shares += (known / views[v][2]).tolist()
+    return joints, errors, shares

@@ -115,7 +115,7 @@ def save_truth(path: str, people: Sequence[Seen]) -> None:
         score=np.array([seen.score for seen in people]),
         keypoints=np.array([seen.keypoints for seen in people]).reshape(-1, 17, 3),
         square=squares,
-        mask=np.packbits(masks.reshape(len(people), -1), axis=1),
+        mask=np.packbits(masks.reshape(len(people), MASK_SIDE * MASK_SIDE), axis=1),
     )
     write_file(path, buffer.getvalue())
 
