@@ -269,7 +269,9 @@ class ClipMaker:
         askew, and are laid there one after the other (anny.utils.kinematics, "local-ref").
         """
         bones = rest["rest_bone_poses"][0].double().cpu().numpy()
-        reference = self.body.model.reference_bone_orientations.double().cpu().numpy()
+        orientations = self.body.model.reference_bone_orientations
+        assert orientations is not None, "anny's own rig has them"
+        reference = orientations.double().cpu().numpy()
         straighten = reference @ np.swapaxes(bones[:, :3, :3], -1, -2)
         straighten[0] = np.eye(3)
         heads = bones[:, :3, 3].copy()
