@@ -5,13 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from data.find.detection import Detection
+from data.find.detection import Detection, HandDetection
 from data.find.finder import open_finder
 from data.find.turning import turn_detection, turn_image
-from data.sources.cameras import undistort_pixels
+from data.sources.cameras import project_distorted, undistort_pixels
 from data.sources.config import PairsConfig
 from data.sources.multicam.appearance import compare_colours, describe_colours
 from data.sources.multicam.associate import NOBODY, contract_greedily
+from data.sources.multicam.hands import agreeing_hands
 from data.sources.multicam.health import measure_best_errors, tell_calibration
 from data.sources.multicam.people import (
     Found,
@@ -351,7 +352,7 @@ def test_the_clock_is_corrected_only_when_asked():
         people, clock = match_people(cfg, times, views, searched)
         assert [len(p.views) for p in people] == [3, 3, 3]
         assert clock[1].frames[20] == (26 if asked else 20)
-        boxed = box_people(people, clock, searched, cfg)
+        boxed = box_people(people, clock, searched, 1.25)
         assert list(boxed) == ["0", "1", "2"]
         sights = boxed["0"][40]
         middles = np.stack([[s.detection.keypoints[11:13, :2].mean(0)] for s in sights])
@@ -419,3 +420,20 @@ def test_two_people_in_four_cameras(samples, tmp_path):
     cameras = {"cam01", "cam02", "cam03", "cam04"}
     assert {name for name, _ in man} == {name for name, _ in woman} == cameras
     assert min(c for _, c in man) > max(c for _, c in woman)
+
+
+def test_a_camera_that_takes_the_other_hand_is_left_out():
+    cameras = ring([0, 60, 130])
+    views = [View(c, c.name, _Grey(), {0: 0}) for c in cameras]
+    rng = np.random.default_rng(0)
+    right = np.array([0.1, -0.3, 1.0]) + rng.normal(0, 0.03, (21, 3))
+    left = np.array([0.1, 0.3, 1.0]) + rng.normal(0, 0.03, (21, 3))
+    hands = {}
+    for view, (camera, shape) in enumerate(zip(cameras, (right, right, left), strict=True)):
+        at, _ = project_distorted(camera, shape)
+        box = np.concatenate([at.min(0), at.max(0)])
+        points = np.concatenate([at, np.full((21, 1), 0.9)], 1)
+        hands[view] = HandDetection("right", box, 0.9 + 0.01 * view, points)
+    assert agreeing_hands(hands, views) == [0, 1]
+    hands[2].keypoints = None  # nothing to compare it by
+    assert agreeing_hands(hands, views) == [0, 1, 2]

@@ -102,6 +102,8 @@ def match_people(
     people = _gather(identities, sightings, clock, searched)
     mark_bystanders(people, cfg.bystander_share)
     _tell_people(people, names, cfg.bystanders)
+    if cfg.bystanders != "keep":
+        people = [person for person in people if not person.bystander]
     return people, list(clock)
 
 
@@ -196,6 +198,7 @@ def _gather(identities, sightings, views, searched) -> list[Found]:
             person = people.setdefault(int(own[row]), Found({}, [], 0.0))
             if searched[view].is_measured(track, frame):
                 person.measured.add(instant)
+                detection = searched[view].with_good_hands(track, frame, detection)
             else:
                 detection = _doubted(detection)
             person.seen.setdefault(instant, {})[view] = detection
@@ -249,16 +252,19 @@ def box_people(
     people: Sequence[Found],
     views: Sequence[View],
     searched: Sequence[Searched],
-    cfg: PairsConfig,
+    margin: float,
 ) -> dict[str, dict[int, list[Sight]]]:
-    """Return {person: {instant: Sights}} of those whom ``bystanders=`` keeps."""
-    kept = [person for person in people if cfg.bystanders == "keep" or not person.bystander]
+    """Return {person: {instant: Sights}}.
+
+    Args:
+        margin: side of a crop over the longer side of the person's box.
+    """
     out: dict[str, dict[int, list[Sight]]] = {}
-    for number, person in enumerate(kept):
+    for number, person in enumerate(people):
         seen = out.setdefault(str(number), {})
         for instant, by_view in person.seen.items():
             seen[instant] = [
-                _box(views[view], found, instant, searched[view], cfg.margin)
+                _box(views[view], found, instant, searched[view], margin)
                 for view, found in sorted(by_view.items())
             ]
     return out

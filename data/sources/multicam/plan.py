@@ -2,21 +2,22 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from data.cropping.geometry import square_around
+from data.find.detection import SIDES
 from data.sources.config import PairsConfig
 from data.sources.frames import Frames
 from data.sources.multicam.boxes import read_people
 from data.sources.multicam.clock import read_clock
 from data.sources.multicam.cylinder import follow_cylinder
+from data.sources.multicam.hands import sight_hands
 from data.sources.multicam.people import box_people, match_people
 from data.sources.multicam.search import search_views
 from data.sources.multicam.sight import Sight
 from data.sources.multicam.views import View, open_views
 from data.sources.plan import ClipPlan, CropPlan, choose_instants, clip_key, share_inside
 from data.sources.probe import Problems
-
-Seen = dict[int, list[Sight]]  # by instant
 
 
 def plan_clips(cfg: PairsConfig, problems: Problems) -> tuple[list[ClipPlan], dict[str, Frames]]:
@@ -29,15 +30,29 @@ def plan_clips(cfg: PairsConfig, problems: Problems) -> tuple[list[ClipPlan], di
     times, views = read_clock(cfg, matched)
     take = os.path.basename(os.path.normpath(cfg.videos))
     plans = []
-    for person, seen in locate_people(cfg, times, views, problems).items():
-        plans += _plan_person(cfg, take, person, times, seen)
+    for one in locate_people(cfg, times, views, problems):
+        plans += _plan_located(cfg, take, one, times)
     return plans, found
+
+
+@dataclass
+class Located:
+    """A person, or one hand of theirs, and where it is seen.
+
+    Attributes:
+        person: name in the take.  kind: of the crops; None: the command's.
+        seen: by instant.
+    """
+
+    person: str
+    kind: str | None
+    seen: dict[int, list[Sight]]
 
 
 def locate_people(
     cfg: PairsConfig, times: Mapping[int, float], views: Sequence[View], problems: Problems
-) -> dict[str, Seen]:
-    """Return {person: Seen} by boxes, a track, where the cameras point, or who is found."""
+) -> list[Located]:
+    """Return who is seen where: by boxes, a track, where the cameras point, or a search."""
     if cfg.boxes:
         boxed = read_people(cfg, times, views)
     elif cfg.track or cfg.people == "axes":
@@ -45,30 +60,47 @@ def locate_people(
     else:
         searched = search_views(cfg, views, problems)
         people, clock = match_people(cfg, times, views, searched)
-        return box_people(people, clock, searched, cfg)
-    people_seen: dict[str, Seen] = {}
-    for person, seen in boxed.items():
-        people_seen[person] = {i: [Sight(*entry) for entry in found] for i, found in seen.items()}
-    return people_seen
+        return _locate_found(
+            cfg.kind, people, clock, box_people(people, clock, searched, cfg.margin)
+        )
+    return [
+        Located(person, None, {i: [Sight(*entry) for entry in seen[i]] for i in seen})
+        for person, seen in boxed.items()
+    ]
 
 
-def _plan_person(
-    cfg: PairsConfig, take: str, person: str, times: Mapping[int, float], seen: Seen
+def _locate_found(kind, people, views, boxed):
+    """The bodies and hands that a kind asks for."""
+    out = []
+    for person, one in zip(boxed, people, strict=True):
+        if kind in ("body", "all"):
+            out.append(Located(person, "body", boxed[person]))
+        for side in SIDES:
+            if kind in ("hand", "all", f"{side}_hand"):
+                out.append(Located(person, f"{side}_hand", sight_hands(one, side, views)))
+    return out
+
+
+def _plan_located(
+    cfg: PairsConfig, take: str, one: Located, times: Mapping[int, float]
 ) -> list[ClipPlan]:
-    """The clips of one person."""
-    whole = {i: _those_inside(entries, cfg.min_inside) for i, entries in seen.items()}
+    """The clips of one person, or of one hand."""
+    parts = [take, one.person]
+    if one.kind not in (None, "body"):
+        parts.append(one.kind)
+    whole = {i: _those_inside(entries, cfg.min_inside) for i, entries in one.seen.items()}
     instants = [i for i in times if whole.get(i)]
     if not instants:
         return []
-    subject = cfg.subject or f"{cfg.source}/{take}/{person}"
+    subject = cfg.subject or f"{cfg.source}/{take}/{one.person}"
     plans = []
-    for chosen in choose_instants([times[i] for i in instants], f"{take}/{person}", cfg):
+    for chosen in choose_instants([times[i] for i in instants], "/".join(parts), cfg):
         crops = []
         for instant in (instants[c] for c in chosen):
             crops += _plan_crops(whole[instant], instant, times[instant], cfg.margin)
         if len(crops) >= 2:
-            key = clip_key(take, person, f"{instants[chosen[0]]:06d}")
-            plans.append(ClipPlan(key, subject, crops, track=f"{take}/{person}"))
+            key = clip_key(*parts, f"{instants[chosen[0]]:06d}")
+            plans.append(ClipPlan(key, subject, crops, one.kind, track=f"{take}/{one.person}"))
     return plans
 
 

@@ -2,12 +2,12 @@
 
 import bisect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from data.find.detection import Detection, Tracks
-from data.find.quality import LeftOut, choose_bodies
+from data.find.detection import SIDES, Detection, Tracks
+from data.find.quality import LeftOut, choose_bodies, choose_hands
 from data.find.search import Run, search_videos
 from data.find.tracking import share_of
 from data.find.turning import TurnedFrames, turn_detection
@@ -32,11 +32,13 @@ class Searched:
         tracks: in pixels of the video's own frames; between searched frames they are interpolated.
         measured: {track: sorted frames in which it was found, not interpolated}.
         good: {(track, frame)} of detections that are large, whole and sharp enough to be cut.
+        good_hands: {(track, frame, side)} likewise of hands.
     """
 
     tracks: Tracks
     measured: dict[str, list[int]]
     good: set[tuple[str, int]]
+    good_hands: set[tuple[str, int, str]] = field(default_factory=set)
 
     @classmethod
     def whole(cls, tracks: Tracks) -> "Searched":
@@ -60,6 +62,13 @@ class Searched:
         near = [frame] if self.is_measured(track, frame) else known[max(0, place - 1) : place + 1]
         return bool(near) and all((track, f) in self.good for f in near)
 
+    def with_good_hands(self, track: str, frame: int, found: Detection) -> Detection:
+        """A detection with those of its hands that are worth a crop."""
+        if not found.hands:
+            return found
+        hands = {s: h for s, h in found.hands.items() if (track, frame, s) in self.good_hands}
+        return replace(found, hands=hands)
+
 
 def search_views(cfg: PairsConfig, views: Sequence[View], problems: Problems) -> list[Searched]:
     """Return what is found in each view, from the output folder where it is there already.
@@ -75,7 +84,7 @@ def search_views(cfg: PairsConfig, views: Sequence[View], problems: Problems) ->
         name = f"{view.stem}.turned{turns}" if turns else view.stem
         shown[name] = TurnedFrames(view.video, turns) if turns else view.video
     run = Run(cfg.found or cfg.out, cfg.workers, Part.of(cfg.part))
-    found = search_videos(shown, cfg.find, False, run, problems)
+    found = search_videos(shown, cfg.find, cfg.kind != "body", run, problems)
     if not any(one.tracks for one in found.values()):
         raise UserError(
             f"nobody was found in videos={cfg.videos} ({len(views)} cameras, "
@@ -97,16 +106,19 @@ def search_views(cfg: PairsConfig, views: Sequence[View], problems: Problems) ->
 def _read_view(cfg, view, frames, found, left_out):
     """What was found in a view, in pixels of its own frames."""
     left_out.still += found.still
-    good = set()
+    good, good_hands = set(), set()
     for person in found.tracks:
         chosen = choose_bodies(found, person, cfg.find, left_out)
         good |= {(person, frame) for frame in chosen}
+        for side in SIDES if cfg.kind != "body" else ():
+            chosen = choose_hands(found, person, side, cfg.find, left_out)
+            good_hands |= {(person, frame, side) for frame in chosen}
     tracks = _bodies(found.tracks)
     if view.camera.quarter_turns:
         back = -view.camera.quarter_turns % 4
         tracks = _turn(tracks, back, frames.width, frames.height)
     measured = {person: sorted(track) for person, track in tracks.items()}
-    return Searched(fill_between(tracks, frames.times), measured, good)
+    return Searched(fill_between(tracks, frames.times), measured, good, good_hands)
 
 
 def _bodies(tracks):
