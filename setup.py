@@ -49,11 +49,9 @@ setup(
         "submitit>=1.5",  # jobs on SLURM
         "omegaconf>=2.3",  # typed configs
         "numpy>=1.26",
-        # Reads video; unmaintained, with wheels for x86-64 Linux alone: elsewhere PyAV does it.
-        "decord>=0.6; sys_platform == 'linux' and platform_machine == 'x86_64'",
         "wandb>=0.18",
         "einops>=0.8",
-        "av>=12",  # PyAV: reads what decord cannot (some VP9)
+        "av>=12",  # PyAV: videos, each frame checked (docs/frames.md)
         # the open body model; brings warp-lang, whose kernels draw the synthetic humans
         "anny>=0.6.2,<0.7",
         "simplejpeg>=1.7",  # the fastest JPEG decoder measured, straight from and into numpy
@@ -75,6 +73,8 @@ setup(
         "studies": ["scipy>=1.11"],  # the t and F distributions behind intervals
         # runs the networks that find people and hands; `counterpose data models` fetches them
         "find": ["ai-edge-litert>=2.3"],
+        # benchmarks/frames.py, which counts where its random access gives other frames
+        "bench": ["decord>=0.6; sys_platform == 'linux' and platform_machine == 'x86_64'"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],  # make docs
     },
 )
