@@ -3,6 +3,7 @@
 A drawn world and a finder that knows it take the networks' place; the real ones have a test at the
 end, where they are there."""
 
+import errno
 import json
 import os
 import signal
@@ -34,7 +35,7 @@ from data.sources.index_store import IndexStore
 from data.sources.pairs import main
 from data.sources.probe import Problems
 from data.tools.work_split import Part
-from engine.errors import Failure, UserError
+from engine.errors import EnvironmentFault, Failure, UserError
 from tests.fake_finder import BLUE, RED, SIZE, draw_scene, open_fake_finder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -239,6 +240,15 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(world):
     (world / "out").mkdir()
     (world / "out/found").write_text("a file where the search wants a folder")
     with pytest.raises(Failure, match=r"found.*cannot be written"):
+        _run(world)
+
+
+def test_a_full_disk_is_one_sentence(world, monkeypatch):
+    def refuse(path, **keys):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store, "replace_file", refuse)
+    with pytest.raises(EnvironmentFault, match=r"cross\.json.*cannot be written"):
         _run(world)
 
 
@@ -450,7 +460,7 @@ if __name__ == "__main__":
 
 @pytest.mark.long
 def test_kill_minus_nine_and_any_number_of_processes_give_the_same_bytes(tmp_path):
-    """Killed in the search and in the cutting, by three processes; and by one in peace."""
+    """Killed in the search and in the cutting, then by two at once; and by one in peace."""
     _write(tmp_path / "in/street/cross.mp4", _crossing())
     _write(tmp_path / "in/b.mp4", _crossing(60, seed=3))
     program = tmp_path / "program.py"
@@ -477,7 +487,8 @@ def test_kill_minus_nine_and_any_number_of_processes_give_the_same_bytes(tmp_pat
     assert start("whole", 1).wait() == 0
     kill_once("*.npz")
     kill_once("*.tar")
-    assert start("killed", 3).wait() == 0
+    both = [start("killed", 3), start("killed", 2)]  # two commands in one folder
+    assert [process.wait() for process in both] == [0, 0]
     assert _bytes(tmp_path / "killed") == _bytes(tmp_path / "whole")
     searched = [sorted((tmp_path / out / "found").rglob("*")) for out in ("killed", "whole")]
     assert [p.name for p in searched[0]] == [p.name for p in searched[1]]

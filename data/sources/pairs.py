@@ -145,7 +145,8 @@ def _write(cfg, plans, videos, problems):
         for _, part in todo
     ]
     answers = spread_isolated(cut_clips, tasks, cfg.workers)
-    with progress.bar(sum(len(part) for _, part in todo), "clip", description="cutting") as bar:
+    total = sum(len(part) for _, part in todo)
+    with progress.bar(total, "clip", description="cutting", hidden=not todo) as bar:
         for (name, part), task, answer in zip(todo, tasks, answers, strict=True):
             if isinstance(answer, Died):
                 answer = _again(task, answer)
