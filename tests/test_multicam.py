@@ -22,7 +22,7 @@ from data.sources.multicam.people import (
     match_people,
     shows_enough,
 )
-from data.sources.multicam.plan import plan_clips
+from data.sources.multicam.plan import locate_people, plan_clips
 from data.sources.multicam.rays import (
     epipolar_distances,
     fundamental_matrix,
@@ -437,3 +437,10 @@ def test_a_camera_that_takes_the_other_hand_is_left_out():
     assert agreeing_hands(hands, views) == [0, 1]
     hands[2].keypoints = None  # nothing to compare it by
     assert agreeing_hands(hands, views) == [0, 1, 2]
+
+
+def test_people_who_are_told_have_one_kind():
+    times, views, _ = _take()
+    cfg = PairsConfig(people="axes", kind="hand")
+    with pytest.raises(UserError, match="kind=hand: people told by boxes="):
+        locate_people(cfg, times, views, Problems())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from data.cropping.geometry import square_around
 from data.find.detection import SIDES
+from data.format.clip import KINDS
 from data.sources.config import PairsConfig
 from data.sources.frames import Frames
 from data.sources.multicam.boxes import read_people
@@ -18,6 +19,7 @@ from data.sources.multicam.sight import Sight
 from data.sources.multicam.views import View, open_views
 from data.sources.plan import ClipPlan, CropPlan, choose_instants, clip_key, share_inside
 from data.sources.probe import Problems
+from engine.errors import UserError
 
 
 def plan_clips(cfg: PairsConfig, problems: Problems) -> tuple[list[ClipPlan], dict[str, Frames]]:
@@ -52,7 +54,11 @@ class Located:
 def locate_people(
     cfg: PairsConfig, times: Mapping[int, float], views: Sequence[View], problems: Problems
 ) -> list[Located]:
-    """Return who is seen where: by boxes, a track, where the cameras point, or a search."""
+    """Return who is seen where: by boxes, a track, where the cameras point, or a search.
+
+    Raises:
+        UserError: hands and bodies are asked for of people who were not searched for.
+    """
     if cfg.boxes:
         boxed = read_people(cfg, times, views)
     elif cfg.track or cfg.people == "axes":
@@ -62,6 +68,11 @@ def locate_people(
         people, clock = match_people(cfg, times, views, searched)
         return _locate_found(
             cfg.kind, people, clock, box_people(people, clock, searched, cfg.margin)
+        )
+    if cfg.kind not in KINDS:
+        raise UserError(
+            f"kind={cfg.kind}: people told by boxes=, track= or people=axes are of one kind: "
+            f"{', '.join(KINDS)}"
         )
     return [
         Located(person, None, {i: [Sight(*entry) for entry in seen[i]] for i in seen})

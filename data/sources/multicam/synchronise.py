@@ -22,7 +22,7 @@ _LEAST_COMPARED = 15
 # The error must rise by this share of itself, and by this much, within the shifts that are tried:
 # else nobody moves enough to tell one shift from another.
 _LEAST_RISE, _LEAST_RISE_SHARE = 0.003, 0.2
-_LEAST_GAIN_SHARE = 0.03
+_LEAST_GAIN_SHARE = 0.05
 _TOLD = 1.5  # frames; less is within the noise of keypoints
 
 
