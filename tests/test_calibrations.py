@@ -310,6 +310,8 @@ def test_the_unit_is_asked_for_where_the_format_leaves_it_open(tmp_path):
     metres = read_cameras(str(tmp_path / "metres.toml"))
     for name, camera in read_cameras(str(path), unit="mm").items():
         np.testing.assert_allclose(camera.Rt, metres[name].Rt, atol=1e-9)
+    with pytest.raises(UserError, match=r"calibration_unit=mm no two cameras are more than 0.00"):
+        read_cameras(str(tmp_path / "metres.toml"), unit="mm")
     write_panoptic(rig(), tmp_path / "p.json")
     with pytest.raises(UserError, match="calibration_unit=mm, but CMU Panoptic.* always in cm"):
         read_cameras(str(tmp_path / "p.json"), unit="mm")

@@ -128,6 +128,11 @@ BAD = [
     ("b.csv", HEADER + "walk,-1,1,1,9,9,a\n", r"b.csv:2: frame -1 is not a whole number"),
     ("b.csv", HEADER + "walk,0,9,1,1,9,a\n", r"b.csv:2: the box \[9, 1, 1, 9\] has no area"),
     ("b.csv", HEADER + "walk,0,1,1,9\0,9,a\n", r"b.csv:2: a NUL byte"),
+    (
+        "b.csv",
+        HEADER + "walk,0,0.4,0.1,0.6,0.9,a\n",
+        r"b.csv:2: .* in shares of the image.*200x100",
+    ),
     ("b.csv", HEADER + "walk,0,500,1,600,9,a\n", r"b.csv:2: .* outside the image of 200x100, as"),
     ("b.csv", HEADER + "walk,0,-1e9,1,1e9,9,a\n", r"b.csv:2: .* over 10 times as large as"),
     ("b.csv", HEADER + 'walk,0,"' + "1" * 200_000 + '\n",1,9,9,a\n', r"b.csv:\d+: not a table"),

@@ -237,6 +237,22 @@ def test_bad_keys_are_one_line(grey):
             main([VIDEO, *arguments])
 
 
+def test_a_missing_file_is_told_before_any_video_is_indexed(grey, monkeypatch):
+    monkeypatch.setattr("data.sources.video.probe_videos", None)
+    monkeypatch.setattr("data.sources.multicam.views.probe_videos", None)
+    here = str(grey / "boxes.csv")
+    for reader, key, others in (
+        ("video", "boxes", {}),
+        ("video", "found", {}),
+        ("multicam", "calibration", {}),
+        ("multicam", "track", {"calibration": here}),
+        ("multicam", "timestamps", {"calibration": here}),
+    ):
+        keys = [f"{name}={path}" for name, path in {**others, key: "none.txt"}.items()]
+        with pytest.raises(UserError, match=f"^{key}=.*none.txt: no such file or folder"):
+            _run(VIDEO, grey, f"reader={reader}", *keys)
+
+
 def test_boxes_from_json_and_filled_gaps(tmp_path):
     entries = [
         {"video": "a.mp4", "frame": f, "x0": f, "y0": 0, "x1": 10 + f, "y1": 20} for f in (0, 4, 14)

@@ -29,6 +29,7 @@ READERS = {
     "pair_list": pair_list,
 }
 SAVED, DONE = "pairs.yaml", "pairs.done.json"
+BROUGHT = ("boxes", "calibration", "timestamps", "track", "found")  # keys that name files
 SEARCHED = (FOLDER, DETECTIONS)  # what `data find` leaves in the same folder
 
 log = get_logger(__name__)
@@ -43,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
         UserError: bad keys or files, an output folder of something else, not one clip to cut.
     """
     cfg = parser.parse(PairsConfig, argv, COMMAND)
+    _check_files(cfg)
     _check_folder(cfg)
     if cfg.blur_faces:
         open_blur()  # says what is missing before anything is decoded
@@ -78,6 +80,14 @@ def main(argv: Sequence[str]) -> int:
     for path, reason in sorted(problems.skipped.items()):
         log.warning("skipped %s: %s", path, reason)
     return 1 if problems.skipped else 0
+
+
+def _check_files(cfg):
+    """UserError unless the files beside the images are there: videos take long to be indexed."""
+    for name in BROUGHT:
+        path = getattr(cfg, name)
+        if path is not None and not os.path.exists(path):
+            raise UserError(f"{name}={path}: no such file or folder")
 
 
 def _check_folder(cfg):

@@ -31,6 +31,7 @@ FORMATS = (
 )
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}  # calibration_unit: in metres
 FARTHEST_M = 200.0  # cameras that see one person are not further apart than a stadium is long
+NEAREST_M = 0.02  # of the two of a rig that are farthest apart: a camera is not smaller
 SUPPOSED_M = 20.0  # of a file that does not tell its unit: a desk's cameras are 100 mm apart
 
 log = get_logger(__name__)
@@ -110,11 +111,12 @@ def _unit(form: CalibrationFormat, unit):
 
 
 def _check_distances(cameras, path, form, unit):
-    """UserError where cameras lie so far apart that the unit cannot be right."""
+    """UserError where cameras lie so far apart, or so near, that the unit cannot be right."""
     supposed = form.unit_m is None and unit is None
-    most = SUPPOSED_M if supposed else FARTHEST_M
+    most, farthest = SUPPOSED_M if supposed else FARTHEST_M, 0.0
     for a, b in combinations(cameras, 2):
         apart = float(np.linalg.norm(camera_centre(a.Rt) - camera_centre(b.Rt)))
+        farthest = max(farthest, apart)
         if apart <= most:
             continue
         told = f"a unit of {_unit(form, unit):g} m"
@@ -124,6 +126,11 @@ def _check_distances(cameras, path, form, unit):
         raise UserError(
             f"calibration {path}: cameras {a.name} and {b.name} are {apart:.6g} m apart with "
             f"{told}, more than {most:g} m; {advice}"
+        )
+    if unit is not None and 0 < farthest < NEAREST_M:
+        raise UserError(
+            f"calibration {path}: with calibration_unit={unit} no two cameras are more than "
+            f"{farthest:.2g} m apart, less than {NEAREST_M:g} m; it is of another unit"
         )
 
 

@@ -18,6 +18,7 @@ from engine.errors import UserError
 from engine.logging.console import get_logger
 
 MOST_OUTSIDE = 10  # a box's side over the image's: more is a mistake
+SHARES_MOST_PX = 2  # of all coordinates of a video: no person is so small, so they are shares
 
 Row = tuple[int, str | None, Detection]  # frame, person, who is there
 
@@ -43,7 +44,8 @@ def read_detections(
         problems: takes the names that no video has; without it a warning tells them.
     Raises:
         UserError: the file cannot be read as its format, with its line; a name fits two videos;
-            two boxes of one person in one frame; all boxes of a video lie outside the image.
+            two boxes of one person in one frame; all boxes of a video lie outside the image, or are
+            shares of it where pixels are wanted.
     """
     if not os.path.exists(path):
         raise UserError(f"{path}: no such file or folder")
@@ -150,12 +152,18 @@ def _check_inside(tracks: Tracks, key: str, video: Frames) -> Tracks:
     """The detections whose boxes meet the image.
 
     Raises:
-        UserError: none does, or one is far larger than the image: it is in other units, or of
-            another video.
+        UserError: none does, one is far larger than the image, or all lie in its first pixels: they
+            are in other units, or of another video.
     """
     found = [d for track in tracks.values() for d in track.values()]
     boxes = np.stack([d.box for d in found])
     size = np.array([video.width, video.height])
+    if np.abs(boxes).max() <= SHARES_MOST_PX < size.min():
+        raise UserError(
+            f"{found[0].where}: the box {_text(found[0].box)} is in shares of the image, or so it "
+            f"seems, as are all others of {key}; pixels of the image of {video.width}x"
+            f"{video.height} are wanted (boxes_format=ultralytics alone has shares)"
+        )
     sides = (boxes[:, 2:] - boxes[:, :2]) / size.max()
     if sides.max() > MOST_OUTSIDE:
         worst = found[int(sides.max(1).argmax())]
