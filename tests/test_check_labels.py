@@ -2,7 +2,7 @@
 reads little of a large data set, and the real COCO sample."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -178,8 +178,20 @@ def test_little_is_read_of_a_large_data_set(tmp_path):
     assert len(set(numbers)) == 10 and 1000 < max(numbers) < 2000
 
 
+def test_2d_keypoints_far_from_their_box_are_told(check):
+    def flat(scale):
+        one = hand()
+        keypoints = Keypoints("hand21", project(HAND) * scale, np.ones(21))
+        return replace(one, labels=CropLabels(keypoints=keypoints), K=None)
+
+    words = "2D keypoints of 1 of 1 people lie far from their box"
+    for scale, wrong in ((1.0, False), (10.0, True), (1 / 200, True)):
+        code, said, _ = check([flat(scale)])
+        assert (code == 1, words in said) == (wrong, wrong)
+
+
 def test_what_cannot_be_checked_is_one_sentence(check, tmp_path):
-    with pytest.raises(UserError, match="no labelled person is found"):
+    with pytest.raises(UserError, match="no labelled person is found; box_min_px=32 leaves"):
         check([])
     with pytest.raises(UserError, match="--check draws an image, FILE.png; it writes no shards"):
         main(["coco", "--check", f"root={tmp_path}", f"out={tmp_path / 'shards'}"])

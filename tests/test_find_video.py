@@ -426,6 +426,24 @@ def test_the_search_alone_is_taken_over_by_the_cutting(world, monkeypatch, capsy
     assert _bytes(world / "parts") == _bytes(world / "out")
 
 
+def test_parts_that_end_together_lose_nobody(world, monkeypatch):
+    from data.find import command
+
+    _write(world / "in/b.mp4", _crossing(50, seed=3))
+    where = [f"videos={world / 'in'}", f"out={world / 'parts'}", "find.box_min_px=32"]
+    write = command._write
+
+    def meanwhile(path, found):
+        monkeypatch.setattr(command, "_write", write)
+        assert command.main([*where, "part=2/2"]) == 0
+        write(path, found)
+
+    monkeypatch.setattr(command, "_write", meanwhile)
+    assert command.main([*where, "part=1/2"]) == 0
+    rows = json.loads((world / "parts/detections.json").read_text())
+    assert {row["video"] for row in rows} == {"b", "street/cross"}
+
+
 def test_a_cluster_learns_of_the_search():
     from data.describe import describe_find
 

@@ -229,6 +229,7 @@ def test_an_image_is_no_device_and_no_file_outside(tmp_path, capsys):
     "changes,words",
     [
         (lambda t: t.pop("images"), "is no COCO keypoints file: it lacks 'images'"),
+        (lambda t: t["annotations"][0].update(image_id=77), "annotation 10 is of image 77, which"),
         (lambda t: t["annotations"][0]["keypoints"].pop(), "annotation 10 has 50 numbers"),
         (lambda t: t["categories"][0].update(name="dog"), "category=person is none of dog"),
         (

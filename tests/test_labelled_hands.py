@@ -341,6 +341,16 @@ def test_interhand(tmp_path):
     assert labels.body.parameters["hand_pose_from_mean"].shape == (1, 15, 3)
 
 
+def test_an_annotation_of_no_image_of_interhand_is_named(tmp_path):
+    write_interhand(tmp_path / "root")
+    (path,) = (tmp_path / "root/annotations/train").glob("*_data.json")
+    tree = json.loads(path.read_text())
+    tree["annotations"][0]["image_id"] = 99999
+    path.write_text(json.dumps(tree))
+    with pytest.raises(UserError, match=r"_data\.json is no .* is of image 99999, which its"):
+        cut(tmp_path, "interhand", check=False)
+
+
 def test_many_cameras_make_several_clips_of_interhand(tmp_path):
     write_interhand(tmp_path / "root", cameras=3)
     found = cut(tmp_path, "interhand", "views=2", check=False)

@@ -66,12 +66,16 @@ def main(argv: Sequence[str]) -> int:
     readable = probe_videos(list(own.values()), cfg.workers, problems, index_store(cfg.out))
     named = {name: readable[path] for name, path in own.items() if path in readable}
     found = search_videos(named, cfg.find, hands, Run(cfg.out, cfg.workers), problems)
-    everybody = _load_all(cfg, videos, hands) | found
     path = os.path.join(cfg.out, DETECTIONS)
+    everybody = found | _load_others(cfg, videos, hands, found)
     _write(path, everybody)
+    # Another part may have ended, and written its list, since this one looked.
+    while late := _load_others(cfg, videos, hands, everybody):
+        everybody = everybody | late
+        _write(path, everybody)
     people = sum(len(one.tracks) for one in everybody.values())
     print(f"{people} people in {len(everybody)} of {len(videos)} videos: {path}")
-    if not people:
+    if everybody and not people:
         log.warning("nobody was found: find.score_min=%g may be lower", cfg.find.score_min)
     for skipped, reason in sorted(problems.skipped.items()):
         log.warning("skipped %s: %s", skipped, reason)
@@ -106,10 +110,11 @@ def list_rows(found: Mapping[str, Found]) -> Iterator[dict]:
                 yield row
 
 
-def _load_all(cfg, videos, hands) -> dict[str, Found]:
-    """The people of all videos that are searched by now, by whichever part of the command."""
+def _load_others(cfg, videos, hands, known) -> dict[str, Found]:
+    """The people of all other videos that are searched by now, by whichever part of the command."""
     store, out = Store(cfg.out), {}
-    for name, path in videos.items():
+    for name in sorted(set(videos) - set(known)):
+        path = videos[name]
         try:
             found = store.load(name, digest_search(path, cfg.find, hands))
         except OSError:

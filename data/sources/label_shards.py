@@ -82,7 +82,10 @@ def main(argv: list[str]) -> int:
     print(f"{written} clips of {source.name} written to {source.out}{there}")
     tell_skipped(skipped)
     if not written and not before and Part.of(source.part).alone:
-        raise UserError(f"root={source.root}: no labelled person that can be cut")
+        raise UserError(
+            f"root={source.root}: no labelled person that can be cut; box_min_px="
+            f"{source.box_min_px:g} leaves smaller boxes out"
+        )
     return 1 if skipped else 0
 
 

@@ -48,6 +48,7 @@ class Sample:
         error_share: the same over the longer side of the box.
         hint: what would bring them together, or "".
         span_m: longest distance between two joints.
+        inside: share of the labelled 2D keypoints that lie near the box; None where there are none.
     """
 
     image: LabelledImage
@@ -58,6 +59,7 @@ class Sample:
     error_share: float = 0.0
     hint: str = ""
     span_m: float | None = None
+    inside: float | None = None
 
 
 def check_labels(source: LabelledSource) -> int:
@@ -72,7 +74,10 @@ def check_labels(source: LabelledSource) -> int:
         raise UserError(f"out={source.out}: --check draws an image, FILE.png; it writes no shards")
     people = choose_people(source)
     if not people:
-        raise UserError(f"root={source.root}: no labelled person is found")
+        raise UserError(
+            f"root={source.root}: no labelled person is found; box_min_px={source.box_min_px:g} "
+            f"leaves smaller boxes out"
+        )
     samples = [look_at(person, source) for person in people]
     sheet = draw_sheet(source.name, samples)
     try:
@@ -127,6 +132,7 @@ def look_at(image: LabelledImage, source: LabelledSource) -> Sample:
     except ValueError as error:
         sample.reason = str(error)
         return sample
+    sample.inside = _share_near_box(part)
     joints = part.labels.joints
     if joints is None:
         return sample
@@ -147,6 +153,17 @@ def look_at(image: LabelledImage, source: LabelledSource) -> Sample:
         if sample.error_share > NEAR:
             sample.hint = _find_hint(local, part, pairs, NEAR * side / scale)
     return sample
+
+
+def _share_near_box(part: CutPerson) -> float | None:
+    """Of a crop's labelled 2D keypoints, those at most half its side outside of it."""
+    keypoints = part.labels.keypoints
+    if keypoints is None:
+        return None
+    points = np.asarray(keypoints.points, np.float64)[np.asarray(keypoints.confidence) > 0]
+    if not len(points):
+        return None
+    return float((np.abs(points - TILE / 2) <= TILE).all(1).mean())
 
 
 Pairs = tuple[np.ndarray, np.ndarray]
@@ -236,6 +253,13 @@ def describe_samples(samples: list[Sample]) -> tuple[list[str], bool]:
         if sample.reason:
             lines.append(f"{image_name(sample.image)} would be skipped: {sample.reason}")
             fine = False
+    strays = [sample for sample in samples if sample.inside is not None and sample.inside < 0.5]
+    if strays:
+        fine = False
+        lines.append(
+            f"2D keypoints of {len(strays)} of {len(samples)} people lie far from their box, as "
+            f"{image_name(strays[0].image)}: their unit or order, or the box, is wrong, see {DOCS}"
+        )
     errors = [sample for sample in samples if sample.error_px is not None]
     if errors:
         words, near = _describe_errors(errors)

@@ -96,7 +96,12 @@ class CocoKeypoints(LabelledSource):
             parts = CocoParts(joint_set, licences, files)
             for annotation in self.follow(tree["annotations"]):
                 if annotation["category_id"] == category and not annotation.get("iscrowd", 0):
-                    image = images[annotation["image_id"]]
+                    image = images.get(annotation["image_id"])
+                    if image is None:
+                        raise ValueError(
+                            f"annotation {annotation.get('id')} is of image "
+                            f"{annotation['image_id']}, which its images do not list"
+                        )
                     yield from self.list_crops(annotation, image, parts)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is no COCO keypoints file: it lacks {error}") from None

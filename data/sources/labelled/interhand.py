@@ -122,7 +122,12 @@ def _group_images(tree: Any) -> dict[Instant, list[ImageRow]]:
     images = {image["id"]: image for image in tree["images"]}
     instants: dict[Instant, list[ImageRow]] = {}
     for annotation in tree["annotations"]:
-        image = images[annotation["image_id"]]
+        image = images.get(annotation["image_id"])
+        if image is None:
+            raise ValueError(
+                f"annotation {annotation.get('id')} is of image {annotation['image_id']}, which "
+                f"its images do not list"
+            )
         instant = str(image["capture"]), str(image["seq_name"]), int(image["frame_idx"])
         instants.setdefault(instant, []).append((image, annotation))
     return instants
