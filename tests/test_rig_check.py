@@ -15,7 +15,7 @@ from data.format.labels import Keypoints, Labels
 from data.sampling.pairs import PairRules
 from data.sources.cameras import read_cameras, undistort_pixels
 from data.tools.epipolar import MOST_ROWS, Sights
-from data.tools.rig_check import GOOD, judge_take, pair_errors
+from data.tools.rig_check import GOOD, PairError, judge_take, pair_errors
 from data.tools.stats import describe, merge, tally_shard
 
 SIZE, JOINTS, FPS, CENTRE_PX = 128, 17, 30.0, 64.0
@@ -182,6 +182,16 @@ def test_a_real_rig_fits_and_one_that_was_turned_or_is_late_does_not(samples):
     assert words[2].startswith("camera cam_2 does not fit") and "check its sync" in words[2]
     seconds = float(words[2].split("as if the camera were ")[1].split(" s late")[0])
     assert 0.2 < seconds < 0.35  # 6 frames of 20 a second
+
+
+def test_one_pair_that_is_off_is_no_bad_camera():
+    """As of the real take of two people: cam01 and cam03 face each other."""
+    errors = {"12": 0.015, "13": 0.039, "14": 0.012, "23": 0.014, "24": 0.012, "34": 0.012}
+    pairs = [PairError(a, b, 200, error, 0.0, error) for (a, b), error in errors.items()]
+    words = judge_take(pairs)
+    assert words.startswith("calibration and synchronisation fit: 1.3 %") and "for 1 / 3," in words
+    everywhere = [replace(pair, error=3 * pair.error) for pair in pairs]
+    assert "fit each other badly, 3.9 %" in judge_take(everywhere)
 
 
 def test_a_large_take_is_thinned(tmp_path):

@@ -75,12 +75,16 @@ def judge_take(pairs: list[PairError]) -> str:
     Args:
         pairs: of all its cameras.
     """
-    worst = max(pair.error for pair in pairs)
-    if worst <= GOOD:
-        middle = float(np.median([pair.error for pair in pairs]))
-        return f"calibration and synchronisation fit: {100 * middle:.1f} % of a crop's side"
+    middle = float(np.median([pair.error for pair in pairs]))
+    fitting = f"calibration and synchronisation fit: {100 * middle:.1f} % of a crop's side"
+    bad = [pair for pair in pairs if pair.error > GOOD]
+    if not bad:
+        return fitting
     cameras = sorted({pair.a for pair in pairs} | {pair.b for pair in pairs})
     guilty = _find_guilty(pairs, cameras)
+    if guilty is None and middle <= GOOD:  # each of the two fits the others
+        named = ", ".join(f"{pair.a} / {pair.b}" for pair in bad)
+        return f"{fitting}, but for {named}, as where two cameras face each other"
     if guilty is None:
         return _judge_all(pairs, cameras)
     with_it = [pair for pair in pairs if guilty in (pair.a, pair.b)]
@@ -140,7 +144,10 @@ def _judge_all(pairs, cameras):
         )
     if len(cameras) == 2:
         return f"{words}, and with two cameras nobody can tell which is wrong: check both"
-    return f"{words}, and no one camera stands out: check the calibration, its unit and the video's"
+    return (
+        f"{words}, and no one camera stands out: check the calibration, and that it is of these "
+        f"videos"
+    )
 
 
 def describe_rigs(rows: Mapping[Pair, np.ndarray], most: int = 12) -> list[str]:
