@@ -13,7 +13,7 @@ from data.sources.config import PairsConfig
 from data.sources.multicam.appearance import compare_colours, describe_colours
 from data.sources.multicam.associate import NOBODY, contract_greedily
 from data.sources.multicam.hands import agreeing_hands
-from data.sources.multicam.health import measure_best_errors, tell_calibration
+from data.sources.multicam.health import measure_best_errors, tell_calibration, tell_strangers
 from data.sources.multicam.people import (
     Found,
     box_people,
@@ -32,7 +32,7 @@ from data.sources.multicam.rays import (
 )
 from data.sources.multicam.search import Searched, fill_between
 from data.sources.multicam.sightings import collect_sightings
-from data.sources.multicam.synchronise import estimate_synchrony, tell_synchrony
+from data.sources.multicam.synchronise import Synchrony, estimate_synchrony, tell_synchrony
 from data.sources.multicam.views import View
 from data.sources.probe import Problems
 from engine.errors import UserError
@@ -255,6 +255,20 @@ def test_a_camera_that_was_moved_is_named():
     cameras[2].Rt = turn @ cameras[2].Rt
     (sentence,) = tell_calibration(measure_best_errors(_sightings(cameras, scene), cameras), "abcd")
     assert sentence.startswith("camera c misses the others by")
+
+
+def test_swapped_videos_are_told_by_pairs_that_share_nobody():
+    best = dict.fromkeys(itertools.combinations(range(4), 2), 0.03)
+    assert tell_strangers(best, best, "abcd") == []
+    assert tell_strangers(best, {pair: 0.03 for pair in best if pair != (0, 2)}, "abcd") == []
+    (sentence,) = tell_strangers(best, {(0, 1): 0.03, (2, 3): 0.01}, "abcd")
+    assert sentence.startswith("4 of 6 pairs") and "(a/c, a/d, b/c, b/d)" in sentence
+
+
+def test_cameras_that_do_not_fit_are_not_called_synchronous():
+    errors = np.full(4, 0.073)
+    (sentence,) = tell_synchrony(Synchrony(np.zeros(4), errors, errors), "abcd")
+    assert sentence.startswith("no shift makes the cameras fit") and "7.3 %" in sentence
 
 
 def test_groups_are_joined_best_first_and_never_against_a_ban():

@@ -1,6 +1,6 @@
 """What the errors of the people who were matched say of the calibration, in words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -85,3 +85,24 @@ def tell_calibration(errors: dict[tuple[int, int], float], names: Sequence[str])
             f"whose, or the synchronisation is wrong"
         )
     return told
+
+
+def tell_strangers(
+    best: Mapping[tuple[int, int], float],
+    matched: Mapping[tuple[int, int], float],
+    names: Sequence[str],
+) -> list[str]:
+    """Return a sentence where most pairs of cameras show people at once, but no common one.
+
+    Args:
+        best: of ``measure_best_errors``.  matched: of ``measure_pair_errors``.
+    """
+    apart = [pair for pair in best if pair not in matched]
+    if 2 * len(apart) <= len(best):
+        return []
+    named = ", ".join(f"{names[a]}/{names[b]}" for a, b in apart)
+    return [
+        f"{len(apart)} of {len(best)} pairs of cameras show people at the same instants, but "
+        f"nobody in both ({named}): unless they look at different places, the calibration, or "
+        f"which video is whose, is wrong"
+    ]

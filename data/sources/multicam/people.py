@@ -24,6 +24,7 @@ from data.sources.multicam.health import (
     measure_best_errors,
     measure_pair_errors,
     tell_calibration,
+    tell_strangers,
 )
 from data.sources.multicam.join import join_identities
 from data.sources.multicam.refine import refine_identities
@@ -163,11 +164,11 @@ def _colour_reader(videos: Sequence[Frames], sightings):
 
 
 def _check_calibration(identities, sightings, cameras, names, cfg):
-    for sentence in tell_calibration(measure_best_errors(sightings, cameras), names):
-        log.warning(sentence)
+    best = measure_best_errors(sightings, cameras)
     matched = measure_pair_errors(identities, sightings, cameras)
+    for sentence in tell_calibration(best, names):
+        log.warning(sentence)
     if not matched:
-        best = measure_best_errors(sightings, cameras)
         why = (
             f"those who fit best miss each other by {100 * min(best.values()):.0f} % of a person's "
             f"box; is calibration={cfg.calibration} that of these videos?"
@@ -175,6 +176,8 @@ def _check_calibration(identities, sightings, cameras, names, cfg):
             else "no two cameras show somebody at one instant"
         )
         raise UserError(f"videos={cfg.videos}: nobody is seen by two cameras: {why}")
+    for sentence in tell_strangers(best, matched, names):
+        log.warning(sentence)
     log.info(
         "epipolar error of one person in two cameras, median, share of the box: "
         + ", ".join(
