@@ -150,12 +150,14 @@ def _schemas():
 def test_every_config_that_ships_is_complete(path):
     text = (ROOT / path).read_text()
     command = re.search(r"^command: (.*)$", text, re.M).group(1)
+    pairs = {"image_folders": ["images=x"], "pair_list": ["pair_list=x"], "video": ["videos=x"]}
+    multicam = ["videos=x", "calibration=x"]
     required = {
         "data make": ["out=x"],
         "pretrain train": ["run=x", "data.shards=x"],
         "finetune train": ["run=x", "data.shards=x"],
         "slurm": [],
-        "data pairs": ["out=x", "videos=x", "calibration=x" if "multicam" in path else "boxes=x"],
+        "data pairs": ["out=x", *pairs.get(Path(path).stem, multicam)],
     }[command]
     parse(_schemas()[command], [str(ROOT / path), *required], command)
 

@@ -24,6 +24,10 @@ from slurm.status import manage
 from slurm.submit import check, evaluate, job_specs, snapshot, submit
 from slurm.supervisor import eval_supervisor, ranks
 
+needs_srun = pytest.mark.skipif(
+    shutil.which("srun") is None, reason="submitit writes a script where srun is installed alone"
+)
+
 NAMELESS = {
     "GIT_AUTHOR_NAME": "a",
     "GIT_AUTHOR_EMAIL": "a@b",
@@ -148,6 +152,7 @@ def test_a_second_submission_adds_to_the_list_of_elements(tmp_path, monkeypatch,
     ]
 
 
+@needs_srun
 def test_a_signal_is_ignored_without_the_option_of_a_newer_env(tmp_path):
     """By the command line that submitit writes, run by a shell, on a system whose env is older."""
     (tmp_path / "env").write_text("#!/bin/sh\necho env: unrecognized option >&2\nexit 125\n")
@@ -255,6 +260,7 @@ esac
     ) == told
 
 
+@needs_srun
 def test_what_is_submitted_from_an_interactive_allocation_is_no_part_of_it(tmp_path, monkeypatch):
     (tmp_path / "sbatch").write_text(
         f"#!/bin/sh\nenv > {tmp_path}/had\necho Submitted batch job 7\n"
@@ -358,6 +364,7 @@ def test_who_asks_for_gpus_gets_no_cpu(device, gpus, asked):
     assert element.arguments == ["config.yaml", *(["device=cuda"] if asked == "cuda" else [])]
 
 
+@needs_srun
 def test_an_evaluation_with_a_gpu_gets_no_cpu(tmp_path, monkeypatch):
     sent = []
     monkeypatch.setattr(site, "is_present", lambda: True)
