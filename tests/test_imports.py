@@ -108,3 +108,29 @@ def test_slurm_reaches_no_other_package():
             text = node.value if isinstance(node, ast.Constant) else None
             if isinstance(text, str):
                 assert not re.search(r"\b(data|pretrain|finetune)(\.\w+)+:\w", text), (name, text)
+
+
+# What `pip install counterpose` brings, by the names that it is imported by: install_requires of
+# setup.py, and what those are sure to bring.
+CORE = {
+    *("torch", "torchvision", "timm", "webdataset", "braceexpand", "fsspec", "submitit"),
+    *("omegaconf", "numpy", "wandb", "einops", "av", "anny", "warp", "simplejpeg", "cv2", "PIL"),
+    *("trimesh", "jinja2", "markupsafe", "matplotlib", "safetensors", "yaml", "tqdm"),
+    *("tomli", "tomllib"),
+}
+
+
+def test_extras_are_imported_where_they_are_used_alone():
+    """An import at the top of a module of an extra's package would break all who lack the extra."""
+    import sys
+
+    allowed = CORE | set(PACKAGES) | set(sys.stdlib_module_names)
+    for name, tree in read_modules().items():
+        if name.split(".")[0] in ("benchmarks", "studies"):
+            continue
+        for node in tree.body:
+            for imported in (
+                find_imports(node) if isinstance(node, ast.Import | ast.ImportFrom) else ()
+            ):
+                top = imported.split(".")[0]
+                assert top in allowed, f"{name} imports {top}, which is no part of the installation"

@@ -411,7 +411,7 @@ def test_the_command_writes_images_meshes_and_numbers(
     monkeypatch, capsys, runs, predictors, images, photo, tmp_path
 ):
     (tmp_path / "boxes.csv").write_text(
-        "image,x0,y0,x1,y1,side\na.png,20,10,70,110,left\nsome/b.jpg,30,20,90,90,\n"
+        "image,x0,y0,x1,y1,side\na.png,20,10,70,110,left\nimages/b.jpg,30,20,90,90,\n"
         "a.png,60,30,150,119,right\nother.png,1,2,30,40,\n"
     )
     out, given = tmp_path / "out", [images / "a.png", images / "b.jpg"]

@@ -9,11 +9,11 @@ may be exchanged; a tracker that sees the images does better.
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from data.find.assignment import assign_rows
 from data.find.detection import Detection, Tracks
 
-LEAST_OVERLAP = 0.3
+LEAST_OVERLAP = 0.3  # a pair has more
 LONGEST_ABSENCE = 5  # frames
 
 
@@ -25,11 +25,8 @@ def link_boxes(frames: Mapping[int, list[Detection]], prefix: str = "t") -> Trac
         found = frames[frame]
         alive = [who for who, seen in last.items() if frame - seen <= LONGEST_ABSENCE]
         overlaps = _overlaps([tracks[who][last[who]] for who in alive], found)
-        rows, columns = linear_sum_assignment(-overlaps)
-        taken = {}
-        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-            if overlaps[row, column] >= LEAST_OVERLAP:
-                taken[column] = alive[row]
+        pairs = assign_rows(1 - overlaps, 1 - LEAST_OVERLAP)
+        taken = {column: alive[row] for row, column in pairs}
         for column, detection in enumerate(found):
             who = taken.get(column) or f"{prefix}{len(tracks) + 1}"
             tracks.setdefault(who, {})[frame] = detection
