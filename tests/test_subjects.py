@@ -4,6 +4,7 @@ people."""
 import dataclasses
 import shutil
 import unicodedata
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from data.sampling.subjects import (
     refuse_people,
 )
 from data.sources.cameras import read_cameras
-from data.sources.tables import read_boxes
+from data.sources.detections import read_detections
 from data.storage.shard_store import Store
 from engine.config.parser import parse, read_file
 from engine.distributed.process_group import Processes
@@ -283,12 +284,17 @@ def test_all_files_that_people_write_may_begin_with_a_mark(folder, tmp_path, enc
         (tmp_path / name).write_bytes(text.encode(encoding))
         return tmp_path / name
 
+    video = SimpleNamespace(path="walk.mp4", count=1, width=64, height=64)
+
+    def read_box(path):
+        return read_detections(str(path), {"walk": video})["walk"]["0"][0].box.tolist()
+
     boxes = written("boxes.csv", "video,frame,x0,y0,x1,y1\r\nwalk.mp4,0,1,2,30,40\r\n")
-    assert read_boxes(str(boxes))["walk"]["0"][0][0].tolist() == [1, 2, 30, 40]
+    assert read_box(boxes) == [1, 2, 30, 40]
     boxes = written(
         "boxes.json", '[{"video": "walk.mp4", "frame": 0, "x0": 1, "y0": 2, "x1": 30, "y1": 40}]'
     )
-    assert list(read_boxes(str(boxes))) == ["walk"]
+    assert read_box(boxes) == [1, 2, 30, 40]
     written("bad_shards.json", '["shard-000001.tar"]')
     assert quarantined_shards(tmp_path, open_order(DataConfig(shards=str(folder)), 16, 5)) == {
         str(folder / "shard-000001.tar")
