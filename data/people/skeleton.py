@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-BONES = ("pelvis", "upperleg01", "lowerleg01", "foot", "clavicle", "shoulder01", "upperarm01")
-ARM_BONES = ("lowerarm01", "wrist")
+LEG = ("upperleg01", "lowerleg01", "foot")  # whose heads are hip, knee and ankle
 SIDES = ("L", "R")
 
 # (from, to, share of the body's mass, where along the segment its middle lies): Winter,
@@ -72,7 +71,7 @@ class Skeleton:
     @property
     def leg_m(self) -> float:
         """Length of a leg from hip to ankle, metres."""
-        hip, knee, ankle = (self.heads[self.index[f"{b}.L"]] for b in BONES[1:4])
+        hip, knee, ankle = (self.heads[self.index[f"{bone}.L"]] for bone in LEG)
         return float(np.linalg.norm(knee - hip) + np.linalg.norm(ankle - knee))
 
     def find_joints(self, rotations: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -155,6 +155,7 @@ class _Sequence:
 
     @classmethod
     def of(cls, folder: str, root: str) -> "_Sequence":
+        """The sequence of a folder, as its meta.yml and its cameras' files describe it."""
         subject = os.path.basename(os.path.dirname(folder))
         path = os.path.join(folder, "meta.yml")
         with reading(path, "meta.yml of DexYCB"):

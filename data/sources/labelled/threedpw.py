@@ -106,6 +106,7 @@ class _Person:
 
     @classmethod
     def of(cls, tree: Mapping[str, Any], person: int) -> "_Person":
+        """One person of a sequence's file, its arrays checked against its frames."""
         cameras = take_numbers(tree, "cam_poses", -1, 4, 4)
         count = len(cameras)
         return cls(

@@ -213,7 +213,7 @@ def tell_synchrony(found: Synchrony, names: Sequence[str]) -> list[str]:
         )
     elif unknown:
         told.append(
-            f"whether {', '.join(unknown)} are synchronous cannot be told: too little moves"
+            f"whether {', '.join(unknown)} are synchronous is not known: too little moves"
         )
     if not told and np.nanmean(found.errors_now) > _NO_FIT:
         told.append(
