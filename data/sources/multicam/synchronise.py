@@ -212,9 +212,7 @@ def tell_synchrony(found: Synchrony, names: Sequence[str]) -> list[str]:
             "nobody moves enough, or is seen by two cameras, to tell if they are synchronous"
         )
     elif unknown:
-        told.append(
-            f"whether {', '.join(unknown)} are synchronous is not known: too little moves"
-        )
+        told.append(f"whether {', '.join(unknown)} are synchronous is not known: too little moves")
     if not told and np.nanmean(found.errors_now) > _NO_FIT:
         told.append(
             f"no shift makes the cameras fit each other (epipolar error "
