@@ -325,3 +325,42 @@ def test_images_of_any_sort_are_read_or_told_in_a_sentence(tmp_path):
     for broken in (b"", whole[:100], b"\x89PNG\r\n\x1a\n" + bytes(40), b"%!PS-Adobe", b"<svg/>"):
         with pytest.raises(ValueError, match="."):
             read_pixels(person(image=broken))
+
+
+def test_faces_are_blurred_whether_found_or_labelled(tmp_path, reader, monkeypatch):
+    from data.sources import label_shards
+
+    noise = np.random.default_rng(0).integers(0, 255, (100, 100, 3), np.uint8)
+    points = np.zeros((17, 2))
+    points[:5] = [[50, 40], [53, 37], [47, 37], [57, 39], [43, 39]]
+    labels = CropLabels(Keypoints("coco17", points, np.float32(points[:, 0] > 0)))
+    seen = []
+
+    def open_blur():
+        def blur(image, known):
+            seen.append(image.shape)
+            image = image.copy()
+            image[80:] = 0  # where somebody else was found
+            return image
+
+        return blur
+
+    monkeypatch.setattr(label_shards, "open_blur", open_blur)
+    people = [person(i, image=encode(noise), labels=labels) for i in range(2)]
+    people.append(person(2, image=encode(noise)))
+    reader(people)
+    keys = [f"root={tmp_path}", "size=64", "margin=1.5", "quality=100"]
+    for name, more in (("open", []), ("blurred", ["blur_faces=true"])):
+        assert main(["toy", f"out={tmp_path / name}", *keys, *more]) == 0
+    assert len(seen) == 1  # the three are in one image
+    crops = {
+        name: [images[0].astype(float) for _, images, _, _ in clips_of(tmp_path / name)]
+        for name in ("open", "blurred")
+    }
+    # A crop of 90 px from (5, 5) to 64: the face about (50, 40) is at (32, 25).
+    for whole, blurred in zip(crops["open"][:2], crops["blurred"][:2], strict=True):
+        assert blurred[20:30, 27:37].std() < 0.5 * whole[20:30, 27:37].std()
+        assert blurred[56:].mean() < 5 < whole[56:].mean()
+        np.testing.assert_allclose(blurred[:8], whole[:8], atol=12)
+    alone = [crops[name][2][20:30, 27:37] for name in ("open", "blurred")]
+    np.testing.assert_allclose(*alone, atol=12)  # no labels, and nobody was found there

@@ -17,6 +17,8 @@ import simplejpeg
 
 from data.cropping.geometry import Square, square_around
 from data.cropping.host import cut_square
+from data.find.detection import Detection
+from data.find.faces import BlurFaces, blur_heads, find_heads
 from data.format.clip import MASK_SIDE, Clip, Crop
 from data.format.images import BROKEN, decode_image, open_image
 from data.format.label_stack import stack_labels
@@ -44,11 +46,19 @@ class CutStyle:
     size: int
     margin: float
     quality: int
+    blur_faces: bool = False
 
     @classmethod
     def of(cls, source: LabelledSource) -> "CutStyle":
         """Return that of a source's keys."""
-        return cls(source.name, source.licence, source.size, source.margin, source.quality)
+        return cls(
+            source.name,
+            source.licence,
+            source.size,
+            source.margin,
+            source.quality,
+            source.blur_faces,
+        )
 
 
 @dataclass
@@ -62,9 +72,14 @@ class CutPerson:
 
 
 class LastImage:
-    """Reads images; the last one is kept, for several people may be in it."""
+    """Reads images; the last one is kept, for several people may be in it.
 
-    def __init__(self) -> None:
+    Args:
+        blur: what hides the faces of an image, or None.
+    """
+
+    def __init__(self, blur: BlurFaces | None = None) -> None:
+        self.blur = blur
         self.source: tuple[str | bytes | ArchiveMember, int, tuple[int, int] | None] | None = None
         self.pixels = np.zeros((0, 0, 3), np.uint8)
 
@@ -74,8 +89,23 @@ class LastImage:
         if source != self.source:
             self.source = None
             self.pixels = read_pixels(image)
+            if self.blur is not None:
+                self.pixels = self.blur(self.pixels, [])
             self.source = source
-        return self.pixels
+        if self.blur is None:
+            return self.pixels
+        return blur_heads(self.pixels, find_heads(_labelled_people(image)))
+
+
+def _labelled_people(image: LabelledImage) -> list[Detection]:
+    """The person of an image as the labels know it; nobody without 2D keypoints."""
+    points = image.labels.keypoints
+    if points is None:
+        return []
+    rows = np.concatenate([points.points, np.reshape(points.confidence, (-1, 1))], 1)
+    if not np.isfinite(rows).all() or not np.isfinite(image.box).all():
+        return []  # refused when it is cut
+    return [Detection(np.asarray(image.box), keypoints=rows, joint_set=points.joint_set)]
 
 
 def read_pixels(image: LabelledImage) -> np.ndarray:

@@ -15,6 +15,7 @@ from itertools import groupby, islice
 
 import numpy as np
 
+from data.find.faces import open_blur
 from data.format.shards import shard_name, write_shard
 from data.sources.label_cut import CutStyle, LastImage, cut_person, image_name, join_crops
 from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
@@ -75,6 +76,8 @@ def main(argv: list[str]) -> int:
         image = [] if named else [f"out={words[0]}.check.png"]
         return check_labels(parse_source(words[0], [*words[1:], *image]))
     source = parse_source(words[0], words[1:])
+    if source.blur_faces:
+        open_blur()  # says what is missing before anything is cut
     _claim_folder(source, words[0])
     before = len(glob.glob(os.path.join(glob.escape(source.out), "*.tar")))
     written, skipped = _write_shards(source)
@@ -215,7 +218,7 @@ def cut_shard(task: ShardTask) -> ShardReport:
     A person that cannot be cut is skipped, and its clip with it if nobody is left.
     """
     skipped: list[tuple[str, str]] = []
-    last = LastImage()
+    last = LastImage(open_blur() if task.style.blur_faces else None)
     clips = []
     for images in task.clips:
         parts = []

@@ -106,6 +106,9 @@ class LabelledSource(ABC):
     box_min_px: float = key(
         32.0, "people whose box has a shorter longer side than this are left out", low=1
     )
+    blur_faces: bool = key(
+        False, "blur every face that is found in an image, or labelled, before anything is cut"
+    )
     clips_per_shard: int = key(1000, "clips of a shard", low=1)
     workers: int = key(1, "processes that cut; each holds one shard's crops in memory", low=1)
     part: str | None = key(None, HELP)
