@@ -6,7 +6,6 @@ import os
 import pickle
 import struct
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +15,6 @@ from old_pickles import Call, dump_old, fake
 from data.sources.labelled.npz import read_npz
 from data.sources.labelled.pickles import read_pickle
 from engine.errors import UserError
-
-SAMPLES = Path(os.environ.get("COUNTERPOSE_SAMPLES", "")) / "body_model_standins"
 
 
 def same(a, b):
@@ -102,18 +99,18 @@ def test_a_pandas_table_is_a_dict_of_columns():
     assert read["X"].tolist() == [[1.0, 2.0], [3.0]]
 
 
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="COUNTERPOSE_SAMPLES names no body models")
-def test_body_models_of_every_kind_are_read():
-    mano = read_pickle(SAMPLES / "MANO_LEFT.pkl")
+def test_body_models_of_every_kind_are_read(samples):
+    models = samples / "body_model_standins"
+    mano = read_pickle(models / "MANO_LEFT.pkl")
     assert mano["shapedirs"].shape == (778, 3, 10) and mano["J_regressor"].shape == (16, 778)
     # The regressor gives the joints that lie beside it.
     np.testing.assert_allclose(mano["J_regressor"] @ mano["v_template"], mano["J"], atol=1e-9)
-    assert read_pickle(SAMPLES / "MANO_RIGHT.pkl")["hands_mean"].shape == (45,)
-    smpl = read_pickle(SAMPLES / "SMPL_twentieth.pkl")
+    assert read_pickle(models / "MANO_RIGHT.pkl")["hands_mean"].shape == (45,)
+    smpl = read_pickle(models / "SMPL_twentieth.pkl")
     assert smpl["posedirs"].shape == (344, 3, 207) and smpl["bs_style"] == "lrotmin"
-    neutral = read_npz(SAMPLES / "SMPL_NEUTRAL.npz")
+    neutral = read_npz(models / "SMPL_NEUTRAL.npz")
     assert neutral["v_template"].shape == (6890, 3)
-    smplx = read_npz(SAMPLES / "SMPLX_NEUTRAL.npz", ("joint2num", "kintree_table", "nothing"))
+    smplx = read_npz(models / "SMPLX_NEUTRAL.npz", ("joint2num", "kintree_table", "nothing"))
     assert sorted(smplx) == ["joint2num", "kintree_table"]
     assert smplx["joint2num"][()]["j3"] == 3
 
