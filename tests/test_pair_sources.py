@@ -12,6 +12,7 @@ from PIL import Image
 
 from data.find.detection import Detection
 from data.sources import stills
+from data.sources.frames import Unreadable
 from data.sources.image_folders import deal
 from data.sources.pair_list import read_pairs
 from data.sources.pairs import main
@@ -206,6 +207,8 @@ def test_bad_keys_and_lists_are_one_line(people):
         ([LIST, "out=o"], "pair_list= must be given"),
         ([FOLDERS, "images=nowhere", "out=o"], "images=nowhere: no such folder"),
         ([FOLDERS, f"images={people / 'empty'}", "out=o"], "empty holds no image"),
+        ([FOLDERS, f"images={__file__}", "out=o"], "is a file, a folder is needed"),
+        ([FOLDERS, "images=a", "out=o", "cameras.x.turn=45"], "turn=45 is none of 0, 90, 180"),
         ([FOLDERS, "images=a", "videos=b", "out=o"], "videos=b is of another reader: .* images="),
         ([FOLDERS, "images=a", "track=b", "out=o"], "track= is for reader=multicam"),
         (listed("a.png\n"), r"l.txt:1: 1 fields; a line is two paths"),
@@ -219,6 +222,15 @@ def test_bad_keys_and_lists_are_one_line(people):
         with pytest.raises(UserError, match=message) as error:
             main(arguments)
         assert "\n" not in str(error.value)
+
+
+def test_an_icon_is_no_image_of_a_person(tmp_path):
+    path = tmp_path / "icon.png"
+    Image.new("RGB", (15, 200)).save(path)
+    with pytest.raises(Unreadable, match="it is 15x200, at least 16 px are needed"):
+        open_still(str(path))
+    Image.new("RGB", (16, 200)).save(path)
+    assert open_still(str(path)).width == 16
 
 
 @pytest.mark.parametrize(("count", "most"), [(2, 8), (9, 8), (16, 8), (17, 8), (3, 2), (1, 8)])

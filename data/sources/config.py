@@ -206,6 +206,8 @@ class PairsConfig:
                 f"{asked}="
             )
         Part.of(self.part)
+        for name, camera in self.cameras.items():
+            camera.quarter_turns(name)  # says what is none, before a video is read
         if self.found and self.boxes:
             raise UserError(f"found={self.found} and boxes={self.boxes}: give one of them")
         if self.gap_min_s > self.gap_max_s:

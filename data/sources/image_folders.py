@@ -63,7 +63,8 @@ def list_folders(root: str) -> dict[str, list[str]]:
         UserError: there is no such folder, or no image in it.
     """
     if not os.path.isdir(root):
-        raise UserError(f"images={root}: no such folder")
+        what = "is a file, a folder is needed" if os.path.exists(root) else "no such folder"
+        raise UserError(f"images={root}: {what}")
 
     def refuse(error: OSError) -> None:
         raise failure_of(error, f"images={error.filename}: {explain(error)}")

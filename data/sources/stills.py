@@ -29,6 +29,7 @@ from engine.errors import UserError
 from engine.logging import progress
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif")
+LEAST_SIDE = 16  # pixels of an image
 CAMERA = "0"  # of clips whose images come from one camera
 FIRST = 0  # the only frame
 AT_ONCE = 16  # images that a process searches before it answers
@@ -73,7 +74,7 @@ def open_still(path: str) -> Still:
     """The Still of a file, of which the header alone is read.
 
     Raises:
-        Unreadable: it is no image.
+        Unreadable: it is no image, or too small for one of a person.
     """
     try:
         with open_image(path) as image:
@@ -81,6 +82,8 @@ def open_still(path: str) -> Still:
             width, height = image.size
             if exif.get(_ORIENTATION) in _ON_ITS_SIDE:
                 width, height = height, width
+            if min(width, height) < LEAST_SIDE:
+                raise Unreadable(f"it is {width}x{height}, at least {LEAST_SIDE} px are needed")
             return Still(path, width, height, _taken(exif))
     except BROKEN as error:
         raise Unreadable(explain_broken(error)) from None
