@@ -1,6 +1,7 @@
 """Checkpoints, leases, schedules, the log: on files, with broken ones among them."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -377,6 +378,14 @@ def test_the_schedule_rises_then_falls():
     assert values[:4] == [0.5, 1.0, 1.5, 2.0] and values[4] == 2.0
     assert values[12] == pytest.approx(1.25) and values[20] == 0.5
     assert all(a >= b for a, b in zip(values[4:], values[5:], strict=False))
+
+
+def test_the_learning_rate_stays_level_until_its_last_share_of_the_steps():
+    values = [warmup_cosine(s, 2.0, 0.5, 4, 20, 0.25) for s in range(21)]
+    assert values[3:16] == [2.0] * 13
+    assert values[18] == pytest.approx(0.5 + 1.5 * 0.5 * (1 + math.cos(math.pi * 3 / 5)))
+    assert values[20] == 0.5
+    assert warmup_cosine(19, 2.0, 0.5, 4, 20, 0.0) == 2.0
 
 
 def test_the_log_is_cut_back_to_the_step_a_run_goes_on_from(tmp_path):

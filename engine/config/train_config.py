@@ -16,6 +16,13 @@ class OptimConfig:
     lr: float = key(1.5e-4, "learning rate for 256 samples a step; scales with batch", low=0)
     min_lr: float = key(0.0, "learning rate at the end, for 256 samples", low=0)
     warmup: int = key(1000, "steps of linear warm-up", low=0)
+    fall_share: float = key(
+        1.0,
+        "share of all steps, the last, in which the learning rate falls to min_lr; before that it "
+        "stays",
+        low=0,
+        high=1,
+    )
     beta1: float = key(0.9, "AdamW", low=0, high=0.99999)
     beta2: float = key(0.95, "AdamW", low=0, high=0.99999)
     weight_decay: float = key(0.05, "AdamW; 0 on biases and norms", low=0)

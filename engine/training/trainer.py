@@ -363,6 +363,7 @@ def learning_rate(config: TrainConfig, step: int) -> float:
         config.scale_lr(config.optim.min_lr),
         config.optim.warmup,
         config.steps,
+        config.optim.fall_share,
     )
 
 
