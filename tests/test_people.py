@@ -292,7 +292,7 @@ def test_a_folder_of_an_older_generator_is_not_gone_on_with(tmp_path):
 def test_motions_keep_limits_and_are_smooth():
     rng = np.random.default_rng(0)
     for n in range(60):
-        moves = motion.sample_motion(rng, 48, 1 / 240, may_run=n % 3 > 0)
+        moves = motion.sample_motion(rng, motion.even_times(48, 1 / 240), may_run=n % 3 > 0)
         angles, hands, root = moves.angles, moves.hands, moves.root
         assert (angles >= poses.LOW - 1e-9).all() and (angles <= poses.HIGH + 1e-9).all()
         assert (hands[..., 4:16] >= poses.FINGER_LOW).all() and (

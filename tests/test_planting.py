@@ -141,7 +141,7 @@ def test_the_nearest_point_of_a_square(point, nearest):
 
 def test_walks_keep_their_old_path_where_nobody_is_planted():
     rng = np.random.default_rng(3)
-    moves = motion.sample_motion(rng, 3, 0.35, walk_share=1.0)
+    moves = motion.sample_motion(rng, motion.even_times(3, 0.35), walk_share=1.0)
     assert moves.gait is not None and len(moves.gait.at) == 3
     np.testing.assert_array_equal(moves.gait.angles[moves.gait.at], moves.angles)
     steps = np.linalg.norm(np.diff(moves.root[:, 1:], axis=0), axis=1) / 0.35

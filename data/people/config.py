@@ -159,6 +159,11 @@ class PeopleConfig:
     instants: int = key(2, "instants of a clip", low=1, high=16)
     cameras: int = key(3, "cameras of a clip; the second is near the first", low=1, high=16)
     gap_s: float = key(0.35, "seconds between instants", low=0.01)
+    gaps_s: list[float] = key(
+        [],
+        "least and greatest seconds between instants, each gap drawn on its own, even in its "
+        "logarithm; takes the place of gap_s",
+    )
     near_deg: float = key(
         55.0, "greatest angle between the first two cameras, seen from the person", low=5, high=180
     )
@@ -181,11 +186,26 @@ class PeopleConfig:
             raise UserError(
                 f"instants={self.instants} times cameras={self.cameras} is above 100 crops a clip"
             )
+        self._check_gaps()
         quality = self.jpeg_quality
         if len(quality) != 2 or not 1 <= quality[0] <= quality[1] <= 100:
             raise UserError(
                 f"jpeg_quality={quality}: two numbers of 1 to 100 are needed, the lesser first"
             )
+
+    def _check_gaps(self) -> None:
+        gaps = self.gaps_s
+        if not gaps:
+            return
+        if len(gaps) != 2 or not 0.01 <= gaps[0] <= gaps[1]:
+            raise UserError(f"gaps_s={gaps}: two numbers are needed, the lesser first, from 0.01 s")
+        if self.gap_s != PeopleConfig.gap_s:
+            raise UserError(
+                f"gap_s={self.gap_s:g} and gaps_s={gaps} both say how far apart instants are: set "
+                f"one of them"
+            )
+        if self.instants < 2:
+            raise UserError(f"gaps_s={gaps} is between instants, and there are instants=1")
 
 
 # These decide where and how fast clips are made, not which; all other keys are the recipe of a

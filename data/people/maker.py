@@ -27,6 +27,7 @@ HANDS = (("L", "left_hand"), ("R", "right_hand"))
 LEAST_SEEN = 0.6  # of a hand; a camera that sees less moves towards the first, which sees most
 # Purposes of random numbers: the photograph behind the person, and the cameras' faults.
 PHOTO, FAULTS = 1, 2
+GAPS = 21  # seconds between instants
 PAINTED_PX = 512
 FOOT_M = 0.3  # a foot's vertices are that near to its ankle, seen from above
 SOLE_M = 0.012  # and its sole's that near to the lowest
@@ -43,6 +44,7 @@ class Person:
         labels.py.
         vertices: (T, V, 3) float32 torch tensor on the drawing device.  points: (T, n, 3) some of
             the body's, in numpy.
+        times_s: (T,) seconds, the first at 0.
         hand_points: the same (T, m, 3) of the left and of the right hand.
         sits: whether the legs are bent as on a seat, at all instants.
     """
@@ -57,6 +59,7 @@ class Person:
     joints: np.ndarray
     vertices: torch.Tensor
     points: np.ndarray
+    times_s: np.ndarray
     hand_points: list[np.ndarray]
     sits: bool
 
@@ -104,7 +107,7 @@ class ClipMaker:
         """The data.format.clip.Clip of this number."""
         config, rng = self.config, self.random(index)
         self.stopwatch.start()
-        person = self._person(rng)
+        person = self._person(rng, index)
         world, kinds, instants, cameras = self._world(rng, person)
         self._put_photo(world, index)
         quality = rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1, len(kinds))
@@ -118,7 +121,7 @@ class ClipMaker:
         self.stopwatch.lap("jpeg")
         calibrations = [shots.read_calibration(shot) for shot in world.shots]
         crops = [
-            Crop(str(camera), instant * config.gap_s, kind, K.tolist(), Rt.tolist())
+            Crop(str(camera), float(person.times_s[instant]), kind, K.tolist(), Rt.tolist())
             for camera, instant, kind, (K, Rt) in zip(
                 cameras, instants, kinds, calibrations, strict=True
             )
@@ -178,19 +181,26 @@ class ClipMaker:
         photo.fill(world.scene, world.light, centre, means)
         world.photo, world.boxes = photo.texels, world.boxes[: world.placed]
 
-    def _person(self, rng):
+    def _clock(self, index: int) -> motion.Clock:
+        """When the instants of a clip are."""
+        config = self.config
+        if not config.gaps_s:
+            return motion.even_times(config.instants, config.gap_s)
+        return motion.sample_times(self.random(index, GAPS), config.instants, config.gaps_s)
+
+    def _person(self, rng, index=0):
         config, domain = self.config, self.config.domain
         child, female = rng.random() < domain.child_share, rng.random() < 0.5
         phenotype = _phenotype(rng, female, child, domain.shape_spread)
         face = _expression(rng, self.body.face_names)
         moves = motion.sample_motion(
             rng,
-            config.instants,
-            config.gap_s,
+            self._clock(index),
             domain.posture_names(),
             domain.hand_names(),
             domain.walk_share,
             may_run=not domain.upright,
+            roam_m=motion.ROAM_M[config.kind],
         )
         hands, root = moves.hands, moves.root
         with torch.inference_mode():
@@ -236,6 +246,7 @@ class ClipMaker:
             joints,
             vertices,
             points,
+            moves.times_s,
             hand_points,
             bool(planting.find_sitting(angles).all()),
         )

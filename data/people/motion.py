@@ -12,6 +12,51 @@ from data.people import poses
 from data.people.poses import HAND_NOISE, HAND_SIZE, HIGH, INDEX, IS_UPPER, LOW, NOISE, REST
 
 GAIT_STEP_S = 0.03  # between the moments of a gait that tell which foot is on the floor
+LEG_M = 0.85  # for a guess of how fast somebody goes
+# How far people go from their first instant to the last, where gaps vary: cameras stand about them.
+ROAM_M = {"body": 2.4, "hand": 0.9}
+
+
+@dataclass
+class Clock:
+    """When the T instants of a clip are.
+
+    Attributes:
+        times_s: (T,) seconds, the first at 0.  gaps_s: (T,) seconds from the instant before; of
+            the first the gap that follows.
+        shares: (T,) how much of the time has passed, from 0 to 1.
+        varies: whether the gaps were drawn.
+    """
+
+    times_s: np.ndarray
+    gaps_s: np.ndarray
+    shares: np.ndarray
+    varies: bool = False
+
+    def within(self, span_s: float) -> "Clock":
+        """Return the clock, or a faster one where the gaps vary and take longer than that."""
+        if not self.varies or self.times_s[-1] <= span_s:
+            return self
+        return vary_times(self.gaps_s[1:] * (span_s / self.times_s[-1]))
+
+
+def even_times(instants: int, gap_s: float) -> Clock:
+    """The Clock of instants that are equally far apart."""
+    shares = np.linspace(0, 1, instants)
+    return Clock(np.arange(instants) * gap_s, np.full(instants, gap_s), shares)
+
+
+def vary_times(gaps_s: np.ndarray) -> Clock:
+    """The Clock of T instants with these gaps (T - 1,) between them, at whole milliseconds."""
+    times_s = np.concatenate([[0.0], np.cumsum(np.maximum(np.round(gaps_s, 3), 0.001))])
+    gaps_s = np.diff(times_s)
+    return Clock(times_s, np.concatenate([gaps_s[:1], gaps_s]), times_s / times_s[-1], varies=True)
+
+
+def sample_times(rng: np.random.Generator, instants: int, gaps_s: Sequence[float]) -> Clock:
+    """The Clock of instants whose gaps are drawn, each on its own, even in their logarithm."""
+    low, high = np.log(gaps_s)
+    return vary_times(np.exp(rng.uniform(low, high, instants - 1)))
 
 
 @dataclass
@@ -35,23 +80,25 @@ class Motion:
         angles: (T, 36) degrees in the order of poses.NAMES.
         hands: (T, 2, 17) degrees, left then right.
         root: (T, 3) heading in degrees about the vertical, x and y in metres.
+        times_s: (T,) seconds, the first at 0.
         gait: of whoever walks or runs, for a path that follows from the feet.
     """
 
     angles: np.ndarray
     hands: np.ndarray
     root: np.ndarray
+    times_s: np.ndarray
     gait: Gait | None = None
 
 
 def sample_motion(
     rng: np.random.Generator,
-    instants: int,
-    gap_s: float,
+    clock: Clock,
     postures: Sequence[str] = tuple(poses.POSTURES),
     shapes: Sequence[str] = tuple(poses.HANDS),
     walk_share: float = 0.3,
     may_run: bool = True,
+    roam_m: float = ROAM_M["body"],
 ) -> Motion:
     """One person's Motion.
 
@@ -59,22 +106,22 @@ def sample_motion(
     polynomial with zero speed and acceleration at both ends).
 
     Args:
-        rng: numpy Generator.  instants: T.  gap_s: seconds between them.
+        rng: numpy Generator.  clock: of the T instants.
         postures, shapes: names in poses.POSTURES and poses.HANDS.  walk_share: probability of a
-            walk or run.
+            walk or run.  may_run: whether some run.
+        roam_m: whoever would go farther in gaps that vary is seen at shorter ones.
     """
-    times_s = np.arange(instants) * gap_s
     gait = None
     if rng.random() < walk_share:
-        gait, root = _walk(rng, times_s, may_run)
+        gait, root, clock = _walk(rng, clock, may_run, roam_m)
         angles = gait.angles[gait.at]
     else:
-        angles, root = _moves(rng, times_s, gap_s, postures)
+        angles, root = _moves(rng, clock, postures)
     ends = np.stack([[sample_hand(rng, shapes) for _ in range(2)] for _ in range(2)])
-    part = smooth(np.linspace(0, 1, instants) * rng.uniform(0.3, 1))[:, None, None]
+    part = smooth(clock.shares * rng.uniform(0.3, 1))[:, None, None]
     hands = ends[0] * (1 - part) + ends[1] * part
     root[:, 1:] -= root[:, 1:].mean(0)
-    return Motion(angles, hands, root, gait)
+    return Motion(angles, hands, root, clock.times_s, gait)
 
 
 def smooth(u: np.ndarray) -> np.ndarray:
@@ -115,8 +162,8 @@ def sample_posture(rng: np.random.Generator, names: Sequence[str]) -> np.ndarray
     return np.clip(angles, LOW, HIGH)
 
 
-def _moves(rng, times_s, gap_s, names):
-    count = len(times_s)
+def _moves(rng, clock, names):
+    times_s, count = clock.times_s, len(clock.times_s)
     move_s = rng.uniform(0.4, 1.1)  # from one posture to the next
     u = times_s / move_s + rng.random()
     postures = np.stack([sample_posture(rng, names) for _ in range(int(u[-1]) + 2)])
@@ -125,21 +172,27 @@ def _moves(rng, times_s, gap_s, names):
     at = u.astype(int)
     part = smooth(u - at)[:, None]
     angles = postures[at] * (1 - part) + postures[at + 1] * part
-    heading = rng.uniform(0, 360) + np.cumsum(rng.normal(0, 14 * gap_s, count))
-    translation = np.cumsum(rng.normal(0, 0.12 * gap_s, (count, 2)), 0)
+    heading = rng.uniform(0, 360) + np.cumsum(rng.normal(0, 14 * clock.gaps_s, count))
+    translation = np.cumsum(rng.normal(0, 0.12 * clock.gaps_s[:, None], (count, 2)), 0)
     return angles, np.concatenate([heading[:, None], translation], 1)
 
 
-def _walk(rng: np.random.Generator, times_s: np.ndarray, may_run: bool) -> tuple[Gait, np.ndarray]:
-    """Return a gait cycle, and (T, 3) the root's heading and a path at a speed of its own.
+def _walk(
+    rng: np.random.Generator, clock: Clock, may_run: bool, roam_m: float
+) -> tuple[Gait, np.ndarray, Clock]:
+    """A gait cycle, (T, 3) the root's heading and a path at a speed of its own, and when.
 
     Sines fitted by eye to what hips, knees and ankles do in a textbook's figure of normal gait.
     """
-    fine_s, at = _refine(times_s)
     rate_hz, phase0 = rng.uniform(0.7, 1.5), rng.uniform(0, 2 * np.pi)
-    phase = 2 * np.pi * rate_hz * fine_s + phase0
     vigour, run = rng.uniform(0.35, 1.25), rng.random() < 0.3 and may_run
     stride = vigour * (38 if run else 26)
+    # A step is as long as the legs are apart at their farthest; there are two in a cycle.
+    guess_mps = 4 * rate_hz * LEG_M * np.sin(np.deg2rad(stride))
+    clock = clock.within(roam_m / guess_mps)
+    times_s = clock.times_s
+    fine_s, at = _refine(times_s)
+    phase = 2 * np.pi * rate_hz * fine_s + phase0
     noise = rng.normal(0, 1, len(REST)) * NOISE * 0.35
     angles = np.repeat(REST[None], len(phase), 0) + noise
 
@@ -167,7 +220,7 @@ def _walk(rng: np.random.Generator, times_s: np.ndarray, may_run: bool) -> tuple
         np.stack([np.sin(towards), -np.cos(towards)], 1) * (speed * step_s)[:, None], 0
     )
     root = np.concatenate([heading_deg[at, None], path], 1)
-    return Gait(np.clip(angles, LOW, HIGH), heading_deg, at), root
+    return Gait(np.clip(angles, LOW, HIGH), heading_deg, at), root, clock
 
 
 def _refine(times_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
