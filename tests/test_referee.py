@@ -1,19 +1,24 @@
 """The referee's arithmetic, against numbers known by construction."""
 
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from data.sources.cameras import Camera
 from engine.errors import UserError
-from finetune.referee import scores, tables, takes
-from finetune.referee.rows import ROWS, Answer
+from finetune.heads.base import Prediction
+from finetune.referee import judge, rows, scores, tables, takes
+from finetune.referee.kinds import KINDS
+from finetune.referee.rows import Answer, name_rows
 from finetune.referee.truth import (
     FOUND,
     JUDGED,
     Seen,
+    keep_hands,
     load_truth,
     save_truth,
     shrink_mask,
@@ -26,6 +31,8 @@ WORLD = np.array(
     + [[-0.25, -0.1, 0.85], [0.1, 0, 0.9], [-0.1, 0, 0.9], [0.1, 0, 0.5], [-0.1, 0, 0.5]]
     + [[0.1, 0.05, 0.1], [-0.1, 0.05, 0.1]]
 )
+BODY = KINDS["body"]
+HIPS = BODY.roots
 
 
 def make_camera(name, angle):
@@ -89,7 +96,7 @@ def test_who_stands_and_who_does_not():
 def test_facing_is_within_45_degrees(turn_deg, right):
     turn = cv2.Rodrigues(np.array([0, 0, np.deg2rad(turn_deg)]))[0]
     np.testing.assert_allclose(scores.front_of(WORLD), [0, -1, 0], atol=1e-9)
-    assert scores.faces_right(WORLD @ turn.T, WORLD) == right
+    assert scores.faces_right(scores.front_of(WORLD @ turn.T), scores.front_of(WORLD)) == right
     camera = make_camera("a", 0.0)
     seen, _ = see(camera)
     turned, _ = see(camera, world=WORLD @ turn.T)
@@ -108,11 +115,11 @@ def test_alignment_is_that_of_scipy():
     turned = rotation.apply(found - found.mean(0))
     scale = (turned * (true - true.mean(0))).sum() / (turned**2).sum()
     by_scipy = np.linalg.norm(scale * turned + true.mean(0) - true, axis=1).mean()
-    assert scores.joint_errors_mm(found, true)[1] == pytest.approx(1000 * by_scipy)
-    plain, fitted = scores.joint_errors_mm(1.1 * found + 5, found)
+    assert scores.joint_errors_mm(found, true, HIPS)[1] == pytest.approx(1000 * by_scipy)
+    plain, fitted = scores.joint_errors_mm(1.1 * found + 5, found, HIPS)
     assert fitted < 1e-6 < plain
     unknown = np.where(np.arange(12)[:, None] < 7, np.nan, found)
-    assert np.isnan(scores.joint_errors_mm(found, unknown)).all()
+    assert np.isnan(scores.joint_errors_mm(found, unknown, HIPS)).all()
 
 
 def test_joints_of_several_cameras_meet_where_they_are():
@@ -180,23 +187,119 @@ def test_samples_are_listed_by_folder_and_takes_get_their_cameras(tmp_path):
         takes.list_clips([str(tmp_path / "empty")])
 
 
-def test_the_true_body_is_right_in_every_row_and_table():
-    from finetune.referee.referee import _judge_takes, _score
-
+def judge_true_body(answers_of):
+    """Three cameras of one take; ``answers_of(seen, local)`` gives {row: Answer}."""
     judged = []
     for i, angle in enumerate((0.0, 0.8, 1.9)):
         camera = make_camera(str(i), angle)
         seen, local = see(camera)
-        answer = Answer(local, seen.joints[:, :2], None)
         clip = takes.SampleClip(f"take/{i}", f"/none/{i}.mp4", "take", camera)
-        judged.append(_score(clip, seen, dict.fromkeys(ROWS, answer), np.zeros((0, 3))))
-    found = _judge_takes(judged)
-    results = tables.summarise(judged, found, "command", 7)
+        answers = answers_of(seen, local)
+        judged.append(judge.score_person(BODY, clip, seen, answers, np.zeros((0, 3))))
+    return judged
+
+
+def test_the_true_body_is_right_in_every_row_and_table():
+    titles = name_rows(["other"], BODY)
+    judged = judge_true_body(
+        lambda seen, local: dict.fromkeys(titles, Answer(local, seen.joints[:, :2], None))
+    )
+    found = judge.judge_takes(BODY, judged)
+    results = tables.summarise(tables.Judged(BODY, titles, judged, found), "command", 7)
     row = results["groups"]["standing"]["rows"]["model"]
     assert row["pck_0.1"]["mean"] == row["facing"]["mean"] == row["pck_others"]["mean"] == 1
     assert row["mpjpe"]["mean"] < 1e-3 and row["pa_mpjpe"]["mean"] < 1e-3
     assert results["joints"]["model"][JUDGED[0]] == [1, 1]
     assert results["truth"]["take"]["instants"] == 1
     assert results["truth"]["take"]["median_px"] < 1e-3
+    assert results["clips"]["take/1"]["people"] == results["clips"]["take/1"]["standing"] == 1
     text = tables.describe(json.loads(json.dumps(results)))
-    assert "3 people in 3 clips" in text and "MPJPE, mm: this run 0" in text
+    assert "3 people in 3 clips" in text and "| mean pose, turned (best of 16) | 1.000" in text
+
+
+def test_differences_are_paired_over_clips():
+    rng = np.random.default_rng(1)
+    titles = name_rows(["other"], BODY)
+    people, values = [], []
+    for i in range(40):
+        seen, local = see(make_camera("a", 0.0))
+        answers = dict.fromkeys(titles, Answer(local, seen.joints[:, :2], None))
+        clip = takes.SampleClip(f"clip{i // 4}", f"/none/{i}.mp4")
+        person = judge.score_person(BODY, clip, seen, answers, np.zeros((0, 3)))
+        shared, gain = rng.normal(), 0.1 + 0.01 * rng.normal()
+        person.values["model"]["iou"] = shared + gain
+        person.values["other"]["iou"] = shared if i else float("nan")
+        people.append(person)
+        values.append(gain if i else np.nan)
+    results = tables.summarise(tables.Judged(BODY, titles, people, {}), "command", 7)
+    entry = results["groups"]["all"]["differences"]["other"]["iou"]
+    assert entry["mean"] == pytest.approx(np.nanmean(values)) and entry["people"] == 39
+    # What all rows share cancels person by person: the interval is that of the gain alone.
+    assert 0.09 < entry["low"] < entry["mean"] < entry["high"] < 0.11
+    row = results["groups"]["all"]["rows"]["model"]["iou"]
+    assert row["high"] - row["low"] > 0.2
+    assert "the run minus it" in tables.describe(results)
+
+
+@pytest.mark.parametrize("kind", ["body", "hand"])
+def test_the_mean_is_turned_to_what_fits_best(kind):
+    rng = np.random.default_rng(3)
+    joints = rng.normal(size=(1, len(KINDS[kind].joints), 3)) * 0.2 + [0.3, 0.1, 3.0]
+    axes = [[0, 3, 0], [0, 0, 5]][: 2 if kind == "hand" else 1]
+    turn = np.eye(3)
+    for axis in axes:
+        turn = cv2.Rodrigues(np.array(axis) * 2 * np.pi / 16)[0] @ turn
+    middle = joints[0].mean(0)
+    true = (joints[0] - middle) @ turn.T + middle
+    K = np.array([[500.0, 0, 300], [0, 500, 200], [0, 0, 1]])
+    pixels = true @ K.T
+    seen = SimpleNamespace(joints=np.c_[pixels[:, :2] / pixels[:, 2:], np.ones(len(true))])
+    mean = Prediction(*[torch.from_numpy(joints)] * 3)
+    turns = rows.list_turns(KINDS[kind].spins)
+    assert len(turns) == (256 if kind == "hand" else 16)
+    found = rows.turn_best(mean, joints, K, [seen], turns)
+    for points in (found.vertices, found.joints, found.keypoints):
+        np.testing.assert_allclose(points[0].numpy(), true, atol=1e-9)
+
+
+HAND = np.zeros((21, 3))
+for finger in range(5):  # a flat right hand, seen from the back, fingers up, thumb to the left
+    for joint in range(4):
+        spread = 0.03 * (finger - 2) * (1 + 0.2 * joint)
+        HAND[1 + 4 * finger + joint] = [spread, -0.04 - 0.025 * joint - 0.04 * (finger > 0), 0]
+
+
+def see_hand(points, score=0.9, side="right"):
+    pixels = points[:, :2] * 1000 + 300
+    box = np.concatenate([pixels.min(0), pixels.max(0)])
+    keypoints = np.concatenate([pixels, np.full((21, 1), score)], 1)
+    return Seen(0, box, score, keypoints, side=side)
+
+
+def test_hands_are_judged_by_all_their_joints_and_by_the_palm():
+    kind = KINDS["hand"]
+    seen = see_hand(HAND)
+    hits = scores.hits(seen.joints[:, :2] + [0.15 * seen.side_px, 0], seen)
+    assert hits.shape == (2, 21) and not hits[0].any() and hits[1].all()
+    assert kind.flat(seen.joints[:, :2], seen) == 1
+    mirrored = see_hand(HAND * [-1, 1, 1])
+    assert kind.flat(mirrored.joints[:, :2], seen) == 0
+    upside_down = see_hand(HAND * [-1, -1, 1])
+    assert kind.flat(upside_down.joints[:, :2], seen) == 1
+    assert np.isnan(kind.flat(seen.joints[:, :2], see_hand(HAND * [0.05, 1, 1])))
+    for turn_deg, right in ((0, 1), (40, 1), (50, 0), (180, 0)):
+        turn = cv2.Rodrigues(np.array([0, np.deg2rad(turn_deg), 0]))[0]
+        values = judge.compare_joints(kind, HAND @ turn.T + 2, HAND)
+        assert values["facing"] == right
+        assert values["pa_mpjpe"] < 1e-6 and (values["mpjpe"] < 1e-6) == (turn_deg == 0)
+
+
+def test_hands_that_are_small_or_unsure_are_left_out_and_sides_are_kept(tmp_path):
+    hands = [see_hand(HAND), see_hand(0.2 * HAND, side="left"), see_hand(HAND, 0.6)]
+    assert hands[0].side_px > 48 > hands[1].side_px
+    assert keep_hands(hands, 0.8, 48) == hands[:1]
+    path = str(tmp_path / "t.npz")
+    save_truth(path, hands)
+    read = load_truth(path)
+    assert [hand.side for hand in read] == ["right", "left", "right"]
+    np.testing.assert_array_equal(read[1].joints, hands[1].joints)

@@ -11,6 +11,11 @@ class RefereeConfig:
     """Holds the keys of ``python -m finetune referee``."""
 
     run: str = key("", "a fine-tuning run, or one of its checkpoints", path="one", positional="RUN")
+    beside: list[str] = key(
+        [],
+        "further runs, or checkpoints, that are rows of the same tables, on the same people",
+        path="several",
+    )
     samples: list[str] = key(
         [],
         "videos, images and folders of them; the videos of a folder that holds a calibration file "
@@ -31,6 +36,10 @@ class RefereeConfig:
         64.0, "people whose box has a shorter longer side are left out", low=16
     )
     least_score: float = key(0.35, "people that are found with a lower score are", low=0, high=1)
+    least_hand_px: float = key(
+        48.0, "hands whose box has a shorter longer side are left out", low=8
+    )
+    least_hand_score: float = key(0.8, "hands that are found with a lower score are", low=0, high=1)
     sheets: bool = key(True, "draw every judged person")
     device: str = key("auto", "where the network runs", choices=("auto", "cpu", "cuda"))
 

@@ -1,8 +1,10 @@
-"""How far a recovered body is from what was found of a person: keypoints, outline, facing.
+"""How far a recovered body or hand is from what was found: keypoints, outline, facing.
 
 PCK@a: share of the keypoints that lie within a times the longer side of the person's box (Andriluka
 et al., CVPR 2014, normalise by the head; by the box as in PCK of Yang and Ramanan, TPAMI 2013).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,15 +19,18 @@ LEFT_SHOULDER, RIGHT_SHOULDER = JUDGED.index("left_shoulder"), JUDGED.index("rig
 LEFT_HIP, RIGHT_HIP = JUDGED.index("left_hip"), JUDGED.index("right_hip")
 LEFT_KNEE, RIGHT_KNEE = JUDGED.index("left_knee"), JUDGED.index("right_knee")
 LEFT_ANKLE, RIGHT_ANKLE = JUDGED.index("left_ankle"), JUDGED.index("right_ankle")
+WRIST, INDEX_BASE, LITTLE_BASE = 0, 5, 17  # of hand21
+LEAST_POINTS = 6  # joints known in 3D from which errors are told
+SEEN_FLAT = 0.25  # sine of the angle index, wrist, little finger: below, a palm is seen edge on
 
 
 def hits(points: np.ndarray, seen: Seen) -> np.ndarray:
-    """(2, 12) 1 where a joint is within 0.1 and 0.2 of the box's longer side, 0 where not.
+    """(2, n) 1 where a joint is within 0.1 and 0.2 of the box's longer side, 0 where not.
 
     NaN where it was not found surely enough.
 
     Args:
-        points: (12, 2) pixels of JUDGED.
+        points: (n, 2) pixels, in the order of ``seen.joints``.
     """
     side = float((seen.box[2:] - seen.box[:2]).max())
     away = np.linalg.norm(points - seen.joints[:, :2], axis=1) / side
@@ -80,10 +85,22 @@ def front_of(joints: np.ndarray) -> np.ndarray:
     return front / max(float(np.linalg.norm(front)), 1e-12)
 
 
-def faces_right(found: np.ndarray, true: np.ndarray) -> float:
-    """1 where two bodies (12, 3) of one frame face the same way within 45 degrees, else 0."""
-    cos = float(front_of(found) @ front_of(true))
-    return float(cos >= np.cos(np.deg2rad(FACING_DEG)))
+def palm_of(joints: np.ndarray) -> np.ndarray:
+    """(3,) unit normal of a palm: from its wrist to index and little finger, their cross product.
+
+    It leaves a right hand through its back and a left one through its palm: only hands of one side
+    are compared.
+
+    Args:
+        joints: (21, 3) of hand21.
+    """
+    normal = np.cross(joints[INDEX_BASE] - joints[WRIST], joints[LITTLE_BASE] - joints[WRIST])
+    return normal / max(float(np.linalg.norm(normal)), 1e-12)
+
+
+def faces_right(front: np.ndarray, true: np.ndarray) -> float:
+    """1 where two unit directions (3,) of one frame agree within 45 degrees, else 0."""
+    return float(float(front @ true) >= np.cos(np.deg2rad(FACING_DEG)))
 
 
 def faces_right_flat(points: np.ndarray, seen: Seen) -> float:
@@ -112,17 +129,47 @@ def faces_right_flat(points: np.ndarray, seen: Seen) -> float:
     return float(found @ across > 0)
 
 
-def joint_errors_mm(found: np.ndarray, true: np.ndarray) -> tuple[float, float]:
-    """(MPJPE, PA-MPJPE) in mm of joints (12, 3), the first about the middle of the hips.
+def palm_right_flat(points: np.ndarray, seen: Seen) -> float:
+    """1 where the image shows the same face of both hands, palm or back, 0 where not.
+
+    By the sense in which wrist, index finger and little finger lie; NaN where the true palm is seen
+    edge on, or was not found surely enough.
+
+    Args:
+        points: (21, 2) pixels of hand21, as recovered.
+    """
+    true, sure = seen.joints[:, :2], seen.joints[:, 2]
+    if (sure[[WRIST, INDEX_BASE, LITTLE_BASE]] < SURE).any():
+        return float("nan")
+    sine = _palm_sine(true)
+    if abs(sine) < SEEN_FLAT:
+        return float("nan")
+    return float(_palm_sine(points) * sine > 0)
+
+
+def _palm_sine(points: np.ndarray) -> float:
+    """The sine of the angle at the wrist from index to little finger, in the image."""
+    a, b = points[INDEX_BASE] - points[WRIST], points[LITTLE_BASE] - points[WRIST]
+    sizes = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a[0] * b[1] - a[1] * b[0]) / max(sizes, 1e-12)
+
+
+def joint_errors_mm(
+    found: np.ndarray, true: np.ndarray, roots: Sequence[int]
+) -> tuple[float, float]:
+    """(MPJPE, PA-MPJPE) in mm of joints (n, 3), the first about the middle of the roots.
 
     Joints of ``true`` that are NaN are left out.
+
+    Args:
+        roots: places of joints.
     """
     known = np.asarray(np.isfinite(true).all(1))
-    hips = [LEFT_HIP, RIGHT_HIP]
-    if known.sum() < 6 or not known[hips].all():
+    middle = list(roots)
+    if known.sum() < LEAST_POINTS or not known[middle].all():
         return float("nan"), float("nan")
     both = [
-        torch.from_numpy(points - points[hips].mean(0))[None, known] for points in (found, true)
+        torch.from_numpy(points - points[middle].mean(0))[None, known] for points in (found, true)
     ]
     plain = torch.linalg.vector_norm(both[0] - both[1], dim=-1).mean()
     return 1000 * float(plain), float(pa_mpjpe(*both))

@@ -1,4 +1,4 @@
-"""Every judged person drawn: the mesh on the image beside what was found."""
+"""Every judged person or hand drawn: the mesh on the image below what was found."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,22 +13,20 @@ from data.cropping.host import cut_square
 from engine.geometry import crop_intrinsics
 from finetune.inference.predictor import check_intrinsics
 from finetune.person import Person
+from finetune.referee.kinds import Kind
+from finetune.referee.rows import RUN
 from finetune.referee.scores import SURE
 from finetune.referee.takes import SampleClip
-from finetune.referee.truth import JUDGED, Seen
+from finetune.referee.truth import Seen
 from finetune.viz.draw import overlay
 
 if TYPE_CHECKING:
-    from finetune.referee.referee import JudgedPerson
+    from finetune.referee.judge import JudgedPerson
 
 TILE = 144
 COLUMNS = 10
 ROWS_A_SHEET = 12
-BONES = tuple(
-    (JUDGED.index(f"{side}_{a}"), JUDGED.index(f"{side}_{b}"))
-    for side in ("left", "right")
-    for a, b in (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
-)
+RED, BLUE = (255, 60, 60), (60, 160, 255)
 
 
 def draw_clip(
@@ -36,8 +34,13 @@ def draw_clip(
     clip: SampleClip,
     frames: Iterable[tuple[int, np.ndarray]],
     judged: Sequence["JudgedPerson"],
+    kind: Kind,
 ) -> None:
-    """Write the sheets of a clip: for each person the image with found joints, and the mesh."""
+    """Write the sheets of a clip: for each person the image with found joints, and the mesh.
+
+    Args:
+        frames: (number, (H, W, 3) uint8) of those that somebody was found in.
+    """
     tiles = []
     for number, image in frames:
         height, width = image.shape[:2]
@@ -45,7 +48,7 @@ def draw_clip(
         K = check_intrinsics(known, width, height)
         for person in judged:
             if person.seen.frame == number:
-                tiles.append(_draw_person(image, K, person))
+                tiles.append(_draw_person(image, K, person, kind))
     folder.mkdir(parents=True, exist_ok=True)
     size = COLUMNS * ROWS_A_SHEET
     name = clip.name.replace("/", "-")
@@ -53,20 +56,22 @@ def draw_clip(
         _save(folder / f"{name}-{i // size:02d}.png", tiles[i : i + size])
 
 
-def _draw_person(image: np.ndarray, K: np.ndarray, person: "JudgedPerson") -> np.ndarray:
+def _draw_person(
+    image: np.ndarray, K: np.ndarray, person: "JudgedPerson", kind: Kind
+) -> np.ndarray:
     """(2 * TILE, TILE, 3): what was found, above the mesh."""
     square = square_around(person.seen.box, 1.25)
     crop = cut_square(image, square, TILE)
     camera = crop_intrinsics(K, square.box, (TILE, TILE))
     found = crop.copy()
-    _draw_found(found, person.seen, square.box)
-    answer = person.answers["model"]
+    _draw_found(found, person.seen, square.box, kind)
+    answer = person.answers[RUN]
     assert answer.vertices is not None
     mesh = Person(
-        kind="body",
+        kind=f"{person.seen.side}_hand" if person.seen.side else "body",
         box=np.array([0, 0, TILE, TILE]),
         vertices=answer.vertices,
-        faces=person.faces,
+        faces=person.faces[:, ::-1] if person.seen.side == "left" else person.faces,
         joints=answer.joints,
         keypoints=answer.joints,
         keypoints_2d=answer.points,
@@ -76,18 +81,19 @@ def _draw_person(image: np.ndarray, K: np.ndarray, person: "JudgedPerson") -> np
         intrinsics=camera,
     )
     drawn = overlay(crop, [mesh])
-    words = f"{person.seen.frame} {person.values['model']['pck_0.2']:.2f}"
+    words = f"{person.seen.frame} {person.values[RUN]['pck_0.2']:.2f}"
     cv2.putText(drawn, words, (3, 11), cv2.FONT_HERSHEY_SIMPLEX, 0.35, (255, 255, 0), 1)
     return np.concatenate([found, drawn])
 
 
-def _draw_found(crop: np.ndarray, seen: Seen, box: np.ndarray) -> None:
+def _draw_found(crop: np.ndarray, seen: Seen, box: np.ndarray, kind: Kind) -> None:
     scale = TILE / (box[2] - box[0])
     points = (seen.joints[:, :2] - box[:2]) * scale
     sure = seen.joints[:, 2] >= SURE
-    for a, b in BONES:
+    for a, b in kind.bones:
         if sure[a] and sure[b]:
-            colour = (255, 60, 60) if JUDGED[a].startswith("right") else (60, 160, 255)
+            is_right = seen.side == "right" or kind.joints[a].startswith("right")
+            colour = RED if is_right else BLUE
             cv2.line(crop, _pixel(points[a]), _pixel(points[b]), colour, 2, cv2.LINE_AA)
     if seen.mask is not None and seen.square is not None:
         side = max(2, round((seen.square[2] - seen.square[0]) * scale))

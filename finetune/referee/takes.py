@@ -45,15 +45,16 @@ class SampleClip:
 
 @dataclass
 class Triangulated:
-    """3D joints of the one person of a take, from several cameras.
+    """3D joints of the one person of a take, or of its hands, from several cameras.
 
     Attributes:
-        joints: {instant: (12, 3)} metres in the world, NaN where fewer than two cameras saw one.
+        joints: {(instant, side of a hand or ""): (n, 3)} metres in the world, NaN where fewer than
+            two cameras saw one.
         errors_px: distances in pixels between found keypoints and what the 3D joints project to.
         errors_box: the same as shares of the box's longer side.
     """
 
-    joints: dict[int, np.ndarray] = field(default_factory=dict)
+    joints: dict[tuple[int, str], np.ndarray] = field(default_factory=dict)
     errors_px: list[float] = field(default_factory=list)
     errors_box: list[float] = field(default_factory=list)
 
@@ -120,14 +121,14 @@ def fit_camera(clip: SampleClip, width: int, height: int) -> None:
 def triangulate_joints(
     views: Sequence[tuple[Camera, np.ndarray, float]], least: float
 ) -> tuple[np.ndarray, list[float], list[float]]:
-    """Joints of one person at one instant by several cameras.
+    """Joints of one person or hand at one instant by several cameras.
 
     Args:
-        views: (camera, (12, 3) x, y, confidence in its distorted image, box's longer side).
+        views: (camera, (n, 3) x, y, confidence in its distorted image, box's longer side).
         least: confidence from which a keypoint counts.
 
     Returns:
-        ((12, 3) metres, NaN where fewer than two cameras saw it; errors in pixels; as shares of the
+        ((n, 3) metres, NaN where fewer than two cameras saw it; errors in pixels; as shares of the
         box's side).
     """
     pixels = np.stack([undistort_pixels(camera, points[:, :2]) for camera, points, _ in views])

@@ -28,13 +28,14 @@ MASK_SIDE = 64
 
 @dataclass
 class Seen:
-    """One person in one frame, as found.
+    """One person or hand in one frame, as found.
 
     Attributes:
         frame: number in the clip.
         box: (4,) pixels.
         score: 0 to 1.
-        keypoints: (17, 3) x, y, confidence, coco17.
+        keypoints: (17, 3) x, y, confidence, coco17; of a hand (21, 3), hand21.
+        side: of a hand, "left" or "right", else "".
         square: (4,) pixels that the mask covers, and mask (64, 64) bool; both None where no outline
             was found.
     """
@@ -45,11 +46,17 @@ class Seen:
     keypoints: np.ndarray
     square: np.ndarray | None = None
     mask: np.ndarray | None = None
+    side: str = ""
 
     @property
     def joints(self) -> np.ndarray:
-        """(12, 3) x, y, confidence of JUDGED."""
-        return self.keypoints[FOUND]
+        """(n, 3) x, y, confidence of what is judged: the 12 JUDGED of a body, all 21 of a hand."""
+        return self.keypoints if self.side else self.keypoints[FOUND]
+
+    @property
+    def side_px(self) -> float:
+        """The box's longer side in pixels."""
+        return float((self.box[2:] - self.box[:2]).max())
 
 
 def find_people_of(
@@ -66,6 +73,22 @@ def find_people_of(
             mask = finder.find_mask(image, person, people)
             out.append(_describe(number, person, mask))
     return out
+
+
+def find_hands_of(frames: Iterator[tuple[int, np.ndarray]], finder: Finder) -> list[Seen]:
+    """The hands of some frames, all that the finder sees: ``keep_hands`` chooses."""
+    out = []
+    for number, image in frames:
+        for hand in finder.find_hands(image):
+            if hand.keypoints is not None:
+                box = np.asarray(hand.box)
+                out.append(Seen(number, box, hand.score, hand.keypoints, side=hand.side))
+    return out
+
+
+def keep_hands(hands: Sequence[Seen], least_score: float, least_px: float) -> list[Seen]:
+    """Those that the finder is sure of and that are large enough to be read to a few pixels."""
+    return [hand for hand in hands if hand.score >= least_score and hand.side_px >= least_px]
 
 
 def _describe(number: int, person: Detection, mask: PersonMask | None) -> Seen:
@@ -107,13 +130,15 @@ def save_truth(path: str, people: Sequence[Seen]) -> None:
     for i, seen in enumerate(people):
         if seen.mask is not None and seen.square is not None:
             masks[i], squares[i] = seen.mask, seen.square
+    points = len(people[0].keypoints) if people else len(COCO17)
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
         frame=np.array([seen.frame for seen in people], np.int64),
         box=np.array([seen.box for seen in people]).reshape(-1, 4),
         score=np.array([seen.score for seen in people]),
-        keypoints=np.array([seen.keypoints for seen in people]).reshape(-1, 17, 3),
+        keypoints=np.array([seen.keypoints for seen in people]).reshape(-1, points, 3),
+        side=np.array([seen.side for seen in people], "U5"),
         square=squares,
         mask=np.packbits(masks.reshape(len(people), MASK_SIDE * MASK_SIDE), axis=1),
     )
@@ -125,9 +150,11 @@ def load_truth(path: str) -> list[Seen]:
     with np.load(path, allow_pickle=False) as arrays:
         found = {name: arrays[name] for name in arrays.files}
     masks = np.unpackbits(found["mask"], axis=1).astype(bool)
+    sides = found.get("side", np.full(len(found["frame"]), ""))  # older files are of bodies
     out = []
     for i, frame in enumerate(found["frame"]):
         seen = Seen(int(frame), found["box"][i], float(found["score"][i]), found["keypoints"][i])
+        seen.side = str(sides[i])
         if np.isfinite(found["square"][i]).all():
             seen.square = found["square"][i]
             seen.mask = masks[i, : MASK_SIDE * MASK_SIDE].reshape(MASK_SIDE, MASK_SIDE)
