@@ -87,6 +87,8 @@ class Clip:
         split: which part of its data set it belongs to, such as "train", or None.
         track: the recording of one person that it is part of, or None. Clips of one track share
             cameras and clock, so their crops follow each other in time.
+        visible: (N,) share of the surface that each crop shows. Stands in the labels, not in the
+            JSON: None until somebody has read it there, or where nobody knows.
     """
 
     key: str
@@ -101,6 +103,7 @@ class Clip:
     labels: Labels | dict[str, np.ndarray] | None = None
     split: str | None = None
     track: str | None = None
+    visible: np.ndarray | None = None
 
 
 def encode(clip: Clip) -> dict[str, bytes]:

@@ -440,6 +440,24 @@ def load_arrays(data: bytes, names: Iterable[str] | None = None) -> dict[str, np
         raise ValueError(f"labels.npz does not load: {error}") from None
 
 
+def read_visible(data: bytes, count: int) -> np.ndarray | None:
+    """Return (N,) share of its surface that each crop shows, of an npz; None where it has none.
+
+    Raises:
+        ValueError: it is not such an archive, or does not fit ``count`` crops.
+    """
+    try:
+        shares = load_arrays(data, ["visible"])["visible"]
+    except KeyError:
+        return None
+    if shares.shape != (count,) or shares.dtype.kind not in "fiu":
+        raise ValueError(
+            f"labels.npz: visible is {shares.shape} of {shares.dtype}, not a number for each of "
+            f"{count} crops"
+        )
+    return shares
+
+
 def save_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The bytes of an npz, equal for equal arrays: np.savez would write today's date into it."""
     out = io.BytesIO()

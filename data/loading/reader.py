@@ -16,6 +16,7 @@ import simplejpeg
 from data.cropping.border import BLACK
 from data.format.clip import MASK_BYTES, Clip, decode_meta
 from data.format.index import PAIR_KINDS
+from data.format.labels import read_visible
 from data.format.names import normalise
 from data.sampling.order import PAIR, Draw, Order, numbers
 from data.sampling.pairs import PairRules, choose, more_targets
@@ -149,6 +150,16 @@ class ClipReader:
         # What an earlier batch left there must not show.
         out[size:], out[:size, size:] = BLACK, BLACK
         out[:size, :size] = image
+
+    def note_visible(self, path: str, clip: Clip, members: Members) -> None:
+        """Set ``clip.visible`` from the clip's labels, where they know it; no image is read."""
+        if "labels.npz" not in members:
+            return
+        try:
+            data = self.store.read(path, *members["labels.npz"])
+            clip.visible = read_visible(data, len(clip.crops))
+        except ValueError as error:
+            raise BadSample(str(error)) from None
 
     def mask(self, out: np.ndarray, path: str, clip: Clip, members: Members, crop: int) -> None:
         """Copy a crop's person mask into ``out`` (512,).
@@ -345,6 +356,8 @@ class Reader(ShardReader[PairRules, "AugmentConfig"]):
         """
         clip, members = self.wanted_clip(path, draw.index)
         kind, pixels = PAIR_KINDS[draw.kind], arrays["pixels"][row]
+        if self.rules.visible_min:
+            self.note_visible(path, clip, members)
         pair = choose(clip, kind, self.rules, random)
         if pair is None:
             raise NoPair

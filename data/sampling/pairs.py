@@ -32,6 +32,12 @@ class PairRules:
         0.0, "least share of a's visible surface that b sees too, where known", low=0, high=1
     )
     overlap_max: float = key(1.0, "most such share", low=0, high=1)
+    visible_min: float = key(
+        0.0,
+        "least share of the body's or the hand's surface that both crops show, where known",
+        low=0,
+        high=1,
+    )
 
     def check(self) -> None:
         """Raise UserError where the least of a range is above its largest."""
@@ -105,6 +111,8 @@ def possible(clip: Clip, kind: str, crops: tuple[str, ...]) -> list[tuple[int, i
 
 def keeps(clip: Clip, kind: str, rules: PairRules, a: int, b: int) -> bool:
     """Whether a pair of that kind keeps the rules; what is not known excludes nothing."""
+    if clip.visible is not None and min(clip.visible[a], clip.visible[b]) < rules.visible_min:
+        return False
     one, other = clip.crops[a], clip.crops[b]
     if kind == "cross_view":
         ray, other_ray = _ray(one, clip.size), _ray(other, clip.size)

@@ -103,6 +103,8 @@ def _draw_row(sheet, top, reader, rules, path, index, random):
     shard = path.rsplit("/", 1)[-1]
     try:
         clip, members = reader.clip(path, index)
+        if rules.visible_min:
+            reader.note_visible(path, clip, members)
     except BadSample as reason:
         _write(sheet, (MARGIN, top), f"{key}  in {shard}: {reason}", 15, OUTLINE)
         return False

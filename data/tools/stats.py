@@ -1,6 +1,7 @@
 """Counting what shards hold, and what the rules for pairs keep of it.
 
-Only the JSON members are read, and the labels of clips that several calibrated cameras filmed.
+Only the JSON members and labels are read: of these what each crop shows of the surface, and the
+keypoints of clips that several calibrated cameras filmed.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import numpy as np
 
 from data.format.clip import KINDS, MADE, decode_meta
 from data.format.index import PAIR_KINDS, pair_matrix, read_index
-from data.format.labels import load_arrays, read_arrays
+from data.format.labels import load_arrays, read_arrays, read_visible
 from data.sampling.pairs import CROPS, PairRules, view_angles
 from data.tools.epipolar import Pair, Sights, merge_rows
 from data.tools.rig_check import describe_rigs
@@ -30,6 +31,7 @@ PAIR = np.dtype(
         ("angle_deg", np.float64),
         ("gap_s", np.float64),
         ("overlap", np.float32),
+        ("visible", np.float32),  # the lesser of the two crops' shares of the surface
     ]
 )
 
@@ -113,11 +115,17 @@ def _clips(path, index):
                     clip = decode_meta(_read(file, members["json"]), f"{path}:{key}")
             # Labels that are damaged are for `verify` to name.
             with contextlib.suppress(ValueError):
-                if clip is not None and "labels.npz" in members and _is_rig(clip):
-                    arrays = load_arrays(_read(file, members["labels.npz"]))
-                    read_arrays(arrays, len(clip.crops))
-                    labels = {name: arrays[name] for name in KEYPOINTS if name in arrays}
+                if clip is not None and "labels.npz" in members:
+                    data = _read(file, members["labels.npz"])
+                    clip.visible = read_visible(data, len(clip.crops))
+                    labels = _read_keypoints(data, len(clip.crops)) if _is_rig(clip) else {}
             yield clip, members, labels
+
+
+def _read_keypoints(data, count):
+    arrays = load_arrays(data)
+    read_arrays(arrays, count)
+    return {name: arrays[name] for name in KEYPOINTS if name in arrays}
 
 
 def _read(file, span):
@@ -145,6 +153,7 @@ def _pair_rows(clip, number):
                     angles[i, j] if p == 0 else math.nan,
                     abs(a.time_s - b.time_s),
                     math.nan if clip.overlap is None else clip.overlap[i, j],
+                    math.nan if clip.visible is None else clip.visible[[i, j]].min(),
                 )
             )
     return rows
@@ -199,6 +208,10 @@ def rule_masks(
             _within(rows["overlap"], rules.overlap_min, rules.overlap_max),
         )
     )
+    if rules.visible_min:
+        masks.append(
+            (f"visible from {rules.visible_min:g}", _within(rows["visible"], rules.visible_min, 1))
+        )
     return rows, [*masks, ("all rules", np.logical_and.reduce([mask for _, mask in masks]))]
 
 
