@@ -105,6 +105,19 @@ class Domain:
         0.25, "share of body cameras that show the upper body only", low=0, high=1
     )
 
+    finger_share: float = key(
+        0.0,
+        "share of hands whose fingers are drawn more widely: letters, numbers, grips, each alone",
+        low=0,
+        high=1,
+    )
+    gesture_share: float = key(
+        0.0,
+        "share of people whose arms are raised and turned every way, to show their hands",
+        low=0,
+        high=1,
+    )
+
     def check(self) -> None:
         """Raise UserError where a name is unknown or a range is none."""
         for name, known in (("postures", poses.POSTURES), ("hands", poses.HANDS)):

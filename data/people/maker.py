@@ -9,7 +9,17 @@ import torch
 
 from data.bodies.anny_body import AnnyBody
 from data.format.clip import MADE, Clip, Crop
-from data.people import collide, degrade, labels, motion, planting, shots, template, wardrobe
+from data.people import (
+    collide,
+    degrade,
+    gestures,
+    labels,
+    motion,
+    planting,
+    shots,
+    template,
+    wardrobe,
+)
 from data.people import scene as scenes
 from data.people.backgrounds import Backgrounds, prepare_photo
 from data.people.config import PeopleConfig, hash_recipe, population
@@ -28,6 +38,7 @@ LEAST_SEEN = 0.6  # of a hand; a camera that sees less moves towards the first, 
 # Purposes of random numbers: the photograph behind the person, and the cameras' faults.
 PHOTO, FAULTS = 1, 2
 GAPS = 21  # seconds between instants
+GESTURES = 31  # other fingers and arms than the motion's
 PAINTED_PX = 512
 FOOT_M = 0.3  # a foot's vertices are that near to its ankle, seen from above
 SOLE_M = 0.012  # and its sole's that near to the lowest
@@ -202,6 +213,7 @@ class ClipMaker:
             may_run=not domain.upright,
             roam_m=motion.ROAM_M[config.kind],
         )
+        moves = gestures.add_gestures(self.random(index, GESTURES), moves, domain)
         hands, root = moves.hands, moves.root
         with torch.inference_mode():
             rest = self.body.rest(*self._tensors(phenotype[None], face[None]))

@@ -404,29 +404,37 @@ HAND_NOISE = np.array([5, 5, 5, 6, *([6, 7, 4] * 4), 3], np.float64)
 FINGER_LOW, FINGER_HIGH = -15.0, 98.0
 
 
-def _hand(thumb, index, middle, ring, little, spread=0):
+def make_hand(
+    thumb: Sequence[float],
+    index: Sequence[float],
+    middle: Sequence[float],
+    ring: Sequence[float],
+    little: Sequence[float],
+    spread: float = 0,
+) -> np.ndarray:
+    """(17,) angles in degrees of a hand: thumb (4,), each finger (3,), and how far they spread."""
     return np.array([*thumb, *index, *middle, *ring, *little, spread], np.float64)
 
 
 _OPEN, _CURLED, _LOOSE = (0, 2, 2), (78, 95, 55), (28, 32, 18)
 HANDS = {
-    "open": _hand((0, 5, 0, 0), _OPEN, _OPEN, _OPEN, _OPEN, 6),
-    "spread": _hand((-8, 22, -4, 0), (-6, 0, 0), (-6, 0, 0), (-6, 0, 0), (-6, 0, 0), 15),
-    "flat": _hand((4, -6, 4, 2), _OPEN, _OPEN, _OPEN, _OPEN, -4),
-    "relaxed": _hand((8, 2, 8, 8), (18, 22, 12), _LOOSE, (30, 34, 18), (32, 34, 18), 2),
-    "tap": _hand((6, 8, 6, 6), (42, 24, 12), (20, 26, 12), (22, 28, 14), (20, 28, 14), 6),
-    "fist": _hand((32, -8, 38, 42), _CURLED, _CURLED, _CURLED, _CURLED, -2),
-    "point": _hand((28, -6, 35, 40), (4, 6, 4), _CURLED, _CURLED, _CURLED, 0),
-    "peace": _hand((34, -8, 38, 40), (2, 4, 3), (2, 4, 3), _CURLED, _CURLED, 12),
-    "pinch": _hand((30, 10, 16, 22), (50, 48, 22), (38, 40, 18), (32, 32, 16), (26, 26, 14), 3),
-    "ok": _hand((32, 8, 18, 26), (56, 55, 26), (16, 22, 10), (10, 14, 8), (4, 8, 4), 9),
-    "thumb_up": _hand((-12, 26, -4, -6), _CURLED, _CURLED, _CURLED, _CURLED, -2),
-    "grip": _hand((24, 12, 14, 18), (46, 50, 24), (48, 52, 26), (50, 54, 28), (52, 54, 28), 3),
-    "claw": _hand((4, 18, 12, 22), (8, 62, 40), (8, 62, 40), (8, 62, 40), (8, 62, 40), 11),
-    "phone": _hand((10, 14, 10, 8), (34, 48, 24), (36, 48, 26), (36, 46, 26), (36, 44, 26), 2),
-    "shaka": _hand((-12, 26, -4, -4), _CURLED, _CURLED, _CURLED, (-4, 4, 2), 9),
-    "three": _hand((34, -8, 40, 42), (0, 3, 2), (0, 3, 2), (0, 3, 2), _CURLED, 10),
-    "four": _hand((38, -10, 42, 46), _OPEN, _OPEN, _OPEN, _OPEN, 8),
+    "open": make_hand((0, 5, 0, 0), _OPEN, _OPEN, _OPEN, _OPEN, 6),
+    "spread": make_hand((-8, 22, -4, 0), (-6, 0, 0), (-6, 0, 0), (-6, 0, 0), (-6, 0, 0), 15),
+    "flat": make_hand((4, -6, 4, 2), _OPEN, _OPEN, _OPEN, _OPEN, -4),
+    "relaxed": make_hand((8, 2, 8, 8), (18, 22, 12), _LOOSE, (30, 34, 18), (32, 34, 18), 2),
+    "tap": make_hand((6, 8, 6, 6), (42, 24, 12), (20, 26, 12), (22, 28, 14), (20, 28, 14), 6),
+    "fist": make_hand((32, -8, 38, 42), _CURLED, _CURLED, _CURLED, _CURLED, -2),
+    "point": make_hand((28, -6, 35, 40), (4, 6, 4), _CURLED, _CURLED, _CURLED, 0),
+    "peace": make_hand((34, -8, 38, 40), (2, 4, 3), (2, 4, 3), _CURLED, _CURLED, 12),
+    "pinch": make_hand((30, 10, 16, 22), (50, 48, 22), (38, 40, 18), (32, 32, 16), (26, 26, 14), 3),
+    "ok": make_hand((32, 8, 18, 26), (56, 55, 26), (16, 22, 10), (10, 14, 8), (4, 8, 4), 9),
+    "thumb_up": make_hand((-12, 26, -4, -6), _CURLED, _CURLED, _CURLED, _CURLED, -2),
+    "grip": make_hand((24, 12, 14, 18), (46, 50, 24), (48, 52, 26), (50, 54, 28), (52, 54, 28), 3),
+    "claw": make_hand((4, 18, 12, 22), (8, 62, 40), (8, 62, 40), (8, 62, 40), (8, 62, 40), 11),
+    "phone": make_hand((10, 14, 10, 8), (34, 48, 24), (36, 48, 26), (36, 46, 26), (36, 44, 26), 2),
+    "shaka": make_hand((-12, 26, -4, -4), _CURLED, _CURLED, _CURLED, (-4, 4, 2), 9),
+    "three": make_hand((34, -8, 40, 42), (0, 3, 2), (0, 3, 2), (0, 3, 2), _CURLED, 10),
+    "four": make_hand((38, -10, 42, 46), _OPEN, _OPEN, _OPEN, _OPEN, 8),
 }
 EASY_HANDS = ("open", "spread", "flat", "relaxed", "tap")
 
