@@ -1,5 +1,5 @@
 """Install with ``pip install -e . -c constraints.txt``, which uses the packages from the checkout,
-or with ``pip install .``, which copies them with the configs."""
+or with ``pip install .``, which copies them with the configs and the weights that ship."""
 
 import shutil
 from pathlib import Path
@@ -11,17 +11,19 @@ PACKAGES = ("engine", "data", "pretrain", "finetune", "slurm", "studies")
 
 
 class BuildWithConfigs(build_py):
-    """Copies configs/ into the package engine, where engine.config.shipped finds them.
+    """Copies configs/ into the package engine and weights/ into finetune.
 
-    Package data have to lie in a package, and the configs lie beside the packages.
+    engine.config.shipped and finetune.released.catalogue find them there. Package data have to lie
+    in a package, and these lie beside the packages.
     """
 
     def run(self) -> None:
-        """Builds the packages, and copies the configs unless they are used from the checkout."""
+        """Builds the packages, and copies the rest unless it is used from the checkout."""
         super().run()
         if not self.editable_mode:
-            target = Path(self.build_lib) / "engine" / "configs"
-            shutil.copytree("configs", target, dirs_exist_ok=True)
+            for name, package in (("configs", "engine"), ("weights", "finetune")):
+                target = Path(self.build_lib) / package / name
+                shutil.copytree(name, target, dirs_exist_ok=True)
 
 
 setup(
@@ -73,6 +75,8 @@ setup(
         "studies": ["scipy>=1.11"],  # the t and F distributions behind intervals
         # runs the networks that find people and hands; `counterpose data models` fetches them
         "find": ["ai-edge-litert>=2.3"],
+        # weights from hf://owner/repo, and `counterpose weights push`
+        "hub": ["huggingface_hub>=0.23"],
         # benchmarks/frames.py, which counts where its random access gives other frames
         "bench": ["decord>=0.6; sys_platform == 'linux' and platform_machine == 'x86_64'"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],  # make docs

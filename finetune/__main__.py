@@ -46,6 +46,14 @@ PACKAGE = Package(
             keys="finetune.verb_config:PredictConfig",
         ),
         Verb(
+            "release",
+            "finetune.released.release:main",
+            "write a run as one small file of weights with a card, for others to use by name",
+            "RUN name=NAME [out=DIR] [key=value ...]",
+            "runs/mesh name=body",
+            keys="finetune.verb_config:ReleaseConfig",
+        ),
+        Verb(
             "report",
             "finetune.report:main",
             "write a page that shows what a folder of shards and runs holds",

@@ -5,6 +5,7 @@ from pathlib import Path
 from engine.errors import UserError
 from engine.run.run_folder import find_weights_file
 from engine.training import eval_jobs
+from finetune.released.locate import results_home
 from finetune.verb_config import EvaluateConfig
 
 
@@ -29,4 +30,4 @@ def find_results_folder(config: EvaluateConfig) -> Path:
         return eval_jobs.place(*found)
     if find_weights_file(run).is_file():
         return run.resolve().parents[1] / f"evaluation-{run.name}"
-    return run / "evaluation"
+    return results_home(config.run) / "evaluation"

@@ -1,4 +1,4 @@
-"""The keys of ``python -m finetune evaluate|predict|report``.
+"""The keys of ``python -m finetune evaluate|predict|report|release|weights``.
 
 Nothing here imports torch: help and completion take a fraction of a second.
 """
@@ -75,6 +75,31 @@ class PredictConfig:
         """UserError where two keys say where people are."""
         if self.whole_image and self.boxes:
             raise UserError(f"whole_image=true and boxes={self.boxes}: only one can be followed")
+
+
+@dataclass
+class ReleaseConfig:
+    """Holds the keys of ``python -m finetune release``."""
+
+    run: str = key("", "a fine-tuning run, or one of its checkpoints", path="one", positional="RUN")
+    name: str = key("", "by which the weights are asked for, such as body or hand")
+    out: str = key("weights", "folder of the weights, their cards and their index", path="one")
+    dtype: str = key(
+        "float16",
+        "of the matrices; vectors and means stay in float32",
+        choices=("float16", "float32"),
+    )
+    machine: str = key("", "words on the machine that trained, for the card; default: the runs'")
+    notes: str = key("", "a Markdown file on what the network is bad at, for the card", path="one")
+    referee: str = key(
+        "", "results of the referee; default: RUN/referee/referee.json if it is there", path="one"
+    )
+    overwrite: bool = key(False, "replace weights of that name")
+
+    def check(self) -> None:
+        """UserError where there is no name."""
+        if not self.name:
+            raise UserError("name= is not set: body and hand are what predict looks for")
 
 
 @dataclass

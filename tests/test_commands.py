@@ -212,7 +212,7 @@ def test_an_installed_copy_finds_its_configs(tmp_path):
     """Without the checkout: ``pip install .``, from another folder."""
     source, target = tmp_path / "source", tmp_path / "target"
     hidden = shutil.ignore_patterns("__pycache__")
-    for name in ("engine", "data", "pretrain", "finetune", "slurm", "configs"):
+    for name in ("engine", "data", "pretrain", "finetune", "slurm", "configs", "weights"):
         shutil.copytree(ROOT / name, source / name, ignore=hidden)
     for name in ("setup.py", "pyproject.toml"):
         shutil.copy2(ROOT / name, source / name)

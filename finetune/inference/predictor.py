@@ -29,6 +29,8 @@ from finetune.inference.images import ImageLike, read_image
 from finetune.model import Recovery
 from finetune.people import make_people
 from finetune.person import Person
+from finetune.released.locate import locate_network, results_home
+from finetune.released.network_file import open_network
 from pretrain import header
 from pretrain.files import check_finite, read_metadata
 
@@ -45,21 +47,37 @@ class Predictor:
         people = load_run(run)(image)
 
     Args:
-        run: a run's folder, or one of its checkpoints.
+        run: a run's folder or one of its checkpoints, the name of weights that ship, a file, a URL
+            or a hub repository; see finetune.released.locate.
         device: "auto", "cpu" or "cuda".
         name: of the key that names the run, for messages.
+
+    Attributes:
+        folder: of the run; of a file a folder of its name, where results go by default.
+        checkpoint: its folder, or the file.
 
     Raises:
         UserError: there is no such run, or it has no complete checkpoint.
     """
 
     def __init__(self, run: str | Path, device: str = "auto", name: str = "run") -> None:
-        folder, weights = find_checkpoint(Path(run), name)
+        place = locate_network(run, name)
+        self.device = process_group.device_of(device)
+        if place.is_file():
+            self.folder, self.checkpoint = results_home(run), place
+            opened = open_network(place)
+            self.config, self.step = opened.config, opened.step
+            self.body = opened.body.to(self.device)
+            self.model = opened.model.to(self.device)
+        else:
+            self._open_run(place, name)
+
+    def _open_run(self, place: Path, name: str) -> None:
+        folder, weights = find_checkpoint(place, name)
         self.folder, self.checkpoint = folder, weights
         path = RunFolder(folder).config
         self.config = parse(FinetuneConfig, [str(path)], "finetune train")
         _note_unknown_border(path)
-        self.device = process_group.device_of(device)
         self.body = open_model(self.config.body_model).to(self.device)
         with torch.random.fork_rng(devices=[]):
             model = Recovery(self.config.model, self.config.head, self.body, self.config.task)

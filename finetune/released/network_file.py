@@ -1,0 +1,196 @@
+"""One file that is a network for meshes: safetensors, whose header says how to build it.
+
+Beside what every file of weights says of itself (pretrain/header.py) the header has "recovery",
+a JSON object:
+
+format    of this object
+step      of the training
+margin    side of a crop over the longer side of its box
+head      the keys of ``head.``
+body      what the body model was: its package's version, and a digest of its joints and shapes
+init      what the training began from, by its last name; "" for nothing
+commit    of this software
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.bodies.base import BodyModel
+from data.bodies.models import open_model
+from data.sampling.seen import Seen
+from engine.errors import UserError
+from finetune.config import BODY_MODELS, FinetuneConfig, HeadConfig
+from finetune.model import Recovery
+from pretrain import header
+from pretrain.config import VisionConfig
+from pretrain.files import check_finite, parse_object, read_content
+from pretrain.weights import write_safetensors
+
+FORMAT = 1
+KEY = "recovery"
+MOST_SEEN_BYTES = 1 << 20  # of the record of people; of a longer one shards alone are kept
+
+
+@dataclass
+class OpenedNetwork:
+    """A network out of one file.
+
+    Attributes:
+        config: what the file says of it; every other key is at its default.
+        body: the full body model.
+        model: on the CPU, in evaluation mode.
+        step: of the training.
+    """
+
+    config: FinetuneConfig
+    body: BodyModel
+    model: Recovery
+    step: int
+
+
+def describe_body(body: BodyModel) -> dict[str, str]:
+    """Return which body model a network was trained with: the package's version and a digest."""
+    words = [*body.joint_names, *map(str, body.parents), *body.shape_space.names]
+    digest = hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
+    version = ""
+    if body.name in BODY_MODELS.values():
+        version = f"anny {importlib.metadata.version('anny')}"
+    return {"name": body.name, "version": version, "digest": digest}
+
+
+def save_network(
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    config: FinetuneConfig,
+    model: Recovery,
+    body: BodyModel,
+    seen: Seen,
+    step: int,
+    commit: str,
+) -> None:
+    """Write a network as one file, whole or not at all.
+
+    Args:
+        tensors: of the model's state, in whatever precision.
+        config: of the run.
+        commit: of this software; "" where nobody knows.
+    Raises:
+        Failure: it cannot be written.
+    """
+    if len(seen.pack()) > MOST_SEEN_BYTES:
+        seen = Seen(seen.clips, kinds=seen.kinds, unknown=seen.unknown)
+    recovery = {
+        "format": FORMAT,
+        "step": step,
+        "margin": config.margin,
+        "head": dataclasses.asdict(config.head),
+        "body": describe_body(body),
+        "init": Path(config.init).name,
+        "commit": commit,
+    }
+    metadata = header.make_header(config.model, seen, model.roles)
+    write_safetensors(tensors, path, metadata | {KEY: json.dumps(recovery)})
+
+
+def is_network_file(metadata: Mapping[str, str]) -> bool:
+    """Return whether a header is of a file that ``open_network`` takes."""
+    return KEY in metadata
+
+
+def open_network(path: Path) -> OpenedNetwork:
+    """Build the network of a file.
+
+    Raises:
+        UserError: it is cut off, of something else, of a newer version or of another body model.
+    """
+    content = read_content(path)
+    if not is_network_file(content.metadata):
+        raise UserError(
+            f"{path} does not say how its network is built: it was not written by "
+            f"python -m finetune release"
+        )
+    header.check_header(content.metadata, path)
+    recovery = read_recovery(content.metadata, path)
+    config = _read_config(content.metadata, recovery, path)
+    body = open_model(config.body_model)
+    config.data.rules.crops = body.kind
+    _check_body(recovery, body, path)
+    with torch.random.fork_rng(devices=[]):
+        model = Recovery(config.model, config.head, body, config.task)
+    header.check_roles(content.metadata, model.roles, path)
+    _fill(model, content.tensors, path)
+    return OpenedNetwork(config, body, model.eval(), int(recovery["step"]))
+
+
+def read_recovery(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """Return the "recovery" of a header.
+
+    Raises:
+        UserError: a newer version wrote it, or something is missing in it.
+    """
+    recovery = parse_object(metadata[KEY], path, KEY)
+    kinds = {"format": int, "step": int, "margin": (int, float), "head": dict, "body": dict}
+    for name, kind in kinds.items():
+        value = recovery.get(name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise UserError(f"{path}: its '{KEY}' has {name}={value!r}, which is of no use")
+    if recovery["format"] > FORMAT:
+        raise UserError(
+            f"{path} has the format {recovery['format']} of networks; this software reads up to "
+            f"{FORMAT}"
+        )
+    return recovery
+
+
+def _read_config(
+    metadata: Mapping[str, str], recovery: Mapping[str, Any], path: Path
+) -> FinetuneConfig:
+    for name in ("model", "task", "head", "body"):
+        if name not in metadata:
+            raise UserError(f"{path}: its header has no '{name}'")
+    model = parse_object(metadata["model"], path, "model")
+    config = FinetuneConfig(
+        task=metadata["task"],
+        model=header.read_config(model, path, VisionConfig),
+        head=header.read_config(recovery["head"], path, HeadConfig),
+        body=metadata["body"],
+        margin=float(recovery["margin"]),
+        # A name: what these weights began from was something.
+        init=str(recovery.get("init") or path.name),
+    )
+    config.head.check()
+    return config
+
+
+def _check_body(recovery: Mapping[str, Any], body: BodyModel, path: Path) -> None:
+    here, there = describe_body(body), recovery["body"]
+    if there.get("digest") != here["digest"]:
+        raise UserError(
+            f"{path} was trained with the body model {there.get('name')} ({there.get('version')}, "
+            f"joints {there.get('digest')}); here it is {here['name']} ({here['version']}, joints "
+            f"{here['digest']})"
+        )
+
+
+def _fill(model: Recovery, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    check_finite(tensors, path)
+    state = model.state_dict()
+    have = {name: tuple(value.shape) for name, value in state.items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    for name in sorted(have.keys() | found.keys()):
+        if have.get(name) != found.get(name):
+            raise UserError(
+                f"{path}: weight {name} is {found.get(name, 'missing')} there and "
+                f"{have.get(name, 'missing')} in the network that its header describes"
+            )
+    with torch.no_grad():
+        for name, value in tensors.items():
+            state[name].copy_(value)

@@ -1,0 +1,51 @@
+"""Tiny networks for meshes that nobody trained, as runs."""
+
+import json
+from pathlib import Path
+
+import torch
+from runs import ROOT, finetune_words
+
+from data.bodies.models import open_model
+from data.sampling.seen import Seen
+from engine.checkpoint import checkpoints
+from engine.config.parser import parse, save
+from finetune.config import FinetuneConfig
+from finetune.model import Recovery
+from pretrain import header
+from pretrain.weights import write_safetensors
+
+STEP = 4
+
+
+def make_run(folder: Path, kind: str = "body", *more: str, seed: int = 0, spread: float = 20.0):
+    """A run with one checkpoint, whose answers differ from image to image; returns its folder."""
+    torch.manual_seed(seed)
+    file, *rest = finetune_words(folder, kind, folder / "no_shards", f"steps={STEP}", *more)
+    config = parse(FinetuneConfig, [str(ROOT / file), *rest], "finetune train")
+    model = Recovery(config.model, config.head, open_model(config.body_model), config.task)
+    with torch.no_grad():
+        for answer in model.head.answers.values():
+            answer.weight *= spread
+        model.mean_place[2] = 1.5
+    folder.mkdir(parents=True)
+    save(config, folder / "config.yaml", "finetune train")
+    seen = Seen({"0123456789abcdef": 7}, kinds=frozenset({"synthetic"}))
+    metadata = header.make_header(config.model, seen, model.roles)
+    checkpoints.save(
+        folder,
+        STEP,
+        lambda path: write_safetensors(model.state_dict(), path, metadata),
+        {"none": torch.zeros(1)},
+        {"step": STEP},
+    )
+    (folder / "environment.json").write_text(
+        json.dumps(
+            {
+                "command": ["/a/place/finetune/__main__.py", "train", "x", "data.shards=/a/b/c"],
+                "git": "abc1234",
+                "device": "cpu",
+            }
+        )
+    )
+    return folder

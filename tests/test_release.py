@@ -1,0 +1,256 @@
+"""Weights that ship: a run as one file, its card and index, and what finds it by name."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from networks import STEP, make_run
+from runs import ROOT
+from safetensors import safe_open
+
+import finetune
+from engine.errors import UserError
+from finetune.__main__ import main
+from finetune.released import catalogue, release
+from finetune.released.history import count_hours, shorten_paths
+from finetune.released.locate import results_home
+from finetune.results_folder import find_results_folder
+from finetune.verb_config import EvaluateConfig
+
+REFEREE = {
+    "command": "python -m finetune referee runs/body samples=/secret/place/clips",
+    "step": STEP,
+    "groups": {
+        "all": {
+            "people": 32,
+            "rows": {
+                "model": {
+                    "pck_0.2": {"mean": 0.7123, "low": 0.61, "high": 0.81, "people": 30},
+                    "mpjpe": {"mean": 150.0, "people": 4},
+                },
+                "turned": {
+                    "pck_0.2": {"mean": 0.5, "people": 30},
+                    "mpjpe": {"mean": 140.0, "people": 4},
+                },
+            },
+        }
+    },
+    "joints": {
+        "model": {"left_wrist": [0.1, 0.21], "left_hip": [0.8, 0.95], "nose": [0.3, None]},
+    },
+    "clips": {"juggler": {"pck_0.2": {"mean": 0.33, "people": 3}}},
+    "truth": {"take": {"instants": 3, "median_px": 4.25}},
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """{"body", "hand": folder of a run}."""
+    folder = tmp_path_factory.mktemp("runs")
+    return {kind: make_run(folder / kind, kind, spread=2.0) for kind in ("body", "hand")}
+
+
+@pytest.fixture(scope="module")
+def shipped(runs, tmp_path_factory):
+    """The folder of both, released."""
+    out = tmp_path_factory.mktemp("shipped") / "weights"
+    for kind, run in runs.items():
+        assert main(["release", str(run), f"name={kind}", f"out={out}"]) == 0
+    return out
+
+
+@pytest.fixture
+def ships(shipped, monkeypatch):
+    """What ships is what was released here."""
+    monkeypatch.setattr("finetune.released.catalogue.weights_folder", lambda: shipped)
+    monkeypatch.setattr("finetune.released.locate.weights_folder", lambda: shipped)
+    return shipped
+
+
+@pytest.fixture(scope="module")
+def image():
+    """(96, 128, 3) uint8 with something everywhere."""
+    y, x = np.mgrid[:96, :128] / 17
+    waves = [np.sin(x * a + y * b + c) for a, b, c in ((1, 0.4, 0), (0.3, 1.2, 2), (-0.8, 0.9, 4))]
+    return np.round(127.5 + 110 * np.stack(waves, 2)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["body", "hand"])
+def test_a_name_gives_the_network_of_the_run(ships, runs, image, kind):
+    boxes = [[20, 10, 70, 90], [40, 5, 120, 80]]
+    own, named = finetune.load(runs[kind], "cpu"), finetune.load(kind, "cpu")
+    assert named.step == STEP and named.config.margin == own.config.margin
+    assert named.config.data.rules.crops == kind
+    for one, two in zip(own(image, boxes), named(image, boxes), strict=True):
+        assert one.kind == two.kind
+        apart = (one.vertices - one.joints[:1]) - (two.vertices - two.joints[:1])
+        assert 0 < np.abs(apart).max() < 2e-3  # metres: rounded, and yet the same
+        assert np.allclose(one.translation, two.translation, rtol=0, atol=5e-3)
+
+
+def test_the_file_is_half_and_says_what_it_is(shipped, runs):
+    with safe_open(shipped / "body.safetensors", "pt") as file:
+        metadata = file.metadata()
+        kinds = {name: file.get_tensor(name).dtype for name in list(file.keys())}
+    assert kinds["encoder.patch_embed.proj.weight"] == torch.float16
+    assert kinds["mean_pose"] == torch.float32
+    recovery = json.loads(metadata["recovery"])
+    assert recovery["head"]["width"] == 32 and recovery["commit"] == "abc1234"
+    assert recovery["body"]["version"].startswith("anny 0.")
+    assert (metadata["body"], metadata["task"]) == ("anny", "mesh") and "seen" in metadata
+    checkpoint = runs["body"] / "checkpoints" / f"step-{STEP:08d}" / "model.safetensors"
+    small, large = (path.stat().st_size for path in (shipped / "body.safetensors", checkpoint))
+    assert small < 0.62 * large
+
+
+def test_the_index_names_both_by_their_hash(shipped):
+    found = json.loads((shipped / "index.json").read_text())["weights"]
+    assert found.keys() == {"body", "hand"}
+    for kind, entry in found.items():
+        data = (shipped / entry["file"]).read_bytes()
+        assert entry["sha256"] == hashlib.sha256(data).hexdigest()
+        assert (entry["kind"], entry["bytes"]) == (kind, len(data))
+        assert (shipped / entry["card"]).is_file()
+
+
+def test_the_card_has_every_number_and_no_folder_of_the_machine(runs, tmp_path, capsys):
+    referee, notes = tmp_path / "referee.json", tmp_path / "notes.md"
+    referee.write_text(json.dumps(REFEREE))
+    notes.write_text("It has never seen a wheelchair.")
+    words = [f"out={tmp_path / 'out'}", f"referee={referee}", f"notes={notes}", "machine=2 vCPU"]
+    assert main(["release", str(runs["body"]), "name=body", *words]) == 0
+    assert "a vertex about the root is 0." in capsys.readouterr().out
+    card = (tmp_path / "out" / "body.md").read_text()
+    for number in ("0.712 [0.610, 0.810]", "150.0", "0.210", "0.950", "0.330", "4.250", "140.0"):
+        assert number in card, number
+    assert "`python -m finetune train x data.shards=c`" in card and "abc1234" in card
+    assert "/secret" not in card and str(tmp_path) not in card and "/a/b" not in card
+    assert "7 clips in 1 shards; synthetic people" in card and "machine: 2 vCPU" in card
+    weak = card.partition("## What it is bad at")[2]
+    assert "left wrist 0.21, left hip 0.95" in weak and "juggler 0.33" in weak
+    assert "mpjpe (150.0; turned 140.0)" in weak and "pck 0.2 (" not in weak
+    assert "wheelchair" in weak and "Apache-2.0" in weak and "CC0" in weak
+    file = (tmp_path / "out" / "body.safetensors").read_bytes()
+    assert hashlib.sha256(file).hexdigest() in card
+
+
+def test_numbers_of_another_step_are_refused(runs, tmp_path):
+    path = tmp_path / "referee.json"
+    path.write_text(json.dumps(REFEREE | {"step": 9}))
+    with pytest.raises(UserError, match="is of step 9, the weights are of step 4"):
+        main(["release", str(runs["body"]), "name=b", f"out={tmp_path}", f"referee={path}"])
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_what_is_there_or_too_large_or_rounds_badly_is_refused(runs, tmp_path, monkeypatch):
+    words = ["release", str(runs["body"]), "name=body", f"out={tmp_path}"]
+    assert main(words) == 0
+    with pytest.raises(UserError, match=r"body\.safetensors is there already; overwrite=true"):
+        main(words)
+    before = (tmp_path / "body.safetensors").read_bytes()
+    monkeypatch.setattr(release, "MOST_BYTES", 100_000)
+    with pytest.raises(UserError, match=r"would have 0\.\d MB, and .* at most 0 MB"):
+        main([*words, "overwrite=true"])
+    assert (tmp_path / "body.safetensors").read_bytes() == before
+    monkeypatch.setattr("finetune.released.half.TOLERANCE_MM", 1e-4)
+    with pytest.raises(UserError, match="dtype=float16 moves a vertex by .* take dtype=float32"):
+        main([*words, "overwrite=true"])
+
+
+@pytest.mark.parametrize("name", ["Body", "a/b", "", "x.safetensors"])
+def test_names_are_plain(runs, tmp_path, name):
+    with pytest.raises(UserError, match="name="):
+        main(["release", str(runs["body"]), f"name={name}", f"out={tmp_path}"])
+
+
+def test_unknown_names_list_those_there_are(ships):
+    with pytest.raises(UserError, match="no such folder, and .* 'bodi': body, hand; did you mean"):
+        finetune.load("bodi", "cpu")
+    with pytest.raises(UserError, match="there is no such file"):
+        finetune.load("nowhere/body.safetensors", "cpu")
+
+
+def test_a_changed_or_missing_file_is_told(shipped, tmp_path, monkeypatch):
+    copy = tmp_path / "weights"
+    shutil.copytree(shipped, copy)
+    monkeypatch.setattr("finetune.released.catalogue.weights_folder", lambda: copy)
+    monkeypatch.setattr("finetune.released.locate.weights_folder", lambda: copy)
+    data = bytearray((copy / "body.safetensors").read_bytes())
+    data[-5] ^= 1
+    (copy / "body.safetensors").write_bytes(data)
+    with pytest.raises(UserError, match=r"has SHA-256 .* the released weights 'body' have"):
+        finetune.load("body", "cpu")
+    (copy / "body.safetensors").write_bytes(data[:-9])
+    with pytest.raises(UserError, match=rf"has {len(data) - 9} bytes, .* have {len(data)}: .* cut"):
+        finetune.load("body", "cpu")
+    with pytest.raises(UserError, match="is not a whole safetensors file"):
+        finetune.load(copy / "body.safetensors", "cpu")
+    (copy / "body.safetensors").unlink()
+    with pytest.raises(UserError, match="is missing, though"):
+        finetune.load("body", "cpu")
+
+
+def test_a_run_in_the_folder_wins_over_a_name(ships, runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert finetune.load("body", "cpu").checkpoint == ships / "body.safetensors"
+    (tmp_path / "body").mkdir()  # where results of the name go: no run
+    assert finetune.load("body", "cpu").checkpoint == ships / "body.safetensors"
+    shutil.copytree(runs["body"], tmp_path / "body", dirs_exist_ok=True)
+    assert finetune.load("body", "cpu").checkpoint.name == f"step-{STEP:08d}"
+
+
+def test_a_file_and_a_folder_with_one_are_taken(shipped, tmp_path):
+    assert finetune.load(shipped / "hand.safetensors", "cpu").body.kind == "hand"
+    with pytest.raises(UserError, match=r"several files of weights: name one of body.*, hand"):
+        finetune.load(shipped, "cpu")
+    shutil.copy2(shipped / "hand.safetensors", tmp_path)
+    assert finetune.load(tmp_path, "cpu").body.kind == "hand"
+
+
+def test_weights_of_something_else_are_told(runs, tmp_path):
+    checkpoint = runs["body"] / "checkpoints" / f"step-{STEP:08d}" / "model.safetensors"
+    with pytest.raises(UserError, match="does not say how its network is built"):
+        finetune.load(checkpoint, "cpu")
+
+
+def test_results_of_a_name_go_where_the_command_is_typed():
+    assert find_results_folder(EvaluateConfig(run="body")).as_posix() == "body/evaluation"
+    assert results_home("https://a.org/x/body.safetensors#sha256=00").as_posix() == "body"
+    assert results_home("hf://owner/meshes@main").as_posix() == "meshes"
+
+
+def test_hours_leave_out_the_time_between_starts():
+    assert count_hours([0, 36, 72, 100_000, 100_036]) == pytest.approx(5 * 36 / 3600)
+    assert count_hours([5.0]) is None
+    assert shorten_paths("a=/x/y/z b=runs/c [/q/r,/s/t]") == "a=z b=runs/c [r,t]"
+
+
+def test_what_ships_is_what_the_index_says():
+    folder = ROOT / "weights"
+    for name, entry in catalogue.read_index(folder).items():
+        catalogue.check_bytes(folder / entry.file, entry)
+        assert (folder / entry.card).is_file() and entry.bytes <= release.MOST_BYTES, name
+
+
+@pytest.mark.long
+def test_a_wheel_holds_the_weights(tmp_path):
+    hidden = shutil.ignore_patterns("__pycache__")
+    for name in ("engine", "finetune", "configs", "weights"):
+        shutil.copytree(ROOT / name, tmp_path / "source" / name, ignore=hidden)
+    for name in ("setup.py", "pyproject.toml", "MANIFEST.in"):
+        shutil.copy2(ROOT / name, tmp_path / "source" / name)
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation"]
+    target = tmp_path / "target"
+    subprocess.run([*pip, "--target", str(target), str(tmp_path / "source")], check=True)
+    names = {path.name for path in (ROOT / "weights").iterdir()}
+    assert {path.name for path in (target / "finetune" / "weights").iterdir()} == names
+    code = "from finetune.released import catalogue; print(catalogue.weights_folder())"
+    said = subprocess.run(
+        [sys.executable, "-c", code], cwd=target, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == str(target / "finetune" / "weights")
