@@ -33,6 +33,13 @@ class HeadConfig:
     token_proj_dim: int = key(
         16, "channels of a token in the linear projection", low=1, renamed_from="readout"
     )
+    map_cells: int = key(
+        0,
+        "cells along a token's side of maps that say where in the image each keypoint is, from "
+        "which queries start too; 0: no maps",
+        low=0,
+        high=16,
+    )
 
     def check(self) -> None:
         """Raise UserError where the width fits neither position encoding nor attention heads."""
@@ -53,6 +60,12 @@ class LossConfig:
     keypoints_2d: float = key(
         5.0, "weight of keypoints in the image, over its side", low=0, renamed_from="projected"
     )
+    keypoint_maps: float = key(
+        1.0,
+        "weight of where in the image keypoints are said to be, of heads that say it "
+        "(head.map_cells)",
+        low=0,
+    )
     translation: float = key(
         1.0,
         "weight of the root's offset in the image and of the log of its depth",
@@ -69,6 +82,7 @@ class LossConfig:
                 self.joints,
                 self.vertices,
                 self.keypoints_2d,
+                self.keypoint_maps,
                 self.translation,
             )
         ):

@@ -10,16 +10,19 @@ import torch
 
 from finetune.crop_camera import to_image_translation
 from finetune.heads.base import Head, Prediction
+from finetune.heads.keypoint_maps import compare_maps
 
 OF_PARAMETERS = ("rotation", "shape")
 OF_POINTS = ("joints", "vertices", "keypoints_2d", "translation")
+OF_MAPS = ("keypoint_maps",)
 TERMS = (*OF_PARAMETERS, *OF_POINTS)
 NEAREST_M = 0.1  # points that are nearer, or behind the camera, are projected as if they were here
 
 
 def list_terms(head: Head) -> tuple[str, ...]:
     """Returns the names of the terms that a head's predictions have."""
-    return TERMS if head.has_parameters else OF_POINTS
+    terms = TERMS if head.has_parameters else OF_POINTS
+    return (*terms, *OF_MAPS) if head.has_maps else terms
 
 
 def compute_terms(
@@ -31,6 +34,7 @@ def compute_terms(
     distance; both where the prediction has parameters. joints (keypoints, in fact), vertices:
     metres, L1, both moved to their own root. keypoints_2d: L1 of projected keypoints over the
     image's side. translation: L1 of joint 0's offset in the image and of the log of its width.
+    keypoint_maps: cross-entropy, where the prediction has maps (heads.keypoint_maps.compare_maps).
 
     Args:
         found, true: of the same body model and vertices.
@@ -42,7 +46,10 @@ def compute_terms(
     root, true_root = found.keypoints[:, :1], true.keypoints[:, :1]
     points = (found.keypoints - root) - (true.keypoints - true_root)
     surface = (found.vertices - root) - (true.vertices - true_root)
-    apart = (project_points(found.keypoints, K) - project_points(true.keypoints, K)) / size
+    true_points = project_points(true.keypoints, K) / size
+    if found.maps is not None:
+        out["keypoint_maps"] = compare_maps(found.maps, true_points)
+    apart = project_points(found.keypoints, K) / size - true_points
     translation = to_image_translation(found.translation, K, size)
     true_translation = to_image_translation(true.translation, K, size)
     return out | {

@@ -39,6 +39,7 @@ class Prediction:
         keypoints: (B, K, 3).
         parameters: that give them, or None from a head that predicts points alone.
         uncertainty: (B, K) metres, standard deviation of each keypoint, or None.
+        maps: (B, K, rows, columns) logits of where in the image each keypoint is, or None.
     """
 
     vertices: torch.Tensor
@@ -46,6 +47,7 @@ class Prediction:
     keypoints: torch.Tensor
     parameters: BodyParameters | None = None
     uncertainty: torch.Tensor | None = None
+    maps: torch.Tensor | None = None
 
     @property
     def translation(self) -> torch.Tensor:
@@ -62,9 +64,11 @@ class Head(nn.Module, abc.ABC):
     Attributes:
         has_parameters: whether its predictions hold parameters of the body model, which are then
             trained too (loss.rotation, loss.shape).
+        has_maps: whether they hold maps of keypoints, which are then too (loss.keypoint_maps).
     """
 
     has_parameters: ClassVar[bool]
+    has_maps: bool = False
 
     @abc.abstractmethod
     def forward(

@@ -6,9 +6,10 @@ their means.
 Two ways lead from tokens to answers. The *linear projection* maps every token, side by side in
 their places on a coarse grid: it learns within minutes, where attention alone stays at the mean
 (docs/log.md). It starts the queries, which a transformer decoder then refines by attending to all
-tokens.
+tokens. With ``head.map_cells`` tokens also say where each keypoint is, and that starts them too.
 """
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,7 @@ from torch import nn
 from data.bodies.base import BodyModel
 from finetune.crop_camera import describe_camera
 from finetune.heads.base import HEADS, Head, Prediction, pose_body
+from finetune.heads.keypoint_maps import KeypointMaps
 from finetune.means import Means, Offsets, add_offsets
 from pretrain.config import VisionConfig
 from pretrain.model import initialise
@@ -58,6 +60,15 @@ class ModelBasedHead(Head):
             nn.Linear(2 * width, len(answers) * width),
         )
         self.camera = nn.Sequential(nn.Linear(3, width), nn.GELU(), nn.Linear(width, width))
+        self.has_maps = head.map_cells > 0
+        if self.has_maps:
+            count = len(body.keypoint_names)
+            self.maps = KeypointMaps(config.encoder.width, self.grid, head.map_cells, count)
+            self.read_maps = nn.Sequential(
+                nn.Linear(3 * count, 2 * width),
+                nn.GELU(),
+                nn.Linear(2 * width, len(answers) * width),
+            )
         self.queries = nn.Parameter(torch.zeros(len(answers), width))
         self.depth = head.depth
         if self.depth:
@@ -86,23 +97,30 @@ class ModelBasedHead(Head):
         self, features: torch.Tensor, K: torch.Tensor, size: int, means: Means, body: BodyModel
     ) -> Prediction:
         """Predict the people of images; see finetune.heads.base.Head."""
-        answers = self.answer(features, describe_camera(K, size))
+        tokens = self.norm(features)
+        maps = self.maps(tokens) if self.has_maps else None
+        answers = self.answer(tokens, maps, describe_camera(K, size))
         # bf16 would rotate a body by a quarter of a degree.
         with torch.autocast(features.device.type, enabled=False):
             offsets = Offsets(*(answers[name].float() for name in ("pose", "shape", "place")))
             found = add_offsets(means, offsets, K, size, body.shape_space, body.name)
-        return pose_body(body, found)
+        return replace(pose_body(body, found), maps=maps)
 
-    def answer(self, features: torch.Tensor, camera: torch.Tensor) -> dict[str, torch.Tensor]:
+    def answer(
+        self, tokens: torch.Tensor, maps: torch.Tensor | None, camera: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
         """Returns {query's name: (B, numbers)}.
 
         Args:
-            features: (B, N, C) of the encoder.
+            tokens: (B, N, C) of the encoder, normalised.
+            maps: of KeypointMaps, or None.
             camera: (B, 3), see finetune.crop_camera.describe_camera.
         """
-        tokens = self.norm(features)
         small = (self._pool @ self.compress(tokens)).flatten(1)
         starts = self.read(small).unflatten(1, self.queries.shape)
+        if maps is not None:
+            found = self.maps.read(maps).flatten(1)
+            starts = starts + self.read_maps(found).unflatten(1, self.queries.shape)
         queries = self.queries + starts + self.camera(camera)[:, None]
         if self.depth:
             queries = self.decoder(queries, self.embed(tokens) + self._places)
