@@ -1,4 +1,4 @@
-"""Maps of keypoints: their layout, their reading, their loss, and a head that is started by them."""
+"""Maps of keypoints: layout, reading, loss, and a head that is started by them."""
 
 import numpy as np
 import torch
