@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from data.people.split import holds
 from data.people.warp_types import PHOTO_LEVELS, PHOTO_SIDE, Struct, vec3
 from data.sources.frames import Unreadable
 from data.sources.images import read_image
@@ -130,11 +131,21 @@ class Backgrounds:
 
     Args:
         folder: of images, also in folders inside it; those that cannot be read are told once and
-            passed over.
+            passed over.  looks: see split.py; each side has the images whose names are of it.
+
+    Raises:
+        UserError: there is no such folder, or no image in it that is of these looks.
     """
 
-    def __init__(self, folder: str) -> None:
-        self.folder, self.names = folder, list_photos(folder)
+    def __init__(self, folder: str, looks: str = "few") -> None:
+        names = list_photos(folder)
+        self.folder = folder
+        self.names = [name for name in names if holds(looks, f"photograph {name}")]
+        if not self.names:
+            raise UserError(
+                f"domain.backgrounds={folder} holds {len(names)} images, and by their names none "
+                f"is for domain.looks={looks}; add some"
+            )
         self._broken: set[str] = set()
 
     def draw(self, rng: np.random.Generator) -> Photo:

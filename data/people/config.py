@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 
 from data.people import poses
+from data.people.split import LOOKS
 from data.tools.work_split import HELP, Part
 from engine.config.parser import flat, key, section
 from engine.errors import UserError
@@ -100,6 +101,12 @@ class Domain:
         "some way, 0: none",
         low=0,
         high=1,
+    )
+    looks: str = key(
+        "few",
+        "textures, garments, colours and hair: few: the small bank; all: a large one; train, test: "
+        "two sides of it that have nothing in common (docs/people.md)",
+        choices=LOOKS,
     )
     part_share: float = key(
         0.25, "share of body cameras that show the upper body only", low=0, high=1

@@ -125,7 +125,9 @@ def in_top(p: wp.vec3, arm: float, look: Looks):
 @wp.func
 def in_bottom(p: wp.vec3, arm: float, leg: float, look: Looks):
     """Return whether a point of the rest pose, metres, lies under the trousers or shorts."""
-    return arm < -0.5 and p[2] < look[0].waist and leg < look[0].leg and look[0].skirt < 0.001
+    if look[0].skirt > 0.001 and look[0].coat == 0:
+        return False
+    return arm < -0.5 and p[2] < look[0].waist and leg < look[0].leg
 
 
 @wp.func
@@ -134,6 +136,8 @@ def material(layer: int, p: wp.vec3, limb: wp.vec4, detail: wp.vec4, look: Looks
     if layer == 1:
         return 5
     if layer == 3:
+        if look[0].coat > 0:
+            return 1
         return 2
     if layer == 4:
         return 4
@@ -181,6 +185,8 @@ def worn(layer: int, p: wp.vec3, limb: wp.vec4, look: Looks):
     if layer == 2:
         return in_top(p, limb[0], look) or in_bottom(p, limb[0], limb[1], look)
     if layer == 3:
+        if look[0].coat > 0 and p[1] < 0.0 and wp.abs(p[0]) < look[0].open_front:
+            return False
         return look[0].skirt > 0.001 and p[2] > look[0].skirt and p[2] < look[0].waist + 0.03
     if layer == 4:
         if p[2] < look[0].strands_from:
@@ -208,7 +214,10 @@ def pattern(
     lod: float,
     bank: Textures,
 ):
-    """Cloth: 0 plain, 1 and 2 stripes, 3 plaid, 4 a texture of the bank, 5 denim."""
+    """Cloth: 0 plain, 1 and 2 stripes, 3 plaid, 4 a texture of the bank, 5 denim.
+
+    6 is a texture whose light parts take one colour and whose dark parts take the other.
+    """
     worn_out = 0.88 + 0.28 * grey(bank.grey, 0, u * 3.1 + v * 0.2, v * 3.3, lod)
     if kind == 0:
         return a * worn_out
@@ -224,8 +233,62 @@ def pattern(
     if kind == 4:
         t = texture(bank.colour, which, u * scale * 0.25, v * scale * 0.25, lod)
         return wp.cw_mul(t, a * 1.2 + wp.vec3(0.1, 0.1, 0.1)) * worn_out
+    if kind == 6:
+        t = texture(bank.colour, which, u * scale * 0.25, v * scale * 0.25, lod)
+        rest = wp.vec3(1.0, 1.0, 1.0) - t
+        return (wp.cw_mul(t, a) + wp.cw_mul(rest, b)) * worn_out
     thread = grey(bank.grey, 1, u * scale, v * scale * 0.35, lod)
     return a * (0.62 + 0.75 * thread) * worn_out
+
+
+@wp.func
+def turned(u: float, v: float, turn: float):
+    """A point of cloth in the axes of a pattern that is turned on it."""
+    if turn == 0.0:
+        return u, v
+    c = wp.cos(turn)
+    s = wp.sin(turn)
+    return c * u - s * v, s * u + c * v
+
+
+@wp.func
+def trim_top(c: wp.vec3, p: wp.vec3, arm: float, look: Looks):
+    """The colour ``c`` of the upper garment, or of what is sewn to it or shows within it."""
+    front = p[1] < 0.0 and arm < 0.02
+    if front and wp.abs(p[0]) < look[0].open_front:
+        return look[0].detail_colour
+    kind = look[0].top_detail
+    if kind == 0:
+        return c
+    at = look[0].detail_at
+    trim = kind == 1 and arm > 0.06
+    trim = trim or (kind == 2 and p[2] < at and arm < 0.06)
+    trim = trim or (kind == 5 and p[2] > at and arm < 0.06)
+    trim = trim or (kind == 4 and wp.abs(p[2] - at) < 0.03 and arm < 0.06)
+    trim = trim or (kind == 6 and (arm > look[0].sleeve - 0.09 or p[2] < look[0].hem + 0.045))
+    if kind == 3 and front:
+        row = p[2] * 11.0
+        off = wp.vec2(p[0], (row - wp.floor(row) - 0.5) / 11.0)
+        trim = wp.length(off) < 0.008
+        if wp.abs(wp.abs(p[0]) - 0.02) < 0.0025:
+            return c * 0.7
+    if trim:
+        return look[0].detail_colour
+    return c
+
+
+@wp.func
+def trim_bottom(c: wp.vec3, p: wp.vec3, leg: float, axis: float, look: Looks):
+    """The colour ``c`` of the lower garment, or of its stripe, belt or cuffs."""
+    kind = look[0].bottom_detail
+    if kind == 0:
+        return c
+    trim = kind == 1 and wp.abs(p[1] - 0.01) < 0.014 and (p[0] - axis) * axis > 0.0
+    trim = trim or (kind == 2 and p[2] > look[0].waist - 0.04)
+    trim = trim or (kind == 3 and leg > look[0].leg - 0.05)
+    if trim:
+        return look[0].detail_colour
+    return c
 
 
 @wp.func
@@ -294,6 +357,7 @@ def top_colour(p: wp.vec3, arm: float, lod: float, look: Looks, bank: Textures):
     if arm > 0.02:
         u = (p[1] + p[2] * 0.6) * 0.9
         v = arm * 0.52
+    u, v = turned(u, v, look[0].top_turn)
     c = pattern(
         look[0].top_pattern,
         look[0].top_scale,
@@ -310,12 +374,18 @@ def top_colour(p: wp.vec3, arm: float, lod: float, look: Looks, bank: Textures):
         y = (p[2] - 1.20) / 0.17
         if x > 0.0 and x < 1.0 and y > 0.0 and y < 1.0:
             c = wp.lerp(c, texture(bank.colour, look[0].print_texture, x, y, lod), 0.85)
+    if look[0].back_print > 0 and p[1] > 0.02 and arm < 0.02:
+        x = 0.5 - p[0] / 0.26
+        y = (1.40 - p[2]) / 0.26
+        if x > 0.0 and x < 1.0 and y > 0.0 and y < 1.0:
+            c = wp.lerp(c, texture(bank.colour, look[0].print_texture, x, y, lod), 0.85)
+    c = trim_top(c, p, arm, look)
     edge = wp.min(wp.abs(arm - look[0].sleeve) * 0.5, wp.abs(p[2] - look[0].hem))
     return c * (1.0 - 0.25 * ramp(0.012, 0.006, edge))
 
 
 @wp.func
-def bottom_colour(layer: int, p: wp.vec3, lod: float, look: Looks, bank: Textures):
+def bottom_colour(layer: int, p: wp.vec3, leg: float, lod: float, look: Looks, bank: Textures):
     """Return the RGB of trousers or a skirt (layer 3) at a point of the rest pose, metres."""
     axis = float(0.145)
     if p[0] < 0.0:
@@ -323,6 +393,7 @@ def bottom_colour(layer: int, p: wp.vec3, lod: float, look: Looks, bank: Texture
     u = wp.atan2(p[0] - axis, -p[1]) * 0.075
     if layer == 3:
         u = wp.atan2(p[0], -p[1]) * 0.16
+    u, v = turned(u, p[2], look[0].bottom_turn)
     c = pattern(
         look[0].bottom_pattern,
         look[0].bottom_scale,
@@ -330,10 +401,11 @@ def bottom_colour(layer: int, p: wp.vec3, lod: float, look: Looks, bank: Texture
         look[0].bottom_a,
         look[0].bottom_b,
         u,
-        p[2],
+        v,
         lod,
         bank,
     )
+    c = trim_bottom(c, p, leg, axis, look)
     if look[0].bottom_pattern == 5:  # denim wears pale over the thighs
         c = c * (1.0 + 0.35 * ramp(0.16, 0.03, wp.abs(p[2] - 0.68)) * ramp(0.0, -0.07, p[1]))
     return c
@@ -372,7 +444,7 @@ def albedo(
     if mat == 1:
         return top_colour(p, limb[0], lod, look, bank)
     if mat == 2:
-        return bottom_colour(layer, p, lod, look, bank)
+        return bottom_colour(layer, p, limb[1], lod, look, bank)
     if mat == 3:
         c = look[0].shoe_colour
         lace = p[2] > 0.05 and p[1] < -0.02 and p[1] > -0.12 and wp.abs(wp.sin(p[1] * 260.0)) > 0.8

@@ -15,6 +15,7 @@ from data.people import (
     gestures,
     labels,
     motion,
+    outfits,
     planting,
     shots,
     template,
@@ -22,6 +23,7 @@ from data.people import (
 )
 from data.people import scene as scenes
 from data.people.backgrounds import Backgrounds, prepare_photo
+from data.people.bank import make_bank
 from data.people.config import PeopleConfig, hash_recipe, population
 from data.people.painting import paint_background
 from data.people.render import Renderer, World
@@ -96,10 +98,11 @@ class ClipMaker:
         self.body = AnnyBody(clothing=True)
         self.template = template.load_template(self.body)
         self.body = self.body.to(device)
-        self.renderer = Renderer(self.template, config.size, config.antialias, device)
+        self.bank = make_bank(config.domain.looks)
+        self.renderer = Renderer(self.template, self.bank, config.size, config.antialias, device)
         self.stopwatch = self.renderer.stopwatch
         folder = config.domain.backgrounds
-        self.backgrounds = None if folder is None else Backgrounds(folder)
+        self.backgrounds = None if folder is None else Backgrounds(folder, config.domain.looks)
         names = self.body.joint_names
         self.index = {name: i for i, name in enumerate(names)}
         with torch.inference_mode():
@@ -188,7 +191,7 @@ class ClipMaker:
             photo = prepare_photo(paint_background(rng, PAINTED_PX, PAINTED_PX), rng)
         else:
             return
-        centre, means = np.array([*world.light.centre]), self.renderer.texture_means
+        centre, means = np.array([*world.light.centre]), self.bank.means
         photo.fill(world.scene, world.light, centre, means)
         world.photo, world.boxes = photo.texels, world.boxes[: world.placed]
 
@@ -320,9 +323,10 @@ class ClipMaker:
         flat = person.points.reshape(-1, 3)
         centre = ((flat.min(0) + flat.max(0)) / 2).astype(np.float64)
         radius = float(max(0.9, np.linalg.norm(person.points - centre, axis=-1).max()))
-        look = wardrobe.sample_look(rng, person.female, person.child, self.renderer.texture_means)
-        scene = scenes.sample_scene(rng, centre, domain, self.renderer.texture_means)
-        boxes = scenes.sample_boxes(rng, scene, centre, domain.boxes)
+        sample = wardrobe.sample_look if self.bank.looks == "few" else outfits.sample_outfit
+        look = sample(rng, person.female, person.child, self.bank)
+        scene = scenes.sample_scene(rng, centre, domain, self.bank)
+        boxes = scenes.sample_boxes(rng, scene, centre, domain.boxes, self.bank)
         light, sky_axes, sky_colours = scenes.sample_light(rng, scene.outdoors, centre, radius)
         photography = shots.Photography(rng, light)
         ways = shots.sample_azimuths(rng, person.heading_deg, config)
@@ -350,13 +354,13 @@ class ClipMaker:
         added = []
         if domain.seats and person.sits:
             root = person.joints[:, self.index["root"]]
-            seat = scenes.make_seat(rng, person.points, root, person.heading_deg)
+            seat = scenes.make_seat(rng, person.points, root, person.heading_deg, self.bank)
             added += [] if seat is None else [seat]
         points = person.points.reshape(-1, 3).astype(np.float64)
         if self.config.kind == "body" and domain.occluded_share:
             for eye in np.unique(eyes, axis=0):
                 if rng.random() < domain.occluded_share:
-                    occluder = scenes.make_occluder(rng, eye, points, eyes)
+                    occluder = scenes.make_occluder(rng, eye, points, eyes, self.bank)
                     added += [] if occluder is None else [occluder]
         return added[:MAX_BOXES]
 

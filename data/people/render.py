@@ -7,6 +7,7 @@ import numpy as np
 import warp as wp
 
 from data.people import kernels_light, kernels_mesh, kernels_shade, textures
+from data.people.bank import Bank
 from data.people.shots import Photography, box_spans
 from data.people.stopwatch import Stopwatch
 from data.people.template import Template
@@ -79,20 +80,20 @@ class Renderer:
     """Holds the mesh, the textures and reusable buffers on a device.
 
     Args:
-        template: template.Template.  size: pixels.  antialias: samples along a pixel's side.
-            device: "cpu" or "cuda".
+        template: template.Template.  bank: bank.Bank.  size: pixels.
+        antialias: samples along a pixel's side.  device: "cpu" or "cuda".
 
     Attributes:
         stopwatch: where the time went.
     """
 
-    def __init__(self, template: Template, size: int, antialias: int, device: str) -> None:
+    def __init__(
+        self, template: Template, bank: Bank, size: int, antialias: int, device: str
+    ) -> None:
         self.size, self.antialias, self.device = size, antialias, device
         self.vertex_count, self.face_count = len(template.rest), len(template.faces)
         self.body = template.body
         self.stopwatch, self._buffers = Stopwatch(device), {}
-        bank = textures.make_bank()
-        self.texture_means = textures.mean_colours(bank)
         self.surface = Surface()
         self.surface.faces = self._array(template.faces, wp.vec3i)
         self.surface.layer = self._array(template.layer, int)
@@ -101,9 +102,9 @@ class Renderer:
         self.surface.limb = self._array(template.limb, wp.vec4)
         self.surface.detail = self._array(template.detail, wp.vec4)
         self.bank = Textures()
-        self.bank.colour = self._array(bank, wp.vec3ub)
+        self.bank.colour = self._array(bank.texels, wp.vec3ub)
         # Only the noises before the first colour texture are read as grey.
-        grey = bank.reshape(textures.COUNT, -1, 3)[: textures.FIRST_COLOUR, :, 0]
+        grey = bank.texels.reshape(len(bank.kinds), -1, 3)[: textures.FIRST_COLOUR, :, 0]
         self.bank.grey = self._array(grey.reshape(-1), wp.uint8)
         self._around = self._array(template.around, int)
         self._around_start = self._array(template.around_start, int)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data.people import textures
+from data.people import fabrics
+from data.people.bank import Bank
 from data.people.config import Domain
 from data.people.rng import pick_one
 from data.people.textures import (
@@ -46,11 +47,11 @@ _SKY_AZIMUTH = np.array([0, 1.257, 2.513, 3.77, 5.027, 0.6, 2.17, 3.74, 5.31, 0]
 
 
 def sample_scene(
-    rng: np.random.Generator, centre: np.ndarray, domain: Domain, texture_means: np.ndarray
+    rng: np.random.Generator, centre: np.ndarray, domain: Domain, bank: Bank
 ) -> Struct:
     """A Scene around a person at ``centre`` (3,) metres; the floor is z = 0.
 
-    domain: config.Domain.  texture_means: (COUNT, 3) of textures.mean_colours.
+    domain: config.Domain.  bank: of the textures.
     """
     outdoors = rng.random() < domain.outdoors_share
     half = rng.uniform(2.2, 6, 2)
@@ -62,15 +63,17 @@ def sample_scene(
         ground = (PLANKS, BRICKS, CHECKER, GROUND, CLOUDY)
         walls = (PLASTER, CLOUDY, BRICKS, SHAPES, STONES, FACADE, WAVES)
         wall, wall2, wall_scale = pick_one(rng, walls), pick_one(rng, walls), rng.uniform(0.25, 0.8)
-    wall_texture, wall2_texture = _texture(rng, wall), _texture(rng, wall2)
+    if bank.looks != "few":
+        ground, wall, wall2 = _more_kinds(rng, outdoors, ground, wall, wall2)
+    wall_texture, wall2_texture = bank.draw_kind(rng, wall), bank.draw_kind(rng, wall2)
     if not outdoors and rng.random() < 0.6:
         wall2_texture = wall_texture
     bright = rng.uniform(0.5, 1.1)
     blue = np.array([0.25, 0.45, 0.85]) * (rng.random() < 0.6)
-    ground_texture = _texture(rng, pick_one(rng, ground))
+    ground_texture = bank.draw_kind(rng, pick_one(rng, ground))
     # A pale floor under the sun comes out as a white hole: its mean is kept where the display curve
     # still has detail.
-    dim = min(1.0, BRIGHTEST_GROUND / texture_means[ground_texture].max())
+    dim = min(1.0, BRIGHTEST_GROUND / bank.means[ground_texture].max())
     scene = fill_struct(
         Scene,
         outdoors=outdoors,
@@ -101,7 +104,7 @@ def sample_scene(
 
 
 def sample_boxes(
-    rng: np.random.Generator, scene: Struct, centre: np.ndarray, most: int
+    rng: np.random.Generator, scene: Struct, centre: np.ndarray, most: int, bank: Bank
 ) -> list[Struct]:
     """Return up to ``most`` textured boxes on the floor around the person.
 
@@ -128,7 +131,7 @@ def sample_boxes(
                 half=vec3(half),
                 cos=np.cos(rotation),
                 sin=np.sin(rotation),
-                texture=rng.integers(textures.FIRST_COLOUR, textures.COUNT),
+                texture=bank.draw(rng),
                 scale=rng.uniform(0.5, 2.0),
                 colour=vec3(np.full(3, rng.uniform(0.5, 1.1))),
             )
@@ -179,7 +182,11 @@ def keep_boxes(
 
 
 def make_seat(
-    rng: np.random.Generator, points: np.ndarray, pelvis: np.ndarray, heading_deg: float
+    rng: np.random.Generator,
+    points: np.ndarray,
+    pelvis: np.ndarray,
+    heading_deg: float,
+    bank: Bank,
 ) -> Struct | None:
     """A box under somebody who sits; None where the pelvis moves, or is near the floor.
 
@@ -203,14 +210,14 @@ def make_seat(
         half=vec3(half),
         cos=np.cos(way),
         sin=np.sin(way),
-        texture=rng.integers(textures.FIRST_COLOUR, textures.COUNT),
+        texture=bank.draw(rng),
         scale=rng.uniform(0.5, 2.0),
         colour=vec3(np.full(3, rng.uniform(0.5, 1.1))),
     )
 
 
 def make_occluder(
-    rng: np.random.Generator, eye: np.ndarray, points: np.ndarray, eyes: np.ndarray
+    rng: np.random.Generator, eye: np.ndarray, points: np.ndarray, eyes: np.ndarray, bank: Bank
 ) -> Struct | None:
     """A post, a panel or a low thing between a camera and a person; None where there is no room.
 
@@ -249,7 +256,7 @@ def make_occluder(
         half=vec3([*half, tall / 2]),
         cos=across[0],
         sin=across[1],
-        texture=rng.integers(textures.FIRST_COLOUR, textures.COUNT),
+        texture=bank.draw(rng),
         scale=rng.uniform(0.5, 2.0),
         colour=vec3(np.full(3, rng.uniform(0.5, 1.1))),
     )
@@ -316,5 +323,14 @@ def map_axes(direction: np.ndarray) -> np.ndarray:
     return np.stack([x, np.cross(z, x), z])
 
 
-def _texture(rng, kind):
-    return pick_one(rng, textures.numbers_of(kind))
+def _more_kinds(
+    rng: np.random.Generator, outdoors: bool, ground: tuple[int, ...], wall: int, wall2: int
+) -> tuple[tuple[int, ...], int, int]:
+    """The kinds of ground to draw from and of both walls, with those of the large bank."""
+    if outdoors:
+        far = (FACADE, fabrics.METAL, fabrics.LEAVES, BRICKS, fabrics.CONCRETE)
+        return (*ground, fabrics.CONCRETE, fabrics.TILES), wall, pick_one(rng, (wall2, *far))
+    inner = (fabrics.PARQUET, fabrics.TILES, fabrics.CONCRETE, fabrics.RUG, fabrics.FLEECE)
+    walls = (PLASTER, fabrics.WALLPAPER, fabrics.PANELS, fabrics.BOOKS, fabrics.CONCRETE)
+    walls = (*walls, fabrics.TILES, fabrics.METAL, PLASTER)
+    return (PLANKS, CHECKER, *inner), pick_one(rng, (wall, *walls)), pick_one(rng, (wall2, *walls))

@@ -1,6 +1,7 @@
-"""The bank of textures: 56 tileable images made from noise, for clothes, walls, floors and things.
+"""Tileable textures made from noise, for clothes, walls, floors and things: the small bank's 56.
 
-All are drawn once per process from a fixed seed (0.8 s); nothing is read from disk.
+All are drawn once per process from a fixed seed (0.8 s); nothing is read from disk. The larger
+bank's are in fabrics.py.
 """
 
 import colorsys
@@ -16,34 +17,14 @@ CLOUDY, PLANKS, BRICKS, CHECKER, STONES, GROUND, WAVES, SHAPES, FACADE, PLASTER 
 _HAND_GROUND = ((0.22, 0.30, 0.11), (0.42, 0.40, 0.37), (0.46, 0.36, 0.24))  # grass, gravel, earth
 
 
-def make_bank(seed: int = 7) -> np.ndarray:
-    """All textures with their mip levels.
-
-    Returns:
-        (COUNT * 87296, 3) uint8: per texture 256^2 texels, then 128^2, ... 16^2; values are square
-        roots of linear light.
-    """
-    rng = np.random.default_rng(seed)
-    images = [
+def make_noises(rng: np.random.Generator) -> list[np.ndarray]:
+    """The first textures of every bank, (256, 256, 3) in [0, 1], of which kernels make relief."""
+    return [
         _grey(make_noise(rng, 1.6)),
         _grey(make_noise(rng, 2.6)),
         np.stack([make_noise(rng, 0.6, 4) for _ in range(3)], -1) * 0.75,
         _grey(_streaks(rng, 5.0, 0.22, 0.45)),
     ]
-    while len(images) < COUNT:
-        images.append(np.clip(_image(rng, len(images)), 0, 1))
-    return np.concatenate([_mips(p) for p in images])
-
-
-def mean_colours(bank: np.ndarray) -> np.ndarray:
-    """(COUNT, 3) mean linear RGB of each texture."""
-    full = bank.reshape(COUNT, -1, 3)[:, : SIDE * SIDE] / 255.0
-    return (full**2).mean(1)
-
-
-def numbers_of(*kinds: int) -> list[int]:
-    """The textures that show one of these kinds."""
-    return [n for n in range(FIRST_COLOUR, COUNT) if n % 10 in kinds]
 
 
 def make_noise(rng: np.random.Generator, slope: float, above: float = 0) -> np.ndarray:
@@ -91,8 +72,8 @@ def _between(z, colours):
     return np.stack([np.interp(z, at, [c[i] for c in colours]) for i in range(3)], -1)
 
 
-def _cells(rng, count):
-    """Return the nearest of ``count`` random points on the torus.
+def find_cells(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest of ``count`` random points on the torus for each texel.
 
     Its number, and how much nearer it is than the second.
     """
@@ -108,15 +89,14 @@ def _cells(rng, count):
     return which, np.sqrt(second) - np.sqrt(first)
 
 
-def _image(rng, number):
+def paint_kind(rng: np.random.Generator, kind: int, choice: int) -> np.ndarray:
+    """(256, 256, 3) of one of the ten kinds; ``choice`` of 0 to 2 is a ground of its own colour."""
     natural = rng.random() < 0.7
     hue = rng.uniform(0.03, 0.14) if rng.random() < 0.6 else rng.random()
     colours = [natural_colour(rng, hue) if natural else any_colour(rng) for _ in range(4)]
-    kind = number % 10
     if kind == CLOUDY:
         return _between(make_noise(rng, rng.uniform(1, 2.6)), colours)
     if kind == GROUND:
-        choice = (number // 10) % 4
         base = np.array(_HAND_GROUND[choice]) if choice < 3 else natural_colour(rng, 0.1)
         return base * (
             0.35 + make_noise(rng, 0.3, 8)[..., None] + 0.5 * make_noise(rng, 1.8)[..., None]
@@ -167,7 +147,7 @@ def _checker(rng, x, y, colours):
 
 
 def _stones(rng, x, y, colours):
-    which, edge = _cells(rng, rng.integers(12, 70))
+    which, edge = find_cells(rng, rng.integers(12, 70))
     shades = np.stack([colours[j % 4] * rng.uniform(0.6, 1.2) for j in range(80)])
     out = shades[which] * (0.8 + 0.4 * make_noise(rng, 1.8)[..., None])
     return np.where((edge < rng.choice([0, 2, 4]))[..., None], colours[3] * 0.3, out)
@@ -206,7 +186,8 @@ def _facade(rng, x, y, colours):
     return out
 
 
-def _mips(image):
+def stack_levels(image: np.ndarray) -> np.ndarray:
+    """(87296, 3) uint8 roots of an image in [0, 1], at 256^2 texels, then 128^2, ... 16^2."""
     levels = []
     for level in range(LEVELS):
         side = SIDE >> level

@@ -3,6 +3,7 @@
 import numpy as np
 
 from data.people import textures
+from data.people.bank import Bank
 from data.people.rng import pick_one
 from data.people.warp_types import Look, Struct, fill_struct, vec3
 
@@ -10,7 +11,7 @@ NONE = 2.0  # beyond every field's range: no shoe, no sock
 NO_STRANDS = 9.0
 _TOPS = ("tee", "long", "shirt", "tank", "jacket", "dress", "turtleneck")
 _TOP_WEIGHTS = (0.32, 0.16, 0.16, 0.08, 0.13, 0.07, 0.08)
-_HAIR = (
+HAIR = (
     (0.012, 0.010, 0.009),
     (0.03, 0.018, 0.012),
     (0.075, 0.04, 0.022),
@@ -20,31 +21,28 @@ _HAIR = (
     (0.42, 0.40, 0.38),
     (0.12, 0.115, 0.11),
 )
-_HAIR_WEIGHTS = (0.28, 0.22, 0.18, 0.1, 0.08, 0.04, 0.05, 0.05)
+HAIR_WEIGHTS = (0.28, 0.22, 0.18, 0.1, 0.08, 0.04, 0.05, 0.05)
 _IRIS = ((0.10, 0.05, 0.02), (0.03, 0.02, 0.015), (0.12, 0.20, 0.30), (0.13, 0.17, 0.08))
-_TROUSERS = ((0.05, 0.075, 0.16), (0.02, 0.02, 0.024), (0.33, 0.27, 0.18), (0.14, 0.14, 0.15))
+TROUSERS = ((0.05, 0.075, 0.16), (0.02, 0.02, 0.024), (0.33, 0.27, 0.18), (0.14, 0.14, 0.15))
 _LIGHT_SKIN, _MIDDLE_SKIN, _DEEP_SKIN = np.array(
     [[0.83, 0.60, 0.47], [0.58, 0.36, 0.22], [0.17, 0.085, 0.052]]
 )
 
 
-def sample_look(
-    rng: np.random.Generator, female: bool, child: bool, texture_means: np.ndarray
-) -> Struct:
+def sample_look(rng: np.random.Generator, female: bool, child: bool, bank: Bank) -> Struct:
     """One person's Look.
 
     Args:
-        rng: numpy Generator.  female, child: bool.  texture_means: (COUNT, 3) of
-            textures.mean_colours.
+        rng: numpy Generator.  female, child: bool.  bank: of the textures.
     """
     values: dict[str, float | np.ndarray] = {"seed": rng.random() * 7}
     top, bottom = _garments(rng, female)
     values.update(_cut(rng, top, bottom))
-    values.update(_drape(rng, top, bottom))
-    skin, skin_values = _skin(rng, female)
+    values.update(draw_drape(rng, top, bottom))
+    skin, skin_values = draw_skin(rng, female)
     values.update(skin_values)
-    values.update(_hair(rng, female, child))
-    values.update(_cloth(rng, top, skin, texture_means))
+    values.update(draw_hair(rng, female, child))
+    values.update(_cloth(rng, top, skin, bank))
     fields = {k: vec3(v) if isinstance(v, np.ndarray) else v for k, v in values.items()}
     return fill_struct(Look, **fields)
 
@@ -104,7 +102,7 @@ def _cut(rng, top, bottom):
     }
 
 
-def _drape(rng, top, bottom):
+def draw_drape(rng: np.random.Generator, top: str, bottom: str) -> dict[str, float]:
     """Thickness, looseness and folds, metres."""
     loose, tight = rng.beta(1.2, 2.0), bottom == "leggings"
     return {
@@ -116,8 +114,10 @@ def _drape(rng, top, bottom):
     }
 
 
-def _skin(rng, female):
-    """Draw skin on a line from light to deep, through a middle tone.
+def draw_skin(
+    rng: np.random.Generator, female: bool
+) -> tuple[np.ndarray, dict[str, float | np.ndarray]]:
+    """Draws skin on a line from light to deep, through a middle tone.
 
     The line is two straight pieces in linear RGB.
     """
@@ -140,8 +140,9 @@ def _skin(rng, female):
     }
 
 
-def _hair(rng, female, child):
-    colour = np.array(pick_one(rng, _HAIR, _HAIR_WEIGHTS))
+def draw_hair(rng: np.random.Generator, female: bool, child: bool) -> dict[str, float | np.ndarray]:
+    """Colour, extent and thickness of hair, and whether a hat is on it."""
+    colour = np.array(pick_one(rng, HAIR, HAIR_WEIGHTS))
     if rng.random() < 0.03:
         colour = textures.any_colour(rng) ** 2
     on = child or rng.random() > (0.02 if female else 0.12)
@@ -161,7 +162,7 @@ def _hair(rng, female, child):
     }
 
 
-def _cloth(rng, top, skin, means):
+def _cloth(rng, top, skin, bank):
     """Colours, patterns and textures of everything worn."""
     first, second = (textures.any_colour(rng, 0.05, 0.98) ** 2 for _ in range(2))
     if rng.random() < 0.35:
@@ -169,7 +170,7 @@ def _cloth(rng, top, skin, means):
             1 + rng.normal(0, 0.04, 3)
         )
     first, second = unlike_skin(first, skin), unlike_skin(second, skin)
-    trousers = [np.array(c) for c in _TROUSERS] + [textures.any_colour(rng) ** 2]
+    trousers = [np.array(c) for c in TROUSERS] + [textures.any_colour(rng) ** 2]
     lower = unlike_skin(
         pick_one(rng, trousers, (0.3, 0.2, 0.15, 0.13, 0.22)) * rng.uniform(0.6, 1.5), skin
     )
@@ -182,14 +183,14 @@ def _cloth(rng, top, skin, means):
         "top_scale": pick_one(rng, (9, 14, 22, 30)),
         "bottom_pattern": pick_one(rng, (0, 5, 3, 4), (0.42, 0.38, 0.08, 0.12)),
         "bottom_scale": pick_one(rng, (9, 16, 26)),
-        "print_texture": _any_texture(rng) if top in ("tee", "long") and rng.random() < 0.35 else 0,
+        "print_texture": bank.draw(rng) if top in ("tee", "long") and rng.random() < 0.35 else 0,
         "shoe_colour": textures.any_colour(rng, 0.03, 0.9) ** 2,
         "sole": np.full(3, pick_one(rng, (0.75, 0.3, 0.04))),
         "sock_colour": textures.any_colour(rng, 0.1, 0.95) ** 2,
         "hat_colour": textures.any_colour(rng) ** 2,
     }
     for part in ("top", "bottom"):
-        texture = _texture_unlike_skin(rng, out[f"{part}_a"], skin, means)
+        texture = _texture_unlike_skin(rng, out[f"{part}_a"], skin, bank)
         out[f"{part}_texture"] = texture or 0
         if texture is None:
             out[f"{part}_pattern"] = 0
@@ -203,18 +204,14 @@ def _cloth(rng, top, skin, means):
     return out
 
 
-def _any_texture(rng):
-    return int(rng.integers(textures.FIRST_COLOUR, textures.COUNT))
-
-
-def _texture_unlike_skin(rng, tint, skin, means):
+def _texture_unlike_skin(rng, tint, skin, bank):
     """Return a texture whose mean under this tint does not read as skin.
 
     None if six draws found none.
     """
     for _ in range(6):
-        which = _any_texture(rng)
-        mean = means[which] * (tint * 1.2 + 0.1)
+        which = bank.draw(rng)
+        mean = bank.means[which] * (tint * 1.2 + 0.1)
         if unlike_skin(mean, skin) is mean:
             return which
     return None

@@ -82,6 +82,16 @@ class Look:
     bottom_scale: float
     bottom_texture: int
     print_texture: int  # a print on the chest, 0 for none
+    # The rest is of outfits.py, and 0 is as if it were not there. A coat's lower part is the skirt.
+    coat: int
+    open_front: float  # half the width of what shows between the sides of an open top, metres
+    top_turn: float  # of the pattern on the cloth, radians
+    bottom_turn: float
+    top_detail: int  # 1 sleeves, 2 below and 5 above detail_at, 3 buttons, 4 a band, 6 cuffs
+    detail_at: float
+    bottom_detail: int  # 1 a stripe along the side, 2 a belt, 3 cuffs
+    back_print: int  # of the print's size on the back, 0 for none
+    detail_colour: wp.vec3
 
 
 @wp.struct
