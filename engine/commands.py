@@ -170,6 +170,9 @@ def _explain_unknown(package: Package, argv: list[str], program: str) -> str:
     names = [verb.name for verb in package.verbs]
     takers = [verb.name for verb in package.verbs if verb.takes_config]
     first, words = argv[0], argv
+    several = [name for name in names if name.startswith(f"{first} ")]
+    if several and argv[1:] in ([], ["--help"], ["-h"]) and f"{first} train" not in takers:
+        return f"'{first}' wants one word more: {', '.join(several)}; {call} --help says what for"
     if len(argv) > 1 and f"{first} train" in takers:  # of slurm, where the package comes first
         takers, words = [f"{first} train"], argv[1:]
     if words[0].endswith((".yaml", ".yml")) and takers:

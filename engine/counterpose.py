@@ -15,7 +15,7 @@ from engine.errors import Failure, UserError
 PROGRAM = "counterpose"
 PACKAGES = ("data", "pretrain", "finetune", "engine", "slurm")
 # What a user of meshes types without the package's name.
-SHORT = {"predict": "finetune", "demo": "finetune"}
+SHORT = {"predict": "finetune", "weights": "finetune", "demo": "finetune"}
 COMPLETE = "complete"  # what the scripts below ask for; it is in no help
 SHELLS = {
     "bash": """\
@@ -74,6 +74,7 @@ Pre-train a vision transformer on pairs of images of one person, and recover mes
   slurm     send any of these to a cluster, and look after it
 
   predict   short for finetune predict: the meshes of the people in images
+  weights   short for finetune weights: those that ship, listed, shown, checked, pushed to a hub
   demo      short for finetune demo: the whole path on synthetic humans
 
   {PROGRAM} PACKAGE --help        the verbs of a package
@@ -82,7 +83,7 @@ Pre-train a vision transformer on pairs of images of one person, and recover mes
   {PROGRAM} --version
 
 example:
-  {PROGRAM} predict photo.jpg run=runs/mesh out=meshes"""
+  {PROGRAM} predict photo.jpg"""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -40,9 +40,9 @@ PACKAGE = Package(
         Verb(
             "predict",
             "finetune.predict:main",
-            "recover the meshes of the people, or hands, in images",
-            "IMAGE ... run=RUN out=DIR [boxes=FILE] [key=value ...]",
-            "photo.jpg run=runs/mesh out=meshes",
+            "recover the meshes of the people and hands in images",
+            "IMAGE ... [run=RUN] [out=DIR] [boxes=FILE] [key=value ...]",
+            "photo.jpg",
             keys="finetune.verb_config:PredictConfig",
         ),
         Verb(
@@ -52,6 +52,38 @@ PACKAGE = Package(
             "RUN name=NAME [out=DIR] [key=value ...]",
             "runs/mesh name=body",
             keys="finetune.verb_config:ReleaseConfig",
+        ),
+        Verb(
+            "weights list",
+            "finetune.released.commands:list_weights",
+            "list the weights that ship",
+            "[folder=DIR]",
+            "",
+            keys="finetune.verb_config:WeightsConfig",
+        ),
+        Verb(
+            "weights show",
+            "finetune.released.commands:show_weights",
+            "print the card of weights: of what they are made, how good, at what bad",
+            "NAME [folder=DIR]",
+            "body",
+            keys="finetune.verb_config:WeightsShowConfig",
+        ),
+        Verb(
+            "weights check",
+            "finetune.released.commands:check_weights",
+            "check that each file of weights is the one that was released",
+            "[folder=DIR]",
+            "",
+            keys="finetune.verb_config:WeightsConfig",
+        ),
+        Verb(
+            "weights push",
+            "finetune.released.commands:push_weights",
+            "put weights and their page into a hub's repository (pip install -e '.[hub]')",
+            "NAME repo=OWNER/NAME [private=true]",
+            "body repo=somebody/meshes",
+            keys="finetune.verb_config:WeightsPushConfig",
         ),
         Verb(
             "report",
@@ -79,7 +111,7 @@ PACKAGE = Package(
             usual=("clips", "workers", "device", "pretrain_steps", "finetune_steps"),
         ),
     ),
-    example="finetune predict photo.jpg run=runs/mesh out=meshes",
+    example="finetune predict photo.jpg",
     default="train",
 )
 

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,8 @@ FORMAT = 1
 TO_GLTF = np.array([1, -1, -1], np.float32)
 DIGITS = 6  # of the JSON file: micrometres
 OF_SEQUENCES = ("track", "time_s")
+# Of all people, or of each kind of them.
+Names = Sequence[str] | Mapping[str, Sequence[str]]
 
 
 def names_of(people: Sequence[Person]) -> list[str]:
@@ -61,8 +63,8 @@ def save_glb(path: str | Path, people: Sequence[Person]) -> None:
 def save_numbers(
     stem: str | Path,
     people: Sequence[Person],
-    keypoint_names: Sequence[str] | None = None,
-    joint_names: Sequence[str] | None = None,
+    keypoint_names: Names | None = None,
+    joint_names: Names | None = None,
 ) -> None:
     """Write all arrays of all people in ``stem``.npz.
 
@@ -75,12 +77,13 @@ def save_numbers(
 
     Args:
         stem: path without the ending.  people: list of Person.  keypoint_names, joint_names: K and
-            J names.
+            J names; where kinds have different ones, {kind: names}.
     Raises:
         UserError: a file cannot be written, or there are not as many names as keypoints or joints.
     """
-    for what, names in (("keypoints", keypoint_names), ("joints", joint_names)):
+    for what, of_kinds in (("keypoints", keypoint_names), ("joints", joint_names)):
         for person, name in zip(people, names_of(people), strict=True):
+            names = of_kinds[person.kind] if isinstance(of_kinds, Mapping) else of_kinds
             if names is not None and len(names) != len(getattr(person, what)):
                 raise UserError(
                     f"{stem}: {len(names)} names for the {len(getattr(person, what))} {what} of "

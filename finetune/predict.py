@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.bodies.base import BodyModel
+from data.format.clip import KINDS
 from data.sources.detections.names import VideoNames
 from data.sources.tables import read_rows
 from engine.config.parser import parse_keys
+from engine.config.paths import split_paths
 from engine.errors import Failure, UserError, explain, failure_of
 from engine.logging import progress
 from finetune import export
@@ -19,10 +20,12 @@ from finetune.inference.images import read_image
 from finetune.inference.predictor import SIDES, Predictor, check_boxes, check_intrinsics
 from finetune.inference.search import Region, search_images
 from finetune.person import Person
+from finetune.released.catalogue import list_shipped
 from finetune.verb_config import PredictConfig
 from finetune.viz import draw
 
 USUAL_SIDE = "right"
+SHIPPED = ("body", "hand")  # names of weights that are taken where no run is named
 COLUMNS = ("image", "x0", "y0", "x1", "y1")
 
 
@@ -44,11 +47,6 @@ class Listed:
 def main(argv: Sequence[str]) -> int:
     """Run ``python -m finetune predict``; returns the exit code."""
     config, paths = parse_keys(PredictConfig, argv, "finetune predict")
-    if not config.run or not config.out:
-        raise UserError(
-            f"{'run' if not config.run else 'out'}= is not set; see python -m finetune predict "
-            f"--help"
-        )
     if config.intrinsics and len(config.intrinsics) != 4:
         raise UserError(f"intrinsics={config.intrinsics}: four numbers are needed, fx,fy,cx,cy")
     _refuse_equal_names(paths)
@@ -59,38 +57,99 @@ def main(argv: Sequence[str]) -> int:
     # with nothing written.
     for path in paths:
         _check(path, boxes.get(path, []), K)
-    predictor = Predictor(config.run, config.device)
-    kind = predictor.body.kind
-    if kind == "body" and config.side == "left":
-        raise UserError(f"side={config.side}: run={config.run} recovers bodies, which have no side")
-    regions = _list_regions(config, paths, kind, boxes)
+    predictors = _open_predictors(config)
+    regions = _list_regions(config, paths, list(predictors), boxes)
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise failure_of(error, f"out={out}: the folder cannot be made: {explain(error)}") from None
     for path in progress.watched(list(regions), "image"):
-        image, inside = read_image(path), regions[path]
-        squares = None if config.whole_image else [region.box for region in inside]
-        found = predictor(image, squares, K, [region.side for region in inside])
-        write_results(out / Path(path).stem, image, found, predictor.body)
+        image, found = read_image(path), []
+        for kind, inside in regions[path].items():
+            squares = None if config.whole_image else [region.box for region in inside]
+            found += predictors[kind](image, squares, K, [region.side for region in inside])
+        stem = out / Path(path).stem
+        write_results(stem, image, found, predictors)
+        print(f"{path}: {_count(found)}: {stem}.overlay.png, {stem.name}.glb, {stem.name}.json")
     print(f"wrote overlays, views, meshes and numbers of {len(regions)} images to {out}")
     return 0
 
 
-def _list_regions(
-    config: PredictConfig, paths: Sequence[str], kind: str, boxes: Mapping[str, Sequence[Listed]]
-) -> dict[str, list[Region]]:
-    """{path: where its people or hands are}, of images in which any are; by ``boxes`` if given.
+def _open_predictors(config: PredictConfig) -> dict[str, Predictor]:
+    """{"body", "hand": the run that recovers it}: those that are named, or that ship."""
+    runs = split_paths(config.run, "run") or choose_shipped()
+    predictors: dict[str, Predictor] = {}
+    for run in runs:
+        predictor = Predictor(run, config.device)
+        kind = predictor.body.kind
+        if kind in predictors:
+            raise UserError(f"run={config.run}: both recover the same, a {kind}; name one of them")
+        predictors[kind] = predictor
+    if list(predictors) == ["body"] and config.side == "left":
+        raise UserError(f"side={config.side}: run={config.run} recovers bodies, which have no side")
+    return dict(sorted(predictors.items()))  # bodies first
 
-    Whole images have one whose box nobody reads.
+
+def choose_shipped() -> list[str]:
+    """Return the names of the weights that predict takes where no run is named.
+
+    Raises:
+        UserError: none ship.
+    """
+    known = list_shipped()
+    names = [name for name in SHIPPED if name in known]
+    if not names:
+        raise UserError(
+            "run= is not set, and no weights ship with this version: name a run of your own, or "
+            "weights by their file, URL or hub repository"
+        )
+    return names
+
+
+def _count(found: Sequence[Person]) -> str:
+    bodies = sum(person.kind == "body" for person in found)
+    words = []
+    for count, one, several in (
+        (bodies, "body", "bodies"),
+        (len(found) - bodies, "hand", "hands"),
+    ):
+        if count:
+            words.append(f"{count} {one if count == 1 else several}")
+    return " and ".join(words)
+
+
+def _list_regions(
+    config: PredictConfig,
+    paths: Sequence[str],
+    kinds: Sequence[str],
+    boxes: Mapping[str, Sequence[Listed]],
+) -> dict[str, dict[str, list[Region]]]:
+    """{path: {kind: where its people or hands are}}, of images in which any are.
+
+    By ``boxes`` if given: where both kinds are recovered, a row with a side is a hand's. Whole
+    images have one region whose box nobody reads.
     """
     side = config.side or USUAL_SIDE
     if config.whole_image:
-        return {path: [Region(np.zeros(4), side)] for path in paths}
-    if config.boxes:
-        return {path: _list_rows(boxes[path], side) for path in paths}
-    return search_images(paths, kind, config.least_score, [config.side] if config.side else SIDES)
+        if len(kinds) > 1:
+            raise UserError(
+                "whole_image=true, but both bodies and hands would be recovered: name one by "
+                f"run={SHIPPED[0]} or run={SHIPPED[1]}"
+            )
+        return {path: {kinds[0]: [Region(np.zeros(4), side)]} for path in paths}
+    if not config.boxes:
+        sides = [config.side] if config.side else SIDES
+        return search_images(paths, kinds, config.least_score, sides)
+    if len(kinds) == 1:
+        return {path: {kinds[0]: _list_rows(boxes[path], side)} for path in paths}
+    found = {}
+    for path in paths:
+        hands = [row for row in boxes[path] if row.side]
+        bodies = [row for row in boxes[path] if not row.side]
+        parts = {"body": _list_rows(bodies, side), "hand": _list_rows(hands, side)}
+        found[path] = {kind: inside for kind, inside in parts.items() if inside}
+    return found
 
 
 def _list_rows(listed: Sequence[Listed], side: str) -> list[Region]:
@@ -121,7 +180,12 @@ def _check(image: str, listed: Sequence[Listed], K: np.ndarray | None) -> None:
             raise UserError(f"{row.where}: {error}") from None
 
 
-def write_results(stem: Path, image: np.ndarray, found: Sequence[Person], body: BodyModel) -> None:
+def write_results(
+    stem: Path,
+    image: np.ndarray,
+    found: Sequence[Person],
+    predictors: Mapping[str, Predictor],
+) -> None:
     """Write overlay, views, meshes and numbers of an image.
 
     STEM.overlay.png, STEM.NAME.png (views of each person), STEM.glb, STEM.npz and STEM.json.
@@ -131,7 +195,18 @@ def write_results(stem: Path, image: np.ndarray, found: Sequence[Person], body: 
         words = f"{name.replace('_', ' ')}: {person.translation[2]:.2f} m away"
         _save(draw.sheet(image, person, [words]), f"{stem}.{name}.png")
     export.save_glb(f"{stem}.glb", found)
-    export.save_numbers(stem, found, body.keypoint_names, body.joint_names)
+    bodies = {kind: predictor.body for kind, predictor in predictors.items()}
+    if len(bodies) == 1:
+        (body,) = bodies.values()
+        export.save_numbers(stem, found, body.keypoint_names, body.joint_names)
+        return
+    by_kind = {kind: bodies["body" if kind == KINDS[0] else "hand"] for kind in KINDS}
+    export.save_numbers(
+        stem,
+        found,
+        {kind: body.keypoint_names for kind, body in by_kind.items()},
+        {kind: body.joint_names for kind, body in by_kind.items()},
+    )
 
 
 def _save(image: Image.Image, path: str) -> None:

@@ -48,8 +48,14 @@ class EvaluateConfig:
 class PredictConfig:
     """Holds the keys of ``python -m finetune predict``."""
 
-    run: str = key("", "a fine-tuning run, or one of its checkpoints", path="one")
-    out: str = key("", "folder for overlays, meshes and numbers", path="one")
+    run: str = key(
+        "",
+        "a fine-tuning run, or one of its checkpoints; the name of weights that ship, a file, a "
+        "URL or a hub repository; one for bodies and one for hands may be named; default: body and "
+        "hand, as far as they ship",
+        path="several",
+    )
+    out: str = key("predictions", "folder for overlays, meshes and numbers", path="one")
     boxes: str = key(
         "",
         "CSV or JSON with image,x0,y0,x1,y1 and perhaps side, a row a person; default: people, or "
@@ -100,6 +106,39 @@ class ReleaseConfig:
         """UserError where there is no name."""
         if not self.name:
             raise UserError("name= is not set: body and hand are what predict looks for")
+
+
+FOLDER = "folder of weights with their index; default: those that ship"
+
+
+@dataclass
+class WeightsConfig:
+    """Holds the keys of ``python -m finetune weights list`` and ``check``."""
+
+    folder: str = key("", FOLDER, path="one")
+
+
+@dataclass
+class WeightsShowConfig:
+    """Holds the keys of ``python -m finetune weights show``."""
+
+    name: str = key("", "of the weights, such as body", positional="NAME")
+    folder: str = key("", FOLDER, path="one")
+
+
+@dataclass
+class WeightsPushConfig:
+    """Holds the keys of ``python -m finetune weights push``."""
+
+    name: str = key("", "of the weights, such as body", positional="NAME")
+    repo: str = key("", "the hub's repository, OWNER/NAME; it is made where it is not there")
+    private: bool = key(False, "a repository that is made now is seen by its owner alone")
+    folder: str = key("", FOLDER, path="one")
+
+    def check(self) -> None:
+        """UserError where there is no repository."""
+        if not self.repo:
+            raise UserError("repo= is not set: name the hub's repository, repo=OWNER/NAME")
 
 
 @dataclass

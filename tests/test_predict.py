@@ -495,8 +495,14 @@ class MadeFinder:
     def find_people(self, image):
         return self.people if image.shape[1] == 160 else []
 
-    def find_hands(self, image):
+    def find_hands(self, image, people=None):
+        assert people is None or people == self.find_people(image)
         return self.hands if image.shape[1] == 160 else []
+
+
+def ships(monkeypatch, folder):
+    """Let the weights of a folder be those that ship."""
+    monkeypatch.setattr("finetune.released.catalogue.weights_folder", lambda: folder)
 
 
 def use_finder(monkeypatch, finder):
@@ -537,6 +543,62 @@ def test_people_are_found_where_no_boxes_are_given(
     assert [one["box"] for one in told] == boxes[:2].tolist()
     for one, person in zip(told, wanted, strict=True):
         assert np.allclose(one["joints"], person.joints, atol=1e-5)
+
+
+@pytest.fixture
+def shipped(runs, tmp_path, monkeypatch):
+    """Both runs ship, as body and hand, in full precision."""
+    for kind, run in runs.items():
+        words = [str(run), f"name={kind}", f"out={tmp_path / 'ships'}", "dtype=float32"]
+        assert main(["release", *words]) == 0
+    ships(monkeypatch, tmp_path / "ships")
+    return tmp_path / "ships"
+
+
+def test_an_image_alone_gives_bodies_and_hands_by_the_weights_that_ship(
+    monkeypatch, capsys, shipped, predictors, images, photo, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    box, hand = np.array([20.0, 10, 70, 110]), np.array([90.0, 30, 130, 80])
+    finder = MadeFinder([Detection(box, 0.9)], [HandDetection("left", hand)])
+    opened = use_finder(monkeypatch, finder)
+    capsys.readouterr()
+    code, said, _ = run_command(monkeypatch, capsys, images / "a.png", "device=cpu")
+    assert code == 0 and opened == {"masks": False, "hands": True}
+    out = tmp_path / "predictions"
+    line = f"{images / 'a.png'}: 1 body and 1 hand: predictions/a.overlay.png, a.glb, a.json"
+    assert said.splitlines()[0] == line
+    wanted = predictors["body"](photo, [box])
+    wanted += predictors["hand"](photo, [hand], None, ["left"])
+    told = json.loads((out / "a.json").read_text())
+    assert [one["name"] for one in told["people"]] == ["body-1", "left_hand-2"]
+    for one, person in zip(told["people"], wanted, strict=True):
+        assert np.allclose(one["joints"], person.joints, atol=1e-4)
+    for kind, body in (("body", "body"), ("left_hand", "hand"), ("right_hand", "hand")):
+        assert told["joint_names"][kind] == list(predictors[body].body.joint_names)
+    assert trimesh.load(out / "a.glb").geometry.keys() == {"body-1", "left_hand-2"}
+    arrays = np.load(out / "a.npz")
+    assert np.allclose(arrays["left_hand/vertices"][0], wanted[1].vertices, atol=1e-4)
+    overlay = np.asarray(Image.open(out / "a.overlay.png"))
+    assert (overlay != photo).any()
+
+
+def test_rows_with_a_side_are_hands_where_both_are_recovered(
+    monkeypatch, capsys, shipped, images, tmp_path
+):
+    (tmp_path / "boxes.csv").write_text(
+        "image,x0,y0,x1,y1,side\na.png,20,10,70,110,\nb.jpg,30,20,90,90,right\n"
+    )
+    words = [images / "a.png", images / "b.jpg", f"boxes={tmp_path / 'boxes.csv'}"]
+    words += [f"out={tmp_path / 'out'}", "device=cpu"]
+    code, said, _ = run_command(monkeypatch, capsys, *words)
+    assert code == 0 and "a.png: 1 body: " in said and "b.jpg: 1 hand: " in said
+    code, _, heard = run_command(monkeypatch, capsys, images / "a.png", "whole_image=true")
+    assert code == 2 and "both bodies and hands would be recovered" in heard
+    # One of them named is one alone.
+    words = [images / "a.png", "run=hand", "whole_image=true", f"out={tmp_path / 'hand'}"]
+    code, said, _ = run_command(monkeypatch, capsys, *words)
+    assert code == 0 and "a.png: 1 hand: " in said
 
 
 @pytest.mark.parametrize("side, kept", [(None, ["left", "right"]), ("left", ["left"])])
@@ -603,6 +665,7 @@ def test_mistakes_are_told_in_one_line_and_nothing_is_written(
     unfinished.mkdir()
     (unfinished / "config.yaml").write_text((runs["body"] / "config.yaml").read_text())
     (tmp_path / "file").touch()
+    ships(monkeypatch, tmp_path / "nothing")
     run, to = f"run={runs['body']}", f"out={out}"
     for words, said in (
         ((run, to, good, images / "c.png"), ["c.png", "does not exist"]),
@@ -626,8 +689,8 @@ def test_mistakes_are_told_in_one_line_and_nothing_is_written(
         ((run, to, good, "intrinsics=-100,100,5,5"), ["intrinsics", "-100.0"]),
         ((run, to, good, "boxs=a.csv"), ["boxs", "did you mean 'boxes'"]),
         ((run, to), ["at least one path"]),
-        ((to, good), ["run= is not set"]),
-        ((run, good), ["out= is not set"]),
+        ((to, good), ["run= is not set, and no weights ship"]),
+        ((f"{run},{runs['body']}", to, good), [f"run={runs['body']},", "both recover the same"]),
         ((f"run={tmp_path / 'none'}", to, good), [str(tmp_path / "none"), "no such folder"]),
         ((f"run={tmp_path / 'nothing'}", to, good), ["config.yaml"]),
         ((f"run={unfinished}", to, good), [str(unfinished), "no complete checkpoint"]),

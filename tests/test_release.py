@@ -5,18 +5,22 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from networks import STEP, make_run
 from runs import ROOT
 from safetensors import safe_open
 
 import finetune
+from engine import counterpose
 from engine.errors import UserError
 from finetune.__main__ import main
-from finetune.released import catalogue, release
+from finetune.released import catalogue, commands, release
 from finetune.released.history import count_hours, shorten_paths
 from finetune.released.locate import results_home
 from finetune.results_folder import find_results_folder
@@ -68,7 +72,6 @@ def shipped(runs, tmp_path_factory):
 def ships(shipped, monkeypatch):
     """What ships is what was released here."""
     monkeypatch.setattr("finetune.released.catalogue.weights_folder", lambda: shipped)
-    monkeypatch.setattr("finetune.released.locate.weights_folder", lambda: shipped)
     return shipped
 
 
@@ -179,7 +182,6 @@ def test_a_changed_or_missing_file_is_told(shipped, tmp_path, monkeypatch):
     copy = tmp_path / "weights"
     shutil.copytree(shipped, copy)
     monkeypatch.setattr("finetune.released.catalogue.weights_folder", lambda: copy)
-    monkeypatch.setattr("finetune.released.locate.weights_folder", lambda: copy)
     data = bytearray((copy / "body.safetensors").read_bytes())
     data[-5] ^= 1
     (copy / "body.safetensors").write_bytes(data)
@@ -254,3 +256,86 @@ def test_a_wheel_holds_the_weights(tmp_path):
         [sys.executable, "-c", code], cwd=target, capture_output=True, text=True, check=True
     )
     assert said.stdout.strip() == str(target / "finetune" / "weights")
+
+
+class Hub:
+    """In place of huggingface_hub: what is pushed is kept."""
+
+    def __init__(self, error=None):
+        self.error, self.made, self.files, self.commits = error, [], {}, []
+        hub = self
+
+        class HfApi:
+            def create_repo(self, repo, *, private, exist_ok):
+                if hub.error:
+                    raise hub.error
+                hub.made.append((repo, private, exist_ok))
+
+            def create_commit(self, repo, operations, *, commit_message):
+                hub.files[repo] = dict(operations)
+                hub.commits.append(commit_message)
+                return SimpleNamespace(oid="0123abc")
+
+        def add(name, content):
+            return name, content if isinstance(content, bytes) else Path(content).read_bytes()
+
+        self.HfApi, self.CommitOperationAdd = HfApi, add
+
+
+def test_push_brings_file_and_page_in_one_commit(ships, monkeypatch, capsys):
+    found = Hub()
+    monkeypatch.setattr("finetune.released.commands.import_hub", lambda: found)
+    words = ["weights", "push", "body", "repo=somebody/meshes", "private=true"]
+    assert counterpose.main(words) == 0
+    assert "hf://somebody/meshes@0123abc" in capsys.readouterr().out
+    assert found.made == [("somebody/meshes", True, True)] and len(found.commits) == 1
+    files = found.files["somebody/meshes"]
+    assert files["model.safetensors"] == (ships / "body.safetensors").read_bytes()
+    start, head, page = files["README.md"].decode().split("---\n", 2)
+    front = yaml.safe_load(head)
+    assert start == "" and front["license"] == "apache-2.0"
+    assert front["library_name"] == "counterpose" and "body" in front["tags"]
+    assert 'load("hf://somebody/meshes")' in page and "run=hf://somebody/meshes`." in page
+    assert 'load("body")' not in page and "## What it is bad at" in page
+
+
+def test_data_that_are_not_free_are_no_free_weights(ships):
+    entry = catalogue.read_index(ships)["hand"]
+    card = "## Where it comes from\n- data: source x, licence CC-BY-NC-4.0\n## Numbers\n"
+    assert "license: other" in commands.write_page(card, entry, "a/b")
+    assert "license: apache-2.0" in commands.write_page(card.replace("-NC", ""), entry, "a/b")
+
+
+def test_what_goes_wrong_in_a_push_is_one_sentence(ships, monkeypatch):
+    class LocalTokenNotFoundError(OSError):
+        pass
+
+    words = ["weights", "push", "body", "repo=somebody/meshes"]
+    failing = Hub(LocalTokenNotFoundError("Token is required\nhf auth login"))
+    monkeypatch.setattr("finetune.released.commands.import_hub", lambda: failing)
+    with pytest.raises(UserError, match="repo=somebody/meshes: Token is required hf auth login"):
+        counterpose.main(words)
+    with pytest.raises(UserError, match="repo=hf://x: a repository is"):
+        counterpose.main([*words[:3], "repo=x"])
+    with pytest.raises(UserError, match="repo= is not set"):
+        counterpose.main(words[:3])
+
+
+def test_list_show_and_check(ships, tmp_path, capsys):
+    assert counterpose.main(["weights", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["body", "hand"]
+    assert counterpose.main(["weights", "show", "hand"]) == 0
+    assert capsys.readouterr().out == (ships / "hand.md").read_text()
+    assert counterpose.main(["weights", "check"]) == 0
+    assert capsys.readouterr().out.count("as it was released") == 2
+    with pytest.raises(UserError, match="'bodie': body, hand; did you mean 'body'"):
+        counterpose.main(["weights", "show", "bodie"])
+    copy = tmp_path / "copy"
+    shutil.copytree(ships, copy)
+    (copy / "hand.safetensors").write_bytes(b"x")
+    with pytest.raises(UserError, match="1 of 2 weights in .* are not as released"):
+        counterpose.main(["weights", "check", f"folder={copy}"])
+    assert "has 1 bytes" in capsys.readouterr().out
+    assert counterpose.main(["weights", "list", f"folder={tmp_path / 'none'}"]) == 0
+    assert "no weights are in" in capsys.readouterr().out

@@ -1,6 +1,6 @@
 """Where the people, or hands, of an image are that nobody gave boxes of."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from engine.logging.console import get_logger
 from finetune.inference.images import ImageLike, read_image
 
 REMEDY = "name them by boxes=FILE, or set whole_image=true where each image shows one alone"
+
+WORDS = {"body": "person", "hand": "hand"}
 
 log = get_logger(__name__)
 
@@ -29,60 +31,69 @@ class Region:
     side: str = "right"
 
 
-def open_searcher(kind: str) -> Finder:
-    """Return the Finder of what a run recovers.
+def open_searcher(kinds: Collection[str]) -> Finder:
+    """Return the Finder of what runs recover.
 
     Args:
-        kind: "body" or "hand".
+        kinds: "body" or "hand", or both.
 
     Raises:
         UserError: ai-edge-litert or a network is missing; the message names what mends it, and
             what does without.
     """
     try:
-        return open_finder(masks=False, hands=kind == "hand")
+        return open_finder(masks=False, hands="hand" in kinds)
     except UserError as error:
         raise UserError(f"no boxes= are given, and {error}; or {REMEDY}") from None
 
 
-def find_regions(finder: Finder, image: ImageLike, kind: str, least_score: float) -> list[Region]:
-    """Return where an image shows people, or hands, best first.
+def find_regions(
+    finder: Finder, image: ImageLike, kinds: Collection[str], least_score: float
+) -> dict[str, list[Region]]:
+    """Return {kind: where an image shows people, or hands, best first}.
 
     Args:
         image: (H, W, 3) uint8 RGB, a PIL image or a path.
-        kind: "body" or "hand".
+        kinds: "body" or "hand", or both.
         least_score: of 0 to 1; less sure ones are left out.
     """
     pixels = read_image(image)
-    if kind == "body":
-        people = finder.find_people(pixels)
-        return [Region(one.box) for one in people if one.score >= least_score]
-    hands = finder.find_hands(pixels)
-    return [Region(one.box, one.side) for one in hands if one.score >= least_score]
+    found: dict[str, list[Region]] = {}
+    people = finder.find_people(pixels) if "body" in kinds else None
+    if people is not None:
+        found["body"] = [Region(one.box) for one in people if one.score >= least_score]
+    if "hand" in kinds:
+        # People who are known already are not looked for again.
+        hands = finder.find_hands(pixels) if people is None else finder.find_hands(pixels, people)
+        found["hand"] = [Region(one.box, one.side) for one in hands if one.score >= least_score]
+    return found
 
 
 def search_images(
-    paths: Sequence[str], kind: str, least_score: float, sides: Iterable[str]
-) -> dict[str, list[Region]]:
-    """Return {path: its Regions} of images; those without any are left out and named in notes.
+    paths: Sequence[str], kinds: Collection[str], least_score: float, sides: Iterable[str]
+) -> dict[str, dict[str, list[Region]]]:
+    """Return {path: {kind: its Regions}} of images.
+
+    Those without any are left out and named in notes.
 
     Args:
-        kind: "body" or "hand".
+        kinds: "body" or "hand", or both.
         least_score: as in ``find_regions``.
         sides: of the hands that are kept.
 
     Raises:
         UserError: nobody is in any of them; as ``open_searcher``.
     """
-    finder = open_searcher(kind)
+    finder = open_searcher(kinds)
     wanted = set(sides)
-    found: dict[str, list[Region]] = {}
+    found: dict[str, dict[str, list[Region]]] = {}
     for path in progress.watched(paths, "image"):
-        regions = find_regions(finder, path, kind, least_score)
-        regions = [one for one in regions if kind == "body" or one.side in wanted]
-        if regions:
-            found[path] = regions
-    word = "person" if kind == "body" else "hand"
+        regions = find_regions(finder, path, kinds, least_score)
+        if "hand" in regions:
+            regions["hand"] = [one for one in regions["hand"] if one.side in wanted]
+        if any(regions.values()):
+            found[path] = {kind: inside for kind, inside in regions.items() if inside}
+    word = " or ".join(WORDS[kind] for kind in kinds)
     if not found:
         where = paths[0] if len(paths) == 1 else f"any of the {len(paths)} images"
         raise UserError(f"no {word} was found in {where}: {REMEDY}")

@@ -50,6 +50,11 @@ def weights_folder() -> Path:
     return installed if installed.is_dir() else PACKAGE.parent / "weights"
 
 
+def choose_folder(named: str) -> Path:
+    """Return the folder that a key names, or that of the weights that ship."""
+    return Path(named) if named else weights_folder()
+
+
 def read_index(folder: Path) -> dict[str, Released]:
     """Return {name: Released} of a folder's index, empty where there is none.
 
@@ -72,6 +77,11 @@ def read_index(folder: Path) -> dict[str, Released]:
             f"{path} has format {tree.get('format')}; this software reads format {FORMAT}"
         )
     return {name: _read_entry(name, entry, path) for name, entry in tree["weights"].items()}
+
+
+def list_shipped() -> dict[str, Released]:
+    """Return {name: Released} of the weights that ship; see ``read_index``."""
+    return read_index(weights_folder())
 
 
 def _read_entry(name: str, entry: object, path: Path) -> Released:

@@ -15,7 +15,7 @@ from pathlib import Path
 from engine.errors import UserError
 from engine.run.run_folder import RunFolder, find_weights_file, step_of
 from finetune.released import download, hub
-from finetune.released.catalogue import SUFFIX, find_released, released_path, weights_folder
+from finetune.released.catalogue import SUFFIX, find_released, released_path
 
 
 def locate_network(spec: str | os.PathLike[str], name: str = "run") -> Path:
@@ -82,7 +82,7 @@ def _find_shipped(text: str, name: str) -> Path:
         found = find_released(text)
     except UserError as error:
         raise UserError(f"{name}={text}: there is no such folder, and {error}") from None
-    return released_path(found.name, weights_folder())
+    return released_path(found.name)
 
 
 def results_home(spec: str | os.PathLike[str]) -> Path:
