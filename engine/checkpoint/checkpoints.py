@@ -1,8 +1,10 @@
 """Checkpoints: complete, safe on disk before they count, and found again.
 
     RUN/checkpoints/step-00000050/
-        model.safetensors       weights under bare names, whole tensors
-        optimizer.safetensors   "exp_avg/NAME" and the like for each weight
+        model.safetensors       weights under bare names, whole tensors; with optim.ema their
+                                running average
+        optimizer.safetensors   "exp_avg/NAME" and the like for each weight; beside an average
+                                "trained/NAME", the weight itself
         state.json              step, next slot, versions, and what the guard knows: statistics,
                                 ledger of skipped stretches
         complete.json           written last: bytes and a hash of each file; without it the folder
@@ -38,7 +40,7 @@ from engine.checkpoint.history import (
     refuse_lost_steps,
     write_saved,
 )
-from engine.checkpoint.restore import read_state
+from engine.checkpoint.restore import TRAINED, read_state
 from engine.checkpoint.tensors import open_tensors, write_tensors
 from engine.errors import EnvironmentFault, Failure, UserError, explain
 from engine.logging.console import get_logger
@@ -49,6 +51,9 @@ from engine.run.run_folder import WEIGHTS, RunFolder, step_name
 log = get_logger(__name__)
 
 FORMAT = 1
+# Of a checkpoint whose weights file holds an average: software that knows none would train on
+# from it, so it is told by the number.
+AVERAGED = 2
 FILES = (WEIGHTS, "optimizer.safetensors", "state.json")
 BLOCK = 1 << 22  # bytes read at a time
 
@@ -136,9 +141,9 @@ def damage(path: Path) -> str | None:
     try:
         marker = json.loads(read_again(path / MARKER, (path / MARKER).read_bytes))
         number = int(marker["format"])
-        if number > FORMAT:
+        if number > AVERAGED:
             raise UserError(
-                f"{path} has checkpoint format {number}; this software reads up to {FORMAT}"
+                f"{path} has checkpoint format {number}; this software reads up to {AVERAGED}"
             )
         listed = marker["files"].items()
         files = {name: (int(size), str(digest)) for name, (size, digest) in listed}
@@ -227,7 +232,9 @@ def save(
         write_tensors(beside / "optimizer.safetensors", optimizer)
         (beside / "state.json").write_text(json.dumps(state, indent=1))
         files = {f.name: [f.stat().st_size, _digest(f)] for f in sorted(beside.iterdir())}
-        (beside / PLANNED).write_text(json.dumps({"format": FORMAT, "files": files}))
+        averaged = any(name.startswith(f"{TRAINED}/") for name in optimizer)
+        marker = {"format": AVERAGED if averaged else FORMAT, "files": files}
+        (beside / PLANNED).write_text(json.dumps(marker))
         for file in beside.iterdir():
             sync(file)
         sync(beside)

@@ -15,6 +15,8 @@ from engine.errors import EnvironmentFault, UserError, explain, failure_of
 from engine.run.patience import read_again
 from engine.run.run_folder import find_weights_file
 
+TRAINED = "trained"  # part of a weight's state: itself, where the weights file holds an average
+
 
 def load(
     path: Path,
@@ -23,6 +25,8 @@ def load(
     names: Mapping[nn.Parameter, str],
 ) -> dict[str, Any]:
     """Fill a bare model and an optimizer from a checkpoint's folder; sharded ones get their shares.
+
+    The model gets the weights that were trained, not their average, where there are both.
 
     Args:
         names: of the parameters that the optimizer moves.
@@ -60,9 +64,15 @@ def load_weights(path: Path, model: nn.Module) -> None:
                 f"{path}/model.safetensors: weight {name} is {found.get(name, 'missing')} there "
                 f"and {have.get(name, 'missing')} in this run's model"
             )
-        with torch.no_grad():
-            for name, target in targets.items():
-                own(target).copy_(cut(file.get_tensor(name), target))
+    load_some(path, targets)
+
+
+@torch.no_grad()
+def load_some(path: Path, targets: Mapping[str, torch.Tensor]) -> None:
+    """Fill tensors, whole or in shares, from those of their names in a checkpoint's weights."""
+    with _open_own(find_weights_file(path)) as file:
+        for name, target in targets.items():
+            own(target).copy_(cut(file.get_tensor(name), target))
 
 
 def list_optimizer_tensors(
@@ -80,6 +90,8 @@ def load_optimizer(
     path: Path, optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]
 ) -> None:
     """Give an optimizer the state that a checkpoint's folder holds, in place of its own.
+
+    Where the folder's weights are an average, the parameters become what was trained.
 
     Raises:
         UserError: names the first weight whose state is missing or too much.
@@ -103,6 +115,9 @@ def load_optimizer(
             optimizer.state[parameter] = {}
             for part in parts[name]:
                 value = file.get_tensor(f"{part}/{name}")
+                if part == TRAINED:
+                    own(parameter.detach()).copy_(cut(value, parameter))
+                    continue
                 if part == "step":
                     value = value.to(parameter.device if fused else "cpu", copy=True)
                 else:

@@ -29,6 +29,14 @@ class OptimConfig:
     max_grad_norm: float | None = key(
         None, "largest gradient norm; null: no clipping", low=1e-9, renamed_from="clip"
     )
+    ema: float = key(
+        0.0,
+        "share that a running average of the weights keeps of itself an update, such as 0.999; "
+        "checkpoints then hold the average; 0: none",
+        low=0,
+        high=0.999999,
+        resumable=True,
+    )
 
 
 @dataclass

@@ -74,14 +74,15 @@ class Lines:
         trainer, trained = self.trainer, done - self.at
         seconds = time.perf_counter() - self.clock  # of training alone
         trainer.check_folder(self.run)
+        evaluated, images = {}, None
         if self._evaluates(done) or self._draws(done) or self._probes(done):
-            trainer.spread.gather()
-        try:
-            evaluated = self._evaluate(done) if self._evaluates(done) else {}
-            evaluated |= self._probe(done) if self._probes(done) else {}
-        except BrokenOff:
-            trainer.spread.release()
-            return False
+            try:
+                with trainer.viewed():
+                    evaluated = self._evaluate(done) if self._evaluates(done) else {}
+                    evaluated |= self._probe(done) if self._probes(done) else {}
+                    images = self._draw(done) if self._draws(done) else None
+            except BrokenOff:
+                return False
         self.watch.at(done, "logging")
         line = trainer.take_losses()
         line |= trainer.measure(done - 1, trained * self.config.samples, seconds)
@@ -96,17 +97,11 @@ class Lines:
             refresh=False,
         )
         trainer.note()
-        self.watch.at(done, "drawing")
-        if self.log and self.run:
+        if self.log:
             line["checkpoint/failed"] = trainer.saver.failed
-            self.log.write(
-                done,
-                line,
-                trainer.task.draw_images(self.run.folder, done) if self._draws(done) else None,
-            )
+            self.log.write(done, line, images)
             if self.evaluations:
                 self.evaluations.turn()
-        trainer.spread.release()
         self.clock, self.at = time.perf_counter(), done
         return True
 
@@ -130,6 +125,10 @@ class Lines:
     def _probe(self, done):
         self.watch.at(done, "probing")
         return self.trainer.task.probe(self.trainer.shares)
+
+    def _draw(self, done):
+        self.watch.at(done, "drawing")
+        return self.trainer.task.draw_images(self.run.folder, done) if self.run else None
 
 
 def due(done: int, every: int, last: bool) -> bool:

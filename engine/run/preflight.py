@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 CLOCKS_S = 3.0  # differences between machines' clocks that are reported
-COPIES = 3  # a checkpoint holds the weights and two moments of each
+COPIES = 3  # a checkpoint holds the weights and two moments of each, beside an average if any
 
 
 class Loader(Protocol):
@@ -106,9 +106,10 @@ def check(config: TrainConfig, trainer: Checked) -> None:
     processes.from_first(
         lambda: refuse_other_device(Path(config.run), config.device, processes.device.type)
     )
-    wants = shared_memory(trainer)
+    copies = COPIES + bool(config.optim.ema)
+    wants = shared_memory(trainer, copies)
     if processes.first:
-        wants += space(Path(config.run), trainer, config.checkpoint.keep)
+        wants += space(Path(config.run), trainer, config.checkpoint.keep, copies)
     mine = {
         "faults": open_files(trainer) + trainer.task.find_faults(),
         "wants": wants,
@@ -168,16 +169,19 @@ def refuse_other_device(folder: Path, wanted: str, found: str) -> None:
         )
 
 
-def shared_memory(trainer: Checked) -> list[str]:
+def shared_memory(trainer: Checked, copies: int = COPIES) -> list[str]:
     """Return faults of the host memory that loaders and checkpoints want.
 
     It is the machine's own, or the container's.
+
+    Args:
+        copies: what a checkpoint holds, in sizes of the weights.
     """
     loader = trainer.loader
     ring = loader.ring if loader.workers else []
     batches = sum(array.nbytes for slot in ring for array in slot.values())
     batches *= read_rank_env().local_world
-    copy = checkpoint_copy(trainer)
+    copy = checkpoint_copy(trainer, copies)
     free = memory_left()
     if free is None or batches + copy <= free:
         return []
@@ -189,14 +193,14 @@ def shared_memory(trainer: Checked) -> list[str]:
     ]
 
 
-def checkpoint_copy(trainer: Checked) -> int:
+def checkpoint_copy(trainer: Checked, copies: int = COPIES) -> int:
     """Return the bytes of the host copy that checkpoints are written from, in the first process.
 
     See engine.checkpoint.saver.HostCopy.
     """
     if not trainer.processes.first:
         return 0
-    one = COPIES * sum(p.numel() * p.element_size() for p in trainer.names)
+    one = copies * sum(p.numel() * p.element_size() for p in trainer.names)
     # torch gives pinned memory in powers of two.
     return 1 << (one - 1).bit_length() if one and trainer.processes.device.type == "cuda" else one
 
@@ -245,9 +249,9 @@ def open_files(trainer: Checked) -> list[str]:
     ]
 
 
-def space(folder: Path, trainer: Checked, keep: int) -> list[str]:
+def space(folder: Path, trainer: Checked, keep: int, copies: int = COPIES) -> list[str]:
     """Return faults of the disk's space for checkpoints: those to be kept and the one under way."""
-    one = COPIES * sum(p.numel() * p.element_size() for p in trainer.names)
+    one = copies * sum(p.numel() * p.element_size() for p in trainer.names)
     there = min(keep, len(list_complete(folder)))
     need, free = one * (keep + 1 - there), space_left(folder)
     if free is None or need <= free:

@@ -5,7 +5,8 @@
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from engine.logging.metric_registry import ENGINE_METRICS, name_speeds, write_me
 from engine.run.folder import Run
 from engine.run.signals import StopRequest
 from engine.training import eval_jobs, spike_guard
+from engine.training.average import HEADER, Average
 from engine.training.schedule import warmup_cosine
 from engine.training.shares import Shares
 from engine.training.task import Arrays, Task
@@ -42,6 +44,7 @@ class Trainer:
         task: what is trained.  config, processes, device, model, loader: the task's.
         spread: how ranks share the weights; ``wrapped``: the task's step module under it.
         names: {parameter: name} of what is trained.
+        average: of the weights, with optim.ema; else None.
         stop: true once the run is asked to stop.  watch: gets where the rank is.  shares: how
             an evaluation is divided; it has the same two.
     """
@@ -72,6 +75,7 @@ class Trainer:
         meters = task.meter_count
         self.sums = torch.zeros(meters + 2, dtype=torch.float64, device=self.device)
         self.guard = spike_guard.Guard(config.guard, meters, self.device)
+        self.average = Average(config.optim.ema, self.names) if config.optim.ema else None
         self.own_time = OwnTime(self.device)
 
     def follow(self, stop: StopRequest, watch: Whereabouts) -> None:
@@ -154,10 +158,25 @@ class Trainer:
         self.optimizer.found_inf = bad.float()  # pyrefly: ignore - GradScaler's, undeclared
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.average:
+            self.average.update(bad)
         self.replaced += batch["tags"][:, self.task.replaced_columns].sum(0)
         sums[-2] = norm.detach()
         sums[-1] = 1
         self.sums += sums.where(~bad, 0.0)
+
+    @contextlib.contextmanager
+    def viewed(self) -> Iterator[None]:
+        """Have each rank hold all weights within, of the average where there is one.
+
+        So validated, probed and drawn is what checkpoints give.
+        """
+        with self.average.shown() if self.average else contextlib.nullcontext():
+            self.spread.gather()
+            try:
+                yield
+            finally:
+                self.spread.release()
 
     def take_losses(self) -> dict[str, float]:
         """Return means since the last call, over all ranks: {"loss/NAME", "optim/grad_norm"}.
@@ -273,6 +292,8 @@ class Trainer:
         self.replaced.copy_(replaced)
         if "guard" in state:  # not in checkpoints from before there was one
             self.guard.load(state["guard"])
+        if self.average:
+            self.average.load(path, state.get(HEADER))
         return state["step"]
 
     def save(self, run: Run | None, step: int, last: bool) -> None:
@@ -288,8 +309,14 @@ class Trainer:
         self.watch.at(step, "saving")
         self.settle(run)
         self.note()
-        weights = self.model.state_dict()
+        weights, metadata = self.model.state_dict(), self.task.make_metadata()
         moments = restore.list_optimizer_tensors(self.optimizer, self.names)
+        averaged = {}
+        if self.average:
+            weights = self.average.replace(self.model.state_dict(keep_vars=True))
+            moments |= self.average.list_trained()
+            averaged = {HEADER: self.average.describe()}
+            metadata |= {HEADER: json.dumps(averaged[HEADER])}
         self.replicas.check(
             step, weights | {f"optimizer state {name}": tensor for name, tensor in moments.items()}
         )
@@ -305,8 +332,9 @@ class Trainer:
             "sums": sums.tolist(),
             "replaced": replaced.tolist(),
             "versions": version.library_versions(),
+            **averaged,
         }
-        self.saver.begin(run, step, weights, self.task.make_metadata(), moments, state)
+        self.saver.begin(run, step, weights, metadata, moments, state)
         if last:
             self.settle(run, last=True)
 
