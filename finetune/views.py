@@ -12,8 +12,9 @@ import torch
 
 from data.bodies.base import BodyModel, BodyParameters
 from data.cropping.batch import crop_cameras, crop_squares, mirror_cameras
+from data.loading.appearance import Appearance
 from data.loading.augment import jitter, normalise
-from data.loading.crops import CENTRE_X, FLIP, ROTATION, SIDE
+from data.loading.crops import CENTRE_X, FLIP, ROTATION, SIDE, TAGS
 
 
 @dataclass
@@ -39,10 +40,13 @@ class View:
         return self.images
 
 
-def view(batch: Mapping[str, torch.Tensor], size: int) -> View:
+def view(
+    batch: Mapping[str, torch.Tensor], size: int, appearance: Appearance | None = None
+) -> View:
     """Returns the View of a batch of data.loading.crops arrays as tensors.
 
-    ``size``: side S in pixels.
+    Args:
+        size: side S in pixels.  appearance: changes rows that have the numbers for it, ``look``.
     """
     numbers = batch["numbers"]
     boxes, angle, flip = (
@@ -51,6 +55,9 @@ def view(batch: Mapping[str, torch.Tensor], size: int) -> View:
         numbers[:, FLIP] > 0.5,
     )
     images = crop_squares(batch["pixels"].permute(0, 3, 1, 2).float().div_(255), boxes, size, angle)
+    if appearance is not None and "look" in batch:
+        sizes = batch["tags"][:, TAGS.index("size")].float()
+        images = appearance(images, batch["look"], batch["mask"], boxes, sizes, angle)
     images = normalise(jitter(images, numbers[:, FLIP + 1 :]))
     images = torch.where(flip[:, None, None, None], images.flip(-1), images)
     K, rotation = crop_cameras(batch["K"], boxes, angle, size)

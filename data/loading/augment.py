@@ -36,6 +36,12 @@ def augment(pixels: torch.Tensor, numbers: torch.Tensor, size: int) -> torch.Ten
     return normalise(jitter(images, numbers[:, 3:]))
 
 
+def unpack_masks(bits: torch.Tensor) -> torch.Tensor:
+    """(B, 1, 64, 64) float, 0 or 1, of person masks (B, 512) uint8."""
+    shifts = torch.arange(7, -1, -1, device=bits.device, dtype=torch.uint8)
+    return (bits[:, :, None] >> shifts & 1).reshape(len(bits), 1, 64, 64).float()
+
+
 def crop_masks(
     bits: torch.Tensor, numbers: torch.Tensor, sizes: torch.Tensor, size: int
 ) -> torch.Tensor:
@@ -47,8 +53,7 @@ def crop_masks(
     Returns:
         (B, size, size) float in [0, 1].
     """
-    shifts = torch.arange(7, -1, -1, device=bits.device, dtype=torch.uint8)
-    masks = (bits[:, :, None] >> shifts & 1).reshape(len(bits), 1, 64, 64).float()
+    masks = unpack_masks(bits)
     boxes = numbers[:, :3] * (64 / sizes)[:, None]
     # No crop of pre-training reaches beyond its image. A cell is a share of an area, of which the
     # outermost half says as much as the rest; and a mask that nobody knows is all ones, to its

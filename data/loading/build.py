@@ -137,7 +137,14 @@ def open_crop_loader(
 ) -> Loader:
     """The Loader of one rank for labelled crops."""
     reader = _reader(CropReader, order, config, config.rules, config.retries, skip)
-    return _loader(reader, crops.layout, config, rank, world, workers)
+    return _loader(
+        reader,
+        lambda rows, side: crops.layout(rows, side, draws=config.augment.draws),
+        config,
+        rank,
+        world,
+        workers,
+    )
 
 
 def _reader(kind, order, config, rules, retries, skip):

@@ -15,6 +15,7 @@ from data.bodies.models import LAYOUTS
 from data.format.clip import KINDS, MASK_BYTES, Clip
 from data.format.labels import load_arrays
 from data.loading import reader
+from data.loading.appearance_keys import AppearanceKeys
 from data.loading.reader import BadSample, NoPair, ShardReader
 from data.sampling.order import Draw
 from data.sampling.pairs import CROPS
@@ -48,8 +49,8 @@ class CropRules:
 
 
 @dataclass
-class CropAugmentConfig:
-    """Sets how labelled crops are cut, rotated and mirrored in training."""
+class CropAugmentConfig(AppearanceKeys):
+    """Sets how labelled crops are cut, rotated, mirrored and changed in training."""
 
     scale_min: float = key(
         0.85, "smallest side of the square that is cut out, as a share of the crop", low=0.1, high=2
@@ -94,14 +95,16 @@ class CropAugmentConfig:
             )
 
 
-def layout(rows: int, side: int, model: str = "anny") -> dict[str, tuple[tuple[int, ...], type]]:
+def layout(
+    rows: int, side: int, model: str = "anny", draws: int = 0
+) -> dict[str, tuple[tuple[int, ...], type]]:
     """{name: (shape, dtype)} of the arrays that one batch of labelled crops fills.
 
     ``pose``, ``root``, ``shape``, ``face``, ``joints`` are the labels of data/people/labels.py at
-    the crop's instant.
+    the crop's instant. ``draws``: uniform numbers in ``look``, which is left out where it is 0.
     """
     label = LABELS[model]
-    return {
+    arrays: dict[str, tuple[tuple[int, ...], type]] = {
         "pixels": ((rows, side, side, 3), np.uint8),
         "mask": ((rows, MASK_BYTES), np.uint8),
         "numbers": ((rows, PER_CROP), np.float32),
@@ -114,6 +117,9 @@ def layout(rows: int, side: int, model: str = "anny") -> dict[str, tuple[tuple[i
         "joints": ((rows, *label["joints"]), np.float32),
         "tags": ((rows, len(TAGS)), np.int32),
     }
+    if draws:
+        arrays["look"] = ((rows, draws), np.float32)
+    return arrays
 
 
 class CropReader(ShardReader):
@@ -237,7 +243,8 @@ class CropReader(ShardReader):
     ) -> None:
         """Crop, rotate, mirror and colour; see PER_CROP.
 
-        ``random`` has drawn the crop, and a slot draws 11 numbers more.
+        ``random`` has drawn the crop, and a slot draws 11 numbers more; then come those of its
+        look, where it has one.
         """
         augment, out = self.augment, arrays["numbers"][row]
         tags = dict(zip(TAGS, arrays["tags"][row].tolist(), strict=True))
@@ -257,6 +264,8 @@ class CropReader(ShardReader):
         part = KINDS[tags["part"]]
         out[FLIP] = part == "left_hand" if part != "body" else augment.flip and u[6] < 0.5
         out[5:] = 1 + augment.colour * (2 * random.random(3) - 1)
+        if augment.draws:
+            arrays["look"][row] = random.random(augment.draws, np.float32)
 
     @staticmethod
     def whole(arrays: Mapping[str, np.ndarray], row: int) -> None:

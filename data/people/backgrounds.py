@@ -16,12 +16,12 @@ import numpy as np
 
 from data.people.split import holds
 from data.people.warp_types import PHOTO_LEVELS, PHOTO_SIDE, Struct, vec3
+from data.sources import photo_folder
 from data.sources.frames import Unreadable
 from data.sources.images import read_image
 from engine.errors import UserError, explain, failure_of
 from engine.logging.console import get_logger
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 LEAST_SIDE = 64  # pixels: what is smaller is an icon
 QUARTER = np.pi / 2
 MEAN_LIGHT = 0.2  # linear; a photograph's mean is moved half of the way there
@@ -82,26 +82,8 @@ class Photo:
 
 
 def list_photos(folder: str) -> list[str]:
-    """Paths of the images below a folder, relative to it and in order.
-
-    Raises:
-        UserError: there is no such folder, or no image in it.
-    """
-    if not os.path.isdir(folder):
-        raise UserError(f"domain.backgrounds={folder}: no such folder")
-
-    def refuse(error: OSError) -> None:
-        raise failure_of(error, f"domain.backgrounds={error.filename}: {explain(error)}")
-
-    found = []
-    for place, _, names in os.walk(folder, onerror=refuse):
-        for name in names:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                path = os.path.relpath(os.path.join(place, name), folder)
-                found.append(path.replace(os.sep, "/"))
-    if not found:
-        raise UserError(f"domain.backgrounds={folder} holds no image ({', '.join(SUFFIXES)})")
-    return sorted(found)
+    """Paths of the images below a folder, as data.sources.photo_folder has them."""
+    return photo_folder.list_photos(folder, "domain.backgrounds")
 
 
 def mark_photos(folder: str) -> str:

@@ -10,6 +10,7 @@ from torch import nn
 
 from data.bodies.base import BodyModel, BodyParameters
 from data.bodies.models import open_model
+from data.loading.appearance import Appearance, open_appearance
 from data.loading.build import open_crop_loader, open_crop_order, sample_labels, val_crops
 from data.loading.clip_task import DATA_METRICS, ClipTask
 from data.loading.crops import TAGS
@@ -75,8 +76,16 @@ class Recovering(nn.Module):
     Only the network itself runs in bf16: body models in it are off by 3 mm, crops by half a pixel.
     """
 
-    def __init__(self, model: Recovery, body: BodyModel, size: int, bf16: bool) -> None:
+    def __init__(
+        self,
+        model: Recovery,
+        body: BodyModel,
+        size: int,
+        bf16: bool,
+        appearance: Appearance | None = None,
+    ) -> None:
         super().__init__()
+        self.appearance = appearance
         self.model, self.size, self.bf16 = model, size, bf16
         # In a list, so that the mesh is no part of the module: its tables are neither synchronised
         # nor saved.
@@ -90,7 +99,7 @@ class Recovering(nn.Module):
     def seen(self, batch: Batch) -> tuple[View, BodyParameters]:
         """(View, BodyParameters) of a batch of data.loading.crops arrays as tensors."""
         labels = {**batch, "pose": axis_angle_to_matrix(batch["pose"])}
-        seen = view(batch, self.size)
+        seen = view(batch, self.size, self.appearance)
         return seen, self.targets(labels, seen)
 
     def recover(self, images: torch.Tensor, K: torch.Tensor, body: BodyModel) -> Prediction:
@@ -144,6 +153,7 @@ class MeshTask(ClipTask[FinetuneConfig]):
             self.body.coarse(config.coarse_vertices).to(processes.device),
             config.model.image_size,
             self.bf16,
+            open_appearance(config.data.augment, processes.device),
         )
         self.terms = losses.list_terms(self.model.head)
         self.meter_count = len(self.terms) + 2

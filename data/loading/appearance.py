@@ -1,0 +1,234 @@
+"""Strong appearance augmentation on the device: from numbers drawn on the host, a batch at once.
+
+An image's changes depend on the uniform numbers of its slot, on the keys, and on the images of
+its block of up to BLOCK neighbouring rows, out of which backgrounds and occluders are cut; so they
+are the same after a resume, with any number of workers, and on any number of processes that have
+whole blocks. Only pixels change: cameras and labels stay as they are.
+"""
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+
+from data.cropping.batch import crop_padded, crop_squares
+from data.loading import appearance_keys as columns
+from data.loading.appearance_keys import AppearanceKeys, BackgroundKeys
+from data.loading.augment import unpack_masks
+from data.loading.backdrops import draw_backdrops, read_photos
+from data.loading.degrade import change_tone, degrade
+from data.loading.occluders import choose_rows, hide_parts, put_rows
+
+BLOCK = 8  # neighbouring rows that take pieces of each other; see _neighbours
+
+
+class Appearance:
+    """Replaces backgrounds, hides parts of people, and spoils images.
+
+    Args:
+        keys: which of this, and how often.  device: where the batches are.
+    Raises:
+        UserError: ``data.augment.backgrounds`` holds nothing that can be read.
+    """
+
+    def __init__(self, keys: BackgroundKeys, device: torch.device) -> None:
+        self.keys = keys
+        self.drawn = _draw_bank(device)
+        self.photos = _to_bank(read_photos(keys.backgrounds), device) if keys.backgrounds else None
+
+    def __call__(
+        self,
+        images: torch.Tensor,
+        look: torch.Tensor,
+        bits: torch.Tensor,
+        squares: torch.Tensor,
+        sizes: torch.Tensor,
+        angle: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the images, changed.
+
+        Args:
+            images: (B, 3, S, S) float in [0, 1], the squares of their crops; overwritten.
+            look: (B, DRAWS) uniform numbers.
+            bits: (B, 512) uint8, the crops' masks.
+            squares, angle: (B, 3) and (B,) as data.cropping.batch.crop_squares has them.
+            sizes: (B,) pixels of each crop's side.
+        """
+        keys, size = self.keys, images.shape[-1]
+        whole = isinstance(keys, AppearanceKeys)
+        u = look[:, columns.BACKGROUND]
+        replaced = (u[:, 0] < keys.background_share) & find_known(bits)
+        donors = _neighbours(u[:, 1])
+        hidden = look[:, columns.OCCLUDER][:, 0] < (keys.occluder_share if whole else 0)
+        cut = look[:, columns.TRUNCATE][:, 0] < (keys.truncate_share if whole else 0)
+        rows = choose_rows(replaced | hidden | cut)
+        person = images.new_zeros(len(images), 1, size, size)
+        person[rows] = crop_person(bits[rows], squares[rows], sizes[rows], size, angle[rows])
+        if keys.background_share:
+            rows = choose_rows(replaced)
+            inside = find_inside(squares[rows], sizes[rows], size, angle[rows])
+            away = (1 - person[rows]) * inside
+            behind = self.make_backdrops(images, donors[rows], u[rows, 2:])
+            changed = torch.lerp(images[rows], behind, away)
+            images = put_rows(images, rows, replaced, changed)
+        if not isinstance(keys, AppearanceKeys):
+            return images
+        covered = images.new_zeros(len(images))
+        if keys.occluder_share:
+            u = look[:, columns.OCCLUDER][:, 1:]
+            images, covered = hide_parts(images, u, hidden, donors, person)
+        if keys.degrade_share:
+            images = degrade(images, look[:, columns.DEGRADE], keys.degrade_share)
+        if keys.tone or keys.hue_deg or keys.grey_share:
+            hue = math.radians(keys.hue_deg)
+            images = change_tone(images, look[:, columns.TONE], keys.tone, hue, keys.grey_share)
+        if keys.truncate_share:
+            u = look[:, columns.TRUNCATE][:, 1:]
+            images = truncate(images, u, cut, person, covered)
+        return images
+
+    def make_backdrops(
+        self, images: torch.Tensor, donors: torch.Tensor, u: torch.Tensor
+    ) -> torch.Tensor:
+        """(n, 3, S, S) in [0, 1]: photographs, pieces of other images, and drawn ones.
+
+        Args:
+            images: (B, 3, S, S) in [0, 1].  donors: (n,) indices of images, for pieces.
+            u: (n, 14) uniform numbers.
+        """
+        size = images.shape[-1]
+        photo = 0.0 if self.photos is None else 0.5
+        from_batch = u[:, 0] >= photo + (1 - photo) / 2
+        out = images.new_zeros(len(donors), *images.shape[1:])
+        rows = choose_rows(from_batch)
+        if len(rows):
+            squares = _place_piece(u[rows], size)
+            found = crop_squares(images[donors[rows]], squares, size)
+            out = put_rows(out, rows, from_batch, found)
+        from_photos = u[:, 0] < photo
+        out = self._put_bank(out, self.drawn, ~(from_batch | from_photos), u)
+        if self.photos is not None:
+            out = self._put_bank(out, self.photos, from_photos, u)
+        # As a lens leaves what is far behind.
+        soft = u[:, 7] < 0.3
+        rows = choose_rows(soft)
+        if len(rows):
+            small = F.avg_pool2d(out[rows], 4, ceil_mode=True)
+            out = put_rows(out, rows, soft, F.interpolate(small, size=size, mode="bilinear"))
+        return out.mul_(0.6 + 0.7 * u[:, 8, None, None, None]).clamp_(0, 1)
+
+    @staticmethod
+    def _put_bank(textures, bank, chosen, u):
+        """Textures of which the chosen are pieces of images of a bank."""
+        rows = choose_rows(chosen)
+        if not len(rows):
+            return textures
+        u, size, side = u[rows], textures.shape[-1], bank.shape[-1]
+        # Its digits beyond those that the choice of the kind used.
+        index = (u[:, 0] * 64 % 1 * len(bank)).long().clamp(max=len(bank) - 1)
+        cut = side * (0.4 + 0.6 * u[:, 1])
+        spot = cut[:, None] / 2 + (side - cut)[:, None] * u[:, 4:6]
+        images = bank[index].float().div_(255)
+        found = crop_squares(images, torch.cat([spot, cut[:, None]], 1), size)
+        return put_rows(textures, rows, chosen, found)
+
+
+def open_appearance(keys: BackgroundKeys, device: torch.device) -> Appearance | None:
+    """The Appearance of a run's keys, or None where all are off."""
+    return Appearance(keys, device) if keys.draws else None
+
+
+@functools.cache
+def _draw_bank(device):
+    return _to_bank(draw_backdrops(), device)
+
+
+def _to_bank(images, device):
+    """(N, 3, S, S) uint8 on the device of (N, S, S, 3)."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
+
+
+def _neighbours(u):
+    """(B,) another row of each row's block: of BLOCK rows, or of what divides the batch."""
+    block = math.gcd(len(u), BLOCK)
+    row = torch.arange(len(u), device=u.device)
+    step = 1 + (u * (block - 1)).long().clamp(max=max(0, block - 2))
+    return row - row % block + (row % block + step) % block
+
+
+def _place_piece(u, size):
+    """(n, 3) squares about corners of images, for pieces that are enlarged.
+
+    A person in such a piece is cut, and too large to be taken for the one who is meant.
+    """
+    side = size * (0.3 + 0.35 * u[:, 1:2])
+    corner = (u[:, 2:4] > 0.5).float()
+    spot = size * (corner + (0.5 - corner) * (0.3 + 0.5 * u[:, 4:6]))
+    return torch.cat([torch.minimum(torch.maximum(spot, side / 2), size - side / 2), side], 1)
+
+
+def find_known(bits: torch.Tensor) -> torch.Tensor:
+    """(B,) bool: whether it is known where the person is. ``bits``: (B, 512) uint8 masks."""
+    return (bits != 255).any(1)
+
+
+def crop_person(
+    bits: torch.Tensor,
+    squares: torch.Tensor,
+    sizes: torch.Tensor,
+    size: int,
+    angle: torch.Tensor,
+) -> torch.Tensor:
+    """(B, 1, S, S) in [0, 1]: how far each pixel of the crops is the person.
+
+    The mask's edge runs where half of a cell is the person. It is moved out by half a cell, so that
+    thin limbs and hair stay, and is soft over that half.
+
+    Args:
+        bits: (B, 512) uint8.  squares, angle: of the crops.  sizes: (B,) pixels that a mask covers.
+        size: side S of the result.
+    """
+    squares = squares * (64 / sizes)[:, None]
+    masks = crop_padded(unpack_masks(bits), squares, size, "border", angle)
+    return masks.mul_(2).clamp_(max=1)
+
+
+def find_inside(
+    squares: torch.Tensor, sizes: torch.Tensor, size: int, angle: torch.Tensor
+) -> torch.Tensor:
+    """(B, 1, S, S) bool: which pixels of the squares lie in their images, of ``sizes`` (B,)."""
+    line = ((torch.arange(size, device=squares.device) + 0.5) / size - 0.5) * squares[:, 2:]
+    x, y = line[:, None, :], line[:, :, None]
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    u = cos * x - sin * y + squares[:, 0, None, None]
+    v = sin * x + cos * y + squares[:, 1, None, None]
+    half = sizes[:, None, None] / 2
+    return (torch.maximum((u - half).abs(), (v - half).abs()) <= half)[:, None]
+
+
+def truncate(
+    images: torch.Tensor,
+    u: torch.Tensor,
+    chosen: torch.Tensor,
+    person: torch.Tensor,
+    covered: torch.Tensor,
+) -> torch.Tensor:
+    """Blacken bands along one or two sides, where at least half of the person stays to be seen.
+
+    Args:
+        images: (B, 3, S, S); overwritten.  u: (B, 3) uniform numbers.  chosen: (B,) bool.
+        person: (B, 1, S, S).  covered: (B,) share of the person that is hidden already.
+    """
+    rows = choose_rows(chosen)
+    u, person, size = u[rows], person[rows], images.shape[-1]
+    line = (torch.arange(size, device=images.device) + 0.5) / size
+    line = torch.where((u[:, 0] % 0.5 < 0.25)[:, None], line, 1 - line)
+    wide, high = 0.08 + 0.3 * u[:, 1], 0.08 + 0.3 * u[:, 2]
+    both, upright = u[:, 0] * 64 % 1 < 0.25, u[:, 0] < 0.5
+    cut_x = (line < wide[:, None]) & (upright | both)[:, None]
+    cut_y = (line < high[:, None]) & (~upright | both)[:, None]
+    band = (cut_x[:, None, :] | cut_y[:, :, None])[:, None]
+    lost = (person * band).sum((1, 2, 3)) / person.sum((1, 2, 3)).clamp(min=1e-6)
+    band = band & (lost + covered[rows] <= 0.5)[:, None, None, None]
+    return put_rows(images, rows, chosen, images[rows].masked_fill(band, 0))

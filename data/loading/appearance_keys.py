@@ -1,0 +1,88 @@
+"""The keys of strong appearance augmentation, and how many random numbers a slot draws for it.
+
+Workers of the loader read these; what the numbers do is in data/loading/appearance.py.
+"""
+
+from dataclasses import dataclass
+
+from engine.config.parser import key
+
+# Uniform numbers of a slot, where any key is on: columns of the array "look".
+BACKGROUND = slice(0, 16)
+OCCLUDER = slice(16, 52)
+TRUNCATE = slice(52, 56)
+DEGRADE = slice(56, 76)
+TONE = slice(76, 84)
+DRAWS = 84
+
+
+@dataclass
+class BackgroundKeys:
+    """Sets how often what is behind a person is replaced, and by what."""
+
+    background_share: float = key(
+        0.0,
+        "share of images whose background is replaced behind the person's mask; images whose "
+        "person is not known stay as they are",
+        low=0,
+        high=1,
+    )
+    backgrounds: str = key(
+        "",
+        "folder of photographs that half of the replaced backgrounds are cut from; without it they "
+        "are pieces of the batch's other images, and drawn ones",
+        path="one",
+    )
+
+    @property
+    def draws(self) -> int:
+        """Uniform numbers that a slot draws for these keys: 0 where all are off."""
+        return DRAWS if self.background_share else 0
+
+
+@dataclass
+class AppearanceKeys(BackgroundKeys):
+    """Adds what hides parts of a person, and what spoils an image."""
+
+    occluder_share: float = key(
+        0.0,
+        "share of crops with one to three shapes over them, which hide at most half of the person",
+        low=0,
+        high=1,
+    )
+    truncate_share: float = key(
+        0.0,
+        "share of crops of which a band along one or two sides is black, as beyond an image's edge",
+        low=0,
+        high=1,
+    )
+    degrade_share: float = key(
+        0.0,
+        "share of crops that are blurred, that are made small and large again, that get noise, and "
+        "that get blocks as of a strong compression; each is drawn by itself",
+        low=0,
+        high=1,
+    )
+    tone: float = key(
+        0.0,
+        "red, green and blue are multiplied by 1 - tone to 1 + tone each, and mid-tones are raised "
+        "or lowered by up to half of it",
+        low=0,
+        high=0.5,
+    )
+    hue_deg: float = key(0.0, "largest rotation of hues either way", low=0, high=180)
+    grey_share: float = key(0.0, "share of crops without colour", low=0, high=1)
+
+    @property
+    def draws(self) -> int:
+        """Uniform numbers that a slot draws for these keys: 0 where all are off."""
+        on = (
+            self.background_share,
+            self.occluder_share,
+            self.truncate_share,
+            self.degrade_share,
+            self.tone,
+            self.hue_deg,
+            self.grey_share,
+        )
+        return DRAWS if any(on) else 0
