@@ -9,7 +9,7 @@ import torch
 import toy
 import toy_trainer
 from clips import make_clip, write_shards
-from runs import ROOT, outcome, words
+from runs import ROOT, finetune_words, outcome, words
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from torch import nn
@@ -277,3 +277,19 @@ def test_who_loads_a_checkpoint_or_begins_from_it_has_the_average(tmp_path, monk
     for name, value in weights.items():
         assert np.array_equal(loaded[name].numpy(), value), name
         assert np.array_equal(begun[name].numpy(), value), name
+
+
+def test_a_fine_tuned_network_predicts_with_the_average(tmp_path, people):
+    from finetune.config import FinetuneConfig
+    from finetune.inference.predictor import Predictor
+    from finetune.train import train
+
+    keys = ["data.workers=0", "steps=3", "optim.ema=0.9"]
+    file, *rest = finetune_words(tmp_path / "run", "hand", people["hand"], *keys)
+    assert train(parse(FinetuneConfig, [str(ROOT / file), *rest], "finetune train")) == 0
+    weights, moments, _, _, _ = checkpoint(tmp_path / "run", 3)
+    found = Predictor(tmp_path / "run", device="cpu").model.state_dict()
+    for name, value in weights.items():
+        assert np.array_equal(found[name].numpy(), value), name
+    trained, mean = moments["trained/head.queries"], weights["head.queries"]
+    assert not np.array_equal(trained, mean)
