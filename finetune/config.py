@@ -160,9 +160,17 @@ class FinetuneConfig(ClipTrainConfig):
             "log=true",
         ]
 
+    init_head: bool = key(
+        False,
+        "take the head and the mean body of init= too: a fine-tuned network goes on with other "
+        "data; weights that ship may be named",
+    )
+
     def check(self) -> None:
         """Raise UserError where keys do not fit each other; see engine.config.parser.parse."""
         super().check()
+        if self.init_head and not self.init:
+            raise UserError("init_head=true and init= is not set: name the fine-tuned network")
         BODIES.find(self.body_model)
 
     @property

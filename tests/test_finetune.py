@@ -246,6 +246,21 @@ def test_init_takes_exactly_the_encoder(tmp_path, people, bodies, capfd):
     assert not torch.equal(found[weight], scratch[weight])
 
 
+def test_init_head_takes_the_whole_network(tmp_path, people, bodies, peaceful):
+    keys = (f"init={peaceful}", "init_head=true")
+    config = config_of(tmp_path / "run", "hand", people["hand"], *STEPS, *keys)
+    order = open_crop_order(config.data, config.batch, config.seed)
+    model, seen = build(config, order, bodies["anny_hand"], torch.device("cpu"))
+    theirs = finetune.load(peaceful).model.state_dict()
+    assert set(theirs) == set(model.state_dict())
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, theirs[name]), name
+    assert seen.clips  # what the first run saw, this one has seen
+    other = config_of(tmp_path / "run", "hand", people["hand"], *STEPS, *keys, "head.width=64")
+    with pytest.raises(UserError, match="has head.width=32, this run 64"):
+        build(other, order, bodies["anny_hand"], torch.device("cpu"))
+
+
 @pytest.mark.long
 def test_init_from_a_pre_training_run_and_on_without_it(tmp_path, people, peaceful):
     """The whole way; a run that resumes needs what it began from no more."""

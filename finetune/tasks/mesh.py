@@ -30,6 +30,7 @@ from engine.training.task import Arrays, Batch
 from finetune import losses, panels
 from finetune.config import FinetuneConfig
 from finetune.heads.base import Prediction, pose_body
+from finetune.init_head import begin_from
 from finetune.means import compute_means
 from finetune.model import Recovery
 from finetune.tasks import TASKS
@@ -273,6 +274,8 @@ def build(
     # A run that resumes has weights and means of its own, and needs its beginnings no more.
     # The marker tells: the first process alone reads the files through, when it opens the run.
     if not history.list_complete(config.run):
+        if config.init_head:
+            return model.to(device), begin_from(model, config)
         if config.init:
             before = weights.init_encoder(model.encoder, config.model, config.init)
         labels = sample_labels(

@@ -1,0 +1,48 @@
+"""Training that goes on from a fine-tuned network, its head included."""
+
+from data.sampling.seen import Seen
+from engine.config.parser import flat
+from engine.errors import UserError
+from engine.logging.console import get_logger
+from engine.run.run_folder import find_weights_file
+from finetune.config import FinetuneConfig, HeadConfig
+from finetune.inference.predictor import Predictor
+from finetune.model import Recovery
+from pretrain import header
+from pretrain.config import VisionConfig
+
+Section = VisionConfig | HeadConfig
+
+log = get_logger(__name__)
+
+
+def begin_from(model: Recovery, config: FinetuneConfig) -> Seen:
+    """Fill a network, its means included, from the one that ``config.init`` names.
+
+    Returns:
+        what these weights have seen.
+    Raises:
+        UserError: there is none, or its encoder, head or body model is another.
+    """
+    before = Predictor(config.init, "cpu", "init")
+    _check_same("model", before.config.model, config.model, config.init)
+    _check_same("head", before.config.head, config.head, config.init)
+    if before.body.name != config.body_model:
+        raise UserError(
+            f"init={config.init} recovers {before.body.name}, this run {config.body_model}"
+        )
+    model.load_state_dict(before.model.state_dict())
+    path = before.checkpoint
+    log.info(f"init: encoder, head and mean body of {config.init}, step {before.step}")
+    return header.read_seen(path if path.is_file() else find_weights_file(path))
+
+
+def _check_same(section: str, before: Section, wanted: Section, init: str) -> None:
+    """UserError that names the first key in which two sections differ."""
+    old = flat(before)
+    for name, value in flat(wanted).items():
+        if old.get(name) != value:
+            raise UserError(
+                f"init_head=true: init={init} has {section}.{name}={old.get(name)}, "
+                f"this run {value}"
+            )
