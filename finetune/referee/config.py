@@ -40,6 +40,17 @@ class RefereeConfig:
         48.0, "hands whose box has a shorter longer side are left out", low=8
     )
     least_hand_score: float = key(0.8, "hands that are found with a lower score are", low=0, high=1)
+    checkpoints: bool = key(
+        False,
+        "judge every complete checkpoint of the run on the same people: curve.json and curve.png",
+    )
+    synthetic: str = key(
+        "",
+        "labelled shards of synthetic people that are judged by the same numbers, beside the real "
+        "ones; clips and people that the runs were trained on are left out",
+        path="several",
+    )
+    synthetic_crops: int = key(300, "crops of them, at most", low=1)
     sheets: bool = key(True, "draw every judged person")
     device: str = key("auto", "where the network runs", choices=("auto", "cpu", "cuda"))
 

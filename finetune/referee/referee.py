@@ -17,13 +17,15 @@ from finetune.inference.predictor import Predictor, check_intrinsics
 from finetune.referee import sheets, tables
 from finetune.referee.clips import ClipFrames, find_in_clip, open_clip
 from finetune.referee.config import RefereeConfig
+from finetune.referee.curve import draw_curve, list_steps, open_checkpoints, trace_curve
 from finetune.referee.judge import JudgedPerson, judge_takes, score_person
 from finetune.referee.kinds import KINDS
-from finetune.referee.rows import RUN, Rows, name_rows
+from finetune.referee.rows import BESIDE, RUN, Rows, name_rows
+from finetune.referee.synthetic import judge_synthetic
 from finetune.referee.takes import SampleClip, fit_camera, list_clips
 from finetune.referee.truth import Seen
 
-RESULTS = "referee.json"
+RESULTS, CURVE = "referee.json", "curve"
 
 log = get_logger(__name__)
 
@@ -34,19 +36,32 @@ def main(argv: list[str]) -> int:
     predictor = Predictor(config.run, config.device)
     kind = KINDS[predictor.body.kind]
     beside = open_beside(config, predictor)
-    rows = Rows(kind, predictor, beside)
+    compared = {f"{BESIDE}{name}": other for name, other in beside.items()}
+    others = open_checkpoints(predictor, config.device) if config.checkpoints else {}
+    rows = Rows(kind, predictor, compared | others)
     folder = Path(config.out or predictor.folder / "referee")
     people = judge_clips(config, rows, _choose_clips(config), folder)
     if not people:
         raise UserError(f"samples={','.join(config.samples)}: no {kind.words} were found in there")
     takes = judge_takes(kind, people)
-    judged = tables.Judged(kind, name_rows(list(beside), kind), people, takes)
+    made = judge_synthetic(config, rows, folder) if config.synthetic else []
+    judged = tables.Judged(kind, name_rows(list(beside), kind), people, takes, made)
     command = "python -m finetune referee " + shlex.join(argv)
     results = tables.summarise(judged, command, predictor.step)
     write_file(folder / RESULTS, json.dumps(results, indent=1))
     print(tables.describe(results))
+    if config.checkpoints:
+        _write_curve(folder, judged, list_steps(predictor, others), predictor.config.batch)
     print(f"wrote {folder}")
     return 0
+
+
+def _write_curve(folder: Path, judged: tables.Judged, steps: Mapping[str, int], batch: int) -> None:
+    """Write CURVE and its image."""
+    groups = judged.groups() | {"synthetic": judged.synthetic}
+    curve = trace_curve(groups, steps, batch)
+    write_file(folder / f"{CURVE}.json", json.dumps(curve, indent=1))
+    write_file(folder / f"{CURVE}.png", draw_curve(curve, judged.kind))
 
 
 def open_beside(config: RefereeConfig, predictor: Predictor) -> dict[str, Predictor]:

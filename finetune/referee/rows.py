@@ -20,6 +20,7 @@ from finetune.referee.truth import MASK_SIDE, Seen
 from finetune.viz.raster import shared_raster
 
 RUN, TURNED, MEAN = "model", "turned", "mean"
+BESIDE = "beside/"  # before the name of a run in its row's key
 TURNS = 16
 BATCH = 32
 
@@ -47,7 +48,7 @@ def name_rows(beside: Sequence[str], kind: Kind) -> dict[str, str]:
     best = TURNS * TURNS if kind.spins else TURNS
     return {
         RUN: "this run",
-        **{name: name for name in beside},
+        **{f"{BESIDE}{name}": name for name in beside},
         TURNED: f"{mean}, turned (best of {best})",
         MEAN: mean,
     }
@@ -120,7 +121,6 @@ class Rows:
         self.run = Asked(run, kind)
         self.others = {row: Asked(other, kind) for row, other in others.items()}
         self.turns = list_turns(kind.spins)
-        self.keys = (RUN, *self.others, TURNED, MEAN)
 
     @torch.no_grad()
     def answer(

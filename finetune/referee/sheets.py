@@ -48,18 +48,24 @@ def draw_clip(
         K = check_intrinsics(known, width, height)
         for person in judged:
             if person.seen.frame == number:
-                tiles.append(_draw_person(image, K, person, kind))
+                tiles.append(draw_person(image, K, person, kind))
+    save_tiles(folder, clip.name, tiles)
+
+
+def save_tiles(folder: Path, name: str, tiles: Sequence[np.ndarray]) -> None:
+    """Write tiles of equal size as sheets, numbered; "/" in the name becomes "-"."""
     folder.mkdir(parents=True, exist_ok=True)
     size = COLUMNS * ROWS_A_SHEET
-    name = clip.name.replace("/", "-")
     for i in range(0, len(tiles), size):
-        _save(folder / f"{name}-{i // size:02d}.png", tiles[i : i + size])
+        _save(folder / f"{name.replace('/', '-')}-{i // size:02d}.png", tiles[i : i + size])
 
 
-def _draw_person(
-    image: np.ndarray, K: np.ndarray, person: "JudgedPerson", kind: Kind
-) -> np.ndarray:
-    """(2 * TILE, TILE, 3): what was found, above the mesh."""
+def draw_person(image: np.ndarray, K: np.ndarray, person: "JudgedPerson", kind: Kind) -> np.ndarray:
+    """(2 * TILE, TILE, 3): what was found, above the run's mesh.
+
+    Args:
+        image: (H, W, 3) uint8.  K: (3, 3) of it.
+    """
     square = square_around(person.seen.box, 1.25)
     crop = cut_square(image, square, TILE)
     camera = crop_intrinsics(K, square.box, (TILE, TILE))

@@ -47,19 +47,23 @@ class Judged:
     takes: Mapping[str, Triangulated]
     synthetic: Sequence["JudgedPerson"] = field(default_factory=list)
 
+    def groups(self) -> dict[str, list["JudgedPerson"]]:
+        """{group: real people}."""
+        groups = {"all": list(self.people)}
+        if self.kind.name == "body":
+            groups["standing"] = [person for person in self.people if person.standing]
+        return groups
+
 
 def summarise(judged: Judged, command: str, step: int) -> dict[str, Any]:
     """The content of referee.json."""
     people, titles = judged.people, judged.titles
-    chosen = {"all": list(people)}
-    if judged.kind.name == "body":
-        chosen["standing"] = [person for person in people if person.standing]
     results: dict[str, Any] = {
         "command": command,
         "kind": judged.kind.name,
         "step": step,
         "rows": dict(titles),
-        "groups": {name: _group(members, titles) for name, members in chosen.items()},
+        "groups": {name: _group(members, titles) for name, members in judged.groups().items()},
         "joints": {row: _per_joint(judged.kind, people, row) for row in titles},
         "clips": {name: _clip(members, titles) for name, members in by_clip(people).items()},
         "truth": {take: _describe_take(found) for take, found in judged.takes.items()},
@@ -184,15 +188,16 @@ def describe(results: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _title(results: Mapping[str, Any], metric: str) -> str:
+def name_metric(kind: Kind, metric: str) -> str:
+    """What a metric is called, with its unit."""
     name, unit, _ = METRICS[metric]
-    return (name or KINDS[results["kind"]].face) + (f", {unit}" if unit else "")
+    return (name or kind.face) + (f", {unit}" if unit else "")
 
 
 def _lines_of_group(results: Mapping[str, Any], found: Mapping[str, Any]) -> list[list[str]]:
     """A line a row, below it the run's difference from it; a column a metric."""
     metrics = [m for m in METRICS if any(m in row for row in found["rows"].values())]
-    lines = [["", *(_title(results, metric) for metric in metrics)]]
+    lines = [["", *(name_metric(KINDS[results["kind"]], metric) for metric in metrics)]]
     for row, title in results["rows"].items():
         lines.append([title, *(_cell(found["rows"][row], metric) for metric in metrics)])
         if row in found["differences"]:
@@ -208,7 +213,7 @@ def _lines_of_gap(results: Mapping[str, Any]) -> list[list[str]]:
     metrics = [metric for metric in METRICS if all(metric in row for row in rows)]
     lines = [[""]]
     for metric in metrics:
-        lines[0] += [f"{_title(results, metric)} {side}" for side in SIDES]
+        lines[0] += [f"{name_metric(KINDS[results['kind']], metric)} {side}" for side in SIDES]
     for row, title in results["rows"].items():
         line = [title]
         for metric in metrics:
@@ -220,7 +225,9 @@ def _lines_of_gap(results: Mapping[str, Any]) -> list[list[str]]:
 def _lines_of_clips(results: Mapping[str, Any]) -> list[list[str]]:
     shown = [metric for metric in METRICS if metric in results["groups"]["all"]["rows"][RUN]]
     words = KINDS[results["kind"]].words
-    lines = [["", "frames", words, *(_title(results, metric) for metric in shown)]]
+    lines = [
+        ["", "frames", words, *(name_metric(KINDS[results["kind"]], metric) for metric in shown)]
+    ]
     for name, clip in results["clips"].items():
         cells = []
         for metric in shown:
