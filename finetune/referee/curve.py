@@ -27,7 +27,14 @@ def open_checkpoints(predictor: Predictor, device: str) -> dict[str, Predictor]:
     """{name: Predictor} of a run's other complete checkpoints, by their steps.
 
     They share the run's body model. A checkpoint that is not complete is passed over with a note.
+
+    Raises:
+        UserError: the predictor is of a file of weights, which has no other checkpoints.
     """
+    if predictor.checkpoint.is_file():
+        raise UserError(
+            f"checkpoints=true, but {predictor.checkpoint} is a file of weights and no run"
+        )
     found = {}
     for step, path in list_checkpoints(predictor.folder):
         if step == predictor.step:

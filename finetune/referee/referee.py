@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from data.sources.frames import Unreadable
 from engine.config.parser import parse_keys
 from engine.errors import UserError
@@ -107,12 +109,8 @@ def judge_clips(
             continue
         fit_camera(clip, source.width, source.height)
         by_frame = _group_frames(find_in_clip(config, rows.kind, source, truth_folder))
-        part = _judge_clip(rows, clip, source, by_frame)
-        if config.sheets:
-            images = source.read(sorted(by_frame))
-            sheets.draw_clip(folder / "sheets", clip, images, part, rows.kind)
-        for person in part:  # drawn: the meshes of thousands need not be kept
-            person.answers[RUN].vertices = None
+        part, tiles = _judge_clip(rows, clip, source, by_frame, config.sheets)
+        sheets.save_tiles(folder / "sheets", clip.name, tiles)
         judged += part
     return judged
 
@@ -125,14 +123,22 @@ def _group_frames(people: Sequence[Seen]) -> dict[int, list[Seen]]:
 
 
 def _judge_clip(
-    rows: Rows, clip: SampleClip, source: ClipFrames, by_frame: Mapping[int, Sequence[Seen]]
-) -> list[JudgedPerson]:
-    """Everybody of a clip, with what keypoints and outlines say."""
+    rows: Rows,
+    clip: SampleClip,
+    source: ClipFrames,
+    by_frame: Mapping[int, Sequence[Seen]],
+    draw: bool,
+) -> tuple[list[JudgedPerson], list[np.ndarray]]:
+    """Everybody of a clip, with what keypoints and outlines say, and their tiles if wanted."""
     known = None if clip.camera is None else clip.camera.K
     K = check_intrinsics(known, source.width, source.height)
-    judged = []
+    judged, tiles = [], []
     for number, image in source.read(sorted(by_frame)):
         people = by_frame[number]
         for seen, answers in zip(people, rows.answer(image, K, people), strict=True):
-            judged.append(score_person(rows.kind, clip, seen, answers, rows.run.faces))
-    return judged
+            person = score_person(rows.kind, clip, seen, answers, rows.run.faces)
+            if draw:
+                tiles.append(sheets.draw_person(image, K, person, rows.kind))
+            answers[RUN].vertices = None  # the meshes of thousands need not be kept
+            judged.append(person)
+    return judged, tiles

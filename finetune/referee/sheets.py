@@ -1,6 +1,6 @@
 """Every judged person or hand drawn: the mesh on the image below what was found."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,10 @@ from PIL import Image
 from data.cropping.geometry import square_around
 from data.cropping.host import cut_square
 from engine.geometry import crop_intrinsics
-from finetune.inference.predictor import check_intrinsics
 from finetune.person import Person
 from finetune.referee.kinds import Kind
 from finetune.referee.rows import RUN
 from finetune.referee.scores import SURE
-from finetune.referee.takes import SampleClip
 from finetune.referee.truth import Seen
 from finetune.viz.draw import overlay
 
@@ -29,32 +27,10 @@ ROWS_A_SHEET = 12
 RED, BLUE = (255, 60, 60), (60, 160, 255)
 
 
-def draw_clip(
-    folder: Path,
-    clip: SampleClip,
-    frames: Iterable[tuple[int, np.ndarray]],
-    judged: Sequence["JudgedPerson"],
-    kind: Kind,
-) -> None:
-    """Write the sheets of a clip: for each person the image with found joints, and the mesh.
-
-    Args:
-        frames: (number, (H, W, 3) uint8) of those that somebody was found in.
-    """
-    tiles = []
-    for number, image in frames:
-        height, width = image.shape[:2]
-        known = None if clip.camera is None else clip.camera.K
-        K = check_intrinsics(known, width, height)
-        for person in judged:
-            if person.seen.frame == number:
-                tiles.append(draw_person(image, K, person, kind))
-    save_tiles(folder, clip.name, tiles)
-
-
 def save_tiles(folder: Path, name: str, tiles: Sequence[np.ndarray]) -> None:
     """Write tiles of equal size as sheets, numbered; "/" in the name becomes "-"."""
-    folder.mkdir(parents=True, exist_ok=True)
+    if tiles:
+        folder.mkdir(parents=True, exist_ok=True)
     size = COLUMNS * ROWS_A_SHEET
     for i in range(0, len(tiles), size):
         _save(folder / f"{name.replace('/', '-')}-{i // size:02d}.png", tiles[i : i + size])
