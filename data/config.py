@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from data.cropping.border import BORDER, check_border
 from data.format.index import PAIR_KINDS
 from data.format.names import decode_text, normalise
+from data.loading.appearance_keys import BackgroundKeys
 from data.loading.crops import CropAugmentConfig, CropRules
 from data.sampling.pairs import PairRules
 from data.storage.cache import CacheConfig
@@ -74,8 +75,8 @@ class KindShares:
 
 
 @dataclass
-class AugmentConfig:
-    """Sets how images are cropped and how their colours vary in pre-training."""
+class AugmentConfig(BackgroundKeys):
+    """Sets how images are cropped, and how colours and backgrounds vary in pre-training."""
 
     crop_min: float = key(
         0.875, "smallest side of the random square crop, as a share of the image", low=0.1, high=1

@@ -9,9 +9,11 @@ import torch
 from PIL import Image
 from test_crops import config_of, stream
 
+from data.config import AugmentConfig, DataConfig, KindShares
 from data.loading.appearance import BLOCK, Appearance, crop_person, find_inside, open_appearance
 from data.loading.appearance_keys import DRAWS, AppearanceKeys
 from data.loading.backdrops import draw_backdrops, read_photos
+from data.loading.build import open_loader, open_order
 from data.loading.crops import CropAugmentConfig
 from data.loading.degrade import add_blocks, blur, change_tone
 from data.loading.occluders import choose_rows, draw_shape, hide_parts, put_rows
@@ -291,3 +293,63 @@ def test_a_folder_without_photographs_is_refused(tmp_path):
             ),
             CPU,
         )
+
+
+@pytest.fixture
+def pairs(scene):
+    """8 rows of a target and a reference, and the rest that change_pairs asks for."""
+    images, look, bits, squares, sizes, _ = scene
+    images = torch.stack([images, images.flip(0)], 1)
+    return images, look, torch.stack([bits, bits], 1), torch.stack([squares, squares], 1), sizes
+
+
+def test_both_images_of_a_pair_get_one_backdrop_or_each_its_own(scene, pairs):
+    images, look, *rest = pairs
+    # Smooth images, so that a backdrop moved a little still resembles itself.
+    images = torch.rand(8, 1, 3, 3, 3, generator=torch.Generator().manual_seed(3)).flatten(0, 1)
+    images = torch.nn.functional.interpolate(images, size=SIZE, mode="bilinear")
+    images = torch.stack([images, images.roll(1, 0)], 1)
+    outside = (masks_of(scene) == 0).expand(8, 3, SIZE, SIZE)
+    appearance = Appearance(AppearanceKeys(background_share=1.0), CPU)
+    look[:, 2], apart = 0.9, []  # pieces of other images
+    for own in (0.0, 0.99):
+        look[:, 16] = 1 - own
+        out = appearance.change_pairs(images.clone(), look, *rest)
+        assert (out - images).abs()[:, 0][outside].mean() > 0.02
+        inside = (masks_of(scene) == 1).expand(8, 3, SIZE, SIZE)
+        for number in (0, 1):
+            torch.testing.assert_close(
+                out[:, number][inside], images[:, number][inside], rtol=0, atol=0
+            )
+        apart.append((out[:, 0] - out[:, 1]).abs()[outside].mean())
+    assert apart[0] < 0.5 * apart[1]
+
+
+def test_a_pair_with_an_unknown_person_stays(pairs):
+    images, look, bits, *rest = pairs
+    bits = bits.clone()
+    bits[3, 1] = 255
+    appearance = Appearance(AppearanceKeys(background_share=1.0), CPU)
+    out = appearance.change_pairs(images.clone(), look, bits, *rest)
+    assert [torch.equal(a, b) for a, b in zip(out, images, strict=True)] == [
+        row == 3 for row in range(8)
+    ]
+
+
+def test_pre_training_reads_the_same_with_and_without_backgrounds(people):
+    def read(**given):
+        config = DataConfig(
+            shards=str(people["body"]),
+            val_clips=0,
+            kinds=KindShares(1.0, 0.0),
+            augment=AugmentConfig(**given),
+        )
+        loader = open_loader(open_order(config, 8, 3), config, 16, 0, 1, 0)
+        arrays = {k: v.copy() for k, v in next(loader.batches(0, 1))[1].items()}
+        loader.close()
+        return arrays
+
+    off, on = read(), read(background_share=0.5)
+    assert set(on) - set(off) == {"look"}
+    for name, values in off.items():
+        np.testing.assert_array_equal(values, on[name])

@@ -20,6 +20,7 @@ from data.loading.backdrops import draw_backdrops, read_photos
 from data.loading.degrade import change_tone, degrade
 from data.loading.occluders import choose_rows, hide_parts, put_rows
 
+OWN_SHARE = 0.3  # of pairs with other backgrounds: those whose images have one each
 BLOCK = 8  # neighbouring rows that take pieces of each other; see _neighbours
 
 
@@ -87,6 +88,48 @@ class Appearance:
             u = look[:, columns.TRUNCATE][:, 1:]
             images = truncate(images, u, cut, person, covered)
         return images
+
+    def change_pairs(
+        self,
+        images: torch.Tensor,
+        look: torch.Tensor,
+        bits: torch.Tensor,
+        squares: torch.Tensor,
+        sizes: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the images of pairs of pre-training with other backgrounds.
+
+        All images of a row show one backdrop, from places near each other: what a masked patch of
+        it hides is told by the other image, as in a scene. In OWN_SHARE of the rows each has its
+        own, and only the person tells how they belong together. The person must be known in all.
+
+        Args:
+            images: (R, I, 3, S, S) float in [0, 1], the squares of I images of R rows.
+            look: (R, DRAWS) uniform numbers.  bits: (R, I, 512) uint8.
+            squares: (R, I, 3).  sizes: (R,) pixels of each image's side.
+        """
+        size, count = images.shape[-1], images.shape[1]
+        u, own = look[:, columns.BACKGROUND], look[:, columns.OCCLUDER]
+        known = find_known(bits.flatten(0, 1)).unflatten(0, (-1, count)).all(1)
+        replaced = (u[:, 0] < self.keys.background_share) & known
+        rows = choose_rows(replaced)
+        if not len(rows):
+            return images
+        donors, first, changed = _neighbours(u[:, 1])[rows], images[:, 0], []
+        apart = (own[rows, 0] < OWN_SHARE)[:, None]
+        for number in range(count):
+            # Along and across by up to a seventh of the way there is; an image of its own takes
+            # other numbers for all.
+            numbers = u[rows, 2:].clone()
+            moved = own[rows][:, 1 + 2 * number % 32 :][:, :2] - 0.5
+            numbers[:, 4:6] = (numbers[:, 4:6] + 0.15 * moved).clamp(0, 1)
+            others = (numbers + 0.618 * number) % 1
+            behind = self.make_backdrops(first, donors, torch.where(apart, others, numbers))
+            square, angle = squares[rows, number], torch.zeros_like(sizes[rows])
+            person = crop_person(bits[rows, number], square, sizes[rows], size, angle)
+            away = (1 - person) * find_inside(square, sizes[rows], size, angle)
+            changed.append(torch.lerp(images[rows, number], behind, away))
+        return put_rows(images, rows, replaced, torch.stack(changed, 1))
 
     def make_backdrops(
         self, images: torch.Tensor, donors: torch.Tensor, u: torch.Tensor

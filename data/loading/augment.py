@@ -1,6 +1,7 @@
 """Crops and colour on the device, a whole batch at once, from numbers drawn on the host."""
 
 import functools
+from collections.abc import Callable
 
 import torch
 
@@ -21,7 +22,12 @@ def denormalise(images: torch.Tensor) -> torch.Tensor:
     return (images * _column(STD, images.device) + _column(MEAN, images.device)).clamp(0, 1)
 
 
-def augment(pixels: torch.Tensor, numbers: torch.Tensor, size: int) -> torch.Tensor:
+def augment(
+    pixels: torch.Tensor,
+    numbers: torch.Tensor,
+    size: int,
+    change: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor:
     """Random crop and colour jitter of a batch, normalised.
 
     Args:
@@ -29,10 +35,12 @@ def augment(pixels: torch.Tensor, numbers: torch.Tensor, size: int) -> torch.Ten
         numbers: (B, 6) float32: crop centre x, y and side in pixels; brightness, contrast,
             saturation factors.
         size: side of the result in pixels.
+        change: what is done to the crops (B, 3, size, size) in [0, 1] before the jitter.
     Returns:
         (B, 3, size, size) float32.
     """
     images = crop_squares(pixels.permute(0, 3, 1, 2).float().div_(255), numbers[:, :3], size)
+    images = images if change is None else change(images)
     return normalise(jitter(images, numbers[:, 3:]))
 
 

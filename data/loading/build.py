@@ -123,7 +123,12 @@ def open_loader(
     reader = _reader(Reader, order, config, config.pairs, config.retries, skip)
     reader.references = references
     return _loader(
-        reader, lambda rows, side: layout(rows, side, noise, targets), config, rank, world, workers
+        reader,
+        lambda rows, side: layout(rows, side, noise, targets, config.augment.draws),
+        config,
+        rank,
+        world,
+        workers,
     )
 
 

@@ -52,12 +52,14 @@ class NoPair(Exception):
     """
 
 
-def layout(rows: int, side: int, noise: int, targets: int = 1) -> Shapes:
+def layout(rows: int, side: int, noise: int, targets: int = 1, draws: int = 0) -> Shapes:
     """{name: (shape, dtype)} of the arrays that one batch of slots fills.
 
-    ``targets``: K, of one reference in each slot.
+    ``targets``: K, of one reference in each slot. ``draws``: uniform numbers in ``look``, which is
+    left out where it is 0.
     """
-    return {
+    look: Shapes = {"look": ((rows, draws), np.float32)} if draws else {}
+    return look | {
         # K times a, then b, in the top left corner where they are smaller.
         "pixels": ((rows, targets + 1, side, side, 3), np.uint8),
         "mask": (
@@ -380,8 +382,8 @@ class Reader(ShardReader[PairRules, "AugmentConfig"]):
     def draw_numbers(self, arrays: Arrays, row: int, random: np.random.Generator) -> None:
         """Crop and colour of all images, and the masking's noise; see layout().
 
-        ``random`` has drawn the pair; then come six numbers an image, as in PER_IMAGE, and the
-        noise.
+        ``random`` has drawn the pair; then come six numbers an image, as in PER_IMAGE, the noise,
+        and the numbers of the slot's look, where it has one.
         """
         size, augment, out = int(arrays["tags"][row, TAGS.index("size")]), self.augment, []
         images = arrays["numbers"].shape[1]
@@ -401,3 +403,5 @@ class Reader(ShardReader[PairRules, "AugmentConfig"]):
             )
         arrays["numbers"][row] = out
         random.random(dtype=np.float32, out=arrays["noise"][row])
+        if augment.draws:
+            arrays["look"][row] = random.random(augment.draws, np.float32)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from data.loading.appearance import open_appearance
 from data.loading.augment import augment, crop_masks
 from data.loading.reader import TAGS
 from data.sampling.seen import Seen
@@ -72,6 +73,7 @@ class Completion(Objective):
     def __init__(self, model: CrossCompletion, config: PretrainConfig, bf16: bool) -> None:
         super().__init__(model, config, bf16)
         self.mismatched = np.zeros(0, np.int64)
+        self.appearance = open_appearance(config.data.augment, next(model.parameters()).device)
 
     @classmethod
     def init_network(cls, model: PairNetwork, source: str) -> Seen:
@@ -99,11 +101,16 @@ class Completion(Objective):
         """
         size, rules, numbers = self.config.model.image_size, self.config.masking, batch["numbers"]
         targets = numbers.shape[1] - 1
-        a = augment(
-            batch["pixels"][:, :targets].flatten(0, 1), numbers[:, :targets].flatten(0, 1), size
-        )
         cross = self.reads_reference
-        b = augment(batch["pixels"][:, targets], numbers[:, targets], size) if cross else None
+        if self.appearance is not None and "look" in batch:
+            seen_images = self._change(batch, slice(0, targets + cross), self.appearance)
+            a = seen_images[:, :targets].flatten(0, 1)
+            b = seen_images[:, targets] if cross else None
+        else:
+            a = augment(
+                batch["pixels"][:, :targets].flatten(0, 1), numbers[:, :targets].flatten(0, 1), size
+            )
+            b = augment(batch["pixels"][:, targets], numbers[:, targets], size) if cross else None
         noise = batch["noise"].unflatten(1, (targets + 1, -1))
         person = self._persons(batch, slice(0, targets))
         keep, masked = masking.choose(
@@ -120,6 +127,27 @@ class Completion(Objective):
                 noise[:, targets], of_b, rules.reference_ratio, rules.reference_bonus
             )
         return a, b, keep, masked, person, seen
+
+    def _change(self, batch, which, appearance):
+        """Return (R, images, 3, S, S) of ``which`` images of each row on new backgrounds."""
+        numbers = batch["numbers"][:, which]
+        bits = batch["mask"].unflatten(1, (batch["numbers"].shape[1], -1))[:, which]
+        sizes = batch["tags"][:, TAGS.index("size")].float()
+
+        def change(images):
+            images = images.unflatten(0, numbers.shape[:2])
+            squares = numbers[:, :, :3]
+            return appearance.change_pairs(images, batch["look"], bits, squares, sizes).flatten(
+                0, 1
+            )
+
+        images = augment(
+            batch["pixels"][:, which].flatten(0, 1),
+            numbers.flatten(0, 1),
+            self.config.model.image_size,
+            change,
+        )
+        return images.unflatten(0, numbers.shape[:2])
 
     def _persons(self, batch, which):
         """Return (R * images, N) share of each patch that lies on the person.
