@@ -125,6 +125,11 @@ class Domain:
         high=1,
     )
 
+    hand_detail: bool = key(
+        False,
+        "hands as seen near: blood, tendons, veins, wrinkles, closed cuffs, rings, watches",
+    )
+
     def check(self) -> None:
         """Raise UserError where a name is unknown or a range is none."""
         for name, known in (("postures", poses.POSTURES), ("hands", poses.HANDS)):

@@ -10,6 +10,7 @@ a struct of this size passed by value into every function costs more than the lo
 
 import warp as wp
 
+from data.people.kernels_hand import paint_hand
 from data.people.warp_types import Look, Textures
 
 wp.set_module_options({"enable_backward": False})
@@ -341,6 +342,8 @@ def skin_colour(
         c = wp.lerp(c, look[0].skin * 0.55 + wp.vec3(0.36, 0.22, 0.18), detail[0] * 0.75)
     if arm > 0.98:
         c = c * (1.0 - (0.08 + 0.16 * detail[0]) * wp.exp(-detail[1] * detail[1] * 390625.0))
+    if look[0].hand_detail > 0.0 and arm > 0.8:
+        c = paint_hand(c, p, limb, detail, blotch, look)
     if p[2] > 1.52 and arm < -0.5:
         c = face_paint(c, p, limb, detail, grain, look)
     return c

@@ -75,6 +75,8 @@ def cloth_offset(t: int, p: wp.vec3, arm: float, leg: float, look: Looks, bank: 
             d += look[0].loose * ramp(1.36, 1.05, p[2])
         else:
             d += look[0].loose * 0.6 * ramp(0.05, 0.3, arm)
+            if look[0].cuff > 0.0:
+                d = wp.lerp(d, look[0].cuff_gap, look[0].cuff * ramp(0.74, 0.94, arm))
     else:
         d = look[0].bottom_thickness + folds * 0.8 + look[0].flare * ramp(0.1, 0.95, leg)
     return wp.max(d, 0.002)

@@ -13,6 +13,7 @@ from data.people import (
     collide,
     degrade,
     gestures,
+    hand_looks,
     labels,
     motion,
     outfits,
@@ -41,6 +42,7 @@ LEAST_SEEN = 0.6  # of a hand; a camera that sees less moves towards the first, 
 PHOTO, FAULTS = 1, 2
 GAPS = 21  # seconds between instants
 GESTURES = 31  # other fingers and arms than the motion's
+HAND_LOOKS = 32  # how hands look near, and what they wear
 PAINTED_PX = 512
 FOOT_M = 0.3  # a foot's vertices are that near to its ankle, seen from above
 SOLE_M = 0.012  # and its sole's that near to the lowest
@@ -123,6 +125,8 @@ class ClipMaker:
         self.stopwatch.start()
         person = self._person(rng, index)
         world, kinds, instants, cameras = self._world(rng, person)
+        if config.domain.hand_detail:
+            hand_looks.add_hand_look(self.random(index, HAND_LOOKS), world.look)
         self._put_photo(world, index)
         quality = rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1, len(kinds))
         self.stopwatch.lap("scene and cameras")

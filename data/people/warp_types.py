@@ -92,6 +92,25 @@ class Look:
     bottom_detail: int  # 1 a stripe along the side, 2 a belt, 3 cuffs
     back_print: int  # of the print's size on the back, 0 for none
     detail_colour: wp.vec3
+    # hands seen near, see hand_looks.py; with hand_detail at 0 none of it is drawn
+    hand_detail: float
+    hand_blood: float
+    tendon: float
+    vein: float
+    vein_at: float
+    wrinkle: float
+    cuff: float  # 1: long sleeves close around the wrist, cuff_gap metres off it
+    cuff_gap: float
+    band: float  # half the width of a watch or bracelet, metres; 0: none
+    band_at: float  # metres up the forearm from the wrist
+    band_side: float  # 1 the left wrist, -1 the right
+    band_colour: wp.vec3
+    dial: float  # radius, metres; 0: none
+    dial_colour: wp.vec3
+    ring: int  # 1 the index finger to 4 the little finger; 0: none
+    ring_side: float
+    ring_width: float  # half of it, metres
+    ring_colour: wp.vec3
 
 
 @wp.struct
