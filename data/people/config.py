@@ -125,6 +125,12 @@ class Domain:
         high=1,
     )
 
+    things_share: float = key(
+        0.0,
+        "share of crops' hands with a thing in their grip, against them, below or before them",
+        low=0,
+        high=1,
+    )
     hand_detail: bool = key(
         False,
         "hands as seen near: blood, tendons, veins, wrinkles, closed cuffs, rings, watches",

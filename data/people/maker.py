@@ -14,6 +14,7 @@ from data.people import (
     degrade,
     gestures,
     hand_looks,
+    hand_things,
     labels,
     motion,
     outfits,
@@ -43,6 +44,7 @@ PHOTO, FAULTS = 1, 2
 GAPS = 21  # seconds between instants
 GESTURES = 31  # other fingers and arms than the motion's
 HAND_LOOKS = 32  # how hands look near, and what they wear
+THINGS = 33  # in hands and about them
 PAINTED_PX = 512
 FOOT_M = 0.3  # a foot's vertices are that near to its ankle, seen from above
 SOLE_M = 0.012  # and its sole's that near to the lowest
@@ -127,6 +129,8 @@ class ClipMaker:
         world, kinds, instants, cameras = self._world(rng, person)
         if config.domain.hand_detail:
             hand_looks.add_hand_look(self.random(index, HAND_LOOKS), world.look)
+        if config.kind == "hand" and config.domain.things_share:
+            self._put_thing(self.random(index, THINGS), world, person, kinds[0])
         self._put_photo(world, index)
         quality = rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1, len(kinds))
         self.stopwatch.lap("scene and cameras")
@@ -182,6 +186,24 @@ class ClipMaker:
         """
         key = np.array([self.config.seed, hash_recipe(self.config)], np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=[0, index, purpose, 0]))
+
+    def _put_thing(self, rng: np.random.Generator, world: World, person: Person, kind: str) -> None:
+        """Put a thing at the hand that is shown, by the config's share; it is no clutter."""
+        if rng.random() >= self.config.domain.things_share:
+            return
+        side, instant = int(kind == "right_hand"), int(rng.integers(len(person.joints)))
+        ends = f".{'LR'[side]}"
+        joints = {
+            name.removesuffix(ends): person.joints[instant, i].astype(np.float64)
+            for name, i in self.index.items()
+            if name.endswith(ends)
+        }
+        eyes = np.unique(np.array([[*shot.eye] for shot in world.shots]), axis=0)
+        points = person.hand_points[side][instant].astype(np.float64)
+        thing = hand_things.make_thing(rng, points, joints, eyes, self.bank)
+        if thing is not None:
+            world.boxes = [thing, *world.boxes][:MAX_BOXES]
+            world.placed = min(world.placed + 1, MAX_BOXES)
 
     def _put_photo(self, world, index):
         """Put a photograph, or a painting, behind the person, by the config's shares.
