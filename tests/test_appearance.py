@@ -152,12 +152,12 @@ def test_inside_rotates_as_crops_do(scene):
     assert share == pytest.approx(2 * (math.sqrt(2) - 1), abs=0.01)
 
 
-def test_masks_are_grown_by_half_a_cell(scene):
+def test_masks_are_soft_over_about_a_cell(scene):
     found = masks_of(scene)
     line = (torch.arange(SIZE) + 0.5) * 64 / SIZE - 32
     radius = torch.hypot(line[:, None], line)
-    assert (found[0, 0][radius < 13] == 1).all()
-    assert (found[0, 0][radius > 16] == 0).all()
+    assert (found[0, 0][radius < 12.5] == 1).all()
+    assert (found[0, 0][radius > 15.5] == 0).all()
 
 
 def test_occluders_and_bands_leave_half_of_the_person(scene):
