@@ -28,6 +28,10 @@ def choose_data(config: EvaluateConfig, predictor: Predictor) -> CropDataConfig:
     The run's own rules on the shards that were named.
     """
     began = predictor.config.data
+    if predictor.checkpoint.is_file() and not config.data.shards:
+        raise UserError(
+            f"run={config.run} is weights alone, whose shards nobody knows: set data.shards="
+        )
     shards = {"data": SourceConfig(config.data.shards)} if config.data.shards else began.named()
     if not config.data.shards:
         of_run = {f"data.{name}": value for name, value in flat(began).items()}
