@@ -29,6 +29,7 @@ from finetune.verb_config import EvaluateConfig
 REFEREE = {
     "command": "python -m finetune referee runs/body samples=/secret/place/clips",
     "step": STEP,
+    "rows": {"model": "this run", "mean": "mean pose"},
     "groups": {
         "all": {
             "people": 32,
@@ -41,13 +42,25 @@ REFEREE = {
                     "pck_0.2": {"mean": 0.5, "people": 30},
                     "mpjpe": {"mean": 140.0, "people": 4},
                 },
+                "mean": {"pck_0.2": {"mean": 0.4321, "people": 30}},
             },
         }
     },
     "joints": {
         "model": {"left_wrist": [0.1, 0.21], "left_hip": [0.8, 0.95], "nose": [0.3, None]},
     },
-    "clips": {"juggler": {"pck_0.2": {"mean": 0.33, "people": 3}}},
+    "clips": {
+        "juggler": {
+            "frames": 3,
+            "take": "",
+            "rows": {"model": {"pck_0.2": {"mean": 0.33, "people": 3}}},
+        },
+        "runner": {
+            "frames": 17,
+            "take": "",
+            "rows": {"model": {"pck_0.2": {"mean": 0.87, "people": 17}}},
+        },
+    },
     "truth": {"take": {"instants": 3, "median_px": 4.25}},
 }
 
@@ -129,14 +142,24 @@ def test_the_card_has_every_number_and_no_folder_of_the_machine(runs, tmp_path, 
     assert main(["release", str(runs["body"]), "name=body", *words]) == 0
     assert "a vertex about the root is 0." in capsys.readouterr().out
     card = (tmp_path / "out" / "body.md").read_text()
-    for number in ("0.712 [0.610, 0.810]", "150.0", "0.210", "0.950", "0.330", "4.250", "140.0"):
+    for number in (
+        "0.712 [0.610, 0.810]",
+        "150.0",
+        "0.210",
+        "0.950",
+        "0.330",
+        "4.250",
+        "140.0",
+        "0.432",
+    ):
         assert number in card, number
     assert "`python -m finetune train x data.shards=c`" in card and "abc1234" in card
     assert "/secret" not in card and str(tmp_path) not in card and "/a/b" not in card
     assert "7 clips in 1 shards; synthetic people" in card and "machine: 2 vCPU" in card
     weak = card.partition("## What it is bad at")[2]
     assert "left wrist 0.21, left hip 0.95" in weak and "juggler 0.33" in weak
-    assert "mpjpe (150.0; turned 140.0)" in weak and "pck 0.2 (" not in weak
+    assert "mpjpe (150.0, mean pose 140.0)" in weak and "pck 0.2 (" not in weak
+    assert "| juggler: model | 0.330 (n = 3) |" in card and "| runner | 17 |" in card
     assert "wheelchair" in weak and "Apache-2.0" in weak and "CC0" in weak
     file = (tmp_path / "out" / "body.safetensors").read_bytes()
     assert hashlib.sha256(file).hexdigest() in card
@@ -218,6 +241,11 @@ def test_weights_of_something_else_are_told(runs, tmp_path):
     checkpoint = runs["body"] / "checkpoints" / f"step-{STEP:08d}" / "model.safetensors"
     with pytest.raises(UserError, match="does not say how its network is built"):
         finetune.load(checkpoint, "cpu")
+
+
+def test_an_evaluation_of_a_name_wants_shards(ships):
+    with pytest.raises(UserError, match="run=body is weights alone.*set data.shards="):
+        main(["evaluate", "body", "device=cpu"])
 
 
 def test_results_of_a_name_go_where_the_command_is_typed():

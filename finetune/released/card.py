@@ -112,6 +112,8 @@ def _describe_stages(facts: CardFacts) -> Iterator[str]:
         counts = ", ".join(f"{number:,} {name} seen" for name, number in stage.seen.items())
         hours = "hours not recorded" if stage.hours is None else f"{stage.hours:.2f} h"
         yield f"    - {stage.steps:,} steps, {counts}, {hours}"
+        if stage.ema:
+            yield f"    - weights: their running average, which keeps {stage.ema} of itself a step"
         yield f"    - machine: {facts.machine or stage.device or 'not recorded'}"
         yield from [f"    - data: {line}" for line in stage.data]
         yield from [f"    - not known: {words}" for words in stage.missing]

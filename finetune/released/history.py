@@ -40,6 +40,7 @@ class Stage:
         hours: of training, without the time between a stop and the next start; None: unknown.
         data: a line for each source of shards, with its share and its licences.
         init: what it began from, by its last name; "" for nothing.
+        ema: how much of itself a running average of the weights keeps a step; "": there is none.
         missing: what could not be read, a sentence each.
     """
 
@@ -53,6 +54,7 @@ class Stage:
     hours: float | None = None
     data: list[str] = field(default_factory=list)
     init: str = ""
+    ema: str = ""
     missing: list[str] = field(default_factory=list)
 
 
@@ -125,6 +127,8 @@ def _read_stage(run: Path, kind: str, pairs: Mapping[str, Any], until: int | Non
         stage.seen = {"crops" if kind == "finetune train" else "pairs": samples}
     stage.hours = count_hours([float(line["time"]) for line in lines if "time" in line])
     stage.data = _list_data(pairs)
+    ema = str(pairs.get("optim.ema") or "0")
+    stage.ema = ema if float(ema) else ""
     return stage
 
 

@@ -13,6 +13,7 @@ from engine.run.run_folder import RunFolder
 
 RESULTS = "evaluation.json"
 WORST = 3
+RUN, MEAN_ROWS = "model", ("turned", "mean")  # rows of the referee's file
 TOLD_BY = "pck_0.2"  # by which the worst clips are told
 
 
@@ -49,13 +50,16 @@ def lay_out(tree: Mapping[str, Any], level: int) -> Iterator[str]:
     Args:
         level: of the headings.
     """
-    plain = {name: value for name, value in tree.items() if _is_cell(value)}
+    plain = _list_cells(tree)
     yield from [f"- {_word(name)}: {_cell(value)}" for name, value in plain.items()]
     if plain:
         yield ""
-    rest = {name: value for name, value in tree.items() if name not in plain}
+    rest = {name: value for name, value in tree.items() if not _is_cell(value)}
     if rest and all(_is_row(value) for value in rest.values()):
         yield from _table(rest)
+        return
+    if len(rest) > 1 and all(_has_one_table(value) for value in rest.values()):
+        yield from _merge_tables(rest)
         return
     for name, value in rest.items():
         yield f"{'#' * level} {_word(name)}"
@@ -68,11 +72,41 @@ def lay_out(tree: Mapping[str, Any], level: int) -> Iterator[str]:
 
 
 def _is_cell(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return "mean" in value
+    if isinstance(value, Mapping):  # a row of the referee's is called "mean" too
+        return isinstance(value.get("mean"), (int, float))
     if isinstance(value, (list, tuple)):
         return len(value) <= 4 and all(not isinstance(part, (Mapping, list)) for part in value)
     return True
+
+
+def _list_cells(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a tree is no branch; a text that says nothing is left out."""
+    return {name: value for name, value in tree.items() if _is_cell(value) and value != ""}
+
+
+def _has_one_table(value: Any) -> bool:
+    """Whether a branch is single numbers and one table, as that of a clip is."""
+    if not isinstance(value, Mapping):
+        return False
+    branches = [part for part in value.values() if not _is_cell(part)]
+    return len(branches) == 1 and _is_table(branches[0])
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(map(_is_row, value.values()))
+
+
+def _merge_tables(branches: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """One table of the single numbers of branches, and one of all their tables."""
+    numbers = {name: _list_cells(branch) for name, branch in branches.items()}
+    if all(numbers.values()):
+        yield from _table(numbers)
+    rows = {}
+    for name, branch in branches.items():
+        for part in branch.values():
+            if not _is_cell(part):
+                rows |= {f"{name}: {row}": values for row, values in part.items()}
+    yield from _table(rows)
 
 
 def _is_row(value: Any) -> bool:
@@ -103,7 +137,8 @@ def _cell(value: Any) -> str:
         if value.get("low") is not None and value.get("high") is not None:
             text += f" [{_cell(value['low'])}, {_cell(value['high'])}]"
         others = [name for name in value if name not in ("mean", "low", "high")]
-        more = ", ".join(f"{_word(name)} {_cell(value[name])}" for name in others)
+        words = {name: "n =" if name == "people" else _word(name) for name in others}
+        more = ", ".join(f"{words[name]} {_cell(value[name])}" for name in others)
         return f"{text} ({more})" if more else text
     if isinstance(value, (list, tuple)):
         return " / ".join(map(_cell, value))
@@ -139,14 +174,15 @@ def list_weaknesses(referee: Mapping[str, Any] | None) -> list[str]:
     if referee is None:
         return []
     found = []
-    joints = _branch(referee, "joints", "model")
+    joints = _branch(referee, "joints", RUN)
     shares = {name: _last(value) for name, value in joints.items()}
     worst = _lowest({name: value for name, value in shares.items() if value is not None})
     if worst:
         found.append(f"The worst joints (share within 0.2 of the box): {_list_shares(worst)}.")
     clips = referee.get("clips")
     if isinstance(clips, Mapping):
-        told = {name: _mean(row, TOLD_BY) for name, row in clips.items()}
+        own = {name: _branch(clip, "rows", RUN) or clip for name, clip in clips.items()}
+        told = {name: _mean(row, TOLD_BY) for name, row in own.items()}
         worst = _lowest({name: value for name, value in told.items() if value is not None})
         if worst:
             found.append(f"The worst clips (PCK@0.2): {_list_shares(worst)}.")
@@ -158,17 +194,18 @@ def list_weaknesses(referee: Mapping[str, Any] | None) -> list[str]:
 
 
 def _list_lost(rows: Mapping[str, Any]) -> list[str]:
-    """Measures in which another row is at least as good as the run."""
-    own, lost = rows.get("model", {}), []
-    for metric in own:
-        lower_is_better = "mpjpe" in metric or "pve" in metric
-        here = _mean(own, metric)
-        for row, values in rows.items():
-            there = _mean(values, metric)
-            if row == "model" or here is None or there is None:
-                continue
-            if (there <= here) if lower_is_better else (there >= here):
-                lost.append(f"{_word(metric)} ({_cell(here)}; {_word(row)} {_cell(there)})")
+    """Measures in which a mean pose is at least as good as the run."""
+    lost = []
+    for metric in _branch(rows, RUN):
+        lower_is_better = "mpjpe" in metric
+        here = _mean(rows[RUN], metric)
+        theirs = [_mean(rows.get(row), metric) for row in MEAN_ROWS]
+        known = [value for value in theirs if value is not None]
+        if here is None or not known:
+            continue
+        best = min(known) if lower_is_better else max(known)
+        if (best <= here) if lower_is_better else (best >= here):
+            lost.append(f"{_word(metric)} ({_cell(here)}, mean pose {_cell(best)})")
     return lost
 
 
