@@ -52,7 +52,7 @@ def test_crops_tell_their_true_times_and_pair_by_them(maker):
 def test_nobody_goes_past_the_cameras(maker):
     far, spans = [], []
     for index in range(60):
-        person = maker._person(maker.random(index), index)
+        person = maker.make_person(maker.random(index), index)
         way = person.root[:, :2]
         far.append(np.linalg.norm(way[:, None] - way, axis=-1).max())
         spans.append(person.times_s[-1])

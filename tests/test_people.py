@@ -222,7 +222,7 @@ def test_recipes_that_differ_share_nobody_whatever_their_seeds(bodies):
     before, found = maker.config, {}
     for name, config in recipes.items():
         maker.config = config
-        found[name] = [maker._person(maker.random(index)) for index in range(3)]
+        found[name] = [maker.make_person(maker.random(index)) for index in range(3)]
     maker.config = before
     shapes = {
         tuple(person.phenotype.tolist()): name
@@ -258,7 +258,7 @@ def test_equal_names_mean_equal_people(bodies):
     before, poses_ = maker.config, set()
     for config in (plain, *same):
         maker.config = config
-        poses_.add(maker._person(maker.random(1)).pose.tobytes())
+        poses_.add(maker.make_person(maker.random(1)).pose.tobytes())
     maker.config = before
     assert len(poses_) == 1
 
@@ -341,7 +341,7 @@ def test_no_hand_is_inside_the_body(bodies):
     ]
     inside = []
     for _ in range(12):
-        person = maker._person(rng)
+        person = maker.make_person(rng)
         for t in range(len(person.joints)):
             points = np.concatenate(
                 [collide.hand_points(person.joints, maker.index, side)[t] for side in "LR"]

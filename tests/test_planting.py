@@ -48,7 +48,7 @@ def draw_person(maker, index):
     planted = maker.config.domain.planted
     maker._plant = remember
     maker.config.domain.planted = True
-    person = maker._person(maker.random(index))
+    person = maker.make_person(maker.random(index))
     maker._plant, maker.config.domain.planted = plant, planted
     return person, seen["skeleton"], seen["angles"]
 

@@ -102,6 +102,18 @@ class Domain:
         low=0,
         high=1,
     )
+    others_share: float = key(
+        0.0, "share of clips with one or two other people in the image", low=0, high=1
+    )
+    held_share: float = key(
+        0.0,
+        "share of people who hold something; .4 times as many carry a pack on their backs",
+        low=0,
+        high=1,
+    )
+    hair_share: float = key(
+        0.0, "share of people with hair of some volume or tied, and with hats", low=0, high=1
+    )
     looks: str = key(
         "few",
         "textures, garments, colours and hair: few: the small bank; all: a large one; train, test: "

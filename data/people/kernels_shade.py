@@ -9,7 +9,17 @@ import warp as wp
 from data.people.kernels_cloth import Looks
 from data.people.kernels_person import shade_person
 from data.people.kernels_scene import light_scene, meet_scene
-from data.people.warp_types import Box, Dressed, Light, LightMaps, Scene, Shot, Surface, Textures
+from data.people.warp_types import (
+    Box,
+    Dressed,
+    Layers,
+    Light,
+    LightMaps,
+    Scene,
+    Shot,
+    Surface,
+    Textures,
+)
 from data.raster.kernels import sample_face, sample_nearness
 
 wp.set_module_options({"enable_backward": False})
@@ -157,6 +167,62 @@ def shade_edge(
     return total / float(samples * samples), mat
 
 
+@wp.func
+def see_behind(
+    n: int,
+    x: int,
+    y: int,
+    shot: Shot,
+    empty: int,
+    nearest: float,
+    near: float,
+    scene: Scene,
+    boxes: wp.array(dtype=Box),
+    spans: wp.array2d(dtype=wp.vec4),
+    bank: Textures,
+    light: Light,
+    maps: LightMaps,
+    layers: Layers,
+):
+    """What is behind the person at a pixel, or before it.
+
+    (Its colour, 1 if the scene covers the person, how near a layer is that the scene leaves in
+    sight).
+    """
+    pixel_angle = 1.0 / shot.focal
+    behind = wp.vec3(0.0, 0.0, 0.0)
+    covered = int(0)
+    px = (float(x) + 0.5 - shot.cx) * pixel_angle
+    py = (float(y) + 0.5 - shot.cy) * pixel_angle
+    d = wp.transpose(shot.rotation) * wp.vec3(px, py, 1.0)
+    hit = meet_scene(shot.eye, d, scene, boxes, spans, n, float(x), float(y), bank, pixel_angle)
+    if nearest > 0.0 and hit.distance < 1.0 / nearest:
+        covered = 1
+    left = near
+    if near > 0.0 and hit.distance < 1.0 / near:
+        left = 0.0
+    if empty > 0 or covered == 1:
+        behind = light_scene(hit, shot.eye, d, shot.instant, light, maps)
+        if left > 0.0:
+            behind = layers.colour[n, y, x] + behind * (1.0 - layers.cover[n, y, x])
+    return behind, covered, left
+
+
+@wp.func
+def label_layer(own: int, mine: int, far: float, before: bool, open_: bool):
+    """(Label, depth of the person) of a pixel where a layer of the label ``own`` is seen.
+
+    ``mine`` and ``far`` are the person's; ``before``: the layer hides it; ``open_``: it covers less
+    than half.
+    """
+    if own == 0:
+        if before:
+            return 0, 0.0
+    elif before or open_:
+        return own, far
+    return mine, far
+
+
 @wp.kernel
 def shade(
     points: wp.array2d(dtype=wp.vec3),
@@ -175,6 +241,7 @@ def shade(
     samples: int,
     noise: wp.array(dtype=float),
     curve: wp.array(dtype=float),
+    layers: Layers,
     image: wp.array4d(dtype=wp.uint8),
     label: wp.array3d(dtype=wp.uint8),
     seen_depth: wp.array3d(dtype=float),
@@ -193,15 +260,15 @@ def shade(
     empty, nearest, one_surface, face = survey(n, x, y, size, samples, depth, surface.layer)
     behind = wp.vec3(0.0, 0.0, 0.0)
     covered = int(0)
-    if empty > 0 or scene.boxes > 0:
-        px = (float(x) + 0.5 - shot.cx) * pixel_angle
-        py = (float(y) + 0.5 - shot.cy) * pixel_angle
-        d = wp.transpose(shot.rotation) * wp.vec3(px, py, 1.0)
-        hit = meet_scene(shot.eye, d, scene, boxes, spans, n, float(x), float(y), bank, pixel_angle)
-        if nearest > 0.0 and hit.distance < 1.0 / nearest:
-            covered = 1
-        if empty > 0 or covered == 1:
-            behind = light_scene(hit, shot.eye, d, t, light, maps)
+    near = float(0.0)  # of a layer that the scene leaves in sight
+    over = float(0.0)
+    if layers.used == 1:
+        near = layers.near[n, y, x]
+        over = layers.cover[n, y, x]
+    if empty > 0 or scene.boxes > 0 or near > 0.0:
+        behind, covered, near = see_behind(
+            n, x, y, shot, empty, nearest, near, scene, boxes, spans, bank, light, maps, layers
+        )
     colour = behind
     mat = int(-1)
     if empty < count and covered == 0:
@@ -243,10 +310,17 @@ def shade(
                 shot.eye,
                 pixel_angle,
             )
+    before = near > nearest and nearest > 0.0 and covered == 0
+    if before:
+        colour = layers.colour[n, y, x] + colour * (1.0 - over)
     develop(colour, n, x, y, size, shot, curve, noise, image)
-    label[n, y, x] = wp.uint8(0)
+    mine = int(0)
     if (count - empty) * 2 >= count and covered == 0:
-        label[n, y, x] = wp.uint8(wp.max(mat, 0) + 1)
-    seen_depth[n, y, x] = 0.0
+        mine = wp.max(mat, 0) + 1
+    far = float(0.0)
     if nearest > 0.0 and covered == 0:
-        seen_depth[n, y, x] = 1.0 / nearest
+        far = 1.0 / nearest
+    if near > 0.0 and over >= 0.5:
+        mine, far = label_layer(int(layers.label[n, y, x]), mine, far, before, empty * 2 > count)
+    label[n, y, x] = wp.uint8(mine)
+    seen_depth[n, y, x] = far

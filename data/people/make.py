@@ -286,9 +286,9 @@ def _prepare(device):
     import warp
 
     from data.bodies.anny_body import AnnyBody
-    from data.people import kernels_light, kernels_mesh, kernels_shade, template
+    from data.people import kernels_layers, kernels_light, kernels_mesh, kernels_shade, template
 
     template.load_template(AnnyBody(clothing=True))
     with report_cache_errors():
-        for module in (kernels_mesh, kernels_light, kernels_shade):
+        for module in (kernels_mesh, kernels_light, kernels_shade, kernels_layers):
             warp.load_module(module, device=device)

@@ -15,18 +15,22 @@ from data.people import (
     gestures,
     hand_looks,
     hand_things,
+    held,
     labels,
     motion,
     outfits,
     planting,
+    shapes,
     shots,
     template,
     wardrobe,
+    worn,
 )
 from data.people import scene as scenes
 from data.people.backgrounds import Backgrounds, prepare_photo
 from data.people.bank import make_bank
 from data.people.config import PeopleConfig, hash_recipe, population
+from data.people.extras import HELD, add_extras
 from data.people.painting import paint_background
 from data.people.render import Renderer, World
 from data.people.rig import Rig
@@ -119,19 +123,21 @@ class ClipMaker:
         self.some_hand_points = [
             body[torch.from_numpy(hand)][::POINT_STRIDE].to(device) for hand in hands
         ]
+        self.anchors = worn.find_anchors(self.template)
         self.rig = Rig(names, rest[0].cpu().numpy())
 
     def clip(self, index: int) -> Clip:
         """The data.format.clip.Clip of this number."""
         config, rng = self.config, self.random(index)
         self.stopwatch.start()
-        person = self._person(rng, index)
+        person = self.make_person(rng, index)
         world, kinds, instants, cameras = self._world(rng, person)
         if config.domain.hand_detail:
             hand_looks.add_hand_look(self.random(index, HAND_LOOKS), world.look)
         if config.kind == "hand" and config.domain.things_share:
             self._put_thing(self.random(index, THINGS), world, person, kinds[0])
         self._put_photo(world, index)
+        add_extras(self, world, person, index)
         quality = rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1, len(kinds))
         self.stopwatch.lap("scene and cameras")
         images = self.renderer.draw(world)
@@ -228,11 +234,12 @@ class ClipMaker:
             return motion.even_times(config.instants, config.gap_s)
         return motion.sample_times(self.random(index, GAPS), config.instants, config.gaps_s)
 
-    def _person(self, rng, index=0):
+    def make_person(self, rng: np.random.Generator, index: int = 0, which: int = 0) -> Person:
+        """The person of a clip, drawn by ``rng``, or one of the others beside it (from 1)."""
         config, domain = self.config, self.config.domain
         child, female = rng.random() < domain.child_share, rng.random() < 0.5
-        phenotype = _phenotype(rng, female, child, domain.shape_spread)
-        face = _expression(rng, self.body.face_names)
+        phenotype = shapes.draw_phenotype(rng, female, child, domain.shape_spread)
+        face = shapes.draw_expression(rng, self.body.face_names)
         moves = motion.sample_motion(
             rng,
             self._clock(index),
@@ -242,7 +249,10 @@ class ClipMaker:
             may_run=not domain.upright,
             roam_m=motion.ROAM_M[config.kind],
         )
-        moves = gestures.add_gestures(self.random(index, GESTURES), moves, domain)
+        moves = gestures.add_gestures(self.random(index, GESTURES + 100 * which), moves, domain)
+        if domain.held_share and not which:
+            plan = held.draw_plan(self.random(index, HELD), domain.held_share)
+            moves = held.grip_hand(moves, plan)
         hands, root = moves.hands, moves.root
         with torch.inference_mode():
             rest = self.body.rest(*self._tensors(phenotype[None], face[None]))
@@ -476,22 +486,3 @@ class ClipMaker:
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.asarray(array, np.float32)).to(self.device)
-
-
-def _phenotype(rng, female, child, spread):
-    """(6,) float32 in anny's order: gender, age, muscle, weight, height, proportions."""
-    gender = rng.uniform(0.75, 1) if female else rng.uniform(0, 0.25)
-    age = rng.uniform(0.36, 0.6) if child else rng.uniform(0.62, 0.95)
-    build = np.array([rng.beta(2.5, 2.5), rng.beta(2.2, 2.6), rng.beta(3, 3), rng.beta(3, 2)])
-    return np.array([gender, age, *(0.5 + spread * (build - 0.5))], np.float32)
-
-
-def _expression(rng, names):
-    """(52,) float32: a few facial actions at random, jaw and smile more often, never the tongue."""
-    face = np.zeros(len(names), np.float32)
-    for action in rng.permutation(len(names))[:4]:
-        face[action] = rng.beta(0.8, 2.5) * 0.7
-    face[names.index("jawOpen")] = rng.beta(0.6, 4) * 0.6
-    face[[names.index("mouthSmileLeft"), names.index("mouthSmileRight")]] = rng.beta(0.8, 1.5)
-    face[names.index("tongueOut")] = 0
-    return face

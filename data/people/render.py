@@ -1,26 +1,31 @@
 """Draws all shots of a clip on one device, CPU or CUDA, with the same kernels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import warp as wp
 
-from data.people import kernels_light, kernels_mesh, kernels_shade, textures
+from data.people import kernels_layers, kernels_light, kernels_mesh, kernels_shade, textures
 from data.people.bank import Bank
 from data.people.shots import Photography, box_spans
 from data.people.stopwatch import Stopwatch
 from data.people.template import Template
+from data.people.things import Stack
 from data.people.warp_types import (
     SKY_DIRECTIONS,
     Box,
     Dressed,
+    Layers,
+    Light,
     LightMaps,
     Look,
+    Part,
     Shot,
     Struct,
     Surface,
     Textures,
+    Things,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +35,14 @@ if TYPE_CHECKING:
 # up to 6 cm off the body, but fingers lie closer to each other than that and wear nothing.
 CLOTHED_M, BARE_M = 0.06, 0.015
 _NO_PHOTO = np.zeros((1, 3), np.uint8)
+
+
+@dataclass
+class Other:
+    """Another person: vertices as those of a World, and a Look."""
+
+    vertices: "torch.Tensor"
+    look: Struct
 
 
 @dataclass
@@ -43,6 +56,7 @@ class World:
         photography: shots.Photography.  shots: list of N Shot.
         photo: texels of a backgrounds.Photo where the scene shows one.
         placed: how many boxes, from the first on, are not clutter: seats, things in the way.
+        others: further people, who are no part of the labels.  things: see things.py.
     """
 
     vertices: "torch.Tensor"
@@ -56,6 +70,8 @@ class World:
     shots: list[Struct]
     photo: np.ndarray | None = None
     placed: int = 0
+    others: list["Other"] = field(default_factory=list)
+    things: Stack | None = None
 
 
 @dataclass
@@ -74,6 +90,20 @@ class Images:
     label: np.ndarray
     depth: np.ndarray
     seen: np.ndarray
+
+
+@dataclass
+class _Extras:
+    """Others and things on the device.
+
+    Attributes:
+        people: (Dressed, array of one Look, (V,) what is worn) of each other person.
+        things: Things.  parts: array of their Part, None where there are none.
+    """
+
+    people: list[tuple[Struct, wp.array, wp.array]]
+    things: Struct
+    parts: wp.array | None
 
 
 class Renderer:
@@ -119,8 +149,9 @@ class Renderer:
         """The Images of a World."""
         vertices = self._vertices(world.vertices)
         look = self._array([world.look], Look)
-        person, naked_normals, is_worn = self._dress(vertices, look)
-        maps = self._light(world, person, look, is_worn)
+        person, naked_normals, is_worn = self._dress(vertices, look, "")
+        extras = self._dress_extras(world)
+        maps = self._light(world, person, look, is_worn, extras)
         boxes = self._array(world.boxes or [Box()], Box)
         all_shots = self._array(world.shots, Shot)
         all_spans = self._array(box_spans(world.shots, world.boxes), wp.vec4)
@@ -132,6 +163,7 @@ class Renderer:
         step = 1 if self.device == "cpu" else len(world.shots)
         for i in range(0, len(world.shots), step):
             shots, spans = all_shots[i : i + step], all_spans[i : i + step]
+            layers = self._lay(shots, extras, world, maps)
             points, depth = self._rasterise(shots, person, look, is_worn)
             size, count = self.size, len(shots)
             rgb = self._buffer("rgb", (count, size, size, 3), wp.uint8)
@@ -157,6 +189,7 @@ class Renderer:
                     self.antialias,
                     self._noise,
                     curve,
+                    layers,
                     rgb,
                     label,
                     far,
@@ -190,25 +223,115 @@ class Renderer:
             self._lap("visibility")
         return Images(*(np.concatenate(p) for p in zip(*parts, strict=True)))
 
-    def _dress(self, vertices, look):
-        """The person with its clothes on, the normals of the body below, and (V,) what is worn."""
+    def _dress(self, vertices, look, name):
+        """The person with its clothes on, the normals of the body below, and (V,) what is worn.
+
+        Buffers are those of this name.
+        """
         count = vertices.shape[0]
-        naked = self._normals(vertices, "naked")
+        naked = self._normals(vertices, "naked" + name)
         person = Dressed()
-        person.position = self._buffer("position", (count, self.vertex_count), wp.vec3)
+        person.position = self._buffer("position" + name, (count, self.vertex_count), wp.vec3)
         self._launch(
             kernels_mesh.dress,
             (count, self.vertex_count),
             [vertices, naked, self.surface, look, self.bank, person.position],
         )
-        person.normal = self._normals(person.position, "dressed")
-        is_worn = self._buffer("worn", (self.vertex_count,), int)
+        person.normal = self._normals(person.position, "dressed" + name)
+        is_worn = self._buffer("worn" + name, (self.vertex_count,), int)
         self._launch(kernels_mesh.mark_worn, self.vertex_count, [self.surface, look, is_worn])
         self._lap("dress")
         return person, naked, is_worn
 
-    def _light(self, world, person, look, is_worn):
-        """Shadow map of the key light, occlusion of the sky; fills person.ambient."""
+    def _dress_extras(self, world: World) -> "_Extras":
+        """The other people, dressed, and the things of a World, as kernels read them."""
+        people = []
+        for number, other in enumerate(world.others):
+            look = self._array([other.look], Look)
+            dressed, _, is_worn = self._dress(self._vertices(other.vertices), look, f" {number}")
+            people.append((dressed, look, is_worn))
+        stack, things = world.things, Things()
+        if stack is None:
+            return _Extras(people, things, None)
+        things.position = self._array(stack.position, wp.vec3)
+        things.normal = self._array(stack.normal, wp.vec3)
+        things.uv = self._array(stack.uv, wp.vec2)
+        things.faces = self._array(stack.faces, wp.vec3i)
+        things.part = self._array(stack.part, int)
+        return _Extras(people, things, self._array(stack.parts, Part))
+
+    def _shade_light(self, light: Light, extras: "_Extras", maps: LightMaps, depth):
+        """Put others and things into the key light's depth map, and others into the sky's."""
+        side, count = light.shadow_side, depth.shape[0]
+        for dressed, look, is_worn in extras.people:
+            points = self._buffer("light points", (count, self.vertex_count), wp.vec3)
+            self._launch(kernels_mesh.to_light, points.shape, [dressed.position, light, points])
+            self._launch(
+                kernels_mesh.rasterise,
+                (count, self.face_count),
+                [points, self.surface, look, is_worn, side, 0, depth],
+            )
+            self._launch(
+                kernels_light.splat_sky,
+                (count, SKY_DIRECTIONS, len(self.body)),
+                [dressed.position, maps.sky_axes, light, self._body, maps.sky],
+            )
+        if extras.parts is not None:
+            things = extras.things
+            points = wp.zeros(things.position.shape, dtype=wp.vec3, device=self.device)
+            self._launch(kernels_mesh.to_light, points.shape, [things.position, light, points])
+            self._launch(
+                kernels_layers.rasterise_things,
+                (count, len(things.faces)),
+                [points, things.faces, side, depth],
+            )
+
+    def _lay(self, shots, extras: "_Extras", world: World, maps: LightMaps) -> Layers:
+        """The Layers of some shots."""
+        layers, size, count = Layers(), self.size, len(shots)
+        if not extras.people and extras.parts is None:
+            return layers
+        shape = (count, size, size)
+        layers.used = 1
+        layers.colour = self._buffer("layer colour", shape, wp.vec3)
+        layers.cover = self._buffer("layer cover", shape, float)
+        layers.near = self._buffer("layer near", shape, float)
+        layers.label = self._buffer("layer label", shape, wp.uint8)
+        for array in (layers.colour, layers.cover, layers.near, layers.label):
+            array.zero_()
+        camera = [shots, None, size, self.antialias, layers]
+        for dressed, look, is_worn in extras.people:
+            points, camera[1] = self._rasterise(shots, dressed, look, is_worn)
+            lit = [world.light, maps, self.bank]
+            self._launch(
+                kernels_layers.lay_person,
+                shape,
+                [points, dressed, self.surface, look, *lit, *camera],
+            )
+        if extras.parts is not None:
+            things, side = extras.things, size * self.antialias
+            points = wp.zeros((count, things.position.shape[1]), dtype=wp.vec3, device=self.device)
+            camera[1] = self._buffer("depth", (count, side * side), wp.uint64)
+            camera[1].zero_()
+            self._launch(
+                kernels_mesh.to_shots,
+                points.shape,
+                [things.position, shots, float(self.antialias), points],
+            )
+            self._launch(
+                kernels_layers.rasterise_things,
+                (count, len(things.faces)),
+                [points, things.faces, side, camera[1]],
+            )
+            lit = [world.light, maps, self.bank]
+            self._launch(
+                kernels_layers.lay_things, shape, [points, things, extras.parts, *lit, *camera]
+            )
+        self._lap("others and things")
+        return layers
+
+    def _light(self, world, person, look, is_worn, extras):
+        """Shadow map of the key light, occlusion of the sky; fills the people's ambient light."""
         count, light = person.position.shape[0], world.light
         side, sky_side = light.shadow_side, light.sky_side
         points = self._buffer("light points", (count, self.vertex_count), wp.vec3)
@@ -232,6 +355,7 @@ class Renderer:
             (count, SKY_DIRECTIONS, len(self.body)),
             [person.position, maps.sky_axes, light, self._body, maps.sky],
         )
+        self._shade_light(light, extras, maps, depth)
         maps.key = self._buffer("key", (count, side, side), float)
         maps.blocks = self._buffer("blocks", (count, side // 8, side // 8), wp.vec2)
         self._launch(
@@ -239,12 +363,15 @@ class Renderer:
             (count, side // 8, side // 8),
             [depth, side, maps.key, maps.blocks],
         )
-        person.ambient = self._buffer("ambient", (count, self.vertex_count), wp.vec3)
-        self._launch(
-            kernels_light.gather_sky,
-            (count, self.vertex_count),
-            [person.position, person.normal, light, maps, person.ambient],
-        )
+        dressed_people = [person, *(other for other, _, _ in extras.people)]
+        for number, dressed in enumerate(dressed_people):
+            name = f"ambient {number}"
+            dressed.ambient = self._buffer(name, (count, self.vertex_count), wp.vec3)
+            self._launch(
+                kernels_light.gather_sky,
+                (count, self.vertex_count),
+                [dressed.position, dressed.normal, light, maps, dressed.ambient],
+            )
         self._lap("light")
         return maps
 

@@ -235,6 +235,50 @@ class Dressed:
 
 
 @wp.struct
+class Part:
+    """The surface of a thing: a colour times a texture of the bank (0: none).
+
+    ``scale`` is in tiles a metre; the label is an index into MATERIALS, 0 for nothing of the
+    person's.
+    """
+
+    texture: int
+    scale: float
+    colour: wp.vec3
+    shine: float
+    label: int
+
+
+@wp.struct
+class Things:
+    """All things of a clip: (T, P) positions and normals, (P,) texture coordinates in metres.
+
+    (F,) triangles, and which Part each is of.
+    """
+
+    position: wp.array2d(dtype=wp.vec3)
+    normal: wp.array2d(dtype=wp.vec3)
+    uv: wp.array(dtype=wp.vec2)
+    faces: wp.array(dtype=wp.vec3i)
+    part: wp.array(dtype=int)
+
+
+@wp.struct
+class Layers:
+    """What is drawn apart from the person, (N, size, size), where ``used`` is 1.
+
+    The colour is multiplied by the cover already; ``near`` is the nearest inverse depth, and
+    ``label`` is that of what is nearest.
+    """
+
+    used: int
+    colour: wp.array3d(dtype=wp.vec3)
+    cover: wp.array3d(dtype=float)
+    near: wp.array3d(dtype=float)
+    label: wp.array3d(dtype=wp.uint8)
+
+
+@wp.struct
 class LightMaps:
     """Depths from the lights, larger is nearer.
 
