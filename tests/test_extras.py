@@ -6,7 +6,15 @@ import pytest
 from data.people import company, held, worn
 from data.people import maker as makers
 from data.people.config import Domain, PeopleConfig, hash_recipe
-from data.people.things import Thing, make_ball, make_box, make_rod, make_tube, stack_things
+from data.people.things import (
+    Thing,
+    make_ball,
+    make_box,
+    make_disc,
+    make_rod,
+    make_tube,
+    stack_things,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +38,13 @@ def test_normals_of_meshes_point_outwards(mesh):
     alike = (across * mesh.normals[mesh.faces].mean(1))[large].sum(1)
     alike /= np.linalg.norm(across[large], axis=1)
     assert large.sum() > 10 and np.abs(alike).min() > 0.5
+
+
+def test_a_disc_without_a_hole_faces_one_way():
+    angle = np.linspace(0, 2 * np.pi, 25)
+    ring = np.stack([np.cos(angle), np.sin(angle), 0 * angle], 1)
+    normals = make_disc(0 * ring, ring).normals
+    np.testing.assert_allclose(np.abs(normals[:, 2]), 1, atol=1e-6)
 
 
 def test_things_are_stacked_in_the_world():

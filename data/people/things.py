@@ -193,7 +193,7 @@ def make_ball(radius: np.ndarray) -> Mesh:
 def make_disc(inner: np.ndarray, outer: np.ndarray) -> Mesh:
     """A surface between two closed lines (n, 3) each, as a brim is."""
     points = np.stack([inner, outer])
-    across, along = outer - inner, np.gradient(inner, axis=0)
+    across, along = outer - inner, np.gradient(outer, axis=0)  # the inner line may be a point
     normals = np.cross(along, across)
     normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-9
     uv = np.stack([points[..., 0], points[..., 1]], -1).reshape(-1, 2)
