@@ -133,7 +133,7 @@ def test_a_folder_that_changed_is_not_gone_on_with(tmp_path):
 
     def claim(domain):
         config = PeopleConfig(out=str(tmp_path / "out"), domain=domain)
-        make.mark_backgrounds(config)
+        make.mark_folders(config)
         make.claim_folder(config)
         return config.domain.backgrounds_mark
 
@@ -142,7 +142,7 @@ def test_a_folder_that_changed_is_not_gone_on_with(tmp_path):
     (tmp_path / "p").rename(tmp_path / "moved")
     assert claim(Domain(backgrounds=str(tmp_path / "moved"))) == first
     cv2.imwrite(str(tmp_path / "moved/a.png"), image[::-1])
-    with pytest.raises(UserError, match=f"holds other images .* were made .{first}"):
+    with pytest.raises(UserError, match=f"holds other files .* were made .{first}"):
         claim(Domain(backgrounds=str(tmp_path / "moved")))
     with pytest.raises(UserError, match="domain.backgrounds_mark= here, but the clips"):
         claim(Domain())

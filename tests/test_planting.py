@@ -37,19 +37,19 @@ def motions():
 def draw_person(maker, index):
     """A person, the skeleton of its shape, and the angles as written."""
     seen = {}
-    plant = maker._plant
+    plant = maker.actor._plant
 
     def remember(moves, angles, rotations, translation, rest):
-        seen["angles"], seen["skeleton"] = angles, maker._skeleton(rest)
+        seen["angles"], seen["skeleton"] = angles, maker.actor.find_skeleton(rest)
         if not planted:
             return rotations, translation
         return plant(moves, angles, rotations, translation, rest)
 
     planted = maker.config.domain.planted
-    maker._plant = remember
+    maker.actor._plant = remember
     maker.config.domain.planted = True
     person = maker.make_person(maker.random(index))
-    maker._plant, maker.config.domain.planted = plant, planted
+    maker.actor._plant, maker.config.domain.planted = plant, planted
     return person, seen["skeleton"], seen["angles"]
 
 

@@ -7,7 +7,6 @@ mean colour of the photograph's lowest part. Nobody knows a photograph's own cam
 taken to be near its middle, its scale is a guess, and what stood in front in it is on the dome.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass
 
@@ -19,14 +18,15 @@ from data.people.warp_types import PHOTO_LEVELS, PHOTO_SIDE, Struct, vec3
 from data.sources import photo_folder
 from data.sources.frames import Unreadable
 from data.sources.images import read_image
-from engine.errors import UserError, explain, failure_of
+from data.sources.user_folder import mark_files
+from engine.errors import UserError
 from engine.logging.console import get_logger
 
 LEAST_SIDE = 64  # pixels: what is smaller is an icon
 QUARTER = np.pi / 2
 MEAN_LIGHT = 0.2  # linear; a photograph's mean is moved half of the way there
 FLOOR_PART = 0.3  # of the photograph's height, from below: what is taken for ground
-_ENDS = 65536  # bytes of the head and the tail of a file that its mark is made of
+KEY = "domain.backgrounds"
 
 log = get_logger(__name__)
 
@@ -83,7 +83,7 @@ class Photo:
 
 def list_photos(folder: str) -> list[str]:
     """Paths of the images below a folder, as data.sources.photo_folder has them."""
-    return photo_folder.list_photos(folder, "domain.backgrounds")
+    return photo_folder.list_photos(folder, KEY)
 
 
 def mark_photos(folder: str) -> str:
@@ -92,20 +92,7 @@ def mark_photos(folder: str) -> str:
     Raises:
         UserError: as list_photos; a file that cannot be read.
     """
-    hasher = hashlib.blake2b(digest_size=8, person=b"backgrounds")
-    for name in list_photos(folder):
-        path = os.path.join(folder, name)
-        try:
-            with open(path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                head = file.read(_ENDS)
-                file.seek(max(0, size - _ENDS))
-                tail = file.read(_ENDS)
-        except OSError as error:
-            raise failure_of(error, f"domain.backgrounds: {path}: {explain(error)}") from None
-        hasher.update(f"{len(os.fsencode(name))} {size} ".encode() + os.fsencode(name))
-        hasher.update(head + tail)
-    return hasher.hexdigest()
+    return mark_files(folder, list_photos(folder), KEY, b"backgrounds")
 
 
 class Backgrounds:

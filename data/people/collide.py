@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from data.people.poses import HIGH, INDEX, LOW
-from data.people.rig import SIDES
+from data.people.rig import SIDES, Y, make_rotation
 
 # (from joint, to joint, radius in metres on a person of middle build)
 CAPSULES = (
@@ -134,6 +134,42 @@ def clear_hands(
         angles = np.clip(angles, LOW, HIGH)
         deep = measure_penetration(joints_of(angles), index, weight)
     return angles, deep
+
+
+def open_arms(
+    rotations: np.ndarray,
+    joints_of: Callable[[np.ndarray], np.ndarray],
+    index: Mapping[str, int],
+    weight: float,
+) -> np.ndarray:
+    """Lift arms sideways, and neighbouring instants alike, until no hand is inside the body.
+
+    For motions that are rotations; see clear_hands for those that are angles.
+
+    Args:
+        rotations: (T, B, 3, 3).  joints_of: function of rotations to joints (T, B, 3).
+        index: {bone: number}.  weight: the shape parameter in [0, 1].
+    Returns:
+        (T, B, 3, 3).
+    """
+    rotations = rotations.copy()
+    deep = measure_penetration(joints_of(rotations), index, weight)
+    for _ in range(ROUNDS):
+        if (deep <= 0).all():
+            break
+        push = np.where(deep > 0, np.minimum(14.0, 4 + deep * 160), 0)
+        for i, (side, _, sign) in enumerate(SIDES):
+            if not push[:, i].any():
+                continue
+            step = np.maximum(push[:, i], 0.5 * push[:, i].max())
+            clavicle, scapula, arm = (
+                index[f"{bone}.{side}"] for bone in ("clavicle", "shoulder01", "upperarm01")
+            )
+            girdle = rotations[:, clavicle] @ rotations[:, scapula]
+            out = np.swapaxes(girdle, -1, -2) @ make_rotation(Y, -sign * step) @ girdle
+            rotations[:, arm] = out @ rotations[:, arm]
+        deep = measure_penetration(joints_of(rotations), index, weight)
+    return rotations
 
 
 def seen_share(eyes: np.ndarray, points: np.ndarray, body: Capsules, side: str) -> np.ndarray:

@@ -27,6 +27,17 @@ class Domain:
     planted: bool = key(
         False, "feet that carry somebody stay where they stand, and the body keeps its balance"
     )
+    recorded: str | None = key(
+        None,
+        "folder of recorded motions, BVH, AMASS or DeepMimic's (docs/recorded.md)",
+        path="one",
+    )
+    recorded_share: float = key(
+        0.5, "share of people who move as recorded, where recorded= is set", low=0, high=1
+    )
+    recorded_mark: str = key(
+        "", "what the folder of recorded= holds, as 16 hex digits; the command sets it"
+    )
     child_share: float = key(0.12, "share of children", low=0, high=1)
     shape_spread: float = key(
         1.0,
@@ -253,7 +264,15 @@ class PeopleConfig:
 
 # These decide where and how fast clips are made, not which; all other keys are the recipe of a
 # folder.
-NOT_RECIPE = ("domain.backgrounds", "out", "clips", "workers", "part", "device")
+NOT_RECIPE = (
+    "domain.backgrounds",
+    "domain.recorded",
+    "out",
+    "clips",
+    "workers",
+    "part",
+    "device",
+)
 
 # These decide how clips are drawn and stored, not whom they show: two sets that differ in them
 # alone show the same people, under the same subject names.

@@ -17,6 +17,7 @@ from data.format.index import read_index
 from data.format.shards import shard_name, write_shard
 from data.people.backgrounds import mark_photos
 from data.people.config import NOT_RECIPE, PeopleConfig, population
+from data.people.recorded.folder import mark_recordings
 from data.tools.cleanup import clear_leftovers
 from data.tools.work_split import Part
 from engine.config.parser import flat, parse, save
@@ -28,6 +29,7 @@ from engine.run.files import replace_file
 
 COMMAND = "data make"
 RECIPE = "made.yaml"
+MARKS = {"backgrounds": mark_photos, "recorded": mark_recordings}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
             such device.
     """
     config = parse(PeopleConfig, argv, command=COMMAND)
-    mark_backgrounds(config)
+    mark_folders(config)
     device = choose_device(config.device)
     claim_folder(config)
     todo = list_unfinished(config)
@@ -88,22 +90,28 @@ def choose_device(wanted: str) -> str:
     return "cuda" if found else "cpu"
 
 
-def mark_backgrounds(config: PeopleConfig) -> None:
-    """Note in the config what its folder of photographs holds.
+def mark_folders(config: PeopleConfig) -> None:
+    """Note in the config what its folders of photographs and of recorded motions hold.
 
     Raises:
-        UserError: there is no such folder, or it holds no image; it is not what the config says.
+        UserError: there is no such folder, or it holds nothing that can be read; it is not what
+            the config says.
     """
     domain = config.domain
-    if domain.backgrounds is None:
-        return
-    mark = mark_photos(domain.backgrounds)
-    if domain.backgrounds_mark not in ("", mark):
+    domain.backgrounds_mark = _mark("backgrounds", domain.backgrounds, domain.backgrounds_mark)
+    domain.recorded_mark = _mark("recorded", domain.recorded, domain.recorded_mark)
+
+
+def _mark(name: str, folder: str | None, stated: str) -> str:
+    if folder is None:
+        return stated
+    mark = MARKS[name](folder)
+    if stated not in ("", mark):
         raise UserError(
-            f"domain.backgrounds={domain.backgrounds} holds {mark}, and "
-            f"domain.backgrounds_mark={domain.backgrounds_mark} is that of other images"
+            f"domain.{name}={folder} holds {mark}, and domain.{name}_mark={stated} is that of "
+            f"other files"
         )
-    domain.backgrounds_mark = mark
+    return mark
 
 
 def claim_folder(config: PeopleConfig) -> None:
@@ -168,13 +176,14 @@ def list_unfinished(config: PeopleConfig) -> list[tuple[int, int, int]]:
 
 def _compare(config, made, path):
     mine, theirs = flat(config), flat(made)
-    mark, made_mark = config.domain.backgrounds_mark, made.domain.backgrounds_mark
-    if mark and made_mark and mark != made_mark:
-        raise UserError(
-            f"domain.backgrounds={config.domain.backgrounds} holds other images ({mark}) than when "
-            f"the clips in {config.out} were made ({made_mark}, {path}); name another folder with "
-            f"out="
-        )
+    for name in MARKS:
+        mark, made_mark = mine[f"domain.{name}_mark"], theirs[f"domain.{name}_mark"]
+        if mark and made_mark and mark != made_mark:
+            raise UserError(
+                f"domain.{name}={mine[f'domain.{name}']} holds other files ({mark}) than when the "
+                f"clips in {config.out} were made ({made_mark}, {path}); name another folder with "
+                f"out="
+            )
     for name in mine:
         if name not in NOT_RECIPE and mine[name] != theirs[name]:
             raise UserError(

