@@ -17,7 +17,7 @@ import torch
 
 from data.format.clip import decode_meta, encode
 from data.format.shards import write_shard
-from data.people import collide, labels, make, motion, poses
+from data.people import collide, labels, make, motion, poses, shots
 from data.people.config import Domain, PeopleConfig, population
 from data.people.maker import ClipMaker
 from engine.config.parser import parse
@@ -164,6 +164,16 @@ def test_overlap_is_directed_and_exact(bodies, hands):
             )  # the area two crops share, whichever of them it is counted from
             assert np.abs(common - common.T).max() < 1e-5
             assert np.abs(o - o.T).max() > 0.005
+
+
+def test_a_camera_leaves_what_it_would_touch():
+    points = np.random.default_rng(0).normal(0, 0.05, (200, 3))
+    middle = np.zeros(3)
+    for eye in ([0.01, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, -0.1, 0.05]):
+        found = shots.keep_away(np.array(eye), points, middle)
+        assert np.linalg.norm(points - found, axis=1).min() >= shots.LEAST_EYE_M
+    far = np.array([0.0, 1.0, 0.0])
+    assert np.array_equal(shots.keep_away(far, points, middle), far)
 
 
 def test_second_camera_is_near_the_first(bodies, hands):

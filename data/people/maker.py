@@ -399,6 +399,8 @@ class ClipMaker:
                 if collide.seen_share(eye[None], fingers, body, side)[0] >= LEAST_SEEN:
                     break
                 eye = (eye + eyes[0]) / 2
+            # Between two cameras on both sides of a hand lies the hand.
+            eye = shots.keep_away(eye, surface.reshape(-1, 3), middle)
             eyes.append(eye)
             margin = config.margin * rng.uniform(1.0, 1.35)
             for t, points in enumerate(surface):

@@ -19,6 +19,7 @@ from engine.geometry import angle_about
 CANDIDATES = 8
 CURVE_STEPS = 2048
 WALL_GAP_M = 0.15
+LEAST_EYE_M = 0.2  # from a camera to what it looks at
 NEAREST_BODY_M, NEAREST_HAND_M = 1.4, 0.5
 
 
@@ -124,6 +125,20 @@ def near_eye(first: np.ndarray, eye: np.ndarray, centre: np.ndarray, near_rad: f
             return eye
         eye = (eye + first) / 2
     return first
+
+
+def keep_away(eye: np.ndarray, points: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """Return (3,) the eye, further from ``middle`` where it is nearer than LEAST_EYE_M to a point.
+
+    Args:
+        points: (n, 3) that no camera may touch, at all instants.  middle: (3,) of them.
+    """
+    away = eye - middle
+    length = float(np.linalg.norm(away))
+    away = away / length if length > 1e-6 else np.array([0.0, 0.0, 1.0])
+    while np.linalg.norm(points - eye, axis=1).min() < LEAST_EYE_M:
+        eye = eye + LEAST_EYE_M * away
+    return eye
 
 
 def look_at(eye: np.ndarray, target: np.ndarray, roll: float) -> np.ndarray:
