@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import io
 import multiprocessing
 import os
 import subprocess
@@ -188,6 +189,25 @@ def test_without_a_hash_https_is_taken_and_the_hash_is_told(server, folder, monk
     with caplog.at_level("INFO", "finetune.released.download"):
         assert locate_network(server.url).read_bytes() == DATA
     assert server.asked == [None] and HASH in caplog.text
+
+
+def test_without_a_hash_nothing_is_joined_to_an_earlier_part(server, monkeypatch):
+    wanted = download.Wanted(server.url, "")
+    monkeypatch.setattr(download, "read_url", lambda text, name: wanted)
+    server.cut = [100_000]
+    assert locate_network(server.url).read_bytes() == DATA
+    assert server.asked == [None, None]
+
+
+def test_https_that_leads_to_http_wants_a_hash(folder, monkeypatch):
+    class Answer(io.BytesIO):
+        url, status, length = "http://b.org/x.safetensors", 200, 0
+
+    monkeypatch.setattr("urllib.request.urlopen", lambda request, timeout: Answer(DATA))
+    with pytest.raises(UserError, match="leads to http://b.org/x.safetensors.*add #sha256="):
+        locate_network("https://a.org/x.safetensors")
+    assert not list(folder.glob("*.safetensors"))
+    assert locate_network(f"https://a.org/x.safetensors#sha256={HASH}").read_bytes() == DATA
 
 
 def test_a_cache_that_cannot_be_written_is_told(server, tmp_path, monkeypatch):

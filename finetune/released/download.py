@@ -3,7 +3,7 @@
     https://host/body.safetensors#sha256=HEX
 
 Processes of a machine that want the same file take turns by a lock beside it: one downloads, the
-others find it. Plain http is taken with a hash alone.
+others find it. Plain http is taken with a hash alone, also where an https server sends on to it.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from data.storage.fetch import BLOCK, FORBIDDEN, MISSING, TIMEOUT_S, base_name
 from data.storage.patience import Patience
 from engine.errors import EnvironmentFault, UserError, explain, failure_of
 from engine.logging.console import get_logger
+from engine.run.files import sync
 from engine.run.locks import lock_file
 from finetune.released.cache import MEND, cache_folder, make_cache_folder
 from finetune.released.catalogue import SUFFIX, hash_file
@@ -115,8 +116,6 @@ def _is_kept(path: Path, wanted: Wanted) -> bool:
 def _download(wanted: Wanted, path: Path) -> None:
     """Fill ``path``; what an earlier try left is gone on with where its end can be checked."""
     part = path.with_name(f"{path.name}.part")
-    if not wanted.sha256:
-        part.unlink(missing_ok=True)
     try:
         _fill(wanted, part)
         _check(wanted, part)
@@ -131,6 +130,7 @@ def _download(wanted: Wanted, path: Path) -> None:
             raise UserError(
                 f"{wanted.url} has SHA-256 {found}, {wanted.sha256} is wanted: nothing was kept"
             ) from None
+    sync(part)
     os.replace(part, path)
     log.info("note: %s is kept as %s", wanted.url, path)
     if not wanted.sha256:
@@ -146,13 +146,15 @@ def _fill(wanted: Wanted, part: Path) -> None:
     """Bring what is missing of a file, with tries until patience ends."""
     trial = Patience(PATIENCE_S).trial()
     while True:
+        if not wanted.sha256:  # two halves may be of two files, and nothing would tell
+            part.unlink(missing_ok=True)
         try:
-            _append(wanted.url, part)
+            _append(wanted, part)
         except _ServerFault as error:
             if not trial.failed().again(f"{wanted.url} cannot be read: {error}"):
+                goes_on = "goes on where this one stopped" if wanted.sha256 else "begins anew"
                 raise EnvironmentFault(
-                    f"{wanted.url} cannot be read: {error} ({trial}); the same command goes on "
-                    f"where this one stopped"
+                    f"{wanted.url} cannot be read: {error} ({trial}); the same command {goes_on}"
                 ) from None
         else:
             return
@@ -162,8 +164,9 @@ class _ServerFault(Exception):
     """The network's or the server's, and not the disk's: another try may help."""
 
 
-def _append(url: str, part: Path) -> None:
+def _append(wanted: Wanted, part: Path) -> None:
     """Add to a file what a URL has beyond its length."""
+    url = wanted.url
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url)
     if have:
@@ -181,6 +184,12 @@ def _append(url: str, part: Path) -> None:
         raise _ServerFault(str(error.reason)) from None
     except (OSError, http.client.HTTPException) as error:
         raise _ServerFault(f"{type(error).__name__} {error}".strip()) from None
+    if url.startswith("https://") and answer.url.startswith("http://") and not wanted.sha256:
+        answer.close()
+        raise UserError(
+            f"{url} leads to {answer.url}, and anybody on the way can change what http brings: add "
+            f"#{MARK}HEX"
+        )
     with answer, part.open("ab" if answer.status == http.HTTPStatus.PARTIAL_CONTENT else "wb") as f:
         while True:
             try:
