@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from engine.errors import UserError
-from engine.run.run_folder import find_weights_file
+from engine.run.run_folder import find_run, find_weights_file
 from engine.training import eval_jobs
 from finetune.released.locate import results_home
 from finetune.verb_config import EvaluateConfig
@@ -28,6 +28,7 @@ def find_results_folder(config: EvaluateConfig) -> Path:
                 f"log=true, but run={run} is no checkpoint: RUN/checkpoints/step-X names one"
             )
         return eval_jobs.place(*found)
-    if find_weights_file(run).is_file():
+    weights = find_weights_file(run)
+    if weights.is_file() and find_run(weights) is not None:
         return run.resolve().parents[1] / f"evaluation-{run.name}"
     return results_home(config.run) / "evaluation"

@@ -248,6 +248,12 @@ def test_an_evaluation_of_a_name_wants_shards(ships):
         main(["evaluate", "body", "device=cpu"])
 
 
+def test_results_of_a_folder_of_weights_go_into_it(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    config = EvaluateConfig(run=str(tmp_path))
+    assert find_results_folder(config) == tmp_path / "evaluation"
+
+
 def test_results_of_a_name_go_where_the_command_is_typed():
     assert find_results_folder(EvaluateConfig(run="body")).as_posix() == "body/evaluation"
     assert results_home("https://a.org/x/body.safetensors#sha256=00").as_posix() == "body"

@@ -134,14 +134,15 @@ def find_released(name: str, folder: Path | None = None) -> Released:
     Raises:
         UserError: there are none; the message lists those there are, and the nearest.
     """
-    known = read_index(folder or weights_folder())
+    folder = folder or weights_folder()
+    known = read_index(folder)
     if name in known:
         return known[name]
     if not known:
-        raise UserError(f"no weights ship with this version, so none are called '{name}'")
+        raise UserError(f"no weights are in {folder}, so none are called '{name}'")
     near = difflib.get_close_matches(name, list(known), 1, 0.5)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    raise UserError(f"no weights that ship are called '{name}': {', '.join(sorted(known))}{hint}")
+    raise UserError(f"no weights in {folder} are called '{name}': {', '.join(sorted(known))}{hint}")
 
 
 def released_path(name: str, folder: Path | None = None) -> Path:
