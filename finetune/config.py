@@ -74,7 +74,7 @@ class LossConfig:
     )
 
     def check(self) -> None:
-        """Raise UserError where all weights are 0."""
+        """Raise UserError where all weights of what is recovered are 0; maps recover nothing."""
         if not any(
             (
                 self.rotation,
@@ -82,11 +82,12 @@ class LossConfig:
                 self.joints,
                 self.vertices,
                 self.keypoints_2d,
-                self.keypoint_maps,
                 self.translation,
             )
         ):
-            raise UserError("all weights of loss. are 0: one of them must be above")
+            raise UserError(
+                "all weights of loss. but keypoint_maps are 0: another one must be above"
+            )
 
 
 @dataclass

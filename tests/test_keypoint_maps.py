@@ -1,10 +1,12 @@
 """Maps of keypoints: layout, reading, loss, and a head that is started by them."""
 
 import numpy as np
+import pytest
 import torch
 
 from data.bodies.models import open_model
-from finetune.config import HeadConfig
+from engine.errors import UserError
+from finetune.config import HeadConfig, LossConfig
 from finetune.heads.keypoint_maps import KeypointMaps, compare_maps
 from finetune.losses import compute_terms, list_terms
 from finetune.model import Recovery
@@ -66,3 +68,10 @@ def test_a_head_with_maps_learns_them_and_starts_from_them():
     (terms["joints"].sum() + terms["keypoint_maps"].sum()).backward()
     reading = [p.grad for p in model.head.read_maps.parameters()]
     assert all(grad is not None and grad.abs().sum() > 0 for grad in reading)
+
+
+def test_maps_alone_recover_nothing():
+    others = ("rotation", "shape", "joints", "vertices", "keypoints_2d", "translation")
+    with pytest.raises(UserError, match="but keypoint_maps are 0"):
+        LossConfig(**dict.fromkeys(others, 0.0)).check()
+    LossConfig(**dict.fromkeys(others[1:], 0.0)).check()
