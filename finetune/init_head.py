@@ -4,7 +4,6 @@ from data.sampling.seen import Seen
 from engine.config.parser import flat
 from engine.errors import UserError
 from engine.logging.console import get_logger
-from engine.run.run_folder import find_weights_file
 from finetune.config import FinetuneConfig, HeadConfig
 from finetune.inference.predictor import Predictor
 from finetune.model import Recovery
@@ -32,9 +31,8 @@ def begin_from(model: Recovery, config: FinetuneConfig) -> Seen:
             f"init={config.init} recovers {before.body.name}, this run {config.body_model}"
         )
     model.load_state_dict(before.model.state_dict())
-    path = before.checkpoint
     log.info(f"init: encoder, head and mean body of {config.init}, step {before.step}")
-    return header.read_seen(path if path.is_file() else find_weights_file(path))
+    return header.read_seen(before.checkpoint)
 
 
 def _check_same(section: str, before: Section, wanted: Section, init: str) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from data.people import company, held, outfits, wardrobe, worn
+from data.people import company, held, outfits, worn
 from data.people.render import Other, World
 from data.people.scene import SHADOW_SIDE
 from data.people.things import Thing, stack_things
@@ -95,8 +95,7 @@ def _add_others(maker: "ClipMaker", world: World, person: "Person", index: int) 
         free = [box for box in clutter if company.is_free(place, [box])]
         world.boxes = world.boxes[: world.placed] + free
         step = torch.from_numpy(np.array([*moved, 0.0], np.float32)).to(other.vertices.device)
-        sample = wardrobe.sample_look if maker.bank.looks == "few" else outfits.sample_outfit
-        look = sample(rng, other.female, other.child, maker.bank)
+        look = outfits.draw_look(rng, other.female, other.child, maker.bank)
         world.others.append(Other(other.vertices + step, look))
         points = np.concatenate([points, own + [*moved, 0.0]], 1)
     _widen_light(world.light, points)

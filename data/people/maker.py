@@ -23,7 +23,6 @@ from data.people import (
     shapes,
     shots,
     template,
-    wardrobe,
     worn,
 )
 from data.people import scene as scenes
@@ -298,8 +297,7 @@ class ClipMaker:
         flat = person.points.reshape(-1, 3)
         centre = ((flat.min(0) + flat.max(0)) / 2).astype(np.float64)
         radius = float(max(0.9, np.linalg.norm(person.points - centre, axis=-1).max()))
-        sample = wardrobe.sample_look if self.bank.looks == "few" else outfits.sample_outfit
-        look = sample(rng, person.female, person.child, self.bank)
+        look = outfits.draw_look(rng, person.female, person.child, self.bank)
         scene = scenes.sample_scene(rng, centre, domain, self.bank)
         boxes = scenes.sample_boxes(rng, scene, centre, domain.boxes, self.bank)
         light, sky_axes, sky_colours = scenes.sample_light(rng, scene.outdoors, centre, radius)

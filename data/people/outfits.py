@@ -41,6 +41,12 @@ class Cut:
     coat_hem: float = 0.0
 
 
+def draw_look(rng: np.random.Generator, female: bool, child: bool, bank: Bank) -> Struct:
+    """One person's Look, of the small wardrobe or of this one, as the bank's looks say."""
+    sample = wardrobe.sample_look if bank.looks == "few" else sample_outfit
+    return sample(rng, female, child, bank)
+
+
 def sample_outfit(rng: np.random.Generator, female: bool, child: bool, bank: Bank) -> Struct:
     """One person's Look, on the bank's side of what there is."""
     values: dict[str, float | np.ndarray] = {"seed": rng.random() * 7}

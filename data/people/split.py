@@ -1,8 +1,9 @@
 """Which looks belong to training and which to tests.
 
-Whatever is worn or seen has a name, and a name belongs to one side. So a test set's textures, cuts
-of garments, colours, hair and photographs are such as no training set of this generator has shown,
-and a network that does well there does not do so by their aid.
+Textures, cuts of garments, their colours, hair and photographs have names, and a name belongs to
+one side. So those of a test set are such as no training set of this generator has shown, and a
+network that does well there does not do so by their aid. Skin, painted backgrounds and the plain
+colours of things are drawn anew on both sides.
 """
 
 import colorsys

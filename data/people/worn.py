@@ -45,7 +45,8 @@ class Anchors:
     """Which vertices tell where head and back are, and their template coordinates.
 
     Attributes:
-        head, back: vertex numbers.  rest: (V, 3) template coordinates.  limb: (V,) along the arm.
+        head, back: vertex numbers.  rest: (V, 3) template coordinates.
+        arm: (V,) how far along the arm.
     """
 
     head: np.ndarray

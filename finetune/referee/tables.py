@@ -8,7 +8,7 @@ import numpy as np
 
 from finetune.evaluation.metrics import bootstrap
 from finetune.referee.kinds import KINDS, Kind
-from finetune.referee.rows import RUN
+from finetune.referee.rows import MEAN, RUN
 from finetune.referee.takes import Triangulated
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _lines_of_clips(results: Mapping[str, Any]) -> list[list[str]]:
     for name, clip in results["clips"].items():
         cells = []
         for metric in shown:
-            both = [_cell(clip["rows"][row], metric) for row in (RUN, "mean")]
+            both = [_cell(clip["rows"][row], metric) for row in (RUN, MEAN)]
             cells.append(" / ".join(both))
         lines.append([name, str(clip["frames"]), str(clip["people"]), *cells])
     return lines

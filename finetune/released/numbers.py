@@ -10,10 +10,11 @@ from typing import Any
 
 from engine.errors import UserError, explain, failure_of
 from engine.run.run_folder import RunFolder
+from finetune.referee.rows import MEAN, RUN, TURNED
 
 RESULTS = "evaluation.json"
 WORST = 3
-RUN, MEAN_ROWS = "model", ("turned", "mean")  # rows of the referee's file
+MEAN_ROWS = (TURNED, MEAN)
 TOLD_BY = "pck_0.2"  # by which the worst clips are told
 
 
