@@ -1,11 +1,14 @@
 """Things in and about hands: where hands are, never over a camera, never before all of a hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from data.people.bank import make_bank
 from data.people.config import PeopleConfig
 from data.people.hand_things import MOST_HIDDEN, make_thing, measure_hidden
+from data.people.held import Plan
 from data.people.maker import ClipMaker
 
 COUNT = 200
@@ -54,6 +57,23 @@ def test_poles_are_for_hands_that_grip():
         return sum(max(one.half[0], one.half[1]) < 0.023 and one.half[2] > 0.05 for one in made)
 
     assert poles(80.0) > 0.3 * COUNT and poles(5.0) < 0.05 * COUNT
+
+
+def test_a_hand_that_holds_something_gets_nothing_more(maker, monkeypatch):
+    """By domain.held_share; the other hand may."""
+    monkeypatch.setattr(maker.config.domain, "things_share", 1.0)
+    monkeypatch.setattr("data.people.hand_things.make_thing", lambda *_: "thing")
+    person = maker.make_person(maker.random(0), 0)
+    for plan, got in (
+        (None, ["thing"]),
+        (Plan("stick", 0, False), ["thing"]),
+        (Plan("stick", 1, False), []),
+        (Plan("stick", 0, True), []),
+    ):
+        monkeypatch.setattr(maker, "plan_held", lambda index, plan=plan: plan)
+        world = SimpleNamespace(boxes=[], placed=0, shots=[SimpleNamespace(eye=(0, 0, 0))])
+        maker._put_thing(0, world, person, "right_hand")
+        assert world.boxes == got
 
 
 def test_hidden_shares_by_hand():

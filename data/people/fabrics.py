@@ -1,7 +1,7 @@
-"""A larger bank of textures: cloth in 16 kinds, floors, walls and things in 18, ten of each kind.
+"""A larger bank of textures: the small one's ten kinds, cloth in 16 and other surfaces in 9.
 
-Each is drawn from its own number alone, so that a texture is the same whichever others are in a
-bank: that of training and that of tests have none in common (split.py).
+There are ten of each kind. Each is drawn from its own number alone, so that a texture is the same
+whichever others are in a bank: that of training and that of tests have none in common (split.py).
 """
 
 import functools

@@ -133,7 +133,7 @@ class ClipMaker:
         if config.domain.hand_detail:
             hand_looks.add_hand_look(self.random(index, HAND_LOOKS), world.look)
         if config.kind == "hand" and config.domain.things_share:
-            self._put_thing(self.random(index, THINGS), world, person, kinds[0])
+            self._put_thing(index, world, person, kinds[0])
         self._put_photo(world, index)
         add_extras(self, world, person, index)
         quality = rng.integers(config.jpeg_quality[0], config.jpeg_quality[1] + 1, len(kinds))
@@ -191,11 +191,20 @@ class ClipMaker:
         key = np.array([self.config.seed, hash_recipe(self.config)], np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=[0, index, purpose, 0]))
 
-    def _put_thing(self, rng: np.random.Generator, world: World, person: Person, kind: str) -> None:
+    def plan_held(self, index: int) -> held.Plan | None:
+        """What the person of a clip holds, None for nothing; see extras.py."""
+        share = self.config.domain.held_share
+        return held.draw_plan(self.random(index, HELD), share) if share else None
+
+    def _put_thing(self, index: int, world: World, person: Person, kind: str) -> None:
         """Put a thing at the hand that is shown, by the config's share; it is no clutter."""
+        rng, side = self.random(index, THINGS), int(kind == "right_hand")
+        plan = self.plan_held(index)
+        if plan is not None and (plan.both or plan.side == side):
+            return  # the hand has something already
         if rng.random() >= self.config.domain.things_share:
             return
-        side, instant = int(kind == "right_hand"), int(rng.integers(len(person.joints)))
+        instant = int(rng.integers(len(person.joints)))
         ends = f".{'LR'[side]}"
         joints = {
             name.removesuffix(ends): person.joints[instant, i].astype(np.float64)
@@ -249,9 +258,8 @@ class ClipMaker:
             roam_m=motion.ROAM_M[config.kind],
         )
         moves = gestures.add_gestures(self.random(index, GESTURES + 100 * which), moves, domain)
-        if domain.held_share and not which:
-            plan = held.draw_plan(self.random(index, HELD), domain.held_share)
-            moves = held.grip_hand(moves, plan)
+        if not which:
+            moves = held.grip_hand(moves, self.plan_held(index))
         with torch.inference_mode():
             rest = self.body.rest(*self._tensors(phenotype[None], face[None]))
             weight = float(phenotype[3])
