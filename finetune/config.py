@@ -165,6 +165,7 @@ class FinetuneConfig(ClipTrainConfig):
         False,
         "take the head and the mean body of init= too: a fine-tuned network goes on with other "
         "data; weights that ship may be named",
+        resumable=True,
     )
 
     def check(self) -> None:

@@ -25,7 +25,12 @@ class EvaluateDataConfig:
 class EvaluateConfig:
     """Holds the keys of ``python -m finetune evaluate``."""
 
-    run: str = key("", "a fine-tuning run, or one of its checkpoints", path="one", positional="RUN")
+    run: str = key(
+        "",
+        "a fine-tuning run, one of its checkpoints, or weights (docs/weights.md)",
+        path="one",
+        positional="RUN",
+    )
     without: str = key(
         "", "the same training without pre-training, for a row of the table", path="one"
     )

@@ -25,7 +25,7 @@ from data.loading.build import open_crop_order, val_crops
 from data.loading.crops import FLIP
 from engine import cli
 from engine.checkpoint import checkpoints
-from engine.config.parser import parse, save
+from engine.config.parser import parse, resumable_keys, save
 from engine.distributed.process_group import Processes
 from engine.errors import ExitCode, UserError
 from engine.run.run_lock import Lease
@@ -259,6 +259,8 @@ def test_init_head_takes_the_whole_network(tmp_path, people, bodies, peaceful):
     other = config_of(tmp_path / "run", "hand", people["hand"], *STEPS, *keys, "head.width=64")
     with pytest.raises(UserError, match="has head.width=32, this run 64"):
         build(other, order, bodies["anny_hand"], torch.device("cpu"))
+    # A run that resumes may have forgotten both.
+    assert {"init", "init_head"} <= resumable_keys(config)
 
 
 @pytest.mark.long

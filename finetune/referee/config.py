@@ -10,10 +10,15 @@ from engine.errors import UserError
 class RefereeConfig:
     """Holds the keys of ``python -m finetune referee``."""
 
-    run: str = key("", "a fine-tuning run, or one of its checkpoints", path="one", positional="RUN")
+    run: str = key(
+        "",
+        "a fine-tuning run, one of its checkpoints, or weights (docs/weights.md)",
+        path="one",
+        positional="RUN",
+    )
     beside: list[str] = key(
         [],
-        "further runs, or checkpoints, that are rows of the same tables, on the same people",
+        "further runs, checkpoints or weights that are rows of the same tables, on the same people",
         path="several",
     )
     samples: list[str] = key(
