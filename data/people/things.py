@@ -165,11 +165,11 @@ def make_tube(spine: np.ndarray, radius: np.ndarray, flat: float = 1.0) -> Mesh:
     return Mesh(points.reshape(-1, 3), normals.reshape(-1, 3), uv.reshape(-1, 2), faces)
 
 
-def make_rod(length: float, start: float, end: float, from_: float = 0.0) -> Mesh:
-    """A closed rod along x from ``from_``, of a radius at its start and another at its end."""
-    x = from_ + length * np.array([0, 0, 0.25, 0.5, 0.75, 1, 1])
+def make_rod(length: float, start: float, end: float, begin: float = 0.0) -> Mesh:
+    """A closed rod along x from ``begin``, of a radius at its start and another at its end."""
+    x = begin + length * np.array([0, 0, 0.25, 0.5, 0.75, 1, 1])
     spine = np.stack([x + np.array([-1e-4, 0, 0, 0, 0, 0, 1e-4]), 0 * x, 0 * x], 1)
-    radius = np.interp(x, [from_, from_ + length], [start, end])
+    radius = np.interp(x, [begin, begin + length], [start, end])
     radius[[0, -1]] = 0
     return make_tube(spine, radius)
 
