@@ -500,7 +500,10 @@ def place_to_check(tmp_path, bytes_a_row=8, workers=1, keep=3, weights=4):
         task=types.SimpleNamespace(find_faults=lambda: []),
     )
     return types.SimpleNamespace(
-        run=str(tmp_path), device="auto", checkpoint=types.SimpleNamespace(keep=keep)
+        run=str(tmp_path),
+        device="auto",
+        checkpoint=types.SimpleNamespace(keep=keep),
+        optim=types.SimpleNamespace(ema=0.0),
     ), trainer
 
 

@@ -350,7 +350,9 @@ def test_evaluate_runs_no_command_of_a_run_unasked(tmp_path):
     from finetune.verb_config import EvaluateConfig
 
     began = FinetuneConfig(data=CropDataConfig(shards="pipe:cat x.tar"))
-    predictor = types.SimpleNamespace(config=began, folder=tmp_path)
+    predictor = types.SimpleNamespace(
+        config=began, folder=tmp_path, checkpoint=tmp_path / "step-00000001"
+    )
     with pytest.raises(UserError, match="config.yaml says data.shards=pipe:cat x.tar, a command"):
         choose_data(EvaluateConfig(run="r"), predictor)
     assert (

@@ -13,7 +13,7 @@ from engine.errors import UserError
 from finetune.heads.base import Prediction
 from finetune.referee import judge, rows, scores, tables, takes
 from finetune.referee.kinds import KINDS
-from finetune.referee.rows import Answer, name_rows
+from finetune.referee.rows import BESIDE, Answer, name_rows
 from finetune.referee.truth import (
     FOUND,
     JUDGED,
@@ -228,11 +228,11 @@ def test_differences_are_paired_over_clips():
         person = judge.score_person(BODY, clip, seen, answers, np.zeros((0, 3)))
         shared, gain = rng.normal(), 0.1 + 0.01 * rng.normal()
         person.values["model"]["iou"] = shared + gain
-        person.values["other"]["iou"] = shared if i else float("nan")
+        person.values[f"{BESIDE}other"]["iou"] = shared if i else float("nan")
         people.append(person)
         values.append(gain if i else np.nan)
     results = tables.summarise(tables.Judged(BODY, titles, people, {}), "command", 7)
-    entry = results["groups"]["all"]["differences"]["other"]["iou"]
+    entry = results["groups"]["all"]["differences"][f"{BESIDE}other"]["iou"]
     assert entry["mean"] == pytest.approx(np.nanmean(values)) and entry["people"] == 39
     # What all rows share cancels person by person: the interval is that of the gain alone.
     assert 0.09 < entry["low"] < entry["mean"] < entry["high"] < 0.11
