@@ -22,6 +22,7 @@ from pathlib import Path
 from engine.config.parser import key, parse_keys
 from engine.errors import UserError, explain, failure_of
 from engine.logging.console import get_logger
+from finetune.released.catalogue import list_shipped
 
 log = get_logger(__name__)
 
@@ -139,6 +140,7 @@ def stages(config: DemoConfig, folder: Path, workers: int) -> dict[str, list[Sta
                     "evaluate",
                     f"{folder}/finetune_{kind}",
                     f"without={folder}/finetune_{kind}_scratch",
+                    *([f"beside={kind}"] if kind in list_shipped() else []),
                     f"device={config.device}",
                 ],
             ),

@@ -34,6 +34,11 @@ class EvaluateConfig:
     without: str = key(
         "", "the same training without pre-training, for a row of the table", path="one"
     )
+    beside: str = key(
+        "",
+        "another network on the same body model, such as weights that ship, for a row of the table",
+        path="one",
+    )
     out: str = key("", "folder for the results; default: RUN/evaluation", path="one")
     log: bool = key(
         False,

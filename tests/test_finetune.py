@@ -663,6 +663,16 @@ def test_true_meshes_are_the_bodys_own(evaluated, peaceful, bodies):
     assert False in sides
 
 
+def test_another_network_has_a_row_of_its_own(tmp_path, peaceful):
+    """The run itself in its place has the same errors to the last digit."""
+    out = tmp_path / "out"
+    words = [str(peaceful), f"beside={peaceful}", f"out={out}", "device=cpu", "examples=1"]
+    assert evaluate_main(words) == 0
+    rows = {row["key"]: row for row in json.loads((out / "evaluation.json").read_text())["rows"]}
+    assert rows["beside"]["values"] == rows["model"]["values"] != rows["mean"]["values"]
+    assert rows["beside"]["name"] == f"{peaceful}, beside"
+
+
 def test_runs_that_do_not_compare_are_refused(tmp_path, people, peaceful, untrained):
     other = tmp_path / "other"
     shutil.copytree(peaceful, other)

@@ -71,12 +71,13 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
     """
     predictor = Predictor(config.run, config.device)
     plain = _without(config, predictor) if config.without else None
+    beside = _beside(config, predictor) if config.beside else None
     data = choose_data(config, predictor)
     order = open_crop_order(data, 1, 0)
     take_all(order)
     seen = {
         name: header.read_seen(run.checkpoint)
-        for name, run in (("model", predictor), ("scratch", plain))
+        for name, run in (("model", predictor), ("scratch", plain), ("beside", beside))
         if run
     }
     for one in seen.values():
@@ -98,7 +99,7 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
     clips = np.unique(arrays["tags"][:, PLACE], axis=0, return_inverse=True)[1].ravel()
     full = (arrays["mask"] == 255).all(1)
     known = not any(full[clips == clip].all() for clip in range(clips.max() + 1))
-    judge = Judge(predictor, plain, known)
+    judge = Judge(predictor, plain, known, beside)
     judge.made = all(
         source == MADE
         for source, _ in people_at(order, data, np.unique(arrays["tags"][:, PLACE], axis=0))
@@ -120,6 +121,17 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
     evaluation["notes"] += people
     write_results(folder, evaluation, config.examples, arrays, found, clips, judge)
     return evaluation
+
+
+def _beside(config: EvaluateConfig, predictor: Predictor) -> Predictor:
+    """The Predictor of another network, after a check that it recovers the same body model."""
+    beside = Predictor(config.beside, config.device, "beside")
+    if beside.body.name != predictor.body.name:
+        raise UserError(
+            f"beside={config.beside} recovers {beside.body.name}, run={config.run} "
+            f"{predictor.body.name}"
+        )
+    return beside
 
 
 def _without(config: EvaluateConfig, predictor: Predictor) -> Predictor:

@@ -1,4 +1,4 @@
-"""Judging a run crop by crop, beside the mean pose and the same training without pre-training."""
+"""Judging a run crop by crop, beside the mean pose, no pre-training and another network."""
 
 from collections.abc import Mapping
 
@@ -28,6 +28,7 @@ class Judge:
         predictor: of the run.
         plain: that of the run without pre-training, or None.
         masks: whether bodies' images come with person masks.
+        beside: of another network with the same body model, or None.
 
     Attributes:
         values: {row: {metric: [(n,) arrays]}}.
@@ -37,8 +38,14 @@ class Judge:
         made: whether all crops show synthetic humans.
     """
 
-    def __init__(self, predictor: Predictor, plain: Predictor | None, masks: bool) -> None:
-        self.predictor, self.plain = predictor, plain
+    def __init__(
+        self,
+        predictor: Predictor,
+        plain: Predictor | None,
+        masks: bool,
+        beside: Predictor | None = None,
+    ) -> None:
+        self.predictor, self.plain, self.beside = predictor, plain, beside
         self.body: BodyModel = predictor.body
         if self.body.faces is None:
             raise ValueError(f"a coarse {self.body.name} has no surface to judge")
@@ -51,7 +58,8 @@ class Judge:
             for metric in metrics.columns(self.body.kind)
             if masks or self.hand or metric["key"] != "iou"
         ]
-        rows = [row for row in ROWS if plain or row != "scratch"]
+        absent = {"scratch": plain is None, "beside": beside is None}
+        rows = [row for row in ROWS if not absent.get(row)]
         self.values = {row: {key: [] for key in self.columns} for row in rows}
         self.found: list[list[Person]] = []
         self.truth: list[list[Person]] = []
@@ -69,6 +77,10 @@ class Judge:
         seen = view(batch, self.size)
         target = self.targets(labels, seen)
         answers = self._answer(seen, target)
+        if self.beside:
+            size = self.beside.config.model.image_size
+            other = view(batch, size)  # its images may be larger
+            answers["beside"] = self.beside.model(other.images, other.K, self.body)
         truth = self._true_meshes(labels, seen, target)
         true = unmirror(truth, seen.flip, self.body)
         areas = metrics.vertex_areas(true.vertices.cpu(), self.faces)

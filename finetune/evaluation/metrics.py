@@ -45,6 +45,7 @@ METRICS = {
 ROWS = {
     "model": "this run",
     "scratch": "without pre-training",
+    "beside": "another network",
     "turned": "mean pose, rotated",
     "mean": "mean pose",
 }

@@ -67,13 +67,16 @@ def summarise_run(
         found: {row: {metric: (n,)}}.
         clips: (n,) number of each crop's clip.
         command: what was typed.
-        seen: of "model" and "scratch", what their weights saw.
+        seen: of "model", "scratch" and "beside", what their weights saw.
     """
     rows, differences = metrics.summarise(found, clips)
-    runs, warnings = {"model": config.run, "scratch": config.without}, []
+    runs = {"model": config.run, "scratch": config.without, "beside": config.beside}
+    warnings = []
     for name, one in seen.items():
         warnings += leak_warnings(one, runs[name])
     for row in rows:
+        if row["key"] == "beside":
+            row["name"] = f"{config.beside}, beside"
         if row["key"] in seen and seen[row["key"]].unknown:
             row["name"] += f" ({tables.LEAK})"
     columns = [m for m in metrics.columns(judge.body.kind) if m["key"] in judge.columns]
