@@ -40,6 +40,10 @@ class HeadConfig:
         low=0,
         high=16,
     )
+    prompts: bool = key(
+        False,
+        "whether it takes keypoints that were found, beside the image (data.augment.prompt_share)",
+    )
 
     def check(self) -> None:
         """Raise UserError where the width fits neither position encoding nor attention heads."""
@@ -171,6 +175,12 @@ class FinetuneConfig(ClipTrainConfig):
     def check(self) -> None:
         """Raise UserError where keys do not fit each other; see engine.config.parser.parse."""
         super().check()
+        if self.head.prompts != bool(self.data.augment.prompt_share):
+            raise UserError(
+                f"head.prompts={str(self.head.prompts).lower()} and "
+                f"data.augment.prompt_share={self.data.augment.prompt_share}: a head that takes "
+                "keypoints is given some, and one that does not is given none"
+            )
         if self.init_head and not self.init:
             raise UserError("init_head=true and init= is not set: name the fine-tuned network")
         BODIES.find(self.body_model)

@@ -1,5 +1,7 @@
 """Training that goes on from a fine-tuned network, its head included."""
 
+from dataclasses import replace
+
 from data.sampling.seen import Seen
 from engine.config.parser import flat
 from engine.errors import UserError
@@ -25,12 +27,15 @@ def begin_from(model: Recovery, config: FinetuneConfig) -> Seen:
     """
     before = Predictor(config.init, "cpu", "init")
     _check_same("model", before.config.model, config.model, config.init)
-    _check_same("head", before.config.head, config.head, config.init)
+    # Prompts are a part of their own: a network that was trained without them may go on with them.
+    added = config.head.prompts and not before.config.head.prompts
+    head = replace(before.config.head, prompts=True) if added else before.config.head
+    _check_same("head", head, config.head, config.init)
     if before.body.name != config.body_model:
         raise UserError(
             f"init={config.init} recovers {before.body.name}, this run {config.body_model}"
         )
-    model.load_state_dict(before.model.state_dict())
+    model.load_state_dict(before.model.state_dict(), strict=not added)
     log.info(f"init: encoder, head and mean body of {config.init}, step {before.step}")
     return header.read_seen(before.checkpoint)
 

@@ -65,16 +65,24 @@ class Recovery(nn.Module):
         self.mean_shape.copy_(means.shape)
         self.mean_place.copy_(means.translation)
 
-    def forward(self, images: torch.Tensor, K: torch.Tensor, body: BodyModel) -> Prediction:
+    def forward(
+        self,
+        images: torch.Tensor,
+        K: torch.Tensor,
+        body: BodyModel,
+        prompts: torch.Tensor | None = None,
+    ) -> Prediction:
         """Predict the people of images.
 
         Args:
             images: (B, 3, S, S) normalised by ImageNet's statistics.
             K: (B, 3, 3) intrinsics in their pixels.
             body: the body model whose points are wanted, coarse or full.
+            prompts: of finetune.prompts, read by heads that take them; None: nothing was found.
         """
         features = self.encoder(images, self._table)
-        return self.head(features, K, images.shape[-1], self.means, body)
+        more = {"prompts": prompts} if self.head.takes_prompts else {}
+        return self.head(features, K, images.shape[-1], self.means, body, **more)
 
     def place_means(self, K: torch.Tensor, size: int) -> BodyParameters:
         """Return the mean body at the mean translation before cameras (B, 3, 3).

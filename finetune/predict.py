@@ -68,7 +68,9 @@ def main(argv: Sequence[str]) -> int:
         image, found = read_image(path), []
         for kind, inside in regions[path].items():
             squares = None if config.whole_image else [region.box for region in inside]
-            found += predictors[kind](image, squares, K, [region.side for region in inside])
+            sides = [region.side for region in inside]
+            keypoints = [region.keypoints for region in inside]
+            found += predictors[kind](image, squares, K, sides, keypoints)
         stem = out / Path(path).stem
         write_results(stem, image, found, predictors)
         print(f"{path}: {_count(found)}: {stem}.overlay.png, {stem.name}.glb, {stem.name}.json")

@@ -14,6 +14,7 @@ TRUNCATE = slice(52, 56)
 DEGRADE = slice(56, 76)
 TONE = slice(76, 84)
 DRAWS = 84
+PROMPT = slice(DRAWS, DRAWS + 3 + 4 * 21)  # where keypoints are given: three, and four a keypoint
 
 
 @dataclass
@@ -72,6 +73,12 @@ class AppearanceKeys(BackgroundKeys):
     )
     hue_deg: float = key(0.0, "largest rotation of hues either way", low=0, high=180)
     grey_share: float = key(0.0, "share of crops without colour", low=0, high=1)
+    prompt_share: float = key(
+        0.0,
+        "share of crops whose head is given keypoints, as a detector finds them (head.prompts)",
+        low=0,
+        high=1,
+    )
 
     @property
     def draws(self) -> int:
@@ -85,4 +92,6 @@ class AppearanceKeys(BackgroundKeys):
             self.hue_deg,
             self.grey_share,
         )
+        if self.prompt_share:
+            return PROMPT.stop
         return DRAWS if any(on) else 0

@@ -64,11 +64,14 @@ class Head(nn.Module, abc.ABC):
     Attributes:
         has_parameters: whether its predictions hold parameters of the body model, which are then
             trained too (loss.rotation, loss.shape).
+        takes_prompts: whether ``forward`` takes ``prompts`` too, (B, K, 3) of finetune.prompts, or
+            None where nothing was found.
         has_maps: whether they hold maps of keypoints, which are then too (loss.keypoint_maps).
     """
 
     has_parameters: ClassVar[bool]
     has_maps: bool = False
+    takes_prompts: bool = False
 
     @abc.abstractmethod
     def forward(

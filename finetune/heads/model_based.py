@@ -6,7 +6,8 @@ their means.
 Two ways lead from tokens to answers. The *linear projection* maps every token, side by side in
 their places on a coarse grid: it learns within minutes, where attention alone stays at the mean
 (docs/log.md). It starts the queries, which a transformer decoder then refines by attending to all
-tokens. With ``head.map_cells`` tokens also say where each keypoint is, and that starts them too.
+tokens. With ``head.map_cells`` tokens also say where each keypoint is, and that starts them too;
+so do keypoints that were found, with ``head.prompts``.
 """
 
 from dataclasses import replace
@@ -21,6 +22,7 @@ from finetune.crop_camera import describe_camera
 from finetune.heads.base import HEADS, Head, Prediction, pose_body
 from finetune.heads.keypoint_maps import KeypointMaps
 from finetune.means import Means, Offsets, add_offsets
+from finetune.prompts import PROMPTED
 from pretrain.config import VisionConfig
 from pretrain.model import initialise
 from pretrain.position import sincos_table
@@ -69,6 +71,13 @@ class ModelBasedHead(Head):
                 nn.GELU(),
                 nn.Linear(2 * width, len(answers) * width),
             )
+        self.takes_prompts = head.prompts
+        if self.takes_prompts:
+            self.read_prompts = nn.Sequential(
+                nn.Linear(3 * len(PROMPTED[body.kind]), 2 * width),
+                nn.GELU(),
+                nn.Linear(2 * width, len(answers) * width),
+            )
         self.queries = nn.Parameter(torch.zeros(len(answers), width))
         self.depth = head.depth
         if self.depth:
@@ -90,16 +99,25 @@ class ModelBasedHead(Head):
         self.answers = nn.ModuleDict(layers)
         self.apply(initialise)
         nn.init.normal_(self.queries, std=0.02)
+        if self.takes_prompts:
+            # A network that goes on with prompts is at first the one that it was without.
+            nn.init.zeros_(self.read_prompts[2].weight)
         for layer in layers.values():  # the first answers are nearly the means
             nn.init.xavier_uniform_(layer.weight, gain=0.01)
 
     def forward(
-        self, features: torch.Tensor, K: torch.Tensor, size: int, means: Means, body: BodyModel
+        self,
+        features: torch.Tensor,
+        K: torch.Tensor,
+        size: int,
+        means: Means,
+        body: BodyModel,
+        prompts: torch.Tensor | None = None,
     ) -> Prediction:
         """Predict the people of images; see finetune.heads.base.Head."""
         tokens = self.norm(features)
         maps = self.maps(tokens) if self.has_maps else None
-        answers = self.answer(tokens, maps, describe_camera(K, size))
+        answers = self.answer(tokens, maps, prompts, describe_camera(K, size))
         # bf16 would rotate a body by a quarter of a degree.
         with torch.autocast(features.device.type, enabled=False):
             offsets = Offsets(*(answers[name].float() for name in ("pose", "shape", "place")))
@@ -107,13 +125,18 @@ class ModelBasedHead(Head):
         return replace(pose_body(body, found), maps=maps)
 
     def answer(
-        self, tokens: torch.Tensor, maps: torch.Tensor | None, camera: torch.Tensor
+        self,
+        tokens: torch.Tensor,
+        maps: torch.Tensor | None,
+        prompts: torch.Tensor | None,
+        camera: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Returns {query's name: (B, numbers)}.
 
         Args:
             tokens: (B, N, C) of the encoder, normalised.
             maps: of KeypointMaps, or None.
+            prompts: of finetune.prompts, or None.
             camera: (B, 3), see finetune.crop_camera.describe_camera.
         """
         small = (self._pool @ self.compress(tokens)).flatten(1)
@@ -121,6 +144,11 @@ class ModelBasedHead(Head):
         if maps is not None:
             found = self.maps.read(maps).flatten(1)
             starts = starts + self.read_maps(found).unflatten(1, self.queries.shape)
+        if self.takes_prompts:
+            if prompts is None:
+                prompts = tokens.new_zeros(len(tokens), self.read_prompts[0].in_features)
+            read = self.read_prompts(prompts.flatten(1))
+            starts = starts + read.unflatten(1, self.queries.shape)
         queries = self.queries + starts + self.camera(camera)[:, None]
         if self.depth:
             queries = self.decoder(queries, self.embed(tokens) + self._places)

@@ -29,6 +29,7 @@ from finetune.inference.images import ImageLike, read_image
 from finetune.model import Recovery
 from finetune.people import make_people
 from finetune.person import Person
+from finetune.prompts import PROMPTED, mirror_prompts, place_keypoints
 from finetune.released.locate import locate_network, results_home
 from finetune.released.network_file import open_network
 from pretrain import header
@@ -93,6 +94,7 @@ class Predictor:
         boxes: npt.ArrayLike | None = None,
         intrinsics: npt.ArrayLike | None = None,
         sides: Sequence[str] | None = None,
+        keypoints: Sequence[np.ndarray | None] | None = None,
     ) -> list[Person]:
         """Return the Person of each box, in the order of the boxes.
 
@@ -104,6 +106,8 @@ class Predictor:
                 length is taken to be the image's diagonal (as CLIFF does, ECCV 2022), so depths
                 are a guess.
             sides: n of "left" or "right", for runs on hands; None: right.
+            keypoints: n of (K, 3) x, y in pixels and confidence, in the order of
+                finetune.prompts.PROMPTED, for runs that take them (head.prompts); None: unknown.
 
         Raises:
             UserError: an image that cannot be read, a box that lies outside of it, intrinsics that
@@ -119,18 +123,25 @@ class Predictor:
         is_hand = self.body.kind == "hand"
         kinds = [f"{side}_hand" if is_hand else KINDS[0] for side in sides]
         flip = torch.tensor([is_hand and side == "left" for side in sides], device=self.device)
+        prompts = self.place_prompts(keypoints, squares, flip)
         camera = torch.from_numpy(K).float().to(self.device)
         found = []
         for i in range(0, len(checked), BATCH):
             part = slice(i, i + BATCH)
-            bodies = self._recover(pixels, K, squares[part], flip[part])
+            given = None if prompts is None else prompts[part]
+            bodies = self._recover(pixels, K, squares[part], flip[part], given)
             cameras = camera.expand(len(squares[part]), 3, 3)
             found += make_people(bodies, flip[part], self.body, cameras, checked[part], kinds[part])
         return found
 
     @torch.no_grad()
     def _recover(
-        self, pixels: np.ndarray, K: np.ndarray, squares: list[Square], flip: torch.Tensor
+        self,
+        pixels: np.ndarray,
+        K: np.ndarray,
+        squares: list[Square],
+        flip: torch.Tensor,
+        prompts: torch.Tensor | None,
     ) -> Prediction:
         size = self.config.model.image_size
         crops = np.stack([cut_square(pixels, square, size) for square in squares])
@@ -139,7 +150,33 @@ class Predictor:
         images = torch.where(flip[:, None, None, None], images.flip(-1), images)
         cameras = np.stack([crop_intrinsics(K, square.box, (size, size)) for square in squares])
         cameras = torch.from_numpy(cameras).float().to(self.device)
-        return self.model(images, mirror_cameras(cameras, flip, size), self.body)
+        return self.model(images, mirror_cameras(cameras, flip, size), self.body, prompts)
+
+    def place_prompts(
+        self,
+        keypoints: Sequence[np.ndarray | None] | None,
+        squares: Sequence[Square],
+        flip: torch.Tensor,
+    ) -> torch.Tensor | None:
+        """(n, K, 3) of finetune.prompts for crops; None where nothing is known or taken.
+
+        Args:
+            keypoints: as ``__call__`` has them.  flip: (n,) which crops are mirrored.
+        Raises:
+            UserError: there are not as many as crops, or of another number of joints.
+        """
+        if keypoints is None or not self.config.head.prompts:
+            return None
+        names = PROMPTED[self.body.kind]
+        shapes = {np.shape(found) for found in keypoints if found is not None}
+        if len(keypoints) != len(squares) or shapes - {(len(names), 3)}:
+            raise UserError(
+                f"keypoints of {len(keypoints)} for {len(squares)} boxes, of shapes "
+                f"{sorted(shapes)}: each is ({len(names)}, 3) or None"
+            )
+        boxes = np.array([square.box for square in squares])
+        placed = place_keypoints(keypoints, boxes, self.body.kind)
+        return mirror_prompts(torch.from_numpy(placed).to(self.device), flip)
 
 
 def load_run(run: str | Path, device: str = "auto") -> Predictor:

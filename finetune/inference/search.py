@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.find.detection import Detection
 from data.find.finder import Finder, open_finder
+from data.format.joint_sets import find_joint_set
 from engine.errors import UserError
 from engine.logging import progress
 from engine.logging.console import get_logger
 from finetune.inference.images import ImageLike, read_image
+from finetune.prompts import PROMPTED
 
 REMEDY = "name them by boxes=FILE, or set whole_image=true where each image shows one alone"
 
@@ -25,10 +28,13 @@ class Region:
     Attributes:
         box: (4,) x0, y0, x1, y1 in pixels of the image.
         side: of a hand, "left" or "right"; of a body "right", which says nothing.
+        keypoints: (K, 3) x, y in pixels and confidence, in the order of finetune.prompts.PROMPTED;
+            None where they are not known.
     """
 
     box: np.ndarray
     side: str = "right"
+    keypoints: np.ndarray | None = None
 
 
 def open_searcher(kinds: Collection[str]) -> Finder:
@@ -61,12 +67,22 @@ def find_regions(
     found: dict[str, list[Region]] = {}
     people = finder.find_people(pixels) if "body" in kinds else None
     if people is not None:
-        found["body"] = [Region(one.box) for one in people if one.score >= least_score]
+        sure = [one for one in people if one.score >= least_score]
+        found["body"] = [Region(one.box, keypoints=choose_limbs(one)) for one in sure]
     if "hand" in kinds:
         # People who are known already are not looked for again.
         hands = finder.find_hands(pixels) if people is None else finder.find_hands(pixels, people)
-        found["hand"] = [Region(one.box, one.side) for one in hands if one.score >= least_score]
+        sure = [one for one in hands if one.score >= least_score]
+        found["hand"] = [Region(one.box, one.side, one.keypoints) for one in sure]
     return found
+
+
+def choose_limbs(person: Detection) -> np.ndarray | None:
+    """(12, 3) of a found person's keypoints, those that heads take; None where there are none."""
+    if person.keypoints is None:
+        return None
+    names = find_joint_set(person.joint_set).joints
+    return person.keypoints[[names.index(name) for name in PROMPTED["body"]]]
 
 
 def search_images(

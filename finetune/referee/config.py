@@ -56,6 +56,11 @@ class RefereeConfig:
         path="several",
     )
     synthetic_crops: int = key(300, "crops of them, at most", low=1)
+    prompts: bool = key(
+        False,
+        "give runs that take them the found keypoints, as predict does; PCK is then of what they "
+        "were told",
+    )
     sheets: bool = key(True, "draw every judged person")
     device: str = key("auto", "where the network runs", choices=("auto", "cpu", "cuda"))
 

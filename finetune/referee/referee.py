@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     beside = open_beside(config, predictor)
     compared = {f"{BESIDE}{name}": other for name, other in beside.items()}
     others = open_checkpoints(predictor, config.device) if config.checkpoints else {}
-    rows = Rows(kind, predictor, compared | others)
+    rows = Rows(kind, predictor, compared | others, config.prompts)
     folder = Path(config.out or predictor.folder / "referee")
     people = judge_clips(config, rows, _choose_clips(config), folder)
     if not people:

@@ -60,9 +60,11 @@ class Asked:
     Args:
         predictor: of the run.
         kind: of what it recovers.
+        prompted: whether it is given the found keypoints, if it takes them.
     """
 
-    def __init__(self, predictor: Predictor, kind: Kind) -> None:
+    def __init__(self, predictor: Predictor, kind: Kind, prompted: bool = False) -> None:
+        self.prompted = prompted
         self.predictor, self.body = predictor, predictor.body
         self.size: int = predictor.config.model.image_size
         self.judged = [predictor.body.keypoint_names.index(name) for name in kind.joints]
@@ -81,11 +83,14 @@ class Asked:
         Ks = torch.from_numpy(cameras).float().to(predictor.device)
         flip = torch.tensor([seen.side == "left" for seen in people], device=predictor.device)
         images = torch.where(flip[:, None, None, None], images.flip(-1), images)
-        return Crops(images, mirror_cameras(Ks, flip, size), flip)
+        prompts = None
+        if self.prompted:
+            prompts = predictor.place_prompts([seen.joints for seen in people], squares, flip)
+        return Crops(images, mirror_cameras(Ks, flip, size), flip, prompts)
 
     def recover(self, crops: "Crops") -> Prediction:
         """What the network says, in the image's camera."""
-        found = self.predictor.model(crops.images, crops.K, self.body)
+        found = self.predictor.model(crops.images, crops.K, self.body, crops.prompts)
         return unmirror(found, crops.flip, self.body)
 
     def place_mean(self, crops: "Crops") -> Prediction:
@@ -100,11 +105,15 @@ class Asked:
 
 @dataclass
 class Crops:
-    """B images for a network: (B, 3, S, S), (B, 3, 3) cameras, (B,) bool which are mirrored."""
+    """B images for a network: (B, 3, S, S), (B, 3, 3) cameras, (B,) bool which are mirrored.
+
+    ``prompts``: of finetune.prompts, or None.
+    """
 
     images: torch.Tensor
     K: torch.Tensor
     flip: torch.Tensor
+    prompts: torch.Tensor | None = None
 
 
 class Rows:
@@ -114,12 +123,15 @@ class Rows:
         kind: of what is judged.
         run: whose mean is the last rows'.
         others: {row: Predictor} of further runs, or of the run's other checkpoints.
+        prompted: whether runs that take keypoints are given the found ones.
     """
 
-    def __init__(self, kind: Kind, run: Predictor, others: Mapping[str, Predictor]) -> None:
+    def __init__(
+        self, kind: Kind, run: Predictor, others: Mapping[str, Predictor], prompted: bool = False
+    ) -> None:
         self.kind = kind
-        self.run = Asked(run, kind)
-        self.others = {row: Asked(other, kind) for row, other in others.items()}
+        self.run = Asked(run, kind, prompted)
+        self.others = {row: Asked(other, kind, prompted) for row, other in others.items()}
         self.turns = list_turns(kind.spins)
 
     @torch.no_grad()

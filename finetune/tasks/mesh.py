@@ -10,6 +10,7 @@ from torch import nn
 
 from data.bodies.base import BodyModel, BodyParameters
 from data.bodies.models import open_model
+from data.loading import appearance_keys as columns
 from data.loading.appearance import Appearance, open_appearance
 from data.loading.build import open_crop_loader, open_crop_order, sample_labels, val_crops
 from data.loading.clip_task import DATA_METRICS, ClipTask
@@ -33,6 +34,7 @@ from finetune.heads.base import Prediction, pose_body
 from finetune.init_head import begin_from
 from finetune.means import compute_means
 from finetune.model import Recovery
+from finetune.prompts import PROMPTED, spoil_keypoints
 from finetune.tasks import TASKS
 from finetune.views import Targets, View, view
 from pretrain import header, weights
@@ -84,9 +86,10 @@ class Recovering(nn.Module):
         size: int,
         bf16: bool,
         appearance: Appearance | None = None,
+        prompt_share: float = 0.0,
     ) -> None:
         super().__init__()
-        self.appearance = appearance
+        self.appearance, self.prompt_share = appearance, prompt_share
         self.model, self.size, self.bf16 = model, size, bf16
         # In a list, so that the mesh is no part of the module: its tables are neither synchronised
         # nor saved.
@@ -103,21 +106,37 @@ class Recovering(nn.Module):
         seen = view(batch, self.size, self.appearance)
         return seen, self.targets(labels, seen)
 
-    def recover(self, images: torch.Tensor, K: torch.Tensor, body: BodyModel) -> Prediction:
+    def recover(
+        self,
+        images: torch.Tensor,
+        K: torch.Tensor,
+        body: BodyModel,
+        prompts: torch.Tensor | None = None,
+    ) -> Prediction:
         """The finetune.heads.base.Prediction of images.
 
-        ``body``: the coarse body model or the full one.
+        ``body``: the coarse body model or the full one.  ``prompts``: of finetune.prompts.
         """
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.model(images, K, body)
+            return self.model(images, K, body, prompts)
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """{term: (B,)} of finetune.losses."""
         seen, target = self.seen(batch)
-        found = self.recover(seen.require_images(), seen.K, self.body)
         with torch.no_grad():
             true = pose_body(self.body, target)
+            prompts = self._make_prompts(batch, true, seen)
+        found = self.recover(seen.require_images(), seen.K, self.body, prompts)
         return losses.compute_terms(found, true, seen.K, self.size)
+
+    def _make_prompts(self, batch: Batch, true: Prediction, seen: View) -> torch.Tensor | None:
+        """Keypoints as a detector would find them, for a share of the crops."""
+        if not self.prompt_share or "look" not in batch:
+            return None
+        names = self.body.keypoint_names
+        rows = [names.index(name) for name in PROMPTED[self.body.kind]]
+        points = losses.project_points(true.keypoints[:, rows], seen.K) / self.size - 0.5
+        return spoil_keypoints(points, batch["look"][:, columns.PROMPT], self.prompt_share)
 
 
 @TASKS.register("mesh")
@@ -155,6 +174,7 @@ class MeshTask(ClipTask[FinetuneConfig]):
             config.model.image_size,
             self.bf16,
             open_appearance(config.data.augment, processes.device),
+            config.data.augment.prompt_share,
         )
         self.terms = losses.list_terms(self.model.head)
         self.meter_count = len(self.terms) + 2

@@ -1,0 +1,89 @@
+"""Keypoints that a detector or somebody found, given to a head beside the image.
+
+They are optional wherever they are taken: a keypoint of confidence 0 is one that nobody found, and
+all of them are at 0 where there are none. In training true keypoints stand for found ones, with
+the faults of detectors: they are off, some are missing, left and right are swapped.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from data.format.joint_sets import find_joint_set
+from data.loading import appearance_keys as columns
+
+LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+PROMPTED: dict[str, tuple[str, ...]] = {
+    "body": tuple(f"{side}_{limb}" for limb in LIMBS for side in ("left", "right")),
+    "hand": tuple(find_joint_set("hand21").joints),
+}
+SURE = 0.3  # of a found keypoint's confidence, to be given
+LEAST_SIGMA, MOST_SIGMA = 0.003, 0.03  # of the image's side
+DROPPED, STRAYED, SWAPPED = 0.12, 0.04, 0.03
+STRAY = 0.3  # how far a stray keypoint may lie, of the image's side
+
+
+def spoil_keypoints(points: torch.Tensor, u: torch.Tensor, share: float) -> torch.Tensor:
+    """Return (B, K, 3) prompts: x and y about the image's middle over its side, and 1 or 0.
+
+    Args:
+        points: (B, K, 2) true keypoints likewise, in the order of PROMPTED.
+        u: (B, columns.PROMPT) uniform numbers.
+        share: of crops that are prompted at all.
+    """
+    count = points.shape[1]
+    whole, single = u[:, :3], u[:, 3:].unflatten(1, (-1, 4))[:, :count]
+    points = torch.where((whole[:, 2] < SWAPPED)[:, None, None], _swap(points), points)
+    sigma = LEAST_SIGMA * (MOST_SIGMA / LEAST_SIGMA) ** whole[:, 1]
+    normal = torch.erfinv((2 * single[..., :2] - 1).clamp(-0.9999, 0.9999)) * 2**0.5
+    found = points + normal * sigma[:, None, None]
+    # One number tells whether a keypoint is missing, right, or far off; what is left of it, where.
+    fate = single[..., 2]
+    strayed = (fate > 1 - STRAYED)[..., None]
+    angle = 2 * torch.pi * single[..., 3]
+    aside = torch.stack([angle.cos(), angle.sin()], -1) * STRAY * ((1 - fate) / STRAYED)[..., None]
+    found = torch.where(strayed, points + aside, found)
+    inside = (points.abs() < 0.5).all(-1)
+    given = inside & (fate > DROPPED) & (whole[:, 0] < share)[:, None]
+    return torch.cat([found, torch.ones_like(found[..., :1])], -1) * given[..., None]
+
+
+def _swap(points: torch.Tensor) -> torch.Tensor:
+    """Points with left and right exchanged; of a hand, which has one side, the same points."""
+    if points.shape[1] != len(PROMPTED["body"]):
+        return points
+    return points.unflatten(1, (-1, 2)).flip(2).flatten(1, 2)
+
+
+def place_keypoints(
+    found: Sequence[np.ndarray | None], squares: np.ndarray, kind: str
+) -> np.ndarray:
+    """Return (n, K, 3) float32 prompts of what was found in an image.
+
+    Args:
+        found: (K, 3) x, y in pixels of the image and confidence, in the order of PROMPTED; None
+            where nothing is known.
+        squares: (n, 4) x0, y0, x1, y1 of the crops.
+        kind: "body" or "hand".
+    """
+    out = np.zeros((len(found), len(PROMPTED[kind]), 3), np.float32)
+    for row, keypoints, square in zip(out, found, squares, strict=True):
+        if keypoints is None:
+            continue
+        middle, side = (square[:2] + square[2:]) / 2, square[2] - square[0]
+        row[:, :2] = (keypoints[:, :2] - middle) / side
+        row[:, 2] = (keypoints[:, 2] >= SURE) & (np.abs(row[:, :2]) < 0.5).all(1)
+        row[:, :2] *= row[:, 2:]
+    return out
+
+
+def mirror_prompts(prompts: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
+    """Prompts of hands (B, K, 3) for images of which ``flip`` (B,) are mirrored."""
+    sign = torch.where(flip, -1.0, 1.0)[:, None]
+    return torch.stack([prompts[..., 0] * sign, prompts[..., 1], prompts[..., 2]], -1)
+
+
+def count_draws() -> int:
+    """Uniform numbers that ``spoil_keypoints`` takes of a slot."""
+    return columns.PROMPT.stop - columns.PROMPT.start

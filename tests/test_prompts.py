@@ -1,0 +1,85 @@
+"""Keypoints given to a head: how training spoils them, where predict puts them, what they do."""
+
+import numpy as np
+import torch
+
+from data.bodies.models import open_model
+from data.loading import appearance_keys as columns
+from finetune.config import HeadConfig
+from finetune.model import Recovery
+from finetune.prompts import PROMPTED, mirror_prompts, place_keypoints, spoil_keypoints
+from finetune.referee.truth import JUDGED
+from pretrain.config import VisionConfig
+
+BODY = PROMPTED["body"]
+DRAWS = columns.PROMPT.stop - columns.PROMPT.start
+
+
+def draw(count, seed=0):
+    return torch.rand(count, DRAWS, generator=torch.Generator().manual_seed(seed))
+
+
+def test_what_the_finder_finds_is_in_the_order_of_prompts():
+    assert BODY == JUDGED
+
+
+def test_keypoints_are_spoiled_as_often_as_is_said():
+    points = torch.rand(4000, 12, 2, generator=torch.Generator().manual_seed(1)) * 0.6 - 0.3
+    found = spoil_keypoints(points, draw(4000), 0.5)
+    prompted = (found[..., 2] > 0).any(1)
+    assert abs(prompted.float().mean() - 0.5) < 0.03
+    given = found[prompted][..., 2] > 0
+    assert abs(given.float().mean() - 0.88) < 0.01
+    assert (found[~prompted] == 0).all()
+    away = (found[..., :2] - points).norm(dim=-1)[prompted][given]
+    # Most are off by the spread of a finder, few are strays or swapped.
+    assert 0.005 < away.median() < 0.02 and 0.02 < (away > 0.1).float().mean() < 0.12
+    again = spoil_keypoints(points, draw(4000), 0.5)
+    assert torch.equal(found, again)
+
+
+def test_keypoints_outside_of_the_image_are_not_given():
+    points = torch.full((50, 12, 2), 0.7)
+    assert (spoil_keypoints(points, draw(50), 1.0)[..., 2] == 0).float().mean() > 0.9
+
+
+def test_left_and_right_are_swapped_together():
+    points = torch.arange(24.0).view(1, 12, 2).expand(3000, 12, 2) / 100
+    u = draw(3000)
+    u[:, 1] = 0  # the least spread
+    found = spoil_keypoints(points, u, 1.0)
+    left, right = found[:, 0], found[:, 1]
+    both = (left[:, 2] > 0) & (right[:, 2] > 0)
+    swapped = (left[both, 0] - points[0, 1, 0]).abs() < 0.01
+    assert abs(swapped.float().mean() - 0.03) < 0.01
+    assert ((right[both, 0] - points[0, 0, 0]).abs() < 0.01)[swapped].float().mean() > 0.75
+
+
+def test_pixels_become_shares_of_the_crop():
+    found = np.zeros((12, 3))
+    found[0] = [150, 260, 0.9]
+    found[1] = [150, 260, 0.1]  # not sure enough
+    found[2] = [900, 260, 0.9]  # outside of the crop
+    placed = place_keypoints([found, None], np.array([[100, 200, 300, 400]] * 2), "body")
+    assert placed.shape == (2, 12, 3) and not placed[1].any()
+    assert np.allclose(placed[0, 0], [-0.25, -0.2, 1]) and not placed[0, 1:].any()
+    mirrored = mirror_prompts(torch.from_numpy(placed), torch.tensor([True, False]))
+    assert np.allclose(mirrored[0, 0].numpy(), [0.25, -0.2, 1])
+
+
+def test_a_head_reads_prompts_and_is_the_same_without_at_first():
+    torch.manual_seed(0)
+    body = open_model("anny")
+    config = VisionConfig(image_size=32, patch=16)
+    config.encoder.width, config.encoder.depth, config.encoder.heads = 32, 1, 2
+    head = HeadConfig(width=32, depth=1, heads=2, token_proj_dim=4, prompts=True)
+    model, coarse = Recovery(config, head, body, "mesh"), body.coarse(32)
+    K = torch.tensor([[60.0, 0, 16], [0, 60, 16], [0, 0, 1]]).repeat(2, 1, 1)
+    images = torch.randn(2, 3, 32, 32)
+    prompts = torch.rand(2, 12, 3)
+    without = model(images, K, coarse).keypoints
+    assert torch.equal(without, model(images, K, coarse, prompts).keypoints)
+    model(images, K, coarse, prompts).keypoints.sum().backward()
+    assert model.head.read_prompts[2].weight.grad.abs().sum() > 0
+    torch.nn.init.normal_(model.head.read_prompts[2].weight)
+    assert not torch.equal(without, model(images, K, coarse, prompts).keypoints)
