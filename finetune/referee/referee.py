@@ -11,7 +11,7 @@ import numpy as np
 
 from data.sources.frames import Unreadable
 from engine.config.parser import parse_keys
-from engine.errors import UserError
+from engine.errors import UserError, explain, failure_of
 from engine.logging import progress, report
 from engine.logging.console import get_logger
 from engine.run.files import write_file
@@ -42,6 +42,10 @@ def main(argv: list[str]) -> int:
     others = open_checkpoints(predictor, config.device) if config.checkpoints else {}
     rows = Rows(kind, predictor, compared | others, config.prompts)
     folder = Path(config.out or predictor.folder / "referee")
+    try:  # before minutes of work, not after them
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise failure_of(error, f"{folder}: the folder cannot be made: {explain(error)}") from None
     people = judge_clips(config, rows, _choose_clips(config), folder)
     if not people:
         raise UserError(f"samples={','.join(config.samples)}: no {kind.words} were found in there")
