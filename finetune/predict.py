@@ -15,6 +15,7 @@ from engine.config.parser import parse_keys
 from engine.config.paths import split_paths
 from engine.errors import Failure, UserError, explain, failure_of
 from engine.logging import progress
+from engine.run.files import make_folder
 from finetune import export
 from finetune.inference.images import read_image
 from finetune.inference.predictor import SIDES, Predictor, check_boxes, check_intrinsics
@@ -57,13 +58,12 @@ def main(argv: Sequence[str]) -> int:
     # with nothing written.
     for path in paths:
         _check(path, boxes.get(path, []), K)
+    out = Path(config.out)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"out={out} is a file; results need a folder")
     predictors = _open_predictors(config)
     regions = _list_regions(config, paths, list(predictors), boxes)
-    out = Path(config.out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise failure_of(error, f"out={out}: the folder cannot be made: {explain(error)}") from None
+    make_folder(out, f"out={out}")
     for path in progress.watched(list(regions), "image"):
         image, found = read_image(path), []
         for kind, inside in regions[path].items():

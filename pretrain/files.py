@@ -167,7 +167,9 @@ def _read_torch(path: Path) -> Content:
         AttributeError,
         TypeError,
     ) as error:
-        raise UserError(f"{path} is not a torch checkpoint: {first_line(error)}") from None
+        raise UserError(
+            f"{path} is not a torch checkpoint: {type(error).__name__} {first_line(error)}"
+        ) from None
     tree = tree if isinstance(tree, dict) else {}
     part = next((name for name in PARTS if isinstance(tree.get(name), dict)), "")
     found = tree[part] if part else tree

@@ -20,6 +20,7 @@ import yaml
 from data.cropping.border import BORDER, check_border
 from data.loading.augment import MEAN, STD
 from data.sampling.seen import Seen, seen_in_manifest, unpack
+from engine.config.parser import check_values
 from engine.errors import Failure, UserError, explain, failure_of
 from engine.run.run_folder import RunFolder, find_run
 from pretrain.config import ModelConfig, VisionConfig
@@ -129,7 +130,7 @@ def read_config(tree: Mapping[str, Any], where: object, schema: type = ModelConf
     """Return a config of class ``schema`` from its asdict().
 
     Raises:
-        UserError: an unknown key, or a value of another type.
+        UserError: an unknown key, a value of another type, or one that its key does not take.
     """
     hints = typing.get_type_hints(schema)
     unknown = sorted(tree.keys() - hints.keys())
@@ -149,7 +150,9 @@ def read_config(tree: Mapping[str, Any], where: object, schema: type = ModelConf
             raise UserError(
                 f"{where}: its model config has {name}={value!r}, which is no {kind.__name__}"
             )
-    return schema(**values)
+    config = schema(**values)
+    check_values(config, where)
+    return config
 
 
 def read_seen(source: str | Path) -> Seen:

@@ -364,7 +364,7 @@ def test_what_is_mistyped_is_told_in_one_line_and_nothing_is_made(
             ["train", "configs/pretrain/demo_body.yaml", f"run={run}"],
             ["command: pretrain train", "command: finetune train"],
         ),
-        (["evaluate", "clips=3"], ["name at least one path"]),
+        (["evaluate", "clips=3"], ["evaluate: name RUN"]),
     ):
         refuse(monkeypatch, capsys, arguments, *said)
     assert not run.exists()
@@ -690,7 +690,7 @@ def test_runs_that_do_not_compare_are_refused(tmp_path, people, peaceful, untrai
     (other / "config.yaml").write_text(text)
     shutil.rmtree(other / "checkpoints" / "step-00000012")
     refused(peaceful, other, "step 8", "step 12")
-    with pytest.raises(UserError, match="name at least one path"):
+    with pytest.raises(UserError, match="evaluate: name RUN"):
         evaluate_main([])
     with pytest.raises(UserError, match="data.rules.crops=hand"):
         evaluate_main([str(peaceful), f"data.shards={people['body']}", "device=cpu"])

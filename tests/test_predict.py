@@ -671,7 +671,7 @@ def test_mistakes_are_told_in_one_line_and_nothing_is_written(
         ((run, to, good, images / "c.png"), ["c.png", "does not exist"]),
         ((run, to, good, images / "text.png"), ["text.png", "format"]),
         ((run, to, good, images / "empty.jpg"), ["empty.jpg", "empty"]),
-        ((run, to, good, images), [str(images), "directory"]),
+        ((run, to, good, images), [str(images), "is a folder: name the images in it"]),
         ((run, to, good, images / "sub" / "a.jpg"), ["a.png", "sub/a.jpg", "both named a"]),
         ((run, to, good, f"boxes={tmp_path / 'other.csv'}"), ["other.csv", "a.png"]),
         (
@@ -698,6 +698,8 @@ def test_mistakes_are_told_in_one_line_and_nothing_is_written(
             (run, f"out={tmp_path / 'file' / 'out'}", good, "whole_image=true"),
             [f"out={tmp_path / 'file' / 'out'}", "not a directory"],
         ),
+        ((run, f"out={tmp_path / 'file'}", good), [f"out={tmp_path / 'file'} is a file"]),
+        ((f"run={tmp_path / 'file'}", to, good), [f"run={tmp_path / 'file'} is a file", "none of"]),
     ):
         code, _, err = run_command(monkeypatch, capsys, *words)
         errors = [line for line in err.splitlines() if line]
@@ -712,7 +714,7 @@ def test_runs_that_are_damaged_or_of_another_command_are_told(runs, tmp_path):
     shutil.copytree(runs["body"], other)
     text = (run / "config.yaml").read_text()
     (other / "config.yaml").write_text(text.replace("command: finetune train", "command: pretrain"))
-    with pytest.raises(UserError, match="'command: pretrain'.*'command: finetune train'"):
+    with pytest.raises(UserError, match=f"run={other} is a run of pretrain, .* finetune train is"):
         finetune.load(other)
     (other / "config.yaml").write_text(text.replace("border: black", "border: repeat"))
     with pytest.raises(UserError, match="data.border.*border=repeat.*black"):

@@ -187,6 +187,50 @@ def test_samples_are_listed_by_folder_and_takes_get_their_cameras(tmp_path):
         takes.list_clips([str(tmp_path / "empty")])
 
 
+def write_take(folder, names, known):
+    """Empty videos of these names beside a calibration of the cameras that are known."""
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / f"{name}.mp4").touch()
+    cameras = []
+    for i, name in enumerate(known):
+        Rt = make_camera(name, i).Rt
+        camera = {"name": name, "size": [640, 720], "K": make_camera(name, i).K.tolist()}
+        camera |= {"distortion": [], "R": Rt[:, :3].tolist(), "t": Rt[:, 3].tolist()}
+        cameras.append(camera)
+    (folder / "cameras.json").write_text(json.dumps({"cameras": cameras}))
+
+
+def test_clips_and_takes_of_one_name_are_told_apart(tmp_path):
+    for part in ("one", "two"):
+        write_take(tmp_path / part / "take", ["a", "b"], ["a", "b"])
+    (tmp_path / "one" / "face.jpg").touch()
+    (tmp_path / "one" / "face.png").touch()
+    clips = takes.list_clips([str(tmp_path)])
+    assert [clip.name for clip in clips if clip.is_image] == ["face.jpg", "face.png"]
+    assert len({clip.name for clip in clips}) == len(clips) == 6
+    assert [clip.take for clip in clips if clip.take] == ["one/take"] * 2 + ["two/take"] * 2
+    image = str(tmp_path / "one" / "face.jpg")
+    with pytest.raises(UserError, match=f"samples=: {image} is named twice"):
+        takes.list_clips([image, image])
+
+
+def test_a_calibration_that_is_not_used_is_told(tmp_path, caplog, capsys):
+    write_take(tmp_path / "take", ["a", "b"], ["left", "right"])
+    (tmp_path / "take" / "calibration.toml").write_text("not = [a table")
+    clips = takes.list_clips([str(tmp_path)])
+    assert [clip.take for clip in clips] == ["", ""]
+    said = caplog.text + capsys.readouterr().err
+    assert "judged one by one" in said and "calibration.toml" in said
+    assert "cameras.json is of the cameras left, right, the videos are a, b" in said
+
+
+def test_a_calibration_of_another_size_names_the_video():
+    clip = takes.SampleClip("take/a", "take/a.mp4", "take", make_camera("a", 0.0))
+    with pytest.raises(UserError, match="take/a.mp4: camera a: the video is 320x360, .* 640x720"):
+        takes.fit_camera(clip, 320, 360)
+
+
 def judge_true_body(answers_of):
     """Three cameras of one take; ``answers_of(seen, local)`` gives {row: Answer}."""
     judged = []

@@ -149,6 +149,33 @@ def test_left_hands_are_answered_as_mirrored_right_ones(runs):
     np.testing.assert_allclose(found[1] * [-1, 1, 1], found[0], atol=1e-5)
 
 
+def test_broken_images_are_passed_over_and_told(runs, scenes, tmp_path, monkeypatch, capsys):
+    (scenes / "words.png").write_text("an image of words")
+    out = tmp_path / "out"
+    words = [runs["body"], f"out={out}", "device=cpu", "sheets=false"]
+    judge_runs(monkeypatch, FakeFinder(), [*words, f"samples={scenes}"])
+    assert json.loads((out / "referee.json").read_text())["groups"]["all"]["people"] == 3
+    assert f"skipped {scenes / 'words.png'}" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"none of 1 clips can be read; .*words\.png"):
+        judge_runs(monkeypatch, None, [*words, f"samples={scenes / 'words.png'}"])
+
+
+def test_what_is_wrong_is_told_before_anybody_is_looked_for(
+    runs, scenes, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for word, said in (
+        (f"out={tmp_path / 'file'}", f"out={tmp_path / 'file'}: the folder cannot be made"),
+        (f"truth={tmp_path / 'file'}", f"truth={tmp_path / 'file'}: the folder cannot be made"),
+        ("leave_out=scenes/0,scenes/1", "leave_out=scenes/0,scenes/1 leaves nothing of samples="),
+        (f"synthetic={tmp_path / 'empty'}", "empty holds no shards"),
+    ):
+        words = [runs["body"], f"out={tmp_path / 'out'}", f"samples={scenes}", "device=cpu", word]
+        with pytest.raises(UserError, match=said):
+            judge_runs(monkeypatch, None, words)
+
+
 def test_runs_of_another_kind_stand_not_beside(runs, scenes):
     with pytest.raises(UserError, match=r"recovers a hand, run=.* a body"):
         main(["referee", str(runs["body"]), f"samples={scenes}", f"beside={runs['hand']}"])

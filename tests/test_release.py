@@ -25,6 +25,7 @@ from finetune.released.history import count_hours, shorten_paths
 from finetune.released.locate import results_home
 from finetune.results_folder import find_results_folder
 from finetune.verb_config import EvaluateConfig
+from pretrain.weights import write_safetensors
 
 REFEREE = {
     "command": "python -m finetune referee runs/body samples=/secret/place/clips",
@@ -349,7 +350,7 @@ def test_what_goes_wrong_in_a_push_is_one_sentence(ships, monkeypatch):
     monkeypatch.setattr("finetune.released.commands.import_hub", lambda: failing)
     with pytest.raises(UserError, match="repo=somebody/meshes: Token is required hf auth login"):
         counterpose.main(words)
-    with pytest.raises(UserError, match="repo=hf://x: a repository is"):
+    with pytest.raises(UserError, match="repo=x: what is pushed to is OWNER/NAME"):
         counterpose.main([*words[:3], "repo=x"])
     with pytest.raises(UserError, match="repo= is not set"):
         counterpose.main(words[:3])
@@ -371,5 +372,43 @@ def test_list_show_and_check(ships, tmp_path, capsys):
     with pytest.raises(UserError, match="1 of 2 weights in .* are not as released"):
         counterpose.main(["weights", "check", f"folder={copy}"])
     assert "has 1 bytes" in capsys.readouterr().out
+    with pytest.raises(UserError, match="weights show: name NAME"):
+        counterpose.main(["weights", "show"])
+    for verb in (["list"], ["check"], ["show", "body"], ["push", "body", "repo=a/b"]):
+        with pytest.raises(UserError, match=f"folder={tmp_path}/none: there is no such folder"):
+            counterpose.main(["weights", *verb, f"folder={tmp_path / 'none'}"])
+    (tmp_path / "none").mkdir()
     assert counterpose.main(["weights", "list", f"folder={tmp_path / 'none'}"]) == 0
     assert "no weights are in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("where", "changes", "said"),
+    [
+        ("recovery", {"margin": -3}, "margin=-3 and step=4; margin is 1 to 4"),
+        ("recovery", {"margin": float("nan")}, "margin=nan"),
+        ("recovery", {"step": -1}, "step=-1; .* step 0 or more"),
+        ("recovery", {"head": {"width": 10**9}}, "cannot be built: "),
+        ("recovery", {"head": {"heads": 7}}, "head.heads=7"),
+        ("recovery", {"head": {"map_cells": 99}}, "'map_cells=99' in .*: the value is above 16"),
+        ("model", {"image_size": 65}, "model.image_size=65 is not a multiple of model.patch="),
+        ("model", {"encoder": {"width": 0}}, "'width=0' in .*: the value is below"),
+        ("", {"task": "mseh"}, "its header names task=mseh is none of mesh"),
+        ("", {"body": "annie"}, "its header names body=annie is none of anny"),
+    ],
+)
+def test_a_header_that_describes_no_network_is_told(shipped, tmp_path, where, changes, said):
+    """A damaged or foreign file ends in one sentence that names it."""
+    with safe_open(shipped / "body.safetensors", "pt") as file:
+        metadata = dict(file.metadata())
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
+    tree = json.loads(metadata[where]) if where else metadata
+    for name, value in changes.items():
+        tree[name] = tree[name] | value if isinstance(value, dict) else value
+    if where:
+        metadata[where] = json.dumps(tree)
+    path = tmp_path / "other.safetensors"
+    write_safetensors(tensors, path, metadata)
+    with pytest.raises(UserError, match=said) as error:
+        finetune.load(path, "cpu")
+    assert str(path) in str(error.value)

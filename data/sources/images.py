@@ -21,6 +21,8 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
             return convert_upright(opened)
     except FileNotFoundError:
         raise UserError(f"image {path} does not exist") from None
+    except IsADirectoryError:
+        raise UserError(f"image {path} is a folder: name the images in it") from None
     except BROKEN as error:
         raise UserError(f"image {path} cannot be read: {explain_broken(error)}") from None
 

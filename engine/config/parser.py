@@ -203,7 +203,8 @@ def parse_keys(
         else:
             paths.append(argument)
     if len(paths) < least:
-        raise UserError(f"python -m {command}: name at least one path; see --help")
+        wanted = taker.metadata["positional"] if taker else "at least one path"
+        raise UserError(f"python -m {command}: name {wanted}; see --help")
     if paths and not least:
         raise UserError(
             f"'{paths[0]}' on the command line is not of the form key=value; see "
@@ -446,6 +447,22 @@ def _scalar(text, kind, field, dotted, origin):
     if rules.get("high") is not None and value > rules["high"]:
         raise UserError(f"'{dotted}={text}' in {origin}: the value is above {rules['high']}")
     return value
+
+
+def check_values(config: "DataclassInstance", where: object) -> None:
+    """Raise UserError where a config that was not parsed breaks the rules of its keys.
+
+    Args:
+        where: it comes from, such as a file, for messages.
+    """
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+            _scalar(str(value), type(value), field, field.name, where)
+    try:
+        _check(config)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _check(config):

@@ -5,6 +5,8 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
+from engine.errors import explain, failure_of
+
 
 @contextlib.contextmanager
 def replace_file(
@@ -49,6 +51,20 @@ def write_file(path: str | os.PathLike, data: bytes | str, *, durable: bool = Fa
     content = data.encode() if isinstance(data, str) else data
     with replace_file(path, durable=durable) as temporary:
         temporary.write_bytes(content)
+
+
+def make_folder(path: str | os.PathLike, key: str) -> None:
+    """Make a folder and those it lies in.
+
+    Args:
+        key: "key=value" that names it, for messages.
+    Raises:
+        Failure: it cannot be made.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise failure_of(error, f"{key}: the folder cannot be made: {explain(error)}") from None
 
 
 def sync(path: str | os.PathLike) -> None:

@@ -36,6 +36,7 @@ from pretrain import header
 from pretrain.files import check_finite, read_metadata
 
 BATCH = 32  # crops that go through the network at once
+COMMAND = "finetune train"  # whose runs recover meshes
 MOST_OUTSIDE = 10  # a box's side over the image's: more is a mistake
 SIDES = ("left", "right")
 
@@ -77,7 +78,8 @@ class Predictor:
         folder, weights = find_checkpoint(place, name)
         self.folder, self.checkpoint = folder, weights
         path = RunFolder(folder).config
-        self.config = parse(FinetuneConfig, [str(path)], "finetune train")
+        _refuse_other_runs(path, f"{name}={place}")
+        self.config = parse(FinetuneConfig, [str(path)], COMMAND)
         _note_unknown_border(path)
         self.body = open_model(self.config.body_model).to(self.device)
         with torch.random.fork_rng(devices=[]):
@@ -177,6 +179,19 @@ class Predictor:
         boxes = np.array([square.box for square in squares])
         placed = place_keypoints(keypoints, boxes, self.body.kind)
         return mirror_prompts(torch.from_numpy(placed).to(self.device), flip)
+
+
+def _refuse_other_runs(path: Path, named: str) -> None:
+    """UserError where a config.yaml is that of a run of another kind, such as a pre-training."""
+    try:
+        tree = yaml.safe_load(path.read_bytes())
+    except (OSError, yaml.YAMLError):
+        return  # the parser says what is wrong with the file
+    command = str(tree.get("command", COMMAND)) if isinstance(tree, dict) else COMMAND
+    if command.split()[:1] != COMMAND.split()[:1]:
+        raise UserError(
+            f"{named} is a run of {command}, which recovers no meshes; a run of {COMMAND} is wanted"
+        )
 
 
 def load_run(run: str | Path, device: str = "auto") -> Predictor:

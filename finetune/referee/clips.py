@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.find.finder import open_finder
-from data.sources.frames import Frames, open_video
+from data.sources.frames import Frames, Unreadable, open_video
+from engine.errors import UserError
 from engine.logging.console import get_logger
 from finetune.inference.images import read_image
 from finetune.referee.config import RefereeConfig
 from finetune.referee.kinds import Kind
-from finetune.referee.takes import SampleClip
+from finetune.referee.takes import SampleClip, fit_camera
 from finetune.referee.truth import (
     Seen,
     find_hands_of,
@@ -53,11 +54,30 @@ class ClipFrames:
 def open_clip(clip: SampleClip, every: int) -> ClipFrames:
     """The frames of a clip, every so many-th of a video's; Unreadable where it is none."""
     if clip.is_image:
-        height, width = read_image(clip.path).shape[:2]
+        try:
+            height, width = read_image(clip.path).shape[:2]
+        except UserError as error:
+            raise Unreadable(str(error)) from None
         return ClipFrames(clip.path, width, height, [0])
     video = open_video(clip.path)
     frames = list(range(0, video.count, every))
     return ClipFrames(clip.path, video.width, video.height, frames, video)
+
+
+def fit_cameras(clips: Sequence[SampleClip]) -> None:
+    """Make each camera that of its video, before the first clip is judged.
+
+    Raises:
+        UserError: a calibration is of another image size; see ``fit_camera``.
+    """
+    for clip in clips:
+        if clip.camera is None:
+            continue
+        try:
+            video = open_video(clip.path)
+        except Unreadable:
+            continue  # told where its turn comes
+        fit_camera(clip, video.width, video.height)
 
 
 def find_in_clip(

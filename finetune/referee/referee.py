@@ -1,7 +1,6 @@
 """``python -m finetune referee RUN samples=DIR``: finds people, asks the run, counts, draws."""
 
 import json
-import os
 import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,20 +10,20 @@ import numpy as np
 
 from data.sources.frames import Unreadable
 from engine.config.parser import parse_keys
-from engine.errors import UserError, explain, failure_of
+from engine.errors import UserError
 from engine.logging import progress, report
 from engine.logging.console import get_logger
-from engine.run.files import write_file
+from engine.run.files import make_folder, write_file
 from finetune.inference.predictor import Predictor, check_intrinsics
 from finetune.referee import sheets, tables
-from finetune.referee.clips import ClipFrames, find_in_clip, open_clip
+from finetune.referee.clips import ClipFrames, find_in_clip, fit_cameras, open_clip
 from finetune.referee.config import RefereeConfig
 from finetune.referee.curve import draw_curve, list_steps, open_checkpoints, trace_curve
 from finetune.referee.judge import JudgedPerson, judge_takes, score_person
 from finetune.referee.kinds import KINDS
 from finetune.referee.rows import BESIDE, RUN, Rows, name_rows
 from finetune.referee.synthetic import judge_synthetic
-from finetune.referee.takes import SampleClip, fit_camera, list_clips
+from finetune.referee.takes import SampleClip, list_clips
 from finetune.referee.truth import Seen
 
 RESULTS, CURVE = "referee.json", "curve"
@@ -42,15 +41,14 @@ def main(argv: list[str]) -> int:
     others = open_checkpoints(predictor, config.device) if config.checkpoints else {}
     rows = Rows(kind, predictor, compared | others, config.prompts)
     folder = Path(config.out or predictor.folder / "referee")
-    try:  # before minutes of work, not after them
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise failure_of(error, f"{folder}: the folder cannot be made: {explain(error)}") from None
-    people = judge_clips(config, rows, _choose_clips(config), folder)
+    make_folder(folder, f"out={folder}")
+    clips = _choose_clips(config)
+    # First, for what is wrong with it is told at once.
+    made = judge_synthetic(config, rows, folder) if config.synthetic else []
+    people = judge_clips(config, rows, clips, folder)
     if not people:
         raise UserError(f"samples={','.join(config.samples)}: no {kind.words} were found in there")
     takes = judge_takes(kind, people)
-    made = judge_synthetic(config, rows, folder) if config.synthetic else []
     judged = tables.Judged(kind, name_rows(list(beside), kind), people, takes, made)
     command = "python -m finetune referee " + shlex.join(argv)
     results = tables.summarise(judged, command, predictor.step)
@@ -95,27 +93,41 @@ def _choose_clips(config: RefereeConfig) -> list[SampleClip]:
     unknown = sorted(set(config.leave_out) - names)
     if unknown:
         raise UserError(f"leave_out={unknown[0]} is none of {', '.join(sorted(names))}")
-    return [clip for clip in clips if clip.name not in config.leave_out]
+    kept = [clip for clip in clips if clip.name not in config.leave_out]
+    if not kept:
+        raise UserError(
+            f"leave_out={','.join(config.leave_out)} leaves nothing of "
+            f"samples={','.join(config.samples)}"
+        )
+    fit_cameras(kept)
+    return kept
 
 
 def judge_clips(
     config: RefereeConfig, rows: Rows, clips: Sequence[SampleClip], folder: Path
 ) -> list[JudgedPerson]:
-    """Everybody in the clips, by keypoints and outlines; draws sheets on the way."""
+    """Everybody in the clips, by keypoints and outlines; draws sheets on the way.
+
+    Raises:
+        UserError: not one of the clips can be read.
+    """
     truth_folder = config.truth or str(folder / "truth")
-    os.makedirs(truth_folder, exist_ok=True)
+    make_folder(truth_folder, f"truth={truth_folder}")
     judged: list[JudgedPerson] = []
+    broken = []
     for clip in progress.watched(clips, "clip"):
         try:
             source = open_clip(clip, config.every)
         except Unreadable as error:
-            log.warning(f"skipped {clip.path}: {error}")
+            broken.append(f"{clip.path}: {error}")
+            log.warning(f"skipped {broken[-1]}")
             continue
-        fit_camera(clip, source.width, source.height)
         by_frame = _group_frames(find_in_clip(config, rows.kind, source, truth_folder))
         part, tiles = _judge_clip(rows, clip, source, by_frame, config.sheets)
         sheets.save_tiles(folder / "sheets", clip.name, tiles)
         judged += part
+    if len(broken) == len(clips):
+        raise UserError(f"none of {len(clips)} clips can be read; the first: {broken[0]}")
     return judged
 
 

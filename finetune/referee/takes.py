@@ -1,6 +1,7 @@
 """The clips that a referee is given: images, videos, and takes of calibrated cameras."""
 
 import os
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +11,7 @@ from data.sources.cameras import Camera, fit_to_video, read_cameras, undistort_p
 from data.sources.listing import VIDEO_SUFFIXES
 from engine.errors import UserError
 from engine.geometry import project, triangulate
+from engine.logging import report
 from engine.logging.console import get_logger
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -63,7 +65,7 @@ def list_clips(samples: Sequence[str]) -> list[SampleClip]:
     """All clips of files and folders, sorted; a folder's videos with a calibration are a take.
 
     Raises:
-        UserError: a path that is not there, or nothing to judge.
+        UserError: a path that is not there or that is given twice, or nothing to judge.
     """
     clips: list[SampleClip] = []
     for path in samples:
@@ -78,7 +80,34 @@ def list_clips(samples: Sequence[str]) -> list[SampleClip]:
             raise UserError(f"samples={path}: no such file or folder")
     if not clips:
         raise UserError(f"samples={','.join(samples)}: no video and no image in there")
+    _tell_apart(clips)
     return clips
+
+
+def _tell_apart(clips: Sequence[SampleClip]) -> None:
+    """Give clips, and takes, of one name the shortest ends of their paths that differ."""
+    counts = Counter(clip.name for clip in clips)
+    alike = [clip for clip in clips if counts[clip.name] > 1]
+    try:
+        ends = report.names([clip.path for clip in alike])
+    except UserError as error:
+        raise UserError(f"samples=: {error}") from None
+    for clip, end in zip(alike, ends, strict=True):
+        clip.name = end
+    folders = defaultdict(set)
+    for clip in clips:
+        if clip.take:
+            folders[clip.take].add(os.path.dirname(clip.path))
+    for take, several in folders.items():
+        if len(several) > 1:
+            _rename_takes(clips, take, sorted(several))
+
+
+def _rename_takes(clips: Sequence[SampleClip], take: str, folders: Sequence[str]) -> None:
+    ends = dict(zip(folders, report.names(folders), strict=True))
+    for clip in clips:
+        if clip.take == take:
+            clip.take = ends[os.path.dirname(clip.path)]
 
 
 def _clips_of(folder: str, files: Sequence[str]) -> list[SampleClip]:
@@ -95,14 +124,19 @@ def _clips_of(folder: str, files: Sequence[str]) -> list[SampleClip]:
 
 
 def _calibrate(folder: str, name: str, files: Sequence[str], videos: list[SampleClip]) -> None:
-    """Give videos their cameras where a file of the folder is a calibration of two or more."""
+    """Give videos their cameras where a file of the folder is a calibration of two or more.
+
+    Without any the videos are judged one by one, and a note says why.
+    """
+    refused = []
     for file in files:
         if not file.lower().endswith(CALIBRATION_SUFFIXES):
             continue
         try:
             cameras = read_cameras(os.path.join(folder, file), "auto")
-        except UserError:
-            continue  # some other file; without any calibration the videos are judged one by one
+        except UserError as error:
+            refused.append(str(error))  # perhaps some other file
+            continue
         stems = {clip.name.rsplit("/", 1)[-1]: clip for clip in videos}
         both = [camera for camera in cameras if camera in stems]
         if len(both) >= NEAREST_VIEWS:
@@ -110,12 +144,26 @@ def _calibrate(folder: str, name: str, files: Sequence[str], videos: list[Sample
                 stems[camera].camera, stems[camera].take = cameras[camera], name
             log.info(f"{name}: {len(both)} calibrated cameras by {file}")
             return
+        refused.append(
+            f"{os.path.join(folder, file)} is of the cameras {', '.join(cameras)}, the videos are "
+            f"{', '.join(stems)}"
+        )
+    if refused:
+        log.info(f"note: {folder}: its videos are judged one by one: {'; '.join(refused)}")
 
 
 def fit_camera(clip: SampleClip, width: int, height: int) -> None:
-    """Make a clip's camera that of its video; see data.sources.cameras.fit_to_video."""
-    if clip.camera is not None:
+    """Make a clip's camera that of its video; see data.sources.cameras.fit_to_video.
+
+    Raises:
+        UserError: it is of another image size.
+    """
+    if clip.camera is None:
+        return
+    try:
         clip.camera = fit_to_video(clip.camera, width, height, (0.0, 0.0), SLACK_PX)
+    except UserError as error:
+        raise UserError(f"{clip.path}: {error}") from None
 
 
 def triangulate_joints(

@@ -51,8 +51,16 @@ def weights_folder() -> Path:
 
 
 def choose_folder(named: str) -> Path:
-    """Return the folder that a key names, or that of the weights that ship."""
-    return Path(named) if named else weights_folder()
+    """Return the folder that ``folder=`` names, or that of the weights that ship.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not named:
+        return weights_folder()
+    if not Path(named).is_dir():
+        raise UserError(f"folder={named}: there is no such folder")
+    return Path(named)
 
 
 def read_index(folder: Path) -> dict[str, Released]:

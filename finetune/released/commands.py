@@ -16,7 +16,7 @@ from finetune.released.catalogue import (
     find_released,
     read_index,
 )
-from finetune.released.hub import explain_hub_error, import_hub, read_place
+from finetune.released.hub import explain_hub_error, import_hub, read_repo
 from finetune.verb_config import WeightsConfig, WeightsPushConfig, WeightsShowConfig
 
 LIBRARY = "counterpose"
@@ -82,7 +82,7 @@ def push_weights(argv: Sequence[str]) -> int:
     folder = choose_folder(config.folder)
     entry = find_released(config.name, folder)
     check_bytes(folder / entry.file, entry)
-    repo = read_place(f"hf://{config.repo}", "repo").repo
+    repo = read_repo(config.repo)
     page = write_page(_read_card(folder, entry), entry, repo)
     library = import_hub()
     try:

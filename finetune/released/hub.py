@@ -49,13 +49,28 @@ def read_place(text: str, name: str) -> HubPlace:
     Raises:
         UserError: it is none.
     """
-    place = text
-    for prefix in PREFIXES:
-        place = place.removeprefix(prefix)
-    found = PLACE.fullmatch(place)
+    found = PLACE.fullmatch(_strip(text))
     if not found:
         raise UserError(f"{name}={text}: a repository is hf://owner/repo or hf://owner/repo@BRANCH")
     return HubPlace(found[1], found[2])
+
+
+def read_repo(text: str) -> str:
+    """Return the "owner/name" that ``repo=`` names, with or without hf:// before it.
+
+    Raises:
+        UserError: it is none, or names a revision, for a push makes one.
+    """
+    found = PLACE.fullmatch(_strip(text))
+    if not found or found[2]:
+        raise UserError(f"repo={text}: what is pushed to is OWNER/NAME, such as somebody/meshes")
+    return found[1]
+
+
+def _strip(text: str) -> str:
+    for prefix in PREFIXES:
+        text = text.removeprefix(prefix)
+    return text
 
 
 def fetch_weights(text: str, name: str) -> Path:

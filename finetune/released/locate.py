@@ -39,6 +39,10 @@ def locate_network(spec: str | os.PathLike[str], name: str = "run") -> Path:
         if not path.is_file():
             raise UserError(f"{name}={text}: there is no such file")
         return path
+    if path.is_file():
+        raise UserError(
+            f"{name}={text} is a file, and none of weights for meshes: these end in {SUFFIX}"
+        )
     if is_plain_name(text) and not path.exists():
         return _find_shipped(text, name)
     return path

@@ -29,13 +29,15 @@ from data.sampling.seen import Seen
 from engine.errors import UserError
 from finetune.config import BODY_MODELS, FinetuneConfig, HeadConfig
 from finetune.model import Recovery
+from finetune.tasks import TASKS
 from pretrain import header
 from pretrain.config import VisionConfig
-from pretrain.files import check_finite, parse_object, read_content
+from pretrain.files import check_finite, first_line, parse_object, read_content
 from pretrain.weights import write_safetensors
 
 FORMAT = 1
 KEY = "recovery"
+MARGINS = (1, 4)  # least and greatest, as the key margin= takes them
 MOST_SEEN_BYTES = 1 << 20  # of the record of people; of a longer one shards alone are kept
 
 
@@ -120,11 +122,10 @@ def open_network(path: Path) -> OpenedNetwork:
     header.check_header(content.metadata, path)
     recovery = read_recovery(content.metadata, path)
     config = _read_config(content.metadata, recovery, path)
-    body = open_model(config.body_model)
+    body = _open_body(config, path)
     config.data.rules.crops = body.kind
     _check_body(recovery, body, path)
-    with torch.random.fork_rng(devices=[]):
-        model = Recovery(config.model, config.head, body, config.task)
+    model = _build(config, body, path)
     header.check_roles(content.metadata, model.roles, path)
     _fill(model, content.tensors, path)
     return OpenedNetwork(config, body, model.eval(), int(recovery["step"]))
@@ -142,6 +143,12 @@ def read_recovery(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
         value = recovery.get(name)
         if not isinstance(value, kind) or isinstance(value, bool):
             raise UserError(f"{path}: its '{KEY}' has {name}={value!r}, which is of no use")
+    low, high = MARGINS
+    if not low <= recovery["margin"] <= high or recovery["step"] < 0:
+        raise UserError(
+            f"{path}: its '{KEY}' has margin={recovery['margin']} and step={recovery['step']}; "
+            f"margin is {low} to {high}, step 0 or more"
+        )
     if recovery["format"] > FORMAT:
         raise UserError(
             f"{path} has the format {recovery['format']} of networks; this software reads up to "
@@ -166,8 +173,26 @@ def _read_config(
         # A name: what these weights began from was something.
         init=str(recovery.get("init") or path.name),
     )
-    config.head.check()
     return config
+
+
+def _open_body(config: FinetuneConfig, path: Path) -> BodyModel:
+    try:
+        TASKS.find(config.task)
+        return open_model(config.body_model)
+    except UserError as error:
+        raise UserError(f"{path}: its header names {error}") from None
+
+
+def _build(config: FinetuneConfig, body: BodyModel, path: Path) -> Recovery:
+    """The network with weights of no meaning; UserError for sizes that no memory holds."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return Recovery(config.model, config.head, body, config.task)
+    except (RuntimeError, MemoryError) as error:
+        raise UserError(
+            f"{path}: the network that its header describes cannot be built: {first_line(error)}"
+        ) from None
 
 
 def _check_body(recovery: Mapping[str, Any], body: BodyModel, path: Path) -> None:

@@ -13,6 +13,7 @@ from engine.run.files import replace_file, write_file
 from finetune.inference.predictor import Predictor
 from finetune.released.card import CardFacts, name_card, write_card
 from finetune.released.catalogue import (
+    INDEX,
     SUFFIX,
     Released,
     check_name,
@@ -48,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     entry = _write_weights(config, predictor, tensors, stages)
     facts = _gather(config, predictor, entry, agreement, stages, referee, notes)
     _write_beside(folder, entry, write_card(facts))
-    write_index(folder, {**known, name: entry})
+    _write_index(folder, {**known, name: entry})
     print(
         f"wrote {folder / entry.file}, {entry.bytes / 1e6:.1f} MB, and its card {entry.card}, of "
         f"step {predictor.step}"
@@ -178,6 +179,13 @@ def _gather(
         evaluations=evaluations,
         notes=notes,
     )
+
+
+def _write_index(folder: Path, released: Mapping[str, Released]) -> None:
+    try:
+        write_index(folder, released)
+    except OSError as error:
+        raise failure_of(error, f"{folder / INDEX} was not written: {explain(error)}") from None
 
 
 def _write_beside(folder: Path, entry: Released, card: str) -> None:
