@@ -90,7 +90,8 @@ class AugmentConfig(BackgroundKeys):
     )
 
     def check(self) -> None:
-        """Raise UserError where crop_min is above crop_max."""
+        """Raise UserError where crop_min is above crop_max; see BackgroundKeys.check."""
+        super().check()
         if self.crop_min > self.crop_max:
             raise UserError(
                 f"data.augment.crop_min={self.crop_min} is above "

@@ -336,6 +336,13 @@ def test_a_pair_with_an_unknown_person_stays(pairs):
     ]
 
 
+def test_photographs_that_nobody_is_put_before_are_told():
+    for keys in (CropAugmentConfig, AppearanceKeys):
+        with pytest.raises(UserError, match=r"backgrounds=photos, but .*background_share=0: set"):
+            keys(backgrounds="photos").check()
+        keys(backgrounds="photos", background_share=0.5).check()
+
+
 def test_pre_training_reads_the_same_with_and_without_backgrounds(people):
     def read(**given):
         config = DataConfig(

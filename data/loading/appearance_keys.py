@@ -6,6 +6,7 @@ Workers of the loader read these; what the numbers do is in data/loading/appeara
 from dataclasses import dataclass
 
 from engine.config.parser import key
+from engine.errors import UserError
 
 # Uniform numbers of a slot, where any key is on: columns of the array "look".
 BACKGROUND = slice(0, 16)
@@ -34,6 +35,15 @@ class BackgroundKeys:
         "are pieces of the batch's other images, and drawn ones",
         path="one",
     )
+
+    def check(self) -> None:
+        """Raise UserError for photographs that nobody would be put before."""
+        if self.backgrounds and not self.background_share:
+            raise UserError(
+                f"data.augment.backgrounds={self.backgrounds}, but "
+                "data.augment.background_share=0: set the share of images whose "
+                "background is replaced"
+            )
 
     @property
     def draws(self) -> int:

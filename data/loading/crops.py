@@ -87,7 +87,8 @@ class CropAugmentConfig(AppearanceKeys):
     )
 
     def check(self) -> None:
-        """Raise UserError where scale_min is above scale_max."""
+        """Raise UserError where scale_min is above scale_max; see BackgroundKeys.check."""
+        super().check()
         if self.scale_min > self.scale_max:
             raise UserError(
                 f"data.augment.scale_min={self.scale_min} is above "

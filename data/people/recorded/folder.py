@@ -109,7 +109,7 @@ class Recordings:
         sizes = [os.path.getsize(os.path.join(folder, name)) for name in self.names]
         # A second of one file is about as likely as a second of another.
         self._chances = np.maximum(np.array(sizes, np.float64), 1)
-        self._broken: set[str] = set()
+        self._broken: dict[str, str] = {}  # {name: why}
         self._cache: dict[str, tuple[Track, dict[str, np.ndarray]]] = {}
         self._other_side = _pair_bones(rig)
 
@@ -140,7 +140,11 @@ class Recordings:
                 continue
             times_s, pose = self._place(track, fitted, fast, start, leg_m, roam_m)
             return self._finish(pose, times_s, turn_deg, mirrored)
-        raise UserError(f"{KEY}={self.folder}: none of its files can be read and is long enough")
+        name, reason = next(iter(self._broken.items()))
+        raise UserError(
+            f"{KEY}={self.folder}: none of its files can be read and is long enough; "
+            f"{os.path.join(self.folder, name)}: {reason}"
+        )
 
     def _read(self, name: str) -> tuple[Track, dict[str, np.ndarray]] | None:
         if name in self._broken:
@@ -161,7 +165,7 @@ class Recordings:
         return found
 
     def _pass_over(self, name: str, reason: str) -> None:
-        self._broken.add(name)
+        self._broken[name] = reason
         log.warning(f"{KEY}: {os.path.join(self.folder, name)} is passed over: {reason}")
 
     def _place(
