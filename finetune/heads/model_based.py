@@ -72,12 +72,12 @@ class ModelBasedHead(Head):
                 nn.Linear(2 * width, len(answers) * width),
             )
         self.takes_prompts = head.prompts
+        self.prompt_numbers = 3 * len(PROMPTED[body.kind])
+        last = None
         if self.takes_prompts:
-            self.read_prompts = nn.Sequential(
-                nn.Linear(3 * len(PROMPTED[body.kind]), 2 * width),
-                nn.GELU(),
-                nn.Linear(2 * width, len(answers) * width),
-            )
+            first = nn.Linear(self.prompt_numbers, 2 * width)
+            last = nn.Linear(2 * width, len(answers) * width)
+            self.read_prompts = nn.Sequential(first, nn.GELU(), last)
         self.queries = nn.Parameter(torch.zeros(len(answers), width))
         self.depth = head.depth
         if self.depth:
@@ -99,9 +99,9 @@ class ModelBasedHead(Head):
         self.answers = nn.ModuleDict(layers)
         self.apply(initialise)
         nn.init.normal_(self.queries, std=0.02)
-        if self.takes_prompts:
+        if last is not None:
             # A network that goes on with prompts is at first the one that it was without.
-            nn.init.zeros_(self.read_prompts[2].weight)
+            nn.init.zeros_(last.weight)
         for layer in layers.values():  # the first answers are nearly the means
             nn.init.xavier_uniform_(layer.weight, gain=0.01)
 
@@ -146,7 +146,7 @@ class ModelBasedHead(Head):
             starts = starts + self.read_maps(found).unflatten(1, self.queries.shape)
         if self.takes_prompts:
             if prompts is None:
-                prompts = tokens.new_zeros(len(tokens), self.read_prompts[0].in_features)
+                prompts = tokens.new_zeros(len(tokens), self.prompt_numbers)
             read = self.read_prompts(prompts.flatten(1))
             starts = starts + read.unflatten(1, self.queries.shape)
         queries = self.queries + starts + self.camera(camera)[:, None]
