@@ -353,7 +353,7 @@ def test_what_is_no_image_box_or_camera_is_told(predictors, photo, tmp_path):
         ("empty.jpg", "empty"),
         ("cut.jpg", "truncated"),
         ("huge.ppm", "million pixels"),
-        (".", "directory"),
+        (".", "is a folder"),
     ):
         with pytest.raises(UserError, match=f"(?s)image {tmp_path / name} .*{words}") as error:
             read_image(tmp_path / name)
