@@ -17,8 +17,9 @@ from data.format.clip import decode_meta
 from data.format.shards import find_shards
 from data.storage.fetch import is_remote
 from engine.config.parser import read_file
-from engine.errors import Failure, UserError, explain, failure_of
+from engine.errors import Failure, UserError
 from engine.run.run_folder import RunFolder, find_run
+from finetune.released.numbers import read_results
 
 COMMANDS = ("finetune train", "pretrain train")
 COUNTED = ("crops", "pairs")  # what a log counts that training saw
@@ -109,7 +110,7 @@ def _find_init(init: str) -> tuple[Path | None, int | None]:
 
 def _read_stage(run: Path, kind: str, pairs: Mapping[str, Any], until: int | None) -> Stage:
     stage = Stage(run.name, kind)
-    known = _read_json(RunFolder(run).environment)
+    known = read_results(RunFolder(run).environment)
     if known is None:
         stage.missing.append("its command and commit are not recorded")
     else:
@@ -156,18 +157,6 @@ def count_hours(times: Sequence[float]) -> float | None:
     # The first line has a beginning too.
     total = usual + sum(gap if gap <= PAUSE * usual else usual for gap in gaps)
     return total / 3600
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON: {error}") from None
-    return tree if isinstance(tree, dict) else None
 
 
 def _read_log(path: Path, until: int | None) -> list[dict[str, Any]]:
