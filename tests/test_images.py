@@ -133,7 +133,7 @@ def test_pixels_of_unknown_white_are_refused(tmp_path):
         (save(tmp_path / "n.tif", RAMP.astype(np.int32) - 9), "-9"),
         (tmp_path / "cut.png", "truncated|Truncated|broken"),
         (tmp_path / "gone.png", "does not exist"),
-        (tmp_path, "directory"),
+        (tmp_path, "is a folder"),
     ):
         with pytest.raises(UserError, match=words) as error:
             read_image(path)
