@@ -110,6 +110,7 @@ class ReleaseConfig:
     referee: str = key(
         "", "results of the referee; default: RUN/referee/referee.json if it is there", path="one"
     )
+    most_mb: float = key(25.0, "largest file, megabytes; what ships here has at most 25", low=0)
     overwrite: bool = key(False, "replace weights of that name")
 
     def check(self) -> None:

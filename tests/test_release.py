@@ -20,7 +20,7 @@ import finetune
 from engine import counterpose
 from engine.errors import UserError
 from finetune.__main__ import main
-from finetune.released import catalogue, commands, release
+from finetune.released import catalogue, commands
 from finetune.released.history import count_hours, shorten_paths
 from finetune.released.locate import results_home
 from finetune.results_folder import find_results_folder
@@ -180,9 +180,8 @@ def test_what_is_there_or_too_large_or_rounds_badly_is_refused(runs, tmp_path, m
     with pytest.raises(UserError, match=r"body\.safetensors is there already; overwrite=true"):
         main(words)
     before = (tmp_path / "body.safetensors").read_bytes()
-    monkeypatch.setattr(release, "MOST_BYTES", 100_000)
-    with pytest.raises(UserError, match=r"would have 0\.\d MB, and .* at most 0 MB"):
-        main([*words, "overwrite=true"])
+    with pytest.raises(UserError, match=r"would have 0\.\d MB, and most_mb=0\.1: allow more"):
+        main([*words, "overwrite=true", "most_mb=0.1"])
     assert (tmp_path / "body.safetensors").read_bytes() == before
     monkeypatch.setattr("finetune.released.half.TOLERANCE_MM", 1e-4)
     with pytest.raises(UserError, match="dtype=float16 moves a vertex by .* take dtype=float32"):
@@ -271,7 +270,7 @@ def test_what_ships_is_what_the_index_says():
     folder = ROOT / "weights"
     for name, entry in catalogue.read_index(folder).items():
         catalogue.check_bytes(folder / entry.file, entry)
-        assert (folder / entry.card).is_file() and entry.bytes <= release.MOST_BYTES, name
+        assert (folder / entry.card).is_file() and entry.bytes <= 25_000_000, name
 
 
 @pytest.mark.long

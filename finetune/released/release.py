@@ -28,8 +28,6 @@ from finetune.released.numbers import list_evaluations, read_results
 from finetune.verb_config import ReleaseConfig
 from pretrain import header
 
-MOST_BYTES = 25_000_000
-
 
 def main(argv: Sequence[str]) -> int:
     """Run ``python -m finetune release``; returns the exit code."""
@@ -101,11 +99,10 @@ def _write_weights(
                 stages[0].commit if stages else _find_commit(),
             )
             size = beside.stat().st_size
-            if size > MOST_BYTES:
+            if size > config.most_mb * 1e6:
                 raise UserError(
-                    f"{file} would have {size / 1e6:.1f} MB, and weights that ship have at most "
-                    f"{MOST_BYTES / 1e6:.0f} MB: train a smaller network"
-                    + ("" if config.dtype == "float16" else ", or take dtype=float16")
+                    f"{file} would have {size / 1e6:.1f} MB, and most_mb={config.most_mb:g}: allow "
+                    "more" + ("" if config.dtype == "float16" else ", or take dtype=float16")
                 )
             digest = hash_file(beside)
     except OSError as error:

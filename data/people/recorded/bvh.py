@@ -41,7 +41,7 @@ def check_bvh(path: str) -> None:
     """Read a file's skeleton alone.
 
     Raises:
-        UserError: it cannot be read, is no BVH, or has joints that cannot be told.
+        UserError: it cannot be read, is no BVH, or has joints that cannot be identified.
     """
     try:
         with open(path, "rb") as file:
@@ -56,7 +56,7 @@ def read_bvh(path: str) -> Track:
     """The Track in a BVH file; its first frame, often a pose that was put before, is left out.
 
     Raises:
-        UserError: it cannot be read, is no BVH, or has joints that cannot be told.
+        UserError: it cannot be read, is no BVH, or has joints that cannot be identified.
     """
     try:
         if os.path.getsize(path) > MOST_BYTES:
@@ -159,7 +159,7 @@ def _read_frames(text: str, width: int, path: str) -> tuple[np.ndarray, float]:
     try:
         values = np.array(rest.split(), np.float64)
     except ValueError as error:
-        raise UserError(f"{path}: its frames hold what is no number: {error}") from None
+        raise UserError(f"{path}: a frame has a value that is not a number: {error}") from None
     if values.size != count * width:
         raise UserError(
             f"{path}: Frames: {count} of {width} channels are {count * width} numbers, and it "

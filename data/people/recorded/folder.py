@@ -87,7 +87,7 @@ def read_track(path: str) -> Track:
     """The Track in a file, by its suffix.
 
     Raises:
-        UserError: it cannot be read, or its joints cannot be told.
+        UserError: it cannot be read, or its joints cannot be identified.
     """
     lower = path.lower()
     if lower.endswith(".bvh"):
