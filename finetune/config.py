@@ -6,7 +6,7 @@ Nothing here imports torch: a typo is reported in a fraction of a second.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from data.bodies.models import BODIES
 from data.config import ClipTrainConfig, CropDataConfig
@@ -15,6 +15,10 @@ from engine.config.train_config import LogConfig
 from engine.errors import UserError
 from finetune.tasks import TASKS
 from pretrain.config import VisionConfig
+
+if TYPE_CHECKING:
+    from data.bodies.base import BodyModel
+    from finetune.model import Recovery
 
 DEFAULT_TASK = "mesh"
 BODY_MODELS = {"body": "anny", "hand": "anny_hand"}  # what is recovered from crops of a kind
@@ -184,6 +188,16 @@ class FinetuneConfig(ClipTrainConfig):
         if self.init_head and not self.init:
             raise UserError("init_head=true and init= is not set: name the fine-tuned network")
         BODIES.find(self.body_model)
+
+    def make_network(self, body: "BodyModel") -> "Recovery":
+        """Return the network that the task trains, of first weights.
+
+        Args:
+            body: the full body model.
+        """
+        from finetune.model import Recovery
+
+        return Recovery(self.model, self.head, body, self.task)
 
     @property
     def body_model(self) -> str:

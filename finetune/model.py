@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from data.bodies.base import BodyModel, BodyParameters
+from data.sampling.seen import Seen
 from finetune.config import HeadConfig
 from finetune.heads.base import HEADS, Prediction
 from finetune.means import Means, place_means
+from pretrain import weights
 from pretrain.config import VisionConfig
 from pretrain.header import Roles
 from pretrain.model import Encoder, initialise, table
@@ -41,13 +43,27 @@ class Recovery(nn.Module):
         self.register_buffer(
             "_table", table(config, config.encoder, config.grid()), persistent=False
         )
-        self.head = HEADS.find(head.name)(config, head, body)
+        self.head = HEADS.find(head.name)(self.describe_tokens(config), head, body)
         self.encoder.apply(initialise)
         nn.init.xavier_uniform_(self.encoder.patch_embed.proj.weight.view(config.encoder.width, -1))
         shapes = len(body.shape_space.names)
         self.register_buffer("mean_pose", torch.eye(3).repeat(len(body.joint_names), 1, 1))
         self.register_buffer("mean_shape", torch.full((shapes,), body.shape_space.mean))
         self.register_buffer("mean_place", torch.zeros(3))
+
+    def describe_tokens(self, config: VisionConfig) -> VisionConfig:
+        """Return the config of an encoder whose tokens are as wide as those that the head gets."""
+        return config
+
+    def take_pretrained(self, init: str) -> Seen:
+        """Fill what pre-training gives from weights at a path, as ``init=`` names them.
+
+        Returns:
+            what these weights have seen.
+        Raises:
+            UserError: as pretrain.weights.init_encoder.
+        """
+        return weights.init_encoder(self.encoder, self.config, init)
 
     @property
     def roles(self) -> Roles:

@@ -36,13 +36,8 @@ def save(task: "MeshTask", folder: Path, step: int) -> dict[str, Path]:
     arrays = {name: values[::stride][:count] for name, values in val.items()}
     batch = task.to_device(arrays)
     with torch.no_grad():
-        seen, _ = task.step_module.seen(batch)
-        people = crop_people(
-            task.step_module.recover(seen.require_images(), seen.K, task.body),
-            seen,
-            task.body,
-            batch,
-        )
+        seen, _, found = task.answer(batch, task.body)
+        people = crop_people(found, seen, task.body, batch)
     columns = []
     for pixels, size, person in zip(arrays["pixels"], arrays["tags"][:, -1], people, strict=True):
         image = pixels[:size, :size]
@@ -66,8 +61,7 @@ def draw_seen_sheet(
     """
     batch = task.to_device(arrays)
     with torch.no_grad():
-        seen, _ = task.step_module.seen(batch)
-        found = task.step_module.recover(seen.require_images(), seen.K, task.body)
+        seen, _, found = task.answer(batch, task.body)
         kinds = list_kinds(batch["tags"])
         side = seen.require_images().shape[-1]
         boxes = np.tile(np.array([[0, 0, side, side]], np.float32), (len(kinds), 1))

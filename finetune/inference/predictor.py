@@ -26,7 +26,6 @@ from engine.run.run_folder import RunFolder, find_weights_file
 from finetune.config import FinetuneConfig
 from finetune.heads.base import Prediction
 from finetune.inference.images import ImageLike, read_image
-from finetune.model import Recovery
 from finetune.people import make_people
 from finetune.person import Person
 from finetune.prompts import PROMPTED, mirror_prompts, place_keypoints
@@ -83,7 +82,7 @@ class Predictor:
         _note_unknown_border(path)
         self.body = open_model(self.config.body_model).to(self.device)
         with torch.random.fork_rng(devices=[]):
-            model = Recovery(self.config.model, self.config.head, self.body, self.config.task)
+            model = self.config.make_network(self.body)
         file = find_weights_file(weights)
         header.check_roles(read_metadata(file), model.roles, file)
         self.step = restore.load_model(weights, model)

@@ -188,7 +188,7 @@ def _build(config: FinetuneConfig, body: BodyModel, path: Path) -> Recovery:
     """The network with weights of no meaning; UserError for sizes that no memory holds."""
     try:
         with torch.random.fork_rng(devices=[]):
-            return Recovery(config.model, config.head, body, config.task)
+            return config.make_network(body)
     except (RuntimeError, MemoryError) as error:
         raise UserError(
             f"{path}: the network that its header describes cannot be built: {first_line(error)}"

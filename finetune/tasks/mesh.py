@@ -15,6 +15,7 @@ from data.loading.appearance import Appearance, open_appearance
 from data.loading.build import open_crop_loader, open_crop_order, sample_labels, val_crops
 from data.loading.clip_task import DATA_METRICS, ClipTask
 from data.loading.crops import TAGS
+from data.loading.loader import Loader
 from data.sampling.manifest import quarantined_shards
 from data.sampling.order import Order
 from data.sampling.seen import Seen
@@ -37,7 +38,7 @@ from finetune.model import Recovery
 from finetune.prompts import PROMPTED, spoil_keypoints
 from finetune.tasks import TASKS
 from finetune.views import Targets, View, view
-from pretrain import header, weights
+from pretrain import header
 from pretrain.blocks import prepare
 
 if TYPE_CHECKING:
@@ -155,9 +156,7 @@ class MeshTask(ClipTask[FinetuneConfig]):
     body: BodyModel
 
     def __init__(self, config: FinetuneConfig, processes: Processes) -> None:
-        order = processes.from_first(
-            lambda: open_crop_order(config.data, config.batch, config.seed)
-        )
+        order = processes.from_first(lambda: self.open_order(config))
         super().__init__(config, processes, order)
         self.body = open_model(config.body_model).to(processes.device)
         if self.body.kind != config.data.rules.crops:
@@ -168,27 +167,52 @@ class MeshTask(ClipTask[FinetuneConfig]):
         self.model, before = build(config, order, self.body, processes.device)
         prepare(self.model.encoder.blocks, config, processes.device)
         self.bf16 = hardware.bf16(config.precision, processes.device)
-        self.step_module = Recovering(
-            self.model,
-            self.body.coarse(config.coarse_vertices).to(processes.device),
-            config.model.image_size,
-            self.bf16,
-            open_appearance(config.data.augment, processes.device),
-            config.data.augment.prompt_share,
-        )
+        self.step_module = self.make_step_module()
         self.terms = losses.list_terms(self.model.head)
         self.meter_count = len(self.terms) + 2
         self.weights = {name: getattr(config.loss, name) for name in self.terms}
-        loader = open_crop_loader(
-            order,
-            config.data,
-            processes.rank,
-            processes.world,
-            process_group.loader_workers(config.data.workers),
+        self.use_data(self.open_loader(), self.read_val(), before)
+
+    @staticmethod
+    def open_order(config: FinetuneConfig) -> Order:
+        """Return the Order of the run."""
+        return open_crop_order(config.data, config.batch, config.seed)
+
+    def make_step_module(self) -> Recovering:
+        """Return what goes from the loader's arrays to losses; ``body`` and ``model`` are set."""
+        config, device = self.config, self.processes.device
+        return Recovering(
+            self.model,
+            self.body.coarse(config.coarse_vertices).to(device),
+            config.model.image_size,
+            self.bf16,
+            open_appearance(config.data.augment, device),
+            config.data.augment.prompt_share,
+        )
+
+    def open_loader(self) -> Loader:
+        """Return the loader of this rank."""
+        return open_crop_loader(
+            self.order,
+            self.config.data,
+            self.processes.rank,
+            self.processes.world,
+            process_group.loader_workers(self.config.data.workers),
             self.skip,
         )
-        val = val_crops(order, config.data, config.log.val_clips, self.skip)
-        self.use_data(loader, val, before)
+
+    def read_val(self) -> Arrays | None:
+        """Return the validation rows, or None where there are none."""
+        return val_crops(self.order, self.config.data, self.config.log.val_clips, self.skip)
+
+    def answer(self, batch: Batch, body: BodyModel) -> tuple[View, BodyParameters, Prediction]:
+        """Return how rows are seen, what is true of them, and what the network finds in them.
+
+        Args:
+            body: the body model whose points are wanted, coarse or full.
+        """
+        seen, target = self.step_module.seen(batch)
+        return seen, target, self.step_module.recover(seen.require_images(), seen.K, body)
 
     def lr_mult(self, name: str) -> float:
         """encoder_lr_mult for the encoder's weights."""
@@ -219,8 +243,7 @@ class MeshTask(ClipTask[FinetuneConfig]):
         self.model.eval()
         for rows in shares.rows(len(val["tags"])):
             batch = self.to_device({k: v[rows] for k, v in val.items()})
-            seen, target = self.step_module.seen(batch)
-            found = self.step_module.recover(seen.require_images(), seen.K, body)
+            _, target, found = self.answer(batch, body)
             points, true = found.keypoints, pose_body(body, target).keypoints
             errors = mpjpe(points, true, 0), pa_mpjpe(points, true)
             total += torch.stack([*(e.sum() for e in errors), errors[0].new_tensor(len(points))])
@@ -290,14 +313,14 @@ def build(
     before = Seen()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        model = Recovery(config.model, config.head, body, config.task)
+        model = config.make_network(body)
     # A run that resumes has weights and means of its own, and needs its beginnings no more.
     # The marker tells: the first process alone reads the files through, when it opens the run.
     if not history.list_complete(config.run):
         if config.init_head:
             return model.to(device), begin_from(model, config)
         if config.init:
-            before = weights.init_encoder(model.encoder, config.model, config.init)
+            before = model.take_pretrained(config.init)
         labels = sample_labels(
             order, config.data, MEAN_CLIPS, quarantined_shards(config.run, order)
         )
