@@ -9,6 +9,7 @@ import torch
 from data.bodies.anny_body import AnnyBody
 from data.bodies.anny_layout import ANNY, FINGERS, KEYPOINTS, list_hand_joints
 from data.bodies.base import BodyModel, BodyParameters, ShapeSpace, pair_sides
+from data.bodies.sampling import spread_points
 from engine.geometry import axis_angle_to_matrix
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class AnnyModel(BodyModel):
         A vertex is where it is on the full mesh: skinning treats each alone, so nothing is
         approximated.
         """
-        ids = _spread(self.rigged.template_vertices, count)
+        ids = spread_points(self.rigged.template_vertices, count)
         joints = len(self.joint_names)
         tips = self.keypoint_index[self.keypoint_index >= joints] - joints
         chosen = torch.unique(torch.cat([ids, tips]))
@@ -357,13 +358,3 @@ def _cut_faces(faces: torch.Tensor, ids: torch.Tensor, count: int) -> torch.Tens
     numbers[ids] = torch.arange(len(ids))
     found = numbers[faces]
     return found[(found >= 0).all(1)]
-
-
-def _spread(points: torch.Tensor, count: int) -> torch.Tensor:
-    """(count,) indices by farthest-point sampling from the first point."""
-    count = min(count, len(points))
-    chosen, distance = [0], points.new_full((len(points),), float("inf"))
-    while len(chosen) < count:
-        distance = torch.minimum(distance, (points - points[chosen[-1]]).square().sum(1))
-        chosen.append(int(distance.argmax()))
-    return torch.tensor(chosen, device=points.device)
