@@ -9,7 +9,7 @@
 
 A registry is a dictionary that decorators fill beside the definitions. What is called NAME lies in
 the module NAME of the registry's package, so adding one is adding a file, and nothing else is
-imported to find it.
+imported to find it. Names that no module can have, such as "3dpw", are found by importing all.
 """
 
 import difflib
@@ -62,7 +62,9 @@ class Registry(dict[str, T]):
             importlib.import_module(module)
         if name in self:
             return self[name]
-        names = self.list_names()
+        names = self.list_names()  # a module may register names that no module can have
+        if name in self:
+            return self[name]
         near = difflib.get_close_matches(name, names, 1, 0.5)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         raise UserError(f"{self.key}={name} is none of {', '.join(names)}{hint}")

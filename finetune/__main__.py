@@ -30,6 +30,14 @@ PACKAGE = Package(
             usual=("run", "data.shards", "without", "out", "clips", "device"),
         ),
         Verb(
+            "score",
+            "finetune.evaluation.score:main",
+            "compute the numbers of a paper's protocol from a file of predictions",
+            "PREDICTIONS truth=FILE-or-DIR protocol=NAME [key=value ...]",
+            "pred.json truth=freihand protocol=freihand",
+            keys="finetune.verb_config:ScoreConfig",
+        ),
+        Verb(
             "referee",
             "finetune.referee.referee:main",
             "judge a run on real images and videos by what is found in them",

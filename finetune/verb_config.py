@@ -1,4 +1,4 @@
-"""The keys of ``python -m finetune evaluate|predict|report|release|weights``.
+"""The keys of ``python -m finetune evaluate|score|predict|report|release|weights``.
 
 Nothing here imports torch: help and completion take a fraction of a second.
 """
@@ -52,6 +52,27 @@ class EvaluateConfig:
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
     allow_commands: bool = key(False, "run the commands (pipe:) that RUN's config names as shards")
     data: EvaluateDataConfig = section(EvaluateDataConfig)
+
+
+@dataclass
+class ScoreConfig:
+    """Holds the keys of ``python -m finetune score``."""
+
+    predictions: str = key(
+        "",
+        "predictions in the submission format of the protocol (docs/protocols.md)",
+        path="one",
+        positional="PREDICTIONS",
+    )
+    truth: str = key("", "the truth: a file or folder of the data set", path="one")
+    protocol: str = key("", "whose numbers are computed, such as freihand; docs/protocols.md")
+    out: str = key("", "JSON file for the numbers, unrounded", path="one")
+
+    def check(self) -> None:
+        """UserError where the truth or the protocol is not named."""
+        for name in ("protocol", "truth"):
+            if not getattr(self, name):
+                raise UserError(f"{name}= is not set; docs/protocols.md lists what each takes")
 
 
 @dataclass

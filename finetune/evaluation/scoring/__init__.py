@@ -1,0 +1,1 @@
+"""What protocols share: alignments, curves, F-scores, angles, matching, readers of their files."""
