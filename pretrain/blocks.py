@@ -174,11 +174,11 @@ class CrossAttention(nn.Module):
 class EncoderBlock(Block):
     """A ViT's block as timm has it: attention, then MLP; norms come first."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+    def __init__(self, width: int, heads: int, mlp_ratio: float, epsilon: float = EPSILON) -> None:
         super().__init__()
-        self.norm1 = LayerNorm(width, EPSILON)
+        self.norm1 = LayerNorm(width, epsilon)
         self.attn = SelfAttention(width, heads)
-        self.norm2 = LayerNorm(width, EPSILON)
+        self.norm2 = LayerNorm(width, epsilon)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def step(self, x: torch.Tensor, rope: torch.Tensor | None = None) -> torch.Tensor:

@@ -24,6 +24,15 @@ class EncoderConfig:
     width: int = key(768, "channels of a token in the encoder", low=4)
     depth: int = key(12, "blocks of the encoder", low=1)
     heads: int = key(12, "attention heads of the encoder", low=1)
+    prefix: int = key(
+        0,
+        "learnt tokens before the patches, of which nothing is asked: class token and registers of "
+        "others' weights",
+        low=0,
+    )
+    epsilon: float = key(
+        1e-6, "added to variances by its norms; DINOv3's weights want 1e-5", low=1e-12, high=1e-2
+    )
 
 
 @dataclass
@@ -48,12 +57,18 @@ class VisionConfig:
     patch: int = key(16, "side of a patch, pixels", low=1)
     position: str = key(
         "cosine",
-        "fixed vectors added to tokens, or rotary queries and keys",
-        choices=("cosine", "rope"),
+        "fixed vectors added to tokens, rotary queries and keys, or learnt vectors added to tokens",
+        choices=("cosine", "rope", "learnt"),
     )
     rope_base: float = key(100.0, "base of the rotary frequencies (model.position=rope)", low=1)
     encoder: EncoderConfig = section(EncoderConfig)
     mlp_ratio: float = key(4.0, "width of a block's hidden layer over its width", low=0.25)
+    position_span: float = key(
+        0.0,
+        "cosine and rope: how far positions run across an image, whatever its patches: 14 scales "
+        "them to those of 14 patches a side; 0: a patch is 1; DINOv3: 12.566370614359172",
+        low=0,
+    )
 
     def check(self) -> None:
         """Raise UserError where the patch does not divide the image or the encoder does not fit."""
@@ -62,6 +77,11 @@ class VisionConfig:
                 f"model.image_size={self.image_size} is not a multiple of model.patch={self.patch}"
             )
         self.check_part("encoder", self.encoder)
+        if self.position == "learnt" and self.position_span:
+            raise UserError(
+                f"model.position_span={self.position_span:g} with model.position=learnt: learnt "
+                f"vectors always run across the whole image"
+            )
 
     def check_part(self, name: str, part: "EncoderConfig | DecoderConfig") -> None:
         """UserError where the sizes of the encoder or the decoder do not fit each other."""
@@ -75,10 +95,10 @@ class VisionConfig:
                 f"model.{name}.width={width} over model.{name}.heads={heads} gives heads of "
                 f"{width // heads} channels; model.position=rope wants a multiple of 4"
             )
-        if self.position == "cosine" and width % 4:
+        if self.position != "rope" and width % 4:
             raise UserError(
-                f"model.{name}.width={width} is not a multiple of 4, which model.position=cosine "
-                f"wants"
+                f"model.{name}.width={width} is not a multiple of 4, which "
+                f"model.position={self.position} wants"
             )
 
     def grid(self) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from engine.errors import EnvironmentFault, UserError, explain, failure_of
 from engine.run.run_folder import find_weights_file
 
 # Where training files keep their weights, the ones to use first: averaged ones before plain ones.
-# "teacher" is DINO's and iBOT's.
+# "teacher" and "student" are DINO's and iBOT's, "target_encoder" and "encoder" I-JEPA's.
 PARTS = (
     "state_dict_ema",
     "model_ema",
@@ -25,11 +26,22 @@ PARTS = (
     "teacher",
     "target_encoder",
     "module",
+    "student",
+    "encoder",
 )
 # What wrappers (DDP, torch.compile, FSDP, checkpointing) add to names.
 WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
 CROCO_KEYS = ("croco_kwargs", "kwargs")  # in the header of CroCo's weights as safetensors
-BACKBONE = "backbone."  # before an encoder's names where heads stand beside it
+# Names of an encoder's patch embedding, before which stands what the file calls the encoder.
+PATCHES = (
+    "patch_embed.proj.weight",
+    "patch_embeddings.projection.weight",
+    "patch_embeddings.weight",
+)
+# Of several encoders in one file the one to use first. "base_encoder" is MoCo v3's, whose averaged
+# "momentum_encoder" only gives targets.
+ENCODERS = ("teacher.", "base_encoder.", "")
+OURS = ("encoder.", "")  # before names of this software's and of CroCo's own files
 
 
 @dataclass
@@ -40,6 +52,8 @@ class Content:
         tensors: by plain names.  metadata: of our header, empty in files of others.
         croco_kwargs: of CroCo's released files, or None.
         args_model: the ``model`` of a training's command line, or None.
+        arch: the name of the network in the words of whoever trained it, or "".
+        encoder: what stood before the encoder's names, such as "base_encoder."; "": nothing.
         part: which of a file's sets of weights these are, such as "teacher"; "": there is one.
         beside: what else the file holds, for messages.
     """
@@ -48,6 +62,8 @@ class Content:
     metadata: dict[str, str] = field(default_factory=dict)
     croco_kwargs: dict[str, Any] | None = None
     args_model: str | None = None
+    arch: str = ""
+    encoder: str = ""
     part: str = ""
     beside: list[str] = field(default_factory=list)
 
@@ -131,7 +147,8 @@ def _read_safetensors(path: Path) -> Content:
     kwargs = metadata.get("croco_kwargs") or metadata.get("kwargs")
     if kwargs is not None:
         kwargs = parse_object(kwargs, path, "croco_kwargs")
-    return Content(_plain(tensors, path), metadata, kwargs)
+    plain, start = _plain(tensors, path)
+    return Content(plain, metadata, kwargs, encoder=start)
 
 
 def parse_object(text: str, where: object, name: str) -> dict[str, Any]:
@@ -152,9 +169,11 @@ def _read_torch(path: Path) -> Content:
         with torch.serialization.safe_globals([argparse.Namespace]):
             tree = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        # torch names the class in the middle of much advice.
+        named = re.search(r"(?:GLOBAL|class|function) ([\w.]+\.[\w.]+) was not", str(error))
+        held = f"it holds a {named[1]}" if named else first_line(error)
         raise UserError(
-            f"{path} is not read: it is no torch file of tensors and plain values alone: "
-            f"{first_line(error)}"
+            f"{path} is not read: it is no torch file of tensors and plain values alone: {held}"
         ) from None
     except OSError as error:
         raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
@@ -181,41 +200,58 @@ def _read_torch(path: Path) -> Content:
     if kwargs is not None and not isinstance(kwargs, dict):
         raise UserError(f"{path}: its croco_kwargs is a {type(kwargs).__name__}, not a dictionary")
     beside = [str(name) for name in (found if part and not tensors else tree) if name != part]
+    plain, start = _plain(tensors, path)
+    model = _said_in(tree, "model")
     return Content(
-        _plain(tensors, path),
+        plain,
         {str(name): str(value) for name, value in metadata.items()},
         kwargs,
-        _args_model(tree),
+        model,
+        _said_in(tree, "arch") or model or "",
+        start,
         part,
         beside,
     )
 
 
-def _args_model(tree: Mapping[str, Any]) -> str | None:
+def _said_in(tree: Mapping[str, Any], name: str) -> str | None:
+    """A text of a training's command line, or of the file itself; None where there is none."""
     args = tree.get("args")
     args = vars(args) if isinstance(args, argparse.Namespace) else args
-    model = args.get("model") if isinstance(args, dict) else None
-    return model if isinstance(model, str) else None
+    said = args.get(name) if isinstance(args, dict) else None
+    said = tree.get(name) if said is None else said
+    return said if isinstance(said, str) else None
 
 
-def _plain(tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
-    """Tensors without what wrappers add to their names.
+def _plain(tensors: Mapping[str, torch.Tensor], path: Path) -> tuple[dict[str, torch.Tensor], str]:
+    """(tensors without what wrappers add to their names, what stood before an encoder's).
 
-    Of a backbone beside heads the backbone and, as "head", the rest.
+    Of an encoder beside heads and other encoders the encoder and, as "head", the rest.
     """
-    out = {}
     names = {}
     for name in tensors:
         names[name] = ".".join(part for part in name.split(".") if part not in WRAPPERS)
-    backbone = any(name.startswith(BACKBONE) for name in names.values())
+    start = _find_encoder(list(names.values()))
+    out = {}
     for name, value in tensors.items():
         plain = names[name]
-        if backbone:
-            if plain.startswith(BACKBONE):
-                plain = plain.removeprefix(BACKBONE)
-            else:
-                plain = f"head.{plain.removeprefix('head.')}"
+        if plain.startswith(start):
+            plain = plain.removeprefix(start)
+        else:
+            plain = f"head.{plain.removeprefix('head.')}"
         if plain in out:
             raise UserError(f"{path} holds two tensors that mean {plain}, one of them {name}")
         out[plain] = value
-    return out
+    return out, start
+
+
+def _find_encoder(names: list[str]) -> str:
+    """What stands before the names of a file's encoder; "" where nothing does, or of our files."""
+    starts = []
+    for name in names:
+        ends = [end for end in PATCHES if name == end or name.endswith(f".{end}")]
+        if ends:
+            starts.append(name.removesuffix(ends[0]).removesuffix("embeddings."))
+    if not starts or set(starts) & set(OURS):
+        return ""
+    return min(starts, key=lambda start: next(i for i, e in enumerate(ENCODERS) if e in start))

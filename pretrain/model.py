@@ -20,8 +20,8 @@ from einops import rearrange
 from torch import nn
 
 from engine.errors import UserError
-from pretrain.blocks import EPSILON, Decoder, DecoderBlock, EncoderBlock, take
-from pretrain.position import rope_table, sincos_table
+from pretrain.blocks import Decoder, DecoderBlock, EncoderBlock, take
+from pretrain.position import resample, rope_table, sincos_table
 
 if TYPE_CHECKING:
     from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig, VisionConfig
@@ -48,9 +48,10 @@ class PatchEmbed(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The ViT of a VisionConfig: no class token, no head, no layer scale.
+    """The ViT of a VisionConfig: no head, no layer scale.
 
-    Its weights have timm's names and shapes.
+    Its weights have timm's names and shapes. ``prefix`` holds what stands before the patches and is
+    attended to, the class token and registers of others, their position vectors included.
     """
 
     def __init__(self, config: "VisionConfig") -> None:
@@ -58,22 +59,32 @@ class Encoder(nn.Module):
         part = config.encoder
         self.rotary = config.position == "rope"
         self.patch_embed = PatchEmbed(config.patch, part.width)
+        self.learnt = config.position == "learnt"
+        self.grid = config.grid()
         if not self.rotary:
-            # A buffer: saved under timm's name, and no optimizer can move it or let it decay.
-            self.register_buffer("pos_embed", sincos_table(config.grid(), part.width)[None])
+            vectors = table(config, part, self.grid)[None]
+            if self.learnt:
+                self.pos_embed = nn.Parameter(vectors)
+            else:
+                # A buffer: saved under timm's name, and no optimizer can move it or let it decay.
+                self.register_buffer("pos_embed", vectors)
+        self.register_parameter("prefix", None)
+        if part.prefix:
+            self.prefix = nn.Parameter(0.02 * torch.randn(1, part.prefix, part.width))
         self.blocks = nn.ModuleList(
-            EncoderBlock(part.width, part.heads, config.mlp_ratio) for _ in range(part.depth)
+            EncoderBlock(part.width, part.heads, config.mlp_ratio, part.epsilon)
+            for _ in range(part.depth)
         )
-        self.norm = nn.LayerNorm(part.width, EPSILON)
+        self.norm = nn.LayerNorm(part.width, part.epsilon)
 
     def forward(
         self, images: torch.Tensor, positions: torch.Tensor, keep: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Features after the last norm.
+        """Features of the patches after the last norm.
 
         Args:
             images: (B, 3, H, W) normalised.  positions: table(config, config.encoder, grid of the
-                images).
+                images), in whose place learnt vectors are taken where there are some.
             keep: (B, V) long, the patches to encode, or None for all.
         Returns:
             (B, V or N, C).
@@ -82,11 +93,30 @@ class Encoder(nn.Module):
         x = x.to(
             self.norm.weight.dtype
         )  # the sum that runs through the blocks stays in float32 under autocast
+        if self.learnt:
+            side = self.patch_embed.proj.kernel_size
+            grid = images.shape[-2] // side[0], images.shape[-1] // side[1]
+            positions = resample(self.pos_embed, self.grid, grid)[0]
         positions = positions if keep is None else positions[keep]
         x = x if self.rotary else x + positions
+        rope = positions if self.rotary else None
+        count = 0
+        if self.prefix is not None:
+            count = self.prefix.shape[1]
+            x = torch.cat([self.prefix.to(x.dtype).expand(len(x), -1, -1), x], 1)
+            rope = None if rope is None else _keep_still(rope, count)
         for block in self.blocks:
-            x = block(x, positions if self.rotary else None)
-        return self.norm(x)
+            x = block(x, rope)
+        return self.norm(x)[:, count:]
+
+
+def _keep_still(rope: torch.Tensor, count: int) -> torch.Tensor:
+    """Rotations (..., T, C / 2, 2) of a rope table after ``count`` that rotate by nothing."""
+    still = torch.zeros_like(rope[..., :1, :, :])
+    still[..., 0] = 1
+    shape = [-1] * rope.ndim
+    shape[-3] = count
+    return torch.cat([still.expand(shape), rope], -3)
 
 
 def table(
@@ -94,11 +124,12 @@ def table(
 ) -> torch.Tensor:
     """Position table of a part (encoder or decoder) for a grid of (rows, columns) patches.
 
-    See pretrain/position.py.
+    See pretrain/position.py. Of learnt positions it is what they begin from.
     """
+    span = config.position_span
     if config.position == "rope":
-        return rope_table(grid, part.width // part.heads, config.rope_base)
-    return sincos_table(grid, part.width)
+        return rope_table(grid, part.width // part.heads, config.rope_base, span)
+    return sincos_table(grid, part.width, span)
 
 
 class PairNetwork(nn.Module, abc.ABC):

@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from engine.errors import UserError
+from pretrain.blocks import EPSILON
 from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig, VisionConfig
+from pretrain.foreign import DINOV3_SPAN
 from pretrain.position import sincos_table
 
 Tensors = Mapping[str, torch.Tensor]
@@ -47,21 +49,6 @@ CROCO_CALL = {
     "norm_im2_in_dec": True,
     "pos_embed": "cosine",
 }
-
-# Parts of timm-style checkpoints (MAE's among them) that this encoder has no use for.
-TIMM_LEFT = (
-    "cls_token",
-    "reg_token",
-    "register_tokens",
-    "dist_token",
-    "mask_token",
-    "pos_embed",
-    "head",
-    "fc.",
-    "pre_logits",
-    "rope.",
-    "decoder",
-)
 
 # (width, depth, heads) -> size in the names of timm's registered models.
 TIMM_SIZES = {
@@ -172,7 +159,7 @@ def check_positions(
     Raises:
         UserError: they are others.
     """
-    wanted = sincos_table(config.grid(), width)
+    wanted = sincos_table(config.grid(), width, config.position_span)
     found = found.squeeze(0) if found.ndim == 3 else found
     if found.shape != wanted.shape:
         raise UserError(
@@ -256,7 +243,24 @@ def from_croco(config: ModelConfig, tensors: Tensors, where: object) -> dict[str
 def to_croco(
     config: ModelConfig, tensors: Tensors
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Return (state dict, croco_kwargs) of our tensors: the exact inverse of from_croco."""
+    """Return (state dict, croco_kwargs) of our tensors: the exact inverse of from_croco.
+
+    Raises:
+        UserError: CroCo's code has no words for this network.
+    """
+    usual = EncoderConfig()
+    for key, value, known in (
+        ("decoder.cross", config.decoder.cross, True),
+        ("encoder.prefix", config.encoder.prefix, usual.prefix),
+        ("encoder.epsilon", config.encoder.epsilon, usual.epsilon),
+        ("position_span", config.position_span, 0),
+        ("position", config.position, "cosine" if config.position == "learnt" else config.position),
+    ):
+        if value != known:
+            raise UserError(
+                f"model.{key}={str(value).lower()}, which CroCo's code does not know; layout=timm "
+                f"writes the encoder"
+            )
     out = {}
     for name, value in tensors.items():
         old = _renamed(name, back=True)
@@ -332,37 +336,15 @@ def pairs_apart(channels: int) -> torch.Tensor:
     return pairs_together(channels).argsort()
 
 
-def from_timm(tensors: Tensors) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Return an encoder's state dict as timm has it, under our names, and what was left out.
-
-    Layer scales are multiplied into the matrix before them, which computes the same.
-
-    Returns:
-        ({name: tensor}, [names left out])
-    """
-    out, left = {}, []
-    scales = {}
-    for name, value in tensors.items():
-        if scale := re.fullmatch(r"(blocks\.\d+\.)(?:ls([12])\.gamma|gamma_([12]))", name):
-            target = "attn.proj." if "1" in (scale[2], scale[3]) else "mlp.fc2."
-            scales[f"encoder.{scale[1]}{target}"] = value
-        elif name.startswith(TIMM_LEFT) or (
-            name.startswith("norm.") and "fc_norm.weight" in tensors
-        ):
-            left.append(name)
-        else:
-            out["encoder." + re.sub(r"^fc_norm\.", "norm.", name)] = value
-    for name, scale in scales.items():
-        out[name + "weight"] = out[name + "weight"] * scale[:, None]
-        out[name + "bias"] = out[name + "bias"] * scale
-    return out, left
-
-
 def to_timm(config: VisionConfig, tensors: Tensors) -> dict[str, torch.Tensor]:
     """Return our encoder's weights for ``timm.create_model(*timm_call(config))``, strictly."""
     out = {}
     for name, value in tensors.items():
-        if name.startswith("encoder."):
+        if name == "encoder.prefix":
+            out["cls_token"] = value[:, :1]
+            if value.shape[1] > 1:
+                out["reg_token"] = value[:, 1:]
+        elif name.startswith("encoder."):
             out[re.sub(r"^norm\.", "fc_norm.", name.removeprefix("encoder."))] = value
     if config.position == "rope":
         # timm's registered rotary models keep a layer scale; ones leave things as they are.
@@ -376,13 +358,33 @@ def timm_call(config: VisionConfig) -> tuple[str, dict[str, Any]]:
     """Return (model name, arguments) for timm.create_model.
 
     They build this encoder with average pooling.
+
+    Raises:
+        UserError: no model of timm computes what this encoder does.
     """
     e = config.encoder
+    turns = config.position == "rope" and config.position_span != 0
+    if turns and abs(config.position_span - DINOV3_SPAN) > 1e-6:
+        raise UserError(
+            f"model.position_span={config.position_span:g} is known to no model of timm, whose "
+            f"rotary positions run by patches or, as DINOv3's, by {DINOV3_SPAN!r}"
+        )
+    if e.epsilon != EPSILON:
+        raise UserError(
+            f"model.encoder.epsilon={e.epsilon:g}: timm's create_model makes its norms with "
+            f"{EPSILON:g}"
+        )
     sizes = dict(TIMM_SIZES)
     if config.position == "rope":
         del sizes[192, 12, 3]  # timm registers no tiny one
     size = sizes.get((e.width, e.depth, e.heads))
     arguments: dict[str, Any] = {"class_token": False, "global_pool": "avg", "num_classes": 0}
+    if e.prefix:
+        arguments["class_token"] = True
+        registers = "num_reg_tokens" if config.position == "rope" else "reg_tokens"
+        arguments |= {registers: e.prefix - 1} if e.prefix > 1 else {}
+        # Their position vectors are in the tokens.
+        arguments |= {} if config.position == "rope" else {"no_embed_class": True}
     if config.position == "rope":
         name = f"vit_{size or 'base'}_patch16_rope_224"
         arguments |= {
@@ -390,6 +392,7 @@ def timm_call(config: VisionConfig) -> tuple[str, dict[str, Any]]:
             "rope_grid_indexing": "ij",
             "rope_temperature": config.rope_base,
         }
+        arguments |= {"rope_type": "dinov3"} if turns else {}
     else:
         name = f"vit_{size or 'base'}_patch16_224"
     usual = {"img_size": 224, "patch_size": 16, "mlp_ratio": 4.0}

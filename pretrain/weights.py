@@ -9,7 +9,6 @@ import dataclasses
 import io
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +22,17 @@ from engine.config.parser import parse_keys
 from engine.errors import UserError, explain, failure_of
 from engine.logging.console import get_logger
 from engine.run.files import replace_file
-from pretrain import header, state_dict_adapters
+from pretrain import foreign, header, state_dict_adapters
 from pretrain.config import ModelConfig, VisionConfig
-from pretrain.files import Content, check_finite, find_weights, read_content
 from pretrain.model import CrossCompletion
 from pretrain.model_card import describe_run, write_card
+from pretrain.position import resample
+from pretrain.sources import Source, read
 from pretrain.verb_config import ExportConfig
 
+PLACES = "encoder.pos_embed"  # position vectors, fixed or learnt
+
 log = get_logger(__name__)
-
-
-@dataclass
-class Source:
-    """What lies in a file.
-
-    Attributes:
-        layout: "ours", "croco" or "timm".  tensors: under the file's names.
-        config: where known; of timm's layout that of the run an encoder was exported from.
-        seen: what training saw, and what is not known of it.
-        notes: sentences on what the file does not say.  ours: whether this software wrote it.
-    """
-
-    path: Path
-    layout: str
-    tensors: dict[str, torch.Tensor]
-    config: ModelConfig | None
-    seen: Seen
-    notes: list[str]
-    ours: bool
 
 
 def load(source: str | Path) -> CrossCompletion:
@@ -69,7 +51,8 @@ def _network(found: Source) -> CrossCompletion:
     # numbers stays where it was.
     with torch.random.fork_rng(devices=[]):
         model = CrossCompletion(_known_config(found))
-    _fill(model.state_dict(), _ours(found), found)
+    config = model.config
+    _fill(model.state_dict(), _fit_positions(_ours(found), config, config), found)
     return model.eval()
 
 
@@ -104,8 +87,11 @@ def init_from(model: CrossCompletion, source: str | Path) -> Seen:
     if found.layout == "timm":
         words = "; positions are this model's own and the decoder starts afresh"
         return _init_encoder(model.encoder, model.config, found, source, words)
-    _check_same(_known_config(found), model.config, source, ("encoder", "decoder"))
-    _fill(model.state_dict(), _ours(found), found)
+    config = _known_config(found)
+    _check_same(config, model.config, source, ("encoder", "decoder"))
+    _note_places(found, config, model.config)
+    tensors = _fit_positions(_ours(found), config, model.config)
+    _fill(model.state_dict(), tensors, found)
     _note(f"taken from {found.path}: all weights of encoder and decoder")
     return _say_seen(found)
 
@@ -127,18 +113,29 @@ def _init_encoder(
     module: nn.Module, config: VisionConfig, found: Source, source: str | Path, words: str
 ) -> Seen:
     left: list[str] = []
+    state = {f"encoder.{name}": value for name, value in module.state_dict().items()}
     if found.config is not None:
         _check_same(found.config, config, source, ("encoder",))
+        _note_places(found, found.config, config)
     if found.layout == "timm":
-        if found.config is None:
-            _check_unsaid(found, config, source)
-        tensors, left = state_dict_adapters.from_timm(found.tensors)
+        part = foreign.read_encoder(found.tensors, found.path, found.config)
+        try:
+            tensors, left, notes = foreign.place(part, config, found.path)
+            if found.config is None:
+                _check_unsaid(found, part, config, source)
+                found.notes.extend(notes)
+            _fill(state, tensors, found)
+        except UserError as error:
+            if found.config is not None:
+                raise
+            keys = foreign.suggest_keys(part, found.heads[0] if found.heads else None)
+            raise UserError(f"{error}; keys that take it as it is: {keys}") from None
     else:
         every = _ours(found)
         tensors = {name: every[name] for name in every if name.startswith("encoder.")}
-    state = {f"encoder.{name}": value for name, value in module.state_dict().items()}
-    _fill(state, tensors, found)
+        _fill(state, _fit_positions(tensors, _known_config(found), config), found)
     words = (f"; left there: {', '.join(_shortened(left))}" if left else "") + words
+    words = "" if config.position == "learnt" else words
     _note(f"taken from {found.path}: {len(tensors)} tensors of the encoder{words}")
     return _say_seen(found)
 
@@ -147,6 +144,13 @@ def _check_same(
     found: VisionConfig, wanted: VisionConfig, source: str | Path, parts: tuple[str, ...]
 ) -> None:
     """Raise UserError where two configs' weights would mean something else."""
+    for name in ("prefix", "epsilon"):
+        there, here = getattr(found.encoder, name), getattr(wanted.encoder, name)
+        if there != here:
+            raise UserError(
+                f"init={source} has model.encoder.{name}={there:g}, this run has "
+                f"model.encoder.{name}={here:g}"
+            )
     for name in ("position", "rope_base", "patch"):
         there, here = getattr(found, name), getattr(wanted, name)
         if there != here and (name != "rope_base" or wanted.position == "rope"):
@@ -169,24 +173,50 @@ def _check_same(
             )
 
 
-def _check_unsaid(found: Source, wanted: VisionConfig, source: str | Path) -> None:
-    """Refuse what the tensors of a timm-style encoder contradict, and note what they leave open.
+def _check_unsaid(
+    found: Source, part: foreign.Foreign, wanted: VisionConfig, source: str | Path
+) -> None:
+    """Refuse other heads than a foreign file says, and note what it leaves open."""
+    heads, width = wanted.encoder.heads, wanted.encoder.width
+    open_keys = {}
+    if found.heads is None:
+        open_keys["heads"] = f"model.encoder.heads={heads}"
+        if not width % 64 and heads != width // 64:
+            open_keys["heads"] += f" (of width {width} most have {width // 64})"
+    elif found.heads[0] != heads:
+        raise UserError(
+            f"init={source} has {found.heads[0]} attention heads, as {found.heads[1]} says; this "
+            f"run has model.encoder.heads={heads}"
+        )
+    if part.positions is None and not part.halves:
+        open_keys["rotary base"] = f"model.rope_base={wanted.rope_base:g}"
+    if open_keys:
+        found.notes.append(
+            f"{found.path.name} does not say its {' and '.join(open_keys)}: taken to be "
+            f"{' and '.join(open_keys.values())}"
+        )
 
-    Such an encoder says nothing of itself.
-    """
-    fixed = "pos_embed" in found.tensors
-    if fixed != (wanted.position == "cosine"):
-        has = "has no pos_embed: its positions are rotary"
-        if fixed:
-            has = "has pos_embed: its positions are added"
-        raise UserError(f"init={source} {has}; this run has model.position={wanted.position}")
-    open_keys = [f"model.encoder.heads={wanted.encoder.heads}"]
-    if not fixed:
-        open_keys.append(f"model.rope_base={wanted.rope_base:g}")
+
+def _note_places(found: Source, before: VisionConfig, wanted: VisionConfig) -> None:
+    """Note where positions are not those that an encoder was trained with."""
+    there, here = before.grid(), wanted.grid()
+    if there == here or wanted.position == "learnt" or before.position_span:
+        return
+    now = f"{wanted.position_span:g} across the image" if wanted.position_span else "as they were"
     found.notes.append(
-        f"{found.path.name} does not say its heads{'' if fixed else ' and rotary base'}: taken to "
-        f"be {' and '.join(open_keys)}"
+        f"trained on {there[0]} x {there[1]} patches, here are {here[0]} x {here[1]}: positions "
+        f"are {now}; model.position_span={max(there)} scales them to what it knows"
     )
+
+
+def _fit_positions(
+    tensors: dict[str, torch.Tensor], before: VisionConfig, wanted: VisionConfig
+) -> dict[str, torch.Tensor]:
+    """Tensors under our names, with learnt positions for the grid that is wanted."""
+    if wanted.position != "learnt":
+        return {name: value for name, value in tensors.items() if name != PLACES}
+    moved = resample(tensors[PLACES], before.grid(), wanted.grid())
+    return {**tensors, PLACES: moved}
 
 
 def _say_seen(found: Source) -> Seen:
@@ -198,140 +228,6 @@ def _say_seen(found: Source) -> Seen:
 def _note(words: str) -> None:
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         log.info("note: init: %s", words)
-
-
-def read(source: str | Path) -> Source:
-    """Read whatever weights lie at a path.
-
-    Raises:
-        UserError: nothing there, nothing that is understood, numbers that are not finite, or a file
-            that contradicts itself.
-    """
-    path = find_weights(Path(source))
-    content = read_content(path)
-    check_finite(content.tensors, path)
-    header.check_header(content.metadata, path)
-    layout, config, notes = _identify(content, path)
-    seen = header.seen_in(content.metadata, path)
-    ours = layout == "ours" or "software" in content.metadata
-    return Source(path, layout, content.tensors, config, seen, notes, ours)
-
-
-def _identify(content: Content, path: Path) -> tuple[str, ModelConfig | None, list[str]]:
-    """(layout, ModelConfig or None, notes) of a file's tensors and of what it says of them."""
-    tensors = content.tensors
-    config = header.config_in(content.metadata, path)
-    if config is not None and "decoder.mask_token" in tensors:
-        if "encoder.pos_embed" in tensors:
-            state_dict_adapters.check_positions(
-                config,
-                config.encoder.width,
-                tensors["encoder.pos_embed"],
-                "encoder.pos_embed",
-                path,
-            )
-        return "ours", config, []
-    if "enc_blocks.0.norm1.weight" in tensors:
-        arguments = state_dict_adapters.croco_arguments(
-            content.croco_kwargs, content.args_model, tensors, path
-        )
-        unsaid = content.croco_kwargs is None and content.args_model is None
-        if unsaid and "enc_pos_embed" in tensors:
-            # The first CroCo's network on images of whatever size these vectors are for.
-            side = round(len(tensors["enc_pos_embed"].squeeze(0)) ** 0.5)
-            arguments = {"img_size": side * state_dict_adapters.CROCO_CALL["patch_size"]}
-        config = state_dict_adapters.config_from_croco(arguments, path)
-        state_dict_adapters.check_croco_positions(config, tensors, path)
-        return "croco", config, []
-    if "decoder.mask_token" in tensors and "encoder.blocks.0.norm1.weight" in tensors:
-        raise UserError(
-            f"{path} has tensors of this software, but its header, which says their heads and "
-            f"positions, is lost"
-        )
-    if header.read_roles(content.metadata, tensors) is not None:
-        raise UserError(
-            f"{path} is of a fine-tuning run; the weights of a pre-training run, or of an encoder, "
-            f"are wanted"
-        )
-    if "blocks.0.norm1.weight" in tensors:
-        notes = []
-        if content.part:
-            beside = ", ".join([content.part, *content.beside][:6])
-            notes.append(f"read from its '{content.part}', of {beside}")
-        config = config or _config_beside(path, notes)
-        if config is not None:
-            _check_encoder(config, tensors, path)
-        return "timm", config, notes
-    some = ", ".join(list(tensors)[:3]) or ", ".join(content.beside[:6])
-    place = f" in its '{content.part}'" if content.part else ""
-    raise UserError(
-        f"{path} is no network of this software, of CroCo or of timm: it holds "
-        + (
-            f"{some}{place}"
-            if tensors
-            else f"no tensors{place}" + (f", but {some}" if some else "")
-        )
-    )
-
-
-def _config_beside(path: Path, notes: list[str]) -> ModelConfig | None:
-    """The config in the card beside an encoder that was exported before files said it themselves.
-
-    None where there is no such card.
-    """
-    card = _read_card(path.with_suffix(".json"))
-    if isinstance(card.get("model"), dict):
-        header.check_input(card, path.with_suffix(".json"))
-        return header.read_config(card["model"], path.with_suffix(".json"))
-    # A folder as timm's hub lays it out.
-    settings = _read_card(path.parent / "config.json").get("pretrained_cfg")
-    if not isinstance(settings, dict):
-        return None
-    for name in ("mean", "std"):
-        if settings.get(name) and list(settings[name]) != header.INPUT[name]:
-            notes.append(
-                f"its images were normalised by {name}={settings[name]}, ours are by "
-                f"{header.INPUT[name]}"
-            )
-    return None
-
-
-def _read_card(path: Path) -> dict[str, Any]:
-    """The object of a JSON file, empty where there is none."""
-    try:
-        card = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except OSError as error:
-        raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
-    except ValueError as error:
-        raise UserError(
-            f"{path}, which tells what the weights beside it are, is no JSON: {error}"
-        ) from None
-    return card if isinstance(card, dict) else {}
-
-
-def _check_encoder(config: ModelConfig, tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Raise UserError where the tensors of an exported encoder are not of the config said."""
-    e = config.encoder
-    said = {
-        "encoder.width": e.width,
-        "encoder.depth": e.depth,
-        "patch": config.patch,
-        "mlp_ratio": int(e.width * config.mlp_ratio) / e.width,
-    }
-    for name, value in state_dict_adapters.timm_geometry(tensors).items():
-        if value != said[name]:
-            raise UserError(
-                f"{path} is said to have model.{name}={said[name]}, its tensors have {value}"
-            )
-    if ("pos_embed" in tensors) != (config.position == "cosine"):
-        has = "carries" if "pos_embed" in tensors else "does not carry"
-        raise UserError(
-            f"{path} is said to have model.position={config.position}, but it {has} pos_embed"
-        )
-    if "pos_embed" in tensors:
-        state_dict_adapters.check_positions(
-            config, e.width, tensors["pos_embed"], "pos_embed", path
-        )
 
 
 def export(
@@ -369,11 +265,6 @@ def export(
     tensors = {k: v.detach() for k, v in model.state_dict().items()}
     known = header.make_header(model.config, found.seen)
     if layout == "croco":
-        if not model.config.decoder.cross:
-            raise UserError(
-                f"{source} has model.decoder.cross=false, which CroCo's code does not know; "
-                f"layout=timm writes its encoder"
-            )
         tensors, kwargs = state_dict_adapters.to_croco(model.config, tensors)
         # CroCo's code reads the first two alone.
         _write_torch({"model": tensors, "croco_kwargs": kwargs, "counterpose": known}, out)
@@ -418,10 +309,11 @@ def _fill(
     Args:
         found: for messages.
     """
-    # Fixed position vectors follow from the config (the image's size may differ).
-    fixed, where = "encoder.pos_embed", found.path
-    have = {k: v for k, v in state.items() if k != fixed}
-    given = {k: v for k, v in tensors.items() if k != fixed}
+    # Fixed position vectors follow from the config (the image's size may differ): they are in no
+    # tensors that come here.
+    where = found.path
+    have = {k: v for k, v in state.items() if k != PLACES or PLACES in tensors}
+    given = tensors
     for name in sorted(have.keys() | given.keys()):
         there = state_dict_adapters.name_in(found.layout, name)
         if name not in given:

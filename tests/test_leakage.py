@@ -22,7 +22,7 @@ from finetune.evaluation.evaluate import main as evaluate_main
 from finetune.page.folder import read_folder
 from finetune.report import render_page
 from finetune.train import make_trainer as make_finetuner
-from pretrain import header, probe, weights
+from pretrain import files, header, probe, weights
 from pretrain.config import PretrainConfig
 from pretrain.train import make_trainer
 
@@ -262,7 +262,7 @@ def test_a_run_of_before_the_record_is_known_by_its_manifest(pretrained, people,
     at, expected = pretrained
 
     def as_of_old(path):
-        tensors = weights.read_content(path).tensors
+        tensors = files.read_content(path).tensors
         weights.write_safetensors(tensors, path, {"format": "pt"})
 
     pre, run = tmp_path / "pre", tmp_path / "tuned"
