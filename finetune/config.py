@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 from data.bodies.models import BODIES
 from data.config import ClipTrainConfig, CropDataConfig
 from engine.config.parser import key, section
-from engine.config.train_config import LogConfig
+from engine.config.train_config import LogConfig, OptimConfig
 from engine.errors import UserError
 from finetune.tasks import TASKS
 from pretrain.config import VisionConfig
@@ -99,6 +99,19 @@ class LossConfig:
 
 
 @dataclass
+class FinetuneOptimConfig(OptimConfig):
+    """Adds how learning rates differ between the encoder's layers."""
+
+    layer_decay: float = key(
+        1.0,
+        "factor on the encoder's learning rate from each of its blocks to the one before, such as "
+        "0.75; 1: all learn alike",
+        low=0.01,
+        high=1,
+    )
+
+
+@dataclass
 class FinetuneLogConfig(LogConfig):
     """Adds what fine-tuning validates and draws."""
 
@@ -118,6 +131,7 @@ class FinetuneConfig(ClipTrainConfig):
     loss: LossConfig = section(LossConfig)
     # Narrower than every task's.
     data: CropDataConfig = section(CropDataConfig)  # pyrefly: ignore - see above
+    optim: FinetuneOptimConfig = section(FinetuneOptimConfig)  # pyrefly: ignore - see above
     log: FinetuneLogConfig = section(FinetuneLogConfig, resumable=True)  # pyrefly: ignore - see above
     body: str = key(
         "",
@@ -137,9 +151,15 @@ class FinetuneConfig(ClipTrainConfig):
     )
     encoder_lr_mult: float = key(
         1.0,
-        "the encoder's learning rate over the head's; 0 leaves it as it is",
+        "the encoder's learning rate over the head's; 0 freezes it, which saves time and memory",
         low=0,
         renamed_from="encoder_lr",
+    )
+    head_first_steps: int = key(
+        0,
+        "steps in which the head alone is trained and the encoder is frozen; then it has a warm-up "
+        "of its own (optim.warmup)",
+        low=0,
     )
 
     @classmethod
@@ -185,6 +205,7 @@ class FinetuneConfig(ClipTrainConfig):
                 f"data.augment.prompt_share={self.data.augment.prompt_share}: a head that takes "
                 "keypoints is given some, and one that does not is given none"
             )
+        self.check_encoder()
         if self.init_head and not self.init:
             raise UserError("init_head=true and init= is not set: name the fine-tuned network")
         BODIES.find(self.body_model)
@@ -198,6 +219,25 @@ class FinetuneConfig(ClipTrainConfig):
         from finetune.model import Recovery
 
         return Recovery(self.model, self.head, body, self.task)
+
+    def check_encoder(self) -> None:
+        """Raise UserError where the keys of how the encoder is trained contradict each other."""
+        frozen, first = self.encoder_lr_mult == 0, self.head_first_steps
+        if frozen and first:
+            raise UserError(
+                f"encoder_lr_mult=0 freezes the encoder for good, head_first_steps={first} for a "
+                "while: leave one out"
+            )
+        if frozen and self.optim.layer_decay != 1:
+            raise UserError(
+                f"encoder_lr_mult=0 freezes the encoder, and optim.layer_decay="
+                f"{self.optim.layer_decay} says how its blocks learn: leave one out"
+            )
+        if first >= self.steps:
+            raise UserError(
+                f"head_first_steps={first} is not below steps={self.steps}: encoder_lr_mult=0 "
+                "freezes the encoder for a whole run"
+            )
 
     @property
     def body_model(self) -> str:

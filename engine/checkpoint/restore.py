@@ -1,7 +1,7 @@
 """Models and optimizers filled from a checkpoint that was found complete a moment ago."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ def load(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     names: Mapping[nn.Parameter, str],
+    frozen: Collection[str] = (),
 ) -> dict[str, Any]:
     """Fill a bare model and an optimizer from a checkpoint's folder; sharded ones get their shares.
 
@@ -30,13 +31,14 @@ def load(
 
     Args:
         names: of the parameters that the optimizer moves.
+        frozen: see load_optimizer.
     Returns:
         the state of state.json.
     Raises:
         UserError: names the first tensor that is missing, is too much or has another shape.
     """
     load_weights(path, model)
-    load_optimizer(path, optimizer, names)
+    load_optimizer(path, optimizer, names, frozen)
     return load_state(path)
 
 
@@ -87,12 +89,19 @@ def list_optimizer_tensors(
 
 
 def load_optimizer(
-    path: Path, optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]
+    path: Path,
+    optimizer: torch.optim.Optimizer,
+    names: Mapping[nn.Parameter, str],
+    frozen: Collection[str] = (),
 ) -> None:
     """Give an optimizer the state that a checkpoint's folder holds, in place of its own.
 
     Where the folder's weights are an average, the parameters become what was trained.
 
+    Args:
+        names: of the parameters that the optimizer moves, now or later.
+        frozen: names of weights that no update had moved when it was written. They get no state;
+            what it has of them is passed over.
     Raises:
         UserError: names the first weight whose state is missing or too much.
     """
@@ -103,8 +112,9 @@ def load_optimizer(
         for key in list(file.keys()):
             part, name = key.split("/", 1)
             parts.setdefault(name, []).append(part)
-        if parts.keys() != set(names.values()):
-            name = sorted(parts.keys() ^ set(names.values()))[0]
+        wrong = (parts.keys() ^ set(names.values())).difference(frozen)
+        if wrong:
+            name = min(wrong)
             there, here = ("there", "not in this run's model")
             if name not in parts:
                 there, here = ("missing", "in this run's model")
@@ -112,6 +122,9 @@ def load_optimizer(
                 f"{path}/optimizer.safetensors: the state of weight {name} is {there} and {here}"
             )
         for parameter, name in names.items():
+            optimizer.state.pop(parameter, None)
+            if name in frozen:
+                continue
             optimizer.state[parameter] = {}
             for part in parts[name]:
                 value = file.get_tensor(f"{part}/{name}")

@@ -11,6 +11,7 @@ itself, and only the sum of a share's gradient goes between groups. What leaves 
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterable, Iterator, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any, cast
@@ -66,19 +67,34 @@ class Spread:
         bf16: bool = False,
     ) -> None:
         self.model, self.module = model, step_module
+        self._step_module, self._device = step_module, processes.device
         self.sharded = holders > 1
         self.copied = holders == 1 and processes.world > 1
         # The process group of those that have the same share, where there are several.
         self.copies: dist.ProcessGroup | None = None
         if self.copied:
-            ids = [processes.device.index] if processes.device.type == "cuda" else None
-            self.module = nn.parallel.DistributedDataParallel(
-                step_module, ids, gradient_as_bucket_view=True, **_NO_BUFFERS
-            )
+            self.module = self._copy()
         if processes.world > 1:
             _send_buffers(model)
         if self.sharded:
             shard(model, self._mesh(holders, processes), entries, bf16)
+
+    def _copy(self) -> nn.Module:
+        ids = [self._device.index] if self._device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(
+            self._step_module, ids, gradient_as_bucket_view=True, **_NO_BUFFERS
+        )
+
+    def follow_trained(self) -> None:
+        """Sum the gradients of those weights that need one, after that was changed.
+
+        Shares follow by themselves. Called by all ranks between two steps.
+        """
+        if self.copied:
+            self.module = self._step_module
+            # The old wrapper's hooks on the weights end with it, and it holds itself in circles.
+            gc.collect()
+            self.module = self._copy()
 
     def _mesh(self, holders: int, processes: Processes) -> DeviceMesh:
         if holders == processes.world:

@@ -22,3 +22,14 @@ def warmup_cosine(
     return floor + (peak - floor) * 0.5 * (
         1 + math.cos(math.pi * (step - level) / max(1, total - level))
     )
+
+
+def warmup_again(step: int, begins: int, warmup: int) -> float:
+    """Return the factor on the learning rate of weights that are trained from step ``begins`` on.
+
+    A linear warm-up of their own; 1 where they are trained from the start, which the schedule warms
+    up.
+    """
+    if not begins:
+        return 1.0
+    return min(1.0, (step - begins + 1) / max(1, warmup))

@@ -107,6 +107,10 @@ class Guard:
         self.rows = torch.stack([self.rows[1], torch.where(bad, self.rows[1] + 1, 0)])
         return bad
 
+    def forget_norms(self) -> None:
+        """Learn anew what a usual norm is: other weights are trained from here on."""
+        self.stats = torch.zeros_like(self.stats)
+
     def row(self) -> int:
         """Bad updates in a row after the last step but one, on the host. Called once a step."""
         row = self.pending()

@@ -136,6 +136,14 @@ class Task(abc.ABC, Generic[Config]):
         """The factor on the learning rate of the weight called ``name``."""
         return 1.0
 
+    def trained_from(self, name: str) -> int:
+        """The step from which on the weight called ``name`` is trained; before, it is frozen.
+
+        Its learning rate then has a warm-up of its own. A weight that is never trained has
+        ``requires_grad`` off before the trainer is made.
+        """
+        return 0
+
     # What is measured beside the loss.
 
     @abc.abstractmethod

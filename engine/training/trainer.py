@@ -30,7 +30,7 @@ from engine.run.folder import Run
 from engine.run.signals import StopRequest
 from engine.training import eval_jobs, spike_guard
 from engine.training.average import HEADER, Average
-from engine.training.schedule import warmup_cosine
+from engine.training.schedule import warmup_again, warmup_cosine
 from engine.training.shares import Shares
 from engine.training.task import Arrays, Task
 
@@ -44,6 +44,7 @@ class Trainer:
         task: what is trained.  config, processes, device, model, loader: the task's.
         spread: how ranks share the weights; ``wrapped``: the task's step module under it.
         names: {parameter: name} of what is trained.
+        begins: {name: the step from which on it is}; before, it needs no gradient.
         average: of the weights, with optim.ema; else None.
         stop: true once the run is asked to stop.  watch: gets where the rank is.  shares: how
             an evaluation is divided; it has the same two.
@@ -56,14 +57,20 @@ class Trainer:
         self.stop, self.watch = self.shares.stop, self.shares.watch
         self.compiling = hardware.compiles(config.compile, self.device)  # in the step to come
         self.model, self.loader = task.model, task.loader
+        trained = [name for name, p in task.model.named_parameters() if p.requires_grad]
+        self.begins = {name: task.trained_from(name) for name in trained}
+        self.released = -1  # how many of the steps at which weights begin to be trained have come
+        self._set_trained(0)
         holders = config.holders(processes.world, processes.of_a_node())
         self.spread = Spread(
             holders, processes, task.model, task.step_module, task.entries, task.bf16
         )
         self.replicas = Replicas(processes, holders)
-        self.wrapped = self.spread.module
-        self.names = {p: name for name, p in task.model.named_parameters() if p.requires_grad}
-        self.optimizer = build_optimizer(self.names, config.optim, self.device, task.lr_mult)
+        # Sharded weights are other objects than the bare module's.
+        self.names = {p: name for name, p in task.model.named_parameters() if name in self.begins}
+        self.optimizer = build_optimizer(
+            self.names, config.optim, self.device, task.lr_mult, task.trained_from
+        )
         self.saver = Saver(config.checkpoint, processes.first, eval_jobs.needed(config))
         # Samples replaced since the run began, such as those with bad bytes.
         columns = task.replaced_columns
@@ -78,11 +85,34 @@ class Trainer:
         self.average = Average(config.optim.ema, self.names) if config.optim.ema else None
         self.own_time = OwnTime(self.device)
 
+    @property
+    def wrapped(self) -> torch.nn.Module:
+        """The task's step module, as the ranks share its weights and gradients."""
+        return self.spread.module
+
     def follow(self, stop: StopRequest, watch: Whereabouts) -> None:
         """Heed a request to stop, and tell a watch where this rank is."""
         self.stop = self.shares.stop = stop
         self.watch = self.shares.watch = watch
         self.loader.alive = watch.alive
+
+    def _set_trained(self, step: int) -> bool:
+        """Have those weights need a gradient that are trained in a step; whether others are."""
+        released = sum(begins <= step for begins in set(self.begins.values()))
+        if released == self.released:
+            return False
+        self.released = released
+        for name, parameter in self.model.named_parameters():
+            if name in self.begins:
+                parameter.requires_grad_(self.begins[name] <= step)
+        return True
+
+    def _release(self, step: int) -> None:
+        """Begin to train those weights whose step has come."""
+        if self._set_trained(step):
+            self.spread.follow_trained()
+            # More weights have a larger gradient, which is no spike.
+            self.guard.forget_norms()
 
     def open_run(self) -> tuple[Run | None, Failure | None]:
         """(Run, None) of the run's folder, with what the task keeps in it; or (None, the error).
@@ -135,8 +165,10 @@ class Trainer:
         config = self.config
         with self.own_time.running():
             batch = self.task.to_device(arrays)
+        self._release(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, step) * group["scale"]
+            own_factor = group["scale"] * warmup_again(step, group["begins"], config.optim.warmup)
+            group["lr"] = learning_rate(config, step) * own_factor
         rows, parts = len(batch["tags"]), config.grad_accum_steps
         sums = torch.zeros_like(self.sums)
         for part in range(parts):
@@ -281,7 +313,13 @@ class Trainer:
     def load(self, path: Path) -> int:
         """Resume from a checkpoint's folder; returns its step."""
         self.task.read_metadata(path)
-        state = restore.load(path, self.model, self.optimizer, self.names)
+        step = restore.load_state(path)["step"]
+        # The last update before the checkpoint was of step - 1.
+        if self._set_trained(step - 1):
+            self.spread.follow_trained()
+        names = (name for name, _ in self.model.named_parameters())
+        frozen = {name for name in names if self.begins.get(name, step) >= step}
+        state = restore.load(path, self.model, self.optimizer, self.names, frozen)
         sums, replaced = (
             torch.tensor(state["sums"], dtype=torch.float64),
             torch.tensor(state["replaced"]),
@@ -366,19 +404,26 @@ def build_optimizer(
     optim: OptimConfig,
     device: torch.device,
     lr_mult: Callable[[str], float],
+    trained_from: Callable[[str], int] = lambda name: 0,
 ) -> torch.optim.AdamW:
     """AdamW without decay on biases and norms.
 
     Args:
         lr_mult: from a weight's name to a factor on its learning rate.
+        trained_from: from a weight's name to the step from which on it is trained.
     """
     groups = {}
     for parameter, name in names.items():
-        group = groups.setdefault((parameter.ndim > 1, lr_mult(name)), {"params": []})
-        group["params"].append(parameter)
+        kind = (parameter.ndim > 1, lr_mult(name), trained_from(name))
+        groups.setdefault(kind, {"params": []})["params"].append(parameter)
     groups = [
-        {**group, "weight_decay": optim.weight_decay if decays else 0.0, "scale": factor}
-        for (decays, factor), group in groups.items()
+        {
+            **group,
+            "weight_decay": optim.weight_decay if decays else 0.0,
+            "scale": factor,
+            "begins": begins,
+        }
+        for (decays, factor, begins), group in groups.items()
     ]
     return torch.optim.AdamW(groups, lr=optim.lr, betas=(optim.beta1, optim.beta2), fused=True)
 

@@ -33,6 +33,7 @@ from finetune import losses, panels
 from finetune.config import FinetuneConfig
 from finetune.heads.base import Prediction, pose_body
 from finetune.init_head import begin_from
+from finetune.layers import ENCODER, count_layers_after
 from finetune.means import compute_means
 from finetune.model import Recovery
 from finetune.prompts import PROMPTED, spoil_keypoints
@@ -165,6 +166,8 @@ class MeshTask(ClipTask[FinetuneConfig]):
                 f"data.rules.crops={config.data.rules.crops}"
             )
         self.model, before = build(config, order, self.body, processes.device)
+        if config.encoder_lr_mult == 0:
+            self.model.encoder.requires_grad_(False)
         prepare(self.model.encoder.blocks, config, processes.device)
         self.bf16 = hardware.bf16(config.precision, processes.device)
         self.step_module = self.make_step_module()
@@ -215,8 +218,16 @@ class MeshTask(ClipTask[FinetuneConfig]):
         return seen, target, self.step_module.recover(seen.require_images(), seen.K, body)
 
     def lr_mult(self, name: str) -> float:
-        """encoder_lr_mult for the encoder's weights."""
-        return self.config.encoder_lr_mult if name.startswith("encoder.") else 1.0
+        """encoder_lr_mult for the encoder, times optim.layer_decay for each layer after."""
+        if not name.startswith(ENCODER):
+            return 1.0
+        depth = len(self.model.encoder.blocks)
+        decay = self.config.optim.layer_decay ** count_layers_after(name, depth)
+        return self.config.encoder_lr_mult * decay
+
+    def trained_from(self, name: str) -> int:
+        """head_first_steps for the encoder's weights."""
+        return self.config.head_first_steps if name.startswith(ENCODER) else 0
 
     def compute_loss(self, module: nn.Module, piece: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """(loss, sums of the terms, of the loss, and crops) of a part of this rank's rows."""
