@@ -13,6 +13,7 @@ from data.config import ClipTrainConfig, CropDataConfig
 from engine.config.parser import key, section
 from engine.config.train_config import LogConfig, OptimConfig
 from engine.errors import UserError
+from finetune.heads.keys import HeadConfig, ModelBasedConfig
 from finetune.tasks import TASKS
 from pretrain.config import VisionConfig
 
@@ -22,39 +23,6 @@ if TYPE_CHECKING:
 
 DEFAULT_TASK = "mesh"
 BODY_MODELS = {"body": "anny", "hand": "anny_hand"}  # what is recovered from crops of a kind
-
-
-@dataclass
-class HeadConfig:
-    """Chooses the head and its size."""
-
-    name: str = key("model_based", "which head: a module of finetune/heads")
-    width: int = key(256, "channels of a query", low=8)
-    depth: int = key(
-        2, "decoder layers in which queries attend to tokens; 0: the linear projection alone", low=0
-    )
-    heads: int = key(4, "attention heads", low=1)
-    token_proj_dim: int = key(
-        16, "channels of a token in the linear projection", low=1, renamed_from="readout"
-    )
-    map_cells: int = key(
-        0,
-        "cells along a token's side of maps that say where in the image each keypoint is, from "
-        "which queries start too; 0: no maps",
-        low=0,
-        high=16,
-    )
-    prompts: bool = key(
-        False,
-        "whether it takes keypoints that were found, beside the image (data.augment.prompt_share)",
-    )
-
-    def check(self) -> None:
-        """Raise UserError where the width fits neither position encoding nor attention heads."""
-        if self.width % self.heads or self.width % 4:
-            raise UserError(
-                f"head.width={self.width} is not a multiple of 4 and of head.heads={self.heads}"
-            )
 
 
 @dataclass
@@ -127,7 +95,7 @@ class FinetuneConfig(ClipTrainConfig):
 
     task: str = key(DEFAULT_TASK, "what is learnt: a module of finetune/tasks")
     model: VisionConfig = section(VisionConfig)
-    head: HeadConfig = section(HeadConfig)
+    head: HeadConfig = section(ModelBasedConfig)
     loss: LossConfig = section(LossConfig)
     # Narrower than every task's.
     data: CropDataConfig = section(CropDataConfig)  # pyrefly: ignore - see above

@@ -1,73 +1,130 @@
 """What a prediction is compared with.
 
-Rotations, shape, joints, vertices, projected keypoints, translation.
+Rotations, shape, joints, vertices, projected keypoints, translation, and what a head adds.
 
 Each is a mean over its own numbers for each crop, so that a weight means the same for bodies and
 hands. What a head does not predict is left out.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import cast
+
 import torch
 
+from data.bodies.base import BodyParameters
+from engine.errors import UserError
+from engine.pose_metrics import mpjpe, pa_mpjpe
 from finetune.crop_camera import to_image_translation
-from finetune.heads.base import Head, Prediction
+from finetune.heads.base import Head, ImagePrediction, Measure, Prediction, Term, Truth
 from finetune.heads.keypoint_maps import compare_maps
 
-OF_PARAMETERS = ("rotation", "shape")
-OF_POINTS = ("joints", "vertices", "keypoints_2d", "translation")
-OF_MAPS = ("keypoint_maps",)
-TERMS = (*OF_PARAMETERS, *OF_POINTS)
 NEAREST_M = 0.1  # points that are nearer, or behind the camera, are projected as if they were here
 
 
-def list_terms(head: Head) -> tuple[str, ...]:
-    """Returns the names of the terms that a head's predictions have."""
-    terms = TERMS if head.has_parameters else OF_POINTS
-    return (*terms, *OF_MAPS) if head.has_maps else terms
+def list_terms(head: Head) -> tuple[Term, ...]:
+    """Returns the terms that a head's predictions have.
+
+    Raises:
+        ValueError: two have one name.
+    """
+    terms = OF_POINTS if head.has_mesh else ()
+    terms = (*OF_PARAMETERS, *terms) if head.has_parameters else terms
+    terms = (*terms, *head.list_own_terms())
+    names = [term.name for term in terms]
+    if len(set(names)) < len(names) or "total" in names:
+        raise ValueError(f"{type(head).__name__}: of its terms {names} two have one name")
+    return terms
+
+
+def list_measures(head: Head) -> tuple[Measure, ...]:
+    """Returns what validation crops are judged by."""
+    return (*(OF_MESHES if head.has_mesh else ()), *head.list_own_measures())
 
 
 def compute_terms(
-    found: Prediction, true: Prediction, K: torch.Tensor, size: int
+    terms: Sequence[Term], found: ImagePrediction, truth: Truth
 ) -> dict[str, torch.Tensor]:
     """Returns {term: (B,)} of predictions.
 
     rotation: squared Frobenius distance of rotation matrices, mean over joints; shape: squared
-    distance; both where the prediction has parameters. joints (keypoints, in fact), vertices:
-    metres, L1, both moved to their own root. keypoints_2d: L1 of projected keypoints over the
-    image's side. translation: L1 of joint 0's offset in the image and of the log of its width.
-    keypoint_maps: cross-entropy, where the prediction has maps (heads.keypoint_maps.compare_maps).
+    distance; both of heads with parameters. joints (keypoints, in fact), vertices: metres, L1, both
+    moved to their own root. keypoints_2d: L1 of projected keypoints over the image's side.
+    translation: L1 of joint 0's offset in the image and of the log of its width. keypoint_maps:
+    cross-entropy (heads.keypoint_maps.compare_maps).
 
     Args:
-        found, true: of the same body model and vertices.
-        K: (B, 3, 3) intrinsics of images of ``size`` px.
+        found, truth: of the same body model and vertices.
     """
-    out = {}
-    if found.parameters is not None:
-        out = _compare_parameters(found, true)
-    root, true_root = found.keypoints[:, :1], true.keypoints[:, :1]
-    points = (found.keypoints - root) - (true.keypoints - true_root)
-    surface = (found.vertices - root) - (true.vertices - true_root)
-    true_points = project_points(true.keypoints, K) / size
-    if found.maps is not None:
-        out["keypoint_maps"] = compare_maps(found.maps, true_points)
-    apart = project_points(found.keypoints, K) / size - true_points
-    translation = to_image_translation(found.translation, K, size)
-    true_translation = to_image_translation(true.translation, K, size)
-    return out | {
-        "joints": points.abs().mean((1, 2)),
-        "vertices": surface.abs().mean((1, 2)),
-        "keypoints_2d": apart.abs().mean((1, 2)),
-        "translation": (translation - true_translation).abs().mean(1),
-    }
+    return {term.name: term.compute(found, truth) for term in terms}
 
 
-def _compare_parameters(found: Prediction, true: Prediction) -> dict[str, torch.Tensor]:
-    a, b = found.parameters, true.parameters
+def weigh_terms(terms: Sequence[Term], keys: Mapping[str, object], head: str) -> dict[str, float]:
+    """Returns {term: weight}.
+
+    Args:
+        keys: {dotted key: value} of the run's config.  head: its name, for messages.
+    Raises:
+        UserError: all are 0.
+    """
+    weights = {term.name: cast(float, keys[term.weight]) for term in terms}
+    if not any(weights.values()):
+        names = ", ".join(term.weight for term in terms)
+        raise UserError(f"head.name={head}: all weights of its losses are 0 ({names})")
+    return weights
+
+
+def _compare_rotations(found: Prediction, truth: Truth) -> torch.Tensor:
+    a, b = _pair_parameters(found, truth)
+    return (a.pose - b.pose).square().sum((2, 3)).mean(1)
+
+
+def _compare_shapes(found: Prediction, truth: Truth) -> torch.Tensor:
+    a, b = _pair_parameters(found, truth)
+    return (a.shape - b.shape).square().mean(1)
+
+
+def _pair_parameters(found: Prediction, truth: Truth) -> tuple[BodyParameters, BodyParameters]:
+    a, b = found.parameters, truth.mesh.parameters
     if a is None or b is None or a.body != b.body:
         raise ValueError(f"parameters of {a and a.body} are compared with those of {b and b.body}")
-    return {
-        "rotation": (a.pose - b.pose).square().sum((2, 3)).mean(1),
-        "shape": (a.shape - b.shape).square().mean(1),
-    }
+    return a, b
+
+
+def _compare_joints(found: Prediction, truth: Truth) -> torch.Tensor:
+    here, there = about_root(found, found.keypoints), about_root(truth.mesh, truth.mesh.keypoints)
+    return (here - there).abs().mean((1, 2))
+
+
+def _compare_vertices(found: Prediction, truth: Truth) -> torch.Tensor:
+    here, there = about_root(found, found.vertices), about_root(truth.mesh, truth.mesh.vertices)
+    return (here - there).abs().mean((1, 2))
+
+
+def _compare_projected(found: Prediction, truth: Truth) -> torch.Tensor:
+    here = project_points(found.keypoints, truth.K) / truth.size
+    return (here - place_keypoints(truth)).abs().mean((1, 2))
+
+
+def _compare_translations(found: Prediction, truth: Truth) -> torch.Tensor:
+    here = to_image_translation(found.translation, truth.K, truth.size)
+    there = to_image_translation(truth.mesh.translation, truth.K, truth.size)
+    return (here - there).abs().mean(1)
+
+
+def _compare_keypoint_maps(found: ImagePrediction, truth: Truth) -> torch.Tensor:
+    if found.maps is None:
+        raise ValueError("the prediction has no maps of keypoints")
+    return compare_maps(found.maps, place_keypoints(truth))
+
+
+def about_root(mesh: Prediction, points: torch.Tensor) -> torch.Tensor:
+    """Returns (B, N, 3) points of a mesh about its first keypoint."""
+    return points - mesh.keypoints[:, :1]
+
+
+def place_keypoints(truth: Truth) -> torch.Tensor:
+    """Returns (B, K, 2) true keypoints, x and y over the image's side from its corner."""
+    return project_points(truth.mesh.keypoints, truth.K) / truth.size
 
 
 def project_points(points: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
@@ -78,3 +135,30 @@ def project_points(points: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
     depth = points[..., 2:].clamp_min(NEAREST_M)
     rays = torch.cat([points[..., :2] / depth, torch.ones_like(depth)], -1)
     return (rays @ K.transpose(1, 2))[..., :2]
+
+
+def _measure_mpjpe(found: Prediction, truth: Truth) -> torch.Tensor:
+    return mpjpe(found.keypoints, truth.mesh.keypoints, 0)
+
+
+def _measure_pa_mpjpe(found: Prediction, truth: Truth) -> torch.Tensor:
+    return pa_mpjpe(found.keypoints, truth.mesh.keypoints)
+
+
+OF_PARAMETERS = (
+    Term("rotation", "loss.rotation", _compare_rotations),
+    Term("shape", "loss.shape", _compare_shapes),
+)
+OF_POINTS = (
+    Term("joints", "loss.joints", _compare_joints),
+    Term("vertices", "loss.vertices", _compare_vertices),
+    Term("keypoints_2d", "loss.keypoints_2d", _compare_projected),
+    Term("translation", "loss.translation", _compare_translations),
+)
+# Of heads that say where in the image keypoints are: a head lists it among its own terms.
+KEYPOINT_MAPS = Term("keypoint_maps", "loss.keypoint_maps", _compare_keypoint_maps)
+TERMS = (*OF_PARAMETERS, *OF_POINTS)
+OF_MESHES = (
+    Measure("mpjpe", "MPJPE", "mm", _measure_mpjpe),
+    Measure("pa_mpjpe", "PA-MPJPE", "mm", _measure_pa_mpjpe),
+)

@@ -11,8 +11,8 @@ from torch import nn
 
 from data.bodies.base import BodyModel, BodyParameters
 from data.sampling.seen import Seen
-from finetune.config import HeadConfig
-from finetune.heads.base import HEADS, Prediction
+from finetune.heads.base import HEADS, ImagePrediction
+from finetune.heads.keys import HeadConfig
 from finetune.means import Means, place_means
 from pretrain import weights
 from pretrain.config import VisionConfig
@@ -87,8 +87,8 @@ class Recovery(nn.Module):
         K: torch.Tensor,
         body: BodyModel,
         prompts: torch.Tensor | None = None,
-    ) -> Prediction:
-        """Predict the people of images.
+    ) -> ImagePrediction:
+        """Predict the people of images: a Prediction, of heads without a mesh another.
 
         Args:
             images: (B, 3, S, S) normalised by ImageNet's statistics.
@@ -96,8 +96,13 @@ class Recovery(nn.Module):
             body: the body model whose points are wanted, coarse or full.
             prompts: of finetune.prompts, read by heads that take them; None: nothing was found.
         """
-        features = self.encoder(images, self._table)
-        more = {"prompts": prompts} if self.head.takes_prompts else {}
+        more: dict[str, object] = {"prompts": prompts} if self.head.takes_prompts else {}
+        if self.head.layers:
+            features, more["layers"] = self.encoder.read_layers(
+                images, self._table, self.head.layers
+            )
+        else:
+            features = self.encoder(images, self._table)
         return self.head(features, K, images.shape[-1], self.means, body, **more)
 
     def place_means(self, K: torch.Tensor, size: int) -> BodyParameters:

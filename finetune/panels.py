@@ -15,7 +15,9 @@ from data.loading.augment import denormalise
 from engine.logging.images import save_image
 from engine.run.run_folder import RunFolder
 from engine.training.task import Arrays
+from finetune.heads.base import ImagePrediction, Prediction
 from finetune.people import crop_people, list_kinds, make_people
+from finetune.views import View
 from finetune.viz.draw import overlay
 
 if TYPE_CHECKING:
@@ -37,11 +39,18 @@ def save(task: "MeshTask", folder: Path, step: int) -> dict[str, Path]:
     batch = task.to_device(arrays)
     with torch.no_grad():
         seen, _, found = task.answer(batch, task.body)
+    if isinstance(found, Prediction):
         people = crop_people(found, seen, task.body, batch)
-    columns = []
-    for pixels, size, person in zip(arrays["pixels"], arrays["tags"][:, -1], people, strict=True):
-        image = pixels[:size, :size]
-        columns.append(np.concatenate([_scaled(image), _scaled(overlay(image, [person]))]))
+        crops = [
+            pixels[:size, :size]
+            for pixels, size in zip(arrays["pixels"], arrays["tags"][:, -1], strict=True)
+        ]
+        columns = [
+            np.concatenate([_scaled(image), _scaled(overlay(image, [person]))])
+            for image, person in zip(crops, people, strict=True)
+        ]
+    else:
+        columns = _draw_answers(task, seen, found)
     path = RunFolder(folder).image(step)
     return (
         {"overlays": path} if save_image(Image.fromarray(np.concatenate(columns, 1)), path) else {}
@@ -62,17 +71,17 @@ def draw_seen_sheet(
     batch = task.to_device(arrays)
     with torch.no_grad():
         seen, _, found = task.answer(batch, task.body)
+    if isinstance(found, Prediction):
         kinds = list_kinds(batch["tags"])
         side = seen.require_images().shape[-1]
         boxes = np.tile(np.array([[0, 0, side, side]], np.float32), (len(kinds), 1))
         shown = make_people(found, torch.zeros_like(seen.flip), task.body, seen.K, boxes, kinds)
-    images = (
-        denormalise(seen.require_images()).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    )
-    columns = [
-        np.concatenate([_scaled(image), _scaled(overlay(image, [person]))])
-        for image, person in zip(images, shown, strict=True)
-    ]
+        columns = [
+            np.concatenate([_scaled(image), _scaled(overlay(image, [person]))])
+            for image, person in zip(_shown_images(seen), shown, strict=True)
+        ]
+    else:
+        columns = _draw_answers(task, seen, found)
     sheet = Image.new("RGB", (SIDE * len(columns), 2 * SIDE + 40), "white")
     sheet.paste(Image.fromarray(np.concatenate(columns, 1)), (0, 40))
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
@@ -80,6 +89,21 @@ def draw_seen_sheet(
     for number, label in enumerate(labels):
         draw.text((4 + SIDE * number, 21), label, "black", font)
     return sheet
+
+
+def _draw_answers(task: "MeshTask", seen: View, found: ImagePrediction) -> list[np.ndarray]:
+    """Columns of what a head without a mesh says, each below what it saw."""
+    head = task.model.head
+    return [
+        np.concatenate([_scaled(image), _scaled(head.draw(image, found, row))])
+        for row, image in enumerate(_shown_images(seen))
+    ]
+
+
+def _shown_images(seen: View) -> np.ndarray:
+    """(B, S, S, 3) uint8: the images as the network saw them."""
+    images = denormalise(seen.require_images()).mul(255).round().byte()
+    return images.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _scaled(image):

@@ -83,7 +83,7 @@ def _open_predictors(config: PredictConfig) -> dict[str, Predictor]:
     runs = split_paths(config.run, "run") or choose_shipped()
     predictors: dict[str, Predictor] = {}
     for run in runs:
-        predictor = Predictor(run, config.device)
+        predictor = Predictor(run, config.device).require_mesh("predict")
         kind = predictor.body.kind
         if kind in predictors:
             raise UserError(f"run={config.run}: both recover the same, a {kind}; name one of them")

@@ -12,6 +12,7 @@ and its weights go and come under timm's names.
 """
 
 import abc
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -89,10 +90,34 @@ class Encoder(nn.Module):
         Returns:
             (B, V or N, C).
         """
+        x, rope, count = self._embed(images, positions, keep)
+        for block in self.blocks:
+            x = block(x, rope)
+        return self.norm(x)[:, count:]
+
+    def read_layers(
+        self, images: torch.Tensor, positions: torch.Tensor, layers: Sequence[int]
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Returns (features, those after each of some blocks, all after the last norm).
+
+        Args:
+            images, positions: as ``forward`` has them.  layers: numbers of blocks, from 0.
+        """
+        x, rope, count = self._embed(images, positions, None)
+        found = {}
+        for number, block in enumerate(self.blocks):
+            x = block(x, rope)
+            if number in layers:
+                found[number] = self.norm(x)[:, count:]
+        return self.norm(x)[:, count:], [found[number] for number in layers]
+
+    def _embed(
+        self, images: torch.Tensor, positions: torch.Tensor, keep: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, int]:
+        """What the first block takes, the rotations that all take, and how many stand before."""
         x = self.patch_embed(images, keep)
-        x = x.to(
-            self.norm.weight.dtype
-        )  # the sum that runs through the blocks stays in float32 under autocast
+        # The sum that runs through the blocks stays in float32 under autocast.
+        x = x.to(self.norm.weight.dtype)
         if self.learnt:
             side = self.patch_embed.proj.kernel_size
             grid = images.shape[-2] // side[0], images.shape[-1] // side[1]
@@ -105,9 +130,7 @@ class Encoder(nn.Module):
             count = self.prefix.shape[1]
             x = torch.cat([self.prefix.to(x.dtype).expand(len(x), -1, -1), x], 1)
             rope = None if rope is None else _keep_still(rope, count)
-        for block in self.blocks:
-            x = block(x, rope)
-        return self.norm(x)[:, count:]
+        return x, rope, count
 
 
 def _keep_still(rope: torch.Tensor, count: int) -> torch.Tensor:

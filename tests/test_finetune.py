@@ -88,7 +88,9 @@ def test_a_run_writes_what_it_promises(peaceful):
         for name in ("optim/lr", "optim/grad_norm", "crops")
     )
     began = parse(FinetuneConfig, [str(peaceful / "config.yaml")], "finetune train")
-    total = sum(getattr(began.loss, name) * lines[0][f"loss/{name}"] for name in losses.TERMS)
+    total = sum(
+        getattr(began.loss, term.name) * lines[0][f"loss/{term.name}"] for term in losses.TERMS
+    )
     assert lines[0]["loss/total"] == pytest.approx(total, rel=1e-5)
     assert [line["step"] for line in lines if "val/mpjpe" in line] == [4, 8, 12]
     assert all(0 < line["val/pa_mpjpe"] < line["val/mpjpe"] < 500 for line in lines[1::2])

@@ -6,8 +6,10 @@ import torch
 
 from data.bodies.models import open_model
 from engine.errors import UserError
-from finetune.config import HeadConfig, LossConfig
+from finetune.config import LossConfig
+from finetune.heads.base import Truth
 from finetune.heads.keypoint_maps import KeypointMaps, compare_maps
+from finetune.heads.keys import ModelBasedConfig
 from finetune.losses import compute_terms, list_terms
 from finetune.model import Recovery
 from pretrain.config import VisionConfig
@@ -56,15 +58,16 @@ def test_a_head_with_maps_learns_them_and_starts_from_them():
     body = open_model("anny")
     config = VisionConfig(image_size=32, patch=16)
     config.encoder.width, config.encoder.depth, config.encoder.heads = 32, 1, 2
-    head = HeadConfig(width=32, depth=1, heads=2, token_proj_dim=4, map_cells=2)
+    head = ModelBasedConfig(width=32, depth=1, heads=2, token_proj_dim=4, map_cells=2)
     model = Recovery(config, head, body, "mesh")
     coarse = body.coarse(32)
     K = torch.tensor([[60.0, 0, 16], [0, 60, 16], [0, 0, 1]]).repeat(2, 1, 1)
     images = torch.randn(2, 3, 32, 32)
     found = model(images, K, coarse)
     assert found.maps is not None and found.maps.shape == (2, len(body.keypoint_names), 4, 4)
-    terms = compute_terms(found, model(images.flip(0), K, coarse), K, 32)
-    assert set(terms) == set(list_terms(model.head)) and "keypoint_maps" in terms
+    truth = Truth(model(images.flip(0), K, coarse), K, 32)
+    terms = compute_terms(list_terms(model.head), found, truth)
+    assert "keypoint_maps" in terms and "joints" in terms
     (terms["joints"].sum() + terms["keypoint_maps"].sum()).backward()
     reading = [p.grad for p in model.head.read_maps.parameters()]
     assert all(grad is not None and grad.abs().sum() > 0 for grad in reading)

@@ -5,7 +5,7 @@ import torch
 
 from data.bodies.models import open_model
 from data.loading import appearance_keys as columns
-from finetune.config import HeadConfig
+from finetune.heads.keys import ModelBasedConfig
 from finetune.model import Recovery
 from finetune.prompts import PROMPTED, mirror_prompts, place_keypoints, spoil_keypoints
 from finetune.referee.truth import JUDGED
@@ -72,7 +72,7 @@ def test_a_head_reads_prompts_and_is_the_same_without_at_first():
     body = open_model("anny")
     config = VisionConfig(image_size=32, patch=16)
     config.encoder.width, config.encoder.depth, config.encoder.heads = 32, 1, 2
-    head = HeadConfig(width=32, depth=1, heads=2, token_proj_dim=4, prompts=True)
+    head = ModelBasedConfig(width=32, depth=1, heads=2, token_proj_dim=4, prompts=True)
     model, coarse = Recovery(config, head, body, "mesh"), body.coarse(32)
     K = torch.tensor([[60.0, 0, 16], [0, 60, 16], [0, 0, 1]]).repeat(2, 1, 1)
     images = torch.randn(2, 3, 32, 32)

@@ -15,7 +15,6 @@ from data.loading.build import open_crop_loader, open_crop_order
 from data.loading.crops import CropAugmentConfig, CropRules
 from engine.geometry import axis_angle_to_matrix, matrix_to_rotation_6d
 from finetune import losses
-from finetune.config import HeadConfig
 from finetune.crop_camera import (
     describe_camera,
     find_ray_rotation,
@@ -23,7 +22,8 @@ from finetune.crop_camera import (
     to_image_translation,
     to_translation,
 )
-from finetune.heads.base import pose_body
+from finetune.heads.base import Truth, pose_body
+from finetune.heads.keys import ModelBasedConfig
 from finetune.means import Means, Offsets, add_offsets, compute_means, plain_view
 from finetune.model import Recovery
 from finetune.views import Targets, view
@@ -266,7 +266,7 @@ def network(bodies):
     vision = VisionConfig(image_size=32, patch=8, encoder=EncoderConfig(width=32, depth=1, heads=2))
     model = Recovery(
         vision,
-        HeadConfig(width=32, depth=1, heads=2, token_proj_dim=4),
+        ModelBasedConfig(width=32, depth=1, heads=2, token_proj_dim=4),
         bodies["anny_hand"],
         "mesh",
     )
@@ -341,7 +341,7 @@ def test_the_loss_moves_every_weight(bodies, people, position):
     )
     model = Recovery(
         vision,
-        HeadConfig(width=32, depth=2, heads=2, token_proj_dim=4),
+        ModelBasedConfig(width=32, depth=2, heads=2, token_proj_dim=4),
         bodies["anny_hand"],
         "mesh",
     )
@@ -350,8 +350,10 @@ def test_the_loss_moves_every_weight(bodies, people, position):
     seen = view(batch, 32)
     target = Targets(body)(labels, seen)
     found = model(seen.images, seen.K, body)
-    terms = losses.compute_terms(found, pose_body(body, target), seen.K, 32)
-    assert set(terms) == set(losses.TERMS) and all(
+    terms = losses.compute_terms(
+        losses.list_terms(model.head), found, Truth(pose_body(body, target), seen.K, 32)
+    )
+    assert set(terms) == {term.name for term in losses.TERMS} and all(
         values.shape == (BATCH,) for values in terms.values()
     )
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -387,7 +389,9 @@ def terms_of(truth, **changes):
     """The losses of the target but for what is given."""
     body, target, K = truth
     found = dataclasses.replace(target, **changes)
-    return losses.compute_terms(pose_body(body, found), pose_body(body, target), K, 32)
+    return losses.compute_terms(
+        losses.TERMS, pose_body(body, found), Truth(pose_body(body, target), K, 32)
+    )
 
 
 def test_the_truth_costs_nothing(truth):

@@ -69,7 +69,7 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
     Raises:
         UserError: runs that do not fit each other or the shards; clips without labels.
     """
-    predictor = Predictor(config.run, config.device)
+    predictor = Predictor(config.run, config.device).require_mesh("evaluate")
     plain = _without(config, predictor) if config.without else None
     beside = _beside(config, predictor) if config.beside else None
     data = choose_data(config, predictor)
@@ -125,7 +125,7 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
 
 def _beside(config: EvaluateConfig, predictor: Predictor) -> Predictor:
     """The Predictor of another network, after a check that it recovers the same body model."""
-    beside = Predictor(config.beside, config.device, "beside")
+    beside = Predictor(config.beside, config.device, "beside").require_mesh("evaluate")
     if beside.body.name != predictor.body.name:
         raise UserError(
             f"beside={config.beside} recovers {beside.body.name}, run={config.run} "

@@ -2,35 +2,58 @@
 
 A new one is a subclass of ``Head`` in finetune/heads/NAME.py, found by ``head.name=NAME``:
 
+    @dataclass
+    class MyConfig(HeadConfig):
+        width: int = key(64, "channels of a query", low=1)
+
     @HEADS.register("my_head")
-    class MyHead(Head): ...
+    class MyHead(Head):
+        schema = MyConfig
+        ...
+
+docs/finetuning.md has a whole one.
 """
 
 import abc
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+import cv2
+import numpy as np
 import torch
 from torch import nn
 
 from data.bodies.base import BodyModel, BodyParameters
-from engine.registry import Registry
+from finetune.heads import HEADS
+from finetune.heads.keys import HeadConfig, ModelBasedConfig
 from finetune.means import Means
-from pretrain.config import VisionConfig
 
 if TYPE_CHECKING:
-    from finetune.config import HeadConfig
+    from finetune.views import View
+
+__all__ = ["HEADS", "Head", "ImagePrediction", "Measure", "Prediction", "Term", "Truth"]
 
 CHUNK = 16  # full meshes posed at once: 16 bodies take 60 MB
-# What is registered takes the encoder's config, the keys of ``head.``, and the full body model.
-HEADS: Registry[Callable[[VisionConfig, "HeadConfig", BodyModel], "Head"]] = Registry(
-    "head.name", "finetune.heads"
-)
+
+
+@dataclass(eq=False, kw_only=True)
+class ImagePrediction:
+    """What is said of B images alone: all there is from a head without a mesh.
+
+    Attributes:
+        maps: (B, K, rows, columns) logits of where in the image each keypoint is, or None.
+        keypoints_2d: (B, K, 2) pixels of the network's images, or None.
+        dense: {name: (B, C, rows, columns)} of what else is said of each place.
+    """
+
+    maps: torch.Tensor | None = None
+    keypoints_2d: torch.Tensor | None = None
+    dense: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
-class Prediction:
+class Prediction(ImagePrediction):
     """B people in the cameras of their images: metres, OpenCV axes.
 
     Attributes:
@@ -39,7 +62,7 @@ class Prediction:
         keypoints: (B, K, 3).
         parameters: that give them, or None from a head that predicts points alone.
         uncertainty: (B, K) metres, standard deviation of each keypoint, or None.
-        maps: (B, K, rows, columns) logits of where in the image each keypoint is, or None.
+        maps, keypoints_2d, dense: as of an ImagePrediction.
     """
 
     vertices: torch.Tensor
@@ -47,7 +70,6 @@ class Prediction:
     keypoints: torch.Tensor
     parameters: BodyParameters | None = None
     uncertainty: torch.Tensor | None = None
-    maps: torch.Tensor | None = None
 
     @property
     def translation(self) -> torch.Tensor:
@@ -55,29 +77,93 @@ class Prediction:
         return self.joints[:, 0] if self.parameters is None else self.parameters.translation
 
 
+@dataclass(eq=False)
+class Truth:
+    """What B crops show, for losses and measures.
+
+    Attributes:
+        mesh: of the body model whose points were asked for, coarse in training.
+        K: (B, 3, 3) intrinsics of the images.  size: their side in pixels.
+        seen: the images and how they show the crops; None where the points alone are known.
+        batch: the loader's arrays (data.loading.crops.layout), person masks among them.
+    """
+
+    mesh: Prediction
+    K: torch.Tensor
+    size: int
+    seen: "View | None" = None
+    batch: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def require_images(self) -> torch.Tensor:
+        """(B, 3, S, S) images; ValueError where the points alone are known."""
+        if self.seen is None:
+            raise ValueError("this truth has no images")
+        return self.seen.require_images()
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term of the loss.
+
+    Attributes:
+        name: as in the log, loss/NAME.
+        weight: the dotted config key of its weight, such as "loss.joints" or, of a head's own,
+            "head.edges_weight".
+        compute: (prediction, truth) to (B,).
+    """
+
+    name: str
+    weight: str
+    compute: Callable[..., torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that validation crops are judged by.
+
+    Attributes:
+        name: as in the log, val/NAME.  title, unit: for people.
+        compute: (prediction, truth) to (B,), NaN where it says nothing of a crop.
+        lower_is_better: None where neither is better.
+    """
+
+    name: str
+    title: str
+    unit: str
+    compute: Callable[..., torch.Tensor]
+    lower_is_better: bool | None = True
+
+
 class Head(nn.Module, abc.ABC):
     """Tokens to a Prediction.
 
-    A subclass is built from the encoder's config, the keys of ``head.``, of which it reads those
-    that it needs, and the full body model, whose tables are not to become part of it.
+    A subclass is built from the encoder's config, its own keys, and the full body model, whose
+    tables are not to become part of it.
 
-    Attributes:
+    Class attributes:
+        schema: the dataclass of its keys. One that has none of its own has the default head's, of
+            which it reads those that it needs.
+        has_mesh: whether it predicts a mesh; else an ImagePrediction.
         has_parameters: whether its predictions hold parameters of the body model, which are then
             trained too (loss.rotation, loss.shape).
+    Attributes:
         takes_prompts: whether ``forward`` takes ``prompts`` too, (B, K, 3) of finetune.prompts, or
             None where nothing was found.
-        has_maps: whether they hold maps of keypoints, which are then too (loss.keypoint_maps).
+        layers: numbers of the encoder's blocks, from 0, whose output ``forward`` takes too, as
+            ``layers``, a list of (B, N, C) after the encoder's last norm; () for none.
     """
 
-    has_parameters: ClassVar[bool]
-    has_maps: bool = False
+    schema: ClassVar[type[HeadConfig]] = ModelBasedConfig
+    has_mesh: ClassVar[bool] = True
+    has_parameters: ClassVar[bool] = False
     takes_prompts: bool = False
+    layers: tuple[int, ...] = ()
 
     @abc.abstractmethod
     def forward(
         self, features: torch.Tensor, K: torch.Tensor, size: int, means: Means, body: BodyModel
-    ) -> Prediction:
-        """Predict the people of images.
+    ) -> ImagePrediction:
+        """Predict the people of images; of a head with a mesh a Prediction.
 
         Args:
             features: (B, N, C) of the encoder.
@@ -86,6 +172,26 @@ class Head(nn.Module, abc.ABC):
             means: of the people that the run learns from.
             body: the body model whose points are wanted: coarse in training, else full.
         """
+
+    def list_own_terms(self) -> Sequence[Term]:
+        """Terms of the loss beside those of the mesh (finetune.losses.list_terms)."""
+        return ()
+
+    def list_own_measures(self) -> Sequence[Measure]:
+        """What validation crops are judged by beside the mesh (finetune.losses.list_measures)."""
+        return ()
+
+    def draw(self, image: np.ndarray, found: ImagePrediction, row: int) -> np.ndarray:
+        """An image of what a head without a mesh says of one.
+
+        Args:
+            image: (S, S, 3) uint8 RGB as the network saw it.  row: of it in ``found``.
+        """
+        shown = image.copy()
+        if found.keypoints_2d is not None:
+            for x, y in found.keypoints_2d[row].round().int().tolist():
+                cv2.circle(shown, (x, y), max(1, len(image) // 64), (255, 120, 0), -1)
+        return shown
 
 
 def pose_body(body: BodyModel, parameters: BodyParameters) -> Prediction:

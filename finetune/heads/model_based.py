@@ -10,8 +10,8 @@ tokens. With ``head.map_cells`` tokens also say where each keypoint is, and that
 so do keypoints that were found, with ``head.prompts``.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -19,16 +19,15 @@ from torch import nn
 
 from data.bodies.base import BodyModel
 from finetune.crop_camera import describe_camera
-from finetune.heads.base import HEADS, Head, Prediction, pose_body
+from finetune.heads.base import HEADS, Head, Prediction, Term, pose_body
 from finetune.heads.keypoint_maps import KeypointMaps
+from finetune.heads.keys import ModelBasedConfig
+from finetune.losses import KEYPOINT_MAPS
 from finetune.means import Means, Offsets, add_offsets
 from finetune.prompts import PROMPTED
 from pretrain.config import VisionConfig
 from pretrain.model import initialise
 from pretrain.position import sincos_table
-
-if TYPE_CHECKING:
-    from finetune.config import HeadConfig
 
 GRID = 7  # of the linear projection: images of any size are pooled to it
 
@@ -37,9 +36,10 @@ GRID = 7  # of the linear projection: images of any size are pooled to it
 class ModelBasedHead(Head):
     """Tokens to one answer a query; see finetune.heads.base.Head for the arguments."""
 
+    schema = ModelBasedConfig
     has_parameters = True
 
-    def __init__(self, config: VisionConfig, head: "HeadConfig", body: BodyModel) -> None:
+    def __init__(self, config: VisionConfig, head: ModelBasedConfig, body: BodyModel) -> None:
         super().__init__()
         # "place" is the translation; the name is in the files of weights.
         answers = {
@@ -123,6 +123,10 @@ class ModelBasedHead(Head):
             offsets = Offsets(*(answers[name].float() for name in ("pose", "shape", "place")))
             found = add_offsets(means, offsets, K, size, body.shape_space, body.name)
         return replace(pose_body(body, found), maps=maps)
+
+    def list_own_terms(self) -> Sequence[Term]:
+        """That of the maps, where it has some."""
+        return (KEYPOINT_MAPS,) if self.has_maps else ()
 
     def answer(
         self,

@@ -73,6 +73,21 @@ class Predictor:
         else:
             self._open_run(place, name)
 
+    def require_mesh(self, command: str) -> "Predictor":
+        """Return this Predictor.
+
+        Args:
+            command: that wants meshes, for the message.
+        Raises:
+            UserError: its head predicts none.
+        """
+        if not self.model.head.has_mesh:
+            raise UserError(
+                f"{self.checkpoint}: its head, {self.config.head.name}, predicts no mesh, and "
+                f"{command} wants one; the run's log and its images show what it has learnt"
+            )
+        return self
+
     def _open_run(self, place: Path, name: str) -> None:
         folder, weights = find_checkpoint(place, name)
         self.folder, self.checkpoint = folder, weights
@@ -112,8 +127,9 @@ class Predictor:
 
         Raises:
             UserError: an image that cannot be read, a box that lies outside of it, intrinsics that
-                are none.
+                are none; its head predicts no mesh.
         """
+        self.require_mesh("predict")
         pixels = read_image(image)
         height, width = pixels.shape[:2]
         K = check_intrinsics(intrinsics, width, height)

@@ -34,7 +34,7 @@ log = get_logger(__name__)
 def main(argv: list[str]) -> int:
     """Judge a run and write RESULTS, tables and sheets; returns the exit code."""
     config, _ = parse_keys(RefereeConfig, argv, "finetune referee")
-    predictor = Predictor(config.run, config.device)
+    predictor = Predictor(config.run, config.device).require_mesh("referee")
     kind = KINDS[predictor.body.kind]
     beside = open_beside(config, predictor)
     compared = {f"{BESIDE}{name}": other for name, other in beside.items()}
@@ -77,7 +77,7 @@ def open_beside(config: RefereeConfig, predictor: Predictor) -> dict[str, Predic
     names = report.names([config.run, *config.beside])[1:]
     found = {}
     for name, path in zip(names, config.beside, strict=True):
-        other = Predictor(path, config.device, "beside")
+        other = Predictor(path, config.device, "beside").require_mesh("referee")
         if other.body.kind != predictor.body.kind:
             raise UserError(
                 f"beside={path} recovers a {other.body.kind}, run={config.run} a "

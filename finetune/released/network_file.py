@@ -27,7 +27,8 @@ from data.bodies.base import BodyModel
 from data.bodies.models import open_model
 from data.sampling.seen import Seen
 from engine.errors import UserError
-from finetune.config import BODY_MODELS, FinetuneConfig, HeadConfig
+from finetune.config import BODY_MODELS, FinetuneConfig
+from finetune.heads.keys import HeadConfig
 from finetune.model import Recovery
 from finetune.tasks import TASKS
 from pretrain import header
@@ -164,10 +165,14 @@ def _read_config(
         if name not in metadata:
             raise UserError(f"{path}: its header has no '{name}'")
     model = parse_object(metadata["model"], path, "model")
+    try:
+        schema = HeadConfig.choose(recovery["head"])
+    except UserError as error:
+        raise UserError(f"{path}: its header names {error}") from None
     config = FinetuneConfig(
         task=metadata["task"],
         model=header.read_config(model, path, VisionConfig),
-        head=header.read_config(recovery["head"], path, HeadConfig),
+        head=header.read_config(recovery["head"], path, schema),
         body=metadata["body"],
         margin=float(recovery["margin"]),
         # A name: what these weights began from was something.

@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
     known = read_index(folder)
     if name in known and not config.overwrite:
         raise UserError(f"{folder / known[name].file} is there already; overwrite=true replaces it")
-    predictor = Predictor(config.run, "cpu")
+    predictor = Predictor(config.run, "cpu").require_mesh("release")
     if predictor.checkpoint.is_file():
         raise UserError(f"run={config.run} is a file of weights already; a run is released")
     referee = _read_referee(config, predictor)

@@ -20,18 +20,18 @@ from data.sampling.manifest import quarantined_shards
 from data.sampling.order import Order
 from data.sampling.seen import Seen
 from engine.checkpoint import history
+from engine.config.parser import flat
 from engine.distributed import hardware, process_group
 from engine.distributed.process_group import Processes
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix
 from engine.logging.console import get_logger
 from engine.logging.metric_registry import Companion, Group, Metric, MetricBook
-from engine.pose_metrics import mpjpe, pa_mpjpe
 from engine.training.shares import Shares
 from engine.training.task import Arrays, Batch
 from finetune import losses, panels
 from finetune.config import FinetuneConfig
-from finetune.heads.base import Prediction, pose_body
+from finetune.heads.base import ImagePrediction, Measure, Truth, pose_body
 from finetune.init_head import begin_from
 from finetune.layers import ENCODER, count_layers_after
 from finetune.means import compute_means
@@ -96,6 +96,7 @@ class Recovering(nn.Module):
         # In a list, so that the mesh is no part of the module: its tables are neither synchronised
         # nor saved.
         self._body, self.targets = [body], Targets(body)
+        self.terms = losses.list_terms(model.head)
 
     @property
     def body(self) -> BodyModel:
@@ -114,8 +115,8 @@ class Recovering(nn.Module):
         K: torch.Tensor,
         body: BodyModel,
         prompts: torch.Tensor | None = None,
-    ) -> Prediction:
-        """The finetune.heads.base.Prediction of images.
+    ) -> ImagePrediction:
+        """The finetune.heads.base.Prediction of images; of a head without a mesh another.
 
         ``body``: the coarse body model or the full one.  ``prompts``: of finetune.prompts.
         """
@@ -124,20 +125,25 @@ class Recovering(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """{term: (B,)} of finetune.losses."""
-        seen, target = self.seen(batch)
-        with torch.no_grad():
-            true = pose_body(self.body, target)
-            prompts = self._make_prompts(batch, true, seen)
-        found = self.recover(seen.require_images(), seen.K, self.body, prompts)
-        return losses.compute_terms(found, true, seen.K, self.size)
+        truth = self.tell_truth(batch)
+        prompts = self._make_prompts(batch, truth)
+        found = self.recover(truth.require_images(), truth.K, self.body, prompts)
+        return losses.compute_terms(self.terms, found, truth)
 
-    def _make_prompts(self, batch: Batch, true: Prediction, seen: View) -> torch.Tensor | None:
+    @torch.no_grad()
+    def tell_truth(self, batch: Batch) -> Truth:
+        """What a batch's crops show; its mesh is coarse."""
+        seen, target = self.seen(batch)
+        return Truth(pose_body(self.body, target), seen.K, self.size, seen, batch)
+
+    @torch.no_grad()
+    def _make_prompts(self, batch: Batch, truth: Truth) -> torch.Tensor | None:
         """Keypoints as a detector would find them, for a share of the crops."""
         if not self.prompt_share or "look" not in batch:
             return None
         names = self.body.keypoint_names
         rows = [names.index(name) for name in PROMPTED[self.body.kind]]
-        points = losses.project_points(true.keypoints[:, rows], seen.K) / self.size - 0.5
+        points = losses.place_keypoints(truth)[:, rows] - 0.5
         return spoil_keypoints(points, batch["look"][:, columns.PROMPT], self.prompt_share)
 
 
@@ -171,9 +177,12 @@ class MeshTask(ClipTask[FinetuneConfig]):
         prepare(self.model.encoder.blocks, config, processes.device)
         self.bf16 = hardware.bf16(config.precision, processes.device)
         self.step_module = self.make_step_module()
-        self.terms = losses.list_terms(self.model.head)
+        terms = losses.list_terms(self.model.head)
+        self.terms = [term.name for term in terms]
         self.meter_count = len(self.terms) + 2
-        self.weights = {name: getattr(config.loss, name) for name in self.terms}
+        self.weights = losses.weigh_terms(terms, flat(config), config.head.name)
+        self.measures = losses.list_measures(self.model.head)
+        self.metrics = METRICS.extend(MetricBook(metrics=_describe_measures(self.measures)))
         self.use_data(self.open_loader(), self.read_val(), before)
 
     @staticmethod
@@ -208,7 +217,7 @@ class MeshTask(ClipTask[FinetuneConfig]):
         """Return the validation rows, or None where there are none."""
         return val_crops(self.order, self.config.data, self.config.log.val_clips, self.skip)
 
-    def answer(self, batch: Batch, body: BodyModel) -> tuple[View, BodyParameters, Prediction]:
+    def answer(self, batch: Batch, body: BodyModel) -> tuple[View, BodyParameters, ImagePrediction]:
         """Return how rows are seen, what is true of them, and what the network finds in them.
 
         Args:
@@ -248,19 +257,25 @@ class MeshTask(ClipTask[FinetuneConfig]):
 
     @torch.no_grad()
     def evaluate(self, shares: Shares) -> dict[str, float]:
-        """{"val/mpjpe", "val/pa_mpjpe"} in mm over the fixed crops; each rank takes its share."""
-        total = torch.zeros(3, dtype=torch.float64, device=self.device)
-        body, val = self.step_module.body, self.require_val()
+        """{"val/MEASURE"} over the fixed crops; each rank takes its share."""
+        measures = self.measures
+        total = torch.zeros(2 * len(measures), dtype=torch.float64, device=self.device)
+        module, val = self.step_module, self.require_val()
+        body = module.body
         self.model.eval()
         for rows in shares.rows(len(val["tags"])):
             batch = self.to_device({k: v[rows] for k, v in val.items()})
-            _, target, found = self.answer(batch, body)
-            points, true = found.keypoints, pose_body(body, target).keypoints
-            errors = mpjpe(points, true, 0), pa_mpjpe(points, true)
-            total += torch.stack([*(e.sum() for e in errors), errors[0].new_tensor(len(points))])
+            seen, target, found = self.answer(batch, body)
+            truth = Truth(pose_body(body, target), seen.K, module.size, seen, batch)
+            for number, measure in enumerate(measures):
+                values = measure.compute(found, truth)
+                known = values.isfinite()
+                total[2 * number] += torch.where(known, values, 0).sum()
+                total[2 * number + 1] += known.sum()
         self.model.train()
-        *sums, count = shares.total(total)
-        return {"val/mpjpe": sums[0] / count, "val/pa_mpjpe": sums[1] / count}
+        sums = shares.total(total)
+        pairs = zip(measures, sums[::2], sums[1::2], strict=True)
+        return {f"val/{measure.name}": sum_ / count for measure, sum_, count in pairs if count}
 
     def draw_images(self, folder: Path, step: int) -> dict[str, Path]:
         """Draw validation crops with their meshes; those images that may be sent."""
@@ -310,6 +325,14 @@ class MeshTask(ClipTask[FinetuneConfig]):
                 "note: there are no validation clips (data.val_clips=0 or fewer than 10 clips): no "
                 "validation errors and no images"
             )
+
+
+def _describe_measures(measures: Sequence[Measure]) -> tuple[Metric, ...]:
+    """What the report says of validation's numbers."""
+    return tuple(
+        Metric(f"val/{one.name}", one.title, one.unit, lower_is_better=one.lower_is_better)
+        for one in measures
+    )
 
 
 def build(

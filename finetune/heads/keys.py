@@ -1,0 +1,72 @@
+"""The keys of ``head.``: those that every head has, and those of the default one.
+
+The keys of any other head are a dataclass in its own module. Nothing here imports torch: a typo in
+the default head's keys is reported in a fraction of a second.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from engine.config.parser import key
+from engine.errors import UserError
+from finetune.heads import HEADS
+
+DEFAULT_HEAD = "model_based"
+
+
+@dataclass
+class HeadConfig:
+    """Chooses the head: the keys that all have.
+
+    A head's own are a subclass in its module, which it names as ``schema``.
+    """
+
+    # Whether keypoints that were found are taken beside the image: a key of heads that can.
+    prompts: ClassVar[bool] = False
+
+    name: str = key(DEFAULT_HEAD, "which head: a module of finetune/heads")
+
+    @classmethod
+    def choose(cls, texts: Mapping[str, object]) -> "type[HeadConfig]":
+        """The dataclass of the head that is named; see engine.config.parser.choose_schema."""
+        name = str(texts.get("name", DEFAULT_HEAD))
+        if name == DEFAULT_HEAD:
+            return ModelBasedConfig  # known here, so that its typos are reported without torch
+        return HEADS.find(name).schema
+
+
+@dataclass
+class ModelBasedConfig(HeadConfig):
+    """Sizes of finetune/heads/model_based.py."""
+
+    width: int = key(256, "channels of a query", low=8)
+    depth: int = key(
+        2, "decoder layers in which queries attend to tokens; 0: the linear projection alone", low=0
+    )
+    heads: int = key(4, "attention heads", low=1)
+    token_proj_dim: int = key(
+        16, "channels of a token in the linear projection", low=1, renamed_from="readout"
+    )
+    map_cells: int = key(
+        0,
+        "cells along a token's side of maps that say where in the image each keypoint is, from "
+        "which queries start too; 0: no maps",
+        low=0,
+        high=16,
+    )
+    # Of all heads False, of this one a key.
+    prompts: bool = key(  # pyrefly: ignore - see above
+        False,
+        "whether it takes keypoints that were found, beside the image (data.augment.prompt_share)",
+    )
+
+    def check(self) -> None:
+        """Raise UserError where the width fits neither position encoding nor attention heads."""
+        check_width(self.width, self.heads)
+
+
+def check_width(width: int, heads: int) -> None:
+    """Raise UserError where a head's width fits neither position encoding nor attention heads."""
+    if width % heads or width % 4:
+        raise UserError(f"head.width={width} is not a multiple of 4 and of head.heads={heads}")
