@@ -66,6 +66,8 @@ class ScoreConfig:
     )
     truth: str = key("", "the truth: a file or folder of the data set", path="one")
     protocol: str = key("", "whose numbers are computed, such as freihand; docs/protocols.md")
+    split: str = key("", "part of the data set, where the truth holds several")
+    regressor: str = key("", "joint regressor (.npy) for protocols of meshes' joints", path="one")
     out: str = key("", "JSON file for the numbers, unrounded", path="one")
 
     def check(self) -> None:
