@@ -1,7 +1,7 @@
 """Protocols of papers, by name: what is measured, in which joints, after which alignment.
 
     @PROTOCOLS.register("mine")
-    class Mine(Protocol): ...
+    class Mine(FrameProtocol): ...
 
 A protocol is a file here. It states its facts as class attributes (docs/protocols.md prints them)
 and computes the numbers of the public script that it names, in that script's order of averages and
@@ -130,11 +130,24 @@ class Protocol(abc.ABC):
     truth: ClassVar[str]
 
     @abc.abstractmethod
+    def score_files(self, config: "ScoreConfig") -> Scores:
+        """Return the numbers of a file of predictions.
+
+        Raises:
+            UserError: a file cannot be read, is of another format, or they do not fit together;
+                predictions that are not finite.
+        """
+
+
+class FrameProtocol(Protocol):
+    """A protocol on frames of one person, or pair of hands, each."""
+
+    @abc.abstractmethod
     def read_files(self, config: "ScoreConfig") -> tuple[Frames, Frames]:
         """Return predicted and true frames of files, in one order.
 
         Raises:
-            UserError: a file cannot be read, is of another format, or they do not fit together.
+            UserError: as of ``score_files``.
         """
 
     @abc.abstractmethod
@@ -142,11 +155,7 @@ class Protocol(abc.ABC):
         """Return the numbers of frames that were checked."""
 
     def score_files(self, config: "ScoreConfig") -> Scores:
-        """Return the numbers of a file of predictions.
-
-        Raises:
-            UserError: as of ``read_files``, or predictions that are not finite.
-        """
+        """Return the numbers of a file of predictions; see Protocol."""
         return self.score(*self.read_files(config))
 
     def score(self, found: Frames, true: Frames) -> Scores:

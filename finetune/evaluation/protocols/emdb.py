@@ -18,8 +18,8 @@ from data.sources.labelled.places import list_files
 from engine.errors import UserError
 from finetune.evaluation.protocols import (
     PROTOCOLS,
+    FrameProtocol,
     Frames,
-    Protocol,
     Scores,
     Value,
     check_frames,
@@ -38,12 +38,12 @@ KEYS = ("pose", "betas", "gender")
 
 
 @PROTOCOLS.register("emdb")
-class Emdb(Protocol):
+class Emdb(FrameProtocol):
     """EMDB 1 (``split=emdb2``: those sequences)."""
 
     title = "EMDB 1"
     script = "eth-ait/emdb evaluation_metrics.py, evaluation_engine.py"
-    joint_set = "smpl24; angles: 9 of them"
+    joint_set = "smpl24, angles: 9 of them"
     root = "middle of the hips (joints 1 and 2)"
     alignment = "shift, rotation and scale by the 24 joints, of joints, mesh and orientations"
     unit = "mm, degrees; jitter in 10 m/s^3"

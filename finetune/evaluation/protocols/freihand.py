@@ -1,6 +1,6 @@
 """FreiHAND: right hands, joints and mesh, raw and after an alignment with scale."""
 
-from finetune.evaluation.protocols import PROTOCOLS, Frames, Protocol, Scores, describe_points
+from finetune.evaluation.protocols import PROTOCOLS, FrameProtocol, Frames, Scores, describe_points
 from finetune.evaluation.scoring.align import align_orthogonal
 from finetune.evaluation.scoring.errors import distances
 from finetune.evaluation.scoring.hand_errors import list_errors, list_mesh_errors
@@ -9,7 +9,7 @@ from finetune.verb_config import ScoreConfig
 
 
 @PROTOCOLS.register("freihand")
-class FreiHand(Protocol):
+class FreiHand(FrameProtocol):
     """FreiHAND's evaluation set."""
 
     title = "FreiHAND"

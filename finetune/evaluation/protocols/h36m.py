@@ -1,6 +1,6 @@
 """Human3.6M, protocols 1 and 2, as SPIN's script evaluates them on its preprocessed files."""
 
-from finetune.evaluation.protocols import PROTOCOLS, Frames, Protocol, Scores, describe_points
+from finetune.evaluation.protocols import PROTOCOLS, FrameProtocol, Frames, Scores, describe_points
 from finetune.evaluation.scoring.body_errors import NAN_NOTE, joint_errors, list_means
 from finetune.evaluation.scoring.spin_files import read_labelled, read_predictions
 from finetune.verb_config import ScoreConfig
@@ -9,7 +9,7 @@ JOINTS = 14
 FRONTAL = "60457274"  # the camera of protocol 2
 
 
-class Human36M(Protocol):
+class Human36M(FrameProtocol):
     """What both protocols share."""
 
     script = "nkolot/SPIN eval.py, datasets/preprocess/h36m.py"

@@ -1,6 +1,6 @@
 """HO-3D, versions 2 and 3: FreiHAND's numbers, and joints after scale and shift alone."""
 
-from finetune.evaluation.protocols import PROTOCOLS, Frames, Protocol, Scores, describe_points
+from finetune.evaluation.protocols import PROTOCOLS, FrameProtocol, Frames, Scores, describe_points
 from finetune.evaluation.scoring.align import align_orthogonal, align_scale_shift
 from finetune.evaluation.scoring.errors import distances
 from finetune.evaluation.scoring.hand_errors import list_errors, list_mesh_errors
@@ -11,7 +11,7 @@ WRIST, MIDDLE = 0, 4  # of MANO's order; the bone between them sets the scale
 
 
 @PROTOCOLS.register("ho3d")
-class Ho3d(Protocol):
+class Ho3d(FrameProtocol):
     """HO-3D's evaluation set."""
 
     title = "HO-3D v2, v3"

@@ -16,7 +16,7 @@ from data.sources.labelled.bodies import as_numbers, reading
 from data.sources.labelled.npz import read_npz
 from data.sources.labelled.places import read_json
 from engine.errors import UserError
-from finetune.evaluation.protocols import PROTOCOLS, Frames, Protocol, Scores, Value
+from finetune.evaluation.protocols import PROTOCOLS, FrameProtocol, Frames, Scores, Value
 from finetune.evaluation.scoring.errors import distances
 from finetune.verb_config import ScoreConfig
 
@@ -27,7 +27,7 @@ MM = 1000.0
 
 
 @PROTOCOLS.register("interhand")
-class InterHand(Protocol):
+class InterHand(FrameProtocol):
     """InterHand2.6M."""
 
     title = "InterHand2.6M"

@@ -4,8 +4,8 @@ import numpy as np
 
 from finetune.evaluation.protocols import (
     PROTOCOLS,
+    FrameProtocol,
     Frames,
-    Protocol,
     Scores,
     Value,
     describe_points,
@@ -21,7 +21,7 @@ LIMITS_MM = np.linspace(0.0, 150.0, 31)  # of the area: their mean, no trapezoid
 
 
 @PROTOCOLS.register("mpi_inf_3dhp")
-class MpiInf3dhp(Protocol):
+class MpiInf3dhp(FrameProtocol):
     """MPI-INF-3DHP's test set."""
 
     title = "MPI-INF-3DHP"

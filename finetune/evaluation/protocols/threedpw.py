@@ -1,6 +1,6 @@
 """3DPW as papers report it: 14 joints of a regressor on gendered meshes, as SPIN's script."""
 
-from finetune.evaluation.protocols import PROTOCOLS, Frames, Protocol, Scores, describe_points
+from finetune.evaluation.protocols import PROTOCOLS, FrameProtocol, Frames, Scores, describe_points
 from finetune.evaluation.scoring.body_errors import (
     NAN_NOTE,
     acceleration,
@@ -15,7 +15,7 @@ JOINTS = 14
 
 
 @PROTOCOLS.register("3dpw")
-class ThreeDPW(Protocol):
+class ThreeDPW(FrameProtocol):
     """3DPW's test set; not the challenge's numbers, which are those of 24 SMPL joints."""
 
     title = "3DPW"

@@ -19,7 +19,7 @@ from data.sources.labelled.pickles import read_pickle
 from data.sources.labelled.places import list_files
 from engine.errors import UserError, explain, failure_of
 from engine.run.files import make_folder, write_file
-from finetune.evaluation.protocols import PROTOCOLS, Frames, Protocol, Scores, Value
+from finetune.evaluation.protocols import PROTOCOLS, FrameProtocol, Frames, Scores, Value
 from finetune.evaluation.scoring.align import fit_similarity
 from finetune.evaluation.scoring.body_errors import (
     MM,
@@ -40,12 +40,12 @@ JOINTS = 24
 
 
 @PROTOCOLS.register("3dpw_challenge")
-class ThreeDPWChallenge(Protocol):
+class ThreeDPWChallenge(FrameProtocol):
     """The challenge's numbers over all splits that the truth holds."""
 
     title = "3DPW challenge"
     script = "aymenmir1/3dpw-eval evaluate.py"
-    joint_set = "smpl24; PCK and AUC: 12 of them; angles: 9"
+    joint_set = "smpl24, PCK and AUC: 12 of them; angles: 9"
     root = "pelvis (joint 0)"
     alignment = "shift, rotation and scale by the 24 joints; its rotation turns orientations"
     unit = "mm, degrees; PCK in %"
