@@ -7,6 +7,7 @@ from data.cropping.border import BORDER, check_border
 from data.format.index import PAIR_KINDS
 from data.format.names import decode_text, normalise
 from data.loading.appearance_keys import BackgroundKeys
+from data.loading.crop_pairs import CropPairRules
 from data.loading.crops import CropAugmentConfig, CropRules
 from data.sampling.pairs import PairRules
 from data.storage.cache import CacheConfig
@@ -202,6 +203,13 @@ class CropDataConfig(ReadingConfig):
 
     rules: CropRules = section(CropRules)
     augment: CropAugmentConfig = section(CropAugmentConfig)
+
+
+@dataclass
+class CropPairDataConfig(CropDataConfig):
+    """Pairs of labelled crops, for fine-tuning on two views."""
+
+    pairs: CropPairRules = section(CropPairRules)
 
 
 @dataclass

@@ -10,7 +10,8 @@ import numpy as np
 from data.format.clip import KINDS
 from data.format.index import PAIR_KINDS
 from data.format.shards import refuse_twice
-from data.loading import crops
+from data.loading import crop_pairs, crops
+from data.loading.crop_pairs import CropPairReader, list_pairs
 from data.loading.crops import CropReader
 from data.loading.loader import Loader
 from data.loading.reader import BadSample, ClipReader, NoPair, Reader, layout
@@ -23,7 +24,7 @@ from data.storage.shard_store import Store
 from engine.errors import UserError
 
 if TYPE_CHECKING:
-    from data.config import CropDataConfig, DataConfig, ReadingConfig
+    from data.config import CropDataConfig, CropPairDataConfig, DataConfig, ReadingConfig
 
 VAL_SEED = 0
 
@@ -61,6 +62,23 @@ def open_crop_order(config: "CropDataConfig", batch: int, seed: int) -> Order:
                 f"data.rules.crops={config.rules.crops}"
             )
         source.offers = [0]  # kinds of pairs mean nothing here: all slots are of one kind
+    return _order(config, sources, [1.0, 0.0], batch, seed)
+
+
+def open_crop_pair_order(config: "CropPairDataConfig", batch: int, seed: int) -> Order:
+    """The Order of a run on pairs of labelled crops: each slot is a clip, of which one is taken.
+
+    Args:
+        batch: pairs in a global batch.
+    """
+    sources = _manifests(config, config.rules.crops)
+    for source in sources:
+        if PAIR_KINDS.index("cross_view") not in source.offers:
+            raise UserError(
+                f"source '{source.name}': no clip has two crops of one instant by two cameras "
+                f"with data.rules.crops={config.rules.crops}"
+            )
+        source.offers = [0]  # of the slots' one kind
     return _order(config, sources, [1.0, 0.0], batch, seed)
 
 
@@ -150,6 +168,31 @@ def open_crop_loader(
         world,
         workers,
     )
+
+
+def open_crop_pair_loader(
+    order: Order,
+    config: "CropPairDataConfig",
+    rank: int,
+    world: int,
+    workers: int,
+    skip: frozenset[str] = frozenset(),
+) -> Loader:
+    """The Loader of one rank for pairs of labelled crops."""
+    return _loader(
+        _crop_pair_reader(order, config, config.retries, skip),
+        lambda rows, side: crop_pairs.layout(rows, side, config.augment.draws),
+        config,
+        rank,
+        world,
+        workers,
+    )
+
+
+def _crop_pair_reader(order, config, retries, skip):
+    reader = _reader(CropPairReader, order, config, config.rules, retries, skip)
+    reader.pairs = config.pairs
+    return reader
 
 
 def _reader(kind, order, config, rules, retries, skip):
@@ -290,6 +333,53 @@ def _crops_of(reader, order, place, side):
             clip.size,
         )
         reader.whole(arrays, row)
+    return arrays
+
+
+def val_crop_pairs(
+    order: Order, config: "CropPairDataConfig", count: int, skip: frozenset[str] = frozenset()
+) -> dict[str, np.ndarray] | None:
+    """Fixed pairs of labelled crops that are never trained on, whole and without jitter.
+
+    All usable crops of each clip chosen that another camera sees, each with one such other.
+
+    Args:
+        count: clips, at most; chosen by the shards and the rules alone.
+    Returns:
+        {name: array} as data.loading.crop_pairs.layout has them, pairs of a clip one after the
+        other, or None where there are none.
+    """
+    reader = _crop_pair_reader(order, config, 0, skip)
+    places = [(s, *place) for s, source in enumerate(order.sources) for place in source.val]
+    side, rows, clips = max(source.size for source in order.sources), [], 0
+    for number in numbers(VAL_SEED, PAIR, 2).permutation(len(places)):
+        if clips == count:
+            break
+        try:
+            random = numbers(VAL_SEED, PAIR, int(number), 3)
+            rows.append(_pairs_of(reader, order, places[number], side, random))
+        except (BadSample, NoPair):
+            continue  # another clip does as well
+        clips += 1
+    return (
+        {name: np.concatenate([part[name] for part in rows]) for name in rows[0]} if rows else None
+    )
+
+
+def _pairs_of(reader, order, place, side, random):
+    """{name: array} of a pair for each usable crop of the clip at a place."""
+    source, shard, index = place
+    path = order.sources[source].paths[shard]
+    clip, members, labels, known = reader.usable(path, index)
+    pairs = list_pairs(clip, known, reader.pairs, reader.rules.crops)
+    firsts = np.unique(pairs[:, 0])
+    if not len(firsts):
+        raise NoPair
+    shapes = crop_pairs.layout(len(firsts), side)
+    arrays = {name: np.zeros(*spec) for name, spec in shapes.items()}
+    for row, first in enumerate(firsts.tolist()):
+        pair = random.choice(pairs[pairs[:, 0] == first]).tolist()
+        reader.put_whole(arrays, row, path, clip, members, labels, pair, place)
     return arrays
 
 

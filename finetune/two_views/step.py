@@ -1,0 +1,88 @@
+"""From the loader's pairs to the losses of each: everything that happens on the device."""
+
+from dataclasses import dataclass
+
+import torch
+
+from data.bodies.base import BodyParameters
+from data.loading.crop_pairs import CHANCES, split_pair
+from engine.training.task import Batch
+from finetune import losses
+from finetune.heads.base import Prediction, pose_body
+from finetune.tasks.mesh import Recovering
+from finetune.two_views.cameras import relate_cameras
+from finetune.two_views.config import TwoViewsKeys
+from finetune.two_views.network import ImagePair, TwoViewRecovery
+from finetune.views import View
+
+
+@dataclass(eq=False)
+class SeenPair:
+    """A batch of pairs as the network sees it, and what is true of it.
+
+    Attributes:
+        first, second: how the images show the crops.
+        target, second_target: parameters in the first and in the second cameras' frames.
+        pair: of images and cameras.
+    """
+
+    first: View
+    second: View
+    target: BodyParameters
+    second_target: BodyParameters
+    pair: ImagePair
+
+
+def place_camera(batch: Batch, seen: View) -> torch.Tensor:
+    """(B, 3, 4) world to the camera of each image.
+
+    The world is mirrored with a mirrored image: the person in it is then a mirrored one.
+    """
+    sign = torch.where(seen.flip[:, None], batch["Rt"].new_tensor([-1.0, 1.0, 1.0]), 1.0)
+    camera = seen.rotation @ batch["Rt"]
+    rotation = sign[:, :, None] * camera[:, :, :3] * sign[:, None]
+    return torch.cat([rotation, sign[:, :, None] * camera[:, :, 3:]], 2)
+
+
+class RecoveringPair(Recovering):
+    """As Recovering, of pairs: each image is answered with the other's help.
+
+    Attributes:
+        keys: of ``two_views.``; set by the task.
+    """
+
+    model: TwoViewRecovery
+    keys: TwoViewsKeys
+
+    def seen_pair(self, batch: Batch) -> SeenPair:
+        """Return how a batch of data.loading.crop_pairs arrays is seen, and its truth."""
+        first, second = split_pair(batch)
+        (seen, target), (other, second_target) = self.seen(first), self.seen(second)
+        pose = relate_cameras(place_camera(first, seen), place_camera(second, other))
+        if self.keys.cameras == "unknown":
+            pose = pose.keep(torch.zeros_like(pose.known))
+        images = seen.require_images(), other.require_images()
+        pair = ImagePair(images, (seen.K, other.K), pose)
+        return SeenPair(seen, other, target, second_target, pair)
+
+    def recover_pair(
+        self, pair: ImagePair, body: torch.nn.Module, both: bool = False
+    ) -> list[Prediction]:
+        """Return what the network finds in the first camera, and with ``both`` in the second."""
+        with torch.autocast(pair.images[0].device.type, torch.bfloat16, enabled=self.bf16):
+            return self.model.recover_both(pair, body, both)
+
+    def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """{term: (B,)} of finetune.losses, the mean over both orders of each pair."""
+        seen = self.seen_pair(batch)
+        dropped, hidden = batch[CHANCES].unbind(1)
+        seen.pair.given = dropped >= self.keys.second_drop
+        seen.pair.pose = seen.pair.pose.keep(hidden >= self.keys.camera_drop)
+        with torch.no_grad():
+            true = [pose_body(self.body, one) for one in (seen.target, seen.second_target)]
+        found = self.recover_pair(seen.pair, self.body, both=True)
+        terms = [
+            losses.compute_terms(mine, truth, view.K, self.size)
+            for mine, truth, view in zip(found, true, (seen.first, seen.second), strict=True)
+        ]
+        return {name: (terms[0][name] + terms[1][name]) / 2 for name in terms[0]}
