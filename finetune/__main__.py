@@ -54,6 +54,14 @@ PACKAGE = Package(
             keys="finetune.verb_config:PredictConfig",
         ),
         Verb(
+            "predict_pair",
+            "finetune.two_views.predict:main",
+            "recover the mesh of a person or hand in two images at once",
+            "FIRST SECOND run=RUN [calibration=FILE] [boxes=FILE] [key=value ...]",
+            "left.jpg right.jpg run=runs/two_views calibration=cameras.json",
+            keys="finetune.verb_config:PredictPairConfig",
+        ),
+        Verb(
             "release",
             "finetune.released.release:main",
             "write a run as one small file of weights with a card, for others to use by name",

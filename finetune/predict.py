@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     config, paths = parse_keys(PredictConfig, argv, "finetune predict")
     if config.intrinsics and len(config.intrinsics) != 4:
         raise UserError(f"intrinsics={config.intrinsics}: four numbers are needed, fx,fy,cx,cy")
-    _refuse_equal_names(paths)
+    refuse_equal_names(paths)
     boxes = read_boxes(config.boxes, paths) if config.boxes else {}
     fx, fy, cx, cy = config.intrinsics or [0, 0, 0, 0]
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]) if config.intrinsics else None
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     if out.exists() and not out.is_dir():
         raise UserError(f"out={out} is a file; results need a folder")
     predictors = _open_predictors(config)
-    regions = _list_regions(config, paths, list(predictors), boxes)
+    regions = list_regions(config, paths, list(predictors), boxes)
     make_folder(out, f"out={out}")
     for path in progress.watched(list(regions), "image"):
         image, found = read_image(path), []
@@ -121,7 +121,7 @@ def _count(found: Sequence[Person]) -> str:
     return " and ".join(words)
 
 
-def _list_regions(
+def list_regions(
     config: PredictConfig,
     paths: Sequence[str],
     kinds: Sequence[str],
@@ -158,7 +158,8 @@ def _list_rows(listed: Sequence[Listed], side: str) -> list[Region]:
     return [Region(np.array(row.box, np.float64), row.side or side) for row in listed]
 
 
-def _refuse_equal_names(images: Sequence[str]) -> None:
+def refuse_equal_names(images: Sequence[str]) -> None:
+    """Raise UserError where results of two images would have one name."""
     first: dict[str, str] = {}
     for image in images:
         stem = Path(image).stem

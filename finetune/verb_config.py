@@ -117,6 +117,33 @@ class PredictConfig:
 
 
 @dataclass
+class PredictPairConfig(PredictConfig):
+    """Holds the keys of ``python -m finetune predict_pair``."""
+
+    calibration: str = key(
+        "",
+        "file that says how the two cameras stand (docs/cameras.md); default: nobody knows",
+        path="one",
+    )
+    cameras: list[str] = key(
+        [], "names in it of the first and the second image's camera; default: by the images' names"
+    )
+
+    def check(self) -> None:
+        """UserError where cameras are named or given twice; see PredictConfig."""
+        super().check()
+        if self.cameras and (len(self.cameras) != 2 or not self.calibration):
+            raise UserError(
+                f"cameras={','.join(self.cameras)}: two names of calibration= are wanted, those of "
+                "the first and of the second image's camera"
+            )
+        if self.intrinsics and self.calibration:
+            raise UserError(
+                f"intrinsics= and calibration={self.calibration}: the file says them already"
+            )
+
+
+@dataclass
 class ReleaseConfig:
     """Holds the keys of ``python -m finetune release``."""
 

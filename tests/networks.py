@@ -11,7 +11,6 @@ from data.sampling.seen import Seen
 from engine.checkpoint import checkpoints
 from engine.config.parser import parse, save
 from finetune.config import FinetuneConfig
-from finetune.model import Recovery
 from pretrain import header
 from pretrain.weights import write_safetensors
 
@@ -23,7 +22,7 @@ def make_run(folder: Path, kind: str = "body", *more: str, seed: int = 0, spread
     torch.manual_seed(seed)
     file, *rest = finetune_words(folder, kind, folder / "no_shards", f"steps={STEP}", *more)
     config = parse(FinetuneConfig, [str(ROOT / file), *rest], "finetune train")
-    model = Recovery(config.model, config.head, open_model(config.body_model), config.task)
+    model = config.make_network(open_model(config.body_model))
     with torch.no_grad():
         for answer in model.head.answers.values():
             answer.weight *= spread

@@ -8,8 +8,15 @@ import shlex
 import numpy as np
 import torch
 
+from data.config import CropPairDataConfig
 from data.format.clip import MADE
-from data.loading.build import open_crop_order, people_at, val_crops
+from data.loading.build import (
+    open_crop_order,
+    open_crop_pair_order,
+    people_at,
+    val_crop_pairs,
+    val_crops,
+)
 from data.loading.crops import TAGS
 from data.storage.shard_store import Store
 from engine.config.parser import flat, parse_keys, resumable_keys
@@ -33,6 +40,7 @@ from finetune.evaluation.selection import (
 )
 from finetune.inference.predictor import Predictor
 from finetune.results_folder import find_results_folder
+from finetune.two_views.judge import PairJudge
 from finetune.verb_config import EvaluateConfig
 from pretrain import header
 
@@ -73,7 +81,8 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
     plain = _without(config, predictor) if config.without else None
     beside = _beside(config, predictor) if config.beside else None
     data = choose_data(config, predictor)
-    order = open_crop_order(data, 1, 0)
+    pairs = data if isinstance(data, CropPairDataConfig) else None
+    order = open_crop_pair_order(pairs, 1, 0) if pairs else open_crop_order(data, 1, 0)
     take_all(order)
     seen = {
         name: header.read_seen(run.checkpoint)
@@ -85,7 +94,11 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
     store = Store(data.cache.open())
     people = leave_out_near(order, seen.values(), predictor, store)
     people += leave_out_known(order, seen.values(), store)
-    arrays = val_crops(order, data, config.clips)
+    arrays = (
+        val_crop_pairs(order, pairs, config.clips)
+        if pairs
+        else val_crops(order, data, config.clips)
+    )
     if arrays is None:
         shards = ", ".join(source.shards for source in data.sources.values())
         raise UserError(
@@ -99,7 +112,7 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
     clips = np.unique(arrays["tags"][:, PLACE], axis=0, return_inverse=True)[1].ravel()
     full = (arrays["mask"] == 255).all(1)
     known = not any(full[clips == clip].all() for clip in range(clips.max() + 1))
-    judge = Judge(predictor, plain, known, beside)
+    judge = (PairJudge if pairs else Judge)(predictor, plain, known, beside)
     judge.made = all(
         source == MADE
         for source, _ in people_at(order, data, np.unique(arrays["tags"][:, PLACE], axis=0))

@@ -10,7 +10,6 @@ from data.loading.crops import TAGS
 from engine.geometry import axis_angle_to_matrix
 from engine.pose_metrics import mpjpe, pa_mpjpe
 from finetune.evaluation import metrics
-from finetune.evaluation.metrics import ROWS
 from finetune.heads.base import Prediction, pose_body
 from finetune.inference.predictor import Predictor
 from finetune.people import crop_people, unmirror
@@ -58,14 +57,25 @@ class Judge:
             for metric in metrics.columns(self.body.kind)
             if masks or self.hand or metric["key"] != "iou"
         ]
-        absent = {"scratch": plain is None, "beside": beside is None}
-        rows = [row for row in ROWS if not absent.get(row)]
-        self.values = {row: {key: [] for key in self.columns} for row in rows}
+        self.values = {row: {key: [] for key in self.columns} for row in self.list_rows()}
         self.found: list[list[Person]] = []
         self.truth: list[list[Person]] = []
         self.ceiling: list[np.ndarray] = []
         self.shown: list[int] = []
         self.made = False
+
+    def list_rows(self) -> list[str]:
+        """Return the rows of the table."""
+        rows = ["model"]
+        if self.plain is not None:
+            rows.append("scratch")
+        if self.beside is not None:
+            rows.append("beside")
+        return [*rows, "turned", "mean"]
+
+    def list_compared(self) -> list[str]:
+        """Return the rows, beside that without pre-training, that the run is compared with."""
+        return []
 
     @torch.no_grad()
     def add(self, batch: Mapping[str, torch.Tensor]) -> None:
@@ -76,7 +86,7 @@ class Judge:
         labels = {**batch, "pose": axis_angle_to_matrix(batch["pose"])}
         seen = view(batch, self.size)
         target = self.targets(labels, seen)
-        answers = self._answer(seen, target)
+        answers = self.answer(batch, seen, target)
         if self.beside:
             size = self.beside.config.model.image_size
             other = view(batch, size)  # its images may be larger
@@ -96,11 +106,16 @@ class Judge:
         self.found.append(crop_people(answers["model"], seen, self.body, batch))
         self.truth.append(crop_people(truth, seen, self.body, batch))
 
-    def _answer(self, seen: View, target: BodyParameters) -> dict[str, Prediction]:
+    def answer(
+        self, batch: Mapping[str, torch.Tensor], seen: View, target: BodyParameters
+    ) -> dict[str, Prediction]:
         """Return {row: Prediction} of full meshes.
 
         Of the runs, and of the mean body at the mean translation, as it is and with the root's true
         orientation ("turned").
+
+        Args:
+            batch: as for ``add``.  seen: how the network sees it.  target: what is true.
         """
         answers = {"model": self.predictor.model(seen.images, seen.K, self.body)}
         mean = self.predictor.model.place_means(seen.K, self.size)

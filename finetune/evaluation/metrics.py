@@ -45,6 +45,8 @@ METRICS = {
 ROWS = {
     "model": "this run",
     "scratch": "without pre-training",
+    "one_view": "this run, first view alone",
+    "late": "this run, answers to each view averaged",
     "beside": "another network",
     "turned": "mean pose, rotated",
     "mean": "mean pose",
@@ -319,6 +321,26 @@ def summarise(
     return [
         {"key": row, "name": ROWS[row], "values": found} for row, found in values.items()
     ], differences
+
+
+def compare_rows(
+    per_crop: Mapping[str, Mapping[str, np.ndarray]], clips: np.ndarray, rows: Sequence[str]
+) -> dict[str, dict[str, Interval]]:
+    """Return {row: {metric: {"mean", "low", "high"}}}, "model" minus each row, crop by crop.
+
+    Args:
+        per_crop, clips: as for ``summarise``.  rows: of ``per_crop``.
+    """
+    model = per_crop["model"]
+    return {
+        row: {
+            metric: _interval(
+                np.asarray(model[metric]) - np.asarray(values), clips, f"difference to {row}"
+            )
+            for metric, values in per_crop[row].items()
+        }
+        for row in rows
+    }
 
 
 def _interval(values: np.ndarray, clips: np.ndarray, name: str) -> Interval:

@@ -97,6 +97,9 @@ def summarise_run(
     }
     if differences:
         evaluation["differences"] = differences
+    compared = judge.list_compared()
+    if compared:
+        evaluation["compared"] = metrics.compare_rows(found, clips, compared)
     evaluation["notes"] = tables.sentences(evaluation, judge.made) + _explain_rows(judge)
     return evaluation
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from data.config import CropDataConfig, SourceConfig
+from data.config import CropDataConfig, CropPairDataConfig, SourceConfig
 from data.sampling.held_out import drop_near
 from data.sampling.manifest import read_left_out
 from data.sampling.order import Order
@@ -23,7 +23,7 @@ from finetune.verb_config import EvaluateConfig
 
 
 def choose_data(config: EvaluateConfig, predictor: Predictor) -> CropDataConfig:
-    """Return the CropDataConfig of what is evaluated.
+    """Return the CropDataConfig of what is evaluated, one of pairs for runs on two views.
 
     The run's own rules on the shards that were named.
     """
@@ -37,6 +37,14 @@ def choose_data(config: EvaluateConfig, predictor: Predictor) -> CropDataConfig:
         of_run = {f"data.{name}": value for name, value in flat(began).items()}
         refuse_commands(
             of_run, set(), str(RunFolder(predictor.folder).config), config.allow_commands
+        )
+    if isinstance(began, CropPairDataConfig):
+        return CropPairDataConfig(
+            sources=shards,
+            rules=began.rules,
+            augment=began.augment,
+            exclude=began.exclude,
+            pairs=began.pairs,
         )
     return CropDataConfig(
         sources=shards, rules=began.rules, augment=began.augment, exclude=began.exclude

@@ -110,6 +110,7 @@ def sentences(evaluation: dict, made: bool) -> list[str]:
         _counts(evaluation),
         _definitions(evaluation),
         *_pretraining(evaluation),
+        *_compared(evaluation),
         *_best(evaluation),
         *_mean_pose(evaluation),
         *_people(made),
@@ -190,6 +191,19 @@ def _pretraining(evaluation: dict) -> Iterator[str]:
         )
         names = _listed(found[NOT_SIGNIFICANT])
         yield f"No significant difference by pre-training in {names}: {reason}."
+
+
+def _compared(evaluation: dict) -> Iterator[str]:
+    """What this run minus another answer of the same network says, a sentence a row and verdict."""
+    names = {row["key"]: row["name"] for row in evaluation["rows"]}
+    for row, differences in evaluation.get("compared", {}).items():
+        found: dict[str, list[str]] = {}
+        for metric in evaluation["metrics"]:
+            difference = differences[metric["key"]]
+            words = f"{metric['name']} ({_signed(difference, metric['unit'])})"
+            found.setdefault(verdict(difference, metric["better"]), []).append(words)
+        for said, words in found.items():
+            yield f"This run minus '{names[row]}', crop by crop: {said} in {_listed(words)}."
 
 
 def _best(evaluation: dict) -> Iterator[str]:

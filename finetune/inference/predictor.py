@@ -160,6 +160,17 @@ class Predictor:
         flip: torch.Tensor,
         prompts: torch.Tensor | None,
     ) -> Prediction:
+        images, cameras = self.cut_crops(pixels, K, squares, flip)
+        return self.model(images, cameras, self.body, prompts)
+
+    def cut_crops(
+        self, pixels: np.ndarray, K: np.ndarray, squares: Sequence[Square], flip: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images (n, 3, S, S) for the network of squares of an image, and their cameras.
+
+        Args:
+            K: (3, 3) intrinsics of the image.  flip: (n,) which squares are mirrored.
+        """
         size = self.config.model.image_size
         crops = np.stack([cut_square(pixels, square, size) for square in squares])
         images = torch.from_numpy(crops).to(self.device)
@@ -167,7 +178,7 @@ class Predictor:
         images = torch.where(flip[:, None, None, None], images.flip(-1), images)
         cameras = np.stack([crop_intrinsics(K, square.box, (size, size)) for square in squares])
         cameras = torch.from_numpy(cameras).float().to(self.device)
-        return self.model(images, mirror_cameras(cameras, flip, size), self.body, prompts)
+        return images, mirror_cameras(cameras, flip, size)
 
     def place_prompts(
         self,

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 
 import torch
 
-from data.bodies.base import BodyParameters
+from data.bodies.base import BodyModel, BodyParameters
 from data.loading.crop_pairs import CHANCES, split_pair
 from engine.training.task import Batch
 from finetune import losses
 from finetune.heads.base import Prediction, pose_body
 from finetune.tasks.mesh import Recovering
-from finetune.two_views.cameras import relate_cameras
 from finetune.two_views.config import TwoViewsKeys
 from finetune.two_views.network import ImagePair, TwoViewRecovery
+from finetune.two_views.pairs import pair_views
 from finetune.views import View
 
 
@@ -33,17 +33,6 @@ class SeenPair:
     pair: ImagePair
 
 
-def place_camera(batch: Batch, seen: View) -> torch.Tensor:
-    """(B, 3, 4) world to the camera of each image.
-
-    The world is mirrored with a mirrored image: the person in it is then a mirrored one.
-    """
-    sign = torch.where(seen.flip[:, None], batch["Rt"].new_tensor([-1.0, 1.0, 1.0]), 1.0)
-    camera = seen.rotation @ batch["Rt"]
-    rotation = sign[:, :, None] * camera[:, :, :3] * sign[:, None]
-    return torch.cat([rotation, sign[:, :, None] * camera[:, :, 3:]], 2)
-
-
 class RecoveringPair(Recovering):
     """As Recovering, of pairs: each image is answered with the other's help.
 
@@ -58,15 +47,11 @@ class RecoveringPair(Recovering):
         """Return how a batch of data.loading.crop_pairs arrays is seen, and its truth."""
         first, second = split_pair(batch)
         (seen, target), (other, second_target) = self.seen(first), self.seen(second)
-        pose = relate_cameras(place_camera(first, seen), place_camera(second, other))
-        if self.keys.cameras == "unknown":
-            pose = pose.keep(torch.zeros_like(pose.known))
-        images = seen.require_images(), other.require_images()
-        pair = ImagePair(images, (seen.K, other.K), pose)
+        pair = pair_views(first, second, (seen, other), self.keys)
         return SeenPair(seen, other, target, second_target, pair)
 
     def recover_pair(
-        self, pair: ImagePair, body: torch.nn.Module, both: bool = False
+        self, pair: ImagePair, body: BodyModel, both: bool = False
     ) -> list[Prediction]:
         """Return what the network finds in the first camera, and with ``both`` in the second."""
         with torch.autocast(pair.images[0].device.type, torch.bfloat16, enabled=self.bf16):
