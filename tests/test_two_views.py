@@ -2,13 +2,14 @@
 
 import json
 import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from clips import camera_at, make_clip
-from runs import ROOT, finetune_words, finish, outcome, start
+from runs import ROOT, finetune_words, outcome
 
 from data.bodies.base import mirrored
 from data.format.clip import Clip, Crop
@@ -23,7 +24,7 @@ from engine.errors import UserError
 from finetune.config import FinetuneConfig
 from finetune.heads.base import Prediction, pose_body
 from finetune.losses import project_points
-from finetune.train import make_trainer
+from finetune.train import make_trainer, train
 from finetune.two_views.cameras import relate_cameras
 from finetune.two_views.late import fuse
 from pretrain.model import CrossCompletion
@@ -271,29 +272,38 @@ def test_a_mirrored_pair_is_a_mirrored_person(people, batch):
     assert torch.allclose(mirrored(one.translation), other.translation, atol=1e-5)
 
 
-def begin(run, shards, *more):
-    words = finetune_words(
-        run, "body", shards, *TINY, "steps=8", "checkpoint.every=4", "log.images_every=8", *more
-    )
-    return start(words, command="finetune train")
+@pytest.fixture
+def undisturbed():
+    """Training in this process sets handlers of signals and threads; they are put back."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+    before = {number: signal.getsignal(number) for number in numbers}
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-def test_a_run_resumes_exactly(tmp_path, people, pretrained):
+def test_a_run_resumes_exactly(tmp_path, people, pretrained, undisturbed):
     path, _ = pretrained
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    runs = [
-        begin(whole, people["body"], f"init={path}"),
-        begin(stopped, people["body"], f"init={path}"),
+    more = [
+        f"init={path}",
+        "steps=4",
+        "checkpoint.every=2",
+        "log.val_every=4",
+        "log.images_every=4",
+        "log.images=2",
     ]
-    outputs = [finish(run) for run in runs]
-    assert all("pairs" in output for output in outputs)
+    assert train(config_of(whole, people["body"], *more)) == 0
     lines = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()]
     assert {"val/mpjpe", "val/pa_mpjpe", "val/mpjpe_one_view", "val/pa_mpjpe_one_view"} <= set(
         lines[-1]
     )
-    assert (whole / "images" / "step-00000008.png").is_file()
-    # One goes on from its fourth step, as after a kill; its log is cut there by the run itself.
-    shutil.rmtree(stopped / "checkpoints" / "step-00000008")
-    assert checkpoints.newest(stopped).name == "step-00000004"
-    assert "resumes at step 4" in finish(begin(stopped, people["body"], f"init={path}"))
+    assert (whole / "images" / "step-00000004.png").is_file()
+    # The other one was killed after its second step.
+    shutil.copytree(whole, stopped)
+    shutil.rmtree(stopped / "checkpoints" / "step-00000004")
+    assert checkpoints.newest(stopped).name == "step-00000002"
+    assert train(config_of(stopped, people["body"], *more)) == 0
     assert outcome(whole) == outcome(stopped)
