@@ -2,6 +2,8 @@
 
 from collections.abc import Container
 
+import torch
+
 from data.sampling.seen import Seen
 from engine.config.parser import flat
 from engine.errors import UserError
@@ -14,6 +16,8 @@ from pretrain import header
 from pretrain.config import VisionConfig
 
 Section = VisionConfig | HeadConfig
+ADDED = ("prompts", "prompt_face", "rounds")  # parts of a head, which start as if they were not
+FIRST = "head.read_prompts.0.weight"
 
 log = get_logger(__name__)
 
@@ -28,17 +32,27 @@ def begin_from(model: Recovery, config: FinetuneConfig) -> Seen:
     """
     before = Predictor(config.init, "cpu", "init")
     _check_same("model", before.config.model, config.model, config.init)
-    # Prompts are a part of their own: a network that was trained without them may go on with them.
-    added = config.head.prompts and not before.config.head.prompts
-    free = {"head.prompts"} if added else set()
+    # A network may go on with parts that it was trained without.
+    old, new = flat(before.config.head), flat(config.head)
+    added = {name for name in ADDED if new.get(name) and not old.get(name)}
+    free = {f"head.{name}" for name in added}
     _check_same("head", before.config.head, config.head, config.init, free)
     if before.body.name != config.body_model:
         raise UserError(
             f"init={config.init} recovers {before.body.name}, this run {config.body_model}"
         )
-    model.load_state_dict(before.model.state_dict(), strict=not added)
+    state = before.model.state_dict()
+    if "prompt_face" in added and FIRST in state:
+        state[FIRST] = _widen(state[FIRST], model.state_dict()[FIRST])
+    model.load_state_dict(state, strict=not added)
     log.info(f"init: encoder, head and mean body of {config.init}, step {before.step}")
     return header.read_seen(before.checkpoint)
+
+
+def _widen(old: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Weights of the limbs alone as those of the face too, which comes first and does nothing."""
+    more = wanted.shape[1] - old.shape[1]
+    return torch.cat([torch.zeros_like(old[:, :more]), old], 1)
 
 
 def _check_same(

@@ -79,6 +79,23 @@ class Offsets:
     shape: torch.Tensor
     translation: torch.Tensor
 
+    def detach(self) -> "Offsets":
+        """Returns the same numbers without a gradient."""
+        return Offsets(self.pose.detach(), self.shape.detach(), self.translation.detach())
+
+    def add(self, other: "Offsets") -> "Offsets":
+        """Returns the sum of both."""
+        return Offsets(
+            self.pose + other.pose,
+            self.shape + other.shape,
+            self.translation + other.translation,
+        )
+
+
+def flatten_columns(pose: torch.Tensor) -> torch.Tensor:
+    """Returns (..., 6) the first two columns of rotations (..., 3, 3), one after the other."""
+    return pose[..., :2].transpose(-1, -2).flatten(-2)
+
 
 def add_offsets(
     means: Means, offsets: Offsets, K: torch.Tensor, size: int, space: ShapeSpace, body: str
@@ -90,7 +107,7 @@ def add_offsets(
         space: of the body model's shape.
         body: the body model's name.
     """
-    mean_six = means.pose[..., :2].transpose(-1, -2).flatten(-2)
+    mean_six = flatten_columns(means.pose)
     six = mean_six + offsets.pose.unflatten(-1, (len(means.pose), 6))
     rotation = rotation_6d_to_matrix(six)
     root = find_ray_rotation(K, size) @ rotation[:, 0]

@@ -87,6 +87,7 @@ class Recovery(nn.Module):
         K: torch.Tensor,
         body: BodyModel,
         prompts: torch.Tensor | None = None,
+        judged: torch.Tensor | None = None,
     ) -> ImagePrediction:
         """Predict the people of images: a Prediction, of heads without a mesh another.
 
@@ -95,8 +96,11 @@ class Recovery(nn.Module):
             K: (B, 3, 3) intrinsics in their pixels.
             body: the body model whose points are wanted, coarse or full.
             prompts: of finetune.prompts, read by heads that take them; None: nothing was found.
+            judged: (B,) of heads with rounds, which one's answer is given; None: the last one's.
         """
         more: dict[str, object] = {"prompts": prompts} if self.head.takes_prompts else {}
+        if judged is not None and self.head.rounds:
+            more["judged"] = judged
         if self.head.layers:
             features, more["layers"] = self.encoder.read_layers(
                 images, self._table, self.head.layers
@@ -104,6 +108,18 @@ class Recovery(nn.Module):
         else:
             features = self.encoder(images, self._table)
         return self.head(features, K, images.shape[-1], self.means, body, **more)
+
+    def lift(
+        self,
+        K: torch.Tensor,
+        size: int,
+        body: BodyModel,
+        prompts: torch.Tensor,
+        judged: torch.Tensor | None = None,
+    ) -> ImagePrediction:
+        """Predict people of whom keypoints alone are known; see ``forward``."""
+        more = {} if judged is None or not self.head.rounds else {"judged": judged}
+        return self.head(None, K, size, self.means, body, prompts=prompts, **more)
 
     def place_means(self, K: torch.Tensor, size: int) -> BodyParameters:
         """Return the mean body at the mean translation before cameras (B, 3, 3).

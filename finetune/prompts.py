@@ -10,18 +10,71 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from data.bodies.base import BodyModel
 from data.format.joint_sets import find_joint_set
-from data.loading import appearance_keys as columns
+from finetune.heads.base import Prediction
+from finetune.losses import project_points
 
-LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+# A body's are the face's five points and then the limbs' twelve, each left and right.
 PROMPTED: dict[str, tuple[str, ...]] = {
-    "body": tuple(f"{side}_{limb}" for limb in LIMBS for side in ("left", "right")),
-    "hand": tuple(find_joint_set("hand21").joints),
+    "body": find_joint_set("coco17").joints,
+    "hand": find_joint_set("hand21").joints,
 }
+FACE = 5  # of a body's, the first; networks of before have the limbs alone (head.prompt_face)
+LEGS = slice(-6, None)
 SURE = 0.3  # of a found keypoint's confidence, to be given
 LEAST_SIGMA, MOST_SIGMA = 0.003, 0.03  # of the image's side
 DROPPED, STRAYED, SWAPPED = 0.12, 0.04, 0.03
+NO_LEGS = 0.05  # of crops whose legs nobody found, as behind a table
+TURNED_FOUND = 0.3  # of faces that look away: how many are found nevertheless
 STRAY = 0.3  # how far a stray keypoint may lie, of the image's side
+
+
+def count_prompted(kind: str, face: bool) -> int:
+    """Return how many keypoints a head takes. ``kind``: "body" or "hand"."""
+    return len(PROMPTED[kind]) - (FACE if kind == "body" and not face else 0)
+
+
+def make_prompts(
+    body: BodyModel, true: Prediction, K: torch.Tensor, size: int, u: torch.Tensor, share: float
+) -> torch.Tensor:
+    """Return (B, K, 3) keypoints of people as a detector would find them; see spoil_keypoints.
+
+    Points that the body model does not have are not given, nor most of a face that looks away.
+
+    Args:
+        body: the body model of ``true``, coarse or full.
+        true: the people, posed.
+        K: (B, 3, 3) intrinsics of images of ``size`` px.
+        u: (B, columns.PROMPT) uniform numbers.
+        share: of crops that are prompted at all.
+    """
+    names = body.landmark_names
+    wanted = PROMPTED[body.kind]
+    rows = [names.index(name) if name in names else 0 for name in wanted]
+    points = body.landmarks(true.vertices, true.joints)[:, rows]
+    flat = project_points(points, K) / size - 0.5
+    known = torch.tensor([name in names for name in wanted], device=flat.device)
+    known = known.expand(len(flat), -1)
+    if body.kind == "body" and "nose" in names:
+        known = known & ~_hide_faces(points, u[:, 0])
+    return spoil_keypoints(flat, u, share) * known[..., None]
+
+
+def _hide_faces(points: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """(B, K) which points nobody finds: nose and eyes of most faces that look away.
+
+    Args:
+        points: (B, K, 3) in the cameras' frames, in the order of PROMPTED.
+        u: (B,) uniform numbers.
+    """
+    ahead = points[:, 0] - points[:, 3:5].mean(1)
+    away = (ahead * points[:, 0]).sum(1) > 0
+    # The last digits of a number that says something else too: as good as one of their own.
+    hidden = away & ((u * 97) % 1 > TURNED_FOUND)
+    out = torch.zeros(points.shape[:2], dtype=torch.bool, device=points.device)
+    out[:, :3] = hidden[:, None]
+    return out
 
 
 def spoil_keypoints(points: torch.Tensor, u: torch.Tensor, share: float) -> torch.Tensor:
@@ -46,14 +99,21 @@ def spoil_keypoints(points: torch.Tensor, u: torch.Tensor, share: float) -> torc
     found = torch.where(strayed, points + aside, found)
     inside = (points.abs() < 0.5).all(-1)
     given = inside & (fate > DROPPED) & (whole[:, 0] < share)[:, None]
+    if _is_body(points):
+        given[:, LEGS] &= (whole[:, 2] < 1 - NO_LEGS)[:, None]
     return torch.cat([found, torch.ones_like(found[..., :1])], -1) * given[..., None]
+
+
+def _is_body(points: torch.Tensor) -> bool:
+    return points.shape[1] == len(PROMPTED["body"])
 
 
 def _swap(points: torch.Tensor) -> torch.Tensor:
     """Points with left and right exchanged; of a hand, which has one side, the same points."""
-    if points.shape[1] != len(PROMPTED["body"]):
+    if not _is_body(points):
         return points
-    return points.unflatten(1, (-1, 2)).flip(2).flatten(1, 2)
+    pairs = points[:, 1:].unflatten(1, (-1, 2)).flip(2).flatten(1, 2)
+    return torch.cat([points[:, :1], pairs], 1)
 
 
 def place_keypoints(
@@ -82,8 +142,3 @@ def mirror_prompts(prompts: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:
     """Prompts of hands (B, K, 3) for images of which ``flip`` (B,) are mirrored."""
     sign = torch.where(flip, -1.0, 1.0)[:, None]
     return torch.stack([prompts[..., 0] * sign, prompts[..., 1], prompts[..., 2]], -1)
-
-
-def count_draws() -> int:
-    """Uniform numbers that ``spoil_keypoints`` takes of a slot."""
-    return columns.PROMPT.stop - columns.PROMPT.start

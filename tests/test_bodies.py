@@ -266,3 +266,36 @@ def test_unknown_models_are_refused():
         open_model("smpl_x")
     with pytest.raises(UserError, match="body=anny has no variants; 'female' was asked for"):
         open_model("anny", "female")
+
+
+def test_weights_of_shapes_are_those_of_anny():
+    model = open_model("anny")
+    draw = torch.Generator().manual_seed(0)
+    shape = torch.rand(16, 6, generator=draw).requires_grad_()
+    theirs = model.source.model._get_phenotype_blendshape_coefficients(
+        shape, shape.new_zeros(1, 0), shape.new_zeros(1, len(model.source.face_names))
+    )
+    ours = model._coefficients(shape)
+    assert torch.equal(ours, theirs[:, : ours.shape[1]])
+    towards = torch.rand(ours.shape, generator=draw)
+    gradients = [
+        torch.autograd.grad((weights[:, : ours.shape[1]] * towards).sum(), shape)[0]
+        for weights in (theirs, ours)
+    ]
+    assert torch.allclose(*gradients, atol=1e-5)
+
+
+def test_a_lean_body_has_equal_landmarks():
+    model = open_model("anny")
+    lean, coarse = model.lean(64), model.coarse(64)
+    draw = torch.Generator().manual_seed(1)
+    pose = torch.randn(4, len(model.joint_names), 3, generator=draw) * 0.3
+    shape, root = torch.rand(4, 6, generator=draw), torch.rand(4, 3, generator=draw)
+    one, two = lean(pose, root, shape), coarse(pose, root, shape)
+    assert torch.equal(lean.vertex_ids, coarse.vertex_ids)
+    assert torch.allclose(lean.landmarks(*one), coarse.landmarks(*two), atol=1e-6)
+    assert torch.allclose(lean.keypoints(*one), coarse.keypoints(*two), atol=1e-6)
+    # Only fingers and toes are stiff.
+    away = (one[0] - two[0]).norm(dim=-1)
+    assert away.median() < 1e-4 and away.max() < 0.2
+    assert one[1].shape == two[1].shape

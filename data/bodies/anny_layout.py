@@ -27,6 +27,15 @@ KEYPOINTS = {
     "left_wrist": "wrist.L",
     "right_wrist": "wrist.R",
 }
+# COCO's points of the face: a joint, or a vertex of the base mesh (the nose's tip, where the ears
+# stand out farthest).
+FACE: dict[str, str | int] = {
+    "nose": 297,
+    "left_eye": "eye.L",
+    "right_eye": "eye.R",
+    "left_ear": 12006,
+    "right_ear": 5423,
+}
 
 
 def list_hand_joints(side: str) -> tuple[str, ...]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from data.bodies.anny_body import AnnyBody
-from data.bodies.anny_layout import ANNY, FINGERS, KEYPOINTS, list_hand_joints
+from data.bodies.anny_layout import ANNY, FACE, FINGERS, KEYPOINTS, list_hand_joints
+from data.bodies.anny_shape import ShapeWeights
 from data.bodies.base import BodyModel, BodyParameters, ShapeSpace, pair_sides
 from data.bodies.sampling import spread_points
 from engine.geometry import axis_angle_to_matrix
@@ -32,12 +33,14 @@ class AnnyModel(BodyModel):
         vertex_ids: (V,) int64 each vertex's number in the whole body's mesh.
         keypoints: {name: a joint, by name, or a vertex of the whole body, by number}.
         source: the AnnyBody that all this is cut from.
+        face: landmarks that are no keypoints, likewise.
     """
 
     name = "anny"
     kind = "body"
     variant = ""
     keypoint_index: torch.Tensor
+    landmark_index: torch.Tensor
 
     def __init__(
         self,
@@ -46,26 +49,29 @@ class AnnyModel(BodyModel):
         vertex_ids: torch.Tensor,
         keypoints: Mapping[str, str | int],
         source: AnnyBody,
+        face: Mapping[str, str | int],
     ) -> None:
         super().__init__()
-        self.rigged, self.source, self._keypoints = rigged, source, keypoints
+        self.rigged, self.source, self._keypoints, self._face = rigged, source, keypoints, face
         self.joint_names = list(rigged.bone_labels)
         self.parents = [int(parent) for parent in rigged.bone_parents]
         self.keypoint_names = list(keypoints)
         self.shape_space = ShapeSpace(tuple(source.shape_names), mean=0.5, low=0.0, high=1.0)
         self.expression_names = list(source.face_names)
+        self._shape_weights = ShapeWeights(source.model)
         numbers = {int(vertex): i for i, vertex in enumerate(vertex_ids)}
         # An index into joints and then vertices.
         index = [
             self.joint_names.index(at)
             if isinstance(at, str)
             else len(self.joint_names) + numbers[at]
-            for at in keypoints.values()
+            for at in (*keypoints.values(), *face.values())
         ]
         for name, values in (
             ("faces", faces),
             ("vertex_ids", vertex_ids),
-            ("keypoint_index", torch.tensor(index)),
+            ("keypoint_index", torch.tensor(index[: len(keypoints)])),
+            ("landmark_index", torch.tensor(index)),
             ("mirror", pair_sides(self.joint_names, ".L", ".R")),
             ("keypoint_mirror", pair_sides(self.keypoint_names, "left_", "right_")),
         ):
@@ -106,25 +112,43 @@ class AnnyModel(BodyModel):
         """Returns the (B, K, 3) keypoints: some of the joints and of the vertices."""
         return torch.cat([joints, vertices], 1)[:, self.keypoint_index]
 
+    @property
+    def landmark_names(self) -> list[str]:
+        """Names of the landmarks; see BodyModel."""
+        return [*self._keypoints, *self._face]
+
+    def landmarks(self, vertices: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
+        """Returns the (B, L, 3) landmarks: some of the joints and of the vertices."""
+        return torch.cat([joints, vertices], 1)[:, self.landmark_index]
+
     def coarse(self, count: int) -> "AnnyModel":
         """Return the same model with about ``count`` vertices spread evenly over the surface.
 
-        It keeps the vertices of the keypoints too.
+        It keeps the vertices of the landmarks too.
 
         A vertex is where it is on the full mesh: skinning treats each alone, so nothing is
         approximated.
         """
         ids = spread_points(self.rigged.template_vertices, count)
         joints = len(self.joint_names)
-        tips = self.keypoint_index[self.keypoint_index >= joints] - joints
+        tips = self.landmark_index[self.landmark_index >= joints] - joints
         chosen = torch.unique(torch.cat([ids, tips]))
         data = _cut_vertices(self.rigged.to_model_data(), chosen)
         return self._rebuild(_rigged(data), self.vertex_ids[chosen])
 
+    def lean(self, count: int) -> BodyModel:
+        """Return a coarse model without the joints that no landmark hangs on; see BodyModel."""
+        model = self.coarse(count)
+        data = model.rigged.to_model_data()
+        ends = [at for at in {**self._keypoints, **self._face}.values() if isinstance(at, str)]
+        chains = [_list_chain(self.joint_names.index(end), self.parents) for end in ends]
+        kept = sorted(set().union(*chains))
+        return LeanAnny(model, *_keep_bones(data, kept))
+
     def _rebuild(
         self, rigged: "RiggedModelWithLinearBlendShapes", vertex_ids: torch.Tensor
     ) -> "AnnyModel":
-        return AnnyModel(rigged, None, vertex_ids, self._keypoints, self.source)
+        return AnnyModel(rigged, None, vertex_ids, self._keypoints, self.source, self._face)
 
     def read_labels(self, labels: Mapping[str, torch.Tensor], flip: torch.Tensor) -> BodyParameters:
         """Returns what the labels say as it is; see BodyModel."""
@@ -132,9 +156,40 @@ class AnnyModel(BodyModel):
 
     def _coefficients(self, shape: torch.Tensor) -> torch.Tensor:
         """(B, C) weights of the blend shapes, without the facial actions that come after them."""
-        none = shape.new_zeros(1, 0), shape.new_zeros(1, len(self.source.face_names))
-        coefficients = self.source.model._get_phenotype_blendshape_coefficients(shape, *none)
-        return coefficients[:, : len(self.rigged.blendshapes)]
+        weights = self._shape_weights(shape)
+        return weights[:, : len(self.rigged.blendshapes)]
+
+
+class LeanAnny(AnnyModel):
+    """The whole body by the joints that its landmarks hang on: 40 of 104, at half the time.
+
+    Fingers and toes keep their places in hands and feet as at rest. ``joints`` are all 104, those
+    that are left out where the nearest kept one before them is.
+
+    Args:
+        kept: (J',) int64 of the joints that are posed.  nearest: (J,) int64 the one of them that
+            each joint moves with.  The others as AnnyModel's.
+    """
+
+    kept: torch.Tensor
+    nearest: torch.Tensor
+
+    def __init__(
+        self, model: AnnyModel, data: "ModelData", kept: torch.Tensor, nearest: torch.Tensor
+    ) -> None:
+        ids = model.vertex_ids
+        super().__init__(_rigged(data), None, ids, model._keypoints, model.source, model._face)
+        self.joint_names, self.parents = model.joint_names, model.parents
+        self.register_buffer("kept", kept, persistent=False)
+        self.register_buffer("nearest", nearest, persistent=False)
+        for name in ("keypoint_index", "landmark_index", "mirror"):
+            self.register_buffer(name, getattr(model, name), persistent=False)
+
+    def _pose(
+        self, pose: torch.Tensor, translation: torch.Tensor, shape: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        vertices, joints = super()._pose(pose[:, self.kept], translation, shape)
+        return vertices, joints[:, self.nearest]
 
 
 class AnnyHand(AnnyModel):
@@ -156,7 +211,7 @@ class AnnyHand(AnnyModel):
         source: AnnyBody,
         whole: AnnyModel,
     ) -> None:
-        super().__init__(rigged, faces, vertex_ids, keypoints, source)
+        super().__init__(rigged, faces, vertex_ids, keypoints, source, face={})
         self._whole = whole
         self.expression_names = []
         # A left hand is learnt as the right one in a mirror, so its own joints are looked up under
@@ -183,6 +238,10 @@ class AnnyHand(AnnyModel):
         if expression is not None:
             raise ValueError("a hand has no facial expression")
         return self._pose(pose, translation, shape)
+
+    def lean(self, count: int) -> BodyModel:
+        """Return a coarse model: keypoints hang on all joints of a hand."""
+        return self.coarse(count)
 
     def _rebuild(
         self, rigged: "RiggedModelWithLinearBlendShapes", vertex_ids: torch.Tensor
@@ -220,7 +279,7 @@ def build_body() -> AnnyModel:
     source = AnnyBody()
     data = _read_data(source)
     ids = torch.arange(len(data.template_vertices))
-    return AnnyModel(_rigged(data), source.faces, ids, KEYPOINTS, source)
+    return AnnyModel(_rigged(data), source.faces, ids, KEYPOINTS, source, FACE)
 
 
 def build_hand() -> AnnyHand:
@@ -350,6 +409,40 @@ def _cut_bones(data: "ModelData", side: str) -> "ModelData":
         bone_template_orientation_matrices=rooted(data.bone_template_orientation_matrices, eye, 0),
         bone_orientation_blendshapes=rooted(data.bone_orientation_blendshapes, zero, 1),
     )
+
+
+def _keep_bones(
+    data: "ModelData", kept: list[int]
+) -> tuple["ModelData", torch.Tensor, torch.Tensor]:
+    """The rig of some bones, with all that they hang on.
+
+    Returns:
+        the tables; (J',) int64 the bones; (J,) int64 which of them each bone moves with.
+    """
+    parents, rows = data.metadata.bone_parents, torch.tensor(kept)
+    numbers = {old: new for new, old in enumerate(kept)}
+    nearest = []
+    for bone in range(len(parents)):
+        while bone not in numbers:
+            bone = int(parents[bone])
+        nearest.append(numbers[bone])
+    new = torch.tensor(nearest)
+    metadata = dataclasses.replace(
+        data.metadata,
+        bone_labels=[data.metadata.bone_labels[bone] for bone in kept],
+        bone_parents=[numbers.get(int(parents[bone]), -1) for bone in kept],
+    )
+    cut = dataclasses.replace(
+        data,
+        metadata=metadata,
+        vertex_bone_indices=new[data.vertex_bone_indices.long()],
+        template_bone_heads=data.template_bone_heads[rows],
+        bone_heads_blendshapes=data.bone_heads_blendshapes[:, rows],
+        reference_bone_orientations=_given(data.reference_bone_orientations)[rows],
+        bone_template_orientation_matrices=_given(data.bone_template_orientation_matrices)[rows],
+        bone_orientation_blendshapes=_given(data.bone_orientation_blendshapes)[:, rows],
+    )
+    return cut, rows, new
 
 
 def _cut_faces(faces: torch.Tensor, ids: torch.Tensor, count: int) -> torch.Tensor:

@@ -157,12 +157,28 @@ class BodyModel(nn.Module, abc.ABC):
         They are some of these, or a regressor's.
         """
 
+    @property
+    def landmark_names(self) -> list[str]:
+        """Names of what ``landmarks`` returns: the keypoints, then COCO's points of the face."""
+        return self.keypoint_names
+
+    def landmarks(self, vertices: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
+        """Return (B, L, 3) points that detectors of keypoints find; without a face, keypoints."""
+        return self.keypoints(vertices, joints)
+
     @abc.abstractmethod
     def coarse(self, count: int) -> "BodyModel":
         """Return the same model with about ``count`` vertices spread over the surface.
 
-        It keeps those that keypoints need.
+        It keeps those that keypoints and landmarks need.
         """
+
+    def lean(self, count: int) -> "BodyModel":
+        """Return a coarse model that may leave out joints which no landmark hangs on, for speed.
+
+        It takes the same parameters and gives equal landmarks.
+        """
+        return self.coarse(count)
 
     @abc.abstractmethod
     def read_labels(self, labels: Mapping[str, torch.Tensor], flip: torch.Tensor) -> BodyParameters:

@@ -16,6 +16,9 @@ DEGRADE = slice(56, 76)
 TONE = slice(76, 84)
 DRAWS = 84
 PROMPT = slice(DRAWS, DRAWS + 3 + 4 * 21)  # where keypoints are given: three, and four a keypoint
+# Of a person who is given as keypoints alone: thirteen for the pose and the crop, then as PROMPT.
+LIFT = 13
+LIFT_DRAWS = LIFT + PROMPT.stop - PROMPT.start
 
 
 @dataclass
@@ -89,6 +92,23 @@ class AppearanceKeys(BackgroundKeys):
         low=0,
         high=1,
     )
+    lifted: int = key(
+        0,
+        "people more a crop that the head learns from by their keypoints alone, without an image: "
+        "poses of the shards' labels, turned anyhow",
+        low=0,
+        high=64,
+    )
+    lifted_clips: int = key(20000, "clips whose labels they are drawn from", low=1)
+
+    def check(self) -> None:
+        """Raise UserError for people of keypoints alone and a head that is given none."""
+        super().check()
+        if self.lifted and not self.prompt_share:
+            raise UserError(
+                f"data.augment.lifted={self.lifted} people are keypoints alone, and "
+                "data.augment.prompt_share=0 gives the head none"
+            )
 
     @property
     def draws(self) -> int:
@@ -103,5 +123,5 @@ class AppearanceKeys(BackgroundKeys):
             self.grey_share,
         )
         if self.prompt_share:
-            return PROMPT.stop
+            return PROMPT.stop + self.lifted * LIFT_DRAWS
         return DRAWS if any(on) else 0

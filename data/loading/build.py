@@ -399,11 +399,15 @@ def people_at(
 
 
 def sample_labels(
-    order: Order, config: "CropDataConfig", count: int, skip: frozenset[str] = frozenset()
+    order: Order,
+    config: "CropDataConfig",
+    count: int,
+    skip: frozenset[str] = frozenset(),
+    every_instant: bool = False,
 ) -> dict[str, np.ndarray]:
     """Return labels of one crop of each of ``count`` training slots, without images.
 
-    The slots are spread over the first epoch.
+    The slots are spread over the first epoch.  ``every_instant``: of one crop of each instant.
 
     Returns:
         {name: array} as data.loading.crops.layout has them, without "pixels" and "mask".
@@ -424,7 +428,11 @@ def sample_labels(
         except BadSample as error:
             reason = str(error)
             continue
-        found.append((clip, labels, known[int(n) % len(known)]))
+        if every_instant:
+            first = {int(labels["instant"][crop]): crop for crop in reversed(known)}
+            found += [(clip, labels, crop) for crop in first.values()]
+        else:
+            found.append((clip, labels, known[int(n) % len(known)]))
     if not found:
         raise UserError(
             f"no clip that was tried has labelled crops with data.rules.crops={config.rules.crops} "

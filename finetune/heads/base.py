@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HEADS", "Head", "ImagePrediction", "Measure", "Prediction", "Term", "Truth"]
 
-CHUNK = 16  # full meshes posed at once: 16 bodies take 60 MB
+CHUNK_VERTICES = 220_000  # posed at once: 16 full bodies, which take 60 MB
 
 
 @dataclass(eq=False, kw_only=True)
@@ -151,6 +151,7 @@ class Head(nn.Module, abc.ABC):
             None where nothing was found.
         layers: numbers of the encoder's blocks, from 0, whose output ``forward`` takes too, as
             ``layers``, a list of (B, N, C) after the encoder's last norm; () for none.
+        rounds: how often it mends its answer; where that is above 0, ``forward`` takes ``judged``.
     """
 
     schema: ClassVar[type[HeadConfig]] = ModelBasedConfig
@@ -158,6 +159,7 @@ class Head(nn.Module, abc.ABC):
     has_parameters: ClassVar[bool] = False
     takes_prompts: bool = False
     layers: tuple[int, ...] = ()
+    rounds: int = 0
 
     @abc.abstractmethod
     def forward(
@@ -197,10 +199,11 @@ class Head(nn.Module, abc.ABC):
 def pose_body(body: BodyModel, parameters: BodyParameters) -> Prediction:
     """Returns the Prediction that parameters of a body model stand for.
 
-    Without gradients a few full meshes are posed at a time.
+    Without gradients a few full meshes are posed at a time, or many coarse ones.
     """
     count = len(parameters.pose)
-    step = max(count, 1) if torch.is_grad_enabled() else CHUNK
+    few = max(CHUNK_VERTICES // len(body.vertex_ids), 1)
+    step = max(count, 1) if torch.is_grad_enabled() else few
     parts = []
     for first in range(0, max(count, 1), step):
         part = parameters.select(slice(first, first + step))

@@ -60,10 +60,26 @@ class ModelBasedConfig(HeadConfig):
         False,
         "whether it takes keypoints that were found, beside the image (data.augment.prompt_share)",
     )
+    prompt_face: bool = key(
+        False, "whether nose, eyes and ears are among them, of bodies; false: limbs alone"
+    )
+    rounds: int = key(
+        0,
+        "how often the answer is projected into the image, compared with keypoints and mended",
+        low=0,
+        high=8,
+    )
 
     def check(self) -> None:
-        """Raise UserError where the width fits neither position encoding nor attention heads."""
+        """Raise UserError where the keys do not fit each other."""
         check_width(self.width, self.heads)
+        if self.prompt_face and not self.prompts:
+            raise UserError("head.prompt_face=true and head.prompts=false: no keypoints are given")
+        if self.rounds and not (self.prompts or self.map_cells):
+            raise UserError(
+                f"head.rounds={self.rounds} compares answers with keypoints: set head.prompts=true "
+                "or head.map_cells"
+            )
 
 
 def check_width(width: int, heads: int) -> None:

@@ -7,7 +7,10 @@ Two ways lead from tokens to answers. The *linear projection* maps every token, 
 their places on a coarse grid: it learns within minutes, where attention alone stays at the mean
 (docs/log.md). It starts the queries, which a transformer decoder then refines by attending to all
 tokens. With ``head.map_cells`` tokens also say where each keypoint is, and that starts them too;
-so do keypoints that were found, with ``head.prompts``.
+so do keypoints that were found, with ``head.prompts``. With ``head.rounds`` an answer is projected
+into the image, compared with keypoints and mended, so often (finetune/heads/mending.py).
+
+Keypoints alone give an answer too: without an image nothing is read off tokens.
 """
 
 from collections.abc import Sequence
@@ -17,14 +20,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from data.bodies.base import BodyModel
-from finetune.crop_camera import describe_camera
+from data.bodies.base import BodyModel, BodyParameters
+from finetune.crop_camera import describe_camera, find_ray_rotation
 from finetune.heads.base import HEADS, Head, Prediction, Term, pose_body
 from finetune.heads.keypoint_maps import KeypointMaps
 from finetune.heads.keys import ModelBasedConfig
+from finetune.heads.mending import Mending
 from finetune.losses import KEYPOINT_MAPS
 from finetune.means import Means, Offsets, add_offsets
-from finetune.prompts import PROMPTED
+from finetune.prompts import count_prompted
 from pretrain.config import VisionConfig
 from pretrain.model import initialise
 from pretrain.position import sincos_table
@@ -72,10 +76,10 @@ class ModelBasedHead(Head):
                 nn.Linear(2 * width, len(answers) * width),
             )
         self.takes_prompts = head.prompts
-        self.prompt_numbers = 3 * len(PROMPTED[body.kind])
+        self.prompted = count_prompted(body.kind, head.prompt_face) if head.prompts else 0
         last = None
         if self.takes_prompts:
-            first = nn.Linear(self.prompt_numbers, 2 * width)
+            first = nn.Linear(3 * self.prompted, 2 * width)
             last = nn.Linear(2 * width, len(answers) * width)
             self.read_prompts = nn.Sequential(first, nn.GELU(), last)
         self.queries = nn.Parameter(torch.zeros(len(answers), width))
@@ -97,6 +101,13 @@ class ModelBasedHead(Head):
         self.last_norm = nn.LayerNorm(width)
         layers = {name: nn.Linear(width, count) for name, count in answers.items()}
         self.answers = nn.ModuleDict(layers)
+        self.rounds = head.rounds
+        if self.rounds:
+            counts = list(answers.values())
+            self.mending = Mending(body, width, counts, self.prompted, self.has_maps)
+            self.mended_norm = nn.LayerNorm(width)
+            mended = {name: nn.Linear(width, count) for name, count in answers.items()}
+            self.mended = nn.ModuleDict(mended)
         self.apply(initialise)
         nn.init.normal_(self.queries, std=0.02)
         if last is not None:
@@ -104,59 +115,119 @@ class ModelBasedHead(Head):
             nn.init.zeros_(last.weight)
         for layer in layers.values():  # the first answers are nearly the means
             nn.init.xavier_uniform_(layer.weight, gain=0.01)
+        if self.rounds:
+            # Without keypoints a network that goes on with rounds is at first the one that it was.
+            for layer in self.mended.values():
+                nn.init.zeros_(layer.weight)
 
     def forward(
         self,
-        features: torch.Tensor,
+        features: torch.Tensor | None,
         K: torch.Tensor,
         size: int,
         means: Means,
         body: BodyModel,
         prompts: torch.Tensor | None = None,
+        judged: torch.Tensor | None = None,
     ) -> Prediction:
-        """Predict the people of images; see finetune.heads.base.Head."""
-        tokens = self.norm(features)
-        maps = self.maps(tokens) if self.has_maps else None
-        answers = self.answer(tokens, maps, prompts, describe_camera(K, size))
+        """Predict the people of images; see finetune.heads.base.Head.
+
+        ``features``: None where there is no image, and keypoints alone are known.  ``judged``: (B,)
+        in [0, 1), which round's answer is given, in training; None: the last one's.
+        """
+        if prompts is not None:
+            prompts = prompts[:, -self.prompted :] if self.prompted else None
+        tokens = None if features is None else self.norm(features)
+        maps = self.maps(tokens) if self.has_maps and tokens is not None else None
+        mapped = None if maps is None else self.maps.read(maps)
+        queries = self._start(tokens, mapped, prompts, describe_camera(K, size))
+        memory = self._remember(tokens, queries)
+        queries = self._decode(queries, memory)
+        rounds = [_answer(self.answers, self.last_norm(queries))]
+        rotation = find_ray_rotation(K, size)
+        for _ in range(self.rounds):
+            offsets = rounds[-1].detach()
+            found = self._add(offsets, means, K, size, body)
+            shown, compared = self.mending.compare(found, K, size, [prompts, mapped])
+            changed = self.mending.change_queries(shown, offsets, compared)
+            queries = self._decode(queries + changed, memory)
+            offsets = self.mending.step(found, offsets, means.pose, compared, rotation)
+            rounds.append(offsets.add(_answer(self.mended, self.mended_norm(queries))))
+        offsets = rounds[-1] if judged is None else _choose(rounds, judged)
         # bf16 would rotate a body by a quarter of a degree.
-        with torch.autocast(features.device.type, enabled=False):
-            offsets = Offsets(*(answers[name].float() for name in ("pose", "shape", "place")))
-            found = add_offsets(means, offsets, K, size, body.shape_space, body.name)
-        return replace(pose_body(body, found), maps=maps)
+        with torch.autocast(K.device.type, enabled=False):
+            found = self._add(offsets, means, K, size, body)
+            return replace(pose_body(body, found), maps=maps)
 
     def list_own_terms(self) -> Sequence[Term]:
         """That of the maps, where it has some."""
         return (KEYPOINT_MAPS,) if self.has_maps else ()
 
-    def answer(
+    def _add(
+        self, offsets: Offsets, means: Means, K: torch.Tensor, size: int, body: BodyModel
+    ) -> BodyParameters:
+        """The bodies that offsets stand for."""
+        with torch.autocast(K.device.type, enabled=False):
+            return add_offsets(means, offsets, K, size, body.shape_space, body.name)
+
+    def _start(
         self,
-        tokens: torch.Tensor,
-        maps: torch.Tensor | None,
+        tokens: torch.Tensor | None,
+        mapped: torch.Tensor | None,
         prompts: torch.Tensor | None,
         camera: torch.Tensor,
-    ) -> dict[str, torch.Tensor]:
-        """Returns {query's name: (B, numbers)}.
+    ) -> torch.Tensor:
+        """Returns the queries (B, Q, width) that the decoder starts from.
 
         Args:
-            tokens: (B, N, C) of the encoder, normalised.
-            maps: of KeypointMaps, or None.
-            prompts: of finetune.prompts, or None.
+            tokens: (B, N, C) of the encoder, normalised, or None.
+            mapped: (B, K, 3) of KeypointMaps.read, or None.
+            prompts: (B, P, 3) of finetune.prompts, or None.
             camera: (B, 3), see finetune.crop_camera.describe_camera.
         """
-        small = (self._pool @ self.compress(tokens)).flatten(1)
-        starts = self.read(small).unflatten(1, self.queries.shape)
-        if maps is not None:
-            found = self.maps.read(maps).flatten(1)
-            starts = starts + self.read_maps(found).unflatten(1, self.queries.shape)
+        queries = self.queries + self.camera(camera)[:, None]
+        parts = []
+        if tokens is not None:
+            parts.append(self.read((self._pool @ self.compress(tokens)).flatten(1)))
+        if mapped is not None:
+            parts.append(self.read_maps(mapped.flatten(1)))
         if self.takes_prompts:
             if prompts is None:
-                prompts = tokens.new_zeros(len(tokens), self.prompt_numbers)
-            read = self.read_prompts(prompts.flatten(1))
-            starts = starts + read.unflatten(1, self.queries.shape)
-        queries = self.queries + starts + self.camera(camera)[:, None]
-        if self.depth:
-            queries = self.decoder(queries, self.embed(tokens) + self._places)
-        queries = self.last_norm(queries)
-        return {
-            name: answer(queries[:, i]) for i, (name, answer) in enumerate(self.answers.items())
-        }
+                prompts = camera.new_zeros(len(camera), self.prompted, 3)
+            parts.append(self.read_prompts(prompts.flatten(1)))
+        for part in parts:
+            queries = queries + part.unflatten(1, self.queries.shape)
+        return queries
+
+    def _remember(self, tokens: torch.Tensor | None, queries: torch.Tensor) -> torch.Tensor | None:
+        """What the decoder attends to: the image's tokens, or one of zeros without an image."""
+        if not self.depth:
+            return None
+        if tokens is None:
+            return torch.zeros_like(queries[:, :1])
+        return self.embed(tokens) + self._places
+
+    def _decode(self, queries: torch.Tensor, memory: torch.Tensor | None) -> torch.Tensor:
+        return queries if memory is None else self.decoder(queries, memory)
+
+
+def _answer(layers: nn.ModuleDict, queries: torch.Tensor) -> Offsets:
+    """The Offsets that queries (B, Q, width) answer with, in float32."""
+    answers = {name: layer(queries[:, i]).float() for i, (name, layer) in enumerate(layers.items())}
+    return Offsets(answers["pose"], answers["shape"], answers["place"])
+
+
+def _choose(rounds: list[Offsets], judged: torch.Tensor) -> Offsets:
+    """Offsets of one round for each person: the last one for half of them, any for the others.
+
+    So each round answers as well as it can, and the next one mends what is wrong with it, at the
+    cost of posing one answer.
+    """
+    before = (judged * 2 * (len(rounds) - 1)).long()
+    chosen = torch.where(judged < 0.5, before, len(rounds) - 1)
+    rows = torch.arange(len(judged), device=judged.device)
+    return Offsets(
+        torch.stack([one.pose for one in rounds])[chosen, rows],
+        torch.stack([one.shape for one in rounds])[chosen, rows],
+        torch.stack([one.translation for one in rounds])[chosen, rows],
+    )

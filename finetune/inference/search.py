@@ -68,7 +68,7 @@ def find_regions(
     people = finder.find_people(pixels) if "body" in kinds else None
     if people is not None:
         sure = [one for one in people if one.score >= least_score]
-        found["body"] = [Region(one.box, keypoints=choose_limbs(one)) for one in sure]
+        found["body"] = [Region(one.box, keypoints=order_keypoints(one)) for one in sure]
     if "hand" in kinds:
         # People who are known already are not looked for again.
         hands = finder.find_hands(pixels) if people is None else finder.find_hands(pixels, people)
@@ -77,8 +77,8 @@ def find_regions(
     return found
 
 
-def choose_limbs(person: Detection) -> np.ndarray | None:
-    """(12, 3) of a found person's keypoints, those that heads take; None where there are none."""
+def order_keypoints(person: Detection) -> np.ndarray | None:
+    """(17, 3) of a found person's keypoints, in PROMPTED's order; None where there are none."""
     if person.keypoints is None:
         return None
     names = find_joint_set(person.joint_set).joints

@@ -85,7 +85,7 @@ class Asked:
         images = torch.where(flip[:, None, None, None], images.flip(-1), images)
         prompts = None
         if self.prompted:
-            prompts = predictor.place_prompts([seen.joints for seen in people], squares, flip)
+            prompts = predictor.place_prompts([seen.keypoints for seen in people], squares, flip)
         return Crops(images, mirror_cameras(Ks, flip, size), flip, prompts)
 
     def recover(self, crops: "Crops") -> Prediction:

@@ -34,9 +34,10 @@ from finetune.config import FinetuneConfig
 from finetune.heads.base import ImagePrediction, Measure, Truth, pose_body
 from finetune.init_head import begin_from
 from finetune.layers import ENCODER, count_layers_after
+from finetune.lifting import Lifting
 from finetune.means import compute_means
 from finetune.model import Recovery
-from finetune.prompts import PROMPTED, spoil_keypoints
+from finetune.prompts import make_prompts
 from finetune.tasks import TASKS
 from finetune.views import Targets, View, view
 from pretrain import header
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MEAN_CLIPS = 512  # labels that the mean parameters are taken from
+LIFTED = "lifted/"  # before the terms of people without an image
+LIFT_LABELS = ("pose", "root", "shape", "joints", "K", "Rt", "numbers")
 METRICS = DATA_METRICS.extend(
     MetricBook(
         groups=(
@@ -89,9 +92,10 @@ class Recovering(nn.Module):
         bf16: bool,
         appearance: Appearance | None = None,
         prompt_share: float = 0.0,
+        lifting: Lifting | None = None,
     ) -> None:
         super().__init__()
-        self.appearance, self.prompt_share = appearance, prompt_share
+        self.appearance, self.prompt_share, self.lifting = appearance, prompt_share, lifting
         self.model, self.size, self.bf16 = model, size, bf16
         # In a list, so that the mesh is no part of the module: its tables are neither synchronised
         # nor saved.
@@ -115,20 +119,24 @@ class Recovering(nn.Module):
         K: torch.Tensor,
         body: BodyModel,
         prompts: torch.Tensor | None = None,
+        judged: torch.Tensor | None = None,
     ) -> ImagePrediction:
         """The finetune.heads.base.Prediction of images; of a head without a mesh another.
 
-        ``body``: the coarse body model or the full one.  ``prompts``: of finetune.prompts.
+        ``body``: the coarse body model or the full one.  The others as in Recovery.forward.
         """
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.model(images, K, body, prompts)
+            return self.model(images, K, body, prompts, judged)
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """{term: (B,)} of finetune.losses."""
+        """{term: (B,)} of finetune.losses; those of people without an image as "lifted/TERM"."""
         truth = self.tell_truth(batch)
         prompts = self._make_prompts(batch, truth)
-        found = self.recover(truth.require_images(), truth.K, self.body, prompts)
-        return losses.compute_terms(self.terms, found, truth)
+        # As good as a number of its own: it is in [0, 1) and says little else that matters here.
+        judged = batch["look"][:, columns.PROMPT.stop - 1] if prompts is not None else None
+        found = self.recover(truth.require_images(), truth.K, self.body, prompts, judged)
+        terms = losses.compute_terms(self.terms, found, truth)
+        return terms | self._lift(batch) if self.lifting else terms
 
     @torch.no_grad()
     def tell_truth(self, batch: Batch) -> Truth:
@@ -141,10 +149,22 @@ class Recovering(nn.Module):
         """Keypoints as a detector would find them, for a share of the crops."""
         if not self.prompt_share or "look" not in batch:
             return None
-        names = self.body.keypoint_names
-        rows = [names.index(name) for name in PROMPTED[self.body.kind]]
-        points = losses.place_keypoints(truth)[:, rows] - 0.5
-        return spoil_keypoints(points, batch["look"][:, columns.PROMPT], self.prompt_share)
+        u = batch["look"][:, columns.PROMPT]
+        return make_prompts(self.body, truth.mesh, truth.K, self.size, u, self.prompt_share)
+
+    def _lift(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """{"lifted/TERM": (B,)} means over the people without an image that each crop brings."""
+        assert self.lifting is not None
+        count = len(batch["look"])
+        u = batch["look"][:, columns.PROMPT.stop :].reshape(-1, columns.LIFT_DRAWS)
+        with torch.no_grad():
+            people = self.lifting(u)
+        with torch.autocast(u.device.type, torch.bfloat16, enabled=self.bf16):
+            found = self.model.lift(
+                people.truth.K, self.size, self.lifting.body, people.prompts, people.judged
+            )
+        terms = losses.compute_terms(losses.TERMS, found, people.truth)
+        return {f"{LIFTED}{name}": values.view(count, -1).mean(1) for name, values in terms.items()}
 
 
 @TASKS.register("mesh")
@@ -179,8 +199,12 @@ class MeshTask(ClipTask[FinetuneConfig]):
         self.step_module = self.make_step_module()
         terms = losses.list_terms(self.model.head)
         self.terms = [term.name for term in terms]
-        self.meter_count = len(self.terms) + 2
         self.weights = losses.weigh_terms(terms, flat(config), config.head.name)
+        if self.step_module.lifting:
+            names = [term.name for term in losses.TERMS]
+            self.terms += [LIFTED + name for name in names]
+            self.weights |= {LIFTED + name: self.weights[name] for name in names}
+        self.meter_count = len(self.terms) + 2
         self.measures = losses.list_measures(self.model.head)
         self.metrics = METRICS.extend(MetricBook(metrics=_describe_measures(self.measures)))
         self.use_data(self.open_loader(), self.read_val(), before)
@@ -200,6 +224,7 @@ class MeshTask(ClipTask[FinetuneConfig]):
             self.bf16,
             open_appearance(config.data.augment, device),
             config.data.augment.prompt_share,
+            self._open_lifting() if config.data.augment.lifted else None,
         )
 
     def open_loader(self) -> Loader:
@@ -225,6 +250,16 @@ class MeshTask(ClipTask[FinetuneConfig]):
         """
         seen, target = self.step_module.seen(batch)
         return seen, target, self.step_module.recover(seen.require_images(), seen.K, body)
+
+    def _open_lifting(self) -> Lifting:
+        """The people of whom keypoints alone are given, from labels of the run's shards."""
+        config = self.config
+        labels = sample_labels(
+            self.order, config.data, config.data.augment.lifted_clips, self.skip, every_instant=True
+        )
+        tensors = {name: torch.from_numpy(labels[name]).to(self.device) for name in LIFT_LABELS}
+        lean = self.body.lean(config.coarse_vertices).to(self.device)
+        return Lifting(tensors, config.data.augment, lean, config.model.image_size, config.margin)
 
     def lr_mult(self, name: str) -> float:
         """encoder_lr_mult for the encoder, times optim.layer_decay for each layer after."""
