@@ -6,8 +6,9 @@ Each is a mean over its own numbers for each crop, so that a weight means the sa
 hands. What a head does not predict is left out.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,6 +18,9 @@ from engine.pose_metrics import mpjpe, pa_mpjpe
 from finetune.crop_camera import to_image_translation
 from finetune.heads.base import Head, ImagePrediction, Measure, Prediction, Term, Truth
 from finetune.heads.keypoint_maps import compare_maps
+
+if TYPE_CHECKING:
+    from finetune.config import FinetuneConfig
 
 NEAREST_M = 0.1  # points that are nearer, or behind the camera, are projected as if they were here
 
@@ -58,18 +62,16 @@ def compute_terms(
     return {term.name: term.compute(found, truth) for term in terms}
 
 
-def weigh_terms(terms: Sequence[Term], keys: Mapping[str, object], head: str) -> dict[str, float]:
+def weigh_terms(terms: Sequence[Term], config: "FinetuneConfig") -> dict[str, float]:
     """Returns {term: weight}.
 
-    Args:
-        keys: {dotted key: value} of the run's config.  head: its name, for messages.
     Raises:
         UserError: all are 0.
     """
-    weights = {term.name: cast(float, keys[term.weight]) for term in terms}
+    weights = {term.name: float(attrgetter(term.weight)(config)) for term in terms}
     if not any(weights.values()):
         names = ", ".join(term.weight for term in terms)
-        raise UserError(f"head.name={head}: all weights of its losses are 0 ({names})")
+        raise UserError(f"head.name={config.head.name}: all weights of its losses are 0 ({names})")
     return weights
 
 

@@ -20,7 +20,6 @@ from data.sampling.manifest import quarantined_shards
 from data.sampling.order import Order
 from data.sampling.seen import Seen
 from engine.checkpoint import history
-from engine.config.parser import flat
 from engine.distributed import hardware, process_group
 from engine.distributed.process_group import Processes
 from engine.errors import UserError
@@ -199,7 +198,7 @@ class MeshTask(ClipTask[FinetuneConfig]):
         self.step_module = self.make_step_module()
         terms = losses.list_terms(self.model.head)
         self.terms = [term.name for term in terms]
-        self.weights = losses.weigh_terms(terms, flat(config), config.head.name)
+        self.weights = losses.weigh_terms(terms, config)
         if self.step_module.lifting:
             names = [term.name for term in losses.TERMS]
             self.terms += [LIFTED + name for name in names]
