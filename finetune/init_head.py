@@ -17,6 +17,7 @@ from pretrain.config import VisionConfig
 
 Section = VisionConfig | HeadConfig
 ADDED = ("prompts", "prompt_face", "rounds")  # parts of a head, which start as if they were not
+FREE = {"head.answer_rounds"}  # says nothing of the weights
 FIRST = "head.read_prompts.0.weight"
 
 log = get_logger(__name__)
@@ -35,7 +36,7 @@ def begin_from(model: Recovery, config: FinetuneConfig) -> Seen:
     # A network may go on with parts that it was trained without.
     old, new = flat(before.config.head), flat(config.head)
     added = {name for name in ADDED if new.get(name) and not old.get(name)}
-    free = {f"head.{name}" for name in added}
+    free = FREE | {f"head.{name}" for name in added}
     _check_same("head", before.config.head, config.head, config.init, free)
     if before.body.name != config.body_model:
         raise UserError(

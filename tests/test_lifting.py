@@ -119,8 +119,9 @@ def test_steps_alone_bring_a_body_to_its_keypoints():
         torch.nn.init.zeros_(layer.weight)
     people = draw_people(40, CUT=1.0, ROLL=0.5)
     errors = []
+    model.eval()
     for rounds in (0, 2, 8):
-        model.head.rounds = rounds
+        model.head.answer_rounds = rounds
         with torch.no_grad():
             found = model.lift(people.truth.K, SIZE, COARSE, people.prompts)
         terms = compute_terms(TERMS, found, people.truth)
@@ -196,6 +197,8 @@ def test_keypoints_alone_teach_a_head_where_limbs_are():
 def test_rounds_and_faces_need_keypoints():
     with pytest.raises(UserError, match="head.rounds=1"):
         ModelBasedConfig(rounds=1).check()
+    with pytest.raises(UserError, match="head.answer_rounds=9"):
+        ModelBasedConfig(answer_rounds=9).check()
     with pytest.raises(UserError, match="head.prompt_face"):
         ModelBasedConfig(prompt_face=True).check()
     with pytest.raises(UserError, match="lifted=3"):

@@ -69,12 +69,23 @@ class ModelBasedConfig(HeadConfig):
         low=0,
         high=8,
     )
+    answer_rounds: int = key(
+        0,
+        "the same for a trained network that is asked: more rounds go on mending; 0: head.rounds",
+        low=0,
+        high=32,
+        resumable=True,
+    )
 
     def check(self) -> None:
         """Raise UserError where the keys do not fit each other."""
         check_width(self.width, self.heads)
         if self.prompt_face and not self.prompts:
             raise UserError("head.prompt_face=true and head.prompts=false: no keypoints are given")
+        if self.answer_rounds and not self.rounds:
+            raise UserError(
+                f"head.answer_rounds={self.answer_rounds} and head.rounds=0: no round was trained"
+            )
         if self.rounds and not (self.prompts or self.map_cells):
             raise UserError(
                 f"head.rounds={self.rounds} compares answers with keypoints: set head.prompts=true "

@@ -102,6 +102,7 @@ class ModelBasedHead(Head):
         layers = {name: nn.Linear(width, count) for name, count in answers.items()}
         self.answers = nn.ModuleDict(layers)
         self.rounds = head.rounds
+        self.answer_rounds = head.answer_rounds or head.rounds
         if self.rounds:
             counts = list(answers.values())
             self.mending = Mending(body, width, counts, self.prompted, self.has_maps)
@@ -145,7 +146,7 @@ class ModelBasedHead(Head):
         queries = self._decode(queries, memory)
         rounds = [_answer(self.answers, self.last_norm(queries))]
         rotation = find_ray_rotation(K, size)
-        for _ in range(self.rounds):
+        for _ in range(self.rounds if self.training else self.answer_rounds):
             offsets = rounds[-1].detach()
             found = self._add(offsets, means, K, size, body)
             shown, compared = self.mending.compare(found, K, size, [prompts, mapped])
