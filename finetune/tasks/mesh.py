@@ -1,6 +1,6 @@
 """Mesh recovery: labelled crops in, meshes out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -289,9 +289,17 @@ class MeshTask(ClipTask[FinetuneConfig]):
             f"loss/{name}": value / sums[-1] for name, value in zip(names, sums[:-1], strict=True)
         }
 
-    @torch.no_grad()
     def evaluate(self, shares: Shares) -> dict[str, float]:
         """{"val/MEASURE"} over the fixed crops; each rank takes its share."""
+        return self.measure(shares, self.answer)
+
+    @torch.no_grad()
+    def measure(
+        self,
+        shares: Shares,
+        answer: Callable[[Batch, BodyModel], tuple[View, BodyParameters, ImagePrediction]],
+    ) -> dict[str, float]:
+        """{"val/MEASURE"} over the fixed crops of what ``answer`` finds in them."""
         measures = self.measures
         total = torch.zeros(2 * len(measures), dtype=torch.float64, device=self.device)
         module, val = self.step_module, self.require_val()
@@ -299,7 +307,7 @@ class MeshTask(ClipTask[FinetuneConfig]):
         self.model.eval()
         for rows in shares.rows(len(val["tags"])):
             batch = self.to_device({k: v[rows] for k, v in val.items()})
-            seen, target, found = self.answer(batch, body)
+            seen, target, found = answer(batch, body)
             truth = Truth(pose_body(body, target), seen.K, module.size, seen, batch)
             for number, measure in enumerate(measures):
                 values = measure.compute(found, truth)

@@ -17,6 +17,7 @@ from torch import nn
 
 from data.bodies.base import BodyModel
 from data.sampling.seen import Seen
+from engine.errors import UserError
 from finetune.heads.base import Prediction
 from finetune.model import Recovery
 from finetune.two_views.cameras import NUMBERS, CameraPose, describe_pose, unknown_cameras
@@ -62,6 +63,11 @@ class TwoViewRecovery(Recovery):
 
     def __init__(self, config: "TwoViewsConfig", body: BodyModel) -> None:
         super().__init__(config.model, config.head, body, config.task)
+        if self.head.layers or not self.head.has_mesh:
+            raise UserError(
+                f"head.name={config.head.name}: task=two_views wants a head that predicts a mesh "
+                "from tokens of the last layer alone"
+            )
         model, part = config.model, config.model.decoder
         self.fusion, self.init_decoder = config.two_views.fusion, config.two_views.init_decoder
         self.decoder = CrossCompletion(model).decoder

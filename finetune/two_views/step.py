@@ -8,7 +8,7 @@ from data.bodies.base import BodyModel, BodyParameters
 from data.loading.crop_pairs import CHANCES, split_pair
 from engine.training.task import Batch
 from finetune import losses
-from finetune.heads.base import Prediction, pose_body
+from finetune.heads.base import Prediction, Truth, pose_body
 from finetune.tasks.mesh import Recovering
 from finetune.two_views.config import TwoViewsKeys
 from finetune.two_views.network import ImagePair, TwoViewRecovery
@@ -63,11 +63,15 @@ class RecoveringPair(Recovering):
         dropped, hidden = batch[CHANCES].unbind(1)
         seen.pair.given = dropped >= self.keys.second_drop
         seen.pair.pose = seen.pair.pose.keep(hidden >= self.keys.camera_drop)
+        views = (seen.first, seen.target), (seen.second, seen.second_target)
         with torch.no_grad():
-            true = [pose_body(self.body, one) for one in (seen.target, seen.second_target)]
+            truths = [
+                Truth(pose_body(self.body, target), view.K, self.size, view, part)
+                for (view, target), part in zip(views, split_pair(batch), strict=True)
+            ]
         found = self.recover_pair(seen.pair, self.body, both=True)
         terms = [
-            losses.compute_terms(mine, truth, view.K, self.size)
-            for mine, truth, view in zip(found, true, (seen.first, seen.second), strict=True)
+            losses.compute_terms(self.terms, mine, truth)
+            for mine, truth in zip(found, truths, strict=True)
         ]
         return {name: (terms[0][name] + terms[1][name]) / 2 for name in terms[0]}
