@@ -68,6 +68,9 @@ class ScoreConfig:
     protocol: str = key("", "whose numbers are computed, such as freihand; docs/protocols.md")
     split: str = key("", "part of the data set, where the truth holds several")
     regressor: str = key("", "joint regressor (.npy) for protocols of meshes' joints", path="one")
+    indices: str = key(
+        "", "folder of files that number hands', face's, body's vertices", path="one"
+    )
     out: str = key("", "JSON file for the numbers, unrounded", path="one")
 
     def check(self) -> None:
