@@ -40,6 +40,11 @@ class EvaluateConfig:
         path="one",
     )
     out: str = key("", "folder for the results; default: RUN/evaluation", path="one")
+    protocol: str = key(
+        "", "a paper's protocol instead of the table, such as freihand; docs/protocols.md"
+    )
+    regressor: str = key("", "joint regressor (.npy) of the protocol, such as H36M's", path="one")
+    submission: str = key("", "file for the predictions, in the protocol's format", path="one")
     log: bool = key(
         False,
         "put the numbers into the run's log too, at the checkpoint's step; out is then "
@@ -52,6 +57,12 @@ class EvaluateConfig:
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
     allow_commands: bool = key(False, "run the commands (pipe:) that RUN's config names as shards")
     data: EvaluateDataConfig = section(EvaluateDataConfig)
+
+    def check(self) -> None:
+        """UserError where keys of a protocol come without one."""
+        for name in ("regressor", "submission"):
+            if getattr(self, name) and not self.protocol:
+                raise UserError(f"{name}={getattr(self, name)} is of a protocol: set protocol= too")
 
 
 @dataclass

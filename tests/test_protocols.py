@@ -1,5 +1,6 @@
 """Protocols as a whole: names, facts, and the tables of docs/protocols.md."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_the_docs_state_the_facts_of_each_protocol(name):
 
 @pytest.mark.parametrize("name", PROTOCOLS.list_names())
 def test_joint_sets_are_named_as_they_are_registered(name):
-    words = PROTOCOLS.find(name).joint_set.replace(",", " ").split()
+    words = re.findall(r"\w+", PROTOCOLS.find(name).joint_set)
     assert set(words) & set(JOINT_SETS), words
 
 

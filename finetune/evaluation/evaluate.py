@@ -22,6 +22,7 @@ from data.storage.shard_store import Store
 from engine.config.parser import flat, parse_keys, resumable_keys
 from engine.errors import UserError
 from engine.logging import progress
+from engine.run.files import make_folder
 from engine.training import eval_jobs
 from finetune.evaluation import tables
 from finetune.evaluation.judge import Judge
@@ -31,6 +32,8 @@ from finetune.evaluation.results import (
     summarise_run,
     write_results,
 )
+from finetune.evaluation.run_protocol import evaluate_protocol
+from finetune.evaluation.score import describe_scores, write_scores
 from finetune.evaluation.selection import (
     choose_data,
     leave_out,
@@ -56,6 +59,8 @@ def main(argv: list[str]) -> int:
         raise UserError(
             f"log=true, but {config.run} is no checkpoint: RUN/checkpoints/step-X names one"
         )
+    if config.protocol:
+        return _print_protocol(config)
     evaluation = evaluate(config, "python -m finetune evaluate " + shlex.join(argv))
     print(tables.table(evaluation))
     print("\n".join(evaluation["notes"]))
@@ -64,6 +69,17 @@ def main(argv: list[str]) -> int:
         run, step = checkpoint
         eval_jobs.note(run, step, list_numbers(evaluation), evaluation["command"])
         eval_jobs.settle(run)
+    return 0
+
+
+def _print_protocol(config: EvaluateConfig) -> int:
+    protocol, scores = evaluate_protocol(config)
+    folder = find_results_folder(config)
+    make_folder(folder, f"out={folder}")
+    print(describe_scores(protocol, scores))
+    path = folder / f"{config.protocol}.json"
+    write_scores(str(path), config.protocol, protocol, scores)
+    print(f"wrote {path}")
     return 0
 
 

@@ -139,8 +139,33 @@ class Protocol(abc.ABC):
         """
 
 
+@dataclass(frozen=True)
+class RunJoints:
+    """The joints that a protocol takes of a run and of labelled shards.
+
+    Attributes:
+        names: of the joints, in the protocol's order.
+        pelvis: the root, where it is no joint of them.
+        rows: of the joint regressor that are these joints; its row 0 is the pelvis.
+        rotations: SMPL's joints whose orientations count.
+        may_lack: whether numbers of fewer joints make sense.
+    """
+
+    names: tuple[str, ...]
+    pelvis: str | None = None
+    rows: tuple[int, ...] = ()
+    rotations: tuple[int, ...] = ()
+    may_lack: bool = False
+
+
 class FrameProtocol(Protocol):
-    """A protocol on frames of one person, or pair of hands, each."""
+    """A protocol on frames of one person, or pair of hands, each.
+
+    Attributes:
+        run: which joints it takes of a run; None: it scores files alone.
+    """
+
+    run: ClassVar[RunJoints | None] = None
 
     @abc.abstractmethod
     def read_files(self, config: "ScoreConfig") -> tuple[Frames, Frames]:
@@ -157,6 +182,14 @@ class FrameProtocol(Protocol):
     def score_files(self, config: "ScoreConfig") -> Scores:
         """Return the numbers of a file of predictions; see Protocol."""
         return self.score(*self.read_files(config))
+
+    def write(self, path: str, found: Frames) -> None:
+        """Write predictions as the data set's submission.
+
+        Raises:
+            UserError: there is no such file of this protocol, or it cannot be written.
+        """
+        raise UserError(f"submission={path}: {self.title} has no file that runs can be written to")
 
     def score(self, found: Frames, true: Frames) -> Scores:
         """Return the numbers of frames, after a check that they fit together."""

@@ -34,7 +34,7 @@ class Ehf(FrameProtocol):
 
     title = "EHF"
     script = "IDEA-Research/OSX data/EHF/EHF.py"
-    joint_set = "none but roots of smplx55: V2V of all vertices, hands, face"
+    joint_set = "smplx55, for the roots alone; V2V of all vertices, hands, face"
     root = "pelvis; hands: their wrist; face: neck, all by SMPL-X's regressor"
     alignment = "shift, rotation and scale, of each part by its own vertices"
     unit = "mm"

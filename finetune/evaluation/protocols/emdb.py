@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from data.format.joint_sets import find_joint_set
 from data.sources.labelled.bodies import as_numbers, gender_name, reading, take_numbers, take_tree
 from data.sources.labelled.npz import read_npz
 from data.sources.labelled.pickles import read_pickle
@@ -20,6 +21,7 @@ from finetune.evaluation.protocols import (
     PROTOCOLS,
     FrameProtocol,
     Frames,
+    RunJoints,
     Scores,
     Value,
     check_frames,
@@ -52,6 +54,7 @@ class Emdb(FrameProtocol):
     kind = "body"
     submission = "folder PERSON_SEQUENCE.npz: pose, betas (gender), in the camera's axes"
     truth = "folder of EMDB"
+    run = RunJoints(find_joint_set("smpl24").joints, rotations=ORIENTED)
 
     def read_files(self, config: ScoreConfig) -> tuple[Frames, Frames]:
         """Return predicted and true frames of all sequences."""

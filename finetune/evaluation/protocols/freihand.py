@@ -1,6 +1,14 @@
 """FreiHAND: right hands, joints and mesh, raw and after an alignment with scale."""
 
-from finetune.evaluation.protocols import PROTOCOLS, FrameProtocol, Frames, Scores, describe_points
+from data.format.joint_sets import find_joint_set
+from finetune.evaluation.protocols import (
+    PROTOCOLS,
+    FrameProtocol,
+    Frames,
+    RunJoints,
+    Scores,
+    describe_points,
+)
 from finetune.evaluation.scoring.align import align_orthogonal
 from finetune.evaluation.scoring.errors import distances
 from finetune.evaluation.scoring.hand_errors import list_errors, list_mesh_errors
@@ -25,6 +33,7 @@ class FreiHand(FrameProtocol):
     kind = "hand"
     submission = "pred.json: [N x 21 x 3, N x 778 x 3] metres"
     truth = "folder with evaluation_xyz.json and evaluation_verts.json"
+    run = RunJoints(find_joint_set("hand21").joints, may_lack=True)
 
     def read_files(self, config: ScoreConfig) -> tuple[Frames, Frames]:
         """Return predicted and true frames."""

@@ -1,8 +1,21 @@
 """Human3.6M, protocols 1 and 2, as SPIN's script evaluates them on its preprocessed files."""
 
-from finetune.evaluation.protocols import PROTOCOLS, FrameProtocol, Frames, Scores, describe_points
+from data.format.joint_sets import LSP14
+from finetune.evaluation.protocols import (
+    PROTOCOLS,
+    FrameProtocol,
+    Frames,
+    RunJoints,
+    Scores,
+    describe_points,
+)
 from finetune.evaluation.scoring.body_errors import NAN_NOTE, joint_errors, list_means
-from finetune.evaluation.scoring.spin_files import read_labelled, read_predictions
+from finetune.evaluation.scoring.spin_files import (
+    REGRESSED,
+    read_labelled,
+    read_predictions,
+    write_predictions,
+)
 from finetune.verb_config import ScoreConfig
 
 JOINTS = 14
@@ -21,6 +34,7 @@ class Human36M(FrameProtocol):
     kind = "body"
     submission = "npz: pred_joints N x 17 x 3 metres, or vertices with regressor="
     truth = "npz of SPIN's preprocessing (S, imgname)"
+    run = RunJoints(LSP14, "pelvis", REGRESSED[:JOINTS], may_lack=True)
     camera = ""
 
     def read_files(self, config: ScoreConfig) -> tuple[Frames, Frames]:
@@ -31,6 +45,10 @@ class Human36M(FrameProtocol):
             pelvis = None if found.pelvis is None else found.pelvis[rows]
             found = Frames(found.joints[rows], None, pelvis, name=found.name)
         return found, true
+
+    def write(self, path: str, found: Frames) -> None:
+        """Write an npz of pred_joints."""
+        write_predictions(path, found)
 
     def compute(self, found: Frames, true: Frames) -> Scores:
         """Return MPJPE and the reconstruction error."""

@@ -1,6 +1,14 @@
 """HO-3D, versions 2 and 3: FreiHAND's numbers, and joints after scale and shift alone."""
 
-from finetune.evaluation.protocols import PROTOCOLS, FrameProtocol, Frames, Scores, describe_points
+from data.format.joint_sets import find_joint_set
+from finetune.evaluation.protocols import (
+    PROTOCOLS,
+    FrameProtocol,
+    Frames,
+    RunJoints,
+    Scores,
+    describe_points,
+)
 from finetune.evaluation.scoring.align import align_orthogonal, align_scale_shift
 from finetune.evaluation.scoring.errors import distances
 from finetune.evaluation.scoring.hand_errors import list_errors, list_mesh_errors
@@ -28,6 +36,7 @@ class Ho3d(FrameProtocol):
     kind = "hand"
     submission = "pred.json: [N x 21 x 3, N x 778 x 3] metres, OpenGL's axes, MANO's order"
     truth = "folder with evaluation_xyz.json and evaluation_verts.json"
+    run = RunJoints(find_joint_set("mano21").joints)
 
     def read_files(self, config: ScoreConfig) -> tuple[Frames, Frames]:
         """Return predicted and true frames."""

@@ -2,20 +2,28 @@
 
 import numpy as np
 
+from data.format.joint_sets import LSP14
 from finetune.evaluation.protocols import (
     PROTOCOLS,
     FrameProtocol,
     Frames,
+    RunJoints,
     Scores,
     Value,
     describe_points,
 )
 from finetune.evaluation.scoring.body_errors import NAN_NOTE, joint_errors, list_means, pck_below
 from finetune.evaluation.scoring.errors import share_below
-from finetune.evaluation.scoring.spin_files import read_labelled, read_predictions
+from finetune.evaluation.scoring.spin_files import (
+    REGRESSED,
+    read_labelled,
+    read_predictions,
+    write_predictions,
+)
 from finetune.verb_config import ScoreConfig
 
 JOINTS = 17
+NAMES = (*LSP14, "pelvis", "torso", "nose")
 LIMIT_MM = 150.0
 LIMITS_MM = np.linspace(0.0, 150.0, 31)  # of the area: their mean, no trapezoids
 
@@ -35,10 +43,15 @@ class MpiInf3dhp(FrameProtocol):
     kind = "body"
     submission = "npz: pred_joints N x 17 x 3 metres, or vertices with regressor="
     truth = "npz of SPIN's preprocessing (S, imgname)"
+    run = RunJoints(NAMES, "pelvis", REGRESSED, may_lack=True)
 
     def read_files(self, config: ScoreConfig) -> tuple[Frames, Frames]:
         """Return predicted and true frames."""
         return read_predictions(config, JOINTS), read_labelled(config.truth, JOINTS)[0]
+
+    def write(self, path: str, found: Frames) -> None:
+        """Write an npz of pred_joints."""
+        write_predictions(path, found)
 
     def compute(self, found: Frames, true: Frames) -> Scores:
         """Return MPJPE, the reconstruction error, PCK below 150 mm and the area to 150 mm."""

@@ -1,6 +1,14 @@
 """3DPW as papers report it: 14 joints of a regressor on gendered meshes, as SPIN's script."""
 
-from finetune.evaluation.protocols import PROTOCOLS, FrameProtocol, Frames, Scores, describe_points
+from data.format.joint_sets import LSP14
+from finetune.evaluation.protocols import (
+    PROTOCOLS,
+    FrameProtocol,
+    Frames,
+    RunJoints,
+    Scores,
+    describe_points,
+)
 from finetune.evaluation.scoring.body_errors import (
     NAN_NOTE,
     acceleration,
@@ -8,7 +16,12 @@ from finetune.evaluation.scoring.body_errors import (
     list_means,
     vertex_errors,
 )
-from finetune.evaluation.scoring.spin_files import read_posed, read_predictions
+from finetune.evaluation.scoring.spin_files import (
+    REGRESSED,
+    read_posed,
+    read_predictions,
+    write_predictions,
+)
 from finetune.verb_config import ScoreConfig
 
 JOINTS = 14
@@ -29,11 +42,16 @@ class ThreeDPW(FrameProtocol):
     kind = "body"
     submission = "npz: pred_joints N x 17 x 3 metres, or vertices with regressor="
     truth = "npz: pose, shape and gender (SPIN's 3dpw_test.npz), or pred_joints, or vertices"
+    run = RunJoints(LSP14, "pelvis", REGRESSED[:JOINTS], may_lack=True)
 
     def read_files(self, config: ScoreConfig) -> tuple[Frames, Frames]:
         """Return predicted and true frames."""
         found = read_predictions(config, JOINTS)
         return found, read_posed(config, found.vertices is not None)
+
+    def write(self, path: str, found: Frames) -> None:
+        """Write an npz of pred_joints."""
+        write_predictions(path, found)
 
     def compute(self, found: Frames, true: Frames) -> Scores:
         """Return MPJPE, the reconstruction error, and what is usual beside them."""

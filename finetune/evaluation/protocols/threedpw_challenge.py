@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from data.bodies.smpl_layout import SMPL
+from data.format.joint_sets import find_joint_set
 from data.sources.labelled.bodies import reading, take_numbers, take_tree
 from data.sources.labelled.pickles import read_pickle
 from data.sources.labelled.places import list_files
 from engine.errors import UserError, explain, failure_of
 from engine.run.files import make_folder, write_file
-from finetune.evaluation.protocols import PROTOCOLS, FrameProtocol, Frames, Scores, Value
+from finetune.evaluation.protocols import PROTOCOLS, FrameProtocol, Frames, RunJoints, Scores, Value
 from finetune.evaluation.scoring.align import fit_similarity
 from finetune.evaluation.scoring.body_errors import (
     MM,
@@ -54,6 +55,7 @@ class ThreeDPWChallenge(FrameProtocol):
     kind = "body"
     submission = "folder SPLIT/SEQUENCE.pkl: jointPositions, orientations"
     truth = "sequenceFiles of 3DPW, all splits of it or with split= one"
+    run = RunJoints(find_joint_set("smpl24").joints, rotations=ORIENTED)
 
     def read_files(self, config: ScoreConfig) -> tuple[Frames, Frames]:
         """Return predicted and true frames of all people of all sequences."""

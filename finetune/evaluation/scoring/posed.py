@@ -70,8 +70,12 @@ def chain_rotations(pose: np.ndarray, parents: list[int]) -> np.ndarray:
         pose: (N, 3 J).  parents: of each joint, -1 for joint 0.
     """
     turns = torch.from_numpy(np.asarray(pose, np.float64)).reshape(len(pose), -1, 3)
-    local = axis_angle_to_matrix(turns).double().numpy()
-    out = local.copy()
+    return chain_rotations_of(axis_angle_to_matrix(turns).double().numpy(), parents)
+
+
+def chain_rotations_of(local: np.ndarray, parents: list[int]) -> np.ndarray:
+    """Return (N, J, 3, 3) orientations of matrices relative to the parents."""
+    out = np.array(local, np.float64)
     for joint, parent in enumerate(parents):
         if parent >= 0:
             out[:, joint] = out[:, parent] @ local[:, joint]

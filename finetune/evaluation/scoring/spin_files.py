@@ -10,7 +10,8 @@ import numpy as np
 
 from data.sources.labelled.bodies import as_numbers, gender_name, reading
 from data.sources.labelled.npz import read_npz
-from engine.errors import UserError
+from engine.errors import UserError, explain, failure_of
+from engine.run.files import replace_file
 from finetune.evaluation.protocols import Frames
 from finetune.verb_config import ScoreConfig
 
@@ -103,6 +104,23 @@ def make_frames(rows: np.ndarray, vertices: np.ndarray | None, joints: int, name
     meshes = None if vertices is None else np.asarray(vertices, np.float64)
     points = np.asarray(rows, np.float64)
     return Frames(points[:, REGRESSED[:joints]], meshes, points[:, 0], name=name)
+
+
+def write_predictions(path: str, found: Frames) -> None:
+    """Write predictions as an npz of pred_joints: rows of the regressor, those unused 0.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    rows = np.zeros((len(found), ROWS, 3))
+    rows[:, REGRESSED[: found.joints.shape[1]]] = found.joints
+    if found.pelvis is not None:
+        rows[:, 0] = found.pelvis
+    try:
+        with replace_file(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, pred_joints=rows)
+    except OSError as error:
+        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
 
 def read_regressor(path: str) -> np.ndarray:

@@ -1,0 +1,257 @@
+"""``python -m finetune evaluate RUN protocol=NAME``: a protocol's numbers of a run on shards.
+
+The run sees each labelled crop with its camera; what it recovers and what the labels say are
+brought to the protocol's joints: by a joint regressor where meshes fit it, otherwise by name.
+"""
+
+import numpy as np
+
+from data.bodies.smpl_layout import FAMILY
+from data.format.clip import KINDS, Clip, Crop
+from data.format.joint_sets import JOINT_SETS, find_joint_set
+from data.format.labels import CropLabels, read_labels
+from data.loading.build import open_crop_order
+from data.loading.reader import ClipReader
+from data.storage.shard_store import Store
+from engine.errors import UserError
+from engine.logging import progress
+from finetune.evaluation.protocols import PROTOCOLS, FrameProtocol, Frames, RunJoints, Scores
+from finetune.evaluation.scoring.posed import SmplPoser, chain_rotations_of
+from finetune.evaluation.scoring.spin_files import read_regressor
+from finetune.evaluation.selection import (
+    choose_data,
+    leave_out,
+    leave_out_known,
+    leave_out_near,
+    take_all,
+)
+from finetune.inference.predictor import Predictor
+from finetune.person import Person
+from finetune.verb_config import EvaluateConfig
+from pretrain import header
+
+Points = dict[str, np.ndarray]
+
+
+def evaluate_protocol(config: EvaluateConfig) -> tuple[FrameProtocol, Scores]:
+    """Return the protocol and its numbers of a run; writes the submission if one is named.
+
+    Raises:
+        UserError: the protocol scores files alone, joints that it cannot do without are not there,
+            or no clip is left.
+    """
+    protocol = PROTOCOLS.find(config.protocol)()
+    if not isinstance(protocol, FrameProtocol) or protocol.run is None:
+        raise UserError(
+            f"protocol={config.protocol} needs more of the data set than shards hold: write the "
+            f"predictions to its files and score them with `finetune score`"
+        )
+    predictor = Predictor(config.run, config.device).require_mesh("evaluate")
+    if predictor.body.kind != protocol.kind:
+        raise UserError(
+            f"protocol={config.protocol} is of a {protocol.kind}, run={config.run} recovers a "
+            f"{predictor.body.kind}"
+        )
+    frames = _FrameMaker(predictor, protocol.run, config)
+    notes = _read_crops(config, predictor, frames)
+    found, true = frames.stack()
+    scores = protocol.score(found, true)
+    scores.notes += [*frames.notes, *notes]
+    if config.submission:
+        if frames.lacking:
+            raise UserError(
+                f"submission={config.submission}: the run has no {', '.join(frames.lacking)}"
+            )
+        protocol.write(config.submission, found)
+        scores.notes.append(f"wrote {config.submission}")
+    return protocol, scores
+
+
+def _read_crops(config: EvaluateConfig, predictor: Predictor, frames: "_FrameMaker") -> list[str]:
+    """Gives all crops that the run has not seen to ``frames``; returns sentences on the others."""
+    data = choose_data(config, predictor)
+    order = open_crop_order(data, 1, 0)
+    take_all(order)
+    every = sum(len(source.val) for source in order.sources)
+    seen = header.read_seen(predictor.checkpoint)
+    leave_out(order, seen)
+    store = Store(data.cache.open())
+    notes = leave_out_near(order, [seen], predictor, store)
+    notes += leave_out_known(order, [seen], store)
+    clips = [(s.paths[shard], i) for s in order.sources for shard, i in s.val]
+    if not clips:
+        raise UserError(f"{config.data.shards}: no clip that the run was not trained on")
+    if len(clips) < every:
+        notes.append(f"{every - len(clips)} of {every} clips were left out: the run knows them.")
+    if len(clips) > config.clips:
+        notes.append(
+            f"The first {config.clips} of {len(clips)} clips count; clips={len(clips)} takes all, "
+            f"as papers do."
+        )
+        clips = clips[: config.clips]
+    reader = ClipReader(store)
+    with progress.bar(len(clips), "clip", description="evaluating") as bar:
+        for path, index in clips:
+            clip, members = reader.clip(path, index)
+            if "labels.npz" in members:
+                labels = read_labels(store.read(path, *members["labels.npz"]), len(clip.crops))
+                for number, crop in enumerate(clip.crops):
+                    if (crop.kind == KINDS[0]) == (predictor.body.kind == "body"):
+                        pixels = reader.image(path, members, number)
+                        frames.add(clip, crop, pixels, labels.at(number))
+            bar.update(1)
+    return notes
+
+
+class _FrameMaker:
+    """Collects what a run recovers and what labels say, in a protocol's joints."""
+
+    def __init__(self, predictor: Predictor, run: RunJoints, config: EvaluateConfig) -> None:
+        self.predictor, self.run, self.body = predictor, run, predictor.body
+        self.regressor = read_regressor(config.regressor) if config.regressor else None
+        self.config = config
+        self.found: list[tuple[Points, np.ndarray, np.ndarray | None]] = []
+        self.true: list[tuple[Points, np.ndarray | None, np.ndarray | None]] = []
+        self.sequences: list[str] = []
+        self.posers: dict[str, SmplPoser] = {}
+        self.notes: list[str] = []
+        self.lacking: list[str] = []
+        self.unlabelled = 0
+
+    def add(self, clip: Clip, crop: Crop, pixels: np.ndarray, labels: CropLabels) -> None:
+        """Recover a crop, if its labels say anything of the protocol's joints."""
+        true = self._read_truth(crop, labels)
+        if true is None:
+            self.unlabelled += 1
+            return
+        side = None if self.body.kind == "body" else [crop.kind.removesuffix("_hand")]
+        (person,) = self.predictor(pixels, None, crop.K, side)
+        self.found.append(self._read_person(person))
+        self.true.append(true)
+        self.sequences.append(str(clip.track or clip.key))
+
+    def stack(self) -> tuple[Frames, Frames]:
+        """Return predicted and true frames.
+
+        Raises:
+            UserError: nothing is labelled, or joints are missing that the protocol needs.
+        """
+        if not self.found:
+            raise UserError(
+                f"{self.config.data.shards}: none of {self.unlabelled} crops has labels of "
+                f"{', '.join(self.run.names[:3])} ... in joints or in a body model's parameters"
+            )
+        known = [set(points) for points, *_ in (*self.found, *self.true)]
+        there = set.intersection(*known)
+        self.lacking = [name for name in self.run.names if name not in there]
+        names = [name for name in self.run.names if name in there]
+        root = self.run.pelvis
+        if self.lacking and not (self.run.may_lack and names):
+            raise UserError(
+                f"protocol={self.config.protocol} needs {', '.join(self.lacking)}, which run or "
+                f"labels lack"
+            )
+        if root is not None and root not in there:
+            raise UserError(f"protocol={self.config.protocol} is about {root}, which is not there")
+        if self.lacking:
+            self.notes.append(
+                f"Run or labels have no {', '.join(self.lacking)}: numbers are of {len(names)} of "
+                f"{len(self.run.names)} joints and do not compare with papers'."
+            )
+        if self.unlabelled:
+            self.notes.append(f"{self.unlabelled} crops without labels were left out.")
+        return self._stack(self.found, names, True), self._stack(self.true, names, False)
+
+    def _stack(self, parts: list, names: list[str], predicted: bool) -> Frames:
+        pick = [np.stack([points[name] for name in names]) for points, *_ in parts]
+        root = self.run.pelvis
+        pelvis = None if root is None else np.stack([points[root] for points, *_ in parts])
+        meshes = [mesh for _, mesh, _ in parts if mesh is not None]
+        sizes = {len(mesh) for _, mesh, _ in (*self.found, *self.true) if mesh is not None}
+        turns = [turn for *_, turn in parts if turn is not None]
+        whole = len(meshes) == len(parts) == len(self.true) and len(sizes) == 1
+        if any(mesh is None for _, mesh, _ in self.true):
+            whole = False
+        both = all(turn is not None for *_, turn in (*self.found, *self.true))
+        return Frames(
+            np.stack(pick).astype(np.float64),
+            np.stack(meshes).astype(np.float64) if whole else None,
+            None if pelvis is None else pelvis.astype(np.float64),
+            rotations=np.stack(turns) if both and turns else None,
+            sequence=np.array(self.sequences),
+            name=f"run={self.config.run}" if predicted else self.config.data.shards or "the shards",
+        )
+
+    def _read_person(self, person: Person) -> tuple[Points, np.ndarray, np.ndarray | None]:
+        points: Points = {}
+        if self.body.name in FAMILY:
+            points |= dict(zip(self.body.joint_names, person.joints, strict=True))
+        points |= dict(zip(self.body.keypoint_names, person.keypoints, strict=True))
+        points |= self._regress(person.vertices)
+        turns = None
+        if self.run.rotations and person.pose is not None and self.body.name == "smpl":
+            chained = chain_rotations_of(person.pose[None], self.body.parents)
+            turns = chained[0, list(self.run.rotations)]
+        return points, person.vertices, turns
+
+    def _read_truth(
+        self, crop: Crop, labels: CropLabels
+    ) -> tuple[Points, np.ndarray | None, np.ndarray | None] | None:
+        """Points by name, vertices and orientations in the camera's axes; None of nothing."""
+        points: Points = {}
+        mesh, turns = labels.vertices, None
+        posed = self._pose(labels)
+        if posed is not None:
+            mesh = posed.vertices[0] if mesh is None else mesh
+            points |= dict(zip(FAMILY["smpl"].joint_names, posed.joints[0], strict=True))
+            if self.run.rotations:
+                turns = posed.rotations[0, list(self.run.rotations)]
+        joints = labels.joints
+        if joints is not None and joints.joint_set in JOINT_SETS:
+            rows = zip(
+                find_joint_set(joints.joint_set).joints,
+                joints.points,
+                joints.confidence,
+                strict=True,
+            )
+            points |= {name: point for name, point, confidence in rows if confidence > 0}
+        if labels.frame == "world":
+            if crop.Rt is None:
+                return None
+            Rt = np.asarray(crop.Rt, np.float64)
+            points = {name: Rt[:, :3] @ point + Rt[:, 3] for name, point in points.items()}
+            mesh = None if mesh is None else mesh @ Rt[:, :3].T + Rt[:, 3]
+            turns = None if turns is None else Rt[:, :3] @ turns
+        if mesh is not None:
+            points |= self._regress(mesh)
+        if not set(points).intersection(self.run.names):
+            return None
+        return points, mesh, turns
+
+    def _pose(self, labels: CropLabels):
+        """SMPL posed as labels say, where they do."""
+        body = labels.body
+        if body is None or body.model != "smpl" or "pose" not in body.parameters:
+            return None
+        if not (self.run.rows and self.regressor is not None) and not self.run.rotations:
+            return None
+        poser = self.posers.setdefault(body.variant, SmplPoser(body.variant))
+        values = body.parameters
+        transl = values.get("transl")
+        return poser(
+            values["pose"].reshape(1, 72),
+            values["betas"][None],
+            None if transl is None else transl[None],
+        )
+
+    def _regress(self, vertices: np.ndarray) -> Points:
+        """The protocol's joints of a mesh, by name, where the regressor is of such meshes."""
+        if self.regressor is None or not self.run.rows:
+            return {}
+        if self.regressor.shape[1] != len(vertices):
+            return {}
+        rows = self.regressor @ vertices
+        out = {name: rows[row] for name, row in zip(self.run.names, self.run.rows, strict=True)}
+        if self.run.pelvis is not None:
+            out[self.run.pelvis] = rows[0]
+        return out
