@@ -17,6 +17,7 @@ changes in loss and gradients.
 import ctypes
 import dataclasses
 import gc
+import math
 import os
 import statistics
 import sys
@@ -33,6 +34,7 @@ from torch import nn
 from benchmarks import step_ablations
 from benchmarks.options import read_options
 from benchmarks.plain import Plain
+from data.cropping.geometry import find_longer
 from data.loading.reader import TAGS, layout
 from engine.cli import run
 from engine.config.parser import parse
@@ -200,7 +202,7 @@ class Case:
     def flops(self) -> float:
         """Return the operations of a pair's forward and backward passes."""
         return 3 * flops(
-            self.config.model, self.config.masking.seen(self.config.model.grid()[0] ** 2)[0]
+            self.config.model, self.config.masking.seen(math.prod(self.config.model.grid()))[0]
         )
 
     def ours(self, bf16: bool = False, **keys: Any) -> "Version":
@@ -286,14 +288,15 @@ def sample_batch(
 ) -> dict[str, torch.Tensor]:
     """Return a batch as the loader gives it, of noise: crops of the network's size out of images
     an eighth larger."""
-    size, rng = config.model.image_size * 8 // 7, np.random.default_rng(0)
-    shape = layout(rows, size, config.model.grid()[0] ** 2)
+    side = find_longer(config.model.size)
+    size, rng = side * 8 // 7, np.random.default_rng(0)
+    shape = layout(rows, size, math.prod(config.model.grid()))
     arrays = {name: np.zeros(extent, kind) for name, (extent, kind) in shape.items()}
     for name in ("pixels", "mask"):
         arrays[name][:] = rng.integers(0, 256, arrays[name].shape)
     arrays["numbers"][..., :2], arrays["numbers"][..., 2], arrays["numbers"][..., 3:] = (
         size // 2,
-        config.model.image_size,
+        side,
         1.1,
     )
     arrays["noise"][:] = rng.random(arrays["noise"].shape)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from data.bodies.base import BodyModel, BodyParameters
+from data.cropping.geometry import Size, find_longer, find_sides
 from data.loading import appearance_keys as columns
 from data.loading.crops import FLIP, CropAugmentConfig
 from engine.geometry import axis_angle_to_matrix
@@ -49,7 +50,7 @@ class Lifting:
         labels: {name: tensor} of data.loading.build.sample_labels, a row a person.
         augment: how crops are scaled, shifted and rotated.
         body: the run's body model, coarse.
-        size: side of the network's images.
+        size: of the network's images.
         margin: side of a crop over the longer side of its box.
     """
 
@@ -58,7 +59,7 @@ class Lifting:
         labels: dict[str, torch.Tensor],
         augment: CropAugmentConfig,
         body: BodyModel,
-        size: int,
+        size: Size,
         margin: float,
     ) -> None:
         self.labels, self.augment, self.body = labels, augment, body
@@ -117,7 +118,9 @@ class Lifting:
         seen = (along <= edge[:, None])[..., None]
         least = torch.where(seen, flat, torch.inf).amin(1)
         most = torch.where(seen, flat, -torch.inf).amax(1)
-        box = (most - least).amax(1)
+        (rows, columns), longer = find_sides(self.size), find_longer(self.size)
+        wide, high = (most - least).unbind(1)
+        box = torch.maximum(wide * (longer / columns), high * (longer / rows))
         scale = self.augment.scale_min
         scale = scale + (self.augment.scale_max - scale) * u[:, SCALE]
         side = (box * self.margin * scale).clamp_min(1)
@@ -135,10 +138,16 @@ class Lifting:
 
 
 def _cut_cameras(
-    K: torch.Tensor, middle: torch.Tensor, side: torch.Tensor, size: int
+    K: torch.Tensor, middle: torch.Tensor, side: torch.Tensor, size: Size
 ) -> torch.Tensor:
-    """(B, 3, 3) intrinsics of squares about ``middle`` (B, 2), scaled to ``size`` px."""
+    """(B, 3, 3) intrinsics of squares about ``middle`` (B, 2), scaled to ``size`` px.
+
+    Of a rectangular size those of their middles.
+    """
+    (rows, columns), longer = find_sides(size), find_longer(size)
     out = K.clone()
     out[:, :2, 2] -= middle - side[:, None] / 2
-    out[:, :2] *= (size / side)[:, None, None]
+    out[:, :2] *= (longer / side)[:, None, None]
+    out[:, 0, 2] -= (longer - columns) / 2
+    out[:, 1, 2] -= (longer - rows) / 2
     return out

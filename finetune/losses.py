@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from data.bodies.base import BodyParameters
+from data.cropping.geometry import find_longer
 from engine.errors import UserError
 from engine.pose_metrics import mpjpe, pa_mpjpe
-from finetune.crop_camera import to_image_translation
+from finetune.crop_camera import lengths_of, to_image_translation
 from finetune.heads.base import Head, ImagePrediction, Measure, Prediction, Term, Truth
 from finetune.heads.keypoint_maps import compare_maps
 
@@ -103,7 +104,7 @@ def _compare_vertices(found: Prediction, truth: Truth) -> torch.Tensor:
 
 
 def _compare_projected(found: Prediction, truth: Truth) -> torch.Tensor:
-    here = project_points(found.keypoints, truth.K) / truth.size
+    here = project_points(found.keypoints, truth.K) / find_longer(truth.size)
     return (here - place_keypoints(truth)).abs().mean((1, 2))
 
 
@@ -116,7 +117,8 @@ def _compare_translations(found: Prediction, truth: Truth) -> torch.Tensor:
 def _compare_keypoint_maps(found: ImagePrediction, truth: Truth) -> torch.Tensor:
     if found.maps is None:
         raise ValueError("the prediction has no maps of keypoints")
-    return compare_maps(found.maps, place_keypoints(truth))
+    pixels = project_points(truth.mesh.keypoints, truth.K)
+    return compare_maps(found.maps, pixels / lengths_of(truth.size, pixels))
 
 
 def about_root(mesh: Prediction, points: torch.Tensor) -> torch.Tensor:
@@ -125,8 +127,8 @@ def about_root(mesh: Prediction, points: torch.Tensor) -> torch.Tensor:
 
 
 def place_keypoints(truth: Truth) -> torch.Tensor:
-    """Returns (B, K, 2) true keypoints, x and y over the image's side from its corner."""
-    return project_points(truth.mesh.keypoints, truth.K) / truth.size
+    """Returns (B, K, 2) true keypoints, x and y over the image's longer side from its corner."""
+    return project_points(truth.mesh.keypoints, truth.K) / find_longer(truth.size)
 
 
 def project_points(points: torch.Tensor, K: torch.Tensor) -> torch.Tensor:

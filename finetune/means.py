@@ -10,6 +10,7 @@ import torch
 
 from data.bodies.base import BodyParameters, ShapeSpace
 from data.cropping.batch import mirror_cameras
+from data.cropping.geometry import Size, find_longer, find_sides
 from data.loading.crops import FLIP, TAGS
 from engine.geometry import axis_angle_to_matrix, rotation_6d_to_matrix
 from finetune.crop_camera import find_ray_rotation, to_image_translation, to_translation
@@ -31,7 +32,7 @@ class Means:
     translation: torch.Tensor
 
 
-def compute_means(labels: Mapping[str, torch.Tensor], targets: Targets, size: int) -> Means:
+def compute_means(labels: Mapping[str, torch.Tensor], targets: Targets, size: Size) -> Means:
     """Returns the Means of labelled crops.
 
     Rotations are averaged as matrices and made orthonormal (the chordal mean; Hartley et al., IJCV
@@ -40,7 +41,7 @@ def compute_means(labels: Mapping[str, torch.Tensor], targets: Targets, size: in
     Args:
         labels: {name: tensor} of data.loading.crops.layout, whole crops.
         targets: of the run's body model.
-        size: side of the network's images; crops are scaled to it.
+        size: of the network's images; crops are scaled to it, to the longer side of rectangles.
     """
     labels = {**labels, "pose": axis_angle_to_matrix(labels["pose"])}
     seen = plain_view(labels, size)
@@ -55,11 +56,15 @@ def compute_means(labels: Mapping[str, torch.Tensor], targets: Targets, size: in
     return Means(pose.float(), target.shape.mean(0), translation)
 
 
-def plain_view(labels: Mapping[str, torch.Tensor], size: int) -> View:
+def plain_view(labels: Mapping[str, torch.Tensor], size: Size) -> View:
     """Returns the View of whole crops, without images: scaled to ``size``, left hands mirrored."""
     sizes = labels["tags"][:, TAGS.index("size")].float()
     K = labels["K"].clone()
-    K[:, :2] *= (size / sizes)[:, None, None]
+    (rows, columns), longer = find_sides(size), find_longer(size)
+    K[:, :2] *= (longer / sizes)[:, None, None]
+    if rows != columns:  # the middle of the square
+        K[:, 0, 2] -= (longer - columns) / 2
+        K[:, 1, 2] -= (longer - rows) / 2
     flip = labels["numbers"][:, FLIP] > 0.5
     rotation = torch.eye(3, device=K.device).expand(len(K), 3, 3)
     return View(None, mirror_cameras(K, flip, size), rotation, flip)
@@ -98,7 +103,7 @@ def flatten_columns(pose: torch.Tensor) -> torch.Tensor:
 
 
 def add_offsets(
-    means: Means, offsets: Offsets, K: torch.Tensor, size: int, space: ShapeSpace, body: str
+    means: Means, offsets: Offsets, K: torch.Tensor, size: Size, space: ShapeSpace, body: str
 ) -> BodyParameters:
     """Returns the bodies that offsets from the means stand for, in the camera's frame.
 
@@ -120,7 +125,7 @@ def add_offsets(
 
 
 def place_means(
-    means: Means, K: torch.Tensor, size: int, space: ShapeSpace, body: str
+    means: Means, K: torch.Tensor, size: Size, space: ShapeSpace, body: str
 ) -> BodyParameters:
     """Return the mean body before each camera (B, 3, 3).
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from data.bodies.base import BodyModel, BodyParameters
+from data.cropping.geometry import Size, find_size
 from data.sampling.seen import Seen
 from finetune.heads.base import HEADS, ImagePrediction
 from finetune.heads.keys import HeadConfig
@@ -92,7 +93,7 @@ class Recovery(nn.Module):
         """Predict the people of images: a Prediction, of heads without a mesh another.
 
         Args:
-            images: (B, 3, S, S) normalised by ImageNet's statistics.
+            images: (B, 3, S, S) normalised by ImageNet's statistics, or (B, 3, rows, columns).
             K: (B, 3, 3) intrinsics in their pixels.
             body: the body model whose points are wanted, coarse or full.
             prompts: of finetune.prompts, read by heads that take them; None: nothing was found.
@@ -107,12 +108,12 @@ class Recovery(nn.Module):
             )
         else:
             features = self.encoder(images, self._table)
-        return self.head(features, K, images.shape[-1], self.means, body, **more)
+        return self.head(features, K, find_size(images), self.means, body, **more)
 
     def lift(
         self,
         K: torch.Tensor,
-        size: int,
+        size: Size,
         body: BodyModel,
         prompts: torch.Tensor,
         judged: torch.Tensor | None = None,
@@ -121,7 +122,7 @@ class Recovery(nn.Module):
         more = {} if judged is None or not self.head.rounds else {"judged": judged}
         return self.head(None, K, size, self.means, body, prompts=prompts, **more)
 
-    def place_means(self, K: torch.Tensor, size: int) -> BodyParameters:
+    def place_means(self, K: torch.Tensor, size: Size) -> BodyParameters:
         """Return the mean body at the mean translation before cameras (B, 3, 3).
 
         Answers start from it.

@@ -73,8 +73,8 @@ def draw_seen_sheet(
         seen, _, found = task.answer(batch, task.body)
     if isinstance(found, Prediction):
         kinds = list_kinds(batch["tags"])
-        side = seen.require_images().shape[-1]
-        boxes = np.tile(np.array([[0, 0, side, side]], np.float32), (len(kinds), 1))
+        high, wide = seen.require_images().shape[-2:]
+        boxes = np.tile(np.array([[0, 0, wide, high]], np.float32), (len(kinds), 1))
         shown = make_people(found, torch.zeros_like(seen.flip), task.body, seen.K, boxes, kinds)
         columns = [
             np.concatenate([_scaled(image), _scaled(overlay(image, [person]))])
@@ -107,4 +107,14 @@ def _shown_images(seen: View) -> np.ndarray:
 
 
 def _scaled(image):
-    return np.asarray(Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+    """The image as large as fits into a tile, in its middle."""
+    high, wide = image.shape[:2]
+    factor = SIDE / max(high, wide)
+    size = max(1, round(wide * factor)), max(1, round(high * factor))
+    scaled = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    if size == (SIDE, SIDE):
+        return scaled
+    tile = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    left, top = (SIDE - size[0]) // 2, (SIDE - size[1]) // 2
+    tile[top : top + size[1], left : left + size[0]] = scaled
+    return tile

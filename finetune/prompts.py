@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from data.bodies.base import BodyModel
+from data.cropping.geometry import Size
 from data.format.joint_sets import find_joint_set
+from finetune.crop_camera import to_shares
 from finetune.heads.base import Prediction
 from finetune.losses import project_points
 
@@ -36,7 +38,7 @@ def count_prompted(kind: str, face: bool) -> int:
 
 
 def make_prompts(
-    body: BodyModel, true: Prediction, K: torch.Tensor, size: int, u: torch.Tensor, share: float
+    body: BodyModel, true: Prediction, K: torch.Tensor, size: Size, u: torch.Tensor, share: float
 ) -> torch.Tensor:
     """Return (B, K, 3) keypoints of people as a detector would find them; see spoil_keypoints.
 
@@ -53,7 +55,7 @@ def make_prompts(
     wanted = PROMPTED[body.kind]
     rows = [names.index(name) if name in names else 0 for name in wanted]
     points = body.landmarks(true.vertices, true.joints)[:, rows]
-    flat = project_points(points, K) / size - 0.5
+    flat = to_shares(project_points(points, K), size)
     known = torch.tensor([name in names for name in wanted], device=flat.device)
     known = known.expand(len(flat), -1)
     if body.kind == "body" and "nose" in names:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 
 from data.bodies.base import BodyModel, BodyParameters
-from data.cropping.batch import crop_cameras, crop_squares, mirror_cameras
+from data.cropping.batch import crop_cameras, crop_squares, fit_rectangles, mirror_cameras
+from data.cropping.geometry import Size
 from data.loading.appearance import Appearance
-from data.loading.augment import jitter, normalise
+from data.loading.augment import jitter, normalise, unpack_masks
 from data.loading.crops import CENTRE_X, FLIP, ROTATION, SIDE, TAGS
 
 
@@ -22,7 +23,8 @@ class View:
     """B images for the network and their cameras.
 
     Attributes:
-        images: (B, 3, S, S) normalised, or None where the camera alone is wanted.
+        images: (B, 3, S, S) or (B, 3, rows, columns) normalised, or None where the camera alone
+            is wanted.
         K: (B, 3, 3) intrinsics in their pixels.
         rotation: (B, 3, 3) rotation from the crop's camera to the image's.  flip: (B,) bool,
             mirrored after that.
@@ -41,12 +43,16 @@ class View:
 
 
 def view(
-    batch: Mapping[str, torch.Tensor], size: int, appearance: Appearance | None = None
+    batch: Mapping[str, torch.Tensor], size: Size, appearance: Appearance | None = None
 ) -> View:
     """Returns the View of a batch of data.loading.crops arrays as tensors.
 
+    Rectangular images show the middle of each square, which is grown first so that a person who is
+    wider than the rectangle fits in (data.cropping.batch.fit_rectangles), black beyond the crop.
+
     Args:
-        size: side S in pixels.  appearance: changes rows that have the numbers for it, ``look``.
+        size: side S in pixels, or (rows, columns).
+        appearance: changes rows that have the numbers for it, ``look``.
     """
     numbers = batch["numbers"]
     boxes, angle, flip = (
@@ -54,6 +60,8 @@ def view(
         numbers[:, ROTATION],
         numbers[:, FLIP] > 0.5,
     )
+    if not isinstance(size, int):
+        boxes = fit_rectangles(boxes, unpack_masks(batch["mask"])[:, 0], size)
     images = crop_squares(batch["pixels"].permute(0, 3, 1, 2).float().div_(255), boxes, size, angle)
     if appearance is not None and "look" in batch:
         sizes = batch["tags"][:, TAGS.index("size")].float()

@@ -5,9 +5,10 @@ Nothing here imports torch: a typo is reported in a fraction of a second.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from data.config import ClipTrainConfig, DataConfig
+from data.cropping.geometry import Size, find_sides
 from data.format.index import PAIR_KINDS
 from engine.config.parser import key, section
 from engine.config.train_config import LogConfig
@@ -53,7 +54,13 @@ class DecoderConfig:
 class VisionConfig:
     """The encoder: what pre-training and fine-tuning share."""
 
-    image_size: int = key(224, "side of the images in training, pixels", low=8)
+    # An int, or [rows, columns].
+    image_size: Any = key(
+        224,
+        "side of the images in training, pixels; [256,192]: rows and columns of rectangular ones",
+        low=8,
+        sides=True,
+    )
     patch: int = key(16, "side of a patch, pixels", low=1)
     position: str = key(
         "cosine",
@@ -72,7 +79,7 @@ class VisionConfig:
 
     def check(self) -> None:
         """Raise UserError where the patch does not divide the image or the encoder does not fit."""
-        if self.image_size % self.patch:
+        if any(side % self.patch for side in find_sides(self.size)):
             raise UserError(
                 f"model.image_size={self.image_size} is not a multiple of model.patch={self.patch}"
             )
@@ -103,7 +110,17 @@ class VisionConfig:
 
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of patches at ``image_size``."""
-        return (self.image_size // self.patch,) * 2
+        rows, columns = find_sides(self.size)
+        return rows // self.patch, columns // self.patch
+
+    @property
+    def size(self) -> Size:
+        """``image_size`` as cropping takes it: a side, or (rows, columns) that differ."""
+        sides = self.image_size
+        if isinstance(sides, int):
+            return sides
+        rows, columns = sides
+        return rows if rows == columns else (rows, columns)
 
 
 @dataclass
@@ -293,7 +310,8 @@ class PretrainConfig(ClipTrainConfig):
                 f"labelled shards "
                 f"that are not trained on"
             )
-        patches = (self.model.image_size // self.model.patch) ** 2
+        grid = self.model.grid()
+        patches = grid[0] * grid[1]
         visible, _ = self.masking.seen(patches)
         if not 0 < visible < patches:
             raise UserError(

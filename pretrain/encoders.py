@@ -9,6 +9,7 @@ from typing import Any
 import timm
 import torch
 
+from data.cropping.geometry import find_longer
 from data.loading.augment import MEAN, STD
 from engine.errors import UserError
 from pretrain import model as network
@@ -38,15 +39,19 @@ class Frozen:
 
 
 def of_network(model: network.PairNetwork, bf16: bool = False) -> Frozen:
-    """Return the frozen encoder of a network as it is now."""
-    rows, columns = model.grid
+    """Return the frozen encoder of a network as it is now.
+
+    One of rectangular images is shown squares of their longer side, which leave nothing out.
+    """
+    side = find_longer(model.config.size)
+    count = side // model.config.patch
 
     def run(images: torch.Tensor) -> torch.Tensor:
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
             tokens = model.encode(images)
-        return tokens.transpose(1, 2).unflatten(2, (rows, columns))
+        return tokens.transpose(1, 2).unflatten(2, (count, count))
 
-    return Frozen(run, model.config.image_size, model.config)
+    return Frozen(run, side, model.config)
 
 
 def random(config: ModelConfig, seed: int, device: torch.device) -> Frozen:

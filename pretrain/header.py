@@ -144,8 +144,8 @@ def read_config(tree: Mapping[str, Any], where: object, schema: type = ModelConf
         kind = hints[name]
         if dataclasses.is_dataclass(kind) and isinstance(value, dict):
             values[name] = read_config(value, where, kind)
-        elif isinstance(value, kind) or (kind is float and isinstance(value, int)):
-            values[name] = value
+        elif kind is Any or isinstance(value, kind) or (kind is float and isinstance(value, int)):
+            values[name] = value  # Any is of sides, which check_values reads
         else:
             raise UserError(
                 f"{where}: its model config has {name}={value!r}, which is no {kind.__name__}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.cropping.geometry import word_size
 from data.loading.augment import MEAN, STD
 from data.sampling.seen import Seen
 from data.storage.fetch import base_name
@@ -82,7 +83,7 @@ def write_card(config: ModelConfig, out: Path, found: Source, history: Sequence[
 {_origin(config, found)}
 
 - width {e.width}, depth {e.depth}, heads {e.heads}; patches of {config.patch} px,
-  images of {config.image_size} px
+  images of {word_size(config.size)} px
 - positions: {kind}; no class token
 - input: RGB in [0, 1], minus the mean {MEAN}, over the standard deviation {STD}
 

@@ -65,9 +65,10 @@ def save(
     names = [f"block {number + 1}" for number in layers]
     sheets = {"completions": ("step", sheet(images, kinds, f"step {step}"))}
     if layers:
+        grid = objective.config.model.grid()
         sheets["attention"] = (
             "attention",
-            attention_sheet(images, places, looks, names, kinds, f"step {step}"),
+            attention_sheet(images, places, looks, names, kinds, f"step {step}", grid),
         )
     out = {}
     for key, (start, image) in sheets.items():
@@ -98,7 +99,7 @@ def draw_completions(
     predicted: torch.Tensor,
     config: PretrainConfig,
 ) -> np.ndarray:
-    """Return (B, 4, S, S, 3) uint8: reference, masked, completed and true images.
+    """Return (B, 4, H, W, 3) uint8: reference, masked, completed and true images.
 
     What is not attended to of the reference is hidden.
 
@@ -125,21 +126,21 @@ def sheet(images: np.ndarray, names: Sequence[str], title: str) -> Image.Image:
     """One PNG: a row a pair, a column an image.
 
     Args:
-        images: (B, 4 or 3, S, S, 3) uint8 of ``complete``.  names: a label a row.  title: shown
+        images: (B, 4 or 3, H, W, 3) uint8 of ``complete``.  names: a label a row.  title: shown
             at the top left.
     """
-    count, columns, size = images.shape[:3]
-    side = _side(size)
-    image = Image.new("RGB", (LEFT + columns * (side + GAP), HEAD + count * (side + GAP)), "white")
+    count, columns = images.shape[:2]
+    high, wide = _sides(images)
+    image = Image.new("RGB", (LEFT + columns * (wide + GAP), HEAD + count * (high + GAP)), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
     for c, name in enumerate(COLUMNS[-columns:]):
-        draw.text((LEFT + c * (side + GAP), 3), name, "black", font)
+        draw.text((LEFT + c * (wide + GAP), 3), name, "black", font)
     draw.text((4, 3), title, "black", font)
     for r in range(count):
-        y = HEAD + r * (side + GAP)
+        y = HEAD + r * (high + GAP)
         draw.text((4, y + 4), names[r], "black", font)
         for c in range(columns):
-            image.paste(_scaled(images[r, c], side), (LEFT + c * (side + GAP), y))
+            image.paste(_scaled(images[r, c], (wide, high)), (LEFT + c * (wide + GAP), y))
     return image
 
 
@@ -150,54 +151,59 @@ def attention_sheet(
     layers: Sequence[str],
     names: Sequence[str],
     title: str,
+    grid: tuple[int, int] | None = None,
 ) -> Image.Image:
     """One PNG: a row a pair.
 
     The completion and the truth with marked patches, then what each of them attends to in b.
 
     Args:
-        images: (B, 4, S, S, 3) uint8 of ``complete``.  places: (B, K) the patches of a.
+        images: (B, 4, H, W, 3) uint8 of ``complete``.  places: (B, K) the patches of a.
         looks: [(B, K, N), ...] a layer, weights that sum to 1.  layers: their names.  names: a
-            label a row.
+            label a row.  grid: (rows, columns) of N patches; None: a square.
     """
-    count, size, spots = len(images), images.shape[2], places.shape[1]
-    side, grid = _side(size), round(looks[0].shape[-1] ** 0.5)
+    count, spots = len(images), places.shape[1]
+    high, wide = _sides(images)
+    grid = grid or (round(looks[0].shape[-1] ** 0.5),) * 2
     columns = 2 + spots * len(layers)
-    image = Image.new("RGB", (LEFT + columns * (side + GAP), HEAD + count * (side + GAP)), "white")
+    image = Image.new("RGB", (LEFT + columns * (wide + GAP), HEAD + count * (high + GAP)), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
     heads = ["completed", "truth"] + [
         f"{layer}: {spot + 1}" for layer in layers for spot in range(spots)
     ]
     for c, name in enumerate(heads):
-        draw.text((LEFT + c * (side + GAP), 3), name, "black", font)
+        draw.text((LEFT + c * (wide + GAP), 3), name, "black", font)
     draw.text((4, 3), title, "black", font)
     for r in range(count):
-        y = HEAD + r * (side + GAP)
+        y = HEAD + r * (high + GAP)
         draw.text((4, y + 4), names[r], "black", font)
-        tiles = [_marked(_scaled(images[r, c], side), places[r], grid) for c in (2, 3)]
+        tiles = [_marked(_scaled(images[r, c], (wide, high)), places[r], grid) for c in (2, 3)]
         tiles += [
-            _heated(_scaled(images[r, 0], side), look[r, spot], grid, spot)
+            _heated(_scaled(images[r, 0], (wide, high)), look[r, spot], grid, spot)
             for look in looks
             for spot in range(spots)
         ]
         for c, tile in enumerate(tiles):
-            image.paste(tile, (LEFT + c * (side + GAP), y))
+            image.paste(tile, (LEFT + c * (wide + GAP), y))
     return image
 
 
-def _side(size):
-    return size * -(-150 // size)
+def _sides(images):
+    """(rows, columns) of a tile: a whole multiple of the images', of 150 pixels or more."""
+    high, wide = images.shape[2:4]
+    factor = -(-150 // max(high, wide))
+    return high * factor, wide * factor
 
 
-def _scaled(image, side):
-    return Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST)
+def _scaled(image, size):
+    return Image.fromarray(image).resize(size, Image.Resampling.NEAREST)
 
 
 def _marked(tile, places, grid):
     """The tile with a numbered frame around each patch."""
-    draw, font, cell = ImageDraw.Draw(tile), ImageFont.load_default(12), tile.width / grid
+    draw, font, cell = ImageDraw.Draw(tile), ImageFont.load_default(12), tile.width / grid[1]
     for number, place in enumerate(places):
-        y, x = divmod(int(place), grid)
+        y, x = divmod(int(place), grid[1])
         box = [
             round(x * cell) - 1,
             round(y * cell) - 1,
@@ -225,7 +231,7 @@ def _heated(tile, look, grid, spot):
     """
     even = 1 / look.size
     # What an even spread would give everywhere is no colour.
-    strength = (look.reshape(grid, grid) / even - 1).clip(0) / max(look.max() / even - 1, FULL - 1)
+    strength = (look.reshape(grid) / even - 1).clip(0) / max(look.max() / even - 1, FULL - 1)
     strength = (
         np.asarray(
             Image.fromarray(strength.astype(np.float32)).resize(

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from data.cropping.geometry import word_size
 from engine.errors import UserError
 from pretrain.blocks import EPSILON
 from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig, VisionConfig
@@ -162,9 +163,10 @@ def check_positions(
     wanted = sincos_table(config.grid(), width, config.position_span)
     found = found.squeeze(0) if found.ndim == 3 else found
     if found.shape != wanted.shape:
+        size = word_size(config.size)
         raise UserError(
-            f"{where}: its {name} is {tuple(found.shape)}; images of {config.image_size} px in "
-            f"patches of {config.patch} px give {tuple(wanted.shape)}"
+            f"{where}: its {name} is {tuple(found.shape)}; images of {size} px in patches of "
+            f"{config.patch} px give {tuple(wanted.shape)}"
         )
     off = float((found.double() - wanted.double()).abs().max())
     rounding = torch.finfo(found.dtype).eps if found.is_floating_point() else 0
@@ -186,10 +188,6 @@ def config_from_croco(kwargs: Mapping[str, Any] | None, where: object) -> ModelC
     kwargs = dict(kwargs or {})
     sides = kwargs.get("img_size", 224)
     sides = (sides, sides) if isinstance(sides, int) else tuple(sides)
-    if sides[0] != sides[1]:
-        raise UserError(
-            f"{where}: img_size {sides[0]} x {sides[1]}; only square images are understood"
-        )
     if not kwargs.get("norm_im2_in_dec", True):
         raise UserError(
             f"{where}: norm_im2_in_dec=False; only decoders that normalise the second image are "
@@ -202,7 +200,7 @@ def config_from_croco(kwargs: Mapping[str, Any] | None, where: object) -> ModelC
             f"{where}: pos_embed={position}; 'cosine' and 'RoPE100' and the like are understood"
         )
     config = ModelConfig(
-        image_size=sides[0],
+        image_size=sides[0] if sides[0] == sides[-1] else list(sides),
         patch=kwargs.get("patch_size", 16),
         position="rope" if rotary else "cosine",
         rope_base=float(rotary[1]) if rotary else 100.0,
@@ -279,7 +277,7 @@ def to_croco(
         out["dec_pos_embed"] = sincos_table(config.grid(), config.decoder.width)
     e, d = config.encoder, config.decoder
     return out, {
-        "img_size": config.image_size,
+        "img_size": config.size,
         "patch_size": config.patch,
         "mlp_ratio": config.mlp_ratio,
         "pos_embed": "cosine" if config.position == "cosine" else f"RoPE{config.rope_base:g}",
@@ -397,7 +395,7 @@ def timm_call(config: VisionConfig) -> tuple[str, dict[str, Any]]:
         name = f"vit_{size or 'base'}_patch16_224"
     usual = {"img_size": 224, "patch_size": 16, "mlp_ratio": 4.0}
     own: dict[str, Any] = {
-        "img_size": config.image_size,
+        "img_size": config.size,
         "patch_size": config.patch,
         "mlp_ratio": config.mlp_ratio,
     }

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from data.cropping.geometry import find_sides
 from data.loading.augment import MEAN, STD
 from data.sampling.seen import Seen
 from engine.checkpoint.tensors import write_tensors
@@ -275,7 +276,7 @@ def export(
         "model_args": arguments,
         "mean": MEAN,
         "std": STD,
-        "input_size": [3, model.config.image_size, model.config.image_size],
+        "input_size": [3, *find_sides(model.config.size)],
         "model": dataclasses.asdict(model.config),
     }
     write_safetensors(state_dict_adapters.to_timm(model.config, tensors), out, known)

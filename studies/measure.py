@@ -113,7 +113,7 @@ def measure_finetuned(predictor: Predictor, shards: str, clips: int) -> dict[str
     clip = np.unique(arrays["tags"][:, PLACE], axis=0, return_inverse=True)[1].ravel()
     # Keypoints alone are measured: a mesh of few vertices has them where the full one does.
     targets, body = Targets(predictor.body), predictor.body.coarse(16).to(predictor.device)
-    model, size, values = predictor.model, predictor.config.model.image_size, []
+    model, size, values = predictor.model, predictor.config.model.size, []
     for first in range(0, len(clip), CHUNK):
         batch = {
             name: torch.from_numpy(part[first : first + CHUNK]).to(predictor.device)

@@ -31,10 +31,10 @@ import cv2
 import numpy as np
 import torch
 
-from data.cropping.geometry import square_around
+from data.cropping.geometry import crop_camera_of, square_around
 from engine.config.parser import key, parse_keys
 from engine.errors import UserError, explain, failure_of
-from engine.geometry import axis_angle_to_matrix, crop_intrinsics, project
+from engine.geometry import axis_angle_to_matrix, project
 from engine.logging import progress
 from engine.logging.console import get_logger
 from finetune.heads.base import pose_body
@@ -173,7 +173,7 @@ def _recover(predictor, take, source, i, box):
     view, margin, size = (
         take.views[source],
         predictor.config.margin,
-        predictor.config.model.image_size,
+        predictor.config.model.size,
     )
     if box == "outline" and take.masks[source, i].any():
         y, x = np.nonzero(take.masks[source, i])
@@ -186,9 +186,7 @@ def _recover(predictor, take, source, i, box):
         tight = np.concatenate([middle - half, middle + half])
     person = predictor(view.images[i], tight[None], view.K)[0]
     K = (
-        torch.from_numpy(
-            crop_intrinsics(view.K, square_around(tight, margin).box, (size, size))[None]
-        )
+        torch.from_numpy(crop_camera_of(square_around(tight, margin, size), view.K, size)[None])
         .float()
         .to(predictor.device)
     )

@@ -13,7 +13,7 @@ from timm.layers import resample_abs_pos_embed
 
 import pretrain
 from engine.errors import UserError
-from pretrain import weights
+from pretrain import timm_models, weights
 from pretrain.config import EncoderConfig, VisionConfig
 from pretrain.model import Encoder, table
 
@@ -347,3 +347,31 @@ def test_what_timm_has_no_model_for_is_not_exported(key, value, tmp_path):
     for layout, name in (("timm", "e.safetensors"), ("croco", "e.pth")):
         with pytest.raises(UserError, match=key):
             weights.export(tmp_path / "m.safetensors", tmp_path / name, layout=layout)
+
+
+def test_a_network_of_timm_is_filled_from_a_file(tmp_path, monkeypatch):
+    made = timm.create_model
+
+    def small(name, **more):
+        return made(name, **{**SIZES, **more})
+
+    model = theirs("vit_small_patch16_224", num_classes=7)
+    teacher = {f"module.backbone.{k}": v for k, v in model.state_dict().items()}
+    torch.save({"teacher": teacher, "optimizer": {}}, tmp_path / "a.pth")
+    monkeypatch.setattr(timm, "create_model", small)
+    found = timm_models.open_timm("vit_small_patch16_224", tmp_path / "a.pth", SIDE)
+    assert_same(features(found, images()), features(model, images()))
+    tall = timm_models.open_timm("vit_small_patch16_224", tmp_path / "a.pth", (96, 48))
+    places = model.pos_embed.detach()
+    assert_same(tall.pos_embed.detach(), resample_abs_pos_embed(places, [6, 3]))
+    assert tall(torch.randn(1, 3, 96, 48)).shape == (1, WIDTH)
+    with pytest.raises(UserError, match=r"a.pth is not of timm's .*dinov3: it lacks reg_token"):
+        timm_models.open_timm("vit_small_patch16_dinov3", tmp_path / "a.pth", SIDE)
+    with pytest.raises(UserError, match="timm has no network 'vit_odd'; it has vit_"):
+        timm_models.open_timm("vit_odd", "", SIDE)
+    with pytest.raises(UserError, match="patches of 16 x 16 px, of which images of 60"):
+        timm_models.open_timm("vit_small_patch16_224", tmp_path / "a.pth", 60)
+    teacher["module.backbone.norm.bias"][0] = math.inf
+    torch.save({"teacher": teacher}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"1 of 48 values of tensor norm.bias"):
+        timm_models.open_timm("vit_small_patch16_224", tmp_path / "a.pth", SIDE)

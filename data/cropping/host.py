@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from data.cropping.border import BLACK
-from data.cropping.geometry import Square, image_to_crop
+from data.cropping.geometry import Size, Square, find_longer, find_sides, image_to_crop
 from data.cropping.lens import Lens, fold_radius
 
 # Positions that are read in one go, 8 bytes each and 3 of the image: what a crop of a huge square
@@ -18,9 +18,9 @@ HALF_PIXEL = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
 
 
 def cut_square(
-    image: np.ndarray, square: Square, size: int, lens: Lens | None = None
+    image: np.ndarray, square: Square, size: Size, lens: Lens | None = None
 ) -> np.ndarray:
-    """Return a square of an image, undistorted, in one resampling.
+    """Return a square of an image, or the middle of one, undistorted, in one resampling.
 
     Where a crop's pixel covers several of the image's, a grid that is finer by a whole factor is
     read and averaged: each image pixel then counts, and nothing aliases. What lies outside the
@@ -29,16 +29,18 @@ def cut_square(
     Args:
         image: (H, W, 3) uint8.
         square: in pixels of the image, undistorted ones if there is a ``lens``.
-        size: the crop's side S in pixels.
+        size: the crop's side S in pixels, or (rows, columns) of a rectangular one.
         lens: None to take the image as it is.
 
     Returns:
-        (S, S, 3) uint8.
+        (S, S, 3) or (rows, columns, 3) uint8.
     """
-    finer = max(1, int(np.ceil(square.side / size - 1e-6)))
-    out = np.full((size, size, 3), BLACK, np.uint8)
-    for rows, columns in _bands(image.shape, square, size, finer, lens):
-        map_x, map_y = _find_positions(square, size * finer, rows, columns, finer, lens)
+    finer = max(1, int(np.ceil(square.side / find_longer(size) - 1e-6)))
+    height, width = find_sides(size)
+    out = np.full((height, width, 3), BLACK, np.uint8)
+    for rows, columns in _bands(image.shape, square, (height, width), finer, lens):
+        fine_size = height * finer, width * finer
+        map_x, map_y = _find_positions(square, fine_size, rows, columns, finer, lens)
         fine = cv2.remap(
             image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=BLACK
         )
@@ -63,16 +65,16 @@ def find_positions(square: Square, size: int, lens: Lens | None = None) -> np.nd
 
 
 def _bands(
-    shape: tuple[int, ...], square: Square, size: int, finer: int, lens: Lens | None
+    shape: tuple[int, ...], square: Square, size: tuple[int, int], finer: int, lens: Lens | None
 ) -> Iterator[tuple[range, range]]:
     """Yield (rows, columns) of the crop that are cut one after the other.
 
     The whole crop, unless the square is so large that its finer grid would take gigabytes.
     """
-    if (size * finer) ** 2 <= BAND_POSITIONS:
-        yield range(size), range(size)
+    rows, columns = range(size[0]), range(size[1])
+    if size[0] * size[1] * finer * finer <= BAND_POSITIONS:
+        yield rows, columns
         return
-    rows, columns = range(size), range(size)
     if lens is None:
         rows, columns = _find_shown(shape, square, size)
     step = max(1, BAND_POSITIONS // (finer * finer * max(1, len(columns))))
@@ -81,30 +83,33 @@ def _bands(
             yield range(start, min(start + step, rows.stop)), columns
 
 
-def _find_shown(shape: tuple[int, ...], square: Square, size: int) -> tuple[range, range]:
+def _find_shown(
+    shape: tuple[int, ...], square: Square, size: tuple[int, int]
+) -> tuple[range, range]:
     """Return (rows, columns) of the crop that may show the image; all others are black."""
     height, width = shape[:2]
     # A pixel more all round: interpolation reaches half a pixel beyond the edge.
     corners = np.array([[-1, -1, 1], [width + 1, -1, 1], [-1, height + 1, 1]])
     corners = np.concatenate([corners, [[width + 1, height + 1, 1]]])
     at = corners @ image_to_crop(square, size)[:2].T
-    low = np.clip(np.floor(at.min(0)), 0, size).astype(int).tolist()
-    high = np.clip(np.ceil(at.max(0)), 0, size).astype(int).tolist()
+    most = np.array([size[1], size[0]])
+    low = np.clip(np.floor(at.min(0)), 0, most).astype(int).tolist()
+    high = np.clip(np.ceil(at.max(0)), 0, most).astype(int).tolist()
     return range(low[1], high[1]), range(low[0], high[0])
 
 
 def _find_positions(
-    square: Square, side: int, rows: range, columns: range, finer: int, lens: Lens | None
+    square: Square, size: Size, rows: range, columns: range, finer: int, lens: Lens | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return two float32 maps for cv2.remap: where in the image each position lies.
 
     Args:
-        side: positions along the whole square's side, ``finer`` of them along a crop's pixel.
+        size: of the whole crop in positions, ``finer`` of them along a crop's pixel.
         rows, columns: of the crop, for whose positions the maps are; as in ``_bands``.
     """
     K = np.eye(3) if lens is None else lens.K
     coefficients = np.zeros(8) if lens is None else lens.distortion
-    ideal = image_to_crop(square, side) @ np.asarray(K, np.float64)
+    ideal = image_to_crop(square, size) @ np.asarray(K, np.float64)
     ideal[:2] -= np.outer([columns.start * finer, rows.start * finer], ideal[2])
     shape = (len(columns) * finer, len(rows) * finer)
     fisheye = lens is not None and lens.fisheye

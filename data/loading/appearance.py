@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from data.cropping.batch import crop_padded, crop_squares
+from data.cropping.geometry import Size, find_longer, find_sides, find_size
 from data.loading import appearance_keys as columns
 from data.loading.appearance_keys import AppearanceKeys, BackgroundKeys
 from data.loading.augment import unpack_masks
@@ -51,13 +52,14 @@ class Appearance:
         """Return the images, changed.
 
         Args:
-            images: (B, 3, S, S) float in [0, 1], the squares of their crops; overwritten.
+            images: (B, 3, S, S) float in [0, 1], the squares of their crops, or (B, 3, rows,
+                columns), the middles of these; overwritten.
             look: (B, DRAWS) uniform numbers.
             bits: (B, 512) uint8, the crops' masks.
             squares, angle: (B, 3) and (B,) as data.cropping.batch.crop_squares has them.
             sizes: (B,) pixels of each crop's side.
         """
-        keys, size = self.keys, images.shape[-1]
+        keys, size = self.keys, find_size(images)
         whole = isinstance(keys, AppearanceKeys)
         u = look[:, columns.BACKGROUND]
         replaced = (u[:, 0] < keys.background_share) & find_known(bits)
@@ -65,7 +67,7 @@ class Appearance:
         hidden = look[:, columns.OCCLUDER][:, 0] < (keys.occluder_share if whole else 0)
         cut = look[:, columns.TRUNCATE][:, 0] < (keys.truncate_share if whole else 0)
         rows = choose_rows(replaced | hidden | cut)
-        person = images.new_zeros(len(images), 1, size, size)
+        person = images.new_zeros(len(images), 1, *find_sides(size))
         person[rows] = crop_person(bits[rows], squares[rows], sizes[rows], size, angle[rows])
         if keys.background_share:
             rows = choose_rows(replaced)
@@ -109,7 +111,7 @@ class Appearance:
             look: (R, DRAWS) uniform numbers.  bits: (R, I, 512) uint8.
             squares: (R, I, 3).  sizes: (R,) pixels of each image's side.
         """
-        size, count = images.shape[-1], images.shape[1]
+        size, count = find_size(images), images.shape[1]
         u, own = look[:, columns.BACKGROUND], look[:, columns.OCCLUDER]
         known = find_known(bits.flatten(0, 1)).unflatten(0, (-1, count)).all(1)
         replaced = (u[:, 0] < self.keys.background_share) & known
@@ -141,7 +143,7 @@ class Appearance:
             images: (B, 3, S, S) in [0, 1].  donors: (n,) indices of images, for pieces.
             u: (n, 14) uniform numbers.
         """
-        size = images.shape[-1]
+        size = find_size(images)
         photo = 0.0 if self.photos is None else 0.5
         from_batch = u[:, 0] >= photo + (1 - photo) / 2
         out = images.new_zeros(len(donors), *images.shape[1:])
@@ -168,7 +170,7 @@ class Appearance:
         rows = choose_rows(chosen)
         if not len(rows):
             return textures
-        u, size, side = u[rows], textures.shape[-1], bank.shape[-1]
+        u, size, side = u[rows], find_size(textures), bank.shape[-1]
         # Its digits beyond those that the choice of the kind used.
         index = (u[:, 0] * 64 % 1 * len(bank)).long().clamp(max=len(bank) - 1)
         cut = side * (0.4 + 0.6 * u[:, 1])
@@ -209,14 +211,19 @@ def _neighbours(u):
 
 
 def _place_piece(u, size):
-    """(n, 3) squares about corners of images, for pieces that are enlarged.
+    """(n, 3) squares about corners of images of a Size, for pieces that are enlarged.
 
     A person in such a piece is cut, and too large to be taken for the one who is meant.
     """
-    side = size * (0.3 + 0.35 * u[:, 1:2])
+    (rows, columns), longer = find_sides(size), find_longer(size)
+    side = longer * (0.3 + 0.35 * u[:, 1:2])
     corner = (u[:, 2:4] > 0.5).float()
-    spot = size * (corner + (0.5 - corner) * (0.3 + 0.5 * u[:, 4:6]))
-    return torch.cat([torch.minimum(torch.maximum(spot, side / 2), size - side / 2), side], 1)
+    spots = []
+    for axis, length in enumerate((columns, rows)):
+        at = corner[:, axis] + (0.5 - corner[:, axis]) * (0.3 + 0.5 * u[:, 4 + axis])
+        half = side[:, 0] / 2 * (length / longer)
+        spots.append(torch.minimum(torch.maximum(length * at, half), length - half))
+    return torch.cat([torch.stack(spots, 1), side], 1)
 
 
 def find_known(bits: torch.Tensor) -> torch.Tensor:
@@ -228,7 +235,7 @@ def crop_person(
     bits: torch.Tensor,
     squares: torch.Tensor,
     sizes: torch.Tensor,
-    size: int,
+    size: Size,
     angle: torch.Tensor,
 ) -> torch.Tensor:
     """(B, 1, S, S) in [0, 1]: how far each pixel of the crops is the person.
@@ -239,7 +246,7 @@ def crop_person(
 
     Args:
         bits: (B, 512) uint8.  squares, angle: of the crops.  sizes: (B,) pixels that a mask covers.
-        size: side S of the result.
+        size: side S of the result, or its (rows, columns).
     """
     squares = squares * (64 / sizes)[:, None]
     padded = F.pad(unpack_masks(bits), (1, 1, 1, 1), mode="replicate")
@@ -249,11 +256,17 @@ def crop_person(
 
 
 def find_inside(
-    squares: torch.Tensor, sizes: torch.Tensor, size: int, angle: torch.Tensor
+    squares: torch.Tensor, sizes: torch.Tensor, size: Size, angle: torch.Tensor
 ) -> torch.Tensor:
-    """(B, 1, S, S) bool: which pixels of the squares lie in their images, of ``sizes`` (B,)."""
-    line = ((torch.arange(size, device=squares.device) + 0.5) / size - 0.5) * squares[:, 2:]
-    x, y = line[:, None, :], line[:, :, None]
+    """(B, 1, S, S) bool: which pixels of the squares lie in their images, of ``sizes`` (B,).
+
+    Of a rectangular size (B, 1, rows, columns).
+    """
+    longer, lines = find_longer(size), []
+    for length in find_sides(size):
+        line = (torch.arange(length, device=squares.device) + 0.5) / longer - length / (2 * longer)
+        lines.append(line * squares[:, 2:])
+    x, y = lines[1][:, None, :], lines[0][:, :, None]
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     u = cos * x - sin * y + squares[:, 0, None, None]
     v = sin * x + cos * y + squares[:, 1, None, None]
@@ -271,17 +284,19 @@ def truncate(
     """Blacken bands along one or two sides, where at least half of the person stays to be seen.
 
     Args:
-        images: (B, 3, S, S); overwritten.  u: (B, 3) uniform numbers.  chosen: (B,) bool.
-        person: (B, 1, S, S).  covered: (B,) share of the person that is hidden already.
+        images: (B, 3, H, W); overwritten.  u: (B, 3) uniform numbers.  chosen: (B,) bool.
+        person: (B, 1, H, W).  covered: (B,) share of the person that is hidden already.
     """
     rows = choose_rows(chosen)
-    u, person, size = u[rows], person[rows], images.shape[-1]
-    line = (torch.arange(size, device=images.device) + 0.5) / size
-    line = torch.where((u[:, 0] % 0.5 < 0.25)[:, None], line, 1 - line)
+    u, person = u[rows], person[rows]
+    lines = []
+    for size in images.shape[-2:]:
+        line = (torch.arange(size, device=images.device) + 0.5) / size
+        lines.append(torch.where((u[:, 0] % 0.5 < 0.25)[:, None], line, 1 - line))
     wide, high = 0.08 + 0.3 * u[:, 1], 0.08 + 0.3 * u[:, 2]
     both, upright = u[:, 0] * 64 % 1 < 0.25, u[:, 0] < 0.5
-    cut_x = (line < wide[:, None]) & (upright | both)[:, None]
-    cut_y = (line < high[:, None]) & (~upright | both)[:, None]
+    cut_x = (lines[1] < wide[:, None]) & (upright | both)[:, None]
+    cut_y = (lines[0] < high[:, None]) & (~upright | both)[:, None]
     band = (cut_x[:, None, :] | cut_y[:, :, None])[:, None]
     lost = (person * band).sum((1, 2, 3)) / person.sum((1, 2, 3)).clamp(min=1e-6)
     band = band & (lost + covered[rows] <= 0.5)[:, None, None, None]

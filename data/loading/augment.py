@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 
 from data.cropping.batch import crop_padded, crop_squares
+from data.cropping.geometry import Size
 
 # ImageNet's statistics, which timm's weights and CroCo's expect.
 MEAN = (0.485, 0.456, 0.406)
@@ -25,7 +26,7 @@ def denormalise(images: torch.Tensor) -> torch.Tensor:
 def augment(
     pixels: torch.Tensor,
     numbers: torch.Tensor,
-    size: int,
+    size: Size,
     change: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Random crop and colour jitter of a batch, normalised.
@@ -34,10 +35,10 @@ def augment(
         pixels: (B, P, P, 3) uint8, each image in the top left corner.
         numbers: (B, 6) float32: crop centre x, y and side in pixels; brightness, contrast,
             saturation factors.
-        size: side of the result in pixels.
-        change: what is done to the crops (B, 3, size, size) in [0, 1] before the jitter.
+        size: side S of the result in pixels, or its (rows, columns): the middle of the square.
+        change: what is done to the crops in [0, 1] before the jitter.
     Returns:
-        (B, 3, size, size) float32.
+        (B, 3, S, S) or (B, 3, rows, columns) float32.
     """
     images = crop_squares(pixels.permute(0, 3, 1, 2).float().div_(255), numbers[:, :3], size)
     images = images if change is None else change(images)
@@ -51,15 +52,16 @@ def unpack_masks(bits: torch.Tensor) -> torch.Tensor:
 
 
 def crop_masks(
-    bits: torch.Tensor, numbers: torch.Tensor, sizes: torch.Tensor, size: int
+    bits: torch.Tensor, numbers: torch.Tensor, sizes: torch.Tensor, size: Size
 ) -> torch.Tensor:
     """Person masks under the same crop.
 
     Args:
         bits: (B, 512) uint8, 64 x 64 bits each.  numbers: (B, 6) as in augment.
-        sizes: (B,) pixels of each image's side, which its mask covers.  size: side of the result.
+        sizes: (B,) pixels of each image's side, which its mask covers.
+        size: side S of the result, or its (rows, columns).
     Returns:
-        (B, size, size) float in [0, 1].
+        (B, S, S) or (B, rows, columns) float in [0, 1].
     """
     masks = unpack_masks(bits)
     boxes = numbers[:, :3] * (64 / sizes)[:, None]

@@ -19,7 +19,7 @@ def degrade(images: torch.Tensor, u: torch.Tensor, share: float) -> torch.Tensor
     """Blur, resample, add noise and blocks, each to a share of the images, in this order.
 
     Args:
-        images: (B, 3, S, S) in [0, 1]; overwritten.  u: (B, 20) uniform numbers.
+        images: (B, 3, H, W) in [0, 1]; overwritten.  u: (B, 20) uniform numbers.
     """
     for number, change in enumerate((blur, resample, add_noise, add_blocks)):
         of_this = u[:, 5 * number : 5 * number + 5]
@@ -34,9 +34,9 @@ def blur(images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     """Blur of lenses and of motion: a Gaussian, for half of the images long in one direction.
 
     Args:
-        images: (n, 3, S, S).  u: (n, 4) uniform numbers.
+        images: (n, 3, H, W).  u: (n, 4) uniform numbers.
     """
-    n, channels, size, _ = images.shape
+    n = len(images)
     line = torch.arange(KERNEL, device=images.device) - KERNEL // 2
     x, y = line[None, None, :], line[None, :, None]
     cos, sin = (math.pi * u[:, 0, None, None]).cos(), (math.pi * u[:, 0, None, None]).sin()
@@ -54,16 +54,17 @@ def resample(images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     """Images made smaller, by one of FACTORS, and as large again.
 
     Args:
-        images: (n, 3, S, S).  u: (n, 4) uniform numbers.
+        images: (n, 3, H, W).  u: (n, 4) uniform numbers.
     """
-    size = images.shape[-1]
+    size = images.shape[-2:]
     which = (u[:, 0] * len(FACTORS)).long()
     for number, factor in enumerate(FACTORS):
         chosen = which == number
         rows = choose_rows(chosen)
         if not len(rows):
             continue
-        small = F.interpolate(images[rows], size=round(size / factor), mode="area")
+        few = [round(side / factor) for side in size]
+        small = F.interpolate(images[rows], size=few, mode="area")
         images = put_rows(images, rows, chosen, F.interpolate(small, size=size, mode="bilinear"))
     return images
 
@@ -72,11 +73,13 @@ def add_noise(images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     """Images with normal noise, grey and coloured, stronger where there is light.
 
     Args:
-        images: (n, 3, S, S) in [0, 1].  u: (n, 4) uniform numbers.
+        images: (n, 3, H, W) in [0, 1].  u: (n, 4) uniform numbers.
     """
-    size, bank = images.shape[-1], _draw_noise(images.device)
-    line = torch.arange(size, device=images.device)
-    y, x = ((u[:, i, None] * NOISE_SIDE).long() + line for i in (0, 1))
+    bank = _draw_noise(images.device)
+    y, x = (
+        (u[:, i, None] * NOISE_SIDE).long() + torch.arange(size, device=images.device)
+        for i, size in enumerate(images.shape[-2:])
+    )
     found = bank[:, (y % NOISE_SIDE)[:, :, None], (x % NOISE_SIDE)[:, None, :]].transpose(0, 1)
     found = torch.lerp(found, found[:, :1], u[:, 2, None, None, None])
     strength = (0.01 + 0.06 * u[:, 3] ** 2)[:, None, None, None]
@@ -90,12 +93,11 @@ def add_blocks(images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     higher the frequency: ITU-T T.81 with tables that grow linearly.
 
     Args:
-        images: (n, 3, S, S) in [0, 1].  u: (n, 4) uniform numbers.
+        images: (n, 3, H, W) in [0, 1].  u: (n, 4) uniform numbers.
     """
-    size = images.shape[-1]
-    pad = -size % CELL
+    high, wide = images.shape[-2:]
     waves, colours, back = _make_waves(images.device), *_make_colours(images.device)
-    padded = F.pad(images, (0, pad, 0, pad), mode="replicate")
+    padded = F.pad(images, (0, -wide % CELL, 0, -high % CELL), mode="replicate")
     planes = F.conv2d(padded, colours[:, :, None, None]).flatten(0, 1)[:, None]
     found = F.conv2d(planes, waves, stride=CELL)
     luma = 0.02 + 0.12 * u[:, 0] ** 2
@@ -103,7 +105,7 @@ def add_blocks(images: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     found = (found / steps).round_().mul_(steps)
     planes = F.conv_transpose2d(found, waves, stride=CELL).reshape(padded.shape)
     out = F.conv2d(planes, back[:, :, None, None])
-    return out[:, :, :size, :size].clamp(0, 1)
+    return out[:, :, :high, :wide].clamp(0, 1)
 
 
 def change_tone(
@@ -112,7 +114,7 @@ def change_tone(
     """Images with other colours: of each channel, of hues, of mid-tones, or none.
 
     Args:
-        images: (B, 3, S, S) in [0, 1].  u: (B, 8) uniform numbers.
+        images: (B, 3, H, W) in [0, 1].  u: (B, 8) uniform numbers.
         tone: factors of channels are 1 - tone to 1 + tone.  hue: largest rotation, radians.
         grey: share without colour.
     """
@@ -131,7 +133,7 @@ def change_tone(
 
 
 def _mix_channels(images, matrix):
-    """(B, 3, S, S) channels mixed by (B, 3, 3); sums by hand, for BLAS is slow at such shapes."""
+    """(B, 3, H, W) channels mixed by (B, 3, 3); sums by hand, for BLAS is slow at such shapes."""
     out = torch.empty_like(images)
     parts = matrix[..., None, None]
     for number in range(3):

@@ -4,6 +4,8 @@ import math
 
 import torch
 
+from data.cropping.geometry import Size, find_longer, find_sides
+
 SHAPES = 3  # at most, over a crop
 PER_SHAPE = 9  # uniform numbers of one
 
@@ -44,11 +46,11 @@ def hide_parts(
     A shape that would bring what is hidden of the person above a half is left out.
 
     Args:
-        images: (B, 3, S, S) in [0, 1]; overwritten.
+        images: (B, 3, H, W) in [0, 1]; overwritten.
         u: (B, 1 + SHAPES * PER_SHAPE) uniform numbers.
         chosen: (B,) bool.
         donors: (B,) indices of images: what the shapes show.
-        person: (B, 1, S, S) in [0, 1], how far a pixel is the person.
+        person: (B, 1, H, W) in [0, 1], how far a pixel is the person.
     """
     rows = choose_rows(chosen)
     if not len(rows):
@@ -59,7 +61,7 @@ def hide_parts(
     free = torch.ones_like(person)
     for number in range(SHAPES):
         of_shape = u[:, 1 + number * PER_SHAPE :][:, :PER_SHAPE]
-        shape, along = draw_shape(of_shape, images.shape[-1])
+        shape, along = draw_shape(of_shape, (images.shape[-2], images.shape[-1]))
         shape = shape * (u[:, 0] * SHAPES >= number)[:, None, None, None]
         left = free * (1 - shape)
         fits = ((person * left).sum((1, 2, 3)) >= 0.5 * whole)[:, None, None, None]
@@ -71,12 +73,16 @@ def hide_parts(
     return put_rows(images, rows, chosen, out), covered
 
 
-def draw_shape(u: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """((n, 1, S, S) in [0, 1] rectangles, ellipses and limb-like bars, (n, 1, S, S) shading).
+def draw_shape(u: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Tensor]:
+    """((n, 1, H, W) in [0, 1] rectangles, ellipses and limb-like bars, (n, 1, H, W) shading).
 
-    The shading goes from -1 to 1 across a shape. ``u``: (n, PER_SHAPE) uniform numbers.
+    The shading goes from -1 to 1 across a shape. Lengths are shares of the longer side. ``u``: (n,
+    PER_SHAPE) uniform numbers.
     """
-    line = (torch.arange(size, device=u.device) + 0.5) / size
+    (rows, columns), longer = find_sides(size), find_longer(size)
+    down, across = (
+        (torch.arange(length, device=u.device) + 0.5) / longer for length in (rows, columns)
+    )
     angle = math.pi * u[:, 3, None, None]
     # Upright and level ones, as edges of furniture are, are the most frequent rectangles.
     straight = (u[:, 0] < 0.2)[:, None, None]
@@ -84,8 +90,8 @@ def draw_shape(u: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     bar = u[:, 0] > 0.65
     length = torch.where(bar, 0.2 + 0.4 * u[:, 4], 0.06 + 0.24 * u[:, 4] ** 1.5)
     width = torch.where(bar, 0.02 + 0.045 * u[:, 5], length * (0.35 + 0.65 * u[:, 5]))
-    x = line[None, None] - (0.05 + 0.9 * u[:, 1, None, None])
-    y = line[None, :, None] - (0.05 + 0.9 * u[:, 2, None, None])
+    x = across[None, None] - (0.05 + 0.9 * u[:, 1, None, None]) * (columns / longer)
+    y = down[None, :, None] - (0.05 + 0.9 * u[:, 2, None, None]) * (rows / longer)
     a = angle.cos() * x + angle.sin() * y
     b = angle.cos() * y - angle.sin() * x
     length, width = length[:, None, None], width[:, None, None]
@@ -94,7 +100,7 @@ def draw_shape(u: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     oval = (((a / length).square() + (b / width).square()).sqrt() - 1) * width
     ellipse = ((u[:, 0] > 0.4) & ~bar)[:, None, None]
     outside = torch.where(bar[:, None, None], round_ended, torch.where(ellipse, oval, box))
-    shape = (0.5 - outside * size / 1.5).clamp(0, 1)[:, None]
+    shape = (0.5 - outside * longer / 1.5).clamp(0, 1)[:, None]
     return shape, (b / width).clamp(-1, 1)[:, None]
 
 

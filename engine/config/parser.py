@@ -396,11 +396,26 @@ def _convert(value, kind, field, dotted, origin):
     if typing.get_origin(inner) is list:
         value = split_list(value, dotted) if isinstance(value, str) else value
         return [_scalar(v, typing.get_args(inner)[0], field, dotted, origin) for v in value]
+    if field.metadata["sides"]:
+        return _convert_sides(value, field, dotted, origin)
     if isinstance(value, list) and field.metadata["path"] == "several":
         value = as_text(value)
     if isinstance(value, (list, dict)):
         raise UserError(f"'{dotted}' in {origin} takes one {name_type(kind)}, not {value}")
     return _expand(_scalar(value, inner, field, dotted, origin), field.metadata["path"], dotted)
+
+
+def _convert_sides(value, field, dotted, origin):
+    """A whole number, or [rows, columns] where these differ."""
+    parts = value
+    if isinstance(value, str):
+        parts = split_list(value, dotted) if value.startswith("[") or "," in value else [value]
+    if not isinstance(parts, list) or not 1 <= len(parts) <= 2:
+        raise UserError(
+            f"'{dotted}={value}' in {origin}: a whole number is wanted, or [rows,columns]"
+        )
+    sides = [_scalar(part, int, field, dotted, origin) for part in parts]
+    return sides[0] if sides[0] == sides[-1] else sides
 
 
 def _expand(value, path, dotted):
@@ -457,7 +472,10 @@ def check_values(config: "DataclassInstance", where: object) -> None:
     """
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        if field.metadata.get("sides"):
+            text = [str(part) for part in value] if isinstance(value, list) else str(value)
+            _convert_sides(text, field, field.name, where)
+        elif isinstance(value, (int, float, str)) and not isinstance(value, bool):
             _scalar(str(value), type(value), field, field.name, where)
     try:
         _check(config)

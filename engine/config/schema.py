@@ -32,6 +32,7 @@ def key(
     renamed_from: str | None = None,
     resumable: bool = False,
     positional: str | None = None,
+    sides: bool = False,
 ) -> T:
     """Declare a config field: its default, its meaning for ``--help`` and what values it takes.
 
@@ -45,6 +46,8 @@ def key(
         resumable: a run may resume with another value, because results do not depend on it.
         positional: such as "RUN": of the one key that a command line gives as a path, without its
             name.
+        sides: of a whole number, for which two may stand, such as [256,192]: rows and columns. Its
+            field is of type Any.
     """
     metadata = {
         "help": help,
@@ -55,6 +58,7 @@ def key(
         "renamed_from": renamed_from,
         "resumable": resumable,
         "positional": positional,
+        "sides": sides,
     }
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: copy.copy(default), metadata=metadata)
@@ -168,7 +172,7 @@ def help_text(schema: "type[DataclassInstance]", command: str, usage: str = "") 
         text = field.metadata.get("help", "") + (
             f" ({'|'.join(map(str, choices))})" if choices else ""
         )
-        rows.append((f"{name}{shown}", name_type(kind), text))
+        rows.append((f"{name}{shown}", name_key(field, kind), text))
     width = min(44, max(len(r[0]) for r in rows))
     usage = usage or f"python -m {command} CONFIG.yaml [key=value ...]"
     return "\n".join(
@@ -195,6 +199,11 @@ def name_type(kind: Any) -> str:
         else getattr(inner, "__name__", str(inner))
     )
     return name + ("?" if optional else "")
+
+
+def name_key(field: dataclasses.Field, kind: Any) -> str:
+    """Return the short name of what a key takes, as --help has it."""
+    return "int[,int]" if field.metadata.get("sides") else name_type(kind)
 
 
 def word_type(kind: Any) -> str:

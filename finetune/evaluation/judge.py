@@ -49,7 +49,7 @@ class Judge:
         if self.body.faces is None:
             raise ValueError(f"a coarse {self.body.name} has no surface to judge")
         self.faces = self.body.faces.cpu()
-        self.size: int = predictor.config.model.image_size
+        self.size = predictor.config.model.size
         self.hand = self.body.kind == "hand"
         self.targets = Targets(self.body)
         self.columns = [
@@ -88,7 +88,7 @@ class Judge:
         target = self.targets(labels, seen)
         answers = self.answer(batch, seen, target)
         if self.beside:
-            size = self.beside.config.model.image_size
+            size = self.beside.config.model.size
             other = view(batch, size)  # its images may be larger
             answers["beside"] = self.beside.model(other.images, other.K, self.body)
         truth = self._true_meshes(labels, seen, target)

@@ -25,6 +25,7 @@ import torch
 from torch import nn
 
 from data.bodies.base import BodyModel, BodyParameters
+from data.cropping.geometry import Size
 from finetune.heads import HEADS
 from finetune.heads.keys import HeadConfig, ModelBasedConfig
 from finetune.means import Means
@@ -83,14 +84,14 @@ class Truth:
 
     Attributes:
         mesh: of the body model whose points were asked for, coarse in training.
-        K: (B, 3, 3) intrinsics of the images.  size: their side in pixels.
+        K: (B, 3, 3) intrinsics of the images.  size: their side in pixels, or (rows, columns).
         seen: the images and how they show the crops; None where the points alone are known.
         batch: the loader's arrays (data.loading.crops.layout), person masks among them.
     """
 
     mesh: Prediction
     K: torch.Tensor
-    size: int
+    size: Size
     seen: "View | None" = None
     batch: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
@@ -163,14 +164,14 @@ class Head(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(
-        self, features: torch.Tensor, K: torch.Tensor, size: int, means: Means, body: BodyModel
+        self, features: torch.Tensor, K: torch.Tensor, size: Size, means: Means, body: BodyModel
     ) -> ImagePrediction:
         """Predict the people of images; of a head with a mesh a Prediction.
 
         Args:
             features: (B, N, C) of the encoder.
             K: (B, 3, 3) intrinsics of the images, in their pixels.
-            size: side of the images.
+            size: side of the images in pixels, or (rows, columns); see data.cropping.geometry.
             means: of the people that the run learns from.
             body: the body model whose points are wanted: coarse in training, else full.
         """

@@ -25,7 +25,9 @@ class KeypointMaps(nn.Module):
         self.grid, self.cells, self.count = grid, cells, count
         self.layer = nn.Linear(width, count * cells * cells)
         rows, columns = grid[0] * cells, grid[1] * cells
-        y, x = torch.meshgrid(_centres(rows), _centres(columns), indexing="ij")
+        most = max(rows, columns)
+        across, down = _centres(columns) * (columns / most), _centres(rows) * (rows / most)
+        y, x = torch.meshgrid(down, across, indexing="ij")
         self.register_buffer("_at", torch.stack([x, y], -1).flatten(0, 1), persistent=False)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -37,7 +39,10 @@ class KeypointMaps(nn.Module):
         return maps.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
     def read(self, maps: torch.Tensor) -> torch.Tensor:
-        """(B, K, 3): mean x and y about the image's middle, over its side; the highest share."""
+        """(B, K, 3): mean x and y about the image's middle, over its side; the highest share.
+
+        The side of a rectangular image is its longer one.
+        """
         # bf16 would tell places to a hundredth of the image.
         with torch.autocast(maps.device.type, enabled=False):
             shares = maps.flatten(2).softmax(-1)
@@ -51,7 +56,7 @@ def compare_maps(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
 
     Args:
         maps: (B, K, rows, columns) logits.
-        points: (B, K, 2) x, y over the image's side, from its corner.
+        points: (B, K, 2) x, y over the image's width and height, from its corner.
     """
     rows, columns = maps.shape[2:]
     across = _bump(points[..., 0], columns)

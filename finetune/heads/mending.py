@@ -18,7 +18,9 @@ import torch
 from torch import nn
 
 from data.bodies.base import BodyModel, BodyParameters
+from data.cropping.geometry import Size
 from engine.geometry import axis_angle_to_matrix
+from finetune.crop_camera import to_shares
 from finetune.losses import NEAREST_M, project_points
 from finetune.means import Offsets, flatten_columns
 from finetune.prompts import PROMPTED
@@ -92,7 +94,7 @@ class Mending(nn.Module):
 
     @torch.no_grad()
     def compare(
-        self, found: BodyParameters, K: torch.Tensor, size: int, wanted: list[torch.Tensor | None]
+        self, found: BodyParameters, K: torch.Tensor, size: Size, wanted: list[torch.Tensor | None]
     ) -> tuple[torch.Tensor, list[Comparison]]:
         """Project bodies and compare their landmarks with prompts and maps.
 
@@ -110,7 +112,7 @@ class Mending(nn.Module):
         with torch.autocast(K.device.type, enabled=False):
             vertices, joints = points(found.pose, found.translation, found.shape)
             landmarks = points.landmarks(vertices, joints)
-            shown = project_points(landmarks, K) / size - 0.5
+            shown = to_shares(project_points(landmarks, K), size)
             depth = landmarks[..., 2:].clamp_min(NEAREST_M)
             depth = depth / joints[:, :1, 2:].clamp_min(NEAREST_M)
             frames = self._find_frames(found.pose)

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from data.bodies.base import BodyModel, BodyParameters
+from data.cropping.geometry import Size
 from finetune.crop_camera import describe_camera, find_ray_rotation
 from finetune.heads.base import HEADS, Head, Prediction, Term, pose_body
 from finetune.heads.keypoint_maps import KeypointMaps
@@ -125,7 +126,7 @@ class ModelBasedHead(Head):
         self,
         features: torch.Tensor | None,
         K: torch.Tensor,
-        size: int,
+        size: Size,
         means: Means,
         body: BodyModel,
         prompts: torch.Tensor | None = None,
@@ -165,7 +166,7 @@ class ModelBasedHead(Head):
         return (KEYPOINT_MAPS,) if self.has_maps else ()
 
     def _add(
-        self, offsets: Offsets, means: Means, K: torch.Tensor, size: int, body: BodyModel
+        self, offsets: Offsets, means: Means, K: torch.Tensor, size: Size, body: BodyModel
     ) -> BodyParameters:
         """The bodies that offsets stand for."""
         with torch.autocast(K.device.type, enabled=False):

@@ -12,7 +12,7 @@ import yaml
 from data.bodies.models import open_model
 from data.cropping.batch import mirror_cameras
 from data.cropping.border import BORDER
-from data.cropping.geometry import Square, square_around
+from data.cropping.geometry import Size, Square, crop_camera_of, square_around
 from data.cropping.host import cut_square
 from data.format.clip import KINDS
 from data.loading.augment import normalise
@@ -20,7 +20,6 @@ from engine.checkpoint import checkpoints, restore
 from engine.config.parser import parse
 from engine.distributed import process_group
 from engine.errors import UserError
-from engine.geometry import crop_intrinsics
 from engine.logging.console import get_logger
 from engine.run.run_folder import RunFolder, find_weights_file
 from finetune.config import FinetuneConfig
@@ -133,7 +132,8 @@ class Predictor:
         pixels = read_image(image)
         height, width = pixels.shape[:2]
         K = check_intrinsics(intrinsics, width, height)
-        squares, checked = check_boxes(boxes, width, height, self.config.margin)
+        size = self.config.model.size
+        squares, checked = check_boxes(boxes, width, height, self.config.margin, size)
         sides = ["right"] * len(checked) if sides is None else list(sides)
         if len(sides) != len(checked) or set(sides) - set(SIDES):
             raise UserError(f"sides={sides} for {len(checked)} boxes: each is 'left' or 'right'")
@@ -166,17 +166,19 @@ class Predictor:
     def cut_crops(
         self, pixels: np.ndarray, K: np.ndarray, squares: Sequence[Square], flip: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images (n, 3, S, S) for the network of squares of an image, and their cameras.
+        """Return images for the network of squares of an image, and their cameras.
+
+        (n, 3, S, S), or (n, 3, rows, columns) of the squares' middles; (n, 3, 3).
 
         Args:
             K: (3, 3) intrinsics of the image.  flip: (n,) which squares are mirrored.
         """
-        size = self.config.model.image_size
+        size = self.config.model.size
         crops = np.stack([cut_square(pixels, square, size) for square in squares])
         images = torch.from_numpy(crops).to(self.device)
         images = normalise(images.permute(0, 3, 1, 2).float().div_(255))
         images = torch.where(flip[:, None, None, None], images.flip(-1), images)
-        cameras = np.stack([crop_intrinsics(K, square.box, (size, size)) for square in squares])
+        cameras = np.stack([crop_camera_of(square, K, size) for square in squares])
         cameras = torch.from_numpy(cameras).float().to(self.device)
         return images, mirror_cameras(cameras, flip, size)
 
@@ -262,7 +264,7 @@ def _note_unknown_border(path: Path) -> None:
 
 
 def check_boxes(
-    boxes: npt.ArrayLike | None, width: int, height: int, margin: float
+    boxes: npt.ArrayLike | None, width: int, height: int, margin: float, size: Size = 1
 ) -> tuple[list[Square], np.ndarray]:
     """Return (squares to cut, (n, 4) boxes) of boxes, or of the whole image where they are None.
 
@@ -271,13 +273,14 @@ def check_boxes(
     Args:
         width, height: of the image in pixels.
         margin: a square's side over the longer side of its box.
+        size: of the network's images, whose shape the crops have.
 
     Raises:
         UserError: they are not boxes, or one of them does not lie in the image.
     """
     if boxes is None:
         whole = np.array([[0, 0, width, height]], np.float64)
-        return [square_around(whole[0], 1.0)], whole
+        return [square_around(whole[0], 1.0, size)], whole
     try:
         checked = np.asarray(boxes, np.float64)
         if checked.shape == (0,):
@@ -288,7 +291,7 @@ def check_boxes(
         raise UserError(f"boxes are (n, 4) finite numbers x0, y0, x1, y1, not {boxes}") from None
     for box in checked:
         _check_box(box, width, height)
-    return [square_around(box, margin) for box in checked], checked
+    return [square_around(box, margin, size) for box in checked], checked
 
 
 def _check_box(box: np.ndarray, width: int, height: int) -> None:

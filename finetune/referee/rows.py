@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from data.cropping.batch import mirror_cameras
-from data.cropping.geometry import square_around
+from data.cropping.geometry import Size, crop_camera_of, square_around
 from data.cropping.host import cut_square
 from data.loading.augment import normalise
 from engine.geometry import axis_angle_to_matrix, crop_intrinsics
@@ -66,7 +66,7 @@ class Asked:
     def __init__(self, predictor: Predictor, kind: Kind, prompted: bool = False) -> None:
         self.prompted = prompted
         self.predictor, self.body = predictor, predictor.body
-        self.size: int = predictor.config.model.image_size
+        self.size: Size = predictor.config.model.size
         self.judged = [predictor.body.keypoint_names.index(name) for name in kind.joints]
         if self.body.faces is None:
             raise ValueError("a coarse body has no outline")
@@ -75,11 +75,12 @@ class Asked:
     def cut(self, image: np.ndarray, K: np.ndarray, people: Sequence[Seen]) -> "Crops":
         """Crops as the run was trained on them, left hands mirrored."""
         predictor, size = self.predictor, self.size
-        squares = [square_around(seen.box, predictor.config.margin) for seen in people]
+        margin = predictor.config.margin
+        squares = [square_around(seen.box, margin, size) for seen in people]
         pixels = np.stack([cut_square(image, square, size) for square in squares])
         images = torch.from_numpy(pixels).to(predictor.device)
         images = normalise(images.permute(0, 3, 1, 2).float().div_(255))
-        cameras = np.stack([crop_intrinsics(K, square.box, (size, size)) for square in squares])
+        cameras = np.stack([crop_camera_of(square, K, size) for square in squares])
         Ks = torch.from_numpy(cameras).float().to(predictor.device)
         flip = torch.tensor([seen.side == "left" for seen in people], device=predictor.device)
         images = torch.where(flip[:, None, None, None], images.flip(-1), images)

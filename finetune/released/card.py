@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.cropping.geometry import word_size
 from finetune.released.half import Agreement
 from finetune.released.history import Stage, shorten_paths
 from finetune.released.numbers import describe_evaluation, lay_out, list_weaknesses
@@ -78,7 +79,7 @@ def _describe(facts: CardFacts) -> Iterator[str]:
     count = facts.parameters
     yield (
         f"- encoder: width {e.width}, depth {e.depth}, heads {e.heads}, patches of "
-        f"{facts.model.patch} px, images of {facts.model.image_size} px, "
+        f"{facts.model.patch} px, images of {word_size(facts.model.size)} px, "
         f"{count['encoder'] / 1e6:.2f} M parameters; head: {count['head'] / 1e6:.2f} M"
     )
     yield f"- body model: {facts.body['name']} ({facts.body['version'] or 'version unknown'})"

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from data.bodies.base import BodyModel
+from data.cropping.geometry import Size, find_longer, find_sides
 from data.loading.augment import normalise
 from engine.errors import UserError
 from finetune.model import Recovery
@@ -75,7 +76,7 @@ def measure_agreement(
     state = other.state_dict()
     for name, value in rounded.items():
         state[name].copy_(value)
-    images, K = _random_crops(model.config.image_size, count)
+    images, K = _random_crops(model.config.size, count)
     device = next(model.parameters()).device
     images, K = images.to(device), K.to(device)
     one, two = model(images, K, body), other(images, K, body)
@@ -88,18 +89,19 @@ def measure_agreement(
     )
 
 
-def _random_crops(size: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(normalised images (n, 3, S, S), intrinsics (n, 3, 3)), the same each time."""
+def _random_crops(size: Size, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(normalised images (n, 3, H, W), intrinsics (n, 3, 3)), the same each time."""
     random = torch.Generator().manual_seed(0)
-    images = torch.zeros(count, 3, size, size)
+    rows, columns = find_sides(size)
+    images = torch.zeros(count, 3, rows, columns)
     for side in (2, 4, 8, 16, 32):
         noise = torch.rand(count, 3, side, side, generator=random) - 0.5
-        images += torch.nn.functional.interpolate(noise, size=(size, size), mode="bilinear")
+        images += torch.nn.functional.interpolate(noise, size=(rows, columns), mode="bilinear")
     images = (0.5 + images * 0.6).clamp(0, 1)
     half = torch.deg2rad(torch.linspace(10, 30, count))
     K = torch.zeros(count, 3, 3)
-    K[:, 0, 0] = K[:, 1, 1] = size / 2 / torch.tan(half)
-    K[:, :2, 2] = size / 2
+    K[:, 0, 0] = K[:, 1, 1] = find_longer(size) / 2 / torch.tan(half)
+    K[:, 0, 2], K[:, 1, 2] = columns / 2, rows / 2
     K[:, 2, 2] = 1
     return normalise(images), K
 

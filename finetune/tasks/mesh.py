@@ -10,6 +10,7 @@ from torch import nn
 
 from data.bodies.base import BodyModel, BodyParameters
 from data.bodies.models import open_model
+from data.cropping.geometry import Size
 from data.loading import appearance_keys as columns
 from data.loading.appearance import Appearance, open_appearance
 from data.loading.build import open_crop_loader, open_crop_order, sample_labels, val_crops
@@ -87,7 +88,7 @@ class Recovering(nn.Module):
         self,
         model: Recovery,
         body: BodyModel,
-        size: int,
+        size: Size,
         bf16: bool,
         appearance: Appearance | None = None,
         prompt_share: float = 0.0,
@@ -219,7 +220,7 @@ class MeshTask(ClipTask[FinetuneConfig]):
         return Recovering(
             self.model,
             self.body.coarse(config.coarse_vertices).to(device),
-            config.model.image_size,
+            config.model.size,
             self.bf16,
             open_appearance(config.data.augment, device),
             config.data.augment.prompt_share,
@@ -258,7 +259,7 @@ class MeshTask(ClipTask[FinetuneConfig]):
         )
         tensors = {name: torch.from_numpy(labels[name]).to(self.device) for name in LIFT_LABELS}
         lean = self.body.lean(config.coarse_vertices).to(self.device)
-        return Lifting(tensors, config.data.augment, lean, config.model.image_size, config.margin)
+        return Lifting(tensors, config.data.augment, lean, config.model.size, config.margin)
 
     def lr_mult(self, name: str) -> float:
         """encoder_lr_mult for the encoder, times optim.layer_decay for each layer after."""
@@ -401,5 +402,5 @@ def build(
             order, config.data, MEAN_CLIPS, quarantined_shards(config.run, order)
         )
         labels = {name: torch.from_numpy(values).to(device) for name, values in labels.items()}
-        model.set_means(compute_means(labels, Targets(body), config.model.image_size))
+        model.set_means(compute_means(labels, Targets(body), config.model.size))
     return model.to(device), before

@@ -62,7 +62,7 @@ class TwoViewsTask(MeshTask):
         module = RecoveringPair(
             self.model,
             self.body.coarse(config.coarse_vertices).to(device),
-            config.model.image_size,
+            config.model.size,
             self.bf16,
             open_appearance(config.data.augment, device),
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from data.cropping.geometry import Size
 from finetune.crop_camera import find_ray_rotation
 
 NUMBERS = 10  # of ``describe_pose``
@@ -56,7 +57,7 @@ def unknown_cameras(count: int, device: torch.device) -> CameraPose:
 
 
 def describe_pose(
-    pose: CameraPose, K: torch.Tensor, second_K: torch.Tensor, size: int
+    pose: CameraPose, K: torch.Tensor, second_K: torch.Tensor, size: Size
 ) -> torch.Tensor:
     """(B, NUMBERS) what the network is told, about the rays through the images' middles.
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from data.bodies.base import BodyModel
+from data.cropping.geometry import find_size
 from data.sampling.seen import Seen
 from engine.errors import UserError
 from finetune.heads.base import Prediction
@@ -147,7 +148,7 @@ class TwoViewRecovery(Recovery):
         """The head's answer by features of the first image, and of the second in cross fusion."""
         looked = self.look(one, other, pair)
         features = torch.cat([one, looked.to(one.dtype)], -1)
-        return self.head(features, pair.K[0], pair.images[0].shape[-1], self.means, body)
+        return self.head(features, pair.K[0], find_size(pair.images[0]), self.means, body)
 
     def look(self, one: torch.Tensor, other: torch.Tensor, pair: ImagePair) -> torch.Tensor:
         """(B, N, decoder width) tokens of first images that have looked at the second ones.
@@ -160,7 +161,7 @@ class TwoViewRecovery(Recovery):
         x, y = decoder.embed(one).to(kind), decoder.embed(other).to(kind)
         if self.tells_cameras:
             with torch.autocast(one.device.type, enabled=False):
-                told = describe_pose(pair.pose, *pair.K, pair.images[0].shape[-1])
+                told = describe_pose(pair.pose, *pair.K, find_size(pair.images[0]))
             told = self.camera(torch.where(pair.pose.known[:, None], told, 0.0))
             told = torch.where(pair.pose.known[:, None], told, 0.0).to(kind)[:, None]
             x, y = x + told[..., : x.shape[-1]], y + told[..., x.shape[-1] :]

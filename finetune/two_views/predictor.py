@@ -87,7 +87,9 @@ class PairPredictor:
             for K, image in zip(known, images, strict=True)
         ]
         placed = [
-            check_boxes(box, image.shape[1], image.shape[0], self.config.margin)
+            check_boxes(
+                box, image.shape[1], image.shape[0], self.config.margin, self.config.model.size
+            )
             for box, image in zip(given, images, strict=True)
         ]
         counts = [len(checked) for _, checked in placed]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from data.cropping.geometry import scale_size
 from data.loading.appearance import open_appearance
 from data.loading.augment import augment, crop_masks
 from data.loading.reader import TAGS
@@ -99,7 +100,7 @@ class Completion(Objective):
             and what of the references is attended to (R, L), or None for all: targets i*K to i*K +
             K-1 share reference i. b is None of a network without references.
         """
-        size, rules, numbers = self.config.model.image_size, self.config.masking, batch["numbers"]
+        size, rules, numbers = self.config.model.size, self.config.masking, batch["numbers"]
         targets = numbers.shape[1] - 1
         cross = self.reads_reference
         if self.appearance is not None and "look" in batch:
@@ -144,7 +145,7 @@ class Completion(Objective):
         images = augment(
             batch["pixels"][:, which].flatten(0, 1),
             numbers.flatten(0, 1),
-            self.config.model.image_size,
+            self.config.model.size,
             change,
         )
         return images.unflatten(0, numbers.shape[:2])
@@ -159,7 +160,7 @@ class Completion(Objective):
         sizes = batch["tags"][:, TAGS.index("size")].repeat_interleave(numbers.shape[1])
         bits = batch["mask"].unflatten(1, (batch["numbers"].shape[1], -1))[:, which].flatten(0, 1)
         # Four mask pixels a patch's side are enough to tell how much of it is person.
-        return masking.person_share(crop_masks(bits, boxes, sizes, 4 * grid[0]), grid)
+        return masking.person_share(crop_masks(bits, boxes, sizes, scale_size(grid, 4)), grid)
 
     def complete(
         self,
