@@ -1,0 +1,1 @@
+"""One body's parameters fitted to another's posed surface: ``counterpose bodies convert``."""
