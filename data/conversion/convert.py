@@ -24,7 +24,8 @@ from data.conversion.rig import choose_vertices, measure_rig
 
 CHUNK = 8  # frames that are fitted at once
 SAMPLES = 2000  # vertices that are fitted
-SHAPE_STEPS, POSE_STEPS = 20, 12  # at most
+SHAPE_STEPS, POSE_STEPS = 15, 20  # at most
+HELD = 0.05  # metres a radian, see Stiffness
 MM = 1e3
 REACHED_MM = {"body": 20.0, "hand": 6.0}  # mean distance above which a frame is not reached
 
@@ -68,6 +69,9 @@ class Converter:
         self._map = find_correspondence(source, target, rig)
         self._rig = rig
         self._fitter = Fitter(target, rig, Stiffness())
+        # A shape is found first with the pose held, lest bent joints make up for it.
+        held = self._map.registered.pose
+        self._shaper = Fitter(target, rig, Stiffness(HELD), held)
         self._shapes: dict[bytes, torch.Tensor] = {}
         points, _ = target(*_unpack(rest_body(target)))
         chosen = choose_vertices(rig, points[0], SAMPLES)
@@ -82,7 +86,7 @@ class Converter:
     def __call__(self, given: BodyParameters) -> Converted:
         """Return the target's parameters for B bodies of the source."""
         vertices, joints = self.source(*_unpack(given))
-        shape = torch.cat([self._fit_shape(given.shape[row : row + 1]) for row in range(len(vertices))])
+        shape = torch.cat([self._fit_shape(one) for one in given.shape.split(1)])
         aim = self._aim(vertices)
         start = self._begin(aim, shape)
         found = self._fitter.refine(start, aim, POSE_STEPS)
@@ -102,7 +106,11 @@ class Converter:
         if known not in self._shapes:
             vertices, _ = self.source(*_unpack(rest_body(self.source, shape)))
             aim = self._aim(vertices)
-            found = self._fitter.refine(self._map.registered, aim, SHAPE_STEPS, free_shape=True)
+            start = self._map.registered
+            if self.source.shape_space.names == self.target.shape_space.names:
+                start = BodyParameters(start.body, start.pose, shape, start.translation)
+            held = self._shaper.refine(start, aim, SHAPE_STEPS, free_shape=True)
+            found = self._fitter.refine(held, aim, SHAPE_STEPS, free_shape=True)
             self._shapes[known] = found.shape
         return self._shapes[known]
 

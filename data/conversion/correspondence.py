@@ -15,9 +15,10 @@ from data.conversion.names import match_joints
 from data.conversion.rig import Rig, choose_vertices
 from engine.errors import UserError
 
+SHAPES = 10  # numbers of the shape that are fitted; later ones are small
 LEAST_JOINTS = 4  # in common, of models that are to be registered
-SAMPLES = 2500  # vertices that are fitted
-ROUNDS, STEPS = 12, 2  # of closest points, and of fitting between them
+SAMPLES = 1500  # vertices that are fitted
+ROUNDS, STEPS = 10, 2  # of closest points, and of fitting between them
 NEAR, MANY = 16, 32  # triangles that a closest point is looked for on
 COSINE = 0.3  # of the normals of points that correspond, at least
 FAR = {"body": 0.04, "hand": 0.01}  # metres: what lies farther off has no counterpart
@@ -58,10 +59,15 @@ def require_faces(body: BodyModel) -> torch.Tensor:
     return body.faces
 
 
+def count_shapes(body: BodyModel) -> int:
+    """Returns how many of a body model's shape parameters are fitted: the first ten, at most."""
+    return min(len(body.shape_space.names), SHAPES)
+
+
 def rest_body(body: BodyModel, shape: torch.Tensor | None = None) -> BodyParameters:
     """Returns a body at rest at the origin, of average shape unless ``shape`` (B, S) says more."""
     if shape is None:
-        shape = torch.full((1, len(body.shape_space.names)), body.shape_space.mean)
+        shape = torch.full((1, count_shapes(body)), body.shape_space.mean)
     pose = torch.eye(3).expand(len(shape), len(body.joint_names), 3, 3).clone()
     return BodyParameters(body.name, pose, shape, torch.zeros(len(shape), 3))
 
@@ -103,12 +109,11 @@ def find_correspondence(source: BodyModel, target: BodyModel, rig: Rig) -> Corre
             f"{known.float().mean():.0%} of the vertices of {target.name} find a counterpart on "
             f"{source.name}: the meshes are not of one kind of body"
         )
+    candidates = torch.cat([on.triangle[:, None], candidates], 1)
     return Correspondence(False, on.triangle, on.weights, known, candidates, found)
 
 
-def _pair_same(
-    target: BodyModel, faces: torch.Tensor, vertices: torch.Tensor
-) -> Correspondence:
+def _pair_same(target: BodyModel, faces: torch.Tensor, vertices: torch.Tensor) -> Correspondence:
     count = vertices.shape[1]
     triangle = torch.zeros(count, dtype=torch.int64)
     weights = torch.zeros(count, 3)
@@ -116,6 +121,7 @@ def _pair_same(
         triangle[faces[:, corner]] = torch.arange(len(faces))
     weights[faces[triangle] == torch.arange(count)[:, None]] = 1
     candidates = surface.list_candidates(vertices[0], vertices[0], faces, NEAR)
+    candidates = torch.cat([triangle[:, None], candidates], 1)
     known = weights.sum(1) == 1  # a vertex of no triangle has no surface
     return Correspondence(True, triangle, weights, known, candidates, rest_body(target))
 
@@ -149,7 +155,7 @@ def _register_joints(
         joint_points=joints[:, theirs],
         joint_weight=1.0,
     )
-    return Fitter(target, rig, Stiffness(1e-2, 1e-2)).refine(start, aim, 15, free_shape=True)
+    return Fitter(target, rig, Stiffness(1e-2, 1e-2)).refine(start, aim, 10, free_shape=True)
 
 
 def _list_limbs(rig: Rig, named: list[int]) -> torch.Tensor:

@@ -112,10 +112,14 @@ class Fitter:
     Args:
         body: with the vertices that aims name.  rig: measured from it.
         stiffness: how hard it holds to what is usual.
+        usual: (1, J, 3, 3) rotations that it holds to, or None: those of the body at rest.
     """
 
-    def __init__(self, body: BodyModel, rig: Rig, stiffness: Stiffness) -> None:
+    def __init__(
+        self, body: BodyModel, rig: Rig, stiffness: Stiffness, usual: torch.Tensor | None = None
+    ) -> None:
         self.body, self.rig, self.stiffness = body, rig, stiffness
+        self._usual = torch.eye(3) if usual is None else usual[:, 1:]
 
     @torch.no_grad()
     def refine(
@@ -161,9 +165,9 @@ class Fitter:
         if aim.joints is not None and aim.joint_points is not None:
             apart = joints[:, aim.joints] - aim.joint_points
             cost = cost + aim.joint_weight * apart.square().sum((1, 2))
-        angles = matrix_to_axis_angle(found.pose[:, 1:]).square().sum((1, 2))
-        usual = (found.shape - self.body.shape_space.mean).square().sum(1)
-        cost = cost + self.stiffness.pose**2 * angles + self.stiffness.shape**2 * usual
+        angles = self._away(found.pose).square().sum((1, 2))
+        odd = (found.shape - self.body.shape_space.mean).square().sum(1)
+        cost = cost + self.stiffness.pose**2 * angles + self.stiffness.shape**2 * odd
         return cost, vertices, joints
 
     def _solve(
@@ -242,21 +246,22 @@ class Fitter:
     def _shape_jacobian(
         self, found: BodyParameters, vertices: torch.Tensor | None, joints: torch.Tensor | None
     ) -> torch.Tensor:
-        """(B, N, 3, S) derivatives by the shape, by central differences within its bounds."""
-        space, columns = self.body.shape_space, []
-        for number in range(found.shape.shape[1]):
-            ends = []
-            for sign in (1, -1):
-                shape = found.shape.clone()
-                shape[:, number] = (shape[:, number] + sign * SHAPE_STEP).clamp(
-                    space.low, space.high
-                )
-                points, bones = self.body(found.pose, found.translation, shape)
-                points = points[:, vertices] if joints is None else bones[:, joints]
-                ends.append((points, shape[:, number]))
-            width = (ends[0][1] - ends[1][1])[:, None, None]
-            columns.append((ends[0][0] - ends[1][0]) / width)
-        return torch.stack(columns, -1)
+        """(B, N, 3, S) derivatives by the shape, by differences within its bounds."""
+        count, bounds = found.shape.shape[1], self.body.shape_space
+        step = torch.where(found.shape + SHAPE_STEP > bounds.high, -SHAPE_STEP, SHAPE_STEP)
+        moved = found.shape[:, None] + torch.diag_embed(step)
+        # All bodies as they are, and with each number changed, at once.
+        shapes = torch.cat([found.shape[:, None], moved], 1).flatten(0, 1)
+        repeat = 1 + count
+        points, bones = self.body(
+            found.pose.repeat_interleave(repeat, 0),
+            found.translation.repeat_interleave(repeat, 0),
+            shapes,
+        )
+        points = points[:, vertices] if joints is None else bones[:, joints]
+        points = points.unflatten(0, (-1, repeat))
+        change = (points[:, 1:] - points[:, :1]) / step[..., None, None]
+        return change.permute(0, 2, 3, 1)
 
     def _hold(
         self, found: BodyParameters, normal: torch.Tensor, right: torch.Tensor, free_shape: bool
@@ -267,7 +272,7 @@ class Fitter:
         # A turn w in the frame of the whole changes the rotation vector by as much, in the
         # parent's axes.
         parents = torch.tensor(self.rig.parents[1:], device=normal.device)
-        away = turned[:, parents] @ matrix_to_axis_angle(found.pose[:, 1:])[..., None]
+        away = turned[:, parents] @ self._away(found.pose)[..., None]
         stiff = self.stiffness.pose**2
         right[:, 3 : 3 * count] += stiff * away.flatten(1)
         diagonal = normal.diagonal(dim1=1, dim2=2)
@@ -276,6 +281,10 @@ class Fitter:
             stiff = self.stiffness.shape**2
             right[:, 3 * count + 3 :] += stiff * (found.shape - self.body.shape_space.mean)
             diagonal[:, 3 * count + 3 :] += stiff
+
+    def _away(self, pose: torch.Tensor) -> torch.Tensor:
+        """(B, J - 1, 3) rotation vectors from the usual pose, in the parents' axes."""
+        return matrix_to_axis_angle(pose[:, 1:] @ self._usual.transpose(-1, -2))
 
     def _move(self, found: BodyParameters, step: torch.Tensor) -> BodyParameters:
         count, space = found.pose.shape[1], self.body.shape_space
@@ -307,9 +316,7 @@ def _square(rows: torch.Tensor, error: torch.Tensor) -> tuple[torch.Tensor, torc
     return flat.transpose(1, 2) @ flat, (flat.transpose(1, 2) @ error.flatten(1)[..., None])[..., 0]
 
 
-def _choose(
-    better: torch.Tensor, tried: BodyParameters, before: BodyParameters
-) -> BodyParameters:
+def _choose(better: torch.Tensor, tried: BodyParameters, before: BodyParameters) -> BodyParameters:
     def pick(new: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
         return torch.where(better.view(-1, *[1] * (new.ndim - 1)), new, old)
 

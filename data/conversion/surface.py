@@ -52,7 +52,9 @@ def list_candidates(
     centres = vertices[faces].mean(1)
     count = min(count, len(faces))
     rows = max(1, CHUNK // len(faces))
-    parts = [torch.cdist(part, centres).topk(count, largest=False)[1] for part in points.split(rows)]
+    parts = [
+        torch.cdist(part, centres).topk(count, largest=False)[1] for part in points.split(rows)
+    ]
     return torch.cat(parts)
 
 

@@ -1,0 +1,206 @@
+"""``python -m data bodies list|show|convert``."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from data.bodies.base import BodyModel, BodyParameters
+from data.bodies.body_files import has_file
+from data.bodies.models import BODIES, open_model
+from data.bodies.smpl_layout import FAMILY
+from data.bodies.smpl_model import SmplModel
+from data.conversion.config import (
+    SUFFIXES,
+    BodiesConvertConfig,
+    BodiesListConfig,
+    BodiesShowConfig,
+)
+from data.conversion.convert import CHUNK, Converted, Converter
+from data.conversion.files import Bodies, guess_model, is_parameters, read_bodies, save_bodies
+from engine.config.parser import parse_keys
+from engine.errors import UserError
+from engine.geometry import axis_angle_to_matrix
+from engine.logging import progress
+
+SHOWN = 12  # frames whose errors are listed
+LEFT = "left_hand"
+
+
+def list_bodies(argv: Sequence[str]) -> int:
+    """Run ``bodies list``: a line a model, with which of its files are there; the exit code."""
+    parse_keys(BodiesListConfig, argv, "data bodies list", least=0)
+    for name in BODIES.list_names():
+        spec = FAMILY.get(name)
+        if spec is None:
+            print(f"{name:<10} open: no files are needed")
+            continue
+        found = [variant for variant in spec.variants if has_file(spec, variant)]
+        there = f"found: {', '.join(found)}" if found else f"no file found; had at {spec.place}"
+        print(f"{name:<10} {there}")
+    return 0
+
+
+def show_body(argv: Sequence[str]) -> int:
+    """Run ``bodies show NAME``: counts, joints and parameters; the exit code."""
+    config, _ = parse_keys(BodiesShowConfig, argv, "data bodies show")
+    body = open_model(config.name, config.variant)
+    faces = 0 if body.faces is None else len(body.faces)
+    print(f"{body.name}{f' {body.variant}' if body.variant else ''}: a {body.kind}")
+    print(
+        f"{len(body.vertex_ids)} vertices, {faces} triangles, {len(body.joint_names)} joints, "
+        f"{len(body.shape_space.names)} numbers of the shape, {len(body.expression_names)} of the "
+        "expression"
+    )
+    space = body.shape_space
+    bounds = f" from {space.low:g} to {space.high:g}" if space.bounded else ""
+    print(f"shape{bounds}: {_shorten(space.names)}")
+    if body.expression_names:
+        print(f"expression: {_shorten(body.expression_names)}")
+    print(f"keypoints: {', '.join(body.keypoint_names)}")
+    print("joints, each below its parent:")
+    depths: list[int] = []
+    for name, parent in zip(body.joint_names, body.parents, strict=True):
+        depths.append(0 if parent < 0 else depths[parent] + 1)
+        print(f"{len(depths) - 1:>4} {'  ' * depths[-1]}{name}")
+    return 0
+
+
+def _shorten(names: Sequence[str]) -> str:
+    shown = [*names[:10], f"... {names[-1]}"] if len(names) > 12 else list(names)
+    return ", ".join(shown)
+
+
+def convert_bodies(argv: Sequence[str]) -> int:
+    """Run ``bodies convert IN out=OUT to=NAME``; the exit code.
+
+    Raises:
+        UserError: the input cannot be read, or is of a body of another kind than the target.
+    """
+    config, paths = parse_keys(BodiesConvertConfig, argv, "data bodies convert")
+    if len(paths) > 1 or not is_parameters(paths[0]):
+        raise UserError(f"{paths[0]} is no file of parameters: one .npz or .json is wanted")
+    if not config.out.endswith(SUFFIXES):
+        raise UserError(f"out={config.out}: the file's name ends in none of {', '.join(SUFFIXES)}")
+    given = read_bodies(paths[0])
+    converters: dict[str, Converter] = {}
+    found, models = [], []
+    for bodies in given:
+        model = config.body or guess_model(bodies, paths[0])
+        variant = config.body_variant or (bodies.variant if not config.body else "")
+        key = f"{model} {variant}"
+        if key not in converters:
+            target = open_model(config.to, config.variant)
+            source = target if (model, variant) == (config.to, config.variant) else None
+            converters[key] = Converter(source or open_model(model, variant), target)
+            _announce(converters[key])
+        some = bodies.select(slice(None, None, config.stride)).select(slice(config.frames))
+        converted = convert_all(converters[key], some, config.vertices)
+        found.append(converted)
+        models.append(converters[key].target)
+        _report(converted)
+    save_bodies(config.out, found, models)
+    print(f"wrote {config.out}")
+    return 0
+
+
+def _announce(converter: Converter) -> None:
+    print(
+        f"{converter.source.name} -> {converter.target.name}: {len(converter.names)} joints in "
+        f"common, {converter.matched:.0%} of {len(converter.target.vertex_ids)} vertices have a "
+        "counterpart"
+    )
+
+
+def take_parameters(bodies: Bodies, source: BodyModel) -> BodyParameters:
+    """Returns what a file says as parameters of a body model.
+
+    Raises:
+        UserError: it has other joints or more numbers of the shape than the model.
+    """
+    joints, most = len(source.joint_names), len(source.shape_space.names)
+    if bodies.pose.shape[1] != joints:
+        raise UserError(
+            f"{bodies.kind}: the pose has {bodies.pose.shape[1]} joints, {source.name} has {joints}"
+        )
+    shape = torch.from_numpy(np.array(bodies.shape, np.float32))
+    if isinstance(source, SmplModel):
+        shape = shape[:, :most]
+    elif shape.shape[1] != most:
+        raise UserError(
+            f"{bodies.kind}: the shape has {shape.shape[1]} numbers, {source.name} has {most}"
+        )
+    pose = torch.from_numpy(np.array(bodies.pose, np.float32))
+    pose = axis_angle_to_matrix(pose) if pose.ndim == 3 else pose
+    place = torch.from_numpy(np.array(bodies.translation, np.float32))
+    if bodies.is_transl and isinstance(source, SmplModel):
+        place = place + source.rest_root(shape)
+    return BodyParameters(source.name, pose, shape, place)
+
+
+def convert_all(converter: Converter, bodies: Bodies, vertices: bool = False) -> Bodies:
+    """Returns the bodies of a file as those of a converter's target, with their errors.
+
+    Left hands are converted as the right ones in a mirror, and mirrored back.
+    """
+    source, target = converter.source, converter.target
+    given = take_parameters(bodies, source)
+    flip = torch.full((len(bodies),), bodies.kind == LEFT)
+    given = source.mirror_parameters(given, flip)
+    parts, meshes = [], []
+    with progress.bar(len(bodies), "frame") as shown:
+        for first in range(0, len(bodies), CHUNK):
+            part = converter(given.select(slice(first, first + CHUNK)))
+            shown.update(len(part.joints_mm))
+            own = target.mirror_parameters(part.parameters, flip[: len(part.joints_mm)])
+            if vertices:
+                found = part.parameters
+                mesh, _ = target(found.pose, found.translation, found.shape)
+                meshes.append(mesh * mesh.new_tensor([-1.0 if bodies.kind == LEFT else 1.0, 1, 1]))
+            parts.append(Converted(own, part.error_mm, part.joints_mm, part.reached))
+    return _join(bodies, target, parts, meshes)
+
+
+def _join(
+    bodies: Bodies,
+    target: BodyModel,
+    parts: Sequence[Converted],
+    meshes: Sequence[torch.Tensor],
+) -> Bodies:
+    fit = {
+        "error_mm": torch.cat([part.error_mm for part in parts]).numpy(),
+        "joints_error_mm": torch.cat([part.joints_mm for part in parts]).numpy(),
+        "reached": torch.cat([part.reached for part in parts]).numpy(),
+    }
+    if meshes:
+        fit["vertices"] = torch.cat(list(meshes)).numpy()
+    return Bodies(
+        bodies.kind,
+        target.name,
+        target.variant,
+        torch.cat([part.parameters.pose for part in parts]).numpy(),
+        torch.cat([part.parameters.shape for part in parts]).numpy(),
+        torch.cat([part.parameters.translation for part in parts]).numpy(),
+        person=bodies.person,
+        fit=fit,
+    )
+
+
+def _report(found: Bodies) -> None:
+    """Print the error of each frame, of the first ones where there are many, and of all."""
+    error, joints, reached = (
+        found.fit[name] for name in ("error_mm", "joints_error_mm", "reached")
+    )
+    print(f"{found.kind}: mm from the surface: mean, 95th percentile, largest; joints, mean")
+    for row in range(min(len(found), SHOWN)):
+        mean, high, most = error[row]
+        words = "" if reached[row] else f"  {found.model} cannot take this pose"
+        print(f"{row:>5} {mean:8.2f} {high:8.2f} {most:8.2f} {joints[row]:8.2f}{words}")
+    mean, high, most = error[:, 0].mean(), error[:, 1].mean(), error[:, 2].max()
+    print(f"{'all':>5} {mean:8.2f} {high:8.2f} {most:8.2f} {joints.mean():8.2f}")
+    lost = int((~reached).sum())
+    if lost:
+        print(
+            f"{lost} of {len(found)} frames are poses or shapes that {found.model} cannot take: "
+            "reached is false there"
+        )
