@@ -176,6 +176,17 @@ class Head(nn.Module, abc.ABC):
             body: the body model whose points are wanted: coarse in training, else full.
         """
 
+    def begin(self, means: Means, body: BodyModel) -> None:
+        """Take up what a new run starts from, once, before its first step.
+
+        What is kept of it belongs into buffers that are saved: a run that resumes, and a network
+        that is opened, have it from their files.
+
+        Args:
+            means: of the people that the run learns from.  body: the full body model.
+        """
+        return
+
     def list_own_terms(self) -> Sequence[Term]:
         """Terms of the loss beside those of the mesh (finetune.losses.list_terms)."""
         return ()

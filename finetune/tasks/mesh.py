@@ -403,4 +403,5 @@ def build(
         )
         labels = {name: torch.from_numpy(values).to(device) for name, values in labels.items()}
         model.set_means(compute_means(labels, Targets(body), config.model.size))
+        model.head.begin(model.means, body)
     return model.to(device), before
