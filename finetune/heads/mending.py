@@ -27,10 +27,10 @@ from finetune.prompts import PROMPTED
 
 GAIN = 8.0  # residuals are hundredths of the image's side
 FARTHEST = 0.15  # of the image's side: an error counts as so much at most, for some are strays
-LEAST_LEVER = 0.02  # square metres of squared levers that every joint has more than it has
+LEAST_LEVER = 0.07  # more than its own squared levers, over a landmark's mean from the middle
 # Shares of a step at first: a dozen joints of a chain turn for one and the same error.
 TURN_SHARE, MOVE_SHARE = 0.1, 0.5
-MOVED_M = 1e-3  # a landmark hangs on a joint whose rotation by a radian moves it so far
+MOVED = 2e-3  # a landmark hangs on a joint whose rotation by a radian moves it so far, likewise
 
 
 @dataclass(eq=False)
@@ -78,7 +78,8 @@ class Mending(nn.Module):
         # Rows of landmarks that are compared with prompts, and with maps.
         self.compared = [[names.index(name) if name in names else 0 for name in wanted]]
         self.compared.append(list(range(len(body.keypoint_names))) if maps else [])
-        hangs = _find_hanging(self._points[0], len(body.joint_names))
+        hangs, spread = _find_hanging(self._points[0], len(body.joint_names))
+        self.least_lever = LEAST_LEVER * spread
         self.turned = torch.where(hangs.any(1))[0].tolist()
         self.register_buffer("hangs", hangs[self.turned].float(), persistent=False)
         self.queries = len(answers)
@@ -200,7 +201,7 @@ class Mending(nn.Module):
         turn = turn - torch.linalg.cross(own, hangs @ pull)
         levers = (at[:, None] - own[:, :, None]).square().sum(-1) * sure[..., 0][:, None]
         levers = (levers * hangs).sum(-1, keepdim=True)
-        turn = (frames.transpose(2, 3) @ (turn / (levers + LEAST_LEVER))[..., None])[..., 0]
+        turn = (frames.transpose(2, 3) @ (turn / (levers + self.least_lever))[..., None])[..., 0]
         total = sure.sum(1) + 1e-3
         move = pulled.sum(1) / total
         spread = (here - (here * sure).sum(1, keepdim=True) / total[:, None]) * sure
@@ -217,8 +218,8 @@ class Mending(nn.Module):
 
 
 @torch.no_grad()
-def _find_hanging(points: BodyModel, joints: int) -> torch.Tensor:
-    """(J, L) bool, which landmarks each joint's rotation moves."""
+def _find_hanging(points: BodyModel, joints: int) -> tuple[torch.Tensor, float]:
+    """(J, L) bool, which landmarks each joint's rotation moves; their mean square spread, m^2."""
     space = points.shape_space
     rest = torch.zeros(joints + 1, joints, 3)
     still = torch.zeros(joints + 1, 3)
@@ -227,4 +228,6 @@ def _find_hanging(points: BodyModel, joints: int) -> torch.Tensor:
     rest[torch.arange(joints), torch.arange(joints)] = torch.tensor([0.5, 0.6, 0.7])
     vertices, found = points(rest, still, shape)
     landmarks = points.landmarks(vertices, found)
-    return (landmarks[:-1] - landmarks[-1]).norm(dim=-1) > MOVED_M
+    spread = (landmarks[-1] - landmarks[-1].mean(0)).square().sum(-1).mean()
+    moved = (landmarks[:-1] - landmarks[-1]).norm(dim=-1)
+    return moved > MOVED * spread.sqrt(), float(spread)
