@@ -174,6 +174,11 @@ class FinetuneConfig(ClipTrainConfig):
                 "keypoints is given some, and one that does not is given none"
             )
         self.check_encoder()
+        if self.data.rules.labels == "any" and self.task != DEFAULT_TASK:
+            raise UserError(
+                f"data.rules.labels=any is for task={DEFAULT_TASK}: task={self.task} learns from "
+                "the body model's parameters"
+            )
         if self.init_head and not self.init:
             raise UserError("init_head=true and init= is not set: name the fine-tuned network")
         BODIES.find(self.body_model)

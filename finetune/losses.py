@@ -17,6 +17,7 @@ from data.cropping.geometry import find_longer
 from engine.errors import UserError
 from engine.pose_metrics import mpjpe, pa_mpjpe
 from finetune.crop_camera import lengths_of, to_image_translation
+from finetune.given import compare_joints, compare_projected, tell_known
 from finetune.heads.base import Head, ImagePrediction, Measure, Prediction, Term, Truth
 from finetune.heads.keypoint_maps import compare_maps
 
@@ -55,12 +56,18 @@ def compute_terms(
     distance; both of heads with parameters. joints (keypoints, in fact), vertices: metres, L1, both
     moved to their own root. keypoints_2d: L1 of projected keypoints over the image's side.
     translation: L1 of joint 0's offset in the image and of the log of its width. keypoint_maps:
-    cross-entropy (heads.keypoint_maps.compare_maps).
+    cross-entropy (heads.keypoint_maps.compare_maps). 0 of a crop whose labels do not tell.
 
     Args:
         found, truth: of the same body model and vertices.
     """
-    return {term.name: term.compute(found, truth) for term in terms}
+    values = {term.name: term.compute(found, truth) for term in terms}
+    if truth.given is None:
+        return values
+    for term in terms:
+        known = tell_known(truth.given.present, term.needs)
+        values[term.name] = torch.where(known, values[term.name], 0.0)
+    return values
 
 
 def weigh_terms(terms: Sequence[Term], config: "FinetuneConfig") -> dict[str, float]:
@@ -94,6 +101,8 @@ def _pair_parameters(found: Prediction, truth: Truth) -> tuple[BodyParameters, B
 
 
 def _compare_joints(found: Prediction, truth: Truth) -> torch.Tensor:
+    if truth.given is not None:
+        return compare_joints(found.keypoints, truth.given)
     here, there = about_root(found, found.keypoints), about_root(truth.mesh, truth.mesh.keypoints)
     return (here - there).abs().mean((1, 2))
 
@@ -105,6 +114,8 @@ def _compare_vertices(found: Prediction, truth: Truth) -> torch.Tensor:
 
 def _compare_projected(found: Prediction, truth: Truth) -> torch.Tensor:
     here = project_points(found.keypoints, truth.K) / find_longer(truth.size)
+    if truth.given is not None:
+        return compare_projected(here, truth.given, find_longer(truth.size))
     return (here - place_keypoints(truth)).abs().mean((1, 2))
 
 
@@ -127,7 +138,12 @@ def about_root(mesh: Prediction, points: torch.Tensor) -> torch.Tensor:
 
 
 def place_keypoints(truth: Truth) -> torch.Tensor:
-    """Returns (B, K, 2) true keypoints, x and y over the image's longer side from its corner."""
+    """Returns (B, K, 2) true keypoints, x and y over the image's longer side from its corner.
+
+    Those that are not labelled lie outside of it.
+    """
+    if truth.given is not None:
+        return truth.given.points_2d / find_longer(truth.size)
     return project_points(truth.mesh.keypoints, truth.K) / find_longer(truth.size)
 
 
@@ -149,18 +165,19 @@ def _measure_pa_mpjpe(found: Prediction, truth: Truth) -> torch.Tensor:
     return pa_mpjpe(found.keypoints, truth.mesh.keypoints)
 
 
+IN_THE_IMAGE = ("mesh", "keypoints")  # what tells where in the image keypoints are
 OF_PARAMETERS = (
     Term("rotation", "loss.rotation", _compare_rotations),
     Term("shape", "loss.shape", _compare_shapes),
 )
 OF_POINTS = (
-    Term("joints", "loss.joints", _compare_joints),
+    Term("joints", "loss.joints", _compare_joints, ("mesh", "joints")),
     Term("vertices", "loss.vertices", _compare_vertices),
-    Term("keypoints_2d", "loss.keypoints_2d", _compare_projected),
+    Term("keypoints_2d", "loss.keypoints_2d", _compare_projected, IN_THE_IMAGE),
     Term("translation", "loss.translation", _compare_translations),
 )
 # Of heads that say where in the image keypoints are: a head lists it among its own terms.
-KEYPOINT_MAPS = Term("keypoint_maps", "loss.keypoint_maps", _compare_keypoint_maps)
+KEYPOINT_MAPS = Term("keypoint_maps", "loss.keypoint_maps", _compare_keypoint_maps, IN_THE_IMAGE)
 TERMS = (*OF_PARAMETERS, *OF_POINTS)
 OF_MESHES = (
     Measure("mpjpe", "MPJPE", "mm", _measure_mpjpe),

@@ -3,6 +3,7 @@
 Manifest, order, loader and the fixed validation pairs of a run.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,10 +11,11 @@ import numpy as np
 from data.format.clip import KINDS
 from data.format.index import PAIR_KINDS
 from data.format.shards import refuse_twice
-from data.loading import crop_pairs, crops
+from data.loading import crop_pairs, crops, partial_crops
 from data.loading.crop_pairs import CropPairReader, list_pairs
 from data.loading.crops import CropReader
 from data.loading.loader import Loader
+from data.loading.partial_crops import PartialCropReader
 from data.loading.reader import BadSample, ClipReader, NoPair, Reader, layout
 from data.sampling.manifest import read_manifest
 from data.sampling.order import MASK, PAIR, Draw, Order, default_lanes, numbers
@@ -157,12 +159,29 @@ def open_crop_loader(
     world: int,
     workers: int,
     skip: frozenset[str] = frozenset(),
+    keypoints: Sequence[str] = (),
 ) -> Loader:
-    """The Loader of one rank for labelled crops."""
-    reader = _reader(CropReader, order, config, config.rules, config.retries, skip)
+    """The Loader of one rank for labelled crops.
+
+    Args:
+        keypoints: names of the body model's, for data.rules.labels=any.
+    """
+    draws = config.augment.draws
+    if config.rules.labels == "parameters":
+        reader = _reader(CropReader, order, config, config.rules, config.retries, skip)
+        return _loader(
+            reader,
+            lambda rows, side: crops.layout(rows, side, draws=draws),
+            config,
+            rank,
+            world,
+            workers,
+        )
+    reader = _reader(PartialCropReader, order, config, config.rules, config.retries, skip)
+    reader.keypoint_names = keypoints
     return _loader(
         reader,
-        lambda rows, side: crops.layout(rows, side, draws=config.augment.draws),
+        lambda rows, side: partial_crops.layout(rows, side, len(keypoints), draws),
         config,
         rank,
         world,

@@ -46,6 +46,12 @@ class CropRules:
     visible_min: float = key(
         0.1, "least share of the body's or the hand's surface that a crop shows", low=0, high=1
     )
+    labels: str = key(
+        "parameters",
+        "what a crop is learnt from by: the body model's parameters, or any labels that say where "
+        "keypoints are; what a crop lacks is left out of its losses",
+        choices=("parameters", "any"),
+    )
 
 
 @dataclass

@@ -26,6 +26,7 @@ from torch import nn
 
 from data.bodies.base import BodyModel, BodyParameters
 from data.cropping.geometry import Size
+from finetune.given import Given
 from finetune.heads import HEADS
 from finetune.heads.keys import HeadConfig, ModelBasedConfig
 from finetune.means import Means
@@ -87,6 +88,7 @@ class Truth:
         K: (B, 3, 3) intrinsics of the images.  size: their side in pixels, or (rows, columns).
         seen: the images and how they show the crops; None where the points alone are known.
         batch: the loader's arrays (data.loading.crops.layout), person masks among them.
+        given: what of it is labelled (data.rules.labels=any); None: all of it.
     """
 
     mesh: Prediction
@@ -94,6 +96,7 @@ class Truth:
     size: Size
     seen: "View | None" = None
     batch: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    given: Given | None = None
 
     def require_images(self) -> torch.Tensor:
         """(B, 3, S, S) images; ValueError where the points alone are known."""
@@ -111,11 +114,14 @@ class Term:
         weight: the dotted config key of its weight, such as "loss.joints" or, of a head's own,
             "head.edges_weight".
         compute: (prediction, truth) to (B,).
+        needs: names out of data.loading.partial_crops.PARTS; a crop whose labels hold none of them
+            is left out. (): every crop will do.
     """
 
     name: str
     weight: str
     compute: Callable[..., torch.Tensor]
+    needs: tuple[str, ...] = ("mesh",)
 
 
 @dataclass(frozen=True)

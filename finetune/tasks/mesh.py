@@ -10,7 +10,7 @@ from torch import nn
 
 from data.bodies.base import BodyModel, BodyParameters
 from data.bodies.models import open_model
-from data.cropping.geometry import Size
+from data.cropping.geometry import Size, find_longer
 from data.loading import appearance_keys as columns
 from data.loading.appearance import Appearance, open_appearance
 from data.loading.build import open_crop_loader, open_crop_order, sample_labels, val_crops
@@ -31,6 +31,7 @@ from engine.training.shares import Shares
 from engine.training.task import Arrays, Batch
 from finetune import losses, panels
 from finetune.config import FinetuneConfig
+from finetune.given import read_given, tell_known
 from finetune.heads.base import ImagePrediction, Measure, Truth, pose_body
 from finetune.init_head import begin_from
 from finetune.layers import ENCODER, count_layers_after
@@ -38,6 +39,7 @@ from finetune.lifting import Lifting
 from finetune.means import compute_means
 from finetune.model import Recovery
 from finetune.prompts import make_prompts
+from finetune.source_losses import SourceLosses
 from finetune.tasks import TASKS
 from finetune.views import Targets, View, view
 from pretrain import header
@@ -142,7 +144,12 @@ class Recovering(nn.Module):
     def tell_truth(self, batch: Batch) -> Truth:
         """What a batch's crops show; its mesh is coarse."""
         seen, target = self.seen(batch)
-        return Truth(pose_body(self.body, target), seen.K, self.size, seen, batch)
+        truth = Truth(pose_body(self.body, target), seen.K, self.size, seen, batch)
+        if "present" in batch:
+            points = truth.mesh.keypoints
+            true = points, losses.project_points(points, truth.K)
+            truth.given = read_given(batch, seen, true, find_longer(self.size), self.body)
+        return truth
 
     @torch.no_grad()
     def _make_prompts(self, batch: Batch, truth: Truth) -> torch.Tensor | None:
@@ -150,7 +157,11 @@ class Recovering(nn.Module):
         if not self.prompt_share or "look" not in batch:
             return None
         u = batch["look"][:, columns.PROMPT]
-        return make_prompts(self.body, truth.mesh, truth.K, self.size, u, self.prompt_share)
+        prompts = make_prompts(self.body, truth.mesh, truth.K, self.size, u, self.prompt_share)
+        if truth.given is None:
+            return prompts
+        # Of a crop without a mesh nobody knows all of them: it is given none.
+        return prompts * tell_known(truth.given.present, ("mesh",))[:, None, None]
 
     def _lift(self, batch: Batch) -> dict[str, torch.Tensor]:
         """{"lifted/TERM": (B,)} means over the people without an image that each crop brings."""
@@ -204,7 +215,10 @@ class MeshTask(ClipTask[FinetuneConfig]):
             names = [term.name for term in losses.TERMS]
             self.terms += [LIFTED + name for name in names]
             self.weights |= {LIFTED + name: self.weights[name] for name in names}
-        self.meter_count = len(self.terms) + 2
+        self.by_source = None
+        if config.data.rules.labels == "any":
+            self.by_source = SourceLosses(terms, [source.name for source in order.sources])
+        self.meter_count = len(self.terms) + 2 + (self.by_source.count if self.by_source else 0)
         self.measures = losses.list_measures(self.model.head)
         self.metrics = METRICS.extend(MetricBook(metrics=_describe_measures(self.measures)))
         self.use_data(self.open_loader(), self.read_val(), before)
@@ -236,6 +250,7 @@ class MeshTask(ClipTask[FinetuneConfig]):
             self.processes.world,
             process_group.loader_workers(self.config.data.workers),
             self.skip,
+            self.body.keypoint_names,
         )
 
     def read_val(self) -> Arrays | None:
@@ -278,17 +293,25 @@ class MeshTask(ClipTask[FinetuneConfig]):
         found = module(piece)
         total = self._weigh(found)
         meters = [*(found[name] for name in self.terms), total, torch.ones_like(total)]
-        return total.sum() / self.config.batch, torch.stack(meters).detach().double().sum(1)
+        sums = torch.stack(meters).detach().double().sum(1)
+        if self.by_source:
+            source = piece["tags"][:, TAGS.index("source")]
+            sums = torch.cat([sums, self.by_source.sum(found, piece["present"], source)])
+        return total.sum() / self.config.batch, sums
 
     def _weigh(self, found: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return reduce(torch.add, [self.weights[name] * found[name] for name in found])
 
     def name_losses(self, sums: Sequence[float]) -> dict[str, float]:
-        """{"loss/TERM"} means over the crops."""
+        """{"loss/TERM"} means over the crops; of partial labels "loss/TERM/SOURCE" too."""
         names = (*self.terms, "total")
-        return {
-            f"loss/{name}": value / sums[-1] for name, value in zip(names, sums[:-1], strict=True)
-        }
+        count, crops = len(names), sums[len(names)]
+        out = {f"loss/{name}": value / crops for name, value in zip(names, sums, strict=False)}
+        if self.by_source is None:
+            return out
+        own = self.by_source.name(sums[count + 1 :])
+        mixed = {f"loss/{term.name}" for term in self.by_source.terms}
+        return {name: value for name, value in out.items() if name not in mixed} | own
 
     def evaluate(self, shares: Shares) -> dict[str, float]:
         """{"val/MEASURE"} over the fixed crops; each rank takes its share."""
