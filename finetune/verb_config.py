@@ -45,6 +45,12 @@ class EvaluateConfig:
     )
     regressor: str = key("", "joint regressor (.npy) of the protocol, such as H36M's", path="one")
     submission: str = key("", "file for the predictions, in the protocol's format", path="one")
+    plausibility: bool = key(False, "with protocol=: also measure parts of meshes in each other")
+    up: str = key(
+        "",
+        "with plausibility=true: axis of the labels' world that points up, for feet in the ground",
+        choices=("", "x", "-x", "y", "-y", "z", "-z"),
+    )
     log: bool = key(
         False,
         "put the numbers into the run's log too, at the checkpoint's step; out is then "
@@ -60,9 +66,11 @@ class EvaluateConfig:
 
     def check(self) -> None:
         """UserError where keys of a protocol come without one."""
-        for name in ("regressor", "submission"):
+        for name in ("regressor", "submission", "plausibility"):
             if getattr(self, name) and not self.protocol:
                 raise UserError(f"{name}={getattr(self, name)} is of a protocol: set protocol= too")
+        if self.up and not self.plausibility:
+            raise UserError(f"up={self.up} is read with plausibility=true alone")
 
 
 @dataclass

@@ -75,9 +75,18 @@ def test_a_run_on_smpl_is_scored_by_3dpw_as_its_files_are(tmp_path, monkeypatch,
     joints = np.load(tmp_path / "pred.npz")["pred_joints"]
     assert joints.shape == (9, 17, 3)  # 2 x 6 frames, less 1 whose camera did not fit and 2
     assert mine["pve"] > 0 and mine["MPJPE"] > mine["Reconstruction Error"] > 0
-    assert main([*words, "protocol=3dpw_challenge"]) == 0
+    more = [f"submission={tmp_path / 'pred'}", "plausibility=true", "up=-y"]
+    assert main([*words, "protocol=3dpw_challenge", *more]) == 0
     mine = read_numbers(tmp_path / "3dpw_challenge.json")
-    assert {"MPJPE", "PCK", "MPJAE"} <= mine.keys()
+    for key in ("self_penetration", "ground_penetration", "floating", "touching"):
+        assert mine.pop(key) >= 0
+    truth, out = tmp_path / "root" / "sequenceFiles", tmp_path / "scores.json"
+    words = ["score", str(tmp_path / "pred"), f"truth={truth}", "protocol=3dpw_challenge"]
+    assert main([*words, f"out={out}"]) == 0
+    again = read_numbers(out)
+    assert again.keys() == mine.keys() and {"MPJPE", "PCK", "MPJAE"} <= mine.keys()
+    for key, value in mine.items():
+        assert again[key] == pytest.approx(value, rel=1e-4), key
     capsys.readouterr()
 
 

@@ -4,6 +4,9 @@ The run sees each labelled crop with its camera; what it recovers and what the l
 brought to the protocol's joints: by a joint regressor where meshes fit it, otherwise by name.
 """
 
+import re
+from dataclasses import replace
+
 import numpy as np
 
 from data.bodies.smpl_layout import FAMILY
@@ -15,7 +18,20 @@ from data.loading.reader import ClipReader
 from data.storage.shard_store import Store
 from engine.errors import UserError
 from engine.logging import progress
-from finetune.evaluation.protocols import PROTOCOLS, FrameProtocol, Frames, RunJoints, Scores
+from finetune.evaluation.protocols import (
+    PROTOCOLS,
+    FrameProtocol,
+    Frames,
+    RunJoints,
+    Scores,
+    Value,
+)
+from finetune.evaluation.scoring.plausibility import (
+    ground_errors,
+    ground_heights,
+    largest_part,
+    self_penetration,
+)
 from finetune.evaluation.scoring.posed import SmplPoser, chain_rotations_of
 from finetune.evaluation.scoring.spin_files import read_regressor
 from finetune.evaluation.selection import (
@@ -30,6 +46,7 @@ from finetune.person import Person
 from finetune.verb_config import EvaluateConfig
 from pretrain import header
 
+MM = 1000.0
 Points = dict[str, np.ndarray]
 
 
@@ -57,6 +74,8 @@ def evaluate_protocol(config: EvaluateConfig) -> tuple[FrameProtocol, Scores]:
     found, true = frames.stack()
     scores = protocol.score(found, true)
     scores.notes += [*frames.notes, *notes]
+    if config.plausibility:
+        scores.values += frames.measure_plausibility()
     if config.submission:
         if frames.lacking:
             raise UserError(
@@ -113,6 +132,8 @@ class _FrameMaker:
         self.found: list[tuple[Points, np.ndarray, np.ndarray | None]] = []
         self.true: list[tuple[Points, np.ndarray | None, np.ndarray | None]] = []
         self.sequences: list[str] = []
+        self.places: list[tuple[str, int]] = []  # split, number in the sequence
+        self.cameras: list[np.ndarray | None] = []
         self.posers: dict[str, SmplPoser] = {}
         self.notes: list[str] = []
         self.lacking: list[str] = []
@@ -129,6 +150,9 @@ class _FrameMaker:
         self.found.append(self._read_person(person))
         self.true.append(true)
         self.sequences.append(str(clip.track or clip.key))
+        digits = re.search(r"(\d+)\D*$", crop.image or "")
+        self.places.append((clip.split or "", int(digits[1]) if digits else -1))
+        self.cameras.append(None if crop.Rt is None else np.asarray(crop.Rt, np.float64))
 
     def stack(self) -> tuple[Frames, Frames]:
         """Return predicted and true frames.
@@ -179,8 +203,46 @@ class _FrameMaker:
             None if pelvis is None else pelvis.astype(np.float64),
             rotations=np.stack(turns) if both and turns else None,
             sequence=np.array(self.sequences),
+            index=np.array([number for _, number in self.places]),
+            split=np.array([split for split, _ in self.places]),
             name=f"run={self.config.run}" if predicted else self.config.data.shards or "the shards",
         )
+
+    def measure_plausibility(self) -> list[Value]:
+        """Return how far predicted meshes are in themselves, and in or above the ground."""
+        faces = self.body.faces.cpu().numpy()
+        rows = largest_part(faces, len(self.found[0][1]))
+        meshes = np.stack([mesh for _, mesh, _ in self.found]).astype(np.float64)
+        share = float(self_penetration(meshes, faces[rows]).mean()) * 100
+        values = [Value("self_penetration", "vertices inside the body", share, "%", 3)]
+        if self.config.up:
+            penetration, floating, touching = self._measure_ground(meshes)
+            values += [
+                Value("ground_penetration", "depth below the ground", penetration * MM, "mm", 2),
+                Value("floating", "height above the ground", floating * MM, "mm", 2),
+                Value("touching", "frames within 5 mm of it", touching * 100, "%", 2, "higher"),
+            ]
+        return [replace(value, by_script=False) for value in values]
+
+    def _measure_ground(self, meshes: np.ndarray) -> tuple[float, float, float]:
+        """Of predicted meshes, the ground being the lowest true vertex of each sequence."""
+        truth = [mesh for _, mesh, _ in self.true]
+        if any(mesh is None for mesh in truth) or any(Rt is None for Rt in self.cameras):
+            raise UserError(
+                f"up={self.config.up}: the ground is known by true meshes in a world, and the "
+                f"labels of {self.config.data.shards} have none for some crops"
+            )
+        axis = "xyz".index(self.config.up[-1])
+        up = np.eye(3)[axis] * (-1 if self.config.up[0] == "-" else 1)
+        mine, ground = np.zeros(len(meshes)), np.zeros(len(meshes))
+        for row, Rt in enumerate(self.cameras):
+            assert Rt is not None
+            for out, mesh in ((mine, meshes[row]), (ground, truth[row])):
+                out[row] = ground_heights((mesh - Rt[:, 3])[None] @ Rt[:, :3], up)[0]
+        names = np.array(self.sequences)
+        for name in set(self.sequences):
+            ground[names == name] = ground[names == name].min()
+        return ground_errors(mine, ground)
 
     def _read_person(self, person: Person) -> tuple[Points, np.ndarray, np.ndarray | None]:
         points: Points = {}
@@ -233,7 +295,8 @@ class _FrameMaker:
         body = labels.body
         if body is None or body.model != "smpl" or "pose" not in body.parameters:
             return None
-        if not (self.run.rows and self.regressor is not None) and not self.run.rotations:
+        wanted = (self.run.rows and self.regressor is not None) or self.config.up
+        if not wanted and not self.run.rotations:
             return None
         poser = self.posers.setdefault(body.variant, SmplPoser(body.variant))
         values = body.parameters

@@ -65,6 +65,8 @@ class Frames:
         rotations: (N, R, 3, 3) orientations in the camera's axes, or None.
         valid: (N, J) bool, which joints are labelled; None: all.
         sequence: (N,) text or numbers of the sequence that each frame is of, in order; None: one.
+        index: (N,) number of each frame in its sequence, or None.
+        split: (N,) text, part of the data set, or None.
         hands: (N, 2) right and left: share of certainty that the hand is there; None: unknown.
         hands_valid: (N,) bool, where ``hands`` is labelled; None: all.
         name: of the file or run, for messages.
@@ -76,6 +78,8 @@ class Frames:
     rotations: np.ndarray | None = None
     valid: np.ndarray | None = None
     sequence: np.ndarray | None = None
+    index: np.ndarray | None = None
+    split: np.ndarray | None = None
     hands: np.ndarray | None = None
     hands_valid: np.ndarray | None = None
     name: str = ""

@@ -53,7 +53,7 @@ class ThreeDPWChallenge(FrameProtocol):
     counted = "a valid camera and some 2D joint"
     averaging = "joints of a frame, then frames of all sequences"
     kind = "body"
-    submission = "folder SPLIT/SEQUENCE.pkl: jointPositions, orientations"
+    submission = "folder SPLIT/SEQUENCE.pkl: jointPositions P x F x 24 x 3 metres, orientations"
     truth = "sequenceFiles of 3DPW, all splits of it or with split= one"
     run = RunJoints(find_joint_set("smpl24").joints, rotations=ORIENTED)
 
@@ -66,6 +66,17 @@ class ThreeDPWChallenge(FrameProtocol):
                 found.append(mine)
                 true.append(theirs)
         return _join(found, config.predictions), _join(true, config.truth)
+
+    def write(self, path: str, found: Frames) -> None:
+        """Write a folder of pickles; frames that shards do not hold, which do not count, are 0."""
+        if found.index is None or found.sequence is None or found.split is None:
+            raise UserError(f"submission={path}: {found.name} does not say which frames it is of")
+        names = [str(one).rsplit("/", 2) for one in found.sequence]
+        keys = [(str(found.split[row]), names[row][-2]) for row in range(len(found))]
+        for split, sequence in dict.fromkeys(keys):
+            rows = [row for row, key in enumerate(keys) if key == (split, sequence)]
+            people = [_spread(found, rows, names, person) for person in _list_people(rows, names)]
+            write_sequence(path, split, sequence, people)
 
     def compute(self, found: Frames, true: Frames) -> Scores:
         """Return the script's numbers, in its order."""
@@ -103,6 +114,24 @@ class ThreeDPWChallenge(FrameProtocol):
                 f"point: the alignment puts them at the mean of the truth."
             )
         return Scores(len(true), values, notes)
+
+
+def _list_people(rows: list[int], names: list[list[str]]) -> range:
+    return range(max(int(names[row][-1]) for row in rows) + 1)
+
+
+def _spread(found: Frames, rows: list[int], names: list[list[str]], person: int) -> Frames:
+    """One person's frames from the first of the sequence to the last that anybody has."""
+    assert found.index is not None
+    count = int(found.index[rows].max()) + 1
+    mine = np.array([row for row in rows if int(names[row][-1]) == person], np.int64)
+    joints = np.zeros((count, JOINTS, 3))
+    joints[found.index[mine]] = found.joints[mine]
+    turns = None
+    if found.rotations is not None:
+        turns = np.zeros((count, len(ORIENTED), 3, 3))
+        turns[found.index[mine]] = found.rotations[mine]
+    return Frames(joints, rotations=turns)
 
 
 def write_sequence(folder: str, split: str, sequence: str, people: list[Frames]) -> None:
@@ -155,10 +184,11 @@ def _read_sequence(predicted: str, truth: str) -> Iterator[tuple[Frames, Frames]
         answers = take_tree(read_pickle(predicted))
     for person, (true, rows, count) in enumerate(people):
         shape = (len(people), count)
-        joints = _take(answers, predicted, "jointPositions", (*shape, JOINTS, 3))
+        needed = int(rows.max()) + 1 if len(rows) else 0
+        joints = _take(answers, predicted, "jointPositions", (*shape, JOINTS, 3), needed)
         if joints is None:
             raise UserError(f"{predicted} has no jointPositions")
-        turns = _take(answers, predicted, "orientations", (*shape, len(ORIENTED), 3, 3))
+        turns = _take(answers, predicted, "orientations", (*shape, len(ORIENTED), 3, 3), needed)
         mine = Frames(
             joints[person, rows],
             rotations=None if turns is None else turns[person, rows],
@@ -169,15 +199,19 @@ def _read_sequence(predicted: str, truth: str) -> Iterator[tuple[Frames, Frames]
 
 
 def _take(
-    tree: Mapping[str, Any], path: str, name: str, shape: tuple[int, ...]
+    tree: Mapping[str, Any], path: str, name: str, shape: tuple[int, ...], needed: int
 ) -> np.ndarray | None:
+    """An array of a submission; frames behind the last that counts (``needed``) may be missing."""
     if name not in tree:
         return None
     try:
         values = np.asarray(tree[name], np.float64)
     except (ValueError, TypeError):
         raise UserError(f"{path}: {name} is no array of numbers") from None
-    if values.shape != shape:
+    fits = values.ndim == len(shape) and values.shape[:1] + values.shape[2:] == (
+        shape[:1] + shape[2:]
+    )
+    if not fits or not needed <= values.shape[1] <= shape[1]:
         raise UserError(f"{path}: {name} has shape {values.shape}, the truth asks for {shape}")
     return values
 
