@@ -210,6 +210,7 @@ class _FrameMaker:
 
     def measure_plausibility(self) -> list[Value]:
         """Return how far predicted meshes are in themselves, and in or above the ground."""
+        assert self.body.faces is not None
         faces = self.body.faces.cpu().numpy()
         rows = largest_part(faces, len(self.found[0][1]))
         meshes = np.stack([mesh for _, mesh, _ in self.found]).astype(np.float64)

@@ -174,8 +174,10 @@ def _count_image(
     for place in np.flatnonzero(valid):
         partner = int(matching.partner[place])
         missed = partner < 0
-        known = parts is not None and not missed
-        tally.errors.append(parts.measure(found[partner], true[place]) if known else {})
+        errors: Errors = {}
+        if parts is not None and not missed:
+            errors = parts.measure(found[partner], true[place])
+        tally.errors.append(errors)
         tally.zeros.append(missed and bool(found))
         tally.missed.append(missed)
         tally.kids.append(bool(table["kid"][row][place]))

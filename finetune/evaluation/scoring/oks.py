@@ -77,11 +77,11 @@ def similarities(found: Detections, true: Objects, sigmas: np.ndarray) -> np.nda
     zero = np.zeros(())
     outside = np.maximum(zero, low[:, None] - found.points[:, None])
     outside = outside + np.maximum(zero, found.points[:, None] - high[:, None])
-    known = true.visible.any(1)
-    apart = np.where(known[None, :, None, None], offsets, outside)
+    known = np.any(true.visible, axis=1, keepdims=True)  # (G, 1)
+    apart = np.where(known[None, :, :, None], offsets, outside)
     squared = (apart**2).sum(-1)
     exponents = squared / (sigmas * 2) ** 2 / (true.areas + np.spacing(1))[None, :, None] / 2
-    counted = true.visible | ~known[:, None]
+    counted = true.visible | ~known
     return (np.exp(-exponents) * counted).sum(-1) / counted.sum(-1)
 
 
