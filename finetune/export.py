@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import trimesh
 
 from engine.errors import UserError, explain, failure_of
 from engine.run.files import write_file
-from finetune.person import ARRAYS, Person, colour, vertex_normals
+from finetune.person import ARRAYS, OF_VERTICES, Person, colour, vertex_normals
 
 FORMAT = 1
 # glTF's y points up and its camera looks along -z: a rotation by 180 degrees about x.
@@ -26,7 +27,9 @@ def names_of(people: Sequence[Person]) -> list[str]:
     return [f"{person.kind}-{i}" for i, person in enumerate(people, 1)]
 
 
-def save_glb(path: str | Path, people: Sequence[Person]) -> None:
+def save_glb(
+    path: str | Path, people: Sequence[Person], colours: Sequence[np.ndarray] | None = None
+) -> None:
     """Write one binary glTF file: a node, a mesh with normals and a coloured material a person.
 
     Metres, where the people are before the camera; the camera is at the origin and looks along -z,
@@ -34,6 +37,7 @@ def save_glb(path: str | Path, people: Sequence[Person]) -> None:
 
     Args:
         path: of the file.  people: list of Person, at least one.
+        colours: of each person (V, 3) uint8 sRGB of the vertices; None: a colour a person.
     Raises:
         UserError: the file cannot be written; there is nobody to write.
     """
@@ -53,7 +57,9 @@ def save_glb(path: str | Path, people: Sequence[Person]) -> None:
             person.vertices * TO_GLTF,
             person.faces,
             vertex_normals=vertex_normals(person.vertices, person.faces) * TO_GLTF,
-            visual=trimesh.visual.TextureVisuals(material=material),
+            visual=trimesh.visual.TextureVisuals(material=material)
+            if colours is None
+            else trimesh.visual.ColorVisuals(vertex_colors=_linear(colours[i])),
             process=False,
         )
         scene.add_geometry(mesh, node_name=name, geom_name=name)
@@ -126,7 +132,7 @@ def _describe_person(person: Person, name: str) -> dict:
     out = {"name": name, "kind": person.kind}
     for key in ARRAYS:
         value = getattr(person, key)
-        if value is not None and key not in ("vertices", "faces"):
+        if value is not None and key not in OF_VERTICES:
             out[key] = np.round(value.astype(float), DIGITS).tolist()
     for key in OF_SEQUENCES:
         if getattr(person, key) is not None:
@@ -134,14 +140,15 @@ def _describe_person(person: Person, name: str) -> dict:
     return out
 
 
-def _linear(colour: tuple[int, int, int]) -> np.ndarray:
-    """Return (4,) uint8 RGBA in linear light, of sRGB in 0 to 255.
+def _linear(colour: npt.ArrayLike) -> np.ndarray:
+    """Return (..., 4) uint8 RGBA in linear light, of (..., 3) sRGB in 0 to 255.
 
     As glTF counts its factors (IEC 61966-2-1).
     """
-    srgb = np.array(colour) / 255
+    srgb = np.asarray(colour) / 255
     light = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    return np.round(255 * np.append(light, 1)).astype(np.uint8)
+    opaque = np.ones_like(light[..., :1])
+    return np.round(255 * np.concatenate([light, opaque], -1)).astype(np.uint8)
 
 
 def _write(path: str | Path, data: bytes) -> None:

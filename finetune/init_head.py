@@ -16,8 +16,9 @@ from pretrain import header
 from pretrain.config import VisionConfig
 
 Section = VisionConfig | HeadConfig
-ADDED = ("prompts", "prompt_face", "rounds")  # parts of a head, which start as if they were not
-FREE = {"head.answer_rounds"}  # says nothing of the weights
+# Parts of a head, which start as if they were not.
+ADDED = ("prompts", "prompt_face", "rounds", "confidence")
+FREE = {"head.answer_rounds", "head.confidence_weight"}  # says nothing of the weights
 FIRST = "head.read_prompts.0.weight"
 
 log = get_logger(__name__)

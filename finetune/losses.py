@@ -19,6 +19,7 @@ from engine.pose_metrics import mpjpe, pa_mpjpe
 from finetune.crop_camera import lengths_of, to_image_translation
 from finetune.given import compare_joints, compare_projected, tell_known
 from finetune.heads.base import Head, ImagePrediction, Measure, Prediction, Term, Truth
+from finetune.heads.confidence import CONFIDENCE
 from finetune.heads.keypoint_maps import compare_maps
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def list_terms(head: Head) -> tuple[Term, ...]:
     terms = OF_POINTS if head.has_mesh else ()
     terms = (*OF_PARAMETERS, *terms) if head.has_parameters else terms
     terms = (*terms, *head.list_own_terms())
+    terms = (*terms, CONFIDENCE) if head.confident else terms
     names = [term.name for term in terms]
     if len(set(names)) < len(names) or "total" in names:
         raise ValueError(f"{type(head).__name__}: of its terms {names} two have one name")
@@ -56,7 +58,8 @@ def compute_terms(
     distance; both of heads with parameters. joints (keypoints, in fact), vertices: metres, L1, both
     moved to their own root. keypoints_2d: L1 of projected keypoints over the image's side.
     translation: L1 of joint 0's offset in the image and of the log of its width. keypoint_maps:
-    cross-entropy (heads.keypoint_maps.compare_maps). 0 of a crop whose labels do not tell.
+    cross-entropy (heads.keypoint_maps.compare_maps). confidence: likelihood of errors
+    (heads.confidence). 0 of a crop whose labels do not tell.
 
     Args:
         found, truth: of the same body model and vertices.

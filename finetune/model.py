@@ -12,7 +12,9 @@ from torch import nn
 from data.bodies.base import BodyModel, BodyParameters
 from data.cropping.geometry import Size, find_size
 from data.sampling.seen import Seen
-from finetune.heads.base import HEADS, ImagePrediction
+from engine.errors import UserError
+from finetune.heads.base import HEADS, ImagePrediction, Prediction
+from finetune.heads.confidence import Confidence
 from finetune.heads.keys import HeadConfig
 from finetune.means import Means, place_means
 from pretrain import weights
@@ -51,6 +53,18 @@ class Recovery(nn.Module):
         self.register_buffer("mean_pose", torch.eye(3).repeat(len(body.joint_names), 1, 1))
         self.register_buffer("mean_shape", torch.full((shapes,), body.shape_space.mean))
         self.register_buffer("mean_place", torch.zeros(3))
+        # Last, so that the rest has the random first weights that it has without.
+        self.confidence = self._open_confidence(config, head, body) if head.confidence else None
+
+    def _open_confidence(
+        self, config: VisionConfig, head: HeadConfig, body: BodyModel
+    ) -> Confidence:
+        if not self.head.has_mesh:
+            raise UserError(
+                f"head.confidence=true and head.name={head.name}, which predicts no mesh"
+            )
+        self.head.confident = True
+        return Confidence(self.describe_tokens(config), body)
 
     def describe_tokens(self, config: VisionConfig) -> VisionConfig:
         """Return the config of an encoder whose tokens are as wide as those that the head gets."""
@@ -108,7 +122,9 @@ class Recovery(nn.Module):
             )
         else:
             features = self.encoder(images, self._table)
-        return self.head(features, K, find_size(images), self.means, body, **more)
+        size = find_size(images)
+        found = self.head(features, K, size, self.means, body, **more)
+        return self._add_confidence(features, found, K, size, body)
 
     def lift(
         self,
@@ -120,7 +136,20 @@ class Recovery(nn.Module):
     ) -> ImagePrediction:
         """Predict people of whom keypoints alone are known; see ``forward``."""
         more = {} if judged is None or not self.head.rounds else {"judged": judged}
-        return self.head(None, K, size, self.means, body, prompts=prompts, **more)
+        found = self.head(None, K, size, self.means, body, prompts=prompts, **more)
+        return self._add_confidence(None, found, K, size, body)
+
+    def _add_confidence(
+        self,
+        features: torch.Tensor | None,
+        found: ImagePrediction,
+        K: torch.Tensor,
+        size: Size,
+        body: BodyModel,
+    ) -> ImagePrediction:
+        if self.confidence is None or not isinstance(found, Prediction):
+            return found
+        return self.confidence(features, found, K, size, body)
 
     def place_means(self, K: torch.Tensor, size: Size) -> BodyParameters:
         """Return the mean body at the mean translation before cameras (B, 3, 3).

@@ -35,7 +35,9 @@ def unmirror(found: Prediction, flip: torch.Tensor, body: BodyModel) -> Predicti
     parameters = found.parameters
     if parameters is not None:
         parameters = body.mirror_parameters(parameters, flip)
-    return Prediction(vertices, joints, keypoints, parameters, found.uncertainty)
+    return Prediction(
+        vertices, joints, keypoints, parameters, found.uncertainty, found.vertex_uncertainty
+    )
 
 
 def list_kinds(tags: torch.Tensor) -> list[str]:
@@ -85,6 +87,10 @@ def make_people(
     if found.parameters is not None:
         pose = found.parameters.pose.cpu().numpy()
         shape = found.parameters.shape.cpu().numpy()
+    unsure, unsure_surface = (
+        [None] * len(kinds) if values is None else values.cpu().numpy()
+        for values in (found.uncertainty, found.vertex_uncertainty)
+    )
     faces = body.faces.cpu().numpy()
     intrinsics, flipped = K.cpu().numpy(), flip.cpu().numpy()
     people = []
@@ -101,6 +107,8 @@ def make_people(
             shape=shape[i],
             translation=translation[i],
             intrinsics=intrinsics[i],
+            uncertainty=unsure[i],
+            vertex_uncertainty=unsure_surface[i],
         )
         people.append(person)
     return people

@@ -19,8 +19,12 @@ ARRAYS = {
     "shape": (("S",), np.float32),
     "translation": (("3",), np.float32),
     "intrinsics": (("3", "3"), np.float64),
+    "uncertainty": (("K",), np.float32),
+    "vertex_uncertainty": (("V",), np.float32),
 }
-OPTIONAL = ("pose", "shape")  # of ARRAYS: not every head has a body model's parameters
+# Of ARRAYS: not every head has a body model's parameters, or says how sure it is.
+OPTIONAL = ("pose", "shape", "uncertainty", "vertex_uncertainty")
+OF_VERTICES = ("vertices", "faces", "vertex_uncertainty")
 # sRGB of the clay that a person is drawn in: light blue-grey first, then muted ones that differ
 # clearly.
 COLOURS = (
@@ -53,6 +57,8 @@ class Person:
         shape: (S,), or None likewise.  translation: (3,) metres, joint 0.
         intrinsics: (3, 3) float64 of the image; the first pixel's centre is at (0.5, 0.5).
         track: number of the person in a sequence, or None.
+        uncertainty: (K,) metres, standard deviation of each keypoint about the root along each
+            axis, and vertex_uncertainty: (V,) likewise, of networks with head.confidence.
         time_s: seconds from a sequence's first image, or None.
 
     Raises:
@@ -72,6 +78,8 @@ class Person:
     intrinsics: np.ndarray
     track: int | None = None
     time_s: float | None = None
+    uncertainty: np.ndarray | None = None
+    vertex_uncertainty: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -24,6 +24,7 @@ from finetune.person import Person
 from finetune.released.catalogue import list_shipped
 from finetune.verb_config import PredictConfig
 from finetune.viz import draw
+from finetune.viz.confidence import colour_vertices, overlay_confidence
 
 USUAL_SIDE = "right"
 SHIPPED = ("body", "hand")  # names of weights that are taken where no run is named
@@ -72,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
             keypoints = [region.keypoints for region in inside]
             found += predictors[kind](image, squares, K, sides, keypoints)
         stem = out / Path(path).stem
-        write_results(stem, image, found, predictors)
+        write_results(stem, image, found, predictors, config.colour == "confidence")
         print(f"{path}: {_count(found)}: {stem}.overlay.png, {stem.name}.glb, {stem.name}.json")
     print(f"wrote overlays, views, meshes and numbers of {len(regions)} images to {out}")
     return 0
@@ -84,6 +85,11 @@ def _open_predictors(config: PredictConfig) -> dict[str, Predictor]:
     predictors: dict[str, Predictor] = {}
     for run in runs:
         predictor = Predictor(run, config.device).require_mesh("predict")
+        if config.colour == "confidence" and not predictor.model.head.confident:
+            raise UserError(
+                f"colour=confidence, but run={run} does not say how sure it is: it was trained "
+                "without head.confidence=true"
+            )
         kind = predictor.body.kind
         if kind in predictors:
             raise UserError(f"run={config.run}: both recover the same, a {kind}; name one of them")
@@ -188,16 +194,22 @@ def write_results(
     image: np.ndarray,
     found: Sequence[Person],
     predictors: Mapping[str, Predictor],
+    confident: bool = False,
 ) -> None:
     """Write overlay, views, meshes and numbers of an image.
 
     STEM.overlay.png, STEM.NAME.png (views of each person), STEM.glb, STEM.npz and STEM.json.
+
+    Args:
+        confident: overlay and GLB are coloured by how sure the network is.
     """
-    _save(Image.fromarray(draw.overlay(image, found)), f"{stem}.overlay.png")
+    drawn = overlay_confidence(image, found) if confident else draw.overlay(image, found)
+    _save(Image.fromarray(drawn), f"{stem}.overlay.png")
     for name, person in zip(export.names_of(found), found, strict=True):
         words = f"{name.replace('_', ' ')}: {person.translation[2]:.2f} m away"
         _save(draw.sheet(image, person, [words]), f"{stem}.{name}.png")
-    export.save_glb(f"{stem}.glb", found)
+    colours = [colour_vertices(person) for person in found] if confident else None
+    export.save_glb(f"{stem}.glb", found, colours)
     bodies = {kind: predictor.body for kind, predictor in predictors.items()}
     if len(bodies) == 1:
         (body,) = bodies.values()

@@ -130,6 +130,12 @@ class PredictConfig:
         "side boxes= does not say and those of whole images (default: right)",
         choices=("right", "left"),
     )
+    colour: str = key(
+        "person",
+        "what overlays and GLB files are coloured by: who it is, or how sure the network is "
+        "(head.confidence=true), from blue over green to red",
+        choices=("person", "confidence"),
+    )
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
 
     def check(self) -> None:

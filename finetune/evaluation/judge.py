@@ -10,6 +10,7 @@ from data.loading.crops import TAGS
 from engine.geometry import axis_angle_to_matrix
 from engine.pose_metrics import mpjpe, pa_mpjpe
 from finetune.evaluation import metrics
+from finetune.evaluation.calibration import Calibration
 from finetune.heads.base import Prediction, pose_body
 from finetune.inference.predictor import Predictor
 from finetune.people import crop_people, unmirror
@@ -34,6 +35,7 @@ class Judge:
         ceiling: [(n,) arrays], overlap of the true mesh with the person mask.
         found: [[Person]] of the model, truth: [[Person]], a list a batch.
         shown: rows of the examples.
+        calibration: of what the model says of how sure it is.
         made: whether all crops show synthetic humans.
     """
 
@@ -63,6 +65,7 @@ class Judge:
         self.ceiling: list[np.ndarray] = []
         self.shown: list[int] = []
         self.made = False
+        self.calibration = Calibration()
 
     def list_rows(self) -> list[str]:
         """Return the rows of the table."""
@@ -101,6 +104,8 @@ class Judge:
             self.ceiling.append(metrics.iou(drawn, masks).numpy())
         for row, answer in answers.items():
             found = unmirror(answer, seen.flip, self.body)
+            if row == "model":
+                self.calibration.add(found, true)
             for metric, value in self._errors(found, true, areas, masks, K).items():
                 self.values[row][metric].append(value.cpu().numpy())
         self.found.append(crop_people(answers["model"], seen, self.body, batch))

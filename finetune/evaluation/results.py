@@ -14,12 +14,14 @@ from engine.distributed import hardware
 from engine.errors import explain, failure_of
 from engine.run.files import write_file
 from finetune.evaluation import metrics, tables
+from finetune.evaluation.calibration import draw_calibration, word_calibration
 from finetune.evaluation.judge import Judge
 from finetune.inference.predictor import Predictor
 from finetune.person import Person
 from finetune.verb_config import EvaluateConfig
 from finetune.viz import draw
 
+CALIBRATION = "images/calibration.png"
 EXAMPLES = (("best", 0.0), ("median", 0.5), ("worst", 1.0))
 Errors = Mapping[str, Mapping[str, np.ndarray]]  # {row: {metric: (n,)}}
 
@@ -101,6 +103,10 @@ def summarise_run(
     if compared:
         evaluation["compared"] = metrics.compare_rows(found, clips, compared)
     evaluation["notes"] = tables.sentences(evaluation, judge.made) + _explain_rows(judge)
+    calibration = judge.calibration.summarise()
+    if calibration is not None:
+        evaluation["calibration"] = calibration
+        evaluation["notes"].append(word_calibration(calibration))
     return evaluation
 
 
@@ -169,6 +175,8 @@ def write_results(
         # None of the arrays' names is that of an option.
         # pyrefly: ignore[bad-argument-type]
         np.savez_compressed(folder / "per_crop.npz", clip=clips, **flat_values)
+        if "calibration" in evaluation:
+            write_file(folder / CALIBRATION, draw_calibration(evaluation["calibration"]))
         write_file(folder / "evaluation.json", json.dumps(evaluation, indent=1))
     except OSError as error:
         raise failure_of(error, f"{folder} cannot be written: {explain(error)}") from None

@@ -63,7 +63,9 @@ class Prediction(ImagePrediction):
         joints: (B, J, 3).
         keypoints: (B, K, 3).
         parameters: that give them, or None from a head that predicts points alone.
-        uncertainty: (B, K) metres, standard deviation of each keypoint, or None.
+        uncertainty: (B, K) metres, standard deviation of each keypoint about the root along each
+            axis, or None.
+        vertex_uncertainty: (B, V) likewise.
         maps, keypoints_2d, dense: as of an ImagePrediction.
     """
 
@@ -72,6 +74,7 @@ class Prediction(ImagePrediction):
     keypoints: torch.Tensor
     parameters: BodyParameters | None = None
     uncertainty: torch.Tensor | None = None
+    vertex_uncertainty: torch.Tensor | None = None
 
     @property
     def translation(self) -> torch.Tensor:
@@ -156,6 +159,7 @@ class Head(nn.Module, abc.ABC):
     Attributes:
         takes_prompts: whether ``forward`` takes ``prompts`` too, (B, K, 3) of finetune.prompts, or
             None where nothing was found.
+        confident: whether its network says how sure it is (finetune/heads/confidence.py).
         layers: numbers of the encoder's blocks, from 0, whose output ``forward`` takes too, as
             ``layers``, a list of (B, N, C) after the encoder's last norm; () for none.
         rounds: how often it mends its answer; where that is above 0, ``forward`` takes ``judged``.
@@ -165,6 +169,7 @@ class Head(nn.Module, abc.ABC):
     has_mesh: ClassVar[bool] = True
     has_parameters: ClassVar[bool] = False
     takes_prompts: bool = False
+    confident: bool = False
     layers: tuple[int, ...] = ()
     rounds: int = 0
 

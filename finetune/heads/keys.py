@@ -26,6 +26,15 @@ class HeadConfig:
     prompts: ClassVar[bool] = False
 
     name: str = key(DEFAULT_HEAD, "which head: a module of finetune/heads")
+    confidence: bool = key(
+        False, "whether it also says how sure it is of each keypoint and vertex, in millimetres"
+    )
+    confidence_weight: float = key(
+        0.01,
+        "weight of the likelihood of errors; nothing else learns from it, and it is small so that "
+        "optim.max_grad_norm hardly sees it",
+        low=0,
+    )
 
     @classmethod
     def choose(cls, texts: Mapping[str, object]) -> "type[HeadConfig]":

@@ -59,10 +59,10 @@ def fit_upsampling(body: BodyModel, count: int) -> Upsampling:
     """
     still = torch.zeros(1, len(body.joint_names), 3, device=body.vertex_ids.device)
     rest, _ = _pose(body, still, _mean_shape(body, 1).to(still))
-    even = _spread(rest[0], torch.ones(rest.shape[1], device=rest.device), count)
+    even = spread_vertices(rest[0], torch.ones(rest.shape[1], device=rest.device), count)
     _, off = _fit(body, even)
     off = off[:, : rest.shape[1]].mean(0)
-    fitted, off = _fit(body, _spread(rest[0], off + off.mean(), count))
+    fitted, off = _fit(body, spread_vertices(rest[0], off + off.mean(), count))
     fitted.error_m, fitted.worst_m = float(off.mean()), float(_percentile(off, 95))
     return fitted
 
@@ -71,7 +71,7 @@ def _percentile(values: torch.Tensor, share: float) -> float:
     return float(np.percentile(values.cpu().numpy(), share))
 
 
-def _spread(points: torch.Tensor, weight: torch.Tensor, count: int) -> torch.Tensor:
+def spread_vertices(points: torch.Tensor, weight: torch.Tensor, count: int) -> torch.Tensor:
     """(count,) ascending numbers by farthest-point sampling of weighted distances."""
     chosen = [int(weight.argmax())]
     apart = (points - points[chosen[0]]).square().sum(1)

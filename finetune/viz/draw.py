@@ -53,6 +53,23 @@ def overlay(image: np.ndarray, people: Sequence[Person]) -> np.ndarray:
     Raises:
         UserError: two people have different intrinsics.
     """
+    return paint(image, people, [colour(i) for i in range(len(people))])
+
+
+def paint(
+    image: np.ndarray,
+    people: Sequence[Person],
+    colours: Sequence[tuple[int, int, int]],
+    faces: Sequence[np.ndarray] | None = None,
+) -> np.ndarray:
+    """Returns the image with each person's mesh on it, as ``overlay`` does, in these colours.
+
+    Args:
+        colours: sRGB in 0 to 255, one a person, or as ``faces`` says.
+        faces: of each person (F,) the number of each triangle's colour.
+    Raises:
+        UserError: two people have different intrinsics.
+    """
     if not people:
         return image.copy()
     K = people[0].intrinsics
@@ -68,9 +85,10 @@ def overlay(image: np.ndarray, people: Sequence[Person]) -> np.ndarray:
         inside = out[y0:y1, x0:x1]
         clay, cover = _clay(
             [(p.vertices, p.faces) for p in people],
-            [colour(i) for i in range(len(people))],
+            colours,
             crop_intrinsics(K, (x0, y0, x1, y1), (x1 - x0, y1 - y0)),
             (x1 - x0, y1 - y0),
+            owners=None if faces is None else np.concatenate(faces),
         )
         inside[:] = _blend(inside, clay, OPACITY * cover)
     return out
@@ -258,7 +276,7 @@ def _bounds(people, K, width, height):
     return int(x0), int(y0), int(x1), int(y1)
 
 
-def _clay(meshes, colours, K, size, perspective=True):
+def _clay(meshes, colours, K, size, perspective=True, owners=None):
     """Meshes as lit clay.
 
     Returns:
@@ -277,7 +295,7 @@ def _clay(meshes, colours, K, size, perspective=True):
         count = band.stop - top
         fine = width * samples, count * samples
         layers = shared_raster().layers(
-            meshes, crop_intrinsics(K, (0, top, width, band.stop), fine), fine, perspective
+            meshes, crop_intrinsics(K, (0, top, width, band.stop), fine), fine, perspective, owners
         )
         there = np.flatnonzero(layers.mesh >= 0)
         shade = np.zeros((layers.mesh.size, 3), np.float32)

@@ -64,6 +64,7 @@ class Raster:
         K: npt.ArrayLike,
         size: tuple[int, int],
         perspective: bool = True,
+        owners: np.ndarray | None = None,
     ) -> Layers:
         """The Layers of meshes that hide each other.
 
@@ -73,6 +74,7 @@ class Raster:
             K: (3, 3) [[fx, skew, cx], [0, fy, cy], [0, 0, 1]] in pixels; in pixels a metre for an
                 orthographic camera.
             size: (width, height) in pixels.
+            owners: (all F,) what Layers.mesh says of each triangle; None: its mesh's number.
         Raises:
             UserError: as in ``silhouettes``.
         """
@@ -82,7 +84,9 @@ class Raster:
         moved = [f + start for (_, f), start in zip(checked, starts[:-1], strict=True)]
         faces = np.concatenate(moved)
         normals = np.concatenate([vertex_normals(v[0], f) for v, f in checked])
-        owner = np.repeat(np.arange(len(checked), dtype=np.int32), [len(f) for _, f in checked])
+        owner = owners
+        if owner is None:
+            owner = np.repeat(np.arange(len(checked)), [len(f) for _, f in checked])
         space, camera = self._array(vertices, wp.vec3), _camera(K)
         corners = self._array(faces, wp.vec3i)
         nearness = self._cover(space, corners, self._array(camera, wp.mat33), size, perspective)
@@ -103,7 +107,7 @@ class Raster:
                 space,
                 corners,
                 self._array(normals, wp.vec3),
-                self._array(owner, int),
+                self._array(owner.astype(np.int32), int),
                 wp.mat33(*camera[0].ravel().tolist()),
                 int(perspective),
                 depth,
