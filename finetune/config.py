@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from data.bodies.models import BODIES
+from data.bodies.models import BODIES, open_model
 from data.config import ClipTrainConfig, CropDataConfig
 from engine.config.parser import key, section
 from engine.config.train_config import LogConfig, OptimConfig
@@ -104,6 +104,14 @@ class FinetuneConfig(ClipTrainConfig):
     body: str = key(
         "",
         "body model, a module of data/bodies; default: anny, or anny_hand for crops of hands",
+    )
+    body_variant: str = key(
+        "", "which of a body model's kinds, such as female; default: neutral, or the right hand"
+    )
+    body_betas: int = key(
+        0,
+        "shape numbers of SMPL's family that are recovered, at most; 0: as many as the file has",
+        low=0,
     )
     margin: float = key(
         1.35,
@@ -211,6 +219,10 @@ class FinetuneConfig(ClipTrainConfig):
                 f"head_first_steps={first} is not below steps={self.steps}: encoder_lr_mult=0 "
                 "freezes the encoder for a whole run"
             )
+
+    def open_body(self) -> "BodyModel":
+        """Return the full body model that is recovered; see data.bodies.models.open_model."""
+        return open_model(self.body_model, self.body_variant, self.body_betas)
 
     @property
     def body_model(self) -> str:

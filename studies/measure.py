@@ -107,7 +107,7 @@ def measure_finetuned(predictor: Predictor, shards: str, clips: int) -> dict[str
             + source.counts
         )
         source.val = [(shard, index) for shard, end in enumerate(ends) for index in range(end)]
-    arrays = val_crops(order, data, clips)
+    arrays = val_crops(order, data, clips, choice=predictor.body.label_choice)
     if arrays is None:
         raise UserError("the shards hold no clips that can be measured")
     clip = np.unique(arrays["tags"][:, PLACE], axis=0, return_inverse=True)[1].ravel()

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from data.bodies.models import LabelChoice
+from engine.errors import UserError
+
 # Joints that errors of bodies are measured on, in this order, where a model has them: those that
 # the field's body models share.
 BODY_KEYPOINTS = (
@@ -108,6 +111,7 @@ class BodyModel(nn.Module, abc.ABC):
     Attributes:
         name: as in ``body=``.  kind: "body" or "hand" (the right one).
         variant: such as "neutral"; "" where there is one alone.
+        label_model: whose labels ``read_labels`` reads.
         joint_names, parents: of the J joints; parent -1 for joint 0.
         keypoint_names: K names, the root first. Of a body: those of BODY_KEYPOINTS that it has.
         shape_space: ShapeSpace.
@@ -120,6 +124,7 @@ class BodyModel(nn.Module, abc.ABC):
     name: str
     kind: str
     variant: str
+    label_model: str = LabelChoice.model
     joint_names: list[str]
     parents: list[int]
     keypoint_names: list[str]
@@ -189,6 +194,22 @@ class BodyModel(nn.Module, abc.ABC):
             flip: (B,) bool, whether the image is mirrored; a hand is then the left one, whose
                 joints are still to be mirrored.
         """
+
+    def limit_shape(self, count: int) -> None:
+        """Take the first ``count`` shape numbers alone; the others are 0 from then on.
+
+        Raises:
+            UserError: all of this model's numbers mean something of their own.
+        """
+        raise UserError(
+            f"body={self.name} has {len(self.shape_space.names)} shape numbers of its own; "
+            f"body_betas={count} is for SMPL's family"
+        )
+
+    @property
+    def label_choice(self) -> LabelChoice:
+        """Which labels it learns from."""
+        return LabelChoice(self.label_model, self.variant)
 
     @property
     def whole(self) -> "BodyModel":

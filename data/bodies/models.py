@@ -48,18 +48,38 @@ class BodyLayout:
         return [self.joint_names.index(name) for name in self.parts[part]]
 
 
+@dataclass(frozen=True)
+class LabelChoice:
+    """Names the labels that a body model learns from.
+
+    Attributes:
+        model: the body model that they are of.
+        variant: which of its kinds, such as "neutral"; "": any.
+    """
+
+    model: str = "anny"
+    variant: str = ""
+
+
 # What is registered takes a variant, such as "neutral"; "" is the model's own default.
 BODIES: Registry[Callable[[str], BodyModel]] = Registry("body", "data.bodies")
 LAYOUTS: Registry[BodyLayout] = Registry("body_model", "data.bodies")
 
 
-def open_model(name: str, variant: str = "") -> BodyModel:
+def open_model(name: str, variant: str = "", betas: int = 0) -> BodyModel:
     """Returns the data.bodies.base.BodyModel of that name.
+
+    Args:
+        variant: such as "female"; "" is the model's default.
+        betas: how many shape numbers it takes at most; 0: as many as its file has.
 
     Raises:
         UserError: there is no such model or variant, or its files cannot be read or written.
     """
-    return BODIES.find(name)(variant)
+    body = BODIES.find(name)(variant)
+    if betas:
+        body.limit_shape(betas)
+    return body
 
 
 def refuse_variant(name: str, variant: str) -> None:

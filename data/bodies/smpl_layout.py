@@ -6,7 +6,7 @@ Each is a ``FamilySpec``: what its file has to hold, where it is looked for, and
 from dataclasses import dataclass
 
 from data.bodies.models import BodyLayout
-from data.format.joint_sets import FINGERS, JointSet, find_joint_set, register_joint_set
+from data.format.joint_sets import FINGERS, find_joint_set
 
 VARIANTS = ("neutral", "male", "female")
 HANDS = ("right", "left")
@@ -15,11 +15,6 @@ FINGER_JOINTS = 15  # of a hand, after its wrist
 
 # Between the joints that all bodies have and those of the file's own.
 _SPINE = {"spine": "spine_1", "chest": "spine_2"}
-_SMPLX = find_joint_set("smplx55").joints
-# SMPL-H has the fingers of SMPL-X and no face.
-SMPLH52 = register_joint_set(
-    JointSet("smplh52", (*_SMPLX[:BODY_JOINTS], *_SMPLX[BODY_JOINTS + 3 :]), "pelvis")
-)
 _BODY_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19)
 _WRISTS = (20, 21)
 _HEAD = 15

@@ -13,11 +13,11 @@ from data.bodies.body_files import (
     mirror_wrong_shapes,
     read_body,
 )
-from data.bodies.landmarks import LANDMARKS
+from data.bodies.landmarks import LANDMARKS, VERTEX_COUNTS
 from data.bodies.sampling import spread_points
 from data.bodies.skinning import Skinning, SkinningTables
 from data.bodies.smpl_layout import FINGER_JOINTS, MANO, FamilySpec, lay_out_body
-from data.format.joint_sets import FINGERS
+from data.format.joint_sets import FACE5, FINGERS
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix
 
@@ -38,6 +38,9 @@ class SmplModel(BodyModel):
         vertex_ids: (V,) int64 which.  faces: (F, 3) int64, or None for a coarse model.
     """
 
+    keypoint_index: torch.Tensor
+    landmark_index: torch.Tensor
+
     def __init__(
         self,
         tables: BodyTables,
@@ -49,6 +52,7 @@ class SmplModel(BodyModel):
         spec = tables.spec
         self._tables = tables
         self.name, self.kind, self.variant = spec.name, spec.kind, tables.variant
+        self.label_model = spec.name
         self.joint_names, self.parents = list(spec.joint_names), list(spec.parents)
         self.shape_space = ShapeSpace(tuple(f"beta_{i}" for i in range(tables.shapes)))
         expressions = tables.directions.shape[2] - tables.shapes
@@ -58,18 +62,21 @@ class SmplModel(BodyModel):
         self.skinning = Skinning(skinning, self.parents)
         keypoints = self._choose_keypoints()
         self.keypoint_names = list(keypoints)
+        face = list_face(tables)
+        self._landmark_names = [*keypoints, *face]
         numbers = {int(vertex): i for i, vertex in enumerate(vertex_ids)}
         # An index into joints and then vertices.
         index = [
             self.joint_names.index(at)
             if isinstance(at, str)
             else len(self.joint_names) + numbers[at]
-            for at in keypoints.values()
+            for at in (*keypoints.values(), *face.values())
         ]
         for name, values in (
             ("faces", faces),
             ("vertex_ids", vertex_ids),
-            ("keypoint_index", torch.tensor(index)),
+            ("keypoint_index", torch.tensor(index[: len(keypoints)])),
+            ("landmark_index", torch.tensor(index)),
             ("mirror", pair_sides(self.joint_names, "left_", "right_")),
             ("keypoint_mirror", pair_sides(self.keypoint_names, "left_", "right_")),
         ):
@@ -93,6 +100,7 @@ class SmplModel(BodyModel):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Pose the model; see BodyModel. Raises ValueError for more numbers than it has."""
         shapes, expressions = len(self.shape_space.names), len(self.expression_names)
+        before = self.tables.shapes  # numbers of the shape that come before those of the expression
         for what, given, most in (
             ("shape", shape, shapes),
             ("expression", expression, expressions),
@@ -103,7 +111,7 @@ class SmplModel(BodyModel):
             rotation = pose.float() if pose.ndim == 4 else axis_angle_to_matrix(pose.float())
             numbers = shape.float()
             if expression is not None:
-                rest = numbers.new_zeros(len(numbers), shapes - numbers.shape[1])
+                rest = numbers.new_zeros(len(numbers), before - numbers.shape[1])
                 rows = max(len(numbers), len(expression))
                 body = torch.cat([numbers, rest], 1).expand(rows, -1)
                 numbers = torch.cat([body, expression.float().expand(rows, -1)], 1)
@@ -123,16 +131,31 @@ class SmplModel(BodyModel):
         """Returns the (B, K, 3) keypoints: some of the joints and of the vertices."""
         return torch.cat([joints, vertices], 1)[:, self.keypoint_index]
 
+    @property
+    def landmark_names(self) -> list[str]:
+        """Names of the landmarks; see BodyModel."""
+        return self._landmark_names
+
+    def landmarks(self, vertices: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
+        """Returns the (B, L, 3) landmarks: some of the joints and of the vertices."""
+        return torch.cat([joints, vertices], 1)[:, self.landmark_index]
+
     def coarse(self, count: int) -> "SmplModel":
         """Return the same model with about ``count`` vertices spread evenly over the surface.
 
         A vertex is where it is on the full mesh: skinning treats each alone.
         """
         joints = len(self.joint_names)
-        kept = self.keypoint_index[self.keypoint_index >= joints] - joints
+        kept = self.landmark_index[self.landmark_index >= joints] - joints
         ids = spread_points(self.skinning.template, count)
         chosen = torch.unique(torch.cat([ids, kept]))
-        return self._rebuild(self.skinning.tables.select(chosen), self.vertex_ids[chosen])
+        out = self._rebuild(self.skinning.tables.select(chosen), self.vertex_ids[chosen])
+        out.limit_shape(len(self.shape_space.names))
+        return out
+
+    def limit_shape(self, count: int) -> None:
+        """Take the first ``count`` betas alone; see BodyModel."""
+        self.shape_space = ShapeSpace(self.shape_space.names[:count])
 
     def _rebuild(self, skinning: SkinningTables, vertex_ids: torch.Tensor) -> "SmplModel":
         return SmplModel(self._tables, skinning, vertex_ids, None)
@@ -251,6 +274,14 @@ class ManoModel(SmplModel):
             (coding == GIVEN)[:, None, None, None], labels["pose"][:, 1:], fingers
         )
         return torch.cat([labels["pose"][:, :1], fingers], 1)
+
+
+def list_face(tables: BodyTables) -> dict[str, int]:
+    """Returns {point of COCO's face: its vertex}; empty for a hand or a mesh of another size."""
+    name = tables.spec.name
+    if len(tables.template) != VERTEX_COUNTS[name] or tables.spec.kind == "hand":
+        return {}
+    return {point: LANDMARKS[name][point] for point in FACE5}
 
 
 def list_hand_keypoints() -> dict[str, str | int]:

@@ -225,6 +225,8 @@ _SETS = (
         ),
         "pelvis",
     ),
+    # SMPL-H has the fingers of SMPL-X and no face.
+    JointSet("smplh52", (*SMPL_BODY, *_mano_fingers("left_"), *_mano_fingers("right_")), "pelvis"),
     # Hands of one side, as FreiHAND, COCO-WholeBody and OpenPose order them.
     JointSet("hand21", _hand(), "wrist"),
     # MANO's own order, which HO-3D keeps: its 16 joints, then the tips.
@@ -303,6 +305,28 @@ _SETS = (
             "head_top",
             *(f"left_{name}" for name in ("shoulder", "elbow", "wrist")),
             *(f"right_{name}" for name in ("shoulder", "elbow", "wrist")),
+        ),
+        "pelvis",
+    ),
+    # Rows of J_regressor_h36m.npy, which has the left leg first, unlike the data set
+    # (nkolot/SPIN constants.py, H36M_TO_J17), and of J_regressor_extra.npy.
+    JointSet(
+        "h36m_rows17",
+        (
+            "pelvis",
+            *(f"left_{name}" for name in ("hip", "knee", "ankle")),
+            *(f"right_{name}" for name in ("hip", "knee", "ankle")),
+            *("torso", "neck", "nose", "head_top"),
+            *(f"left_{name}" for name in ("shoulder", "elbow", "wrist")),
+            *(f"right_{name}" for name in ("shoulder", "elbow", "wrist")),
+        ),
+        "pelvis",
+    ),
+    JointSet(
+        "extra_rows9",
+        (
+            *("right_hip", "left_hip", "neck", "head_top", "pelvis"),
+            *("thorax", "torso", "jaw_h36m", "head_h36m"),
         ),
         "pelvis",
     ),

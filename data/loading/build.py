@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from data.bodies.models import LabelChoice
 from data.format.clip import KINDS
 from data.format.index import PAIR_KINDS
 from data.format.shards import refuse_twice
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from data.config import CropDataConfig, CropPairDataConfig, DataConfig, ReadingConfig
 
 VAL_SEED = 0
+OPEN_LABELS = LabelChoice()
 
 
 def open_order(config: "DataConfig", batch: int, seed: int) -> Order:
@@ -160,28 +162,30 @@ def open_crop_loader(
     workers: int,
     skip: frozenset[str] = frozenset(),
     keypoints: Sequence[str] = (),
+    choice: LabelChoice = OPEN_LABELS,
 ) -> Loader:
     """The Loader of one rank for labelled crops.
 
     Args:
         keypoints: names of the body model's, for data.rules.labels=any.
+        choice: which body model's labels are read.
     """
     draws = config.augment.draws
     if config.rules.labels == "parameters":
-        reader = _reader(CropReader, order, config, config.rules, config.retries, skip)
+        reader = _crop_reader(order, config, config.retries, skip, choice)
         return _loader(
             reader,
-            lambda rows, side: crops.layout(rows, side, draws=draws),
+            lambda rows, side: crops.layout(rows, side, choice.model, draws),
             config,
             rank,
             world,
             workers,
         )
     reader = _reader(PartialCropReader, order, config, config.rules, config.retries, skip)
-    reader.keypoint_names = keypoints
+    reader.keypoint_names, reader.choice = keypoints, choice
     return _loader(
         reader,
-        lambda rows, side: partial_crops.layout(rows, side, len(keypoints), draws),
+        lambda rows, side: partial_crops.layout(rows, side, len(keypoints), choice.model, draws),
         config,
         rank,
         world,
@@ -196,11 +200,12 @@ def open_crop_pair_loader(
     world: int,
     workers: int,
     skip: frozenset[str] = frozenset(),
+    choice: LabelChoice = OPEN_LABELS,
 ) -> Loader:
     """The Loader of one rank for pairs of labelled crops."""
     return _loader(
-        _crop_pair_reader(order, config, config.retries, skip),
-        lambda rows, side: crop_pairs.layout(rows, side, config.augment.draws),
+        _crop_pair_reader(order, config, config.retries, skip, choice),
+        lambda rows, side: crop_pairs.layout(rows, side, choice.model, config.augment.draws),
         config,
         rank,
         world,
@@ -208,9 +213,15 @@ def open_crop_pair_loader(
     )
 
 
-def _crop_pair_reader(order, config, retries, skip):
+def _crop_pair_reader(order, config, retries, skip, choice):
     reader = _reader(CropPairReader, order, config, config.rules, retries, skip)
-    reader.pairs = config.pairs
+    reader.pairs, reader.choice = config.pairs, choice
+    return reader
+
+
+def _crop_reader(order, config, retries, skip, choice):
+    reader = _reader(CropReader, order, config, config.rules, retries, skip)
+    reader.choice = choice
     return reader
 
 
@@ -302,7 +313,11 @@ def _val_kind(reader, order, config, kind, arrays, row, count):
 
 
 def val_crops(
-    order: Order, config: "CropDataConfig", count: int, skip: frozenset[str] = frozenset()
+    order: Order,
+    config: "CropDataConfig",
+    count: int,
+    skip: frozenset[str] = frozenset(),
+    choice: LabelChoice = OPEN_LABELS,
 ) -> dict[str, np.ndarray] | None:
     """Fixed labelled crops that are never trained on, whole and without jitter.
 
@@ -315,7 +330,7 @@ def val_crops(
         {name: array} as data.loading.crops.layout has them, crops of a clip one after the other, or
         None where there are no validation clips.
     """
-    reader = _reader(CropReader, order, config, config.rules, 0, skip)
+    reader = _crop_reader(order, config, 0, skip, choice)
     places = [(s, *place) for s, source in enumerate(order.sources) for place in source.val]
     side, rows, clips = max(source.size for source in order.sources), [], 0
     for number in numbers(VAL_SEED, PAIR, 2).permutation(len(places)):
@@ -336,7 +351,10 @@ def _crops_of(reader, order, place, side):
     source, shard, index = place
     path = order.sources[source].paths[shard]
     clip, members, labels, known = reader.usable(path, index)
-    arrays = {name: np.zeros(*spec) for name, spec in crops.layout(len(known), side).items()}
+    arrays = {
+        name: np.zeros(*spec)
+        for name, spec in crops.layout(len(known), side, reader.choice.model).items()
+    }
     for row, crop in enumerate(known):
         reader.put(arrays, row, path, clip, members, labels, crop)
         arrays["tags"][row] = (
@@ -356,7 +374,11 @@ def _crops_of(reader, order, place, side):
 
 
 def val_crop_pairs(
-    order: Order, config: "CropPairDataConfig", count: int, skip: frozenset[str] = frozenset()
+    order: Order,
+    config: "CropPairDataConfig",
+    count: int,
+    skip: frozenset[str] = frozenset(),
+    choice: LabelChoice = OPEN_LABELS,
 ) -> dict[str, np.ndarray] | None:
     """Fixed pairs of labelled crops that are never trained on, whole and without jitter.
 
@@ -368,7 +390,7 @@ def val_crop_pairs(
         {name: array} as data.loading.crop_pairs.layout has them, pairs of a clip one after the
         other, or None where there are none.
     """
-    reader = _crop_pair_reader(order, config, 0, skip)
+    reader = _crop_pair_reader(order, config, 0, skip, choice)
     places = [(s, *place) for s, source in enumerate(order.sources) for place in source.val]
     side, rows, clips = max(source.size for source in order.sources), [], 0
     for number in numbers(VAL_SEED, PAIR, 2).permutation(len(places)):
@@ -394,7 +416,7 @@ def _pairs_of(reader, order, place, side, random):
     firsts = np.unique(pairs[:, 0])
     if not len(firsts):
         raise NoPair
-    shapes = crop_pairs.layout(len(firsts), side)
+    shapes = crop_pairs.layout(len(firsts), side, reader.choice.model)
     arrays = {name: np.zeros(*spec) for name, spec in shapes.items()}
     for row, first in enumerate(firsts.tolist()):
         pair = random.choice(pairs[pairs[:, 0] == first]).tolist()
@@ -423,6 +445,7 @@ def sample_labels(
     count: int,
     skip: frozenset[str] = frozenset(),
     every_instant: bool = False,
+    choice: LabelChoice = OPEN_LABELS,
 ) -> dict[str, np.ndarray]:
     """Return labels of one crop of each of ``count`` training slots, without images.
 
@@ -433,7 +456,7 @@ def sample_labels(
     Raises:
         UserError: none of them has labels.
     """
-    reader = _reader(CropReader, order, config, config.rules, 0, skip)
+    reader = _crop_reader(order, config, 0, skip, choice)
     total, reason = sum(order.totals), "no labels.npz, or too little of the person seen"
     found = []
     for n in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)):
@@ -461,7 +484,7 @@ def sample_labels(
         )
     arrays = {
         name: np.zeros(*spec)
-        for name, spec in crops.layout(len(found), 1).items()
+        for name, spec in crops.layout(len(found), 1, choice.model).items()
         if name not in ("pixels", "mask")
     }
     for row, (clip, labels, crop) in enumerate(found):

@@ -14,6 +14,7 @@ import numpy as np
 
 from data.format.clip import KINDS, Clip
 from data.loading import crops
+from data.loading.crop_labels import ANNY
 from data.loading.crops import FLIP, CropReader
 from data.loading.reader import NoPair
 from data.sampling.order import Draw
@@ -46,12 +47,14 @@ class CropPairRules:
             )
 
 
-def layout(rows: int, side: int, draws: int = 0) -> dict[str, tuple[tuple[int, ...], type]]:
+def layout(
+    rows: int, side: int, model: str = ANNY, draws: int = 0
+) -> dict[str, tuple[tuple[int, ...], type]]:
     """{name: (shape, dtype)} of the arrays that one batch of pairs fills.
 
-    ``draws``: as in data.loading.crops.layout.
+    ``model``, ``draws``: as in data.loading.crops.layout.
     """
-    first = crops.layout(rows, side, draws=draws)
+    first = crops.layout(rows, side, model, draws)
     second = {SECOND + name: spec for name, spec in first.items()}
     return first | second | {CHANCES: ((rows, PER_PAIR), np.float32)}
 

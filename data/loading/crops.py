@@ -7,28 +7,21 @@ Runs in the loader's workers; imports neither torch nor webdataset.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from data.bodies.models import LAYOUTS
+from data.bodies.models import LAYOUTS, LabelChoice
 from data.format.clip import KINDS, MASK_BYTES, Clip
-from data.format.labels import load_arrays
+from data.format.labels import SEEN
 from data.loading import reader
 from data.loading.appearance_keys import AppearanceKeys
-from data.loading.reader import BadSample, NoPair, ShardReader
+from data.loading.crop_labels import ANNY, find_label_kind
+from data.loading.reader import NoPair, ShardReader
 from data.sampling.order import Draw
 from data.sampling.pairs import CROPS
 from engine.config.parser import key
 from engine.errors import UserError
 
-# What labels hold, by the body model they name: joints, shape parameters, facial actions, keys of
-# the label file.
-LABELS = {
-    "anny": {"pose": (104, 3), "root": (3,), "phenotype": (6,), "face": (52,), "joints": (104, 3)}
-}
-PER_INSTANT = ("pose", "root", "joints")
-SEEN = 2  # of joint_visible, see data/people/labels.py
 TAGS = (*reader.TAGS[:7], "crop", "part", "size")  # part: index into data.format.clip.KINDS
 # Columns of "numbers": crop centre x, y and side in pixels of the decoded image; rotation in
 # radians; whether it is mirrored; three colour factors.
@@ -103,27 +96,27 @@ class CropAugmentConfig(AppearanceKeys):
 
 
 def layout(
-    rows: int, side: int, model: str = "anny", draws: int = 0
+    rows: int, side: int, model: str = ANNY, draws: int = 0
 ) -> dict[str, tuple[tuple[int, ...], type]]:
     """{name: (shape, dtype)} of the arrays that one batch of labelled crops fills.
 
-    ``pose``, ``root``, ``shape``, ``face``, ``joints`` are the labels of data/people/labels.py at
-    the crop's instant. ``draws``: uniform numbers in ``look``, which is left out where it is 0.
+    ``pose``, ``root``, ``shape``, ``face``, ``joints`` are the labels at the crop's instant;
+    labels of some body models have more (data.loading.crop_labels).
+
+    Args:
+        model: the body model whose labels are read.
+        draws: uniform numbers in ``look``, which is left out where it is 0.
     """
-    label = LABELS[model]
     arrays: dict[str, tuple[tuple[int, ...], type]] = {
         "pixels": ((rows, side, side, 3), np.uint8),
         "mask": ((rows, MASK_BYTES), np.uint8),
         "numbers": ((rows, PER_CROP), np.float32),
         "K": ((rows, 3, 3), np.float32),
         "Rt": ((rows, 3, 4), np.float32),
-        "pose": ((rows, *label["pose"]), np.float32),
-        "root": ((rows, *label["root"]), np.float32),
-        "shape": ((rows, *label["phenotype"]), np.float32),
-        "face": ((rows, *label["face"]), np.float32),
-        "joints": ((rows, *label["joints"]), np.float32),
-        "tags": ((rows, len(TAGS)), np.int32),
     }
+    for name, shape in find_label_kind(model).shapes.items():
+        arrays[name] = (rows, *shape), np.float32
+    arrays["tags"] = (rows, len(TAGS)), np.int32
     if draws:
         arrays["look"] = ((rows, draws), np.float32)
     return arrays
@@ -133,7 +126,12 @@ class CropReader(ShardReader):
     """Reads labelled crops into arrays of layout().
 
     ``rules``: CropRules. ``augment``: CropAugmentConfig.
+
+    Attributes:
+        choice: which labels are read.
     """
+
+    choice = LabelChoice()
 
     def wanted(self, kind: object) -> str:
         """Return what a slot holds, in words: a labelled crop of a body or a hand."""
@@ -157,6 +155,7 @@ class CropReader(ShardReader):
             and crop.K is not None
             and crop.Rt is not None
             and labels["visible"][i] >= self.rules.visible_min
+            and ("known" not in labels or labels["known"][i])
         ]
         if not known:
             raise NoPair
@@ -164,31 +163,8 @@ class CropReader(ShardReader):
 
     def labels(self, path: str, members: Members, count: int) -> dict[str, np.ndarray]:
         """{name: array} of a clip's labels, checked."""
-        wanted = (
-            "body_model",
-            "pose",
-            "root",
-            "phenotype",
-            "face",
-            "joints",
-            "instant",
-            "joint_visible",
-            "visible",
-        )
         data = self.store.read(path, *members["labels.npz"])
-        try:
-            labels = load_arrays(data, wanted)
-        except KeyError as error:
-            if "body_model" not in load_arrays(data):
-                raise NoPair from None  # labelled otherwise, as by keypoints alone
-            raise BadSample(f"labels.npz: {error}") from None
-        except ValueError as error:
-            raise BadSample(f"labels.npz: {error}") from None
-        model = str(labels["body_model"].ravel()[0]) if labels["body_model"].size == 1 else ""
-        if model not in LABELS:
-            raise BadSample(f"labels are of body model '{model}', none of {', '.join(LABELS)}")
-        check_labels(labels, LABELS[model], count)
-        return labels
+        return find_label_kind(self.choice.model).read(data, count, self.choice.variant)
 
     def place(
         self,
@@ -230,8 +206,8 @@ class CropReader(ShardReader):
             seen = seen[np.isin(seen, layout.index_part(kind))]
         self._seen = seen
 
-    @staticmethod
     def put_labels(
+        self,
         arrays: Mapping[str, np.ndarray],
         row: int,
         clip: Clip,
@@ -241,9 +217,10 @@ class CropReader(ShardReader):
         """The camera and the body of one crop into a row."""
         instant = int(labels["instant"][crop])
         arrays["K"][row], arrays["Rt"][row] = clip.crops[crop].K, clip.crops[crop].Rt
-        arrays["shape"][row], arrays["face"][row] = labels["phenotype"], labels["face"]
-        for name in PER_INSTANT:
-            arrays[name][row] = labels[name][instant]
+        kind = find_label_kind(self.choice.model)
+        for name in kind.shapes:
+            is_of_instant = name in kind.per_instant
+            arrays[name][row] = labels[name][instant] if is_of_instant else labels[name]
 
     def draw_numbers(
         self, arrays: Mapping[str, np.ndarray], row: int, random: np.random.Generator
@@ -292,31 +269,3 @@ class CropReader(ShardReader):
             1,
             1,
         ]
-
-
-def check_labels(labels: Mapping[str, np.ndarray], shapes: Mapping[str, Any], count: int) -> None:
-    """Raise BadSample for arrays that do not fit each other, ``shapes`` or the clip.
-
-    ``shapes`` is an entry of LABELS; the clip has ``count`` crops.
-    """
-    times = len(np.atleast_1d(labels["pose"]))
-    wanted = {
-        name: (times, *shape) if name in PER_INSTANT else shape for name, shape in shapes.items()
-    }
-    wanted |= {
-        "instant": (count,),
-        "joint_visible": (count, *shapes["joints"][:1]),
-        "visible": (count,),
-    }
-    for name, shape in wanted.items():
-        array = labels[name]
-        if array.shape != shape or array.dtype.kind not in ("iu" if name == "instant" else "fiu"):
-            raise BadSample(
-                f"labels.npz: {name} is {array.shape} of {array.dtype}, not numbers of shape "
-                f"{shape}"
-            )
-        if not (np.abs(array) < np.finfo(np.float32).max).all():  # false for NaN too
-            raise BadSample(f"labels.npz: {name} holds numbers that are not finite")
-    instant = labels["instant"]
-    if instant.min() < 0 or instant.max() >= times:
-        raise BadSample(f"labels.npz: instants {instant.min()} to {instant.max()} of {times}")

@@ -19,7 +19,8 @@ from data.format.clip import KINDS, Clip
 from data.format.joint_sets import JOINT_SETS, find_joint_set
 from data.format.labels import CropLabels, Joints, Keypoints, load_arrays, read_arrays
 from data.loading import crops
-from data.loading.crops import LABELS, CropReader, Members
+from data.loading.crop_labels import ANNY, find_label_kind
+from data.loading.crops import CropReader, Members
 from data.loading.reader import BadSample, NoPair, Shapes
 from data.sampling.order import Draw
 from data.sampling.pairs import CROPS
@@ -30,7 +31,7 @@ AWAY_M = 5.0  # how far before its camera a body stands that nobody labelled: no
 SIDES = ("left_", "right_")
 
 
-def layout(rows: int, side: int, keypoints: int, draws: int = 0) -> Shapes:
+def layout(rows: int, side: int, keypoints: int, model: str = ANNY, draws: int = 0) -> Shapes:
     """{name: (shape, dtype)} of the arrays of a batch: those of data.loading.crops and three more.
 
     ``present`` (rows, 3): which of PARTS are labelled. ``points_2d`` (rows, K, 3): the keypoints in
@@ -38,7 +39,7 @@ def layout(rows: int, side: int, keypoints: int, draws: int = 0) -> Shapes:
     crop's camera, metres, and their confidence; where they are as a whole may not be known. Both
     are filled where there is no mesh alone.
     """
-    return crops.layout(rows, side, draws=draws) | {
+    return crops.layout(rows, side, model, draws) | {
         "present": ((rows, len(PARTS)), np.uint8),
         "points_2d": ((rows, keypoints, 3), np.float32),
         "points_3d": ((rows, keypoints, 4), np.float32),
@@ -66,8 +67,10 @@ class PartialCropReader(CropReader):
         clip, members = self.wanted_clip(path, draw.index)
         if "labels.npz" not in members:
             raise NoPair
+        found = None
         if self._has_mesh(path, members):
-            found = super().place(arrays, row, path, draw, random)
+            found = self._place_mesh(arrays, row, path, draw, random)
+        if found is not None:
             for name in ("points_2d", "points_3d"):
                 arrays[name][row] = 0
             arrays["present"][row] = [part == "mesh" for part in PARTS]
@@ -82,6 +85,20 @@ class PartialCropReader(CropReader):
         self._seen = np.zeros(0, np.int64)  # no part crops around what may not be labelled
         return crop, KINDS.index(clip.crops[crop].kind), clip.size
 
+    def _place_mesh(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        row: int,
+        path: str,
+        draw: Draw,
+        random: np.random.Generator,
+    ) -> tuple[int, int, int] | None:
+        """As CropReader.place; None of a clip whose parameters cannot be learnt."""
+        try:
+            return super().place(arrays, row, path, draw, random)
+        except NoPair:
+            return None
+
     def _has_mesh(self, path: str, members: Members) -> bool:
         """Whether a clip's labels have a body model's parameters that the run can learn."""
         try:
@@ -91,7 +108,7 @@ class PartialCropReader(CropReader):
             return False
         except ValueError as error:
             raise BadSample(f"labels.npz: {error}") from None
-        return model.size == 1 and str(model.ravel()[0]) in LABELS
+        return model.size == 1 and str(model.ravel()[0]) == self.choice.model
 
     def _list_labelled(
         self, path: str, clip: Clip, members: Members
@@ -139,7 +156,7 @@ class PartialCropReader(CropReader):
         K = assume_camera(clip.size) if one.K is None else np.asarray(one.K)
         Rt = np.eye(3, 4) if one.Rt is None else np.asarray(one.Rt)
         arrays["K"][row], arrays["Rt"][row] = K, Rt
-        for name in ("pose", "shape", "face", "joints"):
+        for name in find_label_kind(self.choice.model).shapes:
             arrays[name][row] = 0
         arrays["root"][row] = Rt[:, :3].T @ (np.array([0, 0, AWAY_M]) - Rt[:, 3])
         arrays["points_2d"][row] = self._match(labels.keypoints, one.kind)

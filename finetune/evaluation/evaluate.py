@@ -110,10 +110,11 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
     store = Store(data.cache.open())
     people = leave_out_near(order, seen.values(), predictor, store)
     people += leave_out_known(order, seen.values(), store)
+    choice = predictor.body.label_choice
     arrays = (
-        val_crop_pairs(order, pairs, config.clips)
+        val_crop_pairs(order, pairs, config.clips, choice=choice)
         if pairs
-        else val_crops(order, data, config.clips)
+        else val_crops(order, data, config.clips, choice=choice)
     )
     if arrays is None:
         shards = ", ".join(source.shards for source in data.sources.values())

@@ -142,7 +142,8 @@ class Judge:
         if not whole.expression_names:
             return own
         person = Targets(whole)(labels, seen)
-        vertices, _ = whole(person.pose, person.translation, person.shape, labels["face"])
+        face = labels["face"][:, : len(whole.expression_names)]
+        vertices, _ = whole(person.pose, person.translation, person.shape, face)
         vertices = vertices[:, self.body.vertex_ids]
         keypoints = self.body.keypoints(vertices, own.joints)
         return Prediction(vertices, own.joints, keypoints, own.parameters)

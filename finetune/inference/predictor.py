@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 import yaml
 
-from data.bodies.models import open_model
 from data.cropping.batch import mirror_cameras
 from data.cropping.border import BORDER
 from data.cropping.geometry import Size, Square, crop_camera_of, square_around
@@ -94,7 +93,7 @@ class Predictor:
         _refuse_other_runs(path, f"{name}={place}")
         self.config = parse(FinetuneConfig, [str(path)], COMMAND)
         _note_unknown_border(path)
-        self.body = open_model(self.config.body_model).to(self.device)
+        self.body = self.config.open_body().to(self.device)
         with torch.random.fork_rng(devices=[]):
             model = self.config.make_network(self.body)
         file = find_weights_file(weights)

@@ -82,6 +82,7 @@ def _read_arrays(config: RefereeConfig, asked: Sequence[Asked]) -> dict[str, np.
     """Labelled crops of people that none of the networks was trained on."""
     predictor = asked[0].predictor
     data = choose_data(EvaluateConfig(data=EvaluateDataConfig(shards=config.synthetic)), predictor)
+    choice = predictor.body.label_choice
     order = open_crop_order(data, 1, 0)
     take_all(order)
     seen = [header.read_seen(one.predictor.checkpoint) for one in asked]
@@ -89,7 +90,7 @@ def _read_arrays(config: RefereeConfig, asked: Sequence[Asked]) -> dict[str, np.
         leave_out(order, one)
     for note in leave_out_known(order, seen, Store(data.cache.open())):
         log.info(note)
-    arrays = val_crops(order, data, config.synthetic_crops)
+    arrays = val_crops(order, data, config.synthetic_crops, choice=choice)
     if arrays is None:
         raise UserError(
             f"synthetic={config.synthetic}: no labelled clip there of people that the runs were "

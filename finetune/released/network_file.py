@@ -24,7 +24,6 @@ from typing import Any
 import torch
 
 from data.bodies.base import BodyModel
-from data.bodies.models import open_model
 from data.sampling.seen import Seen
 from engine.errors import UserError
 from finetune.config import BODY_MODELS, FinetuneConfig
@@ -66,7 +65,10 @@ def describe_body(body: BodyModel) -> dict[str, str]:
     version = ""
     if body.name in BODY_MODELS.values():
         version = f"anny {importlib.metadata.version('anny')}"
-    return {"name": body.name, "version": version, "digest": digest}
+    out = {"name": body.name, "version": version, "digest": digest}
+    if body.variant:
+        out |= {"variant": body.variant, "betas": str(len(body.shape_space.names))}
+    return out
 
 
 def save_network(
@@ -174,6 +176,8 @@ def _read_config(
         model=header.read_config(model, path, VisionConfig),
         head=header.read_config(recovery["head"], path, schema),
         body=metadata["body"],
+        body_variant=str(recovery["body"].get("variant", "")),
+        body_betas=_read_count(recovery["body"].get("betas", "0"), path),
         margin=float(recovery["margin"]),
         # A name: what these weights began from was something.
         init=str(recovery.get("init") or path.name),
@@ -181,10 +185,16 @@ def _read_config(
     return config
 
 
+def _read_count(text: object, path: Path) -> int:
+    if not isinstance(text, str) or not text.isdecimal():
+        raise UserError(f"{path}: its '{KEY}' has betas={text!r}, which is no number")
+    return int(text)
+
+
 def _open_body(config: FinetuneConfig, path: Path) -> BodyModel:
     try:
         TASKS.find(config.task)
-        return open_model(config.body_model)
+        return config.open_body()
     except UserError as error:
         raise UserError(f"{path}: its header names {error}") from None
 

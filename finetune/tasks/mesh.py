@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from data.bodies.base import BodyModel, BodyParameters
-from data.bodies.models import open_model
 from data.cropping.geometry import Size, find_longer
 from data.loading import appearance_keys as columns
 from data.loading.appearance import Appearance, open_appearance
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
 
 MEAN_CLIPS = 512  # labels that the mean parameters are taken from
 LIFTED = "lifted/"  # before the terms of people without an image
-LIFT_LABELS = ("pose", "root", "shape", "joints", "K", "Rt", "numbers")
+LEFT_OUT = ("tags", "face")  # of labels, by those who are given as keypoints alone
 METRICS = DATA_METRICS.extend(
     MetricBook(
         groups=(
@@ -196,7 +195,7 @@ class MeshTask(ClipTask[FinetuneConfig]):
     def __init__(self, config: FinetuneConfig, processes: Processes) -> None:
         order = processes.from_first(lambda: self.open_order(config))
         super().__init__(config, processes, order)
-        self.body = open_model(config.body_model).to(processes.device)
+        self.body = config.open_body().to(processes.device)
         if self.body.kind != config.data.rules.crops:
             raise UserError(
                 f"body={self.body.name} is a {self.body.kind}, "
@@ -251,11 +250,14 @@ class MeshTask(ClipTask[FinetuneConfig]):
             process_group.loader_workers(self.config.data.workers),
             self.skip,
             self.body.keypoint_names,
+            self.body.label_choice,
         )
 
     def read_val(self) -> Arrays | None:
         """Return the validation rows, or None where there are none."""
-        return val_crops(self.order, self.config.data, self.config.log.val_clips, self.skip)
+        config = self.config
+        choice = self.body.label_choice
+        return val_crops(self.order, config.data, config.log.val_clips, self.skip, choice)
 
     def answer(self, batch: Batch, body: BodyModel) -> tuple[View, BodyParameters, ImagePrediction]:
         """Return how rows are seen, what is true of them, and what the network finds in them.
@@ -269,10 +271,13 @@ class MeshTask(ClipTask[FinetuneConfig]):
     def _open_lifting(self) -> Lifting:
         """The people of whom keypoints alone are given, from labels of the run's shards."""
         config = self.config
-        labels = sample_labels(
-            self.order, config.data, config.data.augment.lifted_clips, self.skip, every_instant=True
-        )
-        tensors = {name: torch.from_numpy(labels[name]).to(self.device) for name in LIFT_LABELS}
+        clips, choice = config.data.augment.lifted_clips, self.body.label_choice
+        labels = sample_labels(self.order, config.data, clips, self.skip, True, choice)
+        tensors = {
+            name: torch.from_numpy(values).to(self.device)
+            for name, values in labels.items()
+            if name not in LEFT_OUT
+        }
         lean = self.body.lean(config.coarse_vertices).to(self.device)
         return Lifting(tensors, config.data.augment, lean, config.model.size, config.margin)
 
@@ -421,9 +426,9 @@ def build(
             return model.to(device), begin_from(model, config)
         if config.init:
             before = model.take_pretrained(config.init)
-        labels = sample_labels(
-            order, config.data, MEAN_CLIPS, quarantined_shards(config.run, order)
-        )
+        skip = quarantined_shards(config.run, order)
+        choice = body.label_choice
+        labels = sample_labels(order, config.data, MEAN_CLIPS, skip, choice=choice)
         labels = {name: torch.from_numpy(values).to(device) for name, values in labels.items()}
         model.set_means(compute_means(labels, Targets(body), config.model.size))
         model.head.begin(model.means, body)

@@ -78,11 +78,14 @@ class TwoViewsTask(MeshTask):
             self.processes.world,
             process_group.loader_workers(self.config.data.workers),
             self.skip,
+            self.body.label_choice,
         )
 
     def read_val(self) -> Arrays | None:
         """Return the validation pairs, or None where there are none."""
-        return val_crop_pairs(self.order, self.config.data, self.config.log.val_clips, self.skip)
+        config = self.config
+        choice = self.body.label_choice
+        return val_crop_pairs(self.order, config.data, config.log.val_clips, self.skip, choice)
 
     def answer(self, batch: Batch, body: BodyModel) -> tuple[View, BodyParameters, ImagePrediction]:
         """Return how first crops are seen, what is true, and what is found by both."""
