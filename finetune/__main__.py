@@ -38,6 +38,14 @@ PACKAGE = Package(
             keys="finetune.verb_config:ScoreConfig",
         ),
         Verb(
+            "compare",
+            "finetune.evaluation.compare:main",
+            "compare finished runs on the same clips: budgets, differences, intervals",
+            "RUN RUN ... [data.shards=DIR] [key=value ...]",
+            "runs/a runs/b data.shards=shards/test",
+            keys="finetune.verb_config:CompareConfig",
+        ),
+        Verb(
             "referee",
             "finetune.referee.referee:main",
             "judge a run on real images and videos by what is found in them",

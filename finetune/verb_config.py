@@ -100,6 +100,21 @@ class ScoreConfig:
 
 
 @dataclass
+class CompareConfig:
+    """Holds the keys of ``python -m finetune compare``."""
+
+    out: str = key(
+        "", "JSON file for the results; default: compare.json in the first run's folder", path="one"
+    )
+    clips: int = key(64, "clips, at most", low=2)
+    device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
+    allow_commands: bool = key(
+        False, "run the commands (pipe:) that the first run's config names as shards"
+    )
+    data: EvaluateDataConfig = section(EvaluateDataConfig)
+
+
+@dataclass
 class PredictConfig:
     """Holds the keys of ``python -m finetune predict``."""
 

@@ -100,8 +100,8 @@ def _measure_row(argv: list[str]) -> int:
 
 def _describe_outlook(config: StudyConfig, todo: list[plan.Row], lanes: int) -> str:
     """Return what is said before a study starts: how many runs, how long, what they can show."""
+    from engine.paired_stats import detectable_difference
     from studies.rows import estimate_seed_variance, find_usual_share, read_rows
-    from studies.stats import detectable_difference
 
     rows = plan.list_rows(config)
     there = read_rows(config)

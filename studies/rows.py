@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from engine.errors import UserError
+from engine.paired_stats import Difference, Seeds, compare_paired, pool_seeds
 from studies import plan
 from studies.config import StudyConfig
-from studies.stats import Difference, Seeds, compare_paired, pool_seeds
 
 METRICS = (
     ("finetuned", "px", "2D, px"),

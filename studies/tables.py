@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.errors import UserError, explain, failure_of
+from engine.paired_stats import fit_power_law, predict_power_law
 from engine.run.files import write_file
 from studies import angles, plan, plots, seconds, take
 from studies.config import StudyConfig
@@ -23,7 +24,6 @@ from studies.rows import (
     trace_labels,
     trace_pairs,
 )
-from studies.stats import fit_power_law, predict_power_law
 
 RESULTS = Path("docs/results.md")
 POOLED = (

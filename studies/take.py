@@ -9,9 +9,9 @@ import numpy as np
 
 from engine.errors import UserError
 from engine.logging.console import get_logger
+from engine.paired_stats import compare_paired, pool_seeds
 from studies import plan
 from studies.config import StudyConfig
-from studies.stats import compare_paired, pool_seeds
 
 log = get_logger(__name__)
 

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from runs import ROOT
 
+from engine import paired_stats as stats
 from engine.config.parser import parse
 from engine.errors import UserError
 from finetune.config import FinetuneConfig
 from pretrain.config import PretrainConfig
-from studies import plan, plots, rows, runner, seconds, stats, tables, take
+from studies import plan, plots, rows, runner, seconds, tables, take
 from studies.config import StudyConfig
 from studies.row_table import RECORDS, RowTable
 

@@ -6,25 +6,16 @@ Beside the mean pose and no pre-training.
 import shlex
 
 import numpy as np
-import torch
 
 from data.config import CropPairDataConfig
 from data.format.clip import MADE
-from data.loading.build import (
-    open_crop_order,
-    open_crop_pair_order,
-    people_at,
-    val_crop_pairs,
-    val_crops,
-)
-from data.loading.crops import TAGS
-from data.storage.shard_store import Store
+from data.loading.build import people_at
 from engine.config.parser import flat, parse_keys, resumable_keys
 from engine.errors import UserError
-from engine.logging import progress
 from engine.run.files import make_folder
 from engine.training import eval_jobs
 from finetune.evaluation import tables
+from finetune.evaluation.clips import PLACE, collect, feed, open_test
 from finetune.evaluation.judge import Judge
 from finetune.evaluation.results import (
     clear_folder,
@@ -34,21 +25,12 @@ from finetune.evaluation.results import (
 )
 from finetune.evaluation.run_protocol import evaluate_protocol
 from finetune.evaluation.score import describe_scores, write_scores
-from finetune.evaluation.selection import (
-    choose_data,
-    leave_out,
-    leave_out_known,
-    leave_out_near,
-    take_all,
-)
+from finetune.evaluation.selection import choose_data
 from finetune.inference.predictor import Predictor
 from finetune.results_folder import find_results_folder
 from finetune.two_views.judge import PairJudge
 from finetune.verb_config import EvaluateConfig
 from pretrain import header
-
-CHUNK = 32
-PLACE = [TAGS.index(name) for name in ("source", "shard", "index")]
 
 
 def main(argv: list[str]) -> int:
@@ -97,58 +79,25 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
     plain = _without(config, predictor) if config.without else None
     beside = _beside(config, predictor) if config.beside else None
     data = choose_data(config, predictor)
-    pairs = data if isinstance(data, CropPairDataConfig) else None
-    order = open_crop_pair_order(pairs, 1, 0) if pairs else open_crop_order(data, 1, 0)
-    take_all(order)
     seen = {
         name: header.read_seen(run.checkpoint)
         for name, run in (("model", predictor), ("scratch", plain), ("beside", beside))
         if run
     }
-    for one in seen.values():
-        leave_out(order, one)
-    store = Store(data.cache.open())
-    people = leave_out_near(order, seen.values(), predictor, store)
-    people += leave_out_known(order, seen.values(), store)
-    choice = predictor.body.label_choice
-    arrays = (
-        val_crop_pairs(order, pairs, config.clips, choice=choice)
-        if pairs
-        else val_crops(order, data, config.clips, choice=choice)
-    )
-    if arrays is None:
-        shards = ", ".join(source.shards for source in data.sources.values())
-        raise UserError(
-            f"{shards}: no labelled clip there that the run was not trained on, and of people that "
-            f"it was not "
-            f"trained on; data.shards= names others"
-        )
+    test = open_test(data, predictor, list(seen.values()), config.clips)
+    arrays, clips = test.arrays, test.clips
     folder = find_results_folder(config)
     clear_folder(folder)
-    # All ones stand for an image without a mask; a clip of nothing but those has none.
-    clips = np.unique(arrays["tags"][:, PLACE], axis=0, return_inverse=True)[1].ravel()
-    full = (arrays["mask"] == 255).all(1)
-    known = not any(full[clips == clip].all() for clip in range(clips.max() + 1))
-    judge = (PairJudge if pairs else Judge)(predictor, plain, known, beside)
+    kind = PairJudge if isinstance(data, CropPairDataConfig) else Judge
+    judge = kind(predictor, plain, test.masks, beside)
     judge.made = all(
         source == MADE
-        for source, _ in people_at(order, data, np.unique(arrays["tags"][:, PLACE], axis=0))
+        for source, _ in people_at(test.order, data, np.unique(arrays["tags"][:, PLACE], axis=0))
     )
-    rows = len(arrays["tags"])
-    with progress.bar(rows, "crop", description="evaluating") as bar:
-        for first in range(0, rows, CHUNK):
-            part = {
-                name: torch.from_numpy(values[first : first + CHUNK])
-                for name, values in arrays.items()
-            }
-            judge.add({name: values.to(predictor.device) for name, values in part.items()})
-            bar.update(len(part["tags"]))
-    found = {
-        name: {metric: np.concatenate(parts) for metric, parts in values.items()}
-        for name, values in judge.values.items()
-    }
+    feed(judge, test, predictor.device)
+    found = collect(judge)
     evaluation = summarise_run(config, predictor, judge, found, clips, command, seen)
-    evaluation["notes"] += people
+    evaluation["notes"] += test.notes
     write_results(folder, evaluation, config.examples, arrays, found, clips, judge)
     return evaluation
 

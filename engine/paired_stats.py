@@ -1,4 +1,4 @@
-"""What rows of several seeds say together: differences of two arms, paired by seed and clip.
+"""What runs of several seeds say together: differences of two arms, paired by seed and clip.
 
 Each difference d[s, c] of seed s and clip c is seen once. Seeds and clips are both drawn from many,
 so the mean's variance is estimated as var(means of seeds) / S + var(means of clips) / C. That
@@ -16,22 +16,29 @@ two arms' own variance 86 to 90, 93 and 95 %.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
-from scipy.stats import f, t
+
+from engine.errors import UserError
 
 LEVEL, POWER, ODD = 0.95, 0.8, 0.05
 
 
 @dataclass
 class Difference:
-    """Mean of a - b with its interval at LEVEL; bounds are nan of one seed."""
+    """Mean of a - b with its interval at LEVEL; bounds are nan of one seed.
+
+    Attributes:
+        p: chance of a mean as far from 0 where there is no difference; nan without an interval.
+    """
 
     mean: float
     low: float
     high: float
     seeds: int
     clips: int
+    p: float = float("nan")
 
     @property
     def significant(self) -> bool:
@@ -56,6 +63,19 @@ class Seeds:
     odd: frozenset = frozenset()
 
 
+def load_distributions() -> ModuleType:
+    """Return scipy.stats.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        from scipy import stats
+    except ImportError:
+        raise UserError("intervals over seeds want scipy: pip install -e '.[studies]'") from None
+    return stats
+
+
 def pool_seeds(arms: Mapping[str, Mapping[int, float]]) -> Seeds:
     """Return the Seeds of a study.
 
@@ -73,7 +93,9 @@ def pool_seeds(arms: Mapping[str, Mapping[int, float]]) -> Seeds:
             rest, of_rest = _residual({name: seeds for name, seeds in left.items() if name != arm})
             if of_rest and of_rest < freedom and rest > 0:
                 own = (variance * freedom - rest * of_rest) / (freedom - of_rest)
-                chances[arm] = float(f.sf(own / rest, freedom - of_rest, of_rest))
+                chances[arm] = float(
+                    load_distributions().f.sf(own / rest, freedom - of_rest, of_rest)
+                )
         oddest = min(chances, key=lambda arm: chances[arm], default=None)
         if oddest is None or chances[oddest] >= ODD / len(left):
             return Seeds(variance, freedom, frozenset(odd))
@@ -112,11 +134,42 @@ def compare_paired(a: np.ndarray, b: np.ndarray, known: Seeds | None = None) -> 
     if seeds < 2 or clips < 2:
         return Difference(mean, np.nan, np.nan, seeds, clips)
     parts = max(d.mean(1).var(ddof=1), 2 * known.variance) / seeds, d.mean(0).var(ddof=1) / clips
-    half = (
-        _quantile(1 - (1 - LEVEL) / 2, parts, max(known.freedom, seeds - 1), clips - 1)
-        * sum(parts) ** 0.5
-    )
-    return Difference(mean, mean - half, mean + half, seeds, clips)
+    freedom = _count_freedom(parts, max(known.freedom, seeds - 1), clips - 1)
+    return _bound(mean, sum(parts) ** 0.5, freedom, seeds, clips)
+
+
+def compare_over_clips(a: np.ndarray, b: np.ndarray) -> Difference:
+    """Return the Difference of two runs, drawn from many clips: it says nothing of other seeds.
+
+    Args:
+        a, b: (C,) values of the same clips.
+    """
+    d = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    mean, clips = float(d.mean()), len(d)
+    if clips < 2:
+        return Difference(mean, np.nan, np.nan, 1, clips)
+    return _bound(mean, float(d.std(ddof=1)) / clips**0.5, clips - 1, 1, clips)
+
+
+def _bound(mean: float, error: float, freedom: float, seeds: int, clips: int) -> Difference:
+    """The Difference of a mean with its standard error."""
+    t = load_distributions().t
+    half = float(t.ppf(1 - (1 - LEVEL) / 2, freedom)) * error
+    p = float(2 * t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
+    return Difference(mean, mean - half, mean + half, seeds, clips, p)
+
+
+def adjust_by_holm(p: Sequence[float]) -> list[float]:
+    """Return p-values of several tests, each such that all below a level hold together.
+
+    Source: Holm, Scandinavian Journal of Statistics, 1979. What is nan stays so, and is no test.
+    """
+    known = sorted((value, place) for place, value in enumerate(p) if not np.isnan(value))
+    out, least = list(p), 0.0
+    for rank, (value, place) in enumerate(known):
+        least = max(least, min(1.0, (len(known) - rank) * value))
+        out[place] = least
+    return out
 
 
 def detectable_difference(spread: float, seeds: int, freedom: int) -> float:
@@ -135,6 +188,7 @@ def detectable_difference(spread: float, seeds: int, freedom: int) -> float:
     """
     if seeds < 2:
         return float("inf")
+    t = load_distributions().t
     return float(
         (t.ppf(1 - (1 - LEVEL) / 2, freedom) + t.ppf(POWER, freedom)) * spread / seeds**0.5
     )
@@ -184,9 +238,9 @@ def predict_power_law(
     return a * at**-b + c, float(low), float(high)
 
 
-def _quantile(share: float, parts: tuple[float, float], *freedoms: int) -> float:
+def _count_freedom(parts: tuple[float, float], *freedoms: int) -> float:
+    """Degrees of freedom of a sum of variances, by Welch and Satterthwaite."""
     total = sum(parts)
     if not total:
-        return 0.0
-    freedom = total**2 / sum(part**2 / one for part, one in zip(parts, freedoms, strict=True))
-    return float(t.ppf(share, freedom))
+        return 1.0
+    return total**2 / sum(part**2 / one for part, one in zip(parts, freedoms, strict=True))
