@@ -80,6 +80,20 @@ class FinetuneOptimConfig(OptimConfig):
 
 
 @dataclass
+class RobustConfig:
+    """Sets how images are changed against the network in training."""
+
+    share: float = key(
+        0.0,
+        "share of crops that are changed by one step with noise (N-FGSM); each costs one more pass "
+        "forward and backward",
+        low=0,
+        high=1,
+    )
+    radius: float = key(4.0, "how far a step changes a pixel, of 255", low=0.01, high=255)
+
+
+@dataclass
 class FinetuneLogConfig(LogConfig):
     """Adds what fine-tuning validates and draws."""
 
@@ -97,6 +111,7 @@ class FinetuneConfig(ClipTrainConfig):
     model: VisionConfig = section(VisionConfig)
     head: HeadConfig = section(ModelBasedConfig)
     loss: LossConfig = section(LossConfig)
+    robust: RobustConfig = section(RobustConfig)
     # Narrower than every task's.
     data: CropDataConfig = section(CropDataConfig)  # pyrefly: ignore - see above
     optim: FinetuneOptimConfig = section(FinetuneOptimConfig)  # pyrefly: ignore - see above
@@ -186,6 +201,11 @@ class FinetuneConfig(ClipTrainConfig):
             raise UserError(
                 f"data.rules.labels=any is for task={DEFAULT_TASK}: task={self.task} learns from "
                 "the body model's parameters"
+            )
+        if self.robust.share and (self.parallel != "ddp" or self.task != DEFAULT_TASK):
+            raise UserError(
+                f"robust.share={self.robust.share} is for parallel=ddp and task={DEFAULT_TASK}, "
+                f"not for parallel={self.parallel} and task={self.task}"
             )
         if self.init_head and not self.init:
             raise UserError("init_head=true and init= is not set: name the fine-tuned network")

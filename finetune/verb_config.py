@@ -40,6 +40,13 @@ class EvaluateConfig:
         path="one",
     )
     out: str = key("", "folder for the results; default: RUN/evaluation", path="one")
+    attack: float = key(
+        0.0,
+        "a row for images changed against the run by one step with noise (N-FGSM) of so many of "
+        "255 levels; 0: none",
+        low=0,
+        high=255,
+    )
     protocol: str = key(
         "", "a paper's protocol instead of the table, such as freihand; docs/protocols.md"
     )

@@ -77,8 +77,18 @@ class VisionConfig:
         low=0,
     )
 
+    backbone: str = key(
+        "",
+        "take the encoder's sizes of a vision transformer of timm: timm:NAME, such as "
+        "timm:vit_small_patch14_dinov2; its weights come from a file (init=)",
+    )
+
     def check(self) -> None:
         """Raise UserError where the patch does not divide the image or the encoder does not fit."""
+        if self.backbone:
+            from pretrain.backbones import adopt, read_backbone  # brings torch
+
+            adopt(self, read_backbone(self.backbone), self.backbone)
         if any(side % self.patch for side in find_sides(self.size)):
             raise UserError(
                 f"model.image_size={self.image_size} is not a multiple of model.patch={self.patch}"

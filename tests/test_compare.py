@@ -55,7 +55,7 @@ def arm(name, **given):
 
 
 def test_budgets_that_differ_are_told_with_both_numbers():
-    assert list_unequal([arm("a"), arm("b", seconds=61.0)]) == []
+    assert list_unequal([arm("a"), arm("b", seconds=70.0)]) == []
     assert list_unequal([arm("a"), arm("b", crops=2000)]) == [
         "budgets differ in crops seen: a 1,000, b 2,000"
     ]
@@ -85,6 +85,7 @@ def runs(tmp_path_factory, people):
     return folder
 
 
+@pytest.mark.long
 def test_runs_are_compared_on_the_same_clips_and_seeds_are_grouped(runs, tmp_path, capsys):
     names = [str(runs / name) for name in ("a0", "a1", "b0", "b1")]
     out = tmp_path / "found.json"
@@ -92,13 +93,14 @@ def test_runs_are_compared_on_the_same_clips_and_seeds_are_grouped(runs, tmp_pat
     found = json.loads(out.read_text())
     said = capsys.readouterr().out
     assert [list(arm["runs"]) for arm in found["arms"]] == [["0", "1"], ["0", "1"]]
-    assert found["clips"] == 2 and found["budget"] == []
+    assert found["clips"] == 2
+    assert all("seconds of training" in sentence for sentence in found["budget"])
     pair = next(one for one in found["pairs"] if one["metric"] == "mpjpe")
     means = [arm["means"]["mpjpe"] for arm in found["arms"]]
     assert pair["mean"] == pytest.approx(means[0] - means[1])
     assert pair["over"] == "seeds and clips" and pair["low"] < pair["mean"] < pair["high"]
     assert pair["p_holm"] == pair["p"]  # one pair alone
-    assert describe(found) in said and "budgets are equal" in said
+    assert describe(found) in said
     # The same numbers as evaluate gives.
     assert main(["evaluate", names[0], "device=cpu", f"out={tmp_path / 'one'}"]) == 0
     one = json.loads((tmp_path / "one" / "evaluation.json").read_text())
@@ -111,6 +113,7 @@ def test_runs_are_compared_on_the_same_clips_and_seeds_are_grouped(runs, tmp_pat
     assert found["arms"][0]["means"]["pve"] == pytest.approx(mean, rel=1e-5)
 
 
+@pytest.mark.long
 def test_three_arms_of_one_seed_are_corrected_and_said_to_be_of_one_seed(runs, tmp_path, capsys):
     names = [str(runs / name) for name in ("a0", "b0", "c0")]
     assert main(["compare", *names, f"out={tmp_path / 'x.json'}", "device=cpu"]) == 0
@@ -122,6 +125,7 @@ def test_three_arms_of_one_seed_are_corrected_and_said_to_be_of_one_seed(runs, t
     assert [one["p_holm"] for one in pairs] == pytest.approx(wanted)
 
 
+@pytest.mark.long
 def test_what_cannot_be_compared_is_refused(runs):
     with pytest.raises(UserError, match="named twice"):
         main(["compare", str(runs / "a0"), str(runs / "a0"), "device=cpu"])

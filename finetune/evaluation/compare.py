@@ -38,7 +38,8 @@ from finetune.verb_config import CompareConfig, EvaluateConfig
 from pretrain import header
 
 FORMAT = 1
-EQUAL = 0.02  # budgets that differ by less count as equal
+# Budgets that differ by less count as equal. Seconds of a machine that others share say little.
+EQUAL = {"crops": 0.02, "parameters": 0.02, "seconds": 0.25}
 OF_ARMS = ("init", "data.shards", "data.sources")  # resumable, and yet of another arm
 
 
@@ -185,7 +186,7 @@ def _mean_over_clips(values: Mapping[str, np.ndarray], clips: np.ndarray) -> dic
 
 
 def list_unequal(arms: Sequence[Arm]) -> list[str]:
-    """Returns a sentence on each budget in which arms differ by more than EQUAL, or runs stopped.
+    """Returns sentences on budgets in which arms differ by more than EQUAL, and on unfinished runs.
 
     Crops seen, parameters, and seconds of training.
     """
@@ -204,7 +205,7 @@ def list_unequal(arms: Sequence[Arm]) -> list[str]:
             values = [getattr(budget, name) for budget in arm.budgets.values()]
             if None not in values:
                 means[arm.name] = float(np.mean(values))
-        if means and max(means.values()) > (1 + EQUAL) * min(means.values()):
+        if means and max(means.values()) > (1 + EQUAL[name]) * min(means.values()):
             each = ", ".join(f"{arm} {value:,.0f}" for arm, value in means.items())
             said.append(f"budgets differ in {words}: {each}")
     return said

@@ -14,6 +14,7 @@ from engine.config.parser import flat, parse_keys, resumable_keys
 from engine.errors import UserError
 from engine.run.files import make_folder
 from engine.training import eval_jobs
+from finetune.attack import Attack
 from finetune.evaluation import tables
 from finetune.evaluation.clips import PLACE, collect, feed, open_test
 from finetune.evaluation.judge import Judge
@@ -88,8 +89,13 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
     arrays, clips = test.arrays, test.clips
     folder = find_results_folder(config)
     clear_folder(folder)
-    kind = PairJudge if isinstance(data, CropPairDataConfig) else Judge
-    judge = kind(predictor, plain, test.masks, beside)
+    attack = Attack(config.attack) if config.attack else None
+    if not isinstance(data, CropPairDataConfig):
+        judge = Judge(predictor, plain, test.masks, beside, attack)
+    elif attack is None:
+        judge = PairJudge(predictor, plain, test.masks, beside)
+    else:
+        raise UserError(f"attack={config.attack:g}: run={config.run} is of two views")
     judge.made = all(
         source == MADE
         for source, _ in people_at(test.order, data, np.unique(arrays["tags"][:, PLACE], axis=0))

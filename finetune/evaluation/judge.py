@@ -9,6 +9,7 @@ from data.bodies.base import BodyModel, BodyParameters
 from data.loading.crops import TAGS
 from engine.geometry import axis_angle_to_matrix
 from engine.pose_metrics import mpjpe, pa_mpjpe
+from finetune.attack import Attack
 from finetune.evaluation import metrics
 from finetune.evaluation.calibration import Calibration
 from finetune.heads.base import Prediction, pose_body
@@ -29,6 +30,7 @@ class Judge:
         plain: that of the run without pre-training, or None.
         masks: whether bodies' images come with person masks.
         beside: of another network with the same body model, or None.
+        attack: what changes images against the run for a row of its own, or None.
 
     Attributes:
         values: {row: {metric: [(n,) arrays]}}.
@@ -45,7 +47,9 @@ class Judge:
         plain: Predictor | None,
         masks: bool,
         beside: Predictor | None = None,
+        attack: Attack | None = None,
     ) -> None:
+        self.attack = attack
         self.predictor, self.plain, self.beside = predictor, plain, beside
         self.body: BodyModel = predictor.body
         if self.body.faces is None:
@@ -72,6 +76,8 @@ class Judge:
         rows = ["model"]
         if self.plain is not None:
             rows.append("scratch")
+        if self.attack is not None:
+            rows.append("attacked")
         if self.beside is not None:
             rows.append("beside")
         return [*rows, "turned", "mean"]
@@ -95,6 +101,8 @@ class Judge:
             other = view(batch, size)  # its images may be larger
             answers["beside"] = self.beside.model(other.images, other.K, self.body)
         truth = self._true_meshes(labels, seen, target)
+        if self.attack is not None:
+            answers["attacked"] = self._answer_attacked(self.attack, batch, seen, truth)
         true = unmirror(truth, seen.flip, self.body)
         areas = metrics.vertex_areas(true.vertices.cpu(), self.faces)
         K, masks = _mask_camera(batch), None
@@ -110,6 +118,19 @@ class Judge:
                 self.values[row][metric].append(value.cpu().numpy())
         self.found.append(crop_people(answers["model"], seen, self.body, batch))
         self.truth.append(crop_people(truth, seen, self.body, batch))
+
+    def _answer_attacked(
+        self, attack: Attack, batch: Mapping[str, torch.Tensor], seen: View, truth: Prediction
+    ) -> Prediction:
+        """The run's answer to images that are changed against it: its keypoints' error grows."""
+        true = truth.keypoints - truth.keypoints[:, :1]
+
+        def miss(images: torch.Tensor) -> torch.Tensor:
+            points = self.predictor.model(images, seen.K, self.body).keypoints
+            return (points - points[:, :1] - true).abs().sum()
+
+        moved = attack.move(seen.require_images(), batch["tags"], miss)
+        return self.predictor.model(moved, seen.K, self.body)
 
     def answer(
         self, batch: Mapping[str, torch.Tensor], seen: View, target: BodyParameters

@@ -45,6 +45,7 @@ METRICS = {
 ROWS = {
     "model": "this run",
     "scratch": "without pre-training",
+    "attacked": "this run, images attacked",
     "one_view": "this run, first view alone",
     "late": "this run, answers to each view averaged",
     "beside": "another network",

@@ -1,6 +1,7 @@
 """Mesh recovery: labelled crops in, meshes out."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ from engine.logging.metric_registry import Companion, Group, Metric, MetricBook
 from engine.training.shares import Shares
 from engine.training.task import Arrays, Batch
 from finetune import losses, panels
+from finetune.attack import Attack
 from finetune.config import FinetuneConfig
 from finetune.given import read_given, tell_known
 from finetune.heads.base import ImagePrediction, Measure, Truth, pose_body
@@ -102,6 +104,8 @@ class Recovering(nn.Module):
         # nor saved.
         self._body, self.targets = [body], Targets(body)
         self.terms = losses.list_terms(model.head)
+        self.attack: Attack | None = None
+        self.weights: Mapping[str, float] = {}
 
     @property
     def body(self) -> BodyModel:
@@ -135,9 +139,37 @@ class Recovering(nn.Module):
         prompts = self._make_prompts(batch, truth)
         # As good as a number of its own: it is in [0, 1) and says little else that matters here.
         judged = batch["look"][:, columns.PROMPT.stop - 1] if prompts is not None else None
+        if self.attack is not None:
+            self._attack(self.attack, batch, truth, prompts, judged)
         found = self.recover(truth.require_images(), truth.K, self.body, prompts, judged)
         terms = losses.compute_terms(self.terms, found, truth)
         return terms | self._lift(batch) if self.lifting else terms
+
+    def _attack(
+        self,
+        attack: Attack,
+        batch: Batch,
+        truth: Truth,
+        prompts: torch.Tensor | None,
+        judged: torch.Tensor | None,
+    ) -> None:
+        """Change the images of a share of the crops against the network."""
+        rows = attack.choose(batch["tags"])
+        if truth.seen is None or not len(rows):
+            return
+        aim = self.tell_truth({name: values[rows] for name, values in batch.items()})
+        of_rows = [None if values is None else values[rows] for values in (prompts, judged)]
+
+        def weigh_loss(images: torch.Tensor) -> torch.Tensor:
+            assert aim.seen is not None
+            aim.seen = replace(aim.seen, images=images)
+            found = self.recover(images, aim.K, self.body, *of_rows)
+            terms = losses.compute_terms(self.terms, found, aim)
+            return reduce(torch.add, [self.weights[name] * terms[name].sum() for name in terms])
+
+        images = truth.require_images()
+        moved = attack.move(images[rows], batch["tags"][rows], weigh_loss)
+        truth.seen = replace(truth.seen, images=images.index_copy(0, rows, moved))
 
     @torch.no_grad()
     def tell_truth(self, batch: Batch) -> Truth:
@@ -218,6 +250,9 @@ class MeshTask(ClipTask[FinetuneConfig]):
         if config.data.rules.labels == "any":
             self.by_source = SourceLosses(terms, [source.name for source in order.sources])
         self.meter_count = len(self.terms) + 2 + (self.by_source.count if self.by_source else 0)
+        if config.robust.share:
+            self.step_module.weights = self.weights
+            self.step_module.attack = Attack(config.robust.radius, config.robust.share, config.seed)
         self.measures = losses.list_measures(self.model.head)
         self.metrics = METRICS.extend(MetricBook(metrics=_describe_measures(self.measures)))
         self.use_data(self.open_loader(), self.read_val(), before)
