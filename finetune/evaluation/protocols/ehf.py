@@ -33,7 +33,7 @@ class Ehf(FrameProtocol):
     """Expressive Hands and Faces."""
 
     title = "EHF"
-    script = "IDEA-Research/OSX data/EHF/EHF.py"
+    script = "IDEA-Research/OSX EHF.py"
     joint_set = "smplx55, for the roots alone; V2V of all vertices, hands, face"
     root = "pelvis; hands: their wrist; face: neck, all by SMPL-X's regressor"
     alignment = "shift, rotation and scale, of each part by its own vertices"

@@ -31,7 +31,7 @@ class InterHand(FrameProtocol):
     """InterHand2.6M."""
 
     title = "InterHand2.6M"
-    script = "facebookresearch/InterHand2.6M data/InterHand2.6M/dataset.py"
+    script = "facebookresearch/InterHand2.6M dataset.py"
     joint_set = "interhand21 of the right hand, then of the left"
     root = "each hand's own wrist; MRRPE: the left wrist about the right"
     alignment = "none"
