@@ -1,9 +1,10 @@
 """Training that goes on from a fine-tuned network, its head included."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 import torch
 
+from data.cropping.geometry import word_size
 from data.sampling.seen import Seen
 from engine.config.parser import flat
 from engine.errors import UserError
@@ -12,13 +13,19 @@ from finetune.config import FinetuneConfig
 from finetune.heads.keys import HeadConfig
 from finetune.inference.predictor import Predictor
 from finetune.model import Recovery
-from pretrain import header
+from pretrain import header, weights
 from pretrain.config import VisionConfig
 
 Section = VisionConfig | HeadConfig
 # Parts of a head, which start as if they were not.
 ADDED = ("prompts", "prompt_face", "rounds", "confidence")
-FREE = {"head.answer_rounds", "head.confidence_weight"}  # says nothing of the weights
+# What says nothing of the weights.
+FREE = {
+    "head.answer_rounds",
+    "head.confidence_weight",
+    "model.image_size",
+    "model.position_span",
+}
 FIRST = "head.read_prompts.0.weight"
 
 log = get_logger(__name__)
@@ -31,9 +38,11 @@ def begin_from(model: Recovery, config: FinetuneConfig) -> Seen:
         what these weights have seen.
     Raises:
         UserError: there is none, or its encoder, head or body model is another.
+
+    Images may have another size; positions are then those of the new one.
     """
     before = Predictor(config.init, "cpu", "init")
-    _check_same("model", before.config.model, config.model, config.init)
+    _check_same("model", before.config.model, config.model, config.init, FREE)
     # A network may go on with parts that it was trained without.
     old, new = flat(before.config.head), flat(config.head)
     added = {name for name in ADDED if new.get(name) and not old.get(name)}
@@ -43,12 +52,32 @@ def begin_from(model: Recovery, config: FinetuneConfig) -> Seen:
         raise UserError(
             f"init={config.init} recovers {before.body.name}, this run {config.body_model}"
         )
-    state = before.model.state_dict()
+    state, own = before.model.state_dict(), model.state_dict()
+    state = weights.fit_positions(dict(state), before.config.model, config.model)
+    if weights.PLACES in own:
+        state.setdefault(weights.PLACES, own[weights.PLACES])
     if "prompt_face" in added and FIRST in state:
-        state[FIRST] = _widen(state[FIRST], model.state_dict()[FIRST])
+        state[FIRST] = _widen(state[FIRST], own[FIRST])
+    _check_shapes(state, own, before.config.model, config)
     model.load_state_dict(state, strict=not added)
     log.info(f"init: encoder, head and mean body of {config.init}, step {before.step}")
     return header.read_seen(before.checkpoint)
+
+
+def _check_shapes(
+    state: Mapping[str, torch.Tensor],
+    own: Mapping[str, torch.Tensor],
+    before: VisionConfig,
+    config: FinetuneConfig,
+) -> None:
+    """UserError where a part of the head is made for another number of patches."""
+    for name, value in state.items():
+        if name in own and own[name].shape != value.shape:
+            raise UserError(
+                f"init_head=true: init={config.init} has images of {word_size(before.size)} px and "
+                f"{name} of {tuple(value.shape)}; this run has images of "
+                f"{word_size(config.model.size)} px, for which it is {tuple(own[name].shape)}"
+            )
 
 
 def _widen(old: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

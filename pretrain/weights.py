@@ -53,7 +53,7 @@ def _network(found: Source) -> CrossCompletion:
     with torch.random.fork_rng(devices=[]):
         model = CrossCompletion(_known_config(found))
     config = model.config
-    _fill(model.state_dict(), _fit_positions(_ours(found), config, config), found)
+    _fill(model.state_dict(), fit_positions(_ours(found), config, config), found)
     return model.eval()
 
 
@@ -91,7 +91,7 @@ def init_from(model: CrossCompletion, source: str | Path) -> Seen:
     config = _known_config(found)
     _check_same(config, model.config, source, ("encoder", "decoder"))
     _note_places(found, config, model.config)
-    tensors = _fit_positions(_ours(found), config, model.config)
+    tensors = fit_positions(_ours(found), config, model.config)
     _fill(model.state_dict(), tensors, found)
     _note(f"taken from {found.path}: all weights of encoder and decoder")
     return _say_seen(found)
@@ -134,7 +134,7 @@ def _init_encoder(
     else:
         every = _ours(found)
         tensors = {name: every[name] for name in every if name.startswith("encoder.")}
-        _fill(state, _fit_positions(tensors, _known_config(found), config), found)
+        _fill(state, fit_positions(tensors, _known_config(found), config), found)
     words = (f"; left there: {', '.join(_shortened(left))}" if left else "") + words
     words = "" if config.position == "learnt" else words
     _note(f"taken from {found.path}: {len(tensors)} tensors of the encoder{words}")
@@ -210,10 +210,13 @@ def _note_places(found: Source, before: VisionConfig, wanted: VisionConfig) -> N
     )
 
 
-def _fit_positions(
+def fit_positions(
     tensors: dict[str, torch.Tensor], before: VisionConfig, wanted: VisionConfig
 ) -> dict[str, torch.Tensor]:
-    """Tensors under our names, with learnt positions for the grid that is wanted."""
+    """Return tensors under our names, with learnt positions for the grid that is wanted.
+
+    Fixed ones, which follow from a config, are left out.
+    """
     if wanted.position != "learnt":
         return {name: value for name, value in tensors.items() if name != PLACES}
     moved = resample(tensors[PLACES], before.grid(), wanted.grid())

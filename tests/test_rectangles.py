@@ -10,9 +10,11 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from networks import make_run
 from safetensors import safe_open
 from timm.layers import resample_abs_pos_embed
 
+from data.bodies.models import open_model
 from data.cropping import batch as on_device
 from data.cropping.geometry import (
     Square,
@@ -28,9 +30,11 @@ from data.loading.appearance_keys import DRAWS, AppearanceKeys
 from data.loading.augment import augment, crop_masks
 from engine.config.parser import help_text, parse, parse_keys, save
 from engine.errors import UserError
+from finetune.config import FinetuneConfig
 from finetune.crop_camera import describe_camera, to_image_translation, to_shares, to_translation
 from finetune.heads.keypoint_maps import KeypointMaps, compare_maps
-from finetune.inference.predictor import check_boxes
+from finetune.inference.predictor import Predictor, check_boxes
+from finetune.init_head import begin_from
 from finetune.losses import project_points
 from finetune.means import plain_view
 from finetune.views import view
@@ -354,6 +358,40 @@ def test_a_view_of_a_labelled_crop(wide, grown):
     torch.testing.assert_close(at, of_whole - torch.tensor([8.0, 0]))
     plain = plain_view(batch, TALL)
     torch.testing.assert_close(plain.K[0, :2, 2], torch.tensor([24.0, 32.0]))
+
+
+RECTANGLE = "model.image_size=[64,48]"
+
+
+def test_people_are_recovered_in_rectangles(tmp_path):
+    """What the network is asked is the crop that the view of such a label shows."""
+    run = make_run(tmp_path / "run", "hand", RECTANGLE, "model.patch=16")
+    predictor = Predictor(run, "cpu")
+    image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), np.uint8)
+    box = [30, 20, 110, 80]
+    (person,) = predictor(image, [box])
+    assert np.isfinite(person.vertices).all() and person.vertices[:, 2].min() > 0
+    square = square_around(box, predictor.config.margin, TALL)
+    crops, K = predictor.cut_crops(image, np.eye(3), [square], torch.zeros(1, dtype=torch.bool))
+    assert crops.shape == (1, 3, *TALL)
+    assert K[0].numpy() == pytest.approx(image_to_crop(square, TALL), abs=1e-4)
+    other = predictor(image[:, :140], [box], sides=["left"])
+    assert np.isfinite(other[0].vertices).all()
+
+
+def test_a_whole_network_goes_on_with_rectangles(tmp_path):
+    run = make_run(tmp_path / "run", "hand", "model.image_size=128", "model.patch=16")
+    before = parse(FinetuneConfig, [str(run / "config.yaml")], "finetune train")
+    after = dataclasses.replace(before, init=str(run), init_head=True)
+    after.model = dataclasses.replace(before.model, image_size=[160, 128], position_span=8.0)
+    model = after.make_network(open_model(after.body_model))
+    begin_from(model, after)
+    assert torch.equal(model.head.compress.weight, Predictor(run, "cpu").model.head.compress.weight)
+    after.model.image_size = [64, 48]
+    with pytest.raises(
+        UserError, match=r"has images of 128 px and head.read.0.weight of .* 64 x 48"
+    ):
+        begin_from(after.make_network(open_model(after.body_model)), after)
 
 
 @dataclass
