@@ -81,7 +81,8 @@ def test_the_mesh_and_the_encoder_learn_as_without_it():
         model, body = build(confidence)
         coarse = body.coarse(32)
         found = model(images, K, coarse)
-        truth = Truth(model(images.flip(0), K, coarse), K, 32)
+        with torch.no_grad():
+            truth = Truth(model(images.flip(0), K, coarse), K, 32)
         terms = losses.list_terms(model.head)
         total = sum(value.sum() for value in losses.compute_terms(terms, found, truth).values())
         total.backward()
