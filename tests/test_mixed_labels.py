@@ -197,7 +197,7 @@ def sample_from(folder):
     from data.config import CropDataConfig
     from data.loading.build import open_crop_order, sample_labels
 
-    def sample(order, config, count, skip):
+    def sample(order, config, count, skip, choice):
         config = CropDataConfig(shards=str(folder), val_clips=0)
         return sample_labels(open_crop_order(config, 8, 0), config, count)
 
