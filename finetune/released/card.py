@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data.cropping.geometry import word_size
+from finetune.config import BODY_MODELS
 from finetune.released.half import Agreement
 from finetune.released.history import Stage, shorten_paths
 from finetune.released.numbers import describe_evaluation, lay_out, list_weaknesses
@@ -16,6 +17,13 @@ The software and these weights are under Apache-2.0. They follow from the data n
 licence there asks for more (attribution, no commercial use), that holds for what is made of these
 weights too. The body model anny is Apache-2.0 (copyright NAVER Corp.), its data (MakeHuman, MPFB2,
 Face Units) are CC0 1.0; neither is part of the file, which holds the network alone."""
+# Of networks that recover a body model whose file is its authors' own.
+OTHER_LICENCE = """\
+The software is under Apache-2.0. These weights were trained with the body model {name}, whose
+authors license it, for most people for research that is not commercial. {terms}, these weights
+included, beside the terms of the data named above. The body model is no part of the file, which
+holds the network alone."""
+BODY_TERMS = "Their terms hold for what is made with it"
 
 
 @dataclass
@@ -65,7 +73,9 @@ def write_card(facts: CardFacts) -> str:
         "## What it is bad at",
         "\n".join(_describe_weaknesses(facts)),
         "## Licence",
-        LICENCE,
+        LICENCE
+        if facts.body["name"] in BODY_MODELS.values()
+        else OTHER_LICENCE.format(name=facts.body["name"], terms=BODY_TERMS),
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -8,6 +8,7 @@ from typing import Any
 from engine.config.parser import parse_keys
 from engine.errors import Failure, UserError, explain, failure_of
 from engine.run.run_folder import WEIGHTS
+from finetune.released.card import BODY_TERMS
 from finetune.released.catalogue import (
     INDEX,
     Released,
@@ -112,8 +113,11 @@ def write_page(card: str, entry: Released, repo: str) -> str:
     """
     data = card.partition("## Where it comes from")[2].partition("## Numbers")[0]
     licences = " ".join(re.findall(r"licence ([^,;\n]+)", data))
-    bound = any(word in licences for word in NOT_FREE)
-    tags = ["human-mesh-recovery", "human-pose-estimation", "3d", entry.kind, "anny"]
+    has_own_body = BODY_TERMS in card
+    bound = has_own_body or any(word in licences for word in NOT_FREE)
+    tags = ["human-mesh-recovery", "human-pose-estimation", "3d", entry.kind]
+    if not has_own_body:
+        tags.append("anny")
     lines = [
         "---",
         f"license: {OTHER_LICENCE if bound else LICENCE}",
