@@ -70,6 +70,14 @@ PACKAGE = Package(
             keys="finetune.verb_config:PredictPairConfig",
         ),
         Verb(
+            "fingers",
+            "finetune.evaluation.fingers:main",
+            "measure a body's fingers with and without the network of hands",
+            "SHARDS ... [body=RUN] [hand=RUN] [key=value ...]",
+            "shards/large body=body hand=hand",
+            keys="finetune.verb_config:FingersConfig",
+        ),
+        Verb(
             "release",
             "finetune.released.release:main",
             "write a run as one small file of weights with a card, for others to use by name",

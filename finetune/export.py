@@ -137,6 +137,8 @@ def _describe_person(person: Person, name: str) -> dict:
     for key in OF_SEQUENCES:
         if getattr(person, key) is not None:
             out[key] = getattr(person, key)
+    if person.hands:
+        out["hands"] = list(person.hands)
     return out
 
 

@@ -60,6 +60,7 @@ class Person:
         uncertainty: (K,) metres, standard deviation of each keypoint about the root along each
             axis, and vertex_uncertainty: (V,) likewise, of networks with head.confidence.
         time_s: seconds from a sequence's first image, or None.
+        hands: of a body, the sides whose fingers come from a crop of the hand alone.
 
     Raises:
         UserError: an array has another shape, or holds numbers that are not finite.
@@ -80,6 +81,7 @@ class Person:
     time_s: float | None = None
     uncertainty: np.ndarray | None = None
     vertex_uncertainty: np.ndarray | None = None
+    hands: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

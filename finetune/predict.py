@@ -17,6 +17,7 @@ from engine.errors import Failure, UserError, explain, failure_of
 from engine.logging import progress
 from engine.run.files import make_folder
 from finetune import export
+from finetune.inference.fingers import JoiningRules, join_hands
 from finetune.inference.images import read_image
 from finetune.inference.predictor import SIDES, Predictor, check_boxes, check_intrinsics
 from finetune.inference.search import Region, search_images
@@ -66,12 +67,18 @@ def main(argv: Sequence[str]) -> int:
     regions = list_regions(config, paths, list(predictors), boxes)
     make_folder(out, f"out={out}")
     for path in progress.watched(list(regions), "image"):
-        image, found = read_image(path), []
+        image, found, wrists = read_image(path), [], []
         for kind, inside in regions[path].items():
             squares = None if config.whole_image else [region.box for region in inside]
             sides = [region.side for region in inside]
             keypoints = [region.keypoints for region in inside]
             found += predictors[kind](image, squares, K, sides, keypoints)
+            wrists += [region.find_wrists(kind) for region in inside]
+        if config.join_hands and len(predictors) > 1:
+            rules = JoiningRules(least_px=config.hand_px)
+            found = join_hands(
+                found, predictors["body"].body, predictors["hand"].body, rules, wrists
+            )
         stem = out / Path(path).stem
         write_results(stem, image, found, predictors, config.colour == "confidence")
         print(f"{path}: {_count(found)}: {stem}.overlay.png, {stem.name}.glb, {stem.name}.json")
@@ -116,15 +123,20 @@ def choose_shipped() -> list[str]:
 
 
 def _count(found: Sequence[Person]) -> str:
-    bodies = sum(person.kind == "body" for person in found)
-    words = []
-    for count, one, several in (
-        (bodies, "body", "bodies"),
-        (len(found) - bodies, "hand", "hands"),
-    ):
-        if count:
-            words.append(f"{count} {one if count == 1 else several}")
+    bodies = [person for person in found if person.kind == "body"]
+    alone, joined = len(found) - len(bodies), sum(len(person.hands) for person in bodies)
+    words = [
+        _word_number(count, one, several)
+        for count, one, several in ((len(bodies), "body", "bodies"), (alone, "hand", "hands"))
+        if count
+    ]
+    if joined:
+        words[0] += f" with {_word_number(joined, 'hand', 'hands')}"
     return " and ".join(words)
+
+
+def _word_number(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
 
 
 def list_regions(

@@ -158,6 +158,12 @@ class PredictConfig:
         "(head.confidence=true), from blue over green to red",
         choices=("person", "confidence"),
     )
+    join_hands: bool = key(
+        True,
+        "hands are put on the bodies that they belong to: one mesh with fingers; false: each is a "
+        "mesh of its own",
+    )
+    hand_px: float = key(24.0, "side of a hand's box in pixels below which it is not joined", low=0)
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
 
     def check(self) -> None:
@@ -191,6 +197,17 @@ class PredictPairConfig(PredictConfig):
             raise UserError(
                 f"intrinsics= and calibration={self.calibration}: the file says them already"
             )
+
+
+@dataclass
+class FingersConfig:
+    """Holds the keys of ``python -m finetune fingers``."""
+
+    body: str = key("body", "a run or weights that recover whole bodies", path="one")
+    hand: str = key("hand", "a run or weights that recover hands of that body model", path="one")
+    clips: int = key(64, "clips, at most", low=1)
+    hand_px: float = key(24.0, "side of a hand's box in pixels below which it is left out", low=0)
+    device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
 
 
 @dataclass

@@ -1,8 +1,10 @@
 """A hand of another make: anny's surface in other triangles, on MANO's joints."""
 
+import numpy as np
 import torch
 
 from data.bodies.base import BodyModel, ShapeSpace, pair_sides
+from data.bodies.sampling import spread_points
 from data.bodies.skinning import Skinning, SkinningTables
 from data.bodies.smpl_layout import MANO
 from data.conversion.rig import measure_rig
@@ -72,3 +74,37 @@ class SplitHand(BodyModel):
 
     def read_labels(self, labels, flip):
         raise AssertionError("no labels are of this hand")
+
+
+MANO_VERTICES = 778
+
+
+def write_mano(folder, hand, split):
+    """MANO_RIGHT.npz with a coarse mesh of anny's hand; returns which vertices of it they are."""
+    tables, count = split.skinning.tables, len(hand.vertex_ids)
+    every = tables.template[:count]
+    ids = spread_points(every, MANO_VERTICES)
+    nearest = torch.cdist(every, every[ids]).argmin(1)
+    faces = nearest[hand.faces]
+    faces = faces[(faces != faces.roll(1, 1)).all(1)].unique(dim=0)
+    points, bones = every[ids].numpy().astype(np.float64), tables.joint_template.numpy()
+    regressor = np.zeros((len(bones), len(points)))
+    for joint, bone in enumerate(bones):
+        near = np.argsort(np.linalg.norm(points - bone, axis=1))[:40]
+        affine = np.vstack([points[near].T, np.ones(len(near))])
+        regressor[joint, near] = np.linalg.lstsq(affine, np.append(bone, 1), rcond=None)[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    parents = [2**32 - 1, *split.parents[1:]]
+    np.savez(
+        folder / "MANO_RIGHT.npz",
+        v_template=points,
+        f=faces.numpy().astype(np.uint32),
+        weights=tables.weights[ids].numpy(),
+        kintree_table=np.array([parents, range(len(parents))], np.uint32),
+        J_regressor=regressor,
+        shapedirs=np.repeat(tables.shape_directions[ids].numpy(), 10, 2) * np.eye(10)[0],
+        posedirs=np.zeros((len(points), 3, 135)),
+        hands_mean=np.zeros(45),
+        hands_components=np.eye(45),
+    )
+    return ids

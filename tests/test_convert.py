@@ -7,7 +7,7 @@ import pytest
 import torch
 import trimesh
 from body_standins import make_body, write_npz
-from split_hand import SplitHand
+from split_hand import SplitHand, write_mano
 
 from data.__main__ import main
 from data.bodies.base import BodyParameters, mirrored
@@ -15,6 +15,9 @@ from data.bodies.models import open_model
 from data.conversion import surface
 from data.conversion.convert import Converter
 from data.conversion.rig import measure_rig
+from data.format.clip import decode_meta
+from data.format.labels import load_arrays, read_labels
+from data.format.samples import read_samples
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix
 
@@ -175,6 +178,51 @@ def test_motions_of_amass_keep_their_place(tmp_path, monkeypatch, capsys):
         assert len(found["body/pose"]) == 2
         arrays = [torch.from_numpy(found[f"body/{n}"]) for n in ("pose", "translation", "shape")]
     assert (body(*arrays)[0] - true).norm(dim=-1).mean() < 1e-3
+
+
+def test_labels_of_hands_become_those_of_mano(hand, split, people, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("COUNTERPOSE_BODIES", str(tmp_path))
+    ids = write_mano(tmp_path, hand, split)
+    shard = sorted(people["hand"].glob("*.tar"))[-1]
+    out = tmp_path / "out"
+    words = ["bodies", "convert", str(shard), f"out={out}", "to=mano"]
+    assert main(words) == 0
+    assert "that it cannot take" in capsys.readouterr().out
+    mano = open_model("mano")
+    sides = set()
+    pairs = zip(read_samples(str(shard)), read_samples(str(out / shard.name)), strict=True)
+    for (key, old), (same, new) in pairs:
+        assert key == same and old["00.jpg"] == new["00.jpg"]
+        clip = decode_meta(new["json"], key)
+        true, found = (
+            load_arrays(old["labels.npz"]),
+            read_labels(new["labels.npz"], len(clip.crops)),
+        )
+        side = clip.crops[0].kind.partition("_")[0]
+        sides.add(side)
+        assert found.body.variant == side and found.body.known["pose"].all()
+        flip = torch.full((len(true["pose"]),), side == "left")
+        labels = {
+            "pose": axis_angle_to_matrix(torch.from_numpy(true["pose"]).float()),
+            "shape": torch.from_numpy(true["phenotype"]).float().expand(len(flip), -1),
+            "joints": torch.from_numpy(true["joints"]).float(),
+        }
+        wanted = mesh(hand, hand.mirror_parameters(hand.read_labels(labels, flip), flip))
+        given = [
+            torch.from_numpy(found.body.parameters[n]) for n in ("pose", "translation", "betas")
+        ]
+        given = BodyParameters("mano", axis_angle_to_matrix(given[0]), given[2], given[1])
+        made = mesh(mano, mano.mirror_parameters(given, flip))
+        apart = (made - wanted[:, ids]).norm(dim=-1).mean(1)
+        assert apart.max() < 6e-3
+        wrist = true["joints"][:, hand.whole.joint_names.index(f"wrist.{side[0].upper()}")]
+        assert np.abs(found.joints.points[:, 0] - wrist).max() < 0.02
+        assert found.joints.visible.shape == (len(clip.crops), 16)
+    assert sides == {"left", "right"}
+    # Again: what is there is kept; other shards are refused.
+    assert main(words) == 0
+    with pytest.raises(UserError, match="name another folder"):
+        main(["bodies", "convert", str(shard.parent), *words[3:]])
 
 
 def test_bodies_are_listed_and_shown(capsys, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from data.bodies.body_files import has_file
 from data.bodies.models import BODIES, open_model
 from data.bodies.smpl_layout import FAMILY
 from data.bodies.smpl_model import SmplModel
+from data.conversion.clips import SOURCE, SOURCE_HAND, convert_shards
 from data.conversion.config import (
     SUFFIXES,
     BodiesConvertConfig,
@@ -78,8 +79,10 @@ def convert_bodies(argv: Sequence[str]) -> int:
         UserError: the input cannot be read, or is of a body of another kind than the target.
     """
     config, paths = parse_keys(BodiesConvertConfig, argv, "data bodies convert")
-    if len(paths) > 1 or not is_parameters(paths[0]):
-        raise UserError(f"{paths[0]} is no file of parameters: one .npz or .json is wanted")
+    if not is_parameters(paths[0]):
+        return _convert_clips(config, paths)
+    if len(paths) > 1:
+        raise UserError(f"{paths[1]}: one file of parameters is converted at a time")
     if not config.out.endswith(SUFFIXES):
         raise UserError(f"out={config.out}: the file's name ends in none of {', '.join(SUFFIXES)}")
     given = read_bodies(paths[0])
@@ -101,6 +104,28 @@ def convert_bodies(argv: Sequence[str]) -> int:
         _report(converted)
     save_bodies(config.out, found, models)
     print(f"wrote {config.out}")
+    return 0
+
+
+def _convert_clips(config: BodiesConvertConfig, paths: Sequence[str]) -> int:
+    """Convert the labels of shards; the exit code."""
+    unread = [name for name in ("body", "body_variant", "frames") if getattr(config, name)]
+    if unread or config.vertices or config.stride > 1:
+        names = [*unread, *(["stride"] if config.stride > 1 else [])]
+        names += ["vertices"] if config.vertices else []
+        raise UserError(f"{names[0]}= is of files of parameters; {paths[0]} is none")
+    target = open_model(config.to, config.variant)
+    source = open_model(SOURCE if target.kind == "body" else SOURCE_HAND)
+    converter = Converter(source, target)
+    _announce(converter)
+    tally = convert_shards(paths, config.out, converter)
+    print(f"wrote {tally.clips} clips with labels of {target.name} to {config.out}")
+    if tally.instants:
+        error = sum(tally.error_mm) / tally.instants
+        print(
+            f"{tally.instants} instants: {error:.2f} mm from the surface on average; {tally.lost} "
+            "that it cannot take are marked as not labelled"
+        )
     return 0
 
 

@@ -25,7 +25,11 @@ class BodiesShowConfig:
 class BodiesConvertConfig:
     """Holds the keys of ``bodies convert``."""
 
-    out: str = key("", "file to write, .npz or .json", path="one")
+    out: str = key(
+        "",
+        "file to write, .npz or .json; of labelled shards the folder of the new ones",
+        path="one",
+    )
     to: str = key("", "body model that is fitted, such as smplx, mano or anny")
     variant: str = key("", "of that model, such as female; default: its own")
     body: str = key(

@@ -58,6 +58,8 @@ class Converter:
     Attributes:
         matched: share of the target's vertices that have a counterpart.
         names: of the joints that both have.
+        nearest_joints: (J,) int64 for each of the target's joints the source's that is nearest on
+            the body at rest.
     Raises:
         UserError: they are of different kinds, or too little of them corresponds.
     """
@@ -77,6 +79,9 @@ class Converter:
         chosen = choose_vertices(rig, points[0], SAMPLES)
         self._chosen = chosen[self._map.known[chosen]]
         self.matched = float(self._map.known.float().mean())
+        _, theirs = source(*_unpack(rest_body(source)))
+        _, mine = target(*_unpack(self._map.registered))
+        self.nearest_joints = torch.cdist(mine[0], theirs[0]).argmin(1)
         pairs = match_joints(source, target)
         self.names = [name for name, _, _ in pairs]
         self._theirs = torch.tensor([place for _, place, _ in pairs], dtype=torch.int64)

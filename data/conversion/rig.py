@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from data.bodies.base import BodyModel
+from data.bodies.sampling import spread_points
 
 STEP_RAD = 0.02
 BATCH = 5  # joints at once
@@ -102,17 +103,5 @@ def choose_vertices(rig: Rig, points: torch.Tensor, count: int) -> torch.Tensor:
     for joint in range(len(rig.parents)):
         mine = torch.where(owner == joint)[0]
         if len(mine):
-            chosen.append(mine[_spread(points[mine], each)])
+            chosen.append(mine[spread_points(points[mine], each)])
     return torch.cat(chosen).unique()
-
-
-def _spread(points: torch.Tensor, count: int) -> torch.Tensor:
-    """Indices of ``count`` points, each the farthest from those before it."""
-    if len(points) <= count:
-        return torch.arange(len(points), device=points.device)
-    chosen = [0]
-    nearest = (points - points[0]).norm(dim=-1)
-    for _ in range(count - 1):
-        chosen.append(int(nearest.argmax()))
-        nearest = torch.minimum(nearest, (points - points[chosen[-1]]).norm(dim=-1))
-    return torch.tensor(chosen, device=points.device)

@@ -12,7 +12,7 @@ from engine.errors import UserError
 from engine.logging import progress
 from engine.logging.console import get_logger
 from finetune.inference.images import ImageLike, read_image
-from finetune.prompts import PROMPTED
+from finetune.prompts import PROMPTED, SURE
 
 REMEDY = "name them by boxes=FILE, or set whole_image=true where each image shows one alone"
 
@@ -35,6 +35,14 @@ class Region:
     box: np.ndarray
     side: str = "right"
     keypoints: np.ndarray | None = None
+
+    def find_wrists(self, kind: str) -> dict[str, np.ndarray]:
+        """Return {side: (2,) pixels} of the wrists of a person that were found for sure."""
+        if kind != "body" or self.keypoints is None:
+            return {}
+        names = PROMPTED["body"]
+        rows = {side: self.keypoints[names.index(f"{side}_wrist")] for side in ("left", "right")}
+        return {side: row[:2] for side, row in rows.items() if row[2] >= SURE}
 
 
 def open_searcher(kinds: Collection[str]) -> Finder:
