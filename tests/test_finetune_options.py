@@ -165,3 +165,26 @@ def test_several_processes_release_it_as_one_does(tmp_path, people, kind):
 def test_keys_that_contradict_each_other_are_refused(tmp_path, keys, said):
     with pytest.raises(UserError, match=re.escape(said)):
         config_of(tmp_path, "none", *keys)
+
+
+def test_a_share_of_crops_is_changed_against_the_network(tmp_path, people):
+    """Their losses grow, the others' stay, and the step goes on from the changed images."""
+    keys = ["robust.share=0.5", "robust.radius=8", "batch=24"]
+    plain = trainer_of(config_of(tmp_path / "a", people["body"], "batch=24"))
+    trainer = trainer_of(config_of(tmp_path / "b", people["body"], *keys))
+    trainer.model.load_state_dict(plain.model.state_dict())
+    (_, arrays), *_ = plain.loader.batches(0, 1)
+    batch = plain.task.to_device(arrays)
+    rows = trainer.task.step_module.attack.choose(batch["tags"])
+    changed = torch.zeros(24, dtype=torch.bool)
+    changed[rows] = True
+    assert 3 < len(rows) < 21
+    with torch.no_grad():
+        before, after = plain.task.score_samples(batch), trainer.task.score_samples(batch)
+    assert torch.equal(before[~changed], after[~changed])
+    assert (after - before)[changed].mean() > 0
+    assert not any(p.grad is not None for p in trainer.model.parameters())
+    take_steps(trainer, 0, 1)
+    assert torch.isfinite(trainer.sums).all()
+    with pytest.raises(UserError, match="parallel=fsdp"):
+        config_of(tmp_path / "c", "none", "robust.share=0.1", "parallel=fsdp")
