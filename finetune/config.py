@@ -190,6 +190,7 @@ class FinetuneConfig(ClipTrainConfig):
     def check(self) -> None:
         """Raise UserError where keys do not fit each other; see engine.config.parser.parse."""
         super().check()
+        self.head.check_run(self)
         if self.head.prompts != bool(self.data.augment.prompt_share):
             raise UserError(
                 f"head.prompts={str(self.head.prompts).lower()} and "

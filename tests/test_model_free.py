@@ -56,6 +56,7 @@ def test_the_matrix_gives_the_full_mesh_back(hand, fitted):
 
 def words_of(run, shards, *more):
     words = ["head.name=model_free", f"head.coarse={COARSE}", "steps=4", "data.workers=0"]
+    words += [f"coarse_vertices={COARSE}"]
     file, *rest = finetune_words(run, "hand", shards, *words, *more)
     return [str(ROOT / file), *rest]
 
@@ -134,3 +135,5 @@ def test_edges_are_as_long_as_the_true_ones_wherever_the_mesh_is():
 def test_sizes_that_do_not_fit_are_told():
     with pytest.raises(UserError, match="head.width=30"):
         ModelFreeConfig(width=30).check()
+    with pytest.raises(UserError, match="head.coarse=64 is above coarse_vertices=32"):
+        ModelFreeConfig(coarse=64).check_run(FinetuneConfig(coarse_vertices=32))

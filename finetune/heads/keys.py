@@ -6,11 +6,14 @@ the default head's keys is reported in a fraction of a second.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from engine.config.parser import key
 from engine.errors import UserError
 from finetune.heads import HEADS
+
+if TYPE_CHECKING:
+    from finetune.config import FinetuneConfig
 
 DEFAULT_HEAD = "model_based"
 
@@ -35,6 +38,10 @@ class HeadConfig:
         "optim.max_grad_norm hardly sees it",
         low=0,
     )
+
+    def check_run(self, config: "FinetuneConfig") -> None:
+        """Raise UserError where its keys do not fit others of the run."""
+        return
 
     @classmethod
     def choose(cls, texts: Mapping[str, object]) -> "type[HeadConfig]":

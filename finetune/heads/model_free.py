@@ -11,6 +11,7 @@ which the queries start from and refine: it learns within minutes, where attenti
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -19,18 +20,22 @@ from torch import nn
 from data.bodies.base import BodyModel
 from data.cropping.geometry import Size
 from engine.config.parser import key
+from engine.errors import UserError
 from engine.logging.console import get_logger
 from finetune.crop_camera import describe_camera, find_ray_rotation, to_translation
 from finetune.heads.base import HEADS, Head, Prediction, Term, Truth
 from finetune.heads.keys import HeadConfig, check_width
 from finetune.heads.token_pool import TokenPool
-from finetune.heads.upsampling import NEAR, apply_rows, fit_upsampling
+from finetune.heads.upsampling import NEAR, apply_rows, fit_upsampling, list_rows
 from finetune.means import Means
 from pretrain.config import VisionConfig
 from pretrain.model import initialise
 from pretrain.position import sincos_table
 
 EDGES = 4  # neighbours of a vertex whose distance is compared
+
+if TYPE_CHECKING:
+    from finetune.config import FinetuneConfig
 
 log = get_logger(__name__)
 
@@ -59,6 +64,17 @@ class ModelFreeConfig(HeadConfig):
         """Raise UserError where the width fits neither position encoding nor attention heads."""
         check_width(self.width, self.heads)
 
+    def check_run(self, config: "FinetuneConfig") -> None:
+        """Raise UserError where points have no vertex of the training's that says where they are.
+
+        They would stay where they are while what is around them moves.
+        """
+        if self.coarse > config.coarse_vertices:
+            raise UserError(
+                f"head.coarse={self.coarse} is above coarse_vertices={config.coarse_vertices}: "
+                "training compares no fewer vertices than have queries"
+            )
+
 
 @HEADS.register("model_free")
 class ModelFreeHead(Head):
@@ -75,8 +91,8 @@ class ModelFreeHead(Head):
         super().__init__()
         self.depth, width = head.depth, head.width
         self.keypoints = len(body.keypoint_names)
-        self.coarse = min(head.coarse, len(body.vertex_ids))
-        points = self.keypoints + self.coarse
+        self.coarse = head.coarse
+        points = self.keypoints + len(list_rows(body, head.coarse))
         rows = len(body.vertex_ids) + len(body.joint_names)
         near = min(NEAR, points)
         # Numbers of the full mesh's vertices, by their numbers in the whole body's.

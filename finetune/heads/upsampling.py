@@ -50,21 +50,26 @@ def apply_rows(points: torch.Tensor, index: torch.Tensor, weight: torch.Tensor) 
 def fit_upsampling(body: BodyModel, count: int) -> Upsampling:
     """Returns how all vertices, then all joints, follow from control points.
 
-    Control points are the body's keypoints, then ``count`` of its vertices: first spread evenly,
-    then more densely where these have left a larger error, as on hands. On random numbers of its
-    own: the same everywhere.
+    Control points are the body's keypoints, then the vertices of ``list_rows``. On random numbers
+    of its own: the same everywhere.
 
     Args:
-        body: the full model.
+        body: the full model.  count: as ``list_rows`` takes it.
     """
-    still = torch.zeros(1, len(body.joint_names), 3, device=body.vertex_ids.device)
-    rest, _ = _pose(body, still, _mean_shape(body, 1).to(still))
-    even = spread_vertices(rest[0], torch.ones(rest.shape[1], device=rest.device), count)
-    _, off = _fit(body, even)
-    off = off[:, : rest.shape[1]].mean(0)
-    fitted, off = _fit(body, spread_vertices(rest[0], off + off.mean(), count))
+    fitted, off = _fit(body, list_rows(body, count))
     fitted.error_m, fitted.worst_m = float(off.mean()), float(_percentile(off, 95))
     return fitted
+
+
+def list_rows(body: BodyModel, count: int) -> torch.Tensor:
+    """Returns numbers of the vertices of ``body.coarse(count)`` in the full mesh.
+
+    Farthest points are nested: those of a larger count hold them, so that training on a coarse mesh
+    that is no smaller sees each of them itself.
+    """
+    places = torch.full((int(body.vertex_ids.max()) + 1,), -1, device=body.vertex_ids.device)
+    places[body.vertex_ids] = torch.arange(len(body.vertex_ids), device=places.device)
+    return places[body.coarse(count).vertex_ids.to(places.device)]
 
 
 def _percentile(values: torch.Tensor, share: float) -> float:
