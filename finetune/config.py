@@ -6,7 +6,7 @@ Nothing here imports torch: a typo is reported in a fraction of a second.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from data.bodies.models import BODIES, open_model
 from data.config import ClipTrainConfig, CropDataConfig
@@ -105,7 +105,13 @@ class FinetuneLogConfig(LogConfig):
 
 @dataclass
 class FinetuneConfig(ClipTrainConfig):
-    """Holds the keys of ``python -m finetune train``."""
+    """Holds the keys of ``python -m finetune train``.
+
+    Class attributes:
+        network_sections: beside ``model``, those that say how the network is built.
+    """
+
+    network_sections: ClassVar[tuple[str, ...]] = ("head",)
 
     task: str = key(DEFAULT_TASK, "what is learnt: a module of finetune/tasks")
     model: VisionConfig = section(VisionConfig)

@@ -42,6 +42,11 @@ def begin_from(model: Recovery, config: FinetuneConfig) -> Seen:
     Images may have another size; positions are then those of the new one.
     """
     before = Predictor(config.init, "cpu", "init")
+    if config.task != before.config.task:
+        raise UserError(
+            f"init_head=true: init={config.init} is of task={before.config.task}, this run of "
+            f"{config.task}"
+        )
     _check_same("model", before.config.model, config.model, config.init, FREE)
     # A network may go on with parts that it was trained without.
     old, new = flat(before.config.head), flat(config.head)
@@ -58,6 +63,11 @@ def begin_from(model: Recovery, config: FinetuneConfig) -> Seen:
         state.setdefault(weights.PLACES, own[weights.PLACES])
     if "prompt_face" in added and FIRST in state:
         state[FIRST] = _widen(state[FIRST], own[FIRST])
+    apart = sorted(state.keys() ^ own.keys())
+    if apart and not added:
+        raise UserError(
+            f"init_head=true: of init={config.init} and this run only one has {apart[0]}"
+        )
     _check_shapes(state, own, before.config.model, config)
     model.load_state_dict(state, strict=not added)
     log.info(f"init: encoder, head and mean body of {config.init}, step {before.step}")

@@ -121,10 +121,14 @@ class Recovery(nn.Module):
                 images, self._table, self.head.layers
             )
         else:
-            features = self.encoder(images, self._table)
+            features = self.make_tokens(images, K)
         size = find_size(images)
         found = self.head(features, K, size, self.means, body, **more)
         return self._add_confidence(features, found, K, size, body)
+
+    def make_tokens(self, images: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
+        """(B, N, C) tokens of images and their cameras, as the head gets them."""
+        return self.encoder(images, self._table)
 
     def lift(
         self,

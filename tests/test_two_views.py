@@ -259,6 +259,22 @@ def test_cameras_that_are_not_known_say_nothing(people, batch):
     assert torch.equal(silent, still)
 
 
+@pytest.mark.parametrize("fusion", ["cross", "late"])
+def test_cameras_stay_exact_in_bf16(people, batch, fusion):
+    """The network alone runs in bf16: a swapped pair is the same pair as without it."""
+    task, _ = task_of("none", people["body"], f"two_views.fusion={fusion}")
+    pair, module = task.step_module.seen_pair(batch).pair, task.step_module
+    found = {}
+    for module.bf16 in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=module.bf16), torch.no_grad():
+            swapped = pair.swap()
+            found[module.bf16] = module.recover_pair(pair, module.body, both=True)
+        assert swapped.pose.translation.dtype == torch.float32
+        assert torch.allclose(swapped.swap().pose.translation, pair.pose.translation, atol=1e-5)
+    for exact, rounded in zip(found[False], found[True], strict=True):
+        assert torch.allclose(exact.vertices, rounded.vertices, atol=0.02)
+
+
 def test_a_mirrored_pair_is_a_mirrored_person(people, batch):
     """A pair that is mirrored for the network has the mirror's cameras."""
     task, _ = task_of("none", people["body"])

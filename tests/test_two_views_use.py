@@ -144,3 +144,14 @@ def test_what_predict_pair_refuses(trained, photographed, tmp_path, people):
     with pytest.raises(UserError, match="is of task=mesh, which takes one image"):
         predict(photographed, single, out, "whole_image=true")
     assert not out.exists()
+
+
+def test_a_released_file_is_the_run(trained, photographed, tmp_path):
+    paths, _, cameras = photographed
+    words = ["release", str(trained["cross"]), "name=pair", f"out={tmp_path}", "dtype=float32"]
+    assert main(words) == 0
+    (file,) = tmp_path.glob("pair*.safetensors")
+    run, released = (PairPredictor(one, "cpu") for one in (trained["cross"], file))
+    assert released.config.two_views == run.config.two_views
+    (one,), (other,) = (predictor(*paths, cameras=cameras) for predictor in (run, released))
+    assert np.allclose(one.vertices, other.vertices, atol=1e-5)

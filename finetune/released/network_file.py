@@ -6,7 +6,7 @@ a JSON object:
 format    of this object
 step      of the training
 margin    side of a crop over the longer side of its box
-head      the keys of ``head.``
+head      the keys of ``head.``; of other tasks than the mesh others beside it
 body      what the body model was: its package's version, and a digest of its joints and shapes
 init      what the training began from, by its last name; "" for nothing
 commit    of this software
@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,6 @@ from finetune.heads.keys import HeadConfig
 from finetune.model import Recovery
 from finetune.tasks import TASKS
 from pretrain import header
-from pretrain.config import VisionConfig
 from pretrain.files import check_finite, first_line, parse_object, read_content
 from pretrain.weights import write_safetensors
 
@@ -96,13 +96,17 @@ def save_network(
         "format": FORMAT,
         "step": step,
         "margin": config.margin,
-        "head": dataclasses.asdict(config.head),
+        **_describe_sections(config),
         "body": describe_body(body),
         "init": Path(config.init).name,
         "commit": commit,
     }
     metadata = header.make_header(config.model, seen, model.roles)
     write_safetensors(tensors, path, metadata | {KEY: json.dumps(recovery)})
+
+
+def _describe_sections(config: FinetuneConfig) -> dict[str, dict[str, Any]]:
+    return {name: dataclasses.asdict(getattr(config, name)) for name in config.network_sections}
 
 
 def is_network_file(metadata: Mapping[str, str]) -> bool:
@@ -171,9 +175,10 @@ def _read_config(
         schema = HeadConfig.choose(recovery["head"])
     except UserError as error:
         raise UserError(f"{path}: its header names {error}") from None
-    config = FinetuneConfig(
+    task = _find_schema(metadata["task"], path)
+    config = task(
         task=metadata["task"],
-        model=header.read_config(model, path, VisionConfig),
+        model=header.read_config(model, path, typing.get_type_hints(task)["model"]),
         head=header.read_config(recovery["head"], path, schema),
         body=metadata["body"],
         body_variant=str(recovery["body"].get("variant", "")),
@@ -182,6 +187,13 @@ def _read_config(
         # A name: what these weights began from was something.
         init=str(recovery.get("init") or path.name),
     )
+    for name in task.network_sections:
+        if name == "head":
+            continue
+        if not isinstance(recovery.get(name), dict):
+            raise UserError(f"{path}: its '{KEY}' has no '{name}'")
+        kind = typing.get_type_hints(task)[name]
+        setattr(config, name, header.read_config(recovery[name], path, kind))
     return config
 
 
@@ -189,6 +201,13 @@ def _read_count(text: object, path: Path) -> int:
     if not isinstance(text, str) or not text.isdecimal():
         raise UserError(f"{path}: its '{KEY}' has betas={text!r}, which is no number")
     return int(text)
+
+
+def _find_schema(task: str, path: Path) -> type[FinetuneConfig]:
+    try:
+        return FinetuneConfig.choose({"task": task})
+    except UserError as error:
+        raise UserError(f"{path}: its header names {error}") from None
 
 
 def _open_body(config: FinetuneConfig, path: Path) -> BodyModel:

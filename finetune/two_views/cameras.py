@@ -34,7 +34,8 @@ class CameraPose:
     def invert(self) -> "CameraPose":
         """Return the first camera as the second has it."""
         back = self.rotation.transpose(1, 2)
-        return CameraPose(back, -(back @ self.translation[..., None])[..., 0], self.known)
+        # No matrix product: under autocast it would be one of bf16.
+        return CameraPose(back, -(back * self.translation[:, None]).sum(-1), self.known)
 
     def keep(self, kept: torch.Tensor) -> "CameraPose":
         """Return it with the pairs that are not ``kept`` (B,) unknown."""

@@ -48,6 +48,8 @@ class TwoViewsKeys:
 class TwoViewsConfig(FinetuneConfig):
     """Holds the keys of ``python -m finetune train`` with ``task=two_views``."""
 
+    network_sections = ("head", "two_views")
+
     # Narrower than the mesh task's.
     model: ModelConfig = section(ModelConfig)  # pyrefly: ignore - see above
     data: CropPairDataConfig = section(CropPairDataConfig)  # pyrefly: ignore - see above

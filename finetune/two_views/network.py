@@ -105,18 +105,12 @@ class TwoViewRecovery(Recovery):
         self.decoder.load_state_dict(taken)
         return seen
 
-    def forward(
-        self,
-        images: torch.Tensor,
-        K: torch.Tensor,
-        body: BodyModel,
-        prompts: torch.Tensor | None = None,
-    ) -> Prediction:
-        """Predict the people of single images; see finetune.model.Recovery."""
+    def make_tokens(self, images: torch.Tensor, K: torch.Tensor) -> torch.Tensor:
+        """(B, N, C) tokens of single images; see finetune.model.Recovery."""
         features = self.encoder(images, self._table)
         unknown = unknown_cameras(len(images), images.device)
-        pair = ImagePair((images, images), (K, K), unknown, unknown.known)
-        return self._answer(features, features, pair, body)
+        alone = ImagePair((images, images), (K, K), unknown, unknown.known)
+        return self.join_tokens(features, features, alone)
 
     def recover(self, pair: ImagePair, body: BodyModel) -> Prediction:
         """Predict the people of pairs of images, in the first camera.
@@ -146,9 +140,12 @@ class TwoViewRecovery(Recovery):
         self, one: torch.Tensor, other: torch.Tensor, pair: ImagePair, body: BodyModel
     ) -> Prediction:
         """The head's answer by features of the first image, and of the second in cross fusion."""
-        looked = self.look(one, other, pair)
-        features = torch.cat([one, looked.to(one.dtype)], -1)
+        features = self.join_tokens(one, other, pair)
         return self.head(features, pair.K[0], find_size(pair.images[0]), self.means, body)
+
+    def join_tokens(self, one: torch.Tensor, other: torch.Tensor, pair: ImagePair) -> torch.Tensor:
+        """(B, N, C) the encoder's tokens of first images and the decoder's, side by side."""
+        return torch.cat([one, self.look(one, other, pair).to(one.dtype)], -1)
 
     def look(self, one: torch.Tensor, other: torch.Tensor, pair: ImagePair) -> torch.Tensor:
         """(B, N, decoder width) tokens of first images that have looked at the second ones.

@@ -94,7 +94,7 @@ def _choose_cameras(
                 f"camera {name} of calibration={config.calibration} stands on its side; turn "
                 f"{path} and its calibration upright first"
             )
-        found.append(fit_to_video(known[name], image.shape[1], image.shape[0], slack_px=0))
+        found.append(fit_to_video(known[name], image.shape[1], image.shape[0]))
     if names[0] == names[1]:
         raise UserError(f"cameras={names[0]},{names[1]}: both images are of one camera")
     return found
