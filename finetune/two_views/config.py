@@ -63,6 +63,11 @@ class TwoViewsConfig(FinetuneConfig):
                 "task=two_views needs model.decoder.cross=true: its decoder attends to the other "
                 "image"
             )
+        if self.data.rules.labels != "parameters":
+            raise UserError(
+                f"data.rules.labels={self.data.rules.labels}: task=two_views learns from the body "
+                "model's parameters alone"
+            )
         if self.head.prompts:
             raise UserError("head.prompts=true: task=two_views takes images alone")
 

@@ -141,7 +141,9 @@ class TwoViewRecovery(Recovery):
     ) -> Prediction:
         """The head's answer by features of the first image, and of the second in cross fusion."""
         features = self.join_tokens(one, other, pair)
-        return self.head(features, pair.K[0], find_size(pair.images[0]), self.means, body)
+        size = find_size(pair.images[0])
+        found = self.head(features, pair.K[0], size, self.means, body)
+        return self._add_confidence(features, found, pair.K[0], size, body)
 
     def join_tokens(self, one: torch.Tensor, other: torch.Tensor, pair: ImagePair) -> torch.Tensor:
         """(B, N, C) the encoder's tokens of first images and the decoder's, side by side."""
