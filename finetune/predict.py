@@ -18,6 +18,7 @@ from engine.logging import progress
 from engine.run.files import make_folder
 from finetune import export
 from finetune.inference.fingers import JoiningRules, join_hands
+from finetune.inference.image_answers import answer_image, require_answers, require_image_head
 from finetune.inference.images import read_image
 from finetune.inference.predictor import SIDES, Predictor, check_boxes, check_intrinsics
 from finetune.inference.search import Region, search_images
@@ -66,23 +67,32 @@ def main(argv: Sequence[str]) -> int:
     predictors = _open_predictors(config)
     regions = list_regions(config, paths, list(predictors), boxes)
     make_folder(out, f"out={out}")
+    meshes = {kind: one for kind, one in predictors.items() if one.model.head.has_mesh}
     for path in progress.watched(list(regions), "image"):
         image, found, wrists = read_image(path), [], []
+        stem = out / Path(path).stem
         for kind, inside in regions[path].items():
             squares = None if config.whole_image else [region.box for region in inside]
             sides = [region.side for region in inside]
             keypoints = [region.keypoints for region in inside]
-            found += predictors[kind](image, squares, K, sides, keypoints)
-            wrists += [region.find_wrists(kind) for region in inside]
-        if config.join_hands and len(predictors) > 1:
+            predictor = predictors[kind]
+            if predictor.model.head.has_mesh:
+                found += predictor(image, squares, K, sides, keypoints)
+                wrists += [region.find_wrists(kind) for region in inside]
+                continue
+            own = f"{stem}.{kind}" if len(predictors) > 1 else str(stem)
+            answers = answer_image(predictor, image, squares, K, sides)
+            files = require_image_head(predictor).save_answers(Path(own), image, answers)
+            print(f"{path}: {len(answers)} x {kind}: {files[0]}, {files[1].name}")
+        if config.join_hands and len(meshes) > 1:
             rules = JoiningRules(least_px=config.hand_px)
             found = join_hands(
                 found, predictors["body"].body, predictors["hand"].body, rules, wrists
             )
-        stem = out / Path(path).stem
-        write_results(stem, image, found, predictors, config.colour == "confidence")
-        print(f"{path}: {_count(found)}: {stem}.overlay.png, {stem.name}.glb, {stem.name}.json")
-    print(f"wrote overlays, views, meshes and numbers of {len(regions)} images to {out}")
+        if found:
+            write_results(stem, image, found, meshes, config.colour == "confidence")
+            print(f"{path}: {_count(found)}: {stem}.overlay.png, {stem.name}.glb, {stem.name}.json")
+    print(f"wrote what was found in {len(regions)} images to {out}")
     return 0
 
 
@@ -91,7 +101,7 @@ def _open_predictors(config: PredictConfig) -> dict[str, Predictor]:
     runs = split_paths(config.run, "run") or choose_shipped()
     predictors: dict[str, Predictor] = {}
     for run in runs:
-        predictor = Predictor(run, config.device).require_mesh("predict")
+        predictor = require_answers(Predictor(run, config.device), "predict")
         if config.colour == "confidence" and not predictor.model.head.confident:
             raise UserError(
                 f"colour=confidence, but run={run} does not say how sure it is: it was trained "

@@ -5,7 +5,7 @@ intrinsics, rotated about its optical axis. So labels follow exactly, whatever t
 image is that of a mirrored person.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -28,12 +28,15 @@ class View:
         K: (B, 3, 3) intrinsics in their pixels.
         rotation: (B, 3, 3) rotation from the crop's camera to the image's.  flip: (B,) bool,
             mirrored after that.
+        find_clear: gives (B, 1, S, S) in [0, 1], how far each pixel of the images shows what the
+            crop shows there, not what augmentation painted over it; None where it painted nothing.
     """
 
     images: torch.Tensor | None
     K: torch.Tensor
     rotation: torch.Tensor
     flip: torch.Tensor
+    find_clear: Callable[[], torch.Tensor] | None = None
 
     def require_images(self) -> torch.Tensor:
         """Return ``images``; ValueError of a view of labels alone."""
@@ -63,13 +66,19 @@ def view(
     if not isinstance(size, int):
         boxes = fit_rectangles(boxes, unpack_masks(batch["mask"])[:, 0], size)
     images = crop_squares(batch["pixels"].permute(0, 3, 1, 2).float().div_(255), boxes, size, angle)
+    find_clear = None
     if appearance is not None and "look" in batch:
         sizes = batch["tags"][:, TAGS.index("size")].float()
         images = appearance(images, batch["look"], batch["mask"], boxes, sizes, angle)
+
+        def find_clear() -> torch.Tensor:
+            found = appearance.find_clear(batch["look"], batch["mask"], boxes, sizes, angle, size)
+            return torch.where(flip[:, None, None, None], found.flip(-1), found)
+
     images = normalise(jitter(images, numbers[:, FLIP + 1 :]))
     images = torch.where(flip[:, None, None, None], images.flip(-1), images)
     K, rotation = crop_cameras(batch["K"], boxes, angle, size)
-    return View(images, mirror_cameras(K, flip, size), rotation, flip)
+    return View(images, mirror_cameras(K, flip, size), rotation, flip, find_clear)
 
 
 class Targets:

@@ -360,3 +360,18 @@ def test_pre_training_reads_the_same_with_and_without_backgrounds(people):
     assert set(on) - set(off) == {"look"}
     for name, values in off.items():
         np.testing.assert_array_equal(values, on[name])
+
+
+def test_what_is_painted_over_people_is_known(scene):
+    """Where nothing is painted the image stays, and elsewhere it changes."""
+    images, look, bits, squares, sizes, angle = scene
+    keys = AppearanceKeys(occluder_share=0.7, truncate_share=0.5)
+    appearance = Appearance(keys, CPU)
+    changed = appearance(images.clone(), look, bits, squares, sizes, angle)
+    clear = appearance.find_clear(look, bits, squares, sizes, angle, SIZE)[:, 0]
+    same = (changed - images).abs().amax(1) < 1e-6
+    assert same[clear == 1].all()
+    assert (clear == 0).sum() > 200 and same[clear == 0].float().mean() < 0.01
+    assert (clear == 1).sum() > 2000
+    off = Appearance(AppearanceKeys(tone=0.2), CPU)
+    assert (off.find_clear(look, bits, squares, sizes, angle, SIZE) == 1).all()

@@ -75,3 +75,26 @@ ANNY = BodyLayout(
     keypoints=KEYPOINTS,
     parts={"left_hand": list_hand_joints("L"), "right_hand": list_hand_joints("R")},
 )
+
+
+def _list_other_names() -> dict[str, str]:
+    names = {
+        "left_eye": "eye.L",
+        "right_eye": "eye.R",
+        "left_eyeball": "eye.L",
+        "right_eyeball": "eye.R",
+        "mid_hip": "pelvis",
+        "left_hand_wrist": "left_wrist",
+        "right_hand_wrist": "right_wrist",
+    }
+    for side, letter in (("left", "L"), ("right", "R")):
+        for number, finger in enumerate(FINGERS, 1):
+            for joint in (1, 2, 3):
+                own = f"finger{number}-{joint}.{letter}"
+                names[f"{side}_hand_{finger}_{joint}"] = own
+                names[f"{side}_{finger}_{joint}"] = own
+    return names
+
+
+# {a name of data.format.joint_sets: the keypoint or the joint of anny that is meant by it}.
+OTHER_NAMES = _list_other_names()

@@ -19,7 +19,7 @@ from data.loading.appearance_keys import AppearanceKeys, BackgroundKeys
 from data.loading.augment import unpack_masks
 from data.loading.backdrops import draw_backdrops, read_photos
 from data.loading.degrade import change_tone, degrade
-from data.loading.occluders import choose_rows, hide_parts, put_rows
+from data.loading.occluders import choose_rows, find_free, hide_parts, put_rows
 
 SMOOTHING = (1 / 6, 4 / 6, 1 / 6)  # of a mask's cells along and across
 OWN_SHARE = 0.3  # of pairs with other backgrounds: those whose images have one each
@@ -91,6 +91,36 @@ class Appearance:
             u = look[:, columns.TRUNCATE][:, 1:]
             images = truncate(images, u, cut, person, covered)
         return images
+
+    def find_clear(
+        self,
+        look: torch.Tensor,
+        bits: torch.Tensor,
+        squares: torch.Tensor,
+        sizes: torch.Tensor,
+        angle: torch.Tensor,
+        size: Size,
+    ) -> torch.Tensor:
+        """Return (B, 1, S, S) in [0, 1]: how far each pixel shows what it showed before.
+
+        Of what is painted over people: shapes and bands. Backgrounds do not count.
+
+        Args:
+            look, bits, squares, sizes, angle: as ``__call__`` has them.  size: of the images.
+        """
+        keys = self.keys
+        clear = torch.ones(len(look), 1, *find_sides(size), device=look.device)
+        if not isinstance(keys, AppearanceKeys):
+            return clear
+        hidden = look[:, columns.OCCLUDER][:, 0] < keys.occluder_share
+        cut = look[:, columns.TRUNCATE][:, 0] < keys.truncate_share
+        rows = choose_rows(hidden | cut)
+        if not len(rows):
+            return clear
+        person = torch.zeros_like(clear)
+        person[rows] = crop_person(bits[rows], squares[rows], sizes[rows], size, angle[rows])
+        clear, covered = find_free(look[:, columns.OCCLUDER][:, 1:], hidden, person)
+        return truncate(clear, look[:, columns.TRUNCATE][:, 1:], cut, person, covered)
 
     def change_pairs(
         self,

@@ -330,7 +330,10 @@ def val_crops(
         {name: array} as data.loading.crops.layout has them, crops of a clip one after the other, or
         None where there are no validation clips.
     """
-    reader = _crop_reader(order, config, 0, skip, choice)
+    return _val_rows(_crop_reader(order, config, 0, skip, choice), order, count)
+
+
+def _val_rows(reader, order, count):
     places = [(s, *place) for s, source in enumerate(order.sources) for place in source.val]
     side, rows, clips = max(source.size for source in order.sources), [], 0
     for number in numbers(VAL_SEED, PAIR, 2).permutation(len(places)):
@@ -351,10 +354,7 @@ def _crops_of(reader, order, place, side):
     source, shard, index = place
     path = order.sources[source].paths[shard]
     clip, members, labels, known = reader.usable(path, index)
-    arrays = {
-        name: np.zeros(*spec)
-        for name, spec in crops.layout(len(known), side, reader.choice.model).items()
-    }
+    arrays = {name: np.zeros(*spec) for name, spec in reader.layout(len(known), side).items()}
     for row, crop in enumerate(known):
         reader.put(arrays, row, path, clip, members, labels, crop)
         arrays["tags"][row] = (

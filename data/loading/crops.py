@@ -133,6 +133,10 @@ class CropReader(ShardReader):
 
     choice = LabelChoice()
 
+    def layout(self, rows: int, side: int, draws: int = 0) -> reader.Shapes:
+        """The arrays of a batch; see the module's."""
+        return layout(rows, side, self.choice.model, draws)
+
     def wanted(self, kind: object) -> str:
         """Return what a slot holds, in words: a labelled crop of a body or a hand."""
         return f"labelled {self.rules.crops} crop"
@@ -238,10 +242,7 @@ class CropReader(ShardReader):
         if u[3] < augment.part_share and len(self._seen):
             joint = self._seen[int(u[4] * len(self._seen))]
             side = size * (augment.part_min + max(0.0, augment.scale_min - augment.part_min) * u[5])
-            camera = (
-                arrays["Rt"][row][:, :3] @ arrays["joints"][row, joint] + arrays["Rt"][row][:, 3]
-            )
-            spot = (arrays["K"][row] @ camera)[:2] / camera[2]
+            spot = self.find_spot(arrays, row, joint)
             centre = np.clip(spot, min(side, size) / 2, size - min(side, size) / 2)
         out[[CENTRE_X, CENTRE_Y]], out[SIDE] = centre, side
         out[ROTATION] = np.radians(augment.rotation_deg) * (2 * random.random() - 1)
@@ -250,6 +251,11 @@ class CropReader(ShardReader):
         out[5:] = 1 + augment.colour * (2 * random.random(3) - 1)
         if augment.draws:
             arrays["look"][row] = random.random(augment.draws, np.float32)
+
+    def find_spot(self, arrays: Mapping[str, np.ndarray], row: int, joint: int) -> np.ndarray:
+        """(2,) pixels of the crop where a joint is."""
+        camera = arrays["Rt"][row][:, :3] @ arrays["joints"][row, joint] + arrays["Rt"][row][:, 3]
+        return (arrays["K"][row] @ camera)[:2] / camera[2]
 
     @staticmethod
     def whole(arrays: Mapping[str, np.ndarray], row: int) -> None:

@@ -1,6 +1,7 @@
 """Shapes over crops that hide a part of the person, never more than half."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 
@@ -57,20 +58,57 @@ def hide_parts(
         return images, images.new_zeros(len(images))
     u, person, out = u[rows], person[rows], images[rows]
     textures = images[donors[rows]].flip(-1)
+    free = torch.ones_like(person)
+    for of_shape, shape, along, left in place_shapes(u, person):
+        free = left
+        out = torch.lerp(out, _colour(textures, of_shape, along), shape)
+    hidden = find_hidden(person, free)
+    covered = put_rows(images.new_zeros(len(images)), rows, chosen, hidden)
+    return put_rows(images, rows, chosen, out), covered
+
+
+def find_free(
+    u: torch.Tensor, chosen: torch.Tensor, person: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """((B, 1, S, S) in [0, 1] how far ``hide_parts`` leaves each pixel, (B,) what it hides).
+
+    Args:
+        u, chosen, person: as ``hide_parts`` has them.
+    """
+    rows = choose_rows(chosen)
+    free, hidden = torch.ones_like(person), person.new_zeros(len(person))
+    if not len(rows):
+        return free, hidden
+    left = torch.ones_like(person[rows])
+    for _, _, _, after in place_shapes(u[rows], person[rows]):
+        left = after
+    hidden = put_rows(hidden, rows, chosen, find_hidden(person[rows], left))
+    return put_rows(free, rows, chosen, left), hidden
+
+
+def find_hidden(person: torch.Tensor, free: torch.Tensor) -> torch.Tensor:
+    """(B,) share of the person that is hidden where (B, 1, S, S) is below 1."""
+    return 1 - (person * free).sum((1, 2, 3)) / person.sum((1, 2, 3)).clamp(min=1e-6)
+
+
+def place_shapes(
+    u: torch.Tensor, person: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yield (its numbers, the shape, its shading, what all so far leave free) of each shape.
+
+    Args:
+        u, person: of the chosen rows, as ``hide_parts`` has them.
+    """
     whole = person.sum((1, 2, 3)).clamp(min=1e-6)
     free = torch.ones_like(person)
     for number in range(SHAPES):
         of_shape = u[:, 1 + number * PER_SHAPE :][:, :PER_SHAPE]
-        shape, along = draw_shape(of_shape, (images.shape[-2], images.shape[-1]))
+        shape, along = draw_shape(of_shape, (person.shape[-2], person.shape[-1]))
         shape = shape * (u[:, 0] * SHAPES >= number)[:, None, None, None]
         left = free * (1 - shape)
         fits = ((person * left).sum((1, 2, 3)) >= 0.5 * whole)[:, None, None, None]
-        shape = shape * fits
         free = torch.where(fits, left, free)
-        out = torch.lerp(out, _colour(textures, of_shape, along), shape)
-    hidden = 1 - (person * free).sum((1, 2, 3)) / whole
-    covered = put_rows(images.new_zeros(len(images)), rows, chosen, hidden)
-    return put_rows(images, rows, chosen, out), covered
+        yield of_shape, shape * fits, along, free
 
 
 def draw_shape(u: torch.Tensor, size: Size) -> tuple[torch.Tensor, torch.Tensor]:

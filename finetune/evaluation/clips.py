@@ -14,14 +14,17 @@ from data.loading.build import (
     val_crops,
 )
 from data.loading.crops import TAGS
+from data.loading.point_build import val_points
 from data.sampling.order import Order
 from data.sampling.seen import Seen
 from data.storage.shard_store import Store
 from engine.errors import UserError
 from engine.logging import progress
+from finetune.evaluation.image_judge import ImageJudge
 from finetune.evaluation.judge import Judge
 from finetune.evaluation.selection import leave_out, leave_out_known, leave_out_near, take_all
 from finetune.inference.predictor import Predictor
+from finetune.tasks.keypoints import KeypointTaskConfig
 
 CHUNK = 32  # crops judged at once
 PLACE = [TAGS.index(name) for name in ("source", "shard", "index")]
@@ -69,11 +72,12 @@ def open_test(
     notes = leave_out_near(order, seen, predictor, store)
     notes += leave_out_known(order, seen, store)
     choice = predictor.body.label_choice
-    arrays = (
-        val_crop_pairs(order, pairs, count, choice=choice)
-        if pairs
-        else val_crops(order, data, count, choice=choice)
-    )
+    if pairs:
+        arrays = val_crop_pairs(order, pairs, count, choice=choice)
+    elif isinstance(predictor.config, KeypointTaskConfig):
+        arrays = val_points(order, data, predictor.config.names, count)
+    else:
+        arrays = val_crops(order, data, count, choice=choice)
     if arrays is None:
         shards = ", ".join(source.shards for source in data.sources.values())
         raise UserError(
@@ -87,7 +91,7 @@ def open_test(
     return TestClips(arrays, clips, known, notes, order)
 
 
-def feed(judge: Judge, test: TestClips, device: torch.device) -> None:
+def feed(judge: Judge | ImageJudge, test: TestClips, device: torch.device) -> None:
     """Have a judge judge all rows of a test."""
     rows = len(test.arrays["tags"])
     with progress.bar(rows, "crop", description="evaluating") as bar:

@@ -4,19 +4,22 @@ Beside the mean pose and no pre-training.
 """
 
 import shlex
+from collections.abc import Mapping
 
 import numpy as np
 
 from data.config import CropPairDataConfig
 from data.format.clip import MADE
 from data.loading.build import people_at
+from data.sampling.seen import Seen
 from engine.config.parser import flat, parse_keys, resumable_keys
 from engine.errors import UserError
 from engine.run.files import make_folder
 from engine.training import eval_jobs
 from finetune.attack import Attack
 from finetune.evaluation import tables
-from finetune.evaluation.clips import PLACE, collect, feed, open_test
+from finetune.evaluation.clips import PLACE, TestClips, collect, feed, open_test
+from finetune.evaluation.image_judge import ImageJudge, summarise_answers, write_answers
 from finetune.evaluation.judge import Judge
 from finetune.evaluation.results import (
     clear_folder,
@@ -27,6 +30,8 @@ from finetune.evaluation.results import (
 from finetune.evaluation.run_protocol import evaluate_protocol
 from finetune.evaluation.score import describe_scores, write_scores
 from finetune.evaluation.selection import choose_data
+from finetune.heads.image_head import ImageHead
+from finetune.inference.image_answers import require_answers
 from finetune.inference.predictor import Predictor
 from finetune.results_folder import find_results_folder
 from finetune.two_views.judge import PairJudge
@@ -76,7 +81,7 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
     Raises:
         UserError: runs that do not fit each other or the shards; clips without labels.
     """
-    predictor = Predictor(config.run, config.device).require_mesh("evaluate")
+    predictor = require_answers(Predictor(config.run, config.device), "evaluate")
     plain = _without(config, predictor) if config.without else None
     beside = _beside(config, predictor) if config.beside else None
     data = choose_data(config, predictor)
@@ -89,6 +94,12 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
     arrays, clips = test.arrays, test.clips
     folder = find_results_folder(config)
     clear_folder(folder)
+    if isinstance(predictor.model.head, ImageHead):
+        if config.attack:
+            raise UserError(f"attack={config.attack:g}: run={config.run} recovers no mesh")
+        answers = ImageJudge(predictor, {"scratch": plain, "beside": beside})
+        feed(answers, test, predictor.device)
+        return finish_answers(config, answers, test, command, seen)
     attack = Attack(config.attack) if config.attack else None
     if not isinstance(data, CropPairDataConfig):
         judge = Judge(predictor, plain, test.masks, beside, attack)
@@ -108,9 +119,36 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
     return evaluation
 
 
+def finish_answers(
+    config: EvaluateConfig,
+    judge: ImageJudge,
+    test: TestClips,
+    command: str,
+    seen: Mapping[str, Seen],
+) -> dict:
+    """Returns the dict of answers.json (docs/maps.md), which is written.
+
+    Args:
+        judge: of a head without a mesh, that has seen all crops.
+        command: what was typed.  seen: {row: what its weights saw}.
+    """
+    found = judge.finish()
+    evaluation = summarise_answers(config, judge, found, test.clips, command, seen)
+    evaluation["notes"] += test.notes
+    write_answers(find_results_folder(config), evaluation, found, test.clips, judge.drawn)
+    return evaluation
+
+
 def _beside(config: EvaluateConfig, predictor: Predictor) -> Predictor:
     """The Predictor of another network, after a check that it recovers the same body model."""
-    beside = Predictor(config.beside, config.device, "beside").require_mesh("evaluate")
+    beside = require_answers(Predictor(config.beside, config.device, "beside"), "evaluate")
+    if beside.config.head.name != predictor.config.head.name and not (
+        beside.model.head.has_mesh and predictor.model.head.has_mesh
+    ):
+        raise UserError(
+            f"beside={config.beside} has head.name={beside.config.head.name}, run={config.run} has "
+            f"head.name={predictor.config.head.name}: their answers are not alike"
+        )
     if beside.body.name != predictor.body.name:
         raise UserError(
             f"beside={config.beside} recovers {beside.body.name}, run={config.run} "

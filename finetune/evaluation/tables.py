@@ -278,7 +278,7 @@ def _signed(difference: Interval, unit: str) -> str:
 
 
 def _digits(unit: str) -> int:
-    return 1 if unit == "mm" else 3
+    return 1 if unit in ("mm", "deg") else 3
 
 
 def _which(found: Sequence[str]) -> str:

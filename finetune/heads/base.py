@@ -92,6 +92,7 @@ class Truth:
         seen: the images and how they show the crops; None where the points alone are known.
         batch: the loader's arrays (data.loading.crops.layout), person masks among them.
         given: what of it is labelled (data.rules.labels=any); None: all of it.
+        body: the body model that the mesh is of, or None where nobody said.
     """
 
     mesh: Prediction
@@ -100,6 +101,7 @@ class Truth:
     seen: "View | None" = None
     batch: Mapping[str, torch.Tensor] = field(default_factory=dict)
     given: Given | None = None
+    body: BodyModel | None = None
 
     def require_images(self) -> torch.Tensor:
         """(B, 3, S, S) images; ValueError where the points alone are known."""

@@ -49,7 +49,9 @@ class KeypointMaps(nn.Module):
             return torch.cat([shares @ self._at, shares.amax(-1, keepdim=True)], -1)
 
 
-def compare_maps(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+def compare_maps(
+    maps: torch.Tensor, points: torch.Tensor, known: torch.Tensor | None = None
+) -> torch.Tensor:
     """(B,) cross-entropy of maps to bumps at the true keypoints, over that of an even map.
 
     A mean over the keypoints that lie in the image; 0 where none does.
@@ -57,13 +59,15 @@ def compare_maps(maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     Args:
         maps: (B, K, rows, columns) logits.
         points: (B, K, 2) x, y over the image's width and height, from its corner.
+        known: (B, K) bool, of those that are labelled; None: all.
     """
     rows, columns = maps.shape[2:]
     across = _bump(points[..., 0], columns)
     down = _bump(points[..., 1], rows)
     target = (down[..., :, None] * across[..., None, :]).flatten(2)
     entropy = -(target * maps.flatten(2).log_softmax(-1)).sum(-1)
-    inside = ((points > 0) & (points < 1)).all(-1).float()
+    inside = ((points > 0) & (points < 1)).all(-1)
+    inside = (inside if known is None else inside & known).float()
     even = torch.log(torch.tensor(float(rows * columns)))
     return (entropy * inside).sum(1) / inside.sum(1).clamp_min(1) / even
 

@@ -78,6 +78,9 @@ METRICS = DATA_METRICS.extend(
     )
 )
 
+# Rows, and the body model whose points are wanted: how they are seen, what is true, what is found.
+Answer = Callable[[Batch, BodyModel], tuple[View, BodyParameters, ImagePrediction]]
+
 log = get_logger(__name__)
 
 
@@ -175,7 +178,7 @@ class Recovering(nn.Module):
     def tell_truth(self, batch: Batch) -> Truth:
         """What a batch's crops show; its mesh is coarse."""
         seen, target = self.seen(batch)
-        truth = Truth(pose_body(self.body, target), seen.K, self.size, seen, batch)
+        truth = Truth(pose_body(self.body, target), seen.K, self.size, seen, batch, body=self.body)
         if "present" in batch:
             points = truth.mesh.keypoints
             true = points, losses.project_points(points, truth.K)
@@ -303,6 +306,12 @@ class MeshTask(ClipTask[FinetuneConfig]):
         seen, target = self.step_module.seen(batch)
         return seen, target, self.step_module.recover(seen.require_images(), seen.K, body)
 
+    def judge(self, batch: Batch, body: BodyModel, answer: Answer) -> tuple[ImagePrediction, Truth]:
+        """Return what ``answer`` finds in rows, and what is true of them; see there."""
+        seen, target, found = answer(batch, body)
+        mesh, size = pose_body(body, target), self.step_module.size
+        return found, Truth(mesh, seen.K, size, seen, batch, body=body)
+
     def _open_lifting(self) -> Lifting:
         """The people of whom keypoints alone are given, from labels of the run's shards."""
         config = self.config
@@ -358,21 +367,15 @@ class MeshTask(ClipTask[FinetuneConfig]):
         return self.measure(shares, self.answer)
 
     @torch.no_grad()
-    def measure(
-        self,
-        shares: Shares,
-        answer: Callable[[Batch, BodyModel], tuple[View, BodyParameters, ImagePrediction]],
-    ) -> dict[str, float]:
+    def measure(self, shares: Shares, answer: Answer) -> dict[str, float]:
         """{"val/MEASURE"} over the fixed crops of what ``answer`` finds in them."""
         measures = self.measures
         total = torch.zeros(2 * len(measures), dtype=torch.float64, device=self.device)
         module, val = self.step_module, self.require_val()
-        body = module.body
         self.model.eval()
         for rows in shares.rows(len(val["tags"])):
             batch = self.to_device({k: v[rows] for k, v in val.items()})
-            seen, target, found = answer(batch, body)
-            truth = Truth(pose_body(body, target), seen.K, module.size, seen, batch)
+            found, truth = self.judge(batch, module.body, answer)
             for number, measure in enumerate(measures):
                 values = measure.compute(found, truth)
                 known = values.isfinite()
@@ -461,6 +464,8 @@ def build(
             return model.to(device), begin_from(model, config)
         if config.init:
             before = model.take_pretrained(config.init)
+        if not model.head.has_mesh:
+            return model.to(device), before
         skip = quarantined_shards(config.run, order)
         choice = body.label_choice
         labels = sample_labels(order, config.data, MEAN_CLIPS, skip, choice=choice)
