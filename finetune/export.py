@@ -129,7 +129,7 @@ def save_numbers(
 
 def _describe_person(person: Person, name: str) -> dict:
     """All but the mesh, as JSON holds it; what the person does not have is left out."""
-    out = {"name": name, "kind": person.kind}
+    out: dict[str, object] = {"name": name, "kind": person.kind}
     for key in ARRAYS:
         value = getattr(person, key)
         if value is not None and key not in OF_VERTICES:

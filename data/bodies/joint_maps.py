@@ -182,7 +182,8 @@ class _Sources:
 
     def _take_keypoints(self, body: BodyModel) -> None:
         """The hand's points are its keypoints, whose places it knows itself."""
-        places = getattr(body, "keypoint_index").tolist()  # noqa: B009 - a buffer
+        index = getattr(body, "keypoint_index")  # noqa: B009 - a buffer
+        places = torch.as_tensor(index).tolist()
         self.landmarks |= dict(zip(body.keypoint_names, places, strict=True))
 
     def _list_face(self, body: BodyModel) -> dict[str, list[tuple[int, float]]]:

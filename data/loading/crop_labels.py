@@ -64,8 +64,8 @@ class AnnyLabels:
         "face": (52,),
         "joints": (104, 3),
     }
-    per_instant = ("pose", "root", "joints")
-    wanted = (
+    per_instant: tuple[str, ...] = ("pose", "root", "joints")
+    wanted: tuple[str, ...] = (
         "body_model",
         "pose",
         "root",

@@ -170,7 +170,7 @@ def _measure_budget(predictor: Predictor) -> Budget:
     """What a run's training took up to the checkpoint that is judged."""
     config, step = predictor.config, predictor.step
     path = RunFolder(predictor.folder).log
-    lines = read_bytes(path).splitlines() if path.is_file() else []
+    lines = (read_bytes(path) or b"").splitlines() if path.is_file() else []
     rates = [json.loads(line).get("speed/crops_per_s") for line in lines]
     known = [rate for rate in rates if rate]
     crops = step * config.batch

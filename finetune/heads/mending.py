@@ -142,7 +142,8 @@ class Mending(nn.Module):
         """
         shares = [row for row, rows in enumerate(self.compared) if rows]
         with torch.autocast(rotation.device.type, enabled=False):
-            turn, move = 0.0, 0.0
+            turn = found.pose.new_zeros(len(found.pose), len(self.turned), 3)
+            move = torch.zeros_like(offsets.translation)
             for row, one in zip(shares, compared, strict=True):
                 turn = turn + one.turn * self.turn_share[row][:, None]
                 steps = torch.cat([one.move, -one.grow[:, None]], 1)

@@ -102,7 +102,7 @@ class ModelBasedHead(Head):
         self.last_norm = nn.LayerNorm(width)
         layers = {name: nn.Linear(width, count) for name, count in answers.items()}
         self.answers = nn.ModuleDict(layers)
-        self.rounds = head.rounds
+        self.rounds, mended = head.rounds, {}
         self.answer_rounds = head.answer_rounds or head.rounds
         if self.rounds:
             counts = list(answers.values())
@@ -119,7 +119,7 @@ class ModelBasedHead(Head):
             nn.init.xavier_uniform_(layer.weight, gain=0.01)
         if self.rounds:
             # Without keypoints a network that goes on with rounds is at first the one that it was.
-            for layer in self.mended.values():
+            for layer in mended.values():
                 nn.init.zeros_(layer.weight)
 
     def forward(

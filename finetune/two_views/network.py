@@ -60,7 +60,8 @@ class TwoViewRecovery(Recovery):
         config: of the run.  body: the full body model.
     """
 
-    config: ModelConfig
+    # Narrower than the Recovery's, and set once, by the constructor.
+    config: ModelConfig  # pyrefly: ignore - see above
 
     def __init__(self, config: "TwoViewsConfig", body: BodyModel) -> None:
         super().__init__(config.model, config.head, body, config.task)
@@ -72,7 +73,8 @@ class TwoViewRecovery(Recovery):
         model, part = config.model, config.model.decoder
         self.fusion, self.init_decoder = config.two_views.fusion, config.two_views.init_decoder
         self.decoder = CrossCompletion(model).decoder
-        self.decoder.head = nn.Identity()  # no pixels are predicted
+        # No pixels are predicted, so there is no layer for them.
+        self.decoder.head = nn.Identity()  # pyrefly: ignore - see above
         self.register_buffer("_decoder_table", table(model, part, model.grid()), persistent=False)
         self.tells_cameras = self.fusion == "cross" and config.two_views.cameras == "known"
         if self.tells_cameras:
@@ -143,7 +145,9 @@ class TwoViewRecovery(Recovery):
         features = self.join_tokens(one, other, pair)
         size = find_size(pair.images[0])
         found = self.head(features, pair.K[0], size, self.means, body)
-        return self._add_confidence(features, found, pair.K[0], size, body)
+        told = self._add_confidence(features, found, pair.K[0], size, body)
+        assert isinstance(told, Prediction)  # the constructor takes heads with a mesh alone
+        return told
 
     def join_tokens(self, one: torch.Tensor, other: torch.Tensor, pair: ImagePair) -> torch.Tensor:
         """(B, N, C) the encoder's tokens of first images and the decoder's, side by side."""

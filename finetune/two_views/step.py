@@ -40,7 +40,8 @@ class RecoveringPair(Recovering):
         keys: of ``two_views.``; set by the task.
     """
 
-    model: TwoViewRecovery
+    # Narrower than Recovering's, and set once, by the constructor.
+    model: TwoViewRecovery  # pyrefly: ignore - see above
     keys: TwoViewsKeys
 
     def seen_pair(self, batch: Batch) -> SeenPair:
