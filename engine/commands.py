@@ -178,8 +178,9 @@ def _explain_unknown(package: Package, argv: list[str], program: str) -> str:
     if words[0].endswith((".yaml", ".yml")) and takers:
         verb = package.default if package.default in takers else " or ".join(takers)
         return f"the verb comes before the config: write {call} {verb} {shlex.join(words)}"
-    typed = " ".join(argv[:2]) if any(" " in name for name in names) else first
-    hint = closest(typed, names) or closest(first, names) or f": {', '.join(names)};"
+    both = " ".join(argv[:2]) if any(" " in name for name in names) else first
+    hint = closest(both, names) or closest(first, names) or f": {', '.join(names)};"
+    typed = both if several else first
     return f"'{typed}' is not a verb of {call}{hint} {call} --help lists all"
 
 

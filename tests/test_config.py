@@ -170,7 +170,7 @@ def test_every_key_is_read_by_something():
             tree = ast.parse(path.read_text())
             read |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
             read |= {
-                n.value
+                n.value.rsplit(".", 1)[-1]
                 for n in ast.walk(tree)
                 if isinstance(n, ast.Constant) and isinstance(n.value, str)
             }

@@ -571,7 +571,7 @@ def test_people_who_were_trained_on_are_no_test_under_another_name(people, peace
     )
     with pytest.raises(
         UserError,
-        match="again/shard-000000.tar: no labelled clip there .* of people that it was not",
+        match="again/shard-000000.tar: no labelled clip there .* of people that they were not",
     ):
         evaluate_main(
             [str(peaceful), f"data.shards={again}/shard-000000.tar", f"out={out}", "device=cpu"]

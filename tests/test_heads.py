@@ -26,7 +26,7 @@ from finetune.train import train
 from pretrain.config import VisionConfig
 from pretrain.model import Encoder, table
 
-FILE = re.compile(r"^```python\n# finetune/heads/(\w+)\.py\n(.*?)^```", re.DOTALL | re.MULTILINE)
+FILE = re.compile(r"^```python\n# (\w+)\.py in finetune/heads\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
