@@ -122,6 +122,18 @@ def test_background_changes_and_the_person_does_not(scene):
     assert out.max() <= 1
 
 
+def test_a_batch_of_whom_nobody_is_chosen_stays(scene):
+    """So it is with small shares and small batches, and with tones alone."""
+    images, _, *rest = scene
+    look = torch.full((len(images), DRAWS), 0.999)
+    for name in ("background", "occluder", "truncate", "degrade"):
+        keys = AppearanceKeys(**{f"{name}_share": 0.01})
+        seen = Appearance(keys, CPU)(images.clone(), look, *rest)
+        assert torch.equal(seen, images), name
+    seen = Appearance(AppearanceKeys(grey_share=1.0), CPU)(images.clone(), look, *rest)
+    assert torch.allclose(seen[:, 0], seen[:, 1], atol=1e-5)
+
+
 def test_an_unknown_person_keeps_the_background(scene):
     images, look, bits, *rest = scene
     bits = bits.clone()

@@ -23,9 +23,12 @@ from engine.config.parser import parse_keys
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix
 from engine.logging import progress
+from engine.logging.console import get_logger
 
 SHOWN = 12  # frames whose errors are listed
 LEFT = "left_hand"
+
+log = get_logger(__name__)
 
 
 def list_bodies(argv: Sequence[str]) -> int:
@@ -85,7 +88,8 @@ def convert_bodies(argv: Sequence[str]) -> int:
         raise UserError(f"{paths[1]}: one file of parameters is converted at a time")
     if not config.out.endswith(SUFFIXES):
         raise UserError(f"out={config.out}: the file's name ends in none of {', '.join(SUFFIXES)}")
-    given = read_bodies(paths[0])
+    target = open_model(config.to, config.variant)
+    given = _choose_kind(read_bodies(paths[0]), target)
     converters: dict[str, Converter] = {}
     found, models = [], []
     for bodies in given:
@@ -93,7 +97,6 @@ def convert_bodies(argv: Sequence[str]) -> int:
         variant = config.body_variant or (bodies.variant if not config.body else "")
         key = f"{model} {variant}"
         if key not in converters:
-            target = open_model(config.to, config.variant)
             source = target if (model, variant) == (config.to, config.variant) else None
             converters[key] = Converter(source or open_model(model, variant), target)
             _announce(converters[key])
@@ -105,6 +108,17 @@ def convert_bodies(argv: Sequence[str]) -> int:
     save_bodies(config.out, found, models)
     print(f"wrote {config.out}")
     return 0
+
+
+def _choose_kind(given: Sequence[Bodies], target: BodyModel) -> list[Bodies]:
+    """Those that the target can stand for, if there are any: predict's files hold hands too."""
+    fitting = [bodies for bodies in given if ("hand" in bodies.kind) == (target.kind == "hand")]
+    left_out = sum(len(bodies) for bodies in given) - sum(len(bodies) for bodies in fitting)
+    if fitting and left_out:
+        log.info(
+            "note: %s is a %s: %d of other kinds are left out", target.name, target.kind, left_out
+        )
+    return fitting or list(given)
 
 
 def _convert_clips(config: BodiesConvertConfig, paths: Sequence[str]) -> int:

@@ -68,9 +68,10 @@ class Appearance:
         cut = look[:, columns.TRUNCATE][:, 0] < (keys.truncate_share if whole else 0)
         rows = choose_rows(replaced | hidden | cut)
         person = images.new_zeros(len(images), 1, *find_sides(size))
-        person[rows] = crop_person(bits[rows], squares[rows], sizes[rows], size, angle[rows])
-        if keys.background_share:
-            rows = choose_rows(replaced)
+        if len(rows):
+            person[rows] = crop_person(bits[rows], squares[rows], sizes[rows], size, angle[rows])
+        rows = choose_rows(replaced)
+        if keys.background_share and len(rows):
             inside = find_inside(squares[rows], sizes[rows], size, angle[rows])
             away = (1 - person[rows]) * inside
             behind = self.make_backdrops(images, donors[rows], u[rows, 2:])

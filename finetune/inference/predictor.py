@@ -203,6 +203,8 @@ class Predictor:
                 f"keypoints of {len(keypoints)} for {len(squares)} boxes, of shapes "
                 f"{sorted(shapes)}: each is ({len(names)}, 3) or None"
             )
+        if not all(np.isfinite(found).all() for found in keypoints if found is not None):
+            raise UserError("keypoints= holds numbers that are not finite: None stands for unknown")
         boxes = np.array([square.box for square in squares])
         placed = place_keypoints(keypoints, boxes, self.body.kind)
         return mirror_prompts(torch.from_numpy(placed).to(self.device), flip)
