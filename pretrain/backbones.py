@@ -49,7 +49,7 @@ def _build(name: str, backbone: str) -> Any:
     with torch.device("meta"):
         try:
             return timm.create_model(name, pretrained=False, num_classes=0)
-        except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:
+        except (RuntimeError, TypeError, ValueError) as error:
             words = " ".join(str(error).split())[:200]
             raise UserError(f"model.backbone={backbone}: timm cannot build it: {words}") from None
 

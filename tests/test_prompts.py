@@ -132,3 +132,36 @@ def test_the_face_lies_where_a_face_is():
     coarse = body.coarse(64)
     found = coarse.landmarks(*coarse(rest, torch.zeros(1, 3), torch.full((1, 6), 0.5)))
     assert torch.allclose(found[0], torch.stack(list(at.values())), atol=1e-6)
+
+
+def test_points_that_a_body_model_has_not_are_not_looked_at():
+    class Faceless(type(open_model("anny"))):
+        """Anny without landmarks on its face."""
+
+        landmark_names = property(lambda self: self.keypoint_names)
+
+        def landmarks(self, vertices, joints):
+            return self.keypoints(vertices, joints)
+
+        def lean(self, count):
+            found = self.coarse(count)
+            found.__class__ = Faceless
+            return found
+
+    body = open_model("anny")
+    body.__class__ = Faceless
+    config = VisionConfig(image_size=32, patch=16)
+    config.encoder.width, config.encoder.depth, config.encoder.heads = 32, 1, 2
+    keys = {"width": 32, "depth": 1, "heads": 2, "token_proj_dim": 4}
+    head = ModelBasedConfig(**keys, prompts=True, prompt_face=True, rounds=1)
+    torch.manual_seed(0)
+    model = Recovery(config, head, body, "mesh").eval()
+    torch.nn.init.normal_(model.head.read_prompts[2].weight)
+    K = torch.tensor([[60.0, 0, 16], [0, 60, 16], [0, 0, 1]])[None]
+    images, prompts = torch.randn(1, 3, 32, 32), torch.rand(1, 17, 3)
+    coarse, other = body.coarse(32), prompts.clone()
+    other[:, :FACE] += 0.2
+    one = model(images, K, coarse, prompts).keypoints
+    assert torch.equal(one, model(images, K, coarse, other).keypoints)
+    other[:, FACE:] += 0.2
+    assert not torch.equal(one, model(images, K, coarse, other).keypoints)

@@ -129,6 +129,13 @@ def _explain_rows(judge: Judge) -> list[str]:
         "Both mean-pose rows stand at the mean translation in the crop, at the mean depth for its "
         "field of view; a hand that is rotated about its wrist there may leave the crop."
     )
+    asked = {"this run": judge.predictor, "the network beside": judge.beside}
+    for row, predictor in asked.items():
+        if predictor is not None and predictor.config.head.prompts:
+            notes.append(
+                f"{row} takes keypoints (head.prompts) and is given none here: these are its "
+                "errors from the image alone. `finetune referee prompts=true` gives it some."
+            )
     if "iou" not in judge.columns:
         notes.append("There is no IoU: not all clips have person masks.")
     return notes

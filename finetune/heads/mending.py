@@ -88,7 +88,7 @@ class Mending(nn.Module):
         numbers += sum(3 * len(rows) + 3 * joints + 3 for rows in self.compared if rows)
         last = nn.Linear(2 * width, self.queries * width)
         self.read = nn.Sequential(nn.Linear(numbers, 2 * width), nn.GELU(), last)
-        # Steps towards prompts begin at once; what maps say is to be trusted only when they do.
+        # Steps towards prompts begin at once, those towards maps once training finds them true.
         begun = torch.tensor([1.0, 0.0])
         self.turn_share = nn.Parameter(begun[:, None].repeat(1, joints) * TURN_SHARE)
         self.move_share = nn.Parameter(begun[:, None].repeat(1, 3) * MOVE_SHARE)

@@ -29,7 +29,7 @@ from finetune.heads.keys import ModelBasedConfig
 from finetune.heads.mending import Mending
 from finetune.losses import KEYPOINT_MAPS
 from finetune.means import Means, Offsets, add_offsets
-from finetune.prompts import count_prompted
+from finetune.prompts import PROMPTED, count_prompted
 from pretrain.config import VisionConfig
 from pretrain.model import initialise
 from pretrain.position import sincos_table
@@ -78,6 +78,9 @@ class ModelBasedHead(Head):
             )
         self.takes_prompts = head.prompts
         self.prompted = count_prompted(body.kind, head.prompt_face) if head.prompts else 0
+        # What a body model has no point for was never given in training either.
+        known = [name in body.landmark_names for name in PROMPTED[body.kind][-self.prompted :]]
+        self.register_buffer("_known", torch.tensor(known)[:, None], persistent=False)
         last = None
         if self.takes_prompts:
             first = nn.Linear(3 * self.prompted, 2 * width)
@@ -138,7 +141,7 @@ class ModelBasedHead(Head):
         in [0, 1), which round's answer is given, in training; None: the last one's.
         """
         if prompts is not None:
-            prompts = prompts[:, -self.prompted :] if self.prompted else None
+            prompts = prompts[:, -self.prompted :] * self._known if self.prompted else None
         tokens = None if features is None else self.norm(features)
         maps = self.maps(tokens) if self.has_maps and tokens is not None else None
         mapped = None if maps is None else self.maps.read(maps)
