@@ -149,7 +149,7 @@ def test_mending_says_which_way_each_joint_would_turn():
     wanted = project(pose) + torch.randn(count, 17, 2, generator=draw) * 0.02
     prompts = torch.cat([wanted.float(), torch.ones(count, 17, 1)], -1)
     found = BodyParameters("anny", pose, shape, at)
-    _, [compared] = mending.compare(found, K, SIZE, [prompts, None])
+    _, [compared], _ = mending.compare(found, K, SIZE, [prompts, None])
     for joint in ("root", "upperarm01.L", "upperleg01.R", "neck01", "lowerarm01.R"):
         index = BODY.joint_names.index(joint)
         numeric = torch.zeros(count, 3)

@@ -81,9 +81,17 @@ class ModelBasedConfig(HeadConfig):
     )
     rounds: int = key(
         0,
-        "how often the answer is projected into the image, compared with keypoints and mended",
+        "how often the answer is projected into the image, compared with keypoints or features "
+        "there and mended",
         low=0,
         high=8,
+    )
+    aligned_points: int = key(
+        0,
+        "vertices, spread over the body, at whose places in the image features are read in each "
+        "round (mesh-aligned refinement); 0: none",
+        low=0,
+        high=2048,
     )
     answer_rounds: int = key(
         0,
@@ -102,10 +110,15 @@ class ModelBasedConfig(HeadConfig):
             raise UserError(
                 f"head.answer_rounds={self.answer_rounds} and head.rounds=0: no round was trained"
             )
-        if self.rounds and not (self.prompts or self.map_cells):
+        if self.aligned_points and not self.rounds:
             raise UserError(
-                f"head.rounds={self.rounds} compares answers with keypoints: set head.prompts=true "
-                "or head.map_cells"
+                f"head.aligned_points={self.aligned_points} and head.rounds=0: features are read "
+                "in rounds"
+            )
+        if self.rounds and not (self.prompts or self.map_cells or self.aligned_points):
+            raise UserError(
+                f"head.rounds={self.rounds} compares answers with the image: set "
+                "head.prompts=true, head.map_cells or head.aligned_points"
             )
 
 

@@ -63,15 +63,23 @@ class Mending(nn.Module):
         width: channels of a query.  answers: numbers that each query answers with.
         prompted: keypoints that are given, the last of PROMPTED; 0: none are.
         maps: whether the head has maps of the body's keypoints.
+        vertices: how many of them are projected too, spread over the body.
     """
 
     hangs: torch.Tensor
 
     def __init__(
-        self, body: BodyModel, width: int, answers: list[int], prompted: int, maps: bool
+        self,
+        body: BodyModel,
+        width: int,
+        answers: list[int],
+        prompted: int,
+        maps: bool,
+        vertices: int = 1,
     ) -> None:
         super().__init__()
-        self._points = [body.lean(1)]
+        self._points = [body.lean(vertices)]
+        self.projected = len(self._points[0].vertex_ids)
         self.parents = body.parents
         names = body.landmark_names
         wanted = PROMPTED[body.kind][-prompted:] if prompted else ()
@@ -96,7 +104,7 @@ class Mending(nn.Module):
     @torch.no_grad()
     def compare(
         self, found: BodyParameters, K: torch.Tensor, size: Size, wanted: list[torch.Tensor | None]
-    ) -> tuple[torch.Tensor, list[Comparison]]:
+    ) -> tuple[torch.Tensor, list[Comparison], torch.Tensor]:
         """Project bodies and compare their landmarks with prompts and maps.
 
         Args:
@@ -105,8 +113,8 @@ class Mending(nn.Module):
             wanted: (B, P, 3) of finetune.prompts, and (B, K, 3) of KeypointMaps.read; None where
                 there are none.
         Returns:
-            (B, 3 L) where landmarks are in the image, and log of their depth over the root's; and
-            a Comparison with each of what the head takes.
+            (B, 3 L) where landmarks are in the image, and log of their depth over the root's;
+            a Comparison with each of what the head takes; and (B, V, 2) where vertices are.
         """
         points = self._points[0].to(K.device)
         # bf16 would project to a hundredth of the image.
@@ -122,7 +130,8 @@ class Mending(nn.Module):
                 for rows, points_2d in zip(self.compared, wanted, strict=True)
                 if rows
             ]
-            return torch.cat([shown.clamp(-2, 2), depth.log()], -1).flatten(1), compared
+            told = torch.cat([shown.clamp(-2, 2), depth.log()], -1).flatten(1)
+            return told, compared, to_shares(project_points(vertices, K), size)
 
     def step(
         self,

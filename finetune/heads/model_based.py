@@ -8,7 +8,8 @@ their places on a coarse grid: it learns within minutes, where attention alone s
 (docs/log.md). It starts the queries, which a transformer decoder then refines by attending to all
 tokens. With ``head.map_cells`` tokens also say where each keypoint is, and that starts them too;
 so do keypoints that were found, with ``head.prompts``. With ``head.rounds`` an answer is projected
-into the image, compared with keypoints and mended, so often (finetune/heads/mending.py).
+into the image, compared with keypoints and mended, so often (finetune/heads/mending.py); with
+``head.aligned_points`` by features at its vertices' places too (finetune/heads/aligned.py).
 
 Keypoints alone give an answer too: without an image nothing is read off tokens.
 """
@@ -23,6 +24,7 @@ from torch import nn
 from data.bodies.base import BodyModel, BodyParameters
 from data.cropping.geometry import Size
 from finetune.crop_camera import describe_camera, find_ray_rotation
+from finetune.heads.aligned import AlignedFeatures
 from finetune.heads.base import HEADS, Head, Prediction, Term, pose_body
 from finetune.heads.keypoint_maps import KeypointMaps
 from finetune.heads.keys import ModelBasedConfig
@@ -109,10 +111,16 @@ class ModelBasedHead(Head):
         self.answer_rounds = head.answer_rounds or head.rounds
         if self.rounds:
             counts = list(answers.values())
-            self.mending = Mending(body, width, counts, self.prompted, self.has_maps)
+            seen = max(head.aligned_points, 1)
+            self.mending = Mending(body, width, counts, self.prompted, self.has_maps, seen)
             self.mended_norm = nn.LayerNorm(width)
             mended = {name: nn.Linear(width, count) for name, count in answers.items()}
             self.mended = nn.ModuleDict(mended)
+        self.aligned = None
+        if head.aligned_points:
+            shape = (len(answers), width)
+            points = self.mending.projected
+            self.aligned = AlignedFeatures(config.encoder.width, self.grid, points, shape)
         self.apply(initialise)
         nn.init.normal_(self.queries, std=0.02)
         if last is not None:
@@ -124,6 +132,8 @@ class ModelBasedHead(Head):
             # Without keypoints a network that goes on with rounds is at first the one that it was.
             for layer in mended.values():
                 nn.init.zeros_(layer.weight)
+        if self.aligned is not None:
+            self.aligned.reset()
 
     def forward(
         self,
@@ -150,11 +160,15 @@ class ModelBasedHead(Head):
         queries = self._decode(queries, memory)
         rounds = [_answer(self.answers, self.last_norm(queries))]
         rotation = find_ray_rotation(K, size)
+        reads = self.aligned is not None and tokens is not None
+        fine = self.aligned.refine(tokens) if reads else None
         for _ in range(self.rounds if self.training else self.answer_rounds):
             offsets = rounds[-1].detach()
             found = self._add(offsets, means, K, size, body)
-            shown, compared = self.mending.compare(found, K, size, [prompts, mapped])
+            shown, compared, places = self.mending.compare(found, K, size, [prompts, mapped])
             changed = self.mending.change_queries(shown, offsets, compared)
+            if fine is not None:
+                changed = changed + self.aligned(fine, places)
             queries = self._decode(queries + changed, memory)
             offsets = self.mending.step(found, offsets, means.pose, compared, rotation)
             rounds.append(offsets.add(_answer(self.mended, self.mended_norm(queries))))
