@@ -63,7 +63,7 @@ def test_a_network_goes_on_with_it_as_the_one_that_it_was():
 def test_only_features_about_the_body_change_the_answer():
     """Its small body lies in the image's middle; features elsewhere are not read."""
     model = make_network(rounds=1, aligned_points=40)
-    torch.nn.init.normal_(model.head.aligned.read[-1].weight, std=0.3)
+    torch.nn.init.normal_(model.head.aligned.last.weight, std=0.3)
     torch.nn.init.normal_(model.head.mended["pose"].weight, std=0.3)
     model.mean_place[2] = 2.0  # 7.4 m across the image
     refine = model.head.aligned.refine

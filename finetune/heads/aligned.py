@@ -28,14 +28,13 @@ class AlignedFeatures(nn.Module):
         self.grid, self.queries = grid, queries
         self.layer = nn.Linear(width, CELLS * CELLS * CHANNELS)
         channels = queries[1]
-        last = nn.Linear(2 * channels, queries[0] * channels)
-        first = nn.Linear(points * (CHANNELS + 2), 2 * channels)
-        self.read = nn.Sequential(first, nn.GELU(), last)
+        self.first = nn.Linear(points * (CHANNELS + 2), 2 * channels)
+        self.last = nn.Linear(2 * channels, queries[0] * channels)
 
     def reset(self) -> None:
         """Make a network that goes on with it the one that it was without."""
-        nn.init.zeros_(self.read[-1].weight)
-        nn.init.zeros_(self.read[-1].bias)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
 
     def refine(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, N, C) tokens -> (B, rows, columns, CHANNELS) of cells finer than tokens."""
@@ -52,7 +51,8 @@ class AlignedFeatures(nn.Module):
         """
         seen = sample_places(fine, places)
         told = torch.cat([seen, places.clamp(-1, 1).to(seen.dtype)], -1)
-        return self.read(told.flatten(1)).unflatten(1, self.queries)
+        hidden = nn.functional.gelu(self.first(told.flatten(1)))
+        return self.last(hidden).unflatten(1, self.queries)
 
 
 def sample_places(fine: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
