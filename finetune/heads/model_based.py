@@ -160,14 +160,15 @@ class ModelBasedHead(Head):
         queries = self._decode(queries, memory)
         rounds = [_answer(self.answers, self.last_norm(queries))]
         rotation = find_ray_rotation(K, size)
-        aligned = None if tokens is None else self.aligned
-        fine = None if aligned is None else aligned.refine(tokens)
+        aligned, fine = self.aligned, None
+        if aligned is not None and tokens is not None:
+            fine = aligned.refine(tokens)
         for _ in range(self.rounds if self.training else self.answer_rounds):
             offsets = rounds[-1].detach()
             found = self._add(offsets, means, K, size, body)
             shown, compared, places = self.mending.compare(found, K, size, [prompts, mapped])
             changed = self.mending.change_queries(shown, offsets, compared)
-            if aligned is not None:
+            if aligned is not None and fine is not None:
                 changed = changed + aligned(fine, places)
             queries = self._decode(queries + changed, memory)
             offsets = self.mending.step(found, offsets, means.pose, compared, rotation)
