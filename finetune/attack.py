@@ -42,7 +42,8 @@ class Attack:
         Args:
             tags: (B, ...) as data.loading.crops.TAGS names them.
         """
-        return (draw_uniform(self._name(tags), 1)[:, 0] < self.share).nonzero()[:, 0]
+        names = name_crops(tags, self.seed)
+        return (draw_uniform(names, 1)[:, 0] < self.share).nonzero()[:, 0]
 
     def move(
         self,
@@ -58,7 +59,8 @@ class Attack:
         mean, std = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
         low, high, step = -mean / std, (1 - mean) / std, self.radius / LEVELS / std
         count = images[0].numel() if len(images) else 0
-        noise = draw_uniform(self._name(tags), 1 + count)[:, 1:].view_as(images)
+        names = name_crops(tags, self.seed)
+        noise = draw_uniform(names, 1 + count)[:, 1:].view_as(images)
         start = images.detach() + NOISE * step * (2 * noise.to(images) - 1)
         start = torch.minimum(torch.maximum(start, low), high).requires_grad_()
         with torch.enable_grad():
@@ -66,12 +68,17 @@ class Attack:
         moved = start.detach() + step * gradient.sign()
         return torch.minimum(torch.maximum(moved, low), high)
 
-    def _name(self, tags: torch.Tensor) -> torch.Tensor:
-        """(B,) int64, a number for each crop."""
-        name = torch.full_like(tags[:, 0], self.seed, dtype=torch.int64)
-        for column in IDENTITY:
-            name = _mix(name + GOLDEN) ^ tags[:, TAGS.index(column)].long()
-        return _mix(name + GOLDEN)
+
+def name_crops(tags: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """Returns (B,) int64, a number for each crop, for ``draw_uniform``.
+
+    Args:
+        tags: (B, ...) as data.loading.crops.TAGS names them.
+    """
+    name = torch.full_like(tags[:, 0], seed, dtype=torch.int64)
+    for column in IDENTITY:
+        name = _mix(name + GOLDEN) ^ tags[:, TAGS.index(column)].long()
+    return _mix(name + GOLDEN)
 
 
 def draw_uniform(names: torch.Tensor, count: int) -> torch.Tensor:

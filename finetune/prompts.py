@@ -51,16 +51,32 @@ def make_prompts(
         u: (B, columns.PROMPT) uniform numbers.
         share: of crops that are prompted at all.
     """
+    points, known = _find_points(body, true)
+    flat = to_shares(project_points(points, K), size)
+    if body.kind == "body" and "nose" in body.landmark_names:
+        known = known & ~_hide_faces(points, u[:, 0])
+    return spoil_keypoints(flat, u, share) * known[..., None]
+
+
+def tell_prompts(body: BodyModel, true: Prediction, K: torch.Tensor, size: Size) -> torch.Tensor:
+    """Return (B, K, 3) true keypoints of people: all within the image, hidden or not.
+
+    Args: as make_prompts has them.
+    """
+    points, known = _find_points(body, true)
+    flat = to_shares(project_points(points, K), size)
+    given = known & (flat.abs() < 0.5).all(-1)
+    return torch.cat([flat, torch.ones_like(flat[..., :1])], -1) * given[..., None]
+
+
+def _find_points(body: BodyModel, true: Prediction) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, K, 3) points in the cameras' frames in the order of PROMPTED; (B, K) which there are."""
     names = body.landmark_names
     wanted = PROMPTED[body.kind]
     rows = [names.index(name) if name in names else 0 for name in wanted]
     points = body.landmarks(true.vertices, true.joints)[:, rows]
-    flat = to_shares(project_points(points, K), size)
-    known = torch.tensor([name in names for name in wanted], device=flat.device)
-    known = known.expand(len(flat), -1)
-    if body.kind == "body" and "nose" in names:
-        known = known & ~_hide_faces(points, u[:, 0])
-    return spoil_keypoints(flat, u, share) * known[..., None]
+    known = torch.tensor([name in names for name in wanted], device=points.device)
+    return points, known.expand(len(points), -1)
 
 
 def _hide_faces(points: torch.Tensor, u: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ from finetune.evaluation import tables
 from finetune.evaluation.clips import PLACE, TestClips, collect, feed, open_test
 from finetune.evaluation.image_judge import ImageJudge, summarise_answers, write_answers
 from finetune.evaluation.judge import Judge
+from finetune.evaluation.prompted import Prompted, list_prompted
 from finetune.evaluation.results import (
     clear_folder,
     list_numbers,
@@ -51,6 +52,8 @@ def main(argv: list[str]) -> int:
         return _print_protocol(config)
     evaluation = evaluate(config, "python -m finetune evaluate " + shlex.join(argv))
     print(tables.table(evaluation))
+    if "prompts" in evaluation:
+        print(f"\n{list_prompted(evaluation)}\n")
     print("\n".join(evaluation["notes"]))
     print(f"wrote {find_results_folder(config)}")
     if config.log and checkpoint is not None:
@@ -102,7 +105,8 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
         return finish_answers(config, answers, test, command, seen)
     attack = Attack(config.attack) if config.attack else None
     if not isinstance(data, CropPairDataConfig):
-        judge = Judge(predictor, plain, test.masks, beside, attack)
+        prompted = Prompted(predictor) if predictor.config.head.prompts else None
+        judge = Judge(predictor, plain, test.masks, beside, attack, prompted)
     elif attack is None:
         judge = PairJudge(predictor, plain, test.masks, beside)
     else:

@@ -12,6 +12,7 @@ from engine.pose_metrics import mpjpe, pa_mpjpe
 from finetune.attack import Attack
 from finetune.evaluation import metrics
 from finetune.evaluation.calibration import Calibration
+from finetune.evaluation.prompted import Prompted, measure_visible
 from finetune.heads.base import Prediction, pose_body
 from finetune.inference.predictor import Predictor
 from finetune.people import crop_people, unmirror
@@ -28,9 +29,10 @@ class Judge:
     Args:
         predictor: of the run.
         plain: that of the run without pre-training, or None.
-        masks: whether bodies' images come with person masks.
+        masks: whether images come with person masks.
         beside: of another network with the same body model, or None.
         attack: what changes images against the run for a row of its own, or None.
+        prompted: what gives the run keypoints for rows of their own, or None.
 
     Attributes:
         values: {row: {metric: [(n,) arrays]}}.
@@ -48,8 +50,9 @@ class Judge:
         masks: bool,
         beside: Predictor | None = None,
         attack: Attack | None = None,
+        prompted: Prompted | None = None,
     ) -> None:
-        self.attack = attack
+        self.attack, self.prompted, self.masks = attack, prompted, masks
         self.predictor, self.plain, self.beside = predictor, plain, beside
         self.body: BodyModel = predictor.body
         if self.body.faces is None:
@@ -78,6 +81,8 @@ class Judge:
             rows.append("scratch")
         if self.attack is not None:
             rows.append("attacked")
+        if self.prompted is not None:
+            rows += self.prompted.rows
         if self.beside is not None:
             rows.append("beside")
         return [*rows, "turned", "mean"]
@@ -103,6 +108,8 @@ class Judge:
         truth = self._true_meshes(labels, seen, target)
         if self.attack is not None:
             answers["attacked"] = self._answer_attacked(self.attack, batch, seen, truth)
+        if self.prompted is not None:
+            answers |= self.prompted.answer(batch, seen, truth)
         true = unmirror(truth, seen.flip, self.body)
         areas = metrics.vertex_areas(true.vertices.cpu(), self.faces)
         K, masks = _mask_camera(batch), None
@@ -110,6 +117,9 @@ class Judge:
             drawn = self._silhouettes(true.vertices, K)
             masks = drawn if self.hand else _person_masks(batch["mask"])
             self.ceiling.append(metrics.iou(drawn, masks).numpy())
+            if self.prompted is not None and self.masks:
+                person = _person_masks(batch["mask"])
+                self.prompted.visible.append(measure_visible(drawn, person))
         for row, answer in answers.items():
             found = unmirror(answer, seen.flip, self.body)
             if row == "model":

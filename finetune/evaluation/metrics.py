@@ -46,6 +46,8 @@ ROWS = {
     "model": "this run",
     "scratch": "without pre-training",
     "attacked": "this run, images attacked",
+    "keypoints": "this run, given true keypoints",
+    "spoiled": "this run, given keypoints with a finder's faults",
     "one_view": "this run, first view alone",
     "late": "this run, answers to each view averaged",
     "beside": "another network",
@@ -304,7 +306,7 @@ def summarise(
         )
     values = {
         row: {
-            metric: _interval(per_crop[row][metric], clips, f"{row}/{metric}")
+            metric: measure_interval(per_crop[row][metric], clips, f"{row}/{metric}")
             for metric in METRICS
             if metric in per_crop[row]
         }
@@ -313,7 +315,7 @@ def summarise(
     }
     model, scratch = per_crop.get("model", {}), per_crop.get("scratch", {})
     differences = {
-        metric: _interval(
+        metric: measure_interval(
             np.asarray(model[metric]) - np.asarray(scratch[metric]), clips, f"difference/{metric}"
         )
         for metric in METRICS
@@ -335,7 +337,7 @@ def compare_rows(
     model = per_crop["model"]
     return {
         row: {
-            metric: _interval(
+            metric: measure_interval(
                 np.asarray(model[metric]) - np.asarray(values), clips, f"difference to {row}"
             )
             for metric, values in per_crop[row].items()
@@ -344,7 +346,12 @@ def compare_rows(
     }
 
 
-def _interval(values: np.ndarray, clips: np.ndarray, name: str) -> Interval:
+def measure_interval(values: np.ndarray, clips: np.ndarray, name: str) -> Interval:
+    """Return the mean of values (n,) and its bounds, None where they are not defined.
+
+    Args:
+        clips: (n,) the clip of each.  name: of the values, for messages.
+    """
     try:
         mean, low, high = bootstrap(values, clips)
     except (Failure, ValueError) as error:

@@ -16,6 +16,7 @@ from engine.run.files import write_file
 from finetune.evaluation import metrics, tables
 from finetune.evaluation.calibration import draw_calibration, word_calibration
 from finetune.evaluation.judge import Judge
+from finetune.evaluation.prompted import describe_prompted, summarise_prompted
 from finetune.inference.predictor import Predictor
 from finetune.person import Person
 from finetune.verb_config import EvaluateConfig
@@ -105,6 +106,11 @@ def summarise_run(
     if compared:
         evaluation["compared"] = metrics.compare_rows(found, clips, compared)
     evaluation["notes"] = tables.sentences(evaluation, judge.made) + _explain_rows(judge)
+    if judge.prompted is not None:
+        parts = judge.prompted.visible
+        visible = np.concatenate(parts) if parts else None
+        evaluation["prompts"] = summarise_prompted(found, clips, visible, judge.prompted.rows)
+        evaluation["notes"] += describe_prompted(evaluation["prompts"])
     calibration = judge.calibration.summarise()
     if calibration is not None:
         evaluation["calibration"] = calibration
@@ -129,13 +135,12 @@ def _explain_rows(judge: Judge) -> list[str]:
         "Both mean-pose rows stand at the mean translation in the crop, at the mean depth for its "
         "field of view; a hand that is rotated about its wrist there may leave the crop."
     )
-    asked = {"this run": judge.predictor, "the network beside": judge.beside}
-    for row, predictor in asked.items():
-        if predictor is not None and predictor.config.head.prompts:
-            notes.append(
-                f"{row} takes keypoints (head.prompts) and is given none here: these are its "
-                "errors from the image alone. `finetune referee prompts=true` gives it some."
-            )
+    if judge.predictor.config.head.prompts:
+        notes.append(
+            "This run takes keypoints (head.prompts): the row of its name is by the image alone."
+        )
+    if judge.beside is not None and judge.beside.config.head.prompts:
+        notes.append("The network beside takes keypoints (head.prompts) and is given none here.")
     if "iou" not in judge.columns:
         notes.append("There is no IoU: not all clips have person masks.")
     return notes
@@ -181,6 +186,8 @@ def write_results(
         flat_values = {
             f"{name}/{key}": values for name, row in found.items() for key, values in row.items()
         }
+        if judge.prompted is not None and judge.prompted.visible:
+            flat_values["visible"] = np.concatenate(judge.prompted.visible)
         # None of the arrays' names is that of an option.
         # pyrefly: ignore[bad-argument-type]
         np.savez_compressed(folder / "per_crop.npz", clip=clips, **flat_values)

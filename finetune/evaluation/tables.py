@@ -168,7 +168,7 @@ def _pretraining(evaluation: dict) -> Iterator[str]:
         if metric["key"] in differences:
             difference = differences[metric["key"]]
             found[verdict(difference, metric["better"])].append(
-                f"{metric['name']} ({_signed(difference, metric['unit'])})"
+                f"{metric['name']} ({word_signed(difference, metric['unit'])})"
             )
     yield (
         "Differences are this run minus the one without pre-training, crop by crop on the same "
@@ -200,7 +200,7 @@ def _compared(evaluation: dict) -> Iterator[str]:
         found: dict[str, list[str]] = {}
         for metric in evaluation["metrics"]:
             difference = differences[metric["key"]]
-            words = f"{metric['name']} ({_signed(difference, metric['unit'])})"
+            words = f"{metric['name']} ({word_signed(difference, metric['unit'])})"
             found.setdefault(verdict(difference, metric["better"]), []).append(words)
         for said, words in found.items():
             yield f"This run minus '{names[row]}', crop by crop: {said} in {_listed(words)}."
@@ -261,7 +261,7 @@ def _overlap(evaluation: dict) -> Iterator[str]:
         )
 
 
-def _signed(difference: Interval, unit: str) -> str:
+def word_signed(difference: Interval, unit: str) -> str:
     """Return "-3.1 mm [-5.0, -1.2]" of a difference and its interval.
 
     It has more digits where a bound that is not 0 would be written as 0.
