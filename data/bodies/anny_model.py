@@ -95,18 +95,47 @@ class AnnyModel(BodyModel):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return vertices and joints of a face at rest, without the face's blend shapes."""
         with torch.autocast(pose.device.type, enabled=False):  # bf16 moves vertices by 3 mm
-            rest = self.rigged.get_rest_model(self._coefficients(shape.float()))
-            rotation = pose.float() if pose.ndim == 4 else axis_angle_to_matrix(pose.float())
-            transforms = torch.zeros(*rotation.shape[:2], 4, 4, device=rotation.device)
-            transforms[..., :3, :3] = rotation
-            transforms[..., 3, 3] = 1
-            moved, bones = self.rigged.get_bone_transforms(transforms, rest["rest_bone_poses"])
+            rest, moved, bones = self._move_bones(pose, shape)
             vertices = self.rigged.get_skinned_vertices(
                 rest_vertices=rest["rest_vertices"].expand(len(moved), -1, -1),
                 bone_transforms=moved,
             )
             shift = translation.float()[:, None]
             return vertices + shift, bones[..., :3, 3] + shift
+
+    def _move_bones(
+        self, pose: torch.Tensor, shape: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+        """(anny's dict of a body at rest, (B, J, 4, 4) moves from rest, (B, J, 4, 4) bones)."""
+        rest = self.rigged.get_rest_model(self._coefficients(shape.float()))
+        rotation = pose.float() if pose.ndim == 4 else axis_angle_to_matrix(pose.float())
+        transforms = torch.zeros(*rotation.shape[:2], 4, 4, device=rotation.device)
+        transforms[..., :3, :3] = rotation
+        transforms[..., 3, 3] = 1
+        moved, bones = self.rigged.get_bone_transforms(transforms, rest["rest_bone_poses"])
+        return rest, moved, bones
+
+    def turn_joints(self, pose: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
+        """Return how each joint turns from rest: its axes follow the shape; see BodyModel."""
+        with torch.autocast(pose.device.type, enabled=False):
+            return self._move_bones(pose, shape)[1][..., :3, :3]
+
+    def rest(self, shape: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mesh that is skinned; see BodyModel.
+
+        Poses count from the axes of an average body's joints, so that all shapes stand alike at
+        pose 0: that is up to centimetres away from here.
+        """
+        with torch.autocast(shape.device.type, enabled=False):
+            found = self.rigged.get_rest_model(self._coefficients(shape.float()))
+            joints = found["rest_bone_poses"][..., :3, 3]
+            return found["rest_vertices"] - joints[:, :1], joints - joints[:, :1]
+
+    def read_skin(self) -> torch.Tensor:
+        """Return (V, J) share of each joint in each vertex; see BodyModel."""
+        weights, bones = self.rigged.vertex_bone_weights, self.rigged.vertex_bone_indices.long()
+        out = weights.new_zeros(len(weights), len(self.rigged.bone_labels))
+        return out.scatter_add_(1, bones, weights)
 
     def keypoints(self, vertices: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
         """Returns the (B, K, 3) keypoints: some of the joints and of the vertices."""
@@ -190,6 +219,22 @@ class LeanAnny(AnnyModel):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         vertices, joints = super()._pose(pose[:, self.kept], translation, shape)
         return vertices, joints[:, self.nearest]
+
+    def turn_joints(self, pose: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
+        """Return how each joint turns, those left out as the one they move with."""
+        return super().turn_joints(pose[:, self.kept], shape)[:, self.nearest]
+
+    def rest(self, shape: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mesh that is skinned, its left out joints where the one they move with is."""
+        vertices, joints = super().rest(shape)
+        return vertices, joints[:, self.nearest]
+
+    def read_skin(self) -> torch.Tensor:
+        """Return (V, J) shares, 0 of the joints that are left out; see BodyModel."""
+        found = super().read_skin()
+        out = found.new_zeros(len(found), len(self.joint_names))
+        out[:, self.kept] = found
+        return out
 
 
 class AnnyHand(AnnyModel):

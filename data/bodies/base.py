@@ -162,6 +162,37 @@ class BodyModel(nn.Module, abc.ABC):
         They are some of these, or a regressor's.
         """
 
+    def turn_joints(self, pose: torch.Tensor, shape: torch.Tensor) -> torch.Tensor:
+        """Return (B, J, 3, 3) how each joint turns what hangs on it, from rest.
+
+        In the axes of the frame that ``translation`` is in. Here the joints' rotations one after
+        the other; a model whose joints have axes of their own says otherwise.
+
+        Args:
+            pose: (B, J, 3, 3) rotation matrices.  shape: (B, S) or (1, S).
+        """
+        turned = [pose[:, 0]]
+        for joint, parent in enumerate(self.parents[1:], 1):
+            turned.append(turned[parent] @ pose[:, joint])
+        return torch.stack(turned, 1)
+
+    def rest(self, shape: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (B, V, 3) vertices and (B, J, 3) joints that ``turn_joints`` counts from, metres.
+
+        That is the mesh which skinning moves: each vertex goes where its joints' turns and places
+        take it, by its shares in them. Joint 0 is at the origin.
+        """
+        still = shape.new_zeros(len(shape), len(self.joint_names), 3)
+        return self(still, shape.new_zeros(len(shape), 3), shape)
+
+    def read_skin(self) -> torch.Tensor:
+        """Return (V, J) share of each joint in each vertex; a vertex's sum to 1.
+
+        Raises:
+            UserError: the model is no skinned mesh.
+        """
+        raise UserError(f"body={self.name} does not say how its joints move its vertices")
+
     @property
     def landmark_names(self) -> list[str]:
         """Names of what ``landmarks`` returns: the keypoints, then COCO's points of the face."""

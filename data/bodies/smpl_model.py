@@ -131,6 +131,10 @@ class SmplModel(BodyModel):
         """Returns the (B, K, 3) keypoints: some of the joints and of the vertices."""
         return torch.cat([joints, vertices], 1)[:, self.keypoint_index]
 
+    def read_skin(self) -> torch.Tensor:
+        """Return (V, J) share of each joint in each vertex, as the file has them."""
+        return self.skinning.weights
+
     @property
     def landmark_names(self) -> list[str]:
         """Names of the landmarks; see BodyModel."""
