@@ -56,10 +56,10 @@ PACKAGE = Package(
         Verb(
             "predict",
             "finetune.predict:main",
-            "recover the meshes of the people and hands in images",
-            "IMAGE ... [run=RUN] [out=DIR] [boxes=FILE] [key=value ...]",
+            "recover the meshes of the people and hands in images and videos",
+            "IMAGE-or-VIDEO ... [run=RUN] [out=DIR] [boxes=FILE] [formats=NAMES] [key=value ...]",
             "photo.jpg",
-            keys="finetune.verb_config:PredictConfig",
+            keys="finetune.verb_config:PredictFilesConfig",
         ),
         Verb(
             "predict_pair",

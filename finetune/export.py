@@ -47,7 +47,7 @@ def save_glb(
     for i, (person, name) in enumerate(zip(people, names_of(people), strict=True)):
         material = trimesh.visual.material.PBRMaterial(
             name=name,
-            baseColorFactor=_linear(colour(i)),
+            baseColorFactor=linear_colour(colour(i)),
             metallicFactor=0.0,
             roughnessFactor=0.8,
             doubleSided=True,
@@ -59,7 +59,7 @@ def save_glb(
             vertex_normals=vertex_normals(person.vertices, person.faces) * TO_GLTF,
             visual=trimesh.visual.TextureVisuals(material=material)
             if colours is None
-            else trimesh.visual.ColorVisuals(vertex_colors=_linear(colours[i])),
+            else trimesh.visual.ColorVisuals(vertex_colors=linear_colour(colours[i])),
             process=False,
         )
         scene.add_geometry(mesh, node_name=name, geom_name=name)
@@ -142,7 +142,7 @@ def _describe_person(person: Person, name: str) -> dict:
     return out
 
 
-def _linear(colour: npt.ArrayLike) -> np.ndarray:
+def linear_colour(colour: npt.ArrayLike) -> np.ndarray:
     """Return (..., 4) uint8 RGBA in linear light, of (..., 3) sRGB in 0 to 255.
 
     As glTF counts its factors (IEC 61966-2-1).

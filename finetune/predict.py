@@ -1,4 +1,4 @@
-"""``python -m finetune predict``: meshes of the people, or hands, in images."""
+"""``python -m finetune predict``: meshes of the people, or hands, in images and videos."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,8 @@ from finetune.inference.predictor import SIDES, Predictor, check_boxes, check_in
 from finetune.inference.search import Region, search_images
 from finetune.person import Person
 from finetune.released.catalogue import list_shipped
-from finetune.verb_config import PredictConfig
+from finetune.verb_config import PredictConfig, PredictFilesConfig
+from finetune.video.command import check_videos, is_video, predict_video
 from finetune.viz import draw
 from finetune.viz.confidence import colour_vertices, overlay_confidence
 
@@ -50,11 +51,13 @@ class Listed:
 
 def main(argv: Sequence[str]) -> int:
     """Run ``python -m finetune predict``; returns the exit code."""
-    config, paths = parse_keys(PredictConfig, argv, "finetune predict")
+    config, named = parse_keys(PredictFilesConfig, argv, "finetune predict")
     if config.intrinsics and len(config.intrinsics) != 4:
         raise UserError(f"intrinsics={config.intrinsics}: four numbers are needed, fx,fy,cx,cy")
-    refuse_equal_names(paths)
-    boxes = read_boxes(config.boxes, paths) if config.boxes else {}
+    refuse_equal_names(named)
+    paths = [path for path in named if not is_video(path)]
+    videos = [path for path in named if is_video(path)]
+    boxes = read_boxes(config.boxes, paths) if config.boxes and paths else {}
     fx, fy, cx, cy = config.intrinsics or [0, 0, 0, 0]
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]) if config.intrinsics else None
     # All are read once before the first is predicted: what is wrong with the last is reported now,
@@ -64,9 +67,31 @@ def main(argv: Sequence[str]) -> int:
     out = Path(config.out)
     if out.exists() and not out.is_dir():
         raise UserError(f"out={out} is a file; results need a folder")
+    for path in videos:
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such file")
     predictors = _open_predictors(config)
-    regions = list_regions(config, paths, list(predictors), boxes)
+    if videos:
+        check_videos(config, predictors)
     make_folder(out, f"out={out}")
+    if paths:
+        _predict_images(config, paths, predictors, boxes, K, out)
+    for path in videos:
+        written = predict_video(path, config, predictors, K)
+        print(f"{path}: {', '.join(str(file) for file in written)}")
+    return 0
+
+
+def _predict_images(
+    config: PredictConfig,
+    paths: Sequence[str],
+    predictors: Mapping[str, Predictor],
+    boxes: Mapping[str, Sequence[Listed]],
+    K: np.ndarray | None,
+    out: Path,
+) -> None:
+    """Recover who is in images and write it."""
+    regions = list_regions(config, paths, list(predictors), boxes)
     meshes = {kind: one for kind, one in predictors.items() if one.model.head.has_mesh}
     for path in progress.watched(list(regions), "image"):
         image, found, wrists = read_image(path), [], []
@@ -93,7 +118,6 @@ def main(argv: Sequence[str]) -> int:
             write_results(stem, image, found, meshes, config.colour == "confidence")
             print(f"{path}: {_count(found)}: {stem}.overlay.png, {stem.name}.glb, {stem.name}.json")
     print(f"wrote what was found in {len(regions)} images to {out}")
-    return 0
 
 
 def _open_predictors(config: PredictConfig) -> dict[str, Predictor]:

@@ -123,7 +123,7 @@ class CompareConfig:
 
 @dataclass
 class PredictConfig:
-    """Holds the keys of ``python -m finetune predict``."""
+    """Holds the keys that ``predict`` and ``predict_pair`` share."""
 
     run: str = key(
         "",
@@ -135,8 +135,8 @@ class PredictConfig:
     out: str = key("predictions", "folder for overlays, meshes and numbers", path="one")
     boxes: str = key(
         "",
-        "CSV or JSON with image,x0,y0,x1,y1 and perhaps side, a row a person; default: people, or "
-        "hands, are found (pip install -e '.[find]')",
+        "CSV or JSON with image,x0,y0,x1,y1 and perhaps side, a row a person; of videos any file "
+        "of docs/detections.md; default: people, or hands, are found (pip install -e '.[find]')",
         path="one",
     )
     whole_image: bool = key(False, "each image shows one person or hand: nobody is looked for")
@@ -170,6 +170,38 @@ class PredictConfig:
         """UserError where two keys say where people are."""
         if self.whole_image and self.boxes:
             raise UserError(f"whole_image=true and boxes={self.boxes}: only one can be followed")
+
+
+@dataclass
+class VideoConfig:
+    """Says how videos are gone through."""
+
+    search_hz: float = key(
+        30.0,
+        "frames of a second of video that people are searched in; in the others, boxes and "
+        "keypoints are those between",
+        low=0.1,
+    )
+    tiles: bool = key(True, "search in tiles of the image too, for small people and crowds")
+    lost_s: float = key(1.5, "longest time that a person may be hidden and stay the same", low=0)
+    overlay: bool = key(True, "write the video with the meshes on it, and its sound")
+    side_by_side: bool = key(False, "the overlay's video beside the source's")
+    size_px: int = key(1280, "longer side of the drawn video at most; 0: as the source", low=0)
+    stretch: int = key(
+        100, "frames that are recovered, and drawn, at a time; a kill costs no more", low=1
+    )
+
+
+@dataclass
+class PredictFilesConfig(PredictConfig):
+    """Holds the keys of ``python -m finetune predict``: of images, and of videos."""
+
+    formats: list[str] = key(
+        ["npz", "json"],
+        "files of animation that are written of a video, separated by commas; docs/animation.md "
+        "lists them",
+    )
+    video: VideoConfig = section(VideoConfig)
 
 
 @dataclass

@@ -120,7 +120,7 @@ def _schemas():
     from engine.logging.report import ReportConfig as RunReportConfig
     from finetune.config import FinetuneConfig
     from finetune.demo import DemoConfig
-    from finetune.predict import PredictConfig
+    from finetune.predict import PredictFilesConfig
     from finetune.report import ReportConfig
     from finetune.verb_config import EvaluateConfig
     from pretrain.config import PretrainConfig
@@ -134,7 +134,7 @@ def _schemas():
         "pretrain train": PretrainConfig,
         "finetune train": FinetuneConfig,
         "finetune evaluate": EvaluateConfig,
-        "finetune predict": PredictConfig,
+        "finetune predict": PredictFilesConfig,
         "finetune report": ReportConfig,
         "finetune demo": DemoConfig,
         "pretrain probe": ProbeCommand,

@@ -120,7 +120,7 @@ class AnnyModel(BodyModel):
         with torch.autocast(pose.device.type, enabled=False):
             return self._move_bones(pose, shape)[1][..., :3, :3]
 
-    def rest(self, shape: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def read_rest(self, shape: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mesh that is skinned; see BodyModel.
 
         Poses count from the axes of an average body's joints, so that all shapes stand alike at
@@ -224,9 +224,9 @@ class LeanAnny(AnnyModel):
         """Return how each joint turns, those left out as the one they move with."""
         return super().turn_joints(pose[:, self.kept], shape)[:, self.nearest]
 
-    def rest(self, shape: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def read_rest(self, shape: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mesh that is skinned, its left out joints where the one they move with is."""
-        vertices, joints = super().rest(shape)
+        vertices, joints = super().read_rest(shape)
         return vertices, joints[:, self.nearest]
 
     def read_skin(self) -> torch.Tensor:

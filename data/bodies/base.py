@@ -176,7 +176,7 @@ class BodyModel(nn.Module, abc.ABC):
             turned.append(turned[parent] @ pose[:, joint])
         return torch.stack(turned, 1)
 
-    def rest(self, shape: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def read_rest(self, shape: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (B, V, 3) vertices and (B, J, 3) joints that ``turn_joints`` counts from, metres.
 
         That is the mesh which skinning moves: each vertex goes where its joints' turns and places

@@ -85,7 +85,7 @@ def make_rig(track: Track) -> Rig:
     body = track.body
     device = body.vertex_ids.device
     shape = torch.from_numpy(track.shape).float().to(device)[None]
-    vertices, joints = body.rest(shape)
+    vertices, joints = body.read_rest(shape)
     stand = find_upright(body, shape)
     flip = np.array([-1.0, 1.0, 1.0]) if track.is_left_hand else np.ones(3)
     points = [one[0].double().cpu().numpy() * flip for one in (vertices, joints)]
@@ -143,7 +143,7 @@ def find_upright(body: BodyModel, shape: torch.Tensor) -> np.ndarray:
         return np.eye(3)
     if whole is not body:
         shape = shape.new_full((1, len(whole.shape_space.names)), whole.shape_space.mean)
-    vertices, joints = whole.rest(shape)
+    vertices, joints = whole.read_rest(shape)
     points = whole.keypoints(vertices, joints)[0].double().cpu().numpy()
     at = dict(zip(whole.keypoint_names, points, strict=True))
     up = _nearest_axis(at["neck"] - (at["left_ankle"] + at["right_ankle"]) / 2)

@@ -9,6 +9,7 @@ y down, z forward; the first pixel's centre is at (0.5, 0.5).
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -133,6 +134,18 @@ class Track:
         """Yield (first row, Points) of all rows in parts, so that memory stays flat."""
         for first in range(0, len(self), CHUNK):
             yield first, self.pose_rows(slice(first, first + CHUNK))
+
+    @cached_property
+    def skeleton(self) -> tuple[np.ndarray, np.ndarray]:
+        """(T, J, 3) joints and (T, K, 3) keypoints of all rows, float32 metres.
+
+        They are posed once: who changes a pose makes another Track (dataclasses.replace).
+        """
+        joints, keypoints = [], []
+        for _, points in self.walk_points():
+            joints.append(points.joints)
+            keypoints.append(points.keypoints)
+        return np.concatenate(joints), np.concatenate(keypoints)
 
     def list_stretches(self) -> list[slice]:
         """Return the rows of each stretch of frames without a gap."""

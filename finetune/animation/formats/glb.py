@@ -1,0 +1,246 @@
+"""GLB with a skeleton that moves, by the glTF 2.0 specification: for Blender and web viewers.
+
+A node a person, whose children are the skeleton's first joint and the skinned mesh; one animation
+for all. Metres, y up, the camera at the origin looks along -z. A person is hidden (the node's scale
+is 0) in frames in which they are not found.
+"""
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from engine.errors import UserError
+from finetune.animation.files import write_bytes
+from finetune.animation.formats import FORMATS
+from finetune.animation.rig import Rig, make_motion, make_rig
+from finetune.animation.track import Take, Track
+from finetune.animation.turning import to_quaternions
+from finetune.export import linear_colour
+from finetune.person import colour, vertex_normals
+
+MAGIC, JSON_CHUNK, BINARY_CHUNK = 0x46546C67, 0x4E4F534A, 0x004E4942
+FLOAT, UNSIGNED_SHORT, UNSIGNED_INT = 5126, 5123, 5125
+COMPONENTS = {
+    np.dtype("<f4"): FLOAT,
+    np.dtype("<u2"): UNSIGNED_SHORT,
+    np.dtype("<u4"): UNSIGNED_INT,
+}
+ARRAY_BUFFER, ELEMENT_BUFFER = 34962, 34963
+WIDTHS = {1: "SCALAR", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
+SET = 4  # joints of a vertex that one attribute holds
+CENTRED_PX = 1.0  # glTF's camera looks through the middle of its image
+
+
+class Document:
+    """A glTF document that grows: its JSON and its one buffer."""
+
+    def __init__(self) -> None:
+        self.tree: dict = {
+            "asset": {"version": "2.0", "generator": "counterpose"},
+            "scene": 0,
+            "scenes": [{"nodes": []}],
+            "nodes": [],
+            "buffers": [],
+        }
+        self.data = bytearray()
+
+    def add(self, kind: str, value: dict) -> int:
+        """Put something into one of the document's lists; return its place there."""
+        self.tree.setdefault(kind, []).append(value)
+        return len(self.tree[kind]) - 1
+
+    def add_array(self, values: np.ndarray, target: int | None = None, bounds: bool = False) -> int:
+        """Put an array of (n,) or (n, width) into the buffer; return its accessor's place.
+
+        Args:
+            target: what a vertex or index array is for.
+            bounds: say its least and largest numbers, as positions and times have to.
+        """
+        array = np.ascontiguousarray(values)
+        array = array.astype(array.dtype.newbyteorder("<"))
+        self.data += bytes(-len(self.data) % 4)
+        view: dict = {"buffer": 0, "byteOffset": len(self.data), "byteLength": array.nbytes}
+        if target is not None:
+            view["target"] = target
+        self.data += array.tobytes()
+        flat = array.reshape(len(array), -1)
+        accessor: dict = {
+            "bufferView": self.add("bufferViews", view),
+            "componentType": COMPONENTS[array.dtype],
+            "count": len(array),
+            "type": WIDTHS[flat.shape[1]],
+        }
+        if bounds:
+            accessor |= {"min": flat.min(0).tolist(), "max": flat.max(0).tolist()}
+        return self.add("accessors", accessor)
+
+    def to_bytes(self) -> bytes:
+        """Return the document as a GLB file."""
+        self.data += bytes(-len(self.data) % 4)
+        self.tree["buffers"] = [{"byteLength": len(self.data)}]
+        text = json.dumps(self.tree, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 4)
+        length = 12 + 8 + len(text) + 8 + len(self.data)
+        return b"".join(
+            (
+                struct.pack("<3I", MAGIC, 2, length),
+                struct.pack("<2I", len(text), JSON_CHUNK),
+                text,
+                struct.pack("<2I", len(self.data), BINARY_CHUNK),
+                bytes(self.data),
+            )
+        )
+
+
+@FORMATS.register("glb")
+def write_glb(take: Take, stem: Path) -> list[Path]:
+    """Write STEM.glb.
+
+    Raises:
+        UserError: a body model is no skinned mesh, or has more joints than an index holds.
+    """
+    document = Document()
+    animation: dict = {"name": Path(take.video).stem, "samplers": [], "channels": []}
+    _add_camera(document, take)
+    for number, track in enumerate(take.tracks):
+        _add_person(document, animation, take, track, number)
+    document.add("animations", animation)
+    return [write_bytes(f"{stem}.glb", document.to_bytes())]
+
+
+def _add_camera(document: Document, take: Take) -> None:
+    """The video's camera, where its principal point is the middle, as glTF's are."""
+    fx, fy = take.intrinsics[0, 0], take.intrinsics[1, 1]
+    off = np.abs(take.intrinsics[:2, 2] - np.array([take.width, take.height]) / 2).max()
+    if off > CENTRED_PX:
+        return
+    lens = {
+        "yfov": 2 * float(np.arctan(take.height / (2 * fy))),
+        "aspectRatio": float(take.width / take.height * fy / fx),
+        "znear": 0.01,
+    }
+    camera = document.add("cameras", {"type": "perspective", "perspective": lens})
+    _add_root(document, {"name": "camera", "camera": camera})
+
+
+def _add_root(document: Document, node: dict) -> int:
+    place = document.add("nodes", node)
+    document.tree["scenes"][0]["nodes"].append(place)
+    return place
+
+
+def _add_person(document: Document, animation: dict, take: Take, track: Track, number: int) -> None:
+    rig, motion = make_rig(track), make_motion(track)
+    joints = _add_joints(document, rig)
+    mesh = document.add(
+        "nodes",
+        {
+            "name": f"{track.name}.mesh",
+            "mesh": _add_mesh(document, rig, track.name, number),
+            "skin": _add_skin(document, rig, track.name, joints),
+        },
+    )
+    person = _add_root(document, {"name": track.name, "children": [joints[0], mesh]})
+    times = document.add_array(track.times.astype(np.float32), bounds=True)
+    turns = to_quaternions(motion.turns).astype(np.float32)
+    for joint, node in enumerate(joints):
+        _animate(document, animation, node, "rotation", times, turns[:, joint])
+    _animate(document, animation, joints[0], "translation", times, motion.places)
+    shown_at, shown = list_shown(track, take)
+    if not all(shown):
+        there = document.add_array(np.array(shown_at, np.float32), bounds=True)
+        scale = np.repeat(np.array(shown, np.float32)[:, None], 3, 1)
+        _animate(document, animation, person, "scale", there, scale, "STEP")
+
+
+def list_shown(track: Track, take: Take) -> tuple[list[float], list[bool]]:
+    """Return when a person comes and goes, in seconds, and whether they are there from then on."""
+    times, shown = [0.0], [track.frames[0] == 0]
+    for part in track.list_stretches():
+        if track.frames[part.start] > 0:
+            times.append(float(track.times[part.start]))
+            shown.append(True)
+        after = int(track.frames[part.stop - 1]) + 1
+        if after < len(take.times):
+            times.append(float(take.times[after]))
+            shown.append(False)
+    return times, shown
+
+
+def _add_joints(document: Document, rig: Rig) -> list[int]:
+    """A node a joint, at rest without a rotation."""
+    first = len(document.tree["nodes"])
+    for joint, name in enumerate(rig.joint_names):
+        node: dict = {"name": name, "translation": rig.offsets[joint].tolist()}
+        children = [first + child for child, up in enumerate(rig.parents) if up == joint]
+        if children:
+            node["children"] = children
+        document.add("nodes", node)
+    return list(range(first, first + len(rig.joint_names)))
+
+
+def _add_skin(document: Document, rig: Rig, name: str, joints: list[int]) -> int:
+    inverse = np.tile(np.eye(4, dtype=np.float32), (len(joints), 1, 1))
+    inverse[:, :3, 3] = -rig.joints
+    columns = inverse.swapaxes(1, 2).reshape(len(joints), 16)
+    return document.add(
+        "skins",
+        {
+            "name": name,
+            "joints": joints,
+            "skeleton": joints[0],
+            "inverseBindMatrices": document.add_array(columns),
+        },
+    )
+
+
+def _add_mesh(document: Document, rig: Rig, name: str, number: int) -> int:
+    if len(rig.joint_names) > np.iinfo(np.uint16).max:
+        raise UserError(f"{name}: {len(rig.joint_names)} joints are more than glTF's indices hold")
+    vertices = rig.vertices.astype(np.float32)
+    attributes = {
+        "POSITION": document.add_array(vertices, ARRAY_BUFFER, bounds=True),
+        "NORMAL": document.add_array(vertex_normals(vertices, rig.faces), ARRAY_BUFFER),
+    }
+    owners, shares = rig.list_influences()
+    spare = -owners.shape[1] % SET
+    owners = np.pad(owners, ((0, 0), (0, spare))).astype(np.uint16)
+    shares = np.pad(shares, ((0, 0), (0, spare))).astype(np.float32)
+    for first in range(0, owners.shape[1], SET):
+        part, place = slice(first, first + SET), first // SET
+        attributes[f"JOINTS_{place}"] = document.add_array(owners[:, part], ARRAY_BUFFER)
+        attributes[f"WEIGHTS_{place}"] = document.add_array(shares[:, part], ARRAY_BUFFER)
+    rgba = linear_colour(colour(number)) / 255
+    material = document.add(
+        "materials",
+        {
+            "name": name,
+            "doubleSided": True,
+            "pbrMetallicRoughness": {
+                "baseColorFactor": rgba.tolist(),
+                "metallicFactor": 0.0,
+                "roughnessFactor": 0.8,
+            },
+        },
+    )
+    indices = document.add_array(rig.faces.ravel().astype(np.uint32), ELEMENT_BUFFER)
+    primitive = {"attributes": attributes, "indices": indices, "material": material}
+    return document.add("meshes", {"name": name, "primitives": [primitive]})
+
+
+def _animate(
+    document: Document,
+    animation: dict,
+    node: int,
+    path: str,
+    times: int,
+    values: np.ndarray,
+    way: str = "LINEAR",
+) -> None:
+    """A channel of the animation."""
+    output = document.add_array(values.astype(np.float32))
+    animation["samplers"].append({"input": times, "output": output, "interpolation": way})
+    target = {"node": node, "path": path}
+    animation["channels"].append({"sampler": len(animation["samplers"]) - 1, "target": target})

@@ -1,0 +1,1 @@
+"""People recovered in videos: searched, recovered in batches, kept in parts, drawn."""

@@ -1,0 +1,224 @@
+"""``predict`` of a video: searched, recovered, drawn, and written in files of animation."""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data.find.config import FindConfig
+from data.find.detection import Detection, Tracks
+from data.find.search import Run, check_ready, search_videos
+from data.find.store import index_store
+from data.sources.detections.reading import read_detections
+from data.sources.frames import Frames, Unreadable
+from data.sources.index_store import digest_video
+from data.sources.listing import VIDEO_SUFFIXES
+from data.sources.probe import Problems, probe_videos
+from engine.errors import UserError
+from engine.logging import progress
+from engine.logging.console import get_logger
+from engine.run.files import make_folder
+from finetune.animation.formats import FORMATS
+from finetune.animation.track import Take
+from finetune.inference.fingers import JoiningRules
+from finetune.inference.predictor import Predictor, check_intrinsics
+from finetune.inference.search import WORDS
+from finetune.verb_config import PredictFilesConfig
+from finetune.video.asked import Plan, Who, plan_crops
+from finetune.video.film import draw_frame, fit_size, join_film, write_stretch
+from finetune.video.parts import Parts, digest_network, digest_take, digest_words
+from finetune.video.recover import Recoverer, Rows, join_rows
+from finetune.video.settle import make_take
+
+log = get_logger(__name__)
+
+
+def is_video(path: str) -> bool:
+    """Whether a path is named as a video is."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
+def check_videos(config: PredictFilesConfig, predictors: Mapping[str, Predictor]) -> None:
+    """Say what a video cannot be asked for before any is read.
+
+    Raises:
+        UserError: an unknown format, a network without a mesh, keys of images alone.
+    """
+    for name in config.formats:
+        FORMATS.find(name)
+    for predictor in predictors.values():
+        predictor.require_mesh("predict of a video")
+    if config.colour == "confidence":
+        raise UserError("colour=confidence is for images; videos are coloured by who it is")
+    if config.whole_image and len(predictors) > 1:
+        raise UserError(
+            "whole_image=true, but both bodies and hands would be recovered: name one by run="
+        )
+
+
+def predict_video(
+    path: str,
+    config: PredictFilesConfig,
+    predictors: Mapping[str, Predictor],
+    K: np.ndarray | None,
+) -> list[Path]:
+    """Recover the people of a video and write them; returns the files.
+
+    What is done is kept in OUT/STEM.parts, so that the same command goes on where it was stopped.
+
+    Args:
+        K: (3, 3) intrinsics of its frames, or None: a guess.
+    Raises:
+        UserError: it cannot be read, or nobody is in it.
+    """
+    stem = Path(config.out) / Path(path).stem
+    folder = stem.with_name(f"{stem.name}.parts")
+    make_folder(folder, f"out={config.out}")
+    frames = _open_frames(path, folder)
+    K = check_intrinsics(K, frames.width, frames.height)
+    tracks = _find_people(frames, folder, config, list(predictors))
+    plan, everybody = plan_crops(tracks, frames.times, list(predictors), config.least_score)
+    if config.side:
+        other = "left_hand" if config.side == "right" else "right_hand"
+        everybody = [who for who in everybody if who.part != other]
+        plan = {n: [one for one in asked if one.who in everybody] for n, asked in plan.items()}
+    if not everybody:
+        word = " or ".join(WORDS[kind] for kind in predictors)
+        raise UserError(f"{path}: no {word} was found in it")
+    rows = _recover(path, frames, folder, plan, everybody, config, predictors, K)
+    size = (frames.width, frames.height)
+    bodies = {kind: predictor.body for kind, predictor in predictors.items()}
+    take = make_take(path, frames.times, size, K, rows, everybody, bodies)
+    written: list[Path] = []
+    for name in config.formats:
+        written += FORMATS.find(name)(take, stem)
+    if config.video.overlay:
+        written.append(_draw(take, frames, folder, stem, config))
+    return written
+
+
+def _open_frames(path: str, folder: Path) -> Frames:
+    problems = Problems()
+    readable = probe_videos([path], 1, problems, index_store(str(folder)))
+    if path not in readable:
+        raise UserError(f"{path}: {problems.skipped[path]}")
+    return readable[path]
+
+
+def _find_people(
+    frames: Frames, folder: Path, config: PredictFilesConfig, kinds: list[str]
+) -> Tracks:
+    """Who is where: by boxes=, in the whole image, or by a search that is kept."""
+    name = Path(frames.path).stem
+    if config.whole_image:
+        return {"0": _fill_image(frames, kinds[0], config.side or "right")}
+    if config.boxes:
+        found = read_detections(config.boxes, {name: frames})
+        if name not in found:
+            raise UserError(f"boxes={config.boxes} has no row for the video {name}")
+        return found[name]
+    options = FindConfig(
+        rate_hz=config.video.search_hz, tiles=config.video.tiles, lost_s=config.video.lost_s
+    )
+    hands = "hand" in kinds
+    check_ready(str(folder), options, hands)
+    problems = Problems()
+    searched = search_videos({name: frames}, options, hands, Run(str(folder)), problems)
+    if name not in searched:
+        raise UserError(f"{frames.path}: {problems.skipped.get(frames.path, 'it has no frames')}")
+    return searched[name].tracks
+
+
+def _fill_image(frames: Frames, kind: str, side: str) -> dict[int, Detection]:
+    """One person, or hand, as large as the image in every frame."""
+    from data.find.detection import HandDetection
+
+    box = np.array([0, 0, frames.width, frames.height], np.float64)
+    if kind == "body":
+        return {frame: Detection(box, 1.0) for frame in range(frames.count)}
+    hand = {side: HandDetection(side, box)}
+    return {
+        frame: Detection(box, 1.0, joint_set="hand21", hands=hand) for frame in range(frames.count)
+    }
+
+
+def _recover(
+    path: str,
+    frames: Frames,
+    folder: Path,
+    plan: Plan,
+    everybody: Sequence[Who],
+    config: PredictFilesConfig,
+    predictors: Mapping[str, Predictor],
+    K: np.ndarray,
+) -> dict[str, Rows]:
+    """The rows of all frames; stretches that are kept are not recovered again."""
+    rules = JoiningRules(least_px=config.hand_px) if config.join_hands else None
+    asked = [
+        (n, one.who, one.region.box.tolist(), _list_points(one.region.keypoints))
+        for n, mine in plan.items()
+        for one in mine
+    ]
+    networks = [digest_network(one) for one in predictors.values()]
+    length = config.video.stretch
+    digest = digest_words(digest_video(path), networks, asked, K.tolist(), rules, length)
+    parts = Parts(folder, digest)
+    parts.clear_others("rows")
+    recoverer = Recoverer(predictors, K, everybody, rules)
+    found: list[dict[str, Rows]] = []
+    with progress.bar(frames.count, "frame", description="recovering") as bar:
+        for stretch, first in enumerate(range(0, frames.count, length)):
+            span = range(first, min(first + length, frames.count))
+            rows = parts.load(stretch)
+            if rows is None:
+                rows = recoverer.recover(_read(frames, [n for n in span if n in plan]), plan)
+                parts.save(stretch, rows)
+            found.append(rows)
+            bar.update(len(span))
+    kinds = dict.fromkeys(kind for rows in found for kind in rows)
+    return {kind: join_rows([rows[kind] for rows in found if kind in rows]) for kind in kinds}
+
+
+def _list_points(points: np.ndarray | None) -> list | None:
+    return None if points is None else points.tolist()
+
+
+def _read(frames: Frames, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    try:
+        yield from frames.get(numbers)
+    except Unreadable as error:
+        raise UserError(f"{frames.path}: {error}") from None
+
+
+def _draw(take: Take, frames: Frames, folder: Path, stem: Path, config: PredictFilesConfig) -> Path:
+    """The overlay, stretch by stretch; kept stretches are not drawn again."""
+    keys, length = config.video, config.video.stretch
+    size = fit_size(take.width, take.height, keys.size_px)
+    parts = Parts(folder, digest_words(digest_take(take), size, keys.side_by_side, length))
+    parts.clear_others("film")
+    stretches = []
+    with progress.bar(frames.count, "frame", description="drawing") as bar:
+        for stretch, first in enumerate(range(0, frames.count, length)):
+            span = range(first, min(first + length, frames.count))
+            path = parts.film(stretch)
+            if not path.exists():
+                images = (
+                    (n, draw_frame(image, take, n, size, keys.side_by_side))
+                    for n, image in _read(frames, span)
+                )
+                write_stretch(path, images, take.times, take.fps)
+            stretches.append((first, path))
+            bar.update(len(span))
+    out = stem.with_name(f"{stem.name}.overlay.mp4")
+    said = join_film(out, stretches, take.times, frames)
+    if said:
+        log.warning("%s: %s", take.video, said)
+    for _, path in stretches:
+        path.unlink()
+    return out
+
+
+def clear_parts(out: str, path: str) -> None:
+    """Remove what is kept of a video, so that it is recovered anew."""
+    shutil.rmtree(Path(out) / f"{Path(path).stem}.parts", ignore_errors=True)

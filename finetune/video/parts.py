@@ -1,0 +1,103 @@
+"""What of a video is done, on the disk: a kill costs one stretch of frames and no more."""
+
+import hashlib
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from engine.errors import explain, failure_of
+from engine.run.files import replace_file
+from finetune.animation.track import Take
+from finetune.inference.predictor import Predictor
+from finetune.video.recover import Rows
+
+VERSION = 1  # raised where equal keys give other rows
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The folder of one video's stretches, all of one digest.
+
+    Attributes:
+        folder: where they lie.  digest: of all that they depend on.
+    """
+
+    folder: Path
+    digest: str
+
+    def load(self, stretch: int) -> dict[str, Rows] | None:
+        """Return {kind: Rows} of a stretch; None where it is not there, or damaged."""
+        try:
+            with np.load(self._path(stretch), allow_pickle=False) as kept:
+                kinds = kept["kinds"].tolist()
+                return {
+                    kind: Rows(*(kept[f"{kind}/{one.name}"] for one in fields(Rows)))
+                    for kind in kinds
+                }
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return None
+
+    def save(self, stretch: int, rows: dict[str, Rows]) -> None:
+        """Keep the rows of a stretch.
+
+        Raises:
+            Failure: they cannot be written.
+        """
+        path = self._path(stretch)
+        arrays = {"kinds": np.array(list(rows), np.str_)}
+        for kind, found in rows.items():
+            arrays |= {f"{kind}/{one.name}": getattr(found, one.name) for one in fields(Rows)}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replace_file(path) as temporary, temporary.open("wb") as file:
+                # pyrefly: ignore[bad-argument-type]
+                np.savez_compressed(file, **arrays)
+        except OSError as error:
+            raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
+
+    def film(self, stretch: int) -> Path:
+        """Where the drawn frames of a stretch lie."""
+        return self.folder / f"film.{self.digest}.{stretch:05d}.mp4"
+
+    def clear_others(self, kind: str) -> None:
+        """Remove the parts of other digests.
+
+        Args:
+            kind: "rows" or "film".
+        """
+        made = re.compile(rf"{kind}\.([0-9a-f]{{16}})\.\d{{5}}\.(npz|mp4)(\.writing-\d+)?")
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            found = made.fullmatch(path.name)
+            if found and found[1] != self.digest:
+                path.unlink(missing_ok=True)
+
+    def _path(self, stretch: int) -> Path:
+        return self.folder / f"rows.{self.digest}.{stretch:05d}.npz"
+
+
+def digest_words(*words: object) -> str:
+    """Return 16 hex digits that change with any of the words."""
+    hasher = hashlib.blake2b(f"{VERSION} {words}".encode(), digest_size=8)
+    return hasher.hexdigest()
+
+
+def digest_network(predictor: Predictor) -> str:
+    """Return what tells a network from others: its numbers' digest."""
+    hasher = hashlib.blake2b(digest_size=8)
+    for name, value in predictor.model.state_dict().items():
+        hasher.update(name.encode())
+        hasher.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return hasher.hexdigest()
+
+
+def digest_take(take: Take) -> str:
+    """Return what changes with anything of a take that is drawn."""
+    hasher = hashlib.blake2b(digest_size=8)
+    for track in take.tracks:
+        arrays = (track.frames, track.pose, track.shape, track.translation, track.intrinsics)
+        for array in arrays:
+            hasher.update(np.ascontiguousarray(array).tobytes())
+    return hasher.hexdigest()

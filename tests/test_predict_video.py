@@ -1,0 +1,212 @@
+"""``predict`` of a video: who is where, batches, gaps, times and sound of the film, resuming."""
+
+import json
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from fake_finder import BLUE, RED, SIZE, draw_scene
+from networks import make_run
+
+from data.find.detection import Detection, HandDetection
+from data.sources.frames import open_video
+from engine.errors import UserError
+from finetune.__main__ import main
+from finetune.inference.predictor import Predictor
+from finetune.video import command
+from finetune.video.asked import Who, plan_crops
+from finetune.video.film import fit_size, join_film, write_stretch
+from finetune.video.recover import Recoverer
+from finetune.video.settle import average_shape, measure_size
+
+COUNT = 12
+# Milliseconds at which frames are shown: not an even rate.
+SHOWN = [0, 40, 80, 120, 160, 200, 290, 330, 370, 410, 450, 500]
+TINY = ["video.stretch=5", "video.size_px=96", "device=cpu", "formats=npz"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("runs") / "body", "body", "margin=1.35")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """(video with sound and uneven times, a file of its boxes: two people, one with a gap)."""
+    folder = tmp_path_factory.mktemp("clip")
+    path, table = folder / "two.mp4", folder / "boxes.csv"
+    lines = ["video,frame,person,x0,y0,x1,y1"]
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt, video.bit_rate = *SIZE, "yuv420p", 4_000_000
+        video.codec_context.time_base = video.time_base = Fraction(1, 1000)
+        sound = container.add_stream("aac", rate=16_000)
+        sound.layout = "mono"
+        for number in range(COUNT):
+            left, right = 60 + 6 * number, 250 - 6 * number
+            image = draw_scene([(left, RED), (right, BLUE)])
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = SHOWN[number], Fraction(1, 1000)
+            container.mux(video.encode(frame))
+            for person, x in (("a", left), ("b", right)):
+                if person == "a" or number not in range(3, 10):
+                    lines.append(f"two,{number},{person},{x - 22},30,{x + 22},160")
+        container.mux(video.encode())
+        tone = np.sin(np.arange(16_000 // 2) / 8).astype(np.float32)[None]
+        for at in range(0, tone.shape[1], 1024):
+            block = av.AudioFrame.from_ndarray(tone[:, at : at + 1024], "fltp", "mono")
+            block.sample_rate, block.pts, block.time_base = 16_000, at, Fraction(1, 16_000)
+            container.mux(sound.encode(block))
+        container.mux(sound.encode())
+    table.write_text("\n".join(lines) + "\n")
+    return path, table
+
+
+def predict(clip, run, out, *more):
+    path, table = clip
+    return main(["predict", str(path), f"run={run}", f"out={out}", f"boxes={table}", *TINY, *more])
+
+
+@pytest.fixture(scope="module")
+def done(clip, run, tmp_path_factory):
+    """The folder of a run that nothing stopped."""
+    out = tmp_path_factory.mktemp("done")
+    assert predict(clip, run, out) == 0
+    return out
+
+
+def test_one_mesh_a_person_and_frame_and_gaps_stay(done):
+    with np.load(done / "two.npz") as arrays:
+        about = json.loads(str(arrays["about"]))
+        assert [one["name"] for one in about["tracks"]] == ["body-1", "body-2"]
+        assert arrays["body-1/frames"].tolist() == list(range(COUNT))
+        assert arrays["body-2/frames"].tolist() == [0, 1, 2, 10, 11]
+        assert np.allclose(arrays["body-2/times"], np.array(SHOWN)[[0, 1, 2, 10, 11]] / 1000)
+        assert arrays["body-1/pose"].shape == (COUNT, 104, 3, 3)
+        assert np.isfinite(arrays["body-1/joints"]).all()
+
+
+def test_batches_over_frames_give_what_single_images_do(done, clip, run):
+    predictor = Predictor(run, "cpu")
+    frames = open_video(str(clip[0]))
+    x = 60 + 6 * 7
+    box = [x - 22, 30, x + 22, 160]
+    (_, image), *_ = frames.get([7])
+    (alone,) = predictor(image, [box])
+    with np.load(done / "two.npz") as arrays:
+        assert np.allclose(arrays["body-1/pose"][7], alone.pose, atol=1e-5)
+        body, shape = predictor.body, arrays["body-1/shape"]
+        # One shape for all frames: what it is larger, it is farther away.
+        scale = measure_size(body, shape[None])[0] / measure_size(body, alone.shape[None])[0]
+        assert abs(scale - 1) > 1e-5
+        assert np.allclose(arrays["body-1/translation"][7], alone.translation * scale, atol=1e-5)
+
+
+def test_the_film_has_the_times_and_the_sound_of_its_source(done, clip):
+    film = open_video(str(done / "two.overlay.mp4"))
+    assert (film.width, film.height) == (96, 54)
+    assert np.allclose(film.times, np.array(SHOWN) / 1000, atol=1e-3)
+    packets = []
+    for path in (clip[0], done / "two.overlay.mp4"):
+        with av.open(str(path)) as container:
+            audio = container.streams.audio[0]
+            assert audio.codec_context.name == "aac"
+            packets.append([bytes(one) for one in container.demux(audio) if one.dts is not None])
+    assert packets[0][1:] == packets[1][-len(packets[0]) + 1 :] and len(packets[1]) > 5
+    assert not list((done / "two.parts").glob("film*"))
+
+
+def test_a_stopped_run_goes_on_where_it_was(done, clip, run, tmp_path, monkeypatch):
+    real, calls = Recoverer.recover, []
+
+    def stop(self, frames, plan):
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(self, frames, plan)
+
+    monkeypatch.setattr(Recoverer, "recover", stop)
+    with pytest.raises(KeyboardInterrupt):
+        predict(clip, run, tmp_path)
+    assert not (tmp_path / "two.npz").exists()
+    assert predict(clip, run, tmp_path) == 0
+    assert len(calls) == 4  # the third stretch alone is recovered anew
+    with np.load(tmp_path / "two.npz") as mine, np.load(done / "two.npz") as whole:
+        assert mine.files == whole.files
+        assert all(np.array_equal(mine[name], whole[name]) for name in whole.files)
+    drawn = []
+    draw = command.draw_frame
+    monkeypatch.setattr(command, "draw_frame", lambda *args: drawn.append(args[2]) or draw(*args))
+    film = (tmp_path / "two.overlay.mp4").read_bytes()
+    assert predict(clip, run, tmp_path, "video.side_by_side=true") == 0
+    assert len(calls) == 4 and drawn == list(range(COUNT))
+    assert (tmp_path / "two.overlay.mp4").read_bytes() != film
+
+
+def test_what_a_video_cannot_be_asked_for_is_told(clip, run, tmp_path):
+    with pytest.raises(UserError, match="formats=fbx is none of"):
+        predict(clip, run, tmp_path, "formats=npz,fbx")
+    with pytest.raises(UserError, match="does not say how sure|is for images"):
+        predict(clip, run, tmp_path, "colour=confidence")
+    (tmp_path / "none.mp4").write_bytes(b"no video")
+    with pytest.raises(UserError, match="none.mp4"):
+        main(["predict", str(tmp_path / "none.mp4"), f"run={run}", f"out={tmp_path}"])
+
+
+def test_crops_between_sightings():
+    points = np.concatenate([np.arange(34.0).reshape(17, 2), np.full((17, 1), 0.5)], 1)
+    other = points + [10, 20, 0.3]
+    hand = HandDetection("left", np.array([0.0, 0, 8, 8]), 0.9)
+    track = {
+        0: Detection(np.array([0.0, 0, 10, 20]), 0.9, points, hands={"left": hand}),
+        4: Detection(np.array([8.0, 0, 18, 20]), 0.7, other, hands={"left": hand}),
+        30: Detection(np.array([8.0, 0, 18, 20]), 0.7),
+        31: Detection(np.array([8.0, 0, 18, 20]), 0.1),
+    }
+    times = np.arange(40) / 25
+    plan, everybody = plan_crops({"0": track}, times, ["body"], 0.3)
+    assert everybody == [Who("0")]
+    assert sorted(plan) == [0, 1, 2, 3, 4, 30]
+    (asked,) = plan[1]
+    assert np.allclose(asked.region.box, [2, 0, 12, 20]) and asked.score == 0.7
+    assert np.allclose(asked.region.keypoints[:, 2], 0.5)
+    assert len(asked.region.keypoints) == 17
+    plan, everybody = plan_crops({"0": track}, times, ["body", "hand"], 0.3)
+    assert everybody == [Who("0"), Who("0", "left_hand")]
+    assert [one.who.part for one in plan[4]] == ["body", "left_hand"]
+
+
+def test_a_shape_is_averaged_in_its_free_numbers(bodies):
+    body = bodies["anny_hand"]
+    shapes = np.array([[0.2] * 6, [0.6] * 6, [0.9] * 6], np.float32)
+    logits = np.log(shapes / (1 - shapes))
+    wanted = 1 / (1 + np.exp(-(logits[0] + 3 * logits[1]) / 4))
+    found = average_shape(body, shapes, np.array([0.25, 0.75, 0.0], np.float32))
+    assert np.allclose(found, wanted, atol=2e-3)
+
+
+def test_sizes_are_even_and_no_larger_than_asked():
+    assert fit_size(1920, 1080, 1280) == (1280, 720)
+    assert fit_size(333, 201, 0) == (332, 200)
+    assert fit_size(640, 360, 1280) == (640, 360)
+
+
+def test_stretches_join_to_one_film(tmp_path):
+    times = np.array([0, 0.04, 0.08, 0.2, 0.24])
+    images = [np.full((32, 48, 3), 40 * n, np.uint8) for n in range(5)]
+    for first, part in ((0, range(3)), (3, range(3, 5))):
+        write_stretch(tmp_path / f"{first}.mp4", ((n, images[n]) for n in part), times, 25.0)
+    stretches = [(0, tmp_path / "0.mp4"), (3, tmp_path / "3.mp4")]
+    assert join_film(tmp_path / "film.mp4", stretches, times, None) == ""
+    film = open_video(str(tmp_path / "film.mp4"))
+    assert np.allclose(film.times, times, atol=1e-4)
+    shown = [image.mean() for _, image in film.get(range(5))]
+    assert np.allclose(shown, [0, 40, 80, 120, 160], atol=6)
+
+
+def test_whole_image_is_of_one_kind(run):
+    with pytest.raises(UserError, match="both bodies and hands"):
+        config = command.PredictFilesConfig(whole_image=True)
+        predictor = Predictor(run, "cpu")
+        command.check_videos(config, {"body": predictor, "hand": predictor})
