@@ -45,7 +45,7 @@ def find_middle_ray(K: torch.Tensor, size: Size) -> torch.Tensor:
 
 def to_shares(pixels: torch.Tensor, size: Size) -> torch.Tensor:
     """Returns (..., 2) pixels of images as offsets from their middle over the side."""
-    return pixels / find_longer(size) - _find_middle(size, pixels)
+    return pixels / find_longer(size) - find_middle(size, pixels)
 
 
 def lengths_of(size: Size, like: torch.Tensor) -> torch.Tensor | int:
@@ -58,8 +58,8 @@ def lengths_of(size: Size, like: torch.Tensor) -> torch.Tensor | int:
     return lengths
 
 
-def _find_middle(size: Size, like: torch.Tensor) -> torch.Tensor | float:
-    """The middle of images over their side, x and y."""
+def find_middle(size: Size, like: torch.Tensor) -> torch.Tensor | float:
+    """Returns the middle of images over their side, x and y."""
     (rows, columns), longer = find_sides(size), find_longer(size)
     if rows == columns:
         return 0.5
@@ -99,7 +99,7 @@ def to_translation(image_translation: torch.Tensor, K: torch.Tensor, size: Size)
     """Returns (B, 3) metres in the camera's frame of an image translation (B, 3)."""
     longer = find_longer(size)
     depth = image_translation[:, 2].exp() * focal_length(K) / longer
-    middle = _find_middle(size, image_translation)
+    middle = find_middle(size, image_translation)
     return find_ray(K, (image_translation[:, :2] + middle) * longer) * depth[:, None]
 
 

@@ -28,6 +28,8 @@ class View:
         K: (B, 3, 3) intrinsics in their pixels.
         rotation: (B, 3, 3) rotation from the crop's camera to the image's.  flip: (B,) bool,
             mirrored after that.
+        squares: (B, 3) centre and side in pixels of the crops: what was cut, the images being its
+            middle; None where the camera alone is wanted.
         find_clear: gives (B, 1, S, S) in [0, 1], how far each pixel of the images shows what the
             crop shows there, not what augmentation painted over it; None where it painted nothing.
     """
@@ -36,7 +38,14 @@ class View:
     K: torch.Tensor
     rotation: torch.Tensor
     flip: torch.Tensor
+    squares: torch.Tensor | None = None
     find_clear: Callable[[], torch.Tensor] | None = None
+
+    def require_squares(self) -> torch.Tensor:
+        """Return ``squares``; ValueError of a view of labels alone."""
+        if self.squares is None:
+            raise ValueError("the view does not say which squares were cut")
+        return self.squares
 
     def require_images(self) -> torch.Tensor:
         """Return ``images``; ValueError of a view of labels alone."""
@@ -78,7 +87,7 @@ def view(
     images = normalise(jitter(images, numbers[:, FLIP + 1 :]))
     images = torch.where(flip[:, None, None, None], images.flip(-1), images)
     K, rotation = crop_cameras(batch["K"], boxes, angle, size)
-    return View(images, mirror_cameras(K, flip, size), rotation, flip, find_clear)
+    return View(images, mirror_cameras(K, flip, size), rotation, flip, boxes, find_clear)
 
 
 class Targets:

@@ -33,6 +33,7 @@ LEFT = (
 )
 # Tokens before the patches, in their order.
 BEFORE = ("cls_token", "dist_token", "reg_token")
+DINOV3_EPSILON = 1e-5  # added to variances by its norms
 DINOV3_SPAN = 4 * pi  # two units across the image, each a whole turn at the first frequency
 SAME = 1e-4  # as in state_dict_adapters.check_positions
 
@@ -212,6 +213,11 @@ def _refuse_unknown(tensors: Tensors, where: object) -> None:
             f"{where}: its patch_embed.proj.weight is {tuple(kernel.shape)}, no (width, 3, rows, "
             f"columns) of RGB images"
         )
+    if kernel is not None and kernel.shape[2] != kernel.shape[3]:
+        raise UserError(
+            f"{where} has patches of {kernel.shape[2]} x {kernel.shape[3]} px; model.patch is the "
+            f"side of square ones"
+        )
 
 
 def _read_places(
@@ -278,6 +284,11 @@ def place(
         )
     elif found.prefix is not None:
         out["encoder.prefix"] = found.prefix
+    if found.halves and config.encoder.epsilon != DINOV3_EPSILON:
+        notes.append(
+            f"DINOv3's norms add {DINOV3_EPSILON:g} to variances, here they add "
+            f"{config.encoder.epsilon:g}; model.encoder.epsilon={DINOV3_EPSILON:g} is theirs"
+        )
     return out, left, notes
 
 

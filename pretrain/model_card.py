@@ -73,10 +73,8 @@ def write_card(config: ModelConfig, out: Path, found: Source, history: Sequence[
     listed = ""
     for key, value in arguments.items():
         listed += f"    {key}={json.dumps(value) if isinstance(value, str) else value},\n"
-    kind = f"rotary, base {config.rope_base:g}, rows first"
-    if config.position == "cosine":
-        kind = "fixed sine-cosine"
     e = config.encoder
+    patches = f"[:, {e.prefix}:]" if e.prefix else ""
     known = "\n".join(f"- {line}" for line in (*history, *_lines_of_seen(found.seen)))
     return f"""# {out.stem}
 
@@ -84,7 +82,8 @@ def write_card(config: ModelConfig, out: Path, found: Source, history: Sequence[
 
 - width {e.width}, depth {e.depth}, heads {e.heads}; patches of {config.patch} px,
   images of {word_size(config.size)} px
-- positions: {kind}; no class token
+- positions: {_word_positions(config)}
+- before the patches: {_word_prefix(e.prefix)}; norms add {e.epsilon:g} to variances
 - input: RGB in [0, 1], minus the mean {MEAN}, over the standard deviation {STD}
 
 ## How to load
@@ -99,7 +98,7 @@ model = timm.create_model(
 ```
 
 `model(x)` averages the patches, then normalises: ({e.width},) an image. One feature a patch, as in
-pre-training: `model.fc_norm(model.forward_features(x))`, (patches, {e.width}), row by row.
+pre-training: `model.fc_norm(model.forward_features(x)){patches}`, (patches, {e.width}), row by row.
 
 ## Where it comes from
 
@@ -111,6 +110,25 @@ The software is under Apache-2.0. The weights follow from the images and from th
 training started from: check the licences of both before passing this file on (the released CroCo
 weights are for non-commercial use).
 """
+
+
+def _word_positions(config: ModelConfig) -> str:
+    """How an encoder knows where its patches lie."""
+    if config.position == "learnt":
+        return "learnt vectors"
+    span = f", across the image those of {config.position_span:g} patches"
+    across = span if config.position_span else ""
+    if config.position == "cosine":
+        return f"fixed sine-cosine{across}"
+    return f"rotary, base {config.rope_base:g}, rows first{across}"
+
+
+def _word_prefix(count: int) -> str:
+    """What stands before the patches."""
+    if not count:
+        return "no class token"
+    more = {1: "", 2: " and a register"}.get(count, f" and {count - 1} registers")
+    return f"a class token{more}"
 
 
 def _origin(config: ModelConfig, found: Source) -> str:

@@ -15,7 +15,7 @@ from data.cropping.geometry import word_size
 from engine.errors import UserError
 from pretrain.blocks import EPSILON
 from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig, VisionConfig
-from pretrain.foreign import DINOV3_SPAN
+from pretrain.foreign import DINOV3_EPSILON, DINOV3_SPAN
 from pretrain.position import sincos_table
 
 Tensors = Mapping[str, torch.Tensor]
@@ -367,10 +367,11 @@ def timm_call(config: VisionConfig) -> tuple[str, dict[str, Any]]:
             f"model.position_span={config.position_span:g} is known to no model of timm, whose "
             f"rotary positions run by patches or, as DINOv3's, by {DINOV3_SPAN!r}"
         )
-    if e.epsilon != EPSILON:
+    as_dinov3 = turns and e.epsilon == DINOV3_EPSILON
+    if e.epsilon != EPSILON and not as_dinov3:
         raise UserError(
             f"model.encoder.epsilon={e.epsilon:g}: timm's create_model makes its norms with "
-            f"{EPSILON:g}"
+            f"{EPSILON:g}, and DINOv3's with {DINOV3_EPSILON:g}"
         )
     sizes = dict(TIMM_SIZES)
     if config.position == "rope":
@@ -391,6 +392,11 @@ def timm_call(config: VisionConfig) -> tuple[str, dict[str, Any]]:
             "rope_temperature": config.rope_base,
         }
         arguments |= {"rope_type": "dinov3"} if turns else {}
+        if as_dinov3:
+            # By name the network whose norms have this epsilon, with our order of channels and as
+            # many registers.
+            name = f"vit_{size or 'base'}_patch16_dinov3_qkvb"
+            arguments |= {"rope_rotate_half": False, "num_reg_tokens": max(0, e.prefix - 1)}
     else:
         name = f"vit_{size or 'base'}_patch16_224"
     usual = {"img_size": 224, "patch_size": 16, "mlp_ratio": 4.0}

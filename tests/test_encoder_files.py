@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
 import pretrain
+from data.cropping.geometry import find_sides
 from engine.errors import UserError
 from pretrain import timm_models, weights
 from pretrain.config import EncoderConfig, VisionConfig
@@ -22,8 +23,9 @@ SIZES = {"img_size": SIDE, "embed_dim": WIDTH, "depth": DEPTH, "num_heads": HEAD
 SPAN = 12.566370614359172
 
 
-def images(side=SIDE):
-    return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+def images(size=SIDE):
+    sides = find_sides(size)
+    return torch.randn(2, 3, *sides, generator=torch.Generator().manual_seed(1))
 
 
 def theirs(name, **more):
@@ -46,7 +48,8 @@ def features(model, x):
 def ours(path, side=SIDE, heads=HEADS, prefix=0, epsilon=1e-6, position="learnt", **vision):
     """Patch features of the encoder that a run with these keys makes of a file."""
     part = EncoderConfig(WIDTH, DEPTH, heads, prefix, epsilon)
-    config = VisionConfig(image_size=side, position=position, encoder=part, **vision)
+    sides = side if isinstance(side, int) else list(side)
+    config = VisionConfig(image_size=sides, position=position, encoder=part, **vision)
     encoder = Encoder(config).eval()
     weights.init_encoder(encoder, config, path)
     with torch.no_grad():
@@ -84,7 +87,7 @@ def test_moco_v3_gives_its_base_encoder(tmp_path):
 
 @pytest.mark.parametrize("name", ["vit_small_patch16_dinov3", "vit_small_patch16_dinov3_qkvb"])
 @pytest.mark.parametrize("names", ["timm", "meta", "huggingface"])
-@pytest.mark.parametrize("side", [64, 96])
+@pytest.mark.parametrize("side", [64, (96, 48)])
 def test_dinov3(name, names, side, tmp_path):
     """Its registers, layer scales, biases that are missing, and positions across the image."""
     model = theirs(name)
@@ -99,6 +102,16 @@ def test_dinov3(name, names, side, tmp_path):
     with pytest.raises(UserError, match=r"model.position_span=0; keys that take.* as it is: ") as e:
         ours(tmp_path / "a.safetensors", **keys | {"position_span": 0.0})
     assert "model.encoder.prefix=5 model.encoder.epsilon=1e-5 model.patch=16" in str(e.value)
+
+
+def test_dinov3s_norms_are_told_where_a_run_has_others(tmp_path, capsys):
+    model = theirs("vit_small_patch16_dinov3")
+    save_file(model.state_dict(), tmp_path / "a.safetensors")
+    keys = {"prefix": 5, "position": "rope", "position_span": SPAN}
+    ours(tmp_path / "a.safetensors", **keys)
+    assert "norms add 1e-05 to variances, here they add 1e-06" in capsys.readouterr().err
+    ours(tmp_path / "a.safetensors", **keys, epsilon=1e-5)
+    assert "to variances" not in capsys.readouterr().err
 
 
 def to_meta(tensors):
@@ -187,19 +200,22 @@ def test_mae_with_its_optimiser_beside_keeps_cosine_positions(tmp_path, capsys):
     assert "its 1 tokens before the patches are left out" in capsys.readouterr().err
 
 
-def to_huggingface_vit(tensors):
-    """As transformers' ViTForImageClassification names them."""
+def to_huggingface_vit(tensors, start="vit."):
+    """As transformers' ViTModel, ViTMAEModel and IJepaModel name them; ``start``: before all."""
+    kernel = f"{start}embeddings.patch_embeddings.projection."
     out = {
-        "vit.embeddings.cls_token": tensors["cls_token"],
-        "vit.embeddings.position_embeddings": tensors["pos_embed"],
-        "vit.embeddings.patch_embeddings.projection.weight": tensors["patch_embed.proj.weight"],
-        "vit.embeddings.patch_embeddings.projection.bias": tensors["patch_embed.proj.bias"],
-        "vit.layernorm.weight": tensors["norm.weight"],
-        "vit.layernorm.bias": tensors["norm.bias"],
-        "classifier.weight": torch.zeros(10, WIDTH),
+        f"{start}embeddings.position_embeddings": tensors["pos_embed"],
+        f"{kernel}weight": tensors["patch_embed.proj.weight"],
+        f"{kernel}bias": tensors["patch_embed.proj.bias"],
     }
+    if "cls_token" in tensors:
+        out[f"{start}embeddings.cls_token"] = tensors["cls_token"]
+    for norm in ("norm", "fc_norm"):
+        for kind in ("weight", "bias"):
+            if f"{norm}.{kind}" in tensors:
+                out[f"{start}layernorm.{kind}"] = tensors[f"{norm}.{kind}"]
     for i in range(DEPTH):
-        old, new = f"blocks.{i}.", f"vit.encoder.layer.{i}."
+        old, new = f"blocks.{i}.", f"{start}encoder.layer.{i}."
         for kind in ("weight", "bias"):
             parts = tensors[f"{old}attn.qkv.{kind}"].chunk(3)
             for name, rows in zip(("query", "key", "value"), parts, strict=True):
@@ -215,9 +231,93 @@ def to_huggingface_vit(tensors):
     return out
 
 
+def to_huggingface_dinov2(tensors, layer_scale):
+    """As transformers' Dinov2Model and Dinov2WithRegistersModel name them: no position vectors of
+    registers."""
+    plain = to_huggingface_vit(tensors, "")
+    out = {}
+    for name, value in plain.items():
+        for old, new in (
+            ("layernorm_before", "norm1"),
+            ("layernorm_after", "norm2"),
+            ("intermediate.dense", "mlp.fc1"),
+        ):
+            name = name.replace(old, new)
+        if re.search(r"layer\.\d+\.output\.dense", name):
+            name = name.replace("output.dense", "mlp.fc2")
+        out[name] = value
+    out["embeddings.mask_token"] = torch.zeros(1, WIDTH)
+    for i in range(DEPTH):
+        for kind in "12":
+            name = f"encoder.layer.{i}.layer_scale{kind}.lambda1"
+            out[name] = tensors[f"blocks.{i}.{layer_scale}{kind}.gamma"]
+    if "reg_token" in tensors:
+        out["embeddings.register_tokens"] = tensors["reg_token"]
+    return out
+
+
+@pytest.mark.parametrize("registers", [0, 4])
+@pytest.mark.parametrize("size", [56, (84, 42)])
+def test_dinov2_of_huggingface(registers, size, tmp_path):
+    name = "vit_small_patch14_reg4_dinov2" if registers else "vit_small_patch14_dinov2"
+    model = theirs(name, img_size=56, dynamic_img_size=True)
+    tensors = dict(model.state_dict())
+    if registers:
+        # timm keeps no vector of the class token's place; theirs have one.
+        place = torch.randn(1, 1, WIDTH)
+        tensors["pos_embed"] = torch.cat([place, tensors["pos_embed"]], 1)
+        tensors["cls_token"] = tensors["cls_token"] - place
+    tensors = to_huggingface_dinov2(tensors, "ls")
+    save_file({k: v.contiguous() for k, v in tensors.items()}, tmp_path / "a.safetensors")
+    found = ours(tmp_path / "a.safetensors", size, prefix=1 + registers, patch=14)
+    assert_same(found, features(model, images(size)))
+
+
+@pytest.mark.parametrize("names", ["github", "huggingface"])
+def test_ijepa_gives_its_target_encoder(names, tmp_path, capsys):
+    """No class token, sine-cosine positions in the file, an average beside a plain encoder."""
+    keys = {"class_token": False, "global_pool": "avg", "fc_norm": False}
+    model, other = (theirs("vit_base_patch16_224", depth=depth, **keys) for depth in (DEPTH, 1))
+    config = VisionConfig(image_size=SIDE, encoder=EncoderConfig(WIDTH, DEPTH, HEADS))
+    with torch.no_grad():
+        model.pos_embed.copy_(table(config, config.encoder, config.grid())[None])
+    path = tmp_path / "a.pth"
+    if names == "github":
+        parts = [{f"module.{k}": v for k, v in m.state_dict().items()} for m in (other, model)]
+        predictor = {"module.predictor_blocks.0.norm1.weight": torch.zeros(8)}
+        found = {"encoder": parts[0], "predictor": predictor, "opt": {}, "scaler": None}
+        torch.save(found | {"target_encoder": parts[1], "epoch": 3, "lr": 0.1}, path)
+    else:
+        path = tmp_path / "a.safetensors"
+        tensors = to_huggingface_vit(model.state_dict(), "")
+        tensors["pooler.dense.weight"] = torch.zeros(WIDTH, WIDTH)
+        save_file({k: v.contiguous() for k, v in tensors.items()}, path)
+    for position in ("cosine", "learnt"):
+        assert_same(ours(path, position=position), features(model, images()))
+    assert "learnt ones" not in capsys.readouterr().err
+
+
+def test_mae_of_huggingface(tmp_path):
+    """With its decoder, as ViTMAEForPreTraining is saved."""
+    model = theirs("vit_base_patch16_224")
+    tensors = to_huggingface_vit(model.state_dict())
+    tensors |= {
+        "decoder.decoder_embed.weight": torch.zeros(32, WIDTH),
+        "decoder.mask_token": torch.zeros(1, 1, 32),
+        "decoder.decoder_pos_embed": torch.zeros(1, 17, 32),
+        "decoder.decoder_layers.0.attention.attention.query.weight": torch.zeros(32, 32),
+        "decoder.decoder_layers.0.layernorm_before.weight": torch.zeros(32),
+        "decoder.decoder_norm.weight": torch.zeros(32),
+        "decoder.decoder_pred.weight": torch.zeros(768, 32),
+    }
+    save_file({k: v.contiguous() for k, v in tensors.items()}, tmp_path / "model.safetensors")
+    assert_same(ours(tmp_path / "model.safetensors", prefix=1), features(model, images()))
+
+
 def test_a_folder_of_huggingface_says_its_heads(tmp_path):
     model = theirs("vit_base_patch16_224")
     tensors = {k: v.contiguous() for k, v in to_huggingface_vit(model.state_dict()).items()}
+    tensors["classifier.weight"] = torch.zeros(10, WIDTH)
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": HEADS}))
     assert_same(ours(tmp_path / "model.safetensors", prefix=1), features(model, images()))
@@ -277,6 +377,7 @@ def test_learnt_positions_are_resampled_as_timm_does(side, tmp_path, capsys):
         ("eva02_base_patch14_224", {"img_size": 56}, "a gated MLP|a norm inside"),
         ("vit_small_patch16_rope_mixed_224", {}, "learnt rotary frequencies"),
         ("vit_base_patch16_224", {"in_chans": 4}, r"is \(48, 4, 16, 16\)"),
+        ("vit_base_patch16_224", {"patch_size": (16, 8)}, "patches of 16 x 8 px; model.patch is"),
     ],
 )
 def test_what_our_encoder_has_not_is_refused_by_name(name, more, words, tmp_path):
@@ -310,12 +411,14 @@ class Odd:
         {"position": "cosine", "prefix": 1},
         {"position": "rope", "prefix": 2},
         {"position": "rope", "prefix": 5, "position_span": SPAN},
+        {"position": "rope", "prefix": 5, "position_span": SPAN, "epsilon": 1e-5},
+        {"position": "rope", "prefix": 1, "position_span": SPAN, "epsilon": 1e-5},
     ],
 )
 def test_networks_with_such_parts_go_to_timm_and_back(keys, tmp_path):
     torch.manual_seed(2)
     keys = dict(keys)
-    part = EncoderConfig(WIDTH, DEPTH, HEADS, keys.pop("prefix"))
+    part = EncoderConfig(WIDTH, DEPTH, HEADS, keys.pop("prefix"), keys.pop("epsilon", 1e-6))
     config = pretrain.config.ModelConfig(image_size=SIDE, encoder=part, **keys)
     config.decoder = pretrain.config.DecoderConfig(32, 1, 2)
     model = pretrain.model.CrossCompletion(config).eval()
@@ -324,6 +427,9 @@ def test_networks_with_such_parts_go_to_timm_and_back(keys, tmp_path):
     about = json.loads((tmp_path / "e.json").read_text())
     file = {"checkpoint_path": str(tmp_path / "e.safetensors")}
     other = timm.create_model(about["architecture"], **about["model_args"], **file).eval()
+    assert other.blocks[0].norm1.eps == other.fc_norm.eps == part.epsilon
+    card = (tmp_path / "e.md").read_text()
+    assert f"norms add {part.epsilon:g} to variances" in card and "[:, " in card
     with torch.no_grad():
         wanted = model.encode(images())
     assert_same(features(other, images()), wanted)

@@ -18,6 +18,7 @@ from data.format.clip import Crop
 from data.format.joint_sets import find_joint_set
 from data.format.labels import HIDDEN, SEEN, Joints, Keypoints, Labels
 from data.loading.build import open_crop_order, val_crops
+from data.loading.crops import FLIP, SIDE
 from data.loading.points import STATE_HIDDEN, STATE_SEEN, STATE_UNKNOWN, place_joints
 from engine.config.parser import parse
 from engine.errors import UserError
@@ -133,7 +134,7 @@ def test_parts_have_names_and_both_sides(bodies):
     assert not any(name.startswith("right") for name in names)
 
 
-def read_truth(people, kind, rows, bodies, **changed):
+def read_truth(people, kind, rows, bodies, size=48, **changed):
     file, *rest = finetune_words("run", kind, people[kind], "data.workers=0")
     config = parse(FinetuneConfig, [str(ROOT / file), *rest], "finetune train")
     arrays = val_crops(open_crop_order(config.data, 1, 0), config.data, 2)
@@ -141,11 +142,11 @@ def read_truth(people, kind, rows, bodies, **changed):
     for name, values in changed.items():
         batch[name] = values(batch[name])
     body = bodies["anny" if kind == "body" else "anny_hand"]
-    seen = view(batch, 48)
+    seen = view(batch, size)
     labels = {**batch, "pose": axis_angle_to_matrix(batch["pose"])}
     coarse = body.coarse(64)
     mesh = pose_body(coarse, Targets(body)(labels, seen))
-    return Truth(mesh, seen.K, 48, seen, batch, body=coarse), body
+    return Truth(mesh, seen.K, size, seen, batch, body=coarse), body
 
 
 def test_true_maps_lie_on_the_person(people, bodies):
@@ -180,6 +181,30 @@ def test_without_a_mask_the_mesh_says_where_the_person_is(people, bodies):
     truth, body = read_truth(people, "body", 2, bodies, mask=lambda bits: bits.fill_(255))
     maps = MapDrawer(body, 800)(truth, 32)
     assert ((maps.silhouette > 0.5) == maps.seen).all() and maps.seen.any()
+
+
+@pytest.mark.parametrize("flip", [0, 1])
+def test_maps_of_rectangles_are_the_middle_of_those_of_squares(flip, people, bodies):
+    def mirror(numbers):
+        numbers[:, FLIP] = flip
+        return numbers
+
+    tall, body = read_truth(people, "body", 3, bodies, (64, 48), numbers=mirror)
+
+    def grow(numbers):
+        numbers[:, FLIP] = flip
+        numbers[:, SIDE] = tall.seen.squares[:, 2]
+        return numbers
+
+    whole, _ = read_truth(people, "body", 3, bodies, 64, numbers=grow)
+    drawer = MapDrawer(body, 800)
+    found, wanted = drawer(tall, (32, 24)), drawer(whole, 32)
+    assert found.parts.shape == (3, 32, 24) and found.seen.any()
+    same = found.parts == wanted.parts[..., 4:28]
+    assert same.float().mean() > 0.998  # but for samples that an edge cuts
+    for name in ("silhouette", "depth", "normals", "surface"):
+        apart = (getattr(found, name) - getattr(wanted, name)[..., 4:28]).abs()
+        assert apart.movedim(1, -1).mean() < 1e-3 if apart.ndim == 4 else apart[same].max() < 1e-3
 
 
 def test_a_mirrored_body_has_mirrored_maps(people, bodies):
@@ -292,7 +317,8 @@ def test_joints_are_read_off_maps_and_judged():
     assert measure_pck(found, nobody, 0.2).isnan().all()
 
 
-def test_labelled_joints_move_with_the_crop():
+@pytest.mark.parametrize("size", [64, (64, 48), (48, 64)])
+def test_labelled_joints_move_with_the_crop(size):
     """A bright dot of the crop is where its label is, however the crop is cut and mirrored."""
     pixels = np.zeros((3, 64, 64, 3), np.uint8)
     at = np.array([[20.5, 30.5], [40.5, 25.5], [33.5, 41.5]], np.float32)
@@ -310,13 +336,16 @@ def test_labelled_joints_move_with_the_crop():
         "numbers": numbers,
         "K": torch.eye(3).repeat(3, 1, 1),
         "tags": torch.full((3, 10), 64),
+        "mask": torch.full((3, 512), 255, dtype=torch.uint8),
     }
-    images = view(batch, 64).images.mean(1)
+    seen = view(batch, size)
+    images = seen.images.mean(1)
     images = images - images.amin((1, 2), keepdim=True)
-    line = torch.arange(64) + 0.5
+    down, across = (torch.arange(side) + 0.5 for side in images.shape[1:])
     mass = images.sum((1, 2))
-    x, y = (images.sum(1) * line).sum(1) / mass, (images.sum(2) * line).sum(1) / mass
-    moved = move_points(torch.from_numpy(at)[:, None], numbers)[:, 0] * 64
+    x, y = (images.sum(1) * across).sum(1) / mass, (images.sum(2) * down).sum(1) / mass
+    points = torch.from_numpy(at)[:, None]
+    moved = move_points(points, seen.squares, numbers, size)[:, 0] * 64
     assert (moved - torch.stack([x, y], 1)).abs().max() < 0.3
 
 
@@ -391,11 +420,13 @@ def train_head(name, run, shards, *more):
     return run
 
 
-@pytest.mark.parametrize("name", ["dense", "keypoints", "points"])
-def test_a_head_of_the_image_goes_all_the_way(name, people, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "name, size", [("dense", "[32,24]"), ("keypoints", "32"), ("points", "[24,32]")]
+)
+def test_a_head_of_the_image_goes_all_the_way(name, size, people, tmp_path, capsys):
     task = ("task=keypoints",) if name == "points" else ()  # from labelled points, without a body
     name = "keypoints" if task else name
-    run = train_head(name, tmp_path / "run", people["body"], *task)
+    run = train_head(name, tmp_path / "run", people["body"], *task, f"model.image_size={size}")
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     losses = [line["loss/total"] for line in lines if "loss/total" in line]
     assert min(losses[1:]) < losses[0]
@@ -423,13 +454,14 @@ def check_maps(out):
     with np.load(out / "photo.maps.npz") as arrays:
         names = {name.partition("/")[2] for name in arrays.files}
         assert names >= set(compare.MAPS)
-        side = arrays["body-1/parts"].shape[0]
-        assert arrays["body-1/normals"].shape == (side, side, 3)
+        assert arrays["body-1/parts"].shape == (16, 12)
+        assert arrays["body-1/normals"].shape == (16, 12, 3)
         lengths = np.linalg.norm(arrays["body-1/normals"].astype(float), axis=-1)
         assert np.allclose(lengths, 1, atol=0.01)
         depth = arrays["body-1/depth"]
         assert arrays["part_names"][0] == "nothing" and len(arrays["part_names"]) == 15
-        assert np.allclose(arrays["body-1/square"], [0, -10, 70, 60])
+        high = 70 * 32 / 24
+        assert np.allclose(arrays["body-1/square"], [0, 25 - high / 2, 70, 25 + high / 2])
     steps = np.asarray(Image.open(out / "photo.body-1.depth16.png")).astype(float)
     assert np.allclose((steps - 32768) * 1e-4, depth, atol=6e-5)
     for name in compare.MAPS:

@@ -31,11 +31,23 @@ from data.loading.augment import augment, crop_masks
 from engine.config.parser import help_text, parse, parse_keys, save
 from engine.errors import UserError
 from finetune.config import FinetuneConfig
-from finetune.crop_camera import describe_camera, to_image_translation, to_shares, to_translation
+from finetune.crop_camera import (
+    describe_camera,
+    lengths_of,
+    to_image_translation,
+    to_shares,
+    to_translation,
+)
+from finetune.heads.base import ImagePrediction
+from finetune.heads.image_head import Asked
 from finetune.heads.keypoint_maps import KeypointMaps, compare_maps
+from finetune.heads.keypoints import KeypointHead, KeypointsConfig
 from finetune.inference.predictor import Predictor, check_boxes
 from finetune.init_head import begin_from
 from finetune.losses import project_points
+from finetune.maps.points import TruePoints, read_maps
+from finetune.maps.points import find_inside as find_inside_image
+from finetune.maps.save import place_points
 from finetune.means import plain_view
 from finetune.views import view
 from pretrain import encoders, panels, weights
@@ -333,6 +345,41 @@ def test_maps_of_rectangles_tell_places_in_both_directions():
     at = torch.tensor([[[4.5 / 6, 1.5 / 8]]])
     right, wrong = compare_maps(logits, at), compare_maps(logits, at.flip(-1))
     assert float(right) < float(wrong)
+
+
+@pytest.mark.parametrize("size", [TALL, WIDE, 64])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_joints_of_a_head_without_a_mesh_come_back_into_the_image(size, mirrored):
+    box, at = np.array([30.0, 20, 110, 80]), np.array([[60.5, 33.25], [31.0, 79.0]])
+    square = square_around(box, 1.25, size)
+    camera = crop_camera_of(square, np.eye(3), size)
+    asked = Asked("left_hand", box, square.find_box(size), camera, size, mirrored)
+    crop = at @ image_to_crop(square, size)[:2, :2].T + image_to_crop(square, size)[:2, 2]
+    if mirrored:
+        crop[:, 0] = find_sides(size)[1] - crop[:, 0]
+    points, _ = place_points(asked, ImagePrediction(keypoints_2d=torch.from_numpy(crop)[None]), 0)
+    assert points == pytest.approx(at)
+
+
+@pytest.mark.parametrize("size", [TALL, WIDE])
+def test_a_head_of_joints_is_right_where_its_maps_are(size):
+    """A map that is high at a joint alone: no distance, next to no loss, and inside."""
+    config = model_config(list(size))
+    head = KeypointHead(config, KeypointsConfig(), open_model("anny_hand"))
+    pixel = torch.tensor([[[10.0, 34.0], [38.0, 6.0]]])
+    true = TruePoints(pixel / 64, *[torch.ones(1, 2, dtype=torch.bool)] * 3)
+    assert find_inside_image(true.points, size).all()
+    assert not find_inside_image(true.points.flip(-1) + 0.4, size).all()
+    rows, columns = (side // 4 for side in size)
+    logits = torch.full((1, 2, rows, columns), -20.0)
+    for joint, (x, y) in enumerate((pixel[0] // 4).int().tolist()):
+        logits[0, joint, y, x] = 20.0
+    places = read_maps(logits) * lengths_of(size, pixel)
+    found = ImagePrediction(maps=logits, keypoints_2d=places)
+    losses = {name: float(f(found, true)) for name, _, f in head.list_comparisons()}
+    assert losses["points"] < 1e-4
+    wrong = ImagePrediction(maps=logits.flip(1), keypoints_2d=places)
+    assert losses["maps"] < float(head._compare_maps(wrong, true))
 
 
 @pytest.mark.parametrize("wide, grown", [(20, 1.0), (54, 64 / 48)])

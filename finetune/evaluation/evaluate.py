@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from data.config import CropPairDataConfig
+from data.cropping.geometry import word_size
 from data.format.clip import MADE
 from data.loading.build import people_at
 from data.sampling.seen import Seen
@@ -152,6 +153,12 @@ def _beside(config: EvaluateConfig, predictor: Predictor) -> Predictor:
         raise UserError(
             f"beside={config.beside} has head.name={beside.config.head.name}, run={config.run} has "
             f"head.name={predictor.config.head.name}: their answers are not alike"
+        )
+    there, here = beside.config.model.size, predictor.config.model.size
+    if there != here and isinstance(predictor.model.head, ImageHead):
+        raise UserError(
+            f"beside={config.beside} has model.image_size={word_size(there)}, run={config.run} "
+            f"{word_size(here)}: answers in the image are compared on the same images"
         )
     if beside.body.name != predictor.body.name:
         raise UserError(

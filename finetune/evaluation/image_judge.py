@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.cropping.geometry import find_longer
+from data.cropping.geometry import Size
 from data.loading.augment import denormalise
 from data.sampling.seen import Seen, leak_warnings
 from engine.distributed import hardware
@@ -53,7 +53,7 @@ class ImageJudge:
         self.predictors |= {row: other for row, other in others.items() if other is not None}
         self.head: ImageHead = require_image_head(predictor)
         self.head.judge_finely()
-        self.size: int = find_longer(predictor.config.model.size)
+        self.size: Size = predictor.config.model.size
         self.body = predictor.body.coarse(predictor.config.coarse_vertices).to(predictor.device)
         self.measures = self.head.list_judgements()
         self.values: dict[str, dict[str, list[np.ndarray]]] = {

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from data.bodies.base import BodyModel
-from data.cropping.geometry import Size
+from data.cropping.geometry import Size, scale_size
 from engine.config.parser import key
 from engine.errors import UserError
 from finetune.heads.base import HEADS, ImagePrediction, Truth
@@ -84,8 +84,8 @@ class DenseHead(ImageHead):
     schema = DenseConfig
 
     def __init__(self, config: VisionConfig, head: DenseConfig, body: BodyModel) -> None:
-        super().__init__(config, "dense")
-        self.names, self.side = list_maps(head), config.grid()[0] * head.cells
+        super().__init__()
+        self.names, self.size = list_maps(head), scale_size(config.size, head.cells / config.patch)
         self.part_names = name_parts(body)[1]
         self.layers = choose_layers(config.encoder.depth, head.layers)
         self.decoder = MapDecoder(
@@ -159,7 +159,7 @@ class DenseHead(ImageHead):
         """The true maps of crops."""
         if not self._drawers:
             self._drawers = [MapDrawer(self._body[0], self._vertices)]
-        return self._drawers[0](truth, self.side)
+        return self._drawers[0](truth, self.size)
 
     def average_truths(self, told: Sequence[TrueMaps]) -> ImagePrediction:
         """The mean map of crops; of parts the most frequent one in each place."""
@@ -167,9 +167,9 @@ class DenseHead(ImageHead):
         return ImagePrediction(dense={name: maps[name] for name in self.names})
 
     def draw(self, image: np.ndarray, found: ImagePrediction, row: int) -> np.ndarray:
-        """The maps of one image as tiles of a square."""
+        """The maps of one image as tiles of one of its shape."""
         maps = {name: values[row] for name, values in found.dense.items()}
-        return paint_maps(maps, 4 * self.side, self._body[0].kind)
+        return paint_maps(maps, scale_size(self.size, 4), self._body[0].kind)
 
     def save_answers(
         self, stem: Path, image: np.ndarray, answers: Sequence[tuple[Asked, ImagePrediction, int]]

@@ -15,10 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from data.cropping.geometry import word_size
-from engine.errors import UserError
+from data.cropping.geometry import Size
 from finetune.heads.base import Head, ImagePrediction, Measure, Term, Truth
-from pretrain.config import VisionConfig
 
 # What it is that a subclass's read_truth returns is known to that subclass alone.
 Told = Any
@@ -32,9 +30,9 @@ class Asked:
     Attributes:
         kind: "body", "left_hand" or "right_hand".
         box: (4,) x0, y0, x1, y1 in pixels of the image: where it was looked for.
-        square: (4,) likewise, of the crop that the network saw.
+        square: (4,) likewise, of the crop that the network saw; of a rectangular one as it is.
         K: (3, 3) intrinsics in pixels of the crop that the network saw, not mirrored.
-        size: side of that crop, pixels.
+        size: side of that crop in pixels, or (rows, columns).
         mirrored: whether the network saw it in a mirror.
     """
 
@@ -42,7 +40,7 @@ class Asked:
     box: np.ndarray
     square: np.ndarray
     K: np.ndarray
-    size: int
+    size: Size
     mirrored: bool
 
 
@@ -56,14 +54,8 @@ class ImageHead(Head):
     has_mesh: ClassVar[bool] = False
     needs: ClassVar[tuple[str, ...]] = ("mesh",)
 
-    def __init__(self, config: VisionConfig, name: str) -> None:
-        """Raise UserError for rectangular images. ``name``: of the head, for the message."""
+    def __init__(self) -> None:
         super().__init__()
-        if not isinstance(config.size, int):
-            raise UserError(
-                f"head.name={name} answers in square images, and model.image_size is "
-                f"{word_size(config.size)}"
-            )
         self._last: list[tuple[Truth, Told]] = []
 
     @abc.abstractmethod

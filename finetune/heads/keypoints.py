@@ -25,6 +25,7 @@ from data.cropping.geometry import Size, find_longer
 from data.format.joint_sets import find_joint_set
 from engine.config.parser import key
 from engine.errors import UserError
+from finetune.crop_camera import find_middle, lengths_of
 from finetune.heads.base import HEADS, ImagePrediction, Truth
 from finetune.heads.image_head import Asked, Comparison, ImageHead
 from finetune.heads.keypoint_maps import compare_maps
@@ -82,14 +83,14 @@ class KeypointHead(ImageHead):
     needs = IN_THE_IMAGE
 
     def __init__(self, config: VisionConfig, head: KeypointsConfig, body: BodyModel) -> None:
-        super().__init__(config, "keypoints")
+        super().__init__()
         self.joint_set = head.joints
         chosen = find_joint_set(head.joints).joints if head.joints else body.keypoint_names
         self.joint_names = tuple(chosen)
         self.places = find_places(self.joint_names, body)
         self.known = [place is not None for place in self.places]
         self.mirror = pair_sides(self.joint_names, "left_", "right_")
-        self.grid, self.size = config.grid(), find_longer(config.size)
+        self.grid, self.size = config.grid(), config.size
         self.norm = nn.LayerNorm(config.encoder.width)
         self.put = PlaceTokens(config.encoder.width, head.width, head.cells)
         self.mix = ConvUnit(head.width)
@@ -102,12 +103,13 @@ class KeypointHead(ImageHead):
         """Predict the joints of images; see finetune.heads.base.Head."""
         maps = self.mix(self.put(self.norm(features), self.grid))
         logits = self.answers(F.gelu(maps)).float()
-        return ImagePrediction(maps=logits, keypoints_2d=read_maps(logits) * find_longer(size))
+        places = read_maps(logits)
+        return ImagePrediction(maps=logits, keypoints_2d=places * lengths_of(size, places))
 
     def list_comparisons(self) -> Sequence[tuple[str, str, Comparison]]:
         """Cross-entropy of the maps, and how far off the places are."""
         return (
-            ("maps", "head.maps", _compare_maps),
+            ("maps", "head.maps", self._compare_maps),
             ("points", "head.points", self._compare_points),
         )
 
@@ -125,7 +127,15 @@ class KeypointHead(ImageHead):
 
     def average_truths(self, told: Sequence[TruePoints]) -> ImagePrediction:
         """The mean place of each joint."""
-        return ImagePrediction(keypoints_2d=average_points(told) * self.size)
+        return ImagePrediction(keypoints_2d=average_points(told) * find_longer(self.size))
+
+    def _compare_maps(self, found: ImagePrediction, true: TruePoints) -> torch.Tensor:
+        if found.maps is None:
+            raise ValueError("the prediction has no maps")
+        # Maps are compared over width and height.
+        return compare_maps(
+            found.maps, true.points / (2 * find_middle(self.size, true.points)), true.known
+        )
 
     def _compare_points(self, found: ImagePrediction, true: TruePoints) -> torch.Tensor:
         apart = (self._places(found) - true.points).abs().sum(-1)
@@ -142,7 +152,7 @@ class KeypointHead(ImageHead):
         """(B, K, 2) found places over the image's side."""
         if found.keypoints_2d is None:
             raise ValueError("the prediction has no points")
-        return found.keypoints_2d / self.size
+        return found.keypoints_2d / find_longer(self.size)
 
     def draw(self, image: np.ndarray, found: ImagePrediction, row: int) -> np.ndarray:
         """The image with the skeleton on it, twice as large."""
@@ -156,10 +166,4 @@ class KeypointHead(ImageHead):
         self, stem: Path, image: np.ndarray, answers: Sequence[tuple[Asked, ImagePrediction, int]]
     ) -> list[Path]:
         """Write the image with skeletons, and joints as COCO's results have them."""
-        return save_points(stem, image, answers, self.joint_names, self.size)
-
-
-def _compare_maps(found: ImagePrediction, true: TruePoints) -> torch.Tensor:
-    if found.maps is None:
-        raise ValueError("the prediction has no maps")
-    return compare_maps(found.maps, true.points, true.known)
+        return save_points(stem, image, answers, self.joint_names)

@@ -7,12 +7,11 @@ import numpy.typing as npt
 import torch
 
 from data.cropping.batch import mirror_cameras
-from data.cropping.geometry import find_longer
+from data.cropping.geometry import crop_camera_of
 from data.cropping.host import cut_square
 from data.format.clip import KINDS
 from data.loading.augment import normalise
 from engine.errors import UserError
-from engine.geometry import crop_intrinsics
 from finetune.heads.base import ImagePrediction
 from finetune.heads.image_head import Asked, ImageHead
 from finetune.inference.images import ImageLike, read_image
@@ -68,17 +67,18 @@ def answer_image(
     pixels = read_image(image)
     height, width = pixels.shape[:2]
     K = check_intrinsics(intrinsics, width, height)
-    squares, checked = check_boxes(boxes, width, height, predictor.config.margin)
+    size = predictor.config.model.size
+    squares, checked = check_boxes(boxes, width, height, predictor.config.margin, size)
     given = ["right"] * len(checked) if sides is None else list(sides)
     if len(given) != len(checked):
         raise UserError(f"sides={given} for {len(checked)} boxes")
-    is_hand, size = predictor.body.kind == "hand", find_longer(predictor.config.model.size)
+    is_hand = predictor.body.kind == "hand"
     asked = [
         Asked(
             f"{side}_hand" if is_hand else KINDS[0],
             box,
-            square.box,
-            crop_intrinsics(K, square.box, (size, size)),
+            square.find_box(size),
+            crop_camera_of(square, K, size),
             size,
             is_hand and side == "left",
         )
@@ -91,7 +91,7 @@ def answer_image(
 def _answer_crops(
     predictor: Predictor, crops: Sequence[np.ndarray], asked: Sequence[Asked]
 ) -> Iterator[Answer]:
-    device, size = predictor.device, find_longer(predictor.config.model.size)
+    device, size = predictor.device, predictor.config.model.size
     for first in range(0, len(asked), BATCH):
         part = asked[first : first + BATCH]
         images = torch.from_numpy(np.stack(crops[first : first + BATCH])).to(device)

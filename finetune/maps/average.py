@@ -9,7 +9,7 @@ from finetune.maps.targets import HALF, TrueMaps
 
 
 def average_maps(told: Sequence[TrueMaps], parts: int) -> dict[str, torch.Tensor]:
-    """Returns {map: (1, C, side, side)} as a head would answer them.
+    """Returns {map: (1, C, rows, columns)} as a head would answer them.
 
     Silhouette: positive where the mean is above a half. Parts: how often each is in a place, the
     background among them. Depth, normals, surface: means over the crops whose surface is seen in a
@@ -34,7 +34,7 @@ def average_maps(told: Sequence[TrueMaps], parts: int) -> dict[str, torch.Tensor
 
 
 def _average_seen(values: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
-    """(1, C, side, side) means of (n, C, side, side) where ``seen`` (n, 1, side, side) is 1."""
+    """(1, C, rows, columns) means of (n, C, ...) where ``seen`` (n, 1, rows, columns) is 1."""
     total, count = (values * seen).sum(0, keepdim=True), seen.sum(0, keepdim=True)
     overall = total.sum((2, 3), keepdim=True) / count.sum((2, 3), keepdim=True).clamp_min(1)
     return torch.where(count > 0, total / count.clamp_min(1), overall)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from finetune.maps.targets import HALF, TrueMaps
 
 MAPS = ("silhouette", "parts", "depth", "normals", "surface")
-Maps = Mapping[str, torch.Tensor]  # {name of MAPS: (B, C, side, side)} as a head answers
+Maps = Mapping[str, torch.Tensor]  # {name of MAPS: (B, C, rows, columns)} as a head answers
 
 
 def count_channels(name: str, parts: int) -> int:
@@ -111,7 +111,7 @@ MEASURES = {
 
 
 def average(values: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Returns (B,) mean of (B, side, side) values over those that are known; 0 where none is."""
+    """Returns (B,) mean of (B, rows, columns) values over those that are known; 0 where none is."""
     weights = known.float()
     return (values * weights).sum((1, 2)) / weights.sum((1, 2)).clamp_min(1)
 

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from data.cropping.geometry import Size, find_sides
+
 # sRGB of parts: neighbours differ clearly, left and right have warm and cold tones.
 PART_COLOURS = (
     (178, 178, 184),
@@ -32,7 +34,7 @@ NOTHING = np.array((24, 24, 27), np.uint8)
 
 
 def find_person(maps: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Returns (side, side) bool, where one image's maps (C, side, side) show the person.
+    """Returns (rows, columns) bool, where one image's maps (C, rows, columns) show the person.
 
     By the parts, else by the silhouette; everywhere where neither is there.
     """
@@ -45,11 +47,11 @@ def find_person(maps: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 
 def colour_map(name: str, values: torch.Tensor, person: torch.Tensor, reach: float) -> np.ndarray:
-    """Returns the (side, side, 3) uint8 image of a map of one image.
+    """Returns the (rows, columns, 3) uint8 image of a map of one image.
 
     Args:
-        name: of finetune.maps.compare.MAPS.  values: (C, side, side), as a head answers.
-        person: (side, side) bool, outside of which nothing is painted but the silhouette.
+        name: of finetune.maps.compare.MAPS.  values: (C, rows, columns), as a head answers.
+        person: (rows, columns) bool, outside of which nothing is painted but the silhouette.
         reach: depth in metres that is at the end of its scale.
     """
     inside = person.cpu().numpy()[..., None]
@@ -77,24 +79,26 @@ def colour_map(name: str, values: torch.Tensor, person: torch.Tensor, reach: flo
     return np.where(inside, painted, NOTHING)
 
 
-def paint_maps(maps: Mapping[str, torch.Tensor], side: int, kind: str = "body") -> np.ndarray:
-    """Returns (side, side, 3) uint8: one image's M maps (C, S, S) as tiles of a square, row by row.
+def paint_maps(maps: Mapping[str, torch.Tensor], size: Size, kind: str = "body") -> np.ndarray:
+    """Returns (rows, columns, 3) uint8: one image's M maps as tiles of their shape, row by row.
 
     Args:
-        side: pixels.  kind: of what is shown, "body" or "hand".
+        maps: {name: (C, rows, columns)}.  size: of the whole, pixels, of the maps' shape.
+        kind: of what is shown, "body" or "hand".
     """
     tiles = list_tiles(maps, kind)
     across = math.ceil(len(tiles) ** 0.5)
-    width = side // across
-    canvas = np.full((side, side, 3), NOTHING, np.uint8)
+    rows, columns = find_sides(size)
+    high, wide = rows // across, columns // across
+    canvas = np.full((rows, columns, 3), NOTHING, np.uint8)
     for number, tile in enumerate(tiles):
         y, x = divmod(number, across)
-        place = slice(y * width, (y + 1) * width), slice(x * width, (x + 1) * width)
-        canvas[place] = cv2.resize(tile, (width, width), interpolation=cv2.INTER_AREA)
+        place = slice(y * high, (y + 1) * high), slice(x * wide, (x + 1) * wide)
+        canvas[place] = cv2.resize(tile, (wide, high), interpolation=cv2.INTER_AREA)
     return canvas
 
 
 def list_tiles(maps: Mapping[str, torch.Tensor], kind: str) -> list[np.ndarray]:
-    """Returns the (S, S, 3) uint8 image of each of one image's maps."""
+    """Returns the (rows, columns, 3) uint8 image of each of one image's maps."""
     person, reach = find_person(maps), DEPTH_M[kind]
     return [colour_map(name, values, person, reach) for name, values in maps.items()]

@@ -1,6 +1,7 @@
 """Joints in the image: where they are, read from labels or off a body model, and how far off.
 
-Places are x and y over the image's side, from its corner.
+Places are x and y over the image's side, from its corner; of a rectangular image over its longer
+side, both ways.
 """
 
 from collections.abc import Sequence
@@ -10,9 +11,10 @@ import torch
 
 from data.bodies.anny_layout import OTHER_NAMES
 from data.bodies.base import BodyModel
-from data.cropping.geometry import find_longer
-from data.loading.crops import CENTRE_X, FLIP, ROTATION, SIDE
+from data.cropping.geometry import Size, find_longer
+from data.loading.crops import FLIP, ROTATION
 from data.loading.points import STATE_SEEN, STATE_UNKNOWN
+from finetune.crop_camera import find_middle
 from finetune.given import Given, tell_known
 from finetune.heads.base import Truth
 from finetune.losses import project_points
@@ -73,7 +75,7 @@ def read_points(truth: Truth, places: Sequence[Place], mirror: torch.Tensor) -> 
     known = known.expand(points.shape[:2])
     if truth.given is not None:
         points, known = _read_given(truth, truth.given, places, points, known)
-    return TruePoints(points, known, find_inside(points), known)
+    return TruePoints(points, known, find_inside(points, truth.size), known)
 
 
 def _read_given(
@@ -105,39 +107,50 @@ def _read_labelled(truth: Truth, mirror: torch.Tensor) -> TruePoints:
     In a mirrored image left joints are at the places of right ones.
     """
     batch = truth.batch
-    points, state = move_points(batch["points"], batch["numbers"]), batch["point_state"]
+    if truth.seen is None:
+        raise ValueError("labelled joints are placed in images, and this truth has none")
+    squares = truth.seen.require_squares()
+    points = move_points(batch["points"], squares, batch["numbers"], truth.size)
+    state = batch["point_state"]
     flip = (batch["numbers"][:, FLIP] > 0.5)[:, None]
     mirror = mirror.to(points.device)
     points = torch.where(flip[..., None], points[:, mirror], points)
     state = torch.where(flip, state[:, mirror], state)
-    return TruePoints(points, state > STATE_UNKNOWN, find_inside(points), state == STATE_SEEN)
+    return TruePoints(
+        points, state > STATE_UNKNOWN, find_inside(points, truth.size), state == STATE_SEEN
+    )
 
 
-def move_points(points: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+def move_points(
+    points: torch.Tensor, squares: torch.Tensor, numbers: torch.Tensor, size: Size
+) -> torch.Tensor:
     """Returns (B, K, 2) places in the images that ``finetune.views.view`` makes of crops.
 
     Args:
         points: (B, K, 2) pixels of the crops.
-        numbers: (B, PER_CROP) of data.loading.crops: which square is cut, how it is rotated, and
-            whether it is mirrored.
+        squares: (B, 3) of the view: which square is cut.
+        numbers: (B, PER_CROP) of data.loading.crops: how it is rotated, and whether it is mirrored.
+        size: of the images, which show its middle.
     """
-    centre, side = numbers[:, None, CENTRE_X:SIDE], numbers[:, None, SIDE, None]
+    centre, side = squares[:, None, :2], squares[:, None, 2:]
     angle, flip = numbers[:, None, ROTATION], numbers[:, None, FLIP] > 0.5
     x, y = ((points - centre) / side).unbind(-1)
     # The inverse of what data.cropping.batch cuts by: pixel = centre + side R place.
     cos, sin = angle.cos(), angle.sin()
     moved_x, moved_y = cos * x + sin * y, cos * y - sin * x
     moved_x = torch.where(flip, -moved_x, moved_x)
-    return torch.stack([moved_x, moved_y], -1) + 0.5
+    moved = torch.stack([moved_x, moved_y], -1)
+    return moved + find_middle(size, moved)
 
 
-def find_inside(points: torch.Tensor) -> torch.Tensor:
-    """Returns (B, K) bool: which places lie in the image."""
-    return ((points > 0) & (points < 1)).all(-1)
+def find_inside(points: torch.Tensor, size: Size) -> torch.Tensor:
+    """Returns (B, K) bool: which places lie in an image of that size."""
+    ends = 2 * find_middle(size, points)
+    return ((points > 0) & (points < ends)).all(-1)
 
 
 def read_maps(logits: torch.Tensor) -> torch.Tensor:
-    """Returns (B, K, 2) places: the mean about each map's highest sample.
+    """Returns (B, K, 2) places over width and height: the mean about each map's highest sample.
 
     Args:
         logits: (B, K, rows, columns).

@@ -11,6 +11,7 @@ import torch
 import warp as wp
 
 from data.bodies.warp_init import report_cache_errors, start_warp
+from data.cropping.geometry import Size, find_sides
 from finetune.maps import kernels
 from finetune.maps.surface import Surface
 from finetune.viz import raster_kernels
@@ -19,13 +20,13 @@ from finetune.viz.raster import NEAR_M
 
 @dataclass(eq=False)
 class Samples:
-    """What (B, side, side) samples of images show of one mesh each; zeros where nothing is.
+    """What (B, rows, columns) samples of images show of one mesh each; zeros where nothing is.
 
     Attributes:
-        points: (B, side, side, 3) metres in the camera's frame.
-        normals: (B, side, side, 3) unit normals of the side that is seen, camera's frame.
-        surface: (B, side, side, 3) metres, Surface.canonical.
-        parts: (B, side, side) int32, 0 where nothing is.
+        points: (B, rows, columns, 3) metres in the camera's frame.
+        normals: (B, rows, columns, 3) unit normals of the side that is seen, camera's frame.
+        surface: (B, rows, columns, 3) metres, Surface.canonical.
+        parts: (B, rows, columns) int32, 0 where nothing is.
     """
 
     points: torch.Tensor
@@ -35,19 +36,20 @@ class Samples:
 
     @property
     def drawn(self) -> torch.Tensor:
-        """(B, side, side) bool, where the mesh is."""
+        """(B, rows, columns) bool, where the mesh is."""
         return self.parts > 0
 
 
-def draw_samples(vertices: torch.Tensor, surface: Surface, K: torch.Tensor, side: int) -> Samples:
+def draw_samples(vertices: torch.Tensor, surface: Surface, K: torch.Tensor, size: Size) -> Samples:
     """Returns the Samples of posed meshes.
 
     Args:
         vertices: (B, V, 3) metres in each camera's frame.
-        K: (B, 3, 3) intrinsics in pixels of maps of ``side`` px.
+        K: (B, 3, 3) intrinsics in pixels of maps of ``size`` px.
     """
     device = vertices.device
-    count, places = len(vertices), side * side
+    rows, columns = find_sides(size)
+    count, places = len(vertices), rows * columns
     points = vertices.detach().float().contiguous()
     cameras = K.detach().float().contiguous()
     floats = [points.new_empty(count, places, 3) for _ in range(3)]
@@ -68,7 +70,7 @@ def draw_samples(vertices: torch.Tensor, surface: Surface, K: torch.Tensor, side
         wp.launch(
             raster_kernels.rasterise_triangles,
             (count, len(surface.faces)),
-            [mesh, flat, faces, lenses, 1, NEAR_M, side, side, nearness],
+            [mesh, flat, faces, lenses, 1, NEAR_M, columns, rows, nearness],
             device=name,
         )
         owners = [wp.from_torch(surface.starts), wp.from_torch(surface.owners)]
@@ -89,14 +91,14 @@ def draw_samples(vertices: torch.Tensor, surface: Surface, K: torch.Tensor, side
                 normals,
                 wp.from_torch(surface.canonical, dtype=wp.vec3),
                 wp.from_torch(surface.parts),
-                side,
+                columns,
                 *(wp.from_torch(values, dtype=wp.vec3) for values in floats),
                 wp.from_torch(parts),
             ],
             device=name,
         )
-    point, normal, place = (values.unflatten(1, (side, side)) for values in floats)
-    return Samples(point, normal, place, parts.unflatten(1, (side, side)))
+    point, normal, place = (values.unflatten(1, (rows, columns)) for values in floats)
+    return Samples(point, normal, place, parts.unflatten(1, (rows, columns)))
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
+from data.cropping.geometry import find_sides
 from data.sources.labelled.coco import PIXEL_CENTRE
 from engine.errors import explain, failure_of
 from engine.run.files import write_file
@@ -67,7 +68,7 @@ def save_maps(
 
 
 def turn_back(maps: Mapping[str, torch.Tensor], asked: Asked) -> dict[str, torch.Tensor]:
-    """Returns one image's maps (C, side, side) as the image shows them, not as a mirror does.
+    """Returns one image's maps (C, rows, columns) as the image shows them, not as a mirror does.
 
     Normals come in the camera's axes (x right, y down, z forward), no longer about the middle's
     ray.
@@ -89,8 +90,8 @@ def turn_back(maps: Mapping[str, torch.Tensor], asked: Asked) -> dict[str, torch
 def list_values(maps: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     """Returns the arrays of one image's maps as they are written.
 
-    silhouette: (side, side) float16 in [0, 1]; parts: uint8 labels, 0 for nothing; depth: float32
-    metres; normals, surface: (side, side, 3) float16.
+    silhouette: (rows, columns) float16 in [0, 1]; parts: uint8 labels, 0 for nothing; depth:
+    float32 metres; normals, surface: (rows, columns, 3) float16.
     """
     out: dict[str, np.ndarray] = {}
     for name, values in maps.items():
@@ -107,7 +108,7 @@ def list_values(maps: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
 
 
 def save_points(
-    stem: Path, image: np.ndarray, answers: Answers, names: Sequence[str], size: int
+    stem: Path, image: np.ndarray, answers: Answers, names: Sequence[str]
 ) -> list[Path]:
     """Write the joints of each person or hand of an image.
 
@@ -116,13 +117,13 @@ def save_points(
     beside them. COCO's pixels: the first one's centre is at (0, 0).
 
     Args:
-        names: of the joints.  size: side of the images that the network saw, pixels.
+        names: of the joints.
     Returns:
         the files, the image first.
     """
     shown, listed = image, []
     for asked, found, row in answers:
-        points, scores = place_points(asked, found, row, size)
+        points, scores = place_points(asked, found, row)
         shown = draw_skeleton(shown, points, names, scores > LEAST_SCORE)
         coco = np.concatenate([points - PIXEL_CENTRE, scores[:, None]], 1)
         x0, y0, x1, y1 = np.asarray(asked.box, float).tolist()
@@ -143,28 +144,28 @@ def save_points(
     return [first, path]
 
 
-def place_points(
-    asked: Asked, found: ImagePrediction, row: int, size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def place_points(asked: Asked, found: ImagePrediction, row: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns (K, 2) joints in pixels of the image, and (K,) scores in [0, 1]."""
     if found.keypoints_2d is None:
         raise ValueError("the prediction has no points")
-    places = found.keypoints_2d[row].detach().cpu().numpy() / size
+    pixels, columns = found.keypoints_2d[row].detach().cpu().numpy(), find_sides(asked.size)[1]
     if asked.mirrored:
-        places = np.stack([1 - places[:, 0], places[:, 1]], 1)
-    corner, side = asked.square[:2], asked.square[2] - asked.square[0]
-    scores = np.ones(len(places))
+        pixels = np.stack([columns - pixels[:, 0], pixels[:, 1]], 1)
+    corner, scale = asked.square[:2], (asked.square[2] - asked.square[0]) / columns
+    scores = np.ones(len(pixels))
     if found.maps is not None:
         scores = read_scores(found.maps[row : row + 1])[0].detach().cpu().numpy()
-    return corner + places * side, scores
+    return corner + pixels * scale, scores
 
 
 def _cut(image: np.ndarray, square: np.ndarray) -> np.ndarray:
-    """(TILE, TILE, 3) uint8 of a square of the image, black beyond it."""
-    scale = TILE / (square[2] - square[0])
+    """Rows x columns x 3 uint8 of a box of the image, the longer TILE, black beyond the image."""
+    wide, high = (square[2:] - square[:2]).tolist()
+    scale = TILE / max(wide, high)
+    size = round(wide * scale), round(high * scale)
     matrix = np.array([[scale, 0, -scale * square[0]], [0, scale, -scale * square[1]]])
     flags = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return cv2.warpAffine(image, matrix, (TILE, TILE), flags=flags)
+    return cv2.warpAffine(image, matrix, size, flags=flags)
 
 
 def _draw_contact(
@@ -178,8 +179,11 @@ def _draw_contact(
         top = number * (TILE + TEXT)
         shown = {name: crop, **tiles}
         for column, (title, tile) in enumerate(shown.items()):
-            resized = cv2.resize(tile, (TILE, TILE), interpolation=cv2.INTER_NEAREST)
-            sheet.paste(Image.fromarray(resized), (column * TILE, top + TEXT))
+            scale = TILE / max(tile.shape[:2])
+            size = round(tile.shape[1] * scale), round(tile.shape[0] * scale)
+            resized = cv2.resize(tile, size, interpolation=cv2.INTER_NEAREST)
+            left, down = (TILE - size[0]) // 2, (TILE - size[1]) // 2
+            sheet.paste(Image.fromarray(resized), (column * TILE + left, top + TEXT + down))
             words = title.replace("_", " ")
             draw.text((column * TILE + 4, top + 4), words, fill=(24, 24, 27), font=font)
     return sheet
