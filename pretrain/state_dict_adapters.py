@@ -393,10 +393,11 @@ def timm_call(config: VisionConfig) -> tuple[str, dict[str, Any]]:
         }
         arguments |= {"rope_type": "dinov3"} if turns else {}
         if as_dinov3:
-            # By name the network whose norms have this epsilon, with our order of channels and as
-            # many registers.
+            # By name the network whose norms have this epsilon, with our order of channels, biases
+            # of keys, and as many registers.
             name = f"vit_{size or 'base'}_patch16_dinov3_qkvb"
-            arguments |= {"rope_rotate_half": False, "num_reg_tokens": max(0, e.prefix - 1)}
+            arguments |= {"rope_rotate_half": False, "attn_type": "rope"}
+            arguments["num_reg_tokens"] = max(0, e.prefix - 1)
     else:
         name = f"vit_{size or 'base'}_patch16_224"
     usual = {"img_size": 224, "patch_size": 16, "mlp_ratio": 4.0}
