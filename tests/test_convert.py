@@ -1,6 +1,7 @@
 """Conversion of one body model's parameters to another's: surfaces, rigs, fits, files."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,14 +11,18 @@ from body_standins import make_body, write_npz
 from split_hand import SplitHand, write_mano
 
 from data.__main__ import main
+from data.bodies.anny_layout import ANNY
 from data.bodies.base import BodyParameters, mirrored
 from data.bodies.models import open_model
 from data.conversion import surface
-from data.conversion.convert import Converter
+from data.conversion.clip_labels import Given, pack_clip, read_given
+from data.conversion.convert import Converted, Converter
 from data.conversion.rig import measure_rig
-from data.format.clip import decode_meta
-from data.format.labels import load_arrays, read_labels
+from data.format.clip import Clip, Crop, decode_meta
+from data.format.labels import SEEN, Keypoints, load_arrays, read_labels, save_arrays
 from data.format.samples import read_samples
+from data.format.shards import write_samples
+from data.loading.crop_labels import find_label_kind
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix
 
@@ -187,7 +192,7 @@ def test_labels_of_hands_become_those_of_mano(hand, split, people, tmp_path, mon
     out = tmp_path / "out"
     words = ["bodies", "convert", str(shard), f"out={out}", "to=mano"]
     assert main(words) == 0
-    assert "that it cannot take" in capsys.readouterr().out
+    assert "mm from the labelled surface on average of clips" in capsys.readouterr().out
     mano = open_model("mano")
     sides = set()
     pairs = zip(read_samples(str(shard)), read_samples(str(out / shard.name)), strict=True)
@@ -219,10 +224,91 @@ def test_labels_of_hands_become_those_of_mano(hand, split, people, tmp_path, mon
         assert np.abs(found.joints.points[:, 0] - wrist).max() < 0.02
         assert found.joints.visible.shape == (len(clip.crops), 16)
     assert sides == {"left", "right"}
-    # Again: what is there is kept; other shards are refused.
+    # Again: what is there is kept, and what was said of it; other shards are refused.
+    before = (out / shard.name).stat().st_mtime_ns
     assert main(words) == 0
+    assert (out / shard.name).stat().st_mtime_ns == before
+    assert "wrote 8 clips" in capsys.readouterr().out
+    check_way_back(hand, shard, out, tmp_path / "back")
     with pytest.raises(UserError, match="name another folder"):
         main(["bodies", "convert", str(shard.parent), *words[3:]])
+
+
+def read_hands(hand, data, clip):
+    """Vertices of a clip's hand as training reads it, mirrored where it is a left one."""
+    arrays = find_label_kind("anny").read(data, len(clip.crops), "")
+    flip = torch.full((len(arrays["pose"]),), clip.crops[0].kind == "left_hand")
+    labels = {
+        "pose": axis_angle_to_matrix(torch.from_numpy(arrays["pose"]).float()),
+        "shape": torch.from_numpy(arrays["shape"]).float().expand(len(flip), -1),
+        "joints": torch.from_numpy(arrays["joints"]).float(),
+    }
+    return mesh(hand, hand.mirror_parameters(hand.read_labels(labels, flip), flip))
+
+
+def check_way_back(hand, shard, made, out):
+    """Labels of MANO become those of anny again: the hands are where they were at first."""
+    assert main(["bodies", "convert", str(made), f"out={out}", "to=anny_hand"]) == 0
+    fits = json.loads((out / shard.name).with_suffix(".fit.json").read_text())
+    pairs = zip(read_samples(str(shard)), read_samples(str(out / shard.name)), strict=True)
+    for (key, old), (same, new) in pairs:
+        assert key == same and 0 < fits["error_mm"][key][0] < 2
+        clip = decode_meta(new["json"], key)
+        true, found = (read_hands(hand, some["labels.npz"], clip) for some in (old, new))
+        assert (found - true).norm(dim=-1).mean() < 6e-3
+        visible = [load_arrays(some["labels.npz"])["joint_visible"] for some in (old, new)]
+        fingers = ANNY.index_part(clip.crops[0].kind)[1:]
+        agree = (visible[0] == SEEN) == (visible[1] == SEEN)
+        assert agree[:, fingers].mean() > 0.8
+
+
+def test_bodies_of_anny_are_packed_as_training_reads_them(bodies):
+    body = bodies["anny"]
+    given = bend(3, body)
+    given.shape = given.shape[:1].expand(3, -1)
+    visible = np.random.default_rng(0).integers(0, 3, (2, 104)).astype(np.uint8)
+    clip = Clip("a", "made", "CC0-1.0", "s", 64, [Crop("cam", 0.0, "body")] * 2, [])
+    points = Keypoints("coco17", np.ones((2, 17, 2)), np.ones((2, 17)))
+    said = Given(
+        given, torch.ones(3, dtype=bool), "body", np.array([2, 0]), visible, np.ones(2), points
+    )
+    reached = torch.tensor([True, True, False])
+    found = Converted(given, torch.ones(3, 3), torch.ones(3), reached)
+    same = SimpleNamespace(target=body, nearest_joints=torch.arange(104))
+    data = save_arrays(pack_clip(said, found, same))
+    read = read_given(data, clip, body, "a.tar: a")
+    assert read.known.tolist() == reached.tolist() and read.side == "body"
+    assert torch.allclose(read.parameters.pose, given.pose, atol=1e-5)
+    assert torch.equal(read.parameters.translation, given.translation)
+    assert torch.equal(read.parameters.shape, given.shape)
+    assert (read.joint_visible == visible).all() and (read.instant == [2, 0]).all()
+    assert (read.keypoints.points == 1).all()
+    labels = read_labels(data, 2)
+    assert np.allclose(labels.joints.points, body(given.pose, given.translation, given.shape)[1])
+    assert labels.at(0).joints is None and labels.at(1).joints is not None
+    # Training passes over the crop whose instant is not labelled.
+    assert find_label_kind("anny").read(data, 2, "")["known"].tolist() == [False, True]
+
+
+def test_clips_that_cannot_be_converted_are_left_out_and_counted(
+    hand, split, people, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("COUNTERPOSE_BODIES", str(tmp_path))
+    monkeypatch.setattr("data.conversion.convert.REACHED_MM", {"hand": 0.0})
+    write_mano(tmp_path, hand, split)
+    key, members = next(read_samples(str(sorted(people["hand"].glob("*.tar"))[0])))
+    photo = {name: members[name] for name in ("00.jpg", "json")}
+    shard = tmp_path / "in/shard-000000.tar"
+    shard.parent.mkdir()
+    write_samples(str(shard), [(key, members), (f"{key}b", photo)])
+    out = tmp_path / "out"
+    assert main(["bodies", "convert", str(shard), f"out={out}", "to=mano"]) == 0
+    shown = capsys.readouterr().out
+    assert "wrote 0 clips" in shown and "1 clips are left out: none of their instants" in shown
+    assert "1 clips without a body's parameters stay" in shown
+    assert [key for key, _ in read_samples(str(out / shard.name))] == [f"{key}b"]
+    with pytest.raises(UserError, match="labels are of anny already"):
+        main(["bodies", "convert", str(shard), f"out={tmp_path}/same", "to=anny_hand"])
 
 
 def test_bodies_are_listed_and_shown(capsys, tmp_path, monkeypatch):

@@ -1,82 +1,176 @@
 """Labels of shards of one body model as those of another: images stay, labels are rewritten.
 
 Clips of anny, as ``data make`` writes them, become clips of SMPL's family (format 2), which
-``finetune train body=smplx`` learns from. Hands of anny become those of MANO, a left one by way of
-the mirror.
+``finetune train body=smplx`` learns from; clips of SMPL's family become clips of anny (format 1),
+so that a network of anny learns from datasets that are labelled with SMPL.
 """
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
-import numpy as np
 import torch
 
 from data.bodies.base import BodyModel, BodyParameters
+from data.bodies.models import open_model
 from data.bodies.smpl_layout import FAMILY
+from data.conversion.clip_labels import (
+    ANNY,
+    ANNY_HAND,
+    TARGETS,
+    Given,
+    name_body,
+    pack_clip,
+    read_given,
+)
 from data.conversion.convert import CHUNK, Converted, Converter
 from data.format.clip import Clip, decode_meta
-from data.format.labels import BodyParameters as LabelledBody
-from data.format.labels import Joints, Labels, load_arrays, pack_labels, save_arrays
+from data.format.labels import save_arrays
 from data.format.samples import read_samples
 from data.format.shards import find_shards, write_samples
 from engine.errors import UserError, explain, failure_of
-from engine.geometry import axis_angle_to_matrix, matrix_to_axis_angle
 from engine.logging import progress
+from engine.logging.console import get_logger
 from engine.run.files import make_folder, write_file
 
 RECIPE = "converted.json"
-SOURCE, SOURCE_HAND = "anny", "anny_hand"  # whose labels are converted
 LABELS = "labels.npz"
+FITS = ".fit.json"  # of a shard, instead of .tar: what became of its clips
+
+log = get_logger(__name__)
 
 
 @dataclass
 class Tally:
-    """What became of clips.
+    """What became of the clips of a shard, or of several.
 
     Attributes:
-        clips: that were written.  instants: that were converted.  lost: instants that the target
-            cannot take.
-        error_mm: mean distance of each instant.
+        error_mm: {key of a clip that was converted: mean, 95th percentile and largest distance of
+            the new surface from the labelled one; over its instants the mean, mean and largest}.
+        instants: that were converted.
+        lost: instants that the target cannot take.
+        left_out: keys of clips in which it can take none.
+        nowhere: keys of clips that are left out because nobody knows where the person stands.
+        kept: clips without a body's parameters, which are as they were.
     """
 
-    clips: int
-    instants: int
-    lost: int
-    error_mm: list[float]
+    error_mm: dict[str, list[float]] = field(default_factory=dict)
+    instants: int = 0
+    lost: int = 0
+    left_out: list[str] = field(default_factory=list)
+    nowhere: list[str] = field(default_factory=list)
+    kept: int = 0
+
+    def add(self, other: "Tally") -> None:
+        """Count another shard's clips too."""
+        self.error_mm |= other.error_mm
+        self.instants += other.instants
+        self.lost += other.lost
+        self.left_out += other.left_out
+        self.nowhere += other.nowhere
+        self.kept += other.kept
 
 
-def convert_shards(paths: Sequence[str], out: str, converter: Converter) -> Tally:
-    """Write shards with the labels of a converter's target; shards that are there are kept.
+class Sources:
+    """Finds the Converter of the body model that labels are of; each is made once.
+
+    Args:
+        target: the full body model that labels become those of.
+        variant: that betas of SMPL's family are read as, whatever labels say; "": what they say.
+    """
+
+    def __init__(self, target: BodyModel, variant: str = "") -> None:
+        self.target = target
+        self.variant = variant
+        self._made: dict[tuple[str, str], Converter] = {}
+
+    def find(self, model: str, variant: str) -> Converter:
+        """Returns the Converter from a body model, as labels name it, to the target.
+
+        Raises:
+            UserError: the labels are the target's already; the models are of different kinds; the
+                model's file is not there.
+        """
+        if model == ANNY:
+            model, variant = ANNY_HAND if self.target.kind == "hand" else ANNY, ""
+        elif model in FAMILY:
+            spec = FAMILY[model]
+            # A left hand is the right one in a mirror.
+            variant = "" if spec.kind == "hand" else self.variant or variant
+            variant = variant or spec.variants[0]
+        else:
+            names = ", ".join((ANNY, *FAMILY))
+            raise UserError(f"labels of body model '{model}' are not read: {names} are")
+        if (model, variant) == (self.target.name, self.target.variant):
+            raise UserError(f"labels are of {' '.join((model, variant)).strip()} already")
+        if (model, variant) not in self._made:
+            self._made[model, variant] = Converter(open_model(model, variant), self.target)
+            log.info("%s", self._made[model, variant].describe())
+        return self._made[model, variant]
+
+
+def convert_shards(paths: Sequence[str], out: str, sources: Sources) -> Tally:
+    """Write shards with the labels of another body model; shards that are there are kept.
 
     Args:
         paths: shards or their folders.  out: folder of the new ones, of the same names.
+    Returns:
+        what became of all clips, those of kept shards too.
     Raises:
-        UserError: labels are of another body model, two shards have one name, ``out`` holds
-            shards of another conversion.
+        UserError: labels cannot be converted, two shards have one name, ``out`` holds shards of
+            another conversion.
     """
-    if converter.target.name not in FAMILY:
+    if sources.target.name not in TARGETS:
         raise UserError(
-            f"to={converter.target.name}: labels of shards are converted to {', '.join(FAMILY)}"
+            f"to={sources.target.name}: labels of shards are converted to {', '.join(TARGETS)}"
         )
     shards = find_shards(list(paths))
     names = [os.path.basename(path) for path in shards]
     if len(set(names)) < len(names):
         raise UserError(f"two of the {len(names)} shards have one name: convert them one by one")
-    _claim(out, converter, names)
-    tally = Tally(0, 0, 0, [])
+    _claim(out, sources, names)
+    whole = Tally()
     for path, name in progress.watched(list(zip(shards, names, strict=True)), "shard"):
-        place = os.path.join(out, name)
-        if not os.path.exists(place):
-            tally.clips += write_samples(place, _convert_samples(path, converter, tally))
+        whole.add(_convert_shard(path, os.path.join(out, name), sources))
+    return whole
+
+
+def _convert_shard(path: str, place: str, sources: Sources) -> Tally:
+    """One shard, unless it was converted before; what became of its clips."""
+    beside = place.removesuffix(".tar") + FITS
+    if os.path.exists(beside):
+        return _read_tally(beside)
+    tally = Tally()
+    samples = _convert_samples(path, sources, tally)
+    first = next(samples, None)
+    if first is not None:
+        write_samples(place, itertools.chain([first], samples))
+    try:
+        # Last: a shard without it is written again.
+        write_file(beside, json.dumps(asdict(tally), indent=1))
+    except OSError as error:
+        raise failure_of(error, f"{beside} cannot be written: {explain(error)}") from None
     return tally
 
 
-def _claim(out: str, converter: Converter, names: Sequence[str]) -> None:
+def _read_tally(path: str) -> Tally:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return Tally(**json.load(file))
+    except OSError as error:
+        raise failure_of(error, f"{path} cannot be read: {explain(error)}") from None
+    except (ValueError, TypeError):
+        raise UserError(f"{path} does not say what became of its clips: remove it") from None
+
+
+def _claim(out: str, sources: Sources, names: Sequence[str]) -> None:
     """Say in the folder what is written there; UserError where it is of something else."""
-    target = converter.target
+    target = sources.target
     recipe = {"to": target.name, "variant": target.variant, "shards": sorted(names)}
+    if sources.variant:
+        recipe["body_variant"] = sources.variant
     place = os.path.join(out, RECIPE)
     make_folder(out, f"out={out}")
     try:
@@ -97,126 +191,72 @@ def _claim(out: str, converter: Converter, names: Sequence[str]) -> None:
 
 
 def _convert_samples(
-    path: str, converter: Converter, tally: Tally
+    path: str, sources: Sources, tally: Tally
 ) -> Iterator[tuple[str, dict[str, bytes]]]:
     for key, members in read_samples(path):
-        if LABELS in members:
-            where = f"{path}: {key}"
-            clip = decode_meta(members["json"], where)
-            members[LABELS] = convert_labels(members[LABELS], clip, converter, where, tally)
-        yield key, members
+        data, where = members.get(LABELS), f"{path}: {key}"
+        if data is None or not name_body(data, where)[0]:
+            tally.kept += 1
+            yield key, members
+            continue
+        new = _convert_labels(key, data, decode_meta(members["json"], where), where, sources, tally)
+        if new is not None:
+            yield key, members | {LABELS: new}
 
 
-def convert_labels(
-    data: bytes, clip: Clip, converter: Converter, where: str, tally: Tally
-) -> bytes:
-    """Returns labels.npz of a clip for the target of a converter.
-
-    Raises:
-        UserError: the labels are not anny's; a clip shows both hands.
-    """
+def _convert_labels(
+    key: str, data: bytes, clip: Clip, where: str, sources: Sources, tally: Tally
+) -> bytes | None:
+    """The new labels of a clip; None of one that is left out."""
     try:
-        arrays = load_arrays(data)
-    except ValueError as error:
-        raise UserError(f"{where}: labels.npz: {error}") from None
-    model = str(arrays.get("body_model", np.array("")).ravel()[0])
-    if model != SOURCE or "phenotype" not in arrays:
-        raise UserError(f"{where}: labels are of body model '{model}'; those of {SOURCE} are read")
-    kinds = {crop.kind for crop in clip.crops}
-    if len(kinds) > 1:
-        raise UserError(f"{where} shows {' and '.join(sorted(kinds))}: one of them is converted")
-    side = kinds.pop().partition("_")[0]
-    found = _convert_instants(arrays, converter, flipped=side == "left")
-    tally.instants += len(found.reached)
-    tally.lost += int((~found.reached).sum())
-    tally.error_mm += found.error_mm[:, 0].tolist()
-    return _pack_family(arrays, found, converter, len(clip.crops), side)
-
-
-def _convert_instants(
-    arrays: dict[str, np.ndarray], converter: Converter, flipped: bool
-) -> Converted:
-    """The target at all instants of a clip, left hands as left ones."""
-    count = len(arrays["pose"])
-    flip = torch.full((count,), flipped)
-    labels = {
-        "pose": axis_angle_to_matrix(torch.from_numpy(arrays["pose"]).float()),
-        "root": torch.from_numpy(arrays["root"]).float(),
-        "shape": torch.from_numpy(arrays["phenotype"]).float().expand(count, -1),
-        "joints": torch.from_numpy(arrays["joints"]).float(),
-    }
-    source, target = converter.source, converter.target
-    given = source.mirror_parameters(source.read_labels(labels, flip), flip)
-    parts = []
-    for first in range(0, count, CHUNK):
-        parts.append(converter(given.select(slice(first, first + CHUNK))))
-    whole = BodyParameters(
-        target.name,
-        torch.cat([part.parameters.pose for part in parts]),
-        torch.cat([part.parameters.shape for part in parts]),
-        torch.cat([part.parameters.translation for part in parts]),
-    )
-    return Converted(
-        target.mirror_parameters(whole, flip),
-        torch.cat([part.error_mm for part in parts]),
-        torch.cat([part.joints_mm for part in parts]),
-        torch.cat([part.reached for part in parts]),
-    )
-
-
-def _pack_family(
-    arrays: dict[str, np.ndarray], found: Converted, converter: Converter, count: int, side: str
-) -> bytes:
-    """Labels of format 2, as readers of SMPL's family want them."""
-    target, given = converter.target, found.parameters
-    spec = FAMILY[target.name]
-    joints = _pose_joints(target, given, side)
-    variant = side if target.kind == "hand" else target.variant
-    known = found.reached.numpy()
-    parameters = {
-        "pose": matrix_to_axis_angle(given.pose).numpy(),
-        "betas": given.shape.numpy(),
-        "translation": given.translation.numpy(),
-    }
-    body = LabelledBody(target.name, variant, parameters, dict.fromkeys(parameters, known))
-    labels = Labels(
-        np.asarray(arrays["instant"], np.int64),
-        joints=Joints(
-            spec.joint_set,
-            joints,
-            np.repeat(known[:, None].astype(np.float32), joints.shape[1], 1),
-            _see_joints(arrays, converter, side),
-        ),
-        body=body,
-        visible=np.asarray(arrays["visible"], np.float32),
-    )
-    if len(labels) != count:
-        raise UserError(f"labels are of {len(labels)} crops, the clip has {count}")
-    return save_arrays(pack_labels(labels))
-
-
-def _pose_joints(target: BodyModel, given: BodyParameters, side: str) -> np.ndarray:
-    """(T, J, 3) joints; those of a left hand by way of the mirror."""
-    flip = torch.full((len(given.pose),), side == "left")
-    mirrored = target.mirror_parameters(given, flip)
-    _, joints = target(mirrored.pose, mirrored.translation, mirrored.shape)
-    return joints.numpy() * np.array([-1.0 if side == "left" else 1.0, 1, 1], np.float32)
-
-
-def _see_joints(arrays: dict[str, np.ndarray], converter: Converter, side: str) -> np.ndarray:
-    """(N, J) uint8 of the target's joints: as the source's nearest joint at rest is seen."""
-    rows = _list_rows(converter.source, side)[converter.nearest_joints.numpy()]
-    return np.asarray(arrays["joint_visible"], np.uint8)[:, rows]
-
-
-def _list_rows(source: BodyModel, side: str) -> np.ndarray:
-    """Where a source's joints stand among the whole body's; a hand's root is at the wrist."""
-    whole = source.whole.joint_names
-    if source.whole is source:
-        return np.arange(len(whole))
-    letter = "L" if side == "left" else "R"
-    names = [
-        f"wrist.{letter}",
-        *(name.replace(".R", f".{letter}") for name in source.joint_names[1:]),
+        converter = sources.find(*name_body(data, where))
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    given = read_given(data, clip, converter.source, where)
+    if given is None:
+        tally.nowhere.append(key)
+        return None
+    found = convert_given(given, converter)
+    count = int(found.reached.sum())
+    tally.instants += int(given.known.sum())
+    tally.lost += int(given.known.sum()) - count
+    if not count:
+        tally.left_out.append(key)
+        return None
+    error = found.error_mm[found.reached]
+    tally.error_mm[key] = [
+        round(float(number), 2) for number in (*error[:, :2].mean(0), error[:, 2].max())
     ]
-    return np.array([whole.index(name) for name in names])
+    return save_arrays(pack_clip(given, found, converter))
+
+
+def convert_given(given: Given, converter: Converter) -> Converted:
+    """Returns the target at all instants of a clip; ``reached`` is false where none is labelled.
+
+    The person has one shape: that of the mean of the shape numbers, where instants differ in them.
+    """
+    target, rows = converter.target, torch.where(given.known)[0]
+    count, found = len(given.known), given.parameters
+    pose = torch.eye(3).repeat(count, len(target.joint_names), 1, 1)
+    place, error, joints = torch.zeros(count, 3), torch.zeros(count, 3), torch.zeros(count)
+    reached = torch.zeros(count, dtype=torch.bool)
+    person = _average(found.shape[rows])
+    shape = person.new_zeros(1, 0)
+    for some in rows.split(CHUNK):
+        part = converter(
+            BodyParameters(
+                found.body, found.pose[some], found.shape[some], found.translation[some]
+            ),
+            person,
+        )
+        pose[some], place[some] = part.parameters.pose, part.parameters.translation
+        error[some], joints[some], reached[some] = part.error_mm, part.joints_mm, part.reached
+        shape = part.parameters.shape[:1]
+    whole = BodyParameters(target.name, pose, shape.expand(count, -1), place)
+    return Converted(whole, error, joints, reached)
+
+
+def _average(shape: torch.Tensor) -> torch.Tensor:
+    """(1, S) the mean of shapes (n, S); to the bit where all are equal."""
+    first = shape[:1]
+    return first if bool((shape == first).all()) else shape.mean(0, keepdim=True)

@@ -10,7 +10,7 @@ from data.bodies.body_files import has_file
 from data.bodies.models import BODIES, open_model
 from data.bodies.smpl_layout import FAMILY
 from data.bodies.smpl_model import SmplModel
-from data.conversion.clips import SOURCE, SOURCE_HAND, convert_shards
+from data.conversion.clips import FITS, Sources, Tally, convert_shards
 from data.conversion.config import (
     SUFFIXES,
     BodiesConvertConfig,
@@ -26,6 +26,7 @@ from engine.logging import progress
 from engine.logging.console import get_logger
 
 SHOWN = 12  # frames whose errors are listed
+WORST = 3  # clips that are named
 LEFT = "left_hand"
 
 log = get_logger(__name__)
@@ -99,7 +100,7 @@ def convert_bodies(argv: Sequence[str]) -> int:
         if key not in converters:
             source = target if (model, variant) == (config.to, config.variant) else None
             converters[key] = Converter(source or open_model(model, variant), target)
-            _announce(converters[key])
+            print(converters[key].describe())
         some = bodies.select(slice(None, None, config.stride)).select(slice(config.frames))
         converted = convert_all(converters[key], some, config.vertices)
         found.append(converted)
@@ -123,32 +124,45 @@ def _choose_kind(given: Sequence[Bodies], target: BodyModel) -> list[Bodies]:
 
 def _convert_clips(config: BodiesConvertConfig, paths: Sequence[str]) -> int:
     """Convert the labels of shards; the exit code."""
-    unread = [name for name in ("body", "body_variant", "frames") if getattr(config, name)]
+    unread = [name for name in ("body", "frames") if getattr(config, name)]
     if unread or config.vertices or config.stride > 1:
         names = [*unread, *(["stride"] if config.stride > 1 else [])]
         names += ["vertices"] if config.vertices else []
         raise UserError(f"{names[0]}= is of files of parameters; {paths[0]} is none")
-    target = open_model(config.to, config.variant)
-    source = open_model(SOURCE if target.kind == "body" else SOURCE_HAND)
-    converter = Converter(source, target)
-    _announce(converter)
-    tally = convert_shards(paths, config.out, converter)
-    print(f"wrote {tally.clips} clips with labels of {target.name} to {config.out}")
-    if tally.instants:
-        error = sum(tally.error_mm) / tally.instants
-        print(
-            f"{tally.instants} instants: {error:.2f} mm from the surface on average; {tally.lost} "
-            "that it cannot take are marked as not labelled"
-        )
+    tally = convert_shards(
+        paths, config.out, Sources(open_model(config.to, config.variant), config.body_variant)
+    )
+    _report_clips(tally, config)
     return 0
 
 
-def _announce(converter: Converter) -> None:
-    print(
-        f"{converter.source.name} -> {converter.target.name}: {len(converter.names)} joints in "
-        f"common, {converter.matched:.0%} of {len(converter.target.vertex_ids)} vertices have a "
-        "counterpart"
-    )
+def _report_clips(tally: Tally, config: BodiesConvertConfig) -> None:
+    """Print what became of clips, and those that fit worst."""
+    print(f"wrote {len(tally.error_mm)} clips with labels of {config.to} to {config.out}")
+    if tally.kept:
+        print(f"{tally.kept} clips without a body's parameters stay as they were")
+    if tally.error_mm:
+        worst = sorted(tally.error_mm, key=lambda key: -tally.error_mm[key][0])[:WORST]
+        mean = sum(error[0] for error in tally.error_mm.values()) / len(tally.error_mm)
+        words = ", ".join(f"{key} {tally.error_mm[key][0]:.2f}" for key in worst)
+        print(
+            f"{mean:.2f} mm from the labelled surface on average of clips; the farthest: {words}; "
+            f"each one's is in {config.out}/*{FITS}"
+        )
+    if tally.lost:
+        print(
+            f"{tally.lost} of {tally.instants} instants are poses or shapes that {config.to} "
+            "cannot take: they are marked as not labelled"
+        )
+    if tally.left_out:
+        print(
+            f"{len(tally.left_out)} clips are left out: none of their instants could be converted"
+        )
+    if tally.nowhere:
+        print(
+            f"{len(tally.nowhere)} clips are left out: their labels do not say where the person "
+            "stands (frame is root)"
+        )
 
 
 def take_parameters(bodies: Bodies, source: BodyModel) -> BodyParameters:

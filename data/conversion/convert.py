@@ -87,11 +87,26 @@ class Converter:
         self._theirs = torch.tensor([place for _, place, _ in pairs], dtype=torch.int64)
         self._mine = torch.tensor([place for _, _, place in pairs], dtype=torch.int64)
 
+    def describe(self) -> str:
+        """Returns how much of the two models corresponds, in a line."""
+        return (
+            f"{self.source.name} -> {self.target.name}: {len(self.names)} joints in common, "
+            f"{self.matched:.0%} of {len(self.target.vertex_ids)} vertices have a counterpart"
+        )
+
     @torch.no_grad()
-    def __call__(self, given: BodyParameters) -> Converted:
-        """Return the target's parameters for B bodies of the source."""
+    def __call__(self, given: BodyParameters, person: torch.Tensor | None = None) -> Converted:
+        """Return the target's parameters for B bodies of the source.
+
+        Args:
+            person: (1, S) the source's shape to which the shape of all of them is fitted; None:
+                each has its own.
+        """
         vertices, joints = self.source(*_unpack(given))
-        shape = torch.cat([self._fit_shape(one) for one in given.shape.split(1)])
+        if person is None:
+            shape = torch.cat([self._fit_shape(one) for one in given.shape.split(1)])
+        else:
+            shape = self._fit_shape(person).expand(len(given.shape), -1)
         aim = self._aim(vertices)
         start = self._begin(aim, shape)
         found = self._fitter.refine(start, aim, POSE_STEPS)

@@ -422,11 +422,15 @@ class _Checker:
         return self.numbers(f"{name}_known", (self.times,), "iub").astype(bool)
 
 
-def load_arrays(data: bytes, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+def load_arrays(
+    data: bytes, names: Iterable[str] | None = None, optional: Iterable[str] = ()
+) -> dict[str, np.ndarray]:
     """{name: array} of an npz, of all or of some names, as they are.
 
     Pickled objects are refused.
 
+    Args:
+        optional: names that are returned too where they are there.
     Raises:
         ValueError: it is not such an archive.  KeyError: a name is missing.
     """
@@ -434,7 +438,8 @@ def load_arrays(data: bytes, names: Iterable[str] | None = None) -> dict[str, np
         raise ValueError("labels.npz is not an npz archive")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names or arrays.files}
+            there = [name for name in optional if name in arrays.files]
+            return {name: arrays[name] for name in (*(names or arrays.files), *there)}
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         # zipfile raises RuntimeError for an archive that is said to be encrypted.
         raise ValueError(f"labels.npz does not load: {error}") from None

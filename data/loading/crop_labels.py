@@ -55,7 +55,10 @@ class LabelKind(Protocol):
 
 
 class AnnyLabels:
-    """Labels of anny: format 1, whose arrays are those of a crop."""
+    """Labels of anny: format 1, whose arrays are those of a crop.
+
+    Those that were converted from another model's may say where they hold, by ``pose_known``.
+    """
 
     shapes: Shapes = {
         "pose": (104, 3),
@@ -80,7 +83,7 @@ class AnnyLabels:
     def read(self, data: bytes, count: int, variant: str) -> Arrays:
         """Returns the arrays as they are; see LabelKind."""
         try:
-            labels = load_arrays(data, self.wanted)
+            labels = load_arrays(data, self.wanted, ["pose_known"])
         except KeyError as error:
             if "body_model" not in load_arrays(data):
                 raise NoPair from None  # labelled otherwise, as by keypoints alone
@@ -92,6 +95,11 @@ class AnnyLabels:
             raise BadSample(f"labels are of body model '{model}', not of {ANNY}")
         self._check(labels, count)
         labels["shape"] = labels.pop("phenotype")
+        if "pose_known" in labels:
+            known, times = labels.pop("pose_known"), len(labels["pose"])
+            if known.shape != (times,):
+                raise BadSample(f"labels.npz: pose_known is {known.shape}, not ({times},)")
+            labels["known"] = known[labels["instant"]].astype(bool)
         return labels
 
     def _check(self, labels: Mapping[str, np.ndarray], count: int) -> None:
