@@ -307,8 +307,15 @@ def test_clips_that_cannot_be_converted_are_left_out_and_counted(
     assert "wrote 0 clips" in shown and "1 clips are left out: none of their instants" in shown
     assert "1 clips without a body's parameters stay" in shown
     assert [key for key, _ in read_samples(str(out / shard.name))] == [f"{key}b"]
-    with pytest.raises(UserError, match="labels are of anny already"):
+    with pytest.raises(UserError, match="labels are of anny_hand already"):
         main(["bodies", "convert", str(shard), f"out={tmp_path}/same", "to=anny_hand"])
+
+
+def test_what_is_missing_is_told_before_models_are_opened(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.conversion.command.open_model", None)
+    for name in ("nothing.npz", "nothing.json", "nothing"):
+        with pytest.raises(UserError, match=f"{name}"):
+            main(["bodies", "convert", f"{tmp_path}/{name}", f"out={tmp_path}/o.npz", "to=anny"])
 
 
 def test_bodies_are_listed_and_shown(capsys, tmp_path, monkeypatch):

@@ -100,6 +100,16 @@ def test_typos_name_the_nearest_key_of_the_head(spots, people, tmp_path):
         parse(FinetuneConfig, [*words, "head.name=spot"], "finetune train")
 
 
+def test_a_config_of_another_head_is_named(tmp_path):
+    words = ["configs/finetune/demo_body.yaml", f"run={tmp_path}", "data.shards=x"]
+    told = (
+        r"there is no 'head.\w+', as \S+demo_body.yaml has it, with head.name=dense; "
+        "configs/finetune/dense_body.yaml is a config with it"
+    )
+    with pytest.raises(UserError, match=told):
+        parse(FinetuneConfig, [*words, "head.name=dense"], "finetune train")
+
+
 def test_typos_of_the_default_head_are_reported_without_torch(tmp_path):
     config = tmp_path / "plain.yaml"
     config.write_text("command: finetune train\n")

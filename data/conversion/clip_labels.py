@@ -90,7 +90,7 @@ def read_given(data: bytes, clip: Clip, source: BodyModel, where: str) -> Given 
         return None
     except (BadSample, ValueError, UserError) as error:
         raise UserError(f"{where}: {error}") from None
-    times = len(arrays["pose"])
+    times, instant = len(arrays["pose"]), np.asarray(arrays["instant"], np.int64)
     labels = {
         name: torch.from_numpy(np.asarray(arrays[name], np.float32)).expand(times, *shape)
         for name, shape in kind.shapes.items()
@@ -98,7 +98,7 @@ def read_given(data: bytes, clip: Clip, source: BodyModel, where: str) -> Given 
     labels["pose"] = axis_angle_to_matrix(labels["pose"])
     known = torch.ones(times, dtype=torch.bool)
     if "known" in arrays:
-        known[torch.from_numpy(arrays["instant"])] = torch.from_numpy(arrays["known"])
+        known[torch.from_numpy(instant)] = torch.from_numpy(arrays["known"])
     flip = torch.full((times,), side == "left")
     found = source.mirror_parameters(source.read_labels(labels, flip), flip)
     seen = np.asarray(arrays["joint_visible"], np.uint8)
@@ -106,7 +106,7 @@ def read_given(data: bytes, clip: Clip, source: BodyModel, where: str) -> Given 
         found,
         known,
         side,
-        np.asarray(arrays["instant"], np.int64),
+        instant,
         seen[:, _list_rows(source, side)] if source.label_model == ANNY else seen,
         np.asarray(arrays["visible"], np.float32),
         keypoints,

@@ -19,6 +19,7 @@ from data.conversion.config import (
 )
 from data.conversion.convert import CHUNK, Converted, Converter
 from data.conversion.files import Bodies, guess_model, is_parameters, read_bodies, save_bodies
+from data.format.shards import find_shards
 from engine.config.parser import parse_keys
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix
@@ -89,8 +90,9 @@ def convert_bodies(argv: Sequence[str]) -> int:
         raise UserError(f"{paths[1]}: one file of parameters is converted at a time")
     if not config.out.endswith(SUFFIXES):
         raise UserError(f"out={config.out}: the file's name ends in none of {', '.join(SUFFIXES)}")
+    bodies_there = read_bodies(paths[0])  # before seconds go into models
     target = open_model(config.to, config.variant)
-    given = _choose_kind(read_bodies(paths[0]), target)
+    given = _choose_kind(bodies_there, target)
     converters: dict[str, Converter] = {}
     found, models = [], []
     for bodies in given:
@@ -129,6 +131,7 @@ def _convert_clips(config: BodiesConvertConfig, paths: Sequence[str]) -> int:
         names = [*unread, *(["stride"] if config.stride > 1 else [])]
         names += ["vertices"] if config.vertices else []
         raise UserError(f"{names[0]}= is of files of parameters; {paths[0]} is none")
+    find_shards(list(paths))  # before seconds go into models
     tally = convert_shards(
         paths, config.out, Sources(open_model(config.to, config.variant), config.body_variant)
     )

@@ -247,5 +247,6 @@ def _describe(found: Sequence[Bodies], models: Sequence[BodyModel]) -> dict[str,
 
 
 def is_parameters(path: str) -> bool:
-    """Whether a path is a file of parameters rather than shards of clips."""
-    return os.path.isfile(path) and not path.endswith(".tar")
+    """Whether a path is that of a file of parameters rather than of shards of clips."""
+    is_named_so = path.endswith(SUFFIXES) and not os.path.isdir(path)
+    return is_named_so or (os.path.isfile(path) and not path.endswith(".tar"))

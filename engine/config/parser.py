@@ -32,6 +32,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from engine.config.misfits import refuse_misfits
 from engine.config.paths import as_text, expand_home, is_json_list, split_list, split_paths
 from engine.config.schema import (
     choose_schema,
@@ -111,8 +112,9 @@ def parse(schema: type[Schema], argv: Sequence[str], command: str, usage: str = 
         raise UserError(
             f"python -m {command}: a config file comes first, then key=value; see --help"
         )
-    pairs = read_file(argv[0], command)
-    schema = choose_schema(schema, [*pairs, *_split_words(argv[1:])])
+    pairs, words = read_file(argv[0], command), _split_words(argv[1:])
+    refuse_misfits(schema, pairs, words, argv[0], command)
+    schema = choose_schema(schema, [*pairs, *words])
     _refuse_renamed(schema, pairs, argv[0])
     config = OmegaConf.structured(schema)
     for dotted, value in pairs:

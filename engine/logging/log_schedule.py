@@ -92,7 +92,10 @@ class Lines:
         line |= evaluated
         self.bar.set_postfix_str(
             " ".join(
-                f"{k.split('/')[1]} {v:.3f}" for k, v in line.items() if k.startswith("loss/")
+                f"{name.removeprefix('loss/')} {value:.3f}"
+                for name, value in line.items()
+                # Not those of one source, or of people without an image: there are many.
+                if name.startswith("loss/") and name.count("/") == 1
             ),
             refresh=False,
         )
