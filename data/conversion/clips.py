@@ -242,7 +242,7 @@ def convert_given(given: Given, converter: Converter) -> Converted:
     reached = torch.zeros(count, dtype=torch.bool)
     person = _average(found.shape[rows])
     shape = person.new_zeros(1, 0)
-    for some in rows.split(CHUNK):
+    for some in rows.split(CHUNK) if len(rows) else ():
         part = converter(
             BodyParameters(
                 found.body, found.pose[some], found.shape[some], found.translation[some]
