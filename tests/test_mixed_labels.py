@@ -16,7 +16,8 @@ from data.__main__ import main as data_main
 from data.bodies.anny_layout import ANNY
 from data.format.joint_sets import find_joint_set
 from data.format.labels import Joints, Keypoints, Labels, pack_labels
-from data.loading.partial_crops import assume_camera, list_point_names
+from data.loading.crops import assume_camera
+from data.loading.partial_crops import list_point_names
 from engine.config.parser import parse
 from engine.distributed.process_group import Processes
 from finetune import losses

@@ -9,7 +9,7 @@ import torch
 from data.bodies.anny_body import AnnyBody
 from data.bodies.anny_layout import ANNY, FACE, FINGERS, KEYPOINTS, list_hand_joints
 from data.bodies.anny_shape import ShapeWeights
-from data.bodies.base import BodyModel, BodyParameters, ShapeSpace, pair_sides
+from data.bodies.base import BodyModel, BodyParameters, PointedBody, ShapeSpace
 from data.bodies.sampling import spread_points
 from engine.geometry import axis_angle_to_matrix
 
@@ -24,7 +24,7 @@ FINGERTIPS = (2680, 1927, 2119, 2314, 2503)
 HAND_FROM_M = 0.0025
 
 
-class AnnyModel(BodyModel):
+class AnnyModel(PointedBody):
     """The whole body: 104 joints, 13718 vertices, 6 shape parameters in [0, 1].
 
     Args:
@@ -39,8 +39,6 @@ class AnnyModel(BodyModel):
     name = "anny"
     kind = "body"
     variant = ""
-    keypoint_index: torch.Tensor
-    landmark_index: torch.Tensor
 
     def __init__(
         self,
@@ -55,27 +53,10 @@ class AnnyModel(BodyModel):
         self.rigged, self.source, self._keypoints, self._face = rigged, source, keypoints, face
         self.joint_names = list(rigged.bone_labels)
         self.parents = [int(parent) for parent in rigged.bone_parents]
-        self.keypoint_names = list(keypoints)
         self.shape_space = ShapeSpace(tuple(source.shape_names), mean=0.5, low=0.0, high=1.0)
         self.expression_names = list(source.face_names)
         self._shape_weights = ShapeWeights(source.model)
-        numbers = {int(vertex): i for i, vertex in enumerate(vertex_ids)}
-        # An index into joints and then vertices.
-        index = [
-            self.joint_names.index(at)
-            if isinstance(at, str)
-            else len(self.joint_names) + numbers[at]
-            for at in (*keypoints.values(), *face.values())
-        ]
-        for name, values in (
-            ("faces", faces),
-            ("vertex_ids", vertex_ids),
-            ("keypoint_index", torch.tensor(index[: len(keypoints)])),
-            ("landmark_index", torch.tensor(index)),
-            ("mirror", pair_sides(self.joint_names, ".L", ".R")),
-            ("keypoint_mirror", pair_sides(self.keypoint_names, "left_", "right_")),
-        ):
-            self.register_buffer(name, values, persistent=False)
+        self._register_mesh(vertex_ids, faces, keypoints, face, (".L", ".R"))
 
     def forward(
         self,
@@ -136,19 +117,6 @@ class AnnyModel(BodyModel):
         weights, bones = self.rigged.vertex_bone_weights, self.rigged.vertex_bone_indices.long()
         out = weights.new_zeros(len(weights), len(self.rigged.bone_labels))
         return out.scatter_add_(1, bones, weights)
-
-    def keypoints(self, vertices: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
-        """Returns the (B, K, 3) keypoints: some of the joints and of the vertices."""
-        return torch.cat([joints, vertices], 1)[:, self.keypoint_index]
-
-    @property
-    def landmark_names(self) -> list[str]:
-        """Names of the landmarks; see BodyModel."""
-        return [*self._keypoints, *self._face]
-
-    def landmarks(self, vertices: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
-        """Returns the (B, L, 3) landmarks: some of the joints and of the vertices."""
-        return torch.cat([joints, vertices], 1)[:, self.landmark_index]
 
     def coarse(self, count: int) -> "AnnyModel":
         """Return the same model with about ``count`` vertices spread evenly over the surface.

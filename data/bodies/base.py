@@ -262,6 +262,65 @@ class BodyModel(nn.Module, abc.ABC):
         )
 
 
+class PointedBody(BodyModel):
+    """A body model whose keypoints and landmarks are some of its joints and vertices.
+
+    Attributes:
+        keypoint_index: (K,) int64, landmark_index: (L,) int64 into joints and then vertices.
+    """
+
+    keypoint_index: torch.Tensor
+    landmark_index: torch.Tensor
+    _landmark_names: list[str]
+
+    def _register_mesh(
+        self,
+        vertex_ids: torch.Tensor,
+        faces: torch.Tensor | None,
+        keypoints: Mapping[str, str | int],
+        face: Mapping[str, str | int],
+        sides: tuple[str, str],
+    ) -> None:
+        """Set the names and buffers of BodyModel that tell of mesh, keypoints and sides.
+
+        Args:
+            keypoints: {name: a joint, by name, or a vertex of the whole body, by number}.
+            face: landmarks that are no keypoints, likewise.
+            sides: what a joint's name has of the left and of the right, such as ".L" and ".R".
+        """
+        self.keypoint_names = list(keypoints)
+        self._landmark_names = [*keypoints, *face]
+        numbers = {int(vertex): i for i, vertex in enumerate(vertex_ids)}
+        index = [
+            self.joint_names.index(at)
+            if isinstance(at, str)
+            else len(self.joint_names) + numbers[at]
+            for at in (*keypoints.values(), *face.values())
+        ]
+        for name, values in (
+            ("faces", faces),
+            ("vertex_ids", vertex_ids),
+            ("keypoint_index", torch.tensor(index[: len(keypoints)])),
+            ("landmark_index", torch.tensor(index)),
+            ("mirror", pair_sides(self.joint_names, *sides)),
+            ("keypoint_mirror", pair_sides(self.keypoint_names, "left_", "right_")),
+        ):
+            self.register_buffer(name, values, persistent=False)
+
+    def keypoints(self, vertices: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
+        """Returns the (B, K, 3) keypoints: some of the joints and of the vertices."""
+        return torch.cat([joints, vertices], 1)[:, self.keypoint_index]
+
+    @property
+    def landmark_names(self) -> list[str]:
+        """Names of the landmarks; see BodyModel."""
+        return self._landmark_names
+
+    def landmarks(self, vertices: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
+        """Returns the (B, L, 3) landmarks: some of the joints and of the vertices."""
+        return torch.cat([joints, vertices], 1)[:, self.landmark_index]
+
+
 def mirrored(points: torch.Tensor) -> torch.Tensor:
     """Returns (..., 3) points seen in a mirror that swaps left and right (x)."""
     return points * points.new_tensor([-1.0, 1.0, 1.0])

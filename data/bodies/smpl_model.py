@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from data.bodies.base import BodyModel, BodyParameters, ShapeSpace, pair_sides
+from data.bodies.base import BodyParameters, PointedBody, ShapeSpace
 from data.bodies.body_files import (
     BodyTables,
     has_file,
@@ -26,7 +26,7 @@ from engine.geometry import axis_angle_to_matrix
 GIVEN, FROM_MEAN, COMPONENTS = range(3)
 
 
-class SmplModel(BodyModel):
+class SmplModel(PointedBody):
     """SMPL, SMPL-H or SMPL-X.
 
     ``forward`` takes up to as many shape numbers as the file has; ``pose`` has no mean left to be
@@ -37,9 +37,6 @@ class SmplModel(BodyModel):
         skinning: of some of its vertices.
         vertex_ids: (V,) int64 which.  faces: (F, 3) int64, or None for a coarse model.
     """
-
-    keypoint_index: torch.Tensor
-    landmark_index: torch.Tensor
 
     def __init__(
         self,
@@ -60,27 +57,8 @@ class SmplModel(BodyModel):
         self.finger_means = dict(tables.finger_means)
         self.finger_components = dict(tables.finger_components)
         self.skinning = Skinning(skinning, self.parents)
-        keypoints = self._choose_keypoints()
-        self.keypoint_names = list(keypoints)
-        face = list_face(tables)
-        self._landmark_names = [*keypoints, *face]
-        numbers = {int(vertex): i for i, vertex in enumerate(vertex_ids)}
-        # An index into joints and then vertices.
-        index = [
-            self.joint_names.index(at)
-            if isinstance(at, str)
-            else len(self.joint_names) + numbers[at]
-            for at in (*keypoints.values(), *face.values())
-        ]
-        for name, values in (
-            ("faces", faces),
-            ("vertex_ids", vertex_ids),
-            ("keypoint_index", torch.tensor(index[: len(keypoints)])),
-            ("landmark_index", torch.tensor(index)),
-            ("mirror", pair_sides(self.joint_names, "left_", "right_")),
-            ("keypoint_mirror", pair_sides(self.keypoint_names, "left_", "right_")),
-        ):
-            self.register_buffer(name, values, persistent=False)
+        keypoints, face = self._choose_keypoints(), list_face(tables)
+        self._register_mesh(vertex_ids, faces, keypoints, face, ("left_", "right_"))
 
     @property
     def tables(self) -> BodyTables:
@@ -127,22 +105,9 @@ class SmplModel(BodyModel):
         """
         return self.skinning.rest_joints(shape.float())[:, 0]
 
-    def keypoints(self, vertices: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
-        """Returns the (B, K, 3) keypoints: some of the joints and of the vertices."""
-        return torch.cat([joints, vertices], 1)[:, self.keypoint_index]
-
     def read_skin(self) -> torch.Tensor:
         """Return (V, J) share of each joint in each vertex, as the file has them."""
         return self.skinning.weights
-
-    @property
-    def landmark_names(self) -> list[str]:
-        """Names of the landmarks; see BodyModel."""
-        return self._landmark_names
-
-    def landmarks(self, vertices: torch.Tensor, joints: torch.Tensor) -> torch.Tensor:
-        """Returns the (B, L, 3) landmarks: some of the joints and of the vertices."""
-        return torch.cat([joints, vertices], 1)[:, self.landmark_index]
 
     def coarse(self, count: int) -> "SmplModel":
         """Return the same model with about ``count`` vertices spread evenly over the surface.

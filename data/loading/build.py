@@ -334,16 +334,25 @@ def val_crops(
 
 
 def _val_rows(reader, order, count):
+    side = max(source.size for source in order.sources)
+    return _join_clips(order, count, lambda place, _: _crops_of(reader, order, place, side))
+
+
+def _join_clips(order, count, read):
+    """{name: array} of so many validation clips, one after the other; None where there are none.
+
+    Args:
+        read: (place, number) -> {name: array} of a clip; BadSample or NoPair where it has nothing.
+    """
     places = [(s, *place) for s, source in enumerate(order.sources) for place in source.val]
-    side, rows, clips = max(source.size for source in order.sources), [], 0
+    rows = []
     for number in numbers(VAL_SEED, PAIR, 2).permutation(len(places)):
-        if clips == count:
+        if len(rows) == count:
             break
         try:
-            rows.append(_crops_of(reader, order, places[number], side))
+            rows.append(read(places[number], int(number)))
         except (BadSample, NoPair):
             continue  # another clip does as well
-        clips += 1
     return (
         {name: np.concatenate([part[name] for part in rows]) for name in rows[0]} if rows else None
     )
@@ -391,20 +400,13 @@ def val_crop_pairs(
         other, or None where there are none.
     """
     reader = _crop_pair_reader(order, config, 0, skip, choice)
-    places = [(s, *place) for s, source in enumerate(order.sources) for place in source.val]
-    side, rows, clips = max(source.size for source in order.sources), [], 0
-    for number in numbers(VAL_SEED, PAIR, 2).permutation(len(places)):
-        if clips == count:
-            break
-        try:
-            random = numbers(VAL_SEED, PAIR, int(number), 3)
-            rows.append(_pairs_of(reader, order, places[number], side, random))
-        except (BadSample, NoPair):
-            continue  # another clip does as well
-        clips += 1
-    return (
-        {name: np.concatenate([part[name] for part in rows]) for name in rows[0]} if rows else None
-    )
+    side = max(source.size for source in order.sources)
+
+    def read(place: tuple[int, int, int], number: int) -> dict[str, np.ndarray]:
+        random = numbers(VAL_SEED, PAIR, number, 3)
+        return _pairs_of(reader, order, place, side, random)
+
+    return _join_clips(order, count, read)
 
 
 def _pairs_of(reader, order, place, side, random):

@@ -20,7 +20,7 @@ from data.format.joint_sets import JOINT_SETS, find_joint_set
 from data.format.labels import CropLabels, Joints, Keypoints, load_arrays, read_arrays
 from data.loading import crops
 from data.loading.crop_labels import ANNY, find_label_kind
-from data.loading.crops import CropReader, Members
+from data.loading.crops import CropReader, Members, assume_camera
 from data.loading.reader import BadSample, NoPair, Shapes
 from data.sampling.order import Draw
 from data.sampling.pairs import CROPS
@@ -197,12 +197,3 @@ def list_point_names(joint_set: str, kind: str) -> dict[str, int]:
     }
     sideless = {name: place for name, place in names.items() if not name.startswith(SIDES)}
     return mine or sideless
-
-
-def assume_camera(size: int) -> np.ndarray:
-    """Returns the (3, 3) intrinsics of a crop whose camera nobody knows.
-
-    As prediction assumes them of an image: the focal length is the diagonal, the middle the centre.
-    """
-    focal = float(np.hypot(size, size))
-    return np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])

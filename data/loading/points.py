@@ -16,7 +16,7 @@ from data.format.clip import Clip
 from data.format.joint_sets import JOINT_SETS
 from data.format.labels import SEEN, Labels, read_labels
 from data.loading import crops
-from data.loading.crops import CropReader, Members
+from data.loading.crops import CropReader, Members, assume_camera
 from data.loading.reader import BadSample, NoPair, Shapes
 from data.sampling.pairs import CROPS
 from engine.errors import UserError
@@ -96,11 +96,8 @@ class PointReader(CropReader):
         self.decode(arrays["pixels"][row], path, clip, members, crop)
         self.mask(arrays["mask"][row], path, clip, members, crop)
         own = clip.crops[crop]
-        # Nothing is learnt of a camera that nobody knows; it is one whose focal length is the
-        # crop's diagonal.
-        focal, half = clip.size * 2**0.5, clip.size / 2
-        guess = np.array([[focal, 0, half], [0, focal, half], [0, 0, 1]])
-        arrays["K"][row] = guess if own.K is None else own.K
+        # Nothing is learnt of a camera that nobody knows.
+        arrays["K"][row] = assume_camera(clip.size) if own.K is None else own.K
         arrays["Rt"][row] = np.eye(3, 4) if own.Rt is None else own.Rt
         arrays["points"][row], arrays["point_state"][row] = (
             labels["points"][crop],
