@@ -17,14 +17,16 @@ from data.bodies.models import open_model
 from data.conversion import surface
 from data.conversion.clip_labels import Given, pack_clip, read_given
 from data.conversion.convert import Converted, Converter
-from data.conversion.rig import measure_rig
+from data.conversion.fit import Aim, Fitter, Stiffness
+from data.conversion.names import match_joints
+from data.conversion.rig import find_firmness, measure_rig
 from data.format.clip import Clip, Crop, decode_meta
 from data.format.labels import SEEN, Keypoints, load_arrays, read_labels, save_arrays
 from data.format.samples import read_samples
 from data.format.shards import write_samples
 from data.loading.crop_labels import find_label_kind
 from engine.errors import UserError
-from engine.geometry import axis_angle_to_matrix
+from engine.geometry import axis_angle_to_matrix, matrix_to_axis_angle
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +110,32 @@ def test_another_mesh_on_other_joints_is_fitted_both_ways(hand, split, there_and
         point = np.tile(posed[row], (len(corners), 1))
         near = np.linalg.norm(trimesh.triangles.closest_point(corners, point) - posed[row], axis=1)
         assert near.min() * 1e3 <= there.error_mm[0, 2] + 1e-2
+
+
+def test_joints_that_the_source_cannot_move_are_held_to_rest(hand, bodies, tmp_path, monkeypatch):
+    monkeypatch.setenv("COUNTERPOSE_BODIES", str(tmp_path))
+    write_npz(tmp_path / "SMPL_NEUTRAL.npz", make_body("smpl"))
+    smpl, anny = open_model("smpl"), bodies["anny"]
+    above = torch.eye(104, dtype=torch.bool)
+    for joint, parent in enumerate(anny.parents):
+        above[:, joint] |= above[:, parent] & (parent >= 0)
+    rig = SimpleNamespace(above=above, parents=anny.parents)
+    named = [place for _, _, place in match_joints(smpl, anny)]
+    firm = dict(zip(anny.joint_names, find_firmness(smpl, anny, named, rig).tolist(), strict=True))
+    assert firm["wrist.L"] == firm["root"] == firm["head"] == 1
+    assert firm["upperarm02.R"] == firm["neck02"] == 10
+    assert firm["finger2-1.L"] == firm["metacarpal1.R"] == firm["toe5-1.L"] == 100
+    # What is held stays, the rest is fitted.
+    rig, given, firm = measure_rig(hand), bend(1, hand), torch.ones(21)
+    firm[2:5] = 1000
+    start = BodyParameters("anny_hand", given.pose.clone(), given.shape, given.translation)
+    start.pose[:, 1:] = torch.eye(3)
+    aim = Aim(torch.arange(1595), mesh(hand, given), torch.ones(1595))
+    found = Fitter(hand, rig, Stiffness(), firm=firm).refine(start, aim, 15)
+    angles = matrix_to_axis_angle(found.pose)[0].norm(dim=-1)
+    true = matrix_to_axis_angle(given.pose)[0].norm(dim=-1)
+    assert angles[2:5].max() < 0.02 and true[2:5].min() > 0.1
+    assert angles[6:].min() > 0.1  # of the other fingers
 
 
 def test_what_cannot_be_posed_says_so(hand):

@@ -70,10 +70,11 @@ class Converter:
         rig = measure_rig(target)
         self._map = find_correspondence(source, target, rig)
         self._rig = rig
-        self._fitter = Fitter(target, rig, Stiffness())
+        firm = self._map.firm
+        self._fitter = Fitter(target, rig, Stiffness(), firm=firm)
         # A shape is found first with the pose held, lest bent joints make up for it.
         held = self._map.registered.pose
-        self._shaper = Fitter(target, rig, Stiffness(HELD), held)
+        self._shaper = Fitter(target, rig, Stiffness(HELD), held, firm)
         self._shapes: dict[bytes, torch.Tensor] = {}
         points, _ = target(*_unpack(rest_body(target)))
         chosen = choose_vertices(rig, points[0], SAMPLES)
@@ -139,7 +140,8 @@ class Converter:
         rest, _ = self.target(*_unpack(rest_body(self.target, shape)))
         shares = self._rig.own[:, aim.vertices]
         hold = HOLD[self.target.kind]
-        pose = align_parts(self._rig, shares, rest[:, aim.vertices], aim.points, hold)
+        bodies, firm = rest[:, aim.vertices], self._map.firm
+        pose = align_parts(self._rig, shares, bodies, aim.points, hold, firm)
         start = BodyParameters(self.target.name, pose, shape, torch.zeros(len(shape), 3))
         posed, _ = self.target(*_unpack(start))
         start.translation = (aim.points - posed[:, aim.vertices]).mean(1)

@@ -12,7 +12,7 @@ from data.bodies.base import BodyModel, BodyParameters
 from data.conversion import surface
 from data.conversion.fit import Aim, Fitter, Stiffness, align_parts
 from data.conversion.names import match_joints
-from data.conversion.rig import Rig, choose_vertices
+from data.conversion.rig import Rig, choose_vertices, find_firmness
 from engine.errors import UserError
 
 SHAPES = 10  # numbers of the shape that are fitted; later ones are small
@@ -37,6 +37,7 @@ class Correspondence:
         known: (V,) bool, whether there is a counterpart at all.
         candidates: (V, C) int64 triangles of the source that are near.
         registered: the target's parameters on the source at rest, in its average shape (1, ...).
+        firm: (J,) how many times as hard each of the target's joints is held to rest.
     """
 
     same: bool
@@ -45,6 +46,7 @@ class Correspondence:
     known: torch.Tensor
     candidates: torch.Tensor
     registered: BodyParameters
+    firm: torch.Tensor
 
     def place(self, vertices: torch.Tensor, faces: torch.Tensor) -> torch.Tensor:
         """Returns (B, V, 3) where the source's posed vertices (B, W, 3) put the target's."""
@@ -97,8 +99,10 @@ def find_correspondence(source: BodyModel, target: BodyModel, rig: Rig) -> Corre
     vertices, joints = source(*_unpack(rest_body(source)))
     if is_same_mesh(source, target):
         return _pair_same(target, faces, vertices)
-    start = _register_joints(source, target, rig, joints)
-    found = _register_surfaces(target, rig, start, vertices, faces)
+    named = [place for _, _, place in match_joints(source, target)]
+    firm = find_firmness(source, target, named, rig)
+    start = _register_joints(source, target, rig, joints, firm)
+    found = _register_surfaces(target, rig, start, vertices, faces, firm)
     points, _ = target(*_unpack(found))
     candidates = surface.list_candidates(points[0], vertices[0], faces, MANY)
     normals = surface.find_vertex_normals(points, require_faces(target))[0]
@@ -110,7 +114,7 @@ def find_correspondence(source: BodyModel, target: BodyModel, rig: Rig) -> Corre
             f"{source.name}: the meshes are not of one kind of body"
         )
     candidates = torch.cat([on.triangle[:, None], candidates], 1)
-    return Correspondence(False, on.triangle, on.weights, known, candidates, found)
+    return Correspondence(False, on.triangle, on.weights, known, candidates, found, firm)
 
 
 def _pair_same(target: BodyModel, faces: torch.Tensor, vertices: torch.Tensor) -> Correspondence:
@@ -123,7 +127,8 @@ def _pair_same(target: BodyModel, faces: torch.Tensor, vertices: torch.Tensor) -
     candidates = surface.list_candidates(vertices[0], vertices[0], faces, NEAR)
     candidates = torch.cat([triangle[:, None], candidates], 1)
     known = weights.sum(1) == 1  # a vertex of no triangle has no surface
-    return Correspondence(True, triangle, weights, known, candidates, rest_body(target))
+    firm = torch.ones(len(target.joint_names))
+    return Correspondence(True, triangle, weights, known, candidates, rest_body(target), firm)
 
 
 def _unpack(found: BodyParameters) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -131,7 +136,7 @@ def _unpack(found: BodyParameters) -> tuple[torch.Tensor, torch.Tensor, torch.Te
 
 
 def _register_joints(
-    source: BodyModel, target: BodyModel, rig: Rig, joints: torch.Tensor
+    source: BodyModel, target: BodyModel, rig: Rig, joints: torch.Tensor, firm: torch.Tensor
 ) -> BodyParameters:
     """The target with its joints where the source's are that have their names."""
     pairs = match_joints(source, target)
@@ -155,7 +160,8 @@ def _register_joints(
         joint_points=joints[:, theirs],
         joint_weight=1.0,
     )
-    return Fitter(target, rig, Stiffness(1e-2, 1e-2)).refine(start, aim, 10, free_shape=True)
+    fitter = Fitter(target, rig, Stiffness(1e-2, 1e-2), firm=firm)
+    return fitter.refine(start, aim, 10, free_shape=True)
 
 
 def _list_limbs(rig: Rig, named: list[int]) -> torch.Tensor:
@@ -177,12 +183,13 @@ def _register_surfaces(
     start: BodyParameters,
     vertices: torch.Tensor,
     faces: torch.Tensor,
+    firm: torch.Tensor,
 ) -> BodyParameters:
     """The target on the source's surface, by closest points in turn with fitting."""
     found = start
     points, _ = target(*_unpack(rest_body(target)))
     chosen = choose_vertices(rig, points[0], SAMPLES)
-    fitter = Fitter(target, rig, Stiffness(3e-3, 3e-3))
+    fitter = Fitter(target, rig, Stiffness(3e-3, 3e-3), firm=firm)
     for round_ in range(ROUNDS):
         points, _ = target(*_unpack(found))
         normals = surface.find_vertex_normals(points, require_faces(target))[0, chosen]

@@ -59,7 +59,12 @@ class Stiffness:
 
 @torch.no_grad()
 def align_parts(
-    rig: Rig, shares: torch.Tensor, rest: torch.Tensor, points: torch.Tensor, hold: float
+    rig: Rig,
+    shares: torch.Tensor,
+    rest: torch.Tensor,
+    points: torch.Tensor,
+    hold: float,
+    firm: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Returns (B, J, 3, 3) rotations relative to the parents that bring each part onto its points.
 
@@ -71,7 +76,9 @@ def align_parts(
         shares: (J, N) how much each point belongs to each joint.
         rest, points: (B, N, 3) metres.
         hold: square metres.
+        firm: (J,) how many times as hard each joint is held; see find_firmness.
     """
+    holds = [hold] * len(rig.parents) if firm is None else (hold * firm.square()).tolist()
     total = shares.sum(1)
     safe = total.clamp_min(1e-9)[:, None]
     mean_rest = torch.einsum("jn,bnk->bjk", shares, rest) / safe
@@ -83,7 +90,7 @@ def align_parts(
     pose = []
     for joint, parent in enumerate(rig.parents):
         above = turned[parent] if parent >= 0 else eye
-        held = moment[:, joint] + (hold if parent >= 0 else 1e-9) * above
+        held = moment[:, joint] + (holds[joint] if parent >= 0 else 1e-9) * above
         turned.append(nearest_rotation(held))
         pose.append(above.transpose(-1, -2) @ turned[-1])
     return torch.stack(pose, 1)
@@ -113,12 +120,20 @@ class Fitter:
         body: with the vertices that aims name.  rig: measured from it.
         stiffness: how hard it holds to what is usual.
         usual: (1, J, 3, 3) rotations that it holds to, or None: those of the body at rest.
+        firm: (J,) how many times as hard each joint is held to them, or None: all alike.
     """
 
     def __init__(
-        self, body: BodyModel, rig: Rig, stiffness: Stiffness, usual: torch.Tensor | None = None
+        self,
+        body: BodyModel,
+        rig: Rig,
+        stiffness: Stiffness,
+        usual: torch.Tensor | None = None,
+        firm: torch.Tensor | None = None,
     ) -> None:
         self.body, self.rig, self.stiffness = body, rig, stiffness
+        firm = torch.ones(len(rig.parents)) if firm is None else firm
+        self._held = (stiffness.pose * firm[1:]).square()  # square metres a square radian
         self._usual = torch.eye(3) if usual is None else usual[:, 1:]
 
     @torch.no_grad()
@@ -165,9 +180,9 @@ class Fitter:
         if aim.joints is not None and aim.joint_points is not None:
             apart = joints[:, aim.joints] - aim.joint_points
             cost = cost + aim.joint_weight * apart.square().sum((1, 2))
-        angles = self._away(found.pose).square().sum((1, 2))
+        angles = (self._away(found.pose).square().sum(2) * self._held).sum(1)
         odd = (found.shape - self.body.shape_space.mean).square().sum(1)
-        cost = cost + self.stiffness.pose**2 * angles + self.stiffness.shape**2 * odd
+        cost = cost + angles + self.stiffness.shape**2 * odd
         return cost, vertices, joints
 
     def _solve(
@@ -273,10 +288,10 @@ class Fitter:
         # parent's axes.
         parents = torch.tensor(self.rig.parents[1:], device=normal.device)
         away = turned[:, parents] @ self._away(found.pose)[..., None]
-        stiff = self.stiffness.pose**2
-        right[:, 3 : 3 * count] += stiff * away.flatten(1)
+        held = self._held[:, None]
+        right[:, 3 : 3 * count] += (held * away[..., 0]).flatten(1)
         diagonal = normal.diagonal(dim1=1, dim2=2)
-        diagonal[:, 3 : 3 * count] += stiff
+        diagonal[:, 3 : 3 * count] += held.expand(-1, 3).flatten()
         if free_shape:
             stiff = self.stiffness.shape**2
             right[:, 3 * count + 3 :] += stiff * (found.shape - self.body.shape_space.mean)

@@ -105,3 +105,26 @@ def choose_vertices(rig: Rig, points: torch.Tensor, count: int) -> torch.Tensor:
         if len(mine):
             chosen.append(mine[spread_points(points[mine], each)])
     return torch.cat(chosen).unique()
+
+
+FIRM_END, FIRM_BETWEEN = 100.0, {"body": 10.0, "hand": 1.0}
+
+
+def find_firmness(source: BodyModel, target: BodyModel, named: list[int], rig: Rig) -> torch.Tensor:
+    """Returns (J,) how many times as hard as others each of the target's joints is held to rest.
+
+    Where the target has more joints than the source, points do not tell the rotations of all: SMPL
+    moves no finger, and a limb of anny has several bones that can twist against each other. Joints
+    beyond the last one that both name stay at rest, those between two of them nearly so.
+
+    Args:
+        named: the target's joints that the source has too.
+    """
+    firm = torch.ones(len(rig.parents))
+    if len(target.joint_names) <= len(source.joint_names):
+        return firm
+    for joint in range(1, len(firm)):
+        if joint not in named:
+            is_end = not bool(rig.above[joint, named].any())
+            firm[joint] = FIRM_END if is_end else FIRM_BETWEEN[target.kind]
+    return firm
