@@ -38,6 +38,7 @@ setup(
     packages=find_packages(include=[f"{name}*" for name in PACKAGES]),
     package_data={
         "engine.logging.page": ["*.html", "*.css", "*.js"],
+        "finetune.animation.player": ["*.html", "*.css", "*.js"],
         "finetune.page": ["*.html", "*.css", "*.js"],
         "studies": ["*.yaml", "rows/*.jsonl"],
     },

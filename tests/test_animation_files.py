@@ -1,7 +1,10 @@
 """Files of animation, read by readers of their own: what they show is what the body models give."""
 
+import base64
 import csv
+import dataclasses
 import json
+import re
 import struct
 
 import numpy as np
@@ -14,7 +17,8 @@ from engine.geometry import project
 from finetune.animation.angles import STANDING, measure_angles
 from finetune.animation.formats import FORMATS
 from finetune.animation.formats.bvh import spread_rows
-from finetune.animation.rig import TO_WORLD, make_motion, make_rig
+from finetune.animation.rig import TO_WORLD, Motion, make_motion, make_rig, skin
+from finetune.video.film import write_stretch
 
 BLIND = 1e-4  # metres that nobody sees
 
@@ -36,7 +40,7 @@ def walk(bodies):
 
 def test_all_formats_are_found_by_name():
     assert FORMATS.list_names() == [
-        *("bvh", "coco", "csv", "glb", "json", "mot", "npz", "trc", "usd")
+        *("bvh", "coco", "csv", "glb", "html", "json", "mot", "npz", "trc", "usd")
     ]
     with pytest.raises(UserError, match="formats=gltf is none of .* did you mean"):
         FORMATS.find("gltf")
@@ -383,8 +387,8 @@ def test_usd_is_skinned_as_the_model(hands, tmp_path):
         name = track.name.replace("-", "_")
         root = UsdSkel.Root(stage.GetPrimAtPath(f"/World/{name}"))
         cache.Populate(root, Usd.PrimDefaultPredicate)
-        skeleton = UsdSkel.Skeleton(stage.GetPrimAtPath(f"/World/{name}/Skeleton"))
-        mesh = UsdGeom.Mesh(stage.GetPrimAtPath(f"/World/{name}/Mesh"))
+        skeleton = UsdSkel.Skeleton(stage.GetPrimAtPath(f"/World/{name}/{name}_skeleton"))
+        mesh = UsdGeom.Mesh(stage.GetPrimAtPath(f"/World/{name}/{name}_mesh"))
         query = cache.GetSkelQuery(skeleton)
         skinning = cache.GetSkinningQuery(mesh.GetPrim())
         for row in (0, len(track) - 1):
@@ -405,3 +409,32 @@ def test_usd_text_names_joints_by_their_paths(hands, tmp_path):
     assert text.startswith("#usda 1.0\n") and text.count("{") == text.count("}")
     assert '"root/wrist_R/metacarpal1_R' in text and "metersPerUnit = 1" in text
     assert text.count("elementSize = 6") == 4
+
+
+def test_the_page_holds_all_that_plays_it(hands, tmp_path):
+    film = tmp_path / "made.mp4"
+    images = ((n, np.full((HEIGHT, WIDTH, 3), 20 * n, np.uint8)) for n in range(10))
+    write_stretch(film, images, hands.times, FPS)
+    (path,) = FORMATS.find("html")(dataclasses.replace(hands, video=str(film)), tmp_path / "a")
+    text = path.read_text()
+    assert "http" not in text.replace("http-equiv", "") and 'src="data:video/mp4' in text
+    code = re.search(r'class="take">(.*?)</script>', text, re.S)[1]
+    take = json.loads(code)
+    assert take["times"] == pytest.approx(hands.times.tolist())
+    track, packed = hands.tracks[1], take["tracks"][1]
+
+    def unpack(name, dtype, *shape):
+        return np.frombuffer(base64.b64decode(packed[name]), dtype).reshape(-1, *shape)
+
+    assert unpack("frames", "<i4").tolist() == track.frames.tolist()
+    joints, count = len(packed["parents"]), packed["influences"]
+    turns = Rotation.from_quat(unpack("turns", "<i2", 4)).as_matrix().reshape(-1, joints, 3, 3)
+    rig = make_rig(track)
+    owners, shares = unpack("owners", "<u2", count), unpack("shares", "<f4", count)
+    weights = np.zeros_like(rig.weights)
+    np.add.at(weights, (np.arange(len(owners))[:, None], owners), shares)
+    rig = dataclasses.replace(rig, weights=weights, vertices=unpack("rest", "<f4", 3))
+    found = skin(rig, Motion(turns, unpack("places", "<f4", 3).astype(float)), 4)
+    wanted = track.pose_rows(slice(4, 5)).vertices[0] @ TO_WORLD.T
+    assert np.abs(found - wanted).max() < BLIND
+    assert len(list(tmp_path.iterdir())) == 2  # nothing is left of what was made on the way

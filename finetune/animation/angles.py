@@ -101,7 +101,9 @@ def place_segments(body: BodyModel, rig: Rig) -> dict[str, Segment]:
     """
     at = find_joints(body)
     joints, parents = rig.joints, rig.parents
-    out = {"pelvis": Segment(0, STANDING), "torso": Segment(at["chest"], STANDING)}
+    # The spine ends where the collars hang on it.
+    torso = parents[at["left_collar"]] if "left_collar" in at else at["chest"]
+    out = {"pelvis": Segment(0, STANDING), "torso": Segment(torso, STANDING)}
     limbs = {
         "thigh": ("hip", "knee"),
         "shank": ("knee", "ankle"),

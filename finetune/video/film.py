@@ -39,6 +39,18 @@ def fit_size(width: int, height: int, longest: int) -> tuple[int, int]:
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)
 
 
+def shrink_frames(
+    frames: Iterable[tuple[int, np.ndarray]], longest: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (number, image) of frames whose longer side has at most so many pixels."""
+    for number, image in frames:
+        height, width = image.shape[:2]
+        yield (
+            number,
+            cv2.resize(image, fit_size(width, height, longest), None, 0, 0, cv2.INTER_AREA),
+        )
+
+
 def draw_frame(
     image: np.ndarray, take: Take, frame: int, size: tuple[int, int], side_by_side: bool
 ) -> np.ndarray:

@@ -46,7 +46,6 @@ def _list_parts(take: Take) -> Iterator[str]:
 def _list_person(take: Take, track: Track, number: int) -> Iterator[str]:
     rig, motion = make_rig(track), make_motion(track)
     name = to_identifier(track.name)
-    place = f"/{WORLD}/{name}"
     codes = track.times * take.fps
     yield f'    def SkelRoot "{name}" {BINDING.format("    ")}    {{\n'
     shown_at, shown = list_shown(track, take)
@@ -56,9 +55,9 @@ def _list_person(take: Take, track: Track, number: int) -> Iterator[str]:
             word = "inherited" if there else "invisible"
             yield f'            {time * take.fps:.9g}: "{word}",\n'
         yield "        }\n"
-    yield from _list_skeleton(rig, place)
-    yield from _list_motion(rig, motion, codes)
-    yield from _list_mesh(rig, place, number)
+    yield from _list_skeleton(rig, name)
+    yield from _list_motion(rig, motion, codes, name)
+    yield from _list_mesh(rig, name, number)
     yield "    }\n\n"
 
 
@@ -77,14 +76,14 @@ def list_joint_paths(rig: Rig) -> list[str]:
     return out
 
 
-def _list_skeleton(rig: Rig, place: str) -> Iterator[str]:
+def _list_skeleton(rig: Rig, name: str) -> Iterator[str]:
     joints = ", ".join(f'"{path}"' for path in list_joint_paths(rig))
     yield (
-        f'        def Skeleton "Skeleton" {BINDING.format("        ")}        {{\n'
+        f'        def Skeleton "{name}_skeleton" {BINDING.format("        ")}        {{\n'
         f"            uniform token[] joints = [{joints}]\n"
         f"            uniform matrix4d[] bindTransforms = [{_word_moves(rig.joints)}]\n"
         f"            uniform matrix4d[] restTransforms = [{_word_moves(rig.offsets)}]\n"
-        f"            rel skel:animationSource = <{place}/Animation>\n        }}\n\n"
+        f"            rel skel:animationSource = </{WORLD}/{name}/{name}_motion>\n        }}\n\n"
     )
 
 
@@ -95,12 +94,12 @@ def _word_moves(places: np.ndarray) -> str:
     )
 
 
-def _list_motion(rig: Rig, motion: Motion, codes: np.ndarray) -> Iterator[str]:
+def _list_motion(rig: Rig, motion: Motion, codes: np.ndarray, name: str) -> Iterator[str]:
     joints = ", ".join(f'"{path}"' for path in list_joint_paths(rig))
     ones = ", ".join(["(1, 1, 1)"] * len(rig.joints))
     rest = ", ".join(f"({_word(offset)})" for offset in rig.offsets[1:])
     yield (
-        '        def SkelAnimation "Animation"\n        {\n'
+        f'        def SkelAnimation "{name}_motion"\n        {{\n'
         f"            uniform token[] joints = [{joints}]\n            half3[] scales = [{ones}]\n"
         "            float3[] translations.timeSamples = {\n"
     )
@@ -114,13 +113,13 @@ def _list_motion(rig: Rig, motion: Motion, codes: np.ndarray) -> Iterator[str]:
     yield "            }\n        }\n\n"
 
 
-def _list_mesh(rig: Rig, place: str, number: int) -> Iterator[str]:
+def _list_mesh(rig: Rig, name: str, number: int) -> Iterator[str]:
     owners, shares = rig.list_influences()
     kind = VERTEX.format(owners.shape[1])
     low, high = rig.vertices.min(0), rig.vertices.max(0)
     shade = [(value / 255) ** 2.2 for value in colour(number)]
     yield (
-        f'        def Mesh "Mesh" {BINDING.format("        ")}        {{\n'
+        f'        def Mesh "{name}_mesh" {BINDING.format("        ")}        {{\n'
         "            uniform bool doubleSided = 1\n"
         f"            float3[] extent = [({_word(low)}), ({_word(high)})]\n"
         f"            int[] faceVertexCounts = [{', '.join(['3'] * len(rig.faces))}]\n"
@@ -133,7 +132,7 @@ def _list_mesh(rig: Rig, place: str, number: int) -> Iterator[str]:
         f"[{_list(owners)}] {kind}\n"
         f"            float[] primvars:skel:jointWeights = "
         f"[{', '.join(f'{one:.7g}' for one in shares.ravel())}] {kind}\n"
-        f"            rel skel:skeleton = <{place}/Skeleton>\n"
+        f"            rel skel:skeleton = </{WORLD}/{name}/{name}_skeleton>\n"
         '            uniform token subdivisionScheme = "none"\n        }\n'
     )
 

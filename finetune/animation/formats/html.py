@@ -1,0 +1,106 @@
+"""HTML: one page that plays the video, the meshes on it and in space, and a timeline of confidence.
+
+It needs no other file and no network. The video is coded anew, small, with its sound; the meshes
+are skinned in the browser from the same rig and rotations that other files of animation hold.
+"""
+
+import base64
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from markupsafe import Markup
+
+from data.sources.frames import Unreadable, open_video
+from engine.errors import UserError
+from engine.logging.page import render
+from finetune.animation.formats import FORMATS
+from finetune.animation.rig import make_motion, make_rig
+from finetune.animation.track import Take, Track
+from finetune.animation.turning import to_quaternions
+from finetune.person import colour
+from finetune.video.film import join_film, shrink_frames, write_stretch
+
+LOOKS = Path(__file__).resolve().parent.parent / "player"
+LONGEST_PX = 640  # of the page's video
+UNIT = 32767  # of a quaternion's numbers: 3e-5, a tenth of a millimetre at an arm's length
+
+
+@FORMATS.register("html")
+def write_html(take: Take, stem: Path) -> list[Path]:
+    """Write STEM.html.
+
+    Raises:
+        UserError: the video cannot be read any more.
+    """
+    packed = {
+        "times": np.round(take.times, 6).tolist(),
+        "fps": take.fps,
+        "size": [take.width, take.height],
+        "intrinsics": [float(take.intrinsics[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2))],
+        "tracks": [_pack_track(track, number) for number, track in enumerate(take.tracks)],
+    }
+    seconds = float(take.times[-1])
+    values = {
+        "name": Path(take.video).name,
+        "facts": [
+            f"{len(take.times)} frames",
+            f"{seconds:.1f} s",
+            f"{take.fps:.2f} frames a second",
+            f"{take.width} x {take.height}",
+        ],
+        "people": [
+            {"name": track.name, "frames": len(track), "colour": colour(number)}
+            for number, track in enumerate(take.tracks)
+        ],
+        "width": take.width,
+        "height": take.height,
+        "film": f"data:video/mp4;base64,{base64.b64encode(_shrink_video(take, stem)).decode()}",
+        # Numbers and names alone; "<" would end the script that holds them.
+        "take": Markup(json.dumps(packed, separators=(",", ":")).replace("<", "\\u003c")),
+    }
+    path = Path(f"{stem}.html")
+    render.write(path, render.page("player.html", values, [LOOKS], [LOOKS / "player.js"]))
+    return [path]
+
+
+def _pack_track(track: Track, number: int) -> dict:
+    rig, motion = make_rig(track), make_motion(track)
+    owners, shares = rig.list_influences()
+    turns = np.round(to_quaternions(motion.turns) * UNIT).astype(np.int16)
+    return {
+        "name": track.name,
+        "colour": colour(number),
+        "parents": rig.parents,
+        "influences": owners.shape[1],
+        "frames": _pack(track.frames, np.int32),
+        "confidence": _pack(track.confidence, np.float32),
+        "offsets": _pack(rig.offsets, np.float32),
+        "rest": _pack(rig.vertices, np.float32),
+        "faces": _pack(rig.faces, np.uint32),
+        "owners": _pack(owners, np.uint16),
+        "shares": _pack(shares, np.float32),
+        "turns": _pack(turns, np.int16),
+        "places": _pack(motion.places, np.float32),
+    }
+
+
+def _pack(values: np.ndarray, dtype: type) -> str:
+    """Base64 of an array, little-endian as browsers' machines are."""
+    array = np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<"))
+    return base64.b64encode(array.tobytes()).decode()
+
+
+def _shrink_video(take: Take, stem: Path) -> bytes:
+    """The video as browsers play it."""
+    try:
+        source = open_video(take.video)
+        with tempfile.TemporaryDirectory(prefix=f".{stem.name}-", dir=stem.parent) as folder:
+            silent, whole = Path(folder) / "silent.mp4", Path(folder) / "whole.mp4"
+            frames = shrink_frames(source.get(range(source.count)), LONGEST_PX)
+            write_stretch(silent, frames, take.times, take.fps)
+            join_film(whole, [(0, silent)], take.times, source)
+            return whole.read_bytes()
+    except Unreadable as error:
+        raise UserError(f"{take.video}: {error}") from None

@@ -1,0 +1,1 @@
+"""The page that plays a take: its template, style and script."""
