@@ -15,7 +15,13 @@ from engine.errors import Failure, UserError
 PROGRAM = "counterpose"
 PACKAGES = ("data", "pretrain", "finetune", "engine", "slurm")
 # What a user of meshes types without the package's name.
-SHORT = {"predict": "finetune", "weights": "finetune", "demo": "finetune", "bodies": "data"}
+SHORT = {
+    "predict": "finetune",
+    "fit": "finetune",
+    "weights": "finetune",
+    "demo": "finetune",
+    "bodies": "data",
+}
 COMPLETE = "complete"  # what the scripts below ask for; it is in no help
 SHELLS = {
     "bash": """\
@@ -74,6 +80,7 @@ Pre-train a vision transformer on pairs of images of one person, and recover mes
   slurm     send any of these to a cluster, and look after it
 
   predict   short for finetune predict: the meshes of the people in images
+  fit       short for finetune fit: bodies fitted to keypoints, as labels to learn from
   weights   short for finetune weights: those that ship, listed, shown, checked, pushed to a hub
   bodies    short for data bodies: body models, listed, shown, converted to one another
   demo      short for finetune demo: the whole path on synthetic humans

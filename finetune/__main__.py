@@ -70,6 +70,15 @@ PACKAGE = Package(
             keys="finetune.verb_config:PredictPairConfig",
         ),
         Verb(
+            "fit",
+            "finetune.fit.command:main",
+            "fit bodies to the keypoints of clips, of one camera or several, as labels",
+            "SHARDS ... out=DIR [body=NAME] [up=AXIS] [key=value ...]",
+            "clips out=fitted",
+            keys="finetune.fit.config:FitConfig",
+            usual=("out", "body", "run", "up", "intrinsics", "fit.max_error", "device"),
+        ),
+        Verb(
             "fingers",
             "finetune.evaluation.fingers:main",
             "measure a body's fingers with and without the network of hands",

@@ -1,0 +1,297 @@
+"""``counterpose fit SHARDS out=DIR``: labelled clips from keypoints, without annotators."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from data.bodies.models import open_model
+from data.format.clip import decode_meta
+from data.format.samples import read_samples
+from data.format.shards import find_shards, write_samples
+from engine.config.parser import flat, parse_keys
+from engine.errors import UserError, explain, failure_of
+from engine.logging import progress
+from engine.logging.console import get_logger
+from engine.run.files import make_folder, write_file
+from finetune.fit.answers import Answer, ask_network
+from finetune.fit.config import NOBODY, FitConfig
+from finetune.fit.fitter import Fitted, Fitter
+from finetune.fit.labels import Shown, check_written, label_clip
+from finetune.fit.observed import Rules, Stretch, read_stretches
+from finetune.fit.prior import sample_body
+from finetune.inference.predictor import Predictor, check_intrinsics
+
+COMMAND = "finetune fit"
+RECIPE = "fit.json"
+REPORT = ".fit.json"  # after a shard's name: what became of its people
+BODIES_AT_ONCE = 64  # that are fitted side by side
+FREE_KEYS = ("out", "device")  # which do not change what is fitted
+
+log = get_logger(__name__)
+
+
+@dataclass
+class Tally:
+    """What became of a shard's people.
+
+    Attributes:
+        clips, crops: that were read, and written.
+        instants, kept: of the people in the shard, and those of them that fit.
+        errors, errors_px: mean of each crop that was kept.
+    """
+
+    clips_read: int = 0
+    clips: int = 0
+    crops_read: int = 0
+    crops: int = 0
+    instants: int = 0
+    kept: int = 0
+    errors: list[float] = field(default_factory=list)
+    errors_px: list[float] = field(default_factory=list)
+
+    def add(self, other: "Tally") -> None:
+        """Add another shard's."""
+        for name, value in asdict(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Fit a body model to the people in shards and write them with labels.
+
+    Returns:
+        0, or 1 where nobody fits.
+    Raises:
+        UserError: bad keys, clips without keypoints or cameras, a folder of another fit.
+    """
+    config, paths = parse_keys(FitConfig, argv, COMMAND)
+    shards = find_shards(paths)
+    names = [os.path.basename(path) for path in shards]
+    if len(set(names)) < len(names):
+        raise UserError(f"two of the {len(names)} shards have one name: fit them one by one")
+    _claim(config, names)
+    total = Tally()
+    todo = []
+    for path in shards:
+        done = _read_report(config, path)
+        if done is None:
+            todo.append(path)
+        else:
+            total.add(done)
+    if len(todo) < len(shards):
+        log.info("%d of %d shards are there already", len(shards) - len(todo), len(shards))
+    if todo:
+        total.add(_fit_shards(config, shards, todo))
+    _print_total(config, total)
+    return 0 if total.clips else 1
+
+
+def _claim(config: FitConfig, names: Sequence[str]) -> None:
+    """Say in the folder what is written there; UserError where it is of something else."""
+    place = Path(config.out) / RECIPE
+    keys = {name: value for name, value in flat(config).items() if name not in FREE_KEYS}
+    recipe = json.loads(json.dumps({"keys": keys, "shards": sorted(names)}))
+    make_folder(config.out, f"out={config.out}")
+    try:
+        if place.exists():
+            found = json.loads(place.read_text(encoding="utf-8"))
+            _compare(config, found, recipe)
+        elif os.listdir(config.out):
+            raise UserError(
+                f"out={config.out} is not empty and was not made by this command; take another "
+                "folder"
+            )
+        write_file(place, json.dumps(recipe, indent=1))
+    except OSError as error:
+        raise failure_of(error, f"{place} cannot be used: {explain(error)}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{place} is no recipe of a fit: take another folder") from None
+
+
+def _compare(config: FitConfig, before: dict, now: dict) -> None:
+    for name in sorted(before["keys"].keys() | now["keys"].keys()):
+        old, new = before["keys"].get(name), now["keys"].get(name)
+        if old != new:
+            raise UserError(
+                f"out={config.out} was made with {name}={old}, now it is {new}; take another folder"
+            )
+    if before["shards"] != now["shards"]:
+        raise UserError(
+            f"out={config.out} holds fits of {len(before['shards'])} shards, now there are "
+            f"{len(now['shards'])} or others; take another folder"
+        )
+
+
+def _read_report(config: FitConfig, path: str) -> Tally | None:
+    """The Tally of a shard that was fitted before, or None."""
+    place = Path(config.out) / (os.path.basename(path) + REPORT)
+    if not place.exists():
+        return None
+    try:
+        return Tally(**json.loads(place.read_text(encoding="utf-8"))["total"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _fit_shards(config: FitConfig, shards: Sequence[str], todo: Sequence[str]) -> Tally:
+    """Fit and write the shards that are not there yet."""
+    body = open_model(config.body, config.variant)
+    check_written(body)
+    K = None
+    if config.intrinsics:
+        fx, fy, cx, cy = config.intrinsics
+        K = check_intrinsics([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], 1, 1)
+    rules = Rules(body.kind, config.fit.confidence_min, config.fit.min_points, K)
+    stretches, counts = read_stretches(shards, rules)
+    if counts.few or counts.others:
+        log.info(
+            "note: %d crops have fewer than %d keypoints of confidence %g (fit.min_points, "
+            "fit.confidence_min), %d are no crops of a %s: they are left out",
+            counts.few, rules.min_points, rules.confidence_min, counts.others, body.kind,
+        )  # fmt: skip
+    predictor = None if config.run == NOBODY else Predictor(config.run, config.device)
+    if predictor is not None:
+        predictor.require_mesh("fit")
+        if predictor.body.kind != body.kind:
+            raise UserError(
+                f"run={config.run} recovers a {predictor.body.kind}, body={config.body} is a "
+                f"{body.kind}: name another network, or run={NOBODY}"
+            )
+    network_body = "" if predictor is None else predictor.body.name
+    fitter = Fitter(body, sample_body(body), config.fit, network_body, config.up)
+    found: dict[int, Fitted] = {}
+    total = Tally()
+    for path in todo:
+        mine = [one for one in stretches if path in one.shards and id(one) not in found]
+        answers = {} if predictor is None else ask_network(predictor, mine)
+        found |= _fit_batches(fitter, mine, answers)
+        whole = [found[id(one)] for one in stretches if path in one.shards]
+        total.add(_write_shard(config, path, whole, fitter))
+    return total
+
+
+def _fit_batches(
+    fitter: Fitter, stretches: Sequence[Stretch], answers: dict[int, Answer]
+) -> dict[int, Fitted]:
+    """{id of a stretch: its bodies}; those of one length side by side."""
+    out: dict[int, Fitted] = {}
+
+    def tell_kind(one: Stretch) -> tuple[str, str, int]:
+        return one.joint_set, one.kind, len(one.times_s)
+
+    with progress.bar(len(stretches), "person", description="fitting") as bar:
+        for (_, _, length), group in groupby(sorted(stretches, key=tell_kind), tell_kind):
+            same = list(group)
+            most = max(1, BODIES_AT_ONCE // length)
+            for first in range(0, len(same), most):
+                part = same[first : first + most]
+                for one in fitter.fit(part, answers):
+                    out[id(one.stretch)] = one
+                bar.update(len(part))
+    return out
+
+
+def _write_shard(config: FitConfig, path: str, whole: Sequence[Fitted], fitter: Fitter) -> Tally:
+    """Write one shard and its report."""
+    name = os.path.basename(path)
+    place = Path(config.out) / name
+    tally = Tally()
+    shown: dict[str, list[Shown]] = {}
+    rows = []
+    for fitted in whole:
+        fits = fitted.find_instants(config.fit.max_error)
+        here = _sort_crops(fitted, fits, path, shown)
+        tally.instants += len(here)
+        tally.kept += int(fits[here].sum())
+        rows.append(_describe(fitted, fits))
+    samples = _label_samples(path, shown, fitter, tally)
+    first = next(samples, None)
+    if first is not None:
+        write_samples(str(place), _chain(first, samples))
+    report = {"total": asdict(tally), "people": rows}
+    try:
+        write_file(str(place) + REPORT, json.dumps(report, indent=1))
+    except OSError as error:
+        raise failure_of(error, f"{place}{REPORT} cannot be written: {explain(error)}") from None
+    return tally
+
+
+def _chain(
+    first: tuple[str, dict[str, bytes]], rest: Iterator[tuple[str, dict[str, bytes]]]
+) -> Iterator[tuple[str, dict[str, bytes]]]:
+    yield first
+    yield from rest
+
+
+def _sort_crops(
+    fitted: Fitted, fits: np.ndarray, path: str, shown: dict[str, list[Shown]]
+) -> np.ndarray:
+    """Put the crops of a shard that fit under their clips' keys; the instants it shows."""
+    instants = set()
+    for number, view in enumerate(fitted.stretch.views):
+        row = int(fitted.instant[number])
+        for shard, key, crop in view.places:
+            if shard != path:
+                continue
+            instants.add(row)
+            if fits[row]:
+                error, px = float(fitted.errors[number]), float(fitted.errors_px[number])
+                shown.setdefault(key, []).append(Shown(crop, view, fitted, row, error, px))
+    return np.array(sorted(instants), np.int64)
+
+
+def _describe(fitted: Fitted, fits: np.ndarray) -> dict[str, object]:
+    """A row of the report: one person."""
+    count = len(fits)
+    counted = np.bincount(fitted.instant, minlength=count)
+    error = np.bincount(fitted.instant, fitted.errors, count) / counted
+    return {
+        "person": fitted.stretch.name,
+        "cameras": sorted({view.camera for view in fitted.stretch.views}),
+        "time_s": fitted.stretch.times_s,
+        "error": np.round(error, 5).tolist(),
+        "kept": [bool(fit) for fit in fits],
+        "shape": np.round(fitted.parameters.shape[0].numpy().astype(float), 4).tolist(),
+    }
+
+
+def _label_samples(
+    path: str, shown: dict[str, list[Shown]], fitter: Fitter, tally: Tally
+) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield the clips that have a crop that fits, labelled."""
+    for key, members in read_samples(path):
+        clip = decode_meta(members["json"], f"{path}:{key}")
+        tally.clips_read += 1
+        tally.crops_read += len(clip.crops)
+        kept = sorted(shown.get(key, []), key=lambda one: one.number)
+        if not kept:
+            continue
+        tally.clips += 1
+        tally.crops += len(kept)
+        tally.errors += [one.error for one in kept]
+        tally.errors_px += [one.error_px for one in kept]
+        yield key, label_clip(clip, members, kept, fitter.body)
+
+
+def _print_total(config: FitConfig, total: Tally) -> None:
+    print(
+        f"wrote {total.clips} of {total.clips_read} clips, {total.crops} of {total.crops_read} "
+        f"crops, with labels of {config.body} to {config.out}"
+    )
+    left_out = total.instants - total.kept
+    if total.errors:
+        print(
+            f"{total.kept} of {total.instants} instants fit: keypoints are "
+            f"{np.mean(total.errors):.3f} of the person's size off, "
+            f"{np.mean(total.errors_px):.1f} px of the crops; {left_out} are left out "
+            f"(fit.max_error={config.fit.max_error:g})"
+        )
+    else:
+        log.warning(
+            "nobody fits: of %d instants none has an error below fit.max_error=%g",
+            total.instants, config.fit.max_error,
+        )  # fmt: skip

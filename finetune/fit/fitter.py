@@ -1,0 +1,262 @@
+"""Fits stretches of people: from keypoints and guesses to bodies, with an error for each view."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from data.bodies.base import BodyModel, BodyParameters
+from data.bodies.joint_maps import JointMap
+from engine.errors import UserError
+from finetune.fit.answers import LEFT, Answer, mirror_camera
+from finetune.fit.config import FitKeys
+from finetune.fit.contacts import find_contacts
+from finetune.fit.minimise import minimise
+from finetune.fit.observed import Stretch, View
+from finetune.fit.prior import Prior, Sample, learn_prior
+from finetune.fit.scene import Scene, Start, Terms, Views
+from finetune.fit.start import Guess, Guesser, start_pose
+
+WIDE, NARROW = 30.0, 4.0  # reach of an error in sigmas, at first and at last
+NEIGHBOURS_S = 0.5  # a network's answer serves as a guess for instants so near
+MOVED_SHARE = 2e-3  # a joint is fitted if a radian of it moves a point so far, over their spread
+
+
+@dataclass(eq=False)
+class Fitted:
+    """A stretch with its bodies.
+
+    Attributes:
+        stretch: the one that was fitted.
+        parameters: of its T instants, in the world's axes; a left hand's in a mirror.
+        instant: (N,) of each view.
+        errors: (N,) mean distance of each view's keypoints, as a share of the person's size.
+        errors_px: (N,) the same in pixels of the crop.
+    """
+
+    stretch: Stretch
+    parameters: BodyParameters
+    instant: np.ndarray
+    errors: np.ndarray
+    errors_px: np.ndarray
+
+    def find_instants(self, most: float) -> np.ndarray:
+        """(T,) bool, which instants fit: whose views' mean error is at most that."""
+        count = len(self.parameters.pose)
+        total = np.bincount(self.instant, self.errors, count)
+        return total / np.bincount(self.instant, minlength=count) <= most
+
+
+class Fitter:
+    """Fits one body model.
+
+    Args:
+        body: the full one.  sample: of its poses, for the prior.
+        keys: how it is fitted.
+        network_body: name of the body model that answers are of, or "".
+        up: axis of the world that points up, such as "z"; "": nobody knows.
+    """
+
+    def __init__(
+        self, body: BodyModel, sample: Sample, keys: FitKeys, network_body: str = "", up: str = ""
+    ) -> None:
+        self.body, self.sample, self.keys = body, sample, keys
+        self.network_body, self.up = network_body, up
+        self._tools: dict[str, tuple[BodyModel, JointMap, Prior, Guesser]] = {}
+
+    def fit(self, stretches: Sequence[Stretch], answers: Mapping[int, Answer]) -> list[Fitted]:
+        """Return stretches of one joint set with their bodies.
+
+        Args:
+            answers: by id of a view.
+        """
+        body = self._find_tools(stretches[0].joint_set)[0]
+        scene, rows = self._make_scene(stretches, answers)
+        keys = self.keys
+        wide = Terms(keys.sigma, WIDE, keys.prior, keys.shape, keys.start, keys.acceleration)
+        narrow = replace(wide, reach=NARROW)
+        whole = replace(wide, moves_pose=False, moves_shape=False, told=0.0)
+        third = max(1, keys.steps // 3)
+        numbers = _minimise(scene, scene.begin(), whole, third // 2)
+        numbers = _minimise(scene, numbers, wide, third)
+        numbers = _minimise(scene, numbers, narrow, keys.steps - third - third // 2)
+        if self.up and body.kind == "body":
+            with torch.no_grad():
+                _, keypoints = scene.place(scene.pose(numbers))
+            scene.contacts = find_contacts(body, keypoints, scene.known, scene.seconds, self.up)
+            numbers = _minimise(scene, numbers, narrow, third)
+        return self._sort(scene, numbers, stretches, rows)
+
+    def _find_tools(self, joint_set: str) -> tuple[BodyModel, JointMap, Prior, Guesser]:
+        if joint_set not in self._tools:
+            body = self._choose_model(joint_set)
+            points = JointMap(body, joint_set)
+            if not points.given.any():
+                raise UserError(f"{self.body.name} has no point of joint set {joint_set}")
+            joints = list_moved_joints(body, points)
+            prior = learn_prior(self.body, self.sample, joints)
+            guesser = Guesser(body, points, prior, self.network_body)
+            self._tools[joint_set] = body, points, prior, guesser
+        return self._tools[joint_set]
+
+    def _choose_model(self, joint_set: str) -> BodyModel:
+        """The leanest model that has the points."""
+        lean, coarse = self.body.lean(1), self.body.coarse(1)
+        wanted = JointMap(coarse, joint_set)
+        # A lean model has no fingers: their places are those of the wrist.
+        still = any("thumb" in name or "index" in name for name in wanted.names)
+        return coarse if still or self.body.kind == "hand" else lean
+
+    def _make_scene(
+        self, stretches: Sequence[Stretch], answers: Mapping[int, Answer]
+    ) -> tuple[Scene, list[np.ndarray]]:
+        """The Scene of stretches, and for each the instant of its views."""
+        body, points, prior, guesser = self._find_tools(stretches[0].joint_set)
+        longest = max(len(stretch.times_s) for stretch in stretches)
+        known = torch.zeros(len(stretches), longest, dtype=torch.bool)
+        seconds = torch.zeros(len(stretches), longest)
+        rows, flat, starts = [], [], []
+        every: list[View] = []
+        for number, stretch in enumerate(stretches):
+            times = stretch.times_s
+            known[number, : len(times)] = True
+            seconds[number, : len(times)] = torch.tensor(times, dtype=torch.float64) - times[0]
+            instant = np.array([times.index(view.time_s) for view in stretch.views])
+            rows.append(instant)
+            flat.append(instant + number * longest)
+            views = [_mirror(view) if stretch.kind == LEFT else view for view in stretch.views]
+            every += views
+            own = {
+                id(seen): answers[id(view)]
+                for seen, view in zip(views, stretch.views, strict=True)
+                if id(view) in answers
+            }
+            guesses = _guess_all(guesser, views, instant, times, own)
+            starts.append(self._begin(guesser, guesses, views, instant, longest))
+        views = Views(
+            torch.from_numpy(np.concatenate(flat)),
+            *(
+                torch.from_numpy(np.stack([getattr(view, name) for view in every])).float()
+                for name in ("K", "Rt", "points", "weights", "size_px")
+            ),
+        )
+        start = Start(*(torch.stack(parts) for parts in zip(*starts, strict=True)))
+        return Scene(body, points, prior, views, known, seconds, start), rows
+
+    def _begin(
+        self,
+        guesser: Guesser,
+        guesses: Sequence[Guess],
+        views: Sequence[View],
+        instant: np.ndarray,
+        longest: int,
+    ) -> tuple[torch.Tensor, ...]:
+        """The parts of a Start of one stretch, padded with its last instant."""
+        prior = guesser.prior
+        padded = [*guesses, *[guesses[-1]] * (longest - len(guesses))]
+        root = np.stack([guess.root for guess in padded])
+        translation = np.stack([guess.translation for guess in padded])
+        pose = torch.stack([start_pose(guess, prior, guesser.is_same) for guess in padded])
+        shapes = [
+            guess.answer.shape
+            for guess in guesses
+            if guesser.is_same and guess.answer is not None and guess.answer.shape is not None
+        ]
+        shape = prior.shape_mean
+        if shapes:
+            free = self.body.shape_space.to_free(torch.stack(shapes))
+            shape = free.median(0).values
+        keypoints = guesser.rest_keypoints
+        told, weights = [], []
+        seen = np.bincount(instant, minlength=len(guesses))
+        for number, guess in enumerate(padded):
+            answer = guess.answer
+            there = answer is not None and answer.keypoints.shape == keypoints.shape
+            told.append(answer.keypoints if there else keypoints @ guess.root.T)
+            # Several cameras tell more than a network does of one image.
+            alone = number < len(guesses) and seen[number] == 1
+            weights.append(float(there and alone))
+        return (
+            torch.from_numpy(root).float(),
+            torch.from_numpy(translation).float(),
+            pose,
+            shape,
+            torch.from_numpy(np.stack(told)).float(),
+            torch.tensor(weights),
+        )
+
+    def _sort(
+        self,
+        scene: Scene,
+        numbers: torch.Tensor,
+        stretches: Sequence[Stretch],
+        rows: Sequence[np.ndarray],
+    ) -> list[Fitted]:
+        """The Fitted of each stretch."""
+        with torch.no_grad():
+            found = scene.pose(numbers)
+            points, _ = scene.place(found)
+            apart = scene.measure(points)
+            weights = scene.views.weights * scene.points.given
+            errors = (apart * weights).sum(1) / weights.sum(1).clamp_min(1e-9)
+        out, first = [], 0
+        for number, (stretch, instant) in enumerate(zip(stretches, rows, strict=True)):
+            part = slice(first, first + len(instant))
+            first += len(instant)
+            begin = number * scene.instants
+            own = found.select(slice(begin, begin + len(stretch.times_s)))
+            share = errors[part].numpy()
+            sizes = scene.views.size_px[part].numpy()
+            out.append(Fitted(stretch, own, instant, share, share * sizes))
+        return out
+
+
+def _minimise(scene: Scene, numbers: torch.Tensor, terms: Terms, steps: int) -> torch.Tensor:
+    """(S, D) numbers with less energy by these terms."""
+    return minimise(lambda x: scene.energy(x, terms), numbers, steps)
+
+
+def _mirror(view: View) -> View:
+    """The view in a mirror: of a left hand, which is fitted as the right one that it looks like."""
+    K, Rt = mirror_camera(view)
+    points = view.points * np.array([-1.0, 1.0])
+    return replace(view, K=K, Rt=Rt, points=points)
+
+
+def _guess_all(
+    guesser: Guesser,
+    views: Sequence[View],
+    instant: np.ndarray,
+    times: Sequence[float],
+    answers: Mapping[int, Answer],
+) -> list[Guess]:
+    """The best guess of each instant; a network's answers serve the instants beside theirs."""
+    by_instant = [
+        [view for view, at in zip(views, instant, strict=True) if at == number]
+        for number in range(len(times))
+    ]
+    guesses = []
+    for number, own in enumerate(by_instant):
+        more = []
+        for beside in (number - 1, number + 1):
+            if 0 <= beside < len(times) and abs(times[beside] - times[number]) <= NEIGHBOURS_S:
+                near = by_instant[beside]
+                more += [answers[id(view)] for view in near if id(view) in answers]
+        guesses.append(guesser.choose(own, answers, more))
+    return guesses
+
+
+@torch.no_grad()
+def list_moved_joints(body: BodyModel, points: JointMap) -> list[int]:
+    """Joints but the first whose rotation moves a point of a joint set."""
+    count, space = len(body.joint_names), body.shape_space
+    pose = torch.zeros(count + 1, count, 3)
+    # About an axis that no bone lies along.
+    pose[torch.arange(count), torch.arange(count)] = torch.tensor([0.5, 0.6, 0.7])
+    shape = torch.full((1, len(space.names)), float(space.mean))
+    vertices, joints = body(pose, torch.zeros(count + 1, 3), shape)
+    placed = points(vertices, joints)[:, points.given]
+    spread = (placed[-1] - placed[-1].mean(0)).norm(dim=-1).mean()
+    moved = (placed[:-1] - placed[-1]).norm(dim=-1) > MOVED_SHARE * spread
+    return [joint for joint in range(1, count) if bool(moved[joint].any())]

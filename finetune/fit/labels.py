@@ -1,0 +1,185 @@
+"""Fits as the labels of clips, in the arrays that training reads, whoever made them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from data.bodies.base import BodyModel, BodyParameters
+from data.bodies.smpl_layout import FAMILY
+from data.format.clip import Clip, decode_masks, encode
+from data.format.labels import (
+    OUTSIDE,
+    SEEN,
+    Joints,
+    Labels,
+    load_arrays,
+    pack_labels,
+)
+from data.format.labels import BodyParameters as LabelledBody
+from engine.errors import UserError
+from engine.geometry import matrix_to_axis_angle, project
+from finetune.fit.fitter import Fitted
+from finetune.fit.observed import LABELS, View
+
+ANNY = "anny"
+WRITTEN = (ANNY, *FAMILY)
+KEPT = ("keypoint_set", "keypoints", "keypoint_confidence")  # of the labels that were there
+
+
+@dataclass(eq=False)
+class Shown:
+    """A crop of a clip that a fit is of.
+
+    Attributes:
+        number: of the crop in its clip.  view: what it shows.
+        fitted: the stretch.  row: of the stretch's instants.
+        error, error_px: mean distance of its keypoints, of the person's size and in pixels.
+    """
+
+    number: int
+    view: View
+    fitted: Fitted
+    row: int
+    error: float
+    error_px: float
+
+
+def check_written(body: BodyModel) -> None:
+    """Raise UserError for a body model whose labels are not written."""
+    if body.name not in WRITTEN or body.kind != "body":
+        names = ", ".join(name for name in WRITTEN if name not in FAMILY or _is_body(name))
+        raise UserError(f"body={body.name}: fits are written as labels of {names}")
+
+
+def _is_body(name: str) -> bool:
+    return FAMILY[name].kind == "body"
+
+
+def label_clip(
+    clip: Clip, members: dict[str, bytes], shown: list[Shown], body: BodyModel
+) -> dict[str, bytes]:
+    """Return the members of a clip of the crops that fit, with labels.
+
+    Args:
+        clip: as its JSON says.  members: its own.
+        shown: the crops that are kept, by number.
+        body: the full body model.
+    """
+    kept = [one.number for one in shown]
+    rows = sorted({one.row for one in shown})
+    instant = np.array([rows.index(one.row) for one in shown])
+    found = _pick(shown[0].fitted.parameters, rows)
+    with torch.no_grad():
+        vertices, joints = body(found.pose, found.translation, found.shape)
+    crops = []
+    for one in shown:
+        crop = clip.crops[one.number]
+        if crop.K is None or crop.Rt is None:
+            crop.K, crop.Rt = one.view.K, one.view.Rt
+        crops.append(crop)
+    visible = _share_inside(vertices.numpy(), instant, shown, clip.size)
+    seen = _find_inside(joints.numpy(), instant, shown, clip.size)
+    if body.name == ANNY:
+        labels = _label_anny(found, joints.numpy(), instant, seen, visible, body)
+    else:
+        labels = _label_family(found, joints.numpy(), instant, seen, visible, body)
+    given = load_arrays(members[LABELS])
+    labels |= {name: given[name] for name in KEPT[:1]}
+    labels |= {name: given[name][kept] for name in KEPT[1:] if name in given}
+    labels["fit_error"] = np.array([one.error for one in shown], np.float32)
+    labels["fit_error_px"] = np.array([one.error_px for one in shown], np.float32)
+    masks = None
+    if "masks.bin" in members:
+        masks = decode_masks(members["masks.bin"], len(clip.crops))[kept]
+    overlap = None if clip.overlap is None else clip.overlap[np.ix_(kept, kept)]
+    jpegs = [members[f"{number:02d}.jpg"] for number in kept]
+    written = Clip(
+        clip.key,
+        clip.source,
+        clip.licence,
+        clip.subject,
+        clip.size,
+        crops,
+        jpegs,
+        masks,
+        overlap,
+        labels,
+        clip.split,
+        clip.track,
+    )
+    return encode(written)
+
+
+def _pick(found: BodyParameters, rows: list[int]) -> BodyParameters:
+    chosen = torch.tensor(rows)
+    return BodyParameters(
+        found.body, found.pose[chosen], found.shape[chosen], found.translation[chosen]
+    )
+
+
+def _find_inside(
+    points: np.ndarray, instant: np.ndarray, shown: list[Shown], size: int
+) -> np.ndarray:
+    """(N, J) uint8 SEEN where a crop shows the place: what hides it, nobody knows."""
+    out = np.full((len(shown), points.shape[1]), OUTSIDE, np.uint8)
+    for number, (row, one) in enumerate(zip(instant, shown, strict=True)):
+        pixels, depth = project(points[row], one.view.K, one.view.Rt)
+        inside = (depth > 0) & ((pixels >= 0) & (pixels < size)).all(1)
+        out[number, inside] = SEEN
+    return out
+
+
+def _share_inside(
+    vertices: np.ndarray, instant: np.ndarray, shown: list[Shown], size: int
+) -> np.ndarray:
+    """(N,) share of the vertices that lie in each crop; half of them look to the camera."""
+    inside = _find_inside(vertices, instant, shown, size) == SEEN
+    return (inside.mean(1) / 2).astype(np.float32)
+
+
+def _label_anny(
+    found: BodyParameters,
+    joints: np.ndarray,
+    instant: np.ndarray,
+    seen: np.ndarray,
+    visible: np.ndarray,
+    body: BodyModel,
+) -> dict[str, np.ndarray]:
+    """The arrays that labels of synthetic humans have (data/people/labels.py)."""
+    return {
+        "body_model": np.array(ANNY),
+        "pose": matrix_to_axis_angle(found.pose).numpy(),
+        "root": found.translation.numpy(),
+        "phenotype": found.shape[0].numpy(),
+        "face": np.zeros(len(body.expression_names), np.float32),
+        "joints": joints,
+        "instant": instant.astype(np.uint32),
+        "joint_visible": seen,
+        "visible": visible,
+    }
+
+
+def _label_family(
+    found: BodyParameters,
+    joints: np.ndarray,
+    instant: np.ndarray,
+    seen: np.ndarray,
+    visible: np.ndarray,
+    body: BodyModel,
+) -> dict[str, np.ndarray]:
+    """Labels of format 2, as readers of SMPL's family want them."""
+    parameters = {
+        "pose": matrix_to_axis_angle(found.pose).numpy(),
+        "betas": found.shape[0].numpy(),
+        "translation": found.translation.numpy(),
+    }
+    spec = FAMILY[body.name]
+    known = np.ones(joints.shape[:2], np.float32)
+    labels = Labels(
+        instant,
+        joints=Joints(spec.joint_set, joints, known, seen),
+        body=LabelledBody(body.name, body.variant, parameters),
+        visible=visible,
+    )
+    return pack_labels(labels)

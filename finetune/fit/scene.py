@@ -1,0 +1,270 @@
+"""The energy of people's bodies before cameras: what keypoints, priors and physics say of them.
+
+S people are fitted side by side, each over T instants, the shorter ones padded. A person's numbers
+are one row: the shape's free numbers, and for each instant a turn and a shift of the whole from
+where the fit began and the pose's whitened numbers (finetune.fit.prior). All are about one where
+a body is one standard deviation off, so that steps are alike in all directions.
+
+The energy is minus the log of a probability, so its terms add up without weights where their
+deviations are true ones.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from data.bodies.base import BodyModel, BodyParameters
+from data.bodies.joint_maps import JointMap
+from engine.geometry import axis_angle_to_matrix
+from finetune.fit.prior import Prior
+from finetune.losses import NEAREST_M
+
+TURN_RAD, SHIFT_M = 0.3, 0.1  # units of the whole body's turn and shift
+LIMIT_RAD = 0.05  # deviation beyond a joint's limit
+# Detectors mark the hips on the skin and ears and eyes by guess: such points are off by more.
+LOOSE = {"left_hip": 2.0, "right_hip": 2.0, "left_ear": 1.5, "right_ear": 1.5}
+STILL_M = 0.01  # how far a foot that stands may slide from an instant to the next
+SINK_M = 0.01  # how far a foot may go below the floor
+CHUNK = 256  # bodies posed at once
+
+
+@dataclass(eq=False)
+class Views:
+    """N images of the people.
+
+    Attributes:
+        instant: (N,) int64, person * T + instant.
+        K: (N, 3, 3).  Rt: (N, 3, 4).
+        points: (N, P, 2) pixels.  weights: (N, P), 0 where not seen.
+        size_px: (N,) of the person.
+    """
+
+    instant: torch.Tensor
+    K: torch.Tensor
+    Rt: torch.Tensor
+    points: torch.Tensor
+    weights: torch.Tensor
+    size_px: torch.Tensor
+
+
+@dataclass(eq=False)
+class Start:
+    """Where a fit begins, and what a network says.
+
+    Attributes:
+        root: (S, T, 3, 3) rotation of joint 0.  translation: (S, T, 3).
+        pose: (S, T, J, 3) rotation vectors of all joints; that of joint 0 is not read.
+        shape: (S, S') free numbers.
+        told: (S, T, K, 3) the body's keypoints about the first, in the world's axes, as a network
+            says they are.
+        told_weights: (S, T), 0 where it says nothing.
+    """
+
+    root: torch.Tensor
+    translation: torch.Tensor
+    pose: torch.Tensor
+    shape: torch.Tensor
+    told: torch.Tensor
+    told_weights: torch.Tensor
+
+
+@dataclass(eq=False)
+class Contacts:
+    """What is known of feet and floor.
+
+    Attributes:
+        up: (3,) unit vector.  floor: (S,) metres along it.
+        rows: (F,) int64 keypoints of the feet.
+        still: (S, T - 1, F) 1 where a foot stands from an instant to the next.
+    """
+
+    up: torch.Tensor
+    floor: torch.Tensor
+    rows: torch.Tensor
+    still: torch.Tensor
+
+
+@dataclass
+class Terms:
+    """Weights of an energy; see FitKeys.
+
+    Attributes:
+        sigma: share of the person's size.  reach: of sigma, beyond which an error counts less.
+        told_m: deviation of the keypoints that a network says.
+        acceleration: m/s^2, 0: not smoothed.
+    """
+
+    sigma: float
+    reach: float
+    prior: float
+    shape: float
+    told: float
+    acceleration: float
+    told_m: float = 0.08
+    moves_pose: bool = True
+    moves_shape: bool = True
+
+
+class Scene:
+    """S people over T instants before cameras.
+
+    Args:
+        body: coarse, with the points of ``points`` and its keypoints.
+        points: gives the joint set of the views.
+        prior: of the body model.
+        views: of all people.
+        known: (S, T) bool, whether an instant is one or pads.  seconds: (S, T).
+        start: where the fit begins.
+    """
+
+    def __init__(
+        self,
+        body: BodyModel,
+        points: JointMap,
+        prior: Prior,
+        views: Views,
+        known: torch.Tensor,
+        seconds: torch.Tensor,
+        start: Start,
+    ) -> None:
+        self.body, self.points, self.prior = body, points, prior
+        self.views, self.known, self.start = views, known, start
+        self.people, self.instants = known.shape
+        self.shapes = start.shape.shape[1]
+        self.width = 6 + len(prior.mean)
+        self.contacts: Contacts | None = None
+        names = points.names
+        slack = torch.tensor([LOOSE.get(name, 1.0) for name in names])
+        self._slack = slack.to(views.points)
+        self._weights = views.weights * points.given
+        self._person = views.instant // self.instants
+        self.seconds = seconds
+        self._set_gaps(seconds)
+
+    def _set_gaps(self, seconds: torch.Tensor) -> None:
+        """How three instants that follow each other make an acceleration."""
+        gaps = (seconds[:, 1:] - seconds[:, :-1]).clamp_min(1e-3)
+        both = self.known[:, 1:] & self.known[:, :-1]
+        self._gaps = gaps
+        self._pairs = both
+        self._triples = both[:, 1:] & both[:, :-1]
+
+    def begin(self) -> torch.Tensor:
+        """(S, D) the numbers of the start."""
+        count = self.people, self.instants
+        fitted = self.start.pose[:, :, self.prior.joints].flatten(2)
+        y = self.prior.to_whitened(fitted).clamp(-3, 3)
+        moves = torch.cat([fitted.new_zeros(*count, 6), y], -1)
+        return torch.cat([self.start.shape, moves.flatten(1)], 1)
+
+    def pose(self, numbers: torch.Tensor) -> BodyParameters:
+        """The S * T bodies that numbers (S, D) stand for."""
+        free = numbers[:, : self.shapes]
+        moves = numbers[:, self.shapes :].unflatten(1, (self.instants, self.width))
+        turn, shift, y = moves.split((3, 3, self.width - 6), -1)
+        root = axis_angle_to_matrix(turn * TURN_RAD) @ self.start.root
+        translation = self.start.translation + shift * SHIFT_M
+        fitted = self.prior.to_pose(y).unflatten(-1, (-1, 3))
+        vectors = self.start.pose.clone()
+        vectors[:, :, self.prior.joints] = fitted
+        pose = axis_angle_to_matrix(vectors)
+        pose = torch.cat([root[:, :, None], pose[:, :, 1:]], 2)
+        shape = self.body.shape_space.to_parameters(free)
+        shape = shape[:, None].expand(-1, self.instants, -1)
+        return BodyParameters(
+            self.body.name, pose.flatten(0, 1), shape.flatten(0, 1), translation.flatten(0, 1)
+        )
+
+    def place(self, found: BodyParameters) -> tuple[torch.Tensor, torch.Tensor]:
+        """((S * T, P, 3) points of the joint set, (S, T, K, 3) keypoints) of bodies, metres."""
+        shape = found.shape
+        if self.people == 1:
+            shape = shape[:1]
+        points, keypoints = [], []
+        for first in range(0, len(found.pose), CHUNK):
+            rows = slice(first, first + CHUNK)
+            own = shape if len(shape) == 1 else shape[rows]
+            vertices, joints = self.body(found.pose[rows], found.translation[rows], own)
+            points.append(self.points(vertices, joints))
+            keypoints.append(self.body.keypoints(vertices, joints))
+        placed = torch.cat(keypoints).unflatten(0, (self.people, self.instants))
+        return torch.cat(points), placed
+
+    def project(self, points: torch.Tensor) -> torch.Tensor:
+        """(N, P, 2) pixels of (S * T, P, 3) points in the views."""
+        views = self.views
+        own = points[views.instant]
+        seen = own @ views.Rt[:, :, :3].transpose(1, 2) + views.Rt[:, None, :, 3]
+        depth = seen[..., 2:].clamp_min(NEAREST_M)
+        rays = torch.cat([seen[..., :2] / depth, torch.ones_like(depth)], -1)
+        return (rays @ views.K.transpose(1, 2))[..., :2]
+
+    def energy(self, numbers: torch.Tensor, terms: Terms) -> torch.Tensor:
+        """(S,) of numbers (S, D)."""
+        if not terms.moves_shape:
+            numbers = torch.cat([numbers[:, : self.shapes].detach(), numbers[:, self.shapes :]], 1)
+        if not terms.moves_pose:
+            numbers = self._hold_pose(numbers)
+        found = self.pose(numbers)
+        points, keypoints = self.place(found)
+        total = self._sum_people(self._compare_pixels(points, terms))
+        moves = numbers[:, self.shapes :].unflatten(1, (self.instants, self.width))
+        y = moves[..., 6:]
+        likely = 0.5 * terms.prior * y.square().sum(-1)
+        beyond = self.prior.to_pose(y)
+        beyond = (beyond - self.prior.high).relu() + (self.prior.low - beyond).relu()
+        likely = likely + 0.5 * (beyond / LIMIT_RAD).square().sum(-1)
+        if terms.told:
+            likely = likely + self._compare_told(keypoints, terms)
+        total = total + (likely * self.known).sum(1)
+        free = (numbers[:, : self.shapes] - self.prior.shape_mean) / self.prior.shape_std
+        total = total + 0.5 * terms.shape * free.square().sum(1)
+        if terms.acceleration and self.instants > 2:
+            total = total + self._weigh_acceleration(keypoints, terms.acceleration)
+        if self.contacts is not None:
+            total = total + self._weigh_contacts(keypoints, self.contacts)
+        return total
+
+    def _hold_pose(self, numbers: torch.Tensor) -> torch.Tensor:
+        moves = numbers[:, self.shapes :].unflatten(1, (self.instants, self.width))
+        moves = torch.cat([moves[..., :6], moves[..., 6:].detach()], -1)
+        return torch.cat([numbers[:, : self.shapes], moves.flatten(1)], 1)
+
+    def measure(self, points: torch.Tensor) -> torch.Tensor:
+        """(N, P) how far points are from the keypoints, as shares of the person's size."""
+        apart = self.project(points) - self.views.points
+        # The derivative of a root at zero is none.
+        return apart.square().sum(-1).clamp_min(1e-12).sqrt() / self.views.size_px[:, None]
+
+    def _compare_pixels(self, points: torch.Tensor, terms: Terms) -> torch.Tensor:
+        """(N,) Geman and McClure's robust cost of the distances (Statistical Methods, 1987)."""
+        squared = (self.measure(points) / (terms.sigma * self._slack)).square()
+        cost = squared / (1 + squared / terms.reach**2)
+        return 0.5 * (cost * self._weights).sum(1)
+
+    def _sum_people(self, values: torch.Tensor) -> torch.Tensor:
+        return values.new_zeros(self.people).index_add(0, self._person, values)
+
+    def _compare_told(self, keypoints: torch.Tensor, terms: Terms) -> torch.Tensor:
+        """(S, T) how far keypoints about the root are from what the network says."""
+        about = keypoints - keypoints[:, :, :1]
+        squared = ((about - self.start.told) / terms.told_m).square().sum(-1)
+        cost = squared / (1 + squared / 9)
+        return 0.5 * terms.told * cost.sum(-1) * self.start.told_weights
+
+    def _weigh_acceleration(self, keypoints: torch.Tensor, usual: float) -> torch.Tensor:
+        """(S,) by divided differences, for instants need not be even."""
+        gaps = self._gaps[..., None, None]
+        speed = (keypoints[:, 1:] - keypoints[:, :-1]) / gaps
+        change = 2 * (speed[:, 1:] - speed[:, :-1]) / (gaps[:, 1:] + gaps[:, :-1])
+        cost = (change / usual).square().sum((2, 3))
+        return 0.5 * (cost * self._triples).sum(1)
+
+    def _weigh_contacts(self, keypoints: torch.Tensor, contacts: Contacts) -> torch.Tensor:
+        feet = keypoints[:, :, contacts.rows]
+        slid = (feet[:, 1:] - feet[:, :-1]) / STILL_M
+        squared = slid.square().sum(-1)
+        cost = (squared / (1 + squared / 25) * contacts.still).sum((1, 2))
+        height = feet @ contacts.up - contacts.floor[:, None, None]
+        sunk = ((-height).relu() / SINK_M).square() * self.known[..., None]
+        return 0.5 * (cost + sunk.sum((1, 2)))

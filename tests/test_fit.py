@@ -1,0 +1,223 @@
+"""Bodies fitted to keypoints: what is found, what is left out, what is written."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from data.format.clip import Clip, Crop, decode_meta
+from data.format.joint_sets import find_joint_set
+from data.format.labels import Keypoints, Labels, load_arrays
+from data.format.samples import read_samples
+from data.format.shards import shard_name, write_shard
+from data.loading.crop_labels import find_label_kind
+from engine.errors import UserError
+from engine.geometry import axis_angle_to_matrix, project
+from finetune.fit import command
+from finetune.fit.config import FitKeys
+from finetune.fit.fitter import Fitter
+from finetune.fit.minimise import minimise
+from finetune.fit.observed import Rules, read_stretches
+from finetune.fit.prior import sample_people
+
+SIZE = 256
+TIMES = (0.0, 0.1, 0.2)
+OUTLIER = (1, 9)  # camera, keypoint (the left wrist)
+
+
+def look_at(angle: float) -> np.ndarray:
+    """(3, 4) of a camera 3 m from the axis z at 1.2 m, looking at 0.9 m, its image upright."""
+    centre = np.array([3 * np.sin(angle), -3 * np.cos(angle), 1.2])
+    forward = np.array([0, 0, 0.9]) - centre
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, [0, 0, 1.0])
+    right /= np.linalg.norm(right)
+    R = np.stack([right, np.cross(forward, right), forward])
+    return np.concatenate([R, -(R @ centre)[:, None]], 1)
+
+
+@pytest.fixture(scope="module")
+def sample(bodies):
+    return sample_people(bodies["anny"], 80)
+
+
+@pytest.fixture(scope="module")
+def truth(bodies, sample):
+    """(T, K, 3) keypoints and (T, 17, 3) COCO's points of a person who moves."""
+    body = bodies["anny"].lean(1)
+    pose = sample.pose[20:21] + torch.linspace(0, 0.3, 3)[:, None, None] * (
+        sample.pose[40:41] - sample.pose[20:21]
+    )
+    pose[:, 0] = torch.tensor([0.0, 0.0, 0.4])
+    place = torch.tensor([[0.0, 0.0, 0.9]] * 3)
+    with torch.no_grad():
+        vertices, joints = body(pose, place, sample.shape[20:21])
+        landmarks = body.landmarks(vertices, joints).numpy()
+    rows = [body.landmark_names.index(name) for name in find_joint_set("coco17").joints]
+    return body.keypoints(vertices, joints).numpy(), landmarks[:, rows]
+
+
+def make_clip(key: str, points: np.ndarray, instants: tuple, track: str | None) -> Clip:
+    K = np.array([[320.0, 0, SIZE / 2], [0, 320.0, SIZE / 2], [0, 0, 1]])
+    crops, seen = [], []
+    for camera in range(3):
+        Rt = look_at(2.1 * camera)
+        for instant in instants:
+            crops.append(Crop(f"cam{camera}", TIMES[instant], "body", K, Rt))
+            seen.append(project(points[instant], K, Rt)[0])
+            if camera == OUTLIER[0]:
+                seen[-1][OUTLIER[1]] += [90, -40]
+    # No network looks at the images.
+    labels = Labels(
+        np.arange(len(crops)),
+        keypoints=Keypoints(
+            "coco17", np.array(seen, np.float32), np.ones((len(crops), 17), np.float32)
+        ),
+    )
+    jpegs = [b"\xff\xd8"] * len(crops)
+    return Clip(key, "test", "CC0-1.0", "anna", SIZE, crops, jpegs, labels=labels, track=track)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory, truth):
+    """A person in two clips of one track, which share an instant, and one that is nobody's pose."""
+    folder = tmp_path_factory.mktemp("shards")
+    _, points = truth
+    nobody = np.random.default_rng(0).permuted(points, axis=1)
+    clips = [
+        make_clip("one", points, (0, 1), "walk"),
+        make_clip("two", points, (1, 2), "walk"),
+        make_clip("nobody", nobody, (0, 1, 2), None),
+    ]
+    write_shard(str(folder / shard_name(0)), clips)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fitted(shards, sample, tmp_path_factory):
+    out = tmp_path_factory.mktemp("fitted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "sample_body", lambda body: sample)
+        assert command.main([str(shards), f"out={out}", "run=none"]) == 0
+    return out
+
+
+def read_all(folder):
+    """{key: (Clip, labels' arrays)} of a folder's first shard."""
+    found = {}
+    for key, members in read_samples(str(folder / shard_name(0))):
+        found[key] = decode_meta(members["json"], key), load_arrays(members["labels.npz"])
+    return found
+
+
+def test_truth_is_recovered_in_spite_of_an_outlier(fitted, bodies, truth):
+    body = bodies["anny"].lean(1)
+    far = []
+    for key, instants in (("one", (0, 1)), ("two", (1, 2))):
+        arrays = read_all(fitted)[key][1]
+        pose, root = (torch.from_numpy(arrays[name]) for name in ("pose", "root"))
+        shape = torch.from_numpy(arrays["phenotype"])[None]
+        with torch.no_grad():
+            keypoints = body.keypoints(*body(pose, root, shape)).numpy()
+        names = body.keypoint_names
+        seen = [names.index(name) for name in names if name.partition("_")[2] in SEEN]
+        far.append(np.linalg.norm(keypoints - truth[0][list(instants)], axis=-1)[:, seen])
+    far = np.concatenate(far)
+    assert far.mean() < 0.015, far.mean(0)
+    wrist = [name for name in names if name.partition("_")[2] in SEEN].index("left_wrist")
+    # Pulled by 90 px it would be half a metre away.
+    assert far[:, wrist].max() < 0.03
+
+
+SEEN = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+
+
+def test_a_track_has_one_shape_and_one_pose_an_instant(fitted):
+    found = read_all(fitted)
+    one, two = found["one"][1], found["two"][1]
+    assert np.array_equal(one["phenotype"], two["phenotype"])
+    assert np.array_equal(one["pose"][1], two["pose"][0])
+    people = json.loads((fitted / f"{shard_name(0)}.fit.json").read_text())["people"]
+    assert [len(person["time_s"]) for person in people] == [3, 3]
+
+
+def test_what_does_not_fit_is_left_out_and_counted(fitted):
+    assert sorted(read_all(fitted)) == ["one", "two"]
+    report = json.loads((fitted / f"{shard_name(0)}.fit.json").read_text())
+    assert report["total"]["instants"] == 6 and report["total"]["kept"] == 3
+    assert [any(person["kept"]) for person in report["people"]] == [True, False]
+    assert report["total"]["crops"] == 12 and report["total"]["crops_read"] == 21
+
+
+def test_training_reads_what_is_written(fitted, bodies):
+    for key, members in read_samples(str(fitted / shard_name(0))):
+        clip = decode_meta(members["json"], key)
+        labels = find_label_kind("anny").read(members["labels.npz"], len(clip.crops), "")
+        pose = axis_angle_to_matrix(torch.from_numpy(labels["pose"]))
+        root = torch.from_numpy(labels["root"])
+        _, joints = bodies["anny"](pose, root, torch.from_numpy(labels["shape"])[None])
+        assert np.abs(joints.numpy() - labels["joints"]).max() < 1e-4
+        for number, crop in enumerate(clip.crops):
+            pixels, _ = project(labels["joints"][labels["instant"][number]], crop.K, crop.Rt)
+            inside = ((pixels >= 0) & (pixels < SIZE)).all(1)
+            assert np.array_equal(labels["joint_visible"][number] == 2, inside)
+        assert 0.3 < labels["visible"].min() <= labels["visible"].max() <= 0.5
+
+
+def test_it_resumes_and_refuses_another_fit(fitted, shards, monkeypatch):
+    def fail(*_):
+        raise AssertionError("a shard that is there is fitted again")
+
+    monkeypatch.setattr(command, "_fit_shards", fail)
+    before = (fitted / shard_name(0)).read_bytes()
+    assert command.main([str(shards), f"out={fitted}", "run=none"]) == 0
+    assert (fitted / shard_name(0)).read_bytes() == before
+    with pytest.raises(UserError, match=r"fit\.sigma=0\.015, now it is 0\.02; take another folder"):
+        command.main([str(shards), f"out={fitted}", "run=none", "fit.sigma=0.02"])
+    monkeypatch.undo()
+    # One that was killed before its report was written is fitted again.
+    (fitted / f"{shard_name(0)}.fit.json").unlink()
+    monkeypatch.setattr(command, "_fit_shards", lambda *_: command.Tally())
+    assert command.main([str(shards), f"out={fitted}", "run=none"]) == 1
+
+
+def test_clips_that_cannot_be_fitted_are_refused_in_words(tmp_path, truth, sample, bodies):
+    clip = make_clip("plain", truth[1], (0,), None)
+    clip.labels = None
+    write_shard(str(tmp_path / shard_name(0)), [clip])
+    rules = Rules("body", 0.3, 6)
+    with pytest.raises(UserError, match="of 3 crops none of a body has 6 keypoints"):
+        read_stretches([str(tmp_path / shard_name(0))], rules)
+    clip = make_clip("uncalibrated", truth[1], (0,), None)
+    clip.crops[0].K = None
+    write_shard(str(tmp_path / shard_name(1)), [clip])
+    with pytest.raises(UserError, match="crop 0 has no camera .* intrinsics=fx,fy,cx,cy"):
+        read_stretches([str(tmp_path / shard_name(1))], rules)
+    with pytest.raises(UserError, match="out= is not set"):
+        command.main([str(tmp_path)])
+
+
+def test_one_persons_fit_does_not_depend_on_who_is_beside(bodies, sample, shards):
+    fitter = Fitter(bodies["anny"], sample, FitKeys(steps=12))
+    stretches, _ = read_stretches([str(shards / shard_name(0))], Rules("body", 0.3, 6))
+    both = fitter.fit(stretches, {})
+    alone = fitter.fit(stretches[:1], {})[0]
+    assert torch.allclose(alone.parameters.pose, both[0].parameters.pose, atol=1e-3)
+    assert np.allclose(alone.errors, both[0].errors, atol=1e-4)
+
+
+def test_minimise_finds_each_minimum_on_its_own():
+    scale = torch.tensor([[1.0, 10.0, 100.0], [5.0, 1.0, 0.1]])
+    aim = torch.tensor([[1.0, -2.0, 3.0], [0.5, 0.5, 9.0]])
+
+    def energy(x):
+        return (scale * (x - aim).square()).sum(1) + (x - aim).pow(4).sum(1)
+
+    found = minimise(energy, torch.zeros(2, 3), 60)
+    assert torch.allclose(found, aim, atol=2e-2)
+    one, of = scale[:1], aim[:1]
+    alone = minimise(
+        lambda x: (one * (x - of).square()).sum(1) + (x - of).pow(4).sum(1), torch.zeros(1, 3), 60
+    )
+    assert torch.equal(alone[0], found[0])
