@@ -189,20 +189,16 @@ def package_help(package: Package, program: str = "python -m") -> str:
     call = f"{program} {package.name}"
     width = max(len(verb.name) for verb in package.verbs)
     rows = [f"  {verb.name:<{width}}  {verb.summary}" for verb in package.verbs]
-    return "\n".join(
-        [
-            f"usage: {call} VERB ...",
-            package.summary,
-            "",
-            *rows,
-            "",
-            *package.notes,
-            f"keys of a verb: {call} VERB --help",
-            "",
-            "example:",
-            f"  {program} {package.example}",
-        ]
-    )
+    parts = [
+        [f"usage: {call} VERB ...", package.summary],
+        rows,
+        [*package.notes, f"keys of a verb: {call} VERB --help"],
+        ["example:", f"  {program} {package.example}"],
+    ]
+    # A package of many verbs goes without lines between the parts, to fit a screen.
+    count = sum(len(part) for part in parts) + len(parts) - 1
+    between = "\n\n" if count <= LINES else "\n"
+    return between.join("\n".join(part) for part in parts)
 
 
 def verb_help(package: Package, verb: Verb, program: str, everything: bool = False) -> str:
