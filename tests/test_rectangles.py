@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ from finetune.crop_camera import (
     to_shares,
     to_translation,
 )
+from finetune.evaluation import evaluate
 from finetune.heads.base import ImagePrediction
 from finetune.heads.image_head import Asked
 from finetune.heads.keypoint_maps import KeypointMaps, compare_maps
@@ -49,6 +51,7 @@ from finetune.maps.points import TruePoints, read_maps
 from finetune.maps.points import find_inside as find_inside_image
 from finetune.maps.save import place_points
 from finetune.means import plain_view
+from finetune.verb_config import EvaluateConfig
 from finetune.views import view
 from pretrain import encoders, panels, weights
 from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig, VisionConfig
@@ -380,6 +383,21 @@ def test_a_head_of_joints_is_right_where_its_maps_are(size):
     assert losses["points"] < 1e-4
     wrong = ImagePrediction(maps=logits.flip(1), keypoints_2d=places)
     assert losses["maps"] < float(head._compare_maps(wrong, true))
+
+
+def test_networks_that_answer_in_other_images_are_not_judged_side_by_side(monkeypatch):
+    head = KeypointHead(model_config(64), KeypointsConfig(), open_model("anny_hand"))
+
+    def stand_in(size):
+        keys = SimpleNamespace(
+            model=SimpleNamespace(size=size), head=SimpleNamespace(name="keypoints")
+        )
+        body = SimpleNamespace(name="anny_hand")
+        return SimpleNamespace(config=keys, model=SimpleNamespace(head=head), body=body)
+
+    monkeypatch.setattr(evaluate, "Predictor", lambda *_: stand_in((64, 48)))
+    with pytest.raises(UserError, match="beside=b has model.image_size=64 x 48, run=a 64: answers"):
+        evaluate._beside(EvaluateConfig(run="a", beside="b"), stand_in(64))
 
 
 @pytest.mark.parametrize("wide, grown", [(20, 1.0), (54, 64 / 48)])

@@ -32,11 +32,13 @@ STEPS = (2, 4)
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, bodies, people):
-    """{"body", "hand": folder of a run} of two checkpoints that nobody trained."""
+    """{"body", "hand": folder of a run} of two checkpoints that nobody trained, bodies of
+    rectangular images."""
     out = {}
-    for kind, model_name in (("body", "anny"), ("hand", "anny_hand")):
+    for kind, model_name, size in (("body", "anny", "[32,24]"), ("hand", "anny_hand", "32")):
         out[kind] = tmp_path_factory.mktemp("runs") / kind
-        file, *rest = finetune_words(out[kind], kind, people[kind], "steps=4")
+        keys = ("steps=4", f"model.image_size={size}")
+        file, *rest = finetune_words(out[kind], kind, people[kind], *keys)
         config = parse(FinetuneConfig, [str(ROOT / file), *rest], "finetune train")
         order = open_crop_order(config.data, config.batch, config.seed)
         model, _ = build(config, order, bodies[model_name], torch.device("cpu"))

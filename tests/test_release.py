@@ -68,9 +68,10 @@ REFEREE = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """{"body", "hand": folder of a run}."""
+    """{"body", "hand": folder of a run}, bodies of rectangular images."""
     folder = tmp_path_factory.mktemp("runs")
-    return {kind: make_run(folder / kind, kind, spread=2.0) for kind in ("body", "hand")}
+    sizes = {"body": "model.image_size=[32,24]", "hand": "model.image_size=32"}
+    return {kind: make_run(folder / kind, kind, sizes[kind], spread=2.0) for kind in sizes}
 
 
 @pytest.fixture(scope="module")
