@@ -51,6 +51,11 @@ class EvaluateConfig:
         "", "a paper's protocol instead of the table, such as freihand; docs/protocols.md"
     )
     regressor: str = key("", "joint regressor (.npy) of the protocol, such as H36M's", path="one")
+    indices: str = key(
+        "",
+        "folder of files that number hands', face's, body's vertices, for EHF, AGORA",
+        path="one",
+    )
     submission: str = key("", "file for the predictions, in the protocol's format", path="one")
     plausibility: bool = key(False, "with protocol=: also measure parts of meshes in each other")
     up: str = key(
@@ -73,7 +78,7 @@ class EvaluateConfig:
 
     def check(self) -> None:
         """UserError where keys of a protocol come without one."""
-        for name in ("regressor", "submission", "plausibility"):
+        for name in ("regressor", "indices", "submission", "plausibility"):
             if getattr(self, name) and not self.protocol:
                 raise UserError(f"{name}={getattr(self, name)} is of a protocol: set protocol= too")
         if self.up and not self.plausibility:

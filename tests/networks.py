@@ -15,16 +15,21 @@ from pretrain import header
 from pretrain.weights import write_safetensors
 
 STEP = 4
+POINTS = "configs/finetune/keypoints_body.yaml"
 
 
 def make_run(folder: Path, kind: str = "body", *more: str, seed: int = 0, spread: float = 20.0):
     """A run with one checkpoint, whose answers differ from image to image; returns its folder."""
     torch.manual_seed(seed)
     file, *rest = finetune_words(folder, kind, folder / "no_shards", f"steps={STEP}", *more)
+    if "head.name=keypoints" in more:
+        rest = [word for word in rest if word in more or not word.startswith("head.")]
+        file = POINTS
     config = parse(FinetuneConfig, [str(ROOT / file), *rest], "finetune train")
     model = config.make_network(open_model(config.body_model))
     with torch.no_grad():
-        for answer in model.head.answers.values():
+        answers = model.head.answers
+        for answer in answers.values() if isinstance(answers, torch.nn.ModuleDict) else [answers]:
             answer.weight *= spread
         model.mean_place[2] = 1.5
     folder.mkdir(parents=True)

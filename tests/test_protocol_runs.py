@@ -47,7 +47,7 @@ def test_clips_that_do_not_count_are_told(hands, tmp_path, capsys):
     assert "The first 2 of 12 clips count; clips=12 takes all" in capsys.readouterr().out
     with pytest.raises(UserError, match="protocol=3dpw is of a body, .* recovers a hand"):
         main([*words[:3], "protocol=3dpw", "device=cpu"])
-    with pytest.raises(UserError, match="protocol=coco needs more of the data set than shards"):
+    with pytest.raises(UserError, match="protocol=coco is of a body, .* recovers a hand"):
         main([*words[:3], "protocol=coco", "device=cpu"])
     with pytest.raises(UserError, match="submission=x is of a protocol: set protocol="):
         main([*words[:3], "submission=x"])

@@ -23,6 +23,9 @@ For N crops and T instants; every part may be absent, and what is absent is left
     vertex_visible      (N, ceil(V / 8)) a bit a vertex, high bit first: seen in the crop
     NAME_known          (T,) 0 or 1, of a parameter or of vertices: 0 where the row is not labelled
     visible             (N,) share of the surface that the crop shows, 0 to 1
+    annotation          (N,) the number by which the data set knows what was annotated
+    annotation_box      (N, 4) x0, y0, x1, y1 and annotation_area (N,): the person's box and area as
+                        annotated, in (square) pixels of the image that the crop was cut from
     frame               text. "world": the clip's world, whose cameras are the crops' Rt.
                         "root": joints, vertices and translation are in the camera's axes, but
                         nobody knows where the person stands; only differences mean something.
@@ -63,6 +66,9 @@ RESERVED = frozenset(
         "vertices",
         "vertex_visible",
         "visible",
+        "annotation",
+        "annotation_box",
+        "annotation_area",
         "frame",
     }
 )
@@ -122,6 +128,21 @@ class BodyParameters:
 
 
 @dataclass
+class Annotation:
+    """What a data set's own protocol asks for beside the labels of N crops.
+
+    Attributes:
+        number: (N,) int64, by which the data set knows each annotation.
+        box: (N, 4) float32 x0, y0, x1, y1 of the person, pixels of the image that was cut, or None.
+        area: (N,) float32 square pixels of that image, or None.
+    """
+
+    number: np.ndarray
+    box: np.ndarray | None = None
+    area: np.ndarray | None = None
+
+
+@dataclass
 class Labels:
     """All that is known of a clip's person; each part may be None. See the module.
 
@@ -130,6 +151,7 @@ class Labels:
         vertices: (T, V, 3) float32 metres.  vertices_known: (T,) bool, or None: all.
         vertex_visible: (N, V) bool.
         visible: (N,) float32, share of the surface that each crop shows.
+        annotation: of each crop, or None where nobody knows.
         frame: "world" or "root".
     """
 
@@ -141,6 +163,7 @@ class Labels:
     vertices_known: np.ndarray | None = None
     vertex_visible: np.ndarray | None = None
     visible: np.ndarray | None = None
+    annotation: Annotation | None = None
     frame: str = "world"
 
     def __len__(self) -> int:
@@ -175,6 +198,13 @@ class Labels:
             out.vertex_visible = self.vertex_visible[crop]
         if self.visible is not None:
             out.visible = float(self.visible[crop])
+        note = self.annotation
+        if note is not None:
+            out.annotation = Annotation(
+                note.number[crop],
+                None if note.box is None else note.box[crop],
+                None if note.area is None else note.area[crop],
+            )
         return out
 
     def present(self, crop: int) -> dict[str, bool]:
@@ -195,6 +225,7 @@ class CropLabels:
     vertices: np.ndarray | None = None
     vertex_visible: np.ndarray | None = None
     visible: float | None = None
+    annotation: Annotation | None = None
     frame: str = "world"
 
     def present(self) -> dict[str, bool]:
@@ -246,6 +277,12 @@ def pack_labels(labels: Labels) -> dict[str, np.ndarray]:
         out["vertex_visible"] = np.packbits(np.asarray(labels.vertex_visible, bool), axis=1)
     if labels.visible is not None:
         out["visible"] = np.asarray(labels.visible, np.float32)
+    note = labels.annotation
+    if note is not None:
+        out["annotation"] = np.asarray(note.number, np.int64)
+        for name, values in (("box", note.box), ("area", note.area)):
+            if values is not None:
+                out[f"annotation_{name}"] = np.asarray(values, np.float32)
     if labels.frame != "world":
         out["frame"] = np.array(labels.frame)
     read_arrays(out, len(labels.instant))
@@ -311,6 +348,12 @@ def read_arrays(arrays: Mapping[str, np.ndarray], count: int) -> Labels:
         labels.vertex_visible = np.unpackbits(bits, axis=1)[:, :length].astype(bool)
     if "visible" in arrays:
         labels.visible = check.numbers("visible", (count,))
+    if "annotation" in arrays:
+        labels.annotation = Annotation(
+            check.numbers("annotation", (count,), "iu").astype(np.int64),
+            check.optional("annotation_box", (count, 4)),
+            check.optional("annotation_area", (count,)),
+        )
     return labels
 
 
@@ -377,6 +420,10 @@ class _Checker:
         if not (np.abs(array) < np.finfo(np.float32).max).all():  # false for NaN too
             raise ValueError(f"{name} holds numbers that are not finite")
         return array.astype(np.float32, copy=False)
+
+    def optional(self, name: str, shape: tuple[int | None, ...]) -> np.ndarray | None:
+        """``numbers``, or None where there is no such array."""
+        return self.numbers(name, shape) if name in self.arrays else None
 
     def points(
         self, name: str, rows: int, width: int, default: str

@@ -205,6 +205,8 @@ def _other_labels(labels: CropLabels) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (name, values) of what is labelled besides keypoints and joints."""
     if labels.vertices is not None:
         yield "vertices", np.asarray(labels.vertices, np.float64)
+    if labels.annotation is not None and labels.annotation.area is not None:
+        yield "area", labels.annotation.area
     body = labels.body
     for name, values in body.parameters.items() if body is not None else ():
         yield name, np.asarray(values, np.float64)

@@ -18,7 +18,7 @@ from typing import TypedDict
 import numpy as np
 
 from data.format.joint_sets import JOINT_SETS, find_joint_set
-from data.format.labels import HIDDEN, OUTSIDE, SEEN, CropLabels, Keypoints
+from data.format.labels import HIDDEN, OUTSIDE, SEEN, Annotation, CropLabels, Keypoints
 from data.format.names import decode_text
 from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
 from data.sources.labelled.archives import Files, open_files
@@ -45,6 +45,7 @@ class CocoAnnotation(TypedDict, total=False):
     image_id: int
     category_id: int
     bbox: list[float]
+    area: float
     keypoints: list[float]
     iscrowd: int
     segmentation: list[list[float]] | dict[str, object]
@@ -134,12 +135,13 @@ class CocoKeypoints(LabelledSource):
     ) -> LabelledImage:
         """One annotation with its keypoints."""
         name, number = image["file_name"], annotation["id"]
+        box, area = box_of(annotation["bbox"]), annotation.get("area")
         return LabelledImage(
             image=parts.files.image(name),
             clip=f"{os.path.splitext(name)[0]}-{number}",
             subject=f"{os.path.splitext(name)[0]}/{number}",
-            box=box_of(annotation["bbox"]),
-            labels=CropLabels(keypoints=points),
+            box=box,
+            labels=CropLabels(keypoints=points, annotation=_describe(number, box, area)),
             name=name,
             size=(image["width"], image["height"]),
             mask=_polygons(annotation.get("segmentation")),
@@ -183,6 +185,13 @@ def box_of(bbox: Sequence[float]) -> np.ndarray:
     """(4,) x0, y0, x1, y1 of COCO's x, y, width, height."""
     x, y, width, height = np.asarray(bbox, np.float64)
     return np.array([x, y, x + width, y + height])
+
+
+def _describe(number: int, box: np.ndarray, area: float | None) -> Annotation:
+    """What COCO's similarity of keypoints needs of an annotation."""
+    return Annotation(
+        np.asarray(int(number)), box, None if area is None else np.asarray(float(area))
+    )
 
 
 def parse_keypoints(values: Sequence[float] | np.ndarray, joint_set: str, number: int) -> Keypoints:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from data.format.labels import BodyParameters, CropLabels, Joints, Keypoints
+from data.format.labels import Annotation, BodyParameters, CropLabels, Joints, Keypoints
 from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
 from data.sources.labelled.archives import Files, open_files
 from data.sources.labelled.bodies import centred, project, reading, take_numbers
@@ -100,6 +100,7 @@ class InterHand(LabelledSource):
                 keypoints=Keypoints("interhand21", pixels, confidence),
                 joints=Joints("interhand21", hand.joints, hand.valid.astype(np.float32)),
                 body=hand.body,
+                annotation=Annotation(np.asarray(int(annotation["id"]))),
             ),
             kind=kind_of(hand.side),
             name=name,

@@ -22,7 +22,8 @@ from engine.errors import UserError
 from engine.registry import Registry
 
 if TYPE_CHECKING:
-    from finetune.verb_config import ScoreConfig
+    from finetune.evaluation.scoring.coco_files import CocoPeople
+    from finetune.verb_config import EvaluateConfig, ScoreConfig
 
 POINT = 1e-12  # metres; a spread below it is that of rounding
 
@@ -63,6 +64,8 @@ class Frames:
         vertices: (N, V, 3) float64 metres, or None.
         pelvis: (N, 3) root that is no joint of the set (a row of a regressor), or None.
         rotations: (N, R, 3, 3) orientations in the camera's axes, or None.
+        pose: (N, 24, 3, 3) rotations of SMPL relative to the parents, and shape: (N, S), or None;
+            variant: of that SMPL.
         valid: (N, J) bool, which joints are labelled; None: all.
         sequence: (N,) text or numbers of the sequence that each frame is of, in order; None: one.
         index: (N,) number of each frame in its sequence, or None.
@@ -76,6 +79,9 @@ class Frames:
     vertices: np.ndarray | None = None
     pelvis: np.ndarray | None = None
     rotations: np.ndarray | None = None
+    pose: np.ndarray | None = None
+    shape: np.ndarray | None = None
+    variant: str = ""
     valid: np.ndarray | None = None
     sequence: np.ndarray | None = None
     index: np.ndarray | None = None
@@ -143,7 +149,7 @@ class Protocol(abc.ABC):
         """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunJoints:
     """The joints that a protocol takes of a run and of labelled shards.
 
@@ -151,41 +157,54 @@ class RunJoints:
         names: of the joints, in the protocol's order.
         pelvis: the root, where it is no joint of them.
         rows: of the joint regressor that are these joints; its row 0 is the pelvis.
+        regressor: (R, V) of those rows; None: the user's own (regressor=), if any.
         rotations: SMPL's joints whose orientations count.
         may_lack: whether numbers of fewer joints make sense.
+        untranslated: predictions of SMPL count as posed without a translation.
     """
 
     names: tuple[str, ...]
     pelvis: str | None = None
     rows: tuple[int, ...] = ()
+    regressor: np.ndarray | None = None
     rotations: tuple[int, ...] = ()
     may_lack: bool = False
+    untranslated: bool = False
 
 
-class FrameProtocol(Protocol):
-    """A protocol on frames of one person, or pair of hands, each.
+@dataclass(frozen=True)
+class RunHands:
+    """Both hands of an image that a protocol takes of a run.
 
     Attributes:
-        run: which joints it takes of a run; None: it scores files alone.
+        joint_set: of each hand, right before left.
     """
 
-    run: ClassVar[RunJoints | None] = None
+    joint_set: str
 
-    @abc.abstractmethod
-    def read_files(self, config: "ScoreConfig") -> tuple[Frames, Frames]:
-        """Return predicted and true frames of files, in one order.
+
+class RunProtocol(Protocol):
+    """A protocol whose numbers a run on labelled shards has.
+
+    Attributes:
+        run: what it takes of a run.
+        bodies: names of the body models whose runs it measures; none: of its kind all.
+    """
+
+    run: ClassVar[RunJoints | RunHands]
+    bodies: ClassVar[tuple[str, ...]] = ()
+
+    def open_run(self, config: "EvaluateConfig", body: str) -> RunJoints | RunHands:
+        """Return what it takes of runs on a body model, after it has read what it needs.
 
         Raises:
-            UserError: as of ``score_files``.
+            UserError: a file that it needs is not named or cannot be read.
         """
+        return self.run
 
     @abc.abstractmethod
     def compute(self, found: Frames, true: Frames) -> Scores:
         """Return the numbers of frames that were checked."""
-
-    def score_files(self, config: "ScoreConfig") -> Scores:
-        """Return the numbers of a file of predictions; see Protocol."""
-        return self.score(*self.read_files(config))
 
     def write(self, path: str, found: Frames) -> None:
         """Write predictions as the data set's submission.
@@ -199,6 +218,44 @@ class FrameProtocol(Protocol):
         """Return the numbers of frames, after a check that they fit together."""
         check_frames(found, true)
         return self.compute(found, true)
+
+
+class FrameProtocol(RunProtocol):
+    """A protocol on frames of one person, or pair of hands, each."""
+
+    @abc.abstractmethod
+    def read_files(self, config: "ScoreConfig") -> tuple[Frames, Frames]:
+        """Return predicted and true frames of files, in one order.
+
+        Raises:
+            UserError: as of ``score_files``.
+        """
+
+    def score_files(self, config: "ScoreConfig") -> Scores:
+        """Return the numbers of a file of predictions; see Protocol."""
+        return self.score(*self.read_files(config))
+
+
+class KeypointProtocol(Protocol):
+    """A protocol on keypoints of people in images.
+
+    Attributes:
+        points: the joint set of a person's keypoints, a name of data.format.joint_sets.
+        fields: {field of COCO's JSON: how many of these keypoints it holds}, in their order.
+    """
+
+    points: ClassVar[str]
+    fields: ClassVar[dict[str, int]]
+
+    @abc.abstractmethod
+    def score_people(self, people: "CocoPeople") -> Scores:
+        """Return the numbers of people and detections."""
+
+    def score_files(self, config: "ScoreConfig") -> Scores:
+        """Return the numbers of a file of results; see Protocol."""
+        from finetune.evaluation.scoring.coco_files import read_coco_files
+
+        return self.score_people(read_coco_files(config.truth, config.predictions))
 
 
 PROTOCOLS: Registry[type[Protocol]] = Registry("protocol", __name__)

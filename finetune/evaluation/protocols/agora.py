@@ -7,24 +7,38 @@ PREDICTIONS/IMAGE_personId_N.pkl       joints (24, 2) pixels of 3840 x 2160, all
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from data.bodies.smpl_layout import FAMILY
+from data.format.joint_sets import find_joint_set
 from data.sources.labelled.bodies import as_numbers, reading, take_text, take_tree
 from data.sources.labelled.pickles import read_pickle
 from data.sources.labelled.places import list_files
 from engine.errors import UserError
-from finetune.evaluation.protocols import PROTOCOLS, Protocol, Scores, Value
+from finetune.evaluation.protocols import (
+    PROTOCOLS,
+    Frames,
+    RunJoints,
+    RunProtocol,
+    Scores,
+    Value,
+)
 from finetune.evaluation.scoring.errors import distances
 from finetune.evaluation.scoring.matching import match_people
 from finetune.evaluation.scoring.part_vertices import read_body, read_face, read_hands
-from finetune.verb_config import ScoreConfig
+from finetune.verb_config import EvaluateConfig, ScoreConfig
 
 SMPLX_VERTICES = 10475
-BODY_JOINTS = {6890: 24, 10475: 22}
+SMPL_VERTICES = 6890
+BODY_JOINTS = {SMPL_VERTICES: 24, SMPLX_VERTICES: 22}
 HIPS, NECK, WRISTS = (1, 2), 12, (20, 21)
+GIVEN = (
+    "Crops are of people who are given, so that nobody is missed and nobody found too many: there "
+    "is no F1, and none of NMJE and NMVE, which are divided by it. `finetune score` has them."
+)
 FINGERS = slice(25, 40), slice(40, 55)
 FACE = slice(76, 127)
 OCCLUSION_MAX = 90
@@ -60,7 +74,7 @@ class Tally:
 
 
 @PROTOCOLS.register("agora")
-class Agora(Protocol):
+class Agora(RunProtocol):
     """AGORA, of SMPL or SMPL-X by the number of vertices of the truth."""
 
     title = "AGORA"
@@ -74,6 +88,35 @@ class Agora(Protocol):
     kind = "body"
     submission = "folder IMAGE_personId_N.pkl: joints, allSmplJoints3d, verts"
     truth = "folder of data frames with gt_joints_2d, gt_joints_3d, gt_verts; indices="
+    run = RunJoints(find_joint_set("smpl24").joints)
+    bodies = ("smpl", "smplx")
+
+    def __init__(self) -> None:
+        self.body_vertices: np.ndarray | None = None
+
+    def open_run(self, config: EvaluateConfig, body: str) -> RunJoints:
+        """Return the body's joints of SMPL or SMPL-X; reads which vertices are the body's."""
+        count = len(FAMILY[body].joint_names)
+        vertices = SMPLX_VERTICES if count > len(self.run.names) else SMPL_VERTICES
+        if config.indices:
+            self.body_vertices = read_body(config.indices, vertices)
+        return replace(self.run, names=self.run.names[: BODY_JOINTS[vertices]])
+
+    def compute(self, found: Frames, true: Frames) -> Scores:
+        """Return the errors of people who are all found, because they are given."""
+        mine, theirs = (frames.joints[:, HIPS].mean(1, keepdims=True) for frames in (found, true))
+        errors = distances(found.joints - mine, true.joints - theirs)
+        values = {"body-MPJPE": errors.mean()}
+        notes = [GIVEN]
+        if found.vertices is None or true.vertices is None:
+            notes.append("No mesh of the labels is the run's: there is no body-MVE.")
+        elif self.body_vertices is None:
+            notes.append("indices= is not set: there is no body-MVE.")
+        else:
+            rows = self.body_vertices
+            mesh = found.vertices[:, rows] - mine, true.vertices[:, rows] - theirs
+            values["body-MVE"] = distances(*mesh).mean()
+        return Scores(len(true), [_value(k, _round(1000 * v)) for k, v in values.items()], notes)
 
     def score_files(self, config: ScoreConfig) -> Scores:
         """Return the script's numbers, in its order."""

@@ -1,11 +1,12 @@
 """COCO keypoints: average precision and recall by object keypoint similarity."""
 
+from typing import ClassVar
+
 import numpy as np
 
-from finetune.evaluation.protocols import PROTOCOLS, Protocol, Scores, Value
-from finetune.evaluation.scoring.coco_files import CocoFiles, Part
+from finetune.evaluation.protocols import PROTOCOLS, KeypointProtocol, Scores, Value
+from finetune.evaluation.scoring.coco_files import CocoPeople, Part
 from finetune.evaluation.scoring.oks import average
-from finetune.verb_config import ScoreConfig
 
 # Of COCO's 17 keypoints; those of sides come twice.
 SIGMAS = np.array([26, *np.repeat([25, 35, 79, 72, 62, 107, 87, 89], 2)]) / 1000
@@ -38,7 +39,7 @@ def list_averages(numbers: dict[str, float], part: str = "") -> list[Value]:
 
 
 @PROTOCOLS.register("coco")
-class CocoKeypoints(Protocol):
+class CocoKeypoints(KeypointProtocol):
     """COCO's keypoint challenge."""
 
     title = "COCO keypoints"
@@ -53,7 +54,9 @@ class CocoKeypoints(Protocol):
     submission = "results: a JSON list of image_id, category_id, keypoints, score"
     truth = "annotations, such as person_keypoints_val2017.json"
 
-    def score_files(self, config: ScoreConfig) -> Scores:
+    points = "coco17"
+    fields: ClassVar[dict[str, int]] = {"keypoints": 17}
+
+    def score_people(self, people: CocoPeople) -> Scores:
         """Return AP and AR; -1 where nobody counts."""
-        files = CocoFiles(config.truth, config.predictions)
-        return Scores(len(files.images), list_averages(average(files.pair(BODY), SIGMAS)))
+        return Scores(len(people.images), list_averages(average(people.pair(BODY), SIGMAS)))

@@ -1,12 +1,13 @@
 """COCO-WholeBody: COCO's numbers of body, feet, face, each hand, and all 133 keypoints."""
 
+from typing import ClassVar
+
 import numpy as np
 
-from finetune.evaluation.protocols import PROTOCOLS, Protocol, Scores
+from finetune.evaluation.protocols import PROTOCOLS, KeypointProtocol, Scores
 from finetune.evaluation.protocols.coco import SIGMAS, list_averages
-from finetune.evaluation.scoring.coco_files import CocoFiles, Part
+from finetune.evaluation.scoring.coco_files import CocoPeople, Part
 from finetune.evaluation.scoring.oks import average
-from finetune.verb_config import ScoreConfig
 
 # In thousandths, as the data set's authors measured them on repeated annotations.
 FEET = np.array([68, 66, 66, 92, 94, 94]) / 1000
@@ -29,7 +30,7 @@ PARTS = (
 
 
 @PROTOCOLS.register("coco_wholebody")
-class CocoWholeBody(Protocol):
+class CocoWholeBody(KeypointProtocol):
     """COCO-WholeBody's six sets of numbers."""
 
     title = "COCO-WholeBody"
@@ -44,15 +45,18 @@ class CocoWholeBody(Protocol):
     submission = "results: as COCO's, with foot_kpts, face_kpts, lefthand_kpts, righthand_kpts"
     truth = "annotations, such as coco_wholebody_val_v1.0.json"
 
-    def score_files(self, config: ScoreConfig) -> Scores:
+    points = "coco_wholebody133"
+    fields: ClassVar[dict[str, int]] = {field: len(sigmas) for _, field, sigmas in PARTS}
+
+    def score_people(self, people: CocoPeople) -> Scores:
         """Return AP and AR of each part and of all keypoints."""
-        files = CocoFiles(config.truth, config.predictions)
         values = []
         for name, field, sigmas in PARTS:
-            pairs = files.pair(Part((field,), (len(sigmas),), drop_empty=True))
+            pairs = people.pair(Part((field,), (len(sigmas),), drop_empty=True))
             values += list_averages(average(pairs, sigmas), name)
         fields = tuple(field for _, field, _ in PARTS)
         counts = tuple(len(sigmas) for _, _, sigmas in PARTS)
         every = np.concatenate([sigmas for _, _, sigmas in PARTS])
-        values += list_averages(average(files.pair(Part(fields, counts)), every), "wholebody")
-        return Scores(len(files.images), values)
+        whole = people.pair(Part(fields, counts, drop_empty=True))
+        values += list_averages(average(whole, every), "wholebody")
+        return Scores(len(people.images), values)

@@ -6,6 +6,7 @@ PREDICTIONS/01.npy ...            (10475, 3) metres in the camera's axes; or an 
 """
 
 import os
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,13 +16,21 @@ from data.sources.labelled.bodies import as_numbers, reading
 from data.sources.labelled.ehf import ROTATION, VERTICES, read_mesh
 from data.sources.labelled.npz import read_npz
 from data.sources.labelled.places import list_files
-from engine.errors import UserError
-from finetune.evaluation.protocols import PROTOCOLS, FrameProtocol, Frames, Scores, Value
+from engine.errors import UserError, explain, failure_of
+from engine.run.files import make_folder, replace_file
+from finetune.evaluation.protocols import (
+    PROTOCOLS,
+    FrameProtocol,
+    Frames,
+    RunJoints,
+    Scores,
+    Value,
+)
 from finetune.evaluation.scoring.align import align_similarity, centre
 from finetune.evaluation.scoring.body_errors import MM
 from finetune.evaluation.scoring.errors import distances
 from finetune.evaluation.scoring.part_vertices import read_face, read_hands
-from finetune.verb_config import ScoreConfig
+from finetune.verb_config import EvaluateConfig, ScoreConfig
 
 SUFFIX = "_align.ply"
 ROOTS = {name: SMPLX.joint_names.index(name) for name in ("pelvis", "neck")}
@@ -43,10 +52,21 @@ class Ehf(FrameProtocol):
     kind = "body"
     submission = "folder NN.npy, or npz with vertices N x 10475 x 3: metres, camera's axes"
     truth = "folder of EHF; indices= for hands and face"
+    run = RunJoints(SMPLX.joint_names, rows=tuple(range(len(SMPLX.joint_names))))
+    bodies = ("smplx",)
 
     def __init__(self) -> None:
         self.hands: tuple[np.ndarray, np.ndarray] | None = None
         self.face: np.ndarray | None = None
+
+    def open_run(self, config: EvaluateConfig, body: str) -> RunJoints:
+        """Return all joints of SMPL-X by its own regressor; reads which vertices parts have."""
+        self._read_parts(config.indices)
+        return replace(self.run, regressor=read_body(SMPLX, "neutral").regressor)
+
+    def _read_parts(self, indices: str) -> None:
+        if indices:
+            self.hands, self.face = read_hands(indices), read_face(indices)
 
     def read_files(self, config: ScoreConfig) -> tuple[Frames, Frames]:
         """Return predicted and true meshes with the joints of the regressor."""
@@ -57,8 +77,7 @@ class Ehf(FrameProtocol):
         true = np.stack([read_mesh(path) @ turn.T for path in paths])
         names = [os.path.basename(path)[: -len(SUFFIX)] for path in paths]
         found = _read_meshes(config.predictions, names)
-        if config.indices:
-            self.hands, self.face = read_hands(config.indices), read_face(config.indices)
+        self._read_parts(config.indices)
         regressor = read_body(SMPLX, "neutral").regressor
         return (
             Frames(regressor @ found, found, name=config.predictions),
@@ -66,23 +85,36 @@ class Ehf(FrameProtocol):
         )
 
     def compute(self, found: Frames, true: Frames) -> Scores:
-        """Return the script's numbers, as far as parts are known."""
-        notes = []
-        values = [
-            _mean("PA MPVPE (All)", "PA-V2V, all", [_align(found, true, None)]),
-            _mean("MPVPE (All)", "V2V, all", [_shift(found, true, None, ROOTS["pelvis"])]),
-        ]
+        """Return the script's numbers, in its order, as far as parts are known."""
+        if found.vertices is None or true.vertices is None:
+            raise UserError(f"protocol=ehf compares meshes; {found.name} or {true.name} lacks some")
+        aligned = [_mean("PA MPVPE (All)", "PA-V2V, all", [_align(found, true, None)])]
+        shifted = [_mean("MPVPE (All)", "V2V, all", [_shift(found, true, None, ROOTS["pelvis"])])]
         if self.hands is None or self.face is None:
-            notes.append("indices= is not set: there are no numbers of hands and face.")
-            return Scores(len(true), values, notes)
-        sides = list(zip(self.hands, WRISTS, strict=True))
-        values += [
+            note = "indices= is not set: there are no numbers of hands and face."
+            return Scores(len(true), [*aligned, *shifted], [note])
+        sides, face = list(zip(self.hands, WRISTS, strict=True)), self.face
+        aligned += [
             _mean("PA MPVPE (Hands)", "PA-V2V, hands", [_align(found, true, i) for i, _ in sides]),
-            _mean("PA MPVPE (Face)", "PA-V2V, face", [_align(found, true, self.face)]),
-            _mean("MPVPE (Hands)", "V2V, hands", [_shift(found, true, i, j) for i, j in sides]),
-            _mean("MPVPE (Face)", "V2V, face", [_shift(found, true, self.face, ROOTS["neck"])]),
+            _mean("PA MPVPE (Face)", "PA-V2V, face", [_align(found, true, face)]),
         ]
-        return Scores(len(true), values, notes)
+        shifted += [
+            _mean("MPVPE (Hands)", "V2V, hands", [_shift(found, true, i, j) for i, j in sides]),
+            _mean("MPVPE (Face)", "V2V, face", [_shift(found, true, face, ROOTS["neck"])]),
+        ]
+        return Scores(len(true), [*aligned, *shifted])
+
+    def write(self, path: str, found: Frames) -> None:
+        """Write a folder of meshes, each by the name of its image."""
+        assert found.vertices is not None and found.sequence is not None
+        make_folder(path, f"submission={path}")
+        for name, mesh in zip(found.sequence, found.vertices, strict=True):
+            file = os.path.join(path, f"{name}.npy")
+            try:
+                with replace_file(file) as temporary, open(temporary, "wb") as out:
+                    np.save(out, mesh)
+            except OSError as error:
+                raise failure_of(error, f"{file} cannot be written: {explain(error)}") from None
 
 
 def _mean(key: str, name: str, parts: list[np.ndarray]) -> Value:

@@ -1,8 +1,9 @@
 """EMDB 1: SMPL joints, mesh and orientations on the good frames, and jitter.
 
 TRUTH/PERSON/SEQUENCE/PERSON_SEQUENCE_data.pkl
-PREDICTIONS/PERSON_SEQUENCE.npz     pose (F, 72), betas (F, 10) or (10,), for all frames, in the
-                                    camera's axes; gender, "neutral" where it is not there
+PREDICTIONS/PERSON_SEQUENCE.npz     pose (F, 72), betas (F, 10) or (10,), for all frames up to the
+                                    last good one at least, in the camera's axes; gender, "neutral"
+                                    where it is not there
 """
 
 import os
@@ -16,7 +17,8 @@ from data.sources.labelled.bodies import as_numbers, gender_name, reading, take_
 from data.sources.labelled.npz import read_npz
 from data.sources.labelled.pickles import read_pickle
 from data.sources.labelled.places import list_files
-from engine.errors import UserError
+from engine.errors import UserError, explain, failure_of
+from engine.run.files import make_folder, replace_file
 from finetune.evaluation.protocols import (
     PROTOCOLS,
     FrameProtocol,
@@ -54,13 +56,31 @@ class Emdb(FrameProtocol):
     kind = "body"
     submission = "folder PERSON_SEQUENCE.npz: pose, betas (gender), in the camera's axes"
     truth = "folder of EMDB"
-    run = RunJoints(find_joint_set("smpl24").joints, rotations=ORIENTED)
+    run = RunJoints(find_joint_set("smpl24").joints, rotations=ORIENTED, untranslated=True)
 
     def read_files(self, config: ScoreConfig) -> tuple[Frames, Frames]:
         """Return predicted and true frames of all sequences."""
         pairs = [_read_pair(path, config) for path in _list_truth(config)]
         found = _join([pair[0] for pair in pairs], config.predictions)
         return found, _join([pair[1] for pair in pairs], config.truth)
+
+    def write(self, path: str, found: Frames) -> None:
+        """Write the poses of each sequence up to its last frame; those that shards lack are 0."""
+        if found.pose is None or found.shape is None:
+            raise UserError(f"submission={path} holds SMPL's parameters, and {found.name} has none")
+        assert found.sequence is not None and found.index is not None
+        if (found.index < 0).any():
+            raise UserError(f"submission={path}: {found.name} does not say which frames it is of")
+        make_folder(path, f"submission={path}")
+        for sequence in dict.fromkeys(found.sequence.tolist()):
+            rows = np.flatnonzero(found.sequence == sequence)
+            count = int(found.index[rows].max()) + 1
+            pose, betas = np.zeros((count, 72)), np.zeros((count, found.shape.shape[1]))
+            pose[found.index[rows]] = _to_vectors(found.pose[rows])
+            betas[found.index[rows]] = found.shape[rows]
+            _save(
+                os.path.join(path, f"{sequence.rpartition('/')[2]}.npz"), pose, betas, found.variant
+            )
 
     def score_files(self, config: ScoreConfig) -> Scores:
         """Return the numbers of files, a sequence's meshes at a time."""
@@ -84,6 +104,22 @@ class Emdb(FrameProtocol):
             rows = np.flatnonzero(true.sequence == name)
             parts.append(_measure(_select(found, rows), _select(true, rows)))
         return _summarise(parts, found, len(names))
+
+
+def _to_vectors(rotations: np.ndarray) -> np.ndarray:
+    """(N, 72) rotation vectors of (N, 24, 3, 3)."""
+    import cv2
+
+    vectors = [cv2.Rodrigues(matrix)[0] for matrix in rotations.reshape(-1, 3, 3)]
+    return np.reshape(vectors, (len(rotations), -1))
+
+
+def _save(path: str, pose: np.ndarray, betas: np.ndarray, gender: str) -> None:
+    try:
+        with replace_file(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, pose=pose, betas=betas, gender=gender)
+    except OSError as error:
+        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
 
 def _measure(found: Frames, true: Frames) -> dict[str, np.ndarray]:
@@ -196,10 +232,14 @@ def _read_pair(path: str, config: ScoreConfig) -> tuple[Frames, Frames]:
     with reading(predicted, "npz of predictions"):
         arrays = read_npz(predicted, KEYS)
         pose = as_numbers(arrays["pose"], "pose", len(arrays["pose"]), 72)
-        if len(pose) != count:
-            raise UserError(f"{predicted} holds {len(pose)} frames, {path} {count}")
+        needed = int(rows.max(initial=-1)) + 1
+        if not needed <= len(pose) <= count:
+            raise UserError(
+                f"{predicted} holds {len(pose)} frames, {path} {count}, the last good one of which "
+                f"is number {needed}"
+            )
         betas = np.atleast_2d(np.asarray(arrays["betas"], np.float64))
-        betas = np.broadcast_to(betas, (count, betas.shape[1]))
+        betas = np.broadcast_to(betas, (len(pose), betas.shape[1]))
         variant = gender_name(arrays["gender"].item()) if "gender" in arrays else "neutral"
     # The script puts predictions at no translation, as this does.
     posed = SmplPoser(variant)(pose[rows], betas[rows])

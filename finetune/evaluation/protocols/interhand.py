@@ -15,8 +15,16 @@ import numpy as np
 from data.sources.labelled.bodies import as_numbers, reading
 from data.sources.labelled.npz import read_npz
 from data.sources.labelled.places import read_json
-from engine.errors import UserError
-from finetune.evaluation.protocols import PROTOCOLS, FrameProtocol, Frames, Scores, Value
+from engine.errors import UserError, explain, failure_of
+from engine.run.files import replace_file
+from finetune.evaluation.protocols import (
+    PROTOCOLS,
+    FrameProtocol,
+    Frames,
+    RunHands,
+    Scores,
+    Value,
+)
 from finetune.evaluation.scoring.errors import distances
 from finetune.verb_config import ScoreConfig
 
@@ -41,6 +49,7 @@ class InterHand(FrameProtocol):
     kind = "hand"
     submission = "npz: annot_id N, joints N x 42 x 3 metres, hands N x 2"
     truth = "folder of annotations of one subset; with split= where it holds several splits"
+    run = RunHands("interhand21")
 
     def read_files(self, config: ScoreConfig) -> tuple[Frames, Frames]:
         """Return predicted and true frames, in the order of the annotations."""
@@ -62,6 +71,17 @@ class InterHand(FrameProtocol):
             )
         rows = np.array([places[name] for name in ids], np.int64)
         return Frames(joints[rows], hands=None if hands is None else hands[rows], name=path), true
+
+    def write(self, path: str, found: Frames) -> None:
+        """Write an npz; ``index`` holds the annotations' numbers."""
+        assert found.index is not None and found.hands is not None
+        try:
+            with replace_file(path) as temporary, open(temporary, "wb") as file:
+                np.savez_compressed(
+                    file, annot_id=found.index, joints=found.joints, hands=found.hands
+                )
+        except OSError as error:
+            raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
     def compute(self, found: Frames, true: Frames) -> Scores:
         """Return the script's numbers; those of which there is no sample are left out."""
