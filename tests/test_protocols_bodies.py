@@ -78,7 +78,7 @@ def test_degenerate_predictions_are_told():
     assert np.isnan(scores.values[1].value) and np.isfinite(scores.values[0].value)
     assert scores.notes == [
         "In 1 of 9 frames all predicted joints lie in one point: their scale is 0 / 0, and "
-        "numbers after the alignment are NaN, as the script's are."
+        "numbers after the alignment are NaN or noise, as the script's."
     ]
     found.joints[3] = true.joints[3]
     found.joints[..., 2] = 4  # in a plane

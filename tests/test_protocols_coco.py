@@ -176,6 +176,9 @@ def test_coco_equals_pycocotools(tmp_path, seed):
 def test_the_whole_body_is_its_parts(tmp_path):
     """A part's numbers are COCO's of that part's keypoints, with other people left out."""
     truth, results = make_files(3, images=40)
+    for result in results[::6]:
+        for field, count in FIELDS.items():
+            result[field] = (np.reshape(result[field], (count, 3)) * (1, 1, 0)).ravel().tolist()
     mine = score(tmp_path, "coco_wholebody", truth, results)
     assert len(mine) == 60
     parts = [(name, [field], sigmas) for name, field, sigmas in PARTS]
@@ -189,7 +192,7 @@ def test_the_whole_body_is_its_parts(tmp_path):
         for result in results:
             points = sum((result[field] for field in fields), [])
             x, y = np.array(result["keypoints"][0::3]), np.array(result["keypoints"][1::3])
-            if name == "wholebody" or max(points[2::3]) > 0:
+            if max(points[2::3]) > 0:
                 box = [x.min(), y.min(), float(np.ptp(x)), float(np.ptp(y))]
                 found.append(result | {"keypoints": points, "bbox": box})
         wanted = by_pycocotools(truth | {"annotations": notes}, found, sigmas)
@@ -208,6 +211,32 @@ def test_nobody_and_perfect_results(tmp_path):
     for note in truth["annotations"]:
         note["num_keypoints"] = 0
     assert score(tmp_path, "coco", truth, results)["AP"] == -1
+
+
+def test_detections_without_a_scored_keypoint_are_no_false_positives_of_the_whole_body(tmp_path):
+    truth, _ = make_files(0)
+    results = []
+    for note in truth["annotations"]:
+        fields = {field: note[field] for field in FIELDS}
+        if not note["iscrowd"] and any(max(points[2::3]) for points in fields.values()):
+            names = {"image_id": note["image_id"], "category_id": 1}
+            results.append({**names, **fields, "score": 0.5})
+            empty = {
+                f: (np.reshape(p, (-1, 3)) * (1, 1, 0)).ravel().tolist() for f, p in fields.items()
+            }
+            results.append({**names, **empty, "score": 0.9})
+    mine = score(tmp_path, "coco_wholebody", truth, results)
+    assert mine["wholebody AP"] == mine["wholebody AR"] == pytest.approx(1)
+
+
+def test_the_first_result_says_whether_results_have_boxes(tmp_path):
+    truth, results = make_files(1)
+    plain = score(tmp_path, "coco", truth, results)
+    boxed = [one | {"bbox": [0, 0, 1, 1]} for one in results]
+    assert score(tmp_path, "coco", truth, [results[0], *boxed[1:]]) == plain
+    assert score(tmp_path, "coco", truth, boxed) != plain
+    with pytest.raises(UserError, match="lacks 'bbox'"):
+        score(tmp_path, "coco", truth, [boxed[0], *results[1:]])
 
 
 def test_files_that_do_not_fit_are_told(tmp_path):

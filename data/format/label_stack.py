@@ -5,14 +5,8 @@ from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 
-from data.format.labels import (
-    Annotation,
-    BodyParameters,
-    CropLabels,
-    Joints,
-    Keypoints,
-    Labels,
-)
+from data.format.annotation import stack_annotations
+from data.format.labels import BodyParameters, CropLabels, Joints, Keypoints, Labels
 
 SAME = 2e-4  # metres, radians: what rounding makes of one label in several cameras' axes
 
@@ -49,22 +43,8 @@ def stack_labels(crops: Sequence[CropLabels], times: Sequence[float] | None = No
     shares = [crop.visible for crop in crops]
     if all(share is not None for share in shares):
         labels.visible = np.array(shares, np.float32)
-    labels.annotation = _stack_annotations([crop.annotation for crop in crops])
+    labels.annotation = stack_annotations([crop.annotation for crop in crops])
     return labels
-
-
-def _stack_annotations(values: Sequence[Annotation | None]) -> Annotation | None:
-    """Those of all crops; a part that one of them lacks is left out."""
-    there = [value for value in values if value is not None]
-    if not there or len(there) < len(values):
-        return None
-    boxes = [value.box for value in there if value.box is not None]
-    areas = [value.area for value in there if value.area is not None]
-    return Annotation(
-        np.array([value.number for value in there], np.int64),
-        np.stack(boxes).astype(np.float32) if len(boxes) == len(there) else None,
-        np.array(areas, np.float32) if len(areas) == len(there) else None,
-    )
 
 
 def _find_instants(

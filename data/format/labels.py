@@ -45,6 +45,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from data.format.annotation import Annotation
+
 OUTSIDE, HIDDEN, SEEN = range(3)  # of keypoint_visible and joint_visible
 FRAMES = ("world", "root")
 # What a body model takes where "parameters" does not say: all labels of format 1 are of this one.
@@ -128,21 +130,6 @@ class BodyParameters:
 
 
 @dataclass
-class Annotation:
-    """What a data set's own protocol asks for beside the labels of N crops.
-
-    Attributes:
-        number: (N,) int64, by which the data set knows each annotation.
-        box: (N, 4) float32 x0, y0, x1, y1 of the person, pixels of the image that was cut, or None.
-        area: (N,) float32 square pixels of that image, or None.
-    """
-
-    number: np.ndarray
-    box: np.ndarray | None = None
-    area: np.ndarray | None = None
-
-
-@dataclass
 class Labels:
     """All that is known of a clip's person; each part may be None. See the module.
 
@@ -198,13 +185,8 @@ class Labels:
             out.vertex_visible = self.vertex_visible[crop]
         if self.visible is not None:
             out.visible = float(self.visible[crop])
-        note = self.annotation
-        if note is not None:
-            out.annotation = Annotation(
-                note.number[crop],
-                None if note.box is None else note.box[crop],
-                None if note.area is None else note.area[crop],
-            )
+        if self.annotation is not None:
+            out.annotation = self.annotation.at(crop)
         return out
 
     def present(self, crop: int) -> dict[str, bool]:
@@ -277,12 +259,8 @@ def pack_labels(labels: Labels) -> dict[str, np.ndarray]:
         out["vertex_visible"] = np.packbits(np.asarray(labels.vertex_visible, bool), axis=1)
     if labels.visible is not None:
         out["visible"] = np.asarray(labels.visible, np.float32)
-    note = labels.annotation
-    if note is not None:
-        out["annotation"] = np.asarray(note.number, np.int64)
-        for name, values in (("box", note.box), ("area", note.area)):
-            if values is not None:
-                out[f"annotation_{name}"] = np.asarray(values, np.float32)
+    if labels.annotation is not None:
+        out |= labels.annotation.pack()
     if labels.frame != "world":
         out["frame"] = np.array(labels.frame)
     read_arrays(out, len(labels.instant))

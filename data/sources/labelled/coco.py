@@ -17,8 +17,9 @@ from typing import TypedDict
 
 import numpy as np
 
+from data.format.annotation import Annotation
 from data.format.joint_sets import JOINT_SETS, find_joint_set
-from data.format.labels import HIDDEN, OUTSIDE, SEEN, Annotation, CropLabels, Keypoints
+from data.format.labels import HIDDEN, OUTSIDE, SEEN, CropLabels, Keypoints
 from data.format.names import decode_text
 from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
 from data.sources.labelled.archives import Files, open_files

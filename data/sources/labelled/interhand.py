@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from data.format.labels import Annotation, BodyParameters, CropLabels, Joints, Keypoints
+from data.format.annotation import Annotation
+from data.format.labels import BodyParameters, CropLabels, Joints, Keypoints
 from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
 from data.sources.labelled.archives import Files, open_files
 from data.sources.labelled.bodies import centred, project, reading, take_numbers

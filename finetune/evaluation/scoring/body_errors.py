@@ -17,7 +17,7 @@ from finetune.evaluation.scoring.errors import (
 MM = 1000.0
 # SMPL's joints whose orientations are compared: pelvis, hips, knees, shoulders, elbows.
 ORIENTED = (0, 1, 2, 4, 5, 16, 17, 18, 19)
-NAN_NOTE = "their scale is 0 / 0, and numbers after the alignment are NaN, as the script's are"
+NAN_NOTE = "their scale is 0 / 0, and numbers after the alignment are NaN or noise, as the script's"
 
 
 def rooted(frames: Frames) -> np.ndarray:
