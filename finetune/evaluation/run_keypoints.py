@@ -148,7 +148,7 @@ class KeypointCollector(Collector):
         out = np.zeros((len(self.names), 3))
         if self.map is None:
             ((asked, found, row),) = answer_image(self.predictor, pixels, None, crop.K)
-            points, scores = place_points(asked, found, row, asked.size)
+            points, scores = place_points(asked, found, row)
             out[self.given] = np.column_stack([points, scores])[self.rows]
             return out
         (person,) = self.predictor(pixels, None, crop.K)

@@ -33,7 +33,7 @@ class MpiInf3dhp(FrameProtocol):
     """MPI-INF-3DHP's test set."""
 
     title = "MPI-INF-3DHP"
-    script = "nkolot/SPIN eval.py; PCK and AUC: open-mmlab/mmpose keypoint_eval.py"
+    script = "nkolot/SPIN eval.py; PCK and AUC: open-mmlab/mmpose pose3d_eval.py"
     joint_set = "h36m17"
     root = "pelvis of h36m17 (row 0 of the regressor)"
     alignment = "shift, rotation and scale by the 17 joints"

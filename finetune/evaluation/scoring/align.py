@@ -129,8 +129,8 @@ def align_scale_shift(found: np.ndarray, true: np.ndarray, root: int, other: int
     """
     length = np.linalg.norm(found[:, other] - found[:, root], axis=-1)
     wanted = np.linalg.norm(true[:, other] - true[:, root], axis=-1)
-    scale = wanted / np.where(length > 0, length, 1.0)
-    scaled = found * scale[:, None, None]
+    # Divided first, then multiplied, as there: predictions that are exact then round alike.
+    scaled = found / np.where(length > 0, length, 1.0)[:, None, None] * wanted[:, None, None]
     return scaled - scaled[:, root, None] + true[:, root, None]
 
 
