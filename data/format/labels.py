@@ -23,9 +23,7 @@ For N crops and T instants; every part may be absent, and what is absent is left
     vertex_visible      (N, ceil(V / 8)) a bit a vertex, high bit first: seen in the crop
     NAME_known          (T,) 0 or 1, of a parameter or of vertices: 0 where the row is not labelled
     visible             (N,) share of the surface that the crop shows, 0 to 1
-    annotation          (N,) the number by which the data set knows what was annotated
-    annotation_box      (N, 4) x0, y0, x1, y1 and annotation_area (N,): the person's box and area as
-                        annotated, in (square) pixels of the image that the crop was cut from
+    annotation          (N,) number, annotation_box (N, 4) and annotation_area (N,), see Annotation
     frame               text. "world": the clip's world, whose cameras are the crops' Rt.
                         "root": joints, vertices and translation are in the camera's axes, but
                         nobody knows where the person stands; only differences mean something.
