@@ -190,6 +190,11 @@ class VideoConfig:
     tiles: bool = key(True, "search in tiles of the image too, for small people and crowds")
     lost_s: float = key(1.5, "longest time that a person may be hidden and stay the same", low=0)
     overlay: bool = key(True, "write the video with the meshes on it, and its sound")
+    maps: list[str] = key(
+        [],
+        "videos of the people alone, for image generators: depth, normals, parts; separated by "
+        "commas",
+    )
     side_by_side: bool = key(False, "the overlay's video beside the source's")
     size_px: int = key(1280, "longer side of the drawn video at most; 0: as the source", low=0)
     stretch: int = key(

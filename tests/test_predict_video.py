@@ -6,19 +6,22 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from fake_finder import BLUE, RED, SIZE, draw_scene
+from moving import make_take, make_track
 from networks import make_run
 
+from data.find import search
 from data.find.detection import Detection, HandDetection
 from data.sources.frames import open_video
 from engine.errors import UserError
 from finetune.__main__ import main
 from finetune.inference.predictor import Predictor
-from finetune.video import command
+from finetune.video import command, drawing
 from finetune.video.asked import Who, plan_crops
 from finetune.video.film import fit_size, join_film, write_stretch
+from finetune.video.maps import MAPS, draw_map
 from finetune.video.recover import Recoverer
 from finetune.video.settle import average_shape, measure_size
+from tests.fake_finder import BLUE, RED, SIZE, draw_scene, open_fake_finder
 
 COUNT = 12
 # Milliseconds at which frames are shown: not an even rate.
@@ -114,7 +117,7 @@ def test_the_film_has_the_times_and_the_sound_of_its_source(done, clip):
             assert audio.codec_context.name == "aac"
             packets.append([bytes(one) for one in container.demux(audio) if one.dts is not None])
     assert packets[0][1:] == packets[1][-len(packets[0]) + 1 :] and len(packets[1]) > 5
-    assert not list((done / "two.parts").glob("film*"))
+    assert [path.suffix for path in (done / "two.parts").glob("film*")] == [".done"]
 
 
 def test_a_stopped_run_goes_on_where_it_was(done, clip, run, tmp_path, monkeypatch):
@@ -136,17 +139,30 @@ def test_a_stopped_run_goes_on_where_it_was(done, clip, run, tmp_path, monkeypat
         assert mine.files == whole.files
         assert all(np.array_equal(mine[name], whole[name]) for name in whole.files)
     drawn = []
-    draw = command.draw_frame
-    monkeypatch.setattr(command, "draw_frame", lambda *args: drawn.append(args[2]) or draw(*args))
+    draw = drawing.draw_frame
+
+    def stop_drawing(image, take, number, *more):
+        if len(drawn) == 8:
+            drawn.append(None)
+            raise KeyboardInterrupt
+        drawn.append(number)
+        return draw(image, take, number, *more)
+
+    monkeypatch.setattr(drawing, "draw_frame", stop_drawing)
     film = (tmp_path / "two.overlay.mp4").read_bytes()
+    assert predict(clip, run, tmp_path) == 0 and drawn == []  # all is there
+    with pytest.raises(KeyboardInterrupt):
+        predict(clip, run, tmp_path, "video.side_by_side=true")
     assert predict(clip, run, tmp_path, "video.side_by_side=true") == 0
-    assert len(calls) == 4 and drawn == list(range(COUNT))
+    assert len(calls) == 4 and drawn == [*range(8), None, *range(5, COUNT)]
     assert (tmp_path / "two.overlay.mp4").read_bytes() != film
 
 
 def test_what_a_video_cannot_be_asked_for_is_told(clip, run, tmp_path):
     with pytest.raises(UserError, match="formats=fbx is none of"):
         predict(clip, run, tmp_path, "formats=npz,fbx")
+    with pytest.raises(UserError, match="video.maps=skins is none of depth, normals, parts"):
+        predict(clip, run, tmp_path, "video.maps=skins")
     with pytest.raises(UserError, match="does not say how sure|is for images"):
         predict(clip, run, tmp_path, "colour=confidence")
     (tmp_path / "none.mp4").write_bytes(b"no video")
@@ -210,3 +226,35 @@ def test_whole_image_is_of_one_kind(run):
         config = command.PredictFilesConfig(whole_image=True)
         predictor = Predictor(run, "cpu")
         command.check_videos(config, {"body": predictor, "hand": predictor})
+
+
+def test_people_are_searched_where_no_boxes_are_given(clip, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "open_finder", open_fake_finder)
+    path, _ = clip
+    words = [f"run={run}", f"out={tmp_path}", *TINY, "video.overlay=false", "video.search_hz=12"]
+    assert main(["predict", str(path), *words]) == 0
+    with np.load(tmp_path / "two.npz") as arrays:
+        about = json.loads(str(arrays["about"]))
+        assert [one["name"] for one in about["tracks"]] == ["body-1", "body-2"]
+        # Searched at every other frame: those between are recovered too.
+        assert {0, 1, 2, 3, 4} <= set(arrays["body-1/frames"].tolist())
+        box = arrays["body-1/box"][1]
+        assert abs((box[0] + box[2]) / 2 - 66) < 6
+
+
+def test_maps_show_people_alone(bodies):
+    near = make_track(bodies["anny_hand"], "right_hand", (0, 1), name="right_hand-1")
+    far = make_track(bodies["anny_hand"], "right_hand", (0,), name="right_hand-2")
+    near.translation[:] = [-0.05, 0, 0.5]
+    far.translation[:] = [0.15, 0, 0.8]
+    take = make_take(near, far)
+    size = (160, 90)
+    maps = {name: draw_map(take, 0, size, name) for name in MAPS}
+    there = maps["depth"][..., 0] > 0
+    assert 100 < there.sum() < 0.8 * there.size
+    left, right = (maps["depth"][..., 0][:, part] for part in (slice(0, 80), slice(80, 160)))
+    assert left[left > 0].mean() > right[right > 0].mean() + 5  # near is white
+    assert (there == (maps["parts"].any(-1))).all()
+    assert maps["normals"][there][:, 2].mean() > 150  # what is seen looks at the camera
+    assert not draw_map(take, 5, size, "depth").any()
+    assert len(np.unique(maps["parts"][there], axis=0)) > 3

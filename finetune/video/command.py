@@ -1,37 +1,33 @@
 """``predict`` of a video: searched, recovered, drawn, and written in files of animation."""
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from data.find.config import FindConfig
-from data.find.detection import Detection, Tracks
+from data.find.detection import Detection, HandDetection, Tracks
 from data.find.search import Run, check_ready, search_videos
 from data.find.store import index_store
 from data.sources.detections.reading import read_detections
-from data.sources.frames import Frames, Unreadable
+from data.sources.frames import Frames
 from data.sources.index_store import digest_video
 from data.sources.listing import VIDEO_SUFFIXES
 from data.sources.probe import Problems, probe_videos
 from engine.errors import UserError
 from engine.logging import progress
-from engine.logging.console import get_logger
 from engine.run.files import make_folder
 from finetune.animation.formats import FORMATS
-from finetune.animation.track import Take
 from finetune.inference.fingers import JoiningRules
 from finetune.inference.predictor import Predictor, check_intrinsics
 from finetune.inference.search import WORDS
 from finetune.verb_config import PredictFilesConfig
 from finetune.video.asked import Plan, Who, plan_crops
-from finetune.video.film import draw_frame, fit_size, join_film, write_stretch
-from finetune.video.parts import Parts, digest_network, digest_take, digest_words
+from finetune.video.drawing import draw_films, read_frames
+from finetune.video.maps import MAPS
+from finetune.video.parts import Parts, digest_network, digest_words
 from finetune.video.recover import Recoverer, Rows, join_rows
 from finetune.video.settle import make_take
-
-log = get_logger(__name__)
 
 
 def is_video(path: str) -> bool:
@@ -47,6 +43,9 @@ def check_videos(config: PredictFilesConfig, predictors: Mapping[str, Predictor]
     """
     for name in config.formats:
         FORMATS.find(name)
+    for name in config.video.maps:
+        if name not in MAPS:
+            raise UserError(f"video.maps={name} is none of {', '.join(MAPS)}")
     for predictor in predictors.values():
         predictor.require_mesh("predict of a video")
     if config.colour == "confidence":
@@ -93,9 +92,7 @@ def predict_video(
     written: list[Path] = []
     for name in config.formats:
         written += FORMATS.find(name)(take, stem)
-    if config.video.overlay:
-        written.append(_draw(take, frames, folder, stem, config))
-    return written
+    return written + draw_films(take, frames, folder, stem, config.video)
 
 
 def _open_frames(path: str, folder: Path) -> Frames:
@@ -132,8 +129,6 @@ def _find_people(
 
 def _fill_image(frames: Frames, kind: str, side: str) -> dict[int, Detection]:
     """One person, or hand, as large as the image in every frame."""
-    from data.find.detection import HandDetection
-
     box = np.array([0, 0, frames.width, frames.height], np.float64)
     if kind == "body":
         return {frame: Detection(box, 1.0) for frame in range(frames.count)}
@@ -164,7 +159,7 @@ def _recover(
     length = config.video.stretch
     digest = digest_words(digest_video(path), networks, asked, K.tolist(), rules, length)
     parts = Parts(folder, digest)
-    parts.clear_others("rows")
+    parts.clear_others()
     recoverer = Recoverer(predictors, K, everybody, rules)
     found: list[dict[str, Rows]] = []
     with progress.bar(frames.count, "frame", description="recovering") as bar:
@@ -172,7 +167,7 @@ def _recover(
             span = range(first, min(first + length, frames.count))
             rows = parts.load(stretch)
             if rows is None:
-                rows = recoverer.recover(_read(frames, [n for n in span if n in plan]), plan)
+                rows = recoverer.recover(read_frames(frames, [n for n in span if n in plan]), plan)
                 parts.save(stretch, rows)
             found.append(rows)
             bar.update(len(span))
@@ -182,43 +177,3 @@ def _recover(
 
 def _list_points(points: np.ndarray | None) -> list | None:
     return None if points is None else points.tolist()
-
-
-def _read(frames: Frames, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-    try:
-        yield from frames.get(numbers)
-    except Unreadable as error:
-        raise UserError(f"{frames.path}: {error}") from None
-
-
-def _draw(take: Take, frames: Frames, folder: Path, stem: Path, config: PredictFilesConfig) -> Path:
-    """The overlay, stretch by stretch; kept stretches are not drawn again."""
-    keys, length = config.video, config.video.stretch
-    size = fit_size(take.width, take.height, keys.size_px)
-    parts = Parts(folder, digest_words(digest_take(take), size, keys.side_by_side, length))
-    parts.clear_others("film")
-    stretches = []
-    with progress.bar(frames.count, "frame", description="drawing") as bar:
-        for stretch, first in enumerate(range(0, frames.count, length)):
-            span = range(first, min(first + length, frames.count))
-            path = parts.film(stretch)
-            if not path.exists():
-                images = (
-                    (n, draw_frame(image, take, n, size, keys.side_by_side))
-                    for n, image in _read(frames, span)
-                )
-                write_stretch(path, images, take.times, take.fps)
-            stretches.append((first, path))
-            bar.update(len(span))
-    out = stem.with_name(f"{stem.name}.overlay.mp4")
-    said = join_film(out, stretches, take.times, frames)
-    if said:
-        log.warning("%s: %s", take.video, said)
-    for _, path in stretches:
-        path.unlink()
-    return out
-
-
-def clear_parts(out: str, path: str) -> None:
-    """Remove what is kept of a video, so that it is recovered anew."""
-    shutil.rmtree(Path(out) / f"{Path(path).stem}.parts", ignore_errors=True)

@@ -22,6 +22,7 @@ from finetune.person import colour
 from finetune.viz import draw
 
 TICKS = 90_000  # a second
+LONE_S = 0.04  # how long the only frame of a video is shown
 CODEC = {"crf": "20", "preset": "veryfast", "bf": "0"}
 # What a player of MP4 knows; others are left out.
 SOUND = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")
@@ -89,6 +90,8 @@ def write_stretch(
         with replace_file(path) as temporary:
             with av.open(str(temporary), "w", format="mp4") as container:
                 _encode(container, images, times, rate)
+    except av.FFmpegError as error:
+        raise EnvironmentFault(f"{path} cannot be coded: {error}") from None
     except OSError as error:
         raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
@@ -158,7 +161,7 @@ def _list_packets(
     stretches: Sequence[tuple[int, Path]], times: np.ndarray, video: av.VideoStream
 ) -> Iterator[av.Packet]:
     """The packets of all stretches at the times of the whole."""
-    number = 0
+    last_s = float(times[-1]) / (len(times) - 1) if len(times) > 1 else LONE_S
     for first, path in stretches:
         number = first
         with av.open(str(path)) as container:
@@ -167,8 +170,8 @@ def _list_packets(
                     continue
                 packet.time_base = Fraction(1, TICKS)
                 packet.pts = packet.dts = round(float(times[number]) * TICKS)
-                end = times[number + 1] if number + 1 < len(times) else 2 * times[-1] - times[-2]
-                packet.duration = max(1, round(float(end) * TICKS) - packet.pts)
+                end_s = float(times[number + 1]) if number + 1 < len(times) else times[-1] + last_s
+                packet.duration = max(1, round(end_s * TICKS) - packet.pts)
                 packet.stream = video
                 number += 1
                 yield packet

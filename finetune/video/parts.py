@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from zipfile import BadZipFile
@@ -19,7 +20,7 @@ VERSION = 1  # raised where equal keys give other rows
 
 @dataclass(frozen=True)
 class Parts:
-    """The folder of one video's stretches, all of one digest.
+    """What is recovered of one video, stretch by stretch, all of one digest.
 
     Attributes:
         folder: where they lie.  digest: of all that they depend on.
@@ -58,17 +59,9 @@ class Parts:
         except OSError as error:
             raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
-    def film(self, stretch: int) -> Path:
-        """Where the drawn frames of a stretch lie."""
-        return self.folder / f"film.{self.digest}.{stretch:05d}.mp4"
-
-    def clear_others(self, kind: str) -> None:
-        """Remove the parts of other digests.
-
-        Args:
-            kind: "rows" or "film".
-        """
-        made = re.compile(rf"{kind}\.([0-9a-f]{{16}})\.\d{{5}}\.(npz|mp4)(\.writing-\d+)?")
+    def clear_others(self) -> None:
+        """Remove the stretches of other digests."""
+        made = re.compile(r"rows\.([0-9a-f]{16})\.\d{5}\.npz(\.writing-\d+)?")
         for path in self.folder.iterdir() if self.folder.is_dir() else ():
             found = made.fullmatch(path.name)
             if found and found[1] != self.digest:
@@ -76,6 +69,44 @@ class Parts:
 
     def _path(self, stretch: int) -> Path:
         return self.folder / f"rows.{self.digest}.{stretch:05d}.npz"
+
+
+@dataclass(frozen=True)
+class Films:
+    """What is drawn of one video: stretches on the way, and which films are done."""
+
+    folder: Path
+
+    def stretch(self, digest: str, number: int) -> Path:
+        """Where the drawn frames of a stretch of a film lie."""
+        return self.folder / f"film.{digest}.{number:05d}.mp4"
+
+    def is_done(self, digest: str) -> bool:
+        """Whether a film was joined once."""
+        return self._mark(digest).exists()
+
+    def mark_done(self, digest: str) -> None:
+        """Say that a film is joined.
+
+        Raises:
+            Failure: it cannot be written.
+        """
+        try:
+            self._mark(digest).touch()
+        except OSError as error:
+            mark = self._mark(digest)
+            raise failure_of(error, f"{mark} cannot be written: {explain(error)}") from None
+
+    def clear(self, kept: Collection[str]) -> None:
+        """Remove all stretches, and what is said of films of other digests, once all is drawn."""
+        made = re.compile(r"film\.([0-9a-f]{16})\.(\d{5}\.mp4(\.writing-\d+)?|done)")
+        for path in self.folder.iterdir():
+            found = made.fullmatch(path.name)
+            if found and (found[2] != "done" or found[1] not in kept):
+                path.unlink(missing_ok=True)
+
+    def _mark(self, digest: str) -> Path:
+        return self.folder / f"film.{digest}.done"
 
 
 def digest_words(*words: object) -> str:

@@ -1,0 +1,107 @@
+"""The films of a take: its overlay and maps, drawn in stretches that a kill leaves."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data.sources.frames import Frames, Unreadable
+from engine.errors import UserError
+from engine.logging import progress
+from engine.logging.console import get_logger
+from finetune.animation.track import Take
+from finetune.verb_config import VideoConfig
+from finetune.video.film import draw_frame, fit_size, join_film, write_stretch
+from finetune.video.maps import draw_map
+from finetune.video.parts import Films, digest_take, digest_words
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Film:
+    """A video that is drawn of a take.
+
+    Attributes:
+        path: of the file.  words: what it depends on beside the take.
+        draw: gives (number, (H, W, 3) uint8) of the frames of a range.
+        source: whose sound is copied, or None.
+    """
+
+    path: Path
+    words: tuple[object, ...]
+    draw: Callable[[range], Iterator[tuple[int, np.ndarray]]]
+    source: Frames | None = None
+
+
+def draw_films(
+    take: Take, frames: Frames, folder: Path, stem: Path, keys: VideoConfig
+) -> list[Path]:
+    """Draw what is asked for and return the files; those that are done stay as they are.
+
+    Args:
+        folder: where stretches lie on the way.  stem: path of the films without their ending.
+    Raises:
+        UserError: the video can no longer be read.  Failure: a film cannot be written.
+    """
+    size = fit_size(take.width, take.height, keys.size_px)
+    films = [_plan_map(take, stem, name, size) for name in keys.maps]
+    if keys.overlay:
+        films.insert(0, _plan_overlay(take, frames, stem, size, keys.side_by_side))
+    store, kept = Films(folder), []
+    for film in films:
+        digest = digest_words(digest_take(take), film.words, keys.stretch)
+        kept.append(digest)
+        if not (store.is_done(digest) and film.path.exists()):
+            _draw(take, film, store, digest, keys.stretch)
+    store.clear(kept)
+    return [film.path for film in films]
+
+
+def _plan_overlay(
+    take: Take, frames: Frames, stem: Path, size: tuple[int, int], beside: bool
+) -> Film:
+    def draw(span: range) -> Iterator[tuple[int, np.ndarray]]:
+        for number, image in read_frames(frames, span):
+            yield number, draw_frame(image, take, number, size, beside)
+
+    path = stem.with_name(f"{stem.name}.overlay.mp4")
+    return Film(path, ("overlay", size, beside), draw, frames)
+
+
+def _plan_map(take: Take, stem: Path, name: str, size: tuple[int, int]) -> Film:
+    def draw(span: range) -> Iterator[tuple[int, np.ndarray]]:
+        for number in span:
+            yield number, draw_map(take, number, size, name)
+
+    return Film(stem.with_name(f"{stem.name}.{name}.mp4"), (name, size), draw)
+
+
+def _draw(take: Take, film: Film, store: Films, digest: str, length: int) -> None:
+    """Draw the stretches that are not there, and join them."""
+    count, stretches = len(take.times), []
+    with progress.bar(count, "frame", description=f"drawing {film.path.name}") as bar:
+        for number, first in enumerate(range(0, count, length)):
+            span = range(first, min(first + length, count))
+            path = store.stretch(digest, number)
+            if not path.exists():
+                write_stretch(path, film.draw(span), take.times, take.fps)
+            stretches.append((first, path))
+            bar.update(len(span))
+    said = join_film(film.path, stretches, take.times, film.source)
+    store.mark_done(digest)
+    if said:
+        log.warning("%s: %s", take.video, said)
+
+
+def read_frames(frames: Frames, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (number, (H, W, 3) uint8 RGB) of a video.
+
+    Raises:
+        UserError: it can no longer be read.
+    """
+    try:
+        yield from frames.get(numbers)
+    except Unreadable as error:
+        raise UserError(f"{frames.path}: {error}") from None
