@@ -203,6 +203,12 @@ class FinetuneConfig(ClipTrainConfig):
                 f"data.augment.prompt_share={self.data.augment.prompt_share}: a head that takes "
                 "keypoints is given some, and one that does not is given none"
             )
+        if self.head.prompt_mask != bool(self.data.augment.mask_share):
+            raise UserError(
+                f"head.prompt_mask={str(self.head.prompt_mask).lower()} and "
+                f"data.augment.mask_share={self.data.augment.mask_share}: a head that takes "
+                "outlines is given some, and one that does not is given none"
+            )
         self.check_encoder()
         if self.data.rules.labels == "any" and self.task != DEFAULT_TASK:
             raise UserError(

@@ -18,7 +18,7 @@ from pretrain.config import VisionConfig
 
 Section = VisionConfig | HeadConfig
 # Parts of a head, which start as if they were not.
-ADDED = ("prompts", "prompt_face", "rounds", "confidence")
+ADDED = ("prompts", "prompt_face", "prompt_mask", "rounds", "confidence")
 # What says nothing of the weights.
 FREE = {
     "head.answer_rounds",

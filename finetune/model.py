@@ -103,6 +103,7 @@ class Recovery(nn.Module):
         body: BodyModel,
         prompts: torch.Tensor | None = None,
         judged: torch.Tensor | None = None,
+        masks: torch.Tensor | None = None,
     ) -> ImagePrediction:
         """Predict the people of images: a Prediction, of heads without a mesh another.
 
@@ -112,10 +113,13 @@ class Recovery(nn.Module):
             body: the body model whose points are wanted, coarse or full.
             prompts: of finetune.prompts, read by heads that take them; None: nothing was found.
             judged: (B,) of heads with rounds, which one's answer is given; None: the last one's.
+            masks: of finetune.masks, read by heads that take them; None: nothing was found.
         """
         more: dict[str, object] = {"prompts": prompts} if self.head.takes_prompts else {}
         if judged is not None and self.head.rounds:
             more["judged"] = judged
+        if masks is not None and self.head.takes_masks:
+            more["masks"] = masks
         if self.head.layers:
             features, more["layers"] = self.encoder.read_layers(
                 images, self._table, self.head.layers

@@ -91,7 +91,8 @@ def _predict_images(
     out: Path,
 ) -> None:
     """Recover who is in images and write it."""
-    regions = list_regions(config, paths, list(predictors), boxes)
+    masks = "body" in predictors and predictors["body"].config.head.prompt_mask
+    regions = list_regions(config, paths, list(predictors), boxes, masks)
     meshes = {kind: one for kind, one in predictors.items() if one.model.head.has_mesh}
     for path in progress.watched(list(regions), "image"):
         image, found, wrists = read_image(path), [], []
@@ -100,9 +101,10 @@ def _predict_images(
             squares = None if config.whole_image else [region.box for region in inside]
             sides = [region.side for region in inside]
             keypoints = [region.keypoints for region in inside]
+            outlines = [region.mask for region in inside]
             predictor = predictors[kind]
             if predictor.model.head.has_mesh:
-                found += predictor(image, squares, K, sides, keypoints)
+                found += predictor(image, squares, K, sides, keypoints, outlines)
                 wrists += [region.find_wrists(kind) for region in inside]
                 continue
             own = f"{stem}.{kind}" if len(predictors) > 1 else str(stem)
@@ -178,11 +180,12 @@ def list_regions(
     paths: Sequence[str],
     kinds: Sequence[str],
     boxes: Mapping[str, Sequence[Listed]],
+    masks: bool = False,
 ) -> dict[str, dict[str, list[Region]]]:
     """{path: {kind: where its people or hands are}}, of images in which any are.
 
     By ``boxes`` if given: where both kinds are recovered, a row with a side is a hand's. Whole
-    images have one region whose box nobody reads.
+    images have one region whose box nobody reads.  ``masks``: found people have outlines too.
     """
     side = config.side or USUAL_SIDE
     if config.whole_image:
@@ -194,7 +197,7 @@ def list_regions(
         return {path: {kinds[0]: [Region(np.zeros(4), side)]} for path in paths}
     if not config.boxes:
         sides = [config.side] if config.side else SIDES
-        return search_images(paths, kinds, config.least_score, sides)
+        return search_images(paths, kinds, config.least_score, sides, masks)
     if len(kinds) == 1:
         return {path: {kinds[0]: _list_rows(boxes[path], side)} for path in paths}
     found = {}

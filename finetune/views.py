@@ -13,7 +13,7 @@ import torch
 from data.bodies.base import BodyModel, BodyParameters
 from data.cropping.batch import crop_cameras, crop_squares, fit_rectangles, mirror_cameras
 from data.cropping.geometry import Size
-from data.loading.appearance import Appearance
+from data.loading.appearance import Appearance, crop_person, find_inside
 from data.loading.augment import jitter, normalise, unpack_masks
 from data.loading.crops import CENTRE_X, FLIP, ROTATION, SIDE, TAGS
 
@@ -32,6 +32,8 @@ class View:
             middle; None where the camera alone is wanted.
         find_clear: gives (B, 1, S, S) in [0, 1], how far each pixel of the images shows what the
             crop shows there, not what augmentation painted over it; None where it painted nothing.
+        find_person: gives (B, 1, S, S) in [0, 1], how far each pixel of the images shows the
+            person, by the crops' masks; None of a view of labels alone.
     """
 
     images: torch.Tensor | None
@@ -40,6 +42,7 @@ class View:
     flip: torch.Tensor
     squares: torch.Tensor | None = None
     find_clear: Callable[[], torch.Tensor] | None = None
+    find_person: Callable[[], torch.Tensor] | None = None
 
     def require_squares(self) -> torch.Tensor:
         """Return ``squares``; ValueError of a view of labels alone."""
@@ -84,10 +87,18 @@ def view(
             found = appearance.find_clear(batch["look"], batch["mask"], boxes, sizes, angle, size)
             return torch.where(flip[:, None, None, None], found.flip(-1), found)
 
+    def find_person() -> torch.Tensor:
+        sizes = batch["tags"][:, TAGS.index("size")].float()
+        found = crop_person(batch["mask"], boxes, sizes, size, angle)
+        found = found * find_inside(boxes, sizes, size, angle)
+        found = torch.where(flip[:, None, None, None], found.flip(-1), found)
+        return found if find_clear is None else found * find_clear()
+
     images = normalise(jitter(images, numbers[:, FLIP + 1 :]))
     images = torch.where(flip[:, None, None, None], images.flip(-1), images)
     K, rotation = crop_cameras(batch["K"], boxes, angle, size)
-    return View(images, mirror_cameras(K, flip, size), rotation, flip, boxes, find_clear)
+    camera = mirror_cameras(K, flip, size)
+    return View(images, camera, rotation, flip, boxes, find_clear, find_person)
 
 
 class Targets:

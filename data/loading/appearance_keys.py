@@ -19,6 +19,7 @@ PROMPT = slice(DRAWS, DRAWS + 3 + 4 * 21)  # where keypoints are given: three, a
 # Of a person who is given as keypoints alone: thirteen for the pose and the crop, then as PROMPT.
 LIFT = 13
 LIFT_DRAWS = LIFT + PROMPT.stop - PROMPT.start
+MASK_DRAWS = 13  # where outlines are given: the last ones; see finetune/masks.py
 
 
 @dataclass
@@ -92,6 +93,13 @@ class AppearanceKeys(BackgroundKeys):
         low=0,
         high=1,
     )
+    mask_share: float = key(
+        0.0,
+        "share of crops whose head is given the person's outline, as a detector finds it "
+        "(head.prompt_mask)",
+        low=0,
+        high=1,
+    )
     lifted: int = key(
         0,
         "people more a crop that the head learns from by their keypoints alone, without an image: "
@@ -122,6 +130,12 @@ class AppearanceKeys(BackgroundKeys):
             self.hue_deg,
             self.grey_share,
         )
+        count = DRAWS if any(on) else 0
         if self.prompt_share:
-            return PROMPT.stop + self.lifted * LIFT_DRAWS
-        return DRAWS if any(on) else 0
+            count = self.stop_lifted
+        return max(count, DRAWS) + MASK_DRAWS if self.mask_share else count
+
+    @property
+    def stop_lifted(self) -> int:
+        """Where the numbers of people without an image end, which begin at PROMPT.stop."""
+        return PROMPT.stop + self.lifted * LIFT_DRAWS

@@ -106,7 +106,8 @@ def evaluate(config: EvaluateConfig, command: str) -> dict:
         return finish_answers(config, answers, test, command, seen)
     attack = Attack(config.attack) if config.attack else None
     if not isinstance(data, CropPairDataConfig):
-        prompted = Prompted(predictor) if predictor.config.head.prompts else None
+        takes = predictor.config.head.prompts or predictor.config.head.prompt_mask
+        prompted = Prompted(predictor) if takes else None
         judge = Judge(predictor, plain, test.masks, beside, attack, prompted)
     elif attack is None:
         judge = PairJudge(predictor, plain, test.masks, beside)

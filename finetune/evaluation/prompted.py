@@ -1,7 +1,8 @@
-"""What keypoints that are given beside the image change, of people who are seen and hidden.
+"""What keypoints and outlines that are given beside the image change, of people seen and hidden.
 
-A run with ``head.prompts`` answers three times: by the image alone, with the labels' true
-keypoints, and with keypoints that have a finder's faults (finetune.prompts.spoil_keypoints).
+A run with ``head.prompts`` answers by the image alone, with the labels' true keypoints, and with
+keypoints that have a finder's faults (finetune.prompts.spoil_keypoints); one with
+``head.prompt_mask`` likewise with outlines (finetune.masks), and with both.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from data.loading import appearance_keys as columns
+from data.loading.appearance import find_known
 from finetune.attack import draw_uniform, name_crops
 from finetune.evaluation.metrics import (
     DRAWS,
@@ -19,21 +21,32 @@ from finetune.evaluation.metrics import (
     Interval,
     measure_interval,
 )
-from finetune.evaluation.tables import NOT_SIGNIFICANT, interval, verdict, word_signed
+from finetune.evaluation.tables import NOT_SIGNIFICANT, WINS, verdict, word_signed
 from finetune.heads.base import Prediction
+from finetune.heads.keys import HeadConfig
 from finetune.inference.predictor import Predictor
+from finetune.masks import make_masks, pool_masks
 from finetune.prompts import make_prompts, tell_prompts
 from finetune.views import View
 
-TRUE, SPOILED = "keypoints", "spoiled"
-EDGES = (0.7, 0.9)  # of the shares of people that are seen, between groups
+NONE, TRUE, SPOILED = range(3)
+EDGES = (0.8, 0.95)  # of the shares of people that are seen, between groups
 SEED = 19  # of the faults
-TOLD = ("mpjpe", "pve")  # metrics that sentences and the small table are about
+SHOWN = ("mpjpe", "pve", "iou")  # metrics of the small table; sentences are about the first
 PROMPT_DRAWS = columns.PROMPT.stop - columns.PROMPT.start
+# (keypoints, outline) of each row: none, true, or spoiled.
+GIVEN = {
+    "keypoints": (TRUE, NONE),
+    "spoiled": (SPOILED, NONE),
+    "mask": (NONE, TRUE),
+    "spoiled_mask": (NONE, SPOILED),
+    "both": (TRUE, TRUE),
+    "spoiled_both": (SPOILED, SPOILED),
+}
 
 
 class Prompted:
-    """Gives a run keypoints.
+    """Gives a run keypoints and outlines.
 
     Attributes:
         rows: of the table.
@@ -41,7 +54,13 @@ class Prompted:
     """
 
     def __init__(self, predictor: Predictor) -> None:
-        self.predictor, self.rows = predictor, [TRUE, SPOILED]
+        self.predictor = predictor
+        head = predictor.config.head
+        self.rows = [
+            row
+            for row, (keypoints, mask) in GIVEN.items()
+            if (head.prompts or keypoints == NONE) and (head.prompt_mask or mask == NONE)
+        ]
         self.visible: list[np.ndarray] = []
 
     def answer(
@@ -52,13 +71,42 @@ class Prompted:
         The faults of a crop are the same in whatever batch it is.
         """
         model, body = self.predictor.model, self.predictor.body
-        size = self.predictor.config.model.size
+        keypoints, masks = self._make_keypoints(batch, seen, truth), self._make_masks(batch, seen)
+        answers = {}
+        for row in self.rows:
+            points, mask = GIVEN[row]
+            images = seen.require_images()
+            answers[row] = model(images, seen.K, body, keypoints[points], masks=masks[mask])
+        return answers
+
+    def _make_keypoints(
+        self, batch: Mapping[str, torch.Tensor], seen: View, truth: Prediction
+    ) -> dict[str, torch.Tensor | None]:
+        body, size = self.predictor.body, self.predictor.config.model.size
         u = draw_uniform(name_crops(batch["tags"], SEED), PROMPT_DRAWS).float()
-        prompts = {
+        return {
+            NONE: None,
             TRUE: tell_prompts(body, truth, seen.K, size),
             SPOILED: make_prompts(body, truth, seen.K, size, u, 1.0),
         }
-        return {row: model(seen.images, seen.K, body, prompts[row]) for row in self.rows}
+
+    def _make_masks(
+        self, batch: Mapping[str, torch.Tensor], seen: View
+    ) -> dict[str, torch.Tensor | None]:
+        if not self.predictor.config.head.prompt_mask or seen.find_person is None:
+            return {NONE: None, TRUE: None, SPOILED: None}
+        grid, person = self.predictor.config.model.grid(), seen.find_person()
+        known = find_known(batch["mask"])
+        u = draw_uniform(name_crops(batch["tags"], SEED + 1), columns.MASK_DRAWS).float()
+        true = pool_masks((person > 0.5).float(), grid) * known[:, None, None]
+        return {NONE: None, TRUE: true, SPOILED: make_masks(person, known, u, 1.0, grid)}
+
+
+def list_taken(head: HeadConfig) -> list[str]:
+    """What a head takes beside the image, in words."""
+    taken = {"keypoints (head.prompts)": head.prompts}
+    taken["outlines (head.prompt_mask)"] = head.prompt_mask
+    return [words for words, takes in taken.items() if takes]
 
 
 def measure_visible(drawn: torch.Tensor, masks: torch.Tensor) -> np.ndarray:
@@ -180,37 +228,29 @@ def _measure_gap(
 
 
 def list_prompted(evaluation: dict) -> str:
-    """Return a Markdown table of ``evaluation["prompts"]``: a row for each group and metric."""
-    rows = list(evaluation["prompts"]["groups"][0]["rows"])
-    heads = [ROWS[row].removeprefix("this run, ") for row in rows]
-    lines = [["people", "", "image alone", *(word for head in heads for word in (head, "change"))]]
-    for group in evaluation["prompts"]["groups"]:
-        for metric in TOLD:
-            name, unit, _ = METRICS[metric]
-            cells = [f"{group['name']} ({group['crops']} crops)", f"{name} ({unit})"]
-            cells.append(interval(group["rows"][rows[0]][metric]["alone"], unit))
-            for row in rows:
-                values = group["rows"][row][metric]
-                cells.append(interval(values["given"], unit))
-                cells.append(word_signed(values["difference"], unit))
-            lines.append(cells)
+    """Return a Markdown table of ``evaluation["prompts"]``: a row a group and what was given."""
+    groups = evaluation["prompts"]["groups"]
+    given = groups[0]["rows"]
+    shown = [metric for metric in SHOWN if metric in next(iter(given.values()))]
+    lines = [["people", "crops", "given", *(METRICS[metric][0] for metric in shown)]]
+    for group in groups:
+        for row in given:
+            cells = [_compare(group, row, metric) for metric in shown]
+            lines.append([group["name"], str(group["crops"]), _word_given(row), *cells])
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def describe_prompted(prompts: dict) -> list[str]:
-    """Return sentences on ``prompts`` of evaluation.json, one a row and metric."""
+    """Return sentences on ``prompts`` of evaluation.json, one a row."""
     everybody, *groups = prompts["groups"]
-    sentences = []
+    sentences, metric = [], SHOWN[0]
     for row in everybody["rows"]:
-        for metric in TOLD:
-            name, unit, better = METRICS[metric]
-            given = ROWS[row].removeprefix("this run, ")
-            text = f"{given.capitalize()}: {name} {_compare(everybody, row, metric)}"
-            for group in (groups[0], groups[-1]) if len(groups) > 1 else ():
-                text += f"; of the {group['crops']} crops of people {group['name']}, "
-                text += _compare(group, row, metric)
-            sentences.append(f"{text}.{_word_gap(prompts, row, metric, unit, better)}")
+        text = f"Given {_word_given(row)}: {METRICS[metric][0]} {_compare(everybody, row, metric)}"
+        for group in (groups[0], groups[-1]) if len(groups) > 1 else ():
+            text += f"; of the {group['crops']} crops of people {group['name']}, "
+            text += _compare(group, row, metric)
+        sentences.append(f"{text}.{_word_gap(prompts, row, metric)}")
     if groups:
         sentences.append(
             "How much of a person is seen is the share of the true body's outline in the crop that "
@@ -219,19 +259,25 @@ def describe_prompted(prompts: dict) -> list[str]:
     return sentences
 
 
+def _word_given(row: str) -> str:
+    return ROWS[row].removeprefix("this run, given ")
+
+
 def _compare(group: dict, row: str, metric: str) -> str:
     values, unit = group["rows"][row][metric], METRICS[metric][1]
+    digits = 1 if unit else 3
     alone, given = (values[name]["mean"] for name in ("alone", "given"))
     change = word_signed(values["difference"], unit)
-    return f"from {alone:.1f} to {given:.1f} {unit} ({change})"
+    return f"from {alone:.{digits}f} to {given:.{digits}f} ({change})"
 
 
-def _word_gap(prompts: dict, row: str, metric: str, unit: str, better: str) -> str:
+def _word_gap(prompts: dict, row: str, metric: str) -> str:
     if prompts["more_hidden"] is None:
         return ""
+    _, unit, better = METRICS[metric]
     gap = prompts["more_hidden"][row][metric]
     words = word_signed(gap, unit)
-    if verdict(gap, better) == NOT_SIGNIFICANT:
+    found = verdict(gap, better)
+    if found == NOT_SIGNIFICANT:
         return f" No significant difference between the two groups' changes ({words})."
-    more = "more" if gap["mean"] < 0 else "less"
-    return f" It gives {more} where people are hidden ({words})."
+    return f" It gives {'more' if found == WINS else 'less'} where people are hidden ({words})."

@@ -16,7 +16,7 @@ from engine.run.files import write_file
 from finetune.evaluation import metrics, tables
 from finetune.evaluation.calibration import draw_calibration, word_calibration
 from finetune.evaluation.judge import Judge
-from finetune.evaluation.prompted import describe_prompted, summarise_prompted
+from finetune.evaluation.prompted import describe_prompted, list_taken, summarise_prompted
 from finetune.inference.predictor import Predictor
 from finetune.person import Person
 from finetune.verb_config import EvaluateConfig
@@ -135,12 +135,11 @@ def _explain_rows(judge: Judge) -> list[str]:
         "Both mean-pose rows stand at the mean translation in the crop, at the mean depth for its "
         "field of view; a hand that is rotated about its wrist there may leave the crop."
     )
-    if judge.predictor.config.head.prompts:
-        notes.append(
-            "This run takes keypoints (head.prompts): the row of its name is by the image alone."
-        )
-    if judge.beside is not None and judge.beside.config.head.prompts:
-        notes.append("The network beside takes keypoints (head.prompts) and is given none here.")
+    asked = {"This run": judge.predictor, "The network beside": judge.beside}
+    for words, predictor in asked.items():
+        taken = [] if predictor is None else list_taken(predictor.config.head)
+        if taken:
+            notes.append(f"{words} takes {' and '.join(taken)}: its row is by the image alone.")
     if "iou" not in judge.columns:
         notes.append("There is no IoU: not all clips have person masks.")
     return notes

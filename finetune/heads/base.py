@@ -161,6 +161,8 @@ class Head(nn.Module, abc.ABC):
     Attributes:
         takes_prompts: whether ``forward`` takes ``prompts`` too, (B, K, 3) of finetune.prompts, or
             None where nothing was found.
+        takes_masks: whether ``forward`` takes ``masks`` too, (B, R, C) of finetune.masks, or None
+            where nothing was found.
         confident: whether its network says how sure it is (finetune/heads/confidence.py).
         layers: numbers of the encoder's blocks, from 0, whose output ``forward`` takes too, as
             ``layers``, a list of (B, N, C) after the encoder's last norm; () for none.
@@ -171,6 +173,7 @@ class Head(nn.Module, abc.ABC):
     has_mesh: ClassVar[bool] = True
     has_parameters: ClassVar[bool] = False
     takes_prompts: bool = False
+    takes_masks: bool = False
     confident: bool = False
     layers: tuple[int, ...] = ()
     rounds: int = 0

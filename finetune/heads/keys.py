@@ -25,8 +25,10 @@ class HeadConfig:
     A head's own are a subclass in its module, which it names as ``schema``.
     """
 
-    # Whether keypoints that were found are taken beside the image: a key of heads that can.
+    # Whether keypoints that were found, and outlines, are taken beside the image: keys of heads
+    # that can.
     prompts: ClassVar[bool] = False
+    prompt_mask: ClassVar[bool] = False
 
     name: str = key(DEFAULT_HEAD, "which head: a module of finetune/heads")
     confidence: bool = key(
@@ -78,6 +80,11 @@ class ModelBasedConfig(HeadConfig):
     )
     prompt_face: bool = key(
         False, "whether nose, eyes and ears are among them, of bodies; false: limbs alone"
+    )
+    prompt_mask: bool = key(  # pyrefly: ignore - see above
+        False,
+        "whether it takes a person's outline that was found, beside the image "
+        "(data.augment.mask_share)",
     )
     rounds: int = key(
         0,

@@ -28,6 +28,7 @@ from finetune.heads.aligned import AlignedFeatures
 from finetune.heads.base import HEADS, Head, Prediction, Term, pose_body
 from finetune.heads.keypoint_maps import KeypointMaps
 from finetune.heads.keys import ModelBasedConfig
+from finetune.heads.mask_prompts import POINTS, MaskPrompts
 from finetune.heads.mending import Mending
 from finetune.losses import KEYPOINT_MAPS
 from finetune.means import Means, Offsets, add_offsets
@@ -111,7 +112,7 @@ class ModelBasedHead(Head):
         self.answer_rounds = head.answer_rounds or head.rounds
         if self.rounds:
             counts = list(answers.values())
-            seen = max(head.aligned_points, 1)
+            seen = head.aligned_points or (POINTS if head.prompt_mask else 1)
             self.mending = Mending(body, width, counts, self.prompted, self.has_maps, seen)
             self.mended_norm = nn.LayerNorm(width)
             mended = {name: nn.Linear(width, count) for name, count in answers.items()}
@@ -121,6 +122,11 @@ class ModelBasedHead(Head):
             shape = (len(answers), width)
             points = self.mending.projected
             self.aligned = AlignedFeatures(config.encoder.width, self.grid, points, shape)
+        self.takes_masks = head.prompt_mask
+        if self.takes_masks:
+            points = self.mending.projected if self.rounds else 0
+            shape = (len(answers), width)
+            self.read_masks = MaskPrompts(config.encoder.width, self.grid, points, shape)
         self.apply(initialise)
         nn.init.normal_(self.queries, std=0.02)
         if last is not None:
@@ -134,6 +140,8 @@ class ModelBasedHead(Head):
                 nn.init.zeros_(layer.weight)
         if self.aligned is not None:
             self.aligned.reset()
+        if self.takes_masks:
+            self.read_masks.reset()
 
     def forward(
         self,
@@ -144,15 +152,19 @@ class ModelBasedHead(Head):
         body: BodyModel,
         prompts: torch.Tensor | None = None,
         judged: torch.Tensor | None = None,
+        masks: torch.Tensor | None = None,
     ) -> Prediction:
         """Predict the people of images; see finetune.heads.base.Head.
 
         ``features``: None where there is no image, and keypoints alone are known.  ``judged``: (B,)
-        in [0, 1), which round's answer is given, in training; None: the last one's.
+        in [0, 1), which round's answer is given, in training; None: the last one's.  ``masks``:
+        (B, R, C) of finetune.masks, of images.
         """
         if prompts is not None:
             prompts = prompts[:, -self.prompted :] * self._known if self.prompted else None
         tokens = None if features is None else self.norm(features)
+        if masks is not None and tokens is not None:
+            tokens = tokens + self.read_masks(masks)
         maps = self.maps(tokens) if self.has_maps and tokens is not None else None
         mapped = None if maps is None else self.maps.read(maps)
         queries = self._start(tokens, mapped, prompts, describe_camera(K, size))
@@ -170,6 +182,8 @@ class ModelBasedHead(Head):
             changed = self.mending.change_queries(shown, offsets, compared)
             if aligned is not None and fine is not None:
                 changed = changed + aligned(fine, places)
+            if masks is not None:
+                changed = changed + self.read_masks.compare(masks, places)
             queries = self._decode(queries + changed, memory)
             offsets = self.mending.step(found, offsets, means.pose, compared, rotation)
             rounds.append(offsets.add(_answer(self.mended, self.mended_norm(queries))))

@@ -24,6 +24,7 @@ from engine.run.run_folder import RunFolder, find_weights_file
 from finetune.config import FinetuneConfig
 from finetune.heads.base import Prediction
 from finetune.inference.images import ImageLike, read_image
+from finetune.masks import FoundMask, mirror_masks, place_masks
 from finetune.people import make_people
 from finetune.person import Person
 from finetune.prompts import PROMPTED, mirror_prompts, place_keypoints
@@ -109,6 +110,7 @@ class Predictor:
         intrinsics: npt.ArrayLike | None = None,
         sides: Sequence[str] | None = None,
         keypoints: Sequence[np.ndarray | None] | None = None,
+        masks: Sequence[FoundMask] | None = None,
     ) -> list[Person]:
         """Return the Person of each box, in the order of the boxes.
 
@@ -122,6 +124,8 @@ class Predictor:
             sides: n of "left" or "right", for runs on hands; None: right.
             keypoints: n of (K, 3) x, y in pixels and confidence, in the order of
                 finetune.prompts.PROMPTED, for runs that take them (head.prompts); None: unknown.
+            masks: n of a PersonMask or (H, W), not 0 where the person is, for runs that take
+                outlines (head.prompt_mask); None: unknown.
 
         Raises:
             UserError: an image that cannot be read, a box that lies outside of it, intrinsics that
@@ -140,12 +144,13 @@ class Predictor:
         kinds = [f"{side}_hand" if is_hand else KINDS[0] for side in sides]
         flip = torch.tensor([is_hand and side == "left" for side in sides], device=self.device)
         prompts = self.place_prompts(keypoints, squares, flip)
+        outlines = self.place_masks(masks, squares, flip, (height, width))
         camera = torch.from_numpy(K).float().to(self.device)
         found = []
         for i in range(0, len(checked), BATCH):
             part = slice(i, i + BATCH)
-            given = None if prompts is None else prompts[part]
-            bodies = self._recover(pixels, K, squares[part], flip[part], given)
+            given = [None if values is None else values[part] for values in (prompts, outlines)]
+            bodies = self._recover(pixels, K, squares[part], flip[part], *given)
             cameras = camera.expand(len(squares[part]), 3, 3)
             found += make_people(bodies, flip[part], self.body, cameras, checked[part], kinds[part])
         return found
@@ -158,9 +163,10 @@ class Predictor:
         squares: list[Square],
         flip: torch.Tensor,
         prompts: torch.Tensor | None,
+        masks: torch.Tensor | None,
     ) -> Prediction:
         images, cameras = self.cut_crops(pixels, K, squares, flip)
-        return self.model(images, cameras, self.body, prompts)
+        return self.model(images, cameras, self.body, prompts, masks=masks)
 
     def cut_crops(
         self, pixels: np.ndarray, K: np.ndarray, squares: Sequence[Square], flip: torch.Tensor
@@ -208,6 +214,33 @@ class Predictor:
         boxes = np.array([square.box for square in squares])
         placed = place_keypoints(keypoints, boxes, self.body.kind)
         return mirror_prompts(torch.from_numpy(placed).to(self.device), flip)
+
+    def place_masks(
+        self,
+        masks: Sequence[FoundMask] | None,
+        squares: Sequence[Square],
+        flip: torch.Tensor,
+        shape: tuple[int, int],
+    ) -> torch.Tensor | None:
+        """(n, R, C) of finetune.masks for crops; None where nothing is known or taken.
+
+        Args:
+            masks: as ``__call__`` has them.  flip: (n,) which crops are mirrored.
+            shape: (height, width) of the image.
+        Raises:
+            UserError: there are not as many as crops, or one is of another size than the image.
+        """
+        if masks is None or not self.config.head.prompt_mask:
+            return None
+        if len(masks) != len(squares):
+            raise UserError(f"masks of {len(masks)} for {len(squares)} boxes")
+        for mask in masks:
+            if isinstance(mask, np.ndarray) and mask.shape != shape:
+                raise UserError(f"a mask of shape {mask.shape} for an image of {shape}")
+        model = self.config.model
+        return mirror_masks(
+            place_masks(masks, squares, model.size, model.grid()).to(self.device), flip
+        )
 
 
 def _refuse_other_runs(path: Path, named: str) -> None:

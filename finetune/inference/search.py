@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.find.detection import Detection
+from data.find.detection import Detection, PersonMask
 from data.find.finder import Finder, open_finder
 from data.format.joint_sets import find_joint_set
 from engine.errors import UserError
@@ -30,11 +30,13 @@ class Region:
         side: of a hand, "left" or "right"; of a body "right", which says nothing.
         keypoints: (K, 3) x, y in pixels and confidence, in the order of finetune.prompts.PROMPTED;
             None where they are not known.
+        mask: its outline, None where it is not known.
     """
 
     box: np.ndarray
     side: str = "right"
     keypoints: np.ndarray | None = None
+    mask: PersonMask | None = None
 
     def find_wrists(self, kind: str) -> dict[str, np.ndarray]:
         """Return {side: (2,) pixels} of the wrists of a person that were found for sure."""
@@ -45,24 +47,28 @@ class Region:
         return {side: row[:2] for side, row in rows.items() if row[2] >= SURE}
 
 
-def open_searcher(kinds: Collection[str]) -> Finder:
+def open_searcher(kinds: Collection[str], masks: bool = False) -> Finder:
     """Return the Finder of what runs recover.
 
     Args:
-        kinds: "body" or "hand", or both.
+        kinds: "body" or "hand", or both.  masks: whether outlines of people are wanted too.
 
     Raises:
         UserError: ai-edge-litert or a network is missing; the message names what mends it, and
             what does without.
     """
     try:
-        return open_finder(masks=False, hands="hand" in kinds)
+        return open_finder(masks=masks, hands="hand" in kinds)
     except UserError as error:
         raise UserError(f"no boxes= are given, and {error}; or {REMEDY}") from None
 
 
 def find_regions(
-    finder: Finder, image: ImageLike, kinds: Collection[str], least_score: float
+    finder: Finder,
+    image: ImageLike,
+    kinds: Collection[str],
+    least_score: float,
+    masks: bool = False,
 ) -> dict[str, list[Region]]:
     """Return {kind: where an image shows people, or hands, best first}.
 
@@ -70,6 +76,7 @@ def find_regions(
         image: (H, W, 3) uint8 RGB, a PIL image or a path.
         kinds: "body" or "hand", or both.
         least_score: of 0 to 1; less sure ones are left out.
+        masks: whether outlines of people are wanted too.
     """
     pixels = read_image(image)
     found: dict[str, list[Region]] = {}
@@ -77,6 +84,9 @@ def find_regions(
     if people is not None:
         sure = [one for one in people if one.score >= least_score]
         found["body"] = [Region(one.box, keypoints=order_keypoints(one)) for one in sure]
+        if masks:
+            for region, one in zip(found["body"], sure, strict=True):
+                region.mask = finder.find_mask(pixels, one, people)
     if "hand" in kinds:
         # People who are known already are not looked for again.
         hands = finder.find_hands(pixels) if people is None else finder.find_hands(pixels, people)
@@ -94,7 +104,11 @@ def order_keypoints(person: Detection) -> np.ndarray | None:
 
 
 def search_images(
-    paths: Sequence[str], kinds: Collection[str], least_score: float, sides: Iterable[str]
+    paths: Sequence[str],
+    kinds: Collection[str],
+    least_score: float,
+    sides: Iterable[str],
+    masks: bool = False,
 ) -> dict[str, dict[str, list[Region]]]:
     """Return {path: {kind: its Regions}} of images.
 
@@ -103,16 +117,16 @@ def search_images(
     Args:
         kinds: "body" or "hand", or both.
         least_score: as in ``find_regions``.
-        sides: of the hands that are kept.
+        sides: of the hands that are kept.  masks: whether outlines of people are wanted too.
 
     Raises:
         UserError: nobody is in any of them; as ``open_searcher``.
     """
-    finder = open_searcher(kinds)
+    finder = open_searcher(kinds, masks)
     wanted = set(sides)
     found: dict[str, dict[str, list[Region]]] = {}
     for path in progress.watched(paths, "image"):
-        regions = find_regions(finder, path, kinds, least_score)
+        regions = find_regions(finder, path, kinds, least_score, masks)
         if "hand" in regions:
             regions["hand"] = [one for one in regions["hand"] if one.side in wanted]
         if any(regions.values()):

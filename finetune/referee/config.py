@@ -58,8 +58,8 @@ class RefereeConfig:
     synthetic_crops: int = key(300, "crops of them, at most", low=1)
     prompts: bool = key(
         False,
-        "give runs that take them the found keypoints, as predict does; PCK is then of what they "
-        "were told",
+        "give runs that take them the found keypoints and outlines, as predict does; PCK, and IoU "
+        "of runs that take outlines, are then of what they were told",
     )
     sheets: bool = key(True, "draw every judged person")
     device: str = key("auto", "where the network runs", choices=("auto", "cpu", "cuda"))

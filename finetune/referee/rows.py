@@ -84,14 +84,18 @@ class Asked:
         Ks = torch.from_numpy(cameras).float().to(predictor.device)
         flip = torch.tensor([seen.side == "left" for seen in people], device=predictor.device)
         images = torch.where(flip[:, None, None, None], images.flip(-1), images)
-        prompts = None
+        prompts = masks = None
         if self.prompted:
             prompts = predictor.place_prompts([seen.keypoints for seen in people], squares, flip)
-        return Crops(images, mirror_cameras(Ks, flip, size), flip, prompts)
+            outlines = [seen.outline for seen in people]
+            masks = predictor.place_masks(outlines, squares, flip, image.shape[:2])
+        return Crops(images, mirror_cameras(Ks, flip, size), flip, prompts, masks)
 
     def recover(self, crops: "Crops") -> Prediction:
         """What the network says, in the image's camera."""
-        found = self.predictor.model(crops.images, crops.K, self.body, crops.prompts)
+        found = self.predictor.model(
+            crops.images, crops.K, self.body, crops.prompts, masks=crops.masks
+        )
         return unmirror(found, crops.flip, self.body)
 
     def place_mean(self, crops: "Crops") -> Prediction:
@@ -108,13 +112,14 @@ class Asked:
 class Crops:
     """B images for a network: (B, 3, S, S), (B, 3, 3) cameras, (B,) bool which are mirrored.
 
-    ``prompts``: of finetune.prompts, or None.
+    ``prompts``: of finetune.prompts, or None.  ``masks``: of finetune.masks, or None.
     """
 
     images: torch.Tensor
     K: torch.Tensor
     flip: torch.Tensor
     prompts: torch.Tensor | None = None
+    masks: torch.Tensor | None = None
 
 
 class Rows:

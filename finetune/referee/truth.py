@@ -54,6 +54,13 @@ class Seen:
         return self.keypoints if self.side else self.keypoints[FOUND]
 
     @property
+    def outline(self) -> PersonMask | None:
+        """The outline, or None where none was found."""
+        if self.square is None or self.mask is None:
+            return None
+        return PersonMask(self.square, self.mask)
+
+    @property
     def side_px(self) -> float:
         """The box's longer side in pixels."""
         return float((self.box[2:] - self.box[:2]).max())

@@ -12,7 +12,7 @@ from torch import nn
 from data.bodies.base import BodyModel, BodyParameters
 from data.cropping.geometry import Size, find_longer
 from data.loading import appearance_keys as columns
-from data.loading.appearance import Appearance, open_appearance
+from data.loading.appearance import Appearance, find_known, open_appearance
 from data.loading.build import open_crop_loader, open_crop_order, sample_labels, val_crops
 from data.loading.clip_task import DATA_METRICS, ClipTask
 from data.loading.crops import TAGS
@@ -37,6 +37,7 @@ from finetune.heads.base import ImagePrediction, Measure, Truth, pose_body
 from finetune.init_head import begin_from
 from finetune.layers import ENCODER, count_layers_after
 from finetune.lifting import Lifting
+from finetune.masks import make_masks
 from finetune.means import compute_means
 from finetune.model import Recovery
 from finetune.prompts import make_prompts
@@ -99,8 +100,10 @@ class Recovering(nn.Module):
         appearance: Appearance | None = None,
         prompt_share: float = 0.0,
         lifting: Lifting | None = None,
+        mask_share: float = 0.0,
     ) -> None:
         super().__init__()
+        self.mask_share = mask_share
         self.appearance, self.prompt_share, self.lifting = appearance, prompt_share, lifting
         self.model, self.size, self.bf16 = model, size, bf16
         # In a list, so that the mesh is no part of the module: its tables are neither synchronised
@@ -128,13 +131,14 @@ class Recovering(nn.Module):
         body: BodyModel,
         prompts: torch.Tensor | None = None,
         judged: torch.Tensor | None = None,
+        masks: torch.Tensor | None = None,
     ) -> ImagePrediction:
         """The finetune.heads.base.Prediction of images; of a head without a mesh another.
 
         ``body``: the coarse body model or the full one.  The others as in Recovery.forward.
         """
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.model(images, K, body, prompts, judged)
+            return self.model(images, K, body, prompts, judged, masks)
 
     def forward(self, batch: Batch) -> dict[str, torch.Tensor]:
         """{term: (B,)} of finetune.losses; those of people without an image as "lifted/TERM"."""
@@ -142,9 +146,10 @@ class Recovering(nn.Module):
         prompts = self._make_prompts(batch, truth)
         # As good as a number of its own: it is in [0, 1) and says little else that matters here.
         judged = batch["look"][:, columns.PROMPT.stop - 1] if prompts is not None else None
+        given = prompts, judged, self._make_masks(batch, truth)
         if self.attack is not None:
-            self._attack(self.attack, batch, truth, prompts, judged)
-        found = self.recover(truth.require_images(), truth.K, self.body, prompts, judged)
+            self._attack(self.attack, batch, truth, given)
+        found = self.recover(truth.require_images(), truth.K, self.body, *given)
         terms = losses.compute_terms(self.terms, found, truth)
         return terms | self._lift(batch) if self.lifting else terms
 
@@ -153,15 +158,14 @@ class Recovering(nn.Module):
         attack: Attack,
         batch: Batch,
         truth: Truth,
-        prompts: torch.Tensor | None,
-        judged: torch.Tensor | None,
+        given: Sequence[torch.Tensor | None],
     ) -> None:
         """Change the images of a share of the crops against the network."""
         rows = attack.choose(batch["tags"])
         if truth.seen is None or not len(rows):
             return
         aim = self.tell_truth({name: values[rows] for name, values in batch.items()})
-        of_rows = [None if values is None else values[rows] for values in (prompts, judged)]
+        of_rows = [None if values is None else values[rows] for values in given]
 
         def weigh_loss(images: torch.Tensor) -> torch.Tensor:
             assert aim.seen is not None
@@ -197,11 +201,21 @@ class Recovering(nn.Module):
         # Of a crop without a mesh nobody knows all of them: it is given none.
         return prompts * tell_known(truth.given.present, ("mesh",))[:, None, None]
 
+    @torch.no_grad()
+    def _make_masks(self, batch: Batch, truth: Truth) -> torch.Tensor | None:
+        """Outlines as a detector would find them, for a share of the crops."""
+        find_person = None if truth.seen is None else truth.seen.find_person
+        if not self.mask_share or "look" not in batch or find_person is None:
+            return None
+        u, known = batch["look"][:, -columns.MASK_DRAWS :], find_known(batch["mask"])
+        return make_masks(find_person(), known, u, self.mask_share, self.model.config.grid())
+
     def _lift(self, batch: Batch) -> dict[str, torch.Tensor]:
         """{"lifted/TERM": (B,)} means over the people without an image that each crop brings."""
         assert self.lifting is not None
         count = len(batch["look"])
-        u = batch["look"][:, columns.PROMPT.stop :].reshape(-1, columns.LIFT_DRAWS)
+        numbers = batch["look"][:, columns.PROMPT.stop : self.lifting.augment.stop_lifted]
+        u = numbers.reshape(-1, columns.LIFT_DRAWS)
         with torch.no_grad():
             people = self.lifting(u)
         with torch.autocast(u.device.type, torch.bfloat16, enabled=self.bf16):
@@ -276,6 +290,7 @@ class MeshTask(ClipTask[FinetuneConfig]):
             open_appearance(config.data.augment, device),
             config.data.augment.prompt_share,
             self._open_lifting() if config.data.augment.lifted else None,
+            config.data.augment.mask_share,
         )
 
     def open_loader(self) -> Loader:

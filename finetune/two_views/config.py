@@ -70,6 +70,8 @@ class TwoViewsConfig(FinetuneConfig):
             )
         if self.head.prompts:
             raise UserError("head.prompts=true: task=two_views takes images alone")
+        if self.head.prompt_mask:
+            raise UserError("head.prompt_mask=true: task=two_views takes images alone")
 
     def make_network(self, body: "BodyModel") -> "Recovery":
         """Return the network for two views, of first weights; see FinetuneConfig."""
