@@ -118,7 +118,7 @@ def clips_of(folder):
 
 
 def test_a_coco_file_becomes_clips_of_one_crop(tmp_path, capsys):
-    write_coco(tmp_path / "coco")
+    write_coco(tmp_path / "coco", lambda tree: tree["annotations"][0].update(area=1234.5))
     assert run(tmp_path, "split=val", "licence=mine", "size=128") == 0
     assert "3 clips of coco written" in capsys.readouterr().out
     found = clips_of(tmp_path / "out")
@@ -143,6 +143,10 @@ def test_a_coco_file_becomes_clips_of_one_crop(tmp_path, capsys):
     share = masks[0].mean()
     assert abs(share - 0.4 * 0.8) < 0.01 and masks[0, 32, 32] and not masks[0, 32, 2]
     assert found[1][3] is None
+    # What COCO's own similarity of keypoints asks for.
+    note, other = labels.at(0).annotation, found[1][2].at(0).annotation
+    assert (int(note.number), float(note.area)) == (10, 1234.5) and other.area is None
+    assert note.box.tolist() == [40, 20, 80, 100] and int(other.number) == 11
     assert check_shard(str(tmp_path / "out" / "shard-000000.tar")).problems == []
 
 

@@ -136,6 +136,22 @@ def test_ho3d_also_scales_by_one_bone():
     assert mine["xyz_procrustes_al_auc3d"] == plain["xyz_al_auc3d"]
 
 
+def test_exact_hands_round_as_ho3ds_script_rounds_them():
+    """An error of 0 counts at the first threshold, one of 1e-17 does not."""
+    _, true = make_frames(20)
+    found = Frames(true.joints, name="pred")
+    scores = PROTOCOLS.find("ho3d")().score(found, Frames(true.joints, name="truth"))
+    errors = []
+    for joints in true.joints:
+        bone = np.sqrt(np.square(joints[4] - joints[0]).sum())
+        scaled = joints / bone * bone
+        errors.append(np.linalg.norm(scaled - scaled[0] + joints[0] - joints, axis=1))
+    first = np.mean(np.array(errors) <= 0)
+    assert 0.1 < first < 0.9
+    mine = {value.key: value.value for value in scores.values}
+    assert mine["xyz_scale_trans_al_auc3d"] == pytest.approx(1 - (1 - first) / 2 / 99, abs=1e-12)
+
+
 def test_a_mesh_that_is_not_manos_is_moved_by_the_joints():
     found, true = make_frames()
     found.vertices = found.vertices[:, :40]
