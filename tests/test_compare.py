@@ -50,7 +50,14 @@ def test_over_seeds_p_says_what_the_interval_says():
 
 
 def arm(name, **given):
-    budget = {"crops": 1000, "steps": 10, "planned": 10, "parameters": 500, "seconds": 60.0}
+    budget = {
+        "crops": 1000,
+        "tokens": 9000,
+        "steps": 10,
+        "planned": 10,
+        "parameters": 500,
+        "seconds": 60.0,
+    }
     return Arm(name, {0: name}, {0: Budget(**{**budget, **given})})
 
 
@@ -58,6 +65,9 @@ def test_budgets_that_differ_are_told_with_both_numbers():
     assert list_unequal([arm("a"), arm("b", seconds=70.0)]) == []
     assert list_unequal([arm("a"), arm("b", crops=2000)]) == [
         "budgets differ in crops seen: a 1,000, b 2,000"
+    ]
+    assert list_unequal([arm("a"), arm("b", tokens=6000)]) == [
+        "budgets differ in tokens seen: a 9,000, b 6,000"
     ]
     said = list_unequal([arm("a", steps=5), arm("b", parameters=800, seconds=None)])
     assert said[0] == "a is at step 5 of 10: it is not finished"

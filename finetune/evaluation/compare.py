@@ -39,7 +39,13 @@ from pretrain import header
 
 FORMAT = 1
 # Budgets that differ by less count as equal. Seconds of a machine that others share say little.
-EQUAL = {"crops": 0.02, "parameters": 0.02, "seconds": 0.25}
+EQUAL = {"crops": 0.02, "tokens": 0.02, "parameters": 0.02, "seconds": 0.25}
+UNITS = {
+    "crops": "crops seen",
+    "tokens": "tokens seen",
+    "parameters": "parameters",
+    "seconds": "seconds of training",
+}
 OF_ARMS = ("init", "data.shards", "data.sources")  # resumable, and yet of another arm
 
 
@@ -48,11 +54,13 @@ class Budget:
     """What a run's training took.
 
     Attributes:
-        crops: seen.  steps: taken, of ``planned``.  parameters: of the network.
+        crops: seen.  tokens: of their images: a larger image costs more.
+        steps: taken, of ``planned``.  parameters: of the network.
         seconds: of training by the log's speed; None where it has none.
     """
 
     crops: int
+    tokens: int
     steps: int
     planned: int
     parameters: int
@@ -176,7 +184,8 @@ def _measure_budget(predictor: Predictor) -> Budget:
     crops = step * config.batch
     seconds = crops * float(np.mean([1 / rate for rate in known])) if known else None
     parameters = sum(weight.numel() for weight in predictor.model.parameters())
-    return Budget(crops, step, config.steps, parameters, seconds)
+    rows, columns = config.model.grid()
+    return Budget(crops, crops * rows * columns, step, config.steps, parameters, seconds)
 
 
 def _mean_over_clips(values: Mapping[str, np.ndarray], clips: np.ndarray) -> dict[str, np.ndarray]:
@@ -188,7 +197,7 @@ def _mean_over_clips(values: Mapping[str, np.ndarray], clips: np.ndarray) -> dic
 def list_unequal(arms: Sequence[Arm]) -> list[str]:
     """Returns sentences on budgets in which arms differ by more than EQUAL, and on unfinished runs.
 
-    Crops seen, parameters, and seconds of training.
+    Crops seen, tokens of their images, parameters, and seconds of training.
     """
     said = []
     for arm in arms:
@@ -198,8 +207,7 @@ def list_unequal(arms: Sequence[Arm]) -> list[str]:
                     f"{arm.runs[seed]} is at step {budget.steps} of {budget.planned}: it is not "
                     "finished"
                 )
-    units = {"crops": "crops seen", "parameters": "parameters", "seconds": "seconds of training"}
-    for name, words in units.items():
+    for name, words in UNITS.items():
         means = {}
         for arm in arms:
             values = [getattr(budget, name) for budget in arm.budgets.values()]
@@ -305,7 +313,7 @@ def describe(found: Mapping[str, Any]) -> str:
             ]
         )
     lines += _lay_out([header, *rows]) + [""]
-    lines += found["budget"] or ["budgets are equal: crops seen, parameters, seconds of training"]
+    lines += found["budget"] or [f"budgets are equal: {', '.join(UNITS.values())}"]
     if any(pair["over"] == "clips" for pair in found["pairs"]):
         lines.append(
             "Intervals over clips alone say nothing of another seed: name runs of several seeds."
