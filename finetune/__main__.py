@@ -73,7 +73,7 @@ PACKAGE = Package(
             "fit",
             "finetune.fit.command:main",
             "fit bodies to the keypoints of clips, of one camera or several, as labels",
-            "SHARDS ... out=DIR [body=NAME] [up=AXIS] [key=value ...]",
+            "SHARDS-or-VIDEO out=DIR [body=NAME] [up=AXIS] [key=value ...]",
             "clips out=fitted",
             keys="finetune.fit.config:FitConfig",
             usual=("out", "body", "run", "up", "intrinsics", "fit.max_error", "device"),

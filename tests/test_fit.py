@@ -15,6 +15,7 @@ from data.loading.crop_labels import find_label_kind
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix, project
 from finetune.fit import command
+from finetune.fit import fitter as fitter_module
 from finetune.fit.config import FitKeys
 from finetune.fit.fitter import Fitter
 from finetune.fit.minimise import minimise
@@ -205,6 +206,24 @@ def test_one_persons_fit_does_not_depend_on_who_is_beside(bodies, sample, shards
     alone = fitter.fit(stretches[:1], {})[0]
     assert torch.allclose(alone.parameters.pose, both[0].parameters.pose, atol=1e-3)
     assert np.allclose(alone.errors, both[0].errors, atol=1e-4)
+
+
+def test_a_long_stretch_is_fitted_in_pieces_of_one_shape(bodies, sample, shards, monkeypatch):
+    monkeypatch.setattr(fitter_module, "LONGEST", 2)
+    monkeypatch.setattr(fitter_module, "BESIDE", 0)
+    fitter = Fitter(bodies["anny"], sample, FitKeys(steps=30))
+    stretches, _ = read_stretches([str(shards / shard_name(0))], Rules("body", 0.3, 6))
+    found = fitter.fit(stretches[:1], {})[0]
+    assert found.parameters.pose.shape == (3, 104, 3, 3) and len(found.errors) == 9
+    assert (found.parameters.shape == found.parameters.shape[0]).all()
+    assert found.errors.max() < 0.05
+
+
+def test_videos_that_cannot_be_fitted_are_refused_in_words(tmp_path):
+    with pytest.raises(UserError, match="2 paths, a.mp4 first: one video is fitted at a time"):
+        command.main(["a.mp4", "b.mp4", f"out={tmp_path}"])
+    with pytest.raises(UserError, match="no-such.mp4: no such file"):
+        command.main([str(tmp_path / "no-such.mp4"), f"out={tmp_path}"])
 
 
 def test_minimise_finds_each_minimum_on_its_own():

@@ -1,4 +1,4 @@
-"""``counterpose fit SHARDS out=DIR``: labelled clips from keypoints, without annotators."""
+"""``counterpose fit SHARDS-or-VIDEO out=DIR``: labelled clips, without annotators."""
 
 import json
 import os
@@ -21,6 +21,7 @@ from engine.run.files import make_folder, write_file
 from finetune.fit.answers import Answer, ask_network
 from finetune.fit.config import NOBODY, FitConfig
 from finetune.fit.fitter import Fitted, Fitter
+from finetune.fit.footage import cut_video, is_video
 from finetune.fit.labels import Shown, check_written, label_clip
 from finetune.fit.observed import Rules, Stretch, read_stretches
 from finetune.fit.prior import sample_body
@@ -69,11 +70,24 @@ def main(argv: Sequence[str]) -> int:
         UserError: bad keys, clips without keypoints or cameras, a folder of another fit.
     """
     config, paths = parse_keys(FitConfig, argv, COMMAND)
-    shards = find_shards(paths)
-    names = [os.path.basename(path) for path in shards]
-    if len(set(names)) < len(names):
-        raise UserError(f"two of the {len(names)} shards have one name: fit them one by one")
-    _claim(config, names)
+    K = None
+    if config.intrinsics:
+        fx, fy, cx, cy = config.intrinsics
+        K = check_intrinsics([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], 1, 1)
+    if any(is_video(path) for path in paths):
+        if len(paths) > 1:
+            raise UserError(f"{len(paths)} paths, {paths[0]} first: one video is fitted at a time")
+        if not os.path.isfile(paths[0]):
+            raise UserError(f"{paths[0]}: no such file")
+        _claim(config, [os.path.basename(paths[0])])
+        folder, assumed = cut_video(paths[0], config.out, config.rate_hz)
+        shards, K = find_shards([folder]), assumed if K is None else K
+    else:
+        shards = find_shards(paths)
+        names = [os.path.basename(path) for path in shards]
+        if len(set(names)) < len(names):
+            raise UserError(f"two of the {len(names)} shards have one name: fit them one by one")
+        _claim(config, names)
     total = Tally()
     todo = []
     for path in shards:
@@ -85,7 +99,7 @@ def main(argv: Sequence[str]) -> int:
     if len(todo) < len(shards):
         log.info("%d of %d shards are there already", len(shards) - len(todo), len(shards))
     if todo:
-        total.add(_fit_shards(config, shards, todo))
+        total.add(_fit_shards(config, shards, todo, K))
     _print_total(config, total)
     return 0 if total.clips else 1
 
@@ -137,14 +151,16 @@ def _read_report(config: FitConfig, path: str) -> Tally | None:
         return None
 
 
-def _fit_shards(config: FitConfig, shards: Sequence[str], todo: Sequence[str]) -> Tally:
-    """Fit and write the shards that are not there yet."""
+def _fit_shards(
+    config: FitConfig, shards: Sequence[str], todo: Sequence[str], K: np.ndarray | None
+) -> Tally:
+    """Fit and write the shards that are not there yet.
+
+    Args:
+        K: (3, 3) of the images of uncalibrated crops, or None.
+    """
     body = open_model(config.body, config.variant)
     check_written(body)
-    K = None
-    if config.intrinsics:
-        fx, fy, cx, cy = config.intrinsics
-        K = check_intrinsics([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], 1, 1)
     rules = Rules(body.kind, config.fit.confidence_min, config.fit.min_points, K)
     stretches, counts = read_stretches(shards, rules)
     if counts.few or counts.others:

@@ -29,7 +29,7 @@ class FitKeys:
         0.3, "keypoints of a lower confidence are not looked at", low=0, high=1
     )
     prior: float = key(0.3, "weight of which poses are likely", low=0)
-    shape: float = key(1.0, "weight of which shapes are likely", low=0)
+    shape: float = key(1.0, "weight of which shapes are likely, for each image", low=0)
     start: float = key(
         1.0, "weight of the network's pose where one camera alone sees the person", low=0
     )
@@ -63,6 +63,7 @@ class FitConfig:
         "fx,fy,cx,cy in pixels of the images that uncalibrated crops were cut from; default, of a "
         "video: the focal length is the image's diagonal",
     )
+    rate_hz: float = key(10.0, "frames of a second of a video that are fitted", low=0.1)
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
     fit: FitKeys = section(FitKeys)
 

@@ -19,6 +19,7 @@ from finetune.fit.scene import Scene, Start, Terms, Views
 from finetune.fit.start import Guess, Guesser, start_pose
 
 WIDE, NARROW = 30.0, 4.0  # reach of an error in sigmas, at first and at last
+LONGEST, BESIDE = 240, 4  # instants that are fitted at once; of them beside a piece, each side
 NEIGHBOURS_S = 0.5  # a network's answer serves as a guess for instants so near
 MOVED_SHARE = 2e-3  # a joint is fitted if a radian of it moves a point so far, over their spread
 
@@ -71,10 +72,58 @@ class Fitter:
         Args:
             answers: by id of a view.
         """
+        out = []
+        short = [one for one in stretches if len(one.times_s) <= LONGEST]
+        fitted = iter(self._fit_together(short, answers) if short else ())
+        for one in stretches:
+            is_long = len(one.times_s) > LONGEST
+            out.append(self._fit_long(one, answers) if is_long else next(fitted))
+        return out
+
+    def _fit_long(self, stretch: Stretch, answers: Mapping[int, Answer]) -> Fitted:
+        """A stretch in pieces of one shape, which is found on instants spread over all of it."""
+        times = stretch.times_s
+        spread = np.unique(np.linspace(0, len(times) - 1, LONGEST // 2).astype(int))
+        some = self._fit_together([_cut_stretch(stretch, [times[i] for i in spread])], answers)[0]
+        free = self.body.shape_space.to_free(some.parameters.shape[0])
+        poses, places, errors, errors_px = [], [], {}, {}
+        for first in range(0, len(times), LONGEST - 2 * BESIDE):
+            own = times[first : first + LONGEST - 2 * BESIDE]
+            # Instants beside a piece make it smooth where it meets the next, and are fitted there.
+            begin = max(0, first - BESIDE)
+            piece = _cut_stretch(stretch, times[begin : first + len(own) + BESIDE])
+            found = self._fit_together([piece], answers, free)[0]
+            rows = slice(first - begin, first - begin + len(own))
+            poses.append(found.parameters.pose[rows])
+            places.append(found.parameters.translation[rows])
+            for view, error, px in zip(piece.views, found.errors, found.errors_px, strict=True):
+                if view.time_s in own:
+                    errors[id(view)], errors_px[id(view)] = error, px
+        pose = torch.cat(poses)
+        shape = some.parameters.shape[:1].expand(len(pose), -1)
+        parameters = BodyParameters(self.body.name, pose, shape, torch.cat(places))
+        return Fitted(
+            stretch,
+            parameters,
+            np.array([times.index(view.time_s) for view in stretch.views]),
+            np.array([errors[id(view)] for view in stretch.views]),
+            np.array([errors_px[id(view)] for view in stretch.views]),
+        )
+
+    def _fit_together(
+        self,
+        stretches: Sequence[Stretch],
+        answers: Mapping[int, Answer],
+        shape: torch.Tensor | None = None,
+    ) -> list[Fitted]:
+        """Fit stretches side by side; with ``shape`` (S,), free numbers, that one is kept."""
         body = self._find_tools(stretches[0].joint_set)[0]
         scene, rows = self._make_scene(stretches, answers)
+        if shape is not None:
+            scene.start.shape = shape.expand(len(stretches), -1)
         keys = self.keys
         wide = Terms(keys.sigma, WIDE, keys.prior, keys.shape, keys.start, keys.acceleration)
+        wide.moves_shape = shape is None
         narrow = replace(wide, reach=NARROW)
         whole = replace(wide, moves_pose=False, moves_shape=False, told=0.0)
         third = max(1, keys.steps // 3)
@@ -210,6 +259,13 @@ class Fitter:
             sizes = scene.views.size_px[part].numpy()
             out.append(Fitted(stretch, own, instant, share, share * sizes))
         return out
+
+
+def _cut_stretch(stretch: Stretch, times_s: Sequence[float]) -> Stretch:
+    """The stretch at some of its instants."""
+    wanted = set(times_s)
+    views = [view for view in stretch.views if view.time_s in wanted]
+    return replace(stretch, views=views)
 
 
 def _minimise(scene: Scene, numbers: torch.Tensor, terms: Terms, steps: int) -> torch.Tensor:

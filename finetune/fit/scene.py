@@ -138,6 +138,9 @@ class Scene:
         self._slack = slack.to(views.points)
         self._weights = views.weights * points.given
         self._person = views.instant // self.instants
+        # What a detector puts wrongly it puts wrongly in all images of a person, so that more of
+        # them do not outweigh what is known of shapes.
+        self._counted = torch.bincount(self._person, minlength=self.people).to(views.points)
         self.seconds = seconds
         self._set_gaps(seconds)
 
@@ -218,7 +221,7 @@ class Scene:
             likely = likely + self._compare_told(keypoints, terms)
         total = total + (likely * self.known).sum(1)
         free = (numbers[:, : self.shapes] - self.prior.shape_mean) / self.prior.shape_std
-        total = total + 0.5 * terms.shape * free.square().sum(1)
+        total = total + 0.5 * terms.shape * self._counted * free.square().sum(1)
         if terms.acceleration and self.instants > 2:
             total = total + self._weigh_acceleration(keypoints, terms.acceleration)
         if self.contacts is not None:
