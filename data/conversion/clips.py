@@ -178,16 +178,25 @@ def _claim(out: str, sources: Sources, names: Sequence[str]) -> None:
             with open(place, encoding="utf-8") as file:
                 found = json.load(file)
             if found != recipe:
+                before, now = (_word_recipe(one) for one in (found, recipe))
                 raise UserError(
-                    f"out={out} holds a conversion of {len(found['shards'])} shards to "
-                    f"{found['to']} {found['variant']}; this is one of {len(names)} to "
-                    f"{target.name} {target.variant}: name another folder"
+                    f"out={out} holds a conversion of {before}; this is one of {now}: name another "
+                    "folder"
                 )
         write_file(place, json.dumps(recipe))
     except OSError as error:
         raise failure_of(error, f"{place} cannot be used: {explain(error)}") from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{place} is no recipe of a conversion: name another folder") from None
+
+
+def _word_recipe(recipe: dict[str, object]) -> str:
+    """Words such as "3 shards to smplx neutral"; KeyError of what is no recipe."""
+    shards = recipe["shards"]
+    count = len(shards) if isinstance(shards, list) else 0
+    words = f"{count} shards to {recipe['to']} {recipe['variant']}".strip()
+    read_as = recipe.get("body_variant")
+    return f"{words} with body_variant={read_as}" if read_as else words
 
 
 def _convert_samples(
