@@ -150,7 +150,9 @@ def _register_joints(
     rest = rest_body(target)
     points, bones = target(*_unpack(rest))
     shares = _list_limbs(rig, mine.tolist())
-    pose = align_parts(rig, shares, bones[:, mine], joints[:, theirs], 1e-9)
+    # Two points do not tell a bone's twist: without a hold above the rounding it would be any.
+    hold = 0.1 * HOLD[target.kind]
+    pose = align_parts(rig, shares, bones[:, mine], joints[:, theirs], hold)
     start = BodyParameters(target.name, pose, rest.shape, joints[:, theirs[:1]].clone()[:, 0])
     aim = Aim(
         torch.zeros(0, dtype=torch.int64),
