@@ -73,7 +73,6 @@ def main(argv: Sequence[str]) -> int:
     predictors = _open_predictors(config)
     if videos:
         check_videos(config, predictors)
-    make_folder(out, f"out={out}")
     if paths:
         _predict_images(config, paths, predictors, boxes, K, out)
     for path in videos:
@@ -93,6 +92,7 @@ def _predict_images(
     """Recover who is in images and write it."""
     masks = "body" in predictors and predictors["body"].config.head.prompt_mask
     regions = list_regions(config, paths, list(predictors), boxes, masks)
+    make_folder(out, f"out={out}")
     meshes = {kind: one for kind, one in predictors.items() if one.model.head.has_mesh}
     for path in progress.watched(list(regions), "image"):
         image, found, wrists = read_image(path), [], []

@@ -13,6 +13,7 @@ from engine.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {
+    "angles": ["people=20"],
     "cache": ["megabytes=4", "shards=2", "rounds=1"],
     "order": ["clips=1e6", "shards=100", "ranks=8", "batch=512", "slots=1e3"],
     "spread": ["device=cpu", "size=demo", "rounds=1", "batch=2"],
@@ -22,7 +23,18 @@ SMALL = {
 
 @pytest.mark.parametrize(
     "name",
-    ["cache", "checkpoint", "finding", "loader", "order", "people", "runs", "spread", "step"],
+    [
+        "angles",
+        "cache",
+        "checkpoint",
+        "finding",
+        "loader",
+        "order",
+        "people",
+        "runs",
+        "spread",
+        "step",
+    ],
 )
 def test_an_option_that_there_is_not_is_named(name, monkeypatch):
     monkeypatch.setenv(
