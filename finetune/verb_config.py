@@ -189,6 +189,18 @@ class VideoConfig:
     )
     tiles: bool = key(True, "search in tiles of the image too, for small people and crowds")
     lost_s: float = key(1.5, "longest time that a person may be hidden and stay the same", low=0)
+    smooth: str = key(
+        "one_euro",
+        "what takes the jitter of single frames out of rotations and places: the one-euro filter "
+        "(docs/animation.md), or nothing",
+        choices=("one_euro", "none"),
+    )
+    smooth_hz: float = key(
+        1.0, "video.smooth=one_euro: cutoff of joints that rest; lower is smoother", above=0
+    )
+    smooth_rise: float = key(
+        0.5, "hertz that this cutoff rises by for each rad/s; lower is smoother and slower", low=0
+    )
     overlay: bool = key(True, "write the video with the meshes on it, and its sound")
     maps: list[str] = key(
         [],

@@ -26,7 +26,7 @@ from tests.fake_finder import BLUE, RED, SIZE, draw_scene, open_fake_finder
 COUNT = 12
 # Milliseconds at which frames are shown: not an even rate.
 SHOWN = [0, 40, 80, 120, 160, 200, 290, 330, 370, 410, 450, 500]
-TINY = ["video.stretch=5", "video.size_px=96", "device=cpu", "formats=npz"]
+TINY = ["video.stretch=5", "video.size_px=96", "device=cpu", "formats=npz", "video.smooth=none"]
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +156,19 @@ def test_a_stopped_run_goes_on_where_it_was(done, clip, run, tmp_path, monkeypat
     assert predict(clip, run, tmp_path, "video.side_by_side=true") == 0
     assert len(calls) == 4 and drawn == [*range(8), None, *range(5, COUNT)]
     assert (tmp_path / "two.overlay.mp4").read_bytes() != film
+
+
+def test_a_smooth_video_has_the_same_frames(done, clip, run, tmp_path):
+    more = ["video.smooth=one_euro", "video.overlay=false"]
+    assert predict(clip, run, tmp_path, *more) == 0
+    with np.load(tmp_path / "two.npz") as mine, np.load(done / "two.npz") as raw:
+        assert mine.files == raw.files
+        for name in ("body-1", "body-2"):
+            assert np.array_equal(mine[f"{name}/frames"], raw[f"{name}/frames"])
+            still, jumpy = (
+                np.abs(np.diff(one[f"{name}/joints"][:3], 2, axis=0)).mean() for one in (mine, raw)
+            )
+            assert 0 < still < 0.8 * jumpy
 
 
 def test_what_a_video_cannot_be_asked_for_is_told(clip, run, tmp_path):

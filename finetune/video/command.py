@@ -21,6 +21,8 @@ from finetune.animation.formats import FORMATS
 from finetune.inference.fingers import JoiningRules
 from finetune.inference.predictor import Predictor, check_intrinsics
 from finetune.inference.search import WORDS
+from finetune.temporal.one_euro import Cutoff
+from finetune.temporal.smooth import smooth_take
 from finetune.verb_config import PredictFilesConfig
 from finetune.video.asked import Plan, Who, plan_crops
 from finetune.video.drawing import draw_films, read_frames
@@ -89,6 +91,8 @@ def predict_video(
     size = (frames.width, frames.height)
     bodies = {kind: predictor.body for kind, predictor in predictors.items()}
     take = make_take(path, frames.times, size, K, rows, everybody, bodies)
+    if config.video.smooth == "one_euro":
+        take = smooth_take(take, Cutoff(config.video.smooth_hz, config.video.smooth_rise))
     written: list[Path] = []
     for name in config.formats:
         written += FORMATS.find(name)(take, stem)

@@ -1,0 +1,1 @@
+"""Tracks over time: jitter of single frames taken out."""
