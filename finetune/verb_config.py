@@ -196,7 +196,7 @@ class VideoConfig:
         choices=("one_euro", "none"),
     )
     smooth_hz: float = key(
-        1.0, "video.smooth=one_euro: cutoff of joints that rest; lower is smoother", above=0
+        1.0, "video.smooth=one_euro: cutoff of joints that rest; lower is smoother", low=0.01
     )
     smooth_rise: float = key(
         0.5, "hertz that this cutoff rises by for each rad/s; lower is smoother and slower", low=0
