@@ -71,6 +71,7 @@ def save_numbers(
     people: Sequence[Person],
     keypoint_names: Names | None = None,
     joint_names: Names | None = None,
+    focal_from: str = "",
 ) -> None:
     """Write all arrays of all people in ``stem``.npz.
 
@@ -84,6 +85,7 @@ def save_numbers(
     Args:
         stem: path without the ending.  people: list of Person.  keypoint_names, joint_names: K and
             J names; where kinds have different ones, {kind: names}.
+        focal_from: words on where the focal length comes from; "": nobody said.
     Raises:
         UserError: a file cannot be written, or there are not as many names as keypoints or joints.
     """
@@ -115,6 +117,7 @@ def save_numbers(
         "format": FORMAT,
         "units": "metres, pixels, rotation matrices",
         "axes": "camera: x right, y down, z forward; the first pixel's centre is at (0.5, 0.5)",
+        **({"focal_length_from": focal_from} if focal_from else {}),
         "keypoint_names": keypoint_names,
         "joint_names": joint_names,
         "joints_of_a_left_hand": "pose is the left hand's own; joint_names are those of its mirror "

@@ -19,8 +19,9 @@ from engine.run.files import make_folder
 from finetune import export
 from finetune.inference.fingers import JoiningRules, join_hands
 from finetune.inference.image_answers import answer_image, require_answers, require_image_head
+from finetune.inference.image_camera import CameraFinder, ImageCamera
 from finetune.inference.images import read_image
-from finetune.inference.predictor import SIDES, Predictor, check_boxes, check_intrinsics
+from finetune.inference.predictor import SIDES, Predictor, check_boxes
 from finetune.inference.search import Region, search_images
 from finetune.person import Person
 from finetune.released.catalogue import list_shipped
@@ -52,18 +53,14 @@ class Listed:
 def main(argv: Sequence[str]) -> int:
     """Run ``python -m finetune predict``; returns the exit code."""
     config, named = parse_keys(PredictFilesConfig, argv, "finetune predict")
-    if config.intrinsics and len(config.intrinsics) != 4:
-        raise UserError(f"intrinsics={config.intrinsics}: four numbers are needed, fx,fy,cx,cy")
+    finder = CameraFinder(config.intrinsics, config.calibration, config.camera)
     refuse_equal_names(named)
     paths = [path for path in named if not is_video(path)]
     videos = [path for path in named if is_video(path)]
     boxes = read_boxes(config.boxes, paths) if config.boxes and paths else {}
-    fx, fy, cx, cy = config.intrinsics or [0, 0, 0, 0]
-    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]) if config.intrinsics else None
     # All are read once before the first is predicted: what is wrong with the last is reported now,
     # with nothing written.
-    for path in paths:
-        _check(path, boxes.get(path, []), K)
+    cameras = {path: _check(path, boxes.get(path, []), finder) for path in paths}
     out = Path(config.out)
     if out.exists() and not out.is_dir():
         raise UserError(f"out={out} is a file; results need a folder")
@@ -74,9 +71,9 @@ def main(argv: Sequence[str]) -> int:
     if videos:
         check_videos(config, predictors)
     if paths:
-        _predict_images(config, paths, predictors, boxes, K, out)
+        _predict_images(config, paths, predictors, boxes, cameras, out)
     for path in videos:
-        written = predict_video(path, config, predictors, K)
+        written = predict_video(path, config, predictors, finder)
         print(f"{path}: {', '.join(str(file) for file in written)}")
     return 0
 
@@ -86,7 +83,7 @@ def _predict_images(
     paths: Sequence[str],
     predictors: Mapping[str, Predictor],
     boxes: Mapping[str, Sequence[Listed]],
-    K: np.ndarray | None,
+    cameras: Mapping[str, ImageCamera],
     out: Path,
 ) -> None:
     """Recover who is in images and write it."""
@@ -95,9 +92,12 @@ def _predict_images(
     make_folder(out, f"out={out}")
     meshes = {kind: one for kind, one in predictors.items() if one.model.head.has_mesh}
     for path in progress.watched(list(regions), "image"):
-        image, found, wrists = read_image(path), [], []
+        camera, found, wrists = cameras[path], [], []
+        image, K = camera.correct_image(read_image(path)), camera.K
         stem = out / Path(path).stem
-        for kind, inside in regions[path].items():
+        print(f"{path}: {camera.describe()}")
+        for kind, listed in regions[path].items():
+            inside = camera.correct_regions(listed)
             squares = None if config.whole_image else [region.box for region in inside]
             sides = [region.side for region in inside]
             keypoints = [region.keypoints for region in inside]
@@ -117,7 +117,8 @@ def _predict_images(
                 found, predictors["body"].body, predictors["hand"].body, rules, wrists
             )
         if found:
-            write_results(stem, image, found, meshes, config.colour == "confidence")
+            confident = config.colour == "confidence"
+            write_results(stem, image, found, meshes, confident, camera.source)
             print(f"{path}: {_count(found)}: {stem}.overlay.png, {stem.name}.glb, {stem.name}.json")
     print(f"wrote what was found in {len(regions)} images to {out}")
 
@@ -227,15 +228,16 @@ def refuse_equal_names(images: Sequence[str]) -> None:
         first[stem] = image
 
 
-def _check(image: str, listed: Sequence[Listed], K: np.ndarray | None) -> None:
-    """UserError for an image, or a box in it, that cannot be used."""
+def _check(image: str, listed: Sequence[Listed], finder: CameraFinder) -> ImageCamera:
+    """The camera of an image; UserError for an image, or a box in it, that cannot be used."""
     height, width = read_image(image).shape[:2]
-    check_intrinsics(K, width, height)
+    camera = finder.find_camera(image, width, height, photograph=True)
     for row in listed:
         try:
             check_boxes([row.box], width, height, 1.0)
         except Failure as error:
             raise UserError(f"{row.where}: {error}") from None
+    return camera
 
 
 def write_results(
@@ -244,6 +246,7 @@ def write_results(
     found: Sequence[Person],
     predictors: Mapping[str, Predictor],
     confident: bool = False,
+    source: str = "",
 ) -> None:
     """Write overlay, views, meshes and numbers of an image.
 
@@ -251,18 +254,21 @@ def write_results(
 
     Args:
         confident: overlay and GLB are coloured by how sure the network is.
+        source: where the focal length comes from, for the views and the numbers.
     """
     drawn = overlay_confidence(image, found) if confident else draw.overlay(image, found)
     _save(Image.fromarray(drawn), f"{stem}.overlay.png")
     for name, person in zip(export.names_of(found), found, strict=True):
         words = f"{name.replace('_', ' ')}: {person.translation[2]:.2f} m away"
+        if source:
+            words += f"; {ImageCamera(person.intrinsics, source).describe()}"
         _save(draw.sheet(image, person, [words]), f"{stem}.{name}.png")
     colours = [colour_vertices(person) for person in found] if confident else None
     export.save_glb(f"{stem}.glb", found, colours)
     bodies = {kind: predictor.body for kind, predictor in predictors.items()}
     if len(bodies) == 1:
         (body,) = bodies.values()
-        export.save_numbers(stem, found, body.keypoint_names, body.joint_names)
+        export.save_numbers(stem, found, body.keypoint_names, body.joint_names, source)
         return
     by_kind = {kind: bodies["body" if kind == KINDS[0] else "hand"] for kind in KINDS}
     export.save_numbers(
@@ -270,6 +276,7 @@ def write_results(
         found,
         {kind: body.keypoint_names for kind, body in by_kind.items()},
         {kind: body.joint_names for kind, body in by_kind.items()},
+        source,
     )
 
 

@@ -149,7 +149,9 @@ class PredictConfig:
         0.3, "people and hands that are found with a lower score are left out", low=0, high=1
     )
     intrinsics: list[float] = key(
-        [], "fx,fy,cx,cy of the images in pixels; default: the focal length is the diagonal"
+        [],
+        "fx,fy,cx,cy of the images in pixels; default: calibration=, else what a photograph's EXIF "
+        "tells predict, else the focal length is the diagonal",
     )
     side: str | None = key(
         None,
@@ -223,7 +225,29 @@ class PredictFilesConfig(PredictConfig):
         "files of animation that are written of a video, separated by commas; docs/animation.md "
         "lists them",
     )
+    calibration: str = key(
+        "",
+        "file of the cameras of the images and videos (docs/cameras.md), whose lenses are then "
+        "undistorted",
+        path="one",
+    )
+    camera: str = key(
+        "", "name in calibration= of the camera that took them all; default: by the images' names"
+    )
     video: VideoConfig = section(VideoConfig)
+
+    def check(self) -> None:
+        """UserError where a camera is given twice or not at all; see PredictConfig."""
+        super().check()
+        if self.camera and not self.calibration:
+            raise UserError(f"camera={self.camera} is a name in a file: set calibration= too")
+        refuse_two_cameras(self.intrinsics, self.calibration)
+
+
+def refuse_two_cameras(intrinsics: list[float], calibration: str) -> None:
+    """UserError where the camera is given by two keys."""
+    if intrinsics and calibration:
+        raise UserError(f"intrinsics= and calibration={calibration}: the file says them already")
 
 
 @dataclass
@@ -247,10 +271,7 @@ class PredictPairConfig(PredictConfig):
                 f"cameras={','.join(self.cameras)}: two names of calibration= are wanted, those of "
                 "the first and of the second image's camera"
             )
-        if self.intrinsics and self.calibration:
-            raise UserError(
-                f"intrinsics= and calibration={self.calibration}: the file says them already"
-            )
+        refuse_two_cameras(self.intrinsics, self.calibration)
 
 
 @dataclass

@@ -11,10 +11,13 @@ from networks import make_run
 
 from data.find import search
 from data.find.detection import Detection, HandDetection
+from data.sources.cameras import Camera, write_cameras
 from data.sources.frames import open_video
 from engine.errors import UserError
 from finetune.__main__ import main
+from finetune.inference.image_camera import LensCorrection
 from finetune.inference.predictor import Predictor
+from finetune.inference.search import Region
 from finetune.video import command, drawing
 from finetune.video.asked import Who, plan_crops
 from finetune.video.film import fit_size, join_film, write_stretch
@@ -181,6 +184,32 @@ def test_what_a_video_cannot_be_asked_for_is_told(clip, run, tmp_path):
     (tmp_path / "none.mp4").write_bytes(b"no video")
     with pytest.raises(UserError, match="none.mp4"):
         main(["predict", str(tmp_path / "none.mp4"), f"run={run}", f"out={tmp_path}"])
+
+
+def test_the_lens_of_a_calibration_is_undone_in_all_frames(clip, run, tmp_path, monkeypatch):
+    K = np.array([[300.0, 0, SIZE[0] / 2], [0, 300, SIZE[1] / 2], [0, 0, 1]])
+    bent = np.array([-0.4, 0.1, 0, 0, 0, 0, 0, 0])
+    camera = Camera("two", K, bent, np.eye(3, 4), *SIZE)
+    write_cameras(str(tmp_path / "cameras.json"), {"two": camera})
+    seen = {}
+
+    def note_frames(self, frames, plan):
+        for number, image in frames:
+            seen[number] = image, [one.region.box for one in plan[number]]
+        return recover(self, iter([(number, seen[number][0]) for number in seen]), plan)
+
+    recover = Recoverer.recover
+    monkeypatch.setattr(Recoverer, "recover", note_frames)
+    more = [f"calibration={tmp_path / 'cameras.json'}", "video.stretch=100", "formats=json"]
+    assert predict(clip, run, tmp_path, *more, "video.overlay=false") == 0
+    told = json.loads((tmp_path / "two.json").read_text())["video"]
+    assert told["focal_length_from"] == "calibration=cameras.json, camera two"
+    assert np.allclose(told["intrinsics"], K)
+    ((_, raw),) = open_video(str(clip[0])).get([0])
+    lens = LensCorrection(camera)
+    assert np.array_equal(seen[0][0], lens.correct_image(raw)) and (seen[0][0] != raw).any()
+    wanted = lens.correct_region(Region(np.array([38.0, 30, 82, 160]))).box
+    assert np.allclose(seen[0][1][0], wanted) and wanted[0] < 37
 
 
 def test_crops_between_sightings():

@@ -43,7 +43,8 @@ def find_longer(size: Size) -> int:
 
 def find_size(images: "torch.Tensor") -> Size:
     """Return the Size of images (..., rows, columns)."""
-    rows, columns = images.shape[-2:]
+    # Numbers also while a network is traced for export, where they would be tensors.
+    rows, columns = (int(side) for side in images.shape[-2:])
     return columns if rows == columns else (rows, columns)
 
 

@@ -7,7 +7,7 @@ Frames in which somebody is not found have no row: a gap stays one. Camera's fra
 y down, z forward; the first pixel's centre is at (0.5, 0.5).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -194,6 +194,8 @@ class Take:
         width, height: pixels of a frame.
         intrinsics: (3, 3) float64.
         tracks: of its people.
+        focal_from: words on where the focal length comes from; "": nobody said.
+        correct_image: (H, W, 3) of the video to that of ``intrinsics``, without what the lens does.
     """
 
     video: str
@@ -202,6 +204,8 @@ class Take:
     height: int
     intrinsics: np.ndarray
     tracks: list[Track]
+    focal_from: str = ""
+    correct_image: Callable[[np.ndarray], np.ndarray] = lambda image: image
 
     @property
     def fps(self) -> float:

@@ -231,9 +231,12 @@ def pose_body(body: BodyModel, parameters: BodyParameters) -> Prediction:
     """
     count = len(parameters.pose)
     few = max(CHUNK_VERTICES // len(body.vertex_ids), 1)
-    step = max(count, 1) if torch.is_grad_enabled() else few
+    step = count if torch.is_grad_enabled() else few
+    if count <= step:  # without slices, which would fix the count of a traced network
+        every = body(parameters.pose, parameters.translation, parameters.shape)
+        return Prediction(*every, body.keypoints(*every), parameters)
     parts = []
-    for first in range(0, max(count, 1), step):
+    for first in range(0, count, step):
         part = parameters.select(slice(first, first + step))
         parts.append(body(part.pose, part.translation, part.shape))
     vertices, joints = (torch.cat(values) for values in zip(*parts, strict=True))

@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
-from data.cropping.lens import distort
-from data.sources.cameras import Camera, fit_to_video, match_videos, read_cameras
+from data.sources.cameras import Camera, match_videos, read_cameras
 from engine.config.parser import parse_keys
 from engine.config.paths import split_paths
 from engine.errors import UserError, explain, failure_of
 from engine.run.files import make_folder
+from finetune.inference.image_camera import ASSUMED, LensCorrection, take_camera
 from finetune.inference.images import read_image
 from finetune.inference.predictor import check_intrinsics
 from finetune.person import Person
@@ -41,7 +40,10 @@ def main(argv: Sequence[str]) -> int:
     cameras = None
     if config.calibration:
         lenses = _choose_cameras(config, paths, images)
-        images = [undistort(image, lens) for image, lens in zip(images, lenses, strict=True)]
+        images = [
+            LensCorrection(lens).correct_image(image)
+            for image, lens in zip(images, lenses, strict=True)
+        ]
         cameras = PlacedCamera(lenses[0].K, lenses[0].Rt), PlacedCamera(lenses[1].K, lenses[1].Rt)
     predictor = PairPredictor(runs[0], config.device)
     boxes, sides = _match_people(config, paths, predictor.body.kind)
@@ -57,7 +59,12 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"out={out} is a file; results need a folder")
     make_folder(out, f"out={out}")
     stems = [out / Path(path).stem for path in paths]
-    write_results(stems[0], images[0], found, {predictor.body.kind: predictor.predictor})
+    source = ASSUMED
+    if config.calibration or config.intrinsics:
+        name = Path(config.calibration).name
+        source = f"calibration={name}" if config.calibration else "intrinsics="
+    networks = {predictor.body.kind: predictor.predictor}
+    write_results(stems[0], images[0], found, networks, source=source)
     written = f"{stems[0]}.overlay.png, {stems[0].name}.glb, {stems[0].name}.json"
     if cameras is not None:
         _draw_second(stems[1], images[1], found, cameras, boxes)
@@ -84,33 +91,11 @@ def _choose_cameras(
         names = [cameras[stem] for stem in stems]
     found = []
     for name, path, image in zip(names, paths, images, strict=True):
-        if name not in known:
-            raise UserError(
-                f"cameras={','.join(names)}: calibration={config.calibration} has no camera "
-                f"{name}; it has {', '.join(known)}"
-            )
-        if known[name].quarter_turns:
-            raise UserError(
-                f"camera {name} of calibration={config.calibration} stands on its side; turn "
-                f"{path} and its calibration upright first"
-            )
-        found.append(fit_to_video(known[name], image.shape[1], image.shape[0]))
+        asked, size = f"cameras={','.join(names)}", (image.shape[1], image.shape[0])
+        found.append(take_camera(known, name, asked, config.calibration, path, size))
     if names[0] == names[1]:
         raise UserError(f"cameras={names[0]},{names[1]}: both images are of one camera")
     return found
-
-
-def undistort(image: np.ndarray, camera: Camera) -> np.ndarray:
-    """Return the image that a camera without distortion takes, (H, W, 3) uint8."""
-    if not camera.distortion.any() and not camera.fisheye:
-        return image
-    height, width = image.shape[:2]
-    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    rays = np.stack([x, y, np.ones_like(x)], -1) @ np.linalg.inv(camera.K).T
-    bent = distort(rays[..., :2], camera.distortion, camera.fisheye)
-    at = bent @ camera.K[:2, :2].T + camera.K[:2, 2] - 0.5
-    at = np.nan_to_num(at, nan=-1e6).astype(np.float32)
-    return cv2.remap(image, at[..., 0], at[..., 1], cv2.INTER_LINEAR)
 
 
 def _match_people(

@@ -1,6 +1,7 @@
 """``predict`` of a video: searched, recovered, drawn, and written in files of animation."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from engine.logging import progress
 from engine.run.files import make_folder
 from finetune.animation.formats import FORMATS
 from finetune.inference.fingers import JoiningRules
-from finetune.inference.predictor import Predictor, check_intrinsics
+from finetune.inference.image_camera import CameraFinder, ImageCamera
+from finetune.inference.predictor import Predictor
 from finetune.inference.search import WORDS
 from finetune.temporal.one_euro import Cutoff
 from finetune.temporal.smooth import smooth_take
@@ -62,14 +64,14 @@ def predict_video(
     path: str,
     config: PredictFilesConfig,
     predictors: Mapping[str, Predictor],
-    K: np.ndarray | None,
+    finder: CameraFinder,
 ) -> list[Path]:
     """Recover the people of a video and write them; returns the files.
 
     What is done is kept in OUT/STEM.parts, so that the same command goes on where it was stopped.
 
     Args:
-        K: (3, 3) intrinsics of its frames, or None: a guess.
+        finder: of its camera; a video's file tells no focal length.
     Raises:
         UserError: it cannot be read, or nobody is in it.
     """
@@ -77,22 +79,25 @@ def predict_video(
     folder = stem.with_name(f"{stem.name}.parts")
     make_folder(folder, f"out={config.out}")
     frames = _open_frames(path, folder)
-    K = check_intrinsics(K, frames.width, frames.height)
+    camera = finder.find_camera(path, frames.width, frames.height, photograph=False)
+    print(f"{path}: {camera.describe()}")
     tracks = _find_people(frames, folder, config, list(predictors))
     plan, everybody = plan_crops(tracks, frames.times, list(predictors), config.least_score)
     if config.side:
         other = "left_hand" if config.side == "right" else "right_hand"
         everybody = [who for who in everybody if who.part != other]
         plan = {n: [one for one in asked if one.who in everybody] for n, asked in plan.items()}
+    plan = _correct_plan(plan, camera)
     if not everybody:
         word = " or ".join(WORDS[kind] for kind in predictors)
         raise UserError(f"{path}: no {word} was found in it")
-    rows = _recover(path, frames, folder, plan, everybody, config, predictors, K)
+    rows = _recover(path, frames, folder, plan, everybody, config, predictors, camera)
     size = (frames.width, frames.height)
     bodies = {kind: predictor.body for kind, predictor in predictors.items()}
-    take = make_take(path, frames.times, size, K, rows, everybody, bodies)
+    take = make_take(path, frames.times, size, camera.K, rows, everybody, bodies)
     if config.video.smooth == "one_euro":
         take = smooth_take(take, Cutoff(config.video.smooth_hz, config.video.smooth_rise))
+    take.focal_from, take.correct_image = camera.source, camera.correct_image
     written: list[Path] = []
     for name in config.formats:
         written += FORMATS.find(name)(take, stem)
@@ -150,7 +155,7 @@ def _recover(
     everybody: Sequence[Who],
     config: PredictFilesConfig,
     predictors: Mapping[str, Predictor],
-    K: np.ndarray,
+    camera: ImageCamera,
 ) -> dict[str, Rows]:
     """The rows of all frames; stretches that are kept are not recovered again."""
     rules = JoiningRules(least_px=config.hand_px) if config.join_hands else None
@@ -161,17 +166,20 @@ def _recover(
     ]
     networks = [digest_network(one) for one in predictors.values()]
     length = config.video.stretch
-    digest = digest_words(digest_video(path), networks, asked, K.tolist(), rules, length)
+    seen = (digest_video(path), camera.K.tolist(), camera.list_lens())
+    digest = digest_words(seen, networks, asked, rules, length)
     parts = Parts(folder, digest)
     parts.clear_others()
-    recoverer = Recoverer(predictors, K, everybody, rules)
+    recoverer = Recoverer(predictors, camera.K, everybody, rules)
     found: list[dict[str, Rows]] = []
     with progress.bar(frames.count, "frame", description="recovering") as bar:
         for stretch, first in enumerate(range(0, frames.count, length)):
             span = range(first, min(first + length, frames.count))
             rows = parts.load(stretch)
             if rows is None:
-                rows = recoverer.recover(read_frames(frames, [n for n in span if n in plan]), plan)
+                wanted = [n for n in span if n in plan]
+                shown = read_frames(frames, wanted, camera.correct_image)
+                rows = recoverer.recover(shown, plan)
                 parts.save(stretch, rows)
             found.append(rows)
             bar.update(len(span))
@@ -181,3 +189,14 @@ def _recover(
 
 def _list_points(points: np.ndarray | None) -> list | None:
     return None if points is None else points.tolist()
+
+
+def _correct_plan(plan: Plan, camera: ImageCamera) -> Plan:
+    """The plan with each region where the camera's corrected image shows it."""
+    out: Plan = {}
+    for number, asked in plan.items():
+        regions = camera.correct_regions([one.region for one in asked])
+        out[number] = [
+            replace(one, region=region) for one, region in zip(asked, regions, strict=True)
+        ]
+    return out

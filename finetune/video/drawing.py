@@ -63,7 +63,7 @@ def _plan_overlay(
     take: Take, frames: Frames, stem: Path, size: tuple[int, int], beside: bool
 ) -> Film:
     def draw(span: range) -> Iterator[tuple[int, np.ndarray]]:
-        for number, image in read_frames(frames, span):
+        for number, image in read_frames(frames, span, take.correct_image):
             yield number, draw_frame(image, take, number, size, beside)
 
     path = stem.with_name(f"{stem.name}.overlay.mp4")
@@ -95,13 +95,18 @@ def _draw(take: Take, film: Film, store: Films, digest: str, length: int) -> Non
         log.warning("%s: %s", take.video, said)
 
 
-def read_frames(frames: Frames, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+def read_frames(
+    frames: Frames, numbers: Sequence[int], correct: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (number, (H, W, 3) uint8 RGB) of a video.
 
+    Args:
+        correct: what is done to each image, such as to undo its lens.
     Raises:
         UserError: it can no longer be read.
     """
     try:
-        yield from frames.get(numbers)
+        for number, image in frames.get(numbers):
+            yield number, correct(image)
     except Unreadable as error:
         raise UserError(f"{frames.path}: {error}") from None

@@ -41,7 +41,7 @@ def write_html(take: Take, stem: Path) -> list[Path]:
         "intrinsics": [float(take.intrinsics[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2))],
         "tracks": [_pack_track(track, number) for number, track in enumerate(take.tracks)],
     }
-    seconds = float(take.times[-1])
+    seconds, known = float(take.times[-1]), bool(take.focal_from)
     values = {
         "name": Path(take.video).name,
         "facts": [
@@ -49,6 +49,7 @@ def write_html(take: Take, stem: Path) -> list[Path]:
             f"{seconds:.1f} s",
             f"{take.fps:.2f} frames a second",
             f"{take.width} x {take.height}",
+            *([f"focal length {take.intrinsics[0, 0]:.0f} px ({take.focal_from})"] * known),
         ],
         "people": [
             {"name": track.name, "frames": len(track), "colour": colour(number)}
@@ -98,7 +99,8 @@ def _shrink_video(take: Take, stem: Path) -> bytes:
         source = open_video(take.video)
         with tempfile.TemporaryDirectory(prefix=f".{stem.name}-", dir=stem.parent) as folder:
             silent, whole = Path(folder) / "silent.mp4", Path(folder) / "whole.mp4"
-            frames = shrink_frames(source.get(range(source.count)), LONGEST_PX)
+            shown = ((n, take.correct_image(one)) for n, one in source.get(range(source.count)))
+            frames = shrink_frames(shown, LONGEST_PX)
             write_stretch(silent, frames, take.times, take.fps)
             join_film(whole, [(0, silent)], take.times, source)
             return whole.read_bytes()

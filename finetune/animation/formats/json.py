@@ -38,6 +38,7 @@ def _list_parts(take: Take) -> Iterator[str]:
             "width": take.width,
             "height": take.height,
             "intrinsics": take.intrinsics.tolist(),
+            **({"focal_length_from": take.focal_from} if take.focal_from else {}),
         },
     }
     yield json.dumps(head)[:-1] + ', "people": ['
