@@ -95,7 +95,6 @@ def _predict_images(
         camera, found, wrists = cameras[path], [], []
         image, K = camera.correct_image(read_image(path)), camera.K
         stem = out / Path(path).stem
-        print(f"{path}: {camera.describe()}")
         for kind, listed in regions[path].items():
             inside = camera.correct_regions(listed)
             squares = None if config.whole_image else [region.box for region in inside]
@@ -120,6 +119,7 @@ def _predict_images(
             confident = config.colour == "confidence"
             write_results(stem, image, found, meshes, confident, camera.source)
             print(f"{path}: {_count(found)}: {stem}.overlay.png, {stem.name}.glb, {stem.name}.json")
+        print(f"{path}: {camera.describe()}")
     print(f"wrote what was found in {len(regions)} images to {out}")
 
 
