@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from data.bodies.base import mirrored
 from data.format.clip import Clip, Crop, decode_meta
 from data.format.joint_sets import find_joint_set
 from data.format.labels import Keypoints, Labels, load_arrays
@@ -20,7 +21,7 @@ from finetune.fit.config import FitKeys
 from finetune.fit.fitter import Fitter
 from finetune.fit.minimise import minimise
 from finetune.fit.observed import Rules, read_stretches
-from finetune.fit.prior import sample_people
+from finetune.fit.prior import sample_people, take_hands
 
 SIZE = 256
 TIMES = (0.0, 0.1, 0.2)
@@ -96,10 +97,11 @@ def shards(tmp_path_factory, truth):
 
 
 @pytest.fixture(scope="module")
-def fitted(shards, sample, tmp_path_factory):
+def fitted(shards, sample, bodies, tmp_path_factory):
     out = tmp_path_factory.mktemp("fitted")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "sample_body", lambda body: sample)
+        patch.setattr(command, "open_model", lambda name, variant: bodies[name])
         assert command.main([str(shards), f"out={out}", "run=none"]) == 0
     return out
 
@@ -195,6 +197,8 @@ def test_clips_that_cannot_be_fitted_are_refused_in_words(tmp_path, truth, sampl
     write_shard(str(tmp_path / shard_name(1)), [clip])
     with pytest.raises(UserError, match="crop 0 has no camera .* intrinsics=fx,fy,cx,cy"):
         read_stretches([str(tmp_path / shard_name(1))], rules)
+    with pytest.raises(UserError, match="body=mano: fits are written as labels of anny, anny_hand"):
+        command.main([str(tmp_path), f"out={tmp_path}/out", "body=mano"])
     with pytest.raises(UserError, match="out= is not set"):
         command.main([str(tmp_path)])
 
@@ -211,12 +215,13 @@ def test_one_persons_fit_does_not_depend_on_who_is_beside(bodies, sample, shards
 def test_a_long_stretch_is_fitted_in_pieces_of_one_shape(bodies, sample, shards, monkeypatch):
     monkeypatch.setattr(fitter_module, "LONGEST", 2)
     monkeypatch.setattr(fitter_module, "BESIDE", 0)
-    fitter = Fitter(bodies["anny"], sample, FitKeys(steps=30))
+    fitter = Fitter(bodies["anny"], sample, FitKeys(steps=20))
     stretches, _ = read_stretches([str(shards / shard_name(0))], Rules("body", 0.3, 6))
     found = fitter.fit(stretches[:1], {})[0]
     assert found.parameters.pose.shape == (3, 104, 3, 3) and len(found.errors) == 9
     assert (found.parameters.shape == found.parameters.shape[0]).all()
-    assert found.errors.max() < 0.05
+    # A third of the views have an outlier.
+    assert np.median(found.errors) < 0.01
 
 
 def test_videos_that_cannot_be_fitted_are_refused_in_words(tmp_path):
@@ -240,3 +245,40 @@ def test_minimise_finds_each_minimum_on_its_own():
         lambda x: (one * (x - of).square()).sum(1) + (x - of).pow(4).sum(1), torch.zeros(1, 3), 60
     )
     assert torch.equal(alone[0], found[0])
+
+
+@pytest.mark.parametrize("side", ["left_hand", "right_hand"])
+def test_hands_are_fitted_and_read_back_on_their_side(side, bodies, sample, tmp_path, monkeypatch):
+    hand, hands = bodies["anny_hand"], take_hands(sample)
+    flip = torch.tensor([side == "left_hand"])
+    pose = axis_angle_to_matrix(hands.pose[30:31])
+    pose[:, 0] = axis_angle_to_matrix(torch.tensor([[0.3, -0.2, 0.5]]))
+    place = torch.tensor([[0.0, 0.0, 0.9]])
+    vertices, joints = hand(pose, place, sample.shape[20:21])
+    keypoints = hand.keypoints(vertices, joints)
+    if side == "left_hand":
+        keypoints = mirrored(keypoints)
+    K = np.array([[2400.0, 0, SIZE / 2], [0, 2400.0, SIZE / 2], [0, 0, 1]])
+    crops = [Crop(f"cam{n}", 0.0, side, K, look_at(2.1 * n)) for n in range(3)]
+    rows = [hand.keypoint_names.index(name) for name in find_joint_set("hand21").joints]
+    points = [project(keypoints[0, rows].numpy(), crop.K, crop.Rt)[0] for crop in crops]
+    seen = Keypoints("hand21", np.array(points, np.float32), np.ones((3, 21), np.float32))
+    labels = Labels(np.arange(3), keypoints=seen)
+    clip = Clip("hand", "test", "CC0-1.0", "anna", SIZE, crops, [b"\xff\xd8"] * 3, labels=labels)
+    write_shard(str(tmp_path / shard_name(0)), [clip])
+    monkeypatch.setattr(command, "sample_body", lambda body: hands)
+    monkeypatch.setattr(command, "open_model", lambda name, variant: bodies[name])
+    keys = [f"out={tmp_path}/out", "run=none", "body=anny_hand"]
+    assert command.main([str(tmp_path / shard_name(0)), *keys]) == 0
+    [(clip, arrays)] = read_all(tmp_path / "out").values()
+    arrays = {
+        name: torch.from_numpy(arrays[name]) for name in ("pose", "root", "joints", "phenotype")
+    }
+    arrays["pose"] = axis_angle_to_matrix(arrays["pose"])
+    arrays["shape"] = arrays.pop("phenotype")[None]
+    found = hand.read_labels(arrays, flip)
+    found = hand.mirror_parameters(found, flip)
+    read = hand.keypoints(*hand(found.pose, found.translation, found.shape))
+    if side == "left_hand":
+        read = mirrored(read)
+    assert (read - keypoints).norm(dim=-1).mean() < 0.003

@@ -22,7 +22,7 @@ from finetune.fit.answers import Answer, ask_network
 from finetune.fit.config import NOBODY, FitConfig
 from finetune.fit.fitter import Fitted, Fitter
 from finetune.fit.footage import cut_video, is_video
-from finetune.fit.labels import Shown, check_written, label_clip
+from finetune.fit.labels import Shown, find_kind, label_clip
 from finetune.fit.observed import Rules, Stretch, read_stretches
 from finetune.fit.prior import sample_body
 from finetune.inference.predictor import Predictor, check_intrinsics
@@ -70,6 +70,7 @@ def main(argv: Sequence[str]) -> int:
         UserError: bad keys, clips without keypoints or cameras, a folder of another fit.
     """
     config, paths = parse_keys(FitConfig, argv, COMMAND)
+    kind = find_kind(config.body)
     K = None
     if config.intrinsics:
         fx, fy, cx, cy = config.intrinsics
@@ -80,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
         if not os.path.isfile(paths[0]):
             raise UserError(f"{paths[0]}: no such file")
         _claim(config, [os.path.basename(paths[0])])
-        folder, assumed = cut_video(paths[0], config.out, config.rate_hz)
+        folder, assumed = cut_video(paths[0], config.out, config.rate_hz, kind)
         shards, K = find_shards([folder]), assumed if K is None else K
     else:
         shards = find_shards(paths)
@@ -111,10 +112,12 @@ def _claim(config: FitConfig, names: Sequence[str]) -> None:
     recipe = json.loads(json.dumps({"keys": keys, "shards": sorted(names)}))
     make_folder(config.out, f"out={config.out}")
     try:
-        if place.exists():
+        names_there = os.listdir(config.out)
+        # Nothing is lost where no shard was fitted before something was found to be wrong.
+        if place.exists() and any(name.endswith(REPORT) for name in names_there):
             found = json.loads(place.read_text(encoding="utf-8"))
             _compare(config, found, recipe)
-        elif os.listdir(config.out):
+        elif names_there and not place.exists():
             raise UserError(
                 f"out={config.out} is not empty and was not made by this command; take another "
                 "folder"
@@ -160,7 +163,6 @@ def _fit_shards(
         K: (3, 3) of the images of uncalibrated crops, or None.
     """
     body = open_model(config.body, config.variant)
-    check_written(body)
     rules = Rules(body.kind, config.fit.confidence_min, config.fit.min_points, K)
     stretches, counts = read_stretches(shards, rules)
     if counts.few or counts.others:
@@ -169,12 +171,14 @@ def _fit_shards(
             "fit.confidence_min), %d are no crops of a %s: they are left out",
             counts.few, rules.min_points, rules.confidence_min, counts.others, body.kind,
         )  # fmt: skip
-    predictor = None if config.run == NOBODY else Predictor(config.run, config.device)
+    # Weights that ship are called by the kind of what they recover.
+    run = config.run or body.kind
+    predictor = None if run == NOBODY else Predictor(run, config.device)
     if predictor is not None:
         predictor.require_mesh("fit")
         if predictor.body.kind != body.kind:
             raise UserError(
-                f"run={config.run} recovers a {predictor.body.kind}, body={config.body} is a "
+                f"run={run} recovers a {predictor.body.kind}, body={config.body} is a "
                 f"{body.kind}: name another network, or run={NOBODY}"
             )
     network_body = "" if predictor is None else predictor.body.name
@@ -283,7 +287,7 @@ def _label_samples(
         clip = decode_meta(members["json"], f"{path}:{key}")
         tally.clips_read += 1
         tally.crops_read += len(clip.crops)
-        kept = sorted(shown.get(key, []), key=lambda one: one.number)
+        kept = _choose_person(shown.get(key, []))
         if not kept:
             continue
         tally.clips += 1
@@ -291,6 +295,16 @@ def _label_samples(
         tally.errors += [one.error for one in kept]
         tally.errors_px += [one.error_px for one in kept]
         yield key, label_clip(clip, members, kept, fitter.body)
+
+
+def _choose_person(shown: Sequence[Shown]) -> list[Shown]:
+    """The crops of a clip that are labelled: those of one hand where it shows both."""
+    if not shown:
+        return []
+    owners = [id(one.fitted) for one in shown]
+    owner = max(owners, key=owners.count)
+    kept = [one for one in shown if id(one.fitted) == owner]
+    return sorted(kept, key=lambda one: one.number)
 
 
 def _print_total(config: FitConfig, total: Tally) -> None:

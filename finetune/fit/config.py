@@ -47,9 +47,9 @@ class FitConfig:
     body: str = key("anny", "body model that is fitted (docs/bodies.md)")
     variant: str = key("", "of that model, such as neutral; default: its own")
     run: str = key(
-        "body",
-        "the network that a fit begins with: a run, or weights (docs/weights.md); none: fits begin "
-        "with the mean pose, where cameras triangulate the person or one camera shows them",
+        "",
+        "the network that a fit begins with: a run, or weights (docs/weights.md); default: those "
+        "that ship for bodies or hands; none: fits begin with the mean pose",
         path="one",
     )
     up: str = key(

@@ -315,4 +315,6 @@ def list_moved_joints(body: BodyModel, points: JointMap) -> list[int]:
     placed = points(vertices, joints)[:, points.given]
     spread = (placed[-1] - placed[-1].mean(0)).norm(dim=-1).mean()
     moved = (placed[:-1] - placed[-1]).norm(dim=-1) > MOVED_SHARE * spread
+    # A hand's wrist turns all of it, as its root does.
+    moved[0] = moved[1] = moved[1] & (body.kind == "body")
     return [joint for joint in range(1, count) if bool(moved[joint].any())]

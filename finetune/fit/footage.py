@@ -21,11 +21,12 @@ def is_video(path: str) -> bool:
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
-def cut_video(path: str, out: str, rate_hz: float) -> tuple[str, np.ndarray]:
+def cut_video(path: str, out: str, rate_hz: float, kind: str) -> tuple[str, np.ndarray]:
     """Return the folder of a video's clips, and (3, 3) intrinsics as ``predict`` assumes them.
 
     Args:
         out: folder of the fit.  rate_hz: frames of a second that are searched.
+        kind: "body" or "hand".
     Raises:
         UserError: it is no video, or nobody is in it.
     """
@@ -34,6 +35,7 @@ def cut_video(path: str, out: str, rate_hz: float) -> tuple[str, np.ndarray]:
     keys = (
         f"videos={path}",
         f"out={folder}",
+        f"kind={kind}",
         f"find.rate_hz={rate_hz}",
         f"instants={INSTANTS}",
         f"gap_min_s={0.5 / rate_hz}",

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from data.bodies.base import BodyModel, BodyParameters
+from data.bodies.anny_layout import ANNY as LAYOUT
+from data.bodies.base import BodyModel, BodyParameters, mirrored
+from data.bodies.models import BODIES
 from data.bodies.smpl_layout import FAMILY
 from data.format.clip import Clip, decode_masks, encode
 from data.format.labels import (
@@ -19,11 +21,12 @@ from data.format.labels import (
 from data.format.labels import BodyParameters as LabelledBody
 from engine.errors import UserError
 from engine.geometry import matrix_to_axis_angle, project
+from finetune.fit.answers import LEFT
 from finetune.fit.fitter import Fitted
 from finetune.fit.observed import LABELS, View
 
-ANNY = "anny"
-WRITTEN = (ANNY, *FAMILY)
+ANNY, ANNY_HAND = "anny", "anny_hand"
+WRITTEN = (ANNY, ANNY_HAND, *(name for name, spec in FAMILY.items() if spec.kind == "body"))
 KEPT = ("keypoint_set", "keypoints", "keypoint_confidence")  # of the labels that were there
 
 
@@ -45,15 +48,16 @@ class Shown:
     error_px: float
 
 
-def check_written(body: BodyModel) -> None:
-    """Raise UserError for a body model whose labels are not written."""
-    if body.name not in WRITTEN or body.kind != "body":
-        names = ", ".join(name for name in WRITTEN if name not in FAMILY or _is_body(name))
-        raise UserError(f"body={body.name}: fits are written as labels of {names}")
+def find_kind(name: str) -> str:
+    """Return "body" or "hand", which a body model is of, without opening it.
 
-
-def _is_body(name: str) -> bool:
-    return FAMILY[name].kind == "body"
+    Raises:
+        UserError: there is no such model, or its labels are not written.
+    """
+    BODIES.find(name)
+    if name not in WRITTEN:
+        raise UserError(f"body={name}: fits are written as labels of {', '.join(WRITTEN)}")
+    return "hand" if name == ANNY_HAND else "body"
 
 
 def label_clip(
@@ -72,6 +76,9 @@ def label_clip(
     found = _pick(shown[0].fitted.parameters, rows)
     with torch.no_grad():
         vertices, joints = body(found.pose, found.translation, found.shape)
+        if body.name == ANNY_HAND:
+            side = clip.crops[kept[0]].kind
+            found, joints, vertices = _join_whole(found, vertices, body, side)
     crops = []
     for one in shown:
         crop = clip.crops[one.number]
@@ -80,8 +87,12 @@ def label_clip(
         crops.append(crop)
     visible = _share_inside(vertices.numpy(), instant, shown, clip.size)
     seen = _find_inside(joints.numpy(), instant, shown, clip.size)
-    if body.name == ANNY:
-        labels = _label_anny(found, joints.numpy(), instant, seen, visible, body)
+    if body.name == ANNY_HAND:
+        # The rest of the person is nowhere.
+        others = np.setdiff1d(np.arange(seen.shape[1]), LAYOUT.index_part(side))
+        seen[:, others] = OUTSIDE
+    if body.name in (ANNY, ANNY_HAND):
+        labels = _label_anny(found, joints.numpy(), instant, seen, visible, body.whole)
     else:
         labels = _label_family(found, joints.numpy(), instant, seen, visible, body)
     given = load_arrays(members[LABELS])
@@ -116,6 +127,29 @@ def _pick(found: BodyParameters, rows: list[int]) -> BodyParameters:
     return BodyParameters(
         found.body, found.pose[chosen], found.shape[chosen], found.translation[chosen]
     )
+
+
+def _join_whole(
+    hand: BodyParameters, vertices: torch.Tensor, body: BodyModel, side: str
+) -> tuple[BodyParameters, torch.Tensor, torch.Tensor]:
+    """(a whole body at rest with that hand, its joints, the hand's vertices), out of the mirror.
+
+    Labels of a hand are those of a whole body, of which a network of hands reads the wrist's
+    rotation and place and the fingers.
+
+    Args:
+        vertices: (T, V, 3) of the right hand that was fitted.
+    """
+    flip = torch.full((len(hand.pose),), side == LEFT)
+    own = body.mirror_parameters(hand, flip)
+    wrist, *fingers = LAYOUT.index_part(side)
+    pose = torch.eye(3).repeat(len(own.pose), len(body.whole.joint_names), 1, 1)
+    pose[:, 0] = own.pose[:, 0] @ own.pose[:, 1]
+    pose[:, fingers] = own.pose[:, 2:]
+    _, joints = body.whole(pose, torch.zeros(len(pose), 3), own.shape)
+    place = own.translation - joints[:, wrist]
+    whole = BodyParameters(body.whole.name, pose, own.shape, place)
+    return whole, joints + place[:, None], mirrored(vertices) if side == LEFT else vertices
 
 
 def _find_inside(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from data.bodies.anny_layout import ANNY
 from data.bodies.base import BodyModel, BodyParameters
 from data.bodies.models import open_model
 from data.conversion.convert import CHUNK, Converter
@@ -22,6 +23,7 @@ from data.people.shapes import draw_phenotype
 from engine.geometry import axis_angle_to_matrix, matrix_to_axis_angle
 
 SOURCE = "anny"  # the body model of synthetic humans
+SOURCE_HAND = "anny_hand"
 SEED = 20
 PEOPLE = 800
 CONVERTED = 240  # of the poses, for a body model that they are converted to: 0.1 s each
@@ -103,6 +105,8 @@ def sample_body(body: BodyModel, people: int = PEOPLE) -> Sample:
     """Return a Sample of any body model of a whole person; anny's poses are converted to others."""
     if body.name == SOURCE:
         return sample_people(body, people)
+    if body.name == SOURCE_HAND:
+        return take_hands(sample_people(body.whole, people))
     source = open_model(SOURCE)
     given = sample_people(source, CONVERTED // 2)
     converter = Converter(source, body)
@@ -119,6 +123,13 @@ def sample_body(body: BodyModel, people: int = PEOPLE) -> Sample:
     # Numbers of SMPL's shapes have a mean of 0 and a deviation of 1 among people.
     signs = torch.tensor([-1.0, 1.0]).repeat(len(poses) // 2 + 1)[: len(poses), None]
     return Sample(poses, signs.expand(-1, len(body.shape_space.names)))
+
+
+def take_hands(sample: Sample) -> Sample:
+    """Return the right hands of a Sample of anny: a root and a wrist at rest, then the fingers."""
+    fingers = ANNY.index_part("right_hand")[1:]
+    pose = sample.pose[:, fingers]
+    return Sample(torch.cat([torch.zeros_like(pose[:, :2]), pose], 1), sample.shape)
 
 
 def learn_prior(body: BodyModel, sample: Sample, joints: Sequence[int]) -> Prior:
