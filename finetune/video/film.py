@@ -12,6 +12,7 @@ import av
 import cv2
 import numpy as np
 
+from data.sources.frame_index import open_container
 from data.sources.frames import Frames
 from engine.errors import EnvironmentFault, explain, failure_of
 from engine.geometry import crop_intrinsics
@@ -109,7 +110,7 @@ def _encode(
             stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001))
             stream.width, stream.height, stream.pix_fmt = image.shape[1], image.shape[0], "yuv420p"
             stream.codec_context.time_base = stream.time_base = Fraction(1, TICKS)
-            stream.options = CODEC
+            stream.options = {**CODEC}
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         frame.pts = round((float(times[number]) - first) * TICKS)
         frame.time_base = Fraction(1, TICKS)
@@ -140,9 +141,9 @@ def join_film(
                 video.time_base = Fraction(1, TICKS)
                 sound = _Sound(out, source) if source else None
                 try:
-                    for packet in _list_packets(stretches, times, video):
+                    for time_s, packet in _list_packets(stretches, times, video):
                         if sound:
-                            sound.copy_until(float(packet.pts * packet.time_base))
+                            sound.copy_until(time_s)
                         out.mux(packet)
                     if sound:
                         sound.copy_until(float(times[-1]) + 1.0)
@@ -159,8 +160,8 @@ def join_film(
 
 def _list_packets(
     stretches: Sequence[tuple[int, Path]], times: np.ndarray, video: av.VideoStream
-) -> Iterator[av.Packet]:
-    """The packets of all stretches at the times of the whole."""
+) -> Iterator[tuple[float, av.Packet]]:
+    """(seconds, packet) of all stretches at the times of the whole."""
     last_s = float(times[-1]) / (len(times) - 1) if len(times) > 1 else LONE_S
     for first, path in stretches:
         number = first
@@ -169,12 +170,13 @@ def _list_packets(
                 if packet.dts is None:
                     continue
                 packet.time_base = Fraction(1, TICKS)
-                packet.pts = packet.dts = round(float(times[number]) * TICKS)
+                at = round(float(times[number]) * TICKS)
                 end_s = float(times[number + 1]) if number + 1 < len(times) else times[-1] + last_s
-                packet.duration = max(1, round(end_s * TICKS) - packet.pts)
+                packet.pts = packet.dts = at
+                packet.duration = max(1, round(end_s * TICKS) - at)
                 packet.stream = video
+                yield float(times[number]), packet
                 number += 1
-                yield packet
 
 
 class _Sound:
@@ -185,8 +187,9 @@ class _Sound:
     """
 
     def __init__(self, out: av.container.OutputContainer, source: Frames) -> None:
-        self.said, self.stream, self.next = "", None, None
-        self.container = av.open(source.path)
+        self.said, self.stream = "", None
+        self.next: tuple[float, av.Packet] | None = None
+        self.container = open_container(source.path)
         self.start_s = source.start_s
         audio = next(iter(self.container.streams.audio), None)
         if audio is None:
@@ -202,20 +205,24 @@ class _Sound:
         self.out = out
         self.next = self._take()
 
-    def _take(self) -> av.Packet | None:
-        """The next packet that does not end before the first picture."""
+    def _take(self) -> tuple[float, av.Packet] | None:
+        """(seconds, packet) of the next one that does not begin before the first picture."""
         for packet in self.packets:
+            if packet.pts is None or packet.dts is None:
+                continue
             shift = round(self.start_s / packet.time_base)
-            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-            if packet.pts >= 0:
-                return packet
+            at = packet.pts - shift
+            packet.pts, packet.dts = at, packet.dts - shift
+            if at >= 0:
+                return float(at * packet.time_base), packet
         return None
 
     def copy_until(self, time_s: float) -> None:
         """Copy what is heard up to a time."""
-        while self.next is not None and float(self.next.pts * self.next.time_base) <= time_s:
-            self.next.stream = self.stream
-            self.out.mux(self.next)
+        while self.next is not None and self.next[0] <= time_s:
+            packet = self.next[1]
+            packet.stream = self.stream
+            self.out.mux(packet)
             self.next = self._take()
 
     def close(self) -> None:

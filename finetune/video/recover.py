@@ -212,8 +212,8 @@ class Recoverer:
             frame=np.array([one.frame for one in mine], np.int64),
             score=np.array([one.asked.score for one in mine], np.float32),
             box=np.stack([person.box for person in people]).astype(np.float32),
-            pose=np.stack([person.pose for person in people]).astype(np.float32),
-            shape=np.stack([person.shape for person in people]).astype(np.float32),
+            pose=np.stack([_known(person.pose) for person in people]).astype(np.float32),
+            shape=np.stack([_known(person.shape) for person in people]).astype(np.float32),
             translation=np.stack([person.translation for person in people]).astype(np.float32),
             uncertainty=np.stack(unsure).astype(np.float32),
             hands=np.array([[side in person.hands for side in SIDES] for person in people]),
@@ -227,6 +227,13 @@ class _Found:
     frame: int
     asked: Asked
     person: Person
+
+
+def _known(values: np.ndarray | None) -> np.ndarray:
+    """The parameters of a person: ``_ask`` has refused heads without them."""
+    if values is None:
+        raise ValueError("a person without parameters has no row")
+    return values
 
 
 def _is_inside(box: np.ndarray, width: int, height: int) -> bool:
