@@ -201,7 +201,7 @@ class VideoConfig:
         1.0, "video.smooth=one_euro: cutoff of joints that rest; lower is smoother", low=0.01
     )
     smooth_rise: float = key(
-        0.5, "hertz that this cutoff rises by for each rad/s; lower is smoother and slower", low=0
+        4.0, "hertz that this cutoff rises by for each rad/s; lower is smoother and slower", low=0
     )
     overlay: bool = key(True, "write the video with the meshes on it, and its sound")
     maps: list[str] = key(

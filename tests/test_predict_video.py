@@ -162,7 +162,7 @@ def test_a_stopped_run_goes_on_where_it_was(done, clip, run, tmp_path, monkeypat
 
 
 def test_a_smooth_video_has_the_same_frames(done, clip, run, tmp_path):
-    more = ["video.smooth=one_euro", "video.overlay=false"]
+    more = ["video.smooth=one_euro", "video.smooth_rise=0.5", "video.overlay=false"]
     assert predict(clip, run, tmp_path, *more) == 0
     with np.load(tmp_path / "two.npz") as mine, np.load(done / "two.npz") as raw:
         assert mine.files == raw.files
