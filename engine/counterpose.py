@@ -19,6 +19,7 @@ SHORT = {
     "predict": "finetune",
     "fit": "finetune",
     "weights": "finetune",
+    "export": "finetune",
     "demo": "finetune",
     "bodies": "data",
 }
@@ -82,6 +83,7 @@ Pre-train a vision transformer on pairs of images of one person, and recover mes
   predict   short for finetune predict: the meshes of the people in images
   fit       short for finetune fit: bodies fitted to keypoints, as labels to learn from
   weights   short for finetune weights: those that ship, listed, shown, checked, pushed to a hub
+  export    short for finetune export: a network as a file for other programs
   bodies    short for data bodies: body models, listed, shown, converted to one another
   demo      short for finetune demo: the whole path on synthetic humans
 

@@ -95,6 +95,14 @@ PACKAGE = Package(
             keys="finetune.verb_config:ReleaseConfig",
         ),
         Verb(
+            "export onnx",
+            "finetune.portable.command:main",
+            "write a network as an ONNX file for other programs (pip install -e '.[onnx]')",
+            "RUN out=FILE.onnx [part=network|encoder] [int8=true]",
+            "body out=body.onnx",
+            keys="finetune.verb_config:ExportOnnxConfig",
+        ),
+        Verb(
             "weights list",
             "finetune.released.commands:list_weights",
             "list the weights that ship",

@@ -311,6 +311,31 @@ class ReleaseConfig:
             raise UserError("name= is not set: body and hand are what predict looks for")
 
 
+@dataclass
+class ExportOnnxConfig:
+    """Holds the keys of ``python -m finetune export onnx``."""
+
+    run: str = key(
+        "",
+        "a fine-tuning run, one of its checkpoints, the name of weights that ship, a file, a URL "
+        "or a hub repository",
+        path="one",
+        positional="RUN",
+    )
+    out: str = key("", "the file to write, FILE.onnx", path="one")
+    part: str = key(
+        "network",
+        "the whole network, from images to meshes, or the encoder alone, from images to tokens",
+        choices=("network", "encoder"),
+    )
+    int8: bool = key(False, "the encoder's matrices in 8 bits; the difference is told")
+
+    def check(self) -> None:
+        """UserError where the file is not named as one of ONNX."""
+        if not self.out.lower().endswith(".onnx"):
+            raise UserError(f"out={self.out}: the file's name does not end in .onnx")
+
+
 FOLDER = "folder of weights with their index; default: those that ship"
 
 

@@ -68,8 +68,8 @@ def rotate(x: torch.Tensor, rope: torch.Tensor) -> torch.Tensor:
     (docs/log.md).
     """
     pairs, rope = x.float().unflatten(-1, (-1, 2)), rope.unsqueeze(-3)
-    if torch.compiler.is_compiling():
-        # Inductor does not fuse complex numbers; it fuses this.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        # Inductor does not fuse complex numbers, and ONNX has none; this they know.
         (one, two), (cos, sin) = pairs.unbind(-1), rope.unbind(-1)
         return torch.stack([one * cos - two * sin, two * cos + one * sin], -1).flatten(-2)
     return torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rope)).flatten(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 from data.bodies.anny_body import AnnyBody
 from data.bodies.anny_layout import ANNY, FACE, FINGERS, KEYPOINTS, list_hand_joints
@@ -90,9 +91,10 @@ class AnnyModel(PointedBody):
         """(anny's dict of a body at rest, (B, J, 4, 4) moves from rest, (B, J, 4, 4) bones)."""
         rest = self.rigged.get_rest_model(self._coefficients(shape.float()))
         rotation = pose.float() if pose.ndim == 4 else axis_angle_to_matrix(pose.float())
-        transforms = torch.zeros(*rotation.shape[:2], 4, 4, device=rotation.device)
-        transforms[..., :3, :3] = rotation
-        transforms[..., 3, 3] = 1
+        # By no assignment, which would fix the number of bodies of a network that is exported.
+        corner = torch.zeros(4, 4, device=rotation.device)
+        corner[3, 3] = 1
+        transforms = F.pad(rotation, (0, 1, 0, 1)) + corner
         moved, bones = self.rigged.get_bone_transforms(transforms, rest["rest_bone_poses"])
         return rest, moved, bones
 

@@ -89,6 +89,11 @@ class Mending(nn.Module):
         hangs, spread = _find_hanging(self._points[0], len(body.joint_names))
         self.least_lever = LEAST_LEVER * spread
         self.turned = torch.where(hangs.any(1))[0].tolist()
+        # Of each joint after a step: its row among those that are turned, before all that were.
+        places = {joint: row for row, joint in enumerate(self.turned)}
+        count = len(self.turned)
+        every = range(len(body.joint_names))
+        self.rows_after = [places.get(joint, count + joint) for joint in every]
         self.register_buffer("hangs", hangs[self.turned].float(), persistent=False)
         self.queries = len(answers)
         joints = len(self.turned)
@@ -161,9 +166,10 @@ class Mending(nn.Module):
             root = rotation.transpose(1, 2) @ pose[:, 0]
             pose = torch.cat([root[:, None], pose[:, 1:]], 1)
             six = flatten_columns(pose) - flatten_columns(mean_pose[self.turned])
-            all_six = offsets.pose.unflatten(1, (-1, 6)).clone()
-            all_six[:, self.turned] = six
-            return Offsets(all_six.flatten(1), offsets.shape, offsets.translation + move)
+            # Chosen and not assigned, which would fix the number of people where it is exported.
+            both = torch.cat([six, offsets.pose.unflatten(1, (-1, 6))], 1)
+            pose = both[:, self.rows_after].flatten(1)
+            return Offsets(pose, offsets.shape, offsets.translation + move)
 
     def change_queries(
         self, shown: torch.Tensor, offsets: Offsets, compared: list[Comparison]
