@@ -8,7 +8,7 @@ so that a network of anny learns from datasets that are labelled with SMPL.
 import itertools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -190,7 +190,7 @@ def _claim(out: str, sources: Sources, names: Sequence[str]) -> None:
         raise UserError(f"{place} is no recipe of a conversion: name another folder") from None
 
 
-def _word_recipe(recipe: dict[str, object]) -> str:
+def _word_recipe(recipe: Mapping[str, object]) -> str:
     """Words such as "3 shards to smplx neutral"; KeyError of what is no recipe."""
     shards = recipe["shards"]
     count = len(shards) if isinstance(shards, list) else 0

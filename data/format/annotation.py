@@ -27,7 +27,7 @@ class Annotation:
 
     def pack(self) -> dict[str, np.ndarray]:
         """Return the arrays of data.format.labels."""
-        out = {"annotation": np.asarray(self.number, np.int64)}
+        out: dict[str, np.ndarray] = {"annotation": np.asarray(self.number, np.int64)}
         for name, values in (("box", self.box), ("area", self.area)):
             if values is not None:
                 out[f"annotation_{name}"] = np.asarray(values, np.float32)

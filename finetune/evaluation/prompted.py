@@ -81,7 +81,7 @@ class Prompted:
 
     def _make_keypoints(
         self, batch: Mapping[str, torch.Tensor], seen: View, truth: Prediction
-    ) -> dict[str, torch.Tensor | None]:
+    ) -> dict[int, torch.Tensor | None]:
         body, size = self.predictor.body, self.predictor.config.model.size
         u = draw_uniform(name_crops(batch["tags"], SEED), PROMPT_DRAWS).float()
         return {
@@ -92,7 +92,7 @@ class Prompted:
 
     def _make_masks(
         self, batch: Mapping[str, torch.Tensor], seen: View
-    ) -> dict[str, torch.Tensor | None]:
+    ) -> dict[int, torch.Tensor | None]:
         if not self.predictor.config.head.prompt_mask or seen.find_person is None:
             return {NONE: None, TRUE: None, SPOILED: None}
         grid, person = self.predictor.config.model.grid(), seen.find_person()

@@ -8,7 +8,7 @@ PREDICTIONS/IMAGE_personId_N.pkl       joints (24, 2) pixels of 3840 x 2160, all
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -88,7 +88,7 @@ class Agora(RunProtocol):
     kind = "body"
     submission = "folder IMAGE_personId_N.pkl: joints, allSmplJoints3d, verts"
     truth = "folder of data frames with gt_joints_2d, gt_joints_3d, gt_verts; indices="
-    run = RunJoints(find_joint_set("smpl24").joints)
+    run: ClassVar[RunJoints] = RunJoints(find_joint_set("smpl24").joints)
     bodies = ("smpl", "smplx")
 
     def __init__(self) -> None:

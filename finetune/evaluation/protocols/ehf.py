@@ -7,6 +7,7 @@ PREDICTIONS/01.npy ...            (10475, 3) metres in the camera's axes; or an 
 
 import os
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -52,7 +53,9 @@ class Ehf(FrameProtocol):
     kind = "body"
     submission = "folder NN.npy, or npz with vertices N x 10475 x 3: metres, camera's axes"
     truth = "folder of EHF; indices= for hands and face"
-    run = RunJoints(SMPLX.joint_names, rows=tuple(range(len(SMPLX.joint_names))))
+    run: ClassVar[RunJoints] = RunJoints(
+        SMPLX.joint_names, rows=tuple(range(len(SMPLX.joint_names)))
+    )
     bodies = ("smplx",)
 
     def __init__(self) -> None:
