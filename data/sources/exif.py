@@ -57,8 +57,8 @@ def _find_focal(tags: Mapping[int, object], size: tuple[int, int], orientation: 
     film_mm, lens_mm = _number(tags, _FOCAL_35MM), _number(tags, _FOCAL_MM)
     if film_mm is None and lens_mm is None:
         return NOTHING
-    written = _number(tags, _WIDTH), _number(tags, _HEIGHT)
-    if None in written:
+    written = _pair(tags, _WIDTH, _HEIGHT)
+    if written is None:
         return ExifFocal(None, "EXIF tells a focal length, but not of which size of the image")
     # Who turns pixels upright leaves these as they were: the lens is the same.
     if sorted(written) != sorted(size):
@@ -75,9 +75,9 @@ def _find_focal(tags: Mapping[int, object], size: tuple[int, int], orientation: 
     if film_mm is not None:
         focal = film_mm / FILM_DIAGONAL_MM * diagonal
         return _believe((focal, focal), diagonal, f"EXIF: {film_mm:g} mm on 35 mm film")
-    density = _number(tags, _DENSITY_X), _number(tags, _DENSITY_Y)
-    unit_mm = MM_OF_UNIT.get(tags.get(_UNIT, 2))
-    if unit_mm is None or None in density:
+    density, unit = _pair(tags, _DENSITY_X, _DENSITY_Y), tags.get(_UNIT, 2)
+    unit_mm = MM_OF_UNIT.get(unit) if isinstance(unit, int) else None
+    if unit_mm is None or density is None or lens_mm is None:
         return ExifFocal(None, f"EXIF tells {lens_mm:g} mm, but not how large the sensor is")
     fx, fy = (lens_mm * count / unit_mm for count in density)
     turned = (orientation in _ON_ITS_SIDE) != (written != tuple(size))
@@ -89,6 +89,12 @@ def _believe(focal: tuple[float, float], diagonal: float, words: str) -> ExifFoc
     if all(LEAST <= value / diagonal <= MOST for value in focal):
         return ExifFocal(focal, words)
     return ExifFocal(None, f"{words}, which is no lens of {focal[0]:.4g} px in {diagonal:.0f}")
+
+
+def _pair(tags: Mapping[int, object], one: int, other: int) -> tuple[float, float] | None:
+    """Two tags' numbers; None where either is not known."""
+    first, second = _number(tags, one), _number(tags, other)
+    return None if first is None or second is None else (first, second)
 
 
 def _number(tags: Mapping[int, object], tag: int) -> float | None:

@@ -1,7 +1,6 @@
 """``python -m finetune export onnx``: a network as an ONNX file, compared with its own answers."""
 
 import importlib
-import io
 import json
 import tempfile
 import warnings
@@ -90,8 +89,13 @@ def record_graph(predictor: Predictor, graph: Graph) -> bytes:
     """
     inputs = make_inputs(predictor, graph.inputs, 1, 0)
     names = (*graph.inputs, *graph.outputs)
-    file = io.BytesIO()
-    with torch.no_grad(), recording(), warnings.catch_warnings():
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        torch.no_grad(),
+        recording(),
+        warnings.catch_warnings(),
+    ):
+        file = Path(folder) / "recorded.onnx"
         # That numbers are taken for constants, and that this exporter is the older one: the newer
         # takes over five minutes for eight rounds of a body.
         warnings.simplefilter("ignore")
@@ -105,7 +109,7 @@ def record_graph(predictor: Predictor, graph: Graph) -> bytes:
             output_names=list(graph.outputs),
             dynamic_axes={name: {0: "batch"} for name in names},
         )
-    return file.getvalue()
+        return file.read_bytes()
 
 
 def compare(

@@ -7,6 +7,7 @@ to autograd. Here it is written in multiplications.
 import contextlib
 import importlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -67,7 +68,8 @@ def interpolate(value: torch.Tensor, anchors: torch.Tensor, extrapolate: bool) -
 @contextlib.contextmanager
 def recording() -> Iterator[None]:
     """Let anny compute by what is here, and attention by its parts, within this context."""
-    roma, anchors = (importlib.import_module(name) for name in ("roma", "anny.utils.interpolation"))
+    roma: Any = importlib.import_module("roma")
+    anchors: Any = importlib.import_module("anny.utils.interpolation")
     known = roma.special_procrustes, anchors.linear_interpolation_coefficients
     fast = torch.backends.mha.get_fastpath_enabled()
     roma.special_procrustes = find_nearest_rotation
