@@ -14,6 +14,7 @@ from networks import make_run
 from engine.errors import UserError
 from finetune.__main__ import main
 from finetune.inference.predictor import Predictor
+from finetune.portable.command import word_licence
 from finetune.portable.network import make_inputs
 from finetune.portable.traced import find_nearest_rotation, interpolate
 
@@ -130,6 +131,15 @@ def test_an_encoder_alone_and_in_8_bits(run, tmp_path, capsys):
         assert list(about["largest_difference"])[-1] == kind and "joint_names" not in about
         assert f"{kind} against torch, largest difference: tokens" in capsys.readouterr().out
     assert apart["float32"] < 1e-3 and 10 * apart["float32"] < apart["int8"] < 0.2
+
+
+@pytest.mark.parametrize("body", ["anny", "smplx"])
+def test_the_licence_is_of_what_the_file_holds(body):
+    whole, alone = (word_licence(body, whole) for whole in (True, False))
+    assert "holds the network alone" in alone and "above" not in whole + alone
+    assert whole.endswith("The file holds the body model too, under its own licence.")
+    assert "part of the file" not in whole and "alone" not in whole
+    assert ("research" in whole) == (body == "smplx") and ("CC0" in whole) == (body == "anny")
 
 
 def test_what_export_refuses(run, tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ from finetune.inference.predictor import Predictor
 from finetune.portable.network import Graph, choose_part, make_inputs
 from finetune.portable.traced import recording
 from finetune.prompts import PROMPTED
-from finetune.released.card import LICENCE, OTHER_LICENCE
+from finetune.released.card import BODY_TERMS, LICENCE, OTHER_LICENCE
 from finetune.verb_config import ExportOnnxConfig
 
 OPSET = 17
@@ -32,7 +32,9 @@ KEY = "counterpose"  # of the file's metadata
 EXTRA = "pip install -e '.[onnx]' -c constraints.txt"
 TOLERANCE = 1e-3  # metres; of an encoder's tokens a share of their largest
 ASKED = (1, 3)  # images at once that are compared
-HOLDS_BODY = " The file holds the body model too, under its own licence."
+HOLDS_BODY = ". The file holds the body model too, under its own licence."
+# Where a card says that a file holds the network alone.
+ALONE = ("; neither is part", ". The body model is no part")
 
 log = get_logger(__name__)
 
@@ -173,8 +175,6 @@ def describe(
 ) -> dict[str, Any]:
     """Return what a program has to know of the file, as JSON holds it."""
     body, settings = predictor.body, predictor.config
-    known = body.name in BODY_MODELS.values()
-    licence = LICENCE if known else OTHER_LICENCE.format(name=body.name, terms="Its terms hold")
     about = {
         "format": FORMAT,
         "part": config.part,
@@ -187,12 +187,10 @@ def describe(
         "std": list(STD),
         "int8": config.int8,
         "largest_difference": {kind: dict(found) for kind, found in differences.items()},
-        "licence": licence,
+        "licence": word_licence(body.name, config.part == "network"),
     }
     if config.part == "encoder":
         return about
-    # The card speaks of files that hold the network alone.
-    about["licence"] = licence.partition("neither is part")[0].rstrip("; ") + "." + HOLDS_BODY
     about["axes"] = "camera of the crop: x right, y down, z forward; metres; rotation matrices"
     about |= {
         "body": body.name,
@@ -204,6 +202,22 @@ def describe(
     if "prompts" in graph.inputs:
         about["prompt_names"] = list(PROMPTED[body.kind])
     return about
+
+
+def word_licence(body: str, whole: bool) -> str:
+    """Return the licence of a file.
+
+    Args:
+        body: name of the body model.  whole: whether the file holds it too.
+    """
+    known = body in BODY_MODELS.values()
+    text = LICENCE if known else OTHER_LICENCE.format(name=body, terms=BODY_TERMS)
+    text = " ".join(text.split()).replace("named above", "named in their card")
+    if not whole:
+        return text
+    for words in ALONE:
+        text = text.partition(words)[0]
+    return text + HOLDS_BODY
 
 
 def add_metadata(data: bytes, about: Mapping[str, Any]) -> bytes:
