@@ -205,7 +205,7 @@ class Fitter:
         prior = guesser.prior
         padded = [*guesses, *[guesses[-1]] * (longest - len(guesses))]
         root = np.stack([guess.root for guess in padded])
-        translation = np.stack([guess.translation for guess in padded])
+        translation = np.stack([guess.place for guess in padded])
         pose = torch.stack([start_pose(guess, prior, guesser.is_same) for guess in padded])
         shapes = [
             guess.answer.shape
@@ -222,7 +222,10 @@ class Fitter:
         for number, guess in enumerate(padded):
             answer = guess.answer
             there = answer is not None and answer.keypoints.shape == keypoints.shape
-            told.append(answer.keypoints if there else keypoints @ guess.root.T)
+            if answer is not None and there:
+                told.append(answer.keypoints)
+            else:
+                told.append(keypoints @ guess.root.T)
             # Several cameras tell more than a network does of one image.
             alone = number < len(guesses) and seen[number] == 1
             weights.append(float(there and alone))

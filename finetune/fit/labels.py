@@ -73,11 +73,10 @@ def label_clip(
     kept = [one.number for one in shown]
     rows = sorted({one.row for one in shown})
     instant = np.array([rows.index(one.row) for one in shown])
-    found = _pick(shown[0].fitted.parameters, rows)
+    found, side = _pick(shown[0].fitted.parameters, rows), clip.crops[kept[0]].kind
     with torch.no_grad():
         vertices, joints = body(found.pose, found.translation, found.shape)
         if body.name == ANNY_HAND:
-            side = clip.crops[kept[0]].kind
             found, joints, vertices = _join_whole(found, vertices, body, side)
     crops = []
     for one in shown:

@@ -42,6 +42,12 @@ class Guess:
     translation: np.ndarray | None = None
     cost: float = float("inf")
 
+    @property
+    def place(self) -> np.ndarray:
+        """(3,) its translation, which it has once it was moved to keypoints."""
+        assert self.translation is not None
+        return self.translation
+
 
 class Guesser:
     """Makes guesses for one body model and joint set.
@@ -148,8 +154,7 @@ def _place(guess: Guess, views: Sequence[View]) -> None:
 
 
 def _judge(guess: Guess, view: View) -> float:
-    assert guess.translation is not None
-    pixels, depth = project(guess.points + guess.translation, view.K, view.Rt)
+    pixels, depth = project(guess.points + guess.place, view.K, view.Rt)
     known = (view.weights > 0) & np.isfinite(guess.points).all(1)
     if (depth[known] <= 0).any():
         return BEHIND

@@ -233,8 +233,8 @@ def pose_body(body: BodyModel, parameters: BodyParameters) -> Prediction:
     few = max(CHUNK_VERTICES // len(body.vertex_ids), 1)
     step = count if torch.is_grad_enabled() else few
     if count <= step:  # without slices, which would fix the count of a traced network
-        every = body(parameters.pose, parameters.translation, parameters.shape)
-        return Prediction(*every, body.keypoints(*every), parameters)
+        vertices, joints = body(parameters.pose, parameters.translation, parameters.shape)
+        return Prediction(vertices, joints, body.keypoints(vertices, joints), parameters)
     parts = []
     for first in range(0, count, step):
         part = parameters.select(slice(first, first + step))
