@@ -31,6 +31,7 @@ from finetune.views import View
 
 NONE, TRUE, SPOILED = range(3)
 EDGES = (0.8, 0.95)  # of the shares of people that are seen, between groups
+FEWEST = 5  # clips of a group: an interval over fewer says nothing
 SEED = 19  # of the faults
 SHOWN = ("mpjpe", "pve", "iou")  # metrics of the small table; sentences are about the first
 PROMPT_DRAWS = columns.PROMPT.stop - columns.PROMPT.start
@@ -133,9 +134,9 @@ def summarise_prompted(
 
     {"edges", "groups": [{"name", "crops", "clips", "visible", "rows": {row: {metric: {"alone",
     "given", "difference"}}}}], "more_hidden": {row: {metric: Interval}}}. The first group is
-    everybody; of an empty one there is none. A difference is of the same crops, given minus alone;
+    everybody; of one of less than FEWEST clips there is none. A difference is of the same crops, given minus alone;
     ``more_hidden`` is that of the most hidden group less that of the least hidden, None where one
-    of them is empty.
+    of them is left out.
 
     Args:
         found: {row: {metric: (n,)}}.  clips: (n,) number of each crop's clip.
@@ -147,12 +148,12 @@ def summarise_prompted(
         groups |= _split(visible)
     out: dict = {"edges": list(EDGES), "groups": [], "more_hidden": None}
     for name, chosen in groups.items():
-        if chosen.any():
+        if name == "all" or _is_large(chosen, clips):
             group = _summarise_group(found, clips, chosen, rows)
             shares = None if visible is None else float(visible[chosen].mean())
             out["groups"].append({"name": name, "visible": shares} | group)
     parts = list(groups.values())[1:]
-    if parts and parts[0].any() and parts[-1].any():
+    if parts and all(_is_large(part, clips) for part in (parts[0], parts[-1])):
         out["more_hidden"] = {
             row: {
                 metric: _measure_gap(
@@ -163,6 +164,10 @@ def summarise_prompted(
             for row in rows
         }
     return out
+
+
+def _is_large(chosen: np.ndarray, clips: np.ndarray) -> bool:
+    return len(np.unique(clips[chosen])) >= FEWEST
 
 
 def _split(visible: np.ndarray) -> dict[str, np.ndarray]:
