@@ -134,8 +134,8 @@ def summarise_prompted(
 
     {"edges", "groups": [{"name", "crops", "clips", "visible", "rows": {row: {metric: {"alone",
     "given", "difference"}}}}], "more_hidden": {row: {metric: Interval}}}. The first group is
-    everybody; of one of less than FEWEST clips there is none. A difference is of the same crops, given minus alone;
-    ``more_hidden`` is that of the most hidden group less that of the least hidden, None where one
+    everybody; of one of less than FEWEST clips there is none. A difference is of the same crops,
+    given minus alone; ``more_hidden`` is that of the most hidden group less that of the least hidden, None where one
     of them is left out.
 
     Args:
