@@ -135,8 +135,8 @@ def summarise_prompted(
     {"edges", "groups": [{"name", "crops", "clips", "visible", "rows": {row: {metric: {"alone",
     "given", "difference"}}}}], "more_hidden": {row: {metric: Interval}}}. The first group is
     everybody; of one of less than FEWEST clips there is none. A difference is of the same crops,
-    given minus alone; ``more_hidden`` is that of the most hidden group less that of the least hidden, None where one
-    of them is left out.
+    given minus alone; ``more_hidden`` is that of the most hidden group less that of the least
+    hidden, None where one of them is left out.
 
     Args:
         found: {row: {metric: (n,)}}.  clips: (n,) number of each crop's clip.
