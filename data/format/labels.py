@@ -148,8 +148,8 @@ class Labels:
     vertices_known: np.ndarray | None = None
     vertex_visible: np.ndarray | None = None
     visible: np.ndarray | None = None
-    annotation: Annotation | None = None
     frame: str = "world"
+    annotation: Annotation | None = None
 
     def __len__(self) -> int:
         """The number of crops."""
@@ -205,8 +205,8 @@ class CropLabels:
     vertices: np.ndarray | None = None
     vertex_visible: np.ndarray | None = None
     visible: float | None = None
-    annotation: Annotation | None = None
     frame: str = "world"
+    annotation: Annotation | None = None
 
     def present(self) -> dict[str, bool]:
         """{part: whether it is labelled}; see Labels.present."""
