@@ -1,4 +1,4 @@
-"""How far the joint angles that are written lie from those that made people are posed by.
+"""How far the joint angles that are written lie from those that synthetic humans are posed by.
 
     python benchmarks/angles.py [people=300] [seed=0] [run=RUN shards=DIR clips=24]
 

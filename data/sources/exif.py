@@ -1,7 +1,7 @@
 """The focal length that a photograph's EXIF tells (CIPA DC-008, Exif 3.0).
 
 It is that of the image that the camera wrote. A file that was cropped or resized since has another
-one, or cannot be told from one that has, so it is believed only where the tags of the image's size
+one, or may have: it is believed only where the tags of the image's size
 (PixelXDimension, PixelYDimension) are those of the file.
 """
 
