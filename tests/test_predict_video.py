@@ -230,6 +230,9 @@ def test_crops_between_sightings():
     assert np.allclose(asked.region.box, [2, 0, 12, 20]) and asked.score == 0.7
     assert np.allclose(asked.region.keypoints[:, 2], 0.5)
     assert len(asked.region.keypoints) == 17
+    # Nobody searched the frames after the last one that was: who is there is there still.
+    assert sorted(plan_crops({"0": track}, times[:33], ["body"], 0.3, 30)[0])[-3:] == [30, 31, 32]
+    assert sorted(plan_crops({"0": track}, times[:33], ["body"], 0.3, 32)[0])[-1] == 30
     plan, everybody = plan_crops({"0": track}, times, ["body", "hand"], 0.3)
     assert everybody == [Who("0"), Who("0", "left_hand")]
     assert [one.who.part for one in plan[4]] == ["body", "left_hand"]

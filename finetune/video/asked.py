@@ -51,7 +51,11 @@ Plan = dict[int, list[Asked]]  # by frame, in order
 
 
 def plan_crops(
-    tracks: Tracks, times: np.ndarray, kinds: list[str], least_score: float
+    tracks: Tracks,
+    times: np.ndarray,
+    kinds: list[str],
+    least_score: float,
+    last_searched: int | None = None,
 ) -> tuple[Plan, list[Who]]:
     """Return what is asked in each frame of a video, and of whom at all, bodies first.
 
@@ -60,6 +64,8 @@ def plan_crops(
         times: (F,) seconds of the video's frames.
         kinds: "body" or "hand", or both: what can be recovered.
         least_score: less sure detections, and hands, are left out.
+        last_searched: the video's last frame in which people were searched; who is seen there is
+            asked for in the few that follow it.
     """
     plan: Plan = {}
     everybody: list[Who] = []
@@ -70,7 +76,11 @@ def plan_crops(
             if who.kind not in kinds or not seen:
                 continue
             everybody.append(who)
-            for frame, (region, score) in fill_between(seen, times).items():
+            filled = fill_between(seen, times)
+            if last_searched in seen:
+                after = range(last_searched + 1, len(times))
+                filled |= dict.fromkeys(after, seen[last_searched])
+            for frame, (region, score) in filled.items():
                 plan.setdefault(frame, []).append(Asked(who, region, score))
     everybody.sort(key=lambda who: who.part != BODY)
     return dict(sorted(plan.items())), everybody

@@ -8,7 +8,7 @@ import numpy as np
 
 from data.find.config import FindConfig
 from data.find.detection import Detection, HandDetection, Tracks
-from data.find.search import Run, check_ready, search_videos
+from data.find.search import Run, check_ready, sample_frames, search_videos
 from data.find.store import index_store
 from data.sources.detections.reading import read_detections
 from data.sources.frames import Frames
@@ -82,7 +82,9 @@ def predict_video(
     camera = finder.find_camera(path, frames.width, frames.height, photograph=False)
     print(f"{path}: {camera.describe()}")
     tracks = _find_people(frames, folder, config, list(predictors))
-    plan, everybody = plan_crops(tracks, frames.times, list(predictors), config.least_score)
+    is_searched = not (config.whole_image or config.boxes)
+    last = sample_frames(frames.times, config.video.search_hz)[-1] if is_searched else None
+    plan, everybody = plan_crops(tracks, frames.times, list(predictors), config.least_score, last)
     if config.side:
         other = "left_hand" if config.side == "right" else "right_hand"
         everybody = [who for who in everybody if who.part != other]
