@@ -1,4 +1,4 @@
-"""What the one-euro filter does to errors such as a network's, on made motions.
+"""What the one-euro filter does to errors such as a network's, on motions of the generator.
 
     python benchmarks/smoothing.py [motions=10] [seed=0] [seconds=2]
 
