@@ -214,6 +214,12 @@ class VideoConfig:
     stretch: int = key(
         100, "frames that are recovered, and drawn, at a time; a kill costs no more", low=1
     )
+    threads: bool = key(
+        True,
+        "decode, crop, recover, draw and encode each on a thread of its own; results are equal "
+        "without",
+    )
+    workers: int = key(0, "processes that search for people; 0: one for each core", low=0)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """``predict`` of a video: who is where, batches, gaps, times and sound of the film, resuming."""
 
 import json
+import threading
 from fractions import Fraction
 
 import av
@@ -12,7 +13,7 @@ from networks import make_run
 from data.find import search
 from data.find.detection import Detection, HandDetection
 from data.sources.cameras import Camera, write_cameras
-from data.sources.frames import open_video
+from data.sources.frames import Frames, Unreadable, open_video
 from engine.errors import UserError
 from finetune.__main__ import main
 from finetune.inference.image_camera import LensCorrection
@@ -22,6 +23,7 @@ from finetune.video import command, drawing
 from finetune.video.asked import Who, plan_crops
 from finetune.video.film import fit_size, join_film, write_stretch
 from finetune.video.maps import MAPS, draw_map
+from finetune.video.parts import Parts
 from finetune.video.recover import Recoverer
 from finetune.video.settle import average_shape, measure_size
 from tests.fake_finder import BLUE, RED, SIZE, draw_scene, open_fake_finder
@@ -123,21 +125,56 @@ def test_the_film_has_the_times_and_the_sound_of_its_source(done, clip):
     assert [path.suffix for path in (done / "two.parts").glob("film*")] == [".done"]
 
 
+def test_rows_and_films_are_equal_without_threads(done, clip, run, tmp_path):
+    assert predict(clip, run, tmp_path, "video.threads=false") == 0
+    assert (tmp_path / "two.overlay.mp4").read_bytes() == (done / "two.overlay.mp4").read_bytes()
+    rows = {path.name: path for path in (done / "two.parts").glob("rows.*.npz")}
+    assert len(rows) == 3
+    for path in (tmp_path / "two.parts").glob("rows.*.npz"):
+        with np.load(path) as mine, np.load(rows.pop(path.name)) as threaded:
+            assert mine.files == threaded.files
+            assert all(mine[name].tobytes() == threaded[name].tobytes() for name in mine.files)
+    assert not rows
+
+
+def test_an_error_on_a_thread_is_one_sentence_and_keeps_what_is_done(
+    done, clip, run, tmp_path, monkeypatch
+):
+    real = Frames.get
+
+    def break_off(self, indices):
+        for number, image in real(self, indices):
+            if number == 7:
+                raise Unreadable("a bad sector")
+            yield number, image
+
+    monkeypatch.setattr(Frames, "get", break_off)
+    with pytest.raises(UserError, match="two.mp4: a bad sector"):
+        predict(clip, run, tmp_path)
+    assert len(list((tmp_path / "two.parts").glob("rows.*.npz"))) == 1
+    assert [one.name for one in threading.enumerate() if one.name in ("decode", "network")] == []
+
+
 def test_a_stopped_run_goes_on_where_it_was(done, clip, run, tmp_path, monkeypatch):
-    real, calls = Recoverer.recover, []
+    save, cut, saves, numbers = Parts.save, Recoverer._cut, [], []
 
-    def stop(self, frames, plan):
-        calls.append(None)
-        if len(calls) == 3:
+    def stop(self, stretch, rows):
+        saves.append(stretch)
+        if len(saves) == 3:
             raise KeyboardInterrupt
-        return real(self, frames, plan)
+        save(self, stretch, rows)
 
-    monkeypatch.setattr(Recoverer, "recover", stop)
+    def note(self, kind, number, *more):
+        numbers.append(number)
+        cut(self, kind, number, *more)
+
+    monkeypatch.setattr(Parts, "save", stop)
+    monkeypatch.setattr(Recoverer, "_cut", note)
     with pytest.raises(KeyboardInterrupt):
         predict(clip, run, tmp_path)
-    assert not (tmp_path / "two.npz").exists()
+    assert not (tmp_path / "two.npz").exists() and numbers == list(range(COUNT))
     assert predict(clip, run, tmp_path) == 0
-    assert len(calls) == 4  # the third stretch alone is recovered anew
+    assert numbers[COUNT:] == [10, 11]  # the third stretch alone is recovered anew
     with np.load(tmp_path / "two.npz") as mine, np.load(done / "two.npz") as whole:
         assert mine.files == whole.files
         assert all(np.array_equal(mine[name], whole[name]) for name in whole.files)
@@ -147,17 +184,17 @@ def test_a_stopped_run_goes_on_where_it_was(done, clip, run, tmp_path, monkeypat
     def stop_drawing(image, take, number, *more):
         if len(drawn) == 8:
             drawn.append(None)
-            raise KeyboardInterrupt
+            raise RuntimeError("the process is ended")
         drawn.append(number)
         return draw(image, take, number, *more)
 
     monkeypatch.setattr(drawing, "draw_frame", stop_drawing)
     film = (tmp_path / "two.overlay.mp4").read_bytes()
     assert predict(clip, run, tmp_path) == 0 and drawn == []  # all is there
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RuntimeError, match="is ended"):
         predict(clip, run, tmp_path, "video.side_by_side=true")
     assert predict(clip, run, tmp_path, "video.side_by_side=true") == 0
-    assert len(calls) == 4 and drawn == [*range(8), None, *range(5, COUNT)]
+    assert len(numbers) == COUNT + 2 and drawn == [*range(8), None, *range(5, COUNT)]
     assert (tmp_path / "two.overlay.mp4").read_bytes() != film
 
 
@@ -193,13 +230,12 @@ def test_the_lens_of_a_calibration_is_undone_in_all_frames(clip, run, tmp_path, 
     write_cameras(str(tmp_path / "cameras.json"), {"two": camera})
     seen = {}
 
-    def note_frames(self, frames, plan):
-        for number, image in frames:
-            seen[number] = image, [one.region.box for one in plan[number]]
-        return recover(self, iter([(number, seen[number][0]) for number in seen]), plan)
+    def note_frame(self, kind, number, image, mine, group):
+        seen[number] = image, [one.region.box for one in mine]
+        cut(self, kind, number, image, mine, group)
 
-    recover = Recoverer.recover
-    monkeypatch.setattr(Recoverer, "recover", note_frames)
+    cut = Recoverer._cut
+    monkeypatch.setattr(Recoverer, "_cut", note_frame)
     more = [f"calibration={tmp_path / 'cameras.json'}", "video.stretch=100", "formats=json"]
     assert predict(clip, run, tmp_path, *more, "video.overlay=false") == 0
     told = json.loads((tmp_path / "two.json").read_text())["video"]

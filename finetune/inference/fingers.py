@@ -6,6 +6,7 @@ knows its fingers and which way it faces. So part experts are joined into one pe
 are the hand's, and the wrist's is made relative to the forearm that the body has.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -85,6 +86,7 @@ def map_hand(body: BodyModel, hand: BodyModel, side: str) -> HandMap | None:
     return HandMap(wrist, tuple(range(start)), tuple(fingers), forearm, axis)
 
 
+@functools.lru_cache(maxsize=8)
 @torch.no_grad()
 def _point_along(body: BodyModel, first: int, second: int) -> tuple[float, float, float]:
     """The direction from one joint to another of an average body at rest."""

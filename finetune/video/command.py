@@ -1,6 +1,7 @@
 """``predict`` of a video: searched, recovered, drawn, and written in files of animation."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from data.sources.frames import Frames
 from data.sources.index_store import digest_video
 from data.sources.listing import VIDEO_SUFFIXES
 from data.sources.probe import Problems, probe_videos
+from engine.distributed.process_group import share_cores
 from engine.errors import UserError
 from engine.logging import progress
 from engine.run.files import make_folder
@@ -29,9 +31,11 @@ from finetune.verb_config import PredictFilesConfig
 from finetune.video.asked import Plan, Who, plan_crops
 from finetune.video.drawing import draw_films, read_frames
 from finetune.video.maps import MAPS
-from finetune.video.parts import Parts, digest_network, digest_words
-from finetune.video.recover import Recoverer, Rows, join_rows
+from finetune.video.parts import Parts, digest_network, digest_words, split_stretches
+from finetune.video.recover import Recoverer, Rows, Shown, join_rows
 from finetune.video.settle import make_take
+
+MOST_WORKERS = 16  # processes that search, each with networks of its own
 
 
 def is_video(path: str) -> bool:
@@ -132,7 +136,8 @@ def _find_people(
     hands = "hand" in kinds
     check_ready(str(folder), options, hands)
     problems = Problems()
-    searched = search_videos({name: frames}, options, hands, Run(str(folder)), problems)
+    run = Run(str(folder), config.video.workers or min(MOST_WORKERS, share_cores()))
+    searched = search_videos({name: frames}, options, hands, run, problems)
     if name not in searched:
         raise UserError(f"{frames.path}: {problems.skipped.get(frames.path, 'it has no frames')}")
     return searched[name].tracks
@@ -173,20 +178,38 @@ def _recover(
     parts = Parts(folder, digest)
     parts.clear_others()
     recoverer = Recoverer(predictors, camera.K, everybody, rules)
-    found: list[dict[str, Rows]] = []
+    spans = split_stretches(frames.count, length)
+    found = {stretch: rows for stretch in spans if (rows := parts.load(stretch)) is not None}
+    missing = {stretch: span for stretch, span in spans.items() if stretch not in found}
+    wanted = {stretch: [n for n in span if n in plan] for stretch, span in missing.items()}
     with progress.bar(frames.count, "frame", description="recovering") as bar:
-        for stretch, first in enumerate(range(0, frames.count, length)):
-            span = range(first, min(first + length, frames.count))
-            rows = parts.load(stretch)
-            if rows is None:
-                wanted = [n for n in span if n in plan]
-                shown = read_frames(frames, wanted, camera.correct_image)
-                rows = recoverer.recover(shown, plan)
+        bar.update(sum(len(spans[stretch]) for stretch in found))
+        shown = show_stretches(frames, wanted, camera.correct_image)
+        empty = [(stretch, {}) for stretch, numbers in wanted.items() if not numbers]
+        with recoverer.recover(shown, plan, config.video.threads) as done:
+            for stretch, rows in itertools.chain(empty, done):
                 parts.save(stretch, rows)
-            found.append(rows)
-            bar.update(len(span))
-    kinds = dict.fromkeys(kind for rows in found for kind in rows)
-    return {kind: join_rows([rows[kind] for rows in found if kind in rows]) for kind in kinds}
+                found[stretch] = rows
+                bar.update(len(spans[stretch]))
+    ordered = [found[stretch] for stretch in spans]
+    kinds = dict.fromkeys(kind for rows in ordered for kind in rows)
+    return {kind: join_rows([rows[kind] for rows in ordered if kind in rows]) for kind in kinds}
+
+
+def show_stretches(
+    frames: Frames,
+    wanted: Mapping[int, Sequence[int]],
+    correct: Callable[[np.ndarray], np.ndarray],
+) -> Iterator[Shown]:
+    """Yield the frames that are wanted of each stretch, decoded in one go.
+
+    Args:
+        correct: as of ``read_frames``.
+    """
+    of_frame = {n: stretch for stretch, numbers in wanted.items() for n in numbers}
+    last = {numbers[-1] for numbers in wanted.values() if numbers}
+    for number, image in read_frames(frames, list(of_frame), correct):
+        yield Shown(of_frame[number], number, image, number in last)
 
 
 def _list_points(points: np.ndarray | None) -> list | None:

@@ -1,7 +1,11 @@
-"""The films of a take: its overlay and maps, drawn in stretches that a kill leaves."""
+"""The films of a take: its overlay and maps, drawn in stretches that a kill leaves.
+
+Reading, drawing and encoding each have a thread of their own.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +14,12 @@ from data.sources.frames import Frames, Unreadable
 from engine.errors import UserError
 from engine.logging import progress
 from engine.logging.console import get_logger
+from engine.pipeline import Pipeline
 from finetune.animation.track import Take
 from finetune.verb_config import VideoConfig
 from finetune.video.film import draw_frame, fit_size, join_film, write_stretch
 from finetune.video.maps import draw_map
-from finetune.video.parts import Films, digest_take, digest_words
+from finetune.video.parts import Films, digest_take, digest_words, split_stretches
 
 log = get_logger(__name__)
 
@@ -25,13 +30,15 @@ class Film:
 
     Attributes:
         path: of the file.  words: what it depends on beside the take.
-        draw: gives (number, (H, W, 3) uint8) of the frames of a range.
+        read: gives (number, (H, W, 3) uint8 of the source, or None) of frames.
+        draw: gives (number, (H, W, 3) uint8) of the film, of those.
         source: whose sound is copied, or None.
     """
 
     path: Path
     words: tuple[object, ...]
-    draw: Callable[[range], Iterator[tuple[int, np.ndarray]]]
+    read: Callable[[Sequence[int]], Iterator[tuple[int, np.ndarray | None]]]
+    draw: Callable[[Iterator[tuple[int, np.ndarray]]], Iterator[tuple[int, np.ndarray]]]
     source: Frames | None = None
 
 
@@ -54,7 +61,7 @@ def draw_films(
         digest = digest_words(digest_take(take), film.words, keys.stretch)
         kept.append(digest)
         if not (store.is_done(digest) and film.path.exists()):
-            _draw(take, film, store, digest, keys.stretch)
+            _draw(take, film, store, digest, keys)
     store.clear(kept)
     return [film.path for film in films]
 
@@ -62,33 +69,46 @@ def draw_films(
 def _plan_overlay(
     take: Take, frames: Frames, stem: Path, size: tuple[int, int], beside: bool
 ) -> Film:
-    def draw(span: range) -> Iterator[tuple[int, np.ndarray]]:
-        for number, image in read_frames(frames, span, take.correct_image):
+    def read(numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+        return read_frames(frames, numbers, take.correct_image)
+
+    def draw(shown: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
+        for number, image in shown:
             yield number, draw_frame(image, take, number, size, beside)
 
     path = stem.with_name(f"{stem.name}.overlay.mp4")
-    return Film(path, ("overlay", size, beside), draw, frames)
+    return Film(path, ("overlay", size, beside), read, draw, frames)
 
 
 def _plan_map(take: Take, stem: Path, name: str, size: tuple[int, int]) -> Film:
-    def draw(span: range) -> Iterator[tuple[int, np.ndarray]]:
-        for number in span:
+    def read(numbers: Sequence[int]) -> Iterator[tuple[int, None]]:
+        for number in numbers:
+            yield number, None
+
+    def draw(shown: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
+        for number, _ in shown:
             yield number, draw_map(take, number, size, name)
 
-    return Film(stem.with_name(f"{stem.name}.{name}.mp4"), (name, size), draw)
+    return Film(stem.with_name(f"{stem.name}.{name}.mp4"), (name, size), read, draw)
 
 
-def _draw(take: Take, film: Film, store: Films, digest: str, length: int) -> None:
+def _draw(take: Take, film: Film, store: Films, digest: str, keys: VideoConfig) -> None:
     """Draw the stretches that are not there, and join them."""
-    count, stretches = len(take.times), []
-    with progress.bar(count, "frame", description=f"drawing {film.path.name}") as bar:
-        for number, first in enumerate(range(0, count, length)):
-            span = range(first, min(first + length, count))
-            path = store.stretch(digest, number)
-            if not path.exists():
-                write_stretch(path, film.draw(span), take.times, take.fps)
-            stretches.append((first, path))
+    count = len(take.times)
+    spans = split_stretches(count, keys.stretch)
+    paths = {stretch: store.stretch(digest, stretch) for stretch in spans}
+    missing = {stretch: span for stretch, span in spans.items() if not paths[stretch].exists()}
+    numbers = [number for span in missing.values() for number in span]
+    pipeline = Pipeline({"draw": film.draw}, keys.threads)
+    with (
+        progress.bar(count, "frame", description=f"drawing {film.path.name}") as bar,
+        pipeline.run("read", film.read(numbers)) as drawn,
+    ):
+        bar.update(count - len(numbers))
+        for stretch, span in missing.items():
+            write_stretch(paths[stretch], islice(drawn, len(span)), take.times, take.fps)
             bar.update(len(span))
+    stretches = [(span.start, paths[stretch]) for stretch, span in spans.items()]
     said = join_film(film.path, stretches, take.times, film.source)
     store.mark_done(digest)
     if said:

@@ -109,6 +109,12 @@ class Films:
         return self.folder / f"film.{digest}.done"
 
 
+def split_stretches(count: int, length: int) -> dict[int, range]:
+    """Return {number: its frames} of the stretches of a video of so many frames."""
+    starts = range(0, count, length)
+    return {n: range(first, min(first + length, count)) for n, first in enumerate(starts)}
+
+
 def digest_words(*words: object) -> str:
     """Return 16 hex digits that change with any of the words."""
     hasher = hashlib.blake2b(f"{VERSION} {words}".encode(), digest_size=8)

@@ -1,12 +1,19 @@
-"""People of a stretch of a video, in batches over frames and people."""
+"""People of a video, stretch by stretch, in batches over frames and people.
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+Frames go through three stages, each on a thread of its own: their crops are cut, the networks are
+asked about a batch of them, hands are put on bodies.
+"""
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 import torch
 
 from engine.errors import UserError
+from engine.pipeline import Pipeline
 from finetune.inference.fingers import JoiningRules, join_hands
 from finetune.inference.predictor import BATCH, Predictor, check_boxes
 from finetune.people import make_people
@@ -46,6 +53,21 @@ def join_rows(parts: Sequence[Rows]) -> Rows:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A frame of which something is asked.
+
+    Attributes:
+        stretch: which one it is of.  number: of the frame.  image: (H, W, 3) uint8 RGB.
+        is_last: of those of its stretch.
+    """
+
+    stretch: int
+    number: int
+    image: np.ndarray
+    is_last: bool
+
+
 @dataclass
 class _Group:
     """Crops of whole frames that wait to go through a network, of one kind."""
@@ -58,6 +80,15 @@ class _Group:
     boxes: list[np.ndarray]
 
 
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Crops of frames of a stretch, and whether it ends with them."""
+
+    stretch: int
+    is_last: bool
+    groups: dict[str, _Group]
+
+
 class Recoverer:
     """Recovers the people of a video's frames.
 
@@ -66,6 +97,9 @@ class Recoverer:
         K: (3, 3) intrinsics of the frames.
         everybody: of whom there are crops; their place in the list is their number.
         rules: how hands are put on bodies; None: each stays a mesh of its own.
+
+    Attributes:
+        busy_s: {stage: wall seconds spent in it}, after ``recover``.
     """
 
     def __init__(
@@ -77,35 +111,70 @@ class Recoverer:
     ) -> None:
         self.predictors, self.K, self.rules = predictors, K, rules
         self.numbers = {who: number for number, who in enumerate(everybody)}
+        self.busy_s: dict[str, float] = {}
 
-    def recover(self, frames: Iterable[tuple[int, np.ndarray]], plan: Plan) -> dict[str, Rows]:
-        """Return {"body", "hand": Rows} of those frames of which something is asked.
+    @contextmanager
+    def recover(
+        self, frames: Iterable[Shown], plan: Plan, threads: bool = True
+    ) -> Generator[Iterator[tuple[int, dict[str, Rows]]], None, None]:
+        """Give an iterator of (stretch, {"body", "hand": Rows}) of those of which there are frames.
 
         Args:
-            frames: (number, (H, W, 3) uint8 RGB).
+            frames: in order, all that are asked of a stretch.
             plan: by frame.
+            threads: decoding, cropping, the networks and what follows each on its own thread; the
+                rows are equal without.
         """
+        stages = {
+            "crop": partial(self._cut_frames, plan=plan),
+            "network": self._ask_batches,
+            "join": self._join_batches,
+        }
+        pipeline = Pipeline(stages, threads)
+        with pipeline.run("decode", frames) as done:
+            yield self._gather(done)
+        self.busy_s = pipeline.busy_s
+
+    def _gather(
+        self, done: Iterator[tuple[int, bool, dict[str, Rows]]]
+    ) -> Iterator[tuple[int, dict[str, Rows]]]:
+        """The rows of whole stretches, of those of batches."""
         rows: dict[str, list[Rows]] = {}
-        for people in self._run(frames, plan):
+        for stretch, is_last, people in done:
             for kind, found in people.items():
                 rows.setdefault(kind, []).append(found)
-        return {kind: join_rows(parts) for kind, parts in rows.items()}
+            if is_last:
+                yield stretch, {kind: join_rows(parts) for kind, parts in rows.items()}
+                rows = {}
 
-    def _run(
-        self, frames: Iterable[tuple[int, np.ndarray]], plan: Plan
-    ) -> Iterator[dict[str, Rows]]:
-        """Yield the rows of some whole frames, as many as fill a batch."""
+    def _cut_frames(self, frames: Iterator[Shown], plan: Plan) -> Iterator["_Batch"]:
+        """Yield the crops of some whole frames, as many as fill a batch or end a stretch."""
         waiting = self._open_groups()
-        for number, image in frames:
+        for shown in frames:
             for kind, group in waiting.items():
-                mine = [one for one in plan.get(number, []) if one.who.kind == kind]
+                mine = [one for one in plan.get(shown.number, []) if one.who.kind == kind]
                 if mine:
-                    self._cut(kind, number, image, mine, group)
-            if any(len(group.asked) >= BATCH for group in waiting.values()):
-                yield self._finish(waiting)
+                    self._cut(kind, shown.number, shown.image, mine, group)
+            is_full = any(len(group.asked) >= BATCH for group in waiting.values())
+            if is_full or shown.is_last:
+                yield _Batch(shown.stretch, shown.is_last, waiting)
                 waiting = self._open_groups()
-        if any(group.asked for group in waiting.values()):
-            yield self._finish(waiting)
+
+    def _ask_batches(
+        self, batches: Iterator["_Batch"]
+    ) -> Iterator[tuple["_Batch", list["_Found"]]]:
+        """Yield the batches with the people of their crops."""
+        for batch in batches:
+            groups = batch.groups.items()
+            yield batch, [person for kind, group in groups for person in self._ask(kind, group)]
+
+    def _join_batches(
+        self, batches: Iterator[tuple["_Batch", list["_Found"]]]
+    ) -> Iterator[tuple[int, bool, dict[str, Rows]]]:
+        """Yield (stretch, whether it ends, rows) of batches."""
+        for batch, found in batches:
+            rows = self._pack(self._join(found) if self.rules else found)
+            yield batch.stretch, batch.is_last, rows
 
     def _open_groups(self) -> dict[str, _Group]:
         return {kind: _Group([], [], [], [], [], []) for kind in self.predictors}
@@ -133,10 +202,6 @@ class Recoverer:
         group.flip.append(flip)
         group.asked += [(number, one) for one in inside]
         group.boxes.append(checked)
-
-    def _finish(self, waiting: dict[str, _Group]) -> dict[str, Rows]:
-        found = [person for kind, group in waiting.items() for person in self._ask(kind, group)]
-        return self._pack(self._join(found) if self.rules else found)
 
     @torch.no_grad()
     def _ask(self, kind: str, group: _Group) -> list["_Found"]:
