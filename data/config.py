@@ -89,6 +89,9 @@ class AugmentConfig(BackgroundKeys):
         low=0,
         high=1,
     )
+    share_colour: bool = key(
+        False, "images of a pair get the same factors: colour does not tell them apart"
+    )
 
     def check(self) -> None:
         """Raise UserError where crop_min is above crop_max; see BackgroundKeys.check."""

@@ -7,7 +7,7 @@ to be laid out anew.
 """
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -227,6 +227,42 @@ class DecoderBlock(Block):
         return x + self.mlp(self.norm3(x))
 
 
+class LookingBlock(Block):
+    """A decoder block whose tokens do not see one another.
+
+    They attend to the visible patches and then to the reference, both as the encoder leaves them
+    (CrossMAE, arXiv 2401.14391, which has no reference); norms come first.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, cross: bool) -> None:
+        super().__init__()
+        self.norm1 = LayerNorm(width, EPSILON)
+        self.norm_visible = LayerNorm(width, EPSILON)
+        self.look = CrossAttention(width, heads)
+        self.cross = None
+        if cross:
+            self.norm2 = LayerNorm(width, EPSILON)
+            self.norm_y = LayerNorm(width, EPSILON)
+            self.cross = CrossAttention(width, heads)
+        self.norm3 = LayerNorm(width, EPSILON)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+
+    def step(
+        self,
+        x: torch.Tensor,
+        visible: torch.Tensor,
+        y: torch.Tensor | None,
+        rope_x: torch.Tensor | None = None,
+        rope_visible: torch.Tensor | None = None,
+        rope_y: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return (B, T, C) of x (B, T, C), visible (B, V, C) and y (R, N, C) or None."""
+        x = x + self.look(self.norm1(x), self.norm_visible(visible), rope_x, rope_visible)
+        if self.cross is not None:
+            x = x + self.cross(self.norm2(x), self.norm_y(y), rope_x, rope_y)
+        return x + self.mlp(self.norm3(x))
+
+
 class Decoder(nn.Module):
     """Turns features of the visible tokens and of the reference into those of tokens.
 
@@ -243,16 +279,29 @@ class Decoder(nn.Module):
         outputs: int,
         rotary: bool,
         cross: bool = True,
+        self_attention: bool = True,
+        more_outputs: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        self.rotary = rotary
+        self.rotary, self.self_attention = rotary, self_attention
         self.embed = nn.Linear(encoder_width, width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.blocks = nn.ModuleList(
-            DecoderBlock(width, heads, mlp_ratio, cross) for _ in range(depth)
-        )
+        block = DecoderBlock if self_attention else LookingBlock
+        self.blocks = nn.ModuleList(block(width, heads, mlp_ratio, cross) for _ in range(depth))
         self.norm = LayerNorm(width, EPSILON)
         self.head = nn.Linear(width, outputs)
+        # What is said beside the pixels, by heads of their own: their names tell them apart.
+        self.more_heads = nn.ModuleDict(
+            {name: nn.Linear(width, count) for name, count in (more_outputs or {}).items()}
+        )
+
+    def read(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, T, outputs of all heads) of features (B, T, C): pixels first."""
+        pixels = self.head(features)
+        if not self.more_heads:
+            return pixels
+        more = [head(features) for head in self.more_heads.values()]
+        return torch.cat([pixels, *more], -1)
 
     def forward(
         self,
@@ -292,7 +341,20 @@ class Decoder(nn.Module):
             rope_x, rope_y = table[order], of_reference
         else:
             x, y = x + table[order], None if y is None else y + of_reference
+        if not self.self_attention:
+            return self._look(x, y, rope_x, rope_y, given, masked_only)
         for i, block in enumerate(self.blocks):
             last = i == len(self.blocks) - 1
             x = block(x, y, rope_x, rope_y, given if last and masked_only else 0)
+        return self.norm(x)
+
+    def _look(self, x, y, rope_x, rope_y, given, masked_only):
+        """``forward`` where tokens attend to the first ``given`` of x as they are, and to y."""
+        visible, first = x[:, :given], given if masked_only else 0
+        rope_visible = rope_queries = None
+        if rope_x is not None:
+            rope_visible, rope_queries = rope_x[:, :given], rope_x[:, first:]
+        x = x[:, first:]
+        for block in self.blocks:
+            x = block(x, visible, y, rope_queries, rope_visible, rope_y)
         return self.norm(x)

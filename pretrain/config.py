@@ -48,6 +48,23 @@ class DecoderConfig:
         "whether it attends to the reference; false: a masked autoencoder of one image, to compare "
         "with",
     )
+    self_attention: bool = key(
+        True,
+        "false: tokens attend to the visible patches as the encoder leaves them, and not to one "
+        "another, as in CrossMAE: far fewer operations",
+    )
+    gradients: int = key(
+        0,
+        "directions of gradients whose histograms a second head says of each masked patch "
+        "(objective.gradient_weight); 9 is usual; 0: pixels alone",
+        low=0,
+    )
+    latents: int = key(
+        0,
+        "channels of a teacher's features that another head says of each masked patch "
+        "(objective.name=teacher); 0: none",
+        low=0,
+    )
 
 
 @dataclass
@@ -205,6 +222,12 @@ class CompletionConfig(ObjectiveConfig):
         choices=("own", "shuffled"),
     )
 
+    gradient_weight: float = key(
+        1.0,
+        "weight of the loss of gradients beside that of pixels (model.decoder.gradients)",
+        low=0,
+    )
+
     def check_run(self, config: "PretrainConfig") -> None:
         """UserError where references are shuffled that nobody reads."""
         if self.references == "shuffled" and not config.model.decoder.cross:
@@ -234,6 +257,12 @@ class MaskingConfig:
     min_visible_person: int = key(
         8, "of the visible patches at least so many (or a quarter of the person's) lie on it", low=0
     )
+    block: int = key(
+        1,
+        "patches are masked in squares of so many a side: what neighbours of a single patch give "
+        "away, those of a block do not",
+        low=1,
+    )
     reference_ratio: float = key(
         0.0, "share of the reference's patches that are left out and cost nothing", low=0, high=0.99
     )
@@ -249,7 +278,9 @@ class MaskingConfig:
 
         The first are of a, the second of the reference.
         """
-        return patches - int(self.ratio * patches), patches - int(self.reference_ratio * patches)
+        of_block = self.block**2
+        masked = int(self.ratio * (patches // of_block)) * of_block
+        return patches - masked, patches - int(self.reference_ratio * patches)
 
 
 @dataclass
@@ -322,6 +353,12 @@ class PretrainConfig(ClipTrainConfig):
             )
         grid = self.model.grid()
         patches = grid[0] * grid[1]
+        if any(side % self.masking.block for side in grid):
+            raise UserError(
+                f"masking.block={self.masking.block} does not divide the {grid[0]} x {grid[1]} "
+                f"patches of an image (model.image_size={self.model.image_size}, "
+                f"model.patch={self.model.patch})"
+            )
         visible, _ = self.masking.seen(patches)
         if not 0 < visible < patches:
             raise UserError(

@@ -1,6 +1,7 @@
 """Who gets masked: patches on the person a little more than the rest, and always equally many."""
 
 import torch
+from einops import rearrange
 
 from engine.errors import UserError
 
@@ -21,6 +22,44 @@ def person_share(masks: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     rows = _coverage(grid[0], masks.shape[1], masks.device)
     columns = _coverage(grid[1], masks.shape[2], masks.device)
     return (rows @ masks.float() @ columns.T).flatten(1)
+
+
+def choose_blocks(
+    noise: torch.Tensor,
+    person: torch.Tensor,
+    grid: tuple[int, int],
+    block: int,
+    ratio: float,
+    person_bonus: float,
+    min_visible_person: int = 8,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``choose`` for whole blocks of patches.
+
+    What neighbours give away about a patch that is masked by itself, they cannot about a block.
+
+    A block's noise is that of its first patch, its share of person the mean of its patches'; as
+    many blocks stay visible as it takes to promise ``min_visible_person`` patches.
+
+    Args:
+        noise, person: (B, N), N = rows * columns, as in ``choose``.
+        grid: (rows, columns) of patches, multiples of ``block``.
+        block: side of a block in patches; 1 is ``choose``.
+        ratio: of blocks to mask.  person_bonus, min_visible_person: as in ``choose``.
+    Returns:
+        keep (B, V), masked (B, M): long, ascending patches.
+    """
+    if block == 1:
+        return choose(noise, person, ratio, person_bonus, min_visible_person)
+    rows, columns = grid[0] // block, grid[1] // block
+    patches = torch.arange(grid[0] * grid[1], device=noise.device)
+    # (blocks, block * block): the patches of each block.
+    members = rearrange(patches, "(r p c q) -> (r c) (p q)", r=rows, p=block, c=columns, q=block)
+    promised = -(-min_visible_person // block**2)
+    of_blocks = choose(
+        noise[:, members[:, 0]], person[:, members].mean(2), ratio, person_bonus, promised
+    )
+    keep, masked = (members[blocks].flatten(1).sort(1).values for blocks in of_blocks)
+    return keep, masked
 
 
 def choose(

@@ -21,7 +21,8 @@ from einops import rearrange
 from torch import nn
 
 from engine.errors import UserError
-from pretrain.blocks import Decoder, DecoderBlock, EncoderBlock, take
+from pretrain.blocks import CrossAttention, Decoder, EncoderBlock, take
+from pretrain.gradients import count_values
 from pretrain.position import resample, rope_table, sincos_table
 
 if TYPE_CHECKING:
@@ -202,6 +203,8 @@ class CrossCompletion(PairNetwork):
             3 * config.patch**2,
             rotary=config.position == "rope",
             cross=part.cross,
+            self_attention=part.self_attention,
+            more_outputs=list_outputs(config),
         )
         # The tables of the usual size are kept on the device; they follow from the config, so they
         # are not saved.
@@ -214,12 +217,12 @@ class CrossCompletion(PairNetwork):
         self.apply(initialise)
         nn.init.xavier_uniform_(self.encoder.patch_embed.proj.weight.view(config.encoder.width, -1))
         nn.init.normal_(self.decoder.mask_token, std=0.02)
-        for block in self.decoder.blocks if part.cross else ():
+        for layer in self.decoder.blocks.modules():
             # Keys and values are one matrix here and two in CroCo: each half is drawn as a matrix
             # of its own.
-            assert isinstance(block, DecoderBlock) and block.cross is not None
-            for half in block.cross.kv.weight.chunk(2):
-                nn.init.xavier_uniform_(half)
+            if isinstance(layer, CrossAttention):
+                for half in layer.kv.weight.chunk(2):
+                    nn.init.xavier_uniform_(half)
 
     def forward(
         self, a: torch.Tensor, b: torch.Tensor | None, mask: torch.Tensor | None = None
@@ -268,7 +271,7 @@ class CrossCompletion(PairNetwork):
             keep: (B, V) long, visible patches.  masked: (B, M) long, the others; V + M = N.
             seen: (R, L) long, the patches of the references that are attended to; None: all.
         Returns:
-            (B, M, P*P*3), in the order of ``masked``.
+            (B, M, P*P*3 and what ``list_outputs`` adds), in the order of ``masked``.
         """
         grid = self._grid(a, b)
         if keep.shape[1] + masked.shape[1] != grid[0] * grid[1]:
@@ -276,7 +279,7 @@ class CrossCompletion(PairNetwork):
                 f"{keep.shape[1]} visible and {masked.shape[1]} masked patches; an image has "
                 f"{grid[0] * grid[1]}"
             )
-        return self.decoder.head(
+        return self.decoder.read(
             self._decode(a, b, keep, masked, grid, masked_only=True, seen=seen)
         )
 
@@ -329,6 +332,16 @@ class CrossCompletion(PairNetwork):
         return height // patch, width // patch
 
 
+def list_outputs(config: "ModelConfig") -> dict[str, int]:
+    """{name: values} that are said of a masked patch beside its pixels, in their order."""
+    part, out = config.decoder, {}
+    if part.gradients:
+        out["gradients"] = count_values(config.patch, part.gradients)
+    if part.latents:
+        out["latents"] = part.latents
+    return out
+
+
 def flops(config: "ModelConfig", visible: int, targets: int = 1, seen: int | None = None) -> float:
     """Return the floating-point operations of one pair's forward pass.
 
@@ -344,6 +357,21 @@ def flops(config: "ModelConfig", visible: int, targets: int = 1, seen: int | Non
     tokens = config.grid()[0] * config.grid()[1]
     seen = tokens if seen is None else seen
     masked = tokens - visible
+    pixels, narrow = 3 * config.patch**2, config.decoder.width
+    outputs = pixels + sum(list_outputs(config).values())
+    said = 2 * masked * narrow * outputs
+    return said + _decoded_flops(config, visible, masked, targets, seen)
+
+
+def feature_flops(config: "ModelConfig", targets: int = 1) -> float:
+    """As ``flops``, through ``features``: nothing is masked, no pixels are said."""
+    tokens = config.grid()[0] * config.grid()[1]
+    return _decoded_flops(config, tokens, tokens, targets, tokens)
+
+
+def _decoded_flops(config, visible, wanted, targets, seen):
+    """Operations up to the decoder's last norm, where ``wanted`` tokens go through its end."""
+    tokens = config.grid()[0] * config.grid()[1]
     pixels = 3 * config.patch**2
     wide, narrow, ratio = config.encoder.width, config.decoder.width, config.mlp_ratio
     hidden = int(narrow * ratio)
@@ -356,24 +384,24 @@ def flops(config: "ModelConfig", visible: int, targets: int = 1, seen: int | Non
     def embedded(count):
         return count * (pixels * wide + wide * narrow)
 
-    attention = 4 * tokens * narrow * narrow + 2 * tokens * tokens * narrow
-    # What each token costs after the self-attention. In the last block visible ones are attended
-    # to, but do not look.
+    # What each token costs after it has looked at its own image.
     cross = config.decoder.cross
     each = cross * (2 * narrow * narrow + 2 * seen * narrow) + 2 * narrow * hidden
-    looking = 2 * tokens * narrow + narrow * narrow
-    blocks = config.decoder.depth * (attention + tokens * each) - visible * (each + looking)
+    if config.decoder.self_attention:
+        attention = 4 * tokens * narrow * narrow + 2 * tokens * tokens * narrow
+        # In the last block those that are not wanted are attended to, but do not look.
+        looking = 2 * tokens * narrow + narrow * narrow
+        blocks = config.decoder.depth * (attention + tokens * each)
+        blocks -= (tokens - wanted) * (each + looking)
+    else:
+        looking = 2 * narrow * narrow + 2 * visible * narrow
+        keys = 2 * visible * narrow * narrow
+        blocks = config.decoder.depth * (wanted * (looking + each) + keys)
     # Of the reference: encoder, keys and values of each of the decoder's blocks.
     reference = cross * (
         encoded(seen) + embedded(seen) + config.decoder.depth * 2 * seen * narrow * narrow
     )
-    return 2 * (
-        encoded(visible)
-        + embedded(visible)
-        + blocks
-        + masked * narrow * pixels
-        + reference / targets
-    )
+    return 2 * (encoded(visible) + embedded(visible) + blocks + reference / targets)
 
 
 def initialise(module: nn.Module) -> None:

@@ -49,7 +49,7 @@ def save(
     rows = choose_rows(val["tags"][:, 0], objective.config.log.images)
     batch = to_device({k: v[rows] for k, v in val.items()})
     layers = []
-    if objective.reads_reference:
+    if objective.config.model.decoder.cross:
         layers = attention.middle_and_last(len(objective.model.decoder.blocks))
     with torch.no_grad():
         a, b, keep, masked, person, seen = objective.pairs(batch)

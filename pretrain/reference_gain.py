@@ -3,7 +3,8 @@
 The reference gain of a pair is its loss with a mismatched reference, minus its loss with the true
 one; masks, crops and ``a`` are the same. Zero: the second image is not used. It overstates
 what the reference gives, because a wrong one misleads: a run without references (or an MAE) is the
-honest comparison.
+honest comparison: validation pairs have the same masks in both, so ``val/`` of the one less that
+of the other is what the reference gives.
 """
 
 from collections.abc import Callable, Sequence
@@ -68,7 +69,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Return means over the fixed pairs of all ranks.
 
-    {"val/KIND", "reference_gain/KIND", "reference_gain/KIND_person"}.
+    {"val/KIND", "val/KIND_person", "reference_gain/KIND", "reference_gain/KIND_person"}.
 
     ``_person``: over person patches alone, each weighing by the share of it that the person covers;
     pairs without a masked patch on the person are left out of it. A kind in which no row has a
@@ -84,13 +85,13 @@ def evaluate(
     # is not counted.
     padded = -(-len(mismatched) // processes.world) * processes.world
     rows = np.arange(processes.rank, padded, processes.world)
-    total = torch.zeros(3, kinds, 2, dtype=torch.float64, device=processes.device)
+    total = torch.zeros(4, kinds, 2, dtype=torch.float64, device=processes.device)
     for first in range(0, len(rows), AT_ONCE):
         if shares.stop:
             break  # ``total`` tells all ranks
         shares.watch.alive()
         total += _compare(objective, val, mismatched, rows[first : first + AT_ONCE], to_device)
-    names = ("val/{}", "reference_gain/{}", "reference_gain/{}_person")
+    names = ("val/{}", "val/{}_person", "reference_gain/{}", "reference_gain/{}_person")
     sums = np.reshape(shares.total(total.flatten()), total.shape).tolist()
     out = {}
     for name, of_kinds in zip(names, sums, strict=True):
@@ -101,7 +102,7 @@ def evaluate(
 
 
 def _compare(objective, val, mismatched, rows, to_device):
-    """(3, kinds, 2) sum and count of loss, gain and gain on the person over some rows.
+    """(4, kinds, 2) sum and count over some rows of loss and gain, all patches and person patches.
 
     Rows beyond the end count for nothing.
     """
@@ -122,11 +123,12 @@ def _compare(objective, val, mismatched, rows, to_device):
     weights = [objective.weigh_patches(person), person]
     loss, on_person = objective.losses(a, b, keep, masked, seen, weights)
     loss_wrong, on_person_wrong = objective.losses(a, wrong[1], keep, masked, wrong[-1], weights)
-    on_it = has & (person.gather(1, masked).sum(1) > 0)
+    on_it = person.gather(1, masked).sum(1) > 0
     counted = (
         (loss, mine),
+        (on_person, mine & on_it),
         (loss_wrong - loss, has),
-        (on_person_wrong - on_person, on_it),
+        (on_person_wrong - on_person, has & on_it),
     )
     kinds = torch.arange(len(PAIR_KINDS), device=kind.device)
     found = []

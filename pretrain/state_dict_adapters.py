@@ -249,6 +249,9 @@ def to_croco(
     usual = EncoderConfig()
     for key, value, known in (
         ("decoder.cross", config.decoder.cross, True),
+        ("decoder.self_attention", config.decoder.self_attention, True),
+        ("decoder.gradients", config.decoder.gradients, 0),
+        ("decoder.latents", config.decoder.latents, 0),
         ("encoder.prefix", config.encoder.prefix, usual.prefix),
         ("encoder.epsilon", config.encoder.epsilon, usual.epsilon),
         ("position_span", config.position_span, 0),

@@ -185,9 +185,8 @@ class PretrainTask(ClipTask[PretrainConfig]):
         return self.objective.draw_samples(self, arrays, labels, title)
 
     def count_flops(self) -> float | None:
-        """Operations of a pair, forward and backward, which costs twice what forward does."""
-        forward = self.objective.count_flops()
-        return None if forward is None else 3 * forward
+        """Operations of a pair's training step."""
+        return self.objective.count_step_flops(self.config)
 
     def read_seen(self, checkpoint: Path) -> Seen:
         """What the weights of a checkpoint saw."""
@@ -208,6 +207,7 @@ class PretrainTask(ClipTask[PretrainConfig]):
 
         UserError where the probe shows people who are trained on.
         """
+        self.objective.keep_inputs(Path(self.config.run))
         self._announce_run(start)
         self.list_people()
         if self.prober:
@@ -261,8 +261,9 @@ def build(config: PretrainConfig) -> tuple[PairNetwork, Seen]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = objective.build_network(config.model)
+    before = Seen()
     # A run that resumes has weights of its own, and needs its beginnings no more.
     # The marker tells: the first process alone reads the files through, when it opens the run.
     if config.init and not history.list_complete(config.run):
-        return model, objective.init_network(model, config.init)
-    return model, Seen()
+        before = objective.init_network(model, config.init)
+    return model, before.union(objective.read_lessons(config))

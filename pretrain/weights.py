@@ -159,12 +159,14 @@ def _check_same(
                 f"init={source} has model.{name}={there}, this run has model.{name}={here}"
             )
     if isinstance(found, ModelConfig) and isinstance(wanted, ModelConfig) and "decoder" in parts:
-        there, here = found.decoder.cross, wanted.decoder.cross
-        if there != here:
-            raise UserError(
-                f"init={source} has model.decoder.cross={there}, this run has "
-                f"model.decoder.cross={here}; python -m pretrain export writes its encoder alone"
-            )
+        for name in ("cross", "self_attention", "gradients", "latents"):
+            there, here = getattr(found.decoder, name), getattr(wanted.decoder, name)
+            if there != here:
+                raise UserError(
+                    f"init={source} has model.decoder.{name}={there}, this run has "
+                    f"model.decoder.{name}={here}; python -m pretrain export writes its encoder "
+                    f"alone"
+                )
     for part in parts:
         there, here = getattr(found, part).heads, getattr(wanted, part).heads
         if there != here:

@@ -37,6 +37,11 @@ class ArmConfig:
         "", "name of a curve of error against pairs; its arms differ in their steps alone"
     )
     against: str = key("", "an arm that it is compared with in a table of its own")
+    mae: str = key(
+        "",
+        "the masked autoencoder with the same masks and steps: how much its loss is above this "
+        "arm's is what the reference gives",
+    )
 
 
 @dataclass
@@ -140,6 +145,7 @@ class StudyConfig:
             self.reference,
             *(part for part in self.arm.split(",") if part),
             *(arm.against for arm in self.arms.values() if arm.against),
+            *(arm.mae for arm in self.arms.values() if arm.mae),
         ):
             if name not in self.arms:
                 raise UserError(f"'{name}' is none of the arms {', '.join(self.arms)}")

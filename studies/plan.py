@@ -225,11 +225,16 @@ def count_operations(words: list[str]) -> tuple[float, int]:
 @functools.cache
 def _count_operations(words: tuple[str, ...]) -> tuple[float, int]:
     from pretrain.config import PretrainConfig
-    from pretrain.model import flops
+    from pretrain.objectives import OBJECTIVES
 
     run = parse(PretrainConfig, list(words), "pretrain train")
-    visible, seen = run.masking.seen(run.model.grid()[0] * run.model.grid()[1])
-    return 3 * flops(run.model, visible, run.targets_per_reference, seen) * run.samples, run.steps
+    of_target = OBJECTIVES.find(run.objective.name).count_step_flops(run)
+    if of_target is None:
+        raise UserError(
+            f"objective.name={run.objective.name} does not say what a step costs, which "
+            f"compute=true of a study asks for"
+        )
+    return of_target * run.samples, run.steps
 
 
 def refuse_other(config: StudyConfig, row: Row, found: dict[str, Any], path: str) -> None:

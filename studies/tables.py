@@ -65,7 +65,7 @@ def write_page(config: StudyConfig) -> None:
 def make_tables(config: StudyConfig, there: Rows) -> list[str]:
     """Return [Markdown, ...]: what was trained, errors, differences."""
     shares = sorted({row.share for row in there})
-    out = [_trained(config, there)]
+    out = [table for table in (_trained(config, there), _given(config, there)) if table]
     for test in config.tests:
         out.append(
             f"Errors on {_clips(there, test)} test clips, *{test}*, means over seeds (mm; 2D "
@@ -134,6 +134,44 @@ def _trained(config, there):
             f"{np.mean([run['seconds'] for run in runs.values()]):.0f} | {cells[0]} | {cells[1]} |"
         )
     return "\n".join(lines)
+
+
+def _given(config, there):
+    """A table of what references give: the losses of masked autoencoders less those of arms.
+
+    None where no arm names one. A mismatched reference misleads, so that the gain over it says more
+    than the reference is worth.
+    """
+    lines = [
+        "| arm | seeds | less than its MAE's loss: cross-view | cross-pose | person patches: "
+        "cross-view | cross-pose |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, arm in config.arms.items():
+        if not arm.mae:
+            continue
+        mine, its = (
+            {row.seed: found["pretrain"] for row, found in there.items() if row.arm == which}
+            for which in (name, arm.mae)
+        )
+        seeds = sorted(mine.keys() & its.keys())
+        if not seeds:
+            continue
+        cells = []
+        for end in ("", "_person"):
+            for kind in ("cross_view", "cross_pose"):
+                cells.append(_share_given(mine, its, seeds, f"val/{kind}{end}"))
+        lines.append(f"| {arm_title(config, name)} | {len(seeds)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) if len(lines) > 2 else None
+
+
+def _share_given(mine, its, seeds, key):
+    """A loss of ``its`` less that of ``mine``, over seeds, and as a share of its own."""
+    if any(key not in run for seed in seeds for run in (mine[seed], its[seed])):
+        return ""
+    base = np.mean([its[seed][key] for seed in seeds])
+    given = base - np.mean([mine[seed][key] for seed in seeds])
+    return f"{given:.3f} ({given / base:.1%})"
 
 
 def _errors(config, there, shares, test):

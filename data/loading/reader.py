@@ -391,7 +391,8 @@ class Reader(ShardReader[PairRules, "AugmentConfig"]):
         # Whole pixels: at 224 of 256 the crop is then a copy, not a resampling. Plain arithmetic:
         # numpy costs 30 us more.
         for place in range(0, 6 * images, 6):
-            x, y, scale, *colours = u[place : place + 6]
+            x, y, scale, *own = u[place : place + 6]
+            colours = u[3:6] if augment.share_colour else own
             side = round(size * (augment.crop_min + (augment.crop_max - augment.crop_min) * scale))
             out.append(
                 [

@@ -82,6 +82,10 @@ class Objective(nn.Module, abc.ABC):
         """Whether the second image of a pair is read at all."""
         return True
 
+    def keep_inputs(self, folder: Path) -> None:
+        """Copy what a resumed run reads again into its folder, once, before the first step."""
+        return
+
     @abc.abstractmethod
     def forward(self, batch: Batch) -> torch.Tensor:
         """(R * K,) float32 loss of each target, of R rows of K targets.
@@ -112,9 +116,15 @@ class Objective(nn.Module, abc.ABC):
         """
         raise UserError(f"replay: objective {type(self).__name__} draws no single samples")
 
-    def count_flops(self) -> float | None:
-        """Operations of a target's forward pass; None: not known."""
+    @classmethod
+    def count_step_flops(cls, config: PretrainConfig) -> float | None:
+        """Operations of a target's training step, backward included; None: not known."""
         return None
+
+    @classmethod
+    def read_lessons(cls, config: PretrainConfig) -> Seen:
+        """What other weights saw from which the network learns, beside those it begins with."""
+        return Seen()
 
     def describe(self) -> str:
         """What there is to say of its network and masks, in a few words, before the first step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, cast
 
@@ -19,8 +19,10 @@ from engine.logging.metric_registry import Companion, Group, MetricBook
 from engine.training.shares import Shares
 from engine.training.task import Arrays, Batch
 from pretrain import masking, panels, patch_loss, reference_gain, weights
+from pretrain.blocks import take
 from pretrain.config import CompletionConfig, ObjectiveConfig, PretrainConfig, get_completion
-from pretrain.model import CrossCompletion, PairNetwork, flops
+from pretrain.gradients import histograms
+from pretrain.model import CrossCompletion, PairNetwork, flops, list_outputs
 from pretrain.objectives import OBJECTIVES
 from pretrain.objectives.base import Objective
 
@@ -114,9 +116,11 @@ class Completion(Objective):
             b = augment(batch["pixels"][:, targets], numbers[:, targets], size) if cross else None
         noise = batch["noise"].unflatten(1, (targets + 1, -1))
         person = self._persons(batch, slice(0, targets))
-        keep, masked = masking.choose(
+        keep, masked = masking.choose_blocks(
             noise[:, :targets].flatten(0, 1),
             person,
+            self.model.grid,
+            rules.block,
             rules.ratio,
             rules.person_bonus,
             rules.min_visible_person,
@@ -174,15 +178,30 @@ class Completion(Objective):
 
         Arguments as ``pairs`` gives them.
         """
+        return self.predict(a, b, keep, masked, seen)[0]
+
+    def predict(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor | None,
+        keep: torch.Tensor,
+        masked: torch.Tensor,
+        seen: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """``complete`` and what the network's other heads say, {name: (B, M, values)} float32."""
         with torch.autocast(a.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.model.complete(a, b, keep, masked, seen).float()
+            said = self.model.complete(a, b, keep, masked, seen).float()
+        more = list_outputs(self.config.model)
+        pixels, *parts = said.split([said.shape[-1] - sum(more.values()), *more.values()], -1)
+        return pixels, dict(zip(more, parts, strict=True))
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """(B,) loss of each target."""
         a, b, keep, masked, person, seen = self.pairs(batch)
         if get_completion(self.config).references == "shuffled" and b is not None:
             b, seen = b.roll(1, 0), None if seen is None else seen.roll(1, 0)
-        return self.losses(a, b, keep, masked, seen, [self.weigh_patches(person)])[0]
+        said, more = self.predict(a, b, keep, masked, seen)
+        return self.compare_pixels(said, more, a, masked, self.weigh_patches(person))
 
     def weigh_patches(self, person: torch.Tensor) -> torch.Tensor:
         """(B, N) weight of each patch, from the share (B, N) of it that is person."""
@@ -197,23 +216,46 @@ class Completion(Objective):
         seen: torch.Tensor | None,
         weights: Sequence[torch.Tensor],
     ) -> list[torch.Tensor]:
-        """[(B,) loss of each target, ...] under each of several weights of patches, (B, N)."""
+        """[(B,) loss of each target's pixels, ...] under several weights of patches, (B, N)."""
         predicted = self.complete(a, b, keep, masked, seen)
+        return [self._pixel_loss(predicted, a, masked, weight) for weight in weights]
+
+    def _pixel_loss(self, predicted, a, masked, weight):
+        """(B,) loss of predictions (B, M, P*P*3) under a weight (B, N) of patches."""
         kind = get_completion(self.config).target
         target = patch_loss.targets(a, self.config.model.patch, kind, masked)
-        return [
-            patch_loss.per_sample_loss(predicted, target, weight.gather(1, masked))
-            for weight in weights
-        ]
+        return patch_loss.per_sample_loss(predicted, target, weight.gather(1, masked))
+
+    def compare_pixels(
+        self,
+        said: torch.Tensor,
+        more: Mapping[str, torch.Tensor],
+        a: torch.Tensor,
+        masked: torch.Tensor,
+        weight: torch.Tensor,
+    ) -> torch.Tensor:
+        """(B,) loss of pixels, and of gradients where the network says them.
+
+        Args:
+            said, more: what ``predict`` gives.  weight: (B, N) of patches.
+        """
+        loss = self._pixel_loss(said, a, masked, weight)
+        if "gradients" not in more:
+            return loss
+        part = self.config.model
+        target = take(histograms(a, part.patch, part.decoder.gradients), masked)
+        chosen = weight.gather(1, masked)
+        of_gradients = patch_loss.per_sample_loss(more["gradients"], target, chosen)
+        return loss + get_completion(self.config).gradient_weight * of_gradients
 
     def begin_validation(self, val: Arrays, subjects: Sequence[str]) -> None:
         """Choose the mismatched reference of each validation row."""
         self.mismatched = reference_gain.choose_mismatched(val["tags"], subjects)
-        if not self.reads_reference:
+        if not self.config.model.decoder.cross:
             self.mismatched[:] = -1  # no reference, no gain of one
 
     def evaluate(self, task: PretrainTask, shares: Shares) -> dict[str, float]:
-        """{"val/KIND", "reference_gain/KIND", "reference_gain/KIND_person"} over ``task.val``."""
+        """{"val/KIND", "reference_gain/KIND", and each as KIND_person} over ``task.val``."""
         return reference_gain.evaluate(
             self, task.require_val(), self.mismatched, task.to_device, shares
         )
@@ -229,11 +271,12 @@ class Completion(Objective):
         arrays = take_first_target(arrays, self.config.targets_per_reference)
         return panels.sheet(panels.complete_batch(self, task.to_device(arrays)), labels, title)
 
-    def count_flops(self) -> float:
-        """Operations of a target's forward pass."""
-        config = self.config
-        visible, attended = config.masking.seen(self.model.patches)
-        return flops(config.model, visible, config.targets_per_reference, attended)
+    @classmethod
+    def count_step_flops(cls, config: PretrainConfig) -> float:
+        """Operations of a target's training step: three times those of its forward pass."""
+        rows, columns = config.model.grid()
+        visible, attended = config.masking.seen(rows * columns)
+        return 3 * flops(config.model, visible, config.targets_per_reference, attended)
 
     def describe(self) -> str:
         """Sizes of the decoder's work: patches, those masked, those attended to."""
@@ -247,7 +290,7 @@ class Completion(Objective):
 
     def list_notes(self, task: PretrainTask) -> list[str]:
         """Why there is no reference gain, where there is none."""
-        if not self.reads_reference:
+        if not self.config.model.decoder.cross:
             return ["model.decoder.cross=false: a masked autoencoder; references are not read"]
         if task.val is not None and (self.mismatched < 0).all():
             return [
