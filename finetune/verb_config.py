@@ -206,8 +206,8 @@ class VideoConfig:
     overlay: bool = key(True, "write the video with the meshes on it, and its sound")
     maps: list[str] = key(
         [],
-        "videos of the people alone, for image generators: depth, normals, parts; separated by "
-        "commas",
+        "videos of the people alone, for image generators: depth, normals, parts, skeleton; "
+        "separated by commas",
     )
     side_by_side: bool = key(False, "the overlay's video beside the source's")
     size_px: int = key(1280, "longer side of the drawn video at most; 0: as the source", low=0)

@@ -1,27 +1,32 @@
 """``predict`` of a video: who is where, batches, gaps, times and sound of the film, resuming."""
 
+import base64
 import json
+import re
 import threading
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
-from moving import make_take, make_track
+from moving import K, make_take, make_track
 from networks import make_run
 
 from data.find import search
 from data.find.detection import Detection, HandDetection
+from data.format.joint_sets import find_joint_set
 from data.sources.cameras import Camera, write_cameras
 from data.sources.frames import Frames, Unreadable, open_video
 from engine.errors import UserError
+from engine.geometry import project
 from finetune.__main__ import main
 from finetune.inference.image_camera import LensCorrection
 from finetune.inference.predictor import Predictor
 from finetune.inference.search import Region
-from finetune.video import command, drawing
+from finetune.video import command, drawing, outlines
 from finetune.video.asked import Who, plan_crops
-from finetune.video.film import fit_size, join_film, write_stretch
+from finetune.video.figures import find_points
+from finetune.video.film import draw_frame, fit_size, join_film, write_stretch
 from finetune.video.maps import MAPS, draw_map
 from finetune.video.parts import Parts
 from finetune.video.recover import Recoverer
@@ -214,9 +219,9 @@ def test_a_smooth_video_has_the_same_frames(done, clip, run, tmp_path):
 def test_what_a_video_cannot_be_asked_for_is_told(clip, run, tmp_path):
     with pytest.raises(UserError, match="formats=fbx is none of"):
         predict(clip, run, tmp_path, "formats=npz,fbx")
-    with pytest.raises(UserError, match="video.maps=skins is none of depth, normals, parts"):
+    with pytest.raises(UserError, match="video.maps=skins is none of depth, normals, parts, skel"):
         predict(clip, run, tmp_path, "video.maps=skins")
-    with pytest.raises(UserError, match="does not say how sure|is for images"):
+    with pytest.raises(UserError, match="does not say how sure"):
         predict(clip, run, tmp_path, "colour=confidence")
     (tmp_path / "none.mp4").write_bytes(b"no video")
     with pytest.raises(UserError, match="none.mp4"):
@@ -337,5 +342,85 @@ def test_maps_show_people_alone(bodies):
     assert left[left > 0].mean() > right[right > 0].mean() + 5  # near is white
     assert (there == (maps["parts"].any(-1))).all()
     assert maps["normals"][there][:, 2].mean() > 150  # what is seen looks at the camera
+    rows, columns = np.nonzero(there & (np.arange(160) < 80))
+    red, green = maps["normals"][rows, columns, :2].astype(float).T
+    assert np.corrcoef(red, columns)[0, 1] < -0.2  # of a round thing the left side looks left
+    assert np.corrcoef(green, rows)[0, 1] < -0.2
     assert not draw_map(take, 5, size, "depth").any()
     assert len(np.unique(maps["parts"][there], axis=0)) > 3
+
+
+def test_figures_are_openposes(bodies):
+    """Joints in the annotator's colours, where the mesh has them; hidden ones too."""
+    track = make_track(bodies["anny"], "body", (0, 1), bend=0.05)
+    track.translation[:] = [0, 0, 3.5]
+    take = make_take(track)
+    size = (640, 360)
+    image = draw_map(take, 0, size, "skeleton")
+    points = track.pose_rows(slice(0, 1))
+    space = find_points(track.body, points.vertices[0], points.joints[0])
+    flat = 2 * project(space, K, np.eye(3, 4))[0]
+    # The last that are drawn are not covered: eyes and ears, then hands.
+    colours = {14: (170, 0, 255), 15: (255, 0, 255), 16: (255, 0, 170), 17: (255, 0, 85)}
+    names = find_joint_set("openpose18").joints
+    assert names[17] == "left_ear"
+    seen = [tuple(image[int(y), int(x)].tolist()) for x, y in flat]
+    assert seen[17] == colours[17] and seen[16] in list(colours.values())
+    assert set(seen[22::4]) <= {(0, 0, 255)}  # fingertips
+    elbow, wrist = flat[names.index("left_elbow")], flat[names.index("left_wrist")]
+    x, y = (elbow + wrist) / 2
+    assert tuple(image[int(y), int(x)].tolist()) == (51, 153, 0)  # 0.6 of (85, 255, 0)
+    assert not draw_map(take, 7, size, "skeleton").any()
+
+
+def test_networks_that_take_outlines_get_them(clip, tmp_path, monkeypatch):
+    """Each crop its own."""
+    takes = ["head.prompt_mask=true", "data.augment.mask_share=0.5"]
+    run = make_run(tmp_path / "run", "body", "margin=1.35", *takes)
+    monkeypatch.setattr(search, "open_finder", open_fake_finder)
+    monkeypatch.setattr(outlines, "open_finder", lambda **keys: open_fake_finder(True, False, True))
+    given, real = [], Predictor.place_masks
+
+    def place(self, masks, *more):
+        given.append((masks, real(self, masks, *more)))
+        return given[-1][1]
+
+    monkeypatch.setattr(Predictor, "place_masks", place)
+    words = [f"run={run}", *TINY, "video.overlay=false", "video.search_hz=12"]
+    assert main(["predict", str(clip[0]), *words, f"out={tmp_path / 'found'}"]) == 0
+    masks, placed = given[0]
+    assert len(masks) == 2 and placed.shape[0] == 2
+    assert placed.max() > 0.9 and placed.min() < -0.9
+    wide = [cells.gt(0).any(0).sum() / cells.gt(0).any(1).sum() for cells in placed]
+    assert max(wide) < 0.6  # a standing person's
+
+
+def test_the_page_and_the_film_say_how_sure_the_network_is(clip, tmp_path):
+    run = make_run(tmp_path / "run", "body", "margin=1.35", "head.confidence=true")
+    words = ["colour=confidence", "formats=html", "video.overlay=false", "video.stretch=12"]
+    assert predict(clip, run, tmp_path, *words) == 0
+    page = (tmp_path / "two.html").read_text()
+    assert "body: ±10" in page
+    packed = json.loads(re.search(r'class="take">(.*?)</script>', page, re.S)[1])["tracks"][0]
+
+    def unpack(name, dtype, *shape):
+        return np.frombuffer(base64.b64decode(packed[name]), dtype).reshape(-1, *shape)
+
+    surface, near = unpack("surface", "<f4").reshape(COUNT, -1), unpack("near", "u1", 4)
+    share = unpack("nearness", "u1", 4) / 255
+    spread = (surface[7][near] * share).sum(1) / share.sum(1)
+    x = 60 + 6 * 7
+    (_, image), *_ = open_video(str(clip[0])).get([7])
+    predictor = Predictor(run, "cpu")
+    (alone,) = predictor(image, [[x - 22, 30, x + 22, 160]])
+    assert np.allclose(spread, alone.vertex_uncertainty, rtol=0.05)
+    track = make_track(predictor.body, "body", (0, 1))
+    track.surface = np.repeat([[0.01], [0.16]], surface.shape[1], 1).astype(np.float32)
+    take, image = make_take(track), np.full((180, 320, 3), 90, np.uint8)
+    colours = []
+    for confident, frame in ((False, 0), (True, 0), (True, 1)):
+        take.confident = confident
+        drawn = draw_frame(image, take, frame, (320, 180), False)[:140].astype(int)
+        colours.append(drawn[(drawn != 90).any(2)].mean(0))
+    assert np.ptp(colours[0]) < 40  # clay
+    assert colours[1].argmax() == 2 and colours[2].argmax() == 0  # blue is sure, red is not

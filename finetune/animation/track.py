@@ -18,6 +18,7 @@ from data.bodies.base import BodyModel, BodyParameters, mirrored, mirrored_rotat
 from engine.errors import UserError
 from engine.geometry import project
 from finetune.heads.base import pose_body
+from finetune.heads.confidence import surround_vertices
 from finetune.person import Person
 
 CHUNK = 16  # bodies posed at once
@@ -54,6 +55,8 @@ class Track:
         confidence: (T,) float32, 0 to 1: how sure the search is that somebody is there.
         box: (T, 4) float32 x0, y0, x1, y1 in pixels, where the person was looked for.
         uncertainty: (T, K) float32 metres, standard deviation of each keypoint, or None.
+        surface: (T, P) float32 metres, the same of the vertices that
+            finetune.heads.confidence.surround_vertices names, or None.
         hands: (T, 2) bool of a body, whether the fingers of its left and right hand come from a
             crop of the hand alone.
 
@@ -73,6 +76,7 @@ class Track:
     confidence: np.ndarray
     box: np.ndarray
     uncertainty: np.ndarray | None = None
+    surface: np.ndarray | None = None
     hands: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), bool))
 
     def __post_init__(self) -> None:
@@ -147,6 +151,13 @@ class Track:
             keypoints.append(points.keypoints)
         return np.concatenate(joints), np.concatenate(keypoints)
 
+    def spread_surface(self, row: int) -> np.ndarray | None:
+        """Return (V,) metres, the standard deviation of each vertex, or None where nobody knows."""
+        if self.surface is None:
+            return None
+        around = surround_vertices(self.body)
+        return (self.surface[row][around.index.numpy()] * around.weight.numpy()).sum(1)
+
     def list_stretches(self) -> list[slice]:
         """Return the rows of each stretch of frames without a gap."""
         if not len(self):
@@ -180,6 +191,7 @@ class Track:
             track=number,
             time_s=float(self.times[row]),
             uncertainty=None if self.uncertainty is None else self.uncertainty[row],
+            vertex_uncertainty=self.spread_surface(row),
             hands=tuple(side for side, has in zip(sides, self.hands[row], strict=True) if has),
         )
 
@@ -195,6 +207,7 @@ class Take:
         intrinsics: (3, 3) float64.
         tracks: of its people.
         focal_from: words on where the focal length comes from; "": nobody said.
+        confident: whether it is drawn in colours of how sure the network is.
         correct_image: (H, W, 3) of the video to that of ``intrinsics``, without what the lens does.
     """
 
@@ -205,6 +218,7 @@ class Take:
     intrinsics: np.ndarray
     tracks: list[Track]
     focal_from: str = ""
+    confident: bool = False
     correct_image: Callable[[np.ndarray], np.ndarray] = lambda image: image
 
     @property

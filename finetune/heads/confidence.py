@@ -7,7 +7,8 @@ encoder, for a likelihood would pay for being sure and move what it should judge
 ICLR 2022, arXiv 2203.09168, on how it then neglects what is hard).
 """
 
-from dataclasses import replace
+import functools
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -42,12 +43,12 @@ class Confidence(nn.Module):
         self.count = len(body.keypoint_names)
         places = torch.full((int(body.vertex_ids.max()) + 1,), -1)
         places[body.vertex_ids.cpu()] = torch.arange(len(body.vertex_ids))
-        index, weight = _surround_vertices(body)
+        around = surround_vertices(body)
         # Of the body model, so no part of the network's files.
         self.register_buffer("_places", places, persistent=False)
-        self.register_buffer("_index", index, persistent=False)
-        self.register_buffer("_weight", weight, persistent=False)
-        points = int(index.max()) + 1
+        self.register_buffer("_index", around.index, persistent=False)
+        self.register_buffer("_weight", around.weight, persistent=False)
+        points = len(around.rows)
         self.norm = nn.LayerNorm(config.encoder.width)
         self.pool = TokenPool(config.encoder.width, config.grid(), KEPT)
         self.read = nn.Linear(self.pool.width + 3 * self.count + 3, HIDDEN)
@@ -113,8 +114,23 @@ def _likelihood(errors: torch.Tensor, sd: torch.Tensor) -> torch.Tensor:
     return (torch.log(2 * scale_mm) + off / scale_mm).mean(1)
 
 
-def _surround_vertices(body: BodyModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """(V, NEAR) points and weights of each vertex, by inverse distances on the unposed body."""
+@dataclass(frozen=True)
+class Surroundings:
+    """The vertices of a full body model that have a scale, and how it is spread to all.
+
+    Attributes:
+        rows: (P,) int64 vertices.
+        index: (V, NEAR) int64 into ``rows``, the nearest.  weight: (V, NEAR), a row adds up to 1.
+    """
+
+    rows: torch.Tensor
+    index: torch.Tensor
+    weight: torch.Tensor
+
+
+@functools.lru_cache(maxsize=4)
+def surround_vertices(body: BodyModel) -> Surroundings:
+    """Returns the Surroundings of a full body model, by inverse distances on the unposed body."""
     device = body.vertex_ids.device
     still = torch.zeros(1, len(body.joint_names), 3, device=device)
     shape = torch.full((1, len(body.shape_space.names)), float(body.shape_space.mean))
@@ -124,7 +140,7 @@ def _surround_vertices(body: BodyModel) -> tuple[torch.Tensor, torch.Tensor]:
     rows = spread_vertices(rest, torch.ones(len(rest)), POINTS)
     near, index = torch.cdist(rest, rest[rows]).topk(min(NEAR, len(rows)), 1, largest=False)
     weight = 1 / (near + 1e-3)
-    return index, weight / weight.sum(1, keepdim=True)
+    return Surroundings(rows, index, weight / weight.sum(1, keepdim=True))
 
 
 CONFIDENCE = Term("confidence", "head.confidence_weight", compare_confidence)

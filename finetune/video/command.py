@@ -31,6 +31,7 @@ from finetune.verb_config import PredictFilesConfig
 from finetune.video.asked import Plan, Who, plan_crops
 from finetune.video.drawing import draw_films, read_frames
 from finetune.video.maps import MAPS
+from finetune.video.outlines import Outliner
 from finetune.video.parts import Parts, digest_network, digest_words, split_stretches
 from finetune.video.recover import Recoverer, Rows, Shown, join_rows
 from finetune.video.settle import make_take
@@ -56,8 +57,6 @@ def check_videos(config: PredictFilesConfig, predictors: Mapping[str, Predictor]
             raise UserError(f"video.maps={name} is none of {', '.join(MAPS)}")
     for predictor in predictors.values():
         predictor.require_mesh("predict of a video")
-    if config.colour == "confidence":
-        raise UserError("colour=confidence is for images; videos are coloured by who it is")
     if config.whole_image and len(predictors) > 1:
         raise UserError(
             "whole_image=true, but both bodies and hands would be recovered: name one by run="
@@ -97,13 +96,16 @@ def predict_video(
     if not everybody:
         word = " or ".join(WORDS[kind] for kind in predictors)
         raise UserError(f"{path}: no {word} was found in it")
-    rows = _recover(path, frames, folder, plan, everybody, config, predictors, camera)
+    takes_outlines = "body" in predictors and predictors["body"].config.head.prompt_mask
+    outliner = Outliner() if is_searched and takes_outlines else None
+    rows = _recover(path, frames, folder, plan, everybody, config, predictors, camera, outliner)
     size = (frames.width, frames.height)
     bodies = {kind: predictor.body for kind, predictor in predictors.items()}
     take = make_take(path, frames.times, size, camera.K, rows, everybody, bodies)
     if config.video.smooth == "one_euro":
         take = smooth_take(take, Cutoff(config.video.smooth_hz, config.video.smooth_rise))
     take.focal_from, take.correct_image = camera.source, camera.correct_image
+    take.confident = config.colour == "confidence"
     written: list[Path] = []
     for name in config.formats:
         written += FORMATS.find(name)(take, stem)
@@ -163,6 +165,7 @@ def _recover(
     config: PredictFilesConfig,
     predictors: Mapping[str, Predictor],
     camera: ImageCamera,
+    outliner: Outliner | None,
 ) -> dict[str, Rows]:
     """The rows of all frames; stretches that are kept are not recovered again."""
     rules = JoiningRules(least_px=config.hand_px) if config.join_hands else None
@@ -174,10 +177,10 @@ def _recover(
     networks = [digest_network(one) for one in predictors.values()]
     length = config.video.stretch
     seen = (digest_video(path), camera.K.tolist(), camera.list_lens())
-    digest = digest_words(seen, networks, asked, rules, length)
+    digest = digest_words(seen, networks, asked, rules, length, outliner is not None)
     parts = Parts(folder, digest)
     parts.clear_others()
-    recoverer = Recoverer(predictors, camera.K, everybody, rules)
+    recoverer = Recoverer(predictors, camera.K, everybody, rules, outliner)
     spans = split_stretches(frames.count, length)
     found = {stretch: rows for stretch in spans if (rows := parts.load(stretch)) is not None}
     missing = {stretch: span for stretch, span in spans.items() if stretch not in found}

@@ -18,7 +18,7 @@ from engine.pipeline import Pipeline
 from finetune.animation.track import Take
 from finetune.verb_config import VideoConfig
 from finetune.video.film import draw_frame, fit_size, join_film, write_stretch
-from finetune.video.maps import draw_map
+from finetune.video.maps import MAPS, draw_map
 from finetune.video.parts import Films, digest_take, digest_words, split_stretches
 
 log = get_logger(__name__)
@@ -77,7 +77,7 @@ def _plan_overlay(
             yield number, draw_frame(image, take, number, size, beside)
 
     path = stem.with_name(f"{stem.name}.overlay.mp4")
-    return Film(path, ("overlay", size, beside), read, draw, frames)
+    return Film(path, ("overlay", size, beside, take.confident), read, draw, frames)
 
 
 def _plan_map(take: Take, stem: Path, name: str, size: tuple[int, int]) -> Film:
@@ -89,7 +89,7 @@ def _plan_map(take: Take, stem: Path, name: str, size: tuple[int, int]) -> Film:
         for number, _ in shown:
             yield number, draw_map(take, number, size, name)
 
-    return Film(stem.with_name(f"{stem.name}.{name}.mp4"), (name, size), read, draw)
+    return Film(stem.with_name(f"{stem.name}.{name}.mp4"), (name, MAPS[name], size), read, draw)
 
 
 def _draw(take: Take, film: Film, store: Films, digest: str, keys: VideoConfig) -> None:

@@ -21,6 +21,7 @@ from engine.run.files import replace_file
 from finetune.animation.track import Take
 from finetune.person import colour
 from finetune.viz import draw
+from finetune.viz.confidence import overlay_confidence
 
 TICKS = 90_000  # a second
 LONE_S = 0.04  # how long the only frame of a video is shown
@@ -71,7 +72,10 @@ def draw_frame(
         person.intrinsics = K
         people.append(person)
         colours.append(colour(number))
-    drawn = draw.paint(image, people, colours)
+    if take.confident:
+        drawn = overlay_confidence(image, people)
+    else:
+        drawn = draw.paint(image, people, colours)
     return np.concatenate([image, drawn], 1) if side_by_side else drawn
 
 

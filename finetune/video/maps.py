@@ -1,11 +1,13 @@
-"""Maps of a take's people, a frame each, as image generators take them: depth, normals, parts.
+"""Maps of a take's people, a frame each, as image generators take them.
 
 Nothing but the people is in them; what is behind is black.
 
 depth    grey, near white: 1/depth from the nearest to the farthest place that anybody is at in the
          whole take, so that a grey means one distance throughout
-normals  red to the right, green up, blue towards the camera, each from -1 (0) to 1 (255)
+normals  red to the left, green up, blue towards the camera, each from -1 (0) to 1 (255): what
+         ControlNet 1.1 was trained on (its page: "blue is front, red is left, green is top")
 parts    the body's parts in the colours of finetune.maps
+skeleton OpenPose's figure; see finetune.video.figures
 """
 
 import functools
@@ -18,6 +20,7 @@ from finetune.animation.rig import TO_WORLD
 from finetune.animation.track import Take
 from finetune.maps.draw import PART_COLOURS
 from finetune.maps.surface import name_parts
+from finetune.video.figures import draw_figures
 from finetune.viz.raster import Layers, shared_raster
 
 REACH_M = 1.0  # of a person around joint 0, for the scale of depths
@@ -26,8 +29,9 @@ LEAST_GREY = 40  # of the farthest, so that it is not taken for nobody
 
 MAPS: dict[str, str] = {
     "depth": "near is white",
-    "normals": "red right, green up, blue towards the camera",
+    "normals": "red left, green up, blue towards the camera",
     "parts": "a colour a part",
+    "skeleton": "as OpenPose draws people",
 }
 
 
@@ -37,6 +41,8 @@ def draw_map(take: Take, frame: int, size: tuple[int, int], name: str) -> np.nda
     Args:
         size: width and height of what is drawn.  name: of MAPS.
     """
+    if name == "skeleton":
+        return draw_figures(take, frame, size)
     out = np.zeros((size[1], size[0], 3), np.uint8)
     shown = take.list_frame(frame)
     if not shown:
@@ -60,7 +66,7 @@ def _colour(layers: Layers, name: str, there: np.ndarray, reach: tuple[float, fl
         colours = np.array(PART_COLOURS, np.uint8)
         return colours[layers.mesh[there] % len(colours)]
     if name == "normals":
-        towards = layers.normals[there] @ TO_WORLD.T
+        towards = layers.normals[there] @ TO_WORLD.T * [-1, 1, 1]
         return np.clip(np.round((towards + 1) * 127.5), 0, 255).astype(np.uint8)
     near, far = reach
     share = (1 / layers.depth[there] - 1 / far) / (1 / near - 1 / far)

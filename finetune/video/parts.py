@@ -15,7 +15,7 @@ from finetune.animation.track import Take
 from finetune.inference.predictor import Predictor
 from finetune.video.recover import Rows
 
-VERSION = 1  # raised where equal keys give other rows
+VERSION = 2  # raised where equal keys give other rows
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,9 @@ def digest_take(take: Take) -> str:
     """Return what changes with anything of a take that is drawn."""
     hasher = hashlib.blake2b(digest_size=8)
     for track in take.tracks:
-        arrays = (track.frames, track.pose, track.shape, track.translation, track.intrinsics)
+        arrays = [track.frames, track.pose, track.shape, track.translation, track.intrinsics]
+        if take.confident and track.surface is not None:
+            arrays.append(track.surface)
         for array in arrays:
             hasher.update(np.ascontiguousarray(array).tobytes())
     return hasher.hexdigest()

@@ -12,13 +12,16 @@ from functools import partial
 import numpy as np
 import torch
 
+from data.bodies.base import BodyModel
 from engine.errors import UserError
 from engine.pipeline import Pipeline
+from finetune.heads.confidence import surround_vertices
 from finetune.inference.fingers import JoiningRules, join_hands
 from finetune.inference.predictor import BATCH, Predictor, check_boxes
 from finetune.people import make_people
 from finetune.person import Person
 from finetune.video.asked import BODY, Asked, Plan, Who
+from finetune.video.outlines import Outliner
 
 SIDES = ("left", "right")
 
@@ -31,7 +34,8 @@ class Rows:
         who: (N,) int64 number of whom it is; see finetune.video.asked.plan_crops.
         frame: (N,) int64.  score: (N,) float32.  box: (N, 4) float32 pixels.
         pose: (N, J, 3, 3), shape: (N, S), translation: (N, 3) float32, of Person.
-        uncertainty: (N, K) float32 metres; K is 0 where the network does not say.
+        uncertainty: (N, K), surface: (N, P) float32 metres, of Track; K and P are 0 where the
+            network does not say.
         hands: (N, 2) bool, sides whose fingers come from the hand's own crop.
     """
 
@@ -43,6 +47,7 @@ class Rows:
     shape: np.ndarray
     translation: np.ndarray
     uncertainty: np.ndarray
+    surface: np.ndarray
     hands: np.ndarray
 
 
@@ -75,6 +80,7 @@ class _Group:
     images: list[torch.Tensor]
     cameras: list[torch.Tensor]
     prompts: list[torch.Tensor | None]
+    masks: list[torch.Tensor | None]
     flip: list[torch.Tensor]
     asked: list[tuple[int, Asked]]
     boxes: list[np.ndarray]
@@ -97,6 +103,7 @@ class Recoverer:
         K: (3, 3) intrinsics of the frames.
         everybody: of whom there are crops; their place in the list is their number.
         rules: how hands are put on bodies; None: each stays a mesh of its own.
+        outliner: finds the outlines of people for a network that takes them; None: it gets none.
 
     Attributes:
         busy_s: {stage: wall seconds spent in it}, after ``recover``.
@@ -108,8 +115,10 @@ class Recoverer:
         K: np.ndarray,
         everybody: Sequence[Who],
         rules: JoiningRules | None,
+        outliner: Outliner | None = None,
     ) -> None:
         self.predictors, self.K, self.rules = predictors, K, rules
+        self.outliner = outliner
         self.numbers = {who: number for number, who in enumerate(everybody)}
         self.busy_s: dict[str, float] = {}
 
@@ -177,7 +186,7 @@ class Recoverer:
             yield batch.stretch, batch.is_last, rows
 
     def _open_groups(self) -> dict[str, _Group]:
-        return {kind: _Group([], [], [], [], [], []) for kind in self.predictors}
+        return {kind: _Group([], [], [], [], [], [], []) for kind in self.predictors}
 
     def _cut(
         self, kind: str, number: int, image: np.ndarray, mine: list[Asked], group: _Group
@@ -199,6 +208,11 @@ class Recoverer:
         group.images.append(images)
         group.cameras.append(cameras)
         group.prompts.append(predictor.place_prompts(keypoints, squares, flip))
+        outlines = None
+        if self.outliner is not None and kind == BODY and config.head.prompt_mask:
+            everybody = [one.region for one in mine]
+            outlines = self.outliner.find_masks(image, [one.region for one in inside], everybody)
+        group.masks.append(predictor.place_masks(outlines, squares, flip, (height, width)))
         group.flip.append(flip)
         group.asked += [(number, one) for one in inside]
         group.boxes.append(checked)
@@ -212,8 +226,7 @@ class Recoverer:
         images, cameras, flip = (
             torch.cat(parts) for parts in (group.images, group.cameras, group.flip)
         )
-        given = [part for part in group.prompts if part is not None]
-        prompts = torch.cat(given) if given else None
+        prompts, masks = _join_known(group.prompts), _join_known(group.masks)
         boxes = np.concatenate(group.boxes)
         K = torch.from_numpy(self.K).float().to(predictor.device)
         for first in range(0, len(images), BATCH):
@@ -224,6 +237,7 @@ class Recoverer:
                 cameras[part],
                 predictor.body,
                 None if prompts is None else prompts[part],
+                masks=None if masks is None else masks[part],
             )
             if answer.parameters is None:
                 raise UserError(
@@ -269,9 +283,11 @@ class Recoverer:
 
     def _pack_kind(self, mine: list["_Found"]) -> Rows:
         people = [one.person for one in mine]
+        body = self.predictors[mine[0].asked.who.kind].body
         unsure = [
             np.zeros(0) if person.uncertainty is None else person.uncertainty for person in people
         ]
+        surface = [_pick_surface(person, body) for person in people]
         return Rows(
             who=np.array([self.numbers[one.asked.who] for one in mine], np.int64),
             frame=np.array([one.frame for one in mine], np.int64),
@@ -281,6 +297,7 @@ class Recoverer:
             shape=np.stack([_known(person.shape) for person in people]).astype(np.float32),
             translation=np.stack([person.translation for person in people]).astype(np.float32),
             uncertainty=np.stack(unsure).astype(np.float32),
+            surface=np.stack(surface).astype(np.float32),
             hands=np.array([[side in person.hands for side in SIDES] for person in people]),
         )
 
@@ -294,11 +311,24 @@ class _Found:
     person: Person
 
 
+def _join_known(parts: list[torch.Tensor | None]) -> torch.Tensor | None:
+    """Of all crops of a group, or None: a network takes them or it does not."""
+    given = [part for part in parts if part is not None]
+    return torch.cat(given) if given else None
+
+
 def _known(values: np.ndarray | None) -> np.ndarray:
     """The parameters of a person: ``_ask`` has refused heads without them."""
     if values is None:
         raise ValueError("a person without parameters has no row")
     return values
+
+
+def _pick_surface(person: Person, body: BodyModel) -> np.ndarray:
+    """(P,) of Rows.surface."""
+    if person.vertex_uncertainty is None:
+        return np.zeros(0)
+    return person.vertex_uncertainty[surround_vertices(body).rows.cpu().numpy()]
 
 
 def _is_inside(box: np.ndarray, width: int, height: int) -> bool:

@@ -63,7 +63,7 @@ def _make_track(
     order = order[np.argsort(rows.frame[order], kind="stable")]
     shape = average_shape(body, rows.shape[order], rows.score[order])
     scale = measure_size(body, shape[None]) / measure_size(body, rows.shape[order])
-    unsure = rows.uncertainty[order]
+    unsure, surface = rows.uncertainty[order], rows.surface[order]
     return Track(
         name=name,
         kind=who.part,
@@ -77,6 +77,7 @@ def _make_track(
         confidence=rows.score[order],
         box=rows.box[order],
         uncertainty=unsure if unsure.shape[1] else None,
+        surface=surface if surface.shape[1] else None,
         hands=rows.hands[order],
     )
 

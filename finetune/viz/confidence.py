@@ -23,13 +23,18 @@ def list_colours() -> list[tuple[int, int, int]]:
     return [(int(r), int(g), int(b)) for r, g, b in table]
 
 
+def find_ends(kind: str) -> tuple[float, float]:
+    """Returns the standard deviations in millimetres at the ends of the colours of a kind."""
+    return ENDS_MM["body" if kind == "body" else "hand"]
+
+
 def find_bands(kind: str, sd_m: np.ndarray) -> np.ndarray:
     """Returns the band in 0 to BANDS - 1 of standard deviations in metres.
 
     Args:
         kind: of the person.
     """
-    low, high = np.log(ENDS_MM["body" if kind == "body" else "hand"])
+    low, high = np.log(find_ends(kind))
     share = (np.log(np.maximum(1000 * sd_m, 1e-6)) - low) / (high - low)
     return np.clip((BANDS * share).astype(int), 0, BANDS - 1)
 

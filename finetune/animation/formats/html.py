@@ -19,11 +19,14 @@ from finetune.animation.formats import FORMATS
 from finetune.animation.rig import make_motion, make_rig
 from finetune.animation.track import Take, Track
 from finetune.animation.turning import to_quaternions
+from finetune.heads.confidence import surround_vertices
 from finetune.person import colour
 from finetune.video.film import join_film, shrink_frames, write_stretch
+from finetune.viz.confidence import find_ends, list_colours
 
 LOOKS = Path(__file__).resolve().parent.parent / "player"
 LONGEST_PX = 640  # of the page's video
+WHOLE = 255  # of how much a vertex has of what a point near it has
 UNIT = 32767  # of a quaternion's numbers: 3e-5, a tenth of a millimetre at an arm's length
 
 
@@ -39,7 +42,9 @@ def write_html(take: Take, stem: Path) -> list[Path]:
         "fps": take.fps,
         "size": [take.width, take.height],
         "intrinsics": [float(take.intrinsics[i]) for i in ((0, 0), (1, 1), (0, 2), (1, 2))],
-        "tracks": [_pack_track(track, number) for number, track in enumerate(take.tracks)],
+        "tracks": [
+            _pack_track(track, number, take.confident) for number, track in enumerate(take.tracks)
+        ],
     }
     seconds, known = float(take.times[-1]), bool(take.focal_from)
     values = {
@@ -55,6 +60,7 @@ def write_html(take: Take, stem: Path) -> list[Path]:
             {"name": track.name, "frames": len(track), "colour": colour(number)}
             for number, track in enumerate(take.tracks)
         ],
+        "scales": _list_scales(take) if take.confident else [],
         "width": take.width,
         "height": take.height,
         "film": f"data:video/mp4;base64,{base64.b64encode(_shrink_video(take, stem)).decode()}",
@@ -66,7 +72,29 @@ def write_html(take: Take, stem: Path) -> list[Path]:
     return [path]
 
 
-def _pack_track(track: Track, number: int) -> dict:
+def _list_scales(take: Take) -> list[dict]:
+    """What the colours mean, for each kind of mesh."""
+    kinds = dict.fromkeys("body" if track.kind == "body" else "hand" for track in take.tracks)
+    ends = {kind: find_ends(kind) for kind in kinds}
+    return [{"kind": kind, "low": low, "high": high} for kind, (low, high) in ends.items()]
+
+
+def _pack_surface(track: Track) -> dict:
+    """How sure the network is of some vertices in each frame, and of which each vertex has what."""
+    if track.surface is None:
+        return {}
+    around = surround_vertices(track.body)
+    low, high = find_ends(track.kind)
+    return {
+        "surface": _pack(track.surface, np.float32),
+        "near": _pack(around.index.numpy(), np.uint8),
+        "nearness": _pack(np.round(around.weight.numpy() * WHOLE), np.uint8),
+        "ends": [low / 1000, high / 1000],
+        "bands": _pack(np.array(list_colours()), np.uint8),
+    }
+
+
+def _pack_track(track: Track, number: int, confident: bool) -> dict:
     rig, motion = make_rig(track), make_motion(track)
     owners, shares = rig.list_influences()
     turns = np.round(to_quaternions(motion.turns) * UNIT).astype(np.int16)
@@ -84,6 +112,7 @@ def _pack_track(track: Track, number: int) -> dict:
         "shares": _pack(shares, np.float32),
         "turns": _pack(turns, np.int16),
         "places": _pack(motion.places, np.float32),
+        **(_pack_surface(track) if confident else {}),
     }
 
 

@@ -5,21 +5,21 @@
   "use strict";
 
   const VERTEX = `#version 300 es
-    in vec3 place, normal;
+    in vec3 place, normal, tint;
     uniform mat3 rotation;
     uniform vec3 centre;
     uniform float distance_m, near, far;
     uniform vec2 lens, shift;
-    out vec3 at, facing;
+    out vec3 at, facing, colour;
     void main() {
       at = rotation * (place - centre) - vec3(0.0, 0.0, distance_m);
       facing = rotation * normal;
+      colour = tint;
       gl_Position = vec4(at.xy * lens - at.z * shift, (-at.z * (far + near) - 2.0 * far * near) / (far - near), -at.z);
     }`;
   const FRAGMENT = `#version 300 es
     precision highp float;
-    in vec3 at, facing;
-    uniform vec3 colour;
+    in vec3 at, facing, colour;
     out vec4 pixel;
     void main() {
       vec3 view = normalize(-at), n = normalize(facing);
@@ -42,6 +42,11 @@
       for (const [key, kind] of [["frames", Int32Array], ["confidence", Float32Array], ["offsets", Float32Array], ["rest", Float32Array],
         ["faces", Uint32Array], ["owners", Uint16Array], ["shares", Float32Array], ["turns", Int16Array], ["places", Float32Array]]) {
         this[key] = new kind(bytes(packed[key]));
+      }
+      this.tints = null;  // of vertices, where the network says how sure it is
+      if (packed.surface) {
+        Object.assign(this, {surface: new Float32Array(bytes(packed.surface)), near: new Uint8Array(bytes(packed.near)), nearness: new Uint8Array(bytes(packed.nearness)),
+          ends: packed.ends.map(Math.log), bands: new Uint8Array(bytes(packed.bands)), tints: new Float32Array(this.rest.length)});
       }
       this.rows = new Map(Array.from(this.frames, (frame, row) => [frame, row]));
       const joints = this.parents.length;
@@ -94,6 +99,19 @@
         vertices[i] = px; vertices[i + 1] = py; vertices[i + 2] = pz;
       }
       this.shade();
+      if (this.tints) this.colourVertices();
+    }
+
+    // The band of each vertex's standard deviation, a mean of those of the points around it.
+    colourVertices() {
+      const {surface, near, nearness, tints, bands, row, ends: [low, high]} = this, count = tints.length / 3, points = surface.length / this.frames.length;
+      const each = near.length / count, most = bands.length / 3 - 1;
+      for (let v = 0; v < count; v++) {
+        let sd = 0, whole = 0;
+        for (let k = v * each; k < (v + 1) * each; k++) { sd += nearness[k] * surface[row * points + near[k]]; whole += nearness[k]; }
+        const share = (Math.log(Math.max(sd / whole, 1e-9)) - low) / (high - low), band = 3 * Math.min(Math.max(Math.floor((most + 1) * share), 0), most);
+        for (let k = 0; k < 3; k++) tints[3 * v + k] = bands[band + k] / 255;
+      }
     }
 
     shade() {
@@ -137,7 +155,7 @@
       if (this.buffers.has(track)) return this.buffers.get(track);
       const gl = this.gl, array = gl.createVertexArray(), made = {array, row: -1};
       gl.bindVertexArray(array);
-      for (const name of ["place", "normal"]) {
+      for (const name of track.tints ? ["place", "normal", "tint"] : ["place", "normal"]) {
         const at = gl.getAttribLocation(this.program, name);
         made[name] = gl.createBuffer();
         gl.bindBuffer(gl.ARRAY_BUFFER, made[name]);
@@ -170,13 +188,14 @@
         const made = this.buffersOf(track);
         gl.bindVertexArray(made.array);
         if (made.row !== track.row) {
-          for (const [name, data] of [["place", track.vertices], ["normal", track.normals]]) {
+          for (const [name, data] of [["place", track.vertices], ["normal", track.normals], ["tint", track.tints]]) {
+            if (!data) continue;
             gl.bindBuffer(gl.ARRAY_BUFFER, made[name]);
             gl.bufferData(gl.ARRAY_BUFFER, data, gl.DYNAMIC_DRAW);
           }
           made.row = track.row;
         }
-        gl.uniform3fv(place("colour"), track.colour);
+        if (!track.tints) gl.vertexAttrib3fv(gl.getAttribLocation(this.program, "tint"), track.colour);
         gl.drawElements(gl.TRIANGLES, track.faces.length, gl.UNSIGNED_INT, 0);
       }
     }
