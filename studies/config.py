@@ -22,6 +22,9 @@ class ArmConfig:
     weights: str = key(
         "", "an arm whose pre-training this one shares, to be fine-tuned in another way"
     )
+    teacher: str = key(
+        "", "the arm whose pre-training of the same seed teaches this one (objective.name=teacher)"
+    )
     scratch: bool = key(False, "no pre-training at all")
     timm: str = key(
         "",
@@ -125,6 +128,11 @@ class StudyConfig:
         """Names of the arms that arm= asks for, or all."""
         return [name for name in self.arms if not self.arm or name in self.arm.split(",")]
 
+    def _count(self, name: str) -> int:
+        """How many seeds an arm has."""
+        own = self.arms[name].seeds
+        return self.seeds if own is None else own
+
     def _lends(self, name: str) -> bool:
         """Whether an arm has a pre-training of its own, which others may share."""
         arm = self.arms.get(name)
@@ -150,6 +158,20 @@ class StudyConfig:
             if name not in self.arms:
                 raise UserError(f"'{name}' is none of the arms {', '.join(self.arms)}")
         for name, arm in self.arms.items():
+            if arm.teacher and not self._lends(arm.teacher):
+                raise UserError(
+                    f"arms.{name}.teacher={arm.teacher} wants an arm with a pre-training of its own"
+                )
+            if arm.teacher and self._count(name) > self._count(arm.teacher):
+                raise UserError(
+                    f"arms.{name} has {self._count(name)} seeds and its teacher "
+                    f"arms.{arm.teacher} {self._count(arm.teacher)}: each seed has one of its own"
+                )
+            if arm.teacher and arm.compute:
+                raise UserError(
+                    f"arms.{name} has teacher= and compute=true: how many operations its teacher "
+                    f"takes is not known before it is trained; set its steps"
+                )
             if arm.weights and (
                 arm.pretrain
                 or arm.scratch
@@ -166,10 +188,7 @@ class StudyConfig:
             raise UserError(
                 f"shares={','.join(f'{share:g}' for share in self.shares)} names a share twice"
             )
-        if not any(
-            self.seeds if self.arms[name].seeds is None else self.arms[name].seeds
-            for name in self.chosen
-        ):
+        if not any(self._count(name) for name in self.chosen):
             raise UserError(f"arm={self.arm}: none of these arms has a seed")
         if not self.finetune and self.metric == "px":
             raise UserError("metric=px is of fine-tuned networks, and finetune= names no config")

@@ -200,6 +200,8 @@ def pretrain_words(config: StudyConfig, row: Row) -> list[str] | None:
         *config.pretrain_keys.split(),
         *arm.pretrain.replace("TRAIN", str(train_folder(config))).split(),
     ]
+    if arm.teacher:
+        words.append(f"objective.teacher={pretrain_folder(config, Row(arm.teacher, row.seed, 1))}")
     if arm.compute:
         own, other = (
             count_operations(words),
@@ -275,6 +277,8 @@ def _keys(words):
     keys = dict(word.split("=", 1) for word in words if "=" in word)
     keys["config"] = next(word for word in words if word.endswith(".yaml"))
     keys["data.shards"] = Path(keys["data.shards"]).name if words[0] == "pretrain" else ""
+    if "objective.teacher" in keys:
+        keys["objective.teacher"] = Path(keys["objective.teacher"]).name
     return {name: value for name, value in keys.items() if name not in ("run", "init", "device")}
 
 

@@ -19,6 +19,8 @@ from studies.config import StudyConfig
 
 log = get_logger(__name__)
 
+WAIT_S = 1.0
+
 
 class Runner:
     """Lanes of commands, each with a share of the cores.
@@ -40,6 +42,7 @@ class Runner:
             threading.Lock(),
             set(),
         )
+        self.under_way: set[tuple[str, int]] = set()  # arms and seeds that lanes are at
         self.stop = False
         self.failed = ""  # what the first command that failed said
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
@@ -93,11 +96,27 @@ class Runner:
                 with self.lock:
                     if not self.left:
                         return
-                    group = self.left.popleft()
+                    group = self._take_ready()
+                if group is None:
+                    time.sleep(WAIT_S)  # a teacher is being trained in another lane
+                    continue
                 self._group(group)
+                with self.lock:
+                    self.under_way.discard(name_group(self.config, group[0]))
         except BaseException:
             self._halt()
             raise
+
+    def _take_ready(self) -> list[plan.Row] | None:
+        """The first group that waits for no teacher, out of those that are left; None: all wait."""
+        waiting = {name_group(self.config, group[0]) for group in self.left} | self.under_way
+        for place, group in enumerate(self.left):
+            name, seed = name_group(self.config, group[0])
+            if (self.config.arms[name].teacher, seed) not in waiting:
+                del self.left[place]
+                self.under_way.add((name, seed))
+                return group
+        return None
 
     def _group(self, group: list[plan.Row]) -> None:
         """The rows of one pre-training."""
@@ -165,6 +184,11 @@ class Runner:
             process.send_signal(signal.SIGTERM)
 
 
+def name_group(config: StudyConfig, row: plan.Row) -> tuple[str, int]:
+    """Return the arm and the seed of the pre-training that a row uses."""
+    return plan.pretrained_arm(config, row), row.seed
+
+
 def group_rows(config: StudyConfig, todo: list[plan.Row]) -> list[list[plan.Row]]:
     """Return [[Row, ...], ...]: rows that share their pre-training together.
 
@@ -172,7 +196,7 @@ def group_rows(config: StudyConfig, todo: list[plan.Row]) -> list[list[plan.Row]
     """
     groups = {}
     for row in todo:
-        groups.setdefault((plan.pretrained_arm(config, row), row.seed), []).append(row)
+        groups.setdefault(name_group(config, row), []).append(row)
     return list(groups.values())
 
 

@@ -155,6 +155,70 @@ def test_rows_come_seed_by_seed():
     assert [len(group) for group in runner.group_rows(study(), rows)] == [2] * 4
 
 
+def test_students_wait_for_their_teachers(tmp_path, monkeypatch):
+    student = "objective.name=teacher model.decoder.cross=false model.decoder.latents=64"
+    config = study(
+        f"work={tmp_path / 'work'}",
+        f"rows={tmp_path}",
+        f"arms.pupil.pretrain={student}",
+        "arms.pupil.teacher=both",
+        "arm=pupil,both,mae",
+        "seeds=2",
+        "lanes=3",
+    )
+    words = plan.pretrain_words(config, plan.Row("pupil", 1, 0.1))
+    assert f"objective.teacher={tmp_path}/work/pilot/pretrain-both-seed1" in words
+    plan.check_arms(config)
+    monkeypatch.setattr(plan, "list_sets", lambda config: {})
+    monkeypatch.setattr(plan, "finetune_words", lambda config, row: None)
+    monkeypatch.setattr(runner.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(runner, "WAIT_S", 0.01)
+    began, ended, study_runner = {}, {}, None
+
+    def command(words):
+        name = re.search(r"pretrain-(\w+)-seed(\d)", " ".join(words)).groups()
+        began[name] = time.monotonic()
+        time.sleep(0.1)
+        ended[name] = time.monotonic()
+        return True
+
+    rows = sorted(plan.list_rows(config), key=lambda row: row.arm != "pupil")  # pupils first
+    study_runner = runner.Runner(config, rows, lambda row: [])
+    study_runner.command = command
+    monkeypatch.setattr(study_runner, "_refuse_other_people", lambda: None)
+    assert study_runner.run() == 0 and len(ended) == 6
+    for seed in "01":
+        assert began["pupil", seed] > ended["both", seed]
+    for words, said in (
+        (["arms.pupil.teacher=none"], "teacher=none wants an arm with a pre-training"),
+        (["arms.pupil.teacher=both", "arms.both.seeds=1"], "has 5 seeds and its teacher"),
+        (["arms.pupil.teacher=both", "arms.pupil.compute=true"], "set its steps"),
+    ):
+        with pytest.raises(UserError, match=said):
+            study(f"arms.pupil.pretrain={student}", *words)
+
+
+def test_what_references_give_is_the_masked_autoencoders_loss_less_theirs():
+    config = study("arms.both.mae=mae", "arm=both,mae")
+    keys = [f"val/{kind}{end}" for end in ("", "_person") for kind in ("cross_view", "cross_pose")]
+    there = {
+        plan.Row(arm, seed, 0.1): {"pretrain": dict(zip(keys, values, strict=True))}
+        for arm, seed, values in (
+            ("both", 0, (0.50, 0.40, 0.30, 0.20)),
+            ("both", 1, (0.52, 0.42, 0.32, 0.22)),
+            ("mae", 0, (0.55, 0.50, 0.40, 0.40)),
+            ("mae", 1, (0.57, 0.52, 0.42, 0.42)),
+            ("mae", 2, (9.0, 9.0, 9.0, 9.0)),
+        )
+    }
+    line = tables._given(config, there).splitlines()[-1]
+    assert (
+        line == "| both kinds of pairs | 2 | 0.050 (8.9%) | 0.100 (19.6%) | 0.100 (24.4%) | "
+        "0.200 (48.8%) |"
+    )
+    assert tables._given(study(), there) is None
+
+
 def test_what_goes_wrong_in_one_lane_stops_the_study_and_is_told(tmp_path, monkeypatch):
     config = study(
         f"work={tmp_path / 'work'}",
