@@ -240,6 +240,9 @@ class PredictFilesConfig(PredictConfig):
     camera: str = key(
         "", "name in calibration= of the camera that took them all; default: by the images' names"
     )
+    overlay_px: int = key(
+        0, "longer side of an image's overlay in pixels, at most; 0: as the image", low=0
+    )
     video: VideoConfig = section(VideoConfig)
 
     def check(self) -> None:

@@ -14,7 +14,7 @@ LINES_A_FUNCTION = 100
 # Packages whose public functions all have types.
 TYPED = [*ORDER, "slurm", "studies", "benchmarks"]
 # Kernels of warp: their annotations are warp's own language.
-KERNELS = ("kernels_", "kernels.py", "warp_types.py", "raster_kernels.py")
+KERNELS = ("kernels_", "kernels.py", "warp_types.py", "raster_kernels.py", "clay_kernels.py")
 # engine/run/run_folder.py alone spells them.
 FILES_OF_A_RUN = (
     "config.yaml",

@@ -35,7 +35,7 @@ from finetune.crop_camera import to_translation
 from finetune.inference.images import read_image
 from finetune.inference.predictor import check_boxes
 from finetune.people import crop_people
-from finetune.predict import read_boxes
+from finetune.predict import read_boxes, shrink_scene
 from finetune.tasks.mesh import build
 from finetune.views import view
 from pretrain.weights import write_safetensors
@@ -754,3 +754,18 @@ def test_no_box_is_nobody_however_it_is_written():
     for none in ([], np.zeros((0, 4)), np.array([])):
         squares, checked = check_boxes(none, 64, 48, 1.25)
         assert squares == [] and checked.shape == (0, 4)
+
+
+def test_an_overlay_may_be_smaller_and_its_people_with_it(predictors, photo):
+    image, people = photo, predictors["body"](photo)
+    height, width = image.shape[:2]
+    shown, placed = shrink_scene(image, people, width // 3)
+    assert shown.shape == (round(height * (width // 3) / width), width // 3, 3)
+    joints = people[0].joints
+    small, large = (
+        (joints @ one.intrinsics.T)[:, :2] / joints[:, 2:] for one in (placed[0], people[0])
+    )
+    assert np.allclose(small, large * [shown.shape[1] / width, shown.shape[0] / height])
+    same, unchanged = shrink_scene(image, people, 0)
+    assert same is image and unchanged[0] is people[0]
+    assert shrink_scene(image, people, 2 * max(width, height))[0] is image

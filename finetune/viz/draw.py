@@ -10,20 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 from engine.errors import UserError
 from engine.geometry import crop_intrinsics
 from finetune.person import Person, colour
-from finetune.viz.raster import shared_raster
+from finetune.viz.clay import draw_clay
 
-# Samples along a pixel's side; fewer in an image so large that nobody views its pixels: 4000 x
-# 4000 px with 8 people take 9 s, not 14.
-SAMPLES, FEWER_SAMPLES, LARGE_PIXELS = 3, 2, 2 << 20
-BAND_SAMPLES = 8 << 20  # of one band of rows, so that an image of 4000 px needs no gigabytes
 OPACITY = 0.94
-# Direction to each light (camera's frame), its strength, and how far it reaches around the body (0:
-# Lambert's law).
-LIGHTS = (((-0.5, -0.75, -0.55), 1.0, 0.25), ((0.85, -0.1, -0.5), 0.27, 0.5))
-AMBIENT, RIM = 0.2, 0.16
-# Radius within which a surface darkens what lies behind it, as a share of the root of a mesh's
-# area; by how much at most.
-CREASE, CREASE_DARK = 0.12, 0.55
 # The two views: where in them the camera is, and their right, down and forward in the camera's
 # frame.
 VIEWS = (
@@ -83,7 +72,7 @@ def paint(
     x0, y0, x1, y1 = _bounds(people, K, image.shape[1], image.shape[0])
     if x0 < x1 and y0 < y1:
         inside = out[y0:y1, x0:x1]
-        clay, cover = _clay(
+        clay, cover = draw_clay(
             [(p.vertices, p.faces) for p in people],
             colours,
             crop_intrinsics(K, (x0, y0, x1, y1), (x1 - x0, y1 - y0)),
@@ -276,69 +265,15 @@ def _bounds(people, K, width, height):
     return int(x0), int(y0), int(x1), int(y1)
 
 
-def _clay(meshes, colours, K, size, perspective=True, owners=None):
-    """Meshes as lit clay.
-
-    Returns:
-        colour (H, W, 3) float32 in 0 to 255, and (H, W) float32, how much of a pixel is covered.
-    """
-    width, height = size
-    out, cover = np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.float32)
-    depth, albedo = (
-        np.zeros((height, width), np.float32),
-        (np.array(colours, np.float32) / 255) ** 2,
-    )
-    samples = SAMPLES if width * height <= LARGE_PIXELS else FEWER_SAMPLES
-    rows = max(1, BAND_SAMPLES // (width * samples * samples))
-    for top in range(0, height, rows):
-        band = slice(top, min(top + rows, height))
-        count = band.stop - top
-        fine = width * samples, count * samples
-        layers = shared_raster().layers(
-            meshes, crop_intrinsics(K, (0, top, width, band.stop), fine), fine, perspective, owners
-        )
-        there = np.flatnonzero(layers.mesh >= 0)
-        shade = np.zeros((layers.mesh.size, 3), np.float32)
-        owner, back = layers.mesh.ravel()[there], layers.back.ravel()[there]
-        shade[there] = _lit(layers.normals.reshape(-1, 3)[there], back, albedo[owner])
-        for whole, part in (
-            (out, shade.reshape(*layers.mesh.shape, 3)),
-            (depth, layers.depth),
-            (cover, (layers.mesh >= 0).astype(np.float32)),
-        ):
-            whole[band] = cv2.resize(part, (width, count), interpolation=cv2.INTER_AREA)
-    some = np.maximum(cover, 1e-6)
-    scale = K[0, 0] * (some / np.maximum(depth, 1e-6) if perspective else np.ones_like(depth))
-    radius = max(1.0, CREASE * np.sqrt(cover.sum() / max(1, len(meshes))))
-    out *= (
-        1
-        - CREASE_DARK * shared_raster().occlusion(depth / some, cover > 0, scale, radius)[..., None]
-    )
-    return out / some[..., None], cover
-
-
-def _lit(normals, back, albedo):
-    """(n, 3) sRGB in 0 to 255 of clay under a key and a fill light, with a rim.
-
-    Linear light is taken as the square of sRGB: near enough to 2.2, and a tenth of the time.
-
-    Args:
-        normals: (n, 3) unit, towards the viewer.  back: (n,) bool, a mesh's inside, drawn darker.
-            albedo: (n, 3) linear.
-    """
-    light = np.full(len(normals), AMBIENT, np.float32)
-    for direction, strength, wrap in LIGHTS:
-        towards = np.asarray(direction, np.float32) / np.linalg.norm(direction).astype(np.float32)
-        light += strength * np.clip((normals @ towards + wrap) / (1 + wrap), 0, None)
-    grazing = 1 - np.clip(-normals[:, 2], 0, 1)
-    rim = RIM * grazing * grazing * grazing * np.clip(0.5 - 0.5 * normals[:, 1], 0, 1)
-    light[back] *= 0.45
-    return 255 * np.sqrt(np.clip(albedo * light[:, None] + rim[:, None], 0, 1))
-
-
 def _blend(below, above, alpha):
     """``above`` over ``below``, by (H, W) alpha in 0 to 1; uint8."""
-    return np.round(below + (above - below) * alpha[..., None]).astype(np.uint8)
+    out = np.array(below, np.uint8)
+    there = np.flatnonzero(alpha)  # most pixels of an image show nobody
+    under = below.reshape(-1, 3)[there]
+    over = np.broadcast_to(above, below.shape).reshape(-1, 3)[there]
+    mixed = under + (over - under) * alpha.ravel()[there, None]
+    out.reshape(-1, 3)[there] = np.round(mixed).astype(np.uint8)
+    return out
 
 
 def _view(person, truth, axes, camera, centre, scale, size):
@@ -347,11 +282,11 @@ def _view(person, truth, axes, camera, centre, scale, size):
     meshes = [((p.vertices - centre) @ axes.T, p.faces) for p in (person, truth) if p is not None]
     bar = _bar(person.kind, scale, size)
     out = _grid(axes @ centre, bar, scale, size)
-    clay, cover = _clay(meshes[:1], [colour(0)], K, (size, size), perspective=False)
+    clay, cover = draw_clay(meshes[:1], [colour(0)], K, (size, size), perspective=False)
     if truth is None:
         out = _blend(out, clay, cover)
     else:
-        _, ghost = _clay(meshes[1:], [colour(0)], K, (size, size), perspective=False)
+        _, ghost = draw_clay(meshes[1:], [colour(0)], K, (size, size), perspective=False)
         out = _blend(out, np.array(TRUTH, np.float32), 0.14 * ghost)
         out = _blend(out, clay, cover)
         cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))

@@ -43,6 +43,21 @@ class Layers:
     back: np.ndarray
 
 
+@dataclass(frozen=True)
+class Scene:
+    """Meshes as one, on a device.
+
+    Attributes:
+        vertices: (1, V) vec3.  faces: (F,) vec3i.  normals: (V,) vec3, unit.
+        owner: (F,) int, whose each triangle is.
+    """
+
+    vertices: wp.array
+    faces: wp.array
+    normals: wp.array
+    owner: wp.array
+
+
 class Raster:
     """Draws meshes on one device and keeps its buffers from call to call.
 
@@ -78,36 +93,28 @@ class Raster:
         Raises:
             UserError: as in ``silhouettes``.
         """
-        checked = [_checked(np.asarray(v)[None], f) for v, f in meshes]
-        starts = np.cumsum([0] + [v.shape[1] for v, _ in checked])
-        vertices = np.concatenate([v for v, _ in checked], 1)
-        moved = [f + start for (_, f), start in zip(checked, starts[:-1], strict=True)]
-        faces = np.concatenate(moved)
-        normals = np.concatenate([vertex_normals(v[0], f) for v, f in checked])
-        owner = owners
-        if owner is None:
-            owner = np.repeat(np.arange(len(checked)), [len(f) for _, f in checked])
-        space, camera = self._array(vertices, wp.vec3), _camera(K)
-        corners = self._array(faces, wp.vec3i)
-        nearness = self._cover(space, corners, self._array(camera, wp.mat33), size, perspective)
+        scene, camera = self.open_scene(meshes, owners), check_camera(K)
+        nearness = self._cover(
+            scene.vertices, scene.faces, self.array(camera, wp.mat33), size, perspective
+        )
         width, height = size
         depth, mesh = (
-            self._buffer("depth", (height, width), float),
-            self._buffer("mesh", (height, width), int),
+            self.buffer("depth", (height, width), float),
+            self.buffer("mesh", (height, width), int),
         )
         seen, back = (
-            self._buffer("normals", (height, width), wp.vec3),
-            self._buffer("back", (height, width), wp.uint8),
+            self.buffer("normals", (height, width), wp.vec3),
+            self.buffer("back", (height, width), wp.uint8),
         )
         wp.launch(
             kernels.resolve_layers,
             (height, width),
             [
                 nearness,
-                space,
-                corners,
-                self._array(normals, wp.vec3),
-                self._array(owner.astype(np.int32), int),
+                scene.vertices,
+                scene.faces,
+                scene.normals,
+                scene.owner,
                 wp.mat33(*camera[0].ravel().tolist()),
                 int(perspective),
                 depth,
@@ -120,6 +127,38 @@ class Raster:
         return Layers(
             depth.numpy().copy(), mesh.numpy().copy(), seen.numpy().copy(), back.numpy() > 0
         )
+
+    def open_scene(
+        self,
+        meshes: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]],
+        owners: np.ndarray | None = None,
+    ) -> "Scene":
+        """Return meshes as one on the device; see ``layers``."""
+        checked = [_checked(np.asarray(v)[None], f) for v, f in meshes]
+        starts = np.cumsum([0] + [v.shape[1] for v, _ in checked])
+        moved = [f + start for (_, f), start in zip(checked, starts[:-1], strict=True)]
+        if owners is None:
+            owners = np.repeat(np.arange(len(checked)), [len(f) for _, f in checked])
+        return Scene(
+            self.array(np.concatenate([v for v, _ in checked], 1), wp.vec3),
+            self.array(np.concatenate(moved), wp.vec3i),
+            self.array(np.concatenate([vertex_normals(v[0], f) for v, f in checked]), wp.vec3),
+            self.array(owners.astype(np.int32), int),
+        )
+
+    def cover_scene(
+        self, scene: "Scene", camera: np.ndarray, size: tuple[int, int], perspective: bool
+    ) -> tuple[wp.array, wp.array]:
+        """Return ((1, H * W) nearness and triangle of each sample, (1, V) projected vertices).
+
+        Both are the next call's too. What they hold: finetune.viz.raster_kernels.
+
+        Args:
+            camera: (1, 3, 3) of ``check_camera``.
+        """
+        matrix = self.array(camera, wp.mat33)
+        nearness = self._cover(scene.vertices, scene.faces, matrix, size, perspective)
+        return nearness, self._buffers["points"]
 
     def silhouettes(
         self, vertices: npt.ArrayLike, faces: npt.ArrayLike, K: npt.ArrayLike, size: tuple[int, int]
@@ -136,56 +175,27 @@ class Raster:
                 focal lengths.
         """
         vertices, faces = _checked(vertices, faces)
-        cameras = _camera(K)
+        cameras = check_camera(K)
         if len(cameras) not in (1, len(vertices)):
             raise UserError(
                 f"{len(vertices)} meshes and {len(cameras)} intrinsics; give one, or one a mesh"
             )
         cameras = np.broadcast_to(cameras, (len(vertices), 3, 3))
         out = np.empty((len(vertices), size[1], size[0]), bool)
-        corners, step = self._array(faces, wp.vec3i), max(1, BATCH_SAMPLES // (size[0] * size[1]))
+        corners, step = self.array(faces, wp.vec3i), max(1, BATCH_SAMPLES // (size[0] * size[1]))
         for i in range(0, len(vertices), step):
-            part = self._array(vertices[i : i + step], wp.vec3)
+            part = self.array(vertices[i : i + step], wp.vec3)
             covered = self._cover(
-                part, corners, self._array(cameras[i : i + step], wp.mat33), size, True
+                part, corners, self.array(cameras[i : i + step], wp.mat33), size, True
             )
             out[i : i + step] = (covered.numpy() > 0).reshape(-1, size[1], size[0])
         return out
 
-    def occlusion(
-        self, depth: np.ndarray, drawn: np.ndarray, scale: np.ndarray, radius: float
-    ) -> np.ndarray:
-        """Return how much of what surrounds each pixel lies before it, 0 to 1.
-
-        Creases and the surroundings of what is near.
-
-        Args:
-            depth: (H, W) float32 metres.  drawn: (H, W) bool, where anything is.  scale: (H, W)
-                pixels a metre, there.
-            radius: pixels around each that count.
-        Returns:
-            (H, W) float32; 0 where nothing is.
-        """
-        out = self._buffer("occlusion", depth.shape, float)
-        wp.launch(
-            kernels.occlude,
-            depth.shape,
-            [
-                self._array(depth, float),
-                self._array(drawn, wp.uint8),
-                self._array(scale, float),
-                radius,
-                out,
-            ],
-            device=self.device,
-        )
-        return out.numpy().copy()
-
     def _cover(self, vertices, faces, cameras, size, perspective):
         """(N, H * W) nearness and triangle of each sample, 0 where nothing is."""
         count, width, height = vertices.shape[0], *size
-        points = self._buffer("points", vertices.shape, wp.vec3)
-        nearness = self._buffer("nearness", (count, width * height), wp.uint64)
+        points = self.buffer("points", vertices.shape, wp.vec3)
+        nearness = self.buffer("nearness", (count, width * height), wp.uint64)
         nearness.zero_()
         wp.launch(
             kernels.project_vertices,
@@ -201,11 +211,12 @@ class Raster:
         )
         return nearness
 
-    def _array(self, values, kind):
+    def array(self, values: np.ndarray, kind: type) -> wp.array:
+        """Return values on the device."""
         return wp.array(np.ascontiguousarray(values), dtype=kind, device=self.device)
 
-    def _buffer(self, name, shape, kind):
-        """A buffer that is kept from call to call; its content is the last call's."""
+    def buffer(self, name: str, shape: tuple[int, ...], kind: type) -> wp.array:
+        """Return a buffer that is kept from call to call; its content is the last call's."""
         found = self._buffers.get(name)
         if found is None or found.shape != tuple(shape):
             found = self._buffers[name] = wp.empty(shape, dtype=kind, device=self.device)
@@ -250,8 +261,12 @@ def _checked(vertices, faces):
     return vertices, faces
 
 
-def _camera(K):
-    """(N, 3, 3) float32 intrinsics with a last row of 0, 0, 1."""
+def check_camera(K: npt.ArrayLike) -> np.ndarray:
+    """Return (N, 3, 3) float32 intrinsics with a last row of 0, 0, 1.
+
+    Raises:
+        UserError: they are none.
+    """
     K = np.asarray(K, np.float64).reshape(-1, 3, 3)
     if not (
         np.isfinite(K).all()

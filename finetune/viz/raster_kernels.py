@@ -24,8 +24,6 @@ wp.set_module_options({"enable_backward": False})
 FAR_M = wp.constant(100.0)  # an orthographic camera sees depths of -100 to 100 m, to 8 um
 # A rounded weight just below 0 still covers: no pinholes along the edge that two triangles share.
 COVERED = wp.constant(-1e-6)
-# Points around a pixel for its occlusion; with half of them the steps between them show.
-TAPS = wp.constant(40)
 
 
 @wp.func
@@ -135,6 +133,56 @@ def rasterise_triangles(
             fill_triangle(left, points[n, k], right, n, t, width, height, nearness)
 
 
+@wp.struct
+class Surface:
+    """What a sample sees: metres of depth, unit normal of the side that is seen, 1 if inside."""
+
+    depth: float
+    normal: wp.vec3
+    back: int
+
+
+@wp.func
+def find_surface(
+    key: wp.uint64,
+    x: int,
+    y: int,
+    vertices: wp.array2d(dtype=wp.vec3),
+    faces: wp.array(dtype=wp.vec3i),
+    normals: wp.array(dtype=wp.vec3),
+    camera: wp.mat33,
+    perspective: int,
+):
+    """The Surface of a sample of image 0 in which something was drawn."""
+    near = sample_nearness(key)
+    # The sample's ray; its point on the triangle follows from the depth, also where the triangle
+    # was cut.
+    v = (float(y) + 0.5 - camera[1, 2]) / camera[1, 1]
+    u = (float(x) + 0.5 - camera[0, 2] - camera[0, 1] * v) / camera[0, 0]
+    s = Surface()
+    s.depth = FAR_M - near
+    ray = wp.vec3(0.0, 0.0, 1.0)
+    p = wp.vec3(u, v, s.depth)
+    if perspective == 1:
+        s.depth = 1.0 / near
+        ray = wp.vec3(u, v, 1.0)
+        p = ray * s.depth
+    f = faces[sample_face(key)]
+    a = vertices[0, f[0]] - p
+    b = vertices[0, f[1]] - p
+    c = vertices[0, f[2]] - p
+    across = wp.cross(b - a, c - a)
+    wa = wp.dot(wp.cross(b, c), across)
+    wb = wp.dot(wp.cross(c, a), across)
+    wc = wp.dot(wp.cross(a, b), across)
+    s.normal = wp.normalize(wa * normals[f[0]] + wb * normals[f[1]] + wc * normals[f[2]])
+    s.back = 0
+    if wp.dot(across, ray) > 0.0:
+        s.normal = -s.normal
+        s.back = 1
+    return s
+
+
 @wp.kernel
 def resolve_layers(
     nearness: wp.array2d(dtype=wp.uint64),
@@ -158,67 +206,8 @@ def resolve_layers(
     back[y, x] = wp.uint8(0)
     if key == wp.uint64(0):
         return
-    t = sample_face(key)
-    near = sample_nearness(key)
-    # The sample's ray; its point on the triangle follows from the depth, also where the triangle
-    # was cut.
-    v = (float(y) + 0.5 - camera[1, 2]) / camera[1, 1]
-    u = (float(x) + 0.5 - camera[0, 2] - camera[0, 1] * v) / camera[0, 0]
-    z = FAR_M - near
-    ray = wp.vec3(0.0, 0.0, 1.0)
-    p = wp.vec3(u, v, z)
-    if perspective == 1:
-        z = 1.0 / near
-        ray = wp.vec3(u, v, 1.0)
-        p = ray * z
-    f = faces[t]
-    a = vertices[0, f[0]] - p
-    b = vertices[0, f[1]] - p
-    c = vertices[0, f[2]] - p
-    across = wp.cross(b - a, c - a)
-    wa = wp.dot(wp.cross(b, c), across)
-    wb = wp.dot(wp.cross(c, a), across)
-    wc = wp.dot(wp.cross(a, b), across)
-    normal = wp.normalize(wa * normals[f[0]] + wb * normals[f[1]] + wc * normals[f[2]])
-    if wp.dot(across, ray) > 0.0:
-        normal = -normal
-        back[y, x] = wp.uint8(1)
-    depth[y, x] = z
-    mesh[y, x] = owner[t]
-    seen[y, x] = normal
-
-
-@wp.kernel
-def occlude(
-    depth: wp.array2d(dtype=float),
-    drawn: wp.array2d(dtype=wp.uint8),
-    scale: wp.array2d(dtype=float),
-    radius: float,
-    out: wp.array2d(dtype=float),
-):
-    """Compute (H, W): the share of points on a spiral that lie before the pixel.
-
-    It is less for those far before it.
-    """
-    y, x = wp.tid()
-    total = float(0.0)
-    weights = float(0.0)
-    if drawn[y, x] > wp.uint8(0):
-        for k in range(TAPS):
-            share = wp.sqrt((float(k) + 0.5) / float(TAPS))
-            angle = float(k) * 2.39996  # the golden angle: no two points in one direction
-            i = y + int(wp.round(share * radius * wp.sin(angle)))
-            j = x + int(wp.round(share * radius * wp.cos(angle)))
-            weights += 1.0 - share
-            if (
-                i >= 0
-                and j >= 0
-                and i < depth.shape[0]
-                and j < depth.shape[1]
-                and drawn[i, j] > wp.uint8(0)
-            ):
-                before = (depth[y, x] - depth[i, j]) * scale[y, x] / radius
-                if before > 0.0:
-                    total += (1.0 - share) * wp.min(before, 1.0) / wp.max(1.0, 0.3 * before)
-        total = total / weights
-    out[y, x] = total
+    s = find_surface(key, x, y, vertices, faces, normals, camera, perspective)
+    depth[y, x] = s.depth
+    mesh[y, x] = owner[sample_face(key)]
+    seen[y, x] = s.normal
+    back[y, x] = wp.uint8(s.back)
