@@ -30,8 +30,10 @@ from engine.errors import explain
 from engine.logging import progress
 from engine.logging.console import get_logger
 
-PIECE_FRAMES = 200
-BATCH_FRAMES = 200  # a process is started for at least so many frames, of several short videos
+PIECE_FRAMES = 50
+# Frames of the pieces that one process takes, at most and a piece more: it needs a second or two to
+# start, and a decoder may take it along.
+BATCH_FRAMES = 200
 FOLLOWED_AT_ONCE = 20_000  # frames whose people one process follows
 
 log = get_logger(__name__)
@@ -66,10 +68,14 @@ class Video:
 
 @dataclass(frozen=True)
 class Piece:
-    """Part of a video's search: the numbers of its frames, and the searched one before, or -1."""
+    """Part of a video's search: the numbers of its frames, and the searched one before, or -1.
+
+    Attributes:
+        part: "FIRST-END", which of the searched frames these are.
+    """
 
     video: Video
-    number: int
+    part: str
     frames: Sequence[int]
     before: int
 
@@ -166,11 +172,12 @@ def sample_frames(times: np.ndarray, rate_hz: float) -> list[int]:
 def split_video(video: Video, rate_hz: float) -> list[Piece]:
     """Return the pieces of a video's search."""
     frames = sample_frames(video.frames.times, rate_hz)
-    starts = range(0, len(frames), PIECE_FRAMES)
-    return [
-        Piece(video, number, frames[at : at + PIECE_FRAMES], frames[at - 1] if at else -1)
-        for number, at in enumerate(starts)
-    ]
+    pieces: list[Piece] = []
+    for first in range(0, len(frames), PIECE_FRAMES):
+        end = min(first + PIECE_FRAMES, len(frames))
+        before = frames[first - 1] if first else -1
+        pieces.append(Piece(video, f"{first:06d}-{end:06d}", frames[first:end], before))
+    return pieces
 
 
 def _search(videos, options, hands, run, opener) -> dict[str, str]:
@@ -179,16 +186,17 @@ def _search(videos, options, hands, run, opener) -> dict[str, str]:
     pieces: list[Piece] = []
     for video in videos:
         for piece in split_video(video, options.rate_hz):
-            if not store.has_piece(video.name, video.digest, piece.number):
+            if not store.has_piece(video.name, video.digest, piece.part):
                 pieces.append(piece)
     if not run.part.alone:
         own = [p for n, p in enumerate(pieces) if run.part.has(n)]
         pieces = own + [p for n, p in enumerate(pieces) if not run.part.has(n)]
-    batches = list(_batch(pieces, BATCH_FRAMES, lambda piece: len(piece.frames)))
+    total = sum(len(piece.frames) for piece in pieces)
+    share = min(BATCH_FRAMES, -(-total // run.workers))
+    batches = list(_batch(pieces, share, lambda piece: len(piece.frames)))
     work = functools.partial(_look_at, options=options, hands=hands, run=run, opener=opener)
     died: dict[str, str] = {}
     count, cpu_s = 0, 0.0
-    total = sum(len(piece.frames) for piece in pieces)
     with progress.bar(total, "frame", description="searching") as bar:
         answers = spread_isolated(work, batches, run.workers)
         for batch, answer in zip(batches, answers, strict=True):
@@ -223,10 +231,10 @@ def _look_at(
     start, count = time.process_time(), 0
     for piece in pieces:
         video = piece.video
-        if store.has_piece(video.name, video.digest, piece.number):
+        if store.has_piece(video.name, video.digest, piece.part):
             continue  # another process of the array has looked at it meanwhile
         looks, broken = _look(piece, options, hands, finder)
-        store.save_piece(video.name, video.digest, piece.number, looks, broken)
+        store.save_piece(video.name, video.digest, piece.part, looks, broken)
         count += len(looks.frame)
     return Seen(count, time.process_time() - start)
 
@@ -270,7 +278,7 @@ def _follow_in(videos: list[Video], options: FindConfig, run: Run) -> None:
         if store.load(video.name, video.digest) is not None:
             continue  # another process of the array was faster
         pieces = split_video(video, options.rate_hz)
-        kept = [store.load_piece(video.name, video.digest, piece.number) for piece in pieces]
+        kept = [store.load_piece(video.name, video.digest, piece.part) for piece in pieces]
         there = [part for part in kept if part is not None]
         if there and len(there) == len(pieces):
             looks = join_looks([looks for looks, _ in there])

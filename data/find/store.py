@@ -62,22 +62,26 @@ class Store:
         for piece in self._pieces_of(name):
             piece.unlink(missing_ok=True)
 
-    def has_piece(self, name: str, digest: str, number: int) -> bool:
-        """Whether a piece of a video is there."""
-        return self._piece(name, digest, number).is_file()
+    def has_piece(self, name: str, digest: str, part: str) -> bool:
+        """Whether a piece of a video is there.
 
-    def load_piece(self, name: str, digest: str, number: int) -> tuple[Looks, str] | None:
+        Args:
+            part: which one; see data.find.search.Piece.
+        """
+        return self._piece(name, digest, part).is_file()
+
+    def load_piece(self, name: str, digest: str, part: str) -> tuple[Looks, str] | None:
         """Return a piece and why it broke off, or ""; None where it is not there, or damaged."""
         try:
-            with np.load(self._piece(name, digest, number), allow_pickle=False) as arrays:
+            with np.load(self._piece(name, digest, part), allow_pickle=False) as arrays:
                 looks = Looks(**{field.name: arrays[field.name] for field in fields(Looks)})
                 return looks, str(arrays["broken"])
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             return None
 
-    def save_piece(self, name: str, digest: str, number: int, looks: Looks, broken: str) -> None:
+    def save_piece(self, name: str, digest: str, part: str, looks: Looks, broken: str) -> None:
         """Keep a piece, and why it broke off, or ""."""
-        path = self._piece(name, digest, number)
+        path = self._piece(name, digest, part)
         arrays = {field.name: getattr(looks, field.name) for field in fields(Looks)}
         arrays["broken"] = np.array(broken)
         try:
@@ -87,14 +91,14 @@ class Store:
         except OSError as error:
             raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
-    def _piece(self, name: str, digest: str, number: int) -> Path:
+    def _piece(self, name: str, digest: str, part: str) -> Path:
         whole = self.path(name)
-        return whole.with_name(f"{whole.name}.{digest}.{number:05d}.npz")
+        return whole.with_name(f"{whole.name}.{digest}.{part}.npz")
 
     def _pieces_of(self, name: str) -> Iterator[Path]:
         """All pieces of a video, those of other digests too."""
         whole = self.path(name)
-        made = re.compile(re.escape(whole.name) + r"\.[0-9a-f]{16}\.\d{5}\.npz")
+        made = re.compile(re.escape(whole.name) + r"\.[0-9a-f]{16}\.[0-9-]+\.npz")
         for path in whole.parent.iterdir():
             if made.fullmatch(path.name):
                 yield path
