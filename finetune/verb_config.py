@@ -194,8 +194,20 @@ class VideoConfig:
     smooth: str = key(
         "one_euro",
         "what takes the jitter of single frames out of rotations and places: the one-euro filter "
-        "(docs/animation.md), or nothing",
-        choices=("one_euro", "none"),
+        "(docs/animation.md), a motion module that also fills short gaps, or nothing",
+        choices=("one_euro", "learned", "none"),
+    )
+    motion: str = key(
+        "motion_body",
+        "video.smooth=learned: the motion module, a run of finetune train motion_body, a file of "
+        "one, or the name of weights that ship",
+        path="one",
+    )
+    fill_s: float = key(
+        0.5,
+        "video.smooth=learned: longest time between two sightings of somebody that is filled; 0: "
+        "none",
+        low=0,
     )
     smooth_hz: float = key(
         1.0, "video.smooth=one_euro: cutoff of joints that rest; lower is smoother", low=0.01

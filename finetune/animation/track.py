@@ -59,6 +59,10 @@ class Track:
             finetune.heads.confidence.surround_vertices names, or None.
         hands: (T, 2) bool of a body, whether the fingers of its left and right hand come from a
             crop of the hand alone.
+        filled: (T,) bool, frames in which nobody was seen, and a motion module says who was there.
+        error_rad: (T,) float32 radians by which a motion module expects joints to be off, on
+            average, or None.
+        smoothing: words on what smoothed it.
 
     Raises:
         UserError: arrays that do not belong together.
@@ -78,11 +82,16 @@ class Track:
     uncertainty: np.ndarray | None = None
     surface: np.ndarray | None = None
     hands: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), bool))
+    filled: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    error_rad: np.ndarray | None = None
+    smoothing: str = "none"
 
     def __post_init__(self) -> None:
         count, joints = len(self.frames), len(self.body.joint_names)
         if not len(self.hands):
             self.hands = np.zeros((count, 2), bool)
+        if not len(self.filled):
+            self.filled = np.zeros(count, bool)
         wanted: dict[str, tuple[int, ...]] = {
             "times": (count,),
             "pose": (count, joints, 3, 3),
@@ -91,7 +100,10 @@ class Track:
             "confidence": (count,),
             "box": (count, 4),
             "hands": (count, 2),
+            "filled": (count,),
         }
+        if self.error_rad is not None:
+            wanted["error_rad"] = (count,)
         for name, shape in wanted.items():
             if np.shape(getattr(self, name)) != shape:
                 raise UserError(

@@ -93,6 +93,10 @@ class Predictor:
         path = RunFolder(folder).config
         _refuse_other_runs(path, f"{name}={place}")
         self.config = parse(FinetuneConfig, [str(path)], COMMAND)
+        if not isinstance(self.config, FinetuneConfig):
+            raise UserError(
+                f"{name}={place} is a run of task={self.config.task}, which takes no images"
+            )
         _note_unknown_border(path)
         self.body = self.config.open_body().to(self.device)
         with torch.random.fork_rng(devices=[]):

@@ -34,7 +34,8 @@ def smooth_track(track: Track, turns: Cutoff) -> Track:
         times = torch.from_numpy(track.times[rows])
         pose[rows] = filter_rotations(torch.from_numpy(track.pose[rows]), times, turns).numpy()
         place[rows] = _filter_place(track.translation[rows], times)
-    return replace(track, pose=pose, translation=place)
+    words = f"one_euro, {turns.least_hz:g} Hz, {turns.rise:g}"
+    return replace(track, pose=pose, translation=place, smoothing=words)
 
 
 def _filter_place(place: np.ndarray, times: torch.Tensor) -> np.ndarray:

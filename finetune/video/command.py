@@ -21,13 +21,16 @@ from engine.errors import UserError
 from engine.logging import progress
 from engine.run.files import make_folder
 from finetune.animation.formats import FORMATS
+from finetune.animation.track import Take
 from finetune.inference.fingers import JoiningRules
 from finetune.inference.image_camera import CameraFinder, ImageCamera
 from finetune.inference.predictor import Predictor
 from finetune.inference.search import WORDS
+from finetune.temporal.mend import check_module, mend_take
+from finetune.temporal.module_file import MotionModule, locate_module
 from finetune.temporal.one_euro import Cutoff
 from finetune.temporal.smooth import smooth_take
-from finetune.verb_config import PredictFilesConfig
+from finetune.verb_config import PredictFilesConfig, VideoConfig
 from finetune.video.asked import Plan, Who, plan_crops
 from finetune.video.drawing import draw_films, read_frames
 from finetune.video.maps import MAPS
@@ -48,7 +51,8 @@ def check_videos(config: PredictFilesConfig, predictors: Mapping[str, Predictor]
     """Say what a video cannot be asked for before any is read.
 
     Raises:
-        UserError: an unknown format, a network without a mesh, keys of images alone.
+        UserError: an unknown format, a network without a mesh, a motion module of another body,
+            keys of images alone.
     """
     for name in config.formats:
         FORMATS.find(name)
@@ -57,6 +61,9 @@ def check_videos(config: PredictFilesConfig, predictors: Mapping[str, Predictor]
             raise UserError(f"video.maps={name} is none of {', '.join(MAPS)}")
     for predictor in predictors.values():
         predictor.require_mesh("predict of a video")
+    if config.video.smooth == "learned" and "body" in predictors:
+        module, body = _open_module(config.video), predictors["body"].body
+        check_module(module, body, "video.motion=" + config.video.motion)
     if config.whole_image and len(predictors) > 1:
         raise UserError(
             "whole_image=true, but both bodies and hands would be recovered: name one by run="
@@ -102,14 +109,27 @@ def predict_video(
     size = (frames.width, frames.height)
     bodies = {kind: predictor.body for kind, predictor in predictors.items()}
     take = make_take(path, frames.times, size, camera.K, rows, everybody, bodies)
-    if config.video.smooth == "one_euro":
-        take = smooth_take(take, Cutoff(config.video.smooth_hz, config.video.smooth_rise))
+    take = _smooth(take, config.video)
     take.focal_from, take.correct_image = camera.source, camera.correct_image
     take.confident = config.colour == "confidence"
     written: list[Path] = []
     for name in config.formats:
         written += FORMATS.find(name)(take, stem)
     return written + draw_films(take, frames, folder, stem, config.video)
+
+
+def _smooth(take: Take, keys: VideoConfig) -> Take:
+    """A take as ``video.smooth`` says."""
+    if keys.smooth == "none":
+        return take
+    turns = Cutoff(keys.smooth_hz, keys.smooth_rise)
+    if keys.smooth == "one_euro":
+        return smooth_take(take, turns)
+    return mend_take(take, {"body": _open_module(keys)}, turns, keys.fill_s)
+
+
+def _open_module(keys: VideoConfig) -> MotionModule:
+    return locate_module(keys.motion, "video.motion")
 
 
 def _open_frames(path: str, folder: Path) -> Frames:

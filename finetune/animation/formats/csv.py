@@ -13,7 +13,8 @@ from finetune.animation.files import write_parts
 from finetune.animation.formats import FORMATS
 from finetune.animation.track import Take, Track
 
-HEAD = ["frame", "time_s", "person", "confidence", "x0", "y0", "x1", "y1"]
+BOX = ["x0", "y0", "x1", "y1"]
+HEAD = ["frame", "time_s", "person", "confidence", *BOX, "smoothing", "filled"]
 AXES = ("x", "y", "z")
 
 
@@ -21,9 +22,10 @@ AXES = ("x", "y", "z")
 def write_csv(take: Take, stem: Path) -> list[Path]:
     """Write STEM.csv, or STEM.BODY.csv for each body model where there are several.
 
-    Columns: frame, seconds, person, confidence, box in pixels, the shape's numbers, then of each
-    joint its place (JOINT.x, .y, .z, metres in the camera's frame) and its rotation against its
-    parent as a rotation vector (JOINT.rx, .ry, .rz, radians).
+    Columns: frame, seconds, person, confidence, box in pixels, what smoothed the person, whether a
+    motion module filled the frame (1), the shape's numbers, then of each joint its place (JOINT.x,
+    .y, .z, metres in the camera's frame) and its rotation against its parent as a rotation vector
+    (JOINT.rx, .ry, .rz, radians).
     """
     by_body: dict[str, list[Track]] = {}
     for track in take.tracks:
@@ -52,7 +54,10 @@ def _list_rows(tracks: list[Track]) -> Iterator[str]:
                     f"{track.times[row]:.6f}",
                     track.name,
                     f"{track.confidence[row]:.4f}",
-                    *(f"{value:.6f}" for value in np.concatenate(numbers)),
+                    *(f"{value:.6f}" for value in numbers[0]),
+                    track.smoothing,
+                    int(track.filled[row]),
+                    *(f"{value:.6f}" for value in np.concatenate(numbers[1:])),
                 ]
             )
 

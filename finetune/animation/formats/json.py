@@ -20,7 +20,8 @@ def write_json(take: Take, stem: Path) -> list[Path]:
 
     A frame of a person holds "frame", "time_s", "confidence", "box", "translation", "pose"
     (rotation matrices), "joints", "keypoints", and what else is known. A frame in which somebody is
-    not found is not listed. Numbers have 6 digits after the point.
+    not found is not listed, unless a motion module filled it ("filled"). Numbers have 6 digits
+    after the point.
     """
     return [write_parts(f"{stem}.json", _list_parts(take))]
 
@@ -55,6 +56,7 @@ def _describe(track: Track) -> dict:
         "name": track.name,
         "kind": track.kind,
         "body": track.body.name,
+        "smoothing": track.smoothing,
         "joint_names": list(track.body.joint_names),
         "keypoint_names": list(track.body.keypoint_names),
         "shape_names": list(track.body.shape_space.names),
@@ -74,6 +76,10 @@ def _describe_row(track: Track, row: int) -> dict:
         "joints": _round(joints[row]),
         "keypoints": _round(keypoints[row]),
     }
+    if track.filled[row]:
+        out["filled"] = True
+    if track.error_rad is not None:
+        out["error_rad"] = round(float(track.error_rad[row]), DIGITS)
     if track.uncertainty is not None:
         out["uncertainty"] = _round(track.uncertainty[row])
     hands = [side for side, has in zip(("left", "right"), track.hands[row], strict=True) if has]

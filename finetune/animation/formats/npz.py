@@ -19,9 +19,10 @@ def write_npz(take: Take, stem: Path) -> list[Path]:
     """Write STEM.npz.
 
     "times" (F,) of all frames, "size" (2,), "intrinsics" (3, 3), "about" (JSON: format, video, a
-    list of tracks with name, kind, body, variant, joint_names, keypoint_names), and for each track
-    NAME/frames, /times, /pose, /shape, /translation, /confidence, /box, /hands, /uncertainty where
-    there is one, and its posed /joints, /keypoints (metres, camera's frame) and /keypoints_2d.
+    list of tracks with name, kind, body, variant, smoothing, joint_names, keypoint_names), and for
+    each track NAME/frames, /times, /pose, /shape, /translation, /confidence, /box, /hands, /filled,
+    /uncertainty and /error_rad where there are such (finetune.animation.track.Track), and its posed
+    /joints, /keypoints (metres, camera's frame) and /keypoints_2d.
     """
     arrays = {
         "times": take.times,
@@ -32,9 +33,9 @@ def write_npz(take: Take, stem: Path) -> list[Path]:
     for track in take.tracks:
         for name in ("frames", "times", "pose", "shape", "translation", "confidence", "box"):
             arrays[f"{track.name}/{name}"] = getattr(track, name)
-        arrays[f"{track.name}/hands"] = track.hands
-        if track.uncertainty is not None:
-            arrays[f"{track.name}/uncertainty"] = track.uncertainty
+        for name in ("hands", "filled", "uncertainty", "error_rad"):
+            if getattr(track, name) is not None:
+                arrays[f"{track.name}/{name}"] = getattr(track, name)
         joints, keypoints = track.skeleton
         flat, _ = project(keypoints.reshape(-1, 3), track.intrinsics, np.eye(3, 4))
         arrays[f"{track.name}/joints"] = joints
@@ -60,6 +61,7 @@ def _describe(take: Take) -> dict:
                 "kind": track.kind,
                 "body": track.body.name,
                 "variant": track.body.variant,
+                "smoothing": track.smoothing,
                 "joint_names": list(track.body.joint_names),
                 "keypoint_names": list(track.body.keypoint_names),
             }
