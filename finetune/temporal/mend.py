@@ -1,7 +1,8 @@
 """Tracks mended by a motion module: smoothed, short gaps filled, later frames foretold."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from finetune.temporal.one_euro import Cutoff
 from finetune.temporal.smooth import smooth_track
 
 AT_ONCE = 16  # windows that go through the network together
+ROWS = ("frames", "times", "pose", "translation", "confidence", "box")
+ROWS += ("hands", "filled", "uncertainty", "error_rad")
 EDGE = 0.02  # weight of a window's first and last frame over that of its middle
 
 
@@ -130,19 +133,25 @@ def _split_rows(track: Track, times: np.ndarray, fill_s: float) -> Iterator[np.n
 
 def _take_rows(track: Track, rows: np.ndarray) -> Track:
     """Some rows of a track."""
-    names = ["frames", "times", "pose", "translation", "confidence", "box", "hands", "filled"]
-    names += [name for name in ("uncertainty", "error_rad") if getattr(track, name) is not None]
-    return replace(track, **{name: getattr(track, name)[rows] for name in names})
+    return _put_rows(track, {name: getattr(track, name)[rows] for name in _list_arrays(track)})
 
 
 def _join_tracks(parts: Sequence[Track]) -> Track:
     """Tracks of one person, one after the other, as one."""
-    names = ["frames", "times", "pose", "translation", "confidence", "box", "hands", "filled"]
-    names += [name for name in ("uncertainty", "error_rad") if getattr(parts[0], name) is not None]
-    return replace(
-        parts[0],
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
-    )
+    arrays = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in _list_arrays(parts[0])
+    }
+    return _put_rows(parts[0], arrays)
+
+
+def _list_arrays(track: Track) -> list[str]:
+    """What of a track has a row a frame."""
+    return [name for name in ROWS if getattr(track, name) is not None]
+
+
+def _put_rows(track: Track, arrays: Mapping[str, Any]) -> Track:
+    return replace(track, **arrays)
 
 
 def _mend_part(still: Track, raw: Track, times: np.ndarray, module: MotionModule) -> Track:

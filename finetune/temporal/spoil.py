@@ -141,7 +141,7 @@ def _break_limbs(
             swell = np.ones(len(rows))
             if rng.random() < 0.5:  # it goes wrong and comes back little by little
                 swell = np.sin(np.pi * (np.arange(len(rows)) + 0.5) / len(rows))
-            turns[np.ix_(rows, joints)] += swell[:, None, None] * same + anew
+            turns[np.ix_(rows, np.array(joints))] += swell[:, None, None] * same + anew
             bad[rows] += 1
     return bad
 

@@ -25,6 +25,10 @@ class MotionStep(nn.Module):
         network: whose weights learn.
     """
 
+    _arms: torch.Tensor
+    _legs: torch.Tensor
+    _mirror: torch.Tensor
+
     def __init__(self, network: MotionNetwork, limbs: Limbs, weights: MotionLossConfig) -> None:
         super().__init__()
         self.network, self.limbs = network, limbs
