@@ -1,7 +1,7 @@
 """Work in stages, each on a thread of its own, with few items waiting between them.
 
     pipeline = Pipeline({"crop": cut_crops, "network": ask_network})
-    with pipeline.run("decode", read_frames()) as answers:
+    with pipeline.run("decode", read_frames(), "save") as answers:
         for answer in answers: ...
 
 A stage is a generator function: it takes an iterator of items and yields others, so that it may
@@ -13,12 +13,23 @@ of Python: in decoders, in torch, in kernels.
 import contextlib
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 Stage = Callable[[Iterator[Any]], Iterator[Any]]
+Seconds = Counter[str]
 DEPTH = 2  # items that wait before a stage: a frame of 12 megapixels has 36 MB
+
+
+@contextlib.contextmanager
+def count_seconds(seconds: Seconds, name: str) -> Generator[None, None, None]:
+    """Add the wall seconds of a block to those of a name."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[name] += time.perf_counter() - start
 
 
 class Pipeline:
@@ -27,21 +38,25 @@ class Pipeline:
     Args:
         stages: {name: generator function}; the names are those of the threads.
         threads: each stage on its own thread; false: all on the caller's.
+        seconds: {name: wall seconds in a stage, without those in which it waited for items}, to
+            which those of each run are added; of the source and of what takes the items too.
         depth: most items that wait before each stage.
-
-    Attributes:
-        busy_s: {name: wall seconds in a stage, without those in which it waited for items}, of the
-            source too, summed over all runs.
     """
 
     def __init__(
-        self, stages: Mapping[str, Stage], threads: bool = True, depth: int = DEPTH
+        self,
+        stages: Mapping[str, Stage],
+        threads: bool = True,
+        seconds: Seconds | None = None,
+        depth: int = DEPTH,
     ) -> None:
         self._stages, self._threads, self._depth = dict(stages), threads, depth
-        self.busy_s: dict[str, float] = {}
+        self._seconds: Seconds = Counter() if seconds is None else seconds
 
     @contextlib.contextmanager
-    def run(self, name: str, source: Iterable[Any]) -> Generator[Iterator[Any], None, None]:
+    def run(
+        self, name: str, source: Iterable[Any], taker: str
+    ) -> Generator[Iterator[Any], None, None]:
         """Give an iterator of what the last stage yields; the threads end with the block.
 
         What a stage raises, the iterator raises after all that came before it.
@@ -49,16 +64,16 @@ class Pipeline:
         Args:
             name: of the source, which has a thread of its own too.
             source: of the first stage's items.
+            taker: name of what the block does with the items, on the caller's thread.
         """
-        for one in (name, *self._stages):
-            self.busy_s.setdefault(one, 0.0)
         aheads: list[_Ahead] = []
         items = self._start(self._time(iter(source), name, 1), name, aheads)
         try:
             for stage, work in self._stages.items():
                 taken = self._time(items, stage, -1)
                 items = self._start(self._time(work(taken), stage, 1), stage, aheads)
-            yield items
+            with count_seconds(self._seconds, taker):
+                yield self._time(items, taker, -1)
         finally:
             for ahead in aheads:
                 ahead.stop()
@@ -84,7 +99,7 @@ class Pipeline:
                 except StopIteration:
                     return
                 finally:
-                    self.busy_s[name] += sign * (time.perf_counter() - start)
+                    self._seconds[name] += sign * (time.perf_counter() - start)
                 yield item
                 del item  # a frame is large: let go of it before the next one is made
         finally:

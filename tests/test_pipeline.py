@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 
 import pytest
 
@@ -33,7 +34,9 @@ def count_threads():
 
 @BOTH
 def test_items_come_in_order_and_none_is_lost(threads):
-    with Pipeline({"double": double, "pair": pair}, threads).run("source", range(201)) as found:
+    with Pipeline({"double": double, "pair": pair}, threads).run(
+        "source", range(201), "test"
+    ) as found:
         got = list(found)
     assert got == [2 * (n + n + 1) for n in range(0, 200, 2)] + [400]
     assert not count_threads()
@@ -51,7 +54,7 @@ def test_each_stage_works_on_its_own_thread(threads):
         seen["double"] = threading.current_thread().name
         yield from double(items)
 
-    with Pipeline({"double": look}, threads).run("source", source()) as found:
+    with Pipeline({"double": look}, threads).run("source", source(), "test") as found:
         assert list(found) == [2]
     mine = threading.current_thread().name
     wanted = ["source", "double"] if threads else [mine, mine]
@@ -75,7 +78,7 @@ def test_an_error_comes_after_what_was_before_it_and_ends_all(threads, where):
     stages = {name: lambda items, name=name: fail(items, name) for name in ("double", "pair")}
     got = []
     with pytest.raises(ValueError, match=f"in {where}"):
-        with Pipeline(stages, threads).run("source", fail(range(1000), "source")) as found:
+        with Pipeline(stages, threads).run("source", fail(range(1000), "source"), "test") as found:
             for item in found:
                 got.append(item)
     assert got == [0, 1, 2]
@@ -96,7 +99,9 @@ def test_who_stops_taking_stops_all(threads):
             closed.append(True)
 
     with pytest.raises(KeyboardInterrupt):
-        with Pipeline({"double": double}, threads, depth=2).run("source", source()) as found:
+        with Pipeline({"double": double}, threads, depth=2).run(
+            "source", source(), "test"
+        ) as found:
             for item in found:
                 if item == 20:
                     raise KeyboardInterrupt
@@ -122,7 +127,9 @@ def test_few_items_are_held():
             yield item
             del item
 
-    with Pipeline({"double": same}, depth=2).run("source", (Item(n) for n in range(100))) as found:
+    with Pipeline({"double": same}, depth=2).run(
+        "source", (Item(n) for n in range(100)), "test"
+    ) as found:
         for item in found:
             time.sleep(1e-4)
             del item
@@ -138,7 +145,9 @@ def test_seconds_are_those_of_the_stage_alone(monkeypatch):
             now[0] += seconds
             yield item
 
-    pipeline = Pipeline({"double": lambda items: slow(items, 2), "pair": pair}, threads=False)
-    with pipeline.run("source", slow(range(5), 3)) as found:
-        assert len(list(found)) == 3
-    assert pipeline.busy_s == {"source": 15, "double": 10, "pair": 0}
+    seconds = Counter(pair=1)
+    pipeline = Pipeline({"double": lambda items: slow(items, 2), "pair": pair}, False, seconds)
+    with pipeline.run("source", slow(range(5), 3), "test") as found:
+        for _ in found:
+            now[0] += 7
+    assert seconds == {"source": 15, "double": 10, "pair": 1, "test": 21}

@@ -26,7 +26,7 @@ from finetune.inference.search import Region
 from finetune.video import command, drawing, outlines
 from finetune.video.asked import Who, plan_crops
 from finetune.video.figures import find_points
-from finetune.video.film import draw_frame, fit_size, join_film, write_stretch
+from finetune.video.film import draw_frame, fit_size, join_film, pose_frame, write_stretch
 from finetune.video.maps import MAPS, draw_map
 from finetune.video.parts import Parts
 from finetune.video.recover import Recoverer
@@ -184,16 +184,16 @@ def test_a_stopped_run_goes_on_where_it_was(done, clip, run, tmp_path, monkeypat
         assert mine.files == whole.files
         assert all(np.array_equal(mine[name], whole[name]) for name in whole.files)
     drawn = []
-    draw = drawing.draw_frame
+    draw = drawing.pose_frame
 
-    def stop_drawing(image, take, number, *more):
+    def stop_drawing(take, number, size):
         if len(drawn) == 8:
             drawn.append(None)
             raise RuntimeError("the process is ended")
         drawn.append(number)
-        return draw(image, take, number, *more)
+        return draw(take, number, size)
 
-    monkeypatch.setattr(drawing, "draw_frame", stop_drawing)
+    monkeypatch.setattr(drawing, "pose_frame", stop_drawing)
     film = (tmp_path / "two.overlay.mp4").read_bytes()
     assert predict(clip, run, tmp_path) == 0 and drawn == []  # all is there
     with pytest.raises(RuntimeError, match="is ended"):
@@ -419,8 +419,8 @@ def test_the_page_and_the_film_say_how_sure_the_network_is(clip, tmp_path):
     take, image = make_take(track), np.full((180, 320, 3), 90, np.uint8)
     colours = []
     for confident, frame in ((False, 0), (True, 0), (True, 1)):
-        take.confident = confident
-        drawn = draw_frame(image, take, frame, (320, 180), False)[:140].astype(int)
+        people = pose_frame(take, frame, (320, 180))
+        drawn = draw_frame(image, people, confident, False)[:140].astype(int)
         colours.append(drawn[(drawn != 90).any(2)].mean(0))
     assert np.ptp(colours[0]) < 40  # clay
     assert colours[1].argmax() == 2 and colours[2].argmax() == 0  # blue is sure, red is not

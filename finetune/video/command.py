@@ -1,6 +1,8 @@
 """``predict`` of a video: searched, recovered, drawn, and written in files of animation."""
 
 import itertools
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from data.sources.probe import Problems, probe_videos
 from engine.distributed.process_group import share_cores
 from engine.errors import UserError
 from engine.logging import progress
+from engine.pipeline import Seconds, count_seconds
 from engine.run.files import make_folder
 from finetune.animation.formats import FORMATS
 from finetune.animation.track import Take
@@ -75,6 +78,7 @@ def predict_video(
     config: PredictFilesConfig,
     predictors: Mapping[str, Predictor],
     finder: CameraFinder,
+    seconds: Seconds | None = None,
 ) -> list[Path]:
     """Recover the people of a video and write them; returns the files.
 
@@ -82,16 +86,20 @@ def predict_video(
 
     Args:
         finder: of its camera; a video's file tells no focal length.
+        seconds: to which those of each stage are added.
     Raises:
         UserError: it cannot be read, or nobody is in it.
     """
+    start, seconds = time.perf_counter(), Counter() if seconds is None else seconds
     stem = Path(config.out) / Path(path).stem
     folder = stem.with_name(f"{stem.name}.parts")
     make_folder(folder, f"out={config.out}")
-    frames = _open_frames(path, folder)
+    with count_seconds(seconds, "index"):
+        frames = _open_frames(path, folder)
     camera = finder.find_camera(path, frames.width, frames.height, photograph=False)
     print(f"{path}: {camera.describe()}")
-    tracks = _find_people(frames, folder, config, list(predictors))
+    with count_seconds(seconds, "search"):
+        tracks = _find_people(frames, folder, config, list(predictors))
     is_searched = not (config.whole_image or config.boxes)
     last = sample_frames(frames.times, config.video.search_hz)[-1] if is_searched else None
     plan, everybody = plan_crops(tracks, frames.times, list(predictors), config.least_score, last)
@@ -105,7 +113,9 @@ def predict_video(
         raise UserError(f"{path}: no {word} was found in it")
     takes_outlines = "body" in predictors and predictors["body"].config.head.prompt_mask
     outliner = Outliner() if is_searched and takes_outlines else None
-    rows = _recover(path, frames, folder, plan, everybody, config, predictors, camera, outliner)
+    rows = _recover(
+        path, frames, folder, plan, everybody, config, predictors, camera, outliner, seconds
+    )
     size = (frames.width, frames.height)
     bodies = {kind: predictor.body for kind, predictor in predictors.items()}
     take = make_take(path, frames.times, size, camera.K, rows, everybody, bodies)
@@ -113,9 +123,18 @@ def predict_video(
     take.focal_from, take.correct_image = camera.source, camera.correct_image
     take.confident = config.colour == "confidence"
     written: list[Path] = []
-    for name in config.formats:
-        written += FORMATS.find(name)(take, stem)
-    return written + draw_films(take, frames, folder, stem, config.video)
+    with count_seconds(seconds, "files"):
+        for name in config.formats:
+            written += FORMATS.find(name)(take, stem)
+    written += draw_films(take, frames, folder, stem, config.video, seconds)
+    print(f"{path}: {_word_seconds(frames.count, time.perf_counter() - start, seconds)}")
+    return written
+
+
+def _word_seconds(count: int, whole_s: float, seconds: Seconds) -> str:
+    """What a video took, and of that each stage: on threads they take place at the same time."""
+    words = [f"{name} {spent:.1f}" for name, spent in seconds.items() if spent >= 0.05]
+    return f"{count} frames in {whole_s:.1f} s; seconds of each stage: {', '.join(words)}"
 
 
 def _smooth(take: Take, keys: VideoConfig) -> Take:
@@ -186,6 +205,7 @@ def _recover(
     predictors: Mapping[str, Predictor],
     camera: ImageCamera,
     outliner: Outliner | None,
+    seconds: Seconds,
 ) -> dict[str, Rows]:
     """The rows of all frames; stretches that are kept are not recovered again."""
     rules = JoiningRules(least_px=config.hand_px) if config.join_hands else None
@@ -209,7 +229,7 @@ def _recover(
         bar.update(sum(len(spans[stretch]) for stretch in found))
         shown = show_stretches(frames, wanted, camera.correct_image)
         empty = [(stretch, {}) for stretch, numbers in wanted.items() if not numbers]
-        with recoverer.recover(shown, plan, config.video.threads) as done:
+        with recoverer.recover(shown, plan, config.video.threads, seconds) as done:
             for stretch, rows in itertools.chain(empty, done):
                 parts.save(stretch, rows)
                 found[stretch] = rows

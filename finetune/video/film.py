@@ -19,7 +19,7 @@ from engine.geometry import crop_intrinsics
 from engine.logging.console import get_logger
 from engine.run.files import replace_file
 from finetune.animation.track import Take
-from finetune.person import colour
+from finetune.person import Person, colour
 from finetune.viz import draw
 from finetune.viz.confidence import overlay_confidence
 
@@ -48,34 +48,40 @@ def shrink_frames(
     """Yield (number, image) of frames whose longer side has at most so many pixels."""
     for number, image in frames:
         height, width = image.shape[:2]
-        yield (
-            number,
-            cv2.resize(image, fit_size(width, height, longest), None, 0, 0, cv2.INTER_AREA),
-        )
+        yield number, shrink_frame(image, fit_size(width, height, longest))
 
 
-def draw_frame(
-    image: np.ndarray, take: Take, frame: int, size: tuple[int, int], side_by_side: bool
-) -> np.ndarray:
-    """Return a frame with its people, beside the source where asked for; (H, W, 3) uint8.
+def shrink_frame(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return an image of some width and height, itself where it has them."""
+    if image.shape[1::-1] == size:
+        return image
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
-    Args:
-        image: (H, W, 3) uint8 of the source.  size: width and height of what is drawn.
-    """
-    height, width = image.shape[:2]
-    if (width, height) != size:
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    people, colours = [], []
-    K = crop_intrinsics(take.intrinsics, (0, 0, width, height), size)
+
+def pose_frame(take: Take, frame: int, size: tuple[int, int]) -> list[Person]:
+    """Return the people of a frame, in an image of some width and height; ``track`` is whose."""
+    people = []
+    K = crop_intrinsics(take.intrinsics, (0, 0, take.width, take.height), size)
     for number, row in take.list_frame(frame):
         person = take.tracks[number].make_person(row, number)
         person.intrinsics = K
         people.append(person)
-        colours.append(colour(number))
-    if take.confident:
+    return people
+
+
+def draw_frame(
+    image: np.ndarray, people: Sequence[Person], confident: bool, side_by_side: bool
+) -> np.ndarray:
+    """Return a frame with its people, beside the source where asked for; (H, W, 3) uint8.
+
+    Args:
+        image: (H, W, 3) uint8.  people: of ``pose_frame``, for its size.
+        confident: coloured by how sure the network is, not by who it is.
+    """
+    if confident:
         drawn = overlay_confidence(image, people)
     else:
-        drawn = draw.paint(image, people, colours)
+        drawn = draw.paint(image, people, [colour(person.track or 0) for person in people])
     return np.concatenate([image, drawn], 1) if side_by_side else drawn
 
 

@@ -14,7 +14,7 @@ import torch
 
 from data.bodies.base import BodyModel
 from engine.errors import UserError
-from engine.pipeline import Pipeline
+from engine.pipeline import Pipeline, Seconds
 from finetune.heads.confidence import surround_vertices
 from finetune.inference.fingers import JoiningRules, join_hands
 from finetune.inference.predictor import BATCH, Predictor, check_boxes
@@ -104,9 +104,6 @@ class Recoverer:
         everybody: of whom there are crops; their place in the list is their number.
         rules: how hands are put on bodies; None: each stays a mesh of its own.
         outliner: finds the outlines of people for a network that takes them; None: it gets none.
-
-    Attributes:
-        busy_s: {stage: wall seconds spent in it}, after ``recover``.
     """
 
     def __init__(
@@ -120,11 +117,14 @@ class Recoverer:
         self.predictors, self.K, self.rules = predictors, K, rules
         self.outliner = outliner
         self.numbers = {who: number for number, who in enumerate(everybody)}
-        self.busy_s: dict[str, float] = {}
 
     @contextmanager
     def recover(
-        self, frames: Iterable[Shown], plan: Plan, threads: bool = True
+        self,
+        frames: Iterable[Shown],
+        plan: Plan,
+        threads: bool = True,
+        seconds: Seconds | None = None,
     ) -> Generator[Iterator[tuple[int, dict[str, Rows]]], None, None]:
         """Give an iterator of (stretch, {"body", "hand": Rows}) of those of which there are frames.
 
@@ -133,16 +133,15 @@ class Recoverer:
             plan: by frame.
             threads: decoding, cropping, the networks and what follows each on its own thread; the
                 rows are equal without.
+            seconds: as of Pipeline.
         """
         stages = {
             "crop": partial(self._cut_frames, plan=plan),
             "network": self._ask_batches,
-            "join": self._join_batches,
+            "hands": self._join_batches,
         }
-        pipeline = Pipeline(stages, threads)
-        with pipeline.run("decode", frames) as done:
+        with Pipeline(stages, threads, seconds).run("decode", frames, "save") as done:
             yield self._gather(done)
-        self.busy_s = pipeline.busy_s
 
     def _gather(
         self, done: Iterator[tuple[int, bool, dict[str, Rows]]]
