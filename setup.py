@@ -39,6 +39,7 @@ setup(
     package_data={
         "engine.logging.page": ["*.html", "*.css", "*.js"],
         "finetune.animation.player": ["*.html", "*.css", "*.js"],
+        "finetune.live": ["looks/*"],
         "finetune.page": ["*.html", "*.css", "*.js"],
         "studies": ["*.yaml", "rows/*.jsonl"],
     },

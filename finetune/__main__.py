@@ -56,8 +56,9 @@ PACKAGE = Package(
         Verb(
             "predict",
             "finetune.predict:main",
-            "recover the meshes of the people and hands in images and videos",
-            "IMAGE-or-VIDEO ... [run=RUN] [out=DIR] [boxes=FILE] [formats=NAMES] [key=value ...]",
+            "recover the meshes of the people and hands in images and videos, or before a camera",
+            "IMAGE-or-VIDEO ... | camera=NUMBER-or-URL [run=RUN] [out=DIR] [boxes=FILE] "
+            "[formats=NAMES] [key=value ...]",
             "photo.jpg",
             keys="finetune.verb_config:PredictFilesConfig",
         ),

@@ -12,7 +12,7 @@ from PIL import Image
 from data.format.clip import KINDS
 from data.sources.detections.names import VideoNames
 from data.sources.tables import read_rows
-from engine.config.parser import parse_keys
+from engine.config.parser import is_assignment, parse_keys
 from engine.config.paths import split_paths
 from engine.errors import Failure, UserError, explain, failure_of
 from engine.geometry import crop_intrinsics
@@ -25,6 +25,7 @@ from finetune.inference.image_camera import CameraFinder, ImageCamera
 from finetune.inference.images import read_image
 from finetune.inference.predictor import SIDES, Predictor, check_boxes
 from finetune.inference.search import Region, search_images
+from finetune.live.command import check_live, run_live
 from finetune.person import Person
 from finetune.released.catalogue import list_shipped
 from finetune.verb_config import PredictConfig, PredictFilesConfig
@@ -55,7 +56,14 @@ class Listed:
 
 def main(argv: Sequence[str]) -> int:
     """Run ``python -m finetune predict``; returns the exit code."""
-    config, named = parse_keys(PredictFilesConfig, argv, "finetune predict")
+    is_live = any(word.startswith("camera=") for word in argv) and all(map(is_assignment, argv))
+    config, named = parse_keys(PredictFilesConfig, argv, "finetune predict", 0 if is_live else 1)
+    if is_live:
+        return _predict_live(config, argv)
+    if config.camera and not config.calibration:
+        raise UserError(
+            f"camera={config.camera} beside images is a name in a file: set calibration= too"
+        )
     finder = CameraFinder(config.intrinsics, config.calibration, config.camera)
     refuse_equal_names(named)
     paths = [path for path in named if not is_video(path)]
@@ -79,6 +87,17 @@ def main(argv: Sequence[str]) -> int:
         written = predict_video(path, config, predictors, finder)
         print(f"{path}: {', '.join(str(file) for file in written)}")
     return 0
+
+
+def _predict_live(config: PredictFilesConfig, argv: Sequence[str]) -> int:
+    """Recover who is before a camera; files are written where out= is given."""
+    out = config.out if any(word.startswith("out=") for word in argv) else ""
+    check_live(config, bool(out))
+    finder = CameraFinder(config.intrinsics, config.calibration)
+    predictors = _open_predictors(config)
+    for predictor in predictors.values():
+        predictor.require_mesh("predict of a camera")
+    return run_live(config, predictors, finder, out)
 
 
 def _predict_images(

@@ -235,8 +235,23 @@ class VideoConfig:
 
 
 @dataclass
+class LiveConfig:
+    """Says how a camera is shown."""
+
+    search_hz: float = key(
+        10.0,
+        "searches for people a second at most; between them their boxes go with the meshes",
+        low=0.01,
+    )
+    tiles: bool = key(False, "search in tiles of the image too, for small people: slower")
+    size_px: int = key(960, "longer side of what is shown at most; 0: as the camera", low=0)
+    port: int = key(8011, "of the page, on this machine alone; 0: any that is free", low=0)
+    seconds: float = key(0.0, "end after so many; 0: at Ctrl-C, or where a file ends", low=0)
+
+
+@dataclass
 class PredictFilesConfig(PredictConfig):
-    """Holds the keys of ``python -m finetune predict``: of images, and of videos."""
+    """Holds the keys of ``python -m finetune predict``: of images, videos and cameras."""
 
     formats: list[str] = key(
         ["npz", "json"],
@@ -250,18 +265,19 @@ class PredictFilesConfig(PredictConfig):
         path="one",
     )
     camera: str = key(
-        "", "name in calibration= of the camera that took them all; default: by the images' names"
+        "",
+        "without images: a camera's number, a URL (rtsp, http) or a video's path, whose people are "
+        "shown live; with images: the name in calibration= of the camera that took them all",
     )
     overlay_px: int = key(
         0, "longer side of an image's overlay in pixels, at most; 0: as the image", low=0
     )
     video: VideoConfig = section(VideoConfig)
+    live: LiveConfig = section(LiveConfig)
 
     def check(self) -> None:
-        """UserError where a camera is given twice or not at all; see PredictConfig."""
+        """UserError where a camera is given twice; see PredictConfig."""
         super().check()
-        if self.camera and not self.calibration:
-            raise UserError(f"camera={self.camera} is a name in a file: set calibration= too")
         refuse_two_cameras(self.intrinsics, self.calibration)
 
 

@@ -146,7 +146,8 @@ class Predictor:
             raise UserError(f"sides={sides} for {len(checked)} boxes: each is 'left' or 'right'")
         is_hand = self.body.kind == "hand"
         kinds = [f"{side}_hand" if is_hand else KINDS[0] for side in sides]
-        flip = torch.tensor([is_hand and side == "left" for side in sides], device=self.device)
+        mirrored = [is_hand and side == "left" for side in sides]
+        flip = torch.tensor(mirrored, dtype=torch.bool, device=self.device)
         prompts = self.place_prompts(keypoints, squares, flip)
         outlines = self.place_masks(masks, squares, flip, (height, width))
         camera = torch.from_numpy(K).float().to(self.device)

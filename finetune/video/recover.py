@@ -193,7 +193,7 @@ class Recoverer:
         """Add the crops of one frame; a box that lies outside of it is nobody's."""
         predictor = self.predictors[kind]
         height, width = image.shape[:2]
-        inside = [one for one in mine if _is_inside(one.region.box, width, height)]
+        inside = [one for one in mine if is_inside(one.region.box, width, height)]
         if not inside:
             return
         config = predictor.config
@@ -281,24 +281,37 @@ class Recoverer:
         return out
 
     def _pack_kind(self, mine: list["_Found"]) -> Rows:
-        people = [one.person for one in mine]
-        body = self.predictors[mine[0].asked.who.kind].body
-        unsure = [
-            np.zeros(0) if person.uncertainty is None else person.uncertainty for person in people
-        ]
-        surface = [_pick_surface(person, body) for person in people]
-        return Rows(
-            who=np.array([self.numbers[one.asked.who] for one in mine], np.int64),
-            frame=np.array([one.frame for one in mine], np.int64),
-            score=np.array([one.asked.score for one in mine], np.float32),
-            box=np.stack([person.box for person in people]).astype(np.float32),
-            pose=np.stack([_known(person.pose) for person in people]).astype(np.float32),
-            shape=np.stack([_known(person.shape) for person in people]).astype(np.float32),
-            translation=np.stack([person.translation for person in people]).astype(np.float32),
-            uncertainty=np.stack(unsure).astype(np.float32),
-            surface=np.stack(surface).astype(np.float32),
-            hands=np.array([[side in person.hands for side in SIDES] for person in people]),
+        return pack_people(
+            [one.person for one in mine],
+            self.predictors[mine[0].asked.who.kind].body,
+            [self.numbers[one.asked.who] for one in mine],
+            [one.frame for one in mine],
+            [one.asked.score for one in mine],
         )
+
+
+def pack_people(
+    people: Sequence[Person],
+    body: BodyModel,
+    who: Sequence[int],
+    frames: Sequence[int],
+    scores: Sequence[float],
+) -> Rows:
+    """Return the Rows of people of one body model, who have its parameters."""
+    unsure = [np.zeros(0) if one.uncertainty is None else one.uncertainty for one in people]
+    surface = [_pick_surface(one, body) for one in people]
+    return Rows(
+        who=np.array(who, np.int64),
+        frame=np.array(frames, np.int64),
+        score=np.array(scores, np.float32),
+        box=np.stack([one.box for one in people]).astype(np.float32),
+        pose=np.stack([_known(one.pose) for one in people]).astype(np.float32),
+        shape=np.stack([_known(one.shape) for one in people]).astype(np.float32),
+        translation=np.stack([one.translation for one in people]).astype(np.float32),
+        uncertainty=np.stack(unsure).astype(np.float32),
+        surface=np.stack(surface).astype(np.float32),
+        hands=np.array([[side in one.hands for side in SIDES] for one in people]),
+    )
 
 
 @dataclass(frozen=True)
@@ -330,6 +343,7 @@ def _pick_surface(person: Person, body: BodyModel) -> np.ndarray:
     return person.vertex_uncertainty[surround_vertices(body).rows.cpu().numpy()]
 
 
-def _is_inside(box: np.ndarray, width: int, height: int) -> bool:
+def is_inside(box: np.ndarray, width: int, height: int) -> bool:
+    """Whether a pixel or more of a box lies in an image."""
     x0, y0, x1, y1 = box.tolist()
     return min(x1, width) - max(x0, 0) >= 1 and min(y1, height) - max(y0, 0) >= 1
