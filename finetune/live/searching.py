@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+import numpy as np
+
 from data.find.looks import PeopleFinder
 from engine.errors import Failure
 from finetune.inference.search import Region, order_keypoints
@@ -90,7 +92,7 @@ class Searcher:
 
 def find_all(
     finder: PeopleFinder,
-    image,
+    image: np.ndarray,
     kinds: Collection[str],
     least_score: float,
     side: str | None = None,
