@@ -208,3 +208,9 @@ def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path, monkeypatch):
     assert torch.equal(again.network.read.weight, module.network.read.weight)
     with pytest.raises(UserError, match="body.safetensors is no motion module"):
         locate_module("body", "video.motion")
+    other = [*words[:-1], "steps=4", f"init={tmp_path}/whole", f"run={tmp_path}/other"]
+    with pytest.raises(UserError, match=r"init=.*width=16.*width=32"):
+        main([*other, "model.width=32"])
+    assert main([*other, "optim.lr=0", "model.frames=20"]) == 0
+    again = locate_module(str(tmp_path / "other"), "init")
+    assert torch.equal(again.network.turn.weight, module.network.turn.weight)

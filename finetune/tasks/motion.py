@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from data.bodies.models import open_model
+from engine.checkpoint import history
 from engine.distributed import hardware
 from engine.distributed.process_group import Processes
 from engine.logging.console import get_logger
@@ -17,7 +18,7 @@ from finetune.tasks import TASKS
 from finetune.temporal.batches import VALIDATED, MotionLoader
 from finetune.temporal.keys import MotionConfig
 from finetune.temporal.limbs import find_limbs
-from finetune.temporal.module_file import KEY, describe_module
+from finetune.temporal.module_file import KEY, begin_from, describe_module, locate_module
 from finetune.temporal.motions import join_pieces, make_pieces, read_bank
 from finetune.temporal.network import Answer, MotionNetwork
 from finetune.temporal.step import TERMS, MotionStep
@@ -61,6 +62,8 @@ class MotionTask(Task[MotionConfig]):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             network = MotionNetwork(config.model, self.body, limbs, self.bf16)
+        if config.init and not history.list_complete(config.run):
+            begin_from(network, locate_module(config.init, "init"), config)
         chain = network.chain
         bank = read_bank(config.data, self.body, limbs, chain, config.seed)
         held_out = config.data.seconds, limbs, chain, config.seed + VAL_SEED

@@ -17,7 +17,7 @@ class MotionNetworkConfig:
     depth: int = key(2, "blocks of attention over the frames", low=1)
     heads: int = key(4, "of a block", low=1)
     frames: int = key(
-        64,
+        48,
         "frames that it sees at once; longer videos are gone through in windows",
         low=8,
         high=512,
@@ -116,9 +116,3 @@ class MotionConfig(TrainConfig):
     spoil: SpoilConfig = section(SpoilConfig)
     loss: MotionLossConfig = section(MotionLossConfig)
     log: LogConfig = section(LogConfig, resumable=True)
-
-    def check(self) -> None:
-        """Raise UserError where keys do not fit each other; see engine.config.parser.parse."""
-        super().check()
-        if self.init:
-            raise UserError(f"init={self.init}: a motion module starts from nothing")

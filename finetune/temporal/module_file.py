@@ -50,6 +50,7 @@ def describe_module(config: MotionConfig, body: BodyModel) -> dict[str, Any]:
         "model": dataclasses.asdict(config.model),
         "steps": config.steps,
         "batch": config.batch,
+        "init": Path(config.init).name,
     }
 
 
@@ -101,6 +102,22 @@ def open_module(place: Path, key: str) -> MotionModule:
     check_finite(content.tensors, file)
     _fill(network, content.tensors, file)
     return MotionModule(network.eval(), limbs, place.stem)
+
+
+def begin_from(network: MotionNetwork, module: MotionModule, config: MotionConfig) -> None:
+    """Fill a network with another module's weights, to go on with other motions.
+
+    Raises:
+        UserError: the two differ in what no motion changes: the body, or their sizes.
+    """
+    there, here = module.network, network
+    sizes = [dataclasses.replace(one.config, frames=0) for one in (there, here)]
+    if sizes[0] != sizes[1] or module.limbs.body != config.body:
+        raise UserError(
+            f"init={config.init} is a module of body={module.limbs.body} and {there.config}; this "
+            f"run is of body={config.body} and {here.config}"
+        )
+    network.load_state_dict(there.state_dict())
 
 
 def _open_body(known: dict[str, Any], file: Path) -> BodyModel:
