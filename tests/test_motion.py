@@ -1,7 +1,7 @@
 """The motion module: what it may see, what it leaves alone, windows, gaps, resumed training."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from data.bodies.models import open_model
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix
 from finetune.__main__ import main
+from finetune.animation.track import ROWS
 from finetune.temporal.batches import MotionLoader, mirror_rows
 from finetune.temporal.keys import MotionDataConfig, MotionNetworkConfig, SpoilConfig
 from finetune.temporal.limbs import find_limbs, take_6d
@@ -214,3 +215,20 @@ def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path, monkeypatch):
     assert main([*other, "optim.lr=0", "model.frames=20"]) == 0
     again = locate_module(str(tmp_path / "other"), "init")
     assert torch.equal(again.network.turn.weight, module.network.turn.weight)
+
+
+def test_every_array_of_a_track_goes_along(module, body):
+    """Whoever adds one that has a row a frame enters it in ROWS."""
+    frames = (0, 1, 2, 5, 6, 7)
+    track = make_track(body, frames=frames)
+    count = len(frames)
+    track.uncertainty = np.linspace(1, 2, count)[:, None].repeat(21, 1).astype(np.float32)
+    track.surface = np.linspace(1, 2, count)[:, None].repeat(4, 1).astype(np.float32)
+    mended = mend_track(track, np.arange(10) / FPS, module, CUTOFF, 0.5)
+    for one in fields(mended):
+        value = getattr(mended, one.name)
+        if isinstance(value, np.ndarray) and len(value) == 8:
+            assert one.name in ROWS
+    for name in ROWS:
+        assert len(getattr(mended, name)) == 8, name
+    assert np.allclose(mended.surface[3], track.surface[3])

@@ -22,6 +22,9 @@ from finetune.heads.confidence import surround_vertices
 from finetune.person import Person
 
 CHUNK = 16  # bodies posed at once
+# What of a Track has a row a frame; the last ones may be None.
+ROWS = ("frames", "times", "pose", "translation", "confidence", "box", "hands", "filled")
+ROWS += ("uncertainty", "surface", "error_rad")
 
 
 @dataclass(eq=False)

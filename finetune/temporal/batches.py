@@ -14,7 +14,7 @@ from finetune.temporal.spoil import Spoilt, spoil_stretch
 TAGS = ("slot", "piece")
 SHORT_SHARE = 0.2  # of stretches with fewer frames than the window
 UNEVEN_SHARE = 0.15  # of those whose frames are not equally far apart
-PACE = (0.7, 1.4)  # a motion may be faster or slower than it was
+PACE = (0.7, 2.0)  # a motion may be faster or slower than it was
 PITCH_DEG, ROLL_DEG = (-10.0, 30.0), 4.0  # of cameras; down is positive
 AWAY_M = (1.5, 8.0)
 TRAINED, VALIDATED = 0, 1  # purposes of random numbers

@@ -98,9 +98,7 @@ class MotionLossConfig:
 
     rotation: float = key(1.0, "weight of each joint's rotation, radians", low=0)
     joints: float = key(10.0, "weight of joints about the root, metres", low=0)
-    acceleration: float = key(
-        1.0, "weight of their accelerations, a hundredth of m/s^2 each", low=0
-    )
+    acceleration: float = key(10.0, "weight of their accelerations, metres a squared frame", low=0)
     place: float = key(2.0, "weight of where the person is, metres", low=0)
     confidence: float = key(0.05, "weight of how well it knows its errors", low=0)
 

@@ -15,15 +15,13 @@ from engine.geometry import (
     matrix_to_rotation_6d,
     rotation_6d_to_matrix,
 )
-from finetune.animation.track import Take, Track
+from finetune.animation.track import ROWS, Take, Track
 from finetune.temporal.module_file import MotionModule
 from finetune.temporal.network import Stretches
 from finetune.temporal.one_euro import Cutoff
 from finetune.temporal.smooth import smooth_track
 
 AT_ONCE = 16  # windows that go through the network together
-ROWS = ("frames", "times", "pose", "translation", "confidence", "box")
-ROWS += ("hands", "filled", "uncertainty", "error_rad")
 EDGE = 0.02  # weight of a window's first and last frame over that of its middle
 
 
@@ -189,7 +187,11 @@ def _widen(track: Track, frames: np.ndarray, times: np.ndarray) -> Track:
     pose = (start @ axis_angle_to_matrix(vectors)).numpy()
     exact = np.clip(place, 0, len(track) - 1)
     pose[~filled] = track.pose[exact[~filled]]
-    unsure = track.uncertainty
+    # In a gap nobody is surer than at its ends.
+    unsure = [
+        None if values is None else np.maximum(values[before], values[after])
+        for values in (track.uncertainty, track.surface)
+    ]
     return replace(
         track,
         frames=frames.astype(np.int64),
@@ -199,7 +201,8 @@ def _widen(track: Track, frames: np.ndarray, times: np.ndarray) -> Track:
         confidence=np.where(filled, 0, track.confidence[exact]).astype(np.float32),
         box=mix(track.box),
         hands=track.hands[exact] & ~filled[:, None],
-        uncertainty=None if unsure is None else np.maximum(unsure[before], unsure[after]),
+        uncertainty=unsure[0],
+        surface=unsure[1],
         filled=filled,
     )
 

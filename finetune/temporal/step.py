@@ -13,8 +13,6 @@ from finetune.temporal.network import Answer, MotionNetwork, Stretches
 
 TERMS = ("rotation", "joints", "acceleration", "place", "confidence")
 HARD = 1e-4  # keeps the square roots' gradients finite
-SHARP = 100.0  # m/s^2: the unit of the accelerations' term
-LEAST_GAP_S = 1 / 120
 KINDS = ("seen", "missing")  # of frames, which validation tells apart
 
 
@@ -71,7 +69,7 @@ class MotionStep(nn.Module):
         angles = measure_angles(found.turns, true.turns)
         mine, theirs = self.network.chain(found.turns), self.network.chain(true.turns)
         apart = _length(mine - theirs).mean(-1)
-        jerk = _length(_accelerate(mine - theirs + _move(found, true), true.times)).mean(-1) / SHARP
+        jerk = _length(_differ(mine - theirs + _move(found, true))).mean(-1)
         place = _length(found.place - true.place)
         log_error = found.log_error.clamp(-8, 2)
         doubt = (log_error + angles.detach() / log_error.exp()).mean(-1)
@@ -98,7 +96,7 @@ class MotionStep(nn.Module):
         mine, theirs = self.network.chain(found.turns), self.network.chain(true.turns)
         apart = (mine - theirs).norm(dim=-1).mean(-1)
         angles = measure_angles(found.turns, true.turns).mean(-1)
-        second = (mine - theirs)[:, :-2] - 2 * (mine - theirs)[:, 1:-1] + (mine - theirs)[:, 2:]
+        second = _differ(mine - theirs)
         kept = true.valid[:, 2:] & true.valid[:, :-2]
         out = {}
         for name, rows in zip(KINDS, (true.seen, ~true.seen), strict=True):
@@ -143,11 +141,9 @@ def _move(found: Answer, true: Stretches) -> torch.Tensor:
     return (apart - (apart * ray).sum(-1, keepdim=True) * ray)[:, :, None]
 
 
-def _accelerate(points: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-    """(B, T - 2, P, 3) m/s^2 of points (B, T, P, 3) at uneven times (B, T)."""
-    gaps = times.diff(dim=1).clamp_min(LEAST_GAP_S)[..., None, None]
-    speeds = points.diff(dim=1) / gaps
-    return 2 * speeds.diff(dim=1) / (gaps[:, 1:] + gaps[:, :-1])
+def _differ(points: torch.Tensor) -> torch.Tensor:
+    """(B, T - 2, ...) second differences of (B, T, ...), as acceleration errors are told."""
+    return points[:, 2:] - 2 * points[:, 1:-1] + points[:, :-2]
 
 
 def _mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
