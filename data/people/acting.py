@@ -5,6 +5,8 @@ import torch
 
 from data.bodies.anny_body import AnnyBody
 from data.people import collide, motion, planting
+from data.people.actions.embody import embody
+from data.people.actions.plan import Plan
 from data.people.config import PeopleConfig
 from data.people.recorded.folder import Recordings, Take
 from data.people.rig import Rig
@@ -50,6 +52,8 @@ class Actor:
         """
         domain, recordings = config.domain, self.recordings
         if recordings is None or rng.random() >= domain.recorded_share:
+            if moves.plan is not None:
+                return self._perform(moves, moves.plan, rest, weight)
             return self._write(moves, rest, weight, domain.planted)
         roam_m = motion.ROAM_M[config.kind]
         take = recordings.draw(rng, clock, self._measure_leg(rest), roam_m)
@@ -71,6 +75,31 @@ class Actor:
         grounded = np.zeros(len(root))
         heading_deg = float(root[:, 0].mean())
         return Take(rotations, translation, grounded, angles, heading_deg, moves.times_s)
+
+    def _perform(
+        self, moves: motion.Motion, plan: Plan, rest: dict[str, torch.Tensor], weight: float
+    ) -> Take:
+        """A planned motion on this body, its hands out of the body."""
+        skeleton, hands = self.find_skeleton(rest), moves.hands
+        acted = embody(plan, moves.times_s, self.rig, skeleton, moves.angles, hands)
+        root = np.concatenate([acted.heading_deg[:, None], acted.root[:, :2]], 1)
+
+        def joints_of(angles: np.ndarray) -> np.ndarray:
+            return self._find_joints(*self.rig.pose(angles, hands, root), rest)
+
+        angles, _ = collide.clear_hands(acted.angles, joints_of, self.index, weight)
+        if (angles != acted.angles).any():
+            acted = embody(plan, moves.times_s, self.rig, skeleton, angles, hands)
+        middle = acted.root.mean(0) * [1, 1, 0]
+        return Take(
+            acted.rotations,
+            acted.root - middle,
+            acted.lift_m,
+            acted.angles,
+            float(acted.heading_deg.mean()),
+            moves.times_s,
+            acted.seated,
+        )
 
     def _replay(
         self, take: Take, hands: np.ndarray, rest: dict[str, torch.Tensor], weight: float

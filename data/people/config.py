@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 
 from data.people import poses
+from data.people.actions.names import ACTIONS, UPRIGHT_ACTIONS
 from data.people.split import LOOKS
 from data.tools.work_split import HELP, Part
 from engine.config.parser import flat, key, section
@@ -26,6 +27,16 @@ class Domain:
     walk_share: float = key(0.3, "share of people who walk or run", low=0, high=1)
     planted: bool = key(
         False, "feet that carry somebody stay where they stand, and the body keeps its balance"
+    )
+    actions_share: float = key(
+        0.0,
+        "share of people who act: walk with starts and turns, sit down, reach, throw, jump and so "
+        "on, in place of moves between written postures (docs/people.md)",
+        low=0,
+        high=1,
+    )
+    actions: list[str] = key(
+        [], "what those people do, by names of data/people/actions/names.py; default: all"
     )
     recorded: str | None = key(
         None,
@@ -161,16 +172,27 @@ class Domain:
 
     def check(self) -> None:
         """Raise UserError where a name is unknown or a range is none."""
-        for name, known in (("postures", poses.POSTURES), ("hands", poses.HANDS)):
+        known_names = {"postures": poses.POSTURES, "hands": poses.HANDS, "actions": ACTIONS}
+        for name, known in known_names.items():
             for value in getattr(self, name):
                 if value not in known:
                     raise UserError(f"domain.{name}: '{value}' is none of {', '.join(known)}")
+        if self.upright and self.actions and not set(self.actions) & set(UPRIGHT_ACTIONS):
+            raise UserError(
+                f"domain.actions={', '.join(self.actions)}: none of them is done upright, and "
+                f"domain.upright is true; upright are {', '.join(UPRIGHT_ACTIONS)}"
+            )
         for name in ("distance_m", "hand_distance_m"):
             values = getattr(self, name)
             if len(values) != 2 or not 0.3 <= values[0] <= values[1]:
                 raise UserError(
                     f"domain.{name}={values}: two numbers are needed, the lesser first, from 0.3 m"
                 )
+
+    def action_names(self) -> list[str]:
+        """Return the actions that are drawn from."""
+        names = self.actions or list(ACTIONS)
+        return [name for name in names if name in UPRIGHT_ACTIONS or not self.upright]
 
     def posture_names(self) -> list[str]:
         """Return the postures that are drawn from."""

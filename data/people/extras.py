@@ -83,7 +83,9 @@ def _add_others(maker: "ClipMaker", world: World, person: "Person", index: int) 
     for which in range(1, 2 + (rng.random() < SECOND_SHARE)):
         other = maker.make_person(rng, index, which)
         own = other.points.astype(np.float64)
-        moved = None if other.sits else company.place_other(rng, points, target, own, eyes, most)
+        moved = (
+            None if other.sits.any() else company.place_other(rng, points, target, own, eyes, most)
+        )
         if moved is None:
             continue
         place = own.mean((0, 1))[:2] + moved

@@ -27,11 +27,13 @@ from data.people import (
 )
 from data.people import scene as scenes
 from data.people.acting import Actor
+from data.people.actions.sampling import sample_actions
 from data.people.backgrounds import Backgrounds, prepare_photo
 from data.people.bank import make_bank
 from data.people.config import PeopleConfig, hash_recipe, population
 from data.people.extras import HELD, add_extras
 from data.people.painting import paint_background
+from data.people.recorded.folder import Take
 from data.people.render import Renderer, World
 from data.people.rig import Rig
 from data.people.rng import pick_one
@@ -48,6 +50,7 @@ GAPS, RECORDED = 21, 22  # seconds between instants, stretches of recorded motio
 GESTURES = 31  # other fingers and arms than the motion's
 HAND_LOOKS = 32  # how hands look near, and what they wear
 THINGS = 33  # in hands and about them
+ACTIONS = 34  # what people do who act
 PAINTED_PX = 512
 POINT_STRIDE = 11  # every 11th vertex tells where a person is
 
@@ -64,7 +67,7 @@ class Person:
             the body's, in numpy.
         times_s: (T,) seconds, the first at 0.
         hand_points: the same (T, m, 3) of the left and of the right hand.
-        sits: whether the legs are bent as on a seat, at all instants.
+        sits: (T,) bool, when it is on a seat: as planned, or at all instants or none.
     """
 
     female: bool
@@ -79,12 +82,20 @@ class Person:
     points: np.ndarray
     times_s: np.ndarray
     hand_points: list[np.ndarray]
-    sits: bool
+    sits: np.ndarray
 
     @property
     def weight(self) -> float:
         """Return the weight in the phenotype."""
         return float(self.phenotype[3])
+
+
+def _find_seated(take: Take) -> np.ndarray:
+    """(T,) bool, see Person.sits."""
+    if take.seated is not None:
+        return take.seated
+    found = planting.find_sitting(take.angles)
+    return np.full(len(found), found.all())
 
 
 class ClipMaker:
@@ -248,20 +259,13 @@ class ClipMaker:
         phenotype = shapes.draw_phenotype(rng, female, child, domain.shape_spread)
         face = shapes.draw_expression(rng, self.body.face_names)
         clock = self._clock(index)
-        moves = motion.sample_motion(
-            rng,
-            clock,
-            domain.posture_names(),
-            domain.hand_names(),
-            domain.walk_share,
-            may_run=not domain.upright,
-            roam_m=motion.ROAM_M[config.kind],
-        )
+        with torch.inference_mode():
+            rest = self.body.rest(*self._tensors(phenotype[None], face[None]))
+        moves = self._sample_motion(rng, index, which, clock, rest)
         moves = gestures.add_gestures(self.random(index, GESTURES + 100 * which), moves, domain)
         if not which:
             moves = held.grip_hand(moves, self.plan_held(index))
         with torch.inference_mode():
-            rest = self.body.rest(*self._tensors(phenotype[None], face[None]))
             weight = float(phenotype[3])
             recorded = self.random(index, RECORDED + 100 * which)
             take = self.actor.act(config, recorded, moves, clock, rest, weight)
@@ -296,7 +300,41 @@ class ClipMaker:
             points,
             take.times_s,
             hand_points,
-            bool(planting.find_sitting(take.angles).all()),
+            _find_seated(take),
+        )
+
+    def _sample_motion(
+        self,
+        rng: np.random.Generator,
+        index: int,
+        which: int,
+        clock: motion.Clock,
+        rest: dict[str, torch.Tensor],
+    ) -> motion.Motion:
+        """What the person does: by the config's share an action, else as ever."""
+        domain = self.config.domain
+        roam_m = motion.ROAM_M[self.config.kind]
+        moves = motion.sample_motion(
+            rng,
+            clock,
+            domain.posture_names(),
+            domain.hand_names(),
+            domain.walk_share,
+            may_run=not domain.upright,
+            roam_m=roam_m,
+        )
+        acted = self.random(index, ACTIONS + 100 * which)
+        if not domain.actions_share or acted.random() >= domain.actions_share:
+            return moves
+        return sample_actions(
+            acted,
+            clock,
+            self.actor.find_skeleton(rest).leg_m,
+            domain.action_names(),
+            domain.posture_names(),
+            domain.hand_names(),
+            domain.walk_share,
+            roam_m,
         )
 
     def _world(self, rng, person):
@@ -333,9 +371,12 @@ class ClipMaker:
         """A seat for who sits, and things between cameras and the person."""
         domain = self.config.domain
         added = []
-        if domain.seats and person.sits:
-            root = person.joints[:, self.index["root"]]
-            seat = scenes.make_seat(rng, person.points, root, person.heading_deg, self.bank)
+        if domain.seats and person.sits.any():
+            root, points = (
+                person.joints[person.sits, self.index["root"]],
+                person.points[person.sits],
+            )
+            seat = scenes.make_seat(rng, points, root, person.heading_deg, self.bank)
             added += [] if seat is None else [seat]
         points = person.points.reshape(-1, 3).astype(np.float64)
         if self.config.kind == "body" and domain.occluded_share:

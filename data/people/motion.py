@@ -5,11 +5,16 @@ Smooth in time and within the joints' limits.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from data.people import poses
+from data.people.actions.curves import smooth
 from data.people.poses import HAND_NOISE, HAND_SIZE, HIGH, INDEX, IS_UPPER, LOW, NOISE, REST
+
+if TYPE_CHECKING:
+    from data.people.actions.plan import Plan
 
 GAIT_STEP_S = 0.03  # between the moments of a gait that tell which foot is on the floor
 LEG_M = 0.85  # for a guess of how fast somebody goes
@@ -82,6 +87,7 @@ class Motion:
         root: (T, 3) heading in degrees about the vertical, x and y in metres.
         times_s: (T,) seconds, the first at 0.
         gait: of whoever walks or runs, for a path that follows from the feet.
+        plan: of whoever acts; legs, path and balance follow from it, see actions/embody.py.
     """
 
     angles: np.ndarray
@@ -89,6 +95,7 @@ class Motion:
     root: np.ndarray
     times_s: np.ndarray
     gait: Gait | None = None
+    plan: "Plan | None" = None
 
 
 def sample_motion(
@@ -122,11 +129,6 @@ def sample_motion(
     hands = ends[0] * (1 - part) + ends[1] * part
     root[:, 1:] -= root[:, 1:].mean(0)
     return Motion(angles, hands, root, clock.times_s, gait)
-
-
-def smooth(u: np.ndarray) -> np.ndarray:
-    """Minimum-jerk blend of u in [0, 1]: 0 to 1 with zero speed and acceleration at both ends."""
-    return u**3 * (u * (6 * u - 15) + 10)
 
 
 def sample_hand(rng: np.random.Generator, names: Sequence[str]) -> np.ndarray:

@@ -39,6 +39,7 @@ class Take:
             rest as at rest: for what is asked of written postures.
         heading_deg: where the person faces at the middle instant.
         times_s: (T,) seconds, the first at 0.
+        seated: (T,) bool of who is planned to sit, or None where angles tell.
     """
 
     rotations: np.ndarray
@@ -47,6 +48,7 @@ class Take:
     angles: np.ndarray
     heading_deg: float
     times_s: np.ndarray
+    seated: np.ndarray | None = None
 
 
 def mark_recordings(folder: str) -> str:
