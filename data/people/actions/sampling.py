@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from data.people import poses
-from data.people.actions import gait, jumping, standing
+from data.people.actions import exercises, gait, jumping, standing
 from data.people.actions.embody import Acted, embody, read_angles
 from data.people.actions.fingers import write_hands
 from data.people.actions.names import ACTIONS, MOVING, STANDING, WALKS
@@ -24,18 +24,18 @@ _DEEDS: dict[str, Callable[[Script], None]] = {
     "wave": standing.wave,
     "clap": standing.clap,
     "reach": standing.reach,
-    "lift_arms": standing.lift_arms,
-    "stretch": standing.stretch,
-    "dance": standing.dance,
+    "lift_arms": exercises.lift_arms,
+    "stretch": exercises.stretch,
+    "dance": exercises.dance,
     "bow": standing.bow,
     "sit": standing.sit,
     "pick_up": standing.pick_up,
-    "squat": standing.squat,
-    "lunge": standing.lunge,
-    "raise_knee": standing.raise_knee,
+    "squat": exercises.squat,
+    "lunge": exercises.lunge,
+    "raise_knee": exercises.raise_knee,
     "throw": standing.throw,
     "kick": standing.kick,
-    "punch": standing.punch,
+    "punch": exercises.punch,
     "jump": jumping.jump,
     "jacks": jumping.jacks,
     "hop": jumping.hop,

@@ -130,6 +130,22 @@ class Script:
         step = Step(lift, lift + lasting_s, place, clear_m, hops, reaches and not hops)
         self.feet.steps[side].append(step)
 
+    def lower(self, lasting_s: float) -> None:
+        """Arms, trunk and head back to rest."""
+        self.relax(lasting_s, but=("hip", "knee", "ankle", "toes"))
+        self.go_on(0.75 * lasting_s)
+
+    def stand_again(self, side: int, lasting_s: float) -> None:
+        """One foot back beside the other, and everything to rest."""
+        self.body("weight", SIGNS[1 - side] * 0.7, 0.4 * lasting_s)
+        place, clear_m = self.stance_beside(side), 0.04 * self.leg_m
+        self.step(side, place, 0.55 * lasting_s, 0.3 * lasting_s, clear_m)
+        self.body("weight", 0.0, 0.5 * lasting_s, 0.75 * lasting_s)
+        for name in ("twist", "height", "side"):
+            self.body(name, 0.0, 0.9 * lasting_s)
+        self.relax(lasting_s, but=("hip", "knee", "ankle", "toes"))
+        self.go_on(lasting_s)
+
     def go_on(self, seconds: float) -> None:
         """The next action begins so many seconds later."""
         self.now_s += seconds
