@@ -277,7 +277,16 @@ def _stand_mass(rig: Rig, skeleton: Skeleton) -> float:
 class _Body:
     """Finds where the hips go, and bends the legs of rotations (T, B, 3, 3) in place."""
 
-    def __init__(self, rotations, skeleton, legs, feet, get, sway, stand_mass_m) -> None:
+    def __init__(
+        self,
+        rotations: np.ndarray,
+        skeleton: Skeleton,
+        legs: list[Leg],
+        feet: list[Footing],
+        get: dict[str, np.ndarray],
+        sway: np.ndarray,
+        stand_mass_m: float,
+    ) -> None:
         self.rotations, self.skeleton, self.stand_mass_m = rotations, skeleton, stand_mass_m
         self.legs, self.feet, self.get, self.sway = legs, feet, get, sway
         index = skeleton.index

@@ -77,7 +77,9 @@ def _vary(rng: np.random.Generator, shape: np.ndarray) -> np.ndarray:
 class _Hand:
     """One hand's moves, written one after the other."""
 
-    def __init__(self, rng, curves: Curves, name: str, shapes: Sequence[str]) -> None:
+    def __init__(
+        self, rng: np.random.Generator, curves: Curves, name: str, shapes: Sequence[str]
+    ) -> None:
         self.rng, self.curves, self.name, self.shapes = rng, curves, name, shapes
         self.now_s = 0.0
 

@@ -61,7 +61,9 @@ class Script:
         """Where the person faces after all that is written."""
         return float(self.root.target[ROOT.index("heading")])
 
-    def stance_place(self, side: int, middle: np.ndarray, heading_deg: float, wide: float = 1.0):
+    def stance_place(
+        self, side: int, middle: np.ndarray, heading_deg: float, wide: float = 1.0
+    ) -> np.ndarray:
         """(3,) where a foot of somebody who stands at a place is."""
         heading = np.deg2rad(heading_deg)
         off = SIGNS[side] * HALF_STANCE * self.leg_m * wide * left_of(heading)
