@@ -13,6 +13,7 @@ from data.config import ClipTrainConfig, CropDataConfig
 from engine.config.parser import key, section
 from engine.config.train_config import LogConfig, OptimConfig
 from engine.errors import UserError
+from finetune.fit.config import TrainedFitKeys
 from finetune.heads.keys import HeadConfig, ModelBasedConfig
 from finetune.tasks import TASKS
 from pretrain.config import VisionConfig
@@ -118,6 +119,7 @@ class FinetuneConfig(ClipTrainConfig):
     head: HeadConfig = section(ModelBasedConfig)
     loss: LossConfig = section(LossConfig)
     robust: RobustConfig = section(RobustConfig)
+    fit: TrainedFitKeys = section(TrainedFitKeys)
     # Narrower than every task's.
     data: CropDataConfig = section(CropDataConfig)  # pyrefly: ignore - see above
     optim: FinetuneOptimConfig = section(FinetuneOptimConfig)  # pyrefly: ignore - see above
@@ -156,6 +158,13 @@ class FinetuneConfig(ClipTrainConfig):
         0,
         "steps in which the head alone is trained and the encoder is frozen; then it has a warm-up "
         "of its own (optim.warmup)",
+        low=0,
+    )
+
+    fit_every: int = key(
+        0,
+        "steps between fits of the clips that have keypoints alone, begun with the network's "
+        "answers: the better of a clip's fits is its label (data.rules.labels=any); 0: never",
         low=0,
     )
 
@@ -220,9 +229,27 @@ class FinetuneConfig(ClipTrainConfig):
                 f"robust.share={self.robust.share} is for parallel=ddp and task={DEFAULT_TASK}, "
                 f"not for parallel={self.parallel} and task={self.task}"
             )
+        self.check_fits()
         if self.init_head and not self.init:
             raise UserError("init_head=true and init= is not set: name the fine-tuned network")
         BODIES.find(self.body_model)
+
+    def check_fits(self) -> None:
+        """Raise UserError where the keys of fits in training contradict others."""
+        if not self.fit_every:
+            if self.fit != TrainedFitKeys():
+                raise UserError("fit. keys are set and fit_every=0: nothing is fitted in training")
+            return
+        if self.parallel != "ddp" or self.task != DEFAULT_TASK:
+            raise UserError(
+                f"fit_every={self.fit_every} is for parallel=ddp and task={DEFAULT_TASK}, not for "
+                f"parallel={self.parallel} and task={self.task}"
+            )
+        if self.data.rules.labels != "any":
+            raise UserError(
+                f"fit_every={self.fit_every} and data.rules.labels={self.data.rules.labels}: fits "
+                "are labels of crops that have keypoints alone, which data.rules.labels=any reads"
+            )
 
     def make_network(self, body: "BodyModel") -> "Recovery":
         """Return the network that the task trains, of first weights.

@@ -20,7 +20,7 @@ from finetune.fit import fitter as fitter_module
 from finetune.fit.config import FitKeys
 from finetune.fit.fitter import Fitter
 from finetune.fit.minimise import minimise
-from finetune.fit.observed import Rules, read_stretches
+from finetune.fit.observed import Rules, read_shards, read_stretches
 from finetune.fit.prior import sample_people, take_hands
 
 SIZE = 256
@@ -191,12 +191,12 @@ def test_clips_that_cannot_be_fitted_are_refused_in_words(tmp_path, truth, sampl
     write_shard(str(tmp_path / shard_name(0)), [clip])
     rules = Rules("body", 0.3, 6)
     with pytest.raises(UserError, match="of 3 crops none of a body has 6 keypoints"):
-        read_stretches([str(tmp_path / shard_name(0))], rules)
+        read_stretches(read_shards([str(tmp_path / shard_name(0))]), rules)
     clip = make_clip("uncalibrated", truth[1], (0,), None)
     clip.crops[0].K = None
     write_shard(str(tmp_path / shard_name(1)), [clip])
     with pytest.raises(UserError, match="crop 0 has no camera .* intrinsics=fx,fy,cx,cy"):
-        read_stretches([str(tmp_path / shard_name(1))], rules)
+        read_stretches(read_shards([str(tmp_path / shard_name(1))]), rules)
     with pytest.raises(UserError, match="body=mano: fits are written as labels of anny, anny_hand"):
         command.main([str(tmp_path), f"out={tmp_path}/out", "body=mano"])
     with pytest.raises(UserError, match="out= is not set"):
@@ -205,7 +205,7 @@ def test_clips_that_cannot_be_fitted_are_refused_in_words(tmp_path, truth, sampl
 
 def test_one_persons_fit_does_not_depend_on_who_is_beside(bodies, sample, shards):
     fitter = Fitter(bodies["anny"], sample, FitKeys(steps=12))
-    stretches, _ = read_stretches([str(shards / shard_name(0))], Rules("body", 0.3, 6))
+    stretches, _ = read_stretches(read_shards([str(shards / shard_name(0))]), Rules("body", 0.3, 6))
     both = fitter.fit(stretches, {})
     alone = fitter.fit(stretches[:1], {})[0]
     assert torch.allclose(alone.parameters.pose, both[0].parameters.pose, atol=1e-3)
@@ -216,7 +216,7 @@ def test_a_long_stretch_is_fitted_in_pieces_of_one_shape(bodies, sample, shards,
     monkeypatch.setattr(fitter_module, "LONGEST", 2)
     monkeypatch.setattr(fitter_module, "BESIDE", 0)
     fitter = Fitter(bodies["anny"], sample, FitKeys(steps=20))
-    stretches, _ = read_stretches([str(shards / shard_name(0))], Rules("body", 0.3, 6))
+    stretches, _ = read_stretches(read_shards([str(shards / shard_name(0))]), Rules("body", 0.3, 6))
     found = fitter.fit(stretches[:1], {})[0]
     assert found.parameters.pose.shape == (3, 104, 3, 3) and len(found.errors) == 9
     assert (found.parameters.shape == found.parameters.shape[0]).all()

@@ -9,6 +9,7 @@
     RUN/log.jsonl               a line a logged step; lines that are done again in log.cut.jsonl
     RUN/checkpoints/step-N/     engine.checkpoint.checkpoints has its files
     RUN/captures/step-N.json    a bad update; engine.training.spike_guard
+    RUN/fits/step-N.npz         fits that were made before a step; finetune.fit.table
     RUN/images/KIND-N.png       what the run drew
     RUN/evaluations/step-N/     an evaluation's files, its outcome beside it in step-N.json
     RUN/bad_samples.jsonl       samples with bad bytes, counted by shard in bad_samples.json
@@ -135,6 +136,15 @@ class RunFolder:
         return self.captures / f"{step_name(step)}.json"
 
     @property
+    def fits(self) -> Path:
+        """The folder of fits that are labels."""
+        return self.path / "fits"
+
+    def fit(self, step: int) -> Path:
+        """The fits that were made before a step."""
+        return self.fits / f"{step_name(step)}.npz"
+
+    @property
     def images(self) -> Path:
         """The folder of what the run drew."""
         return self.path / "images"
@@ -210,7 +220,8 @@ class RunFolder:
 
         What cannot be listed or removed stays: it counts for nothing.
         """
-        for folder, names in ((self.path, HELD), (self.images, None), (self.captures, None)):
+        folders = self.images, self.captures, self.fits
+        for folder, names in ((self.path, HELD), *((folder, None) for folder in folders)):
             with contextlib.suppress(OSError):
                 for name in os.listdir(folder):
                     written, mark, _ = name.partition(".writing-")

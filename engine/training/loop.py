@@ -143,9 +143,19 @@ def loop(
         raise RuntimeError("the trainer heeds no request to stop; call its follow first")
     agreement = Agreement(trainer.processes)
     agreement.send(0, trainer.guard.before())
+    saved = True  # what the run begins with
     for step, arrays in gc_control.between(
         watch.reading(trainer.loader.batches(start, config.steps))
     ):
+        if not trainer.prepare(step):
+            agreement.hear()
+            if not step:
+                raise StoppedEarly(stop.name or "a signal to another process")
+            if saved:
+                trainer.settle(run, last=True)
+            else:
+                trainer.save(run, step, True)
+            return _stop(trainer, lines, stop, stop.number, step)
         trainer.update(step, arrays)
         done, last = step + 1, step + 1 == config.steps
         lines.bar.update()
@@ -166,17 +176,18 @@ def loop(
             trainer.settle(run, last=True)
         if not whole or (stopped and not last):
             agreement.hear()
-            lines.bar.close()
-            if trainer.processes.first:
-                name = (
-                    Signals(stopped).name if stopped else stop.name or "a signal to another process"
-                )
-                console.info(
-                    "%s: saved at step %d; the same command resumes from there", name, done
-                )
-            return ExitCode.STOPPED
+            return _stop(trainer, lines, stop, stopped, done)
     agreement.hear()
     return 0
+
+
+def _stop(trainer: Trainer, lines: Lines, stop: StopRequest, number: int, step: int) -> int:
+    """Say that the run was saved at a step. ``number``: of the signal that ended it, 0: none."""
+    lines.bar.close()
+    if trainer.processes.first:
+        name = Signals(number).name if number else stop.name or "a signal to another process"
+        console.info("%s: saved at step %d; the same command resumes from there", name, step)
+    return ExitCode.STOPPED
 
 
 def _newest(run, error):

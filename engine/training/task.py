@@ -117,6 +117,21 @@ class Task(abc.ABC, Generic[Config]):
     def to_device(self, arrays: Arrays) -> Batch:
         """The loader's arrays as tensors on the device."""
 
+    def prepare_step(self, step: int, shares: Shares) -> None:
+        """Do what is due before a step, such as making its labels; minutes are allowed.
+
+        Called on all ranks before each step that is taken, and never twice in one process. What
+        it makes has to follow from the weights of the step and from earlier such calls, so that a
+        run that resumes makes it again.
+
+        Args:
+            shares: has a request to stop, and the watch that wants a sign now and then.
+        Raises:
+            engine.training.shares.BrokenOff: on all ranks: the run was asked to stop; then
+                nothing has changed.
+        """
+        return
+
     @abc.abstractmethod
     def compute_loss(self, module: nn.Module, piece: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """(loss, (meter_count,) float64 meters) of a part of this rank's rows.

@@ -31,7 +31,7 @@ from engine.run.signals import StopRequest
 from engine.training import eval_jobs, spike_guard
 from engine.training.average import HEADER, Average
 from engine.training.schedule import warmup_again, warmup_cosine
-from engine.training.shares import Shares
+from engine.training.shares import BrokenOff, Shares
 from engine.training.task import Arrays, Task
 
 log = get_logger(__name__)
@@ -137,6 +137,18 @@ class Trainer:
             write_metrics(folder, book)
         except OSError as error:
             raise failure_of(error, f"run={folder}: {explain(error)}") from None
+
+    def prepare(self, step: int) -> bool:
+        """Have the task do what is due before a step.
+
+        Returns:
+            False if a request to stop broke it off: then nothing has changed.
+        """
+        try:
+            self.task.prepare_step(step, self.shares)
+        except BrokenOff:
+            return False
+        return True
 
     def update(self, step: int, arrays: Arrays) -> None:
         """Take one step: loss, gradient, and AdamW unless the update is bad.

@@ -1,6 +1,6 @@
 """What a network says of the crops that show people, in the axes of the cameras' world."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,13 @@ from engine.errors import UserError
 from engine.logging import progress
 from finetune.fit.observed import Place, Stretch, View
 from finetune.heads.base import Prediction
-from finetune.inference.predictor import BATCH, Predictor
+from finetune.inference.network import Network
 from finetune.prompts import PROMPTED
 
 LEFT = "left_hand"
+BATCH = 32  # crops that go through the network at once
+
+ReadClips = Callable[[str, Collection[str]], Iterable[tuple[str, dict[str, bytes]]]]
 
 
 @dataclass(eq=False)
@@ -38,10 +41,23 @@ class Answer:
     shape: torch.Tensor | None
 
 
+def read_whole(path: str, keys: Collection[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Yield (key, members) of all clips of a shard, whichever are wanted."""
+    return read_samples(path)
+
+
 @torch.no_grad()
-def ask_network(predictor: Predictor, stretches: Sequence[Stretch]) -> dict[int, Answer]:
+def ask_network(
+    network: Network,
+    stretches: Sequence[Stretch],
+    read: ReadClips = read_whole,
+    hidden: bool = False,
+) -> dict[int, Answer]:
     """Return {id of a view: the network's Answer to it}.
 
+    Args:
+        read: yields (key, members) of at least the clips of a shard that have these keys.
+        hidden: show no progress.
     Raises:
         UserError: an image cannot be decoded; the network is of another kind of body.
     """
@@ -53,18 +69,18 @@ def ask_network(predictor: Predictor, stretches: Sequence[Stretch]) -> dict[int,
     out: dict[int, Answer] = {}
     maps: dict[str, JointMap] = {}
     total = sum(len(stretch.views) for stretch in stretches)
-    with progress.bar(total, "crop", description="asking the network") as bar:
+    with progress.bar(total, "crop", description="asking the network", hidden=hidden) as bar:
         for path, keys in wanted.items():
             waiting: list[tuple[np.ndarray, Stretch, View]] = []
-            for key, members in read_samples(path):
+            for key, members in read(path, keys):
                 for number, stretch, view in keys.get(key, ()):
                     pixels = _decode(members[f"{number:02d}.jpg"], (path, key, number))
                     waiting.append((pixels, stretch, view))
                 while len(waiting) >= BATCH:
-                    out |= _answer(predictor, waiting[:BATCH], maps)
+                    out |= _answer(network, waiting[:BATCH], maps)
                     del waiting[:BATCH]
                     bar.update(BATCH)
-            out |= _answer(predictor, waiting, maps)
+            out |= _answer(network, waiting, maps)
             bar.update(len(waiting))
     return out
 
@@ -80,26 +96,26 @@ def _decode(data: bytes, place: Place) -> np.ndarray:
 
 
 def _answer(
-    predictor: Predictor,
+    network: Network,
     waiting: Sequence[tuple[np.ndarray, Stretch, View]],
     maps: dict[str, JointMap],
 ) -> dict[int, Answer]:
     if not waiting:
         return {}
     flip = torch.tensor([stretch.kind == LEFT for _, stretch, _ in waiting])
-    flip = flip.to(predictor.device)
+    flip = flip.to(network.device)
     images, cameras, squares, given = [], [], [], []
     for row, (pixels, stretch, view) in enumerate(waiting):
         side = pixels.shape[1]
         square = Square(side / 2, side / 2, side)
-        one, camera = predictor.cut_crops(pixels, view.K, [square], flip[row : row + 1])
+        one, camera = network.cut_crops(pixels, view.K, [square], flip[row : row + 1])
         images.append(one)
         cameras.append(camera)
         squares.append(square)
-        given.append(order_points(stretch, view, predictor.body.kind))
-    prompts = predictor.place_prompts(given, squares, flip)
-    found = predictor.model(torch.cat(images), torch.cat(cameras), predictor.body, prompts)
-    return _sort_answers(predictor, waiting, found, maps)
+        given.append(order_points(stretch, view, network.body.kind))
+    prompts = network.place_prompts(given, squares, flip)
+    found = network.model(torch.cat(images), torch.cat(cameras), network.body, prompts)
+    return _sort_answers(network, waiting, found, maps)
 
 
 def order_points(stretch: Stretch, view: View, kind: str) -> np.ndarray | None:
@@ -112,7 +128,7 @@ def order_points(stretch: Stretch, view: View, kind: str) -> np.ndarray | None:
 
 
 def _sort_answers(
-    predictor: Predictor,
+    network: Network,
     waiting: Sequence[tuple[np.ndarray, Stretch, View]],
     found: Prediction,
     maps: dict[str, JointMap],
@@ -120,7 +136,7 @@ def _sort_answers(
     out = {}
     for row, (_, stretch, view) in enumerate(waiting):
         if stretch.joint_set not in maps:
-            maps[stretch.joint_set] = JointMap(predictor.body, stretch.joint_set)
+            maps[stretch.joint_set] = JointMap(network.body, stretch.joint_set)
         one = slice(row, row + 1)
         points = maps[stretch.joint_set](found.vertices[one], found.joints[one])[0]
         Rt = mirror_camera(view)[1] if stretch.kind == LEFT else view.Rt

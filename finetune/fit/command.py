@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +18,18 @@ from engine.logging import progress
 from engine.logging.console import get_logger
 from engine.run.files import make_folder, write_file
 from finetune.fit.answers import Answer, ask_network
+from finetune.fit.batches import cut_batches
 from finetune.fit.config import NOBODY, FitConfig
 from finetune.fit.fitter import Fitted, Fitter
 from finetune.fit.footage import cut_video, is_video
 from finetune.fit.labels import Shown, find_kind, label_clip
-from finetune.fit.observed import Rules, Stretch, read_stretches
+from finetune.fit.observed import Rules, Stretch, read_shards, read_stretches
 from finetune.fit.prior import sample_body
 from finetune.inference.predictor import Predictor, check_intrinsics
 
 COMMAND = "finetune fit"
 RECIPE = "fit.json"
 REPORT = ".fit.json"  # after a shard's name: what became of its people
-BODIES_AT_ONCE = 64  # that are fitted side by side
 FREE_KEYS = ("out", "device")  # which do not change what is fitted
 
 log = get_logger(__name__)
@@ -164,7 +163,7 @@ def _fit_shards(
     """
     body = open_model(config.body, config.variant)
     rules = Rules(body.kind, config.fit.confidence_min, config.fit.min_points, K)
-    stretches, counts = read_stretches(shards, rules)
+    stretches, counts = read_stretches(read_shards(shards), rules)
     if counts.few or counts.others:
         log.info(
             "note: %d crops have fewer than %d keypoints of confidence %g (fit.min_points, "
@@ -200,18 +199,11 @@ def _fit_batches(
     """{id of a stretch: its bodies}; those of one length side by side."""
     out: dict[int, Fitted] = {}
 
-    def tell_kind(one: Stretch) -> tuple[str, str, int]:
-        return one.joint_set, one.kind, len(one.times_s)
-
     with progress.bar(len(stretches), "person", description="fitting") as bar:
-        for (_, _, length), group in groupby(sorted(stretches, key=tell_kind), tell_kind):
-            same = list(group)
-            most = max(1, BODIES_AT_ONCE // length)
-            for first in range(0, len(same), most):
-                part = same[first : first + most]
-                for one in fitter.fit(part, answers):
-                    out[id(one.stretch)] = one
-                bar.update(len(part))
+        for part in cut_batches(stretches):
+            for one in fitter.fit(part, answers):
+                out[id(one.stretch)] = one
+            bar.update(len(part))
     return out
 
 

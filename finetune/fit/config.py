@@ -40,6 +40,15 @@ class FitKeys:
 
 
 @dataclass
+class TrainedFitKeys(FitKeys):
+    """How clips are fitted while a network trains, ``fit.*`` of ``finetune train``."""
+
+    people: int = key(
+        0, "people that are fitted anew each time, in turn (fit_every); 0: all of them", low=0
+    )
+
+
+@dataclass
 class FitConfig:
     """Holds the keys of ``counterpose fit``."""
 

@@ -1,6 +1,6 @@
 """Fits stretches of people: from keypoints and guesses to bodies, with an error for each view."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +9,7 @@ import torch
 from data.bodies.base import BodyModel, BodyParameters
 from data.bodies.joint_maps import JointMap
 from engine.errors import UserError
+from engine.geometry import matrix_to_axis_angle
 from finetune.fit.answers import LEFT, Answer, mirror_camera
 from finetune.fit.config import FitKeys
 from finetune.fit.contacts import find_contacts
@@ -34,6 +35,8 @@ class Fitted:
         instant: (N,) of each view.
         errors: (N,) mean distance of each view's keypoints, as a share of the person's size.
         errors_px: (N,) the same in pixels of the crop.
+        energy: of the bodies, without what a network says of them: of two fits of a stretch the
+            better one has less.
     """
 
     stretch: Stretch
@@ -41,6 +44,7 @@ class Fitted:
     instant: np.ndarray
     errors: np.ndarray
     errors_px: np.ndarray
+    energy: float
 
     def find_instants(self, most: float) -> np.ndarray:
         """(T,) bool, which instants fit: whose views' mean error is at most that."""
@@ -86,14 +90,12 @@ class Fitter:
         spread = np.unique(np.linspace(0, len(times) - 1, LONGEST // 2).astype(int))
         some = self._fit_together([_cut_stretch(stretch, [times[i] for i in spread])], answers)[0]
         free = self.body.shape_space.to_free(some.parameters.shape[0])
-        poses, places, errors, errors_px = [], [], {}, {}
-        for first in range(0, len(times), LONGEST - 2 * BESIDE):
-            own = times[first : first + LONGEST - 2 * BESIDE]
-            # Instants beside a piece make it smooth where it meets the next, and are fitted there.
-            begin = max(0, first - BESIDE)
-            piece = _cut_stretch(stretch, times[begin : first + len(own) + BESIDE])
+        poses, places, errors, errors_px, energy = [], [], {}, {}, 0.0
+        for begin, rows in _cut_pieces(len(times)):
+            piece = _cut_stretch(stretch, times[begin : begin + rows.stop + BESIDE])
+            own = times[begin + rows.start : begin + rows.stop]
             found = self._fit_together([piece], answers, free)[0]
-            rows = slice(first - begin, first - begin + len(own))
+            energy += found.energy
             poses.append(found.parameters.pose[rows])
             places.append(found.parameters.translation[rows])
             for view, error, px in zip(piece.views, found.errors, found.errors_px, strict=True):
@@ -108,7 +110,50 @@ class Fitter:
             np.array([times.index(view.time_s) for view in stretch.views]),
             np.array([errors[id(view)] for view in stretch.views]),
             np.array([errors_px[id(view)] for view in stretch.views]),
+            energy,
         )
+
+    def weigh(self, stretch: Stretch, bodies: BodyParameters) -> Fitted:
+        """Return a stretch with bodies that are there already, and their errors and energy.
+
+        Args:
+            bodies: of its T instants, in the world's axes; a left hand's in a mirror.
+        """
+        times = stretch.times_s
+        if len(times) <= LONGEST:
+            return self._weigh_together(stretch, bodies)
+        errors, errors_px, energy = {}, {}, 0.0
+        for begin, rows in _cut_pieces(len(times)):
+            end = begin + rows.stop + BESIDE
+            piece = _cut_stretch(stretch, times[begin:end])
+            found = self._weigh_together(piece, bodies.select(slice(begin, end)))
+            energy += found.energy
+            for view, error, px in zip(piece.views, found.errors, found.errors_px, strict=True):
+                errors[id(view)], errors_px[id(view)] = error, px
+        return Fitted(
+            stretch,
+            bodies,
+            np.array([times.index(view.time_s) for view in stretch.views]),
+            np.array([errors[id(view)] for view in stretch.views]),
+            np.array([errors_px[id(view)] for view in stretch.views]),
+            energy,
+        )
+
+    def _weigh_together(self, stretch: Stretch, bodies: BodyParameters) -> Fitted:
+        body, points, prior, guesser = self._find_tools(stretch.joint_set)
+        known, seconds, rows, views = _lay_out([stretch])
+        root = bodies.pose[:, 0]
+        told = torch.from_numpy(guesser.rest_keypoints).float().expand(len(root), -1, -1)
+        start = Start(
+            root[None],
+            bodies.translation[None],
+            matrix_to_axis_angle(bodies.pose)[None],
+            self.body.shape_space.to_free(bodies.shape[:1]),
+            told[None],
+            root.new_zeros(1, len(root)),
+        )
+        scene = Scene(body, points, prior, views, known, seconds, start)
+        return self._sort(scene, scene.begin(limit=float("inf")), [stretch], rows)[0]
 
     def _fit_together(
         self,
@@ -162,34 +207,17 @@ class Fitter:
     ) -> tuple[Scene, list[np.ndarray]]:
         """The Scene of stretches, and for each the instant of its views."""
         body, points, prior, guesser = self._find_tools(stretches[0].joint_set)
-        longest = max(len(stretch.times_s) for stretch in stretches)
-        known = torch.zeros(len(stretches), longest, dtype=torch.bool)
-        seconds = torch.zeros(len(stretches), longest)
-        rows, flat, starts = [], [], []
-        every: list[View] = []
-        for number, stretch in enumerate(stretches):
-            times = stretch.times_s
-            known[number, : len(times)] = True
-            seconds[number, : len(times)] = torch.tensor(times, dtype=torch.float64) - times[0]
-            instant = np.array([times.index(view.time_s) for view in stretch.views])
-            rows.append(instant)
-            flat.append(instant + number * longest)
-            views = [_mirror(view) if stretch.kind == LEFT else view for view in stretch.views]
-            every += views
+        known, seconds, rows, views = _lay_out(stretches)
+        starts = []
+        for stretch, instant in zip(stretches, rows, strict=True):
+            seen = _see(stretch)
             own = {
-                id(seen): answers[id(view)]
-                for seen, view in zip(views, stretch.views, strict=True)
+                id(one): answers[id(view)]
+                for one, view in zip(seen, stretch.views, strict=True)
                 if id(view) in answers
             }
-            guesses = _guess_all(guesser, views, instant, times, own)
-            starts.append(self._begin(guesser, guesses, views, instant, longest))
-        views = Views(
-            torch.from_numpy(np.concatenate(flat)),
-            *(
-                torch.from_numpy(np.stack([getattr(view, name) for view in every])).float()
-                for name in ("K", "Rt", "points", "weights", "size_px")
-            ),
-        )
+            guesses = _guess_all(guesser, seen, instant, stretch.times_s, own)
+            starts.append(self._begin(guesser, guesses, seen, instant, known.shape[1]))
         start = Start(*(torch.stack(parts) for parts in zip(*starts, strict=True)))
         return Scene(body, points, prior, views, known, seconds, start), rows
 
@@ -252,6 +280,9 @@ class Fitter:
             apart = scene.measure(points)
             weights = scene.views.weights * scene.points.given
             errors = (apart * weights).sum(1) / weights.sum(1).clamp_min(1e-9)
+            keys = self.keys
+            terms = Terms(keys.sigma, NARROW, keys.prior, keys.shape, 0.0, keys.acceleration)
+            energies = scene.energy(numbers, terms)
         out, first = [], 0
         for number, (stretch, instant) in enumerate(zip(stretches, rows, strict=True)):
             part = slice(first, first + len(instant))
@@ -260,8 +291,50 @@ class Fitter:
             own = found.select(slice(begin, begin + len(stretch.times_s)))
             share = errors[part].numpy()
             sizes = scene.views.size_px[part].numpy()
-            out.append(Fitted(stretch, own, instant, share, share * sizes))
+            out.append(Fitted(stretch, own, instant, share, share * sizes, float(energies[number])))
         return out
+
+
+def _cut_pieces(instants: int) -> Iterator[tuple[int, slice]]:
+    """Yield (first instant of a piece, rows in it that are its own) of a long stretch.
+
+    Instants beside a piece make it smooth where it meets the next, and are fitted there.
+    """
+    for first in range(0, instants, LONGEST - 2 * BESIDE):
+        own = min(LONGEST - 2 * BESIDE, instants - first)
+        begin = max(0, first - BESIDE)
+        yield begin, slice(first - begin, first - begin + own)
+
+
+def _see(stretch: Stretch) -> list[View]:
+    """A stretch's views; those of a left hand in a mirror."""
+    return [_mirror(view) if stretch.kind == LEFT else view for view in stretch.views]
+
+
+def _lay_out(
+    stretches: Sequence[Stretch],
+) -> tuple[torch.Tensor, torch.Tensor, list[np.ndarray], Views]:
+    """((S, T) instants that are there, (S, T) seconds, instants of each one's views, Views)."""
+    longest = max(len(stretch.times_s) for stretch in stretches)
+    known = torch.zeros(len(stretches), longest, dtype=torch.bool)
+    seconds = torch.zeros(len(stretches), longest)
+    rows, flat, every = [], [], []
+    for number, stretch in enumerate(stretches):
+        times = stretch.times_s
+        known[number, : len(times)] = True
+        seconds[number, : len(times)] = torch.tensor(times, dtype=torch.float64) - times[0]
+        instant = np.array([times.index(view.time_s) for view in stretch.views])
+        rows.append(instant)
+        flat.append(instant + number * longest)
+        every += _see(stretch)
+    views = Views(
+        torch.from_numpy(np.concatenate(flat)),
+        *(
+            torch.from_numpy(np.stack([getattr(view, name) for view in every])).float()
+            for name in ("K", "Rt", "points", "weights", "size_px")
+        ),
+    )
+    return known, seconds, rows, views
 
 
 def _cut_stretch(stretch: Stretch, times_s: Sequence[float]) -> Stretch:

@@ -17,8 +17,10 @@ from data.format.labels import (
     Labels,
     load_arrays,
     pack_labels,
+    save_arrays,
 )
 from data.format.labels import BodyParameters as LabelledBody
+from data.loading.crop_labels import find_label_kind
 from engine.errors import UserError
 from engine.geometry import matrix_to_axis_angle, project
 from finetune.fit.answers import LEFT
@@ -73,11 +75,8 @@ def label_clip(
     kept = [one.number for one in shown]
     rows = sorted({one.row for one in shown})
     instant = np.array([rows.index(one.row) for one in shown])
-    found, side = _pick(shown[0].fitted.parameters, rows), clip.crops[kept[0]].kind
-    with torch.no_grad():
-        vertices, joints = body(found.pose, found.translation, found.shape)
-        if body.name == ANNY_HAND:
-            found, joints, vertices = _join_whole(found, vertices, body, side)
+    side = clip.crops[kept[0]].kind
+    found, joints, vertices = _pose(_pick(shown[0].fitted.parameters, rows), side, body)
     crops = []
     for one in shown:
         crop = clip.crops[one.number]
@@ -90,10 +89,7 @@ def label_clip(
         # The rest of the person is nowhere.
         others = np.setdiff1d(np.arange(seen.shape[1]), LAYOUT.index_part(side))
         seen[:, others] = OUTSIDE
-    if body.name in (ANNY, ANNY_HAND):
-        labels = _label_anny(found, joints.numpy(), instant, seen, visible, body.whole)
-    else:
-        labels = _label_family(found, joints.numpy(), instant, seen, visible, body)
+    labels = _label(found, joints.numpy(), instant, seen, visible, body)
     given = load_arrays(members[LABELS])
     labels |= {name: given[name] for name in KEPT[:1]}
     labels |= {name: given[name][kept] for name in KEPT[1:] if name in given}
@@ -119,6 +115,54 @@ def label_clip(
         clip.track,
     )
     return encode(written)
+
+
+def list_labels(fitted: Fitted, body: BodyModel) -> dict[str, np.ndarray]:
+    """Return {name: (T, ...)} of the T instants, as training reads them of a clip that is written.
+
+    Args:
+        body: the full body model.
+    """
+    found, joints, _ = _pose(fitted.parameters, fitted.stretch.kind, body)
+    count = len(joints)
+    seen = np.full((count, joints.shape[1]), SEEN, np.uint8)
+    shares = np.ones(count, np.float32)
+    labels = _label(found, joints.numpy(), np.arange(count), seen, shares, body)
+    choice = body.label_choice
+    kind = find_label_kind(choice.model)
+    read = kind.read(save_arrays(labels), count, choice.variant)
+    return {
+        name: read[name] if name in kind.per_instant else np.stack([read[name]] * count)
+        for name in kind.shapes
+    }
+
+
+@torch.no_grad()
+def _pose(
+    found: BodyParameters, side: str, body: BodyModel
+) -> tuple[BodyParameters, torch.Tensor, torch.Tensor]:
+    """(bodies as labels have them, their joints, their vertices).
+
+    Args:
+        found: as a Fitted has them.  side: the kind of the crop.
+    """
+    vertices, joints = body(found.pose, found.translation, found.shape)
+    if body.name == ANNY_HAND:
+        return _join_whole(found, vertices, body, side)
+    return found, joints, vertices
+
+
+def _label(
+    found: BodyParameters,
+    joints: np.ndarray,
+    instant: np.ndarray,
+    seen: np.ndarray,
+    visible: np.ndarray,
+    body: BodyModel,
+) -> dict[str, np.ndarray]:
+    if body.name in (ANNY, ANNY_HAND):
+        return _label_anny(found, joints, instant, seen, visible, body.whole)
+    return _label_family(found, joints, instant, seen, visible, body)
 
 
 def _pick(found: BodyParameters, rows: list[int]) -> BodyParameters:

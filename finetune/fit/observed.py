@@ -4,7 +4,7 @@ A stretch is one person for as long as nobody lost them: all clips of one track,
 belongs to none. Clips of a track overlap in time; what they have in common counts once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +14,7 @@ from data.format.clip import Clip, Crop, decode_meta
 from data.format.joint_sets import JOINT_SETS
 from data.format.labels import Keypoints, Labels, read_labels
 from data.format.samples import read_samples
+from data.loading.crops import assume_camera
 from engine.errors import UserError
 from engine.geometry import crop_intrinsics
 
@@ -23,6 +24,7 @@ SIZE_FLOOR = 0.25  # of the crop's side: a person of three keypoints is no small
 CROP_DIGITS = 6  # of seconds, by which instants are told apart
 
 Place = tuple[str, str, int]  # shard, clip's key, number of the crop
+Sample = tuple[str, str, dict[str, bytes]]  # shard, clip's key, its members
 
 
 @dataclass(eq=False)
@@ -80,12 +82,15 @@ class Rules:
     Attributes:
         kind: "body" or "hand".
         intrinsics: (3, 3) of the images of uncalibrated crops, or None.
+        assumes_cameras: of crops that have none, as training does: then each is a stretch of its
+            own.
     """
 
     kind: str
     confidence_min: float
     min_points: int
     intrinsics: np.ndarray | None = None
+    assumes_cameras: bool = False
 
 
 @dataclass
@@ -100,8 +105,15 @@ class Counts:
     few: int = 0
 
 
-def read_stretches(shards: Sequence[str], rules: Rules) -> tuple[list[Stretch], Counts]:
-    """Return the Stretches of shards, in the order of their first crops.
+def read_shards(shards: Sequence[str]) -> Iterator[Sample]:
+    """Yield the clips of shards."""
+    for path in shards:
+        for key, members in read_samples(path):
+            yield path, key, members
+
+
+def read_stretches(samples: Iterable[Sample], rules: Rules) -> tuple[list[Stretch], Counts]:
+    """Return the Stretches of clips, in the order of their first crops.
 
     Raises:
         UserError: no crop has keypoints, or a clip's cannot be read; a crop has no camera and
@@ -110,40 +122,49 @@ def read_stretches(shards: Sequence[str], rules: Rules) -> tuple[list[Stretch], 
     stretches: dict[tuple[str, str, str], Stretch] = {}
     known: dict[tuple[str, str, str, float, tuple], View] = {}
     counts = Counts()
-    crops = 0
-    for path in shards:
-        for key, members in read_samples(path):
-            where = f"{path}:{key}"
-            clip = _read_clip(members["json"], where)
-            labels = _read_labels(members.get(LABELS), clip, where)
-            for number, crop in enumerate(clip.crops):
-                crops += 1
-                if (crop.kind == "body") != (rules.kind == "body"):
-                    counts.others += 1
-                    continue
-                points = None if labels is None else labels.at(number).keypoints
-                if points is None or _count_sure(points, rules) < rules.min_points:
-                    counts.few += 1
-                    continue
-                name = clip.track if clip.track is not None else where
-                group = name, crop.kind, points.joint_set
-                stretch = stretches.setdefault(group, Stretch(name, crop.kind, points.joint_set))
-                place = path, key, number
-                found = _make_view(clip, crop, points, rules, place)
-                same = (*group, found.time_s, _tell_camera(crop))
-                if clip.track is not None and same in known:
-                    known[same].places.append(place)
-                else:
-                    known[same] = found
-                    stretch.views.append(found)
+    crops, shards = 0, []
+    for path, key, members in samples:
+        if path not in shards:
+            shards.append(path)
+        where = f"{path}:{key}"
+        clip = _read_clip(members["json"], where)
+        labels = _read_labels(members.get(LABELS), clip, where)
+        for number, crop in enumerate(clip.crops):
+            crops += 1
+            if (crop.kind == "body") != (rules.kind == "body"):
+                counts.others += 1
+                continue
+            points = None if labels is None else labels.at(number).keypoints
+            if points is None or _count_sure(points, rules) < rules.min_points:
+                counts.few += 1
+                continue
+            place = path, key, number
+            found = _make_view(clip, crop, points, rules, place)
+            name = clip.track if clip.track is not None else where
+            if crop.K is None and rules.assumes_cameras:
+                name = f"{where}:{number}"  # in the axes of a camera of its own
+            group = name, crop.kind, points.joint_set
+            stretch = stretches.setdefault(group, Stretch(name, crop.kind, points.joint_set))
+            same = (*group, found.time_s, _tell_camera(crop))
+            if clip.track is not None and same in known:
+                known[same].places.append(place)
+            else:
+                known[same] = found
+                stretch.views.append(found)
     if not stretches:
         raise UserError(
-            f"{', '.join(shards)}: of {crops} crops none of a {rules.kind} has "
+            f"{_name_shards(shards)}: of {crops} crops none of a {rules.kind} has "
             f"{rules.min_points} keypoints of confidence {rules.confidence_min:g} or more "
             "(fit.min_points, fit.confidence_min): data pairs stores those that it finds, and "
             "body= says whom is fitted"
         )
     return list(stretches.values()), counts
+
+
+def _name_shards(shards: Sequence[str]) -> str:
+    """The first of them and how many there are."""
+    more = f" and {len(shards) - 1} others" if len(shards) > 1 else ""
+    return f"{shards[0] if shards else 'no shards'}{more}"
 
 
 def _read_clip(data: bytes, where: str) -> Clip:
@@ -198,6 +219,8 @@ def _find_camera(
     if crop.K is not None:
         Rt = np.eye(3, 4) if crop.Rt is None else np.asarray(crop.Rt, np.float64)
         return np.asarray(crop.K, np.float64), Rt
+    if rules.assumes_cameras:
+        return assume_camera(clip.size), np.eye(3, 4)
     if rules.intrinsics is None or crop.box is None:
         raise UserError(
             f"{place[0]}:{place[1]}: crop {place[2]} has no camera (K is null): "

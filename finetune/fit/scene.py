@@ -152,11 +152,11 @@ class Scene:
         self._pairs = both
         self._triples = both[:, 1:] & both[:, :-1]
 
-    def begin(self) -> torch.Tensor:
-        """(S, D) the numbers of the start."""
+    def begin(self, limit: float = 3.0) -> torch.Tensor:
+        """(S, D) the numbers of the start; the pose's are at most ``limit`` deviations off."""
         count = self.people, self.instants
         fitted = self.start.pose[:, :, self.prior.joints].flatten(2)
-        y = self.prior.to_whitened(fitted).clamp(-3, 3)
+        y = self.prior.to_whitened(fitted).clamp(-limit, limit)
         moves = torch.cat([fitted.new_zeros(*count, 6), y], -1)
         return torch.cat([self.start.shape, moves.flatten(1)], 1)
 

@@ -9,12 +9,10 @@ import numpy.typing as npt
 import torch
 import yaml
 
-from data.cropping.batch import mirror_cameras
+from data.bodies.base import BodyModel
 from data.cropping.border import BORDER
-from data.cropping.geometry import Size, Square, crop_camera_of, square_around
-from data.cropping.host import cut_square
+from data.cropping.geometry import Size, Square, square_around
 from data.format.clip import KINDS
-from data.loading.augment import normalise
 from engine.checkpoint import checkpoints, restore
 from engine.config.parser import parse
 from engine.distributed import process_group
@@ -24,10 +22,11 @@ from engine.run.run_folder import RunFolder, find_weights_file
 from finetune.config import FinetuneConfig
 from finetune.heads.base import Prediction
 from finetune.inference.images import ImageLike, read_image
-from finetune.masks import FoundMask, mirror_masks, place_masks
+from finetune.inference.network import Network
+from finetune.masks import FoundMask
+from finetune.model import Recovery
 from finetune.people import make_people
 from finetune.person import Person
-from finetune.prompts import PROMPTED, mirror_prompts, place_keypoints
 from finetune.released.locate import locate_network, results_home
 from finetune.released.network_file import open_network
 from pretrain import header
@@ -41,7 +40,7 @@ SIDES = ("left", "right")
 log = get_logger(__name__)
 
 
-class Predictor:
+class Predictor(Network):
     """A trained network with its body model.
 
         people = load_run(run)(image)
@@ -62,15 +61,15 @@ class Predictor:
 
     def __init__(self, run: str | Path, device: str = "auto", name: str = "run") -> None:
         place = locate_network(run, name)
-        self.device = process_group.device_of(device)
         if place.is_file():
             self.folder, self.checkpoint = results_home(run), place
             opened = open_network(place)
-            self.config, self.step = opened.config, opened.step
-            self.body = opened.body.to(self.device)
-            self.model = opened.model.to(self.device)
+            self.step = opened.step
+            config, model, body = opened.config, opened.model, opened.body
         else:
-            self._open_run(place, name)
+            config, model, body = self._open_run(place, name)
+        on = process_group.device_of(device)
+        super().__init__(config, model.eval().to(on), body.to(on), on)
 
     def require_mesh(self, command: str) -> "Predictor":
         """Return this Predictor.
@@ -87,25 +86,23 @@ class Predictor:
             )
         return self
 
-    def _open_run(self, place: Path, name: str) -> None:
+    def _open_run(self, place: Path, name: str) -> tuple[FinetuneConfig, Recovery, BodyModel]:
         folder, weights = find_checkpoint(place, name)
         self.folder, self.checkpoint = folder, weights
         path = RunFolder(folder).config
         _refuse_other_runs(path, f"{name}={place}")
-        self.config = parse(FinetuneConfig, [str(path)], COMMAND)
-        if not isinstance(self.config, FinetuneConfig):
-            raise UserError(
-                f"{name}={place} is a run of task={self.config.task}, which takes no images"
-            )
+        config = parse(FinetuneConfig, [str(path)], COMMAND)
+        if not isinstance(config, FinetuneConfig):
+            raise UserError(f"{name}={place} is a run of task={config.task}, which takes no images")
         _note_unknown_border(path)
-        self.body = self.config.open_body().to(self.device)
+        body = config.open_body()
         with torch.random.fork_rng(devices=[]):
-            model = self.config.make_network(self.body)
+            model = config.make_network(body)
         file = find_weights_file(weights)
         header.check_roles(read_metadata(file), model.roles, file)
         self.step = restore.load_model(weights, model)
         check_finite(model.state_dict(), file)
-        self.model = model.eval().to(self.device)
+        return config, model, body
 
     def __call__(
         self,
@@ -172,80 +169,6 @@ class Predictor:
     ) -> Prediction:
         images, cameras = self.cut_crops(pixels, K, squares, flip)
         return self.model(images, cameras, self.body, prompts, masks=masks)
-
-    def cut_crops(
-        self, pixels: np.ndarray, K: np.ndarray, squares: Sequence[Square], flip: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images for the network of squares of an image, and their cameras.
-
-        (n, 3, S, S), or (n, 3, rows, columns) of the squares' middles; (n, 3, 3).
-
-        Args:
-            K: (3, 3) intrinsics of the image.  flip: (n,) which squares are mirrored.
-        """
-        size = self.config.model.size
-        crops = np.stack([cut_square(pixels, square, size) for square in squares])
-        images = torch.from_numpy(crops).to(self.device)
-        images = normalise(images.permute(0, 3, 1, 2).float().div_(255))
-        images = torch.where(flip[:, None, None, None], images.flip(-1), images)
-        cameras = np.stack([crop_camera_of(square, K, size) for square in squares])
-        cameras = torch.from_numpy(cameras).float().to(self.device)
-        return images, mirror_cameras(cameras, flip, size)
-
-    def place_prompts(
-        self,
-        keypoints: Sequence[np.ndarray | None] | None,
-        squares: Sequence[Square],
-        flip: torch.Tensor,
-    ) -> torch.Tensor | None:
-        """(n, K, 3) of finetune.prompts for crops; None where nothing is known or taken.
-
-        Args:
-            keypoints: as ``__call__`` has them.  flip: (n,) which crops are mirrored.
-        Raises:
-            UserError: there are not as many as crops, or of another number of joints.
-        """
-        if keypoints is None or not self.config.head.prompts:
-            return None
-        names = PROMPTED[self.body.kind]
-        shapes = {np.shape(found) for found in keypoints if found is not None}
-        if len(keypoints) != len(squares) or shapes - {(len(names), 3)}:
-            raise UserError(
-                f"keypoints of {len(keypoints)} for {len(squares)} boxes, of shapes "
-                f"{sorted(shapes)}: each is ({len(names)}, 3) or None"
-            )
-        if not all(np.isfinite(found).all() for found in keypoints if found is not None):
-            raise UserError("keypoints= holds numbers that are not finite: None stands for unknown")
-        boxes = np.array([square.box for square in squares])
-        placed = place_keypoints(keypoints, boxes, self.body.kind)
-        return mirror_prompts(torch.from_numpy(placed).to(self.device), flip)
-
-    def place_masks(
-        self,
-        masks: Sequence[FoundMask] | None,
-        squares: Sequence[Square],
-        flip: torch.Tensor,
-        shape: tuple[int, int],
-    ) -> torch.Tensor | None:
-        """(n, R, C) of finetune.masks for crops; None where nothing is known or taken.
-
-        Args:
-            masks: as ``__call__`` has them.  flip: (n,) which crops are mirrored.
-            shape: (height, width) of the image.
-        Raises:
-            UserError: there are not as many as crops, or one is of another size than the image.
-        """
-        if masks is None or not self.config.head.prompt_mask:
-            return None
-        if len(masks) != len(squares):
-            raise UserError(f"masks of {len(masks)} for {len(squares)} boxes")
-        for mask in masks:
-            if isinstance(mask, np.ndarray) and mask.shape != shape:
-                raise UserError(f"a mask of shape {mask.shape} for an image of {shape}")
-        model = self.config.model
-        return mirror_masks(
-            place_masks(masks, squares, model.size, model.grid()).to(self.device), flip
-        )
 
 
 def _refuse_other_runs(path: Path, named: str) -> None:

@@ -32,6 +32,7 @@ from engine.training.task import Arrays, Batch
 from finetune import losses, panels
 from finetune.attack import Attack
 from finetune.config import FinetuneConfig
+from finetune.fit.training import TrainedFits
 from finetune.given import read_given, tell_known
 from finetune.heads.base import ImagePrediction, Measure, Truth, pose_body
 from finetune.init_head import begin_from
@@ -63,6 +64,7 @@ METRICS = DATA_METRICS.extend(
                 companions=(Companion("_constant", "mean pose", colour="#9aa3b0"),),
                 position=60,
             ),
+            Group("fits", "Fits in training", position=74),
         ),
         metrics=(
             Metric("mpjpe", "MPJPE", "mm", lower_is_better=True),
@@ -74,6 +76,8 @@ METRICS = DATA_METRICS.extend(
             Metric("f5", "F@5", lower_is_better=False),
             Metric("f15", "F@15", lower_is_better=False),
             Metric("iou", "IoU", lower_is_better=False),
+            Metric("fits/share", "people with a fit", lower_is_better=False),
+            Metric("fits/error", "keypoints from the fits, of the person", lower_is_better=True),
         ),
         images={"step": "Overlays"},
     )
@@ -272,6 +276,7 @@ class MeshTask(ClipTask[FinetuneConfig]):
             self.step_module.attack = Attack(config.robust.radius, config.robust.share, config.seed)
         self.measures = losses.list_measures(self.model.head)
         self.metrics = METRICS.extend(MetricBook(metrics=_describe_measures(self.measures)))
+        self.fits = self._open_fits()
         self.use_data(self.open_loader(), self.read_val(), before)
 
     @staticmethod
@@ -339,6 +344,35 @@ class MeshTask(ClipTask[FinetuneConfig]):
         }
         lean = self.body.lean(config.coarse_vertices).to(self.device)
         return Lifting(tensors, config.data.augment, lean, config.model.size, config.margin)
+
+    def _open_fits(self) -> TrainedFits | None:
+        """The labels that are fitted in training, if any are."""
+        config = self.config
+        if not config.fit_every:
+            return None
+        if not self.model.head.has_parameters:
+            raise UserError(
+                f"fit_every={config.fit_every} and head.name={config.head.name}, which predicts no "
+                "parameters of a body model: a fit begins with them"
+            )
+        return TrainedFits(config, self.processes, self.order, self.model, self.body, self.skip)
+
+    def prepare_step(self, step: int, shares: Shares) -> None:
+        """Make the fits that are due; see Task."""
+        if self.fits is not None:
+            self.fits.prepare(step, shares)
+
+    def to_device(self, arrays: Arrays) -> Batch:
+        """The loader's arrays as tensors on the device, with fits for labels where there are."""
+        batch = super().to_device(arrays)
+        if self.fits is None or "present" not in batch:
+            return batch
+        return self.fits.put(batch, arrays["tags"])
+
+    def measure_data(self, step: int, replaced: Sequence[int]) -> dict[str, float]:
+        """As ClipTask's, and how many people have fits."""
+        found = super().measure_data(step, replaced)
+        return found if self.fits is None else found | self.fits.measure()
 
     def lr_mult(self, name: str) -> float:
         """encoder_lr_mult for the encoder, times optim.layer_decay for each layer after."""
