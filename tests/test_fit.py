@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data.bodies.base import mirrored
 from data.format.clip import Clip, Crop, decode_meta
@@ -15,13 +16,14 @@ from data.format.shards import shard_name, write_shard
 from data.loading.crop_labels import find_label_kind
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix, project
-from finetune.fit import command
+from finetune.fit import command, photos
 from finetune.fit import fitter as fitter_module
 from finetune.fit.config import FitKeys
 from finetune.fit.fitter import Fitter
 from finetune.fit.minimise import minimise
 from finetune.fit.observed import Rules, read_shards, read_stretches
 from finetune.fit.prior import sample_people, take_hands
+from finetune.inference.search import Region
 
 SIZE = 256
 TIMES = (0.0, 0.1, 0.2)
@@ -225,7 +227,7 @@ def test_a_long_stretch_is_fitted_in_pieces_of_one_shape(bodies, sample, shards,
 
 
 def test_videos_that_cannot_be_fitted_are_refused_in_words(tmp_path):
-    with pytest.raises(UserError, match="2 paths, a.mp4 first: one video is fitted at a time"):
+    with pytest.raises(UserError, match="a.mp4: no such file"):
         command.main(["a.mp4", "b.mp4", f"out={tmp_path}"])
     with pytest.raises(UserError, match="no-such.mp4: no such file"):
         command.main([str(tmp_path / "no-such.mp4"), f"out={tmp_path}"])
@@ -282,3 +284,54 @@ def test_hands_are_fitted_and_read_back_on_their_side(side, bodies, sample, tmp_
     if side == "left_hand":
         read = mirrored(read)
     assert (read - keypoints).norm(dim=-1).mean() < 0.003
+
+
+def test_a_photograph_is_fitted_by_the_camera_that_its_file_tells(
+    tmp_path, truth, sample, bodies, monkeypatch
+):
+    image = Image.new("RGB", (400, 300), (90, 110, 130))
+    exif = Image.Exif()
+    # mm on 35 mm film, whose diagonal is 43.27 mm, and the size.
+    exif.get_ifd(0x8769).update({0xA405: 50, 0xA002: 400, 0xA003: 300})
+    image.save(tmp_path / "photo.jpg", exif=exif.tobytes())
+    focal = 50 / 43.2666 * 500
+    K = np.array([[focal, 0, 200.0], [0, focal, 150.0], [0, 0, 1]])
+    Rt = look_at(0.3)
+    Rt[:, 3] *= 2.2
+    seen = project(truth[1][0], K, Rt)[0]
+    points = np.concatenate([seen, np.ones((17, 1))], 1).astype(np.float32)
+    box = np.concatenate([seen.min(0), seen.max(0)])
+    region = Region(box, keypoints=points)
+    monkeypatch.setattr(photos, "search_images", lambda paths, *_: {paths[0]: {"body": [region]}})
+    monkeypatch.setattr(command, "sample_body", lambda body: sample)
+    monkeypatch.setattr(command, "open_model", lambda name, variant: bodies[name])
+    keys = [f"out={tmp_path}/out", "run=none", "fit.steps=60"]
+    assert command.main([str(tmp_path / "photo.jpg"), *keys]) == 0
+    [(clip, arrays)] = read_all(tmp_path / "out").values()
+    [crop] = clip.crops
+    side = np.ptp(box.reshape(2, 2), 0).max() * 1.25
+    assert np.allclose(np.asarray(crop.K)[0, 0], focal * SIZE / side, rtol=1e-3)
+    assert arrays["fit_error"][0] < 0.02
+    # Kept where they are: the keypoints of the image, in the crop's pixels.
+    back = arrays["keypoints"][0] * side / SIZE + np.asarray(crop.box)[:2]
+    assert np.abs(back - seen).max() < 0.01
+
+
+def test_what_fails_leaves_no_folder(tmp_path, shards):
+    for words, told in (
+        (["calibration=no-such.toml"], "no-such.toml"),
+        (["body=anny_hand"], "none of a hand"),
+        (["run=no-such-run"], "no-such-run"),
+    ):
+        with pytest.raises(UserError, match=told):
+            command.main([str(shards), f"out={tmp_path}/out", *words])
+        assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UserError, match="none of a hand"):
+        command.main([str(shards), f"out={tmp_path}/mine", "body=anny_hand", "run=none"])
+    assert (tmp_path / "mine").is_dir()
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match="2 paths, .*a.jpg first: one video is fitted at a time"):
+        command.main([str(tmp_path / "a.jpg"), str(shards), f"out={tmp_path}/out"])
+    with pytest.raises(UserError, match="camera=one is a name in a file: set calibration= too"):
+        command.main([str(shards), f"out={tmp_path}/out", "camera=one"])

@@ -8,7 +8,7 @@ from pathlib import Path
 _MPEG = (".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts")
 _MP4 = (".mp4", ".m4v", ".mov", ".3gp")
 VIDEO_SUFFIXES = frozenset((*_MP4, *_MPEG, ".avi", ".mkv", ".webm", ".mxf", ".wmv", ".flv", ".ogv"))
-_IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
+IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
 
 
 def find_videos(where: str) -> dict[str, str]:
@@ -25,7 +25,7 @@ def find_videos(where: str) -> dict[str, str]:
         return {_stem(os.path.basename(where)): where}
     inside = sorted(_walk(where))
     videos = [name for name in inside if Path(name).suffix.lower() in VIDEO_SUFFIXES]
-    images = [name for name in inside if Path(name).suffix.lower() in _IMAGE_SUFFIXES]
+    images = [name for name in inside if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     if images and not videos:
         raise ValueError(
             f"it holds {len(images)} images ({images[0]}, ...) and no video; a video of them is "

@@ -1,7 +1,9 @@
 """``counterpose fit SHARDS-or-VIDEO out=DIR``: labelled clips, without annotators."""
 
+import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,7 +26,9 @@ from finetune.fit.fitter import Fitted, Fitter
 from finetune.fit.footage import cut_video, is_video
 from finetune.fit.labels import Shown, find_kind, label_clip
 from finetune.fit.observed import Rules, Stretch, read_shards, read_stretches
+from finetune.fit.photos import cut_photos, is_photo
 from finetune.fit.prior import sample_body
+from finetune.inference.image_camera import CameraFinder
 from finetune.inference.predictor import Predictor, check_intrinsics
 
 COMMAND = "finetune fit"
@@ -70,24 +74,12 @@ def main(argv: Sequence[str]) -> int:
     """
     config, paths = parse_keys(FitConfig, argv, COMMAND)
     kind = find_kind(config.body)
-    K = None
-    if config.intrinsics:
-        fx, fy, cx, cy = config.intrinsics
-        K = check_intrinsics([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], 1, 1)
-    if any(is_video(path) for path in paths):
-        if len(paths) > 1:
-            raise UserError(f"{len(paths)} paths, {paths[0]} first: one video is fitted at a time")
-        if not os.path.isfile(paths[0]):
-            raise UserError(f"{paths[0]}: no such file")
-        _claim(config, [os.path.basename(paths[0])])
-        folder, assumed = cut_video(paths[0], config.out, config.rate_hz, kind)
-        shards, K = find_shards([folder]), assumed if K is None else K
-    else:
-        shards = find_shards(paths)
-        names = [os.path.basename(path) for path in shards]
-        if len(set(names)) < len(names):
-            raise UserError(f"two of the {len(names)} shards have one name: fit them one by one")
-        _claim(config, names)
+    with _leave_no_empty(config.out):
+        return _run(config, paths, kind)
+
+
+def _run(config: FitConfig, paths: Sequence[str], kind: str) -> int:
+    shards, K = _prepare(config, paths, kind)
     total = Tally()
     todo = []
     for path in shards:
@@ -102,6 +94,66 @@ def main(argv: Sequence[str]) -> int:
         total.add(_fit_shards(config, shards, todo, K))
     _print_total(config, total)
     return 0 if total.clips else 1
+
+
+@contextlib.contextmanager
+def _leave_no_empty(out: str) -> Iterator[None]:
+    """Remove a folder that the block made, where it fails before anything is in it but a recipe."""
+    was_there = os.path.isdir(out)
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            with contextlib.suppress(OSError):
+                inside = [name for _, _, names in os.walk(out) for name in names]
+                if set(inside) <= {RECIPE}:
+                    shutil.rmtree(out)
+        raise
+
+
+def _prepare(
+    config: FitConfig, paths: Sequence[str], kind: str
+) -> tuple[list[str], np.ndarray | None]:
+    """(shards, (3, 3) intrinsics of the images of uncalibrated crops or None)."""
+    for path in paths:
+        if (is_video(path) or is_photo(path)) and not os.path.isfile(path):
+            raise UserError(f"{path}: no such file")
+    if any(is_video(path) or is_photo(path) for path in paths):
+        finder = CameraFinder(config.intrinsics, config.calibration, config.camera)
+        return _cut(config, paths, kind, finder)
+    if config.calibration:
+        raise UserError(
+            f"calibration={config.calibration} is for photographs and videos: clips in shards have "
+            "cameras of their own, or intrinsics="
+        )
+    shards = find_shards(paths)
+    names = [os.path.basename(path) for path in shards]
+    if len(set(names)) < len(names):
+        raise UserError(f"two of the {len(names)} shards have one name: fit them one by one")
+    _claim(config, names)
+    K = None
+    if config.intrinsics:
+        fx, fy, cx, cy = config.intrinsics
+        K = check_intrinsics([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], 1, 1)
+    return shards, K
+
+
+def _cut(
+    config: FitConfig, paths: Sequence[str], kind: str, finder: CameraFinder
+) -> tuple[list[str], np.ndarray | None]:
+    """The shards of a video or of photographs, and the video's intrinsics."""
+    names = [os.path.basename(path) for path in paths]
+    if all(is_photo(path) for path in paths):
+        _claim(config, names)
+        return find_shards([cut_photos(paths, config.out, kind, finder)]), None
+    if len(paths) > 1:
+        raise UserError(
+            f"{len(paths)} paths, {paths[0]} first: one video is fitted at a time, or photographs "
+            "alone"
+        )
+    _claim(config, names)
+    folder, K = cut_video(paths[0], config.out, config.rate_hz, kind, finder)
+    return find_shards([folder]), K
 
 
 def _claim(config: FitConfig, names: Sequence[str]) -> None:
@@ -129,8 +181,9 @@ def _claim(config: FitConfig, names: Sequence[str]) -> None:
 
 
 def _compare(config: FitConfig, before: dict, now: dict) -> None:
-    for name in sorted(before["keys"].keys() | now["keys"].keys()):
-        old, new = before["keys"].get(name), now["keys"].get(name)
+    for name, new in sorted(now["keys"].items()):
+        # A folder of before there was a key has what the key is by default.
+        old = before["keys"].get(name, flat(FitConfig()).get(name))
         if old != new:
             raise UserError(
                 f"out={config.out} was made with {name}={old}, now it is {new}; take another folder"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from engine.config.parser import key, section
 from engine.errors import UserError
+from finetune.verb_config import refuse_two_cameras
 
 AXES = ("", "x", "-x", "y", "-y", "z", "-z")
 NOBODY = "none"  # as run=: no network says where a fit begins
@@ -70,7 +71,16 @@ class FitConfig:
     intrinsics: list[float] = key(
         [],
         "fx,fy,cx,cy in pixels of the images that uncalibrated crops were cut from; default, of a "
-        "video: the focal length is the image's diagonal",
+        "video: calibration=, else the focal length is the image's diagonal",
+    )
+    calibration: str = key(
+        "",
+        "file of the cameras of photographs or of a video (docs/cameras.md); default, of a "
+        "photograph: what its EXIF says of the focal length",
+        path="one",
+    )
+    camera: str = key(
+        "", "name in calibration= of the camera that took them all; default: by the files' names"
     )
     rate_hz: float = key(10.0, "frames of a second of a video that are fitted", low=0.1)
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
@@ -82,3 +92,6 @@ class FitConfig:
             raise UserError("out= is not set: out=DIR names the folder of the labelled shards")
         if self.intrinsics and len(self.intrinsics) != 4:
             raise UserError(f"intrinsics={self.intrinsics}: fx,fy,cx,cy are four numbers")
+        if self.camera and not self.calibration:
+            raise UserError(f"camera={self.camera} is a name in a file: set calibration= too")
+        refuse_two_cameras(self.intrinsics, self.calibration)

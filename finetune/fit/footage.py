@@ -9,7 +9,7 @@ from data.sources import pairs
 from data.sources.listing import VIDEO_SUFFIXES
 from data.sources.probe import Problems, probe_videos
 from engine.errors import UserError
-from finetune.inference.predictor import check_intrinsics
+from finetune.inference.image_camera import CameraFinder
 
 CLIPS = "clips"  # folder within out= of what is cut
 CONFIG = "video"  # of data pairs
@@ -21,16 +21,30 @@ def is_video(path: str) -> bool:
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
-def cut_video(path: str, out: str, rate_hz: float, kind: str) -> tuple[str, np.ndarray]:
-    """Return the folder of a video's clips, and (3, 3) intrinsics as ``predict`` assumes them.
+def cut_video(
+    path: str, out: str, rate_hz: float, kind: str, finder: CameraFinder
+) -> tuple[str, np.ndarray]:
+    """Return the folder of a video's clips, and (3, 3) intrinsics of its frames.
 
     Args:
         out: folder of the fit.  rate_hz: frames of a second that are searched.
-        kind: "body" or "hand".
+        kind: "body" or "hand".  finder: of its camera.
     Raises:
-        UserError: it is no video, or nobody is in it.
+        UserError: it is no video, nobody is in it, or its camera has a lens that bends lines.
     """
     folder = str(Path(out) / CLIPS)
+    problems = Problems()
+    found = probe_videos([path], 1, problems, index_store(folder))
+    if path not in found:
+        raise UserError(f"{path} cannot be read: {problems.skipped.get(path, 'no frames')}")
+    video = found[path]
+    camera = finder.find_camera(path, video.width, video.height, photograph=False)
+    if camera.list_lens():
+        raise UserError(
+            f"{path}: {camera.source} bends lines, which the clips of a single video do: make "
+            "clips with counterpose data pairs multicam, which undoes that, and fit these"
+        )
+    print(f"{path}: {camera.describe()}")
     # One clip begins where the last one ends, and takes each frame that was searched.
     keys = (
         f"videos={path}",
@@ -43,9 +57,4 @@ def cut_video(path: str, out: str, rate_hz: float, kind: str) -> tuple[str, np.n
         f"stride_s={INSTANTS / rate_hz}",
     )
     pairs.main([CONFIG, *keys])
-    problems = Problems()
-    found = probe_videos([path], 1, problems, index_store(folder))
-    if path not in found:
-        raise UserError(f"{path} cannot be read: {problems.skipped.get(path, 'no frames')}")
-    video = found[path]
-    return folder, check_intrinsics(None, video.width, video.height)
+    return folder, camera.K
