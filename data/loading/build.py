@@ -181,7 +181,8 @@ def open_crop_loader(
             world,
             workers,
         )
-    reader = open_partial_reader(order, config, skip, keypoints, choice)
+    reader = _reader(PartialCropReader, order, config, config.rules, config.retries, skip)
+    reader.keypoint_names, reader.choice = keypoints, choice
     return _loader(
         reader,
         lambda rows, side: partial_crops.layout(rows, side, len(keypoints), choice.model, draws),
@@ -190,19 +191,6 @@ def open_crop_loader(
         world,
         workers,
     )
-
-
-def open_partial_reader(
-    order: Order,
-    config: "CropDataConfig",
-    skip: frozenset[str],
-    keypoints: Sequence[str],
-    choice: LabelChoice,
-) -> PartialCropReader:
-    """Return what reads crops with any labels; see open_crop_loader."""
-    reader = _reader(PartialCropReader, order, config, config.rules, config.retries, skip)
-    reader.keypoint_names, reader.choice = keypoints, choice
-    return reader
 
 
 def open_crop_pair_loader(

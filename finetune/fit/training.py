@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from data.bodies.base import BodyModel
-from data.loading.build import open_partial_reader
 from data.loading.partial_crops import PARTS
+from data.loading.reader import ShardReader, SlotReader
 from data.sampling.order import Order
 from engine.distributed.alive import kept_alive
 from engine.distributed.process_group import Processes
@@ -29,7 +28,6 @@ from finetune.fit.prior import sample_body
 from finetune.fit.run_clips import Earlier, Places, RunClips
 from finetune.fit.table import Fit, FitTable, read_fits, write_fits
 from finetune.inference.network import Network
-from finetune.model import Recovery
 
 BATCH_S = 1800  # that a batch of people may take before the rank counts as hanging
 
@@ -40,9 +38,9 @@ class TrainedFits:
     """The fits of a run, alike on all ranks.
 
     Args:
-        config, processes, order: the run's.
-        model: the bare network.  body: the full body model, on the network's device.
-        skip: shards that are left out.
+        config, processes: the run's.
+        network: which is trained.  order: of the run.
+        reader: of its crops, for data.rules.labels=any.
     Attributes:
         stretches: the people that are fitted.  table: their fits.
     Raises:
@@ -53,19 +51,18 @@ class TrainedFits:
         self,
         config: FinetuneConfig,
         processes: Processes,
+        network: Network,
         order: Order,
-        model: Recovery,
-        body: BodyModel,
-        skip: frozenset[str],
+        reader: SlotReader,
     ) -> None:
+        body = network.body
         find_kind(body.name)
-        self.config, self.processes = config, processes
-        self.network = Network(config, model, body, processes.device)
+        if not isinstance(reader, ShardReader):
+            raise TypeError(f"{type(reader).__name__} reads no clips of shards")
+        self.config, self.processes, self.network = config, processes, network
         # Fits are made on the CPU, whatever device the network is on.
         self.body = body if processes.device.type == "cpu" else config.open_body()
-        choice = body.label_choice
-        reader = open_partial_reader(order, config.data, skip, body.keypoint_names, choice)
-        self.clips = RunClips(order, reader, choice)
+        self.clips = RunClips(order, reader, body.label_choice)
         found = processes.from_first(self._read_people)
         self.stretches, self.clips.places, self.clips.earlier = found
         self.table = FitTable(self.stretches, self.clips.places)

@@ -35,6 +35,7 @@ from finetune.config import FinetuneConfig
 from finetune.fit.training import TrainedFits
 from finetune.given import read_given, tell_known
 from finetune.heads.base import ImagePrediction, Measure, Truth, pose_body
+from finetune.inference.network import Network
 from finetune.init_head import begin_from
 from finetune.layers import ENCODER, count_layers_after
 from finetune.lifting import Lifting
@@ -276,8 +277,13 @@ class MeshTask(ClipTask[FinetuneConfig]):
             self.step_module.attack = Attack(config.robust.radius, config.robust.share, config.seed)
         self.measures = losses.list_measures(self.model.head)
         self.metrics = METRICS.extend(MetricBook(metrics=_describe_measures(self.measures)))
-        self.fits = self._open_fits()
-        self.use_data(self.open_loader(), self.read_val(), before)
+        loader = self.open_loader()
+        try:
+            self.fits = self._open_fits(loader)
+        except UserError:
+            loader.close()
+            raise
+        self.use_data(loader, self.read_val(), before)
 
     @staticmethod
     def open_order(config: FinetuneConfig) -> Order:
@@ -345,8 +351,8 @@ class MeshTask(ClipTask[FinetuneConfig]):
         lean = self.body.lean(config.coarse_vertices).to(self.device)
         return Lifting(tensors, config.data.augment, lean, config.model.size, config.margin)
 
-    def _open_fits(self) -> TrainedFits | None:
-        """The labels that are fitted in training, if any are."""
+    def _open_fits(self, loader: Loader) -> TrainedFits | None:
+        """The labels that are fitted in training, if any are. ``loader``: the run's."""
         config = self.config
         if not config.fit_every:
             return None
@@ -355,7 +361,8 @@ class MeshTask(ClipTask[FinetuneConfig]):
                 f"fit_every={config.fit_every} and head.name={config.head.name}, which predicts no "
                 "parameters of a body model: a fit begins with them"
             )
-        return TrainedFits(config, self.processes, self.order, self.model, self.body, self.skip)
+        network = Network(config, self.model, self.body, self.device)
+        return TrainedFits(config, self.processes, network, self.order, loader.reader)
 
     def prepare_step(self, step: int, shares: Shares) -> None:
         """Make the fits that are due; see Task."""
