@@ -14,7 +14,7 @@ from data.cropping.geometry import Size, find_longer
 from data.loading import appearance_keys as columns
 from data.loading.appearance import Appearance, find_known, open_appearance
 from data.loading.build import open_crop_loader, open_crop_order, sample_labels, val_crops
-from data.loading.clip_task import DATA_METRICS, ClipTask
+from data.loading.clip_task import ClipTask
 from data.loading.crops import TAGS
 from data.loading.loader import Loader
 from data.sampling.manifest import quarantined_shards
@@ -26,7 +26,7 @@ from engine.distributed.process_group import Processes
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix
 from engine.logging.console import get_logger
-from engine.logging.metric_registry import Companion, Group, Metric, MetricBook
+from engine.logging.metric_registry import MetricBook
 from engine.training.shares import Shares
 from engine.training.task import Arrays, Batch
 from finetune import losses, panels
@@ -34,13 +34,14 @@ from finetune.attack import Attack
 from finetune.config import FinetuneConfig
 from finetune.fit.training import TrainedFits
 from finetune.given import read_given, tell_known
-from finetune.heads.base import ImagePrediction, Measure, Truth, pose_body
+from finetune.heads.base import ImagePrediction, Truth, pose_body
 from finetune.inference.network import Network
 from finetune.init_head import begin_from
 from finetune.layers import ENCODER, count_layers_after
 from finetune.lifting import Lifting
 from finetune.masks import make_masks
 from finetune.means import compute_means
+from finetune.metric_book import METRICS, describe_measures
 from finetune.model import Recovery
 from finetune.prompts import make_prompts
 from finetune.source_losses import SourceLosses
@@ -55,35 +56,6 @@ if TYPE_CHECKING:
 MEAN_CLIPS = 512  # labels that the mean parameters are taken from
 LIFTED = "lifted/"  # before the terms of people without an image
 LEFT_OUT = ("tags", "face")  # of labels, by those who are given as keypoints alone
-METRICS = DATA_METRICS.extend(
-    MetricBook(
-        groups=(
-            Group(
-                "evaluation",
-                "Evaluation",
-                "Of checkpoints, in processes or jobs of their own beside the training.",
-                companions=(Companion("_constant", "mean pose", colour="#9aa3b0"),),
-                position=60,
-            ),
-            Group("fits", "Fits in training", position=74),
-        ),
-        metrics=(
-            Metric("mpjpe", "MPJPE", "mm", lower_is_better=True),
-            Metric("pa_mpjpe", "PA-MPJPE", "mm", lower_is_better=True),
-            Metric("pve", "PVE", "mm", lower_is_better=True),
-            Metric("pa_pve", "PA-PVE", "mm", lower_is_better=True),
-            Metric("pve_plain", "PVE, plain mean", "mm", lower_is_better=True),
-            Metric("pa_pve_plain", "PA-PVE, plain mean", "mm", lower_is_better=True),
-            Metric("f5", "F@5", lower_is_better=False),
-            Metric("f15", "F@15", lower_is_better=False),
-            Metric("iou", "IoU", lower_is_better=False),
-            Metric("fits/share", "people with a fit", lower_is_better=False),
-            Metric("fits/error", "keypoints from the fits, of the person", lower_is_better=True),
-        ),
-        images={"step": "Overlays"},
-    )
-)
-
 # Rows, and the body model whose points are wanted: how they are seen, what is true, what is found.
 Answer = Callable[[Batch, BodyModel], tuple[View, BodyParameters, ImagePrediction]]
 
@@ -276,7 +248,7 @@ class MeshTask(ClipTask[FinetuneConfig]):
             self.step_module.weights = self.weights
             self.step_module.attack = Attack(config.robust.radius, config.robust.share, config.seed)
         self.measures = losses.list_measures(self.model.head)
-        self.metrics = METRICS.extend(MetricBook(metrics=_describe_measures(self.measures)))
+        self.metrics = METRICS.extend(MetricBook(metrics=describe_measures(self.measures)))
         loader = self.open_loader()
         try:
             self.fits = self._open_fits(loader)
@@ -490,14 +462,6 @@ class MeshTask(ClipTask[FinetuneConfig]):
                 "note: there are no validation clips (data.val_clips=0 or fewer than 10 clips): no "
                 "validation errors and no images"
             )
-
-
-def _describe_measures(measures: Sequence[Measure]) -> tuple[Metric, ...]:
-    """What the report says of validation's numbers."""
-    return tuple(
-        Metric(f"val/{one.name}", one.title, one.unit, lower_is_better=one.lower_is_better)
-        for one in measures
-    )
 
 
 def build(
