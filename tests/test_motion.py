@@ -171,7 +171,7 @@ def test_a_mirror_swaps_sides(body):
 def test_rows_are_of_their_slot_alone(body):
     limbs = find_limbs(body)
     chain = MotionNetwork(MotionNetworkConfig(16, 1, 2, 16), body, limbs).chain
-    bank = join_pieces(list(make_pieces(2, 2.0, limbs, chain, 5)))
+    bank = join_pieces(list(make_pieces(2, 2.0, 0.5, limbs, chain, 5)))
     words = (bank, limbs, MotionDataConfig(), SpoilConfig(), 16, 5, 4)
     whole = dict(MotionLoader(*words, range(4)).batches(1, 3))
     half = dict(MotionLoader(*words, range(2, 4)).batches(2, 3))

@@ -66,7 +66,7 @@ class MotionTask(Task[MotionConfig]):
             begin_from(network, locate_module(config.init, "init"), config)
         chain = network.chain
         bank = read_bank(config.data, self.body, limbs, chain, config.seed)
-        held_out = config.data.seconds, limbs, chain, config.seed + VAL_SEED
+        held_out = config.data.seconds, config.data.acted, limbs, chain, config.seed + VAL_SEED
         others = join_pieces(list(make_pieces(config.data.val_motions, *held_out)))
         share = config.batch // processes.world
         rows = range(processes.rank * share, (processes.rank + 1) * share)

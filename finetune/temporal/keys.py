@@ -37,6 +37,13 @@ class MotionDataConfig:
 
     made: int = key(1000, "motions of the generator", low=0)
     seconds: float = key(8.0, "length of each", low=1)
+    acted: float = key(
+        0.7,
+        "share of them in which people act (docs/people.md); the others move between written "
+        "postures, or walk",
+        low=0,
+        high=1,
+    )
     recorded: str = key(
         "",
         "folder of recorded motions, BVH or AMASS (docs/recorded.md), that are learnt from too",

@@ -1,19 +1,23 @@
 """Motions to learn from, in memory: the generator's, recorded ones, those that predict wrote."""
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from data.bodies.anny_body import AnnyBody
 from data.bodies.base import BodyModel
-from data.bodies.models import open_model
+from data.people.acting import Actor
+from data.people.actions.sampling import sample_stretch
 from data.people.motion import even_times, sample_motion
 from data.people.recorded.folder import SUFFIXES, read_track
 from data.people.recorded.retarget import fit_rest, put_on_rig
 from data.people.rig import Rig
+from data.people.skeleton import Skeleton
 from data.sources.user_folder import list_files
 from engine.config.paths import split_paths
 from engine.errors import UserError
@@ -24,6 +28,7 @@ from finetune.temporal.limbs import Chain, Limbs, take_6d
 
 RATE_HZ = 50.0  # of what is kept
 LEAST_S = 1.0  # shorter stretches are passed over
+ADULT = 0.75  # age in anny's shape of who moves; a young adult is at 2/3
 LEG_M = 0.9  # of who moves as recorded
 
 log = get_logger(__name__)
@@ -85,7 +90,7 @@ def read_bank(
     Raises:
         UserError: a file or folder cannot be read, or holds no motion of this body model.
     """
-    pieces = list(make_pieces(config.made, config.seconds, limbs, chain, seed))
+    pieces = list(make_pieces(config.made, config.seconds, config.acted, limbs, chain, seed))
     if config.recorded:
         found = read_recorded(config, limbs, chain, seed)
         log.info(f"data.recorded={config.recorded}: {len(found)} stretches")
@@ -100,26 +105,57 @@ def read_bank(
 
 
 def make_pieces(
-    count: int, seconds: float, limbs: Limbs, chain: Chain, seed: int
+    count: int, seconds: float, acted: float, limbs: Limbs, chain: Chain, seed: int
 ) -> Iterator[Piece]:
-    """Yield motions of the generator; each is of (seed, its number) alone."""
+    """Yield motions of the generator; each is of (seed, its number) alone.
+
+    Args:
+        acted: share of people who act (data.people.actions), in place of moves between postures.
+    """
     if not count:
         return
-    rig = _open_rig()
+    stage = _open_stage()
     clock = even_times(round(seconds * RATE_HZ), 1 / RATE_HZ)
     for number in range(count):
         rng = np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, 0, 0, number]))
+        if rng.random() < acted:
+            done = sample_stretch(rng, clock.times_s, stage.rig, stage.skeleton)
+            yield _keep(done.rotations, done.root, stage.rig, limbs)
+            continue
         motion = sample_motion(rng, clock)
-        pose, root = rig.pose(motion.angles, motion.hands, motion.root)
-        yield _ground(pose, root, rig, limbs, chain)
+        pose, root = stage.rig.pose(motion.angles, motion.hands, motion.root)
+        yield _ground(pose, root, stage.rig, limbs, chain)
 
 
-def _open_rig() -> Rig:
-    """The rig of an average anny, by whose bones the generator's angles are meant."""
-    body = open_model("anny").coarse(64)
-    space = body.shape_space
-    shape = torch.full((1, len(space.names)), space.mean)
-    return Rig(body.joint_names, body.read_rest(shape)[1][0].numpy())
+@dataclass(frozen=True)
+class Stage:
+    """The average anny that motions are made on.
+
+    Attributes:
+        rig: by whose bones the generator's angles are meant.  skeleton: its bones and soles.
+    """
+
+    rig: Rig
+    skeleton: Skeleton
+
+
+@functools.cache
+def _open_stage() -> Stage:
+    body = AnnyBody()
+    with torch.inference_mode():
+        shape = torch.full((1, len(body.shape_names)), 0.5)
+        shape[0, body.shape_names.index("age")] = ADULT
+        rest = body.rest(shape, torch.zeros(1, len(body.face_names)))
+        joints = body.joints_at(torch.zeros(1, len(body.joint_names), 3), torch.zeros(1, 3), rest)
+        rig = Rig(body.joint_names, joints[0].numpy())
+        actor = Actor(body, rig, body.body_vertices.numpy(), None)
+        return Stage(rig, actor.find_skeleton(rest))
+
+
+def _keep(pose: np.ndarray, root: np.ndarray, rig: Rig, limbs: Limbs) -> Piece:
+    """The Piece of rotations in the world."""
+    six = take_6d(pose[:, [rig.index[name] for name in limbs.names]])
+    return Piece(six, root.astype(np.float32), is_world=True)
 
 
 def _ground(
@@ -131,11 +167,11 @@ def _ground(
     lift_m: np.ndarray | float = 0.0,
 ) -> Piece:
     """The Piece of rotations in the world, the lowest of the limbs on the floor."""
-    six = take_6d(pose[:, [rig.index[name] for name in limbs.names]])
+    piece = _keep(pose, root, rig, limbs)
     with torch.no_grad():
-        lowest = chain(rotation_6d_to_matrix(torch.from_numpy(six)))[..., 2].amin(1).numpy()
+        lowest = chain(rotation_6d_to_matrix(torch.from_numpy(piece.six)))[..., 2].amin(1).numpy()
     place = np.column_stack([root[:, :2], lift_m - lowest])
-    return Piece(six, place.astype(np.float32), is_world=True)
+    return replace(piece, place=place.astype(np.float32))
 
 
 def read_recorded(config: MotionDataConfig, limbs: Limbs, chain: Chain, seed: int) -> list[Piece]:
@@ -145,7 +181,7 @@ def read_recorded(config: MotionDataConfig, limbs: Limbs, chain: Chain, seed: in
         UserError: there is no such folder, or nothing in it can be read.
     """
     names = list_files(config.recorded, SUFFIXES, "data.recorded", "recorded motion")
-    rng, rig = np.random.default_rng([seed, 1]), _open_rig()
+    rng, rig = np.random.default_rng([seed, 1]), _open_stage().rig
     out: list[Piece] = []
     reason = ""
     for number in rng.permutation(len(names)):
