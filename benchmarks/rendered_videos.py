@@ -1,7 +1,7 @@
 """Synthetic humans as videos of one camera that stands still, and what is true of them.
 
     python benchmarks/rendered_videos.py out=DIR [clips=8] [seed=0] [seconds=2.5] [fps=25]
-        [size=384] [occluded=1]
+        [size=384] [occluded=1] [acted=0.7]
 
 Writes NAME.mp4 and NAME.truth.npz (rotations as the body model anny takes them, in the camera's
 frame, joints in metres) for each clip. The camera sees the person's whole way; with ``occluded`` a
@@ -37,6 +37,7 @@ OPTIONS = {
     "fps": "25",
     "size": "384",
     "occluded": "1",
+    "acted": "0.7",
 }
 MARGIN = 1.3  # side of the image over that of the square around all that the person does
 
@@ -91,6 +92,7 @@ def make_config(options: dict[str, str]) -> PeopleConfig:
     domain.occluded_share = float(options["occluded"])
     domain.planted, domain.seats, domain.child_share = True, True, 0.0
     domain.any_side_share = 0.6
+    domain.actions_share = float(options["acted"])
     return config
 
 
