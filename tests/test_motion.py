@@ -14,6 +14,7 @@ from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix
 from finetune.__main__ import main
 from finetune.animation.track import ROWS
+from finetune.inference.predictor import Predictor
 from finetune.temporal.batches import MotionLoader, mirror_rows
 from finetune.temporal.keys import MotionDataConfig, MotionNetworkConfig, SpoilConfig
 from finetune.temporal.limbs import find_limbs, take_6d
@@ -184,9 +185,16 @@ def read_run(run, step):
     return (Path(run) / f"checkpoints/step-{step:08d}/model.safetensors").read_bytes()
 
 
-def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path, monkeypatch):
-    words = ["train", "motion_body", *TINY, "steps=8"]
-    assert main([*words, f"run={tmp_path}/whole"]) == 0
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a run that nothing stopped."""
+    run = tmp_path_factory.mktemp("motion") / "whole"
+    assert main(["train", "motion_body", *TINY, "steps=8", f"run={run}"]) == 0
+    return run
+
+
+def test_a_stopped_run_resumes_to_the_same_bytes(trained, tmp_path, monkeypatch):
+    words = ["train", "motion_body", *TINY, "steps=8", f"run={tmp_path}/stopped"]
     draw = MotionLoader.draw
 
     def stop(self, slots, *more):
@@ -196,25 +204,38 @@ def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path, monkeypatch):
 
     monkeypatch.setattr(MotionLoader, "draw", stop)
     with pytest.raises(KeyboardInterrupt):
-        main([*words, f"run={tmp_path}/stopped"])
+        main(words)
     monkeypatch.undo()
-    assert main([*words, f"run={tmp_path}/stopped"]) == 0
-    assert read_run(tmp_path / "stopped", 8) == read_run(tmp_path / "whole", 8)
-    log = [json.loads(line) for line in (tmp_path / "whole/log.jsonl").read_text().splitlines()]
+    assert main(words) == 0
+    assert read_run(tmp_path / "stopped", 8) == read_run(trained, 8)
+    log = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
     assert any("val/mpjpe_missing" in line for line in log)
-    module = locate_module(str(tmp_path / "whole"), "video.motion")
-    assert module.network.config.frames == 16
-    file = next((tmp_path / "whole/checkpoints").glob("*8/model.safetensors"))
-    again = locate_module(str(file), "video.motion")
-    assert torch.equal(again.network.read.weight, module.network.read.weight)
-    with pytest.raises(UserError, match="body.safetensors is no motion module"):
-        locate_module("body", "video.motion")
-    other = [*words[:-1], "steps=4", f"init={tmp_path}/whole", f"run={tmp_path}/other"]
+
+
+def test_a_run_begins_from_another_of_its_size(trained, tmp_path):
+    module = locate_module(str(trained), "video.motion")
+    words = ["train", "motion_body", *TINY, "steps=4", f"init={trained}", f"run={tmp_path}/other"]
     with pytest.raises(UserError, match=r"init=.*width=16.*width=32"):
-        main([*other, "model.width=32"])
-    assert main([*other, "optim.lr=0", "model.frames=20"]) == 0
+        main([*words, "model.width=32"])
+    assert main([*words, "optim.lr=0", "model.frames=20"]) == 0
     again = locate_module(str(tmp_path / "other"), "init")
     assert torch.equal(again.network.turn.weight, module.network.turn.weight)
+    assert again.network.config.frames == 20
+
+
+def test_a_module_is_released_as_a_file_with_a_card(trained, tmp_path):
+    out = tmp_path / "weights"
+    assert main(["release", str(trained), "name=moves", f"out={out}"]) == 0
+    card = (out / "moves.md").read_text()
+    assert "32 stretches seen" in card and "| mpjpe_missing | " in card
+    assert main(["weights", "check", f"folder={out}"]) == 0
+    file = str(out / "moves.safetensors")
+    module, again = (locate_module(one, "motion") for one in (str(trained), file))
+    assert torch.equal(module.network.read.weight, again.network.read.weight)
+    with pytest.raises(UserError, match="moves.safetensors is a motion module, which takes no"):
+        Predictor(file, "cpu")
+    with pytest.raises(UserError, match="body.safetensors is no motion module"):
+        locate_module("body", "video.motion")
 
 
 def test_every_array_of_a_track_goes_along(module, body):

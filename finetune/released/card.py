@@ -67,7 +67,7 @@ def write_card(facts: CardFacts) -> str:
         "## How to use it",
         "\n".join(_describe_use(facts)),
         "## Where it comes from",
-        "\n".join(_describe_stages(facts)),
+        "\n".join(describe_stages(facts.stages, facts.machine, facts.people)),
         "## Numbers",
         "\n".join(_describe_numbers(facts)).rstrip(),
         "## What it is bad at",
@@ -110,10 +110,13 @@ def _describe_use(facts: CardFacts) -> Iterator[str]:
     yield "the file, its URL or its hub repository in the place of the name."
 
 
-def _describe_stages(facts: CardFacts) -> Iterator[str]:
-    if not facts.stages:
+def describe_stages(
+    stages: Sequence[Stage], machine: str, people: Sequence[str] = ()
+) -> Iterator[str]:
+    """Yield the lines that tell of a training's runs; see CardFacts for what they are of."""
+    if not stages:
         yield "Its run's folder says nothing of its training."
-    for i, stage in enumerate(reversed(facts.stages), 1):
+    for i, stage in enumerate(reversed(stages), 1):
         kind = "Pre-training" if stage.kind.startswith("pretrain") else "Fine-tuning"
         yield f"{i}. **{kind}**, run `{stage.name}`"
         if stage.command:
@@ -125,12 +128,12 @@ def _describe_stages(facts: CardFacts) -> Iterator[str]:
         yield f"    - {stage.steps:,} steps, {counts}, {hours}"
         if stage.ema:
             yield f"    - weights: their running average, which keeps {stage.ema} of itself a step"
-        yield f"    - machine: {facts.machine or stage.device or 'not recorded'}"
+        yield f"    - machine: {machine or stage.device or 'not recorded'}"
         yield from [f"    - data: {line}" for line in stage.data]
         yield from [f"    - not known: {words}" for words in stage.missing]
-    if facts.people:
+    if people:
         yield ""
-        yield from [f"- {line}" for line in facts.people]
+        yield from [f"- {line}" for line in people]
 
 
 def _describe_numbers(facts: CardFacts) -> Iterator[str]:

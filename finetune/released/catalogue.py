@@ -18,7 +18,7 @@ from engine.run.files import write_file
 PACKAGE = Path(__file__).resolve().parent.parent
 INDEX = "index.json"
 FORMAT = 1
-KINDS = ("body", "hand")
+KINDS = ("body", "hand", "motion")
 SUFFIX = ".safetensors"
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 BLOCK = 1 << 20
@@ -33,7 +33,7 @@ class Released:
         file, card: names of the weights and of their card, beside the index.
         sha256: of the file, in hex.
         bytes: its size.
-        kind: "body" or "hand", what they recover.
+        kind: "body" or "hand", what they recover; "motion": of a motion module.
     """
 
     name: str
@@ -105,7 +105,7 @@ def _read_entry(name: str, entry: object, path: Path) -> Released:
     if entry["kind"] not in KINDS or not isinstance(entry.get("bytes"), int):
         raise UserError(
             f"{path}: '{name}' has kind={entry['kind']!r} and bytes={entry.get('bytes')!r}; kind "
-            f"is {' or '.join(KINDS)}, bytes a number"
+            f"is one of {', '.join(KINDS)}, bytes a number"
         )
     return Released(
         name, entry["file"], entry["sha256"], entry["bytes"], entry["kind"], entry["card"]

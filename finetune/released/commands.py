@@ -139,7 +139,11 @@ def write_page(card: str, entry: Released, repo: str) -> str:
 def _check_network(path: Path, entry: Released) -> None:
     """Raise UserError where the file is no network, or one of another kind."""
     from finetune.released.network_file import open_network
+    from finetune.temporal.module_file import open_module
 
+    if entry.kind == "motion":
+        open_module(path, "weights")
+        return
     kind = open_network(path).body.kind
     if kind != entry.kind:
         raise UserError(f"{path} recovers a {kind}, {INDEX} says {entry.kind}")

@@ -22,7 +22,7 @@ from engine.run.run_folder import RunFolder, find_run
 from finetune.released.numbers import read_results
 
 COMMANDS = ("finetune train", "pretrain train")
-COUNTED = ("crops", "pairs")  # what a log counts that training saw
+COUNTED = ("crops", "pairs", "stretches")  # what a log counts that training saw
 MOST_STAGES = 16
 PAUSE = 10  # a line of the log that comes so many medians late was a stop
 # An absolute path of a machine, at the beginning of a word or after what joins words.
@@ -37,7 +37,7 @@ class Stage:
         name: of its folder.  kind: "finetune train" or "pretrain train".
         command: as it was typed, without folders of the machine.
         commit, device: of its first start.
-        steps: done.  seen: {"crops" or "pairs": how many}.
+        steps: done.  seen: {"crops", "pairs" or "stretches": how many}.
         hours: of training, without the time between a stop and the next start; None: unknown.
         data: a line for each source of shards, with its share and its licences.
         init: what it began from, by its last name; "" for nothing.

@@ -121,6 +121,10 @@ def open_network(path: Path) -> OpenedNetwork:
         UserError: it is cut off, of something else, of a newer version or of another body model.
     """
     content = read_content(path)
+    if "motion" in content.metadata:
+        raise UserError(
+            f"{path} is a motion module, which takes no images: video.motion= names one"
+        )
     if not is_network_file(content.metadata):
         raise UserError(
             f"{path} does not say how its network is built: it was not written by "

@@ -23,6 +23,13 @@ from finetune.released.catalogue import (
 )
 from finetune.released.half import Agreement, check_agreement, measure_agreement, round_weights
 from finetune.released.history import Stage, trace_history
+from finetune.released.locate import locate_network
+from finetune.released.module_release import (
+    gather_facts,
+    is_module,
+    write_module,
+    write_module_card,
+)
 from finetune.released.network_file import describe_body, save_network
 from finetune.released.numbers import list_evaluations, read_results
 from finetune.verb_config import ReleaseConfig
@@ -38,6 +45,9 @@ def main(argv: Sequence[str]) -> int:
     known = read_index(folder)
     if name in known and not config.overwrite:
         raise UserError(f"{folder / known[name].file} is there already; overwrite=true replaces it")
+    place = locate_network(config.run)
+    if is_module(place):
+        return _release_module(config, place, known, notes)
     predictor = Predictor(config.run, "cpu").require_mesh("release")
     if predictor.checkpoint.is_file():
         raise UserError(f"run={config.run} is a file of weights already; a run is released")
@@ -56,6 +66,18 @@ def main(argv: Sequence[str]) -> int:
         print(f"{config.dtype} against float32: {agreement}")
     if referee is None:
         print("note: there is no referee.json of this run: the card has no numbers of real images")
+    return 0
+
+
+def _release_module(
+    config: ReleaseConfig, place: Path, known: Mapping[str, Released], notes: str
+) -> int:
+    folder = Path(config.out)
+    entry, step = write_module(place, config.name, folder)
+    facts = gather_facts(place, entry, step, folder, config.machine, notes)
+    _write_beside(folder, entry, write_module_card(facts))
+    _write_index(folder, {**known, config.name: entry})
+    print(f"wrote {folder / entry.file}, a motion module of step {step}, and its card {entry.card}")
     return 0
 
 
