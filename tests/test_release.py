@@ -393,7 +393,11 @@ def test_list_show_and_check(ships, tmp_path, capsys):
         ("recovery", {"head": {"map_cells": 99}}, "'map_cells=99' in .*: the value is above 16"),
         ("model", {"image_size": 65}, "model.image_size=65 is not a multiple of model.patch="),
         ("model", {"encoder": {"width": 0}}, "'width=0' in .*: the value is below"),
-        ("", {"task": "mseh"}, "its header names task=mseh is none of keypoints, mesh, motion, two_views"),
+        (
+            "",
+            {"task": "mseh"},
+            "its header names task=mseh is none of keypoints, mesh, motion, two",
+        ),
         ("", {"body": "annie"}, "its header names body=annie is none of anny"),
     ],
 )
