@@ -22,6 +22,7 @@ from finetune.fit.start import Guess, Guesser, start_pose
 WIDE, NARROW = 30.0, 4.0  # reach of an error in sigmas, at first and at last
 LONGEST, BESIDE = 240, 4  # instants that are fitted at once; of them beside a piece, each side
 NEIGHBOURS_S = 0.5  # a network's answer serves as a guess for instants so near
+LIKE_ROOT = 0.9  # of a hand's points that a joint moves, to count as its root
 MOVED_SHARE = 2e-3  # a joint is fitted if a radian of it moves a point so far, over their spread
 
 
@@ -391,6 +392,6 @@ def list_moved_joints(body: BodyModel, points: JointMap) -> list[int]:
     placed = points(vertices, joints)[:, points.given]
     spread = (placed[-1] - placed[-1].mean(0)).norm(dim=-1).mean()
     moved = (placed[:-1] - placed[-1]).norm(dim=-1) > MOVED_SHARE * spread
-    # A hand's wrist turns all of it, as its root does.
-    moved[0] = moved[1] = moved[1] & (body.kind == "body")
-    return [joint for joint in range(1, count) if bool(moved[joint].any())]
+    # A joint of a hand that turns nearly all of it, as a wrist does, is one with its root.
+    alike = moved.float().mean(1) > LIKE_ROOT if body.kind == "hand" else moved.new_zeros(count)
+    return [joint for joint in range(1, count) if moved[joint].any() and not alike[joint]]

@@ -8,7 +8,7 @@ import torch
 from data.bodies.anny_layout import ANNY as LAYOUT
 from data.bodies.base import BodyModel, BodyParameters, mirrored
 from data.bodies.models import BODIES
-from data.bodies.smpl_layout import FAMILY
+from data.bodies.smpl_layout import FAMILY, FamilySpec
 from data.format.clip import Clip, decode_masks, encode
 from data.format.labels import (
     OUTSIDE,
@@ -28,7 +28,7 @@ from finetune.fit.fitter import Fitted
 from finetune.fit.observed import LABELS, View
 
 ANNY, ANNY_HAND = "anny", "anny_hand"
-WRITTEN = (ANNY, ANNY_HAND, *(name for name, spec in FAMILY.items() if spec.kind == "body"))
+WRITTEN = (ANNY, ANNY_HAND, *FAMILY)
 KEPT = ("keypoint_set", "keypoints", "keypoint_confidence")  # of the labels that were there
 
 
@@ -59,7 +59,7 @@ def find_kind(name: str) -> str:
     BODIES.find(name)
     if name not in WRITTEN:
         raise UserError(f"body={name}: fits are written as labels of {', '.join(WRITTEN)}")
-    return "hand" if name == ANNY_HAND else "body"
+    return "hand" if name == ANNY_HAND else FAMILY[name].kind if name in FAMILY else "body"
 
 
 def label_clip(
@@ -89,7 +89,7 @@ def label_clip(
         # The rest of the person is nowhere.
         others = np.setdiff1d(np.arange(seen.shape[1]), LAYOUT.index_part(side))
         seen[:, others] = OUTSIDE
-    labels = _label(found, joints.numpy(), instant, seen, visible, body)
+    labels = _label(found, joints.numpy(), instant, seen, visible, body, side)
     given = load_arrays(members[LABELS])
     labels |= {name: given[name] for name in KEPT[:1]}
     labels |= {name: given[name][kept] for name in KEPT[1:] if name in given}
@@ -127,7 +127,8 @@ def list_labels(fitted: Fitted, body: BodyModel) -> dict[str, np.ndarray]:
     count = len(joints)
     seen = np.full((count, joints.shape[1]), SEEN, np.uint8)
     shares = np.ones(count, np.float32)
-    labels = _label(found, joints.numpy(), np.arange(count), seen, shares, body)
+    side = fitted.stretch.kind
+    labels = _label(found, joints.numpy(), np.arange(count), seen, shares, body, side)
     choice = body.label_choice
     kind = find_label_kind(choice.model)
     read = kind.read(save_arrays(labels), count, choice.variant)
@@ -149,6 +150,9 @@ def _pose(
     vertices, joints = body(found.pose, found.translation, found.shape)
     if body.name == ANNY_HAND:
         return _join_whole(found, vertices, body, side)
+    if body.kind == "hand" and side == LEFT:
+        flip = torch.ones(len(found.pose), dtype=torch.bool)
+        return body.mirror_parameters(found, flip), mirrored(joints), mirrored(vertices)
     return found, joints, vertices
 
 
@@ -159,10 +163,12 @@ def _label(
     seen: np.ndarray,
     visible: np.ndarray,
     body: BodyModel,
+    side: str,
 ) -> dict[str, np.ndarray]:
     if body.name in (ANNY, ANNY_HAND):
         return _label_anny(found, joints, instant, seen, visible, body.whole)
-    return _label_family(found, joints, instant, seen, visible, body)
+    variant = body.variant if body.kind == "body" else side.removesuffix("_hand")
+    return _label_family(found, joints, instant, seen, visible, FAMILY[body.name], variant)
 
 
 def _pick(found: BodyParameters, rows: list[int]) -> BodyParameters:
@@ -243,20 +249,24 @@ def _label_family(
     instant: np.ndarray,
     seen: np.ndarray,
     visible: np.ndarray,
-    body: BodyModel,
+    spec: FamilySpec,
+    variant: str,
 ) -> dict[str, np.ndarray]:
-    """Labels of format 2, as readers of SMPL's family want them."""
+    """Labels of format 2, as readers of SMPL's family want them.
+
+    Args:
+        variant: of the body model; of a hand its side.
+    """
     parameters = {
         "pose": matrix_to_axis_angle(found.pose).numpy(),
         "betas": found.shape[0].numpy(),
         "translation": found.translation.numpy(),
     }
-    spec = FAMILY[body.name]
     known = np.ones(joints.shape[:2], np.float32)
     labels = Labels(
         instant,
         joints=Joints(spec.joint_set, joints, known, seen),
-        body=LabelledBody(body.name, body.variant, parameters),
+        body=LabelledBody(spec.name, variant, parameters),
         visible=visible,
     )
     return pack_labels(labels)

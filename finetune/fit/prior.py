@@ -102,13 +102,17 @@ def sample_people(body: BodyModel, people: int = PEOPLE, seed: int = SEED) -> Sa
 
 
 def sample_body(body: BodyModel, people: int = PEOPLE) -> Sample:
-    """Return a Sample of any body model of a whole person; anny's poses are converted to others."""
+    """Return a Sample of any body model; anny's poses are converted to others."""
     if body.name == SOURCE:
         return sample_people(body, people)
     if body.name == SOURCE_HAND:
         return take_hands(sample_people(body.whole, people))
-    source = open_model(SOURCE)
-    given = sample_people(source, CONVERTED // 2)
+    if body.kind == "hand":
+        source = open_model(SOURCE_HAND)
+        given = take_hands(sample_people(source.whole, CONVERTED // 2))
+    else:
+        source = open_model(SOURCE)
+        given = sample_people(source, CONVERTED // 2)
     converter = Converter(source, body)
     pose = axis_angle_to_matrix(given.pose)
     found = []
@@ -116,7 +120,7 @@ def sample_body(body: BodyModel, people: int = PEOPLE) -> Sample:
         rows = slice(first, first + CHUNK)
         # One shape for all: it is the poses that are wanted.
         shape = torch.full_like(given.shape[rows], source.shape_space.mean)
-        part = BodyParameters(SOURCE, pose[rows], shape, torch.zeros(len(shape), 3))
+        part = BodyParameters(source.name, pose[rows], shape, torch.zeros(len(shape), 3))
         converted = converter(part)
         found.append(converted.parameters.select(slice(None)).pose[converted.reached])
     poses = matrix_to_axis_angle(torch.cat(found))
