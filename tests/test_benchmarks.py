@@ -34,6 +34,7 @@ SMALL = {
         "runs",
         "spread",
         "step",
+        "video",
     ],
 )
 def test_an_option_that_there_is_not_is_named(name, monkeypatch):

@@ -3,8 +3,13 @@
 import base64
 import json
 import re
+import signal
+import subprocess
+import sys
 import threading
+import time
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -33,6 +38,7 @@ from finetune.video.recover import Recoverer
 from finetune.video.settle import average_shape, measure_size
 from tests.fake_finder import BLUE, RED, SIZE, draw_scene, open_fake_finder
 
+ROOT = Path(__file__).resolve().parent.parent
 COUNT = 12
 # Milliseconds at which frames are shown: not an even rate.
 SHOWN = [0, 40, 80, 120, 160, 200, 290, 330, 370, 410, 450, 500]
@@ -201,6 +207,47 @@ def test_a_stopped_run_goes_on_where_it_was(done, clip, run, tmp_path, monkeypat
     assert predict(clip, run, tmp_path, "video.side_by_side=true") == 0
     assert len(numbers) == COUNT + 2 and drawn == [*range(8), None, *range(5, COUNT)]
     assert (tmp_path / "two.overlay.mp4").read_bytes() != film
+
+
+@pytest.mark.long
+def test_kill_minus_nine_and_ctrl_c_change_no_byte(done, clip, run, tmp_path):
+    """Killed while rows, and films, are written; stopped by SIGINT between; then left alone."""
+    path, table = clip
+    words = [f"run={run}", f"out={tmp_path}", f"boxes={table}", *TINY]
+    line = [sys.executable, "-m", "finetune", "predict", str(path), *words, "video.stretch=1"]
+
+    def start():
+        return subprocess.Popen(line, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+    def stop_at(pattern, count, number):
+        process = start()
+        while process.poll() is None and len(list(tmp_path.rglob(pattern))) < count:
+            time.sleep(0.005)
+        process.send_signal(number)
+        return process.communicate()[1], process.returncode
+
+    assert stop_at("rows.*.npz", 2, signal.SIGKILL)[1] == -signal.SIGKILL
+    said, code = stop_at("rows.*.npz", 6, signal.SIGINT)
+    assert code == 130 and "Traceback" not in said
+    assert stop_at("film.*.mp4", 3, signal.SIGKILL)[1] == -signal.SIGKILL
+    assert not (tmp_path / "two.overlay.mp4").exists()
+    assert start().wait() == 0
+    again = tmp_path / "again"
+    assert predict(clip, run, again, "video.stretch=1") == 0
+    for name in ("two.npz", "two.overlay.mp4"):
+        assert (tmp_path / name).read_bytes() == (again / name).read_bytes()
+    assert not list((tmp_path / "two.parts").glob("*.writing-*"))
+
+
+def test_a_video_of_one_frame_has_a_person_and_a_film(clip, run, tmp_path):
+    path = tmp_path / "single.mp4"
+    image = draw_scene([(60, RED)])
+    write_stretch(path, [(0, image)], np.zeros(1), 25.0)
+    words = [f"run={run}", f"out={tmp_path}", "whole_image=true", *TINY]
+    assert main(["predict", str(path), *words, "video.smooth=one_euro"]) == 0
+    with np.load(tmp_path / "single.npz") as arrays:
+        assert arrays["body-1/frames"].tolist() == [0]
+    assert open_video(str(tmp_path / "single.overlay.mp4")).count == 1
 
 
 def test_a_smooth_video_has_the_same_frames(done, clip, run, tmp_path):

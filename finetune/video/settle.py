@@ -16,7 +16,7 @@ from finetune.animation.track import Take, Track
 from finetune.video.asked import Who
 from finetune.video.recover import Rows
 
-LEAST_FRAMES = 2  # of somebody who is written
+LEAST_FRAMES = 2  # of somebody who is written, in a video of so many
 
 
 def make_take(
@@ -42,7 +42,7 @@ def make_take(
         if who.kind not in rows:
             continue
         mine = rows[who.kind].who == number
-        if mine.sum() >= LEAST_FRAMES:
+        if mine.sum() >= min(LEAST_FRAMES, len(times)):
             name = f"{who.part}-{len(tracks) + 1}"
             tracks.append(_make_track(name, who, rows[who.kind], mine, times, K, bodies[who.kind]))
     if not tracks:
