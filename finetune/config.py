@@ -240,6 +240,8 @@ class FinetuneConfig(ClipTrainConfig):
             if self.fit != TrainedFitKeys():
                 raise UserError("fit. keys are set and fit_every=0: nothing is fitted in training")
             return
+        if self.fit.frozen:
+            raise UserError("fit.frozen=true is for counterpose fit, not for fits in training")
         if self.parallel != "ddp" or self.task != DEFAULT_TASK:
             raise UserError(
                 f"fit_every={self.fit_every} is for parallel=ddp and task={DEFAULT_TASK}, not for "

@@ -18,12 +18,13 @@ from data.format.shards import shard_name, write_shard
 from data.loading.crop_labels import find_label_kind
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix, project
+from engine.pose_metrics import pa_mpjpe
 from finetune.fit import command, photos
 from finetune.fit import fitter as fitter_module
 from finetune.fit.config import FitKeys
 from finetune.fit.fitter import Fitter
 from finetune.fit.minimise import minimise
-from finetune.fit.observed import Rules, read_shards, read_stretches
+from finetune.fit.observed import Rules, freeze_people, read_shards, read_stretches
 from finetune.fit.prior import Sample, sample_people, take_hands
 from finetune.inference.search import Region
 
@@ -353,3 +354,37 @@ def test_what_fails_leaves_no_folder(tmp_path, shards):
         command.main([str(tmp_path / "a.jpg"), str(shards), f"out={tmp_path}/out"])
     with pytest.raises(UserError, match="camera=one is a name in a file: set calibration= too"):
         command.main([str(shards), f"out={tmp_path}/out", "camera=one"])
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_frozen_people_are_many_views_of_one_pose(known, bodies, sample, truth, tmp_path):
+    """A camera goes a third of a circle round somebody who holds still."""
+    K = np.array([[320.0, 0, SIZE / 2], [0, 320.0, SIZE / 2], [0, 0, 1]])
+    poses = [look_at(angle) for angle in np.linspace(-0.5, 1.6, 6)]
+    crops = [
+        Crop("hand_held", 0.1 * n, "body", K, Rt if known else None) for n, Rt in enumerate(poses)
+    ]
+    points = np.array([project(truth[1][0], K, Rt)[0] for Rt in poses], np.float32)
+    seen = Keypoints("coco17", points, np.ones((6, 17), np.float32))
+    labels = Labels(np.arange(6), keypoints=seen)
+    clip = Clip("still", "test", "CC0-1.0", "anna", SIZE, crops, [b"\xff\xd8"] * 6, labels=labels)
+    write_shard(str(tmp_path / shard_name(0)), [clip])
+    shards = [str(tmp_path / shard_name(0))]
+    [stretch], _ = read_stretches(read_shards(shards), Rules("body", 0.3, 6))
+    freeze_people([stretch])
+    assert len(stretch.times_s) == (1 if known else 6)
+    fitter = Fitter(bodies["anny"], sample, FitKeys(frozen=True))
+    [found] = fitter.fit([stretch], {})
+    pose = found.parameters.pose
+    assert torch.equal(pose[:, 1:], pose[:1, 1:].expand_as(pose[:, 1:]))
+    body = bodies["anny"].lean(1)
+    with torch.no_grad():
+        vertices, joints = body(pose, found.parameters.translation, found.parameters.shape)
+        keypoints = body.keypoints(vertices, joints)
+    names = [name for name in body.keypoint_names if name.partition("_")[2] in SEEN]
+    rows = [body.keypoint_names.index(name) for name in names]
+    true = torch.from_numpy(truth[0][:1]).expand(len(pose), -1, -1)
+    apart = pa_mpjpe(keypoints[:, rows], true[:, rows])
+    # How large somebody is no camera tells whose poses nobody knows.
+    assert apart.max() < (12 if known else 30), apart
+    assert found.errors.max() < 0.02

@@ -25,7 +25,7 @@ from finetune.fit.config import NOBODY, FitConfig
 from finetune.fit.fitter import Fitted, Fitter
 from finetune.fit.footage import cut_video, is_video
 from finetune.fit.labels import Shown, find_kind, label_clip
-from finetune.fit.observed import Rules, Stretch, read_shards, read_stretches
+from finetune.fit.observed import Rules, Stretch, freeze_people, read_shards, read_stretches
 from finetune.fit.photos import cut_photos, is_photo
 from finetune.fit.prior import sample_body
 from finetune.inference.image_camera import CameraFinder
@@ -223,6 +223,8 @@ def _fit_shards(
             "fit.confidence_min), %d are no crops of a %s: they are left out",
             counts.few, rules.min_points, rules.confidence_min, counts.others, body.kind,
         )  # fmt: skip
+    if config.fit.frozen:
+        freeze_people(stretches)
     # Weights that ship are called by the kind of what they recover.
     run = config.run or body.kind
     predictor = None if run == NOBODY else Predictor(run, config.device)

@@ -37,6 +37,10 @@ class FitKeys:
     acceleration: float = key(
         10.0, "usual acceleration of a joint, m/s^2; smaller is smoother; 0: not smoothed", low=0
     )
+    frozen: bool = key(
+        False,
+        "people hold still before cameras that move: all images of a person are of one pose",
+    )
     steps: int = key(120, "steps of a fit, at most", low=1)
 
 

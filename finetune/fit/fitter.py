@@ -78,10 +78,12 @@ class Fitter:
             answers: by id of a view.
         """
         out = []
-        short = [one for one in stretches if len(one.times_s) <= LONGEST]
+        # A frozen person's views are fitted together, however many there are.
+        longest = float("inf") if self.keys.frozen else LONGEST
+        short = [one for one in stretches if len(one.times_s) <= longest]
         fitted = iter(self._fit_together(short, answers) if short else ())
         for one in stretches:
-            is_long = len(one.times_s) > LONGEST
+            is_long = len(one.times_s) > longest
             out.append(self._fit_long(one, answers) if is_long else next(fitted))
         return out
 
@@ -153,7 +155,7 @@ class Fitter:
             told[None],
             root.new_zeros(1, len(root)),
         )
-        scene = Scene(body, points, prior, views, known, seconds, start)
+        scene = Scene(body, points, prior, views, known, seconds, start, self.keys.frozen)
         return self._sort(scene, scene.begin(limit=float("inf")), [stretch], rows)[0]
 
     def _fit_together(
@@ -176,7 +178,7 @@ class Fitter:
         numbers = _minimise(scene, scene.begin(), whole, third // 2)
         numbers = _minimise(scene, numbers, wide, third)
         numbers = _minimise(scene, numbers, narrow, keys.steps - third - third // 2)
-        if self.up and body.kind == "body":
+        if self.up and body.kind == "body" and not keys.frozen:
             with torch.no_grad():
                 _, keypoints = scene.place(scene.pose(numbers))
             scene.contacts = find_contacts(body, keypoints, scene.known, scene.seconds, self.up)
@@ -220,7 +222,7 @@ class Fitter:
             guesses = _guess_all(guesser, seen, instant, stretch.times_s, own)
             starts.append(self._begin(guesser, guesses, seen, instant, known.shape[1]))
         start = Start(*(torch.stack(parts) for parts in zip(*starts, strict=True)))
-        return Scene(body, points, prior, views, known, seconds, start), rows
+        return Scene(body, points, prior, views, known, seconds, start, self.keys.frozen), rows
 
     def _begin(
         self,

@@ -161,6 +161,21 @@ def read_stretches(samples: Iterable[Sample], rules: Rules) -> tuple[list[Stretc
     return list(stretches.values()), counts
 
 
+def freeze_people(stretches: Sequence[Stretch]) -> None:
+    """Have all views of a person who holds still be of one instant, where cameras' poses are known.
+
+    A single camera that always stands at the origin of its world is one whose poses nobody knows:
+    there the instants stay, for in its axes the person is elsewhere in each.
+    """
+    for stretch in stretches:
+        poses = np.stack([view.Rt for view in stretch.views])
+        cameras = {view.camera for view in stretch.views}
+        if len(cameras) > 1 or np.abs(poses - np.eye(3, 4)).max() > 0:
+            first = min(view.time_s for view in stretch.views)
+            for view in stretch.views:
+                view.time_s = first
+
+
 def _name_shards(shards: Sequence[str]) -> str:
     """The first of them and how many there are."""
     more = f" and {len(shards) - 1} others" if len(shards) > 1 else ""

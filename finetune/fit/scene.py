@@ -115,6 +115,8 @@ class Scene:
         views: of all people.
         known: (S, T) bool, whether an instant is one or pads.  seconds: (S, T).
         start: where the fit begins.
+        frozen: a person has one pose at all instants, and only where it is differs: how a camera
+            stands that nobody knows.
     """
 
     def __init__(
@@ -126,12 +128,15 @@ class Scene:
         known: torch.Tensor,
         seconds: torch.Tensor,
         start: Start,
+        frozen: bool = False,
     ) -> None:
         self.body, self.points, self.prior = body, points, prior
         self.views, self.known, self.start = views, known, start
+        self.frozen = frozen
+        if frozen:
+            start.pose = start.pose[:, :1].expand_as(start.pose)
         self.people, self.instants = known.shape
         self.shapes = start.shape.shape[1]
-        self.width = 6 + len(prior.mean)
         self.contacts: Contacts | None = None
         names = points.names
         slack = torch.tensor([LOOSE.get(name, 1.0) for name in names])
@@ -141,6 +146,9 @@ class Scene:
         # What a detector puts wrongly it puts wrongly in all images of a person, so that more of
         # them do not outweigh what is known of shapes.
         self._counted = torch.bincount(self._person, minlength=self.people).to(views.points)
+        # How often an instant's pose counts by the prior: a frozen person's pose counts once.
+        counts = known.sum(1, keepdim=True) if frozen else 1
+        self._poses = known / counts
         self.seconds = seconds
         self._set_gaps(seconds)
 
@@ -157,14 +165,31 @@ class Scene:
         count = self.people, self.instants
         fitted = self.start.pose[:, :, self.prior.joints].flatten(2)
         y = self.prior.to_whitened(fitted).clamp(-limit, limit)
-        moves = torch.cat([fitted.new_zeros(*count, 6), y], -1)
-        return torch.cat([self.start.shape, moves.flatten(1)], 1)
+        return self._join(self.start.shape, fitted.new_zeros(*count, 6), y)
+
+    def _split(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """((S, S') shape, (S, T, 6) turn and shift, (S, T, F * 3) pose) of numbers (S, D)."""
+        free, moves = numbers.split((self.shapes, numbers.shape[1] - self.shapes), 1)
+        if not self.frozen:
+            moves = moves.unflatten(1, (self.instants, -1))
+            return free, moves[..., :6], moves[..., 6:]
+        where, y = moves.split((6 * self.instants, len(self.prior.mean)), 1)
+        return (
+            free,
+            where.unflatten(1, (self.instants, 6)),
+            y[:, None].expand(-1, self.instants, -1),
+        )
+
+    def _join(self, free: torch.Tensor, where: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """(S, D) numbers, of which a frozen person's pose is once: the first instant's."""
+        if self.frozen:
+            return torch.cat([free, where.flatten(1), y[:, 0]], 1)
+        return torch.cat([free, torch.cat([where, y], -1).flatten(1)], 1)
 
     def pose(self, numbers: torch.Tensor) -> BodyParameters:
         """The S * T bodies that numbers (S, D) stand for."""
-        free = numbers[:, : self.shapes]
-        moves = numbers[:, self.shapes :].unflatten(1, (self.instants, self.width))
-        turn, shift, y = moves.split((3, 3, self.width - 6), -1)
+        free, where, y = self._split(numbers)
+        turn, shift = where.split(3, -1)
         root = axis_angle_to_matrix(turn * TURN_RAD) @ self.start.root
         translation = self.start.translation + shift * SHIFT_M
         fitted = self.prior.to_pose(y).unflatten(-1, (-1, 3))
@@ -204,34 +229,27 @@ class Scene:
 
     def energy(self, numbers: torch.Tensor, terms: Terms) -> torch.Tensor:
         """(S,) of numbers (S, D)."""
-        if not terms.moves_shape:
-            numbers = torch.cat([numbers[:, : self.shapes].detach(), numbers[:, self.shapes :]], 1)
-        if not terms.moves_pose:
-            numbers = self._hold_pose(numbers)
+        free, where, y = self._split(numbers)
+        free = free if terms.moves_shape else free.detach()
+        y = y if terms.moves_pose else y.detach()
+        numbers = self._join(free, where, y)
         found = self.pose(numbers)
         points, keypoints = self.place(found)
         total = self._sum_people(self._compare_pixels(points, terms))
-        moves = numbers[:, self.shapes :].unflatten(1, (self.instants, self.width))
-        y = moves[..., 6:]
         likely = 0.5 * terms.prior * y.square().sum(-1)
         beyond = self.prior.to_pose(y)
         beyond = (beyond - self.prior.high).relu() + (self.prior.low - beyond).relu()
         likely = likely + 0.5 * (beyond / LIMIT_RAD).square().sum(-1)
+        total = total + (likely * self._poses).sum(1)
         if terms.told:
-            likely = likely + self._compare_told(keypoints, terms)
-        total = total + (likely * self.known).sum(1)
-        free = (numbers[:, : self.shapes] - self.prior.shape_mean) / self.prior.shape_std
+            total = total + (self._compare_told(keypoints, terms) * self.known).sum(1)
+        free = (free - self.prior.shape_mean) / self.prior.shape_std
         total = total + 0.5 * terms.shape * self._counted * free.square().sum(1)
-        if terms.acceleration and self.instants > 2:
+        if not self.frozen and terms.acceleration and self.instants > 2:
             total = total + self._weigh_acceleration(keypoints, terms.acceleration)
         if self.contacts is not None:
             total = total + self._weigh_contacts(keypoints, self.contacts)
         return total
-
-    def _hold_pose(self, numbers: torch.Tensor) -> torch.Tensor:
-        moves = numbers[:, self.shapes :].unflatten(1, (self.instants, self.width))
-        moves = torch.cat([moves[..., :6], moves[..., 6:].detach()], -1)
-        return torch.cat([numbers[:, : self.shapes], moves.flatten(1)], 1)
 
     def measure(self, points: torch.Tensor) -> torch.Tensor:
         """(N, P) how far points are from the keypoints, as shares of the person's size."""
