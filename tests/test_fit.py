@@ -208,6 +208,19 @@ def test_clips_that_cannot_be_fitted_are_refused_in_words(tmp_path, truth, sampl
         command.main([str(tmp_path)])
 
 
+def test_cameras_whose_poses_nobody_knows_are_fitted_each_on_its_own(tmp_path, truth):
+    clip = make_clip("apart", truth[1], (0, 1), "walk")
+    for crop in clip.crops:
+        if crop.camera != "cam0":
+            crop.Rt = None
+    write_shard(str(tmp_path / shard_name(0)), [clip])
+    shards = read_shards([str(tmp_path / shard_name(0))])
+    stretches, _ = read_stretches(shards, Rules("body", 0.3, 6))
+    seen = [{view.camera for view in one.views} for one in stretches]
+    assert seen == [{"cam0"}, {"cam1"}, {"cam2"}]
+    assert [one.times_s for one in stretches] == [[0.0, 0.1]] * 3
+
+
 def test_one_persons_fit_does_not_depend_on_who_is_beside(bodies, sample, shards):
     fitter = Fitter(bodies["anny"], sample, FitKeys(steps=12))
     stretches, _ = read_stretches(read_shards([str(shards / shard_name(0))]), Rules("body", 0.3, 6))

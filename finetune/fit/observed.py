@@ -1,7 +1,8 @@
 """What cameras see of people: the keypoints of clips in shards, sorted by person and instant.
 
 A stretch is one person for as long as nobody lost them: all clips of one track, or one clip that
-belongs to none. Clips of a track overlap in time; what they have in common counts once.
+belongs to none. Clips of a track overlap in time; what they have in common counts once. What a
+camera sees whose pose nobody knows is a stretch of its own.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -119,8 +120,8 @@ def read_stretches(samples: Iterable[Sample], rules: Rules) -> tuple[list[Stretc
         UserError: no crop has keypoints, or a clip's cannot be read; a crop has no camera and
             nobody says which.
     """
-    stretches: dict[tuple[str, str, str], Stretch] = {}
-    known: dict[tuple[str, str, str, float, tuple], View] = {}
+    stretches: dict[tuple[str, str, str, str], Stretch] = {}
+    known: dict[tuple[str, str, str, str, float, tuple], View] = {}
     counts = Counts()
     crops, shards = 0, []
     for path, key, members in samples:
@@ -143,8 +144,10 @@ def read_stretches(samples: Iterable[Sample], rules: Rules) -> tuple[list[Stretc
             name = clip.track if clip.track is not None else where
             if crop.K is None and rules.assumes_cameras:
                 name = f"{where}:{number}"  # in the axes of a camera of its own
-            group = name, crop.kind, points.joint_set
-            stretch = stretches.setdefault(group, Stretch(name, crop.kind, points.joint_set))
+            # How cameras stand to each other nobody knows whose poses nobody does.
+            alone = crop.camera if crop.Rt is None else ""
+            group = name, crop.kind, points.joint_set, alone
+            stretch = stretches.setdefault(group, Stretch(*group[:3]))
             same = (*group, found.time_s, _tell_camera(crop))
             if clip.track is not None and same in known:
                 known[same].places.append(place)
@@ -169,8 +172,7 @@ def freeze_people(stretches: Sequence[Stretch]) -> None:
     """
     for stretch in stretches:
         poses = np.stack([view.Rt for view in stretch.views])
-        cameras = {view.camera for view in stretch.views}
-        if len(cameras) > 1 or np.abs(poses - np.eye(3, 4)).max() > 0:
+        if np.abs(poses - np.eye(3, 4)).max() > 0:
             first = min(view.time_s for view in stretch.views)
             for view in stretch.views:
                 view.time_s = first
