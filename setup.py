@@ -81,6 +81,8 @@ setup(
         "hub": ["huggingface_hub>=0.23"],
         # `counterpose export onnx`, which runs what it writes
         "onnx": ["onnx>=1.17", "onnxruntime>=1.20"],
+        # `counterpose serve`: the local page. It wants an older Pillow than constraints.txt names.
+        "serve": ["gradio>=6.2,<7"],
         # benchmarks/frames.py, which counts where its random access gives other frames
         "bench": ["decord>=0.6; sys_platform == 'linux' and platform_machine == 'x86_64'"],
         "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],  # make docs

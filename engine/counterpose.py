@@ -17,6 +17,7 @@ PACKAGES = ("data", "pretrain", "finetune", "engine", "slurm")
 # What a user of meshes types without the package's name.
 SHORT = {
     "predict": "finetune",
+    "serve": "finetune",
     "fit": "finetune",
     "weights": "finetune",
     "export": "finetune",
@@ -81,6 +82,7 @@ Pre-train a vision transformer on pairs of images of one person, and recover mes
   slurm     send any of these to a cluster, and look after it
 
   predict   short for finetune predict: the meshes of the people in images
+  serve     short for finetune serve: a local page where one drops a photograph or clip
   fit       short for finetune fit: bodies fitted to keypoints, as labels to learn from
   weights   short for finetune weights: those that ship, listed, shown, checked, pushed to a hub
   export    short for finetune export: a network as a file for other programs

@@ -63,6 +63,14 @@ PACKAGE = Package(
             keys="finetune.verb_config:PredictFilesConfig",
         ),
         Verb(
+            "serve",
+            "finetune.serve.command:main",
+            "open a local page that shows the meshes of a photograph or clip (pip install gradio)",
+            "[run=RUN] [port=N] [key=value ...]",
+            "",
+            keys="finetune.serve.config:ServeConfig",
+        ),
+        Verb(
             "predict_pair",
             "finetune.two_views.predict:main",
             "recover the mesh of a person or hand in two images at once",

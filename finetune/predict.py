@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     for path in videos:
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file")
-    predictors = _open_predictors(config)
+    predictors = open_predictors(config)
     if videos:
         check_videos(config, predictors)
     if paths:
@@ -94,7 +94,7 @@ def _predict_live(config: PredictFilesConfig, argv: Sequence[str]) -> int:
     out = config.out if any(word.startswith("out=") for word in argv) else ""
     check_live(config, bool(out))
     finder = CameraFinder(config.intrinsics, config.calibration)
-    predictors = _open_predictors(config)
+    predictors = open_predictors(config)
     for predictor in predictors.values():
         predictor.require_mesh("predict of a camera")
     return run_live(config, predictors, finder, out)
@@ -145,8 +145,12 @@ def _predict_images(
     print(f"wrote what was found in {len(regions)} images to {out}")
 
 
-def _open_predictors(config: PredictConfig) -> dict[str, Predictor]:
-    """{"body", "hand": the run that recovers it}: those that are named, or that ship."""
+def open_predictors(config: PredictConfig) -> dict[str, Predictor]:
+    """Return {"body", "hand": the run that recovers it}: those that are named, or that ship.
+
+    Raises:
+        UserError: a run that is none, or two that recover the same.
+    """
     runs = split_paths(config.run, "run") or choose_shipped()
     predictors: dict[str, Predictor] = {}
     for run in runs:

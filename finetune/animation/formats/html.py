@@ -37,6 +37,17 @@ def write_html(take: Take, stem: Path) -> list[Path]:
     Raises:
         UserError: the video cannot be read any more.
     """
+    path = Path(f"{stem}.html")
+    render.write(path, render_take(take, _shrink_video(take, stem)))
+    return [path]
+
+
+def render_take(take: Take, film: bytes) -> str:
+    """Return the page of a take.
+
+    Args:
+        film: its video as MP4; of a take of one frame that frame, which the page shows as an image.
+    """
     packed = {
         "times": np.round(take.times, 6).tolist(),
         "fps": take.fps,
@@ -47,12 +58,13 @@ def write_html(take: Take, stem: Path) -> list[Path]:
         ],
     }
     seconds, known = float(take.times[-1]), bool(take.focal_from)
+    is_single = len(take.times) == 1
     values = {
         "name": Path(take.video).name,
+        "is_single": is_single,
         "facts": [
-            f"{len(take.times)} frames",
-            f"{seconds:.1f} s",
-            f"{take.fps:.2f} frames a second",
+            *([] if is_single else [f"{len(take.times)} frames", f"{seconds:.1f} s"]),
+            *([] if is_single else [f"{take.fps:.2f} frames a second"]),
             f"{take.width} x {take.height}",
             *([f"focal length {take.intrinsics[0, 0]:.0f} px ({take.focal_from})"] * known),
         ],
@@ -63,13 +75,11 @@ def write_html(take: Take, stem: Path) -> list[Path]:
         "scales": _list_scales(take) if take.confident else [],
         "width": take.width,
         "height": take.height,
-        "film": f"data:video/mp4;base64,{base64.b64encode(_shrink_video(take, stem)).decode()}",
+        "film": f"data:video/mp4;base64,{base64.b64encode(film).decode()}",
         # Numbers and names alone; "<" would end the script that holds them.
         "take": Markup(json.dumps(packed, separators=(",", ":")).replace("<", "\\u003c")),
     }
-    path = Path(f"{stem}.html")
-    render.write(path, render.page("player.html", values, [LOOKS], [LOOKS / "player.js"]))
-    return [path]
+    return render.page("player.html", values, [LOOKS], [LOOKS / "player.js"])
 
 
 def _list_scales(take: Take) -> list[dict]:
