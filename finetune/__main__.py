@@ -56,7 +56,7 @@ PACKAGE = Package(
         Verb(
             "predict",
             "finetune.predict:main",
-            "recover the meshes of the people and hands in images and videos, or before a camera",
+            "recover the meshes of people and hands in images, videos, or before a camera",
             "IMAGE-or-VIDEO ... | camera=NUMBER-or-URL [run=RUN] [out=DIR] [boxes=FILE] "
             "[formats=NAMES] [key=value ...]",
             "photo.jpg",
@@ -65,7 +65,7 @@ PACKAGE = Package(
         Verb(
             "serve",
             "finetune.serve.command:main",
-            "open a local page that shows the meshes of a photograph or clip (pip install gradio)",
+            "open a local page that shows the meshes of a photograph or clip",
             "[run=RUN] [port=N] [key=value ...]",
             "",
             keys="finetune.serve.config:ServeConfig",
