@@ -79,16 +79,16 @@ class SpoilConfig:
     noise: float = key(1.0, "strength of errors of each frame by itself", low=0)
     slow: float = key(1.0, "strength of errors that last some tenths of a second", low=0)
     limb_hz: float = key(
-        0.5, "how often a second a limb is wrong for a while, as where it is hidden", low=0
+        0.3, "how often a second a limb is wrong for a while, as where it is hidden", low=0
     )
     flip_share: float = key(
-        0.15,
+        0.05,
         "share of stretches in which the person faces the wrong way for a while",
         low=0,
         high=1,
     )
     swap_share: float = key(
-        0.15, "share of stretches in which left and right are swapped for a while", low=0, high=1
+        0.05, "share of stretches in which left and right are swapped for a while", low=0, high=1
     )
     gap_share: float = key(0.5, "share of stretches with gaps between their frames", low=0, high=1)
     gap_s: float = key(0.5, "longest gap, seconds", low=0)
@@ -106,7 +106,9 @@ class MotionLossConfig:
     rotation: float = key(1.0, "weight of each joint's rotation, radians", low=0)
     joints: float = key(10.0, "weight of joints about the root, metres", low=0)
     acceleration: float = key(10.0, "weight of their accelerations, metres a squared frame", low=0)
-    place: float = key(2.0, "weight of where the person is, metres", low=0)
+    place: float = key(
+        10.0, "weight of where the person is, metres; of the distance a quarter", low=0
+    )
     confidence: float = key(0.05, "weight of how well it knows its errors", low=0)
 
 

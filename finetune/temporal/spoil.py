@@ -15,19 +15,19 @@ from finetune.temporal.limbs import Limbs
 # {how a joint's name starts: degrees along each axis of what a frame is wrong by itself, and of
 # what is wrong for some tenths of a second}; the first that fits.
 ERRORS_DEG = {
-    "root": (1.2, 5.0),
-    "upperleg": (1.2, 6.0),
-    "lowerleg": (1.8, 8.0),
-    "foot": (0.9, 5.0),
-    "spine": (0.3, 1.2),
-    "clavicle": (0.15, 1.2),
-    "shoulder": (0.1, 0.3),
-    "upperarm": (1.0, 5.0),
-    "lowerarm01": (0.9, 5.0),
-    "lowerarm02": (0.1, 1.5),
-    "wrist": (0.5, 3.0),
-    "head": (0.1, 2.0),
-    "neck": (0.1, 1.0),
+    "root": (0.8, 2.8),
+    "upperleg": (0.8, 3.3),
+    "lowerleg": (1.2, 4.5),
+    "foot": (0.6, 2.8),
+    "spine": (0.2, 0.7),
+    "clavicle": (0.1, 0.7),
+    "shoulder": (0.06, 0.2),
+    "upperarm": (0.6, 2.8),
+    "lowerarm01": (0.5, 2.8),
+    "lowerarm02": (0.1, 0.8),
+    "wrist": (0.3, 1.7),
+    "head": (0.06, 1.1),
+    "neck": (0.06, 0.6),
 }
 SPREAD = 0.6  # of the logarithm of how strong the errors of a stretch, and of a joint in it, are
 SLOW_S = (0.06, 0.5)  # how long slow errors last

@@ -12,6 +12,7 @@ from finetune.temporal.limbs import Limbs
 from finetune.temporal.network import Answer, MotionNetwork, Stretches
 
 TERMS = ("rotation", "joints", "acceleration", "place", "confidence")
+ALONG = 0.25  # of errors of the distance, of which an image tells least, beside the others
 HARD = 1e-4  # keeps the square roots' gradients finite
 KINDS = ("seen", "missing")  # of frames, which validation tells apart
 
@@ -69,8 +70,9 @@ class MotionStep(nn.Module):
         angles = measure_angles(found.turns, true.turns)
         mine, theirs = self.network.chain(found.turns), self.network.chain(true.turns)
         apart = _length(mine - theirs).mean(-1)
-        jerk = _length(_differ(mine - theirs + _move(found, true))).mean(-1)
-        place = _length(found.place - true.place)
+        jerk = _length(_differ(mine - theirs + beside[:, :, None])).mean(-1)
+        beside, along = _split_apart(found, true)
+        place = _length(beside + ALONG * along)
         log_error = found.log_error.clamp(-8, 2)
         doubt = (log_error + angles.detach() / log_error.exp()).mean(-1)
         kept = true.valid[:, 1:-1] & true.valid[:, 2:] & true.valid[:, :-2]
@@ -131,14 +133,12 @@ def _length(vectors: torch.Tensor) -> torch.Tensor:
     return (vectors.square().sum(-1) + HARD**2).sqrt()
 
 
-def _move(found: Answer, true: Stretches) -> torch.Tensor:
-    """(B, T, 1, 3) by how much the root is off, for accelerations in the camera's frame.
-
-    The distance, of which an image tells least, is left out: its part has a weight of its own.
-    """
+def _split_apart(found: Answer, true: Stretches) -> tuple[torch.Tensor, torch.Tensor]:
+    """By how much the root is off, (B, T, 3) across the ray towards it and along it."""
     apart = found.place - true.place
     ray = torch.nn.functional.normalize(true.place, dim=-1)
-    return (apart - (apart * ray).sum(-1, keepdim=True) * ray)[:, :, None]
+    along = (apart * ray).sum(-1, keepdim=True) * ray
+    return apart - along, along
 
 
 def _differ(points: torch.Tensor) -> torch.Tensor:
