@@ -16,6 +16,7 @@ of seconds.
 """
 
 from dataclasses import dataclass
+from math import log
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,9 @@ from finetune.temporal.keys import MotionNetworkConfig
 from finetune.temporal.limbs import Chain, Limbs
 
 KERNEL = 8  # numbers by which a frame and a joint choose whom they are averaged with
-NARROW_S = 0.04  # width of the mean that the module begins with
+NARROW_S = 0.05  # width of the mean that the module begins with
+WIDTHS = 4.0  # how many times wider, or narrower, the module may make it
+MOST_ALIKE = 3.0  # by how much frames that are alike may count for more, as a logarithm
 WIDE = 3.0  # the second mean's width over the first one's
 SLOWEST_HZ, FASTEST_HZ = 0.05, 8.0  # of rotary positions
 STILL_RAD, STILL_M = 0.03, 0.02  # spreads below which the turn on top is faded out
@@ -198,9 +201,12 @@ class MotionNetwork(nn.Module):
             for layer in (self.asks, self.offers)
         )
         wide, sharp, worth = self.shapes(tokens).unflatten(-1, (self.filters, 3)).unbind(-1)
-        rate = (-wide.clamp(-3, 4)).exp().transpose(1, 2)[..., None] / NARROW_S
+        # A filter that may be as wide as the window takes slow motions for errors.
+        wide = wide.tanh() * log(WIDTHS)
+        rate = (-wide).exp().transpose(1, 2)[..., None] / NARROW_S
         apart = (times[:, :, None] - times[:, None, :]).abs()[:, None]
         likeness = (asks / KERNEL**0.5) @ offers.transpose(-1, -2)
+        likeness = MOST_ALIKE * (likeness / MOST_ALIKE).tanh()
         hidden = (~seen)[:, None] * -FAR
         likeness = likeness + (worth.transpose(1, 2) + hidden)[:, :, None]
         faded = apart * rate
@@ -254,9 +260,9 @@ class _Level:
         self.place = torch.where(shown, place, self.middle)
         length = self.place.norm(dim=-1, keepdim=True).clamp_min(1e-6)
         self.rays = self.place / length
-        log = length.log()
-        self.log_distance = torch.where(shown, log, 0).sum(1, keepdim=True) / count
-        self.distances = torch.where(shown, log - self.log_distance, 0)
+        distance = length.log()
+        self.log_distance = torch.where(shown, distance, 0).sum(1, keepdim=True) / count
+        self.distances = torch.where(shown, distance - self.log_distance, 0)
 
     def measure_spread(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, 1, J) radians and (B, 1, 1) metres by which what was seen varies."""
