@@ -33,6 +33,7 @@ from finetune.temporal.limbs import Chain, Limbs
 
 KERNEL = 8  # numbers by which a frame and a joint choose whom they are averaged with
 NARROW_S = 0.05  # width of the mean that the module begins with
+DISTANCE_S = 0.2  # the same of the distance, which a network sees worst
 WIDTHS = 4.0  # how many times wider, or narrower, the module may make it
 MOST_ALIKE = 3.0  # by how much frames that are alike may count for more, as a logarithm
 WIDE = 3.0  # the second mean's width over the first one's
@@ -149,6 +150,9 @@ class MotionNetwork(nn.Module):
         nn.init.constant_(self.doubt.bias, -3.0)
         steps = torch.linspace(0, 1, width // config.heads // 2)
         rates = SLOWEST_HZ * (FASTEST_HZ / SLOWEST_HZ) ** steps
+        widths_s = torch.full((self.filters, 1, 1), NARROW_S)
+        widths_s[-1] = DISTANCE_S
+        self.register_buffer("widths_s", widths_s, persistent=False)
         self.register_buffer("rates", 2 * torch.pi * rates, persistent=False)
 
     def forward(self, given: Stretches) -> Answer:
@@ -203,7 +207,7 @@ class MotionNetwork(nn.Module):
         wide, sharp, worth = self.shapes(tokens).unflatten(-1, (self.filters, 3)).unbind(-1)
         # A filter that may be as wide as the window takes slow motions for errors.
         wide = wide.tanh() * log(WIDTHS)
-        rate = (-wide).exp().transpose(1, 2)[..., None] / NARROW_S
+        rate = (-wide).exp().transpose(1, 2)[..., None] / self.widths_s
         apart = (times[:, :, None] - times[:, None, :]).abs()[:, None]
         likeness = (asks / KERNEL**0.5) @ offers.transpose(-1, -2)
         likeness = MOST_ALIKE * (likeness / MOST_ALIKE).tanh()
