@@ -1,11 +1,11 @@
 """What the one-euro filter does to errors such as a network's, on motions of the generator.
 
-    python benchmarks/smoothing.py [motions=10] [seed=0] [seconds=2]
+    python benchmarks/smoothing.py [motions=10] [seed=0] [seconds=2] [module=RUN]
 
 The generator's motions (data/people/motion.py) are posed and spoilt: white errors of each frame as
 strong as those measured on a real video, slow ones, and limbs that are wrong for up to 0.4 s as if
-they were hidden. Each cutoff gives a row: MPJPE and acceleration error about the root, then in the
-camera's frame.
+they were hidden. Each cutoff gives a row, and so does a motion module, which is not spoilt so in its
+training: MPJPE and acceleration error about the root, then in the camera's frame.
 """
 
 import os
@@ -26,10 +26,12 @@ from engine.cli import run
 from engine.geometry import axis_angle_to_matrix
 from finetune.animation.track import Track
 from finetune.evaluation.scoring.errors import acceleration_errors
+from finetune.temporal.mend import mend_track
+from finetune.temporal.module_file import locate_module
 from finetune.temporal.one_euro import Cutoff
 from finetune.temporal.smooth import smooth_track
 
-OPTIONS = {"motions": "10", "seed": "0", "seconds": "2"}
+OPTIONS = {"motions": "10", "seed": "0", "seconds": "2", "module": ""}
 RATES = (24, 30, 50, 60)
 CUTOFFS = (Cutoff(0.5, 0.5), Cutoff(1, 0.5), Cutoff(1, 2), Cutoff(1, 4))
 JOINTS = [
@@ -92,6 +94,13 @@ def main(argv: list[str]) -> None:
     for cutoff in CUTOFFS:
         pairs = [(smooth_track(one.seen, cutoff), one.true) for one in made]
         print_row(f"one-euro, {cutoff.least_hz:g} Hz, {cutoff.rise:g}", maker, pairs)
+    if options["module"]:
+        module = locate_module(options["module"], "module")
+        pairs = [
+            (mend_track(one.seen, one.seen.times, module, CUTOFFS[-1], 0.5), one.true)
+            for one in made
+        ]
+        print_row("learned", maker, pairs)
 
 
 def print_row(name: str, maker: "Maker", pairs: Sequence[tuple[Track, Track]]) -> None:
