@@ -4,8 +4,8 @@
 
 The generator's motions (data/people/motion.py) are posed and spoilt: white errors of each frame as
 strong as those measured on a real video, slow ones, and limbs that are wrong for up to 0.4 s as if
-they were hidden. Each cutoff gives a row, and so does a motion module, whose training spoils motions
-in another way: MPJPE and acceleration error about the root, then in the camera's frame.
+they were hidden. Each cutoff gives a row, and so does a motion module, whose training spoils
+motions otherwise: MPJPE and acceleration error about the root, then in the camera's frame.
 """
 
 import os
