@@ -43,11 +43,11 @@ class Network:
         """
         size = self.config.model.size
         crops = np.stack([cut_square(pixels, square, size) for square in squares])
-        images = torch.from_numpy(crops).to(self.device)
+        images = send_array(crops, self.device)
         images = normalise(images.permute(0, 3, 1, 2).float().div_(255))
         images = torch.where(flip[:, None, None, None], images.flip(-1), images)
         cameras = np.stack([crop_camera_of(square, K, size) for square in squares])
-        cameras = torch.from_numpy(cameras).float().to(self.device)
+        cameras = send_array(cameras.astype(np.float32), self.device)
         return images, mirror_cameras(cameras, flip, size)
 
     def place_prompts(
@@ -104,3 +104,15 @@ class Network:
         return mirror_masks(
             place_masks(masks, squares, model.size, model.grid()).to(self.device), flip
         )
+
+
+def send_array(values: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Return an array on a device.
+
+    To a GPU it goes by page-locked memory, which the copy does not wait for; all threads share the
+    device's default stream, so whoever reads the tensor comes after the copy.
+    """
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
