@@ -272,6 +272,11 @@ class PredictFilesConfig(PredictConfig):
     overlay_px: int = key(
         0, "longer side of an image's overlay in pixels, at most; 0: as the image", low=0
     )
+    refine: bool = key(
+        True,
+        "move bodies and hands onto the keypoints that were found (docs/animation.md); false: they "
+        "stay as the network sees them",
+    )
     video: VideoConfig = section(VideoConfig)
     live: LiveConfig = section(LiveConfig)
 

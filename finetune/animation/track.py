@@ -20,11 +20,12 @@ from engine.geometry import project
 from finetune.heads.base import pose_body
 from finetune.heads.confidence import surround_vertices
 from finetune.person import Person
+from finetune.prompts import PROMPTED
 
 CHUNK = 16  # bodies posed at once
 # What of a Track has a row a frame; the last ones may be None.
-ROWS = ("frames", "times", "pose", "translation", "confidence", "box", "hands", "filled")
-ROWS += ("uncertainty", "surface", "error_rad")
+ROWS = ("frames", "times", "pose", "translation", "confidence", "box", "hands", "held", "filled")
+ROWS += ("refined", "uncertainty", "surface", "error_rad", "found", "error_px")
 
 
 @dataclass(eq=False)
@@ -66,6 +67,13 @@ class Track:
         error_rad: (T,) float32 radians by which a motion module expects joints to be off, on
             average, or None.
         smoothing: words on what smoothed it.
+        held: (T, 2) bool likewise, whether they are those of frames nearby, as nobody saw the hand
+            (finetune/video/hands.py).
+        found: (T, P, 3) float32 keypoints that the search found, x and y in pixels and confidence,
+            in the order of finetune.prompts.PROMPTED; None where nothing is known of them.
+        refined: (T,) bool, whether the body was moved onto them (finetune/fit/refine.py).
+        error_px: (T,) float32 mean distance in pixels of the body's points from those that were
+            found, NaN in frames without; None where nobody measured it.
 
     Raises:
         UserError: arrays that do not belong together.
@@ -88,6 +96,10 @@ class Track:
     filled: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     error_rad: np.ndarray | None = None
     smoothing: str = "none"
+    held: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), bool))
+    found: np.ndarray | None = None
+    refined: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    error_px: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         count, joints = len(self.frames), len(self.body.joint_names)
@@ -95,6 +107,10 @@ class Track:
             self.hands = np.zeros((count, 2), bool)
         if not len(self.filled):
             self.filled = np.zeros(count, bool)
+        if not len(self.held):
+            self.held = np.zeros((count, 2), bool)
+        if not len(self.refined):
+            self.refined = np.zeros(count, bool)
         wanted: dict[str, tuple[int, ...]] = {
             "times": (count,),
             "pose": (count, joints, 3, 3),
@@ -104,9 +120,15 @@ class Track:
             "box": (count, 4),
             "hands": (count, 2),
             "filled": (count,),
+            "held": (count, 2),
+            "refined": (count,),
         }
         if self.error_rad is not None:
             wanted["error_rad"] = (count,)
+        if self.found is not None:
+            wanted["found"] = (count, len(PROMPTED[self.body.kind]), 3)
+        if self.error_px is not None:
+            wanted["error_px"] = (count,)
         for name, shape in wanted.items():
             if np.shape(getattr(self, name)) != shape:
                 raise UserError(

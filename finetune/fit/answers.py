@@ -33,12 +33,15 @@ class Answer:
         keypoints: (K, 3) of the network's body about joint 0.
         pose: (J, 3, 3), or None from a head without parameters.
         shape: (S,), or None likewise.
+        place: (3,) of joint 0 in the world, metres, for views with next to no keypoints; None:
+            nobody says.
     """
 
     points: np.ndarray
     keypoints: np.ndarray
     pose: torch.Tensor | None
     shape: torch.Tensor | None
+    place: np.ndarray | None = None
 
 
 def read_whole(path: str, keys: Collection[str]) -> Iterator[tuple[str, dict[str, bytes]]]:

@@ -1,6 +1,6 @@
 """Fits stretches of people: from keypoints and guesses to bodies, with an error for each view."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from finetune.fit.scene import Scene, Start, Terms, Views
 from finetune.fit.start import Guess, Guesser, start_pose
 
 WIDE, NARROW = 30.0, 4.0  # reach of an error in sigmas, at first and at last
-LONGEST, BESIDE = 240, 4  # instants that are fitted at once; of them beside a piece, each side
+LONGEST, BESIDE = 240, 4  # instants that are fitted at once; of them beside a part, each side
 NEIGHBOURS_S = 0.5  # a network's answer serves as a guess for instants so near
 LIKE_ROOT = 0.9  # of a hand's points that a joint moves, to count as its root
 MOVED_SHARE = 2e-3  # a joint is fitted if a radian of it moves a point so far, over their spread
@@ -62,13 +62,20 @@ class Fitter:
         keys: how it is fitted.
         network_body: name of the body model that answers are of, or "".
         up: axis of the world that points up, such as "z"; "": nobody knows.
+        longest: instants that are fitted at once, at most.
     """
 
     def __init__(
-        self, body: BodyModel, sample: Sample, keys: FitKeys, network_body: str = "", up: str = ""
+        self,
+        body: BodyModel,
+        sample: Sample,
+        keys: FitKeys,
+        network_body: str = "",
+        up: str = "",
+        longest: int = LONGEST,
     ) -> None:
         self.body, self.sample, self.keys = body, sample, keys
-        self.network_body, self.up = network_body, up
+        self.network_body, self.up, self.longest = network_body, up, longest
         self._tools: dict[str, tuple[BodyModel, JointMap, Prior, Guesser]] = {}
 
     def fit(self, stretches: Sequence[Stretch], answers: Mapping[int, Answer]) -> list[Fitted]:
@@ -79,7 +86,7 @@ class Fitter:
         """
         out = []
         # A frozen person's views are fitted together, however many there are.
-        longest = float("inf") if self.keys.frozen else LONGEST
+        longest = float("inf") if self.keys.frozen else self.longest
         short = [one for one in stretches if len(one.times_s) <= longest]
         fitted = iter(self._fit_together(short, answers) if short else ())
         for one in stretches:
@@ -88,33 +95,42 @@ class Fitter:
         return out
 
     def _fit_long(self, stretch: Stretch, answers: Mapping[int, Answer]) -> Fitted:
-        """A stretch in pieces of one shape, which is found on instants spread over all of it."""
-        times = stretch.times_s
-        spread = np.unique(np.linspace(0, len(times) - 1, LONGEST // 2).astype(int))
-        some = self._fit_together([_cut_stretch(stretch, [times[i] for i in spread])], answers)[0]
-        free = self.body.shape_space.to_free(some.parameters.shape[0])
-        poses, places, errors, errors_px, energy = [], [], {}, {}, 0.0
-        for begin, rows in _cut_pieces(len(times)):
-            piece = _cut_stretch(stretch, times[begin : begin + rows.stop + BESIDE])
-            own = times[begin + rows.start : begin + rows.stop]
-            found = self._fit_together([piece], answers, free)[0]
-            energy += found.energy
-            poses.append(found.parameters.pose[rows])
-            places.append(found.parameters.translation[rows])
-            for view, error, px in zip(piece.views, found.errors, found.errors_px, strict=True):
-                if view.time_s in own:
-                    errors[id(view)], errors_px[id(view)] = error, px
-        pose = torch.cat(poses)
-        shape = some.parameters.shape[:1].expand(len(pose), -1)
-        parameters = BodyParameters(self.body.name, pose, shape, torch.cat(places))
-        return Fitted(
-            stretch,
-            parameters,
-            np.array([times.index(view.time_s) for view in stretch.views]),
-            np.array([errors[id(view)] for view in stretch.views]),
-            np.array([errors_px[id(view)] for view in stretch.views]),
-            energy,
+        """A stretch in parts of one shape."""
+        shape = self.fit_shape(stretch, answers)
+        parts = [
+            self.fit_part(stretch, answers, own, shape)
+            for own in self.list_parts(len(stretch.times_s))
+        ]
+        pose, shapes, translation = (
+            torch.cat([getattr(part.parameters, name) for part in parts])
+            for name in ("pose", "shape", "translation")
         )
+        bodies = BodyParameters(self.body.name, pose, shapes, translation)
+        return _join_parts(stretch, bodies, parts)
+
+    def list_parts(self, count: int) -> list[range]:
+        """Return the instants of each part that a stretch of so many is fitted in."""
+        length = self.longest - 2 * BESIDE
+        return [range(first, min(first + length, count)) for first in range(0, count, length)]
+
+    def fit_shape(self, stretch: Stretch, answers: Mapping[int, Answer]) -> torch.Tensor:
+        """Return (S,) free numbers of a stretch's shape, by instants spread over all of it."""
+        times = stretch.times_s
+        spread = np.unique(np.linspace(0, len(times) - 1, self.longest // 2).astype(int))
+        some = self._fit_together([_cut_stretch(stretch, [times[i] for i in spread])], answers)[0]
+        return self.body.shape_space.to_free(some.parameters.shape[0])
+
+    def fit_part(
+        self, stretch: Stretch, answers: Mapping[int, Answer], own: range, shape: torch.Tensor
+    ) -> Fitted:
+        """Return some instants of a stretch, with their bodies, of a given shape.
+
+        Args:
+            own: the instants.  shape: (S,) free numbers.
+        """
+        begin, whole = _surround(stretch, own)
+        found = self._fit_together([whole], answers, shape)[0]
+        return _cut_fitted(found, range(own.start - begin, own.stop - begin))
 
     def weigh(self, stretch: Stretch, bodies: BodyParameters) -> Fitted:
         """Return a stretch with bodies that are there already, and their errors and energy.
@@ -123,27 +139,18 @@ class Fitter:
             bodies: of its T instants, in the world's axes; a left hand's in a mirror.
         """
         times = stretch.times_s
-        if len(times) <= LONGEST:
+        if len(times) <= self.longest:
             return self._weigh_together(stretch, bodies)
-        errors, errors_px, energy = {}, {}, 0.0
-        for begin, rows in _cut_pieces(len(times)):
-            end = begin + rows.stop + BESIDE
-            piece = _cut_stretch(stretch, times[begin:end])
-            found = self._weigh_together(piece, bodies.select(slice(begin, end)))
-            energy += found.energy
-            for view, error, px in zip(piece.views, found.errors, found.errors_px, strict=True):
-                errors[id(view)], errors_px[id(view)] = error, px
-        return Fitted(
-            stretch,
-            bodies,
-            np.array([times.index(view.time_s) for view in stretch.views]),
-            np.array([errors[id(view)] for view in stretch.views]),
-            np.array([errors_px[id(view)] for view in stretch.views]),
-            energy,
-        )
+        parts = []
+        for own in self.list_parts(len(times)):
+            begin, whole = _surround(stretch, own)
+            some = bodies.select(slice(begin, begin + len(whole.times_s)))
+            found = self._weigh_together(whole, some)
+            parts.append(_cut_fitted(found, range(own.start - begin, own.stop - begin)))
+        return _join_parts(stretch, bodies, parts)
 
     def _weigh_together(self, stretch: Stretch, bodies: BodyParameters) -> Fitted:
-        body, points, prior, guesser = self._find_tools(stretch.joint_set)
+        body, points, prior, guesser = self.find_tools(stretch.joint_set)
         known, seconds, rows, views = _lay_out([stretch])
         root = bodies.pose[:, 0]
         told = torch.from_numpy(guesser.rest_keypoints).float().expand(len(root), -1, -1)
@@ -165,7 +172,7 @@ class Fitter:
         shape: torch.Tensor | None = None,
     ) -> list[Fitted]:
         """Fit stretches side by side; with ``shape`` (S,), free numbers, that one is kept."""
-        body = self._find_tools(stretches[0].joint_set)[0]
+        body = self.find_tools(stretches[0].joint_set)[0]
         scene, rows = self._make_scene(stretches, answers)
         if shape is not None:
             scene.start.shape = shape.expand(len(stretches), -1)
@@ -185,31 +192,21 @@ class Fitter:
             numbers = _minimise(scene, numbers, narrow, third)
         return self._sort(scene, numbers, stretches, rows)
 
-    def _find_tools(self, joint_set: str) -> tuple[BodyModel, JointMap, Prior, Guesser]:
+    def find_tools(self, joint_set: str) -> tuple[BodyModel, JointMap, Prior, Guesser]:
+        """Return the lean body model, its points, the prior and the Guesser of a joint set."""
         if joint_set not in self._tools:
-            body = self._choose_model(joint_set)
-            points = JointMap(body, joint_set)
-            if not points.given.any():
-                raise UserError(f"{self.body.name} has no point of joint set {joint_set}")
+            body, points = choose_model(self.body, joint_set)
             joints = list_moved_joints(body, points)
             prior = learn_prior(self.body, self.sample, joints)
             guesser = Guesser(body, points, prior, self.network_body)
             self._tools[joint_set] = body, points, prior, guesser
         return self._tools[joint_set]
 
-    def _choose_model(self, joint_set: str) -> BodyModel:
-        """The leanest model that has the points."""
-        lean, coarse = self.body.lean(1), self.body.coarse(1)
-        wanted = JointMap(coarse, joint_set)
-        # A lean model has no fingers: their places are those of the wrist.
-        still = any("thumb" in name or "index" in name for name in wanted.names)
-        return coarse if still or self.body.kind == "hand" else lean
-
     def _make_scene(
         self, stretches: Sequence[Stretch], answers: Mapping[int, Answer]
     ) -> tuple[Scene, list[np.ndarray]]:
         """The Scene of stretches, and for each the instant of its views."""
-        body, points, prior, guesser = self._find_tools(stretches[0].joint_set)
+        body, points, prior, guesser = self.find_tools(stretches[0].joint_set)
         known, seconds, rows, views = _lay_out(stretches)
         starts = []
         for stretch, instant in zip(stretches, rows, strict=True):
@@ -298,15 +295,21 @@ class Fitter:
         return out
 
 
-def _cut_pieces(instants: int) -> Iterator[tuple[int, slice]]:
-    """Yield (first instant of a piece, rows in it that are its own) of a long stretch.
+def choose_model(body: BodyModel, joint_set: str) -> tuple[BodyModel, JointMap]:
+    """Return the leanest model of a body that has the points of a joint set, and the points.
 
-    Instants beside a piece make it smooth where it meets the next, and are fitted there.
+    Raises:
+        UserError: it has none of them.
     """
-    for first in range(0, instants, LONGEST - 2 * BESIDE):
-        own = min(LONGEST - 2 * BESIDE, instants - first)
-        begin = max(0, first - BESIDE)
-        yield begin, slice(first - begin, first - begin + own)
+    lean, coarse = body.lean(1), body.coarse(1)
+    wanted = JointMap(coarse, joint_set)
+    # A lean model has no fingers: their places are those of the wrist.
+    still = any("thumb" in name or "index" in name for name in wanted.names)
+    chosen = coarse if still or body.kind == "hand" else lean
+    points = JointMap(chosen, joint_set)
+    if not points.given.any():
+        raise UserError(f"{body.name} has no point of joint set {joint_set}")
+    return chosen, points
 
 
 def _see(stretch: Stretch) -> list[View]:
@@ -340,6 +343,46 @@ def _lay_out(
     return known, seconds, rows, views
 
 
+def _surround(stretch: Stretch, own: range) -> tuple[int, Stretch]:
+    """(first instant, stretch) of some instants and those beside them.
+
+    These make the fit smooth where it meets the next part, and are fitted there.
+    """
+    begin = max(0, own.start - BESIDE)
+    return begin, _cut_stretch(stretch, stretch.times_s[begin : own.stop + BESIDE])
+
+
+def _cut_fitted(found: Fitted, own: range) -> Fitted:
+    """The Fitted of some instants, with the energy of all."""
+    inside = (found.instant >= own.start) & (found.instant < own.stop)
+    views = [one for one, is_own in zip(found.stretch.views, inside, strict=True) if is_own]
+    return replace(
+        found,
+        stretch=replace(found.stretch, views=views),
+        parameters=found.parameters.select(slice(own.start, own.stop)),
+        instant=found.instant[inside] - own.start,
+        errors=found.errors[inside],
+        errors_px=found.errors_px[inside],
+    )
+
+
+def _join_parts(stretch: Stretch, bodies: BodyParameters, parts: Sequence[Fitted]) -> Fitted:
+    """The Fitted of a stretch by those of its parts."""
+    errors: dict[int, tuple[float, float]] = {}
+    for part in parts:
+        for view, error, px in zip(part.stretch.views, part.errors, part.errors_px, strict=True):
+            errors[id(view)] = float(error), float(px)
+    times = stretch.times_s
+    return Fitted(
+        stretch,
+        bodies,
+        np.array([times.index(view.time_s) for view in stretch.views]),
+        np.array([errors[id(view)][0] for view in stretch.views]),
+        np.array([errors[id(view)][1] for view in stretch.views]),
+        sum(part.energy for part in parts),
+    )
+
+
 def _cut_stretch(stretch: Stretch, times_s: Sequence[float]) -> Stretch:
     """The stretch at some of its instants."""
     wanted = set(times_s)
@@ -349,7 +392,7 @@ def _cut_stretch(stretch: Stretch, times_s: Sequence[float]) -> Stretch:
 
 def _minimise(scene: Scene, numbers: torch.Tensor, terms: Terms, steps: int) -> torch.Tensor:
     """(S, D) numbers with less energy by these terms."""
-    return minimise(lambda x: scene.energy(x, terms), numbers, steps)
+    return minimise(lambda x: scene.energy(x, terms), numbers, steps, scene.precondition(terms))
 
 
 def _mirror(view: View) -> View:

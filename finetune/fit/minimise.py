@@ -17,9 +17,12 @@ PATIENCE = 3
 FIRST_STEP = 0.3  # length of the first step, in units of the whitened numbers
 
 Energy = Callable[[torch.Tensor], torch.Tensor]
+Precondition = Callable[[torch.Tensor], torch.Tensor]
 
 
-def minimise(energy: Energy, start: torch.Tensor, steps: int) -> torch.Tensor:
+def minimise(
+    energy: Energy, start: torch.Tensor, steps: int, precondition: Precondition | None = None
+) -> torch.Tensor:
     """Return (B, D) numbers with less energy than those of ``start``.
 
     Two-loop recursion (Nocedal and Wright, Numerical Optimization, 7.4) with backtracking; a pair
@@ -28,6 +31,8 @@ def minimise(energy: Energy, start: torch.Tensor, steps: int) -> torch.Tensor:
     Args:
         energy: (B, D) to (B,); row b depends on row b alone.
         start: (B, D).  steps: at most.
+        precondition: (B, D) to (B, D), linear, symmetric and positive: a guess of the inverse
+            Hessian, row by row. None: the numbers are alike.
     """
     here = start.detach()
     value, slope = _evaluate(energy, here)
@@ -36,7 +41,7 @@ def minimise(energy: Energy, start: torch.Tensor, steps: int) -> torch.Tensor:
     curvatures: list[torch.Tensor] = []
     waited = torch.zeros(len(here), dtype=torch.int64, device=here.device)
     for _ in range(steps):
-        direction = -_apply_inverse(slope, moves, changes, curvatures)
+        direction = -_apply_inverse(slope, moves, changes, curvatures, precondition)
         descent = (direction * slope).sum(1)
         # What rounding turned uphill goes straight down instead.
         uphill = descent >= 0
@@ -44,7 +49,7 @@ def minimise(energy: Energy, start: torch.Tensor, steps: int) -> torch.Tensor:
         descent = torch.where(uphill, -slope.square().sum(1), descent)
         length = torch.ones_like(value)
         if not moves:
-            length = FIRST_STEP / slope.norm(dim=1).clamp_min(1e-9)
+            length = FIRST_STEP / direction.norm(dim=1).clamp_min(1e-9)
             length = length.clamp_max(1.0)
         new, new_value, new_slope, moved = _search(
             energy, (here, value, slope), direction, descent, length, waited < PATIENCE
@@ -117,6 +122,7 @@ def _apply_inverse(
     moves: list[torch.Tensor],
     changes: list[torch.Tensor],
     curvatures: list[torch.Tensor],
+    precondition: Precondition | None,
 ) -> torch.Tensor:
     """(B, D) the inverse Hessian, as the pairs tell it, times slopes."""
     out = slope
@@ -127,11 +133,13 @@ def _apply_inverse(
         share = (move * out).sum(1) / curvature
         shares.append(share)
         out = out - share[:, None] * change
+    apply = precondition or (lambda numbers: numbers)
     scale = torch.ones_like(slope[:, 0])
+    # Of all pairs the last one that has curvature.
     for move, change in zip(moves, changes, strict=True):
-        size = change.square().sum(1)
+        size = (change * apply(change)).sum(1)
         scale = torch.where(size > 0, (move * change).sum(1) / size.clamp_min(1e-30), scale)
-    out = out * scale[:, None]
+    out = apply(out) * scale[:, None]
     for move, change, curvature, share in zip(
         moves, changes, curvatures, reversed(shares), strict=True
     ):

@@ -16,6 +16,7 @@ import torch
 from data.bodies.base import BodyModel, BodyParameters
 from data.bodies.joint_maps import JointMap
 from engine.geometry import axis_angle_to_matrix
+from finetune.fit.minimise import Precondition
 from finetune.fit.prior import Prior
 from finetune.losses import NEAREST_M
 
@@ -26,6 +27,7 @@ LOOSE = {"left_hip": 2.0, "right_hip": 2.0, "left_ear": 1.5, "right_ear": 1.5}
 STILL_M = 0.01  # how far a foot that stands may slide from an instant to the next
 SINK_M = 0.01  # how far a foot may go below the floor
 CHUNK = 256  # bodies posed at once
+TALL_M = 3.0  # of a person: how far a pixel of its share of them is, with room for limbs
 
 
 @dataclass(eq=False)
@@ -159,6 +161,31 @@ class Scene:
         self._gaps = gaps
         self._pairs = both
         self._triples = both[:, 1:] & both[:, :-1]
+
+    def precondition(self, terms: Terms) -> Precondition | None:
+        """Return a guess of the energy's inverse Hessian: smoothness along time, the rest alike.
+
+        At many frames a second an acceleration is many times stiffer than a keypoint: without it
+        steps are as short as the stiffest change asks for.
+        """
+        if not terms.acceleration or self.instants < 3:
+            return None
+        gaps = self._gaps.double()
+        rows = torch.zeros(self.people, self.instants - 2, self.instants, dtype=torch.float64)
+        at = torch.arange(self.instants - 2)
+        whole = gaps[:, 1:] + gaps[:, :-1]
+        rows[:, at, at] = 2 / (whole * gaps[:, :-1])
+        rows[:, at, at + 2] = 2 / (whole * gaps[:, 1:])
+        rows[:, at, at + 1] = -2 / (gaps[:, 1:] * gaps[:, :-1])
+        rows = rows * self._triples[..., None] * (terms.sigma * TALL_M / terms.acceleration)
+        stiff = rows.transpose(1, 2) @ rows
+        inverse = torch.linalg.inv(stiff + torch.eye(self.instants, dtype=torch.float64)).float()
+
+        def apply(numbers: torch.Tensor) -> torch.Tensor:
+            moves = numbers[:, self.shapes :].unflatten(1, (self.instants, self.width))
+            return torch.cat([numbers[:, : self.shapes], (inverse @ moves).flatten(1)], 1)
+
+        return apply
 
     def begin(self, limit: float = 3.0) -> torch.Tensor:
         """(S, D) the numbers of the start; the pose's are at most ``limit`` deviations off."""

@@ -22,6 +22,7 @@ from finetune.fit.prior import Prior
 WAYS = 8  # directions that the mean pose is turned to
 REACH = 0.15  # of the person's size: a keypoint that is off by more costs no more
 LEAST_TRIANGULATED = 5
+LEAST_PLACED = 4  # keypoints; with fewer a network that says where somebody is knows better
 BEHIND = 1e6  # cost of a guess behind a camera
 
 
@@ -147,6 +148,10 @@ def _place(guess: Guess, views: Sequence[View]) -> None:
             rows.append(row * weight[known, None])
             right.append((ray[known, axis] * seen[:, 2] - seen[:, axis]) * weight[known])
     matrix, target = np.concatenate(rows), np.concatenate(right)
+    known_place = None if guess.answer is None else guess.answer.place
+    if len(matrix) < 2 * LEAST_PLACED and known_place is not None:
+        guess.translation, guess.cost = known_place, 0.0
+        return
     if len(matrix) < 4:
         return
     guess.translation = np.linalg.lstsq(matrix, target, rcond=None)[0]

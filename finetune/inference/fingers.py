@@ -218,20 +218,44 @@ def _put_hand(
     facing = torch.eye(3)
     for joint in there.wrist_of_hand:
         facing = facing @ found[joint]
-    forearm, joint = torch.eye(3), parents[there.wrist]
-    while joint >= 0:
-        forearm = pose[joint] @ forearm
-        joint = parents[joint]
+    forearm = chain_turns(pose, parents[there.wrist], parents)
     wanted = forearm.T @ facing
     change = matrix_to_axis_angle(pose[there.wrist].T @ wanted)
     share = blend_share(float(torch.rad2deg(change.norm())), rules.angle_deg)
-    blended = pose[there.wrist] @ axis_angle_to_matrix(share * change)
+    _bend_wrist(pose, pose[there.wrist] @ axis_angle_to_matrix(share * change), there, rules)
+
+
+def face_hand(
+    pose: torch.Tensor,
+    facing: torch.Tensor,
+    there: HandMap,
+    parents: Sequence[int],
+    rules: JoiningRules,
+) -> None:
+    """Turn the wrist and the forearm of a body's (J, 3, 3) so that a hand faces a way (3, 3)."""
+    forearm = chain_turns(pose, parents[there.wrist], parents)
+    _bend_wrist(pose, forearm.T @ facing, there, rules)
+
+
+def chain_turns(pose: torch.Tensor, joint: int, parents: Sequence[int]) -> torch.Tensor:
+    """Return (3, 3) the rotations of a body's (J, 3, 3) one after the other, up to a joint's."""
+    turned = torch.eye(3)
+    while joint >= 0:
+        turned = pose[joint] @ turned
+        joint = parents[joint]
+    return turned
+
+
+def _bend_wrist(
+    pose: torch.Tensor, wanted: torch.Tensor, there: HandMap, rules: JoiningRules
+) -> None:
+    """Give the wrist a rotation (3, 3) against the forearm, as far as one bends."""
     if there.forearm is not None:
         # A wrist bends; what twists is the forearm.
-        twist = find_twist(blended, torch.tensor(there.axis))
+        twist = find_twist(wanted, torch.tensor(there.axis))
         pose[there.forearm] = pose[there.forearm] @ twist
-        blended = twist.T @ blended
-    bent = matrix_to_axis_angle(blended)
+        wanted = twist.T @ wanted
+    bent = matrix_to_axis_angle(wanted)
     bend = float(torch.rad2deg(bent.norm()))
     if bend > rules.bend_deg:
         bent = bent * (rules.bend_deg / bend)

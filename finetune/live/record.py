@@ -49,6 +49,7 @@ class Record:
                 [one.number for one, _ in mine],
                 [frame] * len(mine),
                 [one.score for one, _ in mine],
+                [None] * len(mine),  # those of the last search are not of this frame
             )
             self._rows.setdefault(kind, []).append(rows)
 

@@ -201,10 +201,22 @@ def _widen(track: Track, frames: np.ndarray, times: np.ndarray) -> Track:
         confidence=np.where(filled, 0, track.confidence[exact]).astype(np.float32),
         box=mix(track.box),
         hands=track.hands[exact] & ~filled[:, None],
+        held=track.held[exact] & ~filled[:, None],
+        refined=track.refined[exact] & ~filled,
+        found=_forget(track.found, exact, filled),
         uncertainty=unsure[0],
         surface=unsure[1],
         filled=filled,
     )
+
+
+def _forget(found: np.ndarray | None, rows: np.ndarray, filled: np.ndarray) -> np.ndarray | None:
+    """The keypoints of rows, of confidence 0 where nobody was seen."""
+    if found is None:
+        return None
+    out = found[rows].copy()
+    out[filled, :, 2] = 0
+    return out
 
 
 def _put(track: Track, mended: Mended, module: MotionModule) -> Track:

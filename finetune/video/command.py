@@ -25,6 +25,7 @@ from engine.pipeline import Seconds, count_seconds
 from engine.run.files import make_folder
 from finetune.animation.formats import FORMATS
 from finetune.animation.track import Take
+from finetune.fit.config import FitKeys
 from finetune.inference.fingers import JoiningRules
 from finetune.inference.image_camera import CameraFinder, ImageCamera
 from finetune.inference.predictor import Predictor
@@ -36,10 +37,12 @@ from finetune.temporal.smooth import smooth_take
 from finetune.verb_config import PredictFilesConfig, VideoConfig
 from finetune.video.asked import Plan, Who, plan_crops
 from finetune.video.drawing import draw_films, read_frames
+from finetune.video.hands import hold_hands
 from finetune.video.maps import MAPS
 from finetune.video.outlines import Outliner
 from finetune.video.parts import Parts, digest_network, digest_words, split_stretches
 from finetune.video.recover import Recoverer, Rows, Shown, join_rows
+from finetune.video.refine import TakeRefiner, measure_take
 from finetune.video.settle import make_take
 
 MOST_WORKERS = 16  # processes that search, each with networks of its own
@@ -119,7 +122,12 @@ def predict_video(
     size = (frames.width, frames.height)
     bodies = {kind: predictor.body for kind, predictor in predictors.items()}
     take = make_take(path, frames.times, size, camera.K, rows, everybody, bodies)
+    if "hand" in bodies:
+        take = hold_hands(take, bodies["hand"])
     take = _smooth(take, config.video)
+    with count_seconds(seconds, "refine"):
+        refiner = TakeRefiner(bodies, FitKeys(), JoiningRules(), folder)
+        take = measure_take(refiner.refine(take) if config.refine else take, refiner.judges)
     take.focal_from, take.correct_image = camera.source, camera.correct_image
     take.confident = config.colour == "confidence"
     written: list[Path] = []

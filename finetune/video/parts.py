@@ -31,14 +31,13 @@ class Parts:
 
     def load(self, stretch: int) -> dict[str, Rows] | None:
         """Return {kind: Rows} of a stretch; None where it is not there, or damaged."""
+        kept = read_arrays(self._path(stretch))
         try:
-            with np.load(self._path(stretch), allow_pickle=False) as kept:
-                kinds = kept["kinds"].tolist()
-                return {
-                    kind: Rows(*(kept[f"{kind}/{one.name}"] for one in fields(Rows)))
-                    for kind in kinds
-                }
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            return {
+                kind: Rows(*(kept[f"{kind}/{one.name}"] for one in fields(Rows)))
+                for kind in kept["kinds"].tolist()
+            }
+        except KeyError:
             return None
 
     def save(self, stretch: int, rows: dict[str, Rows]) -> None:
@@ -47,17 +46,10 @@ class Parts:
         Raises:
             Failure: they cannot be written.
         """
-        path = self._path(stretch)
         arrays = {"kinds": np.array(list(rows), np.str_)}
         for kind, found in rows.items():
             arrays |= {f"{kind}/{one.name}": getattr(found, one.name) for one in fields(Rows)}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replace_file(path) as temporary, temporary.open("wb") as file:
-                # pyrefly: ignore[bad-argument-type]
-                np.savez_compressed(file, **arrays)
-        except OSError as error:
-            raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
+        write_arrays(self._path(stretch), arrays)
 
     def clear_others(self) -> None:
         """Remove the stretches of other digests."""
@@ -113,6 +105,30 @@ def split_stretches(count: int, length: int) -> dict[int, range]:
     """Return {number: its frames} of the stretches of a video of so many frames."""
     starts = range(0, count, length)
     return {n: range(first, min(first + length, count)) for n, first in enumerate(starts)}
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a file; none where it is not there, or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            return {name: kept[name] for name in kept.files}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return {}
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Keep arrays in a file that is there as a whole or not at all.
+
+    Raises:
+        Failure: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replace_file(path) as temporary, temporary.open("wb") as file:
+            # pyrefly: ignore[bad-argument-type]
+            np.savez_compressed(file, **arrays)
+    except OSError as error:
+        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
 
 def digest_words(*words: object) -> str:

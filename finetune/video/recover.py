@@ -20,6 +20,7 @@ from finetune.inference.fingers import JoiningRules, join_hands
 from finetune.inference.predictor import BATCH, Predictor, check_boxes
 from finetune.people import make_people
 from finetune.person import Person
+from finetune.prompts import PROMPTED
 from finetune.video.asked import BODY, Asked, Plan, Who
 from finetune.video.outlines import Outliner
 
@@ -37,6 +38,8 @@ class Rows:
         uncertainty: (N, K), surface: (N, P) float32 metres, of Track; K and P are 0 where the
             network does not say.
         hands: (N, 2) bool, sides whose fingers come from the hand's own crop.
+        found: (N, P, 3) float32 keypoints of the search, x and y in pixels and confidence, in the
+            order of finetune.prompts.PROMPTED; confidence 0 where there are none.
     """
 
     who: np.ndarray
@@ -49,6 +52,7 @@ class Rows:
     uncertainty: np.ndarray
     surface: np.ndarray
     hands: np.ndarray
+    found: np.ndarray
 
 
 def join_rows(parts: Sequence[Rows]) -> Rows:
@@ -287,6 +291,7 @@ class Recoverer:
             [self.numbers[one.asked.who] for one in mine],
             [one.frame for one in mine],
             [one.asked.score for one in mine],
+            [one.asked.region.keypoints for one in mine],
         )
 
 
@@ -296,8 +301,13 @@ def pack_people(
     who: Sequence[int],
     frames: Sequence[int],
     scores: Sequence[float],
+    keypoints: Sequence[np.ndarray | None],
 ) -> Rows:
-    """Return the Rows of people of one body model, who have its parameters."""
+    """Return the Rows of people of one body model, who have its parameters.
+
+    Args:
+        keypoints: as a Region has them.
+    """
     unsure = [np.zeros(0) if one.uncertainty is None else one.uncertainty for one in people]
     surface = [_pick_surface(one, body) for one in people]
     return Rows(
@@ -311,6 +321,7 @@ def pack_people(
         uncertainty=np.stack(unsure).astype(np.float32),
         surface=np.stack(surface).astype(np.float32),
         hands=np.array([[side in one.hands for side in SIDES] for one in people]),
+        found=np.stack([_list_found(body.kind, points) for points in keypoints]),
     )
 
 
@@ -341,6 +352,12 @@ def _pick_surface(person: Person, body: BodyModel) -> np.ndarray:
     if person.vertex_uncertainty is None:
         return np.zeros(0)
     return person.vertex_uncertainty[surround_vertices(body).rows.cpu().numpy()]
+
+
+def _list_found(kind: str, keypoints: np.ndarray | None) -> np.ndarray:
+    if keypoints is None:
+        return np.zeros((len(PROMPTED[kind]), 3), np.float32)
+    return keypoints.astype(np.float32)
 
 
 def is_inside(box: np.ndarray, width: int, height: int) -> bool:

@@ -79,6 +79,7 @@ def _make_track(
         uncertainty=unsure if unsure.shape[1] else None,
         surface=surface if surface.shape[1] else None,
         hands=rows.hands[order],
+        found=rows.found[order],
     )
 
 

@@ -12,6 +12,7 @@ from finetune.animation.track import Take, Track
 from finetune.export import DIGITS
 
 FORMAT = 1
+SIDES = ("left", "right")
 
 
 @FORMATS.register("json")
@@ -82,9 +83,14 @@ def _describe_row(track: Track, row: int) -> dict:
         out["error_rad"] = round(float(track.error_rad[row]), DIGITS)
     if track.uncertainty is not None:
         out["uncertainty"] = _round(track.uncertainty[row])
-    hands = [side for side, has in zip(("left", "right"), track.hands[row], strict=True) if has]
-    if hands:
-        out["hands"] = hands
+    if track.error_px is not None:
+        out["refined"] = bool(track.refined[row])
+        if np.isfinite(track.error_px[row]):
+            out["error_px"] = round(float(track.error_px[row]), 2)
+    for name in ("hands", "held"):
+        has = getattr(track, name)[row]
+        if has.any():
+            out[name] = [side for side, is_so in zip(SIDES, has, strict=True) if is_so]
     return out
 
 

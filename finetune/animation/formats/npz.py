@@ -12,6 +12,7 @@ from finetune.animation.formats import FORMATS
 from finetune.animation.track import Take
 
 FORMAT = 1
+MEASURED = ("uncertainty", "error_rad", "found", "error_px")
 
 
 @FORMATS.register("npz")
@@ -20,9 +21,10 @@ def write_npz(take: Take, stem: Path) -> list[Path]:
 
     "times" (F,) of all frames, "size" (2,), "intrinsics" (3, 3), "about" (JSON: format, video, a
     list of tracks with name, kind, body, variant, smoothing, joint_names, keypoint_names), and for
-    each track NAME/frames, /times, /pose, /shape, /translation, /confidence, /box, /hands, /filled,
-    /uncertainty and /error_rad where there are such (finetune.animation.track.Track), and its posed
-    /joints, /keypoints (metres, camera's frame) and /keypoints_2d.
+    each track NAME/frames, /times, /pose, /shape, /translation, /confidence, /box, /hands, /held,
+    /filled, /refined, where there are such /uncertainty, /error_rad, /found and /error_px
+    (finetune.animation.track.Track), and its posed /joints, /keypoints (metres, camera's frame) and
+    /keypoints_2d.
     """
     arrays = {
         "times": take.times,
@@ -33,7 +35,7 @@ def write_npz(take: Take, stem: Path) -> list[Path]:
     for track in take.tracks:
         for name in ("frames", "times", "pose", "shape", "translation", "confidence", "box"):
             arrays[f"{track.name}/{name}"] = getattr(track, name)
-        for name in ("hands", "filled", "uncertainty", "error_rad"):
+        for name in ("hands", "held", "filled", "refined", *MEASURED):
             if getattr(track, name) is not None:
                 arrays[f"{track.name}/{name}"] = getattr(track, name)
         joints, keypoints = track.skeleton
