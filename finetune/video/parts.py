@@ -15,7 +15,7 @@ from finetune.animation.track import Take
 from finetune.inference.predictor import Predictor
 from finetune.video.recover import Rows
 
-VERSION = 2  # raised where equal keys give other rows
+VERSION = 3  # raised where equal keys give other rows
 
 
 @dataclass(frozen=True)
