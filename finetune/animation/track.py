@@ -73,7 +73,7 @@ class Track:
             in the order of finetune.prompts.PROMPTED; None where nothing is known of them.
         refined: (T,) bool, whether the body was moved onto them (finetune/fit/refine.py).
         error_px: (T,) float32 mean distance in pixels of the body's points from those that were
-            found, NaN in frames without; None where nobody measured it.
+            found, NaN in frames without enough of them; None where no frame has any.
 
     Raises:
         UserError: arrays that do not belong together.

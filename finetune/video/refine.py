@@ -178,6 +178,6 @@ def measure_take(take: Take, judges: Mapping[str, Judge]) -> Take:
         seen = see_track(track)
         if seen is not None:
             error = judges[track.body.kind].measure(seen, seen.bodies).astype(np.float32)
-            track = replace(track, error_px=error)
+            track = replace(track, error_px=error if np.isfinite(error).any() else None)
         tracks.append(track)
     return replace(take, tracks=tracks)
