@@ -245,7 +245,10 @@ def test_every_array_of_a_track_goes_along(module, body):
     count = len(frames)
     track.uncertainty = np.linspace(1, 2, count)[:, None].repeat(21, 1).astype(np.float32)
     track.surface = np.linspace(1, 2, count)[:, None].repeat(4, 1).astype(np.float32)
+    track.found = np.ones((count, 17, 3), np.float32)
+    track.error_px = np.arange(count, dtype=np.float32)
     mended = mend_track(track, np.arange(10) / FPS, module, CUTOFF, 0.5)
+    assert mended.found[3, 0].tolist() == [1, 1, 0] and np.isnan(mended.error_px[3])
     for one in fields(mended):
         value = getattr(mended, one.name)
         if isinstance(value, np.ndarray) and len(value) == 8:

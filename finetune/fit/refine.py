@@ -206,16 +206,18 @@ class Refiner:
     def choose(self, seen: Seen, fitted: Bodies) -> np.ndarray:
         """Return (T,) bool, in which instants a fit is taken.
 
-        It is where it is nearer to the keypoints than what it began with, and near enough for the
-        keypoints to be a person's (``fit.max_error``); without enough keypoints, where instants
-        shortly before and after are.
+        It is where it is nearer to the keypoints than what it began with, or as near as keypoints
+        tell (``fit.sigma``), and near enough for them to be a person's (``fit.max_error``). Where
+        there are none, or only such that neither is near, the instants before and after tell, if
+        they are not far.
         """
         before, after = self.judge.measure(seen, seen.bodies), self.judge.measure(seen, fitted)
-        known = np.isfinite(after)
-        most = self.keys.max_error * self.judge.measure_people(seen)
-        taken = known & (after <= most) & (after <= before)
-        sure = np.flatnonzero(known)
-        for row in np.flatnonzero(~known):
+        sizes = self.judge.measure_people(seen)
+        most = self.keys.max_error * sizes
+        taken = (after <= most) & (after <= np.fmax(before, self.keys.sigma * sizes))
+        telling = taken | (before <= most)
+        sure = np.flatnonzero(telling)
+        for row in np.flatnonzero(~telling):
             last, following = sure[sure < row][-1:], sure[sure > row][:1]
             if len(last) and len(following):
                 apart_s = float(seen.times_s[following[0]] - seen.times_s[last[0]])

@@ -204,6 +204,7 @@ def _widen(track: Track, frames: np.ndarray, times: np.ndarray) -> Track:
         held=track.held[exact] & ~filled[:, None],
         refined=track.refined[exact] & ~filled,
         found=_forget(track.found, exact, filled),
+        error_px=None if track.error_px is None else _blank(track.error_px[exact], filled),
         uncertainty=unsure[0],
         surface=unsure[1],
         filled=filled,
@@ -217,6 +218,11 @@ def _forget(found: np.ndarray | None, rows: np.ndarray, filled: np.ndarray) -> n
     out = found[rows].copy()
     out[filled, :, 2] = 0
     return out
+
+
+def _blank(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Values (T,) with NaN in some rows."""
+    return np.where(rows, np.nan, values).astype(values.dtype)
 
 
 def _put(track: Track, mended: Mended, module: MotionModule) -> Track:

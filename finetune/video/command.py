@@ -47,6 +47,8 @@ from finetune.video.settle import make_take
 
 MOST_WORKERS = 16  # processes that search, each with networks of its own
 
+QUICK = 30.0  # m/s^2: who is filmed in action moves faster than those whose fits are labels
+
 
 def is_video(path: str) -> bool:
     """Whether a path is named as a video is."""
@@ -126,7 +128,7 @@ def predict_video(
         take = hold_hands(take, bodies["hand"])
     take = _smooth(take, config.video)
     with count_seconds(seconds, "refine"):
-        refiner = TakeRefiner(bodies, FitKeys(), JoiningRules(), folder)
+        refiner = TakeRefiner(bodies, FitKeys(acceleration=QUICK), JoiningRules(), folder)
         take = measure_take(refiner.refine(take) if config.refine else take, refiner.judges)
     take.focal_from, take.correct_image = camera.source, camera.correct_image
     take.confident = config.colour == "confidence"

@@ -76,7 +76,13 @@ def _fill(
     return out, held
 
 
-def blend_turns(one: torch.Tensor, other: torch.Tensor, share: float) -> torch.Tensor:
-    """Return rotations (..., 3, 3) on the shortest way from one to another, a share of it."""
+def blend_turns(
+    one: torch.Tensor, other: torch.Tensor, share: torch.Tensor | float
+) -> torch.Tensor:
+    """Return rotations (..., 3, 3) on the shortest way from one to another.
+
+    Args:
+        share: of the way, a number or (..., 1).
+    """
     step = matrix_to_axis_angle(one.transpose(-1, -2) @ other)
     return one @ axis_angle_to_matrix(step * share)

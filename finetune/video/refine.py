@@ -20,8 +20,12 @@ from finetune.animation.track import Take, Track
 from finetune.fit.config import FitKeys
 from finetune.fit.refine import Asked, Bodies, Judge, Refiner, Seen
 from finetune.inference.fingers import SIDES, JoiningRules, chain_turns, face_hand, map_hand
+from finetune.video.hands import blend_turns
 from finetune.video.parts import digest_words, read_arrays, write_arrays
 from finetune.video.settle import measure_size
+
+# From a frame with a fit to one without, the body goes from the one to the other so long.
+FADE_S = 0.1
 
 
 class TakeRefiner:
@@ -73,15 +77,19 @@ class TakeRefiner:
             return track
         # Frames that stay as they were have the shape of all, and are as large in the image.
         sizes = [measure_size(track.body, shape[None]) for shape in (fitted.shape, track.shape)]
-        pose = np.where(taken[:, None, None, None], fitted.pose, track.pose)
-        kept = track.translation * (sizes[0] / sizes[1])
-        place = np.where(taken[:, None], fitted.translation, kept)
+        kept = torch.from_numpy(track.translation * (sizes[0] / sizes[1]))
+        share = torch.from_numpy(fade_in(taken, track.times)).float()
+        pose = blend_turns(
+            torch.from_numpy(track.pose), torch.from_numpy(fitted.pose), share[:, None, None]
+        ).numpy()
+        pose[share == 0], pose[share == 1] = track.pose[share == 0], fitted.pose[share == 1]
+        place = torch.lerp(kept.float(), torch.from_numpy(fitted.translation), share[:, None])
         self._face_hands(track, pose, taken)
         return replace(
             track,
             pose=pose.astype(np.float32),
             shape=fitted.shape.astype(np.float32),
-            translation=place.astype(np.float32),
+            translation=place.numpy(),
             refined=taken,
         )
 
@@ -136,6 +144,19 @@ class TakeRefiner:
                 moved = torch.from_numpy(pose[row])
                 face_hand(moved, facing, there, parents, self.rules)
                 pose[row] = moved.numpy()
+
+
+def fade_in(taken: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Return (T,) how much of a fit each frame has: less of it beside frames without.
+
+    Args:
+        taken: (T,) bool, which frames have any.  times: (T,) seconds.
+    """
+    without = times[~taken]
+    if not len(without):
+        return np.ones(len(times))
+    apart = np.abs(times[:, None] - without).min(1)
+    return np.clip(apart / FADE_S, 0, 1) * taken
 
 
 def _fit_part(
