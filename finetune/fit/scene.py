@@ -27,7 +27,8 @@ LOOSE = {"left_hip": 2.0, "right_hip": 2.0, "left_ear": 1.5, "right_ear": 1.5}
 STILL_M = 0.01  # how far a foot that stands may slide from an instant to the next
 SINK_M = 0.01  # how far a foot may go below the floor
 CHUNK = 256  # bodies posed at once
-TALL_M = 3.0  # of a person: how far a pixel of its share of them is, with room for limbs
+# How large people and hands are, that a share of their size in the image is a length.
+TALL_M = {"body": 3.0, "hand": 0.3}
 
 
 @dataclass(eq=False)
@@ -168,7 +169,7 @@ class Scene:
         At many frames a second an acceleration is many times stiffer than a keypoint: without it
         steps are as short as the stiffest change asks for.
         """
-        if not terms.acceleration or self.instants < 3:
+        if self.frozen or not terms.acceleration or self.instants < 3:
             return None
         gaps = self._gaps.double()
         rows = torch.zeros(self.people, self.instants - 2, self.instants, dtype=torch.float64)
@@ -177,7 +178,8 @@ class Scene:
         rows[:, at, at] = 2 / (whole * gaps[:, :-1])
         rows[:, at, at + 2] = 2 / (whole * gaps[:, 1:])
         rows[:, at, at + 1] = -2 / (gaps[:, 1:] * gaps[:, :-1])
-        rows = rows * self._triples[..., None] * (terms.sigma * TALL_M / terms.acceleration)
+        stiffness = terms.sigma * TALL_M[self.body.kind] / terms.acceleration
+        rows = rows * self._triples[..., None] * stiffness
         stiff = rows.transpose(1, 2) @ rows
         inverse = torch.linalg.inv(stiff + torch.eye(self.instants, dtype=torch.float64)).float()
 
