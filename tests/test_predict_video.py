@@ -309,6 +309,10 @@ def test_crops_between_sightings():
         4: Detection(np.array([8.0, 0, 18, 20]), 0.7, other, hands={"left": hand}),
         30: Detection(np.array([8.0, 0, 18, 20]), 0.7),
         31: Detection(np.array([8.0, 0, 18, 20]), 0.1),
+        # Of seventeen keypoints three were found: a box with a sleeve in it.
+        35: Detection(
+            np.array([8.0, 0, 18, 20]), 0.7, points * np.repeat([[1, 1, 1], [1, 1, 0]], [3, 14], 0)
+        ),
     }
     times = np.arange(40) / 25
     plan, everybody = plan_crops({"0": track}, times, ["body"], 0.3)

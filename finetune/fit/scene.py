@@ -184,8 +184,8 @@ class Scene:
         inverse = torch.linalg.inv(stiff + torch.eye(self.instants, dtype=torch.float64)).float()
 
         def apply(numbers: torch.Tensor) -> torch.Tensor:
-            moves = numbers[:, self.shapes :].unflatten(1, (self.instants, self.width))
-            return torch.cat([numbers[:, : self.shapes], (inverse @ moves).flatten(1)], 1)
+            free, where, y = self._split(numbers)
+            return self._join(free, inverse @ where, inverse @ y)
 
         return apply
 

@@ -11,8 +11,10 @@ import numpy as np
 
 from data.find.detection import Detection, HandDetection, Tracks
 from finetune.inference.search import Region, order_keypoints
+from finetune.prompts import SURE
 
 GAP_S = 0.35  # longest time between two sightings that is filled
+LEAST_POINTS = 4  # keypoints that were found for sure, for a body to be recovered
 BODY = "body"
 
 
@@ -95,12 +97,17 @@ def _split_parts(track: Mapping[int, Detection], least_score: float) -> dict[str
     for frame, one in sorted(track.items()):
         if one.score < least_score:
             continue
-        if one.joint_set != "hand21":
+        if one.joint_set != "hand21" and _shows_body(one):
             out[BODY][frame] = Region(one.box, keypoints=_order(one)), one.score
         for side, hand in one.hands.items():
             if hand.score >= least_score:
                 out[f"{side}_hand"][frame] = _make_hand(hand), hand.score
     return out
+
+
+def _shows_body(one: Detection) -> bool:
+    """Whether a body can be told: a box without keypoints in it may hold a sleeve, or nobody."""
+    return one.keypoints is None or (one.keypoints[:, 2] >= SURE).sum() >= LEAST_POINTS
 
 
 def _order(one: Detection) -> np.ndarray | None:
