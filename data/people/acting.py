@@ -22,10 +22,10 @@ class Actor:
     Args:
         body: on the device where it is posed.  rig: of its bones.
         skin: (n,) numbers of the vertices of the body's own surface.
-        recorded: folder of recorded motions, if any.
+        recorded: a recorded motion, or a folder of some, if any.
 
     Raises:
-        UserError: there is no such folder, or no motion in it.
+        UserError: there is no such file or folder, or no motion in it.
     """
 
     def __init__(self, body: AnnyBody, rig: Rig, skin: np.ndarray, recorded: str | None) -> None:
@@ -51,7 +51,8 @@ class Actor:
             UserError: none of the recordings can be read.
         """
         domain, recordings = config.domain, self.recordings
-        if recordings is None or rng.random() >= domain.recorded_share:
+        share = 1.0 if config.motion else domain.recorded_share
+        if recordings is None or rng.random() >= share:
             if moves.plan is not None:
                 return self._perform(moves, moves.plan, rest, weight)
             return self._write(moves, rest, weight, domain.planted)

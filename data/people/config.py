@@ -245,6 +245,15 @@ class PeopleConfig:
     )
     antialias: int = key(2, "samples along a pixel's side", low=1, high=4)
     jpeg_quality: list[int] = key([80, 95], "least and greatest JPEG quality")
+    motion: str | None = key(
+        None,
+        "one recorded motion that everybody moves by, BVH, AMASS, DeepMimic's or an npz of predict "
+        "(docs/recorded.md)",
+        path="one",
+    )
+    motion_mark: str = key(
+        "", "what the file of motion= holds, as 16 hex digits; the command sets it"
+    )
     domain: Domain = section(Domain)
 
     def check(self) -> None:
@@ -263,6 +272,11 @@ class PeopleConfig:
                 f"instants={self.instants} times cameras={self.cameras} is above 100 crops a clip"
             )
         self._check_gaps()
+        if self.motion is not None and self.domain.recorded is not None:
+            raise UserError(
+                f"motion={self.motion} and domain.recorded={self.domain.recorded} both say how "
+                f"people move: set one of them"
+            )
         quality = self.jpeg_quality
         if len(quality) != 2 or not 1 <= quality[0] <= quality[1] <= 100:
             raise UserError(
@@ -289,6 +303,7 @@ class PeopleConfig:
 NOT_RECIPE = (
     "domain.backgrounds",
     "domain.recorded",
+    "motion",
     "out",
     "clips",
     "workers",

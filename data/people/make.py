@@ -17,7 +17,7 @@ from data.format.index import read_index
 from data.format.shards import shard_name, write_shard
 from data.people.backgrounds import mark_photos
 from data.people.config import NOT_RECIPE, PeopleConfig, population
-from data.people.recorded.folder import mark_recordings
+from data.people.recorded.folder import mark_recording, mark_recordings
 from data.tools.cleanup import clear_leftovers
 from data.tools.work_split import Part
 from engine.config.parser import flat, parse, save
@@ -29,7 +29,12 @@ from engine.run.files import replace_file
 
 COMMAND = "data make"
 RECIPE = "made.yaml"
-MARKS = {"backgrounds": mark_photos, "recorded": mark_recordings}
+# What is noted of files of the user's own, whose places do not count: by the key that names them.
+MARKS = {
+    "domain.backgrounds": mark_photos,
+    "domain.recorded": mark_recordings,
+    "motion": mark_recording,
+}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -91,15 +96,17 @@ def choose_device(wanted: str) -> str:
 
 
 def mark_folders(config: PeopleConfig) -> None:
-    """Note in the config what its folders of photographs and of recorded motions hold.
+    """Note in the config what its photographs and recorded motions hold.
 
     Raises:
         UserError: there is no such folder, or it holds nothing that can be read; it is not what
             the config says.
     """
     domain = config.domain
-    domain.backgrounds_mark = _mark("backgrounds", domain.backgrounds, domain.backgrounds_mark)
-    domain.recorded_mark = _mark("recorded", domain.recorded, domain.recorded_mark)
+    photos, recorded = domain.backgrounds, domain.recorded
+    domain.backgrounds_mark = _mark("domain.backgrounds", photos, domain.backgrounds_mark)
+    domain.recorded_mark = _mark("domain.recorded", recorded, domain.recorded_mark)
+    config.motion_mark = _mark("motion", config.motion, config.motion_mark)
 
 
 def _mark(name: str, folder: str | None, stated: str) -> str:
@@ -108,8 +115,7 @@ def _mark(name: str, folder: str | None, stated: str) -> str:
     mark = MARKS[name](folder)
     if stated not in ("", mark):
         raise UserError(
-            f"domain.{name}={folder} holds {mark}, and domain.{name}_mark={stated} is that of "
-            f"other files"
+            f"{name}={folder} holds {mark}, and {name}_mark={stated} is that of other files"
         )
     return mark
 
@@ -177,10 +183,10 @@ def list_unfinished(config: PeopleConfig) -> list[tuple[int, int, int]]:
 def _compare(config, made, path):
     mine, theirs = flat(config), flat(made)
     for name in MARKS:
-        mark, made_mark = mine[f"domain.{name}_mark"], theirs[f"domain.{name}_mark"]
+        mark, made_mark = mine[f"{name}_mark"], theirs[f"{name}_mark"]
         if mark and made_mark and mark != made_mark:
             raise UserError(
-                f"domain.{name}={mine[f'domain.{name}']} holds other files ({mark}) than when the "
+                f"{name}={mine[name]} holds other files ({mark}) than when the "
                 f"clips in {config.out} were made ({made_mark}, {path}); name another folder with "
                 f"out="
             )

@@ -133,7 +133,8 @@ class ClipMaker:
         ]
         self.anchors = worn.find_anchors(self.template)
         self.rig = Rig(names, rest[0].cpu().numpy())
-        self.actor = Actor(self.body, self.rig, self.template.body, config.domain.recorded)
+        recorded = config.motion or config.domain.recorded
+        self.actor = Actor(self.body, self.rig, self.template.body, recorded)
 
     def clip(self, index: int) -> Clip:
         """The data.format.clip.Clip of this number."""
@@ -324,7 +325,7 @@ class ClipMaker:
             roam_m=roam_m,
         )
         acted = self.random(index, ACTIONS + 100 * which)
-        if not domain.actions_share or acted.random() >= domain.actions_share:
+        if self.config.motion or not domain.actions_share or acted.random() >= domain.actions_share:
             return moves
         return sample_actions(
             acted,

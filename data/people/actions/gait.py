@@ -21,7 +21,7 @@ LEAST_RATE = 0.85  # of the cruising one: steps do not get slower than that
 ANKLE_BACK_M, BACK_SHARE = 0.03, 0.085
 WALKS_MPS = (0.55, 1.7)
 RUNS_MPS = (2.1, 3.9)
-AHEAD_SHARE = 0.37  # of a leg that a foot lands ahead of the hips, at most
+AHEAD_SHARE, RUN_AHEAD_SHARE = 0.37, 0.32  # of a leg that a foot lands ahead of the hips, at most
 RUN_TOUCH = 0.35  # of a stride that a runner's foot is on the floor
 SIDES = ("left", "right")
 
@@ -139,18 +139,24 @@ def _walk_steps(script: Script, cruise: float, lasting_s: float, scale: float) -
 
 
 def _place(
-    script: Script, side: int, ends: np.ndarray, heading_deg: float, wide: float, length: float
+    script: Script,
+    side: int,
+    ends: np.ndarray,
+    heading_deg: float,
+    wide: float,
+    length: float,
+    most: float = AHEAD_SHARE,
 ) -> np.ndarray:
     """(3,) where a foot lands.
 
     Args:
         ends: (2, 2) where the path is when it lands, and when it has borne half of its time.
-        length: of the step in adults' metres.
+        length: of the step in adults' metres.  most: of a leg, that it lands ahead of the hips.
     """
     place = script.stance_place(side, ends[1], heading_deg, wide)
     ahead = ahead_of(np.deg2rad(heading_deg))
     back = (ANKLE_BACK_M + BACK_SHARE * length) * script.leg_m / LEG_M
-    over = (ends[1] - ends[0]) @ ahead - back - AHEAD_SHARE * script.leg_m
+    over = (ends[1] - ends[0]) @ ahead - back - most * script.leg_m
     place[:2] -= (back + max(0.0, float(over))) * ahead
     return place
 
@@ -221,7 +227,7 @@ def _run_steps(script: Script, cruise: float, lasting_s: float, scale: float) ->
     script.body("balance", 0.0, 0.4)
     script.pose({"elbow": rng.uniform(75, 100), "arm_turn": 15, "pronate": -10}, 0.5)
     script.pose({"spine_forward": 6, "tip_forward": 5 + 1.2 * cruise, "neck_forward": -6}, 0.6)
-    script.body("height", -0.045 * size, 0.5)
+    script.body("height", -0.025 * size, 0.5)
     side, land = int(rng.integers(2)), start + 0.5 * scale
     fast = [at(speeds, land + k * step_s) > 0.5 * cruise for k in range(count)]
     first = fast.index(True) if True in fast else count
@@ -242,7 +248,7 @@ def _run_steps(script: Script, cruise: float, lasting_s: float, scale: float) ->
         middle = land + on_s / 2
         wide = 0.3 + 0.4 * (1 - big)
         ends = np.stack([at(path, land), at(path, middle)])
-        place = _place(script, side, ends, at(headings, middle), wide, 0.5 * big)
+        place = _place(script, side, ends, at(headings, middle), wide, 0.5 * big, RUN_AHEAD_SHARE)
         # Heels come up behind before the leg swings ahead.
         clear = (0.04 + 0.1 * big) * size
         script.step(side, place, land - lift, lift - start, clear, reaches=False)

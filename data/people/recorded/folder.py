@@ -11,13 +11,14 @@ from data.people.recorded import retarget
 from data.people.recorded.amass import is_motion, read_amass
 from data.people.recorded.bvh import check_bvh, read_bvh
 from data.people.recorded.mimic import read_mimic
+from data.people.recorded.predicted import is_predicted, read_predicted
 from data.people.recorded.track import Track
 from data.people.rig import Rig, make_rotation
 from data.sources.user_folder import list_files, mark_files
 from engine.errors import UserError
 from engine.logging.console import get_logger
 
-KEY = "domain.recorded"
+KEY, FILE_KEY = "domain.recorded", "motion"
 SUFFIXES = (".bvh", ".npz", ".txt", ".json")
 CACHED_BYTES = 256 << 20  # of tracks that a process keeps
 TOLD = 5  # files that are passed over, by name
@@ -73,14 +74,31 @@ def mark_recordings(folder: str) -> str:
     return mark_files(folder, names, KEY, b"recorded")
 
 
+def mark_recording(path: str) -> str:
+    """16 hex digits that change with one recording.
+
+    Raises:
+        UserError: there is no such file, or it cannot be read.
+    """
+    if not os.path.isfile(path):
+        what = "a folder; domain.recorded= takes one" if os.path.isdir(path) else "no such file"
+        raise UserError(f"{FILE_KEY}={path}: {what}")
+    if not path.lower().endswith(SUFFIXES):
+        raise UserError(f"{FILE_KEY}={path}: files that end on {', '.join(SUFFIXES)} are read")
+    read_track(path)
+    return mark_files(os.path.dirname(path), [os.path.basename(path)], FILE_KEY, b"motion")
+
+
 def _check(path: str) -> None:
     """Raise UserError where a file is none, as far as can be told at little cost."""
     lower = path.lower()
     if lower.endswith(".bvh"):
         check_bvh(path)
     elif lower.endswith(".npz"):
-        if not is_motion(path):
-            raise UserError(f"{path} is no motion of AMASS: it lacks 'trans'")
+        if not is_predicted(path) and not is_motion(path):
+            raise UserError(
+                f"{path} is no motion of AMASS or predict: it lacks 'trans' and 'about'"
+            )
     else:
         read_mimic(path)
 
@@ -94,21 +112,27 @@ def read_track(path: str) -> Track:
     lower = path.lower()
     if lower.endswith(".bvh"):
         return read_bvh(path)
-    return read_amass(path) if lower.endswith(".npz") else read_mimic(path)
+    if not lower.endswith(".npz"):
+        return read_mimic(path)
+    return read_predicted(path) if is_predicted(path) else read_amass(path)
 
 
 class Recordings:
-    """Draws stretches from a folder.
+    """Draws stretches from one recording or a folder of them.
 
     Args:
-        folder: of recordings, also in folders inside it; those that cannot be read are told once
-            and passed over.  rig: that they are put onto.
+        place: one recording, or a folder of some, also in folders inside it; those that cannot be
+            read are told once and passed over.
+        rig: that they are put onto.
     """
 
-    def __init__(self, folder: str, rig: Rig) -> None:
-        self.folder, self.rig = folder, rig
-        self.names = list_files(folder, SUFFIXES, KEY, "recorded motion")
-        sizes = [os.path.getsize(os.path.join(folder, name)) for name in self.names]
+    def __init__(self, place: str, rig: Rig) -> None:
+        self.rig, self.alone = rig, os.path.isfile(place)
+        if self.alone:
+            self.folder, self.names = os.path.dirname(place), [os.path.basename(place)]
+        else:
+            self.folder, self.names = place, list_files(place, SUFFIXES, KEY, "recorded motion")
+        sizes = [os.path.getsize(os.path.join(self.folder, name)) for name in self.names]
         # A second of one file is about as likely as a second of another.
         self._chances = np.maximum(np.array(sizes, np.float64), 1)
         self._broken: dict[str, str] = {}  # {name: why}
@@ -143,6 +167,8 @@ class Recordings:
             times_s, pose = self._place(track, fitted, fast, start, leg_m, roam_m)
             return self._finish(pose, times_s, turn_deg, mirrored)
         name, reason = next(iter(self._broken.items()))
+        if self.alone:
+            raise UserError(f"{FILE_KEY}={os.path.join(self.folder, name)}: {reason}")
         raise UserError(
             f"{KEY}={self.folder}: none of its files can be read and is long enough; "
             f"{os.path.join(self.folder, name)}: {reason}"
@@ -168,7 +194,8 @@ class Recordings:
 
     def _pass_over(self, name: str, reason: str) -> None:
         self._broken[name] = reason
-        log.warning(f"{KEY}: {os.path.join(self.folder, name)} is passed over: {reason}")
+        if not self.alone:
+            log.warning(f"{KEY}: {os.path.join(self.folder, name)} is passed over: {reason}")
 
     def _place(
         self,
