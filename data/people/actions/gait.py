@@ -227,7 +227,7 @@ def _run_steps(script: Script, cruise: float, lasting_s: float, scale: float) ->
     script.body("balance", 0.0, 0.4)
     script.pose({"elbow": rng.uniform(75, 100), "arm_turn": 15, "pronate": -10}, 0.5)
     script.pose({"spine_forward": 6, "tip_forward": 5 + 1.2 * cruise, "neck_forward": -6}, 0.6)
-    script.body("height", -0.025 * size, 0.5)
+    script.body("height", -0.035 * size, 0.5)
     side, land = int(rng.integers(2)), start + 0.5 * scale
     fast = [at(speeds, land + k * step_s) > 0.5 * cruise for k in range(count)]
     first = fast.index(True) if True in fast else count

@@ -69,12 +69,16 @@ class Feet:
         return places, taken
 
     def find_bearing(self, foot: int, times_s: np.ndarray, within_s: float) -> np.ndarray:
-        """(T,) 1 for a foot on the floor; 0 in the air, smoothly after it lifts and lands."""
+        """(T,) 1 for a foot on the floor, 0 in the air.
+
+        It changes smoothly after the foot lifts (before, if the body does too) and lands.
+        """
         out = np.ones(len(times_s))
         for step in self.steps[foot]:
-            if step.lift_s > times_s[-1]:
+            late = 0.0 if step.hops else within_s
+            if step.lift_s - within_s > times_s[-1]:
                 break
-            leaves = np.clip((step.lift_s + within_s - times_s) / within_s, 0, 1)
+            leaves = np.clip((step.lift_s + late - times_s) / within_s, 0, 1)
             lands = np.clip((times_s - step.land_s) / within_s, 0, 1)
             out *= smooth(np.maximum(leaves, lands))
         return out

@@ -219,7 +219,7 @@ def kick(script: Script) -> None:
     hard = rng.uniform(0.45, 1.0)
     script.step(1 - side, script.beside(1 - side, 0.4 * leg * hard, 0.0), 0.36, 0.05, 0.04 * leg)
     script.body("weight", -sign * 1.0, 0.42, 0.08)
-    script.body("height", -0.06 * leg, 0.4)
+    script.body("height", -0.035 * leg, 0.4)
     # The kicking foot leaves, swings and comes down beside the other, ahead of where it was.
     lasting = 1.3
     script.step(side, script.beside(side, 0.4 * leg * hard, 0.0), lasting, 0.42, 0.05 * leg)
@@ -228,10 +228,13 @@ def kick(script: Script) -> None:
     script.body(f"free_{name}", 1.0, 0.3, 0.4)
     script.angle(f"hip_forward_{name}", -16 * hard - 4, 0.3, 0.3)
     script.angle(f"knee_{name}", 85 * hard + 10, 0.3, 0.32)
-    script.angle(f"ankle_{name}", -25, 0.4, 0.4)
+    script.angle(f"ankle_{name}", -16, 0.4, 0.4)
+    # The hip of the leg that swings is lifted, so that its foot clears the floor.
+    script.angle("tip_side", -sign * 8, 0.4, 0.35)
+    script.angle("tip_side", 0.0, 0.5, 1.0)
     swing = 0.24 / (0.7 + 0.4 * hard)
     script.angle(f"hip_forward_{name}", 25 + 45 * hard, 1.5 * swing, 0.6)
-    script.angle(f"knee_{name}", 8, swing, 0.66 + 0.25 * swing)
+    script.angle(f"knee_{name}", 10, swing, 0.68 + 0.5 * swing)
     script.body("twist", -sign * -14 * hard, 1.5 * swing, 0.58)
     script.pose(
         {
