@@ -94,8 +94,7 @@ def draw_clay(
         wp.launch(
             kernels.darken_creases,
             (len(tiles), tile, tile),
-            [tiles, depth, cover, focal, int(perspective), radius, *_list_taps(raster, radius)]
-            + [colour],
+            [tiles, depth, focal, int(perspective), radius, *_list_taps(raster, radius)] + [colour],
             device=raster.device,
         )
     return colour.numpy().copy(), covered

@@ -147,7 +147,6 @@ def shade_pixels(
 def darken_creases(
     tiles: wp.array(dtype=wp.vec2i),
     depth: wp.array2d(dtype=float),
-    cover: wp.array2d(dtype=float),
     focal: float,
     perspective: int,
     radius: float,
@@ -166,23 +165,25 @@ def darken_creases(
     n, j, i = wp.tid()
     x = tiles[n][0] * TILE + i
     y = tiles[n][1] * TILE + j
-    if x >= cover.shape[1] or y >= cover.shape[0]:
-        return
-    if cover[y, x] == 0.0:
+    width = depth.shape[1]
+    height = depth.shape[0]
+    if x >= width or y >= height:
         return
     mine = depth[y, x]
-    scale = focal
+    if mine == 0.0:
+        return
+    reach = focal / radius  # radii a metre
     if perspective == 1:
-        scale = focal / wp.max(mine, 1e-6)
+        reach = reach / wp.max(mine, 1e-6)
     total = float(0.0)
     most = float(0.0)
     for k in range(taps.shape[0]):
         most += weights[k]
         tap_x = x + taps[k][0]
         tap_y = y + taps[k][1]
-        inside = tap_x >= 0 and tap_y >= 0 and tap_x < cover.shape[1] and tap_y < cover.shape[0]
-        if inside and cover[tap_y, tap_x] > 0.0:
-            before = (mine - depth[tap_y, tap_x]) * scale / radius
-            if before > 0.0:
+        if tap_x >= 0 and tap_y >= 0 and tap_x < width and tap_y < height:
+            far = depth[tap_y, tap_x]  # 0 where nothing is
+            before = (mine - far) * reach
+            if far != 0.0 and before > 0.0:
                 total += weights[k] * wp.min(before, 1.0) / wp.max(1.0, 0.3 * before)
     colour[y, x] = colour[y, x] * (1.0 - CREASE_DARK * total / most)
