@@ -25,6 +25,7 @@ from finetune.inference.image_camera import CameraFinder, ImageCamera
 from finetune.inference.images import read_image
 from finetune.inference.predictor import SIDES, Predictor, check_boxes
 from finetune.inference.search import Region, search_images
+from finetune.live.capture import Capture
 from finetune.live.command import check_live, run_live
 from finetune.person import Person
 from finetune.released.catalogue import list_shipped
@@ -94,10 +95,11 @@ def _predict_live(config: PredictFilesConfig, argv: Sequence[str]) -> int:
     out = config.out if any(word.startswith("out=") for word in argv) else ""
     check_live(config, bool(out))
     finder = CameraFinder(config.intrinsics, config.calibration)
+    capture = Capture(config.camera)  # before the networks, which take a while
     predictors = open_predictors(config)
     for predictor in predictors.values():
         predictor.require_mesh("predict of a camera")
-    return run_live(config, predictors, finder, out)
+    return run_live(config, predictors, capture, finder, out)
 
 
 def _predict_images(

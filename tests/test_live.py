@@ -15,6 +15,7 @@ from networks import make_run
 
 from data.sources.frames import open_video
 from engine.errors import EnvironmentFault, UserError
+from finetune import predict
 from finetune.__main__ import main
 from finetune.inference.predictor import Predictor
 from finetune.inference.search import Region
@@ -213,7 +214,7 @@ class Steps:
 def test_what_a_camera_sees_is_recorded_as_videos_are(clip, run, tmp_path, monkeypatch, capsys):
     steps = Steps(str(clip))
     monkeypatch.setattr(command, "open_finder", open_fake_finder)
-    monkeypatch.setattr(command, "Capture", lambda source: steps)
+    monkeypatch.setattr(predict, "Capture", lambda source: steps)
     monkeypatch.setattr(command, "Searcher", lambda *words: steps)
     monkeypatch.chdir(tmp_path)
     steps.count = STEPS - 2

@@ -50,23 +50,26 @@ def check_live(config: PredictFilesConfig, is_recorded: bool) -> None:
 
 
 def run_live(
-    config: PredictFilesConfig, predictors: Mapping[str, Predictor], finder: CameraFinder, out: str
+    config: PredictFilesConfig,
+    predictors: Mapping[str, Predictor],
+    capture: Capture,
+    finder: CameraFinder,
+    out: str,
 ) -> int:
     """Recover who is before a camera until Ctrl-C, or the end of a file; returns the exit code.
 
     Args:
         predictors: {"body", "hand": the network}, one of them or both, with meshes.
-        finder: of the camera's lens and focal length.
+        capture: of the camera; it is ended.  finder: of its lens and focal length.
         out: folder of the files of animation; "": nothing is kept.
 
     Raises:
-        UserError: no camera opens, the port is taken, what finds people is not installed.
+        UserError: the port is taken, what finds people is not installed.
         EnvironmentFault: the camera is lost; what was recorded until then is written.
     """
     if out:
         make_folder(Path(out), f"out={out}")
     people_finder = open_finder(False, "hand" in predictors, config.live.tiles)
-    capture = Capture(config.camera)
     camera = finder.find_camera(config.camera, *capture.size, photograph=False)
     print(f"camera={config.camera}: {capture.size[0]} x {capture.size[1]}; {camera.describe()}")
     searcher = Searcher(
