@@ -21,6 +21,7 @@ from finetune.inference.predictor import Predictor
 from finetune.inference.search import Region
 from finetune.live import command, follow
 from finetune.live.capture import Capture, Frame
+from finetune.live.drawing import Answer, draw_answer
 from finetune.live.follow import Follower
 from finetune.live.newest import Newest
 from finetune.live.page import Page
@@ -182,6 +183,14 @@ def test_the_page_is_for_this_machine_alone():
 def live(run, source, *more):
     words = [f"camera={source}", f"run={run}", "live.port=0", "device=cpu", "live.size_px=96"]
     return main(["predict", *words, *more])
+
+
+def test_the_rate_is_drawn_on_what_is_shown():
+    frame = Frame(0, 0.0, np.full((180, 320, 3), 90, np.uint8))
+    plain, told = (draw_answer(Answer(frame, [], []), 160, words) for words in ("", "7.5 frames"))
+    assert plain.shape == (90, 160, 3) and (plain == 90).all()
+    changed = (told != plain).any(2)
+    assert changed[:26].sum() > 100 and not changed[26:].any() and told.max() == 255
 
 
 class Steps:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from engine.geometry import crop_intrinsics
 from finetune.live.capture import Frame
@@ -18,6 +19,7 @@ from finetune.viz import draw
 
 WAIT_S = 0.5
 QUALITY = 85
+TEXT = 16  # pixels
 WINDOW_S = 3.0  # of which frames a second are counted
 
 
@@ -124,6 +126,7 @@ def draw_answer(answer: Answer, longest: int, words: str) -> np.ndarray:
         for one in answer.people
     ]
     image = draw.paint(image, people, [colour(number) for number in answer.numbers])
-    for shade, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(image, words, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5, shade, thick, cv2.LINE_AA)
-    return image
+    shown = Image.fromarray(image)
+    font = ImageFont.load_default(TEXT)
+    ImageDraw.Draw(shown).text((8, 6), words, "white", font, stroke_width=2, stroke_fill="black")
+    return np.asarray(shown)
