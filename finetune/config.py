@@ -202,6 +202,13 @@ class FinetuneConfig(ClipTrainConfig):
         resumable=True,
     )
 
+    init_encoder: bool = key(
+        False,
+        "init= names a fine-tuned network, such as weights that ship, and its encoder alone is "
+        "taken; the head is a new one",
+        resumable=True,
+    )
+
     def check(self) -> None:
         """Raise UserError where keys do not fit each other; see engine.config.parser.parse."""
         super().check()
@@ -232,6 +239,9 @@ class FinetuneConfig(ClipTrainConfig):
         self.check_fits()
         if self.init_head and not self.init:
             raise UserError("init_head=true and init= is not set: name the fine-tuned network")
+        if self.init_encoder and (self.init_head or not self.init):
+            beside = "init_head=true takes the head too" if self.init else "init= is not set"
+            raise UserError(f"init_encoder=true, but {beside}: name the network, and one of both")
         BODIES.find(self.body_model)
 
     def check_fits(self) -> None:

@@ -1,4 +1,4 @@
-"""Training that goes on from a fine-tuned network, its head included."""
+"""Training that begins from a fine-tuned network: its encoder, or its head too."""
 
 from collections.abc import Container, Mapping
 
@@ -74,6 +74,25 @@ def begin_from(model: Recovery, config: FinetuneConfig) -> Seen:
     return header.read_seen(before.checkpoint)
 
 
+def take_encoder(model: Recovery, config: FinetuneConfig) -> Seen:
+    """Fill a network's encoder from the fine-tuned one that ``config.init`` names.
+
+    Returns:
+        what these weights have seen.
+    Raises:
+        UserError: there is none, or its encoder is another.
+    """
+    before = Predictor(config.init, "cpu", "init")
+    _check_same("model", before.config.model, config.model, config.init, FREE, "init_encoder=true")
+    state = {f"encoder.{k}": v for k, v in before.model.encoder.state_dict().items()}
+    state = weights.fit_positions(state, before.config.model, config.model)
+    own = model.encoder.state_dict()
+    taken = {name: state.get(f"encoder.{name}", value) for name, value in own.items()}
+    model.encoder.load_state_dict(taken)
+    log.info(f"init: the encoder of {config.init}, step {before.step}")
+    return header.read_seen(before.checkpoint)
+
+
 def _check_shapes(
     state: Mapping[str, torch.Tensor],
     own: Mapping[str, torch.Tensor],
@@ -97,13 +116,17 @@ def _widen(old: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
 
 def _check_same(
-    section: str, before: Section, wanted: Section, init: str, free: Container[str] = ()
+    section: str,
+    before: Section,
+    wanted: Section,
+    init: str,
+    free: Container[str] = (),
+    key: str = "init_head=true",
 ) -> None:
     """UserError that names the first key, of those that are not free, in which two differ."""
     old = flat(before)
     for name, value in flat(wanted).items():
         if old.get(name) != value and f"{section}.{name}" not in free:
             raise UserError(
-                f"init_head=true: init={init} has {section}.{name}={old.get(name)}, "
-                f"this run {value}"
+                f"{key}: init={init} has {section}.{name}={old.get(name)}, this run {value}"
             )

@@ -21,8 +21,9 @@ from engine.run.files import make_folder
 from finetune import export
 from finetune.inference.fingers import JoiningRules, join_hands
 from finetune.inference.image_answers import answer_image, require_answers, require_image_head
-from finetune.inference.image_camera import CameraFinder, ImageCamera
+from finetune.inference.image_camera import CameraFinder, ImageCamera, estimate_camera
 from finetune.inference.images import read_image
+from finetune.inference.lens import LensReader, open_lens
 from finetune.inference.predictor import SIDES, Predictor, check_boxes
 from finetune.inference.search import Region, search_images
 from finetune.live.capture import Capture
@@ -80,12 +81,13 @@ def main(argv: Sequence[str]) -> int:
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file")
     predictors = open_predictors(config)
+    lens = open_lens(config.lens, config.device)
     if videos:
         check_videos(config, predictors)
     if paths:
-        _predict_images(config, paths, predictors, boxes, cameras, out)
+        _predict_images(config, paths, predictors, boxes, cameras, lens, out)
     for path in videos:
-        written = predict_video(path, config, predictors, finder)
+        written = predict_video(path, config, predictors, finder, lens)
         print(f"{path}: {', '.join(str(file) for file in written)}")
     return 0
 
@@ -108,6 +110,7 @@ def _predict_images(
     predictors: Mapping[str, Predictor],
     boxes: Mapping[str, Sequence[Listed]],
     cameras: Mapping[str, ImageCamera],
+    lens: LensReader | None,
     out: Path,
 ) -> None:
     """Recover who is in images and write it."""
@@ -116,8 +119,12 @@ def _predict_images(
     make_folder(out, f"out={out}")
     meshes = {kind: one for kind, one in predictors.items() if one.model.head.has_mesh}
     for path in progress.watched(list(regions), "image"):
-        camera, found, wrists = cameras[path], [], []
-        image, K = camera.correct_image(read_image(path)), camera.K
+        pixels = read_image(path)
+        bodies = [] if config.whole_image else regions[path].get("body", [])
+        camera = estimate_camera(cameras[path], lens, pixels, bodies)
+        image, K = camera.correct_image(pixels), camera.K
+        found: list[Person] = []
+        wrists: list[dict[str, np.ndarray]] = []
         stem = out / Path(path).stem
         for kind, listed in regions[path].items():
             inside = camera.correct_regions(listed)

@@ -151,7 +151,13 @@ class PredictConfig:
     intrinsics: list[float] = key(
         [],
         "fx,fy,cx,cy of the images in pixels; default: calibration=, else what a photograph's EXIF "
-        "tells predict, else the focal length is the diagonal",
+        "tells, else what lens= tells, else the focal length is the diagonal",
+    )
+    lens: str = key(
+        "",
+        "what tells the focal length by the people in an image or video where nothing else does: a "
+        "run of head.name=lens, or weights; none: nothing; default: lens, where it ships",
+        path="one",
     )
     side: str | None = key(
         None,

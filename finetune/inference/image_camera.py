@@ -1,8 +1,8 @@
 """The camera of an image or a video: what is known of it, and by whom.
 
-In this order: ``intrinsics=``, ``calibration=``, a photograph's EXIF, else the focal length is
-assumed to be the image's diagonal. EXIF tells no lens distortion and no principal point: none, and
-the middle.
+In this order: ``intrinsics=``, ``calibration=``, a photograph's EXIF, what the people in it tell
+(``lens=``), else the focal length is assumed to be the image's diagonal. EXIF and people tell no
+lens distortion and no principal point: none, and the middle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +24,7 @@ from data.sources.cameras import (
 )
 from data.sources.exif import read_exif_focal
 from engine.errors import UserError
+from finetune.inference.lens import FocalEstimate, LensReader
 from finetune.inference.predictor import check_intrinsics
 from finetune.inference.search import Region
 
@@ -109,17 +110,28 @@ class ImageCamera:
         K: (3, 3) float64 intrinsics.
         source: where its focal length comes from.
         lens: what makes its images those of a pinhole, or None.
+        known: whether anybody told the focal length; else it is assumed.
     """
 
     K: np.ndarray
     source: str
     lens: LensCorrection | None = None
+    known: bool = True
 
     def describe(self) -> str:
         """Return a line such as "focal length 1234 px (EXIF: 28 mm on 35 mm film)"."""
         fx, fy = self.K[0, 0], self.K[1, 1]
         told = f"{fx:.0f}" if abs(fx - fy) < 0.5 else f"{fx:.0f} x {fy:.0f}"
         return f"focal length {told} px ({self.source})"
+
+    def take_estimate(self, estimate: FocalEstimate, width: int, height: int) -> "ImageCamera":
+        """Return the camera with a focal length that the people in its images tell.
+
+        Args:
+            width, height: of the images in pixels.
+        """
+        why = self.source.removeprefix(ASSUMED)  # why EXIF is not believed
+        return ImageCamera(estimate.make_intrinsics(width, height), estimate.describe() + why)
 
     def list_lens(self) -> list[float]:
         """Return the numbers of the lens that are corrected; none of a pinhole."""
@@ -183,7 +195,7 @@ class CameraFinder:
             K = np.array([[fx, 0, width / 2], [0, fy, height / 2], [0, 0, 1]])
             return ImageCamera(K, told.words)
         words = f"{ASSUMED}; {told.words}" if told is not None and told.words else ASSUMED
-        return ImageCamera(check_intrinsics(None, width, height), words)
+        return ImageCamera(check_intrinsics(None, width, height), words, known=False)
 
     def _choose_name(self, path: str) -> str:
         if self.camera:
@@ -201,6 +213,23 @@ class CameraFinder:
                 f"not tell; it has {', '.join(self.known)}: say which by camera=NAME"
             )
         return names[0]
+
+
+def estimate_camera(
+    camera: ImageCamera, lens: LensReader | None, image: np.ndarray, bodies: Sequence[Region]
+) -> ImageCamera:
+    """Return the camera of an image; where nobody knows it, with what its people tell.
+
+    Args:
+        image: (H, W, 3) uint8.  bodies: where people are in it.
+    """
+    if camera.known or lens is None or not bodies:
+        return camera
+    boxes, points = [one.box for one in bodies], [one.keypoints for one in bodies]
+    estimate = lens(image, boxes, points)
+    if not estimate.people:
+        return camera
+    return camera.take_estimate(estimate, image.shape[1], image.shape[0])
 
 
 def take_camera(

@@ -36,7 +36,7 @@ from finetune.fit.training import TrainedFits
 from finetune.given import read_given, tell_known
 from finetune.heads.base import ImagePrediction, Truth, pose_body
 from finetune.inference.network import Network
-from finetune.init_head import begin_from
+from finetune.init_head import begin_from, take_encoder
 from finetune.layers import ENCODER, count_layers_after
 from finetune.lifting import Lifting
 from finetune.masks import make_masks
@@ -482,7 +482,9 @@ def build(
     if not history.list_complete(config.run):
         if config.init_head:
             return model.to(device), begin_from(model, config)
-        if config.init:
+        if config.init_encoder:
+            before = take_encoder(model, config)
+        elif config.init:
             before = model.take_pretrained(config.init)
         if not model.head.has_mesh:
             return model.to(device), before

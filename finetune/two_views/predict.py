@@ -11,9 +11,16 @@ from engine.config.parser import parse_keys
 from engine.config.paths import split_paths
 from engine.errors import UserError, explain, failure_of
 from engine.run.files import make_folder
-from finetune.inference.image_camera import ASSUMED, LensCorrection, take_camera
+from finetune.inference.image_camera import (
+    CameraFinder,
+    ImageCamera,
+    LensCorrection,
+    estimate_camera,
+    take_camera,
+)
 from finetune.inference.images import read_image
-from finetune.inference.predictor import check_intrinsics
+from finetune.inference.lens import open_lens
+from finetune.inference.search import Region
 from finetune.person import Person
 from finetune.predict import list_regions, read_boxes, refuse_equal_names, write_results
 from finetune.two_views.predictor import PairPredictor, PlacedCamera, move_person
@@ -33,44 +40,61 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(
             f"run={config.run}: one run of task=two_views is wanted; no weights for two views ship"
         )
-    if config.intrinsics and len(config.intrinsics) != 4:
-        raise UserError(f"intrinsics={config.intrinsics}: four numbers are needed, fx,fy,cx,cy")
+    finder = CameraFinder(config.intrinsics)
     refuse_equal_names(paths)
     images = [read_image(path) for path in paths]
-    cameras = None
-    if config.calibration:
-        lenses = _choose_cameras(config, paths, images)
-        images = [
-            LensCorrection(lens).correct_image(image)
-            for image, lens in zip(images, lenses, strict=True)
-        ]
-        cameras = PlacedCamera(lenses[0].K, lenses[0].Rt), PlacedCamera(lenses[1].K, lenses[1].Rt)
     predictor = PairPredictor(runs[0], config.device)
-    boxes, sides = _match_people(config, paths, predictor.body.kind)
-    K = None
-    if config.intrinsics:
-        fx, fy, cx, cy = config.intrinsics
-        K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-        for image in images:
-            check_intrinsics(K, image.shape[1], image.shape[0])
-    found = predictor(images[0], images[1], boxes, cameras, K, sides)
+    lens = None if config.calibration else open_lens(config.lens, config.device)
+    placed = None
+    if config.calibration:
+        cameras, placed = _place_cameras(config, paths, images)
+    else:
+        sizes = [(image.shape[1], image.shape[0]) for image in images]
+        cameras = [
+            finder.find_camera(path, *size, photograph=True)
+            for path, size in zip(paths, sizes, strict=True)
+        ]
+    images = [camera.correct_image(image) for camera, image in zip(cameras, images, strict=True)]
+    kind = predictor.body.kind
+    regions = _match_people(config, paths, kind)
+    if not config.whole_image:
+        regions = [
+            camera.correct_regions(inside) for camera, inside in zip(cameras, regions, strict=True)
+        ]
+    if kind == "body" and not config.whole_image:
+        cameras = [
+            estimate_camera(camera, lens, image, inside)
+            for camera, image, inside in zip(cameras, images, regions, strict=True)
+        ]
+    boxes = None if config.whole_image else _list_boxes(regions)
+    K = np.stack([camera.K for camera in cameras])
+    sides = [region.side for region in regions[0]]
+    found = predictor(images[0], images[1], boxes, placed, K, sides)
     out = Path(config.out)
     if out.exists() and not out.is_dir():
         raise UserError(f"out={out} is a file; results need a folder")
     make_folder(out, f"out={out}")
     stems = [out / Path(path).stem for path in paths]
-    source = ASSUMED
-    if config.calibration or config.intrinsics:
-        name = Path(config.calibration).name
-        source = f"calibration={name}" if config.calibration else "intrinsics="
-    networks = {predictor.body.kind: predictor.predictor}
-    write_results(stems[0], images[0], found, networks, source=source)
+    networks = {kind: predictor.predictor}
+    write_results(stems[0], images[0], found, networks, source=cameras[0].source)
     written = f"{stems[0]}.overlay.png, {stems[0].name}.glb, {stems[0].name}.json"
-    if cameras is not None:
-        _draw_second(stems[1], images[1], found, cameras, boxes)
+    if placed is not None:
+        _draw_second(stems[1], images[1], found, placed, boxes)
         written += f", {stems[1].name}.overlay.png"
+    for path, camera in zip(paths, cameras, strict=True):
+        print(f"{path}: {camera.describe()}")
     print(f"{paths[0]} and {paths[1]}: {len(found)} in both: {written}")
     return 0
+
+
+def _place_cameras(
+    config: PredictPairConfig, paths: Sequence[str], images: Sequence[np.ndarray]
+) -> tuple[list[ImageCamera], Cameras]:
+    """The cameras of both images by calibration=, and how they stand."""
+    known = _choose_cameras(config, paths, images)
+    source = f"calibration={Path(config.calibration).name}"
+    first, second = (PlacedCamera(camera.K, camera.Rt) for camera in known)
+    return [ImageCamera(one.K, source, LensCorrection(one)) for one in known], (first, second)
 
 
 def _choose_cameras(
@@ -98,12 +122,10 @@ def _choose_cameras(
     return found
 
 
-def _match_people(
-    config: PredictPairConfig, paths: Sequence[str], kind: str
-) -> tuple[tuple[np.ndarray, np.ndarray] | None, list[str]]:
-    """(boxes in both images, sides) of the people, matched by their order.
+def _match_people(config: PredictPairConfig, paths: Sequence[str], kind: str) -> list[list[Region]]:
+    """Where the people are in both images, matched by their order.
 
-    Of boxes=, or of the one that is found in each; None: each image shows one alone.
+    Of boxes=, or of the one that is found in each; of whole images boxes that nobody reads.
     """
     listed = read_boxes(config.boxes, paths) if config.boxes else {}
     regions = list_regions(config, paths, [kind], listed)
@@ -122,11 +144,12 @@ def _match_people(
             f"boxes={config.boxes} has {counts[0]} rows for {paths[0]} and {counts[1]} for "
             f"{paths[1]}: people are matched by their order, so there must be as many"
         )
-    sides = [region.side for region in inside[0]]
-    if config.whole_image:
-        return None, sides
-    one, other = (np.stack([region.box for region in found]) for found in inside)
-    return (one, other), sides
+    return inside
+
+
+def _list_boxes(regions: Sequence[Sequence[Region]]) -> tuple[np.ndarray, np.ndarray]:
+    one, other = (np.stack([region.box for region in found]) for found in regions)
+    return one, other
 
 
 def _draw_second(

@@ -72,7 +72,8 @@ class PairPredictor:
             boxes: n boxes in the first image and the same people's n in the second; None: each
                 image shows one person, and nobody else.
             cameras: of both images; None: nobody knows how they stand.
-            intrinsics: (3, 3) of both images where ``cameras`` is None; None: a guess.
+            intrinsics: (3, 3) of both images, or (2, 3, 3) of each, where ``cameras`` is None;
+                None: a guess.
             sides: n of "left" or "right", for runs on hands; None: right.
 
         Raises:
@@ -81,7 +82,13 @@ class PairPredictor:
         """
         images = read_image(first), read_image(second)
         given = (None, None) if boxes is None else boxes
-        known = (intrinsics,) * 2 if cameras is None else tuple(camera.K for camera in cameras)
+        known: Sequence[npt.ArrayLike | None]
+        if cameras is not None:
+            known = [camera.K for camera in cameras]
+        elif np.shape(intrinsics) == (2, 3, 3):
+            known = list(np.asarray(intrinsics))
+        else:
+            known = [intrinsics, intrinsics]
         Ks = [
             check_intrinsics(K, image.shape[1], image.shape[0])
             for K, image in zip(known, images, strict=True)

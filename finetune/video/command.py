@@ -28,6 +28,7 @@ from finetune.animation.track import Take
 from finetune.fit.config import FitKeys
 from finetune.inference.fingers import JoiningRules
 from finetune.inference.image_camera import CameraFinder, ImageCamera
+from finetune.inference.lens import LensReader
 from finetune.inference.predictor import Predictor
 from finetune.inference.search import WORDS
 from finetune.temporal.mend import check_module, mend_take
@@ -37,6 +38,7 @@ from finetune.temporal.smooth import smooth_take
 from finetune.verb_config import PredictFilesConfig, VideoConfig
 from finetune.video.asked import Plan, Who, plan_crops
 from finetune.video.drawing import draw_films, read_frames
+from finetune.video.focal import estimate_video_camera
 from finetune.video.hands import hold_hands
 from finetune.video.maps import MAPS
 from finetune.video.outlines import Outliner
@@ -84,6 +86,7 @@ def predict_video(
     predictors: Mapping[str, Predictor],
     finder: CameraFinder,
     seconds: Seconds | None = None,
+    lens: LensReader | None = None,
 ) -> list[Path]:
     """Recover the people of a video and write them; returns the files.
 
@@ -92,6 +95,7 @@ def predict_video(
     Args:
         finder: of its camera; a video's file tells no focal length.
         seconds: to which those of each stage are added.
+        lens: what tells it by the people, where ``finder`` does not know it.
     Raises:
         UserError: it cannot be read, or nobody is in it.
     """
@@ -102,7 +106,8 @@ def predict_video(
     with count_seconds(seconds, "index"):
         frames = _open_frames(path, folder)
     camera = finder.find_camera(path, frames.width, frames.height, photograph=False)
-    print(f"{path}: {camera.describe()}")
+    if camera.known or lens is None:
+        print(f"{path}: {camera.describe()}")
     with count_seconds(seconds, "search"):
         tracks = _find_people(frames, folder, config, list(predictors))
     is_searched = not (config.whole_image or config.boxes)
@@ -112,10 +117,12 @@ def predict_video(
         other = "left_hand" if config.side == "right" else "right_hand"
         everybody = [who for who in everybody if who.part != other]
         plan = {n: [one for one in asked if one.who in everybody] for n, asked in plan.items()}
-    plan = _correct_plan(plan, camera)
     if not everybody:
         word = " or ".join(WORDS[kind] for kind in predictors)
         raise UserError(f"{path}: no {word} was found in it")
+    if not camera.known and lens is not None:
+        camera = estimate_video_camera(camera, lens, frames, folder, plan)
+        print(f"{path}: {camera.describe()}")
     takes_outlines = "body" in predictors and predictors["body"].config.head.prompt_mask
     outliner = Outliner() if is_searched and takes_outlines else None
     rows = _recover(
