@@ -34,6 +34,7 @@ from finetune.verb_config import PredictConfig, PredictFilesConfig
 from finetune.video.command import check_videos, is_video, predict_video
 from finetune.viz import draw
 from finetune.viz.confidence import colour_vertices, overlay_confidence
+from finetune.viz.scene import draw_scene
 
 USUAL_SIDE = "right"
 PNG_LEVEL = 2
@@ -286,7 +287,8 @@ def write_results(
 ) -> None:
     """Write overlay, views, meshes and numbers of an image.
 
-    STEM.overlay.png, STEM.NAME.png (views of each person), STEM.glb, STEM.npz and STEM.json.
+    STEM.overlay.png, STEM.NAME.png (views of each person), of several STEM.scene.png (all of them
+    on one scale), STEM.glb, STEM.npz and STEM.json.
 
     Args:
         confident: overlay and GLB are coloured by how sure the network is.
@@ -301,6 +303,9 @@ def write_results(
         if source:
             words += f"; {ImageCamera(person.intrinsics, source).describe()}"
         _save(draw.sheet(image, person, [words]), f"{stem}.{name}.png")
+    if len(found) > 1:
+        words = ImageCamera(found[0].intrinsics, source).describe() if source else ""
+        _save(draw_scene(image, found, words), f"{stem}.scene.png")
     colours = [colour_vertices(person) for person in found] if confident else None
     export.save_glb(f"{stem}.glb", found, colours)
     bodies = {kind: predictor.body for kind, predictor in predictors.items()}

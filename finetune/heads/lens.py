@@ -53,7 +53,6 @@ class LensConfig(HeadConfig):
     token_proj_dim: int = key(
         16, "channels of a token that are read; 0: none, the keypoints alone", low=0
     )
-    drop: float = key(0.1, "share of its channels that are dropped in training", low=0, high=0.9)
     lens: float = key(1.0, "weight of the focal length's cross-entropy", low=0)
     prompts: bool = key(  # pyrefly: ignore - of all heads False, of this one a key
         False,
@@ -114,13 +113,11 @@ class LensHead(ImageHead):
             self.norm = nn.LayerNorm(config.encoder.width)
             self.pool = TokenPool(config.encoder.width, config.grid(), head.token_proj_dim)
             width += self.pool.width
-        self.layers_ = nn.Sequential(
+        self.mix = nn.Sequential(
             nn.Linear(width, head.width),
             nn.GELU(),
-            nn.Dropout(head.drop),
             nn.Linear(head.width, head.width),
             nn.GELU(),
-            nn.Dropout(head.drop),
         )
         self.answers = nn.Linear(head.width, BINS)
         self.apply(initialise)
@@ -144,7 +141,7 @@ class LensHead(ImageHead):
         if self.points:
             known = K.new_zeros(len(K), self.points, 3) if prompts is None else prompts
             read.append(known.flatten(1))
-        return LensPrediction(logits=self.answers(self.layers_(torch.cat(read, 1))).float())
+        return LensPrediction(logits=self.answers(self.mix(torch.cat(read, 1))).float())
 
     def list_comparisons(self) -> Sequence[tuple[str, str, Comparison]]:
         """Cross-entropy of the distribution."""

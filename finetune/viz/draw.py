@@ -79,7 +79,7 @@ def paint(
             (x1 - x0, y1 - y0),
             owners=None if faces is None else np.concatenate(faces),
         )
-        inside[:] = _blend(inside, clay, OPACITY * cover)
+        inside[:] = blend(inside, clay, OPACITY * cover)
     return out
 
 
@@ -265,8 +265,8 @@ def _bounds(people, K, width, height):
     return int(x0), int(y0), int(x1), int(y1)
 
 
-def _blend(below, above, alpha):
-    """``above`` over ``below``, by (H, W) alpha in 0 to 1; uint8."""
+def blend(below: np.ndarray, above: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Return ``above`` over ``below``, by (H, W) alpha in 0 to 1; uint8."""
     out = np.array(below, np.uint8)
     there = np.flatnonzero(alpha)  # most pixels of an image show nobody
     under = below.reshape(-1, 3)[there]
@@ -284,13 +284,13 @@ def _view(person, truth, axes, camera, centre, scale, size):
     out = _grid(axes @ centre, bar, scale, size)
     clay, cover = draw_clay(meshes[:1], [colour(0)], K, (size, size), perspective=False)
     if truth is None:
-        out = _blend(out, clay, cover)
+        out = blend(out, clay, cover)
     else:
         _, ghost = draw_clay(meshes[1:], [colour(0)], K, (size, size), perspective=False)
-        out = _blend(out, np.array(TRUTH, np.float32), 0.14 * ghost)
-        out = _blend(out, clay, cover)
+        out = blend(out, np.array(TRUTH, np.float32), 0.14 * ghost)
+        out = blend(out, clay, cover)
         cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-        out = _blend(
+        out = blend(
             out,
             np.array(TRUTH, np.float32),
             0.9 * (cv2.dilate(ghost, cross) - cv2.erode(ghost, cross)),
