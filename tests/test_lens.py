@@ -98,7 +98,7 @@ def test_bins_are_even_in_the_log_and_truths_are_read_back():
     assert share.argmax(1)[3:].tolist() == [0, BINS - 1]
 
 
-def test_the_head_never_reads_the_focal_length_but_where_the_axis_passes(trained):
+def test_the_head_reads_nothing_of_the_camera(trained):
     reader = LensReader(trained, "cpu")
     model, body, size = reader.predictor.model, reader.predictor.body, 32
     images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -108,11 +108,10 @@ def test_the_head_never_reads_the_focal_length_but_where_the_axis_passes(trained
         with torch.no_grad():
             return model(images, K, body, prompts).logits
 
-    longer, aside = K.clone(), K.clone()
+    longer = K.clone()
     longer[:, :2, :2] *= 7
-    aside[:, 0, 2] += 20
+    longer[:, 0, 2] += 20
     assert torch.equal(ask(K), ask(longer))
-    assert not torch.allclose(ask(K), ask(aside))
     assert not torch.allclose(ask(K), ask(K, torch.rand(1, 17, 3)))
     truth = Truth(Prediction(*[torch.zeros(1, 0, 3)] * 3), longer, size)
     assert model.head.tell(truth).item() == pytest.approx(math.log(350 / 32))

@@ -7,8 +7,10 @@ distribution over the log of the focal length as a multiple of the crop's side, 
 little: finetune/inference/lens.py makes one focal length out of those of all people of an image or
 video.
 
-It reads tokens, keypoints that were found (head.prompts), and where the camera's axis passes the
-crop, never the camera's focal length: that is what it is to tell.
+It reads tokens and keypoints that were found (head.prompts), nothing of the camera: neither its
+focal length, which is what it is to tell, nor where its axis passes the crop. That place over the
+crop's side is the focal length times the tangent of an angle, so a network that knows it learns by
+heart how far from the axis people were put when its crops were made.
 """
 
 import json
@@ -29,7 +31,7 @@ from data.cropping.geometry import Size, find_longer, find_sides
 from engine.config.parser import key
 from engine.errors import UserError, explain, failure_of
 from engine.run.files import write_file
-from finetune.crop_camera import focal_length, to_shares
+from finetune.crop_camera import focal_length
 from finetune.heads.base import HEADS, ImagePrediction, Truth
 from finetune.heads.image_head import Asked, Comparison, ImageHead
 from finetune.heads.keys import HeadConfig
@@ -107,7 +109,7 @@ class LensHead(ImageHead):
         super().__init__()
         self.takes_prompts = head.prompts
         self.points = len(PROMPTED[body.kind]) if head.prompts else 0
-        width = 2 + 3 * self.points
+        width = 3 * self.points
         self.pool = None
         if head.token_proj_dim:
             self.norm = nn.LayerNorm(config.encoder.width)
@@ -131,11 +133,8 @@ class LensHead(ImageHead):
         body: BodyModel,
         prompts: torch.Tensor | None = None,
     ) -> LensPrediction:
-        """Predict the focal lengths of images; see finetune.heads.base.Head.
-
-        Of ``K`` the principal point alone is read.
-        """
-        read = [to_shares(K[:, :2, 2], size)]
+        """Predict the focal lengths of images; see finetune.heads.base.Head. ``K`` is not read."""
+        read: list[torch.Tensor] = []
         if self.pool is not None:
             read.append(self.pool(self.norm(features)))
         if self.points:

@@ -32,7 +32,7 @@ NONE = "none"
 # 14 and 84 mm.
 PRIOR_MEDIAN, PRIOR_SPREAD = 0.8, 0.45
 ALIKE = 0.3  # r
-GRID = np.linspace(math.log(0.25), math.log(12.0), 512)  # log of f over the diagonal
+GRID = np.linspace(math.log(0.1), math.log(12.0), 512)  # log of f over the diagonal
 LEAST_SIDE_PX = 32  # smaller people say nothing
 
 

@@ -21,6 +21,7 @@ from finetune.referee.config import RefereeConfig
 from finetune.referee.curve import draw_curve, list_steps, open_checkpoints, trace_curve
 from finetune.referee.judge import JudgedPerson, judge_takes, score_person
 from finetune.referee.kinds import KINDS
+from finetune.referee.lens import Correct, correct_clip
 from finetune.referee.rows import BESIDE, RUN, Rows, name_rows
 from finetune.referee.synthetic import judge_synthetic
 from finetune.referee.takes import SampleClip, list_clips
@@ -122,8 +123,10 @@ def judge_clips(
             broken.append(f"{clip.path}: {error}")
             log.warning(f"skipped {broken[-1]}")
             continue
-        by_frame = _group_frames(find_in_clip(config, rows.kind, source, truth_folder))
-        part, tiles = _judge_clip(rows, clip, source, by_frame, config.sheets)
+        found = find_in_clip(config, rows.kind, source, truth_folder)
+        people, correct = correct_clip(clip, found)
+        by_frame = _group_frames(people)
+        part, tiles = _judge_clip(rows, clip, source, by_frame, correct, config.sheets)
         sheets.save_tiles(folder / "sheets", clip.name, tiles)
         judged += part
     if len(broken) == len(clips):
@@ -143,14 +146,15 @@ def _judge_clip(
     clip: SampleClip,
     source: ClipFrames,
     by_frame: Mapping[int, Sequence[Seen]],
+    correct: Correct,
     draw: bool,
 ) -> tuple[list[JudgedPerson], list[np.ndarray]]:
     """Everybody of a clip, with what keypoints and outlines say, and their tiles if wanted."""
     known = None if clip.camera is None else clip.camera.K
     K = check_intrinsics(known, source.width, source.height)
     judged, tiles = [], []
-    for number, image in source.read(sorted(by_frame)):
-        people = by_frame[number]
+    for number, shown in source.read(sorted(by_frame)):
+        image, people = correct(shown), by_frame[number]
         for seen, answers in zip(people, rows.answer(image, K, people), strict=True):
             person = score_person(rows.kind, clip, seen, answers, rows.run.faces)
             if draw:
