@@ -107,7 +107,8 @@ class Frame:
 
 def read_crops(shards: str, body: BodyModel, seed: int) -> list[Crop]:
     """Return all crops of shards."""
-    words = [f"data.shards={shards}", "run=nowhere"]
+    config = str(Path(__file__).parents[1] / "configs/finetune/lens_body.yaml")
+    words = [config, f"data.shards={shards}", "run=nowhere", "init=body"]
     data: CropDataConfig = parse(FinetuneConfig, words, "finetune train").data
     order = open_crop_order(data, 1, 0)
     take_all(order)

@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
     if paths:
         _predict_images(config, paths, predictors, boxes, cameras, lens, out)
     for path in videos:
-        written = predict_video(path, config, predictors, finder, lens)
+        written = predict_video(path, config, predictors, finder, lens=lens)
         print(f"{path}: {', '.join(str(file) for file in written)}")
     return 0
 

@@ -2,8 +2,8 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +30,7 @@ from finetune.heads.lens import (
     read_focal,
     spread_truth,
 )
+from finetune.inference.image_camera import CameraFinder, estimate_camera
 from finetune.inference.lens import (
     ALIKE,
     PRIOR_MEDIAN,
@@ -37,6 +38,7 @@ from finetune.inference.lens import (
     CropTold,
     LensReader,
     combine_crops,
+    open_lens,
 )
 from finetune.inference.search import Region
 from finetune.train import train
@@ -62,7 +64,7 @@ TINY = (
     "device=cpu",
     "precision=float32",
 )
-SMALL = ("steps=8", "checkpoint.every=4", "log.every=4", "log.val_every=8", "log.images_every=8")
+SMALL = ("steps=4", "checkpoint.every=2", "log.every=2", "log.val_every=4", "log.images_every=4")
 
 
 def lens_config(run, shards, *more):
@@ -186,60 +188,56 @@ def mesh(tmp_path_factory):
 
 
 def test_who_is_believed_before_people_and_after(trained, mesh, tmp_path, capsys):
-    plain, tagged = write_photo(tmp_path / "plain.jpg"), write_photo(tmp_path / "tagged.jpg", 1)
-    tagged = write_photo(tmp_path / "tagged.jpg", 1, FILM)
-    other = write_photo(tmp_path / "other.jpg", 2, {**FILM, 0xA002: 4000})
-    boxes = tmp_path / "boxes.csv"
-    rows = [
-        f"{name}.jpg,{x},10,{x + 60},110" for name in ("plain", "tagged", "other") for x in (8, 90)
-    ]
-    boxes.write_text("\n".join(["image,x0,y0,x1,y1", *rows]) + "\n")
-    write_cameras(
-        str(tmp_path / "one.json"),
-        {
-            "one": Camera(
-                "one",
-                np.diag([150.0, 150, 1]) + [[0, 0, 80], [0, 0, 60], [0, 0, 0]],
-                np.zeros(8),
-                np.eye(3, 4),
-                160,
-                120,
-            )
-        },
+    plain, tagged = (
+        write_photo(tmp_path / "plain.jpg"),
+        write_photo(tmp_path / "tagged.jpg", 1, FILM),
     )
-
-    def ask(path, *more):
-        out = tmp_path / "out"
-        words = ["predict", path, f"run={mesh}", f"out={out}", f"boxes={boxes}", "device=cpu"]
-        assert main([*words, *more]) == 0
-        told = json.loads((out / f"{Path(path).stem}.json").read_text())
-        return told["focal_length_from"], np.array(told["people"][0]["intrinsics"])
-
-    lens = f"lens={trained}"
-    assert ask(plain, lens, "intrinsics=140,140,80,60")[0] == "intrinsics="
-    assert ask(plain, lens, f"calibration={tmp_path / 'one.json'}")[0].startswith("calibration=")
-    assert ask(tagged, lens)[0] == "EXIF: 28 mm on 35 mm film"
-    source, K = ask(plain, lens)
-    assert source.startswith("estimated from 2 people, within x/: ")
+    other = write_photo(tmp_path / "other.jpg", 2, {**FILM, 0xA002: 4000})
+    K = np.array([[150.0, 0, 80], [0, 150, 60], [0, 0, 1]])
+    calibration = str(tmp_path / "one.json")
+    write_cameras(calibration, {"one": Camera("one", K, np.zeros(8), np.eye(3, 4), 160, 120)})
     reader = LensReader(trained, "cpu")
     image = np.asarray(Image.open(plain))
     places = [np.array([x, 10.0, x + 60, 110]) for x in (8, 90)]
-    wanted = reader(image, places)
-    assert K[0, 0] == pytest.approx(wanted.focal_px, rel=1e-5) and K[0, 2] == 80
-    told = reader.read_crops(image, {"a": Region(places[0]), "b": Region(places[1])})
-    assert wanted == combine_crops(told, 200.0)
+    regions = [Region(place) for place in places]
+
+    def ask(path, finder, lens=reader):
+        camera = finder.find_camera(path, 160, 120, photograph=True)
+        return estimate_camera(camera, lens, np.asarray(Image.open(path)), regions)
+
+    assert ask(plain, CameraFinder([140, 140, 80, 60])).source == "intrinsics="
+    assert ask(plain, CameraFinder(calibration=calibration)).source.startswith("calibration=")
+    assert ask(tagged, CameraFinder()).source == "EXIF: 28 mm on 35 mm film"
+    assert ask(plain, CameraFinder(), None).source == "assumed: the image's diagonal"
     # Why EXIF is not believed is still said.
-    assert (
-        "within x/: " in ask(other, lens)[0] and "of an image of 4000 x 120" in ask(other, lens)[0]
-    )
-    assert ask(plain, "lens=none")[0] == "assumed: the image's diagonal"
-    assert "focal length 200 px (assumed" in capsys.readouterr().out
+    told = ask(other, CameraFinder())
+    assert "within x/: " in told.source and "of an image of 4000 x 120" in told.source
+    wanted = reader(image, places)
+    crops = reader.read_crops(image, {"a": regions[0], "b": regions[1]})
+    assert wanted == combine_crops(crops, 200.0)
     # Who is too small, or not in the image, says nothing.
-    assert reader(image, [np.array([0, 0, 9.0, 20]), np.array([500, 0, 600.0, 90])]).people == 0
+    nobody = reader(image, [np.array([0, 0, 9.0, 20]), np.array([500, 0, 600.0, 90])])
+    assert nobody.people == 0
+
+    boxes, out = tmp_path / "boxes.csv", tmp_path / "out"
+    rows = [f"plain.jpg,{x},10,{x + 60},110" for x in (8, 90)]
+    boxes.write_text("\n".join(["image,x0,y0,x1,y1", *rows]) + "\n")
+    words = ["predict", plain, f"run={mesh}", f"out={out}", f"boxes={boxes}", "device=cpu"]
+    assert main([*words, f"lens={trained}"]) == 0
+    told = json.loads((out / "plain.json").read_text())
+    assert told["focal_length_from"] == wanted.describe()
+    assert wanted.describe().startswith("estimated from 2 people, within x/: ")
+    found = np.array(told["people"][0]["intrinsics"])
+    assert np.allclose(found, wanted.make_intrinsics(160, 120), rtol=1e-5)
+    assert f"focal length {wanted.focal_px:.0f} px (estimated" in capsys.readouterr().out
+    assert Image.open(out / "plain.scene.png").width == 1232
     with pytest.raises(UserError, match=r"lens=.*its head, model_based, tells no focal length"):
-        ask(plain, f"lens={mesh}")
+        main([*words, f"lens={mesh}"])
     with pytest.raises(UserError, match="lens=nowhere: there is no such folder"):
-        ask(plain, "lens=nowhere")
+        main([*words, "lens=nowhere"])
+    assert open_lens("none", "cpu") is None
+    with pytest.raises(UserError, match="lens=mine is for images and videos"):
+        main(["predict", "camera=0", f"run={mesh}", "lens=mine"])
 
 
 def test_frames_of_a_video_are_spread_over_all_that_show_anybody():
@@ -262,8 +260,8 @@ def test_a_run_is_judged_resumes_and_answers(trained, people, tmp_path, capsys):
     assert list((trained / "images").glob("*.png"))
     # Stopped in the middle, it ends with the same bytes.
     again = tmp_path / "again"
-    assert train(lens_config(again, people["body"])) == 0
-    last = again / "checkpoints" / "step-00000008"
+    shutil.copytree(trained, again)
+    last = again / "checkpoints" / "step-00000004"
     first = (last / "model.safetensors").read_bytes()
     for path in sorted(last.iterdir()):
         path.unlink()

@@ -13,6 +13,7 @@ from engine.run.files import make_folder
 from finetune.animation.formats import FORMATS
 from finetune.inference.fingers import JoiningRules, join_hands
 from finetune.inference.image_camera import CameraFinder, ImageCamera
+from finetune.inference.lens import NONE
 from finetune.inference.predictor import MOST_OUTSIDE, Predictor
 from finetune.live.capture import Capture, Frame, require_going
 from finetune.live.drawing import Answer, Drawer
@@ -43,6 +44,11 @@ def check_live(config: PredictFilesConfig, is_recorded: bool) -> None:
             raise UserError(f"{name}= is for images and videos: before a camera people are found")
     if config.colour != "person":
         raise UserError(f"colour={config.colour} is for images and videos")
+    if config.lens not in ("", NONE):
+        raise UserError(
+            f"lens={config.lens} is for images and videos: a camera's focal length is given by "
+            "intrinsics= or calibration=, or assumed"
+        )
     for name in config.formats if is_recorded else ():
         FORMATS.find(name)
         if name in WITH_VIDEO:
