@@ -28,6 +28,7 @@ SMALL = {
         "cache",
         "checkpoint",
         "finding",
+        "lenses",
         "loader",
         "order",
         "people",
