@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -233,7 +233,7 @@ def compare_places(found: np.ndarray, true: np.ndarray) -> tuple[float, float, f
     return float(depth), float(np.mean(ways)), float(np.mean(orders)) if orders else math.nan
 
 
-def interval(values: np.ndarray, statistic=np.median) -> str:
+def interval(values: np.ndarray, statistic: Callable[[np.ndarray], np.floating] = np.median) -> str:
     """Return "value (low, high)" by bootstrap, values of all rows."""
     values = values[np.isfinite(values)]
     if len(values) < 5:
