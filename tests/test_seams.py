@@ -284,7 +284,7 @@ def test_a_mirrored_person_is_mirrored_back(added, people):
         (("body=toy_bals",), "body=toy_bals is none of"),
         (
             ("head.name=points",),
-            "head.name=points is none of dense, keypoints, model_based, model_free",
+            "head.name=points is none of dense, keypoints, lens, model_based, model_free",
         ),
         (("body=anny_hand",), "body=anny_hand is a hand, data.rules.crops=body"),
     ],
