@@ -432,6 +432,7 @@ def test_the_command_writes_images_meshes_and_numbers(
             "a.overlay.png",
             "a.left_hand-1.png",
             "a.right_hand-2.png",
+            "a.scene.png",
             "a.glb",
             "a.npz",
             "a.json",
