@@ -123,6 +123,7 @@ def predict_video(
     if not camera.known and lens is not None:
         camera = estimate_video_camera(camera, lens, frames, folder, plan)
         print(f"{path}: {camera.describe()}")
+    plan = _correct_plan(plan, camera)
     takes_outlines = "body" in predictors and predictors["body"].config.head.prompt_mask
     outliner = Outliner() if is_searched and takes_outlines else None
     rows = _recover(
