@@ -18,6 +18,7 @@ FORMAT = 1
 TO_GLTF = np.array([1, -1, -1], np.float32)
 DIGITS = 6  # of the JSON file: micrometres
 OF_SEQUENCES = ("track", "time_s")
+OF_REFINED = ("refined", "error_px")
 # Of all people, or of each kind of them.
 Names = Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -104,7 +105,7 @@ def save_numbers(
             [i for i, person in enumerate(people) if person.kind == kind], np.int32
         )
         arrays[f"{kind}/faces"] = of_kind[0].faces
-        for name in (*ARRAYS, *OF_SEQUENCES):
+        for name in (*ARRAYS, *OF_SEQUENCES, *OF_REFINED):
             values = [getattr(person, name) for person in of_kind]
             if name != "faces" and all(value is not None for value in values):
                 arrays[f"{kind}/{name}"] = np.stack(values)
@@ -137,7 +138,7 @@ def _describe_person(person: Person, name: str) -> dict:
         value = getattr(person, key)
         if value is not None and key not in OF_VERTICES:
             out[key] = np.round(value.astype(float), DIGITS).tolist()
-    for key in OF_SEQUENCES:
+    for key in (*OF_SEQUENCES, *OF_REFINED):
         if getattr(person, key) is not None:
             out[key] = getattr(person, key)
     if person.hands:

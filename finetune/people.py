@@ -4,14 +4,16 @@ Full meshes in the camera of the image that somebody gave.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from data.bodies.base import BodyModel, mirrored
+from data.bodies.base import BodyModel, BodyParameters, mirrored, mirrored_rotation
 from data.format.clip import KINDS
 from data.loading.crops import TAGS
-from finetune.heads.base import Prediction
+from engine.geometry import project
+from finetune.heads.base import Prediction, pose_body
 from finetune.losses import project_points
 from finetune.person import Person
 from finetune.views import View
@@ -58,6 +60,41 @@ def crop_people(
     sizes = batch["tags"][:, TAGS.index("size")].tolist()
     boxes = np.array([[0, 0, size, size] for size in sizes], np.float32)
     return make_people(found, seen.flip, body, batch["K"], boxes, list_kinds(batch["tags"]))
+
+
+@torch.no_grad()
+def repose_person(
+    person: Person, body: BodyModel, pose: np.ndarray, shape: np.ndarray, translation: np.ndarray
+) -> Person:
+    """Return a person with other parameters, posed by them.
+
+    Args:
+        body: the full body model.
+        pose, shape, translation: as Person has them; a left hand's are its own.
+    """
+    device = body.vertex_ids.device
+    turns, place, numbers = (
+        torch.from_numpy(np.ascontiguousarray(one, np.float32))[None].to(device)
+        for one in (pose, translation, shape)
+    )
+    is_left = person.kind == "left_hand"
+    if is_left:
+        turns, place = mirrored_rotation(turns), mirrored(place)
+    posed = pose_body(body, BodyParameters(body.name, turns, numbers, place))
+    vertices, joints, keypoints = (
+        (mirrored(points) if is_left else points)[0].cpu().numpy()
+        for points in (posed.vertices, posed.joints, posed.keypoints)
+    )
+    return replace(
+        person,
+        pose=pose,
+        shape=shape,
+        translation=translation,
+        vertices=vertices,
+        joints=joints,
+        keypoints=keypoints,
+        keypoints_2d=project(keypoints, person.intrinsics, np.eye(3, 4))[0],
+    )
 
 
 def make_people(

@@ -61,6 +61,9 @@ class Person:
             axis, and vertex_uncertainty: (V,) likewise, of networks with head.confidence.
         time_s: seconds from a sequence's first image, or None.
         hands: of a body, the sides whose fingers come from a crop of the hand alone.
+        refined: whether it was moved onto the keypoints that were found (finetune/fit/refine.py);
+            None where nobody tried.
+        error_px: mean distance in pixels of its points from those that were found, or None.
 
     Raises:
         UserError: an array has another shape, or holds numbers that are not finite.
@@ -82,6 +85,8 @@ class Person:
     uncertainty: np.ndarray | None = None
     vertex_uncertainty: np.ndarray | None = None
     hands: tuple[str, ...] = ()
+    refined: bool | None = None
+    error_px: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -19,6 +19,8 @@ from engine.geometry import crop_intrinsics
 from engine.logging import progress
 from engine.run.files import make_folder
 from finetune import export
+from finetune.fit.config import FitKeys
+from finetune.fit.refine_people import PeopleRefiner
 from finetune.inference.fingers import JoiningRules, join_hands
 from finetune.inference.image_answers import answer_image, require_answers, require_image_head
 from finetune.inference.image_camera import CameraFinder, ImageCamera, estimate_camera
@@ -119,6 +121,7 @@ def _predict_images(
     regions = list_regions(config, paths, list(predictors), boxes, masks)
     make_folder(out, f"out={out}")
     meshes = {kind: one for kind, one in predictors.items() if one.model.head.has_mesh}
+    refiner = PeopleRefiner({kind: one.body for kind, one in meshes.items()}, FitKeys())
     for path in progress.watched(list(regions), "image"):
         pixels = read_image(path)
         bodies = [] if config.whole_image else regions[path].get("body", [])
@@ -135,7 +138,8 @@ def _predict_images(
             outlines = [region.mask for region in inside]
             predictor = predictors[kind]
             if predictor.model.head.has_mesh:
-                found += predictor(image, squares, K, sides, keypoints, outlines)
+                people = predictor(image, squares, K, sides, keypoints, outlines)
+                found += refiner.refine(people, keypoints, kind) if config.refine else people
                 wrists += [region.find_wrists(kind) for region in inside]
                 continue
             own = f"{stem}.{kind}" if len(predictors) > 1 else str(stem)

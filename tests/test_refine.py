@@ -13,6 +13,7 @@ from finetune.fit.config import FitKeys
 from finetune.fit.minimise import minimise
 from finetune.fit.prior import sample_people, take_hands
 from finetune.fit.refine import Bodies, Judge
+from finetune.fit.refine_people import PeopleRefiner
 from finetune.inference.fingers import SIDES, JoiningRules, chain_turns, map_hand
 from finetune.video import refine as video_refine
 from finetune.video.hands import hold_hands
@@ -233,6 +234,24 @@ def test_a_left_hand_is_refined_as_its_mirror_image(bodies, sample, quick, tmp_p
     back = mirrored_rotation(torch.from_numpy(other.pose)).numpy()
     assert np.abs(back - one.pose).max() < 0.02
     assert measure_mm(one, true).mean() < 0.6 * measure_mm(right, true).mean()
+
+
+def test_people_of_a_photograph_are_refined_side_by_side(bodies, scene, quick):
+    _, seen = scene
+    people = [seen.make_person(row) for row in (0, 12, GARBAGE[0], 1)]
+    points = [seen.found[0], seen.found[12], seen.found[GARBAGE[0]], None]
+    refiner = PeopleRefiner(name_kinds(bodies), FitKeys(steps=40))
+    found = refiner.refine(people, points, "body")
+    assert [one.refined for one in found] == [True, True, False, None]
+    before = Judge(seen.body, KEYS).measure(see_track(seen), see_bodies(seen))
+    assert found[0].error_px < 0.5 * before[0] and found[1].error_px < 0.5 * before[12]
+    assert np.isclose(found[2].error_px, before[GARBAGE[0]])
+    assert np.array_equal(found[2].pose, people[2].pose) and found[3] is people[3]
+    # Its mesh is that of its parameters.
+    body, numbers = bodies["anny"], [found[0].pose, found[0].translation, found[0].shape]
+    with torch.no_grad():
+        vertices, _ = body(*(torch.from_numpy(one)[None] for one in numbers))
+    assert np.allclose(vertices[0].numpy(), found[0].vertices, atol=1e-5)
 
 
 def test_hands_stay_through_short_losses(bodies, scene):

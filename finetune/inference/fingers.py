@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from data.bodies.base import BodyModel, BodyParameters
-from engine.geometry import axis_angle_to_matrix, matrix_to_axis_angle, project
-from finetune.heads.base import pose_body
+from data.bodies.base import BodyModel
+from engine.geometry import axis_angle_to_matrix, matrix_to_axis_angle
+from finetune.people import repose_person
 from finetune.person import Person
 
 SIDES = ("left", "right")
@@ -176,33 +176,14 @@ def _join(
     """A body with the hands of one or both of its sides."""
     if person.pose is None or person.shape is None:
         raise ValueError("a person without parameters has no fingers to be set")
-    device = body.vertex_ids.device
     pose = torch.from_numpy(person.pose).clone()
     for side, found in hands.items():
         there = maps[side]
         if there is None or found.pose is None:
             raise ValueError(f"the {side} hand's joints are not known on {body.name}")
         _put_hand(pose, torch.from_numpy(found.pose), there, body.parents, rules)
-    whole = BodyParameters(
-        body.name,
-        pose[None].to(device),
-        torch.from_numpy(person.shape)[None].to(device),
-        torch.from_numpy(person.translation)[None].to(device),
-    )
-    posed = pose_body(body, whole)
-    vertices, joints, keypoints = (
-        points[0].cpu().numpy() for points in (posed.vertices, posed.joints, posed.keypoints)
-    )
-    flat, _ = project(keypoints, person.intrinsics, np.eye(3, 4))
-    return replace(
-        person,
-        pose=pose.numpy(),
-        vertices=vertices,
-        joints=joints,
-        keypoints=keypoints,
-        keypoints_2d=flat,
-        hands=tuple(side for side in SIDES if side in hands),
-    )
+    joined = repose_person(person, body, pose.numpy(), person.shape, person.translation)
+    return replace(joined, hands=tuple(side for side in SIDES if side in hands))
 
 
 def _put_hand(
