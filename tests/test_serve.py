@@ -142,6 +142,19 @@ def test_an_upload_is_removed_with_all_that_was_written(tmp_path):
         assert [path.name for path in tmp_path.rglob("*")] == ["uploads"]
 
 
+def test_an_upload_of_equal_bytes_waits_beside_it(tmp_path, recoverer):
+    uploads = [tmp_path / "uploads" / "abc" / name for name in ("a.jpg", "b.jpg")]
+    uploads[0].parent.mkdir(parents=True)
+    for upload in uploads:
+        upload.write_bytes(b"no photograph")
+    for upload in uploads:
+        with pytest.raises(UserError, match=f"{upload.name}.*cannot identify"):
+            command.recover_upload(recoverer, str(upload), SimpleNamespace(path=tmp_path))
+    assert [path.name for path in tmp_path.rglob("*")] == ["uploads"]
+    with pytest.raises(UserError, match="a.jpg: it is no longer there"):
+        command.recover_upload(recoverer, str(uploads[0]), SimpleNamespace(path=tmp_path))
+
+
 def test_the_folder_goes_with_a_process_that_is_killed(tmp_path):
     code = (
         "import time; from finetune.serve.folder import PassingFolder; f = PassingFolder();"

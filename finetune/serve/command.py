@@ -1,5 +1,6 @@
 """``python -m finetune serve``: the page, by gradio, for this machine alone."""
 
+import contextlib
 import html
 import os
 import shutil
@@ -130,8 +131,9 @@ def recover_upload(recoverer: Recoverer, path: str, folder: PassingFolder) -> Sh
     finally:
         shutil.rmtree(work, ignore_errors=True)
         upload.unlink(missing_ok=True)
-        if folder.path in upload.parent.parents:
-            shutil.rmtree(upload.parent, ignore_errors=True)
+        # Files of equal bytes lie in one folder, and another may wait there.
+        with contextlib.suppress(OSError):
+            upload.parent.rmdir()
 
 
 def launch(

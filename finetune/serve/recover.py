@@ -67,6 +67,8 @@ class Recoverer:
         Raises:
             UserError: it is neither, too large or too long, or nobody is in it.
         """
+        if not path.is_file():
+            raise UserError(f"{path.name}: it is no longer there: drop it once more")
         if path.stat().st_size > self.config.upload_mb * MEGA:
             raise UserError(f"{path.name}: larger than the {self.config.upload_mb:g} MB allowed")
         if is_video(path.name):
