@@ -54,7 +54,6 @@ MODES = {
     "one thread": VideoConfig(threads=False, workers=1),
     "threads": VideoConfig(),
 }
-STAGES = ("index", "search", "decode", "crop", "network", "hands", "pose", "draw", "encode")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -97,8 +96,9 @@ def measure_speed(
     ratio = np.array(wall["one thread"]) / np.array(wall["threads"])
     print(f"ratio of each round: {', '.join(f'{one:.2f}' for one in ratio)}")
     print("stage | ms a frame on one thread | share | ms a frame with threads")
+    stages = dict.fromkeys(stage for found in spent.values() for one in found for stage in one)
     medians = {
-        name: {stage: float(np.median([one[stage] for one in found])) for stage in STAGES}
+        name: {stage: float(np.median([one[stage] for one in found])) for stage in stages}
         for name, found in spent.items()
     }
     alone = medians["one thread"]
