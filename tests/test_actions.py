@@ -132,6 +132,9 @@ def test_stretches_are_those_of_their_seeds_and_differ(maker, skeleton):
     assert np.abs(first.angles - other.angles).max() > 5
     many = sample_stretch(np.random.default_rng(1), np.arange(3000) / 30, maker.rig, skeleton)
     assert np.isfinite(many.root).all() and len(many.root) == 3000
+    for wrong in ([], [1.0, 0.5], [0.0, np.nan]):
+        with pytest.raises(ValueError, match="at least one is needed, each after the last"):
+            sample_stretch(np.random.default_rng(1), np.array(wrong), maker.rig, skeleton)
 
 
 def test_people_act_by_the_share(maker, monkeypatch):

@@ -21,7 +21,7 @@ LEAST_RATE = 0.85  # of the cruising one: steps do not get slower than that
 ANKLE_BACK_M, BACK_SHARE = 0.03, 0.085
 WALKS_MPS = (0.55, 1.7)
 RUNS_MPS = (2.1, 3.9)
-AHEAD_SHARE, RUN_AHEAD_SHARE = 0.37, 0.32  # of a leg that a foot lands ahead of the hips, at most
+AHEAD_SHARE, RUN_AHEAD_SHARE = 0.35, 0.32  # of a leg that a foot lands ahead of the hips, at most
 RUN_TOUCH = 0.35  # of a stride that a runner's foot is on the floor
 SIDES = ("left", "right")
 
@@ -119,7 +119,7 @@ def _walk_steps(script: Script, cruise: float, lasting_s: float, scale: float) -
         speed, soon = at(speeds, land), max(at(speeds, land), at(speeds, land + 0.6))
         rate = max(np.sqrt(60 * soon / scale / WALK_RATIO) / 60 / scale, LEAST_RATE * cruise_rate)
         step_s = 1 / (rate * rate_noise)
-        stand = float(np.clip(0.665 - 0.055 * speed / scale, 0.57, 0.65))  # of a stride
+        stand = float(np.clip(0.67 - 0.052 * speed / scale, 0.575, 0.655))  # of a stride
         middle, lift = land + stand * step_s, land - 2 * (1 - stand) * step_s
         length = speed * step_s / size
         if side in fresh:  # this foot's heel has not come up yet
@@ -169,7 +169,7 @@ def _roll_foot(script, side, land, lift, step_s, stand, length) -> None:
     script.body(name, 19 * big, 0.66 * swing, lift + 0.3 * swing - now)
     script.body(name, 0.0, 0.24 * step_s, land - 0.04 * step_s - now)
     # Heels rise from 40 % of a stride on, until the toes leave and a little longer.
-    rise = land + (0.82 - 0.04 * big) * step_s
+    rise = land + (0.7 - 0.04 * big) * step_s
     off = land + 2 * stand * step_s
     script.body(name, -(8 + 62 * big), off + 0.34 * step_s - rise, rise - now)
 
@@ -181,7 +181,7 @@ def _swing_body(script, side, land, step_s, stand, length, arm, size) -> None:
     both = (2 * stand - 1) * step_s  # both feet are on the floor for so long
     low, high = land + both / 2, land + both / 2 + step_s / 2
     script.body(
-        "height", -(0.006 + 0.06 * big * big) * size, 0.62 * step_s, low - 0.62 * step_s - now
+        "height", -(0.006 + 0.05 * big * big) * size, 0.62 * step_s, low - 0.62 * step_s - now
     )
     script.body("height", -(0.002 + 0.008 * big) * size, 0.62 * step_s, high - 0.62 * step_s - now)
     lean = (0.032 - 0.012 * min(big, 1)) * size

@@ -121,8 +121,13 @@ def sample_stretch(
     Args:
         rng: numpy Generator.  times_s: (T,) seconds that do not fall; only their differences count.
         rig, skeleton: of one body (Actor.find_skeleton).  names, walk_share: see sample_actions.
+
+    Raises:
+        ValueError: no instants, or instants that fall.
     """
     since_s = np.asarray(times_s, np.float64)
+    if not len(since_s) or not np.isfinite(since_s).all() or (np.diff(since_s) < 0).any():
+        raise ValueError(f"{len(since_s)} instants: at least one is needed, each after the last")
     since_s = since_s - since_s[0]
     plan = sample_plan(rng, float(since_s[-1]), skeleton.leg_m, names, walk_share=walk_share)
     return embody(plan, since_s, rig, skeleton)
