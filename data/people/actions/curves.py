@@ -110,7 +110,7 @@ class Heights:
     """
 
     def __init__(self) -> None:
-        self._pieces: list[tuple[float, float, object]] = []
+        self._pieces: list[tuple[float, float, Hermite | tuple[float, float]]] = []
         self.flights: list[tuple[float, float]] = []
 
     def add_jump(self, at_s: float, crouch_m: float, leave_m: float, rise_m: float) -> tuple:

@@ -261,7 +261,7 @@ def _rise(plan: Plan, step: Step, times_s: np.ndarray) -> np.ndarray:
     return np.maximum(body, 0) * ramp * (2 - ramp) + step.clear_m * _bump(u)
 
 
-def _soften(over: np.ndarray, soft: float) -> np.ndarray:
+def _soften(over: np.ndarray, soft: float | np.ndarray) -> np.ndarray:
     """``over`` where it is above 0 by much, 0 where it is below, and a smooth way between."""
     return np.logaddexp(0, over / soft) * soft
 

@@ -127,7 +127,7 @@ def _walk_steps(script: Script, cruise: float, lasting_s: float, scale: float) -
             reach = at(speeds, lift) * step_s / size
             script.body(f"pitch_{SIDES[side]}", -(10 + 40 * reach), 0.4, lift - 0.32 - start)
         ends = np.stack([at(path, land), at(path, middle)])
-        place = _place(script, side, ends, at(headings, middle), wide, length)
+        place = _place(script, side, ends, float(at(headings, middle)), wide, length)
         script.step(side, place, land - lift, lift - script.now_s, clear_m=0.018 * size)
         _roll_foot(script, side, land, lift, step_s, stand, length)
         _swing_body(script, side, land, step_s, stand, length, arm, size)
@@ -229,7 +229,7 @@ def _run_steps(script: Script, cruise: float, lasting_s: float, scale: float) ->
     script.pose({"spine_forward": 6, "tip_forward": 5 + 1.2 * cruise, "neck_forward": -6}, 0.6)
     script.body("height", -0.035 * size, 0.5)
     side, land = int(rng.integers(2)), start + 0.5 * scale
-    fast = [at(speeds, land + k * step_s) > 0.5 * cruise for k in range(count)]
+    fast = [bool(at(speeds, land + k * step_s) > 0.5 * cruise) for k in range(count)]
     first = fast.index(True) if True in fast else count
     last = count - 1 - fast[::-1].index(True) if True in fast else -1
     if last > first:
@@ -248,7 +248,9 @@ def _run_steps(script: Script, cruise: float, lasting_s: float, scale: float) ->
         middle = land + on_s / 2
         wide = 0.3 + 0.4 * (1 - big)
         ends = np.stack([at(path, land), at(path, middle)])
-        place = _place(script, side, ends, at(headings, middle), wide, 0.5 * big, RUN_AHEAD_SHARE)
+        place = _place(
+            script, side, ends, float(at(headings, middle)), wide, 0.5 * big, RUN_AHEAD_SHARE
+        )
         # Heels come up behind before the leg swings ahead.
         clear = (0.04 + 0.1 * big) * size
         script.step(side, place, land - lift, lift - start, clear, reaches=False)

@@ -90,7 +90,8 @@ def sample_plan(
     while script.now_s < span_s + LINGER_S:
         if walks and (not deeds or rng.random() < walk_share):
             runs = walks == ["run"] or (len(walks) > 1 and rng.random() < RUN_SHARE)
-            (gait.run if runs else gait.walk)(script, float(rng.uniform(2.5, 6.0)))
+            move = gait.run if runs else gait.walk
+            move(script, float(rng.uniform(2.5, 6.0)))
         else:
             _DEEDS[deeds[int(rng.choice(len(deeds), p=chances / chances.sum()))]](script)
     hands = write_hands(rng, script.cues, script.now_s, shapes)
