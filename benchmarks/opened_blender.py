@@ -79,7 +79,7 @@ def compare(bpy: ModuleType, path: str, known: dict) -> None:
     else:
         bpy.ops.wm.usd_import(filepath=path)
     rate = scene.render.fps / scene.render.fps_base
-    off = []
+    off, found = [], np.zeros((0, 3))
     for row, frame in enumerate(known["frames"].tolist()):
         at = frame / float(known["fps"]) * rate if kind == "glb" else frame + first
         scene.frame_set(int(at + 1e-6), subframe=max(0.0, min(at - int(at + 1e-6), 0.999)))

@@ -16,7 +16,7 @@ import shutil
 import sys
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -116,7 +116,7 @@ def time_video(
     from finetune.video.command import predict_video
 
     shutil.rmtree(out, ignore_errors=True)
-    seconds: Seconds = Counter()
+    seconds: Seconds = defaultdict(float)
     start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         predict_video(

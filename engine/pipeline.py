@@ -13,12 +13,12 @@ of Python: in decoders, in torch, in kernels.
 import contextlib
 import threading
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 Stage = Callable[[Iterator[Any]], Iterator[Any]]
-Seconds = Counter[str]
+Seconds = defaultdict[str, float]
 DEPTH = 2  # items that wait before a stage: a frame of 12 megapixels has 36 MB
 
 
@@ -51,7 +51,7 @@ class Pipeline:
         depth: int = DEPTH,
     ) -> None:
         self._stages, self._threads, self._depth = dict(stages), threads, depth
-        self._seconds: Seconds = Counter() if seconds is None else seconds
+        self._seconds: Seconds = defaultdict(float) if seconds is None else seconds
 
     @contextlib.contextmanager
     def run(

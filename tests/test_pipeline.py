@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 
 import pytest
 
@@ -145,7 +145,7 @@ def test_seconds_are_those_of_the_stage_alone(monkeypatch):
             now[0] += seconds
             yield item
 
-    seconds = Counter(pair=1)
+    seconds = defaultdict(float, pair=1)
     pipeline = Pipeline({"double": lambda items: slow(items, 2), "pair": pair}, False, seconds)
     with pipeline.run("source", slow(range(5), 3), "test") as found:
         for _ in found:

@@ -126,7 +126,7 @@ def _prepare(
             f"calibration={config.calibration} is for photographs and videos: clips in shards have "
             "cameras of their own, or intrinsics="
         )
-    shards = find_shards(paths)
+    shards = find_shards(list(paths))
     names = [os.path.basename(path) for path in shards]
     if len(set(names)) < len(names):
         raise UserError(f"two of the {len(names)} shards have one name: fit them one by one")

@@ -85,7 +85,7 @@ class PairPredictor:
         known: Sequence[npt.ArrayLike | None]
         if cameras is not None:
             known = [camera.K for camera in cameras]
-        elif np.shape(intrinsics) == (2, 3, 3):
+        elif intrinsics is not None and np.asarray(intrinsics).shape == (2, 3, 3):
             known = list(np.asarray(intrinsics))
         else:
             known = [intrinsics, intrinsics]

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -99,7 +99,7 @@ def predict_video(
     Raises:
         UserError: it cannot be read, or nobody is in it.
     """
-    start, seconds = time.perf_counter(), Counter() if seconds is None else seconds
+    start, seconds = time.perf_counter(), defaultdict(float) if seconds is None else seconds
     stem = Path(config.out) / Path(path).stem
     folder = stem.with_name(f"{stem.name}.parts")
     make_folder(folder, f"out={config.out}")

@@ -125,7 +125,7 @@ def _draw_body(image: np.ndarray, points: np.ndarray) -> None:
         turn = round(math.degrees(math.atan2(y, x)))
         rim = cv2.ellipse2Poly(_round(middle), axes, turn, 0, 360, 1)
         colour = tuple(int(STICK_SHARE * value) for value in colours[limb])
-        cv2.fillConvexPoly(image, rim, colour)
+        cv2.fillConvexPoly(image, np.asarray(rim), colour)
     for point, colour in zip(points, colours, strict=True):
         if _is_drawn(point):
             cv2.circle(image, _round(point), max(1, round(DOT * unit)), colour, -1)
