@@ -1,8 +1,10 @@
 """``predict`` of a video: who is where, batches, gaps, times and sound of the film, resuming."""
 
 import base64
+import csv
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +16,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from moving import K, make_take, make_track
 from networks import make_run
 
+from data.bodies.models import open_model
 from data.find import search
 from data.find.detection import Detection, HandDetection
 from data.format.joint_sets import find_joint_set
@@ -28,6 +32,10 @@ from finetune.__main__ import main
 from finetune.inference.image_camera import LensCorrection
 from finetune.inference.predictor import Predictor
 from finetune.inference.search import Region
+from finetune.temporal.keys import MotionConfig
+from finetune.temporal.limbs import find_limbs
+from finetune.temporal.module_file import KEY, describe_module
+from finetune.temporal.network import MotionNetwork
 from finetune.video import command, drawing, outlines
 from finetune.video.asked import Who, plan_crops
 from finetune.video.figures import find_points
@@ -36,6 +44,7 @@ from finetune.video.maps import MAPS, draw_map
 from finetune.video.parts import Parts
 from finetune.video.recover import Recoverer
 from finetune.video.settle import average_shape, measure_size
+from pretrain.weights import write_safetensors
 from tests.fake_finder import BLUE, RED, SIZE, draw_scene, open_fake_finder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,6 +113,32 @@ def test_one_mesh_a_person_and_frame_and_gaps_stay(done):
         assert np.allclose(arrays["body-2/times"], np.array(SHOWN)[[0, 1, 2, 10, 11]] / 1000)
         assert arrays["body-1/pose"].shape == (COUNT, 104, 3, 3)
         assert np.isfinite(arrays["body-1/joints"]).all()
+
+
+def test_a_motion_module_fills_short_gaps_in_a_video(done, clip, run, tmp_path):
+    body, config = open_model("anny").coarse(64), MotionConfig()
+    with torch.random.fork_rng(devices=[]):
+        network = MotionNetwork(config.model, body, find_limbs(body))
+    header = {"counterpose": "1", KEY: json.dumps(describe_module(config, body))}
+    file, out = tmp_path / "module.safetensors", tmp_path / "out"
+    write_safetensors(network.state_dict(), file, header)
+    shutil.copytree(done, out)
+    words = ["video.smooth=learned", f"video.motion={file}", "video.overlay=false"]
+    assert predict(clip, run, out, *words, "formats=npz,json,csv") == 0
+    with np.load(out / "two.npz") as arrays:
+        about = json.loads(str(arrays["about"]))
+        assert [one["smoothing"] for one in about["tracks"]] == ["learned, module"] * 2
+        assert arrays["body-2/frames"].tolist() == list(range(COUNT))
+        assert np.flatnonzero(arrays["body-2/filled"]).tolist() == list(range(3, 10))
+        assert not arrays["body-1/filled"].any()
+    person = json.loads((out / "two.json").read_text())["people"][1]
+    assert person["smoothing"] == "learned, module"
+    assert [one["frame"] for one in person["frames"] if one.get("filled")] == list(range(3, 10))
+    rows = list(csv.DictReader((out / "two.csv").open()))
+    assert [row["filled"] for row in rows if row["person"] == "body-2"] == [*"000111111100"]
+    assert predict(clip, run, out, *words, "video.fill_s=0.2") == 0
+    with np.load(out / "two.npz") as arrays:
+        assert arrays["body-2/frames"].tolist() == [0, 1, 2, 10, 11]
 
 
 def test_batches_over_frames_give_what_single_images_do(done, clip, run):
