@@ -204,9 +204,9 @@ class VideoConfig:
         choices=("one_euro", "learned", "none"),
     )
     motion: str = key(
-        "motion_body",
-        "video.smooth=learned: the motion module, a run of finetune train motion_body, a file of "
-        "one, or the name of weights that ship",
+        "",
+        "video.smooth=learned: the motion module, a run of finetune train motion_body or a file of "
+        "one",
         path="one",
     )
     fill_s: float = key(
@@ -238,6 +238,14 @@ class VideoConfig:
         "without",
     )
     workers: int = key(0, "processes that search for people; 0: one for each core", low=0)
+
+    def check(self) -> None:
+        """UserError where a motion module is asked for and none is named."""
+        if self.smooth == "learned" and not self.motion:
+            raise UserError(
+                "video.smooth=learned and video.motion is not set: name a motion module, a run of "
+                "finetune train motion_body"
+            )
 
 
 @dataclass

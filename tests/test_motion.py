@@ -62,6 +62,11 @@ def draw_stretches(joints, count=12, seed=0):
     return Stretches(turns, place, times, seen, torch.ones_like(seen), torch.rand(2, count))
 
 
+def test_a_module_has_to_be_named():
+    with pytest.raises(UserError, match="video.smooth=learned and video.motion is not set"):
+        main(["predict", "clip.mp4", "video.smooth=learned"])
+
+
 @torch.no_grad()
 def test_what_was_not_seen_is_not_looked_at(module):
     given = draw_stretches(len(module.limbs.names))
