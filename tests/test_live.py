@@ -248,6 +248,13 @@ def test_what_a_camera_sees_is_recorded_as_videos_are(clip, run, tmp_path, monke
     assert "page: http://127.0.0.1:" in told and "frames in" in told
 
 
+def test_a_hand_that_does_not_fit_its_body_is_nobody():
+    bodies = [np.array([100.0, 20, 140, 120])]
+    assert command.lies_on(np.array([92.0, 60, 104, 72]), bodies)
+    assert not command.lies_on(np.array([20.0, 60, 32, 72]), bodies)
+    assert not command.lies_on(np.array([92.0, 60, 104, 72]), [])
+
+
 class Camera:
     """Stands for a camera that gives some images and then no more."""
 

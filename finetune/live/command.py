@@ -2,16 +2,17 @@
 
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from data.find.finder import open_finder
+from data.find.tracking import longer_side, middle_of
 from engine.errors import EnvironmentFault, UserError
 from engine.run.files import make_folder
 from finetune.animation.formats import FORMATS
-from finetune.inference.fingers import JoiningRules, join_hands
+from finetune.inference.fingers import JoiningRules, Wrists, join_hands
 from finetune.inference.image_camera import CameraFinder, ImageCamera
 from finetune.inference.lens import NONE
 from finetune.inference.predictor import MOST_OUTSIDE, Predictor
@@ -29,6 +30,7 @@ from finetune.video.recover import is_inside
 FRESH_S = 0.15  # a frame that was searched is taken before one that is newer by less
 SEARCHES = 2.0  # a frame that is shown, at most: others would be for nothing
 SILENT_S = 12.0  # without an image, and the camera is lost
+NEAR = 0.1  # of a body's longer side, around its box
 STEM = "camera"  # of the files of a camera or stream
 WITH_VIDEO = ("html",)  # formats that show the video, which is not kept
 
@@ -181,17 +183,18 @@ class _Live:
         return frame if is_fresh else newest
 
     def _show(self, frame: Frame) -> None:
-        shown = self._join(self._recover(frame))
+        shown = self._join(*self._recover(frame))
         self.people = len(shown)
         numbers = [one.number for one, _ in shown]
         self.answers.put(Answer(frame, [person for _, person in shown], numbers))
         if self.record is not None:
             self.record.add(frame.time_s, shown)
 
-    def _recover(self, frame: Frame) -> Shown:
-        """Who is in a frame; the boxes go on with their meshes."""
+    def _recover(self, frame: Frame) -> tuple[Shown, list[Wrists]]:
+        """Who is in a frame, and where the search saw their wrists; boxes go on with the meshes."""
         height, width = frame.image.shape[:2]
         out: list[tuple[Followed, Person]] = []
+        wrists: list[Wrists] = []
         for kind, predictor in self.predictors.items():
             known = self.follower.list_people(kind, frame.time_s)
             self.follower.drop([one for one in known if not _is_usable(one, width, height)])
@@ -204,20 +207,23 @@ class _Live:
                 [region.side for region in regions],
                 [region.keypoints for region in regions],
             )
+            wrists += [region.find_wrists(kind) for region in regions]
             self.follower.move(frame.number, asked, people)
             out += zip(asked, people, strict=True)
-        return out
+        return out, wrists
 
-    def _join(self, shown: Shown) -> Shown:
-        """Hands put on the bodies that they belong to."""
+    def _join(self, shown: Shown, wrists: list[Wrists]) -> Shown:
+        """Hands put on the bodies that they belong to; others that lie on somebody are left out."""
         if not self.config.join_hands or set(self.predictors) != {"body", "hand"}:
             return shown
         marked = [person for _, person in shown]
         for place, person in enumerate(marked):
             person.track = place
         rules = JoiningRules(least_px=self.config.hand_px)
-        joined = join_hands(marked, self.bodies["body"], self.bodies["hand"], rules)
-        return [(shown[one.track or 0][0], one) for one in joined]
+        joined = join_hands(marked, self.bodies["body"], self.bodies["hand"], rules, wrists)
+        bodies = [one.box for one in marked if one.kind == "body"]
+        kept = [one for one in joined if one.kind == "body" or not lies_on(one.box, bodies)]
+        return [(shown[one.track or 0][0], one) for one in kept]
 
     def write(self, out: Path) -> None:
         """Write what was recorded."""
@@ -260,6 +266,17 @@ class _Live:
         if self.lost:
             raise EnvironmentFault(self.lost)
         require_going(self.capture)
+
+
+def lies_on(hand: np.ndarray, bodies: Sequence[np.ndarray]) -> bool:
+    """Whether the middle of a hand's box is in or near the box of a body."""
+    x, y = middle_of(hand)
+    for box in bodies:
+        reach = NEAR * longer_side(box)
+        x0, y0, x1, y1 = box + np.array([-reach, -reach, reach, reach])
+        if x0 <= x <= x1 and y0 <= y <= y1:
+            return True
+    return False
 
 
 def _interrupt(number: int, frame: object) -> None:
