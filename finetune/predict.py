@@ -19,7 +19,7 @@ from engine.geometry import crop_intrinsics
 from engine.logging import progress
 from engine.run.files import make_folder
 from finetune import export
-from finetune.fit.config import FitKeys
+from finetune.fit.refine import make_keys
 from finetune.fit.refine_people import PeopleRefiner
 from finetune.inference.fingers import JoiningRules, join_hands
 from finetune.inference.image_answers import answer_image, require_answers, require_image_head
@@ -121,7 +121,7 @@ def _predict_images(
     regions = list_regions(config, paths, list(predictors), boxes, masks)
     make_folder(out, f"out={out}")
     meshes = {kind: one for kind, one in predictors.items() if one.model.head.has_mesh}
-    refiner = PeopleRefiner({kind: one.body for kind, one in meshes.items()}, FitKeys())
+    refiner = PeopleRefiner({kind: one.body for kind, one in meshes.items()}, make_keys())
     for path in progress.watched(list(regions), "image"):
         pixels = read_image(path)
         bodies = [] if config.whole_image else regions[path].get("body", [])

@@ -25,7 +25,7 @@ from engine.pipeline import Seconds, count_seconds
 from engine.run.files import make_folder
 from finetune.animation.formats import FORMATS
 from finetune.animation.track import Take
-from finetune.fit.config import FitKeys
+from finetune.fit.refine import make_keys
 from finetune.inference.fingers import JoiningRules
 from finetune.inference.image_camera import CameraFinder, ImageCamera
 from finetune.inference.lens import LensReader
@@ -48,8 +48,6 @@ from finetune.video.refine import TakeRefiner, measure_take
 from finetune.video.settle import make_take
 
 MOST_WORKERS = 16  # processes that search, each with networks of its own
-
-QUICK = 30.0  # m/s^2: who is filmed in action moves faster than those whose fits are labels
 
 
 def is_video(path: str) -> bool:
@@ -136,7 +134,7 @@ def predict_video(
         take = hold_hands(take, bodies["hand"])
     take = _smooth(take, config.video)
     with count_seconds(seconds, "refine"):
-        refiner = TakeRefiner(bodies, FitKeys(acceleration=QUICK), JoiningRules(), folder)
+        refiner = TakeRefiner(bodies, make_keys(), JoiningRules(), folder)
         take = measure_take(refiner.refine(take) if config.refine else take, refiner.judges)
     take.focal_from, take.correct_image = camera.source, camera.correct_image
     take.confident = config.colour == "confidence"
