@@ -200,7 +200,7 @@ class VideoConfig:
     smooth: str = key(
         "one_euro",
         "what takes the jitter of single frames out of rotations and places: the one-euro filter "
-        "(docs/animation.md), a motion module that also fills short gaps, or nothing",
+        "(docs/video.md), a motion module that also fills short gaps, or nothing",
         choices=("one_euro", "learned", "none"),
     )
     motion: str = key(
@@ -288,7 +288,7 @@ class PredictFilesConfig(PredictConfig):
     )
     refine: bool = key(
         True,
-        "move bodies and hands onto the keypoints that were found (docs/animation.md); false: they "
+        "move bodies and hands onto the keypoints that were found (docs/video.md); false: they "
         "stay as the network sees them",
     )
     video: VideoConfig = section(VideoConfig)

@@ -114,7 +114,7 @@ def write_module_card(facts: ModuleFacts) -> str:
         "\n".join(_describe(facts)),
         "## How to use it",
         f"`counterpose predict clip.mp4 video.smooth=learned video.motion={facts.entry.name}`,\n"
-        "where the weights ship; else name the file (docs/animation.md).",
+        "where the weights ship; else name the file (docs/video.md).",
         "## Where it comes from",
         "\n".join(describe_stages(facts.stages, facts.machine)),
         "## Numbers",

@@ -1,7 +1,7 @@
 """Motions as a network sees them: noise, slow errors, limbs that are wrong, flips, swaps, gaps.
 
 How strong each error is was measured on rendered videos of synthetic humans, the weights that ship
-against the truth (benchmarks/motion_errors.py; docs/animation.md). What a stretch is wrong by
+against the truth (docs/video.md). What a stretch is wrong by
 throughout is no part of it: no motion tells that.
 """
 
