@@ -259,7 +259,9 @@ class LiveConfig:
     )
     tiles: bool = key(False, "search in tiles of the image too, for small people: slower")
     size_px: int = key(960, "longer side of what is shown at most; 0: as the camera", low=0)
-    port: int = key(8011, "of the page, on this machine alone; 0: any that is free", low=0)
+    port: int = key(
+        8011, "of the page, on this machine alone; 0: any that is free", low=0, high=65535
+    )
     seconds: float = key(0.0, "end after so many; 0: at Ctrl-C, or where a file ends", low=0)
 
 

@@ -52,7 +52,7 @@ class Page:
 
         try:
             self._server = ThreadingHTTPServer((HOST, port), Handler)
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise UserError(
                 f"live.port={port} cannot be used: {explain(error)}; does another one run? "
                 "live.port=0 takes any that is free"

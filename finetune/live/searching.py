@@ -51,7 +51,8 @@ class Searcher:
         side: str | None = None,
     ) -> None:
         self.answers: Newest[Searched] = Newest()
-        self.count, self.busy_s, self.fault = 0, 0.0, None
+        self.count, self.busy_s = 0, 0.0
+        self.fault: Exception | None = None
         self._frames, self.gap_s = frames, 1 / rate_hz
         self._look = lambda image: find_all(finder, image, kinds, least_score, side)
         self._is_stopped = threading.Event()
