@@ -365,6 +365,24 @@ def test_crops_between_sightings():
     assert [one.who.part for one in plan[4]] == ["body", "left_hand"]
 
 
+def test_a_glance_at_nobody_is_left_out():
+    points = np.concatenate([np.arange(34.0).reshape(17, 2), np.full((17, 1), 0.5)], 1)
+
+    def see(frames, keypoints=points):
+        return {frame: Detection(np.array([0.0, 0, 10, 20]), 0.9, keypoints) for frame in frames}
+
+    times = np.arange(60) / 25
+    tracks = {"0": see([0, 2, 4, 40]), "1": see([20]), "2": see([30], None)}
+    plan, _ = plan_crops(tracks, times, ["body"], 0.3)
+    # The third one's box is somebody else's word; in the first one's 40 and the second there is
+    # nobody within .35 s.
+    assert sorted(plan) == [0, 1, 2, 3, 4, 30]
+    # Searched once a second, nobody can be seen twice within that time.
+    seldom = {"0": see([0, 25, 50]), "1": see([25])}
+    assert sorted(plan_crops(seldom, times, ["body"], 0.3)[0]) == [0, 25, 50]
+    assert sorted(plan_crops({"0": see([7])}, times, ["body"], 0.3)[0]) == [7]
+
+
 def test_a_shape_is_averaged_in_its_free_numbers(bodies):
     body = bodies["anny_hand"]
     shapes = np.array([[0.2] * 6, [0.6] * 6, [0.9] * 6], np.float32)

@@ -71,8 +71,11 @@ def plan_crops(
     """
     plan: Plan = {}
     everybody: list[Who] = []
+    seen_often = _is_often(tracks, times)
     for person, track in tracks.items():
         parts = _split_parts(track, least_score)
+        if seen_often:
+            parts[BODY] = _leave_out_lonely(parts[BODY], times)
         for part, seen in parts.items():
             who = Who(person, part)
             if who.kind not in kinds or not seen:
@@ -102,6 +105,26 @@ def _split_parts(track: Mapping[int, Detection], least_score: float) -> dict[str
         for side, hand in one.hands.items():
             if hand.score >= least_score:
                 out[f"{side}_hand"][frame] = _make_hand(hand), hand.score
+    return out
+
+
+def _is_often(tracks: Tracks, times: np.ndarray) -> bool:
+    """Whether a video was searched so often that whoever is there is seen again within a gap."""
+    frames = sorted({frame for track in tracks.values() for frame in track if frame < len(times)})
+    return len(frames) > 2 and float(np.diff(times[frames]).min()) <= GAP_S / 2
+
+
+def _leave_out_lonely(seen: Seen, times: np.ndarray) -> Seen:
+    """Leave out bodies of a single sighting with none near it in time: a glance at nobody.
+
+    Boxes of others, which come without keypoints, are believed.
+    """
+    moments = times[sorted(seen)]
+    out = {}
+    for frame, (region, score) in seen.items():
+        near = np.abs(moments - times[frame]) <= GAP_S
+        if near.sum() > 1 or region.keypoints is None:
+            out[frame] = region, score
     return out
 
 
