@@ -1,5 +1,7 @@
 """Bodies moved onto found keypoints: what is gained, what stays, what a kill costs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from engine.geometry import axis_angle_to_matrix, project
 from finetune.animation.track import Track
 from finetune.fit import refine
 from finetune.fit.config import FitKeys
+from finetune.fit.jumps import find_jumps
 from finetune.fit.minimise import minimise
 from finetune.fit.prior import sample_people, take_hands
 from finetune.fit.refine import Bodies, Judge
@@ -151,6 +154,44 @@ def test_truth_is_nearer_through_frames_of_bad_keypoints_too(bodies, scene, quic
     assert not torch.allclose(turned[0][1], turned[1][1], atol=0.02)
 
 
+def test_a_finders_slip_moves_nobody(bodies, scene, quick, tmp_path):
+    true, seen = scene
+    slip = COUNT // 2 + 1
+    points = find_points(true, np.random.default_rng(5), 4.0)
+    # Somebody beside them, whom the network then sees too.
+    points[slip, :, :2] += [130, -40]
+    place = seen.translation.copy()
+    place[slip, 0] += 0.8
+    slipped = replace(seen, found=points, translation=place)
+    sizes = np.full(COUNT, 600.0)
+    jumps = find_jumps(points, slipped.times, sizes, 0.3)
+    assert np.flatnonzero(jumps).tolist() == [slip]
+    (found,) = refine_take(bodies, tmp_path, slipped).tracks
+    assert found.refined[slip] and np.isnan(found.error_px[slip])
+    off = np.linalg.norm(found.translation - true.translation, axis=1)
+    assert off[slip] < 1.3 * max(off[slip - 1], off[slip + 1])
+    assert measure_mm(found, true)[slip] < measure_mm(seen, true)[slip]
+
+
+def test_fast_limbs_and_slow_videos_are_no_slips():
+    times = np.arange(30) / 30
+    points = np.full((30, 17, 3), 0.9)
+    points[..., :2] = np.arange(17)[:, None] * 20.0
+    sizes = np.full(30, 300.0)
+    kick = points.copy()
+    kick[14:16, 13:17, 0] += 250  # a leg
+    assert not find_jumps(kick, times, sizes, 0.3).any()
+    walk = points.copy()
+    walk[..., 0] += (times * 900)[:, None]  # three times their size a second
+    assert not find_jumps(walk, times, sizes, 0.3).any()
+    away = points.copy()
+    away[14, :, 0] += 60
+    assert np.flatnonzero(find_jumps(away, times, sizes, 0.3)).tolist() == [14]
+    assert not find_jumps(away, times * 6, sizes, 0.3).any()  # five frames a second
+    away[14, :, 2] = 0.1
+    assert not find_jumps(away, times, sizes, 0.3).any()
+
+
 def test_what_was_nearer_to_the_keypoints_stays(scene):
     """A fit that is worse in some frames is not taken there, and fades beside them."""
     true, seen = scene
@@ -173,7 +214,7 @@ def test_somebody_of_whom_no_keypoints_are_right_stays(bodies, scene, quick, tmp
     random = np.random.default_rng(0)
     lost = make_person(seen.body, seen.pose, seen.translation, seen.shape)
     lost.found = seen.found.copy()
-    lost.found[..., :2] = random.uniform([300, 0], [900, 720], (COUNT, 17, 2))
+    lost.found[..., :2] = random.uniform([300, 0], [900, 720], (17, 2))
     none = make_person(seen.body, seen.pose, seen.translation, seen.shape, "body-2")
     first, second = refine_take(bodies, tmp_path, lost, none, keys=FitKeys(steps=12)).tracks
     for track in (first, second):
@@ -243,7 +284,9 @@ def test_people_of_a_photograph_are_refined_side_by_side(bodies, scene, quick):
     refiner = PeopleRefiner(name_kinds(bodies), FitKeys(steps=40))
     found = refiner.refine(people, points, "body")
     assert [one.refined for one in found] == [True, True, False, None]
-    before = Judge(seen.body, KEYS).measure(see_track(seen), see_bodies(seen))
+    before = Judge(seen.body, KEYS).measure(
+        replace(see_track(seen), slipped=None), see_bodies(seen)
+    )
     assert found[0].error_px < 0.5 * before[0] and found[1].error_px < 0.5 * before[12]
     assert np.isclose(found[2].error_px, before[GARBAGE[0]])
     assert np.array_equal(found[2].pose, people[2].pose) and found[3] is people[3]

@@ -59,6 +59,8 @@ class Seen:
         bodies: as a network sees them.
         points: (T, P, 3) x, y in pixels and confidence, in the order of finetune.prompts.PROMPTED.
         box: (T, 4) x0, y0, x1, y1 in pixels.
+        slipped: (T,) bool, instants whose keypoints nobody believes (finetune.fit.jumps), nor what
+            a network says that was given them; None: all are believed.
     """
 
     kind: str
@@ -67,6 +69,7 @@ class Seen:
     bodies: Bodies
     points: np.ndarray
     box: np.ndarray
+    slipped: np.ndarray | None = None
 
 
 @dataclass(eq=False)
@@ -95,24 +98,27 @@ class Judge:
         self.joint_set = JOINT_SETS[body.kind]
         self.lean, self.points = choose_model(body, self.joint_set)
 
-    def weigh(self, points: np.ndarray) -> np.ndarray:
-        """Return (T, P) float64 confidence of keypoints (T, P, 3) that count, 0 of others."""
-        sure = points[..., 2] >= self.keys.confidence_min
-        return np.where(sure & self.points.given.numpy(), points[..., 2], 0.0).astype(np.float64)
+    def weigh(self, seen: Seen) -> np.ndarray:
+        """Return (T, P) float64 confidence of the keypoints that count, 0 of others."""
+        confidence = seen.points[..., 2]
+        counts = (confidence >= self.keys.confidence_min) & self.points.given.numpy()
+        if seen.slipped is not None:
+            counts &= ~seen.slipped[:, None]
+        return np.where(counts, confidence, 0.0).astype(np.float64)
 
     def measure(self, seen: Seen, bodies: Bodies) -> np.ndarray:
         """Return (T,) pixels, how far bodies are from the keypoints of ``seen`` on average.
 
         NaN where fewer than ``fit.min_points`` of them count.
         """
-        weights = self.weigh(seen.points)
+        weights = self.weigh(seen)
         apart = np.linalg.norm(self._project(seen, bodies) - seen.points[..., :2], axis=-1)
         mean = (apart * weights).sum(1) / np.maximum(weights.sum(1), 1e-9)
         return np.where((weights > 0).sum(1) >= self.keys.min_points, mean, np.nan)
 
     def measure_people(self, seen: Seen) -> np.ndarray:
         """Return (T,) pixels, the longer side of the box of a person's keypoints."""
-        known = self.weigh(seen.points)[..., None] > 0
+        known = self.weigh(seen)[..., None] > 0
         flat = seen.points[..., :2]
         high = np.where(known, flat, -np.inf).max(1)
         low = np.where(known, flat, np.inf).min(1)
@@ -163,7 +169,8 @@ class Refiner:
         placed, keypoints = judge.points(vertices, joints), judge.lean.keypoints(vertices, joints)
         about, told = ((one - joints[:, :1]).double().numpy() for one in (placed, keypoints))
         stretch, answers = Stretch("", seen.kind, judge.joint_set), {}
-        weights, sizes = judge.weigh(seen.points), judge.measure_people(seen)
+        weights, sizes = judge.weigh(seen), judge.measure_people(seen)
+        unasked = _have_neighbours(seen.slipped, len(seen.times_s))
         for row, time_s in enumerate(seen.times_s):
             view = View(
                 "",
@@ -177,7 +184,8 @@ class Refiner:
             )
             stretch.views.append(view)
             own = place[row].double().numpy()
-            answers[id(view)] = Answer(about[row], told[row], pose[row], shape, own)
+            if not unasked[row]:
+                answers[id(view)] = Answer(about[row], told[row], pose[row], shape, own)
         return Asked(stretch, answers)
 
     def is_short(self, asked: Asked) -> bool:
@@ -231,6 +239,14 @@ class Refiner:
                 apart_s = float(seen.times_s[following[0]] - seen.times_s[last[0]])
                 taken[row] = apart_s <= CARRIED_S and taken[last[0]] and taken[following[0]]
         return taken
+
+
+def _have_neighbours(slipped: np.ndarray | None, count: int) -> np.ndarray:
+    """Return (T,) bool, which instants slipped beside one that did not: its answer serves both."""
+    if slipped is None:
+        return np.zeros(count, bool)
+    beside = np.convolve(~slipped, [1, 0, 1], "same") > 0
+    return slipped & beside
 
 
 def unmirror_left(kind: str, bodies: Bodies) -> tuple[torch.Tensor, torch.Tensor]:

@@ -18,8 +18,10 @@ from data.bodies.base import BodyModel
 from engine.logging import progress
 from finetune.animation.track import Take, Track
 from finetune.fit.config import FitKeys
+from finetune.fit.jumps import find_jumps
 from finetune.fit.refine import Asked, Bodies, Judge, Refiner, Seen
 from finetune.inference.fingers import SIDES, JoiningRules, chain_turns, face_hand, map_hand
+from finetune.prompts import SURE
 from finetune.video.hands import blend_turns
 from finetune.video.parts import digest_words, read_arrays, write_arrays
 from finetune.video.settle import measure_size
@@ -169,6 +171,7 @@ def see_track(track: Track) -> Seen | None:
     """Return a track as it is judged and refined; None where nobody looked for keypoints."""
     if track.found is None:
         return None
+    sizes = (track.box[:, 2:] - track.box[:, :2]).max(1)
     return Seen(
         kind=track.kind,
         times_s=track.times,
@@ -176,6 +179,7 @@ def see_track(track: Track) -> Seen | None:
         bodies=Bodies(track.pose, track.shape, track.translation),
         points=track.found,
         box=track.box,
+        slipped=find_jumps(track.found, track.times, sizes, SURE),
     )
 
 
