@@ -2,7 +2,7 @@
 
 import numpy as np
 
-NEAR_S = 0.12  # about an instant, on either side, what it is compared with
+NEAR_S = 0.15  # about an instant, on either side, what it is compared with
 LEAST = 2  # instants on each side that are compared with: of a slow video there are none
 # Of the person's size, by which most keypoints are off at once. Limbs that move fast move alone;
 # whoever moves as a whole is not back within a tenth of a second.
