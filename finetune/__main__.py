@@ -61,6 +61,7 @@ PACKAGE = Package(
             "[formats=NAMES] [key=value ...]",
             "photo.jpg",
             keys="finetune.verb_config:PredictFilesConfig",
+            usual=("run", "out", "boxes", "formats", "refine"),
         ),
         Verb(
             "serve",

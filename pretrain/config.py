@@ -229,7 +229,17 @@ class CompletionConfig(ObjectiveConfig):
     )
 
     def check_run(self, config: "PretrainConfig") -> None:
-        """UserError where references are shuffled that nobody reads."""
+        """UserError where keys have no effect: what they change is not there."""
+        if self.gradient_weight != 1 and not config.model.decoder.gradients:
+            raise UserError(
+                f"objective.gradient_weight={self.gradient_weight:g}, but "
+                f"model.decoder.gradients=0: no gradients are said"
+            )
+        if self.name == DEFAULT_OBJECTIVE and config.model.decoder.latents:
+            raise UserError(
+                f"model.decoder.latents={config.model.decoder.latents}, but "
+                f"objective.name={self.name} has no teacher"
+            )
         if self.references == "shuffled" and not config.model.decoder.cross:
             raise UserError(
                 "objective.references=shuffled, but model.decoder.cross=false reads no reference"

@@ -264,7 +264,7 @@ def test_it_is_refused_in_words_where_it_means_nothing(tmp_path, hidden, people)
         config_of(tmp_path / "a", hidden, *FITS, "data.rules.labels=parameters")
     with pytest.raises(UserError, match="fit. keys are set and fit_every=0"):
         config_of(tmp_path / "a", hidden, *FITS, "fit_every=0")
-    with pytest.raises(UserError, match="fit_every=3: no training clip can be fitted: no shards"):
+    with pytest.raises(UserError, match="fit_every=3: no training clip can be fitted: all have"):
         task_of(tmp_path / "a", people["body"] / shard_name(0))
     with pytest.raises(UserError, match="head.name=model_free, which predicts no parameters"):
         task_of(

@@ -26,8 +26,9 @@ from data.find.detection import Detection, HandDetection
 from data.format.joint_sets import find_joint_set
 from data.sources.cameras import Camera, write_cameras
 from data.sources.frames import Frames, Unreadable, open_video
-from engine.errors import UserError
+from engine.errors import EnvironmentFault, UserError
 from engine.geometry import project
+from engine.run.locks import claim_folder
 from finetune.__main__ import main
 from finetune.inference.image_camera import LensCorrection
 from finetune.inference.predictor import Predictor
@@ -272,6 +273,18 @@ def test_kill_minus_nine_and_ctrl_c_change_no_byte(done, clip, run, tmp_path):
     for name in ("two.npz", "two.overlay.mp4"):
         assert (tmp_path / name).read_bytes() == (again / name).read_bytes()
     assert not list((tmp_path / "two.parts").glob("*.writing-*"))
+
+
+def test_two_at_once_in_one_folder_are_told(clip, run, tmp_path):
+    folder = tmp_path / "two.parts"
+    folder.mkdir()
+    with (
+        claim_folder(folder, "out=here"),
+        pytest.raises(EnvironmentFault, match=rf"^out={tmp_path}: another process works in "),
+    ):
+        predict(clip, run, tmp_path)
+    with claim_folder(folder, "out=here"):  # let go of
+        pass
 
 
 def test_a_video_of_one_frame_has_a_person_and_a_film(clip, run, tmp_path):

@@ -71,12 +71,14 @@ class TrainedFits:
     def _read_people(self) -> tuple[list[Stretch], Places, Earlier]:
         keys, clips = self.config.fit, self.clips
         rules = Rules(self.body.kind, keys.confidence_min, keys.min_points, assumes_cameras=True)
+        refused = f"fit_every={self.config.fit_every}: no training clip can be fitted"
+        samples = list(clips.samples())
+        if not samples:
+            raise UserError(f"{refused}: all have labels in 3D, or nobody whom the rules want")
         try:
-            stretches, _ = read_stretches(clips.samples(), rules)
+            stretches, _ = read_stretches(samples, rules)
         except UserError as error:
-            raise UserError(
-                f"fit_every={self.config.fit_every}: no training clip can be fitted: {error}"
-            ) from None
+            raise UserError(f"{refused}: {error}") from None
         return stretches, clips.places, clips.earlier
 
     def prepare(self, step: int, shares: Shares) -> None:

@@ -314,7 +314,10 @@ class MeshTask(ClipTask[FinetuneConfig]):
         """The people of whom keypoints alone are given, from labels of the run's shards."""
         config = self.config
         clips, choice = config.data.augment.lifted_clips, self.body.label_choice
-        labels = sample_labels(self.order, config.data, clips, self.skip, True, choice)
+        try:
+            labels = sample_labels(self.order, config.data, clips, self.skip, True, choice)
+        except UserError as error:
+            raise UserError(f"data.augment.lifted (0 goes without) wants labels: {error}") from None
         tensors = {
             name: torch.from_numpy(values).to(self.device)
             for name, values in labels.items()

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +21,9 @@ from data.people.rig import Rig
 from data.people.skeleton import Skeleton
 from data.sources.user_folder import list_files
 from engine.config.paths import split_paths
-from engine.errors import UserError
+from engine.errors import UserError, explain, failure_of
 from engine.geometry import rotation_6d_to_matrix
+from engine.logging import progress
 from engine.logging.console import get_logger
 from finetune.temporal.keys import MotionDataConfig
 from finetune.temporal.limbs import Chain, Limbs, take_6d
@@ -90,13 +92,23 @@ def read_bank(
     Raises:
         UserError: a file or folder cannot be read, or holds no motion of this body model.
     """
-    pieces = list(make_pieces(config.made, config.seconds, config.acted, limbs, chain, seed))
+    # What may be wrong comes before what takes minutes.
+    pieces: list[Piece] = []
     if config.recorded:
         found = read_recorded(config, limbs, chain, seed)
         log.info(f"data.recorded={config.recorded}: {len(found)} stretches")
         pieces += found
     for path in split_paths(config.tracks, "data.tracks") if config.tracks else []:
-        pieces += read_written(path, body, limbs)
+        found = read_written(path, body, limbs)
+        log.info(f"data.tracks={path}: {len(found)} stretches of {LEAST_S:g} s or more")
+        pieces += found
+    if config.made:
+        log.info(f"making {config.made} motions of {config.seconds:g} s")
+    made = make_pieces(config.made, config.seconds, config.acted, limbs, chain, seed)
+    with progress.bar(config.made, "motion", description="making") as bar:
+        for piece in made:
+            pieces.append(piece)
+            bar.update(1)
     if not pieces:
         raise UserError(
             f"data.tracks={config.tracks}: there is no stretch of {LEAST_S:g} s of body={body.name}"
@@ -226,9 +238,11 @@ def read_written(path: str, body: BodyModel, limbs: Limbs) -> list[Piece]:
                 if track["body"] == body.name and track["kind"] != "left_hand":
                     keys = ("frames", "times", "pose", "translation")
                     kept[track["name"]] = [file[f"{track['name']}/{key}"] for key in keys]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except OSError as error:
+        raise failure_of(error, f"data.tracks={path} cannot be read: {explain(error)}") from None
+    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile):
         raise UserError(
-            f"data.tracks={path} is no NPZ file that predict wrote of a video: {error}"
+            f"data.tracks={path} is no NPZ file that predict wrote of a video"
         ) from None
     out = []
     chosen = limbs.index_of(body)

@@ -23,6 +23,7 @@ from engine.errors import UserError
 from engine.logging import progress
 from engine.pipeline import Seconds, count_seconds
 from engine.run.files import make_folder
+from engine.run.locks import claim_folder
 from finetune.animation.formats import FORMATS
 from finetune.animation.track import Take
 from finetune.fit.refine import make_keys
@@ -97,10 +98,26 @@ def predict_video(
     Raises:
         UserError: it cannot be read, or nobody is in it.
     """
-    start, seconds = time.perf_counter(), defaultdict(float) if seconds is None else seconds
+    seconds = defaultdict(float) if seconds is None else seconds
     stem = Path(config.out) / Path(path).stem
     folder = stem.with_name(f"{stem.name}.parts")
     make_folder(folder, f"out={config.out}")
+    with claim_folder(folder, f"out={config.out}"):
+        return _predict_in(folder, stem, path, config, predictors, finder, seconds, lens)
+
+
+def _predict_in(
+    folder: Path,
+    stem: Path,
+    path: str,
+    config: PredictFilesConfig,
+    predictors: Mapping[str, Predictor],
+    finder: CameraFinder,
+    seconds: Seconds,
+    lens: LensReader | None,
+) -> list[Path]:
+    """``predict_video`` in a folder that nobody else works in. ``stem``: of the files' names."""
+    start = time.perf_counter()
     with count_seconds(seconds, "index"):
         frames = _open_frames(path, folder)
     camera = finder.find_camera(path, frames.width, frames.height, photograph=False)

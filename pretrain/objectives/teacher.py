@@ -160,7 +160,12 @@ def _read_teacher(config: PretrainConfig) -> CrossCompletion:
         UserError: it does not fit the student, with both values.
     """
     name, model = _keys(config).teacher, config.model
-    teacher = weights.load(_find_teacher(config))
+    try:
+        teacher = weights.load(_find_teacher(config))
+    except UserError as error:
+        raise UserError(
+            f"objective.teacher={name} is no pre-training of completion: {error}"
+        ) from None
     for key_name, theirs, ours in (
         ("model.image_size", teacher.config.size, model.size),
         ("model.patch", teacher.config.patch, model.patch),

@@ -97,7 +97,8 @@ def _check(path: str) -> None:
     elif lower.endswith(".npz"):
         if not is_predicted(path) and not is_motion(path):
             raise UserError(
-                f"{path} is no motion of AMASS or predict: it lacks 'trans' and 'about'"
+                f"{path} is no motion of AMASS, nor what predict writes of a video: it lacks "
+                f"'trans' and 'about'"
             )
     else:
         read_mimic(path)
