@@ -71,7 +71,7 @@ def open_gradio(uploads: Path) -> ModuleType:
         import gradio
     except ImportError as error:
         raise UserError(
-            f"serve needs gradio (pip install -e '.[serve]'; docs/serve.md): {error}"
+            f"serve needs gradio (pip install 'gradio>=6.2,<7'; docs/serve.md): {error}"
         ) from None
     return gradio
 
