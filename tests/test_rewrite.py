@@ -640,6 +640,21 @@ def test_a_source_that_changes_while_it_is_read_is_noticed(tmp_path):
         copy_clips(task)
 
 
+def leave_unless_first(piece):
+    """The first piece's process does not notice that it is to end; the second's fails."""
+    if piece == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(1.5)
+        return piece
+    time.sleep(0.5)
+    raise UserError("the second fails")
+
+
+def test_a_process_that_misses_its_signal_ends_all_the_same():
+    with pytest.raises(UserError, match="the second fails"):
+        list(spread(leave_unless_first, [0, 1], 2))
+
+
 def test_a_process_that_dies_or_fails_is_told():
     assert sorted(spread(abs, [-3, 4, -5], 2)) == [(0, 3), (1, 4), (2, 5)]
     with pytest.raises(RuntimeError, match="a process ended with exit code 3 and no message"):

@@ -90,7 +90,7 @@ def spread(
                     worker.send(*following)
     finally:
         for worker in busy:
-            worker.process.terminate()
+            worker.stop()
         for worker in busy:
             worker.process.join()
 
@@ -184,6 +184,13 @@ class _Worker(Generic[Piece, Answer]):
             raise RuntimeError(f"a process failed:\n{failed}")
         return number, answer
 
+    def stop(self) -> None:
+        """Have the process end, whatever it is doing; join it afterwards."""
+        self.process.terminate()
+        # A signal that comes just before a process begins to read is noticed only when the read
+        # returns, which the end of the pipe makes it do.
+        self.pipe.close()
+
     def finish(self) -> None:
         """End the process, which has nothing left to do."""
         self.pipe.close()
@@ -225,7 +232,7 @@ def _work(
     while True:
         try:
             number, piece = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return
         answer = refused = failed = None
         try:
@@ -234,4 +241,7 @@ def _work(
             refused = type(error), str(error)
         except Exception:
             failed = traceback.format_exc()
-        pipe.send((number, answer, refused, failed))
+        try:
+            pipe.send((number, answer, refused, failed))
+        except BrokenPipeError:
+            return  # nobody waits for it
