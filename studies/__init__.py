@@ -9,8 +9,8 @@ measure      errors of a fine-tuned network and of a ridge regression on the fro
              clip: a row
 row_table    the measurements of a study as one table of JSON lines
 rows         the rows that are there, and what they say of two arms together
-stats        paired differences of arms with intervals, and the least difference that so many seeds
-             can show
+protocol     what a study fixes before its first run
+claims       the differences that it is run for, corrected together
 angles       reference gain by the angle between the cameras
 take         meshes on a real take with several cameras; real and silhouettes measure them
 seconds      what a step of each arm takes, side by side

@@ -67,8 +67,10 @@ def main(argv: list[str]) -> int:
 def _run_study(config: StudyConfig, words: list[str]) -> int:
     """Run the rows that are missing; ``words`` are the config and keys that it was called with."""
     from studies import runner
+    from studies.protocol import describe_protocol
 
     plan.check_arms(config)
+    log.info(describe_protocol(config))
     done = plan.find_done(config)
     todo = [row for row in plan.list_rows(config) if row not in done]
     log.info(_describe_outlook(config, todo, config.lanes or runner.count_lanes()))

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 from engine.config.parser import key, section
 from engine.errors import UserError
 
+# What is read out of a row on each set of test clips, and the metrics of it.
+READ_OUTS = {
+    "finetuned": ("px", "mpjpe", "pa_mpjpe"),
+    "frozen": ("mpjpe", "pa_mpjpe"),
+}
+
 
 @dataclass
 class ArmConfig:
@@ -57,6 +63,39 @@ class SetConfig:
 
 
 @dataclass
+class ClaimConfig:
+    """One of the differences that a study is run for, named before its first run."""
+
+    arm: str = key("", "the arm whose error is said to be another than that of minus=")
+    minus: str = key("", "the arm that it is compared with; default: reference=")
+    test: str = key("", "the set of test clips; default: the first that is not for choosing")
+    how: str = key(
+        "",
+        "what is read out: finetuned or frozen; default: finetuned where the study fine-tunes",
+        choices=("", *READ_OUTS),
+    )
+    metric: str = key(
+        "",
+        "default: metric= of the study",
+        choices=("", *dict.fromkeys(one for metrics in READ_OUTS.values() for one in metrics)),
+    )
+    share: float | None = key(None, "label share; default: the first of shares=")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A ClaimConfig with its defaults filled in; ``name`` is its key in the config."""
+
+    name: str
+    arm: str
+    minus: str
+    test: str
+    how: str
+    metric: str
+    share: float
+
+
+@dataclass
 class TakeConfig:
     """A real take, for ``python -m studies take``."""
 
@@ -105,6 +144,14 @@ class StudyConfig:
     )
     shares: list[float] = key([0.01], "shares of the training clips whose labels are used")
     metric: str = key("pa_mpjpe", "the metric of the headline", choices=("px", "mpjpe", "pa_mpjpe"))
+    claims: dict[str, ClaimConfig] = key(
+        {},
+        "the differences that the study is run for, claims.NAME.arm=ARM: their p-values alone are "
+        "corrected, all together, and they alone may be significant",
+    )
+    choose: list[str] = key(
+        [], "tests that arms are chosen by, of other people than the rest; no claim is about them"
+    )
     expect: ExpectConfig = section(ExpectConfig)
     take: TakeConfig = section(TakeConfig)
     lanes: int | None = key(
@@ -128,8 +175,31 @@ class StudyConfig:
         """Names of the arms that arm= asks for, or all."""
         return [name for name in self.arms if not self.arm or name in self.arm.split(",")]
 
-    def _count(self, name: str) -> int:
-        """How many seeds an arm has."""
+    def list_claims(self) -> list[Claim]:
+        """Return the claims, with their defaults filled in."""
+        usual = next((name for name in self.tests if name not in self.choose), "")
+        out = []
+        for name, one in self.claims.items():
+            how = one.how or self.how
+            out.append(
+                Claim(
+                    name,
+                    one.arm,
+                    one.minus or self.reference,
+                    one.test or usual,
+                    how,
+                    one.metric or self._usual_metric(how),
+                    self.shares[0] if one.share is None else one.share,
+                )
+            )
+        return out
+
+    def _usual_metric(self, how: str) -> str:
+        """The metric of the headline, where a read-out has it; else the first that it has."""
+        return self.metric if self.metric in READ_OUTS[how] else READ_OUTS[how][0]
+
+    def count_seeds(self, name: str) -> int:
+        """Return how many seeds an arm has."""
         own = self.arms[name].seeds
         return self.seeds if own is None else own
 
@@ -162,10 +232,11 @@ class StudyConfig:
                 raise UserError(
                     f"arms.{name}.teacher={arm.teacher} wants an arm with a pre-training of its own"
                 )
-            if arm.teacher and self._count(name) > self._count(arm.teacher):
+            if arm.teacher and self.count_seeds(name) > self.count_seeds(arm.teacher):
                 raise UserError(
-                    f"arms.{name} has {self._count(name)} seeds and its teacher "
-                    f"arms.{arm.teacher} {self._count(arm.teacher)}: each seed has one of its own"
+                    f"arms.{name} has {self.count_seeds(name)} seeds and its teacher "
+                    f"arms.{arm.teacher} {self.count_seeds(arm.teacher)}: each seed has one of its "
+                    f"own"
                 )
             if arm.teacher and arm.compute:
                 raise UserError(
@@ -184,11 +255,12 @@ class StudyConfig:
                     f"own, and no "
                     f"pretrain=, scratch=true, timm= or compute=true beside it"
                 )
+        self._check_claims()
         if len(set(self.shares)) < len(self.shares):
             raise UserError(
                 f"shares={','.join(f'{share:g}' for share in self.shares)} names a share twice"
             )
-        if not any(self._count(name) for name in self.chosen):
+        if not any(self.count_seeds(name) for name in self.chosen):
             raise UserError(f"arm={self.arm}: none of these arms has a seed")
         if not self.finetune and self.metric == "px":
             raise UserError("metric=px is of fine-tuned networks, and finetune= names no config")
@@ -210,3 +282,54 @@ class StudyConfig:
         for share in (*self.shares, *(share for arm in self.arms.values() for share in arm.shares)):
             if not 0 < share <= 1:
                 raise UserError(f"a label share of {share} is not above 0 and at most 1")
+
+    def _check_claims(self) -> None:
+        """UserError where a claim is about what the study has not, or chooses by."""
+        for name in self.choose:
+            if name not in self.tests:
+                raise UserError(f"choose={name} is none of the tests {', '.join(self.tests)}")
+        seen: dict[tuple, str] = {}
+        for claim in self.list_claims():
+            key_name = f"claims.{claim.name}"
+            for word, arm in (("arm", claim.arm), ("minus", claim.minus)):
+                if arm not in self.arms:
+                    raise UserError(
+                        f"{key_name}.{word}={arm} is none of the arms {', '.join(self.arms)}"
+                    )
+                shares = self.arms[arm].shares or self.shares
+                if claim.share not in shares:
+                    raise UserError(
+                        f"{key_name}.share={claim.share:g}, and arms.{arm} has the label shares "
+                        f"{', '.join(f'{share:g}' for share in shares)}"
+                    )
+            if claim.arm == claim.minus:
+                raise UserError(f"{key_name} compares {claim.arm} with itself; set {key_name}.arm")
+            if claim.test in self.choose:
+                raise UserError(
+                    f"{key_name}.test={claim.test}, and choose={','.join(self.choose)}: what arms "
+                    f"are chosen by supports no claim; name a test of other people"
+                )
+            if claim.test not in self.tests:
+                raise UserError(
+                    f"{key_name}.test={claim.test} is none of the tests {', '.join(self.tests)}, "
+                    f"or all of them are in choose={','.join(self.choose)}"
+                )
+            if claim.metric not in READ_OUTS[claim.how]:
+                raise UserError(
+                    f"{key_name}.metric={claim.metric}, and {key_name}.how={claim.how} has "
+                    f"{', '.join(READ_OUTS[claim.how])}"
+                )
+            if claim.how == "finetuned" and not self.finetune:
+                raise UserError(f"{key_name}.how=finetuned, and finetune= names no config")
+            same = (
+                *sorted((claim.arm, claim.minus)),
+                claim.test,
+                claim.how,
+                claim.metric,
+                claim.share,
+            )
+            if same in seen:
+                raise UserError(
+                    f"{key_name} and claims.{seen[same]} are the same difference; it counts once"
+                )
+            seen[same] = claim.name

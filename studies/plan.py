@@ -290,6 +290,7 @@ def check_arms(config: StudyConfig) -> None:
     from finetune.config import FinetuneConfig
     from pretrain.config import PretrainConfig
 
+    _refuse_shared_people(config)
     for row in {row.arm: row for row in list_rows(config)}.values():
         words = pretrain_words(config, row)
         before = parse(PretrainConfig, words[2:], "pretrain train") if words else None
@@ -305,6 +306,26 @@ def check_arms(config: StudyConfig) -> None:
                         f"with "
                         f"model.{name}={there}; arms.{row.arm}.finetune= sets the latter"
                     )
+
+
+def _refuse_shared_people(config: StudyConfig) -> None:
+    """UserError where what arms are chosen by may show the people of another set.
+
+    Sets of one seed share nobody where their recipes differ, but a recipe is one edit away from
+    another: seeds are to differ too.
+    """
+    seeds = {
+        f"tests.{name}": _read_seed(test.make, test.keys) for name, test in config.tests.items()
+    }
+    seeds["train"] = _read_seed(config.train.make, config.train.keys)
+    for name in config.choose:
+        mine = f"tests.{name}"
+        for other, seed in seeds.items():
+            if other != mine and seed == seeds[mine]:
+                raise UserError(
+                    f"choose={name}, and {mine} and {other} both have seed={seed}: arms are to be "
+                    f"chosen by other people; set seed= in {mine}.keys"
+                )
 
 
 def list_labelled_shards(config: StudyConfig, row: Row) -> list[str]:

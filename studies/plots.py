@@ -46,7 +46,7 @@ def draw_figures(config: StudyConfig, there: Rows, folder: Path) -> list[Path]:
     if sum(len(entries) for _, entries in groups) > 1:
         clips = next(found["labelled_clips"] for row, found in there.items() if row.share == share)
         out.append(folder / f"transfer_{config.name}_differences.png")
-        _forest(out[-1], list(config.tests), groups, _named(*headline), clips)
+        _forest(out[-1], list(config.tests), groups, _named(*headline), clips, bool(config.claims))
     probe = [headline, ("frozen", "mpjpe")] if config.finetune else [headline]
     for against, ending, of, shown in (
         ("labelled clips", "", trace_labels, [headline]),
@@ -111,10 +111,11 @@ def _figure(columns, rows, height, width):
     return figure, panels
 
 
-def _forest(path, tests, groups, metric, clips):
+def _forest(path, tests, groups, metric, clips, exploratory):
     """One PNG: a line an arm with its mean and interval, a panel a test.
 
-    A group's heading above its lines.
+    A group's heading above its lines. ``exploratory``: none is called significant, for the study
+    has claims, which its table tells.
     """
     lines = [line for heading, entries in groups if entries for line in ((heading, None), *entries)]
     known = [d for _, found in lines if found for d in found.values()]
@@ -134,7 +135,8 @@ def _forest(path, tests, groups, metric, clips):
         for place, (_, found) in enumerate(lines):
             if found:
                 d = found[test]
-                colour = SIGNIFICANT if d.significant else OPEN
+                significant = d.significant and not exploratory
+                colour = SIGNIFICANT if significant else OPEN
                 panel.plot(
                     [max(d.low, -edge), min(d.high, edge)], [place] * 2, color=colour, linewidth=1.6
                 )
@@ -144,7 +146,7 @@ def _forest(path, tests, groups, metric, clips):
                     "o",
                     markersize=5,
                     color=colour,
-                    markerfacecolor=colour if d.significant else "white",
+                    markerfacecolor=colour if significant else "white",
                 )
                 for beyond, at, sign in ((d.low < -edge, -edge, "<"), (d.high > edge, edge, ">")):
                     if beyond:
@@ -161,9 +163,11 @@ def _forest(path, tests, groups, metric, clips):
     panels[0, 0].tick_params(axis="y", length=0, pad=8)
     for label, (_, found) in zip(panels[0, 0].get_yticklabels(), lines, strict=True):
         label.set_fontweight("bold" if found is None else "normal")
+    meaning = (
+        "exploratory, nothing is corrected" if exploratory else "hollow and grey: not significant"
+    )
     figure.supxlabel(
-        f"{clips} labelled clips; mean and 95 % interval, seeds in parentheses; hollow and grey: "
-        f"not significant",
+        f"{clips} labelled clips; mean and 95 % interval, seeds in parentheses; {meaning}",
         fontsize=8,
         color="#4b5563",
     )

@@ -6,9 +6,15 @@ from typing import Any
 import numpy as np
 
 from engine.errors import UserError
-from engine.paired_stats import Difference, Seeds, compare_paired, pool_seeds
+from engine.paired_stats import (
+    Difference,
+    Seeds,
+    compare_over_clips,
+    compare_paired,
+    pool_seeds,
+)
 from studies import plan
-from studies.config import StudyConfig
+from studies.config import Claim, StudyConfig
 
 METRICS = (
     ("finetuned", "px", "2D, px"),
@@ -21,6 +27,7 @@ Rows = dict[plan.Row, dict[str, Any]]
 Curve = list[tuple[int, np.ndarray]]  # (labelled clips or pairs, (S,) error of each seed)
 
 NAMES = {"px": "2D, px", "mpjpe": "MPJPE, mm", "pa_mpjpe": "PA-MPJPE, mm"}
+HOWS = {"finetuned": "fine-tuned", "frozen": "frozen"}
 
 
 def read_rows(config: StudyConfig) -> Rows:
@@ -93,6 +100,24 @@ def compare_arms(
         stack_values(there, arm, share, seeds, test, how, metric) for arm in (one, other)
     )
     return compare_paired(mine, theirs, None if {one, other} & known.odd else known)
+
+
+def compare_claim(there: Rows, claim: Claim) -> Difference | None:
+    """Return the Difference arm - minus of a claim, by the rows of its two arms alone.
+
+    Paired by seed and clip over the seeds that both have; of one seed over clips alone, which says
+    nothing of other seeds. None where there are none.
+    """
+    seeds = list_seeds(there, claim.arm, claim.share) & list_seeds(there, claim.minus, claim.share)
+    if not seeds:
+        return None
+    mine, theirs = (
+        stack_values(there, arm, claim.share, seeds, claim.test, claim.how, claim.metric)
+        for arm in (claim.arm, claim.minus)
+    )
+    if len(seeds) == 1:
+        return compare_over_clips(mine[0], theirs[0])
+    return compare_paired(mine, theirs)
 
 
 def estimate_seed_variance(there: Rows, share: float, test: str, how: str, metric: str) -> Seeds:

@@ -8,8 +8,9 @@ import numpy as np
 from engine.errors import UserError, explain, failure_of
 from engine.paired_stats import fit_power_law, predict_power_law
 from engine.run.files import write_file
-from studies import angles, plan, plots, seconds, take
+from studies import angles, claims, plan, plots, seconds, take
 from studies.config import StudyConfig
+from studies.protocol import UNCORRECTED, describe_protocol
 from studies.rows import (
     NAMES,
     Rows,
@@ -29,6 +30,10 @@ RESULTS = Path("docs/results.md")
 POOLED = (
     "An interval depends on the study: the variance over seeds is pooled over all of its arms, so "
     "the same two arms have another interval in another study."
+)
+EXPLORATORY = (
+    "These are exploratory: they were not named beforehand, nothing is corrected, and none is "
+    "called significant. What is among the claims stands above."
 )
 
 
@@ -63,14 +68,20 @@ def write_page(config: StudyConfig) -> None:
 
 
 def make_tables(config: StudyConfig, there: Rows) -> list[str]:
-    """Return [Markdown, ...]: what was trained, errors, differences."""
+    """Return [Markdown, ...]: protocol, claims, what was trained, errors, differences."""
     shares = sorted({row.share for row in there})
-    out = [table for table in (_trained(config, there), _given(config, there)) if table]
+    first = (
+        describe_protocol(config),
+        claims.make_table(config, there),
+        _trained(config, there),
+        _given(config, there),
+    )
+    out = [table for table in first if table]
     for test in config.tests:
+        chosen = ", to choose arms by" if test in config.choose else ""
         out.append(
-            f"Errors on {_clips(there, test)} test clips, *{test}*, means over seeds (mm; 2D "
-            f"in pixels of the "
-            f"network's image):"
+            f"Errors on {_clips(there, test)} test clips, *{test}*{chosen}, means over seeds (mm; "
+            f"2D in pixels of the network's image):"
         )
         out.append(_errors(config, there, shares, test))
     apart = []
@@ -93,8 +104,11 @@ def make_tables(config: StudyConfig, there: Rows) -> list[str]:
         apart += [_differences(config, there, shares, others, test) for test in config.tests]
     if apart:
         words = "Differences of all metrics, with their intervals"
+        noted = EXPLORATORY if config.claims else UNCORRECTED
         out.append(
-            "\n\n".join([f"<details><summary>{words}</summary>", POOLED, *apart, "</details>"])
+            "\n\n".join(
+                [f"<details><summary>{words}</summary>", noted, POOLED, *apart, "</details>"]
+            )
         )
     out += _laws(config, there)
     return out + [
@@ -213,6 +227,7 @@ def _differences(config, there, shares, bases, test):
     ``bases``: {arm: the one that it is compared with}.
     """
     one = set(bases.values()) if len(set(bases.values())) == 1 else None
+    bold = "" if config.claims else "; bold: significant, the 95 % interval excludes zero"
     heads = [
         "labelled clips",
         "arm",
@@ -224,12 +239,15 @@ def _differences(config, there, shares, bases, test):
         f"Difference from *{arm_title(config, *one)}*" if one else "Differences of pairs of arms"
     )
     lines = [
-        f"{heading}, paired by seed and clip, *{test}* (negative: better; bold: significant, the "
-        f"95 % interval excludes zero):",
+        f"{heading}, paired by seed and clip, *{test}* (negative: better; 95 % intervals{bold}):",
         "",
         "| " + " | ".join(heads) + " |",
         "|" + "---|" * len(heads),
     ]
+    claimed = {
+        (frozenset((one.arm, one.minus)), one.test, one.how, one.metric, one.share)
+        for one in config.list_claims()
+    }
     for share in shares:
         for arm, base in bases.items():
             found = [
@@ -243,8 +261,12 @@ def _differences(config, there, shares, bases, test):
             ]
             names = [arm_title(config, arm), *(() if one else (arm_title(config, base),))]
             cells = [
-                _interval(d, 2 if metric == "px" else 1)
-                for d, (_, metric, _) in zip(found, list_metrics(config), strict=True)
+                "a claim"
+                if (frozenset((arm, base)), test, how, metric, share) in claimed
+                else claims.show_difference(
+                    d, 2 if metric == "px" else 1, d.significant and not config.claims
+                )
+                for d, (how, metric, _) in zip(found, list_metrics(config), strict=True)
             ]
             lines.append(
                 "| " + " | ".join([str(labelled), *names, str(found[0].seeds), *cells]) + " |"
@@ -293,10 +315,3 @@ def _clips(there, test):
 def _mean(found):
     found = [value for value in found if value is not None]
     return f"{np.mean(found):.3f}" if found else "-"
-
-
-def _interval(d, digits):
-    if not np.isfinite(d.low):
-        return f"{d.mean:+.{digits}f}"
-    text = f"{d.mean:+.{digits}f} [{d.low:+.{digits}f}, {d.high:+.{digits}f}]"
-    return f"**{text}**" if d.significant else text

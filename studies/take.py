@@ -148,7 +148,9 @@ def make_table(config: StudyConfig) -> str | None:
                 if np.isnan(d.low)
                 else f"{d.mean:+.1f} [{d.low:+.1f}, {d.high:+.1f}]"
             )
-            last = (f"**{last}**" if d.significant else last) + f" ({d.seeds})"
+            last = (
+                f"**{last}**" if d.significant and not config.claims else last
+            ) + f" ({d.seeds})"
         lines.append(
             f"| {config.arms[arm].title or arm} | {len(seeds)} | "
             + " | ".join(cells)

@@ -1,0 +1,201 @@
+"""What a study claims: named beforehand, corrected together, by the two arms of each alone."""
+
+import math
+
+import numpy as np
+import pytest
+from test_studies import rows_of, study
+
+from engine.errors import UserError
+from studies import claims, plan, protocol, rows, tables
+
+CLAIMS = (
+    "claims.scratch.arm=none",
+    "claims.mae.arm=mae",
+    "claims.probe.arm=mae",
+    "claims.probe.minus=none",
+    "claims.probe.how=frozen",
+    "claims.probe.metric=mpjpe",
+    "claims.probe.test=out-of-domain",
+)
+
+
+def find_tail(t, freedom):
+    """Two-sided p of Student's t by Simpson's rule over its density, without scipy."""
+    x = np.linspace(0, abs(t), 20_001)
+    scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2))
+    density = scale / math.sqrt(freedom * math.pi) * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
+    weights = np.ones(len(x))
+    weights[1:-1:2], weights[2:-1:2] = 4, 2
+    return 1 - 2 * (x[1] - x[0]) / 3 * float(weights @ density)
+
+
+def noisy(arm, seed):
+    """Errors of which *none* is clearly and *mae* hardly worse than *both*."""
+    own = {"both": (0, 0.3, -0.2), "none": (0.5, -0.1, 0.2), "mae": (-0.4, 0.5, 0.1)}[arm][seed]
+    return {"both": 50, "none": 60, "mae": 50.5}[arm] + own
+
+
+def judged(config):
+    return {one.claim.name: one for one in claims.judge_claims(config, rows.read_rows(config))}
+
+
+def test_p_values_of_all_claims_are_corrected_together(tmp_path):
+    config = study(f"rows={tmp_path}", "arm=both,none,mae", "seeds=3", *CLAIMS)
+    assert [
+        (one.minus, one.test, one.how, one.metric, one.share) for one in config.list_claims()
+    ] == [
+        ("both", "studio", "finetuned", "pa_mpjpe", 0.1),
+        ("both", "studio", "finetuned", "pa_mpjpe", 0.1),
+        ("none", "out-of-domain", "frozen", "mpjpe", 0.1),
+    ]
+    rows_of(config, noisy)
+    found = judged(config)
+    # Clips differ alike in all arms here, so that the seeds alone tell: 3 of them, 2 degrees.
+    for name, arms in (("scratch", ("none", "both")), ("mae", ("mae", "both"))):
+        d = np.array([noisy(arms[0], seed) - noisy(arms[1], seed) for seed in range(3)])
+        error = d.std(ddof=1) / 3**0.5
+        got = found[name].difference
+        assert got.mean == pytest.approx(d.mean()) and (got.seeds, got.clips) == (3, 20)
+        assert got.p == pytest.approx(find_tail(d.mean() / error, 2), abs=1e-6)
+        assert got.high - got.mean == pytest.approx(got.mean - got.low)
+        assert find_tail((got.high - got.mean) / error, 2) == pytest.approx(0.05, abs=1e-6)
+    # Holm by hand: the least p times 3, the next times 2, the last as it is; never falling.
+    least, middle, most = sorted(found.values(), key=lambda one: one.difference.p)
+    assert most.claim.name == "mae" and most.difference.p > 0.05
+    assert least.corrected == pytest.approx(3 * least.difference.p)
+    assert middle.corrected == pytest.approx(max(3 * least.difference.p, 2 * middle.difference.p))
+    assert most.corrected == pytest.approx(max(middle.corrected, most.difference.p))
+    assert [one.significant for one in (least, middle, most)] == [
+        one.corrected < 0.05 for one in (least, middle, most)
+    ]
+
+
+def test_bold_is_what_holds_after_the_correction(tmp_path):
+    """One claim of p = .04 is significant alone, and is not as one of two."""
+
+    def errors(arm, seed):
+        return 50 + (0 if arm == "both" else (0.7, 1.15, 1.45)[seed])
+
+    alone = study(f"rows={tmp_path}", "arm=both,none,mae", "seeds=3", "claims.scratch.arm=none")
+    rows_of(alone, errors)
+    line = claims.make_table(alone, rows.read_rows(alone)).splitlines()[-1]
+    p = judged(alone)["scratch"].difference.p
+    assert 0.025 < p < 0.05 and "| **+1.1 [" in line and line.count(f"| {p:.3f} ") == 2
+    both = study(f"rows={tmp_path}", "arm=both,none,mae", "seeds=3", *CLAIMS[:2])
+    lines = claims.make_table(both, rows.read_rows(both)).splitlines()
+    assert "**" not in lines[-2] and f"| {p:.3f} | {2 * p:.3f} |" in lines[-2]
+    # A claim that is not measured yet makes none of the others look better.
+    waiting = study(
+        f"rows={tmp_path}", "arm=both,none,mae", "seeds=3", "claims.scratch.arm=none",
+        "claims.later.arm=far",
+    )  # fmt: skip
+    table = claims.make_table(waiting, rows.read_rows(waiting))
+    assert "all 2 claims, of which 1 not measured yet" in table
+    assert f"| {p:.3f} | {2 * p:.3f} |" in table and "| 0 | not measured yet | | |" in " ".join(
+        table.split()
+    )
+
+
+def test_intervals_of_claims_do_not_depend_on_other_arms(tmp_path):
+    words = ("arm=both,none,mae", "seeds=3", "claims.scratch.arm=none")
+    calm, wild = (study(f"rows={tmp_path / name}", *words) for name in ("calm", "wild"))
+    rows_of(calm, noisy)
+    rows_of(wild, lambda arm, seed: noisy(arm, seed) + (3 * seed if arm == "mae" else 0))
+    ours, theirs = (judged(one)["scratch"].difference for one in (calm, wild))
+    assert ours == theirs
+    pooled = [
+        rows.compare_arms(rows.read_rows(one), "none", "both", 0.1, "studio", "frozen", "mpjpe")
+        for one in (calm, wild)
+    ]
+    assert pooled[0] != pooled[1]  # those outside the claims do
+
+
+def test_one_seed_is_over_clips_alone(tmp_path):
+    config = study(f"rows={tmp_path}", "arm=both,none", "seeds=1", "claims.scratch.arm=none")
+    rows_of(config, lambda arm, seed: 50)
+    table, clips = plan.open_table(config), np.arange(20)
+    found = table.find("errors", arm="none")
+    own = 50 + clips / 10 + 2 + np.where(clips % 2, 1.0, -1.0)
+    found["tests"]["studio"]["finetuned"]["pa_mpjpe"] = own.tolist()
+    table.add("errors", found)
+    d = judged(config)["scratch"].difference
+    error = (20 / 19) ** 0.5 / 20**0.5  # of +-1, by Bessel's correction
+    assert (d.seeds, d.clips) == (1, 20) and d.mean == pytest.approx(2)
+    assert find_tail((d.high - 2) / error, 19) == pytest.approx(0.05, abs=1e-6)
+    line = claims.make_table(config, rows.read_rows(config)).splitlines()[-1]
+    assert f"({claims.ONE_SEED})" in line
+
+
+def test_all_else_is_exploratory_and_never_bold(tmp_path):
+    words = (f"rows={tmp_path}", "arm=both,none,mae", "seeds=3")
+    plain, claiming = study(*words), study(*words, "claims.scratch.arm=none")
+    rows_of(plain, noisy)
+    old, new = (tables.make_tables(one, rows.read_rows(one)) for one in (plain, claiming))
+    # The protocol stands first, then the claims.
+    assert old[0] == protocol.describe_protocol(plain) and protocol.UNCORRECTED in old[0]
+    assert new[0] == protocol.describe_protocol(claiming)
+    assert new[1] == claims.make_table(claiming, rows.read_rows(claiming))
+    ours, theirs = (next(text for text in one if "<details>" in text) for one in (old, new))
+    assert "**+" in ours and protocol.UNCORRECTED in ours
+    assert "**" not in theirs and tables.EXPLORATORY in theirs
+    # A claim's own difference is told once, with its own interval.
+    lines = [line for line in theirs.splitlines() if "| no pre-training | 3 |" in line]
+    assert [line.count("a claim") for line in lines] == [1, 0]
+
+
+def test_the_protocol_is_what_the_config_says():
+    words = [
+        *CLAIMS,
+        "tests.dev.make=configs/data/people_body_studio.yaml",
+        "tests.dev.clips=50",
+        "tests.dev.keys=seed=3000000",
+        "choose=dev",
+        "expect.spread=0.7",
+    ]
+    config = study(*words)
+    text = protocol.describe_protocol(config)
+    assert "5 of each arm; 3 of mae_compute, patch, mae_patch; 2 of view" in text
+    assert "dev (50 clips, to choose arms by)" in text and "0.7 mm" in text
+    assert "claims, 3, corrected together" in text
+    assert "probe: *MAE, sample-matched* minus *no pre-training*, frozen MPJPE, mm" in text
+    plan.check_arms(study("arm=both", *words))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["claims.x.arm=nobody"], "claims.x.arm=nobody is none of the arms both"),
+        (["claims.x.arm=mae", "claims.x.minus=no"], "claims.x.minus=no is none of the arms"),
+        (["claims.x.arm=both"], "claims.x compares both with itself"),
+        (["claims.x.arm=mae", "claims.x.share=0.5"], "share=0.5, and arms.mae has .* 0.1"),
+        (["claims.x.arm=mae", "claims.x.test=street"], "test=street is none of the tests studio"),
+        (
+            ["claims.x.arm=mae", "claims.x.test=studio", "choose=studio"],
+            "claims.x.test=studio, and choose=studio: what arms are chosen by supports no claim",
+        ),
+        (["choose=street"], "choose=street is none of the tests studio"),
+        (
+            ["claims.x.arm=mae", "claims.x.how=frozen", "claims.x.metric=px"],
+            "claims.x.metric=px, and claims.x.how=frozen has mpjpe, pa_mpjpe",
+        ),
+        (
+            ["claims.x.arm=mae", "claims.x.how=finetuned", "finetune="],
+            "claims.x.how=finetuned, and finetune= names no config",
+        ),
+        (
+            ["claims.x.arm=mae", "claims.y.arm=both", "claims.y.minus=mae"],
+            "claims.y and claims.x are the same difference",
+        ),
+    ],
+)
+def test_claims_that_cannot_be_made_are_refused(words, said):
+    with pytest.raises(UserError, match=said):
+        study(*words)
+
+
+def test_arms_are_chosen_by_other_people():
+    same = "tests.dev.make=configs/data/people_body_studio.yaml"
+    for keys, other in (("seed=1000000", "tests.studio"), ("seed=0", "train")):
+        with pytest.raises(UserError, match=f"choose=dev, and tests.dev and {other} both have"):
+            plan.check_arms(study(same, f"tests.dev.keys={keys}", "choose=dev"))
