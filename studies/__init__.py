@@ -4,6 +4,7 @@
 
 config       the keys of a study
 plan         its runs, as commands that anyone could type
+operations   how many floating-point operations they take
 runner       runs them, several side by side, and resumes what a stopped study left
 measure      errors of a fine-tuned network and of a ridge regression on the frozen encoder, clip by
              clip: a row

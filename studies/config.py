@@ -39,6 +39,11 @@ class ArmConfig:
         "same size",
     )
     compute: bool = key(False, "as many operations as the reference arm, in place of as many steps")
+    equal_compute: str = key(
+        "",
+        "an arm whose pre-training and fine-tuning together this one, with scratch=true, spends on "
+        "fine-tuning alone: its steps are raised to as many operations",
+    )
     seeds: int | None = key(None, "seeds of this arm; default: as seeds=", low=0)
     shares: list[float] = key([], "label shares of this arm; default: as shares=")
     title: str = key("", "its name in tables; default: the arm's own")
@@ -256,6 +261,7 @@ class StudyConfig:
                     f"pretrain=, scratch=true, timm= or compute=true beside it"
                 )
         self._check_claims()
+        self._check_compute()
         if len(set(self.shares)) < len(self.shares):
             raise UserError(
                 f"shares={','.join(f'{share:g}' for share in self.shares)} names a share twice"
@@ -282,6 +288,34 @@ class StudyConfig:
         for share in (*self.shares, *(share for arm in self.arms.values() for share in arm.shares)):
             if not 0 < share <= 1:
                 raise UserError(f"a label share of {share} is not above 0 and at most 1")
+
+    def _check_compute(self) -> None:
+        """UserError where arms are to cost what another does, and it cannot be counted."""
+        base = self.arms[self.reference]
+        for name, arm in self.arms.items():
+            if arm.compute and base.teacher:
+                raise UserError(
+                    f"arms.{name}.compute=true, and reference={self.reference} has "
+                    f"teacher={base.teacher}: how many operations that takes in all is not known"
+                )
+            if not arm.equal_compute:
+                continue
+            key_name = f"arms.{name}.equal_compute={arm.equal_compute}"
+            other = self.arms.get(arm.equal_compute)
+            if other is None:
+                raise UserError(f"{key_name} is none of the arms {', '.join(self.arms)}")
+            if not arm.scratch:
+                raise UserError(f"{key_name} is for an arm with scratch=true, and this has false")
+            if not self.finetune:
+                raise UserError(f"{key_name} raises fine-tuning steps, and finetune= is not set")
+            if other.scratch or other.timm or other.teacher:
+                raise UserError(
+                    f"{key_name}: arms.{arm.equal_compute} has scratch=true, timm= or teacher=, so "
+                    f"there is no pre-training of known cost to match"
+                )
+            for word in arm.finetune.split():
+                if word.startswith("steps="):
+                    raise UserError(f"{key_name} sets the steps, and arms.{name}.finetune {word}")
 
     def _check_claims(self) -> None:
         """UserError where a claim is about what the study has not, or chooses by."""

@@ -11,6 +11,7 @@ from data.format.index import read_index
 from data.people.config import PeopleConfig
 from engine.config.parser import parse
 from engine.errors import UserError
+from studies import operations
 from studies.config import StudyConfig
 from studies.row_table import RowTable
 
@@ -220,23 +221,64 @@ def pretrain_words_of(config: StudyConfig, arm: str) -> list[str]:
 
 
 def count_operations(words: list[str]) -> tuple[float, int]:
-    """Return (floating-point operations of a step, steps) of a pre-training command."""
-    return _count_operations(tuple(words))
+    """Return (floating-point operations of a step, steps) of a pre-training command.
 
-
-@functools.cache
-def _count_operations(words: tuple[str, ...]) -> tuple[float, int]:
-    from pretrain.config import PretrainConfig
-    from pretrain.objectives import OBJECTIVES
-
-    run = parse(PretrainConfig, list(words), "pretrain train")
-    of_target = OBJECTIVES.find(run.objective.name).count_step_flops(run)
-    if of_target is None:
+    Raises:
+        UserError: its objective does not say what a step costs.
+    """
+    of_step, steps = operations.count_pretraining(tuple(words))
+    if of_step is None:
         raise UserError(
-            f"objective.name={run.objective.name} does not say what a step costs, which "
-            f"compute=true of a study asks for"
+            f"the objective of `{' '.join(words)}` does not say what a step costs, which "
+            f"compute=true and equal_compute= of a study ask for"
         )
-    return of_target * run.samples, run.steps
+    return of_step, steps
+
+
+def count_training(config: StudyConfig, arm: str) -> tuple[float, float] | None:
+    """Return the operations of an arm's (pre-training, fine-tuning), in all its steps.
+
+    A pre-training that arms share counts for each of them. None where they are not known: of timm's
+    weights, of a teacher's own training, of what pretrain.objectives or finetune.flops cannot say.
+    """
+    spec = config.arms[config.arms[arm].weights or arm]
+    if spec.timm or spec.teacher:
+        return None
+    row = Row(arm, 0, 1.0)
+    words, before, after = pretrain_words(config, row), 0.0, 0.0
+    if words is not None:
+        of_step, steps = operations.count_pretraining(tuple(words[2:]))
+        if of_step is None:
+            return None
+        before = of_step * steps
+    if config.finetune:
+        of_step, steps = operations.count_finetuning(finetune_words_of(config, row, "unmade")[2:])
+        if of_step is None:
+            return None
+        after = of_step * steps
+    return before, after
+
+
+def match_steps(config: StudyConfig, arm: str, words: list[str]) -> int:
+    """Return the fine-tuning steps with which an arm costs what its equal_compute= costs in all.
+
+    Rounded up, so that it never has the less.
+
+    Args:
+        words: the arm's fine-tuning command without the verb.
+    Raises:
+        UserError: one of the two does not say what it costs.
+    """
+    other = config.arms[arm].equal_compute
+    spent = count_training(config, other)
+    of_step, _ = operations.count_finetuning(words)
+    if spent is None or of_step is None:
+        raise UserError(
+            f"arms.{arm}.equal_compute={other}: how many operations "
+            f"{f'arms.{other} takes' if spent is None else f'a step of arms.{arm} takes'} is not "
+            f"known; set steps= in arms.{arm}.finetune"
+        )
+    return math.ceil(sum(spent) / of_step)
 
 
 def refuse_other(config: StudyConfig, row: Row, found: dict[str, Any], path: str) -> None:
@@ -376,4 +418,6 @@ def finetune_words_of(config: StudyConfig, row: Row, shards: str | Path) -> list
     arm = config.arms[row.arm]
     if not arm.scratch:
         words.append(f"init={arm.timm.rpartition(':')[2] or pretrain_folder(config, row)}")
+    if arm.equal_compute:
+        words.append(f"steps={match_steps(config, row.arm, words)}")
     return ["finetune", "train", *words]

@@ -124,30 +124,56 @@ def make_tables(config: StudyConfig, there: Rows) -> list[str]:
 
 def _trained(config, there):
     lines = [
-        "| arm | seeds | steps | pairs | seconds | validation loss, cross-view / cross-pose | "
-        "reference gain on the person |",
-        "|---|---|---|---|---|---|---|",
+        "Training of each arm. Operations and seconds are of pre-training and fine-tuning "
+        "together, in parentheses of pre-training; a TFLOP is 10^12 floating-point operations of "
+        "matrix products, backward passes included; seconds are means, of runs side by side as "
+        "they came.",
+        "",
+        "| arm | seeds | steps | pairs | fine-tuning steps | TFLOP | seconds | validation loss, "
+        "cross-view / cross-pose | reference gain on the person |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name in config.arms:
-        runs = {row.seed: found["pretrain"] for row, found in there.items() if row.arm == name}
+        found = {row: one for row, one in there.items() if row.arm == name}
+        runs = {row.seed: one["pretrain"] for row, one in found.items()}
         if not runs:
             continue
-        if not any(runs.values()):
-            lines.append(f"| {arm_title(config, name)} | {len(runs)} | | | | | |")
-            continue
+        pretrained = any(runs.values())
         first = next(iter(runs.values()))
-        cells = [
+        losses = [
             " / ".join(
                 _mean([run.get(f"{group}/{kind}{end}") for run in runs.values()])
                 for kind in ("cross_view", "cross_pose")
             )
             for group, end in (("val", ""), ("reference_gain", "_person"))
         ]
-        lines.append(
-            f"| {arm_title(config, name)} | {len(runs)} | {first['steps']} | {first['pairs']} | "
-            f"{np.mean([run['seconds'] for run in runs.values()]):.0f} | {cells[0]} | {cells[1]} |"
-        )
+        tuned = [one["finetune"] for one in found.values() if one.get("finetune")]
+        cells = [
+            arm_title(config, name),
+            str(len(runs)),
+            *([str(first["steps"]), str(first["pairs"])] if pretrained else ["", ""]),
+            str(tuned[0].get("steps", "")) if tuned else "",
+            _show_operations(config, name),
+            _show_seconds(list(runs.values()), tuned),
+            *(losses if pretrained else ["", ""]),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _show_operations(config, arm):
+    """TFLOP of an arm's training, and of its pre-training; nothing where they are not known."""
+    spent = plan.count_training(config, arm)
+    if spent is None:
+        return ""
+    return f"{sum(spent) / 1e12:.1f}" + (f" ({spent[0] / 1e12:.1f})" if spent[0] else "")
+
+
+def _show_seconds(pretrained, tuned):
+    """Mean seconds of an arm's training, and of its pre-training."""
+    before = np.mean([run.get("seconds", 0) for run in pretrained])
+    after = np.mean([run.get("seconds", 0) for run in tuned]) if tuned else 0.0
+    return f"{before + after:.0f}" + (f" ({before:.0f})" if before else "")
 
 
 def _given(config, there):

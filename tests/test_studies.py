@@ -423,7 +423,8 @@ def test_error_against_pairs_is_a_curve_of_arms(tmp_path, monkeypatch):
         for steps in (10, 20, 40)
         for word in (f"arms.s{steps}.pretrain=steps={steps}", f"arms.s{steps}.curve=both")
     ]
-    config = study(f"rows={tmp_path}", "arm=s10,s20,s40,none", "seeds=2", *arms)
+    keys = (f"rows={tmp_path}", "arm=s10,s20,s40,none", "seeds=2", "pretrain_keys=optim.warmup=1")
+    config = study(*keys, *arms)
     rows_of(
         config,
         lambda arm, seed: 90 if arm == "none" else 20 + 100 * (8 * int(arm[1:])) ** -0.5 + seed,
