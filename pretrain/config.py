@@ -68,6 +68,20 @@ class DecoderConfig:
 
 
 @dataclass
+class EmbeddingConfig:
+    """Sets the head that says a whole image in a few vectors (objective.name=views)."""
+
+    points: int = key(
+        0,
+        "3D vectors in which a head says a whole image and which turn as its camera does "
+        "(objective.name=views); 0: no such head",
+        low=0,
+    )
+    token_width: int = key(16, "channels that it reads of each token", low=1)
+    width: int = key(256, "channels of its hidden layers", low=1)
+
+
+@dataclass
 class VisionConfig:
     """The encoder: what pre-training and fine-tuning share."""
 
@@ -155,6 +169,7 @@ class ModelConfig(VisionConfig):
     """Adds the decoder of pre-training to the encoder."""
 
     decoder: DecoderConfig = section(DecoderConfig)
+    embedding: EmbeddingConfig = section(EmbeddingConfig)
 
     def check(self) -> None:
         """Raise UserError where keys do not fit each other; see engine.config.parser.parse."""
@@ -240,10 +255,19 @@ class CompletionConfig(ObjectiveConfig):
                 f"model.decoder.latents={config.model.decoder.latents}, but "
                 f"objective.name={self.name} has no teacher"
             )
-        if self.references == "shuffled" and not config.model.decoder.cross:
+        if self.name != "views" and config.model.embedding.points:
+            raise UserError(
+                f"model.embedding.points={config.model.embedding.points}, but "
+                f"objective.name={self.name} says no whole images: objective.name=views does"
+            )
+        if self.references == "shuffled" and not self.reads_reference(config):
             raise UserError(
                 "objective.references=shuffled, but model.decoder.cross=false reads no reference"
             )
+
+    def reads_reference(self, config: "PretrainConfig") -> bool:
+        """Whether the second image of a pair is read at all."""
+        return config.model.decoder.cross
 
     def check_processes(self, config: "PretrainConfig", world: int) -> None:
         """UserError where a part of a batch has one row, whose reference cannot be shuffled."""

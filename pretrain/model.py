@@ -22,6 +22,7 @@ from torch import nn
 
 from engine.errors import UserError
 from pretrain.blocks import CrossAttention, Decoder, EncoderBlock, take
+from pretrain.embedding import Embedding
 from pretrain.gradients import count_values
 from pretrain.position import resample, rope_table, sincos_table
 
@@ -184,6 +185,7 @@ class CrossCompletion(PairNetwork):
     Attributes:
         config: the ModelConfig.  grid: (rows, columns) of patches at its image_size.  patches: N
             there.
+        embedding: the head that says whole images, or None.
     """
 
     def __init__(self, config: "ModelConfig") -> None:
@@ -223,6 +225,11 @@ class CrossCompletion(PairNetwork):
             if isinstance(layer, CrossAttention):
                 for half in layer.kv.weight.chunk(2):
                     nn.init.xavier_uniform_(half)
+        # Last, so that the rest begins as it does without.
+        self.embedding = None
+        if config.embedding.points:
+            self.embedding = Embedding(config.encoder.width, self.patches, config.embedding)
+            self.embedding.apply(initialise)
 
     def forward(
         self, a: torch.Tensor, b: torch.Tensor | None, mask: torch.Tensor | None = None
@@ -273,15 +280,46 @@ class CrossCompletion(PairNetwork):
         Returns:
             (B, M, P*P*3 and what ``list_outputs`` adds), in the order of ``masked``.
         """
+        grid = self._masked_grid(a, b, keep, masked)
+        return self.decoder.read(
+            self._decode(a, b, keep, masked, grid, masked_only=True, seen=seen)
+        )
+
+    def complete_and_embed(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        keep: torch.Tensor,
+        masked: torch.Tensor,
+        seen: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """``complete``, and both images as the head ``embedding`` says them.
+
+        Of a its visible patches are read, of b those in ``seen``.
+
+        Args:
+            all: as ``complete`` has them; b is read without cross-attention too.
+        Returns:
+            (what ``complete`` gives, (B, G, 3) of a, (R, G, 3) of b).
+        """
+        if self.embedding is None:
+            raise UserError("model.embedding.points=0: there is no head that says whole images")
+        grid = self._masked_grid(a, b, keep, masked)
+        visible, reference = self._encode(a, grid, keep), self._encode(b, grid, seen)
+        attended = reference if self.config.decoder.cross else None
+        features = self._join(visible, attended, keep, masked, grid, True, seen)
+        points = self.embedding(visible, keep), self.embedding(reference, seen)
+        return self.decoder.read(features), *points
+
+    def _masked_grid(self, a, b, keep, masked):
+        """The grid of images whose patches are all either visible or masked."""
         grid = self._grid(a, b)
         if keep.shape[1] + masked.shape[1] != grid[0] * grid[1]:
             raise UserError(
                 f"{keep.shape[1]} visible and {masked.shape[1]} masked patches; an image has "
                 f"{grid[0] * grid[1]}"
             )
-        return self.decoder.read(
-            self._decode(a, b, keep, masked, grid, masked_only=True, seen=seen)
-        )
+        return grid
 
     def encode(self, a: torch.Tensor) -> torch.Tensor:
         """(B, N, C) features of all patches after the encoder's last norm."""
@@ -295,14 +333,12 @@ class CrossCompletion(PairNetwork):
             raise UserError("b is None, and model.decoder.cross=true attends to it")
         visible = self._encode(a, grid, keep)
         reference = self._encode(b, grid, seen) if self.config.decoder.cross else None
-        return self.decoder(
-            visible,
-            reference,
-            torch.cat([keep, masked], 1),
-            self._tables(grid)[1],
-            masked_only,
-            seen,
-        )
+        return self._join(visible, reference, keep, masked, grid, masked_only, seen)
+
+    def _join(self, visible, reference, keep, masked, grid, masked_only, seen):
+        """Features of the decoder, given the tokens of a and of the reference."""
+        order = torch.cat([keep, masked], 1)
+        return self.decoder(visible, reference, order, self._tables(grid)[1], masked_only, seen)
 
     def _tables(self, grid):
         """Position tables of encoder and decoder.
@@ -369,20 +405,19 @@ def feature_flops(config: "ModelConfig", targets: int = 1) -> float:
     return _decoded_flops(config, tokens, tokens, targets, tokens)
 
 
+def encoder_flops(config: "ModelConfig", count: int) -> float:
+    """As ``flops``, of the encoder alone, which is given so many patches of an image."""
+    wide, ratio = config.encoder.width, config.mlp_ratio
+    each = 4 * wide * wide + 2 * wide * int(wide * ratio)
+    blocks = config.encoder.depth * (count * each + 2 * count * count * wide)
+    return 2 * (blocks + count * 3 * config.patch**2 * wide)
+
+
 def _decoded_flops(config, visible, wanted, targets, seen):
     """Operations up to the decoder's last norm, where ``wanted`` tokens go through its end."""
     tokens = config.grid()[0] * config.grid()[1]
-    pixels = 3 * config.patch**2
     wide, narrow, ratio = config.encoder.width, config.decoder.width, config.mlp_ratio
     hidden = int(narrow * ratio)
-
-    def encoded(count):
-        return config.encoder.depth * (
-            count * (4 * wide * wide + 2 * wide * int(wide * ratio)) + 2 * count * count * wide
-        )
-
-    def embedded(count):
-        return count * (pixels * wide + wide * narrow)
 
     # What each token costs after it has looked at its own image.
     cross = config.decoder.cross
@@ -395,13 +430,13 @@ def _decoded_flops(config, visible, wanted, targets, seen):
         blocks -= (tokens - wanted) * (each + looking)
     else:
         looking = 2 * narrow * narrow + 2 * visible * narrow
-        keys = 2 * visible * narrow * narrow
-        blocks = config.decoder.depth * (wanted * (looking + each) + keys)
+        of_visible = 2 * visible * narrow * narrow
+        blocks = config.decoder.depth * (wanted * (looking + each) + of_visible)
     # Of the reference: encoder, keys and values of each of the decoder's blocks.
-    reference = cross * (
-        encoded(seen) + embedded(seen) + config.decoder.depth * 2 * seen * narrow * narrow
-    )
-    return 2 * (encoded(visible) + embedded(visible) + blocks + reference / targets)
+    keys = seen * wide * narrow + config.decoder.depth * 2 * seen * narrow * narrow
+    reference = cross * (encoder_flops(config, seen) + 2 * keys)
+    own = encoder_flops(config, visible) + 2 * visible * wide * narrow
+    return own + 2 * blocks + reference / targets
 
 
 def initialise(module: nn.Module) -> None:

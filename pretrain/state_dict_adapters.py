@@ -252,6 +252,7 @@ def to_croco(
         ("decoder.self_attention", config.decoder.self_attention, True),
         ("decoder.gradients", config.decoder.gradients, 0),
         ("decoder.latents", config.decoder.latents, 0),
+        ("embedding.points", config.embedding.points, 0),
         ("encoder.prefix", config.encoder.prefix, usual.prefix),
         ("encoder.epsilon", config.encoder.epsilon, usual.epsilon),
         ("position_span", config.position_span, 0),

@@ -108,8 +108,16 @@ class PretrainTask(ClipTask[PretrainConfig]):
             self.skip,
             config.targets_per_reference,
             self.objective.reads_reference,
+            objective.reads_rotations,
         )
-        val = val_pairs(order, config.data, model.patches, config.log.val_pairs, self.skip)
+        val = val_pairs(
+            order,
+            config.data,
+            model.patches,
+            config.log.val_pairs,
+            self.skip,
+            objective.reads_rotations,
+        )
         self.use_data(loader, val, before)
         if val is not None:
             self.objective.begin_validation(val, [subject for _, subject in self.people])

@@ -167,6 +167,12 @@ def _check_same(
                     f"model.decoder.{name}={here}; python -m pretrain export writes its encoder "
                     f"alone"
                 )
+        if found.embedding != wanted.embedding:
+            raise UserError(
+                f"init={source} has model.embedding={_list_sizes(found)}, this run has "
+                f"model.embedding={_list_sizes(wanted)} (points, token_width, width); "
+                f"python -m pretrain export writes its encoder alone"
+            )
     for part in parts:
         there, here = getattr(found, part).heads, getattr(wanted, part).heads
         if there != here:
@@ -174,6 +180,11 @@ def _check_same(
                 f"init={source} has model.{part}.heads={there}, this run has "
                 f"model.{part}.heads={here}"
             )
+
+
+def _list_sizes(config: ModelConfig) -> tuple[int, int, int]:
+    part = config.embedding
+    return part.points, part.token_width, part.width
 
 
 def _check_unsaid(

@@ -134,6 +134,7 @@ def open_loader(
     skip: frozenset[str] = frozenset(),
     targets: int = 1,
     references: bool = True,
+    rotations: bool = False,
 ) -> Loader:
     """The Loader of one rank.
 
@@ -141,12 +142,13 @@ def open_loader(
         noise: uniform numbers an image gets for its masking.  targets: of each reference.
         references: whether references are read; the order and all random numbers are the same if
             not.
+        rotations: whether batches have those between the cameras of each pair.
     """
     reader = _reader(Reader, order, config, config.pairs, config.retries, skip)
     reader.references = references
     return _loader(
         reader,
-        lambda rows, side: layout(rows, side, noise, targets, config.augment.draws),
+        lambda rows, side: layout(rows, side, noise, targets, config.augment.draws, rotations),
         config,
         rank,
         world,
@@ -261,12 +263,17 @@ def _loader(reader, shape, config, rank, world, workers):
 
 
 def val_pairs(
-    order: Order, config: "DataConfig", noise: int, count: int, skip: frozenset[str] = frozenset()
+    order: Order,
+    config: "DataConfig",
+    noise: int,
+    count: int,
+    skip: frozenset[str] = frozenset(),
+    rotations: bool = False,
 ) -> dict[str, np.ndarray] | None:
     """Fixed pairs that are never trained on, cut from the middle, without colour jitter.
 
     Args:
-        count: pairs a kind, at most.
+        count: pairs a kind, at most.  rotations: as in ``open_loader``.
     Returns:
         {name: array} as data.loading.reader.layout has them, kinds one after the other, or None
         where there are no validation clips. Their choice depends on the shards and the rules alone,
@@ -275,9 +282,8 @@ def val_pairs(
     reader = _reader(Reader, order, config, config.pairs, 0, skip)
     count = min(count, sum(len(source.val) for source in order.sources))
     side = max(source.size for source in order.sources)
-    arrays = {
-        name: np.zeros(*spec) for name, spec in layout(count * len(PAIR_KINDS), side, noise).items()
-    }
+    shapes = layout(count * len(PAIR_KINDS), side, noise, rotations=rotations)
+    arrays = {name: np.zeros(*spec) for name, spec in shapes.items()}
     row = 0
     for kind, share in enumerate(order.shares):
         row = _val_kind(reader, order, config, kind, arrays, row, count) if share else row

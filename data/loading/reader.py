@@ -19,7 +19,7 @@ from data.format.index import PAIR_KINDS
 from data.format.labels import read_visible
 from data.format.names import normalise
 from data.sampling.order import PAIR, Draw, Order, numbers
-from data.sampling.pairs import PairRules, choose, more_targets
+from data.sampling.pairs import PairRules, choose, more_targets, rotation_between
 from data.storage.shard_store import Store
 from engine.errors import UserError
 
@@ -52,14 +52,25 @@ class NoPair(Exception):
     """
 
 
-def layout(rows: int, side: int, noise: int, targets: int = 1, draws: int = 0) -> Shapes:
+def layout(
+    rows: int,
+    side: int,
+    noise: int,
+    targets: int = 1,
+    draws: int = 0,
+    rotations: bool = False,
+) -> Shapes:
     """{name: (shape, dtype)} of the arrays that one batch of slots fills.
 
     ``targets``: K, of one reference in each slot. ``draws``: uniform numbers in ``look``, which is
-    left out where it is 0.
+    left out where it is 0. ``rotations``: whether there are ``rotations``.
     """
-    look: Shapes = {"look": ((rows, draws), np.float32)} if draws else {}
-    return look | {
+    more: Shapes = {"look": ((rows, draws), np.float32)} if draws else {}
+    if rotations:
+        # From the reference's frame to each target's (data.sampling.pairs.rotation_between); NaN
+        # where a camera is not calibrated.
+        more["rotations"] = ((rows, targets, 3, 3), np.float32)
+    return more | {
         # K times a, then b, in the top left corner where they are smaller.
         "pixels": ((rows, targets + 1, side, side, 3), np.uint8),
         "mask": (
@@ -377,6 +388,10 @@ class Reader(ShardReader[PairRules, "AugmentConfig"]):
         masks = arrays["mask"][row].reshape(len(pixels), MASK_BYTES)
         for out, crop in zip(masks, read, strict=False):
             self.mask(out, path, clip, members, crop)
+        if "rotations" in arrays:
+            for out, crop in zip(arrays["rotations"][row], targets, strict=True):
+                found = rotation_between(clip, crop, b)
+                out[:] = math.nan if found is None else found
         return a, b, clip.size
 
     def draw_numbers(self, arrays: Arrays, row: int, random: np.random.Generator) -> None:

@@ -85,6 +85,31 @@ def _ray(crop, size):
     return u / length, v / length, w / length
 
 
+def rotation_between(clip: Clip, a: int, b: int) -> np.ndarray | None:
+    """(3, 3) rotation from the frame of crop b to that of crop a; None where one is uncalibrated.
+
+    A crop's frame looks along the ray through its centre, with y as far down as the camera's: how a
+    person stands in it is what the crop shows, wherever in its image it was cut.
+    """
+    frames = [_frame(clip.crops[place], clip.size) for place in (a, b)]
+    if frames[0] is None or frames[1] is None:
+        return None
+    return frames[0] @ frames[1].T
+
+
+def _frame(crop, size):
+    """(3, 3) rotation from the world to a crop's frame; None where it is not calibrated."""
+    if crop.K is None or crop.Rt is None:
+        return None
+    (fx, skew, cx), (_, fy, cy), _ = crop.K
+    y = (size / 2 - cy) / fy
+    z = np.array([(size / 2 - cx - skew * y) / fx, y, 1.0])
+    z /= np.linalg.norm(z)
+    down = np.array([0.0, 1.0, 0.0]) - z[1] * z
+    down /= np.linalg.norm(down)
+    return np.stack([np.cross(down, z), down, z]) @ np.asarray(crop.Rt, float)[:, :3]
+
+
 def possible(clip: Clip, kind: str, crops: tuple[str, ...]) -> list[tuple[int, int]]:
     """[(a, b), ...] of a clip that are of that kind before any rule.
 

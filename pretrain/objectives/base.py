@@ -43,6 +43,7 @@ class Objective(nn.Module, abc.ABC):
         schema: the dataclass of the keys under ``objective.``; None: those that all have.
         metrics: what its numbers and images are.
         entries: methods of the network, beside ``forward``, that it calls.
+        reads_rotations: whether batches hold those between the cameras of each pair.
     Attributes:
         model: the network, with ``encoder`` (pretrain.model.Encoder), ``config`` (ModelConfig),
             ``patches`` and ``grid``.
@@ -52,6 +53,7 @@ class Objective(nn.Module, abc.ABC):
     schema: ClassVar[type[ObjectiveConfig]] = ObjectiveConfig
     metrics: ClassVar[MetricBook] = MetricBook()
     entries: ClassVar[tuple[str, ...]] = ("encode", "features")
+    reads_rotations: ClassVar[bool] = False
 
     model: PairNetwork
 

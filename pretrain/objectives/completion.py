@@ -190,7 +190,11 @@ class Completion(Objective):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """``complete`` and what the network's other heads say, {name: (B, M, values)} float32."""
         with torch.autocast(a.device.type, torch.bfloat16, enabled=self.bf16):
-            said = self.model.complete(a, b, keep, masked, seen).float()
+            said = self.model.complete(a, b, keep, masked, seen)
+        return self.split_outputs(said.float())
+
+    def split_outputs(self, said: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """(pixels, {name: values of another head}) of what the network says, (B, M, outputs)."""
         more = list_outputs(self.config.model)
         pixels, *parts = said.split([said.shape[-1] - sum(more.values()), *more.values()], -1)
         return pixels, dict(zip(more, parts, strict=True))
