@@ -25,7 +25,8 @@ from benchmarks.options import read_options
 from data.bodies.base import BodyModel, BodyParameters
 from data.bodies.models import open_model
 from data.loading.appearance_keys import PROMPT
-from data.loading.build import open_crop_order, val_crops
+from data.loading.build import open_crop_order
+from data.loading.validation import val_crops
 from data.people.motion import sample_posture
 from data.people.poses import HAND_SIZE, INDEX, POSTURES
 from data.people.rig import Rig

@@ -35,8 +35,9 @@ from benchmarks.options import read_options
 from data.bodies.base import BodyModel
 from data.config import CropDataConfig
 from data.cropping.batch import crop_squares
-from data.loading.build import open_crop_order, val_crops
+from data.loading.build import open_crop_order
 from data.loading.crops import CENTRE_X, SIDE
+from data.loading.validation import val_crops
 from engine.cli import run
 from engine.config.parser import parse
 from engine.errors import UserError

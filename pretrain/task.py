@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from data.format.index import PAIR_KINDS
-from data.loading.build import open_loader, open_order, val_pairs
+from data.loading.build import open_loader, open_order
 from data.loading.clip_task import DATA_METRICS, ClipTask
 from data.loading.reader import TAGS
+from data.loading.validation import val_pairs
 from data.sampling.seen import Seen
 from engine.checkpoint import history
 from engine.distributed import hardware, process_group

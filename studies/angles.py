@@ -50,8 +50,9 @@ def measure_run(words: list[str], shards: str, bounds: tuple[float, float]) -> d
     # Imported here because it takes seconds, and tables have no use for it.
     import torch
 
-    from data.loading.build import open_order, people_at, val_pairs
+    from data.loading.build import open_order, people_at
     from data.loading.reader import TAGS
+    from data.loading.validation import val_pairs
     from engine.config.parser import parse
     from engine.distributed.process_group import Processes
     from engine.training.shares import Shares

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from data.config import CropDataConfig, SourceConfig
-from data.loading.build import open_crop_order, val_crops
+from data.loading.build import open_crop_order
 from data.loading.crops import TAGS
+from data.loading.validation import val_crops
 from data.storage.cache import CacheConfig
 from data.storage.shard_store import Store
 from engine.config.parser import parse

@@ -16,8 +16,9 @@ from clips import rewrite
 from data.bodies.anny import ANNY
 from data.config import CropDataConfig
 from data.format.clip import KINDS
-from data.loading.build import open_crop_loader, open_crop_order, sample_labels, val_crops
+from data.loading.build import open_crop_loader, open_crop_order, sample_labels
 from data.loading.crops import FLIP, PER_CROP, TAGS, CropAugmentConfig, CropRules
+from data.loading.validation import val_crops
 from engine.errors import UserError
 
 SEEN = 2  # of joint_visible

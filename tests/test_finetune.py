@@ -21,8 +21,9 @@ from scipy.spatial import cKDTree
 import finetune
 from data.__main__ import main as data_main
 from data.bodies.anny_body import AnnyBody
-from data.loading.build import open_crop_order, val_crops
+from data.loading.build import open_crop_order
 from data.loading.crops import FLIP
+from data.loading.validation import val_crops
 from engine import cli
 from engine.checkpoint import checkpoints
 from engine.config.parser import parse, resumable_keys, save

@@ -361,7 +361,7 @@ def test_labels_by_keypoints_alone_are_passed_over_where_a_body_is_wanted(tmp_pa
 
 def test_one_labelled_crop_of_a_body_is_read_as_it_is_among_others(people, tmp_path):
     """What fine-tuning gets of it is what it gets of the same crop in its own clip."""
-    from data.loading.build import val_crops
+    from data.loading.validation import val_crops
 
     def rows_of(folder):
         config = CropDataConfig(str(folder), val_clips=1)

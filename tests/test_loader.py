@@ -13,9 +13,10 @@ from clips import make_clip, rewrite, write_shards
 
 from data.config import DataConfig
 from data.format.index import read_index
-from data.loading.build import open_loader, open_order, val_pairs
+from data.loading.build import open_loader, open_order
 from data.loading.loader import tag
 from data.loading.reader import TAGS, Slots
+from data.loading.validation import val_pairs
 from data.sampling.manifest import freeze, quarantined_shards
 from data.sampling.order import PAIR, numbers
 from data.sampling.pairs import PairRules, candidates, choose

@@ -17,9 +17,10 @@ from data.bodies.anny_layout import ANNY
 from data.format.clip import Crop
 from data.format.joint_sets import find_joint_set
 from data.format.labels import HIDDEN, SEEN, Joints, Keypoints, Labels
-from data.loading.build import open_crop_order, val_crops
+from data.loading.build import open_crop_order
 from data.loading.crops import FLIP, SIDE
 from data.loading.points import STATE_HIDDEN, STATE_SEEN, STATE_UNKNOWN, place_joints
+from data.loading.validation import val_crops
 from engine.config.parser import parse
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix

@@ -22,8 +22,9 @@ from data.cropping.geometry import Square, square_of_box
 from data.cropping.host import cut_square
 from data.find.detection import Detection, HandDetection
 from data.format.clip import KINDS
-from data.loading.build import open_crop_order, val_crops
+from data.loading.build import open_crop_order
 from data.loading.crops import TAGS
+from data.loading.validation import val_crops
 from engine import cli
 from engine.checkpoint import checkpoints
 from engine.config.parser import parse, save

@@ -11,7 +11,8 @@ from runs import ROOT, finetune_words
 
 from data.find.detection import HandDetection
 from data.format.clip import MASK_BYTES
-from data.loading.build import open_crop_order, val_crops
+from data.loading.build import open_crop_order
+from data.loading.validation import val_crops
 from engine.checkpoint import checkpoints
 from engine.config.parser import parse, save
 from engine.errors import UserError

@@ -14,7 +14,8 @@ from safetensors import safe_open
 import data.bodies
 import finetune.heads
 from data.bodies.models import BODIES, open_model
-from data.loading.build import open_crop_order, val_crops
+from data.loading.build import open_crop_order
+from data.loading.validation import val_crops
 from engine.checkpoint import checkpoints
 from engine.config.parser import parse, save
 from engine.distributed.process_group import Processes

@@ -14,10 +14,11 @@ from data.bodies.body_files import VARIABLE
 from data.bodies.models import LabelChoice, open_model
 from data.config import CropDataConfig
 from data.format.clip import encode
-from data.loading.build import open_crop_order, sample_labels, val_crops
+from data.loading.build import open_crop_order, sample_labels
 from data.loading.crop_labels import find_label_kind
 from data.loading.crops import CropRules
 from data.loading.reader import BadSample, NoPair
+from data.loading.validation import val_crops
 from engine.config.parser import parse
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix

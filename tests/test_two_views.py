@@ -14,9 +14,10 @@ from runs import ROOT, finetune_words, outcome
 from data.bodies.base import mirrored
 from data.format.clip import Clip, Crop
 from data.format.shards import shard_name, write_shard
-from data.loading.build import open_crop_pair_order, val_crop_pairs
+from data.loading.build import open_crop_pair_order
 from data.loading.crop_pairs import CropPairRules, list_pairs, split_pair
 from data.loading.crops import FLIP
+from data.loading.validation import val_crop_pairs
 from engine.checkpoint import checkpoints
 from engine.config.parser import parse
 from engine.distributed.process_group import Processes

@@ -9,8 +9,9 @@ from networks import make_run
 from PIL import Image
 from runs import ROOT, finetune_words
 
-from data.loading.build import open_crop_pair_order, val_crop_pairs
+from data.loading.build import open_crop_pair_order
 from data.loading.crop_pairs import split_pair
+from data.loading.validation import val_crop_pairs
 from data.sources.cameras import Camera, write_cameras
 from engine.config.parser import parse
 from engine.errors import UserError

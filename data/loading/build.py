@@ -3,8 +3,8 @@
 Manifest, order, loader and the fixed validation pairs of a run.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -13,13 +13,13 @@ from data.format.clip import KINDS
 from data.format.index import PAIR_KINDS
 from data.format.shards import refuse_twice
 from data.loading import crop_pairs, crops, partial_crops
-from data.loading.crop_pairs import CropPairReader, list_pairs
+from data.loading.crop_pairs import CropPairReader
 from data.loading.crops import CropReader
 from data.loading.loader import Loader
 from data.loading.partial_crops import PartialCropReader
-from data.loading.reader import BadSample, ClipReader, NoPair, Reader, layout
+from data.loading.reader import BadSample, ClipReader, NoPair, Reader, Shapes, ShardReader, layout
 from data.sampling.manifest import read_manifest
-from data.sampling.order import MASK, PAIR, Draw, Order, default_lanes, numbers
+from data.sampling.order import Order, default_lanes
 from data.sampling.pairs import CROPS, offer_bits
 from data.sampling.subjects import match_names
 from data.storage.patience import Patience
@@ -29,8 +29,8 @@ from engine.errors import UserError
 if TYPE_CHECKING:
     from data.config import CropDataConfig, CropPairDataConfig, DataConfig, ReadingConfig
 
-VAL_SEED = 0
 OPEN_LABELS = LabelChoice()
+AnyReader = TypeVar("AnyReader", bound=ShardReader)
 
 
 def open_order(config: "DataConfig", batch: int, seed: int) -> Order:
@@ -144,9 +144,9 @@ def open_loader(
             not.
         rotations: whether batches have those between the cameras of each pair.
     """
-    reader = _reader(Reader, order, config, config.pairs, config.retries, skip)
+    reader = make_reader(Reader, order, config, config.pairs, config.retries, skip)
     reader.references = references
-    return _loader(
+    return make_loader(
         reader,
         lambda rows, side: layout(rows, side, noise, targets, config.augment.draws, rotations),
         config,
@@ -174,8 +174,8 @@ def open_crop_loader(
     """
     draws = config.augment.draws
     if config.rules.labels == "parameters":
-        reader = _crop_reader(order, config, config.retries, skip, choice)
-        return _loader(
+        reader = make_crop_reader(order, config, config.retries, skip, choice)
+        return make_loader(
             reader,
             lambda rows, side: crops.layout(rows, side, choice.model, draws),
             config,
@@ -183,9 +183,9 @@ def open_crop_loader(
             world,
             workers,
         )
-    reader = _reader(PartialCropReader, order, config, config.rules, config.retries, skip)
+    reader = make_reader(PartialCropReader, order, config, config.rules, config.retries, skip)
     reader.keypoint_names, reader.choice = keypoints, choice
-    return _loader(
+    return make_loader(
         reader,
         lambda rows, side: partial_crops.layout(rows, side, len(keypoints), choice.model, draws),
         config,
@@ -205,8 +205,8 @@ def open_crop_pair_loader(
     choice: LabelChoice = OPEN_LABELS,
 ) -> Loader:
     """The Loader of one rank for pairs of labelled crops."""
-    return _loader(
-        _crop_pair_reader(order, config, config.retries, skip, choice),
+    return make_loader(
+        make_crop_pair_reader(order, config, config.retries, skip, choice),
         lambda rows, side: crop_pairs.layout(rows, side, choice.model, config.augment.draws),
         config,
         rank,
@@ -215,19 +215,41 @@ def open_crop_pair_loader(
     )
 
 
-def _crop_pair_reader(order, config, retries, skip, choice):
-    reader = _reader(CropPairReader, order, config, config.rules, retries, skip)
+def make_crop_pair_reader(
+    order: Order,
+    config: "CropPairDataConfig",
+    retries: int,
+    skip: frozenset[str],
+    choice: LabelChoice,
+) -> CropPairReader:
+    """The reader of pairs of labelled crops; see ``open_crop_pair_loader``."""
+    reader = make_reader(CropPairReader, order, config, config.rules, retries, skip)
     reader.pairs, reader.choice = config.pairs, choice
     return reader
 
 
-def _crop_reader(order, config, retries, skip, choice):
-    reader = _reader(CropReader, order, config, config.rules, retries, skip)
+def make_crop_reader(
+    order: Order,
+    config: "CropDataConfig",
+    retries: int,
+    skip: frozenset[str],
+    choice: LabelChoice,
+) -> CropReader:
+    """The reader of labelled crops; see ``open_crop_loader``."""
+    reader = make_reader(CropReader, order, config, config.rules, retries, skip)
     reader.choice = choice
     return reader
 
 
-def _reader(kind, order, config, rules, retries, skip):
+def make_reader(
+    kind: type[AnyReader],
+    order: Order,
+    config: "DataConfig | CropDataConfig | CropPairDataConfig",
+    rules: object,
+    retries: int,
+    skip: frozenset[str],
+) -> AnyReader:
+    """A reader of that kind with a run's store, exclusions and shards to skip."""
     digests = _digests(order)
     return kind(
         order, rules, config.augment, retries, _store(config, digests), config.excluded(), skip
@@ -246,7 +268,15 @@ def _store(config, digests=None):
     return Store(config.cache.open(), digests, Patience(config.patience_s))
 
 
-def _loader(reader, shape, config, rank, world, workers):
+def make_loader(
+    reader: ShardReader,
+    shape: Callable[[int, int], Shapes],
+    config: "ReadingConfig",
+    rank: int,
+    world: int,
+    workers: int,
+) -> Loader:
+    """The Loader of one rank. ``shape``: the arrays of so many rows of images of such a side."""
     order = reader.order
     if order.batch % world:
         raise UserError(f"batch={order.batch} does not divide by {world} processes")
@@ -260,176 +290,6 @@ def _loader(reader, shape, config, rank, world, workers):
         config.prefetch,
         ahead,
     )
-
-
-def val_pairs(
-    order: Order,
-    config: "DataConfig",
-    noise: int,
-    count: int,
-    skip: frozenset[str] = frozenset(),
-    rotations: bool = False,
-) -> dict[str, np.ndarray] | None:
-    """Fixed pairs that are never trained on, cut from the middle, without colour jitter.
-
-    Args:
-        count: pairs a kind, at most.  rotations: as in ``open_loader``.
-    Returns:
-        {name: array} as data.loading.reader.layout has them, kinds one after the other, or None
-        where there are no validation clips. Their choice depends on the shards and the rules alone,
-        not on the run's seed.
-    """
-    reader = _reader(Reader, order, config, config.pairs, 0, skip)
-    count = min(count, sum(len(source.val) for source in order.sources))
-    side = max(source.size for source in order.sources)
-    shapes = layout(count * len(PAIR_KINDS), side, noise, rotations=rotations)
-    arrays = {name: np.zeros(*spec) for name, spec in shapes.items()}
-    row = 0
-    for kind, share in enumerate(order.shares):
-        row = _val_kind(reader, order, config, kind, arrays, row, count) if share else row
-    return {name: values[:row] for name, values in arrays.items()} if row else None
-
-
-def _val_kind(reader, order, config, kind, arrays, row, count):
-    places = [(s, *place) for s, source in enumerate(order.sources) for place in source.val]
-    end = row + count
-    for number in numbers(VAL_SEED, PAIR, kind).permutation(len(places)):
-        if row == end:
-            break
-        source, shard, index = places[number]
-        path = order.sources[source].paths[shard]
-        try:
-            a, b, size = reader.place(
-                arrays,
-                row,
-                path,
-                Draw(source, kind, shard, index, 0),
-                numbers(VAL_SEED, PAIR, int(number), 1),
-            )
-        except (BadSample, NoPair):
-            continue  # the loader counts and lists bad samples; here another clip does as well
-        cut = round(size * (config.augment.crop_min + config.augment.crop_max) / 2)
-        arrays["numbers"][row] = [size // 2, size // 2, cut, 1, 1, 1]
-        arrays["noise"][row] = numbers(VAL_SEED, MASK, int(number)).random(
-            arrays["noise"].shape[1], np.float32
-        )
-        arrays["tags"][row] = kind, source, 0, 0, 0, shard, index, a, b, size
-        row += 1
-    return row
-
-
-def val_crops(
-    order: Order,
-    config: "CropDataConfig",
-    count: int,
-    skip: frozenset[str] = frozenset(),
-    choice: LabelChoice = OPEN_LABELS,
-) -> dict[str, np.ndarray] | None:
-    """Fixed labelled crops that are never trained on, whole and without jitter.
-
-    All usable crops of each clip chosen.
-
-    Args:
-        config: data.config.CropDataConfig.  count: clips, at most; chosen by the shards and the
-            rules alone.
-    Returns:
-        {name: array} as data.loading.crops.layout has them, crops of a clip one after the other, or
-        None where there are no validation clips.
-    """
-    return _val_rows(_crop_reader(order, config, 0, skip, choice), order, count)
-
-
-def _val_rows(reader, order, count):
-    side = max(source.size for source in order.sources)
-    return _join_clips(order, count, lambda place, _: _crops_of(reader, order, place, side))
-
-
-def _join_clips(order, count, read):
-    """{name: array} of so many validation clips, one after the other; None where there are none.
-
-    Args:
-        read: (place, number) -> {name: array} of a clip; BadSample or NoPair where it has nothing.
-    """
-    places = [(s, *place) for s, source in enumerate(order.sources) for place in source.val]
-    rows = []
-    for number in numbers(VAL_SEED, PAIR, 2).permutation(len(places)):
-        if len(rows) == count:
-            break
-        try:
-            rows.append(read(places[number], int(number)))
-        except (BadSample, NoPair):
-            continue  # another clip does as well
-    return (
-        {name: np.concatenate([part[name] for part in rows]) for name in rows[0]} if rows else None
-    )
-
-
-def _crops_of(reader, order, place, side):
-    """{name: array} of all usable crops of the clip at a place (source, shard, index)."""
-    source, shard, index = place
-    path = order.sources[source].paths[shard]
-    clip, members, labels, known = reader.usable(path, index)
-    arrays = {name: np.zeros(*spec) for name, spec in reader.layout(len(known), side).items()}
-    for row, crop in enumerate(known):
-        reader.put(arrays, row, path, clip, members, labels, crop)
-        arrays["tags"][row] = (
-            0,
-            source,
-            0,
-            0,
-            0,
-            shard,
-            index,
-            crop,
-            KINDS.index(clip.crops[crop].kind),
-            clip.size,
-        )
-        reader.whole(arrays, row)
-    return arrays
-
-
-def val_crop_pairs(
-    order: Order,
-    config: "CropPairDataConfig",
-    count: int,
-    skip: frozenset[str] = frozenset(),
-    choice: LabelChoice = OPEN_LABELS,
-) -> dict[str, np.ndarray] | None:
-    """Fixed pairs of labelled crops that are never trained on, whole and without jitter.
-
-    All usable crops of each clip chosen that another camera sees, each with one such other.
-
-    Args:
-        count: clips, at most; chosen by the shards and the rules alone.
-    Returns:
-        {name: array} as data.loading.crop_pairs.layout has them, pairs of a clip one after the
-        other, or None where there are none.
-    """
-    reader = _crop_pair_reader(order, config, 0, skip, choice)
-    side = max(source.size for source in order.sources)
-
-    def read(place: tuple[int, int, int], number: int) -> dict[str, np.ndarray]:
-        random = numbers(VAL_SEED, PAIR, number, 3)
-        return _pairs_of(reader, order, place, side, random)
-
-    return _join_clips(order, count, read)
-
-
-def _pairs_of(reader, order, place, side, random):
-    """{name: array} of a pair for each usable crop of the clip at a place."""
-    source, shard, index = place
-    path = order.sources[source].paths[shard]
-    clip, members, labels, known = reader.usable(path, index)
-    pairs = list_pairs(clip, known, reader.pairs, reader.rules.crops)
-    firsts = np.unique(pairs[:, 0])
-    if not len(firsts):
-        raise NoPair
-    shapes = crop_pairs.layout(len(firsts), side, reader.choice.model)
-    arrays = {name: np.zeros(*spec) for name, spec in shapes.items()}
-    for row, first in enumerate(firsts.tolist()):
-        pair = random.choice(pairs[pairs[:, 0] == first]).tolist()
-        reader.put_whole(arrays, row, path, clip, members, labels, pair, place)
-    return arrays
 
 
 def people_at(
@@ -464,7 +324,7 @@ def sample_labels(
     Raises:
         UserError: none of them has labels.
     """
-    reader = _crop_reader(order, config, 0, skip, choice)
+    reader = make_crop_reader(order, config, 0, skip, choice)
     total, reason = sum(order.totals), "no labels.npz, or too little of the person seen"
     found = []
     for n in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)):

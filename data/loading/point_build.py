@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.loading.build import _loader, _reader, _val_rows
+from data.loading.build import make_loader, make_reader
 from data.loading.loader import Loader
 from data.loading.points import PointReader
+from data.loading.validation import list_val_rows
 from data.sampling.order import Order
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def open_point_loader(
     """The Loader of one rank for crops with labelled joints of these names."""
     draws = config.augment.draws
     reader = _open_reader(order, config, names, config.retries, skip)
-    return _loader(
+    return make_loader(
         reader, lambda rows, side: reader.layout(rows, side, draws), config, rank, world, workers
     )
 
@@ -38,8 +39,8 @@ def val_points(
     count: int,
     skip: frozenset[str] = frozenset(),
 ) -> dict[str, np.ndarray] | None:
-    """As data.loading.build.val_crops, of crops with labelled joints of these names."""
-    return _val_rows(_open_reader(order, config, names, 0, skip), order, count)
+    """As data.loading.validation.val_crops, of crops with labelled joints of these names."""
+    return list_val_rows(_open_reader(order, config, names, 0, skip), order, count)
 
 
 def _open_reader(
@@ -49,6 +50,6 @@ def _open_reader(
     retries: int,
     skip: frozenset[str],
 ) -> PointReader:
-    reader: PointReader = _reader(PointReader, order, config, config.rules, retries, skip)
+    reader: PointReader = make_reader(PointReader, order, config, config.rules, retries, skip)
     reader.names = names
     return reader

@@ -7,14 +7,10 @@ import numpy as np
 import torch
 
 from data.config import CropDataConfig, CropPairDataConfig
-from data.loading.build import (
-    open_crop_order,
-    open_crop_pair_order,
-    val_crop_pairs,
-    val_crops,
-)
+from data.loading.build import open_crop_order, open_crop_pair_order
 from data.loading.crops import TAGS
 from data.loading.point_build import val_points
+from data.loading.validation import val_crop_pairs, val_crops
 from data.sampling.order import Order
 from data.sampling.seen import Seen
 from data.storage.shard_store import Store

@@ -10,8 +10,9 @@ import torch
 
 from data.find.hands import hand_box
 from data.format.joint_sets import COCO17
-from data.loading.build import open_crop_order, val_crops
+from data.loading.build import open_crop_order
 from data.loading.crops import TAGS
+from data.loading.validation import val_crops
 from data.sources.cameras import Camera
 from data.storage.shard_store import Store
 from engine.errors import UserError

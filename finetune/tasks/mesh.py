@@ -13,10 +13,11 @@ from data.bodies.base import BodyModel, BodyParameters
 from data.cropping.geometry import Size, find_longer
 from data.loading import appearance_keys as columns
 from data.loading.appearance import Appearance, find_known, open_appearance
-from data.loading.build import open_crop_loader, open_crop_order, sample_labels, val_crops
+from data.loading.build import open_crop_loader, open_crop_order, sample_labels
 from data.loading.clip_task import ClipTask
 from data.loading.crops import TAGS
 from data.loading.loader import Loader
+from data.loading.validation import val_crops
 from data.sampling.manifest import quarantined_shards
 from data.sampling.order import Order
 from data.sampling.seen import Seen
@@ -83,8 +84,7 @@ class Recovering(nn.Module):
         self.mask_share = mask_share
         self.appearance, self.prompt_share, self.lifting = appearance, prompt_share, lifting
         self.model, self.size, self.bf16 = model, size, bf16
-        # In a list, so that the mesh is no part of the module: its tables are neither synchronised
-        # nor saved.
+        # In a list: the mesh is no part of the module, its tables are not synchronised or saved.
         self._body, self.targets = [body], Targets(body)
         self.terms = losses.list_terms(model.head)
         self.attack: Attack | None = None

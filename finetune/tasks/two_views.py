@@ -2,8 +2,9 @@
 
 from data.bodies.base import BodyModel, BodyParameters
 from data.loading.appearance import open_appearance
-from data.loading.build import open_crop_pair_loader, open_crop_pair_order, val_crop_pairs
+from data.loading.build import open_crop_pair_loader, open_crop_pair_order
 from data.loading.loader import Loader
+from data.loading.validation import val_crop_pairs
 from data.sampling.order import Order
 from engine.distributed import process_group
 from engine.distributed.process_group import Processes
