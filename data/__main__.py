@@ -13,7 +13,7 @@ PACKAGE = Package(
         Verb(
             "make",
             "data.people.make:main",
-            "make clips of synthetic humans with labels",
+            "make clips of synthetic humans, or whole frames of several, with labels",
             "CONFIG out=DIR [key=value ...]",
             "people_body out=shards/body clips=1000 workers=2",
             keys="data.people.config:PeopleConfig",

@@ -197,6 +197,8 @@ def decode_meta(data: bytes, where: str) -> Clip:
             border rule.
     """
     meta = json.loads(data)
+    if isinstance(meta, dict) and "frame_format" in meta:
+        raise ValueError("it is a whole frame, no clip of crops (docs/scenes.md)")
     if not isinstance(meta, dict) or not isinstance(meta.get("format"), int):
         raise ValueError("no 'format' in the json member")
     if meta["format"] > FORMAT:

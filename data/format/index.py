@@ -17,6 +17,7 @@ from typing import IO
 import numpy as np
 
 from data.format.clip import FORMAT, KINDS, MADE, Clip, decode_meta
+from data.format.frame import ASPECTS, decode_frame, find_aspect, is_frame
 from data.format.mapped import map_npz
 from data.format.moments import Moments, moments_of, unpack_moments
 from data.format.names import mark
@@ -31,6 +32,7 @@ log = get_logger(__name__)
 INDEX_FORMAT = 2
 PAIR_KINDS = ("cross_view", "cross_pose")
 FIRST_LONE = len(KINDS) * len(PAIR_KINDS)  # first bit of Index.offers for crops without a pair
+FIRST_FRAME = FIRST_LONE + len(KINDS)  # first bit of it for whole frames, one an aspect
 
 
 @dataclass
@@ -44,14 +46,15 @@ class Index:
         keys: (n,) names.
         offers: (n,) uint16, bit 2*k + p is set where the clip has a pair of crops of KINDS[k] that
             is PAIR_KINDS[p], and bit 6 + k where it has crops of KINDS[k] but no such pair.
-            (Without the latter, and uint8, in an index of clip format 1.)
+            (Without the latter, and uint8, in an index of clip format 1.) A whole frame
+            (data.format.frame) has bit 9 + a alone, of the aspect in ASPECTS that it is nearest to.
         starts: (n + 1,) where each sample's rows begin in the three columns below.
         suffix, offsets, lengths: a row a member: which of ``suffixes`` follows the key's dot, first
             byte in the tar, bytes.
         suffixes: the names that occur.
         notes: what was unusual about the tar when this was built from it, in words; not stored.
-        people: (n,) uint64, data.format.names.mark of each clip's subject, 0 where its JSON is
-            unreadable; None in an index of before people were kept in it.
+        people: (n,) uint64, data.format.names.mark of each clip's subject, or frame's scene, 0
+            where its JSON is unreadable; None in an index of before people were kept in it.
         moments: when and where filmed crops were seen; None in an index of before they were kept.
     """
 
@@ -402,6 +405,11 @@ def offer_bits_of(clip: Clip) -> int:
     return bits
 
 
+def aspects_of(offers: int) -> list[int]:
+    """Of which ASPECTS, by number, there are whole frames, by bits of Index.offers."""
+    return [a for a in range(len(ASPECTS)) if offers >> FIRST_FRAME + a & 1]
+
+
 def crop_kinds_of(offers: int) -> list[str]:
     """Of which KINDS there are crops, by bits of Index.offers."""
     found = []
@@ -419,12 +427,18 @@ def _offers(path, keys, metas):
             # A sample whose JSON is bad offers nothing here; `verify` lists it and the loader
             # replaces and counts it.
             with contextlib.suppress(ValueError):
-                clip = decode_meta(data, f"{path}:{key}")
-                sizes.append(clip.size)
-                who = mark(clip.subject)
-                bits = offer_bits_of(clip)
-                if clip.source != MADE:
-                    clips.append((number, clip))
+                if is_frame(data):
+                    frame = decode_frame(data, f"{path}:{key}")
+                    sizes.append(max(frame.width, frame.height))
+                    who = mark(frame.scene)
+                    bits = 1 << FIRST_FRAME + find_aspect(frame.width, frame.height)
+                else:
+                    clip = decode_meta(data, f"{path}:{key}")
+                    sizes.append(clip.size)
+                    who = mark(clip.subject)
+                    bits = offer_bits_of(clip)
+                    if clip.source != MADE:
+                        clips.append((number, clip))
         offers.append(bits)
         people.append(who)
     return sizes, offers, people, moments_of(clips)

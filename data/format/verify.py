@@ -13,12 +13,13 @@ from typing import BinaryIO
 import simplejpeg
 
 from data.format.clip import decode_masks, decode_meta
+from data.format.frame import decode_frame, decode_ids, is_frame
 from data.format.index import build_index
 from data.format.labels import load_arrays, read_labels
 from engine.errors import Failure, explain
 
 IMAGE = re.compile(r"\d\d+\.jpg")
-KNOWN = {"json", "masks.bin", "labels.npz"}
+KNOWN = {"json", "masks.bin", "labels.npz", "jpg", "ids.png"}
 
 
 @dataclass
@@ -93,6 +94,8 @@ def check_sample(
 
     if "json" not in members:
         return ["the .json member is missing"], 0
+    if is_frame(read("json")):
+        return _check_frame({name: read(name) for name in members}, where), 1
     try:
         clip, meta = decode_meta(read("json"), where), json.loads(read("json"))
     except ValueError as error:
@@ -110,7 +113,9 @@ def check_sample(
     for i in range(count):
         name = f"{i:02d}.jpg"
         reasons += (
-            _image(read(name), name, clip.size) if name in members else [f"{name} is missing"]
+            _image(read(name), name, clip.size, clip.size)
+            if name in members
+            else [f"{name} is missing"]
         )
     images = sum(IMAGE.fullmatch(name) is not None for name in members)
     if images > count:
@@ -134,13 +139,38 @@ def check_sample(
     return reasons, count
 
 
-def _image(data: bytes, name: str, size: int) -> list[str]:
+def _check_frame(found: dict[str, bytes], where: str) -> list[str]:
+    """[reason, ...] of a whole frame of these members; see check_sample."""
+    try:
+        frame, meta = decode_frame(found["json"], where), json.loads(found["json"])
+    except ValueError as error:
+        return [f"json: {error}"]
+    reasons = ["jpg is missing"]
+    if "jpg" in found:
+        reasons = _image(found["jpg"], "jpg", frame.width, frame.height)
+    for name, said, decode in (
+        ("ids.png", meta.get("ids"), lambda data: decode_ids(data, frame)),
+        ("labels.npz", meta.get("labels"), lambda data: read_labels(data, len(frame.people))),
+    ):
+        if bool(said) != (name in found):
+            there = "is there" if name in found else "is missing"
+            reasons.append(f"{name} {there}, but the json says otherwise")
+        elif said:
+            try:
+                decode(found[name])
+            except ValueError as error:
+                words = str(error)
+                reasons.append(words if words.startswith(name) else f"{name}: {words}")
+    return reasons
+
+
+def _image(data: bytes, name: str, wide: int, high: int) -> list[str]:
     try:
         height, width, _ = simplejpeg.decode_jpeg(data, "RGB").shape
     except ValueError as error:
         return [f"{name} does not decode: {error}"]
     return (
         []
-        if (height, width) == (size, size)
-        else [f"{name} is {width} x {height}, the json says {size} x {size}"]
+        if (height, width) == (high, wide)
+        else [f"{name} is {width} x {height}, the json says {wide} x {high}"]
     )

@@ -47,7 +47,7 @@ def place_other(
             offset = aside * rng.uniform(0.15, 0.6) - view * rng.uniform(0.35, 0.4 * far)
         for _ in range(8):
             moved = middle + offset - own
-            if _is_clear(few, others + [*moved, 0]):
+            if is_clear(few, others + [*moved, 0]):
                 break
             offset = offset * (1 + 0.12 / np.linalg.norm(offset))
         else:
@@ -60,7 +60,7 @@ def place_other(
     return None
 
 
-def _is_clear(points: np.ndarray, other: np.ndarray) -> bool:
+def is_clear(points: np.ndarray, other: np.ndarray) -> bool:
     """Whether two bodies' points (T, n, 3), (T, m, 3) keep their distance at all instants."""
     for one, two in zip(points, other, strict=True):
         square = ((one**2).sum(1)[:, None] + (two**2).sum(1)) - 2 * one @ two.T

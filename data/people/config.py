@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from data.people import poses
 from data.people.actions.names import ACTIONS, UPRIGHT_ACTIONS
+from data.people.scene_config import OF_CLIPS, SceneKeys
 from data.people.split import LOOKS
 from data.tools.work_split import HELP, Part
 from engine.config.parser import flat, key, section
@@ -224,8 +225,12 @@ class PeopleConfig:
     part: str | None = key(None, HELP)
     device: str = key("auto", "where images are made", choices=("auto", "cpu", "cuda"))
     clips_per_shard: int = key(250, "clips in one tar", low=1)
-    kind: str = key("body", "what the crops show", choices=("body", "hand"))
-    size: int = key(256, "side of a crop in pixels", low=64, high=1024)
+    kind: str = key(
+        "body",
+        "what the crops show; scene: whole frames of several people (docs/scenes.md)",
+        choices=("body", "hand", "scene"),
+    )
+    size: int = key(256, "side of a crop, longer side of a frame, in pixels", low=64, high=1024)
     margin: float = key(
         1.25,
         "least side of a crop, over the side of the square around the person or hand",
@@ -255,13 +260,25 @@ class PeopleConfig:
         "", "what the file of motion= holds, as 16 hex digits; the command sets it"
     )
     domain: Domain = section(Domain)
+    scene: SceneKeys = section(SceneKeys)
+
+    @property
+    def samples_per_clip(self) -> int:
+        """Samples that a clip is in a shard: each instant of a scene is a frame of its own."""
+        return self.instants if self.kind == "scene" else 1
+
+    @property
+    def images_per_clip(self) -> int:
+        """Crops of a clip, or frames of a scene."""
+        return self.instants * (1 if self.kind == "scene" else self.cameras)
 
     def check(self) -> None:
         """Raise UserError where keys do not fit each other; see engine.config.parser.parse."""
         if not self.out:
             raise UserError("out= is not set: name the folder for the shards")
         Part.of(self.part)
-        if self.instants * self.cameras < 2:
+        self._check_kind()
+        if self.kind != "scene" and self.instants * self.cameras < 2:
             raise UserError(
                 f"instants={self.instants} and cameras={self.cameras} make one crop a clip; a clip "
                 f"has "
@@ -282,6 +299,17 @@ class PeopleConfig:
             raise UserError(
                 f"jpeg_quality={quality}: two numbers of 1 to 100 are needed, the lesser first"
             )
+
+    def _check_kind(self) -> None:
+        """Refuse keys that mean nothing for this kind."""
+        mine, defaults = flat(self), flat(PeopleConfig())
+        for name, value in mine.items():
+            of_other = name in OF_CLIPS if self.kind == "scene" else name.startswith("scene.")
+            if of_other and _canonical(value) != _canonical(defaults[name]):
+                raise UserError(
+                    f"{name}={value} means nothing with kind={self.kind}: leave it at "
+                    f"{defaults[name]}"
+                )
 
     def _check_gaps(self) -> None:
         gaps = self.gaps_s

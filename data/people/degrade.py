@@ -65,8 +65,9 @@ def sample_degradation(rng: np.random.Generator, share: float) -> Degradation:
 
 
 def degrade_image(image: np.ndarray, degradation: Degradation) -> np.ndarray:
-    """The image as that camera gives it; (S, S, 3) uint8."""
-    size = len(image)
+    """The image as that camera gives it; (H, W, 3) uint8. Shares are those of the longer side."""
+    high, wide = image.shape[:2]
+    size = max(high, wide)
     if degradation.defocus * size > 0.5:
         image = cv2.filter2D(image, -1, _disc(degradation.defocus * size))
     way = np.hypot(*degradation.moved) * size
@@ -74,7 +75,8 @@ def degrade_image(image: np.ndarray, degradation: Degradation) -> np.ndarray:
         image = cv2.filter2D(image, -1, _streak(degradation.moved[0], degradation.moved[1], size))
     side = max(min(size, LEAST_SIDE_PX), round(size * degradation.scale))
     if side < size:
-        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+        small = (max(1, round(wide * side / size)), max(1, round(high * side / size)))
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
     if degradation.gain != 1 or degradation.offset:
         values = image.astype(np.float32) * degradation.gain + 255 * degradation.offset
         image = np.clip(values + 0.5, 0, 255).astype(np.uint8)
@@ -89,7 +91,7 @@ def degrade_image(image: np.ndarray, degradation: Degradation) -> np.ndarray:
         )
         image = simplejpeg.decode_jpeg(data)
     if side < size:
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
+        image = cv2.resize(image, (wide, high), interpolation=cv2.INTER_CUBIC)
     return np.ascontiguousarray(image)
 
 

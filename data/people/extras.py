@@ -31,21 +31,21 @@ def add_extras(maker: "ClipMaker", world: World, person: "Person", index: int) -
     if domain.hair_share:
         things += _dress_heads(maker, world, person, index)
     if domain.held_share:
-        things += _carry(maker, person, index)
+        things += carry_things(maker, person, index)
     if things:
         world.things = stack_things(things)
 
 
-def _carry(maker: "ClipMaker", person: "Person", index: int) -> list[Thing]:
-    """What the person holds, and what is on the back."""
+def carry_things(maker: "ClipMaker", person: "Person", index: int, which: int = 0) -> list[Thing]:
+    """What a person of a clip holds, and what is on the back; ``which`` as in make_person."""
     share, things = maker.config.domain.held_share, []
-    rng = maker.random(index, HELD)
+    rng = maker.random(index, HELD + 100 * which)
     plan = held.draw_plan(rng, share)
     if plan is not None:
         palms = held.find_palms(person.joints, maker.index)
         points = person.points.astype(np.float64)
         things += held.make_held(rng, plan, palms, points, maker.bank)
-    rng = maker.random(index, PACKS)
+    rng = maker.random(index, PACKS + 100 * which)
     if rng.random() < share * PACK_SHARE:
         vertices = person.vertices.cpu().numpy()
         things += worn.make_backpack(rng, maker.anchors, vertices, maker.bank)

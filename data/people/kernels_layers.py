@@ -67,8 +67,9 @@ def lay_person(
     size: int,
     samples: int,
     layers: Layers,
+    label: int,
 ):
-    """(N, size, size): another person."""
+    """(N, rows, columns): another person, with this label."""
     n, y, x = wp.tid()
     count = samples * samples
     empty, nearest, one_surface, face = survey(n, x, y, size, samples, depth, surface.layer)
@@ -95,7 +96,7 @@ def lay_person(
         shot.eye,
         1.0 / shot.focal,
     )
-    put_layer(layers, n, y, x, colour, float(count - empty) / float(count), nearest, 0)
+    put_layer(layers, n, y, x, colour, float(count - empty) / float(count), nearest, label)
 
 
 @wp.kernel

@@ -287,7 +287,7 @@ def light_scene(hit: Hit, eye: wp.vec3, d: wp.vec3, t: int, light: Light, maps: 
         return hit.colour
     point = eye + d * hit.distance
     e = light.ground * 0.25 + (light.sky * 0.35 + light.horizon * 0.65) * (0.55 + 0.45 * n[2])
-    if n[2] > 0.5 and wp.length(point - light.centre) < 1.9:
+    if n[2] > 0.5 and wp.length(point - light.centre) < light.contact:
         e = e * (1.0 - 0.055 * contact_shadow(point, t, light, maps))
     facing = wp.max(0.0, wp.dot(n, light.direction))
     if facing > 0.0:

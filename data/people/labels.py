@@ -99,14 +99,14 @@ def find_visible_joints(
 
     Args:
         joints: (N, B, 3) world metres at each crop's instant.  cameras: N of (K, Rt).
-        depth: (N, size, size) metres, 0: none.
+        depth: (N, rows, columns) metres, 0: none.
     """
-    size = depth.shape[-1]
+    high, wide = depth.shape[-2:]
     out = np.zeros(joints.shape[:2], np.uint8)
     for n, (K, Rt) in enumerate(cameras):
         xy, z = project(joints[n], K, Rt)
-        inside = (z > 0.05) & (xy >= 0).all(-1) & (xy < size).all(-1)
-        x, y = np.clip(np.where(inside[:, None], xy, 0).astype(int), 0, size - 1).T
+        inside = (z > 0.05) & (xy >= 0).all(-1) & (xy < [wide, high]).all(-1)
+        x, y = np.where(inside[:, None], xy, 0).astype(int).T
         surface = depth[n, y, x]
         out[n] = np.where(
             inside, np.where((surface > 0) & (z < surface + JOINT_DEPTH_M), SEEN, HIDDEN), OUTSIDE

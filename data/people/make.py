@@ -1,5 +1,7 @@
 """``python -m data make``: clips of synthetic humans, written as shards by any number of processes.
 
+And scenes of several (kind=scene), whose frames lie in shards as data/format/frame.py says.
+
 Shard k holds clips k * clips_per_shard onwards and is made by one process, so its bytes depend on
 the recipe alone.
 """
@@ -14,7 +16,7 @@ from collections.abc import Sequence
 
 from data.bodies.warp_init import report_cache_errors, start_warp
 from data.format.index import read_index
-from data.format.shards import shard_name, write_shard
+from data.format.shards import shard_name, write_samples
 from data.people.backgrounds import mark_photos
 from data.people.config import NOT_RECIPE, PeopleConfig, population
 from data.people.recorded.folder import mark_recording, mark_recordings
@@ -66,8 +68,9 @@ def main(argv: Sequence[str]) -> int:
                 _run_workers(config, device, todo, bar.update)
     finally:
         signal.signal(signal.SIGTERM, before)
-    crops = config.instants * config.cameras
-    print(f"made {total} clips of {crops} crops in {len(todo)} shards: {config.out}")
+    clips, images = ("scenes", "frames") if config.kind == "scene" else ("clips", "crops")
+    each = f"{total} {clips} of {config.images_per_clip} {images}"
+    print(f"made {each} in {len(todo)} shards: {config.out}")
     return 0
 
 
@@ -165,7 +168,7 @@ def list_unfinished(config: PeopleConfig) -> list[tuple[int, int, int]]:
         stop = min(start + config.clips_per_shard, config.clips)
         path = os.path.join(config.out, shard_name(number))
         index = read_index(path) if os.path.exists(path) else None
-        if index is None or len(index) < stop - start:
+        if index is None or len(index) < (stop - start) * config.samples_per_clip:
             todo.append((number, start, stop))
         if index is not None:
             there.append((path, str(index.keys[0])))
@@ -205,17 +208,21 @@ def _leave(number, frame):
 
 
 def _make_shards(config, device, todo, done):
-    from data.people.maker import ClipMaker  # torch, Warp and the body model: seconds to import
+    # torch, Warp and the body model: seconds to import
+    if config.kind == "scene":
+        from data.people.scene_maker import SceneMaker as Maker
+    else:
+        from data.people.maker import ClipMaker as Maker
 
-    maker = ClipMaker(config, device)
+    maker = Maker(config, device)
 
-    def clips(start, stop):
+    def samples(start, stop):
         for index in range(start, stop):
-            yield maker.clip(index)
+            yield from maker.samples(index)
             done()
 
     for number, start, stop in todo:
-        write_shard(os.path.join(config.out, shard_name(number)), clips(start, stop))
+        write_samples(os.path.join(config.out, shard_name(number)), samples(start, stop))
 
 
 def _run_workers(config, device, todo, done):

@@ -1,6 +1,6 @@
 """One clip from its seed and number: person, scene, light, cameras, images, labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ import simplejpeg
 import torch
 
 from data.bodies.anny_body import AnnyBody
-from data.format.clip import MADE, Clip, Crop
+from data.format.clip import MADE, Clip, Crop, encode
 from data.people import (
     collide,
     degrade,
@@ -108,6 +108,9 @@ class ClipMaker:
         stopwatch: where the time went, with the renderer's stages.
     """
 
+    renderer_class = Renderer
+    others_hold = False  # whether all people of a clip hold things, or the labelled one alone
+
     def __init__(self, config: PeopleConfig, device: str = "cpu") -> None:
         torch.set_num_threads(1)  # equal bytes whatever the machine, and one process a core
         self.config, self.device = config, device
@@ -115,7 +118,9 @@ class ClipMaker:
         self.template = template.load_template(self.body)
         self.body = self.body.to(device)
         self.bank = make_bank(config.domain.looks)
-        self.renderer = Renderer(self.template, self.bank, config.size, config.antialias, device)
+        self.renderer = self.renderer_class(
+            self.template, self.bank, config.size, config.antialias, device
+        )
         self.stopwatch = self.renderer.stopwatch
         folder = config.domain.backgrounds
         self.backgrounds = None if folder is None else Backgrounds(folder, config.domain.looks)
@@ -135,6 +140,11 @@ class ClipMaker:
         self.rig = Rig(names, rest[0].cpu().numpy())
         recorded = config.motion or config.domain.recorded
         self.actor = Actor(self.body, self.rig, self.template.body, recorded)
+
+    def samples(self, index: int) -> Iterator[tuple[str, dict[str, bytes]]]:
+        """(key, members) of what a number makes, as they lie in a shard."""
+        clip = self.clip(index)
+        yield clip.key, encode(clip)
 
     def clip(self, index: int) -> Clip:
         """The data.format.clip.Clip of this number."""
@@ -203,10 +213,10 @@ class ClipMaker:
         key = np.array([self.config.seed, hash_recipe(self.config)], np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=[0, index, purpose, 0]))
 
-    def plan_held(self, index: int) -> held.Plan | None:
-        """What the person of a clip holds, None for nothing; see extras.py."""
+    def plan_held(self, index: int, which: int = 0) -> held.Plan | None:
+        """What a person of a clip holds, None for nothing; see extras.py."""
         share = self.config.domain.held_share
-        return held.draw_plan(self.random(index, HELD), share) if share else None
+        return held.draw_plan(self.random(index, HELD + 100 * which), share) if share else None
 
     def _put_thing(self, index: int, world: World, person: Person, kind: str) -> None:
         """Put a thing at the hand that is shown, by the config's share; it is no clutter."""
@@ -264,8 +274,8 @@ class ClipMaker:
             rest = self.body.rest(*self._tensors(phenotype[None], face[None]))
         moves = self._sample_motion(rng, index, which, clock, rest)
         moves = gestures.add_gestures(self.random(index, GESTURES + 100 * which), moves, domain)
-        if not which:
-            moves = held.grip_hand(moves, self.plan_held(index))
+        if not which or self.others_hold:
+            moves = held.grip_hand(moves, self.plan_held(index, which))
         with torch.inference_mode():
             weight = float(phenotype[3])
             recorded = self.random(index, RECORDED + 100 * which)

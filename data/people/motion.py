@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GAIT_STEP_S = 0.03  # between the moments of a gait that tell which foot is on the floor
 LEG_M = 0.85  # for a guess of how fast somebody goes
 # How far people go from their first instant to the last, where gaps vary: cameras stand about them.
-ROAM_M = {"body": 2.4, "hand": 0.9}
+ROAM_M = {"body": 2.4, "hand": 0.9, "scene": 1.5}
 
 
 @dataclass

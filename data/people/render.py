@@ -34,15 +34,19 @@ if TYPE_CHECKING:
 # How far behind the drawn surface a vertex of the body may lie and still count as seen: cloth hangs
 # up to 6 cm off the body, but fingers lie closer to each other than that and wear nothing.
 CLOTHED_M, BARE_M = 0.06, 0.015
-_NO_PHOTO = np.zeros((1, 3), np.uint8)
+NO_PHOTO = np.zeros((1, 3), np.uint8)
 
 
 @dataclass
 class Other:
-    """Another person: vertices as those of a World, and a Look."""
+    """Another person: vertices as those of a World, and a Look.
+
+    ``label`` is what its pixels have in the label image; 0: as where nobody is.
+    """
 
     vertices: "torch.Tensor"
     look: Struct
+    label: int = 0
 
 
 @dataclass
@@ -93,15 +97,17 @@ class Images:
 
 
 @dataclass
-class _Extras:
+class Extras:
     """Others and things on the device.
 
     Attributes:
         people: (Dressed, array of one Look, (V,) what is worn) of each other person.
+        labels: of each of them, see Other.
         things: Things.  parts: array of their Part, None where there are none.
     """
 
     people: list[tuple[Struct, wp.array, wp.array]]
+    labels: list[int]
     things: Struct
     parts: wp.array | None
 
@@ -121,6 +127,7 @@ class Renderer:
         self, template: Template, bank: Bank, size: int, antialias: int, device: str
     ) -> None:
         self.size, self.antialias, self.device = size, antialias, device
+        self.window = (size, size)  # rows and columns that are drawn, from the top left corner
         self.vertex_count, self.face_count = len(template.rest), len(template.faces)
         self.body = template.body
         self.stopwatch, self._buffers = Stopwatch(device), {}
@@ -156,7 +163,7 @@ class Renderer:
         all_shots = self._array(world.shots, Shot)
         all_spans = self._array(box_spans(world.shots, world.boxes), wp.vec4)
         world.scene.boxes = len(world.boxes)
-        self.bank.photo = self._array(_NO_PHOTO if world.photo is None else world.photo, wp.vec3ub)
+        self.bank.photo = self._array(NO_PHOTO if world.photo is None else world.photo, wp.vec3ub)
         curve = self._array(world.photography.curve, float)
         parts = []
         # One image at a time stays in a core's cache; a GPU is only full with all of them.
@@ -243,24 +250,25 @@ class Renderer:
         self._lap("dress")
         return person, naked, is_worn
 
-    def _dress_extras(self, world: World) -> "_Extras":
+    def _dress_extras(self, world: World) -> "Extras":
         """The other people, dressed, and the things of a World, as kernels read them."""
         people = []
         for number, other in enumerate(world.others):
             look = self._array([other.look], Look)
             dressed, _, is_worn = self._dress(self._vertices(other.vertices), look, f" {number}")
             people.append((dressed, look, is_worn))
+        labels = [other.label for other in world.others]
         stack, things = world.things, Things()
         if stack is None:
-            return _Extras(people, things, None)
+            return Extras(people, labels, things, None)
         things.position = self._array(stack.position, wp.vec3)
         things.normal = self._array(stack.normal, wp.vec3)
         things.uv = self._array(stack.uv, wp.vec2)
         things.faces = self._array(stack.faces, wp.vec3i)
         things.part = self._array(stack.part, int)
-        return _Extras(people, things, self._array(stack.parts, Part))
+        return Extras(people, labels, things, self._array(stack.parts, Part))
 
-    def _shade_light(self, light: Light, extras: "_Extras", maps: LightMaps, depth):
+    def _shade_light(self, light: Light, extras: "Extras", maps: LightMaps, depth):
         """Put others and things into the key light's depth map, and others into the sky's."""
         side, count = light.shadow_side, depth.shape[0]
         for dressed, look, is_worn in extras.people:
@@ -286,12 +294,12 @@ class Renderer:
                 [points, things.faces, side, depth],
             )
 
-    def _lay(self, shots, extras: "_Extras", world: World, maps: LightMaps) -> Layers:
+    def _lay(self, shots, extras: "Extras", world: World, maps: LightMaps) -> Layers:
         """The Layers of some shots."""
         layers, size, count = Layers(), self.size, len(shots)
         if not extras.people and extras.parts is None:
             return layers
-        shape = (count, size, size)
+        shape = (count, *self.window)
         layers.used = 1
         layers.colour = self._buffer("layer colour", shape, wp.vec3)
         layers.cover = self._buffer("layer cover", shape, float)
@@ -300,13 +308,13 @@ class Renderer:
         for array in (layers.colour, layers.cover, layers.near, layers.label):
             array.zero_()
         camera = [shots, None, size, self.antialias, layers]
-        for dressed, look, is_worn in extras.people:
+        for (dressed, look, is_worn), label in zip(extras.people, extras.labels, strict=True):
             points, camera[1] = self._rasterise(shots, dressed, look, is_worn)
             lit = [world.light, maps, self.bank]
             self._launch(
                 kernels_layers.lay_person,
                 shape,
-                [points, dressed, self.surface, look, *lit, *camera],
+                [points, dressed, self.surface, look, *lit, *camera, label],
             )
         if extras.parts is not None:
             things, side = extras.things, size * self.antialias

@@ -37,6 +37,7 @@ from data.people.warp_types import (
 
 SHADOW_SIDE = 288
 SKY_SIDE = 96
+CONTACT_M = 1.9  # from a lone person's middle, up to which it darkens the floor
 BRIGHTEST_GROUND = 0.42
 SEAT_M = 0.2  # the surface that near to the pelvis, seen from above, is what one sits on
 SEAT_MOVES_M = 0.12
@@ -299,6 +300,7 @@ def sample_light(
         sky=vec3(sky),
         horizon=vec3(horizon),
         ground=vec3(ground),
+        contact=CONTACT_M,
     )
     height = np.deg2rad(_SKY_ELEVATION)
     way = rng.uniform(0, 2 * np.pi) + _SKY_AZIMUTH

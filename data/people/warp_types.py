@@ -131,6 +131,7 @@ class Light:
     sky: wp.vec3
     horizon: wp.vec3
     ground: wp.vec3
+    contact: float  # metres from the centre up to which people darken the floor below them
 
 
 @wp.struct

@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from data.format.index import aspects_of
 from data.format.shards import find_shards
 from data.format.verify import check_shard
 from data.sampling.pairs import CROPS, PairRules
 from data.storage.cache import CacheConfig
 from data.storage.catalogue import indexed, list_shards, write_catalogues
 from data.storage.shard_store import Store
+from data.tools.frame_stats import describe_frames, merge_frames, tally_frames
 from data.tools.process_pool import spread_in_order
 from data.tools.stats import describe, merge, tally_shard
 from engine.config.parser import key, parse_keys, section
@@ -139,6 +142,13 @@ def stats(argv: list[str]) -> int:
     """
     config, named = parse_keys(StatsConfig, argv, "data stats")
     paths = _named(named, config.cache)
+    if _hold_frames(paths, config.cache):
+        if config.out:
+            raise UserError(f"out={config.out}: histograms are of clips, and {paths[0]} has frames")
+        work = partial(look, tally_frames, config.cache)
+        tallies = spread_over_processes(work, paths, config.workers, "stats")
+        print(describe_frames(merge_frames(tallies)))
+        return 0
     tally = merge(
         spread_over_processes(
             partial(look, tally_shard, config.cache), paths, config.workers, "stats"
@@ -159,16 +169,25 @@ def stats(argv: list[str]) -> int:
 
 
 def preview(argv: list[str]) -> int:
-    """Draw a contact sheet of pairs."""
+    """Draw a contact sheet of pairs, or of whole frames where the first shard holds such."""
     from data.tools.contact_sheet import contact_sheet
+    from data.tools.frame_sheet import frame_sheet
 
     config, named = parse_keys(PreviewConfig, argv, "data preview")
     store = Store(config.cache.open())
-    save_image(
-        contact_sheet(list_shards(named, store)[0], config.rows, config.seed, config.pairs, store),
-        config.out,
-    )
+    paths = list_shards(named, store)[0]
+    if _hold_frames(paths, config.cache):
+        sheet = frame_sheet(paths, config.rows, config.seed, store)
+    else:
+        sheet = contact_sheet(paths, config.rows, config.seed, config.pairs, store)
+    save_image(sheet, config.out)
     return 0
+
+
+def _hold_frames(paths, cache):
+    """Whether the first of the shards holds whole frames, not clips."""
+    offers = Store(cache.open()).index(paths[0]).offers
+    return bool(aspects_of(int(np.bitwise_or.reduce(offers))))
 
 
 def _named(named, cache):

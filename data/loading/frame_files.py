@@ -1,0 +1,71 @@
+"""Reads whole frames of shards: their fields, pixels and labels.
+
+Runs in the loader's workers; imports neither torch nor webdataset.
+"""
+
+import numpy as np
+import simplejpeg
+
+from data.cropping.border import BLACK
+from data.format.frame import Frame, decode_frame
+from data.format.labels import Labels, read_labels
+from data.loading.reader import BadSample, Members
+from data.storage.shard_store import Store
+
+
+class FrameFiles:
+    """Reads the members of frames.
+
+    Args:
+        store: where the bytes come from.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def frame(self, path: str, index: int) -> tuple[Frame, Members]:
+        """(Frame without image, ids and labels, {suffix: (offset, length)}) of a sample.
+
+        Raises:
+            BadSample: it is no frame.
+        """
+        members = self.store.index(path).members(index)
+        if "json" not in members:
+            raise BadSample("the .json member is missing")
+        key = str(self.store.index(path).keys[index])
+        try:
+            frame = decode_frame(self.store.read(path, *members["json"]), f"{path}:{key}")
+        except ValueError as error:
+            raise BadSample(f"json: {error}") from None
+        return frame, members
+
+    def pixels(self, path: str, frame: Frame, members: Members) -> np.ndarray:
+        """(height, width, 3) uint8; BadSample where it has not the frame's size."""
+        if "jpg" not in members:
+            raise BadSample("jpg is missing")
+        try:
+            image = simplejpeg.decode_jpeg(self.store.read(path, *members["jpg"]), "RGB")
+        except ValueError as error:
+            raise BadSample(f"jpg does not decode: {error}") from None
+        high, wide = image.shape[:2]
+        if (wide, high) != (frame.width, frame.height):
+            raise BadSample(f"jpg is {wide} x {high}, the json says {frame.width} x {frame.height}")
+        return image
+
+    def decode(self, out: np.ndarray, path: str, frame: Frame, members: Members) -> None:
+        """Decode a frame into the top left corner of ``out`` (S, S, 3); the rest is black."""
+        image = self.pixels(path, frame, members)
+        if max(image.shape[:2]) > len(out):
+            raise BadSample(f"jpg is larger than the {len(out)} pixels that its shard's index says")
+        high, wide = image.shape[:2]
+        out[high:], out[:high, wide:] = BLACK, BLACK
+        out[:high, :wide] = image
+
+    def labels(self, path: str, frame: Frame, members: Members) -> Labels | None:
+        """The Labels of a frame's people, None where it has none."""
+        if "labels.npz" not in members:
+            return None
+        try:
+            return read_labels(self.store.read(path, *members["labels.npz"]), len(frame.people))
+        except ValueError as error:
+            raise BadSample(f"labels.npz: {error}") from None
