@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 
 from data.loading.augment import augment
+from data.loading.crops import CropReader
 from data.loading.reader import BadSample
 from data.sampling.order import Order
 from data.sampling.seen import Seen, leak_warnings
@@ -87,23 +88,7 @@ def features(
     for first in range(0, len(rows), AT_ONCE):
         alive()
         here = rows[first : first + AT_ONCE] % count
-        pixels = np.zeros((len(here), split.size, split.size, 3), np.uint8)
-        boxes, mirrored = np.zeros((len(here), 6), np.float32), np.zeros(len(here), bool)
-        for row, (shard, index, crop) in enumerate(split.places[here].tolist()):
-            clip, members = reader.clip(split.paths[shard], index)
-            try:
-                reader.decode(pixels[row], split.paths[shard], clip, members, crop)
-            except BadSample as error:
-                raise UserError(f"probe: {split.paths[shard]}, clip {clip.key}: {error}") from None
-            boxes[row] = [clip.size / 2, clip.size / 2, clip.size, 1, 1, 1]
-            mirrored[row] = clip.crops[crop].kind == "left_hand"
-        images = augment(
-            torch.from_numpy(pixels).to(processes.device),
-            torch.from_numpy(boxes).to(processes.device),
-            encoder.size,
-        )
-        flip = torch.from_numpy(mirrored).to(processes.device)[:, None, None, None]
-        found = pooled(encoder(torch.where(flip, images.flip(-1), images)))
+        found = pooled(encoder(read_images(reader, split, here, encoder.size, processes.device)))
         if out is None:
             out = torch.zeros(count, found.shape[1], device=processes.device)
         mine = rows[first : first + AT_ONCE] < count
@@ -114,6 +99,33 @@ def features(
     if out is None:
         raise ValueError("there are no crops to read features of")
     return processes.sum(out)
+
+
+def read_images(
+    reader: CropReader, split: Split, rows: np.ndarray, size: int, device: torch.device
+) -> torch.Tensor:
+    """Return the (n, 3, size, size) normalised images of some crops of a split.
+
+    Those of left hands are mirrored.
+
+    Args:
+        reader: as open_reader gives it.  rows: (n,) indices of crops.
+    Raises:
+        UserError: an image cannot be decoded.
+    """
+    pixels = np.zeros((len(rows), split.size, split.size, 3), np.uint8)
+    boxes, mirrored = np.zeros((len(rows), 6), np.float32), np.zeros(len(rows), bool)
+    for row, (shard, index, crop) in enumerate(split.places[rows].tolist()):
+        clip, members = reader.clip(split.paths[shard], index)
+        try:
+            reader.decode(pixels[row], split.paths[shard], clip, members, crop)
+        except BadSample as error:
+            raise UserError(f"probe: {split.paths[shard]}, clip {clip.key}: {error}") from None
+        boxes[row] = [clip.size / 2, clip.size / 2, clip.size, 1, 1, 1]
+        mirrored[row] = clip.crops[crop].kind == "left_hand"
+    images = augment(torch.from_numpy(pixels).to(device), torch.from_numpy(boxes).to(device), size)
+    flip = torch.from_numpy(mirrored).to(device)[:, None, None, None]
+    return torch.where(flip, images.flip(-1), images)
 
 
 def pooled(maps: torch.Tensor) -> torch.Tensor:

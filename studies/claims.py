@@ -7,7 +7,7 @@ import numpy as np
 from engine.paired_stats import LEVEL, Difference, adjust_by_holm
 from studies import plan
 from studies.config import Claim, StudyConfig
-from studies.protocol import name_read_out
+from studies.protocol import name_read_outs
 from studies.rows import Rows, arm_title, compare_claim, list_seeds
 
 ONE_SEED = "one seed: over clips alone"
@@ -86,7 +86,7 @@ def _line(config: StudyConfig, there: Rows, found: Finding) -> str:
         arm_title(config, claim.arm),
         arm_title(config, claim.minus),
         claim.test,
-        name_read_out(claim.how, claim.metric),
+        name_read_outs(claim),
         labelled,
     ]
     if d is None:

@@ -10,6 +10,10 @@ from engine.errors import UserError
 READ_OUTS = {
     "finetuned": ("px", "mpjpe", "pa_mpjpe"),
     "frozen": ("mpjpe", "pa_mpjpe"),
+    "two_views": ("mpjpe", "pa_mpjpe"),
+    "two_views_decoder": ("mpjpe", "pa_mpjpe"),
+    "relative_rotation": ("degrees",),
+    "relative_rotation_decoder": ("degrees",),
 }
 
 
@@ -76,7 +80,13 @@ class ClaimConfig:
     test: str = key("", "the set of test clips; default: the first that is not for choosing")
     how: str = key(
         "",
-        "what is read out: finetuned or frozen; default: finetuned where the study fine-tunes",
+        "what is read out of both arms; default: finetuned where the study fine-tunes, else frozen",
+        choices=("", *READ_OUTS),
+    )
+    minus_how: str = key(
+        "",
+        "what is read out of minus= where it is something else, such as two_views of weights whose "
+        "decoder attends to no second view; default: as how=",
         choices=("", *READ_OUTS),
     )
     metric: str = key(
@@ -96,8 +106,15 @@ class Claim:
     minus: str
     test: str
     how: str
+    minus_how: str
     metric: str
     share: float
+
+    @property
+    def key(self) -> tuple:
+        """What it compares, whichever of the two is taken from the other."""
+        both = frozenset(((self.arm, self.how), (self.minus, self.minus_how)))
+        return both, self.test, self.metric, self.share
 
 
 @dataclass
@@ -193,6 +210,7 @@ class StudyConfig:
                     one.minus or self.reference,
                     one.test or usual,
                     how,
+                    one.minus_how or how,
                     one.metric or self._usual_metric(how),
                     self.shares[0] if one.share is None else one.share,
                 )
@@ -336,7 +354,7 @@ class StudyConfig:
                         f"{key_name}.share={claim.share:g}, and arms.{arm} has the label shares "
                         f"{', '.join(f'{share:g}' for share in shares)}"
                     )
-            if claim.arm == claim.minus:
+            if (claim.arm, claim.how) == (claim.minus, claim.minus_how):
                 raise UserError(f"{key_name} compares {claim.arm} with itself; set {key_name}.arm")
             if claim.test in self.choose:
                 raise UserError(
@@ -348,22 +366,31 @@ class StudyConfig:
                     f"{key_name}.test={claim.test} is none of the tests {', '.join(self.tests)}, "
                     f"or all of them are in choose={','.join(self.choose)}"
                 )
-            if claim.metric not in READ_OUTS[claim.how]:
+            self._check_read_outs(claim)
+            if claim.key in seen:
                 raise UserError(
-                    f"{key_name}.metric={claim.metric}, and {key_name}.how={claim.how} has "
-                    f"{', '.join(READ_OUTS[claim.how])}"
+                    f"{key_name} and claims.{seen[claim.key]} are the same difference; it counts "
+                    f"once"
                 )
-            if claim.how == "finetuned" and not self.finetune:
-                raise UserError(f"{key_name}.how=finetuned, and finetune= names no config")
-            same = (
-                *sorted((claim.arm, claim.minus)),
-                claim.test,
-                claim.how,
-                claim.metric,
-                claim.share,
-            )
-            if same in seen:
+            seen[claim.key] = claim.name
+
+    def _check_read_outs(self, claim: Claim) -> None:
+        """UserError where a claim is about a read-out that one of its arms will never have."""
+        key_name = f"claims.{claim.name}"
+        for word, arm, how in (
+            ("how", claim.arm, claim.how),
+            ("minus_how", claim.minus, claim.minus_how),
+        ):
+            if claim.metric not in READ_OUTS[how]:
                 raise UserError(
-                    f"{key_name} and claims.{seen[same]} are the same difference; it counts once"
+                    f"{key_name}.metric={claim.metric}, and {key_name}.{word}={how} has "
+                    f"{', '.join(READ_OUTS[how])}"
                 )
-            seen[same] = claim.name
+            if how == "finetuned" and not self.finetune:
+                raise UserError(f"{key_name}.{word}=finetuned, and finetune= names no config")
+            spec = self.arms[arm]
+            if how.endswith("_decoder") and (spec.scratch or spec.timm):
+                raise UserError(
+                    f"{key_name}.{word}={how}, and arms.{arm} has scratch=true or timm=: it has no "
+                    f"decoder"
+                )

@@ -1,6 +1,6 @@
 """A row: errors on people who were not seen.
 
-Of the fine-tuned network and of a ridge regression on the frozen encoder.
+Of the fine-tuned network, of a ridge regression on the frozen encoder, and of two views of it.
 """
 
 import datetime
@@ -28,10 +28,11 @@ from finetune.heads.base import pose_body
 from finetune.inference.predictor import Predictor
 from finetune.losses import project_points
 from finetune.views import Targets, view
-from pretrain import encoders, probe, ridge
+from pretrain import encoders, probe, ridge, weights
 from pretrain.config import PretrainConfig
 from studies import plan
 from studies.config import StudyConfig
+from studies.two_views import TwoViews
 
 CHUNK = 64
 PLACE = [TAGS.index(name) for name in ("source", "shard", "index")]
@@ -44,10 +45,12 @@ def measure_row(config: StudyConfig, row: plan.Row) -> None:
         Predictor(plan.finetune_folder(config, row), config.device) if config.finetune else None
     )
     device = device_of(config.device)
-    encoder, crops, processes = _encoder(config, row, device), config.kind, Processes(0, 1, device)
+    encoder, network = _open_weights(config, row, device)
+    crops, processes = config.kind, Processes(0, 1, device)
     store, labelled = Store(CacheConfig().open()), ",".join(plan.list_labelled_shards(config, row))
     fit = probe.read_split(labelled, _clips(labelled, store), crops, store)
     features = probe.features(encoder, fit, crops, processes)
+    two_views = TwoViews(encoder, network, fit, crops, processes)
     words, tune = plan.pretrain_words(config, row), plan.finetune_words(config, row)
     found = {
         "format": 1,
@@ -78,6 +81,7 @@ def measure_row(config: StudyConfig, row: plan.Row) -> None:
                 features, fit, probe.features(encoder, split, crops, processes), split
             )
         }
+        found["tests"][name] |= two_views.measure(split)
         if predictor:
             found["tests"][name] |= measure_finetuned(predictor, folder, test.clips)
     plan.open_table(config).add("errors", found)
@@ -182,22 +186,19 @@ def _by_clip(values, clip, names):
     }
 
 
-def _encoder(config, row, device):
-    """The Frozen encoder of an arm before fine-tuning.
+def _open_weights(config, row, device):
+    """The Frozen encoder of an arm before fine-tuning, and its network if that reads references.
 
-    Without pre-training one of random values, by the row's seed.
+    Without pre-training an encoder of random values, by the row's seed.
     """
     if config.arms[row.arm].timm:
-        return encoders.from_timm(config.arms[row.arm].timm, device)
-    if not config.arms[row.arm].scratch:
-        return encoders.load(str(plan.pretrain_folder(config, row)), device)
-    return encoders.random(
-        parse(
-            PretrainConfig, plan.pretrain_words_of(config, config.reference), "pretrain train"
-        ).model,
-        row.seed,
-        device,
-    )
+        return encoders.from_timm(config.arms[row.arm].timm, device), None
+    if config.arms[row.arm].scratch:
+        words = plan.pretrain_words_of(config, config.reference)
+        shape = parse(PretrainConfig, words, "pretrain train").model
+        return encoders.random(shape, row.seed, device), None
+    network = weights.load(str(plan.pretrain_folder(config, row))).to(device)
+    return encoders.of_network(network), network if network.config.decoder.cross else None
 
 
 def _clips(shards, store):

@@ -38,8 +38,16 @@ def describe_claim(config: StudyConfig, claim: Claim) -> str:
     """Return a claim in words."""
     return (
         f"{claim.name}: *{arm_title(config, claim.arm)}* minus *{arm_title(config, claim.minus)}*, "
-        f"{name_read_out(claim.how, claim.metric)}, {claim.test}, label share {claim.share:g}"
+        f"{name_read_outs(claim)}, {claim.test}, label share {claim.share:g}"
     )
+
+
+def name_read_outs(claim: Claim) -> str:
+    """Return what a claim reads out of its arm, and of the other where that is something else."""
+    mine = name_read_out(claim.how, claim.metric)
+    if claim.minus_how == claim.how:
+        return mine
+    return f"{mine}, minus {name_read_out(claim.minus_how, claim.metric)}"
 
 
 def name_read_out(how: str, metric: str) -> str:

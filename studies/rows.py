@@ -23,11 +23,27 @@ METRICS = (
     ("frozen", "mpjpe", "frozen MPJPE"),
     ("frozen", "pa_mpjpe", "frozen PA"),
 )
+# Those that rows have since they were measured too; nothing is refused for want of them.
+LATER_METRICS = (
+    ("two_views", "mpjpe", "two views MPJPE"),
+    ("two_views", "pa_mpjpe", "two views PA"),
+    ("two_views_decoder", "mpjpe", "decoder's two views MPJPE"),
+    ("two_views_decoder", "pa_mpjpe", "decoder's two views PA"),
+    ("relative_rotation", "degrees", "rotation between views, deg"),
+    ("relative_rotation_decoder", "degrees", "decoder's rotation, deg"),
+)
 Rows = dict[plan.Row, dict[str, Any]]
 Curve = list[tuple[int, np.ndarray]]  # (labelled clips or pairs, (S,) error of each seed)
 
-NAMES = {"px": "2D, px", "mpjpe": "MPJPE, mm", "pa_mpjpe": "PA-MPJPE, mm"}
-HOWS = {"finetuned": "fine-tuned", "frozen": "frozen"}
+NAMES = {"px": "2D, px", "mpjpe": "MPJPE, mm", "pa_mpjpe": "PA-MPJPE, mm", "degrees": "degrees"}
+HOWS = {
+    "finetuned": "fine-tuned",
+    "frozen": "frozen",
+    "two_views": "two views, frozen encoder",
+    "two_views_decoder": "two views, frozen decoder",
+    "relative_rotation": "rotation between two views, frozen encoder",
+    "relative_rotation_decoder": "rotation between two views, frozen decoder",
+}
 
 
 def read_rows(config: StudyConfig) -> Rows:
@@ -71,9 +87,26 @@ def list_metrics(config: StudyConfig) -> list[tuple[str, str, str]]:
     return [one for one in METRICS if config.finetune or one[0] == "frozen"]
 
 
-def list_seeds(there: Rows, arm: str, share: float) -> set[int]:
-    """Return the seeds that an arm has rows of."""
-    return {row.seed for row in there if row.arm == arm and row.share == share}
+def list_shown_metrics(config: StudyConfig, there: Rows) -> list[tuple[str, str, str]]:
+    """Return list_metrics, and those of LATER_METRICS that some row has."""
+    has = {how for row in there.values() for test in row["tests"].values() for how in test}
+    return [*list_metrics(config), *(one for one in LATER_METRICS if one[0] in has)]
+
+
+def list_seeds(
+    there: Rows, arm: str, share: float, read: tuple[str, str] | None = None
+) -> set[int]:
+    """Return the seeds that an arm has rows of.
+
+    ``read``: a test and a read-out that they are to have; rows from before it was measured lack it.
+    """
+    return {
+        row.seed
+        for row, found in there.items()
+        if row.arm == arm
+        and row.share == share
+        and (read is None or read[1] in found["tests"][read[0]])
+    }
 
 
 def stack_values(
@@ -92,7 +125,7 @@ def compare_arms(
 
     None where there are none.
     """
-    seeds = list_seeds(there, one, share) & list_seeds(there, other, share)
+    seeds = set.intersection(*(list_seeds(there, arm, share, (test, how)) for arm in (one, other)))
     if not seeds:
         return None
     known = estimate_seed_variance(there, share, test, how, metric)
@@ -108,13 +141,21 @@ def compare_claim(there: Rows, claim: Claim) -> Difference | None:
     Paired by seed and clip over the seeds that both have; of one seed over clips alone, which says
     nothing of other seeds. None where there are none.
     """
-    seeds = list_seeds(there, claim.arm, claim.share) & list_seeds(there, claim.minus, claim.share)
+    sides = ((claim.arm, claim.how), (claim.minus, claim.minus_how))
+    seeds = set.intersection(
+        *(list_seeds(there, arm, claim.share, (claim.test, how)) for arm, how in sides)
+    )
     if not seeds:
         return None
     mine, theirs = (
-        stack_values(there, arm, claim.share, seeds, claim.test, claim.how, claim.metric)
-        for arm in (claim.arm, claim.minus)
+        stack_values(there, arm, claim.share, seeds, claim.test, how, claim.metric)
+        for arm, how in sides
     )
+    if mine.shape != theirs.shape:
+        raise UserError(
+            f"claims.{claim.name} compares {mine.shape[1]} clips of {claim.arm}, {claim.how}, with "
+            f"{theirs.shape[1]} of {claim.minus}, {claim.minus_how}: clips are compared one by one"
+        )
     if len(seeds) == 1:
         return compare_over_clips(mine[0], theirs[0])
     return compare_paired(mine, theirs)
@@ -128,7 +169,7 @@ def estimate_seed_variance(there: Rows, share: float, test: str, how: str, metri
     arms: dict[str, dict[int, float]] = {}
     same: dict[str, list[str]] = {}
     for row, found in there.items():
-        if row.share == share:
+        if row.share == share and how in found["tests"][test]:
             arms.setdefault(row.arm, {})[row.seed] = float(
                 np.mean(found["tests"][test][how][metric])
             )

@@ -18,8 +18,8 @@ from studies.rows import (
     compare_arms,
     estimate_seed_variance,
     find_usual_share,
-    list_metrics,
     list_seeds,
+    list_shown_metrics,
     read_rows,
     stack_values,
     trace_labels,
@@ -215,7 +215,8 @@ def _share_given(mine, its, seeds, key):
 
 
 def _errors(config, there, shares, test):
-    heads = ["labelled clips", "arm", "seeds", *(name for *_, name in list_metrics(config))]
+    shown = list_shown_metrics(config, there)
+    heads = ["labelled clips", "arm", "seeds", *(name for *_, name in shown)]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for share in shares:
         for arm in config.arms:
@@ -223,28 +224,40 @@ def _errors(config, there, shares, test):
             if seeds:
                 labelled = there[plan.Row(arm, min(seeds), share)]["labelled_clips"]
                 cells = []
-                for how, metric, _ in list_metrics(config):
-                    mean = stack_values(there, arm, share, seeds, test, how, metric).mean()
-                    cells.append(f"{mean:.2f}" if metric == "px" else f"{mean:.1f}")
+                for how, metric, _ in shown:
+                    cells.append(_show_mean(there, arm, share, test, how, metric))
                 lines.append(
                     f"| {labelled} | {arm_title(config, arm)} | {len(seeds)} | "
                     + " | ".join(cells)
                     + " |"
                 )
-    found = [
-        row["tests"][test]["mean_pose"]
-        for row in there.values()
-        if "mean_pose" in row["tests"][test]
-    ]
-    if found:
-        cells = [
-            f"{np.mean([one[metric] for one in found]):.{2 if metric == 'px' else 1}f}"
-            if how == "finetuned"
-            else ""
-            for how, metric, _ in list_metrics(config)
-        ]
+    cells = [_show_constant(there, test, how, metric) for how, metric, _ in shown]
+    if any(cells):
         lines.append("| | mean pose | | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _show_mean(there, arm, share, test, how, metric):
+    """An arm's mean over seeds and clips; nothing where its rows lack the read-out."""
+    seeds = list_seeds(there, arm, share, (test, how))
+    if not seeds:
+        return ""
+    mean = stack_values(there, arm, share, seeds, test, how, metric).mean()
+    return f"{mean:.{_count_digits(metric)}f}"
+
+
+def _show_constant(there, test, how, metric):
+    """The error of the mean pose, or of the mean of what is read off; nothing where unknown."""
+    rows = [row["tests"][test] for row in there.values()]
+    if how == "finetuned":
+        found = [one["mean_pose"][metric] for one in rows if "mean_pose" in one]
+    else:
+        found = [one[how]["constant"][metric] for one in rows if "constant" in one.get(how, {})]
+    return f"{np.mean(found):.{_count_digits(metric)}f}" if found else ""
+
+
+def _count_digits(metric):
+    return 2 if metric == "px" else 1
 
 
 def _differences(config, there, shares, bases, test):
@@ -252,6 +265,7 @@ def _differences(config, there, shares, bases, test):
 
     ``bases``: {arm: the one that it is compared with}.
     """
+    shown = list_shown_metrics(config, there)
     one = set(bases.values()) if len(set(bases.values())) == 1 else None
     bold = "" if config.claims else "; bold: significant, the 95 % interval excludes zero"
     heads = [
@@ -259,26 +273,23 @@ def _differences(config, there, shares, bases, test):
         "arm",
         *(() if one else ("minus",)),
         "seeds",
-        *(name for *_, name in list_metrics(config)),
+        *(name for *_, name in shown),
     ]
     heading = (
         f"Difference from *{arm_title(config, *one)}*" if one else "Differences of pairs of arms"
     )
     lines = [
-        f"{heading}, paired by seed and clip, *{test}* (negative: better; 95 % intervals{bold}):",
+        f"{heading}, paired by seed and clip, *{test}* (negative: better; 95 % intervals{bold}; in "
+        f"parentheses seeds where they are fewer):",
         "",
         "| " + " | ".join(heads) + " |",
         "|" + "---|" * len(heads),
     ]
-    claimed = {
-        (frozenset((one.arm, one.minus)), one.test, one.how, one.metric, one.share)
-        for one in config.list_claims()
-    }
+    claimed = {one.key for one in config.list_claims()}
     for share in shares:
         for arm, base in bases.items():
             found = [
-                compare_arms(there, arm, base, share, test, how, metric)
-                for how, metric, _ in list_metrics(config)
+                compare_arms(there, arm, base, share, test, how, metric) for how, metric, _ in shown
             ]
             if arm == base or found[0] is None:
                 continue
@@ -286,14 +297,17 @@ def _differences(config, there, shares, bases, test):
                 "labelled_clips"
             ]
             names = [arm_title(config, arm), *(() if one else (arm_title(config, base),))]
-            cells = [
-                "a claim"
-                if (frozenset((arm, base)), test, how, metric, share) in claimed
-                else claims.show_difference(
-                    d, 2 if metric == "px" else 1, d.significant and not config.claims
-                )
-                for d, (how, metric, _) in zip(found, list_metrics(config), strict=True)
-            ]
+            cells = []
+            for d, (how, metric, _) in zip(found, shown, strict=True):
+                both = frozenset(((arm, how), (base, how)))
+                if d is None:
+                    cells.append("")
+                elif (both, test, metric, share) in claimed:
+                    cells.append("a claim")
+                else:
+                    bold = d.significant and not config.claims
+                    text = claims.show_difference(d, _count_digits(metric), bold)
+                    cells.append(text if d.seeds == found[0].seeds else f"{text} ({d.seeds})")
             lines.append(
                 "| " + " | ".join([str(labelled), *names, str(found[0].seeds), *cells]) + " |"
             )
