@@ -9,6 +9,7 @@ from data.format.names import decode_text, normalise
 from data.loading.appearance_keys import BackgroundKeys
 from data.loading.crop_pairs import CropPairRules
 from data.loading.crops import CropAugmentConfig, CropRules
+from data.loading.frames import FrameAugmentConfig, FrameRules
 from data.sampling.pairs import PairRules
 from data.storage.cache import CacheConfig
 from engine.config.parser import key, section
@@ -213,6 +214,14 @@ class CropPairDataConfig(CropDataConfig):
     """Pairs of labelled crops, for fine-tuning on two views."""
 
     pairs: CropPairRules = section(CropPairRules)
+
+
+@dataclass
+class FrameDataConfig(ReadingConfig):
+    """Whole frames with everybody in them, for fine-tuning."""
+
+    rules: FrameRules = section(FrameRules)
+    augment: FrameAugmentConfig = section(FrameAugmentConfig)
 
 
 @dataclass
