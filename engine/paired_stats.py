@@ -172,7 +172,7 @@ def adjust_by_holm(p: Sequence[float]) -> list[float]:
     return out
 
 
-def detectable_difference(spread: float, seeds: int, freedom: int) -> float:
+def detectable_difference(spread: float, seeds: int, freedom: int, tests: int = 1) -> float:
     """Return the least true difference that so many seeds show at LEVEL in most studies.
 
     Of clips as many as one likes.
@@ -182,16 +182,16 @@ def detectable_difference(spread: float, seeds: int, freedom: int) -> float:
 
     Args:
         spread: standard deviation over seeds of the paired difference.  freedom: degrees of freedom
-            it is known with.
+            it is known with.  tests: how many are corrected together, of which it is the hardest:
+            the first of Holm's method.
     Returns:
         in the unit of ``spread``; infinite of one seed.
     """
     if seeds < 2:
         return float("inf")
     t = load_distributions().t
-    return float(
-        (t.ppf(1 - (1 - LEVEL) / 2, freedom) + t.ppf(POWER, freedom)) * spread / seeds**0.5
-    )
+    beyond = (1 - LEVEL) / tests / 2
+    return float((t.ppf(1 - beyond, freedom) + t.ppf(POWER, freedom)) * spread / seeds**0.5)
 
 
 def fit_power_law(

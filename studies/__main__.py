@@ -125,16 +125,21 @@ def _describe_outlook(config: StudyConfig, todo: list[plan.Row], lanes: int) -> 
         if known.freedom:
             spread, freedom = (2 * known.variance) ** 0.5, known.freedom
             why = f"measured, {known.freedom} degrees of freedom"
-    shown = ", ".join(
-        f"{count}: {detectable_difference(spread, count, freedom):.2f}" for count in counts
-    )
+    # A claim has its own two arms alone to tell how far seeds lie apart.
+    many = len(config.claims)
+    least = {
+        count: detectable_difference(spread, count, count - 1 if many else freedom, many or 1)
+        for count in counts
+    }
+    shown = ", ".join(f"{count}: {value:.2f}" for count, value in least.items())
+    corrected = f", corrected for {many} claims" if many else ""
     return (
         f"{config.name}: {len(rows)} rows of {len(config.arms)} arms, {len(todo)} to do; "
         f"{each:.0f} s a row ({'measured' if seconds else 'expected'}), {lanes} side by side: "
         f"{len(todo) * each / lanes / 60:.0f} min\n"
         f"{config.metric}: standard deviation of paired differences over seeds {spread:.2f} "
         f"({why}); least true difference that is significant in two of three studies or more, by "
-        f"seeds of an arm: {shown}; what is below is reported as not significant"
+        f"seeds of an arm{corrected}: {shown}; what is below is reported as not significant"
     )
 
 

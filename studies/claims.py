@@ -1,6 +1,7 @@
 """The differences that a study was run for: each by its own two arms, corrected together."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,11 +13,13 @@ from studies.rows import Rows, arm_title, compare_claim, list_seeds
 
 ONE_SEED = "one seed: over clips alone"
 HEADING = (
-    "**Claims**, named in the config beforehand: *arm* minus *minus*, negative: better. Intervals "
-    "({level}) and p are of the two arms alone, paired by seed and clip, whatever other arms "
-    "do; of few seeds they are wide, and as simulated a little too narrow (they hold the truth in "
-    "86 to 90 % of studies of two seeds, 93 of three, 95 of five). Corrected p: Holm's, over all "
-    "{count} claims{missing}. Bold: significant, the corrected p is below {alpha:.2g}."
+    "**Claims** of the config: *arm* minus *minus*, negative: better. Intervals ({level}) and p "
+    "are of the two arms alone, paired by seed and clip, whatever other arms do; of few seeds they "
+    "are wide, and as simulated a little too narrow (they hold the truth in 86 to 90 % of studies "
+    "of two seeds, 93 of three, 95 of five). Corrected p: Holm's, over all {count} "
+    "claims{missing}. Bold: significant, the corrected p is below {alpha:.2g}. *Named*: whether a "
+    "claim was in the config before its rows were measured, which each row keeps; one named after "
+    "some of them was chosen with their errors in sight."
 )
 
 
@@ -27,11 +30,14 @@ class Finding:
     Attributes:
         difference: None where its arms have no seed in common yet.
         corrected: its p-value among all claims of the study, by Holm's method; nan without one.
+        rows: of its two arms.  after: those that were measured when it was not among the claims.
     """
 
     claim: Claim
     difference: Difference | None
     corrected: float
+    rows: int
+    after: int
 
     @property
     def significant(self) -> bool:
@@ -50,9 +56,29 @@ def judge_claims(config: StudyConfig, there: Rows) -> list[Finding]:
     raw = [np.nan if one is None else one.p for one in found]
     corrected = adjust_by_holm([1.0 if np.isnan(p) else p for p in raw])
     return [
-        Finding(claim, one, np.nan if np.isnan(p) else after)
+        Finding(claim, one, np.nan if np.isnan(p) else after, *_count_rows(there, claim))
         for claim, one, p, after in zip(claims, found, raw, corrected, strict=True)
     ]
+
+
+def list_records(config: StudyConfig) -> list[dict[str, Any]]:
+    """Return the claims as a row keeps them, which tells what was named before it was measured."""
+    return [_record(claim) for claim in config.list_claims()]
+
+
+def _record(claim: Claim) -> dict[str, Any]:
+    return {name: value for name, value in asdict(claim).items() if name != "name"}
+
+
+def _count_rows(there: Rows, claim: Claim) -> tuple[int, int]:
+    """(rows of a claim's arms, those of them that do not name it)."""
+    record = _record(claim)
+    named = [
+        record in found.get("claims", [])
+        for row, found in there.items()
+        if row.arm in (claim.arm, claim.minus) and row.share == claim.share
+    ]
+    return len(named), named.count(False)
 
 
 def make_table(config: StudyConfig, there: Rows) -> str | None:
@@ -68,9 +94,9 @@ def make_table(config: StudyConfig, there: Rows) -> str | None:
     lines = [
         heading,
         "",
-        "| claim | arm | minus | test | read-out | labelled clips | seeds | difference | p | "
-        "corrected p |",
-        "|" + "---|" * 10,
+        "| claim | named | arm | minus | test | read-out | labelled clips | seeds | difference | p "
+        "| corrected p |",
+        "|" + "---|" * 11,
     ]
     return "\n".join([*lines, *(_line(config, there, one) for one in found)])
 
@@ -83,6 +109,7 @@ def _line(config: StudyConfig, there: Rows, found: Finding) -> str:
     )
     cells = [
         claim.name,
+        f"after {found.after} of {found.rows} rows" if found.after else "before",
         arm_title(config, claim.arm),
         arm_title(config, claim.minus),
         claim.test,

@@ -30,7 +30,7 @@ from finetune.losses import project_points
 from finetune.views import Targets, view
 from pretrain import encoders, probe, ridge, weights
 from pretrain.config import PretrainConfig
-from studies import plan
+from studies import claims, plan
 from studies.config import StudyConfig
 from studies.two_views import TwoViews
 
@@ -66,6 +66,7 @@ def measure_row(config: StudyConfig, row: plan.Row) -> None:
         "image_px": encoder.size,
         "commands": ["python -m " + shlex.join(one) for one in (words, tune) if one],
         "people": plan.find_people(config),
+        "claims": claims.list_records(config),
         "code": _code(
             plan.finetune_folder(config, row) if tune else plan.pretrain_folder(config, row)
         ),

@@ -336,6 +336,8 @@ def check_arms(config: StudyConfig) -> None:
     for row in {row.arm: row for row in list_rows(config)}.values():
         words = pretrain_words(config, row)
         before = parse(PretrainConfig, words[2:], "pretrain train") if words else None
+        if before is None or not before.model.decoder.cross:
+            _refuse_decoder_claims(config, row.arm)
         if config.finetune:
             after = parse(
                 FinetuneConfig, finetune_words_of(config, row, "unmade")[2:], "finetune train"
@@ -348,6 +350,21 @@ def check_arms(config: StudyConfig) -> None:
                         f"with "
                         f"model.{name}={there}; arms.{row.arm}.finetune= sets the latter"
                     )
+
+
+def _refuse_decoder_claims(config: StudyConfig, arm: str) -> None:
+    """UserError where a claim is about two views in the decoder of an arm that sees one image."""
+    for claim in config.list_claims():
+        for word, name, how in (
+            ("how", claim.arm, claim.how),
+            ("minus_how", claim.minus, claim.minus_how),
+        ):
+            if name == arm and how.endswith("_decoder"):
+                raise UserError(
+                    f"claims.{claim.name}.{word}={how}, and arms.{arm} has "
+                    f"model.decoder.cross=false: its decoder attends to no second view; set "
+                    f"claims.{claim.name}.{word}={how.removesuffix('_decoder')}"
+                )
 
 
 def _refuse_shared_people(config: StudyConfig) -> None:

@@ -13,7 +13,7 @@ def describe_protocol(config: StudyConfig) -> str:
     """Return the protocol as a Markdown list: seeds, tests, read-outs, claims, expected spread."""
     claims = config.list_claims()
     lines = [
-        f"Protocol of *{config.name}*, from its config, which is written before the first run:",
+        f"Protocol of *{config.name}*, from its config:",
         "",
         f"- seeds: {_describe_seeds(config)}; label shares "
         f"{', '.join(f'{share:g}' for share in config.shares)}",

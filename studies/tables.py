@@ -32,8 +32,8 @@ POOLED = (
     "the same two arms have another interval in another study."
 )
 EXPLORATORY = (
-    "These are exploratory: they were not named beforehand, nothing is corrected, and none is "
-    "called significant. What is among the claims stands above."
+    "These are exploratory: they are not among the claims, nothing is corrected, and none is "
+    "called significant."
 )
 
 

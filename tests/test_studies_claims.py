@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from test_studies import rows_of, study
 
+from engine import paired_stats as stats
 from engine.errors import UserError
 from studies import claims, plan, protocol, rows, tables
 
@@ -127,6 +128,24 @@ def test_one_seed_is_over_clips_alone(tmp_path):
     assert f"({claims.ONE_SEED})" in line
 
 
+def test_claims_that_were_named_afterwards_are_told(tmp_path):
+    """Each row says which claims there were when it was measured."""
+    words = (f"rows={tmp_path}", "arm=both,none,mae", "seeds=3")
+    before = study(*words, "claims.first.arm=none", "claims.other.arm=mae")
+    rows_of(before, noisy)
+    assert [(one.after, one.rows) for one in judged(before).values()] == [(6, 6), (6, 6)]
+    table = plan.open_table(before)
+    for found in table.read("errors"):
+        if (found["arm"], found["seed"]) != ("mae", 2):  # that was there already
+            table.add("errors", {**found, "claims": claims.list_records(before)})
+    named = [one.split(" | ")[:2] for one in claims.make_table(before, rows.read_rows(before))
+             .splitlines()[-2:]]  # fmt: skip
+    assert named == [["| first", "before"], ["| other", "after 1 of 6 rows"]]
+    # Another name is the same claim, another metric is not.
+    later = study(*words, "claims.x.arm=none", "claims.y.arm=none", "claims.y.metric=px")
+    assert [one.after for one in judged(later).values()] == [0, 6]
+
+
 def test_all_else_is_exploratory_and_never_bold(tmp_path):
     words = (f"rows={tmp_path}", "arm=both,none,mae", "seeds=3")
     plain, claiming = study(*words), study(*words, "claims.scratch.arm=none")
@@ -192,6 +211,19 @@ def test_the_protocol_is_what_the_config_says():
 def test_claims_that_cannot_be_made_are_refused(words, said):
     with pytest.raises(UserError, match=said):
         study(*words)
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_the_outlook_is_what_claims_can_show(seeds):
+    """A difference of that size is the first of three to be significant in most studies."""
+    true = stats.detectable_difference(0.7, seeds, seeds - 1, 3)
+    assert true > 1.2 * stats.detectable_difference(0.7, seeds, seeds - 1)
+    rng, seen = np.random.default_rng(seeds), 0
+    for _ in range(500):
+        d = np.repeat(true + 0.7 * rng.normal(size=(seeds, 1)), 20, 1)
+        p = stats.compare_paired(d, np.zeros_like(d)).p
+        seen += stats.adjust_by_holm([p, 0.9, 0.8])[0] < 0.05
+    assert 0.6 < seen / 500 < 0.9
 
 
 def test_arms_are_chosen_by_other_people():

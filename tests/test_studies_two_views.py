@@ -212,6 +212,9 @@ def test_claims_may_be_of_two_views(tmp_path):
     ):
         with pytest.raises(UserError, match=said):
             study(*words, *more)
+    # Whose decoder sees one image is known from its config, before anything runs.
+    with pytest.raises(UserError, match=r"pairs.minus_how=two_views_decoder, and arms.mae has mod"):
+        plan.check_arms(study("arm=mae", *words, "claims.pairs.minus_how="))
     # What is of other clips cannot be compared clip by clip.
     odd = study(
         f"rows={tmp_path}",
