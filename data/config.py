@@ -1,6 +1,6 @@
 """The ``data.`` keys of a training run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from data.cropping.border import BORDER, check_border
@@ -193,12 +193,55 @@ class ReadingConfig:
 
 
 @dataclass
+class WidenConfig:
+    """Sets how pairs get harder: from near views and short gaps to all that data.pairs takes."""
+
+    steps: int = key(
+        0,
+        "steps over which the largest angle and gap grow to data.pairs'; 0: from the first",
+        low=0,
+    )
+    angle_deg: float = key(
+        30.0, "largest angle of the first step, where data.pairs.angle_max_deg is larger", low=0
+    )
+    gap_s: float = key(
+        0.2, "largest gap of the first step, where data.pairs.gap_max_s is larger", low=0
+    )
+
+    def narrow(self, rules: PairRules, step: int) -> PairRules:
+        """The rules of a step: their largest angle and gap grow linearly with the steps."""
+        if step >= self.steps:
+            return rules
+        share = step / self.steps
+        angle, gap = min(self.angle_deg, rules.angle_max_deg), min(self.gap_s, rules.gap_max_s)
+        return replace(
+            rules,
+            angle_max_deg=angle + share * (rules.angle_max_deg - angle),
+            gap_max_s=gap + share * (rules.gap_max_s - gap),
+        )
+
+
+@dataclass
 class DataConfig(ReadingConfig):
     """Pairs, for pre-training."""
 
     kinds: KindShares = section(KindShares)
     pairs: PairRules = section(PairRules)
     augment: AugmentConfig = section(AugmentConfig)
+    widen: WidenConfig = section(WidenConfig)
+
+    def check(self) -> None:
+        """Raise UserError where the first steps would have no pair by the rules."""
+        super().check()
+        for name, first, least in (
+            ("angle_deg", self.widen.angle_deg, self.pairs.angle_min_deg),
+            ("gap_s", self.widen.gap_s, self.pairs.gap_min_s),
+        ):
+            if self.widen.steps and first < least:
+                raise UserError(
+                    f"data.widen.{name}={first:g} is below data.pairs."
+                    f"{name.replace('_', '_min_')}={least:g}: the first steps would have no pair"
+                )
 
 
 @dataclass

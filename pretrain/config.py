@@ -233,8 +233,8 @@ class CompletionConfig(ObjectiveConfig):
     references: str = key(
         "own",
         "which reference an image is trained with: its own, or (to compare with) that of the row "
-        "above in its part of the batch",
-        choices=("own", "shuffled"),
+        "above in its part of the batch, or another crop of the same image",
+        choices=("own", "shuffled", "same"),
     )
 
     gradient_weight: float = key(
@@ -260,9 +260,10 @@ class CompletionConfig(ObjectiveConfig):
                 f"model.embedding.points={config.model.embedding.points}, but "
                 f"objective.name={self.name} says no whole images: objective.name=views does"
             )
-        if self.references == "shuffled" and not self.reads_reference(config):
+        if self.references != "own" and not self.reads_reference(config):
             raise UserError(
-                "objective.references=shuffled, but model.decoder.cross=false reads no reference"
+                f"objective.references={self.references}, but model.decoder.cross=false reads no "
+                f"reference"
             )
 
     def reads_reference(self, config: "PretrainConfig") -> bool:

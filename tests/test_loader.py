@@ -11,7 +11,7 @@ import pytest
 import simplejpeg
 from clips import make_clip, rewrite, write_shards
 
-from data.config import DataConfig
+from data.config import DataConfig, WidenConfig
 from data.format.index import read_index
 from data.loading.build import open_loader, open_order
 from data.loading.loader import tag
@@ -352,3 +352,39 @@ def test_clips_of_one_crop_are_passed_over_by_pairs(tmp_path):
     order = order_of(config)
     batch = stream(order, config, stop=1)[0]
     assert tag(batch, "no_pair").sum() > 0 and (tag(batch, "index") >= 4).all()
+
+
+def test_pairs_widen_with_the_steps(tmp_path):
+    write_shards(tmp_path, [make_clip(i, views=3, instants=3, size=32) for i in range(24)], 6)
+    made = {}
+    for steps in (0, 6):
+        widen = WidenConfig(steps=steps, angle_deg=45, gap_s=0.6)
+        config = DataConfig(shards=str(tmp_path), val_clips=4, widen=widen)
+        loader = open_loader(open_order(config, 16, 3), config, NOISE, 0, 1, 0)
+        made[steps] = [
+            {name: values.copy() for name, values in arrays.items()}
+            for _, arrays in loader.batches(0, 9)
+        ]
+        loader.close()
+    far = []
+    for arrays in made[6]:
+        # Crops are counted by instant, then view: views 40 degrees apart, instants half a second.
+        a, b = (arrays["tags"][:, TAGS.index(name)] for name in ("a", "b"))
+        views, instants = abs(a % 3 - b % 3), abs(a // 3 - b // 3)
+        far.append(int((np.maximum(views, instants) == 2).sum()))
+    # 80 degrees from 45 at step 4 on (45 + 55 * 4 / 6); a second at once: 0.6 + 9.4 / 6.
+    assert far[0] == 0 and all(far[1:])
+    kinds = made[6][3]["tags"][:, TAGS.index("kind")]
+    a, b = (made[6][3]["tags"][:, TAGS.index(name)] for name in ("a", "b"))
+    assert (abs(a % 3 - b % 3)[kinds == 0] == 1).all()
+    # Once all are allowed, batches are those of a run that never narrowed.
+    for one, other in zip(made[0][6:], made[6][6:], strict=True):
+        assert all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_the_first_steps_must_have_pairs(tmp_path):
+    config = DataConfig(shards="x", widen=WidenConfig(steps=5, angle_deg=4))
+    with pytest.raises(
+        UserError, match=r"data.widen.angle_deg=4 is below data.pairs.angle_min_deg=5"
+    ):
+        config.check()

@@ -96,9 +96,10 @@ def trained(config, bf16=False):
     return losses.detach(), {name: p.grad for name, p in model.named_parameters()}
 
 
-def batch(rows, size=72):
+def batch(rows, size=72, targets=1):
     rng = np.random.default_rng(1)
-    arrays = {name: np.zeros(shape, kind) for name, (shape, kind) in layout(rows, size, 16).items()}
+    shapes = layout(rows, size, 16, targets)
+    arrays = {name: np.zeros(shape, kind) for name, (shape, kind) in shapes.items()}
     for name in ("pixels", "mask"):
         arrays[name][:] = rng.integers(0, 256, arrays[name].shape)
     arrays["numbers"][..., :3], arrays["numbers"][..., 3:] = (36, 36, 64), 1.1
@@ -136,6 +137,20 @@ def test_shuffled_references_are_the_neighbours(left_out):
     torch.testing.assert_close(
         found, Completion(network("rope"), config, False)(swapped), rtol=0, atol=0
     )
+    assert (found != Completion(network("rope"), config, False)(rows)).all()
+
+
+def test_the_same_image_as_reference_is_another_crop_of_the_first_target():
+    config, rows = pretrain_config(targets_per_reference=2), batch(4, targets=2)
+    same_image = dataclasses.replace(
+        config, objective=dataclasses.replace(config.objective, references="same")
+    )
+    swapped = {name: values.clone() for name, values in rows.items()}
+    swapped["pixels"][:, 2] = rows["pixels"][:, 0]
+    swapped["mask"].view(4, 3, -1)[:, 2] = rows["mask"].view(4, 3, -1)[:, 0]
+    found = Completion(network("rope"), same_image, False)(rows)
+    wanted = Completion(network("rope"), config, False)(swapped)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=0)
     assert (found != Completion(network("rope"), config, False)(rows)).all()
 
 

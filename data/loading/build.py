@@ -146,6 +146,7 @@ def open_loader(
     """
     reader = make_reader(Reader, order, config, config.pairs, config.retries, skip)
     reader.references = references
+    reader.widen = config.widen if config.widen.steps else None
     return make_loader(
         reader,
         lambda rows, side: layout(rows, side, noise, targets, config.augment.draws, rotations),

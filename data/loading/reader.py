@@ -24,10 +24,7 @@ from data.storage.shard_store import Store
 from engine.errors import UserError
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
-    from data.config import AugmentConfig  # noqa: F401 - named in a base class
+    from data.config import AugmentConfig, WidenConfig  # noqa: F401 - named in a base class
 
 Arrays = Mapping[str, np.ndarray]  # of a batch: a row a slot
 Shapes = dict[str, tuple[tuple[int, ...], type]]  # {name: (shape, dtype)} of such arrays
@@ -352,9 +349,19 @@ class Reader(ShardReader[PairRules, "AugmentConfig"]):
     Attributes:
         references: whether references are read; false: chosen as ever, but their pixels and masks
             stay as they were.
+        widen: how the rules of the first steps differ, or None.
     """
 
     references = True
+    widen: "WidenConfig | None" = None
+    _now: PairRules | None = None  # of the slot that is filled; None: ``rules``
+
+    def fill(self, arrays: Arrays, row: int, n: int) -> None:
+        """Fill one row with slot n; see ShardReader.fill."""
+        self._now = self.rules
+        if self.widen is not None:
+            self._now = self.widen.narrow(self.rules, n // self.order.batch)
+        super().fill(arrays, row, n)
 
     def wanted(self, kind: int) -> str:
         """Return what a slot of that kind holds, in words: a pair of that kind."""
@@ -369,15 +376,16 @@ class Reader(ShardReader[PairRules, "AugmentConfig"]):
         """
         clip, members = self.wanted_clip(path, draw.index)
         kind, pixels = PAIR_KINDS[draw.kind], arrays["pixels"][row]
-        if self.rules.visible_min:
+        rules = self._now or self.rules
+        if rules.visible_min:
             self.note_visible(path, clip, members)
-        pair = choose(clip, kind, self.rules, random)
+        pair = choose(clip, kind, rules, random)
         if pair is None:
             raise NoPair
         a, b = pair
         targets = [a]
         if len(pixels) > 2:
-            targets += more_targets(clip, kind, self.rules, a, b, len(pixels) - 2, random)
+            targets += more_targets(clip, kind, rules, a, b, len(pixels) - 2, random)
         read = [*targets, b] if self.references else targets
         for side, crop in enumerate(read):
             first = targets.index(crop) if crop in targets else side

@@ -133,6 +133,27 @@ class Completion(Objective):
             )
         return a, b, keep, masked, person, seen
 
+    def choose_references(self, batch: Batch) -> Batch:
+        """A batch with the references that ``objective.references`` asks for.
+
+        "shuffled": each row has that of the row above. "same": each has another crop of its first
+        target, in colours of its own, and no rotation lies between them.
+        """
+        kind = get_completion(self.config).references
+        if kind == "own" or not self.reads_reference:
+            return batch
+        images, out = batch["numbers"].shape[1], dict(batch)
+        names = ("pixels", "mask") if kind == "same" else ("pixels", "mask", "numbers", "noise")
+        for name in names:
+            shape = batch[name].shape
+            parts = batch[name].reshape(len(batch[name]), images, -1)
+            of_b = parts[:, :1] if kind == "same" else parts[:, -1:].roll(1, 0)
+            out[name] = torch.cat([parts[:, :-1], of_b], 1).reshape(shape)
+        if kind == "same" and "rotations" in batch:
+            none = torch.eye(3, device=batch["rotations"].device)
+            out["rotations"] = none.expand_as(batch["rotations"])
+        return out
+
     def _change(self, batch, which, appearance):
         """Return (R, images, 3, S, S) of ``which`` images of each row on new backgrounds."""
         numbers = batch["numbers"][:, which]
@@ -201,9 +222,7 @@ class Completion(Objective):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """(B,) loss of each target."""
-        a, b, keep, masked, person, seen = self.pairs(batch)
-        if get_completion(self.config).references == "shuffled" and b is not None:
-            b, seen = b.roll(1, 0), None if seen is None else seen.roll(1, 0)
+        a, b, keep, masked, person, seen = self.pairs(self.choose_references(batch))
         said, more = self.predict(a, b, keep, masked, seen)
         return self.compare_pixels(said, more, a, masked, self.weigh_patches(person))
 

@@ -95,9 +95,7 @@ class Teacher(Completion):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """(B,) loss of each target."""
-        a, b, keep, masked, person, _ = self.pairs(batch)
-        if _keys(self.config).references == "shuffled" and b is not None:
-            b = b.roll(1, 0)
+        a, b, keep, masked, person, _ = self.pairs(self.choose_references(batch))
         weight = self.weigh_patches(person)
         said, more = self.predict(a, None, keep, masked)
         latents = self.teach(a, b, masked)

@@ -109,11 +109,9 @@ class Views(Completion):
     def forward(self, batch: Batch) -> torch.Tensor:
         """(B,) loss of each target."""
         keys = _keys(self.config)
+        batch = self.choose_references(batch)
         a, b, keep, masked, person, seen = self.pairs(batch)
         rotations = batch["rotations"].flatten(0, 1)
-        assert b is not None  # reads_reference
-        if keys.references == "shuffled":
-            b, seen = b.roll(1, 0), None if seen is None else seen.roll(1, 0)
         said, more, of_a, of_b = self._embed(a, b, keep, masked, seen)
         known = self._find_known(batch)
         if keys.agreement == "vicreg":
