@@ -18,6 +18,7 @@ from data.loading.augment import denormalise
 from data.loading.frame_batch import prepare_frames
 from data.loading.frame_build import open_frame_loader, open_frame_order, val_frames
 from data.loading.frames import FrameAugmentConfig, FrameRules, list_sizes, share_in_cut
+from data.tools import rewrite_plan
 from engine.errors import UserError
 from engine.geometry import project
 
@@ -255,3 +256,14 @@ def test_clips_are_told_apart_in_a_sentence(tmp_path):
     config = FrameDataConfig(sources={"a": SourceConfig(shards=str(tmp_path))})
     with pytest.raises(UserError, match="source 'a': none of its shards holds whole frames"):
         open_frame_order(config, 2, 0)
+
+
+def test_who_withdraws_takes_the_frame_along(shards, tmp_path):
+    (tmp_path / "withdrawn.txt").write_text("s3-1\n")
+    first = sorted(shards.glob("*.tar"))[0]
+    fate = rewrite_plan.survey_shard(str(first), frozenset({"s3-1"})).fate
+    assert np.flatnonzero(fate == rewrite_plan.EXCLUDED).tolist() == [3]
+    read = batches(shards, 0, 12, exclude=str(tmp_path / "withdrawn.txt"))
+    places = {tuple(tags[5:7]) for _, arrays in read for tags in arrays["tags"].tolist()}
+    assert (0, 3) not in places and len(places) > 20
+    assert sum(arrays["tags"][:, 4].sum() for _, arrays in read) > 0  # it was drawn and replaced

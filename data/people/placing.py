@@ -16,6 +16,7 @@ from data.people.warp_types import Struct
 
 TRIES, STEPS, STEP_M = 8, 10, 0.12
 BOX_M = 0.04  # between a person's points and a box
+MOST_COVERED = 0.3  # of a frame by one box that is neither a seat nor a wall
 MOST_SEATS = 5  # of the boxes that a scene can have
 COMPANION_SHARE = 0.35  # of people who stand beside, before or behind somebody who is there
 
@@ -40,16 +41,36 @@ class Stage:
 
     Attributes:
         view: of the frame.  outdoors: whether there are no walls.
-        axis: (3,) the camera's optical axis.
+        rotation: (3, 3) of the camera, world to camera.
         people: in the order in which they came.
         boxes: seats and things in the way.
     """
 
     view: View
     outdoors: bool
-    axis: np.ndarray
+    rotation: np.ndarray
     people: list[Standing] = field(default_factory=list)
     boxes: list[Struct] = field(default_factory=list)
+
+    @property
+    def axis(self) -> np.ndarray:
+        """(3,) the camera's optical axis."""
+        return self.rotation[2]
+
+    def cover(self, box: Struct) -> float:
+        """Share of the frame that a box covers, at most: of the rectangle around its corners."""
+        signs = np.array([[i, j, k] for i in (-1, 1) for j in (-1, 1) for k in (-1, 1)])
+        along, across, up = (signs * np.array([*box.half])).T
+        turned = np.stack(
+            [along * box.cos - across * box.sin, along * box.sin + across * box.cos, up], 1
+        )
+        seen = (turned + np.array([*box.centre]) - self.view.eye) @ self.rotation.T
+        if seen[:, 2].max() < 0.05:
+            return 0.0
+        size = np.array([self.view.width, self.view.height])
+        xy = seen[:, :2] / np.maximum(seen[:, 2:], 0.05) * self.view.focal + size / 2
+        low, high = np.clip(xy.min(0), 0, size), np.clip(xy.max(0), 0, size)
+        return float(np.prod((high - low) / size))
 
     def fits(self, points: np.ndarray) -> bool:
         """Whether a body's points (T, n, 3) are clear of everybody, of boxes and the camera."""
@@ -175,11 +196,13 @@ def fit_room(rng: np.random.Generator, scene: Struct, stage: Stage) -> None:
 
 
 def place_clutter(stage: Stage, boxes: list[Struct], most: int) -> list[Struct]:
-    """Those of the boxes that stand in nobody, in no seat and not at the camera."""
+    """Those of the boxes that stand in nobody, in no seat and not at or right before the camera."""
     kept = []
     for box in boxes:
         place, radius, _ = scenes.find_footprint(box)
         if np.linalg.norm(stage.view.eye[:2] - place) < radius + 1.0:
+            continue
+        if stage.cover(box) > MOST_COVERED:
             continue
         others = [scenes.find_footprint(other) for other in stage.boxes]
         if any(np.linalg.norm(at - place) < radius + size for at, size, _ in others):
@@ -196,5 +219,7 @@ def make_barrier(rng: np.random.Generator, stage: Stage, bank: Bank) -> Struct |
     points = person.points.reshape(-1, 3).astype(np.float64)
     box = scenes.make_occluder(rng, eye, points, eye[None], bank)
     if box is None or any(holds_point(box, one.person.points, BOX_M) for one in stage.people):
+        return None
+    if stage.cover(box) > MOST_COVERED:
         return None
     return box

@@ -1,5 +1,6 @@
 """A scene from its seed and number: several people, one camera, a frame an instant, labels."""
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -57,8 +58,8 @@ class SceneMaker(ClipMaker):
         self.stopwatch.start()
         scene = scenes.sample_scene(rng, np.zeros(3), self.config.domain, self.bank)
         view = draw_view(rng, self.config, bool(scene.outdoors))
-        stage, rotation = self._cast(rng, index, view, bool(scene.outdoors))
-        world = self._build(rng, index, scene, stage, rotation)
+        stage = self._cast(rng, index, view, bool(scene.outdoors))
+        world = self._build(rng, index, scene, stage)
         quality = rng.integers(
             self.config.jpeg_quality[0], self.config.jpeg_quality[1] + 1, len(world.shots)
         )
@@ -76,24 +77,24 @@ class SceneMaker(ClipMaker):
         self.stopwatch.lap("labels")
         return out
 
-    def _cast(
-        self, rng: np.random.Generator, index: int, view: View, outdoors: bool
-    ) -> tuple[Stage, np.ndarray]:
-        """The Stage with everybody on it, and the camera's rotation (3, 3)."""
+    def _cast(self, rng: np.random.Generator, index: int, view: View, outdoors: bool) -> Stage:
+        """The Stage with everybody on it; the camera is aimed at who comes first."""
         low, high = self.config.scene.people
         wanted = int(rng.integers(low, high + 1))
-        stage, rotation = Stage(view, outdoors, np.array([*view.ahead, 0.0])), np.eye(3)
-        for which in range(wanted + SPARE):
-            if len(stage.people) == wanted:
+        level = np.array([*view.ahead, 0.0])
+        stage = Stage(view, outdoors, shots.look_at(view.eye, view.eye + level, 0.0))
+        for which in itertools.count():
+            if len(stage.people) == wanted or (which >= wanted + SPARE and stage.people):
                 break
             own = self.random(index, BODIES + 100 * which)
             person = self.make_person(own, index, which)
             make_seat = self._seats(own) if self.config.domain.seats else None
             placed = place_person(own, stage, person, which, make_seat)
             if placed and len(stage.people) == 1:
-                rotation = aim(rng, view, stage.people[0].person.points[0])
-                stage.axis = rotation[2]
-        return stage, rotation
+                stage.rotation = aim(rng, view, stage.people[0].person.points[0])
+            elif not stage.people:  # too large for where the camera is
+                view.distance_m *= 1.3
+        return stage
 
     def _seats(self, rng: np.random.Generator) -> Callable[[Person], Struct | None]:
         """A function of a person to the seat below it, or None."""
@@ -105,16 +106,9 @@ class SceneMaker(ClipMaker):
 
         return make_seat
 
-    def _build(
-        self,
-        rng: np.random.Generator,
-        index: int,
-        scene: Struct,
-        stage: Stage,
-        rotation: np.ndarray,
-    ) -> World:
+    def _build(self, rng: np.random.Generator, index: int, scene: Struct, stage: Stage) -> World:
         """The World of a stage; its people are drawn from far to near."""
-        domain, view = self.config.domain, stage.view
+        domain = self.config.domain
         centre, radius = _find_middle(stage)
         if rng.random() < domain.occluded_share:
             barrier = make_barrier(rng, stage, self.bank)
@@ -130,7 +124,7 @@ class SceneMaker(ClipMaker):
         photography = shots.Photography(rng, light)
         stage.people.sort(key=lambda one: -_measure_depth(one.person, stage))
         others, things = self._dress(index, stage.people)
-        taken = _take(view, rotation, photography, rng, self.config.instants)
+        taken = _take(stage, photography, rng, self.config.instants)
         nobody = torch.empty(0)
         world = World(
             nobody, others[0].look, light, sky_axes, sky_colours, scene, boxes, photography, taken
@@ -246,14 +240,13 @@ def _sharpen_light(light: Struct, radius: float) -> None:
 
 
 def _take(
-    view: View,
-    rotation: np.ndarray,
+    stage: Stage,
     photography: shots.Photography,
     rng: np.random.Generator,
     instants: int,
 ) -> list[Struct]:
     """The Shot of each instant, by one camera."""
-    gain = vec3(photography.gain)
+    gain, view, rotation = vec3(photography.gain), stage.view, stage.rotation
     return [
         fill_struct(
             Shot,

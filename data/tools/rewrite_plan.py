@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.format.clip import decode_meta
+from data.format.frame import decode_frame, is_frame
 from data.format.index import read_index
 from data.format.names import normalise
 from data.format.shards import shard_name
@@ -113,9 +114,13 @@ def survey_shard(path: str, subjects: frozenset[str] = frozenset()) -> Survey:
 
 
 def _whose(data: bytes, where: str, subjects: frozenset[str]) -> int:
-    """What becomes of a clip, by its JSON: KEEP, EXCLUDED or UNREADABLE."""
+    """What becomes of a clip, or of a whole frame, by its JSON: KEEP, EXCLUDED or UNREADABLE."""
     try:
-        return EXCLUDED if normalise(decode_meta(data, where).subject) in subjects else KEEP
+        if is_frame(data):
+            people = [person.subject for person in decode_frame(data, where).people]
+        else:
+            people = [decode_meta(data, where).subject]
+        return EXCLUDED if not subjects.isdisjoint(map(normalise, people)) else KEEP
     except ValueError:
         return UNREADABLE
 
