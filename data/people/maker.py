@@ -213,6 +213,10 @@ class ClipMaker:
         key = np.array([self.config.seed, hash_recipe(self.config)], np.uint64)
         return np.random.Generator(np.random.Philox(key=key, counter=[0, index, purpose, 0]))
 
+    def steer(self, rng: np.random.Generator, stage: str, which: int = 0) -> np.random.Generator:
+        """Return what a stage of a clip, or of others from 1, is drawn by; see steered.STAGES."""
+        return rng
+
     def plan_held(self, index: int, which: int = 0) -> held.Plan | None:
         """What a person of a clip holds, None for nothing; see extras.py."""
         share = self.config.domain.held_share
@@ -266,8 +270,10 @@ class ClipMaker:
     def make_person(self, rng: np.random.Generator, index: int = 0, which: int = 0) -> Person:
         """The person of a clip, drawn by ``rng``, or one of the others beside it (from 1)."""
         config, domain = self.config, self.config.domain
-        child, female = rng.random() < domain.child_share, rng.random() < 0.5
-        phenotype = shapes.draw_phenotype(rng, female, child, domain.shape_spread)
+        kinds = self.steer(rng, "person", which)
+        child, female = kinds.random() < domain.child_share, kinds.random() < 0.5
+        spread, drawn = domain.shape_spread, self.steer(rng, "shape", which)
+        phenotype = shapes.draw_phenotype(drawn, female, child, spread)
         face = shapes.draw_expression(rng, self.body.face_names)
         clock = self._clock(index)
         with torch.inference_mode():
@@ -354,12 +360,15 @@ class ClipMaker:
         flat = person.points.reshape(-1, 3)
         centre = ((flat.min(0) + flat.max(0)) / 2).astype(np.float64)
         radius = float(max(0.9, np.linalg.norm(person.points - centre, axis=-1).max()))
-        look = outfits.draw_look(rng, person.female, person.child, self.bank)
-        scene = scenes.sample_scene(rng, centre, domain, self.bank)
-        boxes = scenes.sample_boxes(rng, scene, centre, domain.boxes, self.bank)
-        light, sky_axes, sky_colours = scenes.sample_light(rng, scene.outdoors, centre, radius)
-        photography = shots.Photography(rng, light)
-        ways = shots.sample_azimuths(rng, person.heading_deg, config)
+        steer = self.steer
+        look = outfits.draw_look(steer(rng, "look"), person.female, person.child, self.bank)
+        scene = scenes.sample_scene(steer(rng, "scene"), centre, domain, self.bank)
+        boxes = scenes.sample_boxes(steer(rng, "boxes"), scene, centre, domain.boxes, self.bank)
+        light, sky_axes, sky_colours = scenes.sample_light(
+            steer(rng, "light"), scene.outdoors, centre, radius
+        )
+        photography = shots.Photography(steer(rng, "photography"), light)
+        ways = shots.sample_azimuths(steer(rng, "azimuth"), person.heading_deg, config)
         aim = self._aim_hand if config.kind == "hand" else self._aim_body
         taken, kinds, targets = aim(rng, person, scene, boxes, centre, ways, photography)
         eyes = np.array([[*shot.eye] for shot in taken])
@@ -391,6 +400,7 @@ class ClipMaker:
             added += [] if seat is None else [seat]
         points = person.points.reshape(-1, 3).astype(np.float64)
         if self.config.kind == "body" and domain.occluded_share:
+            rng = self.steer(rng, "occluder")
             for eye in np.unique(eyes, axis=0):
                 if rng.random() < domain.occluded_share:
                     occluder = scenes.make_occluder(rng, eye, points, eyes, self.bank)
@@ -403,13 +413,12 @@ class ClipMaker:
         for k, way in enumerate(ways):
             spread = 0.1 if k == 1 else 0.5
             options, penalty = shots.sample_eyes(
-                rng, scene, boxes, centre, way, config.domain, False, spread
+                self.steer(rng, "eye"), scene, boxes, centre, way, config.domain, False, spread
             )
             eyes.append(self._choose(eyes, options, -penalty, centre, k))
-            margin, upper = (
-                config.margin * rng.uniform(1.04, 1.15),
-                rng.random() < config.domain.part_share,
-            )
+            frame = self.steer(rng, "frame")
+            margin = config.margin * frame.uniform(1.04, 1.15)
+            upper = frame.random() < config.domain.part_share
             for t, points in enumerate(person.points):
                 if upper:
                     points = points[points[:, 2] > np.percentile(points[:, 2], 45)]
@@ -417,7 +426,7 @@ class ClipMaker:
                 shake = rng.uniform(1 / 1.04, 1.04)
                 taken.append(
                     shots.make_shot(
-                        rng,
+                        self.steer(rng, "shot"),
                         t,
                         eyes[-1],
                         points,
@@ -445,7 +454,7 @@ class ClipMaker:
                 way += np.arctan2(*(eyes[0] - middle)[1::-1]) - ways[0]
             spread = 0.2 if k == 1 else 1.0
             options, penalty = shots.sample_eyes(
-                rng, scene, boxes, middle, way, config.domain, True, spread
+                self.steer(rng, "eye"), scene, boxes, middle, way, config.domain, True, spread
             )
             merit = (
                 collide.seen_share(options, fingers, body, side)
@@ -462,9 +471,10 @@ class ClipMaker:
             eyes.append(eye)
             margin = config.margin * rng.uniform(1.0, 1.35)
             for t, points in enumerate(surface):
+                drawn = self.steer(rng, "shot")
                 taken.append(
                     shots.make_shot(
-                        rng, t, eyes[-1], points, config.size, margin, photography, config.domain
+                        drawn, t, eyes[-1], points, config.size, margin, photography, config.domain
                     )
                 )
                 targets.append(points.mean(0))
