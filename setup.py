@@ -72,11 +72,20 @@ setup(
         "tomli>=2; python_version < '3.11'",
     ],
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.6", "pyrefly>=1.0", "scipy>=1.11"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.6",
+            "pyrefly>=1.0",
+            "scipy>=1.11",
+            "cma>=4.0",
+        ],
         # scipy: an independent source of rotations
         "studies": ["scipy>=1.11"],  # the t and F distributions behind intervals
         # runs the networks that find people and hands; `counterpose data models` fetches them
         "find": ["ai-edge-litert>=2.3"],
+        # `counterpose examine`: its optimiser, quantiles and clusters
+        "examine": ["cma>=4.0", "scipy>=1.11"],
         # weights from hf://owner/repo, and `counterpose weights push`
         "hub": ["huggingface_hub>=0.23"],
         # `counterpose export onnx`, which runs what it writes

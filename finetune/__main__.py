@@ -54,6 +54,15 @@ PACKAGE = Package(
             keys="finetune.referee.config:RefereeConfig",
         ),
         Verb(
+            "examine",
+            "finetune.examine.command:main",
+            "search poses, cameras, light and more for synthetic humans on whom a run fails",
+            "RUN out=DIR [error=NAME] [given=true] [key=value ...]",
+            "body out=examined",
+            keys="finetune.examine.config:ExamineConfig",
+            usual=("out", "error", "given", "random", "niches", "budget", "seed"),
+        ),
+        Verb(
             "predict",
             "finetune.predict:main",
             "recover the meshes of people and hands in images, videos, or before a camera",

@@ -54,7 +54,9 @@ class PoseSpace:
         """
         free = rng.normal(0, 1, self.axes.shape[1])
         latents = np.where(np.isnan(latents), free, latents)
-        found = self.find_angles(self.axes @ latents + self.rest @ rng.normal(0, 1, len(self.rest.T)))
+        found = self.find_angles(
+            self.axes @ latents + self.rest @ rng.normal(0, 1, len(self.rest.T))
+        )
         if self.kind == "hand":
             angles = self._draw_body(rng)
             return angles, np.stack([found, found])
@@ -67,7 +69,7 @@ class PoseSpace:
         return np.array([np.interp(score, self.scores, column) for score, column in columns])
 
     def explain(self, latents: np.ndarray) -> dict[str, tuple[float, float]]:
-        """{angle: (normal score, degrees)} of a posture of these latents, the rest at its middle."""
+        """{angle: (normal score, degrees)} of a posture, the rest at its middle."""
         scores = self.axes @ latents
         degrees = self.find_angles(scores)
         pairs = zip(scores.tolist(), degrees.tolist(), strict=True)
@@ -95,5 +97,7 @@ def find_scores(count: int) -> np.ndarray:
 
 
 def _name_hand() -> list[str]:
-    fingers = [f"{name}_{i + 1}" for name in ("index", "middle", "ring", "little") for i in range(3)]
+    fingers = [
+        f"{name}_{i + 1}" for name in ("index", "middle", "ring", "little") for i in range(3)
+    ]
     return [*(f"thumb_{i + 1}" for i in range(4)), *fingers, "spread"]

@@ -204,9 +204,8 @@ class SteeredMaker(ClipMaker):
         nan = float("nan")
         given = []
         for part in STAGES[stage]:
-            if stage == "shot" and part == ("off_axis_x", "off_axis_y"):
-                if not self.config.domain.off_axis_deg:
-                    continue  # the generator makes no such call then
+            if part == ("off_axis_x", "off_axis_y") and not self.config.domain.off_axis_deg:
+                continue  # the generator makes no such call then
             group = (part,) if isinstance(part, str) else part
             given.append([self._given.get(name, nan) for name in group])
         return SteeredGenerator(natural, given)

@@ -1,0 +1,1 @@
+"""Searching synthetic humans for where a network fails: ``python -m finetune examine``."""
