@@ -190,11 +190,12 @@ def package_help(package: Package, program: str = "python -m") -> str:
     width = max(len(verb.name) for verb in package.verbs)
     rows = [f"  {verb.name:<{width}}  {verb.summary}" for verb in package.verbs]
     parts = [
-        [f"usage: {call} VERB ...", package.summary],
+        [f"usage: {call} VERB ...  (VERB --help: its keys)", package.summary],
         rows,
-        [*package.notes, f"keys of a verb: {call} VERB --help"],
+        [*package.notes],
         ["example:", f"  {program} {package.example}"],
     ]
+    parts = [part for part in parts if part]
     # A package of many verbs goes without lines between the parts, to fit a screen.
     count = sum(len(part) for part in parts) + len(parts) - 1
     between = "\n\n" if count <= LINES else "\n"
