@@ -167,6 +167,21 @@ def test_labels_follow_cuts_rotations_and_mirrors(shards):
     assert flips > 5 and seen > 20
 
 
+def test_spoilt_images_are_of_the_slot_alone_and_keep_their_labels(shards):
+    keys = FrameAugmentConfig(degrade_share=0.8, tone=0.3, hue_deg=40, grey_share=0.3)
+    aspect, arrays = batches(shards, 2, 4)[1]
+    again_aspect, again = batches(shards, 3, 4)[0]
+    found = []
+    for one in (arrays, again):
+        batch = {name: torch.from_numpy(values.copy()) for name, values in one.items()}
+        found.append(prepare_frames(batch, SIZES[aspect], FACES, keys))
+    plain = {name: torch.from_numpy(values.copy()) for name, values in arrays.items()}
+    plain = prepare_frames(plain, SIZES[aspect], FACES)
+    assert aspect == again_aspect and torch.equal(found[0].images, found[1].images)
+    assert (found[0].images - plain.images).abs().mean() > 0.05
+    assert torch.equal(found[0].joint_points, plain.joint_points)
+
+
 def _who(arrays, b, m):
     """Which of the two people of a frame is at place m: by where the box is."""
     source = draw_frame(14 * int(arrays["tags"][b, 5]) + int(arrays["tags"][b, 6]))

@@ -3,7 +3,8 @@
 Training imports this; the loader's workers do not (it brings torch).
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,8 @@ from data.cropping.geometry import find_longer, find_sides, scaled_rotation
 from data.format.joint_sets import find_joint_set
 from data.format.labels import OUTSIDE
 from data.loading.augment import jitter, normalise
-from data.loading.frames import KEYPOINT_SET
+from data.loading.degrade import change_tone, degrade
+from data.loading.frames import DEGRADE, KEYPOINT_SET, TONE, FrameAugmentConfig
 from engine.geometry import axis_angle_to_matrix, matrix_to_axis_angle
 
 FLIP, COLOURS = 4, slice(5, 8)  # columns of "numbers"
@@ -67,7 +69,7 @@ def prepare_frames(
     batch: Mapping[str, torch.Tensor],
     size: tuple[int, int],
     face_names: list[str],
-    change: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    augment: FrameAugmentConfig | None = None,
 ) -> FrameBatch:
     """Cut a batch of data.loading.frames and move its labels along.
 
@@ -76,7 +78,7 @@ def prepare_frames(
             has for the batch's aspect.
         face_names: of anny's facial actions (data.bodies.anny_body.AnnyBody.face_names), whose
             sides are swapped in mirrored images.
-        change: what is done to the images in [0, 1] before the colour jitter.
+        augment: how images are spoilt and toned before the colour jitter; None: not at all.
     """
     numbers = batch["numbers"]
     squares, angle, flip = numbers[:, :3], numbers[:, 3], numbers[:, FLIP] > 0.5
@@ -84,7 +86,7 @@ def prepare_frames(
         batch["pixels"].permute(0, 3, 1, 2).float().div_(255), squares, size, angle
     )
     images = torch.where(flip[:, None, None, None], images.flip(3), images)
-    images = images if change is None else change(images)
+    images = images if augment is None else _spoil(images, batch["look"], augment)
     images = normalise(jitter(images, numbers[:, COLOURS]))
     K, rotation = crop_cameras(batch["K"], squares, angle, size)
     K = mirror_cameras(K, flip, size)
@@ -121,6 +123,16 @@ def prepare_frames(
         keypoints,
         _leave_out(keypoint_visible, keypoints[..., :2], keypoints[..., 2] > 0, size),
     )
+
+
+def _spoil(images: torch.Tensor, look: torch.Tensor, augment: FrameAugmentConfig) -> torch.Tensor:
+    """Images (B, 3, H, W) in [0, 1] as data.loading.degrade changes them."""
+    if augment.degrade_share:
+        images = degrade(images, look[:, DEGRADE], augment.degrade_share)
+    if augment.tone or augment.hue_deg or augment.grey_share:
+        hue = math.radians(augment.hue_deg)
+        images = change_tone(images, look[:, TONE], augment.tone, hue, augment.grey_share)
+    return images
 
 
 def _turn_bodies(

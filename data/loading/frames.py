@@ -18,6 +18,7 @@
     keypoints        (rows, M, 17, 3) float32 of coco17: x, y in pixels of the frame, confidence
     keypoint_visible (rows, M, 17) uint8, as joint_visible
     tags             (rows, 10) int32, see TAGS
+    look             (rows, 28) float32, uniform: see DEGRADE and TONE
 
 What is cut and augmented on the device, labels with it: data/loading/frame_batch.py. Runs in the
 loader's workers; imports neither torch nor webdataset.
@@ -41,7 +42,8 @@ from engine.config.parser import key
 from engine.errors import UserError
 
 TAGS = (*reader.TAGS[:7], "people", "width", "height")  # kind: which of ASPECTS the batch is of
-NUMBERS = 8
+NUMBERS, LOOK = 8, 28
+DEGRADE, TONE = slice(0, 20), slice(20, 28)  # columns of "look"
 KEYPOINT_SET, KEYPOINTS = "coco17", 17
 ANNY = "anny"
 BODY = {"pose": (104, 3), "root": (3,), "shape": (6,), "face": (52,), "joints": (104, 3)}
@@ -83,6 +85,22 @@ class FrameAugmentConfig:
         low=0,
         high=1,
     )
+    degrade_share: float = key(
+        0.0,
+        "share of images that are blurred, that are made small and large again, that get noise, "
+        "and that get blocks as of a strong compression; each is drawn by itself",
+        low=0,
+        high=1,
+    )
+    tone: float = key(
+        0.0,
+        "red, green and blue are multiplied by 1 - tone to 1 + tone each, and mid-tones are raised "
+        "or lowered by up to half of it",
+        low=0,
+        high=0.5,
+    )
+    hue_deg: float = key(0.0, "largest rotation of hues either way", low=0, high=180)
+    grey_share: float = key(0.0, "share of images without colour", low=0, high=1)
 
     def check(self) -> None:
         """Raise UserError where scale_min is above scale_max."""
@@ -136,6 +154,7 @@ def layout(rows: int, side: int, people: int) -> reader.Shapes:
         "Rt": ((rows, 3, 4), np.float32),
         "camera_known": ((rows,), np.uint8),
         "tags": ((rows, len(TAGS)), np.int32),
+        "look": ((rows, LOOK), np.float32),
     }
     arrays |= {name: ((rows, people, *shape), kind) for name, (shape, kind) in each.items()}
     return arrays
@@ -229,7 +248,8 @@ class FrameReader(ShardReader):
                     _put_body(arrays, row, at, labels, number, np.asarray(frame.Rt, np.float64))
 
     def draw_numbers(self, arrays: Arrays, row: int, random: np.random.Generator) -> None:
-        """Nothing: a cut decides whom a frame shows, so its numbers are drawn in ``place``."""
+        """Fill in the slot's look; a cut decides whom a frame shows and is drawn in ``place``."""
+        arrays["look"][row] = random.random(LOOK, np.float32)
 
     def _draw_cut(self, random: np.random.Generator, frame: Frame, size: Size) -> np.ndarray:
         """(8,) numbers of a row; always as many are drawn."""
