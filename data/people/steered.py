@@ -112,6 +112,8 @@ class SteeredGenerator(np.random.Generator):
 
         return self._put(super().beta(a, b, size), lambda z: betaincinv(a, b, find_share(z)))
 
+    # The parent has an overload for each dtype.
+    # pyrefly: ignore[bad-override]
     def integers(self, low: Any, high: Any = None, size: Any = None, **more: Any) -> Any:
         """As numpy's."""
         start, stop = (0, low) if high is None else (low, high)

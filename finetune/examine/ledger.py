@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from engine.errors import UserError, explain, failure_of
 from engine.run.files import write_file
@@ -79,7 +80,8 @@ def read_batches(path: Path) -> list[list[Sample]]:
         try:
             tree = json.loads(line)
             last = tree.pop("last")
-            point = Point(**{**tree.pop("point"), "latents": tuple(tree.pop("latents"))})
+            place, latents = tree.pop("point"), tuple(tree.pop("latents"))
+            point = Point(place["stage"], place["group"], place["index"], latents)
             batch.append(Sample(point=point, **tree))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: line {number} is no sample ({error})") from None
@@ -92,7 +94,7 @@ def read_batches(path: Path) -> list[list[Sample]]:
 def _dump(samples: Sequence[Sample]) -> str:
     lines = []
     for number, sample in enumerate(samples, 1):
-        tree = asdict(sample)
+        tree: dict[str, Any] = asdict(sample)
         tree["latents"] = list(tree["point"].pop("latents"))
         tree["last"] = number == len(samples)
         lines.append(json.dumps(tree) + "\n")

@@ -172,12 +172,12 @@ def simplify(
     away = np.flatnonzero(np.abs(full) > LEAST_LATENT)
     base = np.where(np.abs(full) > LEAST_LATENT, full, 0.0)
 
-    def place(gone: Sequence[int]) -> Point:
+    def place(gone: np.ndarray) -> Point:
         latents = base.copy()
-        latents[list(gone)] = 0.0
+        latents[gone] = 0.0
         return Point(SIMPLER, number, point.index, tuple(latents.tolist()))
 
-    alone = ask_in_batches(ask, [place([int(j)]) for j in away])
+    alone = ask_in_batches(ask, [place(away[j : j + 1]) for j in range(len(away))])
     costs = np.zeros(len(full))
     # Where too little is seen without a parameter, it is needed as much as any.
     costs[away] = [best.error - (0.0 if s.error is None else s.error) for s in alone]

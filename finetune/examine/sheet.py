@@ -1,7 +1,7 @@
 """The contact sheet: a failure a row, as it was found, as it is, and new samples of its region."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -55,14 +55,14 @@ def draw_sheet(rows: Sequence[Row], title: str, unit: str) -> Image.Image:
 def _draw_failure(look: Look) -> list[np.ndarray]:
     person, truth = look.found, look.truth
     shift = truth.joints[0] - person.joints[0]
-    moved = Person(**{**truth.__dict__, "vertices": truth.vertices - shift})
+    moved = replace(truth, vertices=truth.vertices - shift)
     side, _ = views(person, TILE, moved)
     return [_scale(look.image), _overlay(look, person), _overlay(look, truth, TRUE_COLOUR), side]
 
 
 def _overlay(look: Look, person: Person, colour: tuple[int, int, int] = FOUND_COLOUR) -> np.ndarray:
     K = np.diag([TILE / look.image.shape[1], TILE / look.image.shape[0], 1.0]) @ person.intrinsics
-    placed = Person(**{**person.__dict__, "intrinsics": K})
+    placed = replace(person, intrinsics=K)
     return paint(_scale(look.image), [placed], [colour])
 
 
