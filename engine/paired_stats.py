@@ -14,7 +14,7 @@ truth, and 91 to 94 % where one of the two arms had seeds twice as far apart as 
 two arms' own variance 86 to 90, 93 and 95 %.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -23,6 +23,7 @@ import numpy as np
 from engine.errors import UserError
 
 LEVEL, POWER, ODD = 0.95, 0.8, 0.05
+LEAST_P = 1e-12  # none is said to be smaller
 
 
 @dataclass
@@ -136,6 +137,47 @@ def compare_paired(a: np.ndarray, b: np.ndarray, known: Seeds | None = None) -> 
     parts = max(d.mean(1).var(ddof=1), 2 * known.variance) / seeds, d.mean(0).var(ddof=1) / clips
     freedom = _count_freedom(parts, max(known.freedom, seeds - 1), clips - 1)
     return _bound(mean, sum(parts) ** 0.5, freedom, seeds, clips)
+
+
+def compare_alone(a: np.ndarray, b: np.ndarray) -> Difference:
+    """Return the Difference of two arms by their own values, valid however few the seeds.
+
+    Half the interval is the root of (t_s * error over seeds)^2 + (t_c * error over clips)^2, each t
+    of its own degrees of freedom: Howe, JASA 69, 1974; MOVER of Zou and Donner, Statistics in
+    Medicine, 2008. Welch and Satterthwaite's sum takes two seeds that agree by chance for seeds
+    that agree: simulated, where seeds alone matter, its p falls below .05 / 3 in 9 % of studies of
+    two seeds and 4 % of three that have no difference, this in 1.7 % or fewer.
+
+    Args:
+        a, b: (S, C) values of the same seeds and clips, S and C of 2 or more.
+    """
+    d = np.asarray(a, np.float64) - np.asarray(b, np.float64)
+    seeds, clips = d.shape
+    if seeds < 2 or clips < 2:
+        raise ValueError(f"{seeds} seeds and {clips} clips; two or more of each are wanted")
+    mean = float(d.mean())
+    variances = np.array([d.mean(1).var(ddof=1) / seeds, d.mean(0).var(ddof=1) / clips])
+    freedoms = np.array([seeds - 1, clips - 1])
+    t = load_distributions().t
+
+    def reach(p: float) -> float:
+        return float((t.isf(p / 2, freedoms) ** 2 @ variances) ** 0.5)
+
+    half = reach(1 - LEVEL)
+    if not variances.any():
+        p = float(mean == 0)
+    elif reach(LEAST_P) <= abs(mean):
+        p = LEAST_P
+    else:
+        p = _find_crossing(lambda log_p: reach(np.exp(log_p)) - abs(mean), np.log(LEAST_P))
+    return Difference(mean, mean - half, mean + half, seeds, clips, p)
+
+
+def _find_crossing(beyond: Callable[[float], float], lowest: float) -> float:
+    """The p of whose logarithm ``beyond`` is zero; it falls from above 0 at ``lowest``."""
+    from scipy.optimize import brentq
+
+    return float(np.exp(brentq(beyond, lowest, 0.0)))
 
 
 def compare_over_clips(a: np.ndarray, b: np.ndarray) -> Difference:

@@ -14,12 +14,11 @@ from studies.rows import Rows, arm_title, compare_claim, list_seeds
 ONE_SEED = "one seed: over clips alone"
 HEADING = (
     "**Claims** of the config: *arm* minus *minus*, negative: better. Intervals ({level}) and p "
-    "are of the two arms alone, paired by seed and clip, whatever other arms do; of few seeds they "
-    "are wide, and as simulated a little too narrow (they hold the truth in 86 to 90 % of studies "
-    "of two seeds, 93 of three, 95 of five). Corrected p: Holm's, over all {count} "
-    "claims{missing}. Bold: significant, the corrected p is below {alpha:.2g}. *Named*: whether a "
-    "claim was in the config before its rows were measured, which each row keeps; one named after "
-    "some of them was chosen with their errors in sight."
+    "are of the two arms alone, paired by seed and clip, whatever other arms do, and wide where "
+    "seeds are few. Corrected p: Holm's, over all {count} claims{missing}. Bold: significant, the "
+    "corrected p is below {alpha:.2g}. *Named*: whether a claim was in the config before its rows "
+    "were measured, which each row keeps; one named after some of them was chosen with their "
+    "errors in sight."
 )
 
 

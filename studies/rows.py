@@ -9,6 +9,7 @@ from engine.errors import UserError
 from engine.paired_stats import (
     Difference,
     Seeds,
+    compare_alone,
     compare_over_clips,
     compare_paired,
     pool_seeds,
@@ -158,7 +159,7 @@ def compare_claim(there: Rows, claim: Claim) -> Difference | None:
         )
     if len(seeds) == 1:
         return compare_over_clips(mine[0], theirs[0])
-    return compare_paired(mine, theirs)
+    return compare_alone(mine, theirs)
 
 
 def estimate_seed_variance(there: Rows, share: float, test: str, how: str, metric: str) -> Seeds:
