@@ -27,7 +27,14 @@ from data.storage.shard_store import Store
 from engine.errors import UserError
 
 if TYPE_CHECKING:
-    from data.config import CropDataConfig, CropPairDataConfig, DataConfig, ReadingConfig
+    from data.config import (
+        CropDataConfig,
+        CropPairDataConfig,
+        DataConfig,
+        FrameDataConfig,
+        ReadingConfig,
+    )
+    from data.sampling.frame_order import FrameOrder
 
 OPEN_LABELS = LabelChoice()
 AnyReader = TypeVar("AnyReader", bound=ShardReader)
@@ -244,8 +251,8 @@ def make_crop_reader(
 
 def make_reader(
     kind: type[AnyReader],
-    order: Order,
-    config: "DataConfig | CropDataConfig | CropPairDataConfig",
+    order: "Order | FrameOrder",
+    config: "DataConfig | CropDataConfig | CropPairDataConfig | FrameDataConfig",
     rules: object,
     retries: int,
     skip: frozenset[str],

@@ -25,6 +25,7 @@ from engine.errors import UserError
 
 if TYPE_CHECKING:
     from data.config import AugmentConfig, WidenConfig  # noqa: F401 - named in a base class
+    from data.sampling.frame_order import FrameOrder
 
 Arrays = Mapping[str, np.ndarray]  # of a batch: a row a slot
 Shapes = dict[str, tuple[tuple[int, ...], type]]  # {name: (shape, dtype)} of such arrays
@@ -232,7 +233,7 @@ class ShardReader(ClipReader, ABC, Generic[Rules, Augment]):
 
     def __init__(
         self,
-        order: Order,
+        order: "Order | FrameOrder",
         rules: Rules,
         augment: Augment,
         retries: int,

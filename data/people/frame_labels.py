@@ -53,8 +53,10 @@ def find_keypoints(joint_names: list[str]) -> np.ndarray:
     places = []
     for name in find_joint_set(KEYPOINT_SET).joints:
         vertex = LANDMARKS["anny"].get(name)
-        joint = ANNY_JOINTS.get(name)
-        places.append(joint_names.index(joint) if vertex is None else len(joint_names) + vertex)
+        if vertex is None:
+            places.append(joint_names.index(ANNY_JOINTS[name]))
+        else:
+            places.append(len(joint_names) + vertex)
     return np.array(places)
 
 

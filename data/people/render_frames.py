@@ -79,7 +79,8 @@ class FrameRenderer(Renderer):
             self._lap("shade")
         alone = [self._face_camera(world, extras, number) for number in range(len(extras.people))]
         self._lap("visibility")
-        return FrameImages(*(np.stack(part) for part in zip(*parts, strict=True)), np.stack(alone))
+        rgb, ids, depth = (np.stack(part) for part in zip(*parts, strict=True))
+        return FrameImages(rgb, ids, depth, np.stack(alone))
 
     def _face_camera(self, world: World, extras: Extras, number: int) -> np.ndarray:
         """(N, 13718) bool of one person, drawn alone into images that hold all of the body."""

@@ -41,7 +41,6 @@ class SceneMaker(ClipMaker):
 
     renderer_class = FrameRenderer
     others_hold = True
-    renderer: FrameRenderer
 
     def __init__(self, config: PeopleConfig, device: str = "cpu") -> None:
         super().__init__(config, device)
@@ -64,6 +63,7 @@ class SceneMaker(ClipMaker):
             self.config.jpeg_quality[0], self.config.jpeg_quality[1] + 1, len(world.shots)
         )
         self.stopwatch.lap("scene and cameras")
+        assert isinstance(self.renderer, FrameRenderer)
         images = self.renderer.draw_frames(world, view.width, view.height)
         fault = degrade.sample_degradation(
             self.random(index, FAULTS), self.config.domain.degraded_share
