@@ -77,14 +77,12 @@ def measure_row(config: StudyConfig, row: plan.Row) -> None:
     for name, test in config.tests.items():
         folder = str(plan.test_folder(config, name))
         split = probe.read_split(folder, test.clips, crops, store)
-        found["tests"][name] = {
-            "frozen": measure_frozen(
-                features, fit, probe.features(encoder, split, crops, processes), split
-            )
-        }
-        found["tests"][name] |= two_views.measure(split)
+        seen = probe.features(encoder, split, crops, processes)
+        errors: dict[str, dict] = {"frozen": measure_frozen(features, fit, seen, split)}
+        errors |= two_views.measure(split)
         if predictor:
-            found["tests"][name] |= measure_finetuned(predictor, folder, test.clips)
+            errors |= measure_finetuned(predictor, folder, test.clips)
+        found["tests"][name] = errors
     plan.open_table(config).add("errors", found)
 
 
