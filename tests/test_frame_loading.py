@@ -15,9 +15,12 @@ from data.format.frame import ASPECTS, Frame, FramePerson, encode_frame
 from data.format.labels import OUTSIDE
 from data.format.shards import write_samples
 from data.loading.augment import denormalise
+from data.loading.build import count_excluded, people_at
 from data.loading.frame_batch import prepare_frames
 from data.loading.frame_build import open_frame_loader, open_frame_order, val_frames
 from data.loading.frames import FrameAugmentConfig, FrameRules, list_sizes, share_in_cut
+from data.sampling.left_out import LeftOut
+from data.sampling.manifest import freeze
 from data.tools import rewrite_plan
 from engine.errors import UserError
 from engine.geometry import project
@@ -279,6 +282,17 @@ def test_who_withdraws_takes_the_frame_along(shards, tmp_path):
     fate = rewrite_plan.survey_shard(str(first), frozenset({"s3-1"})).fate
     assert np.flatnonzero(fate == rewrite_plan.EXCLUDED).tolist() == [3]
     read = batches(shards, 0, 12, exclude=str(tmp_path / "withdrawn.txt"))
+    config = config_of(shards, exclude=str(tmp_path / "withdrawn.txt"))
+    order = open_frame_order(config, 4, 7)
+    assert count_excluded(order, config) == {"s3-1": 1}
+    (tmp_path / "withdrawn.txt").write_text("s3-7\n")
+    with pytest.raises(UserError, match="'s3-7', who is in none of the frames in 3 shards"):
+        count_excluded(order, config)
+    assert people_at(order, config, [(0, 0, 5)]) == [("drawn", "scene-2")]
+    order.leave_out([LeftOut()])
+    freeze(order, tmp_path / "manifest.json")
+    freeze(open_frame_order(config, 4, 7), tmp_path / "manifest.json")
+    assert sum(order.lane_length) >= 38 and order.slices == [1]
     places = {tuple(tags[5:7]) for _, arrays in read for tags in arrays["tags"].tolist()}
     assert (0, 3) not in places and len(places) > 20
     assert sum(arrays["tags"][:, 4].sum() for _, arrays in read) > 0  # it was drawn and replaced

@@ -15,9 +15,11 @@ from data.format.shards import refuse_twice
 from data.loading import crop_pairs, crops, partial_crops
 from data.loading.crop_pairs import CropPairReader
 from data.loading.crops import CropReader
+from data.loading.frame_files import FrameFiles, count_subjects
 from data.loading.loader import Loader
 from data.loading.partial_crops import PartialCropReader
 from data.loading.reader import BadSample, ClipReader, NoPair, Reader, Shapes, ShardReader, layout
+from data.sampling.frame_order import FrameOrder
 from data.sampling.manifest import read_manifest
 from data.sampling.order import Order, default_lanes
 from data.sampling.pairs import CROPS, offer_bits
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
         FrameDataConfig,
         ReadingConfig,
     )
-    from data.sampling.frame_order import FrameOrder
 
 OPEN_LABELS = LabelChoice()
 AnyReader = TypeVar("AnyReader", bound=ShardReader)
@@ -103,7 +104,7 @@ def _manifests(config, crop_kinds):
     return sources
 
 
-def count_excluded(order: Order, config: "ReadingConfig") -> dict[str, int]:
+def count_excluded(order: Order | FrameOrder, config: "ReadingConfig") -> dict[str, int]:
     """{subject: clips} of the people in data.exclude; empty where the key is not set.
 
     Args:
@@ -115,7 +116,8 @@ def count_excluded(order: Order, config: "ReadingConfig") -> dict[str, int]:
     if not names:
         return {}
     paths = [path for source in order.sources for path in source.paths]
-    return match_names(names, paths, Store(config.cache.open()), f"data.exclude={config.exclude}")
+    count = count_subjects if isinstance(order, FrameOrder) else match_names
+    return count(names, paths, Store(config.cache.open()), f"data.exclude={config.exclude}")
 
 
 def _order(config, sources, shares, batch, seed):
@@ -251,7 +253,7 @@ def make_crop_reader(
 
 def make_reader(
     kind: type[AnyReader],
-    order: "Order | FrameOrder",
+    order: Order | FrameOrder,
     config: "DataConfig | CropDataConfig | CropPairDataConfig | FrameDataConfig",
     rules: object,
     retries: int,
@@ -301,12 +303,21 @@ def make_loader(
 
 
 def people_at(
-    order: Order, config: "ReadingConfig", places: np.ndarray | list[tuple[int, int, int]]
+    order: Order | FrameOrder,
+    config: "ReadingConfig",
+    places: np.ndarray | list[tuple[int, int, int]],
 ) -> list[tuple[str, str]]:
     """Return [(source of a clip, such as "made"; its subject), ...] at (n, 3) places.
 
-    A place is source, shard, index in it.
+    A place is source, shard, index in it. Of whole frames it is their scene, for their subject.
     """
+    if isinstance(order, FrameOrder):
+        files = FrameFiles(_store(config, _digests(order)))
+        frames = [
+            files.frame(order.sources[source].paths[shard], index)[0]
+            for source, shard, index in np.asarray(places).tolist()
+        ]
+        return [(frame.source, frame.scene) for frame in frames]
     reader = ClipReader(_store(config, _digests(order)))
     clips = [
         reader.clip(order.sources[source].paths[shard], index)[0]

@@ -3,14 +3,48 @@
 Runs in the loader's workers; imports neither torch nor webdataset.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import simplejpeg
 
 from data.cropping.border import BLACK
 from data.format.frame import Frame, decode_frame
 from data.format.labels import Labels, read_labels
+from data.format.names import normalise
 from data.loading.reader import BadSample, Members
 from data.storage.shard_store import Store
+from engine.errors import UserError
+
+
+def count_subjects(
+    names: frozenset[str], paths: Sequence[str], store: Store, key: str
+) -> dict[str, int]:
+    """{name: frames} of the people whom a list names, in all frames of some shards.
+
+    Reads the JSON of every frame.
+
+    Args:
+        names: normalised.  key: "data.exclude=FILE", for messages.
+    Raises:
+        UserError: nobody in the shards has one of the names.
+    """
+    counts, files = dict.fromkeys(sorted(names), 0), FrameFiles(store)
+    for path in paths:
+        for index in range(len(store.index(path))):
+            try:
+                people = files.frame(path, index)[0].people
+            except BadSample:
+                continue  # the loader replaces and counts it
+            for name in names.intersection(normalise(person.subject) for person in people):
+                counts[name] += 1
+    missing = [name for name, count in counts.items() if not count]
+    if missing:
+        raise UserError(
+            f"{key} names '{missing[0]}', who is in none of the frames in {len(paths)} shards; "
+            f"correct the name, or take it out if the frames are already gone"
+        )
+    return counts
 
 
 class FrameFiles:

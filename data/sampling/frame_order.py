@@ -11,6 +11,7 @@ import numpy as np
 
 from data.format.frame import ASPECTS
 from data.format.index import FIRST_FRAME, Index
+from data.sampling.left_out import LeftOut
 from data.sampling.manifest import SourceManifest
 from data.sampling.order import Draw, Order, default_lanes, quotas, spread
 from engine.errors import UserError
@@ -30,6 +31,7 @@ class FrameOrder:
         aspects: numbers of data.format.frame.ASPECTS that batches are of, in the turn in which
             they come, STEPS long.
         totals: frames of each source that are trained on.
+        lane_length, slices: as of Order; all lanes of a source together count as one slice.
     Raises:
         UserError: a source has no frames.
     """
@@ -66,6 +68,11 @@ class FrameOrder:
         for a in np.flatnonzero(shares).tolist():
             own = [(n, found[a]) for n, found in enumerate(places) if a in found]
             self._orders[a] = _AspectOrder(self, a, own, weights, pool_shards)
+        self.slices = [1] * len(sources)
+        self.lane_length = [0] * len(sources)
+        for part in self._orders.values():
+            for number, length in part.lengths.items():
+                self.lane_length[number] += length
         counts = quotas(shares, STEPS)
         counts[(shares > 0) & (counts == 0)] = 1  # one that is rare is not left out
         self.aspects = spread(counts).tolist()
@@ -87,6 +94,19 @@ class FrameOrder:
         batches = turns * before[-1] + before[rest]
         return self._orders[aspect].draw(batches * self.batch + row, attempt)
 
+    def leave_out(self, left_out: Sequence[LeftOut]) -> None:
+        """Note what is left out for validation's sake, as Order does: of frames nothing is.
+
+        Scenes of validation frames are left out from the beginning.
+
+        Raises:
+            ValueError: something is.
+        """
+        for source, left in zip(self.sources, left_out, strict=True):
+            if len(left.shards):
+                raise ValueError(f"source '{source.name}': {len(left.shards)} clips among frames")
+            source.left_out = left
+
     def epochs(self, n: int) -> dict[str, float]:
         """{source: how often its frames were gone through before slot n's batch}, over aspects."""
         step = n // self.batch
@@ -107,7 +127,7 @@ class _AspectOrder:
     Args:
         own: (source's number, its frames of each shard) of those that have any.
     Attributes:
-        totals: {source's number: frames}.
+        totals: {source's number: frames}.  lengths: {source's number: draws of an epoch}.
     """
 
     def __init__(
@@ -133,6 +153,9 @@ class _AspectOrder:
         self.order = Order(
             parts, shares, ONE_KIND, whole.seed, whole.batch, whole.lanes, pool_shards
         )
+
+        drawn = zip(self.order.lane_length, self.order.slices, strict=True)
+        self.lengths = dict(zip(self.numbers, (a * b for a, b in drawn), strict=True))
 
     def draw(self, n: int, attempt: int) -> Draw:
         found = self.order.draw(n, attempt)
