@@ -19,6 +19,7 @@ SHORT = {
     "predict": "finetune",
     "serve": "finetune",
     "fit": "finetune",
+    "examine": "finetune",
     "weights": "finetune",
     "export": "finetune",
     "demo": "finetune",
@@ -80,10 +81,10 @@ Pre-train a vision transformer on pairs of images of one person, and recover mes
   finetune  fine-tune an encoder for meshes; evaluate it, predict with it
   engine    watch runs: a page of curves, numbers and images
   slurm     send any of these to a cluster, and look after it
-
   predict   short for finetune predict: the meshes of the people in images
   serve     short for finetune serve: a local page where one drops a photograph or clip
   fit       short for finetune fit: bodies fitted to keypoints, as labels to learn from
+  examine   short for finetune examine: where a network fails on synthetic humans
   weights   short for finetune weights: those that ship, listed, shown, checked, pushed to a hub
   export    short for finetune export: a network as a file for other programs
   bodies    short for data bodies: body models, listed, shown, converted to one another

@@ -245,6 +245,8 @@ def test_bad_input_is_one_sentence(tmp_path, monkeypatch):
     assert "niches=40 with random=60" in fail("niches=40", "random=60")
     assert "budget=20 is below population=30" in fail("budget=20", "population=30")
     assert "shows kind=hand, and body recovers body" in fail("people=people_hand", "device=cpu")
+    monkeypatch.setattr(command, "Predictor", None)  # nothing is opened of another folder
+    (tmp_path / "out" / command.FILE).touch()
     assert "seed=4 here, but" in fail("people=people_hand", "seed=4")
     monkeypatch.setitem(sys.modules, "cma", None)
     assert fail("people=people_hand") == (

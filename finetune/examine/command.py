@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from data.format.clip import Clip
+from data.format.index import read_index
 from data.format.shards import shard_name, write_shard
 from data.people import make
 from data.people.config import PeopleConfig, population
@@ -79,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
 def claim_folder(config: ExamineConfig, out: Path) -> None:
     """Note the keys in the folder; raises UserError where they are those of another search."""
     path = out / KEYS
-    if path.exists():
+    if path.exists() and (out / FILE).exists():  # a try that looked at nothing claims nothing
         there = flat(parse(ExamineConfig, [str(path)], COMMAND))
         for name, value in flat(config).items():
             if name not in FREE and there[name] != value:
@@ -270,7 +271,7 @@ def write_regions(
         for number, region in enumerate(regions):
             points = draw_fresh(region, number, count, first, config.spread, config.seed)
             path = out / folder / shard_name(number)
-            if not path.exists():
+            if not path.exists() or len(read_index(str(path))) < count:
                 write_shard(str(path), _make_clips(maker, points))
 
 
