@@ -9,13 +9,25 @@ import torch
 from scipy.spatial import cKDTree
 
 from data.bodies.anny_body import AnnyBody
-from data.config import FrameDataConfig, SourceConfig
+from data.config import (
+    CropDataConfig,
+    CropPairDataConfig,
+    DataConfig,
+    FrameDataConfig,
+    SourceConfig,
+)
 from data.cropping.geometry import Square, image_to_crop
 from data.format.frame import ASPECTS, Frame, FramePerson, encode_frame
 from data.format.labels import OUTSIDE
 from data.format.shards import write_samples
 from data.loading.augment import denormalise
-from data.loading.build import count_excluded, people_at
+from data.loading.build import (
+    count_excluded,
+    open_crop_order,
+    open_crop_pair_order,
+    open_order,
+    people_at,
+)
 from data.loading.frame_batch import prepare_frames
 from data.loading.frame_build import open_frame_loader, open_frame_order, val_frames
 from data.loading.frames import FrameAugmentConfig, FrameRules, list_sizes, share_in_cut
@@ -274,6 +286,15 @@ def test_clips_are_told_apart_in_a_sentence(tmp_path):
     config = FrameDataConfig(sources={"a": SourceConfig(shards=str(tmp_path))})
     with pytest.raises(UserError, match="source 'a': none of its shards holds whole frames"):
         open_frame_order(config, 2, 0)
+
+
+@pytest.mark.parametrize("open_it", [open_order, open_crop_order, open_crop_pair_order])
+def test_frames_are_told_apart_where_clips_are_wanted(shards, open_it):
+    config = {open_order: DataConfig, open_crop_order: CropDataConfig}.get(
+        open_it, CropPairDataConfig
+    )
+    with pytest.raises(UserError, match=r"it holds whole frames \(data make scene\)"):
+        open_it(config(shards=str(shards)), 4, 0)
 
 
 def test_who_withdraws_takes_the_frame_along(shards, tmp_path):

@@ -55,7 +55,7 @@ def open_order(config: "DataConfig", batch: int, seed: int) -> Order:
         if not source.offers:
             raise UserError(
                 f"source '{source.name}': no clip has a pair of crops with "
-                f"data.pairs.crops={config.pairs.crops}"
+                f"data.pairs.crops={config.pairs.crops}{_tell_frames(source)}"
             )
     return _order(config, sources, config.kinds.shares(), batch, seed)
 
@@ -71,7 +71,7 @@ def open_crop_order(config: "CropDataConfig", batch: int, seed: int) -> Order:
         if not set(CROPS[config.rules.crops]).intersection(source.crop_kinds):
             raise UserError(
                 f"source '{source.name}': no clip has crops with "
-                f"data.rules.crops={config.rules.crops}"
+                f"data.rules.crops={config.rules.crops}{_tell_frames(source)}"
             )
         source.offers = [0]  # kinds of pairs mean nothing here: all slots are of one kind
     return _order(config, sources, [1.0, 0.0], batch, seed)
@@ -88,10 +88,17 @@ def open_crop_pair_order(config: "CropPairDataConfig", batch: int, seed: int) ->
         if PAIR_KINDS.index("cross_view") not in source.offers:
             raise UserError(
                 f"source '{source.name}': no clip has two crops of one instant by two cameras "
-                f"with data.rules.crops={config.rules.crops}"
+                f"with data.rules.crops={config.rules.crops}{_tell_frames(source)}"
             )
         source.offers = [0]  # of the slots' one kind
     return _order(config, sources, [1.0, 0.0], batch, seed)
+
+
+def _tell_frames(source):
+    """What to add where clips are looked for in shards of whole frames."""
+    if not source.frames:
+        return ""
+    return "; it holds whole frames (data make scene), which are no clips: docs/scenes.md"
 
 
 def _manifests(config, crop_kinds):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data.format.clip import KINDS
-from data.format.index import PAIR_KINDS, crop_kinds_of
+from data.format.index import PAIR_KINDS, aspects_of, crop_kinds_of
 from data.format.names import decode_text
 from data.sampling.left_out import LeftOut, read_record
 from data.sampling.order import ORDER, Order
@@ -38,6 +38,7 @@ class SourceManifest:
             clip can serve.
         size: side in pixels of the largest crop.  tar_bytes: of all shards together.
         crop_kinds: of which data.format.clip.KINDS there are crops.
+        frames: whether there are whole frames (data.format.frame), which make no crops.
         left_out: which of the clips in ``counts`` are not trained on after all, as they share
             frames with validation clips; None: nobody looked (a run of before this was done).
     """
@@ -51,6 +52,7 @@ class SourceManifest:
     size: int
     tar_bytes: int = 0
     crop_kinds: list[str] = field(default_factory=list)
+    frames: bool = False
     left_out: LeftOut | None = None
 
     def record(self) -> dict[str, object]:
@@ -99,6 +101,7 @@ def read_manifest(
         max(entry.size for entry in entries),
         sum(entry.tar_bytes for entry in entries),
         crop_kinds_of(all_bits),
+        bool(aspects_of(all_bits)),
     )
 
 
