@@ -115,7 +115,8 @@ class Views(Completion):
         said, more, of_a, of_b = self._embed(a, b, keep, masked, seen)
         known = self._find_known(batch)
         if keys.agreement == "vicreg":
-            views = (of_a - rotate(rotations, of_b)).square().mean((1, 2))
+            # A gradient of NaN times nothing would be NaN.
+            views = (of_a - rotate(rotations.nan_to_num(), of_b)).square().mean((1, 2))
         else:
             others = _gather_rotations(rotations, known)
             views = compare_rotations(of_a, of_b, rotations, others, keys.temperature)[0]
