@@ -233,6 +233,12 @@ class DataConfig(ReadingConfig):
     def check(self) -> None:
         """Raise UserError where the first steps would have no pair by the rules."""
         super().check()
+        usual = WidenConfig(steps=self.widen.steps)
+        if not self.widen.steps and self.widen != usual:
+            raise UserError(
+                f"data.widen.angle_deg={self.widen.angle_deg:g} and "
+                f"data.widen.gap_s={self.widen.gap_s:g}, but data.widen.steps=0: pairs do not widen"
+            )
         for name, first, least in (
             ("angle_deg", self.widen.angle_deg, self.pairs.angle_min_deg),
             ("gap_s", self.widen.gap_s, self.pairs.gap_min_s),

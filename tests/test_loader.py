@@ -388,3 +388,6 @@ def test_the_first_steps_must_have_pairs(tmp_path):
         UserError, match=r"data.widen.angle_deg=4 is below data.pairs.angle_min_deg=5"
     ):
         config.check()
+    config = DataConfig(shards="x", widen=WidenConfig(gap_s=1.5))
+    with pytest.raises(UserError, match=r"gap_s=1.5, but data.widen.steps=0: pairs do not widen"):
+        config.check()
