@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,21 @@ def console():
     from engine.logging.console import configure_console
 
     configure_console()
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers():
+    """Signals are handled as when a process begins, whatever a fixture or a test before did.
+
+    A training command ends with its signals ignored. In a test it ends in the process of all tests,
+    and every process that is started later would ignore them as well.
+    """
+    for number in SIGNALS:
+        handler = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Finished runs side by side: budgets, differences, intervals, Holm's correction."""
 
 import json
-import signal
 
 import numpy as np
 import pytest
@@ -77,10 +76,6 @@ def test_budgets_that_differ_are_told_with_both_numbers():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, people):
     """Two arms of two seeds, and a third of one."""
-    before = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-    }
     threads, folder = torch.get_num_threads(), tmp_path_factory.mktemp("compared")
     arms = {"a0": [], "a1": ["seed=1"], "b0": ["optim.lr=0.1"], "b1": ["optim.lr=0.1", "seed=1"]}
     arms["c0"] = ["encoder_lr_mult=0"]
@@ -90,8 +85,6 @@ def runs(tmp_path_factory, people):
         words = [config, *rest, "steps=2", "data.workers=0", "log.val_every=0"]
         assert main(["train", *words]) == 0
     torch.set_num_threads(threads)
-    for number, handler in before.items():
-        signal.signal(number, handler)
     return folder
 
 
