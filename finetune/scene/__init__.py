@@ -1,0 +1,1 @@
+"""Everybody in an image at once: the network, its training, and what it finds."""
