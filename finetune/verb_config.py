@@ -15,9 +15,35 @@ class EvaluateDataConfig:
 
     shards: str = key(
         "",
-        "labelled shards; clips that the run was trained on are left out; default: those of the "
-        "run",
+        "labelled shards of clips, or of whole frames (docs/scenes.md); what the run was trained "
+        "on is left out; default: those of the run",
         path="several",
+    )
+
+
+@dataclass
+class EvaluateSceneConfig:
+    """Says how whoever is found in whole frames is judged (docs/scenes.md)."""
+
+    true_boxes: bool = key(
+        False,
+        "of a run on crops: the people's true boxes, cut at the frame's border, in place of those "
+        "that are found; an upper bound",
+    )
+    intrinsics: bool = key(
+        True, "give the network the frames' intrinsics; false: nobody knows them"
+    )
+    refine: bool = key(
+        True, "of a run on crops: move bodies onto the keypoints that were found, as predict does"
+    )
+    least_score: float = key(
+        0.3, "people who are found with a lower score are left out", low=0, high=1
+    )
+    shown_min: float = key(
+        0.1,
+        "people of whom the frame shows less count neither as missed nor, found, as false",
+        low=0,
+        high=1,
     )
 
 
@@ -36,7 +62,8 @@ class EvaluateConfig:
     )
     beside: str = key(
         "",
-        "another network on the same body model, such as weights that ship, for a row of the table",
+        "another network on the same body model, such as weights that ship, for a row of the "
+        "table; of whole frames the folder of its results on the same frames",
         path="one",
     )
     out: str = key("", "folder for the results; default: RUN/evaluation", path="one")
@@ -68,13 +95,16 @@ class EvaluateConfig:
         "put the numbers into the run's log too, at the checkpoint's step; out is then "
         "RUN/evaluations/step-X",
     )
-    clips: int = key(64, "clips, at most", low=1)
+    clips: int = key(64, "clips, or whole frames, at most", low=1)
     examples: int = key(
-        2, "of the best, of the median and of the worst crops that are drawn", low=1
+        2,
+        "of the best, of the median and of the worst crops that are drawn; whole frames",
+        low=1,
     )
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
     allow_commands: bool = key(False, "run the commands (pipe:) that RUN's config names as shards")
     data: EvaluateDataConfig = section(EvaluateDataConfig)
+    scene: EvaluateSceneConfig = section(EvaluateSceneConfig)
 
     def check(self) -> None:
         """UserError where keys of a protocol come without one."""

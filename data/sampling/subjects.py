@@ -13,6 +13,7 @@ import numpy as np
 from data.format.clip import decode_meta
 from data.format.index import with_people
 from data.format.names import mark, normalise
+from data.sampling.frame_order import FrameOrder
 from data.sampling.order import Order
 from data.sampling.seen import Seen
 from data.storage import fetch
@@ -155,7 +156,9 @@ def list_people(sources: list, known: Seen, store: Store) -> Seen:
     return Seen(people=frozenset(people - {0}), listed=frozenset(d for _, d in wanted.values()))
 
 
-def leave_out_people(order: Order, people: frozenset[int], store: Store) -> tuple[int, int]:
+def leave_out_people(
+    order: Order | FrameOrder, people: frozenset[int], store: Store
+) -> tuple[int, int]:
     """Take the validation clips of some people away from an order.
 
     Args:

@@ -5,6 +5,7 @@ Beside the mean pose and no pre-training.
 
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +31,9 @@ from finetune.evaluation.results import (
     write_results,
 )
 from finetune.evaluation.run_protocol import evaluate_protocol
+from finetune.evaluation.scene.command import evaluate_scenes, shows_frames
+from finetune.evaluation.scene.command import list_numbers as list_scene_numbers
+from finetune.evaluation.scene.results import describe
 from finetune.evaluation.score import describe_scores, write_scores
 from finetune.evaluation.selection import choose_data
 from finetune.heads.image_head import ImageHead
@@ -51,15 +55,30 @@ def main(argv: list[str]) -> int:
         )
     if config.protocol:
         return _print_protocol(config)
-    evaluation = evaluate(config, "python -m finetune evaluate " + shlex.join(argv))
+    command = "python -m finetune evaluate " + shlex.join(argv)
+    if shows_frames(config):
+        found = evaluate_scenes(config, command)
+        print(describe(found))
+        return _finish(config, checkpoint, list_scene_numbers(found), command)
+    evaluation = evaluate(config, command)
     print(tables.table(evaluation))
     if "prompts" in evaluation:
         print(f"\n{list_prompted(evaluation)}\n")
     print("\n".join(evaluation["notes"]))
+    return _finish(config, checkpoint, list_numbers(evaluation), command)
+
+
+def _finish(
+    config: EvaluateConfig,
+    checkpoint: tuple[Path, int] | None,
+    numbers: Mapping[str, float],
+    command: str,
+) -> int:
+    """Say where the results are, and put the numbers into the run's log if that is wanted."""
     print(f"wrote {find_results_folder(config)}")
     if config.log and checkpoint is not None:
         run, step = checkpoint
-        eval_jobs.note(run, step, list_numbers(evaluation), evaluation["command"])
+        eval_jobs.note(run, step, numbers, command)
         eval_jobs.settle(run)
     return 0
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from data.config import CropDataConfig, CropPairDataConfig, SourceConfig
+from data.sampling.frame_order import FrameOrder
 from data.sampling.held_out import drop_near
 from data.sampling.manifest import read_left_out
 from data.sampling.order import Order
@@ -51,7 +52,7 @@ def choose_data(config: EvaluateConfig, predictor: Predictor) -> CropDataConfig:
     )
 
 
-def take_all(order: Order) -> None:
+def take_all(order: Order | FrameOrder) -> None:
     """Let the validation clips of an order be all its clips."""
     for source in order.sources:
         ends = (
@@ -61,7 +62,7 @@ def take_all(order: Order) -> None:
         source.val = [(shard, index) for shard, end in enumerate(ends) for index in range(end)]
 
 
-def leave_out(order: Order, seen: Seen) -> None:
+def leave_out(order: Order | FrameOrder, seen: Seen) -> None:
     """Take the clips that a training saw from the validation ones of an order.
 
     ``seen``: data.sampling.seen.Seen of its weights.
@@ -115,7 +116,7 @@ def _own_shards(began: CropDataConfig, store: Store) -> dict[str, str]:
     return found
 
 
-def leave_out_known(order: Order, seen: Iterable[Seen], store: Store) -> list[str]:
+def leave_out_known(order: Order | FrameOrder, seen: Iterable[Seen], store: Store) -> list[str]:
     """Take the clips of people whom trainings saw from the validation ones of an order.
 
     In whatever shards these people are.

@@ -79,7 +79,7 @@ class LensCorrection:
             flat = self.correct_points(keypoints[:, :2])
             keypoints = np.concatenate([flat, keypoints[:, 2:]], 1).astype(keypoints.dtype)
         mask = None if region.mask is None else self._correct_mask(region.mask)
-        return Region(self._correct_box(region.box), region.side, keypoints, mask)
+        return Region(self._correct_box(region.box), region.side, keypoints, mask, region.score)
 
     def _correct_box(self, box: np.ndarray) -> np.ndarray:
         """(4,) around where the pinhole shows the rim of a box."""

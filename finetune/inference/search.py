@@ -31,12 +31,14 @@ class Region:
         keypoints: (K, 3) x, y in pixels and confidence, in the order of finetune.prompts.PROMPTED;
             None where they are not known.
         mask: its outline, None where it is not known.
+        score: 0 to 1, how sure it is that somebody is there.
     """
 
     box: np.ndarray
     side: str = "right"
     keypoints: np.ndarray | None = None
     mask: PersonMask | None = None
+    score: float = 1.0
 
     def find_wrists(self, kind: str) -> dict[str, np.ndarray]:
         """Return {side: (2,) pixels} of the wrists of a person that were found for sure."""
@@ -83,7 +85,9 @@ def find_regions(
     people = finder.find_people(pixels) if "body" in kinds else None
     if people is not None:
         sure = [one for one in people if one.score >= least_score]
-        found["body"] = [Region(one.box, keypoints=order_keypoints(one)) for one in sure]
+        found["body"] = [
+            Region(one.box, keypoints=order_keypoints(one), score=one.score) for one in sure
+        ]
         if masks:
             for region, one in zip(found["body"], sure, strict=True):
                 region.mask = finder.find_mask(pixels, one, people)
@@ -91,7 +95,7 @@ def find_regions(
         # People who are known already are not looked for again.
         hands = finder.find_hands(pixels) if people is None else finder.find_hands(pixels, people)
         sure = [one for one in hands if one.score >= least_score]
-        found["hand"] = [Region(one.box, one.side, one.keypoints) for one in sure]
+        found["hand"] = [Region(one.box, one.side, one.keypoints, score=one.score) for one in sure]
     return found
 
 

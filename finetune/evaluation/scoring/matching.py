@@ -45,7 +45,7 @@ def match_people(found: list[np.ndarray], true: list[np.ndarray], counts: np.nda
         if settled.all() or used.sum() + apart >= len(found):
             break
         mine, theirs = divmod(int(place), len(true))
-        overlaps = _overlap(found[mine], true[theirs]) >= OVERLAP_MIN
+        overlaps = overlap_boxes(found[mine], true[theirs]) >= OVERLAP_MIN
         if overlaps and (used[mine] or settled[theirs]):
             continue
         if not overlaps:
@@ -57,8 +57,12 @@ def match_people(found: list[np.ndarray], true: list[np.ndarray], counts: np.nda
     return Matching(partner, int((~used).sum()))
 
 
-def _overlap(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of the boxes around points, a pixel added to each side."""
+def overlap_boxes(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the intersection over union of boxes around points, a pixel added to each side.
+
+    Args:
+        a: (J, 2), b: (K, 2) pixels.
+    """
     low, high = np.maximum(a.min(0), b.min(0)), np.minimum(a.max(0), b.max(0))
     both = np.maximum(0, high - low + 1).prod()
     sizes = (np.ptp(a, axis=0) + 1).prod() + (np.ptp(b, axis=0) + 1).prod()

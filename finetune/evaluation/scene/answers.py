@@ -1,0 +1,111 @@
+"""How a run answers to whole frames: a finder and crops, or a network for scenes at once."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from data.find.finder import Finder
+from engine.errors import UserError
+from finetune.evaluation.scene.truth import TrueFrame, cut_box
+from finetune.fit.refine import make_keys
+from finetune.fit.refine_people import PeopleRefiner
+from finetune.inference.predictor import Predictor
+from finetune.inference.search import Region, find_regions
+from finetune.scene.found import FoundPerson
+
+Answer = Callable[[TrueFrame], list[FoundPerson]]
+KIND = "body"
+
+
+class CropPath:
+    """A finder of people, and a network that recovers each from a crop, as ``predict`` does.
+
+    Args:
+        predictor: of bodies.
+        finder: None where boxes are given.
+        least_score: people who are found with a lower score are left out.
+        refine: whether bodies are moved onto the keypoints that were found.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        finder: Finder | None,
+        least_score: float = 0.3,
+        refine: bool = True,
+    ) -> None:
+        self.predictor, self.finder, self.least_score = predictor, finder, least_score
+        self.masks = predictor.config.head.prompt_mask
+        self.refiner = PeopleRefiner({KIND: predictor.body}, make_keys()) if refine else None
+
+    def __call__(self, image: np.ndarray, K: np.ndarray | None) -> list[FoundPerson]:
+        """Return everybody who is found, the surest first; see finetune.scene.found."""
+        regions = self.find(image)
+        return self.refine(self.recover(image, regions, K), regions)
+
+    def find(self, image: np.ndarray) -> list[Region]:
+        """Return where people are in an image (H, W, 3) uint8, the surest first."""
+        if self.finder is None:
+            raise ValueError("this CropPath was opened without a finder")
+        return find_regions(self.finder, image, (KIND,), self.least_score, self.masks)[KIND]
+
+    def recover(
+        self, image: np.ndarray, regions: Sequence[Region], K: np.ndarray | None
+    ) -> list[FoundPerson]:
+        """Return the person of each region, by the network alone."""
+        if not regions:
+            return []
+        people = self.predictor(
+            image,
+            [region.box for region in regions],
+            K,
+            None,
+            [region.keypoints for region in regions],
+            [region.mask for region in regions],
+        )
+        return [
+            FoundPerson(person, region.score)
+            for person, region in zip(people, regions, strict=True)
+        ]
+
+    def refine(self, found: Sequence[FoundPerson], regions: Sequence[Region]) -> list[FoundPerson]:
+        """Return people moved onto the keypoints of their regions, if that is wanted."""
+        if self.refiner is None or not found:
+            return list(found)
+        points = [region.keypoints for region in regions]
+        moved = self.refiner.refine([one.person for one in found], points, KIND)
+        return [FoundPerson(person, one.score) for person, one in zip(moved, found, strict=True)]
+
+
+def open_body_predictor(run: str, device: str, command: str) -> Predictor:
+    """Return the Predictor of a run that recovers anny's bodies from crops.
+
+    Args:
+        command: that wants it, for messages.
+    Raises:
+        UserError: it recovers no meshes, hands, or another body model.
+    """
+    predictor = Predictor(run, device).require_mesh(command)
+    if predictor.body.name != "anny":
+        raise UserError(
+            f"run={run} recovers {predictor.body.name}; labels of whole frames are of anny"
+        )
+    return predictor
+
+
+def give_boxes(path: CropPath, known: bool) -> Answer:
+    """Return what answers to a frame by the true boxes of the people who count.
+
+    Boxes are cut at the frame's border, as a finder's are.
+
+    Args:
+        known: whether the network is given the frame's intrinsics.
+    """
+
+    def answer(true: TrueFrame) -> list[FoundPerson]:
+        height, width = true.image.shape[:2]
+        boxes = [cut_box(one.box, width, height) for one in true.people if one.counts]
+        regions = [Region(box) for box in boxes if (box[2:] - box[:2]).min() >= 1]
+        return path.recover(true.image, regions, true.K if known else None)
+
+    return answer
