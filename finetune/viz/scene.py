@@ -2,7 +2,8 @@
 
 What an overlay hides is how far away each is: whoever is drawn too large at twice the distance
 covers the same pixels. Both views share the axis that points away from the camera, a metre has as
-many pixels in both, and the camera and what it sees are drawn too.
+many pixels in both, and the camera and what it sees are drawn too. From above everybody is joined
+to who is nearest, with the metres between their roots.
 """
 
 import math
@@ -16,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from finetune.person import Person, colour
 from finetune.viz.clay import draw_clay
 from finetune.viz.draw import GRID, INK, PALE, blend, overlay
+from finetune.viz.labels import Box, make_box, place_labels
 
 WIDTH, MOST_HIGH = 1200, 620  # pixels of the sheet, and of its image and of each view at most
 LEFT, BOTTOM, PAD, LINE = 46, 26, 16, 22  # room for numbers, around views, a line of words
@@ -34,11 +36,15 @@ class _View:
     """A view without perspective.
 
     Attributes:
+        name: in words.
         axes: (3, 3), see SIDE.  low: (2,) metres right and down of its corner.
         scale: pixels a metre.  size: width and height of it in pixels.
+        across: which axis of the camera is that of the view's second.
     """
 
+    name: str
     axes: np.ndarray
+    across: int
     low: np.ndarray
     scale: float
     size: tuple[int, int]
@@ -48,42 +54,86 @@ class _View:
         return ((points @ self.axes.T)[:, :2] - self.low) * self.scale
 
 
-def draw_scene(image: np.ndarray, people: Sequence[Person], words: str = "") -> Image.Image:
+@dataclass(frozen=True, eq=False)
+class Level:
+    """How a camera stands on a floor.
+
+    Attributes:
+        turn: (3, 3) from the camera's axes to level ones, whose y is down.
+        height_m: of the camera above the floor.
+    """
+
+    turn: np.ndarray
+    height_m: float
+
+
+def draw_scene(
+    image: np.ndarray, people: Sequence[Person], words: str = "", level: Level | None = None
+) -> Image.Image:
     """Draw the people of an image on it, from the side and from above.
 
     Args:
         image: (H, W, 3) uint8.  people: with the intrinsics of this image, at least one.
         words: a line on the camera, below.
+        level: the views are those of a level floor, which is drawn from the side; None: they are
+            along the camera's own axes.
     """
-    points = np.concatenate([person.vertices for person in people]).astype(np.float64)
-    low, high = points.min(0), points.max(0)
-    low, high = low - 0.15, high + 0.15
+    turn = np.eye(3) if level is None else level.turn
+    points = np.concatenate([person.vertices for person in people]) @ turn.T
+    low, high = points.min(0) - 0.15, points.max(0) + 0.15
     room = max(high - low)
     first = low[2] if low[2] > CUT * room else min(0.0, low[2])
     space = WIDTH - LEFT - PAD
     scale = space / (high[2] - first)
     scale = min(scale, *(MOST_HIGH / (high[axis] - low[axis]) for axis in (0, 1)))
-    views = []
-    for axes, axis in ((SIDE, 1), (ABOVE, 0)):
+    parts = [_number_people(image, people)]
+    for name, axes, axis in (("from the side", SIDE, 1), ("from above", ABOVE, 0)):
         tall = max(40, round((high[axis] - low[axis]) * scale))
-        views.append(_View(axes, np.array([first, low[axis]]), scale, (space, tall)))
-    parts = [_fit(overlay(image, people))]
-    for view, name in zip(views, ("from the side", "from above"), strict=True):
-        parts.append(_draw_view(view, name, people, image.shape))
+        corner = np.array([first, low[axis]])
+        view = _View(name, axes @ turn, axis, corner, scale, (space, tall))
+        floor = level.height_m if level is not None and axes is SIDE else None
+        parts.append(_draw_view(view, people, image.shape, floor))
     return _stack(parts, [*_list_depths(people), *([words] if words else [])])
 
 
-def _fit(image: np.ndarray) -> Image.Image:
-    """The image as large as the sheet has room for."""
-    factor = min(WIDTH / image.shape[1], MOST_HIGH / image.shape[0])
-    size = max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor))
-    return Image.fromarray(image).resize(size, Image.Resampling.LANCZOS)
+def _number_people(image: np.ndarray, people: Sequence[Person]) -> Image.Image:
+    """The overlay as large as the sheet has room for, with everybody's number at the head."""
+    height, width = image.shape[:2]
+    factor = min(WIDTH / width, MOST_HIGH / height)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    page = Image.fromarray(overlay(image, people)).resize(size, Image.Resampling.LANCZOS)
+    tops = []
+    for person in people:
+        top = person.vertices[person.vertices[:, 1].argmin()].astype(np.float64)
+        flat = person.intrinsics[:2] @ (top / max(top[2], 1e-3)) * factor
+        tops.append(np.clip(flat, (8, 16), (max(8, size[0] - 8), max(16, size[1] - 4))).tolist())
+    _write_numbers(page, tops)
+    return page
+
+
+def _write_numbers(page: Image.Image, tops: Sequence[Sequence[float]]) -> list[Box]:
+    """Write 1, 2, ... each above a point and in that person's colour, none over another.
+
+    Returns the boxes that they cover.
+    """
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(14)
+    sizes = [(font.getlength(str(n)) + 8, 18.0) for n in range(1, len(tops) + 1)]
+    wanted = [(x, max(y - 12, 9)) for x, y in tops]
+    covered = []
+    places = place_labels(wanted, sizes, [], page.size)
+    for number, (at, place, size) in enumerate(zip(wanted, places, sizes, strict=True), 1):
+        middle = place or at  # better over another than nowhere
+        box = make_box(middle, size)
+        draw.rounded_rectangle(box, 4, colour(number - 1), INK)
+        draw.text(middle, str(number), INK, font, "mm")
+        covered.append(box)
+    return covered
 
 
 def _draw_view(
-    view: _View, name: str, people: Sequence[Person], shape: tuple[int, ...]
+    view: _View, people: Sequence[Person], shape: tuple[int, ...], floor: float | None
 ) -> Image.Image:
-    """One view with its grid, numbers and the people's own numbers."""
+    """One view with its grid, numbers and the people's own numbers; ``floor``: where it lies."""
     width, height = view.size
     page = Image.new("RGB", (width, height), "white")
     step = next((one for one in STEPS_M if one * view.scale >= LEAST_STEP_PX), STEPS_M[-1])
@@ -93,6 +143,9 @@ def _draw_view(
         draw.line([(at, 0), (at, height)], GRID)
     for at, _ in lines[1]:
         draw.line([(0, at), (width, at)], GRID)
+    if floor is not None:
+        y = (floor - view.low[1]) * view.scale
+        draw.line([(0, y), (width, y)], PALE, 2)
     _draw_camera(draw, view, people[0].intrinsics, shape)
     # Without perspective K maps metres to pixels; depths matter by their order alone.
     K = np.eye(3)
@@ -103,13 +156,39 @@ def _draw_view(
         meshes, [colour(i) for i in range(len(people))], K, view.size, perspective=False
     )
     page = Image.fromarray(blend(np.asarray(page), clay, cover))
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(15)
-    for number, person in enumerate(people, 1):
-        x, y = view.place(person.vertices[person.vertices[:, 1].argmin()][None])[0].tolist()
-        draw.text(
-            (x, max(y - 3, 14)), str(number), INK, font, "mb", stroke_width=2, stroke_fill="white"
-        )
-    return _frame(page, name, lines)
+    tops = [person.vertices[person.vertices[:, 1].argmin()] for person in people]
+    numbers = _write_numbers(page, view.place(np.stack(tops)).tolist())
+    if view.across == 0:
+        _join_nearest(page, view, people, numbers)
+    return _frame(page, view.name, lines)
+
+
+def _join_nearest(
+    page: Image.Image, view: _View, people: Sequence[Person], taken: Sequence[Box]
+) -> None:
+    """Lines between everybody and who is nearest, and the metres between their roots.
+
+    Args:
+        taken: boxes that no words may cover.
+    """
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(13)
+    roots = view.place(np.stack([person.translation for person in people]))
+    pairs = list_nearest(people)
+    middles = [((roots[a] + roots[b]) / 2).tolist() for a, b, _ in pairs]
+    words = [f"{metres:.2f} m" for _, _, metres in pairs]
+    sizes = [(font.getlength(text) + 6, 16.0) for text in words]
+    places = place_labels(middles, sizes, taken, page.size)
+    for a, b, _ in pairs:
+        ends = [tuple(roots[a].tolist()), tuple(roots[b].tolist())]
+        draw.line(ends, "white", 4)
+        draw.line(ends, INK, 1)
+    for middle, place in zip(middles, places, strict=True):
+        if place is not None:
+            draw.line([tuple(middle), place], PALE, 1)
+    for text, place, size in zip(words, places, sizes, strict=True):
+        if place is not None:
+            draw.rectangle(make_box(place, size), "white", GRID)
+            draw.text(place, text, INK, font, "mm")
 
 
 def _list_lines(view: _View, axis: int, step: float) -> list[tuple[int, str]]:
@@ -126,7 +205,7 @@ def _draw_camera(
     draw: ImageDraw.ImageDraw, view: _View, K: np.ndarray, shape: tuple[int, ...]
 ) -> None:
     """The camera, and the edges of what it sees: straight lines of a view from its side."""
-    axis = int(np.abs(view.axes[1]).argmax())
+    axis = view.across
     eye = view.place(np.zeros((1, 3)))[0]
     for edge in (0, shape[1 - axis]):
         ray = np.zeros(3)
@@ -156,12 +235,11 @@ def _list_depths(people: Sequence[Person]) -> list[str]:
     """Lines on how far away each is, and from whom stands next in depth."""
     told = [f"{number}: {person.translation[2]:.2f} m" for number, person in enumerate(people, 1)]
     lines = ["away from the camera " + ", ".join(told)]
-    ways = measure_distances(people)
+    pairs = list_nearest(people)
     if len(people) == 2:
-        lines[0] += f"; 1 and 2 are {ways[0, 1]:.2f} m apart"
+        lines[0] += f"; 1 and 2 are {pairs[0][2]:.2f} m apart"
     elif len(people) > 2:
-        near = ways + np.diag([np.inf] * len(people))
-        told = [f"{a + 1} - {b + 1} {near[a, b]:.2f} m" for a, b in enumerate(near.argmin(1))]
+        told = [f"{a + 1} - {b + 1} {metres:.2f} m" for a, b, metres in pairs]
         lines.append("each and who is nearest: " + ", ".join(told))
     return lines
 
@@ -170,6 +248,19 @@ def measure_distances(people: Sequence[Person]) -> np.ndarray:
     """Return (n, n) metres between the roots of people."""
     roots = np.stack([person.translation for person in people]).astype(np.float64)
     return np.linalg.norm(roots[:, None] - roots[None], axis=-1)
+
+
+def list_nearest(people: Sequence[Person]) -> list[tuple[int, int, float]]:
+    """Return (one, other, metres between their roots) of everybody and who is nearest.
+
+    Each pair comes once, with the lower place in the list first.
+    """
+    if len(people) < 2:
+        return []
+    ways = measure_distances(people)
+    nearest = (ways + np.diag([np.inf] * len(people))).argmin(1)
+    pairs = sorted({(min(a, b), max(a, b)) for a, b in enumerate(nearest.tolist())})
+    return [(a, b, float(ways[a, b])) for a, b in pairs]
 
 
 def _stack(parts: Sequence[Image.Image], words: Sequence[str]) -> Image.Image:

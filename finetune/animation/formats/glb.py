@@ -5,8 +5,6 @@ for all. Metres, y up, the camera at the origin looks along -z. A person is hidd
 is 0) in frames in which they are not found.
 """
 
-import json
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -17,81 +15,16 @@ from finetune.animation.formats import FORMATS
 from finetune.animation.rig import Rig, make_motion, make_rig
 from finetune.animation.track import Take, Track
 from finetune.animation.turning import to_quaternions
-from finetune.export import linear_colour
-from finetune.person import colour, vertex_normals
+from finetune.gltf import (
+    ARRAY_BUFFER,
+    Document,
+    add_lens,
+    add_material,
+    add_mesh,
+)
+from finetune.person import colour
 
-MAGIC, JSON_CHUNK, BINARY_CHUNK = 0x46546C67, 0x4E4F534A, 0x004E4942
-FLOAT, UNSIGNED_SHORT, UNSIGNED_INT = 5126, 5123, 5125
-COMPONENTS = {
-    np.dtype("<f4"): FLOAT,
-    np.dtype("<u2"): UNSIGNED_SHORT,
-    np.dtype("<u4"): UNSIGNED_INT,
-}
-ARRAY_BUFFER, ELEMENT_BUFFER = 34962, 34963
-WIDTHS = {1: "SCALAR", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
 SET = 4  # joints of a vertex that one attribute holds
-CENTRED_PX = 1.0  # glTF's camera looks through the middle of its image
-
-
-class Document:
-    """A glTF document that grows: its JSON and its one buffer."""
-
-    def __init__(self) -> None:
-        self.tree: dict = {
-            "asset": {"version": "2.0", "generator": "counterpose"},
-            "scene": 0,
-            "scenes": [{"nodes": []}],
-            "nodes": [],
-            "buffers": [],
-        }
-        self.data = bytearray()
-
-    def add(self, kind: str, value: dict) -> int:
-        """Put something into one of the document's lists; return its place there."""
-        self.tree.setdefault(kind, []).append(value)
-        return len(self.tree[kind]) - 1
-
-    def add_array(self, values: np.ndarray, target: int | None = None, bounds: bool = False) -> int:
-        """Put an array of (n,) or (n, width) into the buffer; return its accessor's place.
-
-        Args:
-            target: what a vertex or index array is for.
-            bounds: say its least and largest numbers, as positions and times have to.
-        """
-        array = np.ascontiguousarray(values)
-        array = array.astype(array.dtype.newbyteorder("<"))
-        self.data += bytes(-len(self.data) % 4)
-        view: dict = {"buffer": 0, "byteOffset": len(self.data), "byteLength": array.nbytes}
-        if target is not None:
-            view["target"] = target
-        self.data += array.tobytes()
-        flat = array.reshape(len(array), -1)
-        accessor: dict = {
-            "bufferView": self.add("bufferViews", view),
-            "componentType": COMPONENTS[array.dtype],
-            "count": len(array),
-            "type": WIDTHS[flat.shape[1]],
-        }
-        if bounds:
-            accessor |= {"min": flat.min(0).tolist(), "max": flat.max(0).tolist()}
-        return self.add("accessors", accessor)
-
-    def to_bytes(self) -> bytes:
-        """Return the document as a GLB file."""
-        self.data += bytes(-len(self.data) % 4)
-        self.tree["buffers"] = [{"byteLength": len(self.data)}]
-        text = json.dumps(self.tree, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 4)
-        length = 12 + 8 + len(text) + 8 + len(self.data)
-        return b"".join(
-            (
-                struct.pack("<3I", MAGIC, 2, length),
-                struct.pack("<2I", len(text), JSON_CHUNK),
-                text,
-                struct.pack("<2I", len(self.data), BINARY_CHUNK),
-                bytes(self.data),
-            )
-        )
 
 
 @FORMATS.register("glb")
@@ -111,24 +44,10 @@ def write_glb(take: Take, stem: Path) -> list[Path]:
 
 
 def _add_camera(document: Document, take: Take) -> None:
-    """The video's camera, where its principal point is the middle, as glTF's are."""
-    fx, fy = take.intrinsics[0, 0], take.intrinsics[1, 1]
-    off = np.abs(take.intrinsics[:2, 2] - np.array([take.width, take.height]) / 2).max()
-    if off > CENTRED_PX:
-        return
-    lens = {
-        "yfov": 2 * float(np.arctan(take.height / (2 * fy))),
-        "aspectRatio": float(take.width / take.height * fy / fx),
-        "znear": 0.01,
-    }
-    camera = document.add("cameras", {"type": "perspective", "perspective": lens})
-    _add_root(document, {"name": "camera", "camera": camera})
-
-
-def _add_root(document: Document, node: dict) -> int:
-    place = document.add("nodes", node)
-    document.tree["scenes"][0]["nodes"].append(place)
-    return place
+    """The video's camera, where glTF can hold it."""
+    camera = add_lens(document, take.intrinsics, take.width, take.height)
+    if camera is not None:
+        document.add_root({"name": "camera", "camera": camera})
 
 
 def _add_person(document: Document, animation: dict, take: Take, track: Track, number: int) -> None:
@@ -142,7 +61,7 @@ def _add_person(document: Document, animation: dict, take: Take, track: Track, n
             "skin": _add_skin(document, rig, track.name, joints),
         },
     )
-    person = _add_root(document, {"name": track.name, "children": [joints[0], mesh]})
+    person = document.add_root({"name": track.name, "children": [joints[0], mesh]})
     times = document.add_array(track.times.astype(np.float32), bounds=True)
     turns = to_quaternions(motion.turns).astype(np.float32)
     for joint, node in enumerate(joints):
@@ -199,11 +118,7 @@ def _add_skin(document: Document, rig: Rig, name: str, joints: list[int]) -> int
 def _add_mesh(document: Document, rig: Rig, name: str, number: int) -> int:
     if len(rig.joint_names) > np.iinfo(np.uint16).max:
         raise UserError(f"{name}: {len(rig.joint_names)} joints are more than glTF's indices hold")
-    vertices = rig.vertices.astype(np.float32)
-    attributes = {
-        "POSITION": document.add_array(vertices, ARRAY_BUFFER, bounds=True),
-        "NORMAL": document.add_array(vertex_normals(vertices, rig.faces), ARRAY_BUFFER),
-    }
+    attributes = {}
     owners, shares = rig.list_influences()
     spare = -owners.shape[1] % SET
     owners = np.pad(owners, ((0, 0), (0, spare))).astype(np.uint16)
@@ -212,22 +127,8 @@ def _add_mesh(document: Document, rig: Rig, name: str, number: int) -> int:
         part, place = slice(first, first + SET), first // SET
         attributes[f"JOINTS_{place}"] = document.add_array(owners[:, part], ARRAY_BUFFER)
         attributes[f"WEIGHTS_{place}"] = document.add_array(shares[:, part], ARRAY_BUFFER)
-    rgba = linear_colour(colour(number)) / 255
-    material = document.add(
-        "materials",
-        {
-            "name": name,
-            "doubleSided": True,
-            "pbrMetallicRoughness": {
-                "baseColorFactor": rgba.tolist(),
-                "metallicFactor": 0.0,
-                "roughnessFactor": 0.8,
-            },
-        },
-    )
-    indices = document.add_array(rig.faces.ravel().astype(np.uint32), ELEMENT_BUFFER)
-    primitive = {"attributes": attributes, "indices": indices, "material": material}
-    return document.add("meshes", {"name": name, "primitives": [primitive]})
+    material = add_material(document, name, colour(number))
+    return add_mesh(document, name, rig.vertices, rig.faces, material, attributes)
 
 
 def _animate(
