@@ -80,12 +80,17 @@ def find_ray(K: torch.Tensor, pixel: torch.Tensor) -> torch.Tensor:
 
 
 def find_ray_rotation(K: torch.Tensor, size: Size) -> torch.Tensor:
-    """Returns the (B, 3, 3) smallest rotation that takes the optical axis to the middle's ray.
+    """Returns the (B, 3, 3) smallest rotation that takes the optical axis to the middle's ray."""
+    return rotate_to_ray(find_middle_ray(K, size))
 
-    Rodrigues' formula with axis (-y, x, 0) and cosine z: R = z I + [v]x + v v^T / (1 + z). The
-    image's middle is always in front (z > 0).
+
+def rotate_to_ray(ray: torch.Tensor) -> torch.Tensor:
+    """Returns the (B, 3, 3) smallest rotation that takes the optical axis to rays (B, 3).
+
+    Rodrigues' formula with axis (-y, x, 0) and cosine z: R = z I + [v]x + v v^T / (1 + z). What an
+    image shows is always in front (z > 0).
     """
-    x, y, z = normalize(find_middle_ray(K, size), dim=-1).unbind(-1)
+    x, y, z = normalize(ray, dim=-1).unbind(-1)
     zero, h = torch.zeros_like(x), 1 / (1 + z)
     rows = (
         torch.stack([z + y * y * h, -x * y * h, x], -1),

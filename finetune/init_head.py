@@ -3,6 +3,7 @@
 from collections.abc import Container, Mapping
 
 import torch
+from torch import nn
 
 from data.cropping.geometry import word_size
 from data.sampling.seen import Seen
@@ -74,22 +75,22 @@ def begin_from(model: Recovery, config: FinetuneConfig) -> Seen:
     return header.read_seen(before.checkpoint)
 
 
-def take_encoder(model: Recovery, config: FinetuneConfig) -> Seen:
-    """Fill a network's encoder from the fine-tuned one that ``config.init`` names.
+def take_encoder(encoder: nn.Module, config: VisionConfig, init: str) -> Seen:
+    """Fill an encoder of a config from the fine-tuned network that ``init`` names.
 
     Returns:
         what these weights have seen.
     Raises:
         UserError: there is none, or its encoder is another.
     """
-    before = Predictor(config.init, "cpu", "init")
-    _check_same("model", before.config.model, config.model, config.init, FREE, "init_encoder=true")
+    before = Predictor(init, "cpu", "init")
+    _check_same("model", before.config.model, config, init, FREE, "init_encoder=true")
     state = {f"encoder.{k}": v for k, v in before.model.encoder.state_dict().items()}
-    state = weights.fit_positions(state, before.config.model, config.model)
-    own = model.encoder.state_dict()
+    state = weights.fit_positions(state, before.config.model, config)
+    own = encoder.state_dict()
     taken = {name: state.get(f"encoder.{name}", value) for name, value in own.items()}
-    model.encoder.load_state_dict(taken)
-    log.info(f"init: the encoder of {config.init}, step {before.step}")
+    encoder.load_state_dict(taken)
+    log.info(f"init: the encoder of {init}, step {before.step}")
     return header.read_seen(before.checkpoint)
 
 

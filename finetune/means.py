@@ -48,12 +48,16 @@ def compute_means(labels: Mapping[str, torch.Tensor], targets: Targets, size: Si
     target = targets(labels, seen)
     local = target.pose.clone()
     local[:, 0] = find_ray_rotation(seen.K, size).transpose(1, 2) @ target.pose[:, 0]
-    u, _, vh = torch.linalg.svd(local.double().mean(0))
+    translation = to_image_translation(target.translation, seen.K, size).mean(0)
+    return Means(average_rotations(local), target.shape.mean(0), translation)
+
+
+def average_rotations(rotations: torch.Tensor) -> torch.Tensor:
+    """Returns the (J, 3, 3) chordal mean of rotations (B, J, 3, 3)."""
+    u, _, vh = torch.linalg.svd(rotations.double().mean(0))
     sign = torch.ones(len(u), 3, dtype=torch.float64, device=u.device)
     sign[:, 2] = torch.linalg.det(u @ vh)
-    pose = (u * sign[:, None]) @ vh
-    translation = to_image_translation(target.translation, seen.K, size).mean(0)
-    return Means(pose.float(), target.shape.mean(0), translation)
+    return ((u * sign[:, None]) @ vh).float()
 
 
 def plain_view(labels: Mapping[str, torch.Tensor], size: Size) -> View:

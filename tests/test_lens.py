@@ -291,14 +291,14 @@ def test_a_new_head_begins_on_the_encoder_of_a_trained_network(mesh, tmp_path, p
     body = open_model(config.body_model)
     model = config.make_network(body)
     head = {name: value.clone() for name, value in model.head.state_dict().items()}
-    init_head.take_encoder(model, config)
+    init_head.take_encoder(model.encoder, config.model, config.init)
     before = init_head.Predictor(mesh, "cpu").model
     for name, value in before.encoder.state_dict().items():
         assert torch.equal(model.encoder.state_dict()[name], value)
     assert all(torch.equal(model.head.state_dict()[name], value) for name, value in head.items())
     with pytest.raises(UserError, match="init_encoder=true: init=.* has model.encoder.width=32"):
         other = choose("init_encoder=true", "model.encoder.width=64")
-        init_head.take_encoder(other.make_network(body), other)
+        init_head.take_encoder(other.make_network(body).encoder, other.model, other.init)
     with pytest.raises(UserError, match="init_head=true takes the head too"):
         choose("init_encoder=true", "init_head=true")
 

@@ -61,8 +61,8 @@ class BodyParameters:
     shape: torch.Tensor
     translation: torch.Tensor
 
-    def select(self, rows: slice) -> "BodyParameters":
-        """Returns those of some rows."""
+    def select(self, rows: slice | torch.Tensor) -> "BodyParameters":
+        """Returns those of some rows, a slice or their numbers."""
         return BodyParameters(self.body, self.pose[rows], self.shape[rows], self.translation[rows])
 
 

@@ -26,11 +26,14 @@ VAL_SEED = 0
 Sizes = Sequence[tuple[int, int]]
 
 
-def open_frame_order(config: "FrameDataConfig", batch: int, seed: int) -> FrameOrder:
+def open_frame_order(
+    config: "FrameDataConfig", batch: int, seed: int, pair_share: float = 0.0
+) -> FrameOrder:
     """The FrameOrder of a run: each slot is a whole frame, each batch is of one aspect.
 
     Args:
         batch: frames in a global batch.
+        pair_share: of neighbouring slots that two frames of one scene fill; see FrameOrder.
     Raises:
         UserError: shards that are missing or damaged, or hold no frames.
     """
@@ -42,7 +45,8 @@ def open_frame_order(config: "FrameDataConfig", batch: int, seed: int) -> FrameO
         weights.append(source.weight)
         indexes |= {path: store.read_index(path) for path in manifest.paths}
     refuse_twice([path for source in sources for path in source.paths])
-    return FrameOrder(sources, weights, indexes, seed, batch, config.lanes, config.pool_shards)
+    lanes, pool = config.lanes, config.pool_shards
+    return FrameOrder(sources, weights, indexes, seed, batch, lanes, pool, pair_share)
 
 
 def open_frame_loader(
@@ -53,6 +57,7 @@ def open_frame_loader(
     world: int,
     workers: int,
     skip: frozenset[str] = frozenset(),
+    late: tuple[int, Sizes] | None = None,
 ) -> Loader:
     """The Loader of one rank for whole frames.
 
@@ -60,9 +65,13 @@ def open_frame_loader(
         sizes: (rows, columns) of the images of each of ASPECTS, such as
             data.loading.frames.list_sizes gives. They say what is cut; the arrays hold frames as
             they lie in the shards.
+        late: a step, and the sizes from it on.
     """
+    reader = _open_reader(order, config, sizes, config.retries, skip)
+    if late is not None:
+        reader.late_from, reader.late_sizes = late[0] * order.batch, late[1]
     return make_loader(
-        _open_reader(order, config, sizes, config.retries, skip),
+        reader,
         lambda rows, side: layout(rows, side, config.rules.people_max),
         config,
         rank,
@@ -118,6 +127,39 @@ def val_frames(
             continue  # another frame does as well
         rows.setdefault(aspect, []).append(row)
         left -= 1
+    return _join_rows(rows)
+
+
+def sample_frames(
+    order: FrameOrder,
+    config: "FrameDataConfig",
+    sizes: Sizes,
+    count: int,
+    skip: frozenset[str] = frozenset(),
+) -> list[dict[str, np.ndarray]]:
+    """As val_frames, of ``count`` frames that are trained on, spread over the first epoch.
+
+    Raises:
+        UserError: none of them can be read.
+    """
+    reader = _open_reader(order, config, sizes, 0, skip)
+    side = max(source.size for source in order.sources)
+    rows: dict[int, list[dict[str, np.ndarray]]] = {}
+    total = sum(order.totals)
+    for n in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int)).tolist():
+        draw = order.draw(n)
+        path = order.sources[draw.source].paths[draw.shard]
+        try:
+            row = _read_whole(reader, draw, path, side)
+        except (BadSample, NoPair):
+            continue
+        rows.setdefault(draw.kind, []).append(row)
+    if not rows:
+        raise UserError(f"none of {min(count, total)} frames that were tried can be read")
+    return _join_rows(rows)
+
+
+def _join_rows(rows: dict[int, list[dict[str, np.ndarray]]]) -> list[dict[str, np.ndarray]]:
     return [
         {name: np.concatenate([row[name] for row in found]) for name in found[0]}
         for _, found in sorted(rows.items())

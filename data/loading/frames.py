@@ -18,7 +18,7 @@
     keypoints        (rows, M, 17, 3) float32 of coco17: x, y in pixels of the frame, confidence
     keypoint_visible (rows, M, 17) uint8, as joint_visible
     tags             (rows, 10) int32, see TAGS
-    look             (rows, 28) float32, uniform: see DEGRADE and TONE
+    look             (rows, 29) float32, uniform: see DEGRADE, TONE and CAMERA
 
 What is cut and augmented on the device, labels with it: data/loading/frame_batch.py. Runs in the
 loader's workers; imports neither torch nor webdataset.
@@ -42,8 +42,8 @@ from engine.config.parser import key
 from engine.errors import UserError
 
 TAGS = (*reader.TAGS[:7], "people", "width", "height")  # kind: which of ASPECTS the batch is of
-NUMBERS, LOOK = 8, 28
-DEGRADE, TONE = slice(0, 20), slice(20, 28)  # columns of "look"
+NUMBERS, LOOK = 8, 29
+DEGRADE, TONE, CAMERA = slice(0, 20), slice(20, 28), 28  # columns of "look"
 KEYPOINT_SET, KEYPOINTS = "coco17", 17
 ANNY = "anny"
 BODY = {"pose": (104, 3), "root": (3,), "shape": (6,), "face": (52,), "joints": (104, 3)}
@@ -167,9 +167,23 @@ class FrameReader(ShardReader):
 
     Attributes:
         sizes: (rows, columns) of the images of each of ASPECTS.
+        late_sizes: the same from slot ``late_from`` on; none: ``sizes`` to the end.
     """
 
     sizes: Sequence[Size] = ()
+    late_sizes: Sequence[Size] = ()
+    late_from: int = 0
+    _slot: int = 0  # that is being filled
+
+    def fill(self, arrays: Arrays, row: int, n: int) -> None:
+        """Fill one row with slot n; see ShardReader."""
+        self._slot = n
+        super().fill(arrays, row, n)
+
+    def find_size(self, aspect: int) -> Size:
+        """Return the size of the images of an aspect in the slot that is being filled."""
+        late = len(self.late_sizes) > 0 and self._slot >= self.late_from
+        return (self.late_sizes if late else self.sizes)[aspect]
 
     def wanted(self, kind: int) -> str:
         """Return what a slot holds, in words."""
@@ -183,7 +197,7 @@ class FrameReader(ShardReader):
         Returns how many people there are, and the frame's width and height.
         """
         files, frame, members = self._open(path, draw)
-        size = self.sizes[draw.kind]
+        size = self.find_size(draw.kind)
         numbers = self._draw_cut(random, frame, size)
         shown = self._measure_shown(files, path, frame, members, numbers, size)
         whom = self._choose(frame, shown)

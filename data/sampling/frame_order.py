@@ -13,7 +13,7 @@ from data.format.frame import ASPECTS
 from data.format.index import FIRST_FRAME, Index
 from data.sampling.left_out import LeftOut
 from data.sampling.manifest import SourceManifest
-from data.sampling.order import Draw, Order, default_lanes, quotas, spread
+from data.sampling.order import PAIR, Draw, Order, default_lanes, numbers, quotas, spread
 from engine.errors import UserError
 
 STEPS = 256  # batches after which the aspects come again in the same turn
@@ -27,6 +27,8 @@ class FrameOrder:
         sources: SourceManifest of each source.  weights: of each, relative.
         indexes: {path: Index} of all their shards.
         seed, batch, lanes, pool_shards: as in Order; ``lanes`` None: as many as divide the batch.
+        pair_share: share of slots 2k + 1 of a batch that another frame of slot 2k's scene fills,
+            where there is one.
     Attributes:
         aspects: numbers of data.format.frame.ASPECTS that batches are of, in the turn in which
             they come, STEPS long.
@@ -45,8 +47,10 @@ class FrameOrder:
         batch: int,
         lanes: int | None,
         pool_shards: float,
+        pair_share: float = 0.0,
     ) -> None:
         self.sources, self.seed, self.batch = sources, seed, batch
+        self.pair_share = pair_share
         self.lanes = lanes or default_lanes(batch, ONE_KIND)
         self.totals = [0] * len(sources)
         shares = np.zeros(len(ASPECTS))
@@ -67,7 +71,7 @@ class FrameOrder:
         self._orders: dict[int, _AspectOrder] = {}
         for a in np.flatnonzero(shares).tolist():
             own = [(n, found[a]) for n, found in enumerate(places) if a in found]
-            self._orders[a] = _AspectOrder(self, a, own, weights, pool_shards)
+            self._orders[a] = _AspectOrder(self, a, own, weights, pool_shards, indexes)
         self.slices = [1] * len(sources)
         self.lane_length = [0] * len(sources)
         for part in self._orders.values():
@@ -86,7 +90,22 @@ class FrameOrder:
         return self.aspects[step % len(self.aspects)]
 
     def draw(self, n: int, attempt: int = 0) -> Draw:
-        """The Draw of slot n, its ``kind`` the aspect; attempts are as Order's."""
+        """The Draw of slot n, its ``kind`` the aspect; attempts are as Order's.
+
+        A slot that a pair's other frame should fill and cannot has a frame of its own.
+        """
+        if not attempt and n % self.batch % 2 and self._is_paired(n // 2):
+            first = self._draw_alone(n - 1, 0)
+            other = self._orders[first.kind].find_sibling(first)
+            if other is not None:
+                return other
+        return self._draw_alone(n, attempt)
+
+    def _is_paired(self, pair: int) -> bool:
+        share = self.pair_share
+        return share > 0 and numbers(self.seed, PAIR, pair, 1).random() < share
+
+    def _draw_alone(self, n: int, attempt: int) -> Draw:
         step, row = divmod(n, self.batch)
         aspect = self.aspect(step)
         turns, rest = divmod(step, len(self.aspects))
@@ -137,9 +156,16 @@ class _AspectOrder:
         own: list[tuple[int, list[np.ndarray]]],
         weights: Sequence[float],
         pool_shards: float,
+        indexes: dict[str, Index],
     ) -> None:
         self.aspect, self.numbers = aspect, [number for number, _ in own]
         self.frames = [shards for _, shards in own]
+        self._scenes = {}
+        if whole.pair_share:
+            for number, shards in own:
+                paths = whole.sources[number].paths
+                found = zip(paths, shards, strict=True)
+                self._scenes[number] = [_take_scenes(indexes[path], at) for path, at in found]
         self.totals = {number: sum(map(len, shards)) for number, shards in own}
         parts, shares = [], []
         for number, shards in own:
@@ -162,9 +188,31 @@ class _AspectOrder:
         index = int(self.frames[found.source][found.shard][found.index])
         return Draw(self.numbers[found.source], self.aspect, found.shard, index, found.epoch)
 
+    def find_sibling(self, draw: Draw) -> Draw | None:
+        """Return the draw of the next frame of a frame's scene, the first after the last one.
+
+        None where the scene has no other that is trained on, or nobody knows the scene.
+        """
+        at = self.numbers.index(draw.source)
+        frames = self.frames[at][draw.shard]
+        scenes = self._scenes[draw.source][draw.shard]
+        if scenes is None:
+            return None
+        place = int(np.searchsorted(frames, draw.index))
+        mates = np.flatnonzero(scenes == scenes[place])
+        if len(mates) < 2 or not scenes[place]:
+            return None
+        after = mates[(int(np.searchsorted(mates, place)) + 1) % len(mates)]
+        return Draw(draw.source, self.aspect, draw.shard, int(frames[after]), draw.epoch)
+
     def epochs(self, n: int) -> dict[int, float]:
         """{source's number: how often its frames of this aspect were gone through}."""
         return dict(zip(self.numbers, self.order.epochs(n).values(), strict=True))
+
+
+def _take_scenes(index: Index, frames: np.ndarray) -> np.ndarray | None:
+    """(n,) uint64 marks of the scenes of some frames of a shard; None: nobody knows."""
+    return None if index.people is None else index.people[frames]
 
 
 def _list_held_scenes(sources: list[SourceManifest], indexes: dict[str, Index]) -> np.ndarray:

@@ -486,7 +486,7 @@ def build(
         if config.init_head:
             return model.to(device), begin_from(model, config)
         if config.init_encoder:
-            before = take_encoder(model, config)
+            before = take_encoder(model.encoder, config.model, config.init)
         elif config.init:
             before = model.take_pretrained(config.init)
         if not model.head.has_mesh:

@@ -1,0 +1,56 @@
+"""Images of a run of ``task=scene`` for people to view: validation frames, meshes on them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data.loading.augment import denormalise
+from engine.logging.images import save_image
+from engine.run.run_folder import RunFolder
+from finetune.scene.people import make_scene
+from finetune.viz.draw import overlay
+
+if TYPE_CHECKING:
+    from finetune.tasks.scene import SceneTask
+
+SIDE = 256  # pixels of an image's tile
+
+
+def save(task: "SceneTask", folder: Path, step: int) -> dict[str, Path]:
+    """Draw validation frames into ``folder/images/step-XXXXXXXX.png``, with meshes below.
+
+    Returns:
+        {"overlays": path}, or nothing where it could not be written.
+    """
+    val = task.require_val()
+    count = len(val["tags"])
+    rows = range(0, count, max(1, count // task.config.log.images))[: task.config.log.images]
+    columns = [draw_column(task, row) for row in rows]
+    path = RunFolder(folder).image(step)
+    sheet = Image.fromarray(np.concatenate(columns, 1))
+    return {"overlays": path} if save_image(sheet, path) else {}
+
+
+def draw_column(task: "SceneTask", row: int) -> np.ndarray:
+    """(2 * SIDE, SIDE, 3) uint8: a validation frame as the network sees it, and its people."""
+    size, batch = task.take_val([row])[0]
+    task.step_module.size = size
+    answer, truth = task.step_module.look(batch)
+    pixels = denormalise(truth.frames.images)[0].mul(255).round().byte().permute(1, 2, 0)
+    image = pixels.cpu().numpy()
+    with torch.no_grad():
+        people = make_scene(answer, truth.K, task.body, task.model.patch, task.threshold)[0]
+    shown = overlay(image, [one.person for one in people])
+    return np.concatenate([_put_in_tile(image), _put_in_tile(shown)])
+
+
+def _put_in_tile(image: np.ndarray) -> np.ndarray:
+    """The image as large as fits, in the middle of a white tile."""
+    found = Image.fromarray(image)
+    found.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    tile = Image.new("RGB", (SIDE, SIDE), "white")
+    tile.paste(found, ((SIDE - found.width) // 2, (SIDE - found.height) // 2))
+    return np.asarray(tile)
