@@ -93,7 +93,9 @@ class Predictor(Network):
         _refuse_other_runs(path, f"{name}={place}")
         config = parse(FinetuneConfig, [str(path)], COMMAND)
         if not isinstance(config, FinetuneConfig):
-            raise UserError(f"{name}={place} is a run of task={config.task}, which takes no images")
+            raise UserError(
+                f"{name}={place} is a run of task={config.task}, {tell_use(config.task)}"
+            )
         _note_unknown_border(path)
         body = config.open_body()
         with torch.random.fork_rng(devices=[]):
@@ -169,6 +171,16 @@ class Predictor(Network):
     ) -> Prediction:
         images, cameras = self.cut_crops(pixels, K, squares, flip)
         return self.model(images, cameras, self.body, prompts, masks=masks)
+
+
+def tell_use(task: str) -> str:
+    """Return what networks of another task than recovery are for, to end a sentence with."""
+    if task == "scene":
+        return (
+            "which finds everybody in whole images without boxes: "
+            "finetune.scene.predictor.ScenePredictor opens it"
+        )
+    return "which takes no images"
 
 
 def _refuse_other_runs(path: Path, named: str) -> None:

@@ -125,6 +125,11 @@ def open_network(path: Path) -> OpenedNetwork:
         raise UserError(
             f"{path} is a motion module, which takes no images: video.motion= names one"
         )
+    if "scene" in content.metadata:
+        raise UserError(
+            f"{path} finds everybody in whole images without boxes: "
+            "finetune.scene.predictor.ScenePredictor opens it"
+        )
     if not is_network_file(content.metadata):
         raise UserError(
             f"{path} does not say how its network is built: it was not written by "

@@ -12,6 +12,7 @@ The heat map chooses the places that are asked, in training too, where those of 
 first: the others are what confidence learns from.
 """
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 HEAD_NAME = "scene"  # in the header of the weights: the task has one head
 HEAT_SHARE = 0.01  # of the slots of tokens, that hold somebody: what the heat map begins with
+FACE_SHARE = 0.03  # of a facial action, that faces show in the mean: what answers begin with
 FIRST, STEP = 1e4, 200.0  # above any logit of the heat map, and above any difference of two
 
 
@@ -113,7 +115,8 @@ class SceneNetwork(nn.Module):
         self.rays = nn.Linear(NUMBERS, wide) if keys.rays else None
         self.no_ray = nn.Parameter(torch.zeros(wide)) if keys.rays else None
         self.norm = LayerNorm(wide, EPSILON)
-        self.heat = nn.Sequential(nn.Linear(wide, wide), nn.GELU(), nn.Linear(wide, SLOTS))
+        heat = nn.Linear(wide, SLOTS)
+        self.heat = nn.Sequential(nn.Linear(wide, wide), nn.GELU(), heat)
         self.spans = nn.Sequential(nn.Linear(wide, wide), nn.GELU(), nn.Linear(wide, SLOTS))
         self.embed = nn.Linear(wide, width)
         self.begin_query = nn.Linear(wide, width)
@@ -133,13 +136,15 @@ class SceneNetwork(nn.Module):
             "anchor": self.joints,
             "embedding": keys.embedding,
         }
-        self.answers = nn.ModuleDict({name: nn.Linear(width, n) for name, n in counts.items()})
+        layers = {name: nn.Linear(width, count) for name, count in counts.items()}
+        self.answers = nn.ModuleDict(layers)
         self.apply(initialise)
         nn.init.xavier_uniform_(self.encoder.patch_embed.proj.weight.view(wide, -1))
         nn.init.normal_(self.slots, std=0.02)
         for name in ("pose", "shape", "span"):  # the first answers are nearly the means
-            nn.init.xavier_uniform_(self.answers[name].weight, gain=0.01)
-        nn.init.constant_(self.heat[-1].bias, -torch.tensor(1 / HEAT_SHARE - 1).log().item())
+            nn.init.xavier_uniform_(layers[name].weight, gain=0.01)
+        nn.init.constant_(heat.bias, -math.log(1 / HEAT_SHARE - 1))
+        nn.init.constant_(layers["face"].bias, -math.log(1 / FACE_SHARE - 1))
         self.register_buffer("mean_pose", torch.eye(3).repeat(self.joints, 1, 1))
         self.register_buffer("mean_shape", torch.full((shapes,), body.shape_space.mean))
         self.register_buffer("mean_span", torch.zeros(()))
@@ -185,6 +190,8 @@ class SceneNetwork(nn.Module):
         coarse = take(spans, token).gather(2, slot[..., None])[..., 0]
         queries = self._ask(tokens, grid, token, slot, centre, coarse.detach(), ropes)
         said = {name: layer(queries).float() for name, layer in self.answers.items()}
+        # What the heat map says already is not to be learnt once more.
+        warm = take(heat.detach(), token).gather(2, slot[..., None])
         space = self.shape_space
         return SceneAnswer(
             heat,
@@ -194,7 +201,7 @@ class SceneNetwork(nn.Module):
             coarse,
             coarse.detach() + said["span"][..., 0],
             said["offset"],
-            said["confidence"][..., 0],
+            (said["confidence"] + warm)[..., 0],
             said["anchor"],
             flatten_columns(self.mean_pose) + said["pose"].unflatten(-1, (self.joints, 6)),
             space.to_free(self.mean_shape) + said["shape"],
@@ -206,7 +213,7 @@ class SceneNetwork(nn.Module):
         self, tokens: torch.Tensor, K: torch.Tensor, known: torch.Tensor, grid: tuple[int, int]
     ) -> torch.Tensor:
         """Tokens (B, N, C), normalised, with the rays of those cameras that are known."""
-        if self.rays is None:
+        if self.rays is None or self.no_ray is None:
             return self.norm(tokens)
         with torch.autocast(tokens.device.type, enabled=False):
             rays = describe_rays(K.float(), grid, self.patch)

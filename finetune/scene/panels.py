@@ -10,7 +10,8 @@ from PIL import Image
 from data.loading.augment import denormalise
 from engine.logging.images import save_image
 from engine.run.run_folder import RunFolder
-from finetune.scene.people import make_scene
+from finetune.scene.find import find_people
+from finetune.scene.people import make_found
 from finetune.viz.draw import overlay
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def draw_column(task: "SceneTask", row: int) -> np.ndarray:
     pixels = denormalise(truth.frames.images)[0].mul(255).round().byte().permute(1, 2, 0)
     image = pixels.cpu().numpy()
     with torch.no_grad():
-        people = make_scene(answer, truth.K, task.body, task.model.patch, task.threshold)[0]
+        found = find_people(answer, truth.K, task.body, task.model.patch, task.threshold)
+    people = make_found(found, truth.K, task.body)[0]
     shown = overlay(image, [one.person for one in people])
     return np.concatenate([_put_in_tile(image), _put_in_tile(shown)])
 

@@ -17,6 +17,7 @@ from data.loading.frame_build import (
     val_frames,
 )
 from data.loading.frames import TAGS
+from data.loading.loader import Loader
 from data.sampling.frame_order import FrameOrder
 from data.sampling.order import Order
 from data.sampling.seen import Seen
@@ -36,6 +37,7 @@ from finetune.scene.losses import NAMES as TERMS
 from finetune.scene.losses import OF_ANCHORS, OF_BODIES, PEOPLE
 from finetune.scene.means import compute_means
 from finetune.scene.network import SceneNetwork
+from finetune.scene.network_file import describe_scene, fill_network, open_scene
 from finetune.scene.step import SceneStep
 from finetune.tasks import TASKS
 from pretrain import header
@@ -96,7 +98,7 @@ class SceneTask(ClipTask[SceneConfig]):
     def _open_order(config: SceneConfig) -> FrameOrder:
         return open_frame_order(config.data, config.batch, config.seed, config.scene.pair_share)
 
-    def _open_loader(self):
+    def _open_loader(self) -> Loader:
         config = self.config
         late = None
         if config.scene.late_steps:
@@ -124,6 +126,8 @@ class SceneTask(ClipTask[SceneConfig]):
     def _begin(self) -> Seen:
         """Fill the network with what a new run starts from; what its weights have seen."""
         config, before = self.config, Seen()
+        if config.init_head:
+            return self._go_on()
         if config.init_encoder:
             before = take_encoder(self.model.encoder, config.model, config.init)
         elif config.init:
@@ -133,6 +137,13 @@ class SceneTask(ClipTask[SceneConfig]):
         batches = [(sizes[_aspect_of(part)], self._copy(part)) for part in found]
         self.model.set_means(*compute_means(self.step_module, batches, self.body))
         return before
+
+    def _go_on(self) -> Seen:
+        """Fill the network from the scene network that ``init`` names; what it has seen."""
+        opened = open_scene(self.config.init, "init")
+        fill_network(self.model, opened.model.state_dict(), opened.file)
+        log.info(f"init: all of {self.config.init}")
+        return header.read_seen(opened.file)
 
     def _copy(self, arrays: Arrays) -> Batch:
         return {name: torch.from_numpy(values).to(self.device) for name, values in arrays.items()}
@@ -219,7 +230,7 @@ class SceneTask(ClipTask[SceneConfig]):
 
     def make_metadata(self) -> dict[str, str]:
         """The header of the weights' file."""
-        return header.make_header(self.config.model, self.seen, self.model.roles)
+        return describe_scene(self.config, self.body, self.seen)
 
     def announce(self, start: int) -> None:
         """Say what is derived from the config, before the first step."""
