@@ -193,7 +193,7 @@ class DecoderBlock(Block):
     It attends to features that stay as they are; norms come first.
 
     With ``cross=False`` there is no reference: MAE's block, which is the encoder's but for the name
-    of its second norm.
+    of its second norm. So it is without one that is given, too.
     """
 
     def __init__(self, width: int, heads: int, mlp_ratio: float, cross: bool) -> None:
@@ -222,7 +222,7 @@ class DecoderBlock(Block):
         """
         x = x[:, first:] + self.attn(self.norm1(x), rope_x, first)
         rope_x = None if rope_x is None else rope_x[..., first:, :, :]
-        if self.cross is not None:
+        if self.cross is not None and y is not None:
             x = x + self.cross(self.norm2(x), self.norm_y(y), rope_x, rope_y)
         return x + self.mlp(self.norm3(x))
 
@@ -258,7 +258,7 @@ class LookingBlock(Block):
     ) -> torch.Tensor:
         """Return (B, T, C) of x (B, T, C), visible (B, V, C) and y (R, N, C) or None."""
         x = x + self.look(self.norm1(x), self.norm_visible(visible), rope_x, rope_visible)
-        if self.cross is not None:
+        if self.cross is not None and y is not None:
             x = x + self.cross(self.norm2(x), self.norm_y(y), rope_x, rope_y)
         return x + self.mlp(self.norm3(x))
 
@@ -319,7 +319,7 @@ class Decoder(nn.Module):
 
         Args:
             visible: (B, V, E) encoded tokens of the masked image.
-            reference: (R, L, E), B a multiple of R; None without cross-attention.
+            reference: (R, L, E), B a multiple of R; None: cross-attention is passed over.
             order: (B, N) patch of each token, the V visible ones first.
             table: (N, C) of sincos_table, or (N, head width / 2, 2) of rope_table where the decoder
                 is rotary.

@@ -250,13 +250,17 @@ class CrossCompletion(PairNetwork):
         back = torch.cat([keep, masked], 1).argsort(1)
         return self.decoder.head(take(features, back))
 
-    def features(self, a: torch.Tensor, b: torch.Tensor | None) -> torch.Tensor:
+    def features(
+        self, a: torch.Tensor, b: torch.Tensor | None, reference: bool = True
+    ) -> torch.Tensor:
         """Return the decoder's features of ``a`` with nothing masked, after its last norm.
 
-        (B, N, decoder width).
+        (B, N, decoder width). Without ``reference`` a decoder that attends to one passes over that.
         """
         grid = self._grid(a, b)
         keep, masked = _split(None, len(a), grid[0] * grid[1], a.device)
+        if not reference:
+            return self._join(self._encode(a, grid), None, keep, masked, grid, False, None)
         return self._decode(a, b, keep, masked, grid, masked_only=False)
 
     def complete(
@@ -284,6 +288,27 @@ class CrossCompletion(PairNetwork):
         return self.decoder.read(
             self._decode(a, b, keep, masked, grid, masked_only=True, seen=seen)
         )
+
+    def complete_both(
+        self,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        keep: torch.Tensor,
+        masked: torch.Tensor,
+        seen: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``complete`` with the help of the references, and without: a is encoded once.
+
+        Args:
+            all: as ``complete`` has them.
+        Returns:
+            what ``complete`` gives, twice.
+        """
+        grid = self._masked_grid(a, b, keep, masked)
+        visible, reference = self._encode(a, grid, keep), self._encode(b, grid, seen)
+        helped = self._join(visible, reference, keep, masked, grid, True, seen)
+        alone = self._join(visible, None, keep, masked, grid, True, None)
+        return self.decoder.read(helped), self.decoder.read(alone)
 
     def complete_and_embed(
         self,
@@ -376,67 +401,6 @@ def list_outputs(config: "ModelConfig") -> dict[str, int]:
     if part.latents:
         out["latents"] = part.latents
     return out
-
-
-def flops(config: "ModelConfig", visible: int, targets: int = 1, seen: int | None = None) -> float:
-    """Return the floating-point operations of one pair's forward pass.
-
-    Through ``complete``, a multiply-add counted as two.
-
-    Matrix products alone, as is the custom. A training step costs three times as much (backward is
-    twice forward).
-
-    Args:
-        visible: patches of ``a`` that are not masked, V.  targets: pairs that share a reference, K.
-        seen: patches of the reference that are attended to; None: all.
-    """
-    tokens = config.grid()[0] * config.grid()[1]
-    seen = tokens if seen is None else seen
-    masked = tokens - visible
-    pixels, narrow = 3 * config.patch**2, config.decoder.width
-    outputs = pixels + sum(list_outputs(config).values())
-    said = 2 * masked * narrow * outputs
-    return said + _decoded_flops(config, visible, masked, targets, seen)
-
-
-def feature_flops(config: "ModelConfig", targets: int = 1) -> float:
-    """As ``flops``, through ``features``: nothing is masked, no pixels are said."""
-    tokens = config.grid()[0] * config.grid()[1]
-    return _decoded_flops(config, tokens, tokens, targets, tokens)
-
-
-def encoder_flops(config: "ModelConfig", count: int) -> float:
-    """As ``flops``, of the encoder alone, which is given so many patches of an image."""
-    wide, ratio = config.encoder.width, config.mlp_ratio
-    each = 4 * wide * wide + 2 * wide * int(wide * ratio)
-    blocks = config.encoder.depth * (count * each + 2 * count * count * wide)
-    return 2 * (blocks + count * 3 * config.patch**2 * wide)
-
-
-def _decoded_flops(config, visible, wanted, targets, seen):
-    """Operations up to the decoder's last norm, where ``wanted`` tokens go through its end."""
-    tokens = config.grid()[0] * config.grid()[1]
-    wide, narrow, ratio = config.encoder.width, config.decoder.width, config.mlp_ratio
-    hidden = int(narrow * ratio)
-
-    # What each token costs after it has looked at its own image.
-    cross = config.decoder.cross
-    each = cross * (2 * narrow * narrow + 2 * seen * narrow) + 2 * narrow * hidden
-    if config.decoder.self_attention:
-        attention = 4 * tokens * narrow * narrow + 2 * tokens * tokens * narrow
-        # In the last block those that are not wanted are attended to, but do not look.
-        looking = 2 * tokens * narrow + narrow * narrow
-        blocks = config.decoder.depth * (attention + tokens * each)
-        blocks -= (tokens - wanted) * (each + looking)
-    else:
-        looking = 2 * narrow * narrow + 2 * visible * narrow
-        of_visible = 2 * visible * narrow * narrow
-        blocks = config.decoder.depth * (wanted * (looking + each) + of_visible)
-    # Of the reference: encoder, keys and values of each of the decoder's blocks.
-    keys = seen * wide * narrow + config.decoder.depth * 2 * seen * narrow * narrow
-    reference = cross * (encoder_flops(config, seen) + 2 * keys)
-    own = encoder_flops(config, visible) + 2 * visible * wide * narrow
-    return own + 2 * blocks + reference / targets
 
 
 def initialise(module: nn.Module) -> None:

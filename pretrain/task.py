@@ -148,6 +148,18 @@ class PretrainTask(ClipTask[PretrainConfig]):
         groups = len(self.order.sources) * len(PAIR_KINDS)
         return loss, sum_groups(losses.detach().double(), group, groups)
 
+    def finish_update(self, step: int, bad: torch.Tensor) -> None:
+        """Have the objective take up the new weights."""
+        self.objective.finish_update(step, bad)
+
+    def list_state(self) -> dict[str, torch.Tensor]:
+        """The objective's, for each weight."""
+        return self.objective.list_state()
+
+    def load_state(self, path: Path) -> None:
+        """Give the objective its state of a checkpoint."""
+        self.objective.load_state(path)
+
     def name_losses(self, sums: Sequence[float]) -> dict[str, float]:
         """Return the losses by their names, from the meters of ``compute_loss``.
 

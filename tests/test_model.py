@@ -16,7 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from engine.errors import UserError
 from pretrain.blocks import EncoderBlock, take
 from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig
-from pretrain.model import CrossCompletion, flops, table
+from pretrain.flops import flops
+from pretrain.model import CrossCompletion, table
 from pretrain.position import rope_table, rotate, sincos_table
 
 POSITIONS = ("cosine", "rope")

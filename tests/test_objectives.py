@@ -19,8 +19,9 @@ from engine.distributed.process_group import Processes
 from engine.errors import UserError
 from pretrain import gradients, weights
 from pretrain.config import DecoderConfig, EncoderConfig, MaskingConfig, ModelConfig, PretrainConfig
+from pretrain.flops import feature_flops, flops
 from pretrain.masking import choose, choose_blocks
-from pretrain.model import CrossCompletion, feature_flops, flops
+from pretrain.model import CrossCompletion
 from pretrain.train import make_trainer
 
 STUDENT = ["objective.name=teacher", "model.decoder.cross=false", "model.decoder.latents=32"]

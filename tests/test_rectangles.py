@@ -55,8 +55,9 @@ from finetune.verb_config import EvaluateConfig
 from finetune.views import view
 from pretrain import encoders, panels, weights
 from pretrain.config import DecoderConfig, EncoderConfig, ModelConfig, VisionConfig
+from pretrain.flops import flops
 from pretrain.masking import person_share
-from pretrain.model import CrossCompletion, Encoder, flops, table
+from pretrain.model import CrossCompletion, Encoder, table
 from pretrain.position import resample
 
 TALL, WIDE, STRIP = (64, 48), (48, 64), slice(8, 56)

@@ -4,7 +4,8 @@
         model.safetensors       weights under bare names, whole tensors; with optim.ema their
                                 running average
         optimizer.safetensors   "exp_avg/NAME" and the like for each weight; beside an average
-                                "trained/NAME", the weight itself
+                                "trained/NAME", the weight itself; "task-KIND/NAME", what the task
+                                keeps of each weight (Task.list_state)
         state.json              step, next slot, versions, and what the guard knows: statistics,
                                 ledger of skipped stretches
         complete.json           written last: bytes and a hash of each file; without it the folder

@@ -16,6 +16,7 @@ from engine.run.patience import read_again
 from engine.run.run_folder import find_weights_file
 
 TRAINED = "trained"  # part of a weight's state: itself, where the weights file holds an average
+OF_TASK = "task-"  # begins the names of parts that are the task's, and not the optimizer's
 
 
 def load(
@@ -77,6 +78,21 @@ def load_some(path: Path, targets: Mapping[str, torch.Tensor]) -> None:
             own(target).copy_(cut(file.get_tensor(name), target))
 
 
+@torch.no_grad()
+def load_of_task(path: Path, targets: Mapping[str, torch.Tensor]) -> None:
+    """Fill tensors, whole or in shares, with what Task.list_state gave under their names.
+
+    Raises:
+        UserError: names the first that a checkpoint's folder does not hold.
+    """
+    with _open_own(path / "optimizer.safetensors") as file:
+        held = set(file.keys())
+        for key, target in targets.items():
+            if OF_TASK + key not in held:
+                raise UserError(f"{path}/optimizer.safetensors: {OF_TASK}{key} is missing")
+            own(target).copy_(cut(file.get_tensor(OF_TASK + key), target))
+
+
 def list_optimizer_tensors(
     optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]
 ) -> dict[str, torch.Tensor]:
@@ -127,6 +143,8 @@ def load_optimizer(
                 continue
             optimizer.state[parameter] = {}
             for part in parts[name]:
+                if part.startswith(OF_TASK):
+                    continue
                 value = file.get_tensor(f"{part}/{name}")
                 if part == TRAINED:
                     own(parameter.detach()).copy_(cut(value, parameter))

@@ -159,6 +159,25 @@ class Task(abc.ABC, Generic[Config]):
         """
         return 0
 
+    def finish_update(self, step: int, bad: torch.Tensor) -> None:
+        """Take up the weights after the update of a step, on all ranks.
+
+        Args:
+            bad: () bool on the device: the update was skipped, and no weight has changed.
+        """
+        return
+
+    def list_state(self) -> dict[str, torch.Tensor]:
+        """{"KIND/WEIGHT": tensor} that checkpoints hold beside the weights, which are the model's.
+
+        Of each kind there is one of each weight that is trained, whole or spread as that is.
+        """
+        return {}
+
+    def load_state(self, path: Path) -> None:
+        """Go on with what ``list_state`` gave when a checkpoint's folder was written."""
+        return
+
     # What is measured beside the loss.
 
     @abc.abstractmethod

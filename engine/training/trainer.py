@@ -204,6 +204,7 @@ class Trainer:
         self.optimizer.zero_grad()
         if self.average:
             self.average.update(bad)
+        self.task.finish_update(step, bad)
         self.replaced += batch["tags"][:, self.task.replaced_columns].sum(0)
         sums[-2] = norm.detach()
         sums[-1] = 1
@@ -344,6 +345,7 @@ class Trainer:
             self.guard.load(state["guard"])
         if self.average:
             self.average.load(path, state.get(HEADER))
+        self.task.load_state(path)
         return state["step"]
 
     def save(self, run: Run | None, step: int, last: bool) -> None:
@@ -361,6 +363,7 @@ class Trainer:
         self.note()
         weights, metadata = self.model.state_dict(), self.task.make_metadata()
         moments = restore.list_optimizer_tensors(self.optimizer, self.names)
+        moments |= {restore.OF_TASK + key: state for key, state in self.task.list_state().items()}
         averaged = {}
         if self.average:
             weights = self.average.replace(self.model.state_dict(keep_vars=True))

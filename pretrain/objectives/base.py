@@ -100,6 +100,18 @@ class Objective(nn.Module, abc.ABC):
     def evaluate(self, task: PretrainTask, shares: Shares) -> dict[str, float]:
         """{"val/KIND" and more: number} over ``task.val``; see engine.training.task.Task."""
 
+    def finish_update(self, step: int, bad: torch.Tensor) -> None:
+        """Take up the weights after an update; see engine.training.task.Task."""
+        return
+
+    def list_state(self) -> dict[str, torch.Tensor]:
+        """{"KIND/WEIGHT": tensor} for checkpoints; see engine.training.task.Task."""
+        return {}
+
+    def load_state(self, path: Path) -> None:
+        """Go on with what ``list_state`` gave when a checkpoint's folder was written."""
+        return
+
     def begin_validation(self, val: Arrays, subjects: Sequence[str]) -> None:
         """Take up the validation rows, once, before the first step. ``subjects``: of each row."""
         return

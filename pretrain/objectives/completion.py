@@ -21,8 +21,9 @@ from engine.training.task import Arrays, Batch
 from pretrain import masking, panels, patch_loss, reference_gain, weights
 from pretrain.blocks import take
 from pretrain.config import CompletionConfig, ObjectiveConfig, PretrainConfig, get_completion
+from pretrain.flops import flops
 from pretrain.gradients import histograms
-from pretrain.model import CrossCompletion, PairNetwork, flops, list_outputs
+from pretrain.model import CrossCompletion, PairNetwork, list_outputs
 from pretrain.objectives import OBJECTIVES
 from pretrain.objectives.base import Objective
 

@@ -25,7 +25,7 @@ from engine.training.shares import Shares
 from engine.training.task import Batch
 from pretrain.config import CompletionConfig, ObjectiveConfig, PretrainConfig
 from pretrain.embedding import Embedding
-from pretrain.model import encoder_flops
+from pretrain.flops import encoder_flops
 from pretrain.objectives import OBJECTIVES
 from pretrain.objectives.completion import Completion
 from pretrain.reference_gain import AT_ONCE
