@@ -8,7 +8,7 @@ All versions take turns in rounds; times are medians over rounds, ratios medians
 ratio. On a CPU one thread's processor time is counted, so that other processes on the machine count
 less; on a GPU the wall's. A step begins with the loader's bytes and ends with AdamW's update; the
 plain one is given float32 images, cropped and normalised, for nothing. Operations are counted by
-formula (pretrain.flops.flops, three times for forward and backward), the same for all versions; the
+formula (pretrain.flops.step_flops, forward and backward), the same for all versions; the
 share is of the device's own rate at square matrix products of the same precision, measured in the
 same run. ``off`` names the sizes for which each optimisation is left out in turn, with what that
 changes in loss and gradients.
@@ -45,7 +45,7 @@ from engine.errors import UserError
 from engine.training.trainer import build_optimizer
 from pretrain import blocks, state_dict_adapters
 from pretrain.config import PretrainConfig
-from pretrain.flops import flops
+from pretrain.flops import step_flops
 from pretrain.model import CrossCompletion
 from pretrain.objectives.completion import Completion, CompletionConfig
 from pretrain.task import build
@@ -202,7 +202,7 @@ class Case:
 
     def flops(self) -> float:
         """Return the operations of a pair's forward and backward passes."""
-        return 3 * flops(
+        return step_flops(
             self.config.model, self.config.masking.seen(math.prod(self.config.model.grid()))[0]
         )
 

@@ -6,8 +6,10 @@ Tokens are (B, T, channels) throughout; heads are split off behind them, so that
 to be laid out anew.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -69,10 +71,25 @@ def prepare(blocks: Iterable[nn.Module], config: TrainConfig, device: torch.devi
         block.compiled = hardware.compiles(config.compile, device)
 
 
+# Whether what runs without gradient is part of a training step.
+_in_step: contextvars.ContextVar[bool] = contextvars.ContextVar("in_step", default=False)
+
+
+@contextlib.contextmanager
+def stop_gradient() -> Iterator[None]:
+    """Compute without gradient within, in a training step with blocks that are compiled there."""
+    token = _in_step.set(torch.is_grad_enabled())
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        _in_step.reset(token)
+
+
 class Block(nn.Module):
     """A residual block, ``step`` in those that build on it.
 
-    Without gradients, where shapes are many, nothing is compiled.
+    Without gradients, where shapes are many, nothing is compiled but what ``stop_gradient`` covers.
 
     Attributes:
         compiled: run ``step`` compiled.  activation_checkpointing: keep a block's input alone for
@@ -87,10 +104,11 @@ class Block(nn.Module):
 
     def forward(self, *tensors: Any) -> torch.Tensor:
         """Run ``step``, compiled or with activation checkpointing where that is set."""
-        if not torch.is_grad_enabled():
+        learns = torch.is_grad_enabled()
+        if not learns and not _in_step.get():
             return self.step(*tensors)
         step = compiled_step(type(self)) if self.compiled else type(self).step
-        if self.activation_checkpointing:
+        if self.activation_checkpointing and learns:
             return checkpoint(step, self, *tensors, use_reentrant=False, preserve_rng_state=False)
         return step(self, *tensors)
 

@@ -65,6 +65,11 @@ class DecoderConfig:
         "(objective.name=teacher); 0: none",
         low=0,
     )
+    reference_gradient: bool = key(
+        True,
+        "false: the reference is encoded without a backward pass, at a third of the operations "
+        "and in less memory; the encoder learns from the masked image alone",
+    )
 
 
 @dataclass
@@ -393,6 +398,12 @@ class PretrainConfig(ClipTrainConfig):
                 f"masking.block={self.masking.block} does not divide the {grid[0]} x {grid[1]} "
                 f"patches of an image (model.image_size={self.model.image_size}, "
                 f"model.patch={self.model.patch})"
+            )
+        decoder = self.model.decoder
+        if not decoder.cross and not decoder.reference_gradient:
+            raise UserError(
+                "model.decoder.reference_gradient=false, but model.decoder.cross=false attends to "
+                "no reference"
             )
         visible, _ = self.masking.seen(patches)
         if not 0 < visible < patches:

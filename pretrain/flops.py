@@ -1,7 +1,4 @@
-"""Operations of the pair network: matrix products alone, a multiply-add counted as two.
-
-A training step costs three times a forward pass, for backward is twice forward.
-"""
+"""Operations of the pair network: matrix products alone, a multiply-add counted as two."""
 
 from typing import TYPE_CHECKING
 
@@ -24,6 +21,21 @@ def flops(config: "ModelConfig", visible: int, targets: int = 1, seen: int | Non
     own = encoder_flops(config, visible) + _embedding_flops(config, visible)
     of_a = own + _decoder_flops(config, visible, masked, seen, cross) + _heads_flops(config, masked)
     return of_a + cross * _reference_flops(config, seen) / targets
+
+
+def step_flops(
+    config: "ModelConfig", visible: int, targets: int = 1, seen: int | None = None
+) -> float:
+    """As ``flops``, of a training step: forward, and backward as twice that.
+
+    A reference without gradient is encoded once, and has none brought back through the map to the
+    decoder's width.
+    """
+    step = 3 * flops(config, visible, targets, seen)
+    if not config.decoder.cross or config.decoder.reference_gradient:
+        return step
+    seen = _count_tokens(config) if seen is None else seen
+    return step - (2 * encoder_flops(config, seen) + _embedding_flops(config, seen)) / targets
 
 
 def alone_flops(config: "ModelConfig", visible: int) -> float:

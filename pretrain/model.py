@@ -12,6 +12,7 @@ and its weights go and come under timm's names.
 """
 
 import abc
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from einops import rearrange
 from torch import nn
 
 from engine.errors import UserError
-from pretrain.blocks import CrossAttention, Decoder, EncoderBlock, take
+from pretrain.blocks import CrossAttention, Decoder, EncoderBlock, stop_gradient, take
 from pretrain.embedding import Embedding
 from pretrain.gradients import count_values
 from pretrain.position import resample, rope_table, sincos_table
@@ -305,7 +306,7 @@ class CrossCompletion(PairNetwork):
             what ``complete`` gives, twice.
         """
         grid = self._masked_grid(a, b, keep, masked)
-        visible, reference = self._encode(a, grid, keep), self._encode(b, grid, seen)
+        visible, reference = self._encode(a, grid, keep), self._encode_reference(b, grid, seen)
         helped = self._join(visible, reference, keep, masked, grid, True, seen)
         alone = self._join(visible, None, keep, masked, grid, True, None)
         return self.decoder.read(helped), self.decoder.read(alone)
@@ -353,11 +354,19 @@ class CrossCompletion(PairNetwork):
     def _encode(self, images, grid, keep=None):
         return self.encoder(images, self._tables(grid)[0], keep)
 
+    def _encode_reference(self, images, grid, keep=None):
+        """``_encode``, without gradient where ``decoder.reference_gradient`` is false."""
+        learns = self.config.decoder.reference_gradient
+        with contextlib.nullcontext() if learns else stop_gradient():
+            return self._encode(images, grid, keep)
+
     def _decode(self, a, b, keep, masked, grid, masked_only, seen=None):
         if b is None and self.config.decoder.cross:
             raise UserError("b is None, and model.decoder.cross=true attends to it")
         visible = self._encode(a, grid, keep)
-        reference = self._encode(b, grid, seen) if self.config.decoder.cross else None
+        reference = None
+        if self.config.decoder.cross:
+            reference = self._encode_reference(b, grid, seen)
         return self._join(visible, reference, keep, masked, grid, masked_only, seen)
 
     def _join(self, visible, reference, keep, masked, grid, masked_only, seen):

@@ -21,7 +21,7 @@ from engine.training.task import Arrays, Batch
 from pretrain import masking, panels, patch_loss, reference_gain, weights
 from pretrain.blocks import take
 from pretrain.config import CompletionConfig, ObjectiveConfig, PretrainConfig, get_completion
-from pretrain.flops import flops
+from pretrain.flops import step_flops
 from pretrain.gradients import histograms
 from pretrain.model import CrossCompletion, PairNetwork, list_outputs
 from pretrain.objectives import OBJECTIVES
@@ -297,10 +297,10 @@ class Completion(Objective):
 
     @classmethod
     def count_step_flops(cls, config: PretrainConfig) -> float:
-        """Operations of a target's training step: three times those of its forward pass."""
+        """Operations of a target's training step."""
         rows, columns = config.model.grid()
         visible, attended = config.masking.seen(rows * columns)
-        return 3 * flops(config.model, visible, config.targets_per_reference, attended)
+        return step_flops(config.model, visible, config.targets_per_reference, attended)
 
     def describe(self) -> str:
         """Sizes of the decoder's work: patches, those masked, those attended to."""

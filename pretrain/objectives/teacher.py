@@ -31,7 +31,7 @@ from engine.logging.metric_registry import Group, Metric, MetricBook
 from engine.training.shares import Shares
 from engine.training.task import Batch
 from pretrain import patch_loss, weights
-from pretrain.blocks import take
+from pretrain.blocks import stop_gradient, take
 from pretrain.config import CompletionConfig, ObjectiveConfig, PretrainConfig
 from pretrain.flops import alone_flops, feature_flops
 from pretrain.model import CrossCompletion
@@ -216,7 +216,6 @@ class Teacher(Completion):
             helped, alone = self.model.complete_both(a, b, keep, masked, seen)
         return self.split_outputs(alone.float()), self.split_outputs(helped.float())
 
-    @torch.no_grad()
     def teach(self, a: torch.Tensor, b: torch.Tensor | None, masked: torch.Tensor) -> torch.Tensor:
         """(B, M, C) the teacher's features of masked patches, as ``latent_norm`` normalises them.
 
@@ -224,10 +223,11 @@ class Teacher(Completion):
             a: (B, 3, H, W) whole.  b: (R, 3, H, W), or None for a teacher of one image.
             masked: (B, M).
         """
-        features = self._see(a, b, masked)
-        if _keys(self.config).latent_norm == "channel":
-            return standardise(features)
-        return F.layer_norm(features, features.shape[-1:])
+        with stop_gradient():
+            features = self._see(a, b, masked)
+            if _keys(self.config).latent_norm == "channel":
+                return standardise(features)
+            return F.layer_norm(features, features.shape[-1:])
 
     def _see(self, a, b, masked):
         """(B, M, C) the teacher's features of masked patches, as they are, in float32."""

@@ -64,6 +64,11 @@ class ViewsConfig(CompletionConfig):
     def check_run(self, config: PretrainConfig) -> None:
         """UserError where there is no head that says whole images."""
         super().check_run(config)
+        if not config.model.decoder.reference_gradient:
+            raise UserError(
+                "model.decoder.reference_gradient=false with objective.name=views: both images "
+                "learn by their agreement"
+            )
         if not config.model.embedding.points:
             raise UserError(
                 "objective.name=views with model.embedding.points=0: set how many 3D vectors say "
