@@ -32,7 +32,7 @@ from data.bodies.anny_layout import ANNY
 from data.bodies.base import BodyModel
 from data.bodies.models import open_model
 from data.format.clip import decode_meta
-from data.format.labels import load_arrays
+from data.format.label_files import load_arrays
 from data.format.samples import read_samples
 from engine.cli import run
 from engine.geometry import similarity_align

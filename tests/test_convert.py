@@ -21,7 +21,8 @@ from data.conversion.fit import Aim, Fitter, Stiffness
 from data.conversion.names import match_joints
 from data.conversion.rig import find_firmness, measure_rig
 from data.format.clip import Clip, Crop, decode_meta
-from data.format.labels import SEEN, Keypoints, load_arrays, read_labels, save_arrays
+from data.format.label_files import load_arrays, save_arrays
+from data.format.labels import SEEN, Keypoints, read_labels
 from data.format.samples import read_samples
 from data.format.shards import write_samples
 from data.loading.crop_labels import find_label_kind

@@ -12,7 +12,8 @@ from data.bodies.body_files import VARIABLE
 from data.bodies.models import open_model
 from data.format.clip import Clip, Crop, decode_meta
 from data.format.joint_sets import find_joint_set
-from data.format.labels import Keypoints, Labels, load_arrays
+from data.format.label_files import load_arrays
+from data.format.labels import Keypoints, Labels
 from data.format.samples import read_samples
 from data.format.shards import shard_name, write_shard
 from data.loading.crop_labels import find_label_kind

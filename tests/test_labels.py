@@ -18,6 +18,7 @@ from data.format.joint_sets import (
     match_joint_sets,
     register_joint_set,
 )
+from data.format.label_files import save_arrays
 from data.format.label_rows import LabelLayout
 from data.format.labels import (
     HIDDEN,
@@ -29,7 +30,6 @@ from data.format.labels import (
     pack_labels,
     read_arrays,
     read_labels,
-    save_arrays,
 )
 from data.format.verify import check_shard
 from engine.errors import UserError

@@ -7,7 +7,7 @@ import pytest
 from clips import disc, make_clip
 
 from data.format.clip import FORMAT, decode_masks, decode_meta, encode
-from data.format.labels import load_arrays
+from data.format.label_files import load_arrays
 from engine.errors import UserError
 
 

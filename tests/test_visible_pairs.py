@@ -7,7 +7,7 @@ from clips import make_clip, write_shards
 from data.config import DataConfig
 from data.format.clip import encode
 from data.format.index import PAIR_KINDS
-from data.format.labels import read_visible
+from data.format.label_files import read_visible
 from data.loading.build import open_loader, open_order
 from data.loading.reader import TAGS
 from data.sampling.pairs import PairRules

@@ -14,8 +14,9 @@ from data.bodies.base import BodyModel, BodyParameters
 from data.bodies.smpl_layout import FAMILY
 from data.conversion.convert import Converted, Converter
 from data.format.clip import Clip
+from data.format.label_files import load_arrays
 from data.format.labels import BodyParameters as LabelledBody
-from data.format.labels import Joints, Keypoints, Labels, load_arrays, pack_labels, read_arrays
+from data.format.labels import Joints, Keypoints, Labels, pack_labels, read_arrays
 from data.loading.crop_labels import ANNY, find_label_kind
 from data.loading.reader import BadSample, NoPair
 from engine.errors import UserError

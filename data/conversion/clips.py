@@ -27,7 +27,7 @@ from data.conversion.clip_labels import (
 )
 from data.conversion.convert import CHUNK, Converted, Converter
 from data.format.clip import Clip, decode_meta
-from data.format.labels import save_arrays
+from data.format.label_files import save_arrays
 from data.format.samples import read_samples
 from data.format.shards import find_shards, write_samples
 from engine.errors import UserError, explain, failure_of

@@ -27,7 +27,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from data.cropping.border import BORDER, check_border
-from data.format.labels import Labels, pack_labels, read_arrays, save_arrays
+from data.format.label_files import save_arrays
+from data.format.labels import Labels, pack_labels, read_arrays
 from data.format.looks import is_look
 from engine.errors import UserError
 

@@ -6,7 +6,11 @@ In a shard (a plain WebDataset tar) a frame is a run of members with one key, an
     KEY.jpg         the image, RGB JPEG, height x width as the JSON says
     KEY.ids.png     optional: (height, width) uint8, who is seen at a pixel: 0 nobody, i + 1 person
                     i; a thing before a person is nobody
-    KEY.json        the fields of Frame and FramePerson below, and "frame_format": 1
+    KEY.ignore.png  optional, of format 2: one bit a pixel, 1 where people may be of whom the frame
+                    says nothing (a crowd, somebody whom nobody labelled); who is found there is no
+                    mistake
+    KEY.json        the fields of Frame and FramePerson below, and "frame_format": 1, or 2 of a
+                    frame that has what only format 2 has
     KEY.labels.npz  optional: labels in the schema of data/format/labels.py, a row a *person* where
                     that schema has a crop and an instant: N = T = P people, in the order of
                     "people". 2D points are pixels of the frame; 3D ones are metres in the world,
@@ -27,10 +31,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from data.format.labels import Labels, pack_labels, read_arrays, save_arrays
+from data.format.label_files import save_arrays
+from data.format.labels import Labels, pack_labels, read_arrays
 from engine.errors import UserError
 
-FRAME_FORMAT = 1
+FRAME_FORMAT = 2  # that is read; frames that need no more are written as format 1
 MOST_PEOPLE = 254  # that the ids of pixels tell apart
 # Width over height of the shapes that frames are sorted into; a frame is of the nearest.
 ASPECTS = {"9:16": 9 / 16, "2:3": 2 / 3, "3:4": 3 / 4, "1:1": 1.0} | {
@@ -75,6 +80,7 @@ class Frame:
         ids: (height, width) uint8, see the module, or None.
         labels: Labels of P rows, or {name: array}, or None.
         split, image: as of a Clip and a Crop.
+        ignore: (height, width) bool, true where people may be of whom nothing is said, or None.
     """
 
     key: str
@@ -93,6 +99,7 @@ class Frame:
     labels: Labels | dict[str, np.ndarray] | None = field(default=None, repr=False)
     split: str | None = None
     image: str | None = None
+    ignore: np.ndarray | None = None
 
 
 def find_aspect(width: int, height: int) -> int:
@@ -119,14 +126,9 @@ def encode_frame(frame: Frame) -> dict[str, bytes]:
         )
     members = {"jpg": frame.jpeg}
     if frame.ids is not None:
-        if frame.ids.shape != (frame.height, frame.width):
-            raise UserError(
-                f"frame {frame.key}: ids of shape {frame.ids.shape} for {frame.width} x "
-                f"{frame.height} pixels"
-            )
-        out = io.BytesIO()
-        Image.fromarray(np.asarray(frame.ids, np.uint8)).save(out, "PNG", compress_level=6)
-        members["ids.png"] = out.getvalue()
+        members["ids.png"] = _encode_png(frame, "ids", np.asarray(frame.ids, np.uint8))
+    if frame.ignore is not None:
+        members["ignore.png"] = _encode_png(frame, "ignore", np.asarray(frame.ignore, bool))
     members["json"] = json.dumps(_describe(frame), separators=(",", ":")).encode()
     try:
         decode_frame(members["json"], frame.key)  # what a reader would refuse is not written
@@ -135,6 +137,17 @@ def encode_frame(frame: Frame) -> dict[str, bytes]:
     except ValueError as error:
         raise UserError(f"frame {frame.key}: {error}") from None
     return members
+
+
+def _encode_png(frame: Frame, name: str, pixels: np.ndarray) -> bytes:
+    if pixels.shape != (frame.height, frame.width):
+        raise UserError(
+            f"frame {frame.key}: {name} of shape {pixels.shape} for {frame.width} x "
+            f"{frame.height} pixels"
+        )
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", compress_level=6)
+    return out.getvalue()
 
 
 def _label_arrays(labels: Labels | dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
@@ -147,7 +160,7 @@ def _label_arrays(labels: Labels | dict[str, np.ndarray], count: int) -> dict[st
 
 def _describe(frame: Frame) -> dict[str, object]:
     meta: dict[str, object] = {
-        "frame_format": FRAME_FORMAT,
+        "frame_format": FRAME_FORMAT if _needs_newest(frame) else 1,
         "source": frame.source,
         "licence": frame.licence,
         "width": frame.width,
@@ -172,7 +185,16 @@ def _describe(frame: Frame) -> dict[str, object]:
     for name in ("split", "image"):
         if getattr(frame, name) is not None:
             meta[name] = getattr(frame, name)
+    if frame.ignore is not None:
+        meta["ignore"] = True
     return meta
+
+
+def _needs_newest(frame: Frame) -> bool:
+    """Whether a frame has what format 1 has not: regions to ignore, bodies of several variants."""
+    labels = frame.labels
+    body = labels.body if isinstance(labels, Labels) else None
+    return frame.ignore is not None or (body is not None and bool(body.variants))
 
 
 def _rounded(values: Sequence[float] | Matrix | None, digits: int) -> list | None:
@@ -277,16 +299,30 @@ def decode_ids(data: bytes, frame: Frame) -> np.ndarray:
     Raises:
         ValueError: it is no PNG of one channel, of another size, or names people who are not there.
     """
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            ids = np.array(image)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"ids.png does not decode: {error}") from None
-    if ids.shape != (frame.height, frame.width) or ids.dtype != np.uint8:
-        raise ValueError(
-            f"ids.png is {ids.shape} of {ids.dtype}, the json says {frame.height} x {frame.width} "
-            f"of uint8"
-        )
+    ids = _decode_png(data, frame, "ids.png", np.dtype(np.uint8))
     if ids.max(initial=0) > len(frame.people):
         raise ValueError(f"ids.png has person {ids.max() - 1} of {len(frame.people)}")
     return ids
+
+
+def decode_ignore(data: bytes, frame: Frame) -> np.ndarray:
+    """(height, width) bool of a ``KEY.ignore.png`` member.
+
+    Raises:
+        ValueError: it is no PNG of one bit a pixel, or of another size.
+    """
+    return _decode_png(data, frame, "ignore.png", np.dtype(bool))
+
+
+def _decode_png(data: bytes, frame: Frame, name: str, kind: np.dtype) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            pixels = np.array(image)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f"{name} does not decode: {error}") from None
+    if pixels.shape != (frame.height, frame.width) or pixels.dtype != kind:
+        raise ValueError(
+            f"{name} is {pixels.shape} of {pixels.dtype}, the json says {frame.height} x "
+            f"{frame.width} of {kind}"
+        )
+    return pixels

@@ -1,4 +1,4 @@
-"""Labels of single crops put together into the labels of a clip."""
+"""Labels of single crops put together into those of a clip, of people into those of a frame."""
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -44,6 +44,34 @@ def stack_labels(crops: Sequence[CropLabels], times: Sequence[float] | None = No
     if all(share is not None for share in shares):
         labels.visible = np.array(shares, np.float32)
     labels.annotation = stack_annotations([crop.annotation for crop in crops])
+    return labels
+
+
+def stack_people(people: Sequence[CropLabels]) -> Labels:
+    """The Labels of a whole frame in which these people are, a row each.
+
+    What is a person's own, such as a shape or which variant of a body model it is of, has a row
+    each, too.
+
+    Raises:
+        ValueError: two people have different joint sets, body models or frames, or arrays of
+            different shapes.
+    """
+    bodies = [person.body for person in people]
+    plain = [
+        None if body is None else replace(body, variant="", of_person=frozenset())
+        for body in bodies
+    ]
+    labels = stack_labels(
+        [replace(person, body=body) for person, body in zip(people, plain, strict=True)]
+    )
+    if labels.body is not None:
+        variants = [None if body is None else body.variant for body in bodies]
+        known = {variant for variant in variants if variant is not None}
+        if len(known) == 1:
+            labels.body.variant = known.pop()
+        else:
+            labels.body.variants = tuple(variant or "" for variant in variants)
     return labels
 
 

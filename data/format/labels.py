@@ -13,7 +13,8 @@ For N crops and T instants; every part may be absent, and what is absent is left
     joint_confidence    (T, J) 0 to 1, 0: not labelled; absent: 1
     joint_visible       (N, J), as keypoint_visible
     body_model          text, such as "anny", "smplx" or "mano"
-    body_variant        text, such as "neutral", "female" or "left"; absent: the model has one
+    body_variant        text, such as "neutral", "female" or "left"; absent: the model has one. Of
+                        whole frames also (T,) texts, each person's own
     parameters          (P,) text: the arrays below that the body model takes. Absent: PARAMETERS
                         of the model, which labels of format 1 have
     NAME of parameters  (T, ...), or with one dimension the person's, the same at all instants.
@@ -35,15 +36,13 @@ are such arrays already: pose, root, phenotype and face of anny, and its joints.
 Imports neither torch nor webdataset: it runs in the loader's workers.
 """
 
-import io
-import zipfile
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from data.format.annotation import Annotation
+from data.format.label_files import load_arrays
 
 OUTSIDE, HIDDEN, SEEN = range(3)  # of keypoint_visible and joint_visible
 FRAMES = ("world", "root")
@@ -114,6 +113,7 @@ class BodyParameters:
 
     Attributes:
         model: its name.  variant: which of its kinds, or "".
+        variants: (T,) of each row where they differ, as the people of a frame do; else empty.
         parameters: {name: (T, ...) float32, or (S,) float32 for all instants}.
         known: {name: (T,) bool}; a name that is not there is known at all instants.
         of_person: names of those that are the person's, the same at all instants. In the labels of
@@ -125,6 +125,7 @@ class BodyParameters:
     parameters: dict[str, np.ndarray] = field(default_factory=dict)
     known: dict[str, np.ndarray] = field(default_factory=dict)
     of_person: frozenset[str] = frozenset()
+    variants: tuple[str, ...] = ()
 
 
 @dataclass
@@ -229,7 +230,8 @@ def _body_at(body: BodyParameters, row: int) -> BodyParameters:
         values[name] = array if array.ndim == 1 else array[row]
         known[name] = np.array([_is_known(body.known.get(name), row)])
     of_person = frozenset(name for name, array in body.parameters.items() if array.ndim == 1)
-    return BodyParameters(body.model, body.variant, values, known, of_person)
+    variant = body.variants[row] if body.variants else body.variant
+    return BodyParameters(body.model, variant, values, known, of_person)
 
 
 def _is_known(known: np.ndarray | None, row: int) -> bool:
@@ -275,8 +277,8 @@ def _pack_points(out: dict[str, np.ndarray], name: str, points: Keypoints | Join
 
 def _pack_body(out: dict[str, np.ndarray], body: BodyParameters) -> None:
     out["body_model"] = np.array(body.model)
-    if body.variant:
-        out["body_variant"] = np.array(body.variant)
+    if body.variants or body.variant:
+        out["body_variant"] = np.array(body.variants or body.variant)
     names = sorted(body.parameters)
     taken = RESERVED.intersection(names)
     if taken:
@@ -377,6 +379,17 @@ class _Checker:
             raise ValueError(f"{name} is {array.shape} of {array.dtype}, not one text")
         return str(array.ravel()[0])
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        """(T,) texts of the arrays, one a row; empty where there is one text, or none."""
+        array = self.arrays.get(name)
+        if array is None or np.size(array) == 1:
+            return ()
+        if array.shape != (self.times,) or array.dtype.kind != "U":
+            raise ValueError(
+                f"{name} is {array.shape} of {array.dtype}, not a text, or {self.times}"
+            )
+        return tuple(map(str, array))
+
     def numbers(self, name: str, shape: tuple[int | None, ...], kinds: str = "fiu") -> np.ndarray:
         """Return an array of finite numbers of that shape (None: any length).
 
@@ -424,7 +437,10 @@ class _Checker:
 
     def body(self, model: str) -> BodyParameters:
         """The parameters of the body model."""
-        body = BodyParameters(model, self.text("body_variant"))
+        body = BodyParameters(model)
+        body.variants = self.texts("body_variant")
+        if not body.variants:
+            body.variant = self.text("body_variant")
         for name in self._parameter_names():
             if name not in self.arrays:
                 raise ValueError(f"{name}, a parameter of {model}, is missing")
@@ -443,57 +459,3 @@ class _Checker:
         if f"{name}_known" not in self.arrays:
             return None
         return self.numbers(f"{name}_known", (self.times,), "iub").astype(bool)
-
-
-def load_arrays(
-    data: bytes, names: Iterable[str] | None = None, optional: Iterable[str] = ()
-) -> dict[str, np.ndarray]:
-    """{name: array} of an npz, of all or of some names, as they are.
-
-    Pickled objects are refused.
-
-    Args:
-        optional: names that are returned too where they are there.
-    Raises:
-        ValueError: it is not such an archive.  KeyError: a name is missing.
-    """
-    if data[:2] != b"PK":
-        raise ValueError("labels.npz is not an npz archive")
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            there = [name for name in optional if name in arrays.files]
-            return {name: arrays[name] for name in (*(names or arrays.files), *there)}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
-        # zipfile raises RuntimeError for an archive that is said to be encrypted.
-        raise ValueError(f"labels.npz does not load: {error}") from None
-
-
-def read_visible(data: bytes, count: int) -> np.ndarray | None:
-    """Return (N,) share of its surface that each crop shows, of an npz; None where it has none.
-
-    Raises:
-        ValueError: it is not such an archive, or does not fit ``count`` crops.
-    """
-    try:
-        shares = load_arrays(data, ["visible"])["visible"]
-    except KeyError:
-        return None
-    if shares.shape != (count,) or shares.dtype.kind not in "fiu":
-        raise ValueError(
-            f"labels.npz: visible is {shares.shape} of {shares.dtype}, not a number for each of "
-            f"{count} crops"
-        )
-    return shares
-
-
-def save_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The bytes of an npz, equal for equal arrays: np.savez would write today's date into it."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
-        for name in sorted(arrays):
-            data = io.BytesIO()
-            np.lib.format.write_array(data, np.ascontiguousarray(arrays[name]), allow_pickle=False)
-            entry = zipfile.ZipInfo(name + ".npy", (1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(entry, data.getvalue(), compresslevel=6)
-    return out.getvalue()

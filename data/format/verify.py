@@ -13,13 +13,14 @@ from typing import BinaryIO
 import simplejpeg
 
 from data.format.clip import decode_masks, decode_meta
-from data.format.frame import decode_frame, decode_ids, is_frame
+from data.format.frame import decode_frame, decode_ids, decode_ignore, is_frame
 from data.format.index import build_index
-from data.format.labels import load_arrays, read_labels
+from data.format.label_files import load_arrays
+from data.format.labels import read_labels
 from engine.errors import Failure, explain
 
 IMAGE = re.compile(r"\d\d+\.jpg")
-KNOWN = {"json", "masks.bin", "labels.npz", "jpg", "ids.png"}
+KNOWN = {"json", "masks.bin", "labels.npz", "jpg", "ids.png", "ignore.png"}
 
 
 @dataclass
@@ -150,6 +151,7 @@ def _check_frame(found: dict[str, bytes], where: str) -> list[str]:
         reasons = _image(found["jpg"], "jpg", frame.width, frame.height)
     for name, said, decode in (
         ("ids.png", meta.get("ids"), lambda data: decode_ids(data, frame)),
+        ("ignore.png", meta.get("ignore"), lambda data: decode_ignore(data, frame)),
         ("labels.npz", meta.get("labels"), lambda data: read_labels(data, len(frame.people))),
     ):
         if bool(said) != (name in found):

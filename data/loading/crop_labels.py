@@ -16,7 +16,8 @@ import numpy as np
 
 from data.bodies.smpl_layout import BODY_JOINTS, FAMILY, FINGER_JOINTS, FamilySpec
 from data.format.joint_sets import JOINT_SETS, match_joint_sets
-from data.format.labels import SEEN, Joints, Labels, load_arrays, read_labels
+from data.format.label_files import load_arrays
+from data.format.labels import SEEN, Joints, Labels, read_labels
 from data.loading.reader import BadSample, NoPair
 from engine.errors import UserError
 

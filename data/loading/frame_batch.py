@@ -17,7 +17,7 @@ from data.format.joint_sets import find_joint_set
 from data.format.labels import OUTSIDE
 from data.loading.augment import jitter, normalise
 from data.loading.degrade import change_tone, degrade
-from data.loading.frames import DEGRADE, KEYPOINT_SET, TONE, FrameAugmentConfig
+from data.loading.frames import DEGRADE, IGNORE_STEP, KEYPOINT_SET, TONE, FrameAugmentConfig
 from engine.geometry import axis_angle_to_matrix, matrix_to_axis_angle
 
 FLIP, COLOURS = 4, slice(5, 8)  # columns of "numbers"
@@ -35,6 +35,8 @@ class FrameBatch:
         present: (B, M) bool, whether there is a person.
         shown: (B, M) share of the person that the image shows.
         box: (B, M, 4) x0, y0, x1, y1 in pixels of the image, around the frame's box.
+        ignore: (B, rows, columns) in [0, 1], how much of a pixel of the image may show people who
+            are not among the present: a network that finds them makes no mistake.
         track: (B, M) int32; equal numbers in one scene are one person.
         body_known: (B, M) bool, whether the following of anny are labelled, in the axes of the
             image's camera, metres.
@@ -50,6 +52,7 @@ class FrameBatch:
     camera_known: torch.Tensor
     rotation: torch.Tensor
     present: torch.Tensor
+    ignore: torch.Tensor
     shown: torch.Tensor
     box: torch.Tensor
     track: torch.Tensor
@@ -109,6 +112,7 @@ def prepare_frames(
         batch["camera_known"] > 0,
         rotation,
         present,
+        _cut_ignored(batch["ignore"], squares, angle, flip, size),
         batch["shown"],
         _move_boxes(batch["box"], numbers, size),
         batch["track"],
@@ -123,6 +127,19 @@ def prepare_frames(
         keypoints,
         _leave_out(keypoint_visible, keypoints[..., :2], keypoints[..., 2] > 0, size),
     )
+
+
+def _cut_ignored(
+    cells: torch.Tensor,
+    squares: torch.Tensor,
+    angle: torch.Tensor,
+    flip: torch.Tensor,
+    size: tuple[int, int],
+) -> torch.Tensor:
+    """(B, rows, columns) of the cells (B, C, C) uint8 of frames."""
+    shares = cells[:, None].float().div_(255)
+    out = crop_squares(shares, squares / IGNORE_STEP, size, angle)[:, 0]
+    return torch.where(flip[:, None, None], out.flip(2), out)
 
 
 def _spoil(images: torch.Tensor, look: torch.Tensor, augment: FrameAugmentConfig) -> torch.Tensor:

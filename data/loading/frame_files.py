@@ -3,13 +3,13 @@
 Runs in the loader's workers; imports neither torch nor webdataset.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import simplejpeg
 
 from data.cropping.border import BLACK
-from data.format.frame import Frame, decode_frame
+from data.format.frame import Frame, decode_frame, decode_ids, decode_ignore
 from data.format.labels import Labels, read_labels
 from data.format.names import normalise
 from data.loading.reader import BadSample, Members
@@ -94,6 +94,29 @@ class FrameFiles:
         high, wide = image.shape[:2]
         out[high:], out[:high, wide:] = BLACK, BLACK
         out[:high, :wide] = image
+
+    def ids(self, path: str, frame: Frame, members: Members) -> np.ndarray | None:
+        """(height, width) uint8 of who is seen where; None where it has none."""
+        return self._mask("ids.png", decode_ids, path, frame, members)
+
+    def ignored(self, path: str, frame: Frame, members: Members) -> np.ndarray | None:
+        """(height, width) bool of where people may be who are not told of; None: nowhere."""
+        return self._mask("ignore.png", decode_ignore, path, frame, members)
+
+    def _mask(
+        self,
+        name: str,
+        decode: Callable[[bytes, Frame], np.ndarray],
+        path: str,
+        frame: Frame,
+        members: Members,
+    ) -> np.ndarray | None:
+        if name not in members:
+            return None
+        try:
+            return decode(self.store.read(path, *members[name]), frame)
+        except ValueError as error:
+            raise BadSample(str(error)) from None
 
     def labels(self, path: str, frame: Frame, members: Members) -> Labels | None:
         """The Labels of a frame's people, None where it has none."""

@@ -8,7 +8,8 @@
     K, Rt            (rows, 3, 3), (rows, 3, 4) float32; camera_known (rows,) uint8
     present          (rows, M) uint8: 1 where there is a person, in the first places; all arrays
                      of people are 0 elsewhere
-    shown            (rows, M) float32 share of the person that the *cut* shows; NaN: not known
+    shown            (rows, M) float32 share of the person that the *cut* shows; where nobody knows
+                     what the frame shows, the share of the person's pixels, or box, in the cut
     box              (rows, M, 4) float32 pixels of the frame; NaN: not known
     track            (rows, M) int32, equal numbers in one scene are one person
     pose, root, joints  (rows, M, 104, 3), (rows, M, 3), (rows, M, 104, 3) float32 of anny, in the
@@ -17,6 +18,9 @@
     joint_visible    (rows, M, 104) uint8, of the frame: 0 outside, 1 hidden, 2 seen
     keypoints        (rows, M, 17, 3) float32 of coco17: x, y in pixels of the frame, confidence
     keypoint_visible (rows, M, 17) uint8, as joint_visible
+    ignore           (rows, C, C) uint8, C = S / 8: share of 255 of each block of 8 x 8 pixels of
+                     the frame where people may be who are not among the present: a crowd, people
+                     whom nobody labelled, people whom the rules leave out
     tags             (rows, 10) int32, see TAGS
     look             (rows, 29) float32, uniform: see DEGRADE, TONE and CAMERA
 
@@ -31,12 +35,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.cropping.geometry import Size, Square, find_longer, find_sides, image_to_crop
-from data.format.frame import ASPECTS, Frame, decode_ids
+from data.format.frame import ASPECTS, Frame
 from data.format.joint_sets import match_joint_sets
 from data.format.labels import OUTSIDE, SEEN, Labels
 from data.loading import reader
 from data.loading.frame_files import FrameFiles
-from data.loading.reader import Arrays, BadSample, Members, NoPair, ShardReader
+from data.loading.reader import Arrays, Members, NoPair, ShardReader
 from data.sampling.order import Draw
 from engine.config.parser import key
 from engine.errors import UserError
@@ -47,6 +51,7 @@ DEGRADE, TONE, CAMERA = slice(0, 20), slice(20, 28), 28  # columns of "look"
 KEYPOINT_SET, KEYPOINTS = "coco17", 17
 ANNY = "anny"
 BODY = {"pose": (104, 3), "root": (3,), "shape": (6,), "face": (52,), "joints": (104, 3)}
+IGNORE_STEP = 8  # pixels of the frame along a cell of "ignore"
 ID_STEP = 2  # every second pixel of a row and column tells what a cut shows of somebody
 
 
@@ -153,6 +158,7 @@ def layout(rows: int, side: int, people: int) -> reader.Shapes:
         "K": ((rows, 3, 3), np.float32),
         "Rt": ((rows, 3, 4), np.float32),
         "camera_known": ((rows,), np.uint8),
+        "ignore": ((rows, *[-(-side // IGNORE_STEP)] * 2), np.uint8),
         "tags": ((rows, len(TAGS)), np.int32),
         "look": ((rows, LOOK), np.float32),
     }
@@ -197,27 +203,29 @@ class FrameReader(ShardReader):
         Returns how many people there are, and the frame's width and height.
         """
         files, frame, members = self._open(path, draw)
+        ids = files.ids(path, frame, members)
         size = self.find_size(draw.kind)
         numbers = self._draw_cut(random, frame, size)
-        shown = self._measure_shown(files, path, frame, members, numbers, size)
+        shown = _measure_shown(frame, ids, numbers, size)
         whom = self._choose(frame, shown)
         if not len(whom):  # a cut that shows nobody: the whole frame is taken
             numbers[:4] = [*whole_cut(frame.width, frame.height, size), 0]
-            shown = self._measure_shown(files, path, frame, members, numbers, size)
+            shown = _measure_shown(frame, ids, numbers, size)
             whom = self._choose(frame, shown)
         if not len(whom) and not self.rules.empty:
             raise NoPair
-        self.put(arrays, row, path, frame, members, numbers, whom, shown)
+        self.put(arrays, row, path, frame, members, numbers, whom, shown, ids)
         return len(whom), frame.width, frame.height
 
     def place_whole(self, arrays: Arrays, row: int, path: str, draw: Draw) -> tuple[int, int, int]:
         """As ``place``, for validation: the whole frame, as it is."""
         files, frame, members = self._open(path, draw)
         size = self.sizes[draw.kind]
+        ids = files.ids(path, frame, members)
         numbers = np.array([*whole_cut(frame.width, frame.height, size), 0, 0, 1, 1, 1])
-        shown = self._measure_shown(files, path, frame, members, numbers, size)
+        shown = _measure_shown(frame, ids, numbers, size)
         whom = self._choose(frame, shown)
-        self.put(arrays, row, path, frame, members, numbers, whom, shown)
+        self.put(arrays, row, path, frame, members, numbers, whom, shown, ids)
         return len(whom), frame.width, frame.height
 
     def _open(self, path: str, draw: Draw) -> tuple[FrameFiles, Frame, Members]:
@@ -236,11 +244,14 @@ class FrameReader(ShardReader):
         numbers: np.ndarray,
         whom: np.ndarray,
         shown: np.ndarray,
+        ids: np.ndarray | None,
     ) -> None:
         """Put a frame and some of its people (n,) into a row; ``shown`` is of all of them."""
         files = FrameFiles(self.store)
         labels = files.labels(path, frame, members)
         files.decode(arrays["pixels"][row], path, frame, members)
+        ignored = files.ignored(path, frame, members)
+        _put_ignored(arrays["ignore"][row], frame, ignored, ids, whom)
         arrays["numbers"][row] = numbers
         arrays["size"][row] = frame.width, frame.height
         known = frame.K is not None and frame.Rt is not None
@@ -281,34 +292,6 @@ class FrameReader(ShardReader):
         colours = 1 + augment.colour * (2 * u[6:] - 1)
         return np.array([x, y, side, angle, flip, *colours])
 
-    def _measure_shown(
-        self,
-        files: FrameFiles,
-        path: str,
-        frame: Frame,
-        members: Members,
-        numbers: np.ndarray,
-        size: Size,
-    ) -> np.ndarray:
-        """(P,) share of each person that the cut shows; NaN where nobody knows.
-
-        What a frame shows of somebody times the share of that person's pixels that are in the cut;
-        where there are no ids, of the box.
-        """
-        shown = np.array([np.nan if p.shown is None else p.shown for p in frame.people], float)
-        to_cut = image_to_crop(Square(*numbers[:4]), size)
-        if "ids.png" in members:
-            data = self.store.read(path, *members["ids.png"])
-            try:
-                ids = decode_ids(data, frame)
-            except ValueError as error:
-                raise BadSample(str(error)) from None
-            return shown * share_in_cut(ids, len(frame.people), to_cut, size)
-        boxes = [frame.people[i].box for i in range(len(frame.people))]
-        inside = [1.0 if box is None else _share_of_box(box, to_cut, size) for box in boxes]
-        # With nothing but a box, what of it is in the cut is all that is known.
-        return np.where(np.isnan(shown), 1.0, shown) * np.array(inside)
-
     def _choose(self, frame: Frame, shown: np.ndarray) -> np.ndarray:
         """(n,) increasing numbers of the people whom the rules want."""
         wanted = np.flatnonzero(shown >= max(self.rules.shown_min, 1e-6))
@@ -318,6 +301,50 @@ class FrameReader(ShardReader):
                 raise NoPair  # who withdraws is in the image too
         most = np.argsort(-shown[wanted], kind="stable")[: self.rules.people_max]
         return np.sort(wanted[most])
+
+
+def _measure_shown(
+    frame: Frame, ids: np.ndarray | None, numbers: np.ndarray, size: Size
+) -> np.ndarray:
+    """(P,) share of each person that a cut shows.
+
+    What the frame shows of somebody times the share of that person's pixels that are in the cut;
+    where there are no ids, of the box. Where nobody knows how much the frame shows, all.
+    """
+    shown = np.array([1.0 if p.shown is None else p.shown for p in frame.people], float)
+    to_cut = image_to_crop(Square(*numbers[:4]), size)
+    if ids is not None:
+        return shown * share_in_cut(ids, len(frame.people), to_cut, size)
+    boxes = [person.box for person in frame.people]
+    inside = [1.0 if box is None else _share_of_box(box, to_cut, size) for box in boxes]
+    return shown * np.array(inside)
+
+
+def _put_ignored(
+    out: np.ndarray,
+    frame: Frame,
+    ignored: np.ndarray | None,
+    ids: np.ndarray | None,
+    whom: np.ndarray,
+) -> None:
+    """Fill cells (C, C) uint8 of "ignore"; ``whom`` (n,) are the people who are present."""
+    out[:] = 0
+    left_out = np.setdiff1d(np.arange(len(frame.people)), whom)
+    if ignored is None and not len(left_out):
+        return
+    where = np.zeros((frame.height, frame.width), bool) if ignored is None else ignored.copy()
+    for number in left_out.tolist():
+        box = frame.people[number].box
+        if ids is not None:
+            where |= ids == number + 1
+        elif box is not None:
+            x0, y0, x1, y1 = np.asarray(box, np.float64).clip(0).round().astype(int).tolist()
+            where[y0:y1, x0:x1] = True
+    rows, columns = (-(-side // IGNORE_STEP) for side in where.shape)
+    padded = np.zeros((rows * IGNORE_STEP, columns * IGNORE_STEP), np.float32)
+    padded[: where.shape[0], : where.shape[1]] = where
+    cells = padded.reshape(rows, IGNORE_STEP, columns, IGNORE_STEP).mean((1, 3))
+    out[:rows, :columns] = np.round(cells * 255)
 
 
 def whole_cut(width: int, height: int, size: Size) -> tuple[float, float, float]:

@@ -17,7 +17,8 @@ import numpy as np
 from data.bodies.models import LAYOUTS
 from data.format.clip import KINDS, Clip
 from data.format.joint_sets import JOINT_SETS, find_joint_set
-from data.format.labels import CropLabels, Joints, Keypoints, load_arrays, read_arrays
+from data.format.label_files import load_arrays
+from data.format.labels import CropLabels, Joints, Keypoints, read_arrays
 from data.loading import crops
 from data.loading.crop_labels import ANNY, find_label_kind
 from data.loading.crops import CropReader, Members, assume_camera

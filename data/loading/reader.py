@@ -16,7 +16,7 @@ import simplejpeg
 from data.cropping.border import BLACK
 from data.format.clip import MASK_BYTES, Clip, decode_meta
 from data.format.index import PAIR_KINDS
-from data.format.labels import read_visible
+from data.format.label_files import read_visible
 from data.format.names import normalise
 from data.sampling.order import PAIR, Draw, Order, numbers
 from data.sampling.pairs import PairRules, choose, more_targets, rotation_between

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data.cropping.geometry import Square, image_to_crop
+from data.cropping.geometry import Size, Square, find_sides, image_to_crop
 from data.cropping.host import find_positions
 from data.cropping.lens import Lens
 from data.find.detection import PersonMask
@@ -37,13 +37,13 @@ def turn_camera(
 
 
 def move_keypoints(
-    keypoints: Keypoints, square: Square, size: int, camera: Camera | None
+    keypoints: Keypoints, square: Square, size: Size, camera: Camera | None
 ) -> Keypoints:
     """Keypoints of one image in pixels of a crop; those outside of it are said to be.
 
     Args:
         keypoints: points (K, 2) in pixels of the image as the lens made it.
-        square: in pixels of the undistorted image.  size: the crop's side in pixels.
+        square: in pixels of the undistorted image.  size: of the crop.
         camera: None where there is no lens to be undone.
     """
     points = np.asarray(keypoints.points, np.float64)
@@ -53,7 +53,7 @@ def move_keypoints(
     points = points @ mapped[:2, :2].T + mapped[:2, 2]
     visible = keypoints.visible
     if visible is not None:
-        inside = ((points >= 0) & (points < size)).all(-1)
+        inside = ((points >= 0) & (points < find_sides(size)[::-1])).all(-1)
         visible = np.where(inside, visible, OUTSIDE).astype(np.uint8)
     # A joint without a label may lie anywhere; it must not be far out, or NaN.
     labelled = np.asarray(keypoints.confidence) > 0

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from data.cropping.geometry import Square, square_around
+from data.cropping.geometry import Size, Square, square_around
 from data.cropping.host import cut_square
 from data.find.detection import Detection
 from data.find.faces import BlurFaces, blur_heads, find_heads
@@ -39,7 +39,7 @@ TURNS = {1: 0, 6: 1, 3: 2, 8: 3}
 
 @dataclass(frozen=True)
 class CutStyle:
-    """How crops are cut: the keys of LabelledSource that matter to one crop."""
+    """How crops, or whole frames, are cut: the keys of LabelledSource that matter to one."""
 
     name: str
     licence: str
@@ -47,6 +47,8 @@ class CutStyle:
     margin: float
     quality: int
     blur_faces: bool = False
+    box_min_px: float = 1.0
+    frame_px: int = 0  # 0: crops
 
     @classmethod
     def of(cls, source: LabelledSource) -> "CutStyle":
@@ -58,6 +60,8 @@ class CutStyle:
             source.margin,
             source.quality,
             source.blur_faces,
+            source.box_min_px,
+            source.frame_px if source.frames else 0,
         )
 
 
@@ -83,8 +87,12 @@ class LastImage:
         self.source: tuple[str | bytes | ArchiveMember, int, tuple[int, int] | None] | None = None
         self.pixels = np.zeros((0, 0, 3), np.uint8)
 
-    def read(self, image: LabelledImage) -> np.ndarray:
-        """(H, W, 3) uint8; ValueError where it cannot be read or has another size."""
+    def read(self, image: LabelledImage, *others: LabelledImage) -> np.ndarray:
+        """(H, W, 3) uint8; ValueError where it cannot be read or has another size.
+
+        Args:
+            others: further people in it, whose faces are hidden too.
+        """
         source = image.image, image.quarter_turns, image.size
         if source != self.source:
             self.source = None
@@ -94,7 +102,8 @@ class LastImage:
             self.source = source
         if self.blur is None:
             return self.pixels
-        return blur_heads(self.pixels, find_heads(_labelled_people(image)))
+        people = [person for one in (image, *others) for person in _labelled_people(one)]
+        return blur_heads(self.pixels, find_heads(people))
 
 
 def _labelled_people(image: LabelledImage) -> list[Detection]:
@@ -265,15 +274,15 @@ def cut_person(image: LabelledImage, pixels: np.ndarray, style: CutStyle) -> Cut
         meta,
         jpeg,
         cut_labels(image.labels, square, style.size, camera),
-        _cut_mask(image, pixels, square, camera),
+        cut_mask(image, pixels, square, MASK_SIDE, camera),
     )
 
 
-def cut_labels(labels: CropLabels, square: Square, size: int, camera: Camera | None) -> CropLabels:
+def cut_labels(labels: CropLabels, square: Square, size: Size, camera: Camera | None) -> CropLabels:
     """Labels of an image as those of a crop; what is not labelled is zero.
 
     Args:
-        square: the crop in pixels of the undistorted image.  size: its side.
+        square: the crop in pixels of the undistorted image.  size: of the crop.
         camera: whose lens is undone, or None.
     """
     out = replace(labels)
@@ -297,10 +306,18 @@ def camera_of(image: LabelledImage, pixels: np.ndarray) -> Camera | None:
     return Camera(image.camera, np.asarray(image.K, np.float64), lens, Rt, width, height)
 
 
-def _cut_mask(
-    image: LabelledImage, pixels: np.ndarray, square: Square, camera: Camera | None
+def cut_mask(
+    image: LabelledImage, pixels: np.ndarray, square: Square, size: Size, camera: Camera | None
 ) -> np.ndarray | None:
-    """(64, 64) bool of the crop, true where at least half of a cell is the person."""
+    """Bool (rows, columns) of a crop, true where at least half of a cell is the person.
+
+    None where the image has no mask of the person.
+
+    Args:
+        pixels: (H, W, 3) of the whole image.  square, size, camera: as of ``cut_square``.
+    Raises:
+        ValueError: the mask is of another size, or not made of finite numbers.
+    """
     if image.mask is None:
         return None
     whole = np.zeros(pixels.shape[:2], np.uint8)
@@ -316,7 +333,7 @@ def _cut_mask(
         if mask.shape != whole.shape:
             raise ValueError(f"its mask is {mask.shape[1]} x {mask.shape[0]}, the image is not")
         whole[mask] = 255
-    share = cut_square(np.repeat(whole[..., None], 3, 2), square, MASK_SIDE, camera)
+    share = cut_square(np.repeat(whole[..., None], 3, 2), square, size, camera)
     return share[..., 0] >= 128
 
 

@@ -1,4 +1,4 @@
-"""``python -m data labels NAME``: crops of a labelled dataset's people, written into shards.
+"""``python -m data labels NAME``: crops of a labelled dataset's people, or whole frames, in shards.
 
 The people are read in their order and a shard is made by one process, so its bytes depend on the
 data set and the keys alone. A shard that has its name is whole: a killed command resumes with
@@ -10,14 +10,17 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import groupby, islice
 
 import numpy as np
 
 from data.find.faces import open_blur
-from data.format.shards import shard_name, write_shard
+from data.format.frame import encode_frame
+from data.format.shards import shard_name, write_samples, write_shard
+from data.sources.frame_groups import group_people
 from data.sources.label_cut import CutStyle, LastImage, cut_person, image_name, join_crops
+from data.sources.label_frame import cut_frame
 from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
 from data.sources.plan import clip_key
 from data.tools.cleanup import clear_leftovers
@@ -40,10 +43,15 @@ log = get_logger(__name__)
 
 @dataclass
 class ShardTask:
-    """A shard to write: its path, and for each clip the images that become its crops."""
+    """A shard to write.
+
+    Attributes:
+        path: of the tar.
+        samples: for each clip the images that become its crops, for each frame its people.
+    """
 
     path: str
-    clips: list[list[LabelledImage]]
+    samples: list[list[LabelledImage]]
     style: CutStyle
 
 
@@ -52,10 +60,10 @@ class ShardReport:
     """What became of a ShardTask.
 
     Attributes:
-        clips: how many were written.  skipped: [(person, reason), ...].
+        written: clips, or frames.  skipped: [(person, reason), ...].
     """
 
-    clips: int
+    written: int
     skipped: list[tuple[str, str]]
 
 
@@ -74,7 +82,8 @@ def main(argv: list[str]) -> int:
 
         named = any(word.startswith("out=") for word in words)
         image = [] if named else [f"out={words[0]}.check.png"]
-        return check_labels(parse_source(words[0], [*words[1:], *image]))
+        people = parse_source(words[0], [*words[1:], *image])
+        return check_labels(replace(people, frames=False))
     source = parse_source(words[0], words[1:])
     if source.blur_faces:
         open_blur()  # says what is missing before anything is cut
@@ -82,7 +91,8 @@ def main(argv: list[str]) -> int:
     before = len(glob.glob(os.path.join(glob.escape(source.out), "*.tar")))
     written, skipped = _write_shards(source)
     there = f"; {before} shards were there already" if before else ""
-    print(f"{written} clips of {source.name} written to {source.out}{there}")
+    what = "frames" if source.frames else "clips"
+    print(f"{written} {what} of {source.name} written to {source.out}{there}")
     tell_skipped(skipped)
     if not written and not before and Part.of(source.part).alone:
         raise UserError(
@@ -111,6 +121,8 @@ def _claim_folder(source: LabelledSource, reader: str) -> None:
         if os.path.exists(path) and glob.glob(os.path.join(glob.escape(source.out), "*.tar")):
             with open(path, encoding="utf-8") as file:
                 before = json.load(file)
+            # A key that is newer than the folder had its default.
+            before = {field.name: field.default for field in fields(source)} | before
             for name in keys:
                 if before.get(name) != keys[name]:
                     raise UserError(
@@ -150,9 +162,9 @@ def _write_shards(source: LabelledSource) -> tuple[int, list[tuple[str, str]]]:
     written = 0
     skipped: list[tuple[str, str]] = []
     plan = _Plan(source)
-    with progress.bar(None, "clip", description="cutting") as bar:
+    with progress.bar(None, "frame" if source.frames else "clip", description="cutting") as bar:
         for number, report in spread(cut_shard, plan.list_tasks(), source.workers):
-            written += report.clips
+            written += report.written
             skipped += report.skipped
             bar.total = plan.estimate()
             bar.update(plan.lengths[number])
@@ -163,7 +175,7 @@ class _Plan:
     """The shards of a source, planned as it is read.
 
     Attributes:
-        lengths: clips of each shard that is to be written.
+        lengths: clips or frames of each shard that is to be written.
     """
 
     def __init__(self, source: LabelledSource) -> None:
@@ -172,7 +184,7 @@ class _Plan:
         self._seen = 0
 
     def estimate(self) -> int | None:
-        """How many clips will have been cut in the end, from how far the reader is."""
+        """How many samples will have been cut in the end, from how far the reader is."""
         share = self.source.rows.share
         if not share:
             return None
@@ -182,9 +194,10 @@ class _Plan:
     def list_tasks(self) -> Iterator[ShardTask]:
         """Yield the shards that are to be written."""
         source, mine = self.source, Part.of(self.source.part)
-        style, clips = CutStyle.of(source), _group_clips(source)
+        style = CutStyle.of(source)
+        samples = group_people(source) if source.frames else _group_clips(source)
         number = 0
-        while shard := list(islice(clips, source.clips_per_shard)):
+        while shard := list(islice(samples, source.clips_per_shard)):
             path = os.path.join(source.out, shard_name(number))
             self._seen += len(shard)
             if mine.has(number) and not os.path.exists(path):
@@ -215,12 +228,38 @@ def _group_clips(source: LabelledSource) -> Iterator[list[LabelledImage]]:
 def cut_shard(task: ShardTask) -> ShardReport:
     """Cut and write one shard; runs in a process of its own.
 
-    A person that cannot be cut is skipped, and its clip with it if nobody is left.
+    A person that cannot be cut is skipped, and its clip or frame with it if nobody is left.
     """
     skipped: list[tuple[str, str]] = []
+    if task.style.frame_px:
+        written = _write_frames(task, skipped)
+    else:
+        written = _write_clips(task, skipped)
+    return ShardReport(written, skipped)
+
+
+def _write_frames(task: ShardTask, skipped: list[tuple[str, str]]) -> int:
+    """How many frames were written; who was skipped is added to a list."""
+    last = LastImage(open_blur() if task.style.blur_faces else None)
+    samples = []
+    for people in task.samples:
+        try:
+            frame, left_out = cut_frame(people, last.read(*people), task.style)
+        except ValueError as error:
+            skipped.append((image_name(people[0]), str(error)))
+            continue
+        skipped += [(_name_person(person), reason) for person, reason in left_out]
+        samples.append((frame.key, encode_frame(frame)))
+    if samples:
+        write_samples(task.path, samples)
+    return len(samples)
+
+
+def _write_clips(task: ShardTask, skipped: list[tuple[str, str]]) -> int:
+    """How many clips were written; who was skipped is added to a list."""
     last = LastImage(open_blur() if task.style.blur_faces else None)
     clips = []
-    for images in task.clips:
+    for images in task.samples:
         parts = []
         for image in images:
             try:
@@ -231,7 +270,7 @@ def cut_shard(task: ShardTask) -> ShardReport:
             clips.append(join_crops(images[0], parts, task.style))
     if clips:
         write_shard(task.path, clips)
-    return ShardReport(len(clips), skipped)
+    return len(clips)
 
 
 def _name_person(image: LabelledImage) -> str:

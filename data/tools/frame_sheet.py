@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from data.format.frame import Frame, decode_ids
+from data.format.frame import Frame
 from data.format.joint_sets import match_joint_sets
 from data.format.labels import OUTSIDE, SEEN, Keypoints, Labels
 from data.loading.frame_files import FrameFiles
@@ -16,6 +16,7 @@ TILE, GAP, CAPTION, COLUMNS = 480, 8, 40, 4
 SHOWN_SET = "coco17"
 FACE, LEFT_ARM, RIGHT_ARM = (0, 1, 2, 3, 4), (5, 7, 9), (6, 8, 10)
 LEFT_LEG, RIGHT_LEG, TRUNK = (11, 13, 15), (12, 14, 16), (5, 6, 12, 11, 5)
+IGNORED = np.array([200, 200, 210], np.uint8)  # over where people may be who are not told of
 COLOURS = (
     (230, 25, 75),
     (60, 180, 75),
@@ -74,12 +75,11 @@ def _draw_frame(files: FrameFiles, path: str, index: int) -> tuple[Image.Image, 
     frame, members = files.frame(path, index)
     pixels = files.pixels(path, frame, members)
     labels = files.labels(path, frame, members)
-    ids = None
-    if "ids.png" in members:
-        try:
-            ids = decode_ids(files.store.read(path, *members["ids.png"]), frame)
-        except ValueError as error:
-            raise BadSample(str(error)) from None
+    ids = files.ids(path, frame, members)
+    ignored = files.ignored(path, frame, members)
+    if ignored is not None:
+        pixels = pixels.copy()
+        pixels[ignored] = pixels[ignored] // 2 + IGNORED // 2
     image = draw_people(pixels, frame, labels, ids)
     scale = TILE / max(image.size)
     size = round(image.width * scale), round(image.height * scale)

@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,8 @@ class FrameTally:
     """Counts over frames.
 
     Attributes:
-        frames, labelled, calibrated: how many.  scenes: names.
+        frames, labelled, calibrated, ignoring: how many, the last those with places of people of
+            whom nothing is said.  scenes: names.
         aspects, people: {aspect's number: frames}, {number of people: frames}.
         shown: of each person who knows it.  heights: px of each box within its frame.
     """
@@ -27,16 +29,18 @@ class FrameTally:
     frames: int = 0
     labelled: int = 0
     calibrated: int = 0
+    ignoring: int = 0
     scenes: set[str] = field(default_factory=set)
     aspects: Counter[int] = field(default_factory=Counter)
     people: Counter[int] = field(default_factory=Counter)
     shown: list[float] = field(default_factory=list)
     heights: list[float] = field(default_factory=list)
 
-    def add(self, frame: Frame, labelled: bool) -> None:
-        """Count a frame."""
+    def add(self, frame: Frame, meta: Mapping[str, Any]) -> None:
+        """Count a frame; ``meta`` is its JSON."""
         self.frames += 1
-        self.labelled += labelled
+        self.labelled += bool(meta.get("labels"))
+        self.ignoring += bool(meta.get("ignore"))
         self.calibrated += frame.K is not None
         self.scenes.add(frame.scene)
         self.aspects[find_aspect(frame.width, frame.height)] += 1
@@ -49,8 +53,8 @@ class FrameTally:
                 self.heights.append(float(high - low))
 
 
-def read_frames(path: str) -> Iterator[tuple[Frame, bool]]:
-    """Yield each Frame of a shard that decodes, and whether it has labels."""
+def read_frames(path: str) -> Iterator[tuple[Frame, Mapping[str, Any]]]:
+    """Yield each Frame of a shard that decodes, and its JSON."""
     index = build_index(path)
     with open(path, "rb") as file:
         for i, key in enumerate(index.keys.tolist()):
@@ -60,7 +64,7 @@ def read_frames(path: str) -> Iterator[tuple[Frame, bool]]:
             file.seek(place[0])
             data = file.read(place[1])
             try:
-                yield decode_frame(data, f"{path}:{key}"), bool(json.loads(data).get("labels"))
+                yield decode_frame(data, f"{path}:{key}"), json.loads(data)
             except ValueError:
                 continue  # `verify` lists it
 
@@ -68,8 +72,8 @@ def read_frames(path: str) -> Iterator[tuple[Frame, bool]]:
 def tally_frames(path: str) -> FrameTally:
     """The FrameTally of a shard."""
     tally = FrameTally()
-    for frame, labelled in read_frames(path):
-        tally.add(frame, labelled)
+    for frame, meta in read_frames(path):
+        tally.add(frame, meta)
     return tally
 
 
@@ -80,6 +84,7 @@ def merge_frames(tallies: Iterable[FrameTally]) -> FrameTally:
         whole.frames += one.frames
         whole.labelled += one.labelled
         whole.calibrated += one.calibrated
+        whole.ignoring += one.ignoring
         whole.scenes |= one.scenes
         whole.aspects += one.aspects
         whole.people += one.people
@@ -95,7 +100,7 @@ def describe_frames(tally: FrameTally) -> str:
     people = [f"{number}: {count}" for number, count in sorted(tally.people.items())]
     lines = [
         f"{tally.frames} frames of {len(tally.scenes)} scenes; {tally.labelled} with labels, "
-        f"{tally.calibrated} with a camera",
+        f"{tally.calibrated} with a camera, {tally.ignoring} with people of whom nothing is said",
         f"shapes        {', '.join(aspects)}",
         f"people        {', '.join(people)} (number: frames)",
         f"shown         {_describe_shares(tally.shown, SHARES, '')}",

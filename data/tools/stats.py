@@ -14,7 +14,8 @@ import numpy as np
 
 from data.format.clip import KINDS, MADE, decode_meta
 from data.format.index import PAIR_KINDS, pair_matrix, read_index
-from data.format.labels import load_arrays, read_arrays, read_visible
+from data.format.label_files import load_arrays, read_visible
+from data.format.labels import read_arrays
 from data.sampling.pairs import CROPS, PairRules, view_angles
 from data.tools.epipolar import Pair, Sights, merge_rows
 from data.tools.rig_check import describe_rigs

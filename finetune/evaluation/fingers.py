@@ -14,7 +14,8 @@ from PIL import Image
 
 from data.bodies.base import BodyModel, BodyParameters, mirrored
 from data.format.clip import Clip, decode_meta
-from data.format.labels import SEEN, load_arrays
+from data.format.label_files import load_arrays
+from data.format.labels import SEEN
 from data.format.samples import read_samples
 from data.format.shards import find_shards
 from engine.config.parser import parse_keys

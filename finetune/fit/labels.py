@@ -10,15 +10,8 @@ from data.bodies.base import BodyModel, BodyParameters, mirrored
 from data.bodies.models import BODIES
 from data.bodies.smpl_layout import FAMILY, FamilySpec
 from data.format.clip import Clip, decode_masks, encode
-from data.format.labels import (
-    OUTSIDE,
-    SEEN,
-    Joints,
-    Labels,
-    load_arrays,
-    pack_labels,
-    save_arrays,
-)
+from data.format.label_files import load_arrays, save_arrays
+from data.format.labels import OUTSIDE, SEEN, Joints, Labels, pack_labels
 from data.format.labels import BodyParameters as LabelledBody
 from data.loading.crop_labels import find_label_kind
 from engine.errors import UserError

@@ -7,7 +7,7 @@ import torch
 
 from data.bodies.base import BodyModel, BodyParameters
 from data.bodies.models import LabelChoice
-from data.format.labels import load_arrays
+from data.format.label_files import load_arrays
 from data.loading.crop_labels import find_label_kind
 from data.loading.reader import BadSample, NoPair, ShardReader
 from data.sampling.order import Order

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.format.labels import save_arrays
+from data.format.label_files import save_arrays
 from data.loading.crops import TAGS
 from engine.errors import UserError, explain, failure_of
 from engine.run.files import write_file

@@ -1,5 +1,7 @@
 """Outlines of people as COCO stores them: polygons, and run lengths that are not compressed."""
 
+from collections.abc import Mapping
+
 import cv2
 import numpy as np
 
@@ -28,7 +30,7 @@ def read_outline(segmentation: object, box: np.ndarray, where: str) -> PersonMas
     if isinstance(segmentation, list):
         inside = _fill(segmentation, square, where)
     elif isinstance(segmentation, dict) and isinstance(segmentation.get("counts"), list):
-        inside = _cut(_unroll(segmentation, where), square)
+        inside = _cut(unroll_runs(segmentation, where), square)
     else:
         return None
     return PersonMask(square, inside) if inside.any() else None
@@ -48,8 +50,14 @@ def _fill(polygons, square, where):
     return canvas.reshape(SIDE, _FINE, SIDE, _FINE).mean((1, 3)) > 0.5
 
 
-def _unroll(runs, where):
-    """(H, W) uint8 of run lengths down the columns, of outside and inside in turn."""
+def unroll_runs(runs: Mapping[str, object], where: str) -> np.ndarray:
+    """(H, W) uint8 of run lengths down the columns, of outside and inside in turn.
+
+    Args:
+        runs: {counts, size}.  where: the place in the file, for messages.
+    Raises:
+        UserError: they are not of their image.
+    """
     counts = as_numbers(runs["counts"], where, "segmentation.counts")
     size = runs.get("size")
     if not isinstance(size, list) or len(size) != 2:

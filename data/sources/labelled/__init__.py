@@ -13,6 +13,9 @@
 shards; the fields of the dataclass are the command's keys. Labels are given in the one schema of
 data/format/labels.py, keypoints in pixels of the image they were marked in.
 
+With ``frames=true`` the people of an image become one whole frame (data/format/frame.py). A reader
+then also yields the places of people whom its labels do not tell one by one, as ``unlabelled``.
+
 What a reader makes of a label that is no finite number does not matter: the person is left out and
 told of. A file that is missing or of another format it raises a UserError for.
 """
@@ -66,6 +69,10 @@ class LabelledImage:
         licence: of the image; "": that of the source.
         split: such as "train"; None: not told.
         track: the recording of one person that the clip is part of, see data.format.clip.Clip.
+        scene: of whole frames, the recording that several images are of, in which equal tracks are
+            one person; None: the image is alone.
+        unlabelled: there is somebody, or a crowd, within mask or else box, of whom nothing is
+            labelled. Only asked for, and only allowed, where ``frames`` is set.
     """
 
     image: str | bytes | ArchiveMember
@@ -86,6 +93,8 @@ class LabelledImage:
     licence: str = ""
     split: str | None = None
     track: str | None = None
+    scene: str | None = None
+    unlabelled: bool = False
 
 
 @dataclass
@@ -109,7 +118,13 @@ class LabelledSource(ABC):
     blur_faces: bool = key(
         False, "blur every face that is found in an image, or labelled, before anything is cut"
     )
-    clips_per_shard: int = key(1000, "clips of a shard", low=1)
+    clips_per_shard: int = key(1000, "clips, or frames, of a shard", low=1)
+    frames: bool = key(
+        False, "write whole images with everybody in them, docs/scenes.md, in place of crops"
+    )
+    frame_px: int = key(
+        1280, "longer side of a whole frame at most; smaller images stay as they are", low=64
+    )
     workers: int = key(1, "processes that cut; each holds one shard's crops in memory", low=1)
     part: str | None = key(None, HELP)
 
@@ -134,7 +149,7 @@ class LabelledSource(ABC):
     def read(self) -> Iterator[LabelledImage]:
         """Yield every labelled person of the data set, always in the same order.
 
-        Goes through the rows by ``follow``.
+        Goes through the rows by ``follow``. May be called again, and then yields the same.
 
         Raises:
             UserError: a file is missing or is not of the format.

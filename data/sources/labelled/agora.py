@@ -94,7 +94,8 @@ class Agora(LabelledSource):
         image, size = self._find_image(name)
         K = intrinsics_of(name, size)
         for person in range(len(table["gt_joints_2d"][row])):
-            if not (self.invisible or bool(table["isValid"][row][person])):
+            hidden = not (self.invisible or bool(table["isValid"][row][person]))
+            if hidden and not self.frames:
                 continue
             joints = as_numbers(table["gt_joints_3d"][row][person], "gt_joints_3d", -1, 3)
             points = as_numbers(table["gt_joints_2d"][row][person], "gt_joints_2d", -1, 2)
@@ -105,7 +106,9 @@ class Agora(LabelledSource):
             points = points * (size[0] / SIZE[0])
             self._check_camera(path, name, joints, points, K)
             joint_set, count = SETS[len(joints)]
-            vertices = None
+            vertices = body = None
+            if self.parameters and not hidden:
+                body = self._body(table, row, person, joints[0])
             if self.vertices:
                 vertices = as_numbers(table["gt_verts"][row][person], "gt_verts", -1, 3)
             yield LabelledImage(
@@ -116,12 +119,13 @@ class Agora(LabelledSource):
                 labels=CropLabels(
                     keypoints=Keypoints(joint_set, points[:count], np.ones(count)),
                     joints=Joints(joint_set, joints[:count], np.ones(count)),
-                    body=self._body(table, row, person, joints[0]) if self.parameters else None,
+                    body=body,
                     vertices=vertices,
                 ),
                 name=name,
                 size=size,
                 K=K,
+                unlabelled=hidden,
             )
 
     def _find_image(self, name: str) -> tuple[str, tuple[int, int]]:

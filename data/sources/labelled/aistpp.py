@@ -126,6 +126,7 @@ class AistPlusPlus(LabelledSource):
                     Rt=view.Rt,
                     distortion=view.distortion,
                     track=name,
+                    scene=name,
                 )
 
     def _read_joints(self, name: str) -> np.ndarray:

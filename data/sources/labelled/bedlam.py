@@ -112,6 +112,7 @@ class Bedlam(LabelledSource):
                 time_s=frame / RATE_HZ,
                 K=K,
                 track=f"{scene}/{sequence}/{subject}",
+                scene=f"{scene}/{sequence}",
             )
 
 

@@ -3,7 +3,8 @@
 Each person's ``keypoints`` are x, y, v after one another: v = 0 is not labelled, 1 labelled but
 hidden, 2 seen. They count pixels from 0, so a pixel's centre is half a pixel further on in this
 project's images; boxes and polygons are positions in the image, and stay. Annotations of crowds,
-whose box is around several people, and of people without one labelled keypoint are left out.
+whose box is around several people, and of people without one labelled keypoint are left out; of
+whole frames they are the places of people whom nothing is known of.
 
 The category's own names of keypoints are looked up among the joint sets: data sets that other tools
 write in this JSON may have another set, or COCO's in another order.
@@ -12,7 +13,7 @@ write in this JSON may have another set, or COCO's in another order.
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 import numpy as np
@@ -21,6 +22,7 @@ from data.format.annotation import Annotation
 from data.format.joint_sets import JOINT_SETS, find_joint_set
 from data.format.labels import HIDDEN, OUTSIDE, SEEN, CropLabels, Keypoints
 from data.format.names import decode_text
+from data.sources.detections.coco_masks import unroll_runs
 from data.sources.labelled import LABELLED, LabelledImage, LabelledSource
 from data.sources.labelled.archives import Files, open_files
 from engine.config.parser import key
@@ -97,14 +99,19 @@ class CocoKeypoints(LabelledSource):
             licences = {entry["id"]: entry["name"] for entry in tree.get("licenses", ())}
             parts = CocoParts(joint_set, licences, files)
             for annotation in self.follow(tree["annotations"]):
-                if annotation["category_id"] == category and not annotation.get("iscrowd", 0):
-                    image = images.get(annotation["image_id"])
-                    if image is None:
-                        raise ValueError(
-                            f"annotation {annotation.get('id')} is of image "
-                            f"{annotation['image_id']}, which its images do not list"
-                        )
-                    yield from self.list_crops(annotation, image, parts)
+                crowd = bool(annotation.get("iscrowd", 0))
+                if annotation["category_id"] != category or (crowd and not self.frames):
+                    continue
+                image = images.get(annotation["image_id"])
+                if image is None:
+                    raise ValueError(
+                        f"annotation {annotation.get('id')} is of image "
+                        f"{annotation['image_id']}, which its images do not list"
+                    )
+                people = [] if crowd else self.list_crops(annotation, image, parts)
+                yield from people
+                if self.frames and not people:
+                    yield self.make_unlabelled(annotation, image, parts)
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is no COCO keypoints file: it lacks {error}") from None
         except ValueError as error:
@@ -126,6 +133,18 @@ class CocoKeypoints(LabelledSource):
         if (points.confidence > 0).sum() < self.keypoints_min:
             return []
         return [self.make_person(annotation, image, points, parts)]
+
+    def make_unlabelled(
+        self, annotation: CocoAnnotation, image: CocoImage, parts: "CocoParts"
+    ) -> LabelledImage:
+        """A crowd, or a person without keypoints: where they are."""
+        nothing = parse_keypoints((), parts.joint_set, annotation["id"])
+        place = self.make_person(annotation, image, nothing, parts)
+        runs = annotation.get("segmentation")
+        if isinstance(runs, dict) and isinstance(runs.get("counts"), list):
+            where = f"annotation {annotation['id']}"
+            place = replace(place, mask=unroll_runs(runs, where).astype(bool))
+        return replace(place, labels=CropLabels(), unlabelled=True)
 
     def make_person(
         self,

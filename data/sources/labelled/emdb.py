@@ -96,6 +96,7 @@ class Emdb(SequenceSource):
                     K=K,
                     Rt=cameras[frame, :3],
                     track=name,
+                    scene=name,
                 )
 
 

@@ -147,7 +147,8 @@ def _read_body(
     rows = take_numbers(body, "joints19", 76).reshape(19, 4)
     joints, confidence = rows[:, :3] * CENTIMETRE, np.clip(rows[:, 3], 0, 1)
     labelled = confidence > 0
-    person = f"{os.path.basename(os.path.abspath(folder))}/{int(body['id'])}"
+    sequence = os.path.basename(os.path.abspath(folder))
+    person = f"{sequence}/{int(body['id'])}"
     for view in views:
         pixels, ahead = project(joints, view.K, view.Rt)
         inside = ahead & ((pixels >= 0) & (pixels < view.size)).all(1) & labelled
@@ -170,4 +171,5 @@ def _read_body(
             Rt=view.Rt,
             distortion=view.distortion,
             track=person,
+            scene=sequence,
         )

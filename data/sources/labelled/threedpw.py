@@ -86,6 +86,7 @@ class ThreeDPW(SequenceSource):
                     Rt=Rt,
                     split=self.split,
                     track=track,
+                    scene=found.sequence,
                 )
 
 
