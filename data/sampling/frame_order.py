@@ -89,6 +89,13 @@ class FrameOrder:
         """Which of ASPECTS, by number, the frames of a batch are of."""
         return self.aspects[step % len(self.aspects)]
 
+    def list_frames(self, source: int, aspect: int) -> list[np.ndarray]:
+        """(n,) int32 places in each shard of a source's frames of an aspect; [] of none."""
+        part = self._orders.get(aspect)
+        if part is None or source not in part.numbers:
+            return []
+        return part.frames[part.numbers.index(source)]
+
     def draw(self, n: int, attempt: int = 0) -> Draw:
         """The Draw of slot n, its ``kind`` the aspect; attempts are as Order's.
 

@@ -70,7 +70,8 @@ class FrameCut:
 def name_frame(image: LabelledImage) -> str:
     """The key of the frame that an image becomes."""
     name = os.path.splitext(image_name(image))[0]
-    return clip_key(name if image.scene is None else f"{image.scene}/{name}")
+    alone = image.scene is None or name.startswith(f"{image.scene}/")
+    return clip_key(name if alone else f"{image.scene}/{name}")
 
 
 def cut_frame(

@@ -6,14 +6,17 @@ Beside a full shuffle of the same clips.
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from data.format.clip import decode_meta
-from data.format.index import PAIR_KINDS, read_index
+from data.format.frame import decode_frame
+from data.format.index import PAIR_KINDS, aspects_of, read_index
+from data.sampling.frame_order import FrameOrder
 from data.sampling.manifest import SourceManifest, read_manifest
 from data.sampling.order import Order, default_lanes
 from data.sampling.pairs import offer_bits
@@ -27,6 +30,7 @@ from engine.logging.console import get_logger
 log = get_logger(__name__)
 
 GROUPS = ("shard", "source", "subject", "video")
+FRAME_GROUPS = ("shard", "source", "scene")  # of whole frames, in which several people are
 # A batch in which each row has c others of its video beside it is worth as little as 1 / (1 + c) of
 # its rows. Up to this factor below a full shuffle is called fine.
 WORTH = 1.25
@@ -50,7 +54,7 @@ class MixingConfig:
 
 @dataclass
 class Shares:
-    """Shares of pairs of rows that have a group in common, each (len(GROUPS),).
+    """Shares of pairs of rows that have a group in common, each (G,): of GROUPS, or FRAME_GROUPS.
 
     Attributes:
         near, any: of neighbouring rows of a batch, and of any two, as drawn.  full_near, full_any:
@@ -80,9 +84,10 @@ def main(argv: list[str]) -> int:
     print(describe(drawn, groups, order, config))
     if unreadable:
         log.warning(
-            "%d clips have unreadable JSON and count as alone in their groups; python -m data "
-            "verify names them",
+            "%d %s have unreadable JSON and count as alone in their groups; python -m data verify "
+            "names them",
             unreadable,
+            _name_samples(order),
         )
     larger = [
         config.pool_shards * times
@@ -108,10 +113,20 @@ def _manifest(named, cache):
     return source, [float(kind in source.offers) for kind in range(len(PAIR_KINDS))]
 
 
+def _name_samples(order: Order | FrameOrder) -> str:
+    return "frames" if isinstance(order, FrameOrder) else "clips"
+
+
 def open_order(
     source: SourceManifest, shares: Sequence[float], config: MixingConfig, pool_shards: float
-) -> Order:
-    """The Order that training would read one source in."""
+) -> Order | FrameOrder:
+    """The order that training would read one source in."""
+    store = Store(config.cache.open())
+    if aspects_of(int(np.bitwise_or.reduce(store.index(source.paths[0]).offers))):
+        indexes = {path: store.index(path) for path in source.paths}
+        return FrameOrder(
+            [source], [1.0], indexes, config.seed, config.batch, config.lanes, pool_shards
+        )
     lanes = config.lanes or default_lanes(config.batch, shares)
     return Order([source], [1.0], shares, config.seed, config.batch, lanes, pool_shards)
 
@@ -119,29 +134,38 @@ def open_order(
 def groups_of_shard(path: str) -> tuple[np.ndarray, int]:
     """Return ((n, 3) uint64 hashes of each clip's groups, clips whose JSON is unreadable).
 
-    The groups are its source, subject and video.
+    The groups are its source, subject and video; (n, 2) of whole frames, source and scene.
 
     Raises:
         UserError: the shard is cut off or no tar; see data.format.shards.read_index.
     """
     index, bad = read_index(path), 0
-    out = np.zeros((len(index), 3), np.uint64)
+    frames = bool(aspects_of(int(np.bitwise_or.reduce(index.offers, initial=0))))
+    tell, columns = (_tell_frame, 2) if frames else (_tell_clip, 3)
+    out = np.zeros((len(index), columns), np.uint64)
     try:
         with open(path, "rb") as file:
             for i, name in enumerate(index.keys.tolist()):
-                members, clip = index.members(i), None
+                members, texts = index.members(i), None
                 if "json" in members:
                     file.seek(members["json"][0])
                     with contextlib.suppress(ValueError):
-                        clip = decode_meta(file.read(members["json"][1]), f"{path}:{name}")
-                bad += clip is None
-                texts = (f"{path}:{name}",) * 3
-                if clip is not None:
-                    texts = clip.source, clip.subject, video_of(clip.source, clip.subject, name)
-                out[i] = [_hash(text) for text in texts]
+                        texts = tell(file.read(members["json"][1]), path, name)
+                bad += texts is None
+                out[i] = [_hash(text) for text in texts or (f"{path}:{name}",) * columns]
     except OSError as error:
         raise failure_of(error, f"cannot read shard {path}: {explain(error)}") from None
     return out, bad
+
+
+def _tell_clip(data: bytes, path: str, name: str) -> tuple[str, ...]:
+    clip = decode_meta(data, f"{path}:{name}")
+    return clip.source, clip.subject, video_of(clip.source, clip.subject, name)
+
+
+def _tell_frame(data: bytes, path: str, name: str) -> tuple[str, ...]:
+    frame = decode_frame(data, f"{path}:{name}")
+    return frame.source, f"{frame.source}\n{frame.scene}"
 
 
 def video_of(source: str, subject: str, name: str) -> str:
@@ -162,9 +186,9 @@ def _hash(text):
 
 
 def join(rows: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return [(clips, len(GROUPS)) int64 of each shard].
+    """Return [(clips, G) int64 of each shard].
 
-    A clip's number in each of GROUPS, from groups_of_shard of each shard.
+    A clip's number in each of GROUPS, a frame's in each of FRAME_GROUPS, from groups_of_shard.
     """
     counts = [len(r) for r in rows]
     columns = [np.repeat(np.arange(len(rows)), counts), *np.concatenate(rows).T]
@@ -172,28 +196,46 @@ def join(rows: Sequence[np.ndarray]) -> list[np.ndarray]:
     return np.split(numbered, np.cumsum(counts)[:-1])
 
 
-def measure(order: Order, groups: Sequence[np.ndarray], batches: int) -> Shares:
+def measure(order: Order | FrameOrder, groups: Sequence[np.ndarray], batches: int) -> Shares:
     """The Shares of the first ``batches`` batches of an Order of one source.
 
     ``groups`` as join gives them.
     """
-    size = order.batch
-    rows = np.zeros((size, len(GROUPS)), np.int64)
-    found = {name: np.zeros(len(GROUPS)) for name in ("near", "any")}
+    size, width = order.batch, groups[0].shape[1]
+    rows = np.zeros((size, width), np.int64)
+    found = {name: np.zeros(width) for name in ("near", "any")}
     for t in range(batches):
         for j in range(size):
             draw = order.draw(t * size + j)
             rows[j] = groups[draw.shard][draw.index]
         found["near"] += (rows[1:] == rows[:-1]).sum(0)
         found["any"] += [_pairs(np.unique(column, return_counts=True)[1]) for column in rows.T]
-    counts = [np.unique(column, return_counts=True)[1] for column in np.concatenate(groups).T]
-    full_near, full_any = zip(*(full_shuffle(c, size, batches) for c in counts), strict=True)
+    full = np.zeros((width, 2))
+    for part, count in _list_shuffled(order, groups, batches):
+        counts = [np.unique(column, return_counts=True)[1] for column in part.T]
+        full += np.array([full_shuffle(c, size, count) for c in counts]) * (count / batches)
     return Shares(
         found["near"] / (batches * (size - 1)),
         found["any"] / (batches * _pairs(size)),
-        np.array(full_near),
-        np.array(full_any),
+        full[:, 0],
+        full[:, 1],
     )
+
+
+def _list_shuffled(
+    order: Order | FrameOrder, groups: Sequence[np.ndarray], batches: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield ((n, G) of what is shuffled together, in how many of the batches it is).
+
+    Clips all together; frames of each aspect apart, as no batch has several.
+    """
+    if isinstance(order, Order):
+        yield np.concatenate(groups), batches
+        return
+    for aspect, count in Counter(order.aspect(step) for step in range(batches)).items():
+        places = order.list_frames(0, aspect)
+        part = [shard[own] for shard, own in zip(groups, places, strict=True)]
+        yield np.concatenate(part), count
 
 
 def full_shuffle(counts: np.ndarray, batch: int, batches: int) -> tuple[float, float]:
@@ -237,14 +279,20 @@ def beside(shares: Shares, batch: int) -> tuple[np.ndarray, np.ndarray]:
     return (batch - 1) * shares.any, (batch - 1) * shares.full_any
 
 
+def _name_groups(shares: Shares) -> tuple[str, ...]:
+    return GROUPS if len(shares.near) == len(GROUPS) else FRAME_GROUPS
+
+
 def describe(
-    shares: Shares, groups: Sequence[np.ndarray], order: Order, config: MixingConfig
+    shares: Shares, groups: Sequence[np.ndarray], order: Order | FrameOrder, config: MixingConfig
 ) -> str:
     """The table as text."""
+    names = _name_groups(shares)
+    what = _name_samples(order)
     counts = [len(np.unique(column)) for column in np.concatenate(groups).T]
-    words = ", ".join(f"{n} {name}" + "s" * (n > 1) for n, name in zip(counts, GROUPS, strict=True))
+    words = ", ".join(f"{n} {name}" + "s" * (n > 1) for n, name in zip(counts, names, strict=True))
     lines = [
-        f"{order.totals[0]} clips: {words}; {config.batches} batches of {order.batch} in "
+        f"{order.totals[0]} {what}: {words}; {config.batches} batches of {order.batch} in "
         f"{order.lanes} lanes, "
         f"pool_shards={config.pool_shards:g}, seed={config.seed}",
         f"{'':10}{'neighbours of a batch':^33}   {'any two rows of a batch':^33}   "
@@ -253,7 +301,7 @@ def describe(
         + 2 * f"{'drawn':>10}{'full shuffle':>14}{'ratio':>9}   "
         + f"{'drawn':>8}{'full shuffle':>14}",
     ]
-    for g, name in enumerate(GROUPS):
+    for g, name in enumerate(names):
         line = f"{name:10}"
         for drawn, full in (
             (shares.near[g], shares.full_near[g]),
@@ -270,14 +318,16 @@ def _ratio(drawn, full):
 
 
 def worst(shares: Shares, batch: int) -> tuple[float, str]:
-    """Return (factor, name) of the subject's or video's rows beside each.
+    """Return (factor, name) of the subject's or video's rows beside each; of frames the scene's.
 
     The factor is (1 + drawn) / (1 + full shuffle).
     """
     drawn, full = beside(shares, batch)
+    names = _name_groups(shares)
     return max(
-        (float((1 + drawn[g]) / (1 + full[g])), GROUPS[g])
-        for g in map(GROUPS.index, ("subject", "video"))
+        (float((1 + drawn[g]) / (1 + full[g])), name)
+        for g, name in enumerate(names)
+        if name not in ("shard", "source")
     )
 
 
