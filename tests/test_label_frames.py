@@ -119,9 +119,9 @@ def test_an_image_becomes_one_frame_with_everybody(tmp_path):
     ):
         drawn = Image.new("1", (150, 90))
         ImageDraw.Draw(drawn).polygon([0.75 * v - 0.5 for v in polygon], 1)
-        assert ((ids == number) != np.array(drawn)).mean() < 0.006
+        assert ((ids == number) != np.array(drawn)).mean() < 0.02
     small = cv2.resize(crowd.astype(np.uint8), (150, 90), interpolation=cv2.INTER_NEAREST) > 0
-    assert (ignored != (small & (ids != 1))).mean() < 0.006 and ignored[80, 70]
+    assert (ignored != (small & (ids != 1))).mean() < 0.02 and ignored[80, 70]
     assert not (ignored & (ids > 0)).any()
     # 13 has no keypoint, 14 is smaller than box_min_px: both are told of.
     frame, _, ids, ignored, _ = found["b"]
