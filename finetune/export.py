@@ -19,6 +19,7 @@ TO_GLTF = np.array([1, -1, -1], np.float32)
 DIGITS = 6  # of the JSON file: micrometres
 OF_SEQUENCES = ("track", "time_s")
 OF_REFINED = ("refined", "error_px")
+OF_FOUND = ("score",)
 # Of all people, or of each kind of them.
 Names = Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -73,6 +74,7 @@ def save_numbers(
     keypoint_names: Names | None = None,
     joint_names: Names | None = None,
     focal_from: str = "",
+    more: Mapping[str, object] | None = None,
 ) -> None:
     """Write all arrays of all people in ``stem``.npz.
 
@@ -87,6 +89,7 @@ def save_numbers(
         stem: path without the ending.  people: list of Person.  keypoint_names, joint_names: K and
             J names; where kinds have different ones, {kind: names}.
         focal_from: words on where the focal length comes from; "": nobody said.
+        more: entries of the JSON beside these, such as the floor.
     Raises:
         UserError: a file cannot be written, or there are not as many names as keypoints or joints.
     """
@@ -105,7 +108,7 @@ def save_numbers(
             [i for i, person in enumerate(people) if person.kind == kind], np.int32
         )
         arrays[f"{kind}/faces"] = of_kind[0].faces
-        for name in (*ARRAYS, *OF_SEQUENCES, *OF_REFINED):
+        for name in (*ARRAYS, *OF_SEQUENCES, *OF_REFINED, *OF_FOUND):
             values = [getattr(person, name) for person in of_kind]
             if name != "faces" and all(value is not None for value in values):
                 arrays[f"{kind}/{name}"] = np.stack(values)
@@ -123,6 +126,7 @@ def save_numbers(
         "joint_names": joint_names,
         "joints_of_a_left_hand": "pose is the left hand's own; joint_names are those of its mirror "
         "image, the right one",
+        **(more or {}),
         "people": [
             _describe_person(person, name)
             for person, name in zip(people, names_of(people), strict=True)
@@ -138,7 +142,7 @@ def _describe_person(person: Person, name: str) -> dict:
         value = getattr(person, key)
         if value is not None and key not in OF_VERTICES:
             out[key] = np.round(value.astype(float), DIGITS).tolist()
-    for key in (*OF_SEQUENCES, *OF_REFINED):
+    for key in (*OF_SEQUENCES, *OF_REFINED, *OF_FOUND):
         if getattr(person, key) is not None:
             out[key] = getattr(person, key)
     if person.hands:

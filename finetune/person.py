@@ -64,6 +64,7 @@ class Person:
         refined: whether it was moved onto the keypoints that were found (finetune/fit/refine.py);
             None where nobody tried.
         error_px: mean distance in pixels of its points from those that were found, or None.
+        score: how sure a network that finds people is that there is one, in [0, 1], or None.
 
     Raises:
         UserError: an array has another shape, or holds numbers that are not finite.
@@ -87,6 +88,7 @@ class Person:
     hands: tuple[str, ...] = ()
     refined: bool | None = None
     error_px: float | None = None
+    score: float | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -2,25 +2,21 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image
 
-from data.format.clip import KINDS
 from data.sources.detections.names import VideoNames
 from data.sources.tables import read_rows
 from engine.config.parser import is_assignment, parse_keys
 from engine.config.paths import split_paths
-from engine.errors import Failure, UserError, explain, failure_of
-from engine.geometry import crop_intrinsics
+from engine.errors import Failure, UserError
 from engine.logging import progress
 from engine.run.files import make_folder
-from finetune import export
 from finetune.fit.refine import make_keys
 from finetune.fit.refine_people import PeopleRefiner
+from finetune.image_files import count_people, write_results
 from finetune.inference.fingers import JoiningRules, join_hands
 from finetune.inference.image_answers import answer_image, require_answers, require_image_head
 from finetune.inference.image_camera import CameraFinder, ImageCamera, estimate_camera
@@ -32,14 +28,13 @@ from finetune.live.capture import Capture
 from finetune.live.command import check_live, run_live
 from finetune.person import Person
 from finetune.released.catalogue import list_shipped
+from finetune.scene.everybody import open_everybody, refuse_keys
+from finetune.scene.network_file import is_scene
+from finetune.scene.photos import predict_scenes
 from finetune.verb_config import PredictConfig, PredictFilesConfig
 from finetune.video.command import check_videos, is_video, predict_video
-from finetune.viz import draw
-from finetune.viz.confidence import colour_vertices, overlay_confidence
-from finetune.viz.scene import draw_scene
 
 USUAL_SIDE = "right"
-PNG_LEVEL = 2
 SHIPPED = ("body", "hand")  # names of weights that are taken where no run is named
 COLUMNS = ("image", "x0", "y0", "x1", "y1")
 
@@ -69,6 +64,10 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(
             f"camera={config.camera} beside images is a name in a file: set calibration= too"
         )
+    runs = split_paths(config.run, "run")
+    scenes = [run for run in runs if is_scene(run)]
+    if scenes:
+        refuse_keys(scenes[0], runs, argv)
     finder = CameraFinder(config.intrinsics, config.calibration, config.camera)
     refuse_equal_names(named)
     paths = [path for path in named if not is_video(path)]
@@ -83,6 +82,15 @@ def main(argv: Sequence[str]) -> int:
     for path in videos:
         if not Path(path).is_file():
             raise UserError(f"{path}: no such file")
+    if scenes:
+        is_given = any(word.startswith("least_score=") for word in argv)
+        least_score = config.least_score if is_given else None
+        if videos:
+            raise UserError(f"{videos[0]}: run={scenes[0]} (task=scene) takes photographs alone")
+        everybody = open_everybody(scenes[0], config.device, least_score)
+        if paths:
+            predict_scenes(config, paths, everybody, cameras, out)
+        return 0
     predictors = open_predictors(config)
     lens = open_lens(config.lens, config.device)
     if videos:
@@ -99,6 +107,13 @@ def _predict_live(config: PredictFilesConfig, argv: Sequence[str]) -> int:
     """Recover who is before a camera; files are written where out= is given."""
     out = config.out if any(word.startswith("out=") for word in argv) else ""
     check_live(config, bool(out))
+    for run in split_paths(config.run, "run"):
+        if is_scene(run):
+            raise UserError(
+                f"camera={config.camera}: run={run} finds everybody in whole images (task=scene), "
+                "which is not shown live: name a run on boxes, or record the camera and predict "
+                "the video"
+            )
     finder = CameraFinder(config.intrinsics, config.calibration)
     capture = Capture(config.camera)  # before the networks, which take a while
     predictors = open_predictors(config)
@@ -121,11 +136,12 @@ def _predict_images(
     regions = list_regions(config, paths, list(predictors), boxes, masks)
     make_folder(out, f"out={out}")
     meshes = {kind: one for kind, one in predictors.items() if one.model.head.has_mesh}
-    refiner = PeopleRefiner({kind: one.body for kind, one in meshes.items()}, make_keys())
+    bodies = {kind: one.body for kind, one in meshes.items()}
+    refiner = PeopleRefiner(bodies, make_keys())
     for path in progress.watched(list(regions), "image"):
         pixels = read_image(path)
-        bodies = [] if config.whole_image else regions[path].get("body", [])
-        camera = estimate_camera(cameras[path], lens, pixels, bodies)
+        seen = [] if config.whole_image else regions[path].get("body", [])
+        camera = estimate_camera(cameras[path], lens, pixels, seen)
         image, K = camera.correct_image(pixels), camera.K
         found: list[Person] = []
         wrists: list[dict[str, np.ndarray]] = []
@@ -153,8 +169,9 @@ def _predict_images(
             )
         if found:
             confident = config.colour == "confidence"
-            write_results(stem, image, found, meshes, confident, camera.source, config.overlay_px)
-            print(f"{path}: {_count(found)}: {stem}.overlay.png, {stem.name}.glb, {stem.name}.json")
+            write_results(stem, image, found, bodies, confident, camera.source, config.overlay_px)
+            files = f"{stem}.overlay.png, {stem.name}.glb, {stem.name}.json"
+            print(f"{path}: {count_people(found)}: {files}")
         print(f"{path}: {camera.describe()}")
     print(f"wrote what was found in {len(regions)} images to {out}")
 
@@ -197,23 +214,6 @@ def choose_shipped() -> list[str]:
             "weights by their file, URL or hub repository"
         )
     return names
-
-
-def _count(found: Sequence[Person]) -> str:
-    bodies = [person for person in found if person.kind == "body"]
-    alone, joined = len(found) - len(bodies), sum(len(person.hands) for person in bodies)
-    words = [
-        _word_number(count, one, several)
-        for count, one, several in ((len(bodies), "body", "bodies"), (alone, "hand", "hands"))
-        if count
-    ]
-    if joined:
-        words[0] += f" with {_word_number(joined, 'hand', 'hands')}"
-    return " and ".join(words)
-
-
-def _word_number(count: int, one: str, several: str) -> str:
-    return f"{count} {one if count == 1 else several}"
 
 
 def list_regions(
@@ -278,79 +278,6 @@ def _check(image: str, listed: Sequence[Listed], finder: CameraFinder) -> ImageC
         except Failure as error:
             raise UserError(f"{row.where}: {error}") from None
     return camera
-
-
-def write_results(
-    stem: Path,
-    image: np.ndarray,
-    found: Sequence[Person],
-    predictors: Mapping[str, Predictor],
-    confident: bool = False,
-    source: str = "",
-    overlay_px: int = 0,
-) -> None:
-    """Write overlay, views, meshes and numbers of an image.
-
-    STEM.overlay.png, STEM.NAME.png (views of each person), of several STEM.scene.png (all of them
-    on one scale), STEM.glb, STEM.npz and STEM.json.
-
-    Args:
-        confident: overlay and GLB are coloured by how sure the network is.
-        source: where the focal length comes from, for the views and the numbers.
-        overlay_px: longer side of the overlay, at most; 0: as the image.
-    """
-    shown, people = shrink_scene(image, found, overlay_px)
-    drawn = overlay_confidence(shown, people) if confident else draw.overlay(shown, people)
-    _save(Image.fromarray(drawn), f"{stem}.overlay.png")
-    for name, person in zip(export.names_of(found), found, strict=True):
-        words = f"{name.replace('_', ' ')}: {person.translation[2]:.2f} m away"
-        if source:
-            words += f"; {ImageCamera(person.intrinsics, source).describe()}"
-        _save(draw.sheet(image, person, [words]), f"{stem}.{name}.png")
-    if len(found) > 1:
-        words = ImageCamera(found[0].intrinsics, source).describe() if source else ""
-        _save(draw_scene(image, found, words), f"{stem}.scene.png")
-    colours = [colour_vertices(person) for person in found] if confident else None
-    export.save_glb(f"{stem}.glb", found, colours)
-    bodies = {kind: predictor.body for kind, predictor in predictors.items()}
-    if len(bodies) == 1:
-        (body,) = bodies.values()
-        export.save_numbers(stem, found, body.keypoint_names, body.joint_names, source)
-        return
-    by_kind = {kind: bodies["body" if kind == KINDS[0] else "hand"] for kind in KINDS}
-    export.save_numbers(
-        stem,
-        found,
-        {kind: body.keypoint_names for kind, body in by_kind.items()},
-        {kind: body.joint_names for kind, body in by_kind.items()},
-        source,
-    )
-
-
-def shrink_scene(
-    image: np.ndarray, people: Sequence[Person], longest: int
-) -> tuple[np.ndarray, list[Person]]:
-    """Return an image whose longer side has at most so many pixels, and its people in it.
-
-    Args:
-        longest: 0: as it is.
-    """
-    height, width = image.shape[:2]
-    scale = longest / max(width, height)
-    if not longest or scale >= 1:
-        return image, list(people)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    shown = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    K = [crop_intrinsics(person.intrinsics, (0, 0, width, height), size) for person in people]
-    return shown, [replace(one, intrinsics=own) for one, own in zip(people, K, strict=True)]
-
-
-def _save(image: Image.Image, path: str) -> None:
-    try:
-        # zlib's usual level takes five times as long and saves a tenth of the bytes.
-        image.save(path, compress_level=PNG_LEVEL)
-    except OSError as error:
-        raise failure_of(error, f"{path} cannot be written: {explain(error)}") from None
 
 
 def read_boxes(path: str, images: Sequence[str]) -> dict[str, list[Listed]]:

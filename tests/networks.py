@@ -11,6 +11,8 @@ from data.sampling.seen import Seen
 from engine.checkpoint import checkpoints
 from engine.config.parser import parse, save
 from finetune.config import FinetuneConfig
+from finetune.scene.network import SceneNetwork
+from finetune.scene.network_file import describe_scene
 from pretrain import header
 from pretrain.weights import write_safetensors
 
@@ -51,5 +53,40 @@ def make_run(folder: Path, kind: str = "body", *more: str, seed: int = 0, spread
                 "device": "cpu",
             }
         )
+    )
+    return folder
+
+
+SCENE = [
+    "model.encoder.width=32",
+    "model.encoder.depth=1",
+    "model.encoder.heads=2",
+    "scene.side=64",
+    "scene.width=32",
+    "scene.heads=2",
+    "scene.depth=1",
+    "scene.token_proj_dim=4",
+    "scene.queries=3",
+    "data.rules.people_max=3",
+]
+
+
+def make_scene_run(folder: Path, *more: str, seed: int = 0):
+    """A run of task=scene with one checkpoint, that nobody trained; returns its folder."""
+    words = [f"run={folder}", "data.shards=no_shards", *SCENE, *more]
+    path = ROOT / "configs/finetune/scene_tiny.yaml"
+    config = parse(FinetuneConfig, [str(path), *words], "finetune train")
+    body = config.open_body()
+    torch.manual_seed(seed)
+    model = SceneNetwork(config, body)
+    folder.mkdir(parents=True)
+    save(config, folder / "config.yaml", "finetune train")
+    metadata = describe_scene(config, body, Seen())
+    checkpoints.save(
+        folder,
+        STEP,
+        lambda path: write_safetensors(model.state_dict(), path, metadata),
+        {"none": torch.zeros(1)},
+        {"step": STEP},
     )
     return folder

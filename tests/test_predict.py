@@ -33,10 +33,11 @@ from engine.geometry import crop_intrinsics
 from finetune.__main__ import main
 from finetune.config import FinetuneConfig
 from finetune.crop_camera import to_translation
+from finetune.image_files import shrink_scene
 from finetune.inference.images import read_image
 from finetune.inference.predictor import check_boxes
 from finetune.people import crop_people
-from finetune.predict import read_boxes, shrink_scene
+from finetune.predict import read_boxes
 from finetune.tasks.mesh import build
 from finetune.views import view
 from pretrain.weights import write_safetensors

@@ -29,7 +29,7 @@ from finetune.scene.config import SceneConfig, SceneKeys
 from finetune.scene.network import SceneNetwork
 from pretrain import header
 from pretrain.config import VisionConfig
-from pretrain.files import check_finite, parse_object, read_content
+from pretrain.files import check_finite, parse_object, read_content, read_metadata
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +66,15 @@ def describe_scene(config: SceneConfig, body: BodyModel, seen: Seen) -> dict[str
     return header.make_header(config.model, seen, roles) | {KEY: json.dumps(known)}
 
 
+def is_scene(run: str | Path, name: str = "run") -> bool:
+    """Whether a run, a checkpoint or a file is of a scene network.
+
+    Raises:
+        UserError: there is none.
+    """
+    return KEY in read_metadata(_find_file(run, name))
+
+
 def open_scene(run: str | Path, name: str = "run") -> OpenedScene:
     """Return the scene network of a run, of one of its checkpoints or of a file.
 
@@ -74,11 +83,7 @@ def open_scene(run: str | Path, name: str = "run") -> OpenedScene:
     Raises:
         UserError: there is none, or it is another network, damaged or of a newer version.
     """
-    place = locate_network(run, name)
-    file = place
-    if not place.is_file():
-        _, weights = find_checkpoint(place, name)
-        file = find_weights_file(weights)
+    file = _find_file(run, name)
     content = read_content(file)
     if KEY not in content.metadata:
         raise UserError(
@@ -105,6 +110,15 @@ def open_scene(run: str | Path, name: str = "run") -> OpenedScene:
     check_finite(content.tensors, file)
     fill_network(model, content.tensors, file)
     return OpenedScene(config, body, model.eval(), file)
+
+
+def _find_file(run: str | Path, name: str) -> Path:
+    """The file of weights that a text means."""
+    place = locate_network(run, name)
+    if place.is_file():
+        return place
+    _, weights = find_checkpoint(place, name)
+    return find_weights_file(weights)
 
 
 def fill_network(model: SceneNetwork, tensors: "Mapping[str, torch.Tensor]", file: Path) -> None:

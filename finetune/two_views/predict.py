@@ -11,6 +11,7 @@ from engine.config.parser import parse_keys
 from engine.config.paths import split_paths
 from engine.errors import UserError, explain, failure_of
 from engine.run.files import make_folder
+from finetune.image_files import write_results
 from finetune.inference.image_camera import (
     CameraFinder,
     ImageCamera,
@@ -22,7 +23,7 @@ from finetune.inference.images import read_image
 from finetune.inference.lens import open_lens
 from finetune.inference.search import Region
 from finetune.person import Person
-from finetune.predict import list_regions, read_boxes, refuse_equal_names, write_results
+from finetune.predict import list_regions, read_boxes, refuse_equal_names
 from finetune.two_views.predictor import PairPredictor, PlacedCamera, move_person
 from finetune.verb_config import PredictPairConfig
 from finetune.viz import draw
@@ -75,8 +76,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"out={out} is a file; results need a folder")
     make_folder(out, f"out={out}")
     stems = [out / Path(path).stem for path in paths]
-    networks = {kind: predictor.predictor}
-    write_results(stems[0], images[0], found, networks, source=cameras[0].source)
+    write_results(stems[0], images[0], found, {kind: predictor.body}, source=cameras[0].source)
     written = f"{stems[0]}.overlay.png, {stems[0].name}.glb, {stems[0].name}.json"
     if placed is not None:
         _draw_second(stems[1], images[1], found, placed, boxes)

@@ -8,6 +8,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
+from torch import nn
 
 from engine.errors import explain, failure_of
 from engine.run.files import replace_file
@@ -139,8 +140,13 @@ def digest_words(*words: object) -> str:
 
 def digest_network(predictor: Predictor) -> str:
     """Return what tells a network from others: its numbers' digest."""
+    return digest_weights(predictor.model)
+
+
+def digest_weights(model: nn.Module) -> str:
+    """Return the digest of a module's numbers."""
     hasher = hashlib.blake2b(digest_size=8)
-    for name, value in predictor.model.state_dict().items():
+    for name, value in model.state_dict().items():
         hasher.update(name.encode())
         hasher.update(value.detach().cpu().contiguous().numpy().tobytes())
     return hasher.hexdigest()
