@@ -36,8 +36,12 @@ class EvaluateSceneConfig:
     refine: bool = key(
         True, "of a run on crops: move bodies onto the keypoints that were found, as predict does"
     )
-    least_score: float = key(
-        0.3, "people who are found with a lower score are left out", low=0, high=1
+    least_score: float | None = key(
+        None,
+        "people who are found with a lower score are left out; default: what predict takes, 0.3 "
+        "of a finder's and 0.5 of a network for scenes",
+        low=0,
+        high=1,
     )
     shown_min: float = key(
         0.1,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import scenes
 from benchmarks.options import read_options
 from engine.errors import UserError
 
@@ -33,6 +34,7 @@ SMALL = {
         "order",
         "people",
         "runs",
+        "scenes",
         "spread",
         "step",
         "video",
@@ -67,3 +69,25 @@ def test_a_benchmark_runs_to_its_end(name):
         text=True,
     )
     assert done.returncode == 0 and done.stdout.count("\n|") >= 3, done.stdout + done.stderr
+
+
+def test_where_the_lines_of_scenes_cross():
+    """100 ms and 200 ms a person by crops, 500 ms and 20 ms a person at once."""
+    timed = []
+    for people in (1, 2, 2, 3, 5, 8):
+        one = scenes.Timed(people, people)
+        one.seconds = {"find": 0.1, "recover": 0.15 * people, "refine": 0.05 * people}
+        one.seconds["scene"] = 0.5 + 0.02 * people
+        timed.append(one)
+    found = scenes.summarise(timed)
+    assert found["lines"]["crops"] == pytest.approx((0.1, 0.2))
+    assert found["lines"]["scene"] == pytest.approx((0.5, 0.02))
+    assert found["crossings"]["crops"] == pytest.approx([0.4 / 0.18] * 3)
+    assert found["crossings"]["unrefined"][0] == pytest.approx(0.4 / 0.13)
+    row = found["rows"][1]
+    assert (row["people"], row["frames"]) == (2, 2)
+    assert row["crops_over_scene"] == pytest.approx([0.5 / 0.54] * 3)
+    assert "everybody at once takes less from 2.2 people on" in scenes.describe(found)
+    for one in timed:  # a network that is slower for each person, too
+        one.seconds["scene"] = 0.5 + 0.3 * one.people
+    assert "never takes less" in scenes.describe(scenes.summarise(timed))

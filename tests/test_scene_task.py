@@ -10,14 +10,18 @@ from drawn_scenes import write_scenes
 from runs import ROOT, apart, finish, outcome, start
 
 import finetune
+from data.bodies.models import open_model
 from data.format.labels import HIDDEN, OUTSIDE, SEEN
 from data.loading.frame_build import open_frame_loader
 from data.loading.frames import TAGS
+from data.sampling.seen import Seen
 from engine.checkpoint import checkpoints
 from engine.config.parser import parse
 from engine.distributed.process_group import Processes
 from engine.errors import UserError
 from finetune.config import FinetuneConfig
+from finetune.evaluation.evaluate import main as evaluate
+from finetune.evaluation.scene.truth import open_frames
 from finetune.heads.base import pose_body
 from finetune.means import flatten_columns
 from finetune.scene.anchors import ORDER, choose_joints, draw_heat, place_anchors, token_centres
@@ -381,3 +385,21 @@ def test_other_networks_and_keys_are_refused(shards, tmp_path):
         config_of("none", shards, "batch=3")
     with pytest.raises(UserError, match="late_side=96 and scene.late_steps=0"):
         config_of("none", shards, "scene.late_side=96")
+
+
+def test_a_run_is_evaluated_on_the_frames_that_it_left_out(run, shards, capsys):
+    assert evaluate([str(run), "scene.least_score=0", "examples=1"]) == 0
+    assert "everybody at once" in capsys.readouterr().out
+    found = json.loads((run / "evaluation/scenes.json").read_text())
+    assert (found["frames"], found["step"]) == (2, 6)
+    assert found["rows"][0]["people"] == 4
+    # Whoever it answers with is judged, right or wrong.
+    predictor, frames = (
+        ScenePredictor(run, "cpu", threshold=0.0),
+        open_frames(str(shards), Seen(), 99),
+    )
+    left_out = [one for one in frames.read(open_model("anny"), 0.1) if one.scene == "scene-11"]
+    told = sum(len(predictor(one.image, one.K)) for one in left_out)
+    assert found["rows"][0]["found"] + found["rows"][0]["false"] == told > 0
+    with pytest.raises(UserError, match="finds people without boxes"):
+        evaluate([str(run), "scene.true_boxes=true"])

@@ -6,15 +6,20 @@ import numpy as np
 
 from data.find.finder import Finder
 from engine.errors import UserError
+from engine.run.run_folder import find_weights_file
 from finetune.evaluation.scene.truth import TrueFrame, cut_box
 from finetune.fit.refine import make_keys
 from finetune.fit.refine_people import PeopleRefiner
-from finetune.inference.predictor import Predictor
+from finetune.inference.predictor import Predictor, find_checkpoint
 from finetune.inference.search import Region, find_regions
-from finetune.scene.found import FoundPerson
+from finetune.released.locate import locate_network
+from finetune.scene.found import FindEverybody, FoundPerson
+from finetune.scene.network_file import KEY
+from pretrain.files import read_metadata
 
 Answer = Callable[[TrueFrame], list[FoundPerson]]
 KIND = "body"
+LEAST_SCORE = 0.3  # of who is found by a finder, as predict takes it
 
 
 class CropPath:
@@ -31,7 +36,7 @@ class CropPath:
         self,
         predictor: Predictor,
         finder: Finder | None,
-        least_score: float = 0.3,
+        least_score: float = LEAST_SCORE,
         refine: bool = True,
     ) -> None:
         self.predictor, self.finder, self.least_score = predictor, finder, least_score
@@ -77,6 +82,17 @@ class CropPath:
         return [FoundPerson(person, one.score) for person, one in zip(moved, found, strict=True)]
 
 
+def is_scene_run(run: str) -> bool:
+    """Return whether a run, one of its checkpoints or a file is a network for whole images.
+
+    Raises:
+        UserError: there is no such run, or it has no complete checkpoint.
+    """
+    place = locate_network(run)
+    file = place if place.is_file() else find_weights_file(find_checkpoint(place, "run")[1])
+    return KEY in read_metadata(file)
+
+
 def open_body_predictor(run: str, device: str, command: str) -> Predictor:
     """Return the Predictor of a run that recovers anny's bodies from crops.
 
@@ -91,6 +107,15 @@ def open_body_predictor(run: str, device: str, command: str) -> Predictor:
             f"run={run} recovers {predictor.body.name}; labels of whole frames are of anny"
         )
     return predictor
+
+
+def give_image(find: FindEverybody, known: bool) -> Answer:
+    """Return what answers to a frame by its image.
+
+    Args:
+        known: whether the frame's intrinsics are given.
+    """
+    return lambda true: find(true.image, true.K if known else None)
 
 
 def give_boxes(path: CropPath, known: bool) -> Answer:

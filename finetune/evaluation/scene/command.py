@@ -12,11 +12,24 @@ from data.config import FrameDataConfig
 from data.sampling.manifest import read_manifest
 from data.sampling.seen import Seen, leak_warnings
 from data.storage.shard_store import Store
+from engine.config.parser import flat, parse
+from engine.config.paths import refuse_commands
 from engine.distributed import hardware
 from engine.errors import UserError
 from engine.logging import progress
 from engine.run.files import make_folder
-from finetune.evaluation.scene.answers import Answer, CropPath, give_boxes, open_body_predictor
+from engine.run.run_folder import RunFolder, step_of
+from finetune.config import FinetuneConfig
+from finetune.evaluation.scene.answers import (
+    KIND,
+    LEAST_SCORE,
+    Answer,
+    CropPath,
+    give_boxes,
+    give_image,
+    is_scene_run,
+    open_body_predictor,
+)
 from finetune.evaluation.scene.draw import draw_frame
 from finetune.evaluation.scene.frame_scores import FrameJudge, FrameScores
 from finetune.evaluation.scene.results import (
@@ -26,11 +39,13 @@ from finetune.evaluation.scene.results import (
     write_results,
 )
 from finetune.evaluation.scene.sums import METRICS, SceneSums, add_up, compare, summarise
-from finetune.evaluation.scene.truth import FrameSet, TrueFrame, open_frames
+from finetune.evaluation.scene.truth import FrameSet, open_frames
+from finetune.inference.predictor import find_checkpoint
 from finetune.inference.search import open_searcher
+from finetune.released.locate import locate_network
 from finetune.results_folder import find_results_folder
-from finetune.scene.found import FindEverybody, FoundPerson
-from finetune.verb_config import EvaluateConfig, EvaluateSceneConfig
+from finetune.scene.predictor import THRESHOLD, ScenePredictor
+from finetune.verb_config import EvaluateConfig
 from pretrain import header
 
 BODY = "anny"
@@ -42,18 +57,27 @@ class Asked:
 
     Attributes:
         answer: gives everybody who is found in a frame.
-        words: what answers, for people.  step: of the training.  seen: what the weights saw.
+        words: what answers, for people.  step: of the training, None where nobody knows.
+        seen: what the weights saw.
     """
 
     answer: Answer
     words: str
-    step: int
+    step: int | None
     seen: Seen
 
 
 def shows_frames(config: EvaluateConfig) -> bool:
-    """Return whether the shards that are named hold whole frames."""
-    if not config.data.shards or config.protocol:
+    """Return whether a run is judged by whole frames: it is a network for them, or they are named.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    if config.protocol:
+        return False
+    if is_scene_run(config.run):
+        return True
+    if not config.data.shards:
         return False
     store = Store(FrameDataConfig().cache.open())
     return read_manifest("data", config.data.shards, 0, 0, store).frames
@@ -70,8 +94,8 @@ def evaluate_scenes(config: EvaluateConfig, command: str) -> dict[str, Any]:
     refuse_other_keys(config)
     folder = find_results_folder(config)
     beside = read_sums(Path(config.beside)) if config.beside else None
-    asked = open_run(config)
-    frames = open_frames(config.data.shards, asked.seen, config.clips)
+    asked, shards = open_run(config), choose_shards(config)
+    frames = open_frames(shards, asked.seen, config.clips)
     make_folder(folder, f"out={folder}")
     sums = add_up(judge_frames(config, asked.answer, frames, folder))
     found: dict[str, Any] = {
@@ -79,7 +103,7 @@ def evaluate_scenes(config: EvaluateConfig, command: str) -> dict[str, Any]:
         "run": config.run,
         "answers": asked.words,
         "step": asked.step,
-        "shards": config.data.shards,
+        "shards": shards,
         "frames": len(sums.frames),
         "scenes": len(sums.scenes),
         "shown_min": config.scene.shown_min,
@@ -112,28 +136,56 @@ def _set_beside(
 
 
 def open_run(config: EvaluateConfig) -> Asked:
-    """Return what answers to frames."""
+    """Return what answers to frames.
+
+    Raises:
+        UserError: the run does not recover anny's bodies, or a finder is missing.
+    """
+    if is_scene_run(config.run):
+        return _open_scene(config)
     keys = config.scene
     predictor = open_body_predictor(config.run, config.device, "evaluate of whole frames")
-    seen = header.read_seen(predictor.checkpoint)
+    seen, step = header.read_seen(predictor.checkpoint), predictor.step
     if keys.true_boxes:
         path = CropPath(predictor, None, refine=False)
-        words = "crops by the true boxes"
-        return Asked(give_boxes(path, keys.intrinsics), words, predictor.step, seen)
-    finder = open_searcher(("body",), predictor.config.head.prompt_mask)
-    path = CropPath(predictor, finder, keys.least_score, keys.refine)
+        return Asked(give_boxes(path, keys.intrinsics), "crops by the true boxes", step, seen)
+    finder = open_searcher((KIND,), predictor.config.head.prompt_mask)
+    least = LEAST_SCORE if keys.least_score is None else keys.least_score
+    path = CropPath(predictor, finder, least, keys.refine)
     words = "a finder and crops" + (", refined" if keys.refine else "")
-    return Asked(give_image(path, keys), words, predictor.step, seen)
+    return Asked(give_image(path, keys.intrinsics), words, step, seen)
 
 
-def give_image(find: FindEverybody, keys: EvaluateSceneConfig) -> Answer:
-    """Return what answers to a frame by its image, and its intrinsics if they are given."""
+def _open_scene(config: EvaluateConfig) -> Asked:
+    keys = config.scene
+    if keys.true_boxes:
+        raise UserError(f"scene.true_boxes=true: run={config.run} finds people without boxes")
+    threshold = THRESHOLD if keys.least_score is None else keys.least_score
+    find = ScenePredictor(config.run, config.device, threshold=threshold)
+    seen, step = header.read_seen(find.checkpoint), step_of(find.checkpoint.resolve().parent.name)
+    words = "everybody at once"
+    return Asked(give_image(find, keys.intrinsics), words, step, seen)
 
-    def answer(true: TrueFrame) -> list[FoundPerson]:
-        found = find(true.image, true.K if keys.intrinsics else None)
-        return [one for one in found if one.score >= keys.least_score]
 
-    return answer
+def choose_shards(config: EvaluateConfig) -> str:
+    """Return the shards that are named, or those of a network for scenes.
+
+    Raises:
+        UserError: nobody knows the run's, or they are commands that are not to be run.
+    """
+    if config.data.shards:
+        return config.data.shards
+    place = locate_network(config.run)
+    if place.is_file():
+        raise UserError(
+            f"run={config.run} is weights alone, whose shards nobody knows: set data.shards="
+        )
+    folder, _ = find_checkpoint(place, "run")
+    path = RunFolder(folder).config
+    data = parse(FinetuneConfig, [str(path)], "finetune train").data
+    of_run = {f"data.{name}": value for name, value in flat(data).items()}
+    refuse_commands(of_run, set(), str(path), config.allow_commands)
+    return ",".join(source.shards for source in data.named().values())
 
 
 def refuse_other_keys(config: EvaluateConfig) -> None:
