@@ -10,7 +10,7 @@ import simplejpeg
 import torch
 
 from data.format.clip import encode
-from data.format.shards import write_shard
+from data.format.shards import write_samples
 from data.format.verify import check_shard
 from data.loading.crops import TAGS
 from data.people.config import Domain, PeopleConfig
@@ -219,7 +219,8 @@ def test_errors_are_those_of_evaluation_and_shards_verify(maker, tmp_path):
         samples = Examiner(predictor, maker, "mpjpe", False, 0.0).ask(points)
         given = Examiner(predictor, maker, "mpjpe", True, 1.0).ask(points)
     path = tmp_path / "shard-000000.tar"
-    write_shard(str(path), command._make_clips(maker, points))
+    examiner = Examiner(predictor, maker, "mpjpe", False, 0.0)
+    write_samples(str(path), map(examiner.make_sample, points))
     report = check_shard(str(path))
     assert not report.problems, report
     evaluate = EvaluateConfig(run="body", data=EvaluateDataConfig(shards=str(path)))

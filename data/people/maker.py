@@ -214,7 +214,10 @@ class ClipMaker:
         return np.random.Generator(np.random.Philox(key=key, counter=[0, index, purpose, 0]))
 
     def steer(self, rng: np.random.Generator, stage: str, which: int = 0) -> np.random.Generator:
-        """Return what a stage of a clip, or of others from 1, is drawn by; see steered.STAGES."""
+        """Return what a stage of a clip, or of others from 1, is drawn by; see steered.STAGES.
+
+        Of scenes see steered_scene.SCENE_STAGES.
+        """
         return rng
 
     def plan_held(self, index: int, which: int = 0) -> held.Plan | None:

@@ -55,8 +55,10 @@ class SceneMaker(ClipMaker):
         """The frames of a scene, one an instant."""
         rng = self.random(index)
         self.stopwatch.start()
-        scene = scenes.sample_scene(rng, np.zeros(3), self.config.domain, self.bank)
-        view = draw_view(rng, self.config, bool(scene.outdoors))
+        scene = scenes.sample_scene(
+            self.steer(rng, "scene"), np.zeros(3), self.config.domain, self.bank
+        )
+        view = draw_view(self.steer(rng, "view"), self.config, bool(scene.outdoors))
         stage = self._cast(rng, index, view, bool(scene.outdoors))
         world = self._build(rng, index, scene, stage)
         quality = rng.integers(
@@ -80,7 +82,7 @@ class SceneMaker(ClipMaker):
     def _cast(self, rng: np.random.Generator, index: int, view: View, outdoors: bool) -> Stage:
         """The Stage with everybody on it; the camera is aimed at who comes first."""
         low, high = self.config.scene.people
-        wanted = int(rng.integers(low, high + 1))
+        wanted = int(self.steer(rng, "cast").integers(low, high + 1))
         level = np.array([*view.ahead, 0.0])
         stage = Stage(view, outdoors, shots.look_at(view.eye, view.eye + level, 0.0))
         for which in itertools.count():
@@ -89,9 +91,10 @@ class SceneMaker(ClipMaker):
             own = self.random(index, BODIES + 100 * which)
             person = self.make_person(own, index, which)
             make_seat = self._seats(own) if self.config.domain.seats else None
-            placed = place_person(own, stage, person, which, make_seat)
+            placed = place_person(self.steer(own, "place", which), stage, person, which, make_seat)
             if placed and len(stage.people) == 1:
-                stage.rotation = aim(rng, view, stage.people[0].person.points[0])
+                points = stage.people[0].person.points[0]
+                stage.rotation = aim(self.steer(rng, "aim"), view, points)
             elif not stage.people:  # too large for where the camera is
                 view.distance_m *= 1.3
         return stage
@@ -110,18 +113,21 @@ class SceneMaker(ClipMaker):
         """The World of a stage; its people are drawn from far to near."""
         domain = self.config.domain
         centre, radius = _find_middle(stage)
-        if rng.random() < domain.occluded_share:
-            barrier = make_barrier(rng, stage, self.bank)
+        barriers = self.steer(rng, "barrier")
+        if barriers.random() < domain.occluded_share:
+            barrier = make_barrier(barriers, stage, self.bank)
             stage.boxes += [] if barrier is None else [barrier]
         fit_room(rng, scene, stage)
-        clutter = scenes.sample_boxes(rng, scene, centre, domain.boxes, self.bank)
+        clutter = scenes.sample_boxes(
+            self.steer(rng, "boxes"), scene, centre, domain.boxes, self.bank
+        )
         placed = len(stage.boxes)
         boxes = stage.boxes + place_clutter(stage, clutter, MAX_BOXES - placed)
         light, sky_axes, sky_colours = scenes.sample_light(
-            rng, bool(scene.outdoors), centre, radius
+            self.steer(rng, "light"), bool(scene.outdoors), centre, radius
         )
         _sharpen_light(light, radius)
-        photography = shots.Photography(rng, light)
+        photography = shots.Photography(self.steer(rng, "photography"), light)
         stage.people.sort(key=lambda one: -_measure_depth(one.person, stage))
         others, things = self._dress(index, stage.people)
         taken = _take(stage, photography, rng, self.config.instants)

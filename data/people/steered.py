@@ -10,7 +10,7 @@ number as ever. Postures come from latents too, see pose_space.py.
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from data.people.pose_space import PoseSpace
 # the first numbers of one array.
 Names = tuple[str | tuple[str, ...], ...]
 _EYE: Names = ("distance", "", "camera_height")
-_FAULTS: Names = (
+FAULT_NAMES: Names = (
     ("few_pixels", "out_of_focus", "shaken", "compressed", "exposed", "colourless"),
     "pixels",
     "defocus",
@@ -51,7 +51,7 @@ STAGES: dict[str, Names] = {
     "occluder": ("occluded", "occluder_near", "occluder_low", "occluder_width", "",
                  "occluder_height", "occluder_aside"),
     "background": ("painted",),
-    "faults": _FAULTS,
+    "faults": FAULT_NAMES,
     "others": ("others",),
     "held": ("held",),
     "hair": ("hair",),
@@ -59,7 +59,7 @@ STAGES: dict[str, Names] = {
 PURPOSES = {PHOTO: "background", FAULTS: "faults", OTHERS: "others", HELD: "held", HAIR: "hair"}
 POSE, FIRST_STAGE = 70, 71  # purposes of random numbers: the rest of a posture, and stages' own
 # What draws nothing where its share is 0: its parameters change nothing then.
-_SHARES = {
+SHARES = {
     "occluder": "occluded_share",
     "faults": "degraded_share",
     "others": "others_share",
@@ -134,12 +134,12 @@ def list_parameters(config: PeopleConfig) -> list[str]:
     """The names of the parameters of a config's clips, those of the posture first."""
     domain, names = config.domain, list_pose_parameters(config.kind)
     for stage, group in STAGES.items():
-        share = _SHARES.get(stage)
+        share = SHARES.get(stage)
         if share is not None and not getattr(domain, share):
             continue
         if config.kind == "hand" and stage in ("occluder", "frame"):
             continue
-        names += [name for name in _flatten(group) if name]
+        names += [name for name in flatten_names(group) if name]
     without = {
         "cut": ["cut", "cut_x", "cut_y"] if not domain.cut_share else [],
         "off": ["off_axis_x", "off_axis_y"] if not domain.off_axis_deg else [],
@@ -153,11 +153,58 @@ def list_pose_parameters(kind: str) -> list[str]:
     return [f"pose_{i + 1}" for i in range(PoseSpace.SIZES[kind])]
 
 
-def _flatten(group: Names) -> list[str]:
+def flatten_names(group: Names) -> list[str]:
+    """The names of a stage one after the other, "" for what is drawn as ever."""
     return [name for part in group for name in ((part,) if isinstance(part, str) else part)]
 
 
-class SteeredMaker(ClipMaker):
+class Steering(ClipMaker):
+    """What the makers of clips and of scenes by given parameters share.
+
+    Attributes:
+        stages: the names of the first numbers of each stage.
+        purposes: which stage is drawn for a purpose of random numbers.
+        first_stage: purpose of the first stage's own numbers.
+        names: of the parameters, in the order of their latents.
+        poses: what turns the first latents into a posture, None where postures have none.
+    """
+
+    stages: ClassVar[Mapping[str, Names]] = STAGES
+    purposes: ClassVar[Mapping[int, str]] = PURPOSES
+    first_stage: ClassVar[int] = FIRST_STAGE
+    names: list[str]
+    poses: PoseSpace | None = None
+
+    def __init__(self, config: PeopleConfig, device: str = "cpu") -> None:
+        super().__init__(config, device)
+        self._given: Mapping[str, float] = {}
+        self._index = 0
+
+    def random(self, index: int, purpose: int = 0) -> np.random.Generator:
+        """As of ClipMaker, by the given parameters of that purpose."""
+        natural = super().random(index, purpose)
+        stage = self.purposes.get(purpose)
+        return natural if stage is None else self._give(natural, self.stages[stage])
+
+    def steer(self, rng: np.random.Generator, stage: str, which: int = 0) -> np.random.Generator:
+        """Numbers of a stage's own, the first ones given; others beside the person are as ever."""
+        if which or stage not in self.stages:
+            return rng
+        number = self.first_stage + list(self.stages).index(stage)
+        return self._give(super().random(self._index, number), self.stages[stage])
+
+    def _give(self, natural: np.random.Generator, names: Names) -> np.random.Generator:
+        nan = float("nan")
+        given = []
+        for part in names:
+            if part == ("off_axis_x", "off_axis_y") and not self.config.domain.off_axis_deg:
+                continue  # the generator makes no such call then
+            group = (part,) if isinstance(part, str) else part
+            given.append([self._given.get(name, nan) for name in group])
+        return SteeredGenerator(natural, given)
+
+
+class SteeredMaker(Steering):
     """Makes clips of one crop by given parameters, in any order.
 
     Args:
@@ -165,16 +212,13 @@ class SteeredMaker(ClipMaker):
         device: "cpu" or "cuda".
 
     Attributes:
-        names: of the parameters, in the order of their latents.
-        poses: what turns the first latents into a posture.
+        names, poses: see Steering.
     """
 
     def __init__(self, config: PeopleConfig, device: str = "cpu") -> None:
         super().__init__(config, device)
         self.names = list_parameters(config)
-        self.poses = PoseSpace(config)
-        self._given: Mapping[str, float] = {}
-        self._index = 0
+        self.poses: PoseSpace = PoseSpace(config)
 
     def make_clip(self, index: int, latents: np.ndarray, name: str = "") -> Clip:
         """The Clip of this number by these latents (len(names),); NaN is drawn as ever.
@@ -188,29 +232,6 @@ class SteeredMaker(ClipMaker):
         if name:
             clip.key = clip.subject = name
         return clip
-
-    def random(self, index: int, purpose: int = 0) -> np.random.Generator:
-        """As of ClipMaker, by the given parameters of that purpose."""
-        natural = super().random(index, purpose)
-        stage = PURPOSES.get(purpose)
-        return natural if stage is None else self._give(natural, stage)
-
-    def steer(self, rng: np.random.Generator, stage: str, which: int = 0) -> np.random.Generator:
-        """Numbers of a stage's own, the first ones given; others beside the person are as ever."""
-        if which:
-            return rng
-        number = FIRST_STAGE + list(STAGES).index(stage)
-        return self._give(super().random(self._index, number), stage)
-
-    def _give(self, natural: np.random.Generator, stage: str) -> np.random.Generator:
-        nan = float("nan")
-        given = []
-        for part in STAGES[stage]:
-            if part == ("off_axis_x", "off_axis_y") and not self.config.domain.off_axis_deg:
-                continue  # the generator makes no such call then
-            group = (part,) if isinstance(part, str) else part
-            given.append([self._given.get(name, nan) for name in group])
-        return SteeredGenerator(natural, given)
 
     def _sample_motion(self, rng, index, which, clock, rest):
         if which:

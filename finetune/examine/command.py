@@ -9,19 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from data.format.clip import Clip
+from data.bodies.models import open_model
 from data.format.index import read_index
-from data.format.shards import shard_name, write_shard
+from data.format.shards import shard_name, write_samples
 from data.people import make
-from data.people.config import PeopleConfig, population
-from data.people.steered import SteeredMaker
+from data.people.config import PeopleConfig
+from data.people.steered import SteeredMaker, Steering
+from data.people.steered_scene import SteeredSceneMaker
 from engine.config.parser import flat, parse, parse_keys, save
 from engine.errors import UserError
 from engine.logging import progress
 from engine.run.files import make_folder, write_file
 from finetune.evaluation.metrics import measure_interval
-from finetune.examine import sheet
-from finetune.examine.config import FREE, ExamineConfig
+from finetune.evaluation.scene.answers import CropPath, open_body_predictor
+from finetune.examine import scene_sheet, sheet
+from finetune.examine.config import ERRORS, FREE, SCENE_ERRORS, ExamineConfig
 from finetune.examine.judge import Examiner
 from finetune.examine.ledger import FILE, Ledger
 from finetune.examine.points import Point, Sample, list_errors
@@ -34,13 +36,19 @@ from finetune.examine.regions import (
     draw_fresh,
     find_probability,
 )
+from finetune.examine.scene_judge import SceneExaminer
 from finetune.examine.search import Search, ask_in_batches, import_extra, search
 from finetune.inference.predictor import Predictor
+from finetune.inference.search import open_searcher
+from finetune.scene.network_file import is_scene
+from finetune.scene.predictor import ScenePredictor
 
 COMMAND = "finetune examine"
 SHOWN = 6  # parameters of a region that are told
 KEYS = "examine.yaml"
-UNITS = {"pck": "% missed"}
+UNITS = {"pck": "% missed", "missed": "% missed or false"}
+CROP_SIZE, SCENE_SIZE = 160, 448  # where size= is not set
+BODY = "anny"  # whose labels synthetic scenes have
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,12 +60,12 @@ def main(argv: Sequence[str]) -> int:
     config, _ = parse_keys(ExamineConfig, argv, COMMAND)
     for name in ("cma", "scipy.special"):
         import_extra(name)
+    config = choose_keys(config)
     out = Path(config.out)
     make_folder(out, f"out={out}")
     claim_folder(config, out)
-    predictor = Predictor(config.run, config.device).require_mesh("examine")
-    maker = SteeredMaker(read_people(config, predictor), make.choose_device(config.device))
-    examiner = Examiner(predictor, maker, config.error, config.given, config.visible_min)
+    examiner = open_scenes(config) if config.scenes else open_crops(config)
+    maker = examiner.maker
     most = config.random + config.niches * (config.budget + len(maker.names))
     with progress.bar(most, "sample", description="examining") as bar:
         ledger = Ledger(out / FILE, _count(examiner.ask, bar.update))
@@ -71,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
     write_file(out / "table.md", table + "\n")
     if regions:
         draw_regions(out / "sheet.png", examiner, tree, regions, fresh)
-        write_regions(out, maker, regions, config)
+        write_regions(out, examiner, regions, config)
     print(table)
     print(f"wrote {out}")
     return 0
@@ -91,22 +99,60 @@ def claim_folder(config: ExamineConfig, out: Path) -> None:
     save(config, path, COMMAND)
 
 
-def read_people(config: ExamineConfig, predictor: Predictor) -> PeopleConfig:
-    """Return the config of what is searched: clips of one crop.
+def choose_keys(config: ExamineConfig) -> ExamineConfig:
+    """Return the keys with what the run decides: whether scenes are searched, error and size.
 
     Raises:
-        UserError: it is of hands where the run recovers bodies, or the other way round.
+        UserError: an error of crops where scenes are searched, or the other way round.
     """
-    kind = predictor.body.kind
-    named = config.people or f"people_{kind}"
-    words = [named, f"out={config.out}", f"seed={config.seed}", f"size={config.size}"]
-    people = parse(PeopleConfig, [*words, "instants=1", "cameras=2"], make.COMMAND)
+    scenes = config.scenes or is_scene(config.run)
+    errors = SCENE_ERRORS if scenes else ERRORS
+    what = "scenes" if scenes else "crops"
+    error = config.error or errors[0]
+    if error not in errors:
+        raise UserError(f"error={error} is none of {what}, which have {', '.join(errors)}")
+    if scenes and config.given:
+        raise UserError("given=true is of crops, and scenes are searched")
+    size = config.size or (SCENE_SIZE if scenes else CROP_SIZE)
+    return dataclasses.replace(config, scenes=scenes, error=error, size=size)
+
+
+def open_crops(config: ExamineConfig) -> Examiner:
+    """Return what makes crops of single people and judges a run by them."""
+    predictor = Predictor(config.run, config.device).require_mesh("examine")
+    people = read_people(config, predictor.body.kind)
+    maker = SteeredMaker(people, make.choose_device(config.device))
+    return Examiner(predictor, maker, config.error, config.given, config.visible_min)
+
+
+def open_scenes(config: ExamineConfig) -> SceneExaminer:
+    """Return what makes scenes and judges by them a network for scenes, or a finder with crops."""
+    if is_scene(config.run):
+        find = ScenePredictor(config.run, config.device)
+    else:
+        predictor = open_body_predictor(config.run, config.device, "examine scenes=true")
+        find = CropPath(predictor, open_searcher(("body",), predictor.config.head.prompt_mask))
+    maker = SteeredSceneMaker(read_people(config, "scene"), make.choose_device(config.device))
+    return SceneExaminer(find, open_model(BODY), maker, config.error, config.visible_min)
+
+
+def read_people(config: ExamineConfig, kind: str) -> PeopleConfig:
+    """Return the config of what is searched: clips of one crop, or scenes of one frame.
+
+    Args:
+        kind: "body", "hand" or "scene".
+    Raises:
+        UserError: it is of another kind.
+    """
+    named = config.people or ("scene" if kind == "scene" else f"people_{kind}")
+    words = [named, f"out={config.out}", f"seed={config.seed}", f"size={config.size}", "instants=1"]
+    words += [] if kind == "scene" else ["cameras=2"]
+    people = parse(PeopleConfig, words, make.COMMAND)
     if people.kind != kind:
-        raise UserError(
-            f"people={named} shows kind={people.kind}, and {config.run} recovers {kind}"
-        )
+        does = "is searched for scenes" if kind == "scene" else f"recovers {kind}"
+        raise UserError(f"people={named} shows kind={people.kind}, and {config.run} {does}")
     make.mark_folders(people)
-    return dataclasses.replace(people, cameras=1)
+    return people if kind == "scene" else dataclasses.replace(people, cameras=1)
 
 
 def _count(
@@ -127,7 +173,7 @@ def _ask_fresh(ledger: Ledger, region: Region, number: int, config: ExamineConfi
 
 def describe(
     config: ExamineConfig,
-    maker: SteeredMaker,
+    maker: Steering,
     found: Search,
     regions: Sequence[Region],
     fresh: Sequence[Sequence[Sample]],
@@ -157,7 +203,7 @@ def describe(
     return tree
 
 
-def tell_parameters(region: Region, maker: SteeredMaker) -> list[dict[str, Any]]:
+def tell_parameters(region: Region, maker: Steering) -> list[dict[str, Any]]:
     """Return what a region needs, by how much smaller the error is without it."""
     worst = region.worst
     order = np.argsort(-np.where(worst.kept, worst.costs, -np.inf), kind="stable")
@@ -171,8 +217,10 @@ def tell_parameters(region: Region, maker: SteeredMaker) -> list[dict[str, Any]]
     ]
 
 
-def tell_posture(region: Region, maker: SteeredMaker) -> list[dict[str, Any]]:
+def tell_posture(region: Region, maker: Steering) -> list[dict[str, Any]]:
     """Return the angles that are farthest from ordinary, where the region needs a posture."""
+    if maker.poses is None:
+        return []
     count = len(maker.poses.axes.T)
     kept = region.worst.kept[:count]
     if not kept.any():
@@ -239,29 +287,46 @@ def tell_words(region: dict[str, Any]) -> str:
 
 def draw_regions(
     path: Path,
-    examiner: Examiner,
+    examiner: Examiner | SceneExaminer,
     tree: dict[str, Any],
     regions: Sequence[Region],
     fresh: Sequence[Sequence[Sample]],
 ) -> None:
     """Write the contact sheet."""
-    rows = []
-    for region, told, samples in zip(regions, tree["regions"], fresh, strict=True):
-        points = [region.worst.simple.point, *(s.point for s in samples[: sheet.NEW])]
-        failure, *others = examiner.look(points)
-        lines = [f"{tree['error']} {told['error']:.0f} {tree['unit']}; new samples: "
-                 f"{_word(told['fresh']) if told['fresh']['judged'] else '-'}; random: "
-                 f"{_word(tree['random'])}", f"needs {tell_words(told)}"]  # fmt: skip
-        angles = [f"{a['name']} {a['degrees']:.0f}° ({a['latent']:+.1f})" for a in told["posture"]]
-        if angles:
-            lines.append("posture: " + ", ".join(angles))
-        rows.append(sheet.Row(failure, others, lines))
     title = f"Where {tree['run']} fails: {tree['error']}, {tree['unit']}"
+    shown = zip(regions, tree["regions"], fresh, strict=True)
+    if isinstance(examiner, SceneExaminer):
+        scenes = []
+        for region, told, samples in shown:
+            failure, *others = examiner.look(_list_shown(region, samples, scene_sheet.NEW))
+            scenes.append(scene_sheet.SceneRow(failure, others, _tell_lines(tree, told)))
+        scene_sheet.draw_scene_sheet(scenes, title, tree["unit"]).save(path)
+        return
+    rows = []
+    for region, told, samples in shown:
+        failed, *new = examiner.look(_list_shown(region, samples, sheet.NEW))
+        rows.append(sheet.Row(failed, new, _tell_lines(tree, told)))
     sheet.draw_sheet(rows, title, tree["unit"]).save(path)
 
 
+def _list_shown(region: Region, samples: Sequence[Sample], new: int) -> list[Point]:
+    return [region.worst.simple.point, *(sample.point for sample in samples[:new])]
+
+
+def _tell_lines(tree: dict[str, Any], told: dict[str, Any]) -> list[str]:
+    """The lines below a region's images."""
+    lines = [f"{tree['error']} {told['error']:.0f} {tree['unit']}; new samples: "
+             f"{_word(told['fresh']) if told['fresh']['judged'] else '-'}; random: "
+             f"{_word(tree['random'])}", f"needs {tell_words(told)}"]  # fmt: skip
+    angles = [f"{a['name']} {a['degrees']:.0f}° ({a['latent']:+.1f})" for a in told["posture"]]
+    return [*lines, "posture: " + ", ".join(angles)] if angles else lines
+
+
 def write_regions(
-    out: Path, maker: SteeredMaker, regions: Sequence[Region], config: ExamineConfig
+    out: Path,
+    examiner: Examiner | SceneExaminer,
+    regions: Sequence[Region],
+    config: ExamineConfig,
 ) -> None:
     """Write new samples of each region as shards: OUT/test those of the table, OUT/train others."""
     for folder, first, count in (("test", TEST, config.fresh), ("train", TRAIN, config.variations)):
@@ -272,12 +337,13 @@ def write_regions(
             points = draw_fresh(region, number, count, first, config.spread, config.seed)
             path = out / folder / shard_name(number)
             if not path.exists() or len(read_index(str(path))) < count:
-                write_shard(str(path), _make_clips(maker, points))
+                write_samples(str(path), _make_samples(examiner, points))
 
 
-def _make_clips(maker: SteeredMaker, points: Sequence[Point]) -> Iterator[Clip]:
-    with progress.bar(len(points), "clip", description="writing") as bar:
+def _make_samples(
+    examiner: Examiner | SceneExaminer, points: Sequence[Point]
+) -> Iterator[tuple[str, dict[str, bytes]]]:
+    with progress.bar(len(points), "sample", description="writing") as bar:
         for point in points:
-            name = f"{population(maker.config)}-{point.index}"
-            yield maker.make_clip(point.index, point.array, name)
+            yield examiner.make_sample(point)
             bar.update()

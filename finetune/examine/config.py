@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from engine.config.parser import key
 from engine.errors import UserError
 
-ERRORS = ("pa_mpjpe", "mpjpe", "pve", "pck")
+ERRORS = ("pa_mpjpe", "mpjpe", "pve", "pck")  # of a crop; the first is the default
+SCENE_ERRORS = ("people", "missed")  # of a scene, see scene_judge.py
 
 
 @dataclass
@@ -22,14 +23,21 @@ class ExamineConfig:
     people: str = key(
         "",
         "config of data make whose people are searched; default: people_body or people_hand, as "
-        "the run recovers them",
+        "the run recovers them, or scene",
         path="one",
     )
+    scenes: bool = key(
+        False,
+        "search whole frames of several people, whom a finder and crops recover; runs of "
+        "task=scene always do",
+    )
     error: str = key(
-        "pa_mpjpe",
-        "what is made large: mm, or of pck the percentage of keypoints that lie farther from "
-        "their true place in the image than .1 of the box around them",
-        choices=ERRORS,
+        "",
+        "what is made large. Of crops pa_mpjpe (the default), mpjpe or pve in mm, or pck, the "
+        "percentage of keypoints that lie farther from their true place in the image than .1 of "
+        "the box around them. Of scenes people (the default), mm of everybody, where somebody who "
+        "is missed, or is nobody, counts as 300; or missed, the percentage of these",
+        choices=("", *ERRORS, *SCENE_ERRORS),
     )
     given: bool = key(False, "give the run the true keypoints beside the image, if it takes them")
     random: int = key(240, "samples as the generator draws them, to compare with", low=20)
@@ -49,9 +57,18 @@ class ExamineConfig:
         low=0,
     )
     visible_min: float = key(
-        0.15, "least share of the person's or hand's surface that is seen", low=0, high=1
+        0.15,
+        "least share of the person's or hand's surface that is seen; in scenes who shows less "
+        "neither counts as missed nor as found",
+        low=0,
+        high=1,
     )
-    size: int = key(160, "side of a crop in pixels", low=64, high=1024)
+    size: int | None = key(
+        None,
+        "side of a crop in pixels, default 160; longer side of a scene's frame, default 448",
+        low=64,
+        high=1024,
+    )
     spread: float = key(
         0.35, "spread (sigma) of a region's samples about its middle", low=0.01, high=2
     )

@@ -12,6 +12,7 @@ from data.config import CropPairDataConfig
 from data.format.clip import KINDS, Clip, encode
 from data.loading.crop_labels import find_label_kind
 from data.loading.crops import TAGS, CropReader, layout
+from data.people.config import population
 from data.people.steered import SteeredMaker
 from engine.errors import UserError
 from engine.geometry import axis_angle_to_matrix
@@ -92,6 +93,12 @@ class Examiner:
             Look(sample, image, person, truth)
             for (sample, person, truth), image in zip(found, pixels, strict=True)
         ]
+
+    def make_sample(self, point: Point) -> tuple[str, dict[str, bytes]]:
+        """Return (key, members) of a point's clip, as they lie in a shard."""
+        name = f"{population(self.maker.config)}-{point.index}"
+        clip = self.maker.make_clip(point.index, point.array, name)
+        return clip.key, encode(clip)
 
     def _judge(
         self, points: Sequence[Point]
