@@ -403,3 +403,53 @@ def test_a_run_is_evaluated_on_the_frames_that_it_left_out(run, shards, capsys):
     assert found["rows"][0]["found"] + found["rows"][0]["false"] == told > 0
     with pytest.raises(UserError, match="finds people without boxes"):
         evaluate([str(run), "scene.true_boxes=true"])
+
+
+def test_whom_nobody_labelled_is_no_error_to_find(shards):
+    """Tokens that the labels tell nothing of: neither heat nor confidence nor precision."""
+    task, loader = task_of("none", shards, "data.workers=0")
+    batch = take_batch(task, loader, 0)
+    patch = task.model.patch
+    grid = tuple(side // patch for side in task.step_module.size)
+    alone = {**batch, "present": torch.zeros_like(batch["present"])}
+    ignored = {**alone, "ignore": torch.full_like(batch["ignore"], 255)}
+    truths = [task.step_module.tell(each) for each in (batch, alone, ignored)]
+    answer = answer_truly(truths[0], task.body, patch, grid)
+    found = find_people(answer, truths[0].K, task.step_module.body, patch, 0.5)
+    for truth, wanted in zip(truths[1:], (len(found.image), 0), strict=True):
+        losses = module_losses(task, answer, truth)
+        assert (losses["heat"].sum() > 1) == (losses["confidence"].sum() > 1) == (wanted > 0)
+        sums = sum_errors(found, truth, task.step_module.body, patch)
+        assert sums[:3].tolist() == [0, wanted, 0]
+
+
+def test_a_few_frames_are_learnt_within_seconds(tmp_path, shards):
+    """A small network finds everybody in eight frames that it saw 45 times each."""
+    keys = ["model.encoder.width=48", "model.encoder.depth=2", "scene.side=96", "scene.width=64"]
+    keys += [
+        "steps=90",
+        "optim.lr=6e-2",
+        "optim.warmup=10",
+        "data.augment.flip=false",
+        "data.workers=0",
+    ]
+    keys += ["data.augment.colour=0", "data.augment.whole_share=1", "model.encoder.heads=3"]
+    trainer = make_trainer(config_of("none", shards, *keys), Processes(0, 1, torch.device("cpu")))
+    task = trainer.task
+    steps = [
+        (step, {k: v.copy() for k, v in rows.items()}) for step, rows in task.loader.batches(0, 2)
+    ]
+    for step in range(90):
+        number, arrays = steps[step % 2]
+        task.prepare_step(number, None)
+        trainer.update(step, arrays)
+    task.model.eval()
+    sums, body, patch = 0, task.step_module.body, task.model.patch
+    for number, arrays in steps:
+        task.prepare_step(number, None)
+        answer, truth = task.step_module.look(task.to_device(arrays))
+        sums = sums + sum_errors(find_people(answer, truth.K, body, patch, 0.5), truth, body, patch)
+    measures = name_measures(sums.tolist())
+    assert measures["val/f1"] > 0.95
+    # The mean body at the mean place is off by 130 mm and more.
+    assert measures["val/mpjpe"] < 90 and measures["val/depth"] < 0.08

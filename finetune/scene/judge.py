@@ -70,12 +70,23 @@ def match_anchors(found: FoundPeople, truth: SceneTruth, patch: int) -> Matched:
     return Matched(*columns.unbind(1))
 
 
+def count_answers(found: FoundPeople, matched: Matched, truth: SceneTruth, patch: int) -> int:
+    """Return how many answers count: not those where there may be people whom nobody labelled."""
+    rows, columns = (side // patch for side in truth.frames.images.shape[-2:])
+    cell = (found.pixel / patch).floor().long()
+    column, row = cell[:, 0].clamp(0, columns - 1), cell[:, 1].clamp(0, rows - 1)
+    told = truth.counts[found.image, row * columns + column].clone()
+    told[matched.found] = True
+    return int(told.sum())
+
+
 def sum_errors(found: FoundPeople, truth: SceneTruth, body: BodyModel, patch: int) -> torch.Tensor:
     """Return the (8,) float64 sums of NAMES over a batch.  ``body``: that of the answers."""
     matched = match_anchors(found, truth, patch)
     known = truth.bodies[matched.image, matched.place].nonzero()[:, 0]
     rows, image, place = (x[known] for x in (matched.found, matched.image, matched.place))
-    counts = [len(matched.found), len(found.image), int(truth.anchors.there.sum()), len(rows)]
+    answers = count_answers(found, matched, truth, patch)
+    counts = [len(matched.found), answers, int(truth.anchors.there.sum()), len(rows)]
     errors = torch.zeros(4, dtype=torch.float64)
     if len(rows):
         true = pose_body(body, truth.take_parameters(body, image, place))

@@ -71,11 +71,12 @@ def compare_scene(
     """
     grid = tuple(side // patch for side in truth.frames.images.shape[-2:])
     count = len(answer.heat)
+    heat = draw_heat(truth.anchors, (grid[0], grid[1]))
     there = truth.anchors.there
     pairs = pair_people(there)
     found = {
-        "heat": compare_heat(answer.heat, draw_heat(truth.anchors, (grid[0], grid[1]))),
-        "confidence": compare_confidence(answer, there),
+        "heat": compare_heat(answer.heat, heat, truth.counts),
+        "confidence": compare_confidence(answer, there, truth.counts),
         "track": compare_tracks(answer, truth, pairs),
         "people": there.sum(1).float(),
         "bodies": truth.bodies.sum(1).float(),
@@ -103,23 +104,31 @@ def compare_scene(
     return found
 
 
-def compare_heat(logits: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
+def compare_heat(logits: torch.Tensor, heat: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """Return (B,) the focal loss of a heat map (B, N, SLOTS), its sum over PEOPLE.
 
-    Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017.
+    Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017. Where an error does not count
+    (``counts`` (B, N) of SceneTruth) only people who are there tell something.
     """
     loss = F.binary_cross_entropy_with_logits(logits, heat, reduction="none")
     wrong = (logits.sigmoid() - heat).abs().pow(WRONG)
-    return (wrong * loss).sum((1, 2)) / PEOPLE
+    told = (heat > 0) | counts[..., None]
+    return (wrong * loss * told).sum((1, 2)) / PEOPLE
 
 
-def compare_confidence(answer: SceneAnswer, there: torch.Tensor) -> torch.Tensor:
-    """Return (B,) cross-entropy of whether queries are at somebody, its sum over PEOPLE."""
+def compare_confidence(
+    answer: SceneAnswer, there: torch.Tensor, counts: torch.Tensor
+) -> torch.Tensor:
+    """Return (B,) cross-entropy of whether queries are at somebody, its sum over PEOPLE.
+
+    ``counts``: as in ``compare_heat``.
+    """
     logits = answer.confidence
     number = torch.arange(logits.shape[1], device=logits.device)
     somebody = (number < there.sum(1, keepdim=True)).float()
     loss = F.binary_cross_entropy_with_logits(logits, somebody, reduction="none")
-    return loss.sum(1) / PEOPLE
+    told = (somebody > 0) | counts.gather(1, answer.token)
+    return (loss * told).sum(1) / PEOPLE
 
 
 def compare_tracks(answer: SceneAnswer, truth: SceneTruth, pairs: Pairing) -> torch.Tensor:

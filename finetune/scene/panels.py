@@ -43,7 +43,9 @@ def draw_column(task: "SceneTask", row: int) -> np.ndarray:
     pixels = denormalise(truth.frames.images)[0].mul(255).round().byte().permute(1, 2, 0)
     image = pixels.cpu().numpy()
     with torch.no_grad():
-        found = find_people(answer, truth.K, task.body, task.model.patch, task.threshold)
+        found = find_people(
+            answer, truth.K, task.step_module.body, task.model.patch, task.threshold
+        )
     people = make_found(found, truth.K, task.body)[0]
     shown = overlay(image, [one.person for one in people])
     return np.concatenate([_put_in_tile(image), _put_in_tile(shown)])

@@ -19,7 +19,7 @@ def make_found(found: FoundPeople, K: torch.Tensor, body: BodyModel) -> list[lis
     """Return everybody who is found in each of B images, the surest first.
 
     Args:
-        found: with full meshes.
+        found: with coarse meshes or full ones.
         K: (B, 3, 3) of the images that the people are to be in: those of the network, or what these
             were cut from without rotation.
         body: the full body model.

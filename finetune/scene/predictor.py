@@ -20,6 +20,7 @@ from finetune.scene.found import FoundPerson
 from finetune.scene.network_file import open_scene
 from finetune.scene.people import make_found
 
+COARSE_VERTICES = 32
 BATCH = 8  # images that go through the network at once
 THRESHOLD = 0.5  # least score of those who are told of
 
@@ -58,6 +59,8 @@ class ScenePredictor:
         self.config, self.checkpoint = opened.config, opened.file
         self.model, self.body = opened.model.to(self.device), opened.body.to(self.device)
         self.threshold, self.side = threshold, side or opened.config.scene.side
+        # Who is found twice is told by keypoints: of those who are left the mesh is posed, once.
+        self._coarse = self.body.coarse(COARSE_VERTICES).to(self.device)
 
     def __call__(self, image: ImageLike, K: np.ndarray | None = None) -> list[FoundPerson]:
         """Return everybody in an image, the surest first.
@@ -125,5 +128,5 @@ class ScenePredictor:
             for each in (seen, own)
         )
         answer = self.model(inputs, K_seen, known)
-        found = find_people(answer, K_seen, self.body, self.model.patch, self.threshold)
+        found = find_people(answer, K_seen, self._coarse, self.model.patch, self.threshold)
         return make_found(found, K_own, self.body)

@@ -4,12 +4,15 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from data.bodies.base import BodyModel, BodyParameters
 from data.loading.frame_batch import FrameBatch
 from engine.geometry import axis_angle_to_matrix
 from finetune.scene.anchors import Anchors, choose_joints, choose_keypoints, place_anchors
 from finetune.scene.decode import NEAREST_M
+
+IGNORED_SHARE = 0.1  # of a token's pixels, from which on it says nothing of who is not there
 
 
 @dataclass(eq=False)
@@ -21,6 +24,8 @@ class SceneTruth:
         anchors: where the people are asked for.
         depth: (B, M) metres of the anchors.
         bodies: (B, M) bool, whether a body is known of somebody who is asked for.
+        counts: (B, N) bool, tokens where somebody who is found and is none of these is an error:
+            elsewhere there may be people whom nobody labelled.
         K: (B, 3, 3) of the images, assumed where nobody knows it.
     """
 
@@ -28,6 +33,7 @@ class SceneTruth:
     anchors: Anchors
     depth: torch.Tensor
     bodies: torch.Tensor
+    counts: torch.Tensor
     K: torch.Tensor
 
     def number_bodies(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,6 +85,6 @@ def tell_truth(frames: FrameBatch, size: tuple[int, int], patch: int) -> SceneTr
     depth = torch.where(known, depth, max(size) / box)
     anchors = place_anchors(there, pixel, joint, depth, (rows // patch, columns // patch), patch)
     bodies = anchors.there & known & (depth > NEAREST_M)
-    return SceneTruth(
-        frames, anchors, depth, bodies, assume_cameras(frames.K, frames.camera_known, size)
-    )
+    counts = F.avg_pool2d(frames.ignore[:, None], patch).flatten(1) < IGNORED_SHARE
+    K = assume_cameras(frames.K, frames.camera_known, size)
+    return SceneTruth(frames, anchors, depth, bodies, counts, K)
