@@ -18,6 +18,7 @@ COMPONENTS = {
 }
 ARRAY_BUFFER, ELEMENT_BUFFER = 34962, 34963
 WIDTHS = {1: "SCALAR", 3: "VEC3", 4: "VEC4", 16: "MAT4"}
+FLOOR = (150, 150, 148)  # sRGB
 CENTRED_PX = 1.0  # glTF's camera looks through the middle of its image
 
 
@@ -153,3 +154,14 @@ def add_mesh(
     indices = document.add_array(faces.ravel().astype(np.uint32), ELEMENT_BUFFER)
     primitive = {"attributes": of_vertices, "indices": indices, "material": material}
     return document.add("meshes", {"name": name, "primitives": [primitive]})
+
+
+def add_floor(document: Document, corners: np.ndarray) -> None:
+    """Add a node "ground", a rectangle that is seen from both sides.
+
+    Args:
+        corners: (4, 3) left and near, left and far, right and near, right and far.
+    """
+    faces = np.array([[0, 2, 1], [1, 2, 3]])  # outward is up
+    mesh = add_mesh(document, "ground", corners, faces, add_material(document, "ground", FLOOR))
+    document.add_root({"name": "ground", "mesh": mesh})

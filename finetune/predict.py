@@ -31,8 +31,9 @@ from finetune.released.catalogue import list_shipped
 from finetune.scene.everybody import open_everybody, refuse_keys
 from finetune.scene.network_file import is_scene
 from finetune.scene.photos import predict_scenes
+from finetune.scene.video import predict_scene_video
 from finetune.verb_config import PredictConfig, PredictFilesConfig
-from finetune.video.command import check_videos, is_video, predict_video
+from finetune.video.command import check_files, check_videos, is_video, predict_video
 
 USUAL_SIDE = "right"
 SHIPPED = ("body", "hand")  # names of weights that are taken where no run is named
@@ -85,11 +86,13 @@ def main(argv: Sequence[str]) -> int:
     if scenes:
         is_given = any(word.startswith("least_score=") for word in argv)
         least_score = config.least_score if is_given else None
-        if videos:
-            raise UserError(f"{videos[0]}: run={scenes[0]} (task=scene) takes photographs alone")
         everybody = open_everybody(scenes[0], config.device, least_score)
+        if videos:
+            check_files(config, {"body": everybody.body})
         if paths:
             predict_scenes(config, paths, everybody, cameras, out)
+        for path in videos:
+            _tell_files(path, predict_scene_video(path, config, everybody, finder))
         return 0
     predictors = open_predictors(config)
     lens = open_lens(config.lens, config.device)
@@ -98,9 +101,12 @@ def main(argv: Sequence[str]) -> int:
     if paths:
         _predict_images(config, paths, predictors, boxes, cameras, lens, out)
     for path in videos:
-        written = predict_video(path, config, predictors, finder, lens=lens)
-        print(f"{path}: {', '.join(str(file) for file in written)}")
+        _tell_files(path, predict_video(path, config, predictors, finder, lens=lens))
     return 0
+
+
+def _tell_files(path: str, written: Sequence[Path]) -> None:
+    print(f"{path}: {', '.join(str(file) for file in written)}")
 
 
 def _predict_live(config: PredictFilesConfig, argv: Sequence[str]) -> int:

@@ -248,6 +248,8 @@ class Take:
         tracks: of its people.
         focal_from: words on where the focal length comes from; "": nobody said.
         confident: whether it is drawn in colours of how sure the network is.
+        floor: (4, 3) metres, corners of the floor that its people stand on, as
+            finetune.scene.ground.list_corners has them, or None where nobody knows it.
         correct_image: (H, W, 3) of the video to that of ``intrinsics``, without what the lens does.
     """
 
@@ -259,6 +261,7 @@ class Take:
     tracks: list[Track]
     focal_from: str = ""
     confident: bool = False
+    floor: np.ndarray | None = None
     correct_image: Callable[[np.ndarray], np.ndarray] = lambda image: image
 
     @property

@@ -12,11 +12,10 @@ import numpy as np
 from finetune.animation.files import write_bytes
 from finetune.animation.turning import to_quaternions
 from finetune.export import TO_GLTF, names_of
-from finetune.gltf import Document, add_lens, add_material, add_mesh
+from finetune.gltf import Document, add_floor, add_lens, add_material, add_mesh
 from finetune.person import Person, colour
-from finetune.scene.ground import Ground
+from finetune.scene.ground import Ground, list_corners
 
-FLOOR = (150, 150, 148)  # sRGB
 AROUND_M = 1.0  # of floor beyond the outermost people
 
 
@@ -34,12 +33,13 @@ def save_scene(
         Failure: the file cannot be written.
     """
     document = Document()
-    placed = [place_points(person.vertices, ground) for person in people]
     for number, (person, name) in enumerate(zip(people, names_of(people), strict=True)):
+        placed = place_points(person.vertices, ground)
         material = add_material(document, name, colour(number))
-        mesh = add_mesh(document, name, placed[number], person.faces, material)
+        mesh = add_mesh(document, name, placed, person.faces, material)
         document.add_root({"name": name, "mesh": mesh})
-    _add_floor(document, np.concatenate(placed))
+    points = np.concatenate([person.vertices for person in people])
+    add_floor(document, place_points(list_corners(ground, points, AROUND_M), ground))
     _add_camera(document, people[0].intrinsics, size, ground)
     document.tree["scenes"][0]["extras"] = {"ground": ground.describe()}
     write_bytes(path, document.to_bytes())
@@ -49,15 +49,6 @@ def place_points(points: np.ndarray, ground: Ground) -> np.ndarray:
     """Return (n, 3) points of the camera's frame in that of the file."""
     level = np.asarray(points, np.float64) @ ground.turn.T
     return level * TO_GLTF + [0, ground.height_m, 0]
-
-
-def _add_floor(document: Document, points: np.ndarray) -> None:
-    """A rectangle that reaches beyond all points (n, 3) of the file."""
-    low, high = points.min(0) - AROUND_M, points.max(0) + AROUND_M
-    corners = np.array([[x, 0, z] for x in (low[0], high[0]) for z in (low[2], high[2])])
-    faces = np.array([[0, 1, 2], [2, 1, 3]])  # outward is up
-    mesh = add_mesh(document, "ground", corners, faces, add_material(document, "ground", FLOOR))
-    document.add_root({"name": "ground", "mesh": mesh})
 
 
 def _add_camera(document: Document, K: np.ndarray, size: tuple[int, int], ground: Ground) -> None:

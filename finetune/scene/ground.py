@@ -20,6 +20,7 @@ FEET_M = 0.04  # of lowest points about the floor
 STRAIGHT = 0.93  # hip to ankle over thigh and shank, from which on a leg is straight
 BENT_DEG = 40.0  # most between a straight leg and the trunk
 FOOT_M = 0.35  # how near to an ankle or toes the lowest point is a foot's
+STARTS = 8  # people at most from whose way up the minimiser begins
 STEPS = 30  # of the minimiser; it needs five to ten
 SIDES = ("left", "right")
 
@@ -33,11 +34,13 @@ class Ground:
         height_m: of the camera above it: ``points @ up + height_m`` are heights above the floor.
         standing: places in the list of the people on whose feet it rests; where there is nobody, it
             is a guess: it lies under the lowest point of all.
+        tried: how many people stand and show a foot, on this floor or not.
     """
 
     up: np.ndarray
     height_m: float
     standing: list[int] = field(default_factory=list)
+    tried: int = 0
 
     @property
     def is_seen(self) -> bool:
@@ -90,13 +93,25 @@ def find_ground(people: Sequence[Person], names: Sequence[str], size: tuple[int,
     bodies = [_see_body(person, names, size) for person in people]
     standing = [number for number, body in enumerate(bodies) if body.stands]
     told = [bodies[number] for number in standing] or bodies
-    starts = [np.array([0.0, -1.0, 0.0]), *(body.axis for body in told)]
+    few = told[:: -(-len(told) // STARTS)]
+    starts = [np.array([0.0, -1.0, 0.0]), *(body.axis for body in few)]
     tried = [_minimise(told, start, bool(standing)) for start in starts]
     _, up, height, on_floor = min(tried, key=lambda one: one[0])
     kept = [number for number, is_on in zip(standing, on_floor, strict=False) if is_on]
     if not kept:
         height = -min(float((body.vertices @ up).min()) for body in bodies)
-    return Ground(up, height, kept)
+    return Ground(up, height, kept, len(standing))
+
+
+def list_corners(ground: Ground, points: np.ndarray, around_m: float) -> np.ndarray:
+    """Return (4, 3) corners of the floor under points (n, 3), in the camera's frame, and beyond.
+
+    In the camera's level axes: left and near, left and far, right and near, right and far.
+    """
+    level = points @ ground.turn.T
+    low, high = level.min(0) - around_m, level.max(0) + around_m
+    corners = [[x, ground.height_m, z] for x in (low[0], high[0]) for z in (low[2], high[2])]
+    return np.array(corners) @ ground.turn
 
 
 def _see_body(person: Person, names: Sequence[str], size: tuple[int, int]) -> _Body:
@@ -127,7 +142,7 @@ def _is_straight(leg: Sequence[np.ndarray], trunk: np.ndarray) -> bool:
     long = np.linalg.norm(hip - knee) + np.linalg.norm(knee - ankle)
     way = float(np.linalg.norm(hip - ankle))
     cosine = (hip - ankle) @ trunk / max(way * float(np.linalg.norm(trunk)), 1e-9)
-    return way >= STRAIGHT * long and bool(cosine >= np.cos(np.deg2rad(BENT_DEG)))
+    return bool(way >= STRAIGHT * long and cosine >= np.cos(np.deg2rad(BENT_DEG)))
 
 
 def _is_inside(person: Person, number: int, size: tuple[int, int]) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.bodies.base import BodyModel
 from data.find.config import FindConfig
 from data.find.detection import Detection, HandDetection, Tracks
 from data.find.search import Run, check_ready, sample_frames, search_videos
@@ -63,20 +64,31 @@ def check_videos(config: PredictFilesConfig, predictors: Mapping[str, Predictor]
         UserError: an unknown format, a network without a mesh, a motion module of another body,
             keys of images alone.
     """
+    for predictor in predictors.values():
+        predictor.require_mesh("predict of a video")
+    check_files(config, {kind: predictor.body for kind, predictor in predictors.items()})
+    if config.whole_image and len(predictors) > 1:
+        raise UserError(
+            "whole_image=true, but both bodies and hands would be recovered: name one by run="
+        )
+
+
+def check_files(config: PredictFilesConfig, bodies: Mapping[str, BodyModel]) -> None:
+    """Say what of a video cannot be written.
+
+    Args:
+        bodies: {"body", "hand": the full body model} of who is recovered.
+    Raises:
+        UserError: an unknown format or map, a motion module of another body.
+    """
     for name in config.formats:
         FORMATS.find(name)
     for name in config.video.maps:
         if name not in MAPS:
             raise UserError(f"video.maps={name} is none of {', '.join(MAPS)}")
-    for predictor in predictors.values():
-        predictor.require_mesh("predict of a video")
-    if config.video.smooth == "learned" and "body" in predictors:
-        module, body = _open_module(config.video), predictors["body"].body
-        check_module(module, body, "video.motion=" + config.video.motion)
-    if config.whole_image and len(predictors) > 1:
-        raise UserError(
-            "whole_image=true, but both bodies and hands would be recovered: name one by run="
-        )
+    if config.video.smooth == "learned" and "body" in bodies:
+        module = _open_module(config.video)
+        check_module(module, bodies["body"], "video.motion=" + config.video.motion)
 
 
 def predict_video(
@@ -119,7 +131,7 @@ def _predict_in(
     """``predict_video`` in a folder that nobody else works in. ``stem``: of the files' names."""
     start = time.perf_counter()
     with count_seconds(seconds, "index"):
-        frames = _open_frames(path, folder)
+        frames = open_frames(path, folder)
     camera = finder.find_camera(path, frames.width, frames.height, photograph=False)
     if camera.known or lens is None:
         print(f"{path}: {camera.describe()}")
@@ -149,29 +161,52 @@ def _predict_in(
     take = make_take(path, frames.times, size, camera.K, rows, everybody, bodies)
     if "hand" in bodies:
         take = hold_hands(take, bodies["hand"])
-    take = _smooth(take, config.video)
+    take = smooth_by_keys(take, config.video)
     with count_seconds(seconds, "refine"):
         refiner = TakeRefiner(bodies, make_keys(), JoiningRules(), folder)
         take = measure_take(refiner.refine(take) if config.refine else take, refiner.judges)
     take.focal_from, take.correct_image = camera.source, camera.correct_image
     take.confident = config.colour == "confidence"
+    written = write_take(take, frames, folder, stem, config, seconds)
+    print(f"{path}: {word_seconds(frames.count, time.perf_counter() - start, seconds)}")
+    return written
+
+
+def write_take(
+    take: Take,
+    frames: Frames,
+    folder: Path,
+    stem: Path,
+    config: PredictFilesConfig,
+    seconds: Seconds,
+) -> list[Path]:
+    """Write the files of animation and the films of a take; returns them.
+
+    Args:
+        folder: of what is done of the video.  stem: of the files' names.
+        seconds: to which those of each stage are added.
+    Raises:
+        Failure: a file cannot be written.
+    """
     written: list[Path] = []
     with count_seconds(seconds, "files"):
         for name in config.formats:
             written += FORMATS.find(name)(take, stem)
-    written += draw_films(take, frames, folder, stem, config.video, seconds)
-    print(f"{path}: {_word_seconds(frames.count, time.perf_counter() - start, seconds)}")
-    return written
+    return written + draw_films(take, frames, folder, stem, config.video, seconds)
 
 
-def _word_seconds(count: int, whole_s: float, seconds: Seconds) -> str:
-    """What a video took, and of that each stage: on threads they take place at the same time."""
+def word_seconds(count: int, whole_s: float, seconds: Seconds) -> str:
+    """Return what a video took, and of that each stage: on threads they take place together.
+
+    Args:
+        count: of frames.  whole_s: wall seconds in all.
+    """
     words = [f"{name} {spent:.1f}" for name, spent in seconds.items() if spent >= 0.05]
     return f"{count} frames in {whole_s:.1f} s; seconds of each stage: {', '.join(words)}"
 
 
-def _smooth(take: Take, keys: VideoConfig) -> Take:
-    """A take as ``video.smooth`` says."""
+def smooth_by_keys(take: Take, keys: VideoConfig) -> Take:
+    """Return a take as ``video.smooth`` says."""
     if keys.smooth == "none":
         return take
     turns = Cutoff(keys.smooth_hz, keys.smooth_rise)
@@ -184,7 +219,12 @@ def _open_module(keys: VideoConfig) -> MotionModule:
     return locate_module(keys.motion, "video.motion")
 
 
-def _open_frames(path: str, folder: Path) -> Frames:
+def open_frames(path: str, folder: Path) -> Frames:
+    """Return the frames of a video; what is known of them is kept in a folder.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     problems = Problems()
     readable = probe_videos([path], 1, problems, index_store(str(folder)))
     if path not in readable:

@@ -16,7 +16,7 @@ from finetune.animation.track import Take
 from finetune.inference.predictor import Predictor
 from finetune.video.recover import Rows
 
-VERSION = 3  # raised where equal keys give other rows
+VERSION = 4  # raised where equal keys give other rows
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ class Rows:
         hands: (N, 2) bool, sides whose fingers come from the hand's own crop.
         found: (N, P, 3) float32 keypoints of the search, x and y in pixels and confidence, in the
             order of finetune.prompts.PROMPTED; confidence 0 where there are none.
+        embedding: (N, E) float32 of length 1, of FoundPerson; E is 0 where nobody computes one.
     """
 
     who: np.ndarray
@@ -53,6 +54,7 @@ class Rows:
     surface: np.ndarray
     hands: np.ndarray
     found: np.ndarray
+    embedding: np.ndarray
 
 
 def join_rows(parts: Sequence[Rows]) -> Rows:
@@ -302,14 +304,16 @@ def pack_people(
     frames: Sequence[int],
     scores: Sequence[float],
     keypoints: Sequence[np.ndarray | None],
+    embeddings: Sequence[np.ndarray | None] | None = None,
 ) -> Rows:
     """Return the Rows of people of one body model, who have its parameters.
 
     Args:
-        keypoints: as a Region has them.
+        keypoints: as a Region has them.  embeddings: as a FoundPerson has them; None: of nobody.
     """
     unsure = [np.zeros(0) if one.uncertainty is None else one.uncertainty for one in people]
     surface = [_pick_surface(one, body) for one in people]
+    looks = [np.zeros(0) if one is None else one for one in embeddings or [None] * len(people)]
     return Rows(
         who=np.array(who, np.int64),
         frame=np.array(frames, np.int64),
@@ -322,6 +326,7 @@ def pack_people(
         surface=np.stack(surface).astype(np.float32),
         hands=np.array([[side in one.hands for side in SIDES] for one in people]),
         found=np.stack([_list_found(body.kind, points) for points in keypoints]),
+        embedding=np.stack(looks).astype(np.float32),
     )
 
 

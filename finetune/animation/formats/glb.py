@@ -15,9 +15,11 @@ from finetune.animation.formats import FORMATS
 from finetune.animation.rig import Rig, make_motion, make_rig
 from finetune.animation.track import Take, Track
 from finetune.animation.turning import to_quaternions
+from finetune.export import TO_GLTF
 from finetune.gltf import (
     ARRAY_BUFFER,
     Document,
+    add_floor,
     add_lens,
     add_material,
     add_mesh,
@@ -37,6 +39,8 @@ def write_glb(take: Take, stem: Path) -> list[Path]:
     document = Document()
     animation: dict = {"name": Path(take.video).stem, "samplers": [], "channels": []}
     _add_camera(document, take)
+    if take.floor is not None:
+        add_floor(document, take.floor * TO_GLTF)
     for number, track in enumerate(take.tracks):
         _add_person(document, animation, take, track, number)
     document.add("animations", animation)
