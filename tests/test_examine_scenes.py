@@ -23,7 +23,7 @@ from data.people.steered_scene import (
 from engine.errors import UserError
 from finetune.examine import command
 from finetune.examine.points import RANDOM, Point, Sample
-from finetune.examine.scene_judge import LOST_MM, SceneExaminer
+from finetune.examine.scene_judge import EASY, LOST_MM, SceneExaminer
 from finetune.person import Person
 from finetune.scene.found import FoundPerson
 
@@ -182,9 +182,9 @@ def test_a_scene_costs_what_is_missed_and_what_is_nobody(maker, examiner, tmp_pa
     examiner.find.leave, examiner.find.twice = 0, True
     twice = examiner.ask([point])[0].errors
     examiner.find.twice = False
-    assert lost["people"] == pytest.approx(LOST_MM / count, abs=1e-3)
-    assert lost["missed"] == pytest.approx(100 / count) and lost["lost"] == 1
-    assert twice["people"] == pytest.approx(LOST_MM / (count + 1), abs=1e-3)
+    assert lost["people"] == pytest.approx(LOST_MM / (count + EASY), abs=1e-3)
+    assert lost["missed"] == pytest.approx(100 / (count + EASY)) and lost["lost"] == 1
+    assert twice["people"] == pytest.approx(LOST_MM / (count + 1 + EASY), abs=1e-3)
     assert (twice["false"], twice["lost"]) == (1, 0)
 
 

@@ -36,7 +36,8 @@ class ExamineConfig:
         "what is made large. Of crops pa_mpjpe (the default), mpjpe or pve in mm, or pck, the "
         "percentage of keypoints that lie farther from their true place in the image than .1 of "
         "the box around them. Of scenes people (the default), mm of everybody, where somebody who "
-        "is missed, or is nobody, counts as 300; or missed, the percentage of these",
+        "is missed, or is nobody, counts as 300; or missed, the percentage of these; both over "
+        "two people more than there are",
         choices=("", *ERRORS, *SCENE_ERRORS),
     )
     given: bool = key(False, "give the run the true keypoints beside the image, if it takes them")

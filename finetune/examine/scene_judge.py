@@ -15,6 +15,9 @@ from finetune.evaluation.scene.truth import TrueFrame, list_people
 from finetune.examine.points import Point, Sample
 from finetune.scene.found import FindEverybody, FoundPerson
 
+# Added to everybody in a scene, found without error: or one person alone who is missed would be as
+# bad as a scene can be, and nothing would be left to search.
+EASY = 2
 LOST_MM = 300.0  # what somebody who is missed, or is nobody, counts as: an error as large says less
 
 
@@ -86,14 +89,15 @@ class SceneExaminer:
 def measure_scene(scores: FrameScores) -> dict[str, float]:
     """Return the errors of a scene by name.
 
-    people (mm): the mean of the MPJPE of who was found, at most LOST_MM, of LOST_MM for each who
-    was missed, and of LOST_MM for each who was found and is nobody. missed (%): the share of these
-    two among all. wanted, lost, false: how many people count, were missed, and are nobody.
+    people (mm): the sum of the MPJPE of who was found, at most LOST_MM, of LOST_MM for each who was
+    missed, and of LOST_MM for each who was found and is nobody, over all these people and EASY
+    more. missed (%): missed people and those who are nobody, over the same. wanted, lost, false:
+    how many people count, were missed, and are nobody.
     """
     wanted, false = len(scores), scores.false
     lost = int((~scores.hit).sum())
     near = np.minimum(scores.errors["mpjpe"][scores.hit], LOST_MM)
-    every = max(wanted + false, 1)
+    every = wanted + false + EASY
     out = {
         "people": float(near.sum() + LOST_MM * (lost + false)) / every,
         "missed": 100.0 * (lost + false) / every,

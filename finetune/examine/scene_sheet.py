@@ -12,7 +12,7 @@ from finetune.examine.sheet import LINE
 from finetune.viz.draw import GAP, INK, MARGIN, PALE
 
 TILE = 300
-COLUMNS = ("image", "true (green), missed (red), found (blue), nobody (orange)")
+COLUMNS = ("image", "true green, missed red, found blue")
 NEW = 3  # new samples a row
 
 
@@ -61,4 +61,4 @@ def _tell_look(look: SceneLook, unit: str) -> str:
     if sample.error is None:
         return "nobody counts"
     counts = [int(sample.errors[name]) for name in ("wanted", "lost", "false")]
-    return f"{sample.error:.0f} {unit}: {counts[0]} people, {counts[1]} missed, {counts[2]} false"
+    return f"{sample.error:.0f} {unit}; people {counts[0]}, missed {counts[1]}, false {counts[2]}"
