@@ -32,7 +32,7 @@ from finetune.scene.losses import pair_people
 from finetune.scene.network import SceneAnswer
 from finetune.scene.people import make_found
 from finetune.scene.predictor import ScenePredictor
-from finetune.train import make_trainer, train
+from finetune.train import make_trainer, replay, train
 
 TINY = [
     "model.encoder.width=32",
@@ -76,6 +76,7 @@ def task_of(run, shards, *more, rank=0, world=1):
 def take_batch(task, loader, step):
     for _, arrays in loader.batches(step, step + 1):
         task.prepare_step(step, None)
+        task.to_device(arrays)
         return {name: torch.from_numpy(values.copy()) for name, values in arrays.items()}
 
 
@@ -343,6 +344,19 @@ def test_two_processes_end_where_one_does(run, tmp_path, shards, parallel):
         {n: np.frombuffer(v, np.float32) for n, v in each.items()} for each in (weights, other)
     ]
     assert apart(*found) < 1e-5
+
+
+def test_a_step_is_replayed(run, capsys, tmp_path):
+    out = tmp_path / "batch.png"
+    assert replay([str(run), "step=2", f"out={out}"]) == 0
+    losses = {
+        line["step"]: line["loss/total"]
+        for line in map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    }
+    said = capsys.readouterr().out
+    assert "step 2, slots 8 to 11" in said and out.is_file()
+    mean = float(said.partition("mean loss ")[2].partition(",")[0])
+    assert mean == pytest.approx(losses[2], rel=0.5)
 
 
 def test_a_run_is_opened_and_finds_what_the_task_finds(run, shards, tmp_path):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -42,6 +42,9 @@ from finetune.scene.step import SceneStep
 from finetune.tasks import TASKS
 from pretrain import header
 from pretrain.blocks import prepare
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 MEAN_FRAMES = 192  # whose labels the mean person is taken from
 VAL_ROWS = 8  # frames that go through the network at once
@@ -92,6 +95,7 @@ class SceneTask(ClipTask[SceneConfig]):
         for blocks in (self.model.encoder.blocks, self.model.blocks):
             prepare(blocks, config, processes.device)
         self.meter_count = len(TERMS) + 2 + len(COUNTS)
+        self._sizes = config.sizes_at(0)
         self.use_data(self._open_loader(), self._read_val(), before)
 
     @staticmethod
@@ -149,9 +153,13 @@ class SceneTask(ClipTask[SceneConfig]):
         return {name: torch.from_numpy(values).to(self.device) for name, values in arrays.items()}
 
     def prepare_step(self, step: int, shares: Shares) -> None:
-        """Say which size the images of the step have; see Task."""
-        sizes = self.config.sizes_at(step)
-        self.step_module.size = sizes[self.frame_order.aspect(step)]
+        """Say which sizes images have in the step; see Task."""
+        self._sizes = self.config.sizes_at(step)
+
+    def to_device(self, arrays: Arrays) -> Batch:
+        """The loader's arrays as tensors on the device; all of one aspect, as the step's."""
+        self.step_module.size = self._sizes[_aspect_of(arrays)]
+        return super().to_device(arrays)
 
     def lr_mult(self, name: str) -> float:
         """encoder_lr_mult for the encoder, times optim.layer_decay for each layer after."""
@@ -223,6 +231,10 @@ class SceneTask(ClipTask[SceneConfig]):
     def score_samples(self, batch: Batch) -> torch.Tensor:
         """(B,) losses of a batch's frames."""
         return self._weigh(self.step_module(batch))
+
+    def draw_samples(self, arrays: Arrays, labels: Sequence[str], title: str) -> "Image.Image":
+        """An image of the loader's frames, cut as in training, and their people below."""
+        return panels.draw_samples(self, self.to_device(arrays), labels, title)
 
     def read_seen(self, checkpoint: Path) -> Seen:
         """What the weights of a checkpoint saw."""
