@@ -15,14 +15,15 @@ from engine.distributed import process_group
 from engine.errors import UserError
 from finetune.inference.images import ImageLike, read_image
 from finetune.inference.predictor import check_intrinsics
-from finetune.scene.find import find_people
+from finetune.scene.find import THRESHOLD, find_people
 from finetune.scene.found import FoundPerson
 from finetune.scene.network_file import open_scene
 from finetune.scene.people import make_found
 
+__all__ = ["THRESHOLD", "ScenePredictor"]
+
 COARSE_VERTICES = 32
 BATCH = 8  # images that go through the network at once
-THRESHOLD = 0.5  # least score of those who are told of
 
 
 class ScenePredictor:

@@ -31,7 +31,7 @@ from finetune.init_head import take_encoder
 from finetune.layers import ENCODER, count_layers_after
 from finetune.scene import panels
 from finetune.scene.config import SceneConfig
-from finetune.scene.find import find_people
+from finetune.scene.find import THRESHOLD, find_people
 from finetune.scene.judge import METRICS, name_measures, sum_errors
 from finetune.scene.losses import NAMES as TERMS
 from finetune.scene.losses import OF_ANCHORS, OF_BODIES, PEOPLE
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 MEAN_FRAMES = 192  # whose labels the mean person is taken from
 VAL_ROWS = 8  # frames that go through the network at once
-THRESHOLD = 0.5  # least score of those who count as found
 COUNTS = ("people", "bodies")
 
 log = get_logger(__name__)
