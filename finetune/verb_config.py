@@ -39,7 +39,7 @@ class EvaluateSceneConfig:
     least_score: float | None = key(
         None,
         "people who are found with a lower score are left out; default: what predict takes, 0.3 "
-        "of a finder's and 0.5 of a network for scenes",
+        "of a finder's and 0.35 of a network for scenes",
         low=0,
         high=1,
     )
