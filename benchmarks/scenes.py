@@ -33,14 +33,12 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from benchmarks.options import read_options
 from data.bodies.base import BodyModel
-from data.format.joint_sets import find_joint_set
 from data.sampling.seen import Seen
 from engine.cli import run
 from engine.errors import UserError
-from finetune.evaluation.scene.answers import KIND, CropPath, open_body_predictor
-from finetune.evaluation.scene.truth import KEYPOINT_SET, TrueFrame, cut_box, open_frames
-from finetune.inference.search import Region, open_searcher
-from finetune.prompts import PROMPTED
+from finetune.evaluation.scene.answers import KIND, CropPath, list_true_regions, open_body_predictor
+from finetune.evaluation.scene.truth import TrueFrame, open_frames
+from finetune.inference.search import open_searcher
 from finetune.scene.found import FindEverybody
 from finetune.scene.predictor import ScenePredictor
 
@@ -99,21 +97,6 @@ def choose_frames(shards: str, each: int, most: int, body: BodyModel) -> list[Tr
     if not chosen:
         raise UserError(f"frames={shards}: no frame has 1 to {most} people who count")
     return chosen
-
-
-def list_true_regions(true: TrueFrame) -> list[Region]:
-    """Return where the people who count are, as a finder would say it."""
-    height, width = true.image.shape[:2]
-    names = find_joint_set(KEYPOINT_SET).joints
-    order = [names.index(name) for name in PROMPTED[KIND]]
-    regions = []
-    for person in true.people:
-        if person.counts:
-            points = np.column_stack([person.points, person.labelled])[order]
-            box = cut_box(person.box, width, height)
-            box[2:] = np.maximum(box[2:], box[:2] + 1)
-            regions.append(Region(box, keypoints=points))
-    return regions
 
 
 def time_frames(

@@ -25,10 +25,10 @@ class EvaluateDataConfig:
 class EvaluateSceneConfig:
     """Says how whoever is found in whole frames is judged (docs/scenes.md)."""
 
-    true_boxes: bool = key(
+    perfect_finder: bool = key(
         False,
-        "of a run on crops: the people's true boxes, cut at the frame's border, in place of those "
-        "that are found; an upper bound",
+        "of a run on crops: the people's true boxes and keypoints, as far as they lie in the "
+        "frame, in place of those that are found; an upper bound",
     )
     intrinsics: bool = key(
         True, "give the network the frames' intrinsics; false: nobody knows them"

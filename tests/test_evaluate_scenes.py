@@ -325,13 +325,16 @@ def test_a_finder_and_crops_answer(tmp_path):
 
 def test_the_verb_writes_numbers_that_compare(tmp_path, shards, capsys):
     run, other = make_run(tmp_path / "run"), make_run(tmp_path / "other", seed=1)
-    words = [f"data.shards={shards}", "scene.true_boxes=true", "examples=1"]
+    words = [f"data.shards={shards}", "examples=1", "scene.refine=false"]
+    words.append("scene.perfect_finder=true")
     assert main([str(other), *words, f"out={tmp_path / 'b'}"]) == 0
     assert main([str(run), *words, f"out={tmp_path / 'a'}", f"beside={tmp_path / 'b'}"]) == 0
     assert "difference" in capsys.readouterr().out
     found = json.loads((tmp_path / "a/scenes.json").read_text())
     assert (found["frames"], found["scenes"], found["rows"][0]["people"]) == (3, 3, 5)
-    assert found["answers"] == "crops by the true boxes" and found["beside"]["run"] == str(other)
+    assert found["answers"] == "a perfect finder and crops, refined" and found["beside"][
+        "run"
+    ] == str(other)
     mine, theirs = values_of(found["rows"]), values_of(found["beside"]["rows"])
     apart = values_of(found["differences"])
     assert apart["recall"] == pytest.approx(mine["recall"] - theirs["recall"])
@@ -347,7 +350,7 @@ def test_what_cannot_be_evaluated_is_said(tmp_path, body, shards):
     with pytest.raises(UserError, match="attack=4.0 is of crops"):
         main([str(run), f"data.shards={shards}", "attack=4"])
     with pytest.raises(UserError, match="shown_min=1"):
-        words = ["scene.true_boxes=true", "scene.shown_min=1", f"out={tmp_path}"]
+        words = ["scene.perfect_finder=true", "scene.shown_min=1", f"out={tmp_path}"]
         main([str(run), f"data.shards={hidden}", *words])
     with pytest.raises(UserError, match="holds no results of whole frames"):
         main([str(run), f"data.shards={shards}", f"beside={tmp_path}"])

@@ -416,7 +416,7 @@ def test_a_run_is_evaluated_on_the_frames_that_it_left_out(run, shards, capsys):
     told = sum(len(predictor(one.image, one.K)) for one in left_out)
     assert found["rows"][0]["found"] + found["rows"][0]["false"] == told > 0
     with pytest.raises(UserError, match="finds people without boxes"):
-        evaluate([str(run), "scene.true_boxes=true"])
+        evaluate([str(run), "scene.perfect_finder=true"])
 
 
 def test_whom_nobody_labelled_is_no_error_to_find(shards):

@@ -5,13 +5,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from data.find.finder import Finder
+from data.format.joint_sets import find_joint_set
 from engine.errors import UserError
 from engine.run.run_folder import find_weights_file
-from finetune.evaluation.scene.truth import TrueFrame, cut_box
+from finetune.evaluation.scene.truth import KEYPOINT_SET, TrueFrame, cut_box
 from finetune.fit.refine import make_keys
 from finetune.fit.refine_people import PeopleRefiner
 from finetune.inference.predictor import Predictor, find_checkpoint
 from finetune.inference.search import Region, find_regions
+from finetune.prompts import PROMPTED
 from finetune.released.locate import locate_network
 from finetune.scene.found import FindEverybody, FoundPerson
 from finetune.scene.network_file import KEY
@@ -66,7 +68,7 @@ class CropPath:
             K,
             None,
             [region.keypoints for region in regions],
-            [region.mask for region in regions],
+            [region.mask for region in regions] if self.finder is not None else None,
         )
         return [
             FoundPerson(person, region.score)
@@ -118,19 +120,34 @@ def give_image(find: FindEverybody, known: bool) -> Answer:
     return lambda true: find(true.image, true.K if known else None)
 
 
-def give_boxes(path: CropPath, known: bool) -> Answer:
-    """Return what answers to a frame by the true boxes of the people who count.
-
-    Boxes are cut at the frame's border, as a finder's are.
+def give_regions(path: CropPath, known: bool) -> Answer:
+    """Return what answers to a frame by what a perfect finder says; see ``list_true_regions``.
 
     Args:
         known: whether the network is given the frame's intrinsics.
     """
 
     def answer(true: TrueFrame) -> list[FoundPerson]:
-        height, width = true.image.shape[:2]
-        boxes = [cut_box(one.box, width, height) for one in true.people if one.counts]
-        regions = [Region(box) for box in boxes if (box[2:] - box[:2]).min() >= 1]
-        return path.recover(true.image, regions, true.K if known else None)
+        regions = list_true_regions(true)
+        return path.refine(path.recover(true.image, regions, true.K if known else None), regions)
 
     return answer
+
+
+def list_true_regions(true: TrueFrame) -> list[Region]:
+    """Return where the people who count are: boxes as far as they lie in the frame, and keypoints.
+
+    Keypoints outside of the frame are unknown, those that something hides are not.
+    """
+    height, width = true.image.shape[:2]
+    names = find_joint_set(KEYPOINT_SET).joints
+    order = [names.index(name) for name in PROMPTED[KIND]]
+    regions = []
+    for person in true.people:
+        if person.counts:
+            box = cut_box(person.box, width, height)
+            middle = np.clip((box[:2] + box[2:]) / 2, 0.5, [width - 0.5, height - 0.5])
+            box[:2], box[2:] = np.minimum(box[:2], middle - 0.5), np.maximum(box[2:], middle + 0.5)
+            points = np.column_stack([person.points, person.labelled])[order]
+            regions.append(Region(box, keypoints=points))
+    return regions

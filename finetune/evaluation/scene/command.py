@@ -25,8 +25,8 @@ from finetune.evaluation.scene.answers import (
     LEAST_SCORE,
     Answer,
     CropPath,
-    give_boxes,
     give_image,
+    give_regions,
     is_scene_run,
     open_body_predictor,
 )
@@ -146,20 +146,22 @@ def open_run(config: EvaluateConfig) -> Asked:
     keys = config.scene
     predictor = open_body_predictor(config.run, config.device, "evaluate of whole frames")
     seen, step = header.read_seen(predictor.checkpoint), predictor.step
-    if keys.true_boxes:
-        path = CropPath(predictor, None, refine=False)
-        return Asked(give_boxes(path, keys.intrinsics), "crops by the true boxes", step, seen)
+    refined = ", refined" if keys.refine else ""
+    if keys.perfect_finder:
+        path = CropPath(predictor, None, refine=keys.refine)
+        words = f"a perfect finder and crops{refined}"
+        return Asked(give_regions(path, keys.intrinsics), words, step, seen)
     finder = open_searcher((KIND,), predictor.config.head.prompt_mask)
     least = LEAST_SCORE if keys.least_score is None else keys.least_score
     path = CropPath(predictor, finder, least, keys.refine)
-    words = "a finder and crops" + (", refined" if keys.refine else "")
+    words = f"a finder and crops{refined}"
     return Asked(give_image(path, keys.intrinsics), words, step, seen)
 
 
 def _open_scene(config: EvaluateConfig) -> Asked:
     keys = config.scene
-    if keys.true_boxes:
-        raise UserError(f"scene.true_boxes=true: run={config.run} finds people without boxes")
+    if keys.perfect_finder:
+        raise UserError(f"scene.perfect_finder=true: run={config.run} finds people without boxes")
     threshold = THRESHOLD if keys.least_score is None else keys.least_score
     find = ScenePredictor(config.run, config.device, threshold=threshold)
     seen, step = header.read_seen(find.checkpoint), step_of(find.checkpoint.resolve().parent.name)
