@@ -62,7 +62,8 @@ class Ground:
         if not self.is_seen:
             return "a guess: nobody who stands shows a foot, it lies under the lowest point found"
         count = len(self.standing)
-        return f"by the feet of {count} {'person' if count == 1 else 'people'} who stand"
+        who = "1 person who stands" if count == 1 else f"{count} people who stand"
+        return f"by the feet of {who}"
 
 
 @dataclass(frozen=True, eq=False)
