@@ -218,7 +218,7 @@ class SteeredMaker(Steering):
     def __init__(self, config: PeopleConfig, device: str = "cpu") -> None:
         super().__init__(config, device)
         self.names = list_parameters(config)
-        self.poses: PoseSpace = PoseSpace(config)
+        self.poses: PoseSpace = PoseSpace(config)  # pyrefly: ignore - narrower than Steering's
 
     def make_clip(self, index: int, latents: np.ndarray, name: str = "") -> Clip:
         """The Clip of this number by these latents (len(names),); NaN is drawn as ever.

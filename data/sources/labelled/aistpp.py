@@ -58,7 +58,7 @@ class View:
 class AistPlusPlus(LabelledSource):
     """AIST++."""
 
-    frames: str = key("frames", "folder of the videos' frames, inside root=", path="one")
+    images: str = key("frames", "folder of the videos' frames, inside root=", path="one")
     frame_step: int = key(60, "take every n-th frame", low=1)
 
     def read(self) -> Iterator[LabelledImage]:
@@ -108,7 +108,7 @@ class AistPlusPlus(LabelledSource):
             for number, view in enumerate(views):
                 video = name.replace("cAll", view.name)
                 image = f"{video}/{frame:08d}.jpg"
-                path = join_name(os.path.join(self.root, self.frames), image)
+                path = join_name(os.path.join(self.root, self.images), image)
                 if not os.path.isfile(path):
                     continue
                 pixels, ahead = project(points, view.K, view.Rt)
