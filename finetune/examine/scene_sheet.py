@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from finetune.evaluation.scene.draw import draw_frame
 from finetune.examine.scene_judge import SceneLook
-from finetune.examine.sheet import LINE
-from finetune.viz.draw import GAP, INK, MARGIN, PALE
+from finetune.examine.tiles import TileRow, draw_rows
 
 TILE = 300
 COLUMNS = ("image", "true green, missed red, found blue")
@@ -27,29 +26,15 @@ class SceneRow:
 
 def draw_scene_sheet(rows: Sequence[SceneRow], title: str, unit: str) -> Image.Image:
     """Return the sheet of regions."""
-    width = (len(COLUMNS) + NEW) * (TILE + GAP) - GAP + 2 * MARGIN
-    head = 3 * LINE
-    height = [TILE + GAP + LINE * (1 + len(row.lines)) + MARGIN for row in rows]
-    out = Image.new("RGB", (width, head + sum(height) + MARGIN), "white")
-    pen, y = ImageDraw.Draw(out), head
-    font, small = ImageFont.load_default(15), ImageFont.load_default(13)
-    pen.text((MARGIN, MARGIN // 2), title, INK, ImageFont.load_default(18))
-    for i, name in enumerate((*COLUMNS, "new scenes of the region")):
-        pen.text((MARGIN + i * (TILE + GAP), 2 * LINE), name, PALE, small)
-    for row, tall in zip(rows, height, strict=True):
-        shown = [row.failure, *row.fresh[:NEW]]
-        tiles = [row.failure.true.image, *map(_draw_look, shown)]
-        words = ["", *(_tell_look(look, unit) for look in shown)]
-        for i, (tile, text) in enumerate(zip(tiles, words, strict=True)):
-            x = MARGIN + i * (TILE + GAP)
-            image = Image.fromarray(tile)
-            image.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
-            out.paste(image, (x + (TILE - image.width) // 2, y + (TILE - image.height) // 2))
-            pen.text((x, y + TILE + 2), text, INK, small)
-        for n, line in enumerate(row.lines):
-            pen.text((MARGIN, y + TILE + LINE * (n + 1)), line, INK, font)
-        y += tall
-    return out
+    heads = (*COLUMNS, "new scenes of the region")
+    drawn = [TileRow(_draw_row(row, unit), row.lines) for row in rows]
+    return draw_rows(drawn, heads, len(COLUMNS) + NEW, TILE, title)
+
+
+def _draw_row(row: SceneRow, unit: str) -> list[tuple[np.ndarray, str]]:
+    shown = [row.failure, *row.fresh]
+    tiles = [(_draw_look(look), _tell_look(look, unit)) for look in shown]
+    return [(row.failure.true.image, ""), *tiles]
 
 
 def _draw_look(look: SceneLook) -> np.ndarray:

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from finetune.examine.judge import Look
+from finetune.examine.tiles import TileRow, draw_rows
 from finetune.person import Person
-from finetune.viz.draw import GAP, INK, MARGIN, PALE, TRUTH, paint, views
+from finetune.viz.draw import TRUTH, paint, views
 
 TILE = 220
 COLUMNS = ("image", "found", "true", "from the side; orange: true")
 NEW = 4  # new samples a row
-LINE = 19
 FOUND_COLOUR, TRUE_COLOUR = (169, 188, 208), TRUTH
 
 
@@ -28,28 +28,20 @@ class Row:
 
 def draw_sheet(rows: Sequence[Row], title: str, unit: str) -> Image.Image:
     """Return the sheet of regions."""
-    width = (len(COLUMNS) + NEW) * (TILE + GAP) - GAP + 2 * MARGIN
-    head = 3 * LINE
-    height = [TILE + GAP + LINE * (1 + len(row.lines)) + MARGIN for row in rows]
-    out = Image.new("RGB", (width, head + sum(height) + MARGIN), "white")
-    pen, y = ImageDraw.Draw(out), head
-    font, small = ImageFont.load_default(15), ImageFont.load_default(13)
-    pen.text((MARGIN, MARGIN // 2), title, INK, ImageFont.load_default(18))
-    for i, name in enumerate((*COLUMNS, "new samples of the region, with what was found")):
-        pen.text((MARGIN + i * (TILE + GAP), 2 * LINE), name, PALE, small)
-    for row, tall in zip(rows, height, strict=True):
-        tiles = [*_draw_failure(row.failure), *(_overlay(look, look.found) for look in row.fresh)]
-        for i, tile in enumerate(tiles[: len(COLUMNS) + NEW]):
-            out.paste(Image.fromarray(tile), (MARGIN + i * (TILE + GAP), y))
-        shown = [row.failure, *row.fresh[:NEW]]
-        for i, look in zip((0, *range(len(COLUMNS), len(COLUMNS) + NEW)), shown, strict=False):
-            error = look.sample.error
-            words = "too little seen" if error is None else f"{error:.0f} {unit}"
-            pen.text((MARGIN + i * (TILE + GAP), y + TILE + 2), words, INK, small)
-        for n, line in enumerate(row.lines):
-            pen.text((MARGIN, y + TILE + LINE * (n + 1)), line, INK, font)
-        y += tall
-    return out
+    heads = (*COLUMNS, "new samples of the region, with what was found")
+    drawn = [TileRow(_draw_row(row, unit), row.lines) for row in rows]
+    return draw_rows(drawn, heads, len(COLUMNS) + NEW, TILE, title)
+
+
+def _draw_row(row: Row, unit: str) -> list[tuple[np.ndarray, str]]:
+    image, *more = _draw_failure(row.failure)
+    tiles = [(image, _tell_error(row.failure, unit)), *((tile, "") for tile in more)]
+    return tiles + [(_overlay(look, look.found), _tell_error(look, unit)) for look in row.fresh]
+
+
+def _tell_error(look: Look, unit: str) -> str:
+    error = look.sample.error
+    return "too little seen" if error is None else f"{error:.0f} {unit}"
 
 
 def _draw_failure(look: Look) -> list[np.ndarray]:
