@@ -136,6 +136,20 @@ def truth(body, shards):
     return out
 
 
+def test_frames_that_are_passed_over_are_told(body, tmp_path):
+    good, bad, blind = (make_frame(body, "one", number) for number in range(3))
+    blind = replace(blind, K=None)
+    samples = {frame.key: encode_frame(frame) for frame in (good, bad, blind)}
+    samples[bad.key]["jpg"] = b"no image"
+    write_samples(str(tmp_path / "shard-000000.tar"), samples.items())
+    frames = open_frames(str(tmp_path), Seen(), 9)
+    assert [true.key for true in frames.read(body, 0.1)] == ["shard-000000.tar:one-0"]
+    unread, without_camera = frames.notes
+    assert unread.startswith("frames that cannot be read: 1, the first: ")
+    assert "shard-000000.tar, frame 1" in unread
+    assert without_camera == "frames without a camera, not judged: 1"
+
+
 def move(found, x=0.0, y=0.0, z=0.0):
     """The person somewhere else, metres in the camera."""
     by = np.array([x, y, z], np.float32)

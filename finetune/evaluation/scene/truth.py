@@ -81,24 +81,34 @@ class FrameSet:
     def read(self, body: BodyModel, shown_min: float) -> Iterator[TrueFrame]:
         """Yield the frames; those that cannot be read, or that have no camera, are passed over.
 
+        After the last one ``notes`` say how many those were.
+
         Args:
             body: whose labels are posed, of whom the truth is.  shown_min: see ``list_people``.
         """
+        unread: list[str] = []
+        without_camera = 0
         for path, index in self.places:
             try:
                 frame, members = self.files.frame(path, index)
                 if frame.K is None:
+                    without_camera += 1
                     continue
                 image = self.files.pixels(path, frame, members)
                 labels = self.files.labels(path, frame, members)
                 ids = None
                 if "ids.png" in members:
                     ids = decode_ids(self.files.store.read(path, *members["ids.png"]), frame)
-            except (BadSample, ValueError):
+            except (BadSample, ValueError) as error:
+                unread.append(f"{path}, frame {index}: {error}")
                 continue
             people = list_people(frame, labels, ids, body, shown_min)
             key = f"{path.rsplit('/', 1)[-1]}:{frame.key}"
             yield TrueFrame(key, frame.scene, image, np.asarray(frame.K, np.float64), people)
+        if unread:
+            self.notes.append(f"frames that cannot be read: {len(unread)}, the first: {unread[0]}")
+        if without_camera:
+            self.notes.append(f"frames without a camera, not judged: {without_camera}")
 
 
 def open_frames(shards: str, seen: Seen, count: int) -> FrameSet:
