@@ -396,7 +396,7 @@ def test_list_show_and_check(ships, tmp_path, capsys):
         (
             "",
             {"task": "mseh"},
-            "its header names task=mseh is none of keypoints, mesh, motion, two",
+            "its header names task=mseh is none of keypoints, mesh, motion, scene, two",
         ),
         ("", {"body": "annie"}, "its header names body=annie is none of anny"),
     ],
