@@ -220,6 +220,27 @@ def test_a_missed_and_a_false_person_by_hand(body, truth):
     assert values["apart"] == pytest.approx(1000 * abs(after - before), abs=0.05)
 
 
+def test_who_is_found_where_nobody_is_told_of_is_no_mistake(body, truth, tmp_path):
+    """The ignored half of a frame: there one more is no mistake, elsewhere it is one."""
+    frame = make_frame(body, "three", 0)
+    ignore = np.zeros((frame.height, frame.width), bool)
+    ignore[:, frame.width // 2 :] = True
+    frame = replace(frame, ignore=ignore)
+    write_samples(str(tmp_path / "shard-000000.tar"), [(frame.key, encode_frame(frame))])
+    (true,) = open_frames(str(tmp_path), Seen(), 9).read(body, 0.1)
+    judge, found = FrameJudge(body), truth["three"][1]
+    middle = found[0].person.keypoints[0, 0]
+    sides = [move(found[0], at - middle) for at in (1.9, -1.9)]
+    sides = [FoundPerson(one.person, 0.95) for one in sides]  # surer than all who are right
+    here, there = (judge.judge([*found, one], true) for one in sides)
+    assert here.matching.state.tolist() == [HIT, HIT, HIT, IGNORED]
+    assert there.matching.state.tolist() == [HIT, HIT, HIT, FALSE]
+    assert (here.false, there.false) == (0, 1)
+    assert here.hit.all() and there.hit.all()
+    ap = [values_of(summarise(add_up([scores])))["ap"] for scores in (here, there)]
+    assert ap[0] == pytest.approx(1, abs=1e-9) and ap[1] < 0.9
+
+
 def test_depths_in_the_wrong_order(body, truth):
     """The two in front are found behind the third; pairs with it are wrong, their own is a tie."""
     judge, (true, found) = FrameJudge(body), truth["three"]

@@ -176,8 +176,13 @@ class FrameJudge:
     def _list_detections(
         self, found: Sequence[FoundPerson], true: TrueFrame, matching: SceneMatching
     ) -> Detections:
-        """The surest found people as COCO has them; an area is that around the keypoints."""
-        order = np.argsort([-one.score for one in found], kind="stable")[:DETECTIONS_MAX]
+        """The surest found people as COCO has them; an area is that around the keypoints.
+
+        Who was found where the frame says nothing of people is not among them.
+        """
+        told = np.flatnonzero(~matching.list_untold())
+        scores = np.array([found[i].score for i in told], np.float64)
+        order = told[np.argsort(-scores, kind="stable")][:DETECTIONS_MAX]
         points = np.zeros((len(order), len(self.points.names), 2))
         size = np.array(true.image.shape[1::-1], np.float64)
         for row, number in enumerate(order):

@@ -5,7 +5,8 @@ union, as in AGORA's script) and costs the mean distance of the keypoints over t
 the true person's box. Pairs are those of least total cost, where a person who stays alone costs 1
 (Kuhn 1955; AGORA's script takes the nearest pair first). People who do not count take part: who is
 found of them is neither right nor wrong, as of COCO's people to be ignored. Two who are found for
-one person are one right and one false.
+one person are one right and one false. Who is found of nobody is neither where at least half of the
+box in the image lies where the frame says nothing of people (its ``ignore``).
 
 Points behind the camera, or far beside the image, lie anywhere: all are moved to at most an image's
 size beyond its border, as boxes in frames are.
@@ -23,6 +24,7 @@ from finetune.person import Person
 
 ALONE = 1.0  # cost of a person who is not paired
 NEAREST_M = 0.05  # depth that points nearer to the camera, or behind it, are projected from
+IGNORED_SHARE = 0.5  # of a found person's box, that lies where nobody is told of
 HIT, FALSE, IGNORED = range(3)
 
 
@@ -37,6 +39,11 @@ class SceneMatching:
 
     partner: np.ndarray
     state: np.ndarray
+
+    def list_untold(self) -> np.ndarray:
+        """Return (D,) bool: who was found of nobody, where a frame says nothing of people."""
+        paired = np.isin(np.arange(len(self.state)), self.partner)
+        return (self.state == IGNORED) & ~paired
 
 
 def match_frame(found: Sequence[Person], true: TrueFrame) -> SceneMatching:
@@ -58,6 +65,10 @@ def match_frame(found: Sequence[Person], true: TrueFrame) -> SceneMatching:
     for row, column in assign_rows(cost, ALONE):
         partner[row] = column
         state[column] = HIT if true.people[row].counts else IGNORED
+    if true.ignore is not None:
+        for column in np.flatnonzero(state == FALSE):
+            if _is_untold(mine[column], true.ignore):
+                state[column] = IGNORED
     return SceneMatching(partner, state)
 
 
@@ -88,3 +99,11 @@ def _compare(mine: np.ndarray, theirs: np.ndarray, labelled: bool) -> float:
         mine = np.stack([mine.min(0), mine.max(0)])
     distance = np.linalg.norm(mine - theirs, axis=1).mean()
     return float(distance / max(np.ptp(theirs, axis=0).max(), 1.0))
+
+
+def _is_untold(points: np.ndarray, ignore: np.ndarray) -> bool:
+    """Whether the box around points lies where a frame says nothing of people."""
+    height, width = ignore.shape
+    low = np.clip(np.floor(points.min(0)), 0, [width - 1, height - 1]).astype(int)
+    high = np.clip(np.ceil(points.max(0)), low + 1, [width, height]).astype(int)
+    return float(ignore[low[1] : high[1], low[0] : high[0]].mean()) >= IGNORED_SHARE

@@ -8,7 +8,7 @@ import torch
 
 from data.bodies.base import BodyModel
 from data.config import FrameDataConfig, SourceConfig
-from data.format.frame import Frame, FramePerson, decode_ids
+from data.format.frame import Frame, FramePerson
 from data.format.labels import HIDDEN, Labels
 from data.loading.frame_build import open_frame_order
 from data.loading.frame_files import FrameFiles
@@ -57,6 +57,7 @@ class TrueFrame:
     Attributes:
         key: shard and name, for messages.  scene: what frames of one scene have in common.
         image: (H, W, 3) uint8.  K: (3, 3) of it.
+        ignore: (H, W) bool, where people may be of whom nobody says anything; None: nowhere.
     """
 
     key: str
@@ -64,6 +65,7 @@ class TrueFrame:
     image: np.ndarray
     K: np.ndarray
     people: list[TruePerson]
+    ignore: np.ndarray | None = None
 
 
 @dataclass(eq=False)
@@ -96,15 +98,15 @@ class FrameSet:
                     continue
                 image = self.files.pixels(path, frame, members)
                 labels = self.files.labels(path, frame, members)
-                ids = None
-                if "ids.png" in members:
-                    ids = decode_ids(self.files.store.read(path, *members["ids.png"]), frame)
-            except (BadSample, ValueError) as error:
+                ids = self.files.ids(path, frame, members)
+                ignore = self.files.ignored(path, frame, members)
+            except BadSample as error:
                 unread.append(f"{path}, frame {index}: {error}")
                 continue
             people = list_people(frame, labels, ids, body, shown_min)
             key = f"{path.rsplit('/', 1)[-1]}:{frame.key}"
-            yield TrueFrame(key, frame.scene, image, np.asarray(frame.K, np.float64), people)
+            K = np.asarray(frame.K, np.float64)
+            yield TrueFrame(key, frame.scene, image, K, people, ignore)
         if unread:
             self.notes.append(f"frames that cannot be read: {len(unread)}, the first: {unread[0]}")
         if without_camera:
