@@ -74,6 +74,7 @@ def people(tmp_path_factory, bodies):
         size=64,
         cameras=2,
         antialias=1,
+        surface=True,
         domain=Domain(upright=True, part_share=0.0),
     )
     maker, folders = ClipMaker(config), {}

@@ -9,6 +9,7 @@ plain WebDataset tar) it is a run of members with one key:
                                 clips of before that field are black there too
     KEY.masks.bin               N person masks of 64 x 64 bits each, row by row, high bit first
     KEY.labels.npz              optional: labels in the schema of data/format/labels.py
+    KEY.surface.npz             optional: what of the body crops show, data/format/surface.py
 
 A clip of one crop is a labelled photograph: fine-tuning reads it, and pre-training passes it over,
 for it has no pair. Format 1 asked for two crops at least and knew no ``track``, ``split`` and
@@ -30,6 +31,8 @@ from data.cropping.border import BORDER, check_border
 from data.format.label_files import save_arrays
 from data.format.labels import Labels, pack_labels, read_arrays
 from data.format.looks import is_look
+from data.format.surface import MEMBER as SURFACE
+from data.format.surface import SurfaceMaps, pack_surface
 from engine.errors import UserError
 
 FORMAT = 2  # the one that is written; all before it are read
@@ -85,6 +88,7 @@ class Clip:
         overlap: (N, N) float, entry [i, j] the share of i's visible surface that is also seen in j,
             NaN (null in the JSON) where nobody knows, or None.
         labels: Labels, or {name: array} as data.format.labels describes them, or None.
+        surface: SurfaceMaps, or None. Not read with the JSON.
         split: which part of its data set it belongs to, such as "train", or None.
         track: the recording of one person that it is part of, or None. Clips of one track share
             cameras and clock, so their crops follow each other in time.
@@ -105,6 +109,7 @@ class Clip:
     split: str | None = None
     track: str | None = None
     visible: np.ndarray | None = None
+    surface: SurfaceMaps | None = None
 
 
 def encode(clip: Clip) -> dict[str, bytes]:
@@ -134,6 +139,8 @@ def encode(clip: Clip) -> dict[str, bytes]:
         decode_meta(members["json"], clip.key)  # what a reader would refuse must not be written
         if clip.labels is not None:
             members["labels.npz"] = save_arrays(_label_arrays(clip.labels, count))
+        if clip.surface is not None:
+            members[SURFACE] = pack_surface(clip.surface, count, clip.size)
     except ValueError as error:
         raise UserError(f"clip {clip.key}: {error}") from None
     return members
@@ -169,6 +176,8 @@ def _describe_clip(clip: Clip) -> dict[str, object]:
     for name in ("split", "track"):
         if getattr(clip, name) is not None:
             meta[name] = getattr(clip, name)
+    if clip.surface is not None:
+        meta["surface"] = True
     return meta
 
 

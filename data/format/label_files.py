@@ -9,26 +9,29 @@ import numpy as np
 
 
 def load_arrays(
-    data: bytes, names: Iterable[str] | None = None, optional: Iterable[str] = ()
+    data: bytes,
+    names: Iterable[str] | None = None,
+    optional: Iterable[str] = (),
+    member: str = "labels.npz",
 ) -> dict[str, np.ndarray]:
     """{name: array} of an npz, of all or of some names, as they are.
 
     Pickled objects are refused.
 
     Args:
-        optional: names that are returned too where they are there.
+        optional: names that are returned too where they are there.  member: what messages call it.
     Raises:
         ValueError: it is not such an archive.  KeyError: a name is missing.
     """
     if data[:2] != b"PK":
-        raise ValueError("labels.npz is not an npz archive")
+        raise ValueError(f"{member} is not an npz archive")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             there = [name for name in optional if name in arrays.files]
             return {name: arrays[name] for name in (*(names or arrays.files), *there)}
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         # zipfile raises RuntimeError for an archive that is said to be encrypted.
-        raise ValueError(f"labels.npz does not load: {error}") from None
+        raise ValueError(f"{member} does not load: {error}") from None
 
 
 def read_visible(data: bytes, count: int) -> np.ndarray | None:

@@ -17,10 +17,12 @@ from data.format.frame import decode_frame, decode_ids, decode_ignore, is_frame
 from data.format.index import build_index
 from data.format.label_files import load_arrays
 from data.format.labels import read_labels
+from data.format.surface import MEMBER as SURFACE
+from data.format.surface import read_surface
 from engine.errors import Failure, explain
 
 IMAGE = re.compile(r"\d\d+\.jpg")
-KNOWN = {"json", "masks.bin", "labels.npz", "jpg", "ids.png", "ignore.png"}
+KNOWN = {"json", "masks.bin", "labels.npz", "jpg", "ids.png", "ignore.png", SURFACE}
 
 
 @dataclass
@@ -124,6 +126,7 @@ def check_sample(
     for name, said, decode in (
         ("masks.bin", meta.get("masks"), read_masks),
         ("labels.npz", meta.get("labels"), check_labels),
+        (SURFACE, meta.get("surface"), lambda data: read_surface(data, count, clip.size)),
     ):
         if bool(said) != (name in members):
             there = "is there" if name in members else "is missing"

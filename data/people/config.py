@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
+from data.format.surface import STEP_PX
 from data.people import poses
 from data.people.actions.names import ACTIONS, UPRIGHT_ACTIONS
 from data.people.scene_config import OF_CLIPS, SceneKeys
@@ -249,6 +250,11 @@ class PeopleConfig:
         55.0, "greatest angle between the first two cameras, seen from the person", low=5, high=180
     )
     antialias: int = key(2, "samples along a pixel's side", low=1, high=4)
+    surface: bool = key(
+        False,
+        "store with each crop which vertex of the body each second pixel shows, and its normal, "
+        "for pre-training with objective.masks=seen or model.decoder.geometry (docs/people.md)",
+    )
     jpeg_quality: list[int] = key([80, 95], "least and greatest JPEG quality")
     motion: str | None = key(
         None,
@@ -294,6 +300,8 @@ class PeopleConfig:
                 f"motion={self.motion} and domain.recorded={self.domain.recorded} both say how "
                 f"people move: set one of them"
             )
+        if self.surface and self.size % STEP_PX:
+            raise UserError(f"surface=true wants size={self.size} to be a multiple of {STEP_PX}")
         quality = self.jpeg_quality
         if len(quality) != 2 or not 1 <= quality[0] <= quality[1] <= 100:
             raise UserError(
@@ -346,6 +354,7 @@ STORAGE = (
     "antialias",
     "jpeg_quality",
     "clips_per_shard",
+    "surface",
     "domain.backgrounds",
     "domain.backgrounds_share",
     "domain.backgrounds_mark",

@@ -121,6 +121,8 @@ class ClipMaker:
         self.renderer = self.renderer_class(
             self.template, self.bank, config.size, config.antialias, device
         )
+        if config.surface:
+            self.renderer.map_surfaces(self.template)
         self.stopwatch = self.renderer.stopwatch
         folder = config.domain.backgrounds
         self.backgrounds = None if folder is None else Backgrounds(folder, config.domain.looks)
@@ -187,6 +189,7 @@ class ClipMaker:
             labels.make_masks(images.label),
             labels.directed_overlap(images.seen, weights),
             labels.make_labels(person, instants, calibrations, images, weights),
+            surface=images.surface,
         )
         self.stopwatch.lap("labels")
         return clip

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import warp as wp
 
+from data.format.surface import SurfaceMaps, join_maps
 from data.people import kernels_layers, kernels_light, kernels_mesh, kernels_shade, textures
 from data.people.bank import Bank
 from data.people.shots import Photography, box_spans
 from data.people.stopwatch import Stopwatch
+from data.people.surface import find_body_vertices, map_surface
 from data.people.template import Template
 from data.people.things import Stack
 from data.people.warp_types import (
@@ -88,12 +90,14 @@ class Images:
         depth: (N, size, size) float32 metres to the person along the optical axis, 0 where it is
             not seen.
         seen: (N, 13718) bool, which vertices of the undressed body are seen.
+        surface: SurfaceMaps, where the renderer maps surfaces.
     """
 
     rgb: np.ndarray
     label: np.ndarray
     depth: np.ndarray
     seen: np.ndarray
+    surface: SurfaceMaps | None = None
 
 
 @dataclass
@@ -131,6 +135,8 @@ class Renderer:
         self.vertex_count, self.face_count = len(template.rest), len(template.faces)
         self.body = template.body
         self.stopwatch, self._buffers = Stopwatch(device), {}
+        self._body_vertices: np.ndarray | None = None  # set where surfaces are mapped
+        self._faces = template.faces
         self.surface = Surface()
         self.surface.faces = self._array(template.faces, wp.vec3i)
         self.surface.layer = self._array(template.layer, int)
@@ -152,6 +158,10 @@ class Renderer:
         noise = np.random.default_rng(1).normal(0, 1, 3 * 65536)
         self._noise = self._array(noise.astype(np.float32), float)
 
+    def map_surfaces(self, template: Template) -> None:
+        """Have all images come with what of the body they show."""
+        self._body_vertices = find_body_vertices(template)
+
     def draw(self, world: World) -> Images:
         """The Images of a World."""
         vertices = self._vertices(world.vertices)
@@ -165,7 +175,8 @@ class Renderer:
         world.scene.boxes = len(world.boxes)
         self.bank.photo = self._array(NO_PHOTO if world.photo is None else world.photo, wp.vec3ub)
         curve = self._array(world.photography.curve, float)
-        parts = []
+        parts: list[list[np.ndarray]] = []
+        maps_of: list[SurfaceMaps] = []
         # One image at a time stays in a core's cache; a GPU is only full with all of them.
         step = 1 if self.device == "cpu" else len(world.shots)
         for i in range(0, len(world.shots), step):
@@ -228,7 +239,30 @@ class Renderer:
                 ]
             )
             self._lap("visibility")
-        return Images(*(np.concatenate(p) for p in zip(*parts, strict=True)))
+            if self._body_vertices is not None:
+                maps_of.append(
+                    self._map_surface(points, depth, person, world.shots[i : i + step], far)
+                )
+                self._lap("surface")
+        images = Images(*(np.concatenate(p) for p in zip(*parts, strict=True)))
+        if maps_of:
+            images.surface = join_maps(maps_of)
+        return images
+
+    def _map_surface(self, points, depth, person, shots, far):
+        """SurfaceMaps of some shots, whose buffers are full."""
+        side = self.size * self.antialias
+        instants = [shot.instant for shot in shots]
+        return map_surface(
+            depth.numpy().reshape(len(shots), side, side),
+            points.numpy(),
+            person.normal.numpy()[instants],
+            np.array([shot.rotation for shot in shots], np.float64).reshape(-1, 3, 3),
+            far.numpy() > 0,
+            self._faces,
+            self._body_vertices,
+            self.antialias,
+        )
 
     def _dress(self, vertices, look, name):
         """The person with its clothes on, the normals of the body below, and (V,) what is worn.

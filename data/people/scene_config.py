@@ -9,6 +9,7 @@ from engine.errors import UserError
 MOST_PEOPLE = 20
 # Keys of data make about the one person of a clip and the cameras around it.
 OF_CLIPS = (
+    "surface",
     "margin",
     "cameras",
     "near_deg",
