@@ -242,6 +242,12 @@ class CompletionConfig(ObjectiveConfig):
         choices=("own", "shuffled", "same"),
     )
 
+    masks: str = key(
+        "random",
+        "seen: patches are masked first that show what the reference shows too, by the maps of "
+        "synthetic humans (surface=true of data make); elsewhere at random",
+        choices=("random", "seen"),
+    )
     gradient_weight: float = key(
         1.0,
         "weight of the loss of gradients beside that of pixels (model.decoder.gradients)",

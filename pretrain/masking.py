@@ -32,6 +32,7 @@ def choose_blocks(
     ratio: float,
     person_bonus: float,
     min_visible_person: int = 8,
+    bonus: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``choose`` for whole blocks of patches.
 
@@ -45,19 +46,22 @@ def choose_blocks(
         grid: (rows, columns) of patches, multiples of ``block``.
         block: side of a block in patches; 1 is ``choose``.
         ratio: of blocks to mask.  person_bonus, min_visible_person: as in ``choose``.
+        bonus: (B, N) added to the noise, so that where it is high patches are masked first; of a
+            block the mean of its patches'.
     Returns:
         keep (B, V), masked (B, M): long, ascending patches.
     """
     if block == 1:
+        noise = noise if bonus is None else noise + bonus
         return choose(noise, person, ratio, person_bonus, min_visible_person)
     rows, columns = grid[0] // block, grid[1] // block
     patches = torch.arange(grid[0] * grid[1], device=noise.device)
     # (blocks, block * block): the patches of each block.
     members = rearrange(patches, "(r p c q) -> (r c) (p q)", r=rows, p=block, c=columns, q=block)
-    promised = -(-min_visible_person // block**2)
-    of_blocks = choose(
-        noise[:, members[:, 0]], person[:, members].mean(2), ratio, person_bonus, promised
-    )
+    promised, of_first = -(-min_visible_person // block**2), noise[:, members[:, 0]]
+    if bonus is not None:
+        of_first = of_first + bonus[:, members].mean(2)
+    of_blocks = choose(of_first, person[:, members].mean(2), ratio, person_bonus, promised)
     keep, masked = (members[blocks].flatten(1).sort(1).values for blocks in of_blocks)
     return keep, masked
 

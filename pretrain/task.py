@@ -110,6 +110,7 @@ class PretrainTask(ClipTask[PretrainConfig]):
             config.targets_per_reference,
             self.objective.reads_reference,
             objective.reads_rotations,
+            self.objective.reads_surface,
         )
         val = val_pairs(
             order,
@@ -118,6 +119,7 @@ class PretrainTask(ClipTask[PretrainConfig]):
             config.log.val_pairs,
             self.skip,
             objective.reads_rotations,
+            self.objective.reads_surface,
         )
         self.use_data(loader, val, before)
         if val is not None:

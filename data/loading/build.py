@@ -151,6 +151,7 @@ def open_loader(
     targets: int = 1,
     references: bool = True,
     rotations: bool = False,
+    surface: bool = False,
 ) -> Loader:
     """The Loader of one rank.
 
@@ -158,14 +159,17 @@ def open_loader(
         noise: uniform numbers an image gets for its masking.  targets: of each reference.
         references: whether references are read; the order and all random numbers are the same if
             not.
-        rotations: whether batches have those between the cameras of each pair.
+        rotations: whether batches have those between the cameras of each pair.  surface: whether
+            they have what of the body images show, references whether or not they are read.
     """
     reader = make_reader(Reader, order, config, config.pairs, config.retries, skip)
     reader.references = references
     reader.widen = config.widen if config.widen.steps else None
     return make_loader(
         reader,
-        lambda rows, side: layout(rows, side, noise, targets, config.augment.draws, rotations),
+        lambda rows, side: layout(
+            rows, side, noise, targets, config.augment.draws, rotations, surface
+        ),
         config,
         rank,
         world,

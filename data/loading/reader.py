@@ -18,6 +18,8 @@ from data.format.clip import MASK_BYTES, Clip, decode_meta
 from data.format.index import PAIR_KINDS
 from data.format.label_files import read_visible
 from data.format.names import normalise
+from data.format.surface import MEMBER as SURFACE
+from data.format.surface import SurfaceMaps, count_spots, read_surface
 from data.sampling.order import PAIR, Draw, Order, numbers
 from data.sampling.pairs import PairRules, choose, more_targets, rotation_between
 from data.storage.shard_store import Store
@@ -57,17 +59,24 @@ def layout(
     targets: int = 1,
     draws: int = 0,
     rotations: bool = False,
+    surface: bool = False,
 ) -> Shapes:
     """{name: (shape, dtype)} of the arrays that one batch of slots fills.
 
     ``targets``: K, of one reference in each slot. ``draws``: uniform numbers in ``look``, which is
-    left out where it is 0. ``rotations``: whether there are ``rotations``.
+    left out where it is 0. ``rotations``: whether there are ``rotations``. ``surface``: whether
+    there are ``vertex`` and ``normal``, those of data.format.surface.
     """
     more: Shapes = {"look": ((rows, draws), np.float32)} if draws else {}
     if rotations:
         # From the reference's frame to each target's (data.sampling.pairs.rotation_between); NaN
         # where a camera is not calibrated.
         more["rotations"] = ((rows, targets, 3, 3), np.float32)
+    if surface:
+        # All 0 where a clip has no such maps; in the top left corner of smaller images.
+        spots = (rows, targets + 1, count_spots(side), count_spots(side))
+        more["vertex"] = (spots, np.int16)
+        more["normal"] = ((*spots, 3), np.int8)
     return more | {
         # K times a, then b, in the top left corner where they are smaller.
         "pixels": ((rows, targets + 1, side, side, 3), np.uint8),
@@ -169,6 +178,16 @@ class ClipReader:
         try:
             data = self.store.read(path, *members["labels.npz"])
             clip.visible = read_visible(data, len(clip.crops))
+        except ValueError as error:
+            raise BadSample(str(error)) from None
+
+    def surface(self, path: str, clip: Clip, members: Members) -> SurfaceMaps | None:
+        """What of the body a clip's crops show; None where it does not say."""
+        if SURFACE not in members:
+            return None
+        try:
+            data = self.store.read(path, *members[SURFACE])
+            return read_surface(data, len(clip.crops), clip.size)
         except ValueError as error:
             raise BadSample(str(error)) from None
 
@@ -397,6 +416,14 @@ class Reader(ShardReader[PairRules, "AugmentConfig"]):
         masks = arrays["mask"][row].reshape(len(pixels), MASK_BYTES)
         for out, crop in zip(masks, read, strict=False):
             self.mask(out, path, clip, members, crop)
+        if "vertex" in arrays:
+            maps = self.surface(path, clip, members)
+            spots = count_spots(clip.size)
+            for name in ("vertex", "normal"):
+                arrays[name][row] = 0
+                if maps is not None:
+                    found = getattr(maps, name)[[*targets, b]]
+                    arrays[name][row][:, :spots, :spots] = found
         if "rotations" in arrays:
             for out, crop in zip(arrays["rotations"][row], targets, strict=True):
                 found = rotation_between(clip, crop, b)

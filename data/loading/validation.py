@@ -35,11 +35,12 @@ def val_pairs(
     count: int,
     skip: frozenset[str] = frozenset(),
     rotations: bool = False,
+    surface: bool = False,
 ) -> dict[str, np.ndarray] | None:
     """Fixed pairs that are never trained on, cut from the middle, without colour jitter.
 
     Args:
-        count: pairs a kind, at most.  rotations: as in ``open_loader``.
+        count: pairs a kind, at most.  rotations, surface: as in ``open_loader``.
     Returns:
         {name: array} as data.loading.reader.layout has them, kinds one after the other, or None
         where there are no validation clips. Their choice depends on the shards and the rules alone,
@@ -48,7 +49,7 @@ def val_pairs(
     reader = make_reader(Reader, order, config, config.pairs, 0, skip)
     count = min(count, sum(len(source.val) for source in order.sources))
     side = max(source.size for source in order.sources)
-    shapes = layout(count * len(PAIR_KINDS), side, noise, rotations=rotations)
+    shapes = layout(count * len(PAIR_KINDS), side, noise, rotations=rotations, surface=surface)
     arrays = {name: np.zeros(*spec) for name, spec in shapes.items()}
     row = 0
     for kind, share in enumerate(order.shares):

@@ -240,16 +240,14 @@ class Renderer:
             )
             self._lap("visibility")
             if self._body_vertices is not None:
-                maps_of.append(
-                    self._map_surface(points, depth, person, world.shots[i : i + step], far)
-                )
+                some = world.shots[i : i + step]
+                drawn = (points, depth, person, some, far)
+                maps_of.append(self._map_surface(*drawn, self._body_vertices))
                 self._lap("surface")
-        images = Images(*(np.concatenate(p) for p in zip(*parts, strict=True)))
-        if maps_of:
-            images.surface = join_maps(maps_of)
-        return images
+        rgb, label, far, seen = (np.concatenate(p) for p in zip(*parts, strict=True))
+        return Images(rgb, label, far, seen, join_maps(maps_of) if maps_of else None)
 
-    def _map_surface(self, points, depth, person, shots, far):
+    def _map_surface(self, points, depth, person, shots, far, body_vertices):
         """SurfaceMaps of some shots, whose buffers are full."""
         side = self.size * self.antialias
         instants = [shot.instant for shot in shots]
@@ -260,7 +258,7 @@ class Renderer:
             np.array([shot.rotation for shot in shots], np.float64).reshape(-1, 3, 3),
             far.numpy() > 0,
             self._faces,
-            self._body_vertices,
+            body_vertices,
             self.antialias,
         )
 

@@ -80,10 +80,10 @@ class Template:
     hands: np.ndarray
 
 
-def load_template(body: "AnnyBody") -> Template:
+def load_template(body: "AnnyBody | None" = None) -> Template:
     """Return the Template of an AnnyBody(clothing=True).
 
-    From the cache or computed (about two seconds).
+    From the cache or computed (about two seconds); without a body, that is made where it is needed.
     """
     import anny
 
@@ -92,7 +92,7 @@ def load_template(body: "AnnyBody") -> Template:
     if not os.path.exists(path):
         with locked(folder):
             if not os.path.exists(path):
-                built = vars(build_template(body))
+                built = vars(build_template(body or _make_body()))
                 try:
                     with replace_file(path) as temporary, open(temporary, "wb") as file:
                         np.savez_compressed(file, **built)
@@ -103,6 +103,12 @@ def load_template(body: "AnnyBody") -> Template:
                     ) from None
     with np.load(path, allow_pickle=False) as arrays:
         return Template(**{f.name: arrays[f.name] for f in dataclasses.fields(Template)})
+
+
+def _make_body():
+    from data.bodies.anny_body import AnnyBody
+
+    return AnnyBody(clothing=True)
 
 
 def build_template(body: "AnnyBody") -> Template:

@@ -84,6 +84,11 @@ class Objective(nn.Module, abc.ABC):
         """Whether the second image of a pair is read at all."""
         return True
 
+    @property
+    def reads_surface(self) -> bool:
+        """Whether batches hold what of the body images show (data.format.surface)."""
+        return False
+
     def keep_inputs(self, folder: Path) -> None:
         """Copy what a resumed run reads again into its folder, once, before the first step."""
         return

@@ -15,10 +15,11 @@ from data.loading.appearance import open_appearance
 from data.loading.augment import augment, crop_masks
 from data.loading.reader import TAGS
 from data.sampling.seen import Seen
+from engine.errors import UserError
 from engine.logging.metric_registry import Companion, Group, MetricBook
 from engine.training.shares import Shares
 from engine.training.task import Arrays, Batch
-from pretrain import masking, panels, patch_loss, reference_gain, weights
+from pretrain import masking, panels, patch_loss, reference_gain, surface, weights
 from pretrain.blocks import take
 from pretrain.config import CompletionConfig, ObjectiveConfig, PretrainConfig, get_completion
 from pretrain.flops import step_flops
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from pretrain.task import PretrainTask
 
+MAPS = ("vertex", "normal")  # of the body's surface, in batches that hold them
 Pairs = tuple[
     torch.Tensor,
     torch.Tensor | None,
@@ -77,7 +79,12 @@ class Completion(Objective):
     def __init__(self, model: CrossCompletion, config: PretrainConfig, bf16: bool) -> None:
         super().__init__(model, config, bf16)
         self.mismatched = np.zeros(0, np.int64)
-        self.appearance = open_appearance(config.data.augment, next(model.parameters()).device)
+        device = next(model.parameters()).device
+        self.appearance = open_appearance(config.data.augment, device)
+        # Tables of the body's surface: no buffers, they follow from the body.
+        self.regions: tuple[torch.Tensor, ...] = ()
+        if self.reads_surface:
+            self.regions = tuple(values.to(device) for values in surface.read_regions())
 
     @classmethod
     def init_network(cls, model: PairNetwork, source: str) -> Seen:
@@ -94,6 +101,11 @@ class Completion(Objective):
     def reads_reference(self) -> bool:
         """Whether the decoder attends to the second image."""
         return self.config.model.decoder.cross
+
+    @property
+    def reads_surface(self) -> bool:
+        """Whether masks ask what of the body the images show."""
+        return get_completion(self.config).masks == "seen"
 
     def pairs(self, batch: Batch) -> Pairs:
         """What a batch of tensors asks for, with R rows of K targets each, B = R * K.
@@ -117,6 +129,9 @@ class Completion(Objective):
             b = augment(batch["pixels"][:, targets], numbers[:, targets], size) if cross else None
         noise = batch["noise"].unflatten(1, (targets + 1, -1))
         person = self._persons(batch, slice(0, targets))
+        bonus = None
+        if get_completion(self.config).masks == "seen":
+            bonus, _ = self.share_seen(batch)
         keep, masked = masking.choose_blocks(
             noise[:, :targets].flatten(0, 1),
             person,
@@ -125,6 +140,7 @@ class Completion(Objective):
             rules.ratio,
             rules.person_bonus,
             rules.min_visible_person,
+            bonus,
         )
         seen = None
         if cross and rules.reference_ratio:
@@ -144,6 +160,7 @@ class Completion(Objective):
         if kind == "own" or not self.reads_reference:
             return batch
         images, out = batch["numbers"].shape[1], dict(batch)
+        out["own_numbers"] = batch["numbers"]
         names = ("pixels", "mask") if kind == "same" else ("pixels", "mask", "numbers", "noise")
         for name in names:
             shape = batch[name].shape
@@ -187,6 +204,23 @@ class Completion(Objective):
         bits = batch["mask"].unflatten(1, (batch["numbers"].shape[1], -1))[:, which].flatten(0, 1)
         # Four mask pixels a patch's side are enough to tell how much of it is person.
         return masking.person_share(crop_masks(bits, boxes, sizes, scale_size(grid, 4)), grid)
+
+    def share_seen(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, N) share of each patch that the reference shows, and whether it is known.
+
+        See pretrain.surface.share_seen. It is the pair's own reference, whatever
+        ``objective.references`` puts in its place: so arms to compare with have the same masks.
+        """
+        spots = self._crop_patches(batch, "vertex")
+        return surface.share_seen(spots[:, :-1].flatten(0, 1), spots[:, -1], *self.regions)
+
+    def _crop_patches(self, batch, name):
+        """(R, K + 1, N, POINTS ** 2, ...) spots of the maps of a name, under the images' crops."""
+        numbers, grid = batch.get("own_numbers", batch["numbers"]), self.model.grid
+        sizes = batch["tags"][:, TAGS.index("size")].repeat_interleave(numbers.shape[1])
+        size = scale_size(grid, surface.POINTS)
+        spots = surface.crop_maps(batch[name].flatten(0, 1), numbers.flatten(0, 1), sizes, size)
+        return surface.split_patches(spots, grid).unflatten(0, numbers.shape[:2])
 
     def complete(
         self,
@@ -273,7 +307,15 @@ class Completion(Objective):
         return loss + get_completion(self.config).gradient_weight * of_gradients
 
     def begin_validation(self, val: Arrays, subjects: Sequence[str]) -> None:
-        """Choose the mismatched reference of each validation row."""
+        """Choose the mismatched reference of each validation row.
+
+        UserError where maps of the body's surface are asked for and no row has one.
+        """
+        if self.reads_surface and not val["vertex"].any():
+            raise UserError(
+                "objective.masks=seen, but no validation pair says what of the body it shows: "
+                "python -m data make with surface=true stores that"
+            )
         self.mismatched = reference_gain.choose_mismatched(val["tags"], subjects)
         if not self.config.model.decoder.cross:
             self.mismatched[:] = -1  # no reference, no gain of one
@@ -331,6 +373,7 @@ def take_first_target(arrays: Arrays, targets: int) -> dict[str, np.ndarray]:
     for name in ("mask", "noise"):
         flat = arrays[name].reshape(rows, targets + 1, -1)
         out[name] = flat[:, chosen].reshape(rows, -1)
-    for name in ("pixels", "numbers"):
-        out[name] = arrays[name][:, chosen]
+    for name in ("pixels", "numbers", *MAPS):
+        if name in arrays:
+            out[name] = arrays[name][:, chosen]
     return out
