@@ -13,8 +13,8 @@ from runs import outcome, words
 
 from data.config import DataConfig
 from data.cropping.batch import crop_squares
-from data.format.arrays import load_arrays, save_arrays
 from data.format.clip import decode_meta, encode
+from data.format.label_files import load_arrays, save_arrays
 from data.format.surface import STEP_PX, SurfaceMaps, pack_surface, read_surface
 from data.format.verify import check_shard
 from data.loading.build import open_loader, open_order
