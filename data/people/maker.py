@@ -103,7 +103,6 @@ class ClipMaker:
 
     Args:
         config: config.PeopleConfig.  device: "cpu" or "cuda".
-
     Attributes:
         stopwatch: where the time went, with the renderer's stages.
     """
@@ -119,10 +118,8 @@ class ClipMaker:
         self.body = self.body.to(device)
         self.bank = make_bank(config.domain.looks)
         self.renderer = self.renderer_class(
-            self.template, self.bank, config.size, config.antialias, device
+            self.template, self.bank, config.size, config.antialias, device, config.surface
         )
-        if config.surface:
-            self.renderer.map_surfaces(self.template)
         self.stopwatch = self.renderer.stopwatch
         folder = config.domain.backgrounds
         self.backgrounds = None if folder is None else Backgrounds(folder, config.domain.looks)

@@ -122,20 +122,27 @@ class Renderer:
     Args:
         template: template.Template.  bank: bank.Bank.  size: pixels.
         antialias: samples along a pixel's side.  device: "cpu" or "cuda".
+        surface: have images come with what of the body they show.
 
     Attributes:
         stopwatch: where the time went.
     """
 
     def __init__(
-        self, template: Template, bank: Bank, size: int, antialias: int, device: str
+        self,
+        template: Template,
+        bank: Bank,
+        size: int,
+        antialias: int,
+        device: str,
+        surface: bool = False,
     ) -> None:
         self.size, self.antialias, self.device = size, antialias, device
         self.window = (size, size)  # rows and columns that are drawn, from the top left corner
         self.vertex_count, self.face_count = len(template.rest), len(template.faces)
         self.body = template.body
         self.stopwatch, self._buffers = Stopwatch(device), {}
-        self._body_vertices: np.ndarray | None = None  # set where surfaces are mapped
+        self._body_vertices = find_body_vertices(template) if surface else None
         self._faces = template.faces
         self.surface = Surface()
         self.surface.faces = self._array(template.faces, wp.vec3i)
@@ -157,10 +164,6 @@ class Renderer:
         self._tolerance = self._array(tolerance, float)
         noise = np.random.default_rng(1).normal(0, 1, 3 * 65536)
         self._noise = self._array(noise.astype(np.float32), float)
-
-    def map_surfaces(self, template: Template) -> None:
-        """Have all images come with what of the body they show."""
-        self._body_vertices = find_body_vertices(template)
 
     def draw(self, world: World) -> Images:
         """The Images of a World."""
