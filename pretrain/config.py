@@ -16,6 +16,7 @@ from engine.errors import UserError
 from pretrain.objectives import OBJECTIVES
 
 DEFAULT_OBJECTIVE = "completion"
+GEOMETRY = ("normals", "parts", "covisibility")  # heads, in their order
 
 
 @dataclass
@@ -69,6 +70,13 @@ class DecoderConfig:
         True,
         "false: the reference is encoded without a backward pass, at a third of the operations "
         "and in less memory; the encoder learns from the masked image alone",
+    )
+    geometry: list[str] = key(
+        [],
+        "what further heads say of masked patches on the person, by the maps of synthetic humans "
+        "(surface=true of data make): normals, parts, and covisibility, the share that the "
+        "reference shows too (objective.geometry_weight)",
+        choices=GEOMETRY,
     )
 
 
@@ -180,6 +188,14 @@ class ModelConfig(VisionConfig):
         """Raise UserError where keys do not fit each other; see engine.config.parser.parse."""
         super().check()
         self.check_part("decoder", self.decoder)
+        names = self.decoder.geometry
+        if len(set(names)) < len(names):
+            raise UserError(f"model.decoder.geometry={','.join(names)} names a head twice")
+        if "covisibility" in names and not self.decoder.cross:
+            raise UserError(
+                f"model.decoder.geometry={','.join(names)}, but model.decoder.cross=false attends "
+                f"to no reference: nobody can say what that shows"
+            )
 
 
 @dataclass
@@ -253,6 +269,12 @@ class CompletionConfig(ObjectiveConfig):
         "weight of the loss of gradients beside that of pixels (model.decoder.gradients)",
         low=0,
     )
+    geometry_weight: float = key(
+        1.0,
+        "weight of the sum of the losses of geometry beside that of pixels "
+        "(model.decoder.geometry)",
+        low=0,
+    )
 
     def check_run(self, config: "PretrainConfig") -> None:
         """UserError where keys have no effect: what they change is not there."""
@@ -261,6 +283,7 @@ class CompletionConfig(ObjectiveConfig):
                 f"objective.gradient_weight={self.gradient_weight:g}, but "
                 f"model.decoder.gradients=0: no gradients are said"
             )
+        self._check_geometry(config.model.decoder.geometry)
         if self.name == DEFAULT_OBJECTIVE and config.model.decoder.latents:
             raise UserError(
                 f"model.decoder.latents={config.model.decoder.latents}, but "
@@ -275,6 +298,19 @@ class CompletionConfig(ObjectiveConfig):
             raise UserError(
                 f"objective.references={self.references}, but model.decoder.cross=false reads no "
                 f"reference"
+            )
+
+    def _check_geometry(self, names):
+        """UserError where heads of geometry are weighed and there is none, or cannot be true."""
+        if self.geometry_weight != 1 and not names:
+            raise UserError(
+                f"objective.geometry_weight={self.geometry_weight:g}, but model.decoder.geometry "
+                f"is not set: no geometry is said"
+            )
+        if self.references != "own" and "covisibility" in names:
+            raise UserError(
+                f"objective.references={self.references}, but model.decoder.geometry="
+                f"{','.join(names)}: what a reference shows too is known of an image's own alone"
             )
 
     def reads_reference(self, config: "PretrainConfig") -> bool:

@@ -141,7 +141,7 @@ def read_config(tree: Mapping[str, Any], where: object, schema: type = ModelConf
         )
     values = {}
     for name, value in tree.items():
-        kind = hints[name]
+        kind = typing.get_origin(hints[name]) or hints[name]
         if dataclasses.is_dataclass(kind) and isinstance(value, dict):
             values[name] = read_config(value, where, kind)
         elif kind is Any or isinstance(value, kind) or (kind is float and isinstance(value, int)):

@@ -24,6 +24,7 @@ from torch import nn
 from engine.errors import UserError
 from pretrain.blocks import CrossAttention, Decoder, EncoderBlock, stop_gradient, take
 from pretrain.embedding import Embedding
+from pretrain.geometry import VALUES
 from pretrain.gradients import count_values
 from pretrain.position import resample, rope_table, sincos_table
 
@@ -409,6 +410,7 @@ def list_outputs(config: "ModelConfig") -> dict[str, int]:
         out["gradients"] = count_values(config.patch, part.gradients)
     if part.latents:
         out["latents"] = part.latents
+    out |= {name: count for name, count in VALUES.items() if name in part.geometry}
     return out
 
 

@@ -252,6 +252,7 @@ def to_croco(
         ("decoder.self_attention", config.decoder.self_attention, True),
         ("decoder.gradients", config.decoder.gradients, 0),
         ("decoder.latents", config.decoder.latents, 0),
+        ("decoder.geometry", config.decoder.geometry, []),
         ("embedding.points", config.embedding.points, 0),
         ("encoder.prefix", config.encoder.prefix, usual.prefix),
         ("encoder.epsilon", config.encoder.epsilon, usual.epsilon),

@@ -96,6 +96,7 @@ class PretrainTask(ClipTask[PretrainConfig]):
         prepare(objective.list_blocks(model), config, processes.device)
         self.bf16 = hardware.bf16(config.precision, processes.device)
         self.step_module = self.objective = objective(self.model, config, self.bf16)
+        processes.from_first(lambda: self.objective.check_shards(order))
         self.entries = objective.entries
         self.metrics = METRICS.extend(objective.metrics)
         self.meter_count = 2 * len(PAIR_KINDS) * len(order.sources)

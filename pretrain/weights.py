@@ -159,7 +159,7 @@ def _check_same(
                 f"init={source} has model.{name}={there}, this run has model.{name}={here}"
             )
     if isinstance(found, ModelConfig) and isinstance(wanted, ModelConfig) and "decoder" in parts:
-        for name in ("cross", "self_attention", "gradients", "latents"):
+        for name in ("cross", "self_attention", "gradients", "latents", "geometry"):
             there, here = getattr(found.decoder, name), getattr(wanted.decoder, name)
             if there != here:
                 raise UserError(

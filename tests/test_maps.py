@@ -14,6 +14,7 @@ from PIL import Image
 from runs import ROOT, finetune_words
 
 from data.bodies.anny_layout import ANNY
+from data.bodies.parts import name_parts
 from data.format.clip import Crop
 from data.format.joint_sets import find_joint_set
 from data.format.labels import HIDDEN, SEEN, Joints, Keypoints, Labels
@@ -44,7 +45,6 @@ from finetune.maps.surface import (
     describe_surface,
     join_vertices,
     list_owners,
-    name_parts,
     read_skinning,
 )
 from finetune.maps.targets import MapDrawer, make_maps

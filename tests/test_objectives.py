@@ -18,7 +18,14 @@ from engine.config.parser import parse
 from engine.distributed.process_group import Processes
 from engine.errors import UserError
 from pretrain import gradients, weights
-from pretrain.config import DecoderConfig, EncoderConfig, MaskingConfig, ModelConfig, PretrainConfig
+from pretrain.config import (
+    GEOMETRY,
+    DecoderConfig,
+    EncoderConfig,
+    MaskingConfig,
+    ModelConfig,
+    PretrainConfig,
+)
 from pretrain.flops import feature_flops, flops
 from pretrain.masking import choose, choose_blocks
 from pretrain.model import CrossCompletion
@@ -150,7 +157,9 @@ def test_tokens_that_look_do_not_see_one_another(cross, position):
 @pytest.mark.parametrize("cross, targets", [(True, 1), (True, 3), (False, 1)])
 @pytest.mark.parametrize("self_attention", [True, False])
 def test_operations_agree_with_torchs_counter(self_attention, cross, targets):
-    decoder = DecoderConfig(64, 2, 4, cross, self_attention, gradients=9, latents=24)
+    decoder = DecoderConfig(
+        64, 2, 4, cross, self_attention, gradients=9, latents=24, geometry=GEOMETRY[: 2 + cross]
+    )
     config = ModelConfig(112, 16, "rope", 100.0, EncoderConfig(96, 3, 4), decoder=decoder)
     model = CrossCompletion(config)
     order = torch.rand(targets, 49, generator=torch.Generator().manual_seed(0)).argsort(1)

@@ -4,6 +4,7 @@ Manifest, order, loader and the fixed validation pairs of a run.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from data.sampling.manifest import read_manifest
 from data.sampling.order import Order, default_lanes
 from data.sampling.pairs import CROPS, offer_bits
 from data.sampling.subjects import match_names
+from data.storage.catalogue import THREADS
 from data.storage.patience import Patience
 from data.storage.shard_store import Store
 from engine.errors import UserError
@@ -283,6 +285,23 @@ def _digests(order):
     for source in order.sources:
         found |= zip(source.paths, source.digests, strict=True)
     return found
+
+
+def find_shard_without(order: Order, config: "ReadingConfig", member: str) -> str | None:
+    """The first shard of an order of which no sample has a member; None: all have it.
+
+    Opens the index of each shard.
+
+    Args:
+        member: what follows a sample's key, such as "labels.npz".
+    """
+    store = _store(config, _digests(order))
+    paths = [path for source in order.sources for path in source.paths]
+    with ThreadPoolExecutor(THREADS) as pool:
+        for path, index in zip(paths, pool.map(store.read_index, paths), strict=True):
+            if member not in index.suffixes:
+                return path
+    return None
 
 
 def _store(config, digests=None):

@@ -253,7 +253,7 @@ class PeopleConfig:
     surface: bool = key(
         False,
         "store with each crop which vertex of the body each second pixel shows, and its normal, "
-        "for pre-training with objective.masks=seen (docs/people.md)",
+        "for pre-training with objective.masks=seen and model.decoder.geometry (docs/people.md)",
     )
     jpeg_quality: list[int] = key([80, 95], "least and greatest JPEG quality")
     motion: str | None = key(

@@ -477,8 +477,10 @@ def check_values(config: "DataclassInstance", where: object) -> None:
         if field.metadata.get("sides"):
             text = [str(part) for part in value] if isinstance(value, list) else str(value)
             _convert_sides(text, field, field.name, where)
-        elif isinstance(value, (int, float, str)) and not isinstance(value, bool):
-            _scalar(str(value), type(value), field, field.name, where)
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, (int, float, str)) and not isinstance(item, bool):
+                _scalar(str(item), type(item), field, field.name, where)
     try:
         _check(config)
     except UserError as error:

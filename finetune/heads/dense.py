@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from data.bodies.base import BodyModel
+from data.bodies.parts import name_parts
 from data.cropping.geometry import Size, scale_size
 from engine.config.parser import key
 from engine.errors import UserError
@@ -30,7 +31,6 @@ from finetune.maps.average import average_maps
 from finetune.maps.decoder import MapDecoder, choose_layers
 from finetune.maps.draw import paint_maps
 from finetune.maps.save import save_maps
-from finetune.maps.surface import name_parts
 from finetune.maps.targets import MapDrawer, TrueMaps
 from finetune.means import Means
 from pretrain.config import VisionConfig

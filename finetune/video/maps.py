@@ -15,11 +15,11 @@ import functools
 import numpy as np
 
 from data.bodies.base import BodyModel
+from data.bodies.parts import name_parts
 from engine.geometry import crop_intrinsics
 from finetune.animation.rig import TO_WORLD
 from finetune.animation.track import Take
 from finetune.maps.draw import PART_COLOURS
-from finetune.maps.surface import name_parts
 from finetune.video.figures import draw_figures
 from finetune.viz.raster import Layers, shared_raster
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
+from data.sampling.order import Order
 from data.sampling.seen import Seen
 from engine.errors import UserError
 from engine.logging.metric_registry import MetricBook
@@ -88,6 +89,10 @@ class Objective(nn.Module, abc.ABC):
     def reads_surface(self) -> bool:
         """Whether batches hold what of the body images show (data.format.surface)."""
         return False
+
+    def check_shards(self, order: Order) -> None:
+        """UserError where shards lack what it learns from; on the first process alone."""
+        return
 
     def keep_inputs(self, folder: Path) -> None:
         """Copy what a resumed run reads again into its folder, once, before the first step."""

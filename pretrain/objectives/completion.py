@@ -11,18 +11,22 @@ import torch
 from torch import nn
 
 from data.cropping.geometry import scale_size
+from data.format.surface import MEMBER as SURFACE
 from data.loading.appearance import open_appearance
 from data.loading.augment import augment, crop_masks
+from data.loading.build import find_shard_without
 from data.loading.reader import TAGS
+from data.sampling.order import Order
 from data.sampling.seen import Seen
 from engine.errors import UserError
-from engine.logging.metric_registry import Companion, Group, MetricBook
+from engine.logging.metric_registry import Companion, Group, Metric, MetricBook
 from engine.training.shares import Shares
 from engine.training.task import Arrays, Batch
-from pretrain import masking, panels, patch_loss, reference_gain, surface, weights
+from pretrain import geometry, masking, panels, patch_loss, reference_gain, surface, weights
 from pretrain.blocks import take
 from pretrain.config import CompletionConfig, ObjectiveConfig, PretrainConfig, get_completion
 from pretrain.flops import step_flops
+from pretrain.geometry import Geometry
 from pretrain.gradients import histograms
 from pretrain.model import CrossCompletion, PairNetwork, list_outputs
 from pretrain.objectives import OBJECTIVES
@@ -70,6 +74,18 @@ class Completion(Objective):
                 look="dashed",
                 position=30,
             ),
+            Group(
+                "geometry",
+                "Geometry",
+                "How far off the heads of model.decoder.geometry are, on masked patches of the "
+                "person.",
+                position=32,
+            ),
+        ),
+        metrics=(
+            Metric("geometry/normals", "angle between normals", "deg", lower_is_better=True),
+            Metric("geometry/parts", "share with another part", lower_is_better=True),
+            Metric("geometry/covisibility", "how far the share is off", lower_is_better=True),
         ),
         images={"step": "Completions", "attention": "Attention"},
     )
@@ -83,8 +99,12 @@ class Completion(Objective):
         self.appearance = open_appearance(config.data.augment, device)
         # Tables of the body's surface: no buffers, they follow from the body.
         self.regions: tuple[torch.Tensor, ...] = ()
-        if self.reads_surface:
+        self.part_of = torch.zeros(0)
+        heads = config.model.decoder.geometry
+        if get_completion(config).masks == "seen" or "covisibility" in heads:
             self.regions = tuple(values.to(device) for values in surface.read_regions())
+        if heads:
+            self.part_of = geometry.read_parts().to(device)
 
     @classmethod
     def init_network(cls, model: PairNetwork, source: str) -> Seen:
@@ -104,8 +124,22 @@ class Completion(Objective):
 
     @property
     def reads_surface(self) -> bool:
-        """Whether masks ask what of the body the images show."""
-        return get_completion(self.config).masks == "seen"
+        """Whether masks, or heads of geometry, ask what of the body the images show."""
+        heads = self.config.model.decoder.geometry
+        return get_completion(self.config).masks == "seen" or bool(heads)
+
+    def check_shards(self, order: Order) -> None:
+        """UserError where a shard has no maps of the body's surface, and geometry is said."""
+        heads = self.config.model.decoder.geometry
+        if not heads:
+            return
+        path = find_shard_without(order, self.config.data, SURFACE)
+        if path is not None:
+            raise UserError(
+                f"model.decoder.geometry={','.join(heads)}, but no clip of shard {path} has "
+                f"{SURFACE}, which says what of the body its crops show: python -m data make with "
+                f"surface=true stores that"
+            )
 
     def pairs(self, batch: Batch) -> Pairs:
         """What a batch of tensors asks for, with R rows of K targets each, B = R * K.
@@ -214,6 +248,22 @@ class Completion(Objective):
         spots = self._crop_patches(batch, "vertex")
         return surface.share_seen(spots[:, :-1].flatten(0, 1), spots[:, -1], *self.regions)
 
+    def find_geometry(self, batch: Batch, masked: torch.Tensor) -> Geometry:
+        """What the maps of a batch say of its masked patches (B, M)."""
+        vertex = self._crop_patches(batch, "vertex")
+        normal = self._crop_patches(batch, "normal")[:, :-1].flatten(0, 1)
+        of_a, share = vertex[:, :-1].flatten(0, 1), None
+        if "covisibility" in self.config.model.decoder.geometry:
+            share, _ = surface.share_seen(of_a, vertex[:, -1], *self.regions)
+            share = share.gather(1, masked)
+        here = take(of_a, masked)
+        return Geometry(
+            (here > 0).float().mean(2),
+            geometry.average_normals(take(normal.flatten(2), masked).unflatten(2, (-1, 3))),
+            geometry.choose_parts(here, self.part_of),
+            share,
+        )
+
     def _crop_patches(self, batch, name):
         """(R, K + 1, N, POINTS ** 2, ...) spots of the maps of a name, under the images' crops."""
         numbers, grid = batch.get("own_numbers", batch["numbers"]), self.model.grid
@@ -257,9 +307,11 @@ class Completion(Objective):
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """(B,) loss of each target."""
-        a, b, keep, masked, person, seen = self.pairs(self.choose_references(batch))
+        batch = self.choose_references(batch)
+        a, b, keep, masked, person, seen = self.pairs(batch)
         said, more = self.predict(a, b, keep, masked, seen)
-        return self.compare_pixels(said, more, a, masked, self.weigh_patches(person))
+        loss = self.compare_pixels(said, more, a, masked, self.weigh_patches(person))
+        return self.add_geometry(loss, more, batch, masked)
 
     def weigh_patches(self, person: torch.Tensor) -> torch.Tensor:
         """(B, N) weight of each patch, from the share (B, N) of it that is person."""
@@ -306,12 +358,30 @@ class Completion(Objective):
         of_gradients = patch_loss.per_sample_loss(more["gradients"], target, chosen)
         return loss + get_completion(self.config).gradient_weight * of_gradients
 
+    def add_geometry(
+        self,
+        loss: torch.Tensor,
+        more: Mapping[str, torch.Tensor],
+        batch: Batch,
+        masked: torch.Tensor,
+    ) -> torch.Tensor:
+        """(B,) loss, and that of geometry beside it where the network says some.
+
+        Args:
+            more: what ``predict`` gives.  masked: (B, M) patches of which it is said.
+        """
+        said = {name: more[name] for name in geometry.VALUES if name in more}
+        if not said:
+            return loss
+        losses = geometry.compare(said, self.find_geometry(batch, masked))
+        return loss + get_completion(self.config).geometry_weight * sum(losses.values())
+
     def begin_validation(self, val: Arrays, subjects: Sequence[str]) -> None:
         """Choose the mismatched reference of each validation row.
 
-        UserError where maps of the body's surface are asked for and no row has one.
+        UserError where masks follow maps of the body's surface and no row has one.
         """
-        if self.reads_surface and not val["vertex"].any():
+        if get_completion(self.config).masks == "seen" and not val["vertex"].any():
             raise UserError(
                 "objective.masks=seen, but no validation pair says what of the body it shows: "
                 "python -m data make with surface=true stores that"
@@ -321,10 +391,15 @@ class Completion(Objective):
             self.mismatched[:] = -1  # no reference, no gain of one
 
     def evaluate(self, task: PretrainTask, shares: Shares) -> dict[str, float]:
-        """{"val/KIND", "reference_gain/KIND", and each as KIND_person} over ``task.val``."""
-        return reference_gain.evaluate(
-            self, task.require_val(), self.mismatched, task.to_device, shares
-        )
+        """{"val/KIND", "reference_gain/KIND", and each as KIND_person} over ``task.val``.
+
+        With heads of geometry, {"geometry/HEAD"} too.
+        """
+        val = task.require_val()
+        out = reference_gain.evaluate(self, val, self.mismatched, task.to_device, shares)
+        if not self.config.model.decoder.geometry:
+            return out
+        return out | geometry.evaluate(self, val, task.to_device, shares)
 
     def draw_images(self, task: PretrainTask, folder: Path, step: int) -> dict[str, Path]:
         """Draw completions and, with references, attention; see pretrain.panels.save."""
@@ -352,6 +427,8 @@ class Completion(Objective):
         words = f"with decoder {whole:.1f} M; {patches} patches, {patches - visible} masked"
         if attended < patches:
             words += f", {attended} of the reference attended to"
+        if self.config.model.decoder.geometry:
+            words += f"; says {', '.join(self.config.model.decoder.geometry)}"
         return words
 
     def list_notes(self, task: PretrainTask) -> list[str]:

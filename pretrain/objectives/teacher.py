@@ -108,6 +108,12 @@ class TeacherConfig(CompletionConfig):
                 "objective.name=teacher with model.decoder.latents=0: set it to the teacher's "
                 "model.decoder.width"
             )
+        if config.model.decoder.geometry:
+            raise UserError(
+                f"objective.name=teacher with model.decoder.geometry="
+                f"{','.join(config.model.decoder.geometry)}: its heads are of "
+                f"objective.name=completion and views"
+            )
         self._check_followed(config)
 
     def _check_followed(self, config):

@@ -132,7 +132,8 @@ class Views(Completion):
                     vectors.flatten(1), keys.variance_weight, keys.covariance_weight
                 )
         weight = self.weigh_patches(person)
-        return loss + keys.pixel_weight * self.compare_pixels(said, more, a, masked, weight)
+        loss = loss + keys.pixel_weight * self.compare_pixels(said, more, a, masked, weight)
+        return self.add_geometry(loss, more, batch, masked)
 
     def _embed(self, a, b, keep, masked, seen):
         """What ``predict`` gives, and vectors (B, G, 3) of the targets and of their references."""
