@@ -225,6 +225,6 @@ def _log(folder, unit):
         found |= {
             name: round(value, 4)
             for name, value in line.items()
-            if name.startswith(("val/", "reference_gain/"))
+            if name.startswith(("val/", "reference_gain/", "geometry/"))
         }
     return found
