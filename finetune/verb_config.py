@@ -153,6 +153,7 @@ class CompareConfig:
         "", "JSON file for the results; default: compare.json in the first run's folder", path="one"
     )
     clips: int = key(64, "clips, at most", low=2)
+    given: bool = key(False, "give the runs the true keypoints beside the image, as evaluate's row")
     device: str = key("auto", "where to run", choices=("auto", "cpu", "cuda"))
     allow_commands: bool = key(
         False, "run the commands (pipe:) that the first run's config names as shards"

@@ -30,8 +30,8 @@ from engine.run.files import write_file
 from engine.run.patience import read_bytes
 from engine.run.run_folder import RunFolder
 from finetune.evaluation.clips import TestClips, collect, feed, open_test
-from finetune.evaluation.judge import Judge
 from finetune.evaluation.metrics import columns
+from finetune.evaluation.own_judge import OwnJudge, refuse_keypoints
 from finetune.evaluation.selection import choose_data
 from finetune.inference.predictor import Predictor
 from finetune.verb_config import CompareConfig, EvaluateConfig
@@ -100,8 +100,8 @@ def compare(config: CompareConfig, runs: Sequence[str], command: str) -> dict[st
     Args:
         runs: folders of fine-tuning runs.  command: what was typed.
     Raises:
-        UserError: a run is named twice, two recover different bodies, or no clip is left to judge
-            by.
+        UserError: a run is named twice, two recover different bodies, no clip is left to judge by,
+            or one takes no keypoints and they are to be given.
     """
     predictors = _open_runs(config, runs)
     test = _open_clips(config, predictors)
@@ -112,7 +112,7 @@ def compare(config: CompareConfig, runs: Sequence[str], command: str) -> dict[st
         if seed in arm.runs:
             raise UserError(f"{run} and {arm.runs[seed]} are one arm and have one seed={seed}")
         arm.runs[seed], arm.budgets[seed] = run, _measure_budget(predictor)
-        arm.values[seed] = _mean_over_clips(_judge_run(test, predictor), test.clips)
+        arm.values[seed] = _mean_over_clips(_judge_run(test, predictor, config.given), test.clips)
     if len(arms) < 2:
         raise UserError(
             f"{' and '.join(runs)} differ in the seed alone: there is nothing to compare"
@@ -123,6 +123,7 @@ def compare(config: CompareConfig, runs: Sequence[str], command: str) -> dict[st
     return {
         "format": FORMAT,
         "command": command,
+        "given": config.given,
         "clips": int(test.clips.max()) + 1,
         "crops": len(test.clips),
         "metrics": metrics,
@@ -139,6 +140,7 @@ def _open_runs(config: CompareConfig, runs: Sequence[str]) -> dict[str, Predicto
         if run in predictors:
             raise UserError(f"{run} is named twice")
         predictors[run] = Predictor(run, config.device).require_mesh("compare")
+        refuse_keypoints(predictors[run], config.given)
         first = next(iter(predictors))
         one, other = predictors[first].body.name, predictors[run].body.name
         if one != other:
@@ -156,9 +158,9 @@ def _open_clips(config: CompareConfig, predictors: Mapping[str, Predictor]) -> T
     return open_test(data, predictor, seen, config.clips)
 
 
-def _judge_run(test: TestClips, predictor: Predictor) -> dict[str, np.ndarray]:
+def _judge_run(test: TestClips, predictor: Predictor, given: bool) -> dict[str, np.ndarray]:
     """{metric: (n,)} of a run's crops."""
-    judge = Judge(predictor, None, test.masks)
+    judge = OwnJudge(predictor, test.masks, given)
     feed(judge, test, predictor.device)
     return collect(judge)["model"]
 
@@ -289,7 +291,8 @@ def _or_none(value: float) -> float | None:
 def describe(found: Mapping[str, Any]) -> str:
     """Returns tables and sentences to read of what compare.json holds."""
     metrics = found["metrics"]
-    lines = [f"{found['clips']} clips, {found['crops']} crops", ""]
+    given = ", with the true keypoints" if found["given"] else ""
+    lines = [f"{found['clips']} clips, {found['crops']} crops{given}", ""]
     header = ["arm", "seeds", *(_title(one) for one in metrics)]
     rows = [
         [arm["name"], str(len(arm["runs"])), *(_digits(arm["means"], one) for one in metrics)]

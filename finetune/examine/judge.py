@@ -1,13 +1,12 @@
 """How wrong a network is on synthetic humans of given parameters, as evaluation computes it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
 import torch
 
-from data.bodies.base import BodyParameters
 from data.config import CropPairDataConfig
 from data.format.clip import KINDS, Clip, encode
 from data.loading.crop_labels import find_label_kind
@@ -15,14 +14,10 @@ from data.loading.crops import TAGS, CropReader, layout
 from data.people.config import population
 from data.people.steered import SteeredMaker
 from engine.errors import UserError
-from engine.geometry import axis_angle_to_matrix
-from finetune.evaluation.judge import Judge
+from finetune.evaluation.own_judge import OwnJudge, refuse_keypoints
 from finetune.examine.points import Point, Sample
-from finetune.heads.base import Prediction
 from finetune.inference.predictor import Predictor
 from finetune.person import Person
-from finetune.prompts import tell_prompts
-from finetune.views import View
 
 PCK = 0.1  # of the longer side of the box around the true keypoints
 
@@ -35,27 +30,6 @@ class Look:
     image: np.ndarray
     found: Person
     truth: Person
-
-
-class CropJudge(Judge):
-    """As evaluation's Judge, of the run's own row alone; ``given``: with the true keypoints."""
-
-    given = False
-
-    def list_rows(self) -> list[str]:
-        """Return the run's own row."""
-        return ["model"]
-
-    def answer(
-        self, batch: Mapping[str, torch.Tensor], seen: View, target: BodyParameters
-    ) -> dict[str, Prediction]:
-        """Return {"model": Prediction} of full meshes; see Judge."""
-        model, images, prompts = self.predictor.model, seen.require_images(), None
-        if self.given:
-            labels = {**batch, "pose": axis_angle_to_matrix(batch["pose"])}
-            truth = self._true_meshes(labels, seen, target)
-            prompts = tell_prompts(self.body, truth, seen.K, self.size)
-        return {"model": model(images, seen.K, self.body, prompts)}
 
 
 class Examiner:
@@ -105,8 +79,7 @@ class Examiner:
     ) -> tuple[list[tuple[Sample, Person, Person]], np.ndarray]:
         clips = [self.maker.make_clip(point.index, point.array) for point in points]
         arrays = fill_arrays(clips, self.predictor.body.label_choice.model)
-        judge = CropJudge(self.predictor, None, masks=True)
-        judge.given = self.given
+        judge = OwnJudge(self.predictor, masks=True, given=self.given)
         batch = {n: torch.from_numpy(a).to(self.predictor.device) for n, a in arrays.items()}
         judge.add(batch)
         found, truth = judge.found[0], judge.truth[0]
@@ -128,10 +101,7 @@ def refuse_misfits(predictor: Predictor, given: bool) -> None:
         raise UserError(
             f"{predictor.checkpoint} takes two images of a person, and examine looks at one"
         )
-    if given and not predictor.config.head.prompts:
-        raise UserError(
-            f"given=true, but {predictor.checkpoint} takes no keypoints: its head.prompts is false"
-        )
+    refuse_keypoints(predictor, given)
 
 
 def fill_arrays(clips: Sequence[Clip], model: str) -> dict[str, np.ndarray]:
