@@ -269,6 +269,10 @@ def test_a_table_tells_regions_beside_random_samples():
     tree = json.loads(json.dumps(command.describe(CONFIG, Toy, found, regions, fresh)))
     table = command.list_table(tree).splitlines()
     assert len(table) == 3 + len(regions) and table[2].startswith("| random samples | 120 |")
+    tree["regions"][0]["probability"] = 1 / 362541
+    assert "| 362,541 (0 of 120) |" in command.list_table(tree)
+    tree["regions"][0]["probability"] = 1e-29  # of a failure that needs nearly all parameters
+    assert "| 1e+29 (0 of 120) |" in command.list_table(tree)
     assert {"p4", "p9"} <= {one["name"] for one in tree["regions"][0]["differs"]}
     low, mean = (tree["regions"][0]["fresh"][name] for name in ("low", "mean"))
     assert tree["random"]["high"] < low < mean

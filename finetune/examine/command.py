@@ -254,13 +254,18 @@ def list_table(tree: dict[str, Any]) -> str:
     ]
     for number, region in enumerate(tree["regions"], 1):
         share = region["probability"]
-        rare = f"{1 / share:.0f} ({region['random_inside']} of {random['count']})" if share else "-"
+        inside = f"({region['random_inside']} of {random['count']})"
+        rare = f"{_count_word(1 / share)} {inside}" if share else "-"
         words = tell_words(region)
         worst = f"{region['worst']:.0f}"
         lines.append(_row(f"region {number}, new samples", region["fresh"], rare, worst, words))
     if not tree["regions"]:
         lines.append("\nNo failure that the parameters explain was found.")
     return "\n".join(lines)
+
+
+def _count_word(count: float) -> str:
+    return f"{count:,.0f}" if count < 1e9 else f"{count:.0e}"
 
 
 def _row(name: str, values: dict[str, Any], rare: str, worst: str, words: str) -> str:
