@@ -2,7 +2,7 @@
 
 Targets come from the maps of synthetic humans (data/format/surface.py): this is supervision by
 what was drawn, and no learning from images alone. A patch counts by the share of its points on the
-person. Each loss is 1 for an answer that knows nothing.
+person. Each loss is 1 for an answer at random.
 """
 
 import functools
