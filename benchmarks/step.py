@@ -188,6 +188,9 @@ class Case:
                 "run=none",
                 "data.shards=none",
                 f"model.position={position}",
+                # What the plain implementation does: a reference a target, pixels alone.
+                "targets_per_reference=1",
+                "model.decoder.gradients=0",
                 "compile=off",
             ],
             "pretrain train",
