@@ -73,12 +73,9 @@ def test_budgets_that_differ_are_told_with_both_numbers():
     assert said[1:] == ["budgets differ in parameters: a 500, b 800"]
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory, people):
-    """Two arms of two seeds, and a third of one."""
-    threads, folder = torch.get_num_threads(), tmp_path_factory.mktemp("compared")
-    arms = {"a0": [], "a1": ["seed=1"], "b0": ["optim.lr=0.1"], "b1": ["optim.lr=0.1", "seed=1"]}
-    arms["c0"] = ["encoder_lr_mult=0"]
+def train_tiny(folder, people, arms):
+    """Train runs of two steps, {name: keys}, in a folder; return the folder."""
+    threads = torch.get_num_threads()
     for name, keys in arms.items():
         _, *rest = finetune_words(folder / name, "body", people["body"], *keys)
         config = str(ROOT / "configs/finetune/demo_body.yaml")
@@ -86,6 +83,14 @@ def runs(tmp_path_factory, people):
         assert main(["train", *words]) == 0
     torch.set_num_threads(threads)
     return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, people):
+    """Two arms of two seeds, and a third of one."""
+    arms = {"a0": [], "a1": ["seed=1"], "b0": ["optim.lr=0.1"], "b1": ["optim.lr=0.1", "seed=1"]}
+    arms["c0"] = ["encoder_lr_mult=0"]
+    return train_tiny(tmp_path_factory.mktemp("compared"), people, arms)
 
 
 @pytest.mark.long
@@ -129,8 +134,26 @@ def test_three_arms_of_one_seed_are_corrected_and_said_to_be_of_one_seed(runs, t
 
 
 @pytest.mark.long
+def test_true_keypoints_are_given_as_evaluate_gives_them(tmp_path, people, capsys):
+    keys = ["head.prompts=true", "data.augment.prompt_share=0.5"]
+    train_tiny(tmp_path, people, {"d0": keys, "e0": [*keys, "optim.lr=0.1"]})
+    names, out = [str(tmp_path / name) for name in ("d0", "e0")], tmp_path / "found.json"
+    assert main(["compare", *names, "given=true", f"out={out}", "device=cpu"]) == 0
+    found = json.loads(out.read_text())
+    assert found["given"] and "crops, with the true keypoints" in capsys.readouterr().out
+    assert main(["evaluate", names[0], "device=cpu", f"out={tmp_path / 'one'}"]) == 0
+    one = json.loads((tmp_path / "one" / "evaluation.json").read_text())
+    values = {row["key"]: row["values"]["mpjpe"]["mean"] for row in one["rows"]}
+    told = found["arms"][0]["means"]["mpjpe"]
+    assert told == pytest.approx(values["keypoints"], rel=1e-5)
+    assert told != pytest.approx(values["model"], rel=1e-5)
+
+
+@pytest.mark.long
 def test_what_cannot_be_compared_is_refused(runs):
     with pytest.raises(UserError, match="named twice"):
         main(["compare", str(runs / "a0"), str(runs / "a0"), "device=cpu"])
+    with pytest.raises(UserError, match=r"given=true, but .*head\.prompts is false"):
+        main(["compare", str(runs / "a0"), str(runs / "b0"), "given=true", "device=cpu"])
     with pytest.raises(UserError, match="differ in the seed alone"):
         main(["compare", str(runs / "a0"), str(runs / "a1"), "device=cpu"])
