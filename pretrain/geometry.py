@@ -153,6 +153,11 @@ def _compare_covisibility(said, true):
     return losses / math.log(2)
 
 
+def _measure_covisibility(said, true):
+    """How far the share is off."""
+    return (said[..., 0].sigmoid() - true.covisibility).abs()
+
+
 LOSSES: dict[str, Callable[[torch.Tensor, Geometry], torch.Tensor]] = {
     "normals": _compare_normals,
     "parts": _compare_parts,
@@ -162,5 +167,5 @@ LOSSES: dict[str, Callable[[torch.Tensor, Geometry], torch.Tensor]] = {
 ERRORS: dict[str, Callable[[torch.Tensor, Geometry], torch.Tensor]] = {
     "normals": lambda said, true: (1 - _compare_normals(said, true)).clamp(-1, 1).acos().rad2deg(),
     "parts": lambda said, true: (said.argmax(-1) != true.parts).float(),
-    "covisibility": lambda said, true: (said[..., 0].sigmoid() - true.covisibility).abs(),
+    "covisibility": _measure_covisibility,
 }

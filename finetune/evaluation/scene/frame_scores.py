@@ -180,9 +180,9 @@ class FrameJudge:
 
         Who was found where the frame says nothing of people is not among them.
         """
-        told = np.flatnonzero(~matching.list_untold())
-        scores = np.array([found[i].score for i in told], np.float64)
-        order = told[np.argsort(-scores, kind="stable")][:DETECTIONS_MAX]
+        surest = np.argsort([-one.score for one in found], kind="stable")
+        untold = matching.list_untold()
+        order = [int(number) for number in surest if not untold[number]][:DETECTIONS_MAX]
         points = np.zeros((len(order), len(self.points.names), 2))
         size = np.array(true.image.shape[1::-1], np.float64)
         for row, number in enumerate(order):
