@@ -19,7 +19,7 @@ from engine.config.parser import parse
 from engine.errors import UserError
 from finetune.config import FinetuneConfig
 from pretrain.config import PretrainConfig
-from studies import plan, plots, rows, runner, seconds, tables, take
+from studies import claims, plan, plots, rows, runner, seconds, tables, take
 from studies.config import StudyConfig
 from studies.row_table import RECORDS, RowTable
 
@@ -543,11 +543,55 @@ def test_rows_of_other_people_are_not_compared(tmp_path, people, monkeypatch):
 
 
 def test_the_lead_is_by_the_rows():
-    """What the first paragraph of the results says of the two arms by patch and of pre-training,
-    against the rows that ship."""
+    """The table that the results begin with, and what the README says of it, against the rows."""
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    start = page.index("**Does pre-training help")
-    lead = " ".join(page[start:].partition("\n\n")[0].split())
+    start = page.index("**Does pre-training pay")
+    lead = page[start : page.index("**Why not?")]
+    config = study(path="studies/pairs_pay.yaml")
+    there = rows.read_rows(config)
+    read_outs = (
+        ("studio", "frozen", "mpjpe"),
+        ("studio", "two_views", "mpjpe"),
+        ("studio", "finetuned", "pa_mpjpe"),
+        ("out-of-domain", "finetuned", "pa_mpjpe"),
+    )
+    for arm, line in (("mae", "| best MAE"), ("pairs", "| best pairs"), ("none", "| no pre-")):
+        means = []
+        for where in read_outs:
+            values = rows.stack_values(there, arm, 0.1, {0, 1, 2}, *where)
+            means.append(f"{np.mean(values):.1f}")
+        (row,) = [text for text in lead.splitlines() if text.startswith(line)]
+        assert row.endswith(f"| {' | '.join(means)} |")
+    found = claims.judge_claims(config, there)
+    shown = {
+        one.claim.name: f"{one.difference.mean:+.1f} [{one.difference.low:+.1f}, "
+        f"{one.difference.high:+.1f}]"
+        for one in found
+    }
+    pairs = [shown[name] for name in ("frozen", "two_views", "finetuned", "elsewhere")]
+    assert f"| pairs minus MAE | {' | '.join(pairs)} |" in lead
+    assert f"| {shown['pretraining']} |" in lead
+    assert not any(one.significant for one in found) and "none is below .05" in lead
+    *of_pairs, of_none = (f"{one.corrected:.3f}".lstrip("0") for one in found)
+    assert f"{', '.join(of_pairs)} for pairs minus MAE" in lead
+    assert f"{of_none} for MAE minus none" in lead
+    of = {one.claim.name: one.difference for one in found}
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    gain, cost = of["pretraining"], of["finetuned"]
+    assert (
+        f"takes {-gain.mean:.1f} mm (95 % interval {-gain.high:.1f} to {-gain.low:.1f}, three "
+        "seeds)"
+    ) in readme
+    assert (
+        f"{cost.mean:.1f} mm behind that autoencoder ({cost.low:.1f} to {cost.high:.1f})" in readme
+    )
+
+
+def test_the_summary_of_the_first_studies_is_by_their_rows():
+    """What it says of the two arms by patch and of pre-training."""
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    start = page.index("*Summary of these studies, of 26 November 2026")
+    summary = " ".join(page[start:].partition("\n\n")[0].split())
     found = {}
     for name, one, base in (
         ("reference", "mae", "both"),
@@ -564,17 +608,14 @@ def test_the_lead_is_by_the_rows():
         f"by patch {found['reference', 'mae'].mean:.1f}, {texts['reference', 'mae']} among the "
         f"reference study's arms, "
         f"{texts['pilot', 'mae_patch']} among the pilot's)"
-    ) in lead
+    ) in summary
     none = found["pilot", "none"]
-    assert f"{none.mean:.1f} mm (95 % interval {texts['pilot', 'none']}, five seeds)" in lead
+    assert f"{none.mean:.1f} mm (95 % interval {texts['pilot', 'none']}, five seeds)" in summary
     # At equal compute, before anything is said in favour of pre-training.
-    assert lead.index("1,888 fine-tuning steps from scratch") < lead.index(
+    assert summary.index("1,888 fine-tuning steps from scratch") < summary.index(
         f"{none.mean:.1f} mm (95 %"
     )
-    # The README has the same numbers.
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"{none.mean:.1f} mm (95 % interval {texts['pilot', 'none']}, five seeds)" in readme
-    assert page.count(tables.POOLED) == 6  # beside the intervals of each study
+    assert page.count(tables.POOLED) == 7  # beside the intervals of each study
 
 
 def test_seconds_are_of_steps_side_by_side(tmp_path, people, monkeypatch):
