@@ -231,6 +231,10 @@ def test_a_shard_without_maps_is_named(tmp_path):
     said = r"geometry=normals,parts, but no clip of shard .*\.tar has surface.npz, .*surface=true"
     with pytest.raises(UserError, match=said):
         open_objective(tmp_path / "run", tmp_path, *ALONE)
+    # Masks are at random where there are no maps, but not everywhere; without validation too.
+    said = r"objective.masks=seen, but no clip of shard .*\.tar has surface.npz, .*surface=true"
+    with pytest.raises(UserError, match=said):
+        open_objective(tmp_path / "run", tmp_path, "objective.masks=seen", "data.val_clips=0")
 
 
 @pytest.mark.parametrize(

@@ -287,8 +287,8 @@ def _digests(order):
     return found
 
 
-def find_shard_without(order: Order, config: "ReadingConfig", member: str) -> str | None:
-    """The first shard of an order of which no sample has a member; None: all have it.
+def list_shards_without(order: Order, config: "ReadingConfig", member: str) -> list[str]:
+    """The shards of an order of which no sample has a member.
 
     Opens the index of each shard.
 
@@ -298,10 +298,8 @@ def find_shard_without(order: Order, config: "ReadingConfig", member: str) -> st
     store = _store(config, _digests(order))
     paths = [path for source in order.sources for path in source.paths]
     with ThreadPoolExecutor(THREADS) as pool:
-        for path, index in zip(paths, pool.map(store.read_index, paths), strict=True):
-            if member not in index.suffixes:
-                return path
-    return None
+        indices = zip(paths, pool.map(store.read_index, paths), strict=True)
+        return [path for path, index in indices if member not in index.suffixes]
 
 
 def _store(config, digests=None):

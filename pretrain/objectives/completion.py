@@ -14,7 +14,7 @@ from data.cropping.geometry import scale_size
 from data.format.surface import MEMBER as SURFACE
 from data.loading.appearance import open_appearance
 from data.loading.augment import augment, crop_masks
-from data.loading.build import find_shard_without
+from data.loading.build import list_shards_without
 from data.loading.reader import TAGS
 from data.sampling.order import Order
 from data.sampling.seen import Seen
@@ -129,16 +129,21 @@ class Completion(Objective):
         return get_completion(self.config).masks == "seen" or bool(heads)
 
     def check_shards(self, order: Order) -> None:
-        """UserError where a shard has no maps of the body's surface, and geometry is said."""
-        heads = self.config.model.decoder.geometry
-        if not heads:
+        """UserError where shards lack maps of the body's surface.
+
+        Heads of geometry want them in each shard; masks that follow them want them somewhere, for
+        elsewhere patches are masked at random.
+        """
+        if not self.reads_surface:
             return
-        path = find_shard_without(order, self.config.data, SURFACE)
-        if path is not None:
+        heads = self.config.model.decoder.geometry
+        without = list_shards_without(order, self.config.data, SURFACE)
+        whole = len(without) == sum(len(source.paths) for source in order.sources)
+        if without and (heads or whole):
+            asked = f"model.decoder.geometry={','.join(heads)}" if heads else "objective.masks=seen"
             raise UserError(
-                f"model.decoder.geometry={','.join(heads)}, but no clip of shard {path} has "
-                f"{SURFACE}, which says what of the body its crops show: python -m data make with "
-                f"surface=true stores that"
+                f"{asked}, but no clip of shard {without[0]} has {SURFACE}, which says what of the "
+                f"body its crops show: python -m data make with surface=true stores that"
             )
 
     def pairs(self, batch: Batch) -> Pairs:
@@ -377,15 +382,7 @@ class Completion(Objective):
         return loss + get_completion(self.config).geometry_weight * sum(losses.values())
 
     def begin_validation(self, val: Arrays, subjects: Sequence[str]) -> None:
-        """Choose the mismatched reference of each validation row.
-
-        UserError where masks follow maps of the body's surface and no row has one.
-        """
-        if get_completion(self.config).masks == "seen" and not val["vertex"].any():
-            raise UserError(
-                "objective.masks=seen, but no validation pair says what of the body it shows: "
-                "python -m data make with surface=true stores that"
-            )
+        """Choose the mismatched reference of each validation row."""
         self.mismatched = reference_gain.choose_mismatched(val["tags"], subjects)
         if not self.config.model.decoder.cross:
             self.mismatched[:] = -1  # no reference, no gain of one
