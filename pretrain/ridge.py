@@ -3,7 +3,7 @@
 Lambda is chosen by one rule for all features that are compared.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -23,24 +23,39 @@ def choose(
 
     The larger of equal ones.
 
-    With U S V' = x (standardised), a prediction is x_choice V S / (S^2 + lambda) U' y: one
-    decomposition serves all lambdas.
-
     Args:
         x: (n, D).  y: (n, K).  x_choice: (m, D), all float64.  error: from a prediction (m, K) to a
             float.
     """
-    x, x_choice = _standardised(x, x_choice)
+    return find_least([error(guess) for guess in predict_each(x, y, x_choice)])
+
+
+def find_least(errors: Sequence[float]) -> float:
+    """Return the one of LAMBDAS with the least error, the larger of equal ones.
+
+    Args:
+        errors: one for each of LAMBDAS.
+    """
+    return LAMBDAS[max(range(len(errors)), key=lambda i: (-errors[i], i))]
+
+
+def predict_each(x: torch.Tensor, y: torch.Tensor, x_new: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the (m, K) prediction for ``x_new`` by each of LAMBDAS, in order; see predict.
+
+    With U S V' = x (standardised), a prediction is x_new V S / (S^2 + lambda) U' y: one
+    decomposition serves all lambdas.
+    """
+    x, x_new = _standardised(x, x_new)
     centre = y.mean(0)
     if x.shape[1] <= len(x):
         values, vectors = torch.linalg.eigh(x.T @ x)
-        left, right = x_choice @ vectors, vectors.T @ (x.T @ (y - centre))
+        left, right = x_new @ vectors, vectors.T @ (x.T @ (y - centre))
     else:
         values, vectors = torch.linalg.eigh(x @ x.T)
-        left, right = x_choice @ (x.T @ vectors), vectors.T @ (y - centre)
+        left, right = x_new @ (x.T @ vectors), vectors.T @ (y - centre)
     values = values.clamp(min=0)[:, None]  # rounding may leave a little less
-    errors = [error(centre + left @ (right / (values + one * len(x)))) for one in LAMBDAS]
-    return LAMBDAS[max(range(len(errors)), key=lambda i: (-errors[i], i))]
+    for one in LAMBDAS:
+        yield centre + left @ (right / (values + one * len(x)))
 
 
 def predict(x: torch.Tensor, y: torch.Tensor, x_new: torch.Tensor, chosen: float) -> torch.Tensor:

@@ -8,6 +8,8 @@ operations   how many floating-point operations they take
 runner       runs them, several side by side, and resumes what a stopped study left
 measure      errors of a fine-tuned network and of a ridge regression on the frozen encoder, clip by
              clip: a row
+real_crops   crops of real people with found keypoints, told apart by scene
+keypoint_read_outs   what a frozen encoder tells of them
 two_views    a further read-out of the frozen weights, of two views of one instant
 row_table    the measurements of a study as one table of JSON lines
 rows         the rows that are there, and what they say of two arms together

@@ -71,6 +71,8 @@ def _run_study(config: StudyConfig, words: list[str]) -> int:
 
     plan.check_arms(config)
     log.info(describe_protocol(config))
+    if config.real.shards:
+        log.info(_describe_real(config))
     done = plan.find_done(config)
     todo = [row for row in plan.list_rows(config) if row not in done]
     log.info(_describe_outlook(config, todo, config.lanes or runner.count_lanes()))
@@ -83,6 +85,17 @@ def _run_study(config: StudyConfig, words: list[str]) -> int:
         return ["studies", "measure", which, *words, out]
 
     return runner.Runner(config, todo, measure).run()
+
+
+def _describe_real(config: StudyConfig) -> str:
+    """Return how many real clips, crops and scenes there are; read before hours of training."""
+    from data.storage.cache import CacheConfig
+    from data.storage.shard_store import Store
+    from studies.real_crops import read_real_crops
+
+    real = read_real_crops(config.real.shards, Store(CacheConfig().open())).describe()
+    scenes = ", ".join(f"{name} {crops}" for name, crops in real["scenes"].items())
+    return f"real: {real['clips']} clips; crops that are judged, by scene: {scenes}"
 
 
 def _measure_row(argv: list[str]) -> int:

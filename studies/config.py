@@ -14,7 +14,11 @@ READ_OUTS = {
     "two_views_decoder": ("mpjpe", "pa_mpjpe"),
     "relative_rotation": ("degrees",),
     "relative_rotation_decoder": ("degrees",),
+    "real": ("percent", "missed"),
+    "real_fitted": ("percent", "missed"),
 }
+REAL = "real"  # what rows and claims call the real crops, beside the names of tests
+REAL_READ_OUTS = ("real", "real_fitted")  # those of READ_OUTS that are of them alone
 
 
 @dataclass
@@ -24,7 +28,8 @@ class ArmConfig:
     pretrain: str = key(
         "",
         "keys of python -m pretrain train that make this arm, with blanks between; TRAIN: the "
-        "folder of train",
+        "folder of train, REAL: real.shards; with data.sources.NAME.shards train is no source "
+        "unless one of them is TRAIN",
     )
     finetune: str = key(
         "", "keys of python -m finetune train that go with them, such as another model.position"
@@ -69,6 +74,17 @@ class SetConfig:
     make: str = key("", "config of python -m data make")
     keys: str = key("", "further keys of it, with blanks between")
     clips: int = key(200, "clips", low=12)
+
+
+@dataclass
+class RealClipsConfig:
+    """Real clips that arms may learn from without labels, and that encoders are judged on."""
+
+    shards: str = key(
+        "",
+        "shards of real people with found keypoints, as python -m data pairs cuts them: folders, "
+        "with commas between; empty: nothing real is read",
+    )
 
 
 @dataclass
@@ -175,6 +191,7 @@ class StudyConfig:
         [], "tests that arms are chosen by, of other people than the rest; no claim is about them"
     )
     expect: ExpectConfig = section(ExpectConfig)
+    real: RealClipsConfig = section(RealClipsConfig)
     take: TakeConfig = section(TakeConfig)
     lanes: int | None = key(
         None, "runs side by side; default: the cores, or one where there is a GPU", low=1
@@ -197,6 +214,15 @@ class StudyConfig:
         """Names of the arms that arm= asks for, or all."""
         return [name for name in self.arms if not self.arm or name in self.arm.split(",")]
 
+    @property
+    def reads_real(self) -> bool:
+        """Whether anything of the study is about real crops; where they are is the machine's."""
+        return bool(
+            self.real.shards
+            or any("REAL" in arm.pretrain for arm in self.arms.values())
+            or any(claim.test == REAL for claim in self.list_claims())
+        )
+
     def list_claims(self) -> list[Claim]:
         """Return the claims, with their defaults filled in."""
         usual = next((name for name in self.tests if name not in self.choose), "")
@@ -208,7 +234,7 @@ class StudyConfig:
                     name,
                     one.arm,
                     one.minus or self.reference,
-                    one.test or usual,
+                    one.test or (REAL if how in REAL_READ_OUTS else usual),
                     how,
                     one.minus_how or how,
                     one.metric or self._usual_metric(how),
@@ -236,6 +262,13 @@ class StudyConfig:
         if not self.name or not self.arms or not self.tests:
             raise UserError(
                 "a study wants name=, arms.NAME... and tests.NAME...: see studies/pilot.yaml"
+            )
+        if REAL in self.tests:
+            raise UserError(f"tests.{REAL}: that is what rows call real crops; name it otherwise")
+        if self.real.shards and self.kind != "body":
+            raise UserError(
+                f"real.shards={self.real.shards} and kind={self.kind}: keypoints of real crops are "
+                f"read out of bodies alone"
             )
         for name, arm in self.arms.items():
             if arm.timm and not os.path.isfile(arm.timm.rpartition(":")[2]):
@@ -361,7 +394,7 @@ class StudyConfig:
                     f"{key_name}.test={claim.test}, and choose={','.join(self.choose)}: what arms "
                     f"are chosen by supports no claim; name a test of other people"
                 )
-            if claim.test not in self.tests:
+            if claim.test != REAL and claim.test not in self.tests:
                 raise UserError(
                     f"{key_name}.test={claim.test} is none of the tests {', '.join(self.tests)}, "
                     f"or all of them are in choose={','.join(self.choose)}"
@@ -381,6 +414,11 @@ class StudyConfig:
             ("how", claim.arm, claim.how),
             ("minus_how", claim.minus, claim.minus_how),
         ):
+            if (claim.test == REAL) != (how in REAL_READ_OUTS):
+                raise UserError(
+                    f"{key_name}.{word}={how}, and {key_name}.test={claim.test}: "
+                    f"{' and '.join(REAL_READ_OUTS)} are of the test {REAL}, all others of tests="
+                )
             if claim.metric not in READ_OUTS[how]:
                 raise UserError(
                     f"{key_name}.metric={claim.metric}, and {key_name}.{word}={how} has "

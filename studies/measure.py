@@ -1,6 +1,7 @@
 """A row: errors on people who were not seen.
 
-Of the fine-tuned network, of a ridge regression on the frozen encoder, and of two views of it.
+Of the fine-tuned network, of a ridge regression on the frozen encoder, of two views of it, and of
+keypoints of real people.
 """
 
 import datetime
@@ -31,7 +32,9 @@ from finetune.views import Targets, view
 from pretrain import encoders, probe, ridge, weights
 from pretrain.config import PretrainConfig
 from studies import claims, plan
-from studies.config import StudyConfig
+from studies.config import REAL, StudyConfig
+from studies.keypoint_read_outs import measure_real
+from studies.real_crops import read_real_crops
 from studies.two_views import TwoViews
 
 CHUNK = 64
@@ -64,7 +67,9 @@ def measure_row(config: StudyConfig, row: plan.Row) -> None:
         "machine": hardware.describe(),
         "torch": torch.__version__,
         "image_px": encoder.size,
-        "commands": ["python -m " + shlex.join(one) for one in (words, tune) if one],
+        "commands": [
+            "python -m " + shlex.join(plan.hide_real(config, one)) for one in (words, tune) if one
+        ],
         "people": plan.find_people(config),
         "claims": claims.list_records(config),
         "code": _code(
@@ -83,6 +88,10 @@ def measure_row(config: StudyConfig, row: plan.Row) -> None:
         if predictor:
             errors |= measure_finetuned(predictor, folder, test.clips)
         found["tests"][name] = errors
+    if config.real.shards:
+        real = read_real_crops(config.real.shards, store)
+        found["real"] = real.describe() | {"digest": found["people"][REAL]}
+        found["tests"][REAL] = measure_real(encoder, features, fit, real, processes)
     plan.open_table(config).add("errors", found)
 
 

@@ -1,7 +1,9 @@
 """The runs of a study, as commands that anyone could type."""
 
 import functools
+import hashlib
 import math
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +11,19 @@ from typing import Any
 
 from data.format.index import read_index
 from data.people.config import PeopleConfig
+from data.storage.cache import CacheConfig
+from data.storage.catalogue import read_catalogue
+from data.storage.shard_store import Store
 from engine.config.parser import parse
 from engine.errors import UserError
 from studies import operations
-from studies.config import StudyConfig
+from studies.config import REAL, StudyConfig
 from studies.row_table import RowTable
 
 # What a study needs of a run's log; anything of it may be set in an arm.
 QUIET = ["log.images_every=0", "log.wandb=off", "log.every=50"]
 ANEW = "delete its line to have it made anew, or give the study another name="
+SOURCE = re.compile(r"data\.sources\.[^=]*\.shards=")  # with these data.shards is not given
 SHARED = (
     "position",
     "patch",
@@ -114,7 +120,7 @@ def test_folder(config: StudyConfig, name: str) -> Path:
 def find_people(config: StudyConfig) -> dict[str, str]:
     """Return {set: what all names of its people begin with}.
 
-    Of the training set and the test sets that are made.
+    Of the training set and the test sets that are made; of real clips the digest of their shards.
 
     Raises:
         UserError: a set is not made.
@@ -129,7 +135,17 @@ def find_people(config: StudyConfig) -> dict[str, str]:
         if not shards:
             raise UserError(f"{folder} has no shards; the study makes them before its first row")
         out[name] = str(read_index(str(shards[0])).keys[0]).rpartition("-")[0]
+    if config.real.shards:
+        out[REAL] = _digest_shards(config.real.shards)
     return out
+
+
+@functools.cache
+def _digest_shards(shards: str) -> str:
+    """Return a digest of shards, whatever their names and wherever they lie."""
+    _, entries = read_catalogue(shards, Store(CacheConfig().open()))
+    digests = sorted(entry.digest for entry in entries)
+    return hashlib.blake2b("".join(digests).encode(), digest_size=8).hexdigest()
 
 
 def people_of_row(config: StudyConfig, found: dict[str, Any]) -> dict[str, str]:
@@ -141,6 +157,8 @@ def people_of_row(config: StudyConfig, found: dict[str, Any]) -> dict[str, str]:
     out = {}
     for name, spec in {"train": config.train, **config.tests}.items():
         out[name] = before.get(name) or f"made-{_read_seed(spec.make, spec.keys)}"
+    if REAL in before:
+        out[REAL] = before[REAL]
     return out
 
 
@@ -155,9 +173,11 @@ def refuse_other_people(
 ) -> None:
     """Raise UserError where a row is of other people than ``mine``; clips are compared one by one.
 
-    ``words``: whose those are.
+    ``words``: whose those are. A row that nothing real was read out of fits any real clips.
     """
     for name, who in mine.items():
+        if name == REAL and name not in theirs:
+            continue
         if theirs.get(name) != who:
             raise UserError(
                 f"{path} is of other people ({theirs.get(name)}-...) in the set '{name}' than "
@@ -191,15 +211,16 @@ def pretrain_words(config: StudyConfig, row: Row) -> list[str] | None:
     arm = config.arms[pretrained_arm(config, row)]
     if arm.scratch or arm.timm:
         return None
+    own = [*config.pretrain_keys.split(), *_fill_places(config, arm.pretrain.split())]
+    names_sources = any(SOURCE.match(word) for word in own)
     words = [
         config.pretrain,
         f"run={pretrain_folder(config, row)}",
-        f"data.shards={train_folder(config)}",
+        *([] if names_sources else [f"data.shards={train_folder(config)}"]),
         f"seed={row.seed}",
         f"device={config.device}",
         *QUIET,
-        *config.pretrain_keys.split(),
-        *arm.pretrain.replace("TRAIN", str(train_folder(config))).split(),
+        *own,
     ]
     if arm.teacher:
         words.append(f"objective.teacher={pretrain_folder(config, Row(arm.teacher, row.seed, 1))}")
@@ -210,6 +231,20 @@ def pretrain_words(config: StudyConfig, row: Row) -> list[str] | None:
         )
         words.append(f"steps={math.ceil(other[0] * other[1] / own[0])}")
     return ["pretrain", "train", *words]
+
+
+def _fill_places(config: StudyConfig, words: list[str]) -> list[str]:
+    """Put folders for TRAIN and REAL; the latter stays where its folders are not known."""
+    places = {"TRAIN": str(train_folder(config)), "REAL": config.real.shards or "REAL"}
+    return [re.sub("TRAIN|REAL", lambda found: places[found[0]], word) for word in words]
+
+
+def hide_real(config: StudyConfig, words: list[str]) -> list[str]:
+    """Return a command with REAL for the folders of real clips, as rows keep it."""
+    ending = f"={config.real.shards}" if config.real.shards else "=REAL"
+    return [
+        f"{word.removesuffix(ending)}=REAL" if word.endswith(ending) else word for word in words
+    ]
 
 
 def pretrain_words_of(config: StudyConfig, arm: str) -> list[str]:
@@ -289,8 +324,9 @@ def refuse_other(config: StudyConfig, row: Row, found: dict[str, Any], path: str
     Args:
         found: the row's dict.  path: where it is, for messages.
     """
+    words = pretrain_words(config, row)
     now = [
-        pretrain_words(config, row),
+        hide_real(config, words) if words else None,
         finetune_words_of(config, row, "") if config.finetune else None,
     ]
     made = {
@@ -318,7 +354,12 @@ def _keys(words):
     """
     keys = dict(word.split("=", 1) for word in words if "=" in word)
     keys["config"] = next(word for word in words if word.endswith(".yaml"))
-    keys["data.shards"] = Path(keys["data.shards"]).name if words[0] == "pretrain" else ""
+    if words[0] == "pretrain":
+        for name in keys:
+            if name == "data.shards" or SOURCE.match(f"{name}="):
+                keys[name] = Path(keys[name]).name
+    else:
+        keys["data.shards"] = ""
     if "objective.teacher" in keys:
         keys["objective.teacher"] = Path(keys["objective.teacher"]).name
     return {name: value for name, value in keys.items() if name not in ("run", "init", "device")}
@@ -334,6 +375,12 @@ def check_arms(config: StudyConfig) -> None:
 
     _refuse_shared_people(config)
     for row in {row.arm: row for row in list_rows(config)}.values():
+        arm = pretrained_arm(config, row)
+        if "REAL" in config.arms[arm].pretrain and not config.real.shards:
+            raise UserError(
+                f"arms.{arm}.pretrain names REAL, and real.shards is not set: give the folders "
+                f"of real clips that python -m data pairs has cut, with commas between"
+            )
         words = pretrain_words(config, row)
         before = parse(PretrainConfig, words[2:], "pretrain train") if words else None
         if before is None or not before.model.decoder.cross:

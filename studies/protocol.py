@@ -1,6 +1,6 @@
 """What a study fixes before its first run, in the words that it starts with and reports with."""
 
-from studies.config import READ_OUTS, Claim, StudyConfig
+from studies.config import READ_OUTS, REAL, REAL_READ_OUTS, Claim, StudyConfig
 from studies.rows import HOWS, NAMES, arm_title
 
 UNCORRECTED = (
@@ -70,12 +70,13 @@ def _describe_tests(config: StudyConfig) -> str:
     return ", ".join(
         f"{name} ({test.clips} clips{', to choose arms by' if name in config.choose else ''})"
         for name, test in config.tests.items()
-    )
+    ) + (f"; {REAL} (crops of real people, by scene)" if config.reads_real else "")
 
 
 def _describe_read_outs(config: StudyConfig) -> list[str]:
     return [
         f"{HOWS[how]} ({' / '.join(NAMES[metric] for metric in metrics)})"
         for how, metrics in READ_OUTS.items()
-        if config.finetune or how != "finetuned"
+        if (config.finetune or how != "finetuned")
+        and (config.reads_real or how not in REAL_READ_OUTS)
     ]

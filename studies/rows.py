@@ -15,7 +15,7 @@ from engine.paired_stats import (
     pool_seeds,
 )
 from studies import plan
-from studies.config import Claim, StudyConfig
+from studies.config import REAL, Claim, StudyConfig
 
 METRICS = (
     ("finetuned", "px", "2D, px"),
@@ -32,11 +32,22 @@ LATER_METRICS = (
     ("two_views_decoder", "pa_mpjpe", "decoder's two views PA"),
     ("relative_rotation", "degrees", "rotation between views, deg"),
     ("relative_rotation_decoder", "degrees", "decoder's rotation, deg"),
+    ("real", "percent", "off, % of the box"),
+    ("real", "missed", "missed, %"),
+    ("real_fitted", "percent", "fitted to other scenes: off, % of the box"),
+    ("real_fitted", "missed", "missed, %"),
 )
 Rows = dict[plan.Row, dict[str, Any]]
 Curve = list[tuple[int, np.ndarray]]  # (labelled clips or pairs, (S,) error of each seed)
 
-NAMES = {"px": "2D, px", "mpjpe": "MPJPE, mm", "pa_mpjpe": "PA-MPJPE, mm", "degrees": "degrees"}
+NAMES = {
+    "px": "2D, px",
+    "mpjpe": "MPJPE, mm",
+    "pa_mpjpe": "PA-MPJPE, mm",
+    "degrees": "degrees",
+    "percent": "distance, % of the person's box",
+    "missed": "100 - PCK@0.2, %",
+}
 HOWS = {
     "finetuned": "fine-tuned",
     "frozen": "frozen",
@@ -44,6 +55,8 @@ HOWS = {
     "two_views_decoder": "two views, frozen decoder",
     "relative_rotation": "rotation between two views, frozen encoder",
     "relative_rotation_decoder": "rotation between two views, frozen decoder",
+    "real": "keypoints of real crops, frozen, fitted to synthetic people",
+    "real_fitted": "keypoints of real crops, frozen, fitted to other real scenes",
 }
 
 
@@ -79,6 +92,7 @@ def read_rows(config: StudyConfig) -> Rows:
         who = plan.people_of_row(config, found)
         first = first or (place, who)
         plan.refuse_other_people(first[1], who, place, first[0])
+        first = first[0], {**who, **first[1]}  # real clips come with the first row that has some
         there[row] = found
     return there
 
@@ -88,10 +102,14 @@ def list_metrics(config: StudyConfig) -> list[tuple[str, str, str]]:
     return [one for one in METRICS if config.finetune or one[0] == "frozen"]
 
 
-def list_shown_metrics(config: StudyConfig, there: Rows) -> list[tuple[str, str, str]]:
-    """Return list_metrics, and those of LATER_METRICS that some row has."""
-    has = {how for row in there.values() for test in row["tests"].values() for how in test}
-    return [*list_metrics(config), *(one for one in LATER_METRICS if one[0] in has)]
+def list_shown_metrics(config: StudyConfig, there: Rows, test: str) -> list[tuple[str, str, str]]:
+    """Return what is shown of a test: list_metrics, and those of LATER_METRICS that some row has.
+
+    Of real crops the latter alone.
+    """
+    has = {how for row in there.values() for how in row["tests"].get(test, ())}
+    always = [] if test == REAL else list_metrics(config)
+    return [*always, *(one for one in LATER_METRICS if one[0] in has)]
 
 
 def list_seeds(
@@ -106,7 +124,7 @@ def list_seeds(
         for row, found in there.items()
         if row.arm == arm
         and row.share == share
-        and (read is None or read[1] in found["tests"][read[0]])
+        and (read is None or read[1] in found["tests"].get(read[0], ()))
     }
 
 
@@ -170,7 +188,7 @@ def estimate_seed_variance(there: Rows, share: float, test: str, how: str, metri
     arms: dict[str, dict[int, float]] = {}
     same: dict[str, list[str]] = {}
     for row, found in there.items():
-        if row.share == share and how in found["tests"][test]:
+        if row.share == share and how in found["tests"].get(test, ()):
             arms.setdefault(row.arm, {})[row.seed] = float(
                 np.mean(found["tests"][test][how][metric])
             )

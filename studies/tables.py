@@ -9,7 +9,7 @@ from engine.errors import UserError, explain, failure_of
 from engine.paired_stats import fit_power_law, predict_power_law
 from engine.run.files import write_file
 from studies import angles, claims, plan, plots, seconds, take
-from studies.config import StudyConfig
+from studies.config import REAL, StudyConfig
 from studies.protocol import UNCORRECTED, describe_protocol
 from studies.rows import (
     NAMES,
@@ -84,12 +84,17 @@ def make_tables(config: StudyConfig, there: Rows) -> list[str]:
             f"2D in pixels of the network's image):"
         )
         out.append(_errors(config, there, shares, test))
+    real = next((row["real"] for row in there.values() if "real" in row), None)
+    if real:
+        out.append(_describe_real(real))
+        out.append(_errors(config, there, shares, REAL))
+    shown = [*config.tests, *([REAL] if real else [])]
     apart = []
     for base in (config.reference, *[name for name, arm in config.arms.items() if arm.scratch][:1]):
         if any(row.arm == base for row in there):
             apart += [
                 _differences(config, there, shares, dict.fromkeys(config.arms, base), test)
-                for test in config.tests
+                for test in shown
             ]
     others = {
         name: arm.against
@@ -101,7 +106,7 @@ def make_tables(config: StudyConfig, there: Rows) -> list[str]:
         )
     }
     if others:
-        apart += [_differences(config, there, shares, others, test) for test in config.tests]
+        apart += [_differences(config, there, shares, others, test) for test in shown]
     if apart:
         words = "Differences of all metrics, with their intervals"
         noted = EXPLORATORY if config.claims else UNCORRECTED
@@ -214,8 +219,20 @@ def _share_given(mine, its, seeds, key):
     return f"{given:.3f} ({given / base:.1%})"
 
 
+def _describe_real(real):
+    """A line on the real crops of a row, before what is read out of them."""
+    scenes = ", ".join(f"{name} {crops}" for name, crops in real["scenes"].items())
+    return (
+        f"Keypoints of real people, *{REAL}*, read off the frozen encoder, means over seeds and "
+        f"scenes: distance from the found keypoints as a share of the person's box, and the share "
+        f"of them that is missed by a fifth of the box (100 - PCK@0.2). {real['clips']} clips; "
+        f"crops judged, by scene: {scenes}. Fitted to the labelled synthetic people; then to the "
+        f"found keypoints of all other scenes. *Mean pose*: the mean place of each keypoint."
+    )
+
+
 def _errors(config, there, shares, test):
-    shown = list_shown_metrics(config, there)
+    shown = list_shown_metrics(config, there, test)
     heads = ["labelled clips", "arm", "seeds", *(name for *_, name in shown)]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for share in shares:
@@ -248,7 +265,7 @@ def _show_mean(there, arm, share, test, how, metric):
 
 def _show_constant(there, test, how, metric):
     """The error of the mean pose, or of the mean of what is read off; nothing where unknown."""
-    rows = [row["tests"][test] for row in there.values()]
+    rows = [row["tests"].get(test, {}) for row in there.values()]
     if how == "finetuned":
         found = [one["mean_pose"][metric] for one in rows if "mean_pose" in one]
     else:
@@ -265,7 +282,7 @@ def _differences(config, there, shares, bases, test):
 
     ``bases``: {arm: the one that it is compared with}.
     """
-    shown = list_shown_metrics(config, there)
+    shown = list_shown_metrics(config, there, test)
     one = set(bases.values()) if len(set(bases.values())) == 1 else None
     bold = "" if config.claims else "; bold: significant, the 95 % interval excludes zero"
     heads = [
@@ -278,9 +295,10 @@ def _differences(config, there, shares, bases, test):
     heading = (
         f"Difference from *{arm_title(config, *one)}*" if one else "Differences of pairs of arms"
     )
+    unit = "scene" if test == REAL else "clip"
     lines = [
-        f"{heading}, paired by seed and clip, *{test}* (negative: better; 95 % intervals{bold}; in "
-        f"parentheses seeds where they are fewer):",
+        f"{heading}, paired by seed and {unit}, *{test}* (negative: better; 95 % intervals{bold}; "
+        f"in parentheses seeds where they are fewer):",
         "",
         "| " + " | ".join(heads) + " |",
         "|" + "---|" * len(heads),

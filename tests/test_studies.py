@@ -33,6 +33,8 @@ def study(*words, path="studies/pilot.yaml"):
 @pytest.mark.parametrize("path", STUDIES)
 def test_every_study_that_ships_is_complete(path, tmp_path):
     config = study(f"work={tmp_path}", path=path)
+    if config.reads_real:
+        config.real.shards = f"{tmp_path}/a,{tmp_path}/b"
     plan.train_folder(config).mkdir()
     for number in range(100):
         (plan.train_folder(config) / f"shard-{number:06d}.tar").touch()
@@ -339,7 +341,8 @@ def rows_of(config, errors):
             }
             for test in config.tests
         }
-        steps = int(config.arms[row.arm].pretrain.partition("steps=")[2] or 8)
+        steps = re.search(r"\bsteps=(\d+)", config.arms[row.arm].pretrain)
+        steps = int(steps[1]) if steps else 8
         run = (
             {}
             if config.arms[row.arm].scratch
