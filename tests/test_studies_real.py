@@ -1,6 +1,8 @@
 """Studies with real clips: what is read of them, what a regression tells of their keypoints, and a
 small study that learns from them."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from test_studies import rows_of, study
 
 from data.format.joint_sets import COCO17
 from engine.errors import UserError
+from engine.run.run_folder import RunFolder
 from finetune.referee.truth import JUDGED
 from pretrain import probe, ridge
 from studies import measure, plan, protocol, rows, tables
@@ -303,7 +306,12 @@ def test_a_study_learns_from_real_clips_and_is_judged_on_them(tmp_path, people, 
     )
     row = plan.Row("pairs_mixed", 0, 1.0)
     command, verb, *words = plan.pretrain_words(config, row)
-    finish(start([*words, "log.every=1"], command=f"{command} {verb}"))
+    finish(start(words, command=f"{command} {verb}"))
+    log = RunFolder(plan.pretrain_folder(config, row)).log.read_text().splitlines()
+    learnt = {name for line in log for name in json.loads(line)}
+    for source in ("made", "real"):
+        for kind in ("cross_view", "cross_pose"):
+            assert f"loss_by_source/{source}/{kind}" in learnt
     measure.measure_row(config, row)
     found = plan.open_table(config).find("errors", arm="pairs_mixed")
     real = found["tests"]["real"]
@@ -315,4 +323,7 @@ def test_a_study_learns_from_real_clips_and_is_judged_on_them(tmp_path, people, 
     assert found["people"]["real"] == found["real"]["digest"] != ""
     assert "data.sources.real.shards=REAL" in found["commands"][0]
     assert not any(folder in str(found) for folder in folders)
-    assert rows.read_rows(config)[row] == found
+    none = plan.Row("none", 0, 1.0)
+    measure.measure_row(config, none)
+    there = rows.read_rows(config)
+    assert there[row] == found and there[none]["tests"]["real"] != real
