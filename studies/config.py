@@ -14,6 +14,7 @@ READ_OUTS = {
     "two_views_decoder": ("mpjpe", "pa_mpjpe"),
     "relative_rotation": ("degrees",),
     "relative_rotation_decoder": ("degrees",),
+    "relative_rotation_products": ("degrees",),
     "real": ("percent", "missed"),
     "real_fitted": ("percent", "missed"),
 }

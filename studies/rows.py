@@ -32,6 +32,7 @@ LATER_METRICS = (
     ("two_views_decoder", "pa_mpjpe", "decoder's two views PA"),
     ("relative_rotation", "degrees", "rotation between views, deg"),
     ("relative_rotation_decoder", "degrees", "decoder's rotation, deg"),
+    ("relative_rotation_products", "degrees", "rotation off products, deg"),
     ("real", "percent", "off, % of the box"),
     ("real", "missed", "missed, %"),
     ("real_fitted", "percent", "fitted to other scenes: off, % of the box"),
@@ -55,6 +56,7 @@ HOWS = {
     "two_views_decoder": "two views, frozen decoder",
     "relative_rotation": "rotation between two views, frozen encoder",
     "relative_rotation_decoder": "rotation between two views, frozen decoder",
+    "relative_rotation_products": "rotation between two views, products of frozen features",
     "real": "keypoints of real crops, frozen, fitted to synthetic people",
     "real_fitted": "keypoints of real crops, frozen, fitted to other real scenes",
 }

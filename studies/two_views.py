@@ -4,6 +4,9 @@ Crops of one instant by two cameras, of the clips that the frozen read-out has. 
 takes both views' encoder features, side by side, to the joints of the first in its camera's frame,
 and to the rotation from the first camera to the second. Where the weights have a decoder that
 attends to the other view, its features of the first with the second are read in the same way.
+
+A sum of what two views say cannot turn one orientation back by the other: that is a product. So the
+rotation is read off products of the two views' features as well.
 """
 
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from pretrain.model import CrossCompletion
 from pretrain.probe_split import SEED, Split, open_reader, read_joints
 
 PAIRS = 4  # of a clip at most, each in one order
+COMPONENTS = 48  # of each view's features, whose products are regressed on
 MIRROR = np.diag([-1.0, 1.0, 1.0])  # a left hand is seen, and its joints are read, as in a mirror
 
 Found = dict[str, dict[str, list[float] | float | dict[str, float]]]
@@ -142,8 +146,8 @@ class TwoViews:
 
         {"two_views": {"mpjpe", "pa_mpjpe": [mean of each clip's pairs], "lambda", "constant":
         {"mpjpe", "pa_mpjpe"}}, "relative_rotation": {"degrees", ...}, and of weights with such a
-        decoder both again as NAME_decoder}. mm and degrees; "constant": the same answer for
-        everybody, the mean of the labelled pairs.
+        decoder both again as NAME_decoder; "relative_rotation_products": {"degrees", ...}}. mm and
+        degrees; "constant": the same answer for everybody, the mean of the labelled pairs.
         """
         pairs = pair_crops(test, self.crops)
         if self.fit is None or pairs is None:
@@ -153,6 +157,9 @@ class TwoViews:
             x = self.features[ending]
             found[f"two_views{ending}"] = read_joints_off(x, self.fit, x_new, pairs)
             found[f"relative_rotation{ending}"] = read_rotation_off(x, self.fit, x_new, pairs)
+            if not ending:
+                x, x_new = multiply_views(x, x_new)
+                found["relative_rotation_products"] = read_rotation_off(x, self.fit, x_new, pairs)
         return found
 
     def _read_features(self, pairs: PairSplit) -> dict[str, torch.Tensor]:
@@ -222,6 +229,29 @@ def read_rotation_off(
 
     true = torch.from_numpy(test.rotation).flatten(1)
     return _read_off(x, y, fit, x_new, true, test, measure, error)
+
+
+def multiply_views(x: torch.Tensor, x_new: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the principal components of both views of each pair, and all products of theirs.
+
+    Components are those of the standardised features of single views of ``x``, first and second
+    alike, COMPONENTS of them or as many as there are.
+
+    Args:
+        x, x_new: (P, 2 * D), features of the first view and of the second.
+    Returns:
+        (P, 2 * C + C * C) of each.
+    """
+    views = torch.cat(x.chunk(2, 1))
+    mean, std = views.mean(0), views.std(0).clamp(min=ridge.LEAST_STD)
+    axes = torch.linalg.svd((views - mean) / std, full_matrices=False)[2][:COMPONENTS]
+
+    def multiply(pairs: torch.Tensor) -> torch.Tensor:
+        first, second = ((view - mean) / std @ axes.T for view in pairs.chunk(2, 1))
+        products = first[:, :, None] * second[:, None]
+        return torch.cat([first, second, products.flatten(1)], 1)
+
+    return multiply(x), multiply(x_new)
 
 
 def _read_off(x, y, fit, x_new, true, test, measure, error):

@@ -738,6 +738,7 @@ def test_a_study_that_is_killed_goes_on(tmp_path):
                 assert len(test[how]["pa_mpjpe"]) == 12 and np.isfinite(test[how]["pa_mpjpe"]).all()
             read = ["relative_rotation", "two_views"]
             read += [f"{name}_decoder" for name in read if row["arm"] == "both"]
+            read.append("relative_rotation_products")
             assert sorted(test) == sorted(["finetuned", "frozen", "mean_pose", *read])
             assert len(test["relative_rotation"]["degrees"]) == 12
     # Nothing is left to do, and nothing is done.

@@ -100,6 +100,22 @@ def test_what_features_hold_is_read_off_clip_by_clip(split):
     assert max(found["degrees"]) < 1 < 60 < found["constant"]["degrees"]
 
 
+def test_products_tell_a_rotation_that_no_sum_does(split):
+    """Each view's features are the orientation it sees; the rotation between them is bilinear."""
+    fit, test = pairs_of(split, 200), pairs_of(split, 30, seed=1)
+    mix = np.random.default_rng(4).normal(size=(9, 12))
+    features = []
+    for seed, pairs in ((5, fit), (6, test)):
+        first = Rotation.random(len(pairs.first), random_state=seed).as_matrix()
+        seen = (one.reshape(-1, 9) @ mix for one in (first, pairs.rotation @ first))
+        features.append(torch.from_numpy(np.concatenate([*seen], 1)))
+    side_by_side = two_views.read_rotation_off(features[0], fit, features[1], test)
+    products = two_views.multiply_views(*features)
+    assert products[1].shape == (len(test.first), 2 * 12 + 144)
+    found = two_views.read_rotation_off(products[0], fit, products[1], test)
+    assert np.mean(found["degrees"]) < 3 < 60 < np.mean(side_by_side["degrees"])
+
+
 def test_weights_are_read_with_their_second_view(split, kind):
     torch.manual_seed(0)
     network = CrossCompletion(small_model()).eval()
@@ -124,15 +140,20 @@ def test_weights_are_read_with_their_second_view(split, kind):
     torch.testing.assert_close(both.features["_decoder"][-1:].float(), wanted, **close)
     assert (seen - swapped).abs().max() > 0.1
     found = both.measure(split)
-    assert set(found) == {
+    names = [
         f"{name}{end}" for name in ("two_views", "relative_rotation") for end in ("", "_decoder")
-    }
+    ]
+    assert sorted(found) == sorted([*names, "relative_rotation_products"])
     clips = len(set(split.clip.tolist()))
     assert {len(found[name]["mpjpe"]) for name in ("two_views", "two_views_decoder")} == {clips}
     # Seen in training, all of them: features of more numbers than pairs know them.
     assert np.mean(found["two_views"]["mpjpe"]) < found["two_views"]["constant"]["mpjpe"]
     alone = two_views.TwoViews(encoder, None, split, kind, ONE)
-    assert set(alone.measure(split)) == {"two_views", "relative_rotation"}
+    assert set(alone.measure(split)) == {
+        "two_views",
+        "relative_rotation",
+        "relative_rotation_products",
+    }
 
 
 def add_two_views(config, errors):
