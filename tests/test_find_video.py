@@ -33,10 +33,11 @@ from data.sources import cut, pairs, probe
 from data.sources.frames import open_video
 from data.sources.index_store import IndexStore
 from data.sources.pairs import main
+from data.sources.plan import ClipPlan, CropPlan
 from data.sources.probe import Problems
 from data.tools.work_split import Part
 from engine.errors import EnvironmentFault, Failure, UserError
-from tests.fake_finder import BLUE, RED, SIZE, draw_scene, open_fake_finder
+from tests.fake_finder import BLUE, RED, SIZE, FakeFinder, draw_scene, open_fake_finder
 
 ROOT = Path(__file__).resolve().parent.parent
 VIDEO = str(ROOT / "configs/data/video.yaml")
@@ -512,3 +513,46 @@ def test_kill_minus_nine_and_any_number_of_processes_give_the_same_bytes(tmp_pat
     assert [p.name for p in searched[0]] == [p.name for p in searched[1]]
     for a, b in zip(*searched, strict=True):
         assert a.is_dir() or a.read_bytes() == b.read_bytes()
+
+
+class CountingFinder(FakeFinder):
+    """Counts the outlines that it is asked for."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def find_mask(self, image, person, others=()):
+        self.asked += 1
+        return super().find_mask(image, person, others)
+
+
+class StillFrames:
+    """One image, as frames of a video."""
+
+    decoder = "av"
+
+    def get(self, frames):
+        return [(frame, draw_scene([(100 + frame, RED), (220, BLUE)])) for frame in sorted(frames)]
+
+
+def test_an_outline_that_several_clips_show_is_found_once():
+    finder, people = CountingFinder(), {}
+    for frame, image in StillFrames().get(range(4)):
+        people[frame] = finder.find_people(image)
+
+    def plan(key, person, frames):
+        crops = []
+        for frame in frames:
+            mine, other = people[frame][person], people[frame][1 - person]
+            square = np.array([mine.box[0] - 20, 20, mine.box[0] + 130, 170], np.float64)
+            crops.append(CropPlan("v", frame, "a", float(frame), square, None, mine, 0, [other]))
+        return ClipPlan(key, f"s{person}", crops)
+
+    style = cut.Style(32, 90, "x", "CC0-1.0", "body", opener=lambda *asked: finder)
+    plans = [plan("a", 0, (0, 1)), plan("b", 0, (1, 2)), plan("c", 1, (1, 2)), plan("d", 0, (0, 1))]
+    clips, failed = cut.cut_clips((plans, {"v": StillFrames()}, style))
+    assert not failed and finder.asked == 3 + 2  # frames of red, frames of blue
+    for clip, one in zip(clips, plans, strict=True):
+        (alone,), _ = cut.cut_clips(([one], {"v": StillFrames()}, style))
+        assert clip.masks.any() and (clip.masks == alone.masks).all()
+        assert clip.jpegs == alone.jpegs

@@ -13,7 +13,7 @@ import simplejpeg
 
 from data.cropping.geometry import Square, square_of_box
 from data.cropping.host import cut_square
-from data.find.detection import Detection
+from data.find.detection import Detection, PersonMask
 from data.find.faces import open_blur
 from data.find.finder import open_finder
 from data.find.looks import Opener, PeopleFinder
@@ -95,13 +95,14 @@ def cut_clips(
         try:
             for frame, image in reader.get(wanted):
                 whole = image
+                outlines: dict[tuple[bytes, ...], PersonMask | None] = {}
                 if blur is not None:
                     image = blur(image, _list_bodies(plans, wanted[frame], style))
                 for p, c in wanted[frame]:
                     kind = plans[p].kind or style.kind
                     crop = plans[p].crops[c]
                     if finder is not None and _lacks_outline(crop, kind):
-                        crop = _find_outline(finder, whole, crop)
+                        crop = _find_outline(finder, whole, crop, outlines)
                     parts[p, c] = cut_crop(image, crop, kind, style)
         except Unreadable as error:
             failed[path] = str(error)
@@ -135,21 +136,39 @@ def _lacks_outline(crop: CropPlan, kind: str) -> bool:
     return kind == "body" and crop.detection is not None and crop.detection.mask is None
 
 
-def _find_outline(finder: PeopleFinder, image: np.ndarray, crop: CropPlan) -> CropPlan:
-    """The plan with the outline in its detection, where one is seen."""
+def _find_outline(
+    finder: PeopleFinder,
+    image: np.ndarray,
+    crop: CropPlan,
+    outlines: dict[tuple[bytes, ...], PersonMask | None],
+) -> CropPlan:
+    """The plan with the outline in its detection, where one is seen.
+
+    ``outlines``: those of this frame, by the boxes of the person and of all others. Clips that
+    overlap in time ask for one several times; it is found once.
+    """
     assert crop.detection is not None
+    boxes = [one.box for one in (crop.detection, *crop.others)]
+    place = tuple(np.asarray(box, np.float64).tobytes() for box in boxes)
+    if place not in outlines:
+        outlines[place] = _outline_of(finder, image, crop.detection, crop)
+    return replace(crop, detection=replace(crop.detection, mask=outlines[place]))
+
+
+def _outline_of(
+    finder: PeopleFinder, image: np.ndarray, person: Detection, crop: CropPlan
+) -> PersonMask | None:
+    """A person's outline in an image; None where none is seen."""
     turns = crop.quarter_turns
     if not turns:
-        mask = finder.find_mask(image, crop.detection, crop.others)
-        return replace(crop, detection=replace(crop.detection, mask=mask))
+        return finder.find_mask(image, person, crop.others)
     # The networks know upright people: the camera lay on its side.
     height, width = image.shape[:2]
     shown = turn_image(image, turns)
-    upright = turn_detection(crop.detection, turns, width, height)
+    upright = turn_detection(person, turns, width, height)
     others = [turn_detection(one, turns, width, height) for one in crop.others]
     found = replace(upright, mask=finder.find_mask(shown, upright, others))
-    back = turn_detection(found, -turns % 4, shown.shape[1], shown.shape[0])
-    return replace(crop, detection=replace(crop.detection, mask=back.mask))
+    return turn_detection(found, -turns % 4, shown.shape[1], shown.shape[0]).mask
 
 
 def _list_wanted(plans: list[ClipPlan]) -> dict[str, dict[int, list[tuple[int, int]]]]:
