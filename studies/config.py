@@ -17,9 +17,10 @@ READ_OUTS = {
     "relative_rotation_products": ("degrees",),
     "real": ("percent", "missed"),
     "real_fitted": ("percent", "missed"),
+    "real_later": ("percent", "missed"),
 }
 REAL = "real"  # what rows and claims call the real crops, beside the names of tests
-REAL_READ_OUTS = ("real", "real_fitted")  # those of READ_OUTS that are of them alone
+REAL_READ_OUTS = ("real", "real_fitted", "real_later")  # those of READ_OUTS that are of them alone
 
 
 @dataclass
@@ -418,7 +419,7 @@ class StudyConfig:
             if (claim.test == REAL) != (how in REAL_READ_OUTS):
                 raise UserError(
                     f"{key_name}.{word}={how}, and {key_name}.test={claim.test}: "
-                    f"{' and '.join(REAL_READ_OUTS)} are of the test {REAL}, all others of tests="
+                    f"{', '.join(REAL_READ_OUTS)} are of the test {REAL}, all others of tests="
                 )
             if claim.metric not in READ_OUTS[how]:
                 raise UserError(

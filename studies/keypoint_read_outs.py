@@ -2,7 +2,9 @@
 
 A ridge regression takes the pooled features of the probe to keypoints in shares of the crop's side.
 ``real``: fitted to the row's labelled synthetic people. ``real_fitted``: fitted to the found
-keypoints of all other scenes. Found keypoints are what the finder says, no measurement.
+keypoints of all other scenes. ``real_later``: fitted to those of the same scene, each person and
+camera, in the first part of the time, and judged on the last. Found keypoints are what the finder
+says, no measurement.
 """
 
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from pretrain.probe_split import Split
 from studies.real_crops import PointSplit, read_made_points
 
 MISSED = 0.2  # of the box's longer side: PCK@0.2 counts what is nearer
+EARLY, LATE = 0.55, 0.65  # of the time: what comes before is fitted to, what comes after is judged
 LEAST_ROWS = 10  # crops that a keypoint is fitted to; with fewer it is not judged
 
 Found = dict[str, list[float] | float | dict[str, float]]
@@ -32,21 +35,23 @@ def measure_real(
 ) -> dict[str, Found]:
     """Return the read-outs of real crops.
 
-    {"real", "real_fitted": {"percent", "missed": [mean of each scene], "lambda", "constant":
-    {"percent", "missed"}}}: mean distance of the found keypoints as a share of the person's box
-    (its longer side), and how many of them are off by MISSED of it or more, both in percent.
-    "constant": the mean place of each keypoint, the same for everybody. "lambda" of real_fitted is
-    a list, one for each scene.
+    {"real", "real_fitted", "real_later": {"percent", "missed": [mean of each scene], "lambda",
+    "constant": {"percent", "missed"}}}: mean distance of the found keypoints as a share of the
+    person's box (its longer side), and how many of them are off by MISSED of it or more, both in
+    percent. "constant": the mean place of each keypoint, the same for everybody. "lambda" of the
+    last two is a list, one for each scene. "real_later" is left out where a scene is too short.
 
     Args:
         features: as probe.features gives them for the labelled Split ``fit``.
     """
     seen = probe.features(encoder, real.crops, "body", processes).double().cpu()
     made = features.double().cpu(), torch.from_numpy(read_made_points(fit))
-    return {
+    found = {
         "real": read_off_made(*made, torch.from_numpy(fit.part != 0), seen, real),
         "real_fitted": read_off_others(seen, real),
     }
+    later = read_off_earlier(seen, real)
+    return found if later is None else found | {"real_later": later}
 
 
 def read_off_made(
@@ -77,6 +82,57 @@ def read_off_others(x: torch.Tensor, real: PointSplit) -> Found:
     """Return the read-out of real crops with features ``x``, each scene fitted to all others."""
     guess, still, chosen = predict_from_others(x, real)
     return _tell(guess, still, real) | {"lambda": chosen}
+
+
+def read_off_earlier(x: torch.Tensor, real: PointSplit) -> Found | None:
+    """Return the read-out with features ``x`` of what is late in a scene, fitted to what is early.
+
+    None where too few crops of a scene are early.
+    """
+    guess, still, chosen = predict_from_earlier(x, real)
+    judged = np.isfinite(guess.numpy()).all(2) & real.known
+    scenes = {int(scene) for scene in real.crops.clip[judged.any(1)]}
+    if len(scenes) < len(real.scenes):
+        return None
+    return _tell(guess, still, real) | {"lambda": chosen}
+
+
+def predict_from_earlier(
+    x: torch.Tensor, real: PointSplit
+) -> tuple[torch.Tensor, torch.Tensor, list[float]]:
+    """As predict_from_others, of crops of which LATE of the time has passed, by the EARLY ones.
+
+    NaN elsewhere. A scene's lambda is chosen likewise within its early part.
+    """
+    points, known = torch.from_numpy(real.points), torch.from_numpy(real.known)
+    scene, progress = torch.from_numpy(real.crops.clip), torch.from_numpy(real.progress)
+    guess, still = torch.full_like(points, torch.nan), torch.full_like(points, torch.nan)
+    chosen = []
+    for number in range(len(real.scenes)):
+        early = (scene == number) & (progress <= EARLY)
+        late = (scene == number) & (progress >= LATE)
+        chosen.append(_choose_by_time(x, real, early))
+        for rows, which in _group_known(known, early):
+            y = points[rows][:, which]
+            found = ridge.predict(x[rows], y.flatten(1), x[late], chosen[-1])
+            guess[late.nonzero(), which] = found.unflatten(1, y.shape[1:])
+            still[late.nonzero(), which] = y.mean(0)
+    return guess, still, chosen
+
+
+def _choose_by_time(x: torch.Tensor, real: PointSplit, early: torch.Tensor) -> float:
+    """The best of ridge.LAMBDAS over the last of some rows, predicted from the first of them."""
+    points, known = torch.from_numpy(real.points), torch.from_numpy(real.known)
+    progress, side = torch.from_numpy(real.progress), torch.from_numpy(real.side)
+    first, last = early & (progress <= EARLY**2), early & (progress >= EARLY * LATE)
+    errors = np.zeros(len(ridge.LAMBDAS))
+    for rows, which in _group_known(known, first):
+        y, true = points[rows][:, which], points[last][:, which]
+        there = known[last][:, which]
+        for place, guess in enumerate(ridge.predict_each(x[rows], y.flatten(1), x[last])):
+            off = (guess.unflatten(1, y.shape[1:]) - true).norm(dim=2) / side[last, None]
+            errors[place] += float(off[there].sum())
+    return ridge.find_least(errors.tolist())
 
 
 def predict_from_others(

@@ -39,6 +39,7 @@ class PointSplit:
         points: (n, K, 2) float64 keypoints of JUDGED, in shares of the crop's side.
         known: (n, K) bool, found surely enough.
         side: (n,) longer side of the person's box, as a share of the crop's.
+        progress: (n,) from 0 to 1, which of the crops of its person and camera it is in time.
         scenes: names, in the order of their numbers.  clips: that were read.
     """
 
@@ -46,6 +47,7 @@ class PointSplit:
     points: np.ndarray
     known: np.ndarray
     side: np.ndarray
+    progress: np.ndarray
     scenes: list[str]
     clips: int
 
@@ -95,9 +97,8 @@ def read_real_crops(shards: str, store: Store) -> PointSplit:
             f"of {len(kept)} scenes ({', '.join(kept) or 'none'}), and {LEAST_SCENES} scenes are "
             f"the fewest that can be judged: a scene is what source= of python -m data pairs names"
         )
-    places, points, known, sides = zip(
-        *(one for rows in kept.values() for one in rows), strict=True
-    )
+    rows = [one for crops_of_scene in kept.values() for one in crops_of_scene]
+    places, points, known, sides, progress = zip(*rows, strict=True)
     scene = np.repeat(np.arange(len(kept)), [len(rows) for rows in kept.values()])
     split = Split(
         store,
@@ -108,7 +109,15 @@ def read_real_crops(shards: str, store: Store) -> PointSplit:
         np.zeros(len(scene), np.int64),
         max(entry.size for entry in entries),
     )
-    return PointSplit(split, np.array(points), np.array(known), np.array(sides), list(kept), clips)
+    return PointSplit(
+        split,
+        np.array(points),
+        np.array(known),
+        np.array(sides),
+        np.array(progress),
+        list(kept),
+        clips,
+    )
 
 
 def read_made_points(split: Split) -> np.ndarray:
@@ -169,9 +178,18 @@ def _measure_box(reader: CropReader, path: str, clip: Clip, members: Members, cr
 
 
 def _spread(scene: dict[tuple, tuple]) -> list[tuple]:
-    """At most CROPS of a scene's crops {moment: crop}, evenly over people, cameras and time."""
+    """At most CROPS of a scene's crops {moment: crop}, evenly over people, cameras and time.
+
+    Each with its progress, which is among those that are left.
+    """
     moments = sorted(scene)
     if len(moments) > CROPS:
         chosen = np.linspace(0, len(moments) - 1, CROPS).round().astype(int)
         moments = [moments[place] for place in chosen]
-    return [scene[moment] for moment in moments]
+    shown = [moment[:-1] for moment in moments]
+    out = []
+    for place, moment in enumerate(moments):
+        last = shown.count(shown[place]) - 1
+        passed = place - shown.index(shown[place])
+        out.append((*scene[moment], passed / max(last, 1)))
+    return out

@@ -37,6 +37,8 @@ LATER_METRICS = (
     ("real", "missed", "missed, %"),
     ("real_fitted", "percent", "fitted to other scenes: off, % of the box"),
     ("real_fitted", "missed", "missed, %"),
+    ("real_later", "percent", "fitted to the scene's first part: off, % of the box"),
+    ("real_later", "missed", "missed, %"),
 )
 Rows = dict[plan.Row, dict[str, Any]]
 Curve = list[tuple[int, np.ndarray]]  # (labelled clips or pairs, (S,) error of each seed)
@@ -59,6 +61,7 @@ HOWS = {
     "relative_rotation_products": "rotation between two views, products of frozen features",
     "real": "keypoints of real crops, frozen, fitted to synthetic people",
     "real_fitted": "keypoints of real crops, frozen, fitted to other real scenes",
+    "real_later": "keypoints of real crops, frozen, fitted to earlier ones of the scene",
 }
 
 

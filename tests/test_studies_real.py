@@ -17,9 +17,14 @@ from engine.run.run_folder import RunFolder
 from finetune.referee.truth import JUDGED
 from pretrain import probe, ridge
 from studies import measure, plan, protocol, rows, tables
+from studies.config import REAL_READ_OUTS
 from studies.keypoint_read_outs import (
+    EARLY,
+    LATE,
     LEAST_ROWS,
+    predict_from_earlier,
     predict_from_others,
+    read_off_earlier,
     read_off_made,
     read_off_others,
     tell_errors,
@@ -71,7 +76,8 @@ def points_of(scenes, seed=0):
     crops = probe.Split(None, [], scene, np.zeros((count, 3)), np.zeros((count, 1, 3)), scene, 64)
     names = [f"scene{number}" for number in range(len(scenes))]
     side = random.uniform(0.5, 0.8, count)
-    return torch.from_numpy(x), PointSplit(crops, points, known, side, names, count)
+    progress = np.concatenate([np.linspace(0, 1, many) for many in scenes])
+    return torch.from_numpy(x), PointSplit(crops, points, known, side, progress, names, count)
 
 
 def test_a_crop_counts_once_and_a_source_is_a_scene(folders):
@@ -88,6 +94,10 @@ def test_a_crop_counts_once_and_a_source_is_a_scene(folders):
         order = np.lexsort(([c.time_s for c in clip.crops], [c.camera for c in clip.crops]))
         np.testing.assert_allclose(here[:, ~unsure], wanted[order][:, ~unsure], rtol=1e-5)
     assert (real.known == ~unsure).all()
+    # Ten instants before each camera.
+    for number, cameras in enumerate((1, 2, 2)):
+        progress = real.progress[real.crops.clip == number].reshape(cameras, 10)
+        np.testing.assert_allclose(progress, np.tile(np.linspace(0, 1, 10), (cameras, 1)))
     rows_of_disc = np.flatnonzero(disc().any(1))
     assert real.side == pytest.approx((rows_of_disc[-1] + 1 - rows_of_disc[0]) / 64)
     with pytest.raises(UserError, match=r"of 2 scenes \(garden, hall\), and 3 scenes are"):
@@ -204,6 +214,40 @@ def test_the_judged_scene_is_never_fitted_to():
     assert not torch.allclose(moved[~mine], guess[~mine], equal_nan=True)  # they do learn from it
 
 
+def test_what_is_late_is_judged_by_what_is_early():
+    """Keypoint by keypoint beside numpy's least squares; lambda within the early part."""
+    x, real = points_of([60, 52])
+    real.known[real.crops.clip == 0, 5] = real.known[real.crops.clip == 0, 6]
+    real.known[real.crops.clip == 1, 5] = True
+    scene, passed, X = real.crops.clip, real.progress, x.numpy()
+    guess, still, chosen = predict_from_earlier(x, real)
+    for number in range(2):
+        early, late = (scene == number) & (passed <= EARLY), (scene == number) & (passed >= LATE)
+        by, errors = early & (passed >= EARLY * LATE), np.zeros(len(ridge.LAMBDAS))
+        for place, one in enumerate(ridge.LAMBDAS):
+            for k in range(12):
+                fit = early & (passed <= EARLY**2) & real.known[:, k]
+                if fit.sum() < LEAST_ROWS:
+                    continue
+                p = augmented(X[fit], real.points[fit, k], X[by], one)
+                off = np.linalg.norm(p - real.points[by, k], axis=1) / real.side[by]
+                errors[place] += off[real.known[by, k]].sum()
+        assert chosen[number] == ridge.LAMBDAS[int(np.argmin(errors))]
+        for k in range(12):
+            fit = early & real.known[:, k]
+            wanted = augmented(X[fit], real.points[fit, k], X[late], chosen[number])
+            np.testing.assert_allclose(guess[late, k], wanted, rtol=1e-6, atol=1e-8)
+            mean = np.tile(real.points[fit, k].mean(0), (late.sum(), 1))
+            np.testing.assert_allclose(still[late, k], mean)
+        assert guess[(scene == number) & ~late].isnan().all()
+    assert read_off_earlier(x, real)["percent"] == tell_errors(guess, real)["percent"]
+    # What is judged teaches nothing.
+    real.points[passed >= LATE] += 7
+    moved, _, again = predict_from_earlier(x, real)
+    assert again == chosen and torch.equal(moved.nan_to_num(), guess.nan_to_num())
+    assert read_off_earlier(*points_of([60, 12])) is None
+
+
 def test_arms_may_learn_from_real_clips(tmp_path):
     config = study(f"work={tmp_path}", "real.shards=/x/a,/x/b", path=PAIRS_REAL)
     plan.check_arms(config)
@@ -233,7 +277,7 @@ def test_what_real_clips_need_is_told():
     with pytest.raises(UserError, match="tests.real: that is what rows call real crops"):
         study("tests.real.make=configs/data/people_body.yaml")
     for keys in (["claims.x.test=studio", "claims.x.how=real"], ["claims.x.test=real"]):
-        with pytest.raises(UserError, match="real and real_fitted are of the test real"):
+        with pytest.raises(UserError, match="real, real_fitted, real_later are of the test real"):
             study("claims.x.arm=pairs", *keys, path=PAIRS_REAL)
 
 
@@ -250,7 +294,7 @@ def add_real(config, digest, errors):
         }
         found["people"] = {"real": digest}
         found["real"] = {"clips": 9, "crops": 8, "scenes": dict.fromkeys("abcd", 2)}
-        found["tests"]["real"] = {"real": read, "real_fitted": read}
+        found["tests"]["real"] = dict.fromkeys(REAL_READ_OUTS, read)
         commands = []
         for command in found["commands"]:
             commands.append(" ".join(plan.hide_real(config, command.split())))
