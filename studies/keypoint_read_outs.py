@@ -104,7 +104,7 @@ def predict_from_earlier(
 
     NaN elsewhere. A scene's lambda is chosen likewise within its early part.
     """
-    points, known = torch.from_numpy(real.points), torch.from_numpy(real.known)
+    points = torch.from_numpy(real.points)
     scene, progress = torch.from_numpy(real.crops.clip), torch.from_numpy(real.progress)
     guess, still = torch.full_like(points, torch.nan), torch.full_like(points, torch.nan)
     chosen = []
@@ -112,11 +112,7 @@ def predict_from_earlier(
         early = (scene == number) & (progress <= EARLY)
         late = (scene == number) & (progress >= LATE)
         chosen.append(_choose_by_time(x, real, early))
-        for rows, which in _group_known(known, early):
-            y = points[rows][:, which]
-            found = ridge.predict(x[rows], y.flatten(1), x[late], chosen[-1])
-            guess[late.nonzero(), which] = found.unflatten(1, y.shape[1:])
-            still[late.nonzero(), which] = y.mean(0)
+        guess[late], still[late] = _predict(x, real, early, late, chosen[-1])
     return guess, still, chosen
 
 
@@ -144,19 +140,32 @@ def predict_from_others(
     one with the least mean distance, as a share of the box, over the fitting scenes, each predicted
     from the rest of them: the judged scene takes no part.
     """
-    points, known = torch.from_numpy(real.points), torch.from_numpy(real.known)
-    scene = torch.from_numpy(real.crops.clip)
+    points, scene = torch.from_numpy(real.points), torch.from_numpy(real.crops.clip)
     guess, still = torch.full_like(points, torch.nan), torch.full_like(points, torch.nan)
     chosen = []
     for judged in range(len(real.scenes)):
         others, mine = scene != judged, scene == judged
         chosen.append(_choose_by_scenes(x, real, others))
-        for rows, which in _group_known(known, others):
-            y = points[rows][:, which]
-            found = ridge.predict(x[rows], y.flatten(1), x[mine], chosen[-1])
-            guess[mine.nonzero(), which] = found.unflatten(1, y.shape[1:])
-            still[mine.nonzero(), which] = y.mean(0)
+        guess[mine], still[mine] = _predict(x, real, others, mine, chosen[-1])
     return guess, still, chosen
+
+
+def _predict(
+    x: torch.Tensor,
+    real: PointSplit,
+    fitting: torch.Tensor,
+    judged: torch.Tensor,
+    chosen: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keypoints (m, K, 2) of the m judged rows by the fitting ones, and their means there."""
+    points, known = torch.from_numpy(real.points), torch.from_numpy(real.known)
+    guess = torch.full_like(points[judged], torch.nan)
+    still = guess.clone()
+    for rows, which in _group_known(known, fitting):
+        y = points[rows][:, which]
+        found = ridge.predict(x[rows], y.flatten(1), x[judged], chosen)
+        guess[:, which], still[:, which] = found.unflatten(1, y.shape[1:]), y.mean(0)
+    return guess, still
 
 
 def _choose_by_scenes(x: torch.Tensor, real: PointSplit, fitting: torch.Tensor) -> float:
