@@ -618,7 +618,7 @@ def test_the_summary_of_the_first_studies_is_by_their_rows():
     assert summary.index("1,888 fine-tuning steps from scratch") < summary.index(
         f"{none.mean:.1f} mm (95 %"
     )
-    assert page.count(tables.POOLED) == 9  # beside the intervals of each study
+    assert page.count(tables.POOLED) == 10  # beside the intervals of each study
 
 
 def test_seconds_are_of_steps_side_by_side(tmp_path, people, monkeypatch):
