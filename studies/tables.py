@@ -226,8 +226,9 @@ def _describe_real(real):
         f"Keypoints of real people, *{REAL}*, read off the frozen encoder, means over seeds and "
         f"scenes: distance from the found keypoints as a share of the person's box, and the share "
         f"of them that is missed by a fifth of the box (100 - PCK@0.2). {real['clips']} clips; "
-        f"crops judged, by scene: {scenes}. Fitted to the labelled synthetic people; then to the "
-        f"found keypoints of all other scenes. *Mean pose*: the mean place of each keypoint."
+        f"crops judged, by scene: {scenes}. Fitted to the labelled synthetic people; to the "
+        f"found keypoints of all other scenes; to those early in the same scene. *Mean pose*: the "
+        f"mean place of each keypoint."
     )
 
 
